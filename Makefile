@@ -1,0 +1,31 @@
+# Everything starts here: `make demo` and `make test` do their own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# torch comes from constraints.txt: bare `torch` would pull gigabytes of CUDA packages on Linux.
+INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
+
+.PHONY: setup demo test check clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (about 2 GB on disk with the CPU build of torch, a minute or two) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/ontogeny demo --out runs/demo
+
+check: setup
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+clean:
+	rm -rf runs build dist .mypy_cache .ruff_cache .hypothesis

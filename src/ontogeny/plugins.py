@@ -1,0 +1,59 @@
+"""The folder is the registry: a plug-in is one file in its folder, found by name, imported only when asked for.
+
+Outside packages join through one entry-point group a folder, named like it: `ontogeny.metrics`, `ontogeny.views`, …
+"""
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from ontogeny.errors import unknown
+
+FOLDERS = ("architectures", "concepts", "fits", "lineages", "metrics", "views", "worlds")
+
+
+def names(folder: str) -> list[str]:
+    """Names of all plug-ins of a folder, sorted; imports none of them."""
+    return sorted({*_own(folder), *_outside(folder)})
+
+
+def load(folder: str, name: str) -> ModuleType:
+    """The plug-in's module.
+
+    Raises:
+        BadInput: no such name, with the nearest one as a suggestion.
+    """
+    if name in _own(folder):
+        return importlib.import_module(f"ontogeny.{folder}.{name}")
+    outside = _outside(folder)
+    if name in outside:
+        module: ModuleType = outside[name].load()
+        return module
+    raise unknown(folder.removesuffix("s"), name, names(folder))
+
+
+def summary(folder: str, name: str) -> str:
+    """First line of the plug-in's docstring, read without importing it."""
+    if name in (outside := _outside(folder)):
+        spec = importlib.util.find_spec(outside[name].module)
+    else:
+        spec = importlib.util.find_spec(f"ontogeny.{folder}.{name}")
+    if spec is None or spec.origin is None:
+        return ""
+    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    return doc.splitlines()[0] if doc else ""
+
+
+def _own(folder: str) -> list[str]:
+    if folder not in FOLDERS:
+        raise unknown("plug-in folder", folder, FOLDERS)
+    found = pkgutil.iter_modules([str(Path(__file__).parent / folder)])
+    return [module.name for module in found if not module.name.startswith("_")]
+
+
+def _outside(folder: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"ontogeny.{folder}")}

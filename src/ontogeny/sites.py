@@ -1,0 +1,88 @@
+"""Where in the network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`.
+
+`resid.0` is the embedding, `resid.l` the stream after block l (l = 1..L), before the final norm. Block l's parts carry the
+same l; heads count from 0 and are read before the output projection.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+from ontogeny.errors import BadInput
+
+Part = Literal["resid", "attn", "mlp", "head", "neuron"]
+PARTS: tuple[str, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    part: Part
+    layer: int
+    head: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read one site from its name.
+
+        Raises:
+            BadInput: the text is not the name of a site.
+        """
+        match = re.fullmatch(r"(resid|attn|mlp|neuron)\.(\d+)|(head)\.(\d+)\.(\d+)", text.strip())
+        if match is None:
+            raise BadInput(f"{text!r} is not a site. Sites look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7.")
+        part, layer, head_part, head_layer, head = match.groups()
+        site = cls("head", int(head_layer), int(head)) if head_part else cls(part, int(layer))  # type: ignore[arg-type]
+        if site.layer == 0 and site.part != "resid":
+            raise BadInput(f"{text!r} does not exist: blocks count from 1 (only resid.0, the embedding, has the number 0).")
+        return site
+
+    def __str__(self) -> str:
+        return f"{self.part}.{self.layer}" if self.head is None else f"{self.part}.{self.layer}.{self.head}"
+
+
+def expand(patterns: str | Iterable[str], *, layers: int, heads: int) -> tuple[Site, ...]:
+    """All sites of a model with `layers` blocks of `heads` heads that match patterns like `resid`, `head.3`, `mlp.2-5`, `resid.-1`.
+
+    Raises:
+        BadInput: a pattern that is no site, or a layer or head that the model does not have.
+    """
+    wanted = patterns.split(",") if isinstance(patterns, str) else list(patterns)
+    found = {site for pattern in wanted if pattern.strip() for site in _expand(pattern.strip(), layers, heads)}
+    if not found:
+        raise BadInput(f"no sites given in {patterns!r}. Try resid, head or resid.0-{layers}.")
+    return tuple(sorted(found, key=lambda s: (PARTS.index(s.part), s.layer, s.head or 0)))
+
+
+def _expand(pattern: str, layers: int, heads: int) -> list[Site]:
+    part, *rest = pattern.split(".", 1)
+    if part not in PARTS:
+        raise BadInput(f"{pattern!r} is not a site: {part!r} is none of {', '.join(PARTS)}.")
+    fields = _fields(rest[0]) if rest else []
+    if len(fields) > (2 if part == "head" else 1):
+        raise BadInput(f"{pattern!r} is not a site: {part} takes {'a layer and a head' if part == 'head' else 'one layer'}.")
+    first = 0 if part == "resid" else 1
+    span = _span(fields[0] if fields else "*", first, layers, pattern, "layer")
+    if part != "head":
+        return [Site(part, layer) for layer in span]  # type: ignore[arg-type]
+    inside = _span(fields[1] if len(fields) > 1 else "*", 0, heads - 1, pattern, "head")
+    return [Site("head", layer, head) for layer in span for head in inside]
+
+
+def _fields(text: str) -> list[str]:
+    return text.split(".")
+
+
+def _span(text: str, first: int, last: int, pattern: str, what: str) -> range:
+    if text == "*":
+        return range(first, last + 1)
+    match = re.fullmatch(r"(\d+)-(\d+)|(-?\d+)", text)
+    if match is None:
+        raise BadInput(f"{pattern!r} is not a site: {text!r} is no {what}. Write a number, a range like 2-5, or *.")
+    if match.group(3) is not None:
+        low = high = int(text) if int(text) >= 0 else last + 1 + int(text)
+    else:
+        low, high = int(match.group(1)), int(match.group(2))
+    if not first <= low <= high <= last:
+        raise BadInput(f"{pattern!r} does not exist: this model's {what}s are {first} to {last}.")
+    return range(low, high + 1)
