@@ -16,7 +16,9 @@ class OneClass(BadInput):
     """A fit or a metric needs two classes and was given one."""
 
     def __init__(self, what: str, n: int, label: object) -> None:
-        super().__init__(f"{what} needs examples of two classes: all {n} have the label {label!r}. Add the other class.")
+        super().__init__(
+            f"{what} needs examples of two classes: all {n} have the label {label!r}. Add the other class."
+        )
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:

@@ -34,7 +34,9 @@ class Site:
         part, layer, head_part, head_layer, head = match.groups()
         site = cls("head", int(head_layer), int(head)) if head_part else cls(part, int(layer))  # type: ignore[arg-type]
         if site.layer == 0 and site.part != "resid":
-            raise BadInput(f"{text!r} does not exist: blocks count from 1 (only resid.0, the embedding, has the number 0).")
+            raise BadInput(
+                f"{text!r} does not exist: blocks count from 1 (only resid.0, the embedding, has the number 0)."
+            )
         return site
 
     def __str__(self) -> str:
@@ -60,7 +62,9 @@ def _expand(pattern: str, layers: int, heads: int) -> list[Site]:
         raise BadInput(f"{pattern!r} is not a site: {part!r} is none of {', '.join(PARTS)}.")
     fields = _fields(rest[0]) if rest else []
     if len(fields) > (2 if part == "head" else 1):
-        raise BadInput(f"{pattern!r} is not a site: {part} takes {'a layer and a head' if part == 'head' else 'one layer'}.")
+        raise BadInput(
+            f"{pattern!r} is not a site: {part} takes {'a layer and a head' if part == 'head' else 'one layer'}."
+        )
     first = 0 if part == "resid" else 1
     span = _span(fields[0] if fields else "*", first, layers, pattern, "layer")
     if part != "head":

@@ -1,0 +1,1 @@
+"""The lab: one file a job."""

@@ -1,0 +1,239 @@
+"""Texts × sites -> pooled activations, at about the cost of a forward pass without `lm_head`.
+
+Everything wanted from a checkpoint is read in one pass: rows are pooled inside the hooks, so nothing of shape
+`[batch, token, d]` outlives its block, and a pass stops after the last wanted block.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.model import Model, reading
+from ontogeny.sites import Site
+
+
+@dataclass(frozen=True)
+class Read:
+    """One row to be read: the tokens of one sequence, weighted."""
+
+    sequence: int
+    weights: Float[Tensor, " token"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One answer whose log-likelihood is wanted: the tokens of a sequence from `start` on."""
+
+    sequence: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What to run and what to keep of it; each sequence is run once, whoever wants something from it."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    reads: tuple[Read, ...] = ()
+    scored: tuple[Scored, ...] = ()
+    content: tuple[Float[Tensor, " token"], ...] = ()
+    """For each sequence, the weights with which its embeddings are averaged: what the network was given."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.sequences))
+
+
+@dataclass
+class Counts:
+    """What a pass cost; the ledger of a run adds these up."""
+
+    forwards: int = 0
+    """Sequences run through the network."""
+    batches: int = 0
+    tokens: int = 0
+    """Tokens computed, padding included (there is none)."""
+    real_tokens: int = 0
+    answer_rows: int = 0
+    """Token positions at which the vocabulary was scored; whole sequences never are."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    parts: Mapping[str, Float[Tensor, "site read d"]]
+    """Pooled activations of each part, float32 on the CPU; sites in the order of `sites[part]`."""
+    sites: Mapping[str, tuple[Site, ...]]
+    inputs: Float[Tensor, "sequence d"]
+    """Mean embedding of each sequence."""
+    answers: Float[Tensor, " scored"]
+    """Log-likelihood of each answer, nats."""
+    counts: Counts = field(default_factory=Counts)
+
+
+@torch.inference_mode()
+def capture(
+    model: Model,
+    work: Workload,
+    sites: Sequence[Site],
+    *,
+    token_budget: int | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Captured:
+    """Read all rows of `work` at all `sites` and score its answers, in one pass over its sequences."""
+    budget = token_budget or (1024 if model.device.type == "cpu" else 16384)
+    store = _Store(model, work, sites)
+    for batch in _batches(work, budget, model.device):
+        _run(model, store, batch)
+        store.counts.forwards += len(batch.sequences)
+        store.counts.batches += 1
+        store.counts.tokens += batch.ids.numel()
+        store.counts.real_tokens += sum(len(work.sequences[s]) for s in batch.sequences)
+        if on_batch:
+            on_batch(len(batch.sequences))
+    return store.result()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Sequences of one exact length: no padding, so no mask to get wrong, and the batch never changes a number."""
+
+    sequences: list[int]
+    ids: Int[Tensor, "batch token"]
+    reads: list[int]
+    read_rows: Int[Tensor, " read"]
+    weights: Float[Tensor, "read token"]
+    picks: Int[Tensor, " read"] | None
+    """Where every read takes a single token: its place."""
+    content: Float[Tensor, "batch token"]
+    scored: list[tuple[int, int, int]]
+    """(index of the answer, row, first token)."""
+
+
+class _Enough(Exception):
+    """All that is wanted of a batch has been read."""
+
+
+class _Store:
+    """Where the hooks put what they pooled: one tensor a part, filled batch by batch."""
+
+    def __init__(self, model: Model, work: Workload, sites: Sequence[Site]) -> None:
+        self.sites: dict[str, tuple[Site, ...]] = {}
+        for part in dict.fromkeys(site.part for site in sites):
+            self.sites[part] = tuple(site for site in sites if site.part == part)
+        self.parts: dict[str, Tensor] = {}
+        self.places = {site: i for group in self.sites.values() for i, site in enumerate(group)}
+        self.heads_of: dict[int, list[Site]] = defaultdict(list)
+        for site in self.sites.get("head", ()):
+            self.heads_of[site.layer].append(site)
+        self.work, self.d_head = work, model.d_head
+        self.inputs = torch.zeros(len(work.sequences), model.d)
+        self.answers = torch.full((len(work.scored),), torch.nan)
+        self.counts = Counts()
+        self.last = max((site.layer for site in sites), default=0)
+
+    def put(self, part: str, layer: int, rows: list[int], pooled: Float[Tensor, "read d"]) -> None:
+        pooled = pooled.float().cpu()
+        if part != "head":
+            self._room(part, pooled.shape[-1])[self.places[Site(part, layer)], rows] = pooled  # type: ignore[arg-type]
+            return
+        room, split = self._room(part, self.d_head), pooled.unflatten(-1, (-1, self.d_head))
+        for site in self.heads_of[layer]:
+            room[self.places[site], rows] = split[:, site.head]
+
+    def _room(self, part: str, d: int) -> Float[Tensor, "site read d"]:
+        # The width of a part (neurons, say) is only known when the first value arrives.
+        if part not in self.parts:
+            self.parts[part] = torch.empty(len(self.sites[part]), len(self.work.reads), d)
+        return self.parts[part]
+
+    def result(self) -> Captured:
+        return Captured(self.parts, self.sites, self.inputs, self.answers, self.counts)
+
+
+def _run(model: Model, store: _Store, batch: _Batch) -> None:
+    wanted_reads = {(site.part, site.layer) for site in store.places} if batch.reads else set()
+    hooks = wanted_reads | {("resid", 0)} | ({("norm", 0)} if batch.scored else {("resid", store.last)})
+
+    def sink(part: str, layer: int, value: Tensor) -> None:
+        if (part, layer) == ("resid", 0):
+            store.inputs[batch.sequences] = torch.einsum("bt,btd->bd", batch.content, value.float()).cpu()
+        if (part, layer) in wanted_reads:
+            store.put(part, layer, batch.reads, _pool(batch, value))
+        if part == "norm":
+            _score(model, store, batch, value)
+            raise _Enough
+        if (part, layer) == ("resid", store.last) and not batch.scored:
+            raise _Enough
+
+    with reading(model, sorted(hooks), sink):
+        try:
+            model.body(input_ids=batch.ids, use_cache=False)
+        except _Enough:
+            return
+
+
+def _pool(batch: _Batch, value: Float[Tensor, "batch token d"]) -> Float[Tensor, "read d"]:
+    if batch.picks is not None:
+        return value[batch.read_rows, batch.picks]
+    return torch.einsum("rt,rtd->rd", batch.weights.to(value.dtype), value[batch.read_rows])
+
+
+def _score(model: Model, store: _Store, batch: _Batch, normed: Float[Tensor, "batch token d"]) -> None:
+    head = model.network.get_output_embeddings()
+    for index, row, start in batch.scored:
+        # Position t - 1 predicts token t, so an answer's first token is scored where its prompt ends.
+        logits = head(normed[row, start - 1 : -1]).float()
+        targets = batch.ids[row, start:]
+        store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum().cpu()
+        store.counts.answer_rows += len(targets)
+
+
+def _batches(work: Workload, budget: int, device: torch.device) -> Iterator[_Batch]:
+    reads, scored = defaultdict(list), defaultdict(list)
+    for i, read in enumerate(work.reads):
+        reads[read.sequence].append(i)
+    for i, answer in enumerate(work.scored):
+        scored[answer.sequence].append(i)
+    by_length = defaultdict(list)
+    for s, ids in enumerate(work.sequences):
+        # Answers want the whole depth, reads may stop early: they do not share a batch unless a sequence has both.
+        by_length[len(ids), bool(scored[s])].append(s)
+    for (length, _), members in sorted(by_length.items()):
+        size = max(1, budget // length)
+        for start in range(0, len(members), size):
+            yield _batch(work, members[start : start + size], reads, scored, device)
+
+
+def _batch(
+    work: Workload,
+    members: list[int],
+    reads: Mapping[int, list[int]],
+    scored: Mapping[int, list[int]],
+    device: torch.device,
+) -> _Batch:
+    pairs = [(row, i) for row, s in enumerate(members) for i in reads[s]]
+    length = len(work.sequences[members[0]])
+    weights = torch.stack([work.reads[i].weights for _, i in pairs]) if pairs else torch.zeros(0, length)
+    single = (
+        bool(((weights == 0).sum(-1) == length - 1).all()) and bool((weights.max(-1).values == 1).all())
+        if pairs
+        else False
+    )
+    content = (
+        torch.stack([work.content[s] for s in members])
+        if work.content
+        else torch.full((len(members), length), 1 / length)
+    )
+    return _Batch(
+        sequences=members,
+        ids=torch.tensor([work.sequences[s] for s in members], device=device),
+        reads=[i for _, i in pairs],
+        read_rows=torch.tensor([row for row, _ in pairs], dtype=torch.long, device=device),
+        weights=weights.to(device),
+        picks=weights.argmax(-1).to(device) if single else None,
+        content=content.to(device),
+        scored=[(i, row, work.scored[i].start) for row, s in enumerate(members) for i in scored[s]],
+    )

@@ -1,0 +1,209 @@
+"""A run directory: what a job leaves behind, readable as a table, as pictures and as directions.
+
+run.json                 what was run: lineage, concepts, settings, versions, machine, command; no token, no secret
+records/*.parquet        one part a work unit; the part is the commit point, so what exists is done
+directions/*.safetensors what each fit learned, all sites of a unit in one file
+scores/*.safetensors     held-out scores of each unit: what intervals across checkpoints are made from
+ledger.jsonl             one line a visit: forwards, tokens, seconds
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ontogeny import plugins
+from ontogeny.errors import BadInput, unknown
+from ontogeny.records import Record
+from ontogeny.sites import Site
+from ontogeny.store import connect, disk_errors, read_header, read_tensors, write_json, write_records, write_tensors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ontogeny.direction import Direction
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """An existing run directory.
+
+        Raises:
+            BadInput: there is none at `folder`, or its run.json cannot be read.
+        """
+        run = cls(Path(folder))
+        if not run.about_path.is_file():
+            raise BadInput(
+                f"{folder} is no run directory (it has no run.json). Make one with: ontogeny trace LINEAGE -c CONCEPT --out {folder}"
+            )
+        _ = run.about
+        return run
+
+    @property
+    def about_path(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What was run, as in run.json."""
+        try:
+            about: dict[str, Any] = json.loads(self.about_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"{self.about_path} cannot be read ({error}). Restore it, or trace into another folder."
+            ) from None
+        return about
+
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
+    def records(self, where: str = "true") -> "pd.DataFrame":
+        """The table of records, or the rows for which an SQL condition holds: `run.records("metric = 'auroc'")`."""
+        return self.query(f"select * exclude (run) from records where {where}")
+
+    def query(self, sql: str) -> "pd.DataFrame":
+        """Any SQL over the view `records`."""
+        return query({self.folder.name: self.folder}, sql)
+
+    def show(self, view: str) -> Any:
+        """A picture of the records, an Altair chart: `run.show("emergence")`."""
+        module = plugins.load("views", view)
+        return module.draw(self.records())
+
+    def direction(
+        self,
+        concept: str,
+        *,
+        site: str | None = None,
+        step: int | None = None,
+        method: str = "mass_mean",
+        stage: str | None = None,
+    ) -> "Direction":
+        """What `method` learned for a concept; by default at the concept's best site and the last checkpoint.
+
+        Raises:
+            BadInput: no such concept, step, site or method in this run.
+        """
+        from ontogeny.direction import Direction
+
+        units = [
+            (path, header)
+            for path in sorted((self.folder / "directions").glob("*.safetensors"))
+            if (header := read_header(path))["concept"] == concept
+        ]
+        if not units:
+            raise unknown("traced concept", concept, {str(c["name"]) for c in self.about["concepts"]})
+        units = [u for u in units if stage in (None, u[1]["stage"])]
+        steps = [u[1]["step"] for u in units]
+        if step is not None and step not in steps:
+            raise BadInput(f"{concept} was not traced at step {step}; there are {', '.join(map(str, sorted(steps)))}.")
+        path, header = max((u for u in units if step in (None, u[1]["step"])), key=lambda u: u[1]["order"])
+        wanted = Site.parse(site) if site else self._best_site(concept)
+        names = header["sites"].get(wanted.part, [])
+        if str(wanted) not in names:
+            raise BadInput(
+                f"{wanted} was not traced; the sites are {', '.join(n for group in header['sites'].values() for n in group)[:300]}."
+            )
+        if method not in header["methods"]:
+            raise unknown("method in this run", method, header["methods"])
+        key, at = f"{method}/{wanted.part}", names.index(str(wanted))
+        facts = {name.rsplit("/", 1)[1]: name for name in header["tensors"] if name.startswith(f"{key}/facts/")}
+        tensors = read_tensors(path, [f"{key}/direction", *facts.values()])
+        vector = tensors[f"{key}/direction"][at]
+        if vector.shape[-1] != 1:
+            raise BadInput(
+                f"{concept} has {vector.shape[-1]} classes and so no single direction; read {path.name} for the matrix."
+            )
+        return Direction(
+            vector=vector[:, 0],
+            site=wanted,
+            origin=f"{concept}@{header['checkpoint']}/{method}",
+            scale=header["methods"][method],
+            position=header["position"],
+            facts={name: float(tensors[key][at]) for name, key in facts.items() if tensors[key][at].ndim == 0},
+        )
+
+    def _best_site(self, concept: str) -> Site:
+        found = self.query(
+            f"select site from records where metric = 'best_site' and concept = '{concept.replace(chr(39), chr(39) * 2)}' and site is not null"
+        )
+        if found.empty:
+            raise BadInput(
+                f"{concept} has no best site yet (the trace has not finished). Name one with site='resid.3'."
+            )
+        return Site.parse(str(found.site.iloc[0]))
+
+    # --- writing ---------------------------------------------------------------------------------------------------------
+
+    def describe(self, about: Mapping[str, Any]) -> None:
+        write_json(self.about_path, about)
+
+    def done(self, unit: str) -> bool:
+        """Whether the unit's part exists: a part is written last, by a rename, so it is whole."""
+        return self._part(unit).is_file()
+
+    def keep(
+        self,
+        unit: str,
+        records: Iterable[Record],
+        *,
+        header: Mapping[str, Any] | None = None,
+        directions: Mapping[str, Any] | None = None,
+        scores: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write what a unit produced; its records last, for they say that all of it is there."""
+        for kind, tensors in (("directions", directions), ("scores", scores)):
+            if tensors:
+                write_tensors(
+                    self.folder / kind / f"{unit}.safetensors", tensors, {**(header or {}), "tensors": sorted(tensors)}
+                )
+        write_records(self._part(unit), records)
+
+    def scores(self, unit: str) -> dict[str, Any]:
+        return read_tensors(self.folder / "scores" / f"{unit}.safetensors")
+
+    def directions(self, unit: str, names: Iterable[str] | None = None) -> dict[str, Any]:
+        return read_tensors(self.folder / "directions" / f"{unit}.safetensors", names)
+
+    def forget(self, prefix: str, *, but: str) -> None:
+        """Remove the parts of superseded summaries, such as a series over fewer checkpoints."""
+        for path in (self.folder / "records").glob(f"{prefix}*.parquet"):
+            if path.stem != but:
+                path.unlink(missing_ok=True)
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Append a line to the ledger."""
+        with disk_errors(self.folder), (self.folder / "ledger.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(entry, default=str) + "\n")
+
+    def ledger(self) -> list[dict[str, Any]]:
+        path = self.folder / "ledger.jsonl"
+        return (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+            if path.is_file()
+            else []
+        )
+
+    def _part(self, unit: str) -> Path:
+        return self.folder / "records" / f"{unit}.parquet"
+
+
+def query(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
+    """SQL over the records of one or several runs; the column `run` tells them apart.
+
+    Raises:
+        BadInput: the SQL is wrong, with DuckDB's own words.
+    """
+    import duckdb
+
+    with connect({name: folder / "records" for name, folder in folders.items()}) as connection:
+        try:
+            return connection.execute(sql).df()
+        except duckdb.Error as error:
+            raise BadInput(
+                f"the query cannot be run: {str(error).splitlines()[0]}. The view is `records`; its columns are in docs/records.md."
+            ) from None

@@ -1,0 +1,135 @@
+"""Artefacts on disk: named by the hash of what made them, written under a temporary name and renamed, so that resume = skip."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ontogeny.errors import BadInput
+from ontogeny.records import COLUMNS, Record
+
+
+def digest(content: object) -> str:
+    """Sixteen hex digits that change when any part of `content` (JSON-able) changes."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        BadInput: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a full or closed disk into one line."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full. Free some space and start again: what is written stays valid",
+            errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is written stays valid",
+            errno.EACCES: "permission denied. Choose another folder with --out",
+            errno.EPERM: "permission denied. Choose another folder with --out",
+            errno.EROFS: "the file system is read-only. Choose another folder with --out",
+            errno.ENOTDIR: "a part of the path is a file. Choose another folder with --out",
+            errno.EEXIST: "a part of the path is a file. Choose another folder with --out",
+        }
+        if error.errno in reasons:
+            raise BadInput(f"cannot write {path}: {reasons[error.errno]}.") from None
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """One Parquet part; an empty one is a part too, it says that the unit is done."""
+    import duckdb
+    import pandas as pd
+
+    rows = [{**asdict(record), "coords": json.dumps(dict(record.coords))} for record in records]
+    frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in COLUMNS})
+    casts = ", ".join(f'{_value(name)}::{kind} as "{name}"' for name, kind in COLUMNS.items())
+    with atomic(path) as temporary, duckdb.connect() as connection:
+        connection.register("frame", frame)
+        connection.execute(
+            f"copy (select {casts} from frame) to '{_quoted(temporary)}' (format parquet, compression zstd)"
+        )
+
+
+def _value(name: str) -> str:
+    return f'"{name}"::JSON' if name == "coords" else f'"{name}"'
+
+
+def _quoted(path: Path | str) -> str:
+    return str(path).replace("'", "''")
+
+
+def connect(folders: Mapping[str, Path]) -> Any:
+    """A DuckDB connection with one view, `records`, over the parts of one or several run directories; its column `run` names them."""
+    import duckdb
+
+    connection = duckdb.connect()
+    selects = []
+    for name, folder in folders.items():
+        columns = ", ".join(f'"{column}"' for column in COLUMNS)
+        if any(folder.glob("*.parquet")):
+            source = f"read_parquet('{_quoted(folder)}/*.parquet')"
+        else:
+            columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in COLUMNS.items())
+            source = "range(0)"
+        selects.append(f"select {columns}, '{_quoted(name)}' as run from {source}")
+    connection.execute("create view records as " + " union all by name ".join(selects))
+    return connection
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """A safetensors file whose metadata holds `header` as JSON under `ontogeny`."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"ontogeny": json.dumps(header, default=str)},
+        )
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as handle:
+        header: dict[str, Any] = json.loads(handle.metadata()["ontogeny"])
+    return header
+
+
+def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Some or all tensors of a file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as handle:
+        return {name: handle.get_tensor(name) for name in (names or handle.keys())}

@@ -1,0 +1,34 @@
+"""What many tests need: small random models, one a family, with a byte-level tokenizer; no network, one thread."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data beside the repository, where there is any."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("needs the development data beside the repository")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory):
+    """tiny("gpt_neox") -> folder of a two-layer random model with tokenizer; made once a session."""
+    from tests.models import save_tiny
+
+    made: dict[tuple, Path] = {}
+
+    def make(family: str, *, seed: int = 0) -> Path:
+        if (family, seed) not in made:
+            made[family, seed] = save_tiny(family, tmp_path_factory.mktemp(f"{family}-{seed}"), seed=seed)
+        return made[family, seed]
+
+    return make

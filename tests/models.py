@@ -1,0 +1,54 @@
+"""Two-layer random models of each family, and a byte-level tokenizer: instantaneous, offline."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+VOCAB = 300
+SHAPES = {
+    "gpt_neox": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
+    "llama": dict(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        tie_word_embeddings=True,
+    ),
+    "gpt2": dict(n_embd=32, n_layer=2, n_head=4),
+}
+
+
+def byte_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
+    """Each byte is a token; `bos` puts one in front as Llama's tokenizer does."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(
+        models.BPE(vocab={c: i for i, c in enumerate(["<s>", "</s>", "<pad>", *alphabet])}, merges=[])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def tiny_model(family: str, *, seed: int = 0, context: int = 128):
+    torch.manual_seed(seed)
+    length = "n_positions" if family == "gpt2" else "max_position_embeddings"
+    config = AutoConfig.for_model(
+        family, vocab_size=VOCAB, bos_token_id=0, eos_token_id=1, pad_token_id=2, **{length: context}, **SHAPES[family]
+    )
+    network = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():  # biases and norms away from 0 and 1, so that leaving one out shows
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+def save_tiny(family: str, folder: Path, *, seed: int = 0, context: int = 128) -> Path:
+    tiny_model(family, seed=seed, context=context).save_pretrained(folder)
+    byte_tokenizer(bos=family == "llama").save_pretrained(folder)
+    return folder
