@@ -1,0 +1,168 @@
+"""From a file of examples to a table of rows: CSV, TSV or JSONL (one object a line), UTF-8, plain or gzip.
+
+Strict on purpose: an open quote, a row of another length or a doubled header silently moves labels to other texts.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ontogeny.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas
+
+_FORMATS = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Row:
+    line: str
+    """Where it stands: 'line 12'."""
+    cells: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    where: str
+    """The file's name, for messages."""
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def stem(path: str | Path) -> str:
+    """The file's name without its folder and endings: data/truth.csv.gz is truth."""
+    return Path(path).name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def read_table(path: str | Path) -> Table:
+    """All rows of the file.
+
+    Raises:
+        BadInput: no such file, another format, not UTF-8, not well formed, or empty.
+    """
+    path = Path(path).expanduser()
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix not in _FORMATS:
+        raise BadInput(f"{path} has the ending {suffix!r}. A concept is read from {', '.join(_FORMATS)}, plain or .gz.")
+    text = _text(path)
+    if not text.strip():
+        raise BadInput(f"{path} is empty. A concept file has the columns text and label.")
+    table = (
+        _jsonl(text, str(path))
+        if suffix == ".jsonl"
+        else _separated(text, str(path), "\t" if suffix == ".tsv" else ",")
+    )
+    if not table.rows:
+        raise BadInput(f"{path} has a header and no rows.")
+    return table
+
+
+def table_of_frame(frame: "pandas.DataFrame") -> Table:
+    """The rows of a data frame; missing values are None."""
+    columns = tuple(map(str, frame.columns))
+    _unique(columns, "the data frame")
+    values = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
+    rows = (Row(f"row {i}", dict(zip(columns, cells, strict=True))) for i, cells in enumerate(values))
+    return Table("the data frame", columns, tuple(rows))
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"no file {path}. Give the path of a concept file, or the name of a built-in concept.") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path} is a folder, not a concept file.") from None
+    except OSError as fault:
+        raise BadInput(f"{path} cannot be read: {fault.strerror}.") from None
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error):
+            raise BadInput(
+                f"{path} is damaged: its gzip data end early or do not match their checksum. Fetch it again."
+            ) from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise BadInput(f"{path} is not UTF-8 text (byte {fault.start + 1}). Save it as UTF-8.") from None
+    if "\0" in text:
+        raise BadInput(f"{path} is a binary file, not text. A concept is read from {', '.join(_FORMATS)}.")
+    return text
+
+
+def _separated(text: str, where: str, delimiter: str) -> Table:
+    records = _records(text, where, delimiter)
+    _, header = next(records)
+    columns = tuple(name.strip() for name in header)
+    _unique(columns, where)
+    rows = []
+    for line, cells in records:
+        if len(cells) != len(columns):
+            raise BadInput(
+                f"{where}, line {line}: {len(cells)} cells, but the header has {len(columns)} columns. Quote texts that hold "
+                f"{'tabs' if delimiter == chr(9) else 'commas'}."
+            )
+        rows.append(
+            Row(f"line {line}", {c: cell if cell.strip() else None for c, cell in zip(columns, cells, strict=True)})
+        )
+    return Table(where, columns, tuple(rows))
+
+
+def _records(text: str, where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record with the line on which it begins; empty lines are left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as fault:
+        raise BadInput(
+            f"{where}, line {line}: {fault}. Is a quote left open, or not doubled inside a quoted text?"
+        ) from None
+
+
+def _jsonl(text: str, where: str) -> Table:
+    rows = []
+    columns: dict[str, None] = {}
+    # Not splitlines: U+2028 and its like may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line, object_pairs_hook=_once)
+        except ValueError as fault:
+            raise BadInput(f"{where}, line {number}: no valid JSON ({fault}). Each line holds one object.") from None
+        if not isinstance(cells, dict):
+            raise BadInput(
+                f"{where}, line {number}: a {type(cells).__name__}, not an object like {{'text': …, 'label': …}}."
+            )
+        columns |= dict.fromkeys(cells)
+        rows.append(
+            Row(f"line {number}", {c: None if isinstance(v, str) and not v.strip() else v for c, v in cells.items()})
+        )
+    return Table(where, tuple(columns), tuple(rows))
+
+
+def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    cells = dict(items)
+    if len(cells) < len(items):
+        raise ValueError("a key stands twice")
+    return cells
+
+
+def _unique(columns: tuple[str, ...], where: str) -> None:
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise BadInput(
+            f"{where}: the header has the column {twice[0]!r} {columns.count(twice[0])} times. Name each column once."
+        )
