@@ -1,0 +1,130 @@
+"""Bootstrap by group: whole groups are drawn with replacement, as weights, so that one draw serves all sites, steps and metrics.
+
+Shares (AUROC, accuracy) get a t-interval on the logit scale with the bootstrap's spread (Qin & Hotilovac 2008): in simulation
+the only one of six to hold 95 % from .5 to .97 with 60 groups, where percentiles fall to 89 %.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.statistics._distinct import numbered
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """Both ends, one for each cell; NaN where there is nothing to measure."""
+
+    low: Float[Tensor, "*cell"]
+    high: Float[Tensor, "*cell"]
+
+
+def group_weights(
+    groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
+) -> Float[Tensor, "sample example"]:
+    """How often each example occurs in each resample of the groups. All metrics with these weights are paired.
+
+    Raises:
+        BadInput: fewer than two groups.
+    """
+    count, member = numbered(groups)
+    if count < 2:
+        raise BadInput(
+            f"a bootstrap by group needs at least 2 groups, given {count}. Add groups, or make each example one."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(count, (samples, count), generator=generator)
+    times = torch.zeros(samples, count).scatter_add_(1, drawn, torch.ones(samples, count))
+    return times[:, member]
+
+
+def auroc_samples(
+    scores: Float[Tensor, "site example"], y: Bool[Tensor, " example"], weights: Float[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Weighted area under the ROC curve, ties counted half; NaN where a resample holds one class. All-one weights: the score."""
+    if y.all() or not y.any():
+        return torch.full((len(weights), len(scores)), torch.nan)
+    positive, negative = weights[:, y].float(), weights[:, ~y].float()
+    total = (positive.sum(1) * negative.sum(1))[:, None]
+    won = torch.empty(len(weights), len(scores))
+    for site, score in enumerate(scores):
+        above, below = score[y][:, None], score[~y]
+        wins = ((above > below).float() + (above >= below).float()) / 2
+        won[:, site] = ((positive @ wins) * negative).sum(1)
+    return won / total
+
+
+def macro_auroc_samples(
+    scores: Float[Tensor, "site example class"], y: Int[Tensor, " example"], weights: Float[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Mean over classes of one against the rest; a class that a resample lacks does not count in it."""
+    return torch.stack([auroc_samples(scores[:, :, c], y == c, weights) for c in range(scores.shape[2])]).nanmean(0)
+
+
+def mean_samples(
+    values: Float[Tensor, "site example"], weights: Float[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Weighted mean of what each example contributes: hits for accuracy, nats for a bound."""
+    return weights.to(values.dtype) @ values.T / weights.sum(1, keepdim=True).to(values.dtype)
+
+
+def r2_samples(
+    predicted: Float[Tensor, "site example"], y: Float[Tensor, " example"], weights: Float[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Weighted explained variance, about the mean of each resample."""
+    v, w = y.double() - y.double().mean(), weights.double()
+    total = w @ v.square() - (w @ v).square() / w.sum(1)
+    residual = w @ (y.double() - predicted.double()).square().T
+    return (1 - residual / total[:, None]).to(predicted.dtype)
+
+
+def share_interval(
+    point: Float[Tensor, "*cell"], samples: Float[Tensor, "sample *cell"], *, groups: int, level: float = 0.95
+) -> Interval:
+    """Interval of a score between 0 and 1 from its resamples: t on the logit scale; exact binomial where the score is 0 or 1."""
+    tail = (1 - level) / 2
+    edge = (point <= 0) | (point >= 1)
+    inner = point.double().where(~edge, 0.5)
+    half = _t(groups - 1, level) * _spread(samples) / (inner * (1 - inner))
+    low, high = torch.sigmoid(torch.logit(inner) - half), torch.sigmoid(torch.logit(inner) + half)
+    reach = tail ** (1 / groups)
+    low = torch.where(edge, torch.where(point >= 1, reach, 0.0), low)
+    high = torch.where(edge, torch.where(point >= 1, 1.0, 1 - reach), high)
+    return _known(point, low, high)
+
+
+def interval(
+    point: Float[Tensor, "*cell"], samples: Float[Tensor, "sample *cell"], *, groups: int, level: float = 0.95
+) -> Interval:
+    """Interval of an unbounded score: percentiles, stretched about the point for few groups."""
+    tail = (1 - level) / 2
+    ends = samples.double().nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    stretch = _t(groups - 1, level) / _z(level) * (groups / (groups - 1)) ** 0.5
+    return _known(point, point + stretch * (ends[0] - point), point + stretch * (ends[1] - point))
+
+
+def _known(point: Tensor, low: Tensor, high: Tensor) -> Interval:
+    return Interval(
+        low.where(~point.isnan(), torch.nan).to(point.dtype), high.where(~point.isnan(), torch.nan).to(point.dtype)
+    )
+
+
+def _spread(samples: Float[Tensor, "sample *cell"]) -> Float[Tensor, "*cell"]:
+    values = samples.double()
+    return (values - values.nanmean(0)).square().nanmean(0).sqrt()
+
+
+def _z(level: float) -> float:
+    return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+
+
+def _t(freedom: int, level: float) -> float:
+    """Student's t by its expansion in 1/freedom: within 1 % from 4 degrees of freedom on."""
+    z = _z(level)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3

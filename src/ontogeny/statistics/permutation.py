@@ -1,0 +1,107 @@
+"""Permutation nulls that respect groups, and the max-statistic over all cells of a map (Westfall & Young 1993; Nichols & Holmes 2002).
+
+The scores of the held-out examples stay fixed and their labels move, so one set of permutations serves every site and every
+checkpoint: use the same one throughout, and combine checkpoints with `torch.maximum` of their `null_maxima`.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.statistics._distinct import distinct, numbered
+
+TINY = 1e-9
+"""Equal scores may differ in the last digits; a null score this close counts as reaching the observed one."""
+
+
+def group_permutations(
+    y: Shaped[Tensor, " example"], groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
+) -> Int[Tensor, "sample example"]:
+    """Whose label each example gets: `y[result]` are the permuted labels.
+
+    Inside groups of mixed labels the labels are shuffled; groups of one label swap their labels as blocks, so that what is
+    alike inside a group stays alike under the null.
+
+    Raises:
+        BadInput: no permutation changes anything, because all labels are equal or each group's are and there is one group.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    number, member = numbered(groups)
+    first = torch.full((number,), len(y)).scatter_reduce_(0, member, torch.arange(len(y)), "amin")
+    differs = torch.zeros(number, dtype=torch.bool).index_put_((member[y != y[first[member]]],), torch.tensor(True))
+    pure = (~differs).nonzero()[:, 0]
+    if not differs.any() and len(distinct(y[first[pure]])) < 2:
+        raise BadInput(
+            f"labels of {len(y)} examples in {number} groups cannot be permuted: all are equal. Add a class."
+        )
+    source = torch.arange(number).repeat(samples, 1)
+    source[:, pure] = pure[torch.rand(samples, len(pure), generator=generator).argsort(1)]
+    blocks = first[source][:, member]
+    # Sorting by group plus noise shuffles the examples inside each group and leaves the groups where they are.
+    slots = (member.double() * 2).argsort(stable=True)
+    shuffled = (member.double() * 2 + torch.rand(samples, len(y), generator=generator, dtype=torch.float64)).argsort(1)
+    within = torch.empty_like(shuffled).scatter_(1, slots.expand(samples, -1), shuffled)
+    return torch.where(differs[member], within, blocks)
+
+
+def ranks(scores: Float[Tensor, "site example"]) -> Float[Tensor, "site example"]:
+    """Ranks from 1, ties at their mean."""
+    ordered = scores.contiguous().sort(1).values
+    below = torch.searchsorted(ordered, scores.contiguous())
+    upto = torch.searchsorted(ordered, scores.contiguous(), right=True)
+    return (below + upto + 1).double() / 2
+
+
+def auroc(
+    scores: Float[Tensor, "site example"], labels: Bool[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Area under the ROC curve of every site under every labelling: one matrix product on ranks; NaN with one class."""
+    positive = labels.double()
+    p = positive.sum(1, keepdim=True)
+    n = labels.shape[1] - p
+    return (positive @ ranks(scores).T - p * (p + 1) / 2) / (p * n)
+
+
+def macro_auroc(
+    scores: Float[Tensor, "site example class"], labels: Int[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Mean over classes of one against the rest; a class without examples does not count."""
+    per_class = [auroc(scores[:, :, c], labels == c) for c in range(scores.shape[2])]
+    return torch.stack(per_class).nanmean(0)
+
+
+def accuracy(
+    predicted: Shaped[Tensor, "site example"], labels: Shaped[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Share of examples whose predicted class is the label, of every site under every labelling."""
+    hits = [(labels == c).double() @ (predicted == c).double().T for c in distinct(labels.flatten())]
+    return torch.stack(hits).sum(0) / labels.shape[1]
+
+
+def r2(
+    predicted: Float[Tensor, "site example"], values: Float[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """Explained variance of every site under every permutation of the values, about the values' own mean."""
+    v, f = values.double(), predicted.double()
+    centre = v.mean(1, keepdim=True)
+    residual = f.square().sum(1) - 2 * v @ f.T + v.square().sum(1, keepdim=True)
+    return 1 - residual / (v - centre).square().sum(1, keepdim=True)
+
+
+def null_maxima(null: Float[Tensor, "sample cell"]) -> Float[Tensor, " sample"]:
+    """The best score of any cell under each permutation; cells that could not be scored do not count."""
+    return null.nan_to_num(nan=-torch.inf).amax(1)
+
+
+def p_values(observed: Float[Tensor, " cell"], null: Float[Tensor, "sample cell"]) -> Float[Tensor, " cell"]:
+    """One-sided p of each cell alone: how often its null reaches it, the observed labelling counted in; NaN stays NaN."""
+    reached = (null >= observed - TINY).sum(0)
+    return torch.where(observed.isnan(), torch.nan, (1 + reached).double() / (1 + len(null)))
+
+
+def familywise_p(observed: Float[Tensor, "*cell"], maxima: Float[Tensor, " sample"]) -> Float[Tensor, "*cell"]:
+    """One-sided p of each cell among all cells whose maxima were taken together: how often the best of the null reaches it."""
+    ordered = maxima.double().sort().values
+    reached = len(maxima) - torch.searchsorted(ordered, observed.double().contiguous() - TINY)
+    return torch.where(observed.isnan(), torch.nan, (1 + reached).double() / (1 + len(maxima)))

@@ -1,0 +1,126 @@
+"""Splits by group: examples that share a question, twin or template never stand on both sides.
+
+Groups are dealt one by one, the largest first, each to the side that is furthest behind its share of the group's classes.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.statistics._distinct import distinct, numbered
+
+Kind = Literal["binary", "classes", "number"]
+BINS = 5
+"""A number is balanced over the sides by its quintiles."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Indices of the examples on each side, ascending."""
+
+    train: Int[Tensor, " train"]
+    test: Int[Tensor, " test"]
+
+
+def group_split(
+    groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: Kind, *, test: float = 0.3, seed: int = 0
+) -> Split:
+    """Two sides without a common group, with class shares as alike as the groups allow; the same seed, the same split.
+
+    Raises:
+        BadInput: fewer than two groups, or a side that would be left without a class it needs.
+    """
+    if not 0 < test < 1:
+        raise BadInput(f"the test share must lie between 0 and 1, given {test}. 0.3 is usual.")
+    side = _deal(groups, _classes(y, kind), [1 - test, test], seed)
+    if kind != "number":
+        _check_classes(y, side, 2, "use a larger test share or more groups")
+    return Split(train=(side == 0).nonzero()[:, 0], test=(side == 1).nonzero()[:, 0])
+
+
+def group_folds(
+    groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: Kind, *, k: int = 5, seed: int = 0
+) -> Int[Tensor, " example"]:
+    """The fold (0 … k-1) of each example: no group in two folds, class shares as alike as the groups allow.
+
+    Raises:
+        BadInput: fewer groups than folds, or a fold that would be left without a class it needs.
+    """
+    if k < 2:
+        raise BadInput(f"cross-validation needs at least 2 folds, given {k}.")
+    fold = _deal(groups, _classes(y, kind), [1 / k] * k, seed)
+    if kind != "number":
+        _check_classes(y, fold, k, "use fewer folds or more groups")
+    return fold
+
+
+def contiguous_split(n: int, *, test: float = 0.2) -> Split:
+    """First examples to train, last to test: the tracing paper's split (arXiv:2402.19465), blind to groups.
+
+    Raises:
+        BadInput: a side would be empty.
+    """
+    cut = round(n * (1 - test))
+    if not 0 < cut < n:
+        raise BadInput(f"{n} examples with a test share of {test} leave one side empty. Give more examples.")
+    return Split(train=torch.arange(cut), test=torch.arange(cut, n))
+
+
+def _classes(y: Shaped[Tensor, " example"], kind: Kind) -> Int[Tensor, " example"]:
+    if kind == "number":
+        edges = torch.quantile(y.double(), torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1])
+        y = torch.bucketize(y.double(), edges)
+    return numbered(y)[1]
+
+
+def _deal(
+    groups: Int[Tensor, " example"], classes: Int[Tensor, " example"], shares: Sequence[float], seed: int
+) -> Int[Tensor, " example"]:
+    """The side of each example: greedy, largest groups first, in a seeded order among equals."""
+    number, member = numbered(groups)
+    if number < len(shares):
+        raise BadInput(
+            f"{len(shares)} sides need as many groups, given {number} group{'s' * (number != 1)}"
+            f" over {len(groups)} examples. Add examples of other groups, or let each example be its own group."
+        )
+    table = torch.zeros(number, int(classes.max()) + 1, dtype=torch.long)
+    counts: list[list[int]] = table.index_put_((member, classes), torch.tensor(1), accumulate=True).tolist()
+    order = list(range(number))
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda group: -sum(counts[group]))
+    totals = [sum(column) for column in zip(*counts, strict=True)]
+    have = [[0.0] * len(totals) for _ in shares]
+    side_of = [0] * number
+    for group in order:
+        side = min(range(len(shares)), key=lambda s: _fill(counts[group], have[s], totals, shares[s]))
+        side_of[group] = side
+        have[side] = [a + b for a, b in zip(have[side], counts[group], strict=True)]
+    return torch.tensor(side_of)[member]
+
+
+def _fill(count: Sequence[int], have: Sequence[float], totals: Sequence[int], share: float) -> float:
+    """How far beyond its share a side would be filled, over the classes of the group that is dealt."""
+    over = [n / total * (h + n / 2 - share * total) / share for n, h, total in zip(count, have, totals, strict=True)]
+    return sum(over) + 1e-9 * sum(have) / share
+
+
+def _check_classes(y: Shaped[Tensor, " example"], side: Int[Tensor, " example"], sides: int, advice: str) -> None:
+    every = distinct(y)
+    for s in range(sides):
+        inside, outside = distinct(y[side == s]), distinct(y[side != s])
+        if len(outside) < len(every):
+            missing = [label for label in every.tolist() if label not in outside.tolist()]
+            raise BadInput(
+                f"all examples labelled {missing[0]!r} fall on one side, too few groups hold them: {advice}, or drop the class."
+            )
+        if len(inside) < 2:
+            raise BadInput(
+                f"one side has only examples labelled {inside.tolist()[0]!r} of {len(every)} class"
+                f"{'es' * (len(every) != 1)}: {advice}, or add examples of another class."
+            )
