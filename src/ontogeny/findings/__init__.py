@@ -1,0 +1,179 @@
+"""What the table says about each concept: its score at its best site, its floors, and when it was learned, used and lost.
+
+Report, terminal summary and views read these, so that a number in a sentence is the number in the picture.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy, wanted
+from ontogeny.findings.timeline import Timeline, timeline
+
+SCORES = ("auroc", "r2", "accuracy")
+"""Metrics that can stand for 'readable', the first that a concept has wins."""
+METHODS = ("logistic", "ridge", "mass_mean")
+FLOORS: Mapping[str, str] = {
+    "surface_tfidf": "TF-IDF",
+    "surface_length": "text length",
+    "surface_casing": "casing",
+    "control_task": "control task",
+    "untrained": "untrained model",
+    "random_direction": "random directions",
+}
+"""Controls of a score, and what people call them."""
+BEHAVIOUR = ("answer_accuracy", "answer_margin")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One number with its interval; NaN with a reason where it could not be measured."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    note: str = ""
+
+    @property
+    def known(self) -> bool:
+        return not math.isnan(self.value)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A step at which something happened, with its interval; NaN with a reason where it is censored."""
+
+    step: float
+    low: float
+    high: float
+    stage: str
+    site: str
+    note: str
+
+    @property
+    def known(self) -> bool:
+        return not math.isnan(self.step)
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: Subject
+    metric: str
+    method: str
+    site: str
+    chosen_by: str
+    """How the site was chosen: 'cv_score' (inside the training groups), or 'final score' where nothing better is known."""
+    final: Reading
+    """Score at that site at the last checkpoint."""
+    curve: pd.DataFrame
+    """The score at that site over all checkpoints, in order."""
+    floors: Mapping[str, Reading]
+    """At the same site and checkpoint where the floor has them; a random direction counts with its 97.5 % quantile."""
+    emergence: Event | None
+    loss: Event | None
+    used: Event | None
+    readable_minus_used: Reading | None
+    change_point: Event | None
+
+    @property
+    def name(self) -> str:
+        return self.subject.name
+
+
+def findings(records: pd.DataFrame, line: Timeline | None = None) -> list[Finding]:
+    """One finding a concept (and lineage, and training seed) that has a score anywhere."""
+    table = tidy(records)
+    line = line or timeline(table)
+    found = (_finding(subject, line) for subject in subjects(table))
+    return [finding for finding in found if finding is not None]
+
+
+def _finding(subject: Subject, line: Timeline) -> Finding | None:
+    rows = subject.rows
+    scored = wanted(rows, *SCORES)
+    scored = scored[scored["step"].notna()]
+    if scored.empty:
+        return None
+    measured = scored[scored["value"].notna()] if scored["value"].notna().any() else scored
+    metric = next(m for m in SCORES if m in set(measured["metric"]))
+    scored, measured = scored[scored["metric"].eq(metric)], measured[measured["metric"].eq(metric)]
+    method = _preferred(measured["method"], METHODS)
+    scored = scored[scored["method"].eq(method)]
+    site, chosen_by = _best_site(rows, scored, line)
+    curve = over_seeds(line.place(scored[scored["site"].eq(site)]), "site")
+    return Finding(
+        subject=subject,
+        metric=metric,
+        method=method,
+        site=site,
+        chosen_by=chosen_by,
+        final=_reading(curve.tail(1)),
+        curve=curve,
+        floors=_floors(rows[rows["metric"].eq(metric)], site, method, line),
+        emergence=_event(rows, "emergence_step", site, metric),
+        loss=_event(rows, "loss_step", site, metric),
+        used=_event(rows, "used_step", site, ""),
+        readable_minus_used=_reading(found) if len(found := wanted(rows, "readable_minus_used").tail(1)) else None,
+        change_point=_event(rows, "change_point", site, "nhsic_tx"),
+    )
+
+
+def _preferred(names: pd.Series, order: tuple[str, ...]) -> str:
+    present = list(dict.fromkeys(names))
+    return next((name for name in order if name in present), present[0])
+
+
+def _best_site(rows: pd.DataFrame, scored: pd.DataFrame, line: Timeline) -> tuple[str, str]:
+    chosen = wanted(rows, "best_site", train=False)
+    chosen = pd.concat([chosen, wanted(rows, "best_site", train=True)])
+    chosen = chosen[chosen["site"].isin(scored["site"])]
+    if len(chosen):
+        return str(chosen["site"].iloc[-1]), "cv_score"
+    inner = wanted(rows, "cv_score", train=True)
+    inner = line.last(inner[inner["value"].notna() & inner["site"].isin(scored["site"])])
+    if len(inner):
+        return str(inner.loc[inner["value"].idxmax(), "site"]), "cv_score"
+    measured = scored[scored["value"].notna()]
+    last = line.last(measured if len(measured) else scored)
+    best = last["value"].idxmax() if last["value"].notna().any() else last.index[0]
+    return str(last.loc[best, "site"]), "final score"
+
+
+def _reading(row: pd.DataFrame) -> Reading:
+    if row.empty:
+        return Reading(math.nan, note="no row")
+    one = row.iloc[0]
+    n = 0 if math.isnan(one["n"]) else int(one["n"])
+    return Reading(float(one["value"]), float(one["low"]), float(one["high"]), n, one["note"])
+
+
+def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[str, Reading]:
+    found = {}
+    for control in FLOORS:
+        own = rows[rows["control"].eq(control) & rows["site"].isin([site, ""])]
+        own = own[own["method"].eq(method)] if own["method"].eq(method).any() else own
+        own = line.last(own) if own["step"].notna().any() else own
+        if len(own):
+            reading = _reading(own.tail(1))
+            above = control == "random_direction" and not math.isnan(reading.high)
+            found[control] = Reading(reading.high, n=reading.n, note=reading.note) if above else reading
+    return found
+
+
+def _event(rows: pd.DataFrame, metric: str, site: str, of: str) -> Event | None:
+    """The event at the best site in its half-way form, else the nearest thing to it that the table has."""
+    own = wanted(rows, metric)
+    if own.empty:
+        return None
+    told = coord(own, "of")
+    fit = (
+        8 * own["site"].isin([site, ""]).astype(int)
+        + 4 * told.isin([of, ""]).astype(int)
+        + 2 * coord(own, "form").isin(["half", ""]).astype(int)
+        + own["value"].notna().astype(int)
+    )
+    one = own.loc[fit.idxmax()]
+    return Event(*(float(one[c]) for c in ("value", "low", "high")), one["stage"], one["site"], one["note"])

@@ -1,0 +1,139 @@
+"""Findings as sentences, each made from rows: what was found, what was not, and what to doubt."""
+
+import math
+
+from ontogeny.findings import FLOORS, Event, Finding, Reading
+
+SCORE_NAMES = {"auroc": "AUROC", "r2": "R²", "accuracy": "accuracy"}
+SURFACE_LIMIT = 0.75
+"""A surface baseline from here on is worth a warning: a probe beside it has little left to show."""
+
+
+def number(value: float) -> str:
+    """A score as papers print it: .93, 1.00, −.12, and – for what is not known."""
+    if math.isnan(value):
+        return "–"
+    text = f"{abs(value):.2f}"
+    return ("−" if value < 0 and float(text) else "") + (text.removeprefix("0") if text.startswith("0.") else text)
+
+
+def interval(reading: Reading) -> str:
+    """A score with its interval: .93 [.90, .96]."""
+    if math.isnan(reading.low) or math.isnan(reading.high):
+        return number(reading.value)
+    return f"{number(reading.value)} [{number(reading.low)}, {number(reading.high)}]"
+
+
+def step_number(step: float) -> str:
+    """A step with thousands apart: 143,000; a step between two checkpoints is rounded."""
+    return "–" if math.isnan(step) else f"{step:,.0f}" if step >= 10 or step == int(step) else f"{step:.1f}"
+
+
+def when(event: Event) -> str:
+    """A step with its interval: 512 (256–724)."""
+    if not event.known or math.isnan(event.low) or math.isnan(event.high):
+        return step_number(event.step)
+    return f"{step_number(event.step)} ({step_number(event.low)}–{step_number(event.high)})"
+
+
+def where(site: str) -> str:
+    """A site in words: after block 3, in head 5 of block 3, …"""
+    part, _, rest = site.partition(".")
+    layer, _, head = rest.partition(".")
+    if site == "resid.0":
+        return "in the embedding"
+    words = {
+        "resid": f"after block {layer}",
+        "attn": f"in the attention of block {layer}",
+        "mlp": f"in the MLP of block {layer}",
+        "neuron": f"in the neurons of block {layer}",
+        "head": f"in head {head} of block {layer}",
+    }
+    return words.get(part, f"at {site}")
+
+
+def statements(finding: Finding) -> list[str]:
+    """What can be said of a concept; each sentence continues its name ('`truth` …')."""
+    return [said for said in (_emergence(finding), _loss(finding), _use(finding), _phase(finding)) if said]
+
+
+def doubts(finding: Finding) -> list[str]:
+    """What a careful reader should know before believing the score; each sentence continues the concept's name."""
+    found = []
+    surface = {
+        c: f for c, f in finding.floors.items() if c.startswith("surface_") and f.known and finding.metric != "r2"
+    }
+    for control, floor in surface.items():
+        if floor.value >= SURFACE_LIMIT:
+            found.append(
+                f"can be told from {FLOORS[control]} alone at {number(floor.value)}: "
+                f"a probe at {number(finding.final.value)} shows little beyond that."
+            )
+    near = [c for c, f in surface.items() if f.value < SURFACE_LIMIT and finding.final.low <= f.value]
+    if near:
+        listed = ", ".join(f"{FLOORS[c]} ({number(surface[c].value)})" for c in near)
+        found.append(f"is not shown to be read better than from the surface of the text: {listed}.")
+    if finding.chosen_by != "cv_score":
+        found.append(
+            "has its site chosen by the final test score, so that score is optimistic: no cv_score in the table."
+        )
+    if not finding.final.known:
+        found.append(f"could not be scored at the last checkpoint: {finding.final.note or 'no reason given'}.")
+    return found
+
+
+def _emergence(finding: Finding) -> str:
+    scored = f"{SCORE_NAMES[finding.metric]} {interval(finding.final)}" + _floors(finding)
+    event = finding.emergence
+    if event is not None and event.known:
+        sure = "" if math.isnan(event.low) else f" (95 % interval {step_number(event.low)}–{step_number(event.high)})"
+        return f"becomes readable at step {step_number(event.step)}{_stage(finding, event)}{sure} {where(finding.site)}: {scored}."
+    if event is not None:
+        return f"shows no emergence: {event.note or 'no reason given'}. Best {where(finding.site)}, {scored}."
+    if not finding.final.known:
+        return ""
+    return f"is read best {where(finding.site)}: {scored}; when it emerged was not measured."
+
+
+def _stage(finding: Finding, event: Event) -> str:
+    return f" of {event.stage}" if event.stage and finding.curve["stage"].nunique() > 1 else ""
+
+
+def _floors(finding: Finding) -> str:
+    known = [(FLOORS[c], floor.value) for c, floor in finding.floors.items() if floor.known]
+    return "; " + ", ".join(f"{name} {number(value)}" for name, value in known) if known else ""
+
+
+def _loss(finding: Finding) -> str:
+    if finding.loss is None or not finding.loss.known:
+        return ""
+    return f"is lost again at step {when(finding.loss)}{_stage(finding, finding.loss)}."
+
+
+def _use(finding: Finding) -> str:
+    if finding.used is None:
+        return ""
+    if not finding.used.known:
+        return f"is not used in behaviour: {finding.used.note or 'no reason given'}."
+    said = f"is used in behaviour from step {when(finding.used)}"
+    gap = finding.readable_minus_used
+    if gap is None or not gap.known:
+        return said + "."
+    sure = "" if math.isnan(gap.low) else f" [{_signed(gap.low)}, {_signed(gap.high)}]"
+    if math.isnan(gap.low) or gap.low <= 0 <= gap.high:
+        return f"{said}; which came first is not settled (readable − used: {_signed(gap.value)} doublings{sure})."
+    order = "readable before it is used" if gap.value < 0 else "used before it is readable"
+    return f"{said}: {order} (readable − used: {_signed(gap.value)} doublings{sure})."
+
+
+def _signed(value: float) -> str:
+    return f"{'−' if value < 0 else '+'}{abs(value):.1f}"
+
+
+def _phase(finding: Finding) -> str:
+    event = finding.change_point
+    if event is None:
+        return ""
+    if not event.known:
+        return f"shows no turn from fitting to compression: {event.note or 'no reason given'}."
+    return f"turns from fitting to compression (dependence on the input begins to fall) at step {when(event)}."

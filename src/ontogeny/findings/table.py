@@ -1,0 +1,87 @@
+"""Reading the table of records: one shape for rows from DuckDB, Parquet or memory, and the rows that belong together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ontogeny.records import COLUMNS
+
+NUMBERS = tuple(name for name, kind in COLUMNS.items() if kind in ("BIGINT", "INTEGER", "DOUBLE"))
+TEXTS = tuple(name for name, kind in COLUMNS.items() if kind == "VARCHAR")
+
+
+def tidy(records: pd.DataFrame) -> pd.DataFrame:
+    """All columns, numbers as float64 with NaN, texts as str with '' for null, coords as dicts."""
+    numbers = {
+        name: pd.to_numeric(records[name], errors="coerce").astype("float64") if name in records else np.nan
+        for name in (*NUMBERS, *(("order",) if "order" in records else ()))
+    }
+    texts = {name: _text(records[name]) if name in records else "" for name in TEXTS}
+    coords = [c if isinstance(c, dict) else {} for c in records["coords"]] if "coords" in records else None
+    table = pd.DataFrame({**numbers, **texts}, index=records.index)
+    table["coords"] = pd.Series(coords or [{}] * len(table), index=table.index, dtype=object)
+    return table.reset_index(drop=True)
+
+
+def _text(column: pd.Series) -> pd.Series:
+    return column.astype(object).where(column.notna(), "").astype(str)
+
+
+def coord(rows: pd.DataFrame, key: str) -> pd.Series:
+    """One entry of `coords` as a column of texts, '' where a row does not have it."""
+    return pd.Series([str(c.get(key, "")) for c in rows["coords"]], index=rows.index, dtype=object)
+
+
+def wanted(table: pd.DataFrame, *metrics: str, control: str | None = "", train: bool = False) -> pd.DataFrame:
+    """Rows of some metrics: the thing itself (control ''), one floor, or both (None); test rows unless `train`."""
+    keep = table["metric"].isin(metrics) & (table["split"].eq("train") if train else table["split"].ne("train"))
+    return table[keep] if control is None else table[keep & table["control"].eq(control)]
+
+
+def over_seeds(cells: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """One row a cell: the mean over protocol seeds, with the envelope of their intervals."""
+    by = ["stage", "step", *keys]
+    if cells.empty or not cells.duplicated(by).any():
+        return cells
+    how = {name: "first" for name in cells.columns if name not in by}
+    return (
+        cells.groupby(by, sort=False, dropna=False)
+        .agg(how | {"value": "mean", "low": "min", "high": "max"})
+        .reset_index()
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One concept in one lineage and training seed, with every row that speaks of it."""
+
+    name: str
+    """The concept; with lineage and seed where the table holds several."""
+    concept: str
+    lineage: str
+    rows: pd.DataFrame
+
+
+def subjects(table: pd.DataFrame) -> Iterator[Subject]:
+    """The concepts of a table in their order of appearance, one for each lineage and training seed.
+
+    Rows without lineage or seed (surface baselines) belong to all of them.
+    """
+    named = table[table["concept"].ne("")]
+    lineages = _known(named["lineage"].replace("", np.nan))
+    seeds = _known(named["train_seed"])
+    for concept in named["concept"].unique():
+        own = named[named["concept"].eq(concept)]
+        for lineage in lineages or [""]:
+            of_lineage = own[own["lineage"].isin([lineage, ""])]
+            for seed in seeds or [np.nan]:
+                rows = of_lineage[of_lineage["train_seed"].eq(seed) | of_lineage["train_seed"].isna()]
+                if rows["step"].notna().any() or (len(lineages) < 2 and len(seeds) < 2 and len(rows)):
+                    extra = [lineage] * (len(lineages) > 1) + [f"seed {seed:.0f}"] * (len(seeds) > 1)
+                    yield Subject(" · ".join([concept, *extra]), concept, lineage, rows)
+
+
+def _known(column: pd.Series) -> list:
+    return list(column.dropna().unique())

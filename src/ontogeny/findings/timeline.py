@@ -1,0 +1,123 @@
+"""Developmental order: stages one after another, steps inside each, on one axis that starts anew where a stage starts.
+
+Steps restart in every stage, so a step alone is no time. Inside a stage time runs in log2(step + 1) where its steps span
+two orders of magnitude or more (checkpoints are saved that way), else in steps.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+GAP = 0.35
+"""Empty room between two stages, in the unit of a stage's width."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    steps: tuple[float, ...]
+    start: float
+    """Age at its first step."""
+    width: float
+    log: bool
+
+    def age(self, step: float) -> float:
+        """Place of a step, measured or between two measured ones, on the common axis."""
+        first, last = self._time(self.steps[0]), self._time(self.steps[-1])
+        share = (self._time(step) - first) / (last - first) if last > first else 0.0
+        return self.start + self.width * share
+
+    def _time(self, step: float) -> float:
+        return math.log2(max(step, 0) + 1) if self.log else step
+
+
+@dataclass(frozen=True)
+class Timeline:
+    stages: tuple[Stage, ...]
+    moments: pd.DataFrame
+    """The checkpoints in order: stage, step, tokens, age, and the edges of its cell, age_low to age_high."""
+
+    def age(self, stage: str, step: float) -> float:
+        """NaN for an unknown step; a row that names no stage means the first that reaches the step."""
+        if math.isnan(step) or not self.stages:
+            return math.nan
+        named = [s for s in self.stages if s.name == stage] or [s for s in self.stages if s.steps[-1] >= step]
+        return (named or self.stages)[0].age(step)
+
+    def place(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows that have a step, in developmental order, with age, age_low and age_high beside each."""
+        ages = self.moments[["stage", "step", "age", "age_low", "age_high"]]
+        return (
+            rows[rows["step"].notna()].merge(ages, on=["stage", "step"], how="inner").sort_values("age", kind="stable")
+        )
+
+    def last(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the last checkpoint that any of them has."""
+        placed = self.place(rows)
+        return placed[placed["age"].eq(placed["age"].max())]
+
+    def ticks(self, count: int) -> pd.DataFrame:
+        """About `count` checkpoints, far enough apart to be labelled; both ends of each stage come first."""
+        if not self.stages:
+            return self.moments
+        end = self.stages[-1].start + self.stages[-1].width
+        room = (end - self.stages[0].start) / max(count, 1)
+        chosen: list[int] = []
+        ages = self.moments["age"].tolist()
+        for row in _by_importance(self.moments):
+            if all(abs(ages[row] - ages[other]) >= room for other in chosen):
+                chosen.append(row)
+        return self.moments.iloc[sorted(chosen)]
+
+
+def timeline(table: pd.DataFrame) -> Timeline:
+    """The order of all checkpoints in a table: by its column `order` if it has one, else stages as they first appear."""
+    columns = ["stage", "step", "tokens", *(["order"] if "order" in table else [])]
+    seen = table.loc[table["step"].notna(), columns].sort_values("tokens", na_position="last", kind="stable")
+    seen = seen.sort_index().groupby(["stage", "step"], sort=False).first().reset_index()
+    if "order" in seen:
+        seen = seen.sort_values("order", kind="stable")
+    stages: list[Stage] = []
+    start = 0.0
+    for name in seen["stage"].unique():
+        steps = tuple(sorted(seen.loc[seen["stage"].eq(name), "step"]))
+        width = math.sqrt(len(steps)) if len(steps) > 1 else 0.0
+        stages.append(Stage(name, steps, start, width, _spans_decades(steps)))
+        start += max(width, GAP) + GAP
+    moments = [_moments(stage, seen[seen["stage"].eq(stage.name)]) for stage in stages]
+    empty = pd.DataFrame(columns=["stage", "step", "tokens", "age", "age_low", "age_high"])
+    return Timeline(tuple(stages), pd.concat(moments, ignore_index=True) if moments else empty)
+
+
+def _spans_decades(steps: tuple[float, ...]) -> bool:
+    positive = [step for step in steps if step > 0]
+    return len(positive) > 1 and positive[-1] / positive[0] >= 100
+
+
+def _moments(stage: Stage, seen: pd.DataFrame) -> pd.DataFrame:
+    frame = seen.sort_values("step")[["stage", "step", "tokens"]].reset_index(drop=True)
+    age = np.array([stage.age(step) for step in frame["step"]])
+    between = (age[1:] + age[:-1]) / 2
+    first, last = (between[0] - age[0], age[-1] - between[-1]) if len(age) > 1 else (GAP / 2, GAP / 2)
+    # A late checkpoint of many is a sliver on a log axis: the last cell gets at least the room of an average one.
+    first, last = min(first, GAP / 2), min(max(last, 0.02 * stage.width), GAP / 2)
+    return frame.assign(age=age, age_low=[age[0] - first, *between], age_high=[*between, age[-1] + last])
+
+
+def _by_importance(moments: pd.DataFrame) -> list[int]:
+    """Rows by how much their label tells: ends of stages, then evenly halved gaps."""
+    ends = [i for _, rows in moments.groupby("stage", sort=False) for i in (rows.index[-1], rows.index[0])]
+    inner: list[int] = []
+    spans = [(rows.index[0], rows.index[-1]) for _, rows in moments.groupby("stage", sort=False)]
+    while spans:
+        halves = []
+        for a, b in spans:
+            if b - a > 1:
+                target = (moments["age"][a] + moments["age"][b]) / 2
+                middle = min(range(a + 1, b), key=lambda i: abs(moments["age"][i] - target))
+                inner.append(middle)
+                halves += [(a, middle), (middle, b)]
+        spans = halves
+    return list(dict.fromkeys([*ends, *inner]))

@@ -1,0 +1,88 @@
+"""Pictures: one file a picture, that says what it needs and draws rows of the table as an Altair chart.
+
+A view is a module with a `title`, the columns it `needs`, `select(records)` that keeps the rows it can use, and
+`draw(records)` that returns a chart, also of an empty table. It gets the whole table and neither changes nor measures it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ontogeny import plugins
+from ontogeny.errors import BadInput
+
+
+@dataclass(frozen=True)
+class View:
+    name: str
+    title: str
+    needs: frozenset[str]
+    """Columns of the table without which there is nothing to draw."""
+    select: Callable[[pd.DataFrame], pd.DataFrame]
+    plain: Callable[[pd.DataFrame], Any]
+    """The module's `draw`: without theme, to be put into other charts."""
+    caption: str
+    """What the picture shows and how to read it: the module's docstring."""
+    place: int = 50
+    """Where it stands in a report: small numbers come first."""
+
+    def draw(self, records: pd.DataFrame) -> Any:
+        """The picture, dressed; a chart that says why if there is nothing to see.
+
+        Raises:
+            BadInput: the table lacks a column that the view needs.
+        """
+        from ontogeny.views._pieces import dress
+
+        missing = sorted(self.needs - set(records.columns))
+        if missing:
+            raise BadInput(
+                f"view {self.name!r} needs the columns {', '.join(missing)}: pass rows of a run's table of records."
+            )
+        return dress(self.plain(records))
+
+
+def view(name: str) -> View:
+    """One view by its name.
+
+    Raises:
+        BadInput: no view has this name.
+    """
+    module = plugins.load("views", name)
+    caption = " ".join((module.__doc__ or "").split())
+    place = getattr(module, "place", 50)
+    return View(name, module.title, frozenset(module.needs), module.select, module.draw, caption, place)
+
+
+def every_view() -> list[View]:
+    """All views, in the order in which a report shows them."""
+    return sorted((view(name) for name in plugins.names("views")), key=lambda v: (v.place, v.name))
+
+
+def why_empty(chart: Any) -> str | None:
+    """The reason why a drawn view shows nothing; None for one that does."""
+    from ontogeny.views._pieces import why_empty
+
+    return why_empty(chart)
+
+
+def save(chart: Any, path: str | Path) -> Path:
+    """Write a chart as .png, .svg, .html or .json; the page needs no network.
+
+    Raises:
+        BadInput: another ending.
+    """
+    path = Path(path)
+    if path.suffix not in (".png", ".svg", ".html", ".json"):
+        raise BadInput(f"cannot save a chart as {path.name!r}: end the name with .png, .svg, .html or .json.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        chart.save(str(path), scale_factor=2)
+    elif path.suffix == ".html":
+        chart.save(str(path), inline=True)
+    else:
+        chart.save(str(path))
+    return path

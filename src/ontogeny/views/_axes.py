@@ -1,0 +1,91 @@
+"""The time axis that all pictures share: steps on a log axis, tokens below, stages side by side with a rule between them."""
+
+import math
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.timeline import Timeline
+from ontogeny.views._pieces import inline
+from ontogeny.views._theme import MUTED
+
+
+def step_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.X:
+    """Checkpoints along x, labelled with their steps and, where known, their tokens; `brief` for panels."""
+    return alt.X(field, type="quantitative", scale=_scale(line), axis=_axis(line, ticks, brief))
+
+
+def stage_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.Y:
+    """The same axis upright, first checkpoint on top: for pictures of checkpoint against checkpoint."""
+    scale = _scale(line)
+    scale.reverse = True
+    return alt.Y(field, type="quantitative", scale=scale, axis=_axis(line, ticks, brief, tokens=False))
+
+
+def stage_rules(line: Timeline, *, height: float, names: bool = True) -> list[alt.Chart]:
+    """A rule where a stage begins, with the stage's name on top; nothing where there is but one stage."""
+    if len(line.stages) < 2:
+        return []
+    edges = line.moments.groupby("stage", sort=False).agg(low=("age_low", "min"), high=("age_high", "max"))
+    between = [(a + b) / 2 for a, b in zip(edges["high"][:-1], edges["low"][1:], strict=True)]
+    rules = pd.DataFrame({"age": between})
+    drawn = alt.Chart(inline(rules)).mark_rule(color=MUTED, strokeDash=[2, 3]).encode(x="age:Q")
+    if not names:
+        return [drawn]
+    labels = pd.DataFrame({"age": edges["low"].to_numpy(), "stage": list(edges.index)})
+    text = alt.Chart(inline(labels)).mark_text(
+        align="left", baseline="bottom", dx=2, y=-3, color=MUTED, fontSize=10, fontStyle="italic"
+    )
+    return [drawn, text.encode(x="age:Q", text="stage:N")]
+
+
+def _scale(line: Timeline) -> alt.Scale:
+    if not line.stages:
+        return alt.Scale(domain=[0, 1], nice=False, zero=False)
+    domain = [float(line.moments["age_low"].min()), float(line.moments["age_high"].max())]
+    return alt.Scale(domain=domain, nice=False, zero=False)
+
+
+def _axis(line: Timeline, ticks: int, brief: bool, *, tokens: bool = True) -> alt.Axis:
+    """Ages are no unit that a reader knows: every tick is a checkpoint and carries its step."""
+    chosen = line.ticks(ticks)
+    with_tokens = tokens and bool(chosen["tokens"].notna().any())
+    labels = {f"{row.age:.4f}": _label(row, with_tokens) for row in chosen.itertuples()}
+    return alt.Axis(
+        values=chosen["age"].tolist(),
+        labelExpr=f"({_expression(labels)})[format(datum.value, '.4f')]" if labels else "''",
+        title=_title(line, with_tokens, brief),
+        labelLineHeight=13,
+        labelFlush=False,
+        labelOverlap=False,
+    )
+
+
+def _title(line: Timeline, tokens: bool, brief: bool) -> str:
+    below = " · tokens" if tokens else ""
+    if brief:
+        return "training step" + below
+    anew = ", counted anew in each stage" if len(line.stages) > 1 else ""
+    log = " (log scale)" if any(stage.log for stage in line.stages) else ""
+    return f"training step{anew}{log}{below}"
+
+
+def _label(row: Any, tokens: bool) -> list[str]:
+    steps = short(row.step)
+    return [steps, short(row.tokens) if not math.isnan(row.tokens) else ""] if tokens else [steps]
+
+
+def short(number: float) -> str:
+    """12345678 as 12M: what fits below a tick."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= size:
+            scaled = number / (1e3 if letter == "k" else size)
+            return f"{scaled:.0f}{letter}" if scaled >= 10 or scaled == int(scaled) else f"{scaled:.1f}{letter}"
+    return f"{number:g}"
+
+
+def _expression(labels: dict[str, list[str]]) -> str:
+    """The labels as a Vega expression; they hold digits and letters only, so nothing needs escaping."""
+    pairs = (f"'{key}':[{','.join(repr(word) for word in words)}]" for key, words in labels.items())
+    return "{" + ",".join(pairs) + "}"

@@ -1,0 +1,87 @@
+"""Pieces that pictures are made of: data inside the chart, the chart that says why it is empty, panels, the final dress."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.views._theme import CATEGORIES, CONFIG, INK, MUTED, WIDTH, colours, dashes
+
+EMPTY = "empty"
+"""Key in a chart's `usermeta` that holds the reason why there is nothing to see."""
+
+
+def inline(rows: pd.DataFrame, *columns: str) -> alt.InlineData:
+    """The named columns as rows inside the chart: six digits are enough for a picture, NaN becomes null."""
+    chosen = rows[list(columns)] if columns else rows
+    return alt.InlineData(values=[{k: _plain(v) for k, v in row.items()} for row in chosen.to_dict("records")])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) or value is None:
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else float(f"{number:.6g}")
+
+
+def blank(title: str, reason: str) -> alt.Chart:
+    """A chart that has nothing to show and says why."""
+    said = alt.Chart(alt.InlineData(values=[{"reason": reason}]), title=title, width=WIDTH, height=60)
+    return (
+        said.mark_text(color=MUTED, fontSize=13, limit=WIDTH)
+        .encode(text="reason:N")
+        .properties(usermeta={EMPTY: reason})
+    )
+
+
+def why_empty(chart: alt.TopLevelMixin) -> str | None:
+    """The reason of a blank chart; None for one that shows something."""
+    meta = getattr(chart, "usermeta", None)
+    return meta.get(EMPTY) if isinstance(meta, dict) else None
+
+
+def reason(rows: pd.DataFrame, what: str) -> str:
+    """Why rows cannot be drawn: there are none, or what their notes say."""
+    if rows.empty:
+        return f"No rows with {what} in this table."
+    notes = [note for note in dict.fromkeys(rows["note"]) if note]
+    return f"{what} could not be measured: " + ("; ".join(notes[:3]) if notes else "no reason given") + "."
+
+
+def panels(charts: Sequence[Any], *, columns: int = 3, spacing: int = 24) -> Any:
+    """Small multiples; scales of colour and dash are shared."""
+    if len(charts) == 1:
+        return charts[0]
+    return alt.concat(*charts, columns=columns, spacing=spacing).resolve_scale(color="shared", strokeDash="shared")
+
+
+def header(title: str, *subtitle: str) -> alt.TitleParams:
+    return alt.TitleParams(title, subtitle=[line for line in subtitle if line])
+
+
+def heading(text: str) -> alt.TitleParams:
+    """The title of a panel inside a picture."""
+    return alt.TitleParams(text, fontSize=12, fontWeight=600, color=INK, offset=6)
+
+
+def named_colour(names: list[str], *, title: str | None = None, legend: bool = True) -> alt.Color:
+    """Colour by `name`, in the palette of categories."""
+    shown = alt.Legend(title=title, orient="right") if legend else None
+    return alt.Color("name:N", scale=alt.Scale(domain=names, range=colours(names)), legend=shown)
+
+
+def named_dash(names: list[str]) -> alt.StrokeDash:
+    """Dashes by `name`; solid while the palette lasts."""
+    alone = len(names) <= len(CATEGORIES)
+    return alt.StrokeDash(
+        "name:N", scale=alt.Scale(domain=names, range=dashes(names)), legend=None if alone else alt.Undefined
+    )
+
+
+def dress(chart: Any) -> Any:
+    """The theme; once, at the top level, so that undressed pictures can be put into others."""
+    return chart.configure(**CONFIG)

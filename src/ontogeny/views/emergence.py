@@ -1,0 +1,184 @@
+"""When each concept becomes readable: its score over training at its best site, with 95 % band, floors and emergence step.
+
+Above, all concepts in one frame; below, each with its floors: what surface baselines, a control task, the untrained model and
+random directions score. A vertical line marks the emergence step, the shade around it its 95 % interval; without a line the
+emergence is censored. A curve that does not leave its floors has shown nothing.
+"""
+
+import math
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings import FLOORS, SCORES, Finding, findings
+from ontogeny.findings.sentences import SCORE_NAMES, interval, when
+from ontogeny.findings.table import tidy
+from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.views._axes import stage_rules, step_axis
+from ontogeny.views._pieces import blank, header, heading, inline, named_colour, named_dash, panels, reason
+from ontogeny.views._theme import CATEGORIES, INK, WIDTH
+
+title = "Emergence"
+place = 1
+needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low", "high"})
+
+FLOOR_NAMES = list(FLOORS.values())
+FLOOR_COLOURS = [CATEGORIES[i] for i in (1, 4, 3, 2, 5, 0)]
+FLOOR_DASHES = [[6, 2], [2, 2], [1, 3], [8, 3, 2, 3], [3, 3], [5, 4]]
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin([*SCORES, "best_site", "cv_score", "emergence_step"])]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table = tidy(select(records))
+    line = timeline(table)
+    found = findings(table, line)
+    if not any(f.curve["value"].notna().any() for f in found):
+        return blank(title, reason(table[table["metric"].isin(SCORES)], "a score (auroc, r2, accuracy)"))
+    domain = _domain(found)
+    small = panels([_panel(f, line, domain) for f in found])
+    return alt.vconcat(_overview(found, line, domain), small, spacing=36).resolve_scale(
+        color="independent", strokeDash="independent"
+    )
+
+
+def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
+    names = [f.name for f in found]
+    curves = pd.concat([_curve(f) for f in found])
+    events = _events(found, line)
+    pick = alt.selection_point(fields=["name"], bind="legend")
+    shade = alt.condition(pick, alt.value(1.0), alt.value(0.15))
+    colour = named_colour(names, title="concept (click to single out)")
+    base = alt.Chart(inline(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
+    lines = base.mark_line(strokeWidth=2.2).encode(y=_score(found, domain), strokeDash=named_dash(names))
+    dots = base.mark_circle(size=26).encode(y=_score(found, domain), tooltip=_tooltip())
+    marks = alt.Chart(inline(events)).encode(color=colour, opacity=shade)
+    spans = marks.mark_rule(strokeWidth=2.2).encode(x="low:Q", x2="high:Q", y=_score(found, domain, "score"))
+    points = marks.mark_point(filled=True, size=110, shape="diamond", stroke="white", strokeWidth=1)
+    points = points.encode(
+        x="age:Q", y=_score(found, domain, "score"), tooltip=["name:N", alt.Tooltip("said:N", title="emerges at step")]
+    )
+    layers = [*stage_rules(line, height=280), lines.add_params(pick), dots, spans, points]
+    return alt.layer(*layers).properties(
+        width=WIDTH - 120,
+        height=280,
+        title=header(
+            "All concepts, each at its best site",
+            "◆ emergence step with its 95 % interval, drawn on the curve; concepts without ◆ have no emergence that could be shown",
+        ),
+    )
+
+
+def _panel(finding: Finding, line: Timeline, domain: list[float]) -> Any:
+    base = alt.Chart(inline(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
+    band = base.mark_area(opacity=0.22, color=CATEGORIES[0]).encode(y=_score([finding], domain, "low"), y2="high:Q")
+    curve = base.mark_line(strokeWidth=2, color=INK, point={"size": 14, "color": INK})
+    curve = curve.encode(y=_score([finding], domain), tooltip=_tooltip())
+    floors = alt.Chart(inline(_floor_lines(finding, line))).mark_line(strokeWidth=1.4)
+    floors = floors.encode(
+        x="age:Q",
+        y=_score([finding], domain),
+        color=alt.Color("floor:N", scale=alt.Scale(domain=FLOOR_NAMES, range=FLOOR_COLOURS), legend=_floor_legend()),
+        strokeDash=alt.StrokeDash(
+            "floor:N", scale=alt.Scale(domain=FLOOR_NAMES, range=FLOOR_DASHES), legend=_floor_legend()
+        ),
+        tooltip=[alt.Tooltip("floor:N"), alt.Tooltip("value:Q", format=".2f")],
+    )
+    event = alt.Chart(inline(_events([finding], line)))
+    span = event.mark_rect(opacity=0.16, color=CATEGORIES[0]).encode(x="low:Q", x2="high:Q")
+    rule = event.mark_rule(color=CATEGORIES[0], strokeWidth=1.6).encode(
+        x="age:Q", tooltip=[alt.Tooltip("said:N", title="emerges at step")]
+    )
+    layers = [*stage_rules(line, height=150, names=False), span, band, floors, rule, curve]
+    return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=150, title=_panel_title(finding))
+
+
+def _panel_title(finding: Finding) -> alt.TitleParams:
+    event = finding.emergence
+    said = "emergence not measured" if event is None else f"step {when(event)}" if event.known else "no emergence"
+    top = heading(f"{finding.name} · {finding.site}")
+    top.subtitle = f"{SCORE_NAMES[finding.metric]} {interval(finding.final)} · {said}"
+    return top
+
+
+def _floor_legend() -> alt.Legend:
+    return alt.Legend(title="floors", orient="bottom", direction="horizontal", columns=6, symbolSize=300)
+
+
+def _curve(finding: Finding) -> pd.DataFrame:
+    curve = finding.curve.assign(name=finding.name, at=finding.site)
+    return curve[["name", "at", "age", "stage", "step", "tokens", "value", "low", "high", "n"]]
+
+
+def _floor_lines(finding: Finding, line: Timeline) -> pd.DataFrame:
+    """A floor that was measured at every checkpoint follows them; any other is a level across."""
+    rows = finding.subject.rows
+    rows = rows[
+        rows["metric"].eq(finding.metric) & rows["site"].isin([finding.site, ""]) & rows["method"].eq(finding.method)
+    ]
+    ends = [float(line.moments["age"].min()), float(line.moments["age"].max())]
+    parts = []
+    for control, name in FLOORS.items():
+        if control not in finding.floors:
+            continue
+        own = rows[rows["control"].eq(control) & rows["step"].notna()]
+        placed = line.place(own).groupby("age").mean(numeric_only=True).reset_index()
+        if len(placed):
+            level = placed["high"].fillna(placed["value"]) if control == "random_direction" else placed["value"]
+            parts.append(pd.DataFrame({"age": placed["age"], "value": level, "floor": name}))
+        else:
+            parts.append(pd.DataFrame({"age": ends, "value": [finding.floors[control].value] * 2, "floor": name}))
+    return pd.concat(parts) if parts else pd.DataFrame(columns=["age", "value", "floor"])
+
+
+def _events(found: list[Finding], line: Timeline) -> pd.DataFrame:
+    """Emergence steps that are known, placed on the axis, at the height that the curve has there."""
+    rows = []
+    for finding in found:
+        event = finding.emergence
+        if event is None or not event.known:
+            continue
+        age, low, high = (line.age(event.stage, step) for step in (event.step, event.low, event.high))
+        low, high = (age if math.isnan(low) else low), (age if math.isnan(high) else high)
+        rows.append(
+            {
+                "name": finding.name,
+                "age": age,
+                "low": low,
+                "high": high,
+                "said": when(event),
+                "score": _height(finding, age),
+            }
+        )
+    return pd.DataFrame(rows, columns=["name", "age", "low", "high", "said", "score"])
+
+
+def _height(finding: Finding, age: float) -> float:
+    curve = finding.curve[finding.curve["value"].notna()]
+    before, after = curve[curve["age"].le(age)].tail(1), curve[curve["age"].gt(age)].head(1)
+    if before.empty or after.empty:
+        return float((before if after.empty else after)["value"].iloc[0])
+    share = (age - before["age"].iloc[0]) / (after["age"].iloc[0] - before["age"].iloc[0])
+    return float(before["value"].iloc[0] + share * (after["value"].iloc[0] - before["value"].iloc[0]))
+
+
+def _domain(found: list[Finding]) -> list[float]:
+    lows = [float(f.curve[["value", "low"]].min().min()) for f in found]
+    return [min(0.4, math.floor(10 * min(v for v in lows if not math.isnan(v))) / 10), 1.0]
+
+
+def _score(found: list[Finding], domain: list[float], field: str = "value") -> alt.Y:
+    """The same axis for every layer: one layer with another scale would pull zero into the picture."""
+    names = list(dict.fromkeys(SCORE_NAMES[f.metric] for f in found))
+    scale = alt.Scale(domain=domain, clamp=True, zero=False, nice=False)
+    axis = alt.Axis(format=".1f", tickCount=5, title=f"{' or '.join(names)} (0–1)")
+    return alt.Y(field, type="quantitative", scale=scale, axis=axis)
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    formats = {"value": ".3f", "low": ".3f", "high": ".3f", "step": ",", "tokens": ".3s"}
+    names = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("at:N", title="site"), alt.Tooltip("stage:N")]
+    return names + [alt.Tooltip(f"{c}:Q", format=f) for c, f in formats.items()]

@@ -1,0 +1,205 @@
+"""A synthetic table of records in the words of docs/records.md: five concepts with known histories, no model behind them.
+
+truth emerges at 512 and is used from 4,000 on; toxicity is early but so is its TF-IDF baseline; privacy never emerges;
+fairness emerges late; robustness emerges and, where there is a fine-tuning stage, is lost in it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from ontogeny.records import COLUMNS
+
+STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 4000, 8000, 16000)
+SFT_STEPS = (100, 200, 400, 800)
+LAYERS, HEADS = 4, 4
+TOKENS_A_STEP = 2_097_152
+# name: (step at which it emerges, final score, best layer, TF-IDF score, step at which it is used)
+CONCEPTS = {
+    "truth": (512.0, 0.93, 3, 0.52, 4000.0),
+    "toxicity": (96.0, 0.90, 2, 0.82, 700.0),
+    "privacy": (np.inf, 0.55, 1, 0.53, np.inf),
+    "fairness": (3000.0, 0.84, 4, 0.58, np.inf),
+    "robustness": (240.0, 0.88, 2, 0.61, 200.0),
+}
+
+
+def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
+    """All rows of one trace, with every column and in the types that pandas gives them."""
+    rng = np.random.default_rng(seed)
+    rows = [row for concept in CONCEPTS for row in _concept(concept, _moments(sft), rng)]
+    return frame([*rows, *_between_concepts(_moments(sft)[-1], rng)])
+
+
+def frame(rows: list[dict]) -> pd.DataFrame:
+    """Rows as a table with all columns in their order; absent coordinates are null."""
+    return pd.DataFrame([{**dict.fromkeys(COLUMNS), "coords": {}, **row} for row in rows], columns=list(COLUMNS))
+
+
+def about(*, sft: bool = False) -> dict:
+    """What `run.json` says of the run."""
+    return {
+        "lineage": {
+            "name": "tiny-neox",
+            "source": "runs/tiny/checkpoints",
+            "stages": ["pretrain", "sft"] if sft else ["pretrain"],
+            "checkpoints": [
+                {"name": f"{stage}-{step}", "stage": stage, "step": step, "tokens": tokens, "revision": f"step{step}"}
+                for stage, step, tokens in _moments(sft)
+            ],
+        },
+        "concepts": [
+            {
+                "name": name,
+                "kind": "binary",
+                "n": 400,
+                "groups": 200,
+                "position": "last_token",
+                "source": "arXiv:2310.06824" if name == "truth" else "generated",
+                "licence": "MIT",
+                "hash": f"{i}f3a9c0e77b2",
+                "warnings": ["TF-IDF tells the classes apart at .82"] if name == "toxicity" else [],
+            }
+            for i, name in enumerate(CONCEPTS)
+        ],
+        "settings": {
+            "sites": "resid,head",
+            "dtype": "float32",
+            "seeds": [0, 1, 2],
+            "bootstrap": 1000,
+            "permutations": 500,
+        },
+        "versions": {"ontogeny": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.7"},
+        "machine": {"cpu": "x86_64", "cores": 2, "memory_gib": 24, "accelerator": None},
+        "command": "ontogeny trace runs/tiny/checkpoints --concepts truth,toxicity,privacy,fairness,robustness",
+        "failures": [{"checkpoint": "step3", "reason": "weights are those of step 143000 (audit)"}],
+        "ledger": {"forward_s": 41.2, "fit_s": 6.3, "statistics_s": 8.8, "tokens": 2_380_800},
+    }
+
+
+def _moments(sft: bool) -> list[tuple[str, int, float]]:
+    first = [("pretrain", step, float(step * TOKENS_A_STEP)) for step in STEPS]
+    end = first[-1][2]
+    return first + [("sft", step, end + step * 65_536.0) for step in SFT_STEPS] if sft else first
+
+
+def _rise(step: float, at: float, width: float = 0.6) -> float:
+    return 0.0 if np.isinf(at) else float(1 / (1 + np.exp(-(np.log2(step + 1) - np.log2(at + 1)) / width)))
+
+
+def _concept(concept: str, moments: list[tuple[str, int, float]], rng: np.random.Generator) -> Iterator[dict]:
+    at, final, best, tfidf, used = CONCEPTS[concept]
+    whole = {"lineage": "tiny-neox", "concept": concept, "train_seed": 0, "n": 120, "split": "test", "seed": 0}
+    last_stage, last_step, last_tokens = moments[-1]
+    end = whole | {"stage": last_stage, "step": last_step, "tokens": last_tokens}
+    for control, value in (("surface_tfidf", tfidf), ("surface_length", 0.51), ("surface_casing", 0.50)):
+        yield whole | {"metric": "auroc", "method": "logistic", "control": control} | _around(value)
+    for stage, step, tokens in moments:
+        lost = 0.8 * _rise(step, 200, 0.3) if stage == "sft" and concept == "robustness" else 0.0
+        grown = (1.0 if stage == "sft" and not np.isinf(at) else _rise(step, at)) * (1 - lost)
+        now = whole | {"stage": stage, "step": step, "tokens": tokens, "revision": f"step{step}"}
+        for layer in range(LAYERS + 1):
+            score = 0.5 + (final - 0.5) * grown * np.exp(-((layer - best) ** 2) / 6) + rng.normal(0, 0.008)
+            cell = now | {"site": f"resid.{layer}", "layer": layer, "position": "last_token"}
+            yield from _cell(cell, float(np.clip(score, 0, 1)), layer, grown, step, rng)
+        for layer in range(1, LAYERS + 1):
+            for head in range(HEADS):
+                skill = 0.8 if (layer, head) == (best, (3 * best) % HEADS) else 0.25 * ((layer * 7 + head * 5) % 4) / 3
+                score = 0.5 + (final - 0.5) * grown * skill + rng.normal(0, 0.012)
+                cell = now | {"site": f"head.{layer}.{head}", "layer": layer, "head": head, "position": "last_token"}
+                yield cell | {"metric": "auroc", "method": "logistic"} | _around(float(np.clip(score, 0, 1)))
+                yield cell | {"metric": "p_familywise", "method": "logistic", "value": _p(score)}
+        behave = 1.0 if stage == "sft" and not np.isinf(used) else _rise(step, used)
+        yield now | {"metric": "answer_accuracy", "method": "likelihood"} | _around(0.5 + 0.4 * behave, 0.05)
+        yield now | {"metric": "answer_margin", "method": "likelihood"} | _around(-0.05 + 2.1 * behave, 0.2)
+    yield from _series(end | {"site": f"resid.{best}", "layer": best}, concept, moments, rng)
+
+
+def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np.random.Generator) -> Iterator[dict]:
+    noise = float(rng.normal(0, 0.006))
+    for method, less in (("logistic", 0.0), ("mass_mean", 0.015)):
+        yield cell | {"metric": "auroc", "method": method} | _around(score - less)
+        yield cell | {"metric": "accuracy", "method": method} | _around(0.5 + 0.85 * (score - less - 0.5))
+    yield cell | {"metric": "auroc", "method": "logistic", "control": "control_task"} | _around(0.53 + noise)
+    yield cell | {"metric": "auroc", "method": "logistic", "control": "leace"} | _around(0.5 + noise)
+    random = {"value": 0.52, "low": 0.46, "high": 0.58 + noise}
+    yield cell | {"metric": "auroc", "method": "logistic", "control": "random_direction"} | random
+    if step == 0:
+        bare = {k: v for k, v in cell.items() if k not in ("stage", "step", "tokens", "revision")}
+        yield bare | {"metric": "auroc", "method": "logistic", "control": "untrained"} | _around(0.5 + noise)
+    yield cell | {"metric": "selectivity", "method": "logistic", "value": score - 0.53}
+    yield cell | {"metric": "cv_score", "method": "logistic", "split": "train", "value": score + noise}
+    yield cell | {"metric": "p_familywise", "method": "logistic", "value": _p(score)}
+    yield cell | {"metric": "q", "method": "logistic", "value": min(1.0, 0.6 * _p(score))}
+    yield cell | {"metric": "nats_bound", "method": "logistic", "value": 0.69 * (2 * score - 1) ** 2}
+    fit, squeeze = _rise(step, 300, 1.0), _rise(step, 3000, 0.7)
+    tx, ty = 0.25 + 0.5 * fit - 0.28 * squeeze - 0.02 * layer, 0.08 + 0.7 * (score - 0.5) * 1.6
+    for kernel, scale in (("gaussian_50", 1.0), ("linear", 0.8)):
+        yield cell | {"metric": "nhsic_tx", "method": kernel} | _around(scale * tx + noise, 0.02)
+        yield cell | {"metric": "nhsic_ty", "method": kernel} | _around(scale * ty + noise, 0.02)
+        yield cell | {"metric": "nhsic_ty", "method": kernel, "control": "shuffled", "value": 0.07, "high": 0.1}
+    yield cell | {"metric": "effective_dimension", "method": "gaussian_50", "value": 6 + 26 * fit - 9 * squeeze + layer}
+    yield cell | {"metric": "participation_ratio", "method": "pca", "value": 5 + 17 * fit - 7 * squeeze + layer}
+    for rank in range(1, 6):
+        share = (0.42 - 0.22 * fit + 0.12 * squeeze) * 0.55 ** (rank - 1)
+        yield cell | {"metric": "variance_share", "method": "pca", "value": share, "coords": {"rank": str(rank)}}
+
+
+def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng: np.random.Generator) -> Iterator[dict]:
+    at, _, best, _, used = CONCEPTS[concept]
+    fit = end | {"method": "logistic"}
+    yield fit | {"metric": "best_site", "value": float(best)}
+    for form, shift in (("half", 1.0), ("threshold", 1.3)):
+        of = {"form": form, "of": "auroc"}
+        event = fit | {"metric": "emergence_step", "coords": of, "stage": "pretrain"}
+        if np.isinf(at):
+            yield event | {"value": np.nan, "n": 0, "note": "the final score is not above its floor (p = .31)"}
+        else:
+            yield event | {"value": at * shift, "low": at * shift / 1.6, "high": at * shift * 1.5}
+    lost = concept == "robustness" and end["stage"] == "sft"
+    gone = {"value": 200.0, "low": 100.0, "high": 400.0} if lost else {"value": np.nan, "n": 0, "note": "never lost"}
+    yield fit | {"metric": "loss_step", "coords": {"form": "half", "of": "auroc"}} | gone
+    behaviour = end | {"metric": "used_step", "method": "likelihood", "site": None, "layer": None, "stage": "pretrain"}
+    both = end | {"metric": "readable_minus_used", "method": "logistic"}
+    if np.isinf(used):
+        yield behaviour | {"value": np.nan, "n": 0, "note": "the behaviour does not end above chance"}
+        yield both | {"value": np.nan, "n": 0, "note": "one of the two events is censored"}
+    else:
+        gap = float(np.log2(at + 1) - np.log2(used + 1))
+        yield behaviour | {"value": used, "low": used / 1.5, "high": used * 1.7, "coords": {"form": "half"}}
+        yield both | {"value": gap, "low": gap - 0.9, "high": gap + 0.9}
+    turn = end | {"metric": "change_point", "method": "gaussian_50"}
+    verdict = {"of": "nhsic_tx", "verdict": "fitting then compression"}
+    yield turn | {"value": 1700.0, "low": 1000.0, "high": 3100.0, "stage": "pretrain", "coords": verdict}
+    place = [np.log2(step + 1) + (14.5 if stage == "sft" else 0) for stage, step, _ in moments]
+    for i, (stage, step, tokens) in enumerate(moments):
+        now = end | {"stage": stage, "step": step, "tokens": tokens, "method": "mass_mean"}
+        for j, (other_stage, other_step, _) in enumerate(moments):
+            near = 0.03 + 0.95 * np.exp(-abs(place[i] - place[j]) / 3) * _rise(min(place[i], place[j]), 5, 0.35)
+            coords = {"other_step": str(other_step), "other_stage": other_stage}
+            value = 1.0 if i == j else float(near + rng.normal(0, 0.01))
+            yield now | {"metric": "cosine", "value": value, "coords": coords}
+            if j == len(moments) - 1:
+                yield now | {"metric": "cosine_final", "value": value}
+
+
+def _between_concepts(moment: tuple[str, int, float], rng: np.random.Generator) -> Iterator[dict]:
+    stage, step, tokens = moment
+    angles = rng.normal(size=(len(CONCEPTS), 3)) + np.array([0.7, 0.0, 0.0])
+    units = angles / np.linalg.norm(angles, axis=1, keepdims=True)
+    for i, concept in enumerate(CONCEPTS):
+        for j, other in enumerate(CONCEPTS):
+            yield {
+                "lineage": "tiny-neox", "stage": stage, "step": step, "tokens": tokens, "train_seed": 0,
+                "concept": concept, "site": "resid.3", "layer": 3, "method": "mass_mean", "metric": "cosine",
+                "value": float(units[i] @ units[j]), "n": 120, "split": "test", "coords": {"other_concept": other},
+            }  # fmt: skip
+
+
+def _around(value: float, half: float = 0.035) -> dict:
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def _p(score: float) -> float:
+    return float(np.clip(np.exp(-(score - 0.5) * 38), 0.002, 1))
