@@ -1,0 +1,45 @@
+"""First and second moments of activations and targets, which add up: streaming over batches gives what one batch gives.
+
+Source: Chan, Golub & LeVeque 1979 (pairwise updating about the mean, stable where sums of squares are not).
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """In float64; `xx` and `xz` are sums about the means, not yet divided by the count."""
+
+    count: int
+    x: Float[Tensor, "site d"]
+    z: Float[Tensor, " k"]
+    xx: Float[Tensor, "site d d"]
+    xz: Float[Tensor, "site d k"]
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "site example d"], z: Float[Tensor, "example k"]) -> "Moments":
+        wide, target = x.double(), z.double()
+        mean, centre = wide.mean(1), target.mean(0)
+        wide = wide - mean[:, None]
+        return cls(x.shape[1], mean, centre, wide.mT @ wide, wide.mT @ (target - centre))
+
+    def __add__(self, other: "Moments") -> "Moments":
+        count = self.count + other.count
+        share = other.count / count
+        dx, dz = other.x - self.x, other.z - self.z
+        between = self.count * share
+        return Moments(
+            count,
+            self.x + share * dx,
+            self.z + share * dz,
+            self.xx + other.xx + between * dx[:, :, None] * dx[:, None],
+            self.xz + other.xz + between * dx[:, :, None] * dz,
+        )
+
+    def class_means(self) -> tuple[Float[Tensor, "site d k"], Float[Tensor, "site d k"]]:
+        """Mean inside and outside each class, where z is 0 or 1."""
+        spread = self.xz / self.count
+        return self.x[:, :, None] + spread / self.z, self.x[:, :, None] - spread / (1 - self.z)

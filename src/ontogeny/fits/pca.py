@@ -1,0 +1,114 @@
+"""First principal component of the differences of contrastive pairs, its sign set by the class means.
+
+Paper: representation reading of RepE, arXiv:2310.01405, which shuffles the order inside pairs so that the mean difference is not
+centred away; here the differences are not centred at all, which no order can change. Without pairs RepE draws random ones: the
+second moment of such differences is, in expectation, twice the covariance of all examples, so that is what is decomposed, and it
+finds the concept only where the concept is the largest variation. (CAA, arXiv:2312.06681, takes the mean instead: `mass_mean`.)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.fits import Fitted
+from ontogeny.fits._checks import checked, membership
+from ontogeny.fits._moments import Moments
+
+targets = frozenset({"binary"})
+needs_pairs = False
+recovers = "shift"
+recovers_from = "pairs"
+
+
+def fit(
+    x: Float[Tensor, "site example d"],
+    y: Tensor,
+    *,
+    groups: Int[Tensor, " example"],
+    pairs: Int[Tensor, " example"] | None = None,
+    seed: int = 0,
+) -> Fitted:
+    """Unit direction; scores are projections, 0 half-way between the means; facts: `share` of the second moment, `gap`, `std`."""
+    x = checked("pca", x, y)
+    inside = membership("pca", y)[:, 0]
+    rows = x - x.mean(1, keepdim=True) if pairs is None or not (pairs >= 0).any() else _differences(x, inside, pairs)
+    middle = (x[:, inside].mean(1) + x[:, ~inside].mean(1)) / 2
+    gap = x[:, inside].mean(1) - x[:, ~inside].mean(1)
+    unit, share = _first(rows)
+    spread = (x @ unit[:, :, None]).std(1)[:, 0]
+    return _fitted(unit, share, gap, middle, spread)
+
+
+@dataclass
+class Fitter:
+    """The same from batches; the two halves of a pair belong into one batch. With pairs in one batch, all must have them."""
+
+    moments: Moments | None = None
+    differences: Float[Tensor, "site d d"] | None = None
+
+    def update(self, x: Float[Tensor, "site example d"], y: Tensor, pairs: Tensor | None = None) -> "Fitter":
+        x = checked("pca", x, y)
+        new = Moments.of(x, y[:, None].double())
+        paired = pairs is not None and bool((pairs >= 0).any())
+        if self.moments is not None and paired != (self.differences is not None):
+            raise BadInput("pca was given batches with pairs and without. Give pairs with every batch or with none.")
+        self.moments = new if self.moments is None else self.moments + new
+        if paired and pairs is not None:
+            rows = _differences(x, y, pairs).double()
+            second = rows.mT @ rows
+            self.differences = second if self.differences is None else self.differences + second
+        return self
+
+    @property
+    def fitted(self) -> Fitted:
+        if self.moments is None or not 0 < float(self.moments.z[0]) < 1:
+            raise BadInput(
+                "pca has not seen examples of both classes yet. Update it with both before reading `fitted`."
+            )
+        second = self.moments.xx if self.differences is None else self.differences
+        values, vectors = torch.linalg.eigh(second)
+        unit, share = vectors[..., -1], values[..., -1] / values.sum(-1)
+        positive, negative = (m[..., 0] for m in self.moments.class_means())
+        variance = torch.einsum("sd,sde,se->s", unit, self.moments.xx, unit) / (self.moments.count - 1)
+        parts = (unit, share, positive - negative, (positive + negative) / 2, variance.sqrt())
+        return _fitted(*(part.float() for part in parts))
+
+
+def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
+    """Positive minus negative mean of each pair that has both."""
+    names, index = torch.unique(pairs, return_inverse=True)
+    sides = torch.stack([inside & (pairs >= 0), ~inside & (pairs >= 0)])
+    onto = torch.zeros(2, len(names), len(pairs), dtype=x.dtype, device=x.device)
+    onto[:, index, torch.arange(len(pairs), device=x.device)] = sides.to(x)
+    count = onto.sum(2, keepdim=True)
+    both = (count > 0).all(0)[:, 0]
+    if not both.any():
+        raise BadInput(
+            "pca was given pairs, none of which has an example of each class. Pair each example with its opposite."
+        )
+    plus, minus = onto[:, both] / count[:, both]
+    rows: Tensor = (plus - minus) @ x
+    return rows
+
+
+def _first(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """First right singular vector, and its share of the second moment."""
+    wide = rows.double()
+    if rows.shape[1] >= rows.shape[2]:
+        values, vectors = torch.linalg.eigh(wide.mT @ wide)
+        unit = vectors[..., -1]
+    else:
+        values, vectors = torch.linalg.eigh(wide @ wide.mT)
+        unit = (wide.mT @ vectors[..., -1:])[..., 0]
+    unit = unit / torch.where(values[..., -1] > 0, unit.norm(dim=1), torch.nan)[:, None]
+    return unit.to(rows), (values[..., -1] / values.sum(-1)).to(rows)
+
+
+def _fitted(unit: Tensor, share: Tensor, gap: Tensor, middle: Tensor, spread: Tensor) -> Fitted:
+    along = (unit * gap).sum(1, keepdim=True)
+    unit = torch.where(along < 0, -unit, unit)
+    bias = -(unit * middle).sum(1, keepdim=True)
+    return Fitted(unit[..., None], bias, {"share": share, "gap": along.abs()[:, 0], "std": spread})

@@ -1,0 +1,93 @@
+"""How well scores separate what they should: area under the ROC curve, accuracy, explained variance, Fisher's ratio."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.metrics import Metric
+
+
+def auroc(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) -> Float[Tensor, "*batch"]:
+    """Chance that a positive scores above a negative, ties ½: in [0, 1], unchanged by any increasing map of the scores.
+
+    NaN where a score is NaN or one class is missing. Source: the Mann–Whitney statistic, Hanley & McNeil 1982.
+    """
+    _rows(scores, y)
+    positive, negative = int(y.sum()), int((~y).sum())
+    if positive == 0 or negative == 0:
+        return scores.new_full(scores.shape[:-1], torch.nan)
+    above = _ranks(scores)[..., y].sum(-1) - positive * (positive + 1) / 2
+    return torch.where(scores.isnan().any(-1), torch.nan, above / (positive * negative)).to(scores.dtype)
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """Rank of each score from 1, equal scores sharing their mean rank."""
+    ordered, order = scores.sort(-1)
+    new = torch.ones_like(order)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    position = torch.arange(1, scores.shape[-1] + 1, device=scores.device).expand_as(order)
+    first = torch.where(new.bool(), position, 0).cummax(-1).values
+    last_starts = torch.cat([new[..., 1:], torch.ones_like(new[..., :1])], -1).bool()
+    last = torch.where(last_starts, position, scores.shape[-1] + 1).flip(-1).cummin(-1).values.flip(-1)
+    return torch.empty_like(scores, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2)
+
+
+def macro_auroc(scores: Float[Tensor, "*batch example k"], y: Int[Tensor, " example"]) -> Float[Tensor, "*batch"]:
+    """Mean over the classes of the area for that class against the rest, in [0, 1]; NaN where a class is missing."""
+    return torch.stack([auroc(scores[..., c], y == c) for c in range(scores.shape[-1])]).mean(0)
+
+
+def accuracy(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tensor, "*batch"]:
+    """Share classified right, in [0, 1]: one column above 0 for a bool label, else the largest column; NaN for NaN scores."""
+    if (scores.shape[-1] == 1) != (y.dtype == torch.bool):
+        raise BadInput(
+            f"accuracy was given {scores.shape[-1]} score columns for {y.dtype} labels. Give 1 for bool, k for classes."
+        )
+    _rows(scores[..., 0], y)
+    right = (scores[..., 0] > 0) == y if y.dtype == torch.bool else scores.argmax(-1) == y
+    return torch.where(scores.isnan().any(-1).any(-1), torch.nan, right.to(scores.dtype).mean(-1))
+
+
+def r2(scores: Float[Tensor, "*batch example"], y: Float[Tensor, " example"]) -> Float[Tensor, "*batch"]:
+    """Explained share of the variance of y, at most 1; below 0 where the mean predicts better; NaN where y does not vary."""
+    _rows(scores, y)
+    total = (y - y.mean()).double().square().sum()
+    left = (scores.double() - y).square().sum(-1)
+    return torch.where(total > 0, 1 - left / total, torch.nan).to(scores.dtype)
+
+
+def fisher(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) -> Float[Tensor, "*batch"]:
+    """Squared distance of the class means over the pooled variance, ≥ 0, unchanged by scale and shift; NaN without spread.
+
+    Source: R. A. Fisher 1936; its half is the squared d′/2 of signal detection for equal variances.
+    """
+    _rows(scores, y)
+    if y.sum() < 2 or (~y).sum() < 2:
+        return scores.new_full(scores.shape[:-1], torch.nan)
+    wide = scores.double()
+    a, b = wide[..., y], wide[..., ~y]
+    inside = (a - a.mean(-1, keepdim=True)).square().sum(-1) + (b - b.mean(-1, keepdim=True)).square().sum(-1)
+    pooled = inside / (len(y) - 2)
+    gap = a.mean(-1) - b.mean(-1)
+    return torch.where(pooled > 0, gap.square() / pooled, torch.nan).to(scores.dtype)
+
+
+def _rows(scores: Tensor, y: Tensor) -> None:
+    if scores.shape[-1:] != y.shape or len(y) == 0:
+        raise BadInput(
+            f"{scores.shape[-1]} scores for targets of shape {tuple(y.shape)}. Give one target a score, at least one."
+        )
+
+
+metrics = (
+    Metric("auroc", auroc, 0.0, 1.0, frozenset({"monotone", "permutation"}), "sklearn.metrics.roc_auc_score"),
+    Metric(
+        "macro_auroc", macro_auroc, 0.0, 1.0, frozenset({"monotone", "permutation"}), "sklearn.metrics.roc_auc_score"
+    ),
+    Metric(
+        "accuracy", accuracy, 0.0, 1.0, frozenset({"positive_scale", "permutation"}), "sklearn.metrics.accuracy_score"
+    ),
+    Metric("r2", r2, None, 1.0, frozenset({"permutation"}), "sklearn.metrics.r2_score"),
+    Metric("fisher", fisher, 0.0, None, frozenset({"affine", "permutation"}), None),
+)
