@@ -1,75 +1,86 @@
-"""From a concept's texts to their tokens: offsets, special tokens, the marked span, and the user's words inside a chat template."""
+"""From a text to its tokens: offsets, special tokens, the marked span, and the user's words inside a chat template."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 from torch import Tensor
 
-from ontogeny.concept import Concept, Example
 from ontogeny.errors import BadInput
-from ontogeny.position import Encoding
+from ontogeny.position import Encoding, touching
+
+Span = tuple[int, int] | None
 
 _MARK = "ontogeny7user7words"
 
 
-def encode(tokenizer: Any, concept: Concept) -> list[Encoding]:
-    """Tokenise each text as the model would see it: with the special tokens the tokenizer adds, or as a user's turn.
+def encode(tokenizer: Any, text: str, *, span: Span = None, template: bool = False) -> Encoding:
+    """Tokenise one text as the model would see it: with the special tokens the tokenizer adds, or as a user's turn.
 
     Raises:
         BadInput: a tokenizer without offsets, or without the chat template that is asked for.
     """
+    return encode_all(tokenizer, [text], [span], template=template)[0]
+
+
+def encode_all(
+    tokenizer: Any, texts: Sequence[str], spans: Sequence[Span], *, template: bool = False
+) -> list[Encoding]:
+    """The same for many texts, in one call of the tokenizer."""
     if not tokenizer.is_fast:
         raise BadInput(
             f"the tokenizer {type(tokenizer).__name__} tells no character offsets. Save it as a fast one (tokenizer.json)."
         )
-    shown = _in_template(tokenizer, concept.texts) if concept.template else [(0, text) for text in concept.texts]
+    shown = _in_template(tokenizer, texts) if template else [(0, text) for text in texts]
     made = tokenizer(
         [text for _, text in shown],
         # A rendered template holds its BOS as text: a tokenizer that adds another would shift every position.
-        add_special_tokens=not concept.template,
+        add_special_tokens=not template,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
         verbose=False,
     )
     known = _known_special(tokenizer)
-    columns = zip(made["input_ids"], made["offset_mapping"], made["special_tokens_mask"], strict=True)
-    return [
-        _encoding(
-            example,
-            start,
-            text,
-            ids,
-            torch.tensor(offsets, dtype=torch.int64).view(-1, 2),
-            _special(ids, marks, known),
-            concept,
+    encodings = []
+    for i, (start, whole) in enumerate(shown):
+        ids = made["input_ids"][i]
+        special = [
+            bool(mark) or token in known for token, mark in zip(ids, made["special_tokens_mask"][i], strict=True)
+        ]
+        offsets = torch.tensor(made["offset_mapping"][i], dtype=torch.int64).view(-1, 2)
+        span = None if (given := spans[i]) is None else (max(0, given[0] + start), given[1] + start)
+        words = _words(texts[i], start, offsets) if template else (0, None)
+        encodings.append(
+            Encoding(
+                torch.tensor(ids, dtype=torch.int64),
+                offsets,
+                torch.tensor(special, dtype=torch.bool),
+                whole,
+                span,
+                words[1],
+                words[0],
+            )
         )
-        for example, (start, text), (ids, offsets, marks) in zip(concept.examples, shown, columns, strict=True)
-    ]
+    return encodings
 
 
-def _encoding(
-    example: Example,
-    start: int,
-    text: str,
-    ids: list[int],
-    offsets: Tensor,
-    special: Bool[Tensor, " token"],
-    concept: Concept,
-) -> Encoding:
-    span = None if example.span is None else (max(0, example.span[0] + start), example.span[1] + start)
-    if not concept.template:
-        return Encoding(tuple(ids), offsets, special, text, span)
-    # Where the template trims the text, `start` lies before its words and `end` behind them.
-    head = start + len(example.text) - len(example.text.lstrip())
-    return Encoding(tuple(ids), offsets, special, text, span, start + len(example.text.rstrip()), head)
+def _words(text: str, start: int, offsets: Int[Tensor, "token 2"]) -> tuple[int, int]:
+    """First and one past the last token of the text's own words; a template that trims the text leaves its white space out."""
+    tokens = (
+        touching(offsets, start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
+        .nonzero()
+        .flatten()
+        .tolist()
+    )
+    return (tokens[0], tokens[-1] + 1) if tokens else (0, 0)
 
 
-def _in_template(tokenizer: Any, texts: tuple[str, ...]) -> list[tuple[int, str]]:
-    """For each text, where its first character stands in the rendered template, and the whole."""
+def _in_template(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, str]]:
+    """For each text, where its first character stands (or would, untrimmed) in the rendered template, and the whole."""
     if not tokenizer.chat_template:
         raise BadInput(
-            "this tokenizer has no chat template. Leave the template out, or trace a model that was tuned to chat."
+            "this tokenizer has no chat template. Leave the template out, or name a tokenizer that has one with --tokenizer."
         )
     # Rendered once with a mark: the words themselves ('user', say) may also stand in the template.
     head, found, tail = _render(tokenizer, _MARK).partition(_MARK)
@@ -92,13 +103,8 @@ def _render(tokenizer: Any, text: str) -> str:
     return rendered
 
 
-def _special(ids: list[int], marks: list[int], known: frozenset[int]) -> Bool[Tensor, " token"]:
-    """What the tokenizer added, and the special tokens a template writes out."""
-    return torch.tensor([bool(mark) or i in known for i, mark in zip(ids, marks, strict=True)], dtype=torch.bool)
-
-
 def _known_special(tokenizer: Any) -> frozenset[int]:
-    """Ids of BOS, EOS and their like; an unknown word is still a word, unless the tokenizer uses one id for both."""
+    """Ids of BOS, EOS and their like, which a template writes out; an unknown word is still a word, unless one id is both."""
     tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     unknown = tokens.pop("unk_token", None)
     others = {token for token in tokenizer.all_special_tokens if token != unknown} | set(tokens.values())

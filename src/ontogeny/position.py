@@ -25,7 +25,7 @@ Name = Literal["everything", "content", "span", "instruction"]
 class Encoding:
     """The tokens of one example, without padding."""
 
-    ids: tuple[int, ...]
+    ids: Int[Tensor, " token"]
     offsets: Int[Tensor, "token 2"]
     """First and one past the last character of `text` that each token stands for; equal for tokens that stand for none."""
     special: Bool[Tensor, " token"]
@@ -35,8 +35,9 @@ class Encoding:
     span: tuple[int, int] | None = None
     """First and one past the last character of the marked part of `text`."""
     instruction_end: int | None = None
-    """One past the last character of the user's words in `text`; None outside a chat template."""
+    """One past the last token of the user's words; None outside a chat template."""
     instruction_start: int = 0
+    """First token of the user's words."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,12 @@ def padded(
     return placed
 
 
+def touching(offsets: Int[Tensor, "token 2"], start: int, end: int) -> Bool[Tensor, " token"]:
+    """Tokens that stand for at least one of the characters from `start` up to, not including, `end`."""
+    begins, ends = offsets.unbind(1)
+    return (begins < end) & (ends > start) & (ends > begins)
+
+
 def parse_region(text: str) -> Region:
     """Read a region from a text like `content & ~span`; `~` binds before `&`, and `&` before `|`.
 
@@ -241,7 +248,7 @@ def _in_span(encoding: Encoding) -> Bool[Tensor, " token"]:
         raise BadInput(
             f"the text {_short(encoding.text)} marks no span. Give span_start and span_end, or choose another position."
         )
-    return _touching(encoding, *encoding.span)
+    return touching(encoding.offsets, *encoding.span)
 
 
 def _in_instruction(encoding: Encoding) -> Bool[Tensor, " token"]:
@@ -249,13 +256,8 @@ def _in_instruction(encoding: Encoding) -> Bool[Tensor, " token"]:
         raise BadInput(
             f"the text {_short(encoding.text)} stands in no chat template. Set template=True, or read another position."
         )
-    return _touching(encoding, encoding.instruction_start, encoding.instruction_end)
-
-
-def _touching(encoding: Encoding, start: int, end: int) -> Bool[Tensor, " token"]:
-    """Tokens that stand for at least one of these characters."""
-    begins, ends = encoding.offsets.unbind(1)
-    return (begins < end) & (ends > start) & (ends > begins)
+    token = torch.arange(len(encoding.special))
+    return (token >= encoding.instruction_start) & (token < encoding.instruction_end)
 
 
 def _short(text: str) -> str:
