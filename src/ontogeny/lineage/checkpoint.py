@@ -1,0 +1,46 @@
+"""A checkpoint: one saved state of one run; a stage: the ordered checkpoints of one phase of training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved state of one run."""
+
+    source: str
+    """Repository on the Hub, or a local folder."""
+    revision: str | None = None
+    """Branch or tag on the Hub; None for a local folder."""
+    stage: str = "pretrain"
+    step: int | None = None
+    """None where the run does not say; such a model stands last in its stage."""
+    tokens: float | None = None
+    train_seed: int | None = None
+    commit: str | None = None
+    """Commit that the branch pointed to when the lineage was opened."""
+
+    @property
+    def name(self) -> str:
+        """`step1000`, `checkpoint-500`, …: the branch, or the folder's own name."""
+        return self.revision or Path(self.source).resolve().name
+
+    @property
+    def is_local(self) -> bool:
+        return self.revision is None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of training (`pretrain`, `sft`, …): checkpoints ordered by step."""
+
+    name: str
+    checkpoints: tuple[Checkpoint, ...]
+    parent: str | None = None
+    """The stage it started from; None for a run of its own."""
+
+
+def by_step(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """Ordered by step, those without one last."""
+    return tuple(sorted(checkpoints, key=lambda c: (c.step is None, c.step or 0)))

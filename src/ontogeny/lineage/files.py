@@ -1,0 +1,184 @@
+"""What a model folder holds: which files are the weights, whether they are whole, and what tells them apart.
+
+A safetensors file starts with the length of its header and a JSON table of offsets, so that a cut file is found without
+reading it. Source: github.com/huggingface/safetensors, "Format".
+"""
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ontogeny.errors import CheckpointFault
+
+INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+SMALL_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
+"""Configuration and tokenizer; never code, never a pickle."""
+HEADER_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    name: str
+    size: int
+    """In bytes."""
+    sha256: str | None = None
+    """Of the content, where the Hub tells it."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The files of one checkpoint that a model is loaded from."""
+
+    weights: tuple[WeightFile, ...]
+    small: tuple[str, ...]
+    commit: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weights."""
+        return sum(file.size for file in self.weights)
+
+
+def choose(
+    names: Collection[str], where: str, *, allow_pickle: bool = False, shards: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """The weight files among the names of a folder's files, by the precedence of transformers.
+
+    `shards` are the ones that an index names; without them (on the Hub) the count in the names of the shards is held to.
+
+    Raises:
+        CheckpointFault: no weights, only pickles without leave, or missing shards.
+    """
+    if "model.safetensors" in names:
+        return ("model.safetensors",)
+    if INDEX in names:
+        return _shards(names, shards, "model", "safetensors", where)
+    single = sorted(name for name in names if name.endswith(".safetensors") and not name.startswith("adapter"))
+    if len(single) == 1:
+        return (single[0],)
+    if PICKLE in names or PICKLE_INDEX in names:
+        if not allow_pickle:
+            raise CheckpointFault(
+                f"{where} holds its weights only as a pickle ({PICKLE}), which can run code when it is loaded. "
+                "If you trust it, pass --allow-pickle."
+            )
+        return (PICKLE,) if PICKLE in names else _shards(names, shards, "pytorch_model", "bin", where)
+    raise CheckpointFault(f"{where} has no weights: {_why_not(names)}")
+
+
+def has_weights(names: Collection[str]) -> bool:
+    """Whether weights that transformers would load are among the names, whole or not."""
+    return any(name in (INDEX, PICKLE, PICKLE_INDEX) or name.endswith(".safetensors") for name in names)
+
+
+def small(names: Collection[str]) -> tuple[str, ...]:
+    """Configuration and tokenizer files among the names."""
+    return tuple(sorted(name for name in names if name.endswith(SMALL_SUFFIXES)))
+
+
+def _shards(names: Collection[str], named: tuple[str, ...], stem: str, suffix: str, where: str) -> tuple[str, ...]:
+    if named:
+        missing = [shard for shard in named if shard not in names]
+        if missing:
+            raise CheckpointFault(
+                f"{where} lacks {len(missing)} of its {len(named)} weight shards, first {missing[0]}. Fetch or save it again."
+            )
+        return named
+    pattern = re.compile(rf"{stem}-\d+-of-(\d+)\.{suffix}")
+    found = {name: int(match[1]) for name in sorted(names) if (match := pattern.fullmatch(name))}
+    total = max(found.values(), default=0)
+    if not found or len(found) < total:
+        raise CheckpointFault(
+            f"{where} has {len(found)} of its {total or 'announced'} weight shards. Fetch or save it again."
+        )
+    return tuple(found)
+
+
+def _why_not(names: Collection[str]) -> str:
+    if "adapter_model.safetensors" in names or "adapter_config.json" in names:
+        return "it is a LoRA adapter. Merge it into its base model (PEFT's merge_and_unload) and save that."
+    if any(name.endswith(".distcp") or name == ".metadata" or name.startswith("pytorch_model_fsdp") for name in names):
+        return "it holds FSDP shards. Convert them with `accelerate merge-weights`."
+    if "zero_to_fp32.py" in names or any(name.startswith(("mp_rank_", "zero_pp_rank_")) for name in names):
+        return "it holds DeepSpeed shards. Convert them with its zero_to_fp32.py."
+    several = sum(name.endswith(".safetensors") for name in names)
+    if several > 1:
+        return f"{several} safetensors files, but neither model.safetensors nor {INDEX}."
+    return f"neither model.safetensors nor {INDEX}. Save the model with save_pretrained()."
+
+
+def check(folder: Path, *, allow_pickle: bool = False) -> Inventory:
+    """Look over one model folder without reading its weights.
+
+    Raises:
+        CheckpointFault: something is missing, cut off or unreadable; one line that names it.
+    """
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    chosen = choose(names, str(folder), allow_pickle=allow_pickle, shards=_announced(folder, names))
+    read_json(folder / "config.json")
+    for name in chosen:
+        if name.endswith(".safetensors"):
+            header(folder / name)
+        elif not (folder / name).stat().st_size:
+            raise CheckpointFault(f"{folder / name} is empty. Fetch or save it again.")
+    return Inventory(tuple(WeightFile(name, (folder / name).stat().st_size) for name in chosen), small(names))
+
+
+def _announced(folder: Path, names: Collection[str]) -> tuple[str, ...]:
+    """The shards that an index on disk names."""
+    for index in (INDEX, PICKLE_INDEX):
+        if index in names:
+            weight_map = read_json(folder / index).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise CheckpointFault(f"{folder / index} names no shards. Fetch or save it again.")
+            return tuple(sorted(set(map(str, weight_map.values()))))
+    return ()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointFault: there is no such file, or no object in it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointFault(f"{path.parent} has no {path.name}. Save the model with save_pretrained().") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointFault(f"{path} cannot be read ({error}). Fetch or save it again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointFault(f"{path} holds no JSON object but a {type(content).__name__}. Fetch or save it again.")
+    return content
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The table of tensors of a safetensors file that is as long as its table says.
+
+    Raises:
+        CheckpointFault: cut off, a git-lfs pointer, or no safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(8)
+        length = int.from_bytes(first, "little")
+        if first == b"version ":
+            raise CheckpointFault(
+                f"{path} is a git-lfs pointer, not the weights. Run `git lfs pull` in its repository."
+            )
+        if len(first) < 8 or length > min(HEADER_LIMIT, size - 8):
+            raise CheckpointFault(f"{path} is cut off or no safetensors file ({size} bytes). Fetch or save it again.")
+        try:
+            table = json.loads(file.read(length))
+            end = 8 + length + max((t["data_offsets"][1] for n, t in table.items() if n != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise CheckpointFault(f"{path} has an unreadable header. Fetch or save it again.") from None
+    if end != size:
+        state = "cut off" if size < end else "too long"
+        raise CheckpointFault(f"{path} is {state}: {size} bytes, its header says {end}. Fetch or save it again.")
+    return dict(table)

@@ -1,0 +1,162 @@
+"""The Hugging Face Hub: branches, file lists and downloads; its exceptions become one line each.
+
+`huggingface_hub` reads HF_ENDPOINT and HF_HOME when it is imported, and takes its time: it is imported inside the functions.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ontogeny.errors import BadInput, CheckpointFault
+from ontogeny.lineage.files import Inventory, WeightFile, choose, small
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SMALL_FILE_LIMIT = 100_000_000
+REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+
+
+def looks_like_repository(source: str) -> bool:
+    """Whether a text can be the name of a repository: `name` or `owner/name`."""
+    return REPOSITORY.fullmatch(source) is not None and ".." not in source and "--" not in source
+
+
+@contextlib.contextmanager
+def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what the Hub client raises into one line for people."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise BadInput(
+            f"{repository} is gated: ask for access on its page, then log in with `hf auth login` (or set HF_TOKEN)."
+        ) from None
+    except errors.DisabledRepoError:
+        raise BadInput(f"{repository} has been disabled on the Hub. Use another source.") from None
+    except errors.RevisionNotFoundError:
+        raise BadInput(
+            f"{repository} has no revision {revision!r}. Look at its branches with `ontogeny lineage`."
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise BadInput(
+            f"there is no folder and no Hub repository {repository!r}, or it is private: check the name, or `hf auth login`."
+        ) from None
+    except errors.OfflineModeIsEnabled:
+        raise BadInput(_missing_here(repository, revision, "the Hub is switched off (HF_HUB_OFFLINE)")) from None
+    except errors.LocalEntryNotFoundError as error:
+        cause = error.__cause__
+        reason = "the Hub cannot be reached" if cause is not None else "nothing of it may be downloaded now"
+        raise BadInput(_missing_here(repository, revision, reason)) from None
+    except errors.EntryNotFoundError:
+        raise CheckpointFault(f"{_at(repository, revision)} lost a file while it was read. Try again.") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        advice = "Log in with `hf auth login`." if status in (401, 403) else "Try again later."
+        raise BadInput(f"the Hub answered {status} for {_at(repository, revision)}. {advice}") from None
+    except errors.HFValidationError:
+        raise BadInput(f"{repository!r} is neither a folder nor the name of a repository. Write owner/name.") from None
+    except BadInput:
+        raise
+    except OSError as error:
+        # Disk full, no rights to the cache, a download that ended early.
+        raise BadInput(f"{_at(repository, revision)} could not be fetched: {_first_line(error)}.") from error
+    except Exception as error:
+        # The HTTP library under huggingface_hub changes with its version (requests, httpx, httpx2): told by its module.
+        if not type(error).__module__.split(".")[0].startswith(("httpx", "httpcore", "requests", "urllib3")):
+            raise
+        raise BadInput(_missing_here(repository, revision, "the Hub cannot be reached")) from error
+
+
+def _at(repository: str, revision: str | None) -> str:
+    return f"{repository} at {revision}" if revision else repository
+
+
+def _missing_here(repository: str, revision: str | None, reason: str) -> str:
+    return f"{reason}, and {_at(repository, revision)} is not in the local cache. Check the network, or give a local folder."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def refs(repository: str, *, offline: bool = False) -> dict[str, str]:
+    """Branches and tags with the commit each points to; `offline`: those in the local cache."""
+    if offline:
+        found = _cached_refs(repository)
+        if not found:
+            raise BadInput(_missing_here(repository, None, "you asked for no network"))
+        return found
+    from huggingface_hub import HfApi
+
+    with plainly(repository):
+        listed = HfApi().list_repo_refs(repository)
+    return {ref.name: ref.target_commit for ref in (*listed.tags, *listed.branches)}
+
+
+def _cache(repository: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+def _cached_refs(repository: str) -> dict[str, str]:
+    top = _cache(repository) / "refs"
+    found = {str(path.relative_to(top)): path.read_text().strip() for path in sorted(top.rglob("*")) if path.is_file()}
+    return {name: commit for name, commit in found.items() if not COMMIT.fullmatch(name)}
+
+
+def cached(repository: str, revision: str, commit: str | None) -> Path | None:
+    """The folder of a revision in the local cache, whole or not."""
+    known = commit or (revision if COMMIT.fullmatch(revision) else _cached_refs(repository).get(revision))
+    folder = _cache(repository) / "snapshots" / known if known else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def inventory(repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False) -> Inventory:
+    """Files, sizes and hashes of one revision, from one request."""
+    from huggingface_hub import HfApi
+
+    with plainly(repository, revision):
+        info = HfApi().model_info(repository, revision=commit or revision, files_metadata=True)
+    files = {file.rfilename: file for file in info.siblings or () if "/" not in file.rfilename}
+    where = _at(repository, revision)
+    if "config.json" not in files:
+        raise CheckpointFault(f"{where} has no config.json. It is no transformers checkpoint.")
+    chosen = choose(files.keys(), where, allow_pickle=allow_pickle)
+    weights = tuple(
+        WeightFile(name, file.size or 0, file.lfs.sha256 if file.lfs is not None else file.blob_id)
+        for name, file in ((name, files[name]) for name in chosen)
+    )
+    rest = small([name for name, file in files.items() if (file.size or 0) <= SMALL_FILE_LIMIT])
+    return Inventory(weights, rest, info.sha)
+
+
+def download(repository: str, revision: str, wanted: Inventory) -> Path:
+    """Fetch the wanted files into the cache and name their folder; what is there is not fetched again."""
+    from huggingface_hub import snapshot_download
+
+    commit = wanted.commit or revision
+    with plainly(repository, revision):
+        # The weights come last: a folder that has them all has everything, and needs no network the next time.
+        for names in (list(wanted.small), [file.name for file in wanted.weights]):
+            folder = snapshot_download(repository, revision=commit, allow_patterns=names)
+        _remember(repository, revision, commit)
+    return Path(folder)
+
+
+def _remember(repository: str, revision: str, commit: str) -> None:
+    """Note which commit the branch is, as `huggingface_hub` does for downloads by branch, for work without a network."""
+    if revision == commit:
+        return
+    path = _cache(repository) / "refs" / revision
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(commit)
+
+
+def forget(folder: Path) -> None:
+    """Delete one snapshot from the cache; blobs that other revisions share stay."""
+    from huggingface_hub import scan_cache_dir
+
+    if folder.parent.name == "snapshots" and folder.is_dir():
+        scan_cache_dir(folder.parents[2]).delete_revisions(folder.name).execute()

@@ -1,0 +1,81 @@
+"""A lineage written down by hand: `lineage.toml`.
+
+    name = "my-run"                       # optional; else the name of the file's folder
+
+    [[stages]]
+    name = "pretrain"
+    source = "EleutherAI/pythia-160m"     # a repository, or a folder, relative to this file
+    steps = "log"                         # optional, as for --steps
+    train_seed = 0                        # optional
+
+    [[stages]]
+    name = "sft"
+    source = "sft"
+    parent = "pretrain"                   # optional: the stage before; "" for a run of its own
+
+A folder that holds a file of this name is opened by it.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ontogeny.errors import BadInput, unknown
+
+NAME = "lineage.toml"
+KEYS = {"name": str, "source": str, "steps": str, "parent": str, "train_seed": int}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage as the file states it."""
+
+    name: str
+    source: str
+    steps: str = "all"
+    parent: str | None = None
+    """None: the stage before; "": none."""
+    train_seed: int | None = None
+
+
+def load(path: Path) -> tuple[str, tuple[Line, ...]]:
+    """Name and stages of a lineage file.
+
+    Raises:
+        BadInput: the file cannot be read or does not keep to the format; says where.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    for key in content:
+        if key not in ("name", "stages"):
+            raise BadInput(f"{path}: {unknown('key', key, ('name', 'stages'))}")
+    stages = content.get("stages")
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+        raise BadInput(f"{path} states no stages. Write a block [[stages]] with name and source for each.")
+    name = content.get("name", path.resolve().parent.name)
+    if not isinstance(name, str):
+        raise BadInput(f"{path}: name must be a text, not {name!r}.")
+    return name, tuple(_line(path, stage, number) for number, stage in enumerate(stages, 1))
+
+
+def _line(path: Path, stage: dict[str, Any], number: int) -> Line:
+    where = f"{path}, stage {number}"
+    for key, value in stage.items():
+        if key not in KEYS:
+            raise BadInput(f"{where}: {unknown('key', key, KEYS)}")
+        if not isinstance(value, KEYS[key]) or isinstance(value, bool):
+            kind = "a whole number" if KEYS[key] is int else "a text"
+            raise BadInput(f"{where}: {key} must be {kind}, not {value!r}.")
+    for key in ("name", "source"):
+        if not stage.get(key):
+            raise BadInput(f'{where} has no {key}. Add {key} = "…".')
+    return Line(**{**stage, "source": _located(path, stage["source"])})
+
+
+def _located(path: Path, source: str) -> str:
+    """Folders relative to the file; a repository stays as it is."""
+    here = path.parent / Path(source).expanduser()
+    return str(here) if here.exists() or source.startswith((".", "/", "~")) else source

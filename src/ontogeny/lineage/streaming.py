@@ -1,0 +1,115 @@
+"""Checkpoints one after the other, the next one fetched while the caller computes; on request each is deleted behind.
+
+All 360 checkpoints of Amber are 9.7 TB: with `ahead=1` and `delete_behind` never more than two lie on disk.
+"""
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ontogeny.errors import BadInput
+from ontogeny.lineage import hub
+from ontogeny.lineage.checkpoint import Checkpoint
+from ontogeny.lineage.reading import fetch as fetch_one
+
+T = TypeVar("T")
+Outcome = Path | BadInput
+
+
+class _Shelf:
+    """What lies on disk because of us. Used by the fetching thread alone, so that fetching and deleting never cross."""
+
+    def __init__(self, fetch: Callable[[Checkpoint], Path], delete: bool) -> None:
+        self.fetch = fetch
+        self.delete = delete
+        self.in_use: Counter[Path] = Counter()
+        self.ours: set[Path] = set()
+
+    def take(self, checkpoint: Checkpoint) -> Outcome:
+        try:
+            before = (
+                None
+                if checkpoint.is_local
+                else hub.cached(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
+            )
+            folder = self.fetch(checkpoint)
+        except BadInput as error:
+            return error
+        if not checkpoint.is_local and before is None:
+            self.ours.add(folder)
+        self.in_use[folder] += 1
+        return folder
+
+    def leave(self, outcome: Outcome) -> None:
+        """Done with one; the last to leave what we fetched deletes it."""
+        if isinstance(outcome, BadInput):
+            return
+        self.in_use[outcome] -= 1
+        if self.delete and self.in_use[outcome] <= 0 and outcome in self.ours:
+            hub.forget(outcome)
+
+
+def stream(
+    checkpoints: Iterable[Checkpoint],
+    *,
+    ahead: int = 1,
+    delete_behind: bool = False,
+    fetch: Callable[[Checkpoint], Path] = fetch_one,
+) -> Iterator[tuple[Checkpoint, Outcome]]:
+    """Each checkpoint with its folder, in order; one that cannot be had comes with its error, and the others go on.
+
+    A folder is there until the next checkpoint is asked for. `delete_behind` deletes only what this stream downloaded:
+    neither local folders nor what was in the cache before.
+    """
+    shelf = _Shelf(fetch, delete_behind)
+    jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+    # A daemon, so that an interrupted program does not wait for the end of a download of many gigabytes.
+    worker = threading.Thread(target=_work, args=(jobs,), name="fetch checkpoints", daemon=True)
+    worker.start()
+    waiting = list(checkpoints)
+    coming: list[Future[Outcome]] = []
+    held: Future[Outcome] | None = None
+    try:
+        for place, checkpoint in enumerate(waiting):
+            while len(coming) <= ahead and place + len(coming) < len(waiting):
+                coming.append(_submit(jobs, partial(shelf.take, waiting[place + len(coming)])))
+            held = coming.pop(0)
+            yield checkpoint, held.result()
+            _submit(jobs, partial(_leave, shelf, held))
+            held = None
+        jobs.put(None)
+        worker.join()
+    finally:
+        for future in ([held] if held else []) + coming:
+            if not future.cancel():
+                _submit(jobs, partial(_leave, shelf, future))
+        jobs.put(None)
+
+
+def _leave(shelf: _Shelf, future: "Future[Outcome]") -> None:
+    if future.exception() is None:
+        shelf.leave(future.result())
+
+
+def _submit(jobs: "queue.SimpleQueue[Callable[[], None] | None]", work: Callable[[], T]) -> "Future[T]":
+    future: Future[T] = Future()
+
+    def job() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+    jobs.put(job)
+    return future
+
+
+def _work(jobs: "queue.SimpleQueue[Callable[[], None] | None]") -> None:
+    while (job := jobs.get()) is not None:
+        job()
