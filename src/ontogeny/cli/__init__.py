@@ -1,0 +1,51 @@
+"""The command line: one file a command. Importing it loads neither torch nor transformers, so `--help` answers at once."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ontogeny.cli import demo, listing, query, report, show, trace
+from ontogeny.errors import BadInput
+
+app = typer.Typer(
+    name="ontogeny",
+    help="See when, where and how concepts form inside a language model while it is trained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("trace")(trace.trace)
+app.command("report")(report.report)
+app.command("show")(show.show)
+app.command("query")(query.query)
+app.command("list")(listing.listing)
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Print the version, where it is asked for."""
+    if show:
+        import ontogeny
+
+        typer.echo(f"ontogeny {ontogeny.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; what is wrong with its input is said in one line. Exit codes: 0, 1 (some units failed), 2 (bad input)."""
+    try:
+        app()
+    except BadInput as error:
+        print(f"ontogeny: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("ontogeny: interrupted. Start the same command again: what is finished is not done twice.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python would complain while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,146 @@
+"""`ontogeny trace`: the main job."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ontogeny.errors import BadInput
+
+
+def trace(
+    lineage: Annotated[str, typer.Argument(help="Hub repository, folder of checkpoints, single model, or lineage.toml.")],
+    concept: Annotated[
+        list[str], typer.Option("--concept", "-c", help="Concept file (CSV, TSV or JSONL) or the name of one from `ontogeny list concepts`; repeat for more.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; one that exists is resumed or grown.")],
+    steps: Annotated[str, typer.Option(help="all, log, log:8, last, every:10, a list 0,1000 or a range 1000-5000.")] = "all",
+    sites: Annotated[str, typer.Option(help="resid, attn, mlp, head, neuron; head.3, mlp.2-5, resid.-1; separated by commas.")] = "resid,head",
+    fits: Annotated[str, typer.Option(help="Fits, separated by commas; see `ontogeny list fits`.")] = "logistic,mass_mean,pca,leace",
+    protocol: Annotated[str, typer.Option(help="default, or paper: the tracing paper's own, to compare with its numbers.")] = "default",
+    position: Annotated[str | None, typer.Option(help="Which token is read: last, mean, mean:span, last:instruction, …; default: what the file says, else last.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples a concept, whole groups.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of splits, resamples and permutations.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 (exact), bfloat16 or float16 (faster, results move).")] = "float32",
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer folder, where the checkpoints have none.")] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts longer than the context to their last tokens.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Read texts as a user's turn in the tokenizer's chat template.")] = False,
+    untrained: Annotated[bool, typer.Option(help="Measure a random initialisation as a floor, where there is no step 0.")] = True,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Also read pytorch_model.bin (weights only).")] = False,
+    delete_behind: Annotated[bool, typer.Option("--delete-behind", help="Delete each downloaded checkpoint after its visit.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and how long it may take; do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Trace concepts through a training run: probes with floors and intervals at every site of every checkpoint."""
+    from ontogeny.lab.settings import Settings
+
+    settings = Settings(
+        sites=sites,
+        fits=tuple(name.strip() for name in fits.split(",") if name.strip()),
+        protocol=protocol,  # type: ignore[arg-type]
+        seed=seed,
+        dtype=dtype,
+        truncate=truncate,
+        untrained=untrained,
+    )
+    from ontogeny.lab import trace as job
+    from ontogeny.lab.about import this_command
+    from ontogeny.lineage import Lineage
+
+    _check_device(device)
+    chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
+    concepts = [_concept(name, position, limit, seed, template) for name in concept]
+    if dry_run:
+        _dry_run(chosen, concepts, settings, out, device, as_json, tokenizer, allow_pickle)
+        return
+    from ontogeny.cli.watching import progress_bar
+
+    with progress_bar(quiet=quiet or as_json) as watch:
+        run = job.trace(
+            chosen,
+            concepts,
+            out,
+            settings,
+            device=device,
+            tokenizer=tokenizer,
+            allow_pickle=allow_pickle,
+            delete_behind=delete_behind,
+            command=this_command(),
+            on_progress=watch,
+        )
+    conclude(run.folder, as_json=as_json)
+
+
+def conclude(folder: Path, *, as_json: bool) -> None:
+    """Summary of a run on the terminal; exit code 1 where some checkpoints could not be traced."""
+    from ontogeny.run import Run
+
+    run = Run.open(folder)
+    failures = run.about["failures"]
+    if as_json:
+        from ontogeny.cli.summarising import as_dict
+
+        typer.echo(json.dumps(as_dict(run), indent=2))
+    else:
+        from rich.console import Console
+
+        from ontogeny.summary import print_summary
+
+        console = Console()
+        print_summary(run.records(), console)
+        for failure in failures:
+            console.print(f"[red]not traced:[/red] {failure['checkpoint']}: {failure['reason']}", highlight=False)
+        console.print(f"\nrecords, directions and run.json are in {folder}; next: ontogeny report {folder}", highlight=False)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _concept(name: str, position: str | None, limit: int | None, seed: int, template: bool):
+    from dataclasses import replace
+
+    from ontogeny import plugins
+    from ontogeny.concept import Concept
+    from ontogeny.position import Position
+
+    where = Position.parse(position) if position else None
+    if not Path(name).exists() and name in plugins.names("concepts"):
+        made = plugins.load("concepts", name).concept(seed)
+        made = replace(made, position=where or made.position)
+    elif not Path(name).exists() and "/" not in name and "." not in name:
+        plugins.load("concepts", name)  # says which names there are
+        raise BadInput(f"no concept file {name}.")
+    else:
+        made = Concept.from_file(name, position=where)
+    made = replace(made, template=made.template or template)
+    return made if limit is None else made.limited(limit, seed)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0].rstrip(".")
+        raise BadInput(f"the device {device!r} cannot be used ({first}). Choose cpu, or one that this machine has.") from None
+
+
+def _dry_run(lineage, concepts, settings, out, device, as_json, tokenizer, allow_pickle) -> None:
+    from dataclasses import asdict
+
+    from ontogeny.lab.estimate import estimate
+    from ontogeny.lab.job import prepare, refuse_contradictions
+
+    job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
+    found = estimate(job, refuse_contradictions(job, out), device=device, tokenizer=tokenizer)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    from rich.console import Console
+
+    from ontogeny.cli.summarising import print_estimate
+
+    print_estimate(found, job, Console())

@@ -1,0 +1,94 @@
+"""run.json: everything that is needed to run a trace again, and nothing that is secret."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+import ontogeny
+from ontogeny.concept import Concept
+from ontogeny.lab.job import Job
+from ontogeny.run import Run
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scikit-learn", "duckdb")
+
+
+def about(
+    job: Job, run: Run, *, warnings: Mapping[str, tuple[str, ...]], device: str, command: str | None
+) -> dict[str, Any]:
+    """What is traced, how and with what; a run that grows keeps the concepts and checkpoints it had."""
+    before = run.about if run.about_path.is_file() else {"concepts": [], "lineage": {"checkpoints": []}}
+    concepts = [concept_entry(concept, warnings[concept.name]) for concept in job.concepts]
+    names = {entry["name"] for entry in concepts}
+    kept = [entry for entry in before["concepts"] if entry["name"] not in names]
+    return {
+        "ontogeny": ontogeny.__version__,
+        "command": command,
+        "lineage": _lineage(job, before["lineage"]["checkpoints"]),
+        "concepts": kept + concepts,
+        "settings": asdict(job.settings),
+        "device": device,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "accelerator": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        },
+        "failures": [],
+        "finished": False,
+    }
+
+
+def _lineage(job: Job, before: list[dict[str, Any]]) -> dict[str, Any]:
+    mine = [
+        {
+            "name": c.name,
+            "source": c.source,
+            "revision": c.revision,
+            "commit": c.commit,
+            "stage": c.stage,
+            "step": c.step,
+            "tokens": c.tokens,
+            "train_seed": c.train_seed,
+            "bytes": job.bytes[c],
+        }
+        for c in job.checkpoints
+    ]
+    ours = {(c["stage"], c["name"]) for c in mine}
+    every = [c for c in before if (c["stage"], c["name"]) not in ours] + mine
+    stages = {stage.name: stage.parent for stage in job.lineage.stages}
+    rank = {name: i for i, name in enumerate(stages)}
+    every.sort(key=lambda c: (rank.get(c["stage"], len(rank)), c["step"] is None, c["step"] or 0))
+    source = job.lineage.checkpoints[0].source
+    stages_told = [{"name": name, "parent": parent} for name, parent in stages.items()]
+    return {"name": job.lineage.name, "source": source, "stages": stages_told, "checkpoints": every}
+
+
+def concept_entry(concept: Concept, warnings: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "name": concept.name,
+        "kind": concept.kind,
+        "classes": list(concept.classes),
+        "n": len(concept.examples),
+        "groups": len({example.group for example in concept.examples}),
+        "answers": len(concept.answers),
+        "position": str(concept.position),
+        "source": concept.source,
+        "licence": concept.licence,
+        "question": concept.question,
+        "hash": concept.hash,
+        "warnings": list(warnings),
+    }
+
+
+def this_command() -> str:
+    """The command line as a shell would take it again."""
+    import shlex
+
+    return shlex.join(["ontogeny", *sys.argv[1:]])

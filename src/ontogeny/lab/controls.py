@@ -1,0 +1,93 @@
+"""Floors beside each probe: the control task, random directions, and the same probe after the concept was erased."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.fits import Fitted
+from ontogeny.fits.leace import LeaceFitter
+from ontogeny.fits.logistic import refit
+from ontogeny.lab import scoring
+from ontogeny.lab.design import Design
+from ontogeny.lab.rows import About, cells
+from ontogeny.lab.settings import Settings
+from ontogeny.metrics import separability
+from ontogeny.records import Record
+from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import Interval
+from ontogeny.statistics.controls import random_directions
+
+RANDOM_DIRECTIONS = 200
+
+
+def rows(
+    design: Design,
+    about: About,
+    method: str,
+    fit: Fitted,
+    x: Float[Tensor, "site example d"],
+    sites: Sequence[Site],
+    settings: Settings,
+) -> list[Record]:
+    """The floors of one probe at all sites of a part; erasure is shown for the residual stream."""
+    made = []
+    if design.y.dtype == torch.bool:
+        made += control_task(design, about, method, fit, x, sites)
+        made += random_floor(design, about, x, sites, settings)
+        if sites[0].part == "resid" and "leace" in settings.fits:
+            made += erased(design, about, method, fit, x, sites)
+    return made
+
+
+def control_task(
+    design: Design, about: About, method: str, fit: Fitted, x: Float[Tensor, "site example d"], sites: Sequence[Site]
+) -> list[Record]:
+    """Accuracy on random labels a word type, where the type was seen in training, and the selectivity it leaves (arXiv:1909.03368)."""
+    train, test = design.split.train, design.split.test
+    if design.control_y is None:
+        nothing = torch.full((len(sites),), torch.nan)
+        reason = design.control.reason
+        return [
+            *cells(about, "accuracy", nothing, sites, method=method, control="control_task", reason=reason),
+            *cells(about, "selectivity", nothing, sites, method=method, reason=reason),
+        ]
+    usable = test[design.control.usable]
+    control = refit(x[:, train], design.control_y[:, train], fit.facts["strength"])
+    guesses = control.scores(x[:, usable]) > 0
+    floor = (guesses == design.control_y[:, usable].T).float().mean((1, 2))
+    accuracy = separability.accuracy(fit.scores(x[:, test]), design.y_test)
+    note = f"types by {design.control.rule}, {len(design.control_y)} tasks"
+    return [
+        *cells(about, "accuracy", floor, sites, method=method, control="control_task", n=len(usable), note=note),
+        *cells(about, "selectivity", accuracy - floor, sites, method=method, note=note),
+    ]
+
+
+def random_floor(
+    design: Design, about: About, x: Float[Tensor, "site example d"], sites: Sequence[Site], settings: Settings
+) -> list[Record]:
+    """AUROC of random directions, each turned on the training groups to the side on which it does better."""
+    directions = random_directions(x.shape[-1], count=RANDOM_DIRECTIONS, seed=settings.seed).T.to(x)
+    projected = (x @ directions).transpose(1, 2)
+    on_train = separability.auroc(projected[..., design.split.train], design.y_train)
+    on_test = separability.auroc(projected[..., design.split.test], design.y_test)
+    oriented = torch.where(on_train >= 0.5, on_test, 1 - on_test)
+    spread = oriented.double().nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1).to(x)
+    note = f"{RANDOM_DIRECTIONS} directions; low and high hold 95 % of them"
+    ends = Interval(low=spread[0], high=spread[1])
+    return cells(about, "auroc", oriented.nanmean(1), sites, method="random", control="random_direction", interval=ends, note=note)
+
+
+def erased(
+    design: Design, about: About, method: str, fit: Fitted, x: Float[Tensor, "site example d"], sites: Sequence[Site]
+) -> list[Record]:
+    """The probe fitted again after LEACE has erased the concept on the training groups (arXiv:2306.03819)."""
+    train, test = design.split.train, design.split.test
+    eraser = LeaceFitter().update(x[:, train], design.y_train).eraser
+    again = refit(eraser(x[:, train]), design.y_train[None], fit.facts["strength"])
+    held_out = again.scores(eraser(x[:, test]))
+    value = scoring.point("auroc", held_out, design.y_test)
+    ends = scoring.interval("auroc", value, scoring.samples("auroc", held_out, design.y_test, design.weights), design.test_groups)
+    return cells(about, "auroc", value, sites, method=method, control="leace", interval=ends)

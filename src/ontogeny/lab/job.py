@@ -1,0 +1,106 @@
+"""What a trace has to do: which checkpoints, which concepts, which units are missing; nothing is read or written yet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab.design import Design, design
+from ontogeny.lab.settings import Settings
+from ontogeny.lineage import Checkpoint, Lineage, fingerprint, preflight
+from ontogeny.run import Run
+from ontogeny.store import digest
+
+MEASURE_VERSION = 1
+"""Raised whenever the same input would give other numbers: old units are then no longer taken for done."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A checkpoint that cannot be traced, and why."""
+
+    checkpoint: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    lineage: Lineage
+    checkpoints: tuple[Checkpoint, ...]
+    """Those that passed their preflight, in developmental order."""
+    faults: tuple[Fault, ...]
+    concepts: tuple[Concept, ...]
+    designs: Mapping[str, Design]
+    settings: Settings
+    units: Mapping[tuple[Checkpoint, str], str]
+    bytes: Mapping[Checkpoint, int]
+    """Size of the weights."""
+
+    def missing(self, run: Run) -> dict[Checkpoint, list[Concept]]:
+        """What is not yet done, checkpoint by checkpoint."""
+        wanted = {c: [k for k in self.concepts if not run.done(self.units[c, k.name])] for c in self.checkpoints}
+        return {checkpoint: concepts for checkpoint, concepts in wanted.items() if concepts}
+
+    def order(self, checkpoint: Checkpoint) -> int:
+        return self.lineage.checkpoints.index(checkpoint)
+
+
+def prepare(
+    lineage: Lineage, concepts: Sequence[Concept], settings: Settings, *, allow_pickle: bool = False
+) -> Job:
+    """Check everything that can be checked before a model is loaded.
+
+    Raises:
+        BadInput: two concepts of one name, a concept that cannot be split, or no checkpoint that can be read.
+    """
+    names = [concept.name for concept in concepts]
+    if not concepts:
+        raise BadInput("no concept was given. Name at least one file with -c.")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BadInput(f"two concepts are called {min(twice)!r}. Rename one of the files.")
+    designs = {concept.name: design(concept, settings) for concept in concepts}
+    good, faults, prints, sizes = [], [], {}, {}
+    for checkpoint in lineage.checkpoints:
+        try:
+            sizes[checkpoint] = preflight(checkpoint, allow_pickle=allow_pickle).bytes
+            prints[checkpoint] = fingerprint(checkpoint, allow_pickle=allow_pickle)
+            good.append(checkpoint)
+        except BadInput as error:
+            faults.append(Fault(checkpoint.name, checkpoint.stage, str(error)))
+    if not good:
+        raise BadInput(faults[0].reason if faults else f"{lineage.name} has no checkpoints.")
+    units = {(c, k.name): unit_key(prints[c], k, settings) for c in good for k in concepts}
+    return Job(lineage, tuple(good), tuple(faults), tuple(concepts), designs, settings, units, sizes)
+
+
+def unit_key(weights: str, concept: Concept, settings: Settings) -> str:
+    """Name of a unit: it changes with the weights, the examples, the settings and the way of measuring."""
+    return digest([MEASURE_VERSION, weights, concept.hash, asdict(settings)])
+
+
+def refuse_contradictions(job: Job, out: Path) -> Run:
+    """The run at `out`, if there is one it must agree with the job: a run may grow, but not change its mind.
+
+    Raises:
+        BadInput: other settings, another lineage, or other examples under a known concept's name.
+    """
+    run = Run(out)
+    if not run.about_path.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise BadInput(f"{out} exists and is no run directory. Choose an empty or a new folder with --out.")
+        return run
+    about = run.about
+    if about["lineage"]["name"] != job.lineage.name:
+        raise BadInput(f"{out} holds a trace of {about['lineage']['name']}, not of {job.lineage.name}. Choose another --out.")
+    mine = {name: str(value) for name, value in asdict(job.settings).items()}
+    theirs = {name: str(tuple(value) if isinstance(value, list) else value) for name, value in about["settings"].items()}
+    if changed := sorted(name for name in mine if theirs.get(name) != mine[name]):
+        was, now = theirs.get(changed[0]), mine[changed[0]]
+        raise BadInput(f"{out} was traced with {changed[0]} = {was}, now it is {now}. Keep the settings, or choose another --out.")
+    known = {concept["name"]: concept["hash"] for concept in about["concepts"]}
+    for concept in job.concepts:
+        if known.get(concept.name, concept.hash) != concept.hash:
+            raise BadInput(f"{out} holds other examples under the name {concept.name!r}. Rename the file, or choose another --out.")
+    return run

@@ -1,0 +1,265 @@
+"""The main job: every concept at every site of every checkpoint, one visit a checkpoint, resumable at every unit.
+
+1. Check all that can be checked (`job`).   2. Stream the checkpoints that lack a unit, the next one fetched meanwhile.
+3. A visit captures all missing concepts in one pass (`capture`), measures each (`measure`) and writes one part a concept.
+4. What needs several checkpoints (emergence, drift, corrected p-values) is computed from the parts (`series`).
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from ontogeny import model as models
+from ontogeny import surface
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput, CheckpointFault
+from ontogeny.lab import behaviour
+from ontogeny.lab.about import about
+from ontogeny.lab.capture import Captured, Workload, capture
+from ontogeny.lab.job import Fault, Job, prepare, refuse_contradictions
+from ontogeny.lab.measure import measure
+from ontogeny.lab.progress import Progress, Watch, silent
+from ontogeny.lab.rows import Stamp
+from ontogeny.lab.series import summarise
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.texts import Rows, workload
+from ontogeny.lineage import Checkpoint, Lineage, stream
+from ontogeny.model import Model
+from ontogeny.records import Record
+from ontogeny.run import Run
+from ontogeny.store import digest
+
+HEADLINES = ("auroc", "accuracy", "r2")
+
+
+def trace(
+    lineage: Lineage,
+    concepts: Sequence[Concept],
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    device: str = "cpu",
+    tokenizer: str | Path | None = None,
+    allow_pickle: bool = False,
+    delete_behind: bool = False,
+    command: str | None = None,
+    on_progress: Watch = silent,
+) -> Run:
+    """Trace concepts through the checkpoints of a lineage into a run directory; what is there already is not done again.
+
+    Raises:
+        BadInput: nothing can be traced, or the run at `out` was made in another way; nothing is left behind then.
+    """
+    settings = settings or Settings()
+    job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
+    run = refuse_contradictions(job, Path(out))
+    fresh = not run.about_path.exists()
+    try:
+        warnings = _surface(job, run)
+        described = about(job, run, warnings=warnings, device=device, command=command)
+        run.describe(described)
+        lab = _Lab(job, run, device, tokenizer, allow_pickle, on_progress)
+        faults = list(job.faults) + lab.visit_all(delete_behind=delete_behind)
+        if not any(run.done(unit) for unit in job.units.values()):
+            raise BadInput(faults[0].reason)
+        on_progress(Progress("", len(job.checkpoints), len(job.checkpoints), "relating checkpoints"))
+        summarise(job, run)
+        run.describe(described | {"failures": [asdict(fault) for fault in faults], "finished": True})
+        return run
+    except BaseException:
+        # Nothing half-written: a run that never got as far as its first unit leaves no folder behind.
+        if fresh and not any(run.done(unit) for unit in job.units.values()):
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+
+
+class _Lab:
+    """The state of one trace: the texts as this tokenizer cuts them, and whether the architecture was checked."""
+
+    def __init__(
+        self, job: Job, run: Run, device: str, tokenizer: str | Path | None, allow_pickle: bool, watch: Watch
+    ) -> None:
+        self.job, self.run, self.device, self.allow_pickle, self.watch = job, run, device, allow_pickle, watch
+        self.tokenizer = Path(tokenizer) if tokenizer else None
+        self.dtype: torch.dtype = getattr(torch, job.settings.dtype)
+        self.checked: set[str] = set()
+        self.cut: dict[tuple[str, ...], tuple[Workload, Mapping[str, Rows]]] = {}
+
+    def visit_all(self, *, delete_behind: bool) -> list[Fault]:
+        """Visit each checkpoint that lacks a unit; a fault of one does not stop the others."""
+        missing = self.job.missing(self.run)
+        faults: list[Fault] = []
+        done = len(self.job.checkpoints) - len(missing)
+        for checkpoint, folder in stream(tuple(missing), delete_behind=delete_behind, allow_pickle=self.allow_pickle):
+            try:
+                if isinstance(folder, BadInput):
+                    raise folder
+                self._visit(checkpoint, folder, missing[checkpoint], done)
+            except BadInput as error:
+                if len(self.job.checkpoints) == 1 or not _is_fault_of_one(error):
+                    raise
+                faults.append(Fault(checkpoint.name, checkpoint.stage, str(error)))
+                self.run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage, "failed": str(error)})
+            done += 1
+        return faults
+
+    def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept], done: int) -> None:
+        def stamp(concept: Concept) -> Stamp:
+            return _stamp(self.job, checkpoint, self.job.units[checkpoint, concept.name])
+
+        header = {
+            "checkpoint": checkpoint.name,
+            "stage": checkpoint.stage,
+            "step": checkpoint.step,
+            "order": self.job.order(checkpoint),
+        }
+        self._untrained(folder, done)
+        self._say(checkpoint.name, done, "loading")
+        began = time.perf_counter()
+        model = models.load(
+            folder, device=self.device, dtype=self.dtype, tokenizer=self._tokenizer_of(folder), allow_pickle=self.allow_pickle
+        )
+        self._measure(model, checkpoint.name, done, concepts, stamp, header, began)
+
+    def _untrained(self, folder: Path, done: int) -> None:
+        """A random initialisation as the floor, where the run does not hold its own step 0."""
+        if not self.job.settings.untrained or any(c.step == 0 for c in self.job.lineage.checkpoints):
+            return
+        config = (folder / "config.json").read_text(encoding="utf-8")
+        units = {c.name: digest(["untrained", config, c.hash, asdict(self.job.settings)]) for c in self.job.concepts}
+        concepts = [c for c in self.job.concepts if not self.run.done(units[c.name])]
+        if not concepts or "untrained" in self.checked:
+            return
+        self.checked.add("untrained")
+        began = time.perf_counter()
+        model = models.untrained(
+            folder, seed=self.job.settings.seed, device=self.device, dtype=self.dtype, tokenizer=self._tokenizer_of(folder)
+        )
+        header = {"checkpoint": "untrained", "stage": None, "step": None, "order": -1}
+        stamp = lambda c: Stamp(self.job.lineage.name, None, None, None, None, None, units[c.name])  # noqa: E731
+        self._measure(model, "untrained", done, concepts, stamp, header, began)
+
+    def _measure(
+        self,
+        model: Model,
+        name: str,
+        done: int,
+        concepts: list[Concept],
+        stamp: Callable[[Concept], Stamp],
+        header: dict[str, object],
+        began: float,
+    ) -> None:
+        architecture = model.network.config.model_type
+        if architecture not in self.checked:
+            models.validate(model)
+            self.checked.add(architecture)
+        work, rows = self._cut(model, concepts)
+        loaded = time.perf_counter()
+        read = 0
+
+        def on_batch(sequences: int) -> None:
+            nonlocal read
+            read += sequences
+            self._say(name, done, "reading", read, len(work.sequences))
+
+        captured = capture(model, work, model.sites(self.job.settings.sites), on_batch=on_batch)
+        seen = time.perf_counter()
+        for concept in concepts:
+            self._say(name, done, f"measuring {concept.name}", read, len(work.sequences))
+            self._keep(concept, captured, rows[concept.name], stamp(concept), header)
+        self.run.log(
+            {
+                "checkpoint": name,
+                "stage": header["stage"],
+                "units": [stamp(concept).unit for concept in concepts],
+                **asdict(captured.counts),
+                "lm_head_calls": 0,
+                "models_built": 1,
+                "seconds": {"load": loaded - began, "read": seen - loaded, "measure": time.perf_counter() - seen},
+                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+        )
+
+    def _keep(self, concept: Concept, captured: Captured, rows: Rows, stamp: Stamp, header: Mapping[str, object]) -> None:
+        design = self.job.designs[concept.name]
+        parts = {part: values[:, rows.reads] for part, values in captured.parts.items()}
+        measured = measure(design, parts, captured.sites, captured.inputs[rows.sequences], self.job.settings)
+        records = measured.records
+        if concept.answers:
+            margin = behaviour.margins(captured.answers, rows)
+            records = records + behaviour.rows(design, margin, self.job.settings.seed)
+            measured.scores["answers"] = margin
+        if header["checkpoint"] == "untrained":
+            records = as_floor(records)
+        self.run.keep(
+            stamp.unit,
+            stamp.on(records),
+            header={**header, **measured.header},
+            directions=measured.directions if header["checkpoint"] != "untrained" else None,
+            scores=measured.scores,
+        )
+
+    def _cut(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, Rows]]:
+        # Checkpoints of a run share their tokenizer: texts are cut once for each set of missing concepts.
+        key = (_vocabulary(model), *(concept.name for concept in concepts))
+        if key not in self.cut:
+            self.cut[key] = workload(concepts, model.tokenizer, model.context, truncate=self.job.settings.truncate)
+        return self.cut[key]
+
+    def _tokenizer_of(self, folder: Path) -> Path | None:
+        """The one that was named, else the checkpoint's own, else that of the folder above (a trainer saves it once, on top)."""
+        if self.tokenizer:
+            return self.tokenizer
+        above = folder.resolve().parent
+        has = [f for f in (folder, above) if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
+        return has[0] if has else None
+
+    def _say(self, name: str, done: int, what: str, part: int = 0, total: int = 0) -> None:
+        self.watch(Progress(name, done, len(self.job.checkpoints), what, part, total))
+
+
+def as_floor(records: Sequence[Record]) -> list[Record]:
+    """The headline scores of an untrained network, told as a control; the rest says nothing about the concept."""
+    return [replace(r, control="untrained") for r in records if r.metric in HEADLINES and r.control is None]
+
+
+def _stamp(job: Job, checkpoint: Checkpoint, unit: str) -> Stamp:
+    return Stamp(
+        lineage=job.lineage.name,
+        stage=checkpoint.stage,
+        step=checkpoint.step,
+        tokens=checkpoint.tokens,
+        revision=checkpoint.revision or checkpoint.name,
+        train_seed=checkpoint.train_seed,
+        unit=unit,
+    )
+
+
+def _surface(job: Job, run: Run) -> dict[str, tuple[str, ...]]:
+    """Audit the surface of each concept once; its rows are a part of the run."""
+    warnings = {}
+    known = {c["name"]: tuple(c["warnings"]) for c in run.about["concepts"]} if run.about_path.is_file() else {}
+    for concept in job.concepts:
+        unit = f"surface-{digest([concept.hash, asdict(job.settings)])}"
+        if run.done(unit) and concept.name in known:
+            warnings[concept.name] = known[concept.name]
+            continue
+        found = surface.audit(concept, job.designs[concept.name].split)
+        stamp = Stamp(job.lineage.name, None, None, None, None, None, unit)
+        run.keep(unit, stamp.on(surface.records(concept, found)))
+        warnings[concept.name] = found.warnings
+    return warnings
+
+
+def _is_fault_of_one(error: BadInput) -> bool:
+    """Whether the other checkpoints may still be fine: broken weights are one's own, a text too long is everyone's."""
+    return isinstance(error, CheckpointFault)
+
+
+def _vocabulary(model: Model) -> str:
+    return digest(sorted(model.tokenizer.get_vocab().items())[:: max(1, len(model.tokenizer) // 512)] + [len(model.tokenizer)])
+
