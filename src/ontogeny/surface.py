@@ -107,7 +107,7 @@ def audit(concept: Concept, split: Split, *, samples: int = 1000, seed: int = 0)
     return Surface(baselines, duplicates, twins, shared, tuple(warnings))
 
 
-def records(surface: Surface, concept: Concept, *, lineage: str | None = None) -> list[Record]:
+def records(concept: Concept, surface: Surface, *, lineage: str | None = None) -> list[Record]:
     """The floors as rows without site and step."""
     rows = []
     for name in _TOLD:
@@ -169,9 +169,10 @@ def _length(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
 
 
 def _casing(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
-    """Any upper-case letter at all, one in the first place, one elsewhere, and their share."""
+    """Whether the first letter is upper-case, whether any other is, and the share among the others."""
     upper = [[letter.isupper() for letter in text if letter.isalpha()] or [False] for text in texts]
-    return np.array([(any(u), u[0], any(u[1:]), sum(u) / len(u)) for u in upper], dtype=float)
+    # The share leaves the first letter out: with it, sentences that begin in upper case would tell their length.
+    return np.array([(u[0], any(u[1:]), sum(u[1:]) / len(u)) for u in upper], dtype=float)
 
 
 def _scaled(x: Float[np.ndarray, "example feature"], split: Split) -> tuple[Any, Any]:
