@@ -34,6 +34,11 @@ def coord(rows: pd.DataFrame, key: str) -> pd.Series:
     return pd.Series([str(c.get(key, "")) for c in rows["coords"]], index=rows.index, dtype=object)
 
 
+def has_coord(records: pd.DataFrame, key: str) -> pd.Series:
+    """Which rows, tidied or not, have an entry of `coords`."""
+    return pd.Series([isinstance(c, dict) and key in c for c in records["coords"]], index=records.index, dtype=bool)
+
+
 def wanted(table: pd.DataFrame, *metrics: str, control: str | None = "", train: bool = False) -> pd.DataFrame:
     """Rows of some metrics: the thing itself (control ''), one floor, or both (None); test rows unless `train`."""
     keep = table["metric"].isin(metrics) & (table["split"].eq("train") if train else table["split"].ne("train"))

@@ -72,13 +72,22 @@ class Timeline:
         return self.moments.iloc[sorted(chosen)]
 
 
-def timeline(table: pd.DataFrame) -> Timeline:
-    """The order of all checkpoints in a table: by its column `order` if it has one, else stages as they first appear."""
-    columns = ["stage", "step", "tokens", *(["order"] if "order" in table else [])]
-    seen = table.loc[table["step"].notna(), columns].sort_values("tokens", na_position="last", kind="stable")
-    seen = seen.sort_index().groupby(["stage", "step"], sort=False).first().reset_index()
-    if "order" in seen:
-        seen = seen.sort_values("order", kind="stable")
+def timeline(records: pd.DataFrame) -> Timeline:
+    """The order of all checkpoints in a table: by its column `order` if it has one, else stages by tokens, then as they appear.
+
+    Pass the whole table, not a selection: the order in which a part of the rows names the stages means nothing.
+    """
+    columns = [name for name in ("stage", "step", "tokens", "order") if name in records]
+    seen = (
+        records[columns].drop_duplicates().reindex(columns=list(dict.fromkeys(["stage", "step", "tokens", *columns])))
+    )
+    numbers = {c: pd.to_numeric(seen[c], errors="coerce").astype("float64") for c in seen if c != "stage"}
+    seen = seen.assign(stage=seen["stage"].astype(object).where(seen["stage"].notna(), "").astype(str), **numbers)
+    seen = seen[seen["step"].notna()].groupby(["stage", "step"], sort=False).first().reset_index()
+    key = "order" if "order" in seen else "tokens"
+    start_of = seen.groupby("stage", sort=False)[key].min()
+    if start_of.notna().all():
+        seen = seen.sort_values("stage", key=lambda names: names.map(start_of), kind="stable")
     stages: list[Stage] = []
     start = 0.0
     for name in seen["stage"].unique():

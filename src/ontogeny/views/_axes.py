@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.timeline import Timeline
+from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._pieces import inline
 from ontogeny.views._theme import MUTED
 
@@ -16,7 +16,7 @@ def step_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: st
     return alt.X(field, type="quantitative", scale=_scale(line), axis=_axis(line, ticks, brief))
 
 
-def stage_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.Y:
+def age_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.Y:
     """The same axis upright, first checkpoint on top: for pictures of checkpoint against checkpoint."""
     scale = _scale(line)
     scale.reverse = True
@@ -38,6 +38,18 @@ def stage_rules(line: Timeline, *, height: float, names: bool = True) -> list[al
         align="left", baseline="bottom", dx=2, y=-3, color=MUTED, fontSize=10, fontStyle="italic"
     )
     return [drawn, text.encode(x="age:Q", text="stage:N")]
+
+
+def thinned(table: pd.DataFrame, line: Timeline, most: int) -> tuple[pd.DataFrame, Timeline, str]:
+    """At most about `most` checkpoints, evenly spread over the axis with both ends kept, and the words that say so."""
+    if len(line.moments) <= most:
+        return table, line, ""
+    kept = line.ticks(most)[["stage", "step"]]
+    few = table.merge(
+        kept.assign(order=range(len(kept)), kept=True), on=["stage", "step"], how="left", suffixes=("_all", "")
+    )
+    few = few[few["kept"].notna() | few["step"].isna()]
+    return few, timeline(few), f"{len(kept)} of {len(line.moments)} checkpoints drawn"
 
 
 def _scale(line: Timeline) -> alt.Scale:

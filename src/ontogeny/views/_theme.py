@@ -7,10 +7,12 @@ rises in one direction, or runs from a pale middle to two ends of different hue 
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MAGNITUDE = "yellowgreenblue"
 SIGNED = "blueorange"
-ORDER = "viridis"
-"""For things in an order: layers, steps."""
+ORDER = {"name": "viridis", "extent": [0.92, 0.0]}
+"""For things in an order, layers and steps: early is light, late is dark; without the yellow end."""
 INK, MUTED, FAINT, ABSENT = "#1b1f24", "#5b6570", "#e7eaee", "#dfe3e8"
 
+SEAMLESS = {"x2Offset": 0.6, "y2Offset": -0.6}
+"""For cells side by side: each reaches a little under the next, or the background shines through the seams."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 """Lines beyond the palette repeat its colours with the next dash."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"

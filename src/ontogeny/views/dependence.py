@@ -1,7 +1,8 @@
 """How each layer's dependence on the input and on the label moves through training: the plane of two normalised HSICs.
 
 Right: the activations depend more on the input; up: more on the label. One line a layer, from its first checkpoint (small dot)
-to its last (large dot); colour is time. HSIC is a bounded, kernel-dependent measure of dependence: it is not mutual
+to its last (large dot with the layer's number); colour is time. Below the dashed line (97.5 % of label permutations) there is
+no dependence on the label. HSIC is a bounded, kernel-dependent measure of dependence: it is not mutual
 information, and it has no nats.
 """
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from ontogeny.findings.table import Subject, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import short
+from ontogeny.views._axes import short, thinned
 from ontogeny.views._pieces import blank, heading, inline, panels, reason
 from ontogeny.views._theme import INK, MUTED, ORDER, WIDTH
 
@@ -21,6 +22,8 @@ place = 6
 needs = frozenset({"step", "concept", "site", "metric", "method", "value"})
 
 METRICS = ("nhsic_tx", "nhsic_ty")
+MOST, LAYERS = 60, 9
+"""Checkpoints and layers drawn, evenly spread: more lines cannot be told apart."""
 KERNELS = ("gaussian_50", "gaussian_median", "imq", "linear")
 
 
@@ -29,10 +32,24 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    line = timeline(table)
-    drawn = [_panel(s.name, path, line) for s in subjects(table) if len(path := _path(s, line))]
-    return panels(drawn) if drawn else blank(title, reason(table, "both nhsic_tx and nhsic_ty"))
+    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
+    paths = [(s, path) for s in subjects(table) if len(path := _path(s, line))]
+    if not paths:
+        return blank(title, reason(table, "both nhsic_tx and nhsic_ty"))
+    both = pd.concat([path for _, path in paths])
+    axes = _axis(both["tx"], "tx", "input, nHSIC(T, X)"), _axis(both["ty"], "ty", "label, nHSIC(T, Y)")
+    return panels([_panel(subject, path, line, axes, fewer) for subject, path in paths])
+
+
+def _axis(values: pd.Series, field: str, on: str) -> dict[str, Any]:
+    """One frame for all concepts, so that noise around nothing looks like it."""
+    scale = alt.Scale(domain=[min(0.0, float(values.min())), float(values.max()) * 1.06 or 1.0], nice=False)
+    return {
+        "shorthand": f"{field}:Q",
+        "title": f"dependence on the {on}",
+        "scale": scale,
+        "axis": alt.Axis(tickCount=5),
+    }
 
 
 def _path(subject: Subject, line: Timeline) -> pd.DataFrame:
@@ -44,22 +61,27 @@ def _path(subject: Subject, line: Timeline) -> pd.DataFrame:
         tx, ty = (over_seeds(own[own["metric"].eq(metric)], "site") for metric in METRICS)
         both = tx.merge(ty[["stage", "step", "site", "value"]], on=["stage", "step", "site"], suffixes=("_tx", "_ty"))
         if len(both):
+            both = both[both["layer"].isin(_spread(sorted(both["layer"].unique()), LAYERS))]
             return both.rename(columns={"value_tx": "tx", "value_ty": "ty"}).assign(name=subject.name)
     return rows.head(0)
 
 
-def _panel(name: str, path: pd.DataFrame, line: Timeline) -> Any:
+def _spread(values: list[float], most: int) -> list[float]:
+    return values if len(values) <= most else [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _panel(subject: Subject, path: pd.DataFrame, line: Timeline, axes: tuple[dict, dict], fewer: str) -> Any:
     columns = ("name", "site", "layer", "stage", "step", "age", "tx", "ty")
-    x = alt.X(
-        "tx:Q", title="dependence on the input, nHSIC(T, X)", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
-    )
-    y = alt.Y(
-        "ty:Q", title="dependence on the label, nHSIC(T, Y)", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
-    )
+    x, y = alt.X(**axes[0]), alt.Y(**axes[1])
     base = alt.Chart(inline(path, *columns)).encode(x=x, y=y, detail="site:N")
     ends = path.groupby("site", sort=False)["age"].transform("max").eq(path["age"])
     last = alt.Chart(inline(path[ends], *columns)).encode(x=x, y=y)
+    kernel = path["method"].iloc[0]
+    chance = wanted(subject.rows, "nhsic_ty", control="shuffled")
+    chance = chance[chance["method"].eq(kernel) & chance["head"].isna()]["high"].dropna()
+    floor = pd.DataFrame({"ty": [float(chance.mean())]} if len(chance) else {"ty": []})
     layers = [
+        alt.Chart(inline(floor)).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=y),
         base.mark_line(color=MUTED, opacity=0.35, strokeWidth=1.2).encode(order="age:Q"),
         base.mark_circle(size=30, opacity=1).encode(color=_time(line), tooltip=_tooltip()),
         last.mark_circle(size=110, opacity=1, stroke="white", strokeWidth=1).encode(
@@ -67,8 +89,8 @@ def _panel(name: str, path: pd.DataFrame, line: Timeline) -> Any:
         ),
         last.mark_text(dx=9, align="left", fontSize=10, color=INK).encode(text="layer:N"),
     ]
-    named = heading(name)
-    named.subtitle = f"kernel {path['method'].iloc[0]}; numbers are layers"
+    named = heading(subject.name)
+    named.subtitle = " · ".join(said for said in (f"kernel {kernel}", fewer) if said)
     return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=220, title=named)
 
 
@@ -83,7 +105,7 @@ def _time(line: Timeline) -> alt.Color:
         labelExpr=f"({{{labels}}})[format(datum.value, '.4f')]",
     )
     domain = [float(line.moments["age"].min()), float(line.moments["age"].max())]
-    return alt.Color("age:Q", scale=alt.Scale(scheme=ORDER, domain=domain), legend=legend)
+    return alt.Color("age:Q", scale=alt.Scale(scheme=alt.SchemeParams(**ORDER), domain=domain), legend=legend)
 
 
 def _tooltip() -> list[alt.Tooltip]:

@@ -33,8 +33,7 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    line = timeline(table)
+    table, line = tidy(select(records)), timeline(records)
     found = findings(table, line)
     if not any(f.curve["value"].notna().any() for f in found):
         return blank(title, reason(table[table["metric"].isin(SCORES)], "a score (auroc, r2, accuracy)"))

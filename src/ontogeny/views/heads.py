@@ -28,8 +28,7 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    line = timeline(table)
+    table, line = tidy(select(records)), timeline(records)
     drawn = [_panel(s.name, cells) for s in subjects(table) if (cells := _cells(s, line))["value"].notna().any()]
     if not drawn:
         return blank(title, reason(table, "a score at a head"))

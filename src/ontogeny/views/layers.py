@@ -13,15 +13,17 @@ from ontogeny.findings import SCORES, Finding, findings
 from ontogeny.findings.sentences import SCORE_NAMES
 from ontogeny.findings.table import over_seeds, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import stage_rules, step_axis
+from ontogeny.views._axes import stage_rules, step_axis, thinned
 from ontogeny.views._pieces import blank, heading, inline, panels, reason
-from ontogeny.views._theme import ABSENT, INK, MAGNITUDE, WIDTH
+from ontogeny.views._theme import ABSENT, INK, MAGNITUDE, SEAMLESS, WIDTH
 
 title = "Layers over training"
 place = 2
 needs = frozenset({"step", "concept", "site", "layer", "metric", "value"})
 
 LEVEL = 0.05
+MOST = 80
+"""Checkpoints drawn: more would be slivers, and megabytes."""
 PARTS = ("resid", "attn", "mlp", "neuron")
 
 
@@ -30,9 +32,12 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    line = timeline(table)
-    drawn = [_panel(f, cells, line) for f in findings(table, line) if (cells := _cells(f, line))["value"].notna().any()]
+    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
+    drawn = [
+        _panel(f, cells, line, fewer)
+        for f in findings(table, line)
+        if (cells := _cells(f, line))["value"].notna().any()
+    ]
     if not drawn:
         return blank(title, reason(table[table["metric"].isin(SCORES)], "a score at a layer"))
     return panels(drawn)
@@ -53,7 +58,7 @@ def _cells(finding: Finding, line: Timeline) -> pd.DataFrame:
     return cells.assign(low=cells["layer"] - 0.5, high=cells["layer"] + 0.5, name=finding.name)
 
 
-def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline) -> Any:
+def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) -> Any:
     part = finding.site.partition(".")[0]
     top = int(cells["layer"].max())
     y = alt.Y(
@@ -68,14 +73,14 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline) -> Any:
     told = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("site:N"), alt.Tooltip("stage:N")]
     told += [alt.Tooltip(f"{c}:Q", format=f, title="family-wise p" if c == "p" else c) for c, f in formats.items()]
     span = {"x": step_axis(line, ticks=5, brief=True, field="age_low"), "x2": "age_high:Q", "y": y, "y2": "high:Q"}
-    pale = alt.Chart(inline(cells[cells["pale"]], *columns)).mark_rect(color=ABSENT, stroke=ABSENT, strokeWidth=0.4)
+    pale = alt.Chart(inline(cells[cells["pale"]], *columns)).mark_rect(color=ABSENT, **SEAMLESS)
     scale = alt.Scale(scheme=MAGNITUDE, domain=[0.5 if finding.metric != "r2" else 0.0, 1.0], clamp=True)
     legend = alt.Legend(
         title=f"{SCORE_NAMES[finding.metric]} (grey: not significant)", orient="bottom", gradientLength=260
     )
-    bright = alt.Chart(inline(cells[cells["shown"].notna()], *columns)).mark_rect(strokeWidth=0.4)
+    bright = alt.Chart(inline(cells[cells["shown"].notna()], *columns)).mark_rect(**SEAMLESS)
     colour = alt.Color("value:Q", scale=scale, legend=legend)
-    bright = bright.encode(**span, color=colour, stroke=alt.Stroke("value:Q", scale=scale, legend=None), tooltip=told)
+    bright = bright.encode(**span, color=colour, tooltip=told)
     layers = [pale.encode(**span, tooltip=told), bright, *stage_rules(line, height=150, names=False)]
     best = cells[cells["site"].eq(finding.site)].head(1)
     if part in PARTS and len(best):
@@ -83,10 +88,10 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline) -> Any:
         frame = alt.Chart(inline(edge, "age_low", "age_high", "low", "high")).mark_rect(
             fill="transparent", stroke=INK, strokeWidth=1.2
         )
-        layers.append(frame.encode(x="age_low:Q", x2="age_high:Q", y="low:Q", y2="high:Q"))
-    marked = "" if cells["p"].notna().any() else "no permutation p in this table: nothing is marked"
+        layers.append(frame.encode(x="age_low:Q", x2="age_high:Q", y=y, y2="high:Q"))
+    marked = "" if cells["p"].notna().any() else "no p in this table: nothing is grey"
     named = heading(finding.name)
-    named.subtitle = marked or f"best at {finding.site}"
+    named.subtitle = " · ".join(said for said in (f"best at {finding.site}", marked, fewer) if said)
     height = min(max(18 * len(cells["site"].unique()), 90), 260)
     return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=height, title=named)
 

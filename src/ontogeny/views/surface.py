@@ -1,0 +1,64 @@
+"""Does a probe read more than the words? Each concept's final score beside what surface baselines and controls reach.
+
+A probe whose interval does not clear every open mark has shown nothing about the network: TF-IDF, text length and casing know
+nothing of it, and a control task shows how much the probe could memorise.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings import FLOORS, SCORES, Finding, findings
+from ontogeny.findings.sentences import SCORE_NAMES
+from ontogeny.findings.table import tidy
+from ontogeny.findings.timeline import timeline
+from ontogeny.views._pieces import blank, header, inline, reason
+from ontogeny.views._theme import CATEGORIES, INK, WIDTH
+
+title = "Probe against surface"
+place = 4
+needs = frozenset({"concept", "site", "metric", "control", "value", "low", "high"})
+
+PROBE = "probe"
+KINDS = [PROBE, *FLOORS.values()]
+COLOURS = [INK, *(CATEGORIES[i] for i in (1, 4, 3, 2, 5, 0))]
+SHAPES = ["diamond", "square", "triangle-up", "triangle-down", "circle", "cross", "stroke"]
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin([*SCORES, "best_site", "cv_score"])]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table = tidy(select(records))
+    found = [f for f in findings(table, timeline(records)) if f.final.known]
+    if not found:
+        return blank(title, reason(table[table["metric"].isin(SCORES)], "a score at the last checkpoint"))
+    rows = pd.concat([_rows(f) for f in found])
+    names = [f.name for f in found]
+    metrics = " or ".join(dict.fromkeys(SCORE_NAMES[f.metric] for f in found))
+    scale = alt.Scale(domain=[min(0.4, float(rows[["value", "low"]].min().min())), 1], zero=False, nice=False)
+    axis = alt.Axis(format=".1f", grid=True, tickCount=6, title=f"{metrics} at the last checkpoint (0–1)")
+    x = alt.X("value:Q", scale=scale, axis=axis)
+    y = alt.Y("name:N", sort=names, title="concept", axis=alt.Axis(grid=True, labelLimit=200, labelFontSize=12))
+    base = alt.Chart(inline(rows)).encode(y=y)
+    legend = alt.Legend(title=None, orient="top", columns=7, symbolOpacity=1)
+    marks = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
+        x=x,
+        color=alt.Color("kind:N", scale=alt.Scale(domain=KINDS, range=COLOURS), legend=legend),
+        shape=alt.Shape("kind:N", scale=alt.Scale(domain=KINDS, range=SHAPES), legend=legend),
+        fill=alt.condition(f"datum.kind == '{PROBE}'", alt.value(INK), alt.value("transparent")),
+        tooltip=["name:N", "kind:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high"))],
+    )
+    ends = {"x": alt.X("low:Q", scale=scale, axis=axis), "x2": "high:Q"}
+    span = base.transform_filter(f"datum.kind == '{PROBE}'").mark_rule(color=INK, strokeWidth=2).encode(**ends)
+    said = "line: 95 % interval of the probe; random directions: their 97.5 % quantile"
+    return alt.layer(span, marks).properties(width=WIDTH - 60, height=36 * len(names) + 10, title=header(title, said))
+
+
+def _rows(finding: Finding) -> pd.DataFrame:
+    readings = {PROBE: finding.final} | {FLOORS[c]: floor for c, floor in finding.floors.items() if floor.known}
+    return pd.DataFrame(
+        [{"name": finding.name, "kind": k, "value": r.value, "low": r.low, "high": r.high} for k, r in readings.items()]
+    )
