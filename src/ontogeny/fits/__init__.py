@@ -12,7 +12,6 @@ method needs moments only it also has a `Fitter` with `update(x, y, pairs)` and 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +42,7 @@ class Fitted:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Fitted":
         """Back from `tensors`.
 
         Raises:

@@ -83,7 +83,8 @@ def _curve(p: Tensor, v: Tensor) -> Tensor:
 
 def _preconditioner(power: Tensor, cost: Tensor, p: Tensor, penalty: Tensor) -> Tensor:
     """Diagonal of the Hessian with every example's curvature at the mean: exact for the eigenbasis of equal curvatures."""
-    curvature = (cost[..., None] * p * (1 - p)).mean(1)
+    # One value for all classes: scaling them apart would let rounding into the shift that softmax does not see.
+    curvature = (cost[..., None] * p * (1 - p)).sum(-1, keepdim=True).mean(1) / max(p.shape[-1] - 1, 1)
     # A feature without spread under a free intercept has no curvature at all: keep the division finite.
     return penalty + power.sum(1)[:, :, None, None] * curvature[:, None] + 1e-12
 

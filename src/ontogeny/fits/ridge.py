@@ -18,7 +18,7 @@ needs_pairs = False
 recovers = "readout"
 recovers_from = "labels"
 
-SHARES = tuple(10.0 ** (-e / 2) for e in range(13))
+SHARES = tuple(10.0**-e for e in range(7))
 """Strengths tried: a principal component with this share of the variance is shrunk to half (α = example · d · share)."""
 FOLDS = 5
 
@@ -63,14 +63,21 @@ def _held_out(
     residual: Float[Tensor, "site strength held"],
     n: int,
 ) -> Float[Tensor, "site strength"]:
-    """Sum of squared out-of-fold residuals; one site and strength at a time would be the same, the batch is only faster."""
-    eye = torch.eye(features.shape[1], dtype=features.dtype, device=features.device) - 1 / n
-    columns = [
-        torch.cholesky_solve(
-            residual[:, s, :, None], torch.linalg.cholesky(eye - (features * kept[:, s, None]) @ features.mT)
-        )
-        .square()
-        .sum((1, 2))
-        for s in range(kept.shape[1])
-    ]
-    return torch.stack(columns, 1)
+    """Sum of squared out-of-fold residuals."""
+    one = features.new_full((*features.shape[:2], 1), n**-0.5)
+    return torch.stack(
+        [
+            _solve(torch.cat([features * kept[:, s, None].sqrt(), one], 2), residual[:, s]).square().sum(1)
+            for s in range(kept.shape[1])
+        ],
+        1,
+    )
+
+
+def _solve(g: Float[Tensor, "site held r"], b: Float[Tensor, "site held"]) -> Float[Tensor, "site held"]:
+    """(I − GGᵀ)⁻¹ b, through whichever side of G is the shorter."""
+    short = g if g.shape[1] <= g.shape[2] else g.mT
+    factor = torch.linalg.cholesky(torch.eye(short.shape[1], dtype=g.dtype, device=g.device) - short @ short.mT)
+    if short is g:
+        return torch.cholesky_solve(b[..., None], factor)[..., 0]
+    return b + (g @ torch.cholesky_solve(g.mT @ b[..., None], factor))[..., 0]

@@ -5,7 +5,13 @@ A plug-in is one file with plain functions and `metrics: tuple[Metric, ...]`, wh
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Takes = Literal[
+    "scores, labels", "scores, classes", "scores, numbers", "variables", "activations", "directions", "subspaces"
+]
+"""What its function is given: scores and targets, two sets of variables over the same examples, activations [site, example, d],
+two directions [d], two subspaces [d, k]."""
 
 
 @dataclass(frozen=True)
@@ -14,11 +20,12 @@ class Metric:
 
     name: str
     function: Callable[..., Any]
+    takes: Takes
     low: float | None
     """Least value it can take; None = unbounded, or depends on the input."""
     high: float | None
     invariances: frozenset[str]
-    """What may be done to the input without a change: `permutation` of examples (of labels alike), `monotone` maps, `affine`
-    maps or `positive_scale` of scores, `rotation`, `shift` or `scale` of activations."""
-    reference: str | None = None
-    """An independent implementation it agrees with."""
+    """What changes nothing: `permutation` of the examples, an increasing `monotone` map, an `affine` map or a `positive_scale` of
+    the scores, a common `shift` of the scores of all classes, a `rotation`, `translation` or `scale` of the activations."""
+    reference: str
+    """The independent implementation or formula that a test compares it with."""

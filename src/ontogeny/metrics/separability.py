@@ -60,7 +60,7 @@ def r2(scores: Float[Tensor, "*batch example"], y: Float[Tensor, " example"]) ->
 def fisher(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) -> Float[Tensor, "*batch"]:
     """Squared distance of the class means over the pooled variance, ≥ 0, unchanged by scale and shift; NaN without spread.
 
-    Source: R. A. Fisher 1936; its half is the squared d′/2 of signal detection for equal variances.
+    Source: R. A. Fisher 1936; its root is the d′ of signal detection for equal variances.
     """
     _rows(scores, y)
     if y.sum() < 2 or (~y).sum() < 2:
@@ -81,13 +81,41 @@ def _rows(scores: Tensor, y: Tensor) -> None:
 
 
 metrics = (
-    Metric("auroc", auroc, 0.0, 1.0, frozenset({"monotone", "permutation"}), "sklearn.metrics.roc_auc_score"),
     Metric(
-        "macro_auroc", macro_auroc, 0.0, 1.0, frozenset({"monotone", "permutation"}), "sklearn.metrics.roc_auc_score"
+        "auroc",
+        auroc,
+        "scores, labels",
+        0.0,
+        1.0,
+        frozenset({"monotone", "permutation"}),
+        "sklearn.metrics.roc_auc_score",
     ),
     Metric(
-        "accuracy", accuracy, 0.0, 1.0, frozenset({"positive_scale", "permutation"}), "sklearn.metrics.accuracy_score"
+        "macro_auroc",
+        macro_auroc,
+        "scores, classes",
+        0.0,
+        1.0,
+        frozenset({"monotone", "permutation"}),
+        "roc_auc_score of sklearn",
     ),
-    Metric("r2", r2, None, 1.0, frozenset({"permutation"}), "sklearn.metrics.r2_score"),
-    Metric("fisher", fisher, 0.0, None, frozenset({"affine", "permutation"}), None),
+    Metric(
+        "accuracy",
+        accuracy,
+        "scores, classes",
+        0.0,
+        1.0,
+        frozenset({"positive_scale", "shift", "permutation"}),
+        "accuracy_score of sklearn",
+    ),
+    Metric("r2", r2, "scores, numbers", None, 1.0, frozenset({"permutation"}), "sklearn.metrics.r2_score"),
+    Metric(
+        "fisher",
+        fisher,
+        "scores, labels",
+        0.0,
+        None,
+        frozenset({"affine", "permutation"}),
+        "squared t over n of scipy.stats.ttest_ind",
+    ),
 )

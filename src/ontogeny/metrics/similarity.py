@@ -1,0 +1,56 @@
+"""How alike two directions, or two subspaces, are."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.metrics import Metric
+
+
+def cosine(a: Float[Tensor, "*batch d"], b: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    """Cosine of the angle, in [-1, 1]; unchanged by a common rotation and by positive scale; NaN for a zero vector.
+
+    Two random directions have cosine 0 ± 1/√d.
+    """
+    a, b = a.double(), b.double()
+    # Scaled first: squares of small or of great vectors would leave the range.
+    a, b = a / a.abs().amax(-1, keepdim=True), b / b.abs().amax(-1, keepdim=True)
+    value: Tensor = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    return value.clamp(-1, 1).float()
+
+
+def subspace_cosines(a: Float[Tensor, "*batch d k"], b: Float[Tensor, "*batch d j"]) -> Float[Tensor, "*batch least"]:
+    """Cosines of the principal angles, largest first, in [0, 1]; unchanged by a common rotation and by the choice of basis.
+
+    Source: Björck & Golub 1973. NaN where a basis is not of full rank: it does not span what it says.
+    """
+    frames, known = zip(*(_frame(basis) for basis in (a, b)), strict=True)
+    cosines = torch.linalg.svdvals(frames[0].mT @ frames[1]).clamp(max=1)
+    return torch.where((known[0] & known[1])[..., None], cosines, torch.nan).float()
+
+
+def subspace_overlap(a: Float[Tensor, "*batch d k"], b: Float[Tensor, "*batch d j"]) -> Float[Tensor, "*batch"]:
+    """Mean squared cosine of the principal angles, in [0, 1]: 1 where one contains the other."""
+    return subspace_cosines(a, b).square().mean(-1)
+
+
+def _frame(basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal basis, and whether there is one."""
+    wide = basis.double()
+    finite = wide.isfinite().all(-1).all(-1)
+    u, s, _ = torch.linalg.svd(torch.where(finite[..., None, None], wide, 0), full_matrices=False)
+    return u, finite & (s[..., -1] > 1e-6 * s[..., 0]) & (basis.shape[-1] <= basis.shape[-2])
+
+
+metrics = (
+    Metric("cosine", cosine, "directions", -1.0, 1.0, frozenset({"rotation", "scale"}), "numpy.dot over the norms"),
+    Metric(
+        "subspace_overlap",
+        subspace_overlap,
+        "subspaces",
+        0.0,
+        1.0,
+        frozenset({"rotation", "scale"}),
+        "scipy.linalg.subspace_angles",
+    ),
+)
