@@ -3,6 +3,7 @@
 A name that exists as a folder is the folder, also where a repository of that name exists.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -205,6 +206,8 @@ def _steps(models: list[Path]) -> tuple[list[tuple[int | None, float | None]], t
         mark = lineages.parse(models[0].name)
         return [(mark.step, mark.tokens) if mark else (None, None)], ()
     found = [_step(path.name) for path in models]
+    if None in found:
+        found = _between([path.name for path in models]) or found
     known = [pair for pair in found if pair is not None]
     if len(known) < len(found):
         named = ", ".join(f"{path.name} = {place}" for place, path in enumerate(models[:4]))
@@ -226,6 +229,20 @@ def _step(name: str) -> tuple[int, float | None] | None:
         return mark.step, mark.tokens
     digits = re.findall(r"\d+", name)
     return (int(digits[-1]), None) if len(digits) == 1 else None
+
+
+def _between(names: list[str]) -> list[tuple[int, float | None] | None]:
+    """Steps where the names differ in one number only: `qwen3-sft-100`, `qwen3-sft-200`."""
+    head = re.sub(r"\d+$", "", _alike(names))
+    tail = re.sub(r"^\d+", "", _alike([name[::-1] for name in names])[::-1])
+    middles = [name[len(head) : len(name) - len(tail)] for name in names]
+    return [(int(middle), None) for middle in middles] if all(middle.isdigit() for middle in middles) else []
+
+
+def _alike(names: list[str]) -> str:
+    """The characters that all names begin with."""
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in same)
 
 
 def _nothing_in(folder: Path, subs: list[Path]) -> str:

@@ -1,0 +1,285 @@
+"""The Hub as users meet it, against a stand-in: branches to checkpoints, what is downloaded, offline, errors, deleting behind."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hub import Hub, commit
+
+PYTHIA = "EleutherAI/pythia-14m"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny) -> list[Path]:
+    """Four states of a tiny GPT-NeoX, with files that no one should download."""
+    top = tmp_path_factory.mktemp("models")
+    folders = []
+    for seed in range(4):
+        folder = Path(shutil.copytree(tiny("gpt_neox", seed=seed), top / str(seed)))
+        (folder / "README.md").write_text("a model card")
+        (folder / "modeling_evil.py").write_text("raise SystemExit")
+        (folder / "training_args.bin").write_bytes(b"pickle")
+        (folder / "pytorch_model.bin").write_bytes(b"pickle" * 10)
+        folders.append(folder)
+    return folders
+
+
+@pytest.fixture
+def hub(tmp_path: Path, models: list[Path]):
+    with Hub(tmp_path / "home") as hub:
+        for step, folder in zip((0, 1, 512, 1000), models, strict=True):
+            hub.add(PYTHIA, f"step{step}", folder)
+        hub.add(PYTHIA, "main", models[3])
+        yield hub
+
+
+def weights_sent(hub: Hub) -> int:
+    return hub.sent.get("model.safetensors", 0)
+
+
+def test_branches_become_a_lineage(hub: Hub, models: list[Path]) -> None:
+    hub.add(PYTHIA, "dev", models[0])
+    rows = hub.run(f"""
+        lineage = Lineage.open("{PYTHIA}")
+        show([[c.source, c.name, c.stage, c.step, c.tokens, c.train_seed, c.commit] for c in lineage.checkpoints])
+    """)
+    assert rows == [
+        [PYTHIA, f"step{step}", "pretrain", step, step * 2_097_152.0, 0, commit(folder)]
+        for step, folder in zip((0, 1, 512, 1000), models, strict=True)
+    ]
+    assert [path for _, path in hub.requests] == [f"/api/models/{PYTHIA}/refs"]
+
+
+def test_a_fetched_checkpoint_loads_and_only_what_is_needed_came(hub: Hub, models: list[Path]) -> None:
+    names, same = hub.run(f"""
+        import torch
+        from transformers import AutoModelForCausalLM
+        checkpoint = Lineage.open("{PYTHIA}").select("512").checkpoints[0]
+        folder = fetch(checkpoint)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        truth = AutoModelForCausalLM.from_pretrained(r"{models[2]}")
+        pairs = zip(model.state_dict().values(), truth.state_dict().values(), strict=True)
+        show([sorted(p.name for p in folder.iterdir()), all(torch.equal(a, b) for a, b in pairs)])
+    """)
+    assert same
+    assert names == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert set(hub.sent) == set(names)
+    assert weights_sent(hub) == (models[2] / "model.safetensors").stat().st_size
+
+
+def test_what_is_whole_in_the_cache_needs_no_network(hub: Hub) -> None:
+    first = hub.run(f"""
+        checkpoint = Lineage.open("{PYTHIA}").checkpoints[1]
+        show([str(fetch(checkpoint)), fingerprint(checkpoint), sizes(checkpoint)])
+    """)
+    asked, sent = len(hub.requests), weights_sent(hub)
+    code = f"""
+        lineage = Lineage.open("{PYTHIA}", offline=True)
+        checkpoint = lineage.checkpoints[0]
+        show([str(fetch(checkpoint)), fingerprint(checkpoint), sizes(checkpoint), [c.step for c in lineage.checkpoints]])
+    """
+    assert hub.run(code, HF_HUB_OFFLINE="1") == [*first, [1]]
+    assert hub.run(code, HF_ENDPOINT="http://127.0.0.1:9") == [*first, [1]]
+    assert (len(hub.requests), weights_sent(hub)) == (asked, sent)
+
+
+def test_an_interrupted_download_is_completed(hub: Hub) -> None:
+    parts = hub.run(f"""
+        checkpoint = Lineage.open("{PYTHIA}").checkpoints[0]
+        folder = fetch(checkpoint)
+        (folder / "model.safetensors").resolve().unlink()
+        (folder / "model.safetensors").unlink()
+        show(sorted(p.name for p in fetch(checkpoint).iterdir()))
+    """)
+    assert "model.safetensors" in parts
+
+
+def test_metadata_tell_sizes_and_identity_before_any_download(hub: Hub, models: list[Path]) -> None:
+    # As on the real Hub, where many steps of one Pythia serve the weights of the last.
+    twin = Path(shutil.copytree(models[3], models[3].parent / "twin"))
+    (twin / "config.json").write_text(json.dumps({**json.loads((twin / "config.json").read_text()), "note": 1}))
+    hub.add(PYTHIA, "step2", twin)
+    bytes_, prints = hub.run(f"""
+        checkpoints = Lineage.open("{PYTHIA}").checkpoints
+        show([[sizes(c) for c in checkpoints], {{c.name: fingerprint(c) for c in checkpoints}}])
+    """)
+    shutil.rmtree(twin)
+    assert bytes_ == [(models[0] / "model.safetensors").stat().st_size] * 5
+    assert prints["step2"] == prints["step1000"]
+    assert len(set(prints.values())) == 4
+    assert hub.sent == {}
+
+
+def test_damage_on_the_hub_is_told_before_the_download(hub: Hub, models: list[Path], tmp_path: Path) -> None:
+    shapes = {
+        "step1": ("model.safetensors", "pytorch_model.bin"),
+        "step2": ("config.json",),
+        "step3": ("model.safetensors",),
+    }
+    for branch, missing in shapes.items():
+        folder = Path(shutil.copytree(models[0], tmp_path / branch))
+        for name in missing:
+            (folder / name).unlink()
+        hub.add("me/run", branch, folder)
+    shards = tmp_path / "step3"
+    (shards / "pytorch_model.bin").unlink()
+    (shards / "model.safetensors.index.json").write_text("{}")
+    (shards / "model-00001-of-00003.safetensors").write_bytes(b"x")
+    pickle = Path(shutil.copytree(models[0], tmp_path / "step4"))
+    (pickle / "model.safetensors").unlink()
+    hub.add("me/run", "step4", pickle)
+    said = hub.run("""
+        said = []
+        for checkpoint in Lineage.open("me/run").checkpoints:
+            try: preflight(checkpoint)
+            except CheckpointFault as error: said.append(str(error))
+        show(said)
+    """)
+    assert len(said) == 4
+    for words, line in zip(
+        ("me/run at step1 has no weights", "no config.json", "1 of its 3 weight shards", "--allow-pickle"),
+        said,
+        strict=True,
+    ):
+        assert words in line
+        assert "\n" not in line
+    assert hub.sent == {}
+    names = hub.run("""
+        show(sorted(p.name for p in fetch(Lineage.open("me/run").checkpoints[-1], allow_pickle=True).iterdir()))
+    """)
+    assert "pytorch_model.bin" in names
+    assert "training_args.bin" not in names
+
+
+def test_streaming_deletes_behind_only_what_it_brought(hub: Hub) -> None:
+    seen, left = hub.run(f"""
+        checkpoints = Lineage.open("{PYTHIA}").checkpoints
+        before = fetch(checkpoints[2])
+        seen = []
+        for checkpoint, folder in stream(checkpoints, delete_behind=True):
+            there = [c.step for c in checkpoints if (before.parent / c.commit / "model.safetensors").exists()]
+            assert checkpoint.step in there, "the one in use is there"
+            seen.append([checkpoint.step, len(set(there) - {{512}})])
+        left = [c.step for c in checkpoints if (before.parent / c.commit).exists()]
+        assert (before / "model.safetensors").stat().st_size == sizes(checkpoints[2])
+        show([seen, left])
+    """)
+    assert [step for step, _ in seen] == [0, 1, 512, 1000]
+    assert all(count <= 2 for _, count in seen)
+    assert left == [512]
+    assert hub.run(f"show([c.step for c in Lineage.open('{PYTHIA}', offline=True).checkpoints])") == [512]
+
+
+def test_streaming_hands_errors_over_and_goes_on(hub: Hub, models: list[Path], tmp_path: Path) -> None:
+    empty = Path(shutil.copytree(models[0], tmp_path / "empty"))
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (empty / name).unlink()
+    hub.add(PYTHIA, "step2", empty)
+    kinds = hub.run(f"""
+        from dataclasses import replace
+        checkpoints = list(Lineage.open("{PYTHIA}").checkpoints)
+        checkpoints.append(replace(checkpoints[0], revision="step7", commit=None))
+        show([[c.step, type(o).__name__, str(o)] for c, o in stream(checkpoints)])
+    """)
+    assert [kind == "PosixPath" for _, kind, _ in kinds] == [True, True, False, True, True, False]
+    assert "has no weights" in kinds[2][2]
+    assert "no revision 'step7'" in kinds[5][2]
+
+
+def error(hub: Hub, code: str, **environment: str) -> str:
+    wrapped = f"try:\n    {code}\nexcept BadInput as error:\n    show(str(error))"
+    said = hub.run(wrapped, **environment)
+    assert said
+    assert "\n" not in said
+    assert "Traceback" not in said
+    return said
+
+
+def test_errors_are_one_line(hub: Hub, models: list[Path]) -> None:
+    hub.add("meta/gated", "main", models[0])
+    hub.gated.add("meta/gated")
+    hub.add("me/ill", "main", models[0])
+    hub.broken.add("me/ill")
+    assert "no Hub repository 'nobody/nothing'" in error(hub, "Lineage.open('nobody/nothing')")
+    assert "hf auth login" in error(hub, "fetch(Lineage.open('meta/gated').checkpoints[0])")
+    assert "is gated" in error(hub, "fetch(Lineage.open('meta/gated').checkpoints[0])")
+    assert "has no revision 'step3'" in error(hub, f"fetch(Checkpoint('{PYTHIA}', 'step3'))")
+    assert "no checkpoint 'step700'" in error(hub, f"Lineage.open('{PYTHIA}').select('700')")
+    assert "answered 500" in error(hub, "Lineage.open('me/ill')")
+    assert "there is no folder" in error(hub, "Lineage.open('a/b/c')")
+
+
+def test_no_network_is_told_quickly(hub: Hub) -> None:
+    begin = time.perf_counter()
+    for environment in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
+        assert "not in the local cache" in error(hub, f"Lineage.open('{PYTHIA}')", **environment)
+        assert "not in the local cache" in error(hub, f"fetch(Checkpoint('{PYTHIA}', 'step0'))", **environment)
+    assert "not in the local cache" in error(hub, f"Lineage.open('{PYTHIA}', offline=True)")
+    assert hub.requests == []
+    assert time.perf_counter() - begin < 30
+
+
+def test_general_repositories(hub: Hub, models: list[Path]) -> None:
+    hub.add("me/plain", "main", models[0])
+    hub.add("me/run", "checkpoint-10", models[0])
+    hub.add("me/run", "checkpoint-9", models[1])
+    hub.add("me/run", "main", models[2])
+    hub.add("me/same", "step1", models[0])
+    hub.add("me/same", "main", models[0])
+    hub.add("me/tags", "v5-step5", models[0], tag=True)
+    hub.add("me/tags", "main", models[0])
+    shown = hub.run("""
+        names = {}
+        for source in ("me/plain", "me/run", "me/same", "me/tags"):
+            lineage = Lineage.open(source)
+            names[source] = [[c.name, c.step] for c in lineage.checkpoints] + list(lineage.notes)
+        show(names)
+    """)
+    assert shown["me/plain"] == [["main", None]]
+    assert shown["me/run"][:3] == [["checkpoint-9", 9], ["checkpoint-10", 10], ["main", None]]
+    assert shown["me/same"] == [["step1", 1], "main is step1"]
+    assert shown["me/tags"][0] == ["v5-step5", 5]
+
+
+def test_stages_and_siblings_of_olmo(hub: Hub, models: list[Path]) -> None:
+    olmo = "allenai/OLMo-2-0425-1B"
+    branches = [
+        "stage1-step1000-tokens3B",
+        "stage1-step0-tokens0B",
+        "stage2-ingredient2-step10-tokens1B",
+        "stage2-ingredient1-step10-tokens1B",
+    ]
+    for branch, folder in zip(branches, (models[0], models[1], models[0], models[1]), strict=True):
+        hub.add(olmo, branch, folder)
+    hub.add(olmo, "main", models[2])
+    shown = hub.run(f"""
+        lineage = Lineage.open("{olmo}")
+        show([[s.name, s.parent, [c.step for c in s.checkpoints]] for s in lineage.stages])
+    """)
+    assert shown == [
+        ["pretrain", None, [0, 1000]],
+        ["stage2-ingredient2", "pretrain", [10]],
+        ["stage2-ingredient1", "pretrain", [10]],
+        ["main", "pretrain", [None]],
+    ]
+
+
+def test_a_lineage_of_hub_and_folder(hub: Hub, models: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(models[1], tmp_path / "run" / "sft" / "checkpoint-30")
+    (tmp_path / "run" / "lineage.toml").write_text(
+        f'[[stages]]\nname = "pretrain"\nsource = "{PYTHIA}"\nsteps = "0,1000"\n[[stages]]\nname = "sft"\nsource = "sft"\n'
+    )
+    shown = hub.run(f"""
+        lineage = Lineage.open(r"{tmp_path / "run"}")
+        show([[c.stage, c.step, o.is_dir()] for c, o in stream(lineage.checkpoints)])
+    """)
+    assert shown == [["pretrain", 0, True], ["pretrain", 1000, True], ["sft", 30, True]]
