@@ -124,13 +124,11 @@ class Run:
             origin=f"{concept}@{header['checkpoint']}/{method}",
             scale=header["methods"][method],
             position=header["position"],
-            facts={name: float(tensors[key][at]) for name, key in facts.items() if tensors[key][at].ndim == 0},
+            facts={name: float(tensors[key][at]) for name, key in facts.items() if tensors[key][at].numel() == 1},
         )
 
     def _best_site(self, concept: str) -> Site:
-        found = self.query(
-            f"select site from records where metric = 'best_site' and concept = '{concept.replace(chr(39), chr(39) * 2)}' and site is not null"
-        )
+        found = self.records(f"metric = 'best_site' and concept = {text(concept)}")
         if found.empty:
             raise BadInput(
                 f"{concept} has no best site yet (the trace has not finished). Name one with site='resid.3'."
@@ -190,6 +188,11 @@ class Run:
 
     def _part(self, unit: str) -> Path:
         return self.folder / "records" / f"{unit}.parquet"
+
+
+def text(value: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def query(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.fits import Fitted
-from ontogeny.fits.leace import LeaceFitter
+from ontogeny.fits.leace import leace
 from ontogeny.fits.logistic import refit
 from ontogeny.lab import scoring
 from ontogeny.lab.design import Design
@@ -20,6 +20,8 @@ from ontogeny.statistics.bootstrap import Interval
 from ontogeny.statistics.controls import random_directions
 
 RANDOM_DIRECTIONS = 200
+RANDOM_DIRECTIONS_ELSEWHERE = 50
+"""For heads and neurons, of which there are many: their floor is looked at together."""
 
 
 def rows(
@@ -68,16 +70,17 @@ def control_task(
 def random_floor(
     design: Design, about: About, x: Float[Tensor, "site example d"], sites: Sequence[Site], settings: Settings
 ) -> list[Record]:
-    """AUROC of random directions, each turned on the training groups to the side on which it does better."""
-    directions = random_directions(x.shape[-1], count=RANDOM_DIRECTIONS, seed=settings.seed).T.to(x)
-    projected = (x @ directions).transpose(1, 2)
-    on_train = separability.auroc(projected[..., design.split.train], design.y_train)
-    on_test = separability.auroc(projected[..., design.split.test], design.y_test)
-    oriented = torch.where(on_train >= 0.5, on_test, 1 - on_test)
-    spread = oriented.double().nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1).to(x)
-    note = f"{RANDOM_DIRECTIONS} directions; low and high hold 95 % of them"
+    """AUROC of random directions, each turned to the side of the positive class's mean in training."""
+    count = RANDOM_DIRECTIONS if sites[0].part == "resid" else RANDOM_DIRECTIONS_ELSEWHERE
+    directions = random_directions(x.shape[-1], count=count, seed=settings.seed).T.to(x)
+    train, test, y = x[:, design.split.train], x[:, design.split.test], design.y_train
+    gap = (train[:, y].mean(1) - train[:, ~y].mean(1)) @ directions
+    turned = (test @ (directions * gap.sign()[:, None])).transpose(1, 2)
+    found = separability.auroc(turned, design.y_test)
+    spread = found.double().nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1).to(x)
+    note = f"{count} directions; low and high hold 95 % of them"
     ends = Interval(low=spread[0], high=spread[1])
-    return cells(about, "auroc", oriented.nanmean(1), sites, method="random", control="random_direction", interval=ends, note=note)
+    return cells(about, "auroc", found.nanmean(1), sites, method="random", control="random_direction", interval=ends, note=note)
 
 
 def erased(
@@ -85,7 +88,7 @@ def erased(
 ) -> list[Record]:
     """The probe fitted again after LEACE has erased the concept on the training groups (arXiv:2306.03819)."""
     train, test = design.split.train, design.split.test
-    eraser = LeaceFitter().update(x[:, train], design.y_train).eraser
+    eraser = leace(x[:, train], design.y_train.float()[:, None])
     again = refit(eraser(x[:, train]), design.y_train[None], fit.facts["strength"])
     held_out = again.scores(eraser(x[:, test]))
     value = scoring.point("auroc", held_out, design.y_test)

@@ -44,7 +44,9 @@ class Job:
         return {checkpoint: concepts for checkpoint, concepts in wanted.items() if concepts}
 
     def order(self, checkpoint: Checkpoint) -> int:
-        return self.lineage.checkpoints.index(checkpoint)
+        """A number that grows along development, and stays when other steps join the run later."""
+        stage = [stage.name for stage in self.lineage.stages].index(checkpoint.stage)
+        return stage * 10**12 + (10**12 - 1 if checkpoint.step is None else checkpoint.step)
 
 
 def prepare(

@@ -19,7 +19,7 @@ from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 
-SCALES = {"mass_mean": "gap", "logistic": "weight", "pca": "unit", "leace": "raw", "ridge": "weight"}
+SCALES = {"mass_mean": "unit", "logistic": "weight", "pca": "unit", "leace": "raw", "ridge": "weight"}
 """What the length of each fit's direction means."""
 PROBES = {"logistic", "ridge"}
 """Fits that choose a strength on train and report the score they chose it by: what layer choices are made with."""
@@ -49,7 +49,7 @@ def measure(
     done = Measured(header={"concept": concept.name, "position": str(concept.position), "sign": concept.sign})
     methods = fits_for(design, settings)
     for part, activations in parts.items():
-        x = _zscored(activations) if settings.protocol == "paper" else activations
+        x = activations
         fitted = {name: _fit(name, x, design, settings) for name in methods}
         for name, fit in fitted.items():
             _keep(done, name, part, fit)
@@ -111,12 +111,12 @@ def probe_rows(
     if method == "mass_mean" and y.dtype == torch.bool:
         rows += cells(about, "fisher", separability.fisher(held_out[..., 0], y), sites, method=method)
         for metric, fact in (("class_gap", "gap"), ("projection_std", "std")):
-            rows += cells(about, metric, fit.facts[fact], sites, method=method, split="train", n=len(design.y_train))
+            rows += cells(about, metric, fit.facts[fact][:, 0], sites, method=method, split="train", n=len(design.y_train))
     return rows
 
 
 def _nats(design: Design, about: About, held_out: Float[Tensor, "site example k"], sites: Sequence[Site]) -> list[Record]:
-    each = information.nats(held_out, design.y_test)
+    each = information.contributions(held_out, design.y_test)
     resampled = bootstrap.mean_samples(each, design.weights)
     ends = bootstrap.interval(each.mean(-1), resampled, groups=design.test_groups)
     return cells(about, "nats_bound", each.mean(-1), sites, method="logistic", interval=ends)

@@ -71,12 +71,12 @@ class Stamp:
     """Which checkpoint a unit's rows belong to."""
 
     lineage: str
-    stage: str | None
-    step: int | None
-    tokens: float | None
-    revision: str | None
-    train_seed: int | None
     unit: str
+    stage: str | None = None
+    step: int | None = None
+    tokens: float | None = None
+    revision: str | None = None
+    train_seed: int | None = None
 
     def on(self, records: Iterable[Record]) -> list[Record]:
         return [
@@ -92,3 +92,7 @@ class Stamp:
             )
             for record in records
         ]
+
+    def sign(self, records: Iterable[Record]) -> list[Record]:
+        """Lineage and unit alone: rows of a series name their checkpoints themselves."""
+        return [replace(record, lineage=self.lineage, unit=self.unit) for record in records]

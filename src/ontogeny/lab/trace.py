@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from ontogeny.lab.rows import Stamp
 from ontogeny.lab.series import summarise
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.texts import Rows, workload
-from ontogeny.lineage import Checkpoint, Lineage, stream
+from ontogeny.lineage import Checkpoint, Lineage, fetch, stream
 from ontogeny.model import Model
 from ontogeny.records import Record
 from ontogeny.run import Run
@@ -94,7 +95,8 @@ class _Lab:
         missing = self.job.missing(self.run)
         faults: list[Fault] = []
         done = len(self.job.checkpoints) - len(missing)
-        for checkpoint, folder in stream(tuple(missing), delete_behind=delete_behind, allow_pickle=self.allow_pickle):
+        get = partial(fetch, allow_pickle=self.allow_pickle)
+        for checkpoint, folder in stream(tuple(missing), delete_behind=delete_behind, fetch=get):
             try:
                 if isinstance(folder, BadInput):
                     raise folder
@@ -140,7 +142,7 @@ class _Lab:
             folder, seed=self.job.settings.seed, device=self.device, dtype=self.dtype, tokenizer=self._tokenizer_of(folder)
         )
         header = {"checkpoint": "untrained", "stage": None, "step": None, "order": -1}
-        stamp = lambda c: Stamp(self.job.lineage.name, None, None, None, None, None, units[c.name])  # noqa: E731
+        stamp = lambda c: Stamp(self.job.lineage.name, units[c.name])  # noqa: E731
         self._measure(model, "untrained", done, concepts, stamp, header, began)
 
     def _measure(
@@ -193,11 +195,12 @@ class _Lab:
             margin = behaviour.margins(captured.answers, rows)
             records = records + behaviour.rows(design, margin, self.job.settings.seed)
             measured.scores["answers"] = margin
-        if header["checkpoint"] == "untrained":
-            records = as_floor(records)
+        # Step 0 is the untrained model: its scores are told once more as the floor, so that all views find it in one place.
+        start = header["checkpoint"] == "untrained" or header["step"] == 0
+        floor = Stamp(stamp.lineage, stamp.unit).on(as_floor(records)) if start else []
         self.run.keep(
             stamp.unit,
-            stamp.on(records),
+            (stamp.on(records) if header["checkpoint"] != "untrained" else []) + floor,
             header={**header, **measured.header},
             directions=measured.directions if header["checkpoint"] != "untrained" else None,
             scores=measured.scores,
@@ -249,7 +252,7 @@ def _surface(job: Job, run: Run) -> dict[str, tuple[str, ...]]:
             warnings[concept.name] = known[concept.name]
             continue
         found = surface.audit(concept, job.designs[concept.name].split)
-        stamp = Stamp(job.lineage.name, None, None, None, None, None, unit)
+        stamp = Stamp(job.lineage.name, unit)
         run.keep(unit, stamp.on(surface.records(concept, found)))
         warnings[concept.name] = found.warnings
     return warnings

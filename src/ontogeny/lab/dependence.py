@@ -1,0 +1,84 @@
+"""Dependence of the stream on the input and on the label, with the shape of the cloud beside it.
+
+The input X is the mean embedding of a text's tokens; in the paper's protocol, the first block's output at the read position
+(arXiv:2402.19465). Rows of the training groups, at most `design.DEPENDENCE_ROWS` of them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.lab.design import Design
+from ontogeny.lab.rows import About, cells
+from ontogeny.lab.settings import Settings
+from ontogeny.metrics.dependence import KERNELS, dependence
+from ontogeny.metrics.geometry import geometry
+from ontogeny.records import Record
+from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import Interval
+
+COMPONENTS = 10
+NO_SPREAD = "no spread: all rows are equal here, or the Gram matrix is degenerate"
+
+
+def rows(
+    design: Design,
+    about: About,
+    x: Float[Tensor, "site example d"],
+    inputs: Float[Tensor, "example d"],
+    sites: Sequence[Site],
+    settings: Settings,
+) -> list[Record]:
+    """HSIC and normalised HSIC of all layers under each kernel, the label's permutation floor, and the spectrum."""
+    used = design.dependence_rows
+    t, given = x[:, used], inputs[used]
+    if settings.protocol == "paper":
+        first = next((i for i, site in enumerate(sites) if site.layer == 1), 0)
+        given = t[first]
+    made: list[Record] = []
+    for kernel in ("gaussian_50",) if settings.protocol == "paper" else KERNELS:
+        made += _of_kernel(design, about, t, given, sites, kernel)
+    return made + _shape(about, t, sites)
+
+
+def _of_kernel(
+    design: Design,
+    about: About,
+    t: Float[Tensor, "site row d"],
+    given: Float[Tensor, "row d"],
+    sites: Sequence[Site],
+    kernel: str,
+) -> list[Record]:
+    used, n = design.dependence_rows, t.shape[1]
+    found = dependence(t, given, _label(design)[used], kernel, permutations=design.dependence_permutations)
+    made: list[Record] = []
+    for metric in ("hsic_tx", "hsic_ty", "nhsic_tx", "nhsic_ty", "effective_dimension"):
+        values = getattr(found, metric)
+        made += cells(about, metric, values, sites, method=kernel, n=n, split="train", reason=NO_SPREAD)
+    for metric, floor in (("hsic_ty", found.hsic_ty_shuffled), ("nhsic_ty", found.nhsic_ty_shuffled)):
+        if floor is not None:
+            ends = Interval(low=torch.full_like(floor.mean, torch.nan), high=floor.high)
+            made += cells(
+                about, metric, floor.mean, sites, method=kernel, control="shuffled", interval=ends, n=n, split="train", reason=NO_SPREAD
+            )
+    return made
+
+
+def _shape(about: About, t: Float[Tensor, "site row d"], sites: Sequence[Site]) -> list[Record]:
+    shape, n = geometry(t, k=COMPONENTS), t.shape[1]
+    made = cells(about, "participation_ratio", shape.participation_ratio, sites, method="pca", n=n, split="train", reason=NO_SPREAD)
+    made += cells(about, "effective_rank", shape.effective_rank, sites, method="pca", n=n, split="train", reason=NO_SPREAD)
+    for rank in range(COMPONENTS):
+        share = shape.variance_share[:, rank]
+        coords = {"rank": str(rank + 1)}
+        made += cells(about, "variance_share", share, sites, method="pca", n=n, split="train", coords=coords, reason=NO_SPREAD)
+    return made
+
+
+def _label(design: Design) -> Float[Tensor, "example q"]:
+    """0 and 1 for two classes, one column a class for more, the number itself for a number."""
+    if design.concept.kind == "classes":
+        return torch.nn.functional.one_hot(design.y, len(design.concept.classes)).float()
+    return design.y.float()[:, None]
