@@ -152,7 +152,7 @@ def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng:
     yield fit | {"metric": "best_site", "value": float(best)}
     for form, shift in (("half", 1.0), ("threshold", 1.3)):
         of = {"form": form, "of": "auroc"}
-        event = fit | {"metric": "emergence_step", "coords": of, "stage": "pretrain"}
+        event = fit | {"metric": "emergence_step", "coords": of, "stage": "pretrain", "step": None}
         if np.isinf(at):
             yield event | {"value": np.nan, "n": 0, "note": "the final score is not above its floor (p = .31)"}
         else:
@@ -160,7 +160,14 @@ def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng:
     lost = concept == "robustness" and end["stage"] == "sft"
     gone = {"value": 200.0, "low": 100.0, "high": 400.0} if lost else {"value": np.nan, "n": 0, "note": "never lost"}
     yield fit | {"metric": "loss_step", "coords": {"form": "half", "of": "auroc"}} | gone
-    behaviour = end | {"metric": "used_step", "method": "likelihood", "site": None, "layer": None, "stage": "pretrain"}
+    behaviour = end | {
+        "metric": "used_step",
+        "method": "likelihood",
+        "site": None,
+        "layer": None,
+        "stage": "pretrain",
+        "step": None,
+    }
     both = end | {"metric": "readable_minus_used", "method": "logistic"}
     if np.isinf(used):
         yield behaviour | {"value": np.nan, "n": 0, "note": "the behaviour does not end above chance"}
@@ -171,7 +178,9 @@ def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng:
         yield both | {"value": gap, "low": gap - 0.9, "high": gap + 0.9}
     turn = end | {"metric": "change_point", "method": "gaussian_50"}
     verdict = {"of": "nhsic_tx", "verdict": "fitting then compression"}
-    yield turn | {"value": 1700.0, "low": 1000.0, "high": 3100.0, "stage": "pretrain", "coords": verdict}
+    yield (
+        turn | {"value": 1700.0, "low": 1000.0, "high": 3100.0, "coords": verdict} | {"stage": "pretrain", "step": None}
+    )
     place = [np.log2(step + 1) + (14.5 if stage == "sft" else 0) for stage, step, _ in moments]
     for i, (stage, step, tokens) in enumerate(moments):
         now = end | {"stage": stage, "step": step, "tokens": tokens, "method": "mass_mean"}

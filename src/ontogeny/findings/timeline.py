@@ -12,6 +12,8 @@ import pandas as pd
 
 GAP = 0.35
 """Empty room between two stages, in the unit of a stage's width."""
+EVENTS = ("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used")
+"""Metrics of a whole series: the checkpoint columns of their rows, if filled at all, name no checkpoint that was visited."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def timeline(records: pd.DataFrame) -> Timeline:
 
     Pass the whole table, not a selection: the order in which a part of the rows names the stages means nothing.
     """
+    if "metric" in records:
+        records = records[~records["metric"].isin(EVENTS)]
     columns = [name for name in ("stage", "step", "tokens", "order") if name in records]
     seen = (
         records[columns].drop_duplicates().reindex(columns=list(dict.fromkeys(["stage", "step", "tokens", *columns])))

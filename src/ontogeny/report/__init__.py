@@ -1,0 +1,240 @@
+"""A run as one static HTML file: warnings first, findings in sentences, every picture, and how to run it again.
+
+The page opens from disk, loads nothing, and runs two scripts only, both named by their hash in its security policy: whatever
+a concept or a note is called, it is text.
+"""
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ontogeny.findings import Finding, findings
+from ontogeny.findings.sentences import SCORE_NAMES, doubts, interval, number, statements, when
+from ontogeny.views import every_view, why_empty
+
+EMBED = """
+const specs = JSON.parse(document.getElementById("specs").textContent);
+const actions = {export: {svg: true, png: true}, source: false, compiled: false, editor: false};
+(async () => {
+  for (const [name, spec] of Object.entries(specs)) {
+    await vegaEmbed(document.getElementById("view-" + name), spec, {renderer: "svg", ast: true, actions});
+  }
+  document.body.dataset.drawn = Object.keys(specs).length;
+})();
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    title: str
+    caption: str
+
+
+def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> Path:
+    """Write the report of a run to `out`, which is replaced; `about` is what its run.json holds.
+
+    Returns:
+        The file written.
+    """
+    ordered = in_run_order(records, about)
+    found = findings(ordered)
+    specs, pictures, absent = _pictures(ordered)
+    bundle = _bundle()
+    template = Environment(
+        loader=PackageLoader("ontogeny.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html.j2")
+    page = template.render(
+        name=_name(ordered, about),
+        today=date.today().isoformat(),
+        about=about,
+        overview=overview(ordered, about),
+        warnings=warnings(ordered, about, found),
+        cards=[_card(f) for f in found],
+        rows=[_row(f, _told(about, f.subject.concept)) for f in found],
+        pictures=pictures,
+        absent=absent,
+        facts=_facts(about),
+        provenance=json.dumps(about, indent=2, ensure_ascii=False, default=str),
+        policy=_policy(bundle, EMBED),
+        specs=Raw(_embedded(specs)),
+        bundle=Raw(bundle),
+        embed=Raw(EMBED),
+    )
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8", newline="\n")
+    return out
+
+
+class Raw(str):
+    """Our own scripts, which must reach the page as they are."""
+
+    def __html__(self) -> str:
+        return str(self)
+
+
+def in_run_order(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with the lineage's order of checkpoints in a column `order`, where run.json knows it."""
+    checkpoints = about.get("lineage", {}).get("checkpoints", [])
+    place = {(c.get("stage") or "", c.get("step")): i for i, c in enumerate(checkpoints)}
+    stages = records["stage"].astype(object).where(records["stage"].notna(), "")
+    order = pd.Series(
+        [place.get(key) for key in zip(stages, records["step"], strict=True)], index=records.index, dtype="float64"
+    )
+    known = order.notna() | records["step"].isna()
+    return records.assign(order=order) if checkpoints and known.all() else records
+
+
+def overview(records: pd.DataFrame, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was looked at, as a few numbers with their nouns."""
+    steps = records.loc[records["step"].notna(), ["stage", "step"]].drop_duplicates()
+    stages = list(dict.fromkeys(s for s in about.get("lineage", {}).get("stages", []) or steps["stage"].dropna()))
+    counts = [
+        (len(steps), "checkpoint"),
+        (len(stages), "stage"),
+        (records["concept"].dropna().nunique(), "concept"),
+        (records["site"].dropna().nunique(), "site"),
+        (int(records["value"].notna().sum()), "measured number"),
+    ]
+    return [(f"{n:,}", noun if n == 1 else noun + "s") for n, noun in counts if n]
+
+
+def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Finding]) -> list[tuple[str, str]]:
+    """What to know before reading on: (of what, what), the surface of the data first, then what failed, then what is censored."""
+    said = [(f.name, text) for f in found for text in doubts(f)]
+    said += [
+        (concept.get("name", "?"), str(w)) for concept in about.get("concepts", []) for w in concept.get("warnings", [])
+    ]
+    said += [
+        (str(f.get("checkpoint", "?")), f"was not measured: {f.get('reason', 'no reason given')}")
+        for f in about.get("failures", [])
+    ]
+    for finding in found:
+        censored = {"emergence": finding.emergence, "use": finding.used}
+        reasons = [
+            f"{what} censored: {e.note or 'no reason given'}"
+            for what, e in censored.items()
+            if e is not None and not e.known
+        ]
+        said += [(finding.name, reason + ".") for reason in reasons]
+    events = {"emergence_step", "loss_step", "used_step", "readable_minus_used", "change_point"}
+    lost = records[records["value"].isna() & ~records["metric"].isin(events)]
+    for (metric, note), rows in lost.groupby(["metric", lost["note"].fillna("no reason given")], sort=False):
+        said.append((str(metric), f"could not be measured {len(rows):,} times: {note}"))
+    return list(dict.fromkeys(said))
+
+
+def _name(records: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    return str(about.get("lineage", {}).get("name") or next(iter(records["lineage"].dropna()), "a run"))
+
+
+def _pictures(records: pd.DataFrame) -> tuple[dict[str, Any], list[Picture], list[tuple[str, str]]]:
+    specs: dict[str, Any] = {}
+    pictures: list[Picture] = []
+    absent: list[tuple[str, str]] = []
+    for view in every_view():
+        chart = view.draw(records)
+        reason = why_empty(chart)
+        if reason is None:
+            specs[view.name] = chart.to_dict()
+            pictures.append(Picture(view.name, view.title, view.caption))
+        else:
+            absent.append((view.title, reason))
+    return specs, pictures, absent
+
+
+def _card(finding: Finding) -> dict[str, Any]:
+    event, lost = finding.emergence, finding.loss
+    kind = "unknown" if event is None else "emerged" if event.known else "absent"
+    return {
+        "name": finding.name,
+        "kind": "lost" if lost is not None and lost.known else kind,
+        "said": statements(finding),
+    }
+
+
+def _told(about: Mapping[str, Any], concept: str) -> Mapping[str, Any]:
+    return next((c for c in about.get("concepts", []) if c.get("name") == concept), {})
+
+
+def _row(finding: Finding, told: Mapping[str, Any]) -> dict[str, str]:
+    floors = {c: number(f.value) for c, f in finding.floors.items()}
+
+    def step(event: Any) -> str:
+        return "–" if event is None else when(event) if event.known else "none"
+
+    return {
+        "concept": finding.name,
+        "examples": f"{told['n']:,} in {told['groups']:,} groups" if "n" in told and "groups" in told else "–",
+        "site": finding.site,
+        "score": f"{SCORE_NAMES[finding.metric]} {interval(finding.final)}",
+        "tfidf": floors.get("surface_tfidf", "–"),
+        "control": floors.get("control_task", "–"),
+        "untrained": floors.get("untrained", "–"),
+        "emerges": step(finding.emergence),
+        "used": step(finding.used),
+        "source": " · ".join(str(told[k]) for k in ("source", "licence") if told.get(k)) or "–",
+    }
+
+
+def _facts(about: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The small print as titled lists of name and value."""
+    lineage = {k: v for k, v in about.get("lineage", {}).items() if k != "checkpoints"}
+    groups = [
+        ("Lineage", lineage),
+        *((k.title(), about.get(k) or {}) for k in ("settings", "versions", "machine", "ledger")),
+    ]
+    return [(title, [(str(k), _said(v)) for k, v in group.items()]) for title, group in groups if group]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_said(v) for v in value)
+    return (
+        "–"
+        if value is None
+        else value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and vega-embed in one script, in the version that the charts are written for."""
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    return vl_convert.javascript_bundle(vl_version=version).replace("\r\n", "\n").replace("</script", "<\\/script")
+
+
+def _embedded(specs: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script element that holds it, whatever its texts say."""
+    text = json.dumps(specs, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return (
+        text.replace("&", "\\u0026")
+        .replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
+
+
+def _policy(*scripts: str) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
