@@ -196,21 +196,32 @@ def _numbered(names: Sequence[str | None]) -> list[int]:
 
 
 def _drawn(concept: Concept, n: int, seed: int) -> set[str]:
-    """Groups for `n` examples: in random order, each taken if no class then exceeds its share."""
+    """Groups for `n` examples, in random order: first those with which no class exceeds its share, then the least uneven of the others."""
     classes = [0 if concept.kind == "number" else int(e.target) for e in concept.examples]
     share = _shares(Counter(classes), n)
     inside: dict[str, Counter[int]] = {}
     for example, target in zip(concept.examples, classes, strict=True):
         inside.setdefault(example.group, Counter())[target] += 1
     names = list(inside)
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = [names[i] for i in torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()]
     taken: Counter[int] = Counter()
-    keep: set[str] = set()
-    for group in (names[i] for i in order):
-        if all(taken[target] + count <= share[target] for target, count in inside[group].items()):
+    keep: dict[str, None] = {}
+
+    def over(group: str) -> int:
+        return sum(max(0, taken[target] + count - share[target]) for target, count in inside[group].items())
+
+    for group in order:
+        if over(group) == 0:
             taken += inside[group]
-            keep.add(group)
-    return keep
+            keep[group] = None
+    # Groups of several classes can fill one share and leave another open: then as many examples as asked for matter more.
+    for group in sorted(
+        (group for group in order if group not in keep), key=lambda group: over(group) / inside[group].total()
+    ):
+        if taken.total() + inside[group].total() <= n:
+            taken += inside[group]
+            keep[group] = None
+    return set(keep)
 
 
 def _shares(counts: Counter[int], n: int) -> dict[int, int]:

@@ -1,0 +1,106 @@
+"""The contract of `ontogeny.concepts`, over whatever is in the folder, and over plug-ins that break it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ontogeny import plugins
+from ontogeny.concept import Concept, Example
+from ontogeny.statistics.splits import group_split
+from ontogeny.surface import audit, records
+
+Plugin = Callable[[int], Concept]
+
+
+def broken(build: Plugin) -> list[str]:
+    """What of the contract a plug-in does not keep."""
+    made = build(0)
+    split = group_split(made.group_ids(), made.labels(), made.kind, seed=0)
+    groups = made.group_ids()
+    found = audit(made, split)
+    floors = {row.control for row in records(made, found)}
+    kept = {
+        "is deterministic": made.hash == build(0).hash,
+        "has every class": made.kind == "number" or set(made.labels().tolist()) >= set(range(len(made.classes) or 2)),
+        "has no group on both sides": not set(groups[split.train].tolist()) & set(groups[split.test].tolist()),
+        "has no copy of a text on both sides": (found.duplicates, found.twins) == (0, 0),
+        "states its licence": bool(made.licence),
+        "states its source": bool(made.source),
+        "states its question": bool(made.question),
+        "has its surface floors": floors == {"surface_tfidf", "surface_length", "surface_casing"},
+        "asks answers that differ": all(
+            answer.right != answer.wrong and answer.prompt.strip() for answer in made.answers
+        ),
+    }
+    return [promise for promise, is_kept in kept.items() if not is_kept]
+
+
+@pytest.mark.parametrize("name", plugins.names("concepts"))
+def test_the_folder_keeps_the_contract(name: str) -> None:
+    module = plugins.load("concepts", name)
+    assert broken(module.concept) == []
+    assert module.concept().name == name
+    assert module.concept().hash == module.concept(seed=0).hash
+    assert plugins.summary("concepts", name)
+
+
+def good(seed: int = 0) -> Concept:
+    examples = tuple(
+        Example(f"the number {i} is {'even' if i % 2 == 0 else 'odd'}", i % 2 == 0, f"g{i}") for i in range(40)
+    )
+    return Concept("even", examples, licence="MIT", source="generated", question="Is it even?")
+
+
+class Drifting:
+    calls = 0
+
+    def __call__(self, seed: int = 0) -> Concept:
+        self.calls += 1
+        made = good(seed)
+        return replace(made, examples=(replace(made.examples[0], text=f"call {self.calls}"), *made.examples[1:]))
+
+
+def copies(seed: int = 0) -> Concept:
+    made = good(seed)
+    return replace(
+        made,
+        examples=made.examples
+        + tuple(replace(e, text=e.text.upper(), group=f"other {e.group}") for e in made.examples),
+    )
+
+
+def lacking(seed: int = 0) -> Concept:
+    made = good(seed)
+    examples = tuple(replace(example, target=int(example.target)) for example in made.examples)
+    return replace(made, kind="classes", classes=("odd", "even", "neither"), examples=examples)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "promises"),
+    [
+        (good, []),
+        (Drifting(), ["is deterministic"]),
+        (copies, ["has no copy of a text on both sides"]),
+        (lambda seed=0: replace(good(), licence=None), ["states its licence"]),
+        (lambda seed=0: replace(good(), source=None, question=None), ["states its source", "states its question"]),
+        (lacking, ["has every class"]),
+    ],
+)
+def test_a_broken_plugin_is_found(plugin: Plugin, promises: list[str]) -> None:
+    assert broken(plugin) == promises
+
+
+def test_the_subjects_number_cannot_be_told_from_words() -> None:
+    """Neither by the words nor by the noun before the verb, and the answers agree with the label."""
+    made = plugins.load("concepts", "subject_number").concept()
+    split = group_split(made.group_ids(), made.labels(), made.kind, seed=0)
+    found = audit(made, split)
+    assert found.baselines["tfidf"].auroc <= 0.55
+    assert found.warnings == ()
+    last_is_plural = [text.endswith("s") for text in made.texts]
+    assert sum(a == b for a, b in zip(last_is_plural, made.labels().tolist(), strict=True)) == len(made.texts) / 2
+    assert all(
+        (answer.right == " are") == example.target for answer, example in zip(made.answers, made.examples, strict=True)
+    )
+    assert all(example.text[slice(*example.span)].endswith("s") == example.target for example in made.examples)
