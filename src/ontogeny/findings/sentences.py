@@ -83,7 +83,7 @@ def doubts(finding: Finding) -> list[str]:
 
 
 def _emergence(finding: Finding) -> str:
-    scored = f"{SCORE_NAMES[finding.metric]} {interval(finding.final)}" + _floors(finding)
+    scored = f"{SCORE_NAMES[finding.metric]} {interval(finding.final)} at the last checkpoint{_floors(finding)}"
     event = finding.emergence
     if event is not None and event.known:
         sure = "" if math.isnan(event.low) else f" (95 % interval {step_number(event.low)}–{step_number(event.high)})"
@@ -101,7 +101,7 @@ def _stage(finding: Finding, event: Event) -> str:
 
 def _floors(finding: Finding) -> str:
     known = [(FLOORS[c], floor.value) for c, floor in finding.floors.items() if floor.known]
-    return "; " + ", ".join(f"{name} {number(value)}" for name, value in known) if known else ""
+    return "; floors: " + ", ".join(f"{name} {number(value)}" for name, value in known) if known else ""
 
 
 def _loss(finding: Finding) -> str:
@@ -115,7 +115,7 @@ def _use(finding: Finding) -> str:
         return ""
     if not finding.used.known:
         return f"is not used in behaviour: {finding.used.note or 'no reason given'}."
-    said = f"is used in behaviour from step {when(finding.used)}"
+    said = f"is used in behaviour from step {when(finding.used)}{_stage(finding, finding.used)}"
     gap = finding.readable_minus_used
     if gap is None or not gap.known:
         return said + "."
@@ -136,4 +136,4 @@ def _phase(finding: Finding) -> str:
         return ""
     if not event.known:
         return f"shows no turn from fitting to compression: {event.note or 'no reason given'}."
-    return f"turns from fitting to compression (dependence on the input begins to fall) at step {when(event)}."
+    return f"turns from fitting to compression (dependence on the input begins to fall) at step {when(event)}{_stage(finding, event)}."

@@ -117,14 +117,19 @@ def overview(records: pd.DataFrame, about: Mapping[str, Any]) -> list[tuple[str,
 
 def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Finding]) -> list[tuple[str, str]]:
     """What to know before reading on: (of what, what), the surface of the data first, then what failed, then what is censored."""
-    said = [(f.name, text) for f in found for text in doubts(f)]
+    said = []
+    for finding in found:
+        own = _told(about, finding.subject.concept).get("warnings") or []
+        said += [(finding.name, text) for text in [*doubts(finding), *map(str, own)]]
+    scored = {f.subject.concept for f in found}
+    rest = [c for c in about.get("concepts", []) if c.get("name") not in scored]
     said += [
-        (concept.get("name", "?"), str(w)) for concept in about.get("concepts", []) for w in concept.get("warnings", [])
+        (str(c.get("name", "?")), text)
+        for c in rest
+        for text in [*map(str, c.get("warnings") or []), "has no score in this table."]
     ]
-    said += [
-        (str(f.get("checkpoint", "?")), f"was not measured: {f.get('reason', 'no reason given')}")
-        for f in about.get("failures", [])
-    ]
+    failed = [(str(f.get("checkpoint", "?")), f.get("reason", "no reason given")) for f in about.get("failures") or []]
+    said += [(checkpoint, f"was not measured: {reason}") for checkpoint, reason in failed]
     for finding in found:
         censored = {"emergence": finding.emergence, "use": finding.used}
         reasons = [
@@ -181,7 +186,7 @@ def _row(finding: Finding, told: Mapping[str, Any]) -> dict[str, str]:
 
     return {
         "concept": finding.name,
-        "examples": f"{told['n']:,} in {told['groups']:,} groups" if "n" in told and "groups" in told else "–",
+        "examples": f"{told['n']:,} ({told['groups']:,})" if "n" in told and "groups" in told else "–",
         "site": finding.site,
         "score": f"{SCORE_NAMES[finding.metric]} {interval(finding.final)}",
         "tfidf": floors.get("surface_tfidf", "–"),
