@@ -9,7 +9,7 @@ BOS are huge and equal in all examples, a mean over them says nothing about the 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -105,7 +105,7 @@ class Position:
             raise BadInput(f"a position cannot be {self.reduce} with a shift of {self.shift}. Write last-2 or first+1.")
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "Position":
         """Read a position from its name; `str` gives the name back.
 
         Raises:
