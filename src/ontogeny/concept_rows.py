@@ -70,7 +70,7 @@ def _column(table: Table, given: str | None, usual: tuple[str, ...], what: str) 
         return found[0]
     if found:
         raise BadInput(
-            f"{table.where} has both columns {' and '.join(map(repr, found))}. Rename the one that is not meant, or say which is with {what}=…."
+            f"{table.where} has both columns {' and '.join(map(repr, found))}. Rename the one not meant, or name the other with {what}=…."
         )
     wanted = repr(given) if given else " or ".join(map(repr, usual))
     raise BadInput(
