@@ -1,11 +1,14 @@
 """The Hub as users meet it, against a stand-in: branches to checkpoints, what is downloaded, offline, errors, deleting behind."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.hub import Hub, commit
 
@@ -54,17 +57,8 @@ def test_branches_become_a_lineage(hub: Hub, models: list[Path]) -> None:
 
 
 def test_a_fetched_checkpoint_loads_and_only_what_is_needed_came(hub: Hub, models: list[Path]) -> None:
-    names, same = hub.run(f"""
-        import torch
-        from transformers import AutoModelForCausalLM
-        checkpoint = Lineage.open("{PYTHIA}").select("512").checkpoints[0]
-        folder = fetch(checkpoint)
-        model = AutoModelForCausalLM.from_pretrained(folder)
-        truth = AutoModelForCausalLM.from_pretrained(r"{models[2]}")
-        pairs = zip(model.state_dict().values(), truth.state_dict().values(), strict=True)
-        show([sorted(p.name for p in folder.iterdir()), all(torch.equal(a, b) for a, b in pairs)])
-    """)
-    assert same
+    folder = Path(hub.run(f"show(str(fetch(Lineage.open('{PYTHIA}').select('512').checkpoints[0])))"))
+    names = sorted(path.name for path in folder.iterdir())
     assert names == [
         "config.json",
         "generation_config.json",
@@ -74,21 +68,27 @@ def test_a_fetched_checkpoint_loads_and_only_what_is_needed_came(hub: Hub, model
     ]
     assert set(hub.sent) == set(names)
     assert weights_sent(hub) == (models[2] / "model.safetensors").stat().st_size
+    got, truth = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (folder, models[2]))
+    assert all(torch.equal(got[name], truth[name]) for name in truth)
+    assert len(AutoTokenizer.from_pretrained(folder)("some text").input_ids) == 9
 
 
 def test_what_is_whole_in_the_cache_needs_no_network(hub: Hub) -> None:
     first = hub.run(f"""
         checkpoint = Lineage.open("{PYTHIA}").checkpoints[1]
-        show([str(fetch(checkpoint)), fingerprint(checkpoint), sizes(checkpoint)])
+        before = fingerprint(checkpoint), sizes(checkpoint)
+        folder = fetch(checkpoint)
+        assert before == (fingerprint(checkpoint), sizes(checkpoint)), "the download changes neither"
+        show([str(folder), *before])
     """)
     asked, sent = len(hub.requests), weights_sent(hub)
     code = f"""
-        lineage = Lineage.open("{PYTHIA}", offline=True)
+        lineage = Lineage.open("{PYTHIA}", offline=OFFLINE)
         checkpoint = lineage.checkpoints[0]
         show([str(fetch(checkpoint)), fingerprint(checkpoint), sizes(checkpoint), [c.step for c in lineage.checkpoints]])
     """
-    assert hub.run(code, HF_HUB_OFFLINE="1") == [*first, [1]]
-    assert hub.run(code, HF_ENDPOINT="http://127.0.0.1:9") == [*first, [1]]
+    assert hub.run(code.replace("OFFLINE", "False"), HF_HUB_OFFLINE="1") == [*first, [1]]
+    assert hub.run(code.replace("OFFLINE", "True"), HF_ENDPOINT="http://127.0.0.1:9") == [*first, [1]]
     assert (len(hub.requests), weights_sent(hub)) == (asked, sent)
 
 
@@ -117,6 +117,8 @@ def test_metadata_tell_sizes_and_identity_before_any_download(hub: Hub, models: 
     assert prints["step2"] == prints["step1000"]
     assert len(set(prints.values())) == 4
     assert hub.sent == {}
+    # One request for the branches, one for each commit.
+    assert len(hub.requests) == 1 + 5
 
 
 def test_damage_on_the_hub_is_told_before_the_download(hub: Hub, models: list[Path], tmp_path: Path) -> None:
@@ -195,12 +197,15 @@ def test_streaming_hands_errors_over_and_goes_on(hub: Hub, models: list[Path], t
     assert "no revision 'step7'" in kinds[5][2]
 
 
-def error(hub: Hub, code: str, **environment: str) -> str:
-    wrapped = f"try:\n    {code}\nexcept BadInput as error:\n    show(str(error))"
-    said = hub.run(wrapped, **environment)
-    assert said
-    assert "\n" not in said
-    assert "Traceback" not in said
+def errors(hub: Hub, *lines: str, **environment: str) -> list[str]:
+    """What users are told for each of the lines; all in one process, which takes a second to start."""
+    code = "said = []\n"
+    for line in lines:
+        code += (
+            f"try:\n    {line}\n    said.append('no error')\nexcept BadInput as error:\n    said.append(str(error))\n"
+        )
+    said = hub.run(code + "show(said)", **environment)
+    assert all("\n" not in line and "Traceback" not in line for line in said)
     return said
 
 
@@ -209,23 +214,36 @@ def test_errors_are_one_line(hub: Hub, models: list[Path]) -> None:
     hub.gated.add("meta/gated")
     hub.add("me/ill", "main", models[0])
     hub.broken.add("me/ill")
-    assert "no Hub repository 'nobody/nothing'" in error(hub, "Lineage.open('nobody/nothing')")
-    assert "hf auth login" in error(hub, "fetch(Lineage.open('meta/gated').checkpoints[0])")
-    assert "is gated" in error(hub, "fetch(Lineage.open('meta/gated').checkpoints[0])")
-    assert "has no revision 'step3'" in error(hub, f"fetch(Checkpoint('{PYTHIA}', 'step3'))")
-    assert "no checkpoint 'step700'" in error(hub, f"Lineage.open('{PYTHIA}').select('700')")
-    assert "answered 500" in error(hub, "Lineage.open('me/ill')")
-    assert "there is no folder" in error(hub, "Lineage.open('a/b/c')")
+    cases = {
+        "Lineage.open('nobody/nothing')": "no Hub repository 'nobody/nothing'",
+        "fetch(Lineage.open('meta/gated').checkpoints[0])": "meta/gated is gated: .* `hf auth login`",
+        f"fetch(Checkpoint('{PYTHIA}', 'step3'))": "has no revision 'step3'",
+        f"preflight(Checkpoint('{PYTHIA}', 'step3'))": "has no revision 'step3'",
+        f"Lineage.open('{PYTHIA}').select('700')": "no checkpoint 'step700' .* step512 and step1000",
+        "Lineage.open('me/ill')": "the Hub answered 500 for me/ill",
+        "Lineage.open('a/b/c')": "there is no folder a/b/c",
+        f"Lineage.open('{PYTHIA}').then('sft', 'nobody/nothing')": "no Hub repository 'nobody/nothing'",
+    }
+    for words, line in zip(cases.values(), errors(hub, *cases), strict=True):
+        assert re.search(words, line)
 
 
 def test_no_network_is_told_quickly(hub: Hub) -> None:
     begin = time.perf_counter()
-    for environment in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
-        assert "not in the local cache" in error(hub, f"Lineage.open('{PYTHIA}')", **environment)
-        assert "not in the local cache" in error(hub, f"fetch(Checkpoint('{PYTHIA}', 'step0'))", **environment)
-    assert "not in the local cache" in error(hub, f"Lineage.open('{PYTHIA}', offline=True)")
+    listing, fetching = f"Lineage.open('{PYTHIA}')", f"fetch(Checkpoint('{PYTHIA}', 'step0'))"
+    unreachable = errors(hub, listing, fetching, HF_ENDPOINT="http://127.0.0.1:9")
+    assert "branches of EleutherAI/pythia-14m cannot be listed" in unreachable[0]
+    assert "step0 is not in the local cache" in unreachable[1]
+    for line in errors(hub, listing, f"Lineage.open('{PYTHIA}', offline=True)", fetching, HF_HUB_OFFLINE="1"):
+        assert "in the local cache" in line
     assert hub.requests == []
     assert time.perf_counter() - begin < 30
+
+
+def test_a_full_disk_is_one_line(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("in the way")
+    [line] = errors(hub, f"fetch(Lineage.open('{PYTHIA}').checkpoints[0])")
+    assert "could not be fetched" in line
 
 
 def test_general_repositories(hub: Hub, models: list[Path]) -> None:

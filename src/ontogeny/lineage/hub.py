@@ -4,12 +4,17 @@
 """
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lineage.files import Inventory, WeightFile, choose, small
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SMALL_FILE_LIMIT = 100_000_000
@@ -36,7 +41,7 @@ def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
         raise BadInput(f"{repository} has been disabled on the Hub. Use another source.") from None
     except errors.RevisionNotFoundError:
         raise BadInput(
-            f"{repository} has no revision {revision!r}. Look at its branches with `ontogeny lineage`."
+            f"{repository} has no revision {revision!r} (any more). Open the lineage again, or try --steps log."
         ) from None
     except errors.RepositoryNotFoundError:
         raise BadInput(
@@ -73,6 +78,9 @@ def _at(repository: str, revision: str | None) -> str:
 
 
 def _missing_here(repository: str, revision: str | None, reason: str) -> str:
+    if revision is None:
+        advice = "Check the network, or set HF_HUB_OFFLINE=1 to use what is cached."
+        return f"{reason}, so the branches of {repository} cannot be listed. {advice}"
     return f"{reason}, and {_at(repository, revision)} is not in the local cache. Check the network, or give a local folder."
 
 
@@ -81,13 +89,17 @@ def _first_line(error: Exception) -> str:
 
 
 def refs(repository: str, *, offline: bool = False) -> dict[str, str]:
-    """Branches and tags with the commit each points to; `offline`: those in the local cache."""
-    if offline:
+    """Branches and tags with the commit each points to; `offline` (or HF_HUB_OFFLINE=1): those in the local cache."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if offline or HF_HUB_OFFLINE:
         found = _cached_refs(repository)
         if not found:
-            raise BadInput(_missing_here(repository, None, "you asked for no network"))
+            raise BadInput(
+                f"nothing of {repository} is in the local cache, and the network is switched off. Switch it on, or give a folder."
+            )
         return found
-    from huggingface_hub import HfApi
 
     with plainly(repository):
         listed = HfApi().list_repo_refs(repository)
@@ -113,12 +125,19 @@ def cached(repository: str, revision: str, commit: str | None) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def inventory(repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False) -> Inventory:
-    """Files, sizes and hashes of one revision, from one request."""
+def _info(repository: str, revision: str) -> "ModelInfo":
     from huggingface_hub import HfApi
 
+    return HfApi().model_info(repository, revision=revision, files_metadata=True)
+
+
+_info_of_commit = functools.lru_cache(maxsize=4096)(_info)
+
+
+def inventory(repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False) -> Inventory:
+    """Files, sizes and hashes of one revision, from one request; a commit never changes, so it is asked for once."""
     with plainly(repository, revision):
-        info = HfApi().model_info(repository, revision=commit or revision, files_metadata=True)
+        info = _info_of_commit(repository, commit) if commit else _info(repository, revision)
     files = {file.rfilename: file for file in info.siblings or () if "/" not in file.rfilename}
     where = _at(repository, revision)
     if "config.json" not in files:
