@@ -4,6 +4,7 @@ A checkpoint is a Hugging Face folder `checkpoint-{step}`, written under a tempo
 killed run needs to end with the very weights of an unbroken one: the optimiser's state and the random numbers', no pickle.
 """
 
+import copy
 import json
 import math
 import os
@@ -93,8 +94,12 @@ def pretrain(
     """
     marks = sorted(set(save_at))
     if not marks or marks[0] < 0 or marks[-1] != config.steps:
-        raise BadInput(f"checkpoints at {marks} do not fit a run of {config.steps} steps. End with step {config.steps}.")
-    _same_run(out, {"training": asdict(config), "model": model.to_dict(), "save_at": marks, "seed": seed})
+        raise BadInput(
+            f"checkpoints at {marks} do not fit a run of {config.steps} steps. End with step {config.steps}."
+        )
+    # Transformers writes into the configuration when it saves: the caller's stays as it was given.
+    model = copy.deepcopy(model)
+    _same_run(out, {"training": asdict(config), "model": _architecture(model), "save_at": marks, "seed": seed})
     if (out / f"checkpoint-{config.steps}").is_dir():
         return out
     # The callers' random numbers are theirs: the run has its own, and gives them back.
@@ -134,14 +139,16 @@ def _run(
     shutil.rmtree(out / STATES, ignore_errors=True)
 
 
-def _step(model: PreTrainedModel, optimiser: torch.optim.Optimizer, ids: Int[Tensor, "row token"], clip: float) -> float:
+def _step(
+    model: PreTrainedModel, optimiser: torch.optim.Optimizer, ids: Int[Tensor, "row token"], clip: float
+) -> float:
     logits = model(ids, use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     value = loss.item()
     if not math.isfinite(value):
         raise BadInput(f"the loss is {value}: the training diverged. Take a smaller learning rate or a longer warm-up.")
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimiser.step()
     return value
@@ -237,6 +244,11 @@ def _steps(folder: Path, prefix: str) -> list[int]:
     return sorted(int(match.group(1)) for match in found if match)
 
 
+def _architecture(model: PretrainedConfig) -> dict[str, Any]:
+    """The configuration without what depends on who saved it."""
+    return {k: v for k, v in model.to_dict().items() if k not in ("transformers_version", "architectures", "dtype")}
+
+
 def _same_run(out: Path, settings: dict[str, Any]) -> None:
     """`training.json` says whose checkpoints these are: two runs in one folder would make one lineage of both."""
     path = out / "training.json"
@@ -249,7 +261,9 @@ def _same_run(out: Path, settings: dict[str, Any]) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     if before.get("settings") != told["settings"]:
         other = [name for name in settings if before.get(name) != told[name]]
-        raise BadInput(f"{out} holds a run with other settings ({', '.join(other)}). Choose another folder or remove it.")
+        raise BadInput(
+            f"{out} holds a run with other settings ({', '.join(other)}). Choose another folder or remove it."
+        )
 
 
 class _Clock:

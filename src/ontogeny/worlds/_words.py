@@ -1,0 +1,62 @@
+"""A word-level language: templates with slots become columns of token ids, and words a Hugging Face tokenizer."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+Ids = NDArray[np.int64]
+
+PAD, UNK, BOS, EOS = SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+
+
+def numbered(words: Sequence[str]) -> dict[str, int]:
+    """Special tokens first, then the words in their order, each once."""
+    return {word: number for number, word in enumerate(dict.fromkeys((*SPECIAL, *words)))}
+
+
+def tokenizer(vocabulary: Mapping[str, int], *, longest: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that splits at white space, knows exactly these words and puts `<s>` in front of every text."""
+    words_only = Tokenizer(models.WordLevel(dict(vocabulary), unk_token=UNK))
+    words_only.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words_only.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocabulary[BOS])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words_only,
+        pad_token=PAD,
+        unk_token=UNK,
+        bos_token=BOS,
+        eos_token=EOS,
+        model_max_length=longest,
+    )
+
+
+def fill(template: str, vocabulary: Mapping[str, int], slots: Mapping[str, Ids]) -> Ids:
+    """Sentences as rows of token ids; `{name}` takes its column of ids from `slots`, all of one length."""
+    count = len(next(iter(slots.values())))
+    words = template.split()
+    sentences = np.empty((count, len(words)), dtype=np.int64)
+    for place, word in enumerate(words):
+        sentences[:, place] = slots[word[1:-1]] if word.startswith("{") else vocabulary[word]
+    return sentences
+
+
+def pack(blocks: Sequence[Ids], order: Ids, *, rows: int, context: int, first: int) -> Ids:
+    """Sentences of several lengths, in `order`, side by side in rows of exactly `context` tokens; the last one of a row is cut.
+
+    Every row starts with `first` and a whole sentence, so that a text alone, as it is read later, looks like the head of a row.
+    """
+    widest = max(block.shape[1] for block in blocks)
+    sentences = np.concatenate([np.pad(block, ((0, 0), (0, widest - block.shape[1]))) for block in blocks])
+    lengths = np.concatenate([np.full(len(block), block.shape[1]) for block in blocks])
+    order = order.reshape(rows, -1)
+    lengths, sentences = lengths[order], sentences[order]
+    starts = 1 + np.cumsum(lengths, axis=1) - lengths
+    places = starts[:, :, None] + np.arange(widest)
+    kept = (np.arange(widest) < lengths[:, :, None]) & (places < context)
+    packed = np.full((rows, context), first, dtype=np.int64)
+    packed[np.nonzero(kept)[0], places[kept]] = sentences[kept]
+    return packed
