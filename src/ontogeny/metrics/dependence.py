@@ -5,7 +5,7 @@ median squared distance in place of 50²·d; `linear` is ⟨z, z′⟩/d; `imq` 
 normalised form tr R_A R_B with R = K(K + εnI)⁻¹: Fukumizu et al. 2008.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -56,32 +56,37 @@ def dependence(
     """
     n = t.shape[1]
     _check(n, len(x), len(y))
-    gram_x, gram_t = centred_gram(zscore(x[None]), kernel), centred_gram(zscore(t), kernel)
-    rest_x, rest_t = _rest(gram_x), _rest(gram_t)
+    source = _Kernel.of(zscore(x[None].double())[0], kernel)
     values, vectors = _factor(y, kernel)
     weights = values / (values + n * RIDGE)
+    if not len(values):
+        values, weights, vectors = (
+            values.new_full((1,), torch.nan),
+            values.new_full((1,), torch.nan),
+            values.new_ones(n, 1),
+        )
+    # Components that carry less than a thousandth of the first cannot move a floor; a binary label has only the first.
+    main = weights >= 1e-3 * weights.amax()
+    main[weights.argmax()] = True
 
-    blank = torch.where(_known(gram_t), 0.0, torch.nan)
-    blank_tx = blank + torch.where(_known(gram_x), 0.0, torch.nan)
-    blank_ty = blank if len(values) else torch.full_like(blank, torch.nan)
-    forms = _quadratic(vectors.T[None], gram_t, rest_t)
-    shuffled: list[Floor] = []
-    if permutations is not None:
-        # Components that carry less than a thousandth of the first cannot move a floor; a binary label has only the first.
-        main = weights > 1e-3 * weights.max() if len(weights) else weights > 0
-        moved = _quadratic(vectors[:, main].T[:, permutations].transpose(0, 1), gram_t, rest_t)
-        samples = (moved[0] @ values[main] / (n - 1) ** 2, moved[1] @ weights[main])
-        shuffled = [Floor(s.mean(1) + blank_ty, s.quantile(0.975, dim=1) + blank_ty) for s in samples]
-    # tr R_T R_X with R = I − A, A = c(K + cI)⁻¹: one product of entries, no product of matrices.
-    traces = rest_t.diagonal(dim1=1, dim2=2).sum(1), rest_x.diagonal(dim1=1, dim2=2).sum(1)
-    return Dependence(
-        (gram_t * gram_x).sum((1, 2)) / (n - 1) ** 2 + blank_tx,
-        forms[0][:, 0] @ values / (n - 1) ** 2 + blank_ty,
-        n - traces[0] - traces[1] + (rest_t * rest_x).sum((1, 2)) + blank_tx,
-        forms[1][:, 0] @ weights + blank_ty,
-        n - traces[0] + blank,
-        *shuffled,
-    )
+    rows, floors = [], []
+    for site in range(len(t)):  # one matrix at a time stays in the cache: faster than a batch of them
+        here = _Kernel.of(zscore(t[site : site + 1].double())[0], kernel)
+        k, r = here.forms(vectors.T[None])
+        label = [k[0] @ values / (n - 1) ** 2, r[0] @ weights]
+        rows.append(
+            torch.stack([here.hsic(source), label[0], here.nhsic(source), label[1], here.effective_dimension()])
+        )
+        if permutations is not None:
+            k, r = here.forms(vectors[:, main].T[:, permutations].transpose(0, 1))
+            samples = torch.stack([k @ values[main] / (n - 1) ** 2, r @ weights[main]])
+            floors.append(torch.stack([samples.mean(1), samples.quantile(0.975, dim=1)]))
+    hsic_tx, hsic_ty, nhsic_tx, nhsic_ty, effective = torch.stack(rows, 1)
+    found = Dependence(hsic_tx, hsic_ty, nhsic_tx, nhsic_ty, effective)
+    if not floors:
+        return found
+    mean, high = torch.stack(floors, 2)
+    return replace(found, hsic_ty_shuffled=Floor(mean[0], high[0]), nhsic_ty_shuffled=Floor(mean[1], high[1]))
 
 
 def hsic(
@@ -89,8 +94,7 @@ def hsic(
 ) -> Float[Tensor, ""]:
     """Hilbert–Schmidt independence criterion of variables as given, ≥ 0; unchanged by rotations and translations of either."""
     _check(len(a), len(b), len(a))
-    ga, gb = centred_gram(a[None], kernel), centred_gram(b[None], kernel)
-    return torch.where(_known(ga) & _known(gb), (ga * gb).sum((1, 2)), torch.nan)[0] / (len(a) - 1) ** 2
+    return _Kernel.of(a, kernel).hsic(_Kernel.of(b, kernel))
 
 
 def nhsic(
@@ -98,9 +102,7 @@ def nhsic(
 ) -> Float[Tensor, ""]:
     """Normalised HSIC of variables as given, ≥ 0 and at most the smaller effective dimension; same invariances."""
     _check(len(a), len(b), len(a))
-    ga, gb = centred_gram(a[None], kernel), centred_gram(b[None], kernel)
-    eye = torch.eye(len(a), dtype=ga.dtype, device=ga.device)
-    return torch.where(_known(ga) & _known(gb), ((eye - _rest(ga)) * (eye - _rest(gb))).sum((1, 2)), torch.nan)[0]
+    return _Kernel.of(a, kernel).nhsic(_Kernel.of(b, kernel))
 
 
 def nhsic_ty_cap(p: float, *, width: float = WIDTH, ridge: float = RIDGE) -> float:
@@ -118,44 +120,67 @@ def zscore(x: Float[Tensor, "site example d"]) -> Float[Tensor, "site example d"
     return (x - mean) * torch.where(constant, 0, var.rsqrt())
 
 
-def centred_gram(z: Float[Tensor, "site example d"], kernel: str) -> Float[Tensor, "site example example"]:
+def centred_gram(z: Float[Tensor, "example d"], kernel: str) -> Float[Tensor, "example example"]:
     """HKH in float64, from K − 1: at a great width every entry of K is close to 1, and the digits that matter are in the rest."""
-    wide = z.double() - z.double().mean(1, keepdim=True)
-    inner = wide @ wide.mT
+    if kernel not in KERNELS:
+        raise unknown("kernel", kernel, KERNELS)
+    wide = z.double() - z.double().mean(0)
+    k = wide @ wide.T
     if kernel == "linear":
-        return inner / z.shape[2]
-    power = inner.diagonal(dim1=1, dim2=2)
-    square = (power[:, :, None] + power[:, None] - 2 * inner).clamp_(min=0)
-    match kernel:
-        case "gaussian_50":
-            k = square.mul_(-0.5 / (WIDTH**2 * z.shape[2])).expm1_()
-        case "gaussian_median":
-            k = square.mul_(-0.5 / _median(square, power)[:, None, None]).expm1_()
-        case "imq":
-            k = square.div_(-(square + 2 * z.shape[2]))
-        case _:
-            raise unknown("kernel", kernel, KERNELS)
-    k -= k.mean(2, keepdim=True)
-    return k.sub_(k.mean(1, keepdim=True))
+        return k / z.shape[1]
+    power = k.diagonal().clone()
+    k.mul_(-2).add_(power).add_(power[:, None]).clamp_(min=0).fill_diagonal_(0)
+    if kernel == "imq":
+        k.div_(-(k + 2 * z.shape[1]))
+    else:
+        width = 2 * WIDTH**2 * z.shape[1] if kernel == "gaussian_50" else 2 * _median(k, power)
+        k.div_(-width).expm1_()
+    mean = k.mean(0)
+    return k.sub_(mean).sub_(mean[:, None]).add_(mean.mean())
 
 
 def _median(square: Tensor, power: Tensor) -> Tensor:
-    """Median squared distance of examples that differ: of all, it would be 0 for most labels."""
-    rounding = 1e-12 * power.amax(1)[:, None, None]
-    return torch.where(square > rounding, square, torch.nan).flatten(1).nanmedian(1).values
+    """Median squared distance of examples that differ: of all, it would be 0 for most labels; NaN where none differ."""
+    return square[square > 1e-12 * power.amax()].nanmedian()
 
 
-def _known(gram: Tensor) -> Tensor:
-    """Finite, and not without any spread."""
-    return gram.isfinite().all(2).all(1) & (gram.diagonal(dim1=1, dim2=2).sum(1) > 1e-14)
+@dataclass(frozen=True)
+class _Kernel:
+    """A centred Gram matrix K, and A = (K + cI)⁻¹ with c = εn by Cholesky: the normalised kernel is R = I − cA."""
 
+    k: Float[Tensor, "example example"]
+    a: Float[Tensor, "example example"]
 
-def _rest(gram: Tensor) -> Tensor:
-    """c (K + cI)⁻¹ with c = εn, by Cholesky: what the normalised kernel R leaves of the identity."""
-    n = gram.shape[1]
-    eye = torch.eye(n, dtype=gram.dtype, device=gram.device)
-    safe = torch.where(gram.isfinite().all(2).all(1)[:, None, None], gram, eye)
-    return torch.cholesky_inverse(torch.linalg.cholesky(safe + n * RIDGE * eye)).mul_(n * RIDGE)
+    @classmethod
+    def of(cls, z: Float[Tensor, "example d"], kernel: str) -> "_Kernel":
+        k = centred_gram(z, kernel)
+        # One value that is not finite has spread to the whole centred matrix; no spread at all is no dependence to measure.
+        if not float(k.trace()) > 1e-14:
+            blank = torch.full_like(k, torch.nan)
+            return cls(blank, blank)
+        shifted = k.clone()
+        shifted.diagonal().add_(len(k) * RIDGE)
+        return cls(k, torch.cholesky_inverse(torch.linalg.cholesky(shifted)))
+
+    def hsic(self, other: "_Kernel") -> Float[Tensor, ""]:
+        return self.k.flatten().dot(other.k.flatten()) / (len(self.k) - 1) ** 2
+
+    def nhsic(self, other: "_Kernel") -> Float[Tensor, ""]:
+        """tr R_A R_B from entries: one product of numbers, none of matrices."""
+        n, c = len(self.k), len(self.k) * RIDGE
+        return n - c * (self.a.trace() + other.a.trace()) + c * c * self.a.flatten().dot(other.a.flatten())
+
+    def effective_dimension(self) -> Float[Tensor, ""]:
+        return len(self.k) - len(self.k) * RIDGE * self.a.trace()
+
+    def forms(
+        self, v: Float[Tensor, "sample component example"]
+    ) -> tuple[Float[Tensor, "sample component"], Float[Tensor, "sample component"]]:
+        """vᵀKv and vᵀRv."""
+        rows = v.flatten(0, 1)
+        inside = ((rows @ self.k) * rows).sum(1)
+        rest = len(self.k) * RIDGE * ((rows @ self.a) * rows).sum(1)
+        return inside.reshape(v.shape[:2]), (rows.square().sum(1) - rest).reshape(v.shape[:2])
 
 
 def _factor(y: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
@@ -164,7 +189,7 @@ def _factor(y: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
     if len(distinct) < 2 or not y.isfinite().all():
         return y.new_zeros(0).double(), y.new_zeros(len(y), 0).double()
     if len(distinct) > len(y) // 4 or kernel == "gaussian_median":
-        values, vectors = torch.linalg.eigh(centred_gram(y[None], kernel)[0])
+        values, vectors = torch.linalg.eigh(centred_gram(y, kernel))
     else:
         # Few distinct labels: a small eigenproblem of the label's values, spread over the examples.
         counts = torch.bincount(index).double()
@@ -179,18 +204,9 @@ def _weighted_gram(distinct: Tensor, counts: Tensor, kernel: str) -> Tensor:
     """N^½ (I − 1wᵀ) K (I − w1ᵀ) N^½ over the distinct values, w their shares: the same eigenvalues as over the examples."""
     share = counts / counts.sum()
     # Centring twice over the distinct values changes nothing that centring by shares does not undo.
-    k = centred_gram(distinct[None], kernel)[0]
+    k = centred_gram(distinct, kernel)
     k = k - (share @ k)[None] - (k @ share)[:, None] + share @ k @ share
     return counts.sqrt()[:, None] * k * counts.sqrt()
-
-
-def _quadratic(v: Tensor, gram: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """vᵀKv and vᵀRv of each site and sample, for each component: v is [sample, component, example]."""
-    rows = v.flatten(0, 1)
-    norm = rows.square().sum(1)
-    parts = [torch.einsum("re,ser->sr", rows, matrix @ rows.T) for matrix in (gram, rest)]
-    shape = (len(gram), *v.shape[:2])
-    return parts[0].reshape(shape), (norm - parts[1]).reshape(shape)
 
 
 def _check(n: int, *others: int) -> None:
