@@ -160,6 +160,19 @@ class Run:
                     self.folder / kind / f"{unit}.safetensors", tensors, {**(header or {}), "tensors": sorted(tensors)}
                 )
         write_records(self._part(unit), records)
+        if directions and header:
+            self._supersede(unit, header)
+
+    def _supersede(self, unit: str, header: Mapping[str, Any]) -> None:
+        """Weights that changed on disk make a new unit: the old numbers of the same checkpoint and concept go."""
+        for path in (self.folder / "directions").glob("*.safetensors"):
+            if path.stem == unit:
+                continue
+            old = read_header(path)
+            if all(old[key] == header[key] for key in ("concept", "stage", "checkpoint")):
+                self._part(path.stem).unlink(missing_ok=True)
+                (self.folder / "scores" / path.name).unlink(missing_ok=True)
+                path.unlink()
 
     def scores(self, unit: str) -> dict[str, Any]:
         return read_tensors(self.folder / "scores" / f"{unit}.safetensors")

@@ -15,6 +15,11 @@ from ontogeny.errors import BadInput
 from ontogeny.records import COLUMNS, Record
 
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+_MODE = 0o666 & ~_UMASK
+
+
 def digest(content: object) -> str:
     """Sixteen hex digits that change when any part of `content` (JSON-able) changes."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
@@ -35,6 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
+            temporary.chmod(_MODE)  # safetensors creates its files for the owner alone; runs are shared
             os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):

@@ -43,7 +43,9 @@ def main() -> None:
         print(f"ontogeny: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("ontogeny: interrupted. Start the same command again: what is finished is not done twice.", file=sys.stderr)
+        print(
+            "ontogeny: interrupted. Start the same command again: what is finished is not done twice.", file=sys.stderr
+        )
         sys.exit(130)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; Python would complain while it closes stdout.

@@ -12,7 +12,10 @@ FORMATS = ("table", "csv", "json", "markdown")
 
 
 def query(
-    args: Annotated[list[str], typer.Argument(metavar="RUN [RUN …] SQL", help="Run directories, then the query over the view `records`.")],
+    args: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN [RUN …] SQL", help="Run directories, then the query over the view `records`."),
+    ],
     format: Annotated[str, typer.Option("--format", "-f", help="table, csv, json or markdown.")] = "table",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
@@ -21,7 +24,9 @@ def query(
     from ontogeny.run import query as ask
 
     if len(args) < 2:
-        raise BadInput("a query needs a run directory and SQL. For example: ontogeny query runs/mine \"select * from records limit 5\".")
+        raise BadInput(
+            'a query needs a run directory and SQL. For example: ontogeny query runs/mine "select * from records limit 5".'
+        )
     if format not in FORMATS:
         raise BadInput(f"no format {format!r}. Choose {', '.join(FORMATS)}.")
     *folders, sql = args

@@ -8,7 +8,9 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file; default: report.html in the run directory.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML file; default: report.html in the run directory.")
+    ] = None,
 ) -> None:
     """Write the report of a run: findings, warnings, all views; opens from disk, needs no network."""
     from ontogeny.report import write_report
@@ -22,5 +24,10 @@ def report(
 def ledger_totals(lines: list[dict]) -> dict[str, float]:
     """What a run cost in all its sessions together."""
     counted = [line for line in lines if "forwards" in line]
-    totals: dict[str, float] = {key: sum(line[key] for line in counted) for key in ("forwards", "tokens", "real_tokens")}
-    return totals | {"visits": len(counted), "seconds": round(sum(sum(line["seconds"].values()) for line in counted), 1)}
+    totals: dict[str, float] = {
+        key: sum(line[key] for line in counted) for key in ("forwards", "tokens", "real_tokens")
+    }
+    return totals | {
+        "visits": len(counted),
+        "seconds": round(sum(sum(line["seconds"].values()) for line in counted), 1),
+    }

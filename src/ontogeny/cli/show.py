@@ -9,7 +9,12 @@ import typer
 def show(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     view: Annotated[str, typer.Argument(help="Name of a view; see `ontogeny list views`.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File ending in .png, .svg, .html or .json; default: VIEW.png in the run directory.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File ending in .png, .svg, .html or .json; default: VIEW.png in the run directory."
+        ),
+    ] = None,
 ) -> None:
     """Draw one view of a run."""
     from ontogeny.run import Run

@@ -10,27 +10,61 @@ from ontogeny.errors import BadInput
 
 
 def trace(
-    lineage: Annotated[str, typer.Argument(help="Hub repository, folder of checkpoints, single model, or lineage.toml.")],
+    lineage: Annotated[
+        str, typer.Argument(help="Hub repository, folder of checkpoints, single model, or lineage.toml.")
+    ],
     concept: Annotated[
-        list[str], typer.Option("--concept", "-c", help="Concept file (CSV, TSV or JSONL) or the name of one from `ontogeny list concepts`; repeat for more.")
+        list[str],
+        typer.Option(
+            "--concept",
+            "-c",
+            help="Concept file (CSV, TSV or JSONL) or the name of one from `ontogeny list concepts`; repeat for more.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; one that exists is resumed or grown.")],
-    steps: Annotated[str, typer.Option(help="all, log, log:8, last, every:10, a list 0,1000 or a range 1000-5000.")] = "all",
-    sites: Annotated[str, typer.Option(help="resid, attn, mlp, head, neuron; head.3, mlp.2-5, resid.-1; separated by commas.")] = "resid,head",
-    fits: Annotated[str, typer.Option(help="Fits, separated by commas; see `ontogeny list fits`.")] = "logistic,mass_mean,pca,leace",
-    protocol: Annotated[str, typer.Option(help="default, or paper: the tracing paper's own, to compare with its numbers.")] = "default",
-    position: Annotated[str | None, typer.Option(help="Which token is read: last, mean, mean:span, last:instruction, …; default: what the file says, else last.")] = None,
+    steps: Annotated[
+        str, typer.Option(help="all, log, log:8, last, every:10, a list 0,1000 or a range 1000-5000.")
+    ] = "all",
+    sites: Annotated[
+        str, typer.Option(help="resid, attn, mlp, head, neuron; head.3, mlp.2-5, resid.-1; separated by commas.")
+    ] = "resid,head",
+    fits: Annotated[
+        str, typer.Option(help="Fits, separated by commas; see `ontogeny list fits`.")
+    ] = "logistic,mass_mean,pca,leace",
+    protocol: Annotated[
+        str, typer.Option(help="default, or paper: the tracing paper's own, to compare with its numbers.")
+    ] = "default",
+    position: Annotated[
+        str | None,
+        typer.Option(
+            help="Which token is read: last, mean, mean:span, last:instruction, …; default: what the file says, else last."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples a concept, whole groups.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of splits, resamples and permutations.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 (exact), bfloat16 or float16 (faster, results move).")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32 (exact), bfloat16 or float16 (faster, results move).")
+    ] = "float32",
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer folder, where the checkpoints have none.")] = None,
-    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts longer than the context to their last tokens.")] = False,
-    template: Annotated[bool, typer.Option("--template", help="Read texts as a user's turn in the tokenizer's chat template.")] = False,
-    untrained: Annotated[bool, typer.Option(help="Measure a random initialisation as a floor, where there is no step 0.")] = True,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Also read pytorch_model.bin (weights only).")] = False,
-    delete_behind: Annotated[bool, typer.Option("--delete-behind", help="Delete each downloaded checkpoint after its visit.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and how long it may take; do nothing.")] = False,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Cut texts longer than the context to their last tokens.")
+    ] = False,
+    template: Annotated[
+        bool, typer.Option("--template", help="Read texts as a user's turn in the tokenizer's chat template.")
+    ] = False,
+    untrained: Annotated[
+        bool, typer.Option(help="Measure a random initialisation as a floor, where there is no step 0.")
+    ] = True,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Also read pytorch_model.bin (weights only).")
+    ] = False,
+    delete_behind: Annotated[
+        bool, typer.Option("--delete-behind", help="Delete each downloaded checkpoint after its visit.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be read and how long it may take; do nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -93,7 +127,9 @@ def conclude(folder: Path, *, as_json: bool) -> None:
         print_summary(run.records(), console)
         for failure in failures:
             console.print(f"[red]not traced:[/red] {failure['checkpoint']}: {failure['reason']}", highlight=False)
-        console.print(f"\nrecords, directions and run.json are in {folder}; next: ontogeny report {folder}", highlight=False)
+        console.print(
+            f"\nrecords, directions and run.json are in {folder}; next: ontogeny report {folder}", highlight=False
+        )
     if failures:
         raise typer.Exit(1)
 
@@ -125,7 +161,9 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0].rstrip(".")
-        raise BadInput(f"the device {device!r} cannot be used ({first}). Choose cpu, or one that this machine has.") from None
+        raise BadInput(
+            f"the device {device!r} cannot be used ({first}). Choose cpu, or one that this machine has."
+        ) from None
 
 
 def _dry_run(lineage, concepts, settings, out, device, as_json, tokenizer, allow_pickle) -> None:

@@ -66,8 +66,14 @@ def _lineage(job: Job, before: list[dict[str, Any]]) -> dict[str, Any]:
     rank = {name: i for i, name in enumerate(stages)}
     every.sort(key=lambda c: (rank.get(c["stage"], len(rank)), c["step"] is None, c["step"] or 0))
     source = job.lineage.checkpoints[0].source
-    stages_told = [{"name": name, "parent": parent} for name, parent in stages.items()]
-    return {"name": job.lineage.name, "source": source, "stages": stages_told, "checkpoints": every}
+    return {
+        "name": job.lineage.name,
+        "source": source,
+        "stages": list(stages),
+        "parents": stages,
+        "notes": list(job.lineage.notes),
+        "checkpoints": every,
+    }
 
 
 def concept_entry(concept: Concept, warnings: tuple[str, ...]) -> dict[str, Any]:

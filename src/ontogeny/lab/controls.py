@@ -80,7 +80,9 @@ def random_floor(
     spread = found.double().nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1).to(x)
     note = f"{count} directions; low and high hold 95 % of them"
     ends = Interval(low=spread[0], high=spread[1])
-    return cells(about, "auroc", found.nanmean(1), sites, method="random", control="random_direction", interval=ends, note=note)
+    return cells(
+        about, "auroc", found.nanmean(1), sites, method="random", control="random_direction", interval=ends, note=note
+    )
 
 
 def erased(
@@ -92,5 +94,7 @@ def erased(
     again = refit(eraser(x[:, train]), design.y_train[None], fit.facts["strength"])
     held_out = again.scores(eraser(x[:, test]))
     value = scoring.point("auroc", held_out, design.y_test)
-    ends = scoring.interval("auroc", value, scoring.samples("auroc", held_out, design.y_test, design.weights), design.test_groups)
+    ends = scoring.interval(
+        "auroc", value, scoring.samples("auroc", held_out, design.y_test, design.weights), design.test_groups
+    )
     return cells(about, "auroc", value, sites, method=method, control="leace", interval=ends)

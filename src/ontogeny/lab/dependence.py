@@ -5,6 +5,7 @@ The input X is the mean embedding of a text's tokens; in the paper's protocol, t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,7 @@ def rows(
     """HSIC and normalised HSIC of all layers under each kernel, the label's permutation floor, and the spectrum."""
     used = design.dependence_rows
     t, given = x[:, used], inputs[used]
+    about = replace(about, split=None)  # nothing is fitted, so nothing is held out
     if settings.protocol == "paper":
         first = next((i for i, site in enumerate(sites) if site.layer == 1), 0)
         given = t[first]
@@ -56,24 +58,32 @@ def _of_kernel(
     made: list[Record] = []
     for metric in ("hsic_tx", "hsic_ty", "nhsic_tx", "nhsic_ty", "effective_dimension"):
         values = getattr(found, metric)
-        made += cells(about, metric, values, sites, method=kernel, n=n, split="train", reason=NO_SPREAD)
+        made += cells(about, metric, values, sites, method=kernel, n=n, reason=NO_SPREAD)
     for metric, floor in (("hsic_ty", found.hsic_ty_shuffled), ("nhsic_ty", found.nhsic_ty_shuffled)):
         if floor is not None:
             ends = Interval(low=torch.full_like(floor.mean, torch.nan), high=floor.high)
             made += cells(
-                about, metric, floor.mean, sites, method=kernel, control="shuffled", interval=ends, n=n, split="train", reason=NO_SPREAD
+                about,
+                metric,
+                floor.mean,
+                sites,
+                method=kernel,
+                control="shuffled",
+                interval=ends,
+                n=n,
+                reason=NO_SPREAD,
             )
     return made
 
 
 def _shape(about: About, t: Float[Tensor, "site row d"], sites: Sequence[Site]) -> list[Record]:
     shape, n = geometry(t, k=COMPONENTS), t.shape[1]
-    made = cells(about, "participation_ratio", shape.participation_ratio, sites, method="pca", n=n, split="train", reason=NO_SPREAD)
-    made += cells(about, "effective_rank", shape.effective_rank, sites, method="pca", n=n, split="train", reason=NO_SPREAD)
+    made = cells(about, "participation_ratio", shape.participation_ratio, sites, method="pca", n=n, reason=NO_SPREAD)
+    made += cells(about, "effective_rank", shape.effective_rank, sites, method="pca", n=n, reason=NO_SPREAD)
     for rank in range(COMPONENTS):
         share = shape.variance_share[:, rank]
         coords = {"rank": str(rank + 1)}
-        made += cells(about, "variance_share", share, sites, method="pca", n=n, split="train", coords=coords, reason=NO_SPREAD)
+        made += cells(about, "variance_share", share, sites, method="pca", n=n, coords=coords, reason=NO_SPREAD)
     return made
 
 

@@ -75,7 +75,9 @@ def design(concept: Concept, settings: Settings) -> Design:
             control=control,
             control_y=_control(control, y, settings.seed),
             dependence_rows=rows,
-            dependence_permutations=group_permutations(y[rows], groups[rows], samples=DEPENDENCE_PERMUTATIONS, seed=settings.seed),
+            dependence_permutations=group_permutations(
+                y[rows], groups[rows], samples=DEPENDENCE_PERMUTATIONS, seed=settings.seed
+            ),
         )
     except BadInput as error:
         raise BadInput(f"{concept.name}: {error}") from None

@@ -26,18 +26,23 @@ def rows(run: Run, design: Design, visits: Sequence[Visit], best: Best) -> list[
     """Cosines along training, at every site of the stream and of all pairs of steps at the best site; for single directions."""
     if design.concept.kind == "classes":
         return []
-    about = About(design.concept.name, str(design.concept.position), len(design.split.train), 0, split="train")
+    about = About(design.concept.name, str(design.concept.position), len(design.split.train), 0, split=None)
     made: list[Record] = []
     part = "resid" if "resid" in visits[0].sites else best.part
     sites = visits[0].sites[part]
     for method in (m for m in common_methods(visits) if m in METHODS):
         key = f"{method}/{part}/direction"
         vectors = torch.stack([run.directions(visit.unit, [key])[key][..., 0] for visit in visits])
-        for metric, others in (("cosine_final", vectors[-1:].expand_as(vectors)), ("cosine_previous", vectors.roll(1, 0))):
+        for metric, others in (
+            ("cosine_final", vectors[-1:].expand_as(vectors)),
+            ("cosine_previous", vectors.roll(1, 0)),
+        ):
             start = 1 if metric == "cosine_previous" else 0
             values = cosine(vectors, others)
             for visit, line in list(zip(visits, values.tolist(), strict=True))[start:]:
-                made += [_cell(about, visit, site, metric, value, method) for site, value in zip(sites, line, strict=True)]
+                made += [
+                    _cell(about, visit, site, metric, value, method) for site, value in zip(sites, line, strict=True)
+                ]
         if best.part == part:
             made += _all_pairs(about, visits, vectors[:, best.at], best, method)
     return made
@@ -49,23 +54,31 @@ def _all_pairs(
     table = cosine(vectors[:, None], vectors[None]).tolist()
     for visit, line in zip(visits, table, strict=True):
         for other, value in zip(visits, line, strict=True):
-            coords = {"other_step": str(other.checkpoint.step), "other_stage": other.checkpoint.stage}
+            coords = {"other_step": str(other.step), "other_stage": other.stage}
             yield replace(_cell(about, visit, best.site, "cosine", value, method), coords=coords)
 
 
 def between_concepts(run: Run, job: Job, visits: Mapping[str, Sequence[Visit]]) -> list[Record]:
     """Cosine of the mass-mean directions of two concepts at the last checkpoint both were traced at, site by site of the stream."""
     made = []
-    names = [n for n, v in visits.items() if job.designs[n].concept.kind == "binary" and "mass_mean" in v[-1].methods and "resid" in v[-1].sites]
+    names = [
+        n
+        for n, v in visits.items()
+        if job.designs[n].concept.kind == "binary" and "mass_mean" in v[-1].methods and "resid" in v[-1].sites
+    ]
     vectors = {n: run.directions(visits[n][-1].unit, [KEY])[KEY][..., 0] for n in names}
     for a in names:
-        about = About(a, str(job.designs[a].concept.position), len(job.designs[a].split.train), job.settings.seed, split="train")
+        about = About(
+            a, str(job.designs[a].concept.position), len(job.designs[a].split.train), job.settings.seed, split=None
+        )
         last = visits[a][-1]
         for b in names:
             if visits[b][-1].checkpoint != last.checkpoint:
                 continue
             for site, value in zip(last.sites["resid"], cosine(vectors[a], vectors[b]).tolist(), strict=True):
-                made.append(replace(_cell(about, last, site, "cosine", value, "mass_mean"), coords={"other_concept": b}))
+                made.append(
+                    replace(_cell(about, last, site, "cosine", value, "mass_mean"), coords={"other_concept": b})
+                )
     return made
 
 

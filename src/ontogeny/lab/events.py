@@ -46,7 +46,7 @@ def rows(
     seed: int,
 ) -> list[Record]:
     """Emergence, loss, use and their difference within one stage, in both forms."""
-    numbered = [visit for visit in visits if visit.checkpoint.step is not None]
+    numbered = [visit for visit in visits if visit.step is not None]
     if not numbered:
         return []
     made = []
@@ -69,7 +69,13 @@ def rows(
 
 def _event(find, curve: Curve, form: Form, seed: int) -> Event:
     return find(
-        curve.steps, curve.points, curve.samples, floor=curve.floor, form=form, threshold=THRESHOLDS[curve.of], seed=seed
+        curve.steps,
+        curve.points,
+        curve.samples,
+        floor=curve.floor,
+        form=form,
+        threshold=THRESHOLDS[curve.of],
+        seed=seed,
     )
 
 
@@ -95,7 +101,7 @@ def _scores(
     floor, name = _highest(floors)
     return Curve(
         of=metric,
-        steps=torch.tensor([float(visit.checkpoint.step or 0) for visit in visits]),
+        steps=torch.tensor([float(visit.step or 0) for visit in visits]),
         points=scoring.point(metric, stacked, design.y_test),
         samples=scoring.samples(metric, stacked, design.y_test, design.weights),
         floor=floor,
@@ -128,7 +134,7 @@ def _answers(
     floor, name = _highest(floors)
     return Curve(
         of="answer_accuracy",
-        steps=torch.tensor([float(visit.checkpoint.step or 0) for visit in visits]),
+        steps=torch.tensor([float(visit.step or 0) for visit in visits]),
         points=right.mean(-1),
         samples=bootstrap.mean_samples(right, weights),
         floor=floor,
@@ -154,14 +160,19 @@ def _row(
     best: Best | None,
 ) -> Record:
     absent = math.isnan(event.step)
-    coords = {"form": form, "of": curve.of, "floor": f"{float(curve.floor.nanmean()):.4f}", "floor_name": curve.floor_name}
+    coords = {
+        "form": form,
+        "of": curve.of,
+        "floor": f"{float(curve.floor.nanmean()):.4f}",
+        "floor_name": curve.floor_name,
+    }
     return Record(
         metric=metric,
         value=event.step,
         low=event.low,
         high=event.high,
-        stage=first.checkpoint.stage,
-        train_seed=first.checkpoint.train_seed,
+        stage=first.stage,
+        train_seed=first.train_seed,
         concept=design.concept.name,
         site=str(best.site) if best else None,
         layer=best.site.layer if best else None,
@@ -185,8 +196,8 @@ def _difference_row(
         value=difference.value,
         low=difference.low,
         high=difference.high,
-        stage=first.checkpoint.stage,
-        train_seed=first.checkpoint.train_seed,
+        stage=first.stage,
+        train_seed=first.train_seed,
         concept=design.concept.name,
         site=str(best.site),
         layer=best.site.layer,

@@ -49,9 +49,7 @@ class Job:
         return stage * 10**12 + (10**12 - 1 if checkpoint.step is None else checkpoint.step)
 
 
-def prepare(
-    lineage: Lineage, concepts: Sequence[Concept], settings: Settings, *, allow_pickle: bool = False
-) -> Job:
+def prepare(lineage: Lineage, concepts: Sequence[Concept], settings: Settings, *, allow_pickle: bool = False) -> Job:
     """Check everything that can be checked before a model is loaded.
 
     Raises:
@@ -73,13 +71,17 @@ def prepare(
             faults.append(Fault(checkpoint.name, checkpoint.stage, str(error)))
     if not good:
         raise BadInput(faults[0].reason if faults else f"{lineage.name} has no checkpoints.")
-    units = {(c, k.name): unit_key(prints[c], k, settings) for c in good for k in concepts}
+    units = {(c, k.name): unit_key(c, prints[c], k, settings) for c in good for k in concepts}
     return Job(lineage, tuple(good), tuple(faults), tuple(concepts), designs, settings, units, sizes)
 
 
-def unit_key(weights: str, concept: Concept, settings: Settings) -> str:
-    """Name of a unit: it changes with the weights, the examples, the settings and the way of measuring."""
-    return digest([MEASURE_VERSION, weights, concept.hash, asdict(settings)])
+def unit_key(checkpoint: Checkpoint, weights: str, concept: Concept, settings: Settings) -> str:
+    """Name of a unit: it changes with the weights, the examples, the settings and the way of measuring.
+
+    The checkpoint's place is in it too: some public runs serve the same weights under two steps, and both deserve their rows.
+    """
+    place = [checkpoint.stage, checkpoint.step, checkpoint.name]
+    return digest([MEASURE_VERSION, place, weights, concept.name, concept.hash, asdict(settings)])
 
 
 def refuse_contradictions(job: Job, out: Path) -> Run:
@@ -95,14 +97,22 @@ def refuse_contradictions(job: Job, out: Path) -> Run:
         return run
     about = run.about
     if about["lineage"]["name"] != job.lineage.name:
-        raise BadInput(f"{out} holds a trace of {about['lineage']['name']}, not of {job.lineage.name}. Choose another --out.")
+        raise BadInput(
+            f"{out} holds a trace of {about['lineage']['name']}, not of {job.lineage.name}. Choose another --out."
+        )
     mine = {name: str(value) for name, value in asdict(job.settings).items()}
-    theirs = {name: str(tuple(value) if isinstance(value, list) else value) for name, value in about["settings"].items()}
+    theirs = {
+        name: str(tuple(value) if isinstance(value, list) else value) for name, value in about["settings"].items()
+    }
     if changed := sorted(name for name in mine if theirs.get(name) != mine[name]):
         was, now = theirs.get(changed[0]), mine[changed[0]]
-        raise BadInput(f"{out} was traced with {changed[0]} = {was}, now it is {now}. Keep the settings, or choose another --out.")
+        raise BadInput(
+            f"{out} was traced with {changed[0]} = {was}, now it is {now}. Keep the settings, or choose another --out."
+        )
     known = {concept["name"]: concept["hash"] for concept in about["concepts"]}
     for concept in job.concepts:
         if known.get(concept.name, concept.hash) != concept.hash:
-            raise BadInput(f"{out} holds other examples under the name {concept.name!r}. Rename the file, or choose another --out.")
+            raise BadInput(
+                f"{out} holds other examples under the name {concept.name!r}. Rename the file, or choose another --out."
+            )
     return run

@@ -105,17 +105,30 @@ def probe_rows(
         rows += cells(about, metric, value, sites, method=method, interval=ends)
     if method in PROBES and "cv_score" in fit.facts:
         reason = "no inner fold holds every class"
-        rows += cells(about, "cv_score", fit.facts["cv_score"], sites, method=method, split="train", n=len(design.y_train), reason=reason)
+        rows += cells(
+            about,
+            "cv_score",
+            fit.facts["cv_score"],
+            sites,
+            method=method,
+            split="train",
+            n=len(design.y_train),
+            reason=reason,
+        )
     if method == "logistic":
         rows += _nats(design, about, held_out, sites)
     if method == "mass_mean" and y.dtype == torch.bool:
         rows += cells(about, "fisher", separability.fisher(held_out[..., 0], y), sites, method=method)
         for metric, fact in (("class_gap", "gap"), ("projection_std", "std")):
-            rows += cells(about, metric, fit.facts[fact][:, 0], sites, method=method, split="train", n=len(design.y_train))
+            rows += cells(
+                about, metric, fit.facts[fact][:, 0], sites, method=method, split="train", n=len(design.y_train)
+            )
     return rows
 
 
-def _nats(design: Design, about: About, held_out: Float[Tensor, "site example k"], sites: Sequence[Site]) -> list[Record]:
+def _nats(
+    design: Design, about: About, held_out: Float[Tensor, "site example k"], sites: Sequence[Site]
+) -> list[Record]:
     each = information.contributions(held_out, design.y_test)
     resampled = bootstrap.mean_samples(each, design.weights)
     ends = bootstrap.interval(each.mean(-1), resampled, groups=design.test_groups)

@@ -21,7 +21,7 @@ class About:
     n: int
     """Examples behind each value."""
     seed: int
-    split: str = "test"
+    split: str | None = "test"
 
 
 def cells(

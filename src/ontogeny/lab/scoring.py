@@ -25,7 +25,9 @@ def point(metric: str, scores: Scores, y: Tensor) -> Float[Tensor, " site"]:
     return separability.auroc(scores[..., 0], y) if y.dtype == torch.bool else separability.macro_auroc(scores, y)
 
 
-def samples(metric: str, scores: Scores, y: Tensor, weights: Float[Tensor, "sample example"]) -> Float[Tensor, "sample site"]:
+def samples(
+    metric: str, scores: Scores, y: Tensor, weights: Float[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
     """The metric of every site on every resample of the groups."""
     if metric == "r2":
         return bootstrap.r2_samples(scores[..., 0], y, weights)
@@ -36,15 +38,21 @@ def samples(metric: str, scores: Scores, y: Tensor, weights: Float[Tensor, "samp
     return bootstrap.macro_auroc_samples(scores, y, weights)
 
 
-def null(metric: str, scores: Scores, y: Tensor, permutations: Int[Tensor, "sample example"]) -> Float[Tensor, "sample site"]:
+def null(
+    metric: str, scores: Scores, y: Tensor, permutations: Int[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
     """The metric of every site under every permutation of the labels."""
     labels = y[permutations]
     if metric == "r2":
         return permutation.r2(scores[..., 0], labels)
-    return permutation.auroc(scores[..., 0], labels) if y.dtype == torch.bool else permutation.macro_auroc(scores, labels)
+    return (
+        permutation.auroc(scores[..., 0], labels) if y.dtype == torch.bool else permutation.macro_auroc(scores, labels)
+    )
 
 
-def interval(metric: str, value: Float[Tensor, " site"], resampled: Float[Tensor, "sample site"], groups: int) -> Interval:
+def interval(
+    metric: str, value: Float[Tensor, " site"], resampled: Float[Tensor, "sample site"], groups: int
+) -> Interval:
     """95 % interval: on the logit scale for shares, percentiles for what is unbounded."""
     make = bootstrap.interval if metric == "r2" else bootstrap.share_interval
     return make(value, resampled.to(value.dtype), groups=groups)

@@ -23,7 +23,7 @@ def summarise(job: Job, run: Run) -> None:
     """Write the summaries that are missing: one a concept, and one over all concepts together."""
     bests: dict[str, tuple[Best, list[Visit]]] = {}
     for concept in job.concepts:
-        visits = visited(job, run, concept)
+        visits = visited(run, concept.name)
         if not visits:
             continue
         bests[concept.name] = best_site(run, visits), visits
@@ -46,12 +46,15 @@ def _series(job: Job, run: Run, design: Design, visits: Sequence[Visit], best: B
     seed = job.settings.seed
     untrained = run.scores(floor) if floor else None
     surface = _surface(run, design.concept.name)
-    records = [_best_row(design, best, seed), *significance.rows(run, design, visits, seed), *drift.rows(run, design, visits, best)]
-    for stage in job.lineage.stages:
-        inside = [visit for visit in visits if visit.checkpoint.stage == stage.name]
-        if inside:
-            records += events.rows(run, design, inside, best, untrained, surface, seed)
-            records += phases.rows(run, design, stage.name, seed)
+    records = [
+        _best_row(design, best, seed),
+        *significance.rows(run, design, visits, seed),
+        *drift.rows(run, design, visits, best),
+    ]
+    for stage in dict.fromkeys(visit.stage for visit in visits):
+        inside = [visit for visit in visits if visit.stage == stage]
+        records += events.rows(run, design, inside, best, untrained, surface, seed)
+        records += phases.rows(run, design, stage, seed)
     return records
 
 
@@ -95,5 +98,3 @@ def _surface(run: Run, concept: str) -> Mapping[str, float]:
     """The best surface baseline of each metric."""
     found = run.records(f"control like 'surface%' and concept = {text(concept)} and n > 0")
     return {str(metric): float(rows.value.max()) for metric, rows in found.groupby("metric")}
-
-

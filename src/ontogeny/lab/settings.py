@@ -37,6 +37,8 @@ class Settings:
         if self.dtype not in DTYPES:
             raise unknown("dtype", self.dtype, DTYPES)
         if not 0.05 <= self.test_share <= 0.9:
-            raise BadInput(f"a test share of {self.test_share} leaves one side too small. Choose one between 0.05 and 0.9.")
+            raise BadInput(
+                f"a test share of {self.test_share} leaves one side too small. Choose one between 0.05 and 0.9."
+            )
         if min(self.resamples, self.permutations) < 100:
             raise BadInput("intervals and p-values need at least 100 resamples and permutations. Choose 1000.")

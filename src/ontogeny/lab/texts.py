@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ontogeny.concept import Concept
-from ontogeny.encoding import encode
+from ontogeny.encoding import encode, encode_all
 from ontogeny.errors import BadInput
 from ontogeny.lab.capture import Read, Scored, Workload
 from ontogeny.position import Encoding
@@ -36,7 +36,7 @@ def workload(
     builder = _Builder(tokenizer, context)
     rows = {}
     for concept in concepts:
-        encodings = [encode(tokenizer, e.text, span=e.span, template=concept.template) for e in concept.examples]
+        encodings = encode_all(tokenizer, concept.texts, [e.span for e in concept.examples], template=concept.template)
         if truncate:
             encodings = [_cut(encoding, context) for encoding in encodings]
         _check_length(concept, encodings, context)
@@ -108,11 +108,15 @@ class _Builder:
         encoding = encode(self.tokenizer, prompt + answer)
         mine = ((encoding.offsets[:, 1] > len(prompt)) & ~encoding.special).nonzero().flatten().tolist()
         if not mine or not answer.strip():
-            raise BadInput(f"{concept} has an answer without tokens: {answer!r} behind {prompt[:60]!r}. Give a right and a wrong answer.")
+            raise BadInput(
+                f"{concept} has an answer without tokens: {answer!r} behind {prompt[:60]!r}. Give a right and a wrong answer."
+            )
         if mine[0] == 0:
             raise BadInput(f"{concept} has an answer without a prompt before it ({answer!r}). Give each row a prompt.")
         if len(encoding.ids) > self.context:
-            raise BadInput(f"a question of {concept} has {len(encoding.ids)} tokens, the context {self.context}. Shorten it.")
+            raise BadInput(
+                f"a question of {concept} has {len(encoding.ids)} tokens, the context {self.context}. Shorten it."
+            )
         # Special tokens that the tokenizer puts at the end (an EOS, say) are no part of the answer.
         upto = mine[-1] + 1
         key = (self.sequence(encoding.ids[:upto], encoding.special[:upto]), mine[0])

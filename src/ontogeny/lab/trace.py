@@ -117,13 +117,20 @@ class _Lab:
             "checkpoint": checkpoint.name,
             "stage": checkpoint.stage,
             "step": checkpoint.step,
+            "tokens": checkpoint.tokens,
+            "revision": checkpoint.revision or checkpoint.name,
+            "train_seed": checkpoint.train_seed,
             "order": self.job.order(checkpoint),
         }
         self._untrained(folder, done)
         self._say(checkpoint.name, done, "loading")
         began = time.perf_counter()
         model = models.load(
-            folder, device=self.device, dtype=self.dtype, tokenizer=self._tokenizer_of(folder), allow_pickle=self.allow_pickle
+            folder,
+            device=self.device,
+            dtype=self.dtype,
+            tokenizer=self._tokenizer_of(folder),
+            allow_pickle=self.allow_pickle,
         )
         self._measure(model, checkpoint.name, done, concepts, stamp, header, began)
 
@@ -132,14 +139,20 @@ class _Lab:
         if not self.job.settings.untrained or any(c.step == 0 for c in self.job.lineage.checkpoints):
             return
         config = (folder / "config.json").read_text(encoding="utf-8")
-        units = {c.name: digest(["untrained", config, c.hash, asdict(self.job.settings)]) for c in self.job.concepts}
+        units = {
+            c.name: digest(["untrained", config, c.name, c.hash, asdict(self.job.settings)]) for c in self.job.concepts
+        }
         concepts = [c for c in self.job.concepts if not self.run.done(units[c.name])]
         if not concepts or "untrained" in self.checked:
             return
         self.checked.add("untrained")
         began = time.perf_counter()
         model = models.untrained(
-            folder, seed=self.job.settings.seed, device=self.device, dtype=self.dtype, tokenizer=self._tokenizer_of(folder)
+            folder,
+            seed=self.job.settings.seed,
+            device=self.device,
+            dtype=self.dtype,
+            tokenizer=self._tokenizer_of(folder),
         )
         header = {"checkpoint": "untrained", "stage": None, "step": None, "order": -1}
         stamp = lambda c: Stamp(self.job.lineage.name, units[c.name])  # noqa: E731
@@ -186,7 +199,9 @@ class _Lab:
             }
         )
 
-    def _keep(self, concept: Concept, captured: Captured, rows: Rows, stamp: Stamp, header: Mapping[str, object]) -> None:
+    def _keep(
+        self, concept: Concept, captured: Captured, rows: Rows, stamp: Stamp, header: Mapping[str, object]
+    ) -> None:
         design = self.job.designs[concept.name]
         parts = {part: values[:, rows.reads] for part, values in captured.parts.items()}
         measured = measure(design, parts, captured.sites, captured.inputs[rows.sequences], self.job.settings)
@@ -218,7 +233,9 @@ class _Lab:
         if self.tokenizer:
             return self.tokenizer
         above = folder.resolve().parent
-        has = [f for f in (folder, above) if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
+        has = [
+            f for f in (folder, above) if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))
+        ]
         return has[0] if has else None
 
     def _say(self, name: str, done: int, what: str, part: int = 0, total: int = 0) -> None:
@@ -247,7 +264,7 @@ def _surface(job: Job, run: Run) -> dict[str, tuple[str, ...]]:
     warnings = {}
     known = {c["name"]: tuple(c["warnings"]) for c in run.about["concepts"]} if run.about_path.is_file() else {}
     for concept in job.concepts:
-        unit = f"surface-{digest([concept.hash, asdict(job.settings)])}"
+        unit = f"surface-{digest([concept.name, concept.hash, asdict(job.settings)])}"
         if run.done(unit) and concept.name in known:
             warnings[concept.name] = known[concept.name]
             continue
@@ -264,5 +281,6 @@ def _is_fault_of_one(error: BadInput) -> bool:
 
 
 def _vocabulary(model: Model) -> str:
-    return digest(sorted(model.tokenizer.get_vocab().items())[:: max(1, len(model.tokenizer) // 512)] + [len(model.tokenizer)])
-
+    return digest(
+        sorted(model.tokenizer.get_vocab().items())[:: max(1, len(model.tokenizer) // 512)] + [len(model.tokenizer)]
+    )

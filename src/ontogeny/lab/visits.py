@@ -2,12 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ontogeny.concept import Concept
-from ontogeny.lab.job import Job
 from ontogeny.lab.rows import About
-from ontogeny.lineage import Checkpoint
 from ontogeny.records import Record
 from ontogeny.run import Run
 from ontogeny.sites import Site
@@ -18,7 +14,14 @@ from ontogeny.store import read_header
 class Visit:
     """One concept at one checkpoint."""
 
-    checkpoint: Checkpoint
+    checkpoint: str
+    stage: str
+    step: int | None
+    tokens: float | None
+    revision: str | None
+    train_seed: int | None
+    order: int
+    """Grows along development, over stages too."""
     unit: str
     sites: dict[str, list[Site]]
     """Sites by part, in the order of the tensors."""
@@ -39,29 +42,33 @@ class Best:
         return self.site.part
 
 
-def visited(job: Job, run: Run, concept: Concept) -> list[Visit]:
-    """The checkpoints of the job at which the concept was measured."""
+def visited(run: Run, concept: str) -> list[Visit]:
+    """Every checkpoint of the run at which the concept was measured, also by earlier sessions, in developmental order."""
     found = []
-    for checkpoint in job.checkpoints:
-        unit = job.units[checkpoint, concept.name]
-        if run.done(unit):
-            header: dict[str, Any] = read_header(run.folder / "directions" / f"{unit}.safetensors")
+    for path in (run.folder / "directions").glob("*.safetensors"):
+        header = read_header(path)
+        if header["concept"] == concept and run.done(path.stem):
             sites = {part: [Site.parse(name) for name in names] for part, names in header["sites"].items()}
-            found.append(Visit(checkpoint, unit, sites, list(header["methods"])))
-    return found
+            told = {
+                field: header[field]
+                for field in ("checkpoint", "stage", "step", "tokens", "revision", "train_seed", "order")
+            }
+            found.append(Visit(unit=path.stem, sites=sites, methods=list(header["methods"]), **told))
+    return sorted(found, key=lambda visit: visit.order)
 
 
-def at_cell(about: About, visit: Visit, site: Site, metric: str, value: float, *, method: str, note: str | None = None) -> Record:
+def at_cell(
+    about: About, visit: Visit, site: Site, metric: str, value: float, *, method: str, note: str | None = None
+) -> Record:
     """A row of a series that belongs to one checkpoint and site; NaN needs its reason as `note`."""
-    c = visit.checkpoint
     return Record(
         metric=metric,
         value=value,
-        stage=c.stage,
-        step=c.step,
-        tokens=c.tokens,
-        revision=c.revision or c.name,
-        train_seed=c.train_seed,
+        stage=visit.stage,
+        step=visit.step,
+        tokens=visit.tokens,
+        revision=visit.revision,
+        train_seed=visit.train_seed,
         concept=about.concept,
         site=str(site),
         layer=site.layer,
