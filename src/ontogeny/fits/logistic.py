@@ -74,6 +74,7 @@ def refit(
     *,
     weight: Float[Tensor, "label example"] | None = None,
     tolerance: float = 1e-3,
+    standardise: bool = True,
 ) -> Fitted:
     """One probe a site and label set, at given strengths: column k of the result is label set k.
 
@@ -85,7 +86,7 @@ def refit(
         raise BadInput(
             f"refit was given labels {tuple(y.shape)} and weights {tuple(weight.shape)}. Give one weight a label."
         )
-    basis = Basis.of(x)
+    basis = Basis.of(x, standardise=standardise)
     features = _with_constant(basis.features)
     omega = torch.ones_like(y, dtype=x.dtype) if weight is None else weight.to(x)
     parts = [

@@ -5,7 +5,6 @@ arXiv:2402.19465, but of the rows it was built on only) and the distance of the 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +20,7 @@ needs_pairs = False
 recovers = "shift"
 recovers_from = "labels"
 
-Rule = Literal["unit", "std", "gap"]
+RULES = ("unit", "std", "gap")
 
 
 def fit(
@@ -45,9 +44,9 @@ def fit(
     return _fitted(unit, gap, spread, (positive + negative) / 2 + origin.mT)
 
 
-def scaled(fitted: Fitted, rule: Rule) -> Float[Tensor, "site d k"]:
+def scaled(fitted: Fitted, rule: str) -> Float[Tensor, "site d k"]:
     """The steering vector: of length 1, of the spread of the projections, or of the distance of the class means."""
-    if rule not in ("unit", "std", "gap"):
+    if rule not in RULES:
         raise BadInput(f"no scale rule {rule!r}. Use unit, std or gap.")
     return fitted.direction if rule == "unit" else fitted.direction * fitted.facts[rule][:, None]
 
