@@ -16,7 +16,8 @@ EMPTY = "empty"
 def inline(rows: pd.DataFrame, *columns: str) -> alt.InlineData:
     """The named columns as rows inside the chart: six digits are enough for a picture, NaN becomes null."""
     chosen = rows[list(columns)] if columns else rows
-    return alt.InlineData(values=[{k: _plain(v) for k, v in row.items()} for row in chosen.to_dict("records")])
+    # A tuple: Altair copies lists, and what they hold, each time that a chart becomes part of another.
+    return alt.InlineData(values=tuple({k: _plain(v) for k, v in row.items()} for row in chosen.to_dict("records")))
 
 
 def _plain(value: Any) -> Any:
@@ -74,12 +75,11 @@ def named_colour(names: list[str], *, title: str | None = None, legend: bool = T
     return alt.Color("name:N", scale=alt.Scale(domain=names, range=colours(names)), legend=shown)
 
 
-def named_dash(names: list[str]) -> alt.StrokeDash:
+def named_dash(names: list[str]) -> Any:
     """Dashes by `name`; solid while the palette lasts."""
-    alone = len(names) <= len(CATEGORIES)
-    return alt.StrokeDash(
-        "name:N", scale=alt.Scale(domain=names, range=dashes(names)), legend=None if alone else alt.Undefined
-    )
+    if len(names) <= len(CATEGORIES):
+        return alt.value([1, 0])
+    return alt.StrokeDash("name:N", scale=alt.Scale(domain=names, range=dashes(names)))
 
 
 def dress(chart: Any) -> Any:

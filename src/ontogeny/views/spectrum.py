@@ -77,6 +77,10 @@ def _shares(subject: Subject, line: Timeline) -> Any:
     best = wanted(subject.rows, "best_site", control=None)["site"]
     site = next((s for s in best if s in set(rows["site"])), rows["site"].iloc[-1])
     rows = over_seeds(rows[rows["site"].eq(site)], "site", "rank")
+    # Shares are stacked: where one is missing, those above it would sink as if it were 0.
+    rows = rows[rows.groupby("age")["rank"].transform("nunique").eq(rows["rank"].nunique())]
+    if rows.empty:
+        return None
     legend = alt.Legend(title="principal component", orient="bottom", columns=12, symbolType="square", symbolSize=120)
     drawn = alt.Chart(inline(rows, "rank", "age", "stage", "step", "value")).encode(
         x=step_axis(line, ticks=5, brief=True),

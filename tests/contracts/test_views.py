@@ -1,0 +1,217 @@
+"""Whatever is in views/ draws empty, one-row and NaN tables, names its axes with units, and can be read by the colour-blind."""
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+
+from ontogeny import plugins, views
+from ontogeny.errors import BadInput
+from ontogeny.records import COLUMNS
+from ontogeny.views._theme import CATEGORIES
+from tests import fixtures_records
+
+NAMES = plugins.names("views")
+UNIT = re.compile(
+    r"\((0–1|−1 to 1|dimensions|resid|attn|mlp|neuron|0 first)\)|^training step|^layer$|^concept$|nHSIC\(",
+    re.IGNORECASE,
+)
+"""What an axis is measured in: a range or unit in brackets, or a thing that is counted."""
+SAFE_SCHEMES = {"yellowgreenblue", "blueorange", "viridis"}
+"""ColorBrewer's YlGnBu, a blue–orange diverging scheme, and viridis: all published as safe for colour-blind readers."""
+SAFE_COLOURS = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "white", "transparent"}
+"""Okabe & Ito without yellow."""
+
+
+@functools.cache
+def full(sft: bool = False) -> pd.DataFrame:
+    return fixtures_records.table(sft=sft)
+
+
+@functools.cache
+def drawn(name: str, sft: bool = False) -> Any:
+    return views.view(name).draw(full(sft)).to_dict()
+
+
+def render(chart: Any) -> str:
+    """The picture; an invalid specification fails here."""
+    return vl_convert.vegalite_to_svg(chart if isinstance(chart, dict) else chart.to_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keeps_the_contract(name: str) -> None:
+    view = views.view(name)
+    assert view.title
+    assert len(view.caption) > 60
+    assert view.needs <= set(COLUMNS)
+    kept = view.select(full())
+    assert 0 < len(kept) < len(full())
+    pd.testing.assert_frame_equal(view.select(kept), kept)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_an_empty_table_and_says_why(name: str) -> None:
+    for empty in (full().head(0), full()[full()["metric"].eq("fisher")]):
+        chart = views.view(name).draw(empty)
+        assert "No rows" in str(views.why_empty(chart))
+        assert "No rows" in render(chart)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_a_table_of_nan_and_says_why(name: str) -> None:
+    lost = full().assign(value=np.nan, low=np.nan, high=np.nan, n=0, note="the probe did not converge")
+    chart = views.view(name).draw(lost)
+    assert "did not converge" in str(views.why_empty(chart))
+    render(chart)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_one_row_of_each_kind(name: str) -> None:
+    view = views.view(name)
+    rows = view.select(full())
+    for index in rows.groupby("metric").head(1).index:
+        view.draw(full().loc[[index]]).to_dict()
+    shown = rows[rows["value"].notna() & rows["control"].isna()].drop_duplicates("metric", keep="last")
+    render(view.draw(shown))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_holes(name: str) -> None:
+    """Some cells, some intervals and all tokens are missing: the rest is drawn."""
+    rng = np.random.default_rng(0)
+    holes = full(True).assign(tokens=np.nan)
+    holes.loc[rng.random(len(holes)) < 0.3, ["value", "low", "high"]] = np.nan
+    holes.loc[rng.random(len(holes)) < 0.3, ["low", "high"]] = np.nan
+    chart = views.view(name).draw(holes)
+    assert views.why_empty(chart) is None
+    assert "NaN" not in render(chart)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shows_something_and_names_its_axes_with_units(name: str) -> None:
+    chart = drawn(name, sft=True)
+    svg = render(chart)
+    assert svg.count("<path") + svg.count("<rect") > 20
+    titles = list(axis_titles(chart))
+    assert len(titles) >= 2
+    assert [title for title in titles if not (isinstance(title, str) and UNIT.search(title))] == []
+
+
+def test_an_axis_without_a_unit_would_be_found() -> None:
+    bare = alt.Chart(alt.InlineData(values=[{"a": 1, "b": 2}])).mark_point().encode(x="a:Q", y=alt.Y("b:Q", title=None))
+    titles = list(axis_titles(bare.to_dict()))
+    assert len(titles) == 2
+    assert not any(isinstance(title, str) and UNIT.search(title) for title in titles)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uses_safe_colours_only(name: str) -> None:
+    assert set(unsafe_colours(drawn(name))) == set()
+
+
+def test_an_unsafe_colour_would_be_found() -> None:
+    chart = alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point(color="#ff0000")
+    chart = chart.encode(fill=alt.Fill("a:Q", scale=alt.Scale(scheme="redyellowgreen")))
+    assert set(unsafe_colours(chart.to_dict())) == {"#ff0000", "redyellowgreen"}
+
+
+@pytest.mark.parametrize("blindness", ["protan", "deutan"])
+def test_categories_stay_apart_for_the_colour_blind(blindness: str) -> None:
+    seen = [as_seen(colour, blindness) for colour in CATEGORIES]
+    nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2))
+    # The control: two colours that half the charts of the world tell apart by hue alone.
+    confused = np.linalg.norm(as_seen("#b5651d", blindness) - as_seen("#4c8c2b", blindness))
+    assert nearest > 10 > 0.7 * confused
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stays_small(name: str) -> None:
+    assert len(json.dumps(drawn(name))) < 1_000_000
+
+
+def test_drawing_leaves_the_table_alone() -> None:
+    for name in NAMES:
+        drawn(name)
+    pd.testing.assert_frame_equal(full(), fixtures_records.table())
+
+
+@pytest.mark.parametrize("name", ["layers", "drift"])
+def test_a_long_run_is_thinned(name: str) -> None:
+    steps = [0, *(2**i for i in range(10)), *range(1000, 144_000, 1000)]
+    base = {"lineage": "long", "stage": "pretrain", "concept": "truth", "method": "logistic", "n": 100}
+    if name == "layers":
+        cells = [{"step": s, "site": f"resid.{i}", "layer": i, "metric": "auroc"} for s in steps for i in range(33)]
+    else:
+        base |= {"site": "resid.3", "layer": 3, "metric": "cosine"}
+        cells = [{"step": s, "coords": {"other_step": str(t)}} for s in steps for t in steps]
+    chart = views.view(name).draw(fixtures_records.frame([base | {"value": 0.7} | cell for cell in cells]))
+    text = json.dumps(chart.to_dict(validate=False))
+    assert "of 154 checkpoints drawn" in text
+    assert len(text) < 1_500_000
+
+
+def test_a_table_without_a_needed_column_is_refused() -> None:
+    with pytest.raises(BadInput, match="needs the columns metric"):
+        views.view("emergence").draw(full().drop(columns="metric"))
+
+
+def axis_titles(chart: dict) -> Iterator[Any]:
+    """Titles of all axes that carry labels, as Vega draws them (Vega-Lite merges the titles of layers)."""
+    for node in nodes(vl_convert.vegalite_to_vega(chart)):
+        for axis in node.get("axes", []) if isinstance(node.get("axes"), list) else []:
+            if axis.get("labels", True):
+                yield axis.get("title")
+
+
+def unsafe_colours(chart: dict) -> Iterator[str]:
+    spec = {key: value for key, value in chart.items() if key not in ("datasets", "config")}
+    for node in nodes(spec):
+        for key, value in node.items():
+            if key == "scheme":
+                name = value["name"] if isinstance(value, dict) else value
+                if name not in SAFE_SCHEMES:
+                    yield name
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", text) and not safe(text):
+                    yield text
+
+
+def safe(colour: str) -> bool:
+    """In the list, or a grey: as good as without hue."""
+    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return colour.lower() in SAFE_COLOURS or max(channels) - min(channels) < 24
+
+
+def nodes(value: Any) -> Iterator[dict]:
+    """All dicts inside a specification, data left out."""
+    if isinstance(value, dict):
+        yield value
+        for key, inner in value.items():
+            if key not in ("values", "datasets"):
+                yield from nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from nodes(inner)
+
+
+def as_seen(colour: str, blindness: str) -> np.ndarray:
+    """CIELAB of a colour as a dichromat sees it (Viénot, Brettel & Mollon 1999)."""
+    srgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
+    loss = {
+        "protan": np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]]),
+        "deutan": np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]]),
+    }[blindness]
+    seen = np.clip(np.linalg.solve(to_lms, loss @ to_lms @ linear), 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ seen / np.array([0.9505, 1.0, 1.089]))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])

@@ -1,0 +1,91 @@
+"""The report in a real browser: opens from disk, asks the network for nothing, draws every chart, runs nobody's script."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ontogeny.report import write_report
+from tests import fixtures_records
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script><img src=http://127.0.0.1:9/x onerror=\"document.title='owned'\">"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium on the PATH")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    table = fixtures_records.table(sft=True)
+    table = table[table["concept"].isin(["truth", "robustness"])].replace({"concept": {"robustness": HOSTILE}})
+    about = fixtures_records.about(sft=True)
+    about["lineage"]["name"] = about["command"] = about["failures"][0]["reason"] = HOSTILE
+    path = write_report(table, about, tmp_path_factory.mktemp("report") / "report.html")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    requests: list[str] = []
+    said: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"pageerror: {error}"))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-drawn]", timeout=60_000)
+    return {"page": page, "path": path, "requests": requests, "said": said}
+
+
+def test_asks_for_nothing(visit: dict[str, Any]) -> None:
+    asked = [url for url in visit["requests"] if not url.startswith(("data:", "blob:"))]
+    assert asked == [visit["path"].as_uri()]
+
+
+def test_says_nothing_on_the_console(visit: dict[str, Any]) -> None:
+    assert visit["said"] == []
+
+
+def test_draws_every_chart(visit: dict[str, Any]) -> None:
+    page = visit["page"]
+    frames = page.locator(".view")
+    assert frames.count() == 9
+    assert page.locator(".view svg.marks").count() == 9
+    for i in range(9):
+        assert frames.nth(i).locator("path").count() > 10
+
+
+def test_charts_fit_the_page(visit: dict[str, Any]) -> None:
+    page = visit["page"]
+    for width in (1200, 420):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_runs_nobodys_script(browser: Any, visit: dict[str, Any]) -> None:
+    page = visit["page"]
+    assert page.title() != "owned"
+    assert page.locator("img").count() == 0
+    assert HOSTILE in page.locator("h1").inner_text()
+    # The control: the same words do run where nothing stops them.
+    bare = browser.new_page()
+    bare.set_content(f"<h1>{HOSTILE}</h1>")
+    assert bare.title() == "owned"
+    bare.close()
+
+
+def test_a_foreign_script_is_stopped_by_the_policy(visit: dict[str, Any]) -> None:
+    visit["page"].evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.owned = 1'; document.body.append(s); }"
+    )
+    assert visit["page"].evaluate("window.owned") is None

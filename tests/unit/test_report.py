@@ -1,0 +1,255 @@
+"""Report and summary: the numbers of the sentences are those of the rows, warnings come first, texts stay texts."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from ontogeny import views
+from ontogeny.errors import BadInput
+from ontogeny.findings import Finding, findings
+from ontogeny.findings.sentences import doubts, number, statements, step_number, where
+from ontogeny.findings.timeline import timeline
+from ontogeny.records import COLUMNS
+from ontogeny.report import in_run_order, warnings, write_report
+from ontogeny.summary import print_summary, sparkline
+from tests import fixtures_records
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>[bold]{{7*7}}`'\"\u2028"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return fixtures_records.table()
+
+
+@pytest.fixture(scope="module")
+def found(table: pd.DataFrame) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings(table)}
+
+
+@pytest.fixture(scope="module")
+def page(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("report") / "deep" / "report.html"
+    about = fixtures_records.about()
+    about["concepts"][0]["warnings"] = [HOSTILE]
+    few = table[table["concept"].isin(["truth", "privacy"])]
+    assert write_report(few.replace({"concept": {"privacy": HOSTILE}}), about, out) == out
+    return out.read_text(encoding="utf-8")
+
+
+def test_a_finding_repeats_its_rows(table: pd.DataFrame, found: dict[str, Finding]) -> None:
+    truth = found["truth"]
+    own = table[table["concept"].eq("truth") & table["site"].eq("resid.3") & table["step"].eq(16000)]
+    row = own[own["metric"].eq("auroc") & own["method"].eq("logistic") & own["control"].isna()].iloc[0]
+    assert (truth.site, truth.chosen_by, truth.metric, truth.method) == ("resid.3", "cv_score", "auroc", "logistic")
+    assert (truth.final.value, truth.final.low, truth.final.high) == (row["value"], row["low"], row["high"])
+    assert truth.floors["surface_tfidf"].value == 0.52
+    random = own[own["control"].eq("random_direction")].iloc[0]
+    assert truth.floors["random_direction"].value == random["high"] > random["value"]
+    assert list(truth.curve["step"]) == list(fixtures_records.STEPS)
+
+
+def test_sentences_say_what_was_found_and_what_was_not(found: dict[str, Finding]) -> None:
+    first, used, phase = statements(found["truth"])
+    assert first.startswith("becomes readable at step 512 (95 % interval 320–768) after block 3: AUROC .9")
+    assert "TF-IDF .52" in first
+    assert "untrained model" in first
+    assert "4,000" in used
+    assert "readable before it is used" in used
+    assert "1,700 (1,000–3,100)" in phase
+    assert statements(found["privacy"])[0].startswith(
+        "shows no emergence: the final score is not above its floor (p = .31)"
+    )
+    assert "which came first is not settled" in statements(found["robustness"])[1]
+
+
+def test_doubts_name_what_the_surface_gives_away(found: dict[str, Finding]) -> None:
+    assert doubts(found["truth"]) == []
+    assert "from TF-IDF alone at .82" in doubts(found["toxicity"])[0]
+    assert "not shown to be read better" in doubts(found["privacy"])[0]
+
+
+def test_a_site_chosen_on_test_is_said_to_be(table: pd.DataFrame) -> None:
+    blind = table[~table["metric"].isin(["best_site", "cv_score"])]
+    finding = findings(blind)[0]
+    assert finding.chosen_by == "final score"
+    assert any("optimistic" in doubt for doubt in doubts(finding))
+
+
+def test_a_score_without_intervals_or_events_is_still_told(table: pd.DataFrame) -> None:
+    bare = table[table["metric"].eq("auroc") & table["control"].isna()].assign(low=np.nan, high=np.nan)
+    assert "when it emerged was not measured" in statements(findings(bare)[0])[0]
+    lost = bare.assign(value=np.nan, n=0, note="diverged")
+    assert statements(findings(lost)[0]) == []
+    assert any("diverged" in doubt for doubt in doubts(findings(lost)[0]))
+
+
+def test_lineages_and_seeds_are_not_mixed(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")]
+    other = truth.assign(lineage="other", value=truth["value"] * 0.9)
+    surface = truth["control"].fillna("").str.startswith("surface_")
+    both = pd.concat([truth.assign(lineage=truth["lineage"].mask(surface)), other[~surface]])
+    a, b = findings(both)
+    assert [a.name, b.name] == ["truth · tiny-neox", "truth · other"]
+    assert b.final.value == pytest.approx(0.9 * a.final.value)
+    assert a.floors["surface_tfidf"].value == b.floors["surface_tfidf"].value == 0.52
+    seeds = pd.concat([truth, truth.assign(train_seed=1, value=truth["value"] * 0.9)])
+    assert [finding.name for finding in findings(seeds)] == ["truth · seed 0", "truth · seed 1"]
+
+
+def test_protocol_seeds_become_one_curve(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")]
+    shifted = truth.assign(seed=1, **{c: truth[c] + 0.02 for c in ("value", "low", "high")})
+    one, two = findings(truth)[0], findings(pd.concat([truth, shifted]))[0]
+    assert len(two.curve) == len(one.curve)
+    assert two.final.value == pytest.approx(one.final.value + 0.01)
+    assert (two.final.low, two.final.high) == (one.final.low, pytest.approx(one.final.high + 0.02))
+
+
+def test_rows_from_duckdb_say_the_same(table: pd.DataFrame) -> None:
+    few = table[table["concept"].eq("truth")]
+    rows = few.astype(object).where(few.notna(), None)
+    db = duckdb.connect()
+    db.execute(f"create table r ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})")
+    scored = rows[rows["metric"].isin(["auroc", "best_site", "emergence_step", "variance_share"])]
+    # duckdb writes a dict as a struct; a map wants its keys and values side by side.
+    marks = ", ".join("map(?, ?)" if name == "coords" else "?" for name in COLUMNS)
+    values = [
+        [
+            v
+            for name in COLUMNS
+            for v in ([list(row[name]), list(row[name].values())] if name == "coords" else [row[name]])
+        ]
+        for row in scored.to_dict("records")
+    ]
+    db.executemany(f"insert into r values ({marks})", values)
+    back = db.sql("select * from r").df()
+    same = few.loc[scored.index]
+    for name in ("emergence", "spectrum"):
+        assert views.view(name).draw(back).to_dict(validate=False) == views.view(name).draw(same).to_dict(
+            validate=False
+        )
+
+
+def test_stages_stand_in_developmental_order() -> None:
+    table = fixtures_records.table(sft=True)
+    shuffled = table.sample(frac=1, random_state=0)
+    assert [s.name for s in timeline(shuffled).stages] == ["pretrain", "sft"]
+    no_tokens = shuffled.assign(tokens=np.nan)
+    turned = fixtures_records.about(sft=True)
+    assert [s.name for s in timeline(in_run_order(no_tokens, turned)).stages] == ["pretrain", "sft"]
+    turned["lineage"]["checkpoints"].reverse()
+    assert [s.name for s in timeline(in_run_order(no_tokens, turned)).stages] == ["sft", "pretrain"]
+
+
+def test_time_is_logarithmic_where_steps_are_and_starts_anew_in_a_stage() -> None:
+    line = timeline(fixtures_records.table(sft=True))
+    first, second = line.stages
+    assert (first.log, second.log) == (True, False)
+    assert line.moments["age"].is_monotonic_increasing
+    assert first.age(255) - first.age(127) == pytest.approx(first.age(127) - first.age(63))
+    assert second.start > first.start + first.width
+    assert line.age("sft", 100) == second.start
+    assert np.isnan(line.age("sft", float("nan")))
+    shown = line.ticks(6)
+    assert {0.0, 16000.0, 100.0, 800.0} & set(shown["step"]) >= {16000.0, 800.0}
+    assert len(timeline(fixtures_records.frame([])).moments) == 0
+
+
+def test_numbers_are_printed_as_papers_do() -> None:
+    printed = [number(v) for v in (0.934, 1.0, -0.12, -0.001, float("nan"), 1.25)]
+    assert printed == [".93", "1.00", "−.12", ".00", "–", "1.25"]
+    assert [step_number(v) for v in (0.0, 1.5, 143000.0, 724.4)] == ["0", "1.5", "143,000", "724"]
+    assert where("head.3.5") == "in head 5 of block 3"
+    assert where("resid.0") == "in the embedding"
+
+
+def test_warnings_come_first_and_name_everything(table: pd.DataFrame, page: str) -> None:
+    about = fixtures_records.about()
+    lost = table.tail(2).assign(metric="nhsic_ty", value=np.nan, n=0, note="kernel of one point")
+    said = warnings(pd.concat([table, lost]), about, findings(table))
+    assert ("step3", "was not measured: weights are those of step 143000 (audit)") in said
+    assert any(what == "privacy" and "emergence censored" in text for what, text in said)
+    assert ("nhsic_ty", "could not be measured 2 times: kernel of one point") in said
+    assert (
+        page.index('id="warnings"') < page.index('id="findings"') < page.index('id="pictures"') < page.index('id="run"')
+    )
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)\s*=|url\(|@import|<link|<iframe""", markup.replace("&lt;img src=x", ""))
+    assert "default-src &#39;none&#39;" in markup
+
+
+def test_only_our_scripts_may_run(page: str) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert digest.replace("+", "&#43;") in page or digest in page
+
+
+def test_a_hostile_name_stays_a_name(page: str) -> None:
+    assert "<img" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "document.title='owned'</script>" not in page
+    data = re.search(r'<script type="application/json" id="specs">(.*?)</script>', page, flags=re.DOTALL)
+    assert data is not None
+    specs = json.loads(data.group(1))
+    assert HOSTILE in json.dumps(specs, ensure_ascii=False).replace('\\"', '"')
+    assert "49" not in re.findall(r"<h3>&lt;/script&gt;.*?</h3>", page)[0]
+
+
+def test_the_page_says_how_to_run_it_again(page: str) -> None:
+    assert "ontogeny trace runs/tiny/checkpoints" in page
+    assert "Everything in run.json" in page
+    assert "5.23.0" in page
+
+
+def test_an_empty_run_makes_a_page(tmp_path: Path) -> None:
+    page = write_report(fixtures_records.frame([]), {}, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "nothing can be said" in page
+    assert "Not drawn: Emergence (No rows" in page
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "html", "json"])
+def test_a_chart_is_saved(ending: str, table: pd.DataFrame, tmp_path: Path) -> None:
+    path = views.save(views.view("concepts").draw(table), tmp_path / f"c.{ending}")
+    starts = {"png": b"\x89PNG", "svg": b"<svg", "html": b"<!DOCTYPE html>", "json": b"{"}
+    content = path.read_bytes()
+    assert content.startswith(starts[ending])
+    if ending == "html":
+        assert b'src="http' not in content
+
+
+def test_another_ending_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"\.png, \.svg, \.html or \.json"):
+        views.save(None, tmp_path / "c.gif")
+
+
+def test_summary_fits_its_terminal_and_takes_names_as_they_are(table: pd.DataFrame) -> None:
+    for width in (80, 150):
+        console = Console(file=io.StringIO(), width=width)
+        print_summary(table.replace({"concept": {"privacy": "[red]"}}), console)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "[red]" in text
+        assert "512 (320–768)" in text
+        assert "…" not in text
+        assert "! toxicity can be told from TF-IDF alone" in text
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    console = Console(file=io.StringIO())
+    print_summary(table.head(0), console)
+    assert "No concept has a score" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_sparkline_shows_what_is_absent() -> None:
+    assert sparkline([0.5, 0.75, 1.0, float("nan"), 0.2]) == "▁▅█·▁"
