@@ -41,17 +41,20 @@ def solve(
     gradient = _adjoint(features, cost[..., None] * (p - target))
     scale = _preconditioner(power, cost, p, penalty)
     zero = (gradient.square() / scale).sum((1, 3)).sqrt()
+    stuck = torch.zeros_like(zero, dtype=torch.bool)
     for _ in range(STEPS):
         p = _probability(u)
         gradient = _adjoint(features, cost[..., None] * (p - target)) + penalty * theta
         scale = _preconditioner(power, cost, p, penalty)
         size = (gradient.square() / scale).sum((1, 3)).sqrt()
-        live = size > tolerance * zero
+        live = (size > tolerance * zero) & ~stuck
         if not live.any():
             break
         forcing = (size / zero).sqrt().clamp(max=0.3)
         step, u_step = _conjugate_gradients(features, cost, p, penalty, scale, -gradient, forcing, live)
         t = _line_search(target, cost, penalty, theta, u, step, u_step, gradient)
+        # No step lowers the objective: what is left of the gradient is rounding.
+        stuck |= live & (t == 0)
         theta += t[:, None, :, None] * step
         u += t[:, None, :, None] * u_step
     return theta
