@@ -7,13 +7,11 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import BadInput
 from ontogeny.records import COLUMNS, Record
-
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
@@ -77,8 +75,10 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     import duckdb
     import pandas as pd
 
-    rows = [{**asdict(record), "coords": json.dumps(dict(record.coords))} for record in records]
-    frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in COLUMNS})
+    rows = list(records)
+    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+    columns["coords"] = [json.dumps(dict(coords)) for coords in columns["coords"]]
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     casts = ", ".join(f'{_value(name)}::{kind} as "{name}"' for name, kind in COLUMNS.items())
     with atomic(path) as temporary, duckdb.connect() as connection:
         connection.register("frame", frame)

@@ -1,9 +1,12 @@
 """`ontogeny report`: a run directory as one static HTML file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ontogeny.run import Run
 
 
 def report(
@@ -13,12 +16,16 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run: findings, warnings, all views; opens from disk, needs no network."""
-    from ontogeny.report import write_report
     from ontogeny.run import Run
 
-    opened = Run.open(run)
-    about = opened.about | {"ledger": ledger_totals(opened.ledger())}
-    typer.echo(write_report(opened.records(), about, out or run / "report.html"))
+    typer.echo(write(Run.open(run), out or run / "report.html"))
+
+
+def write(run: "Run", out: Path) -> Path:
+    """The report of a run, with what all its sessions together cost."""
+    from ontogeny.report import write_report
+
+    return write_report(run.records(), run.about | {"ledger": ledger_totals(run.ledger())}, out)
 
 
 def ledger_totals(lines: list[dict]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -81,10 +82,23 @@ def _probe(kind: str) -> list[str]:
 
 def _fit(name: str, x: Float[Tensor, "site example d"], design: Design, settings: Settings) -> Fitted:
     module, train = plugins.load("fits", name), design.split.train
-    if name == "logistic" and settings.protocol == "paper" and design.y.dtype == torch.bool:
-        return module.refit(x[:, train], design.y_train[None], x.new_ones(len(x)), standardise=False, tolerance=1e-6)
     pairs = design.pairs[train] if design.pairs is not None else None
-    return module.fit(x[:, train], design.y_train, groups=design.groups[train], pairs=pairs, seed=settings.seed)
+    fit: Fitted = module.fit(x[:, train], design.y_train, groups=design.groups[train], pairs=pairs, seed=settings.seed)
+    if name == "logistic" and settings.protocol == "paper" and design.y.dtype == torch.bool:
+        return _as_published(fit, module, x, design)
+    return fit
+
+
+def _as_published(fit: Fitted, module: ModuleType, x: Float[Tensor, "site example d"], design: Design) -> Fitted:
+    """Logistic regression with C = 1 on activations z-scored over train and test together: a leak, and the paper's protocol."""
+    spread = x.std(1, keepdim=True, correction=0)
+    spread, mean, train = spread.where(spread > 0, 1.0), x.mean(1, keepdim=True), design.split.train
+    strength = x.new_ones(len(x))
+    z = (x[:, train] - mean) / spread
+    published = module.refit(z, design.y_train[None], strength, standardise=False, tolerance=1e-6)
+    direction = published.direction / spread.mT
+    bias = published.bias - (mean.mT * direction).sum(1)
+    return Fitted(direction, bias, {**fit.facts, "strength": strength})
 
 
 def probe_rows(
@@ -140,9 +154,3 @@ def _keep(done: Measured, method: str, part: str, fit: Fitted) -> None:
     done.directions[f"{method}/{part}/bias"] = fit.bias.float()
     for name, value in fit.facts.items():
         done.directions[f"{method}/{part}/facts/{name}"] = value.float()
-
-
-def _zscored(x: Float[Tensor, "site example d"]) -> Float[Tensor, "site example d"]:
-    # Over train and test together: a leak, and the published protocol.
-    spread = x.std(1, keepdim=True, correction=0)
-    return (x - x.mean(1, keepdim=True)) / spread.where(spread > 0, 1.0)
