@@ -88,7 +88,7 @@ def share_interval(
     tail = (1 - level) / 2
     edge = (point <= 0) | (point >= 1)
     inner = point.double().where(~edge, 0.5)
-    half = _t(groups - 1, level) * _spread(samples) / (inner * (1 - inner))
+    half = students_t(groups - 1, level) * _spread(samples) / (inner * (1 - inner))
     low, high = torch.sigmoid(torch.logit(inner) - half), torch.sigmoid(torch.logit(inner) + half)
     reach = tail ** (1 / groups)
     low = torch.where(edge, torch.where(point >= 1, reach, 0.0), low)
@@ -102,7 +102,7 @@ def interval(
     """Interval of an unbounded score: percentiles, stretched about the point for few groups."""
     tail = (1 - level) / 2
     ends = samples.double().nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    stretch = _t(groups - 1, level) / _z(level) * (groups / (groups - 1)) ** 0.5
+    stretch = students_t(groups - 1, level) / _z(level) * (groups / (groups - 1)) ** 0.5
     return _known(point, point + stretch * (ends[0] - point), point + stretch * (ends[1] - point))
 
 
@@ -121,7 +121,7 @@ def _z(level: float) -> float:
     return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
 
 
-def _t(freedom: int, level: float) -> float:
+def students_t(freedom: int, level: float) -> float:
     """Student's t by its expansion in 1/freedom: within 1 % from 4 degrees of freedom on."""
     z = _z(level)
     first = (z**3 + z) / 4

@@ -1,0 +1,250 @@
+"""The step at which a concept emerges, or is lost again: with an interval, and censored unless two tests agree.
+
+A curve has an event if its end differs from its floor (for a loss: from its peak) by more than the resampling of the test set
+explains, and if the order of its checkpoints matters. The step lies where the curve last crosses a level, straight between two
+checkpoints on the axis log2(step + 1); its interval is that of the resampled curves and always holds both those checkpoints.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.statistics import order
+
+Form = Literal["half", "threshold"]
+ALPHA = 0.05
+LEAST = 4
+"""With three checkpoints the best of all orders has p = 1/6."""
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """A step with its interval; NaN with a reason where it is censored. `high` is NaN, with a reason, if it lies past the end."""
+
+    step: float
+    low: float
+    high: float
+    reason: str
+    between: tuple[float, float]
+    """Steps of the checkpoints on both sides of the event."""
+    samples: Float[Tensor, " sample"]
+    """log2(step + 1) of the event in each resample: -inf at or before the first checkpoint, inf after the last."""
+
+    @property
+    def position(self) -> float:
+        """log2(step + 1)."""
+        return math.log2(self.step + 1)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First event minus second, in doublings: log2(step + 1)."""
+
+    value: float
+    low: float
+    high: float
+    reason: str
+
+
+def emergence_event(
+    steps: Shaped[Tensor, " step"],
+    points: Float[Tensor, " step"],
+    samples: Float[Tensor, "sample step"],
+    *,
+    floor: float | Float[Tensor, " sample"] = 0.5,
+    form: Form = "half",
+    threshold: float = 0.75,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Event:
+    """First step from which the score stays above half-way from floor to final (`half`) or above the threshold.
+
+    `samples` are the scores under one resampling of the test groups, the same for all steps; a floor that was measured comes
+    as its values under that resampling. Checkpoints without a score are left out.
+    """
+    curve = _Curve.of(steps, points, samples, floor)
+    if isinstance(curve, str):
+        return _censored(curve, samples)
+    final, finals = curve.points[-1], curve.samples[:, -1]
+    p = (1 + int((finals <= curve.floors).sum())) / (1 + len(finals))
+    if not final > curve.floor or p > ALPHA:
+        return _censored(
+            f"the last score, {final:.3g}, is not significantly above its floor {curve.floor:.3g}", samples, p
+        )
+    if form == "threshold" and final < threshold:
+        return _censored(f"the last score, {final:.3g}, is below the threshold {threshold:.3g}", samples)
+    half = ((curve.floor + final) / 2, (curve.floors + finals) / 2)
+    goal, goals = half if form == "half" else (threshold, torch.full_like(finals, threshold))
+    p = order.p_of_rise(curve.points, seed=seed)
+    return _event(curve, samples, goal, goals, 1.0, p, level)
+
+
+def loss_event(
+    steps: Shaped[Tensor, " step"],
+    points: Float[Tensor, " step"],
+    samples: Float[Tensor, "sample step"],
+    *,
+    floor: float | Float[Tensor, " sample"] = 0.5,
+    form: Form = "half",
+    threshold: float = 0.75,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Event:
+    """First step from which the score stays below half-way from peak to final (`half`) or below the threshold.
+
+    The peak is the best of many, so it must exceed the floor and the last score by more than the best of all checkpoints does
+    when only the test set is resampled.
+    """
+    curve = _Curve.of(steps, points, samples, floor)
+    if isinstance(curve, str):
+        return _censored(curve, samples)
+    top = int(curve.points.argmax())
+    peak, final = curve.points[top], curve.points[-1]
+    if not _best_exceeds(curve.points - curve.floor, curve.samples - curve.floors[:, None]):
+        return _censored(f"the peak, {peak:.3g}, was never significantly above its floor {curve.floor:.3g}", samples)
+    if not _best_exceeds(curve.points - final, curve.samples - curve.samples[:, -1:]):
+        return _censored(f"the last score, {final:.3g}, is not significantly below the peak, {peak:.3g}", samples)
+    if form == "threshold" and not final < threshold <= peak:
+        return _censored(f"the score does not fall through {threshold:.3g}: peak {peak:.3g}, last {final:.3g}", samples)
+    half = ((peak + final) / 2, (curve.samples[:, top] + curve.samples[:, -1]) / 2)
+    goal, goals = half if form == "half" else (threshold, torch.full_like(curve.floors, threshold))
+    p = order.p_of_fall(curve.points, seed=seed)
+    return _event(curve, samples, goal, goals, -1.0, p, level)
+
+
+def paired_difference(a: Event, b: Event, *, level: float = 0.95) -> Difference:
+    """How much later a is than b, in doublings, from resamples that both share; no finer than the checkpoints on both sides.
+
+    Raises:
+        BadInput: the events were not resampled together.
+    """
+    if len(a.samples) != len(b.samples):
+        raise BadInput(f"a paired difference needs the same resamples, given {len(a.samples)} and {len(b.samples)}.")
+    for which, event in (("first", a), ("second", b)):
+        if math.isnan(event.step):
+            return Difference(math.nan, math.nan, math.nan, f"the {which} event is censored: {event.reason}")
+    low, high = _ends(a.samples - b.samples, level)
+    (a_from, a_to), (b_from, b_to) = ([math.log2(step + 1) for step in event.between] for event in (a, b))
+    low, high = min(low, a_from - b_to), max(high, a_to - b_from)
+    reason = "" if math.isfinite(high - low) else "some resamples have an event outside the checkpoints"
+    finite = [end if math.isfinite(end) else math.nan for end in (low, high)]
+    return Difference(a.position - b.position, finite[0], finite[1], reason)
+
+
+@dataclass(frozen=True, eq=False)
+class _Curve:
+    """What is known of a curve: only checkpoints with a score, only resamples that are whole."""
+
+    steps: list[float]
+    x: Float[Tensor, " step"]
+    points: Float[Tensor, " step"]
+    samples: Float[Tensor, "whole step"]
+    floor: float
+    floors: Float[Tensor, " whole"]
+    whole: Bool[Tensor, " sample"]
+
+    @classmethod
+    def of(
+        cls,
+        steps: Shaped[Tensor, " step"],
+        points: Float[Tensor, " step"],
+        samples: Float[Tensor, "sample step"],
+        floor: float | Float[Tensor, " sample"],
+    ) -> "_Curve | str":
+        """The curve, or the reason why there is none."""
+        if (steps[1:] <= steps[:-1]).any() or (steps < 0).any():
+            raise BadInput(
+                f"the steps of a curve must increase from 0 or more, given {steps.tolist()}. Sort the checkpoints."
+            )
+        known = ~points.isnan()
+        if known.sum() < LEAST:
+            return f"{int(known.sum())} checkpoints have a score, an event needs {LEAST}"
+        floors = (
+            floor.double() if isinstance(floor, Tensor) else torch.full((len(samples),), floor, dtype=torch.float64)
+        )
+        whole = ~(samples[:, known].isnan().any(1) | floors.isnan())
+        if whole.sum() < len(samples) / 2:
+            return f"only {int(whole.sum())} of {len(samples)} resamples could be scored"
+        return cls(
+            steps=steps[known].double().tolist(),
+            x=(steps[known].double() + 1).log2(),
+            points=points[known].double(),
+            samples=samples[whole][:, known].double(),
+            floor=float(floors[whole].mean()),
+            floors=floors[whole],
+            whole=whole,
+        )
+
+
+def _event(
+    curve: _Curve, samples: Tensor, goal: Tensor | float, goals: Tensor, sign: float, p: float, level: float
+) -> Event:
+    """The event where a curve last crosses its goal upwards (sign 1) or downwards (sign -1)."""
+    at, last = _crossing(curve.x, sign * curve.points[None], sign * torch.as_tensor(goal, dtype=torch.float64)[None])
+    index, count = int(last[0]), len(curve.x)
+    if index < 0:
+        return _censored(
+            f"already so at the first checkpoint, step {curve.steps[0]:.0f}; add earlier checkpoints", samples
+        )
+    if p > ALPHA:
+        start = -1 if sign > 0 else order.first_high(curve.points)
+        before, after = index - start, count - index - 1
+        few = order.least_p(max(before, 0), before + after) > ALPHA
+        hint = f"; too few lie before ({before}) and after ({after}) to tell, add some" if few else ""
+        return _censored(f"the order of the checkpoints could be chance{hint}", samples, p)
+    found = torch.full((len(samples),), torch.nan, dtype=torch.float64)
+    found[curve.whole] = _crossing(curve.x, sign * curve.samples, sign * goals)[0]
+    low, high = _ends(found, level)
+    between = curve.steps[index], curve.steps[index + 1]
+    return Event(
+        step=_step(at[0]),
+        low=min(between[0], _step(low) if math.isfinite(low) else 0.0),
+        high=max(between[1], _step(high)) if math.isfinite(high) else math.nan,
+        reason="" if math.isfinite(high) else "the upper end lies after the last checkpoint",
+        between=between,
+        samples=found,
+    )
+
+
+def _crossing(
+    x: Float[Tensor, " step"], curves: Float[Tensor, "sample step"], goals: Float[Tensor, " sample"]
+) -> tuple[Float[Tensor, " sample"], Shaped[Tensor, " sample"]]:
+    """Where each curve comes to stay at or above its goal, and the last checkpoint below it (-1: none)."""
+    index = torch.arange(len(x))
+    last = torch.where(curves < goals[:, None], index, -1).amax(1)
+    left = last.clamp(0, len(x) - 2)
+    a, b = (curves.gather(1, side[:, None])[:, 0] for side in (left, left + 1))
+    share = ((goals - a) / (b - a)).clamp(0, 1)
+    at = x[left] + share * (x[left + 1] - x[left])
+    at = torch.where(last < 0, -torch.inf, torch.where(last == len(x) - 1, torch.inf, at))
+    return at, last
+
+
+def _best_exceeds(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"]) -> bool:
+    """Whether the best of the points exceeds 0 by more than the largest deviation that resampling makes, at 95 %."""
+    largest = (samples - samples.mean(0)).amax(1)
+    return bool(points.max() > largest.quantile(1 - ALPHA))
+
+
+def _ends(samples: Float[Tensor, " sample"], level: float) -> tuple[float, float]:
+    """Percentiles of values that may be infinite."""
+    ordered = samples[~samples.isnan()].sort().values
+    if not len(ordered):
+        return math.nan, math.nan
+    tail = (1 - level) / 2 * (len(ordered) - 1)
+    return float(ordered[math.floor(tail)]), float(ordered[math.ceil(len(ordered) - 1 - tail)])
+
+
+def _step(position: Tensor | float) -> float:
+    return float(2 ** float(position) - 1)
+
+
+def _censored(reason: str, samples: Tensor, p: float | None = None) -> Event:
+    nothing = torch.full((len(samples),), torch.nan, dtype=torch.float64)
+    because = reason if p is None else f"{reason} (p = {p:.2g})"
+    return Event(math.nan, math.nan, math.nan, because, (math.nan, math.nan), nothing)
