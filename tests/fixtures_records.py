@@ -121,10 +121,10 @@ def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np
     for method, less in (("logistic", 0.0), ("mass_mean", 0.015)):
         yield cell | {"metric": "auroc", "method": method} | _around(score - less)
         yield cell | {"metric": "accuracy", "method": method} | _around(0.5 + 0.85 * (score - less - 0.5))
-    yield cell | {"metric": "auroc", "method": "logistic", "control": "control_task"} | _around(0.53 + noise)
+    yield cell | {"metric": "accuracy", "method": "logistic", "control": "control_task"} | _around(0.53 + noise)
     yield cell | {"metric": "auroc", "method": "logistic", "control": "leace"} | _around(0.5 + noise)
     random = {"value": 0.52, "low": 0.46, "high": 0.58 + noise}
-    yield cell | {"metric": "auroc", "method": "logistic", "control": "random_direction"} | random
+    yield cell | {"metric": "auroc", "method": "random", "control": "random_direction"} | random
     if step == 0:
         bare = {k: v for k, v in cell.items() if k not in ("stage", "step", "tokens", "revision")}
         yield bare | {"metric": "auroc", "method": "logistic", "control": "untrained"} | _around(0.5 + noise)

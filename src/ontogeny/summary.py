@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ontogeny.findings import Event, Finding, findings
-from ontogeny.findings.sentences import SCORE_NAMES, doubts, interval, number, when
+from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, when
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FLOOR = 0.5
@@ -25,7 +25,7 @@ def print_summary(records: pd.DataFrame, console: Console) -> None:
     metrics = list(dict.fromkeys(SCORE_NAMES[f.metric] for f in found))
     score = f"{metrics[0]} [95 %]" if len(metrics) == 1 else "score [95 %]"
     rows = [_cells(f, len(metrics) > 1, 32 if wide else 12) for f in found]
-    more = ["control", "untrained"] if wide else []
+    more = ["acc. / control", "untrained"] if wide else []
     names = [
         "concept",
         "site",
@@ -60,7 +60,7 @@ def sparkline(values: list[float], low: float = FLOOR, high: float = 1.0) -> str
 
 
 def _cells(finding: Finding, named: bool, most: int) -> dict[str, Text]:
-    floors = {"TF-IDF": "surface_tfidf", "control": "control_task", "untrained": "untrained"}
+    floors = {"TF-IDF": "surface_tfidf", "untrained": "untrained"}
     known = {name: finding.floors.get(control) for name, control in floors.items()}
     start = FLOOR if finding.metric != "r2" else 0.0
     return {
@@ -68,6 +68,7 @@ def _cells(finding: Finding, named: bool, most: int) -> dict[str, Text]:
         "site": Text(finding.site),
         "score": Text(f"{SCORE_NAMES[finding.metric]} " * named + interval(finding.final)),
         **{name: Text("–" if floor is None else number(floor.value)) for name, floor in known.items()},
+        "acc. / control": Text(control(finding)),
         "readable from": Text(
             _step(finding.emergence), style="green" if finding.emergence and finding.emergence.known else "dim"
         ),

@@ -17,9 +17,9 @@ from ontogeny import views
 from ontogeny.errors import BadInput
 from ontogeny.findings import Finding, findings
 from ontogeny.findings.sentences import doubts, number, statements, step_number, where
-from ontogeny.findings.timeline import timeline
+from ontogeny.findings.timeline import in_run_order, timeline
 from ontogeny.records import COLUMNS
-from ontogeny.report import in_run_order, warnings, write_report
+from ontogeny.report import warnings, write_report
 from ontogeny.summary import print_summary, sparkline
 from tests import fixtures_records
 
@@ -163,6 +163,42 @@ def test_time_is_logarithmic_where_steps_are_and_starts_anew_in_a_stage() -> Non
     shown = line.ticks(6)
     assert {0.0, 16000.0, 100.0, 800.0} & set(shown["step"]) >= {16000.0, 800.0}
     assert len(timeline(fixtures_records.frame([])).moments) == 0
+
+
+def test_a_released_model_without_a_step_is_told_too(table: pd.DataFrame) -> None:
+    """Its rows have a stage but no step: it stands at the end of its stage, and is no floor."""
+    truth = table[table["concept"].eq("truth") & ~table["metric"].isin(["emergence_step", "used_step", "change_point"])]
+    last = truth[truth["step"].eq(16000) | truth["step"].isna()]
+    alone = findings(last.assign(step=np.nan))[0]
+    assert alone.final.value == findings(truth)[0].final.value
+    both = pd.concat([truth, last[last["stage"].notna()].assign(step=np.nan, value=0.9)])
+    line = timeline(both)
+    assert list(line.moments["step"])[-2:] == [16000.0, 16000.5]
+    assert findings(both)[0].final.value == 0.9
+    assert '"end"' in json.dumps(views.view("emergence").draw(both).to_dict(validate=False)).replace("'", '"')
+
+
+def test_steps_that_grow_apart_are_read_on_a_log_axis() -> None:
+    def log(*steps: int) -> bool:
+        return (
+            timeline(fixtures_records.frame([{"stage": "a", "step": s, "metric": "auroc"} for s in steps]))
+            .stages[0]
+            .log
+        )
+
+    assert log(0, 1, 10, 100)
+    assert log(0, 20, 27, 36, 49, 66, 89, 120, 162, 218, 294)
+    assert not log(0, 100, 200, 300, 400)
+    assert not log(5)
+
+
+def test_the_control_task_stands_beside_the_accuracy(found: dict[str, Finding]) -> None:
+    truth = found["truth"]
+    assert "control_task" not in truth.floors
+    assert truth.accuracy is not None
+    assert truth.control_task is not None
+    said = f"accuracy {number(truth.accuracy.value)} against {number(truth.control_task.value)} on the control task"
+    assert said in statements(truth)[0]
 
 
 def test_numbers_are_printed_as_papers_do() -> None:

@@ -6,6 +6,7 @@ Report, terminal summary and views read these, so that a number in a sentence is
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -72,6 +73,9 @@ class Finding:
     """The score at that site over all checkpoints, in order."""
     floors: Mapping[str, Reading]
     """At the same site and checkpoint where the floor has them; a random direction counts with its 97.5 % quantile."""
+    control_task: Reading | None
+    """Accuracy on random labels, beside `accuracy` (which is what the control task is scored in)."""
+    accuracy: Reading | None
     emergence: Event | None
     loss: Event | None
     used: Event | None
@@ -113,11 +117,13 @@ def _finding(subject: Subject, line: Timeline) -> Finding | None:
         final=_reading(curve.tail(1)),
         curve=curve,
         floors=_floors(rows[rows["metric"].eq(metric)], site, method, line),
-        emergence=_event(rows, "emergence_step", site, metric),
-        loss=_event(rows, "loss_step", site, metric),
-        used=_event(rows, "used_step", site, ""),
+        control_task=_last(rows[rows["control"].eq("control_task")], "accuracy", site, method, line),
+        accuracy=_last(rows[rows["control"].eq("")], "accuracy", site, method, line),
+        emergence=_event(rows, "emergence_step", site, metric, line),
+        loss=_event(rows, "loss_step", site, metric, line),
+        used=_event(rows, "used_step", site, "", line),
         readable_minus_used=_reading(found) if len(found := wanted(rows, "readable_minus_used").tail(1)) else None,
-        change_point=_event(rows, "change_point", site, "nhsic_tx"),
+        change_point=_event(rows, "change_point", site, "nhsic_tx", line),
     )
 
 
@@ -135,11 +141,15 @@ def _best_site(rows: pd.DataFrame, scored: pd.DataFrame, line: Timeline) -> tupl
     inner = wanted(rows, "cv_score", train=True)
     inner = line.last(inner[inner["value"].notna() & inner["site"].isin(scored["site"])])
     if len(inner):
-        return str(inner.loc[inner["value"].idxmax(), "site"]), "cv_score"
+        return str(_highest(inner)["site"]), "cv_score"
     measured = scored[scored["value"].notna()]
     last = line.last(measured if len(measured) else scored)
-    best = last["value"].idxmax() if last["value"].notna().any() else last.index[0]
-    return str(last.loc[best, "site"]), "final score"
+    return str(_highest(last)["site"]), "final score"
+
+
+def _highest(rows: pd.DataFrame) -> "pd.Series[Any]":
+    """The row of the highest value; the first where none is known."""
+    return rows.iloc[int(rows["value"].fillna(-math.inf).argmax())]
 
 
 def _reading(row: pd.DataFrame) -> Reading:
@@ -148,6 +158,11 @@ def _reading(row: pd.DataFrame) -> Reading:
     one = row.iloc[0]
     n = 0 if math.isnan(one["n"]) else int(one["n"])
     return Reading(float(one["value"]), float(one["low"]), float(one["high"]), n, one["note"])
+
+
+def _last(rows: pd.DataFrame, metric: str, site: str, method: str, line: Timeline) -> Reading | None:
+    own = rows[rows["metric"].eq(metric) & rows["site"].eq(site) & rows["method"].eq(method) & rows["value"].notna()]
+    return _reading(line.last(own).tail(1)) if len(own) else None
 
 
 def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[str, Reading]:
@@ -163,11 +178,13 @@ def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[
     return found
 
 
-def _event(rows: pd.DataFrame, metric: str, site: str, of: str) -> Event | None:
-    """The event at the best site in its half-way form, else the nearest thing to it that the table has."""
+def _event(rows: pd.DataFrame, metric: str, site: str, of: str, line: Timeline) -> Event | None:
+    """The event at the best site in its half-way form, in the first stage that has it, else the nearest thing to it."""
     own = wanted(rows, metric)
     if own.empty:
         return None
+    rank = {stage.name: i for i, stage in enumerate(line.stages)}
+    own = own.sort_values("stage", key=lambda names: names.map(rank), kind="stable")
     told = coord(own, "of")
     fit = (
         8 * own["site"].isin([site, ""]).astype(int)
@@ -175,5 +192,6 @@ def _event(rows: pd.DataFrame, metric: str, site: str, of: str) -> Event | None:
         + 2 * coord(own, "form").isin(["half", ""]).astype(int)
         + own["value"].notna().astype(int)
     )
-    one = own.loc[fit.idxmax()]
-    return Event(*(float(one[c]) for c in ("value", "low", "high")), one["stage"], one["site"], one["note"])
+    one = own.iloc[int(fit.argmax())]
+    step, low, high = (float(one[c]) for c in ("value", "low", "high"))
+    return Event(step, low, high, one["stage"], one["site"], one["note"])

@@ -52,6 +52,12 @@ def where(site: str) -> str:
     return words.get(part, f"at {site}")
 
 
+def control(finding: Finding) -> str:
+    """Accuracy beside the accuracy that random labels reach: .86 / .53."""
+    pair = finding.accuracy, finding.control_task
+    return " / ".join("–" if reading is None else number(reading.value) for reading in pair)
+
+
 def statements(finding: Finding) -> list[str]:
     """What can be said of a concept; each sentence continues its name ('`truth` …')."""
     return [said for said in (_emergence(finding), _loss(finding), _use(finding), _phase(finding)) if said]
@@ -101,7 +107,10 @@ def _stage(finding: Finding, event: Event) -> str:
 
 def _floors(finding: Finding) -> str:
     known = [(FLOORS[c], floor.value) for c, floor in finding.floors.items() if floor.known]
-    return "; floors: " + ", ".join(f"{name} {number(value)}" for name, value in known) if known else ""
+    said = "; floors: " + ", ".join(f"{name} {number(value)}" for name, value in known) if known else ""
+    if finding.control_task is None or finding.accuracy is None or "control_task" in finding.floors:
+        return said
+    return f"{said}; accuracy {number(finding.accuracy.value)} against {number(finding.control_task.value)} on the control task"
 
 
 def _loss(finding: Finding) -> str:

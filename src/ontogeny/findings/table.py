@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ontogeny.findings.timeline import numbered
 from ontogeny.records import COLUMNS
 
 NUMBERS = tuple(name for name, kind in COLUMNS.items() if kind in ("BIGINT", "INTEGER", "DOUBLE"))
@@ -18,6 +20,8 @@ def tidy(records: pd.DataFrame) -> pd.DataFrame:
         name: pd.to_numeric(records[name], errors="coerce").astype("float64") if name in records else np.nan
         for name in (*NUMBERS, *(("order",) if "order" in records else ()))
     }
+    if {"step", "stage"} <= set(records.columns):
+        numbers["step"] = numbered(records)
     texts = {name: _text(records[name]) if name in records else "" for name in TEXTS}
     coords = [c if isinstance(c, dict) else {} for c in records["coords"]] if "coords" in records else None
     table = pd.DataFrame({**numbers, **texts}, index=records.index)
@@ -88,5 +92,5 @@ def subjects(table: pd.DataFrame) -> Iterator[Subject]:
                     yield Subject(" · ".join([concept, *extra]), concept, lineage, rows)
 
 
-def _known(column: pd.Series) -> list:
+def _known(column: pd.Series) -> list[Any]:
     return list(column.dropna().unique())

@@ -1,11 +1,14 @@
 """Developmental order: stages one after another, steps inside each, on one axis that starts anew where a stage starts.
 
 Steps restart in every stage, so a step alone is no time. Inside a stage time runs in log2(step + 1) where its steps span
-two orders of magnitude or more (checkpoints are saved that way), else in steps.
+two orders of magnitude or grow further and further apart (as checkpoints often are), else in steps.
 """
 
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,21 @@ import pandas as pd
 GAP = 0.35
 """Empty room between two stages, in the unit of a stage's width."""
 EVENTS = ("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used")
+SERIES = (*EVENTS, "best_site", "dependence_within_accuracy")
 """Metrics of a whole series: the checkpoint columns of their rows, if filled at all, name no checkpoint that was visited."""
+
+
+def numbered(records: pd.DataFrame) -> "pd.Series[float]":
+    """The steps; a checkpoint of a stage that has no number (the end of it, as released) stands half a step after the last."""
+    step = pd.to_numeric(records["step"], errors="coerce").astype("float64")
+    stage = records["stage"] if "stage" in records else pd.Series("", index=records.index)
+    bare = step.isna() & stage.notna() & stage.ne("")
+    if "metric" in records:
+        bare &= ~records["metric"].isin(SERIES)
+    if not bare.any():
+        return step
+    last = step.groupby(stage).max()
+    return step.where(~bare, stage.map(last).astype("float64").fillna(0.0) + 0.5)
 
 
 @dataclass(frozen=True)
@@ -81,11 +98,12 @@ def timeline(records: pd.DataFrame) -> Timeline:
     """
     if "metric" in records:
         records = records[~records["metric"].isin(EVENTS)]
+    records = records.assign(step=numbered(records))
     columns = [name for name in ("stage", "step", "tokens", "order") if name in records]
     seen = (
         records[columns].drop_duplicates().reindex(columns=list(dict.fromkeys(["stage", "step", "tokens", *columns])))
     )
-    numbers = {c: pd.to_numeric(seen[c], errors="coerce").astype("float64") for c in seen if c != "stage"}
+    numbers = {str(c): pd.to_numeric(seen[c], errors="coerce").astype("float64") for c in seen if c != "stage"}
     seen = seen.assign(stage=seen["stage"].astype(object).where(seen["stage"].notna(), "").astype(str), **numbers)
     seen = seen[seen["step"].notna()].groupby(["stage", "step"], sort=False).first().reset_index()
     key = "order" if "order" in seen else "tokens"
@@ -105,8 +123,10 @@ def timeline(records: pd.DataFrame) -> Timeline:
 
 
 def _spans_decades(steps: tuple[float, ...]) -> bool:
+    """Two orders of magnitude, or gaps that grow as those of a log scale do."""
     positive = [step for step in steps if step > 0]
-    return len(positive) > 1 and positive[-1] / positive[0] >= 100
+    gaps = [b - a for a, b in itertools.pairwise(positive)]
+    return len(positive) > 2 and (positive[-1] / positive[0] >= 100 or gaps[-1] / gaps[0] >= 8)
 
 
 def _moments(stage: Stage, seen: pd.DataFrame) -> pd.DataFrame:
@@ -134,3 +154,14 @@ def _by_importance(moments: pd.DataFrame) -> list[int]:
                 halves += [(a, middle), (middle, b)]
         spans = halves
     return list(dict.fromkeys([*ends, *inner]))
+
+
+def in_run_order(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with the lineage's order of checkpoints in a column `order`, where run.json knows it."""
+    checkpoints = about.get("lineage", {}).get("checkpoints", [])
+    place = {(c.get("stage") or "", c.get("step")): i for i, c in enumerate(checkpoints)}
+    stages = records["stage"].astype(object).where(records["stage"].notna(), "")
+    steps = records["step"].astype(object).where(records["step"].notna(), None)
+    order = pd.Series([place.get(key) for key in zip(stages, steps, strict=True)], index=records.index, dtype="float64")
+    known = order.notna() | records["step"].isna()
+    return records.assign(order=order) if checkpoints and known.all() else records

@@ -20,7 +20,8 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ontogeny.findings import Finding, findings
-from ontogeny.findings.sentences import SCORE_NAMES, doubts, interval, number, statements, when
+from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, statements, when
+from ontogeny.findings.timeline import EVENTS, in_run_order
 from ontogeny.views import every_view, why_empty
 
 EMBED = """
@@ -89,18 +90,6 @@ class Raw(str):
         return str(self)
 
 
-def in_run_order(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
-    """The table with the lineage's order of checkpoints in a column `order`, where run.json knows it."""
-    checkpoints = about.get("lineage", {}).get("checkpoints", [])
-    place = {(c.get("stage") or "", c.get("step")): i for i, c in enumerate(checkpoints)}
-    stages = records["stage"].astype(object).where(records["stage"].notna(), "")
-    order = pd.Series(
-        [place.get(key) for key in zip(stages, records["step"], strict=True)], index=records.index, dtype="float64"
-    )
-    known = order.notna() | records["step"].isna()
-    return records.assign(order=order) if checkpoints and known.all() else records
-
-
 def overview(records: pd.DataFrame, about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was looked at, as a few numbers with their nouns."""
     steps = records.loc[records["step"].notna(), ["stage", "step"]].drop_duplicates()
@@ -138,8 +127,7 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
             if e is not None and not e.known
         ]
         said += [(finding.name, reason + ".") for reason in reasons]
-    events = {"emergence_step", "loss_step", "used_step", "readable_minus_used", "change_point"}
-    lost = records[records["value"].isna() & ~records["metric"].isin(events)]
+    lost = records[records["value"].isna() & ~records["metric"].isin(EVENTS)]
     for (metric, note), rows in lost.groupby(["metric", lost["note"].fillna("no reason given")], sort=False):
         said.append((str(metric), f"could not be measured {len(rows):,} times: {note}"))
     return list(dict.fromkeys(said))
@@ -190,7 +178,7 @@ def _row(finding: Finding, told: Mapping[str, Any]) -> dict[str, str]:
         "site": finding.site,
         "score": f"{SCORE_NAMES[finding.metric]} {interval(finding.final)}",
         "tfidf": floors.get("surface_tfidf", "–"),
-        "control": floors.get("control_task", "–"),
+        "control": control(finding),
         "untrained": floors.get("untrained", "–"),
         "emerges": step(finding.emergence),
         "used": step(finding.used),
@@ -224,7 +212,11 @@ def _said(value: Any) -> str:
 def _bundle() -> str:
     """Vega, Vega-Lite and vega-embed in one script, in the version that the charts are written for."""
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    return vl_convert.javascript_bundle(vl_version=version).replace("\r\n", "\n").replace("</script", "<\\/script")
+    return (
+        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+        .replace("\r\n", "\n")
+        .replace("</script", "<\\/script")
+    )
 
 
 def _embedded(specs: Mapping[str, Any]) -> str:

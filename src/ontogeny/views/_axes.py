@@ -84,8 +84,13 @@ def _title(line: Timeline, tokens: bool, brief: bool) -> str:
 
 
 def _label(row: Any, tokens: bool) -> list[str]:
-    steps = short(row.step)
+    steps = step_label(row.step)
     return [steps, short(row.tokens) if not math.isnan(row.tokens) else ""] if tokens else [steps]
+
+
+def step_label(step: float) -> str:
+    """A step below a tick; a checkpoint without a number is the end of its stage."""
+    return "end" if step % 1 else short(step)
 
 
 def short(number: float) -> str:

@@ -32,7 +32,7 @@ def draw(records: pd.DataFrame) -> Any:
         return blank(title, reason(pairs, "the cosine of two concepts"))
     best = wanted(table, "best_site", control=None)["site"]
     runs = shown.groupby(["lineage", "train_seed"], sort=False, dropna=False)
-    return panels([_panel(lineage, rows, best, len(runs) > 1) for (lineage, _), rows in runs])
+    return panels([_panel(str(lineage), rows, best, len(runs) > 1) for (lineage, _), rows in runs])
 
 
 def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> Any:
@@ -62,6 +62,8 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     named = heading(lineage if several else f"Directions at {site}")
     stage, step = rows["stage"].iloc[0], rows["step"].iloc[0]
     named.subtitle = " · ".join(
-        said for said in (site * several, stage, f"step {step:,.0f}", rows["method"].iloc[0]) if said
+        said
+        for said in (site * several, stage, "end" if step % 1 else f"step {step:,.0f}", rows["method"].iloc[0])
+        if said
     )
     return alt.layer(squares, text).properties(width=side * len(order), height=side * len(order), title=named)

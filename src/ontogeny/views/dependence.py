@@ -13,7 +13,7 @@ import pandas as pd
 
 from ontogeny.findings.table import Subject, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import short, thinned
+from ontogeny.views._axes import step_label, thinned
 from ontogeny.views._pieces import blank, heading, inline, panels, reason
 from ontogeny.views._theme import INK, MUTED, ORDER, WIDTH
 
@@ -70,7 +70,9 @@ def _spread(values: list[float], most: int) -> list[float]:
     return values if len(values) <= most else [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
-def _panel(subject: Subject, path: pd.DataFrame, line: Timeline, axes: tuple[dict, dict], fewer: str) -> Any:
+def _panel(
+    subject: Subject, path: pd.DataFrame, line: Timeline, axes: tuple[dict[str, Any], dict[str, Any]], fewer: str
+) -> Any:
     columns = ("name", "site", "layer", "stage", "step", "age", "tx", "ty")
     x, y = alt.X(**axes[0]), alt.Y(**axes[1])
     base = alt.Chart(inline(path, *columns)).encode(x=x, y=y, detail="site:N")
@@ -78,8 +80,8 @@ def _panel(subject: Subject, path: pd.DataFrame, line: Timeline, axes: tuple[dic
     last = alt.Chart(inline(path[ends], *columns)).encode(x=x, y=y)
     kernel = path["method"].iloc[0]
     chance = wanted(subject.rows, "nhsic_ty", control="shuffled")
-    chance = chance[chance["method"].eq(kernel) & chance["head"].isna()]["high"].dropna()
-    floor = pd.DataFrame({"ty": [float(chance.mean())]} if len(chance) else {"ty": []})
+    highs = chance.loc[chance["method"].eq(kernel) & chance["head"].isna(), "high"].dropna().tolist()
+    floor = pd.DataFrame({"ty": [sum(highs) / len(highs)] if highs else []})
     layers = [
         alt.Chart(inline(floor)).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=y),
         base.mark_line(color=MUTED, opacity=0.35, strokeWidth=1.2).encode(order="age:Q"),
@@ -96,7 +98,8 @@ def _panel(subject: Subject, path: pd.DataFrame, line: Timeline, axes: tuple[dic
 
 def _time(line: Timeline) -> alt.Color:
     ticks = line.ticks(6)
-    labels = ",".join(f"'{row.age:.4f}':'{short(row.step)}'" for row in ticks.itertuples())
+    shown = zip(ticks["age"], ticks["step"], strict=True)
+    labels = ",".join(f"'{age:.4f}':'{step_label(step)}'" for age, step in shown)
     legend = alt.Legend(
         title="training step",
         orient="bottom",

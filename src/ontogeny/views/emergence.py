@@ -23,9 +23,15 @@ title = "Emergence"
 place = 1
 needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low", "high"})
 
-FLOOR_NAMES = list(FLOORS.values())
-FLOOR_COLOURS = [CATEGORIES[i] for i in (1, 4, 3, 2, 5, 0)]
-FLOOR_DASHES = [[6, 2], [2, 2], [1, 3], [8, 3, 2, 3], [3, 3], [5, 4]]
+FLOOR_LOOKS = {
+    "surface_tfidf": (CATEGORIES[1], [6, 2]),
+    "surface_length": (CATEGORIES[4], [2, 2]),
+    "surface_casing": (CATEGORIES[3], [1, 3]),
+    "control_task": (CATEGORIES[2], [8, 3, 2, 3]),
+    "untrained": (CATEGORIES[5], [3, 3]),
+    "random_direction": (CATEGORIES[0], [5, 4]),
+}
+"""Colour and dash of each floor."""
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
@@ -38,7 +44,8 @@ def draw(records: pd.DataFrame) -> Any:
     if not any(f.curve["value"].notna().any() for f in found):
         return blank(title, reason(table[table["metric"].isin(SCORES)], "a score (auroc, r2, accuracy)"))
     domain = _domain(found)
-    small = panels([_panel(f, line, domain) for f in found])
+    shown = [control for control in FLOORS if any(control in f.floors for f in found)]
+    small = panels([_panel(f, line, domain, shown) for f in found])
     return alt.vconcat(_overview(found, line, domain), small, spacing=36).resolve_scale(
         color="independent", strokeDash="independent"
     )
@@ -71,19 +78,21 @@ def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
     )
 
 
-def _panel(finding: Finding, line: Timeline, domain: list[float]) -> Any:
+def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str]) -> Any:
     base = alt.Chart(inline(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
     band = base.mark_area(opacity=0.22, color=CATEGORIES[0]).encode(y=_score([finding], domain, "low"), y2="high:Q")
     curve = base.mark_line(strokeWidth=2, color=INK, point={"size": 14, "color": INK})
     curve = curve.encode(y=_score([finding], domain), tooltip=_tooltip())
+    names = [FLOORS[control] for control in shown]
+    legend = alt.Legend(title="floors", orient="bottom", direction="horizontal", columns=6, symbolSize=300)
+    colours = alt.Scale(domain=names, range=[FLOOR_LOOKS[control][0] for control in shown])
+    dashes = alt.Scale(domain=names, range=[FLOOR_LOOKS[control][1] for control in shown])
     floors = alt.Chart(inline(_floor_lines(finding, line))).mark_line(strokeWidth=1.4)
     floors = floors.encode(
         x="age:Q",
         y=_score([finding], domain),
-        color=alt.Color("floor:N", scale=alt.Scale(domain=FLOOR_NAMES, range=FLOOR_COLOURS), legend=_floor_legend()),
-        strokeDash=alt.StrokeDash(
-            "floor:N", scale=alt.Scale(domain=FLOOR_NAMES, range=FLOOR_DASHES), legend=_floor_legend()
-        ),
+        color=alt.Color("floor:N", scale=colours, legend=legend),
+        strokeDash=alt.StrokeDash("floor:N", scale=dashes, legend=legend),
         tooltip=[alt.Tooltip("floor:N"), alt.Tooltip("value:Q", format=".2f")],
     )
     event = alt.Chart(inline(_events([finding], line)))
@@ -103,10 +112,6 @@ def _panel_title(finding: Finding) -> alt.TitleParams:
     return top
 
 
-def _floor_legend() -> alt.Legend:
-    return alt.Legend(title="floors", orient="bottom", direction="horizontal", columns=6, symbolSize=300)
-
-
 def _curve(finding: Finding) -> pd.DataFrame:
     curve = finding.curve.assign(name=finding.name, at=finding.site)
     return curve[["name", "at", "age", "stage", "step", "tokens", "value", "low", "high", "n"]]
@@ -115,15 +120,14 @@ def _curve(finding: Finding) -> pd.DataFrame:
 def _floor_lines(finding: Finding, line: Timeline) -> pd.DataFrame:
     """A floor that was measured at every checkpoint follows them; any other is a level across."""
     rows = finding.subject.rows
-    rows = rows[
-        rows["metric"].eq(finding.metric) & rows["site"].isin([finding.site, ""]) & rows["method"].eq(finding.method)
-    ]
+    rows = rows[rows["metric"].eq(finding.metric) & rows["site"].isin([finding.site, ""])]
     ends = [float(line.moments["age"].min()), float(line.moments["age"].max())]
     parts = []
     for control, name in FLOORS.items():
         if control not in finding.floors:
             continue
         own = rows[rows["control"].eq(control) & rows["step"].notna()]
+        own = own[own["method"].eq(finding.method)] if own["method"].eq(finding.method).any() else own
         placed = line.place(own).groupby("age").mean(numeric_only=True).reset_index()
         if len(placed):
             level = placed["high"].fillna(placed["value"]) if control == "random_direction" else placed["value"]
