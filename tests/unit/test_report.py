@@ -154,7 +154,7 @@ def test_stages_stand_in_developmental_order() -> None:
 def test_time_is_logarithmic_where_steps_are_and_starts_anew_in_a_stage() -> None:
     line = timeline(fixtures_records.table(sft=True))
     first, second = line.stages
-    assert (first.log, second.log) == (True, False)
+    assert (first.log, second.log) == (True, True)
     assert line.moments["age"].is_monotonic_increasing
     assert first.age(255) - first.age(127) == pytest.approx(first.age(127) - first.age(63))
     assert second.start > first.start + first.width
@@ -187,6 +187,7 @@ def test_steps_that_grow_apart_are_read_on_a_log_axis() -> None:
         )
 
     assert log(0, 1, 10, 100)
+    assert log(0, 1, 2, 4, 8)
     assert log(0, 20, 27, 36, 49, 66, 89, 120, 162, 218, 294)
     assert not log(0, 100, 200, 300, 400)
     assert not log(5)
@@ -215,7 +216,7 @@ def test_warnings_come_first_and_name_everything(table: pd.DataFrame, page: str)
     said = warnings(pd.concat([table, lost]), about, findings(table))
     assert ("step3", "was not measured: weights are those of step 143000 (audit)") in said
     assert any(what == "privacy" and "emergence censored" in text for what, text in said)
-    assert ("nhsic_ty", "could not be measured 2 times: kernel of one point") in said
+    assert ("2 absent", "could not be measured: kernel of one point – nhsic_ty (2)") in said
     assert (
         page.index('id="warnings"') < page.index('id="findings"') < page.index('id="pictures"') < page.index('id="run"')
     )

@@ -71,9 +71,10 @@ def doubts(finding: Finding) -> list[str]:
     }
     for control, floor in surface.items():
         if floor.value >= SURFACE_LIMIT:
+            little = "little" if finding.final.low > floor.value else "nothing"
             found.append(
                 f"can be told from {FLOORS[control]} alone at {number(floor.value)}: "
-                f"a probe at {number(finding.final.value)} shows little beyond that."
+                f"a probe at {number(finding.final.value)} shows {little} beyond that."
             )
     near = [c for c, f in surface.items() if f.value < SURFACE_LIMIT and finding.final.low <= f.value]
     if near:

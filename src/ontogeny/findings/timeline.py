@@ -126,7 +126,7 @@ def _spans_decades(steps: tuple[float, ...]) -> bool:
     """Two orders of magnitude, or gaps that grow as those of a log scale do."""
     positive = [step for step in steps if step > 0]
     gaps = [b - a for a, b in itertools.pairwise(positive)]
-    return len(positive) > 2 and (positive[-1] / positive[0] >= 100 or gaps[-1] / gaps[0] >= 8)
+    return len(positive) > 2 and (positive[-1] / positive[0] >= 100 or gaps[-1] / gaps[0] >= 4)
 
 
 def _moments(stage: Stage, seen: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ontogeny.findings import Finding, findings
 from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, statements, when
-from ontogeny.findings.timeline import EVENTS, in_run_order
+from ontogeny.findings.timeline import EVENTS, in_run_order, timeline
 from ontogeny.views import every_view, why_empty
 
 EMBED = """
@@ -64,7 +64,7 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         name=_name(ordered, about),
         today=date.today().isoformat(),
         about=about,
-        overview=overview(ordered, about),
+        overview=overview(ordered),
         warnings=warnings(ordered, about, found),
         cards=[_card(f) for f in found],
         rows=[_row(f, _told(about, f.subject.concept)) for f in found],
@@ -90,13 +90,12 @@ class Raw(str):
         return str(self)
 
 
-def overview(records: pd.DataFrame, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+def overview(records: pd.DataFrame) -> list[tuple[str, str]]:
     """What was looked at, as a few numbers with their nouns."""
-    steps = records.loc[records["step"].notna(), ["stage", "step"]].drop_duplicates()
-    stages = list(dict.fromkeys(s for s in about.get("lineage", {}).get("stages", []) or steps["stage"].dropna()))
+    line = timeline(records)
     counts = [
-        (len(steps), "checkpoint"),
-        (len(stages), "stage"),
+        (len(line.moments), "checkpoint"),
+        (len(line.stages), "stage"),
         (records["concept"].dropna().nunique(), "concept"),
         (records["site"].dropna().nunique(), "site"),
         (int(records["value"].notna().sum()), "measured number"),
@@ -108,8 +107,10 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
     """What to know before reading on: (of what, what), the surface of the data first, then what failed, then what is censored."""
     said = []
     for finding in found:
-        own = _told(about, finding.subject.concept).get("warnings") or []
-        said += [(finding.name, text) for text in [*doubts(finding), *map(str, own)]]
+        own = [str(w) for w in _told(about, finding.subject.concept).get("warnings") or []]
+        told = any("surface" in w for w in own)
+        said += [(finding.name, w) for w in own]
+        said += [(finding.name, w) for w in doubts(finding) if not (told and w.startswith("can be told from"))]
     scored = {f.subject.concept for f in found}
     rest = [c for c in about.get("concepts", []) if c.get("name") not in scored]
     said += [
@@ -128,8 +129,9 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
         ]
         said += [(finding.name, reason + ".") for reason in reasons]
     lost = records[records["value"].isna() & ~records["metric"].isin(EVENTS)]
-    for (metric, note), rows in lost.groupby(["metric", lost["note"].fillna("no reason given")], sort=False):
-        said.append((str(metric), f"could not be measured {len(rows):,} times: {note}"))
+    for note, rows in lost.groupby(lost["note"].fillna("no reason given"), sort=False):
+        counts = ", ".join(f"{metric} ({n:,})" for metric, n in rows["metric"].value_counts(sort=False).items())
+        said.append((f"{len(rows):,} absent", f"could not be measured: {note} – {counts}"))
     return list(dict.fromkeys(said))
 
 

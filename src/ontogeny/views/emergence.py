@@ -80,7 +80,10 @@ def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
 
 def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str]) -> Any:
     base = alt.Chart(inline(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
-    band = base.mark_area(opacity=0.22, color=CATEGORIES[0]).encode(y=_score([finding], domain, "low"), y2="high:Q")
+    # A band needs two checkpoints; the interval of one alone is a bar.
+    alone = len(finding.curve) == 1
+    band = base.mark_rule(color=INK) if alone else base.mark_area(opacity=0.22, color=CATEGORIES[0])
+    band = band.encode(y=_score([finding], domain, "low"), y2="high:Q")
     curve = base.mark_line(strokeWidth=2, color=INK, point={"size": 14, "color": INK})
     curve = curve.encode(y=_score([finding], domain), tooltip=_tooltip())
     names = [FLOORS[control] for control in shown]
@@ -121,7 +124,7 @@ def _floor_lines(finding: Finding, line: Timeline) -> pd.DataFrame:
     """A floor that was measured at every checkpoint follows them; any other is a level across."""
     rows = finding.subject.rows
     rows = rows[rows["metric"].eq(finding.metric) & rows["site"].isin([finding.site, ""])]
-    ends = [float(line.moments["age"].min()), float(line.moments["age"].max())]
+    ends = [float(line.moments["age_low"].min()), float(line.moments["age_high"].max())]
     parts = []
     for control, name in FLOORS.items():
         if control not in finding.floors:
@@ -129,7 +132,7 @@ def _floor_lines(finding: Finding, line: Timeline) -> pd.DataFrame:
         own = rows[rows["control"].eq(control) & rows["step"].notna()]
         own = own[own["method"].eq(finding.method)] if own["method"].eq(finding.method).any() else own
         placed = line.place(own).groupby("age").mean(numeric_only=True).reset_index()
-        if len(placed):
+        if len(placed) > 1:
             level = placed["high"].fillna(placed["value"]) if control == "random_direction" else placed["value"]
             parts.append(pd.DataFrame({"age": placed["age"], "value": level, "floor": name}))
         else:
