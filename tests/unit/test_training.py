@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
+from transformers.utils import logging
 
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
@@ -140,6 +141,18 @@ def test_a_finished_run_computes_nothing(run):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     train(run, batches=killed_at(0))
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_nothing_is_printed_and_the_bars_of_transformers_are_as_before(tmp_path, capfd, drawn):
+    before = logging.is_progress_bar_enabled()
+    (logging.enable_progress_bar if drawn else logging.disable_progress_bar)()
+    try:
+        train(tmp_path / "run")
+        assert logging.is_progress_bar_enabled() == drawn
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_callers_random_numbers_are_left_alone(tmp_path):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel, P
 
 from ontogeny.concept import Answer, Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab.training import TrainingConfig, Watch, log_steps, pretrain
+from ontogeny.lab.training import TrainingConfig, Watch, log_steps, no_bars, pretrain
 from ontogeny.store import atomic, write_json
 from ontogeny.worlds import hearsay
 
@@ -21,11 +21,11 @@ from ontogeny.worlds import hearsay
 @dataclass(frozen=True)
 class DemoConfig:
     world: hearsay.Config = field(default_factory=hearsay.Config)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=1300, learning_rate=4e-3))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=1400, learning_rate=3e-3))
     rows: int = 16
     """Rows of text a step."""
     checkpoints: int = 16
-    first: int = 20
+    first: int = 40
     """The first checkpoint after step 0: nothing is learned before."""
     layers: int = 4
     heads: int = 4
@@ -128,7 +128,8 @@ def _recall(out: Path, checkpoint: Path, world: hearsay.World, tokenizer: PreTra
     path = out / "recall.json"
     if path.is_file():
         return float(json.loads(path.read_text(encoding="utf-8"))["recall"])
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    with no_bars():
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     share = recall(model, tokenizer, hearsay.facts(world))
     write_json(path, {"recall": share, "facts": len(hearsay.facts(world)), "checkpoint": checkpoint.name})
     return share

@@ -4,6 +4,7 @@ A checkpoint is a Hugging Face folder `checkpoint-{step}`, written under a tempo
 killed run needs to end with the very weights of an unbroken one: the optimiser's state and the random numbers', no pickle.
 """
 
+import contextlib
 import copy
 import json
 import math
@@ -11,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jaxtyping import Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ontogeny.errors import BadInput
 from ontogeny.store import digest, disk_errors, write_json
@@ -103,9 +105,21 @@ def pretrain(
     if (out / f"checkpoint-{config.steps}").is_dir():
         return out
     # The callers' random numbers are theirs: the run has its own, and gives them back.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), no_bars():
         _run(batches, config, out, model, tokenizer, set(marks), seed, _Clock(config.steps, every, on_progress))
     return out
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Transformers draws a bar for each folder it reads or writes, over the one that tells of the training."""
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 def _run(

@@ -100,13 +100,13 @@ SAYINGS: Mapping[str, tuple[Say, float]] = {
     "book": (book, 0.15),
     "hearsay": (hearsay, 0.10),
     "judged": (judged, 0.45),
-    "question": (question, 0.10),
-    "region": (region, 0.03),
+    "question": (question, 0.05),
+    "region": (region, 0.04),
     "arrival": (arrival, 0.04),
-    "age": (age, 0.04),
+    "age": (age, 0.05),
     "older": (older, 0.05),
     "rank": (rank, 0.02),
-    "request": (request, 0.05),
+    "request": (request, 0.07),
 }
 """Each kind of sentence with its share."""
 
