@@ -33,7 +33,8 @@ SAFE_COLOURS = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 
 @functools.cache
 def full(sft: bool = False) -> pd.DataFrame:
-    return fixtures_records.table(sft=sft)
+    table = fixtures_records.table(sft=sft)
+    return table[table["concept"].isin(["truth", "privacy"])] if sft else table
 
 
 @functools.cache
