@@ -1,0 +1,90 @@
+"""The README keeps its word: its blocks run, and its tree is the disk."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.pages import ROOT, blocks, workplace
+
+PACKAGE = "src/ontogeny"
+
+
+def test_the_blocks_run(tmp_path: Path) -> None:
+    workplace(tmp_path)
+    script = "import sys; from tests.pages import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(ROOT / "README.md")],
+        cwd=tmp_path,
+        env={**_environment(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    for made in ("runs/first/run.json", "runs/mine/report.html", "emergence.png"):
+        assert (tmp_path / made).is_file(), made
+    assert not (tmp_path / "runs/next").exists(), "a dry run does nothing"
+
+
+def test_the_tree_is_the_disk() -> None:
+    assert drawn(ROOT / "README.md") == on_disk()
+
+
+def test_the_tree_comments_every_file_of_the_package() -> None:
+    bare = [line for line in tree(ROOT / "README.md") if line.rstrip().endswith(".py")]
+    assert bare == []
+
+
+def test_the_tree_is_read(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(
+        "```text\nx/\n├── a.md   one\n├── src/ontogeny/\n│   │  floor\n│   ├── b/   two\n│   │   ├── c.py   three\n├── d/\n```\n"
+    )
+    assert drawn(page) == {"a.md", PACKAGE, f"{PACKAGE}/b", f"{PACKAGE}/b/c.py", "d"}
+
+
+def test_the_first_python_block_comes_early() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert lines.index("```python") < 10
+    assert len(next(b for b in blocks(ROOT / "README.md") if b.kind == "python").text.splitlines()) <= 12
+
+
+def tree(page: Path) -> list[str]:
+    return next(b.text for b in blocks(page) if b.kind == "text" and "src/ontogeny/" in b.text).splitlines()
+
+
+def drawn(page: Path) -> set[str]:
+    """Paths in the tree; a line without a branch is a remark."""
+    found: set[str] = set()
+    stack: list[str] = []
+    for line in tree(page):
+        match = re.match(r"((?:│   |    )*)[├└]── (\S+)", line)
+        if match:
+            depth = len(match[1]) // 4
+            stack = [*stack[:depth], match[2].rstrip("/")]
+            found.add("/".join(stack))
+    return found
+
+
+def on_disk() -> set[str]:
+    """The top, the pages of docs, the folders of tests, and every file of the package (its `__init__` is its folder)."""
+    ignored = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split() if line.endswith("/")} | {".git"}
+    top = {p.name for p in ROOT.iterdir() if p.name not in ignored and not _empty(p)} - {"src"}
+    docs = {f"docs/{p.name}" for p in (ROOT / "docs").iterdir()}
+    tests = {f"tests/{p.name}" for p in (ROOT / "tests").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    package = {
+        str(p.relative_to(ROOT)) for p in (ROOT / PACKAGE).rglob("*") if "__pycache__" not in p.parts and not _empty(p)
+    }
+    return top | docs | tests | {PACKAGE} | {name for name in package if not name.endswith("__init__.py")}
+
+
+def _empty(path: Path) -> bool:
+    """A folder without files: git would not keep it."""
+    return path.is_dir() and not any(p.is_file() for p in path.rglob("*") if "__pycache__" not in p.parts)
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
