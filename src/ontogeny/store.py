@@ -45,24 +45,37 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+_REASONS: Mapping[int, str] = {
+    errno.ENOSPC: "the disk is full. Free some space and start again: what is written stays valid",
+    errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is written stays valid",
+    errno.EACCES: "permission denied. Choose another folder with --out",
+    errno.EPERM: "permission denied. Choose another folder with --out",
+    errno.EROFS: "the file system is read-only. Choose another folder with --out",
+    errno.ENOTDIR: "a part of the path is a file. Choose another folder with --out",
+    errno.EEXIST: "a part of the path is a file. Choose another folder with --out",
+    errno.EISDIR: "there is a folder of this name. Choose another name with --out",
+}
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says about a full or closed disk into one line."""
     try:
         yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full. Free some space and start again: what is written stays valid",
-            errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is written stays valid",
-            errno.EACCES: "permission denied. Choose another folder with --out",
-            errno.EPERM: "permission denied. Choose another folder with --out",
-            errno.EROFS: "the file system is read-only. Choose another folder with --out",
-            errno.ENOTDIR: "a part of the path is a file. Choose another folder with --out",
-            errno.EEXIST: "a part of the path is a file. Choose another folder with --out",
-        }
-        if error.errno in reasons:
-            raise BadInput(f"cannot write {path}: {reasons[error.errno]}.") from None
-        raise
+    except Exception as error:
+        reason = _REASONS.get(_errno(error))
+        if reason is None:
+            raise
+        raise BadInput(f"cannot write {path}: {reason}.") from None
+
+
+def _errno(error: Exception) -> int:
+    """The number of an operating system's error, 0 for others; DuckDB and safetensors pass on its words alone."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    if type(error).__module__.split(".")[0] not in ("duckdb", "_duckdb", "safetensors", "safetensors_rust"):
+        return 0
+    return next((code for code in _REASONS if os.strerror(code) in str(error)), 0)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
