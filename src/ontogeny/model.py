@@ -111,6 +111,16 @@ def _model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mode
     )
 
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+)
+
+
 def _quiet() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -136,6 +146,8 @@ def _network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTrained
             # None lets transformers fall back to .bin files, which it opens with weights_only=True.
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
+            # Else transformers says in a table on the terminal which tensors they are, and not in its exception.
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:  # safetensors and transformers raise half a dozen types for a broken file
         raise CheckpointFault(
@@ -162,6 +174,11 @@ def _finite(network: PreTrainedModel, folder: Path) -> None:
 
 
 def _tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        # Transformers would make an empty one from config.json.
+        raise BadInput(
+            f"no usable tokenizer in {folder} (no tokenizer.json). Name one with --tokenizer FOLDER_OR_REPO."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exception for a broken file
@@ -171,7 +188,8 @@ def _tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBas
     rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise BadInput(
-            f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}: they do not belong together. Name the right one with --tokenizer."
+            f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}: they do not belong together. "
+            "Name the right one with --tokenizer."
         )
     return tokenizer
 
