@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ontogeny import plugins
 from ontogeny.errors import BadInput, unknown
+from ontogeny.sites import expand
 
 Protocol = Literal["default", "paper"]
 DTYPES = ("float32", "bfloat16", "float16")
@@ -14,7 +16,8 @@ class Settings:
     sites: str = "resid,head"
     """Where to read: patterns such as resid, head.3, mlp.2-5, neuron.-1, separated by commas."""
     fits: tuple[str, ...] = ("logistic", "mass_mean", "pca", "leace")
-    """Fits for binary concepts and classes; numbers are fitted by ridge. A fit that a concept cannot have (pca without pairs) is left out."""
+    """Fits for binary concepts and classes; numbers are fitted by ridge.
+    A fit that a concept cannot have (pca without pairs) is left out."""
     protocol: Protocol = "default"
     """`paper`: the tracing paper's own (arXiv:2402.19465) to compare with its numbers: contiguous 80/20, z-scored over all rows,
     logistic C = 1, dependence on the first block's output at width 50. It leaks; see docs/gotchas.md."""
@@ -36,6 +39,11 @@ class Settings:
             raise unknown("protocol", self.protocol, get_args(Protocol))
         if self.dtype not in DTYPES:
             raise unknown("dtype", self.dtype, DTYPES)
+        for fit in self.fits:
+            if fit not in plugins.names("fits"):
+                raise unknown("fit", fit, plugins.names("fits"))
+        # Which layers there are is known once a model is open; that a part is none, already now.
+        expand([pattern.split(".")[0] for pattern in self.sites.split(",")], layers=1, heads=1)
         if not 0.05 <= self.test_share <= 0.9:
             raise BadInput(
                 f"a test share of {self.test_share} leaves one side too small. Choose one between 0.05 and 0.9."
