@@ -159,9 +159,9 @@ class Run:
                 write_tensors(
                     self.folder / kind / f"{unit}.safetensors", tensors, {**(header or {}), "tensors": sorted(tensors)}
                 )
-        write_records(self._part(unit), records)
         if directions and header:
             self._supersede(unit, header)
+        write_records(self._part(unit), records)
 
     def _supersede(self, unit: str, header: Mapping[str, Any]) -> None:
         """Weights that changed on disk make a new unit: the old numbers of the same checkpoint and concept go."""
@@ -170,9 +170,13 @@ class Run:
                 continue
             old = read_header(path)
             if all(old[key] == header[key] for key in ("concept", "stage", "checkpoint")):
-                self._part(path.stem).unlink(missing_ok=True)
-                (self.folder / "scores" / path.name).unlink(missing_ok=True)
-                path.unlink()
+                self.drop(path.stem)
+
+    def drop(self, unit: str) -> None:
+        """Remove all that a unit left behind; its records first, for they say that all of it is there."""
+        self._part(unit).unlink(missing_ok=True)
+        for kind in ("scores", "directions"):
+            (self.folder / kind / f"{unit}.safetensors").unlink(missing_ok=True)
 
     def scores(self, unit: str) -> dict[str, Any]:
         return read_tensors(self.folder / "scores" / f"{unit}.safetensors")

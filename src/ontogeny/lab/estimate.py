@@ -47,7 +47,7 @@ def estimate(job: Job, run: Run, *, device: str, tokenizer: str | Path | None = 
     texts, tokens, exact = _texts(job, tokenizer)
     visits = len(missing)
     units = sum(map(len, missing.values()))
-    extra = 0 if any(c.step == 0 for c in job.checkpoints) or not job.settings.untrained or not missing else 1
+    extra = 0 if any(map(job.untrained, job.checkpoints)) or not job.settings.untrained or not missing else 1
     parameters = max(job.bytes.values()) // 4
     flops = 2 * parameters * tokens
     speed = _flops(device, getattr(torch, job.settings.dtype))

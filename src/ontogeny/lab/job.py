@@ -43,6 +43,10 @@ class Job:
         wanted = {c: [k for k in self.concepts if not run.done(self.units[c, k.name])] for c in self.checkpoints}
         return {checkpoint: concepts for checkpoint, concepts in wanted.items() if concepts}
 
+    def untrained(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is step 0 of a run of its own; step 0 of a later stage is a trained model."""
+        return checkpoint.step == 0 and self.lineage.stage(checkpoint.stage).parent is None
+
     def order(self, checkpoint: Checkpoint) -> int:
         """A number that grows along development, and stays when other steps join the run later."""
         stage = [stage.name for stage in self.lineage.stages].index(checkpoint.stage)

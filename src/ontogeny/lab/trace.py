@@ -5,10 +5,9 @@
 4. What needs several checkpoints (emergence, drift, corrected p-values) is computed from the parts (`series`).
 """
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from ontogeny.lab.rows import Stamp
 from ontogeny.lab.series import summarise
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.texts import Rows, workload
+from ontogeny.lab.undo import all_or_nothing
 from ontogeny.lineage import Checkpoint, Lineage, fetch, stream
 from ontogeny.model import Model
 from ontogeny.records import Record
@@ -58,11 +58,14 @@ def trace(
     settings = settings or Settings()
     job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
     run = refuse_contradictions(job, Path(out))
-    fresh = not run.about_path.exists()
-    try:
-        warnings = _surface(job, run)
-        described = about(job, run, warnings=warnings, device=device, command=command)
+    missing = [job.units[c, concept.name] for c, concepts in job.missing(run).items() for concept in concepts]
+    with all_or_nothing(run, missing):
+        audited = _surface(job, run)
+        described = about(job, run, warnings=audited.warnings, device=device, command=command)
+        # run.json comes first: without it the folder of a killed job would not be known for a run.
         run.describe(described)
+        for unit, records in audited.records.items():
+            run.keep(unit, records)
         lab = _Lab(job, run, device, tokenizer, allow_pickle, on_progress)
         faults = list(job.faults) + lab.visit_all(delete_behind=delete_behind)
         if not any(run.done(unit) for unit in job.units.values()):
@@ -71,11 +74,6 @@ def trace(
         summarise(job, run)
         run.describe(described | {"failures": [asdict(fault) for fault in faults], "finished": True})
         return run
-    except BaseException:
-        # Nothing half-written: a run that never got as far as its first unit leaves no folder behind.
-        if fresh and not any(run.done(unit) for unit in job.units.values()):
-            shutil.rmtree(run.folder, ignore_errors=True)
-        raise
 
 
 class _Lab:
@@ -113,7 +111,7 @@ class _Lab:
         def stamp(concept: Concept) -> Stamp:
             return _stamp(self.job, checkpoint, self.job.units[checkpoint, concept.name])
 
-        header = {
+        header: dict[str, object] = {
             "checkpoint": checkpoint.name,
             "stage": checkpoint.stage,
             "step": checkpoint.step,
@@ -121,6 +119,7 @@ class _Lab:
             "revision": checkpoint.revision or checkpoint.name,
             "train_seed": checkpoint.train_seed,
             "order": self.job.order(checkpoint),
+            "untrained": self.job.untrained(checkpoint),
         }
         self._untrained(folder, done)
         self._say(checkpoint.name, done, "loading")
@@ -136,16 +135,16 @@ class _Lab:
 
     def _untrained(self, folder: Path, done: int) -> None:
         """A random initialisation as the floor, where the run does not hold its own step 0."""
-        if not self.job.settings.untrained or any(c.step == 0 for c in self.job.lineage.checkpoints):
+        if not self.job.settings.untrained or any(map(self.job.untrained, self.job.checkpoints)):
             return
-        config = (folder / "config.json").read_text(encoding="utf-8")
-        units = {
-            c.name: digest(["untrained", config, c.name, c.hash, asdict(self.job.settings)]) for c in self.job.concepts
-        }
-        concepts = [c for c in self.job.concepts if not self.run.done(units[c.name])]
-        if not concepts or "untrained" in self.checked:
+        if "untrained" in self.checked:
             return
         self.checked.add("untrained")
+        # Also a step 0 that an earlier session visited is a floor.
+        held = set(self.run.records("control = 'untrained'").concept)
+        concepts = [concept for concept in self.job.concepts if concept.name not in held]
+        if not concepts:
+            return
         began = time.perf_counter()
         model = models.untrained(
             folder,
@@ -154,9 +153,20 @@ class _Lab:
             dtype=self.dtype,
             tokenizer=self._tokenizer_of(folder),
         )
-        header = {"checkpoint": "untrained", "stage": None, "step": None, "order": -1}
-        stamp = lambda c: Stamp(self.job.lineage.name, units[c.name])  # noqa: E731
-        self._measure(model, "untrained", done, concepts, stamp, header, began)
+        header: dict[str, object] = {
+            "checkpoint": "untrained",
+            "stage": None,
+            "step": None,
+            "order": -1,
+            "untrained": False,
+        }
+        self._measure(
+            model, "untrained", done, concepts, lambda c: Stamp(self.job.lineage.name, self._floor(c)), header, began
+        )
+
+    def _floor(self, concept: Concept) -> str:
+        """The unit of a concept on a random initialisation; one in a run, whichever checkpoint is read first."""
+        return digest(["untrained", concept.name, concept.hash, asdict(self.job.settings)])
 
     def _measure(
         self,
@@ -211,7 +221,7 @@ class _Lab:
             records = records + behaviour.rows(design, margin, self.job.settings.seed)
             measured.scores["answers"] = margin
         # Step 0 is the untrained model: its scores are told once more as the floor, so that all views find it in one place.
-        start = header["checkpoint"] == "untrained" or header["step"] == 0
+        start = header["checkpoint"] == "untrained" or header["untrained"]
         floor = Stamp(stamp.lineage, stamp.unit).on(as_floor(records)) if start else []
         self.run.keep(
             stamp.unit,
@@ -220,6 +230,8 @@ class _Lab:
             directions=measured.directions if header["checkpoint"] != "untrained" else None,
             scores=measured.scores,
         )
+        if header["untrained"]:
+            self.run.drop(self._floor(concept))  # the run's own step 0, found later, is the better floor
 
     def _cut(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, Rows]]:
         # Checkpoints of a run share their tokenizer: texts are cut once for each set of missing concepts.
@@ -259,9 +271,17 @@ def _stamp(job: Job, checkpoint: Checkpoint, unit: str) -> Stamp:
     )
 
 
-def _surface(job: Job, run: Run) -> dict[str, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Audited:
+    warnings: Mapping[str, tuple[str, ...]]
+    """By concept."""
+    records: Mapping[str, Sequence[Record]]
+    """By unit, of those that the run does not hold yet."""
+
+
+def _surface(job: Job, run: Run) -> _Audited:
     """Audit the surface of each concept once; its rows are a part of the run."""
-    warnings = {}
+    warnings, records = {}, {}
     known = {c["name"]: tuple(c["warnings"]) for c in run.about["concepts"]} if run.about_path.is_file() else {}
     for concept in job.concepts:
         unit = f"surface-{digest([concept.name, concept.hash, asdict(job.settings)])}"
@@ -269,10 +289,9 @@ def _surface(job: Job, run: Run) -> dict[str, tuple[str, ...]]:
             warnings[concept.name] = known[concept.name]
             continue
         found = surface.audit(concept, job.designs[concept.name].split)
-        stamp = Stamp(job.lineage.name, unit)
-        run.keep(unit, stamp.on(surface.records(concept, found)))
+        records[unit] = Stamp(job.lineage.name, unit).on(surface.records(concept, found))
         warnings[concept.name] = found.warnings
-    return warnings
+    return _Audited(warnings, records)
 
 
 def _is_fault_of_one(error: BadInput) -> bool:
@@ -281,6 +300,5 @@ def _is_fault_of_one(error: BadInput) -> bool:
 
 
 def _vocabulary(model: Model) -> str:
-    return digest(
-        sorted(model.tokenizer.get_vocab().items())[:: max(1, len(model.tokenizer) // 512)] + [len(model.tokenizer)]
-    )
+    count = len(model.tokenizer)
+    return digest([count, *sorted(model.tokenizer.get_vocab().items())[:: max(1, count // 512)]])
