@@ -62,7 +62,9 @@ def design(concept: Concept, settings: Settings) -> Design:
     y, groups, pairs = concept.labels(), concept.group_ids(), concept.pair_ids()
     split = _split(concept, y, groups, settings)
     control = control_types(_typed(concept), split.train, split.test)
-    test, rows = split.test, split.train[_spread(len(split.train), DEPENDENCE_ROWS)]
+    # The published protocol takes every training row.
+    most = len(y) if settings.protocol == "paper" else DEPENDENCE_ROWS
+    test, rows = split.test, split.train[_spread(len(split.train), most)]
     try:
         return Design(
             concept=concept,

@@ -91,7 +91,7 @@ def _fit(name: str, x: Float[Tensor, "site example d"], design: Design, settings
 
 def _as_published(fit: Fitted, module: ModuleType, x: Float[Tensor, "site example d"], design: Design) -> Fitted:
     """Logistic regression with C = 1 on activations z-scored over train and test together: a leak, and the paper's protocol."""
-    spread = x.std(1, keepdim=True, correction=0)
+    spread = x.std(1, keepdim=True)
     spread, mean, train = spread.where(spread > 0, 1.0), x.mean(1, keepdim=True), design.split.train
     strength = x.new_ones(len(x))
     z = (x[:, train] - mean) / spread

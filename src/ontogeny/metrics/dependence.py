@@ -49,14 +49,17 @@ def dependence(
     kernel: str = "gaussian_50",
     *,
     permutations: Int[Tensor, "sample example"] | None = None,
+    standardise: bool = True,
 ) -> Dependence:
     """Both targets, and the floor of the label, from one centred Gram matrix and one Cholesky factor a site.
 
-    T and X are z-scored feature by feature, Y is taken as it is (0 and 1, one-hot, a number), as the paper does.
+    T and X are z-scored feature by feature (unless they already are), Y is taken as it is (0 and 1, one-hot, a number), as the
+    paper does.
     """
     n = t.shape[1]
     _check(n, len(x), len(y))
-    source = _Kernel.of(zscore(x[None].double())[0], kernel)
+    ready = zscore if standardise else torch.clone
+    source = _Kernel.of(ready(x[None].double())[0], kernel)
     values, vectors = _factor(y, kernel)
     weights = values / (values + n * RIDGE)
     if not len(values):
@@ -71,7 +74,7 @@ def dependence(
 
     rows, floors = [], []
     for site in range(len(t)):  # one matrix at a time stays in the cache: faster than a batch of them
-        here = _Kernel.of(zscore(t[site : site + 1].double())[0], kernel)
+        here = _Kernel.of(ready(t[site : site + 1].double())[0], kernel)
         k, r = here.forms(vectors.T[None])
         label = [k[0] @ values / (n - 1) ** 2, r[0] @ weights]
         rows.append(
