@@ -7,6 +7,7 @@ scores/*.safetensors     held-out scores of each unit: what intervals across che
 ledger.jsonl             one line a visit: forwards, tokens, seconds
 """
 
+import importlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -71,8 +72,10 @@ class Run:
 
     def show(self, view: str) -> Any:
         """A picture of the records, an Altair chart: `run.show("emergence")`."""
-        module = plugins.load("views", view)
-        return module.draw(self.records())
+        plugins.load("views", view)  # says which views there are, where the name is none
+        # Pictures stand on a higher floor and read nothing but the table: they are asked for by name.
+        views, timeline = (importlib.import_module(f"ontogeny.{name}") for name in ("views", "findings.timeline"))
+        return views.view(view).draw(timeline.in_run_order(self.records(), self.about))
 
     def direction(
         self,
