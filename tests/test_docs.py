@@ -1,4 +1,4 @@
-"""The pages of docs/ keep their word: recipes pass the contract tests, blocks run, options, commands and links exist."""
+"""README and docs keep their word: recipes pass the contract tests, blocks run, options, commands and links exist."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_recipes_pass_the_contract_tests(package: Path) -> None:
 def test_the_pages_run(package: Path, tmp_path: Path) -> None:
     """All blocks of all pages, in one folder and one process that has the recipes' package."""
     workplace(tmp_path)
-    pages = [str(page) for page in PAGES if page.name not in ("README.md", "CHANGELOG.md")]
+    pages = [str(page) for page in PAGES if page.name != "CHANGELOG.md"]
     script = "import sys; from tests.pages import main; main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *pages],
@@ -98,7 +98,22 @@ def test_the_pages_run(package: Path, tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-    assert json.loads(done.stdout.splitlines()[-1])["ran"] >= 8
+    assert json.loads(done.stdout.splitlines()[-1])["ran"] >= 20
+    for made in ("runs/first/run.json", "runs/mine/report.html", "emergence.png", "mentors/checkpoint-2"):
+        assert (tmp_path / made).exists(), made
+    assert not (tmp_path / "runs/next").exists(), "a dry run does nothing"
+    assert undocumented(tmp_path / "runs/mine") == set()
+
+
+def undocumented(run: Path) -> set[str]:
+    """Metrics and controls in the rows of a run that records.md does not name."""
+    from ontogeny import Run
+
+    rows = Run.open(run).query("select distinct metric, control from records")
+    found = {*rows["metric"], *rows["control"].dropna()}
+    assert {"auroc", "control_task", "best_site"} <= found
+    told = (ROOT / "docs/records.md").read_text(encoding="utf-8")
+    return {name for name in found if f"`{name}`" not in told}
 
 
 def test_a_block_that_fails_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +137,11 @@ def test_options_exist(page: Path) -> None:
     text = re.sub(r"(?m)^\.venv/bin/.*$", "", page.read_text(encoding="utf-8"))  # those are options of pytest
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert named <= known, named - known
+
+
+def test_every_option_is_told() -> None:
+    told = (ROOT / "docs/everything.md").read_text(encoding="utf-8")
+    assert {option for option in options_of_the_cli() if not re.search(rf"{option}\b", told)} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

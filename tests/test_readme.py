@@ -1,30 +1,14 @@
-"""The README keeps its word: its blocks run, and its tree is the disk."""
+"""The README's tree is the disk, and the pages around it have their form; that its blocks run is shown in test_docs."""
 
 import re
-import subprocess
-import sys
+import tomllib
 from pathlib import Path
 
-from tests.pages import ROOT, blocks, workplace
+import pytest
+
+from tests.pages import ROOT, blocks
 
 PACKAGE = "src/ontogeny"
-
-
-def test_the_blocks_run(tmp_path: Path) -> None:
-    workplace(tmp_path)
-    script = "import sys; from tests.pages import main; main(sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, str(ROOT / "README.md")],
-        cwd=tmp_path,
-        env={**_environment(), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-    for made in ("runs/first/run.json", "runs/mine/report.html", "emergence.png"):
-        assert (tmp_path / made).is_file(), made
-    assert not (tmp_path / "runs/next").exists(), "a dry run does nothing"
 
 
 def test_the_tree_is_the_disk() -> None:
@@ -84,7 +68,30 @@ def _empty(path: Path) -> bool:
     return path.is_dir() and not any(p.is_file() for p in path.rglob("*") if "__pycache__" not in p.parts)
 
 
-def _environment() -> dict[str, str]:
-    import os
+def test_the_citation_names_this_version() -> None:
+    import yaml
 
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    import ontogeny
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == ontogeny.__version__
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert cited["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+
+
+def test_the_changelog_is_short_sentences() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    lines = re.findall(r"(?m)^- (.+)$", text)
+    assert lines
+    assert [line for line in lines if len(line.split()) > 25 or not line.endswith((".", "`"))] == []
+    assert "## Unreleased" in text
+    assert "### Results" in text
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda page: page.stem)
+def test_a_decision_is_one_page_of_four_parts(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [
+        part for part in ("**Context.**", "**Choice.**", "**Price.**", "**Revisit when**") if part not in text
+    ] == []
+    assert len(text.split()) < 300
