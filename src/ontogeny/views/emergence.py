@@ -43,9 +43,11 @@ def draw(records: pd.DataFrame) -> Any:
     found = findings(table, line)
     if not any(f.curve["value"].notna().any() for f in found):
         return blank(title, reason(table[table["metric"].isin(SCORES)], "a score (auroc, r2, accuracy)"))
+    # An R² far below zero is as bad as one just below: it must not squeeze the AUROC of the other panels.
     domain = _domain(found)
+    own = {f.metric: _domain([g for g in found if g.metric == f.metric]) for f in found}
     shown = [control for control in FLOORS if any(control in f.floors for f in found)]
-    small = panels([_panel(f, line, domain, shown) for f in found])
+    small = panels([_panel(f, line, own[f.metric], shown) for f in found])
     return alt.vconcat(_overview(found, line, domain), small, spacing=36).resolve_scale(
         color="independent", strokeDash="independent"
     )
@@ -173,7 +175,7 @@ def _height(finding: Finding, age: float) -> float:
 
 def _domain(found: list[Finding]) -> list[float]:
     lows = [float(f.curve[["value", "low"]].min().min()) for f in found]
-    return [min(0.4, math.floor(10 * min(v for v in lows if not math.isnan(v))) / 10), 1.0]
+    return [max(-0.2, min(0.4, math.floor(10 * min(v for v in lows if not math.isnan(v))) / 10)), 1.0]
 
 
 def _score(found: list[Finding], domain: list[float], field: str = "value") -> alt.Y:
