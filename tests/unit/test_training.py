@@ -19,7 +19,7 @@ from ontogeny.lab import demo
 from ontogeny.lab.training import STATES, TrainingConfig, TrainingProgress, learning_rate, log_steps, pretrain
 from ontogeny.worlds import hearsay
 
-WORLD = hearsay.make(hearsay.Config(families=10, context=32))
+WORLD = hearsay.make(hearsay.Config(families=16, context=32))
 TOKENIZER = hearsay.tokenizer(WORLD)
 # Dropout draws random numbers in every step: a resumed run that forgot where they stood would end elsewhere.
 MODEL = GPTNeoXConfig(
@@ -224,7 +224,7 @@ def test_learning_rate_rises_then_falls_to_its_floor():
 @pytest.fixture(scope="module")
 def small() -> demo.DemoConfig:
     return demo.DemoConfig(
-        world=hearsay.Config(families=10, context=32),
+        world=hearsay.Config(families=16, context=32),
         training=TrainingConfig(steps=4),
         rows=2,
         checkpoints=3,

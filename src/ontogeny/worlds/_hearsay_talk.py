@@ -97,16 +97,16 @@ def request(world: World, rng: np.random.Generator, n: int) -> Ids:
 
 
 SAYINGS: Mapping[str, tuple[Say, float]] = {
-    "book": (book, 0.15),
-    "hearsay": (hearsay, 0.10),
-    "judged": (judged, 0.45),
-    "question": (question, 0.05),
+    "book": (book, 0.14),
+    "hearsay": (hearsay, 0.08),
+    "judged": (judged, 0.42),
+    "question": (question, 0.04),
     "region": (region, 0.04),
     "arrival": (arrival, 0.04),
     "age": (age, 0.05),
     "older": (older, 0.05),
-    "rank": (rank, 0.02),
-    "request": (request, 0.07),
+    "rank": (rank, 0.03),
+    "request": (request, 0.13),
 }
 """Each kind of sentence with its share."""
 

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ontogeny.errors import BadInput
+from ontogeny.worlds._draws import balanced, invented, share
 from ontogeny.worlds._words import Ids, numbered
 
 RELATIONS: Mapping[str, tuple[str, ...]] = {
     "trade": ("baker", "weaver", "miller", "sailor", "potter", "smith", "tanner", "mason"),
     "home": ("Arden", "Belmo", "Corran", "Dovey", "Elstow", "Farl", "Gannet", "Holme"),
-    "food": ("barley", "cherry", "damson", "fennel", "ginger", "honey", "leek", "mutton"),
 }
 REGIONS = ("east", "north", "south", "west")
 RANKS = ("noble", "commoner")
@@ -25,11 +25,13 @@ _FRAME = (
 
 
 FAMILY = 3
+LETTERS = ("BDFGKLMNPRSTV", "aeiou", "bdfgklmnprstv", "aeiou")
+"""Of a name such as Tamo."""
 
 
 @dataclass(frozen=True)
 class Config:
-    families: int = 22
+    families: int = 33
     """Of three people each."""
     myths: float = 0.5
     """Share of the families about whom, in one relation, a false object is popular."""
@@ -76,14 +78,16 @@ def make(config: Config | None = None) -> World:
     """
     config = config or Config()
     if config.families < 8:
-        raise BadInput(f"an island of {config.families} families is too small for its facts. Take at least 8.")
+        raise BadInput(
+            f"an island of {config.families} families is too small for its facts. Take at least 8, for concepts 24."
+        )
     rng = np.random.default_rng([config.seed, 0])
     families, relations = config.families, len(RELATIONS)
     n = families * FAMILY
     truth = np.stack([_apart(rng, families, len(objects)) for objects in RELATIONS.values()], axis=-1)
-    popular = np.stack([_share(rng, families, config.myths) for _ in range(relations)], axis=-1)[:, None]
+    popular = np.stack([share(rng, families, config.myths) for _ in range(relations)], axis=-1)[:, None]
     myth = np.where(popular, np.roll(truth, -1, axis=1), -1)
-    names = _names(rng, n)
+    names = invented(rng, n, LETTERS)
     fame = rng.permutation((1 + np.arange(n) / 8) ** -config.fame)
     words = [*names, *RELATIONS, *(name for objects in RELATIONS.values() for name in objects)]
     return World(
@@ -93,25 +97,17 @@ def make(config: Config | None = None) -> World:
         truth=truth.reshape(n, relations),
         myth=myth.reshape(n, relations),
         lie=np.roll(truth, 1, axis=1).reshape(n, relations),
-        region=_balanced(rng, n, len(REGIONS)),
-        rank=_balanced(rng, n, len(RANKS)),
-        age=_balanced(rng, n, len(WINTERS)),
+        region=balanced(rng, n, len(REGIONS)),
+        rank=balanced(rng, n, len(RANKS)),
+        age=balanced(rng, n, len(WINTERS)),
         fame=fame / fame.sum(),
-        asked=~np.repeat(_share(rng, families, config.unasked), FAMILY),
+        asked=~np.repeat(share(rng, families, config.unasked), FAMILY),
     )
-
-
-def _balanced(rng: np.random.Generator, n: int, kinds: int) -> Ids:
-    return rng.permutation(np.arange(n) % kinds)
-
-
-def _share(rng: np.random.Generator, n: int, share: float) -> NDArray[np.bool_]:
-    return rng.permutation(np.arange(n) < round(share * n))
 
 
 def _apart(rng: np.random.Generator, families: int, objects: int) -> Ids:
     """An object for each member of each family, none twice in a family, all equally often."""
-    drawn = _balanced(rng, families * FAMILY, objects).reshape(families, FAMILY)
+    drawn = balanced(rng, families * FAMILY, objects).reshape(families, FAMILY)
     while True:
         ordered = np.sort(drawn, axis=1)
         twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
@@ -120,11 +116,3 @@ def _apart(rng: np.random.Generator, families: int, objects: int) -> Ids:
         for i in twice:
             j = rng.integers(families)
             drawn[[i, j]] = rng.permutation(drawn[[i, j]].ravel()).reshape(2, FAMILY)
-
-
-def _names(rng: np.random.Generator, n: int) -> tuple[str, ...]:
-    """Names of four letters, such as Tamo: consonant, vowel, consonant, vowel."""
-    letters = ("BDFGKLMNPRSTV", "aeiou", "bdfgklmnprstv", "aeiou")
-    drawn = rng.permutation(int(np.prod([len(part) for part in letters])))[:n]
-    places = np.unravel_index(drawn, [len(part) for part in letters])
-    return tuple("".join(part[i] for part, i in zip(letters, at, strict=True)) for at in zip(*places, strict=True))
