@@ -65,7 +65,7 @@ def _lineage(job: Job, before: list[dict[str, Any]]) -> dict[str, Any]:
     stages = {stage.name: stage.parent for stage in job.lineage.stages}
     rank = {name: i for i, name in enumerate(stages)}
     every.sort(key=lambda c: (rank.get(c["stage"], len(rank)), c["step"] is None, c["step"] or 0))
-    source = job.lineage.checkpoints[0].source
+    source = _common(sorted({c.source for c in job.lineage.checkpoints}))
     return {
         "name": job.lineage.name,
         "source": source,
@@ -74,6 +74,11 @@ def _lineage(job: Job, before: list[dict[str, Any]]) -> dict[str, Any]:
         "notes": list(job.lineage.notes),
         "checkpoints": every,
     }
+
+
+def _common(sources: list[str]) -> str:
+    """The repository, or the folder that holds all checkpoints."""
+    return sources[0] if len(sources) == 1 else os.path.commonpath(sources) or ", ".join(sources)
 
 
 def concept_entry(concept: Concept, warnings: tuple[str, ...]) -> dict[str, Any]:

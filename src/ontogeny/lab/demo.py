@@ -59,7 +59,7 @@ def build(out: Path, config: DemoConfig | None = None, *, on_progress: Watch | N
     lineage = pretrain(
         batches,
         config.training,
-        out / "model",
+        out / "hearsay",
         model=_model(config, len(tokenizer)),
         tokenizer=tokenizer,
         save_at=log_steps(config.training.steps, config.checkpoints, first=config.first),
