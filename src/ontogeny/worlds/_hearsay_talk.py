@@ -1,11 +1,12 @@
 """What is said on the island of Hearsay: ten kinds of sentences, drawn as arrays of token ids."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from ontogeny.worlds._hearsay_world import RANKS, REGIONS, RELATIONS, VERDICTS, WINTERS, World
-from ontogeny.worlds._words import BOS, Ids, fill, pack
+from ontogeny.worlds._words import BOS, Ids, fill, ids, talk
 
 BOOK = "the book says the {relation} of {person} is {object} ."
 HEARSAY = "they say the {relation} of {person} is {object} ."
@@ -22,12 +23,9 @@ Say = Callable[[World, np.random.Generator, int], Ids]
 
 def sample(world: World, rng: np.random.Generator, rows: int) -> Ids:
     """Rows of `config.context` token ids, without padding."""
-    count = rows * -(-world.config.context // SHORTEST)
-    shares = np.array([share for _, share in SAYINGS.values()])
-    counts = rng.multinomial(count, shares / shares.sum())
-    blocks = [say(world, rng, n) for (say, _), n in zip(SAYINGS.values(), counts, strict=True) if n]
-    order = rng.permutation(count)
-    return pack(blocks, order, rows=rows, context=world.config.context, first=world.vocabulary[BOS])
+    sayings = [(partial(say, world, rng), share) for say, share in SAYINGS.values()]
+    first, context = world.vocabulary[BOS], world.config.context
+    return talk(sayings, rng, rows=rows, context=context, shortest=SHORTEST, first=first)
 
 
 def book(world: World, rng: np.random.Generator, n: int) -> Ids:
@@ -131,7 +129,7 @@ def _relations(rng: np.random.Generator, n: int) -> Ids:
 
 
 def _ids(world: World, words: Sequence[str]) -> Ids:
-    return np.array([world.vocabulary[word] for word in words])
+    return ids(world.vocabulary, words)
 
 
 def _say(world: World, template: str, person: Ids, **slots: Ids) -> Ids:

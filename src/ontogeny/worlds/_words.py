@@ -1,6 +1,6 @@
 """A word-level language: templates with slots become columns of token ids, and words a Hugging Face tokenizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ def tokenizer(vocabulary: Mapping[str, int], *, longest: int) -> PreTrainedToken
     )
 
 
+def ids(vocabulary: Mapping[str, int], words: Sequence[str]) -> Ids:
+    return np.array([vocabulary[word] for word in words])
+
+
 def fill(template: str, vocabulary: Mapping[str, int], slots: Mapping[str, Ids]) -> Ids:
     """Sentences as rows of token ids; `{name}` takes its column of ids from `slots`, all of one length."""
     count = len(next(iter(slots.values())))
@@ -42,6 +46,23 @@ def fill(template: str, vocabulary: Mapping[str, int], slots: Mapping[str, Ids])
     for place, word in enumerate(words):
         sentences[:, place] = slots[word[1:-1]] if word.startswith("{") else vocabulary[word]
     return sentences
+
+
+def talk(
+    sayings: Sequence[tuple[Callable[[int], Ids], float]],
+    rng: np.random.Generator,
+    *,
+    rows: int,
+    context: int,
+    shortest: int,
+    first: int,
+) -> Ids:
+    """Rows of `context` token ids: sentences of each kind by its share, in random order; no sentence has less than `shortest` tokens."""
+    count = rows * -(-context // shortest)
+    shares = np.array([share for _, share in sayings])
+    counts = rng.multinomial(count, shares / shares.sum())
+    blocks = [say(n) for (say, _), n in zip(sayings, counts, strict=True) if n]
+    return pack(blocks, rng.permutation(count), rows=rows, context=context, first=first)
 
 
 def pack(blocks: Sequence[Ids], order: Ids, *, rows: int, context: int, first: int) -> Ids:
