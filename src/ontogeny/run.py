@@ -100,10 +100,14 @@ class Run:
         ]
         if not units:
             raise unknown("traced concept", concept, {str(c["name"]) for c in self.about["concepts"]})
+        stages = {u[1]["stage"] for u in units}
+        if stage is not None and stage not in stages:
+            raise unknown("stage", stage, stages)
         units = [u for u in units if stage in (None, u[1]["stage"])]
-        steps = [u[1]["step"] for u in units]
+        steps = {u[1]["step"] for u in units}
         if step is not None and step not in steps:
-            raise BadInput(f"{concept} was not traced at step {step}; there are {', '.join(map(str, sorted(steps)))}.")
+            known = ", ".join(map(str, sorted(steps - {None}))) or "none that carries a step"
+            raise BadInput(f"{concept} was not traced at step {step}; there are {known}.")
         path, header = max((u for u in units if step in (None, u[1]["step"])), key=lambda u: u[1]["order"])
         wanted = Site.parse(site) if site else self._best_site(concept)
         names = header["sites"].get(wanted.part, [])
@@ -223,7 +227,13 @@ def query(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
     """
     import duckdb
 
-    with connect({name: folder / "records" for name, folder in folders.items()}) as connection:
+    try:
+        connection = connect({name: folder / "records" for name, folder in folders.items()})
+    except duckdb.Error as error:
+        raise BadInput(
+            f"the records cannot be read: {str(error).splitlines()[0]}. Remove the part that is named and trace again: what is left stays."
+        ) from None
+    with connection:
         try:
             return connection.execute(sql).df()
         except duckdb.Error as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -117,7 +118,7 @@ def connect(folders: Mapping[str, Path]) -> Any:
     for name, folder in folders.items():
         columns = ", ".join(f'"{column}"' for column in COLUMNS)
         if any(folder.glob("*.parquet")):
-            source = f"read_parquet('{_quoted(folder)}/*.parquet')"
+            source = f"read_parquet('{_quoted(glob.escape(str(folder)))}/*.parquet')"
         else:
             columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in COLUMNS.items())
             source = "range(0)"
