@@ -24,8 +24,10 @@ def report(
 def write(run: "Run", out: Path) -> Path:
     """The report of a run, with what all its sessions together cost."""
     from ontogeny.report import write_report
+    from ontogeny.store import disk_errors
 
-    return write_report(run.records(), run.about | {"ledger": ledger_totals(run.ledger())}, out)
+    with disk_errors(out):
+        return write_report(run.records(), run.about | {"ledger": ledger_totals(run.ledger())}, out)
 
 
 def ledger_totals(lines: list[dict]) -> dict[str, float]:

@@ -18,8 +18,11 @@ def show(
 ) -> None:
     """Draw one view of a run."""
     from ontogeny.run import Run
+    from ontogeny.store import disk_errors
     from ontogeny.views import save
 
     target = out or run / f"{view}.png"
-    save(Run.open(run).show(view), target)
+    chart = Run.open(run).show(view)
+    with disk_errors(target):
+        save(chart, target)
     typer.echo(target)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def print_estimate(found: "Estimate", job: "Job", console: "Console") -> None:
     """The dry run, a line a quantity."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     about = "" if found.tokens_exact else "about "
@@ -27,11 +28,11 @@ def print_estimate(found: "Estimate", job: "Job", console: "Console") -> None:
         ("time", f"about {_time(found.seconds)} on {found.device}"),
         ("disk", f"about {_bytes(found.disk_bytes)} in the run directory"),
     ]
-    for row in rows:
-        table.add_row(*row)
+    for name, value in rows:
+        table.add_row(name, Text(value))  # names of concepts are no markup
     console.print(table)
     for fault in job.faults:
-        console.print(f"[red]cannot be traced:[/red] {fault.checkpoint}: {fault.reason}", highlight=False)
+        console.print(Text.assemble(("cannot be traced: ", "red"), f"{fault.checkpoint}: {fault.reason}"))
 
 
 def as_dict(run: "Run") -> dict[str, Any]:
@@ -43,8 +44,8 @@ def as_dict(run: "Run") -> dict[str, Any]:
     last = run.query(
         """select r.concept, r.stage, r.step, r.site, r.method, r.metric, r.value, r.low, r.high, r.n from records r
            join records b on b.metric = 'best_site' and b.concept = r.concept and b.site = r.site and b.method = r.method
-           where r.metric in ('auroc', 'r2', 'accuracy') and r.control is null and r.step is not null
-           qualify r.step = max(r.step) over (partition by r.concept, r.stage)"""
+           where r.metric in ('auroc', 'r2', 'accuracy') and r.control is null and r.stage is not null
+           qualify r.step is not distinct from max(r.step) over (partition by r.concept, r.stage)"""
     )
     return {
         "run": str(run.folder),

@@ -1,6 +1,7 @@
 """`ontogeny trace`: the main job."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -123,12 +124,12 @@ def conclude(folder: Path, *, as_json: bool) -> None:
 
         from ontogeny.summary import print_summary
 
-        console = Console()
-        print_summary(run.records(), console)
+        print_summary(run.records(), Console())
+        # Plain text: a bracket in a path is no markup.
         for failure in failures:
-            console.print(f"[red]not traced:[/red] {failure['checkpoint']}: {failure['reason']}", highlight=False)
-        console.print(
-            f"\nrecords, directions and run.json are in {folder}; next: ontogeny report {folder}", highlight=False
+            typer.echo(f"{typer.style('not traced:', fg='red')} {failure['checkpoint']}: {failure['reason']}")
+        typer.echo(
+            f"\nrecords, directions and run.json are in {folder}; next: ontogeny report {shlex.quote(str(folder))}"
         )
     if failures:
         raise typer.Exit(1)
