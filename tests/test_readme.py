@@ -1,6 +1,7 @@
 """The README's tree is the disk, and the pages around it have their form; that its blocks run is shown in test_docs."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -12,7 +13,9 @@ PACKAGE = "src/ontogeny"
 
 
 def test_the_tree_is_the_disk() -> None:
-    assert drawn(ROOT / "README.md") == on_disk()
+    tree, disk = drawn(ROOT / "README.md"), on_disk()
+    assert sorted(disk - tree) == [], "add a line with a comment to the tree in README.md"
+    assert sorted(tree - disk) == [], "these are gone: remove their lines from the tree in README.md"
 
 
 def test_the_tree_comments_every_file_of_the_package() -> None:
@@ -53,19 +56,25 @@ def drawn(page: Path) -> set[str]:
 
 def on_disk() -> set[str]:
     """The top, the pages of docs, the folders of tests, and every file of the package (its `__init__` is its folder)."""
-    ignored = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split() if line.endswith("/")} | {".git"}
-    top = {p.name for p in ROOT.iterdir() if p.name not in ignored and not _empty(p)} - {"src"}
-    docs = {f"docs/{p.name}" for p in (ROOT / "docs").iterdir()}
-    tests = {f"tests/{p.name}" for p in (ROOT / "tests").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    package = {
-        str(p.relative_to(ROOT)) for p in (ROOT / PACKAGE).rglob("*") if "__pycache__" not in p.parts and not _empty(p)
-    }
-    return top | docs | tests | {PACKAGE} | {name for name in package if not name.endswith("__init__.py")}
+    files = [Path(name) for name in kept()]
+    found = {path.parts[0] for path in files} - {"src"} | {PACKAGE}
+    for path in files:
+        if path.parts[0] in ("docs", "tests") and (len(path.parts) > 2 or path.parts[0] == "docs"):
+            found.add("/".join(path.parts[:2]))
+        if path.is_relative_to(PACKAGE):
+            found |= {str(path)} - {str(path.with_name("__init__.py"))}
+            found |= {str(parent) for parent in path.parents if parent.is_relative_to(PACKAGE)}
+    return found
 
 
-def _empty(path: Path) -> bool:
-    """A folder without files: git would not keep it."""
-    return path.is_dir() and not any(p.is_file() for p in path.rglob("*") if "__pycache__" not in p.parts)
+def kept() -> list[str]:
+    """What git keeps, so that unfinished files beside them do not count; all files where there is no git."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0 and listed.stdout:
+        return [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+    ignored = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()} | {".git"}
+    every = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+    return [str(path) for path in every if not ignored & set(path.parts)]
 
 
 def test_the_citation_names_this_version() -> None:
