@@ -96,7 +96,7 @@ class Run:
         units = [
             (path, header)
             for path in sorted((self.folder / "directions").glob("*.safetensors"))
-            if (header := read_header(path))["concept"] == concept
+            if self.done(path.stem) and (header := read_header(path))["concept"] == concept
         ]
         if not units:
             raise unknown("traced concept", concept, {str(c["name"]) for c in self.about["concepts"]})
@@ -199,19 +199,31 @@ class Run:
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append a line to the ledger."""
-        with disk_errors(self.folder), (self.folder / "ledger.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(entry, default=str) + "\n")
+        with disk_errors(self.folder), self._ledger.open("a+b") as handle:
+            handle.seek(max(0, handle.tell() - 1))
+            # A line that a full disk or a kill cut off must not swallow the next one.
+            start = b"\n" if handle.read(1) not in (b"", b"\n") else b""
+            handle.write(start + json.dumps(entry, default=str).encode() + b"\n")
 
     def ledger(self) -> list[dict[str, Any]]:
-        path = self.folder / "ledger.jsonl"
-        return (
-            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-            if path.is_file()
-            else []
-        )
+        """Its lines; one that was cut off is left out."""
+        lines = self._ledger.read_text(encoding="utf-8").splitlines() if self._ledger.is_file() else []
+        return [entry for line in lines if (entry := _entry(line))]
+
+    @property
+    def _ledger(self) -> Path:
+        return self.folder / "ledger.jsonl"
 
     def _part(self, unit: str) -> Path:
         return self.folder / "records" / f"{unit}.parquet"
+
+
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return entry
 
 
 def text(value: str) -> str:
@@ -235,8 +247,9 @@ def query(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
         ) from None
     with connection:
         try:
-            return connection.execute(sql).df()
+            found: pd.DataFrame = connection.execute(sql).df()
         except duckdb.Error as error:
             raise BadInput(
                 f"the query cannot be run: {str(error).splitlines()[0]}. The view is `records`; its columns are in docs/records.md."
             ) from None
+    return found
