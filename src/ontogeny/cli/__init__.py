@@ -42,11 +42,13 @@ def main() -> None:
     except BadInput as error:
         print(f"ontogeny: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "ontogeny: interrupted. Start the same command again: what is finished is not done twice.", file=sys.stderr
-        )
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C, without a word
+            print(
+                "ontogeny: interrupted. Start the same command again: what is finished is not done twice.",
+                file=sys.stderr,
+            )
+        raise
     except BrokenPipeError:
         # The reader (head, less) has seen enough; Python would complain while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ontogeny.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = ("table", "csv", "json", "markdown")
 
@@ -48,13 +51,13 @@ def _named(folders: list[Path]) -> dict[str, Path]:
     return dict(zip(short if len(set(short)) == len(short) else map(str, folders), folders, strict=True))
 
 
-def _markdown(found) -> str:
+def _markdown(found: "pd.DataFrame") -> str:
     head = "| " + " | ".join(map(str, found.columns)) + " |"
     rule = "|" + "---|" * len(found.columns)
     return "\n".join([head, rule, *("| " + " | ".join(map(str, row)) + " |" for row in found.itertuples(index=False))])
 
 
-def _table(found) -> None:
+def _table(found: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 

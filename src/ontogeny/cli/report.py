@@ -1,7 +1,7 @@
 """`ontogeny report`: a run directory as one static HTML file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def write(run: "Run", out: Path) -> Path:
         return write_report(run.records(), run.about | {"ledger": ledger_totals(run.ledger())}, out)
 
 
-def ledger_totals(lines: list[dict]) -> dict[str, float]:
+def ledger_totals(lines: list[dict[str, Any]]) -> dict[str, float]:
     """What a run cost in all its sessions together."""
     counted = [line for line in lines if "forwards" in line]
     totals: dict[str, float] = {

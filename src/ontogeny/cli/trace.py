@@ -3,11 +3,16 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ontogeny.errors import BadInput
+
+if TYPE_CHECKING:
+    from ontogeny.concept import Concept
+    from ontogeny.lab.settings import Settings
+    from ontogeny.lineage import Lineage
 
 
 def trace(
@@ -135,7 +140,7 @@ def conclude(folder: Path, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _concept(name: str, position: str | None, limit: int | None, seed: int, template: bool):
+def _concept(name: str, position: str | None, limit: int | None, seed: int, template: bool) -> "Concept":
     from dataclasses import replace
 
     from ontogeny import plugins
@@ -144,7 +149,7 @@ def _concept(name: str, position: str | None, limit: int | None, seed: int, temp
 
     where = Position.parse(position) if position else None
     if not Path(name).exists() and name in plugins.names("concepts"):
-        made = plugins.load("concepts", name).concept(seed)
+        made: Concept = plugins.load("concepts", name).concept(seed)
         made = replace(made, position=where or made.position)
     elif not Path(name).exists() and "/" not in name and "." not in name:
         plugins.load("concepts", name)  # says which names there are
@@ -167,7 +172,16 @@ def _check_device(device: str) -> None:
         ) from None
 
 
-def _dry_run(lineage, concepts, settings, out, device, as_json, tokenizer, allow_pickle) -> None:
+def _dry_run(
+    lineage: "Lineage",
+    concepts: "list[Concept]",
+    settings: "Settings",
+    out: Path,
+    device: str,
+    as_json: bool,
+    tokenizer: str | None,
+    allow_pickle: bool,
+) -> None:
     from dataclasses import asdict
 
     from ontogeny.lab.estimate import estimate
