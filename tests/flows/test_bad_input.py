@@ -2,8 +2,10 @@
 
 import ctypes
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -415,6 +417,33 @@ def test_nothing_is_read_before_a_wrong_option_is_told(place: Place, capsys, mon
         refuses(place, make(place), expected, capsys, monkeypatch)
     with pytest.raises(AssertionError, match="a model was loaded"):  # the control
         said(capsys, monkeypatch, place.trace())
+
+
+@pytest.mark.parametrize("make", [not_finite, unknown_architecture, no_tokenizer])
+def test_as_a_real_command(make, place: Place) -> None:
+    argv, before = make(place), everything(place.folder)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "from ontogeny.cli import main; main()", *argv, "--quiet"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert re.search(MODELS[make], one_line(done.stderr))
+    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout) == (2, "")
+    assert everything(place.folder) == before
+
+
+def test_an_interrupted_command_says_how_to_go_on(place: Place, capsys, monkeypatch) -> None:
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ontogeny.lab.trace.capture", interrupt)
+    code, out, err = said(capsys, monkeypatch, place.trace())
+    assert (code, out) == (130, "")
+    assert "interrupted. Start the same command again" in one_line(err)
+    assert list(place.folder.iterdir()) == []
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------------
