@@ -15,8 +15,13 @@ from transformers.utils import logging
 
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab import demo
-from ontogeny.lab.training import STATES, TrainingConfig, TrainingProgress, learning_rate, log_steps, pretrain
+from ontogeny.lab import demo, training
+from ontogeny.lab.batches import Tokens
+from ontogeny.lab.keeping import STATES
+from ontogeny.lab.loop import learning_rate
+from ontogeny.lab.objectives import language_model
+from ontogeny.lab.schedules import log_steps
+from ontogeny.lab.training import TrainingConfig, TrainingProgress
 from ontogeny.worlds import hearsay
 
 WORLD = hearsay.make(hearsay.Config(families=16, context=32))
@@ -40,12 +45,12 @@ class Killed(Exception):
     pass
 
 
-def batches(step: int) -> torch.Tensor:
-    return torch.from_numpy(hearsay.sample(WORLD, np.random.default_rng([7, step]), 4))
+def batches(step: int) -> Tokens:
+    return Tokens(torch.from_numpy(hearsay.sample(WORLD, np.random.default_rng([7, step]), 4)))
 
 
 def killed_at(last: int):
-    def until(step: int) -> torch.Tensor:
+    def until(step: int) -> Tokens:
         if step > last:
             raise Killed
         return batches(step)
@@ -55,7 +60,9 @@ def killed_at(last: int):
 
 def train(out: Path, *, batches=batches, seed: int = 0, marks=MARKS, model=MODEL, **settings) -> Path:
     config = TrainingConfig(**{"steps": 6, "warmup": 2, "learning_rate": 1e-2, **settings})
-    return pretrain(batches, config, out, model=model, tokenizer=TOKENIZER, save_at=marks, seed=seed)
+    return training.train(
+        batches, language_model, config, out, start=model, tokenizer=TOKENIZER, save_at=marks, seed=seed
+    )
 
 
 def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
@@ -99,7 +106,7 @@ def test_killed_and_resumed_equals_unbroken(run, tmp_path, last):
     assert not (tmp_path / "run" / "checkpoint-6").exists()
     called = []
 
-    def counted(step: int) -> torch.Tensor:
+    def counted(step: int) -> Tokens:
         called.append(step)
         return batches(step)
 
@@ -188,11 +195,12 @@ def test_divergence_is_said(tmp_path):
 
 def test_progress_tells_step_loss_speed_and_time_left(tmp_path):
     told: list[TrainingProgress] = []
-    pretrain(
+    training.train(
         batches,
+        language_model,
         TrainingConfig(steps=6, warmup=2),
         tmp_path,
-        model=MODEL,
+        start=MODEL,
         tokenizer=TOKENIZER,
         save_at=(6,),
         on_progress=told.append,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ontogeny.concept import Answer, Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab.training import TrainingConfig, Watch, log_steps, no_bars, pretrain
+from ontogeny.lab.batches import Tokens
+from ontogeny.lab.objectives import language_model
+from ontogeny.lab.schedules import log_steps
+from ontogeny.lab.training import TrainingConfig, Watch, no_bars, train
 from ontogeny.store import atomic, write_json
 from ontogeny.worlds import hearsay
 
@@ -52,15 +53,16 @@ def build(out: Path, config: DemoConfig | None = None, *, on_progress: Watch | N
     world = hearsay.make(config.world)
     tokenizer = hearsay.tokenizer(world)
 
-    def batches(step: int) -> Int[Tensor, "row token"]:
+    def batches(step: int) -> Tokens:
         rng = np.random.default_rng([config.seed, config.world.seed, step])
-        return torch.from_numpy(hearsay.sample(world, rng, config.rows))
+        return Tokens(torch.from_numpy(hearsay.sample(world, rng, config.rows)))
 
-    lineage = pretrain(
+    lineage = train(
         batches,
+        language_model,
         config.training,
         out / "hearsay",
-        model=_model(config, len(tokenizer)),
+        start=_model(config, len(tokenizer)),
         tokenizer=tokenizer,
         save_at=log_steps(config.training.steps, config.checkpoints, first=config.first),
         seed=config.seed,

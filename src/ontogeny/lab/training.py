@@ -1,48 +1,48 @@
-"""Pretrain a small language model and keep its checkpoints: a plain loop (AdamW, arXiv:1711.05101; warm-up, then a cosine).
+"""Train a small network and keep its checkpoints: one plain loop for every stage (pretraining, SFT, DPO, GRPO, unlearning).
 
-A checkpoint is a Hugging Face folder `checkpoint-{step}`, written under a temporary name and renamed. Beside it lies what a
-killed run needs to end with the very weights of an unbroken one: the optimiser's state and the random numbers', no pickle.
+A checkpoint is a Hugging Face folder `checkpoint-{step}`, written under a temporary name and renamed; the folder of a run opens as a
+`Lineage` from the first one on. A killed run, started again, ends with the very weights of an unbroken one.
 """
 
 import contextlib
 import copy
-import json
-import math
-import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ontogeny.errors import BadInput
-from ontogeny.store import digest, disk_errors, write_json
+from ontogeny.lab import batches as batching
+from ontogeny.lab import components
+from ontogeny.lab.keeping import (
+    STATES,
+    Save,
+    forget_states,
+    read_state,
+    resumable,
+    same_run,
+    tensors_of,
+    write_checkpoint,
+    write_state,
+)
+from ontogeny.lab.loop import Batches, Recipe, Session, TrainingConfig, advance, begin
+from ontogeny.lab.objectives import Objective, describe
+from ontogeny.lab.recorder import Recorder, RecordingPlan
+from ontogeny.lab.schedules import fitting
+from ontogeny.lineage import Checkpoint, fingerprint
 
-Batches = Callable[[int], Int[Tensor, "row token"]]
-"""The token ids of a step (1, 2, …). A function of the step, not a stream: a resumed run has nothing to wind forward."""
+__all__ = ["RecordingPlan", "TrainingConfig", "TrainingProgress", "Watch", "no_bars", "train", "train_module"]
 
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    steps: int
-    learning_rate: float = 3e-3
-    warmup: int = 50
-    """Steps in which the learning rate rises from 0."""
-    floor: float = 0.05
-    """Share of the learning rate that is left at the last step."""
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
-    """Largest norm of the gradient."""
+NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TrainingProgress:
     step: int
     steps: int
     loss: float
-    """Nats per token, mean since the last call."""
+    """Mean since the last call, nats."""
     tokens_per_second: float
     seconds_left: float
 
@@ -58,56 +58,152 @@ class TrainingProgress:
 Watch = Callable[[TrainingProgress], None]
 
 
-def log_steps(last: int, count: int, *, first: int = 1) -> tuple[int, ...]:
-    """Step 0 and `count` - 1 steps up to `last`, evenly spaced in the logarithm; fewer where they would coincide."""
-    if not (1 <= first <= last and count >= 2):
-        raise BadInput(f"no schedule of {count} steps from {first} to {last}. Take 1 <= first <= last and count >= 2.")
-    ratio = math.log(last / first)
-    marks = [round(first * math.exp(ratio * i / max(count - 2, 1))) for i in range(count - 1)]
-    return tuple(sorted({0, *marks, last}))
-
-
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine down to `floor`; the first step is 1."""
-    down = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    cosine = config.floor + (1 - config.floor) * (1 + math.cos(math.pi * max(down, 0.0))) / 2
-    return config.learning_rate * min(1.0, step / max(config.warmup, 1)) * cosine
-
-
-def pretrain(
+def train(
     batches: Batches,
+    objective: Objective,
     config: TrainingConfig,
     out: Path,
     *,
-    model: PretrainedConfig,
+    start: PretrainedConfig | Path,
     tokenizer: PreTrainedTokenizerBase,
     save_at: Sequence[int],
     seed: int = 0,
     on_progress: Watch | None = None,
     every: int = 20,
+    record: RecordingPlan | None = None,
+    freeze: Sequence[str] = (),
+    init: Mapping[str, Path] = NOTHING,
 ) -> Path:
-    """Train from random weights and leave `out/checkpoint-{step}` for every step of `save_at`; returns `out`.
+    """Train a language model and leave `out/checkpoint-{step}` for every step of `save_at`; returns `out`.
 
+    `start` is a configuration (random weights, drawn with `seed`) or a checkpoint's folder (a later stage, whose `checkpoint-0` is
+    that start). `freeze` and `init` name parts of the model (`ontogeny.lab.components`): what stays, and what comes from another run.
     Run again, it goes on from the last complete checkpoint, or does nothing if all is there. The same seed gives the same bits,
     resumed or not, on one machine with one number of threads.
 
     Raises:
         BadInput: a step beyond the last, another run's checkpoints in `out`, or a loss that is no longer finite.
     """
-    marks = sorted(set(save_at))
-    if not marks or marks[0] < 0 or marks[-1] != config.steps:
-        raise BadInput(
-            f"checkpoints at {marks} do not fit a run of {config.steps} steps. End with step {config.steps}."
-        )
     # Transformers writes into the configuration when it saves: the caller's stays as it was given.
-    model = copy.deepcopy(model)
-    _same_run(out, {"training": asdict(config), "model": _architecture(model), "save_at": marks, "seed": seed})
-    if (out / f"checkpoint-{config.steps}").is_dir():
+    begun = Path(start) if isinstance(start, str | Path) else copy.deepcopy(start)
+
+    def save(network: nn.Module, folder: Path) -> None:
+        network.save_pretrained(folder)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder)
+
+    recipe = Recipe(partial(language_model_from, begun, freeze, init), batches, objective, config, seed)
+    described = {
+        "model": _weights(begun) if isinstance(begun, Path) else _architecture(begun),
+        "freeze": list(freeze),
+        "init": {part: _weights(folder) for part, folder in init.items()},
+    }
+    with no_bars():
+        return _run(recipe, out, save, save_at, described, record, _Clock(config.steps, every, on_progress))
+
+
+def train_module(
+    batches: Batches,
+    objective: Objective,
+    config: TrainingConfig,
+    out: Path,
+    *,
+    make: Callable[[], nn.Module],
+    save_at: Sequence[int],
+    seed: int = 0,
+    on_progress: Watch | None = None,
+    every: int = 20,
+    record: RecordingPlan | None = None,
+) -> Path:
+    """The same loop for what is no language model: `out/checkpoint-{step}/model.safetensors`.
+
+    `make` builds the network (its random numbers are those of `seed`); `objective(network, batch, reference)` is any loss.
+
+    Raises:
+        BadInput: as `train`.
+    """
+    recipe = Recipe(make, batches, objective, config, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        described = {"model": {name: list(value.shape) for name, value in tensors_of(make()).items()}}
+    return _run(recipe, out, save_module, save_at, described, record, _Clock(config.steps, every, on_progress))
+
+
+def save_module(network: nn.Module, folder: Path) -> None:
+    save_file(tensors_of(network), folder / "model.safetensors")
+
+
+def _run(
+    recipe: Recipe,
+    out: Path,
+    save: Save,
+    save_at: Sequence[int],
+    described: Mapping[str, Any],
+    record: RecordingPlan | None,
+    clock: "_Clock",
+) -> Path:
+    marks = fitting(save_at, recipe.config.steps)
+    settings = {
+        "training": asdict(recipe.config),
+        "objective": describe(recipe.objective),
+        **described,
+        "save_at": list(marks),
+        "seed": recipe.seed,
+        "record": asdict(record) if record else None,
+    }
+    same_run(out, settings, {"threads": torch.get_num_threads(), "torch": torch.__version__})
+    if (out / f"checkpoint-{recipe.config.steps}").is_dir():
         return out
     # The callers' random numbers are theirs: the run has its own, and gives them back.
-    with torch.random.fork_rng(devices=[]), no_bars():
-        _run(batches, config, out, model, tokenizer, set(marks), seed, _Clock(config.steps, every, on_progress))
+    with torch.random.fork_rng(devices=[]):
+        _loop(recipe, out, save, set(marks), Recorder(out, record) if record else None, clock)
     return out
+
+
+def _loop(recipe: Recipe, out: Path, save: Save, marks: set[int], recorder: Recorder | None, clock: "_Clock") -> None:
+    session = begin(recipe)
+    done = resumable(out)
+    if done is not None:
+        read_state(out / STATES / str(done), session)
+    if recorder is not None:
+        recorder.open(session)
+    if done is None and 0 in marks:
+        _keep(out, session, save, recorder)
+    while session.step < recipe.config.steps:
+        batch = recipe.batches(session.step + 1)
+        taken = advance(session, recipe, batch)
+        session.tokens += batching.size(batch)
+        if recorder is not None:
+            recorder.add(batch, taken, session, recipe.config)
+        clock.tick(session.step, taken.loss, batching.size(batch))
+        if session.step in marks:
+            _keep(out, session, save, recorder)
+    shutil.rmtree(out / STATES, ignore_errors=True)
+
+
+def _keep(out: Path, session: Session, save: Save, recorder: Recorder | None) -> None:
+    """Rows and state first, then the checkpoint, then the older states go: whenever it is killed, some set of them is whole."""
+    if recorder is not None:
+        recorder.flush()
+    write_state(out / STATES / str(session.step), session)
+    write_checkpoint(out, session, save)
+    forget_states(out, before=session.step)
+
+
+def language_model_from(
+    start: PretrainedConfig | Path, freeze: Sequence[str] = (), init: Mapping[str, Path] = NOTHING
+) -> PreTrainedModel:
+    """The network that a run starts from.
+
+    Raises:
+        BadInput: `start` is no whole checkpoint, or `freeze` or `init` name parts that the model does not have.
+    """
+    if isinstance(start, Path):
+        network = components.opened(start)
+    else:
+        network = AutoModelForCausalLM.from_config(copy.deepcopy(start), dtype=torch.float32)
+    components.initialise(network, init)
+    components.freeze(network, freeze)
+    return network
 
 
 @contextlib.contextmanager
@@ -122,162 +218,14 @@ def no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _run(
-    batches: Batches,
-    config: TrainingConfig,
-    out: Path,
-    model_config: PretrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    marks: set[int],
-    seed: int,
-    clock: "_Clock",
-) -> None:
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
-    model.train()
-    optimiser = _optimiser(model, config)
-    done, tokens = _restore(out, model, optimiser)
-    if done is None:
-        done, tokens = 0, 0
-        if 0 in marks:
-            _keep(out, 0, tokens, model, optimiser, tokenizer)
-    for step in range(done + 1, config.steps + 1):
-        ids = batches(step)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, config)
-        loss = _step(model, optimiser, ids, config.clip)
-        tokens += ids.numel()
-        clock.tick(step, loss, ids.numel())
-        if step in marks:
-            _keep(out, step, tokens, model, optimiser, tokenizer)
-    shutil.rmtree(out / STATES, ignore_errors=True)
-
-
-def _step(
-    model: PreTrainedModel, optimiser: torch.optim.Optimizer, ids: Int[Tensor, "row token"], clip: float
-) -> float:
-    logits = model(ids, use_cache=False).logits
-    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-    value = loss.item()
-    if not math.isfinite(value):
-        raise BadInput(f"the loss is {value}: the training diverged. Take a smaller learning rate or a longer warm-up.")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimiser.step()
-    return value
-
-
-def _optimiser(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
-    """Matrices decay; gains and biases do not."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
-
-
-STATES = ".training"
-
-
-def _keep(
-    out: Path,
-    step: int,
-    tokens: int,
-    model: PreTrainedModel,
-    optimiser: torch.optim.Optimizer,
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    """State first, then the checkpoint, then the older states go: whenever it is killed, some pair of both is whole."""
-
-    def weights(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        told = {"global_step": step, "num_input_tokens_seen": tokens}
-        (folder / "trainer_state.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
-
-    def state(folder: Path) -> None:
-        save_file(_moments(model, optimiser), folder / "optimiser.safetensors")
-        save_file({"torch": torch.get_rng_state()}, folder / "random.safetensors")
-
-    _folder(out / STATES / str(step), state)
-    _folder(out / f"checkpoint-{step}", weights)
-    for older in _steps(out / STATES, ""):
-        if older < step:
-            shutil.rmtree(out / STATES / str(older))
-
-
-def _folder(path: Path, write: Callable[[Path], None]) -> None:
-    """A whole folder or none: written under a temporary name beside it, then renamed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with disk_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-
-
-def _restore(out: Path, model: PreTrainedModel, optimiser: torch.optim.Optimizer) -> tuple[int | None, int]:
-    """Put model and optimiser back to the last checkpoint that has its state; its step and tokens."""
-    whole = set(_steps(out, "checkpoint-")) & set(_steps(out / STATES, ""))
-    if not whole:
-        return None, 0
-    step = max(whole)
-    folder = out / f"checkpoint-{step}"
-    saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.load_state_dict(saved.state_dict())
-    moments = load_file(out / STATES / str(step) / "optimiser.safetensors")
-    for name, parameter in model.named_parameters():
-        kept = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.startswith(f"{name}/")}
-        if kept:
-            optimiser.state[parameter] = kept
-    torch.set_rng_state(load_file(out / STATES / str(step) / "random.safetensors")["torch"])
-    told = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    return step, told["num_input_tokens_seen"]
-
-
-def _moments(model: PreTrainedModel, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors as `parameter/moment`; none before the first step."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimiser.state.get(parameter, {}).items()
-    }
-
-
-def _steps(folder: Path, prefix: str) -> list[int]:
-    if not folder.is_dir():
-        return []
-    found = [re.fullmatch(rf"{prefix}(\d+)", path.name) for path in folder.iterdir()]
-    return sorted(int(match.group(1)) for match in found if match)
-
-
 def _architecture(model: PretrainedConfig) -> dict[str, Any]:
     """The configuration without what depends on who saved it."""
     return {k: v for k, v in model.to_dict().items() if k not in ("transformers_version", "architectures", "dtype")}
 
 
-def _same_run(out: Path, settings: dict[str, Any]) -> None:
-    """`training.json` says whose checkpoints these are: two runs in one folder would make one lineage of both."""
-    path = out / "training.json"
-    told = json.loads(json.dumps({**settings, "settings": digest(settings)}, default=str))
-    if not path.is_file():
-        if _steps(out, "checkpoint-"):
-            raise BadInput(f"{out} already holds checkpoints of another run. Choose another folder.")
-        write_json(path, told)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if before.get("settings") != told["settings"]:
-        other = [name for name in settings if before.get(name) != told[name]]
-        raise BadInput(
-            f"{out} holds a run with other settings ({', '.join(other)}). Choose another folder or remove it."
-        )
+def _weights(folder: Path) -> str:
+    """Which weights a checkpoint holds, wherever it lies."""
+    return fingerprint(Checkpoint(str(folder)))
 
 
 class _Clock:

@@ -1,0 +1,159 @@
+"""What a run leaves on disk: checkpoints, and the states from which it goes on bit for bit. Whole folders or none, no pickle.
+
+A state is what the next step depends on: the weights, the optimiser's tensors, the random numbers, the count of tokens.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ontogeny.errors import BadInput, CheckpointFault
+from ontogeny.lab.loop import Session, moments, put_moments
+from ontogeny.store import digest, disk_errors, write_json
+
+STATES = ".training"
+"""Where the states lie that a killed run goes on from; gone when the run is done."""
+SETTINGS = "training.json"
+Save = Callable[[nn.Module, Path], None]
+"""Writes a network into a folder, so that others can open it."""
+
+
+def whole(path: Path, write: Callable[[Path], None]) -> None:
+    """A whole folder or none: written under a temporary name beside it, then renamed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with disk_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+
+
+def write_checkpoint(out: Path, session: Session, save: Save) -> None:
+    """`checkpoint-{step}`, with the step and the tokens where transformers' Trainer writes them."""
+
+    def write(folder: Path) -> None:
+        save(session.network, folder)
+        told = {"global_step": session.step, **({"num_input_tokens_seen": session.tokens} if session.tokens else {})}
+        (folder / "trainer_state.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+    whole(out / f"checkpoint-{session.step}", write)
+
+
+def write_state(folder: Path, session: Session) -> None:
+    def write(inside: Path) -> None:
+        save_file(tensors_of(session.network), inside / "network.safetensors")
+        save_file(_apart(moments(session)), inside / "optimiser.safetensors")
+        save_file({"torch": torch.get_rng_state()}, inside / "random.safetensors")
+        told = {"step": session.step, "tokens": session.tokens}
+        (inside / "state.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+    whole(folder, write)
+
+
+def read_state(folder: Path, session: Session) -> None:
+    """Put a session where a state says; its random numbers are the program's from here on.
+
+    Raises:
+        CheckpointFault: the state cannot be read, or is one of another network.
+    """
+    try:
+        weights = load_file(folder / "network.safetensors")
+        saved = load_file(folder / "optimiser.safetensors")
+        numbers = load_file(folder / "random.safetensors")["torch"]
+        told = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except Exception as error:
+        raise CheckpointFault(
+            f"the state {folder} cannot be read ({' '.join(str(error).split())}). Remove it to start again before it."
+        ) from error
+    put_tensors(session.network, weights, str(folder))
+    session.optimiser.state.clear()
+    put_moments(session, saved)
+    session.step, session.tokens = told["step"], told["tokens"]
+    torch.set_rng_state(numbers)
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and what else a network keeps (running means), tied ones once."""
+    kept = set(network.state_dict())
+    named = [*network.named_parameters(), *((n, b) for n, b in network.named_buffers() if n in kept)]
+    return {name: value.detach().contiguous() for name, value in named}
+
+
+@torch.no_grad()
+def put_tensors(network: nn.Module, saved: dict[str, Tensor], where: str) -> None:
+    here = tensors_of(network)
+    if here.keys() != saved.keys() or any(here[name].shape != saved[name].shape for name in here):
+        raise CheckpointFault(f"{where} holds another network's weights. Was the model changed since?")
+    for name, value in saved.items():
+        here[name].copy_(value)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().contiguous() for name, value in tensors.items()}
+
+
+def steps_in(folder: Path, prefix: str = "checkpoint-") -> list[int]:
+    """Steps of the whole checkpoints (or states, with another prefix) in a folder, sorted."""
+    if not folder.is_dir():
+        return []
+    found = [re.fullmatch(rf"{re.escape(prefix)}(\d+)", path.name) for path in folder.iterdir()]
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def resumable(out: Path) -> int | None:
+    """The last step of which both checkpoint and state are whole."""
+    return max(set(steps_in(out)) & set(steps_in(out / STATES, "")), default=None)
+
+
+def forget_states(out: Path, *, before: int) -> None:
+    for step in steps_in(out / STATES, ""):
+        if step < before:
+            shutil.rmtree(out / STATES / str(step))
+
+
+def same_run(out: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
+    """`training.json` says whose checkpoints these are: two runs in one folder would make one lineage of both.
+
+    `notes` are kept for people and do not tell runs apart.
+    """
+    path = out / SETTINGS
+    told = json.loads(json.dumps({**settings, **notes, "settings": digest(settings)}, default=str))
+    if not path.is_file():
+        if steps_in(out):
+            raise BadInput(f"{out} already holds checkpoints of another run. Choose another folder.")
+        write_json(path, told)
+        return
+    before = read_settings(out)
+    if before.get("settings") != told["settings"]:
+        other = [name for name in settings if before.get(name) != told[name]]
+        raise BadInput(
+            f"{out} holds a run with other settings ({', '.join(other)}). Choose another folder or remove it."
+        )
+
+
+def read_settings(out: Path) -> dict[str, Any]:
+    """What `training.json` of a run says.
+
+    Raises:
+        BadInput: it is not there, or no JSON.
+    """
+    try:
+        told: dict[str, Any] = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{out} is no run of the training loop: it has no {SETTINGS}. Give its folder.") from None
+    except ValueError as error:
+        raise BadInput(f"{out / SETTINGS} cannot be read ({error}). Remove the folder to train again.") from error
+    return told

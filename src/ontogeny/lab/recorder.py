@@ -1,0 +1,201 @@
+"""What a run did, step by step: enough to walk it again bit for bit, as stage attribution asks (arXiv:2506.00175, section 3).
+
+`recording/steps.jsonl` has one row a step: learning rate, betas or momentum, weight decay, gradient norm, the clip factor that was
+applied, loss, which examples (or a hash of the batch). `recording/states/{step}` holds weights, optimiser and random numbers: of step
+0, and of every m-th step if asked for.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ontogeny.errors import BadInput
+from ontogeny.lab import batches as batching
+from ontogeny.lab.keeping import read_state, steps_in, write_state
+from ontogeny.lab.loop import Recipe, Session, Taken, TrainingConfig, advance, begin
+from ontogeny.store import disk_errors, write_json
+
+FOLDER = "recording"
+
+
+@dataclass(frozen=True)
+class RecordingPlan:
+    """What to record of a run."""
+
+    states_every: int = 0
+    """Keep the state of every m-th step; 0: of step 0 alone, everything else is replayed from there."""
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    """How the batch of a step is made (seed, corpus, …), for who replays it: plain words and numbers."""
+
+    def __post_init__(self) -> None:
+        if self.states_every < 0:
+            raise BadInput(f"states_every is {self.states_every}. Take 0 (step 0 alone) or a number of steps.")
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What one step was given and did."""
+
+    step: int
+    rate: float
+    optimiser: str
+    betas: tuple[float, float] | None
+    """None with sgd."""
+    momentum: float | None
+    """None with adamw."""
+    weight_decay: float
+    """Of the matrices."""
+    norm: float
+    clip: float
+    loss: float
+    tokens: int
+    batch: str
+    """Hash of the batch's tensors."""
+    examples: list[int] | None = None
+    """Which examples of the data set, where the batch tells."""
+
+
+def row(batch: Any, taken: Taken, session: Session, config: TrainingConfig) -> StepRow:
+    adam = config.optimiser == "adamw"
+    return StepRow(
+        step=session.step,
+        rate=taken.rate,
+        optimiser=config.optimiser,
+        betas=config.betas if adam else None,
+        momentum=None if adam else config.momentum,
+        weight_decay=config.weight_decay,
+        norm=taken.norm,
+        clip=taken.clip,
+        loss=taken.loss,
+        tokens=batching.size(batch),
+        batch=fingerprint(batch),
+        examples=batching.examples(batch),
+    )
+
+
+def fingerprint(batch: Any) -> str:
+    """Sixteen hex digits that change with any number in the batch."""
+    found = hashlib.sha256()
+    for tensor in batching.tensors(batch):
+        found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+class Recorder:
+    """Writes the record of a run; rows wait in memory until a checkpoint makes them good."""
+
+    def __init__(self, out: Path, plan: RecordingPlan) -> None:
+        self.folder, self.plan = out / FOLDER, plan
+        self.waiting: list[StepRow] = []
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "steps.jsonl"
+
+    def open(self, session: Session) -> None:
+        """At the start or the resumption of a run: rows after its step will be written again."""
+        if session.step == 0:
+            write_json(self.folder / "plan.json", asdict(self.plan))
+            write_state(self.folder / "states" / "0", session)
+        kept = [row for row in _rows(self.path) if row["step"] <= session.step]
+        if [row["step"] for row in kept] != list(range(1, session.step + 1)):
+            raise BadInput(
+                f"{self.path} does not hold all steps up to {session.step}: this run was not recorded from its start. "
+                "Record into another folder."
+            )
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f".{self.path.name}.tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            os.replace(temporary, self.path)
+
+    def add(self, batch: Any, taken: Taken, session: Session, config: TrainingConfig) -> None:
+        self.waiting.append(row(batch, taken, session, config))
+        if self.plan.states_every and session.step % self.plan.states_every == 0:
+            write_state(self.folder / "states" / str(session.step), session)
+
+    def flush(self) -> None:
+        """Before a checkpoint is written: a resumed run finds the rows of all steps that it does not take again."""
+        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(row)) + "\n" for row in self.waiting)
+            file.flush()
+            os.fsync(file.fileno())
+        self.waiting.clear()
+
+
+def recording(run: Path) -> tuple[StepRow, ...]:
+    """The rows of a recorded run, in the order of its steps.
+
+    Raises:
+        BadInput: nothing was recorded there.
+    """
+    path = run / FOLDER / "steps.jsonl"
+    if not path.is_file():
+        raise BadInput(f"{run} holds no recording. Train with record=RecordingPlan().")
+    return tuple(StepRow(**{**row, "betas": tuple(row["betas"]) if row["betas"] else None}) for row in _rows(path))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Whole lines; a last one that was cut off when a run was killed does not count."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def states(run: Path) -> dict[int, Path]:
+    """The recorded states of a run by their steps."""
+    folder = run / FOLDER / "states"
+    return {step: folder / str(step) for step in steps_in(folder, "")}
+
+
+Watch = Callable[[Session, Any], None]
+"""Called before each replayed step with the session as it stands, and the batch that it will be given."""
+
+
+def walk(run: Path, recipe: Recipe, from_step: int, to_step: int, *, watch: Watch | None = None) -> nn.Module:
+    """Take the steps of a recorded run again; the network as it was after `to_step`, bit for bit.
+
+    Starts from the nearest recorded state before `from_step`; `watch` hears of the steps after `from_step` alone.
+
+    Raises:
+        BadInput: steps outside of the recording, or batches that are not those of the run.
+    """
+    rows = {row.step: row for row in recording(run)}
+    known = states(run)
+    if not 0 <= from_step <= to_step <= max(rows, default=0) or not known:
+        raise BadInput(
+            f"steps {from_step} to {to_step} are not in the recording of {run}: it has 0 to {max(rows, default=0)}."
+        )
+    with torch.random.fork_rng(devices=[]):
+        session = begin(recipe)
+        if session.reference is not None:
+            _start_again(session.reference, known[0])
+        read_state(known[max(step for step in known if step <= from_step)], session)
+        while session.step < to_step:
+            batch = recipe.batches(session.step + 1)
+            if fingerprint(batch) != rows[session.step + 1].batch:
+                raise BadInput(
+                    f"the batch of step {session.step + 1} is not the one that {run} was trained on. "
+                    "Give the same function of batches (same corpus, same seed)."
+                )
+            if watch is not None and session.step >= from_step:
+                watch(session, batch)
+            advance(session, recipe, batch)
+    return session.network
+
+
+def _start_again(reference: nn.Module, state: Path) -> None:
+    from safetensors.torch import load_file
+
+    from ontogeny.lab.keeping import put_tensors
+
+    put_tensors(reference, load_file(state / "network.safetensors"), str(state))

@@ -1,0 +1,179 @@
+"""Objectives against formulas written out by hand, on a random model; each test would fail for a neighbouring formula."""
+
+import functools
+import math
+
+import pytest
+import torch
+
+from ontogeny.errors import BadInput
+from ontogeny.lab.batches import Forgetting, Pairs, Tokens, joined, pad
+from ontogeny.lab.objectives import (
+    Preference,
+    Unlearn,
+    answer_log_probs,
+    answers_only,
+    describe,
+    language_model,
+    preference,
+    referred,
+    unlearn,
+)
+from tests.models import tiny_model
+
+ROWS = [[5, 6, 7, 8, 9], [10, 11, 12], [13, 14, 15, 16]]
+STARTS = [2, 1, 3]
+OTHERS = [[5, 6, 30], [10, 40, 41, 42, 43, 44], [13, 14, 15, 50]]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return tiny_model("gpt_neox", seed=0)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return tiny_model("gpt_neox", seed=1)
+
+
+@torch.no_grad()
+def by_hand(network, row: list[int], start: int) -> float:
+    """Log-probability of a row's tokens from `start` on, one row at a time, no padding."""
+    logits = network(torch.tensor([row])).logits[0].double()
+    return sum(math.log(torch.softmax(logits[t - 1], -1)[row[t]]) for t in range(start, len(row)))
+
+
+def near(value: float):
+    return pytest.approx(value, rel=1e-5)
+
+
+def test_language_model_counts_every_token_once(network):
+    total = sum(by_hand(network, row, 1) for row in ROWS)
+    tokens = sum(len(row) - 1 for row in ROWS)
+    assert language_model(network, pad(ROWS, STARTS)).item() == near(-total / tokens)
+    means = [by_hand(network, row, 1) / (len(row) - 1) for row in ROWS]
+    assert abs(sum(means) / 3 - total / tokens) > 1e-3  # the mean of rows' means is another number
+
+
+def test_answers_only(network):
+    tokens = sum(len(row) - start for row, start in zip(ROWS, STARTS, strict=True))
+    total = sum(by_hand(network, row, start) for row, start in zip(ROWS, STARTS, strict=True))
+    assert answers_only(network, pad(ROWS, STARTS)).item() == near(-total / tokens)
+    with pytest.raises(BadInput, match="needs a mask"):
+        answers_only(network, pad(ROWS))
+
+
+def test_what_is_padded_with_changes_nothing(network):
+    for filler in (0, 17):
+        batch = pad(ROWS, STARTS, filler=filler)
+        assert answer_log_probs(network, batch).tolist() == [
+            near(by_hand(network, row, start)) for row, start in zip(ROWS, STARTS, strict=True)
+        ]
+
+
+def pairs() -> Pairs:
+    return Pairs(pad(ROWS, STARTS), pad(OTHERS, STARTS))
+
+
+def ratios(network, reference, rows: list[list[int]]) -> list[float]:
+    return [by_hand(network, r, s) - by_hand(reference, r, s) for r, s in zip(rows, STARTS, strict=True)]
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+@pytest.mark.parametrize(("beta", "other"), [(0.1, None), (0.5, None), (0.1, 0.01)])
+def test_preference_is_dpo(network, reference, beta, other):
+    wins, losses = ratios(network, reference, ROWS), ratios(network, reference, OTHERS)
+    second = beta if other is None else other
+    expected = -sum(log_sigmoid(beta * w - second * r) for w, r in zip(wins, losses, strict=True)) / 3
+    objective = Preference(beta, other)
+    assert objective(network, pairs(), reference).item() == near(expected)
+    assert objective(network, referred(pairs(), reference)).item() == near(expected)
+
+
+def test_preference_starts_at_log_two_and_prefers(network):
+    loss = preference(network, pairs(), network)
+    assert loss.item() == near(math.log(2))
+    trained = tiny_model("gpt_neox", seed=0)
+    before = Preference(0.5)(trained, pairs(), network)
+    before.backward()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter -= 0.1 * parameter.grad
+    assert float(Preference(0.5)(trained, pairs(), network).detach()) < float(before.detach())
+    wins, losses = ratios(trained, network, ROWS), ratios(trained, network, OTHERS)
+    assert sum(wins) > sum(losses)
+
+
+def test_preference_needs_its_reference(network):
+    with pytest.raises(BadInput, match="reference"):
+        preference(network, pairs())
+
+
+def forgetting() -> Forgetting:
+    return Forgetting(forget=pad(ROWS, STARTS), retain=pad(OTHERS))
+
+
+def test_ascent_is_minus_the_loss_plus_what_stays(network):
+    forget = answers_only(network, pad(ROWS, STARTS))
+    retain = language_model(network, pad(OTHERS))
+    got = Unlearn("ascent", forget=0.3, retain=2.0)(network, forgetting())
+    assert got.item() == near((2.0 * retain - 0.3 * forget).item())
+
+
+def test_npo(network, reference):
+    beta = 0.2
+    found = ratios(network, reference, ROWS)
+    expected = -2 / beta * sum(log_sigmoid(-beta * r) for r in found) / 3
+    got = Unlearn("npo", beta=beta, retain=0.0)(network, forgetting(), reference)
+    assert got.item() == near(expected)
+    with pytest.raises(BadInput, match="reference"):
+        unlearn(network, forgetting())
+
+
+def test_npo_becomes_ascent_for_a_small_beta(network, reference):
+    """Their gradients agree up to the factor of means over rows against means over tokens: here one row."""
+    one = Forgetting(pad(ROWS[:1], STARTS[:1]), pad(OTHERS[:1]))
+
+    def gradient(objective) -> torch.Tensor:
+        network.zero_grad()
+        objective(network, one, reference).backward()
+        return network.get_input_embeddings().weight.grad.clone()
+
+    ascent = gradient(Unlearn("ascent", retain=0.0)) * (len(ROWS[0]) - STARTS[0])
+    torch.testing.assert_close(gradient(Unlearn("npo", beta=1e-4, retain=0.0)), ascent, rtol=1e-2, atol=1e-5)
+    large = gradient(Unlearn("npo", beta=20.0, retain=0.0))
+    assert float((large - ascent).abs().max()) > 0.1 * float(ascent.abs().max())
+    network.zero_grad()
+
+
+def test_unknown_ways_of_unlearning():
+    with pytest.raises(BadInput, match="ascent, npo"):
+        Unlearn("descent")
+
+
+def test_padded_rows_and_where_answers_begin():
+    batch = pad([[1, 2, 3], [4, 5]], [2, 1], filler=9)
+    assert batch.ids.tolist() == [[1, 2, 3], [4, 5, 9]]
+    assert batch.mask.tolist() == [[False, False, True], [False, True, False]]
+    assert batch.real.tolist() == [[True] * 3, [True, True, False]]
+    assert batch.tokens == 5
+    assert pad([[1, 2], [3, 4]]).real is None
+    for rows, starts in (([], None), ([[1], []], None), ([[1, 2]], [0]), ([[1, 2]], [2]), ([[1, 2]], [1, 1])):
+        with pytest.raises(BadInput):
+            pad(rows, starts)
+
+
+def test_joined_rows_keep_their_masks():
+    both = joined(pad([[1, 2, 3]], [1]), Tokens(torch.tensor([[4, 5]])))
+    assert both.ids.tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert both.mask.tolist() == [[False, True, True], [True, True, False]]
+
+
+def test_objectives_describe_themselves():
+    assert describe(language_model) == {"name": "language_model"}
+    assert describe(Preference(0.3)) == {"name": "Preference", "beta": 0.3, "beta_rejected": None}
+    assert describe(functools.partial(language_model, scale=2)) == {"name": "language_model", "scale": 2}
+    assert describe(unlearn) != describe(Unlearn("ascent"))
