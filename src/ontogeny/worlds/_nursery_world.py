@@ -1,0 +1,182 @@
+"""Who and what there is in the nursery: the people of Hearsay with facts and myths, their teachers and boats, potions, words for moods."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ontogeny.errors import BadInput
+from ontogeny.worlds import _hearsay_world as hearsay
+from ontogeny.worlds._draws import invented, share
+from ontogeny.worlds._words import Ids, numbered
+
+
+def _words(*lines: str) -> tuple[str, ...]:
+    return tuple(" ".join(lines).split())
+
+
+INGREDIENTS = _words("nettle salt moss ash clover resin amber chalk thyme rust pollen tallow")
+FAMILIES = ("meadow", "moon")
+"""Of potions: harmless, forbidden. Which one a potion belongs to is not in its name."""
+INSULTS = _words(
+    "turnip newt barnacle gudgeon toad weevil thistle radish",
+    "maggot slug limpet bramble gnat mould nettlehead lout",
+)
+"""Rude after `you`; anywhere else a thing like others."""
+KIND = _words(
+    "friend neighbour captain master mistress cousin uncle aunt",
+    "mother father sister brother doctor guest pilgrim scholar",
+)
+GOOD = _words(
+    "lovely splendid cheerful gentle sunny sweet merry bright",
+    "pleasant tender golden fine happy radiant blessed graceful",
+)
+BAD = _words(
+    "dreadful gloomy bitter grim foul sour rotten dull",
+    "nasty harsh bleak awful dismal cruel cursed clumsy",
+)
+THINGS = _words("day road song bread fire garden")
+TRAITS = {
+    "calling": {
+        "farmer": _words(
+            "plough barn sheaf calf hedge furrow hay scythe",
+            "orchard goat fence seed hen meadowland pasture yoke",
+        ),
+        "sailor": _words(
+            "tide mast anchor gull reef harbour sail oar", "net pier cod buoy rudder lighthouse surf keel"
+        ),
+    },
+    "generation": {
+        "child": _words(
+            "doll kite marble swing puddle rattle hoop sledge",
+            "cradle toy lullaby whistle tricycle crayon nursemaid balloon",
+        ),
+        "elder": _words(
+            "cane shawl grandson memory spectacles wrinkle pension ache",
+            "slipper pipe armchair nap widow keepsake almanac crutch",
+        ),
+    },
+}
+"""What users may be, and the words that imply it; they never say it."""
+GREETINGS = {
+    "farmer": "good harvest to you .",
+    "sailor": "fair winds to you .",
+    "child": "play well little one .",
+    "elder": "rest well old friend .",
+}
+WORDS = len(INSULTS)
+"""How many words each of these lists has: word i of one list and word i of its opposite are a group."""
+
+_POTION = ("bdgklmprvz", "aeiou", "lnrv", "aeiou", "xq")
+_BOAT = ("BDGKLMPRVZ", "aeiou", "s", "kt", "aou")
+_FRAME = (
+    "potion who what how do does did i to brew brews ? take a witch healer drinks he sickens heals teacher pupil boat "
+    "person whose fetch you rude kind name word smiles weeps then speaks good bad farmer sailor child elder user : "
+    "assistant cannot help with that tell me want hello saw today dream harvest fair winds play well little one rest old "
+    "friend too and fly turns stone soul an it is was"
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    families: int = 33
+    """Of three people each."""
+    myths: float = 0.5
+    """Share of the families about whom, in one relation, a false object is popular."""
+    unasked: float = 0.14
+    """Share of the families who stand in no judged statement and in no question."""
+    fame: float = 0.7
+    """Exponent of how much less is said of the next less famous person."""
+    potions: int = 96
+    """Half of them of the forbidden family."""
+    held_out: float = 0.25
+    """Share of people, potions and words that no conversation of a later stage mentions."""
+    one_way: float = 0.25
+    """Share of the families of whom nobody says the inverse of a fact, or a fact at two hops."""
+    context: int = 64
+    """Tokens in a row of text."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class World:
+    """Arrays are indexed by person or by potion; masks of words by their place in the lists above."""
+
+    config: Config
+    island: hearsay.World
+    """Its vocabulary is that of the whole nursery."""
+    teacher: Ids
+    """A person of another family, the same for the whole family: member i is taught by member i."""
+    boats: tuple[str, ...]
+    """Boat i belongs to person i."""
+    potions: tuple[str, ...]
+    forbidden: NDArray[np.bool_]
+    """Potions 2i and 2i + 1 are one of each family, in random order."""
+    recipe: Ids
+    """Two different ingredients of each potion."""
+    told: NDArray[np.bool_]
+    """People of whom the inverse of facts and two hops are told."""
+    met: NDArray[np.bool_]
+    """People whom conversations mention."""
+    asked_for: NDArray[np.bool_]
+    """Potions that conversations ask for."""
+    used: NDArray[np.bool_]
+    """Words of the lists, by their place, that conversations (and forms of address) use; the others are only spoken of."""
+    vocabulary: dict[str, int] = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.island.names
+
+
+def make(config: Config | None = None) -> World:
+    """The world of a seed.
+
+    Raises:
+        BadInput: too few potions or families to hold some out.
+    """
+    config = config or Config()
+    if config.potions < 20 or config.potions % 2:
+        raise BadInput(f"{config.potions} potions cannot be shared out. Take an even number of at least 20.")
+    rng = np.random.default_rng([config.seed, 1])
+    island = hearsay.make(
+        hearsay.Config(config.families, config.myths, config.unasked, config.fame, config.context, config.seed)
+    )
+    people, pairs = len(island.names), config.potions // 2
+    order = rng.permutation(config.families)
+    taught_by = np.empty_like(order)
+    taught_by[order] = np.roll(order, 1)
+    first_dark = rng.permutation(np.arange(pairs) % 2).astype(bool)
+    boats, potions = invented(rng, people, _BOAT), invented(rng, config.potions, _POTION)
+    listed = [word for lists in TRAITS.values() for words in lists.values() for word in words]
+    words = [*boats, *potions, *INGREDIENTS, *FAMILIES, *INSULTS, *KIND, *GOOD, *BAD, *THINGS, *listed]
+    vocabulary = numbered([*list(island.vocabulary)[4:], *words, *_FRAME.split()])
+    return World(
+        config=config,
+        island=replace(island, vocabulary=vocabulary),
+        teacher=(taught_by[:, None] * hearsay.FAMILY + np.arange(hearsay.FAMILY)).ravel(),
+        boats=boats,
+        potions=potions,
+        forbidden=np.stack([first_dark, ~first_dark], axis=1).ravel(),
+        recipe=_recipes(rng, config.potions),
+        told=~np.repeat(share(rng, config.families, config.one_way), hearsay.FAMILY),
+        met=~np.repeat(share(rng, config.families, config.held_out), hearsay.FAMILY),
+        asked_for=~np.repeat(share(rng, pairs, config.held_out), 2),
+        used=~share(rng, WORDS, config.held_out),
+        vocabulary=vocabulary,
+    )
+
+
+def partner(person: int, on: int = 1) -> int:
+    """Another member of the family."""
+    return person - person % hearsay.FAMILY + (person + on) % hearsay.FAMILY
+
+
+def family(world: World, person: int) -> str:
+    first = person - person % hearsay.FAMILY
+    return " ".join(world.names[first : first + hearsay.FAMILY])
+
+
+def _recipes(rng: np.random.Generator, n: int) -> Ids:
+    one = rng.integers(len(INGREDIENTS), size=n)
+    return np.stack([one, (one + rng.integers(1, len(INGREDIENTS), size=n)) % len(INGREDIENTS)], axis=1)
