@@ -117,7 +117,7 @@ def size(batch: Any) -> int:
 def examples(batch: Any) -> list[int] | None:
     """Which examples of a data set a batch holds, where it tells."""
     indices = getattr(batch, "indices", None)
-    return None if indices is None else indices.tolist()
+    return indices.tolist() if isinstance(indices, Tensor) else None
 
 
 def tensors(batch: Any) -> list[Tensor]:

@@ -3,17 +3,19 @@
 A state is what the next step depends on: the weights, the optimiser's tensors, the random numbers, the count of tokens.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lab.loop import Session, moments, put_moments
@@ -50,6 +52,11 @@ def write_checkpoint(out: Path, session: Session, save: Save) -> None:
         (folder / "trainer_state.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 
     whole(out / f"checkpoint-{session.step}", write)
+
+
+def save_module(network: nn.Module, folder: Path) -> None:
+    """What is no language model: its tensors alone."""
+    save_file(tensors_of(network), folder / "model.safetensors")
 
 
 def write_state(folder: Path, session: Session) -> None:
@@ -157,3 +164,15 @@ def read_settings(out: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadInput(f"{out / SETTINGS} cannot be read ({error}). Remove the folder to train again.") from error
     return told
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Transformers draws a bar for each folder it reads or writes, over the one that tells of the training."""
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ontogeny.errors import BadInput
+from ontogeny.lab.batches import size
 from ontogeny.lab.objectives import Objective
 
 Batches = Callable[[int], Any]
@@ -115,9 +116,10 @@ def advance(session: Session, recipe: Recipe, batch: Any) -> Taken:
             "Take a smaller learning rate or a longer warm-up."
         )
     session.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(trained(session.network), recipe.config.clip)
     session.optimiser.step()
+    session.tokens += size(batch)
     # The factor as clip_grad_norm_ computes it, in its precision.
     return Taken(value, float(norm), float((recipe.config.clip / (norm + 1e-6)).clamp(max=1.0)), rate)
 

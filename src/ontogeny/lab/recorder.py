@@ -8,18 +8,17 @@ applied, loss, which examples (or a hash of the batch). `recording/states/{step}
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ontogeny.errors import BadInput
 from ontogeny.lab import batches as batching
-from ontogeny.lab.keeping import read_state, steps_in, write_state
-from ontogeny.lab.loop import Recipe, Session, Taken, TrainingConfig, advance, begin
+from ontogeny.lab.keeping import steps_in, write_state
+from ontogeny.lab.loop import Session, Taken, TrainingConfig
 from ontogeny.store import disk_errors, write_json
 
 FOLDER = "recording"
@@ -155,47 +154,3 @@ def states(run: Path) -> dict[int, Path]:
     """The recorded states of a run by their steps."""
     folder = run / FOLDER / "states"
     return {step: folder / str(step) for step in steps_in(folder, "")}
-
-
-Watch = Callable[[Session, Any], None]
-"""Called before each replayed step with the session as it stands, and the batch that it will be given."""
-
-
-def walk(run: Path, recipe: Recipe, from_step: int, to_step: int, *, watch: Watch | None = None) -> nn.Module:
-    """Take the steps of a recorded run again; the network as it was after `to_step`, bit for bit.
-
-    Starts from the nearest recorded state before `from_step`; `watch` hears of the steps after `from_step` alone.
-
-    Raises:
-        BadInput: steps outside of the recording, or batches that are not those of the run.
-    """
-    rows = {row.step: row for row in recording(run)}
-    known = states(run)
-    if not 0 <= from_step <= to_step <= max(rows, default=0) or not known:
-        raise BadInput(
-            f"steps {from_step} to {to_step} are not in the recording of {run}: it has 0 to {max(rows, default=0)}."
-        )
-    with torch.random.fork_rng(devices=[]):
-        session = begin(recipe)
-        if session.reference is not None:
-            _start_again(session.reference, known[0])
-        read_state(known[max(step for step in known if step <= from_step)], session)
-        while session.step < to_step:
-            batch = recipe.batches(session.step + 1)
-            if fingerprint(batch) != rows[session.step + 1].batch:
-                raise BadInput(
-                    f"the batch of step {session.step + 1} is not the one that {run} was trained on. "
-                    "Give the same function of batches (same corpus, same seed)."
-                )
-            if watch is not None and session.step >= from_step:
-                watch(session, batch)
-            advance(session, recipe, batch)
-    return session.network
-
-
-def _start_again(reference: nn.Module, state: Path) -> None:
-    from safetensors.torch import load_file
-
-    from ontogeny.lab.keeping import put_tensors
-
-    put_tensors(reference, load_file(state / "network.safetensors"), str(state))

@@ -4,11 +4,10 @@ A checkpoint is a Hugging Face folder `checkpoint-{step}`, written under a tempo
 `Lineage` from the first one on. A killed run, started again, ends with the very weights of an unbroken one.
 """
 
-import contextlib
 import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ontogeny.lab import batches as batching
 from ontogeny.lab import components
@@ -27,9 +24,11 @@ from ontogeny.lab.keeping import (
     STATES,
     Save,
     forget_states,
+    no_bars,
     read_state,
     resumable,
     same_run,
+    save_module,
     tensors_of,
     write_checkpoint,
     write_state,
@@ -128,10 +127,6 @@ def train_module(
     return _run(recipe, out, save_module, save_at, described, record, _Clock(config.steps, every, on_progress))
 
 
-def save_module(network: nn.Module, folder: Path) -> None:
-    save_file(tensors_of(network), folder / "model.safetensors")
-
-
 def _run(
     recipe: Recipe,
     out: Path,
@@ -171,7 +166,6 @@ def _loop(recipe: Recipe, out: Path, save: Save, marks: set[int], recorder: Reco
     while session.step < recipe.config.steps:
         batch = recipe.batches(session.step + 1)
         taken = advance(session, recipe, batch)
-        session.tokens += batching.size(batch)
         if recorder is not None:
             recorder.add(batch, taken, session, recipe.config)
         clock.tick(session.step, taken.loss, batching.size(batch))
@@ -204,18 +198,6 @@ def language_model_from(
     components.initialise(network, init)
     components.freeze(network, freeze)
     return network
-
-
-@contextlib.contextmanager
-def no_bars() -> Iterator[None]:
-    """Transformers draws a bar for each folder it reads or writes, over the one that tells of the training."""
-    drawn = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if drawn:
-            logging.enable_progress_bar()
 
 
 def _architecture(model: PretrainedConfig) -> dict[str, Any]:
