@@ -12,7 +12,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from ontogeny import architectures
@@ -126,7 +133,7 @@ def _quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _config(folder: Path) -> object:
+def _config(folder: Path) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -342,13 +349,14 @@ def heads_through_output(
 
 
 def output_bias(model: Model, layer: int) -> Float[Tensor, " d"]:
-    bias = model.part(layer, model.architecture.heads_out).bias
-    return bias if bias is not None else torch.zeros(model.d, device=model.device, dtype=model.network.dtype)
+    bias = getattr(model.part(layer, model.architecture.heads_out), "bias", None)
+    return bias if isinstance(bias, Tensor) else torch.zeros(model.d, device=model.device, dtype=model.network.dtype)
 
 
 def _matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:
     # nn.Linear stores [out, in]; GPT-2's Conv1D stores [in, out].
-    return linear.weight.T if isinstance(linear, nn.Linear) else linear.weight
+    weight: Tensor = linear.get_parameter("weight")
+    return weight.T if isinstance(linear, nn.Linear) else weight
 
 
 def _same(model: Model, what: str, ours: Tensor, theirs: Tensor) -> None:

@@ -5,7 +5,6 @@ Outside packages join through one entry-point group a folder, named like it: `on
 
 import ast
 import importlib
-import importlib.util
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -37,14 +36,14 @@ def load(folder: str, name: str) -> ModuleType:
 
 
 def summary(folder: str, name: str) -> str:
-    """First line of the plug-in's docstring, read without importing it."""
-    if name in (outside := _outside(folder)):
-        spec = importlib.util.find_spec(outside[name].module)
-    else:
-        spec = importlib.util.find_spec(f"ontogeny.{folder}.{name}")
-    if spec is None or spec.origin is None:
-        return ""
-    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    """First line of the plug-in's docstring, read without importing it or its folder."""
+    path = Path(__file__).parent / folder / f"{name}.py"
+    if not path.is_file() and (outside := _outside(folder).get(name)):
+        # A dotted module cannot be found without importing its parents; the file of a distribution can.
+        files = outside.dist.files if outside.dist and outside.dist.files else []
+        stem = outside.module.replace(".", "/") + ".py"
+        path = next((Path(str(file.locate())) for file in files if str(file).endswith(stem)), path)
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
     return doc.splitlines()[0] if doc else ""
 
 

@@ -22,7 +22,7 @@ def about(
     job: Job, run: Run, *, warnings: Mapping[str, tuple[str, ...]], device: str, command: str | None
 ) -> dict[str, Any]:
     """What is traced, how and with what; a run that grows keeps the concepts and checkpoints it had."""
-    before = run.about if run.about_path.is_file() else {"concepts": [], "lineage": {"checkpoints": []}}
+    before: dict[str, Any] = run.about if run.about_path.is_file() else {"concepts": [], "lineage": {"checkpoints": []}}
     concepts = [concept_entry(concept, warnings[concept.name]) for concept in job.concepts]
     names = {entry["name"] for entry in concepts}
     kept = [entry for entry in before["concepts"] if entry["name"] not in names]

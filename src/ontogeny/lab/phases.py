@@ -19,10 +19,12 @@ def rows(run: Run, design: Design, stage: str, seed: int) -> list[Record]:
     inside = f"concept = {text(design.concept.name)} and stage = {text(stage)} and step is not null and control is null"
     curves = run.records(f"metric = 'nhsic_tx' and {inside} and method in ('gaussian_50', 'gaussian_median')")
     made = []
-    for (kernel, site, layer), group in curves.sort_values("step").groupby(["method", "site", "layer"]):
+    for (kernel, site), group in curves.sort_values(["layer", "step"]).groupby(["method", "site"], sort=False):
         steps, points = torch.tensor(group.step.tolist()).double(), torch.tensor(group.value.tolist()).double()
         found = phases(steps, points, seed=seed)
-        made.append(_row(found, str(kernel), str(site), int(layer), stage, design, seed, int(group.n.max())))
+        made.append(
+            _row(found, str(kernel), str(site), int(group.layer.iloc[0]), stage, design, seed, int(group.n.max()))
+        )
     return made + _claim(run, design, inside, stage, seed)
 
 
