@@ -1,0 +1,104 @@
+"""A language for the world `grammar`: a grammar, the words it is written in, what is known of every token, and who judges a text."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ontogeny.concept import Answer, Concept, Kind
+from ontogeny.errors import BadInput
+from ontogeny.worlds._grammar_chart import recognise
+from ontogeny.worlds._grammar_rules import Floats, Grammar, Ints
+from ontogeny.worlds._grammar_strings import Strings
+
+UNGRAMMATICAL = "ungrammatical"
+GRAMMATICAL = "grammatical"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What is known of a token, from the text up to it: a function of whole arrays of strings."""
+
+    name: str
+    question: str
+    kind: Kind
+    read: Callable[[Strings], Floats]
+    """String × token: a number, the index of a class, or 0 and 1; NaN where the question has no answer."""
+    classes: tuple[str, ...] = ()
+
+
+def as_drawn(rng: np.random.Generator, strings: Strings) -> Strings:
+    return strings
+
+
+def no_facts(strings: Strings) -> tuple[Answer, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Language:
+    grammar: Grammar
+    words: tuple[str, ...]
+    """What strings are numbered by after `finish`; before it, numbers are those of the grammar's terminals."""
+    features: tuple[Feature, ...]
+    judge: Callable[[Ints, Ints], Ints]
+    """Words and lengths of many strings -> the number of each one's verdict."""
+    verdicts: tuple[str, ...] = (UNGRAMMATICAL, GRAMMATICAL)
+    """The first is that of a string which the grammar does not make, the last that of what is sampled."""
+    finish: Callable[[np.random.Generator, Strings], Strings] = as_drawn
+    """What no context-free grammar does: words that depend on each other, an answer at the end."""
+    longer: int = 0
+    """Words that `finish` adds."""
+    facts: Callable[[Strings], tuple[Answer, ...]] = no_facts
+    """What a model of the language should know, asked in some strings of it."""
+    asked_by: str | None = None
+    """Name of the feature or concept to which these answers belong."""
+    more: tuple[Concept, ...] = ()
+    """Concepts beside those of the features."""
+
+
+def plain(grammar: Grammar) -> Language:
+    """Any grammar: what its derivation says of each word, and a chart as judge. Where a string has several derivations,
+    features are those of the one it was drawn by."""
+    features = (*derivation(grammar, {name: name for name in grammar.nonterminals}),)
+    return Language(grammar, grammar.terminals, features, lambda words, lengths: by_chart(grammar, words, lengths))
+
+
+def by_chart(grammar: Grammar, words: Ints, lengths: Ints) -> Ints:
+    return recognise(grammar, words, lengths).astype(int)
+
+
+def derivation(grammar: Grammar, parts: Mapping[str, str]) -> tuple[Feature, ...]:
+    """Part of speech (nonterminals that `parts` names, under the name it gives), depth and place."""
+    named = tuple(dict.fromkeys(parts.values()))
+    code = np.array([*(named.index(parts[n]) if n in parts else np.nan for n in grammar.nonterminals), np.nan])
+    spoken = {rule.left for rule in grammar.rules if any(symbol in grammar.terminals for symbol in rule.right)}
+    kept = [i for i, name in enumerate(named) if any(parts.get(symbol) == name for symbol in spoken)]
+    renumbered = np.append(np.full(len(named), np.nan), np.nan)
+    renumbered[kept] = np.arange(len(kept))
+
+    def role(strings: Strings) -> Floats:
+        found = code[strings.role]
+        return renumbered[np.where(np.isnan(found), len(named), found).astype(int)]
+
+    return (
+        Feature("part_of_speech", "Which part of speech is the word?", "classes", role, tuple(named[i] for i in kept)),
+        Feature("depth", "How deep in its phrases does the word stand?", "number", lambda s: told(s, s.depth)),
+        Feature("place", "In which place of its phrase does the word stand?", "number", lambda s: told(s, s.place)),
+    )
+
+
+def told(strings: Strings, values: Ints) -> Floats:
+    """Numbers for tokens, NaN behind the end of a string."""
+    return np.where(strings.inside, values.astype(float), np.nan)
+
+
+def lexicon(rng: np.random.Generator, words: tuple[str, ...], concentration: float) -> dict[str, float]:
+    """Weights of the words of one part of speech: a Dirichlet draw, even to 1 / √concentration."""
+    if concentration <= 0:
+        raise BadInput(f"a concentration of {concentration} draws no weights. Take a positive one; 1e5 is nearly even.")
+    return dict(zip(words, rng.dirichlet(np.full(len(words), concentration)).tolist(), strict=True))
+
+
+def text(words: tuple[str, ...], numbers: Ints) -> str:
+    return " ".join(words[number] for number in numbers)

@@ -1,0 +1,150 @@
+"""Corners: Gaussian clusters on the corners of a box, one axis a concept, one corner never shown (arXiv:2410.08309).
+
+The task is the identity. What a model makes of the corner that it has not seen says how it puts concepts together: in which order it
+learns them, and whether it runs towards the wrong corner first. For one linear layer the whole course is known in closed form.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ontogeny.errors import BadInput
+from ontogeny.worlds._batch import Batch
+
+__all__ = ["Batch", "Config", "World", "evaluation", "make", "one_layer", "place", "sample", "score", "second_moment"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Config:
+    signals: tuple[float, ...] = (1.0, 2.0)
+    """Distance of each concept's cluster from the origin: how loud the concept is."""
+    spread: tuple[float, ...] = (0.2, 0.2)
+    """Standard deviation, not variance, of every cluster along each concept's axis."""
+    width: int = 64
+    """Dimensions of the space in which the box lies."""
+    turned: bool = True
+    """Whether the axes of the box are random orthogonal directions, not the first dimensions."""
+    origin: bool = True
+    """Whether there is a cluster where no concept is; it changes the second moment."""
+    apart: bool = False
+    """Whether points nearer to the held-out corner than half the weakest signal are drawn again."""
+    points: int = 400
+    """Of each cluster of an evaluation set."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class World:
+    config: Config
+    axes: Floats
+    """Concept × dimension, orthonormal."""
+    shown: NDArray[np.int64]
+    """Cluster × concept, 1 where the concept is: the corners of the training data."""
+
+    @property
+    def held_out(self) -> Floats:
+        """The corner where all concepts are: concept coordinates."""
+        return np.array(self.config.signals)
+
+
+def make(config: Config | None = None) -> World:
+    """The world of a seed.
+
+    Raises:
+        BadInput: signals and spreads that make no box, or a space too small for it.
+    """
+    config = config or Config()
+    concepts = len(config.signals)
+    if concepts < 2 or len(config.spread) != concepts or min(config.signals) <= 0 or min(config.spread) < 0:
+        raise BadInput(
+            f"signals {config.signals} and spread {config.spread} make no box. Take at least two signals above 0 and as many spreads."
+        )
+    if config.width < concepts:
+        raise BadInput(f"{concepts} concepts do not fit into {config.width} dimensions. Widen the space.")
+    rng = np.random.default_rng([config.seed, 0])
+    if config.turned:
+        turned, signs = np.linalg.qr(rng.standard_normal((config.width, concepts)))
+        axes = (turned * np.sign(np.diag(signs))).T
+    else:
+        axes = np.eye(concepts, config.width)
+    lone = np.eye(concepts, dtype=np.int64)
+    return World(config, axes, np.concatenate([0 * lone[:1], lone]) if config.origin else lone)
+
+
+def sample(world: World, rng: np.random.Generator, n: int) -> Batch:
+    """Points of the training clusters, all equally likely."""
+    corner = world.shown[rng.integers(len(world.shown), size=n)]
+    return _batch(world, corner, _points(world, rng, corner, clear=world.config.apart))
+
+
+def evaluation(world: World) -> Mapping[str, Batch]:
+    """Named sets, the same for the same world: `shown` clusters, the `held_out` one, and all `corners` without spread."""
+    rng, each = np.random.default_rng([world.config.seed, 1]), world.config.points
+    shown = np.repeat(world.shown, each, axis=0)
+    hidden = np.ones((each, len(world.axes)), dtype=np.int64)
+    corners = np.array(list(itertools.product((0, 1), repeat=len(world.axes))))
+    return {
+        "shown": _batch(world, shown, _points(world, rng, shown, clear=world.config.apart)),
+        "held_out": _batch(world, hidden, _points(world, rng, hidden, clear=False)),
+        "corners": _batch(world, corners, corners * world.held_out),
+    }
+
+
+def place(world: World, outputs: Floats) -> Floats:
+    """Concept coordinates of points of the space: example × concept."""
+    return outputs @ world.axes.T
+
+
+def score(world: World, outputs: Floats, batch: Batch) -> Mapping[str, Floats]:
+    """The oracle: of each example half the squared error, and its share along every concept and outside of them all."""
+    error = outputs - batch.targets
+    along = place(world, error)
+    return {
+        "loss": (error**2).sum(-1) / 2,
+        "along": along**2 / 2,
+        "outside": np.maximum((error**2).sum(-1) - (along**2).sum(-1), 0) / 2,
+    }
+
+
+def second_moment(world: World) -> Floats:
+    """Mean of the squared concept coordinates over the training data, none of them drawn again: signal² by the share of clusters that
+    have the concept, plus spread². Concepts are learned in the order of these numbers.
+    """
+    return world.held_out**2 * world.shown.mean(axis=0) + np.array(world.config.spread) ** 2
+
+
+def one_layer(world: World, weights: Floats, inputs: Floats, times: Floats) -> Floats:
+    """Outputs of a linear layer `inputs @ weights.T` under gradient flow on ½E‖Wx − x‖², from `weights`: time × example × dimension.
+
+    Along a concept the distance to the identity falls as exp(−second moment × time); outside of the box nothing moves.
+    """
+    left = np.exp(-second_moment(world) * np.atleast_1d(times)[:, None])
+    distance = weights - np.eye(world.config.width)
+    inside = np.einsum("tk,kd,ek->ted", left, (distance @ world.axes.T).T, place(world, inputs))
+    rest = inputs - place(world, inputs) @ world.axes
+    return inputs + inside + rest @ distance.T
+
+
+def _points(world: World, rng: np.random.Generator, corner: NDArray[np.int64], *, clear: bool) -> Floats:
+    """Concept coordinates around corners; `clear` of the held-out one."""
+    spread = np.array(world.config.spread)
+    points = corner * world.held_out + spread * rng.standard_normal(corner.shape)
+    near = np.array([clear]) & (np.linalg.norm(points - world.held_out, axis=1) < world.held_out.min() / 2)
+    for _ in range(100):
+        if not near.any():
+            return points
+        points[near] = corner[near] * world.held_out + spread * rng.standard_normal((near.sum(), len(spread)))
+        near = np.linalg.norm(points - world.held_out, axis=1) < world.held_out.min() / 2
+    raise BadInput(
+        f"points of the spread {world.config.spread} do not stay clear of the held-out corner. Take a smaller spread."
+    )
+
+
+def _batch(world: World, corner: NDArray[np.int64], points: Floats) -> Batch:
+    there = points @ world.axes
+    return Batch(there, there, {"corner": corner, "place": points})

@@ -1,0 +1,218 @@
+"""Low rank: matrices U Vᵀ with missing entries, as tokens; a model first copies what it sees, then suddenly completes (arXiv:2410.22244).
+
+Every entry is a token, row by row, a missing one is MASK. The oracle knows the factors, and completes by nuclear norm as convex
+optimisation does (arXiv:0805.4471), with a proof of how near to the optimum it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ontogeny.errors import BadInput
+from ontogeny.worlds._batch import Batch
+
+__all__ = [
+    "MASK", "Batch", "Completion", "Config", "World", "completed", "evaluation", "make", "matrices", "replaced", "sample",
+    "score", "sequence",
+]  # fmt: skip
+
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Factors = Literal["uniform", "normal", "laplace", "full"]
+
+MASK = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    rows: int = 7
+    columns: int = 7
+    rank: int = 2
+    factors: Factors = "uniform"
+    """How the entries of U and V are drawn: uniform in ±scale, normal or Laplace of that scale; `full`: no factors, the entries of
+    the matrix itself uniform in ±scale, a control that cannot be completed."""
+    scale: float = 1.0
+    missing: float = 0.3
+    """Chance of an entry to be masked."""
+    decimals: int = 2
+    """Entries are rounded to, in inputs and in targets."""
+    largest: float = 10.0
+    """Magnitude of the largest number that has a token; larger entries are cut to it."""
+    examples: int = 256
+    """Of each evaluation set."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class World:
+    """There is nothing to be drawn but the matrices: a world is its settings, and the vocabulary that follows from them."""
+
+    config: Config
+
+    @property
+    def vocabulary(self) -> int:
+        """MASK, the numbers in ascending order, and a separator, which is the last."""
+        return 2 * self._most + 3
+
+    @property
+    def separator(self) -> int:
+        return self.vocabulary - 1
+
+    @property
+    def _most(self) -> int:
+        return round(self.config.largest * 10**self.config.decimals)
+
+    def tokens(self, values: Floats) -> Ids:
+        """Of rounded numbers."""
+        return 1 + self._most + np.rint(values * 10**self.config.decimals).astype(np.int64)
+
+    def values(self, tokens: Ids) -> Floats:
+        """Numbers that tokens stand for; NaN for MASK and the separator."""
+        numbers = (tokens - 1 - self._most) / 10**self.config.decimals
+        return np.where((tokens == MASK) | (tokens == self.separator), np.nan, numbers)
+
+
+def make(config: Config | None = None) -> World:
+    """The world of a seed.
+
+    Raises:
+        BadInput: a rank that the matrices cannot have, or another setting out of its range.
+    """
+    config = config or Config()
+    if not 1 <= config.rank <= min(config.rows, config.columns):
+        raise BadInput(f"no matrix of {config.rows} × {config.columns} has rank {config.rank}. Take a smaller rank.")
+    if not 0 < config.missing < 1 or config.scale <= 0 or config.largest <= 0 or not 0 <= config.decimals <= 4:
+        raise BadInput("missing is a share between 0 and 1, scale and largest are above 0, decimals 0 to 4.")
+    if config.factors not in get_args(Factors):
+        raise BadInput(f"{config.factors!r} are no factors. Take one of {', '.join(get_args(Factors))}.")
+    return World(config)
+
+
+def sample(world: World, rng: np.random.Generator, n: int) -> Batch:
+    """Token ids row by row as inputs, the numbers as targets; coordinates: `matrix`, `observed` and the factors `u` and `v`."""
+    u, v, matrix = matrices(world, rng, n)
+    return _batch(world, matrix, rng.random(matrix.shape) >= world.config.missing, {"u": u, "v": v})
+
+
+def matrices(world: World, rng: np.random.Generator, n: int) -> tuple[Floats, Floats, Floats]:
+    """U, V and the rounded matrix; without factors U and V are NaN."""
+    config = world.config
+    shape_u, shape_v = (n, config.rows, config.rank), (n, config.columns, config.rank)
+    match config.factors:
+        case "uniform":
+            u, v = (rng.uniform(-config.scale, config.scale, shape) for shape in (shape_u, shape_v))
+        case "normal":
+            u, v = (rng.normal(0, config.scale, shape) for shape in (shape_u, shape_v))
+        case "laplace":
+            u, v = (rng.laplace(0, config.scale, shape) for shape in (shape_u, shape_v))
+        case _:
+            u, v = np.full(shape_u, np.nan), np.full(shape_v, np.nan)
+    whole = (
+        rng.uniform(-config.scale, config.scale, (n, config.rows, config.columns))
+        if config.factors == "full"
+        else u @ v.swapaxes(1, 2)
+    )
+    matrix: Floats = np.round(np.clip(whole, -config.largest, config.largest), config.decimals) + 0.0  # no -0.0
+    return u, v, matrix
+
+
+def evaluation(world: World) -> Mapping[str, Batch]:
+    """Named sets, the same for the same world: `random` masks, whole `rows` or `columns` masked but for one entry each, and the
+    negatives of the first under the same masks (`mirrored`), for patching.
+    """
+    config = world.config
+    rng = np.random.default_rng([config.seed, 1])
+    random = sample(world, rng, config.examples)
+    u, v, matrix = matrices(world, rng, config.examples)
+    observed = random.coordinates["observed"]
+    return {
+        "random": random,
+        "rows": _batch(world, matrix, _striped(rng, config, len(matrix)), {"u": u, "v": v}),
+        "columns": _batch(world, matrix, _striped(rng, config, len(matrix), columns=True), {"u": u, "v": v}),
+        "mirrored": _batch(
+            world,
+            -random.coordinates["matrix"] + 0.0,
+            observed,
+            {"u": -random.coordinates["u"], "v": random.coordinates["v"]},
+        ),
+    }
+
+
+def replaced(world: World, batch: Batch, value: float) -> Ids:
+    """The copy test: inputs in which every missing entry is a number. A model that copies gives that number back."""
+    number = world.tokens(np.array(round(value, world.config.decimals)))
+    return np.where(batch.inputs == MASK, number, batch.inputs)
+
+
+def sequence(world: World, batch: Batch) -> Ids:
+    """For a causal model: the matrix with gaps, the separator, the matrix without."""
+    between = np.full((len(batch), 1), world.separator)
+    return np.concatenate([batch.inputs, between, world.tokens(batch.targets)], axis=1)
+
+
+def score(world: World, outputs: Floats, batch: Batch) -> Mapping[str, Floats]:
+    """The oracle: of each matrix the mean squared error over all entries, the observed and the missing ones, and how far from 0 the
+    outputs at missing entries are. NaN where a matrix has no such entry.
+    """
+    error, observed = (outputs - batch.targets) ** 2, batch.inputs != MASK
+    return {
+        "loss": error.mean(1),
+        "observed": _mean(error, observed),
+        "missing": _mean(error, ~observed),
+        "magnitude": _mean(np.abs(outputs), ~observed),
+    }
+
+
+@dataclass(frozen=True)
+class Completion:
+    matrix: Floats
+    """Example × row × column; equal to the given ones where they were observed."""
+    norm: Floats
+    """Nuclear norm of each."""
+    bound: Floats
+    """No matrix with the observed entries has a smaller nuclear norm than this."""
+
+
+def completed(matrix: Floats, observed: Bools, *, steps: int = 500, weight: float = 0.3) -> Completion:
+    """Of all matrices with the observed entries that of the smallest nuclear norm, by the alternating direction method of multipliers.
+
+    The multiplier is a certificate: it stands on observed entries only, so its product with the matrix, divided by its spectral norm,
+    bounds the norm from below. `norm - bound` says how far from the optimum a result can be at most.
+    """
+    given = np.where(observed, matrix, 0.0)
+    found, multiplier = given.copy(), np.zeros_like(given)
+    for _ in range(steps):
+        u, singular, v = np.linalg.svd(found - multiplier, full_matrices=False)
+        smooth = (u * np.maximum(singular - weight, 0)[..., None, :]) @ v
+        found = np.where(observed, given, smooth + multiplier)
+        multiplier = np.where(observed, multiplier + smooth - found, 0.0)
+    spectral = np.linalg.norm(multiplier, 2, axis=(-2, -1))
+    product = np.abs((multiplier * given).sum((-2, -1)))
+    bound = np.divide(product, spectral, out=np.zeros_like(product), where=spectral > 0)
+    return Completion(found, np.linalg.svd(found, compute_uv=False).sum(-1), bound)
+
+
+def _batch(world: World, matrix: Floats, observed: Bools, factors: Mapping[str, Floats]) -> Batch:
+    flat = matrix.reshape(len(matrix), -1)
+    inputs = np.where(observed.reshape(flat.shape), world.tokens(flat), MASK)
+    return Batch(inputs, flat, {"matrix": matrix, "observed": observed, **factors})
+
+
+def _striped(rng: np.random.Generator, config: Config, n: int, *, columns: bool = False) -> Bools:
+    """Two rows (or columns) of each matrix masked, one entry of each left; all else observed."""
+    lines, length = (config.columns, config.rows) if columns else (config.rows, config.columns)
+    observed = np.ones((n, lines, length), dtype=bool)
+    which = np.argsort(rng.random((n, lines)), axis=1)[:, : min(2, lines)]
+    example = np.arange(n)[:, None]
+    observed[example, which] = False
+    observed[example, which, rng.integers(length, size=which.shape)] = True
+    return observed.swapaxes(1, 2) if columns else observed
+
+
+def _mean(values: Floats, where: Bools) -> Floats:
+    count = where.sum(1)
+    return np.divide((values * where).sum(1), count, out=np.full(len(values), np.nan), where=count > 0)
