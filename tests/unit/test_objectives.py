@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from ontogeny.errors import BadInput
-from ontogeny.lab.batches import Forgetting, Pairs, Tokens, joined, pad
+from ontogeny.lab.batches import Forgetting, Pairs, Prompts, Tokens, joined, pad
 from ontogeny.lab.objectives import (
+    GroupRelative,
     Preference,
     Unlearn,
+    advantages,
     answer_log_probs,
     answers_only,
     describe,
@@ -19,7 +21,8 @@ from ontogeny.lab.objectives import (
     referred,
     unlearn,
 )
-from tests.models import tiny_model
+from ontogeny.lab.rollouts import on_text, sample
+from tests.models import byte_tokenizer, tiny_model
 
 ROWS = [[5, 6, 7, 8, 9], [10, 11, 12], [13, 14, 15, 16]]
 STARTS = [2, 1, 3]
@@ -177,3 +180,110 @@ def test_objectives_describe_themselves():
     assert describe(Preference(0.3)) == {"name": "Preference", "beta": 0.3, "beta_rejected": None}
     assert describe(functools.partial(language_model, scale=2)) == {"name": "language_model", "scale": 2}
     assert describe(unlearn) != describe(Unlearn("ascent"))
+
+
+def count_of(token: int):
+    """Rewards an answer for every time it says a token."""
+
+    def said(prompt, answer) -> float:
+        return float(list(answer).count(token))
+
+    return said
+
+
+def test_samples_follow_the_models_probabilities(network):
+    prompts = pad([[5, 6, 7], [8, 9]])
+    torch.manual_seed(0)
+    drawn = sample(network, prompts, copies=4000, new_tokens=1)
+    assert drawn.ids.shape == (8000, 4)
+    assert drawn.tokens == 4000 * 4 + 4000 * 3
+    for row, ids in enumerate([[5, 6, 7], [8, 9]]):
+        with torch.no_grad():
+            expected = network(torch.tensor([ids])).logits[0, -1].softmax(-1)
+        rows = slice(4000 * row, 4000 * (row + 1))
+        assert drawn.ids[rows, : len(ids)].unique(dim=0).tolist() == [ids]
+        found = torch.bincount(drawn.ids[rows][drawn.mask[rows]], minlength=len(expected)) / 4000
+        assert float((found - expected).abs().sum()) < 0.3
+    torch.manual_seed(0)
+    cold = sample(network, prompts, copies=2, new_tokens=3, temperature=1e-4)
+    with torch.no_grad():
+        assert cold.ids[0, 3] == network(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax()
+        assert cold.ids[0, 5] == network(cold.ids[:1, :5]).logits[0, -1].argmax()
+
+
+def test_sampling_stops_and_leaves_the_mode_alone(network):
+    torch.manual_seed(0)
+    drawn = sample(network, pad([[5, 6]]), copies=300, new_tokens=20, stop=3, temperature=3.0)
+    ended = [row for row in range(300) if int(drawn.ids[row][drawn.mask[row]][-1]) == 3]
+    assert 0 < len(ended) < 300
+    assert all((drawn.ids[row][drawn.mask[row]][:-1] != 3).all() for row in range(300))
+    network.train()
+    sample(network, pad([[5, 6]]), copies=2, new_tokens=1)
+    assert network.training
+    network.eval()
+    with pytest.raises(BadInput, match="context of 128"):
+        sample(network, pad([[5, 6]]), copies=2, new_tokens=127)
+
+
+def test_advantages():
+    assert advantages(torch.tensor([1.0, 0.0, 3.0, 3.0]), 2).tolist() == [1.0, -1.0, 0.0, 0.0]
+
+
+def test_group_relative_by_hand(network, reference):
+    objective = GroupRelative(count_of(7), group=2, new_tokens=3, beta=0.3, stop=8)
+    drawn = pad([[5, 6, 7, 8], [5, 6, 9], [10, 7, 7], [10, 11, 8]], [2, 2, 1, 1])
+    assert objective.rewards(drawn).tolist() == [1.0, 0.0, 2.0, 0.0]
+    rewards = [1.0, -1.0, 1.0, -1.0]
+
+    def token(model, row: list[int], t: int) -> torch.Tensor:
+        return torch.log_softmax(model(torch.tensor([row])).logits[0, t - 1].double(), -1)[row[t]]
+
+    total, policy = 0.0, 0.0
+    for row, (ids, start) in enumerate(
+        zip([[5, 6, 7, 8], [5, 6, 9], [10, 7, 7], [10, 11, 8]], [2, 2, 1, 1], strict=True)
+    ):
+        spans = range(start, len(ids))
+        for t in spans:
+            here, there = token(network, ids, t), token(reference, ids, t).detach()
+            kl = (there - here).exp() - (there - here) - 1
+            total += (rewards[row] - 0.3 * kl) / len(spans) / 4
+            policy += (rewards[row] * here - 0.3 * kl) / len(spans) / 4
+    loss = objective.loss(network, drawn, advantages(objective.rewards(drawn), 2), reference)
+    assert loss.item() == near(-total.item())
+    weights = network.get_input_embeddings().weight
+    ours, theirs = torch.autograd.grad(loss, weights)[0], torch.autograd.grad(-policy, weights)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_group_relative_learns_what_is_rewarded():
+    network, start = tiny_model("gpt_neox"), tiny_model("gpt_neox")
+    objective = GroupRelative(count_of(7), group=16, new_tokens=4, temperature=1.0)
+    batch = Prompts(pad([[5, 6, 7], [8, 9]]))
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+
+    def said() -> float:
+        drawn = sample(network, batch.prompts, copies=64, new_tokens=4)
+        return objective.rewards(drawn).mean().item()
+
+    torch.manual_seed(0)
+    before = said()
+    for _ in range(60):
+        optimiser.zero_grad()
+        objective(network, batch, start).backward()
+        optimiser.step()
+    assert before < 0.2
+    assert said() > 2.0
+
+
+def test_rewards_of_texts():
+    tokenizer = byte_tokenizer()
+
+    def shouts(prompt: str, answer: str) -> float:
+        return float(answer.isupper() and prompt == "say")
+
+    reward = on_text(shouts, tokenizer)
+    said = tokenizer(["HO", "ho"])["input_ids"]
+    assert [reward(tokenizer("say")["input_ids"], ids) for ids in said] == [1.0, 0.0]
+    assert describe(GroupRelative(reward))["reward"] == "shouts"
+    with pytest.raises(BadInput, match="at least 2"):
+        GroupRelative(reward, group=1)

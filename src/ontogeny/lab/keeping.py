@@ -138,11 +138,11 @@ def same_run(out: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None
     """
     path = out / SETTINGS
     told = json.loads(json.dumps({**settings, **notes, "settings": digest(settings)}, default=str))
-    if not path.is_file():
-        if steps_in(out):
-            raise BadInput(f"{out} already holds checkpoints of another run. Choose another folder.")
+    if not steps_in(out):  # what never came to a checkpoint is nobody's run
         write_json(path, told)
         return
+    if not path.is_file():
+        raise BadInput(f"{out} already holds checkpoints of another run. Choose another folder.")
     before = read_settings(out)
     if before.get("settings") != told["settings"]:
         other = [name for name in settings if before.get(name) != told[name]]

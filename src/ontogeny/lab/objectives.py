@@ -1,6 +1,7 @@
 """What a stage minimises: `(network, batch, reference) -> loss`, nats; the reference is the stage's start, where one is asked for.
 
 Preference: DPO, arXiv:2305.18290. Unlearning: gradient ascent with a retain term, and NPO, arXiv:2404.05868.
+Reward: GRPO, arXiv:2402.03300.
 """
 
 import functools
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from ontogeny.errors import BadInput
-from ontogeny.lab.batches import Forgetting, Pairs, Tokens, joined
+from ontogeny.lab.batches import Forgetting, Pairs, Prompts, Tokens, joined
+from ontogeny.lab.rollouts import Reward, sample
 
 Objective = Callable[[nn.Module, Any, nn.Module | None], Tensor]
 """One that needs the reference says so by an attribute `needs_reference`."""
@@ -81,6 +83,73 @@ class Unlearn:
             before = answer_log_probs(_given(reference), batch.forget)
         ratio = answer_log_probs(network, batch.forget) - before
         return self.retain * retained - self.forget * 2 / self.beta * logsigmoid(-self.beta * ratio).mean()
+
+
+@dataclass(frozen=True)
+class GroupRelative:
+    """GRPO: several answers to each prompt are drawn; what is better than its group becomes likelier, near the reference.
+
+    -mean over answers of the mean over their tokens of ratio·A - β·KL, with A = (reward - mean) / std within the group and
+    KL = exp(r) - r - 1, r the log-ratio of reference to model. Each draw is used for one update: the ratio is 1 in value, and its
+    clip never acts.
+    """
+
+    reward: Reward
+    group: int = 8
+    """Answers to each prompt."""
+    new_tokens: int = 16
+    stop: int | None = None
+    """The token that ends an answer."""
+    beta: float = 0.04
+    temperature: float = 1.0
+    needs_reference: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.group < 2 or self.new_tokens < 1 or self.temperature <= 0:
+            raise BadInput(
+                f"groups of {self.group} answers of {self.new_tokens} tokens at temperature {self.temperature} "
+                "compare nothing. Take at least 2 answers, 1 token and a temperature above 0."
+            )
+
+    def __call__(self, network: nn.Module, batch: Prompts, reference: nn.Module | None = None, /) -> Float[Tensor, ""]:
+        drawn = sample(
+            network,
+            batch.prompts,
+            copies=self.group,
+            new_tokens=self.new_tokens,
+            stop=self.stop,
+            temperature=self.temperature,
+        )
+        return self.loss(network, drawn, advantages(self.rewards(drawn), self.group), _given(reference))
+
+    def rewards(self, drawn: Tokens) -> Float[Tensor, " row"]:
+        found = []
+        for row, ids in enumerate(drawn.ids):
+            real = ids if drawn.real is None else ids[drawn.real[row]]
+            start = int(drawn.mask[row].int().argmax())  # type: ignore[index]
+            answer = real[start:].tolist()
+            ended = self.stop is not None and answer[-1:] == [self.stop]
+            found.append(float(self.reward(real[:start].tolist(), answer[:-1] if ended else answer)))
+        return torch.tensor(found)
+
+    def loss(
+        self, network: nn.Module, drawn: Tokens, advantage: Float[Tensor, " row"], reference: nn.Module
+    ) -> Float[Tensor, ""]:
+        found = token_log_probs(network, drawn)
+        with torch.no_grad():
+            before = token_log_probs(reference, drawn)
+        away = before - found
+        ratio = (found - found.detach()).exp()
+        gain = ratio * advantage[:, None] - self.beta * (away.exp() - away - 1)
+        mask = drawn.mask[:, 1:]  # type: ignore[index]
+        return -((gain * mask).sum(-1) / mask.sum(-1)).mean()
+
+
+def advantages(rewards: Float[Tensor, " row"], group: int) -> Float[Tensor, " row"]:
+    """How much better than its group each answer is, in the group's standard deviations; 0 where all are alike."""
+    rewards = rewards.unflatten(0, (-1, group))
+    spread = rewards.std(-1, correction=0, keepdim=True)
+    return ((rewards - rewards.mean(-1, keepdim=True)) / spread.where(spread > 0, 1.0)).flatten()
 
 
 preference = Preference()

@@ -8,6 +8,7 @@ applied, loss, which examples (or a hash of the batch). `recording/states/{step}
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,6 +103,7 @@ class Recorder:
     def open(self, session: Session) -> None:
         """At the start or the resumption of a run: rows after its step will be written again."""
         if session.step == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
             write_json(self.folder / "plan.json", asdict(self.plan))
             write_state(self.folder / "states" / "0", session)
         kept = [row for row in _rows(self.path) if row["step"] <= session.step]
