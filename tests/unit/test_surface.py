@@ -2,7 +2,6 @@
 
 import math
 import random
-import time
 
 import pytest
 import torch
@@ -195,11 +194,3 @@ def test_the_tracing_papers_data(shared, name: str, floor: str, accuracy: float)
         assert found.baselines["tfidf"].accuracy < 0.15
         assert found.twins > 400
         assert abs(grouped.baselines["tfidf"].auroc - 0.5) < 0.02
-
-
-def test_five_thousand_texts_take_two_seconds(shared) -> None:
-    made = Concept.from_file(shared / "tracing_trustworthiness" / "toxigen.csv")
-    audit(made.limited(100), contiguous_split(100))  # imports
-    started = time.process_time()
-    audit(made, contiguous_split(len(made.examples)), seed=1)
-    assert time.process_time() - started < 2.0

@@ -7,7 +7,7 @@ from torch import Tensor
 from ontogeny.metrics import Metric
 
 
-def cosine(a: Float[Tensor, "*batch d"], b: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+def cosine(a: Float[Tensor, "*#batch d"], b: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
     """Cosine of the angle, in [-1, 1]; unchanged by a common rotation and by positive scale; NaN for a zero vector.
 
     Two random directions have cosine 0 ± 1/√d.
