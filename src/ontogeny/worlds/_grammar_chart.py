@@ -146,7 +146,7 @@ def _accepted(binary: Binary, words: Ints, lengths: Ints) -> Bools:
     chains, symbols = binary.chains > 0, len(binary.chains)
     reach = (chains @ (binary.lexical > 0)).T  # word × symbol
     said = np.where(_inside(binary, known)[..., None], reach[known], False).transpose(1, 2, 0)
-    leaves = np.packbits(said, axis=-1, bitorder="little").view(np.uint64)
+    leaves = np.ascontiguousarray(np.packbits(said, axis=-1, bitorder="little")).view(np.uint64)
     heads, begins = np.unique(binary.left, return_index=True)
     above = [(int(high), int(low)) for high, low in np.argwhere(chains) if high != low and low in heads]
 

@@ -58,8 +58,11 @@ class Language:
 
 
 def plain(grammar: Grammar) -> Language:
-    """Any grammar: what its derivation says of each word, and a chart as judge. Where a string has several derivations,
-    features are those of the one it was drawn by."""
+    """Any grammar: what its derivation says of each word, and a chart as judge.
+
+    Where a string has several derivations, features are those of the one it was drawn by; where a phrase is told by what follows it (left
+    recursion), they can look ahead.
+    """
     features = (*derivation(grammar, {name: name for name in grammar.nonterminals}),)
     return Language(grammar, grammar.terminals, features, lambda words, lengths: by_chart(grammar, words, lengths))
 
@@ -70,19 +73,13 @@ def by_chart(grammar: Grammar, words: Ints, lengths: Ints) -> Ints:
 
 def derivation(grammar: Grammar, parts: Mapping[str, str]) -> tuple[Feature, ...]:
     """Part of speech (nonterminals that `parts` names, under the name it gives), depth and place."""
-    named = tuple(dict.fromkeys(parts.values()))
-    code = np.array([*(named.index(parts[n]) if n in parts else np.nan for n in grammar.nonterminals), np.nan])
     spoken = {rule.left for rule in grammar.rules if any(symbol in grammar.terminals for symbol in rule.right)}
-    kept = [i for i, name in enumerate(named) if any(parts.get(symbol) == name for symbol in spoken)]
-    renumbered = np.append(np.full(len(named), np.nan), np.nan)
-    renumbered[kept] = np.arange(len(kept))
-
-    def role(strings: Strings) -> Floats:
-        found = code[strings.role]
-        return renumbered[np.where(np.isnan(found), len(named), found).astype(int)]
-
+    part = {symbol: parts[symbol] for symbol in grammar.nonterminals if symbol in parts and symbol in spoken}
+    classes = tuple(dict.fromkeys(part.values()))
+    # The last is for the role of no word, -1.
+    number = np.array([*(classes.index(part[s]) if s in part else np.nan for s in grammar.nonterminals), np.nan])
     return (
-        Feature("part_of_speech", "Which part of speech is the word?", "classes", role, tuple(named[i] for i in kept)),
+        Feature("part_of_speech", "Which part of speech is the word?", "classes", lambda s: number[s.role], classes),
         Feature("depth", "How deep in its phrases does the word stand?", "number", lambda s: told(s, s.depth)),
         Feature("place", "In which place of its phrase does the word stand?", "number", lambda s: told(s, s.place)),
     )

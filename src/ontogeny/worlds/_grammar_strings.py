@@ -26,7 +26,7 @@ class Strings:
     depth: Ints
     """Nonterminals above the word."""
     place: Ints
-    """Place of the word, or of the phrase of one word that it is, on the right side that made it: 0 for the first."""
+    """Place of the word on the right side that made it, or of the phrase of this one word on the side above: 0 for the first."""
     role: Ints
     """Number of the nonterminal that made the word: its part of speech."""
     log_probability: Floats
@@ -101,8 +101,9 @@ def _replaced(tables: Tables, flat: Ints, opened: Ints, parent: Ints, rule: Ints
     grown = np.repeat(flat, copies, axis=1)
     grown[0, at] = tables.right[np.repeat(tables.first[rule], width) + nth]
     grown[2, at] += 1
-    # What is a phrase of its own, such as an adjective, keeps the place of its phrase.
-    grown[3, at] = np.where((np.repeat(width, width) == 1) & (grown[3, at] >= 0), grown[3, at], nth)
+    # A word that is a phrase of its own, such as an adjective, keeps the place of its phrase.
+    alone = (np.repeat(width, width) == 1) & (grown[0, at] < tables.terminals) & (grown[3, at] >= 0)
+    grown[3, at] = np.where(alone, grown[3, at], nth)
     grown[4, at] = np.repeat(parent, width)
     return grown
 

@@ -68,7 +68,7 @@ class World:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Strings that training does not draw, and of each token what it is."""
+    """Strings from random numbers of their own, and of each token what it is. Short strings are drawn in training too."""
 
     strings: Strings
     coordinates: Mapping[str, Floats]

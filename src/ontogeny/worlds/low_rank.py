@@ -116,8 +116,8 @@ def matrices(world: World, rng: np.random.Generator, n: int) -> tuple[Floats, Fl
         if config.factors == "full"
         else u @ v.swapaxes(1, 2)
     )
-    matrix: Floats = np.round(np.clip(whole, -config.largest, config.largest), config.decimals) + 0.0  # no -0.0
-    return u, v, matrix
+    rounded = np.round(np.clip(whole, -config.largest, config.largest), config.decimals)
+    return u, v, np.asarray(rounded + 0.0, dtype=np.float64)  # + 0.0: no negative zeros
 
 
 def evaluation(world: World) -> Mapping[str, Batch]:
