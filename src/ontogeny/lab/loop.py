@@ -128,12 +128,12 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def make_optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Matrices decay; gains and biases do not."""
+def make_optimiser(network: nn.Module, config: TrainingConfig, *, matrix: int = 2) -> torch.optim.Optimizer:
+    """What has at least `matrix` dimensions decays; gains and biases do not."""
     parameters = trained(network)
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= matrix], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < matrix], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:
