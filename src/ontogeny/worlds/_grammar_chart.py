@@ -97,11 +97,13 @@ def binarise(grammar: Grammar) -> Binary:
 
     for rule in grammar.rules:
         add(names[rule.left], rule.right, rule.weight)
-    columns = [np.array(column) for column in zip(*sorted(pairs), strict=True)] or [np.zeros(0, dtype=int)] * 3 + [
-        np.zeros(0)
-    ]
+    pairs.sort()
+    left, one, two = np.array([pair[:3] for pair in pairs], dtype=np.int64).reshape(-1, 3).T
     return Binary(
-        *columns,
+        left,
+        one,
+        two,
+        np.array([weight for *_, weight in pairs], dtype=np.float64),
         lexical=_matrix(lexical, (len(names), len(words))),
         chains=_closure(_matrix(units, (len(names), len(names)))),
         start=start,
