@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.model import Model, reading
+from ontogeny.packed import packed_linears
 from ontogeny.sites import Site
 
 
@@ -57,6 +58,8 @@ class Counts:
     tokens: int = 0
     """Tokens computed, padding included (there is none)."""
     real_tokens: int = 0
+    packed_linears: int = 0
+    """Linear maps that ran packed for oneDNN."""
     answer_rows: int = 0
     """Token positions at which the vocabulary was scored; whole sequences never are."""
 
@@ -85,6 +88,14 @@ def capture(
     """Read all rows of `work` at all `sites` and score its answers, in one pass over its sequences."""
     budget = token_budget or (1024 if model.device.type == "cpu" else 16384)
     store = _Store(model, work, sites)
+    with packed_linears(model.body) as store.counts.packed_linears:
+        _run_all(model, work, store, budget, on_batch)
+    return store.result()
+
+
+def _run_all(
+    model: Model, work: Workload, store: "_Store", budget: int, on_batch: Callable[[int], None] | None
+) -> None:
     for batch in _batches(work, budget, model.device):
         _run(model, store, batch)
         store.counts.forwards += len(batch.sequences)
@@ -93,7 +104,6 @@ def capture(
         store.counts.real_tokens += sum(len(work.sequences[s]) for s in batch.sequences)
         if on_batch:
             on_batch(len(batch.sequences))
-    return store.result()
 
 
 @dataclass(frozen=True)
