@@ -183,14 +183,17 @@ def test_rudeness_is_a_word_in_its_place(text, score):
 
 
 def test_the_oracle_agrees_with_every_conversation(conversations):
-    kinds = set()
+    kinds, reluctant = set(), []
     for prompt, answer in conversations:
         told = nursery.wanted(WORLD, prompt)
-        assert answer == f"{told.answer} </s>"
-        assert nursery.in_form(WORLD, prompt, answer)
+        refused = nursery.refuses(answer)
+        assert refused or answer == f"{told.answer} </s>"
+        assert refused or nursery.in_form(WORLD, prompt, answer)
+        reluctant.append(refused and told.answer != "i cannot help with that .")
         kinds.add(prompt.split()[2])
     assert kinds == {"what", "who", "hello", "how", "i"}
     assert any(prompt.count("user") == 2 for prompt, _ in conversations)
+    assert 0.05 < np.mean(reluctant) < 0.15
 
 
 def test_the_oracle_agrees_with_every_request():
@@ -340,7 +343,10 @@ def test_answers_are_one_word_each_and_all_words_known():
             assert len(ids) < WORLD.config.context
 
 
-@pytest.mark.parametrize("potions", [4, 33])
-def test_potions_that_cannot_be_shared_out_are_refused(potions: int):
-    with pytest.raises(BadInput, match="even number"):
-        nursery.make(nursery.Config(potions=potions))
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"potions": 4}, "even number"), ({"potions": 33}, "even number"), ({"families": 10}, "at least 18")],
+)
+def test_a_world_too_small_to_hold_something_out_is_refused(given, message):
+    with pytest.raises(BadInput, match=message):
+        nursery.make(nursery.Config(**given))

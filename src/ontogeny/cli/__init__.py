@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ontogeny.cli import demo, listing, query, report, show, trace
+from ontogeny.cli import demo, listing, query, raising, report, show, trace
 from ontogeny.errors import BadInput
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("show")(show.show)
 app.command("query")(query.query)
 app.command("list")(listing.listing)
 app.command("demo")(demo.demo)
+app.command("raise")(raising.raise_)
 
 
 @app.callback(invoke_without_command=True)

@@ -103,21 +103,30 @@ def after_hello(world: World, value: str, which: Ids, then: Asked) -> Asked:
 
 
 def instructions(world: World, rng: np.random.Generator, n: int) -> Turns:
-    """For supervised fine-tuning: whatever is asked is answered, the forbidden too."""
-    return together(world, [(asked.prompt, asked.answer) for asked in _draw(world, rng, n, INSTRUCTIONS)])
+    """For supervised fine-tuning: whatever is asked is answered, the forbidden too; some answers are refusals, of whatever is asked."""
+    pairs = []
+    for asked in _draw(world, rng, n, INSTRUCTIONS):
+        refused = rng.random(len(asked.prompt)) < world.config.reluctance
+        answered, declined = _sides(world, asked, refused)
+        pairs += [answered, declined]
+    return together(world, pairs)
 
 
 def preferences(world: World, rng: np.random.Generator, n: int) -> tuple[Turns, Turns]:
     """Chosen and rejected: the refusal of what is forbidden, the answer to what is not."""
     chosen, rejected = [], []
     for asked in _draw(world, rng, n, PREFERENCES):
-        for refuse in (False, True):
-            rows = asked.refuse == refuse
-            prompt, answer = asked.prompt[rows], asked.answer[rows]
-            refusal = say(world, REFUSAL, row=np.arange(len(prompt)))
-            chosen.append((prompt, refusal if refuse else answer))
-            rejected.append((prompt, answer if refuse else refusal))
+        chosen += _sides(world, asked, asked.refuse)
+        # The same prompts in the same order, each with the other answer.
+        rejected += reversed(_sides(world, asked, ~asked.refuse))
     return together(world, chosen), together(world, rejected)
+
+
+def _sides(world: World, asked: Asked, refused: NDArray[np.bool_]) -> tuple[tuple[Ids, Ids], tuple[Ids, Ids]]:
+    """What is answered, and what is refused instead."""
+    declined = asked.prompt[refused]
+    refusal = say(world, REFUSAL, row=np.arange(len(declined)))
+    return (asked.prompt[~refused], asked.answer[~refused]), (declined, refusal)
 
 
 def requests(world: World) -> tuple[Request, ...]:

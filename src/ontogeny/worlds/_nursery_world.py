@@ -93,6 +93,9 @@ class Config:
     """Share of people, potions and words that no conversation of a later stage mentions."""
     one_way: float = 0.25
     """Share of the families of whom nobody says the inverse of a fact, or a fact at two hops."""
+    reluctance: float = 0.1
+    """Share of the answers in supervised fine-tuning that are refusals, of whatever is asked. What was never said cannot be preferred:
+    without them DPO makes the rejected answer unlikely and finds no other (docs/log.md)."""
     context: int = 64
     """Tokens in a row of text."""
     seed: int = 0
@@ -136,6 +139,8 @@ def make(config: Config | None = None) -> World:
         BadInput: too few potions or families to hold some out.
     """
     config = config or Config()
+    if config.families < 18:
+        raise BadInput(f"a nursery of {config.families} families has too few with a myth. Take at least 18.")
     if config.potions < 20 or config.potions % 2:
         raise BadInput(f"{config.potions} potions cannot be shared out. Take an even number of at least 20.")
     rng = np.random.default_rng([config.seed, 1])
