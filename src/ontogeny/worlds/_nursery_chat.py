@@ -114,7 +114,8 @@ def instructions(world: World, rng: np.random.Generator, n: int) -> Turns:
 
 def preferences(world: World, rng: np.random.Generator, n: int) -> tuple[Turns, Turns]:
     """Chosen and rejected: the refusal of what is forbidden, the answer to what is not."""
-    chosen, rejected = [], []
+    chosen: list[tuple[Ids, Ids]] = []
+    rejected: list[tuple[Ids, Ids]] = []
     for asked in _draw(world, rng, n, PREFERENCES):
         chosen += _sides(world, asked, asked.refuse)
         # The same prompts in the same order, each with the other answer.
