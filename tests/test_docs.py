@@ -13,7 +13,7 @@ from ontogeny import plugins
 from tests.pages import PAGES, ROOT, Block, blocks, options_of_the_cli, run_page, workplace
 
 RECIPES = sorted((ROOT / "docs").glob("add-*.md"))
-CONTRACTS = ("concepts", "architectures", "lineages", "fits", "metrics", "views")
+CONTRACTS = ("concepts", "architectures", "lineages", "fits", "metrics", "views", "worlds")
 
 
 def plugin_files() -> list[tuple[str, str, str]]:

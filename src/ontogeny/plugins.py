@@ -5,6 +5,7 @@ Outside packages join through one entry-point group a folder, named like it: `on
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -39,12 +40,18 @@ def summary(folder: str, name: str) -> str:
     """First line of the plug-in's docstring, read without importing it or its folder."""
     path = Path(__file__).parent / folder / f"{name}.py"
     if not path.is_file() and (outside := _outside(folder).get(name)):
-        # A dotted module cannot be found without importing its parents; the file of a distribution can.
-        files = outside.dist.files if outside.dist and outside.dist.files else []
-        stem = outside.module.replace(".", "/") + ".py"
-        path = next((Path(str(file.locate())) for file in files if str(file).endswith(stem)), path)
+        path = _file_of(outside.module) or path
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
     return doc.splitlines()[0] if doc else ""
+
+
+def _file_of(module: str) -> Path | None:
+    """Where a dotted module lies. Finding a nested one would import its parents; the outermost is found without."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent.joinpath(*rest).with_suffix(".py") if rest else Path(spec.origin)
 
 
 def _own(folder: str) -> list[str]:

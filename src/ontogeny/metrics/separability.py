@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.metrics import Metric
+from ontogeny.statistics.permutation import ranks
 
 
 def auroc(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) -> Float[Tensor, "*batch"]:
@@ -17,20 +18,8 @@ def auroc(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) 
     positive, negative = int(y.sum()), int((~y).sum())
     if positive == 0 or negative == 0:
         return scores.new_full(scores.shape[:-1], torch.nan)
-    above = _ranks(scores)[..., y].sum(-1) - positive * (positive + 1) / 2
+    above = ranks(scores)[..., y].sum(-1) - positive * (positive + 1) / 2
     return torch.where(scores.isnan().any(-1), torch.nan, above / (positive * negative)).to(scores.dtype)
-
-
-def _ranks(scores: Tensor) -> Tensor:
-    """Rank of each score from 1, equal scores sharing their mean rank."""
-    ordered, order = scores.sort(-1)
-    new = torch.ones_like(order)
-    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    position = torch.arange(1, scores.shape[-1] + 1, device=scores.device).expand_as(order)
-    first = torch.where(new.bool(), position, 0).cummax(-1).values
-    last_starts = torch.cat([new[..., 1:], torch.ones_like(new[..., :1])], -1).bool()
-    last = torch.where(last_starts, position, scores.shape[-1] + 1).flip(-1).cummin(-1).values.flip(-1)
-    return torch.empty_like(scores, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2)
 
 
 def macro_auroc(scores: Float[Tensor, "*batch example k"], y: Int[Tensor, " example"]) -> Float[Tensor, "*batch"]:

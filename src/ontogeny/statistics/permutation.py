@@ -45,11 +45,12 @@ def group_permutations(
     return torch.where(differs[member], within, blocks)
 
 
-def ranks(scores: Float[Tensor, "site example"]) -> Float[Tensor, "site example"]:
-    """Ranks from 1, ties at their mean."""
-    ordered = scores.contiguous().sort(1).values
-    below = torch.searchsorted(ordered, scores.contiguous())
-    upto = torch.searchsorted(ordered, scores.contiguous(), right=True)
+def ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*batch example"]:
+    """Ranks from 1 along the last axis, ties at their mean; float64."""
+    scores = scores.contiguous()
+    ordered = scores.sort(-1).values
+    below = torch.searchsorted(ordered, scores)
+    upto = torch.searchsorted(ordered, scores, right=True)
     return (below + upto + 1).double() / 2
 
 
