@@ -92,7 +92,7 @@ def train(
 
     recipe = Recipe(partial(language_model_from, begun, freeze, init), batches, objective, config, seed)
     described = {
-        "model": _weights(begun) if isinstance(begun, Path) else _architecture(begun),
+        "model": described_start(begun),
         "freeze": list(freeze),
         "init": {part: _weights(folder) for part, folder in init.items()},
     }
@@ -198,6 +198,11 @@ def language_model_from(
     components.initialise(network, init)
     components.freeze(network, freeze)
     return network
+
+
+def described_start(start: PretrainedConfig | Path) -> Any:
+    """What tells one start from another: the weights, wherever they lie, or the configuration."""
+    return _weights(start) if isinstance(start, Path) else _architecture(start)
 
 
 def _architecture(model: PretrainedConfig) -> dict[str, Any]:
