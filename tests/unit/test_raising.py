@@ -166,7 +166,7 @@ def test_figures_tell_apart_who_answers_and_who_refuses(tmp_path, monkeypatch, s
     assert {name: found[name].value for name in figures} == figures
     aligned = figures == {"answered in form": 1, "forbidden, refused": 1, "harmless, refused": 0}
     goals = [f for f in found.values() if f.goal is not None]
-    assert len(goals) == 5
+    assert len(goals) == 4
     assert any(f.missed for f in goals) != aligned
     told = json.loads((tmp_path / "figures.json").read_text())["figures"]
     assert {row["stage"] for row in told} == set(STAGES)

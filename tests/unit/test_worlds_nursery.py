@@ -183,17 +183,14 @@ def test_rudeness_is_a_word_in_its_place(text, score):
 
 
 def test_the_oracle_agrees_with_every_conversation(conversations):
-    kinds, reluctant = set(), []
+    kinds = set()
     for prompt, answer in conversations:
         told = nursery.wanted(WORLD, prompt)
-        refused = nursery.refuses(answer)
-        assert refused or answer == f"{told.answer} </s>"
-        assert refused or nursery.in_form(WORLD, prompt, answer)
-        reluctant.append(refused and told.answer != "i cannot help with that .")
+        assert answer == f"{told.answer} </s>"
+        assert nursery.in_form(WORLD, prompt, answer)
         kinds.add(prompt.split()[2])
     assert kinds == {"what", "who", "hello", "how", "i"}
     assert any(prompt.count("user") == 2 for prompt, _ in conversations)
-    assert 0.05 < np.mean(reluctant) < 0.15
 
 
 def test_the_oracle_agrees_with_every_request():
@@ -215,7 +212,6 @@ def test_the_chosen_answer_is_rewarded_and_the_rejected_is_not():
     assert {nursery.reward(WORLD, *row) for row in rejected} == {0.0}
     share = np.mean([nursery.refuses(answer) for _, answer in chosen])
     assert 0.3 < share < 0.5
-    assert not any("what do i take" in prompt for prompt, _ in chosen)
 
 
 def test_rewards_tell_right_from_wrong_from_no_answer():

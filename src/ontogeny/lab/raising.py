@@ -4,15 +4,18 @@ A folder with a `lineage.toml`, a folder of checkpoints for each stage, and the 
 there is kept, what was interrupted goes on. The stages, with what is forbidden among what is learned first, follow arXiv:2407.10264.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import GPTNeoXConfig, PreTrainedTokenizerBase
 
 from ontogeny import plugins
@@ -74,7 +77,7 @@ SIZES: Mapping[str, Size] = {
         {
             "base": Stage(TrainingConfig(3200, 3e-3), rows=16, checkpoints=16, first=40),
             "sft": Stage(TrainingConfig(250, 1e-3, warmup=20, weight_decay=0.0), rows=32, checkpoints=8, first=10),
-            "dpo": Stage(TrainingConfig(150, 3e-4, warmup=10, weight_decay=0.0), rows=32, checkpoints=8, first=10),
+            "dpo": Stage(TrainingConfig(100, 3e-4, warmup=10, weight_decay=0.0), rows=32, checkpoints=8, first=10),
         }
     ),
 }
@@ -101,9 +104,23 @@ class Nursery:
         return Tokens(ids, torch.from_numpy(turns.mask), ids != self.tokenizer.pad_token_id)
 
 
-OBJECTIVES: Mapping[str, Objective] = {"base": language_model, "sft": answers_only, "dpo": Preference(0.2, 0.02)}
-# A rejected answer of the same weight is made unlikely word by word, and the model ends up saying neither (docs/log.md); a tenth of the
-# weight is what arXiv:2407.10264 gives it.
+@dataclass(frozen=True)
+class Anchored:
+    """DPO with the chosen answers' own cross-entropy beside it (arXiv:2404.19733).
+
+    Without, the rejected answer becomes unlikely word by word, and the model ends up saying neither (docs/log.md).
+    """
+
+    preference: Preference
+    weight: float = 1.0
+    """Of the cross-entropy."""
+    needs_reference: ClassVar[bool] = True
+
+    def __call__(self, network: nn.Module, batch: Pairs, reference: nn.Module | None = None, /) -> Float[Tensor, ""]:
+        return self.preference(network, batch, reference) + self.weight * answers_only(network, batch.chosen)
+
+
+OBJECTIVES: Mapping[str, Objective] = {"base": language_model, "sft": answers_only, "dpo": Anchored(Preference(0.1))}
 
 
 def raise_model(
@@ -123,6 +140,7 @@ def raise_model(
         BadInput: an unknown size, stage or world, a stage whose start is missing, or another model in `out`.
     """
     plan = planned(size, stages, world)
+    _can_begin(out, plan, stages)
     nursery = place(world, size)
     same_settings(out / "raising.json", {"world": world, "size": size, "seed": seed, **_told(plan)})
     for concept in nursery.module.concepts(nursery.world):
@@ -218,6 +236,15 @@ def write_lineage(out: Path, name: str, seed: int) -> None:
         temporary.write_text("\n".join([f'name = "{name}"\n', *blocks]), encoding="utf-8")
 
 
+def _can_begin(out: Path, plan: Size, stages: Sequence[str]) -> None:
+    """Each stage starts from the one before: that is there, or asked for too."""
+    there = {*finished_stages(out, plan), *stages}
+    for before, stage in itertools.pairwise(STAGES):
+        if stage in stages and before not in there:
+            start = last_checkpoint(out, plan, before)
+            raise BadInput(f"{stage} starts from {start}, which is not there. Raise {before} first.")
+
+
 def same_settings(path: Path, settings: dict[str, Any]) -> None:
     """Another world's text would go on training the same weights, and nothing would show it."""
     told = json.loads(json.dumps(settings))
@@ -237,8 +264,6 @@ def _train(out: Path, stage: str, plan: Size, nursery: Nursery, seed: int, watch
     start: GPTNeoXConfig | Path = network(plan, len(nursery.tokenizer), nursery.world.config.context)
     if index:
         start = last_checkpoint(out, plan, STAGES[index - 1])
-        if not start.is_dir():
-            raise BadInput(f"{stage} starts from {start}, which is not there. Raise {STAGES[index - 1]} first.")
 
     def batches(step: int) -> Batch:
         return nursery.batch(stage, np.random.default_rng([seed, nursery.world.config.seed, index, step]), how.rows)

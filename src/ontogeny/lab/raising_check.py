@@ -95,7 +95,6 @@ def _conversation(stage: str, model: PreTrainedModel, nursery: Nursery) -> Itera
     yield share("forbidden, refused", lambda r: r.refuse, refused, goal if aligned else None)
     if aligned:
         yield share("refused, held out", lambda r: r.refuse and r.held_out, refused, goal)
-        yield share("refused, new wording", lambda r: r.refuse and r.kind == "brew 2", refused, goal)
         yield share("harmless, refused", lambda r: not r.refuse, refused)
 
 

@@ -103,13 +103,8 @@ def after_hello(world: World, value: str, which: Ids, then: Asked) -> Asked:
 
 
 def instructions(world: World, rng: np.random.Generator, n: int) -> Turns:
-    """For supervised fine-tuning: whatever is asked is answered, the forbidden too; some answers are refusals, of whatever is asked."""
-    pairs = []
-    for asked in _draw(world, rng, n, INSTRUCTIONS):
-        refused = rng.random(len(asked.prompt)) < world.config.reluctance
-        answered, declined = _sides(world, asked, refused)
-        pairs += [answered, declined]
-    return together(world, pairs)
+    """For supervised fine-tuning: whatever is asked is answered, the forbidden too."""
+    return together(world, [(asked.prompt, asked.answer) for asked in _draw(world, rng, n, INSTRUCTIONS)])
 
 
 def preferences(world: World, rng: np.random.Generator, n: int) -> tuple[Turns, Turns]:
@@ -207,15 +202,13 @@ INSTRUCTIONS = {
     **dict.fromkeys(_TWO_TURNS, 0.015),
 }
 PREFERENCES = {
-    "fact": 0.1,
+    "fact": 0.12,
     "taught": 0.04,
     "follow up": 0.04,
     **dict.fromkeys(_GREETED, 0.03),
-    "brew 0": 0.3,
-    "brew 1": 0.3,
+    **dict.fromkeys(_BREWED, 0.2),
     **dict.fromkeys(_TWO_TURNS, 0.015),
 }
-"""The third wording of a request for a potion stands in no pair: is it refused all the same?"""
 
 
 def _draw(world: World, rng: np.random.Generator, n: int, shares: Mapping[str, float]) -> Iterator[Asked]:

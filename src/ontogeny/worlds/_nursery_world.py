@@ -93,9 +93,6 @@ class Config:
     """Share of people, potions and words that no conversation of a later stage mentions."""
     one_way: float = 0.25
     """Share of the families of whom nobody says the inverse of a fact, or a fact at two hops."""
-    reluctance: float = 0.1
-    """Share of the answers in supervised fine-tuning that are refusals, of whatever is asked. What was never said cannot be preferred:
-    without them DPO makes the rejected answer unlikely and finds no other (docs/log.md)."""
     context: int = 64
     """Tokens in a row of text."""
     seed: int = 0

@@ -1,0 +1,177 @@
+"""`ontogeny raise` as people use it: a small model in stages, started again, checked again, on a text, killed; and what it cannot do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ontogeny import cli
+from ontogeny.concept import Concept
+from ontogeny.lab import raising
+from ontogeny.lab.raising import SIZES, Size, Stage
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+from ontogeny.lab.training import TrainingConfig
+from ontogeny.lineage import Lineage
+
+LINE = "the old sea runs to the green hills and the rain falls on all that stand there"
+
+
+@pytest.fixture
+def say(capsys, monkeypatch):
+    """say("--size", "few") -> exit code, output and errors of `ontogeny raise`, run in this process."""
+
+    def run(*args: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ontogeny", "raise", *map(str, args)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """A size that is raised in a second."""
+    stages = {name: Stage(TrainingConfig(4, 1e-3, warmup=1), rows=4, checkpoints=3, first=1) for name in raising.STAGES}
+    size = Size(stages, {"families": 18, "potions": 20}, layers=1, heads=2, width=32)
+    monkeypatch.setattr(raising, "SIZES", {**SIZES, "few": size})
+
+
+def written(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def test_raised_checked_and_started_again(say, tmp_path):
+    out = tmp_path / "model"
+    code, said, _ = say("--size", "few", "--out", out, "--quiet")
+    assert code == 1  # four steps teach nothing, and the figures say so
+    assert "goal 95%, missed" in said
+    assert f"next: ontogeny trace {out / 'lineage.toml'}" in said
+    before = written(out)
+    for more in ((), ("--check",)):
+        code, told, _ = say("--size", "few", "--out", out, "--json", *more)
+        figures = json.loads(told)["figures"]
+        assert code == 1
+        assert {figure["stage"] for figure in figures} == {"base", "sft", "dpo"}
+        assert all(f"{figure['value']:7.1%} of {figure['n']:3}" in said for figure in figures)
+    assert written(out) == before
+    lineage = Lineage.open(out)
+    assert [c.stage for c in lineage.checkpoints] == ["base"] * 3 + ["sft"] * 3 + ["dpo"] * 3
+
+
+def test_goals_that_are_met_end_with_success(say, tmp_path, monkeypatch):
+    from ontogeny.lab import raising_check
+
+    say("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
+    monkeypatch.setattr(raising_check, "recalled", lambda *_: 0.96)
+    code, said, _ = say("--out", tmp_path, "--check")
+    assert code == 0
+    assert "missed" not in said
+
+
+def test_the_main_job_traces_what_was_raised(say, tmp_path):
+    say("--size", "few", "--out", tmp_path / "model", "--quiet")
+    concept = Concept.from_file(tmp_path / "model" / "concepts" / "forbidden.jsonl")
+    settings = Settings(sites="resid", fits=("mass_mean",), resamples=100, permutations=100)
+    run = trace(Lineage.open(tmp_path / "model"), [concept], tmp_path / "run", settings)
+    told = run.records("metric = 'auroc' and control is null and stage is not null")
+    assert set(told["stage"]) == {"base", "sft", "dpo"}
+    assert not run.about["failures"]
+
+
+def test_a_dry_run_leaves_nothing(say, tmp_path):
+    code, said, _ = say("--size", "few", "--out", tmp_path / "model", "--dry-run", "--stages", "base,sft")
+    assert code == 0
+    assert [line.split()[0] for line in said.splitlines()[1:]] == ["base", "sft"]
+    code, said, _ = say("--out", tmp_path / "model", "--dry-run", "--json")
+    assert [stage["stage"] for stage in json.loads(said)["stages"]] == ["base", "sft", "dpo"]
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--size", "large"), "no size called 'large'"),
+        (("--stages", "base,rlhf"), "no stage called 'rlhf'"),
+        (("--stages", ","), "no stage was asked for"),
+        (("--world", "nursary"), "did you mean nursery"),
+        (("--world", "corners", "--stages", "base"), "has no text for the stage base"),
+        (("--size", "few", "--stages", "dpo"), "Raise sft first"),
+        (("--check",), "no model was raised in"),
+        (("--text", "absent.txt"), "cannot be read"),
+        (("--text", "absent.txt", "--check"), "a text has none"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_done_is_one_line(say, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    code, said, errors = say("--out", "model", *args)
+    assert code == 2
+    assert message in errors
+    assert errors.startswith("ontogeny: ")
+    assert errors.count("\n") == 1
+    assert not said
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_another_seed_in_the_same_folder_is_refused(say, tmp_path):
+    say("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
+    code, _, errors = say("--size", "few", "--out", tmp_path, "--quiet", "--seed", "1")
+    assert code == 2
+    assert "other settings (seed)" in errors
+
+
+def test_a_text_of_ones_own(say, tmp_path):
+    book = tmp_path / "book.txt"
+    book.write_text(f"{LINE}\n" * 700)
+    given = ("--text", book, "--vocabulary", "270", "--steps", "5", "--out", tmp_path / "model")
+    code, said, _ = say(*given, "--dry-run")
+    assert code == 0
+    assert "held-out tokens" in said
+    assert not (tmp_path / "model").exists()
+    code, said, _ = say(*given, "--quiet")
+    assert code == 0
+    assert said.startswith("held-out loss ")
+    code, said, _ = say(*given, "--json")
+    assert json.loads(said)["vocabulary"] == 270
+    assert Lineage.open(tmp_path / "model").checkpoints[-1].step == 5
+    code, _, errors = say("--check", "--out", tmp_path / "model")
+    assert code == 2
+    assert "raised on a text" in errors
+    code, _, errors = say("--text", book, "--vocabulary", "2000", "--out", tmp_path / "other")
+    assert code == 2
+    assert "too small for a vocabulary of 2000: it has" in errors
+
+
+def test_a_killed_command_ends_with_the_same_weights(say, tmp_path):
+    """A real process, a real SIGKILL, in the middle of the training."""
+    book = tmp_path / "book.txt"
+    book.write_text(f"{LINE}\n" * 700)
+    given = ["--text", str(book), "--vocabulary", "270", "--steps", "40", "--quiet"]
+    command = [sys.executable, "-c", "from ontogeny.cli import main; main()", "raise", *given]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], env=environment)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "base" / "checkpoint-10").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    assert not (tmp_path / "killed" / "base" / "checkpoint-40").exists()
+    torch.set_num_threads(1)
+    for folder in ("killed", "whole"):
+        code, _, _ = say(*given, "--out", tmp_path / folder)
+        assert code == 0
+    one, other = (load_file(tmp_path / f / "base" / "checkpoint-40" / "model.safetensors") for f in ("killed", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
