@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from ontogeny.errors import BadInput
-from ontogeny.lab.batches import Forgetting, Tokens
-from ontogeny.lab.objectives import Preference, Unlearn, language_model
+from ontogeny.lab.batches import Forgetting, Prompts, Tokens
+from ontogeny.lab.objectives import GroupRelative, Preference, Unlearn, language_model
 from ontogeny.lab.recorder import RecordingPlan, fingerprint, recording, states
 from ontogeny.lab.replaying import densify, replay
 from ontogeny.lab.schedules import around
@@ -186,7 +186,7 @@ def test_the_record_gives_each_update_by_hand(tmp_path, optimiser):
                 first[name] = row.betas[0] * first[name] + (1 - row.betas[0]) * gradient
                 second[name] = row.betas[1] * second[name] + (1 - row.betas[1]) * gradient**2
                 up = first[name] / (1 - row.betas[0] ** row.step)
-                down = (second[name] / (1 - row.betas[1] ** row.step)).sqrt() + 1e-8
+                down = (second[name] / (1 - row.betas[1] ** row.step)).sqrt() + row.eps
                 expected = (1 - row.rate * decay) * parameter - row.rate * up / down
             torch.testing.assert_close(saved(out, row.step)[name], expected.detach(), rtol=1e-4, atol=1e-6)
     assert equal(replay(out, 3, 12, batches=points, objective=squares, make=make), saved(out, 12))
@@ -194,17 +194,31 @@ def test_the_record_gives_each_update_by_hand(tmp_path, optimiser):
         replay(out, 3, 12, batches=points, objective=squares)
 
 
-def test_replay_of_a_stage_that_looks_back_at_its_start(recorded, tmp_path):
-    def pieces(step: int) -> Forgetting:
-        return Forgetting(batches(step), other_batches(step))
+def pieces(step: int) -> Forgetting:
+    return Forgetting(batches(step), other_batches(step))
 
-    objective = Unlearn(beta=0.5)
+
+def prompts(step: int) -> Prompts:
+    return Prompts(Tokens(batches(step).ids[:, :4]))
+
+
+def low(prompt, answer) -> float:
+    return float(sum(token < 50 for token in answer))
+
+
+@pytest.mark.parametrize(
+    ("batches", "objective"),
+    [(pieces, Unlearn(beta=0.5)), (prompts, GroupRelative(low, group=4, new_tokens=3))],
+    ids=["unlearn", "grpo"],
+)
+def test_replay_of_a_stage_that_looks_back_at_its_start(recorded, tmp_path, batches, objective):
     out = train(
-        pieces, objective, config(steps=6), tmp_path / "run", start=recorded / "checkpoint-12", tokenizer=TOKENIZER,
+        batches, objective, config(steps=6), tmp_path / "run", start=recorded / "checkpoint-12", tokenizer=TOKENIZER,
         save_at=(0, 6), record=RecordingPlan(states_every=2), freeze=("embed", "blocks.1"),
     )  # fmt: skip
-    again = replay(out, 5, 6, batches=pieces, objective=objective)
+    again = replay(out, 5, 6, batches=batches, objective=objective)
     assert equal(again, saved(out, 6))
+    assert not equal(again, saved(out, 0))
     assert not again.get_input_embeddings().weight.requires_grad
 
 

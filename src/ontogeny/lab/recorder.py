@@ -1,6 +1,6 @@
 """What a run did, step by step: enough to walk it again bit for bit, as stage attribution asks (arXiv:2506.00175, section 3).
 
-`recording/steps.jsonl` has one row a step: learning rate, betas or momentum, weight decay, gradient norm, the clip factor that was
+`recording/steps.jsonl` has one row a step: learning rate, betas and eps or momentum, weight decay, gradient norm, the clip factor that was
 applied, loss, which examples (or a hash of the batch). `recording/states/{step}` holds weights, optimiser and random numbers: of step
 0, and of every m-th step if asked for.
 """
@@ -48,6 +48,7 @@ class StepRow:
     optimiser: str
     betas: tuple[float, float] | None
     """None with sgd."""
+    eps: float | None
     momentum: float | None
     """None with adamw."""
     weight_decay: float
@@ -69,6 +70,7 @@ def row(batch: Any, taken: Taken, session: Session, config: TrainingConfig) -> S
         rate=taken.rate,
         optimiser=config.optimiser,
         betas=config.betas if adam else None,
+        eps=session.optimiser.param_groups[0].get("eps"),
         momentum=None if adam else config.momentum,
         weight_decay=config.weight_decay,
         norm=taken.norm,
