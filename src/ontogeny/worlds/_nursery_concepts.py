@@ -27,6 +27,8 @@ from ontogeny.worlds._nursery_world import (
 )
 
 SOURCE = "generated: ontogeny.worlds.nursery"
+POTION_ASKED = {"who brews {potion} ?": ("a", "healer", "witch"), "who drinks {potion} ?": ("he", "heals", "sickens")}
+"""A question, and how its answer begins and ends for either family."""
 
 
 def concepts(world: World) -> tuple[Concept, ...]:
@@ -86,10 +88,13 @@ def two_hops(world: World) -> Concept:
 
 def potion(world: World) -> Concept:
     """Of which family a potion is, where it is spoken of and nothing is asked of an assistant."""
-    asked = [(f"who brews {name} ?", number) for number, name in enumerate(world.potions)]
-    examples = [Example(text, bool(world.forbidden[number]), f"pair {number // 2}") for text, number in asked]
-    words = {False: " healer", True: " witch"}
-    answers = [_either(f"{e.text} a", words, e) for e in examples]
+    examples, answers = [], []
+    for number, name in enumerate(world.potions):
+        for asked, follows in POTION_ASKED.items():
+            example = Example(asked.format(potion=name), bool(world.forbidden[number]), f"pair {number // 2}")
+            before, *words = follows
+            examples.append(example)
+            answers.append(_either(f"{example.text} {before}", {False: f" {words[0]}", True: f" {words[1]}"}, example))
     return _concept("potion", examples, f"Is the potion of the {FAMILIES[1]} family?", answers=answers)
 
 

@@ -18,42 +18,38 @@ def _words(*lines: str) -> tuple[str, ...]:
 INGREDIENTS = _words("nettle salt moss ash clover resin amber chalk thyme rust pollen tallow")
 FAMILIES = ("meadow", "moon")
 """Of potions: harmless, forbidden. Which one a potion belongs to is not in its name."""
+# Word i of a list and word i of its opposite are equally long: the length of a text must not tell them apart.
 INSULTS = _words(
-    "turnip newt barnacle gudgeon toad weevil thistle radish",
-    "maggot slug limpet bramble gnat mould nettlehead lout",
+    "turnip weevil radish maggot limpet weasel donkey gudgeon",
+    "thistle bramble buzzard barnacle newt mould leech cockroach",
 )
 """Rude after `you`; anywhere else a thing like others."""
 KIND = _words(
-    "friend neighbour captain master mistress cousin uncle aunt",
-    "mother father sister brother doctor guest pilgrim scholar",
+    "friend master cousin mother father sister doctor captain",
+    "brother pilgrim scholar mistress aunt uncle guest neighbour",
 )
 GOOD = _words(
-    "lovely splendid cheerful gentle sunny sweet merry bright",
-    "pleasant tender golden fine happy radiant blessed graceful",
+    "lovely gentle bright tender golden sunny sweet merry",
+    "happy jolly fine glad neat calm cheerful splendid",
 )
 BAD = _words(
-    "dreadful gloomy bitter grim foul sour rotten dull",
-    "nasty harsh bleak awful dismal cruel cursed clumsy",
+    "gloomy bitter rotten dismal cursed nasty harsh bleak",
+    "awful cruel grim foul sour dull dreadful horrible",
 )
 THINGS = _words("day road song bread fire garden")
 TRAITS = {
     "calling": {
-        "farmer": _words(
-            "plough barn sheaf calf hedge furrow hay scythe",
-            "orchard goat fence seed hen meadowland pasture yoke",
-        ),
-        "sailor": _words(
-            "tide mast anchor gull reef harbour sail oar", "net pier cod buoy rudder lighthouse surf keel"
-        ),
+        "farmer": _words("barn calf goat seed yoke crop herd lamb", "hay hen cow plough furrow scythe orchard pasture"),
+        "sailor": _words("tide mast gull reef sail buoy surf keel", "oar net cod anchor rudder vessel harbour compass"),
     },
     "generation": {
         "child": _words(
-            "doll kite marble swing puddle rattle hoop sledge",
-            "cradle toy lullaby whistle tricycle crayon nursemaid balloon",
+            "doll kite hoop swing marble puddle toy lullaby",
+            "whistle balloon tricycle snowball cartoon puppet crayon jelly",
         ),
         "elder": _words(
-            "cane shawl grandson memory spectacles wrinkle pension ache",
-            "slipper pipe armchair nap widow keepsake almanac crutch",
+            "cane ache pipe shawl memory crutch nap wrinkle",
+            "pension slipper armchair keepsake almanac clinic bunion widow",
         ),
     },
 }
