@@ -215,6 +215,7 @@ def test_what_trainer_cannot_do(start, tmp_path):
         train_with_library(texts, unlearn, CONFIG, tmp_path / "a", start=start, tokenizer=TOKENIZER, save_at=(4,))
     with pytest.raises(BadInput, match="same number"):
         library("sft", start, tmp_path / "b", batches=lambda step: pad([[5, 6, 7]] * step, [1] * step))
+    assert not list((tmp_path / "b").glob("checkpoint-*"))
     with pytest.raises(BadInput, match="starts from a checkpoint"):
         train_with_library(
             prompts, GroupRelative(says_low), CONFIG, tmp_path / "b", start=network(start).config, tokenizer=TOKENIZER,
