@@ -62,6 +62,7 @@ def workplace(folder: Path) -> None:
     ):
         for seed, step in enumerate(steps):
             save_tiny("gpt_neox", folder / pattern.format(step), seed=seed)
+    (folder / "book.txt").write_text("The keeper of the tower saw the river rise and went down to the garden.\n" * 2000, encoding="utf-8")
     nouns = ("tower", "river", "garden", "table", "road")
     rows = [(f"the {nouns[i % 5]} number {i} of {i * 7 % 31}", i % 3 % 2) for i in range(60)]
     (folder / "mine.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
