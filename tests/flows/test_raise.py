@@ -1,5 +1,6 @@
 """`ontogeny raise` as people use it: a small model in stages, started again, checked again, on a text, killed; and what it cannot do."""
 
+import gzip
 import json
 import os
 import signal
@@ -153,6 +154,19 @@ def test_a_text_of_ones_own(say, tmp_path):
     code, _, errors = say("--text", book, "--vocabulary", "2000", "--out", tmp_path / "other")
     assert code == 2
     assert "too small for a vocabulary of 2000: it has" in errors
+
+
+def test_a_real_book(say, tmp_path, shared):
+    book = tmp_path / "shakespeare.txt.gz"
+    whole = gzip.decompress((shared / "text" / "tinyshakespeare.txt.gz").read_bytes())
+    book.write_bytes(gzip.compress(whole[:250_000]))
+    code, said, _ = say("--text", book, "--steps", "12", "--out", tmp_path / "model", "--json")
+    figures = json.loads(said)
+    assert code == 0
+    assert figures["vocabulary"] == 2000
+    assert figures["text_tokens"] > 60_000
+    # Better than a uniform guess (log 2000 = 7.6), and far from what a longer training reaches.
+    assert 4.5 < figures["heldout_loss"] < 7.3
 
 
 def test_a_killed_command_ends_with_the_same_weights(say, tmp_path):
