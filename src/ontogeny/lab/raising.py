@@ -64,20 +64,21 @@ class Size:
     width: int = 128
 
 
+# A stage that changes something at once needs checkpoints before it does: the first ones lie in the warm-up.
 SIZES: Mapping[str, Size] = {
     "demo": Size(
         {
             "base": Stage(TrainingConfig(1200, 3e-3), rows=16, checkpoints=12, first=40),
-            "sft": Stage(TrainingConfig(150, 1e-3, warmup=20, weight_decay=0.0), rows=32, checkpoints=5, first=10),
-            "dpo": Stage(TrainingConfig(100, 3e-4, warmup=10, weight_decay=0.0), rows=32, checkpoints=5, first=10),
+            "sft": Stage(TrainingConfig(150, 1e-3, warmup=20, weight_decay=0.0), rows=32, checkpoints=7, first=4),
+            "dpo": Stage(TrainingConfig(100, 3e-4, warmup=10, weight_decay=0.0), rows=32, checkpoints=9, first=2),
         },
         world={"families": 20, "potions": 60},
     ),
     "small": Size(
         {
             "base": Stage(TrainingConfig(3200, 3e-3), rows=16, checkpoints=16, first=40),
-            "sft": Stage(TrainingConfig(250, 1e-3, warmup=20, weight_decay=0.0), rows=32, checkpoints=8, first=10),
-            "dpo": Stage(TrainingConfig(100, 3e-4, warmup=10, weight_decay=0.0), rows=32, checkpoints=8, first=10),
+            "sft": Stage(TrainingConfig(250, 1e-3, warmup=20, weight_decay=0.0), rows=32, checkpoints=11, first=4),
+            "dpo": Stage(TrainingConfig(100, 3e-4, warmup=10, weight_decay=0.0), rows=32, checkpoints=12, first=2),
         }
     ),
 }
