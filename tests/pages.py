@@ -62,7 +62,17 @@ def workplace(folder: Path) -> None:
     ):
         for seed, step in enumerate(steps):
             save_tiny("gpt_neox", folder / pattern.format(step), seed=seed)
-    (folder / "book.txt").write_text("The keeper of the tower saw the river rise and went down to the garden.\n" * 2000, encoding="utf-8")
+    words = [
+        a + b + c
+        for a in "bdfgklmnprst"
+        for b in ("ari", "elo", "ina", "oru")
+        for c in ("ban", "den", "fol", "gan", "lum", "mir")
+    ]
+    lines = (
+        f"{words[i * 7 % 288]} {words[i * 31 % 288]} {words[i * 101 % 288]} went to {words[i % 288]}.\n"
+        for i in range(4000)
+    )
+    (folder / "book.txt").write_text("".join(lines), encoding="utf-8")
     nouns = ("tower", "river", "garden", "table", "road")
     rows = [(f"the {nouns[i % 5]} number {i} of {i * 7 % 31}", i % 3 % 2) for i in range(60)]
     (folder / "mine.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))

@@ -71,7 +71,9 @@ def traced(shared, rows, tmp_path_factory):
 
 
 def ours(run, metric, method):
-    found = run.records(f"metric = '{metric}' and method = '{method}' and control is null and layer > 0").sort_values("layer")
+    found = run.records(f"metric = '{metric}' and method = '{method}' and control is null and layer > 0").sort_values(
+        "layer"
+    )
     return found.value.tolist()
 
 

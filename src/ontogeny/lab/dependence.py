@@ -56,7 +56,9 @@ def _of_kernel(
     standardise: bool = True,
 ) -> list[Record]:
     used, n = design.dependence_rows, t.shape[1]
-    found = dependence(t, given, _label(design)[used], kernel, permutations=design.dependence_permutations, standardise=standardise)
+    found = dependence(
+        t, given, _label(design)[used], kernel, permutations=design.dependence_permutations, standardise=standardise
+    )
     made: list[Record] = []
     for metric in ("hsic_tx", "hsic_ty", "nhsic_tx", "nhsic_ty", "effective_dimension"):
         values = getattr(found, metric)
