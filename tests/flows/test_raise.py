@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,14 @@ def test_another_seed_in_the_same_folder_is_refused(say, tmp_path):
     code, _, errors = say("--size", "few", "--out", tmp_path, "--quiet", "--seed", "1")
     assert code == 2
     assert "other settings (seed)" in errors
+
+
+def test_a_model_that_is_not_finished_is_not_measured(say, tmp_path):
+    say("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
+    shutil.rmtree(tmp_path / "base" / "checkpoint-4")
+    code, _, errors = say("--check", "--out", tmp_path)
+    assert code == 2
+    assert "Go on with: ontogeny raise --size few" in errors
 
 
 def test_a_text_of_ones_own(say, tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ontogeny.concept import Answer
+from ontogeny.errors import BadInput
 from ontogeny.lab.raising import STAGES, Nursery, finished_stages, last_checkpoint, place, raised, sized
 from ontogeny.lab.training import no_bars
 from ontogeny.store import write_json
@@ -39,12 +40,15 @@ def check(out: Path) -> tuple[Figure, ...]:
     """Measure the last checkpoint of every finished stage, and leave `figures.json`.
 
     Raises:
-        BadInput: no model was raised in `out`.
+        BadInput: no model was raised in `out`, or no stage of it is finished.
     """
     world, size = raised(out)
     nursery, plan = place(world, size), sized(size)
     found: list[Figure] = []
-    for stage in finished_stages(out, plan):
+    stages = finished_stages(out, plan)
+    if not stages:
+        raise BadInput(f"no stage in {out} is finished. Go on with: ontogeny raise --size {size} --out {out}")
+    for stage in stages:
         with no_bars():
             model = AutoModelForCausalLM.from_pretrained(last_checkpoint(out, plan, stage), dtype=torch.float32).eval()
         found += measured(stage, model, nursery)
