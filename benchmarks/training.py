@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig
 from transformers.utils import logging
 
 from ontogeny.lab.batches import Tokens
-from ontogeny.lab.demo import DemoConfig, _model
 from ontogeny.lab.loop import TrainingConfig, learning_rate
 from ontogeny.lab.objectives import language_model
+from ontogeny.lab.raising import SIZES, network
 from ontogeny.lab.recorder import RecordingPlan
 from ontogeny.lab.seeds import train_seeds
 from ontogeny.lab.training import train, train_module
@@ -48,14 +48,14 @@ def main() -> None:
 
 
 def language_models(steps: int, rounds: int) -> list[dict]:
-    demo = DemoConfig()
-    world = hearsay.make(demo.world)
+    demo = SIZES["demo"]
+    world = hearsay.make()
     tokenizer = hearsay.tokenizer(world)
-    shape = _model(demo, len(tokenizer))
+    shape = network(demo, len(tokenizer), world.config.context)
     config = TrainingConfig(steps=steps, warmup=5)
 
     def ids(step: int) -> torch.Tensor:
-        return torch.from_numpy(hearsay.sample(world, np.random.default_rng([0, step]), demo.rows))
+        return torch.from_numpy(hearsay.sample(world, np.random.default_rng([0, step]), demo.stages["base"].rows))
 
     def ours(folder: Path, record: RecordingPlan | None = None) -> None:
         train(
@@ -74,7 +74,7 @@ def language_models(steps: int, rounds: int) -> list[dict]:
     with contextlib.suppress(ImportError):
         import accelerate  # noqa: F401
 
-        loops["transformers' Trainer"] = lambda folder: trainer(shape, ids, config, folder, demo.rows)
+        loops["transformers' Trainer"] = lambda folder: trainer(shape, ids, config, folder, demo.stages["base"].rows)
     return table(measured(loops, rounds), "bare loop", f"4 layers × 128, 16 rows of 64 tokens, {steps} steps: ")
 
 

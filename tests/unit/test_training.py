@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 from transformers.utils import logging
 
 from ontogeny.concept import Concept
+from ontogeny.concept_writing import write_concept
 from ontogeny.errors import BadInput
-from ontogeny.lab import demo, training
+from ontogeny.lab import training
 from ontogeny.lab.batches import Tokens
 from ontogeny.lab.keeping import STATES
 from ontogeny.lab.loop import learning_rate
@@ -229,49 +229,9 @@ def test_learning_rate_rises_then_falls_to_its_floor():
     assert rates[-1] == pytest.approx(0.1)
 
 
-@pytest.fixture(scope="module")
-def small() -> demo.DemoConfig:
-    return demo.DemoConfig(
-        world=hearsay.Config(families=16, context=32),
-        training=TrainingConfig(steps=4),
-        rows=2,
-        checkpoints=3,
-        first=1,
-        layers=1,
-        heads=2,
-        width=16,
-    )
-
-
-def test_the_demo_builds_once(small, tmp_path):
-    made = demo.build(tmp_path, small)
-    before = {path: path.stat().st_mtime_ns for path in made.lineage.rglob("*")}
-    assert demo.build(tmp_path, small) == made
-    assert before == {path: path.stat().st_mtime_ns for path in made.lineage.rglob("*")}
-    assert {path.stem for path in made.concepts} == {"truth", "myth", "region", "age", "courtesy", "register"}
-    assert 0 <= made.recall < 0.5
-    with pytest.raises(BadInput, match="other settings"):
-        demo.build(tmp_path, replace(small, world=replace(small.world, seed=1)))
-
-
-def test_concept_files_hold_the_concepts(small, tmp_path):
-    for concept in hearsay.concepts(hearsay.make(small.world)):
-        read = Concept.from_file(demo.write_concept(concept, tmp_path))
+def test_concept_files_hold_the_concepts(tmp_path):
+    for concept in hearsay.concepts(hearsay.make(hearsay.Config(families=16, context=32))):
+        read = Concept.from_file(write_concept(concept, tmp_path))
         assert (read.name, read.kind, read.classes) == (concept.name, concept.kind, concept.classes)
         assert read.examples == concept.examples
         assert read.answers == concept.answers
-
-
-def test_recall_counts_right_first_guesses():
-    facts = hearsay.facts(WORLD)
-
-    class Oracle(torch.nn.Module):
-        """Knows the first half of the facts."""
-
-        def forward(self, ids: torch.Tensor):
-            logits = torch.zeros(*ids.shape, len(TOKENIZER))
-            for row, fact in enumerate(facts[: len(facts) // 2]):
-                logits[row, -1, WORLD.vocabulary[fact.right.strip()]] = 1.0
-            return type("Output", (), {"logits": logits})
-
-    assert demo.recall(Oracle(), TOKENIZER, facts) == pytest.approx(0.5, abs=0.01)

@@ -38,10 +38,9 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Run a command; what is wrong with its input is said in one line. Exit codes: 0, 1 (some units failed), 2 (bad input)."""
-    # Threads that wait by spinning take the cores that other programs need: on a shared machine a small model then trains at a
-    # fifth of its speed (docs/log.md). Read by OpenMP when torch is loaded, so it is set before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # Threads that wait for each other spin for a while before they sleep: too long a while takes the cores that others need, none at
+    # all costs a wake-up at every small product (docs/log.md). Read by OpenMP when torch is loaded, so it is set before.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except BadInput as error:

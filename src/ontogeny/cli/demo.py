@@ -1,16 +1,17 @@
-"""`ontogeny demo`: a small model is raised on a generated world, traced and reported; no network, a few minutes."""
+"""`ontogeny demo`: a small model is raised in three stages on a generated world, traced and reported; no network, a few minutes."""
 
-import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from ontogeny.lab.training import TrainingProgress
+    from ontogeny.cli.training_bar import Watch
+    from ontogeny.lab.raising import Stage
+
+CONCEPTS = ("truth", "forbidden", "region", "age", "courtesy", "register")
+"""Of the nursery's concepts: one that the words give away (register, the positive control) and five that they do not."""
 
 
 def demo(
@@ -19,75 +20,54 @@ def demo(
     ] = Path("runs/demo"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Raise a small model on a generated world, trace its concepts and write the report; started again, it goes on."""
+    """Raise a small model (base, SFT, DPO) on a generated world, trace its concepts and write the report; started again, it goes on."""
     from rich.console import Console
 
-    console, began = Console(), time.perf_counter()
+    console, began = Console(highlight=False), time.perf_counter()
     console.print(
-        "[bold]1/3[/bold] raising a small GPT-NeoX on the island of Hearsay, whose book states facts and whose people repeat myths"
+        "[bold]1/3[/bold] raising a small GPT-NeoX in the nursery: a book of facts, an island's myths, then questions and refusals"
     )
-    from ontogeny.lab.demo import build
+    lineage = _raised(out, quiet)
+    from ontogeny.lab.raising_check import check
 
-    with training_bar(quiet=quiet) as watch:
-        made = build(out, on_progress=watch)
-    console.print(
-        f"    it recalls {made.recall:.0%} of the island's facts ({time.perf_counter() - began:.0f} s)", highlight=False
-    )
+    for figure in check(out):
+        if figure.goal is not None:
+            console.print(f"    {figure.stage:4} {figure.name:24} {figure.value:6.1%}")
+    console.print(f"    {time.perf_counter() - began:.0f} s")
 
-    console.print(f"[bold]2/3[/bold] tracing {len(made.concepts)} concepts through its checkpoints")
+    files = [out / "concepts" / f"{name}.jsonl" for name in CONCEPTS]
+    console.print(f"[bold]2/3[/bold] tracing {len(files)} concepts through its checkpoints")
     from ontogeny.cli.report import write
     from ontogeny.cli.watching import progress_bar
     from ontogeny.concept import Concept
+    from ontogeny.findings.timeline import in_run_order
     from ontogeny.lab.trace import trace
     from ontogeny.lineage import Lineage
     from ontogeny.summary import print_summary
 
-    again = f"ontogeny trace {made.lineage} {' '.join(f'-c {path}' for path in made.concepts)} --out {out / 'trace'}"
+    again = f"ontogeny trace {lineage} {' '.join(f'-c {path}' for path in files)} --out {out / 'trace'}"
     with progress_bar(quiet=quiet) as watching:
-        concepts = [Concept.from_file(path) for path in made.concepts]
-        run = trace(Lineage.open(made.lineage), concepts, out / "trace", command=again, on_progress=watching)
-    print_summary(run.records(), console)
+        concepts = [Concept.from_file(path) for path in files]
+        run = trace(Lineage.open(lineage), concepts, out / "trace", command=again, on_progress=watching)
+    print_summary(in_run_order(run.records(), run.about), console)
 
     console.print("[bold]3/3[/bold] writing the report")
     path = write(run, out / "report.html")
-    console.print(
-        f"    {time.perf_counter() - began:.0f} s in all. The same trace by hand: {again}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(f"    {time.perf_counter() - began:.0f} s in all. The same trace by hand: {again}", soft_wrap=True)
     typer.echo(f"report: {path}")
 
 
-@contextlib.contextmanager
-def training_bar(*, quiet: bool) -> Iterator["Callable[[TrainingProgress], None] | None"]:
-    """Steps, loss, rate and time left on standard error; a line every tenth of the run where that is no terminal."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+def _raised(out: Path, quiet: bool) -> Path:
+    import contextlib
 
-        with Progress(
-            TextColumn("    {task.description}"), BarColumn(), console=Console(stderr=True), transient=True
-        ) as bar:
-            task = bar.add_task("training", total=None)
-            yield lambda now: bar.update(task, total=now.steps, completed=now.step, description=_words(now))
-    else:
-        yield _lines()
+    from ontogeny.cli.training_bar import training_bar
+    from ontogeny.lab.raising import raise_model
 
+    with contextlib.ExitStack() as bars:
 
-def _lines() -> "Callable[[TrainingProgress], None]":
-    said = 0
+        def begin(stage: str, how: "Stage") -> "Watch | None":
+            if not quiet:
+                typer.echo(f"    {stage}: {how.training.steps:,} steps", err=True)
+            return bars.enter_context(training_bar(quiet=quiet))
 
-    def watch(now: "TrainingProgress") -> None:
-        nonlocal said
-        if now.step * 10 // now.steps > said:
-            said = now.step * 10 // now.steps
-            print(f"    {_words(now)}", file=sys.stderr, flush=True)
-
-    return watch
-
-
-def _words(now: "TrainingProgress") -> str:
-    rate = f"{now.tokens_per_second:,.0f} tokens/s"
-    return f"step {now.step} of {now.steps}, loss {now.loss:.2f}, {rate}, {now.seconds_left:.0f} s left"
+        return raise_model(out, "demo", on_stage=begin)

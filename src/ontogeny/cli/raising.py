@@ -48,7 +48,7 @@ def raise_(
     if not check:
         import contextlib
 
-        from ontogeny.cli.demo import training_bar
+        from ontogeny.cli.training_bar import training_bar
 
         with contextlib.ExitStack() as bars:
 
@@ -118,7 +118,7 @@ def _on_text(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from ontogeny.cli.demo import training_bar
+    from ontogeny.cli.training_bar import training_bar
     from ontogeny.lab.raising_text import TextConfig, prepared, raise_on_text
 
     config = TextConfig(text, vocabulary, steps, size, seed=seed)

@@ -127,9 +127,10 @@ def conclude(folder: Path, *, as_json: bool) -> None:
     else:
         from rich.console import Console
 
+        from ontogeny.findings.timeline import in_run_order
         from ontogeny.summary import print_summary
 
-        print_summary(run.records(), Console())
+        print_summary(in_run_order(run.records(), run.about), Console())
         # Plain text: a bracket in a path is no markup.
         for failure in failures:
             typer.echo(f"{typer.style('not traced:', fg='red')} {failure['checkpoint']}: {failure['reason']}")

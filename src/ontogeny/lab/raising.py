@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig, PreTrainedTokenizerBase
 
 from ontogeny import plugins
+from ontogeny.concept_writing import write_concept
 from ontogeny.errors import BadInput, unknown
 from ontogeny.lab.batches import Batch, Pairs, Tokens
-from ontogeny.lab.demo import write_concept
 from ontogeny.lab.objectives import Objective, Preference, answers_only, language_model
 from ontogeny.lab.schedules import log_steps
 from ontogeny.lab.training import TrainingConfig, Watch, train
