@@ -144,7 +144,7 @@ def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
         (b"text,label\n\0,1\n", "x.csv", "binary file"),
         ("text,label\nmañana,1\n".encode("latin-1"), "x.csv", "not UTF-8 text .byte 14."),
         (csv().decode().encode("utf-16"), "x.csv", "not UTF-8"),
-        (gzip.compress(csv())[:-12], "x.csv.gz", "damaged"),
+        (gzip.compress(csv(), mtime=0)[:-12], "x.csv.gz", "damaged"),
         (csv(header="text,truth"), "x.csv", "no column 'label' or 'target', only 'text', 'truth'"),
         (csv().replace(b",", b";"), "x.csv", "no column 'text' or 'statement', only 'text;label'"),
         (csv(header="text,label,label"), "x.csv", "the column 'label' 2 times"),
