@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.lab.alone import holds_nothing
 from ontogeny.lab.design import Design, design
 from ontogeny.lab.settings import Settings
 from ontogeny.lineage import Checkpoint, Lineage, fingerprint, preflight
@@ -96,7 +97,7 @@ def refuse_contradictions(job: Job, out: Path) -> Run:
     """
     run = Run(out)
     if not run.about_path.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or not holds_nothing(out)):
             raise BadInput(f"{out} exists and is no run directory. Choose an empty or a new folder with --out.")
         return run
     about = run.about

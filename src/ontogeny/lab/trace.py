@@ -19,6 +19,7 @@ from ontogeny.concept import Concept
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lab import behaviour
 from ontogeny.lab.about import about
+from ontogeny.lab.alone import alone
 from ontogeny.lab.capture import Captured, Workload, capture
 from ontogeny.lab.job import Fault, Job, prepare, refuse_contradictions
 from ontogeny.lab.measure import measure
@@ -53,13 +54,13 @@ def trace(
     """Trace concepts through the checkpoints of a lineage into a run directory; what is there already is not done again.
 
     Raises:
-        BadInput: nothing can be traced, or the run at `out` was made in another way; nothing is left behind then.
+        BadInput: nothing can be traced, the run at `out` was made in another way, or another process writes there; nothing is
+            left behind then.
     """
     settings = settings or Settings()
     job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
     run = refuse_contradictions(job, Path(out))
-    missing = [job.units[c, concept.name] for c, concepts in job.missing(run).items() for concept in concepts]
-    with all_or_nothing(run, missing):
+    with alone(run.folder), all_or_nothing(run, _missing(job, run)):
         audited = _surface(job, run)
         described = about(job, run, warnings=audited.warnings, device=device, command=command)
         # run.json comes first: without it the folder of a killed job would not be known for a run.
@@ -74,6 +75,10 @@ def trace(
         summarise(job, run)
         run.describe(described | {"failures": [asdict(fault) for fault in faults], "finished": True})
         return run
+
+
+def _missing(job: Job, run: Run) -> list[str]:
+    return [job.units[c, concept.name] for c, concepts in job.missing(run).items() for concept in concepts]
 
 
 class _Lab:

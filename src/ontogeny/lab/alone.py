@@ -1,0 +1,53 @@
+"""One process at a time writes into a folder: a second one is told so at once, and changes nothing."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ontogeny.errors import BadInput
+from ontogeny.store import disk_errors
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """While open, no other process gets in here; the system itself lets go of the lock of a process that dies.
+
+    Raises:
+        BadInput: another process is at work in `folder`, or the folder cannot be written.
+    """
+    made = [f for f in (folder, *folder.parents) if not f.exists()]
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _locked(folder)
+        try:
+            yield
+        finally:
+            lock.release()
+    finally:
+        # The file stays where work was done: taking a lock's file away lets two in. A folder made for it alone goes.
+        if made and folder.is_dir() and holds_nothing(folder):
+            (folder / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for path in made:
+                    path.rmdir()
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether there is nothing in a folder, or the lock alone: a process that was killed at once leaves it."""
+    return all(path.name == LOCK for path in folder.iterdir())
+
+
+def _locked(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BadInput(
+            f"another process is writing into {folder}. Wait until it ends, or choose another folder with --out."
+        ) from None
+    return lock
