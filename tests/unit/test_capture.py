@@ -141,6 +141,22 @@ def test_pooled_reads_equal_hugging_face(model, theirs, family, position):
     assert apart(ours["resid.1"].roll(1, 0), torch.stack(expected["resid.1"])) > 1e-2
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_last_block_is_computed_for_the_read_tokens_alone(model, family, position, depth):
+    parts = [f"{part}.{depth}" for part in ("resid", "attn", "mlp", "head")]
+    whole = read(model, position)  # neurons are wanted, too: everything is computed
+    seen = []
+    mlp = model.network.get_submodule(f"{PATHS[family][0].format(depth - 1)}.{PATHS[family][2]}")
+    inner = next(m for m in mlp.modules() if m is not mlp)
+    handle = inner.register_forward_pre_hook(lambda _m, args: seen.append(args[0].shape[:-1].numel()))
+    spared = read(model, position, parts)
+    handle.remove()
+    assert max(apart(spared[name], whole[name]) for name in spared) <= CLOSE
+    every = sum(len(model.tokenizer(e.text)["input_ids"]) for e in examples())
+    assert sum(seen) == (every if position.startswith("mean") else len(examples()))
+
+
 def test_inputs_are_mean_embeddings_of_the_words(model, theirs, family):
     work, rows = workload([concept()], model.tokenizer, model.context)
     found = capture(model, work, model.sites("resid.1"))

@@ -1,16 +1,18 @@
 """Texts × sites -> pooled activations, at about the cost of a forward pass without `lm_head`.
 
 Everything wanted from a checkpoint is read in one pass: rows are pooled inside the hooks, so nothing of shape
-`[batch, token, d]` outlives its block, and a pass stops after the last wanted block.
+`[batch, token, d]` outlives its block, and a pass stops after the last wanted block, of which only the tokens that are read
+are computed.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ontogeny.model import Model, reading
 from ontogeny.packed import packed_linears
@@ -178,11 +180,42 @@ def _run(model: Model, store: _Store, batch: _Batch) -> None:
         if (part, layer) == ("resid", store.last) and not batch.scored:
             raise _Enough
 
-    with reading(model, sorted(hooks), sink):
+    with reading(model, sorted(hooks), sink), _last_block_where_read(model, store, batch):
         try:
             model.body(input_ids=batch.ids, use_cache=False)
         except _Enough:
             return
+
+
+@contextlib.contextmanager
+def _last_block_where_read(model: Model, store: _Store, batch: _Batch) -> Iterator[None]:
+    """Spare the last wanted block its work on tokens that nobody reads: nothing comes after it that could see them."""
+    with contextlib.ExitStack() as spared:
+        if batch.picks is not None and store.last and not batch.scored and not store.sites.get("neuron"):
+            table = model.architecture
+            for path in (table.heads_out, table.mlp):
+                spared.enter_context(_only_at(model.part(store.last, path), batch.read_rows, batch.picks))
+        yield
+
+
+@contextlib.contextmanager
+def _only_at(module: nn.Module, rows: Int[Tensor, " read"], tokens: Int[Tensor, " read"]) -> Iterator[None]:
+    """While open, a module that treats each token alone computes these tokens and gives zeros for the others."""
+    whole, own = module.forward, module.__dict__.get("forward")
+
+    def there(x: Float[Tensor, "batch token i"]) -> Float[Tensor, "batch token o"]:
+        found = whole(x[rows, tokens])
+        spread: Tensor = found.new_zeros(*x.shape[:-1], found.shape[-1])
+        spread[rows, tokens] = found
+        return spread
+
+    module.forward = there
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def _pool(batch: _Batch, value: Float[Tensor, "batch token d"]) -> Float[Tensor, "read d"]:
