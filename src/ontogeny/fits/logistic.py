@@ -38,11 +38,15 @@ def fit(
     groups: Int[Tensor, " example"],
     pairs: Int[Tensor, " example"] | None = None,
     seed: int = 0,
+    basis: Basis | None = None,
 ) -> Fitted:
-    """One probe a site; facts: `strength` (scikit-learn's C on standardised features), `cv_score`, `cv_loss` (nats)."""
+    """One probe a site; facts: `strength` (scikit-learn's C on standardised features), `cv_score`, `cv_loss` (nats).
+
+    `basis` is `Basis.of(x)` where it was made already.
+    """
     x = checked("logistic", x, y)
     target = membership("logistic", y).to(x)
-    basis = Basis.of(x)
+    basis = basis or Basis.of(x)
     features = _with_constant(basis.features)
     grid = 4 / (x.shape[1] * x.shape[2] * x.new_tensor(SHARES))
 
@@ -82,20 +86,34 @@ def refit(
     labels is done once. A label set of one class has no answer and is NaN.
     """
     x = checked("logistic", x, y[0])
+    return refit_in(Basis.of(x, standardise=standardise), y, strength, weight=weight, tolerance=tolerance)
+
+
+def refit_in(
+    basis: Basis,
+    y: Bool[Tensor, "label example"],
+    strength: Float[Tensor, " site"],
+    *,
+    weight: Float[Tensor, "label example"] | None = None,
+    tolerance: float = 1e-3,
+) -> Fitted:
+    """The same in a basis that stands already."""
     if weight is not None and weight.shape != y.shape:
         raise BadInput(
             f"refit was given labels {tuple(y.shape)} and weights {tuple(weight.shape)}. Give one weight a label."
         )
-    basis = Basis.of(x, standardise=standardise)
     features = _with_constant(basis.features)
-    omega = torch.ones_like(y, dtype=x.dtype) if weight is None else weight.to(x)
-    parts = [
-        solve(
-            features, some.T[..., None].to(x), w.T, strength.to(x)[:, None].expand(-1, len(some)), tolerance=tolerance
-        )[..., 0]
-        for some, w in zip(torch.split(y, 64), torch.split(omega, 64), strict=True)
-    ]
-    theta = torch.cat(parts, 2)
+    omega = torch.ones_like(y, dtype=features.dtype) if weight is None else weight.to(features)
+    strengths = strength.to(features)[:, None]
+    theta = torch.cat(
+        [
+            solve(features, some.T[..., None].to(features), w.T, strengths.expand(-1, len(some)), tolerance=tolerance)[
+                ..., 0
+            ]
+            for some, w in zip(torch.split(y, 64), torch.split(omega, 64), strict=True)
+        ],
+        2,
+    )
     direction, bias = basis.raw(theta[:, :-1], theta[:, -1])
     one_class = ((omega * y).sum(1) == 0) | ((omega * ~y).sum(1) == 0)
     return Fitted(

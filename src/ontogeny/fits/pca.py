@@ -8,6 +8,7 @@ finds the concept only where the concept is the largest variation. (CAA, arXiv:2
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,6 +22,9 @@ targets = frozenset({"binary"})
 needs_pairs = False
 recovers = "shift"
 recovers_from = "pairs"
+
+WIDE = 256
+"""Dimensions from which finding one vector alone is worth a call a site."""
 
 
 def fit(
@@ -97,14 +101,27 @@ def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
 def _first(rows: Tensor) -> tuple[Tensor, Tensor]:
     """First right singular vector, and its share of the second moment."""
     wide = rows.double()
-    if rows.shape[1] >= rows.shape[2]:
-        values, vectors = torch.linalg.eigh(wide.mT @ wide)
-        unit = vectors[..., -1]
-    else:
-        values, vectors = torch.linalg.eigh(wide @ wide.mT)
-        unit = (wide.mT @ vectors[..., -1:])[..., 0]
-    unit = unit / torch.where(values[..., -1] > 0, unit.norm(dim=1), torch.nan)[:, None]
-    return unit.to(rows), (values[..., -1] / values.sum(-1)).to(rows)
+    tall = rows.shape[1] >= rows.shape[2]
+    second = wide.mT @ wide if tall else wide @ wide.mT
+    value, unit = _leading(second)
+    if not tall:
+        unit = torch.einsum("snd,sn->sd", wide, unit)
+    unit = unit / torch.where(value > 0, unit.norm(dim=1), torch.nan)[:, None]
+    return unit.to(rows), (value / second.diagonal(dim1=1, dim2=2).sum(1)).to(rows)
+
+
+def _leading(second: Float[Tensor, "site d d"]) -> tuple[Float[Tensor, " site"], Float[Tensor, "site d"]]:
+    """Largest eigenvalue and its vector."""
+    if second.shape[1] < WIDE or second.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(second)
+        return values[:, -1], vectors[..., -1]
+    from scipy.linalg import eigh
+
+    # One vector of many: LAPACK's bisection takes a quarter of the whole decomposition.
+    last = second.shape[1] - 1
+    found = [eigh(matrix.numpy(), subset_by_index=[last, last]) for matrix in second]
+    values, vectors = (torch.from_numpy(np.stack(each)) for each in zip(*found, strict=True))
+    return values[:, 0], vectors[..., 0]
 
 
 def _fitted(unit: Tensor, share: Tensor, gap: Tensor, middle: Tensor, spread: Tensor) -> Fitted:

@@ -30,11 +30,15 @@ def fit(
     groups: Int[Tensor, " example"],
     pairs: Int[Tensor, " example"] | None = None,
     seed: int = 0,
+    basis: Basis | None = None,
 ) -> Fitted:
-    """One regression a site; facts: `strength` (scikit-learn's alpha on standardised features), `cv_score` (R² out of fold)."""
+    """One regression a site; facts: `strength` (scikit-learn's alpha on standardised features), `cv_score` (R² out of fold).
+
+    `basis` is `Basis.of(x)` where it was made already.
+    """
     x = checked("ridge", x, y)
     target = numbers("ridge", y).double()
-    basis = Basis.of(x)
+    basis = basis or Basis.of(x)
     features, power = basis.features.double(), basis.power.double()
     grid = x.shape[1] * x.shape[2] * torch.tensor(SHARES, dtype=torch.float64, device=x.device)
     # [site, strength, r]: how much of each principal component the fit keeps.

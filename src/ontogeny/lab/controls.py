@@ -1,14 +1,14 @@
-"""Floors beside each probe: the control task, random directions, and the same probe after the concept was erased."""
+"""Floors beside each probe: the control task, random directions, and the same probe on activations with the concept erased."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.fits import Fitted
-from ontogeny.fits.leace import leace
-from ontogeny.fits.logistic import refit
+from ontogeny.fits._basis import Basis
+from ontogeny.fits.logistic import refit_in
 from ontogeny.lab import scoring
 from ontogeny.lab.design import Design
 from ontogeny.lab.rows import About, cells
@@ -28,7 +28,8 @@ def rows(
     design: Design,
     about: About,
     method: str,
-    fit: Fitted,
+    fitted: Mapping[str, Fitted],
+    basis: Basis,
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
     settings: Settings,
@@ -36,15 +37,21 @@ def rows(
     """The floors of one probe at all sites of a part; erasure is shown for the residual stream."""
     made = []
     if design.y.dtype == torch.bool:
-        made += control_task(design, about, method, fit, x, sites)
+        made += control_task(design, about, method, fitted[method], basis, x, sites)
         made += random_floor(design, about, x, sites, settings)
-        if sites[0].part == "resid" and "leace" in settings.fits:
-            made += erased(design, about, method, fit, x, sites)
+        if sites[0].part == "resid" and "leace" in fitted:
+            made += erased(design, about, method, fitted[method], fitted["leace"], x, sites)
     return made
 
 
 def control_task(
-    design: Design, about: About, method: str, fit: Fitted, x: Float[Tensor, "site example d"], sites: Sequence[Site]
+    design: Design,
+    about: About,
+    method: str,
+    fit: Fitted,
+    basis: Basis,
+    x: Float[Tensor, "site example d"],
+    sites: Sequence[Site],
 ) -> list[Record]:
     """Accuracy on random labels a word type, where the type was seen in training, and the selectivity it leaves (arXiv:1909.03368)."""
     train, test = design.split.train, design.split.test
@@ -56,7 +63,7 @@ def control_task(
             *cells(about, "selectivity", nothing, sites, method=method, reason=reason),
         ]
     usable = test[design.control.usable]
-    control = refit(x[:, train], design.control_y[:, train], fit.facts["strength"])
+    control = refit_in(basis, design.control_y[:, train], fit.facts["strength"])
     guesses = control.scores(x[:, usable]) > 0
     floor = (guesses == design.control_y[:, usable].T).float().mean((1, 2))
     accuracy = separability.accuracy(fit.scores(x[:, test]), design.y_test)
@@ -86,13 +93,21 @@ def random_floor(
 
 
 def erased(
-    design: Design, about: About, method: str, fit: Fitted, x: Float[Tensor, "site example d"], sites: Sequence[Site]
+    design: Design,
+    about: About,
+    method: str,
+    fit: Fitted,
+    eraser: Fitted,
+    x: Float[Tensor, "site example d"],
+    sites: Sequence[Site],
 ) -> list[Record]:
-    """The probe fitted again after LEACE has erased the concept on the training groups (arXiv:2306.03819)."""
-    train, test = design.split.train, design.split.test
-    eraser = leace(x[:, train], design.y_train.float()[:, None])
-    again = refit(eraser(x[:, train]), design.y_train[None], fit.facts["strength"])
-    held_out = again.scores(eraser(x[:, test]))
+    """The probe on held-out rows from which LEACE, fitted on the training groups, took the concept (arXiv:2306.03819).
+
+    Not a probe fitted anew: on erased training rows that one is constant by the theorem, and its scores would be rounding.
+    """
+    test = x[:, design.split.test]
+    read = eraser.scores(test) - (design.y_train.double().mean() - 0.5)
+    held_out = fit.scores(test) - read @ (eraser.facts["removed"].mT @ fit.direction)
     value = scoring.point("auroc", held_out, design.y_test)
     ends = scoring.interval(
         "auroc", value, scoring.samples("auroc", held_out, design.y_test, design.weights), design.test_groups

@@ -14,7 +14,7 @@ from torch import Tensor
 from ontogeny.lab.design import Design
 from ontogeny.lab.rows import About, cells
 from ontogeny.lab.settings import Settings
-from ontogeny.metrics.dependence import KERNELS, dependence, zscore
+from ontogeny.metrics.dependence import Dependence, dependences, zscore
 from ontogeny.metrics.geometry import geometry
 from ontogeny.records import Record
 from ontogeny.sites import Site
@@ -33,32 +33,28 @@ def rows(
     settings: Settings,
 ) -> list[Record]:
     """HSIC and normalised HSIC of all layers under each kernel, the label's permutation floor, and the spectrum."""
-    used = design.dependence_rows
+    used, kernels = design.dependence_rows, settings.kernels
     about = replace(about, split=None)  # nothing is fitted, so nothing is held out
     if settings.protocol == "paper":
         # z-scored over all rows, and the first block's output for X, as published.
         z = zscore(x)
         first = next((i for i, site in enumerate(sites) if site.layer == 1), 0)
-        made = _of_kernel(design, about, z[:, used], z[first, used], sites, "gaussian_50", standardise=False)
+        t, given, kernels = z[:, used], z[first, used], ("gaussian_50",)
     else:
-        made = [r for kernel in KERNELS for r in _of_kernel(design, about, x[:, used], inputs[used], sites, kernel)]
+        t, given = x[:, used], inputs[used]
+    found = dependences(
+        t,
+        given,
+        _label(design)[used],
+        kernels,
+        permutations=design.dependence_permutations,
+        standardise=settings.protocol != "paper",
+    )
+    made = [r for kernel, here in found.items() for r in _of_kernel(about, here, kernel, len(used), sites)]
     return made + _shape(about, x[:, used], sites)
 
 
-def _of_kernel(
-    design: Design,
-    about: About,
-    t: Float[Tensor, "site row d"],
-    given: Float[Tensor, "row d"],
-    sites: Sequence[Site],
-    kernel: str,
-    *,
-    standardise: bool = True,
-) -> list[Record]:
-    used, n = design.dependence_rows, t.shape[1]
-    found = dependence(
-        t, given, _label(design)[used], kernel, permutations=design.dependence_permutations, standardise=standardise
-    )
+def _of_kernel(about: About, found: Dependence, kernel: str, n: int, sites: Sequence[Site]) -> list[Record]:
     made: list[Record] = []
     for metric in ("hsic_tx", "hsic_ty", "nhsic_tx", "nhsic_ty", "effective_dimension"):
         values = getattr(found, metric)

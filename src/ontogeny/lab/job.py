@@ -13,7 +13,7 @@ from ontogeny.lineage import Checkpoint, Lineage, fingerprint, preflight
 from ontogeny.run import Run
 from ontogeny.store import digest
 
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2
 """Raised whenever the same input would give other numbers: old units are then no longer taken for done."""
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ontogeny import plugins
 from ontogeny.fits import Fitted
+from ontogeny.fits._basis import Basis
 from ontogeny.lab import controls, dependence, scoring
 from ontogeny.lab.design import Design
 from ontogeny.lab.rows import About, cells
@@ -50,15 +51,16 @@ def measure(
     done = Measured(header={"concept": concept.name, "position": str(concept.position), "sign": concept.sign})
     methods = fits_for(design, settings)
     for part, activations in parts.items():
-        x = activations
-        fitted = {name: _fit(name, x, design, settings) for name in methods}
+        x, train = activations, activations[:, design.split.train]
+        basis = Basis.of(train)
+        fitted = {name: _fit(name, x, train, basis, design, settings) for name in methods}
         for name, fit in fitted.items():
             _keep(done, name, part, fit)
             held_out = fit.scores(x[:, design.split.test])
             done.scores[f"{name}/{part}"] = held_out.float()
             done.records += probe_rows(design, about, name, fit, held_out, sites[part], settings)
         probe = next(name for name in methods if name in PROBES)
-        done.records += controls.rows(design, about, probe, fitted[probe], x, sites[part], settings)
+        done.records += controls.rows(design, about, probe, fitted, basis, x, sites[part], settings)
         if part == "resid":
             done.records += dependence.rows(design, about, x, inputs, sites[part], settings)
     done.header |= {
@@ -80,10 +82,20 @@ def _probe(kind: str) -> list[str]:
     return ["ridge"] if kind == "number" else ["logistic"]
 
 
-def _fit(name: str, x: Float[Tensor, "site example d"], design: Design, settings: Settings) -> Fitted:
-    module, train = plugins.load("fits", name), design.split.train
-    pairs = design.pairs[train] if design.pairs is not None else None
-    fit: Fitted = module.fit(x[:, train], design.y_train, groups=design.groups[train], pairs=pairs, seed=settings.seed)
+def _fit(
+    name: str,
+    x: Float[Tensor, "site example d"],
+    train: Float[Tensor, "site train d"],
+    basis: Basis,
+    design: Design,
+    settings: Settings,
+) -> Fitted:
+    module, inside = plugins.load("fits", name), design.split.train
+    pairs = design.pairs[inside] if design.pairs is not None else None
+    shared = {"basis": basis} if name in PROBES else {}
+    fit: Fitted = module.fit(
+        train, design.y_train, groups=design.groups[inside], pairs=pairs, seed=settings.seed, **shared
+    )
     if name == "logistic" and settings.protocol == "paper" and design.y.dtype == torch.bool:
         return _as_published(fit, module, x, design)
     return fit

@@ -18,6 +18,8 @@ class Settings:
     fits: tuple[str, ...] = ("logistic", "mass_mean", "pca", "leace")
     """Fits for binary concepts and classes; numbers are fitted by ridge.
     A fit that a concept cannot have (pca without pairs) is left out."""
+    kernels: tuple[str, ...] = ("gaussian_50", "gaussian_median")
+    """Kernels of the dependence: the published width and the median width; linear and imq by choice."""
     protocol: Protocol = "default"
     """`paper`: the tracing paper's own (arXiv:2402.19465) to compare with its numbers: contiguous 80/20, z-scored over all rows,
     logistic C = 1, dependence on the first block's output at width 50. It leaks; see docs/gotchas.md."""
@@ -42,6 +44,11 @@ class Settings:
         for fit in self.fits:
             if fit not in plugins.names("fits"):
                 raise unknown("fit", fit, plugins.names("fits"))
+        from ontogeny.metrics.dependence import KERNELS  # torch: not before it is needed
+
+        for kernel in self.kernels:
+            if kernel not in KERNELS:
+                raise unknown("kernel", kernel, KERNELS)
         # Which layers there are is known once a model is open; that a part is none, already now.
         expand([pattern.split(".")[0] for pattern in self.sites.split(",")], layers=1, heads=1)
         if not 0.05 <= self.test_share <= 0.9:

@@ -5,10 +5,11 @@ median squared distance in place of 50²·d; `linear` is ⟨z, z′⟩/d; `imq` 
 normalised form tr R_A R_B with R = K(K + εnI)⁻¹: Fukumizu et al. 2008.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput, unknown
@@ -56,36 +57,53 @@ def dependence(
     T and X are z-scored feature by feature (unless they already are), Y is taken as it is (0 and 1, one-hot, a number), as the
     paper does.
     """
+    return dependences(t, x, y, (kernel,), permutations=permutations, standardise=standardise)[kernel]
+
+
+def dependences(
+    t: Float[Tensor, "site example d"],
+    x: Float[Tensor, "example p"],
+    y: Float[Tensor, "example q"],
+    kernels: Sequence[str] = KERNELS,
+    *,
+    permutations: Int[Tensor, "sample example"] | None = None,
+    standardise: bool = True,
+) -> dict[str, Dependence]:
+    """The same under several kernels, which share the inner products of a site."""
     n = t.shape[1]
     _check(n, len(x), len(y))
     ready = zscore if standardise else torch.clone
-    source = _Kernel.of(ready(x[None].double())[0], kernel)
-    values, vectors = _factor(y, kernel)
-    weights = values / (values + n * RIDGE)
-    if not len(values):
-        values, weights, vectors = (
-            values.new_full((1,), torch.nan),
-            values.new_full((1,), torch.nan),
-            values.new_ones(n, 1),
-        )
-    # Components that carry less than a thousandth of the first cannot move a floor; a binary label has only the first.
-    main = weights >= 1e-3 * weights.amax()
-    main[weights.argmax()] = True
-
-    rows, floors = [], []
+    given = _Products.of(ready(x[None].double())[0])
+    sources = {kernel: _Kernel.of(given, kernel) for kernel in kernels}
+    labels = {kernel: _Label.of(y, kernel) for kernel in kernels}
+    found: dict[str, list[tuple[Tensor, Tensor | None]]] = {kernel: [] for kernel in kernels}
     for site in range(len(t)):  # one matrix at a time stays in the cache: faster than a batch of them
-        here = _Kernel.of(ready(t[site : site + 1].double())[0], kernel)
-        k, r = here.forms(vectors.T[None])
-        label = [k[0] @ values / (n - 1) ** 2, r[0] @ weights]
-        rows.append(
-            torch.stack([here.hsic(source), label[0], here.nhsic(source), label[1], here.effective_dimension()])
-        )
-        if permutations is not None:
-            k, r = here.forms(vectors[:, main].T[:, permutations].transpose(0, 1))
-            samples = torch.stack([k @ values[main] / (n - 1) ** 2, r @ weights[main]])
-            floors.append(torch.stack([samples.mean(1), samples.quantile(0.975, dim=1)]))
-    hsic_tx, hsic_ty, nhsic_tx, nhsic_ty, effective = torch.stack(rows, 1)
+        products = _Products.of(ready(t[site : site + 1].double())[0])
+        for kernel in kernels:
+            here = _Kernel.of(products, kernel)
+            found[kernel].append(_of_site(here, sources[kernel], labels[kernel], permutations))
+    return {kernel: _gathered(sites) for kernel, sites in found.items()}
+
+
+def _of_site(
+    here: "_Kernel", source: "_Kernel", label: "_Label", permutations: Tensor | None
+) -> tuple[Float[Tensor, "5"], Float[Tensor, "2 2"] | None]:
+    """Five numbers; mean and high of the label's floor for both forms, where permutations are given."""
+    n = len(here.k)
+    k, r = here.forms(label.vectors.T[None])
+    told = [k[0] @ label.values / (n - 1) ** 2, r[0] @ label.weights]
+    row = torch.stack([here.hsic(source), told[0], here.nhsic(source), told[1], here.effective_dimension()])
+    if permutations is None:
+        return row, None
+    k, r = here.forms(label.vectors[:, label.main].T[:, permutations].transpose(0, 1))
+    samples = torch.stack([k @ label.values[label.main] / (n - 1) ** 2, r @ label.weights[label.main]])
+    return row, torch.stack([samples.mean(1), samples.quantile(0.975, dim=1)])
+
+
+def _gathered(sites: list[tuple[Tensor, Tensor | None]]) -> Dependence:
+    hsic_tx, hsic_ty, nhsic_tx, nhsic_ty, effective = torch.stack([row for row, _ in sites], 1)
     found = Dependence(hsic_tx, hsic_ty, nhsic_tx, nhsic_ty, effective)
+    floors = [floor for _, floor in sites if floor is not None]
     if not floors:
         return found
     mean, high = torch.stack(floors, 2)
@@ -97,7 +115,7 @@ def hsic(
 ) -> Float[Tensor, ""]:
     """Hilbert–Schmidt independence criterion of variables as given, ≥ 0; unchanged by rotations and translations of either."""
     _check(len(a), len(b), len(a))
-    return _Kernel.of(a, kernel).hsic(_Kernel.of(b, kernel))
+    return _Kernel.of(_Products.of(a), kernel).hsic(_Kernel.of(_Products.of(b), kernel))
 
 
 def nhsic(
@@ -105,7 +123,7 @@ def nhsic(
 ) -> Float[Tensor, ""]:
     """Normalised HSIC of variables as given, ≥ 0 and at most the smaller effective dimension; same invariances."""
     _check(len(a), len(b), len(a))
-    return _Kernel.of(a, kernel).nhsic(_Kernel.of(b, kernel))
+    return _Kernel.of(_Products.of(a), kernel).nhsic(_Kernel.of(_Products.of(b), kernel))
 
 
 def nhsic_ty_cap(p: float, *, width: float = WIDTH, ridge: float = RIDGE) -> float:
@@ -125,21 +143,44 @@ def zscore(x: Float[Tensor, "site example d"]) -> Float[Tensor, "site example d"
 
 def centred_gram(z: Float[Tensor, "example d"], kernel: str) -> Float[Tensor, "example example"]:
     """HKH in float64, from K − 1: at a great width every entry of K is close to 1, and the digits that matter are in the rest."""
-    if kernel not in KERNELS:
-        raise unknown("kernel", kernel, KERNELS)
-    wide = z.double() - z.double().mean(0)
-    k = wide @ wide.T
-    if kernel == "linear":
-        return k / z.shape[1]
-    power = k.diagonal().clone()
-    k.mul_(-2).add_(power).add_(power[:, None]).clamp_(min=0).fill_diagonal_(0)
-    if kernel == "imq":
-        k.div_(-(k + 2 * z.shape[1]))
-    else:
-        width = 2 * WIDTH**2 * z.shape[1] if kernel == "gaussian_50" else 2 * _median(k, power)
-        k.div_(-width).expm1_()
-    mean = k.mean(0)
-    return k.sub_(mean).sub_(mean[:, None]).add_(mean.mean())
+    return _Products.of(z).gram(kernel)
+
+
+@dataclass(frozen=True)
+class _Products:
+    """Inner products of the centred rows, in float64: all that any kernel needs."""
+
+    inner: Float[Tensor, "example example"]
+    d: int
+
+    @classmethod
+    def of(cls, z: Float[Tensor, "example d"]) -> "_Products":
+        wide = z.double() - z.double().mean(0)
+        return cls(wide @ wide.T, z.shape[1])
+
+    def gram(self, kernel: str) -> Float[Tensor, "example example"]:
+        """HKH."""
+        if kernel not in KERNELS:
+            raise unknown("kernel", kernel, KERNELS)
+        if kernel == "linear":
+            return self.inner / self.d
+        if kernel == "imq":
+            k = self._square(1.0)
+            k.div_(-(k + 2 * self.d))
+        elif kernel == "gaussian_50":
+            k = self._square(-1 / (2 * WIDTH**2 * self.d)).expm1_()
+        else:
+            square = self._square(1.0)
+            k = square.div_(-2 * _median(square, self.inner.diagonal())).expm1_()
+        mean = k.mean(0)
+        return k.sub_(mean - mean.mean()).sub_(mean[:, None])
+
+    def _square(self, scale: float) -> Float[Tensor, "example example"]:
+        """Squared distances times `scale`, in as few passes over the matrix as it takes."""
+        power = scale * self.inner.diagonal()
+        k = torch.add(power, self.inner, alpha=-2 * scale).add_(power[:, None])
+        k = k.clamp_(min=0) if scale > 0 else k.clamp_(max=0)
+        return k.fill_diagonal_(0)
 
 
 def _median(square: Tensor, power: Tensor) -> Tensor:
@@ -155,8 +196,8 @@ class _Kernel:
     a: Float[Tensor, "example example"]
 
     @classmethod
-    def of(cls, z: Float[Tensor, "example d"], kernel: str) -> "_Kernel":
-        k = centred_gram(z, kernel)
+    def of(cls, products: _Products, kernel: str) -> "_Kernel":
+        k = products.gram(kernel)
         # One value that is not finite has spread to the whole centred matrix; no spread at all is no dependence to measure.
         if not float(k.trace()) > 1e-14:
             blank = torch.full_like(k, torch.nan)
@@ -184,6 +225,27 @@ class _Kernel:
         inside = ((rows @ self.k) * rows).sum(1)
         rest = len(self.k) * RIDGE * ((rows @ self.a) * rows).sum(1)
         return inside.reshape(v.shape[:2]), (rows.square().sum(1) - rest).reshape(v.shape[:2])
+
+
+@dataclass(frozen=True)
+class _Label:
+    """Eigenvalues λ and eigenvectors of Y's centred Gram matrix, and the weights λ/(λ + εn) of its normalised form."""
+
+    values: Float[Tensor, " component"]
+    weights: Float[Tensor, " component"]
+    vectors: Float[Tensor, "example component"]
+    main: Bool[Tensor, " component"]
+    """Components that carry less than a thousandth of the first cannot move a floor; a binary label has only the first."""
+
+    @classmethod
+    def of(cls, y: Float[Tensor, "example q"], kernel: str) -> "_Label":
+        values, vectors = _factor(y, kernel)
+        if not len(values):
+            blank = values.new_full((1,), torch.nan)
+            return cls(blank, blank, values.new_ones(len(y), 1), torch.ones(1, dtype=torch.bool))
+        weights = values / (values + len(y) * RIDGE)
+        main = weights >= 1e-3 * weights.amax()
+        return cls(values, weights, vectors, main)
 
 
 def _factor(y: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
