@@ -81,8 +81,8 @@ def load(
     """
     _quiet()
     network = _network(folder, dtype, allow_pickle)
-    _finite(network, folder)
-    return _model(network.to(device).eval(), _tokenizer(tokenizer or folder, network))
+    check_finite(network, folder)
+    return _model(network.to(device).eval(), open_tokenizer(tokenizer or folder, network))
 
 
 def untrained(
@@ -93,7 +93,7 @@ def untrained(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(_config(folder), dtype=dtype)
-    return _model(network.to(device).eval(), _tokenizer(tokenizer or folder, network))
+    return _model(network.to(device).eval(), open_tokenizer(tokenizer or folder, network))
 
 
 def _model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
@@ -171,7 +171,8 @@ def _network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTrained
     return network
 
 
-def _finite(network: PreTrainedModel, folder: Path) -> None:
+def check_finite(network: PreTrainedModel, folder: Path) -> None:
+    """Refuse weights that hold NaN or infinity."""
     for name, parameter in network.named_parameters():
         # The sum of a tensor is finite exactly when no entry is NaN or infinite (or the sum overflows: then look closer).
         if not torch.isfinite(parameter.sum(dtype=torch.float32)) and not torch.isfinite(parameter).all():
@@ -180,7 +181,8 @@ def _finite(network: PreTrainedModel, folder: Path) -> None:
             )
 
 
-def _tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:
+def open_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder (or repository), if its vocabulary is the network's."""
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         # Transformers would make an empty one from config.json.
         raise BadInput(

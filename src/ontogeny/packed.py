@@ -1,11 +1,13 @@
 """Linear maps packed for oneDNN while texts are read on a CPU: the same numbers in float32, at about twice the speed of MKL.
 
 PyTorch hands float32 products to MKL, which stays far below what AVX-512 allows on some processors. oneDNN with weights laid
-out beforehand does not. Each packed map is held against the plain one before it is used; where they differ, or where oneDNN is
+out beforehand does not. Each shape is held against the plain product before it is used; where they differ, or where oneDNN is
 missing, the plain one stays. Architecture-neutral: modules keep their place and their hooks, only `forward` is exchanged.
 """
 
 import contextlib
+import copy
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,6 +23,18 @@ LARGEST = 4 * 10**9
 """Bytes of weights beyond which nothing is packed: a packed copy takes as much memory again."""
 
 Forward = Callable[[Tensor], Tensor]
+Attributes = tuple[str, list[float], str]
+"""What oneDNN does to a product on the way out: name, numbers, variant."""
+PLAIN: Attributes = ("none", [], "")
+FUSABLE: dict[str, Attributes] = {
+    "GELUActivation": ("gelu", [], "none"),
+    "NewGELUActivation": ("gelu", [], "tanh"),
+    "GELUTanh": ("gelu", [], "tanh"),
+    "ReLU": ("relu", [], ""),
+}
+"""Non-linearities by the name of their class."""
+_KINDS: dict[tuple[type, type, tuple[int, ...]], bool] = {}
+"""What was found of each kind of MLP."""
 
 
 @contextlib.contextmanager
@@ -28,17 +42,62 @@ def packed_linears(body: nn.Module) -> Iterator[int]:
     """While open, the linear maps of `body` run packed; gives the number of maps that do."""
     linears = [m for m in body.modules() if type(m) in (nn.Linear, Conv1D)]
     made: list[nn.Module] = []
+    spared: list[nn.Module] = []
     try:
         if _worthwhile(linears):
+            fused = _fusable(body)
             for linear in linears:
-                forward = _packed(linear)
+                activation, attributes = fused.get(linear, (None, PLAIN))
+                forward = _packed(linear, attributes)
                 if forward is not None:
                     linear.forward = forward
                     made.append(linear)
+                    if activation is not None:
+                        activation.forward = _as_it_is
+                        spared.append(activation)
         yield len(made)
     finally:
-        for linear in made:
-            del linear.forward  # the class's own is underneath
+        for module in made + spared:
+            del module.forward  # the class's own is underneath
+
+
+def _fusable(body: nn.Module) -> dict[nn.Module, tuple[nn.Module, Attributes]]:
+    """First maps of plain MLPs (two maps, one non-linearity between them) whose non-linearity oneDNN can apply on the way out."""
+    found: dict[nn.Module, tuple[nn.Module, Attributes]] = {}
+    for module in body.modules():
+        parts = [part for part in module.children() if not isinstance(part, nn.Dropout)]
+        maps = [part for part in parts if type(part) in (nn.Linear, Conv1D)]
+        others = [part for part in parts if part not in maps]
+        if len(maps) == 2 and len(others) == 1 and type(others[0]).__name__ in FUSABLE:
+            attributes = FUSABLE[type(others[0]).__name__]
+            if _same_mlp(module, maps[0], others[0], attributes):
+                found[maps[0]] = others[0], attributes
+    return found
+
+
+def _same_mlp(module: nn.Module, first: nn.Module, activation: nn.Module, attributes: Attributes) -> bool:
+    """Whether the module is map, non-linearity, map: told by what a copy without hooks computes, once for each kind."""
+    kind = (type(module), type(activation), tuple(first.get_parameter("weight").shape))
+    if kind not in _KINDS:
+        inside = first.get_parameter("weight").shape[0 if isinstance(first, Conv1D) else 1]
+        probe = torch.linspace(-2, 2, 3 * inside).view(1, 3, inside)
+        plain, fused = copy.deepcopy(module), copy.deepcopy(module)
+        for part in (*plain.modules(), *fused.modules()):
+            part._forward_hooks.clear()
+            part._forward_pre_hooks.clear()
+        forward = _packed(first, attributes)
+        for part, own in zip(fused.modules(), module.modules(), strict=True):
+            if own is first and forward:
+                part.forward = forward
+            if own is activation and forward:
+                part.forward = _as_it_is
+        expected = plain(probe)
+        _KINDS[kind] = bool((fused(probe) - expected).abs().max() <= TOLERANCE * expected.abs().max())
+    return _KINDS[kind]
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def _worthwhile(linears: list[nn.Module]) -> bool:
@@ -47,23 +106,37 @@ def _worthwhile(linears: list[nn.Module]) -> bool:
     return plain and torch.backends.mkldnn.is_available() and 0 < sum(w.nbytes for w in weights) <= LARGEST
 
 
-def _packed(linear: nn.Module) -> Forward | None:
+def _packed(linear: nn.Module, attributes: Attributes = PLAIN) -> Forward | None:
     """The packed product, if oneDNN takes this shape and agrees with the plain one."""
+    weight = _plain_weight(linear)
+    if not _agrees(*weight.shape):
+        return None
+    bias = getattr(linear, "bias", None)
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+    return lambda x: _product(x, laid_out, bias, attributes)
+
+
+def _plain_weight(linear: nn.Module) -> Float[Tensor, "o i"]:
     weight = linear.get_parameter("weight").detach()
     # Conv1D, GPT-2's linear map, stores its weight transposed.
-    weight = weight.T.contiguous() if isinstance(linear, Conv1D) else weight
-    bias = getattr(linear, "bias", None)
+    return weight.T.contiguous() if isinstance(linear, Conv1D) else weight
+
+
+@functools.cache
+def _agrees(out: int, inside: int) -> bool:
+    """Whether the packed product of this shape is the plain one; a property of the processor and of torch, not of the weights."""
+    weight = torch.linspace(-1, 1, out * inside).view(out, inside).sin()
+    bias, probe = torch.linspace(-1, 1, out), torch.linspace(-1, 1, 4 * inside).view(4, -1)
     try:
-        laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
-        probe = torch.linspace(-1, 1, 4 * weight.shape[1]).view(4, -1)
-        found, plain = _product(probe, laid_out, bias), torch.nn.functional.linear(probe, weight, bias)
+        found = _product(probe, torch.ops.mkldnn._reorder_linear_weight(weight, ROWS), bias, PLAIN)
     except (AttributeError, RuntimeError):  # another version of torch, or a processor that oneDNN does not serve
-        return None
-    if not (found - plain).abs().max() <= TOLERANCE * plain.abs().max():
-        return None
-    return lambda x: _product(x, laid_out, bias)
+        return False
+    plain = torch.nn.functional.linear(probe, weight, bias)
+    return bool((found - plain).abs().max() <= TOLERANCE * plain.abs().max())
 
 
-def _product(x: Float[Tensor, "*rows i"], laid_out: Tensor, bias: Tensor | None) -> Float[Tensor, "*rows o"]:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, laid_out, bias, "none", [], "")
+def _product(
+    x: Float[Tensor, "*rows i"], laid_out: Tensor, bias: Tensor | None, attributes: Attributes
+) -> Float[Tensor, "*rows o"]:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, laid_out, bias, *attributes)
     return product

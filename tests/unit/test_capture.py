@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ontogeny.concept import Answer, Concept, Example
-from ontogeny.lab.capture import Workload, capture
+from ontogeny.lab.capture import capture
+from ontogeny.lab.passes import Workload
 from ontogeny.lab.texts import workload
 from ontogeny.model import load
 from ontogeny.position import Position
@@ -154,7 +155,10 @@ def test_the_last_block_is_computed_for_the_read_tokens_alone(model, family, pos
     handle.remove()
     assert max(apart(spared[name], whole[name]) for name in spared) <= CLOSE
     every = sum(len(model.tokenizer(e.text)["input_ids"]) for e in examples())
-    assert sum(seen) == (every if position.startswith("mean") else len(examples()))
+    if position.startswith("mean"):
+        assert every <= sum(seen) <= 1.02 * every  # what fills up shorter rows of a pass
+    else:
+        assert sum(seen) == len(examples())
 
 
 def test_inputs_are_mean_embeddings_of_the_words(model, theirs, family):
@@ -251,9 +255,11 @@ def test_each_sequence_runs_once_and_whole_sequences_are_never_unembedded(model)
         lambda _m, _a, kwargs: entered.extend(tuple(row) for row in kwargs["input_ids"].tolist()), with_kwargs=True
     )
     counts = capture(model, work, model.sites(SITES)).counts
-    assert sorted(entered) == sorted(work.sequences)
-    assert counts.forwards == len(work.sequences)
-    assert counts.tokens == counts.real_tokens == work.tokens
+    # Each once; a shorter one may be filled up on the right.
+    assert len(entered) == len(work.sequences) == counts.forwards
+    assert {s for s in work.sequences if any(row[: len(s)] == s for row in entered)} == set(work.sequences)
+    assert counts.real_tokens == work.tokens
+    assert work.tokens <= counts.tokens == sum(map(len, entered)) <= 1.02 * work.tokens
     longest = max(len(work.sequences[s.sequence]) - s.start for s in work.scored)
     assert unembedded
     assert all(len(shape) == 2 and shape[0] <= longest for shape in unembedded)

@@ -51,7 +51,7 @@ def test_gone_after_an_exception():
 
 @needs_onednn
 def test_a_product_that_differs_is_not_used(monkeypatch):
-    monkeypatch.setattr(packed, "_product", lambda x, w, bias: torch.zeros(len(x), 8))
+    monkeypatch.setattr(packed, "_product", lambda x, w, bias, how: torch.zeros(len(x), 8))
     with packed_linears(nn.Sequential(nn.Linear(16, 8))) as count:
         assert count == 0
 

@@ -26,6 +26,8 @@ class Architecture:
     """Second linear map of the MLP, path from a block; its input is the neurons, after the non-linearity."""
     final_norm: str
     """The norm after the last block, path from the model."""
+    causal: bool = True
+    """Whether no token sees those behind it: texts of nearly one length then share a pass."""
 
 
 def find(model_type: str) -> Architecture:

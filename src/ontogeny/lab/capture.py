@@ -14,40 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ontogeny.lab.passes import Batch, Workload, batches
 from ontogeny.model import Model, reading
 from ontogeny.packed import packed_linears
 from ontogeny.sites import Site
-
-
-@dataclass(frozen=True)
-class Read:
-    """One row to be read: the tokens of one sequence, weighted."""
-
-    sequence: int
-    weights: Float[Tensor, " token"]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One answer whose log-likelihood is wanted: the tokens of a sequence from `start` on."""
-
-    sequence: int
-    start: int
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What to run and what to keep of it; each sequence is run once, whoever wants something from it."""
-
-    sequences: tuple[tuple[int, ...], ...]
-    reads: tuple[Read, ...] = ()
-    scored: tuple[Scored, ...] = ()
-    content: tuple[Float[Tensor, " token"], ...] = ()
-    """For each sequence, the weights with which its embeddings are averaged: what the network was given."""
-
-    @property
-    def tokens(self) -> int:
-        return sum(map(len, self.sequences))
 
 
 @dataclass
@@ -58,7 +28,7 @@ class Counts:
     """Sequences run through the network."""
     batches: int = 0
     tokens: int = 0
-    """Tokens computed, padding included (there is none)."""
+    """Tokens computed, padding included: at most 2 % above `real_tokens`."""
     real_tokens: int = 0
     packed_linears: int = 0
     """Linear maps that ran packed for oneDNN."""
@@ -98,30 +68,14 @@ def capture(
 def _run_all(
     model: Model, work: Workload, store: "_Store", budget: int, on_batch: Callable[[int], None] | None
 ) -> None:
-    for batch in _batches(work, budget, model.device):
+    for batch in batches(work, budget, model.device, together=model.architecture.causal):
         _run(model, store, batch)
         store.counts.forwards += len(batch.sequences)
         store.counts.batches += 1
         store.counts.tokens += batch.ids.numel()
-        store.counts.real_tokens += sum(len(work.sequences[s]) for s in batch.sequences)
+        store.counts.real_tokens += sum(batch.lengths)
         if on_batch:
             on_batch(len(batch.sequences))
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Sequences of one exact length: no padding, so no mask to get wrong, and the batch never changes a number."""
-
-    sequences: list[int]
-    ids: Int[Tensor, "batch token"]
-    reads: list[int]
-    read_rows: Int[Tensor, " read"]
-    weights: Float[Tensor, "read token"]
-    picks: Int[Tensor, " read"] | None
-    """Where every read takes a single token: its place."""
-    content: Float[Tensor, "batch token"]
-    scored: list[tuple[int, int, int]]
-    """(index of the answer, row, first token)."""
 
 
 class _Enough(Exception):
@@ -165,7 +119,7 @@ class _Store:
         return Captured(self.parts, self.sites, self.inputs, self.answers, self.counts)
 
 
-def _run(model: Model, store: _Store, batch: _Batch) -> None:
+def _run(model: Model, store: _Store, batch: Batch) -> None:
     wanted_reads = {(site.part, site.layer) for site in store.places} if batch.reads else set()
     hooks = wanted_reads | {("resid", 0)} | ({("norm", 0)} if batch.scored else {("resid", store.last)})
 
@@ -188,7 +142,7 @@ def _run(model: Model, store: _Store, batch: _Batch) -> None:
 
 
 @contextlib.contextmanager
-def _last_block_where_read(model: Model, store: _Store, batch: _Batch) -> Iterator[None]:
+def _last_block_where_read(model: Model, store: _Store, batch: Batch) -> Iterator[None]:
     """Spare the last wanted block its work on tokens that nobody reads: nothing comes after it that could see them."""
     with contextlib.ExitStack() as spared:
         if batch.picks is not None and store.last and not batch.scored and not store.sites.get("neuron"):
@@ -218,65 +172,18 @@ def _only_at(module: nn.Module, rows: Int[Tensor, " read"], tokens: Int[Tensor, 
             module.forward = own
 
 
-def _pool(batch: _Batch, value: Float[Tensor, "batch token d"]) -> Float[Tensor, "read d"]:
+def _pool(batch: Batch, value: Float[Tensor, "batch token d"]) -> Float[Tensor, "read d"]:
     if batch.picks is not None:
         return value[batch.read_rows, batch.picks]
     return torch.einsum("rt,rtd->rd", batch.weights.to(value.dtype), value[batch.read_rows])
 
 
-def _score(model: Model, store: _Store, batch: _Batch, normed: Float[Tensor, "batch token d"]) -> None:
+def _score(model: Model, store: _Store, batch: Batch, normed: Float[Tensor, "batch token d"]) -> None:
     head = model.network.get_output_embeddings()
     for index, row, start in batch.scored:
+        end = batch.lengths[row]
         # Position t - 1 predicts token t, so an answer's first token is scored where its prompt ends.
-        logits = head(normed[row, start - 1 : -1]).float()
-        targets = batch.ids[row, start:]
+        logits = head(normed[row, start - 1 : end - 1]).float()
+        targets = batch.ids[row, start:end]
         store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum().cpu()
         store.counts.answer_rows += len(targets)
-
-
-def _batches(work: Workload, budget: int, device: torch.device) -> Iterator[_Batch]:
-    reads, scored = defaultdict(list), defaultdict(list)
-    for i, read in enumerate(work.reads):
-        reads[read.sequence].append(i)
-    for i, answer in enumerate(work.scored):
-        scored[answer.sequence].append(i)
-    by_length = defaultdict(list)
-    for s, ids in enumerate(work.sequences):
-        # Answers want the whole depth, reads may stop early: they do not share a batch unless a sequence has both.
-        by_length[len(ids), bool(scored[s])].append(s)
-    for (length, _), members in sorted(by_length.items()):
-        size = max(1, budget // length)
-        for start in range(0, len(members), size):
-            yield _batch(work, members[start : start + size], reads, scored, device)
-
-
-def _batch(
-    work: Workload,
-    members: list[int],
-    reads: Mapping[int, list[int]],
-    scored: Mapping[int, list[int]],
-    device: torch.device,
-) -> _Batch:
-    pairs = [(row, i) for row, s in enumerate(members) for i in reads[s]]
-    length = len(work.sequences[members[0]])
-    weights = torch.stack([work.reads[i].weights for _, i in pairs]) if pairs else torch.zeros(0, length)
-    single = (
-        bool(((weights == 0).sum(-1) == length - 1).all()) and bool((weights.max(-1).values == 1).all())
-        if pairs
-        else False
-    )
-    content = (
-        torch.stack([work.content[s] for s in members])
-        if work.content
-        else torch.full((len(members), length), 1 / length)
-    )
-    return _Batch(
-        sequences=members,
-        ids=torch.tensor([work.sequences[s] for s in members], device=device),
-        reads=[i for _, i in pairs],
-        read_rows=torch.tensor([row for row, _ in pairs], dtype=torch.long, device=device),
-        weights=weights.to(device),
-        picks=weights.argmax(-1).to(device) if single else None,
-        content=content.to(device),
-        scored=[(i, row, work.scored[i].start) for row, s in enumerate(members) for i in scored[s]],
-    )

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ontogeny.concept import Concept
 from ontogeny.encoding import encode, encode_all
 from ontogeny.errors import BadInput
-from ontogeny.lab.capture import Read, Scored, Workload
+from ontogeny.lab.passes import Read, Scored, Workload
 from ontogeny.position import Encoding
 
 

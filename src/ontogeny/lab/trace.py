@@ -14,19 +14,21 @@ from pathlib import Path
 import torch
 
 from ontogeny import model as models
-from ontogeny import surface
+from ontogeny import surface, weights
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lab import behaviour
 from ontogeny.lab.about import about
 from ontogeny.lab.alone import alone
-from ontogeny.lab.capture import Captured, Workload, capture
+from ontogeny.lab.capture import Captured, capture
 from ontogeny.lab.job import Fault, Job, prepare, refuse_contradictions
 from ontogeny.lab.measure import measure
+from ontogeny.lab.passes import Workload
 from ontogeny.lab.progress import Progress, Watch, silent
 from ontogeny.lab.rows import Stamp
 from ontogeny.lab.series import summarise
 from ontogeny.lab.settings import Settings
+from ontogeny.lab.standing import Standing
 from ontogeny.lab.texts import Rows, workload
 from ontogeny.lab.undo import all_or_nothing
 from ontogeny.lineage import Checkpoint, Lineage, fetch, stream
@@ -90,6 +92,8 @@ class _Lab:
         self.job, self.run, self.device, self.allow_pickle, self.watch = job, run, device, allow_pickle, watch
         self.tokenizer = Path(tokenizer) if tokenizer else None
         self.dtype: torch.dtype = getattr(torch, job.settings.dtype)
+        self.standing = Standing(device, self.dtype, allow_pickle)
+        self.built = 0
         self.checked: set[str] = set()
         self.cut: dict[tuple[str, ...], tuple[Workload, Mapping[str, Rows]]] = {}
 
@@ -98,7 +102,7 @@ class _Lab:
         missing = self.job.missing(self.run)
         faults: list[Fault] = []
         done = len(self.job.checkpoints) - len(missing)
-        get = partial(fetch, allow_pickle=self.allow_pickle)
+        get = partial(_fetch_and_warm, allow_pickle=self.allow_pickle)
         for checkpoint, folder in stream(tuple(missing), delete_behind=delete_behind, fetch=get):
             try:
                 if isinstance(folder, BadInput):
@@ -129,13 +133,8 @@ class _Lab:
         self._untrained(folder, done)
         self._say(checkpoint.name, done, "loading")
         began = time.perf_counter()
-        model = models.load(
-            folder,
-            device=self.device,
-            dtype=self.dtype,
-            tokenizer=self._tokenizer_of(folder),
-            allow_pickle=self.allow_pickle,
-        )
+        model, built = self.standing.load(folder, self._tokenizer_of(folder))
+        self.built += built
         self._measure(model, checkpoint.name, done, concepts, stamp, header, began)
 
     def _untrained(self, folder: Path, done: int) -> None:
@@ -151,6 +150,7 @@ class _Lab:
         if not concepts:
             return
         began = time.perf_counter()
+        self.built += 1
         model = models.untrained(
             folder,
             seed=self.job.settings.seed,
@@ -208,11 +208,12 @@ class _Lab:
                 "units": [stamp(concept).unit for concept in concepts],
                 **asdict(captured.counts),
                 "lm_head_calls": 0,
-                "models_built": 1,
+                "models_built": self.built,
                 "seconds": {"load": loaded - began, "read": seen - loaded, "measure": time.perf_counter() - seen},
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
         )
+        self.built = 0
 
     def _keep(
         self, concept: Concept, captured: Captured, rows: Rows, stamp: Stamp, header: Mapping[str, object]
@@ -257,6 +258,13 @@ class _Lab:
 
     def _say(self, name: str, done: int, what: str, part: int = 0, total: int = 0) -> None:
         self.watch(Progress(name, done, len(self.job.checkpoints), what, part, total))
+
+
+def _fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
+    """Fetch a checkpoint and read its files into the page cache, while the one before is computed."""
+    folder = fetch(checkpoint, allow_pickle=allow_pickle)
+    weights.warm(folder)
+    return folder
 
 
 def as_floor(records: Sequence[Record]) -> list[Record]:

@@ -47,11 +47,16 @@ def group_permutations(
 
 def ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*batch example"]:
     """Ranks from 1 along the last axis, ties at their mean; float64."""
-    scores = scores.contiguous()
-    ordered = scores.sort(-1).values
-    below = torch.searchsorted(ordered, scores)
-    upto = torch.searchsorted(ordered, scores, right=True)
-    return (below + upto + 1).double() / 2
+    ordered, order = scores.sort(-1)
+    place = torch.arange(scores.shape[-1], dtype=torch.float64, device=scores.device)
+    differs = ordered[..., 1:] != ordered[..., :-1]
+    if differs.all():
+        return torch.empty_like(ordered, dtype=torch.float64).scatter_(-1, order, (place + 1).expand(ordered.shape))
+    # First and last place of each run of equals: what searching would give, without a search for every entry.
+    first = torch.where(torch.nn.functional.pad(differs, (1, 0), value=True), place, 0).cummax(-1).values
+    ends = torch.where(torch.nn.functional.pad(differs, (0, 1), value=True), place, torch.inf)
+    last = ends.flip(-1).cummin(-1).values.flip(-1)
+    return torch.empty_like(first).scatter_(-1, order, (first + last) / 2 + 1)
 
 
 def auroc(

@@ -1,0 +1,66 @@
+"""One model for all checkpoints of a trace: built once, then filled with the weights of the next."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ontogeny import model as models
+from ontogeny import weights
+from ontogeny.errors import CheckpointFault
+from ontogeny.model import Model
+from ontogeny.store import digest
+from ontogeny.weights import Slots
+
+
+@dataclass
+class Standing:
+    device: str
+    dtype: torch.dtype
+    allow_pickle: bool
+    model: Model | None = None
+    slots: Slots | None = None
+    tokenizer: str | None = None
+    """Digest of the files of the model's tokenizer."""
+
+    def load(self, folder: Path, tokenizer: Path | None) -> tuple[Model, int]:
+        """The checkpoint as a model, and how many models had to be built for it.
+
+        A model that was given before is not valid any more: it may be the same one.
+
+        Raises:
+            CheckpointFault, BadInput: as `model.load`.
+        """
+        standing, known = self.model, self.slots
+        # If anything fails below, what stands is half filled: it is no model then.
+        self.model = self.slots = None
+        if standing is None or known is None or not _takes(known, folder):
+            return self._built(folder, tokenizer), 1
+        weights.fill(standing.network, known, folder)
+        self.model, self.slots = standing, known
+        models.check_finite(standing.network, folder)
+        found = _digest(tokenizer or folder)
+        if found != self.tokenizer:
+            opened = models.open_tokenizer(tokenizer or folder, standing.network)
+            self.model, self.tokenizer = replace(standing, tokenizer=opened), found
+        return self.model, 0
+
+    def _built(self, folder: Path, tokenizer: Path | None) -> Model:
+        self.model = models.load(
+            folder, device=self.device, dtype=self.dtype, tokenizer=tokenizer, allow_pickle=self.allow_pickle
+        )
+        self.slots = weights.slots(self.model.network, folder)
+        self.tokenizer = _digest(tokenizer or folder)
+        return self.model
+
+
+def _takes(known: Slots, folder: Path) -> bool:
+    try:
+        return weights.fits(known, folder)
+    except CheckpointFault:
+        return False  # transformers may still read it; if not, its loader says what is wrong
+
+
+def _digest(folder: Path) -> str | None:
+    files = [folder / name for name in (*models.TOKENIZER_FILES, "special_tokens_map.json", "chat_template.jinja")]
+    return digest([file.read_bytes().hex() for file in files if file.is_file()]) if folder.is_dir() else str(folder)
