@@ -170,7 +170,7 @@ def _length(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
 
 def _casing(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
     """Whether the first letter is upper-case, whether any other is, and the share among the others."""
-    upper = [[letter.isupper() for letter in text if letter.isalpha()] or [False] for text in texts]
+    upper = [list(map(str.isupper, filter(str.isalpha, text))) or [False] for text in texts]
     # The share leaves the first letter out: with it, sentences that begin in upper case would tell their length.
     return np.array([(u[0], any(u[1:]), sum(u[1:]) / len(u)) for u in upper], dtype=float)
 

@@ -1,21 +1,24 @@
 """Another checkpoint's weights into a model that stands: one model a lineage, its tensors filled by large sequential reads.
 
 The map from the tensors of the files to those of the network is found once, from a checkpoint that transformers itself loaded:
-by name, and where transformers renames (GPT-NeoX's `embed_out` is its `lm_head`) by content. Every tensor must then equal the
-one in the file bit for bit, or there is no map and each checkpoint is loaded by transformers.
+by name, and where transformers renames (GPT-NeoX's `embed_out` is its `lm_head`) by content. Every tensor must equal the one in the
+file, bit for bit (large ones at their ends and in their middle), or there is no map and transformers loads each checkpoint.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ontogeny.errors import CheckpointFault
 from ontogeny.lineage.files import INDEX, choose, header, read_json
 
+SAMPLE = 2**15
+"""Entries that are compared at each of three places of a large tensor."""
 CHUNK = 64 * 2**20
 """Bytes in one piece on the way to a device, or through another dtype."""
 DTYPES = {
@@ -57,7 +60,7 @@ class Slots:
 
 
 def slots(network: nn.Module, folder: Path) -> Slots | None:
-    """The map, from the network that was just loaded from this folder, whose tensors get memory of their own; None if there is none."""
+    """The map, from the network that was just loaded from this folder; None where there is none."""
     try:
         lie = places(folder)
     except CheckpointFault:  # a pickle, say: transformers could read it, we do not
@@ -75,13 +78,8 @@ def slots(network: nn.Module, folder: Path) -> Slots | None:
             return None
         names[name] = same[0]
         spare.remove(same[0])
-    read = {name: _content(tensor.dtype, lie[names[name]]) for name, tensor in tensors.items()}
-    if not all(torch.equal(read[name], tensor.detach().cpu()) for name, tensor in tensors.items()):
+    if not all(_equal(tensors[name], lie[names[name]]) for name in names):
         return None
-    for name, tensor in tensors.items():
-        if tensor.device.type == "cpu":
-            # What transformers loads is a view of the file, which must not be written.
-            tensor.data = read[name]
     return Slots(names, {name: place.shape for name, place in lie.items()}, _config(folder))
 
 
@@ -95,13 +93,11 @@ def fits(known: Slots, folder: Path) -> bool:
 
 
 @torch.no_grad()
-def fill(network: nn.Module, known: Slots, folder: Path) -> int:
+def fill(network: nn.Module, known: Slots, folder: Path, *, leave_out: Collection[str] = ()) -> int:
     """Read the checkpoint's tensors into the network's own memory; gives the bytes read. Ask `fits` before."""
     lie, tensors = places(folder), _tensors(network)
-    jobs = sorted(
-        ((lie[there], tensors[name]) for name, there in known.names.items()),
-        key=lambda job: (job[0].file, job[0].start),
-    )
+    jobs = [(lie[there], tensors[name]) for name, there in known.names.items() if name not in leave_out]
+    jobs.sort(key=lambda job: (job[0].file, job[0].start))
     for file in dict.fromkeys(place.file for place, _ in jobs):
         with file.open("rb", buffering=0) as source:
             for place, target in jobs:
@@ -110,6 +106,13 @@ def fill(network: nn.Module, known: Slots, folder: Path) -> int:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return sum(place.bytes for place, _ in jobs)
+
+
+def own_memory(network: nn.Module, *, leave_out: Collection[str] = ()) -> None:
+    """Give tensors that transformers loaded, views of a file that must not be written, memory of their own, not yet filled."""
+    for name, tensor in _tensors(network).items():
+        if tensor.device.type == "cpu" and name not in leave_out:
+            tensor.data = torch.empty_like(tensor)
 
 
 def warm(folder: Path) -> None:
@@ -160,19 +163,35 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in seen.values()}
 
 
+def unembedding(network: PreTrainedModel) -> set[str]:
+    """Names of the tensors that only the vocabulary's scores need: none where they are tied to the embedding."""
+    head, embed = network.get_output_embeddings(), network.get_input_embeddings()
+    mine = {id(tensor) for tensor in head.parameters()} if head is not None else set()
+    mine -= {id(tensor) for tensor in embed.parameters()}
+    return {name for name, tensor in _tensors(network).items() if id(tensor) in mine}
+
+
 def _config(folder: Path) -> dict[str, object]:
     return {name: value for name, value in read_json(folder / "config.json").items() if name not in _NOT_THE_NETWORK}
 
 
 def _equal(tensor: Tensor, place: Place) -> bool:
-    return tuple(tensor.shape) == place.shape and torch.equal(_content(tensor.dtype, place), tensor.detach().cpu())
-
-
-def _content(dtype: torch.dtype, place: Place) -> Tensor:
-    read = torch.empty(place.shape, dtype=dtype)
+    if tuple(tensor.shape) != place.shape:
+        return False
+    mine, entry = tensor.detach().reshape(-1), place.dtype.itemsize
+    count = len(mine)
     with place.file.open("rb", buffering=0) as source:
-        _read(source.fileno(), place, read)
-    return read
+        for first in sorted({0, max(0, count // 2 - SAMPLE), max(0, count - SAMPLE)}):
+            some = min(SAMPLE, count - first)
+            theirs = torch.empty(some, dtype=mine.dtype)
+            _read(
+                source.fileno(),
+                Place(place.file, place.dtype, (some,), place.start + first * entry, some * entry),
+                theirs,
+            )
+            if not torch.equal(theirs, mine[first : first + some].cpu()):
+                return False
+    return True
 
 
 def _read(file: int, place: Place, target: Tensor) -> None:

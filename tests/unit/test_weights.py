@@ -43,6 +43,7 @@ def test_filled_it_is_what_transformers_loads(family, dtype, chunk, tmp_path, mo
     known = weights.slots(model.network, one)
     assert known is not None
     assert weights.fits(known, two)
+    weights.own_memory(model.network)
     assert weights.fill(model.network, known, two) >= sum(p.numel() for p in model.network.parameters()) * 4
     assert torch.equal(logits(model.network), theirs(two, dtype))
     assert not torch.equal(theirs(one, dtype), theirs(two, dtype))
@@ -56,6 +57,7 @@ def test_shards_too(tmp_path):
     model = models.load(one)
     known = weights.slots(model.network, one)
     assert weights.fits(known, two)
+    weights.own_memory(model.network)
     weights.fill(model.network, known, two)
     assert torch.equal(logits(model.network), theirs(two))
 
@@ -90,6 +92,17 @@ def test_one_model_serves_a_lineage(tmp_path):
         built += more
         assert torch.equal(logits(model.network), theirs(folder))
     assert built == 1
+
+
+def test_without_questions_the_unembedding_is_left_alone(tmp_path):
+    one, two = save_tiny("gpt_neox", tmp_path / "1", seed=1), save_tiny("gpt_neox", tmp_path / "2", seed=2)
+    standing = Standing("cpu", torch.float32, False, scores_vocabulary=False)
+    before = standing.load(one, None)[0].network.get_output_embeddings().weight.clone()
+    model, _ = standing.load(two, None)
+    expected = AutoModelForCausalLM.from_pretrained(two).eval()
+    with torch.inference_mode():
+        assert torch.equal(model.body(IDS).last_hidden_state, expected.base_model(IDS).last_hidden_state)
+    assert torch.equal(model.network.get_output_embeddings().weight, before)
 
 
 def test_another_tokenizer_is_opened(tmp_path):

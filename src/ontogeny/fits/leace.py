@@ -69,16 +69,17 @@ def fit(
     groups: Int[Tensor, " example"],
     pairs: Int[Tensor, " example"] | None = None,
     seed: int = 0,
+    moments: Moments | None = None,
 ) -> Fitted:
     """Scores are the least-squares prediction of the target (minus ½ for binary); fact `removed` [site, d, k]: the erased shift.
 
-    `eraser(x) = x − removed · (scores(x) − their mean)`.
+    `eraser(x) = x − removed · (scores(x) − their mean)`. `moments` are those of x and y, where they were taken already.
     """
     x = checked("leace", x, y)
     z = numbers("leace", y)[:, None] if y.is_floating_point() else membership("leace", y)
-    moments, axes = _span(x, z.double())
-    removed, readout = _outward(_edit(moments, 0.0), axes)
-    return _fitted(removed, readout, x.double().mean(1), _level(moments.z, y.dtype))
+    taken, axes = (moments, None) if moments is not None else _span(x, z.double())
+    removed, readout = _outward(_edit(taken, 0.0), axes)
+    return _fitted(removed, readout, x.double().mean(1) if axes is not None else taken.x, _level(taken.z, y.dtype))
 
 
 @dataclass

@@ -34,14 +34,23 @@ def fit(
     groups: Int[Tensor, " example"],
     pairs: Int[Tensor, " example"] | None = None,
     seed: int = 0,
+    moments: Moments | None = None,
 ) -> Fitted:
-    """Unit direction; scores are projections, 0 half-way between the means; facts: `share` of the second moment, `gap`, `std`."""
+    """Unit direction; scores are projections, 0 half-way between the means; facts: `share` of the second moment, `gap`, `std`.
+
+    `moments` are those of x, where they were taken already.
+    """
     x = checked("pca", x, y)
     inside = membership("pca", y)[:, 0]
-    rows = x - x.mean(1, keepdim=True) if pairs is None or not (pairs >= 0).any() else _differences(x, inside, pairs)
+    paired = pairs is not None and bool((pairs >= 0).any())
     middle = (x[:, inside].mean(1) + x[:, ~inside].mean(1)) / 2
     gap = x[:, inside].mean(1) - x[:, ~inside].mean(1)
-    unit, share = _first(rows)
+    if moments is not None and not paired:
+        unit, share = _axis(moments.xx, x.dtype)
+    else:
+        unit, share = _first(
+            _differences(x, inside, pairs) if pairs is not None and paired else x - x.mean(1, keepdim=True)
+        )
     spread = (x @ unit[:, :, None]).std(1)[:, 0]
     return _fitted(unit, share, gap, middle, spread)
 
@@ -101,13 +110,17 @@ def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
 def _first(rows: Tensor) -> tuple[Tensor, Tensor]:
     """First right singular vector, and its share of the second moment."""
     wide = rows.double()
-    tall = rows.shape[1] >= rows.shape[2]
-    second = wide.mT @ wide if tall else wide @ wide.mT
+    if rows.shape[1] >= rows.shape[2]:
+        return _axis(wide.mT @ wide, rows.dtype)
+    unit, share = _axis(wide @ wide.mT, wide.dtype)
+    unit = torch.einsum("snd,sn->sd", wide, unit)
+    return (unit / unit.norm(dim=1, keepdim=True)).to(rows), share.to(rows)
+
+
+def _axis(second: Float[Tensor, "site d d"], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     value, unit = _leading(second)
-    if not tall:
-        unit = torch.einsum("snd,sn->sd", wide, unit)
-    unit = unit / torch.where(value > 0, unit.norm(dim=1), torch.nan)[:, None]
-    return unit.to(rows), (value / second.diagonal(dim1=1, dim2=2).sum(1)).to(rows)
+    unit = unit.where(value[:, None] > 0, torch.nan)
+    return unit.to(dtype), (value / second.diagonal(dim1=1, dim2=2).sum(1)).to(dtype)
 
 
 def _leading(second: Float[Tensor, "site d d"]) -> tuple[Float[Tensor, " site"], Float[Tensor, "site d"]]:

@@ -31,6 +31,8 @@ def rows(
     inputs: Float[Tensor, "example d"],
     sites: Sequence[Site],
     settings: Settings,
+    *,
+    scatter: Float[Tensor, "site d d"] | None = None,
 ) -> list[Record]:
     """HSIC and normalised HSIC of all layers under each kernel, the label's permutation floor, and the spectrum."""
     used, kernels = design.dependence_rows, settings.kernels
@@ -51,7 +53,7 @@ def rows(
         standardise=settings.protocol != "paper",
     )
     made = [r for kernel, here in found.items() for r in _of_kernel(about, here, kernel, len(used), sites)]
-    return made + _shape(about, x[:, used], sites)
+    return made + _shape(about, x[:, used], sites, scatter)
 
 
 def _of_kernel(about: About, found: Dependence, kernel: str, n: int, sites: Sequence[Site]) -> list[Record]:
@@ -76,8 +78,10 @@ def _of_kernel(about: About, found: Dependence, kernel: str, n: int, sites: Sequ
     return made
 
 
-def _shape(about: About, t: Float[Tensor, "site row d"], sites: Sequence[Site]) -> list[Record]:
-    shape, n = geometry(t, k=COMPONENTS), t.shape[1]
+def _shape(
+    about: About, t: Float[Tensor, "site row d"], sites: Sequence[Site], scatter: Float[Tensor, "site d d"] | None
+) -> list[Record]:
+    shape, n = geometry(t, k=COMPONENTS, scatter=scatter), t.shape[1]
     made = cells(about, "participation_ratio", shape.participation_ratio, sites, method="pca", n=n, reason=NO_SPREAD)
     made += cells(about, "effective_rank", shape.effective_rank, sites, method="pca", n=n, reason=NO_SPREAD)
     for rank in range(COMPONENTS):

@@ -12,6 +12,7 @@ from torch import Tensor
 from ontogeny import plugins
 from ontogeny.fits import Fitted
 from ontogeny.fits._basis import Basis
+from ontogeny.fits._moments import Moments
 from ontogeny.lab import controls, dependence, scoring
 from ontogeny.lab.design import Design
 from ontogeny.lab.rows import About, cells
@@ -52,17 +53,18 @@ def measure(
     methods = fits_for(design, settings)
     for part, activations in parts.items():
         x, train = activations, activations[:, design.split.train]
-        basis = Basis.of(train)
-        fitted = {name: _fit(name, x, train, basis, design, settings) for name in methods}
+        shared = _Shared.of(train, design)
+        fitted = {name: _fit(name, x, train, shared, design, settings) for name in methods}
         for name, fit in fitted.items():
             _keep(done, name, part, fit)
             held_out = fit.scores(x[:, design.split.test])
             done.scores[f"{name}/{part}"] = held_out.float()
             done.records += probe_rows(design, about, name, fit, held_out, sites[part], settings)
         probe = next(name for name in methods if name in PROBES)
-        done.records += controls.rows(design, about, probe, fitted, basis, x, sites[part], settings)
+        done.records += controls.rows(design, about, probe, fitted, shared.basis, x, sites[part], settings)
         if part == "resid":
-            done.records += dependence.rows(design, about, x, inputs, sites[part], settings)
+            scatter = shared.scatter if torch.equal(design.dependence_rows, design.split.train) else None
+            done.records += dependence.rows(design, about, x, inputs, sites[part], settings, scatter=scatter)
     done.header |= {
         "methods": {name: SCALES.get(name, "raw") for name in methods},
         "sites": {part: [str(site) for site in sites[part]] for part in parts},
@@ -82,19 +84,42 @@ def _probe(kind: str) -> list[str]:
     return ["ridge"] if kind == "number" else ["logistic"]
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What several fits need of the training rows of a part, made once."""
+
+    basis: Basis
+    moments: Moments | None
+    """Where examples outnumber dimensions; else the d × d matrices would be the larger part of the work."""
+
+    @classmethod
+    def of(cls, train: Float[Tensor, "site train d"], design: Design) -> "_Shared":
+        y = design.y_train
+        plain = y.dtype == torch.bool and train.shape[1] > train.shape[2]
+        return cls(Basis.of(train), Moments.of(train, y[:, None].double()) if plain else None)
+
+    @property
+    def scatter(self) -> Float[Tensor, "site d d"] | None:
+        return self.moments.xx if self.moments else None
+
+    def given(self, fit: str) -> dict[str, Basis | Moments | None]:
+        if fit in PROBES:
+            return {"basis": self.basis}
+        return {"moments": self.moments} if fit in ("pca", "leace") else {}
+
+
 def _fit(
     name: str,
     x: Float[Tensor, "site example d"],
     train: Float[Tensor, "site train d"],
-    basis: Basis,
+    shared: "_Shared",
     design: Design,
     settings: Settings,
 ) -> Fitted:
     module, inside = plugins.load("fits", name), design.split.train
     pairs = design.pairs[inside] if design.pairs is not None else None
-    shared = {"basis": basis} if name in PROBES else {}
     fit: Fitted = module.fit(
-        train, design.y_train, groups=design.groups[inside], pairs=pairs, seed=settings.seed, **shared
+        train, design.y_train, groups=design.groups[inside], pairs=pairs, seed=settings.seed, **shared.given(name)
     )
     if name == "logistic" and settings.protocol == "paper" and design.y.dtype == torch.bool:
         return _as_published(fit, module, x, design)

@@ -18,6 +18,9 @@ class Standing:
     device: str
     dtype: torch.dtype
     allow_pickle: bool
+    scores_vocabulary: bool = True
+    """Whether `lm_head` is wanted: else its weights are left as they are, 37 % of a Pythia-70m."""
+    own_memory: bool = False
     model: Model | None = None
     slots: Slots | None = None
     tokenizer: str | None = None
@@ -36,7 +39,11 @@ class Standing:
         self.model = self.slots = None
         if standing is None or known is None or not _takes(known, folder):
             return self._built(folder, tokenizer), 1
-        weights.fill(standing.network, known, folder)
+        spared = set() if self.scores_vocabulary else weights.unembedding(standing.network)
+        if not self.own_memory:
+            weights.own_memory(standing.network, leave_out=spared)
+            self.own_memory = True
+        weights.fill(standing.network, known, folder, leave_out=spared)
         self.model, self.slots = standing, known
         models.check_finite(standing.network, folder)
         found = _digest(tokenizer or folder)
@@ -49,7 +56,7 @@ class Standing:
         self.model = models.load(
             folder, device=self.device, dtype=self.dtype, tokenizer=tokenizer, allow_pickle=self.allow_pickle
         )
-        self.slots = weights.slots(self.model.network, folder)
+        self.slots, self.own_memory = weights.slots(self.model.network, folder), False
         self.tokenizer = _digest(tokenizer or folder)
         return self.model
 

@@ -92,9 +92,11 @@ class _Lab:
         self.job, self.run, self.device, self.allow_pickle, self.watch = job, run, device, allow_pickle, watch
         self.tokenizer = Path(tokenizer) if tokenizer else None
         self.dtype: torch.dtype = getattr(torch, job.settings.dtype)
-        self.standing = Standing(device, self.dtype, allow_pickle)
+        asks = any(concept.answers for concept in job.concepts)
+        self.standing = Standing(device, self.dtype, allow_pickle, scores_vocabulary=asks)
         self.built = 0
         self.checked: set[str] = set()
+        self.vocabulary: tuple[object, str] = (None, "")
         self.cut: dict[tuple[str, ...], tuple[Workload, Mapping[str, Rows]]] = {}
 
     def visit_all(self, *, delete_behind: bool) -> list[Fault]:
@@ -241,7 +243,9 @@ class _Lab:
 
     def _cut(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, Rows]]:
         # Checkpoints of a run share their tokenizer: texts are cut once for each set of missing concepts.
-        key = (_vocabulary(model), *(concept.name for concept in concepts))
+        if self.vocabulary[0] is not model.tokenizer:
+            self.vocabulary = model.tokenizer, _vocabulary(model)
+        key = (self.vocabulary[1], *(concept.name for concept in concepts))
         if key not in self.cut:
             self.cut[key] = workload(concepts, model.tokenizer, model.context, truncate=self.job.settings.truncate)
         return self.cut[key]
@@ -250,10 +254,9 @@ class _Lab:
         """The one that was named, else the checkpoint's own, else that of the folder above (a trainer saves it once, on top)."""
         if self.tokenizer:
             return self.tokenizer
-        above = folder.resolve().parent
-        has = [
-            f for f in (folder, above) if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))
-        ]
+        # A linked checkpoint has two folders above it.
+        places = (folder, folder.absolute().parent, folder.resolve().parent)
+        has = [f for f in places if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
         return has[0] if has else None
 
     def _say(self, name: str, done: int, what: str, part: int = 0, total: int = 0) -> None:

@@ -1,0 +1,47 @@
+"""The library's main job on the same series and texts: `ontogeny.trace` with its default statistics."""
+
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path = [p for p in sys.path if p != str(Path(__file__).parent)]
+
+import common
+import duckdb  # noqa: F401
+import scipy.linalg
+import sklearn.feature_extraction.text
+import sklearn.linear_model
+import torch
+import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
+
+from ontogeny import Concept, Lineage
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+
+
+def main():
+    torch.set_num_threads(1)
+    told = common.arguments()
+    shutil.rmtree(told.out, ignore_errors=True)
+    clock = common.Clock()
+    with clock("trace"):
+        # A series of random initialisations has no use for one more as a floor; peers have none either.
+        settings = Settings(untrained=False, dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32")
+        run = trace(Lineage.open(told.folder), [Concept.from_file(told.ids.with_suffix(".csv"))], told.out, settings)
+    ledger = [entry for entry in run.ledger() if "forwards" in entry]
+    counts = {
+        "tokens_per_real_token": sum(e["tokens"] for e in ledger) / sum(e["real_tokens"] for e in ledger),
+        "lm_head_calls": sum(e["lm_head_calls"] for e in ledger),
+        "forwards_per_text_and_checkpoint": sum(e["forwards"] for e in ledger) / len(ledger) / len(told.work["ids"]),
+        "models_built": sum(e["models_built"] for e in ledger),
+    }
+    for stage in ("load", "read", "measure"):
+        clock.stages[f"{stage} (wall)"] = sum(e["seconds"][stage] for e in ledger)
+    last = run.records("metric = 'accuracy' and method = 'logistic' and control is null and head is null")
+    last = last[last.step == last.step.max()].sort_values("layer")
+    clock.tell(["torch", "transformers", "ontogeny"], counts=counts, accuracies={"layers": last.value.tolist()})
+
+
+if __name__ == "__main__":
+    main()
