@@ -80,7 +80,7 @@ def analyse(clock, layers, heads, labels, train):
             gap = x[:train][y[:train] == 1].mean(0) - x[:train][y[:train] == 0].mean(0)
             unit = gap / np.linalg.norm(gap)
             (x @ unit).std()
-    z = [torch.from_numpy(StandardScaler().fit_transform(x[:train])).float() for x in layers]
+    z = [zscored(torch.from_numpy(x[:train])) for x in layers]
     target = torch.from_numpy(y[:train]).float()[:, None]
     with clock("hsic"):
         for t in z:
@@ -89,6 +89,11 @@ def analyse(clock, layers, heads, labels, train):
         for t in z:
             nhsic(t, z[0]), nhsic(t, target)
     return accuracies
+
+
+def zscored(x):
+    """As in arXiv:2402.19465: over the sample's own standard deviation."""
+    return (x - x.mean(0)) / x.std(0)
 
 
 def kernel(x):
@@ -118,3 +123,17 @@ def nhsic(a, b):
         return k @ torch.linalg.inv(k + RIDGE * len(x) * torch.eye(len(x), dtype=x.dtype))
 
     return (normalised(a) @ normalised(b)).trace().item()
+
+
+def padded(ids, size):
+    """Batches in natural order, filled up on the right: token ids, mask, row and last place of each text."""
+    import torch
+
+    for start in range(0, len(ids), size):
+        rows = ids[start : start + size]
+        tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        yield tokens, mask, torch.arange(len(rows)), mask.sum(1) - 1

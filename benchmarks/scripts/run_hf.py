@@ -43,17 +43,8 @@ def stacked(model, ids, size):
         block.attention.dense.register_forward_pre_hook(lambda _m, args, i=i: seen.__setitem__(i, args[0]))
         for i, block in enumerate(model.gpt_neox.layers)
     ]
-    for start in range(0, len(ids), size):
-        rows = ids[start : start + size]
-        length = max(map(len, rows))
-        padded = torch.zeros(len(rows), length, dtype=torch.long)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for i, row in enumerate(rows):
-            padded[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        out = model(input_ids=padded, attention_mask=mask, output_hidden_states=True)
-        last = mask.sum(1) - 1
-        at = torch.arange(len(rows))
+    for tokens, mask, at, last in common.padded(ids, size):
+        out = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
         layers.append(torch.stack([h[at, last] for h in out.hidden_states]))
         heads.append(torch.stack([seen[i][at, last] for i in sorted(seen)]))
     for handle in handles:
@@ -88,13 +79,9 @@ def pooled(model, ids, _):
         while stop < len(order) and len(ids[order[stop]]) * (stop + 1 - start) <= BUDGET:
             stop += 1
         rows = order[start:stop]
-        length = len(ids[rows[-1]])
-        padded, mask = torch.zeros(len(rows), length, dtype=torch.long), torch.zeros(len(rows), length, dtype=torch.long)
-        for i, row in enumerate(rows):
-            padded[i, : len(ids[row])] = torch.tensor(ids[row])
-            mask[i, : len(ids[row])] = 1
-        now.update(rows=torch.tensor(rows), at=torch.arange(len(rows)), last=mask.sum(1) - 1)
-        model.gpt_neox(input_ids=padded, attention_mask=mask, use_cache=False)
+        tokens, mask, at, last = next(common.padded([ids[row] for row in rows], len(rows)))
+        now.update(rows=torch.tensor(rows), at=at, last=last)
+        model.gpt_neox(input_ids=tokens, attention_mask=mask, use_cache=False)
         start = stop
     for handle in handles:
         handle.remove()

@@ -1,6 +1,7 @@
 """What must hold of the metrics: agreement with other implementations, closed forms, bounds."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -254,3 +255,20 @@ def test_the_claim_that_dependence_stays_within_accuracy_can_fail_and_can_be_unm
     absent = dependence_within_accuracy(torch.full((2,), math.nan), torch.ones(2))
     assert math.isnan(absent.share)
     assert absent.n == 0
+
+
+@pytest.mark.parametrize("kernels", [("gaussian_50",), ("gaussian_50", "gaussian_median")])
+def test_in_single_precision_many_examples_are_still_exact(kernels, monkeypatch):
+    module = sys.modules["ontogeny.metrics.dependence"]
+    torch.manual_seed(0)
+    y = torch.arange(400) % 3 == 0
+    scale = torch.logspace(0, -3, 48)
+    t = torch.randn(3, 400, 48) * scale + y[:, None] * torch.randn(3, 1, 48)
+    x = torch.randn(400, 20) + t[0, :, :20]
+    fast = module.dependences(t, x, y[:, None].float(), kernels)["gaussian_50"]
+    monkeypatch.setattr(module, "MANY", 10**9)
+    exact = module.dependences(t, x, y[:, None].float(), kernels)["gaussian_50"]
+    for name in ("hsic_tx", "hsic_ty", "nhsic_tx", "nhsic_ty", "effective_dimension"):
+        ours, theirs = getattr(fast, name), getattr(exact, name)
+        assert not torch.equal(ours, theirs), name  # else this compares a number with itself
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)

@@ -24,12 +24,14 @@ class Basis:
     @classmethod
     def of(cls, x: Float[Tensor, "site example d"], *, standardise: bool = True) -> "Basis":
         """`standardise=False` leaves the scale of each feature as it is; centring is free, for the constant is not penalised."""
-        var, mean = torch.var_mean(x, 1, correction=0)
-        scale = var.sqrt()
+        # In place on one copy: fresh memory costs more here than the arithmetic.
+        mean = x.mean(1)
+        z = x - mean[:, None]
+        scale = z.square().mean(1).sqrt()
         # A constant feature has only rounding for a spread: give it no weight rather than a huge one.
         constant = scale <= 10 * torch.finfo(x.dtype).eps * mean.abs()
         inverse = torch.where(constant, 0, 1 / scale if standardise else torch.ones_like(scale))
-        z = (x - mean[:, None]) * inverse[:, None]
+        z *= inverse[:, None]
         if x.shape[1] < x.shape[2]:
             return cls._narrow(z, inverse, mean)
         axes = torch.linalg.eigh(z.mT @ z)[1].flip(2)

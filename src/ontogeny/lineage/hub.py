@@ -4,7 +4,9 @@
 """
 
 import contextlib
+import errno
 import functools
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,16 @@ from typing import TYPE_CHECKING
 
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lineage.files import Inventory, WeightFile, choose, small
+from ontogeny.lineage.patience import patiently
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SMALL_FILE_LIMIT = 100_000_000
+AGAIN = "Start the same command again later: what is done is kept, only this is fetched."
+EVERYONES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+"""Faults of this machine's disk, which every other checkpoint would meet too."""
 REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
@@ -31,6 +37,8 @@ def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
     """Turn what the Hub client raises into one line for people."""
     from huggingface_hub import errors
 
+    # What fails for one revision may be well for the others; what fails for the repository is everyone's.
+    fault = BadInput if revision is None else CheckpointFault
     try:
         yield
     except errors.GatedRepoError:
@@ -40,7 +48,7 @@ def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
     except errors.DisabledRepoError:
         raise BadInput(f"{repository} has been disabled on the Hub. Use another source.") from None
     except errors.RevisionNotFoundError:
-        raise BadInput(
+        raise CheckpointFault(
             f"{repository} has no revision {revision!r} (any more). Open the lineage again, or try --steps log."
         ) from None
     except errors.RepositoryNotFoundError:
@@ -52,25 +60,28 @@ def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
     except errors.LocalEntryNotFoundError as error:
         cause = error.__cause__
         reason = "the Hub cannot be reached" if cause is not None else "nothing of it may be downloaded now"
-        raise BadInput(_missing_here(repository, revision, reason)) from None
+        raise fault(_missing_here(repository, revision, reason)) from None
     except errors.EntryNotFoundError:
         raise CheckpointFault(f"{_at(repository, revision)} lost a file while it was read. Try again.") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
-        advice = "Log in with `hf auth login`." if status in (401, 403) else "Try again later."
-        raise BadInput(f"the Hub answered {status} for {_at(repository, revision)}. {advice}") from None
+        advice = "Log in with `hf auth login`." if status in (401, 403) else AGAIN if revision else "Try again later."
+        raise fault(f"the Hub answered {status} for {_at(repository, revision)}. {advice}") from None
     except errors.HFValidationError:
         raise BadInput(f"{repository!r} is neither a folder nor the name of a repository. Write owner/name.") from None
     except BadInput:
         raise
     except OSError as error:
-        # Disk full, no rights to the cache, a download that ended early.
-        raise BadInput(f"{_at(repository, revision)} could not be fetched: {_first_line(error)}.") from error
+        # Disk full, no rights to the cache; without a number of the system: a download that ended early.
+        said = f"{_at(repository, revision)} could not be fetched: {_first_line(error)}."
+        if error.errno in EVERYONES or isinstance(error, FileExistsError):
+            raise BadInput(said) from error
+        raise fault(f"{said} {AGAIN}" if revision else said) from error
     except Exception as error:
         # The HTTP library under huggingface_hub changes with its version (requests, httpx, httpx2): told by its module.
         if not type(error).__module__.split(".")[0].startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise
-        raise BadInput(_missing_here(repository, revision, "the Hub cannot be reached")) from error
+        raise fault(_missing_here(repository, revision, "the Hub cannot be reached")) from error
 
 
 def _at(repository: str, revision: str | None) -> str:
@@ -102,7 +113,7 @@ def refs(repository: str, *, offline: bool = False) -> dict[str, str]:
         return found
 
     with plainly(repository):
-        listed = HfApi().list_repo_refs(repository)
+        listed = patiently(lambda: HfApi().list_repo_refs(repository))
     return {ref.name: ref.target_commit for ref in (*listed.tags, *listed.branches)}
 
 
@@ -128,40 +139,106 @@ def cached(repository: str, revision: str, commit: str | None) -> Path | None:
 def _info(repository: str, revision: str) -> "ModelInfo":
     from huggingface_hub import HfApi
 
-    return HfApi().model_info(repository, revision=revision, files_metadata=True)
+    return patiently(lambda: HfApi().model_info(repository, revision=revision, files_metadata=True))
 
 
 _info_of_commit = functools.lru_cache(maxsize=4096)(_info)
 
 
-def inventory(repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False) -> Inventory:
-    """Files, sizes and hashes of one revision, from one request; a commit never changes, so it is asked for once."""
+def listing(repository: str, revision: str, commit: str | None) -> tuple[dict[str, WeightFile], str | None]:
+    """Top-level files with sizes and hashes, and the commit, from one request; a commit never changes, so it is asked for once."""
     with plainly(repository, revision):
         info = _info_of_commit(repository, commit) if commit else _info(repository, revision)
-    files = {file.rfilename: file for file in info.siblings or () if "/" not in file.rfilename}
+    top = [file for file in info.siblings or () if "/" not in file.rfilename]
+    return {
+        f.rfilename: WeightFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else f.blob_id) for f in top
+    }, info.sha
+
+
+def inventory(repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False) -> Inventory:
+    """The files of one revision that a model is loaded from, without any of them."""
+    files, sha = listing(repository, revision, commit)
     where = _at(repository, revision)
     if "config.json" not in files:
         raise CheckpointFault(f"{where} has no config.json. It is no transformers checkpoint.")
-    chosen = choose(files.keys(), where, allow_pickle=allow_pickle)
-    weights = tuple(
-        WeightFile(name, file.size or 0, file.lfs.sha256 if file.lfs is not None else file.blob_id)
-        for name, file in ((name, files[name]) for name in chosen)
+    weights = tuple(files[name] for name in choose(files.keys(), where, allow_pickle=allow_pickle))
+    return Inventory(weights, small([f.name for f in files.values() if f.size <= SMALL_FILE_LIMIT]), sha)
+
+
+def read_range(repository: str, revision: str, commit: str, name: str, start: int, stop: int) -> bytes:
+    """The bytes from `start` to before `stop` of one file."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
     )
-    rest = small([name for name, file in files.items() if (file.size or 0) <= SMALL_FILE_LIMIT])
-    return Inventory(weights, rest, info.sha)
+
+    url = hf_hub_url(repository, name, revision=commit)
+
+    def read() -> bytes:
+        headers = {**build_hf_headers(), "Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+            if response.status_code != 206 and start:
+                raise CheckpointFault(
+                    f"{_at(repository, revision)}: {name} cannot be read in parts. Download it instead."
+                )
+            parts, got = [], 0
+            for part in response.iter_bytes(65536):
+                parts.append(part)
+                got += len(part)
+                if got >= stop - start:  # a server that ignores the range sends the whole file
+                    break
+        return b"".join(parts)[: stop - start]
+
+    with plainly(repository, revision):
+        return patiently(read)
 
 
 def download(repository: str, revision: str, wanted: Inventory) -> Path:
-    """Fetch the wanted files into the cache and name their folder; what is there is not fetched again."""
+    """Fetch the wanted files into the cache and name their folder; what is there is not fetched again.
+
+    Raises:
+        CheckpointFault: a file arrives twice with another checksum than the Hub lists.
+    """
     from huggingface_hub import snapshot_download
 
     commit = wanted.commit or revision
+    here = _cache(repository) / "snapshots" / commit
+
+    def fetch(names: list[str]) -> Path:
+        return Path(patiently(lambda: snapshot_download(repository, revision=commit, allow_patterns=names)))
+
     with plainly(repository, revision):
         # The weights come last: a folder that has them all has everything, and needs no network the next time.
-        for names in (list(wanted.small), [file.name for file in wanted.weights]):
-            folder = snapshot_download(repository, revision=commit, allow_patterns=names)
+        fetch(list(wanted.small))
+        fresh = [file for file in wanted.weights if not (here / file.name).exists()]
+        folder = fetch([file.name for file in wanted.weights])
+        if wrong := _spoilt(folder, fresh):
+            folder = fetch([file.name for file in wrong])
+            if again := _spoilt(folder, wrong):
+                raise CheckpointFault(
+                    f"{again[0].name} of {_at(repository, revision)} arrived twice with a wrong checksum. {AGAIN}"
+                )
         _remember(repository, revision, commit)
-    return Path(folder)
+    return folder
+
+
+def _spoilt(folder: Path, weights: list[WeightFile]) -> list[WeightFile]:
+    """The files whose content is not what the Hub lists (the client compares sizes only); they are deleted."""
+    wrong = []
+    for file in weights:
+        path = folder / file.name
+        if file.sha256 is None or len(file.sha256) != 64 or not path.is_file():
+            continue
+        with path.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256:
+                continue
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        wrong.append(file)
+    return wrong
 
 
 def _remember(repository: str, revision: str, commit: str) -> None:
