@@ -7,15 +7,37 @@ import hashlib
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+
+DECLARED: dict[Path, str] = {}
+"""sha256 of large files that need not be computed."""
+
+
+@dataclass
+class Trouble:
+    """A request that goes wrong a few times, in a way."""
+
+    path: str
+    """Part of `METHOD path`, as a regular expression."""
+    kind: str
+    """`status`, `cut` (half of the content, then silence), `reset`, `slow`, `spoil` (one bit is wrong), `gone` (the branch vanishes)."""
+    times: int = 1
+    status: int = 503
+    headers: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.5
+    branch: tuple[str, str] = ("", "")
 
 
 @dataclass
@@ -30,6 +52,7 @@ class Hub:
     broken: set[str] = field(default_factory=set)
     """Repositories for which the server answers 500."""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     """Bytes of content by file name."""
 
@@ -105,12 +128,12 @@ def commit(folder: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return DECLARED.get(path) or hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def describe(path: Path) -> dict[str, Any]:
     """A file as the Hub lists it: weights lie in LFS and carry their sha256."""
-    blob = hashlib.sha1(path.read_bytes()).hexdigest()
+    blob = hashlib.sha1(DECLARED[path].encode() if path in DECLARED else path.read_bytes()).hexdigest()
     found: dict[str, Any] = {"size": path.stat().st_size, "blob": blob}
     if path.suffix in (".safetensors", ".bin"):
         found["lfs"] = {"sha256": sha256(path), "size": path.stat().st_size, "pointerSize": 134}
@@ -132,6 +155,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.hub.requests.append((self.command, self.path))
+        self.trouble = self._trouble()
+        if self.trouble is not None and self.trouble.kind == "status":
+            return self._error(self.trouble.status, None, self.trouble.headers)
+        if self.trouble is not None and self.trouble.kind == "slow":
+            time.sleep(self.trouble.seconds)
         url = urlsplit(self.path)
         path = unquote(url.path)
         if match := re.fullmatch(r"/api/models/(.+?)/(refs|revision|tree)(?:/(.+))?", path):
@@ -142,6 +170,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(*match.groups())
         else:
             self._error(404, "EntryNotFound")
+
+    def _trouble(self) -> Trouble | None:
+        for trouble in self.hub.troubles:
+            if trouble.times and re.search(trouble.path, f"{self.command} {self.path}"):
+                trouble.times -= 1
+                if trouble.kind == "gone":
+                    self.hub.repositories[trouble.branch[0]].pop(trouble.branch[1], None)
+                return trouble
+        return None
 
     def _known(self, repository: str) -> bool:
         if repository in self.hub.broken:
@@ -198,19 +235,33 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RevisionNotFound")
         if not (folder / name).is_file():
             return self._error(404, "EntryNotFound")
-        content, start = (folder / name).read_bytes(), 0
+        size = (folder / name).stat().st_size
         found = describe(folder / name)
-        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            start = int(match[1])
-            content = content[start : int(match[2]) + 1 if match[2] else None]
-        self.send_response(206 if start else 200)
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, stop = (int(match[1]), min(int(match[2] or size) + 1, size)) if match else (0, size)
+        self.send_response(206 if match else 200)
         self.send_header("ETag", f'"{found["lfs"]["sha256"] if "lfs" in found else found["blob"]}"')
         self.send_header("X-Repo-Commit", commit(folder))
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(stop - start))
         self.end_headers()
         if self.command == "GET":
-            self.hub.sent[name] = self.hub.sent.get(name, 0) + len(content)
-            self.wfile.write(content)
+            with (folder / name).open("rb") as file:
+                file.seek(start)
+                self._send(name, file.read(stop - start))
+
+    def _send(self, name: str, content: bytes) -> None:
+        kind = self.trouble.kind if self.trouble is not None else ""
+        if kind == "spoil":
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        if kind in ("cut", "reset"):
+            content = content[: len(content) // 2]
+            self.close_connection = True
+        self.hub.sent[name] = self.hub.sent.get(name, 0) + len(content)
+        self.wfile.write(content)
+        if kind == "reset":  # a reset instead of an orderly end
+            self.wfile.flush()
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
     def _json(self, body: Any) -> None:
         content = json.dumps(body).encode()
@@ -221,8 +272,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(content)
 
-    def _error(self, status: int, code: str | None) -> None:
+    def _error(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         if code:
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", code)

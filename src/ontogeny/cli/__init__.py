@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ontogeny.cli import demo, listing, query, raising, report, show, trace
+from ontogeny.cli import auditing, demo, listing, query, raising, report, show, trace
 from ontogeny.errors import BadInput
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("trace")(trace.trace)
+app.command("audit")(auditing.audit)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("query")(query.query)

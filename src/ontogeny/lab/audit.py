@@ -1,0 +1,122 @@
+"""Are these checkpoints what they say they are? From metadata, headers and byte ranges; `deep` also from local bytes.
+
+Faults make numbers wrong (identical, stale, mixed or broken checkpoints); warnings are to be known (holes, another number format).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from ontogeny.errors import BadInput
+from ontogeny.lab import audit_checks as checks
+from ontogeny.lab.audit_checks import Finding
+from ontogeny.lab.audit_sheets import Desk, Sheet
+from ontogeny.lab.progress import Progress, Watch, silent
+from ontogeny.lineage import Checkpoint, Lineage, fingerprint
+
+R = TypeVar("R")
+AT_ONCE = 16
+"""Requests under way at a time."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked at and what was found, faults first."""
+
+    lineage: str
+    checkpoints: int
+    findings: tuple[Finding, ...]
+    bytes: int
+    """Size of all weights."""
+    read: int
+    """Bytes of headers and small files that were read; without `deep`, and without hashing local weights."""
+    deep: int = 0
+    """Checkpoints whose numbers were read."""
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "fault")
+
+    @property
+    def sentence(self) -> str:
+        """The audit in one sentence."""
+        if not self.findings:
+            return f"{_n(self.checkpoints, 'checkpoint')} audited, nothing found."
+        hit = {name for f in self.faults for name in f.checkpoints}
+        touched = f" on {_n(len(hit), 'checkpoint')}" if hit else ""
+        warned = _n(len(self.findings) - len(self.faults), "warning")
+        return f"{_n(self.checkpoints, 'checkpoint')} audited: {_n(len(self.faults), 'fault')}{touched}, {warned}."
+
+
+def audit(lineage: Lineage, *, deep: bool = False, allow_pickle: bool = False, watch: Watch = silent) -> Audit:
+    """Audit a lineage before any science; what is wrong with a checkpoint is a finding, not an error.
+
+    Raises:
+        BadInput: there is nothing to audit.
+    """
+    if not lineage.checkpoints:
+        raise BadInput(f"{lineage.name} has no checkpoints. Open another source.")
+    desk = Desk(allow_pickle=allow_pickle)
+    sheets = list(_each(desk.sheet, lineage.checkpoints, "reading headers", watch))
+    found = [
+        *checks.single(sheets),
+        *checks.twins(lineage, sheets, _mains(lineage, allow_pickle)),
+        *checks.shared_shards(sheets),
+        *checks.drift(lineage, sheets),
+        *checks.gaps(lineage),
+    ]
+    numbers = _deep(sheets, found, watch) if deep else 0
+    size = sum(file.size for sheet in sheets for file in sheet.weights)
+    ordered = tuple(sorted(found, key=lambda f: f.severity != "fault"))
+    return Audit(lineage.name, len(sheets), ordered, size, sum(sheet.read for sheet in sheets), numbers)
+
+
+def audited(lineage: Lineage, *, allow_pickle: bool = False, watch: Watch = silent) -> dict[str, Any]:
+    """The cheap audit as `run.json` keeps it under `audit`."""
+    return as_dict(audit(lineage, allow_pickle=allow_pickle, watch=watch))
+
+
+def as_dict(made: Audit) -> dict[str, Any]:
+    """An audit as JSON."""
+    return {**asdict(made), "findings": [asdict(f) for f in made.findings], "sentence": made.sentence}
+
+
+def _deep(sheets: list[Sheet], found: list[Finding], watch: Watch) -> int:
+    from ontogeny.lab import audit_deep
+
+    read = []
+    for place, sheet in enumerate(sheets):
+        watch(Progress(sheet.name, place, len(sheets), "reading numbers"))
+        read.append(audit_deep.numbers(sheet))
+    found += audit_deep.not_numbers(sheets, read)
+    found += audit_deep.jumps(sheets, read)
+    if absent := tuple(s.name for s, n in zip(sheets, read, strict=True) if n is None and not s.problems):
+        text = f"{_n(len(absent), 'checkpoint')} not on this machine: the numbers were not read"
+        found.append(Finding("not_read", "warning", absent, text, "Download them and audit again with --deep."))
+    return sum(n is not None for n in read)
+
+
+def _mains(lineage: Lineage, allow_pickle: bool) -> dict[str, str]:
+    """Identity of what each repository with several checkpoints serves on `main`."""
+    on_hub = [c.source for c in lineage.checkpoints if not c.is_local]
+    found = {}
+    for source in {s for s in on_hub if on_hub.count(s) > 1}:
+        try:
+            found[source] = fingerprint(Checkpoint(source, "main"), allow_pickle=allow_pickle)
+        except BadInput:
+            continue  # no main, or not to be had now: the ends of the stages are compared anyway
+    return found
+
+
+def _each(do: Callable[[Checkpoint], R], items: Iterable[Checkpoint], what: str, watch: Watch) -> Iterator[R]:
+    """Results in order, many at a time."""
+    every = list(items)
+    with ThreadPoolExecutor(min(AT_ONCE, len(every))) as pool:
+        for place, (item, result) in enumerate(zip(every, pool.map(do, every), strict=True)):
+            watch(Progress(item.name, place + 1, len(every), what))
+            yield result
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

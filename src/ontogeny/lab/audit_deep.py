@@ -1,0 +1,114 @@
+"""What only the numbers show: NaN, infinities, and norms that jump between neighbours. Reads local bytes, one tensor at a time.
+
+A norm jumps if its log-ratio to the neighbour is above ln 2 and 8 robust deviations, and either comes back at the next
+checkpoint (one bad file) or is 4 times its neighbours' (a foreign file). Early training changes norms fast but smoothly, and
+its first interval has no neighbour before it: neither rule holds for it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ontogeny.lab.audit_checks import REFETCH, Finding
+from ontogeny.lab.audit_sheets import Sheet
+from ontogeny.lineage import hub
+
+LEAST = math.log(2.0)
+ROBUST = 8.0
+SPIKE = 4.0
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Of one checkpoint: norms of its matrices, and how many values of which tensors are no numbers."""
+
+    norms: Mapping[str, float]
+    broken: Mapping[str, int]
+
+
+def numbers(sheet: Sheet) -> Numbers | None:
+    """Read the tensors of a checkpoint that lies on this machine; None for one that does not."""
+    import torch
+    from safetensors import safe_open
+
+    c = sheet.checkpoint
+    folder = Path(c.source) if c.is_local else hub.cached(c.source, c.revision or "main", c.commit)
+    if folder is None or sheet.problems or not sheet.tables:
+        return None
+    norms, broken = {}, {}
+    for file, table in sheet.tables.items():
+        if not (folder / file).is_file():
+            return None
+        with safe_open(folder / file, framework="pt") as opened:
+            for name in table:
+                tensor = opened.get_tensor(name)
+                if not tensor.is_floating_point():
+                    continue
+                # A sum of finite squares is finite in double precision: one pass answers both questions for a sound tensor.
+                norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+                if not math.isfinite(norm):
+                    broken[name] = int((~torch.isfinite(tensor)).sum())
+                elif tensor.ndim >= 2:
+                    norms[name] = norm
+    return Numbers(norms, broken)
+
+
+def not_numbers(sheets: Sequence[Sheet], read: Sequence[Numbers | None]) -> list[Finding]:
+    """Tensors with NaN or infinities."""
+    found = []
+    for sheet, of in zip(sheets, read, strict=True):
+        if of is not None and of.broken:
+            name, count = next(iter(of.broken.items()))
+            holds = "tensor holds" if len(of.broken) == 1 else "tensors hold"
+            text = f"{len(of.broken)} {holds} NaN or infinity, first {name} ({count} values)"
+            found.append(Finding("nan", "fault", (sheet.name,), text, REFETCH))
+    return found
+
+
+def jumps(sheets: Sequence[Sheet], read: Sequence[Numbers | None]) -> list[Finding]:
+    """Checkpoints whose norms do not fit between their neighbours', within each stage."""
+    found = []
+    for stage in dict.fromkeys(sheet.checkpoint.stage for sheet in sheets):
+        mine = [(s, n) for s, n in zip(sheets, read, strict=True) if s.checkpoint.stage == stage and n is not None]
+        if len(mine) < 4:
+            continue
+        names = set.intersection(*(set(n.norms) for _, n in mine))
+        odd: dict[int, list[tuple[float, str]]] = {}
+        for name in sorted(names):
+            for place, size in _odd([n.norms[name] for _, n in mine]).items():
+                odd.setdefault(place, []).append((size, name))
+        for place, tensors in sorted(odd.items()):
+            size, name = max(tensors)
+            factor = f"{math.exp(size):.3g}-fold" if math.isfinite(size) else "to or from zero"
+            text = f"the norm of {len(tensors)} {'matrix' if len(tensors) == 1 else 'matrices'} jumps, most {name} ({factor})"
+            advice = "Look at it before you trust a curve across it: is it from this run?"
+            found.append(Finding("jump", "warning", (mine[place][0].name,), text, advice))
+    return found
+
+
+def _odd(norms: Sequence[float]) -> dict[int, float]:
+    """Place and log-ratio of the checkpoints at which a norm jumps."""
+    values = np.array(norms)
+    if (values == 0).all():
+        return {}
+    inside = (values[1:-1] == 0) & (values[:-2] > 0) & (values[2:] > 0)
+    if inside.any():
+        return {int(np.argmax(inside)) + 1: math.inf}
+    if (values == 0).any():
+        return {}  # starts at zero, as biases and adapters do
+    x = np.diff(np.log(values))
+    spread = 1.4826 * float(np.median(np.abs(x - np.median(x))))
+    large = (np.abs(x) > LEAST) & (np.abs(x - np.median(x)) > ROBUST * spread)
+    found: dict[int, float] = {}
+    for i in np.flatnonzero(large):
+        after = x[i + 1] if i + 1 < len(x) else 0.0
+        before = x[i - 1] if i else math.inf
+        comes_back = i + 1 < len(x) and large[i + 1] and x[i] * after < 0
+        returns = i > 0 and large[i - 1] and x[i] * before < 0
+        alone = abs(x[i]) > SPIKE * max(abs(before), abs(after))
+        if comes_back or (alone and not returns):
+            found[int(i) + 1] = abs(float(x[i]))
+    return found
