@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch comes from constraints.txt: bare `torch` would pull gigabytes of CUDA packages on Linux.
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +26,10 @@ check: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+# About 25 minutes. Peers are installed into .bench/ on first use.
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf runs build dist .mypy_cache .ruff_cache .hypothesis

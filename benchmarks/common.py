@@ -35,12 +35,20 @@ class Clock:
         line = {
             "cpu": time.process_time() - self.began,
             "wall": time.perf_counter() - self.wall,
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "rss_mb": peak(),
             "stages": dict(self.stages),
             "versions": {name: importlib.metadata.version(name) for name in packages},
             **more,
         }
         print("RESULT " + json.dumps(line), flush=True)
+
+
+def peak():
+    """Greatest memory of this process, MB. `ru_maxrss` would begin with that of the parent, which may have made the models."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    told = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(told[0]) / 1024 if told else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def arguments():
