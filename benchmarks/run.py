@@ -121,7 +121,13 @@ def run(python: Path, script: str, work: workload.Work, *more: str) -> dict:
     Raises:
         RuntimeError: it failed; the last line it said.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     command = [python, HERE / "scripts" / script, work.folder, work.ids, *more]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     for line in done.stdout.splitlines():
@@ -173,8 +179,12 @@ def rows(found: dict, shapes: list[str], checkpoints: int) -> dict[str, list[flo
     parts = found["parts"]["parts"]
     told["dependence against the transcribed formula"] = parts["dependence, times faster"]
     told["head probes against scikit-learn"] = parts["head probes, times faster"]
-    told["one more concept on texts already read, fits, share of the whole job"] = parts["further concept, fits / whole"]
-    told["one more concept on texts already read, with all statistics, share of the whole job"] = parts["further concept / whole"]
+    told["one more concept on texts already read, fits, share of the whole job"] = parts[
+        "further concept, fits / whole"
+    ]
+    told["one more concept on texts already read, with all statistics, share of the whole job"] = parts[
+        "further concept / whole"
+    ]
     told["statistics, share of the forward pass"] = parts["statistics / forward"]
     counts = full["ours"][0]["counts"]
     told["tokens computed / real tokens"] = [counts["tokens_per_real_token"]]
@@ -212,7 +222,10 @@ def write(found: dict, table: dict[str, list[float]], seconds: float, told: dict
         bounds = " | ".join("" if b is None else f"{sign} {b:g}" for b in (must, aim, hope))
         lines.append(f"| {name} | {spread(values)} | {bounds} | {verdict(name, statistics.median(values))} |")
     lines += ["", "## Peers: residual stream and heads of the last token, one checkpoint", ""]
-    lines += ["| | CPU s, forward and capture | times as fast as the padded script | peak MB | versions |", "|---|---|---|---|---|"]
+    lines += [
+        "| | CPU s, forward and capture | times as fast as the padded script | peak MB | versions |",
+        "|---|---|---|---|---|",
+    ]
     base = found["activations"]["script, padded batches of 32"]
     for name, runs in found["activations"].items():
         if name in found["failed"]:
@@ -221,7 +234,9 @@ def write(found: dict, table: dict[str, list[float]], seconds: float, told: dict
             cost = [run["stages"].get("forward", run["cpu"]) for run in runs]
             speed = [b["stages"]["forward"] / c for b, c in zip(base, cost, strict=False)]
             versions = ", ".join(f"{k} {v}" for k, v in runs[0]["versions"].items())
-            lines.append(f"| {name} | {spread(cost)} | {spread(speed)} | {max(run['rss_mb'] for run in runs):.0f} | {versions} |")
+            lines.append(
+                f"| {name} | {spread(cost)} | {spread(speed)} | {max(run['rss_mb'] for run in runs):.0f} | {versions} |"
+            )
     lines += ["", "## Do the numbers agree?", "", "| | largest difference | at most |", "|---|---|---|"]
     for name, value in found["parts"]["gates"].items():
         lines.append(f"| {name} | {value:.2g} | {GATES[name]:g} {'' if value <= GATES[name] else '**fails**'} |")

@@ -56,7 +56,13 @@ def products(d, layers, tokens, texts):
         for qkv, out, up, down in maps[:-1]:
             product(x, qkv), product(x, out), product(x, up), product(wide, down)
         _, out, up, down = maps[-1]
-        product(x, keys), product(x[:few], query), product(x[:few], out), product(x[:few], up), product(wide[:few], down)
+        (
+            product(x, keys),
+            product(x[:few], query),
+            product(x[:few], out),
+            product(x[:few], up),
+            product(wide[:few], down),
+        )
 
     return once
 

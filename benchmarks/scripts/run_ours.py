@@ -15,9 +15,12 @@ import sklearn.linear_model
 import torch
 import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
+from counts import counting
 from ontogeny import Concept, Lineage
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
+
+CHECK_TOKENS = 6
 
 
 def main():
@@ -25,16 +28,21 @@ def main():
     told = common.arguments()
     shutil.rmtree(told.out, ignore_errors=True)
     clock = common.Clock()
-    with clock("trace"):
+    with clock("trace"), counting() as seen:
         # A series of random initialisations has no use for one more as a floor; peers have none either.
         settings = Settings(untrained=False, dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32")
         run = trace(Lineage.open(told.folder), [Concept.from_file(told.ids.with_suffix(".csv"))], told.out, settings)
     ledger = [entry for entry in run.ledger() if "forwards" in entry]
+    texts, steps = len(told.work["ids"]), len(told.checkpoints)
+    real = sum(map(len, told.work["ids"])) * steps
+    checks = seen["sequences"] - texts * steps  # what validation ran: two short rows, a few times a family
     counts = {
-        "tokens_per_real_token": sum(e["tokens"] for e in ledger) / sum(e["real_tokens"] for e in ledger),
-        "lm_head_calls": sum(e["lm_head_calls"] for e in ledger),
-        "forwards_per_text_and_checkpoint": sum(e["forwards"] for e in ledger) / len(ledger) / len(told.work["ids"]),
-        "models_built": sum(e["models_built"] for e in ledger),
+        "tokens_per_real_token": (seen["tokens"] - CHECK_TOKENS * checks) / real,
+        "lm_head_calls": seen["lm_head calls"],
+        "forwards_per_text_and_checkpoint": sum(e["forwards"] for e in ledger) / steps / texts,
+        "sequences_of_validation": checks,
+        "models_built": seen["models"],
+        "bytes_read_into_place": seen["bytes"],
     }
     for stage in ("load", "read", "measure"):
         clock.stages[f"{stage} (wall)"] = sum(e["seconds"][stage] for e in ledger)

@@ -49,7 +49,12 @@ def main():
     settings = Settings()
     designs = {concept.name: design(concept, settings) for concept in (first, second)}
 
-    told_of = {"forward": [], "statistics / forward": [], "further concept / whole": [], "further concept, fits / whole": []}
+    told_of = {
+        "forward": [],
+        "statistics / forward": [],
+        "further concept / whole": [],
+        "further concept, fits / whole": [],
+    }
     for _ in range(ROUNDS):
         forward, captured = timed(lambda: capture(model, one, sites))
         parts = {part: values[:, rows[first.name].reads] for part, values in captured.parts.items()}
@@ -151,7 +156,9 @@ def dependence_gate(layers, y):
 
 def accuracy_gate(heads, y, train):
     """Most test texts in which a head's accuracy differs from scikit-learn's, solved in float64 to 1e-8."""
-    ours = logistic.refit(heads[:, :train], y[None, :train], torch.ones(len(heads)), tolerance=1e-6).scores(heads[:, train:])
+    ours = logistic.refit(heads[:, :train], y[None, :train], torch.ones(len(heads)), tolerance=1e-6).scores(
+        heads[:, train:]
+    )
     worst = 0
     for x, scores in zip(heads.numpy().astype(np.float64), ours[..., 0], strict=True):
         right = (sklearn_probe(x, y, train, tol=1e-8) == y[train:].numpy()).sum()
@@ -164,7 +171,9 @@ def mass_mean_gate(layers, y):
     worst = 0.0
     for x, direction in zip(layers.double(), fit.direction[..., 0].double(), strict=True):
         gap = x[y].mean(0) - x[~y].mean(0)
-        worst = max(worst, float((direction / direction.norm() - gap / gap.norm()).abs().max() / (gap / gap.norm()).abs().max()))
+        worst = max(
+            worst, float((direction / direction.norm() - gap / gap.norm()).abs().max() / (gap / gap.norm()).abs().max())
+        )
     return worst
 
 

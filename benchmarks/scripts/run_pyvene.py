@@ -36,10 +36,13 @@ def main():
             network = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
             count = network.config.num_hidden_layers
             paths = ["gpt_neox.layers[0].input"]
-            paths += [f"gpt_neox.layers[{i}].{part}" for i in range(count) for part in ("output", "attention.dense.input")]
+            paths += [
+                f"gpt_neox.layers[{i}].{part}" for i in range(count) for part in ("output", "attention.dense.input")
+            ]
             keeps = [Keep() for _ in paths]
             model = pyvene.IntervenableModel(
-                [{"component": path, "intervention": keep} for path, keep in zip(paths, keeps, strict=True)], model=network
+                [{"component": path, "intervention": keep} for path, keep in zip(paths, keeps, strict=True)],
+                model=network,
             )
         with clock("forward"), torch.inference_mode():
             for tokens, mask, at, last in common.padded(told.work["ids"], 32):

@@ -209,7 +209,6 @@ class _Lab:
                 "stage": header["stage"],
                 "units": [stamp(concept).unit for concept in concepts],
                 **asdict(captured.counts),
-                "lm_head_calls": 0,
                 "models_built": self.built,
                 "seconds": {"load": loaded - began, "read": seen - loaded, "measure": time.perf_counter() - seen},
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
