@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-
 DECLARED: dict[Path, str] = {}
 """sha256 of large files that need not be computed."""
 

@@ -62,28 +62,34 @@ def single(sheets: Iterable[Sheet]) -> list[Finding]:
     """What is wrong with one checkpoint alone: unreadable, cut off, shards that disagree with their index."""
     found = []
     for sheet in sheets:
-        named = [*sheet.problems, *(("shards", text) for text in _index_against_headers(sheet))]
+        texts = _misplaced(sheet) or _total(sheet)
+        named = [*sheet.problems, *(("shards", text) for text in texts)]
         found += [Finding(kind, "fault", (sheet.name,), text, REFETCH) for kind, text in named]
     return found
 
 
-def _index_against_headers(sheet: Sheet) -> list[str]:
+def _misplaced(sheet: Sheet) -> list[str]:
+    """Tensors that are twice there, or not where the index says."""
     said = []
     held = Counter(name for table in sheet.tables.values() for name in table)
     if twice := sorted(name for name, n in held.items() if n > 1):
         said.append(f"{len(twice)} tensors stand in two shards, first {twice[0]}")
     if not sheet.index or len(sheet.tables) < len(set(sheet.index.values())):
         return said
-    lost = [name for name, shard in sheet.index.items() if name not in sheet.tables[shard]]
-    if lost:
+    if lost := [name for name, shard in sheet.index.items() if name not in sheet.tables[shard]]:
         said.append(f"{len(lost)} tensors are not in the shard that the index names, first {lost[0]}")
     if extra := sorted(set(held) - set(sheet.index)):
         said.append(f"{len(extra)} tensors of the shards are not in the index, first {extra[0]}")
-    size = sum(entry.bytes for table in sheet.tables.values() for entry in table.values())
-    # Some savers count tied weights twice: a total that is too large by less than half says nothing.
-    if sheet.total is not None and not said and (sheet.total < size or sheet.total > 1.5 * size):
-        said.append(f"the index announces {sheet.total} bytes of tensors, the shards hold {size}")
     return said
+
+
+def _total(sheet: Sheet) -> list[str]:
+    size = sum(entry.bytes for table in sheet.tables.values() for entry in table.values())
+    whole = len(sheet.tables) == len(set(sheet.index.values()))
+    # Some savers count tied weights twice: a total that is too large by less than half says nothing.
+    if sheet.total is None or not whole or size <= sheet.total <= 1.5 * size:
+        return []
+    return [f"the index announces {sheet.total} bytes of tensors, the shards hold {size}"]
 
 
 def twins(lineage: Lineage, sheets: Sequence[Sheet], mains: Mapping[str, str]) -> list[Finding]:
@@ -201,7 +207,7 @@ def _dtypes(sheet: Sheet) -> dict[str, Any] | None:
 
 
 def _whole(sheet: Sheet) -> bool:
-    return bool(sheet.tables) and len(sheet.tables) == len(sheet.weights) and not sheet.problems
+    return bool(sheet.tables) and len(sheet.tables) == len(sheet.weights) and not (sheet.problems or _misplaced(sheet))
 
 
 def _config(sheet: Sheet) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """What only the numbers show: NaN, infinities, and norms that jump between neighbours. Reads local bytes, one tensor at a time.
 
-A norm jumps if its log-ratio to the neighbour is above ln 2 and 8 robust deviations, and either comes back at the next
-checkpoint (one bad file) or is 4 times its neighbours' (a foreign file). Early training changes norms fast but smoothly, and
-its first interval has no neighbour before it: neither rule holds for it.
+A norm jumps if its log-ratio to the checkpoint before is above ln 2 and 4 times those around it, and either comes back at once
+(one bad file) or is 8 robust deviations from the usual (a foreign file). Early training changes norms fast, but smoothly and
+one way, and its first interval has none before it: it can jump only by coming back.
 """
 
 import math
@@ -101,14 +101,13 @@ def _odd(norms: Sequence[float]) -> dict[int, float]:
         return {}  # starts at zero, as biases and adapters do
     x = np.diff(np.log(values))
     spread = 1.4826 * float(np.median(np.abs(x - np.median(x))))
-    large = (np.abs(x) > LEAST) & (np.abs(x - np.median(x)) > ROBUST * spread)
     found: dict[int, float] = {}
-    for i in np.flatnonzero(large):
-        after = x[i + 1] if i + 1 < len(x) else 0.0
-        before = x[i - 1] if i else math.inf
-        comes_back = i + 1 < len(x) and large[i + 1] and x[i] * after < 0
-        returns = i > 0 and large[i - 1] and x[i] * before < 0
-        alone = abs(x[i]) > SPIKE * max(abs(before), abs(after))
-        if comes_back or (alone and not returns):
-            found[int(i) + 1] = abs(float(x[i]))
+    for i, size in enumerate(np.abs(x)):
+        before, after, later = (abs(float(x[j])) if 0 <= j < len(x) else 0.0 for j in (i - 1, i + 1, i + 2))
+        if size <= LEAST or i in found:  # the way back of one that is told already
+            continue
+        comes_back = after > LEAST and x[i] * x[i + 1] < 0 and min(size, after) > SPIKE * max(before, later)
+        foreign = i > 0 and abs(x[i] - np.median(x)) > ROBUST * spread and size > SPIKE * max(before, after)
+        if comes_back or foreign:
+            found[i + 1] = float(size)
     return found

@@ -152,6 +152,7 @@ class _Reading:
         index, total = self._index()
         weights = self._weights(tuple(sorted(set(index.values()))))
         tables = {file.name: self._table(file) for file in weights if file.name.endswith(".safetensors")}
+        config = self._json("config.json") or {}
         identity = None
         try:
             identity = fingerprint(self.checkpoint, allow_pickle=self.desk.allow_pickle)
@@ -166,7 +167,7 @@ class _Reading:
             {name: table for name, table in tables.items() if table is not None},
             index,
             total,
-            self._json("config.json") or {},
+            config,
             tokenizer,
             vocabulary,
             self._template(),
