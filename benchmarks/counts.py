@@ -1,85 +1,52 @@
-"""What a job costs in things that can be counted, told from outside: forwards of each text, tokens computed, `lm_head`, models built, bytes read.
+"""What a job costs in things that can be counted, told from outside: sequences and tokens run, `lm_head`, models built, bytes read.
 
 Counts do not depend on the machine, so a test can hold them where it could not hold seconds. Nothing here asks the job itself.
 """
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-INPUT = Path("/proc/self/io")
-
-
-@dataclass
-class Counts:
-    forwards: Counter[int] = field(default_factory=Counter)
-    """By the index of the text."""
-    tokens: int = 0
-    """Computed in passes over texts, filling included."""
-    other_rows: int = 0
-    """Rows that are none of the texts: checks of a model, say."""
-    lm_head_calls: int = 0
-    """While texts were computed."""
-    models_built: int = 0
-    bytes_read: int | None = None
-    """By read calls of this process; None where the system does not tell."""
+KEYS = ("sequences", "tokens", "lm_head calls", "models", "bytes")
 
 
 @contextlib.contextmanager
-def counting(texts: Sequence[Sequence[int]], vocabulary: int) -> Iterator[Counts]:
-    """Count all that happens while open.
-
-    A pass is seen where token ids are embedded, `lm_head` by its width, a model where transformers is asked for one.
+def counting() -> Iterator[dict[str, int]]:
+    """Count while open: rows and tokens where ids are embedded, maps as wide as the vocabulary, models that transformers is asked
+    for, and bytes that positioned reads put in place. What a job runs to check a model is counted too.
     """
-    counts = Counts()
-    known = {tuple(text): i for i, text in enumerate(texts)}
-    lengths = sorted({len(text) for text in texts}, reverse=True)
-    of_texts = False
+    seen = dict.fromkeys(KEYS, 0)
+    vocabularies: set[int] = set()
 
-    def seen(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        nonlocal of_texts
-        if isinstance(module, nn.Embedding) and module.num_embeddings == vocabulary:
-            found = [_text(row, known, lengths) for row in args[0].tolist()]
-            of_texts = any(text is not None for text in found)
-            counts.forwards.update(text for text in found if text is not None)
-            counts.other_rows += found.count(None)
-            counts.tokens += args[0].numel() if of_texts else 0
-        elif isinstance(module, nn.Linear) and module.out_features == vocabulary:
-            counts.lm_head_calls += of_texts
+    def called(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Embedding) and isinstance(args[0], torch.Tensor) and args[0].ndim == 2:
+            vocabularies.add(module.num_embeddings)
+            seen["sequences"] += len(args[0])
+            seen["tokens"] += args[0].numel()
+        elif isinstance(module, nn.Linear) and module.out_features in vocabularies:
+            seen["lm_head calls"] += 1
 
-    def built(make):
-        def counted(*args, **kwargs):
-            counts.models_built += 1
-            return make(*args, **kwargs)
+    def added(key: str, call: Callable[..., Any], amount: Callable[[Any], int]) -> Callable[..., Any]:
+        def counted(*args: Any, **named: Any) -> Any:
+            result = call(*args, **named)
+            seen[key] += amount(result)
+            return result
 
         return counted
 
-    hook = nn.modules.module.register_module_forward_pre_hook(seen)
-    before = _bytes_read()
+    hook = nn.modules.module.register_module_forward_pre_hook(called)
     try:
-        with (
-            mock.patch.object(AutoModelForCausalLM, "from_pretrained", built(AutoModelForCausalLM.from_pretrained)),
-            mock.patch.object(AutoModelForCausalLM, "from_config", built(AutoModelForCausalLM.from_config)),
-        ):
-            yield counts
+        with contextlib.ExitStack() as patched:
+            for name in ("from_pretrained", "from_config"):
+                make = added("models", getattr(AutoModelForCausalLM, name), lambda _: 1)
+                patched.enter_context(mock.patch.object(AutoModelForCausalLM, name, make))
+            patched.enter_context(mock.patch.object(os, "preadv", added("bytes", os.preadv, int)))
+            yield seen
     finally:
         hook.remove()
-        after = _bytes_read()
-        counts.bytes_read = after - before if before is not None and after is not None else None
-
-
-def _text(row: list[int], known: dict[tuple[int, ...], int], lengths: list[int]) -> int | None:
-    """Which text a row holds: filling stands behind it."""
-    return next((known[start] for n in lengths if (start := tuple(row[:n])) in known), None)
-
-
-def _bytes_read() -> int | None:
-    told = INPUT.read_text().split() if INPUT.is_file() else []
-    return int(told[told.index("rchar:") + 1]) if "rchar:" in told else None
