@@ -95,10 +95,12 @@ def test_twenty_clean_branches_raise_no_alarm_and_faults_do(hub: Hub, tmp_path: 
     hub.add("me/clean", "step9000", whole.parent)
     code, out, _, _ = command(hub, "me/clean", "--quiet")
     assert code == 1
-    for words in ("config", "rope_theta is 7, not absent", "truncated", "step9000: model.safetensors is cut off"):
-        assert words in " ".join(out.split()), out
-    assert "between step 6000 and 8000" in " ".join(out.split())
+    for words in ("fault    truncated  step9000:", "fault    config     the configuration", "warning  gap "):
+        assert words in out
     assert out.splitlines()[-1] == "19 checkpoints audited: 2 faults on 2 checkpoints, 1 warning."
+    told = json.loads(command(hub, "me/clean", "--json")[1])["findings"]
+    for finding, words in zip(told, ("is cut off", "rope_theta is 7, not absent", "step 6000 and 8000"), strict=True):
+        assert words in finding["what"]
 
 
 def test_a_step_that_is_main_is_stale_also_where_the_end_was_not_asked_for(hub: Hub, tmp_path: Path) -> None:

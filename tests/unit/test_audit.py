@@ -18,6 +18,7 @@ from ontogeny.lab.audit_sheets import Sheet
 from ontogeny.lab.audit_spacing import holes
 from ontogeny.lineage import Checkpoint, Lineage, WeightFile
 from ontogeny.lineage.files import INDEX
+from ontogeny.run import Run
 
 STEPS = (0, 1000, 2000, 3000, 4000, 5000)
 
@@ -265,7 +266,8 @@ def test_stages_may_start_where_the_last_one_ended(sound: Path, tmp_path: Path) 
     assert [f.kind for f in audit(whole).faults] == ["stale"]
 
 
-def test_what_a_run_keeps_is_json(sound: Path) -> None:
-    kept = audited(Lineage.open(sound))
-    assert json.loads(json.dumps(kept)) == kept | {"findings": []}
+def test_what_a_run_keeps_is_json(sound: Path, tmp_path: Path) -> None:
+    kept = audited(Lineage.open(sound), Run(tmp_path / "run"))
+    assert json.loads(json.dumps(kept)) == kept
     assert kept["sentence"] == "6 checkpoints audited, nothing found."
+    assert kept["findings"] == []

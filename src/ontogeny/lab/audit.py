@@ -3,7 +3,7 @@
 Faults make numbers wrong (identical, stale, mixed or broken checkpoints); warnings are to be known (holes, another number format).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ from ontogeny.lab.audit_checks import Finding
 from ontogeny.lab.audit_sheets import Desk, Sheet
 from ontogeny.lab.progress import Progress, Watch, silent
 from ontogeny.lineage import Checkpoint, Lineage, fingerprint
+from ontogeny.run import Run
+from ontogeny.store import digest
 
 R = TypeVar("R")
 AT_ONCE = 16
@@ -49,15 +51,24 @@ class Audit:
         return f"{_n(self.checkpoints, 'checkpoint')} audited: {_n(len(self.faults), 'fault')}{touched}, {warned}."
 
 
-def audit(lineage: Lineage, *, deep: bool = False, allow_pickle: bool = False, watch: Watch = silent) -> Audit:
+def audit(
+    lineage: Lineage,
+    *,
+    deep: bool = False,
+    allow_pickle: bool = False,
+    known: Mapping[Checkpoint, str] | None = None,
+    watch: Watch = silent,
+) -> Audit:
     """Audit a lineage before any science; what is wrong with a checkpoint is a finding, not an error.
+
+    `known` are fingerprints that need not be made again.
 
     Raises:
         BadInput: there is nothing to audit.
     """
     if not lineage.checkpoints:
         raise BadInput(f"{lineage.name} has no checkpoints. Open another source.")
-    desk = Desk(allow_pickle=allow_pickle)
+    desk = Desk(allow_pickle=allow_pickle, identities=known)
     sheets = list(_each(desk.sheet, lineage.checkpoints, "reading headers", watch))
     found = [
         *checks.single(sheets),
@@ -72,9 +83,15 @@ def audit(lineage: Lineage, *, deep: bool = False, allow_pickle: bool = False, w
     return Audit(lineage.name, len(sheets), ordered, size, sum(sheet.read for sheet in sheets), numbers)
 
 
-def audited(lineage: Lineage, *, allow_pickle: bool = False, watch: Watch = silent) -> dict[str, Any]:
-    """The cheap audit as `run.json` keeps it under `audit`."""
-    return as_dict(audit(lineage, allow_pickle=allow_pickle, watch=watch))
+def audited(
+    lineage: Lineage, run: Run, *, known: Mapping[Checkpoint, str] | None = None, allow_pickle: bool = False
+) -> dict[str, Any]:
+    """The cheap audit as `run.json` keeps it under `audit`; commits of the Hub do not change and are audited once."""
+    of = digest([[c.source, c.revision, c.commit] for c in lineage.checkpoints])
+    before: dict[str, Any] = run.about.get("audit", {}) if run.about_path.is_file() else {}
+    if before.get("of") == of and all(c.commit for c in lineage.checkpoints):
+        return before
+    return {"of": of, **as_dict(audit(lineage, allow_pickle=allow_pickle, known=known))}
 
 
 def as_dict(made: Audit) -> dict[str, Any]:

@@ -69,8 +69,9 @@ class Sheet:
 class Desk:
     """Reads files of checkpoints; one content is read once, however many checkpoints hold it and threads ask for it."""
 
-    def __init__(self, *, allow_pickle: bool = False) -> None:
+    def __init__(self, *, allow_pickle: bool = False, identities: Mapping[Checkpoint, str] | None = None) -> None:
         self.allow_pickle = allow_pickle
+        self.identities = identities or {}
         self.known: dict[tuple[str, str], tuple[bool, Any]] = {}
         self.locks: dict[tuple[str, str], threading.Lock] = {}
         self.door = threading.Lock()
@@ -153,9 +154,9 @@ class _Reading:
         weights = self._weights(tuple(sorted(set(index.values()))))
         tables = {file.name: self._table(file) for file in weights if file.name.endswith(".safetensors")}
         config = self._json("config.json") or {}
-        identity = None
+        identity = self.desk.identities.get(self.checkpoint)
         try:
-            identity = fingerprint(self.checkpoint, allow_pickle=self.desk.allow_pickle)
+            identity = identity or fingerprint(self.checkpoint, allow_pickle=self.desk.allow_pickle)
         except BadInput as error:
             if not self.problems:
                 self.problems.append(("unreadable", str(error)))

@@ -70,6 +70,7 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         rows=[_row(f, _told(about, f.subject.concept)) for f in found],
         pictures=pictures,
         absent=absent,
+        audit=about.get("audit"),
         facts=_facts(about),
         provenance=json.dumps(about, indent=2, ensure_ascii=False, default=str),
         policy=_policy(bundle, EMBED),
@@ -118,6 +119,8 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
         for c in rest
         for text in [*map(str, c.get("warnings") or []), "has no score in this table."]
     ]
+    told_of = (about.get("audit") or {}).get("findings") or []
+    said += [(_checkpoints(f), f"{f['kind']}: {f['what']}. {f['next']}") for f in told_of if f["severity"] == "fault"]
     failed = [(str(f.get("checkpoint", "?")), f.get("reason", "no reason given")) for f in about.get("failures") or []]
     said += [(checkpoint, f"was not measured: {reason}") for checkpoint, reason in failed]
     for finding in found:
@@ -133,6 +136,12 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
         counts = ", ".join(f"{metric} ({n:,})" for metric, n in rows["metric"].value_counts(sort=False).items())
         said.append((f"{len(rows):,} absent", f"could not be measured: {note} – {counts}"))
     return list(dict.fromkeys(said))
+
+
+def _checkpoints(finding: Mapping[str, Any]) -> str:
+    """The checkpoints of one finding of the audit, the first of them by name."""
+    first, *rest = map(str, finding["checkpoints"])
+    return f"{first} and {len(rest):,} more" if rest else first
 
 
 def _name(records: pd.DataFrame, about: Mapping[str, Any]) -> str:
