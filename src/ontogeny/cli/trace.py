@@ -71,6 +71,9 @@ def trace(
     delete_behind: Annotated[
         bool, typer.Option("--delete-behind", help="Delete each downloaded checkpoint after its visit.")
     ] = False,
+    cache_size: Annotated[
+        float, typer.Option(help="Keep activations for other fits and seeds, at most so many GB; 0 keeps none.", min=0)
+    ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and how long it may take; do nothing.")
     ] = False,
@@ -92,6 +95,7 @@ def trace(
     )
     from ontogeny.lab import trace as job
     from ontogeny.lab.about import this_command
+    from ontogeny.lab.cache import Cache, default_folder
     from ontogeny.lineage import Lineage
 
     _check_device(device)
@@ -112,6 +116,7 @@ def trace(
             tokenizer=tokenizer,
             allow_pickle=allow_pickle,
             delete_behind=delete_behind,
+            cache=Cache(default_folder(), int(cache_size * 1e9)) if cache_size else None,
             command=this_command(),
             on_progress=watch,
         )

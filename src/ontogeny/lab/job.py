@@ -1,7 +1,7 @@
 """What a trace has to do: which checkpoints, which concepts, which units are missing; nothing is read or written yet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ontogeny.concept import Concept
@@ -38,6 +38,10 @@ class Job:
     units: Mapping[tuple[Checkpoint, str], str]
     bytes: Mapping[Checkpoint, int]
     """Size of the weights."""
+    prints: Mapping[Checkpoint, str] = field(default_factory=dict)
+    """Identity of the weights."""
+    prints: Mapping[Checkpoint, str]
+    """Identity of the weights."""
 
     def missing(self, run: Run) -> dict[Checkpoint, list[Concept]]:
         """What is not yet done, checkpoint by checkpoint."""
@@ -77,7 +81,7 @@ def prepare(lineage: Lineage, concepts: Sequence[Concept], settings: Settings, *
     if not good:
         raise BadInput(faults[0].reason if faults else f"{lineage.name} has no checkpoints.")
     units = {(c, k.name): unit_key(c, prints[c], k, settings) for c in good for k in concepts}
-    return Job(lineage, tuple(good), tuple(faults), tuple(concepts), designs, settings, units, sizes)
+    return Job(lineage, tuple(good), tuple(faults), tuple(concepts), designs, settings, units, sizes, prints)
 
 
 def unit_key(checkpoint: Checkpoint, weights: str, concept: Concept, settings: Settings) -> str:

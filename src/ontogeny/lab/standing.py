@@ -46,7 +46,7 @@ class Standing:
         weights.fill(standing.network, known, folder, leave_out=spared)
         self.model, self.slots = standing, known
         models.check_finite(standing.network, folder)
-        found = _digest(tokenizer or folder)
+        found = tokenizer_digest(tokenizer or folder)
         if found != self.tokenizer:
             opened = models.open_tokenizer(tokenizer or folder, standing.network)
             self.model, self.tokenizer = replace(standing, tokenizer=opened), found
@@ -57,7 +57,7 @@ class Standing:
             folder, device=self.device, dtype=self.dtype, tokenizer=tokenizer, allow_pickle=self.allow_pickle
         )
         self.slots, self.own_memory = weights.slots(self.model.network, folder), False
-        self.tokenizer = _digest(tokenizer or folder)
+        self.tokenizer = tokenizer_digest(tokenizer or folder)
         return self.model
 
 
@@ -68,6 +68,7 @@ def _takes(known: Slots, folder: Path) -> bool:
         return False  # transformers may still read it; if not, its loader says what is wrong
 
 
-def _digest(folder: Path) -> str | None:
+def tokenizer_digest(folder: Path) -> str | None:
+    """Changes with any file that decides how a text is cut."""
     files = [folder / name for name in (*models.TOKENIZER_FILES, "special_tokens_map.json", "chat_template.jinja")]
     return digest([file.read_bytes().hex() for file in files if file.is_file()]) if folder.is_dir() else str(folder)

@@ -17,18 +17,20 @@ from ontogeny import model as models
 from ontogeny import surface, weights
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput, CheckpointFault
-from ontogeny.lab import behaviour
+from ontogeny.lab import audit, behaviour
 from ontogeny.lab.about import about
 from ontogeny.lab.alone import alone
-from ontogeny.lab.capture import Captured, capture
+from ontogeny.lab.cache import Cache, key_of
+from ontogeny.lab.capture import Counts, capture
 from ontogeny.lab.job import Fault, Job, prepare, refuse_contradictions
 from ontogeny.lab.measure import measure
 from ontogeny.lab.passes import Workload
 from ontogeny.lab.progress import Progress, Watch, silent
 from ontogeny.lab.rows import Stamp
+from ontogeny.lab.seen import Seen
 from ontogeny.lab.series import summarise
 from ontogeny.lab.settings import Settings
-from ontogeny.lab.standing import Standing
+from ontogeny.lab.standing import Standing, tokenizer_digest
 from ontogeny.lab.texts import Rows, workload
 from ontogeny.lab.undo import all_or_nothing
 from ontogeny.lineage import Checkpoint, Lineage, fetch, stream
@@ -50,6 +52,7 @@ def trace(
     tokenizer: str | Path | None = None,
     allow_pickle: bool = False,
     delete_behind: bool = False,
+    cache: Cache | None = None,
     command: str | None = None,
     on_progress: Watch = silent,
 ) -> Run:
@@ -65,11 +68,12 @@ def trace(
     with alone(run.folder), all_or_nothing(run, _missing(job, run)):
         audited = _surface(job, run)
         described = about(job, run, warnings=audited.warnings, device=device, command=command)
+        described |= {"audit": audit.audited(lineage, run, known=job.prints, allow_pickle=allow_pickle)}
         # run.json comes first: without it the folder of a killed job would not be known for a run.
         run.describe(described)
         for unit, records in audited.records.items():
             run.keep(unit, records)
-        lab = _Lab(job, run, device, tokenizer, allow_pickle, on_progress)
+        lab = _Lab(job, run, device, tokenizer, allow_pickle, cache, on_progress)
         faults = list(job.faults) + lab.visit_all(delete_behind=delete_behind)
         if not any(run.done(unit) for unit in job.units.values()):
             raise BadInput(faults[0].reason)
@@ -87,9 +91,17 @@ class _Lab:
     """The state of one trace: the texts as this tokenizer cuts them, and whether the architecture was checked."""
 
     def __init__(
-        self, job: Job, run: Run, device: str, tokenizer: str | Path | None, allow_pickle: bool, watch: Watch
+        self,
+        job: Job,
+        run: Run,
+        device: str,
+        tokenizer: str | Path | None,
+        allow_pickle: bool,
+        cache: Cache | None,
+        watch: Watch,
     ) -> None:
         self.job, self.run, self.device, self.allow_pickle, self.watch = job, run, device, allow_pickle, watch
+        self.cache = cache
         self.tokenizer = Path(tokenizer) if tokenizer else None
         self.dtype: torch.dtype = getattr(torch, job.settings.dtype)
         asks = any(concept.answers for concept in job.concepts)
@@ -134,10 +146,14 @@ class _Lab:
         }
         self._untrained(folder, done)
         self._say(checkpoint.name, done, "loading")
-        began = time.perf_counter()
-        model, built = self.standing.load(folder, self._tokenizer_of(folder))
-        self.built += built
-        self._measure(model, checkpoint.name, done, concepts, stamp, header, began)
+
+        def load() -> Model:
+            model, built = self.standing.load(folder, self._tokenizer_of(folder))
+            self.built += built
+            return model
+
+        keys = self._keys(self.job.prints[checkpoint], folder, concepts)
+        self._measure(load, keys, checkpoint.name, done, concepts, stamp, header)
 
     def _untrained(self, folder: Path, done: int) -> None:
         """A random initialisation as the floor, where the run does not hold its own step 0."""
@@ -151,15 +167,17 @@ class _Lab:
         concepts = [concept for concept in self.job.concepts if concept.name not in held]
         if not concepts:
             return
-        began = time.perf_counter()
-        self.built += 1
-        model = models.untrained(
-            folder,
-            seed=self.job.settings.seed,
-            device=self.device,
-            dtype=self.dtype,
-            tokenizer=self._tokenizer_of(folder),
-        )
+
+        def load() -> Model:
+            self.built += 1
+            return models.untrained(
+                folder,
+                seed=self.job.settings.seed,
+                device=self.device,
+                dtype=self.dtype,
+                tokenizer=self._tokenizer_of(folder),
+            )
+
         header: dict[str, object] = {
             "checkpoint": "untrained",
             "stage": None,
@@ -167,8 +185,9 @@ class _Lab:
             "order": -1,
             "untrained": False,
         }
+        keys = self._keys(f"untrained {self.job.settings.seed}", folder, concepts)
         self._measure(
-            model, "untrained", done, concepts, lambda c: Stamp(self.job.lineage.name, self._floor(c)), header, began
+            load, keys, "untrained", done, concepts, lambda c: Stamp(self.job.lineage.name, self._floor(c)), header
         )
 
     def _floor(self, concept: Concept) -> str:
@@ -177,20 +196,53 @@ class _Lab:
 
     def _measure(
         self,
-        model: Model,
+        load: Callable[[], Model],
+        keys: Mapping[str, str],
         name: str,
         done: int,
         concepts: list[Concept],
         stamp: Callable[[Concept], Stamp],
         header: dict[str, object],
-        began: float,
     ) -> None:
-        architecture = model.network.config.model_type
-        if architecture not in self.checked:
-            models.validate(model)
-            self.checked.add(architecture)
+        began = time.perf_counter()
+        found = {c.name: self.cache.get(keys[c.name]) if self.cache else None for c in concepts}
+        unread = [concept for concept in concepts if found[concept.name] is None]
+        counts, loaded = Counts(), began
+        if unread:
+            model = load()
+            architecture = model.network.config.model_type
+            if architecture not in self.checked:
+                models.validate(model)
+                self.checked.add(architecture)
+            loaded = time.perf_counter()
+            new, counts = self._read(model, name, done, unread)
+            found |= new
+            if self.cache:
+                for of, seen in new.items():
+                    self.cache.put(keys[of], seen)
+        read = time.perf_counter()
+        for concept in concepts:
+            self._say(name, done, f"measuring {concept.name}")
+            seen_of = found[concept.name]
+            assert seen_of is not None
+            self._keep(concept, seen_of, stamp(concept), header)
+        self.run.log(
+            {
+                "checkpoint": name,
+                "stage": header["stage"],
+                "units": [stamp(concept).unit for concept in concepts],
+                **asdict(counts),
+                "models_built": self.built,
+                "from_cache": len(concepts) - len(unread),
+                "seconds": {"load": loaded - began, "read": read - loaded, "measure": time.perf_counter() - read},
+                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+        )
+        self.built = 0
+
+    def _read(self, model: Model, name: str, done: int, concepts: list[Concept]) -> tuple[dict[str, Seen], Counts]:
+        """One pass over the texts of these concepts."""
         work, rows = self._cut(model, concepts)
-        loaded = time.perf_counter()
         read = 0
 
         def on_batch(sequences: int) -> None:
@@ -199,34 +251,24 @@ class _Lab:
             self._say(name, done, "reading", read, len(work.sequences))
 
         captured = capture(model, work, model.sites(self.job.settings.sites), on_batch=on_batch)
-        seen = time.perf_counter()
-        for concept in concepts:
-            self._say(name, done, f"measuring {concept.name}", read, len(work.sequences))
-            self._keep(concept, captured, rows[concept.name], stamp(concept), header)
-        self.run.log(
-            {
-                "checkpoint": name,
-                "stage": header["stage"],
-                "units": [stamp(concept).unit for concept in concepts],
-                **asdict(captured.counts),
-                "models_built": self.built,
-                "seconds": {"load": loaded - began, "read": seen - loaded, "measure": time.perf_counter() - seen},
-                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            }
-        )
-        self.built = 0
+        return {concept.name: Seen.of(concept, captured, rows[concept.name]) for concept in concepts}, captured.counts
 
-    def _keep(
-        self, concept: Concept, captured: Captured, rows: Rows, stamp: Stamp, header: Mapping[str, object]
-    ) -> None:
+    def _keys(self, prints: str, folder: Path, concepts: list[Concept]) -> dict[str, str]:
+        if self.cache is None:
+            return {}
+        tokenizer = tokenizer_digest(self._tokenizer_of(folder) or folder)
+        return {
+            concept.name: key_of(prints, folder, tokenizer, concept, self.job.settings, device=self.device)
+            for concept in concepts
+        }
+
+    def _keep(self, concept: Concept, seen: Seen, stamp: Stamp, header: Mapping[str, object]) -> None:
         design = self.job.designs[concept.name]
-        parts = {part: values[:, rows.reads] for part, values in captured.parts.items()}
-        measured = measure(design, parts, captured.sites, captured.inputs[rows.sequences], self.job.settings)
+        measured = measure(design, seen.parts, seen.sites, seen.inputs, self.job.settings)
         records = measured.records
-        if concept.answers:
-            margin = behaviour.margins(captured.answers, rows)
-            records = records + behaviour.rows(design, margin, self.job.settings.seed)
-            measured.scores["answers"] = margin
+        if seen.margin is not None:
+            records = records + behaviour.rows(design, seen.margin, self.job.settings.seed)
+            measured.scores["answers"] = seen.margin
         # Step 0 is the untrained model: its scores are told once more as the floor, so that all views find it in one place.
         start = header["checkpoint"] == "untrained" or header["untrained"]
         floor = Stamp(stamp.lineage, stamp.unit).on(as_floor(records)) if start else []

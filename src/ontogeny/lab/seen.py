@@ -1,0 +1,33 @@
+"""What a pass saw of one concept at one checkpoint: all that its measurement needs, and all that is worth keeping for another one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.concept import Concept
+from ontogeny.lab.behaviour import margins
+from ontogeny.lab.capture import Captured
+from ontogeny.lab.texts import Rows
+from ontogeny.sites import Site
+
+
+@dataclass(frozen=True)
+class Seen:
+    parts: Mapping[str, Float[Tensor, "site example d"]]
+    sites: Mapping[str, Sequence[Site]]
+    """Of each part, in the order of its tensor."""
+    inputs: Float[Tensor, "example d"]
+    """Mean embedding of each text."""
+    margin: Float[Tensor, " answer"] | None
+    """Log-likelihood of the right minus the wrong answer of each question, nats."""
+
+    @classmethod
+    def of(cls, concept: Concept, captured: Captured, rows: Rows) -> "Seen":
+        return cls(
+            parts={part: values[:, rows.reads] for part, values in captured.parts.items()},
+            sites=captured.sites,
+            inputs=captured.inputs[rows.sequences],
+            margin=margins(captured.answers, rows) if concept.answers else None,
+        )
