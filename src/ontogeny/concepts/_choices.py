@@ -1,0 +1,79 @@
+"""Contrast pairs: one question with two answers, of which one shows a behaviour.
+
+Multiple choice as in contrastive activation addition (Rimsky et al., arXiv:2312.06681): the two texts differ in the letter of the answer
+alone, and are read at it. Which letter is right varies from question to question, so neither words nor letter tell the behaviour.
+Statements (Perez et al., arXiv:2212.09251) are said by somebody with the trait, or by somebody without. Questions that are near-copies
+are one group.
+"""
+
+import re
+from typing import Any, Literal
+
+from ontogeny.concept import Answer, Concept, Example
+from ontogeny.concepts import _data
+from ontogeny.concepts._groups import joined, near
+
+COLUMNS = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
+
+
+def lettered(
+    name: str,
+    *sources: _data.Source,
+    classes: tuple[str, str],
+    sign: Literal[1, -1],
+    licence: str,
+    paper: str,
+    question: str,
+    reverse: bool = False,
+) -> Concept:
+    """Two texts a question: label 1 with the letter of `answer_matching_behavior`, or in `reverse` with the other."""
+    rows = [row for source in sources for row in _data.read(source)]
+    asked = [_asked(row) for row in rows]
+    columns = COLUMNS[:0:-1] if reverse else COLUMNS[1:]
+    letters = [tuple(_letter(row[column]) for column in columns) for row in rows]
+    groups = joined(asked, near([text.split("Choices:")[0] for text in asked]))
+    examples, answers = [], []
+    for i, (prompt, (yes, no), group) in enumerate(zip(asked, letters, groups, strict=True)):
+        examples += [Example(prompt + yes, True, group, f"q{i}"), Example(prompt + no, False, group, f"q{i}")]
+        answers.append(Answer(prompt, yes, no, group))
+    return Concept(
+        name,
+        tuple(examples),
+        classes=classes,
+        answers=tuple(answers),
+        sign=sign,
+        licence=licence,
+        source=_data.told(*sources, paper=paper),
+        question=question,
+    )
+
+
+def said(name: str, source: _data.Source, *, classes: tuple[str, str], question: str) -> Concept:
+    """Statements of a persona: label 1 where the one who has the trait says yes."""
+    rows = _data.read(source)
+    texts = [row["statement"].strip() for row in rows]
+    groups = joined(texts, near(texts))
+    targets = [row["answer_matching_behavior"].strip() == "Yes" for row in rows]
+    answers = (
+        Answer(f"{row['question'].strip()}\nAnswer:", " Yes" if yes else " No", " No" if yes else " Yes", group)
+        for row, yes, group in zip(rows, targets, groups, strict=True)
+    )
+    return Concept(
+        name,
+        tuple(map(Example, texts, targets, groups)),
+        classes=classes,
+        answers=tuple(answers),
+        licence="CC-BY-4.0",
+        source=_data.told(source, paper="arXiv:2212.09251"),
+        question=question,
+    )
+
+
+def _asked(row: dict[str, Any]) -> str:
+    text = row["question"].strip().removesuffix("Answer:").rstrip()
+    return f"{text}\n\nAnswer: ("
+
+
+def _letter(answer: str) -> str:
+    found = re.search(r"\w", answer)
+    return found[0] if found else answer

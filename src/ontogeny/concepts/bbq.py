@@ -1,0 +1,95 @@
+"""Is the answer the prejudiced one? Label 1: the answer that the stereotype suggests where the text leaves the question open, 0: the other.
+
+The right form of fairness beside crows_pairs: ambiguous contexts of BBQ, each with the two people it names as answers; of a question and
+its negation ('who was bad at', 'who was good at') the same person is prejudiced once and not once. A template is one group. The answers
+ask which the model finds likelier: 'right' is the prejudice, unbiased is one half. Parrish et al., arXiv:2110.08193.
+"""
+
+from typing import Any
+
+from ontogeny.concept import Answer, Concept, Example
+from ontogeny.concepts import _data
+from ontogeny.concepts._groups import joined
+
+_COLUMNS = (
+    "answer_info",
+    "context",
+    "context_condition",
+    "question",
+    "question_index",
+    "question_polarity",
+    "category",
+    "additional_metadata",
+)
+SOURCES = (
+    _data.Source(
+        "bbq/Age.jsonl.gz",
+        "nyu-mll/BBQ",
+        "data/Age.jsonl",
+        "bea11bd97d79217245b5871acd247b9d6eb24598",
+        "46e805b3fc2d8cbd26eeb8e8430d98cf7b2dc9c83574ff3674e8ce4f0fca2a60",
+        _COLUMNS,
+    ),
+    _data.Source(
+        "bbq/Nationality.jsonl.gz",
+        "nyu-mll/BBQ",
+        "data/Nationality.jsonl",
+        "bea11bd97d79217245b5871acd247b9d6eb24598",
+        "a583e74666aec0341ded8aa3983e7cad694eb24de72c254d28b2df3035720090",
+        _COLUMNS,
+    ),
+    _data.Source(
+        "bbq/Physical_appearance.jsonl.gz",
+        "nyu-mll/BBQ",
+        "data/Physical_appearance.jsonl",
+        "bea11bd97d79217245b5871acd247b9d6eb24598",
+        "e48d7e13508565f4801574e611043470c25c95a0a62af3699cb5ee7cb02608fb",
+        _COLUMNS,
+    ),
+    _data.Source(
+        "bbq/Sexual_orientation.jsonl.gz",
+        "nyu-mll/BBQ",
+        "data/Sexual_orientation.jsonl",
+        "bea11bd97d79217245b5871acd247b9d6eb24598",
+        "2c71036b9e7584fe589c42aef32c1a42bc01b9a5e9b1b8704342630cdb08cefd",
+        _COLUMNS,
+    ),
+)
+
+
+def concept(seed: int = 0) -> Concept:
+    """Two answers a question of an ambiguous context; the same for each seed."""
+    rows = [row for source in SOURCES for row in _data.read(source) if row["context_condition"] == "ambig"]
+    asked = [(row, found) for row in rows if (found := _answers(row))]
+    prompts = [f"{row['context'].strip()} {row['question'].strip()}" for row, _ in asked]
+    groups = joined(prompts, [(row["category"], row["question_index"]) for row, _ in asked])
+    examples, answers = [], []
+    for i, (prompt, (_, (biased, other)), group) in enumerate(zip(prompts, asked, groups, strict=True)):
+        examples += [
+            Example(f"{prompt} {biased}.", True, group, f"q{i}"),
+            Example(f"{prompt} {other}.", False, group, f"q{i}"),
+        ]
+        answers.append(Answer(prompt, f" {biased}", f" {other}", group))
+    return Concept(
+        "bbq",
+        tuple(examples),
+        classes=("other", "prejudiced"),
+        answers=tuple(answers),
+        sign=-1,
+        licence="CC-BY-4.0",
+        source=_data.told(*SOURCES, paper="arXiv:2110.08193"),
+        question="Is the answer the prejudiced one?",
+    )
+
+
+def _answers(row: dict[str, Any]) -> tuple[str, str] | None:
+    """The prejudiced and the other answer; None where the data do not say which of the two people is meant."""
+    meant = {group.casefold() for group in row["additional_metadata"]["stereotyped_groups"]}
+    people = {key: {word.casefold() for word in words} for key, words in row["answer_info"].items()}
+    known = [key for key, words in people.items() if "unknown" not in words]
+    inside = [key for key in known if people[key] & meant]
+    if len(known) != 2 or len(inside) != 1:
+        return None
+    group, other = inside[0], next(key for key in known if key != inside[0])
+    first, second = (group, other) if row["question_polarity"] == "neg" else (other, group)
+    return row[first].strip().rstrip("."), row[second].strip().rstrip(".")

@@ -1,0 +1,37 @@
+"""Is it hate speech? Label 1: hateful, 0: not, though it holds the same words: counter-speech, negation, reclaimed slurs.
+
+The 29 functional tests of HateCheck. Sentences of one template, and of the template that it contrasts with, are one group. Röttger et
+al., arXiv:2012.15606.
+"""
+
+from ontogeny.concept import Concept, Example
+from ontogeny.concepts import _data
+from ontogeny.concepts._groups import joined
+
+SOURCES = (
+    _data.Source(
+        "hatecheck/test_suite_cases.csv",
+        "paul-rottger/hatecheck-data",
+        "test_suite_cases.csv",
+        "d84302298ceeb34f4b0dde2d8a1f4932c2caa612",
+        "ecf0dc1e93fccc90b6f880e632b19e635c0f0a68b3157915a9e20b6938f121cf",
+        ("test_case", "label_gold", "templ_id", "ref_templ_id"),
+    ),
+)
+
+
+def concept(seed: int = 0) -> Concept:
+    """All sentences; the same for each seed."""
+    rows = _data.read(SOURCES[0])
+    texts = [row["test_case"].strip() for row in rows]
+    # A contrast names the template it was made from: that one's number is its key too.
+    groups = joined(texts, [row["ref_templ_id"].split(".")[0] or row["templ_id"] for row in rows])
+    return Concept(
+        "hatecheck",
+        tuple(Example(t, row["label_gold"] == "hateful", g) for t, row, g in zip(texts, rows, groups, strict=True)),
+        classes=("not hateful", "hateful"),
+        sign=-1,
+        licence="CC-BY-4.0",
+        source=_data.told(*SOURCES, paper="arXiv:2012.15606"),
+        question="Is it hate speech?",
+    )

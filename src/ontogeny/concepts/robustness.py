@@ -1,0 +1,99 @@
+"""Is the sentence positive, clean or perturbed? Label 1: positive; each sentence stands twice, once with letters capitalised at random.
+
+The right form of the tracing paper's robustness set (arXiv:2402.19465), whose label marks the perturbed twin: here both twins have the
+sentiment of their sentence, taken from the reviews that SST is built on (Pang & Lee 2005), and `flips` says how often a reading of it
+changes from one twin to the other. Twins are one group, the clean one first.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ontogeny.concept import Concept, Example
+from ontogeny.concept_groups import normalised
+from ontogeny.concepts import _data
+from ontogeny.concepts._polarity import SOURCE, sentences
+from ontogeny.errors import BadInput
+from ontogeny.records import Record
+from ontogeny.statistics.bootstrap import group_weights, interval, mean_samples, share_interval
+
+SOURCES = (
+    _data.Source(
+        "tracing_trustworthiness/sst2.csv",
+        "ChnQ/TracingLLM",
+        "src/datasets/sst2.csv",
+        "bf8d38a67844bcad25b8744b1f859205a2b8aa9b",
+        "0606418a6a1bc6b80ec29acf3ead4e30211af98a7c1a803d3c8a2b4f5954fa6f",
+        ("statement", "label"),
+    ),
+    SOURCE,
+)
+
+
+def concept(seed: int = 0) -> Concept:
+    """Both twins of each sentence whose sentiment is known; the same for each seed."""
+    known = {_letters(text): positive for text, positive in sentences()}
+    twins: dict[str, dict[str, str]] = {}
+    for row in _data.read(SOURCES[0]):
+        twins.setdefault(normalised(row["statement"]), {})[row["label"]] = row["statement"]
+    examples = [
+        Example(twin[side], known[_letters(sentence)], f"s{i}")
+        for i, (sentence, twin) in enumerate(twins.items())
+        if len(twin) == 2 and _letters(sentence) in known
+        for side in ("0", "1")
+    ]
+    return Concept(
+        "robustness",
+        tuple(examples),
+        classes=("negative", "positive"),
+        licence="Apache-2.0 (perturbed set); SST-2 text for research use; CC-BY-4.0 (labels)",
+        source=_data.told(*SOURCES, paper="arXiv:2402.19465, Pang & Lee 2005"),
+        question="Is the sentence positive, clean or perturbed?",
+    )
+
+
+def flips(concept: Concept, predicted: Bool[Tensor, " example"], *, samples: int = 1000, seed: int = 0) -> list[Record]:
+    """Share of twins whose predictions differ, and accuracy on the clean less that on the perturbed, with intervals by twin.
+
+    `predicted` may cover the test side alone: pass the concept cut to the same examples. A group that is not two examples is left out.
+    """
+    if len(predicted) != len(concept.examples):
+        raise BadInput(
+            f"{len(predicted)} predictions for {len(concept.examples)} examples of {concept.name}. Give one each."
+        )
+    where: dict[str, list[int]] = {}
+    for i, example in enumerate(concept.examples):
+        where.setdefault(example.group, []).append(i)
+    couples = torch.tensor([both for both in where.values() if len(both) == 2], dtype=torch.long).reshape(-1, 2)
+    if len(couples) < 2:
+        note = f"{len(couples)} groups of two twins; at least two are needed"
+        return [Record(metric, math.nan, concept=concept.name, note=note) for metric in ("flip_rate", "perturbed_drop")]
+    clean, perturbed = predicted[couples].T
+    right = concept.labels()[couples[:, 0]]
+    flipped = (clean != perturbed).float()
+    drop = (clean == right).float() - (perturbed == right).float()
+    weights = group_weights(torch.arange(len(couples)), samples=samples, seed=seed)
+    drawn = mean_samples(torch.stack([flipped, drop]), weights)
+    ends = (
+        share_interval(flipped.mean(), drawn[:, 0], groups=len(couples)),
+        interval(drop.mean(), drawn[:, 1], groups=len(couples)),
+    )
+    return [
+        Record(
+            metric,
+            float(value),
+            concept=concept.name,
+            low=float(end.low),
+            high=float(end.high),
+            n=len(couples),
+            seed=seed,
+        )
+        for metric, value, end in zip(("flip_rate", "perturbed_drop"), (flipped.mean(), drop.mean()), ends, strict=True)
+    ]
+
+
+def _letters(text: str) -> str:
+    """Letters and digits alone: the two releases of the sentences write marks and spaces differently."""
+    return "".join(filter(str.isalnum, text.casefold()))

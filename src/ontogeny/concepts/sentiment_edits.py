@@ -1,0 +1,44 @@
+"""Is the review positive? Label 1: positive, 0: its twin, which people edited as little as needed to turn the verdict.
+
+The right form of sentiment: words that go with it by chance stand in both twins, which are one group and a pair. Whole reviews, of about
+150 words. Kaushik et al., arXiv:1909.12434.
+"""
+
+from ontogeny.concept import Concept, Example
+from ontogeny.concepts import _data
+from ontogeny.concepts._groups import joined, pairs
+
+SOURCES = (
+    _data.Source(
+        "counterfactual_imdb/train_paired.tsv.gz",
+        "acmi-lab/counterfactually-augmented-data",
+        "sentiment/combined/paired/train_paired.tsv",
+        "6f232a1d2a11462a30ce08fb4825b734ab30828e",
+        "7ac50ca3d70890f80e11ee59955cdbfc43f26b5078d0603717817ab224d2af18",
+        ("Sentiment", "Text", "batch_id"),
+    ),
+    _data.Source(
+        "counterfactual_imdb/dev_paired.tsv.gz",
+        "acmi-lab/counterfactually-augmented-data",
+        "sentiment/combined/paired/dev_paired.tsv",
+        "6f232a1d2a11462a30ce08fb4825b734ab30828e",
+        "4c2d8a70cbce23eba27fb1f0bb5043cf044811912435cf8d10c3ea6fc7a51363",
+        ("Sentiment", "Text", "batch_id"),
+    ),
+)
+
+
+def concept(seed: int = 0) -> Concept:
+    """All reviews, line breaks as spaces; the same for each seed."""
+    rows = [(i, row) for i, source in enumerate(SOURCES) for row in _data.read(source)]
+    texts = [" ".join(row["Text"].replace("<br />", " ").split()) for _, row in rows]
+    targets = [row["Sentiment"] == "Positive" for _, row in rows]
+    keys = [(i, row["batch_id"]) for i, row in rows]
+    return Concept(
+        "sentiment_edits",
+        tuple(map(Example, texts, targets, joined(texts, keys), pairs(keys, targets))),
+        classes=("negative", "positive"),
+        licence="Apache-2.0",
+        source=_data.told(*SOURCES, paper="arXiv:1909.12434"),
+        question="Is the review positive?",
+    )

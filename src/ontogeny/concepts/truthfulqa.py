@@ -1,0 +1,48 @@
+"""Is the answer true? Label 1: one of the correct answers of TruthfulQA, 0: one of the incorrect ones that people believe.
+
+All answers of a question, and of questions that are near-copies, are one group. The answers ask the same of the model's own words: does
+it give the best answer the higher likelihood than the best incorrect one? Lin et al., arXiv:2109.07958.
+"""
+
+from ontogeny.concept import Answer, Concept, Example
+from ontogeny.concepts import _data
+from ontogeny.concepts._groups import joined, near
+
+SOURCES = (
+    _data.Source(
+        "truthfulqa/TruthfulQA.csv",
+        "koppula/TruthfulQA",
+        "TruthfulQA.csv",
+        "4dee2311b23de20b43bfc12ace7037f3f71ba421",
+        "b8d8ef1e12f98b4f2a9f47abc9765da0640b182b6c5d9b92f0c1a1f2f1e02e5c",
+        ("Question", "Best Answer", "Best Incorrect Answer", "Correct Answers", "Incorrect Answers"),
+    ),
+)
+
+
+def concept(seed: int = 0) -> Concept:
+    """All answers to all questions; the same for each seed."""
+    rows = _data.read(SOURCES[0])
+    groups = joined([row["Question"] for row in rows], near([row["Question"] for row in rows], 0.8))
+    examples, answers = [], []
+    for row, group in zip(rows, groups, strict=True):
+        prompt = f"Q: {row['Question'].strip()}\nA:"
+        right, wrong = (dict.fromkeys(_listed(row[f"{kind} Answers"])) for kind in ("Correct", "Incorrect"))
+        examples += [Example(f"{prompt} {answer}", True, group) for answer in right if answer not in wrong]
+        examples += [Example(f"{prompt} {answer}", False, group) for answer in wrong if answer not in right]
+        answers.append(
+            Answer(prompt, f" {row['Best Answer'].strip()}", f" {row['Best Incorrect Answer'].strip()}", group)
+        )
+    return Concept(
+        "truthfulqa",
+        tuple(examples),
+        classes=("false", "true"),
+        answers=tuple(answers),
+        licence="Apache-2.0",
+        source=_data.told(*SOURCES, paper="arXiv:2109.07958"),
+        question="Is the answer true?",
+    )
+
+
+def _listed(answers: str) -> list[str]:
+    return [answer.strip() for answer in answers.split(";") if answer.strip()]

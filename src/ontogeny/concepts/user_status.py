@@ -1,0 +1,20 @@
+"""How well off is the user? Three classes of the user whom a model played in a conversation.
+
+A conversation and its near-copies are one group. TalkTuner (Chen et al., arXiv:2406.07882).
+"""
+
+from ontogeny.concept import Concept
+from ontogeny.concepts._talktuner import SOURCE, attribute
+
+SOURCES = (SOURCE,)
+
+
+def concept(seed: int = 0) -> Concept:
+    """All conversations; the same for each seed."""
+    return attribute(
+        "user_status",
+        "socioeco",
+        {"low": "low", "middle": "middle", "high": "high"},
+        words="socioeconomic status",
+        question="How well off is the user?",
+    )
