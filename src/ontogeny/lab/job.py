@@ -1,7 +1,7 @@
 """What a trace has to do: which checkpoints, which concepts, which units are missing; nothing is read or written yet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ontogeny.concept import Concept
@@ -38,8 +38,6 @@ class Job:
     units: Mapping[tuple[Checkpoint, str], str]
     bytes: Mapping[Checkpoint, int]
     """Size of the weights."""
-    prints: Mapping[Checkpoint, str] = field(default_factory=dict)
-    """Identity of the weights."""
     prints: Mapping[Checkpoint, str]
     """Identity of the weights."""
 
