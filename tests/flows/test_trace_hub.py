@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ontogeny.concept import Concept
+from ontogeny.lab.audit_sheets import GUESS
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
@@ -71,7 +72,8 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
 
     first, again = commands(hub, [*argv, "--delete-behind"], [*argv, "--delete-behind"])
     assert (first[0], again[0]) == (0, 0), first[2] + again[2]
-    assert hub.sent["model.safetensors"] == 4 * size  # each once, and nothing for what is done
+    # The weights once, the audit a header of each; nothing for what is done.
+    assert hub.sent["model.safetensors"] == 4 * (size + GUESS)
     assert not [path for path in hub.home.rglob("*") if path.is_file() and path.stat().st_size >= size]
     run = Run.open(tmp_path / "out")
     assert [line["checkpoint"] for line in run.ledger()] == [f"step{step}" for step in PUSHES]

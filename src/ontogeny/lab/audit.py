@@ -89,7 +89,8 @@ def audited(
     """The cheap audit as `run.json` keeps it under `audit`; commits of the Hub do not change and are audited once."""
     of = digest([[c.source, c.revision, c.commit] for c in lineage.checkpoints])
     before: dict[str, Any] = run.about.get("audit", {}) if run.about_path.is_file() else {}
-    if before.get("of") == of and all(c.commit for c in lineage.checkpoints):
+    read = all(finding["kind"] != "unreadable" for finding in before.get("findings", []))
+    if before.get("of") == of and read and all(c.commit for c in lineage.checkpoints):
         return before
     return {"of": of, **as_dict(audit(lineage, allow_pickle=allow_pickle, known=known))}
 

@@ -72,32 +72,25 @@ class Desk:
     def __init__(self, *, allow_pickle: bool = False, identities: Mapping[Checkpoint, str] | None = None) -> None:
         self.allow_pickle = allow_pickle
         self.identities = identities or {}
-        self.known: dict[tuple[str, str], tuple[bool, Any]] = {}
+        self.known: dict[tuple[str, str], Any] = {}
         self.locks: dict[tuple[str, str], threading.Lock] = {}
         self.door = threading.Lock()
 
     def sheet(self, checkpoint: Checkpoint) -> Sheet:
         """All that is known of one checkpoint; never raises for what is wrong with it."""
         try:
-            drawer = _open(checkpoint)
+            return _Reading(self, checkpoint, _open(checkpoint)).sheet()
         except BadInput as error:
             return Sheet(checkpoint, problems=(("unreadable", str(error)),))
-        return _Reading(self, checkpoint, drawer).sheet()
 
     def once(self, key: tuple[str, str], read: Any) -> Any:
-        """The result of `read`, or its error, made once for each key."""
+        """The result of `read`, made once for each key; an error is not kept, it may be gone at the next."""
         with self.door:
             lock = self.locks.setdefault(key, threading.Lock())
         with lock:
             if key not in self.known:
-                try:
-                    self.known[key] = True, read()
-                except CheckpointFault as error:
-                    self.known[key] = False, error
-            good, value = self.known[key]
-        if not good:
-            raise value
-        return value
+                self.known[key] = read()
+            return self.known[key]
 
 
 @dataclass(frozen=True)
