@@ -6,6 +6,7 @@ are computed.
 """
 
 import contextlib
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,11 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import DynamicCache
 
+from ontogeny.errors import BadInput
 from ontogeny.lab.passes import Batch, Workload, batches
+from ontogeny.lab.prefixes import Shared, split
 from ontogeny.model import Model, reading
 from ontogeny.packed import packed_linears
 from ontogeny.sites import Site
@@ -58,6 +62,11 @@ def capture(
     on_batch: Callable[[int], None] | None = None,
 ) -> Captured:
     """Read all rows of `work` at all `sites` and score its answers, in one pass over its sequences."""
+    if work.scored and not model.architecture.causal:
+        raise BadInput(
+            f"{model.network.config.model_type} reads a text from both sides and cannot be asked what comes next. "
+            "Leave prompt, right and wrong out of the concept."
+        )
     budget = token_budget or (1024 if model.device.type == "cpu" else 16384)
     store = _Store(model, work, sites)
     with packed_linears(model.body) as store.counts.packed_linears:
@@ -68,14 +77,47 @@ def capture(
 def _run_all(
     model: Model, work: Workload, store: "_Store", budget: int, on_batch: Callable[[int], None] | None
 ) -> None:
-    for batch in batches(work, budget, model.device, together=model.architecture.causal):
-        _run(model, store, batch)
+    together = model.architecture.causal
+    groups, alone = split(work) if together else ([], list(range(len(work.sequences))))
+    runs = [(None, batch) for batch in batches(work, budget, model.device, together=together, only=alone)]
+    for group in groups:
+        begun = _begin(model, store, group)
+        ends = batches(group.ends, budget, model.device)
+        runs += [(begun, group.back(batch)) for batch in ends]
+    for begun, batch in runs:
+        _run(model, store, batch, begun)
         store.counts.forwards += len(batch.sequences)
         store.counts.batches += 1
         store.counts.tokens += batch.ids.numel()
-        store.counts.real_tokens += sum(batch.lengths)
+        store.counts.real_tokens += sum(len(work.sequences[s]) for s in batch.sequences)
         if on_batch:
             on_batch(len(batch.sequences))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A beginning that several texts share, run once."""
+
+    embedded: Float[Tensor, "token d"]
+    keys_and_values: DynamicCache
+
+
+def _begin(model: Model, store: "_Store", group: Shared) -> _Begun:
+    """Run the shared beginning as deep as anything is read."""
+    ids = torch.tensor([group.prefix], device=model.device)
+    past, embedded = DynamicCache(config=model.network.config), []
+
+    def sink(part: str, layer: int, value: Tensor) -> None:
+        if (part, layer) == ("resid", 0):
+            embedded.append(value[0].float())
+        elif not group.ends.scored:
+            raise _Enough
+
+    with reading(model, [("resid", 0), ("resid", max(1, store.last))], sink), contextlib.suppress(_Enough):
+        model.body(input_ids=ids, past_key_values=past, use_cache=True)
+    store.counts.batches += 1
+    store.counts.tokens += ids.numel()
+    return _Begun(embedded[0], past)
 
 
 class _Enough(Exception):
@@ -115,17 +157,26 @@ class _Store:
             self.parts[part] = torch.empty(len(self.sites[part]), len(self.work.reads), d)
         return self.parts[part]
 
+    def content_before(self, batch: Batch, length: int) -> Float[Tensor, "batch token"]:
+        """Weights with which the shared beginning counts in what each sequence of a pass was given."""
+        if not self.work.content:
+            return torch.stack([torch.full((length,), 1 / len(self.work.sequences[s])) for s in batch.sequences])
+        return torch.stack([self.work.content[s][:length] for s in batch.sequences])
+
     def result(self) -> Captured:
         return Captured(self.parts, self.sites, self.inputs, self.answers, self.counts)
 
 
-def _run(model: Model, store: _Store, batch: Batch) -> None:
+def _run(model: Model, store: _Store, batch: Batch, begun: _Begun | None = None) -> None:
     wanted_reads = {(site.part, site.layer) for site in store.places} if batch.reads else set()
     hooks = wanted_reads | {("resid", 0)} | ({("norm", 0)} if batch.scored else {("resid", store.last)})
 
     def sink(part: str, layer: int, value: Tensor) -> None:
         if (part, layer) == ("resid", 0):
-            store.inputs[batch.sequences] = torch.einsum("bt,btd->bd", batch.content, value.float()).cpu()
+            given = torch.einsum("bt,btd->bd", batch.content, value.float())
+            if begun is not None:
+                given += store.content_before(batch, len(begun.embedded)).to(given) @ begun.embedded
+            store.inputs[batch.sequences] = given.cpu()
         if (part, layer) in wanted_reads:
             store.put(part, layer, batch.reads, _pool(batch, value))
         if part == "norm":
@@ -136,7 +187,12 @@ def _run(model: Model, store: _Store, batch: Batch) -> None:
 
     with reading(model, sorted(hooks), sink), _last_block_where_read(model, store, batch):
         try:
-            model.body(input_ids=batch.ids, use_cache=False)
+            if begun is None:
+                model.body(input_ids=batch.ids, use_cache=False)
+            else:
+                past = copy.deepcopy(begun.keys_and_values)
+                past.batch_repeat_interleave(len(batch.sequences))
+                model.body(input_ids=batch.ids, past_key_values=past, use_cache=True)
         except _Enough:
             return
 
@@ -144,9 +200,11 @@ def _run(model: Model, store: _Store, batch: Batch) -> None:
 @contextlib.contextmanager
 def _last_block_where_read(model: Model, store: _Store, batch: Batch) -> Iterator[None]:
     """Spare the last wanted block its work on tokens that nobody reads: nothing comes after it that could see them."""
+    table = model.architecture
+    # An MLP that is not known to treat each token alone runs whole, and so does one that does not see which token is which.
+    known = not (table.guessed or table.flat_mlp)
     with contextlib.ExitStack() as spared:
-        if batch.picks is not None and store.last and not batch.scored and not store.sites.get("neuron"):
-            table = model.architecture
+        if known and batch.picks is not None and store.last and not batch.scored and not store.sites.get("neuron"):
             for path in (table.heads_out, table.mlp):
                 spared.enter_context(_only_at(model.part(store.last, path), batch.read_rows, batch.picks))
         yield

@@ -67,8 +67,10 @@ class Batch:
     """(index of the answer, row, first token)."""
 
 
-def batches(work: Workload, budget: int, device: torch.device, *, together: bool = True) -> Iterator[Batch]:
-    """All sequences in passes of about `budget` tokens; `together` lets lengths that differ share one."""
+def batches(
+    work: Workload, budget: int, device: torch.device, *, together: bool = True, only: Sequence[int] | None = None
+) -> Iterator[Batch]:
+    """All sequences, or these, in passes of about `budget` tokens; `together` lets lengths that differ share one."""
     reads, scored = defaultdict(list), defaultdict(list)
     for i, read in enumerate(work.reads):
         reads[read.sequence].append(i)
@@ -76,7 +78,7 @@ def batches(work: Workload, budget: int, device: torch.device, *, together: bool
         scored[answer.sequence].append(i)
     # Answers want the whole depth, reads may stop early: they do not share a pass unless a sequence has both.
     for wants in (False, True):
-        members = [s for s in range(len(work.sequences)) if bool(scored[s]) == wants]
+        members = [s for s in (range(len(work.sequences)) if only is None else only) if bool(scored[s]) == wants]
         by_length = defaultdict(list)
         for s in members:
             by_length[len(work.sequences[s])].append(s)
