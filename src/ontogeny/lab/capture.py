@@ -79,11 +79,12 @@ def _run_all(
 ) -> None:
     together = model.architecture.causal
     groups, alone = split(work) if together else ([], list(range(len(work.sequences))))
-    runs = [(None, batch) for batch in batches(work, budget, model.device, together=together, only=alone)]
+    runs: list[tuple[_Begun | None, Batch]] = [
+        (None, batch) for batch in batches(work, budget, model.device, together=together, only=alone)
+    ]
     for group in groups:
-        begun = _begin(model, store, group)
-        ends = batches(group.ends, budget, model.device)
-        runs += [(begun, group.back(batch)) for batch in ends]
+        shared = _begin(model, store, group)
+        runs += [(shared, group.back(batch)) for batch in batches(group.ends, budget, model.device)]
     for begun, batch in runs:
         _run(model, store, batch, begun)
         store.counts.forwards += len(batch.sequences)
