@@ -4,9 +4,11 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 VOCAB = 300
+PLAIN = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+GROUPED = PLAIN | dict(num_key_value_heads=2, intermediate_size=48)
 SHAPES = {
     "gpt_neox": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
     "llama": dict(
@@ -18,6 +20,15 @@ SHAPES = {
         tie_word_embeddings=True,
     ),
     "gpt2": dict(n_embd=32, n_layer=2, n_head=4),
+    "gptj": dict(n_embd=32, n_layer=2, n_head=4, rotary_dim=4),
+    "bloom": dict(hidden_size=32, n_layer=2, n_head=4),
+    "falcon": PLAIN,
+    "phi": PLAIN | dict(intermediate_size=64),
+    "bert": PLAIN | dict(intermediate_size=64),
+    "opt": PLAIN | dict(ffn_dim=64, word_embed_proj_dim=32),
+    **dict.fromkeys(("mistral", "qwen2", "olmo", "olmo2", "olmo3", "stablelm", "phi3"), GROUPED),
+    "ministral": GROUPED | dict(head_dim=8),
+    **dict.fromkeys(("qwen3", "gemma", "gemma2", "gemma3_text"), GROUPED | dict(head_dim=12)),
 }
 
 
@@ -36,11 +47,12 @@ def byte_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
 
 def tiny_model(family: str, *, seed: int = 0, context: int = 128):
     torch.manual_seed(seed)
-    length = "n_positions" if family == "gpt2" else "max_position_embeddings"
+    length = "n_positions" if family in ("gpt2", "gptj") else "max_position_embeddings"
     config = AutoConfig.for_model(
         family, vocab_size=VOCAB, bos_token_id=0, eos_token_id=1, pad_token_id=2, **{length: context}, **SHAPES[family]
     )
-    network = AutoModelForCausalLM.from_config(config).eval()
+    kind = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+    network = kind.from_config(config).eval()
     with torch.no_grad():  # biases and norms away from 0 and 1, so that leaving one out shows
         for parameter in network.parameters():
             if parameter.ndim == 1:

@@ -5,32 +5,28 @@ neurons are the inputs of the linear map that follows them.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ontogeny import architectures
 from ontogeny.architectures import Architecture
-from ontogeny.errors import BadInput, CheckpointFault
+from ontogeny.errors import BadInput
+from ontogeny.opening import check_finite, config_of, first_line, fresh, network_of, open_tokenizer, quiet
 from ontogeny.sites import Site, expand
 
 Edit = Callable[[Tensor], Tensor]
 """What a write does: `h -> h` on the whole tensor at a site, `[batch, token, d]`."""
 Sink = Callable[[str, int, Tensor], None]
 """What a read does with `(part, layer, value)`; it may raise to stop the forward pass."""
+
+Visit = Callable[[Tensor], Tensor | None]
+"""What a hook does with a value; None leaves it as it is."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,8 @@ def load(
         CheckpointFault: weights that are missing, cut short or not finite.
         BadInput: unknown architecture, or a tokenizer that is missing or of another vocabulary.
     """
-    _quiet()
-    network = _network(folder, dtype, allow_pickle)
+    quiet()
+    network = network_of(folder, dtype, allow_pickle)
     check_finite(network, folder)
     return _model(network.to(device).eval(), open_tokenizer(tokenizer or folder, network))
 
@@ -89,16 +85,16 @@ def untrained(
     folder: Path, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32, tokenizer: Path | None = None
 ) -> Model:
     """The same architecture with freshly initialised weights: the floor that training must beat."""
-    _quiet()
+    quiet()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = AutoModelForCausalLM.from_config(_config(folder), dtype=dtype)
+        network = fresh(config_of(folder), dtype)
     return _model(network.to(device).eval(), open_tokenizer(tokenizer or folder, network))
 
 
 def _model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
-    config = network.config
-    architecture = architectures.find(config.model_type)
+    config = network.config.get_text_config()
+    architecture = architectures.of(network)
     heads = config.num_attention_heads
     try:
         projection = network.get_submodule(f"{architecture.blocks}.0.{architecture.heads_out}")
@@ -114,98 +110,16 @@ def _model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mode
         heads=heads,
         d=config.hidden_size,
         d_head=_matrix(projection).shape[0] // heads,
-        context=config.max_position_embeddings,
+        context=_context(config, tokenizer),
     )
 
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "vocab.json",
-    "vocab.txt",
-    "tokenizer_config.json",
-)
-
-
-def _quiet() -> None:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-def _config(folder: Path) -> PretrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointFault(
-            f"{folder} has no usable config.json ({_first_line(error)}). Is it a Hugging Face checkpoint?"
-        ) from None
-
-
-def _network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTrainedModel:
-    config = _config(folder)
-    architectures.find(config.model_type)  # before the weights are read: an unknown family should cost nothing
-    try:
-        network, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            # None lets transformers fall back to .bin files, which it opens with weights_only=True.
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-            # Else transformers says in a table on the terminal which tensors they are, and not in its exception.
-            ignore_mismatched_sizes=True,
-        )
-    except Exception as error:  # safetensors and transformers raise half a dozen types for a broken file
-        raise CheckpointFault(
-            f"the weights of {folder} cannot be read ({_first_line(error)}). Fetch or save them again."
-        ) from None
-    missing = sorted(info["missing_keys"])
-    mismatched = sorted(str(key[0]) for key in info["mismatched_keys"])
-    if missing or mismatched:
-        what = f"lack {missing[0]}" if missing else f"have another shape for {mismatched[0]}"
-        count = len(missing) + len(mismatched)
-        raise CheckpointFault(
-            f"the weights of {folder} {what} ({count} tensors in all) although its config asks for it. Fetch them again."
-        )
-    return network
-
-
-def check_finite(network: PreTrainedModel, folder: Path) -> None:
-    """Refuse weights that hold NaN or infinity."""
-    for name, parameter in network.named_parameters():
-        # The sum of a tensor is finite exactly when no entry is NaN or infinite (or the sum overflows: then look closer).
-        if not torch.isfinite(parameter.sum(dtype=torch.float32)) and not torch.isfinite(parameter).all():
-            raise CheckpointFault(
-                f"the weights of {folder} are not finite ({name} holds NaN or Inf). The run diverged, or the file is damaged."
-            )
-
-
-def open_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder (or repository), if its vocabulary is the network's."""
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        # Transformers would make an empty one from config.json.
-        raise BadInput(
-            f"no usable tokenizer in {folder} (no tokenizer.json). Name one with --tokenizer FOLDER_OR_REPO."
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # tokenizers raises bare Exception for a broken file
-        raise BadInput(
-            f"no usable tokenizer in {folder} ({_first_line(error)}). Name one with --tokenizer FOLDER_OR_REPO."
-        ) from None
-    rows = network.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise BadInput(
-            f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}: they do not belong together. "
-            "Name the right one with --tokenizer."
-        )
-    return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(" .:")[:160]
+def _context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """What the config says; without positions (ALiBi) what the tokenizer was made for, 2048 where it does not say."""
+    for told in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length):
+        if told and told < 10**9:
+            return int(told)
+    return 2048
 
 
 # --- reading and writing -------------------------------------------------------------------------------------------------
@@ -247,7 +161,7 @@ def _reader(part: str, layer: int, sink: Sink) -> Callable[[Tensor], None]:
 
 
 @contextlib.contextmanager
-def _hook(model: Model, part: str, layer: int, visit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+def _hook(model: Model, part: str, layer: int, visit: Visit) -> Iterator[None]:
     module, before = _module(model, part, layer)
 
     def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -266,13 +180,33 @@ def _hook(model: Model, part: str, layer: int, visit: Callable[[Tensor], Tensor 
             return None
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
-    handle = (
-        module.register_forward_pre_hook(on_input, with_kwargs=True)
-        if before
-        else module.register_forward_hook(on_output)
-    )
-    try:
+    with contextlib.ExitStack() as hooks:
+        if model.architecture.flat_mlp and part in ("mlp", "mlp_resid", "neuron"):
+            visit = hooks.enter_context(_in_rows(model.block(layer), visit))
+        handle = (
+            module.register_forward_pre_hook(on_input, with_kwargs=True)
+            if before
+            else module.register_forward_hook(on_output)
+        )
+        hooks.callback(handle.remove)
         yield
+
+
+@contextlib.contextmanager
+def _in_rows(block: nn.Module, visit: Visit) -> Iterator[Visit]:
+    """While open, what a module inside the block takes as one row of all tokens is visited as `[batch, token, d]`."""
+    shape: list[int] = []
+
+    def note(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        shape[:] = (args[0] if args else kwargs["hidden_states"]).shape[:2]
+
+    def in_rows(value: Tensor) -> Tensor | None:
+        new = visit(value.unflatten(0, shape))
+        return None if new is None else new.flatten(0, 1)
+
+    handle = block.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield in_rows
     finally:
         handle.remove()
 
@@ -283,10 +217,14 @@ def _module(model: Model, part: str, layer: int) -> tuple[nn.Module, bool]:
     if part == "resid":
         return (model.block(1), True) if layer == 0 else (model.block(layer), False)
     if part == "norm":
-        return model.network.get_submodule(table.final_norm), False
+        # Without a final norm the last block's output is what the body gives.
+        last = model.network.get_submodule(table.final_norm) if table.final_norm else model.block(model.layers)
+        return last, False
     path, before = {
         "attn": (table.attn, False),
         "mlp": (table.mlp, False),
+        "attn_resid": (table.attn_added or table.attn, False),
+        "mlp_resid": (table.mlp_added or table.mlp, False),
         "head": (table.heads_out, True),
         "neuron": (table.neurons, True),
     }[part]
@@ -301,12 +239,13 @@ def validate(model: Model) -> None:
     """Check on the live model that each standard name means what it says.
 
     Raises:
-        BadInput: a read differs from Hugging Face's own hidden states, heads do not sum to the attention output, or a write has no effect.
+        BadInput: a read differs from Hugging Face's own hidden states, heads do not sum to the attention output, a block is not
+            the sum of its parts, a token of a causal family sees those behind it, or a write has no effect.
     """
     try:
         _check(model)
     except (AttributeError, RuntimeError) as error:  # a path that is not there, or shapes that do not fit
-        raise _unfit(model, _first_line(error)) from None
+        raise _unfit(model, first_line(error)) from None
 
 
 def _check(model: Model) -> None:
@@ -314,12 +253,15 @@ def _check(model: Model) -> None:
     seen: dict[tuple[str, int], Tensor] = {}
 
     def keep(part: str, layer: int, value: Tensor) -> None:
-        seen[part, layer] = value
+        if value.shape[:2] != ids.shape:
+            raise _unfit(
+                model, f"{part}.{layer} has the shape {list(value.shape)} where batch and token should come first"
+            )
+        seen[part, layer] = value.clone()  # Falcon goes on to change it in place
 
-    wanted = [("resid", layer) for layer in range(model.layers + 1)]
-    wanted += [(part, layer) for layer in range(1, model.layers + 1) for part in ("attn", "head", "mlp", "neuron")] + [
-        ("norm", 0)
-    ]
+    inside = ("attn", "mlp", "attn_resid", "mlp_resid", "head", "neuron")
+    wanted = [("resid", layer) for layer in range(model.layers + 1)] + [("norm", 0)]
+    wanted += [(part, layer) for layer in range(1, model.layers + 1) for part in inside]
     with reading(model, wanted, keep):
         theirs = model.body(input_ids=ids, output_hidden_states=True, use_cache=False)
     for layer in range(model.layers):
@@ -327,18 +269,24 @@ def _check(model: Model) -> None:
     # Hugging Face's last hidden state is after the final norm; ours is before it.
     _same(model, f"resid.{model.layers} through the final norm", seen["norm", 0], theirs.last_hidden_state)
     for layer in range(1, model.layers + 1):
-        through = heads_through_output(model, layer, seen["head", layer]).sum(-2) + output_bias(model, layer)
-        _same(model, f"head.{layer}.* through W_O", through, seen["attn", layer])
-        _same(
-            model,
-            f"neuron.{layer} through W_out",
-            model.part(layer, model.architecture.neurons)(seen["neuron", layer]),
-            seen["mlp", layer],
-        )
+        _check_parts(model, layer, {part: seen[part, layer] for part in inside})
+        if model.architecture.final_norm:  # BERT normalises the stream itself: no sum
+            added = seen["resid", layer - 1] + seen["attn_resid", layer] + seen["mlp_resid", layer]
+            _same(model, f"the sum of resid.{layer - 1} and block {layer}'s parts", added, seen["resid", layer])
+    if model.architecture.causal:
+        short = model.body(input_ids=ids[:, :3], use_cache=False).last_hidden_state
+        _same(model, "a text without its end", short, theirs.last_hidden_state[:, :3])
     with writing(model, Site("resid", model.layers), torch.zeros_like), reading(model, [("norm", 0)], keep):
         model.body(input_ids=ids, use_cache=False)
     if torch.equal(seen["norm", 0], theirs.last_hidden_state):
         raise _unfit(model, "an edit of the last block's output changes nothing")
+
+
+def _check_parts(model: Model, layer: int, seen: Mapping[str, Tensor]) -> None:
+    through = heads_through_output(model, layer, seen["head"]).sum(-2) + output_bias(model, layer)
+    _same(model, f"head.{layer}.* through W_O", through, seen["attn"])
+    out = model.part(layer, model.architecture.neurons)
+    _same(model, f"neuron.{layer} through W_out", out(seen["neuron"]), seen["mlp"])
 
 
 def heads_through_output(
@@ -370,6 +318,7 @@ def _same(model: Model, what: str, ours: Tensor, theirs: Tensor) -> None:
 
 
 def _unfit(model: Model, why: str) -> BadInput:
-    return BadInput(
-        f"{model.network.config.model_type} does not fit its architecture table: {why}. Correct the table in architectures/."
-    )
+    kind = model.network.config.model_type
+    if model.architecture.guessed:
+        return architectures.unserved(kind, f"what its structure suggests is not what it computes: {why}")
+    return BadInput(f"{kind} does not fit its architecture table: {why}. Correct the table in architectures/.")

@@ -1,7 +1,8 @@
-"""Where in the network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`.
+"""Where in the network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`, `attn_resid.7`, `mlp_resid.7`.
 
 `resid.0` is the embedding, `resid.l` the stream after block l (l = 1..L), before the final norm. Block l's parts carry the
-same l; heads count from 0 and are read before the output projection.
+same l; heads count from 0 and are read before the output projection. `attn` and `mlp` are raw outputs; `attn_resid` and `mlp_resid`
+are what is added to the stream: the same, unless a family normalises it in between.
 """
 
 import re
@@ -11,7 +12,7 @@ from typing import Literal, Self, get_args
 
 from ontogeny.errors import BadInput
 
-Part = Literal["resid", "attn", "mlp", "head", "neuron"]
+Part = Literal["resid", "attn", "mlp", "head", "neuron", "attn_resid", "mlp_resid"]
 PARTS: tuple[str, ...] = get_args(Part)
 
 
@@ -28,7 +29,7 @@ class Site:
         Raises:
             BadInput: the text is not the name of a site.
         """
-        match = re.fullmatch(r"(resid|attn|mlp|neuron)\.(\d+)|(head)\.(\d+)\.(\d+)", text.strip())
+        match = re.fullmatch(r"(resid|attn_resid|mlp_resid|attn|mlp|neuron)\.(\d+)|(head)\.(\d+)\.(\d+)", text.strip())
         if match is None:
             raise BadInput(f"{text!r} is not a site. Sites look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7.")
         part, layer, head_part, head_layer, head = match.groups()

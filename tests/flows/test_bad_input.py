@@ -171,13 +171,13 @@ def broken_config(place: Place) -> list[str]:
 def unknown_architecture(place: Place) -> list[str]:
     folder = place.folder / "model"
     config = AutoConfig.for_model(
-        "opt",
+        "mixtral",
         vocab_size=VOCAB,
         hidden_size=16,
-        word_embed_proj_dim=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        ffn_dim=16,
+        num_key_value_heads=2,
+        intermediate_size=16,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
@@ -244,7 +244,7 @@ MODELS: dict[Callable[..., list[str]], str] = {
     other_shape: r"have another shape for .*dense.*config asks.*again",
     more_layers: r"lack gpt_neox\.layers\.2.*config asks.*again",
     broken_config: r"config\.json cannot be read.*(again|checkpoint)",
-    unknown_architecture: r"no architecture file serves models of type 'opt'; known: .*gpt_neox.*Add one",
+    unknown_architecture: r"no architecture file serves models of type 'mixtral' \(.*no MLP.*\); known: .*gpt_neox.*Add one",
     no_language_model: r"nonesuch.*",
     unfit_architecture: r"gpt_neox does not fit its architecture table: .*Correct the table",
     no_tokenizer: r"no usable tokenizer in .*--tokenizer",

@@ -1,6 +1,10 @@
-"""One table a model family: standard names -> module paths. To add a family, write one file with an `architecture` in it."""
+"""One table a model family: standard names -> module paths. To add a family, write one file with an `architecture` in it.
+
+A family without a table is described by its structure, where that says enough; `model.validate` then has the last word.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ontogeny import plugins
 from ontogeny.errors import BadInput
@@ -8,10 +12,10 @@ from ontogeny.errors import BadInput
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a family of Hugging Face causal language models keeps its parts."""
+    """Where a family of Hugging Face language models keeps its parts."""
 
     model_types: tuple[str, ...]
-    """Values of `config.model_type` that this table serves."""
+    """Values of `config.model_type` that this table serves; empty where the structure was asked."""
     embed: str
     """Token embedding, path from the model."""
     blocks: str
@@ -25,24 +29,51 @@ class Architecture:
     neurons: str
     """Second linear map of the MLP, path from a block; its input is the neurons, after the non-linearity."""
     final_norm: str
-    """The norm after the last block, path from the model."""
+    """The norm after the last block, path from the model; empty where the blocks normalise the stream themselves."""
+    attn_added: str = ""
+    """Where the output of attention is not added as it is: the module whose output is, path from a block."""
+    mlp_added: str = ""
+    """The same for the MLP."""
+    flat_mlp: bool = False
+    """Whether the MLP sees the tokens of a batch in one row, `[batch * token, d]`."""
     causal: bool = True
     """Whether no token sees those behind it: texts of nearly one length then share a pass."""
 
+    @property
+    def guessed(self) -> bool:
+        """Whether it comes from the structure of a model, not from a table."""
+        return not self.model_types
 
-def find(model_type: str) -> Architecture:
-    """The table that serves a `config.model_type`.
+
+def listed(model_type: str) -> Architecture | None:
+    """The table that serves a `config.model_type`, if there is one."""
+    tables: list[Architecture] = [plugins.load("architectures", n).architecture for n in plugins.names("architectures")]
+    return next((table for table in tables if model_type in table.model_types), None)
+
+
+def of(network: Any) -> Architecture:
+    """What describes a network: its family's table, else its structure.
 
     Raises:
-        BadInput: no table serves it.
+        BadInput: no table serves it and its structure does not say enough.
     """
-    served: list[str] = []
-    for name in plugins.names("architectures"):
-        architecture: Architecture = plugins.load("architectures", name).architecture
-        if model_type in architecture.model_types:
-            return architecture
-        served.extend(architecture.model_types)
-    raise BadInput(
-        f"no architecture file serves models of type {model_type!r}; known: {', '.join(sorted(served))}. "
+    kind = network.config.model_type
+    table = listed(kind)
+    if table is not None:
+        return table
+    from ontogeny.architectures._structure import described  # torch: not before it is needed
+
+    found = described(network)
+    if isinstance(found, str):
+        raise unserved(kind, found)
+    return found
+
+
+def unserved(model_type: str, why: str) -> BadInput:
+    """The error for a model that cannot be read."""
+    tables = [plugins.load("architectures", name).architecture for name in plugins.names("architectures")]
+    known = ", ".join(sorted(kind for table in tables for kind in table.model_types))
+    return BadInput(
+        f"no architecture file serves models of type {model_type!r} ({why}); known: {known}. "
         "Add one table as docs/add-an-architecture.md shows."
     )

@@ -46,6 +46,8 @@ def where(site: str) -> str:
         "resid": f"after block {layer}",
         "attn": f"in the attention of block {layer}",
         "mlp": f"in the MLP of block {layer}",
+        "attn_resid": f"in what the attention of block {layer} adds",
+        "mlp_resid": f"in what the MLP of block {layer} adds",
         "neuron": f"in the neurons of block {layer}",
         "head": f"in head {head} of block {layer}",
     }

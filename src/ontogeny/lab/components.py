@@ -22,7 +22,7 @@ def components(network: PreTrainedModel) -> dict[str, tuple[str, ...]]:
     Raises:
         BadInput: no architecture table serves this model.
     """
-    table = architectures.find(network.config.model_type)
+    table = architectures.of(network)
     head = _path_of(network, network.get_output_embeddings())
     found: dict[str, list[str]] = {}
     for name, _ in network.named_parameters():

@@ -108,5 +108,7 @@ def _disk(job: Job, units: int) -> int:
     heads = told.get("num_attention_heads") or told.get("n_head") or 16
     width = {"resid": d, "attn": d, "mlp": d, "head": d // heads, "neuron": 4 * d}
     fits, test = len(job.settings.fits), 0.3 * sum(len(c.examples) for c in job.concepts) / len(job.concepts)
-    numbers = sum(width[site.part] + test for site in expand(job.settings.sites, layers=layers, heads=heads)) * fits
+    numbers = (
+        sum(width.get(site.part, d) + test for site in expand(job.settings.sites, layers=layers, heads=heads)) * fits
+    )
     return int(units * 4 * numbers * 1.2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ontogeny import model as models
-from ontogeny import weights
+from ontogeny import opening, weights
 from ontogeny.errors import CheckpointFault
 from ontogeny.model import Model
 from ontogeny.store import digest
@@ -45,10 +45,10 @@ class Standing:
             self.own_memory = True
         weights.fill(standing.network, known, folder, leave_out=spared)
         self.model, self.slots = standing, known
-        models.check_finite(standing.network, folder)
+        opening.check_finite(standing.network, folder)
         found = tokenizer_digest(tokenizer or folder)
         if found != self.tokenizer:
-            opened = models.open_tokenizer(tokenizer or folder, standing.network)
+            opened = opening.open_tokenizer(tokenizer or folder, standing.network)
             self.model, self.tokenizer = replace(standing, tokenizer=opened), found
         return self.model, 0
 
@@ -70,5 +70,5 @@ def _takes(known: Slots, folder: Path) -> bool:
 
 def tokenizer_digest(folder: Path) -> str | None:
     """Changes with any file that decides how a text is cut."""
-    files = [folder / name for name in (*models.TOKENIZER_FILES, "special_tokens_map.json", "chat_template.jinja")]
+    files = [folder / name for name in (*opening.TOKENIZER_FILES, "special_tokens_map.json", "chat_template.jinja")]
     return digest([file.read_bytes().hex() for file in files if file.is_file()]) if folder.is_dir() else str(folder)

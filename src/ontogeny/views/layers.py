@@ -24,7 +24,7 @@ needs = frozenset({"step", "concept", "site", "layer", "metric", "value"})
 LEVEL = 0.05
 MOST = 80
 """Checkpoints drawn: more would be slivers, and megabytes."""
-PARTS = ("resid", "attn", "mlp", "neuron")
+PARTS = ("resid", "attn", "mlp", "neuron", "attn_resid", "mlp_resid")
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,15 @@
+"""BERT: every token sees all others, and the stream itself is normalised behind each part. Source: arXiv:1810.04805."""
+
+from ontogeny.architectures import Architecture
+
+architecture = Architecture(
+    model_types=("bert",),
+    embed="bert.embeddings.word_embeddings",
+    blocks="bert.encoder.layer",
+    attn="attention.output.dense",
+    heads_out="attention.output.dense",
+    mlp="output.dense",
+    neurons="output.dense",
+    final_norm="",
+    causal=False,
+)

@@ -1,0 +1,16 @@
+"""OLMo 2 and 3: what attention and MLP put out is normalised before it is added. Source: arXiv:2501.00656."""
+
+from ontogeny.architectures import Architecture
+
+architecture = Architecture(
+    model_types=("olmo2", "olmo3"),
+    embed="model.embed_tokens",
+    blocks="model.layers",
+    attn="self_attn",
+    heads_out="self_attn.o_proj",
+    mlp="mlp",
+    neurons="mlp.down_proj",
+    final_norm="model.norm",
+    attn_added="post_attention_layernorm",
+    mlp_added="post_feedforward_layernorm",
+)

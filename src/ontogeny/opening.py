@@ -1,0 +1,147 @@
+"""A Hugging Face network and its tokenizer from a folder: nothing is run from it, and what is missing or broken is one line.
+
+Weights are safetensors unless pickles are asked for. An unknown family is refused before its weights are read.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from ontogeny import architectures
+from ontogeny.errors import BadInput, CheckpointFault
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+)
+
+
+def quiet() -> None:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def config_of(folder: Path) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointFault(
+            f"{folder} has no usable config.json ({first_line(error)}). Is it a Hugging Face checkpoint?"
+        ) from None
+
+
+def fresh(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A network of this shape with freshly initialised weights.
+
+    Raises:
+        BadInput: transformers builds no language model of it.
+    """
+    try:
+        network: PreTrainedModel = _kind(config).from_config(config, dtype=dtype)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise architectures.unserved(config.model_type, "transformers has no language model of this type") from None
+    return network
+
+
+def _kind(config: PretrainedConfig) -> Any:
+    """Models that predict the next word, or those that fill in a masked one."""
+    table = architectures.listed(config.model_type)
+    return AutoModelForCausalLM if table is None or table.causal else AutoModelForMaskedLM
+
+
+def network_of(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTrainedModel:
+    """The network of a checkpoint folder with its weights.
+
+    Raises:
+        CheckpointFault: weights that are missing, of another shape, or unreadable.
+        BadInput: a family that no table describes and whose structure says too little.
+    """
+    config = config_of(folder)
+    if architectures.listed(config.model_type) is None:
+        with torch.device("meta"):  # before the weights are read: an unknown family should cost nothing
+            architectures.of(fresh(config))
+    try:
+        network, info = _kind(config).from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            # None lets transformers fall back to .bin files, which it opens with weights_only=True.
+            use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
+            # Else transformers says in a table on the terminal which tensors they are, and not in its exception.
+            ignore_mismatched_sizes=True,
+        )
+    except Exception as error:  # safetensors and transformers raise half a dozen types for a broken file
+        raise CheckpointFault(
+            f"the weights of {folder} cannot be read ({first_line(error)}). Fetch or save them again."
+        ) from None
+    _whole(network, info, folder)
+    return network
+
+
+def _whole(network: PreTrainedModel, info: dict[str, Any], folder: Path) -> None:
+    missing = sorted(info["missing_keys"])
+    if not architectures.of(network).causal:
+        # Nobody asks an encoder for words: one that was saved without them is whole.
+        missing = [name for name in missing if name.startswith(f"{network.base_model_prefix}.")]
+    mismatched = sorted(str(key[0]) for key in info["mismatched_keys"])
+    if missing or mismatched:
+        what = f"lack {missing[0]}" if missing else f"have another shape for {mismatched[0]}"
+        count = len(missing) + len(mismatched)
+        raise CheckpointFault(
+            f"the weights of {folder} {what} ({count} tensors in all) although its config asks for it. Fetch them again."
+        )
+
+
+def check_finite(network: PreTrainedModel, folder: Path) -> None:
+    """Refuse weights that hold NaN or infinity."""
+    for name, parameter in network.named_parameters():
+        # The sum of a tensor is finite exactly when no entry is NaN or infinite (or the sum overflows: then look closer).
+        if not torch.isfinite(parameter.sum(dtype=torch.float32)) and not torch.isfinite(parameter).all():
+            raise CheckpointFault(
+                f"the weights of {folder} are not finite ({name} holds NaN or Inf). The run diverged, or the file is damaged."
+            )
+
+
+def open_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder (or repository), if its vocabulary is the network's."""
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        # Transformers would make an empty one from config.json.
+        raise BadInput(
+            f"no usable tokenizer in {folder} (no tokenizer.json). Name one with --tokenizer FOLDER_OR_REPO."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # tokenizers raises bare Exception for a broken file
+        raise BadInput(
+            f"no usable tokenizer in {folder} ({first_line(error)}). Name one with --tokenizer FOLDER_OR_REPO."
+        ) from None
+    rows = network.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise BadInput(
+            f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}: they do not belong together. "
+            "Name the right one with --tokenizer."
+        )
+    return tokenizer
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(" .:")[:160]
