@@ -19,6 +19,7 @@ from ontogeny.lab.audit_spacing import holes
 from ontogeny.lineage import Checkpoint, Lineage, WeightFile
 from ontogeny.lineage.files import INDEX
 from ontogeny.run import Run
+from tests.models import tiny_model
 
 STEPS = (0, 1000, 2000, 3000, 4000, 5000)
 
@@ -245,6 +246,33 @@ def test_norms_may_grow_fast_early_and_start_from_zero() -> None:
     assert _odd([0.0, 0.1, 1.0, 5.0, 6.0]) == {}
     assert _odd([1.0, 1.1, 0.0, 1.2, 1.3]) == {2: float("inf")}
     assert set(_odd([1.0, 1.1, 1.2, 9.0, 1.3, 1.35])) == {3}
+
+
+def test_a_real_training_raises_no_alarm(tmp_path: Path) -> None:
+    """Twenty checkpoints of a model that learns fast, without warm-up, saved as Pythia's are."""
+    network = tiny_model("gpt_neox").train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    text = torch.tensor(list(b"the cat sat on the mat and the dog lay by the door. " * 40)) % 256
+    kept = {0, 1, 2, 4, 8, 16, 32, 64, *range(100, 221, 10)}
+    for step in range(max(kept) + 1):
+        if step in kept:
+            network.save_pretrained(tmp_path / f"checkpoint-{step}")
+        starts = torch.randint(0, len(text) - 25, (4,), generator=torch.Generator().manual_seed(step))
+        batch = torch.stack([text[at : at + 24] for at in starts])
+        optimizer.zero_grad()
+        network(batch, labels=batch).loss.backward()
+        optimizer.step()
+    lineage = Lineage.open(tmp_path)
+    assert len(lineage.checkpoints) >= 20
+    made = audit(lineage, deep=True)
+    assert made.findings == ()
+    assert made.deep == len(kept)
+    rewrite_one(tmp_path / "checkpoint-150" / "model.safetensors", 5.0)
+    assert {(f.kind, f.checkpoints) for f in audit(lineage, deep=True).findings} == {("jump", ("checkpoint-150",))}
+
+
+def rewrite_one(path: Path, factor: float) -> None:
+    save_file(scaled(factor)(load_file(path)), path, metadata={"format": "pt"})
 
 
 def test_stages_may_start_where_the_last_one_ended(sound: Path, tmp_path: Path) -> None:
