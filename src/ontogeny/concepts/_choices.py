@@ -1,9 +1,9 @@
 """Contrast pairs: one question with two answers, of which one shows a behaviour.
 
 Multiple choice as in contrastive activation addition (Rimsky et al., arXiv:2312.06681): the two texts differ in the letter of the answer
-alone, and are read at it. Which letter is right varies from question to question, so neither words nor letter tell the behaviour.
-Statements (Perez et al., arXiv:2212.09251) are said by somebody with the trait, or by somebody without. Questions that are near-copies
-are one group.
+alone, and are read at it. Which letter is right varies from question to question, so neither words nor letter tell it, unless the data
+prefer a letter. Statements (Perez et al., arXiv:2212.09251) are said by somebody with the trait, or by somebody without. Questions that
+are near-copies are one group.
 """
 
 import re

@@ -156,7 +156,7 @@ def _fetched(source: Source) -> Path:
             known_hash=source.sha256 and f"sha256:{source.sha256}",
             fname=f"{source.commit[:12]}-{Path(source.path).name}",
             path=Path(pooch.os_cache("ontogeny")) / "data" / Path(source.file).parent,
-            downloader=pooch.HTTPDownloader(timeout=30),
+            downloader=_download,
         )
     except ValueError:
         raise BadInput(
@@ -167,3 +167,19 @@ def _fetched(source: Source) -> Path:
             f"{wanted}, which cannot be fetched ({type(fault).__name__}). Connect to the network once, {elsewhere}."
         ) from None
     return Path(found)
+
+
+def _download(url: str, output_file: str, _: Any) -> None:
+    """What pooch calls; its own downloader neither waits out a busy server nor closes a refused answer."""
+    from requests import Session
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
+    patience = Retry(total=3, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504))
+    with Session() as session:
+        session.mount(HOST, HTTPAdapter(max_retries=patience))
+        with session.get(url, timeout=30, stream=True) as answer:
+            answer.raise_for_status()
+            with open(output_file, "wb") as file:
+                for part in answer.iter_content(1 << 16):
+                    file.write(part)
