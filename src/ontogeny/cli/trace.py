@@ -141,6 +141,11 @@ def conclude(folder: Path, *, as_json: bool) -> None:
 
         print_summary(in_run_order(run.records(), run.about), Console())
         # Plain text: a bracket in a path is no markup.
+        for found in run.about.get("audit", {}).get("findings", []):
+            if found["severity"] == "fault":
+                typer.echo(
+                    f"{typer.style('audit:', fg='red')} {found['checkpoints'][0]}: {found['kind']}: {found['what']}"
+                )
         for failure in failures:
             typer.echo(f"{typer.style('not traced:', fg='red')} {failure['checkpoint']}: {failure['reason']}")
         typer.echo(
