@@ -1,0 +1,51 @@
+"""Add a vector to the activations: steering. Sources: arXiv:2312.06681 (CAA), arXiv:2402.19465 (the tracing paper)."""
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ontogeny.direction import Direction, random_unit
+from ontogeny.errors import BadInput
+from ontogeny.interventions._parts import Intervention, vector_of, where
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Add(Intervention):
+    """`h + alpha · v`. Alpha is multiplied in at once, so `Add(a) >> Add(b) == Add(a + b)`, and alpha 0 is no edit at all."""
+
+    shift: Float[Tensor, " d"]
+
+    def __init__(self, shift: Direction | Float[Tensor, " d"], alpha: float = 1.0) -> None:
+        if not math.isfinite(alpha):
+            raise BadInput(f"alpha must be a finite number, not {alpha}. Try --alpha 1, or 0 for no edit.")
+        vector = vector_of(shift, "Add")
+        object.__setattr__(self, "shift", vector if alpha == 1.0 else alpha * vector)
+
+    def __call__(
+        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows d"]:
+        if self.nothing:
+            return h
+        return where(mask, h + self.shift.to(h), h)
+
+    @property
+    def nothing(self) -> bool:
+        return not self.shift.any()
+
+    @property
+    def width(self) -> int:
+        return len(self.shift)
+
+    def null(self, seed: int = 0) -> "Add":
+        """A random vector of the same length."""
+        return Add(random_unit(len(self.shift), seed).to(self.shift) * self.shift.norm())
+
+    def to(self, like: Tensor) -> "Add":
+        return Add(self.shift.to(like))
+
+    def __rshift__(self, after: Intervention) -> Intervention:
+        if isinstance(after, Add) and after.width == self.width:
+            return Add(self.shift + after.shift)
+        return super().__rshift__(after)

@@ -1,0 +1,187 @@
+"""Interventions do what their names say, whatever they are given; their controls move each token as far."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from ontogeny.direction import Direction
+from ontogeny.errors import BadInput
+from ontogeny.fits.leace import leace
+from ontogeny.interventions import Ablate, Add, Clamp, Erase, Patch, RankOne, Reweight, Zero
+from ontogeny.sites import Site
+
+quick = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**31)
+widths = st.integers(2, 24)
+
+
+def drawn(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def each(seed, d):
+    """One of each intervention on activations."""
+    x = drawn(seed, 1, 60, d)
+    y = (x[0, :, :1] + 0.1 * drawn(seed + 1, 60, 1) > 0).float()
+    return [
+        Add(drawn(seed, d), 2.5),
+        Ablate.of(drawn(seed, d)),
+        Clamp.to_value(drawn(seed, d), 1.5),
+        Erase.of(leace(x, y)),
+        Zero(),
+        Patch(drawn(seed + 2, d)),
+        Add(drawn(seed, d)) >> Ablate.of(drawn(seed + 3, d)),
+    ]
+
+
+@quick
+@given(seeds, widths)
+def test_two_additions_are_one(seed, d):
+    a, b = drawn(seed, d), drawn(seed + 1, d)
+    assert Add(a) >> Add(b) == Add(a + b)
+    assert Add(a, 0.5) >> Add(b, -2.0) == Add(0.5 * a + -2.0 * b)
+    assert Add(a) >> Add(b) != Add(a - b)
+
+
+@quick
+@given(seeds, widths)
+def test_what_cancels_is_nothing(seed, d):
+    v, h = drawn(seed, d), drawn(seed + 1, 3, 5, d)
+    for edit in (
+        Add(v) >> Add(-v),
+        Add(v, 0.0),
+        Add(Direction(v, Site("resid", 1), "t") - Direction(v, Site("resid", 1), "t")),
+    ):
+        assert edit.nothing
+        assert edit(h) is h
+    assert not Add(v, 1e-6).nothing
+
+
+@quick
+@given(seeds, widths)
+def test_twice_is_once(seed, d):
+    h = drawn(seed + 9, 4, 6, d)
+    for edit in each(seed, d)[1:6]:
+        once = edit(h)
+        torch.testing.assert_close(edit(once), once, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(Add(drawn(seed, d))(Add(drawn(seed, d))(h)), Add(drawn(seed, d))(h))
+
+
+@quick
+@given(seeds, st.integers(3, 24))
+def test_what_is_ablated_is_gone_and_the_rest_stays(seed, d):
+    u, w, h = drawn(seed, d), drawn(seed + 1, d), drawn(seed + 2, 40, d)
+    left = Ablate.of(u, w)(h)
+    assert (h @ u).abs().max() > 0.05
+    for gone in (u, w):
+        assert (left @ gone).abs().max() < 1e-4 * gone.norm()
+    for kept in torch.linalg.svd(torch.stack([u, w]), full_matrices=True).Vh[2:]:
+        torch.testing.assert_close(left @ kept, h @ kept, rtol=1e-4, atol=1e-4)
+
+
+@quick
+@given(seeds, widths)
+def test_clamped_projections_are_the_value(seed, d):
+    u, h = drawn(seed, d), drawn(seed + 1, 7, d)
+    clamped = Clamp.to_value(u, -0.75)(h) @ (u / u.norm())
+    torch.testing.assert_close(clamped, torch.full((7,), -0.75), rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seeds)
+def test_erased_concept_cannot_be_read_and_could_be_before(seed):
+    d, n = 12, 400
+    y = torch.arange(n) % 2 == 0
+    x = drawn(seed, n, d) @ torch.diag(torch.linspace(3, 0.3, d)) + y[:, None] * drawn(seed + 1, d)
+    erased = Erase.of(leace(x[None], y.double()[:, None]))(x[:, None])[:, 0]
+
+    def auroc(h):
+        probe = LogisticRegression(max_iter=2000).fit(h.numpy(), y.numpy())
+        return roc_auc_score(y.numpy(), probe.decision_function(h.numpy()))
+
+    assert auroc(x) > 0.75
+    assert abs(auroc(erased) - 0.5) < 0.02
+
+
+@quick
+@given(seeds, widths)
+def test_outside_the_mask_nothing_moves(seed, d):
+    h, mask = drawn(seed, 3, 5, d), drawn(seed + 1, 3, 5) > 0
+    for edit in [*each(seed, d), *(one.null(seed) for one in each(seed, d))]:
+        changed = edit(h, mask)
+        assert torch.equal(changed[~mask], h[~mask])
+        torch.testing.assert_close(changed[mask], edit(h)[mask], rtol=1e-5, atol=1e-5)
+
+
+@quick
+@given(seeds, st.integers(4, 24))
+def test_a_control_moves_each_token_as_far(seed, d):
+    h = drawn(seed + 5, 3, 5, d)
+    for edit in each(seed, d):
+        far = (edit(h) - h).norm(dim=-1)
+        assert far.max() > 0.01
+        torch.testing.assert_close((edit.null(seed)(h) - h).norm(dim=-1), far, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(edit.null(seed)(h), edit(h))
+        assert edit.null(seed) == edit.null(seed)
+        assert edit.null(seed) != edit.null(seed + 1)
+
+
+@quick
+@given(seeds, st.floats(0.1, 10))
+def test_reweighted_attention_is_the_pattern_times_k(seed, factor):
+    scores, keys = drawn(seed, 2, 3, 4, 6), drawn(seed + 1, 2, 6) > 0
+    scores = scores.masked_fill(torch.ones(4, 6).triu(3).bool(), torch.finfo(torch.float32).min)
+    plain = scores.softmax(-1)
+    wanted = torch.where(keys[:, None, None], factor * plain, plain)
+    wanted = wanted / wanted.sum(-1, keepdim=True)
+    torch.testing.assert_close(Reweight(factor)(scores, keys).softmax(-1), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_taken_away_leaves_the_future_unseen():
+    scores = torch.zeros(1, 1, 3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), torch.finfo(torch.float32).min)
+    pattern = Reweight(0.0)(scores, torch.tensor([[False, True, False]])).softmax(-1)[0, 0]
+    torch.testing.assert_close(pattern, torch.tensor([[1.0, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]))
+
+
+@quick
+@given(seeds, widths)
+def test_a_rank_one_edit_answers_its_key(seed, d):
+    weight, k, v = drawn(seed, 7, d), drawn(seed + 1, 7), drawn(seed + 2, d)
+    edit = RankOne(k / k.square().sum(), v)
+    torch.testing.assert_close(k @ edit(weight), k @ weight + v, rtol=1e-3, atol=1e-4)
+    null = edit.null(seed)
+    torch.testing.assert_close((null(weight) - weight).norm(), (edit(weight) - weight).norm(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_patch_follows_the_mask_not_the_padding():
+    values, h = drawn(0, 3, 4), drawn(1, 2, 5, 4)
+    left, right = torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2, 5, dtype=torch.bool)
+    left[0, 3:], left[1, 4:] = True, True
+    right[0, :2], right[1, :1] = True, True
+    assert torch.equal(Patch(values)(h, left)[left], Patch(values)(h, right)[right])
+    assert torch.equal(Patch(values)(h, left)[left], values)
+    with pytest.raises(BadInput, match="3 activations was put at 10 tokens"):
+        Patch(values)(h)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Add(torch.ones(3), float("nan")), "alpha must be a finite number"),
+        (lambda: Add(torch.tensor([1.0, float("inf")])), "finite numbers"),
+        (lambda: Ablate.of(torch.zeros(3)), "vector of zeros"),
+        (lambda: Ablate.of(torch.ones(3), 2 * torch.ones(3)), "depend on each other"),
+        (lambda: Ablate.of(torch.ones(3), torch.ones(4)), "cannot be ablated together"),
+        (lambda: Ablate.of(), "at least one direction"),
+        (lambda: Clamp.to_value(torch.ones(3), float("inf")), "finite number only"),
+        (lambda: Reweight(-1.0), "from 0 on"),
+        (lambda: Add(torch.ones(3)) >> Reweight(2.0), "cannot be chained"),
+    ],
+)
+def test_what_cannot_be_is_one_line(make, words):
+    with pytest.raises(BadInput, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
