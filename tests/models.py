@@ -28,7 +28,9 @@ SHAPES = {
     "opt": PLAIN | dict(ffn_dim=64, word_embed_proj_dim=32),
     **dict.fromkeys(("mistral", "qwen2", "olmo", "olmo2", "olmo3", "stablelm", "phi3"), GROUPED),
     "ministral": GROUPED | dict(head_dim=8),
-    **dict.fromkeys(("qwen3", "gemma", "gemma2", "gemma3_text"), GROUPED | dict(head_dim=12)),
+    **dict.fromkeys(("qwen3", "gemma"), GROUPED | dict(head_dim=12)),
+    "gemma2": GROUPED | dict(head_dim=12, final_logit_softcapping=0.5),
+    "gemma3_text": GROUPED | dict(head_dim=12, layer_types=["sliding_attention", "full_attention"], sliding_window=8),
 }
 
 

@@ -274,6 +274,8 @@ def _check(model: Model) -> None:
             added = seen["resid", layer - 1] + seen["attn_resid", layer] + seen["mlp_resid", layer]
             _same(model, f"the sum of resid.{layer - 1} and block {layer}'s parts", added, seen["resid", layer])
     if model.architecture.causal:
+        whole = model.network(input_ids=ids, use_cache=False).logits
+        _same(model, "what the vocabulary is scored with", vocabulary(model, theirs.last_hidden_state), whole)
         short = model.body(input_ids=ids[:, :3], use_cache=False).last_hidden_state
         _same(model, "a text without its end", short, theirs.last_hidden_state[:, :3])
     with writing(model, Site("resid", model.layers), torch.zeros_like), reading(model, [("norm", 0)], keep):
@@ -287,6 +289,17 @@ def _check_parts(model: Model, layer: int, seen: Mapping[str, Tensor]) -> None:
     _same(model, f"head.{layer}.* through W_O", through, seen["attn"])
     out = model.part(layer, model.architecture.neurons)
     _same(model, f"neuron.{layer} through W_out", out(seen["neuron"]), seen["mlp"])
+
+
+def vocabulary(model: Model, normed: Float[Tensor, "*token d"]) -> Float[Tensor, "*token vocab"]:
+    """The scores that a causal model gives to each next token, from what its body puts out."""
+    scores: Tensor = model.network.get_output_embeddings()(normed)
+    config = model.network.config.get_text_config()
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        scores = scores * scale
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+        scores = torch.tanh(scores / cap) * cap
+    return scores
 
 
 def heads_through_output(

@@ -5,7 +5,10 @@ import torch
 
 from ontogeny import plugins
 from ontogeny.errors import BadInput
-from ontogeny.model import heads_through_output, load, output_bias, reading, validate, writing
+from ontogeny.lab.capture import capture
+from ontogeny.lab.passes import Read, Scored, Workload
+from ontogeny.model import heads_through_output, load, output_bias, reading, untrained, validate, writing
+from ontogeny.packed import packed_linears
 from ontogeny.sites import Site
 
 FAMILIES = [
@@ -103,3 +106,75 @@ def test_a_wrong_table_is_refused(model):
     wrong = replace(model, architecture=replace(model.architecture, heads_out=model.architecture.neurons))
     with pytest.raises(BadInput, match="does not fit its architecture table"):
         validate(wrong)
+
+
+def texts():
+    """Texts of several lengths, longer than the windows that some families look through; some share a beginning that pays."""
+    draw = torch.Generator().manual_seed(0)
+    fresh = [torch.randint(3, 300, (n,), generator=draw).tolist() for n in (5, 5, 9, 9, 9, 10, 24, 60)]
+    return [*map(tuple, fresh), *(tuple(fresh[-1][:50] + fresh[i]) for i in range(7))]
+
+
+def pools(sequences):
+    """Two reads of each text: its last token, and the mean over all."""
+    last = [Read(i, torch.eye(len(s))[-1]) for i, s in enumerate(sequences)]
+    return last, [Read(i, torch.full((len(s),), 1 / len(s))) for i, s in enumerate(sequences)]
+
+
+@pytest.mark.parametrize("budget", [1, 60, 10_000])
+def test_capture_in_any_batch_equals_hugging_face_alone(model, budget):
+    sequences = texts()
+    with torch.no_grad():
+        alone = [model.network(torch.tensor([s]), output_hidden_states=True).hidden_states for s in sequences]
+    for how, reads in zip(("last", "mean"), pools(sequences), strict=True):
+        expected = torch.stack(
+            [torch.stack([h[0, -1] if how == "last" else h[0].mean(0) for h in a]) for a in alone], 1
+        )
+        for patterns in ("resid", "resid.1"):  # in the second, the last wanted block is the first
+            sites = model.sites(patterns)
+            found = capture(model, Workload(tuple(sequences), tuple(reads)), sites, token_budget=budget)
+            for place, site in enumerate(sites):
+                if site.layer < model.layers:
+                    far = (found.parts["resid"][place] - expected[site.layer]).abs().max()
+                    assert far <= 1e-5 * expected[site.layer].abs().max(), (how, site, float(far))
+    assert (expected[1].roll(1, 0) - expected[1]).abs().max() > 1e-2 * expected[1].abs().max()  # the control
+
+
+def test_parts_add_up_to_the_stream(model):
+    seen = read(model, ("resid", 1), ("resid", 2), ("attn", 2), ("mlp", 2), ("attn_resid", 2), ("mlp_resid", 2))
+    moved = seen["resid", 2] - seen["resid", 1]
+    added = seen["attn_resid", 2] + seen["mlp_resid", 2]
+    raw = seen["attn", 2] + seen["mlp", 2]
+    assert torch.allclose(moved, added, rtol=1e-4, atol=1e-5) == bool(model.architecture.final_norm)
+    assert torch.equal(added, raw) == (not model.architecture.attn_added)
+
+
+def test_answers_are_scored_as_the_whole_model_would(model):
+    sequences = texts()
+    asked = Workload(tuple(sequences), scored=tuple(Scored(i, len(s) - 2) for i, s in enumerate(sequences)))
+    if not model.architecture.causal:
+        with pytest.raises(BadInput, match="cannot be asked what comes next"):
+            capture(model, asked, [])
+        return
+    found = capture(model, asked, []).answers
+    for i, s in enumerate(sequences):
+        with torch.no_grad():
+            likely = model.network(torch.tensor([s])).logits[0].log_softmax(-1)
+        by_hand = sum(float(likely[at - 1, s[at]]) for at in (len(s) - 2, len(s) - 1))
+        assert float(found[i]) == pytest.approx(by_hand, rel=1e-5)
+        assert float(found[i]) != pytest.approx(sum(float(likely[at, s[at]]) for at in (-2, -1)), rel=1e-5)
+
+
+def test_an_untrained_model_has_the_shape_and_other_weights(model, family, tiny):
+    other = untrained(tiny(family), seed=3)
+    assert (other.layers, other.heads, other.d, other.d_head) == (model.layers, model.heads, model.d, model.d_head)
+    validate(other)
+    assert not torch.equal(read(other, ("resid", 2))["resid", 2], read(model, ("resid", 2))["resid", 2])
+
+
+def test_the_stream_runs_on_packed_maps(model, family):
+    plain = read(model, ("resid", 2))["resid", 2]
+    with packed_linears(model.body) as count, torch.inference_mode():
+        packed = read(model, ("resid", 2))["resid", 2]
+    assert count >= 2 * 4 or family == "falcon"  # whose linear map is a class of its own, and stays plain
+    torch.testing.assert_close(packed, plain, rtol=1e-5, atol=1e-5 * float(plain.abs().max()))

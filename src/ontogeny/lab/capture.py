@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from ontogeny.errors import BadInput
 from ontogeny.lab.passes import Batch, Workload, batches
 from ontogeny.lab.prefixes import Shared, split
-from ontogeny.model import Model, reading
+from ontogeny.model import Model, reading, vocabulary
 from ontogeny.packed import packed_linears
 from ontogeny.sites import Site
 
@@ -238,11 +238,10 @@ def _pool(batch: Batch, value: Float[Tensor, "batch token d"]) -> Float[Tensor, 
 
 
 def _score(model: Model, store: _Store, batch: Batch, normed: Float[Tensor, "batch token d"]) -> None:
-    head = model.network.get_output_embeddings()
     for index, row, start in batch.scored:
         end = batch.lengths[row]
         # Position t - 1 predicts token t, so an answer's first token is scored where its prompt ends.
-        logits = head(normed[row, start - 1 : end - 1]).float()
+        logits = vocabulary(model, normed[row, start - 1 : end - 1]).float()
         targets = batch.ids[row, start:end]
         store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum().cpu()
         store.counts.answer_rows += len(targets)
