@@ -33,7 +33,7 @@ class Cache:
     most: int
     """Bytes."""
 
-    def get(self, key: str) -> Seen | None:
+    def get(self, key: str, device: str = "cpu") -> Seen | None:
         """The entry, which is then the youngest; None where there is none, or one that cannot be read."""
         path = self._path(key)
         try:
@@ -41,9 +41,9 @@ class Cache:
             header, tensors = read_header(path), read_tensors(path)
             sites: Mapping[str, list[str]] = header["sites"]
             return Seen(
-                parts={part: tensors[f"parts/{part}"] for part in sites},
+                parts={part: tensors[f"parts/{part}"].to(device) for part in sites},
                 sites={part: tuple(Site.parse(name) for name in names) for part, names in sites.items()},
-                inputs=tensors["inputs"],
+                inputs=tensors["inputs"].to(device),
                 margin=tensors.get("margin"),
             )
         except FileNotFoundError:

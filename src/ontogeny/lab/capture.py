@@ -43,7 +43,7 @@ class Counts:
 @dataclass(frozen=True)
 class Captured:
     parts: Mapping[str, Float[Tensor, "site read d"]]
-    """Pooled activations of each part, float32 on the CPU; sites in the order of `sites[part]`."""
+    """Pooled activations of each part, float32 on the model's device; sites in the order of `sites[part]`."""
     sites: Mapping[str, tuple[Site, ...]]
     inputs: Float[Tensor, "sequence d"]
     """Mean embedding of each sequence."""
@@ -138,13 +138,14 @@ class _Store:
         for site in self.sites.get("head", ()):
             self.heads_of[site.layer].append(site)
         self.work, self.d_head = work, model.d_head
-        self.inputs = torch.zeros(len(work.sequences), model.d)
-        self.answers = torch.full((len(work.scored),), torch.nan)
+        self.device = model.device
+        self.inputs = torch.zeros(len(work.sequences), model.d, device=self.device)
+        self.answers = torch.full((len(work.scored),), torch.nan, device=self.device)
         self.counts = Counts()
         self.last = max((site.layer for site in sites), default=0)
 
     def put(self, part: str, layer: int, rows: list[int], pooled: Float[Tensor, "read d"]) -> None:
-        pooled = pooled.float().cpu()
+        pooled = pooled.float()
         if part != "head":
             self._room(part, pooled.shape[-1])[self.places[Site(part, layer)], rows] = pooled  # type: ignore[arg-type]
             return
@@ -155,7 +156,7 @@ class _Store:
     def _room(self, part: str, d: int) -> Float[Tensor, "site read d"]:
         # The width of a part (neurons, say) is only known when the first value arrives.
         if part not in self.parts:
-            self.parts[part] = torch.empty(len(self.sites[part]), len(self.work.reads), d)
+            self.parts[part] = torch.empty(len(self.sites[part]), len(self.work.reads), d, device=self.device)
         return self.parts[part]
 
     def content_before(self, batch: Batch, length: int) -> Float[Tensor, "batch token"]:
@@ -177,7 +178,7 @@ def _run(model: Model, store: _Store, batch: Batch, begun: _Begun | None = None)
             given = torch.einsum("bt,btd->bd", batch.content, value.float())
             if begun is not None:
                 given += store.content_before(batch, len(begun.embedded)).to(given) @ begun.embedded
-            store.inputs[batch.sequences] = given.cpu()
+            store.inputs[batch.sequences] = given
         if (part, layer) in wanted_reads:
             store.put(part, layer, batch.reads, _pool(batch, value))
         if part == "norm":
@@ -243,5 +244,5 @@ def _score(model: Model, store: _Store, batch: Batch, normed: Float[Tensor, "bat
         # Position t - 1 predicts token t, so an answer's first token is scored where its prompt ends.
         logits = vocabulary(model, normed[row, start - 1 : end - 1]).float()
         targets = batch.ids[row, start:end]
-        store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum().cpu()
+        store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum()
         store.counts.answer_rows += len(targets)

@@ -84,7 +84,7 @@ def random_floor(
     gap = (train[:, y].mean(1) - train[:, ~y].mean(1)) @ directions
     turned = (test @ (directions * gap.sign()[:, None])).transpose(1, 2)
     found = separability.auroc(turned, design.y_test)
-    spread = found.double().nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1).to(x)
+    spread = found.double().nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64, device=x.device), dim=1).to(x)
     note = f"{count} directions; low and high hold 95 % of them"
     ends = Interval(low=spread[0], high=spread[1])
     return cells(

@@ -94,5 +94,5 @@ def _shape(
 def _label(design: Design) -> Float[Tensor, "example q"]:
     """0 and 1 for two classes, one column a class for more, the number itself for a number."""
     if design.concept.kind == "classes":
-        return torch.nn.functional.one_hot(design.y, len(design.concept.classes)).float()
+        return (design.y[:, None] == torch.arange(len(design.concept.classes), device=design.y.device)).float()
     return design.y.float()[:, None]

@@ -4,7 +4,8 @@ One split, one set of resamples, one set of permutations and one control task se
 curves over training paired, and lets the maximum over the whole heat map be taken.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -39,6 +40,18 @@ class Design:
     """Labels of the control tasks, `[task, example]`; None where no word type recurs across the split."""
     dependence_rows: Int[Tensor, " row"]
     dependence_permutations: Int[Tensor, "sample row"]
+
+    def on(self, device: torch.device) -> "Design":
+        """The same with its tensors where the activations are."""
+
+        def moved(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                return part.to(device=device)
+            if isinstance(part, Split | ControlTypes):
+                return replace(part, **{f.name: moved(getattr(part, f.name)) for f in fields(part)})
+            return part
+
+        return replace(self, **{field.name: moved(getattr(self, field.name)) for field in fields(self)})
 
     @property
     def test_groups(self) -> int:

@@ -47,7 +47,7 @@ def measure(
     settings: Settings,
 ) -> Measured:
     """All rows, directions and held-out scores of a concept at a checkpoint."""
-    concept = design.concept
+    concept, design = design.concept, design.on(inputs.device)
     about = About(concept.name, str(concept.position), len(design.split.test), settings.seed)
     done = Measured(header={"concept": concept.name, "position": str(concept.position), "sign": concept.sign})
     methods = fits_for(design, settings)
@@ -58,7 +58,7 @@ def measure(
         for name, fit in fitted.items():
             _keep(done, name, part, fit)
             held_out = fit.scores(x[:, design.split.test])
-            done.scores[f"{name}/{part}"] = held_out.float()
+            done.scores[f"{name}/{part}"] = held_out.float().cpu()
             done.records += probe_rows(design, about, name, fit, held_out, sites[part], settings)
         probe = next(name for name in methods if name in PROBES)
         done.records += controls.rows(design, about, probe, fitted, shared.basis, x, sites[part], settings)
@@ -187,7 +187,7 @@ def _nats(
 
 
 def _keep(done: Measured, method: str, part: str, fit: Fitted) -> None:
-    done.directions[f"{method}/{part}/direction"] = fit.direction.float()
-    done.directions[f"{method}/{part}/bias"] = fit.bias.float()
+    done.directions[f"{method}/{part}/direction"] = fit.direction.float().cpu()
+    done.directions[f"{method}/{part}/bias"] = fit.bias.float().cpu()
     for name, value in fit.facts.items():
-        done.directions[f"{method}/{part}/facts/{name}"] = value.float()
+        done.directions[f"{method}/{part}/facts/{name}"] = value.float().cpu()

@@ -16,6 +16,7 @@ from ontogeny.sites import Site
 @dataclass(frozen=True)
 class Seen:
     parts: Mapping[str, Float[Tensor, "site example d"]]
+    """Where the model is: fits and dependence are computed there, too."""
     sites: Mapping[str, Sequence[Site]]
     """Of each part, in the order of its tensor."""
     inputs: Float[Tensor, "example d"]
@@ -29,5 +30,5 @@ class Seen:
             parts={part: values[:, rows.reads] for part, values in captured.parts.items()},
             sites=captured.sites,
             inputs=captured.inputs[rows.sequences],
-            margin=margins(captured.answers, rows) if concept.answers else None,
+            margin=margins(captured.answers.cpu(), rows) if concept.answers else None,
         )

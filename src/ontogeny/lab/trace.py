@@ -205,7 +205,7 @@ class _Lab:
         header: dict[str, object],
     ) -> None:
         began = time.perf_counter()
-        found = {c.name: self.cache.get(keys[c.name]) if self.cache else None for c in concepts}
+        found = {c.name: self.cache.get(keys[c.name], self.device) if self.cache else None for c in concepts}
         unread = [concept for concept in concepts if found[concept.name] is None]
         counts, loaded = Counts(), began
         if unread:

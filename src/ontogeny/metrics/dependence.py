@@ -101,7 +101,7 @@ def _of_site(
         return row, None
     k, r = here.forms(label.vectors[:, label.main].T[:, permutations].transpose(0, 1))
     samples = torch.stack([k @ label.values[label.main] / (n - 1) ** 2, r @ label.weights[label.main]])
-    return row, torch.stack([samples.mean(1), samples.quantile(0.975, dim=1)])
+    return row, torch.stack([samples.mean(1), samples.quantile(samples.new_tensor(0.975), dim=1)])
 
 
 def _gathered(sites: list[tuple[Tensor, Tensor | None]]) -> Dependence:

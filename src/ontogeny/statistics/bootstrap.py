@@ -101,7 +101,9 @@ def interval(
 ) -> Interval:
     """Interval of an unbounded score: percentiles, stretched about the point for few groups."""
     tail = (1 - level) / 2
-    ends = samples.double().nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    ends = samples.double().nanquantile(
+        torch.tensor([tail, 1 - tail], dtype=torch.float64, device=samples.device), dim=0
+    )
     stretch = students_t(groups - 1, level) / _z(level) * (groups / (groups - 1)) ** 0.5
     return _known(point, point + stretch * (ends[0] - point), point + stretch * (ends[1] - point))
 
