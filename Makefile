@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch comes from constraints.txt: bare `torch` would pull gigabytes of CUDA packages on Linux.
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench faults clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,10 @@ test: setup
 # About 25 minutes. Peers are installed into .bench/ on first use.
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
+
+# Crashes at every point at which a job writes, kills, full disks: some minutes. The tests try a sample of it.
+faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
 clean:
 	rm -rf runs build dist .mypy_cache .ruff_cache .hypothesis

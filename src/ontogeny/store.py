@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -44,6 +45,19 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether it is what `atomic` leaves of a write when its process is killed outright."""
+    return re.fullmatch(r"\..+\.\d+-\d+\.tmp", path.name) is not None and path.is_file()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written. Only who holds the folder's lock may: all others are gone then."""
+    for path in folder.rglob(".*.tmp"):
+        if is_leftover(path):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 _REASONS: Mapping[int, str] = {

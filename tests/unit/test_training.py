@@ -88,7 +88,11 @@ def test_checkpoints_open_in_transformers(run):
 
 
 def test_all_marks_and_nothing_else_is_left(run):
-    assert {path.name for path in run.iterdir()} == {"training.json", *(f"checkpoint-{step}" for step in MARKS)}
+    assert {path.name for path in run.iterdir()} == {
+        ".lock",
+        "training.json",
+        *(f"checkpoint-{step}" for step in MARKS),
+    }
 
 
 def test_same_seed_same_bits_another_seed_others(run, tmp_path):

@@ -1,4 +1,7 @@
-"""One process at a time writes into a folder: a second one is told so at once, and changes nothing."""
+"""One process at a time writes into a folder: a second one is told so at once, and changes nothing.
+
+Who gets in sweeps first: a process that was killed outright leaves the file that it was writing under its temporary name.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ontogeny.errors import BadInput
-from ontogeny.store import disk_errors
+from ontogeny.store import disk_errors, is_leftover, sweep
 
 LOCK = ".lock"
 
@@ -25,6 +28,7 @@ def alone(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             lock = _locked(folder)
         try:
+            sweep(folder)
             yield
         finally:
             lock.release()
@@ -38,8 +42,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def holds_nothing(folder: Path) -> bool:
-    """Whether there is nothing in a folder, or the lock alone: a process that was killed at once leaves it."""
-    return all(path.name == LOCK for path in folder.iterdir())
+    """Whether there is nothing in a folder, or only what a process that was killed at once leaves: its lock, half a file."""
+    return all(path.name == LOCK or is_leftover(path) for path in folder.iterdir())
 
 
 def _locked(folder: Path) -> FileLock:

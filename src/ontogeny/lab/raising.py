@@ -21,6 +21,7 @@ from transformers import GPTNeoXConfig, PreTrainedTokenizerBase
 from ontogeny import plugins
 from ontogeny.concept_writing import write_concept
 from ontogeny.errors import BadInput, unknown
+from ontogeny.lab.alone import alone
 from ontogeny.lab.batches import Batch, Pairs, Tokens
 from ontogeny.lab.objectives import Objective, Preference, answers_only, language_model
 from ontogeny.lab.schedules import log_steps
@@ -138,18 +139,19 @@ def raise_model(
     `on_stage` is told each stage that begins, and may return what watches its progress.
 
     Raises:
-        BadInput: an unknown size, stage or world, a stage whose start is missing, or another model in `out`.
+        BadInput: an unknown size, stage or world, a stage whose start is missing, another model in `out`, or another process at work there.
     """
     plan = planned(size, stages, world)
     _can_begin(out, plan, stages)
     nursery = place(world, size)
-    same_settings(out / "raising.json", {"world": world, "size": size, "seed": seed, **_told(plan)})
-    for concept in nursery.module.concepts(nursery.world):
-        write_concept(concept, out / "concepts")
-    for stage in _ordered(stages):
-        watch = on_stage(stage, plan.stages[stage]) if on_stage else None
-        _train(out, stage, plan, nursery, seed, watch)
-        write_lineage(out, world, seed)
+    with alone(out):
+        same_settings(out / "raising.json", {"world": world, "size": size, "seed": seed, **_told(plan)})
+        for concept in nursery.module.concepts(nursery.world):
+            write_concept(concept, out / "concepts")
+        for stage in _ordered(stages):
+            watch = on_stage(stage, plan.stages[stage]) if on_stage else None
+            _train(out, stage, plan, nursery, seed, watch)
+            write_lineage(out, world, seed)
     return out / "lineage.toml"
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from ontogeny.errors import BadInput
+from ontogeny.lab.alone import alone
 from ontogeny.lab.batches import Tokens
 from ontogeny.lab.objectives import language_model
 from ontogeny.lab.raising import network, same_settings, sized, write_lineage
@@ -94,7 +95,6 @@ def raise_on_text(out: Path, config: TextConfig, *, on_progress: Watch | None = 
     """
     plan, ready = sized(config.size), prepared(config)
     tokenizer, ids = ready.tokenizer, ready.seen
-    same_settings(out / "raising.json", {**vars(config), "text": config.text.name, "sha256": ready.sha256})
 
     def batches(step: int) -> Tokens:
         rng = np.random.default_rng([config.seed, step])
@@ -102,21 +102,23 @@ def raise_on_text(out: Path, config: TextConfig, *, on_progress: Watch | None = 
         return Tokens(ids[starts[:, None] + torch.arange(CONTEXT)])
 
     first = min(10, config.steps)
-    train(
-        batches,
-        language_model,
-        TrainingConfig(config.steps, config.learning_rate),
-        out / "base",
-        start=network(plan, len(tokenizer), CONTEXT),
-        tokenizer=tokenizer,
-        save_at=log_steps(config.steps, config.checkpoints, first=first),
-        seed=config.seed,
-        on_progress=on_progress,
-    )
-    write_lineage(out, config.text.name.split(".")[0], config.seed)
-    figures = _measured(out / "base" / f"checkpoint-{config.steps}", ready)
-    write_json(out / "figures.json", vars(figures))
-    return figures
+    with alone(out):
+        same_settings(out / "raising.json", {**vars(config), "text": config.text.name, "sha256": ready.sha256})
+        train(
+            batches,
+            language_model,
+            TrainingConfig(config.steps, config.learning_rate),
+            out / "base",
+            start=network(plan, len(tokenizer), CONTEXT),
+            tokenizer=tokenizer,
+            save_at=log_steps(config.steps, config.checkpoints, first=first),
+            seed=config.seed,
+            on_progress=on_progress,
+        )
+        write_lineage(out, config.text.name.split(".")[0], config.seed)
+        figures = _measured(out / "base" / f"checkpoint-{config.steps}", ready)
+        write_json(out / "figures.json", vars(figures))
+        return figures
 
 
 def read_text(path: Path) -> str:

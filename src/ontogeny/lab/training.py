@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from ontogeny.lab import batches as batching
 from ontogeny.lab import components
+from ontogeny.lab.alone import alone
 from ontogeny.lab.keeping import (
     STATES,
     Save,
@@ -81,7 +82,8 @@ def train(
     resumed or not, on one machine with one number of threads.
 
     Raises:
-        BadInput: a step beyond the last, another run's checkpoints in `out`, or a loss that is no longer finite.
+        BadInput: a step beyond the last, another run's checkpoints in `out`, another process at work in it, or a loss that is no
+            longer finite.
     """
     # Transformers writes into the configuration when it saves: the caller's stays as it was given.
     begun = Path(start) if isinstance(start, str | Path) else copy.deepcopy(start)
@@ -145,12 +147,14 @@ def _run(
         "seed": recipe.seed,
         "record": asdict(record) if record else None,
     }
-    same_run(out, settings, {"threads": torch.get_num_threads(), "torch": torch.__version__})
-    if (out / f"checkpoint-{recipe.config.steps}").is_dir():
-        return out
-    # The callers' random numbers are theirs: the run has its own, and gives them back.
-    with torch.random.fork_rng(devices=[]):
-        _loop(recipe, out, save, set(marks), Recorder(out, record) if record else None, clock)
+    with alone(out):
+        same_run(out, settings, {"threads": torch.get_num_threads(), "torch": torch.__version__})
+        if (out / f"checkpoint-{recipe.config.steps}").is_dir():
+            shutil.rmtree(out / STATES, ignore_errors=True)  # a kill right at the end leaves them
+            return out
+        # The callers' random numbers are theirs: the run has its own, and gives them back.
+        with torch.random.fork_rng(devices=[]):
+            _loop(recipe, out, save, set(marks), Recorder(out, record) if record else None, clock)
     return out
 
 

@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from ontogeny.errors import BadInput
 from ontogeny.run import Run
+from ontogeny.store import atomic
 
 
 @contextlib.contextmanager
@@ -20,7 +22,9 @@ def all_or_nothing(run: Run, missing: Collection[str]) -> Iterator[None]:
             for path in set(_files(run.folder)) - before:
                 path.unlink(missing_ok=True)
             if about is not None:
-                run.about_path.write_bytes(about)
+                # A disk that is full is told once: run.json stays as it is then.
+                with contextlib.suppress(BadInput), atomic(run.about_path) as temporary:
+                    temporary.write_bytes(about)
             for folder in [*_folders(run.folder), *made]:
                 with contextlib.suppress(OSError):  # what is not empty was there before
                     folder.rmdir()

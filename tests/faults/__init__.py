@@ -1,0 +1,1 @@
+"""Processes that die, and disks that fill up, at every point at which a job writes."""

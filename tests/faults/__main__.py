@@ -1,0 +1,89 @@
+"""`make faults`: every point, moment and end of every job, SIGKILL at random moments, small disks; a table, exit 1 on a difference."""
+
+import argparse
+import ctypes
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.faults.forks import Forks
+from tests.faults.subjects import prepare
+from tests.faults.trials import Outcome, Trial, attempt, disk_trial, struck, trials, whole
+
+JOBS = ("trace", "raise", "record")
+REMOUNT = 32
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--sample", type=int, default=0, help="points of each job and end; 0: all")
+    asked.add_argument("--kills", type=int, default=50, help="SIGKILL at so many random moments")
+    given = asked.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Forks() as forks:
+        home = Path(folder) / "home"
+        home.mkdir()
+        prepare(home)
+        bad = list(table(forks, home, Path(folder), given.sample, given.kills))
+    for outcome in bad:
+        print(
+            outcome.trial, *outcome.faults, *(f"computed again: {unit}" for unit in sorted(outcome.again)), sep="\n  "
+        )
+    sys.exit(1 if bad else 0)
+
+
+def table(forks: Forks, home: Path, folder: Path, sample: int, kills: int) -> Iterator[Outcome]:
+    """Prints a line for each job and way to end; gives back what went wrong."""
+    draw = random.Random(0)
+    print(f"{'job':8} {'ends by':10} {'crashes':>8} {'resumed equal':>14} {'units recomputed':>17} {'seconds':>8}")
+    for job in JOBS:
+        expected, points = whole(forks, job, home, folder / f"{job}-whole")
+        for end in ("kill", "raise", "full"):
+            chosen = [trial for trial in trials(job, points) if trial.end == end]
+            chosen = draw.sample(chosen, min(sample, len(chosen))) if sample else chosen
+            places = ((trial, folder / f"{job}-{end}-{i}") for i, trial in enumerate(chosen))
+            yield from _line(job, end, (attempt(forks, trial, home, place, expected) for trial, place in places))
+    for job, seconds in (("trace", 1.2), ("raise", 0.5)):
+        expected, _ = whole(forks, job, home, folder / f"{job}-struck-whole")
+        moments = (draw.uniform(0.0, seconds) for _ in range(kills // 2))
+        places = ((moment, folder / f"{job}-struck-{i}") for i, moment in enumerate(moments))
+        yield from _line(job, "SIGKILL", (struck(forks, job, m, home, place, expected) for m, place in places))
+    expected, _ = whole(forks, "trace", home, folder / "disk-whole")
+    yield from _line("trace", "small disk", _small_disks(forks, home, folder, expected))
+
+
+def _line(job: str, end: str, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    began = time.perf_counter()
+    tried = list(outcomes)
+    equal, again = sum(not o.faults for o in tried), sum(len(o.again) for o in tried)
+    if tried:
+        print(f"{job:8} {end:10} {len(tried):8} {equal:14} {again:17} {time.perf_counter() - began:8.0f}", flush=True)
+    return (outcome for outcome in tried if not outcome.well)
+
+
+def _small_disks(forks: Forks, home: Path, folder: Path, expected: dict[str, str]) -> Iterator[Outcome]:
+    """A real file system that fills up, and has room again; needs root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for kilobytes in (16, 40, 80, 120, 160, 200):
+        place = folder / f"disk-{kilobytes}"
+        place.mkdir()
+        if not hasattr(libc, "mount") or libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, f"size={kilobytes}k".encode()):
+            print("trace    small disk: not tried, only root may mount one")
+            return
+        try:
+            yield disk_trial(
+                forks,
+                Trial("trace", 0, f"{kilobytes} kB", "full"),
+                home,
+                place,
+                expected,
+                lambda path=place: libc.mount(b"tmpfs", bytes(path), b"tmpfs", REMOUNT, b"size=8m"),
+            )
+        finally:
+            libc.umount2(bytes(place), 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What is interrupted: a trace, a model that is raised, a training that is recorded; each small, each the same every time.
+
+`work(home, out)` does it, `finished(out)` names the units that are done, `left(out)` is everything that a later reader can see.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from ontogeny.concept import Concept
+from ontogeny.lab import keeping, raising, training
+from ontogeny.lab.raising import Size, Stage
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+from ontogeny.lab.training import RecordingPlan, TrainingConfig
+from ontogeny.lineage import Lineage
+from ontogeny.run import Run
+from tests.flows.lineages import rows, save_run, write
+
+QUICK = Settings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100)
+DIARY = "computed.txt"
+"""Beside `out`: a line for every unit that is computed, whatever becomes of it."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    work: Callable[[Path, Path], object]
+    finished: Callable[[Path], set[str]]
+    left: Callable[[Path], Mapping[str, str]]
+
+
+def prepare(home: Path) -> None:
+    """Checkpoints and a concept of forty texts, read by the traces."""
+    save_run(home / "run", {1: 0.0, 2: 8.0})
+    write(home / "small.csv", rows(characters=20))
+
+
+# --- a trace ----------------------------------------------------------------------------------------------------------------
+
+
+def trace_it(home: Path, out: Path) -> None:
+    keep = Run.keep
+
+    def kept(run: Run, unit: str, *rest: Any, **named: Any) -> None:
+        _note(out, unit)
+        keep(run, unit, *rest, **named)
+
+    with mock.patch.object(Run, "keep", kept):
+        trace(Lineage.open(home / "run"), [Concept.from_file(home / "small.csv")], out, QUICK)
+
+
+def parts(out: Path) -> set[str]:
+    return {path.stem for path in (out / "records").glob("[!.]*.parquet")}
+
+
+def rows_of(out: Path) -> dict[str, str]:
+    """All rows, sorted, all columns; and which files there are. The ledger tells of time, so its length may differ."""
+    run = Run.open(out)
+    found = run.records()
+    found["coords"] = found.coords.map(lambda coords: json.dumps(dict(coords), sort_keys=True))
+    table = found.sort_values(list(found.columns), ignore_index=True).to_csv(float_format="%.17g")
+    names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file() and p.name != "ledger.jsonl")
+    about = {name: run.about.get(name) for name in ("finished", "failures", "concepts", "settings")}
+    return {"rows": table, "files": "\n".join(names), "about": json.dumps(about)}
+
+
+# --- a model that is raised -------------------------------------------------------------------------------------------------
+
+
+def raise_it(home: Path, out: Path) -> None:
+    stages = {name: Stage(TrainingConfig(4, 1e-3, warmup=1), rows=4, checkpoints=3, first=1) for name in raising.STAGES}
+    few = Size(stages, {"families": 18, "potions": 20}, layers=1, heads=2, width=32)
+    train = raising.train
+
+    def told(batches: Any, objective: Any, config: Any, folder: Path, **named: Any) -> Path:
+        return train(
+            lambda step: (_note(out, f"{folder.name}/{step}"), batches(step))[1], objective, config, folder, **named
+        )
+
+    with mock.patch.object(raising, "SIZES", {"few": few}), mock.patch.object(raising, "train", told):
+        raising.raise_model(out, "few", stages=("base", "sft"))
+
+
+def steps_of(out: Path) -> set[str]:
+    """The steps that a checkpoint and its state, or the last checkpoint, hold fast."""
+    found = set()
+    for folder in (path for path in (out, *out.glob("[!.]*")) if path.is_dir()):
+        last = keeping.resumable(folder) or 0
+        if (folder / "checkpoint-4").is_dir():
+            last = 4
+        found |= {f"{folder.name}/{step}" for step in range(1, last + 1)}
+    return found
+
+
+def bytes_of(out: Path) -> dict[str, str]:
+    """Every file, bit for bit; transformers writes its own version of nothing that changes between two runs."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- a training that is recorded --------------------------------------------------------------------------------------------
+
+
+def record_it(home: Path, out: Path) -> None:
+    def points(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        _note(out, f"{out.name}/{step}")
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        return x, x.square()
+
+    def squares(network: nn.Module, batch: Any, reference: Any = None) -> torch.Tensor:
+        return (network(batch[0]) - batch[1]).square().mean()
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Tanh(), nn.Linear(8, 4))
+
+    plan = RecordingPlan(states_every=3)
+    config = TrainingConfig(steps=4, warmup=1)
+    training.train_module(points, squares, config, out, make=make, save_at=(0, 2, 4), record=plan)
+
+
+# --- the control: a job that writes as one should not -------------------------------------------------------------------------
+
+
+def careless_it(home: Path, out: Path) -> None:
+    """Writes in place, takes a file that is there for a whole one, and computes before it looks."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("a", "b", "c"):
+        _note(out, name)
+        path = out / name
+        if not path.exists():
+            with path.open("w", encoding="utf-8") as file:
+                file.write(name * 100)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def names_in(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir()}
+
+
+def _note(out: Path, unit: str) -> None:
+    with (out.parent / DIARY).open("a", encoding="utf-8") as file:
+        file.write(f"{unit}\n")
+
+
+SUBJECTS: Mapping[str, Subject] = {
+    "trace": Subject(trace_it, parts, rows_of),
+    "raise": Subject(raise_it, steps_of, bytes_of),
+    "record": Subject(record_it, steps_of, bytes_of),
+    "careless": Subject(careless_it, names_in, bytes_of),
+}

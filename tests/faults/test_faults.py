@@ -1,0 +1,79 @@
+"""Nothing is lost and nothing is done twice: a sample of what `make faults` tries at every point; and two processes in one folder."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ontogeny.errors import BadInput
+from ontogeny.lab.alone import alone
+from tests.faults.forks import Forks
+from tests.faults.subjects import SUBJECTS, prepare, raise_it, record_it
+from tests.faults.trials import Trial, attempt, struck, trials, whole
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks() as made:
+        yield made
+
+
+@pytest.mark.parametrize(("subject", "sample"), [("trace", 5), ("raise", 5), ("record", 16)])
+def test_interrupted_at_any_point_it_ends_as_if_nothing_had_been(subject, sample, forks, home, tmp_path) -> None:
+    expected, points = whole(forks, subject, home, tmp_path / "whole")
+    every = list(trials(subject, points))
+    assert len(every) > 6 * len(points)
+    chosen = random.Random(f"{subject}").sample(every, sample)
+    # The first write decides whether the folder is known for a run, the last whether it is told as finished.
+    chosen += [Trial(subject, 1, "before", "kill"), Trial(subject, len(points), "before", "kill")]
+    tried = [attempt(forks, trial, home, tmp_path / f"{i}", expected) for i, trial in enumerate(chosen)]
+    assert [outcome for outcome in tried if not outcome.well] == []
+
+
+def test_struck_from_outside_at_any_moment(forks, home, tmp_path) -> None:
+    expected, _ = whole(forks, "trace", home, tmp_path / "whole")
+    draw = random.Random(5)
+    tried = [struck(forks, "trace", draw.uniform(0.02, 0.8), home, tmp_path / f"{i}", expected) for i in range(5)]
+    assert [outcome for outcome in tried if not outcome.well] == []
+
+
+def test_a_job_that_writes_carelessly_would_be_found(forks, home, tmp_path) -> None:
+    expected, points = whole(forks, "careless", home, tmp_path / "whole")
+    assert points == ("sync", "sync", "sync")
+    torn = attempt(forks, Trial("careless", 2, "torn", "kill"), home, tmp_path / "torn", expected)
+    assert torn.faults == ("b differs",)
+    assert torn.again == {"a", "b"}
+    full = attempt(forks, Trial("careless", 1, "before", "full"), home, tmp_path / "full", expected)
+    assert "ended with 1, not 2" in full.faults[0]
+
+
+@pytest.mark.parametrize("job", [raise_it, record_it])
+def test_a_second_process_on_a_training_is_refused(job, home, tmp_path) -> None:
+    with alone(tmp_path / "out"):
+        before = sorted(path.name for path in (tmp_path / "out").iterdir())
+        with pytest.raises(BadInput, match="another process is writing into"):
+            job(home, tmp_path / "out")
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+    assert SUBJECTS["raise"].finished(tmp_path / "out") == set()
+
+
+def test_only_what_we_left_is_swept_and_only_by_who_is_in(tmp_path) -> None:
+    ours, theirs = tmp_path / "records" / ".a.parquet.12-34.tmp", tmp_path / ".notes.tmp"
+    ours.parent.mkdir()
+    for path in (ours, theirs):
+        path.write_text("half")
+    with alone(tmp_path):
+        assert not ours.exists()
+        ours.write_text("being written")
+        with pytest.raises(BadInput), alone(tmp_path):
+            pass
+        assert ours.exists()
+    assert theirs.exists()
