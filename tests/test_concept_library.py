@@ -1,5 +1,6 @@
 """The concepts of the library on the real data: labels mean what is said, groups hold what leaks, the tracing paper's facts come out."""
 
+import hashlib
 import importlib.util
 import json
 import math
@@ -59,6 +60,16 @@ def test_sources_are_those_of_the_register(shared: Path) -> None:
             assert source.sha256 is None, "a hash that nobody took"
             assert source.rows or source.path.endswith("/")
     assert seen >= 40
+
+
+def test_whole_files_have_the_hash_that_their_concept_states(shared: Path) -> None:
+    """What would be asked of a download, asked of the files at hand that are no subsets."""
+    register = json.loads((shared / "sources.json").read_text(encoding="utf-8"))
+    whole = {entry["file"] for entry in register if entry["local_is"] == "whole"}
+    found = {s for name in LIBRARY for s in plugins.load("concepts", name).SOURCES if s.file in whole}
+    assert len(found) >= 12
+    for source in found:
+        assert hashlib.sha256((shared / source.file).read_bytes()).hexdigest() == source.sha256, source.file
 
 
 def test_no_concept_of_the_library_is_built_without_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,9 @@ def test_a_folder_of_archives_says_that_it_cannot_be_fetched(web: Web) -> None:
 def test_the_folder_is_read_instead_whatever_the_hash(local: Path) -> None:
     (local / "good.csv").write_text("statement,label\na subset,1\n")
     assert _data.read(GOOD) == [{"statement": "a subset", "label": "1"}]
+    assert (
+        _data.told(GOOD, paper="arXiv:1") == "who/what/data/good.csv @ aaaaaaaaaaaa (arXiv:1); read from ONTOGENY_DATA"
+    )
 
 
 def test_the_folder_is_not_completed_from_the_network(web: Web, local: Path) -> None:

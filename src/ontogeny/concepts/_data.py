@@ -49,7 +49,8 @@ class Source:
 def told(*sources: Source, paper: str) -> str:
     """Where a concept comes from, for `Concept.source`."""
     places = sorted({f"{s.repository} @ {s.commit[:12]}" for s in sources}) if len(sources) > 2 else map(str, sources)
-    return f"{'; '.join(places)} ({paper})"
+    read_from = "; read from ONTOGENY_DATA" if os.environ.get("ONTOGENY_DATA") else ""
+    return f"{'; '.join(places)} ({paper}){read_from}"
 
 
 def read(source: Source) -> list[dict[str, Any]]:
