@@ -17,7 +17,7 @@ from ontogeny import model as models
 from ontogeny import surface, weights
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput, CheckpointFault
-from ontogeny.lab import audit, behaviour
+from ontogeny.lab import audit, behaviour, parity
 from ontogeny.lab.about import about
 from ontogeny.lab.alone import alone
 from ontogeny.lab.cache import Cache, key_of
@@ -69,6 +69,7 @@ def trace(
         audited = _surface(job, run)
         described = about(job, run, warnings=audited.warnings, device=device, command=command)
         described |= {"audit": audit.audited(lineage, run, known=job.prints, allow_pickle=allow_pickle)}
+        described |= parity.kept(run)
         # run.json comes first: without it the folder of a killed job would not be known for a run.
         run.describe(described)
         for unit, records in audited.records.items():
@@ -79,7 +80,7 @@ def trace(
             raise BadInput(faults[0].reason)
         on_progress(Progress("", len(job.checkpoints), len(job.checkpoints), "relating checkpoints"))
         summarise(job, run)
-        run.describe(described | {"failures": [asdict(fault) for fault in faults], "finished": True})
+        run.describe(described | parity.kept(run) | {"failures": [asdict(fault) for fault in faults], "finished": True})
         return run
 
 
@@ -243,6 +244,8 @@ class _Lab:
     def _read(self, model: Model, name: str, done: int, concepts: list[Concept]) -> tuple[dict[str, Seen], Counts]:
         """One pass over the texts of these concepts."""
         work, rows = self._cut(model, concepts)
+        if name != "untrained":
+            parity.certify(self.run, model, name, work.sequences)
         read = 0
 
         def on_batch(sequences: int) -> None:

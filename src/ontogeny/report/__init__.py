@@ -71,6 +71,7 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         pictures=pictures,
         absent=absent,
         audit=about.get("audit"),
+        parity=about.get("parity"),
         facts=_facts(about),
         provenance=json.dumps(about, indent=2, ensure_ascii=False, default=str),
         policy=_policy(bundle, EMBED),
@@ -121,6 +122,8 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
     ]
     told_of = (about.get("audit") or {}).get("findings") or []
     said += [(_checkpoints(f), f"{f['kind']}: {f['what']}. {f['next']}") for f in told_of if f["severity"] == "fault"]
+    if (about.get("parity") or {}).get("holds") is False:
+        said.append(("Parity", about["parity"]["sentence"]))
     failed = [(str(f.get("checkpoint", "?")), f.get("reason", "no reason given")) for f in about.get("failures") or []]
     said += [(checkpoint, f"was not measured: {reason}") for checkpoint, reason in failed]
     for finding in found:
