@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from ontogeny.concept import Answer, Concept, Example
 from ontogeny.lab.capture import capture
-from ontogeny.lab.passes import Workload
+from ontogeny.lab.passes import Workload, filled
 from ontogeny.lab.texts import workload
 from ontogeny.model import load
 from ontogeny.position import Position
@@ -314,3 +314,11 @@ def test_half_precision_reads_are_close(family, tiny):
     assert all(values.dtype == torch.float32 for values in half.values())
     assert max(apart(half[name], exact[name]) for name in exact) < 0.1
     assert max(apart(half[name], exact[name]) for name in exact) > 1e-5  # it did run in another precision
+
+
+def test_filling_is_a_fiftieth_at_most_and_short_texts_have_none():
+    for length in range(1, 3000):
+        assert length <= filled(length) <= 1.02 * length
+        assert filled(filled(length)) <= 1.02 * filled(length)
+    assert [filled(length) for length in range(1, 50)] == list(range(1, 50))
+    assert len({filled(length) for length in range(100, 1000)}) < 200

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ontogeny.concept import Answer, Concept, Example
-from ontogeny.lab import capture as capturing
 from ontogeny.lab.capture import capture
 from ontogeny.lab.prefixes import SHORTEST, split
 from ontogeny.lab.texts import workload
@@ -21,7 +20,20 @@ def model(request, tiny):
 
 
 def concept(position: str = "last", *, shots: str = SHOTS, answers: int = 0) -> Concept:
-    things = ("the moon", "a lighthouse", "bread", "a long river", "x", "seven", "a hat", "rain", "a cup", "the sea", "Ada", "wool")
+    things = (
+        "the moon",
+        "a lighthouse",
+        "bread",
+        "a long river",
+        "x",
+        "seven",
+        "a hat",
+        "rain",
+        "a cup",
+        "the sea",
+        "Ada",
+        "wool",
+    )
     examples = tuple(Example(f"{shots}Q: Is {thing} old?", i % 2 == 0, f"g{i}") for i, thing in enumerate(things))
     asked = tuple(
         Answer(f"{e.text} A:", " yes" if e.target else " no", " no" if e.target else " yes", e.group)
@@ -30,17 +42,16 @@ def concept(position: str = "last", *, shots: str = SHOTS, answers: int = 0) -> 
     return Concept("old", examples, position=Position.parse(position), answers=asked)
 
 
-def both(model, concept, monkeypatch, sites=SITES):
+def both(model, concept, sites=SITES):
     work, _ = workload([concept], model.tokenizer, model.context)
-    with_it = capture(model, work, model.sites(sites))
-    monkeypatch.setattr(capturing, "split", lambda work: ([], list(range(len(work.sequences)))))
+    with_it = capture(model, work, model.sites(sites), share_prefixes=True)
     return work, with_it, capture(model, work, model.sites(sites))
 
 
 @pytest.mark.parametrize("answers", [0, 4])
 @pytest.mark.parametrize("sites", [SITES, ("resid.1", "head.1")])
-def test_nothing_that_is_read_changes(model, answers, sites, monkeypatch):
-    work, shared, plain = both(model, concept(answers=answers), monkeypatch, sites)
+def test_nothing_that_is_read_changes(model, answers, sites):
+    work, shared, plain = both(model, concept(answers=answers), sites)
     for part in plain.parts:
         torch.testing.assert_close(shared.parts[part], plain.parts[part], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(shared.inputs, plain.inputs, rtol=1e-5, atol=1e-6)
@@ -50,8 +61,8 @@ def test_nothing_that_is_read_changes(model, answers, sites, monkeypatch):
     assert shared.counts.tokens < 0.5 * plain.counts.tokens
 
 
-def test_what_is_read_whole_is_not_shared(model, monkeypatch):
-    work, shared, plain = both(model, concept("mean"), monkeypatch)
+def test_what_is_read_whole_is_not_shared(model):
+    work, shared, plain = both(model, concept("mean"))
     assert split(work)[0] == []
     assert shared.counts.tokens == plain.counts.tokens
 

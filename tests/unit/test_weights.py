@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM
 from ontogeny import model as models
 from ontogeny import weights
 from ontogeny.errors import CheckpointFault
-from ontogeny.lab.passes import grouped
 from ontogeny.lab.standing import Standing
 from tests.models import byte_tokenizer, save_tiny, tiny_model
 
@@ -124,14 +123,3 @@ def test_a_cut_file_leaves_no_half_filled_model(tmp_path):
     with pytest.raises(CheckpointFault):
         standing.load(two, None)
     assert torch.equal(logits(standing.load(three, None)[0].network), theirs(three))
-
-
-def test_lengths_share_passes_within_the_spare():
-    counts = {length: 1 + length % 3 for length in range(10, 81)}
-    real = sum(length * count for length, count in counts.items())
-    for spare in (0.0, 0.02, 0.1):
-        groups = grouped(counts, 1024, spare)
-        assert [length for group in groups for length in group] == sorted(counts)
-        assert sum(g[-1] * sum(counts[x] for x in g) for g in groups) <= (1 + spare) * real
-    assert len(grouped(counts, 1024, 0.0)) == len(counts)
-    assert len(grouped(counts, 1024, 0.02)) < len(counts) / 2

@@ -59,6 +59,10 @@ def trace(
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut texts longer than the context to their last tokens.")
     ] = False,
+    share_prefixes: Annotated[
+        bool,
+        typer.Option("--share-prefixes", help="Compute what texts share at their beginning (few-shot prompts) once."),
+    ] = False,
     template: Annotated[
         bool, typer.Option("--template", help="Read texts as a user's turn in the tokenizer's chat template.")
     ] = False,
@@ -91,6 +95,7 @@ def trace(
         seed=seed,
         dtype=dtype,
         truncate=truncate,
+        share_prefixes=share_prefixes,
         untrained=untrained,
     )
     from ontogeny.lab import trace as job

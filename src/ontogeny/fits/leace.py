@@ -113,19 +113,21 @@ def _edit(moments: Moments, shrink: float) -> tuple[Float[Tensor, "site d k"], F
 
 
 def _solved(xx: Float[Tensor, "site d d"], xz: Float[Tensor, "site d k"]) -> Float[Tensor, "site d k"]:
-    """Σ⁺ Σ_xz: by Cholesky where every site has full rank, by the pseudo-inverse where one has not."""
+    """Σ⁺ Σ_xz: by Cholesky at the sites of full rank, by the pseudo-inverse at the others."""
     eps = torch.finfo(xx.dtype).eps
     factor, failed = torch.linalg.cholesky_ex(xx)
     pivots = factor.diagonal(dim1=1, dim2=2).square()
     # The pivots bound the condition from one side only: a wide margin to the usual cut of a pseudo-inverse.
-    if not failed.any() and bool((pivots.amin(1) > 1e4 * eps * xx.shape[1] * pivots.amax(1)).all()):
-        solved: Tensor = torch.cholesky_solve(xz, factor)
-        return solved
-    values, vectors = torch.linalg.eigh(xx)
-    # Below it an eigenvalue is rounding.
-    cut = values[:, -1:] * values.shape[1] * eps
-    least: Tensor = vectors @ (torch.where(values > cut, 1 / values, 0)[..., None] * (vectors.mT @ xz))
-    return least
+    full = (failed == 0) & (pivots.amin(1) > 1e4 * eps * xx.shape[1] * pivots.amax(1))
+    solved = torch.empty_like(xz)
+    solved[full] = torch.cholesky_solve(xz[full], factor[full])
+    if not full.all():
+        values, vectors = torch.linalg.eigh(xx[~full])
+        # Below it an eigenvalue is rounding.
+        cut = values[:, -1:] * values.shape[1] * eps
+        inverse = torch.where(values > cut, 1 / values, 0)[..., None]
+        solved[~full] = vectors @ (inverse * (vectors.mT @ xz[~full]))
+    return solved
 
 
 def _span(x: Tensor, z: Tensor) -> tuple[Moments, Tensor | None]:

@@ -59,6 +59,7 @@ def capture(
     sites: Sequence[Site],
     *,
     token_budget: int | None = None,
+    share_prefixes: bool = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> Captured:
     """Read all rows of `work` at all `sites` and score its answers, in one pass over its sequences."""
@@ -70,15 +71,20 @@ def capture(
     budget = token_budget or (1024 if model.device.type == "cpu" else 16384)
     store = _Store(model, work, sites)
     with packed_linears(model.body) as store.counts.packed_linears:
-        _run_all(model, work, store, budget, on_batch)
+        _run_all(model, work, store, budget, share_prefixes, on_batch)
     return store.result()
 
 
 def _run_all(
-    model: Model, work: Workload, store: "_Store", budget: int, on_batch: Callable[[int], None] | None
+    model: Model,
+    work: Workload,
+    store: "_Store",
+    budget: int,
+    share_prefixes: bool,
+    on_batch: Callable[[int], None] | None,
 ) -> None:
     together = model.architecture.causal
-    groups, alone = split(work) if together else ([], list(range(len(work.sequences))))
+    groups, alone = split(work) if together and share_prefixes else ([], list(range(len(work.sequences))))
     runs: list[tuple[_Begun | None, Batch]] = [
         (None, batch) for batch in batches(work, budget, model.device, together=together, only=alone)
     ]

@@ -33,6 +33,8 @@ class Settings:
     dtype: str = "float32"
     truncate: bool = False
     """Cut texts longer than the context to their last tokens, instead of refusing them."""
+    share_prefixes: bool = False
+    """Compute what texts share at their beginning once. The numbers then depend on what else is read, in their last digits."""
     untrained: bool = True
     """Measure a random initialisation as a floor, where the lineage has no step 0."""
 

@@ -253,7 +253,10 @@ class _Lab:
             read += sequences
             self._say(name, done, "reading", read, len(work.sequences))
 
-        captured = capture(model, work, model.sites(self.job.settings.sites), on_batch=on_batch)
+        settings = self.job.settings
+        captured = capture(
+            model, work, model.sites(settings.sites), share_prefixes=settings.share_prefixes, on_batch=on_batch
+        )
         return {concept.name: Seen.of(concept, captured, rows[concept.name]) for concept in concepts}, captured.counts
 
     def _keys(self, prints: str, folder: Path, concepts: list[Concept]) -> dict[str, str]:

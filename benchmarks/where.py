@@ -1,0 +1,59 @@
+"""Where the time of one visit goes, between us and the bare matrix products: operators of the pass, functions of the statistics.
+
+Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/where.py --texts 1000` (half a minute). Profilers cost time of their own: shares tell,
+not seconds.
+"""
+
+import argparse
+import cProfile
+import pstats
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import workload
+from torch.profiler import ProfilerActivity, profile
+
+from ontogeny import Concept
+from ontogeny.lab.capture import capture
+from ontogeny.lab.design import design
+from ontogeny.lab.measure import measure
+from ontogeny.lab.seen import Seen
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.texts import workload as cut
+from ontogeny.model import load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default="70m")
+    parser.add_argument("--texts", type=int, default=1000)
+    told = parser.parse_args()
+    torch.set_num_threads(1)
+    work = workload.make(told.shape, told.texts, 1)
+    model, concept, settings = load(work.checkpoints[0], tokenizer=work.folder), Concept.from_file(work.texts), Settings()
+    texts, rows = cut([concept], model.tokenizer, model.context)
+    sites, of = model.sites("resid,head"), design(concept, settings)
+    captured = capture(model, texts, sites)
+    seen = Seen.of(concept, captured, rows[concept.name])
+    measure(of, seen.parts, seen.sites, seen.inputs, settings)
+
+    began = time.process_time()
+    capture(model, texts, sites)
+    middle = time.process_time()
+    measure(of, seen.parts, seen.sites, seen.inputs, settings)
+    print(f"pass {middle - began:.2f} CPU s, fits and statistics {time.process_time() - middle:.2f} CPU s, without profilers\n")
+
+    with profile(activities=[ProfilerActivity.CPU]) as operators:
+        capture(model, texts, sites)
+    print(operators.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=36))
+    functions = cProfile.Profile(time.process_time)
+    functions.runcall(measure, of, seen.parts, seen.sites, seen.inputs, settings)
+    pstats.Stats(functions).sort_stats("cumtime").print_stats("ontogeny", 24)
+
+
+if __name__ == "__main__":
+    main()
