@@ -61,12 +61,17 @@ def of(network: Any) -> Architecture:
     table = listed(kind)
     if table is not None:
         return table
-    from ontogeny.architectures._structure import described  # torch: not before it is needed
-
-    found = described(network)
+    found = structure(network)
     if isinstance(found, str):
         raise unserved(kind, found)
     return found
+
+
+def structure(network: Any) -> Architecture | str:
+    """What the structure of a network suggests, or why it suggests nothing; `model.validate` decides whether it holds."""
+    from ontogeny.architectures._structure import described  # torch: not before it is needed
+
+    return described(network)
 
 
 def unserved(model_type: str, why: str) -> BadInput:

@@ -22,7 +22,7 @@ def described(network: nn.Module) -> Architecture | str:
     config = network.config.get_text_config()  # type: ignore[operator,union-attr]
     depth, d = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
     blocks = next((n for n, m in network.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth), None)
-    embed = next((n for n, m in network.named_modules() if isinstance(m, nn.Embedding)), None)
+    embed = next((n for n, m in network.named_modules() if m is network.get_input_embeddings()), None)  # type: ignore[operator]
     if not depth or not d or blocks is None or embed is None:
         return "it has no embedding and list of blocks that its config counts"
     block = network.get_submodule(f"{blocks}.0")

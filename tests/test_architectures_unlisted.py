@@ -1,0 +1,117 @@
+"""Families without a table: told by their structure where that holds, refused in one line where it does not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, ViTConfig, ViTModel
+
+from ontogeny import architectures, plugins
+from ontogeny.errors import BadInput
+from ontogeny.lab.parity import certificate
+from ontogeny.lab.texts import workload
+from ontogeny.model import load, validate
+from tests.models import GROUPED, PLAIN, VOCAB, byte_tokenizer, tiny_model
+
+TOKENS = dict(vocab_size=VOCAB, bos_token_id=0, eos_token_id=1, pad_token_id=2)
+TOLD = {
+    "gpt_neo": dict(hidden_size=32, attention_types=[[["global", "local"], 1]], num_layers=2, num_heads=4),
+    "codegen": dict(n_embd=32, n_layer=2, n_head=4, rotary_dim=4),
+    "cohere": GROUPED | dict(logit_scale=0.5),
+    "smollm3": GROUPED,
+    "nemotron": GROUPED,
+    "gpt_bigcode": dict(n_embd=32, n_layer=2, n_head=4),
+    "biogpt": PLAIN | dict(intermediate_size=64),
+}
+"""Families whose structure says it all, and their shapes."""
+REFUSED = {
+    "mixtral": (GROUPED, "no MLP that ends in one linear map"),
+    "mamba": (PLAIN, "no attention with one map"),
+    "mpt": (dict(d_model=32, n_heads=4, n_layers=2), "neuron.1 through W_out is not what the model computes"),
+    "granite": (GROUPED | dict(residual_multiplier=0.5), "sum of resid.0 and block 1's parts"),
+    "glm4": (GROUPED | dict(head_dim=8), "sum of resid.0 and block 1's parts"),
+}
+LISTED = [t for n in plugins.names("architectures") for t in plugins.load("architectures", n).architecture.model_types]
+ADDED_INSIDE = {"bloom", "bert"}
+"""Families whose modules hide what their names promise: a table alone describes them."""
+
+
+def saved(family, shape, folder):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **TOKENS, **shape)).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", TOLD)
+def test_an_unlisted_family_is_read_by_its_structure(family, tmp_path):
+    model = load(saved(family, TOLD[family], tmp_path))
+    assert model.architecture.guessed
+    validate(model)
+    told = certificate(model, [(5, 17, 40, 9), (8, 8, 120, 64, 77, 250), (3,), (12, 200)])
+    assert told["holds"], told["differences"]
+    assert told["architecture"] == {"type": family, "found_by": "structure"}
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_its_structure_does_not_tell_is_refused_in_one_line(family, tmp_path):
+    shape, why = REFUSED[family]
+    with pytest.raises(BadInput, match=why) as error:
+        validate(load(saved(family, shape, tmp_path)))
+    assert "\n" not in str(error.value)
+    assert f"no architecture file serves models of type '{family}'" in str(error.value)
+    assert "llama" in str(error.value)
+    assert "docs/add-an-architecture.md" in str(error.value)
+
+
+def test_a_model_of_pictures_is_refused(tmp_path):
+    ViTModel(ViTConfig(**PLAIN, intermediate_size=64, image_size=8, patch_size=4)).save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="no language model of this type"):
+        load(tmp_path)
+
+
+def test_an_unknown_family_is_refused_before_its_weights_are_read(tmp_path):
+    folder = saved("mixtral", GROUPED, tmp_path)
+    next(folder.glob("*.safetensors")).write_bytes(b"not weights")
+    with pytest.raises(BadInput, match="no architecture file serves"):
+        load(folder)
+
+
+@pytest.mark.parametrize("family", LISTED)
+def test_structure_and_table_agree(family):
+    """The control: on families with a table the structure suggests the same places, or is refused by the check."""
+    network = tiny_model(family)
+    table, guess = architectures.of(network), architectures.structure(network)
+    if family in ADDED_INSIDE or isinstance(guess, str):
+        assert family in ADDED_INSIDE
+        return
+    assert guess == replace(table, model_types=(), attn_added="", mlp_added="", flat_mlp=False)
+
+
+def test_a_wrong_guess_is_never_used(tiny):
+    model = load(tiny("olmo2"))
+    guess = architectures.structure(model.network)
+    with pytest.raises(BadInput, match="what its structure suggests is not what it computes"):
+        validate(replace(model, architecture=guess))
+
+
+def test_an_encoder_reads_texts_alone_or_of_one_length(tiny):
+    from ontogeny.concept import Concept, Example
+    from ontogeny.lab.capture import capture
+
+    model = load(tiny("bert"))
+    concept = Concept("c", tuple(Example("a" * n, n % 2 == 0, str(n)) for n in range(1, 30)))
+    work, _ = workload([concept], model.tokenizer, model.context)
+    counts = capture(model, work, model.sites("resid")).counts
+    assert counts.tokens == counts.real_tokens
+
+
+def test_an_encoder_saved_without_its_words_is_whole(tiny, tmp_path):
+    model = load(tiny("bert"))
+    model.network.base_model.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    bare = load(tmp_path)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        ours, theirs = (m.body(input_ids=ids).last_hidden_state for m in (bare, model))
+    torch.testing.assert_close(ours, theirs)
