@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ontogeny.lineage import Checkpoint as Checkpoint
     from ontogeny.lineage import Lineage as Lineage
     from ontogeny.run import Run as Run
+    from ontogeny.run import runs as runs
     from ontogeny.sites import Site as Site
 
 __version__ = "0.1.0"
@@ -23,10 +24,11 @@ _HOMES = {
     "Concept": "ontogeny.concept",
     "Lineage": "ontogeny.lineage",
     "Run": "ontogeny.run",
+    "runs": "ontogeny.run",
     "Site": "ontogeny.sites",
     "trace": "ontogeny.lab.trace",
 }
-__all__ = ["BadInput", "Checkpoint", "Concept", "Lineage", "Run", "Site", "__version__", "trace"]
+__all__ = ["BadInput", "Checkpoint", "Concept", "Lineage", "Run", "Site", "__version__", "runs", "trace"]
 
 
 def __getattr__(name: str) -> Any:

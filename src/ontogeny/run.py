@@ -218,6 +218,56 @@ class Run:
         return self.folder / "records" / f"{unit}.parquet"
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Several run directories read as one table: its column `run` tells them apart."""
+
+    members: Mapping[str, Run]
+
+    def records(self, where: str = "true") -> "pd.DataFrame":
+        """The rows of all runs for which an SQL condition holds, with the column `run`."""
+        return self.query(f"select * from records where {where}")
+
+    def query(self, sql: str) -> "pd.DataFrame":
+        """Any SQL over the view `records` of all runs."""
+        return query({name: run.folder for name, run in self.members.items()}, sql)
+
+    def table(self) -> "pd.DataFrame":
+        """All rows as pictures take them: in each run's order, and what cannot be told apart otherwise named by its run."""
+        import pandas as pd
+
+        timeline = importlib.import_module("ontogeny.findings.timeline")
+        tables = [
+            timeline.in_run_order(run.records(), run.about).assign(run=name) for name, run in self.members.items()
+        ]
+        # A column that is empty in one of the runs has no type there: what stands in the others decides.
+        rows: pd.DataFrame = pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
+        who = rows[rows["step"].notna()][["lineage", "train_seed", "run"]].drop_duplicates()
+        if who.duplicated(["lineage", "train_seed"]).any():
+            rows["lineage"] = rows["run"]
+        return rows
+
+    def show(self, view: str) -> Any:
+        """A picture of all runs together, an Altair chart: `runs(["runs/a", "runs/b"]).show("seeds")`."""
+        plugins.load("views", view)
+        return importlib.import_module("ontogeny.views").view(view).draw(self.table())
+
+
+def runs(folders: Iterable[str | Path]) -> Runs:
+    """Several runs as one; they go by the names of their folders, or by whole paths where names are equal.
+
+    Raises:
+        BadInput: one of them is no run directory, or is given twice.
+    """
+    opened = [Run.open(folder) for folder in folders]
+    places = [run.folder.resolve() for run in opened]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise BadInput(f"{twice[0]} is given twice. Name each run once.")
+    short = [place.name for place in places]
+    names = short if len(set(short)) == len(short) else [str(run.folder) for run in opened]
+    return Runs(dict(zip(names, opened, strict=True)))
+
+
 def _entry(line: str) -> dict[str, Any]:
     try:
         entry: dict[str, Any] = json.loads(line)

@@ -1,7 +1,6 @@
 """`ontogeny query`: SQL over the records of one or several runs."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,8 +22,7 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Ask the records of one or several runs in SQL; the column `run` tells the runs apart."""
-    from ontogeny.run import Run
-    from ontogeny.run import query as ask
+    from ontogeny.run import runs
 
     if len(args) < 2:
         raise BadInput(
@@ -33,7 +31,7 @@ def query(
     if format not in FORMATS:
         raise BadInput(f"no format {format!r}. Choose {', '.join(FORMATS)}.")
     *folders, sql = args
-    found = ask(_named([Run.open(folder).folder for folder in folders]), sql)
+    found = runs(folders).query(sql)
     match "json" if as_json else format:
         case "csv":
             found.to_csv(sys.stdout, index=False)
@@ -43,12 +41,6 @@ def query(
             print(_markdown(found))
         case _:
             _table(found)
-
-
-def _named(folders: list[Path]) -> dict[str, Path]:
-    """Short names while they differ, whole paths where they do not."""
-    short = [folder.resolve().name for folder in folders]
-    return dict(zip(short if len(set(short)) == len(short) else map(str, folders), folders, strict=True))
 
 
 def _markdown(found: "pd.DataFrame") -> str:

@@ -1,28 +1,37 @@
-"""`ontogeny show`: one view of a run as a picture."""
+"""`ontogeny show`: one view of a run, or of several together, as a picture."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ontogeny.errors import BadInput
+
 
 def show(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    view: Annotated[str, typer.Argument(help="Name of a view; see `ontogeny list views`.")],
+    args: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN [RUN …] VIEW", help="Run directories, then a view; see `ontogeny list views`."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="File ending in .png, .svg, .html or .json; default: VIEW.png in the run directory."
+            "--out",
+            "-o",
+            help="File ending in .png, .svg, .html or .json; default: VIEW.png in the (first) run directory.",
         ),
     ] = None,
 ) -> None:
-    """Draw one view of a run."""
-    from ontogeny.run import Run
+    """Draw one view of a run, or of several runs together."""
+    from ontogeny.run import Run, runs
     from ontogeny.store import disk_errors
     from ontogeny.views import save
 
-    target = out or run / f"{view}.png"
-    chart = Run.open(run).show(view)
+    if len(args) < 2:
+        raise BadInput("a picture needs a run directory and a view. For example: ontogeny show runs/mine emergence.")
+    *folders, view = args
+    target = out or Path(folders[0]) / f"{view}.png"
+    chart = Run.open(folders[0]).show(view) if len(folders) == 1 else runs(folders).show(view)
     with disk_errors(target):
         save(chart, target)
     typer.echo(target)

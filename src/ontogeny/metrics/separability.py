@@ -1,4 +1,6 @@
-"""How well scores separate what they should: area under the ROC curve, accuracy, explained variance, Fisher's ratio."""
+"""How well scores separate what they should: area under the ROC curve, accuracy, explained variance, Fisher's ratio; TPR at a FPR."""
+
+import math
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -60,6 +62,32 @@ def fisher(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"])
     pooled = inside / (len(y) - 2)
     gap = a.mean(-1) - b.mean(-1)
     return torch.where(pooled > 0, gap.square() / pooled, torch.nan).to(scores.dtype)
+
+
+def tpr_at_fpr(
+    scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"], fpr: float
+) -> Float[Tensor, "*batch"]:
+    """Share of positives above the lowest threshold that lets at most the share `fpr` of negatives pass, in [0, 1].
+
+    NaN where a score is NaN, a class is missing, or fewer than 1 / fpr negatives cannot resolve the rate: one of 60 is 1.7 %.
+    """
+    _rows(scores, y)
+    negatives = int((~y).sum())
+    if not y.any() or negatives == 0 or not resolves(negatives, fpr):
+        return scores.new_full(scores.shape[:-1], torch.nan)
+    above = scores[..., y] > threshold_at(scores[..., ~y], fpr)[..., None]
+    return torch.where(scores.isnan().any(-1), torch.nan, above.to(scores.dtype).mean(-1))
+
+
+def threshold_at(negatives: Float[Tensor, "*batch negative"], fpr: float) -> Float[Tensor, "*batch"]:
+    """The lowest of these scores with at most the share `fpr` of them above it."""
+    allowed = math.floor(fpr * negatives.shape[-1] + 1e-9)
+    return negatives.topk(min(allowed + 1, negatives.shape[-1]), dim=-1).values[..., -1]
+
+
+def resolves(negatives: int, fpr: float) -> bool:
+    """Whether so many negatives can show such a rate: at least one of them may pass."""
+    return negatives * fpr >= 1 - 1e-9
 
 
 def _rows(scores: Tensor, y: Tensor) -> None:

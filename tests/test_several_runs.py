@@ -1,0 +1,151 @@
+"""Several runs as one table: queried, told apart, drawn together, and whether a concept emerges at the same step in each."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import ontogeny
+from ontogeny import cli
+from ontogeny.errors import BadInput
+from ontogeny.findings import findings
+from ontogeny.findings.seeds import agreements, sentence
+from ontogeny.records import COLUMNS, Record
+from ontogeny.run import Run, runs
+from ontogeny.views import why_empty
+from tests import fixtures_records
+
+
+def made(folder: Path, *, seed: int | None = 0, later: float = 1.0, stage: str | None = None) -> Path:
+    """A run of the synthetic table; `later` moves the emergence steps of its concepts."""
+    table = fixtures_records.table()
+    rows = table[table["concept"].isin(["truth", "privacy"]) & table["head"].isna()]
+    event = rows["metric"].eq("emergence_step")
+    rows = rows.assign(train_seed=seed, lineage="tiny-neox")
+    for column in ("value", "low", "high"):
+        rows.loc[event, column] = rows.loc[event, column] * later
+    if stage:
+        rows.loc[rows["stage"].notna(), "stage"] = stage
+    run = Run(folder)
+    run.describe(fixtures_records.about())
+    run.keep("all", [_record(row) for row in rows.to_dict("records")])
+    return folder
+
+
+def _record(row: dict) -> Record:
+    known = {name: None if value is None or value is pd.NaT or value != value else value for name, value in row.items()}
+    for name, kind in COLUMNS.items():
+        if kind in ("BIGINT", "INTEGER") and known[name] is not None:
+            known[name] = int(known[name])
+    numbers = {name: math.nan if known[name] is None else float(known[name]) for name in ("value", "low", "high")}
+    lost = math.isnan(numbers["value"])
+    note = (known["note"] or "never above its floor") if lost else known["note"]
+    return Record(**{**known, **numbers, "n": 0 if lost else known["n"] or 1, "note": note})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1, 2):
+        made(home / f"seed{seed}", seed=seed, later=1 + 0.1 * seed)
+    made(home / "late", seed=3, later=16.0)
+    made(home / "again" / "seed0", seed=0)
+    return home
+
+
+@pytest.fixture
+def say(capsys, monkeypatch):
+    def run(*args: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ontogeny", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def together(*folders: Path):
+    return agreements(findings(runs(folders).table()))
+
+
+def test_all_rows_with_the_run_beside_them(home: Path) -> None:
+    both = ontogeny.runs([home / "seed0", home / "seed1"])
+    rows = both.records()
+    assert set(rows.run) == {"seed0", "seed1"}
+    assert len(rows) == sum(len(Run.open(home / name).records()) for name in ("seed0", "seed1"))
+    found = both.query("select run, max(train_seed) as seed from records group by run order by run")
+    assert found.seed.tolist() == [0, 1]
+
+
+def test_equal_names_become_paths_and_one_given_twice_is_refused(home: Path) -> None:
+    same = [home / "seed0", home / "again" / "seed0"]
+    assert set(runs(same).members) == {str(folder) for folder in same}
+    with pytest.raises(BadInput, match="is given twice"):
+        runs([home / "seed0", home / "again" / ".." / "seed0"])
+
+
+def test_runs_that_nothing_tells_apart_go_by_their_folders(home: Path) -> None:
+    seeds = runs([home / "seed0", home / "seed1"]).table()
+    assert set(seeds.lineage) == {"tiny-neox"}
+    same = runs([home / "seed0", home / "again" / "seed0"]).table()
+    assert set(same.lineage) == {str(home / "seed0"), str(home / "again" / "seed0")}
+    assert len(findings(same)) == 2 * len(findings(Run.open(home / "seed0").records()))
+
+
+def test_the_same_step_in_every_seed(home: Path) -> None:
+    truth, privacy = together(home / "seed0", home / "seed1", home / "seed2")
+    assert (truth.concept, truth.runs, truth.emerged) == ("truth", 3, 3)
+    assert truth.high / truth.low == pytest.approx(1.2)
+    assert truth.doublings == pytest.approx(math.log2(1.2), rel=0.01)
+    assert truth.shared is not None
+    assert truth.shared[0] <= truth.low
+    said = sentence(truth)
+    assert "all 3 runs" in said
+    assert "no difference is shown" in said
+    assert privacy.emerged == 0
+    assert sentence(privacy) == "emerges in none of 3 runs."
+
+
+def test_a_run_that_is_late_is_told(home: Path) -> None:
+    truth = together(home / "seed0", home / "late")[0]
+    assert truth.shared is None
+    assert truth.doublings == pytest.approx(4, abs=0.02)
+    assert "do not all overlap" in sentence(truth)
+
+
+def test_stages_are_not_compared_by_their_steps(home: Path, tmp_path: Path) -> None:
+    truth = together(home / "seed0", made(tmp_path / "sft", seed=1, stage="sft"))[0]
+    assert truth.shared is None
+    assert "in different stages: pretrain, sft" in sentence(truth)
+
+
+def test_one_run_has_nothing_to_compare(home: Path) -> None:
+    assert "nothing to compare" in sentence(together(home / "seed0")[0])
+
+
+def test_query_and_show_take_several_runs(home: Path, tmp_path: Path, say) -> None:
+    three = [home / f"seed{seed}" for seed in range(3)]
+    sql = "select run, count(*) as rows from records group by run order by run"
+    code, out, _ = say("query", *three, sql, "--json")
+    assert code == 0
+    assert [row["run"] for row in json.loads(out)] == ["seed0", "seed1", "seed2"]
+    code, _, _ = say("show", *three, "seeds", "-o", tmp_path / "seeds.json")
+    assert code == 0
+    drawn = (tmp_path / "seeds.json").read_text()
+    assert "tiny-neox, seed 2" in drawn
+    assert "emerges in all 3 runs" in drawn
+    code, _, err = say("show", home / "seed0")
+    assert code == 2
+    assert "needs a run directory and a view" in err
+
+
+@pytest.mark.parametrize("view", ["emergence", "layers", "seeds", "surface", "dependence"])
+def test_every_view_draws_several_runs(view: str, home: Path) -> None:
+    chart = runs([home / "seed0", home / "seed1", home / "again" / "seed0"]).show(view)
+    assert why_empty(chart) is None
