@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ontogeny.cli import auditing, demo, listing, query, raising, report, show, trace
+from ontogeny.cli import auditing, demo, listing, query, raising, report, show, steering, trace
 from ontogeny.errors import BadInput
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("trace")(trace.trace)
 app.command("audit")(auditing.audit)
+app.command("steer")(steering.steer)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("query")(query.query)

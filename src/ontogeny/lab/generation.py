@@ -60,6 +60,8 @@ class Generated:
     text: str
     ids: Int[Tensor, " token"]
     """Of the continuation, up to the end of the text."""
+    before: Int[Tensor, " token"]
+    """Of the prompt."""
 
 
 @torch.no_grad()
@@ -81,7 +83,7 @@ def generate(
         said = _batch(model, [ids[i] for i in rows], for_rows(edits, rows), how)
         for at, row in enumerate(rows):
             mine = said[at * how.samples : (at + 1) * how.samples]
-            found[row] = [Generated(prompts[row], text_of(model, one), one) for one in mine]
+            found[row] = [Generated(prompts[row], text_of(model, ids[row], one), one, ids[row]) for one in mine]
     return [found[i] for i in range(len(ids))]
 
 
@@ -141,8 +143,16 @@ def _ended(ids: Int[Tensor, " token"], end: int | None) -> Int[Tensor, " token"]
     return ids[: int((ids == end).nonzero()[0])]
 
 
-def text_of(model: Model, ids: Int[Tensor, " token"]) -> str:
-    return str(model.tokenizer.decode(ids, skip_special_tokens=True))
+def text_of(model: Model, prompt: Int[Tensor, " token"], ids: Int[Tensor, " token"]) -> str:
+    """The continuation as it reads behind its prompt: a tokenizer may drop the space of a first token that stands alone."""
+    before, whole = (
+        str(model.tokenizer.decode(row, skip_special_tokens=True)) for row in (prompt, torch.cat([prompt, ids]))
+    )
+    return (
+        whole.removeprefix(before)
+        if whole.startswith(before)
+        else str(model.tokenizer.decode(ids, skip_special_tokens=True))
+    )
 
 
 def _sampling(rows: Sequence[Tensor], how: Decoding) -> list[LogitsProcessor]:

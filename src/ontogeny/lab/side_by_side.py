@@ -1,0 +1,68 @@
+"""Samples side by side: unsteered, steered, and steered with a control that moves as far and knows nothing."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ontogeny.interventions import Add
+from ontogeny.lab.answers import Answer, token_scores
+from ontogeny.lab.generation import Decoding, Generated, generate
+from ontogeny.lab.steering import Edit, Edits, edits_of
+from ontogeny.model import Model
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One continuation of one prompt."""
+
+    prompt: str
+    arm: str
+    """`unsteered`, `steered` or `control 0`, `control 1`, …"""
+    alpha: float | None
+    text: str
+    tokens: int
+    surprise: float
+    """Nats per token of this text under the unsteered model: what steering did to its language. NaN where nothing was said."""
+
+
+def side_by_side(
+    model: Model,
+    prompts: Sequence[str],
+    arms: Sequence[tuple[str, float | None, Edits]],
+    how: Decoding | None = None,
+) -> list[Sample]:
+    """Each prompt under each arm (a name, its alpha, its edits), in the order of the prompts."""
+    made = [_samples(model, prompts, arm, how) for arm in arms]
+    return [sample for row in zip(*made, strict=True) for part in row for sample in part]
+
+
+def arms(edit: Edit, alphas: Sequence[float], *, controls: int = 1) -> Iterator[tuple[str, float | None, list[Edit]]]:
+    """Unsteered, then for each alpha the vector and its controls. An edit that is no addition has no alpha: it is one arm."""
+    yield "unsteered", None, []
+    for alpha in alphas if isinstance(edit.what, Add) else [None]:
+        scaled = edit if alpha is None else Edit(edit.site, Add(edit.what.shift, alpha), edit.where)  # type: ignore[attr-defined]
+        yield "steered", alpha, [scaled]
+        for seed in range(controls if not scaled.what.nothing else 0):
+            yield f"control {seed}", alpha, [scaled.null(seed)]
+
+
+def _samples(
+    model: Model, prompts: Sequence[str], arm: tuple[str, float | None, Edits], how: Decoding | None
+) -> list[list[Sample]]:
+    name, alpha, edits = arm
+    said = generate(model, prompts, edits_of(edits), how)
+    flat = [one for row in said for one in row]
+    spoken = [i for i, one in enumerate(flat) if len(one.ids)]
+    scores = token_scores(model, [_answer(flat[i]) for i in spoken])
+    surprise = {i: -float(score.double().mean()) for i, score in zip(spoken, scores, strict=True)}
+    samples = [
+        Sample(one.prompt, name, alpha, one.text, len(one.ids), surprise.get(i, math.nan)) for i, one in enumerate(flat)
+    ]
+    each = len(said[0])
+    return [samples[i : i + each] for i in range(0, len(samples), each)]
+
+
+def _answer(one: Generated) -> Answer:
+    return Answer(torch.cat([one.before, one.ids]), len(one.before))
