@@ -131,7 +131,7 @@ def test_a_run_keeps_its_first_certificate(model, tmp_path):
     certify(run, model, "step20", TEXTS)
     assert kept(run)["parity"] == first
     assert json.loads(run.about_path.read_text())["name"] == "x"
-    assert "8 of the run's texts" in sentence(first)
+    assert "4 of the run's texts" in sentence(first)
 
 
 def test_a_report_shows_it_on_top_and_warns_where_it_does_not_hold(model, tmp_path):

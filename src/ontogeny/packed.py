@@ -40,7 +40,8 @@ _KINDS: dict[tuple[type, type, tuple[int, ...]], bool] = {}
 @contextlib.contextmanager
 def packed_linears(body: nn.Module) -> Iterator[int]:
     """While open, the linear maps of `body` run packed; gives the number of maps that do."""
-    linears = [m for m in body.modules() if type(m) in (nn.Linear, Conv1D)]
+    # One that is packed already, by whoever opened this before, stays so.
+    linears = [m for m in body.modules() if type(m) in (nn.Linear, Conv1D) and "forward" not in vars(m)]
     made: list[nn.Module] = []
     spared: list[nn.Module] = []
     try:

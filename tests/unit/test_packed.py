@@ -42,6 +42,16 @@ def test_hooks_see_a_packed_map():
 
 
 @needs_onednn
+def test_packed_twice_is_packed_once():
+    network = tiny_model("gpt2")
+    with packed_linears(network.base_model) as outside:
+        with packed_linears(network.base_model) as inside:
+            assert (outside > 0, inside) == (True, 0)
+        assert any("forward" in vars(m) for m in network.modules())
+    assert not any("forward" in vars(m) for m in network.modules())
+
+
+@needs_onednn
 def test_gone_after_an_exception():
     network = tiny_model("llama")
     with pytest.raises(RuntimeError, match="on purpose"), packed_linears(network.base_model):
