@@ -18,6 +18,7 @@ from ontogeny.errors import BadInput
 from ontogeny.interventions import Ablate, Add, RankOne, Then, Zero
 from ontogeny.lab.steering import Edit, Edits, check_fits, edits_of, steered, writer, writer_path
 from ontogeny.model import Model, load
+from ontogeny.opening import quiet
 from ontogeny.sites import Site
 
 TOLERANCE = 1e-4
@@ -52,7 +53,7 @@ def bake(model: Model, edits: Edits) -> Model:
     return baked
 
 
-def save_baked(model: Model, folder: Path) -> Path:
+def save_baked(model: Model, folder: Path | str) -> Path:
     """The baked model as a folder that transformers opens, read back and compared.
 
     Raises:
@@ -64,6 +65,8 @@ def save_baked(model: Model, folder: Path) -> Path:
         model.network.save_pretrained(inside)
         model.tokenizer.save_pretrained(inside)
 
+    folder = Path(folder)
+    quiet()
     whole(folder, write)
     ids = _probe(model)
     with torch.no_grad():
