@@ -16,16 +16,16 @@ Changed = tuple[tuple[Any, ...], dict[str, Any]]
 @contextlib.contextmanager
 def calling(model: Model, see: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """While open, `see` is handed the arguments of every forward pass by name, before it runs: ids, masks, the cache."""
-    names = tuple(inspect.signature(type(model.body).forward).parameters)[1:]
 
-    def on_call(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def on_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        names = tuple(inspect.signature(type(module).forward).parameters)[1:]
         see({**dict(zip(names, args, strict=False)), **kwargs})
 
-    handle = model.body.register_forward_pre_hook(on_call, with_kwargs=True)
-    try:
+    # Either may be called alone: the body by who wants no logits, and OPT's network goes past its body.
+    with contextlib.ExitStack() as handles:
+        for module in dict.fromkeys((model.network, model.body)):
+            handles.callback(module.register_forward_pre_hook(on_call, with_kwargs=True).remove)
         yield
-    finally:
-        handle.remove()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ontogeny.lab.generation import Decoding, generate
 from ontogeny.lab.steering import check_direction, controls, fingerprint, for_rows, steered
 from ontogeny.model import load, reading
 from ontogeny.sites import Site
+from tests.models import SHAPES
 
 FAMILIES = ("gpt2", "gpt_neox", "llama")
 PROMPTS = ["Once upon a time", "A", "The ball, the dog and the big red"]
@@ -216,6 +217,29 @@ def test_reweighted_generation_is_the_same_with_and_without_cache(small, family)
         said = generate(model, PROMPTS, one, Decoding(5))
         assert same(said, generate(model, PROMPTS, one, Decoding(5, cache=False)))
         assert same(said[1:2], generate(model, PROMPTS[1:2], for_rows(one, [1]), Decoding(5)))
+
+
+@pytest.mark.parametrize("family", sorted(set(SHAPES) - {*FAMILIES, "bert"}))
+def test_every_family_is_steered_the_same_with_cache_and_neighbours(small, family):
+    model = small(family)
+    masks = [torch.arange(len(model.tokenizer(p).input_ids)) < 1 for p in PROMPTS]
+    many = [
+        ("resid.1", Add(4 * vector(model.d)), "last"),
+        ("mlp.2", Zero(), "generated"),
+        ("attn.1", Ablate.of(vector(model.d))),
+    ]
+    if family != "bloom":  # its attention takes no mask by name, and that is said
+        many.append(("attn.2", Reweight(20.0), masks))
+    said = generate(model, PROMPTS, many, Decoding(4))
+    assert same(said, generate(model, PROMPTS, many, Decoding(4, cache=False)))
+    assert same(said[:1], generate(model, PROMPTS[:1], for_rows(many, [0]), Decoding(4)))
+    assert not same(said, generate(model, PROMPTS, (), Decoding(4)))
+
+
+def test_what_foretells_no_next_token_is_refused(small):
+    for make in (lambda m: generate(m, ["A"]), lambda m: token_scores(m, answers_of(m, [("A", " b")]))):
+        with pytest.raises(BadInput, match=r"bert .*foretells no next token"):
+            make(small("bert"))
 
 
 @family

@@ -62,6 +62,10 @@ def token_scores(
     model: Model, answers: Sequence[Answer], edits: Edits = (), *, batch: int = 32
 ) -> list[Float[Tensor, " token"]]:
     """The log-probability of each token of each answer, in nats. For an edit, the answer's tokens are `generated`."""
+    if not model.architecture.causal:
+        raise BadInput(
+            f"{model.network.config.model_type} foretells no next token, so answers have no score. Choose a causal model."
+        )
     order = sorted(range(len(answers)), key=lambda i: len(answers[i].ids))
     found: dict[int, Tensor] = {}
     for start in range(0, len(order), batch):

@@ -74,6 +74,7 @@ def generate(
         BadInput: an empty prompt, one that leaves no room in the context, or an edit that does not fit.
     """
     how = how or Decoding()
+    check_speaks(model)
     ids = [_ids(model, prompt, how.tokens) for prompt in prompts]
     # Neighbours of like length: less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -85,6 +86,14 @@ def generate(
             mine = said[at * how.samples : (at + 1) * how.samples]
             found[row] = [Generated(prompts[row], text_of(model, ids[row], one), one, ids[row]) for one in mine]
     return [found[i] for i in range(len(ids))]
+
+
+def check_speaks(model: Model) -> None:
+    """Refuse a model that foretells no next token, such as BERT."""
+    if not model.architecture.causal:
+        raise BadInput(
+            f"{model.network.config.model_type} fills gaps and foretells no next token, so it cannot go on. Choose a causal model."
+        )
 
 
 def _ids(model: Model, prompt: str, room: int) -> Int[Tensor, " token"]:

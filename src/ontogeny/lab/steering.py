@@ -199,8 +199,10 @@ class _Attention:
             self.where = [edit.what.chosen(mask, row) for row, mask in enumerate(edit.where)]
 
     def __call__(self, mask: Tensor | None, h: Tensor) -> Tensor:
-        scores = _additive(mask, self.rows, h)
-        return self.what(scores, self.rows.looked_at(self.where))
+        scores, chosen = _additive(mask, self.rows, h), self.rows.looked_at(self.where)
+        # A sliding window holds the newest tokens only; a cache of fixed size has room for more than there are.
+        chosen = chosen[:, -scores.shape[-1] :]
+        return self.what(scores, nn.functional.pad(chosen, (0, scores.shape[-1] - chosen.shape[1])))
 
 
 def _additive(mask: Tensor | None, rows: Rows, h: Tensor) -> Tensor:
@@ -215,7 +217,7 @@ def _additive(mask: Tensor | None, rows: Rows, h: Tensor) -> Tensor:
         )
     if mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=h.dtype, device=h.device).masked_fill(~mask, torch.finfo(h.dtype).min)
-    return mask[..., :key].expand(len(h), -1, -1, -1)
+    return mask.expand(len(h), -1, -1, -1)
 
 
 def controls(edits: Edits, seeds: Sequence[int]) -> Iterator[list[Edit]]:
