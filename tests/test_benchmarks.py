@@ -28,6 +28,8 @@ TOKENS_PER_REAL_TOKEN = 1.02
 LM_HEAD_CALLS = 0
 FORWARDS_PER_TEXT_AND_CHECKPOINT = 1
 MODELS_PER_LINEAGE = 1
+CERTIFICATE = 8 * 4
+"""Sequences of the parity certificate, once a run: four texts alone, captured twice, padded twice, and in three pieces."""
 GATES = {"activations": 5e-6, "dependence": 1e-4, "head accuracy, test items": 1, "mass mean": 1e-5}
 
 
@@ -72,7 +74,7 @@ def test_one_more_checkpoint_is_one_pass_over_the_texts(jobs: list, ids: list[li
 def test_no_checks_are_run_per_checkpoint(jobs: list) -> None:
     """What a job runs beside the texts does not grow with the series, and is next to nothing."""
     beside = [seen["sequences"] - len(ledger) * TEXTS for seen, ledger in jobs]
-    assert beside[0] == beside[1] <= 8
+    assert beside[0] == beside[1] <= 8 + CERTIFICATE
 
 
 def test_the_vocabulary_is_never_scored_and_one_model_is_built(jobs: list) -> None:

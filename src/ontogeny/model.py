@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -235,21 +235,29 @@ def _module(model: Model, part: str, layer: int) -> tuple[nn.Module, bool]:
 
 
 @torch.no_grad()
-def validate(model: Model) -> None:
-    """Check on the live model that each standard name means what it says.
+def validate(model: Model, *, answers: bool = False) -> None:
+    """Check on the live model that each standard name means what it says; with `answers` also the scores of the vocabulary.
 
     Raises:
         BadInput: a read differs from Hugging Face's own hidden states, heads do not sum to the attention output, a block is not
             the sum of its parts, a token of a causal family sees those behind it, or a write has no effect.
     """
     try:
-        _check(model)
+        theirs = _check(model)
+        if answers:
+            whole = model.network(input_ids=_ids(model), use_cache=False).logits
+            _same(model, "what the vocabulary is scored with", vocabulary(model, theirs), whole)
     except (AttributeError, RuntimeError) as error:  # a path that is not there, or shapes that do not fit
         raise _unfit(model, first_line(error)) from None
 
 
-def _check(model: Model) -> None:
-    ids = torch.arange(12, device=model.device).view(2, 6) * 7 % model.network.get_input_embeddings().weight.shape[0]
+def _ids(model: Model) -> Int[Tensor, "batch token"]:
+    return torch.arange(12, device=model.device).view(2, 6) * 7 % model.network.get_input_embeddings().weight.shape[0]
+
+
+def _check(model: Model) -> Float[Tensor, "batch token d"]:
+    """All checks but that of the vocabulary; gives what the body puts out."""
+    ids = _ids(model)
     seen: dict[tuple[str, int], Tensor] = {}
 
     def keep(part: str, layer: int, value: Tensor) -> None:
@@ -274,14 +282,14 @@ def _check(model: Model) -> None:
             added = seen["resid", layer - 1] + seen["attn_resid", layer] + seen["mlp_resid", layer]
             _same(model, f"the sum of resid.{layer - 1} and block {layer}'s parts", added, seen["resid", layer])
     if model.architecture.causal:
-        whole = model.network(input_ids=ids, use_cache=False).logits
-        _same(model, "what the vocabulary is scored with", vocabulary(model, theirs.last_hidden_state), whole)
         short = model.body(input_ids=ids[:, :3], use_cache=False).last_hidden_state
         _same(model, "a text without its end", short, theirs.last_hidden_state[:, :3])
     with writing(model, Site("resid", model.layers), torch.zeros_like), reading(model, [("norm", 0)], keep):
         model.body(input_ids=ids, use_cache=False)
     if torch.equal(seen["norm", 0], theirs.last_hidden_state):
         raise _unfit(model, "an edit of the last block's output changes nothing")
+    last: Tensor = theirs.last_hidden_state
+    return last
 
 
 def _check_parts(model: Model, layer: int, seen: Mapping[str, Tensor]) -> None:

@@ -213,7 +213,7 @@ class _Lab:
             model = load()
             architecture = model.network.config.model_type
             if architecture not in self.checked:
-                models.validate(model)
+                models.validate(model, answers=self.standing.scores_vocabulary)
                 self.checked.add(architecture)
             loaded = time.perf_counter()
             new, counts = self._read(model, name, done, unread)
