@@ -121,6 +121,9 @@ def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np
     for method, less in (("logistic", 0.0), ("mass_mean", 0.015)):
         yield cell | {"metric": "auroc", "method": method} | _around(score - less)
         yield cell | {"metric": "accuracy", "method": method} | _around(0.5 + 0.85 * (score - less - 0.5))
+    for percent, less in ((1, 0.9), (5, 0.7)):
+        caught = {"metric": f"tpr_at_{percent}_fpr", "method": "logistic", "coords": {"at": f"{percent / 100:g}"}}
+        yield cell | caught | _around(max(0.02, 1 - 2 * less * (1 - score)))
     yield cell | {"metric": "accuracy", "method": "logistic", "control": "control_task"} | _around(0.53 + noise)
     yield cell | {"metric": "auroc", "method": "logistic", "control": "leace"} | _around(0.5 + noise)
     random = {"value": 0.52, "low": 0.46, "high": 0.58 + noise}
@@ -181,6 +184,12 @@ def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng:
     yield (
         turn | {"value": 1700.0, "low": 1000.0, "high": 3100.0, "coords": verdict} | {"stage": "pretrain", "step": None}
     )
+    for i, (stage, step, tokens) in enumerate(moments[-6:]):
+        now = fit | {"stage": stage, "step": step, "tokens": tokens}
+        for j, (source_stage, source_step, _) in enumerate(moments[-6:]):
+            frozen = {"at": "0.05", "source_stage": source_stage, "source_step": str(source_step)}
+            yield now | {"metric": "realised_fpr", "coords": frozen} | _around(0.05 + 0.06 * abs(i - j), 0.02)
+            yield now | {"metric": "realised_tpr", "coords": frozen} | _around(0.4 + 0.05 * i, 0.08)
     place = [np.log2(step + 1) + (14.5 if stage == "sft" else 0) for stage, step, _ in moments]
     for i, (stage, step, tokens) in enumerate(moments):
         now = end | {"stage": stage, "step": step, "tokens": tokens, "method": "mass_mean"}

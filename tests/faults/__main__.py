@@ -51,7 +51,8 @@ def table(forks: Forks, home: Path, folder: Path, sample: int, kills: int) -> It
         places = ((moment, folder / f"{job}-struck-{i}") for i, moment in enumerate(moments))
         yield from _line(job, "SIGKILL", (struck(forks, job, m, home, place, expected) for m, place in places))
     expected, _ = whole(forks, "trace", home, folder / "disk-whole")
-    yield from _line("trace", "small disk", _small_disks(forks, home, folder, expected))
+    needed = sum(-(-path.stat().st_size // 4096) * 4 for path in (folder / "disk-whole").rglob("*") if path.is_file())
+    yield from _line("trace", "small disk", _small_disks(forks, home, folder, expected, needed))
 
 
 def _line(job: str, end: str, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
@@ -63,10 +64,10 @@ def _line(job: str, end: str, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
     return (outcome for outcome in tried if not outcome.well)
 
 
-def _small_disks(forks: Forks, home: Path, folder: Path, expected: dict[str, str]) -> Iterator[Outcome]:
+def _small_disks(forks: Forks, home: Path, folder: Path, expected: dict[str, str], needed: int) -> Iterator[Outcome]:
     """A real file system that fills up, and has room again; needs root."""
     libc = ctypes.CDLL(None, use_errno=True)
-    for kilobytes in (16, 40, 80, 120, 160, 200):
+    for kilobytes in range(8, needed, max(4, needed // 8)):
         place = folder / f"disk-{kilobytes}"
         place.mkdir()
         if not hasattr(libc, "mount") or libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, f"size={kilobytes}k".encode()):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ontogeny.cli import auditing, demo, listing, query, raising, report, show, steering, trace
+from ontogeny.cli import auditing, demo, listing, monitoring, query, raising, report, show, steering, trace
 from ontogeny.errors import BadInput
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("steer")(steering.steer)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("query")(query.query)
+app.command("monitor")(monitoring.monitor)
 app.command("list")(listing.listing)
 app.command("demo")(demo.demo)
 app.command("raise")(raising.raise_)

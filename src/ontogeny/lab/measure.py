@@ -65,6 +65,8 @@ def measure(
         if part == "resid":
             scatter = shared.scatter if torch.equal(design.dependence_rows, design.split.train) else None
             done.records += dependence.rows(design, about, x, inputs, sites[part], settings, scatter=scatter)
+    # Whose scores these are: what thresholds are set on, long after the concept's file is gone.
+    done.scores |= {"labels": design.y_test.float().cpu(), "groups": design.groups[design.split.test].cpu()}
     done.header |= {
         "methods": {name: SCALES.get(name, "raw") for name in methods},
         "sites": {part: [str(site) for site in sites[part]] for part in parts},

@@ -1,0 +1,250 @@
+"""Can a probe stand guard? What it catches at a false-alarm rate that one could live with, and whether its threshold holds elsewhere.
+
+Computed from the held-out scores that a run keeps, so no model is loaded. A threshold is chosen on one half of the held-out groups and
+tried on the other, and the reverse: chosen and tried on the same negatives it would meet its rate by construction. Recall at 1 % false
+positives is what monitors of deployed models are judged by (arXiv:2502.03407).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.lab.alone import alone
+from ontogeny.lab.rows import Stamp
+from ontogeny.lab.visits import Visit, common_methods, visited
+from ontogeny.metrics.separability import resolves, threshold_at, tpr_at_fpr
+from ontogeny.records import Record
+from ontogeny.run import Run, text
+from ontogeny.sites import Site
+from ontogeny.statistics import bootstrap
+from ontogeny.statistics.bootstrap import Interval
+from ontogeny.store import digest
+
+METHODS = ("logistic", "mass_mean")
+RATES = (0.01, 0.05)
+RESAMPLES = 1000
+MOST = 8
+"""Checkpoints of a matrix, where there is but one stage."""
+OWN_PROBE = "the threshold is frozen, the probe is the checkpoint's own"
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """The held-out examples of a concept: the same at every checkpoint."""
+
+    concept: str
+    position: str
+    y: Bool[Tensor, " example"]
+    groups: Int[Tensor, " example"]
+    weights: Float[Tensor, "sample example"]
+    fold: Int[Tensor, " example"]
+    """Which half of the groups: thresholds are chosen on one and tried on the other."""
+    seed: int
+
+    @property
+    def negatives(self) -> int:
+        return int((~self.y).sum())
+
+
+def monitor(run: Run, rates: Sequence[float] = RATES) -> str:
+    """Write the rows of all concepts into the run; returns the unit that holds them. They replace those of an earlier call.
+
+    Raises:
+        BadInput: a rate that is none, a run without two-class concepts or without the labels of its scores, or another process at work.
+    """
+    for rate in rates:
+        if not 0 < rate < 1:
+            raise BadInput(
+                f"a false-positive rate of {rate:g} is none. Give a share between 0 and 1, such as --at 0.01."
+            )
+    binary = [str(concept["name"]) for concept in run.about["concepts"] if concept.get("kind") == "binary"]
+    found = {name: visits for name in binary if (visits := visited(run, name))}
+    if not found:
+        raise BadInput(f"{run.folder} holds no measured concept of two classes: a false-positive rate needs negatives.")
+    with alone(run.folder):
+        records = [record for name, visits in found.items() for record in rows(run, name, visits, rates)]
+        unit = f"monitor-{digest([list(rates), sorted(visit.unit for visits in found.values() for visit in visits)])}"
+        lineage = str(run.about["lineage"]["name"])
+        run.keep(unit, Stamp(lineage, unit).sign(records))
+        run.forget("monitor-", but=unit)
+    return unit
+
+
+def rows(run: Run, concept: str, visits: Sequence[Visit], rates: Sequence[float]) -> Iterator[Record]:
+    """What each probe catches at each rate, and what frozen thresholds do elsewhere."""
+    watch = _watch(run, concept, visits[0])
+    kept = {visit.unit: run.scores(visit.unit) for visit in visits}
+    best = run.records(f"metric = 'best_site' and concept = {text(concept)}")
+    for method in (name for name in common_methods(visits) if name in METHODS):
+        for visit in visits:
+            for part, sites in visit.sites.items():
+                yield from _caught(watch, visit, method, sites, kept[visit.unit][f"{method}/{part}"][..., 0], rates)
+        if len(best):
+            site = Site.parse(str(best.site.iloc[0]))
+            yield from _frozen(watch, moments(visits), method, site, kept, rates)
+
+
+def moments(visits: Sequence[Visit]) -> list[Visit]:
+    """The last checkpoint of each stage; of a single stage, some checkpoints evenly spread, the last among them."""
+    lasts = list({visit.stage: visit for visit in visits}.values())
+    if len(lasts) > 1 or len(visits) <= MOST:
+        return lasts if len(lasts) > 1 else list(visits)
+    return [visits[round(i * (len(visits) - 1) / (MOST - 1))] for i in range(MOST)]
+
+
+def name_of(rate: float) -> str:
+    """`tpr_at_1_fpr`: the metric's name holds the rate in percent."""
+    return f"tpr_at_{100 * rate:g}_fpr"
+
+
+def _watch(run: Run, concept: str, visit: Visit) -> Watch:
+    scores = run.scores(visit.unit)
+    if "labels" not in scores:
+        raise BadInput(
+            f"{run.folder} keeps scores without their labels: it was traced by an older version. Trace it anew."
+        )
+    seed, groups = int(run.about["settings"]["seed"]), scores["groups"].long()
+    told, member = groups.unique(return_inverse=True)
+    fold = torch.randperm(len(told), generator=torch.Generator().manual_seed(seed))[member] % 2
+    weights = bootstrap.group_weights(groups, samples=RESAMPLES, seed=seed)
+    position = next(str(c["position"]) for c in run.about["concepts"] if c["name"] == concept)
+    return Watch(concept, position, scores["labels"].bool(), groups, weights, fold, seed)
+
+
+def _caught(
+    watch: Watch,
+    visit: Visit,
+    method: str,
+    sites: Sequence[Site],
+    scores: Float[Tensor, "site example"],
+    rates: Sequence[float],
+) -> Iterator[Record]:
+    for rate in rates:
+        value = tpr_at_fpr(scores, watch.y, rate)
+        resampled = tpr_samples(scores, watch.y, watch.weights, rate)
+        ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups.unique()))
+        reason = _too_few(watch.negatives, rate)
+        coords = {"at": f"{rate:g}", "negatives": str(watch.negatives)}
+        for i, site in enumerate(sites):
+            yield _row(watch, visit, site, name_of(rate), method, value, ends, i, len(watch.y), coords, "", reason)
+
+
+def tpr_samples(
+    scores: Float[Tensor, "site example"],
+    y: Bool[Tensor, " example"],
+    weights: Float[Tensor, "sample example"],
+    fpr: float,
+) -> Float[Tensor, "sample site"]:
+    """`tpr_at_fpr` of every site on every resample; the threshold is chosen anew in each. All-one weights: the point."""
+    positive, negative = weights[:, y], weights[:, ~y]
+    allowed = (fpr * negative.sum(1, keepdim=True) + 1e-6).floor()
+    found = torch.empty(len(weights), len(scores))
+    for site, score in enumerate(scores):
+        high, order = score[~y].sort(descending=True)
+        passed = (negative[:, order].cumsum(1) <= allowed).sum(1).clamp(max=len(high) - 1)
+        above = score[y] > high[passed][:, None]
+        found[:, site] = (positive * above).sum(1) / positive.sum(1)
+    return found
+
+
+def _frozen(
+    watch: Watch,
+    visits: Sequence[Visit],
+    method: str,
+    site: Site,
+    kept: Mapping[str, Mapping[str, Tensor]],
+    rates: Sequence[float],
+) -> Iterator[Record]:
+    """Realised rates at each checkpoint under the threshold of each: the diagonal is what a fresh threshold does."""
+
+    def at(visit: Visit) -> Float[Tensor, " example"]:
+        scores: Tensor = kept[visit.unit][f"{method}/{site.part}"]
+        return scores[visit.sites[site.part].index(site), :, 0]
+
+    fewest = min(int((~watch.y & (watch.fold == half)).sum()) for half in (0, 1))
+    for rate in rates:
+        for source in visits:
+            for target in visits:
+                passed = alarms(at(source), at(target), watch, rate) if resolves(fewest, rate) else None
+                coords = {"at": f"{rate:g}", "source_stage": source.stage, "source_step": f"{source.step}"}
+                for metric, group in (("realised_fpr", ~watch.y), ("realised_tpr", watch.y)):
+                    yield _realised(watch, target, site, metric, method, passed, group, coords, _too_few(fewest, rate))
+
+
+def alarms(
+    source: Float[Tensor, " example"], target: Float[Tensor, " example"], watch: Watch, rate: float
+) -> Float[Tensor, " example"]:
+    """1 where an example raises an alarm at the target, under the threshold that the other half's negatives set at the source."""
+    raised = torch.empty(len(target))
+    for half in (0, 1):
+        chosen, tried = watch.fold == half, watch.fold != half
+        raised[tried] = (target[tried] > threshold_at(source[chosen & ~watch.y], rate)).float()
+    return raised
+
+
+def _realised(
+    watch: Watch,
+    visit: Visit,
+    site: Site,
+    metric: str,
+    method: str,
+    raised: Float[Tensor, " example"] | None,
+    group: Bool[Tensor, " example"],
+    coords: Mapping[str, str],
+    reason: str,
+) -> Record:
+    value, ends = torch.tensor([torch.nan]), Interval(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
+    if raised is not None:
+        value = raised[group].mean()[None]
+        resampled = bootstrap.mean_samples(raised[None, group], watch.weights[:, group])
+        ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups[group].unique()))
+    return _row(watch, visit, site, metric, method, value, ends, 0, int(group.sum()), coords, OWN_PROBE, reason)
+
+
+def _row(
+    watch: Watch,
+    visit: Visit,
+    site: Site,
+    metric: str,
+    method: str,
+    value: Float[Tensor, " site"],
+    ends: Interval,
+    i: int,
+    n: int,
+    coords: Mapping[str, str],
+    note: str,
+    reason: str,
+) -> Record:
+    lost = bool(value[i].isnan())
+    return Record(
+        metric=metric,
+        value=float(value[i]),
+        stage=visit.stage,
+        step=visit.step,
+        tokens=visit.tokens,
+        revision=visit.revision,
+        train_seed=visit.train_seed,
+        concept=watch.concept,
+        site=str(site),
+        layer=site.layer,
+        head=site.head,
+        position=watch.position,
+        method=method,
+        split="test",
+        low=float(ends.low[i]),
+        high=float(ends.high[i]),
+        n=0 if lost else n,
+        seed=watch.seed,
+        note=reason if lost else note or None,
+        coords=coords,
+    )
+
+
+def _too_few(negatives: int, rate: float) -> str:
+    if resolves(negatives, rate):
+        return "degenerate scores"
+    return f"{negatives} held-out negatives cannot show a rate of {100 * rate:g} %: it takes {round(1 / rate)}"

@@ -1,0 +1,128 @@
+"""What a probe catches at a false-alarm rate that one could live with, and whether a threshold that was frozen once still holds.
+
+Above: the share of positives over the threshold that lets 1 % or 5 % of negatives pass, over training, at each concept's best site.
+Below: a threshold set at one checkpoint (down) and used at another (across), each with its own probe. The colour is the rate of false
+alarms that it really gives; in the cell that rate, and below it the share of positives caught. A column far from its diagonal is a
+monitor that would drown in alarms, or sleep.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.sentences import number
+from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy, wanted
+from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.views._axes import stage_rules, step_axis, step_label
+from ontogeny.views._pieces import blank, heading, inline, named_colour, panels, reason
+from ontogeny.views._theme import INK, WIDTH
+
+title = "Standing guard"
+place = 10
+needs = frozenset({"step", "concept", "site", "metric", "method", "value", "low", "high", "coords"})
+REALISED = ("realised_fpr", "realised_tpr")
+METHODS = ("logistic", "mass_mean")
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin([*REALISED, "best_site"]) | _caught(records["metric"])]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table, line = tidy(select(records)), timeline(records)
+    several = list(subjects(table))
+    curves = [chart for s in several if (chart := _curves(s, line)) is not None]
+    squares = [chart for s in several if (chart := _matrix(s, line)) is not None]
+    drawn = [panels(charts, columns=columns) for charts, columns in ((curves, 3), (squares, 2)) if charts]
+    if not drawn:
+        rows = table[table["metric"].ne("best_site")]
+        return blank(title, reason(rows, "tpr_at_1_fpr or realised_fpr (ontogeny monitor RUN makes them)"))
+    return alt.vconcat(*drawn, spacing=36)
+
+
+def _caught(metrics: pd.Series) -> pd.Series:
+    return metrics.astype(str).str.fullmatch(r"tpr_at_[\d.]+_fpr")
+
+
+def _one_method(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the known values, those of the method that comes first."""
+    rows = rows[rows["value"].notna()]
+    method = next((m for m in [*METHODS, *rows["method"].unique()] if m in set(rows["method"])), "")
+    return rows[rows["method"].eq(method)]
+
+
+def _curves(subject: Subject, line: Timeline) -> Any:
+    rows = _one_method(subject.rows[_caught(subject.rows["metric"])])
+    best = wanted(subject.rows, "best_site", control=None)["site"]
+    site = next((s for s in best if s in set(rows["site"])), None) or next(iter(rows["site"]), "")
+    curve = over_seeds(line.place(rows[rows["site"].eq(site)]), "metric")
+    if curve.empty:
+        return None
+    curve = curve.assign(name=[f"{_percent(metric)} %" for metric in curve["metric"]])
+    rates = sorted(curve["name"].unique(), key=lambda name: float(name.split()[0]))
+    base = alt.Chart(inline(curve, "name", "stage", "step", "age", "value", "low", "high")).encode(
+        x=step_axis(line, ticks=5, brief=True), color=named_colour(rates, title="at a false-positive rate of")
+    )
+    scale = alt.Scale(domain=[0, 1])
+    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    lines = base.mark_line(strokeWidth=2, point={"size": 14}).encode(
+        y=alt.Y("value:Q", title="caught (0–1)", scale=scale),
+        tooltip=["name:N", "stage:N", *(alt.Tooltip(f"{c}:Q", format=f) for c, f in _FORMATS.items())],
+    )
+    named = heading(subject.name)
+    named.subtitle = f"{site} · {curve['method'].iloc[0]}"
+    layers = [*stage_rules(line, height=190, names=False), band, lines]
+    return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=190, title=named)
+
+
+_FORMATS = {"step": ",", "value": ".3f", "low": ".3f", "high": ".3f"}
+
+
+def _percent(metric: str) -> str:
+    return metric.removeprefix("tpr_at_").removesuffix("_fpr")
+
+
+def _matrix(subject: Subject, line: Timeline) -> Any:
+    rows = _one_method(wanted(subject.rows, *REALISED))
+    rows = rows.assign(at=coord(rows, "at"))
+    if rows.empty:
+        return None
+    rate = max(rows["at"], key=float)  # the one that the fewest negatives can resolve
+    rows = line.place(rows[rows["at"].eq(rate)])
+    rows = rows.assign(
+        source=[
+            _moment(s, step, line)
+            for s, step in zip(coord(rows, "source_stage"), coord(rows, "source_step"), strict=True)
+        ],
+        target=[_moment(s, step, line) for s, step in zip(rows["stage"], rows["step"], strict=True)],
+    )
+    cells = rows.pivot_table(index=["source", "target"], columns="metric", values="value", sort=False, aggfunc="first")
+    cells = cells.reindex(columns=list(REALISED)).reset_index()
+    cells["said"] = [number(value) for value in cells["realised_fpr"]]
+    cells["caught"] = [number(value) for value in cells["realised_tpr"]]
+    order = list(dict.fromkeys(rows["target"]))
+    side = max(34, min(54, 330 / len(order)))
+    base = alt.Chart(inline(cells)).encode(
+        x=alt.X("target:N", sort=order, title="training step where it is used", axis=alt.Axis(labelAngle=-35)),
+        y=alt.Y("source:N", sort=order, title="training step where it was frozen"),
+    )
+    scale = alt.Scale(scheme="blueorange", domain=[0, 4 * float(rate)], domainMid=float(rate), clamp=True)
+    legend = alt.Legend(title="false alarms", orient="right", gradientLength=120)
+    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
+        color=alt.Color("realised_fpr:Q", scale=scale, legend=legend),
+        tooltip=["source:N", "target:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in REALISED)],
+    )
+    light = alt.condition(f"datum.realised_fpr > {2.5 * float(rate)}", alt.value("white"), alt.value(INK))
+    above = base.mark_text(fontSize=11, dy=-6).encode(text="said:N", color=light)
+    below = base.mark_text(fontSize=10, dy=7, opacity=0.8).encode(text="caught:N", color=light)
+    named = heading(subject.name)
+    named.subtitle = (
+        f"threshold for {100 * float(rate):g} % false alarms, {rows['site'].iloc[0]} · {rows['method'].iloc[0]}"
+    )
+    return alt.layer(squares, above, below).properties(width=side * len(order), height=side * len(order), title=named)
+
+
+def _moment(stage: str, step: object, line: Timeline) -> str:
+    number = step_label(float(str(step))) if str(step) not in ("None", "") else "end"
+    return f"{stage} {number}" if len(line.stages) > 1 else number
