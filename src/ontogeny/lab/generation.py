@@ -114,7 +114,8 @@ def padded_left(
     ids = torch.full((len(rows), max(map(len, rows))), filler)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
-        ids[i, -len(row) :], mask[i, -len(row) :] = row, 1
+        start = ids.shape[1] - len(row)
+        ids[i, start:], mask[i, start:] = row, 1
     return ids, mask
 
 
