@@ -7,6 +7,7 @@ import torch
 
 from ontogeny.errors import BadInput
 from ontogeny.interventions import Add
+from ontogeny.lab.equal_cost import alpha_at
 from ontogeny.lab.evaluation import Question, multiple_choice, promote_suppress
 from ontogeny.lab.refusal import phrase_score, refusal_log_odds, refuses
 from ontogeny.lab.side_effects import distinct, neutral_cost
@@ -40,6 +41,26 @@ def test_no_edit_costs_nothing_and_an_edit_costs_what_the_logits_say(model):
     assert (float(alone.after), float(alone.divergence)) == pytest.approx(
         (float(cost.after[0]), float(cost.divergence[0])), rel=1e-4
     )
+
+
+def test_vectors_are_compared_at_equal_cost(model):
+    def divergence(seed):
+        return lambda alpha: float(neutral_cost(model, TEXTS, push(model, alpha, seed)).divergence.mean())
+
+    alphas = [alpha_at(divergence(seed), 0.01) for seed in (5, 6)]
+    assert [divergence(seed)(alpha) for seed, alpha in zip((5, 6), alphas, strict=True)] == pytest.approx(
+        [0.01] * 2, rel=0.01
+    )
+    assert alphas[0] != pytest.approx(alphas[1], rel=0.02)
+    assert alpha_at(lambda alpha: alpha**2, 9.0) == pytest.approx(3.0, rel=0.01)
+    for cost, target, words in (
+        (lambda alpha: 1 - math.exp(-alpha), 2.0, "no alpha up to"),
+        (lambda alpha: float(alpha > 3), 0.5, "jumps over"),
+        (lambda alpha: alpha, 0.0, "above 0"),
+        (lambda alpha: alpha, math.nan, "above 0"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            alpha_at(cost, target)
 
 
 def test_shares_at_quantiles_by_hand():

@@ -171,6 +171,19 @@ def test_samples_differ_by_seed_and_follow_the_probabilities(small):
     assert (first - torch.ones(300) / 300).abs().sum() / 2 > (first - wanted).abs().sum() / 2
 
 
+def test_habits_of_the_models_folder_are_left_out_and_its_ends_kept(tiny):
+    model = load(tiny("gpt2", seed=1))
+    plain = generate(model, PROMPTS, (), Decoding(8))
+    habits = model.network.generation_config
+    habits.repetition_penalty, habits.no_repeat_ngram_size, habits.do_sample, habits.temperature = 9.0, 1, True, 0.1
+    habits.min_new_tokens = 7
+    assert same(plain, generate(model, PROMPTS, (), Decoding(8)))
+    assert model.network.generation_config is habits
+    habits.eos_token_id = [1, int(plain[0][0].ids[3])]
+    first = plain[0][0].ids.tolist().index(habits.eos_token_id[1])
+    assert torch.equal(generate(model, PROMPTS, (), Decoding(8))[0][0].ids, plain[0][0].ids[:first])
+
+
 @family
 def test_the_side_of_the_padding_does_not_matter(small, family):
     model, row = small(family), torch.tensor([5, 17, 40, 9])

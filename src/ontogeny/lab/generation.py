@@ -4,8 +4,9 @@ Prompts are padded on the left and positions counted from the attention mask. A 
 noise, drawn for each row from its own prompt, number and the seed: a row does not depend on what else is in its batch.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,8 +121,8 @@ def padded_left(
 
 
 def _batch(model: Model, rows: Sequence[Tensor], edits: Edits, how: Decoding) -> list[Int[Tensor, " token"]]:
-    end = model.tokenizer.eos_token_id
-    filler = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else end or 0
+    ends = _ends(model)
+    filler = next((t for t in (model.tokenizer.pad_token_id, *ends) if t is not None), 0)
     ids, mask = padded_left(rows, filler)
     many = how.samples if how.temperature > 0 else 1
     ids, mask = ids.repeat_interleave(many, 0), mask.repeat_interleave(many, 0)
@@ -132,25 +133,42 @@ def _batch(model: Model, rows: Sequence[Tensor], edits: Edits, how: Decoding) ->
         num_return_sequences=how.samples if how.beams > 1 else 1,
         use_cache=how.cache,
         pad_token_id=filler,
-        eos_token_id=end,
+        eos_token_id=ends or None,
         bos_token_id=model.tokenizer.bos_token_id,
     )
     processors = LogitsProcessorList(_sampling(rows, how) if how.temperature > 0 else [])
-    with steered(model, edits, prompts=[len(row) for row in rows]):
+    with steered(model, edits, prompts=[len(row) for row in rows]), _plain_habits(model):
         out = model.network.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             generation_config=config,
             logits_processor=processors,
         )
-    return [_ended(row, end) for row in out[:, ids.shape[1] :].cpu()]
+    return [_ended(row, ends) for row in out[:, ids.shape[1] :].cpu()]
 
 
-def _ended(ids: Int[Tensor, " token"], end: int | None) -> Int[Tensor, " token"]:
+def _ends(model: Model) -> list[int]:
+    """The tokens that end a text: chat models have several, which the tokenizer does not tell."""
+    told = getattr(model.network.generation_config, "eos_token_id", None)
+    every = [*(told if isinstance(told, list) else [told]), model.tokenizer.eos_token_id]
+    return sorted({token for token in every if token is not None})
+
+
+@contextlib.contextmanager
+def _plain_habits(model: Model) -> Iterator[None]:
+    """Without the habits of the model's own folder, such as a penalty on repetition: transformers would fill them in unasked."""
+    habits = model.network.generation_config
+    model.network.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.network.generation_config = habits
+
+
+def _ended(ids: Int[Tensor, " token"], ends: Sequence[int]) -> Int[Tensor, " token"]:
     """Up to, not including, the end of the text; what follows it is filling."""
-    if end is None or not (ids == end).any():
-        return ids
-    return ids[: int((ids == end).nonzero()[0])]
+    over = torch.isin(ids, torch.tensor(ends, dtype=ids.dtype)).nonzero()
+    return ids[: int(over[0])] if len(over) else ids
 
 
 def text_of(model: Model, prompt: Int[Tensor, " token"], ids: Int[Tensor, " token"]) -> str:
