@@ -140,7 +140,7 @@ def _jsonl(text: str, where: str) -> Table:
             continue
         try:
             cells = json.loads(line, object_pairs_hook=_once)
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             raise BadInput(f"{where}, line {number}: no valid JSON ({fault}). Each line holds one object.") from None
         if not isinstance(cells, dict):
             raise BadInput(

@@ -39,7 +39,7 @@ def quiet() -> None:
 def config_of(folder: Path) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # each config class checks its fields in its own way
         raise CheckpointFault(
             f"{folder} has no usable config.json ({first_line(error)}). Is it a Hugging Face checkpoint?"
         ) from None
@@ -49,14 +49,18 @@ def fresh(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTr
     """A network of this shape with freshly initialised weights.
 
     Raises:
-        BadInput: transformers builds no language model of it.
+        BadInput: transformers has no language model of this type.
+        CheckpointFault: the numbers in the config are none that a network can have.
     """
     try:
         network: PreTrainedModel = _kind(config).from_config(config, dtype=dtype)
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
-        raise architectures.unserved(config.model_type, "transformers has no language model of this type") from None
+    except Exception as error:  # whatever a division by no heads or a width of -8 comes to
+        if "Unrecognized configuration class" in str(error):
+            raise architectures.unserved(config.model_type, "transformers has no language model of this type") from None
+        raise CheckpointFault(
+            f"no network can be built as the config.json of {config.name_or_path or config.model_type} says "
+            f"({first_line(error)}). Fetch or save it again."
+        ) from None
     return network
 
 

@@ -9,6 +9,7 @@ ledger.jsonl             one line a visit: forwards, tokens, seconds
 
 import importlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,9 @@ class Run:
         """What was run, as in run.json."""
         try:
             about: dict[str, Any] = json.loads(self.about_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if not isinstance(about, dict):
+                raise ValueError(f"it holds a {type(about).__name__}, not an object")
+        except (OSError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"{self.about_path} cannot be read ({error}). Restore it, or trace into another folder."
             ) from None
@@ -170,6 +173,16 @@ class Run:
             self._supersede(unit, header)
         write_records(self._part(unit), records)
 
+    def adopt(self, other: "Run", unit: str) -> None:
+        """Move a finished unit of another run directory on the same disk in here, its records last."""
+        for kind, ending in (("directions", "safetensors"), ("scores", "safetensors"), ("records", "parquet")):
+            source = other.folder / kind / f"{unit}.{ending}"
+            if source.is_file():
+                if kind == "directions":
+                    self._supersede(unit, read_header(source))
+                (self.folder / kind).mkdir(parents=True, exist_ok=True)
+                os.replace(source, self.folder / kind / source.name)
+
     def _supersede(self, unit: str, header: Mapping[str, Any]) -> None:
         """Weights that changed on disk make a new unit: the old numbers of the same checkpoint and concept go."""
         for path in (self.folder / "directions").glob("*.safetensors"):
@@ -271,9 +284,9 @@ def runs(folders: Iterable[str | Path]) -> Runs:
 def _entry(line: str) -> dict[str, Any]:
     try:
         entry: dict[str, Any] = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return entry
+    return entry if isinstance(entry, dict) else {}
 
 
 def text(value: str) -> str:
@@ -292,14 +305,20 @@ def query(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
     try:
         connection = connect({name: folder / "records" for name, folder in folders.items()})
     except duckdb.Error as error:
-        raise BadInput(
-            f"the records cannot be read: {str(error).splitlines()[0]}. Remove the part that is named and trace again: what is left stays."
-        ) from None
+        raise _unreadable(error) from None
     with connection:
         try:
             found: pd.DataFrame = connection.execute(sql).df()
         except duckdb.Error as error:
+            if ".parquet'" in str(error):  # the view is made without opening its parts
+                raise _unreadable(error) from None
             raise BadInput(
                 f"the query cannot be run: {str(error).splitlines()[0]}. The view is `records`; its columns are in docs/records.md."
             ) from None
     return found
+
+
+def _unreadable(error: Exception) -> BadInput:
+    return BadInput(
+        f"the records cannot be read: {str(error).splitlines()[0]}. Remove the part that is named and trace again: what is left stays."
+    )

@@ -154,16 +154,40 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, A
 
 
 def read_header(path: Path) -> dict[str, Any]:
+    """What `write_tensors` was given as the header.
+
+    Raises:
+        BadInput: the file is damaged, or none of ours.
+    """
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as handle:
+    with _whole(path), safe_open(path, framework="pt") as handle:
         header: dict[str, Any] = json.loads(handle.metadata()["ontogeny"])
     return header
 
 
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what is said about a damaged file into one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(
+            f"{path} is damaged ({error}). Remove it and the part of its name in records/, and trace again."
+        ) from None
+
+
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Some or all tensors of a file."""
+    """Some or all tensors of a file.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as handle:
+    with _whole(path), safe_open(path, framework="pt") as handle:
         return {name: handle.get_tensor(name) for name in (names or handle.keys())}

@@ -5,6 +5,7 @@ by name, and where transformers renames (GPT-NeoX's `embed_out` is its `lm_head`
 file, bit for bit (large ones at their ends and in their middle), or there is no map and transformers loads each checkpoint.
 """
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -148,6 +149,10 @@ def places(folder: Path) -> dict[str, Place]:
                     f"{folder / name} holds {tensor} as {told['dtype']}, which cannot be read. Save it as F32 or BF16."
                 )
             first, last = told["data_offsets"]
+            if last - first != math.prod(told["shape"]) * DTYPES[told["dtype"]].itemsize:
+                raise CheckpointFault(
+                    f"{folder / name} has {last - first} bytes for {tensor}, which its shape contradicts. Fetch or save it again."
+                )
             found[tensor] = Place(
                 folder / name, DTYPES[told["dtype"]], tuple(told["shape"]), begin + first, last - first
             )

@@ -214,7 +214,7 @@ class _Reading:
             told = json.loads(first[8 : 8 + length])
             table = {name: _entry(row) for name, row in told.items() if name != "__metadata__"}
             end = 8 + length + max((row["data_offsets"][1] for n, row in told.items() if n in table), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
             raise CheckpointFault(f"{file.name} has an unreadable header") from None
         if end != file.size:
             state = "cut off" if file.size < end else "too long"
@@ -247,7 +247,7 @@ class _Reading:
         def parse() -> dict[str, Any]:
             try:
                 told = json.loads(self._whole(file))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise CheckpointFault(f"{name} is no JSON") from None
             if not isinstance(told, dict):
                 raise CheckpointFault(f"{name} holds no JSON object")
@@ -284,7 +284,7 @@ def _vocabulary(content: bytes) -> tuple[str, str | None]:
         told = json.loads(content)
         model = told.get("model", told) if isinstance(told, dict) else told
         core = [model.get("vocab", model), model.get("merges"), told.get("added_tokens")]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return _hash(content), None
     return _hash(content), _hash(json.dumps(core, sort_keys=True).encode())
 

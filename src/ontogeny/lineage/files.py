@@ -150,8 +150,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointFault(f"{path.parent} has no {path.name}. Save the model with save_pretrained().") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointFault(f"{path} cannot be read ({error}). Fetch or save it again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointFault(f"{path} cannot be read ({error}). Fetch or save it again.") from None
     if not isinstance(content, dict):
         raise CheckpointFault(f"{path} holds no JSON object but a {type(content).__name__}. Fetch or save it again.")
     return content
@@ -175,10 +175,23 @@ def header(path: Path) -> dict[str, Any]:
             raise CheckpointFault(f"{path} is cut off or no safetensors file ({size} bytes). Fetch or save it again.")
         try:
             table = json.loads(file.read(length))
-            end = 8 + length + max((t["data_offsets"][1] for n, t in table.items() if n != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            end = 8 + length + max((_end(t) for n, t in table.items() if n != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise CheckpointFault(f"{path} has an unreadable header. Fetch or save it again.") from None
     if end != size:
         state = "cut off" if size < end else "too long"
         raise CheckpointFault(f"{path} is {state}: {size} bytes, its header says {end}. Fetch or save it again.")
     return dict(table)
+
+
+def _end(tensor: dict[str, Any]) -> int:
+    """Where a tensor ends, behind the header.
+
+    Raises:
+        ValueError, KeyError, TypeError: its entry has no such form.
+    """
+    first, last = tensor["data_offsets"]
+    counts = [first, last, *tensor["shape"]]
+    if not all(type(n) is int and n >= 0 for n in counts) or first > last or type(tensor["dtype"]) is not str:
+        raise ValueError
+    return int(last)

@@ -47,8 +47,8 @@ def load(path: Path) -> tuple[str, tuple[Line, ...]]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
     for key in content:
         if key not in ("name", "stages"):
             raise BadInput(f"{path}: {unknown('key', key, ('name', 'stages'))}")
