@@ -1,5 +1,6 @@
 """What a probe catches at a false-positive rate: as scikit-learn counts it; thresholds hold where nothing moved, and fail elsewhere."""
 
+import contextlib
 import json
 import math
 import sys
@@ -184,3 +185,57 @@ def test_what_cannot_be_watched_is_refused(run: Run, tmp_path: Path) -> None:
         old.keep(path.stem, [], header=read_header(path), directions=run.directions(path.stem), scores=scores)
     with pytest.raises(BadInput, match="without their labels"):
         monitor(old)
+
+
+# --- one concept's probe on another -----------------------------------------------------------------------------------------
+
+
+def test_a_probe_reads_its_own_concept_as_traced_and_the_opposite_upside_down(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    from ontogeny.concept import Concept
+    from ontogeny.lab.across import across
+
+    save_run(tmp_path / "run", {1: 0.0, 2: 8.0})
+    same = rows(characters=60)
+    throws = [str(i % 4 // 2) for i in range(len(same))]
+    tables = {
+        "planted": same,
+        "opposite": [row | {"label": str(1 - int(row["label"]))} for row in same],
+        "chance": [row | {"label": throw} for row, throw in zip(same, throws, strict=True)],
+    }
+    concepts = [Concept.from_file(write(tmp_path / f"{name}.csv", table)) for name, table in tables.items()]
+    quick = Settings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100)
+    run = trace(Lineage.open(tmp_path / "run"), concepts, tmp_path / "out", quick)
+    found = run.records(f"unit = '{across(run, concepts)}'")
+    assert len(found) == 2 * 3 * 3
+    assert set(found.step) == {2}
+    value = {
+        (dict(c)["trained_on"], on): v
+        for c, on, v, m in zip(found.coords, found.concept, found.value, found.method, strict=True)
+        if m == "logistic"
+    }
+    site = found.loc[[dict(c)["trained_on"] == "planted" for c in found.coords], "site"].iloc[0]
+    told = run.records(f"metric = 'auroc' and control is null and step = 2 and site = '{site}' and concept = 'planted'")
+    assert value["planted", "planted"] == pytest.approx(told.set_index("method").value["logistic"], abs=1e-6)
+    assert value["planted", "planted"] > 0.95
+    assert value["planted", "opposite"] < 0.05
+    assert 0.2 < value["planted", "chance"] < 0.8
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "ontogeny",
+            "monitor",
+            str(run.folder),
+            *(f"--across={tmp_path / name}.csv" for name in ("planted", "opposite")),
+        ],
+    )
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    assert "logistic, planted → opposite at " in capsys.readouterr().out
+    with pytest.raises(BadInput, match="takes two concepts"):
+        across(run, concepts[:1])
+    write(tmp_path / "chance.csv", same[:40])
+    with pytest.raises(BadInput, match="no chance of these texts and weights"):
+        across(run, [*concepts[:2], Concept.from_file(tmp_path / "chance.csv")])

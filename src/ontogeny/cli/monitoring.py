@@ -9,12 +9,21 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ontogeny.run import Run
+
 
 def monitor(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     at: Annotated[
         list[float] | None,
         typer.Option("--at", help="False-positive rate, a share; repeat for more. Default: 0.01, 0.05."),
+    ] = None,
+    across: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--across",
+            help="Concept file, as it was traced; repeat: each one's probes on the others' texts at the last checkpoint.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows at the best sites as JSON.")] = False,
 ) -> None:
@@ -24,6 +33,9 @@ def monitor(
     from ontogeny.run import Run, text
 
     opened = Run.open(run)
+    if across:
+        _across(opened, across, as_json)
+        return
     unit = watch(opened, tuple(at or RATES))
     columns = "concept, method, site, stage, step, metric, value, low, high, n, note, coords"
     found = opened.query(
@@ -38,6 +50,31 @@ def monitor(
         return
     _say(found)
     typer.echo(f"\nrows are in {run}; next: ontogeny show {run} monitor")
+
+
+def _across(run: "Run", names: list[str], as_json: bool) -> None:
+    """One line for each pair: trained on, tried on."""
+    from dataclasses import replace
+
+    from ontogeny.cli.trace import _concept
+    from ontogeny.lab.across import across
+    from ontogeny.position import Position
+    from ontogeny.run import text
+
+    concepts = [_concept(name, None, None, 0, False) for name in names]
+    positions = {concept["name"]: concept["position"] for concept in run.about["concepts"]}
+    told = [replace(c, position=Position.parse(positions.get(c.name, str(c.position)))) for c in concepts]
+    unit = across(run, told)
+    found = run.query(
+        "select coords['trained_on'] as trained_on, concept as tried_on, method, site, stage, step, value, low, high, n "
+        f"from records where unit = {text(unit)} order by method, trained_on, tried_on"
+    )
+    if as_json:
+        typer.echo(found.to_json(orient="records", indent=2))
+        return
+    for row in found.to_dict("records"):
+        sure = f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        typer.echo(f"{row['method']}, {row['trained_on']} → {row['tried_on']} at {row['site']}: AUROC {sure}")
 
 
 def _say(found: "pd.DataFrame") -> None:
