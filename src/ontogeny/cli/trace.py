@@ -78,6 +78,10 @@ def trace(
     cache_size: Annotated[
         float, typer.Option(help="Keep activations for other fits and seeds, at most so many GB; 0 keeps none.", min=0)
     ] = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="This process's share of the checkpoints, i/n from 0/n on; all write into one --out."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and how long it may take; do nothing.")
     ] = False,
@@ -101,6 +105,7 @@ def trace(
     from ontogeny.lab import trace as job
     from ontogeny.lab.about import this_command
     from ontogeny.lab.cache import Cache, default_folder
+    from ontogeny.lab.shards import Shard
     from ontogeny.lineage import Lineage
 
     _check_device(device)
@@ -121,6 +126,7 @@ def trace(
             tokenizer=tokenizer,
             allow_pickle=allow_pickle,
             delete_behind=delete_behind,
+            shard=Shard.parse(shard) if shard else None,
             cache=Cache(default_folder(), int(cache_size * 1e9)) if cache_size else None,
             command=this_command(),
             on_progress=watch,

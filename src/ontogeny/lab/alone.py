@@ -16,8 +16,10 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, *, patience: float = 0) -> Iterator[None]:
     """While open, no other process gets in here; the system itself lets go of the lock of a process that dies.
+
+    One that is at work is waited for, `patience` seconds.
 
     Raises:
         BadInput: another process is at work in `folder`, or the folder cannot be written.
@@ -26,7 +28,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            lock = _locked(folder)
+            lock = _locked(folder, patience)
         try:
             sweep(folder)
             yield
@@ -46,8 +48,18 @@ def holds_nothing(folder: Path) -> bool:
     return all(path.name == LOCK or is_leftover(path) for path in folder.iterdir())
 
 
-def _locked(folder: Path) -> FileLock:
+def is_busy(folder: Path) -> bool:
+    """Whether a process is at work there."""
     lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+
+
+def _locked(folder: Path, patience: float = 0) -> FileLock:
+    lock = FileLock(folder / LOCK, timeout=patience)
     try:
         lock.acquire()
     except Timeout:

@@ -9,6 +9,7 @@ from ontogeny.errors import BadInput
 from ontogeny.lab.alone import holds_nothing
 from ontogeny.lab.design import Design, design
 from ontogeny.lab.settings import Settings
+from ontogeny.lab.shards import SHARDS
 from ontogeny.lineage import Checkpoint, Lineage, fingerprint, preflight
 from ontogeny.run import Run
 from ontogeny.store import digest
@@ -99,7 +100,7 @@ def refuse_contradictions(job: Job, out: Path) -> Run:
     """
     run = Run(out)
     if not run.about_path.is_file():
-        if out.exists() and (not out.is_dir() or not holds_nothing(out)):
+        if out.exists() and (not out.is_dir() or not (holds_nothing(out) or (out / SHARDS).is_dir())):
             raise BadInput(f"{out} exists and is no run directory. Choose an empty or a new folder with --out.")
         return run
     about = run.about

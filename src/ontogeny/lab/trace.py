@@ -5,41 +5,32 @@
 4. What needs several checkpoints (emergence, drift, corrected p-values) is computed from the parts (`series`).
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
-from ontogeny import model as models
-from ontogeny import surface, weights
+from ontogeny import surface
 from ontogeny.concept import Concept
-from ontogeny.errors import BadInput, CheckpointFault
-from ontogeny.lab import audit, behaviour, parity
+from ontogeny.errors import BadInput
+from ontogeny.lab import audit, parity
 from ontogeny.lab.about import about
 from ontogeny.lab.alone import alone
-from ontogeny.lab.cache import Cache, key_of
-from ontogeny.lab.capture import Counts, capture
+from ontogeny.lab.cache import Cache
 from ontogeny.lab.job import Fault, Job, prepare, refuse_contradictions
-from ontogeny.lab.measure import measure
-from ontogeny.lab.passes import Workload
 from ontogeny.lab.progress import Progress, Watch, silent
 from ontogeny.lab.rows import Stamp
-from ontogeny.lab.seen import Seen
 from ontogeny.lab.series import summarise
 from ontogeny.lab.settings import Settings
-from ontogeny.lab.standing import Standing, tokenizer_digest
-from ontogeny.lab.texts import Rows, workload
+from ontogeny.lab.shards import Shard, gather
 from ontogeny.lab.undo import all_or_nothing
-from ontogeny.lineage import Checkpoint, Lineage, fetch, stream
-from ontogeny.model import Model
+from ontogeny.lab.visitor import How, Visitor
+from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.records import Record
 from ontogeny.run import Run
 from ontogeny.store import digest
 
-HEADLINES = ("auroc", "accuracy", "r2")
+GATHERING = 3600
+"""Seconds that a share waits for another one that gathers."""
 
 
 def trace(
@@ -53,10 +44,13 @@ def trace(
     allow_pickle: bool = False,
     delete_behind: bool = False,
     cache: Cache | None = None,
+    shard: Shard | None = None,
     command: str | None = None,
     on_progress: Watch = silent,
 ) -> Run:
     """Trace concepts through the checkpoints of a lineage into a run directory; what is there already is not done again.
+
+    With `shard` this process visits its share of the checkpoints alone; what all shares have done so far is gathered at its end.
 
     Raises:
         BadInput: nothing can be traced, the run at `out` was made in another way, or another process writes there; nothing is
@@ -65,273 +59,63 @@ def trace(
     settings = settings or Settings()
     job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
     run = refuse_contradictions(job, Path(out))
-    with alone(run.folder), all_or_nothing(run, _missing(job, run)):
-        audited = _surface(job, run)
-        described = about(job, run, warnings=audited.warnings, device=device, command=command)
-        described |= {"audit": audit.audited(lineage, run, known=job.prints, allow_pickle=allow_pickle)}
-        described |= parity.kept(run)
-        # run.json comes first: without it the folder of a killed job would not be known for a run.
-        run.describe(described)
-        for unit, records in audited.records.items():
-            run.keep(unit, records)
-        lab = _Lab(job, run, device, tokenizer, allow_pickle, cache, on_progress)
-        faults = list(job.faults) + lab.visit_all(delete_behind=delete_behind)
-        if not any(run.done(unit) for unit in job.units.values()):
-            raise BadInput(faults[0].reason)
-        on_progress(Progress("", len(job.checkpoints), len(job.checkpoints), "relating checkpoints"))
-        summarise(job, run)
-        run.describe(described | parity.kept(run) | {"failures": [asdict(fault) for fault in faults], "finished": True})
-        return run
+    how = How(device, Path(tokenizer) if tokenizer else None, allow_pickle, delete_behind, cache, command, on_progress)
+    if shard is None:
+        with alone(run.folder), all_or_nothing(run, _missing(job, run)):
+            before = gather(run)
+            faults = _visit_all(job, run, job.missing(run), how)
+            if not any(run.done(unit) for unit in job.units.values()):
+                raise BadInput(faults[0].reason)
+            _relate(job, run, how, [asdict(fault) for fault in faults], before.parity)
+            return run
+    share = Run(shard.folder(run))
+    todo = {c: k for c, k in job.missing(run).items() if shard.takes(job.checkpoints.index(c))}
+    todo = {c: [k for k in concepts if not share.done(job.units[c, k.name])] for c, concepts in todo.items()}
+    with alone(share.folder):
+        faults = _visit_all(job, share, {c: k for c, k in todo.items() if k}, how, floor=shard.index == 0)
+        share.describe(share.about | {"failures": [asdict(fault) for fault in faults]})
+    with alone(run.folder, patience=GATHERING):
+        gathered = gather(run)
+        if any(run.done(unit) for unit in job.units.values()):
+            _relate(job, run, how, gathered.failures, gathered.parity)
+    return run
+
+
+def _described(job: Job, run: Run, how: How) -> tuple[dict[str, object], Mapping[str, Sequence[Record]]]:
+    """What run.json says, and the rows of the surface audit that the run does not hold yet."""
+    audited = _surface(job, run)
+    told = about(job, run, warnings=audited.warnings, device=how.device, command=how.command)
+    told |= {"audit": audit.audited(job.lineage, run, known=job.prints, allow_pickle=how.allow_pickle)}
+    return told | parity.kept(run), audited.records
+
+
+def _visit_all(
+    job: Job, run: Run, todo: Mapping[Checkpoint, list[Concept]], how: How, *, floor: bool = True
+) -> list[Fault]:
+    described, surfaces = _described(job, run, how)
+    # run.json comes first: without it the folder of a killed job would not be known for a run.
+    run.describe(described)
+    for unit, records in surfaces.items():
+        run.keep(unit, records)
+    return list(job.faults) + Visitor(job, run, how, floor=floor).visit_all(todo)
+
+
+def _relate(job: Job, run: Run, how: How, failures: Sequence[Mapping[str, str]], certificate: object) -> None:
+    """What needs several checkpoints, and the last word in run.json."""
+    how.watch(Progress("", len(job.checkpoints), len(job.checkpoints), "relating checkpoints"))
+    described, surfaces = _described(job, run, how)
+    for unit, records in surfaces.items():
+        run.keep(unit, records)
+    summarise(job, run)
+    if certificate and not described.get("parity"):
+        described["parity"] = certificate
+    failed = {failure["checkpoint"] for failure in failures}
+    finished = all(checkpoint.name in failed for checkpoint in job.missing(run))
+    run.describe(described | {"failures": list(failures), "finished": finished})
 
 
 def _missing(job: Job, run: Run) -> list[str]:
     return [job.units[c, concept.name] for c, concepts in job.missing(run).items() for concept in concepts]
-
-
-class _Lab:
-    """The state of one trace: the texts as this tokenizer cuts them, and whether the architecture was checked."""
-
-    def __init__(
-        self,
-        job: Job,
-        run: Run,
-        device: str,
-        tokenizer: str | Path | None,
-        allow_pickle: bool,
-        cache: Cache | None,
-        watch: Watch,
-    ) -> None:
-        self.job, self.run, self.device, self.allow_pickle, self.watch = job, run, device, allow_pickle, watch
-        self.cache = cache
-        self.tokenizer = Path(tokenizer) if tokenizer else None
-        self.dtype: torch.dtype = getattr(torch, job.settings.dtype)
-        asks = any(concept.answers for concept in job.concepts)
-        self.standing = Standing(device, self.dtype, allow_pickle, scores_vocabulary=asks)
-        self.built = 0
-        self.checked: set[str] = set()
-        self.vocabulary: tuple[object, str] = (None, "")
-        self.cut: dict[tuple[str, ...], tuple[Workload, Mapping[str, Rows]]] = {}
-
-    def visit_all(self, *, delete_behind: bool) -> list[Fault]:
-        """Visit each checkpoint that lacks a unit; a fault of one does not stop the others."""
-        missing = self.job.missing(self.run)
-        faults: list[Fault] = []
-        done = len(self.job.checkpoints) - len(missing)
-        get = partial(_fetch_and_warm, allow_pickle=self.allow_pickle)
-        for checkpoint, folder in stream(tuple(missing), delete_behind=delete_behind, fetch=get):
-            try:
-                if isinstance(folder, BadInput):
-                    raise folder
-                self._visit(checkpoint, folder, missing[checkpoint], done)
-            except BadInput as error:
-                if len(self.job.checkpoints) == 1 or not _is_fault_of_one(error):
-                    raise
-                faults.append(Fault(checkpoint.name, checkpoint.stage, str(error)))
-                self.run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage, "failed": str(error)})
-            done += 1
-        return faults
-
-    def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept], done: int) -> None:
-        def stamp(concept: Concept) -> Stamp:
-            return _stamp(self.job, checkpoint, self.job.units[checkpoint, concept.name])
-
-        header: dict[str, object] = {
-            "checkpoint": checkpoint.name,
-            "stage": checkpoint.stage,
-            "step": checkpoint.step,
-            "tokens": checkpoint.tokens,
-            "revision": checkpoint.revision or checkpoint.name,
-            "train_seed": checkpoint.train_seed,
-            "order": self.job.order(checkpoint),
-            "untrained": self.job.untrained(checkpoint),
-        }
-        self._untrained(folder, done)
-        self._say(checkpoint.name, done, "loading")
-
-        def load() -> Model:
-            model, built = self.standing.load(folder, self._tokenizer_of(folder))
-            self.built += built
-            return model
-
-        keys = self._keys(self.job.prints[checkpoint], folder, concepts)
-        self._measure(load, keys, checkpoint.name, done, concepts, stamp, header)
-
-    def _untrained(self, folder: Path, done: int) -> None:
-        """A random initialisation as the floor, where the run does not hold its own step 0."""
-        if not self.job.settings.untrained or any(map(self.job.untrained, self.job.checkpoints)):
-            return
-        if "untrained" in self.checked:
-            return
-        self.checked.add("untrained")
-        # Also a step 0 that an earlier session visited is a floor.
-        held = set(self.run.records("control = 'untrained'").concept)
-        concepts = [concept for concept in self.job.concepts if concept.name not in held]
-        if not concepts:
-            return
-
-        def load() -> Model:
-            self.built += 1
-            return models.untrained(
-                folder,
-                seed=self.job.settings.seed,
-                device=self.device,
-                dtype=self.dtype,
-                tokenizer=self._tokenizer_of(folder),
-            )
-
-        header: dict[str, object] = {
-            "checkpoint": "untrained",
-            "stage": None,
-            "step": None,
-            "order": -1,
-            "untrained": False,
-        }
-        keys = self._keys(f"untrained {self.job.settings.seed}", folder, concepts)
-        self._measure(
-            load, keys, "untrained", done, concepts, lambda c: Stamp(self.job.lineage.name, self._floor(c)), header
-        )
-
-    def _floor(self, concept: Concept) -> str:
-        """The unit of a concept on a random initialisation; one in a run, whichever checkpoint is read first."""
-        return digest(["untrained", concept.name, concept.hash, asdict(self.job.settings)])
-
-    def _measure(
-        self,
-        load: Callable[[], Model],
-        keys: Mapping[str, str],
-        name: str,
-        done: int,
-        concepts: list[Concept],
-        stamp: Callable[[Concept], Stamp],
-        header: dict[str, object],
-    ) -> None:
-        began = time.perf_counter()
-        found = {c.name: self.cache.get(keys[c.name], self.device) if self.cache else None for c in concepts}
-        unread = [concept for concept in concepts if found[concept.name] is None]
-        counts, loaded = Counts(), began
-        if unread:
-            model = load()
-            architecture = model.network.config.model_type
-            if architecture not in self.checked:
-                models.validate(model, answers=self.standing.scores_vocabulary)
-                self.checked.add(architecture)
-            loaded = time.perf_counter()
-            new, counts = self._read(model, name, done, unread)
-            found |= new
-            if self.cache:
-                for of, seen in new.items():
-                    self.cache.put(keys[of], seen)
-        read = time.perf_counter()
-        for concept in concepts:
-            self._say(name, done, f"measuring {concept.name}")
-            seen_of = found[concept.name]
-            assert seen_of is not None
-            self._keep(concept, seen_of, stamp(concept), header)
-        self.run.log(
-            {
-                "checkpoint": name,
-                "stage": header["stage"],
-                "units": [stamp(concept).unit for concept in concepts],
-                **asdict(counts),
-                "models_built": self.built,
-                "from_cache": len(concepts) - len(unread),
-                "seconds": {"load": loaded - began, "read": read - loaded, "measure": time.perf_counter() - read},
-                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            }
-        )
-        self.built = 0
-
-    def _read(self, model: Model, name: str, done: int, concepts: list[Concept]) -> tuple[dict[str, Seen], Counts]:
-        """One pass over the texts of these concepts."""
-        work, rows = self._cut(model, concepts)
-        if name != "untrained":
-            parity.certify(self.run, model, name, work.sequences)
-        read = 0
-
-        def on_batch(sequences: int) -> None:
-            nonlocal read
-            read += sequences
-            self._say(name, done, "reading", read, len(work.sequences))
-
-        settings = self.job.settings
-        captured = capture(
-            model, work, model.sites(settings.sites), share_prefixes=settings.share_prefixes, on_batch=on_batch
-        )
-        return {concept.name: Seen.of(concept, captured, rows[concept.name]) for concept in concepts}, captured.counts
-
-    def _keys(self, prints: str, folder: Path, concepts: list[Concept]) -> dict[str, str]:
-        if self.cache is None:
-            return {}
-        tokenizer = tokenizer_digest(self._tokenizer_of(folder) or folder)
-        return {
-            concept.name: key_of(prints, folder, tokenizer, concept, self.job.settings, device=self.device)
-            for concept in concepts
-        }
-
-    def _keep(self, concept: Concept, seen: Seen, stamp: Stamp, header: Mapping[str, object]) -> None:
-        design = self.job.designs[concept.name]
-        measured = measure(design, seen.parts, seen.sites, seen.inputs, self.job.settings)
-        records = measured.records
-        if seen.margin is not None:
-            records = records + behaviour.rows(design, seen.margin, self.job.settings.seed)
-            measured.scores["answers"] = seen.margin
-        # Step 0 is the untrained model: its scores are told once more as the floor, so that all views find it in one place.
-        start = header["checkpoint"] == "untrained" or header["untrained"]
-        floor = Stamp(stamp.lineage, stamp.unit).on(as_floor(records)) if start else []
-        self.run.keep(
-            stamp.unit,
-            (stamp.on(records) if header["checkpoint"] != "untrained" else []) + floor,
-            header={**header, **measured.header},
-            directions=measured.directions if header["checkpoint"] != "untrained" else None,
-            scores=measured.scores,
-        )
-        if header["untrained"]:
-            self.run.drop(self._floor(concept))  # the run's own step 0, found later, is the better floor
-
-    def _cut(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, Rows]]:
-        # Checkpoints of a run share their tokenizer: texts are cut once for each set of missing concepts.
-        if self.vocabulary[0] is not model.tokenizer:
-            self.vocabulary = model.tokenizer, _vocabulary(model)
-        key = (self.vocabulary[1], *(concept.name for concept in concepts))
-        if key not in self.cut:
-            self.cut[key] = workload(concepts, model.tokenizer, model.context, truncate=self.job.settings.truncate)
-        return self.cut[key]
-
-    def _tokenizer_of(self, folder: Path) -> Path | None:
-        """The one that was named, else the checkpoint's own, else that of the folder above (a trainer saves it once, on top)."""
-        if self.tokenizer:
-            return self.tokenizer
-        # A linked checkpoint has two folders above it.
-        places = (folder, folder.absolute().parent, folder.resolve().parent)
-        has = [f for f in places if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
-        return has[0] if has else None
-
-    def _say(self, name: str, done: int, what: str, part: int = 0, total: int = 0) -> None:
-        self.watch(Progress(name, done, len(self.job.checkpoints), what, part, total))
-
-
-def _fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
-    """Fetch a checkpoint and read its files into the page cache, while the one before is computed."""
-    folder = fetch(checkpoint, allow_pickle=allow_pickle)
-    weights.warm(folder)
-    return folder
-
-
-def as_floor(records: Sequence[Record]) -> list[Record]:
-    """The headline scores of an untrained network, told as a control; the rest says nothing about the concept."""
-    return [replace(r, control="untrained") for r in records if r.metric in HEADLINES and r.control is None]
-
-
-def _stamp(job: Job, checkpoint: Checkpoint, unit: str) -> Stamp:
-    return Stamp(
-        lineage=job.lineage.name,
-        stage=checkpoint.stage,
-        step=checkpoint.step,
-        tokens=checkpoint.tokens,
-        revision=checkpoint.revision or checkpoint.name,
-        train_seed=checkpoint.train_seed,
-        unit=unit,
-    )
 
 
 @dataclass(frozen=True)
@@ -355,13 +139,3 @@ def _surface(job: Job, run: Run) -> _Audited:
         records[unit] = Stamp(job.lineage.name, unit).on(surface.records(concept, found))
         warnings[concept.name] = found.warnings
     return _Audited(warnings, records)
-
-
-def _is_fault_of_one(error: BadInput) -> bool:
-    """Whether the other checkpoints may still be fine: broken weights are one's own, a text too long is everyone's."""
-    return isinstance(error, CheckpointFault)
-
-
-def _vocabulary(model: Model) -> str:
-    count = len(model.tokenizer)
-    return digest([count, *sorted(model.tokenizer.get_vocab().items())[:: max(1, count // 512)]])

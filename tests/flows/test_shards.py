@@ -1,0 +1,106 @@
+"""Shares of one run, in any order, at once, killed or not: the rows are those of one process, and nothing is computed twice."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab.alone import alone
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.shards import Shard
+from ontogeny.lab.trace import trace
+from ontogeny.lineage import Lineage
+from ontogeny.run import Run
+from tests.flows.lineages import rows, save_run, write
+from tests.flows.test_trace import same
+
+QUICK = Settings(sites="resid", resamples=100, permutations=100)
+STEPS = {1: 0.0, 2: 4.0, 3: 8.0, 5: 8.0, 8: 9.0}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    save_run(home / "five", STEPS)
+    write(home / "one.csv", rows(characters=36))
+    write(home / "two.csv", rows(characters=44)[8:])
+    return home
+
+
+@pytest.fixture(scope="module")
+def once(home: Path) -> Run:
+    return trace(Lineage.open(home / "five"), both(home), home / "once", QUICK)
+
+
+def both(home: Path) -> list[Concept]:
+    return [Concept.from_file(home / name) for name in ("one.csv", "two.csv")]
+
+
+def share(home: Path, out: Path, which: str) -> Run:
+    return trace(Lineage.open(home / "five"), both(home), out, QUICK, shard=Shard.parse(which))
+
+
+def visited(run: Run) -> list[str]:
+    return sorted(entry["checkpoint"] for entry in run.ledger() if "forwards" in entry)
+
+
+@pytest.mark.parametrize("order", [("0/3", "1/3", "2/3"), ("2/3", "0/3", "1/3")])
+def test_shares_in_any_order_make_the_run_of_one_process(home, once, order, tmp_path):
+    for i, which in enumerate(order):
+        run = share(home, tmp_path / "run", which)
+        assert run.about["finished"] == (i == 2)
+    same(run, once)
+    assert visited(run) == visited(once)
+    assert not (tmp_path / "run" / "shards").exists()
+    assert run.about["parity"]["holds"]
+    again = len(run.ledger())
+    assert len(share(home, tmp_path / "run", "1/3").ledger()) == again  # nothing is computed twice
+    same(trace(Lineage.open(home / "five"), both(home), tmp_path / "run", QUICK), once)
+
+
+def test_shares_at_once(home, once, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=share, args=(home, tmp_path / "run", f"{i}/2")) for i in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    run = Run(tmp_path / "run")
+    same(run, once)
+    assert run.about["finished"]
+    assert visited(run) == visited(once)
+
+
+def test_a_share_that_died_is_finished_by_whoever_comes(home, once, tmp_path, monkeypatch):
+    written, replace = 0, os.replace
+
+    def dying(*names):
+        nonlocal written
+        written += 1
+        if written > 12:
+            raise KeyboardInterrupt
+        return replace(*names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            share(home, tmp_path / "run", "0/1")
+    done = set((tmp_path / "run" / "shards" / "0-of-1" / "records").glob("*.parquet"))
+    assert done
+    same(trace(Lineage.open(home / "five"), both(home), tmp_path / "run", QUICK), once)
+
+
+def test_the_same_share_twice_at_once_is_refused(home, tmp_path):
+    folder = tmp_path / "run" / "shards" / "0-of-2"
+    with alone(folder), pytest.raises(BadInput, match="another process is writing"):
+        share(home, tmp_path / "run", "0/2")
+
+
+@pytest.mark.parametrize("text", ["", "3", "3/3", "-1/3", "a/b", "1/0"])
+def test_what_is_no_share_is_told(text):
+    with pytest.raises(BadInput, match="a shard is written i/n"):
+        Shard.parse(text)
