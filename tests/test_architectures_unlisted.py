@@ -7,11 +7,17 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, ViTConfig, ViTModel
 
 from ontogeny import architectures, plugins
+from ontogeny.concept import Concept, Example
 from ontogeny.errors import BadInput
+from ontogeny.lab.capture import capture
 from ontogeny.lab.parity import certificate
+from ontogeny.lab.settings import Settings
 from ontogeny.lab.texts import workload
+from ontogeny.lab.trace import trace
+from ontogeny.lineage import Lineage
 from ontogeny.model import load, validate
-from tests.models import GROUPED, PLAIN, VOCAB, byte_tokenizer, tiny_model
+from tests.flows.lineages import rows, write
+from tests.models import GROUPED, PLAIN, VOCAB, byte_tokenizer, save_tiny, tiny_model
 
 TOKENS = dict(vocab_size=VOCAB, bos_token_id=0, eos_token_id=1, pad_token_id=2)
 TOLD = {
@@ -96,9 +102,6 @@ def test_a_wrong_guess_is_never_used(tiny):
 
 
 def test_an_encoder_reads_texts_alone_or_of_one_length(tiny):
-    from ontogeny.concept import Concept, Example
-    from ontogeny.lab.capture import capture
-
     model = load(tiny("bert"))
     concept = Concept("c", tuple(Example("a" * n, n % 2 == 0, str(n)) for n in range(1, 30)))
     work, _ = workload([concept], model.tokenizer, model.context)
@@ -115,3 +118,27 @@ def test_an_encoder_saved_without_its_words_is_whole(tiny, tmp_path):
     with torch.no_grad():
         ours, theirs = (m.body(input_ids=ids).last_hidden_state for m in (bare, model))
     torch.testing.assert_close(ours, theirs)
+
+
+def test_opt_that_normalises_behind_its_blocks_is_refused(tmp_path):
+    shape = PLAIN | dict(ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False)
+    with pytest.raises(BadInput, match="opt"):
+        validate(load(saved("opt", shape, tmp_path)))
+
+
+@pytest.mark.parametrize("family", ["bert", "gemma2", "opt", "gpt_neo"])
+def test_a_trace_reads_it_and_run_json_says_how(family, tmp_path, tiny):
+    for step, seed in ((1, 0), (2, 1)):
+        made = save_tiny(family, tmp_path / "run" / f"step{step}", seed=seed) if family not in TOLD else None
+        if made is None:
+            saved(family, TOLD[family], tmp_path / "run" / f"step{step}")
+    concept = Concept.from_file(write(tmp_path / "planted.csv", rows(characters=30)))
+    quick = Settings(sites="resid,head,attn_resid.2,mlp_resid.2", resamples=100, permutations=100, fits=("mass_mean",))
+    run = trace(Lineage.open(tmp_path / "run"), [concept], tmp_path / "out", quick)
+    parity = run.about["parity"]
+    assert parity["holds"], parity
+    assert parity["checkpoint"] == "step1"
+    found_by = "structure" if family in TOLD else "table"
+    assert parity["architecture"] == {"type": family, "found_by": found_by}
+    sites = set(run.records("metric = 'auroc' and control is null and value is not null").site)
+    assert {"resid.0", "resid.2", "head.1.3", "attn_resid.2", "mlp_resid.2"} <= sites
