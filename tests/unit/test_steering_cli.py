@@ -93,6 +93,7 @@ def test_an_ablated_direction_and_samples(say, tiny, vector, tmp_path):
         (["--alpha", "", "-p", "x"], "finite numbers"),
         ([], "nothing to continue"),
         (["-p", "x", "--action", "ad"], "did you mean add"),
+        (["-p", "x", "--action", "ablate", "--alpha", "3"], "an ablation has no alpha"),
         (["-p", "x", "--where", "lst"], "did you mean last"),
         (["-p", "x", "--scale", "gap"], "does not say its gap"),
         (["-p", "x", "--samples", "3"], "greedy decoding has one"),

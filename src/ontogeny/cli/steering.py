@@ -66,6 +66,10 @@ def steer(
     asked = _prompts(prompt or [], prompts)
     if action not in ACTIONS:
         raise unknown("action", action, ACTIONS)
+    if action == "ablate" and alphas != [1.0]:
+        raise BadInput(
+            "an ablation has no alpha: it takes the direction out as a whole. Leave out --alpha, or use --action add."
+        )
 
     from ontogeny.lab.generation import Decoding
 

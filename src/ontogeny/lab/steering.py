@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ontogeny.calls import attending, calling
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
-from ontogeny.interventions import Intervention, Reweight
+from ontogeny.interventions import Intervention, RankOne, Reweight
 from ontogeny.lab.tokens import Rows, Where, checked_where
 from ontogeny.model import Model, writing
 from ontogeny.sites import Site
@@ -102,8 +102,22 @@ def check_fits(model: Model, edit: Edit) -> None:
         raise BadInput(
             f"attention is re-weighted at attn.{max(1, site.layer)}, not at {site}. Name the attention layer."
         )
+    if isinstance(edit.what, Reweight) and edit.what.seed is not None and isinstance(edit.where, str):
+        raise BadInput(
+            f"the control of re-weighted attention draws other tokens of each prompt, and {edit.where!r} names none. "
+            "Give one mask for each prompt."
+        )
     if edit.what.kind == "weight" and site.part not in ("attn", "mlp"):
         raise BadInput(f"weights are edited at attn.l or mlp.l, in the map that writes them, not at {site}. Name one.")
+    if isinstance(edit.what, RankOne):
+        if edit.where != "all":
+            raise BadInput(
+                f"a weight has no tokens, so it cannot be edited for {edit.where!r} only. Leave the tokens out."
+            )
+        if len(edit.what.key) != (inside := writer(model, site).shape[0]):
+            raise BadInput(
+                f"a key of {len(edit.what.key)} dimensions does not fit the map that writes {site}, which reads {inside}. Give another."
+            )
     if width is not None and width != width_at(model, site):
         raise BadInput(
             f"an edit of {width} dimensions does not fit {site}, which has {width_at(model, site)}. "
