@@ -142,3 +142,17 @@ def test_a_report_shows_it_on_top_and_warns_where_it_does_not_hold(model, tmp_pa
     assert 'id="warnings"' not in page
     bad = told | {"holds": False, "sentence": "NOT the same numbers"}
     assert ("Parity", "NOT the same numbers") in warnings(fixtures_records.frame([]), {"parity": bad}, [])
+
+
+@torch.inference_mode()
+def test_elsewhere_is_held_against_a_copy_on_the_cpu(model, monkeypatch):
+    """Here the copy stands for the CPU, and the model itself claims to be on a GPU."""
+    layers, texts = [1, 2], sample(TEXTS)
+    alone = [parity._states(model, layers, [text])[0] for text in texts]
+    at = property(lambda self: torch.device("cuda") if self is model else self.network.device)
+    monkeypatch.setattr(type(model), "device", at)
+    assert float(parity._elsewhere(model, layers, texts, alone)) == 0
+    other = [state * 1.01 for state in alone]
+    assert float(parity._elsewhere(model, layers, texts, other)) == pytest.approx(0.01 / 1.01, rel=1e-3)
+    monkeypatch.setattr(parity, "LARGEST", 0)
+    assert parity._elsewhere(model, layers, texts, alone) == "more than 0 GB of weights"

@@ -32,7 +32,10 @@ def trace(
         str, typer.Option(help="all, log, log:8, last, every:10, a list 0,1000 or a range 1000-5000.")
     ] = "all",
     sites: Annotated[
-        str, typer.Option(help="resid, attn, mlp, head, neuron; head.3, mlp.2-5, resid.-1; separated by commas.")
+        str,
+        typer.Option(
+            help="resid, attn, mlp, head, neuron, attn_resid, mlp_resid; head.3, mlp.2-5, resid.-1; separated by commas."
+        ),
     ] = "resid,head",
     fits: Annotated[
         str, typer.Option(help="Fits, separated by commas; see `ontogeny list fits`.")
