@@ -439,7 +439,7 @@ def test_an_interrupted_command_says_how_to_go_on(place: Place, capsys, monkeypa
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ontogeny.lab.trace.capture", interrupt)
+    monkeypatch.setattr("ontogeny.lab.visitor.capture", interrupt)
     code, out, err = said(capsys, monkeypatch, place.trace())
     assert (code, out) == (130, "")
     assert "interrupted. Start the same command again" in one_line(err)

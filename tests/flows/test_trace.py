@@ -17,7 +17,7 @@ import torch
 from ontogeny import cli
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab import trace as job
+from ontogeny.lab import visitor as job
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
@@ -352,9 +352,9 @@ def test_a_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, 
         raise Killed
 
     lineage = Lineage.open(home / "few").select("1")
-    for name in ("surface.audit", "models.load"):
+    for name in ("trace.surface.audit", "standing.models.load"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"ontogeny.lab.trace.{name}", kill)
+            patch.setattr(f"ontogeny.lab.{name}", kill)
             patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # a killed process tidies nothing up
             patch.setattr("pathlib.Path.rmdir", lambda *_: None)
             with pytest.raises(Killed):
