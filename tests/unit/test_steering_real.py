@@ -1,0 +1,103 @@
+"""A real small model: girls and boys in stories. Where the vector beats its controls, and where it does not.
+
+`pytest -s tests/unit/test_steering_real.py` prints the numbers that docs/steering.md names.
+"""
+
+import pytest
+import torch
+
+from ontogeny.encoding import encode_all
+from ontogeny.interventions import Add
+from ontogeny.lab.against_controls import against_controls
+from ontogeny.lab.answers import answers_of, sums
+from ontogeny.lab.generation import Decoding, generate
+from ontogeny.lab.methods._reading import at_token
+from ontogeny.lab.methods.caa import Pair, caa
+from ontogeny.lab.methods.tracing_vector import tracing_vector
+from ontogeny.lab.prefixed import Prefixed
+from ontogeny.lab.side_effects import neutral_cost
+from ontogeny.model import load
+from ontogeny.sites import Site
+
+FORMS = (
+    "Once upon a time, there was a {} named {}.",
+    "There was a {} named {} who lived in a house.",
+    "One day, a little {} named {} went to the park.",
+    "A {} called {} had a red ball.",
+)
+NAMED = [("girl", name) for name in ("Lily", "Mia", "Lucy", "Sue")] + [
+    ("boy", name) for name in ("Tim", "Tom", "Max", "Ben")
+]
+NEUTRAL = (
+    "Once upon a time, there was a child.",
+    "The friend was very happy.",
+    "A little cat lived in a tree.",
+    "It was a sunny day in the park.",
+)
+
+
+@pytest.fixture(scope="module")
+def model(shared):
+    folder = shared / "models/stories260K/hf"
+    if not folder.is_dir():
+        pytest.skip("needs stories260K")
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def vectors(model):
+    texts = [(form.format(*who), who[0] == "girl") for form in FORMS for who in NAMED]
+    ids = [e.ids for e in encode_all(model.tokenizer, [text for text, _ in texts], [None] * len(texts))]
+    sites = [Site("resid", layer) for layer in range(1, 6)]
+    x = at_token(model, ids, [len(row) - 1 for row in ids], sites)
+    return tracing_vector(x, torch.tensor([girl for _, girl in texts]), sites, origin="girl", sign="girl")
+
+
+@pytest.fixture(scope="module")
+def effect(model):
+    ready = Prefixed.of(model, answers_of(model, [(text, word) for text in NEUTRAL for word in (" She", " He")]))
+
+    def margin(edits):
+        she, he = sums(ready.scores(edits)).view(-1, 2).unbind(1)
+        return float((she - he).mean())
+
+    def measured(direction, alpha):
+        found = against_controls(margin, [(direction.site, Add(direction, alpha), "last")], seeds=range(60))
+        cost = neutral_cost(model, NEUTRAL, [(direction.site, Add(direction, alpha), "generated")]).divergence.mean()
+        print(
+            f"{direction.site} {alpha:+g}: {found.value:+.2f} nats, controls {found.low:+.2f} to {found.high:+.2f}, "
+            f"p {found.p:.3f}, KL {cost:.3f}"
+        )
+        return found, float(cost)
+
+    return measured
+
+
+def test_she_and_he_follow_the_vector_late_in_the_network_and_not_early(vectors, effect):
+    early, late = effect(vectors[0], 1.0), effect(vectors[4], 1.0)
+    assert late[0].value > late[0].high
+    assert late[0].p < 0.05
+    assert early[0].low < early[0].value < early[0].high
+    assert early[0].p > 0.05
+    back = effect(vectors[4], -1.0)
+    assert back[0].value < back[0].low
+    assert late[1] < 0.2, "it costs little on neutral text"
+
+
+def test_the_first_token_on_which_answers_part_is_a_word_here_not_a_concept(model, effect):
+    """In a vocabulary of 512 the answers part at a piece of a word, and the difference says little else."""
+    pairs = [
+        Pair(f"{start} little", " girl", " boy") for start in ("Once there was a", "One day, a", "In a house lived a")
+    ]
+    direction = caa(model, pairs, [Site("resid", 4)], origin="girl-boy")[0]
+    found, cost = effect(direction, 1.0)
+    assert found.low < found.value < found.high
+    assert cost > 0.2
+
+
+def test_a_steered_story_is_about_her(model, vectors):
+    how, late = Decoding(24), vectors[3]
+    plain = generate(model, NEUTRAL[:1], (), how)[0][0].text
+    said = generate(model, NEUTRAL[:1], [(late.site, Add(late, 3.0), "last")], how)[0][0].text
+    assert " She " in said
+    assert " She " not in plain
