@@ -52,12 +52,17 @@ def is_leftover(path: Path) -> bool:
     return re.fullmatch(r"\..+\.\d+-\d+\.tmp", path.name) is not None and path.is_file()
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written. Only who holds the folder's lock may: all others are gone then."""
-    for path in folder.rglob(".*.tmp"):
-        if is_leftover(path):
-            with contextlib.suppress(OSError):
-                path.unlink()
+def sweep(folder: Path, *, lock: str) -> None:
+    """Remove what killed processes left half-written. Only who holds the folder's lock may: all others are gone then.
+
+    A folder inside with a lock of its own (a trace below the model that it is of) is another's to sweep.
+    """
+    for inside, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not (Path(inside) / name / lock).exists()]
+        for path in (Path(inside) / name for name in files):
+            if is_leftover(path):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 _REASONS: Mapping[int, str] = {

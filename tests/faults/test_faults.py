@@ -77,3 +77,15 @@ def test_only_what_we_left_is_swept_and_only_by_who_is_in(tmp_path) -> None:
             pass
         assert ours.exists()
     assert theirs.exists()
+
+
+def test_a_run_inside_of_another_folder_is_not_swept_with_it(tmp_path) -> None:
+    inside = tmp_path / "trace"
+    with alone(inside):
+        written = inside / "records" / ".a.parquet.12-34.tmp"
+        written.parent.mkdir()
+        written.write_text("being written")
+        with alone(tmp_path):
+            assert written.exists()
+    with alone(inside):
+        assert not written.exists()

@@ -30,7 +30,7 @@ def alone(folder: Path, *, patience: float = 0) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             lock = _locked(folder, patience)
         try:
-            sweep(folder)
+            sweep(folder, lock=LOCK)
             yield
         finally:
             lock.release()
