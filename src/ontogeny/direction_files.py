@@ -33,8 +33,6 @@ def load(path: str | Path) -> "Direction":
     Raises:
         BadInput: there is no such file, or it holds no direction.
     """
-    from safetensors import SafetensorError
-
     from ontogeny.direction import Direction
 
     file = Path(path)
@@ -44,15 +42,20 @@ def load(path: str | Path) -> "Direction":
         )
     try:
         header, tensors = read_header(file), read_tensors(file)
-        if header.get("format") != FORMAT:
-            raise ValueError(f"its format is {header.get('format')!r}")
+    except BadInput:
+        # The store speaks of runs; this file belongs to none.
+        raise _none_in(file, "it is damaged, or none of ours") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise _none_in(file, "its header does not say so")
+    try:
         told = {name: header[name] for name in ("origin", "scale", "position", "facts", "sign", "tokenizer")}
         return Direction(vector=tensors["vector"], site=Site.parse(header["site"]), **told)
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        why = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise BadInput(
-            f"{file} holds no direction ({type(error).__name__}: {why}). Save it again, or import it as a plain vector."
-        ) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _none_in(file, f"{error} is missing or wrong") from None
+
+
+def _none_in(file: Path, why: str) -> BadInput:
+    return BadInput(f"{file} holds no direction ({why}). Save it again, or import it as a plain vector.")
 
 
 def about(direction: "Direction") -> dict[str, Any]:

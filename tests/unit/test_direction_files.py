@@ -10,7 +10,7 @@ import torch
 
 from ontogeny.direction import Direction
 from ontogeny.direction_exchange import read_vector, vllm_lens, write_gguf, write_lm_eval
-from ontogeny.direction_files import FILE, card, load, save
+from ontogeny.direction_files import FILE, FORMAT, card, load, save
 from ontogeny.errors import BadInput
 from ontogeny.sites import Site
 from tests.hub import Hub
@@ -46,11 +46,16 @@ def test_what_is_no_direction_is_one_line(tmp_path):
 
     save_file({"w": torch.ones(2)}, tmp_path / "other.safetensors")
     save_file({"w": torch.ones(2)}, tmp_path / "run.safetensors", metadata={"ontogeny": json.dumps({"sites": {}})})
+    save_file({"vector": torch.ones(2)}, tmp_path / "list.safetensors", metadata={"ontogeny": "[]"})
+    half = json.dumps({"format": FORMAT, "site": "resid.1"})
+    save_file({"vector": torch.ones(2)}, tmp_path / "half.safetensors", metadata={"ontogeny": half})
     for name, words in (
         ("missing.safetensors", "there is no file"),
         ("broken.safetensors", "holds no direction"),
         ("other.safetensors", "holds no direction"),
-        ("run.safetensors", "its format is None"),
+        ("run.safetensors", "its header does not say so"),
+        ("list.safetensors", "its header does not say so"),
+        ("half.safetensors", "'origin' is missing"),
     ):
         with pytest.raises(BadInput, match=words) as caught:
             load(tmp_path / name)
