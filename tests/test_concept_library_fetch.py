@@ -195,7 +195,7 @@ def test_the_folder_is_not_completed_from_the_network(web: Web, local: Path) -> 
         (b"statement,label\nonly one cell\n", "no 'label'"),
         (b"statement,label\n", "is empty"),
         (b"statement,label\n\xff,1\n", "not UTF-8"),
-        (gzip.compress(TABLE)[:-9], "damaged"),
+        (gzip.compress(TABLE, mtime=0)[:-9], "damaged"),
     ],
 )
 def test_a_file_in_the_folder_is_checked(local: Path, body: bytes, words: str) -> None:
@@ -248,7 +248,7 @@ def test_sentences_come_from_the_archive_or_from_a_table(
     monkeypatch.setenv("ONTOGENY_DATA", str(tmp_path))
     table = tmp_path / source.file
     table.parent.mkdir()
-    table.write_bytes(gzip.compress(b"statement,label\ndull .,0\nslow .,0\nbright .,1\n"))
+    table.write_bytes(gzip.compress(b"statement,label\ndull .,0\nslow .,0\nbright .,1\n", mtime=0))
     assert _polarity.sentences() == fetched
     table.write_bytes(b"text,mood\ndull .,0\n")
     with pytest.raises(BadInput, match="no sentences with a polarity"):
