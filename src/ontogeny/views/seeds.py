@@ -80,7 +80,7 @@ def _curves(concept: str, own: list[Finding], line: Timeline, names: list[str]) 
     base = alt.Chart(inline(rows, "name", "site", "stage", "step", "age", "value")).encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y("value:Q", title=f"{metric} (0–1)", scale=alt.Scale(domain=[0.4, 1], clamp=True)),
-        color=named_colour(names, legend=False),
+        color=named_colour(names, title="run"),
         tooltip=[
             "name:N",
             "site:N",
