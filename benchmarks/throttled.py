@@ -1,0 +1,68 @@
+"""A series whose checkpoints take time to arrive: does the whole take as long as the slower of the two, or as both together?
+
+Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/throttled.py` (two minutes). Each fetch sleeps as long as a download of that size would
+take; the trace is a real one. Wall seconds, for waiting is the point.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import workload
+
+from ontogeny import Concept, Lineage
+from ontogeny.lab import visitor
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+
+DEPTH = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--texts", type=int, default=100)
+    told = parser.parse_args()
+    torch.set_num_threads(1)
+    work = workload.make("70m", told.texts, DEPTH)
+    once(work, 0.0)  # what is done once a process
+    compute = once(work, 0.0)
+    rows = []
+    for share in (0.5, 1.0, 2.0):
+        pause = share * compute / DEPTH
+        found = once(work, pause)
+        longest, both = max(compute, DEPTH * pause), compute + DEPTH * pause
+        # The first checkpoint has nothing to hide behind, and behind the last download comes its own computation.
+        least = longest + min(pause, compute / DEPTH)
+        rows.append({"download / compute": share, "total": found, "longest": longest, "least": least, "sum": both})
+        print(
+            f"download {DEPTH * pause:.1f} s, compute {compute:.1f} s: total {found:.1f} s; slower of the two {longest:.1f}, sum {both:.1f}"
+        )
+    print(json.dumps(rows))
+
+
+def once(work: workload.Work, pause: float) -> float:
+    out = workload.ROOT / "throttled"
+    shutil.rmtree(out, ignore_errors=True)
+    fetch = visitor.fetch
+
+    def slow(checkpoint, **more):
+        time.sleep(pause)
+        return fetch(checkpoint, **more)
+
+    visitor.fetch = slow
+    try:
+        began = time.perf_counter()
+        trace(Lineage.open(work.folder), [Concept.from_file(work.texts)], out, Settings(untrained=False))
+        return time.perf_counter() - began
+    finally:
+        visitor.fetch = fetch
+
+
+if __name__ == "__main__":
+    main()
