@@ -109,7 +109,9 @@ def test_the_sample_is_of_all_lengths_and_short():
     chosen = sample(many)
     assert len(chosen) == parity.TEXTS
     assert len(chosen[0]) == 1
-    assert max(map(len, chosen)) == parity.TOKENS
+    assert max(map(len, chosen)) == sum(map(len, many)) // parity.SHARE
+    assert max(map(len, sample(many[:30]))) == parity.LEAST
+    assert max(map(len, sample([tuple(range(n)) for n in range(1, 900)]))) == parity.MOST
     assert sample([(1, 2), (1, 2), ()]) == [(1, 2)]
 
 

@@ -24,8 +24,8 @@ from ontogeny.packed import packed_linears
 from ontogeny.run import Run
 
 TEXTS = 4
-TOKENS = 64
-"""Of each text, its beginning."""
+SHARE, LEAST, MOST = 1000, 24, 256
+"""Of each text, the beginning: a thousandth of the run's tokens within these bounds, so that the certificate stays a small part of the run."""
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """What sums in another order may leave, relative to the largest number of a layer."""
 LARGEST = 4 * 10**9
@@ -122,7 +122,8 @@ def _difference(way: str, measure: Measure, limit: float) -> Difference:
 
 def sample(sequences: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """Texts of all lengths, from the shortest to the longest; of long ones the beginning."""
-    every = sorted({tuple(ids[:TOKENS]) for ids in sequences if len(ids)}, key=lambda ids: (len(ids), ids))
+    length = min(max(sum(map(len, sequences)) // SHARE, LEAST), MOST)
+    every = sorted({tuple(ids[:length]) for ids in sequences if len(ids)}, key=lambda ids: (len(ids), ids))
     count = min(TEXTS, len(every))
     return [every[round(i * (len(every) - 1) / max(1, count - 1))] for i in range(count)]
 
@@ -172,13 +173,11 @@ def _far(ours: Float[Tensor, "layer token d"], alone: Float[Tensor, "layer token
 def _batched(model: Model, layers: Sequence[int], texts: Sequence[tuple[int, ...]], alone: States) -> Float[Tensor, ""]:
     """What a trace itself reads: last token and mean, from batches, packed maps and all."""
     sites = model.sites([f"resid.{layer}" for layer in layers])
-    found = []
-    for weigh in (lambda n: torch.eye(n)[-1], lambda n: torch.full((n,), 1 / n)):
-        reads = tuple(Read(i, weigh(len(text))) for i, text in enumerate(texts))
-        ours = capture(model, Workload(tuple(texts), reads), sites).parts["resid"]
-        theirs = [torch.einsum("t,ltd->ld", r.weights, a) for r, a in zip(reads, alone, strict=True)]
-        found += [_far(ours[:, i, None], own[:, None]) for i, own in enumerate(theirs)]
-    return torch.stack(found).max()
+    kinds = (lambda n: torch.eye(n)[-1], lambda n: torch.full((n,), 1 / n))
+    reads = tuple(Read(i, weigh(len(text))) for weigh in kinds for i, text in enumerate(texts))
+    ours = capture(model, Workload(tuple(texts), reads), sites).parts["resid"]
+    theirs = [torch.einsum("t,ltd->ld", read.weights, alone[read.sequence]) for read in reads]
+    return torch.stack([_far(ours[:, i, None], own[:, None]) for i, own in enumerate(theirs)]).max()
 
 
 def _padded(model: Model, layers: Sequence[int], texts: Sequence[tuple[int, ...]], *, left: bool) -> States:
