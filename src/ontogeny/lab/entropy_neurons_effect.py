@@ -1,0 +1,172 @@
+"""Does a neuron set how sure a model is? Its mean for its value, the final norm recomputed or frozen (arXiv:2406.16254).
+
+Recomputed, the entropy of the next token changes by the total effect; with the scale of the final norm held, by what the neuron writes into
+the logits themselves. An entropy neuron has a large total effect, most of which goes through the norm.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.encoding import encode_all
+from ontogeny.errors import BadInput
+from ontogeny.lab.entropy_neurons import candidates, final_norm, like_in_norm, neurons
+from ontogeny.lab.steering import writer
+from ontogeny.model import Model, reading, vocabulary
+from ontogeny.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class EntropyEffect:
+    """Change of the next token's entropy when one neuron has its mean everywhere, in nats, mean over the tokens of each text."""
+
+    neuron: int
+    total: Float[Tensor, " text"]
+    """Of the absolute change, the final norm recomputed."""
+    frozen: Float[Tensor, " text"]
+    """Of the absolute change, the final norm's scale held."""
+    signed: Float[Tensor, " text"]
+    """Of the change itself, recomputed: below 0 where the neuron makes the model less sure."""
+
+    @property
+    def size(self) -> float:
+        return float(self.total.mean())
+
+    @property
+    def indirect(self) -> float:
+        """Share of the effect that goes through the norm; NaN where there is none."""
+        return float(1 - self.frozen.mean() / self.total.mean()) if self.size > 0 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """What the last block puts out on the tokens of all texts, one after another."""
+
+    stream: Float[Tensor, "token d"]
+    mlp: Float[Tensor, "token d"]
+    added: Float[Tensor, "token d"]
+    neurons: Float[Tensor, "token neuron"]
+    normed: Float[Tensor, "token d"]
+    text: Int[Tensor, " token"]
+
+
+@torch.no_grad()
+def entropy_effects(
+    model: Model, texts: Sequence[str], chosen: Sequence[int], *, tokens: int = 128
+) -> list[EntropyEffect]:
+    """The effect of each chosen neuron of the last MLP on the texts, of which the first `tokens` count."""
+    ends = _ends(model, texts, tokens)
+    plain = entropy(vocabulary(model, ends.normed))
+    norm = final_norm(model)
+    straight = norm.straight(ends.stream)
+    # The norm's scale of each token, told by what it puts out.
+    scale = ((ends.normed.double() - norm.bias) * straight).sum(-1) / straight.square().sum(-1)
+    rows = writer(model, Site("mlp", model.layers))
+    found = []
+    for neuron in chosen:
+        at = ends.neurons[:, neuron]
+        shift = _written(model, ends, (at.mean() - at)[:, None] * rows[neuron])
+        recomputed = model.network.get_submodule(model.architecture.final_norm)(ends.stream + shift)
+        held = ends.normed + (scale[:, None] * norm.straight(shift)).to(ends.normed)
+        total, frozen = (entropy(vocabulary(model, x)) - plain for x in (recomputed, held))
+        means = (_a_text(ends, change) for change in (total.abs(), frozen.abs(), total))
+        found.append(EntropyEffect(neuron, *means))
+    return found
+
+
+def entropy(scores: Float[Tensor, "*token vocab"]) -> Float[Tensor, "*token"]:
+    """Of the distribution that the scores stand for, in nats."""
+    logs = scores.float().log_softmax(-1)
+    return -(logs.exp() * logs.where(logs > -torch.inf, 0.0)).sum(-1)
+
+
+def rows_of(model: Model, texts: Sequence[str], tokens: int) -> list[Int[Tensor, " token"]]:
+    """The first tokens of each text.
+
+    Raises:
+        BadInput: no text, or an empty one.
+    """
+    if not texts:
+        raise BadInput("entropy needs texts, and none was given. Give some neutral ones.")
+    made = [e.ids[: min(tokens, model.context)] for e in encode_all(model.tokenizer, texts, [None] * len(texts))]
+    if empty := [text for text, ids in zip(texts, made, strict=True) if not len(ids)]:
+        raise BadInput(f"a text has no tokens: {empty[0]!r}. Give it a word.")
+    return made
+
+
+def _ends(model: Model, texts: Sequence[str], tokens: int) -> _Ends:
+    wanted = [("resid", model.layers), ("norm", 0), *((part, model.layers) for part in ("mlp", "mlp_resid", "neuron"))]
+    seen: dict[str, list[Tensor]] = {part: [] for part, _ in wanted}
+    rows = rows_of(model, texts, tokens)
+
+    def keep(part: str, _: int, value: Tensor) -> None:
+        seen[part].append(value[0].clone())
+
+    with reading(model, wanted, keep):
+        for ids in rows:
+            model.body(input_ids=ids[None].to(model.device), use_cache=False)
+    whole = {part: torch.cat(values) for part, values in seen.items()}
+    text = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(ids) for ids in rows]))
+    return _Ends(whole["resid"], whole["mlp"], whole["mlp_resid"], whole["neuron"], whole["norm"], text)
+
+
+def _written(model: Model, ends: _Ends, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
+    """What a change of the MLP's output changes in the stream: the same, unless a norm lies between."""
+    if not (path := model.architecture.mlp_added) or path == model.architecture.mlp:
+        return shift
+    changed: Tensor = model.part(model.layers, path)(ends.mlp + shift)
+    return changed - ends.added
+
+
+def _a_text(ends: _Ends, values: Float[Tensor, " token"]) -> Float[Tensor, " text"]:
+    values, text = values.double().cpu(), ends.text
+    return torch.zeros(int(text[-1]) + 1, dtype=torch.float64).index_add(0, text, values) / text.bincount()
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """Candidates and as many neurons of the same norm, each with its effect."""
+
+    candidates: tuple[EntropyEffect, ...]
+    others: tuple[EntropyEffect, ...]
+    least: float
+    """The total effect that a candidate must exceed."""
+
+    @property
+    def confirmed(self) -> list[int]:
+        """The candidates that are entropy neurons."""
+        return [e.neuron for e in self.candidates if e.size > self.least and e.indirect > INDIRECT]
+
+
+INDIRECT = 0.5
+"""Share of the effect that must go through the norm."""
+SMALLEST = 1e-3
+"""In nats: no neuron with less of an effect is one, however little its neighbours have."""
+
+
+def examine(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    top: float = 0.25,
+    count: int = 10,
+    each: int = 2,
+    tokens: int = 128,
+    seed: int = 0,
+) -> Examined:
+    """The candidates of both criteria, and whether they set the entropy: more than others of their norm, and through the norm."""
+    found = neurons(model)
+    chosen = list(
+        dict.fromkeys(n for by in ("variance", "null") for n in candidates(found, by=by, top=top, count=count))
+    )
+    others = like_in_norm(found, chosen, each=each, seed=seed)
+    effects = entropy_effects(model, texts, [*chosen, *others], tokens=tokens)
+    beside = effects[len(chosen) :]
+    return Examined(tuple(effects[: len(chosen)]), tuple(beside), max([SMALLEST, *_sizes(beside)]))
+
+
+def _sizes(effects: Sequence[EntropyEffect]) -> Iterator[float]:
+    return (effect.size for effect in effects)
