@@ -146,6 +146,14 @@ def open_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenize
     return tokenizer
 
 
+def tokenizer_near(folder: Path) -> Path | None:
+    """The checkpoint's own tokenizer, else that of the folder above: a trainer saves it once, on top."""
+    # A linked checkpoint has two folders above it.
+    places = (folder, folder.absolute().parent, folder.resolve().parent)
+    has = [f for f in places if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
+    return has[0] if has else None
+
+
 def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(" .:")[:160]

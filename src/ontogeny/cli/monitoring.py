@@ -1,12 +1,16 @@
-"""`ontogeny monitor`: what the probes of a run catch at low false-positive rates, and where a frozen threshold holds."""
+"""`ontogeny monitor`: what the probes of a run catch at low false-positive rates, and where a frozen threshold or probe holds."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ontogeny.errors import BadInput
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import pandas as pd
 
     from ontogeny.run import Run
@@ -25,16 +29,47 @@ def monitor(
             help="Concept file, as it was traced; repeat: each one's probes on the others' texts at the last checkpoint.",
         ),
     ] = None,
+    concept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--concept",
+            "-c",
+            help="Concept file, as it was traced; repeat: freeze its probes, not only their thresholds.",
+        ),
+    ] = None,
+    frozen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--frozen",
+            help="STAGE or STAGE:STEP at which the probes of -c are frozen; repeat for more. Default: the last of each stage.",
+        ),
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder, where the checkpoints have none.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Also read pytorch_model.bin (weights only).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows at the best sites as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Say what probes catch at a false-positive rate, and what a threshold frozen at one stage does at the others."""
+    """Say what probes catch at a false-positive rate, and what a threshold or a probe frozen at one stage does at the others."""
     from ontogeny.lab.monitor import RATES
     from ontogeny.lab.monitor import monitor as watch
     from ontogeny.run import Run, text
 
     opened = Run.open(run)
+    if frozen and not concept:
+        raise BadInput(
+            "a probe is tried on texts, and a run keeps none. Name the concept files it was traced with: -c FILE."
+        )
+    if across and concept:
+        raise BadInput("--across and -c are two questions. Ask them one after the other.")
+    how: dict[str, Any] = {"tokenizer": tokenizer, "device": device, "allow_pickle": allow_pickle}
     if across:
-        _across(opened, across, as_json)
+        _across(opened, across, how, as_json)
+        return
+    if concept:
+        _frozen(opened, concept, frozen or [], tuple(at or RATES), how, as_json, quiet)
         return
     unit = watch(opened, tuple(at or RATES))
     columns = "concept, method, site, stage, step, metric, value, low, high, n, note, coords"
@@ -52,19 +87,13 @@ def monitor(
     typer.echo(f"\nrows are in {run}; next: ontogeny show {run} monitor")
 
 
-def _across(run: "Run", names: list[str], as_json: bool) -> None:
+def _across(run: "Run", names: list[str], how: "dict[str, Any]", as_json: bool) -> None:
     """One line for each pair: trained on, tried on."""
-    from dataclasses import replace
-
-    from ontogeny.cli.trace import _concept
+    from ontogeny.cli.concepts import concept_named
     from ontogeny.lab.across import across
-    from ontogeny.position import Position
     from ontogeny.run import text
 
-    concepts = [_concept(name, None, None, 0, False) for name in names]
-    positions = {concept["name"]: concept["position"] for concept in run.about["concepts"]}
-    told = [replace(c, position=Position.parse(positions.get(c.name, str(c.position)))) for c in concepts]
-    unit = across(run, told)
+    unit = across(run, [concept_named(name) for name in names], **how)
     found = run.query(
         "select coords['trained_on'] as trained_on, concept as tried_on, method, site, stage, step, value, low, high, n "
         f"from records where unit = {text(unit)} order by method, trained_on, tried_on"
@@ -73,8 +102,66 @@ def _across(run: "Run", names: list[str], as_json: bool) -> None:
         typer.echo(found.to_json(orient="records", indent=2))
         return
     for row in found.to_dict("records"):
-        sure = f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        typer.echo(f"{row['method']}, {row['trained_on']} → {row['tried_on']} at {row['site']}: AUROC {sure}")
+        told = {str(name): value for name, value in row.items()}
+        typer.echo(f"{row['method']}, {row['trained_on']} → {row['tried_on']} at {row['site']}: AUROC {_sure(told)}")
+
+
+def _frozen(
+    run: "Run",
+    names: list[str],
+    sources: list[str],
+    rates: tuple[float, ...],
+    how: "dict[str, Any]",
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """One line for each place where a frozen probe was tried: what it still tells, and what its threshold does."""
+    from ontogeny.cli.concepts import concept_named
+    from ontogeny.cli.watching import progress_bar
+    from ontogeny.lab.frozen import frozen
+    from ontogeny.run import text
+
+    concepts = [concept_named(name) for name in names]
+    with progress_bar(quiet=quiet or as_json) as watch:
+        units = frozen(run, concepts, sources, rates=rates, on_progress=watch, **how)
+    found = run.query(
+        "select concept, method, site, coords['source_stage'] as source_stage, coords['source_step'] as source_step, "
+        "stage, step, metric, coalesce(coords['at'], '') as at, value, low, high, n, note from records "
+        f"where unit in ({', '.join(map(text, units))}) order by concept, method, source_stage, source_step, step"
+    )
+    if as_json:
+        typer.echo(found.to_json(orient="records", indent=2))
+        return
+    stages = list(run.about["lineage"]["stages"])
+    rows = [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
+    rows.sort(
+        key=lambda row: (row["concept"], row["method"], stages.index(row["source_stage"]), stages.index(row["stage"]))
+    )
+    said: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        begin = (
+            f"{row['concept']}, {row['method']} at {row['site']}, frozen at {row['source_stage']} {row['source_step']}"
+        )
+        said.setdefault(begin, {}).setdefault(f"{row['stage']} {_step(row['step'])}", []).append(row)
+    for begin, places in said.items():
+        typer.echo(f"{begin}, used at")
+        for place, told in places.items():
+            typer.echo(f"  {place}: {'; '.join(_told(told))}")
+    typer.echo(f"\nrows are in {run.folder}; next: ontogeny show {run.folder} monitor")
+
+
+def _told(rows: list[dict[str, Any]]) -> "Iterator[str]":
+    """What a frozen probe still tells at one place, and what its threshold does at each rate."""
+    of = {(row["metric"], row["at"]): row for row in rows}
+    yield f"AUROC {_sure(of['frozen_auroc', ''])}, less that of a fresh probe {_sure(of['frozen_minus_fresh', ''])}"
+    for at in sorted({at for _, at in of if at}, key=float):
+        alarms, caught = of["frozen_fpr", at], of["frozen_tpr", at]
+        measured = f"false alarms {alarms['value']:.3f}, caught {caught['value']:.2f}"
+        yield f"at {100 * float(at):g} % {measured if alarms['n'] else 'not measured: ' + alarms['note']}"
+
+
+def _sure(row: "Mapping[str, Any] | pd.Series") -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def _say(found: "pd.DataFrame") -> None:
@@ -87,9 +174,8 @@ def _say(found: "pd.DataFrame") -> None:
         if last.n == 0:
             typer.echo(f"{begin} not measured: {last.note}")
             continue
-        sure = f"{last.value:.2f} [{last.low:.2f}, {last.high:.2f}]"
         negatives = dict(last.coords)["negatives"]
-        typer.echo(f"{begin} {sure} caught at {last.stage} {_step(last.step)} ({negatives} negatives)")
+        typer.echo(f"{begin} {_sure(last)} caught at {last.stage} {_step(last.step)} ({negatives} negatives)")
     frozen = found[found.metric.isin(["realised_fpr", "realised_tpr"]) & (found.n > 0)]
     for (concept, method, at), rows in frozen.groupby(
         ["concept", "method", frozen.coords.map(lambda c: dict(c)["at"])]

@@ -92,6 +92,7 @@ def trace(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Trace concepts through a training run: probes with floors and intervals at every site of every checkpoint."""
+    from ontogeny.cli.concepts import concept_named
     from ontogeny.lab.settings import Settings
 
     settings = Settings(
@@ -113,7 +114,7 @@ def trace(
 
     _check_device(device)
     chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
-    concepts = [_concept(name, position, limit, seed, template) for name in concept]
+    concepts = [concept_named(name, position=position, limit=limit, seed=seed, template=template) for name in concept]
     if dry_run:
         _dry_run(chosen, concepts, settings, out, device, as_json, tokenizer, allow_pickle)
         return
@@ -167,26 +168,6 @@ def conclude(folder: Path, *, as_json: bool) -> None:
         )
     if failures:
         raise typer.Exit(1)
-
-
-def _concept(name: str, position: str | None, limit: int | None, seed: int, template: bool) -> "Concept":
-    from dataclasses import replace
-
-    from ontogeny import plugins
-    from ontogeny.concept import Concept
-    from ontogeny.position import Position
-
-    where = Position.parse(position) if position else None
-    if not Path(name).exists() and name in plugins.names("concepts"):
-        made: Concept = plugins.load("concepts", name).concept(seed)
-        made = replace(made, position=where or made.position)
-    elif not Path(name).exists() and "/" not in name and "." not in name:
-        plugins.load("concepts", name)  # says which names there are
-        raise BadInput(f"no concept file {name}.")
-    else:
-        made = Concept.from_file(name, position=where)
-    made = replace(made, template=made.template or template)
-    return made if limit is None else made.limited(limit, seed)
 
 
 def _check_device(device: str) -> None:

@@ -4,28 +4,20 @@ A probe for lies about cities that reads lies about numbers has found more than 
 activations, so the texts of the concepts are read once more at its last checkpoint; the probes are those that the run keeps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from ontogeny import model as models
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.lab import scoring
 from ontogeny.lab.alone import alone
-from ontogeny.lab.capture import capture
 from ontogeny.lab.design import Design, design
-from ontogeny.lab.job import unit_key
 from ontogeny.lab.monitor import METHODS
+from ontogeny.lab.rereading import as_traced, checkpoint_of, reread, settings_of, visits_at
 from ontogeny.lab.rows import About, Stamp, cells
 from ontogeny.lab.seen import Seen
 from ontogeny.lab.series import best_site
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.texts import workload
-from ontogeny.lab.visits import Visit, visited
-from ontogeny.lineage import Checkpoint, fetch, fingerprint
+from ontogeny.lab.visits import Visit
 from ontogeny.records import Record
 from ontogeny.run import Run
 from ontogeny.store import digest
@@ -44,36 +36,21 @@ def across(
     Raises:
         BadInput: fewer than two such concepts, other texts or weights than the run was made of, or another process at work.
     """
-    binary = [concept for concept in concepts if concept.kind == "binary"]
+    binary = [as_traced(run, concept) for concept in concepts if concept.kind == "binary"]
     if len(binary) < 2:
         raise BadInput("one concept against another takes two concepts of two classes. Name their files with -c.")
-    told: dict[str, Any] = run.about["settings"]
-    told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
-    settings = Settings(**told)
-    checkpoint = _last(run)
-    folder = fetch(checkpoint, allow_pickle=allow_pickle)
-    prints = fingerprint(checkpoint, allow_pickle=allow_pickle)
-    visits = {}
-    for concept in binary:
-        unit = unit_key(checkpoint, prints, concept, settings)
-        found = [visit for visit in visited(run, concept.name) if visit.unit == unit]
-        if not found:
-            raise BadInput(
-                f"{run.folder} holds no {concept.name} of these texts and weights at {checkpoint.name}. "
-                "Trace it first, with the same files."
-            )
-        visits[concept.name] = found[0]
+    settings, checkpoint = settings_of(run), checkpoint_of(run)
+    visits = visits_at(run, checkpoint, binary, settings, allow_pickle=allow_pickle)
     with alone(run.folder):
-        model = models.load(
-            folder,
+        seen = reread(
+            checkpoint,
+            binary,
+            settings,
+            settings.sites,
+            tokenizer=tokenizer,
             device=device,
-            dtype=getattr(torch, settings.dtype),
-            tokenizer=tokenizer or _tokenizer(folder),
             allow_pickle=allow_pickle,
         )
-        work, rows = workload(binary, model.tokenizer, model.context, truncate=settings.truncate)
-        captured = capture(model, work, model.sites(settings.sites))
-        seen = {concept.name: Seen.of(concept, captured, rows[concept.name]) for concept in binary}
         designs = {concept.name: design(concept, settings) for concept in binary}
         unit = f"across-{digest(sorted(visit.unit for visit in visits.values()))}"
         stamp = Stamp(
@@ -90,7 +67,9 @@ def across(
     return unit
 
 
-def _tried(run: Run, trained: str, visit: Visit, seen: dict[str, Seen], designs: dict[str, Design]) -> Iterator[Record]:
+def _tried(
+    run: Run, trained: str, visit: Visit, seen: Mapping[str, Seen], designs: dict[str, Design]
+) -> Iterator[Record]:
     """The probes for one concept, at the site where that one is read best, on the held-out examples of all; itself among them."""
     best = best_site(run, [visit])
     for method in (name for name in METHODS if name in visit.methods):
@@ -114,17 +93,3 @@ def _tried(run: Run, trained: str, visit: Visit, seen: dict[str, Seen], designs:
                 interval=ends,
                 coords={"trained_on": trained},
             )
-
-
-def _last(run: Run) -> Checkpoint:
-    """As run.json names it."""
-    one = run.about["lineage"]["checkpoints"][-1]
-    names = ("source", "revision", "commit", "stage", "step", "tokens", "train_seed")
-    return Checkpoint(**{name: one[name] for name in names})
-
-
-def _tokenizer(folder: Path) -> Path | None:
-    """The checkpoint's own, else that of the folder above: a trainer saves it once, on top."""
-    places = (folder, folder.absolute().parent, folder.resolve().parent)
-    has = [place for place in places if any((place / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
-    return has[0] if has else None

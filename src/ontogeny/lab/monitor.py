@@ -49,6 +49,11 @@ class Watch:
     def negatives(self) -> int:
         return int((~self.y).sum())
 
+    @property
+    def fewest(self) -> int:
+        """Negatives of the smaller half."""
+        return min(int((~self.y & (self.fold == half)).sum()) for half in (0, 1))
+
 
 def monitor(run: Run, rates: Sequence[float] = RATES) -> str:
     """Write the rows of all concepts into the run; returns the unit that holds them. They replace those of an earlier call.
@@ -56,11 +61,7 @@ def monitor(run: Run, rates: Sequence[float] = RATES) -> str:
     Raises:
         BadInput: a rate that is none, a run without two-class concepts or without the labels of its scores, or another process at work.
     """
-    for rate in rates:
-        if not 0 < rate < 1:
-            raise BadInput(
-                f"a false-positive rate of {rate:g} is none. Give a share between 0 and 1, such as --at 0.01."
-            )
+    check_rates(rates)
     binary = [str(concept["name"]) for concept in run.about["concepts"] if concept.get("kind") == "binary"]
     found = {name: visits for name in binary if (visits := visited(run, name))}
     if not found:
@@ -74,9 +75,17 @@ def monitor(run: Run, rates: Sequence[float] = RATES) -> str:
     return unit
 
 
+def check_rates(rates: Sequence[float]) -> None:
+    for rate in rates:
+        if not 0 < rate < 1:
+            raise BadInput(
+                f"a false-positive rate of {rate:g} is none. Give a share between 0 and 1, such as --at 0.01."
+            )
+
+
 def rows(run: Run, concept: str, visits: Sequence[Visit], rates: Sequence[float]) -> Iterator[Record]:
     """What each probe catches at each rate, and what frozen thresholds do elsewhere."""
-    watch = _watch(run, concept, visits[0])
+    watch = watch_of(run, concept, visits[0])
     kept = {visit.unit: run.scores(visit.unit) for visit in visits}
     best = run.records(f"metric = 'best_site' and concept = {text(concept)}")
     for method in (name for name in common_methods(visits) if name in METHODS):
@@ -101,7 +110,7 @@ def name_of(rate: float) -> str:
     return f"tpr_at_{100 * rate:g}_fpr"
 
 
-def _watch(run: Run, concept: str, visit: Visit) -> Watch:
+def watch_of(run: Run, concept: str, visit: Visit) -> Watch:
     scores = run.scores(visit.unit)
     if "labels" not in scores:
         raise BadInput(
@@ -127,10 +136,10 @@ def _caught(
         value = tpr_at_fpr(scores, watch.y, rate)
         resampled = tpr_samples(scores, watch.y, watch.weights, rate)
         ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups.unique()))
-        reason = _too_few(watch.negatives, rate)
+        reason = too_few(watch.negatives, rate)
         coords = {"at": f"{rate:g}", "negatives": str(watch.negatives)}
         for i, site in enumerate(sites):
-            yield _row(watch, visit, site, name_of(rate), method, value, ends, i, len(watch.y), coords, "", reason)
+            yield row(watch, visit, site, name_of(rate), method, value, ends, i, len(watch.y), coords, "", reason)
 
 
 def tpr_samples(
@@ -165,14 +174,16 @@ def _frozen(
         scores: Tensor = kept[visit.unit][f"{method}/{site.part}"]
         return scores[visit.sites[site.part].index(site), :, 0]
 
-    fewest = min(int((~watch.y & (watch.fold == half)).sum()) for half in (0, 1))
+    fewest = watch.fewest
     for rate in rates:
         for source in visits:
             for target in visits:
                 passed = alarms(at(source), at(target), watch, rate) if resolves(fewest, rate) else None
                 coords = {"at": f"{rate:g}", "source_stage": source.stage, "source_step": f"{source.step}"}
                 for metric, group in (("realised_fpr", ~watch.y), ("realised_tpr", watch.y)):
-                    yield _realised(watch, target, site, metric, method, passed, group, coords, _too_few(fewest, rate))
+                    yield realised(
+                        watch, target, site, metric, method, passed, group, coords, OWN_PROBE, too_few(fewest, rate)
+                    )
 
 
 def alarms(
@@ -186,7 +197,7 @@ def alarms(
     return raised
 
 
-def _realised(
+def realised(
     watch: Watch,
     visit: Visit,
     site: Site,
@@ -195,17 +206,19 @@ def _realised(
     raised: Float[Tensor, " example"] | None,
     group: Bool[Tensor, " example"],
     coords: Mapping[str, str],
+    note: str,
     reason: str,
 ) -> Record:
+    """The rate of alarms among a group of examples; None where the threshold could not be set."""
     value, ends = torch.tensor([torch.nan]), Interval(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
     if raised is not None:
         value = raised[group].mean()[None]
         resampled = bootstrap.mean_samples(raised[None, group], watch.weights[:, group])
         ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups[group].unique()))
-    return _row(watch, visit, site, metric, method, value, ends, 0, int(group.sum()), coords, OWN_PROBE, reason)
+    return row(watch, visit, site, metric, method, value, ends, 0, int(group.sum()), coords, note, reason)
 
 
-def _row(
+def row(
     watch: Watch,
     visit: Visit,
     site: Site,
@@ -244,7 +257,7 @@ def _row(
     )
 
 
-def _too_few(negatives: int, rate: float) -> str:
+def too_few(negatives: int, rate: float) -> str:
     if resolves(negatives, rate):
         return "degenerate scores"
     return f"{negatives} held-out negatives cannot show a rate of {100 * rate:g} %: it takes {round(1 / rate)}"

@@ -15,6 +15,7 @@ from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lab import behaviour, parity
 from ontogeny.lab.cache import Cache, key_of
 from ontogeny.lab.capture import Counts, capture
+from ontogeny.lab.cluster import Cluster
 from ontogeny.lab.job import Fault, Job
 from ontogeny.lab.measure import measure
 from ontogeny.lab.passes import Workload
@@ -25,6 +26,7 @@ from ontogeny.lab.standing import Standing, tokenizer_digest
 from ontogeny.lab.texts import Rows, workload
 from ontogeny.lineage import Checkpoint, fetch, stream
 from ontogeny.model import Model
+from ontogeny.opening import tokenizer_near
 from ontogeny.records import Record
 from ontogeny.run import Run
 from ontogeny.store import digest
@@ -43,12 +45,14 @@ class How:
     cache: Cache | None
     command: str | None
     watch: Watch
+    cluster: Cluster | None = None
+    """None: in this process."""
 
 
 class Visitor:
     """The state of one trace: the texts as this tokenizer cuts them, and whether the architecture was checked."""
 
-    def __init__(self, job: Job, run: Run, how: How, *, floor: bool) -> None:
+    def __init__(self, job: Job, run: Run, how: How, *, floor: Sequence[Concept]) -> None:
         self.job, self.run, self.how, self.floor = job, run, how, floor
         self.dtype: torch.dtype = getattr(torch, job.settings.dtype)
         asks = any(concept.answers for concept in job.concepts)
@@ -62,19 +66,27 @@ class Visitor:
         """Visit each checkpoint that lacks a unit; a fault of one does not stop the others."""
         faults: list[Fault] = []
         done = len(self.job.checkpoints) - len(missing)
-        get = partial(_fetch_and_warm, allow_pickle=self.how.allow_pickle)
+        get = partial(fetch_and_warm, allow_pickle=self.how.allow_pickle)
         for checkpoint, folder in stream(tuple(missing), delete_behind=self.how.delete_behind, fetch=get):
-            try:
-                if isinstance(folder, BadInput):
-                    raise folder
-                self._visit(checkpoint, folder, missing[checkpoint], done)
-            except BadInput as error:
-                if len(self.job.checkpoints) == 1 or not _is_fault_of_one(error):
-                    raise
-                faults.append(Fault(checkpoint.name, checkpoint.stage, str(error)))
-                self.run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage, "failed": str(error)})
+            if fault := self.visit(checkpoint, folder, missing[checkpoint], done):
+                faults.append(fault)
             done += 1
         return faults
+
+    def visit(
+        self, checkpoint: Checkpoint, folder: Path | BadInput, concepts: list[Concept], done: int = 0
+    ) -> Fault | None:
+        """Do all that is missing of a checkpoint; a fault of its own, which is logged, does not stop the others."""
+        try:
+            if isinstance(folder, BadInput):
+                raise folder
+            self._visit(checkpoint, folder, concepts, done)
+        except BadInput as error:
+            if len(self.job.checkpoints) == 1 or not _is_fault_of_one(error):
+                raise
+            self.run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage, "failed": str(error)})
+            return Fault(checkpoint.name, checkpoint.stage, str(error))
+        return None
 
     def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept], done: int) -> None:
         def stamp(concept: Concept) -> Stamp:
@@ -102,15 +114,8 @@ class Visitor:
         self._measure(load, keys, checkpoint.name, done, concepts, stamp, header)
 
     def _untrained(self, folder: Path, done: int) -> None:
-        """A random initialisation as the floor, where the run does not hold its own step 0."""
-        if not self.floor or not self.job.settings.untrained or any(map(self.job.untrained, self.job.checkpoints)):
-            return
-        if "untrained" in self.checked:
-            return
-        self.checked.add("untrained")
-        # Also a step 0 that an earlier session visited is a floor.
-        held = set(self.run.records("control = 'untrained'").concept)
-        concepts = [concept for concept in self.job.concepts if concept.name not in held]
+        """A random initialisation as the floor of the concepts that lack one; tried once."""
+        concepts, self.floor = list(self.floor), ()
         if not concepts:
             return
 
@@ -245,19 +250,23 @@ class Visitor:
         return self.cut[key]
 
     def _tokenizer_of(self, folder: Path) -> Path | None:
-        """The one that was named, else the checkpoint's own, else that of the folder above (a trainer saves it once, on top)."""
-        if self.how.tokenizer:
-            return self.how.tokenizer
-        # A linked checkpoint has two folders above it.
-        places = (folder, folder.absolute().parent, folder.resolve().parent)
-        has = [f for f in places if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
-        return has[0] if has else None
+        """The one that was named, else the nearest."""
+        return self.how.tokenizer or tokenizer_near(folder)
 
     def _say(self, name: str, done: int, what: str, part: int = 0, total: int = 0) -> None:
         self.how.watch(Progress(name, done, len(self.job.checkpoints), what, part, total))
 
 
-def _fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
+def floorless(job: Job, run: Run) -> list[Concept]:
+    """The concepts for which a random initialisation is to be measured: their run does not hold its own step 0."""
+    if not job.settings.untrained or any(map(job.untrained, job.checkpoints)):
+        return []
+    # Also a step 0 that an earlier session visited is a floor.
+    held = set(run.records("control = 'untrained'").concept)
+    return [concept for concept in job.concepts if concept.name not in held]
+
+
+def fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
     """Fetch a checkpoint and read its files into the page cache, while the one before is computed."""
     folder = fetch(checkpoint, allow_pickle=allow_pickle)
     weights.warm(folder)

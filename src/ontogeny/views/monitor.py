@@ -1,9 +1,9 @@
-"""What a probe catches at a false-alarm rate that one could live with, and whether a threshold that was frozen once still holds.
+"""What a probe catches at a false-alarm rate that one could live with, and whether what was frozen once still holds.
 
 Above: the share of positives over the threshold that lets 1 % or 5 % of negatives pass, over training, at each concept's best site.
-Below: a threshold set at one checkpoint (down) and used at another (across), each with its own probe. The colour is the rate of false
-alarms that it really gives; in the cell that rate, and below it the share of positives caught. A column far from its diagonal is a
-monitor that would drown in alarms, or sleep.
+Below: a threshold set at one checkpoint (down) and used at another (across), with each checkpoint's own probe or with the probe frozen,
+too. The colour is the rate of false alarms that it really gives; in the cell that rate, and below it the share of positives caught. A
+column far from its diagonal is a monitor that would drown in alarms, or sleep.
 """
 
 from typing import Any
@@ -22,18 +22,19 @@ title = "Standing guard"
 place = 10
 needs = frozenset({"step", "concept", "site", "metric", "method", "value", "low", "high", "coords"})
 REALISED = ("realised_fpr", "realised_tpr")
+FROZEN = ("frozen_fpr", "frozen_tpr")
 METHODS = ("logistic", "mass_mean")
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*REALISED, "best_site"]) | _caught(records["metric"])]
+    return records[records["metric"].isin([*REALISED, *FROZEN, "best_site"]) | _caught(records["metric"])]
 
 
 def draw(records: pd.DataFrame) -> Any:
     table, line = tidy(select(records)), timeline(records)
     several = list(subjects(table))
     curves = [chart for s in several if (chart := _curves(s, line)) is not None]
-    squares = [chart for s in several if (chart := _matrix(s, line)) is not None]
+    squares = [chart for s in several for of in (REALISED, FROZEN) if (chart := _matrix(s, line, of)) is not None]
     drawn = [panels(charts, columns=columns) for charts, columns in ((curves, 3), (squares, 2)) if charts]
     if not drawn:
         rows = table[table["metric"].ne("best_site")]
@@ -54,7 +55,7 @@ def _one_method(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _curves(subject: Subject, line: Timeline) -> Any:
     rows = _one_method(subject.rows[_caught(subject.rows["metric"])])
-    best = wanted(subject.rows, "best_site", control=None)["site"]
+    best = wanted(subject.rows, "best_site", control=None, train=True)["site"]
     site = next((s for s in best if s in set(rows["site"])), None) or next(iter(rows["site"]), "")
     curve = over_seeds(line.place(rows[rows["site"].eq(site)]), "metric")
     if curve.empty:
@@ -83,8 +84,9 @@ def _percent(metric: str) -> str:
     return metric.removeprefix("tpr_at_").removesuffix("_fpr")
 
 
-def _matrix(subject: Subject, line: Timeline) -> Any:
-    rows = _one_method(wanted(subject.rows, *REALISED))
+def _matrix(subject: Subject, line: Timeline, of: tuple[str, str]) -> Any:
+    false_alarms, caught = of
+    rows = _one_method(wanted(subject.rows, *of))
     rows = rows.assign(at=coord(rows, "at"))
     if rows.empty:
         return None
@@ -98,29 +100,31 @@ def _matrix(subject: Subject, line: Timeline) -> Any:
         target=[_moment(s, step, line) for s, step in zip(rows["stage"], rows["step"], strict=True)],
     )
     cells = rows.pivot_table(index=["source", "target"], columns="metric", values="value", sort=False, aggfunc="first")
-    cells = cells.reindex(columns=list(REALISED)).reset_index()
-    cells["said"] = [number(value) for value in cells["realised_fpr"]]
-    cells["caught"] = [number(value) for value in cells["realised_tpr"]]
+    cells = cells.reindex(columns=list(of)).reset_index()
+    cells["said"] = [number(value) for value in cells[false_alarms]]
+    cells["caught"] = [number(value) for value in cells[caught]]
     order = list(dict.fromkeys(rows["target"]))
+    down = [moment for moment in order if moment in set(rows["source"])] or order
     side = max(34, min(54, 330 / len(order)))
     base = alt.Chart(inline(cells)).encode(
         x=alt.X("target:N", sort=order, title="training step where it is used", axis=alt.Axis(labelAngle=-35)),
-        y=alt.Y("source:N", sort=order, title="training step where it was frozen"),
+        y=alt.Y("source:N", sort=down, title="frozen at step"),
     )
     scale = alt.Scale(scheme="blueorange", domain=[0, 4 * float(rate)], domainMid=float(rate), clamp=True)
     legend = alt.Legend(title="false alarms", orient="right", gradientLength=120)
     squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        color=alt.Color("realised_fpr:Q", scale=scale, legend=legend),
-        tooltip=["source:N", "target:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in REALISED)],
+        color=alt.Color(f"{false_alarms}:Q", scale=scale, legend=legend),
+        tooltip=["source:N", "target:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in of)],
     )
-    light = alt.condition(f"datum.realised_fpr > {2.5 * float(rate)}", alt.value("white"), alt.value(INK))
+    dark = f"datum.{false_alarms} > {2.5 * float(rate)} || datum.{false_alarms} < {0.3 * float(rate)}"
+    light = alt.condition(dark, alt.value("white"), alt.value(INK))
     above = base.mark_text(fontSize=11, dy=-6).encode(text="said:N", color=light)
     below = base.mark_text(fontSize=10, dy=7, opacity=0.8).encode(text="caught:N", color=light)
     named = heading(subject.name)
-    named.subtitle = (
-        f"threshold for {100 * float(rate):g} % false alarms, {rows['site'].iloc[0]} · {rows['method'].iloc[0]}"
-    )
-    return alt.layer(squares, above, below).properties(width=side * len(order), height=side * len(order), title=named)
+    what = "probe and threshold frozen" if of == FROZEN else "threshold"
+    where = ", ".join(dict.fromkeys(rows["site"]))
+    named.subtitle = f"{what} for {100 * float(rate):g} % false alarms, {where} · {rows['method'].iloc[0]}"
+    return alt.layer(squares, above, below).properties(width=side * len(order), height=side * len(down), title=named)
 
 
 def _moment(stage: str, step: object, line: Timeline) -> str:
