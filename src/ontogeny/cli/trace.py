@@ -11,6 +11,7 @@ from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
     from ontogeny.concept import Concept
+    from ontogeny.lab.cluster import Cluster
     from ontogeny.lab.settings import Settings
     from ontogeny.lineage import Lineage
 
@@ -85,6 +86,20 @@ def trace(
         str | None,
         typer.Option(help="This process's share of the checkpoints, i/n from 0/n on; all write into one --out."),
     ] = None,
+    executor: Annotated[
+        str, typer.Option(help="process: in this one; ray: on workers of a Ray cluster, pip install 'ontogeny[ray]'.")
+    ] = "process",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray: a cluster that runs, auto or host:6379; else one is started here for this trace."),
+    ] = None,
+    gpus_per_model: Annotated[
+        int, typer.Option(min=0, help="Ray: GPUs of each worker, all on one machine; the model is spread over them.")
+    ] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ray: models at once; default: as many as the GPUs allow, else one a machine."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be read and how long it may take; do nothing.")
     ] = False,
@@ -112,7 +127,9 @@ def trace(
     from ontogeny.lab.shards import Shard
     from ontogeny.lineage import Lineage
 
-    _check_device(device)
+    cluster = _cluster(executor, address, gpus_per_model, workers, device)
+    if cluster is None or cluster.device is None:
+        _check_device(device)
     chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     concepts = [concept_named(name, position=position, limit=limit, seed=seed, template=template) for name in concept]
     if dry_run:
@@ -131,6 +148,7 @@ def trace(
             allow_pickle=allow_pickle,
             delete_behind=delete_behind,
             shard=Shard.parse(shard) if shard else None,
+            cluster=cluster,
             cache=Cache(default_folder(), int(cache_size * 1e9)) if cache_size else None,
             command=this_command(),
             on_progress=watch,
@@ -155,6 +173,14 @@ def conclude(folder: Path, *, as_json: bool) -> None:
         from ontogeny.summary import print_summary
 
         print_summary(in_run_order(run.records(), run.about), Console())
+        cut = run.query(
+            "select concept, coords['what'] as what, max(value) as most, max(n) as n from records where metric = 'shortened' "
+            "group by all order by all"
+        )
+        for row in cut.to_dict("records"):
+            typer.echo(
+                f"{row['concept']}: the beginning of {row['most']:.0f} of {row['n']} {row['what']} was left out, to fit the context"
+            )
         # Plain text: a bracket in a path is no markup.
         for found in run.about.get("audit", {}).get("findings", []):
             if found["severity"] == "fault":
@@ -168,6 +194,21 @@ def conclude(folder: Path, *, as_json: bool) -> None:
         )
     if failures:
         raise typer.Exit(1)
+
+
+def _cluster(
+    executor: str, address: str | None, gpus_per_model: int, workers: int | None, device: str
+) -> "Cluster | None":
+    from ontogeny.lab.cluster import Cluster
+
+    if executor not in ("process", "ray"):
+        raise BadInput(f"--executor {executor} is not known. Choose process or ray; for an array of jobs give --shard.")
+    if executor == "process":
+        if address or gpus_per_model or workers:
+            raise BadInput("--address, --gpus-per-model and --workers are of Ray. Add --executor ray.")
+        return None
+    # Each worker sees its own GPUs alone: how many it gets is asked for, not which.
+    return Cluster(address, gpus_per_model or int(device.startswith("cuda")), workers)
 
 
 def _check_device(device: str) -> None:

@@ -12,18 +12,20 @@ from pathlib import Path
 from ontogeny import surface
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab import audit, parity
+from ontogeny.lab import audit, on_ray, parity
 from ontogeny.lab.about import about
 from ontogeny.lab.alone import alone
 from ontogeny.lab.cache import Cache
+from ontogeny.lab.cluster import Cluster
 from ontogeny.lab.job import Fault, Job, prepare, refuse_contradictions
 from ontogeny.lab.progress import Progress, Watch, silent
+from ontogeny.lab.replica import settle
 from ontogeny.lab.rows import Stamp
 from ontogeny.lab.series import summarise
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.shards import Shard, gather
 from ontogeny.lab.undo import all_or_nothing
-from ontogeny.lab.visitor import How, Visitor
+from ontogeny.lab.visitor import How, Visitor, floorless
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.records import Record
 from ontogeny.run import Run
@@ -45,23 +47,29 @@ def trace(
     delete_behind: bool = False,
     cache: Cache | None = None,
     shard: Shard | None = None,
+    cluster: Cluster | None = None,
     command: str | None = None,
     on_progress: Watch = silent,
 ) -> Run:
     """Trace concepts through the checkpoints of a lineage into a run directory; what is there already is not done again.
 
     With `shard` this process visits its share of the checkpoints alone; what all shares have done so far is gathered at its end.
+    With `cluster` the visits are made by workers on Ray; this process hands them out and holds the run.
 
     Raises:
         BadInput: nothing can be traced, the run at `out` was made in another way, or another process writes there; nothing is
             left behind then.
     """
+    if shard and cluster:
+        raise BadInput("a share of a run is one process: leave --shard out where Ray divides the work.")
     settings = settings or Settings()
     job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
     run = refuse_contradictions(job, Path(out))
-    how = How(device, Path(tokenizer) if tokenizer else None, allow_pickle, delete_behind, cache, command, on_progress)
+    named = Path(tokenizer) if tokenizer else None
+    how = How(device, named, allow_pickle, delete_behind, cache, command, on_progress, cluster)
     if shard is None:
         with alone(run.folder), all_or_nothing(run, _missing(job, run)):
+            settle(run)
             before = gather(run)
             faults = _visit_all(job, run, job.missing(run), how)
             if not any(run.done(unit) for unit in job.units.values()):
@@ -72,7 +80,8 @@ def trace(
     todo = {c: k for c, k in job.missing(run).items() if shard.takes(job.checkpoints.index(c))}
     todo = {c: [k for k in concepts if not share.done(job.units[c, k.name])] for c, concepts in todo.items()}
     with alone(share.folder):
-        faults = _visit_all(job, share, {c: k for c, k in todo.items() if k}, how, floor=shard.index == 0)
+        floor = [k for k in floorless(job, run) if k in floorless(job, share)] if shard.index == 0 else []
+        faults = _visit_all(job, share, {c: k for c, k in todo.items() if k}, how, floor=floor)
         share.describe(share.about | {"failures": [asdict(fault) for fault in faults]})
     with alone(run.folder, patience=GATHERING):
         gathered = gather(run)
@@ -86,17 +95,27 @@ def _described(job: Job, run: Run, how: How) -> tuple[dict[str, object], Mapping
     audited = _surface(job, run)
     told = about(job, run, warnings=audited.warnings, device=how.device, command=how.command)
     told |= {"audit": audit.audited(job.lineage, run, known=job.prints, allow_pickle=how.allow_pickle)}
+    if how.cluster:
+        told |= {"executor": "ray", "device": how.cluster.device or how.device}
     return told | parity.kept(run), audited.records
 
 
 def _visit_all(
-    job: Job, run: Run, todo: Mapping[Checkpoint, list[Concept]], how: How, *, floor: bool = True
+    job: Job,
+    run: Run,
+    todo: Mapping[Checkpoint, list[Concept]],
+    how: How,
+    *,
+    floor: Sequence[Concept] | None = None,
 ) -> list[Fault]:
     described, surfaces = _described(job, run, how)
     # run.json comes first: without it the folder of a killed job would not be known for a run.
     run.describe(described)
     for unit, records in surfaces.items():
         run.keep(unit, records)
+    if how.cluster:
+        return list(job.faults) + on_ray.visit_all(job, run, how, todo)
+    floor = floorless(job, run) if floor is None else floor
     return list(job.faults) + Visitor(job, run, how, floor=floor).visit_all(todo)
 
 

@@ -3,11 +3,12 @@
 from ontogeny.lineage.checkpoint import Checkpoint, Stage
 from ontogeny.lineage.files import Inventory, WeightFile
 from ontogeny.lineage.reading import fetch, fingerprint, preflight, sizes
-from ontogeny.lineage.streaming import stream
+from ontogeny.lineage.streaming import Fetcher, stream
 from ontogeny.lineage.tree import Lineage
 
 __all__ = [
     "Checkpoint",
+    "Fetcher",
     "Inventory",
     "Lineage",
     "Stage",

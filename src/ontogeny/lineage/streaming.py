@@ -54,6 +54,32 @@ class _Shelf:
             hub.forget(outcome)
 
 
+class Fetcher:
+    """One thread that fetches and deletes, in the order in which it is asked."""
+
+    def __init__(self, fetch: Callable[[Checkpoint], Path] = fetch_one, *, delete_behind: bool = False) -> None:
+        self._shelf = _Shelf(fetch, delete_behind)
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # A daemon, so that an interrupted program does not wait for the end of a download of many gigabytes.
+        self._worker = threading.Thread(target=_work, args=(self._jobs,), name="fetch checkpoints", daemon=True)
+        self._worker.start()
+
+    def ask(self, checkpoint: Checkpoint) -> "Future[Outcome]":
+        """The folder, when it is there, or why it cannot be had."""
+        return _submit(self._jobs, partial(self._shelf.take, checkpoint))
+
+    def leave(self, asked: "Future[Outcome]") -> None:
+        """What was asked for is not needed any more; what has not begun is not fetched."""
+        if not asked.cancel():
+            _submit(self._jobs, partial(_leave, self._shelf, asked))
+
+    def end(self, *, wait: bool = False) -> None:
+        """No more is asked for."""
+        self._jobs.put(None)
+        if wait:
+            self._worker.join()
+
+
 def stream(
     checkpoints: Iterable[Checkpoint],
     *,
@@ -66,29 +92,23 @@ def stream(
     A folder is there until the next checkpoint is asked for. `delete_behind` deletes only what this stream downloaded:
     neither local folders nor what was in the cache before.
     """
-    shelf = _Shelf(fetch, delete_behind)
-    jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-    # A daemon, so that an interrupted program does not wait for the end of a download of many gigabytes.
-    worker = threading.Thread(target=_work, args=(jobs,), name="fetch checkpoints", daemon=True)
-    worker.start()
+    fetcher = Fetcher(fetch, delete_behind=delete_behind)
     waiting = list(checkpoints)
     coming: list[Future[Outcome]] = []
     held: Future[Outcome] | None = None
     try:
         for place, checkpoint in enumerate(waiting):
             while len(coming) <= ahead and place + len(coming) < len(waiting):
-                coming.append(_submit(jobs, partial(shelf.take, waiting[place + len(coming)])))
+                coming.append(fetcher.ask(waiting[place + len(coming)]))
             held = coming.pop(0)
             yield checkpoint, held.result()
-            _submit(jobs, partial(_leave, shelf, held))
+            fetcher.leave(held)
             held = None
-        jobs.put(None)
-        worker.join()
+        fetcher.end(wait=True)
     finally:
         for future in ([held] if held else []) + coming:
-            if not future.cancel():
-                _submit(jobs, partial(_leave, shelf, future))
-        jobs.put(None)
+            fetcher.leave(future)
+        fetcher.end()
 
 
 def _leave(shelf: _Shelf, future: "Future[Outcome]") -> None:
