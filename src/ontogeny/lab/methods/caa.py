@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
 from ontogeny.lab.answers import answers_of
@@ -27,6 +30,28 @@ def caa(model: Model, pairs: Sequence[Pair], sites: Sequence[Site], *, origin: s
     Raises:
         BadInput: no pairs, or a pair whose answers are the same tokens.
     """
+    here = fingerprint(model)
+    return [
+        Direction(
+            row.mean(0).float(),
+            site,
+            f"{origin}/caa",
+            "gap",
+            "answer",
+            {"gap": float(row.mean(0).norm())},
+            "positive",
+            here,
+        )
+        for site, row in zip(sites, differences(model, pairs, sites), strict=True)
+    ]
+
+
+def differences(model: Model, pairs: Sequence[Pair], sites: Sequence[Site]) -> Float[Tensor, "site pair d"]:
+    """Positive minus negative of each pair, at the first answer token on which the two differ.
+
+    Raises:
+        BadInput: no pairs, or a pair whose answers are the same tokens.
+    """
     if not pairs:
         raise BadInput("contrastive activation addition needs pairs, and none was given. Add some.")
     sides = [answers_of(model, [(p.prompt, getattr(p, side)) for p in pairs]) for side in ("positive", "negative")]
@@ -40,18 +65,4 @@ def caa(model: Model, pairs: Sequence[Pair], sites: Sequence[Site], *, origin: s
             next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)) - 1)
         )
     positive, negative = (at_token(model, [a.ids for a in side], at, sites) for side in sides)
-    difference = (positive - negative).double()
-    here = fingerprint(model)
-    return [
-        Direction(
-            row.mean(0).float(),
-            site,
-            f"{origin}/caa",
-            "gap",
-            "answer",
-            {"gap": float(row.mean(0).norm())},
-            "positive",
-            here,
-        )
-        for site, row in zip(sites, difference, strict=True)
-    ]
+    return (positive - negative).double()

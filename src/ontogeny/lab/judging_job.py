@@ -1,0 +1,149 @@
+"""Evaluate vectors over the checkpoints of a lineage into a run directory: one unit a checkpoint and concept, none done twice.
+
+The verdicts are made last, from the rows: what was tried in the whole run is corrected together.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab.about import about, concept_entry
+from ontogeny.lab.alone import alone, holds_nothing
+from ontogeny.lab.job import Job
+from ontogeny.lab.judging import evaluate
+from ontogeny.lab.judging_plan import Asking
+from ontogeny.lab.judging_rows import rows
+from ontogeny.lab.judging_verdicts import give_verdicts
+from ontogeny.lab.progress import Progress, Watch, silent
+from ontogeny.lab.rows import Stamp
+from ontogeny.lab.scorers import Scorer
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.standing import Standing
+from ontogeny.lab.undo import all_or_nothing
+from ontogeny.lineage import Checkpoint, Lineage, fetch, fingerprint, sizes
+from ontogeny.model import Model
+from ontogeny.opening import tokenizer_near
+from ontogeny.run import Run
+from ontogeny.store import digest
+
+PREFIX = "evaluation-"
+
+
+@dataclass(frozen=True)
+class How:
+    device: str = "cpu"
+    dtype: str = "float32"
+    tokenizer: Path | None = None
+    allow_pickle: bool = False
+    command: str | None = None
+    watch: Watch = silent
+
+
+def judge(
+    lineage: Lineage, asks: Sequence[Asking], out: Path, how: How | None = None, *, scorers: Sequence[Scorer] = ()
+) -> Run:
+    """Write the rows of all concepts at all checkpoints, and the verdicts.
+
+    Raises:
+        BadInput: a run of another lineage at `out`, other examples under a known name, or nothing that can be evaluated.
+    """
+    import torch
+
+    how = how or How()
+    run = _agreeing(lineage, asks, out)
+    prints = {c: fingerprint(c, allow_pickle=how.allow_pickle) for c in lineage.checkpoints}
+    told = [how.dtype, sorted(scorer.name for scorer in scorers)]
+    units = {(c, i): unit_of(c, prints[c], ask, told) for c in lineage.checkpoints for i, ask in enumerate(asks)}
+    missing = {c: [i for i in range(len(asks)) if not run.done(units[c, i])] for c in lineage.checkpoints}
+    missing = {c: which for c, which in missing.items() if which}
+    with alone(run.folder), all_or_nothing(run, [units[c, i] for c, which in missing.items() for i in which]):
+        _describe(run, lineage, asks, prints, how)
+        standing = Standing(how.device, getattr(torch, how.dtype), how.allow_pickle)
+        done = len(lineage.checkpoints) - len(missing)
+        for checkpoint, which in missing.items():
+            folder = fetch(checkpoint, allow_pickle=how.allow_pickle)
+            model, _ = standing.load(folder, how.tokenizer or tokenizer_near(folder))
+            for i in which:
+                _one(run, lineage, checkpoint, model, asks[i], units[checkpoint, i], scorers, how, done)
+            done += 1
+        give_verdicts(run, lineage.name)
+    return run
+
+
+def unit_of(checkpoint: Checkpoint, weights: str, ask: Asking, more: Sequence[object] = ()) -> str:
+    """Changes with the weights, their place, and everything that is asked."""
+    place = [checkpoint.stage, checkpoint.step, checkpoint.name]
+    return f"{PREFIX}{digest([place, weights, ask.key, *more])}"
+
+
+def _one(
+    run: Run,
+    lineage: Lineage,
+    checkpoint: Checkpoint,
+    model: Model,
+    ask: Asking,
+    unit: str,
+    scorers: Sequence[Scorer],
+    how: How,
+    done: int,
+) -> None:
+    began, name = time.monotonic(), f"{checkpoint.stage} {checkpoint.name}"
+
+    def say(what: str) -> None:
+        how.watch(Progress(name, done, len(lineage.checkpoints), f"{ask.concept.name}: {what}"))
+
+    found = evaluate(model, ask, say=say)
+    stamp = Stamp(
+        lineage.name,
+        unit,
+        checkpoint.stage,
+        checkpoint.step,
+        checkpoint.tokens,
+        checkpoint.revision or checkpoint.name,
+        checkpoint.train_seed,
+    )
+    run.keep(unit, stamp.on(rows(found, scorers=scorers, seed=ask.plan.seed)))
+    cost = {"forwards": found.passes.forwards, **vars(found.passes), "seconds": round(time.monotonic() - began, 2)}
+    run.log({"evaluated": ask.concept.name, "checkpoint": checkpoint.name, "stage": checkpoint.stage, **cost})
+
+
+def _agreeing(lineage: Lineage, asks: Sequence[Asking], out: Path) -> Run:
+    names = [ask.concept.name for ask in asks]
+    if not asks:
+        raise BadInput("no concept was given. Name at least one file with -c.")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BadInput(f"two concepts are called {min(twice)!r}. Rename one of the files.")
+    run = Run(out)
+    if not run.about_path.is_file():
+        if out.exists() and not (out.is_dir() and holds_nothing(out)):
+            raise BadInput(f"{out} exists and is no run directory. Choose an empty or a new folder with --out.")
+        return run
+    told = run.about
+    if told["lineage"]["name"] != lineage.name:
+        raise BadInput(f"{out} holds a run of {told['lineage']['name']}, not of {lineage.name}. Choose another --out.")
+    known = {concept["name"]: concept["hash"] for concept in told["concepts"]}
+    for concept in (ask.concept for ask in asks):
+        if known.get(concept.name, concept.hash) != concept.hash:
+            raise BadInput(
+                f"{out} holds other examples under the name {concept.name!r}. Rename the file, or choose another --out."
+            )
+    return run
+
+
+def _describe(run: Run, lineage: Lineage, asks: Sequence[Asking], prints: Mapping[Checkpoint, str], how: How) -> None:
+    """run.json of a new run; into one that is there only what it does not name yet."""
+    concepts: list[Concept] = [ask.concept for ask in asks]
+    if not run.about_path.is_file():
+        bytes_ = {c: sizes(c, allow_pickle=how.allow_pickle) for c in lineage.checkpoints}
+        job = Job(lineage, lineage.checkpoints, (), tuple(concepts), {}, Settings(dtype=how.dtype), {}, bytes_, prints)
+        told = about(job, run, warnings={c.name: () for c in concepts}, device=how.device, command=how.command)
+        run.describe(told | {"finished": True})
+        return
+    told = run.about
+    known = {entry["name"] for entry in told["concepts"]}
+    new = [concept_entry(concept, ()) for concept in concepts if concept.name not in known]
+    if new:
+        run.describe(told | {"concepts": [*told["concepts"], *new]})

@@ -1,0 +1,119 @@
+"""What is to be evaluated, and how: everything that can be checked before a model is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from ontogeny.concept import Concept
+from ontogeny.direction import Direction
+from ontogeny.errors import BadInput, unknown
+from ontogeny.lab.items import Aim, Item, Sides, items_of, sides_of
+from ontogeny.lab.option_files import Options
+from ontogeny.lab.recipes import METHODS, checked_method
+from ontogeny.lab.selection import MOST, checked_alphas
+from ontogeny.lab.tokens import WORDS
+from ontogeny.store import digest
+
+VERSION = 1
+"""Raised whenever the same input would give other numbers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a vector is evaluated."""
+
+    alphas: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
+    ks: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of heads that ITI tries."""
+    sites: str = "resid"
+    where: str = "last"
+    controls: int = 200
+    shuffles: int = 100
+    """Fits on permuted labels."""
+    most: float = MOST
+    """KL on neutral text, nats per token, up to which alpha may go."""
+    aim: Aim = "auto"
+    before: str = "."
+    instruction: str | None = None
+    """Of the prompt-only baseline; None: made of the concept."""
+    samples: int = 4
+    """Prompts whose continuations are shown."""
+    tokens: int = 20
+    task_limit: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checked_alphas(self.alphas)
+        if self.where not in WORDS:
+            raise unknown("set of tokens", self.where, WORDS)
+        if self.controls < 1 or self.shuffles < 0:
+            raise BadInput(f"{self.controls} controls show nothing. Take 200, at least 1.")
+        if not self.ks or min(self.ks) < 1:
+            raise BadInput("the grid of K is empty. Try --k 1,2,4,8.")
+
+
+@dataclass(frozen=True, eq=False)
+class Asking:
+    """What is evaluated at every checkpoint alike; checked before a model is loaded."""
+
+    concept: Concept
+    items: tuple[Item, ...]
+    sides: Sides
+    methods: tuple[str | Direction, ...]
+    plan: Plan
+    neutral: tuple[str, ...] = ()
+    """Texts that have nothing to do with the concept; none: the concept's own."""
+    tasks: Mapping[str, Sequence[Options]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Of everything that decides the numbers but the model."""
+        told = [[m, ""] if isinstance(m, str) else [m.origin, m.vector.double().sum().item()] for m in self.methods]
+        tasks = {name: [[q.prompt, q.options, q.gold] for q in questions] for name, questions in self.tasks.items()}
+        return digest([VERSION, self.concept.name, self.concept.hash, told, asdict(self.plan), self.neutral, tasks])
+
+
+def asking(
+    concept: Concept,
+    methods: Sequence[str | Direction],
+    plan: Plan,
+    *,
+    neutral: Sequence[str] = (),
+    tasks: Mapping[str, Sequence[Options]] | None = None,
+) -> Asking:
+    """Everything that can be checked without a model.
+
+    Raises:
+        BadInput: no method, an unknown one, or a concept that cannot be divided.
+    """
+    if not methods:
+        raise BadInput(f"no method was named. Choose among {', '.join(METHODS)}, RUN:CONCEPT and a .safetensors file.")
+    for method in methods:
+        if isinstance(method, str):
+            checked_method(method)
+    items = items_of(concept, plan.aim, plan.before)
+    sides = sides_of(concept, items, seed=plan.seed)
+    return Asking(concept, tuple(items), sides, tuple(methods), plan, tuple(neutral), tasks or {})
+
+
+def default_instruction(ask: Asking) -> str:
+    """A sentence that asks for the concept: its question answered with yes, else two texts that show it."""
+    if ask.plan.instruction:
+        return ask.plan.instruction
+    if ask.concept.question:
+        return f"{ask.concept.question.strip()} Yes."
+    shown = [ask.concept.examples[i] for i in ask.sides.fit.tolist()]
+    texts = list(dict.fromkeys(e.text for e in shown if e.target))
+    return " ".join(texts[:: max(1, len(texts) // 2)][:2])
+
+
+def forwards(ask: Asking) -> int:
+    """About how many continuations are run at a checkpoint of a model with 12 layers: grid, nulls and the alphas told."""
+    plan, layers = ask.plan, 12
+    tried = len([alpha for alpha in plan.alphas if alpha])
+    total = 0
+    for method in ask.methods:
+        choices = len(plan.ks) if method == "iti" else layers if isinstance(method, str) else 1
+        alphas = 1 if method == "ablate" else tried
+        total += 2 * len(ask.sides.development) * choices * alphas
+        total += 2 * len(ask.sides.test) * alphas * (1 + plan.controls + plan.shuffles)
+    return total

@@ -1,0 +1,219 @@
+"""From a method's name to edits that are ready to scale: the same material, one choice (a site, or a number of heads), one alpha.
+
+Every method is fitted on the fit side alone, and can be fitted again on labels that were permuted by group: the same norm, nothing
+known. Methods: CAA (arXiv:2312.06681), the tracing paper's vector (arXiv:2402.19465), ITI (arXiv:2306.03341), ablation (arXiv:2406.11717).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ontogeny.concept import Concept, Example
+from ontogeny.direction import Direction
+from ontogeny.encoding import encode_all
+from ontogeny.errors import BadInput, unknown
+from ontogeny.fits import mass_mean
+from ontogeny.interventions import Add
+from ontogeny.lab.baking import everywhere
+from ontogeny.lab.capture import capture
+from ontogeny.lab.items import Sides
+from ontogeny.lab.methods import caa as caa_of
+from ontogeny.lab.methods.iti import head_accuracy
+from ontogeny.lab.passes import Read, Workload
+from ontogeny.lab.steering import Edit, check_direction
+from ontogeny.lab.tokens import Where
+from ontogeny.model import Model
+from ontogeny.sites import Site
+from ontogeny.statistics.permutation import group_permutations
+
+METHODS = ("tracing_vector", "caa", "iti", "ablate")
+Shift = tuple[Site, Float[Tensor, " d"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a method found, for each choice: where to add what, at alpha 1."""
+
+    method: str
+    axis: str
+    """What is chosen: `site`, or `k`, the number of heads."""
+    shifts: Mapping[str, tuple[Shift, ...]]
+    where: Where = "last"
+    ablates: bool = False
+    """Take the direction out of the whole stream: there is no alpha."""
+
+    def edits(self, model: Model, choice: str, alpha: float) -> list[Edit]:
+        """The edits of one choice at one alpha."""
+        shifts = self.shifts[choice]
+        if self.ablates:
+            return [Edit(e.site, e.what, self.where) for e in everywhere(model, shifts[0][1])] if alpha else []
+        return [Edit(site, Add(vector, alpha), self.where) for site, vector in shifts]
+
+    def as_long_as(self, other: "Recipe") -> "Recipe":
+        """The same directions with the lengths of another recipe's."""
+        scaled = {
+            choice: tuple(
+                (site, vector / vector.norm().clamp(min=1e-12) * like.norm())
+                for (site, vector), (_, like) in zip(self.shifts[choice], shifts, strict=True)
+            )
+            for choice, shifts in other.shifts.items()
+        }
+        return replace(self, shifts=scaled)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a model shows of the fit side of a concept: what every method starts from."""
+
+    concept: Concept
+    sides: Sides
+    y: Bool[Tensor, " example"]
+    groups: Int[Tensor, " example"]
+    sites: Mapping[str, tuple[Site, ...]]
+    """By part: `resid`, `head`."""
+    x: Mapping[str, Float[Tensor, "site example d"]]
+    parting: Float[Tensor, "site pair d"] | None
+    """Of the stream: the differences that contrastive activation addition averages; None where it is not asked for."""
+
+
+def material(
+    model: Model, concept: Concept, sides: Sides, methods: Sequence[str], sites: str, *, extra: Sequence[Site] = ()
+) -> Material:
+    """Read the fit side's texts once, at all sites that the methods need; `extra` are those of given directions."""
+    wanted = [*model.sites(sites)] if any(m in ("tracing_vector", "caa", "ablate") for m in methods) else []
+    stream = [site for site in wanted if site.part == "resid"]
+    if wanted and len(stream) != len(wanted):
+        raise BadInput(
+            f"vectors are added to the stream: --sites takes resid.l, not {sites!r}. ITI looks at all heads."
+        )
+    heads = list(model.sites("head")) if "iti" in methods else []
+    every = list(dict.fromkeys([*stream, *heads, *extra]))
+    keep = sides.fit.tolist()
+    chosen = tuple(concept.examples[i] for i in keep)
+    seen = capture(model, _texts(model, concept, chosen), every)
+    parting = None
+    if "caa" in methods:
+        pairs = [caa_of.Pair(i.prompt, i.matching, i.other) for i in sides.fit_items]
+        parting = caa_of.differences(model, pairs, stream)
+    return Material(
+        concept,
+        sides,
+        concept.labels()[sides.fit],
+        concept.group_ids()[sides.fit],
+        {part: tuple(found) for part, found in seen.sites.items()},
+        {part: values.float().cpu().clone() for part, values in seen.parts.items()},
+        parting,
+    )
+
+
+def _texts(model: Model, concept: Concept, examples: Sequence[Example]) -> Workload:
+    """Some of a concept's texts, each read at the concept's position."""
+    spans = [e.span for e in examples]
+    made = encode_all(model.tokenizer, [e.text for e in examples], spans, template=concept.template)
+    if long := [e for e in made if len(e.ids) > model.context]:
+        raise BadInput(
+            f"{len(long)} texts of {concept.name} are longer than the context of {model.context} tokens. Shorten them."
+        )
+    reads = tuple(Read(i, concept.position.weights(encoding)) for i, encoding in enumerate(made))
+    content = tuple(torch.full((len(e.ids),), 1 / len(e.ids)) for e in made)
+    return Workload(tuple(tuple(e.ids.tolist()) for e in made), reads, content=content)
+
+
+def checked_method(name: str) -> str:
+    """The name, where there is such a method.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return name
+
+
+def recipe(have: Material, method: str, *, ks: Sequence[int] = (1, 2, 4, 8), where: Where = "last") -> Recipe:
+    """The recipe of a method.
+
+    Raises:
+        BadInput: no such method, or more heads wanted than the model has.
+    """
+    if checked_method(method) == "iti":
+        ranks = head_accuracy(have.x["head"], have.y, have.groups).argsort(descending=True, stable=True).tolist()
+        return _iti(have, ranks, have.y, ks, where)
+    found = _stream(have, method, have.y, torch.ones(len(have.sides.fit_items)), where)
+    # At the embedding of a full stop both classes are the same: there is nothing to add.
+    kept = {choice: shifts for choice, shifts in found.shifts.items() if float(shifts[0][1].norm()) > 0}
+    if not kept:
+        raise BadInput(
+            f"{have.concept.name}: both classes are the same at {', '.join(found.shifts)}. Name other --sites."
+        )
+    return replace(found, shifts=kept)
+
+
+def shuffled(have: Material, real: Recipe, *, samples: int, seed: int = 0) -> list[Recipe]:
+    """The recipe fitted again on labels permuted by group, or for pairs on sides swapped by group; each as long as the real one."""
+    moved = group_permutations(have.y, have.groups, samples=samples, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for labels in (have.y[one] for one in moved):
+        if real.method == "iti":
+            heads = max((shifts for shifts in real.shifts.values()), key=len)
+            places = [have.sites["head"].index(site) for site, _ in heads]
+            again = _iti(have, places, labels, [int(k) for k in real.shifts], real.where)
+        elif real.method in METHODS:
+            again = _stream(have, real.method, labels, _signs(have, generator), real.where)
+        else:
+            again = replace(real, shifts={c: _refitted(have, s[0][0], labels) for c, s in real.shifts.items()})
+        made.append(again.as_long_as(real))
+    return made
+
+
+def given(model: Model, direction: Direction, *, where: Where = "last") -> Recipe:
+    """The recipe of a direction that was learned elsewhere: one site, its own length.
+
+    Raises:
+        BadInput: a direction of another width, site or tokenizer.
+    """
+    check_direction(model, direction)
+    return Recipe("given", "site", {str(direction.site): ((direction.site, direction.vector),)}, where)
+
+
+def _stream(have: Material, method: str, y: Tensor, signs: Tensor, where: Where) -> Recipe:
+    sites = have.sites["resid"]
+    if method == "caa":
+        assert have.parting is not None
+        vectors = list((have.parting * signs[None, :, None]).mean(1).float())
+    else:
+        x = have.x["resid"].double()
+        difference = x[:, y].mean(1) - x[:, ~y].mean(1)
+        unit = difference / difference.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        vectors = list(((x @ unit[:, :, None])[..., 0].std(1)[:, None] * unit).float())
+    if method == "ablate":
+        return Recipe(method, "site", {str(s): ((s, v),) for s, v in zip(sites, vectors, strict=True)}, "all", True)
+    return Recipe(method, "site", {str(s): ((s, v),) for s, v in zip(sites, vectors, strict=True)}, where)
+
+
+def _iti(have: Material, ranks: Sequence[int], y: Tensor, ks: Sequence[int], where: Where) -> Recipe:
+    if not ks or max(ks) > len(have.sites["head"]) or min(ks) < 1:
+        raise BadInput(f"--k {','.join(map(str, ks))} does not fit: this model has {len(have.sites['head'])} heads.")
+    best = list(ranks[: max(ks)])
+    x = have.x["head"][best]
+    vectors = mass_mean.fit(x, y, groups=have.groups).direction[..., 0]
+    axes = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    spread = (x.double() @ axes[..., None].double())[..., 0].std(1)
+    shifts = [(have.sites["head"][i], (s * a).float()) for i, a, s in zip(best, axes, spread, strict=True)]
+    return Recipe("iti", "k", {str(k): tuple(shifts[:k]) for k in ks}, where)
+
+
+def _refitted(have: Material, site: Site, y: Tensor) -> tuple[Shift, ...]:
+    x = have.x[site.part][have.sites[site.part].index(site)]
+    return ((site, mass_mean.fit(x[None], y, groups=have.groups).direction[0, :, 0]),)
+
+
+def _signs(have: Material, generator: torch.Generator) -> Float[Tensor, " pair"]:
+    """+1 or −1 for each pair, the same inside a group."""
+    names = list(dict.fromkeys(item.group for item in have.sides.fit_items))
+    drawn = dict(zip(names, torch.randint(2, (len(names),), generator=generator).tolist(), strict=True))
+    return torch.tensor([2.0 * drawn[item.group] - 1.0 for item in have.sides.fit_items])

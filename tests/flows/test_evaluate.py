@@ -1,0 +1,199 @@
+"""`ontogeny evaluate` end to end: what was planted works, what knows nothing does not, and bad input is one line."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from ontogeny import cli
+from ontogeny.direction import Direction
+from ontogeny.direction_files import save
+from ontogeny.run import Run
+from ontogeny.sites import Site
+
+
+@pytest.fixture
+def say(capsys, monkeypatch):
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["ontogeny", "evaluate", *map(str, args)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def written(path, *, answers=True, groups=12, same=False):
+    rows = []
+    for g in range(groups):
+        for label, word in (("true", "day"), ("false", "night")):
+            row = {"text": f"It is {word} {g}.", "label": label, "group": str(g), "pair": f"{g}"}
+            if answers:
+                row |= {"prompt": f"{row['text']} It is", "right": " light", "wrong": " light" if same else " dark"}
+                if label == "false":
+                    row |= {"right": row["wrong"], "wrong": row["right"]}
+            rows.append(row)
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.fixture
+def concept(tmp_path):
+    return written(tmp_path / "day.jsonl")
+
+
+@pytest.fixture
+def planted(tiny, tmp_path):
+    """The direction that makes ` light` likelier than ` dark`, from the gradient of a random model."""
+    from ontogeny.lab.asked import Asked
+    from ontogeny.lab.items import Item
+    from ontogeny.model import load
+
+    model = load(tiny("gpt_neox"))
+    asked = Asked.of(model, [Item(f"It is day {g}. It is", " light", " dark", str(g)) for g in range(4)], cached=True)
+    basis = torch.eye(model.d) * 0.05
+    from ontogeny.interventions import Add
+
+    base = asked.scores().margin.mean()
+    slope = [float(asked.scores([("resid.2", Add(row), "last")]).margin.mean() - base) for row in basis]
+    return save(Direction(torch.tensor(slope), Site("resid", 2), "planted").unit(), tmp_path / "planted.safetensors")
+
+
+QUICK = ("--controls", "40", "--shuffles", "20", "--samples", "1", "--tokens", "3", "--max-kl", "50", "--quiet")
+
+
+def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, planted, tmp_path):
+    out = tmp_path / "run"
+    code, text, err = say(tiny("gpt_neox"), "-c", concept, "-m", planted, "--alphas", "0,1,3", *QUICK, "--out", out)
+    assert (code, err) == (0, "")
+    assert "It works." in text
+    against = tmp_path / "against.safetensors"
+    from ontogeny.direction_files import load as load_direction
+
+    save(-load_direction(planted), against)
+    _, text, _ = say(tiny("gpt_neox"), "-c", concept, "-m", against, "--alphas", "0,1,3", *QUICK)
+    assert "It does not work: it moves the other way" in text
+    table = Run.open(out).records()
+    effects = table[table.metric == "steering_effect"]
+    zero = effects[[dict(c).get("alpha") == "0" for c in effects.coords]]
+    assert (zero.value == 0).all()
+    assert len(zero) == 2, "development and test"
+    controls = table[table.control == "random_direction"]
+    assert set(controls.n) == {40}
+    assert set(table.metric) >= {
+        "chosen_alpha",
+        "steering_p",
+        "steering_q",
+        "steering_works",
+        "promote",
+        "suppress",
+        "item_nats",
+        "mc1",
+        "mc2",
+        "neutral_kl",
+        "neutral_ce_rise",
+        "sample_surprise",
+        "distinct_2",
+    }
+    assert table[table.metric == "steering_works"].value.tolist() == [1.0]
+
+
+def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path):
+    names = ("tracing_vector", "caa", "iti", "ablate")
+    args = [tiny("gpt_neox"), "-c", concept, *(x for name in names for x in ("-m", name))]
+    args += ["--alphas", "1", "--k", "1,2", "--task", concept, "--scorer", "lexicon:light", *QUICK]
+    out = tmp_path / "run"
+    code, text, err = say(*args, "--out", out, "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(text)
+    assert len(told["verdicts"]) == 4
+    assert told["forwards"] == sum(entry["forwards"] for entry in Run.open(out).ledger()) > 1000
+    table = Run.open(out).records()
+    chosen = {row["method"]: dict(row["coords"]) for row in table[table.metric == "chosen_alpha"].to_dict("records")}
+    assert chosen["iti"]["k"] in ("1", "2")
+    assert all(chosen[name]["site"] in ("resid.1", "resid.2") for name in ("tracing_vector", "caa"))
+    assert set(table[table.metric == "effect_at_equal_kl"].method) == {"tracing_vector", "caa", "iti"}
+    tasks = table[table.metric == "task_accuracy"]
+    assert {dict(c)["task"] for c in tasks.coords} == {"day"}
+    assert "scored_share" in set(table.metric)
+    before = len(table)
+    code, _, err = say(*args, "--out", out)
+    assert code == 0
+    assert len(Run.open(out).records()) == before
+    assert len(Run.open(out).ledger()) == 1, "what is done is not done twice"
+
+
+def test_a_dry_run_does_nothing(say, tiny, concept, tmp_path):
+    code, text, _ = say(tiny("gpt_neox"), "-c", concept, "--out", tmp_path / "run", "--dry-run")
+    assert code == 0
+    assert "alpha chosen on" in text
+    assert not (tmp_path / "run").exists()
+    told = json.loads(say(tiny("gpt_neox"), "-c", concept, "--dry-run", "--json")[1])
+    assert told["concepts"][0]["forwards"] > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--alphas", ""], "grid of --alphas is empty"),
+        (["--alphas", "0"], "grid of alphas is empty"),
+        (["--alphas", "1,nan"], "finite numbers"),
+        (["--k", "0"], "whole numbers"),
+        (["--k", ""], "grid of --k is empty"),
+        (["-m", "cca"], "did you mean caa"),
+        (["-m", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--where", "lst"], "did you mean last"),
+        (["--aim", "rigt"], "did you mean right"),
+        (["--max-kl", "0"], "above 0"),
+        (["--task", "arc_eesy"], "did you mean arc_easy"),
+        (["--scorer", "judge:x"], "no scorer called"),
+        (["--scorer", "lexicon:"], "needs words"),
+        (["--neutral", "no.txt"], "there is no file"),
+        (["--sites", "mlp"], "takes resid"),
+        (["--sites", "resid.9"], "does not exist"),
+        (["-m", "iti", "--k", "100"], "does not fit"),
+    ],
+)
+def test_bad_input_is_one_line(say, tiny, concept, args, words):
+    code, out, err = say(tiny("gpt_neox"), "-c", concept, *QUICK, *args)
+    assert code == 2
+    assert words in err
+    assert err.startswith("ontogeny: ")
+    assert err.count("\n") == 1
+    assert not out
+
+
+def test_a_direction_that_does_not_fit_is_one_line(say, tiny, concept, tmp_path):
+    for name, direction, words in (
+        ("wide", Direction(torch.ones(7), Site("resid", 1), "wide"), "7 dimensions"),
+        ("deep", Direction(torch.ones(32), Site("resid", 9), "deep"), "does not exist"),
+        ("other", Direction(torch.ones(32), Site("resid", 1), "other", tokenizer="feed"), "another tokenizer"),
+    ):
+        path = save(direction, tmp_path / f"{name}.safetensors")
+        code, _, err = say(tiny("gpt_neox"), "-c", concept, "-m", path, *QUICK)
+        assert code == 2
+        assert words in err
+
+
+def test_concepts_that_cannot_be_steered_are_one_line(say, tiny, tmp_path):
+    bare = written(tmp_path / "bare.jsonl", answers=False)
+    rows = [json.loads(line) for line in bare.read_text().splitlines()]
+    bare.write_text("\n".join(json.dumps({k: v for k, v in row.items() if k != "pair"}) for row in rows))
+    same = written(tmp_path / "same.jsonl", same=True)
+    few = written(tmp_path / "few.jsonl", groups=10)
+    cut = [json.loads(line) for line in few.read_text().splitlines()]
+    for row in cut[4:]:
+        for key in ("prompt", "right", "wrong"):
+            row.pop(key)
+    few.write_text("\n".join(json.dumps(row) for row in cut))
+    for path, words in ((bare, "neither questions"), (same, "same tokens"), (few, "Add groups")):
+        code, _, err = say(tiny("gpt_neox"), "-c", path, *QUICK)
+        assert code == 2
+        assert words in err
+        assert err.count("\n") == 1
