@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from ontogeny.cli import auditing, demo, listing, monitoring, query, raising, report, show, steering, trace
+from ontogeny.cli import (
+    auditing,
+    demo,
+    evaluating,
+    listing,
+    monitoring,
+    query,
+    raising,
+    report,
+    show,
+    steering,
+    trace,
+)
 from ontogeny.errors import BadInput
 
 app = typer.Typer(
@@ -20,6 +32,7 @@ app = typer.Typer(
 app.command("trace")(trace.trace)
 app.command("audit")(auditing.audit)
 app.command("steer")(steering.steer)
+app.command("evaluate")(evaluating.evaluate)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("query")(query.query)
