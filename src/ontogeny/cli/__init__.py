@@ -18,6 +18,7 @@ from ontogeny.cli import (
     show,
     steering,
     trace,
+    transferring,
 )
 from ontogeny.errors import BadInput
 
@@ -40,6 +41,7 @@ app.command("monitor")(monitoring.monitor)
 app.command("list")(listing.listing)
 app.command("demo")(demo.demo)
 app.command("raise")(raising.raise_)
+app.command("transfer")(transferring.transfer)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,1 @@
+"""What is learned at one checkpoint, tried at another: probes, vectors, averages, and maps onto other models."""

@@ -1,0 +1,258 @@
+"""Transfer on a run whose truth is planted: the matrix agrees with the trace, vectors work where the concept is used, and only there."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ontogeny import cli
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab.against_controls import against_controls
+from ontogeny.lab.standing import Standing
+from ontogeny.lab.transfer.job import READING, transfer
+from ontogeny.lab.transfer.effect import by_answers
+from ontogeny.lab.transfer.plan import Options
+from ontogeny.lab.transfer.verdict import verdicts
+from ontogeny.lineage import Lineage
+from ontogeny.run import Run
+from tests.flows.lineages import rows, save_run, write
+
+PUSHES = {1: 0.0, 8: 6.0, 64: 8.0, 128: 8.0}
+SPOKEN = {8: 0.0, 64: 1.0, 128: 1.0}
+OPTIONS = Options(controls=20, shuffles=5)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("transfer")
+    save_run(folder / "raised", PUSHES, answers=SPOKEN)
+    write(folder / "coin.jsonl", rows(answers=True))
+    write(folder / "bare.jsonl", rows())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Run:
+    return transfer(Lineage.open(place / "raised"), [_coin(place)], place / "run", OPTIONS)
+
+
+def _coin(place: Path) -> Concept:
+    return Concept.from_file(place / "coin.jsonl")
+
+
+def _value(run: Run, metric: str, target: int, source: int, extra: str = "") -> float:
+    found = run.records(
+        f"metric = '{metric}' and step = {target} and coords['source_step'] = '{source}' and control is null {extra}"
+    )
+    assert len(found) == 1, (metric, target, source, len(found))
+    return float(found.value.iloc[0])
+
+
+def test_the_diagonal_is_the_trace(run: Run) -> None:
+    for step in PUSHES:
+        for method in ("logistic", "mass_mean"):
+            of = f"and method = '{method}'"
+            traced = run.records(f"metric = 'auroc' and control is null and step = {step} and site = 'resid.1' {of}")
+            site = run.records("metric = 'transfer_auroc'").site.iloc[0]
+            traced = run.records(f"metric = 'auroc' and control is null and step = {step} and site = '{site}' {of}")
+            assert _value(run, "transfer_auroc", step, step, of) == pytest.approx(float(traced.value.iloc[0]), abs=1e-6)
+            assert _value(run, "transfer_cosine", step, step, of) == pytest.approx(1.0, abs=1e-5)
+            for centring in ("none", "own"):
+                accuracy = run.records(
+                    f"metric = 'accuracy' and control is null and step = {step} and site = '{site}' {of}"
+                )
+                told = _value(run, "transfer_accuracy", step, step, f"{of} and coords['centring'] = '{centring}'")
+                assert told == pytest.approx(float(accuracy.value.iloc[0]), abs=0.02)
+
+
+def test_a_planted_concept_carries_over_and_an_absent_one_does_not(run: Run) -> None:
+    assert _value(run, "transfer_auroc", 128, 64, "and method = 'logistic'") > 0.95
+    assert _value(run, "transfer_auroc", 128, 8, "and method = 'logistic'") > 0.95
+    # Where a concept stands out as far as here, a direction that knows nothing reads it, too: the reverse is at chance.
+    assert 0.2 < _value(run, "transfer_auroc", 1, 1, "and method = 'logistic'") < 0.8
+    assert 0.2 < _value(run, "transfer_auroc", 1, 128, "and method = 'logistic'") < 0.8
+    assert _value(run, "transfer_cosine", 128, 64, "and method = 'mass_mean'") > 0.9
+    assert abs(_value(run, "transfer_cosine", 128, 1, "and method = 'mass_mean'")) < 0.6
+
+
+def test_a_vector_works_where_the_concept_is_used_and_only_there(run: Run) -> None:
+    assert _value(run, "transfer_effect", 128, 64) > 1.0
+    assert _value(run, "transfer_q", 128, 64) <= 0.1
+    assert abs(_value(run, "transfer_effect", 8, 64)) < 0.5
+    null = run.records("metric = 'transfer_effect' and control = 'random_direction' and step = 128")
+    assert len(null) == 1
+    assert _value(run, "transfer_effect", 128, 64) > float(null.high.iloc[0])
+    assert float(null.n.iloc[0]) == 20
+    assert _value(run, "transfer_cost", 128, 64) > 0
+
+
+def test_the_effect_on_itself_is_that_of_against_controls(place: Path, run: Run) -> None:
+    from ontogeny import model as models
+    from ontogeny.interventions import Add
+    from ontogeny.lab.design import design
+    from ontogeny.lineage import fetch
+
+    checkpoint = Lineage.open(place / "raised").checkpoints[-1]
+    folder = fetch(checkpoint)
+    model = models.load(folder, tokenizer=folder.parent)
+    site = str(run.records("metric = 'transfer_effect'").site.iloc[0])
+    vector = run.direction("coin", site=site, step=128).scaled("std")
+    outcome = by_answers(model, design(_coin(place), READING))
+    told = against_controls(
+        lambda edits: float(outcome.of(edits).mean()), [(site, Add(vector), "last")], seeds=range(20)
+    )
+    assert _value(run, "transfer_effect", 128, 128) == pytest.approx(told.value, abs=1e-4)
+    assert _value(run, "transfer_p", 128, 128) == pytest.approx(told.p)
+    null = run.records("metric = 'transfer_effect' and control = 'random_direction' and step = 128")
+    assert float(null.low.iloc[0]) == pytest.approx(told.low, abs=1e-4)
+    assert float(null.high.iloc[0]) == pytest.approx(told.high, abs=1e-4)
+
+
+def test_each_checkpoint_is_loaded_twice_and_once_from_a_trace(
+    place: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    whole = Standing.load
+
+    def counted(self: Standing, folder: Path, tokenizer: Path | None) -> object:
+        loads.append(folder.name)
+        return whole(self, folder, tokenizer)
+
+    monkeypatch.setattr(Standing, "load", counted)
+    lineage = Lineage.open(place / "raised")
+    transfer(lineage, [_coin(place)], tmp_path / "new", Options(effect=False))
+    assert sorted(loads) == sorted(f"checkpoint-{step}" for step in PUSHES for _ in range(2))
+    loads.clear()
+    again = tmp_path / "again"
+    shutil.copytree(run.folder, again)
+    for part in (again / "records").glob("transfer*"):
+        part.unlink()
+    transfer(lineage, [_coin(place)], again, Options(effect=False), traced=True)
+    assert sorted(loads) == sorted(f"checkpoint-{step}" for step in PUSHES)
+    loads.clear()
+    transfer(lineage, [_coin(place)], again, Options(effect=False), traced=True)
+    assert loads == []  # what is done is not done twice
+
+
+def test_pairs_do_not_depend_on_which_others_are_tried(place: Path, run: Run, tmp_path: Path) -> None:
+    few = transfer(Lineage.open(place / "raised").select("8,128"), [_coin(place)], tmp_path / "few", OPTIONS)
+    site = str(run.records("metric = 'transfer_effect'").site.iloc[0])
+    assert set(few.records("metric = 'transfer_effect'").site) == {site}
+    for metric, of in (("transfer_auroc", "and method = 'logistic'"), ("transfer_effect", ""), ("transfer_p", "")):
+        assert _value(few, metric, 128, 8, of) == pytest.approx(_value(run, metric, 128, 8, of), abs=1e-4)
+
+
+def test_one_target_and_its_averages(place: Path, run: Run, tmp_path: Path) -> None:
+    again = tmp_path / "into"
+    shutil.copytree(run.folder, again)
+    found = transfer(
+        Lineage.open(place / "raised"),
+        [_coin(place)],
+        again,
+        Options(into="last", controls=100, shuffles=5, equal_cost=0.01),
+        traced=True,
+    )
+    here = found.records("metric = 'transfer_effect' and step = 128 and coords['average_of'] is not null")
+    assert sorted({dict(c)["average_of"] for c in here.coords}) == ["1", "2"]
+    assert len(found.records("metric = 'transfer_effect' and step = 128 and coords['source_step'] = '64'")) == 1
+    costs = found.records("metric = 'transfer_cost' and step = 128 and n > 0").value
+    assert ((costs - 0.01).abs() < 0.001).all()
+    verdict = verdicts(found, ["coin"])[-1]
+    assert (verdict.step, verdict.sources) == (128, 3)
+    assert verdict.working >= 1
+    assert "coin into pretrain 128" in verdict.sentence
+
+
+def test_without_answers_the_targets_own_probe_tells(place: Path, tmp_path: Path) -> None:
+    concept = Concept.from_file(place / "bare.jsonl")
+    lineage = Lineage.open(place / "raised").select("8,128")
+    found = transfer(lineage, [concept], tmp_path / "run", Options(controls=20, shuffles=5, site="resid.1"))
+    assert _value(found, "transfer_effect", 128, 8, "and coords['outcome'] = 'readout'") > 0.5
+    null = found.records("metric = 'transfer_effect' and control = 'random_direction' and step = 128")
+    assert _value(found, "transfer_effect", 128, 8) > float(null.high.iloc[0])
+
+
+BAD = {
+    "one checkpoint": (["--steps", "last"], "has one checkpoint"),
+    "no such target": (["--into", "7"], "7"),
+    "no such site": (["--site", "resid.9"], "resid.9"),
+    "not in the stream": (["--site", "mlp.1"], "not in the stream"),
+    "alpha": (["--alpha", "nan"], "alpha"),
+    "few controls": (["--controls", "3"], "no null"),
+    "length": (["--length", "long"], "length"),
+    "cost": (["--equal-cost", "0"], "above 0"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_is_said_in_one_line(
+    what: str, place: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, told = BAD[what]
+    assert _command(monkeypatch, place, "--from", str(run.folder), *given) == 2
+    said = capsys.readouterr().err.strip()
+    assert told in said
+    assert said.count("\n") == 0
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, place: Path, *given: str) -> int:
+    line = ["ontogeny", "transfer", str(place / "raised"), "-c", str(place / "coin.jsonl"), *given]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_another_run_two_widths_and_no_place(
+    place: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _command(monkeypatch, place) == 2
+    assert "--out" in capsys.readouterr().err
+    assert _command(monkeypatch, place, "--from", str(tmp_path / "none")) == 2
+    assert "no run directory" in capsys.readouterr().err
+    other = tmp_path / "other"
+    shutil.copytree(run.folder, other)
+    about = json.loads((other / "run.json").read_text())
+    about["lineage"]["name"] = "another"
+    (other / "run.json").write_text(json.dumps(about))
+    assert _command(monkeypatch, place, "--out", str(other)) == 2
+    assert "another" in capsys.readouterr().err
+    wide = tmp_path / "raised"
+    shutil.copytree(place / "raised", wide)
+    config = json.loads((wide / "checkpoint-8" / "config.json").read_text())
+    (wide / "checkpoint-8" / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
+    with pytest.raises(BadInput, match=r"32 wide .* 64"):
+        transfer(Lineage.open(wide), [_coin(place)], tmp_path / "wide", OPTIONS)
+    assert not (tmp_path / "wide").exists()
+
+
+def test_the_command_says_what_it_would_do_and_what_it_did(
+    place: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x"])
+    few = ["--controls", "20"]
+    line = [
+        "ontogeny",
+        "transfer",
+        str(place / "raised"),
+        "-c",
+        str(place / "coin.jsonl"),
+        "--from",
+        str(run.folder),
+        *few,
+    ]
+    monkeypatch.setattr(sys, "argv", [*line, "--dry-run", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = json.loads(capsys.readouterr().out)
+    assert (told["sources"], told["targets"], told["to_trace"], told["loads"]) == (4, 4, 0, 4)
+    monkeypatch.setattr(sys, "argv", [*line, "--no-effect", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    made = json.loads(capsys.readouterr().out)
+    assert {row["target"] for row in made["stages"]} == {"pretrain 1", "pretrain 128"}
+    assert torch.tensor([row["cosine"] for row in made["stages"]]).abs().max() <= 1.0001
