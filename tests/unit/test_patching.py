@@ -6,7 +6,7 @@ import torch
 from ontogeny.errors import BadInput
 from ontogeny.lab.patching import Cost, Questions, begin, common, doubt, patched, stand
 from ontogeny.lab.patching_attribution import attributed, gradients
-from ontogeny.lab.patching_noise import noised, random_like
+from ontogeny.lab.patching_noise import noised, random_like, spreads
 from ontogeny.model import load as opened
 from tests.models import SHAPES
 
@@ -133,7 +133,7 @@ def test_what_ran_is_what_was_needed(tiny):
     for handle in handles:
         handle.remove()
     # One token of one row more is what asking for the form of a block's output costs.
-    assert sum(ran) - model.layers == cost.computed == cost.needed
+    assert sum(ran) == cost.computed == cost.needed + model.layers
     cells = sum((model.layers - at) * (TOKENS - t) for at in range(1, model.layers) for t in range(DIFFERS, TOKENS))
     by_hand = (
         START * model.layers + 2 * ROWS * TOKENS * model.layers + ROWS * (cells + model.layers * (TOKENS - DIFFERS))
@@ -163,13 +163,13 @@ def test_noise_is_restored_by_what_it_covered(tiny, family):
     clean = stand(model, asked, begun, Cost())
     where = torch.zeros(ROWS, TOKENS, dtype=torch.bool)
     where[:, DIFFERS] = True
-    sigma = 3 * float(clean.streams[0][where].std())
-    noisy = noised(model, asked, begun, where, sigma, Cost(), seed=0)
+    sigma = spreads(clean.streams[0], where, 3.0)
+    noisy = noised(model, asked, begun, where, sigma, Cost(), seeds=range(ROWS))
     assert (noisy.odds - clean.odds).abs().max() > 1e-3
     assert torch.equal(noisy.streams[0][~where], clean.streams[0][~where])
     found = patched(model, noisy, clean.streams, everywhere(model), Cost())
     torch.testing.assert_close(found[0, :, DIFFERS], clean.odds, rtol=1e-4, atol=1e-5)
-    none = noised(model, asked, begun, where, 0.0, Cost(), seed=0)
+    none = noised(model, asked, begun, where, 0 * sigma, Cost(), seeds=range(ROWS))
     assert torch.equal(none.odds, clean.odds)
     assert doubt(model, noisy, clean.streams, DIFFERS, Cost()) is None
 
@@ -204,7 +204,7 @@ def test_a_planted_direction_works_and_random_ones_do_not(tiny):
     assert (true > 0).all()
     both = []
     for seed in range(16):
-        by = random_like(change, seed=seed)
+        by = random_like(change, seeds=range(100 * seed, 100 * seed + ROWS))
         torch.testing.assert_close(by.norm(dim=-1), change.norm(dim=-1))
         both.append((effect(by) + effect(-by)) / 2)
     both = torch.stack(both).flatten()

@@ -97,6 +97,7 @@ def begin(model: Model, ids: Int[Tensor, " token"], cost: Cost, *, whole: bool =
     if whole:
         return Start(ids, None)
     cache, tuples = empty(model.layers), gives_tuples(model)
+    cost.computed += model.layers
     if len(ids):
         with _until(model, ("resid", model.layers)):
             model.body(input_ids=ids[None], past_key_values=cache, use_cache=True)

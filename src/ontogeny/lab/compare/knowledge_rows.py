@@ -1,0 +1,288 @@
+"""From maps of patching to rows: effects, floors, controls, comparisons; intervals by bootstrap over the pairs' groups."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.lab.compare import knowledge_maps as maps
+from ontogeny.lab.compare.knowledge_maps import Map
+from ontogeny.lab.compare.knowledge_pairs import Pairs
+from ontogeny.lab.compare.knowledge_visit import Directions
+from ontogeny.lab.patching import Cost
+from ontogeny.records import Record
+from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import group_weights, interval, share_interval
+
+UNKNOWN = "the model does not tell the clean and the corrupt prompts apart: there is no effect to divide by"
+
+
+@dataclass(frozen=True)
+class About:
+    """Which stage, which pairs, how sure."""
+
+    stage: str
+    pairs: Pairs
+    samples: int
+    seed: int
+    other: str | None = None
+
+    @cached_property
+    def groups(self) -> Int[Tensor, " pair"]:
+        """Of the clean prompts; each pair its own where they are all of one."""
+        names = [pair.drawn.clean.group for pair in self.pairs.pairs]
+        distinct = list(dict.fromkeys(names))
+        if len(distinct) < 2:
+            return torch.arange(len(names))
+        return torch.tensor([distinct.index(name) for name in names])
+
+    @cached_property
+    def weights(self) -> Float[Tensor, "sample pair"]:
+        """The pairs as they are in the first row, then resamples of their groups."""
+        every = torch.ones(1, len(self.pairs))
+        if len(self.pairs) < 2:
+            return every
+        return torch.cat([every, group_weights(self.groups, samples=self.samples, seed=self.seed)])
+
+    @property
+    def number(self) -> int:
+        """Groups."""
+        return int(self.groups.max()) + 1
+
+
+def absent(about: About, metric: str, why: str, *, method: str | None = "patch") -> Record:
+    return _row(about, metric, math.nan, method=method, note=why)
+
+
+def of_stage(about: About, columns: Sequence[str], found: Mapping[str, Map], cost: Cost) -> Iterator[Record]:
+    """One stage's maps, what they stand on, and what they cost."""
+    exact = found["patch"]
+    note = cost.note or about.pairs.note
+    for run, odds in (("clean", exact.ceiling), ("corrupt", exact.floor)):
+        yield _sampled(about, "pair_log_odds", _means(about, odds), coords={"run": run}, note=note)
+    apart = ((exact.ceiling > 0) & (exact.floor < 0)).double()
+    yield _share(about, "pairs_told_apart", _means(about, apart))
+    yield _row(about, "patch_cost", cost.computed / cost.needed, n=len(about.pairs), note=cost.note)
+    for mode, map in found.items():
+        known = knows(about, map)
+        odds, effects = (how(map, about.weights) for how in (maps.mean_odds, maps.effect))
+        yield from _cells(about, columns, map, "patch_log_odds", odds, mode)
+        yield from _cells(about, columns, map, "patch_effect", effects, mode, reason=None if known else UNKNOWN)
+        if mode != "patch":
+            yield from _likeness(about, f"{mode}_correlation", exact, map, mode)
+
+
+def knows(about: About, map: Map) -> bool:
+    """Whether the two unpatched runs differ beyond chance: the interval of their distance lies above 0."""
+    spans = maps.span(map, about.weights)
+    if len(spans) == 1:
+        return bool(spans[0] > 0)
+    return bool(interval(spans[0], spans[1:], groups=about.number).low > 0)
+
+
+def peaks(about: About, columns: Sequence[str], map: Map) -> dict[str, int]:
+    """The layer at which each column's patch does most, among the cells that are free."""
+    if not knows(about, map):
+        return {}
+    effects = maps.effect(map, about.weights[:1])[0].masked_fill(~map.free, -torch.inf)
+    return {name: int(effects[:, i].argmax()) for i, name in enumerate(columns) if map.free[:, i].any()}
+
+
+def of_directions(
+    about: About, columns: Sequence[str], exact: Map, tried: Directions, layers: Mapping[str, int], length: float
+) -> Iterator[Record]:
+    """Effect of vectors added at each column's peak, as a share of the whole span: the patch's own and random ones."""
+    spans = maps.span(exact, about.weights)
+    for i, name in enumerate(columns):
+        if name not in layers:
+            continue
+        for control, moved in ((None, tried.along[:, i]), ("random_direction", tried.random[:, :, i].mean(0))):
+            held = ~moved.isnan()
+            share = _means(about, moved, held) / spans
+            yield _sampled(
+                about,
+                "direction_effect",
+                share,
+                n=int(held.sum()),
+                control=control,
+                layer=layers[name],
+                position=name,
+                coords={"length": f"{length:g}"},
+                note=None if control is None else f"{len(tried.random)} random directions a pair",
+            )
+
+
+def of_two(about: About, columns: Sequence[str], earlier: Map, later: Map, *, binned_too: bool) -> Iterator[Record]:
+    """Difference and likeness of two stages' maps of the same pairs."""
+    both = knows(about, earlier) and knows(about, later)
+    difference = maps.effect(later, about.weights) - maps.effect(earlier, about.weights)
+    reason = None if both else UNKNOWN
+    yield from _cells(about, columns, later, "patch_effect_difference", difference, "patch", reason=reason)
+    yield from _likeness(about, "map_correlation", earlier, later, "patch", binned_too=binned_too)
+
+
+def of_cross(about: About, columns: Sequence[str], earlier: Map, later: Map, crossed: Map) -> Iterator[Record]:
+    """`about.other`'s clean states in `about.stage`'s corrupt runs, and what that says of the places of knowledge."""
+    known = knows(about, later)
+    own, states = maps.effect(later, about.weights), maps.effect(crossed, about.weights)
+    reason = None if known else UNKNOWN
+    yield from _cells(about, columns, crossed, "patch_effect", states, "cross_patch", reason=reason)
+    # Where the source tells nothing apart, nothing of it is a place of knowledge.
+    was = maps.effect(earlier, about.weights) if knows(about, earlier) else torch.zeros_like(own)
+    fates = maps.fates(was, own, states, later.free)
+    for name in ("kept", "adapted", "new", "lost", "transfer"):
+        values = getattr(fates, name)
+        why = None if known and not values[0].isnan() else (reason or f"no place has an effect of {maps.HOT:g}")
+        if why is not None:
+            yield absent(about, f"knowledge_{name}", why, method="cross_patch")
+        else:
+            note = f"{fates.places} places with an effect of {maps.HOT:g} or more"
+            within = (-math.inf, math.inf) if name == "transfer" else (0.0, 1.0)
+            yield _sampled(about, f"knowledge_{name}", values, method="cross_patch", note=note, within=within)
+
+
+def _likeness(about: About, metric: str, a: Map, b: Map, mode: str, *, binned_too: bool = False) -> Iterator[Record]:
+    """Pearson and Spearman of two maps over their free cells, in raw log odds, with the p of a permutation."""
+    free = a.free & b.free
+    if int(free.sum()) < 3:
+        yield _row(
+            about, metric, math.nan, method="pearson", note=f"{int(free.sum())} free cells are too few to correlate"
+        )
+        return
+    x, y = (maps.mean_odds(map, about.weights) for map in (a, b))
+    cells = [z[:, free] for z in (x, y)]
+    r = maps.pearson(*cells)
+    null = maps.chance(*(z[0].masked_fill(~free, torch.nan) for z in (x, y)), samples=about.samples, seed=about.seed)
+    p = float((1 + (null >= r[0] - maps.ROUNDING).sum()) / (1 + len(null)))
+    note = f"{int(free.sum())} cells; permutation of layers and columns p = {p:.3g}"
+    kinds = {"pearson": r, "spearman": maps.spearman(*cells)}
+    if binned_too:
+        kinds["pearson_binned"] = maps.pearson(*(maps.binned(z) for z in cells))
+    for method, values in kinds.items():
+        said = note + ("; binned before, which inflates it" if method == "pearson_binned" else "")
+        constant = bool(values[0].isnan())
+        told = "a map is constant" if constant else said
+        if constant:
+            yield _row(about, metric, math.nan, method=method, note=told, coords={"of": mode})
+        else:
+            yield _sampled(about, metric, values, method=method, note=told, coords={"of": mode}, within=(-1.0, 1.0))
+    yield _row(about, f"{metric}_p", p, n=len(about.pairs), method="pearson", coords={"of": mode}, note=note)
+
+
+def _cells(
+    about: About,
+    columns: Sequence[str],
+    map: Map,
+    metric: str,
+    values: Float[Tensor, "sample layer column"],
+    mode: str,
+    *,
+    reason: str | None = None,
+) -> Iterator[Record]:
+    held = ~map.odds[:, 0].isnan()
+    for column, name in enumerate(columns):
+        for layer in range(values.shape[1]):
+            coords = {"place": f"{column}"}
+            one = values[:, layer, column]
+            if reason is not None or bool(one[0].isnan()):
+                yield _row(
+                    about,
+                    metric,
+                    math.nan,
+                    layer=layer,
+                    position=name,
+                    method=mode,
+                    coords=coords,
+                    note=reason or "no pair has this token",
+                )
+                continue
+            note = None if map.free[layer, column] else "so by construction, whatever the model has learned"
+            yield _sampled(
+                about,
+                metric,
+                one,
+                n=int(held[:, column].sum()),
+                layer=layer,
+                position=name,
+                method=mode,
+                coords=coords,
+                note=note,
+            )
+
+
+def _means(about: About, values: Float[Tensor, " pair"], held: Tensor | None = None) -> Float[Tensor, " sample"]:
+    w = about.weights.double() if held is None else about.weights.double() * held
+    return (w @ values.double().nan_to_num()) / w.sum(1)
+
+
+def _share(about: About, metric: str, values: Float[Tensor, " sample"]) -> Record:
+    low = high = math.nan
+    if len(values) > 1:
+        ends = share_interval(values[0], values[1:], groups=about.number)
+        low, high = float(ends.low), float(ends.high)
+    return _row(about, metric, float(values[0]), low=low, high=high, n=len(about.pairs))
+
+
+def _sampled(
+    about: About,
+    metric: str,
+    values: Float[Tensor, " sample"],
+    *,
+    n: int | None = None,
+    method: str = "patch",
+    control: str | None = None,
+    layer: int | None = None,
+    position: str | None = None,
+    coords: Mapping[str, str] | None = None,
+    note: str | None = None,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Record:
+    """A row whose value is the first sample, its interval from the others; `within` is what the metric's values can be."""
+    low = high = math.nan
+    if len(values) > 1:
+        ends = interval(values[0], values[1:], groups=about.number)
+        low, high = max(float(ends.low), within[0]), min(float(ends.high), within[1])
+    return _row(
+        about, metric, float(values[0]), low=low, high=high, n=len(about.pairs) if n is None else n, method=method,
+        control=control, layer=layer, position=position, coords=coords, note=note,
+    )  # fmt: skip
+
+
+def _row(
+    about: About,
+    metric: str,
+    value: float,
+    *,
+    low: float = math.nan,
+    high: float = math.nan,
+    n: int = 0,
+    method: str | None = "patch",
+    control: str | None = None,
+    layer: int | None = None,
+    position: str | None = None,
+    coords: Mapping[str, str] | None = None,
+    note: str | None = None,
+) -> Record:
+    other = {} if about.other is None else {"other_stage": about.other}
+    return Record(
+        metric=metric,
+        value=value,
+        stage=about.stage,
+        concept=about.pairs.concept,
+        site=None if layer is None else str(Site("resid", layer)),
+        layer=layer,
+        position=position,
+        method=method,
+        control=control,
+        split="all",
+        low=low,
+        high=high,
+        n=n,
+        seed=about.seed,
+        note=note,
+        coords={**(coords or {}), **other},
+    )

@@ -1,0 +1,258 @@
+"""One model, all pairs: the map of patching in each mode, in one visit; its clean states are kept for other stages' cross-patching."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ontogeny.lab.compare.knowledge_maps import Map
+from ontogeny.lab.compare.knowledge_pairs import Pair
+from ontogeny.lab.patching import Cost, Questions, Standing, Start, begin, common, doubt, patched, stand
+from ontogeny.lab.patching_attribution import attributed
+from ontogeny.lab.patching_noise import noised, random_like, spreads
+from ontogeny.model import Model
+from ontogeny.packed import packed_linears
+
+ROLES = ("subject", "subject_last", "between", "object", "after", "last")
+"""What stands before the first difference is not patched: it is the same in both runs."""
+States = Sequence[Float[Tensor, "layer row token d"]]
+"""The clean run's streams, one tensor a chunk."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Pairs of one length that run together."""
+
+    members: list[int]
+    clean: Questions
+    corrupt: Questions
+    where: Bool[Tensor, "row token"]
+    """From the first token that differs on."""
+    differs: Bool[Tensor, "row token"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How pairs lie: what they all begin with, which run together, which tokens make a column of the map."""
+
+    shared: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+    columns: tuple[str, ...]
+    members: tuple[Mapping[str, list[int]], ...]
+    """Of each pair, the tokens of each column, counted behind the common start."""
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    maps: Mapping[str, Map]
+    """By mode: `patch`, `noise`, `attribution`, and `cross:STAGE` for each source."""
+    states: States
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Modes:
+    patch: bool = True
+    noise: int = 0
+    """Draws of noise."""
+    scale: float = 3.0
+    """Of the noise, in standard deviations of the embeddings of the tokens it covers."""
+    attribution: bool = False
+
+
+def laid_out(pairs: Sequence[Pair], *, batch: int = 32) -> Layout:
+    shared = common([ids for pair in pairs for ids in (pair.clean, pair.corrupt)])
+    by_length: dict[int, list[int]] = defaultdict(list)
+    # Those that differ early stand last: the rows that a pass needs are then the first ones.
+    for i in sorted(range(len(pairs)), key=lambda i: _first(pairs[i])):
+        by_length[len(pairs[i].clean)].append(i)
+    parts = [part[at : at + batch] for _, part in sorted(by_length.items()) for at in range(0, len(part), batch)]
+    columns, members = _columns(pairs, shared)
+    return Layout(pairs[0].clean[:shared], tuple(_chunk(pairs, part, shared) for part in parts), columns, members)
+
+
+def _first(pair: Pair) -> int:
+    return next(i for i, (x, y) in enumerate(zip(pair.clean, pair.corrupt, strict=True)) if x != y)
+
+
+def _chunk(pairs: Sequence[Pair], part: list[int], shared: int) -> Chunk:
+    clean, corrupt = (torch.tensor([getattr(pairs[i], side)[shared:] for i in part]) for side in ("clean", "corrupt"))
+    right, wrong = (torch.tensor([getattr(pairs[i], side) for i in part]) for side in ("right", "wrong"))
+    differs = clean != corrupt
+    return Chunk(
+        part,
+        Questions(clean, right, wrong),
+        Questions(corrupt, right, wrong),
+        differs.int().cummax(1).values.bool(),
+        differs,
+    )
+
+
+def _columns(pairs: Sequence[Pair], shared: int) -> tuple[tuple[str, ...], tuple[Mapping[str, list[int]], ...]]:
+    """One column a token where all pairs have one pattern, else one a role."""
+    bare = {tuple(role for role in pair.roles if role != "before") for pair in pairs}
+    single = len(bare) == 1
+    names: dict[str, None] = {}
+    members = []
+    for pair in pairs:
+        mine: dict[str, list[int]] = defaultdict(list)
+        for token, role in enumerate(pair.roles):
+            if role != "before":
+                nth = pair.roles[: token + 1].count(role)
+                name = f"{role}.{nth}" if single and pair.roles.count(role) > 1 else role
+                mine[name].append(token - shared)
+                names[name] = None
+        members.append(dict(mine))
+    if not single:
+        return tuple(role for role in ROLES if role in names), tuple(members)
+    return tuple(names), tuple(members)
+
+
+@torch.no_grad()
+def visit(
+    model: Model,
+    layout: Layout,
+    modes: Modes,
+    *,
+    sources: Mapping[str, States] | None = None,
+    seed: int = 0,
+    on_chunk: Callable[[], None] | None = None,
+) -> Visit:
+    """All maps of one model; `sources` are other stages' clean states, put into this model's corrupt runs."""
+    cost = Cost()
+    kept: dict[str, dict[int, tuple[Tensor, Tensor, Tensor]]] = defaultdict(dict)
+    states = []
+    with packed_linears(model.body):
+        start = trusted(model, layout, cost)
+        for number, chunk in enumerate(layout.chunks):
+            clean, corrupt = _both(model, chunk, start, cost)
+            where = chunk.where.expand(model.layers + 1, -1, -1)
+            found = {}
+            if modes.patch:
+                found["patch"] = patched(model, corrupt, clean.streams, where, cost), corrupt.odds
+            for name, given in (sources or {}).items():
+                found[f"cross:{name}"] = patched(model, corrupt, given[number], where, cost), corrupt.odds
+            if modes.noise:
+                found["noise"] = _noise(model, chunk, clean, start, where, modes, seed, cost)
+            for mode, (odds, floor) in found.items():
+                kept[mode][number] = odds.cpu(), floor.cpu(), clean.odds.cpu()
+            states.append(clean.streams.cpu())
+            if on_chunk:
+                on_chunk()
+    if modes.attribution:
+        # Packed products have no gradient.
+        for number, chunk in enumerate(layout.chunks):
+            clean, corrupt = _both(model, chunk, start, cost)
+            odds = torch.where(chunk.where.to(model.device), attributed(model, corrupt, clean.streams, cost), torch.nan)
+            kept["attribution"][number] = odds.cpu(), corrupt.odds.cpu(), clean.odds.cpu()
+    return Visit({mode: _map(layout, parts, model.layers) for mode, parts in kept.items()}, states, cost)
+
+
+def trusted(model: Model, layout: Layout, cost: Cost) -> Start:
+    """The common start; for whole passes where this model does not go on behind keys and values that stand."""
+    ids = torch.tensor(layout.shared, dtype=torch.long)
+    chunk = layout.chunks[0]
+    start = begin(model, ids, cost)
+    clean, corrupt = _both(
+        model,
+        Chunk(chunk.members[:1], _one(chunk.clean), _one(chunk.corrupt), chunk.where[:1], chunk.differs[:1]),
+        start,
+        cost,
+    )
+    cost.needed -= 2 * chunk.clean.ids.shape[1] * model.layers
+    cost.note = doubt(model, corrupt, clean.streams, int(chunk.where[0].int().argmax()), cost)
+    return start if cost.note is None else begin(model, ids, cost, whole=True)
+
+
+def _one(asked: Questions) -> Questions:
+    return Questions(asked.ids[:1], asked.right[:1], asked.wrong[:1])
+
+
+def _both(model: Model, chunk: Chunk, start: Start, cost: Cost) -> tuple[Standing, Standing]:
+    """Clean and corrupt in one pass."""
+    a, b = chunk.clean, chunk.corrupt
+    asked = Questions(*(torch.cat([x, y]) for x, y in ((a.ids, b.ids), (a.right, b.right), (a.wrong, b.wrong))))
+    both = stand(model, asked, start, cost)
+    return both.half(True), both.half(False)
+
+
+def _noise(
+    model: Model, chunk: Chunk, clean: Standing, start: Start, where: Tensor, modes: Modes, seed: int, cost: Cost
+) -> tuple[Tensor, Tensor]:
+    """Mean over the draws: log odds of each restored cell, and of the noised run."""
+    sigma = spreads(clean.streams[0], chunk.differs, modes.scale)
+    draws = []
+    for draw in range(modes.noise):
+        noisy = noised(model, chunk.clean, start, chunk.differs, sigma, cost, seeds=_seeds(chunk, seed, draw))
+        draws.append((patched(model, noisy, clean.streams, where, cost), noisy.odds))
+    return torch.stack([odds for odds, _ in draws]).mean(0), torch.stack([floor for _, floor in draws]).mean(0)
+
+
+def _seeds(chunk: Chunk, seed: int, draw: int) -> list[int]:
+    return [1_000_000 * seed + 10_000 * draw + pair for pair in chunk.members]
+
+
+def _map(layout: Layout, parts: Mapping[int, tuple[Tensor, Tensor, Tensor]], layers: int) -> Map:
+    """Mean over the tokens of each column."""
+    pairs = len(layout.members)
+    odds = torch.full((pairs, layers + 1, len(layout.columns)), torch.nan)
+    floor, ceiling = torch.full((pairs,), torch.nan), torch.full((pairs,), torch.nan)
+    free = torch.zeros(layers + 1, len(layout.columns), dtype=torch.bool)
+    for number, (found, low, high) in parts.items():
+        chunk = layout.chunks[number]
+        for row, pair in enumerate(chunk.members):
+            floor[pair], ceiling[pair] = low[row], high[row]
+            for column, name in enumerate(layout.columns):
+                if tokens := layout.members[pair].get(name):
+                    odds[pair, :, column] = found[:, row, tokens].mean(1)
+                    free[1:layers, column] = True
+                    # A single embedding that differs is all that differs: patching it is the other run.
+                    free[0, column] |= bool(chunk.differs[row, tokens].any()) and int(chunk.differs[row].sum()) > 1
+    return Map(odds, floor, ceiling, free)
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Change of the log odds by vectors added at one layer a column: the patch's own, and random ones of its length."""
+
+    along: Float[Tensor, "pair column"]
+    random: Float[Tensor, "draw pair column"]
+
+
+@torch.no_grad()
+def directions(
+    model: Model, layout: Layout, layers: Mapping[str, int], *, length: float, draws: int, seed: int, cost: Cost
+) -> Directions:
+    """Add so much of each patch's change to what stands, and random vectors as long; `layers` says where, for each column."""
+    along = torch.full((1, len(layout.members), len(layout.columns)), torch.nan)
+    random = along.repeat(draws, 1, 1)
+    with packed_linears(model.body):
+        start = trusted(model, layout, cost)
+        for chunk in layout.chunks:
+            clean, corrupt = _both(model, chunk, start, cost)
+            where = torch.zeros(corrupt.streams.shape[:3], dtype=torch.bool)
+            for row, pair in enumerate(chunk.members):
+                for name, layer in layers.items():
+                    where[layer, row, layout.members[pair].get(name, [])] = True
+
+            def moved(by: Tensor) -> Tensor:
+                return patched(model, corrupt, corrupt.streams + by, where, cost) - corrupt.odds[:, None]  # noqa: B023
+
+            change = length * (clean.streams - corrupt.streams)
+            _spread(along[0], moved(change), layout, chunk, layers)
+            for draw in range(draws):
+                by = random_like(change, seeds=_seeds(chunk, seed, draw))
+                _spread(random[draw], moved(by), layout, chunk, layers)
+    return Directions(along[0], random)
+
+
+def _spread(
+    into: Float[Tensor, "pair column"], moved: Tensor, layout: Layout, chunk: Chunk, layers: Mapping[str, int]
+) -> None:
+    for row, pair in enumerate(chunk.members):
+        for column, name in enumerate(layout.columns):
+            if name in layers and (tokens := layout.members[pair].get(name)):
+                into[pair, column] = moved[layers[name], row, tokens].mean().cpu()
