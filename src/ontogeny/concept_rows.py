@@ -70,11 +70,13 @@ def _column(table: Table, given: str | None, usual: tuple[str, ...], what: str) 
         return found[0]
     if found:
         raise BadInput(
-            f"{table.where} has both columns {' and '.join(map(repr, found))}. Rename the one not meant, or name the other with {what}=…."
+            f"{table.where} has both columns {' and '.join(map(repr, found))}. Rename the one not meant, or name the one meant: "
+            f"--{what} COLUMN, from Python {what}='…'."
         )
     wanted = repr(given) if given else " or ".join(map(repr, usual))
     raise BadInput(
-        f"{table.where} has no column {wanted}, only {', '.join(map(repr, table.columns))}. Rename one, or name it with {what}=…."
+        f"{table.where} has no column {wanted}, only {', '.join(map(repr, table.columns))}. Rename one, or name it: --{what} COLUMN, from "
+        f"Python {what}='…'."
     )
 
 

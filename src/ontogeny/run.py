@@ -128,6 +128,7 @@ class Run:
             raise BadInput(
                 f"{concept} has {vector.shape[-1]} classes and so no single direction; read {path.name} for the matrix."
             )
+        classes = next((c.get("classes", ()) for c in self.about["concepts"] if c["name"] == concept), ())
         return Direction(
             vector=vector[:, 0],
             site=wanted,
@@ -135,6 +136,8 @@ class Run:
             scale=header["methods"][method],
             position=header["position"],
             facts={name: float(tensors[key][at]) for name, key in facts.items() if tensors[key][at].numel() == 1},
+            sign=str(classes[1]) if len(classes) == 2 else "",
+            tokenizer=header.get("tokenizer", ""),
         )
 
     def _best_site(self, concept: str) -> Site:

@@ -10,9 +10,16 @@ if TYPE_CHECKING:
 
 
 def concept_named(
-    name: str, *, position: str | None = None, limit: int | None = None, seed: int = 0, template: bool = False
+    name: str,
+    *,
+    position: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    template: bool = False,
+    text: str | None = None,
+    label: str | None = None,
 ) -> "Concept":
-    """The concept of a file or a name; a file goes before a name, a folder does not.
+    """The concept of a file or a name; a file goes before a name, a folder does not. `text` and `label` name columns of files.
 
     Raises:
         BadInput: there is neither, or the file is no concept.
@@ -32,6 +39,6 @@ def concept_named(
         plugins.load("concepts", name)  # says which names there are
         raise BadInput(f"no concept file {name}.")
     else:
-        made = Concept.from_file(name, position=where)
+        made = Concept.from_file(name, position=where, text=text, label=label)
     made = replace(made, template=made.template or template)
     return made if limit is None else made.limited(limit, seed)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from ontogeny.concept import Concept
     from ontogeny.run import Run
 
 
@@ -44,6 +45,10 @@ def monitor(
             help="STAGE or STAGE:STEP at which the probes of -c are frozen; repeat for more. Default: the last of each stage.",
         ),
     ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the texts, where it is not text or statement.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the labels, where it is not label or target, or the file has both.")
+    ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder, where the checkpoints have none.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     allow_pickle: Annotated[
@@ -53,9 +58,11 @@ def monitor(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Say what probes catch at a false-positive rate, and what a threshold or a probe frozen at one stage does at the others."""
+    from ontogeny.cli.concepts import concept_named
     from ontogeny.lab.monitor import RATES
     from ontogeny.lab.monitor import monitor as watch
-    from ontogeny.run import Run, text
+    from ontogeny.run import Run
+    from ontogeny.run import text as quoted
 
     opened = Run.open(run)
     if frozen and not concept:
@@ -65,16 +72,17 @@ def monitor(
     if across and concept:
         raise BadInput("--across and -c are two questions. Ask them one after the other.")
     how: dict[str, Any] = {"tokenizer": tokenizer, "device": device, "allow_pickle": allow_pickle}
+    named = [concept_named(name, text=text, label=label) for name in across or concept or ()]
     if across:
-        _across(opened, across, how, as_json)
+        _across(opened, named, how, as_json)
         return
     if concept:
-        _frozen(opened, concept, frozen or [], tuple(at or RATES), how, as_json, quiet)
+        _frozen(opened, named, frozen or [], tuple(at or RATES), how, as_json, quiet)
         return
     unit = watch(opened, tuple(at or RATES))
-    columns = "concept, method, site, stage, step, metric, value, low, high, n, note, coords"
+    shown = "concept, method, site, stage, step, metric, value, low, high, n, note, coords"
     found = opened.query(
-        f"select {columns} from records r where unit = {text(unit)} and exists (select 1 from records b "
+        f"select {shown} from records r where unit = {quoted(unit)} and exists (select 1 from records b "
         "where b.metric = 'best_site' and b.concept = r.concept and b.site = r.site) "
         "order by concept, method, metric, stage, step"
     )
@@ -87,13 +95,12 @@ def monitor(
     typer.echo(f"\nrows are in {run}; next: ontogeny show {run} monitor")
 
 
-def _across(run: "Run", names: list[str], how: "dict[str, Any]", as_json: bool) -> None:
+def _across(run: "Run", concepts: "list[Concept]", how: "dict[str, Any]", as_json: bool) -> None:
     """One line for each pair: trained on, tried on."""
-    from ontogeny.cli.concepts import concept_named
     from ontogeny.lab.across import across
     from ontogeny.run import text
 
-    unit = across(run, [concept_named(name) for name in names], **how)
+    unit = across(run, concepts, **how)
     found = run.query(
         "select coords['trained_on'] as trained_on, concept as tried_on, method, site, stage, step, value, low, high, n "
         f"from records where unit = {text(unit)} order by method, trained_on, tried_on"
@@ -108,7 +115,7 @@ def _across(run: "Run", names: list[str], how: "dict[str, Any]", as_json: bool) 
 
 def _frozen(
     run: "Run",
-    names: list[str],
+    concepts: "list[Concept]",
     sources: list[str],
     rates: tuple[float, ...],
     how: "dict[str, Any]",
@@ -116,12 +123,10 @@ def _frozen(
     quiet: bool,
 ) -> None:
     """One line for each place where a frozen probe was tried: what it still tells, and what its threshold does."""
-    from ontogeny.cli.concepts import concept_named
     from ontogeny.cli.watching import progress_bar
     from ontogeny.lab.frozen import frozen
     from ontogeny.run import text
 
-    concepts = [concept_named(name) for name in names]
     with progress_bar(quiet=quiet or as_json) as watch:
         units = frozen(run, concepts, sources, rates=rates, on_progress=watch, **how)
     found = run.query(

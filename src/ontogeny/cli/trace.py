@@ -53,6 +53,10 @@ def trace(
             help="Which token is read: last, mean, mean:span, last:instruction, …; default: what the file says, else last."
         ),
     ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the texts, where it is not text or statement.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the labels, where it is not label or target, or the file has both.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples a concept, whole groups.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of splits, resamples and permutations.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
@@ -131,7 +135,10 @@ def trace(
     if cluster is None or cluster.device is None:
         _check_device(device)
     chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
-    concepts = [concept_named(name, position=position, limit=limit, seed=seed, template=template) for name in concept]
+    concepts = [
+        concept_named(name, position=position, limit=limit, seed=seed, template=template, text=text, label=label)
+        for name in concept
+    ]
     if dry_run:
         _dry_run(chosen, concepts, settings, out, device, as_json, tokenizer, allow_pickle)
         return

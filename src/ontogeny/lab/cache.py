@@ -45,6 +45,7 @@ class Cache:
                 sites={part: tuple(Site.parse(name) for name in names) for part, names in sites.items()},
                 inputs=tensors["inputs"].to(device),
                 margin=tensors.get("margin"),
+                shortened=header["shortened"],
             )
         except FileNotFoundError:
             return None
@@ -60,7 +61,9 @@ class Cache:
         if sum(tensor.nbytes for tensor in tensors.values()) > self.most:
             return
         sites = {part: [str(site) for site in named] for part, named in seen.sites.items()}
-        write_tensors(self._path(key), tensors, {"sites": sites, "version": CAPTURE_VERSION})
+        write_tensors(
+            self._path(key), tensors, {"sites": sites, "version": CAPTURE_VERSION, "shortened": dict(seen.shortened)}
+        )
         self.trim()
 
     def trim(self) -> None:

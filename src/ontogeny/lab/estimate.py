@@ -1,6 +1,5 @@
 """The dry run: what a trace would read and run, and about how long it would take; nothing is downloaded or written."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import torch
 
 from ontogeny.lab.job import Job
+from ontogeny.lab.shape import shape_of
+from ontogeny.lineage.files import read_json
 from ontogeny.run import Run
 from ontogeny.sites import expand
 
@@ -102,10 +103,8 @@ def _disk(job: Job, units: int) -> int:
     """Directions, held-out scores and rows of the units to do, from the sizes in config.json where it is local."""
     first = job.checkpoints[0]
     config = Path(first.source) / "config.json"
-    told = json.loads(config.read_text()) if first.is_local and config.is_file() else {}
-    d = told.get("hidden_size") or told.get("n_embd") or 1024
-    layers = told.get("num_hidden_layers") or told.get("n_layer") or 16
-    heads = told.get("num_attention_heads") or told.get("n_head") or 16
+    told = shape_of(read_json(config) if first.is_local and config.is_file() else {})
+    d, layers, heads = told.width or 1024, told.layers or 16, told.heads or 16
     width = {"resid": d, "attn": d, "mlp": d, "head": d // heads, "neuron": 4 * d}
     fits, test = len(job.settings.fits), 0.3 * sum(len(c.examples) for c in job.concepts) / len(job.concepts)
     numbers = (

@@ -1,7 +1,7 @@
 """From concepts to a workload: tokenise once, give each distinct sequence one place, remember whose rows are whose."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,8 @@ class Rows:
     sequences: Int[Tensor, " example"]
     right: Int[Tensor, " answer"]
     wrong: Int[Tensor, " answer"]
+    shortened: Mapping[str, int] = field(default_factory=dict)
+    """How many `texts` and `prompts` were cut to the context."""
 
 
 def workload(
@@ -31,22 +33,25 @@ def workload(
     """What must be run for all concepts, and each concept's rows in it; a text shared by concepts is run once.
 
     Raises:
-        BadInput: texts that exceed the context (unless `truncate`), an empty text, or a position that is not there.
+        BadInput: texts or questions that exceed the context (unless `truncate`), an empty text, or a position that is not there.
     """
-    builder = _Builder(tokenizer, context)
+    builder = _Builder(tokenizer, context, truncate)
     rows = {}
     for concept in concepts:
         encodings = encode_all(tokenizer, concept.texts, [e.span for e in concept.examples], template=concept.template)
+        long = sum(len(encoding.ids) > context for encoding in encodings) if truncate else 0
         if truncate:
             encodings = [_cut(encoding, context) for encoding in encodings]
         _check_length(concept, encodings, context)
         places = [builder.read(encoding, concept.position.weights(encoding)) for encoding in encodings]
-        answers = [builder.answer(concept.name, a.prompt, text) for a in concept.answers for text in (a.right, a.wrong)]
+        before = builder.shortened
+        answers = [builder.question(concept.name, a.prompt, (a.right, a.wrong)) for a in concept.answers]
         rows[concept.name] = Rows(
             reads=torch.tensor([read for read, _ in places]),
             sequences=torch.tensor([sequence for _, sequence in places]),
-            right=torch.tensor(answers[0::2], dtype=torch.long),
-            wrong=torch.tensor(answers[1::2], dtype=torch.long),
+            right=torch.tensor([right for right, _ in answers], dtype=torch.long),
+            wrong=torch.tensor([wrong for _, wrong in answers], dtype=torch.long),
+            shortened={"texts": long, "prompts": builder.shortened - before},
         )
     return builder.workload(), rows
 
@@ -79,8 +84,9 @@ def _cut(encoding: Encoding, context: int) -> Encoding:
 
 
 class _Builder:
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-        self.tokenizer, self.context = tokenizer, context
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, truncate: bool) -> None:
+        self.tokenizer, self.context, self.truncate = tokenizer, context, truncate
+        self.shortened = 0
         self.sequences: dict[tuple[int, ...], int] = {}
         self.content: list[Float[Tensor, " token"]] = []
         self.reads: dict[tuple[int, bytes], int] = {}
@@ -103,23 +109,30 @@ class _Builder:
             self.weights.append(Read(place, weights))
         return self.reads[key], place
 
-    def answer(self, concept: str, prompt: str, answer: str) -> int:
-        """The answer behind its prompt, tokenised together: its tokens are those that end behind the prompt."""
-        encoding = encode(self.tokenizer, prompt + answer)
-        mine = ((encoding.offsets[:, 1] > len(prompt)) & ~encoding.special).nonzero().flatten().tolist()
-        if not mine or not answer.strip():
+    def question(self, concept: str, prompt: str, answers: tuple[str, str]) -> tuple[int, int]:
+        """Both answers behind one prompt; one that is too long loses its beginning, the same for both."""
+        right, wrong = (_asked(concept, encode(self.tokenizer, prompt + text), prompt, text) for text in answers)
+        longest = max(len(right[0]), len(wrong[0]))
+        excess = longest - self.context
+        if excess > 0 and not self.truncate:
             raise BadInput(
-                f"{concept} has an answer without tokens: {answer!r} behind {prompt[:60]!r}. Give a right and a wrong answer."
+                f"a question of {concept} has {longest} tokens, the context {self.context}. Shorten it, or pass --truncate "
+                "to leave out the beginning of its prompt."
             )
-        if mine[0] == 0:
-            raise BadInput(f"{concept} has an answer without a prompt before it ({answer!r}). Give each row a prompt.")
-        if len(encoding.ids) > self.context:
-            raise BadInput(
-                f"a question of {concept} has {len(encoding.ids)} tokens, the context {self.context}. Shorten it."
-            )
-        # Special tokens that the tokenizer puts at the end (an EOS, say) are no part of the answer.
-        upto = mine[-1] + 1
-        key = (self.sequence(encoding.ids[:upto], encoding.special[:upto]), mine[0])
+        self.shortened += excess > 0
+        return self._answer(concept, right, excess), self._answer(concept, wrong, excess)
+
+    def _answer(self, concept: str, asked: tuple[Tensor, Tensor, int], excess: int) -> int:
+        ids, special, start = asked
+        if excess > 0:
+            head = int((~special).nonzero()[0])
+            if start - head <= excess:
+                raise BadInput(
+                    f"an answer of {concept} alone fills the context of {self.context} tokens. Shorten the answer."
+                )
+            keep = torch.cat([torch.arange(head), torch.arange(head + excess, len(ids))])
+            ids, special, start = ids[keep], special[keep], start - excess
+        key = (self.sequence(ids, special), start)
         return self.scored.setdefault(key, len(self.scored))
 
     def workload(self) -> Workload:
@@ -129,3 +142,17 @@ class _Builder:
             scored=tuple(Scored(sequence, start) for sequence, start in self.scored),
             content=tuple(self.content),
         )
+
+
+def _asked(concept: str, encoding: Encoding, prompt: str, answer: str) -> tuple[Tensor, Tensor, int]:
+    """Prompt and answer, tokenised together: ids, which are special, and the answer's first, the first that ends behind the prompt."""
+    mine = ((encoding.offsets[:, 1] > len(prompt)) & ~encoding.special).nonzero().flatten().tolist()
+    if not mine or not answer.strip():
+        raise BadInput(
+            f"{concept} has an answer without tokens: {answer!r} behind {prompt[:60]!r}. Give a right and a wrong answer."
+        )
+    if mine[0] == 0:
+        raise BadInput(f"{concept} has an answer without a prompt before it ({answer!r}). Give each row a prompt.")
+    # Special tokens that the tokenizer puts at the end (an EOS, say) are no part of the answer.
+    upto = mine[-1] + 1
+    return encoding.ids[:upto], encoding.special[:upto], mine[0]

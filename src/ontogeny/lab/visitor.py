@@ -23,6 +23,7 @@ from ontogeny.lab.progress import Progress, Watch
 from ontogeny.lab.rows import Stamp
 from ontogeny.lab.seen import Seen
 from ontogeny.lab.standing import Standing, tokenizer_digest
+from ontogeny.lab.steering import fingerprint
 from ontogeny.lab.texts import Rows, workload
 from ontogeny.lineage import Checkpoint, fetch, stream
 from ontogeny.model import Model
@@ -224,6 +225,7 @@ class Visitor:
         design = self.job.designs[concept.name]
         measured = measure(design, seen.parts, seen.sites, seen.inputs, self.job.settings)
         records = measured.records
+        records = [*records, *seen.cuts(concept, self.job.settings.seed)]
         if seen.margin is not None:
             records = records + behaviour.rows(design, seen.margin, self.job.settings.seed)
             measured.scores["answers"] = seen.margin
@@ -233,7 +235,7 @@ class Visitor:
         self.run.keep(
             stamp.unit,
             (stamp.on(records) if header["checkpoint"] != "untrained" else []) + floor,
-            header={**header, **measured.header},
+            header={**header, **measured.header, "tokenizer": self.vocabulary[1]},
             directions=measured.directions if header["checkpoint"] != "untrained" else None,
             scores=measured.scores,
         )
@@ -243,7 +245,7 @@ class Visitor:
     def _cut(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, Rows]]:
         # Checkpoints of a run share their tokenizer: texts are cut once for each set of missing concepts.
         if self.vocabulary[0] is not model.tokenizer:
-            self.vocabulary = model.tokenizer, _vocabulary(model)
+            self.vocabulary = model.tokenizer, fingerprint(model)
         key = (self.vocabulary[1], *(concept.name for concept in concepts))
         if key not in self.cut:
             self.cut[key] = workload(concepts, model.tokenizer, model.context, truncate=self.job.settings.truncate)
@@ -293,8 +295,3 @@ def _stamp(job: Job, checkpoint: Checkpoint, unit: str) -> Stamp:
 def _is_fault_of_one(error: BadInput) -> bool:
     """Whether the other checkpoints may still be fine: broken weights are one's own, a text too long is everyone's."""
     return isinstance(error, CheckpointFault)
-
-
-def _vocabulary(model: Model) -> str:
-    count = len(model.tokenizer)
-    return digest([count, *sorted(model.tokenizer.get_vocab().items())[:: max(1, count // 512)]])

@@ -147,14 +147,27 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointFault: there is no such file, or no object in it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointFault(f"{path.parent} has no {path.name}. Save the model with save_pretrained().") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise CheckpointFault(f"{path} cannot be read ({error}). Fetch or save it again.") from None
-    if not isinstance(content, dict):
-        raise CheckpointFault(f"{path} holds no JSON object but a {type(content).__name__}. Fetch or save it again.")
-    return content
+    return parsed(content, str(path))
+
+
+def parsed(content: bytes, where: str) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        CheckpointFault: it holds none.
+    """
+    try:
+        told = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointFault(f"{where} cannot be read ({error}). Fetch or save it again.") from None
+    if not isinstance(told, dict):
+        raise CheckpointFault(f"{where} holds no JSON object but a {type(told).__name__}. Fetch or save it again.")
+    return told
 
 
 def header(path: Path) -> dict[str, Any]:

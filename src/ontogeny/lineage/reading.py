@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 from pathlib import Path
+from typing import Any
 
 from ontogeny.errors import CheckpointFault
 from ontogeny.lineage import files, hub
@@ -33,6 +34,26 @@ def preflight(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Inventor
 def sizes(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> int:
     """Bytes of the weights, from metadata only."""
     return preflight(checkpoint, allow_pickle=allow_pickle).bytes
+
+
+def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The configuration of a checkpoint; from the Hub that one small file is read, and nothing is downloaded.
+
+    Raises:
+        CheckpointFault, BadInput: it cannot be read.
+    """
+    if checkpoint.is_local:
+        return files.read_json(_folder(checkpoint) / "config.json")
+    folder = _whole_snapshot(checkpoint, allow_pickle=True)
+    if folder is not None:
+        return files.read_json(folder / "config.json")
+    revision = checkpoint.revision or "main"
+    listed, commit = hub.listing(checkpoint.source, revision, checkpoint.commit)
+    where = f"{checkpoint.source} at {revision}"
+    if "config.json" not in listed:
+        raise CheckpointFault(f"{where} has no config.json. It is no transformers checkpoint.")
+    read = hub.read_range(checkpoint.source, revision, commit or revision, "config.json", 0, listed["config.json"].size)
+    return files.parsed(read, f"{where}, config.json")
 
 
 def fetch(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Path:

@@ -1,0 +1,52 @@
+"""How deep and wide a model is, as its config.json says: what can be refused before anything is opened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ontogeny.errors import BadInput, CheckpointFault
+from ontogeny.lineage import Checkpoint
+from ontogeny.lineage.reading import config_of
+from ontogeny.sites import expand
+
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+HEADS = ("num_attention_heads", "n_head", "num_heads")
+WIDTH = ("hidden_size", "n_embd", "d_model")
+
+
+@dataclass(frozen=True)
+class Shape:
+    layers: int | None
+    heads: int | None
+    width: int | None
+    """None where the config does not say it under a usual name."""
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape:
+    """Layers, heads and width by the names that families give them; of the part that reads texts, where there are several."""
+    inside = config.get("text_config")
+    told = {**config, **inside} if isinstance(inside, dict) else config
+    return Shape(*(_whole(told, names) for names in (LAYERS, HEADS, WIDTH)))
+
+
+def check_sites(checkpoint: Checkpoint, patterns: str) -> None:
+    """Refuse layers and heads that the model does not have.
+
+    Raises:
+        BadInput: a pattern names one, or is no site.
+    """
+    if "." not in patterns:
+        return
+    try:
+        shape = shape_of(config_of(checkpoint))
+    except CheckpointFault:
+        return  # whoever opens it says what is wrong with it
+    if shape.layers and shape.heads:
+        try:
+            expand(patterns, layers=shape.layers, heads=shape.heads)
+        except BadInput as error:
+            raise BadInput(f"{error} Name other sites with --sites.") from None
+
+
+def _whole(told: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((told[name] for name in names if isinstance(told.get(name), int) and told[name] > 0), None)
