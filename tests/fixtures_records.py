@@ -114,6 +114,32 @@ def _concept(concept: str, moments: list[tuple[str, int, float]], rng: np.random
         yield now | {"metric": "answer_accuracy", "method": "likelihood"} | _around(0.5 + 0.4 * behave, 0.05)
         yield now | {"metric": "answer_margin", "method": "likelihood"} | _around(-0.05 + 2.1 * behave, 0.2)
     yield from _series(end | {"site": f"resid.{best}", "layer": best}, concept, moments, rng)
+    if concept in ("truth", "privacy"):
+        yield from _knowledge(whole, moments)
+
+
+def _knowledge(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Maps of patching at three checkpoints, and what became of their places: a subject handed on to the last token."""
+    chosen = [moments[0], moments[len(moments) // 2], moments[-1]]
+    for i, (stage, step, tokens) in enumerate(chosen):
+        now = whole | {"stage": stage, "step": step, "tokens": tokens, "split": "all", "method": "patch"}
+        for layer in range(LAYERS + 1):
+            for at, position in enumerate(("subject_last", "last")):
+                cell = now | {"site": f"resid.{layer}", "layer": layer, "position": position}
+                effect = i / 2 * (1 - layer / LAYERS if position == "subject_last" else layer / LAYERS)
+                note = None if 0 < layer < LAYERS else "so by construction, whatever the model has learned"
+                yield cell | {"metric": "patch_effect", "coords": {"place": f"{at}"}, "note": note} | _around(effect)
+                for j, (other_stage, other_step, _) in enumerate(chosen[:i]):
+                    other = {"place": f"{at}", "other_stage": other_stage, "other_step": str(other_step)}
+                    changed = {"metric": "patch_effect_difference", "coords": other}
+                    yield cell | changed | _around(effect * (i - j) / 2)
+                    crossed = {"metric": "patch_effect", "method": "cross_patch", "coords": other}
+                    yield cell | crossed | _around(0.9 * effect)
+        for j, (other_stage, other_step, _) in enumerate(chosen[:i]):
+            other = {"other_stage": other_stage, "other_step": str(other_step)}
+            for name, value in (("kept", 0.5), ("adapted", 0.25), ("new", 0.25), ("lost", 0.1), ("transfer", 0.8)):
+                fate = {"metric": f"knowledge_{name}", "method": "cross_patch", "coords": other}
+                yield now | fate | _around(value + 0.05 * j)
 
 
 def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np.random.Generator) -> Iterator[dict]:
@@ -190,6 +216,14 @@ def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng:
             frozen = {"at": "0.05", "source_stage": source_stage, "source_step": str(source_step)}
             yield now | {"metric": "realised_fpr", "coords": frozen} | _around(0.05 + 0.06 * abs(i - j), 0.02)
             yield now | {"metric": "realised_tpr", "coords": frozen} | _around(0.4 + 0.05 * i, 0.08)
+            carried = {"source_stage": source_stage, "source_step": str(source_step)}
+            moved = now | {"method": "mass_mean", "coords": carried | {"outcome": "answers", "length": "target"}}
+            yield now | {"metric": "transfer_auroc", "coords": carried} | _around(0.95 - 0.06 * abs(i - j), 0.03)
+            yield moved | {"metric": "transfer_cosine", "value": 1 - 0.12 * abs(i - j), "coords": carried}
+            yield moved | {"metric": "transfer_effect"} | _around(0.3 * min(i, j), 0.2)
+            yield moved | {"metric": "transfer_cost"} | _around(0.05 * i, 0.02)
+        null = now | {"method": "mass_mean", "coords": {"outcome": "answers", "length": "target"}}
+        yield null | {"metric": "transfer_effect", "control": "random_direction"} | _around(0.0, 0.4)
     place = [np.log2(step + 1) + (14.5 if stage == "sft" else 0) for stage, step, _ in moments]
     for i, (stage, step, tokens) in enumerate(moments):
         now = end | {"stage": stage, "step": step, "tokens": tokens, "method": "mass_mean"}
