@@ -197,21 +197,27 @@ def overlap(one: list[int], other: list[int], *, among: int) -> Overlap:
     return Overlap(shared, shared / len(a | b), mean, high, float(sum(chances[shared:])))
 
 
-@torch.no_grad()
-def correspond(model: Model, other: Model, *, most: int = 512, seed: int = 0) -> float:
-    """Share of the last MLP's neurons whose nearest in the other model, by output weight, has the same number.
+def correspond(
+    one: Float[Tensor, "neuron d"], other: Float[Tensor, "neuron d"], *, most: int = 512, seed: int = 0
+) -> float:
+    """Share of the neurons whose nearest in the other stage, by the row that it writes, has the same number.
 
     Near 1 for stages of one lineage, near 0 for models of another ancestry, whose neurons' numbers mean nothing to each other.
 
     Raises:
         BadInput: layers of another shape.
     """
-    mine, theirs = (writer(m, Site("mlp", m.layers)) for m in (model, other))
-    if mine.shape != theirs.shape or model.layers != other.layers:
+    if one.shape != other.shape:
         raise BadInput(
-            f"the last MLPs differ ({len(mine)} × {mine.shape[1]} in layer {model.layers}, {len(theirs)} × {theirs.shape[1]} in layer "
-            f"{other.layers}), so their neurons cannot be compared. Compare stages of one architecture."
+            f"the last MLPs differ ({tuple(one.shape)} and {tuple(other.shape)}: neurons, width), so their neurons cannot be compared. "
+            "Compare stages of one architecture."
         )
-    drawn = torch.randperm(len(mine), generator=torch.Generator().manual_seed(seed))[:most]
-    a, b = (torch.nn.functional.normalize(w.float(), dim=1).cpu() for w in (mine, theirs))
+    drawn = torch.randperm(len(one), generator=torch.Generator().manual_seed(seed))[:most]
+    a, b = (torch.nn.functional.normalize(w.float(), dim=1).cpu() for w in (one, other))
     return float(((a[drawn] @ b.T).argmax(1) == drawn).float().mean())
+
+
+@torch.no_grad()
+def rows_written(model: Model) -> Float[Tensor, "neuron d"]:
+    """A copy of what each neuron of the last MLP writes."""
+    return writer(model, Site("mlp", model.layers)).detach().clone()

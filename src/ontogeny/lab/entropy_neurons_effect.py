@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ontogeny.encoding import encode_all
 from ontogeny.errors import BadInput
-from ontogeny.lab.entropy_neurons import candidates, final_norm, like_in_norm, neurons
+from ontogeny.lab.entropy_neurons import Processing, candidates, final_norm, like_in_norm, neurons
 from ontogeny.lab.steering import writer
 from ontogeny.model import Model, reading, vocabulary
 from ontogeny.sites import Site
@@ -155,10 +155,11 @@ def examine(
     count: int = 10,
     each: int = 2,
     tokens: int = 128,
+    processing: Processing = "folded",
     seed: int = 0,
 ) -> Examined:
     """The candidates of both criteria, and whether they set the entropy: more than others of their norm, and through the norm."""
-    found = neurons(model)
+    found = neurons(model, processing=processing)
     chosen = list(
         dict.fromkeys(n for by in ("variance", "null") for n in candidates(found, by=by, top=top, count=count))
     )

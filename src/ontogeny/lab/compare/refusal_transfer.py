@@ -1,0 +1,195 @@
+"""Effects of vectors on one stage, beside random directions of the same length, and what share of its own vector's effect another's has.
+
+Forward transfer is the mean change of the log-odds of refusing that an earlier stage's vector makes in a later one, divided by the change
+that the later one's own vector makes there, both of the same length, at the same place, on the same instructions: 1 is as good as its own.
+A push in any direction may change something, so form `above_random` takes what random directions do off both. 0: no better than these.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.lab.compare.cells import Table
+from ontogeny.lab.compare.refusal_effects import Asked, edits_for
+from ontogeny.lab.compare.refusal_settings import RefusalSettings
+from ontogeny.lab.steering import Edit
+from ontogeny.model import Model
+from ontogeny.records import Record
+from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import interval
+from ontogeny.statistics.controls import random_directions
+
+MEASURES = ("log_odds", "phrases")
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """One kind of instructions put to one stage, and what an act with a vector changes."""
+
+    model: Model
+    asked: Asked
+    act: str
+    layer: int
+    dose: float
+    """Length of what is added: the distance between the stage's own means, for every vector."""
+    weights: Float[Tensor, "sample prompt"]
+    groups: int
+    settings: RefusalSettings
+
+    def measured(self, vector: Float[Tensor, " d"] | None, measure: str) -> Float[Tensor, " prompt"]:
+        edits = [] if vector is None else edits_for(self.model, self.act, vector, layer=self.layer, dose=self.dose)
+        return (
+            self.asked.log_odds(edits)
+            if measure == "log_odds"
+            else self.asked.refused(edits, tokens=self.settings.tokens)
+        )
+
+    def _edits(self, vector: Float[Tensor, " d"]) -> list[Edit]:
+        where = self.settings.where
+        return edits_for(self.model, self.act, vector, layer=self.layer, dose=self.dose, where=where)
+
+    def by(self, vector: Float[Tensor, " d"]) -> dict[str, Float[Tensor, " prompt"]]:
+        """Change of each prompt, by measure."""
+        return {m: self.measured(vector, m) - self.plain[m] for m in self.measures}
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return MEASURES if self.settings.tokens else MEASURES[:1]
+
+    @cached_property
+    def plain(self) -> dict[str, Float[Tensor, " prompt"]]:
+        """Of the unsteered stage, by measure."""
+        return {m: self.measured(None, m) for m in self.measures}
+
+    @cached_property
+    def random(self) -> dict[str, Float[Tensor, "direction sign prompt"]]:
+        """Change under random directions of the same length, each with its opposite where that is another act."""
+        signs = (1, -1) if self.act == "addition" else (1,)
+        found = {}
+        for measure in self.measures:
+            count = self.settings.nulls if measure == "log_odds" else self.settings.nulls_said
+            if count:
+                drawn = random_directions(self.model.d, count=count, seed=self.settings.seed)
+                changes = [[self.measured(sign * v, measure) - self.plain[measure] for sign in signs] for v in drawn]
+                found[measure] = torch.stack([torch.stack(both) for both in changes])
+        return found
+
+    def mean(self, values: Float[Tensor, " prompt"]) -> tuple[float, tuple[float, float]]:
+        """With its 95 % interval over the groups of prompts."""
+        return self._with_ends(float(values.mean()), self.samples(values), steady=bool((values == values[0]).all()))
+
+    def ratio(
+        self, part: Float[Tensor, " prompt"], whole: Float[Tensor, " prompt"]
+    ) -> tuple[float, tuple[float, float], str]:
+        """Of two means, with its interval; NaN and the reason where the lower one is not known to have the sign that is meant."""
+        own, (low, high) = self.mean(whole)
+        if (high >= 0) if self.act == "ablation" else (low <= 0):
+            meant = "takes no refusing away" if self.act == "ablation" else "brings no refusing"
+            why = f"its own vector {meant} for sure ({own:.2f}, {low:.2f} to {high:.2f}), so there is no share of it"
+            return math.nan, (math.nan, math.nan), why
+        steady = bool((part == part[0]).all() and (whole == whole[0]).all())
+        value = float(part.mean() / whole.mean()) + 0.0  # no -0
+        return *self._with_ends(value, self.samples(part) / self.samples(whole), steady=steady), ""
+
+    def samples(self, values: Float[Tensor, " prompt"]) -> Float[Tensor, " sample"]:
+        w = self.weights.double()
+        return w @ values / w.sum(1)
+
+    def _with_ends(
+        self, value: float, samples: Float[Tensor, " sample"], *, steady: bool
+    ) -> tuple[float, tuple[float, float]]:
+        if steady:
+            # All prompts alike, as phrases may be: no resample differs. So many of the groups could still have gone otherwise.
+            reach = 1 - 0.025 ** (1 / self.groups)
+            return value, (max(value - reach, min(value, -1.0)), min(value + reach, max(value, 1.0)))
+        ends = interval(torch.tensor([value], dtype=torch.float64), samples[:, None], groups=self.groups)
+        return value, (float(ends.low), float(ends.high))
+
+    def unsteered(self, table: Table, target: str, kind: str) -> Iterator[Record]:
+        for measure, values in self.plain.items():
+            value, ends = self.mean(values)
+            if measure == "phrases":
+                ends = max(0.0, ends[0]), min(1.0, ends[1])
+            yield table.row(
+                f"refusal_{measure}", value, target, ends=ends, n=len(values), coords={"instructions": kind}
+            )
+
+    def nulls(self, table: Table, site: Site, target: str) -> Iterator[Record]:
+        """Random directions in pairs of opposite sign: their mean, and how far a single one reaches."""
+        for measure, changes in self.random.items():
+            pairs, count = changes.mean(1), len(changes)
+            samples = torch.stack([self.samples(pair) for pair in pairs])
+            generator = torch.Generator().manual_seed(self.settings.seed)
+            draws = torch.randint(count, (samples.shape[1], count), generator=generator)
+            drawn = samples.T.gather(1, draws).mean(1)
+            ends = interval(pairs.mean()[None], drawn[:, None], groups=max(2, min(count, self.groups)))
+            single = changes.mean(2).flatten()
+            yield table.row(
+                "refusal_effect",
+                float(pairs.mean()),
+                target,
+                site=site,
+                ends=(float(ends.low), float(ends.high)),
+                n=pairs.shape[1],
+                control="random_direction",
+                note=f"{len(single)} directions as long as the stage's own",
+                coords={
+                    "act": self.act,
+                    "of": measure,
+                    "q2_5": f"{float(single.quantile(0.025)):.4f}",
+                    "q97_5": f"{float(single.quantile(0.975)):.4f}",
+                },
+            )
+
+
+def effect_rows(
+    table: Table, site: Site, target: str, source: str, of: Changes, changed: Mapping[str, Tensor]
+) -> Iterator[Record]:
+    for measure, values in changed.items():
+        value, ends = of.mean(values)
+        coords = {"act": of.act, "of": measure, "dose": f"{of.dose:.4f}"}
+        yield table.row("refusal_effect", value, target, source, site=site, ends=ends, n=len(values), coords=coords)
+
+
+def transfer_rows(
+    table: Table,
+    site: Site,
+    target: str,
+    order: Sequence[str],
+    of: Changes,
+    changed: Mapping[str, Mapping[str, Tensor]],
+) -> Iterator[Record]:
+    """Other stages' vectors against the stage's own, as a ratio and as a difference."""
+    if target not in changed:
+        return
+    for source in changed:
+        if source == target:
+            continue
+        way = "forward" if order.index(source) < order.index(target) else "backward"
+        for measure in of.measures:
+            mine, theirs = changed[target][measure], changed[source][measure]
+            forms: dict[str, tuple[float, tuple[float, float], str]] = {
+                "difference": (*of.mean(theirs - mine), ""),
+                "ratio": of.ratio(theirs, mine),
+            }
+            if measure in of.random:
+                drift = of.random[measure].mean((0, 1))
+                forms["above_random"] = of.ratio(theirs - drift, mine - drift)
+            for form, (value, ends, why) in forms.items():
+                coords = {"act": of.act, "of": measure, "way": way, "form": form}
+                yield table.row(
+                    "refusal_transfer",
+                    value,
+                    target,
+                    source,
+                    site=site,
+                    ends=ends,
+                    n=len(mine),
+                    coords=coords,
+                    reason=why,
+                )
