@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import importlib.util
 import random
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.forks import Forks
+from tests.faults.on_ray import struck_on_ray
 from tests.faults.subjects import prepare
 from tests.faults.trials import Outcome, Trial, attempt, disk_trial, struck, trials, whole
 
@@ -21,12 +23,15 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--sample", type=int, default=0, help="points of each job and end; 0: all")
     asked.add_argument("--kills", type=int, default=50, help="SIGKILL at so many random moments")
+    asked.add_argument(
+        "--ray", type=int, default=8, help="SIGKILL of so many workers and drivers on Ray; half a minute each"
+    )
     given = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder, Forks() as forks:
         home = Path(folder) / "home"
         home.mkdir()
         prepare(home)
-        bad = list(table(forks, home, Path(folder), given.sample, given.kills))
+        bad = list(table(forks, home, Path(folder), given.sample, given.kills, given.ray))
     for outcome in bad:
         print(
             outcome.trial, *outcome.faults, *(f"computed again: {unit}" for unit in sorted(outcome.again)), sep="\n  "
@@ -34,7 +39,7 @@ def main() -> None:
     sys.exit(1 if bad else 0)
 
 
-def table(forks: Forks, home: Path, folder: Path, sample: int, kills: int) -> Iterator[Outcome]:
+def table(forks: Forks, home: Path, folder: Path, sample: int, kills: int, on_ray: int) -> Iterator[Outcome]:
     """Prints a line for each job and way to end; gives back what went wrong."""
     draw = random.Random(0)
     print(f"{'job':8} {'ends by':10} {'crashes':>8} {'resumed equal':>14} {'units recomputed':>17} {'seconds':>8}")
@@ -50,6 +55,14 @@ def table(forks: Forks, home: Path, folder: Path, sample: int, kills: int) -> It
         moments = (draw.uniform(0.0, seconds) for _ in range(kills // 2))
         places = ((moment, folder / f"{job}-struck-{i}") for i, moment in enumerate(moments))
         yield from _line(job, "SIGKILL", (struck(forks, job, m, home, place, expected) for m, place in places))
+    if importlib.util.find_spec("ray"):
+        expected, _ = whole(forks, "trace", home, folder / "ray-whole")
+        for whom in ("worker", "driver"):
+            moments = [draw.uniform(0.0, 2.0) for _ in range(on_ray // 2)]
+            places = ((moment, folder / f"ray-{whom}-{i}") for i, moment in enumerate(moments))
+            yield from _line("ray", whom, (struck_on_ray(forks, whom, m, home, p, expected) for m, p in places))
+    else:
+        print("ray      not tried, Ray is not installed")
     expected, _ = whole(forks, "trace", home, folder / "disk-whole")
     needed = sum(-(-path.stat().st_size // 4096) * 4 for path in (folder / "disk-whole").rglob("*") if path.is_file())
     yield from _line("trace", "small disk", _small_disks(forks, home, folder, expected, needed))

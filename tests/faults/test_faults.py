@@ -9,6 +9,7 @@ import pytest
 from ontogeny.errors import BadInput
 from ontogeny.lab.alone import alone
 from tests.faults.forks import Forks
+from tests.faults.on_ray import struck_on_ray
 from tests.faults.subjects import SUBJECTS, prepare, raise_it, record_it
 from tests.faults.trials import Trial, attempt, struck, trials, whole
 
@@ -43,6 +44,14 @@ def test_struck_from_outside_at_any_moment(forks, home, tmp_path) -> None:
     draw = random.Random(5)
     tried = [struck(forks, "trace", draw.uniform(0.02, 0.8), home, tmp_path / f"{i}", expected) for i in range(5)]
     assert [outcome for outcome in tried if not outcome.well] == []
+
+
+@pytest.mark.parametrize(("whom", "seconds"), [("worker", 0.4), ("driver", 0.8)])
+def test_struck_on_ray(whom, seconds, forks, home, tmp_path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
+    expected, _ = whole(forks, "trace", home, tmp_path / "whole")
+    outcome = struck_on_ray(forks, whom, seconds, home, tmp_path / "struck", expected)
+    assert outcome.well, outcome
 
 
 def test_a_job_that_writes_carelessly_would_be_found(forks, home, tmp_path) -> None:

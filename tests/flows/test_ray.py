@@ -1,19 +1,29 @@
 """The rows of a trace are the same from every executor, workers of Ray that are killed lose nothing, and GPUs are placed together."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from ontogeny.concept import Concept
-from ontogeny.lab.cluster import Cluster
+from ontogeny.errors import BadInput
+from ontogeny.lab import cluster as clusters
+from ontogeny.lab.cluster import Cluster, Layout, layout
+from ontogeny.lab.job import prepare
+from ontogeny.lab.progress import silent
+from ontogeny.lab.replica import Replica, seen
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.shards import Shard
 from ontogeny.lab.trace import trace
+from ontogeny.lab.visitor import How
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
-from tests.flows.lineages import rows, save_run, write
+from tests.flows.lineages import planted, rows, save_run, write
 from tests.flows.test_trace import same, units
 
 QUICK = Settings(sites="resid", resamples=100, permutations=100)
@@ -24,6 +34,9 @@ STEPS = {1: 0.0, 2: 4.0, 3: 8.0, 5: 8.0, 8: 9.0}
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     save_run(home / "five", STEPS)
+    network = planted(8.0)
+    network.get_input_embeddings().weight.data[5] = torch.nan
+    network.save_pretrained(home / "five" / "checkpoint-4")
     write(home / "one.csv", rows(characters=36))
     write(home / "two.csv", rows(characters=44)[8:])
     return home
@@ -67,5 +80,146 @@ def test_every_executor_gives_the_same_rows(home, once, ray, tmp_path):
     assert sorted(units(on_ray)) == sorted(units(once))
     assert {line["shard"] for line in on_ray.ledger()} == {"ray-0-of-2", "ray-1-of-2"}
     assert on_ray.about["finished"]
+    assert [failure["checkpoint"] for failure in once.about["failures"]] == ["checkpoint-4"]
+    assert on_ray.about["failures"] == shares.about["failures"] == once.about["failures"]
     assert on_ray.about["parity"]["holds"]
     assert not (on_ray.folder / "shards").exists()
+
+
+def test_a_run_grows_on_ray_and_its_own_step_0_takes_the_place_of_the_floor(home, ray, tmp_path):
+    save_run(tmp_path / "run", {2: 4.0, 3: 8.0})
+    concept = [Concept.from_file(home / "one.csv")]
+    grown = {}
+    for name in ("here", "ray"):
+        trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK)
+    save_run(tmp_path / "run", {0: 0.0})
+    for name, how in (("here", {}), ("ray", {"cluster": Cluster(workers=1)})):
+        grown[name] = trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK, **how)
+    same(grown["ray"], grown["here"])
+    assert set(grown["here"].records("control = 'untrained'").unit) == {grown["here"].ledger()[-1]["units"][0]}
+
+
+# --- placement --------------------------------------------------------------------------------------------------------------
+
+
+class Seat:
+    """A worker that only says where it sits."""
+
+    def where(self) -> str | None:
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_model_gets_its_gpus_in_one_bundle_on_one_machine(ray):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    given = layout(clusters.machines(ray), Cluster(gpus_per_model=2), visits=9)
+    assert (given.workers, given.bundle) == (2, {"CPU": 1, "GPU": 2})
+    made = [clusters.placed(ray, Seat, given) for _ in range(given.workers)]
+    seats = [kind.remote() for kind, _ in made]
+    assert sorted(ray.get([seat.where.remote() for seat in seats])) == ["0,1", "2,3"]
+    for _, group in made:
+        told = ray.util.placement_group_table(group)
+        assert told["strategy"] == "STRICT_PACK"
+        assert told["bundles"] == {0: {"CPU": 1.0, "GPU": 2.0}}
+    # There is no room for a third: all GPUs are taken.
+    _, third = clusters.placed(ray, Seat, given)
+    assert not third.wait(1)
+    for seat in seats:
+        ray.kill(seat)
+    for group in [group for _, group in made] + [third]:
+        clusters.release(ray, group)
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "visits", "expected"),
+    [
+        ([(64, 8)], Cluster(gpus_per_model=1), 99, (8, 1, 8)),
+        ([(64, 8)], Cluster(gpus_per_model=3), 99, (2, 1, 32)),  # 3 + 3, the last two are too few
+        ([(64, 8), (32, 4), (16, 0)], Cluster(gpus_per_model=4), 99, (3, 1, 32)),
+        ([(64, 8)], Cluster(gpus_per_model=2, workers=3), 99, (3, 1, 16)),
+        ([(64, 8)], Cluster(gpus_per_model=2), 1, (1, 1, 16)),
+        ([(16, 0)], Cluster(), 99, (1, 16, 16)),
+        ([(16, 0), (8, 0), (16, 0)], Cluster(), 99, (3, 8, 8)),
+        ([(16, 0)], Cluster(workers=4), 99, (4, 4, 4)),
+        ([(2, 0)], Cluster(workers=9), 99, (2, 1, 1)),
+    ],
+)
+def test_how_many_models_and_what_each_gets(machines, asked, visits, expected):
+    found = layout([{"CPU": cpu, "GPU": gpu} for cpu, gpu in machines], asked, visits=visits)
+    assert (found.workers, found.cpus, found.threads) == expected
+
+
+def test_threads_are_those_of_the_process_that_asked():
+    assert layout([{"CPU": 16}], Cluster(), visits=9, threads=3) == Layout(1, 0, 16, 3)
+    assert layout([{"CPU": 16}], Cluster(workers=4), visits=9, threads=3).threads == 1
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_too_large_for_any_machine_is_refused():
+    with pytest.raises(BadInput, match="no machine of this cluster has 4 GPUs for one model, the largest has 2"):
+        layout([{"CPU": 8, "GPU": 2}, {"CPU": 8}], Cluster(gpus_per_model=4), visits=9)
+
+
+@pytest.fixture
+def worker(home, tmp_path, monkeypatch):
+    """A worker in this process, and what it should find."""
+    monkeypatch.chdir(tmp_path)
+    job = prepare(Lineage.open(home / "five"), [Concept.from_file(home / "one.csv")], QUICK)
+    (tmp_path / "run").mkdir()
+    run = Run(tmp_path / "run")
+    run.describe({"lineage": {}, "concepts": [], "settings": {}})
+
+    def make(device: str = "cpu", where: Path = tmp_path) -> str | None:
+        how = How(device, None, False, False, None, None, silent)
+        return Replica(job, where / "run", "ray-0-of-1", how, 1, where).look(expected)
+
+    expected = seen(run)
+    return make
+
+
+def test_what_a_machine_of_the_cluster_must_see(worker, home, tmp_path, monkeypatch):
+    assert worker() is None
+    assert f"does not see {tmp_path / 'gone'}" in worker(where=tmp_path / "gone")
+    (tmp_path / "other").mkdir()
+    assert f"does not see {tmp_path / 'other' / 'run' / 'run.json'}" in worker(where=tmp_path / "other")
+    with monkeypatch.context() as patch:
+        patch.setattr("ontogeny.__version__", "0.0.0")
+        assert "another version of ontogeny or torch" in worker()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", lambda path: path != home / "five" / "checkpoint-2")
+        assert f"does not see {home / 'five' / 'checkpoint-2'}" in worker()
+
+
+def test_gpus_that_only_the_book_keeping_knows_are_told(worker, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "Ray gave 2 GPUs to a worker on" in worker("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert worker("cuda") is None
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert "needs accelerate" in worker("auto")
+
+
+def test_without_ray_it_is_named(home, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BadInput, match=r"Ray is not installed. Install it with: pip install 'ontogeny\[ray\]'"):
+        traced(home, tmp_path / "run", cluster=Cluster())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("address", ["ray://somewhere:10001", "127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer_is_told(address, monkeypatch):
+    def init(**_: Any) -> None:
+        raise ConnectionError("failed to connect to the GCS.\nand more")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    told = "client protocol" if "://" in address else f"no Ray cluster answers at {address}"
+    with pytest.raises(BadInput, match=told), clusters.connected(Cluster(address)):
+        pass
+
+
+def test_a_share_is_no_cluster(home, tmp_path):
+    with pytest.raises(BadInput, match="leave --shard out"):
+        traced(home, tmp_path / "run", cluster=Cluster(), shard=Shard.parse("0/2"))

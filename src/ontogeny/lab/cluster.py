@@ -18,7 +18,9 @@ from typing import Any
 import torch
 
 from ontogeny.errors import BadInput
+from ontogeny.lab.alone import LOCK, alone, is_busy
 
+FOLDER = "ontogeny-ray-"
 STORE = 100 * 10**6
 """Bytes of shared memory; nothing but a job's description passes through it."""
 
@@ -95,14 +97,10 @@ def connected(asked: Cluster) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    folder = None if asked.address else tempfile.mkdtemp(prefix="ontogeny-ray-", dir=_short())
-    try:
-        _start(ray, asked, folder)
+    with contextlib.ExitStack() as held:
+        held.callback(ray.shutdown)
+        _start(ray, asked, None if asked.address else held.enter_context(_own_folder()))
         yield ray
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_local(asked: Cluster, ray: Any) -> bool:
@@ -162,9 +160,20 @@ def _start(ray: Any, asked: Cluster, folder: str | None) -> None:
     ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=STORE, _temp_dir=folder, **quiet)
 
 
-def _short() -> str | None:
-    """A folder for sockets, whose names must be short."""
-    return "/tmp" if Path("/tmp").is_dir() else None
+@contextlib.contextmanager
+def _own_folder() -> Iterator[str]:
+    """A folder for Ray's sockets, whose names must be short, and its logs; those of processes that were killed are swept."""
+    above = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+    for left in above.glob(f"{FOLDER}*"):
+        with contextlib.suppress(OSError):  # another user's
+            if (left / LOCK).exists() and not is_busy(left):
+                shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=above))
+    try:
+        with alone(folder):
+            yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def threads_here() -> int:

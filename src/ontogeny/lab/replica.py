@@ -4,6 +4,7 @@ It writes into a share of the run (`shards`) that it holds during a visit alone:
 gathers what is done. So a worker that is struck loses no more than the unit that it was computing.
 """
 
+import importlib
 import os
 import socket
 from collections.abc import Collection
@@ -42,16 +43,6 @@ class Visited:
     """Whether it did not get as far as the random initialisation."""
 
 
-@dataclass(frozen=True)
-class Where:
-    """Where a worker runs."""
-
-    host: str
-    pid: int
-    gpus: str | None
-    """As CUDA_VISIBLE_DEVICES names them."""
-
-
 class Replica:
     """Asked by one visit at a time; only `now` may be asked meanwhile."""
 
@@ -81,7 +72,7 @@ class Replica:
         local = [checkpoint.source for checkpoint in self.job.checkpoints if checkpoint.is_local]
         if lost := [source for source in local if not Path(source).is_dir()]:
             return f"{host} does not see {lost[0]}. {SHARED}"
-        return None
+        return _device_lacks(self.how.device, host)
 
     def visit(
         self, checkpoint: Checkpoint, concepts: Collection[str], floor: Collection[str], ahead: Checkpoint | None
@@ -106,9 +97,6 @@ class Replica:
     def now(self) -> Progress | None:
         """What it is at."""
         return self.said
-
-    def where(self) -> Where:
-        return Where(socket.gethostname(), os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def end(self) -> None:
         """Delete what was fetched for nothing."""
@@ -143,3 +131,26 @@ def settle(run: Run, worker: str = "ray-*-of-*") -> None:
     for folder in sorted((run.folder / SHARDS).glob(worker)):
         with alone(folder, patience=PATIENCE):
             pass
+
+
+def _device_lacks(device: str, host: str) -> str | None:
+    """Ray counts GPUs as it was told to; here is asked whether they are there."""
+    if device == "auto" and not _has_accelerate():
+        return f"a model on several GPUs needs accelerate, which {host} lacks. Install it with: pip install 'ontogeny[ray]'"
+    if device not in ("auto", "cuda"):
+        return None
+    told = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
+    if (found := torch.cuda.device_count()) != told:
+        return (
+            f"Ray gave {told} GPUs to a worker on {host}, and torch finds {found} there. Install torch for CUDA there, or leave "
+            "--gpus-per-model out."
+        )
+    return None
+
+
+def _has_accelerate() -> bool:
+    try:
+        importlib.import_module("accelerate")
+    except ImportError:
+        return False
+    return True

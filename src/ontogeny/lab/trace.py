@@ -25,7 +25,7 @@ from ontogeny.lab.series import summarise
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.shards import Shard, gather
 from ontogeny.lab.undo import all_or_nothing
-from ontogeny.lab.visitor import How, Visitor, floorless
+from ontogeny.lab.visitor import How, Visitor, floor_unit, floorless
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.records import Record
 from ontogeny.run import Run
@@ -125,12 +125,21 @@ def _relate(job: Job, run: Run, how: How, failures: Sequence[Mapping[str, str]],
     described, surfaces = _described(job, run, how)
     for unit, records in surfaces.items():
         run.keep(unit, records)
+    _drop_floors(job, run)
     summarise(job, run)
     if certificate and not described.get("parity"):
         described["parity"] = certificate
     failed = {failure["checkpoint"] for failure in failures}
     finished = all(checkpoint.name in failed for checkpoint in job.missing(run))
     run.describe(described | {"failures": list(failures), "finished": finished})
+
+
+def _drop_floors(job: Job, run: Run) -> None:
+    """The run's own step 0, found later and by another process, is the better floor."""
+    for checkpoint in filter(job.untrained, job.checkpoints):
+        for concept in job.concepts:
+            if run.done(job.units[checkpoint, concept.name]):
+                run.drop(floor_unit(job, concept))
 
 
 def _missing(job: Job, run: Run) -> list[str]:

@@ -139,12 +139,14 @@ class Visitor:
         }
         keys = self._keys(f"untrained {self.job.settings.seed}", folder, concepts)
         self._measure(
-            load, keys, "untrained", done, concepts, lambda c: Stamp(self.job.lineage.name, self._floor(c)), header
+            load,
+            keys,
+            "untrained",
+            done,
+            concepts,
+            lambda c: Stamp(self.job.lineage.name, floor_unit(self.job, c)),
+            header,
         )
-
-    def _floor(self, concept: Concept) -> str:
-        """The unit of a concept on a random initialisation; one in a run, whichever checkpoint is read first."""
-        return digest(["untrained", concept.name, concept.hash, asdict(self.job.settings)])
 
     def _measure(
         self,
@@ -240,7 +242,7 @@ class Visitor:
             scores=measured.scores,
         )
         if header["untrained"]:
-            self.run.drop(self._floor(concept))  # the run's own step 0, found later, is the better floor
+            self.run.drop(floor_unit(self.job, concept))  # the run's own step 0, found later, is the better floor
 
     def _cut(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, Rows]]:
         # Checkpoints of a run share their tokenizer: texts are cut once for each set of missing concepts.
@@ -266,6 +268,11 @@ def floorless(job: Job, run: Run) -> list[Concept]:
     # Also a step 0 that an earlier session visited is a floor.
     held = set(run.records("control = 'untrained'").concept)
     return [concept for concept in job.concepts if concept.name not in held]
+
+
+def floor_unit(job: Job, concept: Concept) -> str:
+    """The unit of a concept on a random initialisation; one in a run, whichever checkpoint is read first."""
+    return digest(["untrained", concept.name, concept.hash, asdict(job.settings)])
 
 
 def fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
