@@ -67,6 +67,8 @@ class Concept:
     answers: tuple[Answer, ...] = ()
     template: bool = False
     """Read the text as a user's turn in the tokenizer's chat template."""
+    twins: bool = False
+    """Whether each group is a text and the same text perturbed, the clean one first: readings of the two are then compared."""
     sign: int = +1
     """+1 where the positive class is the desired one, -1 where it is the undesired."""
     licence: str | None = None
@@ -168,7 +170,14 @@ class Concept:
     @cached_property
     def hash(self) -> str:
         """Of all that decides what is measured; the name, licence and source are not in it."""
-        told = [self.kind, self.classes, str(self.position), self.template, self.sign]
+        told = [
+            self.kind,
+            self.classes,
+            str(self.position),
+            self.template,
+            self.sign,
+            *(["twins"] if self.twins else []),
+        ]
         rows = [[e.text, float(e.target), e.group, e.pair, e.span, e.type] for e in self.examples]
         asked = [[a.prompt, a.right, a.wrong, a.group] for a in self.answers]
         return hashlib.sha256(json.dumps([told, rows, asked]).encode()).hexdigest()

@@ -7,7 +7,6 @@ changes from one twin to the other. Twins are one group, the clean one first.
 
 import math
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from ontogeny.concepts import _data
 from ontogeny.concepts._polarity import SOURCE, sentences
 from ontogeny.errors import BadInput
 from ontogeny.records import Record
-from ontogeny.statistics.bootstrap import group_weights, interval, mean_samples, share_interval
+from ontogeny.statistics import twins
 
 SOURCES = (
     _data.Source(
@@ -35,12 +34,12 @@ SOURCES = (
 def concept(seed: int = 0) -> Concept:
     """Both twins of each sentence whose sentiment is known; the same for each seed."""
     known = {_letters(text): positive for text, positive in sentences()}
-    twins: dict[str, dict[str, str]] = {}
+    pairs: dict[str, dict[str, str]] = {}
     for row in _data.read(SOURCES[0]):
-        twins.setdefault(normalised(row["statement"]), {})[row["label"]] = row["statement"]
+        pairs.setdefault(normalised(row["statement"]), {})[row["label"]] = row["statement"]
     examples = [
         Example(twin[side], known[_letters(sentence)], f"s{i}")
-        for i, (sentence, twin) in enumerate(twins.items())
+        for i, (sentence, twin) in enumerate(pairs.items())
         if len(twin) == 2 and _letters(sentence) in known
         for side in ("0", "1")
     ]
@@ -48,6 +47,7 @@ def concept(seed: int = 0) -> Concept:
         "robustness",
         tuple(examples),
         classes=("negative", "positive"),
+        twins=True,
         licence="Apache-2.0 (perturbed set); SST-2 text for research use; CC-BY-4.0 (labels)",
         source=_data.told(*SOURCES, paper="arXiv:2402.19465, Pang & Lee 2005"),
         question="Is the sentence positive, clean or perturbed?",
@@ -63,34 +63,23 @@ def flips(concept: Concept, predicted: Bool[Tensor, " example"], *, samples: int
         raise BadInput(
             f"{len(predicted)} predictions for {len(concept.examples)} examples of {concept.name}. Give one each."
         )
-    where: dict[str, list[int]] = {}
-    for i, example in enumerate(concept.examples):
-        where.setdefault(example.group, []).append(i)
-    couples = torch.tensor([both for both in where.values() if len(both) == 2], dtype=torch.long).reshape(-1, 2)
-    if len(couples) < 2:
-        note = f"{len(couples)} groups of two twins; at least two are needed"
+    pairs = twins.couples(concept.group_ids())
+    if len(pairs) < 2:
+        note = f"{len(pairs)} groups of two twins; at least two are needed"
         return [Record(metric, math.nan, concept=concept.name, note=note) for metric in ("flip_rate", "perturbed_drop")]
-    clean, perturbed = predicted[couples].T
-    right = concept.labels()[couples[:, 0]]
-    flipped = (clean != perturbed).float()
-    drop = (clean == right).float() - (perturbed == right).float()
-    weights = group_weights(torch.arange(len(couples)), samples=samples, seed=seed)
-    drawn = mean_samples(torch.stack([flipped, drop]), weights)
-    ends = (
-        share_interval(flipped.mean(), drawn[:, 0], groups=len(couples)),
-        interval(drop.mean(), drawn[:, 1], groups=len(couples)),
-    )
+    found = twins.flips(predicted[None], concept.labels(), pairs, samples=samples, seed=seed)
+    told = (("flip_rate", found.rate, found.rate_ends), ("perturbed_drop", found.drop, found.drop_ends))
     return [
         Record(
             metric,
             float(value),
             concept=concept.name,
-            low=float(end.low),
-            high=float(end.high),
-            n=len(couples),
+            low=float(ends.low),
+            high=float(ends.high),
+            n=len(pairs),
             seed=seed,
         )
-        for metric, value, end in zip(("flip_rate", "perturbed_drop"), (flipped.mean(), drop.mean()), ends, strict=True)
+        for metric, value, ends in told
     ]
 
 

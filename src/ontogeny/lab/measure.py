@@ -13,7 +13,7 @@ from ontogeny import plugins
 from ontogeny.fits import Fitted
 from ontogeny.fits._basis import Basis
 from ontogeny.fits._moments import Moments
-from ontogeny.lab import controls, dependence, scoring
+from ontogeny.lab import controls, dependence, scoring, twins
 from ontogeny.lab.design import Design
 from ontogeny.lab.rows import About, cells
 from ontogeny.lab.settings import Settings
@@ -26,6 +26,8 @@ SCALES = {"mass_mean": "unit", "logistic": "weight", "pca": "unit", "leace": "ra
 """What the length of each fit's direction means."""
 PROBES = {"logistic", "ridge"}
 """Fits that choose a strength on train and report the score they chose it by: what layer choices are made with."""
+READERS = {"logistic", "mass_mean"}
+"""Fits whose scores classify: a spectrum or an erasure reads nothing."""
 
 
 @dataclass
@@ -60,6 +62,7 @@ def measure(
             held_out = fit.scores(x[:, design.split.test])
             done.scores[f"{name}/{part}"] = held_out.float().cpu()
             done.records += probe_rows(design, about, name, fit, held_out, sites[part], settings)
+            done.records += twins.rows(design, about, name, held_out, sites[part]) if name in READERS else []
         probe = next(name for name in methods if name in PROBES)
         done.records += controls.rows(design, about, probe, fitted, shared.basis, x, sites[part], settings)
         if part == "resid":
