@@ -113,9 +113,52 @@ def _concept(concept: str, moments: list[tuple[str, int, float]], rng: np.random
         behave = 1.0 if stage == "sft" and not np.isinf(used) else _rise(step, used)
         yield now | {"metric": "answer_accuracy", "method": "likelihood"} | _around(0.5 + 0.4 * behave, 0.05)
         yield now | {"metric": "answer_margin", "method": "likelihood"} | _around(-0.05 + 2.1 * behave, 0.2)
+    if concept == "truth":
+        yield from _steered(end | {"site": f"resid.{best}", "layer": best}, grown)
     yield from _series(end | {"site": f"resid.{best}", "layer": best}, concept, moments, rng)
     if concept in ("truth", "privacy"):
         yield from _knowledge(whole, moments)
+    if concept == "truth":
+        yield from _stages(whole, moments)
+
+
+def _stages(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Refusing and confidence at three checkpoints: the first one's vector works in the last no better than chance."""
+    chosen = [moments[0], moments[len(moments) // 2], moments[-1]]
+    for i, (stage, step, tokens) in enumerate(chosen):
+        now = whole | {"stage": stage, "step": step, "tokens": tokens}
+        for metric, value in (("entropy", 3 - i), ("top_probability", 0.2 + i / 4), ("ece", 0.2 - i / 20)):
+            yield now | {"metric": metric} | _around(value)
+        yield now | {"metric": "ece", "control": "calibrated"} | _around(0.03, 0.02)
+        for low in (0.5, 0.7, 0.9):
+            middle = {"confidence": str(low + 0.05), "from": str(low), "to": str(low + 0.1)}
+            yield now | {"metric": "reliability", "coords": middle} | _around(low - 0.05 * (2 - i))
+        for neuron in range(20):
+            coords = {"neuron": str(neuron), "candidate": "variance" if neuron < 3 else ""}
+            yield now | {"metric": "neuron_norm", "value": 3.0 - neuron / 10, "coords": coords}
+            yield now | {"metric": "logit_variance", "value": 0.001 * (1 + neuron), "coords": coords}
+        yield now | {"metric": "entropy_neurons", "value": 1.0, "coords": {"neurons": "0"}}
+        for act, sign in (("ablation", -1), ("addition", 1)):
+            of = {"act": act, "of": "log_odds", "q2_5": "-0.5", "q97_5": "0.5"}
+            yield now | {"metric": "refusal_effect", "control": "random_direction", "coords": of} | _around(0.05)
+        for j, (other_stage, other_step, _) in enumerate(chosen):
+            other = {"other_stage": other_stage, "other_step": str(other_step)}
+            for held in ("shared", "own"):
+                control = "split_half" if i == j else None
+                yield (
+                    now
+                    | {"metric": "refusal_cosine", "control": control, "coords": {**other, "held": held}}
+                    | _around(0.9 - 0.3 * abs(i - j))
+                )
+            for act, sign in (("ablation", -1), ("addition", 1)):
+                of = {**other, "act": act, "of": "log_odds"}
+                yield now | {"metric": "refusal_effect", "coords": of} | _around(sign * i * (2 - abs(i - j)), 0.2)
+                if i != j:
+                    form = {"form": "above_random", "way": "forward" if j < i else "backward"}
+                    yield now | {"metric": "refusal_transfer", "coords": {**of, **form}} | _around(1 - abs(i - j) / 2)
+            if i != j:
+                yield now | {"metric": "neuron_overlap", "value": 0.5, "coords": {**other, "by": "variance"}}
+                yield now | {"metric": "swap_share", "coords": {**other, "of": "entropy"}} | _around(0.1)
 
 
 def _knowledge(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
@@ -140,6 +183,47 @@ def _knowledge(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[d
             for name, value in (("kept", 0.5), ("adapted", 0.25), ("new", 0.25), ("lost", 0.1), ("transfer", 0.8)):
                 fate = {"metric": f"knowledge_{name}", "method": "cross_patch", "coords": other}
                 yield now | fate | _around(value + 0.05 * j)
+
+
+def _steered(end: dict, grown: float) -> Iterator[dict]:
+    """An evaluation of two vectors and a head method at the last checkpoint."""
+    for method, axis, choices, gain in (
+        ("tracing_vector", "site", ("resid.2", "resid.3"), 2.0),
+        ("caa", "site", ("resid.2", "resid.3"), 0.4),
+        ("iti", "k", ("1", "4"), -0.5),
+    ):
+        now = end | {"method": method}
+        chosen = {axis: choices[1]}
+        yield now | {"metric": "chosen_alpha", "value": 2.0, "coords": chosen, "note": "chosen on development"}
+        yield now | {"metric": "steering_works", "value": float(gain > 1), "coords": {**chosen, "alpha": "2"}}
+        for i, choice in enumerate(choices):
+            for alpha in (0.0, 1.0, 2.0, 4.0):
+                coords = {axis: choice, "alpha": f"{alpha:g}"}
+                effect = _around(gain * grown * alpha * (i + 1) / 2, 0.3 if alpha else 0.0)
+                yield now | {"metric": "steering_effect", "split": "development", "coords": coords} | effect
+                yield now | {"metric": "neutral_kl", "split": "all", "coords": coords} | _around(0.05 * alpha**2, 0.01)
+                if choice != choices[1]:
+                    continue
+                yield now | {"metric": "steering_effect", "coords": coords} | effect
+                for control, half in (("random_direction", 0.5), ("shuffled_label", 0.8)) if alpha else ():
+                    null = now | {"metric": "steering_effect", "control": control, "coords": coords}
+                    yield null | _around(0.0, half * alpha)
+        at = {**chosen, "alpha": "2", "kl": "0.2"}
+        yield now | {"metric": "effect_at_equal_kl", "coords": at} | _around(gain * grown, 0.3)
+        for metric in ("promote", "suppress"):
+            yield now | {"metric": metric, "coords": {**chosen, "alpha": "2", "share": "0.25"}} | _around(gain)
+        for item in range(12):
+            for side, sign in (("matching", 1), ("other", -1)):
+                told = {**chosen, "alpha": "2", "item": str(item), "side": side, "prompt": "Is it?", "text": " yes"}
+                row = now | {"metric": "item_nats", "coords": told}
+                yield row | {"control": "unsteered", "value": -0.3 * item - 1}
+                yield row | {"value": -0.3 * item - 1 + sign * gain * grown}
+    prompt = end | {"method": "prompt", "metric": "steering_effect", "control": "prompt_only"}
+    yield prompt | {"coords": {"text": "Is it true? Yes."}} | _around(0.7, 0.2)
+    for arm, value in (("unsteered", 1.1), ("tracing_vector", 1.6), ("control of tracing_vector", 1.2)):
+        for asked in ("Is it?", "Was it?"):
+            told = {"arm": arm, "prompt": asked, "text": " It is true that it is."}
+            yield end | {"metric": "sample_surprise", "method": arm, "split": "all", "coords": told, "value": value}
 
 
 def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np.random.Generator) -> Iterator[dict]:

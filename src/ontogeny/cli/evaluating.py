@@ -36,7 +36,7 @@ def evaluate(
     ] = None,
     alphas: Annotated[
         str, typer.Option(help="Times the vector is added; chosen on development questions.")
-    ] = "0,1,2,4",
+    ] = "0,0.5,1,2,4",
     k: Annotated[str, typer.Option(help="Numbers of heads that iti tries.")] = "1,2,4,8",
     sites: Annotated[str, typer.Option(help="Where in the stream vectors are tried.")] = "resid",
     where: Annotated[str, typer.Option(help="Tokens that are edited: last, generated, prompt or all.")] = "last",

@@ -21,7 +21,7 @@ VERSION = 1
 class Plan:
     """How a vector is evaluated."""
 
-    alphas: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
+    alphas: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     ks: tuple[int, ...] = (1, 2, 4, 8)
     """Numbers of heads that ITI tries."""
     sites: str = "resid"

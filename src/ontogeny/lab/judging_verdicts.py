@@ -53,7 +53,8 @@ def _verdicts(table: pd.DataFrame) -> Iterator[Record]:
 def _verdict(table: pd.DataFrame, p: pd.DataFrame, chosen: dict[str, Any]) -> Record:
     place, alpha = dict(chosen["coords"]), f"{chosen['value']:g}"
     mine = table[_same(table, chosen) & (table["split"] == "test")]
-    at = mine[[dict(c) == {**place, "alpha": alpha} for c in mine["coords"]]]
+    told = {**place, "alpha": alpha}
+    at = mine[[told.items() <= dict(c).items() for c in mine["coords"]]]
     effect = at[(at["metric"] == "steering_effect") & at["control"].isna()].iloc[0]
     random = at[(at["metric"] == "steering_effect") & (at["control"] == "random_direction")].iloc[0]
     permuted = at[(at["metric"] == "steering_effect") & (at["control"] == "shuffled_label")]
@@ -66,8 +67,18 @@ def _verdict(table: pd.DataFrame, p: pd.DataFrame, chosen: dict[str, Any]) -> Re
     said = _sentence(
         chosen, place, alpha, effect, random, permuted, q, prompt, _cost(table, chosen, place, alpha), reasons
     )
+    said += _both_ways(at, wish)
     made = _record(chosen, "steering_works", float(works), int(effect["n"]))
     return replace(made, note=said, split="test", coords={**place, "alpha": alpha})
+
+
+def _both_ways(at: pd.DataFrame, wish: int) -> str:
+    """A margin may grow while both continuations grow less likely: that is said."""
+    rows = at[(at["metric"] == "promote")]
+    whole = rows[[dict(c).get("share") == "1" for c in rows["coords"]]] if len(rows) else rows
+    if wish > 0 and len(whole) and float(whole["high"].iloc[0]) < 0:
+        return f" What shows the concept is itself {-float(whole['value'].iloc[0]):.2f} nats per token less likely."
+    return ""
 
 
 def _reasons(effect: Any, random: Any, permuted: pd.DataFrame, q: float, wish: int) -> list[str]:

@@ -1,7 +1,7 @@
 """From a method's name to edits that are ready to scale: the same material, one choice (a site, or a number of heads), one alpha.
 
-Every method is fitted on the fit side alone, and can be fitted again on labels that were permuted by group: the same norm, nothing
-known. Methods: CAA (arXiv:2312.06681), the tracing paper's vector (arXiv:2402.19465), ITI (arXiv:2306.03341), ablation (arXiv:2406.11717).
+Every method is fitted on the fit side alone, and can be fitted again on labels that were permuted by group.
+Methods: CAA (arXiv:2312.06681), the tracing paper's vector (arXiv:2402.19465), ITI (arXiv:2306.03341), ablation (arXiv:2406.11717).
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,17 +51,6 @@ class Recipe:
         if self.ablates:
             return [Edit(e.site, e.what, self.where) for e in everywhere(model, shifts[0][1])] if alpha else []
         return [Edit(site, Add(vector, alpha), self.where) for site, vector in shifts]
-
-    def as_long_as(self, other: "Recipe") -> "Recipe":
-        """The same directions with the lengths of another recipe's."""
-        scaled = {
-            choice: tuple(
-                (site, vector / vector.norm().clamp(min=1e-12) * like.norm())
-                for (site, vector), (_, like) in zip(self.shifts[choice], shifts, strict=True)
-            )
-            for choice, shifts in other.shifts.items()
-        }
-        return replace(self, shifts=scaled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +130,8 @@ def recipe(have: Material, method: str, *, ks: Sequence[int] = (1, 2, 4, 8), whe
     """
     if checked_method(method) == "iti":
         ranks = head_accuracy(have.x["head"], have.y, have.groups).argsort(descending=True, stable=True).tolist()
-        return _iti(have, ranks, have.y, ks, where)
-    found = _stream(have, method, have.y, torch.ones(len(have.sides.fit_items)), where)
+        return _iti(have, ranks, ks, where)
+    found = _stream(have, method, where)
     # At the embedding of a full stop both classes are the same: there is nothing to add.
     kept = {choice: shifts for choice, shifts in found.shifts.items() if float(shifts[0][1].norm()) > 0}
     if not kept:
@@ -153,21 +142,44 @@ def recipe(have: Material, method: str, *, ks: Sequence[int] = (1, 2, 4, 8), whe
 
 
 def shuffled(have: Material, real: Recipe, *, samples: int, seed: int = 0) -> list[Recipe]:
-    """The recipe fitted again on labels permuted by group, or for pairs on sides swapped by group; each as long as the real one."""
+    """The recipe fitted again on labels permuted by group, or for pairs on sides swapped by group; none for an ablation.
+
+    Each is shorter than the real one as much as the difference that it found is smaller: at the same length it would be the real
+    axis with a random sign wherever that axis holds most of the variance. An ablation has neither length nor sign.
+    """
+    if real.ablates:
+        return []
     moved = group_permutations(have.y, have.groups, samples=samples, seed=seed)
     generator = torch.Generator().manual_seed(seed)
+    found = _differences(have, real, have.y, torch.ones(len(have.sides.fit_items)))
     made = []
     for labels in (have.y[one] for one in moved):
-        if real.method == "iti":
-            heads = max((shifts for shifts in real.shifts.values()), key=len)
-            places = [have.sites["head"].index(site) for site, _ in heads]
-            again = _iti(have, places, labels, [int(k) for k in real.shifts], real.where)
-        elif real.method in METHODS:
-            again = _stream(have, real.method, labels, _signs(have, generator), real.where)
-        else:
-            again = replace(real, shifts={c: _refitted(have, s[0][0], labels) for c, s in real.shifts.items()})
-        made.append(again.as_long_as(real))
+        again = _differences(have, real, labels, _signs(have, generator))
+        shifts = {
+            choice: tuple(
+                (site, null * (vector.norm() / was.norm().clamp(min=1e-12)))
+                for (site, vector), was, null in zip(real.shifts[choice], found[choice], again[choice], strict=True)
+            )
+            for choice in real.shifts
+        }
+        made.append(replace(real, shifts=shifts))
     return made
+
+
+def _differences(
+    have: Material, real: Recipe, y: Bool[Tensor, " example"], signs: Float[Tensor, " pair"]
+) -> dict[str, list[Float[Tensor, " d"]]]:
+    """For each shift of a recipe, the difference of the classes at its site under some labels."""
+
+    def at(site: Site) -> Tensor:
+        place = have.sites[site.part].index(site)
+        if real.method == "caa" and have.parting is not None:
+            return (have.parting[place] * signs[:, None]).mean(0).float()
+        x = have.x[site.part][place].double()
+        return (x[y].mean(0) - x[~y].mean(0)).float()
+
+    known = {site: at(site) for site in {site for shifts in real.shifts.values() for site, _ in shifts}}
+    return {choice: [known[site] for site, _ in shifts] for choice, shifts in real.shifts.items()}
 
 
 def given(model: Model, direction: Direction, *, where: Where = "last") -> Recipe:
@@ -180,11 +192,11 @@ def given(model: Model, direction: Direction, *, where: Where = "last") -> Recip
     return Recipe("given", "site", {str(direction.site): ((direction.site, direction.vector),)}, where)
 
 
-def _stream(have: Material, method: str, y: Tensor, signs: Tensor, where: Where) -> Recipe:
-    sites = have.sites["resid"]
+def _stream(have: Material, method: str, where: Where) -> Recipe:
+    sites, y = have.sites["resid"], have.y
     if method == "caa":
         assert have.parting is not None
-        vectors = list((have.parting * signs[None, :, None]).mean(1).float())
+        vectors = list(have.parting.mean(1).float())
     else:
         x = have.x["resid"].double()
         difference = x[:, y].mean(1) - x[:, ~y].mean(1)
@@ -195,21 +207,16 @@ def _stream(have: Material, method: str, y: Tensor, signs: Tensor, where: Where)
     return Recipe(method, "site", {str(s): ((s, v),) for s, v in zip(sites, vectors, strict=True)}, where)
 
 
-def _iti(have: Material, ranks: Sequence[int], y: Tensor, ks: Sequence[int], where: Where) -> Recipe:
+def _iti(have: Material, ranks: Sequence[int], ks: Sequence[int], where: Where) -> Recipe:
     if not ks or max(ks) > len(have.sites["head"]) or min(ks) < 1:
         raise BadInput(f"--k {','.join(map(str, ks))} does not fit: this model has {len(have.sites['head'])} heads.")
     best = list(ranks[: max(ks)])
     x = have.x["head"][best]
-    vectors = mass_mean.fit(x, y, groups=have.groups).direction[..., 0]
+    vectors = mass_mean.fit(x, have.y, groups=have.groups).direction[..., 0]
     axes = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)
     spread = (x.double() @ axes[..., None].double())[..., 0].std(1)
     shifts = [(have.sites["head"][i], (s * a).float()) for i, a, s in zip(best, axes, spread, strict=True)]
     return Recipe("iti", "k", {str(k): tuple(shifts[:k]) for k in ks}, where)
-
-
-def _refitted(have: Material, site: Site, y: Tensor) -> tuple[Shift, ...]:
-    x = have.x[site.part][have.sites[site.part].index(site)]
-    return ((site, mass_mean.fit(x[None], y, groups=have.groups).direction[0, :, 0]),)
 
 
 def _signs(have: Material, generator: torch.Generator) -> Float[Tensor, " pair"]:

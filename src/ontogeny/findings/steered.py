@@ -1,0 +1,92 @@
+"""Rows of an evaluation read back: one vector is one method on one concept at one checkpoint, with its alphas as numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ontogeny.findings.table import coord, has_coord, subjects
+from ontogeny.findings.timeline import Timeline
+
+MOST = 12
+"""Pictures of so many vectors at most; beyond it the last checkpoint alone is drawn."""
+NAMES = {
+    "tracing_vector": "tracing vector",
+    "caa": "CAA",
+    "iti": "ITI",
+    "ablate": "ablation",
+    "given": "given direction",
+}
+
+
+@dataclass(frozen=True)
+class Vector:
+    name: str
+    """Concept, method, and the checkpoint where there are several."""
+    concept: str
+    method: str
+    rows: pd.DataFrame
+    """With the columns `alpha` (a number) and `choice` (a site, or a number of heads)."""
+    chosen: str
+    """What was chosen on development questions."""
+    alpha: float
+    verdict: str
+    """`works`, `does not work`, or nothing."""
+
+    @property
+    def told(self) -> pd.DataFrame:
+        """The effect on test questions and its nulls, at the choice that was made."""
+        rows = self.rows[self.rows["metric"].eq("steering_effect") & self.rows["split"].eq("test")]
+        return rows[rows["choice"].eq(self.chosen) & rows["alpha"].notna() & rows["value"].notna()]
+
+    @property
+    def subtitle(self) -> str:
+        """What was chosen, and whether it works."""
+        place = self.chosen if "." in self.chosen else f"{self.chosen} heads"
+        said = [place, "" if self.method == "ablate" else f"alpha {self.alpha:g} chosen", self.verdict]
+        return " · ".join(word for word in said if word)
+
+
+def vectors(table: pd.DataFrame, line: Timeline) -> list[Vector]:
+    """The vectors of a tidied table, at the last checkpoint of each stage; with too many, at the last one alone."""
+    found = list(_vectors(table, line, every_stage=True))
+    return found if len(found) <= MOST else list(_vectors(table, line, every_stage=False))
+
+
+def prompts(table: pd.DataFrame, vector: Vector) -> pd.DataFrame:
+    """What a prompt alone does for the same concept at the same checkpoint."""
+    mine = vector.rows[["stage", "step", "concept"]].drop_duplicates()
+    return table[table["control"].eq("prompt_only") & table["value"].notna()].merge(mine)
+
+
+def _vectors(table: pd.DataFrame, line: Timeline, *, every_stage: bool) -> Iterator[Vector]:
+    rows = table[has_coord(table, "alpha") | table["metric"].eq("chosen_alpha")]
+    rows = rows[~rows["metric"].isin(["sample_surprise", "distinct_2", "scored_share"])]
+    for subject in subjects(rows):
+        for method in subject.rows["method"].unique():
+            mine = line.place(subject.rows[subject.rows["method"].eq(method)])
+            if mine.empty:
+                continue
+            last = mine.groupby("stage")["age"].transform("max") if every_stage else mine["age"].max()
+            mine = mine[mine["age"].eq(last)]
+            ages = mine["age"].unique()
+            for age in ages:
+                here = mine[mine["age"].eq(age)]
+                more = [f"{here['stage'].iloc[0]} {_step(here['step'].iloc[0])}"] * (len(ages) > 1)
+                yield _vector([subject.name, NAMES.get(method, method), *more], subject.concept, method, here)
+
+
+def _vector(names: list[str], concept: str, method: str, rows: pd.DataFrame) -> Vector:
+    site, k = coord(rows, "site"), coord(rows, "k")
+    rows = rows.assign(alpha=pd.to_numeric(coord(rows, "alpha"), errors="coerce"), choice=site.where(site.ne(""), k))
+    chosen = rows[rows["metric"].eq("chosen_alpha") & rows["value"].notna()]
+    tried = rows[rows["choice"].ne("")]["choice"]
+    works = rows[rows["metric"].eq("steering_works")]["value"].dropna()
+    verdict = "" if works.empty else "works" if works.iloc[0] else "does not work"
+    at = chosen["choice"].iloc[0] if len(chosen) else next(iter(tried), "")
+    alpha = float(chosen["value"].iloc[0]) if len(chosen) else float("nan")
+    return Vector(" · ".join(names), concept, method, rows, at, alpha, verdict)
+
+
+def _step(step: float) -> str:
+    return "end" if step % 1 else f"{step:.0f}"

@@ -1,0 +1,73 @@
+"""The grid on which alpha was chosen: the effect on development questions of each number of heads K, or each site, at each alpha.
+
+Blue cells make the continuation that shows the concept likelier, orange ones the other. The framed cell was chosen: the largest effect at a
+bearable cost on neutral text. These numbers are of the questions that the choice was made on, so they flatter; the dose–response does not.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.steered import Vector, vectors
+from ontogeny.findings.table import tidy
+from ontogeny.findings.timeline import timeline
+from ontogeny.views._pieces import blank, heading, inline, panels, reason
+from ontogeny.views._theme import INK, SIGNED, WIDTH
+
+title = "K × alpha"
+place = 13
+needs = frozenset({"concept", "method", "metric", "split", "value", "coords"})
+METRICS = ("steering_effect", "neutral_kl", "chosen_alpha")
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin(METRICS)]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table = tidy(select(records))
+    grids = [(v, cells) for v in vectors(table, timeline(records)) if len(cells := _cells(v)) > 0]
+    if not grids:
+        return blank(title, reason(table, "steering_effect on development questions (ontogeny evaluate makes them)"))
+    most = max(float(cells["value"].abs().max()) for _, cells in grids) or 1.0
+    return panels([_panel(v, cells, most) for v, cells in grids])
+
+
+def _cells(vector: Vector) -> pd.DataFrame:
+    rows = vector.rows[vector.rows["value"].notna() & vector.rows["alpha"].notna() & vector.rows["choice"].ne("")]
+    effect = rows[rows["metric"].eq("steering_effect") & rows["split"].eq("development")]
+    cost = rows[rows["metric"].eq("neutral_kl")][["choice", "alpha", "value"]].rename(columns={"value": "kl"})
+    effect = effect[["choice", "alpha", "value", "low", "high"]].merge(
+        cost.drop_duplicates(["choice", "alpha"]), on=["choice", "alpha"], how="left"
+    )
+    return effect.assign(
+        said=[f"{value:+.2f}" for value in effect["value"]],
+        dose=[f"{alpha:g}" for alpha in effect["alpha"]],
+        chosen=effect["choice"].eq(vector.chosen) & effect["alpha"].eq(vector.alpha),
+    )
+
+
+def _panel(vector: Vector, cells: pd.DataFrame, most: float) -> Any:
+    doses = [f"{alpha:g}" for alpha in sorted(cells["alpha"].unique())]
+    choices = sorted(cells["choice"].unique(), key=lambda c: float(c.rsplit(".", 1)[-1]))
+    heads = not any("." in choice for choice in choices)
+    x = alt.X("dose:N", sort=doses, title="alpha (times the vector)", axis=alt.Axis(labelAngle=0))
+    y = alt.Y("choice:N", sort=choices[::-1], title="heads K (count)" if heads else "site (resid)")
+    base = alt.Chart(inline(cells.drop(columns="chosen"))).encode(x=x, y=y)
+    scale = alt.Scale(scheme=SIGNED, domain=[-most, most], domainMid=0, reverse=True)
+    legend = alt.Legend(title="effect, nats", orient="bottom", gradientLength=200)
+    told = ["choice:N", "dose:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high", "kl"))]
+    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
+        color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
+    )
+    light = alt.condition(f"abs(datum.value) > {0.6 * most}", alt.value("white"), alt.value(INK))
+    layers: list[Any] = [squares, base.mark_text(fontSize=10).encode(text="said:N", color=light)]
+    chosen = cells[cells["chosen"]]
+    if len(chosen):
+        frame = alt.Chart(inline(chosen, "dose", "choice")).mark_rect(fill="transparent", stroke=INK, strokeWidth=2)
+        layers.append(frame.encode(x=x, y=y))
+    named = heading(vector.name)
+    named.subtitle = vector.subtitle
+    height = min(max(26 * len(choices), 80), 320)
+    return alt.layer(*layers).properties(width=WIDTH / 3 - 70, height=height, title=named)

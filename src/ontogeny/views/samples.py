@@ -1,0 +1,67 @@
+"""Samples side by side: what a model says unsteered, steered, and under a random edit as large, and how unlikely it finds each itself.
+
+The bar is nats per token of the text under the unsteered model: steering that drives it up has broken the language. An edit that says
+nothing that its control does not say has shown nothing.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.steered import NAMES
+from ontogeny.findings.table import coord, subjects, tidy
+from ontogeny.findings.timeline import timeline
+from ontogeny.views._pieces import blank, heading, inline, reason
+from ontogeny.views._theme import CATEGORIES, INK, WIDTH
+
+title = "Samples side by side"
+place = 15
+needs = frozenset({"concept", "metric", "value", "coords"})
+PROMPTS, CONCEPTS, LETTERS = 2, 6, 110
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].eq("sample_surprise")]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table, line = tidy(select(records)), timeline(records)
+    said = table if table["value"].notna().any() else table.head(0)
+    said = said.assign(**{key: coord(said, key) for key in ("arm", "prompt", "text")})
+    drawn = []
+    for subject in list(subjects(said))[:CONCEPTS]:
+        rows = line.last(subject.rows) if subject.rows["step"].notna().any() else subject.rows
+        drawn += [_panel(subject.name, prompt, rows) for prompt in list(rows["prompt"].unique())[:PROMPTS]]
+    if not drawn:
+        return blank(title, reason(table, "sample_surprise (ontogeny evaluate makes them)"))
+    return alt.vconcat(*drawn, spacing=24)
+
+
+def _panel(name: str, prompt: str, rows: pd.DataFrame) -> Any:
+    rows = rows[rows["prompt"].eq(prompt)].drop_duplicates("arm")
+    rows = rows.assign(
+        arm=[_spoken(arm) for arm in rows["arm"]], text=[_cut(text) or "(nothing)" for text in rows["text"]]
+    )
+    arms = list(rows["arm"])
+    y = alt.Y("arm:N", sort=arms, title="arm", axis=alt.Axis(labelLimit=200))
+    base = alt.Chart(inline(rows, "arm", "text", "value")).encode(y=y)
+    x = alt.X("value:Q", title="surprise (nats per token)", axis=alt.Axis(tickCount=3), scale=alt.Scale(zero=True))
+    height = 20 * len(arms)
+    bars = base.mark_bar(color=CATEGORIES[0], height=9).encode(x=x).properties(width=110, height=height)
+    words = alt.Chart(inline(rows, "arm", "text")).mark_text(align="left", color=INK, fontSize=11, limit=WIDTH - 260)
+    words = words.encode(y=alt.Y("arm:N", sort=arms, axis=None), x=alt.value(0), text="text:N")
+    words = words.properties(width=WIDTH - 260, height=height)
+    named = heading(f"{name}: {_cut(prompt)}")
+    return alt.hconcat(bars, words, spacing=12).properties(title=named)
+
+
+def _spoken(arm: str) -> str:
+    control = "control of "
+    method = arm.removeprefix(control)
+    return (control if arm.startswith(control) else "") + NAMES.get(method, method)
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= LETTERS else flat[: LETTERS - 1] + "…"
