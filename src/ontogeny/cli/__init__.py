@@ -8,6 +8,7 @@ import typer
 
 from ontogeny.cli import (
     auditing,
+    comparing,
     demo,
     evaluating,
     listing,
@@ -34,6 +35,7 @@ app.command("trace")(trace.trace)
 app.command("audit")(auditing.audit)
 app.command("steer")(steering.steer)
 app.command("evaluate")(evaluating.evaluate)
+app.command("compare")(comparing.compare)
 app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("query")(query.query)

@@ -1,0 +1,181 @@
+"""`ontogeny compare`: what post-training did, from four sides, stage by stage."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ontogeny.cli.compare_inputs import Named, inputs
+from ontogeny.errors import BadInput
+
+if TYPE_CHECKING:
+    from ontogeny.lab.compare.job import Comparison
+    from ontogeny.lineage import Checkpoint, Lineage
+    from ontogeny.run import Run
+
+VIEWS = "knowledge,truth,refusal,confidence"
+
+
+def compare(
+    targets: Annotated[
+        list[str],
+        typer.Argument(help="One lineage (lineage.toml, folder, repository), or stages as NAME=REPO_OR_FOLDER."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; finished views are not computed again.")],
+    stages: Annotated[
+        str | None,
+        typer.Option(help="Of a lineage: pretrain:last,sft:*,dpo:last. Default: the last checkpoint of each stage."),
+    ] = None,
+    views: Annotated[str, typer.Option(help="Some of knowledge, truth, refusal, confidence.")] = VIEWS,
+    statements: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--statements", help="True and false statements: a concept file or name; several are held out in turn."
+        ),
+    ] = None,
+    requests: Annotated[str | None, typer.Option(help="Concept whose positive examples are harmful requests.")] = None,
+    harmful: Annotated[
+        Path | None, typer.Option(help="Harmful requests, one a line or a table; with --harmless.")
+    ] = None,
+    harmless: Annotated[Path | None, typer.Option(help="Harmless requests likewise.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Neutral texts, one a line or a table.")] = None,
+    questions: Annotated[str | None, typer.Option(help="Concept with prompts, right and wrong answers.")] = None,
+    verdicts: Annotated[
+        str | None, typer.Option(help="Words for true and false; default: TRUE,FALSE or right,wrong.")
+    ] = None,
+    ask: Annotated[str | None, typer.Option(help="With --verdicts: what stands before them.")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="With --verdicts: judged statements in front.")] = None,
+    phrase: Annotated[
+        list[str] | None, typer.Option("--phrase", help="With what a refusal begins; repeat for more.")
+    ] = None,
+    template: Annotated[str, typer.Option(help="How a request is put to every stage; {} is the request.")] = "{}",
+    limit: Annotated[int, typer.Option(min=0, help="At most so many texts of a kind, whole groups; 0: all.")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of splits, resamples and random directions.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder, where the checkpoints have none.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GB that models may take together; default: half of what there is.")
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Also read pytorch_model.bin (weights only).")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what differs and how long it may take; do nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Compare stages of a lineage: knowledge, truthfulness, refusal, confidence, each as a table of stages with intervals."""
+    from ontogeny.lab.compare.aspects import asked_for
+    from ontogeny.lab.compare.job import How, prepare, refuse_contradictions
+
+    _check(device, dtype)
+    lineage, chosen = _stages(targets, stages, allow_pickle)
+    named = Named(
+        statements, requests, harmful, harmless, texts, questions, verdicts, ask, shots, phrase, template, limit, seed
+    )
+    given = inputs(named, views, Path(targets[0]))
+    how = How(device, dtype, tokenizer, allow_pickle, None if memory is None else int(memory * 1e9))
+    job = prepare(lineage, chosen, given, asked_for(views, given), how)
+    if dry_run:
+        _plan(job, refuse_contradictions(job, out), as_json)
+        return
+    if not as_json:
+        typer.echo(_preflight(job), err=True)
+    from ontogeny.cli.watching import progress_bar
+    from ontogeny.lab.about import this_command
+    from ontogeny.lab.compare.job import compare as run_all
+
+    with progress_bar(quiet=quiet or as_json) as watch:
+        run = run_all(job, out, command=this_command(), on_progress=watch)
+    _conclude(run, as_json)
+
+
+def _check(device: str, dtype: str) -> None:
+    from ontogeny.cli.trace import _check_device
+    from ontogeny.errors import unknown
+    from ontogeny.lab.settings import DTYPES
+
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    _check_device(device)
+
+
+def _stages(targets: list[str], stages: str | None, allow_pickle: bool) -> "tuple[Lineage, dict[str, Checkpoint]]":
+    from ontogeny.lab.compare.stages import chosen, named
+    from ontogeny.lineage import Lineage
+
+    if any("=" in target for target in targets):
+        if stages is not None:
+            raise BadInput("--stages chooses checkpoints of one lineage; NAME=… names them already. Leave one out.")
+        return named(targets, allow_pickle=allow_pickle)
+    if len(targets) > 1:
+        raise BadInput(
+            f"{len(targets)} lineages were given. Give one, or name stages: base={targets[0]} post={targets[1]}."
+        )
+    lineage = Lineage.open(targets[0], allow_pickle=allow_pickle)
+    return lineage, chosen(lineage, stages or ",".join(stage.name for stage in lineage.stages))
+
+
+def _preflight(job: "Comparison") -> str:
+    """What differs, a line each, and what that forbids."""
+    seen = job.preflight
+    said = [f"{len(job.checkpoints)} stages: {', '.join(job.checkpoints)}; preflight on {seen.texts:,} texts"]
+    differing = [line for line in seen.differing if line.what != "checkpoint"]
+    for line in differing:
+        values = "; ".join(f"{stage}: {value}" for stage, value in line.values.items())
+        said.append(f"  {typer.style('differs:', fg='yellow')} {line.what}: {values}")
+    said += [f"  {typer.style('not compared:', fg='yellow')} {what}" for what in seen.cannot]
+    return "\n".join(said if differing else [*said, "  tokenizers, templates and shapes are the same"])
+
+
+def _plan(job: "Comparison", run: "Run", as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ontogeny.cli.summarising import _bytes, _time
+    from ontogeny.lab.compare.job import estimate
+
+    found = estimate(job, run)
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"preflight": job.preflight.told()}, indent=2))
+        return
+    typer.echo(_preflight(job))
+    done = [aspect for aspect in job.aspects if aspect not in found.aspects]
+    for aspect, seconds in found.aspects.items():
+        typer.echo(f"{aspect}: about {_time(seconds)} on {job.how.device}")
+    if done:
+        typer.echo(f"done already: {', '.join(done)}")
+    typer.echo(
+        f"in all about {_time(found.seconds)}; {_bytes(found.bytes_to_read)} to read, {_bytes(found.bytes_to_download)} to download"
+    )
+
+
+def _conclude(run: "Run", as_json: bool) -> None:
+    """The sentences of each panel; exit code 1 where an aspect could not be had."""
+    from ontogeny.findings.compare import panels
+    from ontogeny.findings.timeline import in_run_order
+
+    about = run.about
+    said = panels(in_run_order(run.records(), about))
+    if as_json:
+        told: dict[str, Any] = {
+            "run": str(run.folder),
+            "stages": about["compare"]["stages"],
+            "panels": said,
+            "preflight": about["compare"]["preflight"],
+            "failures": about["failures"],
+        }
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        for panel, sentences in said.items():
+            typer.echo(f"\n{typer.style(panel, bold=True)}")
+            for sentence in sentences:
+                typer.echo(f"  {sentence}")
+        for failure in about["failures"]:
+            typer.echo(f"{typer.style('not compared:', fg='red')} {failure['checkpoint']}: {failure['reason']}")
+        typer.echo(f"\nrows and run.json are in {run.folder}; next: ontogeny report {shlex.quote(str(run.folder))}")
+    if about["failures"]:
+        raise typer.Exit(1)

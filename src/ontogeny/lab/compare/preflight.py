@@ -1,0 +1,217 @@
+"""What must be alike before stages are compared, from tokenizers and configurations alone: no model is loaded.
+
+Fine-tuned models come with phantom tokens, other BOS tokens, other templates and other end-of-instruction windows, and then part of a
+difference between stages is none of training's doing (arXiv:2504.02904 compares two templates and two positions without saying so).
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from ontogeny.encoding import encode
+from ontogeny.errors import BadInput
+from ontogeny.lab.compare.stages import tokenizer_of
+from ontogeny.lineage import Checkpoint, preflight
+from ontogeny.opening import config_of, first_line, quiet
+from ontogeny.store import digest
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What is known of a stage before its weights are read."""
+
+    stage: str
+    checkpoint: str
+    facts: Mapping[str, str]
+    """What is compared, in words."""
+    ids: tuple[tuple[int, ...], ...]
+    """Of the very texts that are used."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at, stage by stage."""
+
+    what: str
+    values: Mapping[str, str]
+
+    @property
+    def differs(self) -> bool:
+        return len(set(self.values.values())) > 1
+
+
+@dataclass(frozen=True)
+class Preflight:
+    texts: int
+    lines: tuple[Line, ...]
+    cannot: tuple[str, ...]
+    """What cannot be compared, and why."""
+
+    @property
+    def differing(self) -> list[Line]:
+        return [line for line in self.lines if line.differs]
+
+    def told(self) -> dict[str, Any]:
+        """As run.json holds it."""
+        return {
+            "texts": self.texts,
+            "stages": list(self.lines[0].values),
+            "lines": [asdict(line) | {"differs": line.differs} for line in self.lines],
+            "cannot": list(self.cannot),
+        }
+
+
+def look(
+    checkpoints: Mapping[str, Checkpoint],
+    texts: Sequence[str],
+    *,
+    tokenizer: Path | None = None,
+    allow_pickle: bool = False,
+) -> Preflight:
+    """The sheets of all stages side by side.
+
+    Raises:
+        BadInput: a checkpoint, configuration or tokenizer that cannot be read.
+    """
+    quiet()
+    sheets = []
+    for name, checkpoint in checkpoints.items():
+        preflight(checkpoint, allow_pickle=allow_pickle)
+        sheets.append(sheet(name, checkpoint, _config(checkpoint), _tokenizer(checkpoint, tokenizer), texts))
+    return side_by_side(sheets)
+
+
+def sheet(
+    name: str,
+    checkpoint: Checkpoint,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+) -> Sheet:
+    inner = config.get_text_config()
+    ids = tuple(tuple(tokenizer(text)["input_ids"]) for text in texts)
+    front, back = _around(tokenizer)
+    template = tokenizer.chat_template
+    facts = {
+        "family": str(config.model_type),
+        "dimensions": str(inner.hidden_size),
+        "blocks": str(inner.num_hidden_layers),
+        "heads": str(inner.num_attention_heads),
+        "rows of the embedding": str(inner.vocab_size),
+        "tokens of the tokenizer": f"{len(tokenizer)} ({digest(sorted(tokenizer.get_vocab().items()))[:8]})",
+        "put before a text": front,
+        "put behind a text": back,
+        "chat template": digest(template)[:8] if template else "none",
+        "end-of-instruction window": _window(tokenizer) if template else NOTHING,
+        "padding": f"{tokenizer.padding_side}, {tokenizer.pad_token or 'no token of its own'}",
+    }
+    return Sheet(name, checkpoint.name, facts, ids)
+
+
+def side_by_side(sheets: Sequence[Sheet]) -> Preflight:
+    """What differs, and what it forbids."""
+    first = sheets[0]
+    lines = [Line("checkpoint", {s.stage: s.checkpoint for s in sheets})]
+    lines += [Line(what, {s.stage: s.facts[what] for s in sheets}) for what in first.facts]
+    lines.append(Line("token ids of the texts used", {s.stage: _ids_told(first, s) for s in sheets}))
+    cannot = []
+    for i, a in enumerate(sheets):
+        for b in sheets[i + 1 :]:
+            cannot += [f"{a.stage} and {b.stage}: {what}" for what in _forbidden(a, b)]
+    return Preflight(len(first.ids), tuple(lines), tuple(cannot))
+
+
+def _forbidden(a: Sheet, b: Sheet) -> list[str]:
+    found = []
+    for what in ("dimensions", "blocks"):
+        if a.facts[what] != b.facts[what]:
+            found.append(
+                f"{a.facts[what]} and {b.facts[what]} {what}, so directions, states and neurons of one have no place in the other; "
+                "each is still measured by itself"
+            )
+    if a.ids != b.ids:
+        found.append(
+            "their tokenizers cut the same texts otherwise, so states are not exchanged token by token; what is read at the end of a "
+            "text still is compared"
+        )
+    if (a.facts["chat template"] == "none") != (b.facts["chat template"] == "none"):
+        found.append(
+            "only one has a chat template: what is read in the template that each was made with differs by the template too"
+        )
+    return found
+
+
+def _ids_told(first: Sheet, other: Sheet) -> str:
+    """How the ids differ from the first stage's, with the first example."""
+    if other is first:
+        return f"{len(first.ids)} texts"
+    unlike = [i for i, (a, b) in enumerate(zip(first.ids, other.ids, strict=True)) if a != b]
+    if not unlike:
+        return f"{len(first.ids)} texts"
+    a, b = first.ids[unlike[0]], other.ids[unlike[0]]
+    steps = [step for step in difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes() if step[0] != "equal"]
+    if all(step[0] == "insert" for step in steps):
+        extra = [token for _, _, _, low, high in steps for token in b[low:high]]
+        how = f"phantom tokens {extra} in text {unlike[0] + 1}"
+    else:
+        how = f"text {unlike[0] + 1} has {len(a)} tokens there and {len(b)} here"
+    return f"{len(unlike)} of {len(first.ids)} differ: {how}"
+
+
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """What the tokenizer puts before and behind every text, BOS and EOS among them."""
+    with_them, bare = tokenizer("a b")["input_ids"], tokenizer("a b", add_special_tokens=False)["input_ids"]
+    for at in range(len(with_them) - len(bare) + 1):
+        if with_them[at : at + len(bare)] == bare:
+            return _named(tokenizer, with_them[:at]), _named(tokenizer, with_them[at + len(bare) :])
+    return "other tokens", NOTHING
+
+
+def _window(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokens that the chat template puts behind the user's words."""
+    try:
+        made = encode(tokenizer, "tell me more", template=True)
+    except BadInput as error:
+        return f"not told: {error}"
+    ids = made.ids[made.instruction_end :].tolist()
+    return f"{len(ids)}: {_named(tokenizer, ids)} {ids}"
+
+
+def _named(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return " ".join(tokenizer.convert_ids_to_tokens(list(ids))) or NOTHING
+
+
+def _config(checkpoint: Checkpoint) -> PretrainedConfig:
+    if checkpoint.is_local:
+        return config_of(Path(checkpoint.source))
+    return _from_hub(AutoConfig.from_pretrained, checkpoint, "configuration")
+
+
+def _tokenizer(checkpoint: Checkpoint, given: Path | None) -> PreTrainedTokenizerBase:
+    folder = given or (tokenizer_of(Path(checkpoint.source)) if checkpoint.is_local else None)
+    if folder is None and checkpoint.is_local:
+        raise BadInput(f"no tokenizer in {checkpoint.source} or above it. Name one with --tokenizer FOLDER_OR_REPO.")
+    if folder is None:
+        return _from_hub(AutoTokenizer.from_pretrained, checkpoint, "tokenizer")
+    try:
+        made: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # tokenizers raises bare Exception for a broken file
+        raise BadInput(
+            f"no usable tokenizer in {folder} ({first_line(error)}). Name one with --tokenizer FOLDER_OR_REPO."
+        ) from None
+    return made
+
+
+def _from_hub(read: Callable[..., Any], checkpoint: Checkpoint, what: str) -> Any:
+    try:
+        return read(checkpoint.source, revision=checkpoint.commit or checkpoint.revision)
+    except Exception as error:
+        raise BadInput(
+            f"the {what} of {checkpoint.source} at {checkpoint.revision} cannot be read ({first_line(error)})."
+        ) from None
