@@ -138,7 +138,7 @@ def _stages(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict
             yield now | {"metric": "neuron_norm", "value": 3.0 - neuron / 10, "coords": coords}
             yield now | {"metric": "logit_variance", "value": 0.001 * (1 + neuron), "coords": coords}
         yield now | {"metric": "entropy_neurons", "value": 1.0, "coords": {"neurons": "0"}}
-        for act, sign in (("ablation", -1), ("addition", 1)):
+        for act in ("ablation", "addition"):
             of = {"act": act, "of": "log_odds", "q2_5": "-0.5", "q97_5": "0.5"}
             yield now | {"metric": "refusal_effect", "control": "random_direction", "coords": of} | _around(0.05)
         for j, (other_stage, other_step, _) in enumerate(chosen):

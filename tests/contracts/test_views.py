@@ -21,8 +21,10 @@ from tests import fixtures_records
 
 NAMES = plugins.names("views")
 UNIT = re.compile(
-    r"\((0–1|−1 to 1|dimensions|resid|attn|mlp|neuron|0 first|0–2|units of the stream|of cosines|nats|spreads|nats per token|times the vector|count|rank)\)"
-    r"|^training step|^layer$|^concept$|^arm$|^kind of token$|^states → where they are put$|nHSIC\(",
+    r"\((0–1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
+    r"|units of the stream|of cosines)\)"
+    r"|^training step|^layer$|^concept$|^arm$|^kind of token$|^states → where they are put$"
+    r"|^stage$|^vector of$|^vector of → stage$|^stage → stage$|nHSIC\(",
     re.IGNORECASE,
 )
 """What an axis is measured in: a range or unit in brackets, or a thing that is counted."""

@@ -3,7 +3,8 @@
 Three pairings. `recall`: two questions of one pattern about different subjects, each answered by its own last word. `same_object`, the
 paper's: a true and a false statement of the same last word and different subjects, both asked whether they are true. `one_span`: a true
 and a false statement that differ in one span of as many tokens. Patterns are found, not given: of the partners that a prompt could
-have, the one that differs in the narrowest place among those whose common frame other prompts share, too.
+have, one that differs in a usual place, as narrow as there is, in a frame that other prompts share; and of the pairs those that most
+others lie like, token by token.
 """
 
 import random
@@ -197,30 +198,52 @@ def _last_word(text: str) -> tuple[int, int] | None:
 def _partners(
     tokenizer: Any, clean: Sequence[Prompt], corrupt: Sequence[Prompt], pairing: str, seed: int
 ) -> list[tuple[int, int]]:
-    """For each clean prompt its partner, in a drawn order."""
+    """For each clean prompt its partner; those of the most common shape first, in a drawn order."""
     order = random.Random(seed)
     sides = [_by_length(_ids(tokenizer, side), order) for side in (clean, corrupt)]
-    candidates: dict[int, list[tuple[tuple[Any, ...], int, int]]] = defaultdict(list)
+    candidates: dict[int, list[_Candidate]] = defaultdict(list)
     frames: dict[tuple[Any, ...], set[int]] = defaultdict(set)
+    shapes: dict[tuple[int, int, int], set[int]] = defaultdict(set)
     for length in sides[0].keys() & sides[1].keys():
         ours, theirs = sides[0][length], sides[1][length]
         a, b = torch.tensor([ids for _, ids in ours]), torch.tensor([ids for _, ids in theirs])
         allowed = _allowed([clean[i] for i, _ in ours], [corrupt[j] for j, _ in theirs], pairing)
         for x, y, start, end in _spans(a, b, allowed):
-            i, j = ours[x][0], theirs[y][0]
-            frame = (*ours[x][1][:start], None, *ours[x][1][end:])
-            candidates[i].append((frame, end - start, j))
-            frames[frame].add(i)
+            i = ours[x][0]
+            one = _Candidate(theirs[y][0], (*ours[x][1][:start], None, *ours[x][1][end:]), (length, start, end))
+            candidates[i].append(one)
+            frames[one.frame].add(i)
+            shapes[one.shape].add(i)
+    common_shape = {length: max(len(s) for k, s in shapes.items() if k[0] == length) for length, _, _ in shapes}
     used: Counter[int] = Counter()
     pairs = []
     for i in order.sample(sorted(candidates), len(candidates)):
         order.shuffle(candidates[i])
-        # The narrowest frame that is a pattern, not the chance likeness of two prompts; then the most common.
-        found = min(candidates[i], key=lambda c: (len(frames[c[0]]) < PATTERN, c[1], -len(frames[c[0]]), used[c[2]]))
-        j = found[2]
-        used[j] += 1
-        pairs.append((i, j))
-    return pairs
+        # A frame that is a pattern, not the chance likeness of two prompts; at a usual place; there the narrowest. Twins are no pattern.
+        found = min(
+            candidates[i],
+            key=lambda c: (
+                pairing != "one_span" and len(frames[c.frame]) < PATTERN,
+                pairing != "one_span" and 2 * len(shapes[c.shape]) < common_shape[c.shape[0]],
+                c.shape[2] - c.shape[1],
+                -len(frames[c.frame]),
+                used[c.partner],
+            ),
+        )
+        used[found.partner] += 1
+        pairs.append((i, found.partner, found.shape))
+    # Pairs of one shape run together, and each of their tokens is a column of the map.
+    times = Counter(shape for _, _, shape in pairs)
+    return [(i, j) for i, j, _ in sorted(pairs, key=lambda pair: (-times[pair[2]], pair[2]))]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    partner: int
+    frame: tuple[Any, ...]
+    """What both prompts share, with a hole."""
+    shape: tuple[int, int, int]
+    """Tokens of the prompt, first and one past the last of the hole."""
 
 
 def _ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:

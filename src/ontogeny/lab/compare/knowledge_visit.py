@@ -148,7 +148,8 @@ def visit(
             clean, corrupt = _both(model, chunk, start, cost)
             odds = torch.where(chunk.where.to(model.device), attributed(model, corrupt, clean.streams, cost), torch.nan)
             kept["attribution"][number] = odds.cpu(), corrupt.odds.cpu(), clean.odds.cpu()
-    return Visit({mode: _map(layout, parts, model.layers) for mode, parts in kept.items()}, states, cost)
+    made = {mode: _map(layout, parts, model.layers, ours=not mode.startswith("cross:")) for mode, parts in kept.items()}
+    return Visit(made, states, cost)
 
 
 def trusted(model: Model, layout: Layout, cost: Cost) -> Start:
@@ -195,8 +196,8 @@ def _seeds(chunk: Chunk, seed: int, draw: int) -> list[int]:
     return [1_000_000 * seed + 10_000 * draw + pair for pair in chunk.members]
 
 
-def _map(layout: Layout, parts: Mapping[int, tuple[Tensor, Tensor, Tensor]], layers: int) -> Map:
-    """Mean over the tokens of each column."""
+def _map(layout: Layout, parts: Mapping[int, tuple[Tensor, Tensor, Tensor]], layers: int, *, ours: bool) -> Map:
+    """Mean over the tokens of each column; what another stage's embeddings and last states do here is nowhere given beforehand."""
     pairs = len(layout.members)
     odds = torch.full((pairs, layers + 1, len(layout.columns)), torch.nan)
     floor, ceiling = torch.full((pairs,), torch.nan), torch.full((pairs,), torch.nan)
@@ -210,7 +211,9 @@ def _map(layout: Layout, parts: Mapping[int, tuple[Tensor, Tensor, Tensor]], lay
                     odds[pair, :, column] = found[:, row, tokens].mean(1)
                     free[1:layers, column] = True
                     # A single embedding that differs is all that differs: patching it is the other run.
-                    free[0, column] |= bool(chunk.differs[row, tokens].any()) and int(chunk.differs[row].sum()) > 1
+                    differs = bool(chunk.differs[row, tokens].any())
+                    free[0, column] |= differs and (not ours or int(chunk.differs[row].sum()) > 1)
+                    free[layers, column] |= not ours and chunk.where.shape[1] - 1 in tokens
     return Map(odds, floor, ceiling, free)
 
 

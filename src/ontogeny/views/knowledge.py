@@ -1,0 +1,149 @@
+"""Where each stage keeps what it knows: the effect of patching a layer (up) at a kind of token (right); 0 nothing, 1 the other answer.
+
+Below, what a later stage changed of it, and what one stage's states do inside another. Grey cells are what they are by construction:
+no block reads them, or they are all that differs. The rows of points say which share of a stage's places (effect .2 or more) was there
+before and still takes the other stage's states (kept), takes them at less than half effect (adapted), is new, or was lost.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy, wanted
+from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.views._pieces import blank, heading, inline, reason
+from ontogeny.views._theme import ABSENT, CATEGORIES, INK, MAGNITUDE, MUTED, SIGNED, WIDTH
+
+title = "Knowledge: where it passes, and what was kept of it"
+place = 8
+needs = frozenset({"stage", "concept", "layer", "position", "metric", "value", "coords"})
+
+MAPS, DIFFERENCE = "patch_effect", "patch_effect_difference"
+FATES = {
+    "knowledge_transfer": "effect of the other's states ÷ own (0–1)",
+    "knowledge_kept": "kept (0–1)",
+    "knowledge_adapted": "adapted (0–1)",
+    "knowledge_new": "new (0–1)",
+    "knowledge_lost": "lost (0–1)",
+}
+WORDS = {"subject_last": "end of subject", "last": "last token"}
+MOST = 8
+"""Maps of one kind drawn."""
+COUPLE = "states → where they are put"
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin([MAPS, DIFFERENCE, *FATES])]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table, line = tidy(select(records)), timeline(records)
+    drawn = [part for s in subjects(table) for part in _subject(s, line)]
+    if not drawn:
+        return blank(title, reason(table, "patch_effect (ontogeny compare makes them)"))
+    return alt.vconcat(*drawn, spacing=28).resolve_scale(color="independent")
+
+
+def _subject(subject: Subject, line: Timeline) -> list[Any]:
+    rows = _named(subject.rows[subject.rows["value"].notna()], line)
+    if rows.empty:
+        return []
+    own = wanted(rows, MAPS)
+    crossed = own[own["method"].eq("cross_patch")].assign(panel=lambda r: r["other"] + "'s states in " + r["moment"])
+    own = own[own["method"].eq("patch")].assign(panel=lambda r: r["moment"])
+    changed = wanted(rows, DIFFERENCE).assign(panel=lambda r: r["moment"] + " less " + r["other"])
+    shown = [
+        _maps(own, f"{subject.name}: effect of patching in each stage", MAGNITUDE, (0, 1)),
+        _maps(changed, f"{subject.name}: what changed between stages", SIGNED, (-1, 1)),
+        _maps(crossed, f"{subject.name}: one stage's states inside another", MAGNITUDE, (0, 1)),
+        _fates(rows[rows["metric"].isin(FATES)], f"{subject.name}: what became of the places"),
+    ]
+    return [chart for chart in shown if chart is not None]
+
+
+def _named(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
+    """With the names of both stages; with their steps where a stage has several checkpoints."""
+    several = line.moments.groupby("stage")["step"].nunique().gt(1) if len(line.moments) else pd.Series(dtype=bool)
+
+    def name(stage: str, step: Any) -> str:
+        step = pd.to_numeric(step, errors="coerce")
+        return f"{stage} {step:,.0f}" if several.get(stage, False) and pd.notna(step) and step % 1 == 0 else str(stage)
+
+    others = zip(coord(rows, "other_stage"), coord(rows, "other_step"), strict=True)
+    return rows.assign(
+        moment=[name(s, step) for s, step in zip(rows["stage"], rows["step"], strict=True)],
+        other=[name(stage, step) for stage, step in others],
+        fixed=rows["note"].str.startswith("so by construction"),
+        at=pd.to_numeric(coord(rows, "place"), errors="coerce"),
+        token=rows["position"].replace(WORDS),
+    )
+
+
+def _maps(cells: pd.DataFrame, said: str, scheme: str, domain: tuple[int, int]) -> Any:
+    names = list(dict.fromkeys(cells["panel"]))
+    if not names:
+        return None
+    kept = [names[round(i * (len(names) - 1) / (MOST - 1))] for i in range(MOST)] if len(names) > MOST else names
+    cells = over_seeds(cells[cells["panel"].isin(kept)], "panel", "layer", "token")
+    order = list(cells.sort_values("at")["token"].drop_duplicates())
+    columns = min(len(kept), 4)
+    width = min(max(34 * len(order), 90), WIDTH / columns - 90)
+    charts = [_map(cells[cells["panel"].eq(name)], name, order, scheme, domain, width) for name in kept]
+    named = heading(said)
+    if len(kept) < len(names):
+        named.subtitle = f"{len(kept)} of {len(names)} maps drawn"
+    grid = alt.concat(*charts, columns=columns, spacing=18).resolve_scale(color="shared")
+    return grid.properties(title=named)
+
+
+def _map(
+    cells: pd.DataFrame, name: str, order: Sequence[str], scheme: str, domain: tuple[int, int], width: float
+) -> Any:
+    columns = ("panel", "token", "layer", "value", "low", "high")
+    legend = alt.Legend(title=f"effect ({'−' if domain[0] else ''}{abs(domain[0])} to {domain[1]})", gradientLength=110)
+    colour = alt.Color("value:Q", scale=alt.Scale(scheme=scheme, domain=list(domain), clamp=True), legend=legend)
+    if domain[0]:
+        colour.scale.reverse = True
+    axes = {
+        "x": alt.X("token:N", sort=list(order), title="kind of token", axis=alt.Axis(labelAngle=-40)),
+        "y": alt.Y("layer:O", sort="descending", title="layer (resid)", axis=alt.Axis(format="d")),
+    }
+    told = [alt.Tooltip("token:N"), alt.Tooltip("layer:O"), *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[3:])]
+    bright = alt.Chart(inline(cells[~cells["fixed"]], *columns)).mark_rect()
+    pale = alt.Chart(inline(cells[cells["fixed"]], *columns)).mark_rect(color=ABSENT)
+    layers = alt.layer(pale.encode(**axes, tooltip=told), bright.encode(**axes, color=colour, tooltip=told))
+    height = min(max(16 * cells["layer"].nunique(), 70), 320)
+    return layers.properties(width=width, height=height, title=heading(name))
+
+
+def _fates(rows: pd.DataFrame, said: str) -> Any:
+    if rows.empty:
+        return None
+    rows = rows.assign(couple=rows["other"] + " → " + rows["moment"])
+    couples = list(dict.fromkeys(rows["couple"]))[: 2 * MOST]
+    rows = rows[rows["couple"].isin(couples)]
+    metrics = [metric for metric in FATES if rows["metric"].eq(metric).any()]
+    charts = []
+    for i, metric in enumerate(metrics):
+        own = rows[rows["metric"].eq(metric)]
+        axis = alt.Axis() if i == 0 else alt.Axis(labels=False, ticks=False)
+        y = alt.Y(
+            "couple:N", sort=couples, title=COUPLE if i == 0 else None, axis=axis, scale=alt.Scale(domain=couples)
+        )
+        top = max(1.05, float(own[["value", "high"]].max().max())) if metric == "knowledge_transfer" else 1.0
+        low = min(0.0, float(own[["value", "low"]].min().min()))
+        scale = alt.Scale(domain=[low, top], nice=False, clamp=True)
+        columns = ("couple", "value", "low", "high", "note")
+        base = alt.Chart(inline(own, *columns)).encode(y=y)
+        told = ["couple:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:4]), "note:N"]
+        ends = base.mark_rule(color=MUTED, strokeWidth=2).encode(
+            x=alt.X("low:Q", title=FATES[metric], scale=scale), x2="high:Q"
+        )
+        points = base.mark_circle(size=45, opacity=1, color=CATEGORIES[0] if i else INK).encode(
+            x=alt.X("value:Q", title=FATES[metric], scale=scale), tooltip=told
+        )
+        width = 200 if metric == "knowledge_transfer" else 105
+        charts.append(alt.layer(ends, points).properties(width=width, height=max(24 * len(couples), 48)))
+    return alt.hconcat(*charts, spacing=14).properties(title=heading(said))
