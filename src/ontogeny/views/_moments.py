@@ -1,0 +1,40 @@
+"""Names of checkpoints in stage × stage pictures: the stage, with its step where it has several."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ontogeny.findings.table import coord
+from ontogeny.findings.timeline import Timeline
+
+
+def with_moments(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
+    """The rows with the names of both checkpoints, `moment` and `other` ('' where there is none)."""
+    several = line.moments.groupby("stage")["step"].nunique().gt(1) if len(line.moments) else pd.Series(dtype=bool)
+
+    def name(stage: str, step: Any) -> str:
+        step = pd.to_numeric(step, errors="coerce")
+        return f"{stage} {step:,.0f}" if several.get(stage, False) and pd.notna(step) and step % 1 == 0 else str(stage)
+
+    others = zip(coord(rows, "other_stage"), coord(rows, "other_step"), strict=True)
+    return rows.assign(
+        moment=[name(stage, step) for stage, step in zip(rows["stage"], rows["step"], strict=True)],
+        other=[name(stage, step) for stage, step in others],
+    )
+
+
+def in_order(rows: pd.DataFrame, line: Timeline, *, most: int) -> list[str]:
+    """Names of the checkpoints, early first, at most so many, evenly chosen, the last kept."""
+    ages = {(m.stage, m.step): m.age for m in line.moments.itertuples()}
+    first = rows.drop_duplicates("moment")
+    keyed = sorted(
+        zip(first["moment"], first["stage"], first["step"], strict=True), key=lambda m: ages.get((m[1], m[2]), 0.0)
+    )
+    return thin([moment for moment, _, _ in keyed], most)
+
+
+def thin(names: Sequence[str], most: int) -> list[str]:
+    if len(names) <= most:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,204 @@
+"""Confidence from stage to stage: how sure each is, how rightly so, and whether the neurons that could set it are the same.
+
+Above: each stage's entropy and top probability on neutral texts and its errors on questions, with 95 % intervals; grey: what a model that
+is right as often as it says would get. Beside it the reliability diagram: on the dashed line beliefs are right as often as they say.
+Middle: neurons of the last MLP by the norm and the logit variance of what they write; candidates for entropy neurons lie low and right,
+ringed where the causal test confirms them. Below: how many candidates two stages share (grey: chance), and what part of the difference
+in entropy comes along when the first stage's candidates write their rows in the second.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy
+from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.views._moments import in_order, with_moments
+from ontogeny.views._pieces import blank, heading, inline, named_colour, reason
+from ontogeny.views._theme import CATEGORIES, INK, MUTED, WIDTH
+
+title = "Confidence, stage by stage"
+place = 10
+needs = frozenset({"stage", "concept", "metric", "control", "value", "low", "high", "coords"})
+
+NUMBERS = {
+    "entropy": "entropy of the next token (nats)",
+    "top_probability": "its top probability (0–1)",
+    "question_accuracy": "questions right (0–1)",
+    "ece": "calibration error (0–1)",
+    "brier": "Brier score (0–2)",
+}
+METRICS = (*NUMBERS, "reliability", "neuron_norm", "logit_variance", "entropy_neurons", "neuron_overlap", "swap_share")
+MOST = 6
+"""Checkpoints drawn."""
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin(METRICS)]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table, line = tidy(select(records)), timeline(records)
+    drawn = [part for s in subjects(table) for part in _subject(s, line)]
+    if not drawn:
+        return blank(title, reason(table, "entropy or logit_variance (ontogeny compare makes them)"))
+    return alt.vconcat(*drawn, spacing=30).resolve_scale(color="independent")
+
+
+def _subject(subject: Subject, line: Timeline) -> list[Any]:
+    rows = with_moments(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
+    if rows.empty:
+        return []
+    order = in_order(rows, line, most=MOST)
+    rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, ""])]
+    top = [chart for chart in (_numbers(rows, order), _reliability(rows, order)) if chart is not None]
+    shown = [alt.hconcat(*top, spacing=40).resolve_scale(color="independent")] if top else []
+    shown += [chart for chart in (_scatter(rows, order), _pairs(rows, order)) if chart is not None]
+    return shown
+
+
+def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
+    panels = []
+    for metric, said in NUMBERS.items():
+        own = rows[rows["metric"].eq(metric)]
+        if own.empty:
+            continue
+        columns = ("moment", "value", "low", "high")
+        plain, floor = (
+            alt.Chart(inline(over_seeds(own[own["control"].eq(control)], "moment"), *columns)).encode(
+                y=alt.Y("moment:N", sort=order, title="stage", scale=alt.Scale(domain=order))
+            )
+            for control in ("", "calibrated")
+        )
+        scale = alt.Scale(zero=False, nice=True)
+        x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=5))
+        told = ["moment:N", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in columns[1:])]
+        chance = floor.mark_rule(strokeWidth=8, color=MUTED, opacity=0.25).encode(x="low:Q", x2="high:Q")
+        rules = plain.mark_rule(color=INK, strokeWidth=2).encode(x=alt.X("low:Q", title=said, scale=scale), x2="high:Q")
+        points = plain.mark_circle(size=70, opacity=1, color=CATEGORIES[0]).encode(x=x, tooltip=told)
+        panels.append(alt.layer(chance, rules, points).properties(width=330, height=18 * len(order) + 8))
+    return alt.vconcat(*panels, spacing=10).properties(title=heading("How sure, and how rightly")) if panels else None
+
+
+def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
+    cells = rows[rows["metric"].eq("reliability")]
+    if cells.empty:
+        return None
+    cells = cells.assign(name=cells["moment"], confidence=pd.to_numeric(coord(cells, "confidence"), errors="coerce"))
+    least = max(0.0, float(cells["confidence"].min()) // 0.1 / 10)
+    low = min(least, float(cells["value"].min()) // 0.1 / 10)
+    scales = alt.Scale(domain=[least, 1]), alt.Scale(domain=[low, 1])
+    columns = ("name", "confidence", "value", "low", "high", "n")
+    base = alt.Chart(inline(cells, *columns)).encode(
+        x=alt.X("confidence:Q", title="belief in the likeliest answer (0–1)", scale=scales[0]),
+        y=alt.Y("value:Q", title="how often it is right (0–1)", scale=scales[1]),
+        color=named_colour(order),
+    )
+    told = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:5]), "n:Q"]
+    size = alt.Size("n:Q", scale=alt.Scale(range=[20, 300]), legend=alt.Legend(title="questions", symbolStrokeWidth=1))
+    points = base.mark_circle(opacity=0.85).encode(size=size, tooltip=told)
+    ends = base.mark_rule(opacity=0.35, clip=True).encode(y=alt.Y("low:Q", scale=scales[1]), y2="high:Q")
+    line = base.mark_line(opacity=0.6, strokeWidth=1.5)
+    right = (
+        alt.Chart(alt.InlineData(values=[{"confidence": low, "value": low}, {"confidence": 1, "value": 1}]))
+        .mark_line(color=MUTED, strokeDash=[4, 4], clip=True)
+        .encode(x=alt.X("confidence:Q", scale=scales[0]), y=alt.Y("value:Q", scale=scales[1]))
+    )
+    return alt.layer(right, ends, line, points).properties(width=300, height=300, title=heading("Reliability"))
+
+
+def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
+    rows = rows.assign(neuron=coord(rows, "neuron"), candidate=coord(rows, "candidate"))
+    parts = [
+        rows[rows["metric"].eq(m)][["moment", "neuron", "candidate", "value"]]
+        for m in ("neuron_norm", "logit_variance")
+    ]
+    cells = parts[0].merge(parts[1], on=["moment", "neuron"], suffixes=("_norm", "_variance"))
+    cells = cells[cells["value_variance"].gt(0)]
+    if cells.empty:
+        return None
+    cells = cells.rename(columns={"value_norm": "norm", "value_variance": "variance", "candidate_norm": "by"})
+    sure = rows[rows["metric"].eq("entropy_neurons")]
+    confirmed = {(m, n) for m, text in zip(sure["moment"], coord(sure, "neurons"), strict=True) for n in text.split()}
+    cells["kind"] = [_kind(by) for by in cells["by"]]
+    cells["ring"] = [float((m, n) in confirmed) for m, n in zip(cells["moment"], cells["neuron"], strict=True)]
+    names = [order_name for order_name in order if order_name in set(cells["moment"])]
+    kinds = ["other", "candidate by variance", "candidate by null space", "by both"]
+    shades = [MUTED, CATEGORIES[0], CATEGORIES[1], CATEGORIES[2]]
+    colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=shades), legend=alt.Legend(title="neuron"))
+    domain = [float(cells["variance"].min()) / 1.3, float(cells["variance"].max()) * 1.3]
+    columns = min(len(names), 3)
+    panels = []
+    for name in names:
+        own = cells[cells["moment"].eq(name)].sort_values("kind", key=lambda k: k.map(kinds.index))
+        base = alt.Chart(inline(own, "neuron", "norm", "variance", "kind", "ring")).encode(
+            x=alt.X("norm:Q", title="norm (units of the stream)", scale=alt.Scale(zero=False)),
+            y=alt.Y("variance:Q", title="logit variance (of cosines)", scale=alt.Scale(type="log", domain=domain)),
+        )
+        told = ["neuron:N", "kind:N", alt.Tooltip("norm:Q", format=".3f"), alt.Tooltip("variance:Q", format=".2e")]
+        points = base.mark_circle(size=26, opacity=0.7).encode(color=colour, tooltip=told)
+        rings = base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK, strokeWidth=1.5)
+        here = int(own["ring"].sum())
+        said = heading(name)
+        said.subtitle = f"{here} confirmed" if here else "none confirmed" if len(sure) else ""
+        panels.append(alt.layer(points, rings).properties(width=WIDTH / columns - 90, height=210, title=said))
+    grid = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(color="shared", y="shared")
+    return grid.properties(title=heading("Neurons of the last MLP"))
+
+
+def _kind(by: str) -> str:
+    match by:
+        case "":
+            return "other"
+        case "variance":
+            return "candidate by variance"
+        case "null":
+            return "candidate by null space"
+    return "by both"
+
+
+def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
+    cells = rows[rows["metric"].isin(["neuron_overlap", "swap_share"])]
+    cells = cells.assign(by=coord(cells, "by"), of=coord(cells, "of"), couple=cells["other"] + " → " + cells["moment"])
+    couples = [f"{a} → {b}" for a in order for b in order if a != b and f"{a} → {b}" in set(cells["couple"])]
+    wanted = (
+        ("neuron_overlap", "by", "variance", "candidates in common, by variance (0–1)"),
+        ("neuron_overlap", "by", "null", "by null space (0–1)"),
+        ("swap_share", "of", "entropy", "share of the entropy's difference (0–1)"),
+    )
+    panels = []
+    for metric, key, value, said in wanted:
+        own = cells[cells["metric"].eq(metric) & cells[key].eq(value)]
+        if own.empty:
+            continue
+        first = not panels
+        axis = alt.Axis() if first else alt.Axis(labels=False, ticks=False)
+        low, high = float(own[["value", "low"]].min().min()), float(own[["value", "high"]].max().max())
+        scale = alt.Scale(domain=[max(-2.0, min(0.0, low)), min(2.0, max(1.0, high))], clamp=True)
+        columns = ("couple", "value", "low", "high")
+        plain, chance = (
+            alt.Chart(inline(over_seeds(own[own["control"].eq(control)], "couple"), *columns)).encode(
+                y=alt.Y(
+                    "couple:N",
+                    sort=couples,
+                    scale=alt.Scale(domain=couples),
+                    title="stage → stage" if first else None,
+                    axis=axis,
+                )
+            )
+            for control in ("", "random_set")
+        )
+        x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=5))
+        told = ["couple:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:])]
+        reach = chance.mark_rule(strokeWidth=9, color=MUTED, opacity=0.3).encode(
+            x=alt.X("low:Q", scale=scale), x2="high:Q"
+        )
+        rules = plain.mark_rule(strokeWidth=2, color=INK).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
+        points = plain.mark_circle(size=60, opacity=1, color=CATEGORIES[0]).encode(x=x, tooltip=told)
+        panels.append(alt.layer(reach, rules, points).properties(width=230, height=20 * len(couples) + 8))
+    if not panels:
+        return None
+    return alt.hconcat(*panels, spacing=18).properties(
+        title=heading("The same neurons, and what comes along with their rows")
+    )

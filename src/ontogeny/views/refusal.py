@@ -1,0 +1,214 @@
+"""Refusing from stage to stage: one direction or several, and whose vector works where.
+
+Above: cosine of the stages' directions with template, position and layer the same for all, and with each stage's own; on the diagonal,
+what two halves of one stage's instructions agree on, about as much as noise lets two stages agree. Middle: what each stage's vector
+changes in each stage, ablated on harmful and added on harmless instructions, with 95 % intervals; grey: random directions as long, their
+mean, its interval and, pale, the reach of a single one. Below: another stage's vector against the stage's own, random ones taken off:
+1 is as good, 0 no better; what lies beyond ±3 is drawn at the edge.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.sentences import number
+from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy
+from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.views._moments import in_order, with_moments
+from ontogeny.views._pieces import blank, heading, inline, reason
+from ontogeny.views._theme import CATEGORIES, FAINT, INK, MUTED, SIGNED, WIDTH
+
+title = "Refusing, stage by stage"
+place = 9
+needs = frozenset({"stage", "concept", "metric", "control", "value", "low", "high", "coords"})
+
+METRICS = ("refusal_cosine", "refusal_effect", "refusal_transfer")
+MOST = 6
+"""Checkpoints drawn."""
+RANDOM = "random"
+ACTS = {"ablation": "ablated, harmful instructions", "addition": "added, harmless instructions"}
+MEASURES = {"log_odds": "change of refusing's log-odds (nats)", "phrases": "change of the share refused (−1 to 1)"}
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin(METRICS)]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table, line = tidy(select(records)), timeline(records)
+    drawn = [part for s in subjects(table) for part in _subject(s, line)]
+    if not drawn:
+        return blank(title, reason(table, "refusal_cosine or refusal_effect (ontogeny compare makes them)"))
+    return alt.vconcat(*drawn, spacing=30).resolve_scale(color="independent")
+
+
+def _subject(subject: Subject, line: Timeline) -> list[Any]:
+    rows = with_moments(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
+    rows = rows.assign(
+        **{key: coord(rows, key) for key in ("held", "act", "of", "form", "way", "q2_5", "q97_5")},
+        other=rows["other"].where(rows["other"].ne(""), RANDOM),
+    )
+    if rows.empty:
+        return []
+    order = in_order(rows, line, most=MOST)
+    rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, RANDOM])]
+    shown = [_cosines(rows, order), _effects(rows, order), _transfer(rows, order)]
+    return [chart for chart in shown if chart is not None]
+
+
+def _cosines(rows: pd.DataFrame, order: list[str]) -> Any:
+    cells = rows[rows["metric"].eq("refusal_cosine")]
+    halves = cells["control"].eq("split_half")
+    plain = cells["control"].eq("") & cells["moment"].ne(cells["other"])
+    cells = cells[halves | plain]
+    charts = []
+    for held, said in (("shared", "same template, position, layer"), ("own", "each stage its own")):
+        mine = over_seeds(cells[cells["held"].eq(held)], "moment", "other")
+        if not mine.empty:
+            charts.append(_matrix(mine, order, said))
+    if not charts:
+        return None
+    return (
+        alt.hconcat(*charts, spacing=40)
+        .resolve_scale(color="shared")
+        .properties(title=heading("Cosine of the refusal directions"))
+    )
+
+
+def _matrix(cells: pd.DataFrame, order: list[str], said: str) -> Any:
+    cells = cells.assign(
+        said=[number(v) for v in cells["value"]],
+        ends=[
+            f"[{number(low)}, {number(high)}]" if pd.notna(low) else "halves" * (a == b)
+            for low, high, a, b in zip(cells["low"], cells["high"], cells["moment"], cells["other"], strict=True)
+        ],
+    )
+    side = max(46, min(84, 360 / max(1, len(order))))
+    base = alt.Chart(inline(cells, "moment", "other", "value", "low", "high", "said", "ends")).encode(
+        x=alt.X("other:N", sort=order, title="stage", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("moment:N", sort=order, title="stage"),
+    )
+    scale = alt.Scale(scheme=SIGNED, reverse=True, domain=[-1, 1])
+    legend = alt.Legend(title="cosine (−1 to 1)", gradientLength=110)
+    told = ["moment:N", "other:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high"))]
+    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
+        color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
+    )
+    light = alt.condition("abs(datum.value) > 0.6", alt.value("white"), alt.value(INK))
+    above = base.mark_text(fontSize=12, dy=-6).encode(text="said:N", color=light)
+    below = base.mark_text(fontSize=9, dy=8, opacity=0.85).encode(text="ends:N", color=light)
+    names = heading(said)
+    return alt.layer(squares, above, below).properties(
+        width=side * len(order), height=0.75 * side * len(order), title=names
+    )
+
+
+def _effects(rows: pd.DataFrame, order: list[str]) -> Any:
+    cells = rows[rows["metric"].eq("refusal_effect")]
+    lines = [
+        _strip(part, order, act, measure)
+        for act in ACTS
+        for measure in MEASURES
+        if not (part := cells[cells["act"].eq(act) & cells["of"].eq(measure)]).empty
+    ]
+    if not lines:
+        return None
+    return alt.vconcat(*lines, spacing=16).properties(
+        title=heading("What each vector (up) changes in each stage (across)")
+    )
+
+
+def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any:
+    """One act and measure: a panel a stage, a bar a vector, all on one scale."""
+    cells = over_seeds(cells, "moment", "other", "act", "of")
+    ends = cells[["value", "low", "high"]].assign(reach=0.0)
+    for key in ("q2_5", "q97_5"):
+        cells[key] = pd.to_numeric(cells[key], errors="coerce")
+        ends[key] = cells[key]
+    low, high = float(ends.min().min()), float(ends.max().max())
+    if measure == "phrases":
+        low, high = -1.0, 1.0
+    scale = alt.Scale(domain=[low, high] if high > low else [low - 1, high + 1], nice=measure != "phrases")
+    vectors = [*order, RANDOM]
+    panels = []
+    for i, stage in enumerate(order):
+        own = cells[cells["moment"].eq(stage)].assign(
+            whose=lambda r, stage=stage: [
+                "random" if o == RANDOM else "own" if o == stage else "another's" for o in r["other"]
+            ]
+        )
+        columns = ("other", "value", "low", "high", "q2_5", "q97_5", "whose")
+        axis = alt.Axis() if i == 0 else alt.Axis(labels=False, ticks=False)
+        base = alt.Chart(inline(own, *columns)).encode(
+            y=alt.Y(
+                "other:N",
+                sort=vectors,
+                scale=alt.Scale(domain=vectors),
+                title="vector of" if i == 0 else None,
+                axis=axis,
+            )
+        )
+        told = ["other:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:6])]
+        colour = alt.Color(
+            "whose:N",
+            scale=alt.Scale(domain=["own", "another's", "random"], range=[CATEGORIES[0], CATEGORIES[1], MUTED]),
+            legend=alt.Legend(title="vector"),
+        )
+        x = alt.X("value:Q", title=MEASURES[measure], scale=scale, axis=alt.Axis(tickCount=4, grid=True))
+        reach = base.mark_rule(strokeWidth=9, color=FAINT).encode(x=alt.X("q2_5:Q", scale=scale), x2="q97_5:Q")
+        bars = base.mark_bar(size=9, opacity=0.85).encode(x=x, color=colour, tooltip=told)
+        rules = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
+        panel = alt.layer(reach, bars, rules).properties(
+            width=(WIDTH - 130) / len(order) - 26,
+            height=20 * len(vectors),
+            title=heading(stage),
+        )
+        panels.append(panel)
+    return alt.hconcat(*panels, spacing=14).properties(title=heading(ACTS[act]))
+
+
+def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
+    cells = rows[rows["metric"].eq("refusal_transfer") & rows["form"].eq("above_random") & rows["of"].eq("log_odds")]
+    cells = over_seeds(cells, "moment", "other", "act", "way")
+    if cells.empty:
+        return None
+    cells = cells.assign(couple=cells["other"] + " → " + cells["moment"], what=[ACTS.get(a, a) for a in cells["act"]])
+    couples = [f"{a} → {b}" for a in order for b in order if f"{a} → {b}" in set(cells["couple"])]
+    top = min(3.0, max(1.1, float(cells[["value", "high"]].max().max())))
+    low = max(-3.0, min(0.0, float(cells[["value", "low"]].min().min())))
+    scale = alt.Scale(domain=[low, top], clamp=True)
+    panels = []
+    for i, act in enumerate(ACTS):
+        own = cells[cells["act"].eq(act)]
+        columns = ("couple", "way", "value", "low", "high")
+        axis = alt.Axis() if i == 0 else alt.Axis(labels=False, ticks=False)
+        base = alt.Chart(inline(own, *columns)).encode(
+            y=alt.Y(
+                "couple:N",
+                sort=couples,
+                scale=alt.Scale(domain=couples),
+                title="vector of → stage" if i == 0 else None,
+                axis=axis,
+            )
+        )
+        x = alt.X("value:Q", title="share of the own vector's effect (0–1)", scale=scale, axis=alt.Axis(grid=True))
+        colour = alt.Color(
+            "way:N",
+            scale=alt.Scale(domain=["forward", "backward"], range=[CATEGORIES[0], CATEGORIES[4]]),
+            legend=alt.Legend(title=None),
+        )
+        told = ["couple:N", "way:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[2:])]
+        one = (
+            alt.Chart(alt.InlineData(values=[{"x": 0}, {"x": 1}]))
+            .mark_rule(color=MUTED, strokeDash=[3, 3])
+            .encode(x=alt.X("x:Q", scale=scale))
+        )
+        rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour)
+        points = base.mark_circle(size=60, opacity=1).encode(x=x, color=colour, tooltip=told)
+        panels.append(
+            alt.layer(one, rules, points).properties(
+                width=(WIDTH - 160) / 2 - 20, height=max(24 * len(couples), 40), title=heading(ACTS[act])
+            )
+        )
+    return alt.hconcat(*panels, spacing=20).properties(title=heading("Another stage's vector against the stage's own"))
