@@ -4,7 +4,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    PreTrainedTokenizerFast,
+)
 
 VOCAB = 300
 PLAIN = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
@@ -33,6 +39,9 @@ SHAPES = {
     "gemma3_text": GROUPED | dict(head_dim=12, layer_types=["sliding_attention", "full_attention"], sliding_window=8),
 }
 
+PICTURES = {"vit": PLAIN | dict(intermediate_size=64, image_size=16, patch_size=4)}
+"""Families that look at images."""
+
 
 def byte_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
     """Each byte is a token; `bos` puts one in front as Llama's tokenizer does."""
@@ -49,12 +58,18 @@ def byte_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
 
 def tiny_model(family: str, *, seed: int = 0, context: int = 128):
     torch.manual_seed(seed)
+    if family in PICTURES:
+        config = AutoConfig.for_model(family, **PICTURES[family])
+        return _uneven(AutoModelForImageClassification.from_config(config).eval())
     length = "n_positions" if family in ("gpt2", "gptj") else "max_position_embeddings"
     config = AutoConfig.for_model(
         family, vocab_size=VOCAB, bos_token_id=0, eos_token_id=1, pad_token_id=2, **{length: context}, **SHAPES[family]
     )
     kind = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
-    network = kind.from_config(config).eval()
+    return _uneven(kind.from_config(config).eval())
+
+
+def _uneven(network):
     with torch.no_grad():  # biases and norms away from 0 and 1, so that leaving one out shows
         for parameter in network.parameters():
             if parameter.ndim == 1:
@@ -64,5 +79,7 @@ def tiny_model(family: str, *, seed: int = 0, context: int = 128):
 
 def save_tiny(family: str, folder: Path, *, seed: int = 0, context: int = 128) -> Path:
     tiny_model(family, seed=seed, context=context).save_pretrained(folder)
+    if family in PICTURES:
+        return folder
     byte_tokenizer(bos=family == "llama").save_pretrained(folder)
     return folder

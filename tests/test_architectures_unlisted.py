@@ -72,7 +72,7 @@ def test_what_its_structure_does_not_tell_is_refused_in_one_line(family, tmp_pat
 
 def test_a_model_of_pictures_is_refused(tmp_path):
     ViTModel(ViTConfig(**PLAIN, intermediate_size=64, image_size=8, patch_size=4)).save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="no language model of this type"):
+    with pytest.raises(BadInput, match="vit reads images and has no tokenizer.*ontogeny.images"):
         load(tmp_path)
 
 
@@ -91,7 +91,9 @@ def test_structure_and_table_agree(family):
     if family in ADDED_INSIDE or isinstance(guess, str):
         assert family in ADDED_INSIDE
         return
-    assert guess == replace(table, model_types=(), attn_added="", mlp_added="", flat_mlp=False)
+    assert guess == replace(
+        table, model_types=(), attn_added="", mlp_added="", flat_mlp=False, causal=True, images=False
+    )
 
 
 def test_a_wrong_guess_is_never_used(tiny):

@@ -5,19 +5,30 @@ neurons are the inputs of the linear map that follows them.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ontogeny import architectures
+from ontogeny import architectures, spreading
 from ontogeny.architectures import Architecture
 from ontogeny.errors import BadInput
-from ontogeny.opening import check_finite, config_of, first_line, fresh, network_of, open_tokenizer, quiet
+from ontogeny.opening import (
+    check_finite,
+    check_reads_texts,
+    config_of,
+    first_line,
+    fresh,
+    network_of,
+    open_tokenizer,
+    quiet,
+)
 from ontogeny.sites import Site, expand
 
 Edit = Callable[[Tensor], Tensor]
@@ -76,9 +87,10 @@ def load(
         BadInput: unknown architecture, or a tokenizer that is missing or of another vocabulary.
     """
     quiet()
+    check_reads_texts(folder)
     network = network_of(folder, dtype, allow_pickle)
     check_finite(network, folder)
-    return _model(network.to(device).eval(), open_tokenizer(tokenizer or folder, network))
+    return of_network(spreading.put(network, device).eval(), open_tokenizer(tokenizer or folder, network))
 
 
 def untrained(
@@ -86,13 +98,19 @@ def untrained(
 ) -> Model:
     """The same architecture with freshly initialised weights: the floor that training must beat."""
     quiet()
+    check_reads_texts(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = fresh(config_of(folder), dtype)
-    return _model(network.to(device).eval(), open_tokenizer(tokenizer or folder, network))
+    return of_network(spreading.put(network, device).eval(), open_tokenizer(tokenizer or folder, network))
 
 
-def _model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
+def of_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
+    """A network under its standard names.
+
+    Raises:
+        BadInput: its family is not known, or its table does not fit.
+    """
     config = network.config.get_text_config()
     architecture = architectures.of(network)
     heads = config.num_attention_heads
@@ -110,8 +128,14 @@ def _model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mode
         heads=heads,
         d=config.hidden_size,
         d_head=_matrix(projection).shape[0] // heads,
-        context=_context(config, tokenizer),
+        context=_patches(config) if architecture.images else _context(config, tokenizer),
     )
+
+
+def _patches(config: PretrainedConfig) -> int:
+    """Tokens of an image: its patches, and the class token."""
+    sides = [(s, s) if isinstance(s, int) else tuple(s) for s in (config.image_size, config.patch_size)]
+    return (sides[0][0] // sides[1][0]) * (sides[0][1] // sides[1][1]) + 1
 
 
 def _context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -133,7 +157,7 @@ def reading(model: Model, wanted: Sequence[tuple[str, int]], sink: Sink) -> Iter
     """
     with contextlib.ExitStack() as hooks:
         for part, layer in wanted:
-            hooks.enter_context(_hook(model, part, layer, _reader(part, layer, sink)))
+            hooks.enter_context(_hook(model, part, layer, _reader(model, part, layer, sink)))
         yield
 
 
@@ -153,9 +177,11 @@ def writing(model: Model, site: Site, edit: Edit) -> Iterator[None]:
         yield
 
 
-def _reader(part: str, layer: int, sink: Sink) -> Callable[[Tensor], None]:
+def _reader(model: Model, part: str, layer: int, sink: Sink) -> Callable[[Tensor], None]:
+    home = model.device
+
     def read(value: Tensor) -> None:
-        sink(part, layer, value)
+        sink(part, layer, value.to(home))  # itself, but where the network is spread
 
     return read
 
@@ -245,23 +271,32 @@ def validate(model: Model, *, answers: bool = False) -> None:
     try:
         theirs = _check(model)
         if answers:
-            whole = model.network(input_ids=_ids(model), use_cache=False).logits
+            whole = model.network(**_sample(model)).logits
             _same(model, "what the vocabulary is scored with", vocabulary(model, theirs), whole)
     except (AttributeError, RuntimeError) as error:  # a path that is not there, or shapes that do not fit
         raise _unfit(model, first_line(error)) from None
 
 
-def _ids(model: Model) -> Int[Tensor, "batch token"]:
-    return torch.arange(12, device=model.device).view(2, 6) * 7 % model.network.get_input_embeddings().weight.shape[0]
+def _sample(model: Model) -> dict[str, Any]:
+    """Two short texts as tokens, or two images."""
+    config = model.network.config
+    if model.architecture.images:
+        sides = (config.image_size,) * 2 if isinstance(config.image_size, int) else tuple(config.image_size)
+        shape = (2, config.num_channels, *sides)
+        values = torch.arange(math.prod(shape), device=model.device).view(shape) * 7 % 255 / 127.5 - 1
+        return {"pixel_values": values.to(model.network.dtype)}
+    words = model.network.get_input_embeddings().weight.shape[0]
+    return {"input_ids": torch.arange(12, device=model.device).view(2, 6) * 7 % words, "use_cache": False}
 
 
 def _check(model: Model) -> Float[Tensor, "batch token d"]:
     """All checks but that of the vocabulary; gives what the body puts out."""
-    ids = _ids(model)
+    given = _sample(model)
+    shape = (2, model.context) if model.architecture.images else given["input_ids"].shape
     seen: dict[tuple[str, int], Tensor] = {}
 
     def keep(part: str, layer: int, value: Tensor) -> None:
-        if value.shape[:2] != ids.shape:
+        if value.shape[:2] != shape:
             raise _unfit(
                 model, f"{part}.{layer} has the shape {list(value.shape)} where batch and token should come first"
             )
@@ -271,7 +306,7 @@ def _check(model: Model) -> Float[Tensor, "batch token d"]:
     wanted = [("resid", layer) for layer in range(model.layers + 1)] + [("norm", 0)]
     wanted += [(part, layer) for layer in range(1, model.layers + 1) for part in inside]
     with reading(model, wanted, keep):
-        theirs = model.body(input_ids=ids, output_hidden_states=True, use_cache=False)
+        theirs = model.body(**given, output_hidden_states=True)
     for layer in range(model.layers):
         _same(model, f"resid.{layer}", seen["resid", layer], theirs.hidden_states[layer])
     # Hugging Face's last hidden state is after the final norm; ours is before it.
@@ -282,11 +317,11 @@ def _check(model: Model) -> Float[Tensor, "batch token d"]:
             added = seen["resid", layer - 1] + seen["attn_resid", layer] + seen["mlp_resid", layer]
             _same(model, f"the sum of resid.{layer - 1} and block {layer}'s parts", added, seen["resid", layer])
     if model.architecture.causal:
-        short = model.body(input_ids=ids[:, :3], use_cache=False).last_hidden_state
+        short = model.body(**given | {"input_ids": given["input_ids"][:, :3]}).last_hidden_state
         _same(model, "a text without its end", short, theirs.last_hidden_state[:, :3])
     with writing(model, Site("resid", model.layers), torch.zeros_like), reading(model, [("norm", 0)], keep):
-        model.body(input_ids=ids, use_cache=False)
-    if torch.equal(seen["norm", 0], theirs.last_hidden_state):
+        model.body(**given)
+    if torch.equal(seen["norm", 0], theirs.last_hidden_state.to(model.device)):
         raise _unfit(model, "an edit of the last block's output changes nothing")
     last: Tensor = theirs.last_hidden_state
     return last
@@ -316,12 +351,12 @@ def heads_through_output(
     """What each head adds to the stream: its slice of the output projection applied to it, without the bias."""
     split = heads.unflatten(-1, (model.heads, model.d_head))
     weight = _matrix(model.part(layer, model.architecture.heads_out)).unflatten(0, (model.heads, model.d_head))
-    return torch.einsum("bthi,hid->bthd", split, weight)
+    return torch.einsum("bthi,hid->bthd", split, weight.to(split.device))
 
 
 def output_bias(model: Model, layer: int) -> Float[Tensor, " d"]:
     bias = getattr(model.part(layer, model.architecture.heads_out), "bias", None)
-    return bias if isinstance(bias, Tensor) else torch.zeros(model.d, device=model.device, dtype=model.network.dtype)
+    return bias.to(model.device) if isinstance(bias, Tensor) else torch.zeros(model.d, device=model.device, dtype=model.network.dtype)
 
 
 def _matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:
@@ -331,6 +366,7 @@ def _matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:
 
 
 def _same(model: Model, what: str, ours: Tensor, theirs: Tensor) -> None:
+    ours, theirs = ours.to(model.device), theirs.to(model.device)
     tolerance = 1e-4 if model.network.dtype == torch.float32 else 5e-2
     if ours.shape != theirs.shape or not torch.allclose(
         ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max())

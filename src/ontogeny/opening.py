@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoTokenizer,
     PretrainedConfig,
@@ -65,9 +66,27 @@ def fresh(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTr
 
 
 def _kind(config: PretrainedConfig) -> Any:
-    """Models that predict the next word, or those that fill in a masked one."""
+    """Models that predict the next word, those that fill in a masked one, or those that look at images."""
     table = architectures.listed(config.model_type)
+    if table is not None and table.images:
+        return AutoModelForImageClassification
     return AutoModelForCausalLM if table is None or table.causal else AutoModelForMaskedLM
+
+
+def check_reads_texts(folder: Path) -> None:
+    """Refuse a model of images before its weights are read."""
+    kind = config_of(folder).model_type
+    table = architectures.listed(kind)
+    if table is not None and table.images:
+        raise no_texts(kind)
+
+
+def no_texts(kind: str) -> BadInput:
+    """The error where texts meet a model of images."""
+    return BadInput(
+        f"{kind} reads images and has no tokenizer, so texts cannot be traced through it. From Python, ontogeny.images.capture "
+        "reads prepared pixels at the same sites."
+    )
 
 
 def network_of(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTrainedModel:

@@ -3,24 +3,35 @@
 import pytest
 import torch
 
-from ontogeny import plugins
+from ontogeny import images, plugins
 from ontogeny.errors import BadInput
 from ontogeny.lab.capture import capture
 from ontogeny.lab.passes import Read, Scored, Workload
 from ontogeny.model import heads_through_output, load, output_bias, reading, untrained, validate, writing
 from ontogeny.packed import packed_linears
 from ontogeny.sites import Site
+from tests.models import PICTURES
 
 FAMILIES = [
     t for name in plugins.names("architectures") for t in plugins.load("architectures", name).architecture.model_types
 ]
 IDS = torch.tensor([[5, 17, 40, 9, 201, 33], [8, 8, 120, 64, 77, 250]])
+PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 pytestmark = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.fixture
 def model(family, tiny):
-    return load(tiny(family))
+    return images.load(tiny(family)) if family in PICTURES else load(tiny(family))
+
+
+def given(model):
+    return {"pixel_values": PIXELS} if model.architecture.images else {"input_ids": IDS, "use_cache": False}
+
+
+def texts_only(model):
+    if model.architecture.images:
+        pytest.skip("it reads no texts; tests/unit/test_images.py reads images in batches of every size")
 
 
 def read(model, *wanted):
@@ -29,13 +40,13 @@ def read(model, *wanted):
         reading(model, wanted, lambda part, layer, value: seen.__setitem__((part, layer), value.detach().clone())),
         torch.no_grad(),
     ):
-        model.network(IDS, use_cache=False)
+        model.network(**given(model))
     return seen
 
 
 def logits(model):
     with torch.no_grad():
-        return model.network(IDS, use_cache=False).logits
+        return model.network(**given(model)).logits
 
 
 def hooks(model):
@@ -48,11 +59,14 @@ def test_passes_its_own_validation(model):
 
 def test_reads_equal_hidden_states(model):
     with torch.no_grad():
-        theirs = model.network(IDS, output_hidden_states=True).hidden_states
+        theirs = model.network(**given(model), output_hidden_states=True).hidden_states
     ours = read(model, *[("resid", layer) for layer in range(model.layers + 1)])
     for layer in range(model.layers):
         torch.testing.assert_close(ours["resid", layer], theirs[layer], rtol=5e-6, atol=0)
-    # Theirs is after the final norm, ours before.
+    # Theirs is after the final norm, ours before; that of an image model is before, too.
+    if model.architecture.images:
+        torch.testing.assert_close(ours["resid", model.layers], theirs[-1], rtol=5e-6, atol=0)
+        return
     same = torch.allclose(ours["resid", model.layers], theirs[-1], rtol=1e-2)
     assert same == (not model.architecture.final_norm)
 
@@ -123,6 +137,7 @@ def pools(sequences):
 
 @pytest.mark.parametrize("budget", [1, 60, 10_000])
 def test_capture_in_any_batch_equals_hugging_face_alone(model, budget):
+    texts_only(model)
     sequences = texts()
     with torch.no_grad():
         alone = [model.network(torch.tensor([s]), output_hidden_states=True).hidden_states for s in sequences]
@@ -150,6 +165,7 @@ def test_parts_add_up_to_the_stream(model):
 
 
 def test_answers_are_scored_as_the_whole_model_would(model):
+    texts_only(model)
     sequences = texts()
     asked = Workload(tuple(sequences), scored=tuple(Scored(i, len(s) - 2) for i, s in enumerate(sequences)))
     if not model.architecture.causal:
@@ -166,7 +182,7 @@ def test_answers_are_scored_as_the_whole_model_would(model):
 
 
 def test_an_untrained_model_has_the_shape_and_other_weights(model, family, tiny):
-    other = untrained(tiny(family), seed=3)
+    other = (images.untrained if family in PICTURES else untrained)(tiny(family), seed=3)
     assert (other.layers, other.heads, other.d, other.d_head) == (model.layers, model.heads, model.d, model.d_head)
     validate(other)
     assert not torch.equal(read(other, ("resid", 2))["resid", 2], read(model, ("resid", 2))["resid", 2])

@@ -12,12 +12,12 @@ from ontogeny.errors import BadInput
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a family of Hugging Face language models keeps its parts."""
+    """Where a family of Hugging Face models keeps its parts."""
 
     model_types: tuple[str, ...]
     """Values of `config.model_type` that this table serves; empty where the structure was asked."""
     embed: str
-    """Token embedding, path from the model."""
+    """Embedding of tokens or patches, path from the model."""
     blocks: str
     """The list of blocks, path from the model."""
     attn: str
@@ -38,6 +38,9 @@ class Architecture:
     """Whether the MLP sees the tokens of a batch in one row, `[batch * token, d]`."""
     causal: bool = True
     """Whether no token sees those behind it: texts of nearly one length then share a pass."""
+
+    images: bool = False
+    """Whether it reads prepared pixels instead of tokens."""
 
     @property
     def guessed(self) -> bool:
