@@ -25,9 +25,9 @@ class Passes:
     """What asking cost."""
 
     prompts: int = 0
-    """Prompts run once, whose keys and values were kept."""
+    """Rows whose prompts were run once, and their keys and values kept."""
     answers: int = 0
-    """Continuations run behind a kept prompt."""
+    """Rows of continuations run behind a kept prompt; those that differ in their last token alone are one."""
     whole: int = 0
     """Prompts and continuations run together."""
 
@@ -73,8 +73,8 @@ class Asked:
                     f"the answers {item.matching!r} and {item.other!r} are the same tokens for this model. Change one."
                 )
         counted = passes or Passes()
-        counted.prompts += len(answers) if cached else 0
         ready = Prefixed.of(model, answers, batch=BATCH) if cached else None
+        counted.prompts += len(ready.rows) if ready else 0
         return cls(model, tuple(items), tuple(answers), ready, counted)
 
     def scores(self, edits: Edits = ()) -> Scores:
@@ -83,7 +83,7 @@ class Asked:
             self.passes.whole += len(self.answers)
             found = token_scores(self.model, self.answers, edits, batch=BATCH)
         else:
-            self.passes.answers += len(self.answers)
+            self.passes.answers += len(self.ready.rows)
             found = self.ready.scores(edits)
         return Scores(sums(found).view(-1, 2), per_token(found).view(-1, 2))
 

@@ -53,7 +53,8 @@ def read_options(name: str | Path) -> list[Options]:
     made = []
     for i, row in enumerate(rows):
         try:
-            made += [form(row)] if _asks(row) else []
+            # A concept file may hold texts without a question.
+            made += [] if form is _pair and not row.get("prompt") else [form(row)]
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as fault:
             told = f"{type(fault).__name__} {fault}"
             raise BadInput(f"{where}, row {i + 1}: {told}. Correct the row or leave it out.") from None
@@ -73,11 +74,6 @@ def _content(name: str) -> tuple[bytes, str]:
         return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw), name
     except (OSError, EOFError, zlib.error) as fault:
         raise BadInput(f"{path} cannot be read ({fault}). Fetch it again.") from None
-
-
-def _asks(row: Row) -> bool:
-    """A concept file may hold texts without a question."""
-    return "prompt" not in row or "right" not in row or bool(row.get("prompt"))
 
 
 def _rows(raw: bytes, where: str) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Score answers under many edits at the price of the answers alone: the prompts run once, and their keys and values stay.
 
 An edit of `last` or `generated` tokens cannot change what stands before the last token of a prompt, so that is what is kept. Two hundred
-controls then cost two hundred times a few tokens, not two hundred times the prompts.
+controls then cost two hundred times a few tokens, not two hundred times the prompts. Of an answer its last token is never run, for nothing
+behind it is asked; answers that differ in it alone are one row.
 """
 
 import copy
@@ -23,12 +24,22 @@ from ontogeny.model import Model
 
 
 @dataclass(frozen=True, eq=False)
+class _Row:
+    ids: Int[Tensor, " token"]
+    """The prompt and all but the last token of an answer."""
+    prompt: int
+    answers: tuple[int, ...]
+    """Which answers it scores."""
+
+
+@dataclass(frozen=True, eq=False)
 class _Batch:
     rows: list[int]
+    """Which rows of `Prefixed.rows`."""
     cache: Any
     """Keys and values of all but the last token of each prompt; None where no prompt has more than one."""
     ids: Int[Tensor, "row token"]
-    """The last token of the prompt and the answer, padded on the right."""
+    """The last token of the prompt and all but the last of the answer, padded on the right."""
     mask: Int[Tensor, "row column"]
     """Of the cached tokens and these."""
 
@@ -39,6 +50,7 @@ class Prefixed:
 
     model: Model
     answers: tuple[Answer, ...]
+    rows: tuple[_Row, ...]
     batches: tuple[_Batch, ...]
 
     @classmethod
@@ -46,9 +58,10 @@ class Prefixed:
     def of(cls, model: Model, answers: Sequence[Answer], *, batch: int = 32) -> "Prefixed":
         """Run the prompts, unsteered."""
         check_speaks(model)
-        order = sorted(range(len(answers)), key=lambda i: answers[i].prompt)
+        rows = _rows(answers)
+        order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
         chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
-        return cls(model, tuple(answers), tuple(_begun(model, answers, rows) for rows in chunks))
+        return cls(model, tuple(answers), rows, tuple(_begun(model, rows, chunk) for chunk in chunks))
 
     @torch.no_grad()
     def scores(self, edits: Edits = ()) -> list[Float[Tensor, " token"]]:
@@ -69,31 +82,41 @@ class Prefixed:
             )
         found: dict[int, Tensor] = {}
         for one in self.batches:
-            found.update(zip(one.rows, self._scores(one, edits), strict=True))
+            found.update(self._scores(one, edits))
         return [found[i] for i in range(len(self.answers))]
 
-    def _scores(self, one: _Batch, edits: Edits) -> list[Tensor]:
-        answers = [self.answers[i] for i in one.rows]
-        with steered(self.model, edits, prompts=[a.prompt for a in answers]):
+    def _scores(self, one: _Batch, edits: Edits) -> dict[int, Tensor]:
+        rows = [self.rows[i] for i in one.rows]
+        with steered(self.model, edits, prompts=[row.prompt for row in rows]):
             # A pass adds its own keys to the cache: it gets a copy.
             logits = _run(self.model, one.ids, one.mask, copy.deepcopy(one.cache)).logits
-        return [
-            logits[row, : a.tokens].float().log_softmax(-1).cpu().gather(1, a.ids[a.prompt :, None])[:, 0]
-            for row, a in enumerate(answers)
-        ]
+        scores = logits.float().log_softmax(-1).cpu()
+        return {
+            i: scores[place, : self.answers[i].tokens].gather(1, self.answers[i].ids[row.prompt :, None])[:, 0]
+            for place, row in enumerate(rows)
+            for i in row.answers
+        }
 
 
-def _begun(model: Model, answers: Sequence[Answer], rows: list[int]) -> _Batch:
-    heads = [answers[i].ids[: answers[i].prompt - 1] for i in rows]
-    tails = [answers[i].ids[answers[i].prompt - 1 :] for i in rows]
+def _rows(answers: Sequence[Answer]) -> tuple[_Row, ...]:
+    """Answers that are the same up to their last token share a row."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for i, answer in enumerate(answers):
+        found.setdefault((answer.prompt, *answer.ids[:-1].tolist()), []).append(i)
+    return tuple(_Row(answers[same[0]].ids[:-1], answers[same[0]].prompt, tuple(same)) for same in found.values())
+
+
+def _begun(model: Model, rows: Sequence[_Row], chunk: list[int]) -> _Batch:
+    heads = [rows[i].ids[: rows[i].prompt - 1] for i in chunk]
+    tails = [rows[i].ids[rows[i].prompt - 1 :] for i in chunk]
     ids = torch.nn.utils.rnn.pad_sequence(tails, batch_first=True).to(model.device)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(tail) for tail in tails], batch_first=True).to(model.device)
     if not any(map(len, heads)):
-        return _Batch(rows, None, ids, mask)
+        return _Batch(chunk, None, ids, mask)
     before, seen = (made.to(model.device) for made in padded_left(heads, 0))
     cache = DynamicCache(config=model.network.config)
     _run(model, before, seen, cache)
-    return _Batch(rows, cache, ids, torch.cat([seen, mask], 1))
+    return _Batch(chunk, cache, ids, torch.cat([seen, mask], 1))
 
 
 def _run(model: Model, ids: Tensor, mask: Tensor, cache: Any) -> Any:
