@@ -120,6 +120,7 @@ def _concept(concept: str, moments: list[tuple[str, int, float]], rng: np.random
         yield from _knowledge(whole, moments)
     if concept == "truth":
         yield from _stages(whole, moments)
+        yield from _truthful(whole, moments)
 
 
 def _stages(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
@@ -159,6 +160,42 @@ def _stages(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict
             if i != j:
                 yield now | {"metric": "neuron_overlap", "value": 0.5, "coords": {**other, "by": "variance"}}
                 yield now | {"metric": "swap_share", "coords": {**other, "of": "entropy"}} | _around(0.1)
+
+
+def _truthful(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Directions of truth at three checkpoints: alike, read by each other's probes, pushed along each other's vectors."""
+    chosen = [moments[0], moments[len(moments) // 2], moments[-1]]
+    for i, (stage, step, tokens) in enumerate(chosen):
+        now = whole | {
+            "stage": stage,
+            "step": step,
+            "tokens": tokens,
+            "site": "resid.3",
+            "layer": 3,
+            "method": "mass_mean",
+        }
+        for j, (other_stage, other_step, _) in enumerate(chosen):
+            other = {"other_stage": other_stage, "other_step": str(other_step)}
+            yield now | {"metric": "stage_cosine", "coords": other | {"chance": "0.12"}} | _around(1 - 0.2 * abs(i - j))
+            yield now | {"metric": "stage_auroc", "coords": other} | _around(0.6 + 0.15 * min(i, j))
+            for length in ("source", "target"):
+                yield now | {"metric": "push_effect", "coords": other | {"length": length}} | _around(0.4 * min(i, j))
+            yield now | {"metric": "push_effect", "control": "random_direction", "coords": other} | _around(0.01)
+            yield now | {"metric": "nie", "coords": other | {"way": "mean", "form": "full"}} | _around(0.45 * min(i, j))
+        yield now | {"metric": "stage_cosine", "control": "split_half", "coords": other} | _around(0.97)
+        for example in range(12):
+            told = {
+                "example": str(example),
+                "label": "true" if example % 2 else "false",
+                "text": f"statement {example}",
+            }
+            for axis, value in (("direction", (example % 2 - 0.5) * i + example / 20), ("beside", example % 5)):
+                yield now | {
+                    "metric": "stage_projection",
+                    "value": float(value),
+                    "n": 1,
+                    "coords": told | {"axis": axis},
+                }
 
 
 def _knowledge(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:

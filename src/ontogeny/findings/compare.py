@@ -41,6 +41,8 @@ def labelled(records: pd.DataFrame) -> pd.DataFrame:
 
 def stage_names(table: pd.DataFrame) -> list[str]:
     """Labels in developmental order."""
+    if not table["step"].notna().any():
+        return []
     placed = timeline(table).place(table[table["stage"].ne("")])
     return list(dict.fromkeys(placed["here"]))
 

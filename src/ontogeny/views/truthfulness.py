@@ -1,8 +1,8 @@
 """Truth from stage to stage: are the directions the same, does one stage's probe read another, does its push move another's verdicts?
 
-Above, stages × stages: the cosine of their directions; how well the probe of one (across) tells true from false statements in another
-(down); and how far a push along one stage's direction (across) moves the verdicts of another (down), where 1 is from all false to all
-true and a random push is 0. Below: held-out statements of each stage, along its own direction and along what varies most beside it.
+Above, stages × stages: the cosine of their directions; how well the probe along one stage's direction (across) tells true from false
+statements in another (down); and how far a push along it moves the other's verdicts, where 1 is from all false to all true and a random
+push is 0. Below: held-out statements of each stage, along its own direction and along what varies most beside it.
 """
 
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.compare import labelled, stage_names
 from ontogeny.findings.sentences import number
-from ontogeny.findings.table import coord
+from ontogeny.findings.table import coord, over_seeds, subjects, tidy
+from ontogeny.findings.timeline import timeline
+from ontogeny.views._moments import in_order, thin, with_moments
 from ontogeny.views._pieces import blank, heading, inline, reason
 from ontogeny.views._theme import CATEGORIES, INK, MAGNITUDE, SIGNED, WIDTH
 
@@ -20,6 +21,8 @@ title = "Truthfulness, stage by stage"
 place = 12
 needs = frozenset({"stage", "step", "metric", "value", "coords", "control", "concept"})
 METRICS = ("stage_cosine", "stage_auroc", "push_effect", "stage_projection")
+MOST = 16
+"""Stages drawn in the squares."""
 CLOUDS = 4
 """Stages whose statements are drawn: the first, the last, and some between."""
 
@@ -29,54 +32,54 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = labelled(select(records))
-    # The order of the stages is the whole table's.
-    names = [name for name in stage_names(labelled(records)) if name in set(table["here"])]
+    table, line = tidy(select(records)), timeline(records)
     drawn = []
-    for concept in dict.fromkeys(table["concept"]):
-        own = table[table["concept"].eq(concept)]
-        squares = [square for square in _squares(own, names) if square is not None]
-        if squares:
-            rows = alt.hconcat(*squares, spacing=30).resolve_scale(color="independent")
-            clouds = _clouds(own, names)
-            both = rows if clouds is None else alt.vconcat(rows, clouds, spacing=30).resolve_scale(color="independent")
-            drawn.append(both)
+    for subject in subjects(table):
+        rows = with_moments(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
+        names = in_order(rows, line, most=MOST) if len(rows) else []
+        squares = [square for square in _squares(rows, names) if square is not None]
+        clouds = _clouds(rows, names)
+        parts = [alt.hconcat(*squares, spacing=30).resolve_scale(color="independent")] if squares else []
+        drawn += parts if clouds is None else [*parts, clouds]
     if not drawn:
-        return blank(title, reason(table, "stage_cosine (ontogeny compare makes them)"))
-    return alt.vconcat(*drawn, spacing=40) if len(drawn) > 1 else drawn[0]
+        return blank(title, reason(table, "stage_cosine or push_effect (ontogeny compare makes them)"))
+    return alt.vconcat(*drawn, spacing=36).resolve_scale(color="independent")
 
 
 def _squares(table: pd.DataFrame, names: list[str]) -> list[Any]:
-    length = coord(table, "length")
-    cosines = table["metric"].eq("stage_cosine")
-    aurocs = table["metric"].eq("stage_auroc")
-    pushes = table["metric"].eq("push_effect") & length.eq("source")
+    table = table[table["control"].eq("") & table["moment"].isin(names) & table["other"].isin(names)]
+    pushes = table["metric"].eq("push_effect") & coord(table, "length").ne("target")
     signed = alt.Scale(scheme=SIGNED, domain=[-1, 1], reverse=True)
     return [
-        _square(table[cosines], names, "cosine of the directions", "", "the other stage", signed),
+        _square(table[table["metric"].eq("stage_cosine")], names, "cosine of the directions", "stage", signed),
         _square(
-            table[aurocs], names, "AUROC of probes", "probe of", "read in", alt.Scale(scheme=MAGNITUDE, domain=[0.5, 1])
+            table[table["metric"].eq("stage_auroc")],
+            names,
+            "AUROC of the probe along it",
+            "vector of",
+            alt.Scale(scheme=MAGNITUDE, domain=[0.5, 1], clamp=True),
         ),
-        _square(table[pushes], names, "verdicts moved by a push", "direction of", "pushed", signed),
+        _square(table[pushes], names, "verdicts moved by a push along it", "vector of", signed),
     ]
 
 
-def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, down: str, scale: alt.Scale) -> Any:
-    rows = rows[rows["control"].eq("") & rows["value"].notna()]
+def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale: alt.Scale) -> Any:
     if rows.empty:
         return None
+    cells = over_seeds(rows, "moment", "other")
+    cells = cells.assign(
+        said=[number(value) for value in cells["value"]],
+        ends=[f"[{number(a)}, {number(b)}]" for a, b in zip(cells["low"], cells["high"], strict=True)],
+    )
     size = len(names)
-    room = (WIDTH - 200) / 3
-    side = max(14.0, min(66.0, room / size))
-    cells = rows.assign(
-        said=[number(value) for value in rows["value"]],
-        ends=[f"[{number(a)}, {number(b)}]" for a, b in zip(rows["low"], rows["high"], strict=True)],
+    side = max(14.0, min(66.0, (WIDTH - 200) / 3 / size))
+    base = alt.Chart(
+        inline(cells, "moment", "other", "value", "low", "high", "said", "ends", "concept", "site")
+    ).encode(
+        x=alt.X("other:N", sort=names, title=across, axis=alt.Axis(labelAngle=-35 if size > 3 else 0)),
+        y=alt.Y("moment:N", sort=names, title="stage"),
     )
-    base = alt.Chart(inline(cells, "here", "there", "value", "low", "high", "said", "ends", "concept", "site")).encode(
-        x=alt.X("there:N", sort=names, title=across or None, axis=alt.Axis(labelAngle=-35 if size > 3 else 0)),
-        y=alt.Y("here:N", sort=names, title=down if across else None),
-    )
-    tips = [alt.Tooltip("there:N", title=across or "and"), alt.Tooltip("here:N", title=down if across else "of")]
+    tips = [alt.Tooltip("other:N", title=across), alt.Tooltip("moment:N", title="stage")]
     tips += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high")]
     squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
         color=alt.Color("value:Q", scale=scale, legend=None), tooltip=[*tips, "concept:N", "site:N"]
@@ -99,23 +102,30 @@ def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
         return None
     rows = rows.assign(**{key: coord(rows, key) for key in ("axis", "example", "label", "text")})
     wide = rows.pivot_table(
-        index=["here", "example", "label", "text"], columns="axis", values="value", sort=False, aggfunc="first"
+        index=["moment", "example", "label", "text"], columns="axis", values="value", sort=False, aggfunc="first"
     ).reset_index()
-    drawn = [name for name in names if name in set(wide["here"])]
-    if len(drawn) > CLOUDS:
-        drawn = [drawn[round(i * (len(drawn) - 1) / (CLOUDS - 1))] for i in range(CLOUDS)]
+    if not {"direction", "beside"} <= set(wide.columns):
+        return None
     colour = alt.Color(
         "label:N",
         scale=alt.Scale(domain=["true", "false"], range=list(CATEGORIES[:2])),
         legend=alt.Legend(title="held-out statements", orient="right"),
     )
     charts = []
-    for name in drawn:
-        points = wide[wide["here"].eq(name)]
+    for name in thin([name for name in names if name in set(wide["moment"])], CLOUDS):
+        points = wide[wide["moment"].eq(name)]
         cloud = alt.Chart(inline(points, "direction", "beside", "label", "text")).mark_circle(size=26, opacity=0.65)
         cloud = cloud.encode(
-            x=alt.X("direction:Q", title="along its direction", axis=alt.Axis(ticks=False, labels=False, grid=False)),
-            y=alt.Y("beside:Q", title="along the rest", axis=alt.Axis(ticks=False, labels=False, grid=False)),
+            x=alt.X(
+                "direction:Q",
+                title="along its direction (units of the stream)",
+                axis=alt.Axis(ticks=False, labels=False, grid=False),
+            ),
+            y=alt.Y(
+                "beside:Q",
+                title="beside it (units of the stream)",
+                axis=alt.Axis(ticks=False, labels=False, grid=False),
+            ),
             color=colour,
             tooltip=["text:N", "label:N"],
         )
