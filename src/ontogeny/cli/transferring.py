@@ -34,6 +34,12 @@ def transfer(
     into: Annotated[
         str | None, typer.Option(help="Move all vectors into one checkpoint only: STAGE:STEP, STAGE:last, last.")
     ] = None,
+    onto: Annotated[
+        str | None,
+        typer.Option(
+            help="Map the last checkpoint's vectors into another model: a folder, repository or lineage.toml."
+        ),
+    ] = None,
     site: Annotated[
         str | None,
         typer.Option(help="Where vectors are read and put, such as resid.3; default: the concept's best site."),
@@ -99,22 +105,22 @@ def transfer(
     from ontogeny.lab.transfer import job
 
     settings = None if seed is None else replace(job.READING, seed=seed)
+    named = Path(tokenizer) if tokenizer else None
     with progress_bar(quiet=quiet or as_json) as watch:
-        run = job.transfer(
-            chosen,
-            concepts,
-            folder,
-            options,
-            settings,
-            traced=from_run is not None,
-            device=device,
-            tokenizer=tokenizer,
-            allow_pickle=allow_pickle,
-            delete_behind=delete_behind,
-            command=this_command(),
-            on_progress=watch,
-        )
-    _say(run, [c.name for c in concepts], as_json)
+        how = job.How(device, named, allow_pickle, delete_behind, this_command(), watch)
+        if onto:
+            from ontogeny.lab.transfer.onto import onto as carry
+
+            last = chosen.select("last")
+            _, run = job.ensure_traced(last, concepts, folder, settings, how, traced=from_run is not None)
+            unit = carry(run, last, concepts, onto, options, how)
+        else:
+            traced = from_run is not None
+            run = job.transfer(chosen, concepts, folder, options, settings, traced=traced, how=how)
+    if onto:
+        _say_onto(run, unit, as_json)
+    else:
+        _say(run, [c.name for c in concepts], as_json)
 
 
 def _lines(file: Path | None) -> tuple[str, ...]:
@@ -173,3 +179,20 @@ def _say(run: "Run", names: list[str], as_json: bool) -> None:
     for sentence in last.values():
         typer.echo(sentence)
     typer.echo(f"\nrows are in {run.folder}; next: ontogeny show {run.folder} transfer")
+
+
+def _say_onto(run: "Run", unit: str, as_json: bool) -> None:
+    from ontogeny.run import text
+
+    found = run.query(
+        "select concept, site, metric, coords['map'] as map, control, coords['outcome'] as outcome, value, low, high, n, note "
+        f"from records where unit = {text(unit)} order by concept, metric, map, control nulls first"
+    )
+    if as_json:
+        typer.echo(found.to_json(orient="records", indent=2))
+        return
+    for row in found.to_dict("records"):
+        sure = "" if row["low"] != row["low"] else f" [{row['low']:.2f}, {row['high']:.2f}]"
+        what = " ".join(str(row[c]) for c in ("map", "control") if isinstance(row[c], str))
+        typer.echo(f"{row['concept']} at {row['site']}, {row['metric']}, {what}: {row['value']:.2f}{sure}")
+    typer.echo(f"\nrows are in {run.folder}")

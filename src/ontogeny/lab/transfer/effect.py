@@ -89,19 +89,19 @@ def by_readout(model: Model, design: Design, work: Workload, reads: Tensor, prob
     """The model's own probe at its last layer, on held-out texts."""
     last, held = Site("resid", model.layers), design.split.test.tolist()
     chosen = [int(reads[i]) for i in held]
-    few = _only(work, chosen)
+    few = only(work, chosen)
 
     def projected(edits: Sequence[Edit]) -> Tensor:
         with steered(model, edits):
             seen = capture(model, few, [last])
-        return (seen.parts["resid"][0].cpu().double() @ probe.double())[_places(chosen)]
+        return (seen.parts["resid"][0].cpu().double() @ probe.double())[places(chosen)]
 
     spread = projected([]).std()
     scale = float(spread) if spread > 0 else float("nan")
     return Outcome(READOUT, design.groups[design.split.test], lambda edits: projected(edits) / scale, "all")
 
 
-def _only(work: Workload, reads: Sequence[int]) -> Workload:
+def only(work: Workload, reads: Sequence[int]) -> Workload:
     """The part of a workload that these reads need; a read wanted twice is done once."""
     wanted = list(dict.fromkeys(reads))
     sequences = list(dict.fromkeys(work.reads[i].sequence for i in wanted))
@@ -113,7 +113,8 @@ def _only(work: Workload, reads: Sequence[int]) -> Workload:
     )
 
 
-def _places(reads: Sequence[int]) -> list[int]:
+def places(reads: Sequence[int]) -> list[int]:
+    """Of each read, where it stands among those of `only`."""
     order = {read: i for i, read in enumerate(dict.fromkeys(reads))}
     return [order[read] for read in reads]
 

@@ -19,6 +19,7 @@ from ontogeny.errors import BadInput
 from ontogeny.lab.alone import alone
 from ontogeny.lab.capture import capture
 from ontogeny.lab.job import Job, prepare, refuse_contradictions
+from ontogeny.lab.passes import Workload
 from ontogeny.lab.progress import Progress, Watch, silent
 from ontogeny.lab.rereading import as_traced, settings_of
 from ontogeny.lab.rows import About, Stamp
@@ -26,9 +27,9 @@ from ontogeny.lab.settings import Settings
 from ontogeny.lab.standing import Standing
 from ontogeny.lab.texts import Rows, workload
 from ontogeny.lab.trace import trace
-from ontogeny.lab.transfer.effect import Bench, Outcome, by_answers, by_readout
+from ontogeny.lab.transfer.effect import Bench, Outcome, by_answers, by_readout, only, places
 from ontogeny.lab.transfer.plan import AVERAGES, Options, check, neutral_texts, pool, targets
-from ontogeny.lab.transfer.rows import effect_rows, read_rows, shuffled_directions
+from ontogeny.lab.transfer.rows import effect_rows, read_rows, shuffled_directions, unmeasured
 from ontogeny.lab.transfer.series import relate
 from ontogeny.lab.transfer.sources import Source, averages, site_of, sources
 from ontogeny.lab.visits import visited
@@ -41,17 +42,23 @@ from ontogeny.store import digest
 
 VERSION = 1
 """Raised whenever the same input would give other numbers."""
+SAME_PLACE = (
+    "the vector is put where the probe reads, at the last layer: a dot product. Give answers, or another --site"
+)
 READING = Settings(sites="resid", fits=("logistic", "mass_mean"))
 """How a checkpoint is traced where no run says otherwise."""
 
 
 @dataclass(frozen=True)
 class How:
-    device: str
-    tokenizer: Path | None
-    allow_pickle: bool
-    delete_behind: bool
-    watch: Watch
+    """What decides how models are had, and none of the numbers."""
+
+    device: str = "cpu"
+    tokenizer: Path | None = None
+    allow_pickle: bool = False
+    delete_behind: bool = False
+    command: str | None = None
+    watch: Watch = silent
 
 
 def transfer(
@@ -62,47 +69,60 @@ def transfer(
     settings: Settings | None = None,
     *,
     traced: bool = False,
-    device: str = "cpu",
-    tokenizer: str | Path | None = None,
-    allow_pickle: bool = False,
-    delete_behind: bool = False,
-    command: str | None = None,
-    on_progress: Watch = silent,
+    how: How | None = None,
 ) -> Run:
     """Write the rows of a transfer into the run at `out`, traced first where it is not; `traced`: it must be, and nothing is traced.
 
     Raises:
         BadInput: nothing can be carried over, or the run at `out` is another one.
     """
-    options, out = options or Options(), Path(out)
-    named = Path(tokenizer) if tokenizer else None
-    check(lineage, concepts, tokenizer=named)
+    options, out, how = options or Options(), Path(out), how or How()
+    check(lineage, concepts, tokenizer=how.tokenizer)
+    job, run = ensure_traced(lineage, concepts, out, settings, how, into=options.into, traced=traced)
+    with alone(run.folder):
+        _Transfer(job, run, options, how).all()
+    return run
+
+
+def ensure_traced(
+    lineage: Lineage,
+    concepts: Sequence[Concept],
+    out: Path,
+    settings: Settings | None,
+    how: How,
+    *,
+    into: str | None = None,
+    traced: bool = False,
+) -> tuple[Job, Run]:
+    """The run at `out` with what it lacks of these checkpoints traced into it; `traced`: it must not lack any.
+
+    Raises:
+        BadInput: it does, it is another run, or there is no such target.
+    """
     settings, concepts = settled(out, settings, concepts, must=traced)
-    job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
-    targets(job, options.into)
+    job = prepare(lineage, concepts, settings, allow_pickle=how.allow_pickle)
+    targets(job, into)
     run = refuse_contradictions(job, out)
-    how = How(device, named, allow_pickle, delete_behind, on_progress)
-    if missing := job.missing(run):
-        if traced:
-            first = next(iter(missing))
-            raise BadInput(
-                f"{out} holds no {missing[first][0].name} at {first.stage} {first.name}, of these texts and weights. Trace it."
-            )
+    missing = job.missing(run)
+    if missing and traced:
+        first = next(iter(missing))
+        raise BadInput(
+            f"{out} holds no {missing[first][0].name} at {first.stage} {first.name}, of these texts and weights. Trace it."
+        )
+    if missing:
         trace(
             lineage,
             concepts,
             out,
             settings,
-            device=device,
-            tokenizer=tokenizer,
-            allow_pickle=allow_pickle,
-            delete_behind=delete_behind,
-            command=command,
-            on_progress=on_progress,
+            device=how.device,
+            tokenizer=how.tokenizer,
+            allow_pickle=how.allow_pickle,
+            delete_behind=how.delete_behind,
+            command=how.command,
+            on_progress=how.watch,
         )
-    with alone(run.folder):
-        _Transfer(job, run, options, how).all()
-    return run
+    return job, run
 
 
 def settled(
@@ -135,7 +155,7 @@ class _Transfer:
         self.job, self.run, self.options, self.how = job, run, options, how
         self.standing = Standing(how.device, getattr(torch, job.settings.dtype), how.allow_pickle)
         self.plans = [self._plan(concept) for concept in job.concepts]
-        self.cut: tuple[object, tuple[Any, Mapping[str, Rows]]] | None = None
+        self.cut: tuple[object, tuple[Workload, Mapping[str, Rows]]] | None = None
 
     def all(self) -> None:
         """Visit every target that lacks a unit, then relate them."""
@@ -201,7 +221,10 @@ class _Transfer:
         centre = x[design.split.train].double().mean(0)
         kept = {f"raw/{method}": scores for method, scores in raw.items()}
         kept |= {f"centre/{m}": (torch.stack([s.probes[m] for s in tried]).double() @ centre).float() for m in raw}
-        if self.options.effect:
+        same_place = not plan.concept.answers and plan.site == Site("resid", model.layers)
+        if self.options.effect and same_place:
+            records.append(unmeasured(about, plan.site, "transfer_effect", SAME_PLACE))
+        elif self.options.effect:
             outcome = self._outcome(plan, model, work, reads, own)
             bench = Bench.of(model, plan.site, outcome, plan.neutral, self.options.equal_cost)
             shuffled = shuffled_directions(x, design, self.options.shuffles)
@@ -217,7 +240,7 @@ class _Transfer:
                 "train_seed": target.train_seed,
             },
             "concept": plan.concept.name,
-            "controls": self.options.controls if self.options.effect else 0,
+            "controls": self.options.controls if "p" in kept else 0,
             "site": str(plan.site),
             "target": self.job.order(target),
             "sources": [source.told | {"order": s} for s, source in zip(self._orders(plan, tried), tried, strict=True)],
@@ -232,7 +255,7 @@ class _Transfer:
         orders = [self.job.order(checkpoint) for checkpoint in plan.sources]
         yield from (orders[i] if i < len(orders) else None for i in range(len(tried)))
 
-    def _outcome(self, plan: _Plan, model: Model, work: Any, reads: Tensor, own: Source) -> Outcome:
+    def _outcome(self, plan: _Plan, model: Model, work: Workload, reads: Tensor, own: Source) -> Outcome:
         design = self.job.designs[plan.concept.name]
         if plan.concept.answers:
             return by_answers(model, design)
@@ -248,7 +271,7 @@ class _Transfer:
         probe = self.run.directions(own.visit.unit, [key])[key][sites.index(last), :, 0]
         return by_readout(model, design, work, reads, probe)
 
-    def _cut(self, model: Model) -> tuple[Any, Mapping[str, Rows]]:
+    def _cut(self, model: Model) -> tuple[Workload, Mapping[str, Rows]]:
         if self.cut is None or self.cut[0] is not model.tokenizer:
             found = workload(self.job.concepts, model.tokenizer, model.context, truncate=self.job.settings.truncate)
             self.cut = model.tokenizer, found
@@ -260,21 +283,10 @@ class _Transfer:
                 self.run.drop(path.stem)
 
 
-def _activations(model: Model, work: Any, rows: Rows, site: Site) -> tuple[Float[Tensor, "example d"], Tensor]:
+def _activations(model: Model, work: Workload, rows: Rows, site: Site) -> tuple[Float[Tensor, "example d"], Tensor]:
     """Of one concept's texts alone, at one site; the answers are not scored here."""
-    wanted = list(dict.fromkeys(rows.reads.tolist()))
-    sequences = list(dict.fromkeys(work.reads[i].sequence for i in wanted))
-    at = {sequence: i for i, sequence in enumerate(sequences)}
-    few = replace(
-        work,
-        sequences=tuple(work.sequences[s] for s in sequences),
-        reads=tuple(replace(work.reads[i], sequence=at[work.reads[i].sequence]) for i in wanted),
-        scored=(),
-        content=tuple(work.content[s] for s in sequences) if work.content else (),
-    )
-    seen = capture(model, few, [site]).parts["resid"][0].cpu()
-    order = {read: i for i, read in enumerate(wanted)}
-    return seen[[order[int(read)] for read in rows.reads]], rows.reads
+    reads = rows.reads.tolist()
+    return capture(model, only(work, reads), [site]).parts["resid"][0].cpu()[places(reads)], rows.reads
 
 
 def _noted(record: Any, neutral_from: str) -> Any:

@@ -71,6 +71,11 @@ def nulls(bench: Bench, length: float, shuffled: Sequence[Vector], options: Opti
     return Nulls(torch.stack(random), torch.stack(other))
 
 
+def p_of(change: Float[Tensor, " unit"], found: Nulls) -> float:
+    """Of an effect against the random directions."""
+    return Effect(float(change.mean()), found.random).p
+
+
 def shuffled_directions(x: Float[Tensor, "example d"], design: Design, n: int) -> list[Vector]:
     """Unit mass-mean directions of the training examples under shuffled labels."""
     train, y = x[design.split.train].double(), design.y_train
@@ -122,16 +127,20 @@ def effect_rows(
             made += _null_rows(about, site, known[length], told, options)
         effects[i], alpha = change
         told |= {"alpha": f"{alpha * options.alpha:.4g}"}
-        value = effects[i].mean()
-        p[i] = Effect(float(value), known[length].random).p
-        made.append(_measured(about, site, "transfer_effect", effects[i], groups, weights, told))
+        p[i] = p_of(effects[i], known[length])
+        made.append(measured(about, site, "transfer_effect", effects[i], groups, weights, told))
         made.append(_row(about, site, "transfer_p", told, float(p[i]), options.controls))
         cost = bench.cost(alpha * length * source.unit)
         spread = bootstrap.group_weights(torch.arange(len(cost)), samples=1000, seed=about.seed)
-        made.append(_measured(about, site, "transfer_cost", cost, torch.arange(len(cost)), spread, told))
+        made.append(measured(about, site, "transfer_cost", cost, torch.arange(len(cost)), spread, told))
         if not isinstance(own_change, str) and source is not own:
-            made.append(_measured(about, site, "transfer_gain", effects[i] - own_change[0], groups, weights, told))
+            made.append(measured(about, site, "transfer_gain", effects[i] - own_change[0], groups, weights, told))
     return Changed(made, effects, p)
+
+
+def unmeasured(about: About, site: Site, metric: str, why: str) -> Record:
+    """A row that says why there is no number."""
+    return _row(about, site, metric, {}, note=why)
 
 
 def _change(bench: Bench, source: Source, own: Source, options: Options) -> tuple[Tensor, float] | str:
@@ -158,7 +167,7 @@ def _null_rows(about: About, site: Site, found: Nulls, told: Mapping[str, str], 
     return made
 
 
-def _measured(
+def measured(
     about: About,
     site: Site,
     metric: str,

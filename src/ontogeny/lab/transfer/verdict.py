@@ -40,13 +40,16 @@ class Verdict:
     best_average_effect: float
     best_average_gain_low: float
 
+    why: str = ""
+    """Where nothing was measured: the reason."""
+
     @property
     def sentence(self) -> str:
         """What it comes to, in words."""
         unit = "nats" if self.outcome == "answers" else "spreads of the probe"
         where = f"{self.concept} into {self.stage} {'end' if self.step is None else self.step} at {self.site}"
         if math.isnan(self.own):
-            return f"{where}: the target has no vector of its own to compare with."
+            return f"{where}: no effect was measured: {self.why or 'the target has no vector of its own'}."
         works = "does more than" if self.own > 0 and self.own_q < LEVEL else "does no more than"
         told = (
             f"{where}: its own vector changes {self.own:+.2f} {unit} [{self.own_low:+.2f}, {self.own_high:+.2f}] and {works} "
@@ -85,6 +88,7 @@ def _verdict(rows: pd.DataFrame) -> Verdict:
     step = None if math.isnan(first["step"]) else int(first["step"])
     effects = rows[rows["metric"].eq("transfer_effect")]
     nulls = effects[effects["control"].eq("random_direction")]
+    lost = effects[effects["control"].isna() & effects["value"].isna()]["note"]
     effects = effects[effects["control"].isna() & effects["value"].notna()]
     mine = effects["source_stage"].eq(first["stage"]) & effects["source_step"].eq(f"{step}")
     single, means = effects["average_of"].eq("") & ~mine, effects["average_of"].ne("")
@@ -117,6 +121,7 @@ def _verdict(rows: pd.DataFrame) -> Verdict:
         best_average="" if best is None else f"{best['average_of']} checkpoints, {best['rule']}",
         best_average_effect=math.nan if best is None else float(best["value"]),
         best_average_gain_low=math.nan if best is None else float(gains.loc[tuple(best[key])]["low"]),
+        why=str(lost.iloc[0]) if len(lost) else "",
     )
 
 

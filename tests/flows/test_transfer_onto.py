@@ -1,0 +1,94 @@
+"""A planted concept is carried into a model of another width, above maps that know nothing; where nothing is planted it is not."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ontogeny import cli
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab.transfer.job import How, ensure_traced
+from ontogeny.lab.transfer.onto import onto
+from ontogeny.lab.transfer.plan import Options
+from ontogeny.lineage import Lineage
+from ontogeny.run import Run
+from tests import models
+from tests.flows.lineages import rows, save_run, write
+
+OPTIONS = Options(controls=40, shuffles=5)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onto")
+    save_run(folder / "narrow", {64: 8.0}, answers={64: 1.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.SHAPES, "gpt_neox", models.SHAPES["gpt_neox"] | {"hidden_size": 48})
+        save_run(folder / "wide", {64: 8.0}, answers={64: 1.0})
+        save_run(folder / "blank", {64: 0.0})
+    write(folder / "coin.jsonl", rows(answers=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Run:
+    _, made = ensure_traced(Lineage.open(place / "narrow"), [_coin(place)], place / "run", None, How())
+    return made
+
+
+def _coin(place: Path) -> Concept:
+    return Concept.from_file(place / "coin.jsonl")
+
+
+def _told(run: Run, unit: str, metric: str, name: str, control: str | None = None) -> dict[str, float]:
+    beside = "control is null" if control is None else f"control = '{control}'"
+    found = run.records(f"unit = '{unit}' and metric = '{metric}' and coords['map'] = '{name}' and {beside}")
+    assert len(found) == 1, (metric, name, control)
+    return {key: float(found[key].iloc[0]) for key in ("value", "low", "high", "n")}
+
+
+def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
+    unit = onto(run, Lineage.open(place / "narrow"), [_coin(place)], str(place / "wide"), OPTIONS)
+    native = _told(run, unit, "mapped_effect", "native")
+    assert native["value"] > 1
+    assert _told(run, unit, "mapped_cosine", "native")["value"] == pytest.approx(1, abs=1e-5)
+    for name in ("embeddings", "activations"):
+        assert _told(run, unit, "mapped_auroc", name)["value"] > 0.9
+        effect = _told(run, unit, "mapped_effect", name)["value"]
+        assert 0.3 * native["value"] < effect < 1.2 * native["value"]
+        for control in ("shuffled_map", "random_map"):
+            null = _told(run, unit, "mapped_effect", name, control)
+            assert null["n"] == 20
+            assert effect > null["high"]
+            assert abs(null["value"]) < 0.5 * effect
+        assert _told(run, unit, "mapped_p", name)["value"] < 0.05
+        assert 0 < _told(run, unit, "map_r2", name)["value"] <= 1
+    again = onto(run, Lineage.open(place / "narrow"), [_coin(place)], str(place / "wide"), OPTIONS)
+    assert again == unit  # the same question takes the place of its answer
+
+
+def test_what_the_target_has_not_learned_cannot_be_carried(place: Path, run: Run) -> None:
+    unit = onto(run, Lineage.open(place / "narrow"), [_coin(place)], str(place / "blank"), OPTIONS)
+    for name in ("native", "embeddings", "activations"):
+        assert _told(run, unit, "mapped_effect", name)["value"] < 0.5
+        assert _told(run, unit, "mapped_auroc", name)["low"] < 0.75
+
+
+def test_the_command(
+    place: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["ontogeny", "transfer", str(place / "narrow"), "-c", str(place / "coin.jsonl"), "--from", str(run.folder)]
+    monkeypatch.setattr(sys, "argv", [*line, "--onto", str(place / "wide"), "--no-effect", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    told = json.loads(capsys.readouterr().out)
+    assert {row["metric"] for row in told} == {"map_r2", "mapped_auroc", "mapped_cosine"}
+
+
+def test_no_vector_to_carry(place: Path, run: Run) -> None:
+    other = Concept.from_file(place / "coin.jsonl", name="other")
+    with pytest.raises(BadInput, match="holds no other"):
+        onto(run, Lineage.open(place / "narrow"), [other], str(place / "wide"), OPTIONS)
