@@ -104,8 +104,8 @@ def fill(network: nn.Module, known: Slots, folder: Path, *, leave_out: Collectio
             for place, target in jobs:
                 if place.file == file:
                     _read(source.fileno(), place, target)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    for device in {target.device for _, target in jobs if target.device.type == "cuda"}:
+        torch.cuda.synchronize(device)
     return sum(place.bytes for place, _ in jobs)
 
 
@@ -205,9 +205,10 @@ def _read(file: int, place: Place, target: Tensor) -> None:
         return
     flat = target.detach().view(-1) if target.is_contiguous() else torch.empty(target.numel(), dtype=place.dtype)
     done = 0
-    for piece in _pieces(file, place, pinned=target.device.type == "cuda"):
-        flat[done : done + len(piece)].copy_(piece, non_blocking=True)
-        done += len(piece)
+    with torch.cuda.device_of(target):  # the events are of the device that is current
+        for piece in _pieces(file, place, pinned=target.device.type == "cuda"):
+            flat[done : done + len(piece)].copy_(piece, non_blocking=True)
+            done += len(piece)
     if not target.is_contiguous():
         target.copy_(flat.view(place.shape))
 

@@ -224,9 +224,10 @@ def _only_at(module: nn.Module, rows: Int[Tensor, " read"], tokens: Int[Tensor, 
     whole, own = module.forward, module.__dict__.get("forward")
 
     def there(x: Float[Tensor, "batch token i"]) -> Float[Tensor, "batch token o"]:
-        found = whole(x[rows, tokens])
+        where = rows.to(x.device), tokens.to(x.device)
+        found = whole(x[where])
         spread: Tensor = found.new_zeros(*x.shape[:-1], found.shape[-1])
-        spread[rows, tokens] = found
+        spread[where] = found
         return spread
 
     module.forward = there
@@ -248,7 +249,7 @@ def _score(model: Model, store: _Store, batch: Batch, normed: Float[Tensor, "bat
     for index, row, start in batch.scored:
         end = batch.lengths[row]
         # Position t - 1 predicts token t, so an answer's first token is scored where its prompt ends.
-        logits = vocabulary(model, normed[row, start - 1 : end - 1]).float()
+        logits = vocabulary(model, normed[row, start - 1 : end - 1]).float().to(store.device)
         targets = batch.ids[row, start:end]
         store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum()
         store.counts.answer_rows += len(targets)

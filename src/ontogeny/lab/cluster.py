@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 import torch
 
 from ontogeny.errors import BadInput
-from ontogeny.lab.alone import LOCK, alone, is_busy
+from ontogeny.lab.alone import alone, is_busy
 
 FOLDER = "ontogeny-ray-"
+MINUTE = 60
 STORE = 100 * 10**6
 """Bytes of shared memory; nothing but a job's description passes through it."""
 
@@ -162,11 +164,12 @@ def _start(ray: Any, asked: Cluster, folder: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[str]:
-    """A folder for Ray's sockets, whose names must be short, and its logs; those of processes that were killed are swept."""
+    """A folder for Ray's sockets, whose names must be short, and its logs; what others left there is swept."""
     above = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
     for left in above.glob(f"{FOLDER}*"):
         with contextlib.suppress(OSError):  # another user's
-            if (left / LOCK).exists() and not is_busy(left):
+            # Processes of Ray that end late make their folder again, without a lock.
+            if left.stat().st_mtime < time.time() - MINUTE and not is_busy(left):
                 shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=above))
     try:

@@ -33,7 +33,7 @@ def visit_all(job: Job, run: Run, how: How, missing: Mapping[Checkpoint, list[Co
     assert how.cluster is not None
     if not missing:
         return []
-    how.watch(Progress("", len(job.checkpoints) - len(missing), len(job.checkpoints), "starting Ray"))
+    how.watch(Progress("Ray", len(job.checkpoints) - len(missing), len(job.checkpoints), "is starting"))
     with connected(how.cluster) as ray:
         most = threads_here() if is_local(how.cluster, ray) else None
         given = layout(machines(ray), how.cluster, visits=len(missing), threads=most)
@@ -223,8 +223,8 @@ class _Round:
                 worker.told = worker.actor.now.options(concurrency_group="watch").remote()
         at = [worker for worker in self.crew.workers if worker.at is not None]
         done = len(self.job.checkpoints) - len(self.waiting) - len(at) - sum(w.ahead is not None for w in at)
-        names = ", ".join(worker.at.name for worker in at if worker.at)
-        what = " / ".join(worker.said.what for worker in at if worker.said) or "waiting for workers"
+        names = ", ".join(worker.at.name for worker in at if worker.at) or f"{len(self.crew.workers)} workers"
+        what = " / ".join(worker.said.what for worker in at if worker.said) or ("loading" if at else "are starting")
         parts = [worker.said.done / worker.said.total for worker in at if worker.said and worker.said.total]
         self.how.watch(Progress(names, done, len(self.job.checkpoints), what, int(100 * sum(parts)), 100))
 

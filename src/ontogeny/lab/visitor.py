@@ -30,6 +30,7 @@ from ontogeny.model import Model
 from ontogeny.opening import tokenizer_near
 from ontogeny.records import Record
 from ontogeny.run import Run
+from ontogeny.spreading import runs_on
 from ontogeny.store import digest
 
 HEADLINES = ("auroc", "accuracy", "r2")
@@ -160,7 +161,8 @@ class Visitor:
     ) -> None:
         began = time.perf_counter()
         found = {
-            c.name: self.how.cache.get(keys[c.name], self.how.device) if self.how.cache else None for c in concepts
+            c.name: self.how.cache.get(keys[c.name], runs_on(self.how.device)) if self.how.cache else None
+            for c in concepts
         }
         unread = [concept for concept in concepts if found[concept.name] is None]
         counts, loaded = Counts(), began
@@ -219,7 +221,7 @@ class Visitor:
             return {}
         tokenizer = tokenizer_digest(self._tokenizer_of(folder) or folder)
         return {
-            concept.name: key_of(prints, folder, tokenizer, concept, self.job.settings, device=self.how.device)
+            concept.name: key_of(prints, folder, tokenizer, concept, self.job.settings, device=runs_on(self.how.device))
             for concept in concepts
         }
 
