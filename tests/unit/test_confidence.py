@@ -12,8 +12,9 @@ from ontogeny.errors import BadInput
 from ontogeny.lab.compare.confidence import confidence
 from ontogeny.lab.compare.confidence_asked import Question, answered, certainty, questions_of
 from ontogeny.lab.compare.confidence_measured import Number
+from ontogeny.lab.compare.confidence_pairs import donors
 from ontogeny.lab.compare.confidence_settings import ConfidenceSettings
-from ontogeny.lab.compare.confidence_swap import swapped
+from ontogeny.lab.compare.confidence_swap import kept, swapped
 from ontogeny.lab.entropy_neurons import rows_written
 from tests.unit.test_compare_refusal import one, rows
 from tests.unit.test_entropy_neurons import PLANTED, lively, plant
@@ -130,6 +131,21 @@ def test_a_swap_leaves_no_trace_even_after_an_exception(pair):
         pass
 
 
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "olmo2", "gemma2"])
+def test_the_kept_end_gives_what_the_weights_give(tiny, family):
+    model, other = lively(tiny(family)), rows_written(lively(tiny(family, seed=1)))
+    asked, chosen = questions_of(ANSWERS), [3, 9, 20]
+    end = kept(model, TEXTS[:5], asked, [*chosen, 30], tokens=32)
+    plain, said = end.under(rows_written(model), chosen)
+    assert torch.allclose(plain, certainty(model, TEXTS[:5], tokens=32).entropy, atol=1e-4)
+    assert torch.allclose(said.shares, answered(model, asked).shares, atol=1e-4)
+    sure, believed = end.under(other, chosen)
+    with swapped(model, other, chosen):
+        assert torch.allclose(sure, certainty(model, TEXTS[:5], tokens=32).entropy, atol=1e-4)
+        assert torch.allclose(believed.shares, answered(model, asked).shares, atol=1e-4)
+    assert not torch.allclose(said.shares, believed.shares, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "opt", "falcon"])
 def test_rows_are_those_of_the_family_s_own_layout(tiny, family):
     """Swapping all rows is swapping the whole map, whichever way it is stored."""
@@ -152,6 +168,14 @@ def test_models_without_a_common_ancestry_are_told_so(folder, tiny):
     found = list(confidence(llama, TEXTS, ANSWERS, replace(FAST, tested=0)))
     assert "differ" in one(found, "neuron_match", stage="post", other_stage="base").note
     assert not math.isnan(one(found, "confidence_gap", stage="post", other_stage="base", of="entropy").value)
+
+
+def test_many_stages_are_swapped_with_their_neighbours_and_the_first():
+    order = ["a", "b", "c", "d", "e"]
+    assert donors("b", order[:3], 4) == ["a", "c"]
+    assert donors("a", order, 4) == ["b", "c", "d", "e"]
+    assert donors("c", order, 4) == ["a", "b", "d"]
+    assert donors("e", order, 4) == ["a", "d"]
 
 
 def test_too_little_is_refused(pair):

@@ -14,8 +14,9 @@ from torch import Tensor
 from ontogeny.encoding import encode_all
 from ontogeny.errors import BadInput
 from ontogeny.lab.entropy_neurons import Processing, candidates, final_norm, like_in_norm, neurons
+from ontogeny.lab.entropy_neurons_ends import ends, renormed, shifted
 from ontogeny.lab.steering import writer
-from ontogeny.model import Model, reading, vocabulary
+from ontogeny.model import Model, vocabulary
 from ontogeny.sites import Site
 
 
@@ -41,38 +42,25 @@ class EntropyEffect:
         return float(1 - self.frozen.mean() / self.total.mean()) if self.size > 0 else float("nan")
 
 
-@dataclass(frozen=True, eq=False)
-class _Ends:
-    """What the last block puts out on the tokens of all texts, one after another."""
-
-    stream: Float[Tensor, "token d"]
-    mlp: Float[Tensor, "token d"]
-    added: Float[Tensor, "token d"]
-    neurons: Float[Tensor, "token neuron"]
-    normed: Float[Tensor, "token d"]
-    text: Int[Tensor, " token"]
-
-
 @torch.no_grad()
 def entropy_effects(
     model: Model, texts: Sequence[str], chosen: Sequence[int], *, tokens: int = 128
 ) -> list[EntropyEffect]:
     """The effect of each chosen neuron of the last MLP on the texts, of which the first `tokens` count."""
-    ends = _ends(model, texts, tokens)
-    plain = entropy(vocabulary(model, ends.normed))
+    of = ends(model, rows_of(model, texts, tokens), chosen)
+    plain = entropy(vocabulary(model, of.normed))
     norm = final_norm(model)
-    straight = norm.straight(ends.stream)
+    straight = norm.straight(of.stream)
     # The norm's scale of each token, told by what it puts out.
-    scale = ((ends.normed.double() - norm.bias) * straight).sum(-1) / straight.square().sum(-1)
+    scale = ((of.normed.double() - norm.bias) * straight).sum(-1) / straight.square().sum(-1)
     rows = writer(model, Site("mlp", model.layers))
     found = []
     for neuron in chosen:
-        at = ends.neurons[:, neuron]
-        shift = _written(model, ends, (at.mean() - at)[:, None] * rows[neuron])
-        recomputed = model.network.get_submodule(model.architecture.final_norm)(ends.stream + shift)
-        held = ends.normed + (scale[:, None] * norm.straight(shift)).to(ends.normed)
-        total, frozen = (entropy(vocabulary(model, x)) - plain for x in (recomputed, held))
-        means = (_a_text(ends, change) for change in (total.abs(), frozen.abs(), total))
+        said = of.of([neuron])
+        shift = (said.mean() - said) * rows[neuron]
+        held = of.normed + (scale[:, None] * norm.straight(shifted(model, of, shift))).to(of.normed)
+        total, frozen = (entropy(vocabulary(model, x)) - plain for x in (renormed(model, of, shift), held))
+        means = (of.mean(change) for change in (total.abs(), frozen.abs(), total))
         found.append(EntropyEffect(neuron, *means))
     return found
 
@@ -95,35 +83,6 @@ def rows_of(model: Model, texts: Sequence[str], tokens: int) -> list[Int[Tensor,
     if empty := [text for text, ids in zip(texts, made, strict=True) if not len(ids)]:
         raise BadInput(f"a text has no tokens: {empty[0]!r}. Give it a word.")
     return made
-
-
-def _ends(model: Model, texts: Sequence[str], tokens: int) -> _Ends:
-    wanted = [("resid", model.layers), ("norm", 0), *((part, model.layers) for part in ("mlp", "mlp_resid", "neuron"))]
-    seen: dict[str, list[Tensor]] = {part: [] for part, _ in wanted}
-    rows = rows_of(model, texts, tokens)
-
-    def keep(part: str, _: int, value: Tensor) -> None:
-        seen[part].append(value[0].clone())
-
-    with reading(model, wanted, keep):
-        for ids in rows:
-            model.body(input_ids=ids[None].to(model.device), use_cache=False)
-    whole = {part: torch.cat(values) for part, values in seen.items()}
-    text = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(ids) for ids in rows]))
-    return _Ends(whole["resid"], whole["mlp"], whole["mlp_resid"], whole["neuron"], whole["norm"], text)
-
-
-def _written(model: Model, ends: _Ends, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
-    """What a change of the MLP's output changes in the stream: the same, unless a norm lies between."""
-    if not (path := model.architecture.mlp_added) or path == model.architecture.mlp:
-        return shift
-    changed: Tensor = model.part(model.layers, path)(ends.mlp + shift)
-    return changed - ends.added
-
-
-def _a_text(ends: _Ends, values: Float[Tensor, " token"]) -> Float[Tensor, " text"]:
-    values, text = values.double().cpu(), ends.text
-    return torch.zeros(int(text[-1]) + 1, dtype=torch.float64).index_add(0, text, values) / text.bincount()
 
 
 @dataclass(frozen=True, eq=False)

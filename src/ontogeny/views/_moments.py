@@ -26,7 +26,8 @@ def with_moments(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
 
 def in_order(rows: pd.DataFrame, line: Timeline, *, most: int) -> list[str]:
     """Names of the checkpoints, early first, at most so many, evenly chosen, the last kept."""
-    ages = {(m.stage, m.step): m.age for m in line.moments.itertuples()}
+    at = line.moments
+    ages = {(s, t): float(age) for s, t, age in zip(at["stage"], at["step"], at["age"], strict=True)}
     first = rows.drop_duplicates("moment")
     keyed = sorted(
         zip(first["moment"], first["stage"], first["step"], strict=True), key=lambda m: ages.get((m[1], m[2]), 0.0)

@@ -167,7 +167,7 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
         ("neuron_overlap", "by", "null", "by null space (0–1)"),
         ("swap_share", "of", "entropy", "share of the entropy's difference (0–1)"),
     )
-    panels = []
+    panels: list[Any] = []
     for metric, key, value, said in wanted:
         own = cells[cells["metric"].eq(metric) & cells[key].eq(value)]
         if own.empty:

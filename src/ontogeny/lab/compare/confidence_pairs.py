@@ -4,13 +4,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from ontogeny.lab.calibration import ece
 from ontogeny.lab.compare.cells import Table
 from ontogeny.lab.compare.confidence_asked import Question
 from ontogeny.lab.compare.confidence_measured import Measured, Number, measured
 from ontogeny.lab.compare.confidence_neurons import Layer
 from ontogeny.lab.compare.confidence_settings import ConfidenceSettings
-from ontogeny.lab.compare.confidence_swap import swapped
+from ontogeny.lab.compare.confidence_swap import Kept, kept, swapped
 from ontogeny.lab.entropy_neurons import correspond, like_in_norm, overlap
 from ontogeny.model import Model
 from ontogeny.records import Record
@@ -79,6 +82,15 @@ def overlap_rows(
     )
 
 
+def donors(stage: str, order: Sequence[str], crossed: int) -> list[str]:
+    """The stages whose rows are put into this one."""
+    if len(order) <= crossed:
+        return [name for name in order if name != stage]
+    mine = order.index(stage)
+    near = {0, mine - 1, mine + 1} if mine else set(range(1, len(order)))
+    return [order[i] for i in sorted(near) if 0 <= i < len(order) and i != mine]
+
+
 def swap_rows(
     table: Table,
     stage: str,
@@ -90,32 +102,32 @@ def swap_rows(
     settings: ConfidenceSettings,
 ) -> Iterator[Record]:
     """The rows of every other stage's candidates put into this one, and as many rows of other neurons of the same norm."""
-    site = Site("neuron", layers[stage].found.layer)
-    for donor, layer in layers.items():
-        if donor == stage:
-            continue
+    site, plain = Site("neuron", layers[stage].found.layer), sure[stage].numbers
+    draws: dict[str, list[list[int]]] = {}
+    for donor in donors(stage, list(layers), settings.crossed):
         _, why = apart(stage, donor, layers)
         if why:
             for of in SWAPPED:
                 yield table.row("swap_effect", math.nan, stage, donor, site=site, n=0, coords={"of": of}, reason=why)
             continue
-        chosen = layer.candidates["variance"]
-        with swapped(model, layer.rows, chosen):
+        chosen, found = layers[donor].candidates["variance"], layers[donor].found
+        draws[donor] = [like_in_norm(found, chosen, seed=settings.seed + draw) for draw in range(settings.swaps)]
+    if not draws:
+        return
+    every = {neuron for sets in draws.values() for drawn in sets for neuron in drawn}
+    end = kept(model, texts, questions, sorted(every), tokens=settings.tokens)
+    for donor, sets in draws.items():
+        chosen = layers[donor].candidates["variance"]
+        with swapped(model, layers[donor].rows, chosen):
             after = measured(model, texts, questions, settings).numbers
-        plain = sure[stage].numbers
-        nulls: dict[str, list[float]] = {of: [] for of in SWAPPED}
-        for draw in range(settings.swaps):
-            with swapped(model, layer.rows, like_in_norm(layer.found, chosen, seed=settings.seed + draw)):
-                random = measured(model, texts, questions, settings).numbers
-            for of in SWAPPED:
-                nulls[of].append(random[of].value - plain[of].value)
+        nulls = _random(end, layers[donor], sets, settings)
         for of in SWAPPED:
             change = after[of] - plain[of]
             coords = {"of": of, "neurons": str(len(chosen))}
             yield table.row(
                 "swap_effect", change.value, stage, donor, site=site, ends=change.ends, n=change.n, coords=coords
             )
-            drawn = torch.tensor(nulls[of], dtype=torch.float64)
+            drawn = nulls[of] - plain[of].value
             yield table.row(
                 "swap_effect",
                 float(drawn.mean()),
@@ -129,6 +141,17 @@ def swap_rows(
                 coords=coords,
             )
             yield _share(table, stage, donor, site, change, sure[donor].numbers[of] - plain[of], of)
+
+
+def _random(
+    of: Kept, layer: Layer, draws: Sequence[Sequence[int]], settings: ConfidenceSettings
+) -> dict[str, Float[Tensor, " draw"]]:
+    """Entropy and ECE under the donor's rows of each random set."""
+    found = [of.under(layer.rows, drawn) for drawn in draws]
+    return {
+        "entropy": torch.stack([entropy.mean() for entropy, _ in found]),
+        "ece": torch.cat([ece(said.confidence, said.hit, bins=settings.bins) for _, said in found]),
+    }
 
 
 def _share(table: Table, stage: str, donor: str, site: Site, change: Number, gap: Number, of: str) -> Record:

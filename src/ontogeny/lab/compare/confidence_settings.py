@@ -23,6 +23,8 @@ class ConfidenceSettings:
     """Other neurons of the same norm beside each candidate in that test."""
     swaps: int = 20
     """Sets of as many random neurons beside each swap; 0 leaves the swaps out."""
+    crossed: int = 4
+    """With more stages than that each is swapped with the first and with the one before it alone."""
     scatter: int = 400
     """Neurons that are no candidates in the rows of norms and variances, drawn at random."""
     samples: int = 1000

@@ -1,15 +1,23 @@
-"""Is it these neurons? The rows that they write, taken from another stage, and how much of the other's confidence comes with them."""
+"""Is it these neurons? The rows that they write, taken from another stage, and how much of the other's confidence comes with them.
+
+The candidates' rows go into the weights themselves. The many random sets beside them are told from the end of the model, kept once.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput
+from ontogeny.lab.answers import answers_of
+from ontogeny.lab.compare.confidence_asked import Answered, Question
+from ontogeny.lab.entropy_neurons_effect import entropy, rows_of
+from ontogeny.lab.entropy_neurons_ends import Ends, ends, renormed
 from ontogeny.lab.steering import writer
-from ontogeny.model import Model
+from ontogeny.model import Model, vocabulary
 from ontogeny.sites import Site
 
 
@@ -34,3 +42,47 @@ def swapped(model: Model, rows: Float[Tensor, "neuron d"], chosen: Sequence[int]
         yield
     finally:
         weight[at] = before
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The end of one stage on texts and on answers, for some of its neurons."""
+
+    model: Model
+    texts: Ends
+    answers: Ends
+    targets: Int[Tensor, " token"]
+    """The token that each kept token of an answer foretells."""
+    right: Int[Tensor, " question"]
+
+    @torch.no_grad()
+    def under(self, rows: Float[Tensor, "neuron d"], chosen: Sequence[int]) -> tuple[Float[Tensor, " text"], Answered]:
+        """Mean entropy of each text, and beliefs, where the chosen neurons write the given rows: as `swapped` would give them."""
+        own = writer(self.model, Site("mlp", self.model.layers))
+        change = rows[list(chosen)].to(own) - own[list(chosen)]
+        sure = entropy(self._scores(self.texts, chosen, change))
+        logs = self._scores(self.answers, chosen, change).float().log_softmax(-1)
+        likely = self.answers.sum(logs.gather(1, self.targets[:, None].to(logs.device))[:, 0])
+        return self.texts.mean(sure), Answered(likely.view(len(self.right), -1).softmax(1), self.right)
+
+    def _scores(
+        self, of: Ends, chosen: Sequence[int], change: Float[Tensor, "chosen d"]
+    ) -> Float[Tensor, "token vocab"]:
+        return vocabulary(self.model, renormed(self.model, of, of.of(chosen) @ change))
+
+
+def kept(
+    model: Model, texts: Sequence[str], questions: Sequence[Question], chosen: Sequence[int], *, tokens: int
+) -> Kept:
+    """Run texts and answers once, and keep what the chosen neurons say on them."""
+    wanted = sorted(set(chosen))
+    given = answers_of(model, [(q.prompt, option) for q in questions for option in q.options])
+    # A token is foretold by the one before it; an answer's own last token foretells nothing that is asked.
+    before = [a.ids[:-1] for a in given]
+    return Kept(
+        model,
+        ends(model, rows_of(model, texts, tokens), wanted),
+        ends(model, before, wanted, starts=[a.prompt - 1 for a in given]),
+        torch.cat([a.ids[a.prompt :] for a in given]),
+        torch.tensor([q.right for q in questions]),
+    )
