@@ -2,7 +2,8 @@
 
 A clean and a corrupt prompt differ in one place and have different right answers. Each layer × token of the corrupt run is given the clean
 run's state; where that brings the clean answer back, the knowledge passes. Per stage a map; between stages the difference of their maps,
-how alike they are, and cross-patching: one stage's clean states in another's corrupt run, both ways.
+how alike they are, and cross-patching: one stage's clean states in another's corrupt run, both ways, against what its corrupt states
+do there: a foreign state may wipe out what stands, and that alone moves the answer half-way.
 """
 
 import itertools
@@ -93,7 +94,7 @@ def knowledge(
     crossed = _couples(names, settings.cross)
     compared = list(dict.fromkeys([*crossed, *_couples(names, "auto")]))
     seen: dict[str, Seen] = {}
-    maps: dict[tuple[str, str], Map] = {}
+    maps: dict[tuple[str, str], tuple[Map, Map]] = {}
     for name in names:
         found = yield from _stage(models[name], name, pairs, settings, [a for a, b in crossed if b == name], seen, maps)
         if found is not None:
@@ -104,7 +105,7 @@ def knowledge(
         sources = {b: seen[b].states for a, b in crossed if a == name and _fit(seen, a, b) is None}
         if sources:
             made = visit(models[name], seen[name].layout, Modes(patch=False), sources=sources, seed=settings.seed)
-            maps |= {(source, name): made.maps[f"cross:{source}"] for source in sources}
+            maps |= {(b, name): (made.maps[f"cross:{b}"], made.maps[f"other:{b}"]) for b in sources}
             if on_stage:
                 on_stage(name)
     for a, b in compared:
@@ -128,7 +129,7 @@ def _stage(
     settings: Settings,
     earlier: list[str],
     seen: Mapping[str, Seen],
-    maps: dict[tuple[str, str], Map],
+    maps: dict[tuple[str, str], tuple[Map, Map]],
 ) -> Generator[Record, None, Seen | None]:
     first = next(iter(seen.values()), None)
     tokenizer = fingerprint(model)
@@ -146,11 +147,9 @@ def _stage(
     sources = {a: seen[a].states for a in earlier if a in seen and _differ(seen[a], shape, tokenizer) is None}
     modes = Modes(True, settings.noise, settings.noise_scale, settings.attribution)
     made = visit(model, layout, modes, sources=sources, seed=settings.seed)
-    maps |= {(a, name): made.maps[f"cross:{a}"] for a in sources}
+    maps |= {(a, name): (made.maps[f"cross:{a}"], made.maps[f"other:{a}"]) for a in sources}
     exact = made.maps["patch"]
-    yield from rows.of_stage(
-        about, layout.columns, {m: v for m, v in made.maps.items() if not m.startswith("cross:")}, made.cost
-    )
+    yield from rows.of_stage(about, layout.columns, {m: v for m, v in made.maps.items() if ":" not in m}, made.cost)
     if settings.draws and (peaks := rows.peaks(about, layout.columns, exact)):
         for length in (1.0, SMALL):
             tried = directions(
@@ -179,7 +178,7 @@ def _between(
     pairs: Pairs,
     settings: Settings,
     seen: Mapping[str, Seen],
-    maps: Mapping[tuple[str, str], Map],
+    maps: Mapping[tuple[str, str], tuple[Map, Map]],
     crossed: bool,
 ) -> Iterator[Record]:
     about = rows.About(b, pairs, settings.samples, settings.seed, other=a)
@@ -191,6 +190,6 @@ def _between(
     columns = seen[b].layout.columns
     yield from rows.of_two(about, columns, seen[a].exact, seen[b].exact, binned_too=settings.binned)
     if crossed:
-        yield from rows.of_cross(about, columns, seen[a].exact, seen[b].exact, maps[a, b])
+        yield from rows.of_cross(about, columns, seen[a].exact, seen[b].exact, *maps[a, b], forward=True)
         back = rows.About(a, pairs, settings.samples, settings.seed, other=b)
-        yield from rows.of_cross(back, columns, seen[b].exact, seen[a].exact, maps[b, a])
+        yield from rows.of_cross(back, columns, seen[b].exact, seen[a].exact, *maps[b, a], forward=False)

@@ -18,6 +18,8 @@ HOT = 0.2
 """Effect from which a cell counts as a place of the knowledge."""
 SAME = 0.5
 """Share of a cell's own effect that another stage's state must have there to count as the same code."""
+FAINT = 0.1
+"""Share of the other stage's distance of clean from corrupt runs below which a stage is taken not to have the knowledge."""
 ROUNDING = 1e-9
 
 
@@ -47,7 +49,7 @@ class Fates:
     lost: Float[Tensor, " sample"]
     """Of the earlier places, those that are none any more."""
     transfer: Float[Tensor, " sample"]
-    """Effect of the earlier states at the later places, over the later stage's own effect there."""
+    """Effect of the earlier states (clean less corrupt) at the later places, over the later stage's own effect there."""
     places: int
     """Cells that hold the later stage's knowledge."""
 
@@ -114,7 +116,7 @@ def fates(
     crossed: Float[Tensor, "sample layer column"],
     free: Bool[Tensor, "layer column"],
 ) -> Fates:
-    """What became of the places of knowledge; `crossed` is the later stage with the earlier one's states."""
+    """What became of the places of knowledge; `crossed`: the later stage with the earlier's clean states, less with its corrupt ones."""
     was, now = ((x >= HOT) & free for x in (earlier, later))
     works = crossed >= SAME * later
     places = now.flatten(1).sum(1).double()

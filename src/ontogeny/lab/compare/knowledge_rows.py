@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -125,19 +126,31 @@ def of_two(about: About, columns: Sequence[str], earlier: Map, later: Map, *, bi
     yield from _likeness(about, "map_correlation", earlier, later, "patch", binned_too=binned_too)
 
 
-def of_cross(about: About, columns: Sequence[str], earlier: Map, later: Map, crossed: Map) -> Iterator[Record]:
-    """`about.other`'s clean states in `about.stage`'s corrupt runs, and what that says of the places of knowledge."""
-    known = knows(about, later)
-    own, states = maps.effect(later, about.weights), maps.effect(crossed, about.weights)
-    reason = None if known else UNKNOWN
-    yield from _cells(about, columns, crossed, "patch_effect", states, "cross_patch", reason=reason)
-    # Where the source tells nothing apart, nothing of it is a place of knowledge.
-    was = maps.effect(earlier, about.weights) if knows(about, earlier) else torch.zeros_like(own)
-    fates = maps.fates(was, own, states, later.free)
-    for name in ("kept", "adapted", "new", "lost", "transfer"):
+def of_cross(
+    about: About, columns: Sequence[str], theirs: Map, own: Map, crossed: Map, other: Map, *, forward: bool
+) -> Iterator[Record]:
+    """`about.other`'s clean and corrupt states in `about.stage`'s corrupt runs; forward also what became of the places of knowledge."""
+    reason = None if knows(about, own) else UNKNOWN
+    clean, corrupt = (maps.effect(map, about.weights) for map in (crossed, other))
+    yield from _cells(about, columns, crossed, "patch_effect", clean, "cross_patch", reason=reason)
+    yield from _cells(
+        about, columns, other, "patch_effect", corrupt, "cross_patch", reason=reason, control="corrupt_states"
+    )
+    mine, spans = maps.effect(own, about.weights), [float(maps.span(map, about.weights[:1])) for map in (theirs, own)]
+    if reason is None and spans[1] < maps.FAINT * spans[0]:
+        reason = (
+            f"{about.stage} tells the prompts apart {spans[1] / spans[0]:.2g} times as far as {about.other}: too little"
+        )
+    # Where the source tells nothing apart, or next to nothing, it has no places of this knowledge.
+    has = knows(about, theirs) and spans[0] >= maps.FAINT * spans[1]
+    was = maps.effect(theirs, about.weights) if has else torch.zeros_like(mine)
+    fates = maps.fates(was, mine, clean - corrupt, own.free)
+    for name in ("kept", "adapted", "new", "lost", "transfer") if forward else ("transfer",):
         values = getattr(fates, name)
-        why = None if known and not values[0].isnan() else (reason or f"no place has an effect of {maps.HOT:g}")
-        if why is not None:
+        if reason is not None or values[0].isnan():
+            why = reason or (
+                f"{about.other} has no place of it" if name == "lost" else f"no effect of {maps.HOT:g} anywhere"
+            )
             yield absent(about, f"knowledge_{name}", why, method="cross_patch")
         else:
             note = f"{fates.places} places with an effect of {maps.HOT:g} or more"
@@ -182,36 +195,24 @@ def _cells(
     mode: str,
     *,
     reason: str | None = None,
+    control: str | None = None,
 ) -> Iterator[Record]:
     held = ~map.odds[:, 0].isnan()
     for column, name in enumerate(columns):
         for layer in range(values.shape[1]):
-            coords = {"place": f"{column}"}
+            cell: dict[str, Any] = {
+                "layer": layer,
+                "position": name,
+                "method": mode,
+                "control": control,
+                "coords": {"place": f"{column}"},
+            }
             one = values[:, layer, column]
             if reason is not None or bool(one[0].isnan()):
-                yield _row(
-                    about,
-                    metric,
-                    math.nan,
-                    layer=layer,
-                    position=name,
-                    method=mode,
-                    coords=coords,
-                    note=reason or "no pair has this token",
-                )
+                yield _row(about, metric, math.nan, **cell, note=reason or "no pair has this token")
                 continue
             note = None if map.free[layer, column] else "so by construction, whatever the model has learned"
-            yield _sampled(
-                about,
-                metric,
-                one,
-                n=int(held[:, column].sum()),
-                layer=layer,
-                position=name,
-                method=mode,
-                coords=coords,
-                note=note,
-            )
+            yield _sampled(about, metric, one, n=int(held[:, column].sum()), **cell, note=note)
 
 
 def _means(about: About, values: Float[Tensor, " pair"], held: Tensor | None = None) -> Float[Tensor, " sample"]:

@@ -18,8 +18,14 @@ from ontogeny.packed import packed_linears
 
 ROLES = ("subject", "subject_last", "between", "object", "after", "last")
 """What stands before the first difference is not patched: it is the same in both runs."""
-States = Sequence[Float[Tensor, "layer row token d"]]
-"""The clean run's streams, one tensor a chunk."""
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """The streams of both runs, one tensor a chunk."""
+
+    clean: list[Float[Tensor, "layer row token d"]]
+    corrupt: list[Float[Tensor, "layer row token d"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +54,8 @@ class Layout:
 @dataclass(frozen=True, eq=False)
 class Visit:
     maps: Mapping[str, Map]
-    """By mode: `patch`, `noise`, `attribution`, and `cross:STAGE` for each source."""
+    """By mode: `patch`, `noise`, `attribution`, and for each source `cross:STAGE` (its clean states in the corrupt run) and
+    `other:STAGE` (its corrupt ones: what its being another model does by itself)."""
     states: States
     cost: Cost
 
@@ -121,10 +128,10 @@ def visit(
     seed: int = 0,
     on_chunk: Callable[[], None] | None = None,
 ) -> Visit:
-    """All maps of one model; `sources` are other stages' clean states, put into this model's corrupt runs."""
+    """All maps of one model; `sources` are other stages' states, put into this model's corrupt runs."""
     cost = Cost()
     kept: dict[str, dict[int, tuple[Tensor, Tensor, Tensor]]] = defaultdict(dict)
-    states = []
+    states = States([], [])
     with packed_linears(model.body):
         start = trusted(model, layout, cost)
         for number, chunk in enumerate(layout.chunks):
@@ -134,12 +141,14 @@ def visit(
             if modes.patch:
                 found["patch"] = patched(model, corrupt, clean.streams, where, cost), corrupt.odds
             for name, given in (sources or {}).items():
-                found[f"cross:{name}"] = patched(model, corrupt, given[number], where, cost), corrupt.odds
+                for kind, put in (("cross", given.clean), ("other", given.corrupt)):
+                    found[f"{kind}:{name}"] = patched(model, corrupt, put[number], where, cost), corrupt.odds
             if modes.noise:
                 found["noise"] = _noise(model, chunk, clean, start, where, modes, seed, cost)
             for mode, (odds, floor) in found.items():
                 kept[mode][number] = odds.cpu(), floor.cpu(), clean.odds.cpu()
-            states.append(clean.streams.cpu())
+            states.clean.append(clean.streams.cpu())
+            states.corrupt.append(corrupt.streams.cpu())
             if on_chunk:
                 on_chunk()
     if modes.attribution:
@@ -148,7 +157,7 @@ def visit(
             clean, corrupt = _both(model, chunk, start, cost)
             odds = torch.where(chunk.where.to(model.device), attributed(model, corrupt, clean.streams, cost), torch.nan)
             kept["attribution"][number] = odds.cpu(), corrupt.odds.cpu(), clean.odds.cpu()
-    made = {mode: _map(layout, parts, model.layers, ours=not mode.startswith("cross:")) for mode, parts in kept.items()}
+    made = {mode: _map(layout, parts, model.layers, ours=":" not in mode) for mode, parts in kept.items()}
     return Visit(made, states, cost)
 
 
