@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ontogeny.lab.compare.judging import Question
 
 LIBRARY = {"statements": ("truth_cities",), "requests": "refusal", "questions": "relations"}
-RAISED = {"statements": ("truth",), "requests": "forbidden", "questions": "truth", "texts": "register"}
+RAISED = {"statements": ("truth",), "requests": "forbidden", "questions": "two_hops", "texts": "register"}
 """Files in the folder concepts/ of a raised lineage."""
 
 

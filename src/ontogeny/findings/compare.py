@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ontogeny.findings import Reading
-from ontogeny.findings.sentences import interval, number, step_number
+from ontogeny.findings.sentences import interval, number, step_number, where
 from ontogeny.findings.table import coord, tidy
 from ontogeny.findings.timeline import timeline
 
@@ -15,12 +15,12 @@ PANELS = {"knowledge": "Knowledge", "truth": "Truthfulness", "refusal": "Refusal
 
 
 def panels(records: pd.DataFrame) -> dict[str, list[str]]:
-    """Sentences by the name of the panel; a side without rows has none."""
+    """Sentences by the title of the panel; a side without rows has none."""
     table = labelled(records)
     names = stage_names(table)
     if len(names) < 2:
         return {}
-    found = {title: SIDES[side](_Rows(table, names)) for side, title in PANELS.items() if side in SIDES}
+    found = {title: SIDES[side](Rows(table, names)) for side, title in PANELS.items() if side in SIDES}
     return {title: said for title, said in found.items() if said}
 
 
@@ -48,7 +48,7 @@ def stage_names(table: pd.DataFrame) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     table: pd.DataFrame
     names: list[str]
 
@@ -67,7 +67,7 @@ class _Rows:
         rows = rows if here is None else rows[rows["here"].eq(here)]
         rows = rows if there is None else rows[rows["there"].eq(there)]
         for key, value in told.items():
-            rows = rows[coord(rows, key).eq(value)]
+            rows = rows[(rows[key] if key in rows else coord(rows, key)).eq(value)]
         return rows
 
     def read(
@@ -81,19 +81,19 @@ class _Rows:
         return Reading(float(one["value"]), float(one["low"]), float(one["high"]), int(one["n"]), str(one["note"]))
 
 
-def _truth(rows: _Rows) -> list[str]:
+def _truth(rows: Rows) -> list[str]:
     a, b = rows.first, rows.last
     cosine = rows.of("stage_cosine", b, a)
     if cosine.empty:
         return []
     said = []
     for concept in dict.fromkeys(cosine["concept"]):
-        own = _Rows(rows.table[rows.table["concept"].eq(concept)], rows.names)
+        own = Rows(rows.table[rows.table["concept"].eq(concept)], rows.names)
         said += _truth_of(own, str(concept), a, b)
     return said
 
 
-def _truth_of(rows: _Rows, concept: str, a: str, b: str) -> list[str]:
+def _truth_of(rows: Rows, concept: str, a: str, b: str) -> list[str]:
     alike = rows.read("stage_cosine", b, a)
     if not alike.known:
         return [f"{concept}: {a} and {b} cannot be compared: {alike.note}."]
@@ -136,4 +136,114 @@ def _truth_of(rows: _Rows, concept: str, a: str, b: str) -> list[str]:
     return said
 
 
-SIDES: Mapping[str, Callable[[_Rows], list[str]]] = {"truth": _truth}
+def _knowledge(rows: Rows) -> list[str]:
+    a, b = rows.first, rows.last
+    alike, kept = rows.read("map_correlation", b, a, method="pearson"), rows.read("knowledge_transfer", b, a)
+    if not rows.of("map_correlation", b, a).empty and not alike.known:
+        return [f"{a} and {b} cannot be compared: {alike.note}."]
+    cells = rows.of("patch_effect", method="patch")
+    cells = cells[~cells["note"].str.startswith("so by construction") & cells["value"].notna()]
+    if cells.empty:
+        return []
+    said = []
+    for name in (a, b):
+        strong = cells[cells["here"].eq(name)].nlargest(3, "value")
+        ends = zip(strong["value"], strong["low"], strong["high"], strong["n"], strong["note"], strict=True)
+        at = zip(strong["site"], strong["position"], (Reading(*one) for one in ends), strict=True)
+        places = ", ".join(f"{where(site)} at {_role(position)} {interval(found)}" for site, position, found in at)
+        said.append(f"In {name} the answer comes back (1 = wholly) from the true prompt's state {places}.")
+    if alike.known:
+        said.append(f"The maps of {a} and {b} correlate at {interval(alike)} ({alike.note}).")
+    if kept.known:
+        back = rows.read("knowledge_transfer", a, b)
+        shares = ", ".join(
+            f"{interval(rows.read(f'knowledge_{fate}', b, a))} {fate}" for fate in ("kept", "adapted", "lost", "new")
+        )
+        said.append(
+            f"{a}'s states put into {b} do {interval(kept)} of what {b}'s own do, {b}'s put into {a} {interval(back)}; "
+            f"of the places that matter {shares}."
+        )
+    return said
+
+
+def _role(position: str) -> str:
+    return {"subject_last": "the subject's last token", "last": "the last token"}.get(
+        position, position.replace("_", " ")
+    )
+
+
+def _refusal(rows: Rows) -> list[str]:
+    a, b = rows.first, rows.last
+    if rows.of("refusal_cosine", held="shared").empty:
+        return []
+    shared, own = (rows.read("refusal_cosine", b, a, held=held) for held in ("shared", "own"))
+    if not shared.known:
+        return [f"The directions of {a} and {b} cannot be compared: {shared.note}."]
+    noise = [number(rows.read("refusal_cosine", name, name, "split_half", held="shared").value) for name in (a, b)]
+    said = [
+        f"Refusals, as a share of harmful requests: {_series(rows, 'refusal_phrases', instructions='harmful')}; "
+        f"of harmless ones: {_series(rows, 'refusal_phrases', instructions='harmless')}.",
+        f"The directions of {a} and {b} have a cosine of {interval(shared)} with template, position and layer alike, "
+        f"{interval(own)} with each stage's own; halves of one stage's requests agree at {noise[0]} and {noise[1]}.",
+    ]
+    for act, does in (("ablation", "Ablated from harmful requests"), ("addition", "Added to harmless ones")):
+        theirs, mine = (rows.read("refusal_effect", b, there, act=act, of="log_odds") for there in (a, b))
+        ratio = rows.read("refusal_transfer", b, a, act=act, of="log_odds", form="above_random")
+        if not (theirs.known and mine.known):
+            continue
+        share = f"forward transfer {interval(ratio)}" if ratio.known else f"no share of it can be told: {ratio.note}"
+        said.append(
+            f"{does}, {a}'s vector changes {b}'s log-odds of refusing by {interval(theirs)}, {b}'s own by {interval(mine)}: {share}."
+        )
+    return said
+
+
+def _confidence(rows: Rows) -> list[str]:
+    a, b = rows.first, rows.last
+    if rows.of("entropy").empty:
+        return []
+    gap, chance = rows.read("confidence_gap", b, a, of="entropy"), rows.read("ece", b, None, "calibrated")
+    said = [
+        f"Entropy of the next token on neutral texts, nats: {_series(rows, 'entropy')}; {b} less {a}: {interval(gap)}.",
+        f"Calibration error (ECE) on questions: {_series(rows, 'ece')}; one that is right as often as it says would show "
+        f"{number(chance.value)} in {b}'s place. Brier: {_series(rows, 'brier')}.",
+    ]
+    overlap = rows.read("neuron_overlap", b, a, by="variance")
+    if overlap.known:
+        random, both = (
+            rows.read("neuron_overlap", b, a, "random_set", by="variance"),
+            rows.of("neuron_overlap", b, a, by="variance"),
+        )
+        confirmed = ", ".join(
+            f"{name} {rows.read('entropy_neurons', name).value:.0f} of {rows.read('entropy_neurons', name).n}"
+            for name in rows.names
+        )
+        said.append(
+            f"Candidates for entropy neurons: {coord(both, 'shared').iloc[0]} of {overlap.n} are the same in {a} and {b} (overlap "
+            f"{number(overlap.value)}, random sets {number(random.value)}); confirmed by holding them still: {confirmed}."
+        )
+    elif overlap.note not in ("", "no row"):
+        said.append(f"Neurons of {a} and {b} cannot be compared: {overlap.note}.")
+    swapped, share = rows.read("swap_effect", b, a, of="entropy"), rows.read("swap_share", b, a, of="entropy")
+    if swapped.known:
+        told = f"{interval(share)} of the difference between the two" if share.known else share.note
+        said.append(
+            f"With {a}'s rows for these neurons {b}'s entropy changes by {swapped.value:+.4f} nats: {told}.".replace(
+                "-0", "−0"
+            )
+        )
+    return said
+
+
+def _series(rows: Rows, metric: str, **told: str) -> str:
+    """A number at every stage; of many stages at four of them."""
+    names = rows.names if len(rows.names) <= 4 else [rows.names[round(i * (len(rows.names) - 1) / 3)] for i in range(4)]
+    return ", ".join(f"{name} {interval(rows.read(metric, name, **told))}" for name in names)
+
+
+SIDES: Mapping[str, Callable[[Rows], list[str]]] = {
+    "knowledge": _knowledge,
+    "truth": _truth,
+    "refusal": _refusal,
+    "confidence": _confidence,
+}

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ontogeny.findings import Finding, findings
+from ontogeny.findings.compare import panels
 from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, statements, when
 from ontogeny.findings.timeline import EVENTS, in_run_order, timeline
 from ontogeny.views import every_view, why_empty
@@ -41,6 +42,8 @@ class Picture:
     name: str
     title: str
     caption: str
+    said: tuple[str, ...] = ()
+    """What its rows say, of a comparison of stages."""
 
 
 def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> Path:
@@ -52,6 +55,8 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
     ordered = in_run_order(records, about)
     found = findings(ordered)
     specs, pictures, absent = _pictures(ordered)
+    # The panels of a comparison are called like their pictures.
+    said = {title.lower(): sentences for title, sentences in panels(ordered).items()} if "compare" in about else {}
     bundle = _bundle()
     template = Environment(
         loader=PackageLoader("ontogeny.report", "."),
@@ -68,7 +73,9 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         warnings=warnings(ordered, about, found),
         cards=[_card(f) for f in found],
         rows=[_row(f, _told(about, f.subject.concept)) for f in found],
-        pictures=pictures,
+        pictures=[replace(picture, said=tuple(said.get(picture.name, ()))) for picture in pictures],
+        panels=said,
+        preflight=(about.get("compare") or {}).get("preflight"),
         absent=absent,
         audit=about.get("audit"),
         parity=about.get("parity"),
@@ -114,7 +121,8 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
         said += [(finding.name, w) for w in own]
         said += [(finding.name, w) for w in doubts(finding) if not (told and w.startswith("can be told from"))]
     scored = {f.subject.concept for f in found}
-    rest = [c for c in about.get("concepts", []) if c.get("name") not in scored]
+    # A comparison scores no concept over training: it says what it found panel by panel.
+    rest = [c for c in about.get("concepts", []) if c.get("name") not in scored and "compare" not in about]
     said += [
         (str(c.get("name", "?")), text)
         for c in rest
