@@ -105,7 +105,9 @@ def _check(device: str, dtype: str) -> None:
 
 
 def _stages(targets: list[str], stages: str | None, allow_pickle: bool) -> "tuple[Lineage, dict[str, Checkpoint]]":
-    from ontogeny.lab.compare.stages import chosen, named
+    from dataclasses import replace
+
+    from ontogeny.lab.compare.stages import chosen, named, without_twins
     from ontogeny.lineage import Lineage
 
     if any("=" in target for target in targets):
@@ -117,13 +119,17 @@ def _stages(targets: list[str], stages: str | None, allow_pickle: bool) -> "tupl
             f"{len(targets)} lineages were given. Give one, or name stages: base={targets[0]} post={targets[1]}."
         )
     lineage = Lineage.open(targets[0], allow_pickle=allow_pickle)
-    return lineage, chosen(lineage, stages or ",".join(stage.name for stage in lineage.stages))
+    picked = chosen(lineage, stages or ",".join(stage.name for stage in lineage.stages))
+    kept, notes = without_twins(picked, allow_pickle=allow_pickle)
+    # Of two alike, one has to be said by name: what is left may be no comparison.
+    return replace(lineage, notes=(*lineage.notes, *notes)), kept if len(kept) > 1 else picked
 
 
 def _preflight(job: "Comparison") -> str:
     """What differs, a line each, and what that forbids."""
     seen = job.preflight
     said = [f"{len(job.checkpoints)} stages: {', '.join(job.checkpoints)}; preflight on {seen.texts:,} texts"]
+    said += [f"  {note}" for note in job.lineage.notes]
     differing = [line for line in seen.differing if line.what != "checkpoint"]
     for line in differing:
         values = "; ".join(f"{stage}: {value}" for stage, value in line.values.items())

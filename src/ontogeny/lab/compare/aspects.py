@@ -36,9 +36,14 @@ class Inputs:
     def texts(self) -> list[str]:
         """All that is put to the models, for the preflight."""
         every = [e.text for concept in self.statements for e in concept.examples]
-        every += [self.template.replace("{}", e.text) for e in (self.requests.examples if self.requests else ())]
+        every += self.framed
         every += [*self.neutral, *(a.prompt + answer for a in self.questions for answer in (a.right, a.wrong))]
         return list(dict.fromkeys(every))
+
+    @property
+    def framed(self) -> list[str]:
+        """The requests as they are put to every stage."""
+        return [self.template.replace("{}", e.text) for e in (self.requests.examples if self.requests else ())]
 
     def told(self, aspect: str) -> list[Any]:
         """What of it decides an aspect's numbers."""

@@ -23,6 +23,8 @@ from ontogeny.statistics.bootstrap import interval, mean_samples
 from ontogeny.statistics.controls import random_directions
 
 WAYS = ("true_to_false", "false_to_true", "mean")
+FEW = 4
+"""Of more stages, random directions stand beside each one's own vector and the first one's alone."""
 FEWEST, SHARE = 16, 0.1
 """Random directions are drawn, so many at a time, until the interval of their mean effect is at most this share of the true one's."""
 
@@ -96,6 +98,8 @@ def effects(
                     n=n,
                     coords=coords | {"length": "target"},
                 )
+        if len(vectors) > FEW and source not in (target, next(iter(vectors))):
+            continue
         null = _null(asked, directions * vector.norm(), layers, fold, enough=SHARE * abs(float(pushed.effect(fold)[0])))
         yield from _null_rows(table, site, target, source, null, plain, fold)
 

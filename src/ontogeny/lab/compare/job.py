@@ -78,7 +78,9 @@ def prepare(
     """
     how = how or How()
     prints = distinct(checkpoints, allow_pickle=how.allow_pickle)
-    seen = look(checkpoints, inputs.texts, tokenizer=how.tokenizer, allow_pickle=how.allow_pickle)
+    seen = look(
+        checkpoints, inputs.texts, requests=inputs.framed, tokenizer=how.tokenizer, allow_pickle=how.allow_pickle
+    )
     places = [[name, c.stage, c.step, c.name, prints[name]] for name, c in checkpoints.items()]
     units = {a: f"compare-{a}-{digest([VERSION, a, places, inputs.told(a), how.dtype])}" for a in aspects}
     weights = {name: sizes(c, allow_pickle=how.allow_pickle) for name, c in checkpoints.items()}

@@ -71,10 +71,11 @@ def look(
     checkpoints: Mapping[str, Checkpoint],
     texts: Sequence[str],
     *,
+    requests: Sequence[str] = (),
     tokenizer: Path | None = None,
     allow_pickle: bool = False,
 ) -> Preflight:
-    """The sheets of all stages side by side.
+    """The sheets of all stages side by side; `requests` are those of the texts whose last tokens are an instruction's end.
 
     Raises:
         BadInput: a checkpoint, configuration or tokenizer that cannot be read.
@@ -83,7 +84,8 @@ def look(
     sheets = []
     for name, checkpoint in checkpoints.items():
         preflight(checkpoint, allow_pickle=allow_pickle)
-        sheets.append(sheet(name, checkpoint, _config(checkpoint), _tokenizer(checkpoint, tokenizer), texts))
+        made = _tokenizer(checkpoint, tokenizer)
+        sheets.append(sheet(name, checkpoint, _config(checkpoint), made, texts, requests))
     return side_by_side(sheets)
 
 
@@ -93,6 +95,7 @@ def sheet(
     config: PretrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
+    requests: Sequence[str] = (),
 ) -> Sheet:
     inner = config.get_text_config()
     ids = tuple(tuple(tokenizer(text)["input_ids"]) for text in texts)
@@ -108,7 +111,8 @@ def sheet(
         "put before a text": front,
         "put behind a text": back,
         "chat template": digest(template)[:8] if template else "none",
-        "end-of-instruction window": _window(tokenizer) if template else NOTHING,
+        "what the chat template puts behind a request": _window(tokenizer) if template else NOTHING,
+        "end-of-instruction window": _shared_end(tokenizer, requests) if requests else NOTHING,
         "padding": f"{tokenizer.padding_side}, {tokenizer.pad_token or 'no token of its own'}",
     }
     return Sheet(name, checkpoint.name, facts, ids)
@@ -181,6 +185,16 @@ def _window(tokenizer: PreTrainedTokenizerBase) -> str:
         return f"not told: {error}"
     ids = made.ids[made.instruction_end :].tolist()
     return f"{len(ids)}: {_named(tokenizer, ids)} {ids}"
+
+
+def _shared_end(tokenizer: PreTrainedTokenizerBase, requests: Sequence[str]) -> str:
+    """The tokens that all requests end with, as they are put to the stage."""
+    rows = [tokenizer(text)["input_ids"] for text in requests]
+    shared = 0
+    while shared < min(map(len, rows)) and len({row[-1 - shared] for row in rows}) == 1:
+        shared += 1
+    ids = rows[0][len(rows[0]) - shared :]
+    return f"{shared}: {_named(tokenizer, ids)} {ids}" if shared else "none: requests end with tokens of their own"
 
 
 def _named(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

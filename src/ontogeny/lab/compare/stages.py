@@ -148,6 +148,21 @@ def distinct(checkpoints: Mapping[str, Checkpoint], *, allow_pickle: bool = Fals
     return prints
 
 
+def without_twins(
+    checkpoints: Mapping[str, Checkpoint], *, allow_pickle: bool = False
+) -> tuple[dict[str, Checkpoint], list[str]]:
+    """Those whose weights no earlier one has, and what was left out: a stage often begins with its parent's last weights."""
+    seen: dict[str, str] = {}
+    kept, notes = {}, []
+    for name, checkpoint in checkpoints.items():
+        mine = fingerprint(checkpoint, allow_pickle=allow_pickle)
+        if mine in seen:
+            notes.append(f"{name} has the weights of {seen[mine]} and is left out")
+        else:
+            seen[mine], kept[name] = name, checkpoint
+    return kept, notes
+
+
 def placed(records: Iterable[Record], checkpoints: Mapping[str, Checkpoint]) -> Iterator[Record]:
     """Rows whose `stage` (and `other_stage` among the coords) is a name, with the coordinates of the checkpoint it stands for."""
     for record in records:
