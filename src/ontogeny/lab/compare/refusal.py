@@ -101,7 +101,8 @@ def _survey(model: Model, parts: tuple[Part, Part, Part], framing: Framing, sett
     scores = []
     for spot in seen.spots:
         vector = seen.difference(spot)
-        edits = [edits_for(model, act, vector, layer=spot[0], dose=float(vector.norm())) for act in ACTS]
+        dose = settings.strength * float(vector.norm())
+        edits = [edits_for(model, act, vector, layer=spot[0], dose=dose, where=settings.where) for act in ACTS]
         scores.append(float(plain[0] - bad.log_odds(edits[0]).mean() + good.log_odds(edits[1]).mean() - plain[1]))
     return Survey(framing, seen, torch.tensor(scores, dtype=torch.float64), positions)
 
@@ -200,7 +201,8 @@ def _effects(
             weights = group_weights(
                 torch.tensor([names[one.group] for one in side]), samples=settings.samples, seed=settings.seed
             )
-            of = Changes(model, asked, act, spot[0], float(vectors[target].norm()), weights, len(names), settings)
+            dose = settings.strength * float(vectors[target].norm())
+            of = Changes(model, asked, act, spot[0], dose, weights, len(names), settings)
             yield from of.unsteered(table, target, kind)
             changed = {}
             for source, vector in vectors.items():

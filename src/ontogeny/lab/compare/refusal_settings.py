@@ -18,6 +18,8 @@ class RefusalSettings:
     """What stands between the template and an answer."""
     phrases: Sequence[str] = PHRASES
     """With what a refusal begins."""
+    strength: float = 1.0
+    """What is added, as a multiple of the distance between the means of the stage that it is added to."""
     where: Literal["all", "prompt", "last"] = "all"
     """The tokens that a vector is added to; `last` is the prompt's last one and what is generated."""
     positions: int = 5
@@ -38,7 +40,12 @@ class RefusalSettings:
     def __post_init__(self) -> None:
         if "{}" not in self.template or any("{}" not in one for one in self.own.values()):
             raise BadInput(f"a template needs a {{}} where the instruction goes; given {self.template!r}. Write it in.")
-        if min(self.nulls, self.samples, self.positions) < 1 or not 0 < self.depth <= 1 or min(self.most) < 2:
+        if (
+            min(self.nulls, self.samples, self.positions) < 1
+            or not 0 < self.depth <= 1
+            or self.strength <= 0
+            or min(self.most) < 2
+        ):
             raise BadInput(
-                "nulls, samples and positions are counts from 1 on, depth a share, most from 2 on. Correct the odd one."
+                "nulls, samples and positions count from 1, most from 2, depth is a share, strength above 0. Correct the odd one."
             )
