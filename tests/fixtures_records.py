@@ -345,6 +345,9 @@ def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng:
             yield moved | {"metric": "transfer_cost"} | _around(0.05 * i, 0.02)
         null = now | {"method": "mass_mean", "coords": {"outcome": "answers", "length": "target"}}
         yield null | {"metric": "transfer_effect", "control": "random_direction"} | _around(0.0, 0.4)
+        for k in (1, 2, 4):
+            averaged = null["coords"] | {"average_of": str(k), "rule": "last"}
+            yield null | {"metric": "transfer_effect", "coords": averaged} | _around(0.2 * k, 0.2)
     place = [np.log2(step + 1) + (14.5 if stage == "sft" else 0) for stage, step, _ in moments]
     for i, (stage, step, tokens) in enumerate(moments):
         now = end | {"stage": stage, "step": step, "tokens": tokens, "method": "mass_mean"}

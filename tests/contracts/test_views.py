@@ -23,7 +23,7 @@ NAMES = plugins.names("views")
 UNIT = re.compile(
     r"\((0–1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
     r"|units of the stream|of cosines)\)"
-    r"|^training step|^layer$|^concept$|^arm$|^kind of token$|^states → where they are put$"
+    r"|^training step|^layer$|^concept$|^checkpoints averaged$|^arm$|^kind of token$|^states → where they are put$"
     r"|^stage$|^vector of$|^vector of → stage$|^stage → stage$|nHSIC\(",
     re.IGNORECASE,
 )

@@ -2,8 +2,8 @@
 
 Four squares a concept: how well the probe still tells the classes apart, the cosine of the two directions, what the vector changes there
 (nats of its answers, or spreads of the model's own probe), and what it costs on neutral text. Below: the vectors of all checkpoints
-moved into one model, beside random directions of the same length (grey: 95 % of them) and that model's own vector (dashed). A square that
-is dark for the probe and pale for the vector was read and not used.
+moved into one model, beside random directions of the same length (grey: 95 % of them) and that model's own vector (dashed); on the right
+averages of several checkpoints. A square that is dark for the probe and pale for the vector was read and not used.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from ontogeny.findings.table import Subject, coord, has_coord, over_seeds, subjects, tidy
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import age_axis, stage_rules, step_axis, thinned
-from ontogeny.views._pieces import blank, heading, inline, reason
+from ontogeny.views._pieces import blank, heading, inline, named_colour, reason
 from ontogeny.views._theme import CATEGORIES, INK, MAGNITUDE, MUTED, SIGNED, WIDTH
 
 title = "Transfer"
@@ -34,7 +34,7 @@ MOST = 40
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
     """Pairs of checkpoints, and the nulls of a target; not one concept's probe on another's texts."""
-    pairs = has_coord(records, "source_step") | records["control"].eq("random_direction")
+    pairs = has_coord(records, "source_step") | has_coord(records, "rule") | records["control"].eq("random_direction")
     return records[records["metric"].isin(SQUARES) & pairs]
 
 
@@ -52,6 +52,8 @@ def _rows_of(subject: Subject, line: Timeline, fewer: str) -> list[Any]:
         source_stage=coord(rows, "source_stage"),
         source=pd.to_numeric(coord(rows, "source_step"), errors="coerce"),
         outcome=coord(rows, "outcome"),
+        rule=coord(rows, "rule"),
+        k=pd.to_numeric(coord(rows, "average_of"), errors="coerce"),
     )
     if rows.empty:
         return []
@@ -69,7 +71,9 @@ def _rows_of(subject: Subject, line: Timeline, fewer: str) -> list[Any]:
 
 
 def _is_matrix(pairs: pd.DataFrame) -> bool:
-    return len(pairs[["stage", "step"]].drop_duplicates()) > 1
+    """Not of one target, nor of a few among many sources: these would be slivers."""
+    into, of = (len(pairs[names].drop_duplicates()) for names in (["stage", "step"], ["source_stage", "source"]))
+    return into > 1 and 4 * into >= of
 
 
 def _with_ages(pairs: pd.DataFrame, line: Timeline) -> pd.DataFrame:
@@ -114,39 +118,65 @@ def _scale(metric: str, values: pd.Series) -> alt.Scale:
 
 
 def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, line: Timeline) -> Any:
-    """All vectors in the last model that any was moved into."""
+    """All vectors in the last model that any was moved into, and beside them the averages."""
     effects = pairs[pairs["metric"].eq("transfer_effect")]
     last = line.last(effects) if len(effects) else effects
     if last.empty:
         return None
     stage, step = last["stage"].iloc[0], last["step"].iloc[0]
     cells = _with_ages(last.drop(columns=["age", "age_low", "age_high"]), line).sort_values("source_age")
-    here = rows["stage"].eq(stage) & rows["step"].eq(step) & rows["metric"].eq("transfer_effect")
-    nulls = rows[here & rows["control"].eq("random_direction")]
-    own = cells[cells["source_stage"].eq(stage) & cells["source"].eq(step)]
+    here = rows[rows["stage"].eq(stage) & rows["step"].eq(step) & rows["metric"].eq("transfer_effect")]
+    means = over_seeds(here[here["k"].notna()], "k", "rule")
+    scale = alt.Scale(domain=_reach(here), nice=True)
     unit = UNITS.get(str(last["outcome"].iloc[0]), "nats")
-    said = f"effect in {stage} {step:.0f} ({unit})"
-    y = alt.Y("value:Q", title=said)
-    x = step_axis(line, ticks=10, brief=True, field="source_age")
+    y = alt.Y("value:Q", title=f"effect in {stage} {step:.0f} ({unit})", scale=scale)
+    wide = WIDTH - 90 if means.empty else WIDTH - 340
+    x = step_axis(line, ticks=10 if means.empty else 7, brief=True, field="source_age")
     base = alt.Chart(inline(cells, "source_stage", "source", "source_age", "value", "low", "high")).encode(x=x)
-    layers = [*stage_rules(line, height=170, names=False)]
+    dots = base.mark_circle(color=CATEGORIES[0], size=30, opacity=1).encode(y=y, tooltip=_told())
+    floor = _floor(here, cells[cells["source_stage"].eq(stage) & cells["source"].eq(step)], scale)
+    bars = base.mark_rule(color=CATEGORIES[0], opacity=0.5).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    layers = [*stage_rules(line, height=170, names=False), *floor, bars, dots]
+    curve = alt.layer(*layers).properties(width=wide, height=170)
+    if means.empty:
+        return curve
+    return alt.hconcat(curve, _averages(means, floor, y), spacing=18).resolve_scale(color="independent")
+
+
+def _reach(rows: pd.DataFrame) -> list[float]:
+    ends = pd.concat([rows["low"], rows["high"], rows["value"]]).dropna()
+    return [min(0.0, float(ends.min())), max(0.0, float(ends.max()))]
+
+
+def _floor(here: pd.DataFrame, own: pd.DataFrame, scale: alt.Scale) -> list[Any]:
+    """Nothing, the random directions, and the model's own vector."""
+    nulls = here[here["control"].eq("random_direction")]
+    drawn: list[Any] = [alt.Chart(inline(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED)]
+    if len(own):
+        drawn.append(alt.Chart(inline(own, "value")).mark_rule(color=INK, strokeDash=[5, 3]))
+    drawn = [one.encode(y=alt.Y("value:Q", scale=scale)) for one in drawn]
     if len(nulls):
         band = pd.DataFrame({"low": [nulls["low"].min()], "high": [nulls["high"].max()]})
-        layers.append(alt.Chart(inline(band)).mark_rect(color=MUTED, opacity=0.18).encode(y="low:Q", y2="high:Q"))
-    layers.append(alt.Chart(inline(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED).encode(y="value:Q"))
-    layers.append(
-        base.mark_errorbar(color=CATEGORIES[0], opacity=0.5).encode(y=alt.Y("low:Q", title=said), y2="high:Q")
+        grey = alt.Chart(inline(band)).mark_rect(color=MUTED, opacity=0.18)
+        drawn.insert(0, grey.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"))
+    return drawn
+
+
+def _averages(means: pd.DataFrame, floor: list[Any], y: alt.Y) -> Any:
+    """The effect of the mean direction of k checkpoints, by which they are."""
+    names = [rule for rule in ("last", "best", "even") if rule in set(means["rule"])]
+    sizes = sorted(means["k"].unique())
+    axis = alt.X("k:O", sort=sizes, title="checkpoints averaged", axis=alt.Axis(labelAngle=0, format="d"))
+    base = alt.Chart(inline(means.assign(name=means["rule"]).sort_values("k"), "k", "name", "value", "low", "high"))
+    lines = base.mark_line(point={"size": 22}, strokeWidth=1.5).encode(
+        x=axis, y=y, color=named_colour(names, title="which"), tooltip=["k:O", "name:N", *_formatted()]
     )
-    layers.append(base.mark_circle(color=CATEGORIES[0], size=30, opacity=1).encode(y=y, tooltip=_told()))
-    if len(own):
-        mine = alt.Chart(inline(own, "value")).mark_rule(color=INK, strokeDash=[5, 3])
-        layers.append(mine.encode(y="value:Q"))
-    return alt.layer(*layers).properties(width=WIDTH - 90, height=170)
+    return alt.layer(*floor, lines).properties(width=150, height=170)
 
 
 def _told() -> list[Any]:
-    return [
-        "source_stage:N",
-        "source:Q",
-        *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high")),
-    ]
+    return ["source_stage:N", "source:Q", *_formatted()]
+
+
+def _formatted() -> list[Any]:
+    return [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high")]

@@ -1,7 +1,7 @@
 """Do vectors of earlier checkpoints steer a model as well as its own? Told from rows alone (experiment 2 of arXiv:2402.19465)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,6 +9,19 @@ import pandas as pd
 from ontogeny.run import Run, text
 
 LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """The vector of several checkpoints together."""
+
+    k: int
+    rule: str
+    """Which: the `last`, the `best` by cross-validation on their own training groups, or spread `even`ly."""
+    effect: float
+    gain_low: float
+    """Of the interval of what it does more than the target's own vector."""
+    gain_high: float
 
 
 @dataclass(frozen=True)
@@ -24,22 +37,22 @@ class Verdict:
     own: float
     own_low: float
     own_high: float
-    own_q: float
+    own_p: float
+    """Against the random directions; it is asked once for a concept and target, and so not corrected."""
     null_low: float
     null_high: float
     controls: int
+    of: str
+    """The first stage that led to the target: its vectors are counted."""
     sources: int
-    """Vectors of other checkpoints that could be tried."""
+    """Vectors that could be tried."""
     working: int
     """Of these, how many move what they should, beyond the random directions, corrected."""
     larger: int
     """How many have a larger effect than the target's own vector."""
     surely_larger: int
     """How many with an interval of the difference above 0."""
-    best_average: str
-    best_average_effect: float
-    best_average_gain_low: float
-
+    averages: tuple[Averaged, ...]
     why: str = ""
     """Where nothing was measured: the reason."""
 
@@ -50,29 +63,40 @@ class Verdict:
         where = f"{self.concept} into {self.stage} {'end' if self.step is None else self.step} at {self.site}"
         if math.isnan(self.own):
             return f"{where}: no effect was measured: {self.why or 'the target has no vector of its own'}."
-        works = "does more than" if self.own > 0 and self.own_q < LEVEL else "does no more than"
+        works = "does more than" if self.own > 0 and self.own_p < LEVEL else "does no more than"
         told = (
             f"{where}: its own vector changes {self.own:+.2f} {unit} [{self.own_low:+.2f}, {self.own_high:+.2f}] and {works} "
-            f"{self.controls} random directions ({self.null_low:+.2f} to {self.null_high:+.2f}); "
-            f"of {self.sources} other checkpoints' vectors {self.working} work, {self.larger} have a larger effect than its own "
+            f"{self.controls} random directions ({self.null_low:+.2f} to {self.null_high:+.2f}, p = {self.own_p:.3f}); "
+            f"of {self.sources} vectors of {self.of} {self.working} work, {self.larger} have a larger effect than its own "
             f"({self.surely_larger} surely)"
         )
-        if self.best_average:
-            sure = "surely more" if self.best_average_gain_low > 0 else "not surely more"
-            told += f"; of averages the largest effect is {self.best_average_effect:+.2f} ({self.best_average}), {sure} than its own"
+        last = [one for one in self.averages if one.rule == "last"]
+        if len(last) > 1:
+            ks, values = ", ".join(str(one.k) for one in last), ", ".join(f"{one.effect:+.2f}" for one in last)
+            told += f"; averages of their last {ks}: {values}"
         return told + "."
 
 
 def verdicts(run: Run, concepts: Sequence[str]) -> list[Verdict]:
-    """One for each concept and target with effects, in the order of the rows; a choice among averages is told, not corrected for."""
+    """One for each concept and target with effects, along development."""
     named = ", ".join(text(name) for name in concepts)
-    rows = run.records(f"metric in ('transfer_effect', 'transfer_gain', 'transfer_q') and concept in ({named})")
+    rows = run.records(
+        f"metric in ('transfer_effect', 'transfer_gain', 'transfer_p', 'transfer_q') and concept in ({named})"
+    )
     if rows.empty:
         return []
     rows = rows.assign(**{c: [dict(coords).get(c, "") for coords in rows["coords"]] for c in _COORDS})
-    made = [_verdict(here) for _, here in rows.groupby(["concept", "stage", "step"], sort=False, dropna=False)]
+    parents: dict[str, str | None] = run.about["lineage"]["parents"]
+    groups = rows.groupby(["concept", "stage", "step"], sort=False, dropna=False)
+    made = [_verdict(here, _root(str(here["stage"].iloc[0]), parents)) for _, here in groups]
     rank = _rank(run)
     return sorted(made, key=lambda one: (list(concepts).index(one.concept), rank[one.stage, f"{one.step}"]))
+
+
+def _root(stage: str, parents: Mapping[str, str | None]) -> str:
+    while (up := parents.get(stage)) is not None:
+        stage = up
+    return stage
 
 
 def _rank(run: Run) -> dict[tuple[str, str], int]:
@@ -81,46 +105,50 @@ def _rank(run: Run) -> dict[tuple[str, str], int]:
 
 
 _COORDS = ("source_stage", "source_step", "average_of", "rule", "outcome", "length")
+_KEY = ["source_stage", "source_step", "average_of", "rule"]
 
 
-def _verdict(rows: pd.DataFrame) -> Verdict:
+def _verdict(rows: pd.DataFrame, root: str) -> Verdict:
     first = rows.iloc[0]
-    step = None if math.isnan(first["step"]) else int(first["step"])
+    stage, step = str(first["stage"]), None if math.isnan(first["step"]) else int(first["step"])
     effects = rows[rows["metric"].eq("transfer_effect")]
     nulls = effects[effects["control"].eq("random_direction")]
     lost = effects[effects["control"].isna() & effects["value"].isna()]["note"]
-    effects = effects[effects["control"].isna() & effects["value"].notna()]
-    mine = effects["source_stage"].eq(first["stage"]) & effects["source_step"].eq(f"{step}")
-    single, means = effects["average_of"].eq("") & ~mine, effects["average_of"].ne("")
-    key = ["source_stage", "source_step", "average_of", "rule"]
-    gains = rows[rows["metric"].eq("transfer_gain")].set_index(key)
-    q = rows[rows["metric"].eq("transfer_q")].set_index(key)["value"]
-    others = effects[single].set_index(key)
+    effects = effects[effects["control"].isna() & effects["value"].notna()].set_index(_KEY, drop=False)
+    gains = rows[rows["metric"].eq("transfer_gain")].set_index(_KEY).reindex(effects.index)
+    q = rows[rows["metric"].eq("transfer_q")].set_index(_KEY)["value"].reindex(effects.index)
+    p = rows[rows["metric"].eq("transfer_p")].set_index(_KEY)["value"].reindex(effects.index)
+    mine = effects["source_stage"].eq(stage) & effects["source_step"].eq(f"{step}")
+    counted = effects["average_of"].eq("") & ~mine & effects["source_stage"].eq(root)
     own = effects[mine].iloc[0] if mine.any() else None
-    own_q = float(q.loc[tuple(own[key])]) if own is not None else math.nan
-    best = effects[means].sort_values("value").iloc[-1] if means.any() else None
-    gain = gains.reindex(others.index)
+    means = effects[effects["average_of"].ne("")]
+    beside = gains.reindex(means.index)
+    averages = [
+        Averaged(int(k), str(rule), float(value), float(low), float(high))
+        for k, rule, value, low, high in zip(
+            means["average_of"], means["rule"], means["value"], beside["low"], beside["high"], strict=True
+        )
+    ]
     return Verdict(
         concept=str(first["concept"]),
-        stage=str(first["stage"]),
+        stage=stage,
         step=step,
         site=str(first["site"]),
-        outcome=str(first["outcome"]),
-        length=str(first["length"]),
+        outcome=next((str(o) for o in effects["outcome"] if o), ""),
+        length=next((str(one) for one in effects["length"] if one), ""),
         own=math.nan if own is None else float(own["value"]),
         own_low=math.nan if own is None else float(own["low"]),
         own_high=math.nan if own is None else float(own["high"]),
-        own_q=own_q,
+        own_p=float(p[mine].iloc[0]) if mine.any() else math.nan,
         null_low=float(nulls["low"].mean()),
         null_high=float(nulls["high"].mean()),
         controls=int(nulls["n"].max()) if len(nulls) else 0,
-        sources=len(others),
-        working=int(((others["value"] > 0) & (q.reindex(others.index) < LEVEL)).sum()),
-        larger=int((gain["value"] > 0).sum()),
-        surely_larger=int((gain["low"] > 0).sum()),
-        best_average="" if best is None else f"{best['average_of']} checkpoints, {best['rule']}",
-        best_average_effect=math.nan if best is None else float(best["value"]),
-        best_average_gain_low=math.nan if best is None else float(gains.loc[tuple(best[key])]["low"]),
+        of=root,
+        sources=int(counted.sum()),
+        working=int((counted & (effects["value"] > 0) & (q < LEVEL)).sum()),
+        larger=int((counted & (gains["value"] > 0)).sum()),
+        surely_larger=int((counted & (gains["low"] > 0)).sum()),
+        averages=tuple(sorted(averages, key=lambda one: (one.rule, one.k))),
         why=str(lost.iloc[0]) if len(lost) else "",
     )
 
