@@ -1,0 +1,177 @@
+"""Who gets which checkpoint, and what becomes of it when a worker dies: the real workers, in this process, on a Ray of fifty lines."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab import on_ray
+from ontogeny.lab.cluster import Cluster
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+from ontogeny.lab.visitor import floor_unit
+from ontogeny.lineage import Lineage
+from ontogeny.run import Run
+from tests.flows.lineages import rows, save_run, write
+from tests.flows.test_trace import same, units
+
+QUICK = Settings(sites="resid", fits=("mass_mean",), resamples=100, permutations=100)
+
+
+class Died(Exception):
+    """What Ray says when a worker is gone."""
+
+
+class Ray:
+    """Runs what is asked at once; `deaths` counts down the visits of a checkpoint after which the worker is gone."""
+
+    exceptions = SimpleNamespace(
+        RayError=Died, RayTaskError=type("Wrong", (Died,), {}), OutOfMemoryError=type("Memory", (Died,), {})
+    )
+
+    def __init__(self, deaths: dict[str, int], *, late: str = "", stillborn: int = 0) -> None:
+        self.deaths, self.late, self.stillborn = Counter(deaths), late, stillborn
+        self.made, self.visits = 0, []
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def kill(self, actor: Any, *, no_restart: bool) -> None:
+        actor.alive = False
+
+    def wait(self, answers: list, *, num_returns: int = 1, timeout: float) -> tuple[list, list]:
+        # The one whose worker is slow comes last.
+        order = sorted(answers, key=lambda answer: answer.slow)
+        return order[:num_returns], order[num_returns:]
+
+    def get(self, answer: Any) -> Any:
+        if isinstance(answer.value, Exception):
+            raise answer.value
+        return answer.value
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+
+
+class Answer(SimpleNamespace):
+    """Hashable, as Ray's references are."""
+
+    __hash__ = object.__hash__
+
+
+class Actor:
+    """One worker behind Ray's manners."""
+
+    def __init__(self, ray: Ray, kind: type, given: tuple) -> None:
+        self.ray, self.name, self.alive = ray, given[2], True
+        self.inner = kind(*given)
+
+    def __getattr__(self, method: str) -> Any:
+        def remote(*given: Any) -> Any:
+            slow = method == "visit" and self.name.startswith(self.ray.late or "none")
+            return Answer(value=self._do(method, given), slow=slow)
+
+        return SimpleNamespace(remote=remote, options=lambda **_: SimpleNamespace(remote=remote))
+
+    def _do(self, method: str, given: tuple) -> Any:
+        if method == "look" and self.ray.stillborn:
+            self.ray.stillborn -= 1
+            return Died("the worker has died\nand more of it")
+        found = getattr(self.inner, method)(*given)
+        if method == "visit":
+            self.ray.visits.append((self.name, given[0].name, tuple(given[1])))
+            if self.ray.deaths[given[0].name] > 0:
+                self.ray.deaths[given[0].name] -= 1
+                job = self.inner.job
+                for unit in (job.units[given[0], "two"], floor_unit(job, job.concepts[1])):
+                    self.inner.share.drop(unit)
+                return Died("the worker has died")
+        return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    save_run(home / "run", {1: 0.0, 2: 4.0, 3: 8.0, 5: 9.0})
+    write(home / "one.csv", rows(characters=20))
+    write(home / "two.csv", rows(characters=28)[8:])
+    return home
+
+
+@pytest.fixture(scope="module")
+def once(home: Path) -> Run:
+    return traced(home, home / "once")
+
+
+def traced(home: Path, out: Path, **how: Any) -> Run:
+    concepts = [Concept.from_file(home / name) for name in ("one.csv", "two.csv")]
+    return trace(Lineage.open(home / "run"), concepts, out, QUICK, **how)
+
+
+@pytest.fixture
+def on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Traces on a given Ray."""
+
+    def go(ray: Ray, workers: int = 2) -> Run:
+        @contextmanager
+        def connected(_: Cluster) -> Iterator[Ray]:
+            yield ray
+
+        def placed(_: Ray, kind: type, __: Any) -> tuple[Any, None]:
+            return SimpleNamespace(remote=lambda *given: Actor(ray, kind, given)), None
+
+        monkeypatch.setattr(on_ray, "connected", connected)
+        monkeypatch.setattr(on_ray, "placed", placed)
+        monkeypatch.setattr(on_ray, "release", lambda *_: None)
+        return traced(home, tmp_path / "run", cluster=Cluster(workers=workers))
+
+    return go
+
+
+def test_a_worker_that_dies_twice_over_one_checkpoint_loses_nothing(on, once):
+    ray = Ray({"checkpoint-3": 2})
+    run = on(ray)
+    same(run, once)
+    assert run.about["failures"] == []
+    # What it had finished is not asked for again.
+    assert [wanted for _, name, wanted in ray.visits if name == "checkpoint-3"] == [("one", "two"), ("two",), ("two",)]
+    assert sorted(set(units(run))) == sorted(units(once))
+
+
+def test_a_checkpoint_over_which_three_die_is_told_and_the_others_go_on(on, once):
+    run = on(Ray({"checkpoint-3": 3}))
+    [failure] = run.about["failures"]
+    assert failure["checkpoint"] == "checkpoint-3"
+    assert "died 3 times (it was killed, or ended by itself)" in failure["reason"]
+    assert run.about["finished"]
+    done = run.records("metric = 'auroc'").query("step == step").step.unique()
+    assert sorted(done) == [1, 2, 3, 5]  # one of the two concepts of step 3 was finished
+    same(on(Ray({})), once)  # the same command again
+
+
+def test_what_was_fetched_for_a_slow_one_goes_to_who_is_free(on, once):
+    ray = Ray({}, late="ray-0-")
+    same(on(ray), once)
+    assert Counter(name for name, _, _ in ray.visits) == {"ray-0-of-2": 1, "ray-1-of-2": 3}
+
+
+def test_the_floor_is_measured_again_where_its_worker_died(on, once, monkeypatch):
+    lost = Ray({"checkpoint-1": 1})
+    same(on(lost, workers=1), once)
+
+
+def test_workers_that_die_before_they_begin_end_it(on, tmp_path):
+    with pytest.raises(BadInput, match="no worker stays alive on this cluster") as told:
+        on(Ray({}, stillborn=9))
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_that_begins_at_the_third_attempt_is_used(on, once):
+    same(on(Ray({}, stillborn=2), workers=1), once)
