@@ -1,4 +1,4 @@
-"""What a job costs in things that can be counted, told from outside: sequences and tokens run, `lm_head`, models built, bytes read.
+"""What a job costs in things that can be counted, told from outside: tokens run, `lm_head`, models built, bytes read.
 
 Counts do not depend on the machine, so a test can hold them where it could not hold seconds. Nothing here asks the job itself.
 """
@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-KEYS = ("sequences", "tokens", "lm_head calls", "models", "bytes")
+KEYS = ("tokens", "lm_head calls", "models", "bytes")
 
 
 @contextlib.contextmanager
 def counting() -> Iterator[dict[str, int]]:
-    """Count while open: rows and tokens where ids are embedded, maps as wide as the vocabulary, models that transformers is asked
+    """Count while open: tokens where ids are embedded, maps as wide as the vocabulary, models that transformers is asked
     for, and bytes that positioned reads put in place. What a job runs to check a model is counted too.
     """
     seen = dict.fromkeys(KEYS, 0)
@@ -27,7 +27,6 @@ def counting() -> Iterator[dict[str, int]]:
     def called(module: nn.Module, args: tuple[Any, ...]) -> None:
         if isinstance(module, nn.Embedding) and isinstance(args[0], torch.Tensor) and args[0].ndim == 2:
             vocabularies.add(module.num_embeddings)
-            seen["sequences"] += len(args[0])
             seen["tokens"] += args[0].numel()
         elif isinstance(module, nn.Linear) and module.out_features in vocabularies:
             seen["lm_head calls"] += 1

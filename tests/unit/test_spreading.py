@@ -60,6 +60,7 @@ def test_what_is_read_comes_to_the_first_device(family, answers, tmp_path, monke
     cut = list(passes.batches(work, 1024, HERE))  # looks at numbers, which fake tensors have none of
     monkeypatch.setattr("ontogeny.lab.capture.batches", lambda *_, **__: cut)
     monkeypatch.setattr("ontogeny.lab.capture.packed_linears", lambda _: contextlib.nullcontext(0))  # of CPUs alone
+    monkeypatch.setattr("ontogeny.lab.capture.possible", lambda *_: False)  # likewise
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = spread(family)
         outside = model.block(2)(torch.zeros(1, 3, 32), **_positions(model))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ontogeny.errors import BadInput
+from ontogeny.lab.end_to_end import end_to_end, positions, possible
 from ontogeny.lab.passes import Batch, Workload, batches
 from ontogeny.lab.prefixes import Shared, split
 from ontogeny.model import Model, reading, vocabulary
@@ -85,8 +86,9 @@ def _run_all(
 ) -> None:
     together = model.architecture.causal
     groups, alone = split(work) if together and share_prefixes else ([], list(range(len(work.sequences))))
+    one_row = possible(model, max((len(work.sequences[s]) for s in alone), default=0))
     runs: list[tuple[_Begun | None, Batch]] = [
-        (None, batch) for batch in batches(work, budget, model.device, together=together, only=alone)
+        (None, batch) for batch in batches(work, budget, model.device, together=together, one_row=one_row, only=alone)
     ]
     for group in groups:
         shared = _begin(model, store, group)
@@ -181,7 +183,7 @@ def _run(model: Model, store: _Store, batch: Batch, begun: _Begun | None = None)
 
     def sink(part: str, layer: int, value: Tensor) -> None:
         if (part, layer) == ("resid", 0):
-            given = torch.einsum("bt,btd->bd", batch.content, value.float())
+            given = _pool_with([(slice(None), content) for content in batch.content], batch, value.float())
             if begun is not None:
                 given += store.content_before(batch, len(begun.embedded)).to(given) @ begun.embedded
             store.inputs[batch.sequences] = given
@@ -195,7 +197,11 @@ def _run(model: Model, store: _Store, batch: Batch, begun: _Begun | None = None)
 
     with reading(model, sorted(hooks), sink), _last_block_where_read(model, store, batch):
         try:
-            if begun is None:
+            if batch.one_row:
+                with end_to_end(model, batch.alike):
+                    ordered = positions(batch.alike).to(batch.ids)
+                    model.body(input_ids=batch.ids, position_ids=ordered, use_cache=False)
+            elif begun is None:
                 model.body(input_ids=batch.ids, use_cache=False)
             else:
                 past = copy.deepcopy(begun.keys_and_values)
@@ -214,21 +220,21 @@ def _last_block_where_read(model: Model, store: _Store, batch: Batch) -> Iterato
     with contextlib.ExitStack() as spared:
         if known and batch.picks is not None and store.last and not batch.scored and not store.sites.get("neuron"):
             for path in (table.heads_out, table.mlp):
-                spared.enter_context(_only_at(model.part(store.last, path), batch.read_rows, batch.picks))
+                spared.enter_context(_only_at(model.part(store.last, path), batch.picks))
         yield
 
 
 @contextlib.contextmanager
-def _only_at(module: nn.Module, rows: Int[Tensor, " read"], tokens: Int[Tensor, " read"]) -> Iterator[None]:
+def _only_at(module: nn.Module, places: Int[Tensor, " read"]) -> Iterator[None]:
     """While open, a module that treats each token alone computes these tokens and gives zeros for the others."""
     whole, own = module.forward, module.__dict__.get("forward")
 
-    def there(x: Float[Tensor, "batch token i"]) -> Float[Tensor, "batch token o"]:
-        where = rows.to(x.device), tokens.to(x.device)
-        found = whole(x[where])
-        spread: Tensor = found.new_zeros(*x.shape[:-1], found.shape[-1])
+    def there(x: Float[Tensor, "row token i"]) -> Float[Tensor, "row token o"]:
+        where = places.to(x.device)
+        found = whole(x.flatten(0, 1)[where])
+        spread: Tensor = found.new_zeros(x.shape[0] * x.shape[1], found.shape[-1])
         spread[where] = found
-        return spread
+        return spread.unflatten(0, x.shape[:2])
 
     module.forward = there
     try:
@@ -239,17 +245,30 @@ def _only_at(module: nn.Module, rows: Int[Tensor, " read"], tokens: Int[Tensor, 
             module.forward = own
 
 
-def _pool(batch: Batch, value: Float[Tensor, "batch token d"]) -> Float[Tensor, "read d"]:
+def _pool(batch: Batch, value: Float[Tensor, "row token d"]) -> Float[Tensor, "read d"]:
     if batch.picks is not None:
-        return value[batch.read_rows, batch.picks]
-    return torch.einsum("rt,rtd->rd", batch.weights.to(value.dtype), value[batch.read_rows])
+        return value.flatten(0, 1)[batch.picks]
+    return _pool_with(batch.weights, batch, value)
 
 
-def _score(model: Model, store: _Store, batch: Batch, normed: Float[Tensor, "batch token d"]) -> None:
-    for index, row, start in batch.scored:
-        end = batch.lengths[row]
+def _pool_with(
+    weights: Sequence[tuple[Tensor | slice, Float[Tensor, "read token"]]],
+    batch: Batch,
+    value: Float[Tensor, "row token d"],
+) -> Float[Tensor, "read d"]:
+    """Weighted sums over each text's own tokens: what else lies in the row must not show in a last digit."""
+    flat, found = value.flatten(0, 1), []
+    for alike, (texts, own) in zip(batch.alike, weights, strict=True):
+        stretch = flat[alike.start : alike.end].unflatten(0, (alike.texts, -1))
+        found.append(torch.einsum("rt,rtd->rd", own.to(value.dtype), stretch[texts]))
+    return torch.cat(found)
+
+
+def _score(model: Model, store: _Store, batch: Batch, normed: Float[Tensor, "row token d"]) -> None:
+    flat, ids = normed.flatten(0, 1), batch.ids.flatten()
+    for index, start, end in batch.scored:
         # Position t - 1 predicts token t, so an answer's first token is scored where its prompt ends.
-        logits = vocabulary(model, normed[row, start - 1 : end - 1]).float().to(store.device)
-        targets = batch.ids[row, start:end]
+        logits = vocabulary(model, flat[start - 1 : end - 1]).float().to(store.device)
+        targets = ids[start:end]
         store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum()
         store.counts.answer_rows += len(targets)

@@ -25,7 +25,7 @@ from ontogeny.run import Run
 
 TEXTS = 4
 SHARE, LEAST, MOST = 1000, 24, 256
-"""Of each text, the beginning: a thousandth of the run's tokens within these bounds, so that the certificate stays a small part of the run."""
+"""Of each text, its beginning: a thousandth of the run's tokens within these bounds, for the certificate should cost little."""
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """What sums in another order may leave, relative to the largest number of a layer."""
 LARGEST = 4 * 10**9

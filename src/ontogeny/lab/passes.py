@@ -1,7 +1,8 @@
 """Which texts go through the network together, and what is wanted of each.
 
-Rows of one pass have one length, or nearly: where a family is causal, a shorter text is filled up on the right, where no token
-of its own can see the filling. So there is no mask to get wrong, and at most one computed token in fifty is filling.
+Texts lie end to end in one row where the model allows it (`end_to_end`). Else the rows of one pass have one length, or nearly: where
+a family is causal, a shorter text is filled up on the right, where no token of its own can see the filling. So there is no mask to
+get wrong, and at most one computed token in fifty is filling.
 """
 
 from collections import defaultdict
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ontogeny.lab.end_to_end import Alike, laid, stretches
 
 SPARE = 0.02
 """Filling, as a share of the real tokens, at most."""
@@ -51,34 +54,49 @@ class Workload:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences that run together."""
+    """Sequences that run together; places count tokens from the first of the first row."""
 
     sequences: list[int]
-    ids: Int[Tensor, "batch token"]
-    lengths: list[int]
-    """Real tokens of each row."""
+    ids: Int[Tensor, "row token"]
+    alike: tuple[Alike, ...]
+    """Where the texts lie: one after another where they share a row, else a row for each."""
     reads: list[int]
-    read_rows: Int[Tensor, " read"]
-    weights: Float[Tensor, "read token"]
     picks: Int[Tensor, " read"] | None
     """Where every read takes a single token: its place."""
-    content: Float[Tensor, "batch token"]
+    weights: tuple[tuple[Int[Tensor, " read"], Float[Tensor, "read token"]], ...]
+    """Else, of each stretch of texts alike, which of them are read and how their tokens are weighted."""
+    content: tuple[Float[Tensor, "text token"], ...]
+    """Of each stretch, the weights with which embeddings are averaged."""
     scored: list[tuple[int, int, int]]
-    """(index of the answer, row, first token)."""
+    """(index of the answer, place of its first token, place behind its last)."""
+
+    @property
+    def one_row(self) -> bool:
+        return len(self.sequences) > len(self.ids)
 
 
 def batches(
-    work: Workload, budget: int, device: torch.device, *, together: bool = True, only: Sequence[int] | None = None
+    work: Workload,
+    budget: int,
+    device: torch.device,
+    *,
+    together: bool = True,
+    one_row: bool = False,
+    only: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """All sequences, or these, in passes of about `budget` tokens; `together` lets lengths that differ share one."""
-    reads, scored = defaultdict(list), defaultdict(list)
-    for i, read in enumerate(work.reads):
-        reads[read.sequence].append(i)
-    for i, answer in enumerate(work.scored):
-        scored[answer.sequence].append(i)
-    # Answers want the whole depth, reads may stop early: they do not share a pass unless a sequence has both.
-    for wants in (False, True):
-        members = [s for s in (range(len(work.sequences)) if only is None else only) if bool(scored[s]) == wants]
+    """All sequences, or these, in passes of about `budget` tokens.
+
+    `together` lets lengths that differ a little share a pass, `one_row` lays texts of all lengths end to end.
+    """
+    wants = _Wants.of(work)
+    for answers in (False, True):
+        # Answers want the whole depth, reads may stop early: they do not share a pass unless a sequence has both.
+        everyone = range(len(work.sequences)) if only is None else only
+        members = [s for s in everyone if bool(wants.scored[s]) == answers]
+        if one_row:
+            for row in _rows(members, [len(ids) for ids in work.sequences], budget):
+                yield _batch(work, row, None, wants, device)
+            continue
         by_length = defaultdict(list)
         for s in members:
             length = len(work.sequences[s])
@@ -86,7 +104,37 @@ def batches(
         for length, rows in sorted(by_length.items()):
             size = max(1, budget // length)
             for start in range(0, len(rows), size):
-                yield _batch(work, rows[start : start + size], length, reads, scored, device)
+                yield _batch(work, rows[start : start + size], length, wants, device)
+
+
+@dataclass(frozen=True)
+class _Wants:
+    """Which reads and answers each sequence has."""
+
+    reads: Mapping[int, list[int]]
+    scored: Mapping[int, list[int]]
+
+    @classmethod
+    def of(cls, work: Workload) -> "_Wants":
+        wants = cls(defaultdict(list), defaultdict(list))
+        for i, read in enumerate(work.reads):
+            wants.reads[read.sequence].append(i)
+        for i, answer in enumerate(work.scored):
+            wants.scored[answer.sequence].append(i)
+        return wants
+
+
+def _rows(members: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Members in the order of their lengths, in rows of at most the budget, or of one text."""
+    row, tokens = list[int](), 0
+    for s in sorted(members, key=lambda s: lengths[s]):
+        if row and tokens + lengths[s] > budget:
+            yield row
+            row, tokens = [], 0
+        row.append(s)
+        tokens += lengths[s]
+    if row:
+        yield row
 
 
 def filled(length: int) -> int:
@@ -98,36 +146,35 @@ def filled(length: int) -> int:
     return -(-length // step) * step
 
 
-def _batch(
-    work: Workload,
-    members: list[int],
-    length: int,
-    reads: Mapping[int, list[int]],
-    scored: Mapping[int, list[int]],
-    device: torch.device,
-) -> Batch:
-    pairs = [(row, i) for row, s in enumerate(members) for i in reads[s]]
-    lengths = [len(work.sequences[s]) for s in members]
-    weights = torch.zeros(len(pairs), length)
-    for place, (row, i) in enumerate(pairs):
-        weights[place, : lengths[row]] = work.reads[i].weights
-    single = (
-        bool(((weights == 0).sum(-1) == length - 1).all()) and bool((weights.max(-1).values == 1).all())
-        if pairs
-        else False
-    )
-    ids, content = torch.zeros(len(members), length, dtype=torch.long), torch.zeros(len(members), length)
-    for row, s in enumerate(members):
-        ids[row, : lengths[row]] = torch.tensor(work.sequences[s])
-        content[row, : lengths[row]] = work.content[s] if work.content else 1 / lengths[row]
+def _batch(work: Workload, members: list[int], length: int | None, wants: _Wants, device: torch.device) -> Batch:
+    """Members in rows of this length, or, without one, end to end in one row."""
+    own = [len(work.sequences[s]) for s in members]
+    alike = (Alike(0, len(members), length),) if length else laid(own)
+    ids = torch.zeros(1, alike[-1].end, dtype=torch.long)
+    picks, single, weights, content, scored = list[int](), True, [], [], []
+    for one, texts in zip(alike, stretches(alike, members), strict=True):
+        rows, stretch, given = list[int](), list[Tensor](), torch.zeros(one.texts, one.length)
+        for row, s in enumerate(texts):
+            start, tokens = one.start + row * one.length, len(work.sequences[s])
+            ids[0, start : start + tokens] = torch.tensor(work.sequences[s])
+            given[row, :tokens] = work.content[s] if work.content else 1 / tokens
+            scored += [(i, start + work.scored[i].start, start + tokens) for i in wants.scored[s]]
+            for i in wants.reads[s]:
+                found = work.reads[i].weights
+                rows.append(row)
+                stretch.append(torch.nn.functional.pad(found, (0, one.length - len(found))))
+                picks.append(start + int(found.argmax()))
+                single = single and float(found.max()) == 1 and int(found.count_nonzero()) == 1
+        content.append(given.to(device))
+        together = torch.stack(stretch) if stretch else torch.zeros(0, one.length)
+        weights.append((torch.tensor(rows, dtype=torch.long, device=device), together.to(device)))
     return Batch(
         sequences=members,
-        ids=ids.to(device),
-        lengths=lengths,
-        reads=[i for _, i in pairs],
-        read_rows=torch.tensor([row for row, _ in pairs], dtype=torch.long, device=device),
-        weights=weights.to(device),
-        picks=weights.argmax(-1).to(device) if single else None,
-        content=content.to(device),
-        scored=[(i, row, work.scored[i].start) for row, s in enumerate(members) for i in scored[s]],
+        ids=(ids.view(len(members), length) if length else ids).to(device),
+        alike=alike,
+        reads=[i for s in members for i in wants.reads[s]],
+        picks=torch.tensor(picks, dtype=torch.long, device=device) if picks and single else None,
+        weights=tuple(weights),
+        content=tuple(content),
+        scored=scored,
     )

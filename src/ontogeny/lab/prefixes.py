@@ -29,7 +29,7 @@ class Shared:
             batch,
             sequences=[self.sequences[s] for s in batch.sequences],
             reads=[self.reads[i] for i in batch.reads],
-            scored=[(self.scored[i], row, start) for i, row, start in batch.scored],
+            scored=[(self.scored[i], *where) for i, *where in batch.scored],
         )
 
 
