@@ -160,6 +160,14 @@ def test_any_family_gives_every_row(tiny, family):
     assert abs(random.value) < 0.8
 
 
+def test_many_stages_are_generated_with_fewer_vectors(tiny):
+    many = {name: models.load(tiny("gpt_neox")) for name in "abcd"}
+    found = list(refusal(many, HARMFUL, HARMLESS, replace(FAST, crossed=3, nulls=1, nulls_said=0)))
+    assert len(rows(found, "refusal_effect", of="log_odds", control=None)) == 4 * 4 * 2
+    said = rows(found, "refusal_effect", of="phrases", control=None, stage="b", act="addition")
+    assert [row.coords["other_stage"] for row in said] == ["a", "b", "d"]
+
+
 def test_stages_of_other_widths_are_told_apart(tiny, tmp_path):
     from transformers import AutoConfig, AutoModelForCausalLM
 

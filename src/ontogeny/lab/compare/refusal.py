@@ -192,7 +192,7 @@ def _effects(
     settings: RefusalSettings,
 ) -> Iterator[Record]:
     vectors = {name: one.seen.difference(spot) for name, one in shared.items()}
-    table, site = _table(settings, spot, "test"), Site("resid", spot[0])
+    table, site, order = _table(settings, spot, "test"), Site("resid", spot[0]), list(models)
     for target in models:
         model = models[target]
         for act, side, kind in zip(ACTS, (test.harmful, test.harmless), ("harmful", "harmless"), strict=True):
@@ -212,7 +212,8 @@ def _effects(
                         "refusal_effect", math.nan, target, source, site=site, n=0, coords={"act": act}, reason=why
                     )
                     continue
-                changed[source] = of.by(vector)
+                near = len(models) <= settings.crossed or source in (target, order[0], order[-1])
+                changed[source] = of.by(vector, said=near)
                 yield from effect_rows(table, site, target, source, of, changed[source])
             yield from of.nulls(table, site, target)
-            yield from transfer_rows(table, site, target, list(models), of, changed)
+            yield from transfer_rows(table, site, target, order, of, changed)

@@ -30,6 +30,8 @@ class RefusalSettings:
     """Instructions of each kind at most: for the direction, for the choice of layer and position, and for the test."""
     tokens: int = 16
     """Generated for the phrases; 0 leaves them out."""
+    crossed: int = 6
+    """With more stages than that only the own, the first and the last stage's vectors are generated with; log-odds know all pairs."""
     nulls: int = 20
     """Random directions, each with its opposite; at least one."""
     nulls_said: int = 3

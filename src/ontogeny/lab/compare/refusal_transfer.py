@@ -53,9 +53,9 @@ class Changes:
         where = self.settings.where
         return edits_for(self.model, self.act, vector, layer=self.layer, dose=self.dose, where=where)
 
-    def by(self, vector: Float[Tensor, " d"]) -> dict[str, Float[Tensor, " prompt"]]:
-        """Change of each prompt, by measure."""
-        return {m: self.measured(vector, m) - self.plain[m] for m in self.measures}
+    def by(self, vector: Float[Tensor, " d"], *, said: bool = True) -> dict[str, Float[Tensor, " prompt"]]:
+        """Change of each prompt, by measure; `said`: with what is generated."""
+        return {m: self.measured(vector, m) - self.plain[m] for m in self.measures if said or m == "log_odds"}
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -171,7 +171,7 @@ def transfer_rows(
         if source == target:
             continue
         way = "forward" if order.index(source) < order.index(target) else "backward"
-        for measure in of.measures:
+        for measure in changed[source]:
             mine, theirs = changed[target][measure], changed[source][measure]
             forms: dict[str, tuple[float, tuple[float, float], str]] = {
                 "difference": (*of.mean(theirs - mine), ""),
