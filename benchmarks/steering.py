@@ -21,6 +21,7 @@ MUST = 1.10
 TOOLS = {
     # row: (tool, environment; None is this one)
     "Ontogeny": ("ours", None),
+    "Ontogeny (last)": ("ours_last", None),
     "a bare forward hook": ("hook", None),
     "steering-vectors": ("steering_vectors", "steering_vectors"),
     "pyvene": ("pyvene", "pyvene"),
@@ -76,7 +77,7 @@ def ratios(found: dict) -> list[float]:
 def line(row: str, found: dict) -> str:
     each = ratios(found)
     middle = statistics.median(each)
-    held = "" if row != "Ontogeny" else " ✓" if middle <= MUST else f" above {MUST}"
+    held = "" if not row.startswith("Ontogeny") else " ✓" if middle <= MUST else f" above {MUST}"
     times = ", ".join(f"{statistics.median(found['seconds'][name]):.2f}" for name in ("plain", "steered"))
     return f"| {row} | {middle:.3f} ({min(each):.3f}–{max(each):.3f}){held} | {times} | {found['said']['steered']} |"
 

@@ -56,19 +56,27 @@ def network_of(folder):
     return network
 
 
+def tokenizer_of(folder):
+    return folder.parent
+
+
 def fixed(tokens):
     return {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
 
 
-def ours(folder, rows, tokens):
+def ours_last(folder, rows, tokens):
+    return ours(folder, rows, tokens, "last")
+
+
+def ours(folder, rows, tokens, where="all"):
     from ontogeny.interventions import Add
     from ontogeny.lab.generation import Decoding, generate
     from ontogeny.model import load
 
-    model = load(folder, tokenizer=folder.resolve().parent.parent / "C1")
+    model = load(folder, tokenizer=tokenizer_of(folder))
     model.network.generation_config.eos_token_id = None
     prompts = [" ".join(f"w{i}" for i in row) for row in rows]
-    edits = [(f"resid.{LAYER}", Add(vector(model.d)), "all")]
+    edits = [(f"resid.{LAYER}", Add(vector(model.d)), where)]
 
     def run(given):
         return [one[0].ids.tolist() for one in generate(model, prompts, given, Decoding(tokens, batch=len(prompts)))]
@@ -146,26 +154,26 @@ def nnsight(folder, rows, tokens):
 
     network, ids = network_of(folder), torch.tensor(rows)
     v = vector(network.config.hidden_size)
-    model = LanguageModel(network, tokenizer=AutoTokenizer.from_pretrained(folder.resolve().parent.parent / "C1"))
+    model = LanguageModel(network, tokenizer=AutoTokenizer.from_pretrained(tokenizer_of(folder)))
     told = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def plain():
-        with model.generate(told, **fixed(tokens)):
-            out = model.generator.output.save()
+        with model.generate(told, **fixed(tokens)) as tracer:
+            out = tracer.result.save()
         return out[:, ids.shape[1] :]
 
     def steered():
         with model.generate(told, **fixed(tokens)) as tracer:
-            with tracer.all():
+            for _ in tracer.iter[:tokens]:
                 layer = model.gpt_neox.layers[LAYER - 1]
-                layer.output[:] = layer.output + v
-            out = model.generator.output.save()
+                layer.output = layer.output + v
+            out = tracer.result.save()
         return out[:, ids.shape[1] :]
 
     return plain, steered
 
 
-TOOLS = {"ours": ours, "hook": hook, "steering_vectors": steering_vectors, "pyvene": pyvene, "nnsight": nnsight}
+TOOLS = {"ours": ours, "ours_last": ours_last, "hook": hook, "steering_vectors": steering_vectors, "pyvene": pyvene, "nnsight": nnsight}
 
 if __name__ == "__main__":
     main()

@@ -158,6 +158,7 @@ def test_a_dry_run_does_nothing(say, tiny, concept, tmp_path):
         (["--sites", "mlp"], "takes resid"),
         (["--sites", "resid.9"], "does not exist"),
         (["-m", "iti", "--k", "100"], "does not fit"),
+        (["--limit", "1"], "leaves nothing to compare"),
     ],
 )
 def test_bad_input_is_one_line(say, tiny, concept, args, words):

@@ -61,6 +61,7 @@ def evaluate(
             help="Side effect: arc_easy, arc_challenge, mmlu, boolq, copa, piqa, winogrande, lambada, or a file of such; repeat.",
         ),
     ] = None,
+    limit: Annotated[int, typer.Option(help="Questions to choose on, and to report on, at most.")] = 100,
     task_limit: Annotated[int, typer.Option(min=2, help="Questions of a task, at most.")] = 100,
     scorer: Annotated[
         list[str] | None,
@@ -105,6 +106,7 @@ def evaluate(
         samples=samples,
         tokens=tokens,
         task_limit=task_limit,
+        limit=limit,
         seed=seed,
     )
     methods = [_method(name) for name in method or ["tracing_vector"]]
@@ -120,7 +122,7 @@ def evaluate(
     _check_device(device)
     lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
     if dry_run:
-        _dry_run(lineage, asks, as_json)
+        _dry_run(lineage, asks, allow_pickle, as_json)
         return
     import tempfile
 
@@ -192,10 +194,15 @@ def _scorer(text: str, seed: int) -> "Scorer":
     raise unknown("scorer", kind, ("lexicon", "classifier"))
 
 
-def _dry_run(lineage: "Lineage", asks: "list[Asking]", as_json: bool) -> None:
+def _dry_run(lineage: "Lineage", asks: "list[Asking]", allow_pickle: bool, as_json: bool) -> None:
     """What would be asked, and how many continuations that makes a checkpoint."""
+    from ontogeny.lab.judging_job import check_all
     from ontogeny.lab.judging_plan import forwards
+    from ontogeny.lineage import fetch
 
+    last = lineage.checkpoints[-1]
+    # Of a model on the Hub nothing is fetched for this, so its layers are not known.
+    layers = check_all(asks, fetch(last, allow_pickle=allow_pickle)) if last.is_local else None
     told: list[dict[str, Any]] = [
         {
             "concept": ask.concept.name,
@@ -203,7 +210,7 @@ def _dry_run(lineage: "Lineage", asks: "list[Asking]", as_json: bool) -> None:
             "fit": len(ask.sides.fit),
             "development": len(ask.sides.development),
             "test": len(ask.sides.test),
-            "forwards": forwards(ask),
+            "forwards": None if layers is None else forwards(ask, layers),
         }
         for ask in asks
     ]
@@ -213,9 +220,10 @@ def _dry_run(lineage: "Lineage", asks: "list[Asking]", as_json: bool) -> None:
         return
     typer.echo(f"{len(names)} checkpoint{'s' * (len(names) != 1)}: {', '.join(names[:6])}{' …' * (len(names) > 6)}")
     for one in told:
+        many = "" if one["forwards"] is None else f"; at most {one['forwards']:,} short forward passes a checkpoint"
         typer.echo(
             f"{one['concept']}: {', '.join(one['methods'])}; fitted on {one['fit']} texts, alpha chosen on "
-            f"{one['development']} questions, told on {one['test']}; about {one['forwards']:,} short forward passes a checkpoint"
+            f"{one['development']} questions, told on {one['test']}{many}"
         )
 
 

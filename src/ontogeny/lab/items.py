@@ -6,7 +6,7 @@ letters of a multiple choice: arXiv:2410.17245.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -144,6 +144,16 @@ def sides_of(concept: Concept, items: Sequence[Item], *, seed: int = 0) -> Sides
                 f"{concept.name} has questions of {len({i.group for i in found})} groups on the {side} side, and needs 2. Add groups."
             )
     return Sides(torch.as_tensor(fit), tuple(dealt["development"]), tuple(dealt["test"]), tuple(dealt["fit"]))
+
+
+def spread(sides: Sides, most: int) -> Sides:
+    """At most so many items to choose and to report on, evenly spread over their file; what is fitted on stays."""
+
+    def few(items: tuple[Item, ...]) -> tuple[Item, ...]:
+        places = torch.linspace(0, len(items) - 1, min(most, len(items)), dtype=torch.float64).round().long().tolist()
+        return tuple(items[i] for i in places)
+
+    return replace(sides, development=few(sides.development), test=few(sides.test))
 
 
 def group_numbers(items: Sequence[Item]) -> Int[Tensor, " item"]:

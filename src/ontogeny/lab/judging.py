@@ -30,6 +30,9 @@ from ontogeny.lab.steering import Edits, edits_of
 from ontogeny.lab.tokens import checked_where
 from ontogeny.model import Model
 
+NEUTRAL = 32
+"""Neutral texts, at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class SideEffects:
@@ -233,4 +236,4 @@ def _neutral(model: Model, ask: Asking) -> tuple[list[str], str]:
     fit = [text for text, size in zip(texts, sizes, strict=True) if 2 <= size <= model.context]
     if not fit:
         raise BadInput(f"no neutral text has 2 to {model.context} tokens. Give others with --neutral.")
-    return fit[:: max(1, len(fit) // 64)][:64], told
+    return fit[:: max(1, len(fit) // NEUTRAL)][:NEUTRAL], told

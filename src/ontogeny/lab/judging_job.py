@@ -14,7 +14,7 @@ from ontogeny.lab.about import about, concept_entry
 from ontogeny.lab.alone import alone, holds_nothing
 from ontogeny.lab.job import Job
 from ontogeny.lab.judging import evaluate
-from ontogeny.lab.judging_plan import Asking
+from ontogeny.lab.judging_plan import Asking, check_shape
 from ontogeny.lab.judging_rows import rows
 from ontogeny.lab.judging_verdicts import give_verdicts
 from ontogeny.lab.progress import Progress, Watch, silent
@@ -25,7 +25,7 @@ from ontogeny.lab.standing import Standing
 from ontogeny.lab.undo import all_or_nothing
 from ontogeny.lineage import Checkpoint, Lineage, fetch, fingerprint, sizes
 from ontogeny.model import Model
-from ontogeny.opening import tokenizer_near
+from ontogeny.opening import config_of, tokenizer_near
 from ontogeny.run import Run
 from ontogeny.store import digest
 
@@ -65,12 +65,21 @@ def judge(
         done = len(lineage.checkpoints) - len(missing)
         for checkpoint, which in missing.items():
             folder = fetch(checkpoint, allow_pickle=how.allow_pickle)
+            check_all(asks, folder)
             model, _ = standing.load(folder, how.tokenizer or tokenizer_near(folder))
             for i in which:
                 _one(run, lineage, checkpoint, model, asks[i], units[checkpoint, i], scorers, how, done)
             done += 1
         give_verdicts(run, lineage.name)
     return run
+
+
+def check_all(asks: Sequence[Asking], folder: Path) -> int:
+    """Refuse, by config.json alone, what the model of a folder cannot do; its number of layers."""
+    shape = config_of(folder)
+    for ask in asks:
+        check_shape(ask, layers=shape.num_hidden_layers, heads=shape.num_attention_heads, width=shape.hidden_size)
+    return int(shape.num_hidden_layers)
 
 
 def unit_of(checkpoint: Checkpoint, weights: str, ask: Asking, more: Sequence[object] = ()) -> str:

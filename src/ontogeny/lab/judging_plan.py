@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, field
 from ontogeny.concept import Concept
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput, unknown
-from ontogeny.lab.items import Aim, Item, Sides, items_of, sides_of
+from ontogeny.lab.items import Aim, Item, Sides, items_of, sides_of, spread
 from ontogeny.lab.option_files import Options
 from ontogeny.lab.recipes import METHODS, checked_method
 from ontogeny.lab.selection import MOST, checked_alphas
 from ontogeny.lab.tokens import WORDS
+from ontogeny.sites import expand
 from ontogeny.store import digest
 
 VERSION = 1
@@ -39,6 +40,8 @@ class Plan:
     """Prompts whose continuations are shown."""
     tokens: int = 20
     task_limit: int = 100
+    limit: int = 100
+    """Questions a side, at most, evenly spread."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +50,8 @@ class Plan:
             raise unknown("set of tokens", self.where, WORDS)
         if self.controls < 1 or self.shuffles < 0:
             raise BadInput(f"{self.controls} controls show nothing. Take 200, at least 1.")
+        if self.limit < 2:
+            raise BadInput(f"a limit of {self.limit} questions leaves nothing to compare. Take 100, at least 2.")
         if not self.ks or min(self.ks) < 1:
             raise BadInput("the grid of K is empty. Try --k 1,2,4,8.")
 
@@ -91,7 +96,7 @@ def asking(
         if isinstance(method, str):
             checked_method(method)
     items = items_of(concept, plan.aim, plan.before)
-    sides = sides_of(concept, items, seed=plan.seed)
+    sides = spread(sides_of(concept, items, seed=plan.seed), plan.limit)
     return Asking(concept, tuple(items), sides, tuple(methods), plan, tuple(neutral), tasks or {})
 
 
@@ -106,14 +111,34 @@ def default_instruction(ask: Asking) -> str:
     return " ".join(texts[:: max(1, len(texts) // 2)][:2])
 
 
-def forwards(ask: Asking) -> int:
-    """About how many continuations are run at a checkpoint of a model with 12 layers: grid, nulls and the alphas told."""
-    plan, layers = ask.plan, 12
+def forwards(ask: Asking, layers: int) -> int:
+    """How many continuations are run at a checkpoint at most: grid, nulls and the alphas told."""
+    plan = ask.plan
     tried = len([alpha for alpha in plan.alphas if alpha])
     total = 0
     for method in ask.methods:
-        choices = len(plan.ks) if method == "iti" else layers if isinstance(method, str) else 1
+        choices = len(plan.ks) if method == "iti" else layers + 1 if isinstance(method, str) else 1
         alphas = 1 if method == "ablate" else tried
         total += 2 * len(ask.sides.development) * choices * alphas
         total += 2 * len(ask.sides.test) * alphas * (1 + plan.controls + plan.shuffles)
     return total
+
+
+def check_shape(ask: Asking, *, layers: int, heads: int, width: int) -> None:
+    """Refuse what a model of this shape cannot do, as its config.json tells, before its weights are read.
+
+    Raises:
+        BadInput: a site that is not there, more heads than there are, or a direction of another width.
+    """
+    names = [method for method in ask.methods if isinstance(method, str)]
+    if set(names) - {"iti"}:
+        expand(ask.plan.sites, layers=layers, heads=heads)
+    if "iti" in names and max(ask.plan.ks) > layers * heads:
+        raise BadInput(f"--k {max(ask.plan.ks)} does not fit: this model has {layers * heads} heads. Take fewer.")
+    for direction in (method for method in ask.methods if not isinstance(method, str)):
+        expand(str(direction.site), layers=layers, heads=heads)
+        if direction.site.part == "resid" and len(direction.vector) != width:
+            raise BadInput(
+                f"{direction.origin} has {len(direction.vector)} dimensions, the stream of this model {width}. "
+                "Take a direction of this model, or of another with this width."
+            )
