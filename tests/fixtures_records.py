@@ -213,7 +213,7 @@ def _knowledge(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[d
                     other = {"place": f"{at}", "other_stage": other_stage, "other_step": str(other_step)}
                     changed = {"metric": "patch_effect_difference", "coords": other}
                     yield cell | changed | _around(effect * (i - j) / 2)
-                    crossed = {"metric": "patch_effect", "method": "cross_patch", "coords": other}
+                    crossed = {"metric": "cross_effect", "method": "cross_patch", "coords": other}
                     yield cell | crossed | _around(0.9 * effect)
         for j, (other_stage, other_step, _) in enumerate(chosen[:i]):
             other = {"other_stage": other_stage, "other_step": str(other_step)}

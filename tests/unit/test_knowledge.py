@@ -196,6 +196,19 @@ def test_maps_are_the_same_whatever_the_batch(tiny, family):
     torch.testing.assert_close(exact.odds[:, -1, 0], exact.floor, rtol=1e-3, atol=1e-3)
 
 
+def test_a_family_that_does_not_go_on_is_patched_by_whole_passes(tiny, monkeypatch):
+    model = load(tiny("gpt2"))
+    layout = laid_out(mined(towns(), model.tokenizer, pairing="same_object", asking=Asking(shots=2)).pairs)
+    fast = visit(model, layout, Modes(noise=1, attribution=True))
+    monkeypatch.setattr("ontogeny.lab.patching_cache.Slots.get_seq_length", lambda _: 0)
+    slow = visit(model, layout, Modes(noise=1, attribution=True))
+    assert fast.cost.note is None
+    assert "away from its whole pass" in slow.cost.note
+    assert slow.cost.computed > 2 * fast.cost.computed
+    for mode, map in fast.maps.items():
+        torch.testing.assert_close(map.odds, slow.maps[mode].odds, rtol=2e-3, atol=2e-3, equal_nan=True)
+
+
 def test_own_states_crossed_are_the_own_map(tiny):
     model = load(tiny("gpt_neox"))
     layout = laid_out(mined(towns(), model.tokenizer).pairs)
@@ -234,6 +247,9 @@ def test_stages_that_are_one_model_keep_everything(tiny):
             r for r in rows_of(records, "knowledge_transfer", stage=target) if r.coords["other_stage"] == source
         ]
         assert transfer.value == pytest.approx(1.0, abs=1e-4)
+        own = {(r.site, r.position): r.value for r in rows_of(records, "patch_effect", stage=target, method="patch")}
+        crossed = {(r.site, r.position): r.value for r in rows_of(records, "cross_effect", stage=target)}
+        assert crossed == pytest.approx(own, abs=1e-4)
     # Forward only: what the later stage kept of the earlier one.
     (kept,) = rows_of(records, "knowledge_kept")
     assert (kept.stage, kept.value) == ("post", 1.0)

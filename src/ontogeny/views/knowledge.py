@@ -1,8 +1,9 @@
 """Where each stage keeps what it knows: the effect of patching a layer (up) at a kind of token (right); 0 nothing, 1 the other answer.
 
-Below, what a later stage changed of it, and what one stage's states do inside another. Grey cells are what they are by construction:
-no block reads them, or they are all that differs. The rows of points say which share of a stage's places (effect .2 or more) was there
-before and still takes the other stage's states (kept), takes them at less than half effect (adapted), is new, or was lost.
+Below, what a later stage changed of it, and what one stage's states do inside another, beyond what being foreign does. Grey cells
+are what they are by construction: no block reads them, or they are all that differs. The rows of points say which share of a stage's
+places (effect .2 or more) was there before and still takes the other stage's states (kept), takes them at less than half effect
+(adapted), is new, or was lost.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ title = "Knowledge: where it passes, and what was kept of it"
 place = 8
 needs = frozenset({"stage", "concept", "layer", "position", "metric", "value", "coords"})
 
-MAPS, DIFFERENCE = "patch_effect", "patch_effect_difference"
+MAPS, DIFFERENCE, CROSSED = "patch_effect", "patch_effect_difference", "cross_effect"
 FATES = {
     "knowledge_transfer": "effect of the other's states ÷ own (0–1)",
     "knowledge_kept": "kept (0–1)",
@@ -35,7 +36,7 @@ COUPLE = "states → where they are put"
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([MAPS, DIFFERENCE, *FATES])]
+    return records[records["metric"].isin([MAPS, DIFFERENCE, CROSSED, *FATES])]
 
 
 def draw(records: pd.DataFrame) -> Any:
@@ -50,14 +51,14 @@ def _subject(subject: Subject, line: Timeline) -> list[Any]:
     rows = _named(subject.rows[subject.rows["value"].notna()], line)
     if rows.empty:
         return []
-    own = wanted(rows, MAPS)
-    crossed = own[own["method"].eq("cross_patch")].assign(panel=lambda r: r["other"] + "'s states in " + r["moment"])
+    own, crossed = wanted(rows, MAPS), wanted(rows, CROSSED)
+    crossed = crossed.assign(panel=lambda r: r["other"] + "'s states in " + r["moment"])
     own = own[own["method"].eq("patch")].assign(panel=lambda r: r["moment"])
     changed = wanted(rows, DIFFERENCE).assign(panel=lambda r: r["moment"] + " less " + r["other"])
     shown = [
         _maps(own, f"{subject.name}: effect of patching in each stage", MAGNITUDE, (0, 1)),
         _maps(changed, f"{subject.name}: what changed between stages", SIGNED, (-1, 1)),
-        _maps(crossed, f"{subject.name}: one stage's states inside another", MAGNITUDE, (0, 1)),
+        _maps(crossed, f"{subject.name}: one stage's states inside another (clean less corrupt)", MAGNITUDE, (0, 1)),
         _fates(rows[rows["metric"].isin(FATES)], f"{subject.name}: what became of the places"),
     ]
     return [chart for chart in shown if chart is not None]
@@ -122,7 +123,8 @@ def _fates(rows: pd.DataFrame, said: str) -> Any:
     if rows.empty:
         return None
     rows = rows.assign(couple=rows["other"] + " → " + rows["moment"])
-    couples = list(dict.fromkeys(rows["couple"]))[: 2 * MOST]
+    every = list(dict.fromkeys(rows["couple"]))
+    couples = every[: 2 * MOST]
     rows = rows[rows["couple"].isin(couples)]
     metrics = [metric for metric in FATES if rows["metric"].eq(metric).any()]
     charts = []
@@ -146,4 +148,7 @@ def _fates(rows: pd.DataFrame, said: str) -> Any:
         )
         width = 200 if metric == "knowledge_transfer" else 105
         charts.append(alt.layer(ends, points).properties(width=width, height=max(24 * len(couples), 48)))
-    return alt.hconcat(*charts, spacing=14).properties(title=heading(said))
+    named = heading(said)
+    if len(couples) < len(every):
+        named.subtitle = f"{len(couples)} of {len(every)} couples drawn"
+    return alt.hconcat(*charts, spacing=14).properties(title=named)

@@ -136,6 +136,7 @@ def of_cross(
     yield from _cells(
         about, columns, other, "patch_effect", corrupt, "cross_patch", reason=reason, control="corrupt_states"
     )
+    yield from _cells(about, columns, crossed, "cross_effect", clean - corrupt, "cross_patch", reason=reason)
     mine, spans = maps.effect(own, about.weights), [float(maps.span(map, about.weights[:1])) for map in (theirs, own)]
     if reason is None and spans[1] < maps.FAINT * spans[0]:
         reason = (
