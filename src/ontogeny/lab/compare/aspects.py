@@ -108,8 +108,9 @@ def _length(texts: Sequence[str]) -> float:
 
 def _truth_tokens(inputs: Inputs, stages: int, _: int) -> float:
     texts = [e.text for c in inputs.statements for e in c.examples]
-    # Two tokens and a short question of the held-out third, along and against, for each vector and about 60 random ones.
-    return stages * _length(texts) + stages**2 * 120 * len(texts) * 0.3 * 6
+    # Two tokens and a short question of the held-out third, along and against, for each vector and about 70 random ones.
+    many = stages**2 if stages <= 4 else 2 * stages
+    return stages * _length(texts) + (stages**2 * 4 + many * 140) * len(texts) * 0.3 * 6
 
 
 def _knowledge_tokens(inputs: Inputs, stages: int, blocks: int) -> float:
@@ -121,12 +122,12 @@ def _knowledge_tokens(inputs: Inputs, stages: int, blocks: int) -> float:
 
 def _refusal_tokens(inputs: Inputs, stages: int, blocks: int) -> float:
     texts = [e.text for e in inputs.requests.examples] if inputs.requests else []
-    return stages * _length(texts) * blocks * 2 + stages**2 * 2 * min(len(texts), 200) * 20 * 25
+    return stages * _length(texts) * blocks * 2 + stages * 4 * min(len(texts), 200) * 20 * 25
 
 
 def _confidence_tokens(inputs: Inputs, stages: int, _: int) -> float:
     texts = [*inputs.neutral, *(a.prompt + a.right for a in inputs.questions for _ in range(2))]
-    return _length(texts) * (stages * 60 + stages**2 * 20)
+    return _length(texts) * (stages * 25 + stages**2 * 3)
 
 
 ASPECTS: Mapping[str, Aspect] = {

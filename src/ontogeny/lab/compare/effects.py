@@ -71,7 +71,8 @@ def effects(
     for true in (True, False):
         mine = y if true else ~y
         samples = mean_samples(plain[None, mine], fold.weights[:, mine])[:, 0]
-        ends = _ends(torch.cat([plain[mine].mean()[None], samples]), fold.groups_tried)
+        low, high = _ends(torch.cat([plain[mine].mean()[None], samples]), fold.groups_tried)
+        ends = max(-1.0, low), min(1.0, high)  # a difference of two probabilities
         coords = {"statements": str(true).lower()}
         yield table.row("verdict_gap", float(plain[mine].mean()), target, ends=ends, n=int(mine.sum()), coords=coords)
     directions = random_directions(len(next(iter(vectors.values()))), count=max(nulls, 2), seed=seed)

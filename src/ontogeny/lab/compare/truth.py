@@ -42,7 +42,7 @@ class TruthSettings:
     """Block behind which directions are learned; None: where probes read best among the statements learned from, on average."""
     question: Question | None = None
     """None: the first known one whose verdicts the tokenizer can say."""
-    nulls: int = 128
+    nulls: int = 192
     """Random directions beside each pushed one, at most: fewer where fewer settle it."""
     resamples: int = 1000
     seed: int = 0
