@@ -11,6 +11,7 @@ from ontogeny.direction import Direction
 from ontogeny.direction_files import save
 from ontogeny.run import Run
 from ontogeny.sites import Site
+from ontogeny.views import why_empty
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def planted(tiny, tmp_path):
 QUICK = ("--controls", "40", "--shuffles", "20", "--samples", "1", "--tokens", "3", "--max-kl", "50", "--quiet")
 
 
-def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, planted, tmp_path):
+def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, planted, tmp_path, monkeypatch):
     out = tmp_path / "run"
     code, text, err = say(tiny("gpt_neox"), "-c", concept, "-m", planted, "--alphas", "0,1,3", *QUICK, "--out", out)
     assert (code, err) == (0, "")
@@ -102,6 +103,13 @@ def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, pla
         "distinct_2",
     }
     assert table[table.metric == "steering_works"].value.tolist() == [1.0]
+    for view in ("dose_response", "effect_cost", "k_alpha", "sorted_items", "samples"):
+        assert why_empty(Run.open(out).show(view)) is None, view
+    monkeypatch.setattr(sys, "argv", ["ontogeny", "report", str(out)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert "Dose and response" in (out / "report.html").read_text()
 
 
 def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path):
@@ -113,7 +121,7 @@ def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path
     assert (code, err) == (0, "")
     told = json.loads(text)
     assert len(told["verdicts"]) == 4
-    assert told["forwards"] == sum(entry["forwards"] for entry in Run.open(out).ledger()) > 1000
+    assert told["forwards"] == sum(entry["passes"] for entry in Run.open(out).ledger()) > 1000
     table = Run.open(out).records()
     chosen = {row["method"]: dict(row["coords"]) for row in table[table.metric == "chosen_alpha"].to_dict("records")}
     assert chosen["iti"]["k"] in ("1", "2")

@@ -239,7 +239,7 @@ def _say(run: "Run", out: Path | None, as_json: bool) -> None:
         coords = [dict(one) for one in found["coords"]]
         rows = [row | {"coords": one} for row, one in zip(rows, coords, strict=True)]
         cost = [entry for entry in run.ledger() if "evaluated" in entry]
-        told = {"verdicts": sentences(run), "forwards": sum(entry["forwards"] for entry in cost), "rows": rows}
+        told = {"verdicts": sentences(run), "forwards": sum(entry["passes"] for entry in cost), "rows": rows}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
     for sentence in sentences(run):

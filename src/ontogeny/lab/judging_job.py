@@ -115,7 +115,7 @@ def _one(
         checkpoint.train_seed,
     )
     run.keep(unit, stamp.on(rows(found, scorers=scorers, seed=ask.plan.seed)))
-    cost = {"forwards": found.passes.forwards, **vars(found.passes), "seconds": round(time.monotonic() - began, 2)}
+    cost = {"passes": found.passes.forwards, **vars(found.passes), "seconds": round(time.monotonic() - began, 2)}
     run.log({"evaluated": ask.concept.name, "checkpoint": checkpoint.name, "stage": checkpoint.stage, **cost})
 
 
