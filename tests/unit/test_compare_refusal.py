@@ -132,6 +132,9 @@ def test_a_share_of_nothing_is_absent_with_its_reason(tiny_neox):
     phrases = rows(found, "refusal_transfer", of="phrases", form="ratio")
     assert phrases
     assert all(math.isnan(row.value) and row.n == 0 and "no share of it" in row.note for row in phrases)
+    odds = rows(found, "refusal_transfer", of="log_odds", form="ratio")
+    assert all(math.isnan(row.value) for row in odds)
+    assert any("no more" in row.note for row in odds)
     same = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
     assert same.value == pytest.approx(1)
 

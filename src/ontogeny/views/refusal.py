@@ -174,6 +174,8 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
     if cells.empty:
         return None
     cells = cells.assign(couple=cells["other"] + " → " + cells["moment"], what=[ACTS.get(a, a) for a in cells["act"]])
+    if len(order) > 3:
+        cells = cells[cells["way"].eq("forward")]
     couples = [f"{a} → {b}" for a in order for b in order if f"{a} → {b}" in set(cells["couple"])]
     top = min(3.0, max(1.1, float(cells[["value", "high"]].max().max())))
     low = max(-3.0, min(0.0, float(cells[["value", "low"]].min().min())))

@@ -83,18 +83,35 @@ class Changes:
         """With its 95 % interval over the groups of prompts."""
         return self._with_ends(float(values.mean()), self.samples(values), steady=bool((values == values[0]).all()))
 
+    def reach(self, measure: str) -> tuple[float, float]:
+        """2.5 and 97.5 % quantiles of the mean change under a single random direction; NaN without any."""
+        if measure not in self.random:
+            return math.nan, math.nan
+        single = self.random[measure].mean(2).flatten()
+        return float(single.quantile(0.025)), float(single.quantile(0.975))
+
+    def lacking(self, own: Float[Tensor, " prompt"], measure: str) -> str:
+        """Why there is no share of the own vector's effect: it is not what is meant, or no more than chance; '' where there is."""
+        value, (low, high) = self.mean(own)
+        below, above = self.reach(measure)
+        ablated = self.act == "ablation"
+        if high >= 0 if ablated else low <= 0:
+            meant = "takes no refusing away" if ablated else "brings no refusing"
+            return f"its own vector {meant} for sure ({value:.2f}, {low:.2f} to {high:.2f}), so there is no share of it"
+        if value >= below if ablated else value <= above:
+            return (
+                f"its own vector does no more ({value:.2f}) than single random directions ({below:.2f} to {above:.2f}), "
+                "so there is no share of it"
+            )
+        return ""
+
     def ratio(
         self, part: Float[Tensor, " prompt"], whole: Float[Tensor, " prompt"]
-    ) -> tuple[float, tuple[float, float], str]:
-        """Of two means, with its interval; NaN and the reason where the lower one is not known to have the sign that is meant."""
-        own, (low, high) = self.mean(whole)
-        if (high >= 0) if self.act == "ablation" else (low <= 0):
-            meant = "takes no refusing away" if self.act == "ablation" else "brings no refusing"
-            why = f"its own vector {meant} for sure ({own:.2f}, {low:.2f} to {high:.2f}), so there is no share of it"
-            return math.nan, (math.nan, math.nan), why
+    ) -> tuple[float, tuple[float, float]]:
+        """Of two means, with its interval."""
         steady = bool((part == part[0]).all() and (whole == whole[0]).all())
         value = float(part.mean() / whole.mean()) + 0.0  # no -0
-        return *self._with_ends(value, self.samples(part) / self.samples(whole), steady=steady), ""
+        return self._with_ends(value, self.samples(part) / self.samples(whole), steady=steady)
 
     def samples(self, values: Float[Tensor, " prompt"]) -> Float[Tensor, " sample"]:
         w = self.weights.double()
@@ -128,7 +145,7 @@ class Changes:
             draws = torch.randint(count, (samples.shape[1], count), generator=generator)
             drawn = samples.T.gather(1, draws).mean(1)
             ends = interval(pairs.mean()[None], drawn[:, None], groups=max(2, min(count, self.groups)))
-            single = changes.mean(2).flatten()
+            below, above = self.reach(measure)
             yield table.row(
                 "refusal_effect",
                 float(pairs.mean()),
@@ -137,12 +154,12 @@ class Changes:
                 ends=(float(ends.low), float(ends.high)),
                 n=pairs.shape[1],
                 control="random_direction",
-                note=f"{len(single)} directions as long as the stage's own",
+                note=f"{changes.shape[0] * changes.shape[1]} directions as long as the stage's own",
                 coords={
                     "act": self.act,
                     "of": measure,
-                    "q2_5": f"{float(single.quantile(0.025)):.4f}",
-                    "q97_5": f"{float(single.quantile(0.975)):.4f}",
+                    "q2_5": f"{below:.4f}",
+                    "q97_5": f"{above:.4f}",
                 },
             )
 
@@ -173,14 +190,12 @@ def transfer_rows(
         way = "forward" if order.index(source) < order.index(target) else "backward"
         for measure in changed[source]:
             mine, theirs = changed[target][measure], changed[source][measure]
-            forms: dict[str, tuple[float, tuple[float, float], str]] = {
-                "difference": (*of.mean(theirs - mine), ""),
-                "ratio": of.ratio(theirs, mine),
-            }
+            why, absent = of.lacking(mine, measure), (math.nan, (math.nan, math.nan))
+            forms = {"difference": of.mean(theirs - mine), "ratio": absent if why else of.ratio(theirs, mine)}
             if measure in of.random:
                 drift = of.random[measure].mean((0, 1))
-                forms["above_random"] = of.ratio(theirs - drift, mine - drift)
-            for form, (value, ends, why) in forms.items():
+                forms["above_random"] = absent if why else of.ratio(theirs - drift, mine - drift)
+            for form, (value, ends) in forms.items():
                 coords = {"act": of.act, "of": measure, "way": way, "form": form}
                 yield table.row(
                     "refusal_transfer",
