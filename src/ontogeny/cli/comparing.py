@@ -130,12 +130,11 @@ def _preflight(job: "Comparison") -> str:
     seen = job.preflight
     said = [f"{len(job.checkpoints)} stages: {', '.join(job.checkpoints)}; preflight on {seen.texts:,} texts"]
     said += [f"  {note}" for note in job.lineage.notes]
-    differing = [line for line in seen.differing if line.what != "checkpoint"]
-    for line in differing:
+    for line in seen.differing:
         values = "; ".join(f"{stage}: {value}" for stage, value in line.values.items())
         said.append(f"  {typer.style('differs:', fg='yellow')} {line.what}: {values}")
     said += [f"  {typer.style('not compared:', fg='yellow')} {what}" for what in seen.cannot]
-    return "\n".join(said if differing else [*said, "  tokenizers, templates and shapes are the same"])
+    return "\n".join(said if seen.differing else [*said, "  tokenizers, templates and shapes are the same"])
 
 
 def _plan(job: "Comparison", run: "Run", as_json: bool) -> None:
