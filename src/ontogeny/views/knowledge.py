@@ -41,25 +41,31 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     table, line = tidy(select(records)), timeline(records)
-    drawn = [part for s in subjects(table) for part in _subject(s, line)]
+    drawn = [part for s in subjects(table) for part in _parts(s, line)]
     if not drawn:
         return blank(title, reason(table, "patch_effect (ontogeny compare makes them)"))
     return alt.vconcat(*drawn, spacing=28).resolve_scale(color="independent")
 
 
-def _subject(subject: Subject, line: Timeline) -> list[Any]:
-    rows = _named(subject.rows[subject.rows["value"].notna()], line)
-    if rows.empty:
-        return []
+def _parts(subject: Subject, line: Timeline) -> list[Any]:
+    """Pairs of one concept that were mined in several ways stand one after another."""
+    rows = subject.rows[subject.rows["value"].notna()]
+    pairing = coord(rows, "pairing")
+    kinds = list(dict.fromkeys(pairing))
+    named = {kind: subject.name if len(kinds) == 1 else f"{subject.name}, {kind.replace('_', ' ')}" for kind in kinds}
+    return [part for kind in kinds for part in _subject(named[kind], _named(rows[pairing.eq(kind)], line))]
+
+
+def _subject(name: str, rows: pd.DataFrame) -> list[Any]:
     own, crossed = wanted(rows, MAPS), wanted(rows, CROSSED)
     crossed = crossed.assign(panel=lambda r: r["other"] + "'s states in " + r["moment"])
     own = own[own["method"].eq("patch")].assign(panel=lambda r: r["moment"])
     changed = wanted(rows, DIFFERENCE).assign(panel=lambda r: r["moment"] + " less " + r["other"])
     shown = [
-        _maps(own, f"{subject.name}: effect of patching in each stage", MAGNITUDE, (0, 1)),
-        _maps(changed, f"{subject.name}: what changed between stages", SIGNED, (-1, 1)),
-        _maps(crossed, f"{subject.name}: one stage's states inside another (clean less corrupt)", MAGNITUDE, (0, 1)),
-        _fates(rows[rows["metric"].isin(FATES)], f"{subject.name}: what became of the places"),
+        _maps(own, f"{name}: effect of patching in each stage", MAGNITUDE, (0, 1)),
+        _maps(changed, f"{name}: what changed between stages", SIGNED, (-1, 1)),
+        _maps(crossed, f"{name}: one stage's states inside another (clean less corrupt)", MAGNITUDE, (0, 1)),
+        _fates(rows[rows["metric"].isin(FATES)], f"{name}: what became of the places"),
     ]
     return [chart for chart in shown if chart is not None]
 

@@ -19,6 +19,8 @@ from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights, interval, share_interval
 
+PEAKS = 4
+"""Columns whose best cell is held against random directions: a control of every cell would cost more than the map."""
 UNKNOWN = "the model does not tell the clean and the corrupt prompts apart: there is no effect to divide by"
 
 
@@ -86,11 +88,12 @@ def knows(about: About, map: Map) -> bool:
 
 
 def peaks(about: About, columns: Sequence[str], map: Map) -> dict[str, int]:
-    """The layer at which each column's patch does most, among the cells that are free."""
+    """The layer at which a column's patch does most, among the cells that are free; of the columns where it does most."""
     if not knows(about, map):
         return {}
     effects = maps.effect(map, about.weights[:1])[0].masked_fill(~map.free, -torch.inf)
-    return {name: int(effects[:, i].argmax()) for i, name in enumerate(columns) if map.free[:, i].any()}
+    best = effects.amax(0).nan_to_num(nan=-torch.inf).argsort(descending=True).tolist()
+    return {columns[i]: int(effects[:, i].argmax()) for i in best[:PEAKS] if map.free[:, i].any()}
 
 
 def of_directions(
@@ -286,5 +289,5 @@ def _row(
         n=n,
         seed=about.seed,
         note=note,
-        coords={**(coords or {}), **other},
+        coords={"pairing": about.pairs.pairing, **(coords or {}), **other},
     )
