@@ -252,6 +252,8 @@ def _check(concept: Concept) -> None:
     for i, example in enumerate(concept.examples):
         if fault := _fault(example, concept.kind, len(concept.classes)):
             raise BadInput(f"{told}, example {i + 1} of {len(concept.examples)}: {fault}")
+    if broken := [a for a in concept.answers if not _encodable(a.prompt + a.right + a.wrong)]:
+        raise BadInput(f"{told}: the question {broken[0].prompt[:60]!a} holds half a character. Mend the row.")
     if "span" in concept.position.region.names():
         bare = [i for i, example in enumerate(concept.examples) if example.span is None]
         if bare:
@@ -270,6 +272,8 @@ def _fault(example: Example, kind: Kind, classes: int) -> str | None:
     target: Any = example.target
     if not example.text.strip():
         return "the text is empty. Remove the row."
+    if not _encodable(example.text):
+        return "the text holds half a character (a lone surrogate), which no tokenizer takes. Mend the row."
     if example.span is not None and not 0 <= example.span[0] < example.span[1] <= len(example.text):
         return f"the span {example.span[0]}–{example.span[1]} lies outside the text of {len(example.text)} characters."
     if kind == "binary" and target not in (0, 1):
@@ -279,6 +283,14 @@ def _fault(example: Example, kind: Kind, classes: int) -> str | None:
     if kind == "number" and not math.isfinite(target):
         return f"the target is {target!r}, not a finite number. Remove the row."
     return None
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_targets(concept: Concept, told: str) -> None:

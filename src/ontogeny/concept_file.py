@@ -75,6 +75,8 @@ def table_of_frame(frame: "pandas.DataFrame") -> Table:
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise BadInput(f"{path} is no regular file, and might never end. Copy it into one.")
         raw = path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"no file {path}. Give the path of a concept file, or the name of a built-in concept.") from None

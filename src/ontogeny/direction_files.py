@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FORMAT = "ontogeny-direction-1"
 FILE = "direction.safetensors"
+_KINDS = {"origin": str, "scale": str, "position": str, "facts": dict, "sign": str, "tokenizer": str}
 
 
 def save(direction: "Direction", path: str | Path) -> Path:
@@ -49,6 +50,12 @@ def load(path: str | Path) -> "Direction":
         raise _none_in(file, "its header does not say so")
     try:
         told = {name: header[name] for name in ("origin", "scale", "position", "facts", "sign", "tokenizer")}
+        if wrong := [name for name, kind in _KINDS.items() if not isinstance(told[name], kind)]:
+            raise _none_in(file, f"its {wrong[0]} is {told[wrong[0]]!r}")
+        if not all(isinstance(fact, int | float) for fact in told["facts"].values()):
+            raise _none_in(file, "a fact of it is no number")
+        if not tensors["vector"].is_floating_point():
+            raise _none_in(file, f"its numbers are {tensors['vector'].dtype}")
         return Direction(vector=tensors["vector"], site=Site.parse(header["site"]), **told)
     except (KeyError, TypeError, AttributeError) as error:
         raise _none_in(file, f"{error} is missing or wrong") from None

@@ -99,7 +99,13 @@ def _placed(head: str, text: str, tail: str, shown: str) -> tuple[int, str]:
 
 def _render(tokenizer: Any, text: str) -> str:
     turn = [{"role": "user", "content": text}]
-    rendered: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    try:
+        rendered: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program, kept in a sandbox: it may raise anything
+        told = " ".join(str(error).split())[:160]
+        raise BadInput(
+            f"the chat template of this tokenizer cannot be rendered ({told}). Leave the template out, or mend it."
+        ) from None
     return rendered
 
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ontogeny.direction import Direction
 
 
+UNIT = ("concept", "stage", "checkpoint", "step", "order", "sites", "methods")
+"""What the header of a unit's directions holds at least."""
+
+
 @dataclass(frozen=True)
 class Run:
     folder: Path
@@ -43,7 +47,8 @@ class Run:
             raise BadInput(
                 f"{folder} is no run directory (it has no run.json). Make one with: ontogeny trace LINEAGE -c CONCEPT --out {folder}"
             )
-        _ = run.about
+        if not all(isinstance(concept, dict) and "name" in concept for concept in run.about.get("concepts", ())):
+            raise BadInput(f"{run.about_path} cannot be read (its concepts have no names). Restore it, or trace anew.")
         return run
 
     @property
@@ -55,8 +60,7 @@ class Run:
         """What was run, as in run.json."""
         try:
             about: dict[str, Any] = json.loads(self.about_path.read_text(encoding="utf-8"))
-            if not isinstance(about, dict):
-                raise ValueError(f"it holds a {type(about).__name__}, not an object")
+            _check_about(about)
         except (OSError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"{self.about_path} cannot be read ({error}). Restore it, or trace into another folder."
@@ -99,7 +103,7 @@ class Run:
         units = [
             (path, header)
             for path in sorted((self.folder / "directions").glob("*.safetensors"))
-            if self.done(path.stem) and (header := read_header(path))["concept"] == concept
+            if self.done(path.stem) and (header := read_header(path, UNIT))["concept"] == concept
         ]
         if not units:
             raise unknown("traced concept", concept, {str(c["name"]) for c in self.about["concepts"]})
@@ -191,7 +195,7 @@ class Run:
         for path in (self.folder / "directions").glob("*.safetensors"):
             if path.stem == unit:
                 continue
-            old = read_header(path)
+            old = read_header(path, UNIT)
             if all(old[key] == header[key] for key in ("concept", "stage", "checkpoint")):
                 self.drop(path.stem)
 
@@ -284,6 +288,15 @@ def runs(folders: Iterable[str | Path]) -> Runs:
     return Runs(dict(zip(names, opened, strict=True)))
 
 
+def _check_about(about: Any) -> None:
+    """Whether it can be what `describe` wrote; what is in it is looked at where it is used."""
+    if not isinstance(about, dict):
+        raise ValueError(f"it holds a {type(about).__name__}, not an object")
+    for key, kind in (("lineage", dict), ("concepts", list), ("settings", dict)):
+        if not isinstance(about.get(key, kind()), kind):
+            raise ValueError(f"its {key!r} is of another kind")
+
+
 def _entry(line: str) -> dict[str, Any]:
     try:
         entry: dict[str, Any] = json.loads(line)
@@ -311,7 +324,13 @@ def query(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
         raise _unreadable(error) from None
     with connection:
         try:
-            found: pd.DataFrame = connection.execute(sql).df()
+            asked = connection.extract_statements(sql)
+            if [statement.type.name for statement in asked] not in (["SELECT"], ["MULTI"]):  # a pivot is several in one
+                raise BadInput(
+                    f"a query is one question that changes nothing, and {sql[:60]!r} is not. Write one that begins with select, "
+                    "from or with; --format and --out write its answer."
+                )
+            found: pd.DataFrame = connection.execute(asked[0]).df()
         except duckdb.Error as error:
             if ".parquet'" in str(error):  # the view is made without opening its parts
                 raise _unreadable(error) from None

@@ -29,7 +29,9 @@ class Site:
         Raises:
             BadInput: the text is not the name of a site.
         """
-        match = re.fullmatch(r"(resid|attn_resid|mlp_resid|attn|mlp|neuron)\.(\d+)|(head)\.(\d+)\.(\d+)", text.strip())
+        match = re.fullmatch(
+            r"(resid|attn_resid|mlp_resid|attn|mlp|neuron)\.(\d{1,9})|(head)\.(\d{1,9})\.(\d{1,9})", text.strip()
+        )
         if match is None:
             raise BadInput(f"{text!r} is not a site. Sites look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7.")
         part, layer, head_part, head_layer, head = match.groups()
@@ -81,7 +83,7 @@ def _fields(text: str) -> list[str]:
 def _span(text: str, first: int, last: int, pattern: str, what: str) -> range:
     if text == "*":
         return range(first, last + 1)
-    match = re.fullmatch(r"(\d+)-(\d+)|(-?\d+)", text)
+    match = re.fullmatch(r"(\d{1,15})-(\d{1,15})|(-?\d{1,15})", text)
     if match is None:
         raise BadInput(f"{pattern!r} is not a site: {text!r} is no {what}. Write a number, a range like 2-5, or *.")
     if match.group(3) is not None:

@@ -158,16 +158,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, A
         )
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]:
     """What `write_tensors` was given as the header.
 
     Raises:
-        BadInput: the file is damaged, or none of ours.
+        BadInput: the file is damaged, or none of ours, or its header lacks something that is wanted.
     """
     from safetensors import safe_open
 
     with _whole(path), safe_open(path, framework="pt") as handle:
         header: dict[str, Any] = json.loads(handle.metadata()["ontogeny"])
+        for name in wanted:
+            if not isinstance(header, dict) or name not in header:
+                raise ValueError(f"its header has no {name}" if isinstance(header, dict) else "its header is no object")
     return header
 
 

@@ -1,5 +1,6 @@
 """The command line: one file a command. Importing it loads neither torch nor transformers, so `--help` answers at once."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -64,7 +65,15 @@ def main() -> None:
     try:
         app()
     except BadInput as error:
-        print(f"ontogeny: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ontogeny: {_brief(' '.join(str(error).split()))}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(
+            f"ontogeny: the name {str(error.filename)[:60]}… is too long for a file. Give a shorter one.",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C, without a word
@@ -77,3 +86,8 @@ def main() -> None:
         # The reader (head, less) has seen enough; Python would complain while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _brief(message: str, most: int = 900) -> str:
+    """A message that repeats an endless input, without its middle."""
+    return message if len(message) <= most else f"{message[: most // 2]} … {message[-most // 3 :]}"

@@ -144,9 +144,8 @@ def _frozen(
     )
     said: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
-        begin = (
-            f"{row['concept']}, {row['method']} at {row['site']}, frozen at {row['source_stage']} {row['source_step']}"
-        )
+        where = f"{row['source_stage']} {row['source_step'].replace('None', 'end')}"
+        begin = f"{row['concept']}, {row['method']} at {row['site']}, frozen at {where}"
         said.setdefault(begin, {}).setdefault(f"{row['stage']} {_step(row['step'])}", []).append(row)
     for begin, places in said.items():
         typer.echo(f"{begin}, used at")
@@ -197,5 +196,5 @@ def _say(found: "pd.DataFrame") -> None:
                 typer.echo(f"  {moved}: {rates['realised_fpr']:.3f}, {rates['realised_tpr']:.2f}")
 
 
-def _step(step: float) -> str:
-    return "end" if step != step else f"{step:.0f}"
+def _step(step: float | None) -> str:
+    return "end" if step is None or step != step else f"{step:.0f}"

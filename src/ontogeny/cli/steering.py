@@ -139,7 +139,10 @@ def _alphas(text: str) -> list[float]:
 def _prompts(given: list[str], file: Path | None) -> list[str]:
     if file is not None and not file.is_file():
         raise BadInput(f"there is no file {file}. Write one prompt a line, or use --prompt.")
-    lines = file.read_text(encoding="utf-8").splitlines() if file else []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file else []
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file} is not UTF-8 text (byte {error.start + 1}). Save it as UTF-8.") from None
     found = [*given, *(line for line in lines if line.strip())]
     if not found:
         raise BadInput('nothing to continue. Give a prompt: --prompt "Once upon a time".')

@@ -106,6 +106,8 @@ def refuse_contradictions(job: Job, out: Path) -> Run:
             raise BadInput(f"{out} exists and is no run directory. Choose an empty or a new folder with --out.")
         return run
     about = run.about
+    if not {"lineage", "concepts", "settings"} <= set(about) or "name" not in about["lineage"]:
+        raise BadInput(f"{run.about_path} does not say what was traced. Restore it, or choose another --out.")
     if about["lineage"]["name"] != job.lineage.name:
         raise BadInput(
             f"{out} holds a trace of {about['lineage']['name']}, not of {job.lineage.name}. Choose another --out."

@@ -62,7 +62,7 @@ def monitor(run: Run, rates: Sequence[float] = RATES) -> str:
         BadInput: a rate that is none, a run without two-class concepts or without the labels of its scores, or another process at work.
     """
     check_rates(rates)
-    binary = [str(concept["name"]) for concept in run.about["concepts"] if concept.get("kind") == "binary"]
+    binary = [str(concept["name"]) for concept in run.about.get("concepts", ()) if concept.get("kind") == "binary"]
     found = {name: visits for name in binary if (visits := visited(run, name))}
     if not found:
         raise BadInput(f"{run.folder} holds no measured concept of two classes: a false-positive rate needs negatives.")

@@ -209,10 +209,20 @@ def raised(out: Path) -> tuple[str, str]:
     path = out / "raising.json"
     if not path.is_file():
         raise BadInput(f"no model was raised in {out}. Raise one with: ontogeny raise --out {out}")
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = _settings(path)
     if "world" not in told:
         raise BadInput(f"the model in {out} was raised on a text, not in a world: it has no facts to be asked for.")
-    return told["world"], told["size"]
+    return str(told["world"]), str(told.get("size"))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError(f"it holds a {type(told).__name__}, not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read ({error}). Restore it, or choose another folder with --out.") from None
+    return told
 
 
 def network(plan: Size, words: int, context: int) -> GPTNeoXConfig:
@@ -254,7 +264,7 @@ def same_settings(path: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, told)
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _settings(path)
     if other := [name for name in {*told, *before} if told.get(name) != before.get(name)]:
         raise BadInput(
             f"{path.parent} holds a model raised with other settings ({', '.join(sorted(other))}). "

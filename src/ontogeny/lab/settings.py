@@ -53,6 +53,8 @@ class Settings:
                 raise unknown("kernel", kernel, KERNELS)
         # Which layers there are is known once a model is open; that a part is none, already now.
         expand([pattern.split(".")[0] for pattern in self.sites.split(",")], layers=1, heads=1)
+        if not -(2**62) < self.seed < 2**62:
+            raise BadInput(f"the seed {self.seed} is too large. Choose one of at most 18 digits.")
         if not 0.05 <= self.test_share <= 0.9:
             raise BadInput(
                 f"a test share of {self.test_share} leaves one side too small. Choose one between 0.05 and 0.9."

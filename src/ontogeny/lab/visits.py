@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ontogeny.lab.rows import About
 from ontogeny.records import Record
-from ontogeny.run import Run
+from ontogeny.run import UNIT, Run
 from ontogeny.sites import Site
 from ontogeny.store import read_header
 
@@ -46,7 +46,7 @@ def visited(run: Run, concept: str) -> list[Visit]:
     """Every checkpoint of the run at which the concept was measured, also by earlier sessions, in developmental order."""
     found = []
     for path in (run.folder / "directions").glob("*.safetensors"):
-        header = read_header(path)
+        header = read_header(path, UNIT)
         if header["concept"] == concept and run.done(path.stem):
             sites = {part: [Site.parse(name) for name in names] for part, names in header["sites"].items()}
             told = {

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ontogeny.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -20,6 +22,13 @@ class Checkpoint:
     train_seed: int | None = None
     commit: str | None = None
     """Commit that the branch pointed to when the lineage was opened."""
+
+    def __post_init__(self) -> None:
+        for what, number in (("step", self.step), ("training seed", self.train_seed)):
+            if number is not None and not -(2**63) <= number < 2**63:
+                raise BadInput(
+                    f"{self.source} has the {what} {number}, which no table holds. Rename it, or mend its file."
+                )
 
     @property
     def name(self) -> str:

@@ -147,6 +147,8 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointFault: there is no such file, or no object in it.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointFault(f"{path} is no regular file. Fetch or save it again.")
         content = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointFault(f"{path.parent} has no {path.name}. Save the model with save_pretrained().") from None

@@ -33,6 +33,8 @@ def pick(checkpoints: Sequence[Checkpoint], text: str) -> tuple[set[Checkpoint],
 
 
 def _term(checkpoints: Sequence[Checkpoint], term: str) -> Sequence[Checkpoint]:
+    if re.search(r"\d{19}", term):
+        raise BadInput(f"{term[:40]!r} selects no steps: a step has at most 18 digits.")
     if term == "all":
         return checkpoints
     if term in ("first", "last"):
@@ -49,7 +51,7 @@ def _term(checkpoints: Sequence[Checkpoint], term: str) -> Sequence[Checkpoint]:
         return spread(checkpoints, int(match[1]))
     if match := re.fullmatch(r"(\d+)-(\d+)", term):
         return [c for c in checkpoints if c.step is not None and int(match[1]) <= c.step <= int(match[2])]
-    if term.isdigit():
+    if term.isdecimal():
         return [c for c in checkpoints if c.step == int(term)]
     named = [c for c in checkpoints if c.name == term]
     if not named and not re.search(r"\d", term):

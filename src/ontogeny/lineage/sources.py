@@ -4,6 +4,7 @@ A name that exists as a folder is the folder, also where a repository of that na
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -164,7 +165,7 @@ def from_folder(folder: Path, stage: str, *, allow_pickle: bool = False) -> Foun
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """`step2` before `step10`."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
 def _has_weights(folder: Path) -> bool:
@@ -178,9 +179,11 @@ def _of_trainer(folder: Path, stage: str, step: int | None) -> Checkpoint:
     except BadInput:
         state = {}
     tokens, at = state.get("num_input_tokens_seen"), state.get("global_step")
-    if step is None and isinstance(at, int):
+    if step is None and isinstance(at, int) and at >= 0:
         step = at
-    return Checkpoint(str(folder), stage=stage, step=step, tokens=float(tokens) if tokens else None)
+    # What a damaged or foreign file says is not known.
+    known = float(tokens) if isinstance(tokens, int | float) and 0 < tokens < math.inf else None
+    return Checkpoint(str(folder), stage=stage, step=step, tokens=known)
 
 
 def _with_final(folder: Path, checkpoints: list[Checkpoint], allow_pickle: bool) -> tuple[Checkpoint, ...]:
@@ -236,7 +239,7 @@ def _between(names: list[str]) -> list[tuple[int, float | None] | None]:
     head = re.sub(r"\d+$", "", _alike(names))
     tail = re.sub(r"^\d+", "", _alike([name[::-1] for name in names])[::-1])
     middles = [name[len(head) : len(name) - len(tail)] for name in names]
-    return [(int(middle), None) for middle in middles] if all(middle.isdigit() for middle in middles) else []
+    return [(int(middle), None) for middle in middles] if all(middle.isdecimal() for middle in middles) else []
 
 
 def _alike(names: list[str]) -> str:
