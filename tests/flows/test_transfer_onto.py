@@ -17,7 +17,7 @@ from ontogeny.run import Run
 from tests import models
 from tests.flows.lineages import rows, save_run, write
 
-OPTIONS = Options(controls=40, shuffles=5)
+OPTIONS = Options(controls=40, shuffles=40)
 
 
 @pytest.fixture(scope="module")

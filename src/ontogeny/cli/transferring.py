@@ -54,6 +54,9 @@ def transfer(
         float | None, typer.Option(help="Compare vectors where each costs so many nats per token on neutral text.")
     ] = None,
     controls: Annotated[int, typer.Option(help="Random directions of the same length, the null of an effect.")] = 200,
+    shuffles: Annotated[
+        int, typer.Option(help="Directions of shuffled labels, of the same length: the other null.")
+    ] = 200,
     neutral: Annotated[
         Path | None, typer.Option(help="Text file, one neutral text a line; default: texts of the other concepts.")
     ] = None,
@@ -83,6 +86,7 @@ def transfer(
         length=length,  # type: ignore[arg-type]
         equal_cost=equal_cost,
         controls=controls,
+        shuffles=shuffles,
         neutral=_lines(neutral),
         site=site,
     )

@@ -32,7 +32,7 @@ from ontogeny.lab.transfer import maps
 from ontogeny.lab.transfer.effect import Bench, by_answers, by_readout
 from ontogeny.lab.transfer.job import How
 from ontogeny.lab.transfer.plan import Options, neutral_texts
-from ontogeny.lab.transfer.rows import measured, nulls, p_of, shuffled_directions
+from ontogeny.lab.transfer.rows import SHUFFLED, measured, nulls, p_of, shuffled_directions
 from ontogeny.lab.transfer.sources import site_of
 from ontogeny.lab.visits import Visit, visited
 from ontogeny.lineage import Checkpoint, Lineage, fetch
@@ -221,9 +221,10 @@ def _tried(
         told = {"outcome": outcome.kind, **each.coords}
         change = bench.tried(each.vector * length).change
         yield measured(about, site, "mapped_effect", change, outcome.groups, weights, told)
-        p = torch.tensor([p_of(change, random)])
+        p = torch.tensor([p_of(change, random)[""]])
         yield from cells(about, "mapped_p", p, [site], method="mass_mean", n=options.controls, coords=told)
     yield from _null(about, site, "mapped_effect", "random_direction", random.random, {"outcome": outcome.kind})
+    yield from _null(about, site, "mapped_effect", SHUFFLED, random.shuffled, {"outcome": outcome.kind})
     for name, controls in mixed.items():
         for control, vectors in controls.items():
             changes = torch.stack([bench.tried(v * length).change.mean() for v in vectors])

@@ -36,7 +36,8 @@ class Options:
     equal_cost: float | None = None
     """Nats per token of divergence on neutral text at which all vectors are compared instead."""
     controls: int = 200
-    shuffles: int = 20
+    shuffles: int = 200
+    """Directions fitted on shuffled labels: they lie where the activations vary, and do more than random ones."""
     neutral: tuple[str, ...] = ()
     site: str | None = None
 
@@ -47,8 +48,10 @@ class Options:
             raise BadInput(f"an alpha of {self.alpha} changes nothing that can be compared. Try 1.")
         if self.equal_cost is not None and not 0 < self.equal_cost < float("inf"):
             raise BadInput(f"a cost to compare at is a number above 0, not {self.equal_cost}. Try 0.1 nats per token.")
-        if self.controls < 20:
-            raise BadInput(f"{self.controls} random directions make no null. Take at least 20, better 200.")
+        if min(self.controls, self.shuffles) < 20:
+            raise BadInput(
+                f"{min(self.controls, self.shuffles)} directions make no null. Take at least 20, better 200."
+            )
         if self.site is not None and Site.parse(self.site).part != "resid":
             raise BadInput(f"{self.site} is not in the stream, where vectors are moved. Name one like resid.3.")
 

@@ -22,6 +22,7 @@ from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 
+SHUFFLED = "shuffled_label"
 NO_DIRECTION = "no direction: the class means coincide at the source"
 
 
@@ -71,17 +72,25 @@ def nulls(bench: Bench, length: float, shuffled: Sequence[Vector], options: Opti
     return Nulls(torch.stack(random), torch.stack(other))
 
 
-def p_of(change: Float[Tensor, " unit"], found: Nulls) -> float:
-    """Of an effect against the random directions."""
-    return Effect(float(change.mean()), found.random).p
+def p_of(change: Float[Tensor, " unit"], found: Nulls) -> dict[str, float]:
+    """Of an effect against the random directions, and against those of shuffled labels."""
+    value = float(change.mean())
+    return {"": Effect(value, found.random).p, SHUFFLED: Effect(value, found.shuffled).p}
 
 
 def shuffled_directions(x: Float[Tensor, "example d"], design: Design, n: int) -> list[Vector]:
-    """Unit mass-mean directions of the training examples under shuffled labels."""
+    """Unit mass-mean directions of the training examples under shuffled labels, each of which holds both classes alike.
+
+    Plain permutations would not be without the concept: where it dominates what varies, they point along it, this way or that.
+    """
     train, y = x[design.split.train].double(), design.y_train
     found = []
     for seed in range(n):
-        drawn = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.zeros_like(y)
+        for members in (y.nonzero()[:, 0], (~y).nonzero()[:, 0]):
+            order = members[torch.randperm(len(members), generator=generator)]
+            drawn[order[: len(order) // 2]] = True
         difference = train[drawn].mean(0) - train[~drawn].mean(0)
         found.append((difference / difference.norm()).float())
     return found
@@ -127,9 +136,13 @@ def effect_rows(
             made += _null_rows(about, site, known[length], told, options)
         effects[i], alpha = change
         told |= {"alpha": f"{alpha * options.alpha:.4g}"}
-        p[i] = p_of(effects[i], known[length])
+        against = p_of(effects[i], known[length])
+        p[i] = against[""]
         made.append(measured(about, site, "transfer_effect", effects[i], groups, weights, told))
-        made.append(_row(about, site, "transfer_p", told, float(p[i]), options.controls))
+        made += [
+            replace(_row(about, site, "transfer_p", told, against[name], n), control=name or None)
+            for name, n in (("", options.controls), (SHUFFLED, options.shuffles))
+        ]
         cost = bench.cost(alpha * length * source.unit)
         spread = bootstrap.group_weights(torch.arange(len(cost)), samples=1000, seed=about.seed)
         made.append(measured(about, site, "transfer_cost", cost, torch.arange(len(cost)), spread, told))
@@ -160,7 +173,7 @@ def _null_rows(about: About, site: Site, found: Nulls, told: Mapping[str, str], 
     # With the target's length one set of nulls serves all sources; else each length has its own.
     kept = told if options.length == "source" else {k: told[k] for k in ("outcome", "length")}
     made = []
-    for control, values in (("random_direction", found.random), ("shuffled_labels", found.shuffled)):
+    for control, values in (("random_direction", found.random), (SHUFFLED, found.shuffled)):
         low, high = (float(values.double().quantile(q)) for q in (0.025, 0.975))
         row = _row(about, site, "transfer_effect", kept, float(values.mean()), len(values))
         made.append(replace(row, control=control, low=low, high=high))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ontogeny.lab.transfer.rows import SHUFFLED
 from ontogeny.run import Run, text
 
 LEVEL = 0.05
@@ -40,14 +41,17 @@ class Verdict:
     own_p: float
     """Against the random directions; it is asked once for a concept and target, and so not corrected."""
     null_low: float
+    """95 % of the random directions."""
     null_high: float
-    controls: int
+    shuffled_low: float
+    """95 % of the directions of shuffled labels."""
+    shuffled_high: float
     of: str
     """The first stage that led to the target: its vectors are counted."""
     sources: int
     """Vectors that could be tried."""
     working: int
-    """Of these, how many move what they should, beyond the random directions, corrected."""
+    """Of these, how many do: an interval above 0, more than random directions (corrected) and than 97.5 % of the shuffled labels'."""
     larger: int
     """How many have a larger effect than the target's own vector."""
     surely_larger: int
@@ -57,16 +61,22 @@ class Verdict:
     """Where nothing was measured: the reason."""
 
     @property
+    def own_works(self) -> bool:
+        """Whether the target's own vector does more than its nulls."""
+        return self.own_low > 0 and self.own_p < LEVEL and self.own > self.shuffled_high
+
+    @property
     def sentence(self) -> str:
         """What it comes to, in words."""
         unit = "nats" if self.outcome == "answers" else "spreads of the probe"
         where = f"{self.concept} into {self.stage} {'end' if self.step is None else self.step} at {self.site}"
         if math.isnan(self.own):
             return f"{where}: no effect was measured: {self.why or 'the target has no vector of its own'}."
-        works = "does more than" if self.own > 0 and self.own_p < LEVEL else "does no more than"
+        works = "does more than" if self.own_works else "does not do more than both"
         told = (
             f"{where}: its own vector changes {self.own:+.2f} {unit} [{self.own_low:+.2f}, {self.own_high:+.2f}] and {works} "
-            f"{self.controls} random directions ({self.null_low:+.2f} to {self.null_high:+.2f}, p = {self.own_p:.3f}); "
+            f"random directions ({self.null_low:+.2f} to {self.null_high:+.2f}) and directions of shuffled labels "
+            f"({self.shuffled_low:+.2f} to {self.shuffled_high:+.2f}), p = {self.own_p:.3f}; "
             f"of {self.sources} vectors of {self.of} {self.working} work, {self.larger} have a larger effect than its own "
             f"({self.surely_larger} surely)"
         )
@@ -112,17 +122,18 @@ def _verdict(rows: pd.DataFrame, root: str) -> Verdict:
     first = rows.iloc[0]
     stage, step = str(first["stage"]), None if math.isnan(first["step"]) else int(first["step"])
     effects = rows[rows["metric"].eq("transfer_effect")]
-    nulls = effects[effects["control"].eq("random_direction")]
+    nulls, shuffled = (effects[effects["control"].eq(name)] for name in ("random_direction", SHUFFLED))
     lost = effects[effects["control"].isna() & effects["value"].isna()]["note"]
     effects = effects[effects["control"].isna() & effects["value"].notna()].set_index(_KEY, drop=False)
     gains = rows[rows["metric"].eq("transfer_gain")].set_index(_KEY).reindex(effects.index)
     q = rows[rows["metric"].eq("transfer_q")].set_index(_KEY)["value"].reindex(effects.index)
-    p = rows[rows["metric"].eq("transfer_p")].set_index(_KEY)["value"].reindex(effects.index)
+    p = rows[rows["metric"].eq("transfer_p") & rows["control"].isna()].set_index(_KEY)["value"].reindex(effects.index)
     mine = effects["source_stage"].eq(stage) & effects["source_step"].eq(f"{step}")
     counted = effects["average_of"].eq("") & ~mine & effects["source_stage"].eq(root)
     own = effects[mine].iloc[0] if mine.any() else None
     means = effects[effects["average_of"].ne("")]
     beside = gains.reindex(means.index)
+    high = float(shuffled["high"].mean())
     averages = [
         Averaged(int(k), str(rule), float(value), float(low), float(high))
         for k, rule, value, low, high in zip(
@@ -142,10 +153,11 @@ def _verdict(rows: pd.DataFrame, root: str) -> Verdict:
         own_p=float(p[mine].iloc[0]) if mine.any() else math.nan,
         null_low=float(nulls["low"].mean()),
         null_high=float(nulls["high"].mean()),
-        controls=int(nulls["n"].max()) if len(nulls) else 0,
+        shuffled_low=float(shuffled["low"].mean()),
+        shuffled_high=high,
         of=root,
         sources=int(counted.sum()),
-        working=int((counted & (effects["value"] > 0) & (q < LEVEL)).sum()),
+        working=int((counted & (effects["low"] > 0) & (q < LEVEL) & (effects["value"] > high)).sum()),
         larger=int((counted & (gains["value"] > 0)).sum()),
         surely_larger=int((counted & (gains["low"] > 0)).sum()),
         averages=tuple(sorted(averages, key=lambda one: (one.rule, one.k))),
