@@ -14,7 +14,7 @@ from ontogeny.lab.compare.knowledge_maps import Map, binned, chance, effect, fat
 from ontogeny.lab.compare.knowledge_pairs import Asking, mined, realigned
 from ontogeny.lab.compare.knowledge_visit import Modes, laid_out, visit
 from ontogeny.model import load as opened
-from tests.models import byte_tokenizer
+from tests.models import SHAPES, byte_tokenizer, save_tiny
 
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim")
 TOWNS = ("Rome", "Oslo", "Kyiv", "Bern", "Lima", "Nice", "Doha", "Baku", "Cork", "Apia")
@@ -290,20 +290,20 @@ def test_a_turned_code_in_the_old_place_is_adapted(tiny):
     assert new.value == 0.0
 
 
-def test_other_widths_have_maps_but_exchange_no_states(tiny):
-    models = {"base": load(tiny("gpt_neox")), "post": load(tiny("gpt_neox", seed=1))}
-    pairs = mined(towns(), models["base"].tokenizer)
-    other = copy.deepcopy(models["post"])
-    object.__setattr__(other, "d", 48)
-    seen = list(knowledge(models, pairs, QUICK))
-    assert rows_of(seen, "knowledge_transfer", stage="post")
-    # A width that differs is told by the shape alone: the model is the same.
-    from ontogeny.lab.compare import knowledge as module
-
-    one = module.Seen("base", (2, 32), "same", laid_out(pairs.pairs), None, [])
-    assert "do not fit" in module._differ(one, (2, 48), "same")
-    assert "other tokenizers" in module._differ(one, (2, 32), "other")
-    assert module._differ(one, (2, 32), "same") is None
+def test_other_depths_have_maps_but_exchange_no_states(tiny, tmp_path, monkeypatch):
+    base = load(tiny("gpt_neox"))
+    monkeypatch.setitem(SHAPES, "gpt_neox", SHAPES["gpt_neox"] | {"num_hidden_layers": 3})
+    deeper = load(save_tiny("gpt_neox", tmp_path))
+    pairs = told_apart(base, mined(towns(), base.tokenizer))
+    records = list(knowledge({"base": base, "post": deeper}, pairs, QUICK))
+    for stage, layers in (("base", 2), ("post", 3)):
+        cells = rows_of(records, "patch_log_odds", stage=stage, method="patch")
+        assert {r.layer for r in cells} == set(range(layers + 1))
+    for metric in ("map_correlation", "knowledge_transfer"):
+        (r,) = rows_of(records, metric)
+        assert (r.n, r.stage, r.coords["other_stage"]) == (0, "post", "base")
+        assert "2 blocks of width 32 and 3 of 32: the states of one do not fit the other" in r.note
+    assert not rows_of(records, "cross_effect")
 
 
 def test_other_tokenizers_are_realigned_and_told(tiny):
