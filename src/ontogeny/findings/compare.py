@@ -139,21 +139,23 @@ def _truth_of(rows: Rows, concept: str, a: str, b: str) -> list[str]:
 def _knowledge(rows: Rows) -> list[str]:
     a, b = rows.first, rows.last
     alike, kept = rows.read("map_correlation", b, a, method="pearson"), rows.read("knowledge_transfer", b, a)
-    if not rows.of("map_correlation", b, a).empty and not alike.known:
-        return [f"{a} and {b} cannot be compared: {alike.note}."]
     cells = rows.of("patch_effect", method="patch")
     cells = cells[~cells["note"].str.startswith("so by construction") & cells["value"].notna()]
-    if cells.empty:
-        return []
     said = []
     for name in (a, b):
         strong = cells[cells["here"].eq(name)].nlargest(3, "value")
+        if strong.empty:
+            why = rows.read("patch_effect", name, method="patch").note
+            said += [f"In {name} no place can be told: {why}."] if why != "no row" else []
+            continue
         ends = zip(strong["value"], strong["low"], strong["high"], strong["n"], strong["note"], strict=True)
         at = zip(strong["site"], strong["position"], (Reading(*one) for one in ends), strict=True)
         places = ", ".join(f"{where(site)} at {_role(position)} {interval(found)}" for site, position, found in at)
         said.append(f"In {name} the answer comes back (1 = wholly) from the true prompt's state {places}.")
     if alike.known:
         said.append(f"The maps of {a} and {b} correlate at {interval(alike)} ({alike.note}).")
+    elif note := rows.read("map_correlation", b, a).note or rows.read("knowledge_transfer", b, a).note:
+        said += [f"The maps of {a} and {b} cannot be compared: {note}."] if note != "no row" else []
     if kept.known:
         back = rows.read("knowledge_transfer", a, b)
         shares = ", ".join(
