@@ -18,7 +18,8 @@ from ontogeny.lab.entropy_neurons import (
     rows_written,
     weights,
 )
-from ontogeny.lab.entropy_neurons_effect import entropy, entropy_effects, examine
+from ontogeny.lab.entropy_neurons_effect import entropy_effects, examine
+from ontogeny.lab.entropy_neurons_ends import entropy
 from ontogeny.lab.steering import writer
 from ontogeny.sites import Site
 from tests.models import SHAPES

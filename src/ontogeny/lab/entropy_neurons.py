@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ontogeny.errors import BadInput
+from ontogeny.lab.entropy_neurons_ends import normed_between
 from ontogeny.lab.steering import writer
 from ontogeny.model import Model
 from ontogeny.sites import Site
@@ -75,9 +76,9 @@ def weights(
             "Choose a model without a map between them."
         )
     w = writer(model, Site("mlp", model.layers)).detach().double()
-    if (added := model.architecture.mlp_added) and added != model.architecture.mlp:
+    if normed_between(model):
         # A norm between the MLP and the stream: its gain is part of what is written, its scale is not known from weights.
-        w = w * norm_of(model.part(model.layers, added), model.d, w).gain.to(w)
+        w = w * norm_of(model.part(model.layers, model.architecture.mlp_added), model.d, w).gain.to(w)
     if processing == "raw":
         return w, u
     norm = final_norm(model)

@@ -14,9 +14,9 @@ from torch import Tensor
 from ontogeny.encoding import encode_all
 from ontogeny.errors import BadInput
 from ontogeny.lab.entropy_neurons import Processing, candidates, final_norm, like_in_norm, neurons
-from ontogeny.lab.entropy_neurons_ends import ends, renormed, shifted
+from ontogeny.lab.entropy_neurons_ends import ends, entropies, renormed, shifted
 from ontogeny.lab.steering import writer
-from ontogeny.model import Model, vocabulary
+from ontogeny.model import Model
 from ontogeny.sites import Site
 
 
@@ -48,7 +48,7 @@ def entropy_effects(
 ) -> list[EntropyEffect]:
     """The effect of each chosen neuron of the last MLP on the texts, of which the first `tokens` count."""
     of = ends(model, rows_of(model, texts, tokens), chosen)
-    plain = entropy(vocabulary(model, of.normed))
+    plain = entropies(model, of.normed)
     norm = final_norm(model)
     straight = norm.straight(of.stream)
     # The norm's scale of each token, told by what it puts out.
@@ -59,16 +59,10 @@ def entropy_effects(
         said = of.of([neuron])
         shift = (said.mean() - said) * rows[neuron]
         held = of.normed + (scale[:, None] * norm.straight(shifted(model, of, shift))).to(of.normed)
-        total, frozen = (entropy(vocabulary(model, x)) - plain for x in (renormed(model, of, shift), held))
+        total, frozen = (entropies(model, x) - plain for x in (renormed(model, of, shift), held))
         means = (of.mean(change) for change in (total.abs(), frozen.abs(), total))
         found.append(EntropyEffect(neuron, *means))
     return found
-
-
-def entropy(scores: Float[Tensor, "*token vocab"]) -> Float[Tensor, "*token"]:
-    """Of the distribution that the scores stand for, in nats."""
-    logs = scores.float().log_softmax(-1)
-    return -(logs.exp() * logs.where(logs > -torch.inf, 0.0)).sum(-1)
 
 
 def rows_of(model: Model, texts: Sequence[str], tokens: int) -> list[Int[Tensor, " token"]]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.model import Model, reading
+from ontogeny.model import Model, reading, vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +19,8 @@ class Ends:
 
     stream: Float[Tensor, "token d"]
     normed: Float[Tensor, "token d"]
-    mlp: Float[Tensor, "token d"]
-    added: Float[Tensor, "token d"]
-    """What of the MLP's output reaches the stream: the same, unless a norm lies between."""
+    mlp: tuple[Float[Tensor, "token d"], Float[Tensor, "token d"]] | None
+    """The MLP's output and what of it reaches the stream, where a norm lies between the two."""
     neurons: Float[Tensor, "token chosen"]
     chosen: tuple[int, ...]
     owner: Int[Tensor, " token"]
@@ -51,7 +50,8 @@ def ends(
     batch: int = 32,
 ) -> Ends:
     """Run the rows; of each, the tokens from its start on are kept, and of these what the chosen neurons say."""
-    parts = [("resid", model.layers), ("norm", 0), *((part, model.layers) for part in ("mlp", "mlp_resid", "neuron"))]
+    between = ("mlp", "mlp_resid") if normed_between(model) else ()
+    parts = [("resid", model.layers), ("norm", 0), *((part, model.layers) for part in ("neuron", *between))]
     kept: dict[int, dict[str, Tensor]] = {}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for first in range(0, len(order), batch):
@@ -72,18 +72,46 @@ def ends(
     owner = torch.repeat_interleave(
         torch.arange(len(rows)), torch.tensor([len(kept[i]["norm"]) for i in range(len(rows))])
     )
-    return Ends(whole["resid"], whole["norm"], whole["mlp"], whole["mlp_resid"], whole["neuron"], tuple(chosen), owner)
+    mlp = (whole["mlp"], whole["mlp_resid"]) if between else None
+    return Ends(whole["resid"], whole["norm"], mlp, whole["neuron"], tuple(chosen), owner)
+
+
+def normed_between(model: Model) -> bool:
+    """Whether the family normalises what an MLP puts out before it adds it to the stream."""
+    return bool(model.architecture.mlp_added) and model.architecture.mlp_added != model.architecture.mlp
 
 
 def shifted(model: Model, of: Ends, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
     """What a change of the MLP's output changes in the stream: the same, unless a norm lies between."""
-    if not (path := model.architecture.mlp_added) or path == model.architecture.mlp:
+    if of.mlp is None:
         return shift
-    changed: Tensor = model.part(model.layers, path)(of.mlp + shift)
-    return changed - of.added
+    out, added = of.mlp
+    changed: Tensor = model.part(model.layers, model.architecture.mlp_added)(out + shift)
+    return changed - added
 
 
 def renormed(model: Model, of: Ends, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
     """What the body puts out where the MLP's output is changed."""
     out: Tensor = model.network.get_submodule(model.architecture.final_norm)(of.stream + shifted(model, of, shift))
     return out
+
+
+def entropies(model: Model, normed: Float[Tensor, "token d"], *, chunk: int = 256) -> Float[Tensor, " token"]:
+    """Of the next token, in nats; a few tokens at a time, as a large vocabulary fills the memory."""
+    return torch.cat([entropy(vocabulary(model, part)) for part in normed.split(chunk)])
+
+
+def entropy(scores: Float[Tensor, "*token vocab"]) -> Float[Tensor, "*token"]:
+    """Of the distribution that the scores stand for, in nats."""
+    logs = scores.float().log_softmax(-1)
+    return -(logs.exp() * logs.where(logs > -torch.inf, 0.0)).sum(-1)
+
+
+def likelihoods(
+    model: Model, normed: Float[Tensor, "token d"], targets: Int[Tensor, " token"], *, chunk: int = 256
+) -> Float[Tensor, " token"]:
+    """Log-probability of the token that comes."""
+    parts = zip(normed.split(chunk), targets.to(normed.device).split(chunk), strict=True)
+    return torch.cat(
+        [vocabulary(model, part).float().log_softmax(-1).gather(1, ids[:, None])[:, 0] for part, ids in parts]
+    )

@@ -10,7 +10,8 @@ from torch import Tensor
 from ontogeny.concept import Answer
 from ontogeny.errors import BadInput
 from ontogeny.lab.answers import answers_of, sums, token_scores
-from ontogeny.lab.entropy_neurons_effect import entropy, rows_of
+from ontogeny.lab.entropy_neurons_effect import rows_of
+from ontogeny.lab.entropy_neurons_ends import entropy
 from ontogeny.model import Model, vocabulary
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from ontogeny.errors import BadInput
 from ontogeny.lab.answers import answers_of
 from ontogeny.lab.compare.confidence_asked import Answered, Question
-from ontogeny.lab.entropy_neurons_effect import entropy, rows_of
-from ontogeny.lab.entropy_neurons_ends import Ends, ends, renormed
+from ontogeny.lab.entropy_neurons_effect import rows_of
+from ontogeny.lab.entropy_neurons_ends import Ends, ends, entropies, likelihoods, renormed
 from ontogeny.lab.steering import writer
-from ontogeny.model import Model, vocabulary
+from ontogeny.model import Model
 from ontogeny.sites import Site
 
 
@@ -60,15 +60,12 @@ class Kept:
         """Mean entropy of each text, and beliefs, where the chosen neurons write the given rows: as `swapped` would give them."""
         own = writer(self.model, Site("mlp", self.model.layers))
         change = rows[list(chosen)].to(own) - own[list(chosen)]
-        sure = entropy(self._scores(self.texts, chosen, change))
-        logs = self._scores(self.answers, chosen, change).float().log_softmax(-1)
-        likely = self.answers.sum(logs.gather(1, self.targets[:, None].to(logs.device))[:, 0])
+        sure = entropies(self.model, self._normed(self.texts, chosen, change))
+        likely = self.answers.sum(likelihoods(self.model, self._normed(self.answers, chosen, change), self.targets))
         return self.texts.mean(sure), Answered(likely.view(len(self.right), -1).softmax(1), self.right)
 
-    def _scores(
-        self, of: Ends, chosen: Sequence[int], change: Float[Tensor, "chosen d"]
-    ) -> Float[Tensor, "token vocab"]:
-        return vocabulary(self.model, renormed(self.model, of, of.of(chosen) @ change))
+    def _normed(self, of: Ends, chosen: Sequence[int], change: Float[Tensor, "chosen d"]) -> Float[Tensor, "token d"]:
+        return renormed(self.model, of, of.of(chosen) @ change)
 
 
 def kept(
