@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from ontogeny import model as models
 from ontogeny.errors import BadInput
+from ontogeny.lab.baking import bake
 from ontogeny.lab.compare.refusal import refusal
-from ontogeny.lab.compare.refusal_directions import Read, cosine_with_ends, halves
+from ontogeny.lab.compare.refusal_directions import Read, cosine_with_ends, halves, read
 from ontogeny.lab.compare.refusal_effects import Asked, edits_for
-from ontogeny.lab.compare.refusal_prompts import Framing, Instruction, instructions, parted, window
+from ontogeny.lab.compare.refusal_prompts import Framing, Instruction, Part, instructions, parted, window
 from ontogeny.lab.compare.refusal_settings import RefusalSettings
 from ontogeny.lab.refusal import refusal_log_odds
 
@@ -150,6 +151,37 @@ def test_log_odds_are_those_of_one_prompt_at_a_time(stages):
     steered = refusal_log_odds(model, [framing.framed(t) for t in texts], edits, phrases=PHRASES)
     assert torch.allclose(asked.log_odds(edits), steered, atol=1e-4)
     assert not torch.allclose(steered, alone, atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_direction_is_the_difference_of_hugging_face_s_own_hidden_states(tiny, family):
+    model = models.load(tiny(family))
+    sides = tuple(tuple(Instruction(t, t) for t in texts[:6]) for texts in (HARMFUL, HARMLESS))
+    seen = read(model, Part(*sides), Framing("Q {} A:"), layers=[1], positions=2)
+    for spot in ((1, -1), (1, -2)):
+        means = []
+        for side in sides:
+            with torch.no_grad():
+                each = [
+                    model.network(
+                        model.tokenizer(f"Q {one.text} A:", return_tensors="pt").input_ids, output_hidden_states=True
+                    ).hidden_states[1][0, spot[1]]
+                    for one in side
+                ]
+            means.append(torch.stack(each).double().mean(0))
+        assert torch.allclose(seen.difference(spot), means[0] - means[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+def test_ablation_is_that_of_weights_made_orthogonal(tiny, family):
+    """Steered at all sites that write, and baked into a copy of the weights: the same log-odds."""
+    model = models.load(tiny(family))
+    vector = torch.randn(model.d, generator=torch.Generator().manual_seed(0))
+    edits = edits_for(model, "ablation", vector, layer=1, dose=1.0)
+    given_ = [Instruction(t, t) for t in HARMFUL[:5]]
+    asked, baked = (Asked.of(m, Framing("Q {} A:"), given_, PHRASES) for m in (model, bake(model, edits)))
+    assert torch.allclose(asked.log_odds(edits), baked.log_odds(), atol=1e-4)
+    assert not torch.allclose(asked.log_odds(), baked.log_odds(), atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "falcon"])
