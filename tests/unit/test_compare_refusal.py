@@ -195,6 +195,18 @@ def test_any_family_gives_every_row(tiny, family):
     assert abs(random.value) < 0.8
 
 
+def test_what_is_read_is_told_and_a_difference_noted(found, tiny, tmp_path):
+    where = one(found, "refusal_layer", stage="base", held="shared")
+    assert (where.coords["window"], where.coords["end"], where.note) == ("2", "A :", None)
+    later = models.load(tiny("gpt_neox"))
+    later.tokenizer.add_tokens(["A:"])
+    stages = {"base": models.load(tiny("gpt_neox")), "post": later}
+    made = list(refusal(stages, HARMFUL, HARMLESS, replace(FAST, positions=1, nulls=1, tokens=0)))
+    assert "different tokens: :, A:" in one(made, "refusal_layer", stage="post", held="shared").note
+    with pytest.raises(BadInput, match="fills gaps"):
+        list(refusal({"base": models.load(tiny("bert")), "post": later}, HARMFUL, HARMLESS, FAST))
+
+
 def test_many_stages_are_generated_with_fewer_vectors(tiny):
     many = {name: models.load(tiny("gpt_neox")) for name in "abcd"}
     found = list(refusal(many, HARMFUL, HARMLESS, replace(FAST, crossed=3, nulls=1, nulls_said=0)))

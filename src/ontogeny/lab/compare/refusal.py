@@ -35,6 +35,7 @@ from ontogeny.lab.compare.refusal_prompts import (
 )
 from ontogeny.lab.compare.refusal_settings import RefusalSettings
 from ontogeny.lab.compare.refusal_transfer import Changes, effect_rows, transfer_rows
+from ontogeny.lab.generation import check_speaks
 from ontogeny.model import Model
 from ontogeny.records import Record
 from ontogeny.sites import Site
@@ -77,7 +78,8 @@ class Survey:
     seen: Read
     score: Float[Tensor, " spot"]
     """On the second part: log-odds of refusing that ablation takes from the harmful, and that addition gives to the harmless."""
-    window: int
+    end: tuple[str, ...]
+    """The tokens that all instructions share at their end."""
 
     @property
     def best(self) -> Spot:
@@ -86,6 +88,7 @@ class Survey:
 
 @torch.no_grad()
 def _survey(model: Model, parts: tuple[Part, Part, Part], framing: Framing, settings: RefusalSettings) -> Survey:
+    check_speaks(model)
     train, choice, _ = parts
     ids = framing.tokens(model, [one.text for part in parts for one in (*part.harmful, *part.harmless)])
     positions = window(ids, most=settings.positions)
@@ -104,7 +107,8 @@ def _survey(model: Model, parts: tuple[Part, Part, Part], framing: Framing, sett
         dose = settings.strength * float(vector.norm())
         edits = [edits_for(model, act, vector, layer=spot[0], dose=dose, where=settings.where) for act in ACTS]
         scores.append(float(plain[0] - bad.log_odds(edits[0]).mean() + good.log_odds(edits[1]).mean() - plain[1]))
-    return Survey(framing, seen, torch.tensor(scores, dtype=torch.float64), positions)
+    end = tuple(model.tokenizer.convert_ids_to_tokens(ids[0][-positions:].tolist()))
+    return Survey(framing, seen, torch.tensor(scores, dtype=torch.float64), end)
 
 
 def _agreed(surveys: Sequence[Survey]) -> Spot:
@@ -124,16 +128,20 @@ def _choices(
     for held, surveys in (("shared", shared), ("own", own)):
         for name, one in surveys.items():
             at = spot if held == "shared" else one.best
+            read_at = {survey.end[spot[1]] for survey in surveys.values()}
+            differ = held == "shared" and len(read_at) > 1
             yield _table(settings, at, "train").row(
                 "refusal_layer",
                 float(at[0]),
                 name,
                 site=Site("resid", at[0]),
                 n=len(one.seen.group),
+                note=f"the stages are read at different tokens: {', '.join(sorted(read_at))}" if differ else None,
                 coords={
                     "held": held,
                     "template": str(one.framing),
-                    "window": str(one.window),
+                    "window": str(len(one.end)),
+                    "end": " ".join(one.end),
                     "score": f"{float(one.score[one.seen.spots.index(at)]):.4f}",
                 },
             )
