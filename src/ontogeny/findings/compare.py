@@ -216,10 +216,8 @@ def _confidence(rows: Rows) -> list[str]:
             rows.read("neuron_overlap", b, a, "random_set", by="variance"),
             rows.of("neuron_overlap", b, a, by="variance"),
         )
-        confirmed = ", ".join(
-            f"{name} {rows.read('entropy_neurons', name).value:.0f} of {rows.read('entropy_neurons', name).n}"
-            for name in rows.names
-        )
+        tested = {name: rows.read("entropy_neurons", name) for name in rows.some}
+        confirmed = ", ".join(f"{name} {found.value:.0f} of {found.n}" for name, found in tested.items())
         said.append(
             f"Candidates for entropy neurons: {coord(both, 'shared').iloc[0]} of {overlap.n} are the same in {a} and {b} (overlap "
             f"{number(overlap.value)}, random sets {number(random.value)}); confirmed by holding them still: {confirmed}."
@@ -239,8 +237,7 @@ def _confidence(rows: Rows) -> list[str]:
 
 def _series(rows: Rows, metric: str, **told: str) -> str:
     """A number at every stage; of many stages at four of them."""
-    names = rows.names if len(rows.names) <= 4 else [rows.names[round(i * (len(rows.names) - 1) / 3)] for i in range(4)]
-    return ", ".join(f"{name} {interval(rows.read(metric, name, **told))}" for name in names)
+    return ", ".join(f"{name} {interval(rows.read(metric, name, **told))}" for name in rows.some)
 
 
 SIDES: Mapping[str, Callable[[Rows], list[str]]] = {

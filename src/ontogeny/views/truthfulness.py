@@ -72,7 +72,7 @@ def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale:
         ends=[f"[{number(a)}, {number(b)}]" for a, b in zip(cells["low"], cells["high"], strict=True)],
     )
     size = len(names)
-    side = max(14.0, min(66.0, (WIDTH - 200) / 3 / size))
+    side = max(14.0, min(66.0, (WIDTH - 260) / 3 / size))
     base = alt.Chart(
         inline(cells, "moment", "other", "value", "low", "high", "said", "ends", "concept", "site")
     ).encode(
@@ -81,8 +81,10 @@ def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale:
     )
     tips = [alt.Tooltip("other:N", title=across), alt.Tooltip("moment:N", title="stage")]
     tips += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high")]
+    # Cells too small for numbers need a scale.
+    legend = None if side >= 30 else alt.Legend(title=None, orient="right", gradientLength=120)
     squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        color=alt.Color("value:Q", scale=scale, legend=None), tooltip=[*tips, "concept:N", "site:N"]
+        color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=[*tips, "concept:N", "site:N"]
     )
     layers = [squares]
     if side >= 30:
