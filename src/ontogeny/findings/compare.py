@@ -60,6 +60,12 @@ class Rows:
     def last(self) -> str:
         return self.names[-1]
 
+    @property
+    def some(self) -> list[str]:
+        """All stages, or of many the first, the last and two between."""
+        last = len(self.names) - 1
+        return self.names if last < 4 else [self.names[round(i * last / 3)] for i in range(4)]
+
     def of(
         self, metric: str, here: str | None = None, there: str | None = None, control: str = "", **told: str
     ) -> pd.DataFrame:
