@@ -66,7 +66,21 @@ def planted(tiny, tmp_path):
     return save(Direction(torch.tensor(slope), Site("resid", 2), "planted").unit(), tmp_path / "planted.safetensors")
 
 
-QUICK = ("--controls", "40", "--shuffles", "20", "--samples", "1", "--tokens", "3", "--max-kl", "50", "--quiet")
+QUICK = (
+    "--controls",
+    "40",
+    "--shuffles",
+    "20",
+    "--samples",
+    "1",
+    "--tokens",
+    "3",
+    "--max-kl",
+    "50",
+    "--equal-kl",
+    "1e-4",
+    "--quiet",
+)
 
 
 def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, planted, tmp_path, monkeypatch):
@@ -126,7 +140,9 @@ def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path
     chosen = {row["method"]: dict(row["coords"]) for row in table[table.metric == "chosen_alpha"].to_dict("records")}
     assert chosen["iti"]["k"] in ("1", "2")
     assert all(chosen[name]["site"] in ("resid.1", "resid.2") for name in ("tracing_vector", "caa"))
-    assert set(table[table.metric == "effect_at_equal_kl"].method) == {"tracing_vector", "caa", "iti"}
+    equal = table[table.metric == "effect_at_equal_kl"]
+    assert set(equal.method) == {"tracing_vector", "caa", "iti"}
+    assert equal.value.notna().all()
     tasks = table[table.metric == "task_accuracy"]
     assert {dict(c)["task"] for c in tasks.coords} == {"day"}
     assert "scored_share" in set(table.metric)
@@ -159,6 +175,7 @@ def test_a_dry_run_does_nothing(say, tiny, concept, tmp_path):
         (["--where", "lst"], "did you mean last"),
         (["--aim", "rigt"], "did you mean right"),
         (["--max-kl", "0"], "above 0"),
+        (["--equal-kl", "nan"], "above 0"),
         (["--task", "arc_eesy"], "did you mean arc_easy"),
         (["--scorer", "judge:x"], "no scorer called"),
         (["--scorer", "lexicon:"], "needs words"),

@@ -45,6 +45,9 @@ def evaluate(
     max_kl: Annotated[
         float, typer.Option(help="Nats per token on neutral text that the chosen alpha may cost at most.")
     ] = 0.5,
+    equal_kl: Annotated[
+        float, typer.Option(help="Nats per token on neutral text at which vectors are compared.")
+    ] = 0.1,
     aim: Annotated[
         str, typer.Option(help="What is promoted: the right answer, or the positive class's (right, positive, auto).")
     ] = "auto",
@@ -89,8 +92,6 @@ def evaluate(
     from ontogeny.errors import unknown
     from ontogeny.lab.judging_plan import Plan, asking
 
-    if not 0 < max_kl < math.inf:
-        raise BadInput(f"--max-kl is a number above 0, not {max_kl:g}. Try 0.5 nats per token.")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise unknown("dtype", dtype, ("float32", "bfloat16", "float16"))
     plan = Plan(
@@ -101,6 +102,7 @@ def evaluate(
         controls=controls,
         shuffles=shuffles,
         most=max_kl,
+        equal_kl=equal_kl,
         aim=aim,  # type: ignore[arg-type]
         instruction=instruction,
         samples=samples,

@@ -62,8 +62,8 @@ class Judged:
     choices: str
     """What was chosen beside alpha: `site`, or `k`."""
     wish: float = 1.0
-    equal: tuple[float, float, Float[Tensor, " item"]] | None = None
-    """Cost, alpha, and shift of each item at the cost of the cheapest method."""
+    equal: tuple[float, float, Float[Tensor, " item"]] | str | None = None
+    """Cost, alpha, and shift of each item at the cost at which all are compared, or why there is none; None for what has no alpha."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +180,8 @@ def _at_equal_cost(
     cost: Callable[[Edits], Cost],
     passes: Passes,
 ) -> list[Judged]:
-    """Vectors compared where each moves the model as far from itself: at the cost of the cheapest choice."""
-    vectors = [(r, j) for r, j in zip(recipes, judged, strict=True) if not r.ablates]
-    costs = [float(j.side.cost.divergence.mean()) for _, j in vectors]
-    if len(vectors) < 2 or min(costs) <= 0:
-        return list(judged)
-    target, made = min(costs), []
+    """Vectors compared where each moves the model as far from itself."""
+    target, made = ask.plan.equal_kl, []
     for one, old in zip(recipes, judged, strict=True):
         if one.ablates:
             made.append(old)
@@ -197,8 +193,8 @@ def _at_equal_cost(
 
         try:
             alpha = sign * alpha_at(at, target)
-        except BadInput:
-            made.append(old)
+        except BadInput as fault:
+            made.append(replace(old, equal=str(fault)))
             continue
         edits = one.edits(model, choice, alpha)
         asked = Asked.of(model, ask.sides.test, cached=kept_prompts(edits), passes=passes)
@@ -209,7 +205,8 @@ def _at_equal_cost(
 
 def _samples(model: Model, ask: Asking, judged: Sequence[Judged]) -> list[Sample]:
     plan = ask.plan
-    prompts = list(dict.fromkeys(item.prompt for item in ask.sides.test))[: plan.samples]
+    every = list(dict.fromkeys(item.prompt for item in ask.sides.test))
+    prompts = [every[i * len(every) // plan.samples] for i in range(min(plan.samples, len(every)))]
     arms: list[tuple[str, float | None, Edits]] = [("unsteered", None, [])]
     for one in judged:
         arms.append((one.method, one.grid.chosen.alpha, one.edits))

@@ -1,5 +1,6 @@
 """What is to be evaluated, and how: everything that can be checked before a model is loaded."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -14,7 +15,7 @@ from ontogeny.lab.tokens import WORDS
 from ontogeny.sites import expand
 from ontogeny.store import digest
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same input would give other numbers."""
 
 
@@ -32,6 +33,8 @@ class Plan:
     """Fits on permuted labels."""
     most: float = MOST
     """KL on neutral text, nats per token, up to which alpha may go."""
+    equal_kl: float = 0.1
+    """The same, at which vectors are compared."""
     aim: Aim = "auto"
     before: str = "."
     instruction: str | None = None
@@ -50,6 +53,10 @@ class Plan:
             raise unknown("set of tokens", self.where, WORDS)
         if self.controls < 1 or self.shuffles < 0:
             raise BadInput(f"{self.controls} controls show nothing. Take 200, at least 1.")
+        if not (0 < self.most < math.inf and 0 < self.equal_kl < math.inf):
+            raise BadInput(
+                f"a KL to stay under or to compare at is a number above 0, not {self.most:g} and {self.equal_kl:g}. Try 0.5, 0.1."
+            )
         if self.limit < 2:
             raise BadInput(f"a limit of {self.limit} questions leaves nothing to compare. Take 100, at least 2.")
         if not self.ks or min(self.ks) < 1:

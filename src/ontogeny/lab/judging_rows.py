@@ -55,7 +55,10 @@ def _of_method(found: Found, judged: Judged, seed: int) -> Iterator[Record]:
     yield from _promoted(found, judged, told, seed)
     yield from _choices(judged, groups, told, seed)
     yield from _side_effects(judged, told, seed)
-    if judged.equal is not None:
+    if isinstance(judged.equal, str):
+        lost = _row("effect_at_equal_kl", judged.method, _alone(math.nan), 0, coords=at)
+        yield replace(lost, note=judged.equal)
+    elif judged.equal is not None:
         target, alpha, shift = judged.equal
         coords = {**at, "alpha": f"{alpha:.4g}", "kl": f"{target:.4g}"}
         yield _row(

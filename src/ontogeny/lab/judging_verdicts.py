@@ -76,19 +76,20 @@ def _both_ways(at: pd.DataFrame, wish: int) -> str:
     """A margin may grow while both continuations grow less likely: that is said."""
     rows = at[(at["metric"] == "promote")]
     whole = rows[[dict(c).get("share") == "1" for c in rows["coords"]]] if len(rows) else rows
-    if wish > 0 and len(whole) and float(whole["high"].iloc[0]) < 0:
+    if wish > 0 and len(whole) and float(whole["high"].iloc[0]) < 0 and float(whole["value"].iloc[0]) <= -0.005:
         return f" What shows the concept is itself {-float(whole['value'].iloc[0]):.2f} nats per token less likely."
     return ""
 
 
 def _reasons(effect: Any, random: Any, permuted: pd.DataFrame, q: float, wish: int) -> list[str]:
     """Why it does not work; empty where it does."""
-    ends = sorted((wish * effect["low"], wish * effect["high"]))
-    reasons = []
-    if ends[0] <= 0:
-        moved = "it moves the other way" if ends[1] < 0 else "its interval holds 0"
-        reasons.append(moved)
-    if wish * (effect["value"] - random["value"]) <= 0 or q > LEVEL:
+    low, high = sorted((wish * effect["low"], wish * effect["high"]))
+    ahead = wish * (effect["value"] - random["value"]) > 0
+    if high < 0:
+        beyond = q <= LEVEL and not ahead
+        return [f"it moves the other way{', and further than random directions' if beyond else ''} (q {_short(q)})"]
+    reasons = ["its interval holds 0"] if low <= 0 else []
+    if not ahead or q > LEVEL:
         reasons.append(f"it does not beat random directions of its length (q {_short(q)})")
     if len(permuted):
         null = permuted.iloc[0]

@@ -82,6 +82,8 @@ def search(
     bearable = [cell for cell in tried if cell.cost <= most]
     if bearable:
         note = f"largest effect on development items among {len(bearable)} of {len(tried)} cells with KL up to {most:g}"
-        return Grid(tuple(cells), max(bearable, key=lambda cell: wish * cell.effect), note)
+        best = max(bearable, key=lambda cell: wish * cell.effect)
+        none = "" if wish * best.effect > 0 else "; none of them moves towards the concept"
+        return Grid(tuple(cells), best, note + none)
     note = f"every one of {len(tried)} cells costs more than {most:g} nats per token; the cheapest was taken"
     return Grid(tuple(cells), min(tried, key=lambda cell: cell.cost), note)

@@ -1,7 +1,7 @@
 """Effect against side effect: what each steering vector buys on held-out questions, and what it costs on neutral text.
 
 Each point is one alpha (its number beside it), each line one method. Up is more of the concept, right is a model further from itself.
-Vectors are compared along a vertical line, at equal cost: the dotted one, and the diamonds on it, is the cost of the cheapest choice.
+Vectors are compared along a vertical line, at equal cost: the diamonds lie on the dotted one.
 """
 
 from typing import Any
