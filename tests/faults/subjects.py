@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,9 @@ def rows_of(out: Path) -> dict[str, str]:
     table = found.sort_values(list(found.columns), ignore_index=True).to_csv(float_format="%.17g")
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file() and p.name != "ledger.jsonl")
     about = {name: run.about.get(name) for name in ("finished", "failures", "concepts", "settings")}
-    return {"rows": table, "files": "\n".join(names), "about": json.dumps(about)}
+    logged = Counter(unit for line in run.ledger() for unit in line.get("units", []))
+    twice = sorted(unit for unit, times in logged.items() if times > 1)
+    return {"rows": table, "files": "\n".join(names), "about": json.dumps(about), "logged twice": "\n".join(twice)}
 
 
 # --- a model that is raised -------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ontogeny.findings import Finding, findings
 from ontogeny.findings.compare import panels
 from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, statements, when
 from ontogeny.findings.timeline import EVENTS, in_run_order, timeline
+from ontogeny.store import atomic
 from ontogeny.views import every_view, why_empty
 
 EMBED = """
@@ -87,8 +88,11 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         embed=Raw(EMBED),
     )
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8", newline="\n")
+    if out.exists() and not out.is_file():  # a pipe or a terminal is written to, never replaced
+        out.write_text(page, encoding="utf-8", newline="\n")
+        return out
+    with atomic(out) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
     return out
 
 

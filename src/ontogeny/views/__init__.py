@@ -13,6 +13,7 @@ import pandas as pd
 
 from ontogeny import plugins
 from ontogeny.errors import BadInput
+from ontogeny.store import atomic
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,8 @@ def save(chart: Any, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in (".png", ".svg", ".html", ".json"):
         raise BadInput(f"cannot save a chart as {path.name!r}: end the name with .png, .svg, .html or .json.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".png":
-        chart.save(str(path), scale_factor=2)
-    elif path.suffix == ".html":
-        chart.save(str(path), inline=True)
-    else:
-        chart.save(str(path))
+    more = {".png": {"scale_factor": 2}, ".html": {"inline": True}}.get(path.suffix, {})
+    # A full disk leaves the picture that was there.
+    with atomic(path) as temporary:
+        chart.save(str(temporary), format=path.suffix[1:], **more)
     return path

@@ -1,0 +1,165 @@
+"""Two processes on one folder, and a full disk: told in one line; the first ends as if it were alone, and what was there stays."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ontogeny import cli
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab.across import across
+from ontogeny.lab.alone import alone
+from ontogeny.lab.frozen import frozen
+from ontogeny.lab.monitor import monitor
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+from ontogeny.lineage import Lineage
+from ontogeny.run import Run
+from tests.flows.lineages import rows, save_run, write
+
+HELD = """
+import sys, time
+from pathlib import Path
+import {module} as module
+
+real, go, inside = module.{name}, Path({go!r}), Path({inside!r})
+
+def held(*args, **named):
+    inside.touch()
+    while not go.exists():
+        time.sleep(0.02)
+    return real(*args, **named)
+
+module.{name} = held
+from ontogeny.cli import main
+main()
+"""
+"""A command that waits in the middle of its work until it is told to go on."""
+PLAIN = "from ontogeny.cli import main; main()"
+QUICK = Settings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100, untrained=False)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    save_run(home / "steps", {1: 0.0, 2: 8.0})
+    both = [Concept.from_file(write(home / f"{name}.csv", rows(characters=40))) for name in ("planted", "other")]
+    trace(Lineage.open(home / "steps"), both, home / "run", QUICK)
+    return home
+
+
+def started(code: str, *argv: object) -> subprocess.Popen[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, argv)],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("job", ["trace", "raise"])
+def test_the_second_is_refused_and_the_first_goes_on(job: str, home: Path, tmp_path: Path) -> None:
+    out, go, inside = tmp_path / "out", tmp_path / "go", tmp_path / "inside"
+    argv: dict[str, tuple[object, ...]] = {
+        "trace": ("trace", home / "steps", "-c", home / "planted.csv", "-o", out, "--sites", "resid", "-q"),
+        "raise": ("raise", "--size", "demo", "--out", out),
+    }
+    place = {"trace": ("ontogeny.lab.visitor", "capture"), "raise": ("ontogeny.lab.raising", "train")}[job]
+    first = started(HELD.format(module=place[0], name=place[1], go=str(go), inside=str(inside)), *argv[job])
+    try:
+        until(inside.exists, first)
+        before = state(out)
+        second = started(PLAIN, *argv[job])
+        shown, err = second.communicate(timeout=180)
+        assert (second.returncode, shown, err.count("\n")) == (2, "", 1), err
+        assert "another process is writing into" in err
+        assert state(out) == before
+        if job == "raise":  # what it goes on with takes minutes: killed, it lets go of the folder all the same
+            first.kill()
+            first.communicate()
+            with alone(out):
+                assert not list(out.rglob(".*.tmp"))
+            return
+        go.touch()
+        _, err = first.communicate(timeout=180)
+        assert first.returncode == 0, err
+    finally:
+        first.kill()
+        first.communicate()
+    run = Run.open(out)
+    assert run.about["finished"]
+    assert set(run.records("metric = 'auroc' and control is null").step.dropna()) == {1, 2}
+
+
+@pytest.mark.parametrize("job", ["monitor", "frozen", "across"])
+def test_what_is_added_to_a_run_waits_for_nobody_and_mixes_with_nothing(job: str, home: Path) -> None:
+    run = Run.open(home / "run")
+    both = [Concept.from_file(home / f"{name}.csv") for name in ("planted", "other")]
+    jobs: dict[str, Callable[[], object]] = {
+        "monitor": lambda: monitor(run, (0.1,)),
+        "frozen": lambda: frozen(run, both, rates=(0.1,)),
+        "across": lambda: across(run, both),
+    }
+    with alone(run.folder):
+        before = state(run.folder)
+        with pytest.raises(BadInput, match="another process is writing"):
+            jobs[job]()
+        assert state(run.folder) == before
+    jobs[job]()  # the control: now it gets in
+    assert state(run.folder) != before
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("monitor", "run", "--at", "0.2"),
+        ("monitor", "run", "-c", "planted.csv", "--at", "0.2"),
+        ("monitor", "run", "--across", "planted.csv", "--across", "other.csv"),
+        ("report", "run"),
+        ("show", "run", "emergence", "-o", "run/emergence.json"),
+        ("show", "run", "emergence", "-o", "run/emergence.svg"),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_is_told_and_what_was_written_stays(
+    argv: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", ["ontogeny", *argv])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0  # the control: with room it is written
+    capsys.readouterr()
+    before = state(home / "run")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    err = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert "the disk is full. Free some space" in err[-1]
+    assert sum(line.startswith("ontogeny: ") for line in err) == 1
+    assert state(home / "run") == before
