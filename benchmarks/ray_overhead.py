@@ -1,7 +1,8 @@
 """What a visit costs more on Ray than in this process: the same checkpoints by both, one worker, one thread.
 
-Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ray_overhead.py` (some minutes). A trace of four checkpoints less one of a single
-checkpoint is three units: what starts and ends a run falls out, and stands beside. CPU seconds are of all processes together, Ray's too.
+Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ray_overhead.py` (some minutes). Small visits: what Ray adds does not grow with them.
+Two figures that other programs on the machine disturb little: CPU seconds of all processes together, Ray's too, of nine checkpoints less
+those of one; and the seconds between the end of a visit and the beginning of the next, from the ledger.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,21 +26,16 @@ from ontogeny.lab.cluster import Cluster
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
 
-FEW, MANY = 1, 4
+FEW, MANY = 1, 9
 UNIT = 20.0
 """Seconds of the unit that the overhead is held against."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    wall: float
     cpu: float
-
-    def __sub__(self, other: "Cost") -> "Cost":
-        return Cost(self.wall - other.wall, self.cpu - other.cpu)
-
-    def __truediv__(self, count: int) -> "Cost":
-        return Cost(self.wall / count, self.cpu / count)
+    between: float
+    """Wall seconds from visit to visit in which nothing is visited; the ledger tells whole seconds, so ± 1 / visits."""
 
 
 class Meter:
@@ -46,7 +43,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.seen: dict[int, float] = {}
-        self.began, self.before = time.perf_counter(), time.process_time()
+        self.before = time.process_time()
 
     def look(self, _: object = None) -> None:
         for process in psutil.Process().children(recursive=True):
@@ -56,13 +53,13 @@ class Meter:
             except psutil.NoSuchProcess:
                 continue
 
-    def cost(self) -> Cost:
-        return Cost(time.perf_counter() - self.began, time.process_time() - self.before + sum(self.seen.values()))
+    def cpu(self) -> float:
+        return time.process_time() - self.before + sum(self.seen.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--texts", type=int, default=1000)
+    parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     told = parser.parse_args()
     torch.set_num_threads(1)
@@ -73,19 +70,14 @@ def main() -> None:
         row = {}
         for name, cluster in (("process", None), ("ray", Cluster(workers=1))):
             few, many = (once(work[count], cluster) for count in (FEW, MANY))
-            unit = (many - few) / (MANY - FEW)
-            row[name] = {"unit": vars(unit), "around": vars(few - unit)}
-            around = few - unit
-            print(f"{name}: a unit {unit.wall:.1f} s wall, {unit.cpu:.1f} s CPU", end="; ")
-            print(f"around it {around.wall:.1f} and {around.cpu:.1f}", flush=True)
+            unit = (many.cpu - few.cpu) / (MANY - FEW)
+            row[name] = {"cpu": unit, "between": many.between, "around": few.cpu - unit}
+            print(f"{name}: {json.dumps(row[name])}", flush=True)
         rows.append(row)
-    for kind in ("wall", "cpu"):
-        more = [row["ray"]["unit"][kind] - row["process"]["unit"][kind] for row in rows]
+    for kind in ("cpu", "between", "around"):
+        more = [row["ray"][kind] - row["process"][kind] for row in rows]
         middle = statistics.median(more)
-        print(
-            f"{kind}: {middle:+.2f} s a unit ({min(more):+.2f} to {max(more):+.2f}): {middle / UNIT:+.1%} of {UNIT:.0f} s"
-        )
-    print(json.dumps(rows))
+        print(f"{kind}: {middle:+.2f} s ({min(more):+.2f} to {max(more):+.2f}), {middle / UNIT:+.1%} of {UNIT:.0f} s")
 
 
 def once(work: workload.Work, cluster: Cluster | None) -> Cost:
@@ -93,8 +85,11 @@ def once(work: workload.Work, cluster: Cluster | None) -> Cost:
     shutil.rmtree(out, ignore_errors=True)
     meter = Meter()
     how = {"cluster": cluster, "on_progress": meter.look if cluster else lambda _: None}
-    trace(Lineage.open(work.folder), [Concept.from_file(work.texts)], out, Settings(untrained=False), **how)
-    return meter.cost()
+    run = trace(Lineage.open(work.folder), [Concept.from_file(work.texts)], out, Settings(untrained=False), **how)
+    visits = run.ledger()
+    ends = [datetime.fromisoformat(visit["at"]).timestamp() for visit in visits]
+    busy = sum(sum(visit["seconds"].values()) for visit in visits[1:])
+    return Cost(meter.cpu(), (ends[-1] - ends[0] - busy) / max(1, len(visits) - 1))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -95,7 +96,7 @@ def connected(asked: Cluster) -> Iterator[Any]:
             f"{asked.address} is Ray's client protocol, over which this does not run. Start the trace on a machine of the "
             "cluster, with --address auto."
         )
-    ray = _imported()
+    ray = _imported(asked)
     if ray.is_initialized():
         yield ray
         return
@@ -132,14 +133,18 @@ def release(ray: Any, group: Any) -> None:
         importlib.import_module("ray.util.placement_group").remove_placement_group(group)
 
 
-def _imported() -> Any:
-    # Read when Ray is imported, and by the processes that it starts.
-    for name, value in (
-        ("RAY_USAGE_STATS_ENABLED", "0"),
-        ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
-        ("RAY_DEDUP_LOGS_SKIP_REGEX", "."),  # else Ray writes of workers that died onto standard output
-    ):
-        os.environ.setdefault(name, value)
+def _imported(asked: Cluster) -> Any:
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_BACKEND_LOG_LEVEL": "error",
+        "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else Ray writes of workers that died onto standard output
+    }
+    if asked.address is None and "RAY_AUTH_MODE" not in os.environ:
+        # Nobody else may run code on it, and Ray need not keep a token in the user's home.
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)  # read when Ray is imported, and by the processes that it starts
     try:
         return importlib.import_module("ray")
     except ImportError:
@@ -154,8 +159,8 @@ def _start(ray: Any, asked: Cluster, folder: str | None) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0].rstrip(".")
             raise BadInput(
-                f"no Ray cluster answers at {asked.address} ({first[:160]}). Start one with `ray start --head`, or leave "
-                "--address out."
+                f"no Ray cluster answers at {asked.address} ({first[:160]}). Start one with `ray start --head`, set "
+                "RAY_AUTH_MODE=token where it asks for one, or leave --address out."
             ) from None
         return
     cores = max(os.cpu_count() or 1, asked.workers or 1)
