@@ -28,7 +28,7 @@ from ontogeny.lab.standing import Standing
 from ontogeny.lab.texts import Rows, workload
 from ontogeny.lab.trace import trace
 from ontogeny.lab.transfer.effect import Bench, Outcome, by_answers, by_readout, only, places
-from ontogeny.lab.transfer.plan import AVERAGES, Options, check, neutral_texts, pool, targets
+from ontogeny.lab.transfer.plan import AVERAGES, VERSION, Options, check, neutral_texts, pool, targets
 from ontogeny.lab.transfer.rows import effect_rows, read_rows, shuffled_directions, unmeasured
 from ontogeny.lab.transfer.series import relate
 from ontogeny.lab.transfer.sources import Source, averages, site_of, sources
@@ -40,8 +40,6 @@ from ontogeny.run import Run
 from ontogeny.sites import Site
 from ontogeny.store import digest
 
-VERSION = 3
-"""Raised whenever the same input would give other numbers."""
 SAME_PLACE = (
     "the vector is put where the probe reads, at the last layer: a dot product. Give answers, or another --site"
 )
@@ -239,6 +237,7 @@ class _Transfer:
                 "revision": target.revision or target.name,
                 "train_seed": target.train_seed,
             },
+            "version": VERSION,
             "concept": plan.concept.name,
             "controls": self.options.controls if "p" in kept else 0,
             "site": str(plan.site),

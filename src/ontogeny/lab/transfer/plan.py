@@ -15,6 +15,8 @@ from ontogeny.opening import config_of, tokenizer_near
 from ontogeny.sites import Site
 
 Length = Literal["target", "source"]
+VERSION = 3
+"""Raised whenever the same input would give other numbers."""
 METHODS = ("logistic", "mass_mean")
 """Probes that are tried elsewhere; the vector is that of mass_mean."""
 AVERAGES = (1, 2, 4, 8, 16, 32)

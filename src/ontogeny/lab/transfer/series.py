@@ -10,7 +10,7 @@ from ontogeny.lab import scoring
 from ontogeny.lab.design import Design
 from ontogeny.lab.job import Job
 from ontogeny.lab.rows import About, Stamp, cells
-from ontogeny.lab.transfer.plan import METHODS
+from ontogeny.lab.transfer.plan import METHODS, VERSION
 from ontogeny.records import Record
 from ontogeny.run import Run
 from ontogeny.sites import Site
@@ -35,7 +35,9 @@ def relate(run: Run, job: Job, design: Design, site: Site) -> str:
 
 def _units(run: Run, concept: str) -> dict[str, dict[str, Any]]:
     headers = {path.stem: read_header(path) for path in sorted((run.folder / "scores").glob("transfer-*.safetensors"))}
-    return {unit: told for unit, told in headers.items() if told["concept"] == concept and run.done(unit)}
+    # Pairs that were measured in another way are none of this family of tests.
+    same = {unit: told for unit, told in headers.items() if told.get("version") == VERSION}
+    return {unit: told for unit, told in same.items() if told["concept"] == concept and run.done(unit)}
 
 
 def _accuracies(
