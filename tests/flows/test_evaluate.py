@@ -223,3 +223,29 @@ def test_concepts_that_cannot_be_steered_are_one_line(say, tiny, tmp_path):
         assert code == 2
         assert words in err
         assert err.count("\n") == 1
+
+
+def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(say, tiny, concept, tmp_path):
+    from ontogeny.concept import Concept
+    from ontogeny.lab.settings import Settings
+    from ontogeny.lab.trace import trace
+    from ontogeny.lineage import Lineage
+
+    settings = Settings(sites="resid", fits=("logistic", "mass_mean"), kernels=(), untrained=False)
+    run = trace(Lineage.open(tiny("gpt_neox")), [Concept.from_file(concept)], tmp_path / "run", settings)
+    before = len(run.records())
+    told = (tiny("gpt_neox"), "-c", concept, "-m", f"{run.folder}:day", "--alphas", "1", *QUICK)
+    code, text, err = say(*told, "--out", run.folder)
+    assert (code, err) == (0, "")
+    assert "day, given at resid." in text
+    assert len(run.records()) > before
+    assert len(run.records("metric = 'steering_works'")) == 1
+    assert [c["name"] for c in run.about["concepts"]] == ["day"]
+    (tmp_path / "more").mkdir()
+    other = written(tmp_path / "more/day.jsonl", groups=14)
+    code, _, err = say(tiny("gpt_neox"), "-c", other, *QUICK, "--out", run.folder)
+    assert code == 2
+    assert "other examples under the name" in err
+    code, _, err = say(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
+    assert code == 2
+    assert "Choose another --out" in err
