@@ -32,6 +32,9 @@ def write(run: "Run", out: Path) -> Path:
 
 def ledger_totals(lines: list[dict[str, Any]]) -> dict[str, float]:
     """What a run cost in all its sessions together."""
+    if sides := [line for line in lines if "loads" in line]:  # a comparison
+        loads = sum(sum(line["loads"].values()) for line in sides)
+        return {"sides": len(sides), "loads": loads, "seconds": round(sum(line["elapsed"] for line in sides), 1)}
     counted = [line for line in lines if "forwards" in line]
     totals: dict[str, float] = {
         key: sum(line[key] for line in counted) for key in ("forwards", "tokens", "real_tokens")

@@ -132,6 +132,14 @@ def _truth_of(rows: Rows, concept: str, a: str, b: str) -> list[str]:
         f"Pushing {b} along {a}'s direction moves its verdicts by {interval(pushed)} of at most 1, along its own by {interval(mine)}; "
         f"{a}'s direction at {b}'s length by {interval(same)}, random ones as long as {a}'s by {interval(null)}."
     )
+    gaps = [
+        f"{name} {interval(rows.read('verdict_gap', name, statements='true'))} and "
+        f"{interval(rows.read('verdict_gap', name, statements='false'))}"
+        for name in (a, b)
+    ]
+    said.append(
+        f"Unpushed, the verdicts on true and on false statements (1 = all true, −1 = all false) are {', '.join(gaps)}."
+    )
     across, inside, before = (
         interval(rows.read("nie", here, there, way="mean", form="full")) for here, there in ((b, a), (b, b), (a, a))
     )
@@ -199,7 +207,7 @@ def _refusal(rows: Rows) -> list[str]:
         ratio = rows.read("refusal_transfer", b, a, act=act, of="log_odds", form="above_random")
         if not (theirs.known and mine.known):
             continue
-        share = f"forward transfer {interval(ratio)}" if ratio.known else f"no share of it can be told: {ratio.note}"
+        share = f"forward transfer {interval(ratio)}" if ratio.known else ratio.note
         said.append(
             f"{does}, {a}'s vector changes {b}'s log-odds of refusing by {interval(theirs)}, {b}'s own by {interval(mine)}: {share}."
         )
