@@ -25,17 +25,25 @@ def with_moments(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame, line: Timeline, *, most: int) -> list[str]:
-    """Names of the checkpoints, early first, at most so many, evenly chosen, the last kept."""
+    """Names of the checkpoints, early first, at most so many: the last of each stage, and others evenly between."""
     at = line.moments
     ages = {(s, t): float(age) for s, t, age in zip(at["stage"], at["step"], at["age"], strict=True)}
     first = rows.drop_duplicates("moment")
     keyed = sorted(
         zip(first["moment"], first["stage"], first["step"], strict=True), key=lambda m: ages.get((m[1], m[2]), 0.0)
     )
-    return thin([moment for moment, _, _ in keyed], most)
+    names = [moment for moment, _, _ in keyed]
+    ends = set({stage: moment for moment, stage, _ in keyed}.values())
+    between = [name for name in names if name not in ends]
+    room = max(0, most - len(ends))
+    chosen = ends | set(thin(between, room))
+    return thin([name for name in names if name in chosen], most)
 
 
 def thin(names: Sequence[str], most: int) -> list[str]:
+    """At most so many of them, evenly spread."""
     if len(names) <= most:
         return list(names)
+    if most < 2:
+        return list(names[len(names) - most :])
     return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

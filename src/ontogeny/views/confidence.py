@@ -161,7 +161,10 @@ def _kind(by: str) -> str:
 def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
     cells = rows[rows["metric"].isin(["neuron_overlap", "swap_share"])]
     cells = cells.assign(by=coord(cells, "by"), of=coord(cells, "of"), couple=cells["other"] + " → " + cells["moment"])
-    couples = [f"{a} → {b}" for a in order for b in order if a != b and f"{a} → {b}" in set(cells["couple"])]
+    forward = len(order) > 3  # else both ways
+    pairs = [(a, b) for i, a in enumerate(order) for j, b in enumerate(order) if (j > i if forward else j != i)]
+    couples = [f"{a} → {b}" for a, b in pairs if f"{a} → {b}" in set(cells["couple"])]
+    cells = cells[cells["couple"].isin(couples)]
     wanted = (
         ("neuron_overlap", "by", "variance", "candidates in common, by variance (0–1)"),
         ("neuron_overlap", "by", "null", "by null space (0–1)"),
