@@ -1,6 +1,7 @@
 """Hostile inputs: what is broken, huge, nested, foreign or malicious ends in one line of ours, and nothing is read or written outside."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ontogeny import Concept, Lineage, cli
+from ontogeny import Concept, Lineage, cli, concept_file
 from ontogeny.errors import BadInput
 from ontogeny.lab.audit import audit
 from ontogeny.lab.settings import Settings
@@ -129,6 +130,19 @@ def test_as_a_real_command(name: str, place: Path) -> None:
     assert re.search(expected, told[0])
     assert SECRET not in done.stdout + done.stderr
     assert not (place / "pwned").exists()
+
+
+def test_a_file_that_unpacks_without_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(concept_file, "MOST", 2**20)
+    table = b"text,label\n" + b"".join(b"a%d,%d\n" % (i, i % 2) for i in range(40))
+    for name, content in (("small.csv.gz", gzip.compress(table)), ("small.csv", table)):
+        (tmp_path / name).write_bytes(content)
+        assert len(Concept.from_file(tmp_path / name).examples) == 40  # the control
+    huge = table + b"b,1\n" * 2**20
+    for name, content in (("huge.csv.gz", gzip.compress(huge)), ("huge.csv", huge)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadInput, match="holds more than 1 MiB of text"):
+            Concept.from_file(tmp_path / name)
 
 
 def test_a_good_run_is_the_control(place: Path, capsys, monkeypatch) -> None:

@@ -18,6 +18,8 @@ from ontogeny.errors import BadInput
 if TYPE_CHECKING:
     import pandas
 
+MOST = 2**30
+"""Bytes of text that are read: a file packed a thousand times must not take all memory when it is opened."""
 _FORMATS = (".csv", ".tsv", ".jsonl")
 
 
@@ -86,11 +88,14 @@ def _text(path: Path) -> str:
         raise BadInput(f"{path} cannot be read: {fault.strerror}.") from None
     if raw[:2] == b"\x1f\x8b":
         try:
-            raw = gzip.decompress(raw)
+            with gzip.GzipFile(fileobj=io.BytesIO(raw)) as packed:
+                raw = packed.read(MOST + 1)
         except (OSError, EOFError, zlib.error):
             raise BadInput(
                 f"{path} is damaged: its gzip data end early or do not match their checksum. Fetch it again."
             ) from None
+    if len(raw) > MOST:
+        raise BadInput(f"{path} holds more than {MOST // 2**20} MiB of text. Cut it into several files.")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as fault:

@@ -79,8 +79,8 @@ def save(chart: Any, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in (".png", ".svg", ".html", ".json"):
         raise BadInput(f"cannot save a chart as {path.name!r}: end the name with .png, .svg, .html or .json.")
-    more = {".png": {"scale_factor": 2}, ".html": {"inline": True}}.get(path.suffix, {})
+    rules: dict[str, dict[str, Any]] = {".png": {"scale_factor": 2}, ".html": {"inline": True}}
     # A full disk leaves the picture that was there.
     with atomic(path) as temporary:
-        chart.save(str(temporary), format=path.suffix[1:], **more)
+        chart.save(str(temporary), format=path.suffix[1:], **rules.get(path.suffix, {}))
     return path
