@@ -356,7 +356,11 @@ def heads_through_output(
 
 def output_bias(model: Model, layer: int) -> Float[Tensor, " d"]:
     bias = getattr(model.part(layer, model.architecture.heads_out), "bias", None)
-    return bias.to(model.device) if isinstance(bias, Tensor) else torch.zeros(model.d, device=model.device, dtype=model.network.dtype)
+    return (
+        bias.to(model.device)
+        if isinstance(bias, Tensor)
+        else torch.zeros(model.d, device=model.device, dtype=model.network.dtype)
+    )
 
 
 def _matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:

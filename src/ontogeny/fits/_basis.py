@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.products import product
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -34,8 +36,8 @@ class Basis:
         z *= inverse[:, None]
         if x.shape[1] < x.shape[2]:
             return cls._narrow(z, inverse, mean)
-        axes = torch.linalg.eigh(z.mT @ z)[1].flip(2)
-        features = z @ axes
+        axes = torch.linalg.eigh(product(z.mT, z))[1].flip(2)
+        features = product(z, axes)
         return cls(features, features.square().sum(1), inverse[:, :, None] * axes, mean)
 
     @classmethod

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput, unknown
 from ontogeny.metrics import Metric
+from ontogeny.products import product
 
 KERNELS = ("gaussian_50", "gaussian_median", "linear", "imq")
 WIDTH = 50.0
@@ -164,7 +165,7 @@ class _Products:
     def of(cls, z: Float[Tensor, "example d"], dtype: torch.dtype = torch.float64) -> "_Products":
         wide = z.to(dtype)
         wide = wide - wide.mean(0)
-        return cls(wide @ wide.T, z.shape[1])
+        return cls(product(wide, wide.T), z.shape[1])
 
     def gram(self, kernel: str) -> Float[Tensor, "example example"]:
         """HKH."""
@@ -234,7 +235,7 @@ class _Kernel:
     ) -> tuple[Float[Tensor, "sample component"], Float[Tensor, "sample component"]]:
         """vᵀKv and vᵀRv."""
         rows = v.flatten(0, 1).to(self.k)
-        k, r = (((rows @ matrix) * rows).double().sum(1).reshape(v.shape[:2]) for matrix in (self.k, self.r))
+        k, r = ((product(rows, matrix) * rows).double().sum(1).reshape(v.shape[:2]) for matrix in (self.k, self.r))
         return k, r
 
 

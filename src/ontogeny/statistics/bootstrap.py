@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput
+from ontogeny.products import product
 from ontogeny.statistics._distinct import numbered
 
 
@@ -53,7 +54,7 @@ def auroc_samples(
     for site, score in enumerate(scores):
         above, below = score[y][:, None], score[~y]
         wins = ((above > below).float() + (above >= below).float()) / 2
-        won[:, site] = ((positive @ wins) * negative).sum(1)
+        won[:, site] = (product(positive, wins) * negative).sum(1)
     return won / total
 
 
