@@ -72,7 +72,7 @@ def test_what_its_structure_does_not_tell_is_refused_in_one_line(family, tmp_pat
 
 def test_a_model_of_pictures_is_refused(tmp_path):
     ViTModel(ViTConfig(**PLAIN, intermediate_size=64, image_size=8, patch_size=4)).save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="vit reads images and has no tokenizer.*ontogeny.images"):
+    with pytest.raises(BadInput, match=r"vit reads images and has no tokenizer.*ontogeny\.images"):
         load(tmp_path)
 
 

@@ -205,7 +205,7 @@ def _read(file: int, place: Place, target: Tensor) -> None:
         return
     flat = target.detach().view(-1) if target.is_contiguous() else torch.empty(target.numel(), dtype=place.dtype)
     done = 0
-    with torch.cuda.device_of(target):  # the events are of the device that is current
+    with torch.cuda.device_of(target):  # type: ignore[no-untyped-call]  # the events are of the device that is current
         for piece in _pieces(file, place, pinned=target.device.type == "cuda"):
             flat[done : done + len(piece)].copy_(piece, non_blocking=True)
             done += len(piece)
