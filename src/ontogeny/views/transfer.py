@@ -39,11 +39,20 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
+    chosen = select(records)
+    table, line, fewer = thinned(tidy(chosen), timeline(_taking_part(records, chosen)), MOST)
     drawn = [chart for subject in subjects(table) for chart in _rows_of(subject, line, fewer)]
     if not drawn:
         return blank(title, reason(table, "the transfer of a probe or vector (ontogeny transfer makes them)"))
     return alt.vconcat(*drawn, spacing=30).resolve_scale(color="independent")
+
+
+def _taking_part(records: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the checkpoints that are a source or a target: a run may hold others, which would be gaps in the squares."""
+    sources = zip(coord(chosen, "source_stage"), pd.to_numeric(coord(chosen, "source_step")), strict=True)
+    moments = {*sources, *zip(chosen["stage"], chosen["step"].astype("float64"), strict=True)}
+    here = zip(records["stage"], records["step"].astype("float64"), strict=True)
+    return records[pd.Series([moment in moments for moment in here], index=records.index, dtype=bool)]
 
 
 def _rows_of(subject: Subject, line: Timeline, fewer: str) -> list[Any]:
