@@ -13,10 +13,13 @@ from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.lab import on_ray
 from ontogeny.lab.cluster import Cluster
+from ontogeny.lab.job import prepare
+from ontogeny.lab.progress import silent
+from ontogeny.lab.replica import Replica
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
-from ontogeny.lab.visitor import floor_unit
-from ontogeny.lineage import Lineage
+from ontogeny.lab.visitor import How, floor_unit
+from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.run import Run
 from tests.flows.lineages import rows, save_run, write
 from tests.flows.test_trace import same, units
@@ -37,7 +40,8 @@ class Ray:
 
     def __init__(self, deaths: dict[str, int], *, late: str = "", stillborn: int = 0) -> None:
         self.deaths, self.late, self.stillborn = Counter(deaths), late, stillborn
-        self.made, self.visits = 0, []
+        self.visits: list[tuple[str, str, tuple[str, ...]]] = []
+        self.words = "the worker has died"
 
     def put(self, value: Any) -> Any:
         return value
@@ -91,7 +95,7 @@ class Actor:
                 job = self.inner.job
                 for unit in (job.units[given[0], "two"], floor_unit(job, job.concepts[1])):
                     self.inner.share.drop(unit)
-                return Died("the worker has died")
+                return Died(self.ray.words)
         return found
 
 
@@ -164,6 +168,47 @@ def test_what_was_fetched_for_a_slow_one_goes_to_who_is_free(on, once):
 def test_the_floor_is_measured_again_where_its_worker_died(on, once, monkeypatch):
     lost = Ray({"checkpoint-1": 1})
     same(on(lost, workers=1), once)
+
+
+def test_memory_is_named_where_it_was_the_cause(on):
+    ray = Ray({"checkpoint-3": 3})
+    ray.words = "Task was killed due to the node running low on memory.\nand more of it"
+    [failure] = on(ray).about["failures"]
+    assert "died 3 times (the machine ran out of memory)" in failure["reason"]
+
+
+def test_what_was_fetched_for_nothing_is_left(home, tmp_path):
+    asked: list[str] = []
+    left: list[str] = []
+
+    class Recorder:
+        def ask(self, checkpoint: Checkpoint) -> Any:
+            asked.append(checkpoint.name)
+            return SimpleNamespace(result=lambda: Path(checkpoint.source), name=checkpoint.name)
+
+        def leave(self, outcome: Any) -> None:
+            left.append(outcome.name)
+
+        def end(self, *, wait: bool) -> None:
+            left.append("all")
+
+    lineage = Lineage.open(home / "run")
+    first, second, third, fourth = lineage.checkpoints
+    job = prepare(lineage, [Concept.from_file(home / "one.csv")], QUICK)
+    Run(tmp_path / "run").describe({})
+    how = How("cpu", None, False, True, None, None, silent)
+    worker = Replica(job, tmp_path / "run", "ray-0-of-2", how, 1, tmp_path)
+    worker.fetcher, worker.visitor = Recorder(), SimpleNamespace(visit=lambda *_: None, floor=[])  # type: ignore[assignment]
+    worker.visit(first, ["one"], [], second)
+    assert (asked, left) == (["checkpoint-1", "checkpoint-2"], ["checkpoint-1"])
+    worker.visit(third, ["one"], [], fourth)  # another worker was free for the second
+    assert asked[2:] == ["checkpoint-3", "checkpoint-5"]
+    assert left[1:] == ["checkpoint-2", "checkpoint-3"]
+    worker.visit(fourth, ["one"], [], None)
+    assert len(asked) == 4
+    worker.visit(first, ["one"], [], second)
+    worker.end()
+    assert left[3:] == ["checkpoint-5", "checkpoint-1", "checkpoint-2", "all"]
 
 
 def test_workers_that_die_before_they_begin_end_it(on, tmp_path):

@@ -177,7 +177,7 @@ class _Round:
 
     def _bury(self, worker: _Worker, error: Exception) -> None:
         """What it finished is kept, what it had in hand goes to another one."""
-        out_of_memory = isinstance(error, self.ray.exceptions.OutOfMemoryError)
+        out_of_memory = isinstance(error, self.ray.exceptions.OutOfMemoryError) or "low on memory" in str(error)
         why = "the machine ran out of memory" if out_of_memory else "it was killed, or ended by itself"
         self.crew.dismiss(worker)
         settle(self.run, worker.name)
