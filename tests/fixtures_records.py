@@ -176,7 +176,11 @@ def _truthful(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[di
         }
         for j, (other_stage, other_step, _) in enumerate(chosen):
             other = {"other_stage": other_stage, "other_step": str(other_step)}
-            yield now | {"metric": "stage_cosine", "coords": other | {"chance": "0.12"}} | _around(1 - 0.2 * abs(i - j))
+            yield (
+                now
+                | {"metric": "stage_cosine", "coords": other | {"chance": "0.12", "plain": "0.9"}}
+                | _around(1 - 0.2 * abs(i - j))
+            )
             yield now | {"metric": "stage_auroc", "coords": other} | _around(0.6 + 0.15 * min(i, j))
             for length in ("source", "target"):
                 yield now | {"metric": "push_effect", "coords": other | {"length": length}} | _around(0.4 * min(i, j))

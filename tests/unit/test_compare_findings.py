@@ -26,7 +26,7 @@ def _truthful(cosine: float, carried: float, note: str | None = None) -> pd.Data
     own = [_row("stage_auroc", stage, 0.8, stage) for stage in ("base", "post")]
     halves = _row("stage_cosine", "base", 0.95, "base", control="split_half")
     return _table(
-        _row("stage_cosine", "post", cosine, "base", coords={"chance": "0.2"}, note=note),
+        _row("stage_cosine", "post", cosine, "base", coords={"chance": "0.2", "plain": "0.65"}, note=note),
         halves,
         *own,
         _row("stage_auroc", "post", carried, "base"),
@@ -56,12 +56,17 @@ def test_a_probe_that_does_not_carry_over_is_worse() -> None:
 
 
 def test_what_cannot_be_compared_says_why_and_nothing_else() -> None:
-    lost = _truthful(np.nan, 0.8, "base and post differ: 32 dimensions and 64").assign(
-        n=lambda t: t["n"].where(t["value"].notna(), 0)
-    )
-    assert panels(lost)["Truthfulness"] == [
-        "truth: base and post cannot be compared: base and post differ: 32 dimensions and 64."
-    ]
+    lost = _truthful(np.nan, np.nan, "32 dimensions and 64")
+    lost["n"] = lost["n"].where(lost["value"].notna(), 0)
+    assert panels(lost)["Truthfulness"] == ["truth: base and post cannot be compared: 32 dimensions and 64."]
+
+
+def test_a_direction_lost_in_its_noise_leaves_the_rest() -> None:
+    lost = _truthful(np.nan, 0.82, "the direction of base is no longer than its noise")
+    lost["n"] = lost["n"].where(lost["value"].notna(), 0)
+    said = panels(lost)["Truthfulness"]
+    assert said[0] == "truth: the direction of base is no longer than its noise."
+    assert "AUROC .82" in said[1]
 
 
 def test_a_panel_for_each_side_that_has_rows_and_none_for_a_trace_alone() -> None:

@@ -101,17 +101,17 @@ def _truth(rows: Rows) -> list[str]:
 
 def _truth_of(rows: Rows, concept: str, a: str, b: str) -> list[str]:
     alike = rows.read("stage_cosine", b, a)
-    if not alike.known:
-        return [f"{concept}: {a} and {b} cannot be compared: {alike.note}."]
-    halves, chance = (
-        rows.read("stage_cosine", a, a, "split_half"),
-        coord(rows.of("stage_cosine", b, a), "chance").iloc[0],
-    )
-    said = [
-        f"{concept}: the directions of {a} and {b} have a cosine of {interval(alike)} "
-        f"(two halves of {a}'s statements agree at {number(halves.value)}, two random directions within ±{number(float(chance))})."
-    ]
     own, carried, first = (rows.read("stage_auroc", here, there) for here, there in ((b, b), (b, a), (a, a)))
+    if not carried.known:
+        return [f"{concept}: {a} and {b} cannot be compared: {alike.note}."]
+    halves, told = rows.read("stage_cosine", a, a, "split_half"), rows.of("stage_cosine", b, a)
+    plain, chance = (number(float(coord(told, key).iloc[0] or "nan")) for key in ("plain", "chance"))
+    said = [
+        f"{concept}: the directions of {a} and {b} have a cosine of {interval(alike)} behind their noise ({plain} as they are; "
+        f"two halves of {a}'s statements agree at {number(halves.value)}, two random directions within ±{chance})."
+        if alike.known
+        else f"{concept}: {alike.note}."
+    ]
     kept = (
         "as well as its own"
         if own.low <= carried.value <= own.high

@@ -30,7 +30,7 @@ from ontogeny.model import Model
 from ontogeny.run import Run
 from ontogeny.store import digest
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same input would give other numbers."""
 
 

@@ -15,7 +15,8 @@ from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.fits.mass_mean import fit
 from ontogeny.lab.capture import capture
-from ontogeny.lab.compare.cells import Ends, Table
+from ontogeny.lab.compare.agreement import agreement
+from ontogeny.lab.compare.cells import Table
 from ontogeny.lab.compare.effects import effects
 from ontogeny.lab.compare.folds import Activations, Fold, folds
 from ontogeny.lab.compare.judging import Question, ask, question_for
@@ -147,19 +148,22 @@ def _best(fold: Fold, seen: Sequence[Activations], settings: TruthSettings) -> i
 
 
 def _geometry(side: _Side) -> Iterator[Record]:
-    """Cosines of the directions. Intervals are reflected: resampling a direction turns it as far off as sampling did."""
+    """Cosines of the directions behind their noise; `plain`: as they are, which is what papers tell."""
     fold, table = side.fold, replace(side.table, split=None)
     point = side.directions()
     drawn = {name: _resampled(side.learned(name), fold) for name in side.names}
     floor = random_directions(len(next(iter(point.values()))), count=2 * RANDOM, seed=side.settings.seed)
     chance = float(cosine(floor[:RANDOM], floor[RANDOM:]).abs().quantile(0.95))
+    groups = len(fold.groups.unique())
     for a in side.names:
         yield table.row("class_gap", float(point[a].norm()), a, site=side.site, n=len(fold.y))
         for b in side.names:
-            value = float(cosine(point[a], point[b]))
-            ends = (1.0, 1.0) if a == b else _reflected(value, cosine(drawn[a], drawn[b]))
-            coords = {"chance": f"{chance:.3f}"}
-            yield table.row("stage_cosine", value, a, b, site=side.site, ends=ends, n=len(fold.y), coords=coords)
+            value, ends = agreement(point[a], point[b], drawn[a], drawn[b], groups=groups)
+            coords = {"chance": f"{chance:.3f}", "plain": f"{float(cosine(point[a], point[b])):.4f}"}
+            reason = f"the direction of {a} or of {b} is no longer than its noise"
+            yield table.row(
+                "stage_cosine", value, a, b, site=side.site, ends=ends, n=len(fold.y), coords=coords, reason=reason
+            )
         halves = _halves(side.learned(a), fold, side.settings.seed)
         note = "mean cosine of the directions from two halves of the groups, stepped up to all (Spearman–Brown)"
         yield table.row("stage_cosine", halves, a, a, site=side.site, n=len(fold.y), control="split_half", note=note)
@@ -168,11 +172,6 @@ def _geometry(side: _Side) -> Iterator[Record]:
 def _resampled(x: Float[Tensor, "example d"], fold: Fold) -> Float[Tensor, "sample d"]:
     true, false = (fold.weights_learned * mask for mask in (fold.y, ~fold.y))
     return true @ x / true.sum(1, keepdim=True) - false @ x / false.sum(1, keepdim=True)
-
-
-def _reflected(value: float, samples: Float[Tensor, " sample"]) -> Ends:
-    low, high = samples.double().nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return max(-1.0, min(value, 2 * value - high)), min(1.0, max(value, 2 * value - low))
 
 
 def _halves(x: Float[Tensor, "example d"], fold: Fold, seed: int, times: int = 20) -> float:
