@@ -92,6 +92,7 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
 REFUSALS = {
     "nobody/nothing": "no Hub repository 'nobody/nothing'",
     "me/planted --steps 700": "no checkpoint 'step700' in me/planted: it has 4, the nearest are step512 and step1000",
+    "me/planted --sites resid.7": "'resid.7' does not exist: this model's layers are 0 to 2. Name other sites with --sites.",
     "me/gated": "me/gated is gated: ask for access on its page, then log in with `hf auth login`",
 }
 
@@ -107,6 +108,7 @@ def test_what_the_hub_refuses_is_one_line(hub: Hub, home: Path, tmp_path: Path) 
         assert err.count("\n") == 1
         assert words in err
     assert not (tmp_path / "runs").exists()
+    assert set(hub.sent) == {"config.json"}  # no weights for a layer that is not there
 
 
 def test_no_network_is_one_line_as_a_command(hub: Hub, home: Path, tmp_path: Path) -> None:
