@@ -106,12 +106,21 @@ class Changes:
         return ""
 
     def ratio(
-        self, part: Float[Tensor, " prompt"], whole: Float[Tensor, " prompt"]
+        self, part: Float[Tensor, " prompt"], whole: Float[Tensor, " prompt"], *, above: str = ""
     ) -> tuple[float, tuple[float, float]]:
-        """Of two means, with its interval."""
-        steady = bool((part == part[0]).all() and (whole == whole[0]).all())
-        value = float(part.mean() / whole.mean()) + 0.0  # no -0
-        return self._with_ends(value, self.samples(part) / self.samples(whole), steady=steady)
+        """Of two means, with its interval; `above` names the measure whose random directions are taken off both."""
+        drift, spread = self.drift(above) if above else (0.0, torch.zeros(len(self.weights), dtype=torch.float64))
+        value = float((part.mean() - drift) / (whole.mean() - drift)) + 0.0  # no -0
+        samples = (self.samples(part) - spread) / (self.samples(whole) - spread)
+        return self._with_ends(value, samples, steady=bool((samples == samples[0]).all()))
+
+    def drift(self, measure: str) -> tuple[float, Float[Tensor, " sample"]]:
+        """Mean change under random directions, and on each resample of the prompts with as many directions drawn anew."""
+        pairs = self.random[measure].mean(1)
+        samples = torch.stack([self.samples(pair) for pair in pairs])
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        draws = torch.randint(len(pairs), (samples.shape[1], len(pairs)), generator=generator)
+        return float(pairs.mean()), samples.T.gather(1, draws).mean(1)
 
     def samples(self, values: Float[Tensor, " prompt"]) -> Float[Tensor, " sample"]:
         w = self.weights.double()
@@ -139,20 +148,17 @@ class Changes:
     def nulls(self, table: Table, site: Site, target: str) -> Iterator[Record]:
         """Random directions in pairs of opposite sign: their mean, and how far a single one reaches."""
         for measure, changes in self.random.items():
-            pairs, count = changes.mean(1), len(changes)
-            samples = torch.stack([self.samples(pair) for pair in pairs])
-            generator = torch.Generator().manual_seed(self.settings.seed)
-            draws = torch.randint(count, (samples.shape[1], count), generator=generator)
-            drawn = samples.T.gather(1, draws).mean(1)
-            ends = interval(pairs.mean()[None], drawn[:, None], groups=max(2, min(count, self.groups)))
+            value, samples = self.drift(measure)
+            groups = max(2, min(len(changes), self.groups))
+            ends = interval(torch.tensor([value], dtype=torch.float64), samples[:, None], groups=groups)
             below, above = self.reach(measure)
             yield table.row(
                 "refusal_effect",
-                float(pairs.mean()),
+                value,
                 target,
                 site=site,
                 ends=(float(ends.low), float(ends.high)),
-                n=pairs.shape[1],
+                n=changes.shape[2],
                 control="random_direction",
                 note=f"{changes.shape[0] * changes.shape[1]} directions as long as the stage's own",
                 coords={
@@ -193,8 +199,7 @@ def transfer_rows(
             why, absent = of.lacking(mine, measure), (math.nan, (math.nan, math.nan))
             forms = {"difference": of.mean(theirs - mine), "ratio": absent if why else of.ratio(theirs, mine)}
             if measure in of.random:
-                drift = of.random[measure].mean((0, 1))
-                forms["above_random"] = absent if why else of.ratio(theirs - drift, mine - drift)
+                forms["above_random"] = absent if why else of.ratio(theirs, mine, above=measure)
             for form, (value, ends) in forms.items():
                 coords = {"act": of.act, "of": measure, "way": way, "form": form}
                 yield table.row(
