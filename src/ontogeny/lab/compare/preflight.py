@@ -5,17 +5,17 @@ difference between stages is none of training's doing (arXiv:2504.02904 compares
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from ontogeny.encoding import encode
 from ontogeny.errors import BadInput
 from ontogeny.lab.compare.stages import tokenizer_of
-from ontogeny.lineage import Checkpoint, preflight
+from ontogeny.lineage import Checkpoint, hub, preflight
 from ontogeny.opening import config_of, first_line, quiet
 from ontogeny.store import digest
 
@@ -85,8 +85,9 @@ def look(
     sheets = []
     for name, checkpoint in checkpoints.items():
         preflight(checkpoint, allow_pickle=allow_pickle)
-        made = _tokenizer(checkpoint, tokenizer)
-        sheets.append(sheet(name, checkpoint, _config(checkpoint), made, texts, requests))
+        folder = _small_files(checkpoint, allow_pickle)
+        made = _tokenizer(folder, tokenizer)
+        sheets.append(sheet(name, checkpoint, config_of(folder), made, texts, requests))
     return side_by_side(sheets)
 
 
@@ -202,31 +203,25 @@ def _named(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return " ".join(tokenizer.convert_ids_to_tokens(list(ids))) or NOTHING
 
 
-def _config(checkpoint: Checkpoint) -> PretrainedConfig:
+def _small_files(checkpoint: Checkpoint, allow_pickle: bool) -> Path:
+    """The checkpoint's folder; of one on the Hub, with configuration and tokenizer alone."""
     if checkpoint.is_local:
-        return config_of(Path(checkpoint.source))
-    return _from_hub(AutoConfig.from_pretrained, checkpoint, "configuration")
+        return Path(checkpoint.source)
+    revision = checkpoint.revision or "main"
+    if folder := hub.cached(checkpoint.source, revision, checkpoint.commit):
+        return folder
+    wanted = hub.inventory(checkpoint.source, revision, checkpoint.commit, allow_pickle=allow_pickle)
+    return hub.download(checkpoint.source, revision, replace(wanted, weights=()))
 
 
-def _tokenizer(checkpoint: Checkpoint, given: Path | None) -> PreTrainedTokenizerBase:
-    folder = given or (tokenizer_of(Path(checkpoint.source)) if checkpoint.is_local else None)
-    if folder is None and checkpoint.is_local:
-        raise BadInput(f"no tokenizer in {checkpoint.source} or above it. Name one with --tokenizer FOLDER_OR_REPO.")
-    if folder is None:
-        return _from_hub(AutoTokenizer.from_pretrained, checkpoint, "tokenizer")
+def _tokenizer(folder: Path, given: Path | None) -> PreTrainedTokenizerBase:
+    place = given or tokenizer_of(folder)
+    if place is None:
+        raise BadInput(f"no tokenizer in {folder} or above it. Name one with --tokenizer FOLDER_OR_REPO.")
     try:
-        made: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        made: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
     except Exception as error:  # tokenizers raises bare Exception for a broken file
         raise BadInput(
-            f"no usable tokenizer in {folder} ({first_line(error)}). Name one with --tokenizer FOLDER_OR_REPO."
+            f"no usable tokenizer in {place} ({first_line(error)}). Name one with --tokenizer FOLDER_OR_REPO."
         ) from None
     return made
-
-
-def _from_hub(read: Callable[..., Any], checkpoint: Checkpoint, what: str) -> Any:
-    try:
-        return read(checkpoint.source, revision=checkpoint.commit or checkpoint.revision)
-    except Exception as error:
-        raise BadInput(
-            f"the {what} of {checkpoint.source} at {checkpoint.revision} cannot be read ({first_line(error)})."
-        ) from None

@@ -1,0 +1,52 @@
+"""Stages on the Hub, against a stand-in: the preflight takes tokenizers and configurations alone, the comparison each weight once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ontogeny.run import Run
+from tests.flows.lineages import NO, YES, planted, rows, write
+from tests.flows.test_trace_hub import commands
+from tests.hub import Hub
+from tests.models import byte_tokenizer
+
+
+@pytest.fixture
+def hub(tmp_path: Path):
+    with Hub(tmp_path / "cache") as hub:
+        for step, push in ((0, 0.0), (512, 6.0), (1000, 8.0)):
+            folder = tmp_path / "models" / f"step{step}"
+            planted(push, answers=2.0).save_pretrained(folder)
+            byte_tokenizer().save_pretrained(folder)
+            hub.add("me/planted", f"step{step}", folder)
+        hub.add("me/planted", "main", folder)
+        yield hub
+
+
+def test_stages_of_a_repository_are_fetched_once_and_only_to_be_compared(hub: Hub, tmp_path: Path) -> None:
+    coins = write(tmp_path / "coin.csv", rows(characters=40))
+    size = (tmp_path / "models" / "step512" / "model.safetensors").stat().st_size
+    argv = [
+        "compare",
+        "me/planted",
+        "--stages",
+        "pretrain:512,pretrain:last",
+        "--views",
+        "truth",
+        "--statements",
+        coins,
+    ]
+    argv += ["--verdicts", f"{YES},{NO}", "--ask", "", "--shots", "0", "-o", tmp_path / "out"]
+    [plan] = commands(hub, [*argv, "--dry-run", "--json"])
+    assert plan[0] == 0, plan[2]
+    assert json.loads(plan[1])["bytes_to_download"] == 2 * size
+    assert "model.safetensors" not in hub.sent
+    assert not (tmp_path / "out").exists()
+    first, again = commands(hub, [*argv, "-q"], [*argv, "-q", "--json"])
+    assert (first[0], again[0]) == (0, 0), first[2] + again[2]
+    assert hub.sent["model.safetensors"] == 2 * size
+    assert "pretrain 512 and pretrain 1,000" in first[1]
+    told = Run.open(tmp_path / "out").about["lineage"]
+    assert [(c["revision"], c["step"]) for c in told["checkpoints"]] == [("step512", 512), ("step1000", 1000)]
+    assert len(Run.open(tmp_path / "out").ledger()) == 1
