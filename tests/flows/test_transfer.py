@@ -56,7 +56,6 @@ def test_the_diagonal_is_the_trace(run: Run) -> None:
     for step in PUSHES:
         for method in ("logistic", "mass_mean"):
             of = f"and method = '{method}'"
-            traced = run.records(f"metric = 'auroc' and control is null and step = {step} and site = 'resid.1' {of}")
             site = run.records("metric = 'transfer_auroc'").site.iloc[0]
             traced = run.records(f"metric = 'auroc' and control is null and step = {step} and site = '{site}' {of}")
             assert _value(run, "transfer_auroc", step, step, of) == pytest.approx(float(traced.value.iloc[0]), abs=1e-6)
@@ -180,6 +179,19 @@ def test_vectors_at_equal_cost(place: Path, run: Run, tmp_path: Path) -> None:
     assert "1" not in alphas
 
 
+def test_vectors_as_long_as_at_their_source_have_nulls_of_their_own(place: Path, run: Run, tmp_path: Path) -> None:
+    again = tmp_path / "source"
+    shutil.copytree(run.folder, again)
+    options = Options(into="last", controls=20, shuffles=20, length="source")
+    found = transfer(Lineage.open(place / "raised").select("8,128"), [_coin(place)], again, options, traced=True)
+    null = found.records("metric = 'transfer_effect' and step = 128 and control = 'random_direction'")
+    assert {dict(c)["source_step"] for c in null.coords if "source_step" in dict(c)} == {"8", "128"}
+    assert _value(found, "transfer_effect", 128, 128) == pytest.approx(
+        _value(run, "transfer_effect", 128, 128), abs=1e-4
+    )
+    assert _value(found, "transfer_effect", 128, 8) < _value(run, "transfer_effect", 128, 8)  # 6 of 8 as long
+
+
 def test_without_answers_the_targets_own_probe_tells(place: Path, tmp_path: Path) -> None:
     concept = Concept.from_file(place / "bare.jsonl")
     lineage = Lineage.open(place / "raised").select("8,128")
@@ -187,6 +199,18 @@ def test_without_answers_the_targets_own_probe_tells(place: Path, tmp_path: Path
     assert _value(found, "transfer_effect", 128, 8, "and coords['outcome'] = 'readout'") > 0.5
     null = found.records("metric = 'transfer_effect' and control = 'random_direction' and step = 128")
     assert _value(found, "transfer_effect", 128, 8) > float(null.high.iloc[0])
+
+
+def test_a_vector_that_is_put_where_it_is_read_has_no_effect_and_says_why(place: Path, tmp_path: Path) -> None:
+    concept = Concept.from_file(place / "bare.jsonl")
+    lineage = Lineage.open(place / "raised").select("64,128")
+    found = transfer(lineage, [concept], tmp_path / "run", Options(site="resid.2"))
+    rows = found.records("metric = 'transfer_effect'")
+    assert rows.value.isna().all()
+    assert rows.n.eq(0).all()
+    assert rows.note.str.contains("dot product").all()
+    assert "dot product" in verdicts(found, ["bare"])[0].sentence
+    assert _value(found, "transfer_auroc", 128, 64, "and method = 'logistic'") > 0.9
 
 
 BAD = {
