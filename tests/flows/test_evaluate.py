@@ -129,7 +129,19 @@ def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, pla
 def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path):
     names = ("tracing_vector", "caa", "iti", "ablate")
     args = [tiny("gpt_neox"), "-c", concept, *(x for name in names for x in ("-m", name))]
-    args += ["--alphas", "1", "--k", "1,2", "--task", concept, "--scorer", "lexicon:light", *QUICK]
+    args += [
+        "--alphas",
+        "1",
+        "--k",
+        "1,2",
+        "--task",
+        concept,
+        "--scorer",
+        "lexicon:light",
+        "--scorer",
+        f"classifier:{concept}",
+        *QUICK,
+    ]
     out = tmp_path / "run"
     code, text, err = say(*args, "--out", out, "--json")
     assert (code, err) == (0, "")
@@ -145,7 +157,8 @@ def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path
     assert equal.value.notna().all()
     tasks = table[table.metric == "task_accuracy"]
     assert {dict(c)["task"] for c in tasks.coords} == {"day"}
-    assert "scored_share" in set(table.metric)
+    assert set(table[table.metric == "scored_share"].method) == {"lexicon", "classifier:day"}
+    assert table[table.metric == "scorer_accuracy"].value.between(0, 1).all()
     before = len(table)
     code, _, err = say(*args, "--out", out)
     assert code == 0
@@ -249,3 +262,16 @@ def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(say, tiny, concept, t
     code, _, err = say(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
     assert code == 2
     assert "Choose another --out" in err
+
+
+def test_a_broken_checkpoint_does_not_stop_the_others(say, tiny, concept, tmp_path):
+    import shutil
+
+    for step in (1, 2):
+        shutil.copytree(tiny("gpt_neox"), tmp_path / f"runs/checkpoint-{step}")
+    (tmp_path / "runs/checkpoint-1/config.json").write_text("{")
+    code, text, err = say(tmp_path / "runs", "-c", concept, "--steps", "all", "--alphas", "1", *QUICK)
+    assert code == 1
+    assert "tracing_vector" in text
+    assert "not evaluated: " in err
+    assert "checkpoint-1" in err

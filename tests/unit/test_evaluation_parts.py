@@ -100,6 +100,15 @@ def test_scores_are_the_same_kept_or_whole_and_passes_are_counted(model):
         Asked.of(model, [Item("It is", " light", " light", "0")], cached=False)
 
 
+def test_the_margin_of_two_is_mc1_and_mc2(model):
+    from ontogeny.lab.evaluation import Question, multiple_choice
+
+    margin = Asked.of(model, ITEMS, cached=True).scores().margin
+    found = multiple_choice(model, [Question(i.prompt, (i.matching,), (i.other,)) for i in ITEMS])
+    torch.testing.assert_close(margin.sigmoid(), found.mc2, rtol=1e-4, atol=1e-6)
+    assert ((margin > 0).double() == found.mc1).all()
+
+
 def slope(model, asked, size=0.05):
     """The direction at resid.2 along which the margin grows."""
     base = asked.scores().margin.mean()

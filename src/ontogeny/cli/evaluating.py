@@ -133,8 +133,12 @@ def evaluate(
 
     with tempfile.TemporaryDirectory() as spare, progress_bar(quiet=quiet or as_json) as watch:
         how = How(device, dtype, Path(tokenizer) if tokenizer else None, allow_pickle, this_command(), watch)
-        run = judge(lineage, asks, out or Path(spare) / "run", how, scorers=scorers)
+        run, faults = judge(lineage, asks, out or Path(spare) / "run", how, scorers=scorers)
         _say(run, out, as_json)
+    for fault in faults:
+        typer.echo(f"not evaluated: {fault}", err=True)
+    if faults:
+        raise typer.Exit(1)
 
 
 def _numbers(text: str, option: str, *, whole: bool = False) -> list[float]:

@@ -62,6 +62,8 @@ class Judged:
     choices: str
     """What was chosen beside alpha: `site`, or `k`."""
     wish: float = 1.0
+    origin: str = ""
+    """Where a given direction was learned."""
     equal: tuple[float, float, Float[Tensor, " item"]] | str | None = None
     """Cost, alpha, and shift of each item at the cost at which all are compared, or why there is none; None for what has no alpha."""
 
@@ -92,7 +94,9 @@ def evaluate(model: Model, ask: Asking, *, say: Callable[[str], None] = lambda _
     names = [m for m in ask.methods if isinstance(m, str)]
     others = [m for m in ask.methods if not isinstance(m, str)]
     where = checked_where(plan.where)
-    recipes: list[Recipe] = [given(model, d, where=where) for d in others]
+    recipes: list[Recipe] = [
+        given(model, d, name="given" if i == 0 else f"given {i + 1}", where=where) for i, d in enumerate(others)
+    ]
     say("reading")
     have = material(model, ask.concept, ask.sides, names, plan.sites, extra=[d.site for d in others])
     recipes = [recipe(have, name, ks=plan.ks, where=where) for name in names] + recipes
@@ -169,6 +173,7 @@ def _judge(
         edits,
         one.axis,
         wish,
+        one.origin,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontogeny.concept import Concept
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lab.about import about, concept_entry
 from ontogeny.lab.alone import alone, holds_nothing
 from ontogeny.lab.job import Job
@@ -44,8 +44,8 @@ class How:
 
 def judge(
     lineage: Lineage, asks: Sequence[Asking], out: Path, how: How | None = None, *, scorers: Sequence[Scorer] = ()
-) -> Run:
-    """Write the rows of all concepts at all checkpoints, and the verdicts.
+) -> tuple[Run, list[str]]:
+    """Write the rows of all concepts at all checkpoints, and the verdicts; with what is wrong with checkpoints that cannot be read.
 
     Raises:
         BadInput: a run of another lineage at `out`, other examples under a known name, or nothing that can be evaluated.
@@ -54,24 +54,55 @@ def judge(
 
     how = how or How()
     run = _agreeing(lineage, asks, out)
-    prints = {c: fingerprint(c, allow_pickle=how.allow_pickle) for c in lineage.checkpoints}
+    good, faults = _readable(lineage, how)
     told = [how.dtype, sorted(scorer.name for scorer in scorers)]
-    units = {(c, i): unit_of(c, prints[c], ask, told) for c in lineage.checkpoints for i, ask in enumerate(asks)}
-    missing = {c: [i for i in range(len(asks)) if not run.done(units[c, i])] for c in lineage.checkpoints}
+    units = {(c, i): unit_of(c, one.prints, ask, told) for c, one in good.items() for i, ask in enumerate(asks)}
+    missing = {c: [i for i in range(len(asks)) if not run.done(units[c, i])] for c in good}
     missing = {c: which for c, which in missing.items() if which}
     with alone(run.folder), all_or_nothing(run, [units[c, i] for c, which in missing.items() for i in which]):
-        _describe(run, lineage, asks, prints, how)
+        _describe(run, lineage, asks, good, how)
         standing = Standing(how.device, getattr(torch, how.dtype), how.allow_pickle)
-        done = len(lineage.checkpoints) - len(missing)
+        done = len(good) - len(missing)
         for checkpoint, which in missing.items():
-            folder = fetch(checkpoint, allow_pickle=how.allow_pickle)
-            check_all(asks, folder)
-            model, _ = standing.load(folder, how.tokenizer or tokenizer_near(folder))
+            try:
+                folder = fetch(checkpoint, allow_pickle=how.allow_pickle)
+                check_all(asks, folder)
+                model, _ = standing.load(folder, how.tokenizer or tokenizer_near(folder))
+            except CheckpointFault as fault:
+                if len(lineage.checkpoints) == 1:
+                    raise
+                run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage, "failed": str(fault)})
+                faults.append(f"{checkpoint.stage} {checkpoint.name}: {fault}")
+                continue
             for i in which:
                 _one(run, lineage, checkpoint, model, asks[i], units[checkpoint, i], scorers, how, done)
             done += 1
+        if not any(run.done(unit) for unit in units.values()):
+            raise BadInput(faults[0])
         give_verdicts(run, lineage.name)
-    return run
+    return run, faults
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What metadata tell of a checkpoint."""
+
+    prints: str
+    bytes: int
+
+
+def _readable(lineage: Lineage, how: How) -> tuple[dict[Checkpoint, _Seen], list[str]]:
+    """The checkpoints that can be read, and what is wrong with the others; an error where there is but one, or none is left."""
+    good, faults = {}, []
+    for c in lineage.checkpoints:
+        try:
+            size = sizes(c, allow_pickle=how.allow_pickle)
+            good[c] = _Seen(fingerprint(c, allow_pickle=how.allow_pickle), size)
+        except BadInput as fault:
+            faults.append(f"{c.stage} {c.name}: {fault}")
+    if not good:
+        raise BadInput(faults[0].split(": ", 1)[1] if faults else f"{lineage.name} has no checkpoints.")
+    return good, faults
 
 
 def check_all(asks: Sequence[Asking], folder: Path) -> int:
@@ -142,12 +173,12 @@ def _agreeing(lineage: Lineage, asks: Sequence[Asking], out: Path) -> Run:
     return run
 
 
-def _describe(run: Run, lineage: Lineage, asks: Sequence[Asking], prints: Mapping[Checkpoint, str], how: How) -> None:
+def _describe(run: Run, lineage: Lineage, asks: Sequence[Asking], good: Mapping[Checkpoint, _Seen], how: How) -> None:
     """run.json of a new run; into one that is there only what it does not name yet."""
     concepts: list[Concept] = [ask.concept for ask in asks]
     if not run.about_path.is_file():
-        bytes_ = {c: sizes(c, allow_pickle=how.allow_pickle) for c in lineage.checkpoints}
-        job = Job(lineage, lineage.checkpoints, (), tuple(concepts), {}, Settings(dtype=how.dtype), {}, bytes_, prints)
+        bytes_, prints = {c: one.bytes for c, one in good.items()}, {c: one.prints for c, one in good.items()}
+        job = Job(lineage, tuple(good), (), tuple(concepts), {}, Settings(dtype=how.dtype), {}, bytes_, prints)
         told = about(job, run, warnings={c.name: () for c in concepts}, device=how.device, command=how.command)
         run.describe(told | {"finished": True})
         return

@@ -34,7 +34,7 @@ def rows(found: Found, *, scorers: Sequence[Scorer] = (), seed: int = 0) -> list
 def _of_method(found: Found, judged: Judged, seed: int) -> Iterator[Record]:
     groups, chosen = group_numbers(found.sides.test), judged.grid.chosen
     at = _place(judged, chosen.choice)
-    note = f"chosen by the {judged.grid.note}"
+    note = f"{judged.origin}{': ' * bool(judged.origin)}chosen by the {judged.grid.note}"
     yield replace(_row("chosen_alpha", judged.method, _alone(chosen.alpha), len(chosen.shift), coords=at), note=note)
     for cell in judged.grid.cells:
         yield from _of_cell(found, judged, cell, seed)

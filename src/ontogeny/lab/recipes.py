@@ -44,6 +44,8 @@ class Recipe:
     where: Where = "last"
     ablates: bool = False
     """Take the direction out of the whole stream: there is no alpha."""
+    origin: str = ""
+    """Where a given direction was learned."""
 
     def edits(self, model: Model, choice: str, alpha: float) -> list[Edit]:
         """The edits of one choice at one alpha."""
@@ -182,14 +184,15 @@ def _differences(
     return {choice: [known[site] for site, _ in shifts] for choice, shifts in real.shifts.items()}
 
 
-def given(model: Model, direction: Direction, *, where: Where = "last") -> Recipe:
+def given(model: Model, direction: Direction, *, name: str = "given", where: Where = "last") -> Recipe:
     """The recipe of a direction that was learned elsewhere: one site, its own length.
 
     Raises:
         BadInput: a direction of another width, site or tokenizer.
     """
     check_direction(model, direction)
-    return Recipe("given", "site", {str(direction.site): ((direction.site, direction.vector),)}, where)
+    shifts = {str(direction.site): ((direction.site, direction.vector),)}
+    return Recipe(name, "site", shifts, where, origin=direction.origin)
 
 
 def _stream(have: Material, method: str, where: Where) -> Recipe:
