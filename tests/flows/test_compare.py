@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = byte_tokenizer(bos=True)
     tokenizer.chat_template = "{% for m in messages %}user {{ m['content'] }} end{% endfor %}"
     tokenizer.save_pretrained(home / "wide")
-    save_run(home / "line", {1: 0.0, 2: 6.0, 3: 8.0}, answers={1: 2.0, 2: 2.0, 3: 2.0})
+    save_run(home / "line", {1: 4.0, 2: 6.0, 3: 8.0}, answers={1: 2.0, 2: 2.0, 3: 2.0})
     # A prompt goes on behind the character, so that a state there can be put into another prompt's run.
     write(home / "coin.csv", [row | {"prompt": f"{row['text']} so"} for row in rows(answers=True)])
     (home / "harmful.txt").write_text("\n".join(HARMFUL))
