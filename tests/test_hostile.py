@@ -12,17 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from ontogeny import Concept, Lineage, cli, concept_file
+from ontogeny import Concept, Lineage, cli, concept_file, direction_files
 from ontogeny.errors import BadInput
 from ontogeny.lab.audit import audit
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
+from ontogeny.lab.visits import visited
 from ontogeny.lineage import Checkpoint, Stage, files, manifest, reading
 from ontogeny.lineage.hub import looks_like_repository
-from ontogeny.run import Run
+from ontogeny.run import UNIT, Run
 from ontogeny.store import read_header, read_tensors
 from ontogeny.weights import places
 from tests.flows.lineages import planted, rows, write
@@ -267,6 +270,41 @@ def test_directions_reader(tmp_path: Path, data: bytes, content: object) -> None
         path.write_bytes(whole)
         only_ours(lambda: read_header(path))
         only_ours(lambda: read_tensors(path))
+        only_ours(lambda: direction_files.load(path))
+
+
+HEADER = st.fixed_dictionaries(
+    {"format": st.just(direction_files.FORMAT)},
+    optional={
+        "site": st.sampled_from(["resid.1", "head.1.2", "", "../x"]) | JSON,
+        "scale": st.sampled_from(["raw", "unit"]) | JSON,
+        "facts": st.dictionaries(st.text(max_size=3), st.floats() | JSON, max_size=2) | JSON,
+        **dict.fromkeys(("origin", "position", "sign", "tokenizer"), st.text(max_size=4) | JSON),
+    },
+)
+
+
+@given(HEADER, st.sampled_from([torch.ones(4), torch.ones(2, 2), torch.zeros(0), torch.full((4,), torch.nan)]))
+@FUZZ
+def test_one_direction_reader(tmp_path: Path, told: dict[str, object], vector: torch.Tensor) -> None:
+    path = tmp_path / "d.safetensors"
+    save_file({"vector": vector}, path, metadata={"ontogeny": json.dumps(told)})
+    only_ours(lambda: direction_files.load(path))
+
+
+OF_C = st.fixed_dictionaries(
+    {**dict.fromkeys((*UNIT, "tokens", "revision", "train_seed"), JSON), "concept": st.just("c")}
+)
+
+
+@given(JSON | st.dictionaries(st.sampled_from(UNIT), JSON) | OF_C)
+@FUZZ
+def test_a_unit_with_any_header(tmp_path: Path, told: object) -> None:
+    run = Run(tmp_path)
+    run.keep("u", [])
+    (tmp_path / "directions").mkdir(exist_ok=True)
+    save_file({"a": torch.ones(1)}, tmp_path / "directions" / "u.safetensors", metadata={"ontogeny": json.dumps(told)})
+    only_ours(lambda: visited(run, "c"))
 
 
 @given(st.dictionaries(st.text(max_size=4), TENSOR | JSON, max_size=2) | JSON, JSON)

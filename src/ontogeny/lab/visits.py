@@ -1,8 +1,10 @@
 """Finished units as their files tell them, in developmental order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ontogeny.errors import BadInput
 from ontogeny.lab.rows import About
 from ontogeny.records import Record
 from ontogeny.run import UNIT, Run
@@ -48,13 +50,22 @@ def visited(run: Run, concept: str) -> list[Visit]:
     for path in (run.folder / "directions").glob("*.safetensors"):
         header = read_header(path, UNIT)
         if header["concept"] == concept and run.done(path.stem):
-            sites = {part: [Site.parse(name) for name in names] for part, names in header["sites"].items()}
-            told = {
-                field: header[field]
-                for field in ("checkpoint", "stage", "step", "tokens", "revision", "train_seed", "order")
-            }
-            found.append(Visit(unit=path.stem, sites=sites, methods=list(header["methods"]), **told))
+            try:
+                found.append(_visit(path.stem, header))
+            except (KeyError, TypeError, AttributeError, BadInput):
+                raise BadInput(
+                    f"the header of {path} says something else than was measured. Remove it and the part of its name in "
+                    "records/, and trace again."
+                ) from None
     return sorted(found, key=lambda visit: visit.order)
+
+
+def _visit(unit: str, header: Mapping[str, Any]) -> Visit:
+    sites = {part: [Site.parse(name) for name in names] for part, names in header["sites"].items()}
+    fields = ("checkpoint", "stage", "step", "tokens", "revision", "train_seed", "order")
+    if not isinstance(header["order"], int):
+        raise TypeError("no order")
+    return Visit(unit=unit, sites=sites, methods=list(header["methods"]), **{name: header[name] for name in fields})
 
 
 def at_cell(
