@@ -10,13 +10,15 @@ import torch
 from ontogeny import cli
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.findings.timeline import in_run_order
 from ontogeny.lab.frozen import chosen, frozen
+from ontogeny.lab.monitor import monitor
 from ontogeny.lab.rereading import as_traced
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
-from ontogeny.views import why_empty
+from ontogeny.views import view, why_empty
 from tests.flows.lineages import CHARACTERS, SIGMA, coin, planted, rows, write
 from tests.models import byte_tokenizer
 
@@ -119,7 +121,18 @@ def test_without_a_source_every_stage_is_one_and_a_second_call_replaces_the_firs
     small = found[[dict(c).get("at") == "0.01" for c in found.coords]]
     assert small.value.isna().all()
     assert small.note.str.contains("cannot show a rate of 1 %").all()
-    assert why_empty(run.show("monitor")) is None
+    drawn = run.show("monitor")
+    assert why_empty(drawn) is None
+    assert "probe and threshold frozen for 10 % false alarms" in json.dumps(drawn.to_dict())
+
+
+def test_the_curves_stand_at_the_best_site(made) -> None:
+    run, _ = made
+    monitor(run, (0.1,))
+    table = in_run_order(run.records(), run.about)
+    table.loc[table.metric.eq("best_site"), "site"] = "resid.2"
+    for site, at in (("resid.2", True), ("resid.1", False)):
+        assert (f'"{site} · logistic"' in json.dumps(view("monitor").draw(table).to_dict(), ensure_ascii=False)) == at
 
 
 def test_the_command_says_it(made, capsys, monkeypatch) -> None:
