@@ -55,7 +55,7 @@ def test_templates_and_what_they_put_behind_a_request() -> None:
     other = byte_tokenizer()
     other.chat_template = TEMPLATE
     found = side_by_side([_sheet("base", byte_tokenizer()), _sheet("post", other)])
-    behind = _line(found, "what the chat template puts behind a request")
+    behind = _line(found, "behind a request, by the template")
     assert behind["base"] == "–"
     assert behind["post"].startswith("7: ")  # " end go", byte by byte
     assert _line(found, "chat template")["base"] == "none"

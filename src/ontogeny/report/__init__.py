@@ -148,7 +148,8 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
         said += [(finding.name, reason + ".") for reason in reasons]
     lost = records[records["value"].isna() & ~records["metric"].isin(EVENTS)]
     # One reason with other numbers in it is one reason.
-    notes = lost["note"].fillna("no reason given").str.replace(r" \(-?[\d.]+, -?[\d.]+ to -?[\d.]+\)", "", regex=True)
+    numbers = r" \(-?[\d.]+(?:(?:, | to )-?[\d.]+)*\)"
+    notes = lost["note"].fillna("no reason given").str.replace(numbers, "", regex=True)
     for note, rows in lost.groupby(notes, sort=False):
         counts = ", ".join(f"{metric} ({n:,})" for metric, n in rows["metric"].value_counts(sort=False).items())
         said.append((f"{len(rows):,} absent", f"could not be measured: {note} – {counts}"))

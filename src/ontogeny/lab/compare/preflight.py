@@ -113,7 +113,7 @@ def sheet(
         "put before a text": front,
         "put behind a text": back,
         "chat template": digest(template)[:8] if template else "none",
-        "what the chat template puts behind a request": _window(tokenizer) if template else NOTHING,
+        "behind a request, by the template": _window(tokenizer) if template else NOTHING,
         "end-of-instruction window": _shared_end(tokenizer, requests) if requests else NOTHING,
         "padding": f"{tokenizer.padding_side}, {tokenizer.pad_token or 'no token of its own'}",
     }
