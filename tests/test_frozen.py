@@ -163,6 +163,12 @@ def test_the_command_says_it(made, capsys, monkeypatch) -> None:
         "frozen_fpr",
         "frozen_tpr",
     }
+    before = len(run.records())
+    code, out, _ = say("-c", concept, "--frozen", "base", "--dry-run")
+    assert (code, out.startswith(f"checkpoints: 4, texts: {len(rows())} each: base checkpoint-5, ")) == (0, True)
+    assert say("--dry-run")[1].startswith("no checkpoint is read")
+    assert say("--across", concept, "--across", concept, "--dry-run")[1].startswith("checkpoints: 1, texts: ")
+    assert len(run.records()) == before
     for args, why in (
         (("--frozen", "base"), "a run keeps none"),
         (("-c", concept, "--frozen", "bas"), "did you mean base"),

@@ -54,6 +54,9 @@ def monitor(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Also read pytorch_model.bin (weights only).")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which checkpoints would be read; do nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows at the best sites as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -73,6 +76,9 @@ def monitor(
         raise BadInput("--across and -c are two questions. Ask them one after the other.")
     how: dict[str, Any] = {"tokenizer": tokenizer, "device": device, "allow_pickle": allow_pickle}
     named = [concept_named(name, text=text, label=label) for name in across or concept or ()]
+    if dry_run:
+        typer.echo(_plan(opened, named, frozen or [], bool(across)))
+        return
     if across:
         _across(opened, named, how, as_json)
         return
@@ -152,6 +158,19 @@ def _frozen(
         for place, told in places.items():
             typer.echo(f"  {place}: {'; '.join(_told(told))}")
     typer.echo(f"\nrows are in {run.folder}; next: ontogeny show {run.folder} monitor")
+
+
+def _plan(run: "Run", concepts: "list[Concept]", sources: list[str], across: bool) -> str:
+    """Which checkpoints would be read."""
+    from ontogeny.lab.frozen import to_read
+    from ontogeny.lab.rereading import checkpoint_of
+
+    if not concepts:
+        return "no checkpoint is read: the run keeps the scores and labels of its held-out examples"
+    last = checkpoint_of(run)
+    places = [(last.stage, last.name)] if across else to_read(run, concepts, sources)
+    texts = sum(len(concept.examples) for concept in concepts)
+    return f"checkpoints: {len(places)}, texts: {texts} each: {', '.join(' '.join(place) for place in places)}"
 
 
 def _told(rows: list[dict[str, Any]]) -> "Iterator[str]":

@@ -76,14 +76,12 @@ def frozen(
     """
     check_rates(rates)
     settings = settings_of(run)
-    cases = [_case(run, as_traced(run, c), sources, settings) for c in concepts if c.kind == "binary"]
-    if not cases:
-        raise BadInput("a probe that stands guard takes a concept of two classes. Name its file with -c.")
-    places = {(v.stage, v.checkpoint): v.order for case in cases for v in (*case.sources, *case.targets)}
+    cases = _cases(run, concepts, sources, settings)
+    places = _places(cases)
     wanted = sorted(str(site) for site in set[Site]().union(*(case.sites for case in cases)))
     seen: dict[str, Activations] = {}
     with alone(run.folder):
-        for done, (stage, name) in enumerate(sorted(places, key=lambda place: places[place])):
+        for done, (stage, name) in enumerate(places):
             on_progress(Progress(f"{stage} {name}", done, len(places), "reading"))
             here = checkpoint_of(run, stage, name)
             units = visits_at(run, here, [case.concept for case in cases], settings, allow_pickle=allow_pickle)
@@ -98,6 +96,24 @@ def frozen(
             )
             seen |= {units[case.concept.name].unit: _held_out(read[case.concept.name], case) for case in cases}
         return tuple(_write(run, case, seen, rates) for case in cases)
+
+
+def to_read(run: Run, concepts: Sequence[Concept], sources: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Stage and name of the checkpoints that `frozen` would read, once each, for all concepts."""
+    return _places(_cases(run, concepts, sources, settings_of(run)))
+
+
+def _cases(run: Run, concepts: Sequence[Concept], sources: Sequence[str], settings: Settings) -> list[Case]:
+    cases = [_case(run, as_traced(run, c), sources, settings) for c in concepts if c.kind == "binary"]
+    if not cases:
+        raise BadInput("a probe that stands guard takes a concept of two classes. Name its file with -c.")
+    return cases
+
+
+def _places(cases: Sequence[Case]) -> list[tuple[str, str]]:
+    """In the order of development."""
+    order = {(v.stage, v.checkpoint): v.order for case in cases for v in (*case.sources, *case.targets)}
+    return sorted(order, key=lambda place: order[place])
 
 
 def _write(run: Run, case: Case, seen: Mapping[str, Activations], rates: Sequence[float]) -> str:
