@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from ontogeny.errors import BadInput
 from ontogeny.lab import cluster as clusters
 from ontogeny.lab.cluster import Cluster, Layout, layout
 from ontogeny.lab.job import prepare
-from ontogeny.lab.progress import Progress, silent
+from ontogeny.lab.progress import silent
 from ontogeny.lab.replica import Replica, seen
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.shards import Shard
@@ -76,15 +77,22 @@ def traced(home: Path, out: Path, **how) -> Run:
 
 
 def test_every_executor_gives_the_same_rows_also_where_a_worker_is_killed(home, once, ray, tmp_path):
-    killed = []
+    killed: list[int] = []
+    over = threading.Event()
 
-    def kill(now: Progress) -> None:
-        if "measuring" in now.what and not killed:
-            killed.extend(workers_of(os.getpid())[:1])
-            for worker in killed:
+    def strike() -> None:
+        while not killed and not over.wait(0.05):
+            for worker in workers_of(os.getpid())[:1]:
                 os.kill(worker, signal.SIGKILL)
+                killed.append(worker)
 
-    on_ray = traced(home, tmp_path / "ray", cluster=Cluster(workers=2), on_progress=kill)
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        on_ray = traced(home, tmp_path / "ray", cluster=Cluster(workers=2))
+    finally:
+        over.set()
+        striker.join()
     assert killed
     for share in ("0/2", "1/2"):
         shares = traced(home, tmp_path / "shares", shard=Shard.parse(share))
@@ -231,6 +239,30 @@ def test_a_cluster_that_does_not_answer_is_told(address, monkeypatch):
     told = "client protocol" if "://" in address else f"no Ray cluster answers at {address}"
     with pytest.raises(BadInput, match=told), clusters.connected(Cluster(address)):
         pass
+
+
+def test_a_cluster_of_ones_own_leaves_no_folder(monkeypatch):
+    folders: list[Path] = []
+    started: list[Path] = []
+
+    def init(**how: Any) -> None:
+        folders.append(Path(how["_temp_dir"]))
+        started.append(folders[-1])
+
+    def shutdown() -> None:
+        assert started.pop().is_dir()  # its processes still write there
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=shutdown)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with clusters.connected(Cluster()):
+        left = folders[-1].with_name(f"{clusters.FOLDER}killed-{os.getpid()}")
+        left.mkdir()
+        os.utime(left, (0, 0))
+        with clusters.connected(Cluster()):
+            assert folders[0] != folders[1]
+            assert not left.exists()
+        assert folders[0].is_dir()  # another's, at work
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_a_share_is_no_cluster(home, tmp_path):

@@ -101,8 +101,9 @@ def connected(asked: Cluster) -> Iterator[Any]:
         yield ray
         return
     with contextlib.ExitStack() as held:
+        folder = None if asked.address else held.enter_context(_own_folder())
         held.callback(ray.shutdown)
-        _start(ray, asked, None if asked.address else held.enter_context(_own_folder()))
+        _start(ray, asked, folder)
         yield ray
 
 
@@ -137,7 +138,6 @@ def _imported(asked: Cluster) -> Any:
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_BACKEND_LOG_LEVEL": "error",
         "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else Ray writes of workers that died onto standard output
     }
     if asked.address is None and "RAY_AUTH_MODE" not in os.environ:
@@ -169,11 +169,11 @@ def _start(ray: Any, asked: Cluster, folder: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[str]:
-    """A folder for Ray's sockets, whose names must be short, and its logs; what others left there is swept."""
+    """A folder for Ray's sockets, whose names must be short, and its logs; those of processes that were killed are swept."""
     above = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
     for left in above.glob(f"{FOLDER}*"):
         with contextlib.suppress(OSError):  # another user's
-            # Processes of Ray that end late make their folder again, without a lock.
+            # One that is just being made is not locked yet.
             if left.stat().st_mtime < time.time() - MINUTE and not is_busy(left):
                 shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=above))
