@@ -14,9 +14,8 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 
 from ontogeny.encoding import encode
 from ontogeny.errors import BadInput
-from ontogeny.lab.compare.stages import tokenizer_of
 from ontogeny.lineage import Checkpoint, hub, preflight
-from ontogeny.opening import config_of, first_line, quiet
+from ontogeny.opening import config_of, first_line, quiet, tokenizer_near
 from ontogeny.store import digest
 
 NOTHING = "–"
@@ -215,7 +214,7 @@ def _small_files(checkpoint: Checkpoint, allow_pickle: bool) -> Path:
 
 
 def _tokenizer(folder: Path, given: Path | None) -> PreTrainedTokenizerBase:
-    place = given or tokenizer_of(folder)
+    place = given or tokenizer_near(folder)
     if place is None:
         raise BadInput(f"no tokenizer in {folder} or above it. Name one with --tokenizer FOLDER_OR_REPO.")
     try:

@@ -16,7 +16,7 @@ from ontogeny import model as models
 from ontogeny.errors import BadInput
 from ontogeny.lineage import Checkpoint, Lineage, Stage, fetch, fingerprint, sizes
 from ontogeny.model import Model
-from ontogeny.opening import TOKENIZER_FILES
+from ontogeny.opening import tokenizer_near
 from ontogeny.records import Record
 
 Load = Callable[[Checkpoint], Model]
@@ -68,18 +68,12 @@ def loader(
 
     def load(checkpoint: Checkpoint) -> Model:
         folder = fetch(checkpoint, allow_pickle=allow_pickle)
-        cut_by = tokenizer or tokenizer_of(folder)
+        cut_by = tokenizer or tokenizer_near(folder)
         model = models.load(folder, device=device, dtype=dtype, tokenizer=cut_by, allow_pickle=allow_pickle)
         models.validate(model, answers=True)
         return model
 
     return load
-
-
-def tokenizer_of(folder: Path) -> Path | None:
-    """The checkpoint's own tokenizer, else that of the folder above: a trainer saves it once, on top."""
-    places = (folder, folder.absolute().parent, folder.resolve().parent)
-    return next((p for p in places if any((p / name).is_file() for name in TOKENIZER_FILES)), None)
 
 
 def chosen(lineage: Lineage, text: str) -> dict[str, Checkpoint]:
