@@ -108,7 +108,7 @@ def _matrix(subject: Subject, line: Timeline, of: tuple[str, str]) -> Any:
     side = max(34, min(54, 330 / len(order)))
     base = alt.Chart(inline(cells)).encode(
         x=alt.X("target:N", sort=order, title="training step where it is used", axis=alt.Axis(labelAngle=-35)),
-        y=alt.Y("source:N", sort=down, title="frozen at step"),
+        y=alt.Y("source:N", sort=down, title="training step where it was frozen"),
     )
     scale = alt.Scale(scheme="blueorange", domain=[0, 4 * float(rate)], domainMid=float(rate), clamp=True)
     legend = alt.Legend(title="false alarms", orient="right", gradientLength=120)
