@@ -1,6 +1,10 @@
 """What many tests need: small random models, one a family, with a byte-level tokenizer; no network, one thread."""
 
+import os
 from pathlib import Path
+
+# Ray reads these once, whoever imports it first; without a token of ours it would keep one in the home.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 import pytest
 import torch

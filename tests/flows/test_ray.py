@@ -56,8 +56,6 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)  # else Ray keeps one in the home
         ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
         ray.init(
             num_cpus=4,

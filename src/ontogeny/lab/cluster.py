@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,8 +141,8 @@ def _imported(asked: Cluster) -> Any:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else Ray writes of workers that died onto standard output
     }
-    if asked.address is None and "RAY_AUTH_MODE" not in os.environ:
-        # Nobody else may run code on it, and Ray need not keep a token in the user's home.
+    if asked.address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        # Nobody else may run code on it, and Ray need not keep a token in the user's home. It reads this once, when it is imported.
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in settings.items():
         os.environ.setdefault(name, value)  # read when Ray is imported, and by the processes that it starts

@@ -60,6 +60,11 @@ def panels(charts: Sequence[Any], *, columns: int = 3, spacing: int = 24) -> Any
     return alt.concat(*charts, columns=columns, spacing=spacing).resolve_scale(color="shared", strokeDash="shared")
 
 
+def bounded(chart: Any, rows: pd.DataFrame) -> list[Any]:
+    """The chart of intervals, if any row has one: Vega warns of a scale without extent."""
+    return [chart] if rows["low"].notna().any() else []
+
+
 def header(title: str, *subtitle: str) -> alt.TitleParams:
     return alt.TitleParams(title, subtitle=[line for line in subtitle if line])
 

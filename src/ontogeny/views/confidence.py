@@ -15,7 +15,7 @@ import pandas as pd
 from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._moments import in_order, with_moments
-from ontogeny.views._pieces import blank, heading, inline, named_colour, reason
+from ontogeny.views._pieces import blank, bounded, heading, inline, named_colour, reason
 from ontogeny.views._theme import CATEGORIES, INK, MUTED, WIDTH
 
 title = "Confidence, stage by stage"
@@ -77,7 +77,12 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
         chance = floor.mark_rule(strokeWidth=8, color=MUTED, opacity=0.25).encode(x="low:Q", x2="high:Q")
         rules = plain.mark_rule(color=INK, strokeWidth=2).encode(x=alt.X("low:Q", title=said, scale=scale), x2="high:Q")
         points = plain.mark_circle(size=70, opacity=1, color=CATEGORIES[0]).encode(x=x, tooltip=told)
-        panels.append(alt.layer(chance, rules, points).properties(width=330, height=18 * len(order) + 8))
+        marks = [
+            *bounded(chance, own[own["control"].eq("calibrated")]),
+            *bounded(rules, own[own["control"].eq("")]),
+            points,
+        ]
+        panels.append(alt.layer(*marks).properties(width=330, height=18 * len(order) + 8))
     return alt.vconcat(*panels, spacing=10).properties(title=heading("How sure, and how rightly")) if panels else None
 
 
@@ -199,7 +204,12 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
         )
         rules = plain.mark_rule(strokeWidth=2, color=INK).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
         points = plain.mark_circle(size=60, opacity=1, color=CATEGORIES[0]).encode(x=x, tooltip=told)
-        panels.append(alt.layer(reach, rules, points).properties(width=230, height=20 * len(couples) + 8))
+        marks = [
+            *bounded(reach, own[own["control"].eq("random_set")]),
+            *bounded(rules, own[own["control"].eq("")]),
+            points,
+        ]
+        panels.append(alt.layer(*marks).properties(width=230, height=20 * len(couples) + 8))
     if not panels:
         return None
     return alt.hconcat(*panels, spacing=18).properties(
