@@ -12,7 +12,9 @@ from ontogeny import plugins
 from ontogeny.errors import BadInput
 from ontogeny.fits import leace as leace_fit
 from ontogeny.fits import logistic, mass_mean, pca
+from ontogeny.fits._basis import Basis
 from ontogeny.fits._folds import fold_of
+from ontogeny.fits._newton import factorable
 from ontogeny.fits.leace import LeaceFitter, leace
 from ontogeny.metrics.separability import accuracy, auroc
 
@@ -227,6 +229,32 @@ def test_many_label_sets_at_once_are_each_alone(seed: int) -> None:
     assert torch.allclose(
         rough.scores(x)[..., 0], fitted.scores(x)[..., 0], atol=0.05 * float(fitted.scores(x).std()) + 1e-3
     )
+
+
+@small
+@given(seed=seeds, strength=st.sampled_from([1e-4, 1e-2, 1.0, 1e2]))
+def test_one_label_set_is_solved_as_well_without_principal_axes(seed: int, strength: float) -> None:
+    """At the rough tolerance too, and where examples are weighted."""
+    x, y = planted(seed, n=200)
+    strengths = torch.full((2,), strength)
+    axes, weight = Basis.of(x), torch.randint(0, 3, (1, 200), generator=torch.Generator().manual_seed(seed)).float()
+    for omega in (None, weight):
+        exact = logistic.refit_in(Basis.of(x.double()), y[None], strengths.double(), weight=omega, tolerance=1e-8)
+        exact = exact.scores(x.double())
+        for tolerance in (1e-3, 1e-5):
+            by_axes = logistic.refit_in(axes, y[None], strengths, weight=omega, tolerance=tolerance).scores(x)
+            found = logistic.refit(x, y[None], strengths, weight=omega, tolerance=tolerance).scores(x)
+            off, allowed = (found - exact).abs().amax(), (by_axes - exact).abs().amax()
+            assert off <= 2 * allowed + 10 * tolerance * exact.abs().amax(), (off, allowed)
+
+
+def test_a_penalty_that_would_drown_in_rounding_is_solved_in_principal_axes() -> None:
+    x, y = planted(0, n=200)
+    strengths = torch.full((2,), 1e7)
+    assert not factorable(x, strengths)
+    found, by_axes = logistic.refit(x, y[None], strengths), logistic.refit_in(Basis.of(x), y[None], strengths)
+    assert found.direction.isfinite().all()
+    assert torch.equal(found.direction, by_axes.direction)
 
 
 def test_units_of_a_feature_do_not_matter_to_a_standardised_probe() -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.fits._standardised import Standardised, unscaled
 from ontogeny.products import product
 
 
@@ -26,14 +27,8 @@ class Basis:
     @classmethod
     def of(cls, x: Float[Tensor, "site example d"], *, standardise: bool = True) -> "Basis":
         """`standardise=False` leaves the scale of each feature as it is; centring is free, for the constant is not penalised."""
-        # In place on one copy: fresh memory costs more here than the arithmetic.
-        mean = x.mean(1)
-        z = x - mean[:, None]
-        scale = z.square().mean(1).sqrt()
-        # A constant feature has only rounding for a spread: give it no weight rather than a huge one.
-        constant = scale <= 10 * torch.finfo(x.dtype).eps * mean.abs()
-        inverse = torch.where(constant, 0, 1 / scale if standardise else torch.ones_like(scale))
-        z *= inverse[:, None]
+        given = Standardised.of(x, standardise=standardise)
+        z, inverse, mean = given.features, given.inverse, given.mean
         if x.shape[1] < x.shape[2]:
             return cls._narrow(z, inverse, mean)
         axes = torch.linalg.eigh(product(z.mT, z))[1].flip(2)
@@ -55,6 +50,4 @@ class Basis:
         self, w: Float[Tensor, "site r k"], intercept: Float[Tensor, "site k"]
     ) -> tuple[Float[Tensor, "site d k"], Float[Tensor, "site k"]]:
         """Direction and bias for the raw activations."""
-        direction = self.back.to(w) @ w
-        bias = intercept - (self.mean.double()[:, :, None] * direction.double()).sum(1).to(intercept)
-        return direction.to(self.mean), bias.to(self.mean)
+        return unscaled(self.back.to(w) @ w, intercept, self.mean)

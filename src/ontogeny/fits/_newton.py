@@ -5,6 +5,8 @@ problems share one product with the features per step, so 12 problems cost littl
 logistic regression, Lin, Weng & Keerthi, JMLR 9 (2008).
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +17,7 @@ STEPS = 30
 """Newton steps at most."""
 INNER = 200
 """Conjugate-gradient iterations in one Newton step at most."""
+Precondition = Callable[[Float[Tensor, "site r column k"]], Float[Tensor, "site r column k"]]
 
 
 def solve(
@@ -25,8 +28,11 @@ def solve(
     start: Float[Tensor, "site r column k"] | None = None,
     *,
     tolerance: float,
+    factored: bool = False,
 ) -> Float[Tensor, "site r column k"]:
     """Weights of each problem; the last feature is the constant 1 whose weight, the intercept, is not penalised.
+
+    Features are orthogonal, or else `factored`, with one strength a site, and `factorable`.
 
     A problem has converged when its gradient, in the norm of the preconditioner, has fallen to `tolerance` of that at zero.
     It is frozen then, so its answer does not depend on its neighbours in the batch.
@@ -37,29 +43,33 @@ def solve(
     first = torch.zeros_like(target).expand(len(features), *target.shape)
     theta = features.new_zeros(len(features), features.shape[2], *target.shape[1:]) if start is None else start.clone()
     u = first.clone() if start is None else apply(features, theta)
-    power = features.square()
-
     p = _probability(first)
+    at = _factored(features, penalty, strength[:, 0] / 4) if factored else _diagonal(features, penalty)
     gradient = _adjoint(features, cost[..., None] * (p - target))
-    scale = _preconditioner(power, cost, p, penalty)
-    zero = (gradient.square() / scale).sum((1, 3)).sqrt()
+    zero = (gradient * at(_curvature(cost, p))(gradient)).sum((1, 3)).sqrt()
     stuck = torch.zeros_like(zero, dtype=torch.bool)
     for _ in range(STEPS):
         p = _probability(u)
         gradient = _adjoint(features, cost[..., None] * (p - target)) + penalty * theta
-        scale = _preconditioner(power, cost, p, penalty)
-        size = (gradient.square() / scale).sum((1, 3)).sqrt()
+        precondition = at(_curvature(cost, p))
+        size = (gradient * precondition(gradient)).sum((1, 3)).sqrt()
         live = (size > tolerance * zero) & ~stuck
         if not live.any():
             break
         forcing = (size / zero).sqrt().clamp(max=0.3)
-        step, u_step = _conjugate_gradients(features, cost, p, penalty, scale, -gradient, forcing, live)
+        step, u_step = _conjugate_gradients(features, cost, p, penalty, precondition, -gradient, forcing, live)
         t = _line_search(target, cost, penalty, theta, u, step, u_step, gradient)
         # No step lowers the objective: what is left of the gradient is rounding.
         stuck |= live & (t == 0)
         theta += t[:, None, :, None] * step
         u += t[:, None, :, None] * u_step
     return theta
+
+
+def factorable(features: Float[Tensor, "site example r"], strength: Float[Tensor, " site"]) -> bool:
+    """Whether rounding in a Cholesky factor of the Hessian stays below the penalty, which is 1."""
+    largest = features.square().sum(1).amax(1) * strength / 4
+    return bool((features.shape[2] * torch.finfo(features.dtype).eps * largest < 1).all())
 
 
 def loss(u: Tensor, target: Tensor) -> Tensor:
@@ -89,20 +99,59 @@ def _curve(p: Tensor, v: Tensor) -> Tensor:
     return p * (1 - p) * v if p.shape[-1] == 1 else p * (v - (p * v).sum(-1, keepdim=True))
 
 
-def _preconditioner(power: Tensor, cost: Tensor, p: Tensor, penalty: Tensor) -> Tensor:
-    """Diagonal of the Hessian with every example's curvature at the mean: exact for the eigenbasis of equal curvatures."""
-    # One value for all classes: scaling them apart would let rounding into the shift that softmax does not see.
-    curvature = (cost[..., None] * p * (1 - p)).sum(-1, keepdim=True).mean(1) / max(p.shape[-1] - 1, 1)
-    # A feature without spread under a free intercept has no curvature at all: keep the division finite.
-    return penalty + power.sum(1)[:, :, None, None] * curvature[:, None] + 1e-12
+def _curvature(cost: Tensor, p: Tensor) -> Float[Tensor, "site column 1"]:
+    """Mean over the examples: one value for all classes, for scaling them apart would let in the shift that softmax does not see."""
+    return (cost[..., None] * p * (1 - p)).sum(-1, keepdim=True).mean(1) / max(p.shape[-1] - 1, 1)
+
+
+def _diagonal(features: Tensor, penalty: Tensor) -> Callable[[Tensor], Precondition]:
+    """Inverse of the Hessian with every example's curvature at the mean, where features are orthogonal."""
+    power = features.square().sum(1)[:, :, None, None]
+
+    def at(curvature: Tensor) -> Precondition:
+        # A feature without spread under a free intercept has no curvature at all: keep the division finite.
+        scale = penalty + power * curvature[:, None] + 1e-12
+        return lambda r: r / scale
+
+    return at
+
+
+def _factored(features: Tensor, penalty: Tensor, most: Float[Tensor, " site"]) -> Callable[[Tensor], Precondition]:
+    """The same for any features, by one Cholesky factor at the curvature `most` a site.
+
+    At a smaller curvature the Hessian is at least that share of it: the gradient's norm is then told too large, never too small.
+    """
+    hessian = product(features.mT, features) * most[:, None, None]
+    hessian.diagonal(dim1=1, dim2=2).add_(penalty[:, 0, 0] + 1e-12)
+    factor = torch.linalg.cholesky(hessian)
+
+    def at(curvature: Tensor) -> Precondition:
+        share = (curvature / most[:, None, None]).clamp(max=1)[:, None]
+        return lambda r: _solved(factor, r.flatten(2)).reshape(r.shape) / share
+
+    return at
+
+
+def _solved(factor: Tensor, b: Tensor) -> Tensor:
+    # Two triangular solutions: cholesky_solve takes twice as long for few columns.
+    half = torch.linalg.solve_triangular(factor, b, upper=False)
+    found: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    return found
 
 
 def _conjugate_gradients(
-    features: Tensor, cost: Tensor, p: Tensor, penalty: Tensor, scale: Tensor, b: Tensor, forcing: Tensor, live: Tensor
+    features: Tensor,
+    cost: Tensor,
+    p: Tensor,
+    penalty: Tensor,
+    precondition: Precondition,
+    b: Tensor,
+    forcing: Tensor,
+    live: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """x with H x ≈ b, and features @ x, which the line search needs and which comes for free."""
     x, ux, r = torch.zeros_like(b), torch.zeros_like(p), b.clone()
-    z = r / scale
+    z = precondition(r)
     d = z.clone()
     rz = (r * z).sum((1, 3))
     goal = forcing.square() * rz
@@ -116,7 +165,7 @@ def _conjugate_gradients(
         x += alpha * d
         ux += alpha * ud
         r -= alpha * hd
-        z = r / scale
+        z = precondition(r)
         new = (r * z).sum((1, 3))
         d = z + torch.where(on, new / rz, 0)[:, None, :, None] * d
         rz = torch.where(on, new, rz)

@@ -16,7 +16,8 @@ from ontogeny.fits import Fitted
 from ontogeny.fits._basis import Basis
 from ontogeny.fits._checks import checked, membership
 from ontogeny.fits._folds import fold_of
-from ontogeny.fits._newton import apply, loss, solve
+from ontogeny.fits._newton import apply, factorable, loss, solve
+from ontogeny.fits._standardised import Standardised
 from ontogeny.metrics.separability import auroc
 
 targets = frozenset({"binary", "classes"})
@@ -86,35 +87,44 @@ def refit(
     labels is done once. A label set of one class has no answer and is NaN.
     """
     x = checked("logistic", x, y[0])
-    return refit_in(Basis.of(x, standardise=standardise), y, strength, weight=weight, tolerance=tolerance)
+    if len(y) == 1 and x.shape[1] >= x.shape[2]:
+        # Principal axes pay for many label sets; for one, a Cholesky factor takes half the time.
+        given = Standardised.of(x, standardise=standardise)
+        if factorable(given.features, strength):
+            return refit_in(given, y, strength, weight=weight, tolerance=tolerance)
+    basis = Basis.of(x, standardise=standardise)
+    return refit_in(basis, y, strength, weight=weight, tolerance=tolerance)
 
 
 def refit_in(
-    basis: Basis,
+    given: Basis | Standardised,
     y: Bool[Tensor, "label example"],
     strength: Float[Tensor, " site"],
     *,
     weight: Float[Tensor, "label example"] | None = None,
     tolerance: float = 1e-3,
 ) -> Fitted:
-    """The same in a basis that stands already."""
+    """The same where the activations are prepared already."""
     if weight is not None and weight.shape != y.shape:
         raise BadInput(
             f"refit was given labels {tuple(y.shape)} and weights {tuple(weight.shape)}. Give one weight a label."
         )
-    features = _with_constant(basis.features)
+    features = _with_constant(given.features)
     omega = torch.ones_like(y, dtype=features.dtype) if weight is None else weight.to(features)
     strengths = strength.to(features)[:, None]
-    theta = torch.cat(
-        [
-            solve(features, some.T[..., None].to(features), w.T, strengths.expand(-1, len(some)), tolerance=tolerance)[
-                ..., 0
-            ]
-            for some, w in zip(torch.split(y, 64), torch.split(omega, 64), strict=True)
-        ],
-        2,
-    )
-    direction, bias = basis.raw(theta[:, :-1], theta[:, -1])
+    parts = [
+        solve(
+            features,
+            some.T[..., None].to(features),
+            w.T,
+            strengths.expand(-1, len(some)),
+            tolerance=tolerance,
+            factored=isinstance(given, Standardised),
+        )
+        for some, w in zip(torch.split(y, 64), torch.split(omega, 64), strict=True)
+    ]
+    theta = torch.cat(parts, 2)[..., 0]
+    direction, bias = given.raw(theta[:, :-1], theta[:, -1])
     one_class = ((omega * y).sum(1) == 0) | ((omega * ~y).sum(1) == 0)
     return Fitted(
         direction.masked_fill(one_class, torch.nan), bias.masked_fill(one_class, torch.nan), {"strength": strength}

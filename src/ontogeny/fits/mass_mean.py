@@ -36,11 +36,10 @@ def fit(
     inside = membership("mass_mean", y).to(x)
     # Means about a common origin: activations lie far from zero, their differences do not.
     origin = x.mean(1, keepdim=True)
-    centred = (x - origin).mT
-    positive = centred @ (inside / inside.sum(0))
-    negative = centred @ ((1 - inside) / (1 - inside).sum(0))
+    centred = x - origin
+    positive, negative = _means(inside, centred), _means(1 - inside, centred)
     unit, gap = _unit(positive - negative)
-    spread = (centred.mT @ unit).std(1)
+    spread = (unit.mT @ centred.mT).std(2)
     return _fitted(unit, gap, spread, (positive + negative) / 2 + origin.mT)
 
 
@@ -77,6 +76,11 @@ class Fitter:
         return _fitted(
             unit.float(), gap.float(), variance.clamp(min=0).sqrt().float(), ((positive + negative) / 2).float()
         )
+
+
+def _means(inside: Tensor, x: Tensor) -> Tensor:
+    # The thin factor on the left: batched products with few columns on the right are up to 14 times slower in MKL.
+    return ((inside / inside.sum(0)).mT @ x).mT
 
 
 def _unit(difference: Tensor) -> tuple[Tensor, Tensor]:
