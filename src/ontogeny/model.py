@@ -337,6 +337,11 @@ def _check_parts(model: Model, layer: int, seen: Mapping[str, Tensor]) -> None:
 def vocabulary(model: Model, normed: Float[Tensor, "*token d"]) -> Float[Tensor, "*token vocab"]:
     """The scores that a causal model gives to each next token, from what its body puts out."""
     scores: Tensor = model.network.get_output_embeddings()(normed)
+    return as_scored(model, scores)
+
+
+def as_scored(model: Model, scores: Float[Tensor, "*row"]) -> Float[Tensor, "*row"]:
+    """What a family does to its scores behind the unembedding, one by one."""
     config = model.network.config.get_text_config()
     if scale := getattr(config, "logit_scale", None):  # Cohere
         scores = scores * scale

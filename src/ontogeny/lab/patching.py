@@ -16,7 +16,7 @@ from transformers import Cache
 
 from ontogeny.errors import BadInput
 from ontogeny.lab.patching_cache import behind, copied, empty, gives_tuples, skipping
-from ontogeny.model import Edit, Model, reading, vocabulary, writing
+from ontogeny.model import Edit, Model, as_scored, reading, vocabulary, writing
 from ontogeny.opening import first_line
 from ontogeny.sites import Site
 
@@ -270,12 +270,7 @@ def log_odds(
         scores = vocabulary(model, normed).gather(1, chosen)
     else:
         scores = torch.einsum("rd,rkd->rk", normed, head.weight[chosen])
-        scores = scores if head.bias is None else scores + head.bias[chosen]
-        config = model.network.config.get_text_config()
-        if scale := getattr(config, "logit_scale", None):
-            scores = scores * scale
-        if cap := getattr(config, "final_logit_softcapping", None):
-            scores = torch.tanh(scores / cap) * cap
+        scores = as_scored(model, scores if head.bias is None else scores + head.bias[chosen])
     scores = scores.float()
     return scores[:, 0] - scores[:, 1]
 
