@@ -36,7 +36,7 @@ class _Row:
 class _Batch:
     rows: list[int]
     """Which rows of `Prefixed.rows`."""
-    cache: Any
+    cache: DynamicCache | None
     """Keys and values of all but the last token of each prompt; None where no prompt has more than one."""
     ids: Int[Tensor, "row token"]
     """The last token of the prompt and all but the last of the answer, padded on the right."""
@@ -89,7 +89,7 @@ class Prefixed:
         rows = [self.rows[i] for i in one.rows]
         with steered(self.model, edits, prompts=[row.prompt for row in rows]):
             # A pass adds its own keys to the cache: it gets a copy.
-            logits = _run(self.model, one.ids, one.mask, copy.deepcopy(one.cache)).logits
+            logits = run_cached(self.model, one.ids, one.mask, copy.deepcopy(one.cache)).logits
         scores = logits.float().log_softmax(-1).cpu()
         return {
             i: scores[place, : self.answers[i].tokens].gather(1, self.answers[i].ids[row.prompt :, None])[:, 0]
@@ -109,17 +109,28 @@ def _rows(answers: Sequence[Answer]) -> tuple[_Row, ...]:
 def _begun(model: Model, rows: Sequence[_Row], chunk: list[int]) -> _Batch:
     heads = [rows[i].ids[: rows[i].prompt - 1] for i in chunk]
     tails = [rows[i].ids[rows[i].prompt - 1 :] for i in chunk]
-    ids = torch.nn.utils.rnn.pad_sequence(tails, batch_first=True).to(model.device)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(tail) for tail in tails], batch_first=True).to(model.device)
+    return _Batch(chunk, *begin(model, heads, tails))
+
+
+def begin(
+    model: Model, heads: Sequence[Int[Tensor, " token"]], tails: Sequence[Int[Tensor, " token"]]
+) -> tuple[DynamicCache | None, Int[Tensor, "row token"], Int[Tensor, "row column"]]:
+    """Run the heads; gives their keys and values (None where all are empty), the tails padded on the right, and the mask of both."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    ids = pad(list(tails), batch_first=True).to(model.device)
+    mask = pad([torch.ones_like(tail) for tail in tails], batch_first=True).to(model.device)
     if not any(map(len, heads)):
-        return _Batch(chunk, None, ids, mask)
+        return None, ids, mask
     before, seen = (made.to(model.device) for made in padded_left(heads, 0))
     cache = DynamicCache(config=model.network.config)
-    _run(model, before, seen, cache)
-    return _Batch(chunk, cache, ids, torch.cat([seen, mask], 1))
+    run_cached(model, before, seen, cache)
+    return cache, ids, torch.cat([seen, mask], 1)
 
 
-def _run(model: Model, ids: Tensor, mask: Tensor, cache: Any) -> Any:
+def run_cached(
+    model: Model, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row column"], cache: DynamicCache | None
+) -> Any:
+    """A pass over `ids` behind what is cached, to which it adds its own; the mask is of both."""
     told: dict[str, Any] = {
         "input_ids": ids,
         "attention_mask": mask,

@@ -18,8 +18,8 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from ontogeny.concept import Example
 from ontogeny.encoding import encode_all
 from ontogeny.errors import BadInput
-from ontogeny.lab.generation import check_speaks, padded_left
-from ontogeny.lab.prefixed import _run as run_cached
+from ontogeny.lab.generation import check_speaks
+from ontogeny.lab.prefixed import begin, run_cached
 from ontogeny.model import Model, writing
 from ontogeny.position import touching
 from ontogeny.sites import Site
@@ -73,7 +73,7 @@ def question_for(tokenizer: PreTrainedTokenizerBase) -> Question | None:
 @dataclass(frozen=True, eq=False)
 class _Batch:
     rows: slice
-    cache: DynamicCache
+    cache: DynamicCache | None
     ids: Int[Tensor, "row token"]
     """From the first pushed token on, padded on the right."""
     mask: Int[Tensor, "row column"]
@@ -159,10 +159,5 @@ def _shown(question: Question, shot: Example) -> str:
 
 
 def _begun(model: Model, rows: slice, heads: list[Tensor], tails: list[Tensor]) -> _Batch:
-    pad = torch.nn.utils.rnn.pad_sequence
-    ids = pad(tails, batch_first=True).to(model.device)
-    mask = pad([torch.ones_like(tail) for tail in tails], batch_first=True).to(model.device)
-    before, seen = (made.to(model.device) for made in padded_left(heads, 0))
-    cache = DynamicCache(config=model.network.config)
-    run_cached(model, before, seen, cache)
-    return _Batch(rows, cache, ids, torch.cat([seen, mask], 1), mask.sum(1) - 1)
+    last = torch.tensor([len(tail) - 1 for tail in tails], device=model.device)
+    return _Batch(rows, *begin(model, heads, tails), last)
