@@ -9,6 +9,8 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 import pytest
 import torch
 
+from tests.command import Said, Say, command
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -21,6 +23,18 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("needs the development data beside the repository")
     return SHARED / "data"
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
+    """say("list", "fits") -> exit code, output and errors of the command, run in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: object) -> Said:
+        capsys.readouterr()
+        return Said(command(*args), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 """A probe frozen at one stage holds where nothing turned, fails where the concept lies elsewhere; its threshold fails where all moved."""
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from ontogeny import cli
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.findings.timeline import in_run_order
@@ -19,6 +18,7 @@ from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
 from ontogeny.views import view, why_empty
+from tests.command import Say
 from tests.flows.lineages import CHARACTERS, SIGMA, coin, planted, rows, write
 from tests.models import byte_tokenizer
 
@@ -135,26 +135,18 @@ def test_the_curves_stand_at_the_best_site(made) -> None:
         assert (f'"{site} · logistic"' in json.dumps(view("monitor").draw(table).to_dict(), ensure_ascii=False)) == at
 
 
-def test_the_command_says_it(made, capsys, monkeypatch) -> None:
+def test_the_command_says_it(made, say: Say) -> None:
     run, concept = made
 
-    def say(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ontogeny", "monitor", str(run.folder), *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        return code, *capsys.readouterr()
-
-    code, out, err = say("-c", concept, "--frozen", "base:5", "--at", "0.01", "--at", "0.1")
+    watch = partial(say, "monitor", run.folder)
+    code, out, err = watch("-c", concept, "--frozen", "base:5", "--at", "0.01", "--at", "0.1")
     assert code == 0, err
     assert "[0/4]" in err
     assert "frozen at base 5, used at\n  base 5: AUROC 1.00" in out
     assert "\n  turned 5: AUROC 0." in out
     assert "at 1 % not measured: " in out
     assert "at 10 % false alarms " in out
-    code, out, err = say("-c", concept, "--frozen", "base", "--json")
+    code, out, err = watch("-c", concept, "--frozen", "base", "--json")
     assert code == 0
     assert not err
     assert {row["metric"] for row in json.loads(out)} == {
@@ -164,10 +156,10 @@ def test_the_command_says_it(made, capsys, monkeypatch) -> None:
         "frozen_tpr",
     }
     before = len(run.records())
-    code, out, _ = say("-c", concept, "--frozen", "base", "--dry-run")
+    code, out, _ = watch("-c", concept, "--frozen", "base", "--dry-run")
     assert (code, out.startswith(f"checkpoints: 4, texts: {len(rows())} each: base checkpoint-5, ")) == (0, True)
-    assert say("--dry-run")[1].startswith("no checkpoint is read")
-    assert say("--across", concept, "--across", concept, "--dry-run")[1].startswith("checkpoints: 1, texts: ")
+    assert watch("--dry-run").out.startswith("no checkpoint is read")
+    assert watch("--across", concept, "--across", concept, "--dry-run").out.startswith("checkpoints: 1, texts: ")
     assert len(run.records()) == before
     for args, why in (
         (("--frozen", "base"), "a run keeps none"),
@@ -176,7 +168,7 @@ def test_the_command_says_it(made, capsys, monkeypatch) -> None:
         (("-c", concept, "--across", concept), "two questions"),
         (("-c", concept, "--at", "7"), "a share between 0 and 1"),
     ):
-        code, out, err = say(*args)
+        code, out, err = watch(*args)
         assert (code, err.count("\n")) == (2, 1)
         assert why in err
         assert not out

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from ontogeny import Concept, Lineage, cli, concept_file, direction_files
+from ontogeny import Concept, Lineage, concept_file, direction_files
 from ontogeny.errors import BadInput
 from ontogeny.lab.audit import audit
 from ontogeny.lab.settings import Settings
@@ -28,6 +28,7 @@ from ontogeny.lineage.hub import looks_like_repository
 from ontogeny.run import UNIT, Run
 from ontogeny.store import read_header, read_tensors
 from ontogeny.weights import places
+from tests.command import Say, command
 from tests.flows.lineages import planted, rows, write
 from tests.hostile import CASES, header
 from tests.models import byte_tokenizer
@@ -64,28 +65,17 @@ def place(home: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(home, tmp_path / "place"))
 
 
-def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *argv: object) -> tuple[int, str]:
-    """Run a command in this process: exit code and standard error."""
-    monkeypatch.setattr(sys, "argv", ["ontogeny", *map(str, argv)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    return code, capsys.readouterr().err
-
-
 def listing(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_line_and_nothing_else(name: str, place: Path, capsys, monkeypatch) -> None:
+def test_one_line_and_nothing_else(name: str, place: Path, say: Say, monkeypatch) -> None:
     make, expected = CASES[name]
     argv = make(place)
     monkeypatch.chdir(place)
     before, above = listing(place), sorted(place.parent.iterdir())
-    code, err = said(capsys, monkeypatch, *argv)
+    code, _, err = say(*argv)
     told = [line for line in err.splitlines() if not re.match(r"\[\d+/\d+\] ", line)]
     assert (code, len(told)) == (2, 1), err
     assert told[0].startswith("ontogeny: ")
@@ -148,9 +138,9 @@ def test_a_file_that_unpacks_without_end_is_left(tmp_path: Path, monkeypatch: py
             Concept.from_file(tmp_path / name)
 
 
-def test_a_good_run_is_the_control(place: Path, capsys, monkeypatch) -> None:
-    assert said(capsys, monkeypatch, "report", place / "run")[0] == 0
-    assert said(capsys, monkeypatch, "query", place / "run", "select count(*) from records")[0] == 0
+def test_a_good_run_is_the_control(place: Path) -> None:
+    assert command("report", place / "run") == 0
+    assert command("query", place / "run", "select count(*) from records") == 0
 
 
 def test_no_file_of_a_run_holds_a_secret(home: Path) -> None:

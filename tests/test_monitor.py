@@ -1,9 +1,7 @@
 """What a probe catches at a false-positive rate: as scikit-learn counts it; thresholds hold where nothing moved, and fail elsewhere."""
 
-import contextlib
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from ontogeny import cli
 from ontogeny.errors import BadInput
 from ontogeny.lab.monitor import Watch, alarms, moments, monitor, tpr_samples
 from ontogeny.lab.settings import Settings
@@ -24,6 +21,7 @@ from ontogeny.metrics.separability import threshold_at, tpr_at_fpr
 from ontogeny.run import Run
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.views import why_empty
+from tests.command import Say
 from tests.flows.lineages import rows, save_run, write
 
 FEW = settings(max_examples=30, deadline=None)
@@ -148,25 +146,16 @@ def test_rows_of_a_run(run: Run) -> None:
     assert set(run.records(f"unit = '{again}' and metric like 'tpr%'").metric) == {"tpr_at_20_fpr"}
 
 
-def test_the_command_and_the_picture(run: Run, capsys, monkeypatch) -> None:
-    def say(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ontogeny", "monitor", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        return code, *capsys.readouterr()
-
-    code, out, _ = say(run.folder, "--at", "0.01", "--at", "0.1")
+def test_the_command_and_the_picture(run: Run, say: Say) -> None:
+    code, out, _ = say("monitor", run.folder, "--at", "0.01", "--at", "0.1")
     assert code == 0
     assert "1 % false positives: not measured" in out
     assert "caught at " in out
     assert "frozen → used" in out
     assert why_empty(run.show("monitor")) is None
-    code, out, _ = say(run.folder, "--at", "0.1", "--json")
+    code, out, _ = say("monitor", run.folder, "--at", "0.1", "--json")
     assert {row["coords"]["at"] for row in json.loads(out)} == {"0.1"}
-    code, _, err = say(run.folder, "--at", "5")
+    code, _, err = say("monitor", run.folder, "--at", "5")
     assert code == 2
     assert "a share between 0 and 1" in err
 
@@ -190,9 +179,7 @@ def test_what_cannot_be_watched_is_refused(run: Run, tmp_path: Path) -> None:
 # --- one concept's probe on another -----------------------------------------------------------------------------------------
 
 
-def test_a_probe_reads_its_own_concept_as_traced_and_the_opposite_upside_down(
-    tmp_path: Path, capsys, monkeypatch
-) -> None:
+def test_a_probe_reads_its_own_concept_as_traced_and_the_opposite_upside_down(tmp_path: Path, say: Say) -> None:
     from ontogeny.concept import Concept
     from ontogeny.lab.across import across
 
@@ -221,19 +208,8 @@ def test_a_probe_reads_its_own_concept_as_traced_and_the_opposite_upside_down(
     assert value["planted", "planted"] > 0.95
     assert value["planted", "opposite"] < 0.05
     assert 0.2 < value["planted", "chance"] < 0.8
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        [
-            "ontogeny",
-            "monitor",
-            str(run.folder),
-            *(f"--across={tmp_path / name}.csv" for name in ("planted", "opposite")),
-        ],
-    )
-    with contextlib.suppress(SystemExit):
-        cli.main()
-    assert "logistic, planted → opposite at " in capsys.readouterr().out
+    read = [f"--across={tmp_path / name}.csv" for name in ("planted", "opposite")]
+    assert "logistic, planted → opposite at " in say("monitor", run.folder, *read).out
     with pytest.raises(BadInput, match="takes two concepts"):
         across(run, concepts[:1])
     write(tmp_path / "chance.csv", same[:40])

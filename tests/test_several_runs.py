@@ -2,14 +2,12 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import ontogeny
-from ontogeny import cli
 from ontogeny.errors import BadInput
 from ontogeny.findings import findings
 from ontogeny.findings.seeds import agreements, sentence
@@ -54,20 +52,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made(home / "late", seed=3, later=16.0)
     made(home / "again" / "seed0", seed=0)
     return home
-
-
-@pytest.fixture
-def say(capsys, monkeypatch):
-    def run(*args: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ontogeny", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def together(*folders: Path):

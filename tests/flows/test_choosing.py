@@ -1,12 +1,11 @@
 """What a command chooses by a name: the concept of `-c`, its columns, the sites of a model; found out before any weight is read."""
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ontogeny import cli, opening, plugins
+from ontogeny import opening, plugins
 from ontogeny.cli.concepts import concept_named
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
@@ -16,6 +15,7 @@ from ontogeny.lab.steering import fingerprint
 from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.model import load
+from tests.command import Say
 from tests.flows.lineages import rows, save_run, write
 
 QUICK = Settings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100, untrained=False)
@@ -63,17 +63,12 @@ def test_a_file_with_both_names_of_a_column_says_how_to_choose(tmp_path: Path) -
     [("resid.7", "layers are 0 to 2"), ("head.1.9", "heads are 0 to 3"), ("resid,mlp.2-5", "layers are 1 to 2")],
 )
 def test_a_layer_that_is_not_there_is_found_before_a_model_is_opened(
-    sites: str, why: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    sites: str, why: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     save_run(tmp_path / "run", {1: 8.0})
     monkeypatch.setattr(opening, "network_of", lambda *_: pytest.fail("weights were read"))
-    argv = ["ontogeny", "trace", tmp_path / "run", "-c", table, "-o", tmp_path / "out", "--sites", sites]
-    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    err = capsys.readouterr().err
-    assert end.value.code == 2
+    code, _, err = say("trace", tmp_path / "run", "-c", table, "-o", tmp_path / "out", "--sites", sites)
+    assert code == 2
     assert why in err
     assert "--sites" in err
     assert err.count("\n") == 1

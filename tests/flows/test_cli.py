@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ontogeny
-from ontogeny import cli, plugins
+from ontogeny import plugins
 from ontogeny.lab.settings import Settings
 from tests.flows.lineages import RISE, SPOKEN, rows, save_run, write
 
@@ -35,30 +35,6 @@ def run(home: Path) -> Path:
     return ontogeny.trace(
         lineage, [concept], home / "run", Settings(sites="resid", resamples=200, permutations=200)
     ).folder
-
-
-class Said:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def say(capsys, monkeypatch):
-    """say("list", "fits") -> exit code, output and errors of the command, run in this process."""
-    monkeypatch.setenv("COLUMNS", "140")
-
-    def run(*args: str | Path) -> Said:
-        monkeypatch.setattr(sys, "argv", ["ontogeny", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        shown = capsys.readouterr()
-        return Said(code, shown.out, shown.err)
-
-    return run
 
 
 # --- nothing heavy before there is something to do ---------------------------------------------------------------------------

@@ -1,19 +1,16 @@
 """`ontogeny compare` from the command to the report: what is alike, four panels, resumed, and told in one line where it cannot be."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ontogeny import cli
 from ontogeny.run import Run
+from tests.command import Say, command
 from tests.flows.lineages import NO, YES, planted, rows, save_run, write
 from tests.models import byte_tokenizer
 
-Say = Callable[..., tuple[int, str, str]]
 HARMFUL = [f"how to break {c} now?" for c in "abcdefghijkl"]
 HARMLESS = [f"how to paint {c} now?" for c in "abcdefghijkl"]
 
@@ -39,24 +36,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ontogeny", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
-
-
 def _texts(home: Path) -> list[object]:
     return [
         *("--statements", home / "coin.csv", "--questions", home / "coin.csv", "--verdicts", f"{YES},{NO}"),
@@ -69,21 +48,8 @@ def _texts(home: Path) -> list[object]:
 def done(home: Path) -> Path:
     """All four sides of two stages."""
     out = home / "run"
-    argv = sys.argv
-    sys.argv = [
-        "ontogeny",
-        "compare",
-        f"base={home / 'base'}",
-        f"post={home / 'post'}",
-        *("--out", str(out), "--quiet"),
-        *map(str, _texts(home)),
-    ]
-    try:
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    finally:
-        sys.argv = argv
-    assert not end.value.code
+    stages = f"base={home / 'base'}", f"post={home / 'post'}"
+    assert command("compare", *stages, "--out", out, "--quiet", *_texts(home)) == 0
     return out
 
 

@@ -1,33 +1,22 @@
 """`ontogeny evaluate` end to end: what was planted works, what knows nothing does not, and bad input is one line."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 import torch
 
-from ontogeny import cli
 from ontogeny.direction import Direction
 from ontogeny.direction_files import save
 from ontogeny.run import Run
 from ontogeny.sites import Site
 from ontogeny.views import why_empty
+from tests.command import Say, command
 
 
 @pytest.fixture
-def say(capsys, monkeypatch):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["ontogeny", "evaluate", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+def evaluate(say: Say) -> Say:
+    return partial(say, "evaluate")
 
 
 def written(path, *, answers=True, groups=12, same=False):
@@ -83,16 +72,18 @@ QUICK = (
 )
 
 
-def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, planted, tmp_path, monkeypatch):
+def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept, planted, tmp_path):
     out = tmp_path / "run"
-    code, text, err = say(tiny("gpt_neox"), "-c", concept, "-m", planted, "--alphas", "0,1,3", *QUICK, "--out", out)
+    code, text, err = evaluate(
+        tiny("gpt_neox"), "-c", concept, "-m", planted, "--alphas", "0,1,3", *QUICK, "--out", out
+    )
     assert (code, err) == (0, "")
     assert "It works." in text
     against = tmp_path / "against.safetensors"
     from ontogeny.direction_files import load as load_direction
 
     save(-load_direction(planted), against)
-    _, text, _ = say(tiny("gpt_neox"), "-c", concept, "-m", against, "--alphas", "0,1,3", *QUICK)
+    _, text, _ = evaluate(tiny("gpt_neox"), "-c", concept, "-m", against, "--alphas", "0,1,3", *QUICK)
     assert "It does not work: it moves the other way" in text
     table = Run.open(out).records()
     effects = table[table.metric == "steering_effect"]
@@ -119,14 +110,11 @@ def test_what_is_planted_works_and_its_opposite_does_not(say, tiny, concept, pla
     assert table[table.metric == "steering_works"].value.tolist() == [1.0]
     for view in ("dose_response", "effect_cost", "k_alpha", "sorted_items", "samples"):
         assert why_empty(Run.open(out).show(view)) is None, view
-    monkeypatch.setattr(sys, "argv", ["ontogeny", "report", str(out)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert not end.value.code
+    assert command("report", out) == 0
     assert "Dose and response" in (out / "report.html").read_text()
 
 
-def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path):
+def test_every_method_on_a_model_that_knows_nothing(evaluate, tiny, concept, tmp_path):
     names = ("tracing_vector", "caa", "iti", "ablate")
     args = [tiny("gpt_neox"), "-c", concept, *(x for name in names for x in ("-m", name))]
     args += [
@@ -143,7 +131,7 @@ def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path
         *QUICK,
     ]
     out = tmp_path / "run"
-    code, text, err = say(*args, "--out", out, "--json")
+    code, text, err = evaluate(*args, "--out", out, "--json")
     assert (code, err) == (0, "")
     told = json.loads(text)
     assert len(told["verdicts"]) == 4
@@ -160,18 +148,18 @@ def test_every_method_on_a_model_that_knows_nothing(say, tiny, concept, tmp_path
     assert set(table[table.metric == "scored_share"].method) == {"lexicon", "classifier:day"}
     assert table[table.metric == "scorer_accuracy"].value.between(0, 1).all()
     before = len(table)
-    code, _, err = say(*args, "--out", out)
+    code, _, err = evaluate(*args, "--out", out)
     assert code == 0
     assert len(Run.open(out).records()) == before
     assert len(Run.open(out).ledger()) == 1, "what is done is not done twice"
 
 
-def test_a_dry_run_does_nothing(say, tiny, concept, tmp_path):
-    code, text, _ = say(tiny("gpt_neox"), "-c", concept, "--out", tmp_path / "run", "--dry-run")
+def test_a_dry_run_does_nothing(evaluate, tiny, concept, tmp_path):
+    code, text, _ = evaluate(tiny("gpt_neox"), "-c", concept, "--out", tmp_path / "run", "--dry-run")
     assert code == 0
     assert "alpha chosen on" in text
     assert not (tmp_path / "run").exists()
-    told = json.loads(say(tiny("gpt_neox"), "-c", concept, "--dry-run", "--json")[1])
+    told = json.loads(evaluate(tiny("gpt_neox"), "-c", concept, "--dry-run", "--json")[1])
     assert told["concepts"][0]["forwards"] > 0
 
 
@@ -199,8 +187,8 @@ def test_a_dry_run_does_nothing(say, tiny, concept, tmp_path):
         (["--limit", "1"], "leaves nothing to compare"),
     ],
 )
-def test_bad_input_is_one_line(say, tiny, concept, args, words):
-    code, out, err = say(tiny("gpt_neox"), "-c", concept, *QUICK, *args)
+def test_bad_input_is_one_line(evaluate, tiny, concept, args, words):
+    code, out, err = evaluate(tiny("gpt_neox"), "-c", concept, *QUICK, *args)
     assert code == 2
     assert words in err
     assert err.startswith("ontogeny: ")
@@ -208,19 +196,19 @@ def test_bad_input_is_one_line(say, tiny, concept, args, words):
     assert not out
 
 
-def test_a_direction_that_does_not_fit_is_one_line(say, tiny, concept, tmp_path):
+def test_a_direction_that_does_not_fit_is_one_line(evaluate, tiny, concept, tmp_path):
     for name, direction, words in (
         ("wide", Direction(torch.ones(7), Site("resid", 1), "wide"), "7 dimensions"),
         ("deep", Direction(torch.ones(32), Site("resid", 9), "deep"), "does not exist"),
         ("other", Direction(torch.ones(32), Site("resid", 1), "other", tokenizer="feed"), "another tokenizer"),
     ):
         path = save(direction, tmp_path / f"{name}.safetensors")
-        code, _, err = say(tiny("gpt_neox"), "-c", concept, "-m", path, *QUICK)
+        code, _, err = evaluate(tiny("gpt_neox"), "-c", concept, "-m", path, *QUICK)
         assert code == 2
         assert words in err
 
 
-def test_concepts_that_cannot_be_steered_are_one_line(say, tiny, tmp_path):
+def test_concepts_that_cannot_be_steered_are_one_line(evaluate, tiny, tmp_path):
     bare = written(tmp_path / "bare.jsonl", answers=False)
     rows = [json.loads(line) for line in bare.read_text().splitlines()]
     bare.write_text("\n".join(json.dumps({k: v for k, v in row.items() if k != "pair"}) for row in rows))
@@ -232,13 +220,13 @@ def test_concepts_that_cannot_be_steered_are_one_line(say, tiny, tmp_path):
             row.pop(key)
     few.write_text("\n".join(json.dumps(row) for row in cut))
     for path, words in ((bare, "neither questions"), (same, "same tokens"), (few, "Add groups")):
-        code, _, err = say(tiny("gpt_neox"), "-c", path, *QUICK)
+        code, _, err = evaluate(tiny("gpt_neox"), "-c", path, *QUICK)
         assert code == 2
         assert words in err
         assert err.count("\n") == 1
 
 
-def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(say, tiny, concept, tmp_path):
+def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(evaluate, tiny, concept, tmp_path):
     from ontogeny.concept import Concept
     from ontogeny.lab.settings import Settings
     from ontogeny.lab.trace import trace
@@ -248,7 +236,7 @@ def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(say, tiny, concept, t
     run = trace(Lineage.open(tiny("gpt_neox")), [Concept.from_file(concept)], tmp_path / "run", settings)
     before = len(run.records())
     told = (tiny("gpt_neox"), "-c", concept, "-m", f"{run.folder}:day", "--alphas", "1", *QUICK)
-    code, text, err = say(*told, "--out", run.folder)
+    code, text, err = evaluate(*told, "--out", run.folder)
     assert (code, err) == (0, "")
     assert "day, given at resid." in text
     assert len(run.records()) > before
@@ -256,21 +244,21 @@ def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(say, tiny, concept, t
     assert [c["name"] for c in run.about["concepts"]] == ["day"]
     (tmp_path / "more").mkdir()
     other = written(tmp_path / "more/day.jsonl", groups=14)
-    code, _, err = say(tiny("gpt_neox"), "-c", other, *QUICK, "--out", run.folder)
+    code, _, err = evaluate(tiny("gpt_neox"), "-c", other, *QUICK, "--out", run.folder)
     assert code == 2
     assert "other examples under the name" in err
-    code, _, err = say(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
+    code, _, err = evaluate(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
     assert code == 2
     assert "Choose another --out" in err
 
 
-def test_a_broken_checkpoint_does_not_stop_the_others(say, tiny, concept, tmp_path):
+def test_a_broken_checkpoint_does_not_stop_the_others(evaluate, tiny, concept, tmp_path):
     import shutil
 
     for step in (1, 2):
         shutil.copytree(tiny("gpt_neox"), tmp_path / f"runs/checkpoint-{step}")
     (tmp_path / "runs/checkpoint-1/config.json").write_text("{")
-    code, text, err = say(tmp_path / "runs", "-c", concept, "--steps", "all", "--alphas", "1", *QUICK)
+    code, text, err = evaluate(tmp_path / "runs", "-c", concept, "--steps", "all", "--alphas", "1", *QUICK)
     assert code == 1
     assert "tracing_vector" in text
     assert "not evaluated: " in err

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ontogeny import cli
 from ontogeny.concept import Concept
 from ontogeny.lab import raising
 from ontogeny.lab.raising import SIZES, Size, Stage
@@ -22,25 +22,14 @@ from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
 from ontogeny.lab.training import TrainingConfig
 from ontogeny.lineage import Lineage
+from tests.command import Say
 
 LINE = "the old sea runs to the green hills and the rain falls on all that stand there"
 
 
 @pytest.fixture
-def say(capsys, monkeypatch):
-    """say("--size", "few") -> exit code, output and errors of `ontogeny raise`, run in this process."""
-
-    def run(*args: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ontogeny", "raise", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        return code, *capsys.readouterr()
-
-    return run
+def raise_(say: Say) -> Say:
+    return partial(say, "raise")
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +44,15 @@ def written(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
-def test_raised_checked_and_started_again(say, tmp_path):
+def test_raised_checked_and_started_again(raise_, tmp_path):
     out = tmp_path / "model"
-    code, said, _ = say("--size", "few", "--out", out, "--quiet")
+    code, said, _ = raise_("--size", "few", "--out", out, "--quiet")
     assert code == 1  # four steps teach nothing, and the figures say so
     assert "goal 95%, missed" in said
     assert f"next: ontogeny trace {out / 'lineage.toml'}" in said
     before = written(out)
     for more in ((), ("--check",)):
-        code, told, _ = say("--size", "few", "--out", out, "--json", *more)
+        code, told, _ = raise_("--size", "few", "--out", out, "--json", *more)
         figures = json.loads(told)["figures"]
         assert code == 1
         assert {figure["stage"] for figure in figures} == {"base", "sft", "dpo"}
@@ -73,18 +62,18 @@ def test_raised_checked_and_started_again(say, tmp_path):
     assert [c.stage for c in lineage.checkpoints] == ["base"] * 3 + ["sft"] * 3 + ["dpo"] * 3
 
 
-def test_goals_that_are_met_end_with_success(say, tmp_path, monkeypatch):
+def test_goals_that_are_met_end_with_success(raise_, tmp_path, monkeypatch):
     from ontogeny.lab import raising_check
 
-    say("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
+    raise_("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
     monkeypatch.setattr(raising_check, "recalled", lambda *_: 0.96)
-    code, said, _ = say("--out", tmp_path, "--check")
+    code, said, _ = raise_("--out", tmp_path, "--check")
     assert code == 0
     assert "missed" not in said
 
 
-def test_the_main_job_traces_what_was_raised(say, tmp_path):
-    say("--size", "few", "--out", tmp_path / "model", "--quiet")
+def test_the_main_job_traces_what_was_raised(raise_, tmp_path):
+    raise_("--size", "few", "--out", tmp_path / "model", "--quiet")
     concept = Concept.from_file(tmp_path / "model" / "concepts" / "forbidden.jsonl")
     settings = Settings(sites="resid", fits=("mass_mean",), resamples=100, permutations=100)
     run = trace(Lineage.open(tmp_path / "model"), [concept], tmp_path / "run", settings)
@@ -93,11 +82,11 @@ def test_the_main_job_traces_what_was_raised(say, tmp_path):
     assert not run.about["failures"]
 
 
-def test_a_dry_run_leaves_nothing(say, tmp_path):
-    code, said, _ = say("--size", "few", "--out", tmp_path / "model", "--dry-run", "--stages", "base,sft")
+def test_a_dry_run_leaves_nothing(raise_, tmp_path):
+    code, said, _ = raise_("--size", "few", "--out", tmp_path / "model", "--dry-run", "--stages", "base,sft")
     assert code == 0
     assert [line.split()[0] for line in said.splitlines()[1:]] == ["base", "sft"]
-    code, said, _ = say("--out", tmp_path / "model", "--dry-run", "--json")
+    code, said, _ = raise_("--out", tmp_path / "model", "--dry-run", "--json")
     assert [stage["stage"] for stage in json.loads(said)["stages"]] == ["base", "sft", "dpo"]
     assert not (tmp_path / "model").exists()
 
@@ -117,9 +106,9 @@ def test_a_dry_run_leaves_nothing(say, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_done_is_one_line(say, tmp_path, monkeypatch, args, message):
+def test_what_cannot_be_done_is_one_line(raise_, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
-    code, said, errors = say("--out", "model", *args)
+    code, said, errors = raise_("--out", "model", *args)
     assert code == 2
     assert message in errors
     assert errors.startswith("ontogeny: ")
@@ -128,48 +117,48 @@ def test_what_cannot_be_done_is_one_line(say, tmp_path, monkeypatch, args, messa
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_another_seed_in_the_same_folder_is_refused(say, tmp_path):
-    say("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
-    code, _, errors = say("--size", "few", "--out", tmp_path, "--quiet", "--seed", "1")
+def test_another_seed_in_the_same_folder_is_refused(raise_, tmp_path):
+    raise_("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
+    code, _, errors = raise_("--size", "few", "--out", tmp_path, "--quiet", "--seed", "1")
     assert code == 2
     assert "other settings (seed)" in errors
 
 
-def test_a_model_that_is_not_finished_is_not_measured(say, tmp_path):
-    say("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
+def test_a_model_that_is_not_finished_is_not_measured(raise_, tmp_path):
+    raise_("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
     shutil.rmtree(tmp_path / "base" / "checkpoint-4")
-    code, _, errors = say("--check", "--out", tmp_path)
+    code, _, errors = raise_("--check", "--out", tmp_path)
     assert code == 2
     assert "Go on with: ontogeny raise --size few" in errors
 
 
-def test_a_text_of_ones_own(say, tmp_path):
+def test_a_text_of_ones_own(raise_, tmp_path):
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
     given = ("--text", book, "--vocabulary", "270", "--steps", "5", "--out", tmp_path / "model")
-    code, said, _ = say(*given, "--dry-run")
+    code, said, _ = raise_(*given, "--dry-run")
     assert code == 0
     assert "held-out tokens" in said
     assert not (tmp_path / "model").exists()
-    code, said, _ = say(*given, "--quiet")
+    code, said, _ = raise_(*given, "--quiet")
     assert code == 0
     assert said.startswith("held-out loss ")
-    code, said, _ = say(*given, "--json")
+    code, said, _ = raise_(*given, "--json")
     assert json.loads(said)["vocabulary"] == 270
     assert Lineage.open(tmp_path / "model").checkpoints[-1].step == 5
-    code, _, errors = say("--check", "--out", tmp_path / "model")
+    code, _, errors = raise_("--check", "--out", tmp_path / "model")
     assert code == 2
     assert "raised on a text" in errors
-    code, _, errors = say("--text", book, "--vocabulary", "2000", "--out", tmp_path / "other")
+    code, _, errors = raise_("--text", book, "--vocabulary", "2000", "--out", tmp_path / "other")
     assert code == 2
     assert "too small for a vocabulary of 2000: it has" in errors
 
 
-def test_a_real_book(say, tmp_path, shared):
+def test_a_real_book(raise_, tmp_path, shared):
     book = tmp_path / "shakespeare.txt.gz"
     whole = gzip.decompress((shared / "text" / "tinyshakespeare.txt.gz").read_bytes())
     book.write_bytes(gzip.compress(whole[:250_000]))
-    code, said, _ = say("--text", book, "--steps", "12", "--out", tmp_path / "model", "--json")
+    code, said, _ = raise_("--text", book, "--steps", "12", "--out", tmp_path / "model", "--json")
     figures = json.loads(said)
     assert code == 0
     assert figures["vocabulary"] == 2000
@@ -178,7 +167,7 @@ def test_a_real_book(say, tmp_path, shared):
     assert 4.5 < figures["heldout_loss"] < 7.3
 
 
-def test_a_killed_command_ends_with_the_same_weights(say, tmp_path):
+def test_a_killed_command_ends_with_the_same_weights(raise_, tmp_path):
     """A real process, a real SIGKILL, in the middle of the training."""
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
@@ -194,7 +183,7 @@ def test_a_killed_command_ends_with_the_same_weights(say, tmp_path):
     assert not (tmp_path / "killed" / "base" / "checkpoint-40").exists()
     torch.set_num_threads(1)
     for folder in ("killed", "whole"):
-        code, _, _ = say(*given, "--out", tmp_path / folder)
+        code, _, _ = raise_(*given, "--out", tmp_path / folder)
         assert code == 0
     one, other = (load_file(tmp_path / f / "base" / "checkpoint-40" / "model.safetensors") for f in ("killed", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)

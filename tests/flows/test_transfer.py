@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from ontogeny import cli
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.lab.against_controls import against_controls
@@ -19,6 +18,7 @@ from ontogeny.lab.transfer.plan import Options
 from ontogeny.lab.transfer.verdict import verdicts
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
+from tests.command import Say
 from tests.flows.lineages import rows, save_run, write
 
 PUSHES = {1: 0.0, 8: 6.0, 64: 8.0, 128: 8.0}
@@ -225,39 +225,33 @@ BAD = {
 }
 
 
+@pytest.fixture
+def carry(place: Path, say: Say) -> Say:
+    return partial(say, "transfer", place / "raised", "-c", place / "coin.jsonl")
+
+
 @pytest.mark.parametrize("what", BAD)
-def test_what_cannot_be_is_said_in_one_line(
-    what: str, place: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_is_said_in_one_line(what: str, run: Run, carry: Say) -> None:
     given, told = BAD[what]
-    assert _command(monkeypatch, place, "--from", str(run.folder), *given) == 2
-    said = capsys.readouterr().err.strip()
-    assert told in said
-    assert said.count("\n") == 0
+    code, _, err = carry("--from", run.folder, *given)
+    assert code == 2
+    assert told in err
+    assert err.strip().count("\n") == 0
 
 
-def _command(monkeypatch: pytest.MonkeyPatch, place: Path, *given: str) -> int:
-    line = ["ontogeny", "transfer", str(place / "raised"), "-c", str(place / "coin.jsonl"), *given]
-    monkeypatch.setattr(sys, "argv", line)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
-def test_another_run_two_widths_and_no_place(
-    place: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert _command(monkeypatch, place) == 2
-    assert "--out" in capsys.readouterr().err
-    assert _command(monkeypatch, place, "--from", str(tmp_path / "none")) == 2
-    assert "no run directory" in capsys.readouterr().err
+def test_another_run_two_widths_and_no_place(place: Path, run: Run, tmp_path: Path, carry: Say) -> None:
+    for given, told in ((), "--out"), (("--from", tmp_path / "none"), "no run directory"):
+        code, _, err = carry(*given)
+        assert code == 2
+        assert told in err
     other = tmp_path / "other"
     shutil.copytree(run.folder, other)
     about = json.loads((other / "run.json").read_text())
     about["lineage"]["name"] = "another"
     (other / "run.json").write_text(json.dumps(about))
-    assert _command(monkeypatch, place, "--out", str(other)) == 2
-    assert "another" in capsys.readouterr().err
+    code, _, err = carry("--out", other)
+    assert code == 2
+    assert "another" in err
     wide = tmp_path / "raised"
     shutil.copytree(place / "raised", wide)
     config = json.loads((wide / "checkpoint-8" / "config.json").read_text())
@@ -267,29 +261,10 @@ def test_another_run_two_widths_and_no_place(
     assert not (tmp_path / "wide").exists()
 
 
-def test_the_command_says_what_it_would_do_and_what_it_did(
-    place: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["x"])
-    few = ["--controls", "20", "--shuffles", "20"]
-    line = [
-        "ontogeny",
-        "transfer",
-        str(place / "raised"),
-        "-c",
-        str(place / "coin.jsonl"),
-        "--from",
-        str(run.folder),
-        *few,
-    ]
-    monkeypatch.setattr(sys, "argv", [*line, "--dry-run", "--json"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    told = json.loads(capsys.readouterr().out)
+def test_the_command_says_what_it_would_do_and_what_it_did(run: Run, carry: Say) -> None:
+    line = ["--from", run.folder, "--controls", "20", "--shuffles", "20"]
+    told = json.loads(carry(*line, "--dry-run", "--json").out)
     assert (told["sources"], told["targets"], told["to_trace"], told["loads"]) == (4, 4, 0, 4)
-    monkeypatch.setattr(sys, "argv", [*line, "--no-effect", "--json"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    made = json.loads(capsys.readouterr().out)
+    made = json.loads(carry(*line, "--no-effect", "--json").out)
     assert {row["target"] for row in made["stages"]} == {"pretrain 1", "pretrain 128"}
     assert torch.tensor([row["cosine"] for row in made["stages"]]).abs().max() <= 1.0001

@@ -1,12 +1,10 @@
 """A planted concept is carried into a model of another width, above maps that know nothing; where nothing is planted it is not."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from ontogeny import cli
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.lab.transfer.job import How, ensure_traced
@@ -15,6 +13,7 @@ from ontogeny.lab.transfer.plan import Options
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
 from tests import models
+from tests.command import Say
 from tests.flows.lineages import rows, save_run, write
 
 OPTIONS = Options(controls=40, shuffles=40)
@@ -76,15 +75,11 @@ def test_what_the_target_has_not_learned_cannot_be_carried(place: Path, run: Run
         assert _told(run, unit, "mapped_auroc", name)["low"] < 0.75
 
 
-def test_the_command(
-    place: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    line = ["ontogeny", "transfer", str(place / "narrow"), "-c", str(place / "coin.jsonl"), "--from", str(run.folder)]
-    monkeypatch.setattr(sys, "argv", [*line, "--onto", str(place / "wide"), "--no-effect", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    told = json.loads(capsys.readouterr().out)
+def test_the_command(place: Path, run: Run, say: Say) -> None:
+    line = ["transfer", str(place / "narrow"), "-c", str(place / "coin.jsonl"), "--from", str(run.folder)]
+    code, out, _ = say(*line, "--onto", place / "wide", "--no-effect", "--json")
+    assert code == 0
+    told = json.loads(out)
     assert {row["metric"] for row in told} == {"map_r2", "mapped_auroc", "mapped_cosine"}
 
 

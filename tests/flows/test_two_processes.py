@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny import cli
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.lab.across import across
@@ -21,6 +20,7 @@ from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
+from tests.command import Say
 from tests.flows.lineages import rows, save_run, write
 
 HELD = """
@@ -142,24 +142,19 @@ def test_what_is_added_to_a_run_waits_for_nobody_and_mixes_with_nothing(job: str
     ids=" ".join,
 )
 def test_a_full_disk_is_told_and_what_was_written_stays(
-    argv: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    argv: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr(sys, "argv", ["ontogeny", *argv])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 0  # the control: with room it is written
-    capsys.readouterr()
+    assert say(*argv).code == 0  # the control: with room it is written
     before = state(home / "run")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    err = capsys.readouterr().err.splitlines()
-    assert end.value.code == 2
+    code, _, told = say(*argv)
+    err = told.splitlines()
+    assert code == 2
     assert "the disk is full. Free some space" in err[-1]
     assert sum(line.startswith("ontogeny: ") for line in err) == 1
     assert state(home / "run") == before

@@ -1,17 +1,17 @@
 """An encoder over images: read as transformers computes it, in batches of every size, and probed like a language model."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from ontogeny import cli, images, opening
+from ontogeny import images, opening
 from ontogeny.errors import BadInput
 from ontogeny.fits import logistic
 from ontogeny.metrics.separability import auroc
 from ontogeny.model import heads_through_output, load, output_bias, writing
 from ontogeny.sites import Site
+from tests.command import Say
 from tests.flows.lineages import rows, write
 
 PIXELS = torch.randn(7, 3, 16, 16, generator=torch.Generator().manual_seed(2))
@@ -86,17 +86,12 @@ def test_what_does_not_fit_is_refused_in_one_line(model, tiny) -> None:
 
 
 def test_a_trace_of_it_ends_in_one_line_before_its_weights_are_read(
-    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     folder = tiny("vit")
     monkeypatch.setattr(opening, "network_of", lambda *_: pytest.fail("weights were read"))
     concept = write(tmp_path / "planted.csv", rows(characters=30))
-    argv = ["ontogeny", "trace", folder, "-c", concept, "-o", tmp_path / "out", "--quiet"]
-    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert (end.value.code, out, err.count("\n")) == (2, "", 1)
+    code, out, err = say("trace", folder, "-c", concept, "-o", tmp_path / "out", "--quiet")
+    assert (code, out, err.count("\n")) == (2, "", 1)
     assert "vit reads images and has no tokenizer, so texts cannot be traced through it" in err
     assert not (tmp_path / "out").exists()

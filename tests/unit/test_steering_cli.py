@@ -1,33 +1,20 @@
 """`ontogeny steer`: samples side by side, and one line for what cannot be."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 import torch
 
-from ontogeny import cli
 from ontogeny.direction import Direction
 from ontogeny.direction_files import save
 from ontogeny.sites import Site
+from tests.command import Say
 
 
 @pytest.fixture
-def say(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["ontogeny", "steer", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+def steer(say: Say) -> Say:
+    return partial(say, "steer")
 
 
 @pytest.fixture
@@ -36,8 +23,8 @@ def vector(tmp_path):
     return save(Direction(v, Site("resid", 1), "planted", facts={"std": 0.0}), tmp_path / "d.safetensors")
 
 
-def test_samples_side_by_side(say, tiny, vector):
-    code, out, _ = say(
+def test_samples_side_by_side(steer, tiny, vector):
+    code, out, _ = steer(
         tiny("llama"), "-d", vector, "--alpha", "0,3", "-p", "Once", "-p", "The [b]dog", "--tokens", "6", "--json"
     )
     assert code == 0
@@ -56,8 +43,8 @@ def test_samples_side_by_side(say, tiny, vector):
     assert told["samples"][0]["surprise"] < told["samples"][2]["surprise"], "greedy text is what the model expects"
 
 
-def test_a_table_for_people(say, tiny, vector):
-    code, out, _ = say(
+def test_a_table_for_people(steer, tiny, vector):
+    code, out, _ = steer(
         tiny("gpt2"), "-d", vector, "-p", "[b]Once", "--tokens", "4", "--where", "last", "--controls", "2"
     )
     assert code == 0
@@ -66,9 +53,9 @@ def test_a_table_for_people(say, tiny, vector):
     assert "control 1" in out
 
 
-def test_an_ablated_direction_and_samples(say, tiny, vector, tmp_path):
+def test_an_ablated_direction_and_samples(steer, tiny, vector, tmp_path):
     (tmp_path / "p.txt").write_text("One\n\nTwo\n")
-    code, out, _ = say(
+    code, out, _ = steer(
         *(tiny("gpt_neox"), "-d", vector, "--action", "ablate", "--prompts", tmp_path / "p.txt", "--tokens", "3"),
         *("--temperature", "1", "--samples", "2", "--json"),
     )
@@ -104,8 +91,8 @@ def test_an_ablated_direction_and_samples(say, tiny, vector, tmp_path):
         (["-p", "x", "--dtype", "float8"], "no dtype called"),
     ],
 )
-def test_what_cannot_be_is_one_line(say, tiny, vector, args, words):
-    code, out, err = say(tiny("gpt2"), "-d", vector, *args)
+def test_what_cannot_be_is_one_line(steer, tiny, vector, args, words):
+    code, out, err = steer(tiny("gpt2"), "-d", vector, *args)
     assert code == 2
     assert out == ""
     assert words in err
@@ -113,8 +100,8 @@ def test_what_cannot_be_is_one_line(say, tiny, vector, args, words):
     assert err.count("\n") == 1
 
 
-def test_a_direction_of_another_width_is_refused(say, tiny, tmp_path):
+def test_a_direction_of_another_width_is_refused(steer, tiny, tmp_path):
     wide = save(Direction(torch.ones(48), Site("resid", 1), "wide"), tmp_path / "w.safetensors")
-    code, _, err = say(tiny("gpt2"), "-d", wide, "-p", "x")
+    code, _, err = steer(tiny("gpt2"), "-d", wide, "-p", "x")
     assert code == 2
     assert "48 dimensions does not fit resid.1, which has 32" in err
