@@ -210,7 +210,8 @@ def write(found: dict, table: dict[str, list[float]], seconds: float, told: dict
     lines = [
         f"# Benchmark of {time.strftime('%Y-%m-%d')}",
         "",
-        f"`make bench`: {seconds / 60:.0f} minutes; {processor()}, {os.cpu_count()} cores, one thread used; Python {platform.python_version()}.",
+        f"`make bench`: {seconds / 60:.0f} minutes; {processor()}, {os.cpu_count()} cores, one thread used; "
+        f"Python {platform.python_version()}.",
         "Ratios are of CPU seconds inside one round; median (least – greatest).",
         "",
         "| | measured | must | aim | hope | reached |",

@@ -34,7 +34,11 @@ def main() -> None:
     told = parser.parse_args()
     torch.set_num_threads(1)
     work = workload.make(told.shape, told.texts, 1)
-    model, concept, settings = load(work.checkpoints[0], tokenizer=work.folder), Concept.from_file(work.texts), Settings()
+    model, concept, settings = (
+        load(work.checkpoints[0], tokenizer=work.folder),
+        Concept.from_file(work.texts),
+        Settings(),
+    )
     texts, rows = cut([concept], model.tokenizer, model.context)
     sites, of = model.sites("resid,head"), design(concept, settings)
     captured = capture(model, texts, sites)
@@ -45,7 +49,9 @@ def main() -> None:
     capture(model, texts, sites)
     middle = time.process_time()
     measure(of, seen.parts, seen.sites, seen.inputs, settings)
-    print(f"pass {middle - began:.2f} CPU s, fits and statistics {time.process_time() - middle:.2f} CPU s, without profilers\n")
+    print(
+        f"pass {middle - began:.2f} CPU s, fits and statistics {time.process_time() - middle:.2f} CPU s, without profilers\n"
+    )
 
     with profile(activities=[ProfilerActivity.CPU]) as operators:
         capture(model, texts, sites)

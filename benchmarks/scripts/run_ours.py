@@ -8,14 +8,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path = [p for p in sys.path if p != str(Path(__file__).parent)]
 
 import common
+
+# What the job imports on its way: imports do not count.
 import duckdb  # noqa: F401
-import scipy.linalg
+import scipy.linalg  # noqa: F401
 import sklearn.feature_extraction.text
-import sklearn.linear_model
+import sklearn.linear_model  # noqa: F401
 import torch
 import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
-
 from counts import counting
+
 from ontogeny import Concept, Lineage
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace

@@ -1,9 +1,9 @@
 """Parts of the job beside their references, in one process: dependence, head probes, a further concept; and whether the numbers agree."""
 
-import statistics
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -59,12 +59,12 @@ def main():
         forward, captured = timed(lambda: capture(model, one, sites))
         parts = {part: values[:, rows[first.name].reads] for part, values in captured.parts.items()}
         inputs = captured.inputs[rows[first.name].sequences]
-        statistics_, _ = timed(lambda: measure(designs[first.name], parts, captured.sites, inputs, settings))
-        measured, _ = timed(lambda: measure(designs["second"], parts, captured.sites, inputs, settings))
-        plain, _ = timed(lambda: fits_alone(parts, designs["second"]))
-        whole = forward + statistics_
+        statistics, _ = timed(partial(measure, designs[first.name], parts, captured.sites, inputs, settings))
+        measured, _ = timed(partial(measure, designs["second"], parts, captured.sites, inputs, settings))
+        plain, _ = timed(partial(fits_alone, parts, designs["second"]))
+        whole = forward + statistics
         told_of["forward"].append(forward)
-        told_of["statistics / forward"].append(statistics_ / forward)
+        told_of["statistics / forward"].append(statistics / forward)
         told_of["further concept / whole"].append(measured / whole)
         told_of["further concept, fits / whole"].append(plain / whole)
     assert len(rows_of_both["second"].reads) == len(y)

@@ -173,7 +173,14 @@ def nnsight(folder, rows, tokens):
     return plain, steered
 
 
-TOOLS = {"ours": ours, "ours_last": ours_last, "hook": hook, "steering_vectors": steering_vectors, "pyvene": pyvene, "nnsight": nnsight}
+TOOLS = {
+    "ours": ours,
+    "ours_last": ours_last,
+    "hook": hook,
+    "steering_vectors": steering_vectors,
+    "pyvene": pyvene,
+    "nnsight": nnsight,
+}
 
 if __name__ == "__main__":
     main()

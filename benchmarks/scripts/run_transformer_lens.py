@@ -27,7 +27,7 @@ def main():
         with clock("forward"), torch.inference_mode():
             kept = []
             for tokens, mask, at, last in common.padded(told.work["ids"], 32):
-                _, cache = bridge.run_with_cache(tokens, attention_mask=mask, names_filter=lambda name: name in wanted)
+                _, cache = bridge.run_with_cache(tokens, attention_mask=mask, names_filter=wanted)
                 kept.append({name: value[at, last] for name, value in cache.items()})
             assert len(kept[0]) >= 2 * count, sorted(kept[0])
     clock.tell(["torch", "transformers", "transformer-lens"])
