@@ -1,12 +1,37 @@
-"""Names of checkpoints in stage × stage pictures: the stage, with its step where it has several."""
+"""Stage × stage pictures: one under another for all subjects, and what a checkpoint is called in them.
 
-from collections.abc import Sequence
+It bears the name of its stage, with its step where the stage has several.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import coord
-from ontogeny.findings.timeline import Timeline
+from ontogeny.findings.table import Subject, coord, subjects, tidy
+from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.views._pieces import blank, reason
+
+Parts = Callable[[Subject, Timeline], Sequence[Any]]
+"""The charts of one subject; None where there is nothing to see."""
+
+
+def one_under_another(
+    records: pd.DataFrame, chosen: pd.DataFrame, parts: Parts, *, title: str, what: str, spacing: int = 30
+) -> Any:
+    """The parts of all subjects of the chosen rows, on the timeline of all records; a blank chart where there are none."""
+    table, line = tidy(chosen), timeline(records)
+    drawn = [part for subject in subjects(table) for part in parts(subject, line) if part is not None]
+    if not drawn:
+        return blank(title, reason(table, f"{what} (ontogeny compare makes them)"))
+    return alt.vconcat(*drawn, spacing=spacing).resolve_scale(color="independent")
+
+
+def at_stages(subject: Subject, line: Timeline, *, most: int) -> tuple[pd.DataFrame, list[str]]:
+    """What was measured of a subject at some stage, with the names of its checkpoints; and at most so many of these, early first."""
+    rows = with_moments(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
+    return rows, in_order(rows, line, most=most) if len(rows) else []
 
 
 def with_moments(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:

@@ -12,10 +12,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._moments import in_order, with_moments
-from ontogeny.views._pieces import blank, bounded, heading, inline, named_colour, reason
+from ontogeny.findings.table import Subject, coord, over_seeds
+from ontogeny.findings.timeline import Timeline
+from ontogeny.views._moments import at_stages, one_under_another
+from ontogeny.views._pieces import bounded, heading, inline, named_colour
 from ontogeny.views._theme import CATEGORIES, INK, MUTED, WIDTH
 
 title = "Confidence, stage by stage"
@@ -39,23 +39,18 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    drawn = [part for s in subjects(table) for part in _subject(s, line)]
-    if not drawn:
-        return blank(title, reason(table, "entropy or logit_variance (ontogeny compare makes them)"))
-    return alt.vconcat(*drawn, spacing=30).resolve_scale(color="independent")
+    what = "entropy or logit_variance"
+    return one_under_another(records, select(records), _subject, title=title, what=what)
 
 
 def _subject(subject: Subject, line: Timeline) -> list[Any]:
-    rows = with_moments(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
-    if rows.empty:
+    rows, order = at_stages(subject, line, most=MOST)
+    if not order:
         return []
-    order = in_order(rows, line, most=MOST)
     rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, ""])]
     top = [chart for chart in (_numbers(rows, order), _reliability(rows, order)) if chart is not None]
-    shown = [alt.hconcat(*top, spacing=40).resolve_scale(color="independent")] if top else []
-    shown += [chart for chart in (_scatter(rows, order), _pairs(rows, order)) if chart is not None]
-    return shown
+    beside = alt.hconcat(*top, spacing=40).resolve_scale(color="independent") if top else None
+    return [beside, _scatter(rows, order), _pairs(rows, order)]
 
 
 def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._pieces import blank, heading, inline, reason
+from ontogeny.findings.table import Subject, coord, over_seeds, wanted
+from ontogeny.findings.timeline import Timeline
+from ontogeny.views._moments import one_under_another, thin, with_moments
+from ontogeny.views._pieces import heading, inline
 from ontogeny.views._theme import ABSENT, CATEGORIES, INK, MAGNITUDE, MUTED, SIGNED, WIDTH
 
 title = "Knowledge: where it passes, and what was kept of it"
@@ -40,11 +41,7 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    drawn = [part for s in subjects(table) for part in _parts(s, line)]
-    if not drawn:
-        return blank(title, reason(table, "patch_effect (ontogeny compare makes them)"))
-    return alt.vconcat(*drawn, spacing=28).resolve_scale(color="independent")
+    return one_under_another(records, select(records), _parts, title=title, what="patch_effect", spacing=28)
 
 
 def _parts(subject: Subject, line: Timeline) -> list[Any]:
@@ -61,27 +58,16 @@ def _subject(name: str, rows: pd.DataFrame) -> list[Any]:
     crossed = crossed.assign(panel=lambda r: r["other"] + "'s states in " + r["moment"])
     own = own[own["method"].eq("patch")].assign(panel=lambda r: r["moment"])
     changed = wanted(rows, DIFFERENCE).assign(panel=lambda r: r["moment"] + " less " + r["other"])
-    shown = [
+    return [
         _maps(own, f"{name}: effect of patching in each stage", MAGNITUDE, (0, 1)),
         _maps(changed, f"{name}: what changed between stages", SIGNED, (-1, 1)),
         _maps(crossed, f"{name}: one stage's states inside another (clean less corrupt)", MAGNITUDE, (0, 1)),
         _fates(rows[rows["metric"].isin(FATES)], f"{name}: what became of the places"),
     ]
-    return [chart for chart in shown if chart is not None]
 
 
 def _named(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
-    """With the names of both stages; with their steps where a stage has several checkpoints."""
-    several = line.moments.groupby("stage")["step"].nunique().gt(1) if len(line.moments) else pd.Series(dtype=bool)
-
-    def name(stage: str, step: Any) -> str:
-        step = pd.to_numeric(step, errors="coerce")
-        return f"{stage} {step:,.0f}" if several.get(stage, False) and pd.notna(step) and step % 1 == 0 else str(stage)
-
-    others = zip(coord(rows, "other_stage"), coord(rows, "other_step"), strict=True)
-    return rows.assign(
-        moment=[name(s, step) for s, step in zip(rows["stage"], rows["step"], strict=True)],
-        other=[name(stage, step) for stage, step in others],
+    return with_moments(rows, line).assign(
         fixed=rows["note"].str.startswith("so by construction"),
         at=pd.to_numeric(coord(rows, "place"), errors="coerce"),
         token=rows["position"].replace(WORDS),
@@ -92,7 +78,7 @@ def _maps(cells: pd.DataFrame, said: str, scheme: str, domain: tuple[int, int]) 
     names = list(dict.fromkeys(cells["panel"]))
     if not names:
         return None
-    kept = [names[round(i * (len(names) - 1) / (MOST - 1))] for i in range(MOST)] if len(names) > MOST else names
+    kept = thin(names, MOST)
     cells = over_seeds(cells[cells["panel"].isin(kept)], "panel", "layer", "token")
     order = list(cells.sort_values("at")["token"].drop_duplicates())
     columns = min(len(kept), 4)

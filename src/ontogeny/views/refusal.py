@@ -13,10 +13,10 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.sentences import number
-from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._moments import in_order, with_moments
-from ontogeny.views._pieces import blank, heading, inline, reason
+from ontogeny.findings.table import Subject, coord, over_seeds
+from ontogeny.findings.timeline import Timeline
+from ontogeny.views._moments import at_stages, one_under_another
+from ontogeny.views._pieces import heading, inline
 from ontogeny.views._theme import CATEGORIES, FAINT, INK, MUTED, SIGNED, WIDTH
 
 title = "Refusing, stage by stage"
@@ -36,25 +36,20 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    drawn = [part for s in subjects(table) for part in _subject(s, line)]
-    if not drawn:
-        return blank(title, reason(table, "refusal_cosine or refusal_effect (ontogeny compare makes them)"))
-    return alt.vconcat(*drawn, spacing=30).resolve_scale(color="independent")
+    what = "refusal_cosine or refusal_effect"
+    return one_under_another(records, select(records), _subject, title=title, what=what)
 
 
 def _subject(subject: Subject, line: Timeline) -> list[Any]:
-    rows = with_moments(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
+    rows, order = at_stages(subject, line, most=MOST)
+    if not order:
+        return []
     rows = rows.assign(
         **{key: coord(rows, key) for key in ("held", "act", "of", "form", "way", "q2_5", "q97_5")},
         other=rows["other"].where(rows["other"].ne(""), RANDOM),
     )
-    if rows.empty:
-        return []
-    order = in_order(rows, line, most=MOST)
     rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, RANDOM])]
-    shown = [_cosines(rows, order), _effects(rows, order), _transfer(rows, order)]
-    return [chart for chart in shown if chart is not None]
+    return [_cosines(rows, order), _effects(rows, order), _transfer(rows, order)]
 
 
 def _cosines(rows: pd.DataFrame, order: list[str]) -> Any:

@@ -11,10 +11,10 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.sentences import number
-from ontogeny.findings.table import coord, over_seeds, subjects, tidy
-from ontogeny.findings.timeline import timeline
-from ontogeny.views._moments import in_order, thin, with_moments
-from ontogeny.views._pieces import blank, heading, inline, reason
+from ontogeny.findings.table import Subject, coord, over_seeds
+from ontogeny.findings.timeline import Timeline
+from ontogeny.views._moments import at_stages, one_under_another, thin
+from ontogeny.views._pieces import heading, inline
 from ontogeny.views._theme import CATEGORIES, INK, MAGNITUDE, SIGNED, WIDTH
 
 title = "Truthfulness, stage by stage"
@@ -32,18 +32,15 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    drawn = []
-    for subject in subjects(table):
-        rows = with_moments(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
-        names = in_order(rows, line, most=MOST) if len(rows) else []
-        squares = [square for square in _squares(rows, names) if square is not None]
-        clouds = _clouds(rows, names)
-        parts = [alt.hconcat(*squares, spacing=30).resolve_scale(color="independent")] if squares else []
-        drawn += parts if clouds is None else [*parts, clouds]
-    if not drawn:
-        return blank(title, reason(table, "stage_cosine or push_effect (ontogeny compare makes them)"))
-    return alt.vconcat(*drawn, spacing=36).resolve_scale(color="independent")
+    what = "stage_cosine or push_effect"
+    return one_under_another(records, select(records), _subject, title=title, what=what, spacing=36)
+
+
+def _subject(subject: Subject, line: Timeline) -> list[Any]:
+    rows, names = at_stages(subject, line, most=MOST)
+    squares = [square for square in _squares(rows, names) if square is not None]
+    beside = alt.hconcat(*squares, spacing=30).resolve_scale(color="independent") if squares else None
+    return [beside, _clouds(rows, names)]
 
 
 def _squares(table: pd.DataFrame, names: list[str]) -> list[Any]:
