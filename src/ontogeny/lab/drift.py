@@ -1,8 +1,6 @@
 """How directions turn over training: cosines to the last and the preceding checkpoint, of all pairs of steps, and of concepts."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -10,8 +8,8 @@ from torch import Tensor
 
 from ontogeny.lab.design import Design
 from ontogeny.lab.job import Job
-from ontogeny.lab.rows import About
-from ontogeny.lab.visits import Best, Visit, at_cell, common_methods
+from ontogeny.lab.rows import About, cells
+from ontogeny.lab.visits import Best, Visit, at_visit, common_methods
 from ontogeny.metrics.similarity import cosine
 from ontogeny.records import Record
 from ontogeny.run import Run
@@ -39,10 +37,8 @@ def rows(run: Run, design: Design, visits: Sequence[Visit], best: Best) -> list[
         ):
             start = 1 if metric == "cosine_previous" else 0
             values = cosine(vectors, others)
-            for visit, line in list(zip(visits, values.tolist(), strict=True))[start:]:
-                made += [
-                    _cell(about, visit, site, metric, value, method) for site, value in zip(sites, line, strict=True)
-                ]
+            for visit, line in list(zip(visits, values, strict=True))[start:]:
+                made += _cells(about, visit, metric, line, sites, method)
         if best.part == part:
             made += _all_pairs(about, visits, vectors[:, best.at], best, method)
     return made
@@ -51,16 +47,16 @@ def rows(run: Run, design: Design, visits: Sequence[Visit], best: Best) -> list[
 def _all_pairs(
     about: About, visits: Sequence[Visit], vectors: Float[Tensor, "step d"], best: Best, method: str
 ) -> Iterator[Record]:
-    table = cosine(vectors[:, None], vectors[None]).tolist()
+    table = cosine(vectors[:, None], vectors[None])
     for visit, line in zip(visits, table, strict=True):
         for other, value in zip(visits, line, strict=True):
             coords = {"other_step": str(other.step), "other_stage": other.stage}
-            yield replace(_cell(about, visit, best.site, "cosine", value, method), coords=coords)
+            yield from _cells(about, visit, "cosine", value[None], [best.site], method, coords)
 
 
 def between_concepts(run: Run, job: Job, visits: Mapping[str, Sequence[Visit]]) -> list[Record]:
     """Cosine of the mass-mean directions of two concepts at the last checkpoint both were traced at, site by site of the stream."""
-    made = []
+    made: list[Record] = []
     names = [
         n
         for n, v in visits.items()
@@ -75,12 +71,18 @@ def between_concepts(run: Run, job: Job, visits: Mapping[str, Sequence[Visit]]) 
         for b in names:
             if visits[b][-1].checkpoint != last.checkpoint:
                 continue
-            for site, value in zip(last.sites["resid"], cosine(vectors[a], vectors[b]).tolist(), strict=True):
-                made.append(
-                    replace(_cell(about, last, site, "cosine", value, "mass_mean"), coords={"other_concept": b})
-                )
+            values = cosine(vectors[a], vectors[b])
+            made += _cells(about, last, "cosine", values, last.sites["resid"], "mass_mean", {"other_concept": b})
     return made
 
 
-def _cell(about: About, visit: Visit, site: Site, metric: str, value: float, method: str) -> Record:
-    return at_cell(about, visit, site, metric, value, method=method, note=NO_DIRECTION if math.isnan(value) else None)
+def _cells(
+    about: About,
+    visit: Visit,
+    metric: str,
+    values: Float[Tensor, " site"],
+    sites: Sequence[Site],
+    method: str,
+    coords: Mapping[str, str] | None = None,
+) -> list[Record]:
+    return at_visit(visit, cells(about, metric, values, sites, method=method, coords=coords, reason=NO_DIRECTION))

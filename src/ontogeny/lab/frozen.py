@@ -18,15 +18,15 @@ from ontogeny.errors import BadInput, unknown
 from ontogeny.lab import scoring
 from ontogeny.lab.alone import alone
 from ontogeny.lab.design import Design, design
-from ontogeny.lab.monitor import METHODS, RATES, Watch, alarms, check_rates, moments, realised, row, too_few, watch_of
+from ontogeny.lab.monitor import METHODS, RATES, Watch, alarms, check_rates, moments, realised, too_few, watch_of
 from ontogeny.lab.progress import Progress, silent
 from ontogeny.lab.progress import Watch as Told
 from ontogeny.lab.rereading import as_traced, checkpoint_of, reread, settings_of, visits_at
-from ontogeny.lab.rows import Stamp
+from ontogeny.lab.rows import Stamp, cells
 from ontogeny.lab.seen import Seen
 from ontogeny.lab.series import best_site
 from ontogeny.lab.settings import Settings
-from ontogeny.lab.visits import Best, Visit, visited
+from ontogeny.lab.visits import Best, Visit, at_visit, visited
 from ontogeny.metrics.separability import resolves
 from ontogeny.records import Record
 from ontogeny.run import Run
@@ -202,8 +202,9 @@ def _worth(
     lost, drawn = value[:1] - value[1:], drawn[:, :1] - drawn[:, 1:]
     less = bootstrap.interval(lost, drawn.to(lost.dtype), groups=on.test_groups)
     for metric, told, inside in (("frozen_auroc", value[:1], ends), ("frozen_minus_fresh", lost, less)):
-        yield row(
-            case.watch, target, site, metric, method, told, inside, 0, len(on.y_test), coords, NOTE, "degenerate scores"
+        about = case.watch.about(len(on.y_test))
+        yield from at_visit(
+            target, cells(about, metric, told, [site], method=method, interval=inside, note=NOTE, coords=coords)
         )
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.lab.alone import alone
-from ontogeny.lab.rows import Stamp
-from ontogeny.lab.visits import Visit, common_methods, visited
+from ontogeny.lab.rows import About, Stamp, cells
+from ontogeny.lab.visits import Visit, at_visit, common_methods, visited
 from ontogeny.metrics.separability import resolves, threshold_at, tpr_at_fpr
 from ontogeny.records import Record
 from ontogeny.run import Run, text
@@ -53,6 +53,10 @@ class Watch:
     def fewest(self) -> int:
         """Negatives of the smaller half."""
         return min(int((~self.y & (self.fold == half)).sum()) for half in (0, 1))
+
+    def about(self, n: int) -> About:
+        """What its rows have in common; `n` examples stand behind each."""
+        return About(self.concept, self.position, n, self.seed)
 
 
 def monitor(run: Run, rates: Sequence[float] = RATES) -> str:
@@ -138,8 +142,17 @@ def _caught(
         ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups.unique()))
         reason = too_few(watch.negatives, rate)
         coords = {"at": f"{rate:g}", "negatives": str(watch.negatives)}
-        for i, site in enumerate(sites):
-            yield row(watch, visit, site, name_of(rate), method, value, ends, i, len(watch.y), coords, "", reason)
+        told = cells(
+            watch.about(len(watch.y)),
+            name_of(rate),
+            value,
+            sites,
+            method=method,
+            interval=ends,
+            coords=coords,
+            reason=reason,
+        )
+        yield from at_visit(visit, told)
 
 
 def tpr_samples(
@@ -215,46 +228,9 @@ def realised(
         value = raised[group].mean()[None]
         resampled = bootstrap.mean_samples(raised[None, group], watch.weights[:, group])
         ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups[group].unique()))
-    return row(watch, visit, site, metric, method, value, ends, 0, int(group.sum()), coords, note, reason)
-
-
-def row(
-    watch: Watch,
-    visit: Visit,
-    site: Site,
-    metric: str,
-    method: str,
-    value: Float[Tensor, " site"],
-    ends: Interval,
-    i: int,
-    n: int,
-    coords: Mapping[str, str],
-    note: str,
-    reason: str,
-) -> Record:
-    lost = bool(value[i].isnan())
-    return Record(
-        metric=metric,
-        value=float(value[i]),
-        stage=visit.stage,
-        step=visit.step,
-        tokens=visit.tokens,
-        revision=visit.revision,
-        train_seed=visit.train_seed,
-        concept=watch.concept,
-        site=str(site),
-        layer=site.layer,
-        head=site.head,
-        position=watch.position,
-        method=method,
-        split="test",
-        low=float(ends.low[i]),
-        high=float(ends.high[i]),
-        n=0 if lost else n,
-        seed=watch.seed,
-        note=reason if lost else note or None,
-        coords=coords,
-    )
+    about = watch.about(int(group.sum()))
+    told = cells(about, metric, value, [site], method=method, interval=ends, note=note, coords=coords, reason=reason)
+    return at_visit(visit, told)[0]
 
 
 def too_few(negatives: int, rate: float) -> str:

@@ -6,8 +6,8 @@ import torch
 
 from ontogeny.lab import scoring
 from ontogeny.lab.design import Design
-from ontogeny.lab.rows import About
-from ontogeny.lab.visits import Visit, at_cell, common_methods
+from ontogeny.lab.rows import About, cells
+from ontogeny.lab.visits import Visit, at_visit, common_methods
 from ontogeny.records import Record
 from ontogeny.run import Run
 from ontogeny.statistics.fdr import q_values
@@ -20,9 +20,9 @@ def rows(run: Run, design: Design, visits: Sequence[Visit], seed: int) -> list[R
     """For each cell p against the permutation maximum over all steps and sites, and the Benjamini–Hochberg q of its own p."""
     about = About(design.concept.name, str(design.concept.position), len(design.split.test), seed)
     metric, y = scoring.metrics_of(design.concept.kind)[0], design.y_test
-    made = []
+    made: list[Record] = []
     for method in (m for m in common_methods(visits) if m in METHODS):
-        cells, observed, single = [], [], []
+        places, observed, single = [], [], []
         maxima = torch.full((len(design.permutations),), -torch.inf, dtype=torch.float64)
         for visit in visits:
             scores = run.scores(visit.unit)
@@ -31,14 +31,16 @@ def rows(run: Run, design: Design, visits: Sequence[Visit], seed: int) -> list[R
                 null = scoring.null(metric, held_out, y, design.permutations).double()
                 value = scoring.point(metric, held_out, y).double()
                 maxima = torch.maximum(maxima, null_maxima(null))
-                cells += [(visit, site) for site in sites]
+                places.append((visit, sites))
                 observed.append(value)
                 single.append(p_values(value, null))
-        p = familywise_p(torch.cat(observed), maxima).tolist()
-        q = q_values(torch.cat(single)).tolist()
-        reason = "the score could not be computed"
+        p, q = familywise_p(torch.cat(observed), maxima), q_values(torch.cat(single))
+        note = f"{len(maxima)} permutations, {len(p)} cells"
+        lengths = [len(sites) for _, sites in places]
         for name, values in (("p_familywise", p), ("q", q)):
-            for (visit, site), value in zip(cells, values, strict=True):
-                note = reason if value != value else f"{len(maxima)} permutations, {len(cells)} cells"
-                made.append(at_cell(about, visit, site, name, value, method=method, note=note))
+            for (visit, sites), mine in zip(places, values.split(lengths), strict=True):
+                told = cells(
+                    about, name, mine, sites, method=method, note=note, reason="the score could not be computed"
+                )
+                made += at_visit(visit, told)
     return made

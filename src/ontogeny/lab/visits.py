@@ -1,11 +1,10 @@
 """Finished units as their files tell them, in developmental order."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ontogeny.errors import BadInput
-from ontogeny.lab.rows import About
 from ontogeny.records import Record
 from ontogeny.run import UNIT, Run
 from ontogeny.sites import Site
@@ -68,29 +67,19 @@ def _visit(unit: str, header: Mapping[str, Any]) -> Visit:
     return Visit(unit=unit, sites=sites, methods=list(header["methods"]), **{name: header[name] for name in fields})
 
 
-def at_cell(
-    about: About, visit: Visit, site: Site, metric: str, value: float, *, method: str, note: str | None = None
-) -> Record:
-    """A row of a series that belongs to one checkpoint and site; NaN needs its reason as `note`."""
-    return Record(
-        metric=metric,
-        value=value,
-        stage=visit.stage,
-        step=visit.step,
-        tokens=visit.tokens,
-        revision=visit.revision,
-        train_seed=visit.train_seed,
-        concept=about.concept,
-        site=str(site),
-        layer=site.layer,
-        head=site.head,
-        position=about.position,
-        method=method,
-        split=about.split,
-        n=0 if value != value else about.n,
-        seed=about.seed,
-        note=note,
-    )
+def at_visit(visit: Visit, records: Iterable[Record]) -> list[Record]:
+    """Rows of a series, each of which names its checkpoint itself: this one."""
+    return [
+        replace(
+            record,
+            stage=visit.stage,
+            step=visit.step,
+            tokens=visit.tokens,
+            revision=visit.revision,
+            train_seed=visit.train_seed,
+        )
+        for record in records
+    ]
 
 
 def common_methods(visits: Sequence[Visit]) -> list[str]:
