@@ -30,7 +30,8 @@ from ontogeny.store import read_header, read_tensors
 from ontogeny.weights import places
 from tests.command import Say, command
 from tests.flows.lineages import planted, rows, write
-from tests.hostile import CASES, header
+from tests.hostile import CASES
+from tests.hostile.making import header
 from tests.models import byte_tokenizer
 
 FUZZ = settings(

@@ -1,0 +1,132 @@
+"""What a job leaves behind, damaged or foreign: run directories, raised models; and SQL that does more than ask."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import torch
+from safetensors.torch import save_file
+
+from tests.hostile.making import DEEP, Case
+
+
+def about(change: Callable[[Path], None]) -> Case:
+    def make(place: Path) -> list[object]:
+        change(place / "run" / "run.json")
+        return ["report", place / "run"]
+
+    return make
+
+
+def part(content: bytes) -> Case:
+    def make(place: Path) -> list[object]:
+        (place / "run" / "records" / "evil.parquet").write_bytes(content)
+        return ["query", place / "run", "select 1 from records"]
+
+    return make
+
+
+def query(sql: str) -> Case:
+    return lambda place: ["query", place / "run", sql]
+
+
+def grown(change: Callable[[Path], None]) -> Case:
+    """A trace into the run after a change of its run.json."""
+
+    def make(place: Path) -> list[object]:
+        change(place / "run" / "run.json")
+        return ["trace", place / "model", "-c", place / "planted.csv", "-o", place / "run"]
+
+    return make
+
+
+def watched(change: Callable[[Path], None]) -> Case:
+    """`monitor` after a change of the run's directions."""
+
+    def make(place: Path) -> list[object]:
+        for path in (place / "run" / "directions").glob("*.safetensors"):
+            change(path)
+        return ["monitor", place / "run"]
+
+    return make
+
+
+def told_as(path: Path, header: object) -> None:
+    save_file({"a": torch.ones(1)}, path, metadata={"ontogeny": json.dumps(header)})
+
+
+def other_part(place: Path) -> list[object]:
+    part = place / "run" / "records" / "evil.parquet"
+    duckdb.execute(f"copy (select 1 as x) to '{part}' (format parquet)")
+    return ["query", place / "run", "select metric from records where value > 2"]
+
+
+def raised(content: str) -> Case:
+    def make(place: Path) -> list[object]:
+        (place / "raised").mkdir()
+        (place / "raised" / "raising.json").write_text(content)
+        return ["raise", "--check", "--out", place / "raised"]
+
+    return make
+
+
+CASES: dict[str, tuple[Case, str]] = {
+    "no run": (lambda p: ["report", p / "model"], r"is no run directory"),
+    "run.json torn": (about(lambda f: f.write_text(f.read_text()[:50]) and None), r"run\.json cannot be read"),
+    "run.json empty": (about(lambda f: f.write_text("") and None), r"run\.json cannot be read"),
+    "run.json a list": (about(lambda f: f.write_text("[1]") and None), r"run\.json cannot be read"),
+    "run.json binary": (about(lambda f: f.write_bytes(b"\xff\xfe\x00") and None), r"run\.json cannot be read"),
+    "run.json nested": (about(lambda f: f.write_text(DEEP) and None), r"run\.json cannot be read"),
+    "a part of nothing": (part(b""), r"records cannot be read.*evil"),
+    "a part of noise": (part(os.urandom(64)), r"records cannot be read.*evil"),
+    "a part cut off": (part(b"PAR1" + b"\0" * 40), r"records cannot be read.*evil"),
+    "no SQL": (lambda p: ["query", p / "run"], r"a query needs a run directory and SQL"),
+    "wrong SQL": (query("selec 1"), r"the query cannot be run"),
+    "no such column": (query("select colour from records"), r"the query cannot be run"),
+    "no such format": (lambda p: ["query", p / "run", "select 1", "-f", "xml"], r"no format 'xml'"),
+    "a run twice": (lambda p: ["query", p / "run", p / "run", "select 1"], r"given twice"),
+    "view": (lambda p: ["show", p / "run", "emergense"], r"did you mean emergence"),
+    "view up": (lambda p: ["show", p / "run", "../../evil"], r"no view called '\.\./\.\./evil'"),
+    "picture ending": (lambda p: ["show", p / "run", "emergence", "-o", p / "a.exe"], r"\.exe"),
+    "report on a folder": (lambda p: ["report", p / "run", "-o", p / "model"], r"cannot write"),
+    "no view": (lambda p: ["show", p / "run"], r"a picture needs a run directory and a view"),
+    "run.json without a lineage": (
+        about(lambda f: f.write_text('{"lineage": null}') and None),
+        r"'lineage' is of another kind",
+    ),
+    "run.json concepts a number": (
+        about(lambda f: f.write_text('{"concepts": 3}') and None),
+        r"'concepts' is of another kind",
+    ),
+    "run.json concepts unnamed": (
+        about(lambda f: f.write_text('{"concepts": [{}]}') and None),
+        r"concepts have no names",
+    ),
+    "a run that does not say of what": (grown(lambda f: f.write_text("{}") and None), r"does not say what was traced"),
+    "directions cut off": (
+        watched(lambda f: f.write_bytes(f.read_bytes()[:90]) and None),
+        r"is damaged .* trace again",
+    ),
+    "directions of somebody": (watched(lambda f: save_file({"a": torch.ones(1)}, f)), r"is damaged"),
+    "directions that say nothing": (watched(lambda f: told_as(f, {})), r"is damaged \(its header has no concept\)"),
+    "directions with a list on top": (watched(lambda f: told_as(f, [])), r"is damaged \(its header is no object\)"),
+    "a part of another table": (other_part, r"the records cannot be read|the query cannot be run"),
+    "SQL that writes": (query("copy (select 1) to 'pwned'"), r"one question that changes nothing"),
+    "SQL that writes later": (query("select 1; copy (select 1) to 'pwned'"), r"one question that changes nothing"),
+    "SQL that exports": (query("export database 'pwned'"), r"one question that changes nothing"),
+    "SQL that attaches": (query("attach 'pwned.db'"), r"one question that changes nothing"),
+    "SQL that installs": (query("install httpfs"), r"one question that changes nothing"),
+    "SQL that asks nothing": (query("/* nothing */"), r"one question that changes nothing"),
+    "SQL nested": (query("select " + "(" * 5000 + "1" + ")" * 5000), r"the query cannot be run"),
+    "rate that is none": (lambda p: ["monitor", p / "run", "--at", "nan"], r"a false-positive rate of nan is none"),
+    "stage that is none": (
+        lambda p: ["monitor", p / "run", "-c", p / "planted.csv", "--frozen", ":"],
+        r"no stage called ''",
+    ),
+    "audit of a run": (lambda p: ["audit", p / "run"], r"holds no model"),
+    "raised by nobody": (raised("{"), r"raising\.json cannot be read"),
+    "raised as a list": (raised("[]"), r"raising\.json cannot be read \(it holds a list"),
+    "raised in no world": (raised('{"world": "../x", "size": "small"}'), r"no world called '\.\./x'"),
+}
