@@ -1,0 +1,56 @@
+"""A disk that is full, or fills up: what is done stays valid, and what cannot be done is said."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.command import Say
+from tests.flows.bad_input.place import Place, everything, one_line
+from tests.flows.lineages import save_run
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """small_disk(kilobytes) -> a file system of that size."""
+    mounted = []
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def make(kilobytes: int) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        options = f"size={kilobytes}k".encode()
+        if not hasattr(libc, "mount") or libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, options):
+            pytest.skip("may not mount a small file system here")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        libc.umount2(bytes(folder), 2)
+
+
+@pytest.mark.parametrize("kilobytes", [0, 8, 24, 40])
+def test_a_disk_that_is_full_from_the_start(small_disk, kilobytes, place: Place, say: Say) -> None:
+    disk = small_disk(max(kilobytes, 4))
+    if not kilobytes:
+        (disk / "filled").write_bytes(b"0" * 4096)
+    argv = [*place.trace()[:-1], str(disk / "out"), "--sites", "resid"]
+    before = everything(disk)
+    code, out, err = say(*argv)
+    assert re.search(r"cannot write .*: the disk is full\. Free some space", one_line(err)), err
+    assert (code, out) == (2, "")
+    assert everything(disk) == before
+
+
+def test_a_disk_that_fills_up_leaves_what_is_done_valid(small_disk, place: Place, say: Say) -> None:
+    disk = small_disk(300)
+    save_run(place.folder / "run", dict.fromkeys(range(1, 16), 0.0))
+    argv = [*place.trace(place.folder / "run")[:-1], str(disk / "out"), "--sites", "resid"]
+    code, _, err = say(*argv)
+    assert code == 2
+    assert "the disk is full" in one_line(err)
+    assert not list(disk.rglob("*.tmp"))
+    counted = say("query", disk / "out", "select count(distinct step) from records", "-f", "csv")
+    assert 0 < int(counted.out.split()[-1]) < 15
