@@ -27,7 +27,7 @@ from ontogeny.lineage import Lineage
 from ontogeny.run import Run
 from tests.faults.on_ray import workers_of
 from tests.flows.lineages import planted, rows, save_run, write
-from tests.flows.test_trace import same, units
+from tests.flows.traces import same, units
 
 QUICK = Settings(sites="resid", resamples=100, permutations=100)
 STEPS = {1: 0.0, 2: 4.0, 3: 8.0, 5: 8.0, 8: 9.0}

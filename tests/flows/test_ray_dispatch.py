@@ -22,7 +22,7 @@ from ontogeny.lab.visitor import How, floor_unit
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.run import Run
 from tests.flows.lineages import rows, save_run, write
-from tests.flows.test_trace import same, units
+from tests.flows.traces import same, units
 
 QUICK = Settings(sites="resid", fits=("mass_mean",), resamples=100, permutations=100)
 

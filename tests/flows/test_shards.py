@@ -15,7 +15,7 @@ from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
 from tests.flows.lineages import rows, save_run, write
-from tests.flows.test_trace import same
+from tests.flows.traces import same
 
 QUICK = Settings(sites="resid", resamples=100, permutations=100)
 STEPS = {1: 0.0, 2: 4.0, 3: 8.0, 5: 8.0, 8: 9.0}

@@ -1,0 +1,126 @@
+"""A run that is started again computes nothing twice, grows to what one made at once would be, and refuses what is another."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab import visitor as job
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+from ontogeny.lineage import Lineage
+from tests.flows.lineages import planted, rows, write
+from tests.flows.traces import QUICK, same, table, units, visits
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_, **__):
+        raise AssertionError("a checkpoint was read")
+
+    monkeypatch.setattr(job, "capture", refuse)
+    monkeypatch.setattr(job.models, "load", refuse)
+    monkeypatch.setattr(job.models, "untrained", refuse)
+
+
+def test_a_second_start_computes_nothing(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
+    run = trace(Lineage.open(home / "few"), [small], tmp_path / "out", QUICK)
+    assert visits(run) == ["untrained", "checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    assert all(line["forwards"] == len(set(small.texts)) for line in run.ledger())
+    ledger, before = (tmp_path / "out" / "ledger.jsonl").read_bytes(), table(run)
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "records").iterdir()}
+    forbid(monkeypatch)
+    again = trace(Lineage.open(home / "few"), [small], tmp_path / "out", QUICK)
+    assert (tmp_path / "out" / "ledger.jsonl").read_bytes() == ledger
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "records").iterdir()} == written
+    pd.testing.assert_frame_equal(table(again), before)
+    assert again.about["finished"]
+    with pytest.raises(AssertionError, match="a checkpoint was read"):  # the control
+        trace(Lineage.open(home / "few"), [small], tmp_path / "new", QUICK)
+
+
+def test_a_run_that_grew_equals_one_made_at_once(home: Path, tmp_path: Path, small: Concept, others: Concept) -> None:
+    lineage = Lineage.open(home / "few")
+    trace(lineage.select("1,3"), [small], tmp_path / "grown" / "out", QUICK)
+    trace(lineage.select("1,3"), [small, others], tmp_path / "grown" / "out", QUICK)
+    grown = trace(lineage, [small, others], tmp_path / "grown" / "out", QUICK)
+    once = trace(lineage, [others, small], tmp_path / "once" / "out", QUICK)
+    same(grown, once)
+    assert sorted(units(grown)) == sorted(set(units(grown)))
+    assert visits(grown) == [*["untrained", "checkpoint-1", "checkpoint-3"] * 2, "checkpoint-2"]
+    shared = len(set(small.texts) & set(others.texts))
+    apart = len(set(small.texts) | set(others.texts))
+    assert shared > 20
+    assert {line["forwards"] for line in once.ledger()} == {apart}  # a text of two concepts is run once
+    assert {c["name"] for c in grown.about["concepts"]} == {"small", "others"}
+    assert [c["step"] for c in grown.about["lineage"]["checkpoints"]] == [1, 2, 3]
+
+
+def test_a_concept_traced_alone_keeps_the_others(home: Path, tmp_path: Path, small: Concept, others: Concept) -> None:
+    lineage = Lineage.open(home / "few").select("1,3")
+    trace(lineage, [small], tmp_path / "out", QUICK)
+    run = trace(lineage, [others], tmp_path / "out", QUICK)
+    assert {c["name"] for c in run.about["concepts"]} == {"small", "others"}
+    assert set(run.records("metric = 'best_site'").concept) == {"small", "others"}
+
+
+def test_a_floor_of_its_own_replaces_the_random_one(home: Path, tmp_path: Path, small: Concept) -> None:
+    folder = Path(shutil.copytree(home / "few", tmp_path / "few"))
+    trace(Lineage.open(folder), [small], tmp_path / "grown", QUICK)
+    planted(0.0).save_pretrained(folder / "checkpoint-0")
+    grown = trace(Lineage.open(folder), [small], tmp_path / "grown", QUICK)
+    once = trace(Lineage.open(folder), [small], tmp_path / "once", QUICK)
+    same(grown, once)
+    of_start = set(once.records("step = 0 and metric = 'fisher'").unit)
+    assert set(once.records("control = 'untrained'").unit) == of_start
+    assert len(of_start) == 1
+    assert "untrained" not in visits(once)
+
+
+def test_other_examples_under_one_name_are_refused(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
+    lineage = Lineage.open(home / "few").select("1")
+    run = trace(lineage, [small], tmp_path / "out", QUICK)
+    before, about = table(run), run.about
+    write(tmp_path / "small.csv", rows(characters=37))
+    forbid(monkeypatch)
+    with pytest.raises(BadInput, match=r"holds other examples under the name 'small'\. Rename"):
+        trace(lineage, [Concept.from_file(tmp_path / "small.csv")], tmp_path / "out", QUICK)
+    for other, what in (
+        (Settings(sites="resid", resamples=100, permutations=100, seed=1), "seed = 0, now it is 1"),
+        (Settings(sites="resid,mlp", resamples=100, permutations=100), "sites = resid, now it is resid,mlp"),
+    ):
+        with pytest.raises(BadInput, match=f"was traced with {what}"):
+            trace(lineage, [small], tmp_path / "out", other)
+    with pytest.raises(BadInput, match="holds a trace of few, not of rise"):
+        trace(Lineage.open(home / "rise"), [small], tmp_path / "out", QUICK)
+    pd.testing.assert_frame_equal(table(run), before)
+    assert run.about == about
+
+
+def test_a_concept_that_cannot_be_read_leaves_a_run_as_it_was(home: Path, tmp_path: Path, small: Concept) -> None:
+    lineage = Lineage.open(home / "few").select("1,3")
+    run = trace(lineage, [small], tmp_path / "out", QUICK)
+    before, about = table(run), run.about
+    long = [row | {"text": "many words " * 9 + row["text"]} for row in rows(characters=36)]
+    with pytest.raises(BadInput, match="longer than the context"):
+        trace(lineage, [small, Concept.from_file(write(tmp_path / "new.csv", long))], tmp_path / "out", QUICK)
+    pd.testing.assert_frame_equal(table(run), before)
+    assert run.about == about
+    mended = Concept.from_file(write(tmp_path / "new.csv", rows(characters=30)))
+    run = trace(lineage, [small, mended], tmp_path / "out", QUICK)
+    assert set(run.records("metric = 'best_site'").concept) == {"small", "new"}
+
+
+def test_weights_that_changed_replace_their_rows(home: Path, tmp_path: Path, small: Concept) -> None:
+    folder = Path(shutil.copytree(home / "few", tmp_path / "few"))
+    trace(Lineage.open(folder), [small], tmp_path / "out", QUICK)
+    shutil.copy(home / "few" / "checkpoint-1" / "model.safetensors", folder / "checkpoint-3")
+    run = trace(Lineage.open(folder), [small], tmp_path / "out", QUICK)
+    assert visits(run)[4:] == ["checkpoint-3"]
+    same(run, trace(Lineage.open(folder), [small], tmp_path / "fresh", QUICK))
+    assert (
+        run.query("select count(distinct unit) as units from records where step = 3 and metric = 'auroc'").units[0] == 1
+    )
+    assert len(list((tmp_path / "out" / "directions").iterdir())) == 3

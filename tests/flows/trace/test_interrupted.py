@@ -1,0 +1,107 @@
+"""A broken checkpoint does not stop the others, and a killed job goes on where it was killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ontogeny.concept import Concept
+from ontogeny.lab.settings import Settings
+from ontogeny.lab.trace import trace
+from ontogeny.lineage import Lineage
+from ontogeny.run import Run
+from tests.command import Say
+from tests.flows.lineages import planted
+from tests.flows.traces import QUICK, same
+
+
+def command(*args: str | Path) -> list[str]:
+    return [sys.executable, "-W", "error", "-c", "from ontogeny.cli import main; main()", *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def test_one_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Path, say: Say) -> None:
+    folder = Path(shutil.copytree(home / "few", tmp_path / "few"))
+    network = planted(0.0)
+    with torch.no_grad():
+        network.gpt_neox.embed_in.weight[7, 7] = torch.inf
+    network.save_pretrained(folder / "checkpoint-4")
+    cut = Path(shutil.copytree(folder / "checkpoint-2", folder / "checkpoint-5")) / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    shown = say("trace", folder, "-c", home / "small.csv", "-o", tmp_path / "out", "--sites", "resid")
+    assert shown.code == 1
+    run = Run.open(tmp_path / "out")
+    assert set(run.records("metric = 'auroc' and control is null").step) == {1, 2, 3}
+    failures = {f["checkpoint"]: f["reason"] for f in run.about["failures"]}
+    assert set(failures) == {"checkpoint-4", "checkpoint-5"}
+    assert "not finite" in failures["checkpoint-4"]
+    assert "cut off" in failures["checkpoint-5"]
+    for name in failures:
+        assert f"not traced: {name}: " in shown.out
+    assert "Traceback" not in shown.err
+    ledger = [(line["checkpoint"], "failed" in line) for line in run.ledger()]
+    assert ledger[-1] == ("checkpoint-4", True)
+
+
+def test_a_killed_job_resumes(home: Path, tmp_path: Path) -> None:
+    argv = ["trace", home / "rise", "-c", home / "small.csv", "-c", home / "others.jsonl", "--sites", "resid,head"]
+    argv += ["-o", tmp_path / "killed" / "out"]
+    process = subprocess.Popen(command(*argv), env=environment(), stderr=subprocess.PIPE, text=True)
+    records = tmp_path / "killed" / "out" / "records"
+    limit = time.monotonic() + 120
+    # Surface of both, the floor of both, and one unit at least: killed in the middle of what follows.
+    while len(list(records.glob("*.parquet")) if records.is_dir() else []) < 7:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run = Run.open(tmp_path / "killed" / "out")
+    finished = {path.stem for path in records.glob("*.parquet")}
+    kept = {path: path.stat().st_mtime_ns for path in records.glob("*.parquet")}
+    assert not run.about["finished"]
+    lineage, concepts = (
+        Lineage.open(home / "rise"),
+        [Concept.from_file(home / n) for n in ("small.csv", "others.jsonl")],
+    )
+    logged = len(run.ledger())
+    trace(lineage, concepts, run.folder, Settings(sites="resid,head"))
+    again = {unit for line in run.ledger()[logged:] for unit in line["units"]}
+    assert again
+    assert not again & finished
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
+    same(run, trace(lineage, concepts, tmp_path / "whole" / "out", Settings(sites="resid,head")))
+    assert run.about["finished"]
+
+
+def test_a_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_, **__):
+        raise Killed
+
+    lineage = Lineage.open(home / "few").select("1")
+    for name in ("trace.surface.audit", "standing.models.load"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ontogeny.lab.{name}", kill)
+            patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # a killed process tidies nothing up
+            patch.setattr("pathlib.Path.rmdir", lambda *_: None)
+            with pytest.raises(Killed):
+                trace(lineage, [small], tmp_path / "out", QUICK)
+    assert (tmp_path / "out" / "run.json").is_file()
+    run = trace(lineage, [small], tmp_path / "out", QUICK)
+    assert run.about["finished"]
+    assert (
+        run.about["concepts"][0]["warnings"]
+        == trace(lineage, [small], tmp_path / "b", QUICK).about["concepts"][0]["warnings"]
+    )
