@@ -154,6 +154,19 @@ def test_a_side_that_cannot_be_had_does_not_stop_the_others(home: Path, say: Say
     assert "Confidence" in shown
 
 
+def test_pairs_are_mined_as_told(home: Path, say: Say) -> None:
+    out, given = home / "pairing", ("--views", "knowledge", "-q", *_texts(home), "--ask", " is")
+    stages = f"base={home / 'base'}", f"post={home / 'post'}"
+    found = []
+    for more in ((), ("--pairing", "one_span")):
+        code, _, err = say("compare", *stages, "-o", out, *more, *given)
+        assert code == 0, err
+        rows = Run.open(out).records("metric = 'patch_effect'")
+        found.append({dict(coords)["pairing"] for coords in rows.coords})
+    assert found == [{"recall"}, {"one_span"}]
+    assert Run.open(out).about["settings"]["pairing"] == "one_span"
+
+
 BAD = {
     "one stage": (["base={home}/base"], "two stages or more"),
     "the same twice": (["a={home}/base", "b={home}/base"], "same weights"),
@@ -170,6 +183,7 @@ BAD = {
     ),
     "verdicts": (["{home}/line", "--stages", "pretrain:*", "--verdicts", "yes"], "no two verdicts"),
     "a question without verdicts": (["{home}/line", "--stages", "pretrain:*", "--shots", "2"], "go with --verdicts"),
+    "a pairing": (["{home}/line", "--stages", "pretrain:*", "--pairing", "recal"], "did you mean recall"),
     "a dtype": (["{home}/line", "--stages", "pretrain:*", "--dtype", "float8"], "no dtype"),
 }
 

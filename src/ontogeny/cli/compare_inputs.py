@@ -30,6 +30,7 @@ class Named:
     verdicts: str | None
     ask: str | None
     shots: int | None
+    pairing: str
     phrases: Sequence[str] | None
     template: str
     limit: int
@@ -40,9 +41,10 @@ def inputs(named: Named, views: str, lineage: Path) -> "Inputs":
     """The texts of the views that are asked for; what no view needs is not read.
 
     Raises:
-        BadInput: a file or concept that cannot be read, or one of two files that belong together.
+        BadInput: a file or concept that cannot be read, one of two files that belong together, or a pairing that is none.
     """
     from ontogeny.lab.compare.aspects import Inputs
+    from ontogeny.lab.compare.knowledge_pairs import pairing_named
     from ontogeny.lab.refusal import PHRASES
 
     wanted = {name.strip() for name in views.split(",")}
@@ -51,6 +53,7 @@ def inputs(named: Named, views: str, lineage: Path) -> "Inputs":
     statements = list(named.statements or _default("statements", beside, raised))
     made = Inputs(
         question=_question(named),
+        pairing=pairing_named(named.pairing),
         phrases=tuple(named.phrases or (("i cannot",) if raised else PHRASES)),
         template=named.template,
         seed=named.seed,

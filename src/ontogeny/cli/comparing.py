@@ -47,6 +47,12 @@ def compare(
     ] = None,
     ask: Annotated[str | None, typer.Option(help="With --verdicts: what stands before them.")] = None,
     shots: Annotated[int | None, typer.Option(min=0, help="With --verdicts: judged statements in front.")] = None,
+    pairing: Annotated[
+        str,
+        typer.Option(
+            help="How pairs are mined for knowledge: recall, same_object, one_span; auto: the first that gives any."
+        ),
+    ] = "auto",
     phrase: Annotated[
         list[str] | None, typer.Option("--phrase", help="With what a refusal begins; repeat for more.")
     ] = None,
@@ -75,7 +81,20 @@ def compare(
     _check(device, dtype)
     lineage, chosen = _stages(targets, stages, allow_pickle)
     named = Named(
-        statements, requests, harmful, harmless, texts, questions, verdicts, ask, shots, phrase, template, limit, seed
+        statements=statements,
+        requests=requests,
+        harmful=harmful,
+        harmless=harmless,
+        texts=texts,
+        questions=questions,
+        verdicts=verdicts,
+        ask=ask,
+        shots=shots,
+        pairing=pairing,
+        phrases=phrase,
+        template=template,
+        limit=limit,
+        seed=seed,
     )
     given = inputs(named, views, Path(targets[0]))
     how = How(device, dtype, tokenizer, allow_pickle, None if memory is None else int(memory * 1e9))

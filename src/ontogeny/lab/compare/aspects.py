@@ -7,6 +7,7 @@ from typing import Any
 from ontogeny.concept import Answer, Concept
 from ontogeny.errors import BadInput, unknown
 from ontogeny.lab.compare.judging import Question, question_for
+from ontogeny.lab.compare.knowledge_pairs import Pairing
 from ontogeny.lab.refusal import PHRASES
 from ontogeny.model import Model
 from ontogeny.records import Record
@@ -30,6 +31,8 @@ class Inputs:
     """With what refusals begin."""
     template: str = "{}"
     """How a request is put to every stage."""
+    pairing: Pairing = "auto"
+    """How pairs are mined from the statements, for knowledge."""
     seed: int = 0
 
     @property
@@ -50,7 +53,8 @@ class Inputs:
         statements = [[c.name, c.hash] for c in self.statements]
         told: dict[str, list[Any]] = {
             "truth": [statements, repr(self.question)],
-            "knowledge": [statements[:1], repr(self.question)],
+            # Runs that were made before there was a choice hold what `auto` gives.
+            "knowledge": [statements[:1], repr(self.question), *([] if self.pairing == "auto" else [self.pairing])],
             "refusal": [self.requests and self.requests.hash, self.phrases, self.template],
             "confidence": [self.neutral, [[a.prompt, a.right, a.wrong, a.group] for a in self.questions]],
         }
@@ -79,7 +83,7 @@ def _knowledge(models: Mapping[str, Model], inputs: Inputs) -> Iterator[Record]:
     tokenizer = next(iter(models.values())).tokenizer
     how = inputs.question or question_for(tokenizer)
     asking = Asking(how.suffix, how.true, how.false, how.shots) if how else None
-    pairs = mined(inputs.statements[0], tokenizer, asking=asking, seed=inputs.seed)
+    pairs = mined(inputs.statements[0], tokenizer, pairing=inputs.pairing, asking=asking, seed=inputs.seed)
     return knowledge(models, pairs, Settings(seed=inputs.seed))
 
 

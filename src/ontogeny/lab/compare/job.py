@@ -216,6 +216,7 @@ def _about(
             "seed": inputs.seed,
             "dtype": job.how.dtype,
             "template": inputs.template,
+            "pairing": inputs.pairing,
             "question": asdict(inputs.question) if inputs.question else "by tokenizer",
             "neutral texts": len(inputs.neutral),
             "questions": len(inputs.questions),

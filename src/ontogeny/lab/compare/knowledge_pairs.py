@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from ontogeny.concept import Concept
 from ontogeny.encoding import encode_all
@@ -77,6 +77,17 @@ class Pairs:
         return f"pairing {self.pairing}: {len(self.pairs)} pairs of {self.tried} prompts{left}"
 
 
+def pairing_named(name: str) -> Pairing:
+    """The pairing of this name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name not in get_args(Pairing):
+        raise unknown("pairing", name, get_args(Pairing))
+    return cast(Pairing, name)
+
+
 def mined(
     concept: Concept,
     tokenizer: Any,
@@ -91,9 +102,7 @@ def mined(
     Raises:
         BadInput: no pairs align, with how many prompts were tried and why.
     """
-    if pairing not in get_args(Pairing):
-        raise unknown("pairing", pairing, get_args(Pairing))
-    orders = get_args(Pairing)[1:] if pairing == "auto" else (pairing,)
+    orders = get_args(Pairing)[1:] if pairing_named(pairing) == "auto" else (pairing,)
     said = []
     for one in orders:
         found = _mined(concept, tokenizer, one, asking or Asking(), most, seed)
