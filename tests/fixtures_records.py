@@ -282,6 +282,9 @@ def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np
     if step == 0:
         bare = {k: v for k, v in cell.items() if k not in ("stage", "step", "tokens", "revision")}
         yield bare | {"metric": "auroc", "method": "logistic", "control": "untrained"} | _around(0.5 + noise)
+    if cell["concept"] in ("truth", "robustness"):  # as of twins
+        yield cell | {"metric": "flip_rate", "method": "logistic"} | _around(0.5 - 0.4 * grown)
+        yield cell | {"metric": "perturbed_drop", "method": "logistic"} | _around(0.1 * grown + noise)
     yield cell | {"metric": "selectivity", "method": "logistic", "value": score - 0.53}
     yield cell | {"metric": "cv_score", "method": "logistic", "split": "train", "value": score + noise}
     yield cell | {"metric": "p_familywise", "method": "logistic", "value": _p(score)}
@@ -303,7 +306,14 @@ def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np
 def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng: np.random.Generator) -> Iterator[dict]:
     at, _, best, _, used = CONCEPTS[concept]
     fit = end | {"method": "logistic"}
-    yield fit | {"metric": "best_site", "value": float(best)}
+    yield fit | {
+        "metric": "best_site",
+        "value": float(best),
+        "split": "train",
+        "stage": None,
+        "step": None,
+        "tokens": None,
+    }
     for form, shift in (("half", 1.0), ("threshold", 1.3)):
         of = {"form": form, "of": "auroc"}
         event = fit | {"metric": "emergence_step", "coords": of, "stage": "pretrain", "step": None}

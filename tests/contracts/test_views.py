@@ -162,6 +162,20 @@ def test_a_long_run_is_thinned(name: str) -> None:
     assert len(text) < 1_500_000
 
 
+@pytest.mark.parametrize("name", ["drift", "robustness", "spectrum"])
+def test_pictures_of_one_site_show_the_best_one(name: str) -> None:
+    """Best of truth is resid.3, which is neither the first nor the last; a cosine is kept at the best site alone."""
+    table = full()[full()["concept"].eq("truth")]
+    sites = set(re.findall(r"resid\.\d", json.dumps(chosen(views.view(name).draw(table).to_dict()))))
+    assert sites == {"resid.3"}
+
+
+def chosen(chart: dict) -> list[Any]:
+    """What a picture says of its site: subtitles, and the data of pictures without."""
+    said = [node["title"].get("subtitle") for node in nodes(chart) if isinstance(node.get("title"), dict)]
+    return said if any("resid" in str(one) for one in said) else [chart]
+
+
 def test_a_table_without_a_needed_column_is_refused() -> None:
     with pytest.raises(BadInput, match="needs the columns metric"):
         views.view("emergence").draw(full().drop(columns="metric"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy, wanted
+from ontogeny.findings.table import Subject, best_sites, coord, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 
 SCORES = ("auroc", "r2", "accuracy")
@@ -133,8 +133,7 @@ def _preferred(names: pd.Series, order: tuple[str, ...]) -> str:
 
 
 def _best_site(rows: pd.DataFrame, scored: pd.DataFrame, line: Timeline) -> tuple[str, str]:
-    chosen = wanted(rows, "best_site", train=False)
-    chosen = pd.concat([chosen, wanted(rows, "best_site", train=True)])
+    chosen = best_sites(rows)
     chosen = chosen[chosen["site"].isin(scored["site"])]
     if len(chosen):
         return str(chosen["site"].iloc[-1]), "cv_score"

@@ -49,6 +49,11 @@ def wanted(table: pd.DataFrame, *metrics: str, control: str | None = "", train: 
     return table[keep] if control is None else table[keep & table["control"].eq(control)]
 
 
+def best_sites(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the run itself calls a concept's best site (`best_site`), with its method; chosen on the training groups."""
+    return rows[rows["metric"].eq("best_site")]
+
+
 def over_seeds(cells: pd.DataFrame, *keys: str) -> pd.DataFrame:
     """One row a cell: the mean over protocol seeds, with the envelope of their intervals."""
     by = ["stage", "step", *keys]

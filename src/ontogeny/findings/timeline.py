@@ -118,7 +118,8 @@ def timeline(records: pd.DataFrame) -> Timeline:
         stages.append(Stage(name, steps, start, width, _spans_decades(steps)))
         start += max(width, GAP) + GAP
     moments = [_moments(stage, seen[seen["stage"].eq(stage.name)]) for stage in stages]
-    empty = pd.DataFrame(columns=["stage", "step", "tokens", "age", "age_low", "age_high"])
+    numbers_of = ("step", "tokens", "age", "age_low", "age_high")
+    empty = pd.DataFrame({"stage": pd.Series(dtype=object), **{name: pd.Series(dtype=float) for name in numbers_of}})
     return Timeline(tuple(stages), pd.concat(moments, ignore_index=True) if moments else empty)
 
 

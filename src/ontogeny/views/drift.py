@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, has_coord, over_seeds, subjects, tidy, wanted
+from ontogeny.findings.table import Subject, best_sites, coord, has_coord, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import age_axis, stage_rules, step_axis, thinned
 from ontogeny.views._pieces import blank, heading, inline, panels, reason
@@ -41,7 +41,7 @@ def _panel(subject: Subject, line: Timeline, fewer: str) -> Any:
     rows = rows[rows["value"].notna()]
     if rows.empty:
         return None
-    best = wanted(subject.rows, "best_site", control=None)["site"]
+    best = best_sites(subject.rows)["site"]
     pairs = rows[rows["metric"].eq("cosine")]
     rows = pairs if len(pairs) else rows
     site = next((s for s in best if s in set(rows["site"])), rows["site"].iloc[-1])

@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.sentences import number
-from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy, wanted
+from ontogeny.findings.table import Subject, best_sites, coord, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import stage_rules, step_axis, step_label
 from ontogeny.views._pieces import blank, heading, inline, named_colour, panels, reason
@@ -55,7 +55,7 @@ def _one_method(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _curves(subject: Subject, line: Timeline) -> Any:
     rows = _one_method(subject.rows[_caught(subject.rows["metric"])])
-    best = wanted(subject.rows, "best_site", control=None, train=True)["site"]
+    best = best_sites(subject.rows)["site"]
     site = next((s for s in best if s in set(rows["site"])), None) or next(iter(rows["site"]), "")
     curve = over_seeds(line.place(rows[rows["site"].eq(site)]), "metric")
     if curve.empty:

@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, over_seeds, subjects, tidy, wanted
+from ontogeny.findings.table import Subject, best_sites, coord, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import stage_rules, step_axis, thinned
 from ontogeny.views._pieces import blank, heading, inline, panels, reason
@@ -74,7 +74,7 @@ def _shares(subject: Subject, line: Timeline) -> Any:
     rows = line.place(rows[rows["value"].notna() & rows["rank"].le(RANKS)])
     if rows.empty:
         return None
-    best = wanted(subject.rows, "best_site", control=None)["site"]
+    best = best_sites(subject.rows)["site"]
     site = next((s for s in best if s in set(rows["site"])), rows["site"].iloc[-1])
     rows = over_seeds(rows[rows["site"].eq(site)], "site", "rank")
     # Shares are stacked: where one is missing, those above it would sink as if it were 0.
