@@ -114,13 +114,13 @@ def compare(
 
 
 def _check(device: str, dtype: str) -> None:
-    from ontogeny.cli.trace import _check_device
+    from ontogeny.cli.trace import check_device
     from ontogeny.errors import unknown
     from ontogeny.lab.settings import DTYPES
 
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    _check_device(device)
+    check_device(device)
 
 
 def _stages(targets: list[str], stages: str | None, allow_pickle: bool) -> "tuple[Lineage, dict[str, Checkpoint]]":
@@ -159,7 +159,7 @@ def _preflight(job: "Comparison") -> str:
 def _plan(job: "Comparison", run: "Run", as_json: bool) -> None:
     from dataclasses import asdict
 
-    from ontogeny.cli.summarising import _bytes, _time
+    from ontogeny.cli.summarising import told_bytes, told_time
     from ontogeny.lab.compare.job import estimate
 
     found = estimate(job, run)
@@ -169,11 +169,12 @@ def _plan(job: "Comparison", run: "Run", as_json: bool) -> None:
     typer.echo(_preflight(job))
     done = [aspect for aspect in job.aspects if aspect not in found.aspects]
     for aspect, seconds in found.aspects.items():
-        typer.echo(f"{aspect}: about {_time(seconds)} on {job.how.device}")
+        typer.echo(f"{aspect}: about {told_time(seconds)} on {job.how.device}")
     if done:
         typer.echo(f"done already: {', '.join(done)}")
     typer.echo(
-        f"in all about {_time(found.seconds)}; {_bytes(found.bytes_to_read)} to read, {_bytes(found.bytes_to_download)} to download"
+        f"in all about {told_time(found.seconds)}; {told_bytes(found.bytes_to_read)} to read, "
+        f"{told_bytes(found.bytes_to_download)} to download"
     )
 
 

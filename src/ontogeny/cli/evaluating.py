@@ -117,11 +117,11 @@ def evaluate(
     asks = [asking(one, methods, plan, neutral=texts, tasks=questions) for one in concepts]
     scorers = [_scorer(text, seed) for text in scorer or []]
 
-    from ontogeny.cli.trace import _check_device
+    from ontogeny.cli.trace import check_device
     from ontogeny.lab.judging_job import How, judge
     from ontogeny.lineage import Lineage
 
-    _check_device(device)
+    check_device(device)
     lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
     if dry_run:
         _dry_run(lineage, asks, allow_pickle, as_json)
@@ -160,9 +160,9 @@ def _method(name: str) -> "str | Direction":
         from ontogeny.lab.recipes import checked_method
 
         return checked_method(name)
-    from ontogeny.cli.steering import _direction
+    from ontogeny.cli.steering import direction_named
 
-    return _direction(name, None, "mass_mean")
+    return direction_named(name, None, "mass_mean")
 
 
 def _texts(name: str | None) -> list[str]:

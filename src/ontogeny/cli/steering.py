@@ -74,12 +74,12 @@ def steer(
     from ontogeny.lab.generation import Decoding
 
     how = Decoding(tokens, temperature=temperature, samples=samples, seed=seed)
-    chosen = _direction(direction, site, method)
+    chosen = direction_named(direction, site, method)
     chosen = chosen.scaled(scale) if scale else chosen
 
     import torch
 
-    from ontogeny.cli.trace import _check_device
+    from ontogeny.cli.trace import check_device
     from ontogeny.interventions import Add
     from ontogeny.lab.baking import everywhere
     from ontogeny.lab.side_by_side import arms, side_by_side
@@ -89,7 +89,7 @@ def steer(
     from ontogeny.model import load
 
     words = checked_where(where)
-    _check_device(device)
+    check_device(device)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise unknown("dtype", dtype, ("float32", "bfloat16", "float16"))
     checkpoint = Lineage.open(model, allow_pickle=allow_pickle).select(steps).checkpoints[-1]
@@ -149,7 +149,8 @@ def _prompts(given: list[str], file: Path | None) -> list[str]:
     return found
 
 
-def _direction(text: str, site: str | None, method: str) -> "Direction":
+def direction_named(text: str, site: str | None, method: str) -> "Direction":
+    """From the Hub (`hub:REPO`), a file, or a run (`RUN:CONCEPT`)."""
     from ontogeny.direction_files import from_hub, load
 
     if text.startswith("hub:"):

@@ -21,12 +21,12 @@ def print_estimate(found: "Estimate", job: "Job", console: "Console") -> None:
         ("checkpoints", f"{found.checkpoints}, of which {found.checkpoints_to_visit} to visit"),
         ("units", f"{found.units} (checkpoint × concept), of which {found.units_to_do} to do"),
         ("concepts", ", ".join(f"{c.name} ({len(c.examples)} examples)" for c in job.concepts)),
-        ("model", f"about {_count(found.parameters)} parameters, {_bytes(found.bytes_to_read)} to read"),
-        ("to download", _bytes(found.bytes_to_download)),
+        ("model", f"about {_count(found.parameters)} parameters, {told_bytes(found.bytes_to_read)} to read"),
+        ("to download", told_bytes(found.bytes_to_download)),
         ("texts", f"{found.texts:,} a checkpoint, {about}{found.tokens:,} tokens"),
         ("forwards", f"{found.forwards:,}"),
-        ("time", f"about {_time(found.seconds)} on {found.device}"),
-        ("disk", f"about {_bytes(found.disk_bytes)} in the run directory"),
+        ("time", f"about {told_time(found.seconds)} on {found.device}"),
+        ("disk", f"about {told_bytes(found.disk_bytes)} in the run directory"),
     ]
     for name, value in rows:
         table.add_row(name, Text(value))  # names of concepts are no markup
@@ -58,7 +58,7 @@ def as_dict(run: "Run") -> dict[str, Any]:
     }
 
 
-def _bytes(n: float) -> str:
+def told_bytes(n: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
@@ -70,7 +70,7 @@ def _count(n: float) -> str:
     return f"{n / 1e9:.1f} G" if n >= 1e9 else f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"
 
 
-def _time(seconds: float) -> str:
+def told_time(seconds: float) -> str:
     return (
         f"{seconds:.0f} s"
         if seconds < 100

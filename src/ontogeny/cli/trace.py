@@ -133,7 +133,7 @@ def trace(
 
     cluster = _cluster(executor, address, gpus_per_model, workers, device)
     if cluster is None or cluster.device is None:
-        _check_device(device)
+        check_device(device)
     chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     concepts = [
         concept_named(name, position=position, limit=limit, seed=seed, template=template, text=text, label=label)
@@ -218,7 +218,8 @@ def _cluster(
     return Cluster(address, gpus_per_model or int(device.startswith("cuda")), workers)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises BadInput where this machine has no such device."""
     import torch
 
     try:

@@ -91,10 +91,10 @@ def transfer(
         site=site,
     )
     from ontogeny.cli.concepts import concept_named
-    from ontogeny.cli.trace import _check_device
+    from ontogeny.cli.trace import check_device
     from ontogeny.lineage import Lineage
 
-    _check_device(device)
+    check_device(device)
     chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     concepts = [concept_named(name, limit=limit, seed=seed or 0) for name in concept]
     folder = out or from_run

@@ -51,7 +51,7 @@ def estimate(job: Job, run: Run, *, device: str, tokenizer: str | Path | None = 
     extra = 0 if any(map(job.untrained, job.checkpoints)) or not job.settings.untrained or not missing else 1
     parameters = max(job.bytes.values()) // 4
     flops = 2 * parameters * tokens
-    speed = _flops(device, getattr(torch, job.settings.dtype))
+    speed = flops_a_second(device, getattr(torch, job.settings.dtype))
     visiting = flops / speed * (1 + STATISTICS) + FIXED * len(job.concepts)
     remote = [c for c in missing if not c.is_local]
     return Estimate(
@@ -87,7 +87,7 @@ def _texts(job: Job, tokenizer: str | Path | None) -> tuple[int, int, bool]:
     return len(every), int(sum(map(len, every)) / CHARACTERS_A_TOKEN), False
 
 
-def _flops(device: str, dtype: torch.dtype) -> float:
+def flops_a_second(device: str, dtype: torch.dtype) -> float:
     """Measured rate of a matrix product of a model's shape, per second."""
     a, b = torch.randn(512, 768, device=device, dtype=dtype), torch.randn(768, 3072, device=device, dtype=dtype)
     (a @ b).sum().item()

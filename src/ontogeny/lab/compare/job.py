@@ -21,7 +21,7 @@ from ontogeny.lab.alone import alone, holds_nothing
 from ontogeny.lab.compare.aspects import ASPECTS, Inputs
 from ontogeny.lab.compare.preflight import Preflight, look
 from ontogeny.lab.compare.stages import Stages, distinct, loader, placed
-from ontogeny.lab.estimate import _flops as flops
+from ontogeny.lab.estimate import flops_a_second
 from ontogeny.lab.progress import Progress, Watch, silent
 from ontogeny.lab.rows import Stamp
 from ontogeny.lab.undo import all_or_nothing
@@ -256,7 +256,7 @@ def estimate(job: Comparison, run: Run) -> Estimate:
     todo = job.missing(run)
     remote = [name for name, c in job.checkpoints.items() if not c.is_local]
     largest = max(job.bytes.values())
-    speed = flops(job.how.device, getattr(torch, job.how.dtype))
+    speed = flops_a_second(job.how.device, getattr(torch, job.how.dtype))
     blocks = max(int(value) for line in job.preflight.lines if line.what == "blocks" for value in line.values.values())
     tokens = {a: ASPECTS[a].tokens(job.inputs, len(job.checkpoints), blocks) for a in todo}
     # A small model is bound by calls: no token is cheaper than 20 µs.
