@@ -53,15 +53,7 @@ def across(
         )
         designs = {concept.name: design(concept, settings) for concept in binary}
         unit = f"across-{digest(sorted(visit.unit for visit in visits.values()))}"
-        stamp = Stamp(
-            str(run.about["lineage"]["name"]),
-            unit,
-            checkpoint.stage,
-            checkpoint.step,
-            checkpoint.tokens,
-            checkpoint.revision or checkpoint.name,
-            checkpoint.train_seed,
-        )
+        stamp = Stamp.of(str(run.about["lineage"]["name"]), unit, checkpoint)
         run.keep(unit, stamp.on(record for a in visits for record in _tried(run, a, visits[a], seen, designs)))
         run.forget("across-", but=unit)
     return unit

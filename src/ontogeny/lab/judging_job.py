@@ -136,16 +136,8 @@ def _one(
         how.watch(Progress(name, done, len(lineage.checkpoints), f"{ask.concept.name}: {what}"))
 
     found = evaluate(model, ask, say=say)
-    stamp = Stamp(
-        lineage.name,
-        unit,
-        checkpoint.stage,
-        checkpoint.step,
-        checkpoint.tokens,
-        checkpoint.revision or checkpoint.name,
-        checkpoint.train_seed,
-    )
-    run.keep(unit, stamp.on(rows(found, scorers=scorers, seed=ask.plan.seed)))
+    made = rows(found, scorers=scorers, seed=ask.plan.seed)
+    run.keep(unit, Stamp.of(lineage.name, unit, checkpoint).on(made))
     cost = {"passes": found.passes.forwards, **vars(found.passes), "seconds": round(time.monotonic() - began, 2)}
     run.log({"evaluated": ask.concept.name, "checkpoint": checkpoint.name, "stage": checkpoint.stage, **cost})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.lineage import Checkpoint
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
@@ -77,6 +78,12 @@ class Stamp:
     tokens: float | None = None
     revision: str | None = None
     train_seed: int | None = None
+
+    @classmethod
+    def of(cls, lineage: str, unit: str, checkpoint: Checkpoint) -> "Stamp":
+        """Of one checkpoint; a folder, which has no revision, is called by its name."""
+        c = checkpoint
+        return cls(lineage, unit, c.stage, c.step, c.tokens, c.revision or c.name, c.train_seed)
 
     def on(self, records: Iterable[Record]) -> list[Record]:
         return [

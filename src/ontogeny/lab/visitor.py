@@ -92,7 +92,7 @@ class Visitor:
 
     def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept], done: int) -> None:
         def stamp(concept: Concept) -> Stamp:
-            return _stamp(self.job, checkpoint, self.job.units[checkpoint, concept.name])
+            return Stamp.of(self.job.lineage.name, self.job.units[checkpoint, concept.name], checkpoint)
 
         header: dict[str, object] = {
             "checkpoint": checkpoint.name,
@@ -287,18 +287,6 @@ def fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
 def as_floor(records: Sequence[Record]) -> list[Record]:
     """The headline scores of an untrained network, told as a control; the rest says nothing about the concept."""
     return [replace(r, control="untrained") for r in records if r.metric in HEADLINES and r.control is None]
-
-
-def _stamp(job: Job, checkpoint: Checkpoint, unit: str) -> Stamp:
-    return Stamp(
-        lineage=job.lineage.name,
-        stage=checkpoint.stage,
-        step=checkpoint.step,
-        tokens=checkpoint.tokens,
-        revision=checkpoint.revision or checkpoint.name,
-        train_seed=checkpoint.train_seed,
-        unit=unit,
-    )
 
 
 def _is_fault_of_one(error: BadInput) -> bool:
