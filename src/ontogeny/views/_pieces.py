@@ -80,6 +80,13 @@ def named_colour(names: list[str], *, title: str | None = None, legend: bool = T
     return alt.Color("name:N", scale=alt.Scale(domain=names, range=colours(names)), legend=shown)
 
 
+def named_rows(field: str, names: Sequence[str], title: str, *, first: bool) -> alt.Y:
+    """The rows that panels side by side have in common; named beside the first alone."""
+    axis = alt.Axis() if first else alt.Axis(labels=False, ticks=False)
+    scale = alt.Scale(domain=list(names))
+    return alt.Y(f"{field}:N", sort=list(names), scale=scale, title=title if first else None, axis=axis)
+
+
 def named_dash(names: list[str]) -> Any:
     """Dashes by `name`; solid while the palette lasts."""
     if len(names) <= len(CATEGORIES):

@@ -15,7 +15,7 @@ import pandas as pd
 from ontogeny.findings.table import Subject, coord, over_seeds
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._moments import at_stages, one_under_another
-from ontogeny.views._pieces import bounded, heading, inline, named_colour
+from ontogeny.views._pieces import bounded, heading, inline, named_colour, named_rows
 from ontogeny.views._theme import CATEGORIES, INK, MUTED, WIDTH
 
 title = "Confidence, stage by stage"
@@ -176,19 +176,12 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
         if own.empty:
             continue
         first = not panels
-        axis = alt.Axis() if first else alt.Axis(labels=False, ticks=False)
         low, high = float(own[["value", "low"]].min().min()), float(own[["value", "high"]].max().max())
         scale = alt.Scale(domain=[max(-2.0, min(0.0, low)), min(2.0, max(1.0, high))], clamp=True)
         columns = ("couple", "value", "low", "high")
         plain, chance = (
             alt.Chart(inline(over_seeds(own[own["control"].eq(control)], "couple"), *columns)).encode(
-                y=alt.Y(
-                    "couple:N",
-                    sort=couples,
-                    scale=alt.Scale(domain=couples),
-                    title="stage → stage" if first else None,
-                    axis=axis,
-                )
+                y=named_rows("couple", couples, "stage → stage", first=first)
             )
             for control in ("", "random_set")
         )

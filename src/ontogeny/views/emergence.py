@@ -11,12 +11,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings import FLOORS, SCORES, Finding, findings
+from ontogeny.findings import FLOORS, Finding
 from ontogeny.findings.sentences import SCORE_NAMES, interval, when
-from ontogeny.findings.table import tidy
-from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_rules, step_axis
-from ontogeny.views._pieces import blank, header, heading, inline, named_colour, named_dash, panels, reason
+from ontogeny.views._pieces import blank, header, heading, inline, named_colour, named_dash, panels
+from ontogeny.views._scored import rows_of_scores, scored
 from ontogeny.views._theme import CATEGORIES, INK, WIDTH
 
 title = "Emergence"
@@ -35,14 +35,13 @@ FLOOR_LOOKS = {
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*SCORES, "best_site", "cv_score", "emergence_step"])]
+    return rows_of_scores(records)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    found = findings(table, line)
-    if not any(f.curve["value"].notna().any() for f in found):
-        return blank(title, reason(table[table["metric"].isin(SCORES)], "a score (auroc, r2, accuracy)"))
+    found, line, nothing = scored(records)
+    if nothing:
+        return blank(title, nothing)
     # An R² far below zero is as bad as one just below: it must not squeeze the AUROC of the other panels.
     domain = _domain(found)
     own = {f.metric: _domain([g for g in found if g.metric == f.metric]) for f in found}

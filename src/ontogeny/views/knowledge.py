@@ -15,7 +15,7 @@ import pandas as pd
 from ontogeny.findings.table import Subject, coord, over_seeds, wanted
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._moments import one_under_another, thin, with_moments
-from ontogeny.views._pieces import heading, inline
+from ontogeny.views._pieces import heading, inline, named_rows
 from ontogeny.views._theme import ABSENT, CATEGORIES, INK, MAGNITUDE, MUTED, SIGNED, WIDTH
 
 title = "Knowledge: where it passes, and what was kept of it"
@@ -122,15 +122,11 @@ def _fates(rows: pd.DataFrame, said: str) -> Any:
     charts = []
     for i, metric in enumerate(metrics):
         own = rows[rows["metric"].eq(metric)]
-        axis = alt.Axis() if i == 0 else alt.Axis(labels=False, ticks=False)
-        y = alt.Y(
-            "couple:N", sort=couples, title=COUPLE if i == 0 else None, axis=axis, scale=alt.Scale(domain=couples)
-        )
         top = max(1.05, float(own[["value", "high"]].max().max())) if metric == "knowledge_transfer" else 1.0
         low = min(0.0, float(own[["value", "low"]].min().min()))
         scale = alt.Scale(domain=[low, top], nice=False, clamp=True)
         columns = ("couple", "value", "low", "high", "note")
-        base = alt.Chart(inline(own, *columns)).encode(y=y)
+        base = alt.Chart(inline(own, *columns)).encode(y=named_rows("couple", couples, COUPLE, first=i == 0))
         told = ["couple:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:4]), "note:N"]
         ends = base.mark_rule(color=MUTED, strokeWidth=2).encode(
             x=alt.X("low:Q", title=FATES[metric], scale=scale), x2="high:Q"

@@ -16,7 +16,7 @@ from ontogeny.findings.sentences import number
 from ontogeny.findings.table import Subject, coord, over_seeds
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._moments import at_stages, one_under_another
-from ontogeny.views._pieces import heading, inline
+from ontogeny.views._pieces import heading, inline, named_rows
 from ontogeny.views._theme import CATEGORIES, FAINT, INK, MUTED, SIGNED, WIDTH
 
 title = "Refusing, stage by stage"
@@ -134,16 +134,7 @@ def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any
             ]
         )
         columns = ("other", "value", "low", "high", "q2_5", "q97_5", "whose")
-        axis = alt.Axis() if i == 0 else alt.Axis(labels=False, ticks=False)
-        base = alt.Chart(inline(own, *columns)).encode(
-            y=alt.Y(
-                "other:N",
-                sort=vectors,
-                scale=alt.Scale(domain=vectors),
-                title="vector of" if i == 0 else None,
-                axis=axis,
-            )
-        )
+        base = alt.Chart(inline(own, *columns)).encode(y=named_rows("other", vectors, "vector of", first=i == 0))
         told = ["other:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:6])]
         colour = alt.Color(
             "whose:N",
@@ -179,15 +170,8 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
     for i, act in enumerate(ACTS):
         own = cells[cells["act"].eq(act)]
         columns = ("couple", "way", "value", "low", "high")
-        axis = alt.Axis() if i == 0 else alt.Axis(labels=False, ticks=False)
         base = alt.Chart(inline(own, *columns)).encode(
-            y=alt.Y(
-                "couple:N",
-                sort=couples,
-                scale=alt.Scale(domain=couples),
-                title="vector of → stage" if i == 0 else None,
-                axis=axis,
-            )
+            y=named_rows("couple", couples, "vector of → stage", first=i == 0)
         )
         x = alt.X("value:Q", title="share of the own vector's effect (0–1)", scale=scale, axis=alt.Axis(grid=True))
         colour = alt.Color(

@@ -10,13 +10,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings import SCORES, Finding, findings
+from ontogeny.findings import Finding
 from ontogeny.findings.seeds import agreements, sentence
 from ontogeny.findings.sentences import SCORE_NAMES, when
-from ontogeny.findings.table import tidy
-from ontogeny.findings.timeline import Timeline, timeline
+from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_rules, step_axis
-from ontogeny.views._pieces import blank, header, heading, inline, named_colour, panels, reason
+from ontogeny.views._pieces import blank, header, heading, inline, named_colour, panels
+from ontogeny.views._scored import rows_of_scores, scored
 from ontogeny.views._theme import WIDTH
 
 title = "Runs side by side"
@@ -25,14 +25,13 @@ needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*SCORES, "best_site", "cv_score", "emergence_step"])]
+    return rows_of_scores(records)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    found = findings(table, line)
-    if not any(f.curve["value"].notna().any() for f in found):
-        return blank(title, reason(table[table["metric"].isin(SCORES)], "a score (auroc, r2, accuracy)"))
+    found, line, nothing = scored(records)
+    if nothing:
+        return blank(title, nothing)
     names = list(dict.fromkeys(map(_run, found)))
     concepts = list(dict.fromkeys(f.subject.concept for f in found))
     curves = panels([_curves(c, [f for f in found if f.subject.concept == c], line, names) for c in concepts])
