@@ -25,6 +25,15 @@ def shared() -> Path:
     return SHARED / "data"
 
 
+@pytest.fixture(scope="session")
+def stories260k(shared: Path) -> Path:
+    """A real model of 260 thousand parameters that tells short stories."""
+    folder = shared / "models/stories260K/hf"
+    if not folder.is_dir():
+        pytest.skip("needs stories260K")
+    return folder
+
+
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
     """say("list", "fits") -> exit code, output and errors of the command, run in this process."""

@@ -77,6 +77,18 @@ def _uneven(network):
     return network
 
 
+def outspoken(folder: Path):
+    """A random model whose tokens do speak to each other: at its initial size, what one does to another is lost in rounding."""
+    from ontogeny.model import load
+
+    model = load(folder)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return model
+
+
 def save_tiny(family: str, folder: Path, *, seed: int = 0, context: int = 128) -> Path:
     tiny_model(family, seed=seed, context=context).save_pretrained(folder)
     if family in PICTURES:

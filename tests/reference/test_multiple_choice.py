@@ -35,10 +35,10 @@ def by_hand(folder, rows):
     return found
 
 
-def test_multiple_choice_is_the_reference(shared):
-    folder, file = shared / "models/stories260K/hf", shared / "truthfulqa/mc_task.jsonl"
-    if not (folder.is_dir() and file.is_file()):
-        pytest.skip("needs stories260K and TruthfulQA")
+def test_multiple_choice_is_the_reference(shared, stories260k):
+    file = shared / "truthfulqa/mc_task.jsonl"
+    if not file.is_file():
+        pytest.skip("needs TruthfulQA")
     rows = []
     for line in file.read_text(encoding="utf-8").splitlines()[:12]:
         told = json.loads(line)
@@ -46,9 +46,9 @@ def test_multiple_choice_is_the_reference(shared):
         best = next(f" {answer}" for answer, label in told["mc1_targets"].items() if label)
         right = [best, *(a for a, label in targets.items() if label and a != best)]
         rows.append((f"Q: {told['question']}\nA:", best, right, [a for a, label in targets.items() if not label]))
-    model = load(folder)
+    model = load(stories260k)
     questions = [Question(prompt, tuple(right), tuple(wrong)) for prompt, _, right, wrong in rows]
-    found, wanted = multiple_choice(model, questions, batch=5), by_hand(folder, rows)
+    found, wanted = multiple_choice(model, questions, batch=5), by_hand(stories260k, rows)
     assert found.mc1.tolist() == [one for one, _ in wanted]
     assert found.mc2.tolist() == pytest.approx([share for _, share in wanted], rel=1e-3, abs=1e-6)
     assert 0 < found.mc1.mean() < 1

@@ -41,11 +41,10 @@ def by_hand(folder, rows):
 
 
 @pytest.fixture(scope="module")
-def folder(shared):
-    found = shared / "models/stories260K/hf"
-    if not found.is_dir() or not (shared / "general").is_dir():
-        pytest.skip("needs stories260K and the option tasks")
-    return found
+def folder(shared, stories260k):
+    if not (shared / "general").is_dir():
+        pytest.skip("needs the option tasks")
+    return stories260k
 
 
 @pytest.mark.parametrize(

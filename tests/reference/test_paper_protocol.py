@@ -23,10 +23,9 @@ def rows(shared):
 
 
 @pytest.fixture(scope="module")
-def published(shared, rows):
+def published(stories260k, rows):
     """accuracy, I(T,X) and I(T,Y) of each block."""
-    folder = shared / "models/stories260K/hf"
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (c.from_pretrained(stories260k) for c in (AutoModelForCausalLM, AutoTokenizer))
     taken: list[list[np.ndarray]] = []
     for block in model.model.layers:
         layer: list[np.ndarray] = []
@@ -58,7 +57,7 @@ def nhsic(a, b, sigma=50.0, ridge=1e-5):
 
 
 @pytest.fixture(scope="module")
-def traced(shared, rows, tmp_path_factory):
+def traced(stories260k, rows, tmp_path_factory):
     from ontogeny import Concept, Lineage, trace
     from ontogeny.lab.settings import Settings
 
@@ -66,7 +65,7 @@ def traced(shared, rows, tmp_path_factory):
     with (folder / "confaide.csv").open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle).writerows([("statement", "label"), *rows])
     settings = Settings(sites="resid", protocol="paper", fits=("logistic", "mass_mean"), untrained=False)
-    lineage = Lineage.open(shared / "models/stories260K/hf")
+    lineage = Lineage.open(stories260k)
     return trace(lineage, [Concept.from_file(folder / "confaide.csv")], folder / "run", settings)
 
 

@@ -13,22 +13,12 @@ from ontogeny.lab.compare.knowledge import Settings, knowledge
 from ontogeny.lab.compare.knowledge_maps import Map, binned, chance, effect, fates, pearson, spearman
 from ontogeny.lab.compare.knowledge_pairs import Asking, mined, realigned
 from ontogeny.lab.compare.knowledge_visit import Modes, laid_out, visit
-from ontogeny.model import load as opened
-from tests.models import SHAPES, byte_tokenizer, save_tiny
+from ontogeny.model import load
+from tests.models import SHAPES, byte_tokenizer, outspoken, save_tiny
 
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim")
 TOWNS = ("Rome", "Oslo", "Kyiv", "Bern", "Lima", "Nice", "Doha", "Baku", "Cork", "Apia")
 QUICK = Settings(samples=100, draws=0, noise=0, attribution=False)
-
-
-def load(folder):
-    """A random model whose tokens do speak to each other."""
-    model = opened(folder)
-    with torch.no_grad():
-        for parameter in model.network.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(6)
-    return model
 
 
 def towns(*, answers=True):
@@ -183,7 +173,7 @@ def test_fates_of_planted_places():
 
 @pytest.mark.parametrize("family", ["bloom", "gemma2", "gpt_neox", "opt"])
 def test_maps_are_the_same_whatever_the_batch(tiny, family):
-    model = load(tiny(family))
+    model = outspoken(tiny(family))
     pairs = mined(towns(), model.tokenizer).pairs
     whole, parts = (visit(model, laid_out(pairs, batch=batch), Modes(noise=1, attribution=True)) for batch in (32, 2))
     assert whole.cost.note is None
@@ -197,7 +187,7 @@ def test_maps_are_the_same_whatever_the_batch(tiny, family):
 
 
 def test_a_family_that_does_not_go_on_is_patched_by_whole_passes(tiny, monkeypatch):
-    model = load(tiny("gpt2"))
+    model = outspoken(tiny("gpt2"))
     layout = laid_out(mined(towns(), model.tokenizer, pairing="same_object", asking=Asking(shots=2)).pairs)
     fast = visit(model, layout, Modes(noise=1, attribution=True))
     monkeypatch.setattr("ontogeny.lab.patching_cache.Slots.get_seq_length", lambda _: 0)
@@ -210,7 +200,7 @@ def test_a_family_that_does_not_go_on_is_patched_by_whole_passes(tiny, monkeypat
 
 
 def test_own_states_crossed_are_the_own_map(tiny):
-    model = load(tiny("gpt_neox"))
+    model = outspoken(tiny("gpt_neox"))
     layout = laid_out(mined(towns(), model.tokenizer).pairs)
     first = visit(model, layout, Modes())
     again = visit(model, layout, Modes(patch=False), sources={"itself": first.states})
@@ -221,7 +211,7 @@ def test_own_states_crossed_are_the_own_map(tiny):
 
 def test_a_planted_transport_is_found(tiny):
     """A model whose second block alone reads other tokens: what a subject says stays with the subject up to the first block."""
-    model = load(tiny("llama"))
+    model = outspoken(tiny("llama"))
     with torch.no_grad():
         model.part(1, model.architecture.heads_out).get_parameter("weight").zero_()
     found = visit(model, laid_out(mined(towns(), model.tokenizer).pairs), Modes()).maps["patch"]
@@ -235,7 +225,7 @@ def test_a_planted_transport_is_found(tiny):
 
 
 def test_stages_that_are_one_model_keep_everything(tiny):
-    model = load(tiny("gpt_neox"))
+    model = outspoken(tiny("gpt_neox"))
     pairs = told_apart(model, mined(towns(), model.tokenizer))
     records = list(knowledge({"base": model, "post": model}, pairs, Settings(samples=100)))
     (r,) = rows_of(records, "map_correlation", method="pearson")
@@ -260,7 +250,7 @@ def test_stages_that_are_one_model_keep_everything(tiny):
 
 def test_a_turned_code_in_the_old_place_is_adapted(tiny):
     """The same model in another basis: its maps are the same, its states mean nothing to the first."""
-    base = load(tiny("llama"))
+    base = outspoken(tiny("llama"))
     turned = copy.deepcopy(base)
     order = torch.randperm(base.d, generator=torch.Generator().manual_seed(0))
     turn = torch.eye(base.d)[order]  # RMS norms keep their meaning under a reordering of the stream's dimensions
@@ -291,9 +281,9 @@ def test_a_turned_code_in_the_old_place_is_adapted(tiny):
 
 
 def test_other_depths_have_maps_but_exchange_no_states(tiny, tmp_path, monkeypatch):
-    base = load(tiny("gpt_neox"))
+    base = outspoken(tiny("gpt_neox"))
     monkeypatch.setitem(SHAPES, "gpt_neox", SHAPES["gpt_neox"] | {"num_hidden_layers": 3})
-    deeper = load(save_tiny("gpt_neox", tmp_path))
+    deeper = outspoken(save_tiny("gpt_neox", tmp_path))
     pairs = told_apart(base, mined(towns(), base.tokenizer))
     records = list(knowledge({"base": base, "post": deeper}, pairs, QUICK))
     for stage, layers in (("base", 2), ("post", 3)):
@@ -307,7 +297,7 @@ def test_other_depths_have_maps_but_exchange_no_states(tiny, tmp_path, monkeypat
 
 
 def test_other_tokenizers_are_realigned_and_told(tiny):
-    models = {"base": load(tiny("gpt_neox")), "post": load(tiny("gpt_neox", seed=1))}
+    models = {"base": outspoken(tiny("gpt_neox")), "post": outspoken(tiny("gpt_neox", seed=1))}
     # The same bytes under one more word in the vocabulary: another tokenizer, the same pairs.
     tokenizer = byte_tokenizer(bos=True)
     tokenizer.add_tokens(["<other>"])
@@ -323,7 +313,7 @@ def test_other_tokenizers_are_realigned_and_told(tiny):
 
 def test_a_model_that_knows_nothing_has_no_effect_to_divide_by(tiny):
     """Answers that the model finds equally likely: raw numbers stand, effects are absent with their reason."""
-    model = load(tiny("gpt2"))
+    model = outspoken(tiny("gpt2"))
     with torch.no_grad():
         model.network.get_output_embeddings().weight.zero_()
     records = list(knowledge({"base": model}, mined(towns(), model.tokenizer), Settings(samples=100)))
@@ -341,7 +331,7 @@ def test_stages_are_loaded_once_and_once_more_for_the_way_back(tiny):
             self.asked.append(name)
             return super().__getitem__(name)
 
-    model = load(tiny("gpt_neox"))
+    model = outspoken(tiny("gpt_neox"))
     models = Counting(a=model, b=model, c=model)
     list(knowledge(models, mined(towns(), model.tokenizer), QUICK))
     assert models.asked == ["a", "b", "c", "b", "a"]
@@ -352,7 +342,7 @@ def test_settings_that_cannot_be_are_refused(tiny):
         Settings(cross="end")
     with pytest.raises(BadInput, match="samples from 100"):
         Settings(samples=3)
-    model = load(tiny("gpt2"))
+    model = outspoken(tiny("gpt2"))
     pairs = mined(towns(), model.tokenizer)
     long = mined(towns(), model.tokenizer, pairing="same_object", asking=Asking(shots=4))
     with pytest.raises(BadInput, match="exceeds the context of 128 of base"):
@@ -364,11 +354,11 @@ def test_settings_that_cannot_be_are_refused(tiny):
 # --- real statements -----------------------------------------------------------------------------------------------------
 
 
-def test_real_statements_on_a_real_small_model(shared):
-    folder, file = shared / "models/stories260K/hf", shared / "geometry_of_truth/cities.csv"
-    if not folder.is_dir() or not file.is_file():
-        pytest.skip("needs stories260K and the cities")
-    model = opened(folder)
+def test_real_statements_on_a_real_small_model(shared, stories260k):
+    file = shared / "geometry_of_truth/cities.csv"
+    if not file.is_file():
+        pytest.skip("needs the cities")
+    model = load(stories260k)
     pairs = mined(Concept.from_file(file), model.tokenizer, pairing="same_object", most=8, asking=Asking(shots=2))
     assert len(pairs) == 8
     records = list(knowledge({"base": model}, pairs, Settings(samples=200, draws=1, noise=1)))

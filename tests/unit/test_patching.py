@@ -7,21 +7,10 @@ from ontogeny.errors import BadInput
 from ontogeny.lab.patching import Cost, Questions, begin, common, doubt, patched, stand
 from ontogeny.lab.patching_attribution import attributed, gradients
 from ontogeny.lab.patching_noise import noised, random_like, spreads
-from ontogeny.model import load as opened
-from tests.models import SHAPES
+from tests.models import SHAPES, outspoken
 
 CAUSAL = sorted(set(SHAPES) - {"bert"})
 START, ROWS, TOKENS, DIFFERS = 5, 4, 6, 2
-
-
-def load(folder):
-    """A random model whose tokens do speak to each other: at its initial size, what one does to another is lost in rounding."""
-    model = opened(folder)
-    with torch.no_grad():
-        for parameter in model.network.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(6)
-    return model
 
 
 def drawn(seed=0):
@@ -51,7 +40,7 @@ def hooks(model):
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_every_cell_is_what_the_whole_pass_gives(tiny, family):
-    model = load(tiny(family))
+    model = outspoken(tiny(family))
     clean, corrupt = runs(model)
     slow_clean, slow_corrupt = runs(model, whole=True)
     torch.testing.assert_close(clean.streams, slow_clean.streams, rtol=1e-4, atol=1e-5)
@@ -66,7 +55,7 @@ def test_every_cell_is_what_the_whole_pass_gives(tiny, family):
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])  # the second caps its scores
 def test_whole_passes_are_what_hugging_face_computes(tiny, family):
-    model = load(tiny(family))
+    model = outspoken(tiny(family))
     start, asked, _ = drawn()
     clean, _ = runs(model)
     with torch.no_grad():
@@ -77,7 +66,7 @@ def test_whole_passes_are_what_hugging_face_computes(tiny, family):
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_a_patch_with_its_own_values_changes_no_bit(tiny, family):
-    model = load(tiny(family))
+    model = outspoken(tiny(family))
     _, corrupt = runs(model)
     cost = Cost()
     found = patched(model, corrupt, corrupt.streams.clone(), everywhere(model), cost)
@@ -97,7 +86,7 @@ def test_patching_every_token_of_a_layer_is_the_other_run(tiny, family):
     from ontogeny.model import reading, writing
     from ontogeny.sites import Site
 
-    model = load(tiny(family))
+    model = outspoken(tiny(family))
     clean, corrupt = runs(model, whole=True)
     ids = torch.cat([corrupt.start.ids.expand(ROWS, -1), corrupt.asked.ids], 1)
     seen = []
@@ -119,7 +108,7 @@ def test_patching_every_token_of_a_layer_is_the_other_run(tiny, family):
 
 def test_what_ran_is_what_was_needed(tiny):
     """Counted by hooks on the attention of every block, which a skipped block does not call."""
-    model = load(tiny("gpt_neox"))
+    model = outspoken(tiny("gpt_neox"))
     ran = []
     handles = [
         model.part(layer, model.architecture.attn).register_forward_pre_hook(
@@ -147,7 +136,7 @@ def test_what_ran_is_what_was_needed(tiny):
 
 
 def test_rows_may_be_patched_in_any_choice(tiny):
-    model = load(tiny("llama"))
+    model = outspoken(tiny("llama"))
     clean, corrupt = runs(model)
     every = patched(model, corrupt, clean.streams, everywhere(model), Cost())
     some = torch.rand(every.shape, generator=torch.Generator().manual_seed(3)) < 0.4
@@ -158,7 +147,7 @@ def test_rows_may_be_patched_in_any_choice(tiny):
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_noise_is_restored_by_what_it_covered(tiny, family):
-    model = load(tiny(family))
+    model = outspoken(tiny(family))
     start, asked, _ = drawn()
     begun = begin(model, start, Cost())
     clean = stand(model, asked, begun, Cost())
@@ -177,7 +166,7 @@ def test_noise_is_restored_by_what_it_covered(tiny, family):
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_attribution_is_the_slope_of_exact_patching(tiny, family):
-    model = load(tiny(family))
+    model = outspoken(tiny(family))
     clean, corrupt = runs(model)
     small = 1e-2
     near = corrupt.streams + small * (clean.streams - corrupt.streams)
@@ -191,7 +180,7 @@ def test_attribution_is_the_slope_of_exact_patching(tiny, family):
 
 def test_a_planted_direction_works_and_random_ones_do_not(tiny):
     """Along the gradient a change moves the answer; random changes of the same length, taken with both signs, do not."""
-    model = load(tiny("gpt_neox"))
+    model = outspoken(tiny("gpt_neox"))
     _, corrupt = runs(model)
     slopes = gradients(model, corrupt, Cost())
     change = 0.02 * slopes / slopes.norm(dim=-1, keepdim=True).clamp(min=1e-12)
@@ -215,7 +204,7 @@ def test_a_planted_direction_works_and_random_ones_do_not(tiny):
 
 
 def test_a_family_that_does_not_go_on_is_told(tiny, monkeypatch):
-    model = load(tiny("gpt2"))
+    model = outspoken(tiny("gpt2"))
     clean, corrupt = runs(model)
     assert doubt(model, corrupt, clean.streams, DIFFERS, Cost()) is None
     monkeypatch.setattr("ontogeny.lab.patching_cache.Slots.get_seq_length", lambda _: 0)
@@ -224,7 +213,7 @@ def test_a_family_that_does_not_go_on_is_told(tiny, monkeypatch):
 
 def test_a_model_without_answers_is_refused(tiny):
     with pytest.raises(BadInput, match="Choose a causal model"):
-        begin(load(tiny("bert")), torch.tensor([5]), Cost())
+        begin(outspoken(tiny("bert")), torch.tensor([5]), Cost())
 
 
 def test_common_start_leaves_the_last_token():

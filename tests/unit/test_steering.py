@@ -367,11 +367,8 @@ def test_more_that_does_not_fit(small):
     check_direction(model, Direction(torch.ones(32), Site("resid", 1), "d", tokenizer=fingerprint(model)))
 
 
-def test_a_real_small_model_tells_the_story_it_is_steered_to(shared):
-    folder = shared / "models/stories260K/hf"
-    if not folder.is_dir():
-        pytest.skip("needs stories260K")
-    model = load(folder)
+def test_a_real_small_model_tells_the_story_it_is_steered_to(stories260k):
+    model = load(stories260k)
     prompts = ["Once upon a time", "Tim had a big red ball and"]
     plain, zero = (
         generate(model, prompts, (), Decoding(12)),

@@ -37,11 +37,8 @@ NEUTRAL = (
 
 
 @pytest.fixture(scope="module")
-def model(shared):
-    folder = shared / "models/stories260K/hf"
-    if not folder.is_dir():
-        pytest.skip("needs stories260K")
-    return load(folder)
+def model(stories260k):
+    return load(stories260k)
 
 
 @pytest.fixture(scope="module")
