@@ -3,6 +3,7 @@
 Weights are safetensors unless pickles are asked for. An unknown family is refused before its weights are read.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,33 @@ def _kind(config: PretrainedConfig) -> Any:
 
 def check_reads_texts(folder: Path) -> None:
     """Refuse a model of images before its weights are read."""
-    kind = config_of(folder).model_type
-    table = architectures.listed(kind)
+    check_family(config_of(folder))
+
+
+def check_family(config: PretrainedConfig) -> None:
+    """Refuse, before its weights are fetched or read, a model of images, or one that neither a table nor its structure describes.
+
+    Raises:
+        BadInput: it is one.
+    """
+    _check_described(config)
+    table = architectures.listed(config.model_type)
     if table is not None and table.images:
-        raise no_texts(kind)
+        raise no_texts(config.model_type)
+
+
+def _check_described(config: PretrainedConfig) -> None:
+    if architectures.listed(config.model_type) is None:
+        with torch.device("meta"):  # without weights: an unknown family should cost nothing
+            architectures.of(fresh(config))
+
+
+def config_from(told: Mapping[str, Any]) -> PretrainedConfig | None:
+    """What the content of a config.json describes; None where transformers can make nothing of it."""
+    try:
+        return AutoConfig.for_model(**told)
+    except Exception:  # each config class checks its fields in its own way; whoever opens the folder says what is wrong
+        return None
 
 
 def no_texts(kind: str) -> BadInput:
@@ -97,9 +121,7 @@ def network_of(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTrain
         BadInput: a family that no table describes and whose structure says too little.
     """
     config = config_of(folder)
-    if architectures.listed(config.model_type) is None:
-        with torch.device("meta"):  # before the weights are read: an unknown family should cost nothing
-            architectures.of(fresh(config))
+    _check_described(config)
     try:
         network, info = _kind(config).from_pretrained(
             folder,

@@ -9,7 +9,7 @@ from ontogeny.errors import BadInput
 from ontogeny.lab.alone import holds_nothing
 from ontogeny.lab.design import Design, design
 from ontogeny.lab.settings import Settings
-from ontogeny.lab.shape import check_sites
+from ontogeny.lab.shape import check_family, check_sites
 from ontogeny.lab.shards import SHARDS
 from ontogeny.lineage import Checkpoint, Lineage, fingerprint, preflight
 from ontogeny.run import Run
@@ -80,6 +80,7 @@ def prepare(lineage: Lineage, concepts: Sequence[Concept], settings: Settings, *
             faults.append(Fault(checkpoint.name, checkpoint.stage, str(error)))
     if not good:
         raise BadInput(faults[0].reason if faults else f"{lineage.name} has no checkpoints.")
+    check_family(good[0])
     check_sites(good[0], settings.sites)
     units = {(c, k.name): unit_key(c, prints[c], k, settings) for c in good for k in concepts}
     return Job(lineage, tuple(good), tuple(faults), tuple(concepts), designs, settings, units, sizes, prints)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ontogeny import opening
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lineage import Checkpoint
 from ontogeny.lineage.reading import config_of
@@ -46,6 +47,20 @@ def check_sites(checkpoint: Checkpoint, patterns: str) -> None:
             expand(patterns, layers=shape.layers, heads=shape.heads)
         except BadInput as error:
             raise BadInput(f"{error} Name other sites with --sites.") from None
+
+
+def check_family(checkpoint: Checkpoint) -> None:
+    """Refuse a model that cannot be read, before gigabytes of it are fetched.
+
+    Raises:
+        BadInput: it reads images, or nothing describes it.
+    """
+    try:
+        config = opening.config_from(config_of(checkpoint))
+    except CheckpointFault:
+        return  # whoever opens it says what is wrong with it
+    if config is not None:
+        opening.check_family(config)
 
 
 def _whole(told: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
