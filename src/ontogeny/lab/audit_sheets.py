@@ -15,6 +15,7 @@ from typing import Any
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lineage import Checkpoint, WeightFile, fingerprint, hub
 from ontogeny.lineage import files as layout
+from ontogeny.lineage.reading import whole_snapshot
 
 GUESS = 16_384
 """Bytes of a weight file that are asked for at first; most headers are shorter."""
@@ -113,7 +114,7 @@ class _Drawer:
 
 
 def _open(checkpoint: Checkpoint) -> _Drawer:
-    folder = Path(checkpoint.source) if checkpoint.is_local else _cached(checkpoint)
+    folder = Path(checkpoint.source) if checkpoint.is_local else whole_snapshot(checkpoint, allow_pickle=True)
     if folder is not None:
         if not folder.is_dir():
             raise CheckpointFault(f"{folder} is no folder any more. Open the lineage again.")
@@ -121,17 +122,6 @@ def _open(checkpoint: Checkpoint) -> _Drawer:
         return _Drawer(str(folder), sizes, folder, checkpoint, None)
     files, commit = hub.listing(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
     return _Drawer(f"{checkpoint.source} at {checkpoint.revision}", files, None, checkpoint, commit)
-
-
-def _cached(checkpoint: Checkpoint) -> Path | None:
-    """The snapshot in the cache, if it is whole: it needs no network."""
-    folder = hub.cached(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
-    try:
-        if folder is not None:
-            layout.check(folder, allow_pickle=True)
-    except CheckpointFault:
-        return None
-    return folder
 
 
 class _Reading:

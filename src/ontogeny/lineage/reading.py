@@ -25,7 +25,7 @@ def preflight(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Inventor
     """
     if checkpoint.is_local:
         return files.check(_folder(checkpoint), allow_pickle=allow_pickle)
-    folder = _whole_snapshot(checkpoint, allow_pickle)
+    folder = whole_snapshot(checkpoint, allow_pickle)
     if folder is not None:
         return files.check(folder, allow_pickle=allow_pickle)
     return hub.inventory(checkpoint.source, checkpoint.revision or "main", checkpoint.commit, allow_pickle=allow_pickle)
@@ -44,7 +44,7 @@ def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """
     if checkpoint.is_local:
         return files.read_json(_folder(checkpoint) / "config.json")
-    folder = _whole_snapshot(checkpoint, allow_pickle=True)
+    folder = whole_snapshot(checkpoint, allow_pickle=True)
     if folder is not None:
         return files.read_json(folder / "config.json")
     revision = checkpoint.revision or "main"
@@ -69,7 +69,7 @@ def fetch(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Path:
         folder = _folder(checkpoint)
         files.check(folder, allow_pickle=allow_pickle)
         return folder
-    here = _whole_snapshot(checkpoint, allow_pickle)
+    here = whole_snapshot(checkpoint, allow_pickle)
     if here is not None:
         return here
     revision = checkpoint.revision or "main"
@@ -105,7 +105,8 @@ def _folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def _whole_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
+def whole_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
+    """The snapshot in the cache, if it is whole: it needs no network."""
     folder = hub.cached(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
     try:
         if folder is not None:
@@ -116,7 +117,7 @@ def _whole_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
 
 
 def _hub_parts(checkpoint: Checkpoint, allow_pickle: bool) -> list[tuple[str, str]]:
-    folder = _whole_snapshot(checkpoint, allow_pickle)
+    folder = whole_snapshot(checkpoint, allow_pickle)
     if folder is not None:
         # In the cache a file is a link to a blob that is named by its hash.
         blobs = [(f.name, (folder / f.name).resolve()) for f in files.check(folder, allow_pickle=allow_pickle).weights]
