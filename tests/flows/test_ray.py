@@ -19,29 +19,23 @@ from ontogeny.lab.cluster import Cluster, Layout, layout
 from ontogeny.lab.job import prepare
 from ontogeny.lab.progress import silent
 from ontogeny.lab.replica import Replica, seen
-from ontogeny.lab.settings import Settings
 from ontogeny.lab.shards import Shard
 from ontogeny.lab.trace import trace
 from ontogeny.lab.visitor import How
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
 from tests.faults.on_ray import workers_of
-from tests.flows.lineages import planted, rows, save_run, write
-from tests.flows.traces import same, units
-
-QUICK = Settings(sites="resid", resamples=100, permutations=100)
-STEPS = {1: 0.0, 2: 4.0, 3: 8.0, 5: 8.0, 8: 9.0}
+from tests.flows.lineages import planted, save_run
+from tests.flows.traces import QUICK, same, save_five, units
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    save_run(home / "five", STEPS)
+    save_five(home)
     network = planted(8.0)
     network.get_input_embeddings().weight.data[5] = torch.nan
     network.save_pretrained(home / "five" / "checkpoint-4")
-    write(home / "one.csv", rows(characters=36))
-    write(home / "two.csv", rows(characters=44)[8:])
     return home
 
 

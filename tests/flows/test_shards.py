@@ -9,24 +9,17 @@ import pytest
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.lab.alone import alone
-from ontogeny.lab.settings import Settings
 from ontogeny.lab.shards import Shard
 from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
-from tests.flows.lineages import rows, save_run, write
-from tests.flows.traces import same
-
-QUICK = Settings(sites="resid", resamples=100, permutations=100)
-STEPS = {1: 0.0, 2: 4.0, 3: 8.0, 5: 8.0, 8: 9.0}
+from tests.flows.traces import QUICK, same, save_five
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    save_run(home / "five", STEPS)
-    write(home / "one.csv", rows(characters=36))
-    write(home / "two.csv", rows(characters=44)[8:])
+    save_five(home)
     return home
 
 

@@ -1,13 +1,23 @@
 """What traces are compared by: all their rows, and what their ledger says was done."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
 from ontogeny.lab.settings import Settings
 from ontogeny.run import Run
+from tests.flows.lineages import rows, save_run, write
 
 QUICK = Settings(sites="resid", resamples=100, permutations=100)
+FIVE = {1: 0.0, 2: 4.0, 3: 8.0, 5: 8.0, 8: 9.0}
+
+
+def save_five(home: Path) -> None:
+    """Five checkpoints, and two concepts that share some texts."""
+    save_run(home / "five", FIVE)
+    write(home / "one.csv", rows(characters=36))
+    write(home / "two.csv", rows(characters=44)[8:])
 
 
 def table(run: Run, where: str = "true") -> pd.DataFrame:
