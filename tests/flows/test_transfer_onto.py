@@ -28,12 +28,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_run(folder / "wide", {64: 8.0}, answers={64: 1.0})
         save_run(folder / "blank", {64: 0.0})
     write(folder / "coin.jsonl", rows(answers=True))
+    seeded = '[[stages]]\nname = "pretrain"\nsource = "narrow"\ntrain_seed = 7\n'
+    (folder / "lineage.toml").write_text(seeded, encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(place: Path) -> Run:
-    _, made = ensure_traced(Lineage.open(place / "narrow"), [_coin(place)], place / "run", None, How())
+    _, made = ensure_traced(Lineage.open(place / "lineage.toml"), [_coin(place)], place / "run", None, How())
     return made
 
 
@@ -49,7 +51,8 @@ def _told(run: Run, unit: str, metric: str, name: str, control: str | None = Non
 
 
 def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
-    unit = onto(run, Lineage.open(place / "narrow"), [_coin(place)], str(place / "wide"), OPTIONS)
+    unit = onto(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "wide"), OPTIONS)
+    assert set(run.records(f"unit = '{unit}'").train_seed) == {7}
     native = _told(run, unit, "mapped_effect", "native")
     assert native["value"] > 1
     assert _told(run, unit, "mapped_cosine", "native")["value"] == pytest.approx(1, abs=1e-5)
@@ -64,19 +67,19 @@ def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
             assert abs(null["value"]) < 0.5 * effect
         assert _told(run, unit, "mapped_p", name)["value"] < 0.05
         assert 0 < _told(run, unit, "map_r2", name)["value"] <= 1
-    again = onto(run, Lineage.open(place / "narrow"), [_coin(place)], str(place / "wide"), OPTIONS)
+    again = onto(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "wide"), OPTIONS)
     assert again == unit  # the same question takes the place of its answer
 
 
 def test_what_the_target_has_not_learned_cannot_be_carried(place: Path, run: Run) -> None:
-    unit = onto(run, Lineage.open(place / "narrow"), [_coin(place)], str(place / "blank"), OPTIONS)
+    unit = onto(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "blank"), OPTIONS)
     for name in ("native", "embeddings", "activations"):
         assert _told(run, unit, "mapped_effect", name)["value"] < 0.5
         assert _told(run, unit, "mapped_auroc", name)["low"] < 0.75
 
 
 def test_the_command(place: Path, run: Run, say: Say) -> None:
-    line = ["transfer", str(place / "narrow"), "-c", str(place / "coin.jsonl"), "--from", str(run.folder)]
+    line = ["transfer", str(place / "lineage.toml"), "-c", str(place / "coin.jsonl"), "--from", str(run.folder)]
     code, out, _ = say(*line, "--onto", place / "wide", "--no-effect", "--json")
     assert code == 0
     told = json.loads(out)
@@ -86,4 +89,4 @@ def test_the_command(place: Path, run: Run, say: Say) -> None:
 def test_no_vector_to_carry(place: Path, run: Run) -> None:
     other = Concept.from_file(place / "coin.jsonl", name="other")
     with pytest.raises(BadInput, match="holds no other"):
-        onto(run, Lineage.open(place / "narrow"), [other], str(place / "wide"), OPTIONS)
+        onto(run, Lineage.open(place / "lineage.toml"), [other], str(place / "wide"), OPTIONS)

@@ -89,9 +89,7 @@ def onto(
         unit = f"onto-{digest([str(target), there.name, sorted(v.unit for v in visits.values()), str(options)])}"
         named = {"onto": Path(target).name, "onto_checkpoint": there.name}
         made = [replace(record, coords={**record.coords, **named}) for record in made]
-        stamp = Stamp(
-            str(run.about["lineage"]["name"]), unit, here.stage, here.step, here.tokens, here.revision or here.name
-        )
+        stamp = Stamp.of(str(run.about["lineage"]["name"]), unit, here)
         run.keep(unit, stamp.on(made))
     return unit
 
