@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, few texts, no peers but the scripts")
     parser.add_argument("--shapes", default="70m,160m")
+    parser.add_argument("--words", default="zipf", choices=workload.EXPONENTS, help="how often words come again")
     told = parser.parse_args()
     began = time.time()
     rounds = 1 if told.quick else told.rounds
@@ -64,7 +65,7 @@ def main() -> None:
 
     names = list(PEERS)[:3] if told.quick else list(PEERS)
     say("activations alone, one checkpoint, 200 texts")
-    work = workload.make(shapes[0], 64 if told.quick else 200, 1)
+    work = workload.make(shapes[0], 64 if told.quick else 200, 1, words=told.words)
     found["activations"] = interleaved(
         {name: (lambda n=name: peer(n, work, "--only-activations")) for name in names}
         | {"Ontogeny (whole job)": lambda: ours(work)},
@@ -73,7 +74,7 @@ def main() -> None:
     )
     for shape in shapes:
         say(f"whole job, {shape}, two checkpoints, {n_ratio} texts")
-        work = workload.make(shape, n_ratio, 2)
+        work = workload.make(shape, n_ratio, 2, words=told.words)
         found["jobs"][shape] = interleaved(
             {
                 "padded": lambda work=work: peer("script, padded batches of 32", work),
@@ -85,7 +86,10 @@ def main() -> None:
             found["failed"],
         )
     say(f"whole job, {shapes[0]}, {c_full} checkpoints, {n_full} texts")
-    full, once = workload.make(shapes[0], n_full, c_full), workload.make(shapes[0], n_full, 1)
+    full, once = (
+        workload.make(shapes[0], n_full, c_full, words=told.words),
+        workload.make(shapes[0], n_full, 1, words=told.words),
+    )
     found["full"] = {
         "products": [limit(once)],
         "ours": [ours(full)],
@@ -242,7 +246,8 @@ def write(found: dict, table: dict[str, list[float]], seconds: float, told: dict
     for name, value in found["parts"]["gates"].items():
         lines.append(f"| {name} | {value:.2g} | {GATES[name]:g} {'' if value <= GATES[name] else '**fails**'} |")
     text = "\n".join(lines) + "\n"
-    stem = RESULTS / f"{time.strftime('%Y-%m-%d')}{'-quick' if told['quick'] else ''}"
+    kind = ("-quick" if told["quick"] else "") + ("-uniform" if told["words"] == "uniform" else "")
+    stem = RESULTS / f"{time.strftime('%Y-%m-%d')}{kind}"
     stem.with_suffix(".md").write_text(text)
     stem.with_suffix(".json").write_text(json.dumps({"table": table, "options": told, "found": found}, indent=1) + "\n")
     print(text)

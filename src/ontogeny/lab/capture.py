@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ontogeny.errors import BadInput
+from ontogeny.lab.by_word import once_a_word, words
 from ontogeny.lab.end_to_end import end_to_end, positions, possible
 from ontogeny.lab.passes import Batch, Workload, batches
 from ontogeny.lab.prefixes import Shared, split
@@ -151,6 +152,9 @@ class _Store:
         self.answers = torch.full((len(work.scored),), torch.nan, device=self.device)
         self.counts = Counts()
         self.last = max((site.layer for site in sites), default=0)
+        # In the last wanted block the MLP runs for the tokens that are read, which is less.
+        deep = self.last > 1 or bool(work.scored)
+        self.words = words(model, work.sequences, inside_mlp="neuron" in self.sites) if deep else None
 
     def put(self, part: str, layer: int, rows: list[int], pooled: Float[Tensor, "read d"]) -> None:
         pooled = pooled.float()
@@ -195,7 +199,8 @@ def _run(model: Model, store: _Store, batch: Batch, begun: _Begun | None = None)
         if (part, layer) == ("resid", store.last) and not batch.scored:
             raise _Enough
 
-    with reading(model, sorted(hooks), sink), _last_block_where_read(model, store, batch):
+    spared = _last_block_where_read(model, store, batch)
+    with reading(model, sorted(hooks), sink), spared, once_a_word(store.words, batch.ids):
         try:
             if batch.one_row:
                 with end_to_end(model, batch.alike):
