@@ -61,6 +61,7 @@ def test_what_is_read_comes_to_the_first_device(family, answers, tmp_path, monke
     monkeypatch.setattr("ontogeny.lab.capture.batches", lambda *_, **__: cut)
     monkeypatch.setattr("ontogeny.lab.capture.packed_linears", lambda _: contextlib.nullcontext(0))  # of CPUs alone
     monkeypatch.setattr("ontogeny.lab.capture.possible", lambda *_: False)  # likewise
+    monkeypatch.setattr("ontogeny.lab.capture.words", lambda *_, **__: None)  # likewise
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = spread(family)
         outside = model.block(2)(torch.zeros(1, 3, 32), **_positions(model))

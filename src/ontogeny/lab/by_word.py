@@ -149,9 +149,12 @@ def _found(model: Model) -> tuple[str, ...]:
         for path in candidates:
             note = partial(_noted, seen[path])
             hooks.callback(block.get_submodule(path).register_forward_pre_hook(note).remove)
-        for text in texts:
-            model.body(input_ids=torch.tensor([text]), use_cache=False)
-    return tuple(path for path in candidates if _by_word(seen[path], texts))
+        try:
+            for text in texts:
+                model.body(input_ids=torch.tensor([text]), use_cache=False)
+            return tuple(path for path in candidates if _by_word(seen[path], texts))
+        except (AttributeError, RuntimeError, TypeError):  # a family that wants to be called otherwise
+            return ()
 
 
 def _noted(seen: list[Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -152,9 +152,8 @@ class _Store:
         self.answers = torch.full((len(work.scored),), torch.nan, device=self.device)
         self.counts = Counts()
         self.last = max((site.layer for site in sites), default=0)
-        # In the last wanted block the MLP runs for the tokens that are read, which is less.
-        deep = self.last > 1 or bool(work.scored)
-        self.words = words(model, work.sequences, inside_mlp="neuron" in self.sites) if deep else None
+        # The last wanted block runs for the tokens that are read (below): where that is the first, words have no part in it.
+        self.words = words(model, work.sequences, inside_mlp="neuron" in self.sites) if self.last > 1 else None
 
     def put(self, part: str, layer: int, rows: list[int], pooled: Float[Tensor, "read d"]) -> None:
         pooled = pooled.float()
