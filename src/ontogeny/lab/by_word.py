@@ -76,7 +76,7 @@ def once_a_word(words: Words | None, ids: Int[Tensor, "row token"]) -> Iterator[
     with contextlib.ExitStack() as exchanged:
         for path, module in words.maps.items():
             own = partial(_fetched, module.forward, words.kept[path], slot, computed, first, called, path)
-            exchanged.enter_context(_in_place_of(module, own))
+            exchanged.enter_context(in_place_of(module, own))
         yield
     if len(called) == len(words.maps):
         words.filled[slot[first]] = True
@@ -104,7 +104,8 @@ def _fetched(
 
 
 @contextlib.contextmanager
-def _in_place_of(module: nn.Module, forward: object) -> Iterator[None]:
+def in_place_of(module: nn.Module, forward: object) -> Iterator[None]:
+    """While open, another forward; what stood before, the class's own or a packed one, comes back."""
     own = module.__dict__.get("forward")
     module.forward = forward  # type: ignore[assignment]
     try:

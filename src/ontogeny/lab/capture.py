@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from ontogeny.errors import BadInput
-from ontogeny.lab.by_word import once_a_word, words
+from ontogeny.lab.by_word import in_place_of, once_a_word, words
 from ontogeny.lab.end_to_end import end_to_end, positions, possible
 from ontogeny.lab.passes import Batch, Workload, batches
 from ontogeny.lab.prefixes import Shared, split
@@ -231,7 +231,7 @@ def _last_block_where_read(model: Model, store: _Store, batch: Batch) -> Iterato
 @contextlib.contextmanager
 def _only_at(module: nn.Module, places: Int[Tensor, " read"]) -> Iterator[None]:
     """While open, a module that treats each token alone computes these tokens and gives zeros for the others."""
-    whole, own = module.forward, module.__dict__.get("forward")
+    whole = module.forward
 
     def there(x: Float[Tensor, "row token i"]) -> Float[Tensor, "row token o"]:
         where = places.to(x.device)
@@ -240,13 +240,8 @@ def _only_at(module: nn.Module, places: Int[Tensor, " read"]) -> Iterator[None]:
         spread[where] = found
         return spread.unflatten(0, x.shape[:2])
 
-    module.forward = there
-    try:
+    with in_place_of(module, there):
         yield
-    finally:
-        del module.forward
-        if own is not None:
-            module.forward = own
 
 
 def _pool(batch: Batch, value: Float[Tensor, "row token d"]) -> Float[Tensor, "read d"]:
