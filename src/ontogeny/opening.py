@@ -76,7 +76,7 @@ def _kind(config: PretrainedConfig) -> Any:
 
 def check_reads_texts(folder: Path) -> None:
     """Refuse a model of images before its weights are read."""
-    check_family(config_of(folder))
+    _check_texts(config_of(folder))
 
 
 def check_family(config: PretrainedConfig) -> None:
@@ -86,6 +86,10 @@ def check_family(config: PretrainedConfig) -> None:
         BadInput: it is one.
     """
     _check_described(config)
+    _check_texts(config)
+
+
+def _check_texts(config: PretrainedConfig) -> None:
     table = architectures.listed(config.model_type)
     if table is not None and table.images:
         raise no_texts(config.model_type)
