@@ -192,6 +192,7 @@ def rows(found: dict, shapes: list[str], checkpoints: int) -> dict[str, list[flo
     told["statistics, share of the forward pass"] = parts["statistics / forward"]
     counts = full["ours"][0]["counts"]
     told["tokens computed / real tokens"] = [counts["tokens_per_real_token"]]
+    told["tokens of the first block's maps / real tokens"] = [counts["first_block_tokens_per_real_token"]]
     told["lm_head calls"] = [counts["lm_head_calls"]]
     told["forwards per text and checkpoint"] = [counts["forwards_per_text_and_checkpoint"]]
     told["models built per lineage"] = [counts["models_built"]]

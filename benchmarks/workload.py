@@ -61,7 +61,9 @@ def make(shape: str, texts: int, checkpoints: int, words: str = "zipf") -> Work:
         link = folder / f"checkpoint-{step}"
         if not link.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(base / "all" / f"checkpoint-{step}", target_is_directory=True)
+            link.symlink_to(
+                Path("..", "all", link.name), target_is_directory=True
+            )  # relative: it moves with the folder
     if not (folder / "tokenizer.json").is_file():
         _tokenizer(SHAPES[shape], folder)
     work = Work(shape, folder, base / f"{words}-{texts}.csv", base / f"{words}-{texts}.json")

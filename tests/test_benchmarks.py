@@ -71,6 +71,14 @@ def test_one_more_checkpoint_is_one_pass_over_the_texts(jobs: list, ids: list[li
     ] * CHECKPOINTS
 
 
+def test_the_first_block_runs_once_a_word(jobs: list, ids: list[list[int]]) -> None:
+    tokens, words = sum(map(len, ids)), len({word for text in ids for word in text})
+    assert words < 0.3 * tokens
+    for _, ledger in jobs:
+        # A word alone in its pass runs twice, for the same last digits.
+        assert all(words <= line["first_block_tokens"] <= words + line["batches"] for line in ledger)
+
+
 def test_no_checks_are_run_per_checkpoint(jobs: list) -> None:
     """What a job runs beside the texts does not grow with the series, and is next to nothing."""
     beside = [seen["tokens"] - sum(line["tokens"] for line in ledger) for seen, ledger in jobs]

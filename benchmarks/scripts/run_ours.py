@@ -38,6 +38,7 @@ def main():
     run_for_texts = sum(e["tokens"] for e in ledger)
     counts = {
         "tokens_per_real_token": run_for_texts / real,
+        "first_block_tokens_per_real_token": sum(e["first_block_tokens"] for e in ledger) / real,
         "lm_head_calls": seen["lm_head calls"],
         "forwards_per_text_and_checkpoint": sum(e["forwards"] for e in ledger) / steps / texts,
         "tokens_of_validation": seen["tokens"] - run_for_texts,

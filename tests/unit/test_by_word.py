@@ -6,7 +6,7 @@ import torch
 from ontogeny.lab import by_word
 from ontogeny.lab.capture import capture
 from ontogeny.lab.passes import Read, Workload
-from ontogeny.model import load, writing
+from ontogeny.model import load, validate, writing
 from ontogeny.sites import Site
 from tests.models import save_tiny
 
@@ -105,6 +105,14 @@ def test_where_the_stream_is_edited_at_some_tokens_words_are_no_longer_alike(tin
         found, wanted = read(model), plainly(model, monkeypatch)
     assert torch.equal(found.parts["resid"], wanted.parts["resid"])
     assert not torch.equal(found.parts["resid"], read(model).parts["resid"])
+
+
+def test_hooks_that_transformers_leaves_behind_change_nothing(tiny):
+    """Each job checks its first model against the library's own hidden states, which hooks every block for good."""
+    model = load(tiny("gpt_neox"))
+    validate(model)
+    assert model.block(1)._forward_hooks
+    assert by_word.words(model, TEXTS, inside_mlp=False) is not None
 
 
 def test_a_few_repeats_are_not_worth_it(tiny):

@@ -59,10 +59,10 @@ def words(model: Model, sequences: Sequence[Sequence[int]], *, inside_mlp: bool)
 
 
 @contextlib.contextmanager
-def once_a_word(words: Words | None, ids: Int[Tensor, "row token"]) -> Iterator[None]:
-    """While open, a pass over these tokens computes the maps of `words` for words that are new, and fetches the others."""
+def once_a_word(words: Words | None, ids: Int[Tensor, "row token"]) -> Iterator[int]:
+    """While open, a pass over these tokens computes the maps of `words` for words that are new, and fetches the others; how many."""
     if words is None:
-        yield
+        yield ids.numel()
         return
     slot = words.slots[ids.flatten()]
     new = (slot >= 0) & ~words.filled[slot.clamp(min=0)]
@@ -77,7 +77,7 @@ def once_a_word(words: Words | None, ids: Int[Tensor, "row token"]) -> Iterator[
         for path, module in words.maps.items():
             own = partial(_fetched, module.forward, words.kept[path], slot, computed, first, called, path)
             exchanged.enter_context(in_place_of(module, own))
-        yield
+        yield len(computed)
     if len(called) == len(words.maps):
         words.filled[slot[first]] = True
 
@@ -119,7 +119,9 @@ def in_place_of(module: nn.Module, forward: object) -> Iterator[None]:
 def _edited(model: Model) -> bool:
     """Whether something is hooked where the first block reads: what it does to one token need not be what it does to another."""
     places = [model.network.get_submodule(model.architecture.embed), *model.block(1).modules()]
-    return any(place._forward_hooks or place._forward_pre_hooks for place in places)
+    hooks = [hook for place in places for hook in (*place._forward_hooks.values(), *place._forward_pre_hooks.values())]
+    # Once asked for hidden states, transformers leaves hooks of its own behind, which only look.
+    return any(not str(getattr(hook, "__module__", "")).startswith("transformers.") for hook in hooks)
 
 
 def _width(model: Model, module: nn.Module) -> int:

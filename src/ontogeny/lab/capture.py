@@ -36,6 +36,8 @@ class Counts:
     tokens: int = 0
     """Tokens computed, padding included: at most 2 % above `real_tokens`."""
     real_tokens: int = 0
+    first_block_tokens: int = 0
+    """Tokens for which the first block's own maps ran; a word that comes again is not computed again."""
     packed_linears: int = 0
     """Linear maps that ran packed for oneDNN."""
     answer_rows: int = 0
@@ -199,7 +201,8 @@ def _run(model: Model, store: _Store, batch: Batch, begun: _Begun | None = None)
             raise _Enough
 
     spared = _last_block_where_read(model, store, batch)
-    with reading(model, sorted(hooks), sink), spared, once_a_word(store.words, batch.ids):
+    with reading(model, sorted(hooks), sink), spared, once_a_word(store.words, batch.ids) as computed:
+        store.counts.first_block_tokens += computed
         try:
             if batch.one_row:
                 with end_to_end(model, batch.alike):
