@@ -14,6 +14,7 @@ from ontogeny.fits import leace as leace_fit
 from ontogeny.fits import logistic, mass_mean, pca
 from ontogeny.fits._basis import Basis
 from ontogeny.fits._folds import fold_of
+from ontogeny.fits._moments import Moments
 from ontogeny.fits._newton import factorable
 from ontogeny.fits.leace import LeaceFitter, leace
 from ontogeny.metrics.separability import accuracy, auroc
@@ -149,6 +150,26 @@ def test_pairs_cancel_what_they_share_and_their_order_means_nothing() -> None:
     assert torch.cosine_similarity(pca.fit(x, y, groups=pairs, pairs=some).direction[0, :, 0], shift, dim=0) > 0.99
     with pytest.raises(BadInput, match="none of which"):
         pca.fit(x, y, groups=pairs, pairs=torch.arange(400))
+
+
+@pytest.mark.parametrize("second", [0.1, 0.9, 1 - 1e-4, 1 - 1e-7])
+@pytest.mark.parametrize(("n", "d"), [(400, 30), (40, 300)])
+def test_the_first_axis_is_that_of_the_singular_vectors(n: int, d: int, second: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    u, v = (torch.linalg.qr(torch.randn(size, 20, generator=g, dtype=torch.float64))[0] for size in (n, d))
+    u -= u.mean(0)
+    u = torch.linalg.qr(u)[0] @ torch.linalg.qr(torch.randn(20, 20, generator=g, dtype=torch.float64))[0]
+    lengths = torch.tensor([1.0, second, *torch.linspace(0.8, 0.01, 18).tolist()]).double()
+    x = torch.stack([(u * lengths) @ v.T, torch.zeros(n, d, dtype=torch.float64)])
+    y = torch.arange(n) % 2 == 0
+    for moments in (None, Moments.of(x, column(y))):
+        found = pca.fit(x, y, groups=torch.arange(n), moments=moments)
+        axis = found.direction[0, :, 0]
+        # Two axes of nearly one length: the plane is known, and the first within it as far as their gap allows.
+        assert torch.linalg.norm(v[:, :2].T @ axis) == pytest.approx(1, abs=1e-9)
+        assert abs(v[:, 0] @ axis) == pytest.approx(1, abs=1e-9)
+        assert found.facts["share"][0] == pytest.approx(1 / float(lengths.square().sum()), rel=1e-9)
+        assert found.direction[1].isnan().all()
 
 
 @pytest.mark.parametrize("name", [n for n in plugins.names("fits") if "binary" in plugins.load("fits", n).targets])

@@ -257,6 +257,21 @@ def test_the_claim_that_dependence_stays_within_accuracy_can_fail_and_can_be_unm
     assert absent.n == 0
 
 
+@small
+@given(seed=seeds, distinct=st.sampled_from([1, 2, 3, 30]), broken=st.booleans())
+def test_the_median_distance_is_that_of_examples_that_differ(seed: int, distinct: int, broken: bool) -> None:
+    points = rand(distinct, 3, seed=seed).double()[
+        torch.randint(distinct, (30,), generator=torch.Generator().manual_seed(seed))
+    ]
+    square = torch.cdist(points, points).square()
+    if broken:
+        square[3, 5] = math.nan
+    found = sys.modules["ontogeny.metrics.dependence"]._median(square, points.square().sum(1))
+    wanted = square[square > 1e-12 * points.square().sum(1).amax()].median()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
+    assert bool(found.isnan()) == (distinct == 1)
+
+
 @pytest.mark.parametrize("kernels", [("gaussian_50",), ("gaussian_50", "gaussian_median")])
 def test_in_single_precision_many_examples_are_still_exact(kernels, monkeypatch):
     module = sys.modules["ontogeny.metrics.dependence"]

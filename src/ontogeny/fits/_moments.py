@@ -4,7 +4,9 @@ Source: Chan, Golub & LeVeque 1979 (pairwise updating about the mean, stable whe
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,6 +40,13 @@ class Moments:
             self.xx + other.xx + between * dx[:, :, None] * dx[:, None],
             self.xz + other.xz + between * dx[:, :, None] * dz,
         )
+
+    @cached_property
+    def variances(self) -> Float[Tensor, "site d"]:
+        """Eigenvalues of `xx`, smallest first; NaN at a site with a value that is not finite."""
+        known = self.xx.isfinite().all(2).all(1)
+        values = torch.linalg.eigvalsh(torch.where(known[:, None, None], self.xx, 0))
+        return torch.where(known[:, None], values, torch.nan)
 
     def class_means(self) -> tuple[Float[Tensor, "site d k"], Float[Tensor, "site d k"]]:
         """Mean inside and outside each class, where z is 0 or 1."""

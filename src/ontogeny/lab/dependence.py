@@ -32,9 +32,12 @@ def rows(
     sites: Sequence[Site],
     settings: Settings,
     *,
-    scatter: Float[Tensor, "site d d"] | None = None,
+    variances: Float[Tensor, "site d"] | None = None,
 ) -> list[Record]:
-    """HSIC and normalised HSIC of all layers under each kernel, the label's permutation floor, and the spectrum."""
+    """HSIC and normalised HSIC of all layers under each kernel, the label's permutation floor, and the spectrum.
+
+    `variances` are the eigenvalues of the scatter of these rows, smallest first, where they are known.
+    """
     used, kernels = design.dependence_rows, settings.kernels
     about = replace(about, split=None)  # nothing is fitted, so nothing is held out
     if settings.protocol == "paper":
@@ -53,7 +56,7 @@ def rows(
         standardise=settings.protocol != "paper",
     )
     made = [r for kernel, here in found.items() for r in _of_kernel(about, here, kernel, len(used), sites)]
-    return made + _shape(about, x[:, used], sites, scatter)
+    return made + _shape(about, x[:, used], sites, variances)
 
 
 def _of_kernel(about: About, found: Dependence, kernel: str, n: int, sites: Sequence[Site]) -> list[Record]:
@@ -79,9 +82,9 @@ def _of_kernel(about: About, found: Dependence, kernel: str, n: int, sites: Sequ
 
 
 def _shape(
-    about: About, t: Float[Tensor, "site row d"], sites: Sequence[Site], scatter: Float[Tensor, "site d d"] | None
+    about: About, t: Float[Tensor, "site row d"], sites: Sequence[Site], variances: Float[Tensor, "site d"] | None
 ) -> list[Record]:
-    shape, n = geometry(t, k=COMPONENTS, scatter=scatter), t.shape[1]
+    shape, n = geometry(t, k=COMPONENTS, variances=variances), t.shape[1]
     made = cells(about, "participation_ratio", shape.participation_ratio, sites, method="pca", n=n, reason=NO_SPREAD)
     made += cells(about, "effective_rank", shape.effective_rank, sites, method="pca", n=n, reason=NO_SPREAD)
     for rank in range(COMPONENTS):

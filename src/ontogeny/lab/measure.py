@@ -66,8 +66,9 @@ def measure(
         probe = next(name for name in methods if name in PROBES)
         done.records += controls.rows(design, about, probe, fitted, shared.basis, x, sites[part], settings)
         if part == "resid":
-            scatter = shared.scatter if torch.equal(design.dependence_rows, design.split.train) else None
-            done.records += dependence.rows(design, about, x, inputs, sites[part], settings, scatter=scatter)
+            same = shared.moments is not None and torch.equal(design.dependence_rows, design.split.train)
+            known = shared.moments.variances if shared.moments is not None and same else None
+            done.records += dependence.rows(design, about, x, inputs, sites[part], settings, variances=known)
     # Whose scores these are: what thresholds are set on, long after the concept's file is gone.
     done.scores |= {"labels": design.y_test.float().cpu(), "groups": design.groups[design.split.test].cpu()}
     done.header |= {
@@ -102,10 +103,6 @@ class _Shared:
         y = design.y_train
         plain = y.dtype == torch.bool and train.shape[1] > train.shape[2]
         return cls(Basis.of(train), Moments.of(train, y[:, None].double()) if plain else None)
-
-    @property
-    def scatter(self) -> Float[Tensor, "site d d"] | None:
-        return self.moments.xx if self.moments else None
 
     def given(self, fit: str) -> dict[str, Basis | Moments | None]:
         if fit in PROBES:

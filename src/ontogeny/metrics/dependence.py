@@ -8,6 +8,7 @@ normalised form tr R_A R_B with R = K(K + εnI)⁻¹: Fukumizu et al. 2008.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -194,7 +195,16 @@ class _Products:
 
 def _median(square: Tensor, power: Tensor) -> Tensor:
     """Median squared distance of examples that differ: of all, it would be 0 for most labels; NaN where none differ."""
-    return square[square > 1e-12 * power.amax()].nanmedian()
+    every = square.flatten()
+    alike = int((every <= 1e-12 * power.amax()).sum())
+    apart = len(every) - alike - int(every.isnan().sum())
+    if not apart:
+        return every.new_tensor(torch.nan)
+    # The lower middle of those apart, by its place among all: what is not a number comes last.
+    place = alike + (apart - 1) // 2
+    if every.device.type != "cpu":
+        return every.kthvalue(place + 1).values
+    return every.new_tensor(np.partition(every.numpy(), place)[place])  # a fifth of the time
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ class Geometry:
 
 
 def geometry(
-    x: Float[Tensor, "site example d"], *, k: int = 10, scatter: Float[Tensor, "site d d"] | None = None
+    x: Float[Tensor, "site example d"], *, k: int = 10, variances: Float[Tensor, "site d"] | None = None
 ) -> Geometry:
-    """All of this file from one decomposition a site; `scatter` is that of x about its mean, where it was taken already."""
-    values = _variances(x) if scatter is None else _of_scatter(scatter, x)
+    """All of this file from one decomposition a site; `variances` are the eigenvalues of its scatter, smallest first, if known."""
+    values = _variances(x) if variances is None else _where_spread(variances, x)
     return Geometry(_participation(values), _effective(values), _shares(values, k))
 
 
@@ -67,14 +67,12 @@ def _variances(x: Tensor) -> Tensor:
     return torch.where(known[:, None], values, torch.nan)
 
 
-def _of_scatter(scatter: Tensor, x: Tensor) -> Tensor:
-    """The same from a scatter matrix that stands."""
-    known = scatter.isfinite().all(2).all(1)
+def _where_spread(variances: Tensor, x: Tensor) -> Tensor:
+    """The same from eigenvalues that stand."""
     # Rounding of the mean is not a spread: n d (1e-12 of the largest entry)² at most.
     floor = 1e-24 * x.shape[1] * x.shape[2] * x.abs().amax((1, 2)).double().square()
-    known &= scatter.diagonal(dim1=1, dim2=2).sum(1) > floor
-    values = torch.linalg.eigvalsh(torch.where(known[:, None, None], scatter, 0)).flip(1).clamp(min=0)
-    return torch.where(known[:, None], values, torch.nan)
+    known = variances.sum(1) > floor
+    return torch.where(known[:, None], variances.flip(1).clamp(min=0), torch.nan)
 
 
 def _participation(values: Tensor) -> Tensor:
