@@ -1,23 +1,37 @@
 """The dry run: what a trace would read and run, and about how long it would take; nothing is downloaded or written."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from ontogeny.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.lab.design import DEPENDENCE_ROWS, Design
 from ontogeny.lab.job import Job
-from ontogeny.lab.shape import shape_of
-from ontogeny.lineage.files import read_json
+from ontogeny.lab.shape import Shape, shape_of, size_of
+from ontogeny.lineage import Checkpoint
+from ontogeny.lineage.reading import config_of
+from ontogeny.opening import tokenizer_near
+from ontogeny.packed import packed_linears
 from ontogeny.run import Run
 from ontogeny.sites import expand
 
 CHARACTERS_A_TOKEN = 4.0
 """Rule of thumb for texts whose tokenizer is not on this machine."""
-STATISTICS = 0.25
-"""Share of the forward passes that fits and statistics may cost on a model worth tracing."""
-FIXED = 0.4
+PASS = 1.3
+"""A pass over its bare products (`benchmarks/where.py`)."""
+CALLS = 1.5e-5
+"""Seconds below which no token of a small model comes: calls, not products."""
+FIXED = 0.3
 """Seconds a unit costs however small the model is: statistics on a small matrix, and the files."""
+STATISTICS = 20
+"""Operations of the fits and statistics of a layer, in units of (n + min(n, d))² (n + d), at the speed of a product."""
+ROWS, ROWS_OF_SITE = 8_000, 150
+"""Bytes that the rows of a unit take, and what each site adds."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +63,12 @@ def estimate(job: Job, run: Run, *, device: str, tokenizer: str | Path | None = 
     visits = len(missing)
     units = sum(map(len, missing.values()))
     extra = 0 if any(map(job.untrained, job.checkpoints)) or not job.settings.untrained or not missing else 1
-    parameters = max(job.bytes.values()) // 4
-    flops = 2 * parameters * tokens
+    first = job.checkpoints[0]
+    size, shape = size_of(first, weights=job.bytes[first]), _shape(job)
     speed = flops_a_second(device, getattr(torch, job.settings.dtype))
-    visiting = flops / speed * (1 + STATISTICS) + FIXED * len(job.concepts)
+    reading = tokens * max(CALLS, PASS * 2 * size.products / speed)
+    layers, d = (shape.layers or 16) + 1, shape.width or 1024
+    measuring = sum(FIXED + STATISTICS * layers * _work(job.designs[c.name], d) / speed for c in job.concepts)
     remote = [c for c in missing if not c.is_local]
     return Estimate(
         checkpoints=len(job.checkpoints),
@@ -65,9 +81,9 @@ def estimate(job: Job, run: Run, *, device: str, tokenizer: str | Path | None = 
         forwards=texts * (visits + extra),
         bytes_to_read=sum(job.bytes[c] for c in missing),
         bytes_to_download=sum(job.bytes[c] for c in remote),
-        seconds=visiting * (visits + extra),
-        disk_bytes=_disk(job, units),
-        parameters=parameters,
+        seconds=(reading + measuring) * (visits + extra),
+        disk_bytes=_disk(job, missing),
+        parameters=size.parameters,
         device=device,
     )
 
@@ -77,37 +93,52 @@ def _texts(job: Job, tokenizer: str | Path | None) -> tuple[int, int, bool]:
     every = {e.text for c in job.concepts for e in c.examples}
     every |= {a.prompt + text for c in job.concepts for a in c.answers for text in (a.right, a.wrong)}
     first = job.checkpoints[0]
-    folder = Path(tokenizer) if tokenizer else Path(first.source) if first.is_local else None
-    for place in (folder, folder.resolve().parent if folder else None):
-        if place and (place / "tokenizer.json").is_file():
-            from tokenizers import Tokenizer
+    place = Path(tokenizer) if tokenizer else tokenizer_near(Path(first.source)) if first.is_local else None
+    if place and (place / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
 
-            codes = Tokenizer.from_file(str(place / "tokenizer.json")).encode_batch(sorted(every))
-            return len(every), sum(len(code.ids) for code in codes), True
+        codes = Tokenizer.from_file(str(place / "tokenizer.json")).encode_batch(sorted(every))
+        return len(every), sum(len(code.ids) for code in codes), True
     return len(every), int(sum(map(len, every)) / CHARACTERS_A_TOKEN), False
 
 
 def flops_a_second(device: str, dtype: torch.dtype) -> float:
-    """Measured rate of a matrix product of a model's shape, per second."""
-    a, b = torch.randn(512, 768, device=device, dtype=dtype), torch.randn(768, 3072, device=device, dtype=dtype)
-    (a @ b).sum().item()
-    began = time.perf_counter()
-    rounds = 10
-    for _ in range(rounds):
-        c = a @ b
-    c.sum().item()
-    return 2 * 512 * 768 * 3072 * rounds / (time.perf_counter() - began)
+    """Measured rate of a linear map of a model's shape, run as a trace runs it, per second."""
+    linear, x = nn.Linear(768, 3072, device=device, dtype=dtype), torch.randn(512, 768, device=device, dtype=dtype)
+    rounds, best = 5, 0.0
+    with torch.inference_mode(), packed_linears(nn.Sequential(linear)):
+        for _ in range(3):  # the first pays for what is made once
+            began = time.perf_counter()
+            for _ in range(rounds):
+                y = linear(x)
+            y.sum().item()
+            best = max(best, 2 * 512 * 768 * 3072 * rounds / (time.perf_counter() - began))
+    return best
 
 
-def _disk(job: Job, units: int) -> int:
-    """Directions, held-out scores and rows of the units to do, from the sizes in config.json where it is local."""
-    first = job.checkpoints[0]
-    config = Path(first.source) / "config.json"
-    told = shape_of(read_json(config) if first.is_local and config.is_file() else {})
+def _work(design: Design, d: int) -> int:
+    n = min(len(design.split.train), DEPENDENCE_ROWS)
+    return (n + min(n, d)) ** 2 * (n + d)
+
+
+def _shape(job: Job) -> Shape:
+    try:
+        return shape_of(config_of(job.checkpoints[0]))
+    except BadInput:
+        return Shape(None, None, None)
+
+
+def _disk(job: Job, missing: Mapping[Checkpoint, list[Concept]]) -> int:
+    """Directions, held-out scores and rows of the units to do, from the sizes in config.json."""
+    told = _shape(job)
     d, layers, heads = told.width or 1024, told.layers or 16, told.heads or 16
     width = {"resid": d, "attn": d, "mlp": d, "head": d // heads, "neuron": 4 * d}
-    fits, test = len(job.settings.fits), 0.3 * sum(len(c.examples) for c in job.concepts) / len(job.concepts)
-    numbers = (
-        sum(width.get(site.part, d) + test for site in expand(job.settings.sites, layers=layers, heads=heads)) * fits
-    )
-    return int(units * 4 * numbers * 1.2)
+    widths = [width.get(site.part, d) for site in expand(job.settings.sites, layers=layers, heads=heads)]
+    total = 0
+    for concept in (concept for concepts in missing.values() for concept in concepts):
+        columns = len(concept.classes) if concept.kind == "classes" else 1
+        test = job.designs[concept.name].split.test
+        # LEACE keeps two matrices; a row of the table takes few bytes once it is packed.
+        vectors, scores = (len(job.settings.fits) + 1) * sum(widths), len(job.settings.fits) * len(widths) * len(test)
+        total += 4 * columns * (vectors + scores) + ROWS + ROWS_OF_SITE * len(widths)
+    return total

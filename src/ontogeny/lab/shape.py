@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 from ontogeny import opening
 from ontogeny.errors import BadInput, CheckpointFault
 from ontogeny.lineage import Checkpoint
@@ -28,6 +31,34 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     inside = config.get("text_config")
     told = {**config, **inside} if isinstance(inside, dict) else config
     return Shape(*(_whole(told, names) for names in (LAYERS, HEADS, WIDTH)))
+
+
+@dataclass(frozen=True)
+class Size:
+    parameters: int
+    products: int
+    """Multiplications a token costs in the body: entries of its maps, not of embeddings or `lm_head`; of experts, those asked."""
+
+
+def size_of(checkpoint: Checkpoint, *, weights: int) -> Size:
+    """From the config alone, by a network without memory; where none can be built, from the bytes of its `weights`, as if float32."""
+    try:
+        config = opening.config_from(config_of(checkpoint))
+        if config is None:
+            raise BadInput("transformers can make nothing of this config.json. Fetch or save it again.")
+        with torch.device("meta"):
+            network = opening.fresh(config)
+    except BadInput:
+        return Size(weights // 4, weights // 4)
+    tables = {id(m.weight) for m in network.base_model.modules() if isinstance(m, nn.Embedding)}
+    text = config.get_text_config()
+    asked = getattr(text, "num_experts_per_tok", None) or 1
+    products = 0.0
+    for p in network.base_model.parameters():
+        if p.ndim > 1 and id(p) not in tables:
+            # Experts lie side by side in one tensor, of which a token meets a few.
+            products += p.numel() * (min(asked, p.shape[0]) / p.shape[0] if p.ndim > 2 else 1)
+    return Size(sum(p.numel() for p in network.parameters()), round(products))
 
 
 def check_sites(checkpoint: Checkpoint, patterns: str) -> None:

@@ -1,4 +1,4 @@
-"""What decides the numbers of the confidence panel; `docs/comparing.md` says what each is for."""
+"""What decides the numbers of the confidence panel; `docs/records.md` says what they mean."""
 
 from dataclasses import dataclass
 

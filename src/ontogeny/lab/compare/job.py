@@ -24,6 +24,7 @@ from ontogeny.lab.compare.stages import Stages, distinct, loader, placed
 from ontogeny.lab.estimate import flops_a_second
 from ontogeny.lab.progress import Progress, Watch, silent
 from ontogeny.lab.rows import Stamp
+from ontogeny.lab.shape import size_of
 from ontogeny.lab.undo import all_or_nothing
 from ontogeny.lineage import Checkpoint, Lineage, sizes
 from ontogeny.model import Model
@@ -255,12 +256,12 @@ def estimate(job: Comparison, run: Run) -> Estimate:
     """Counts from the inputs and the checkpoints' headers; time from a matrix product measured now on the device."""
     todo = job.missing(run)
     remote = [name for name, c in job.checkpoints.items() if not c.is_local]
-    largest = max(job.bytes.values())
+    products = max(size_of(c, weights=job.bytes[name]).products for name, c in job.checkpoints.items())
     speed = flops_a_second(job.how.device, getattr(torch, job.how.dtype))
     blocks = max(int(value) for line in job.preflight.lines if line.what == "blocks" for value in line.values.values())
     tokens = {a: ASPECTS[a].tokens(job.inputs, len(job.checkpoints), blocks) for a in todo}
     # A small model is bound by calls: no token is cheaper than 20 µs.
-    seconds = {a: round(n * max(2 * largest / 4 / speed, 2e-5), 1) for a, n in tokens.items()}
+    seconds = {a: round(n * max(2 * products / speed, 2e-5), 1) for a, n in tokens.items()}
     reading = sum(job.bytes.values()) if todo else 0
     return Estimate(
         len(job.checkpoints),

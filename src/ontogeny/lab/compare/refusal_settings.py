@@ -1,4 +1,4 @@
-"""What decides the numbers of the refusal panel; `docs/comparing.md` says what each is for."""
+"""What decides the numbers of the refusal panel; `docs/records.md` says what they mean."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
