@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ontogeny import plugins
+from ontogeny.cli import app
 from tests.pages import PAGES, ROOT, Block, blocks, options_of_the_cli, run_page, workplace
 
 RECIPES = sorted((ROOT / "docs").glob("add-*.md"))
@@ -102,18 +103,19 @@ def test_the_pages_run(package: Path, tmp_path: Path) -> None:
     for made in ("runs/first/run.json", "runs/mine/report.html", "emergence.png", "mentors/checkpoint-2"):
         assert (tmp_path / made).exists(), made
     assert not (tmp_path / "runs/next").exists(), "a dry run does nothing"
-    assert undocumented(tmp_path / "runs/mine") == set()
+    assert undocumented(tmp_path / "runs") == set()
 
 
-def undocumented(run: Path) -> set[str]:
-    """Metrics and controls in the rows of a run that records.md does not name."""
-    from ontogeny import Run
+def undocumented(folder: Path) -> set[str]:
+    """Metrics, controls and coordinates in the rows of all runs in a folder that records.md does not name."""
+    from ontogeny import runs
 
-    rows = Run.open(run).query("select distinct metric, control from records")
-    found = {*rows["metric"], *rows["control"].dropna()}
-    assert {"auroc", "control_task", "best_site"} <= found
+    made = runs([path.parent for path in sorted(folder.glob("*/run.json"))])
+    rows = made.query("select distinct metric, control, unnest(list_concat([null], map_keys(coords))) as coord from records")
+    found = {*rows["metric"], *rows["control"].dropna(), *rows["coord"].dropna()}
+    assert {"auroc", "control_task", "best_site", "steering_works", "stage_cosine", "map_r2", "floor_name"} <= found
     told = (ROOT / "docs/records.md").read_text(encoding="utf-8")
-    return {name for name in found if f"`{name}`" not in told}
+    return {name for name in found if f"`{name}`" not in told and f"`coords.{name}`" not in told}
 
 
 def test_a_block_that_fails_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +144,14 @@ def test_options_exist(page: Path) -> None:
 def test_every_option_is_told() -> None:
     told = (ROOT / "docs/everything.md").read_text(encoding="utf-8")
     assert {option for option in options_of_the_cli() if not re.search(rf"{option}\b", told)} == set()
+
+
+def test_every_command_and_view_is_told() -> None:
+    told = (ROOT / "docs/everything.md").read_text(encoding="utf-8")
+    commands = {command.name for command in app.registered_commands}
+    assert {"trace", "transfer"} <= commands
+    assert {name for name in commands if f"ontogeny {name}" not in told} == set()
+    assert {name for name in plugins.names("views") if f"`{name}`" not in told} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
