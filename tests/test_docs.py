@@ -111,7 +111,9 @@ def undocumented(folder: Path) -> set[str]:
     from ontogeny import runs
 
     made = runs([path.parent for path in sorted(folder.glob("*/run.json"))])
-    rows = made.query("select distinct metric, control, unnest(list_concat([null], map_keys(coords))) as coord from records")
+    rows = made.query(
+        "select distinct metric, control, unnest(list_concat([null], map_keys(coords))) as coord from records"
+    )
     found = {*rows["metric"], *rows["control"].dropna(), *rows["coord"].dropna()}
     assert {"auroc", "control_task", "best_site", "steering_works", "stage_cosine", "map_r2", "floor_name"} <= found
     told = (ROOT / "docs/records.md").read_text(encoding="utf-8")

@@ -210,7 +210,7 @@ def test_a_probe_reads_its_own_concept_as_traced_and_the_opposite_upside_down(tm
     assert 0.2 < value["planted", "chance"] < 0.8
     read = [f"--across={tmp_path / name}.csv" for name in ("planted", "opposite")]
     assert "logistic, planted → opposite at " in say("monitor", run.folder, *read).out
-    with pytest.raises(BadInput, match="takes two concepts"):
+    with pytest.raises(BadInput, match=r"takes two concepts.*--across"):
         across(run, concepts[:1])
     write(tmp_path / "chance.csv", same[:40])
     with pytest.raises(BadInput, match="no chance of these texts and weights"):

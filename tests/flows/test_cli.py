@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 
 import ontogeny
 from ontogeny import plugins
+from ontogeny.cli import app
 from ontogeny.lab.settings import Settings
 from tests.flows.lineages import RISE, SPOKEN, rows, save_run, write
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "altair", "duckdb")
-COMMANDS = ("trace", "report", "show", "query", "list", "demo")
+COMMANDS = tuple(command.name for command in app.registered_commands)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,10 @@ def test_help_of_each_command(command: str, say) -> None:
     assert f"ontogeny {command}" in done.out
     assert done.err == ""
     assert command in say("--help").out
+
+
+def test_brackets_are_shown_by_help(say) -> None:
+    assert "'ontogeny[ray]'" in "".join(re.sub(r"[│\s]", "", line) for line in say("trace", "--help").out.splitlines())
 
 
 def test_an_unknown_option_or_command_is_exit_2(say) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def raise_(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the stages, the concepts and the figures.")],
-    size: Annotated[str, typer.Option(help="small (15 minutes on 2 cores), or demo.")] = "small",
+    size: Annotated[str, typer.Option(help="small (7 to 10 minutes on one core), or demo (2 to 3).")] = "small",
     world: Annotated[str, typer.Option(help="Generated world; see `ontogeny list worlds`.")] = "nursery",
     stages: Annotated[str, typer.Option(help="base, sft, dpo; separated by commas.")] = "base,sft,dpo",
     seed: Annotated[int, typer.Option(help="Seed of the weights and of what is said; the world stays the same.")] = 0,

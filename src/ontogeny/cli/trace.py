@@ -91,7 +91,9 @@ def trace(
         typer.Option(help="This process's share of the checkpoints, i/n from 0/n on; all write into one --out."),
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="process: in this one; ray: on workers of a Ray cluster, pip install 'ontogeny[ray]'.")
+        str,
+        # A bracket would be markup: unescaped it is not shown.
+        typer.Option(help=r"process: in this one; ray: on workers of a Ray cluster, pip install 'ontogeny\[ray]'."),
     ] = "process",
     address: Annotated[
         str | None,

@@ -38,7 +38,9 @@ def across(
     """
     binary = [as_traced(run, concept) for concept in concepts if concept.kind == "binary"]
     if len(binary) < 2:
-        raise BadInput("one concept against another takes two concepts of two classes. Name both files: --across A --across B.")
+        raise BadInput(
+            "one concept against another takes two concepts of two classes. Name both files: --across A --across B."
+        )
     settings, checkpoint = settings_of(run), checkpoint_of(run)
     visits = visits_at(run, checkpoint, binary, settings, allow_pickle=allow_pickle)
     with alone(run.folder):
