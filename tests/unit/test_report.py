@@ -216,6 +216,8 @@ def test_warnings_come_first_and_name_everything(table: pd.DataFrame, page: str)
     said = warnings(pd.concat([table, lost]), about, findings(table))
     assert ("step3", "was not measured: weights are those of step 143000 (audit)") in said
     assert any(what == "privacy" and "emergence censored" in text for what, text in said)
+    unscored = warnings(table[table["metric"].ne("auroc")].iloc[:0], about, [])
+    assert ("truth", "has no score in this table.") in unscored
     assert ("2 absent", "could not be measured: kernel of one point – nhsic_ty (2)") in said
     assert (
         page.index('id="warnings"') < page.index('id="findings"') < page.index('id="pictures"') < page.index('id="run"')

@@ -125,12 +125,16 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
         said += [(finding.name, w) for w in own]
         said += [(finding.name, w) for w in doubts(finding) if not (told and w.startswith("can be told from"))]
     scored = {f.subject.concept for f in found}
-    # A comparison scores no concept over training: it says what it found panel by panel.
+    # A comparison scores no concept over training: it says what it found panel by panel. An evaluation judges vectors.
+    judged = set(records.loc[records["metric"].eq("steering_works"), "concept"])
     rest = [c for c in about.get("concepts", []) if c.get("name") not in scored and "compare" not in about]
     said += [
         (str(c.get("name", "?")), text)
         for c in rest
-        for text in [*map(str, c.get("warnings") or []), "has no score in this table."]
+        for text in [
+            *map(str, c.get("warnings") or []),
+            *["has no score in this table."] * (c.get("name") not in judged),
+        ]
     ]
     told_of = (about.get("audit") or {}).get("findings") or []
     said += [(_checkpoints(f), f"{f['kind']}: {f['what']}. {f['next']}") for f in told_of if f["severity"] == "fault"]
