@@ -25,7 +25,7 @@ def print_estimate(found: "Estimate", job: "Job", console: "Console") -> None:
         ("to download", told_bytes(found.bytes_to_download)),
         ("texts", f"{found.texts:,} a checkpoint, {about}{found.tokens:,} tokens"),
         ("forwards", f"{found.forwards:,}"),
-        ("time", f"about {told_time(found.seconds)} on {found.device}"),
+        ("time", f"about {told_time(found.seconds)} on {found.device}, one checkpoint after the other"),
         ("disk", f"about {told_bytes(found.disk_bytes)} in the run directory"),
     ]
     for name, value in rows:
