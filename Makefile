@@ -25,7 +25,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # About 25 minutes. Peers are installed into .bench/ on first use.
 bench: setup

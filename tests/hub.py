@@ -9,8 +9,6 @@ import os
 import re
 import socket
 import struct
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -19,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.forked import python
 
 DECLARED: dict[Path, str] = {}
 """sha256 of large files that need not be computed."""
@@ -92,19 +92,13 @@ class Hub:
     def run(self, code: str, **environment: str) -> Any:
         """Run Python code in a process that knows only this Hub; `show(value)` hands a JSON value back."""
         prelude = (
-            "import json, sys, warnings\nwarnings.simplefilter('error')\n"
+            "import json, sys\n"
             "def show(value): print('\\x1e' + json.dumps(value), flush=True)\n"
             "from pathlib import Path\n"
             "from ontogeny.errors import BadInput, CheckpointFault\n"
             "from ontogeny.lineage import *\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", prelude + textwrap.dedent(code)],
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = python(prelude + textwrap.dedent(code), env=self.environment(**environment))
         if done.returncode:
             raise AssertionError(f"exit {done.returncode}\n{done.stdout}\n{done.stderr}")
         shown = [json.loads(line[1:]) for line in done.stdout.split("\n") if line.startswith("\x1e")]

@@ -22,6 +22,7 @@ from ontogeny.lineage import Lineage
 from ontogeny.run import Run
 from tests.command import Say
 from tests.flows.lineages import rows, save_run, write
+from tests.forked import python
 
 HELD = """
 import sys, time
@@ -41,6 +42,7 @@ from ontogeny.cli import main
 main()
 """
 """A command that waits in the middle of its work until it is told to go on."""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 PLAIN = "from ontogeny.cli import main; main()"
 QUICK = Settings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100, untrained=False)
 
@@ -55,10 +57,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(code: str, *argv: object) -> subprocess.Popen[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, argv)],
-        env=env,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -89,10 +90,9 @@ def test_the_second_is_refused_and_the_first_goes_on(job: str, home: Path, tmp_p
     try:
         until(inside.exists, first)
         before = state(out)
-        second = started(PLAIN, *argv[job])
-        shown, err = second.communicate(timeout=180)
-        assert (second.returncode, shown, err.count("\n")) == (2, "", 1), err
-        assert "another process is writing into" in err
+        second = python(PLAIN, *argv[job], env=ENVIRONMENT)
+        assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1), second.stderr
+        assert "another process is writing into" in second.stderr
         assert state(out) == before
         if job == "raise":  # what it goes on with takes minutes: killed, it lets go of the folder all the same
             first.kill()

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ontogeny.architectures import gpt_neox
 from tests.flows.bad_input.place import Place, Refuses, everything, one_line
+from tests.forked import python
 from tests.models import VOCAB, byte_tokenizer
 
 
@@ -199,13 +198,8 @@ def test_folders_that_were_made_on_the_way_go_too(place: Place, refuses: Refuses
 @pytest.mark.parametrize("make", [not_finite, unknown_architecture, no_tokenizer])
 def test_as_a_real_command(make, place: Place) -> None:
     argv, before = make(place), everything(place.folder)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "from ontogeny.cli import main; main()", *argv, "--quiet"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = python("from ontogeny.cli import main; main()", *argv, "--quiet", env=env)
     assert re.search(MODELS[make], one_line(done.stderr))
     assert done.stderr.count("\n") == 1
     assert (done.returncode, done.stdout) == (2, "")
