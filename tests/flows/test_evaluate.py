@@ -114,6 +114,11 @@ def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept
     page = (out / "report.html").read_text()
     assert "Dose and response" in page
     assert "has no score in this table" not in page
+    asked = {"methods": ["planted"], "alphas": [0.0, 1.0, 3.0], "controls": 40, "seed": 0, "neutral_texts": 0}
+    assert asked.items() <= Run.open(out).about["evaluations"]["day"].items()
+    assert command("trace", tiny("gpt_neox"), "-c", concept, "--sites", "resid.1", "--out", out) == 2, "other settings"
+    assert command("trace", tiny("gpt_neox"), "-c", concept, "--out", out, "--quiet") == 0
+    assert asked.items() <= Run.open(out).about["evaluations"]["day"].items(), "it has grown and forgotten nothing"
 
 
 def test_every_method_on_a_model_that_knows_nothing(evaluate, tiny, concept, tmp_path):

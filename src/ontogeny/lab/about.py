@@ -15,6 +15,8 @@ from ontogeny.concept import Concept
 from ontogeny.lab.job import Job
 from ontogeny.run import Run
 
+EVALUATIONS = "evaluations"
+"""What `ontogeny evaluate` asked of a run's concepts; a trace that makes the run grow keeps it."""
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scikit-learn", "duckdb")
 
 
@@ -42,6 +44,7 @@ def about(
         },
         "failures": [],
         "finished": False,
+        **{key: before[key] for key in (EVALUATIONS,) if key in before},
     }
 
 

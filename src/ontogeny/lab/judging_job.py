@@ -5,12 +5,13 @@ The verdicts are made last, from the rows: what was tried in the whole run is co
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput, CheckpointFault
-from ontogeny.lab.about import about, concept_entry
+from ontogeny.lab.about import EVALUATIONS, about, concept_entry
 from ontogeny.lab.alone import alone, holds_nothing
 from ontogeny.lab.job import Job
 from ontogeny.lab.judging import evaluate
@@ -60,7 +61,7 @@ def judge(
     missing = {c: [i for i in range(len(asks)) if not run.done(units[c, i])] for c in good}
     missing = {c: which for c, which in missing.items() if which}
     with alone(run.folder), all_or_nothing(run, [units[c, i] for c, which in missing.items() for i in which]):
-        _describe(run, lineage, asks, good, how)
+        _describe(run, lineage, asks, good, how, sorted(scorer.name for scorer in scorers))
         standing = Standing(how.device, getattr(torch, how.dtype), how.allow_pickle)
         done = len(good) - len(missing)
         for checkpoint, which in missing.items():
@@ -165,17 +166,31 @@ def _agreeing(lineage: Lineage, asks: Sequence[Asking], out: Path) -> Run:
     return run
 
 
-def _describe(run: Run, lineage: Lineage, asks: Sequence[Asking], good: Mapping[Checkpoint, _Seen], how: How) -> None:
-    """run.json of a new run; into one that is there only what it does not name yet."""
+def _describe(
+    run: Run,
+    lineage: Lineage,
+    asks: Sequence[Asking],
+    good: Mapping[Checkpoint, _Seen],
+    how: How,
+    scorers: Sequence[str],
+) -> None:
+    """run.json of a new run; into one that is there only what it does not name yet, and how each concept's vectors were judged last."""
     concepts: list[Concept] = [ask.concept for ask in asks]
+    judged = {ask.concept.name: _told(ask, scorers) for ask in asks}
     if not run.about_path.is_file():
         bytes_, prints = {c: one.bytes for c, one in good.items()}, {c: one.prints for c, one in good.items()}
         job = Job(lineage, tuple(good), (), tuple(concepts), {}, Settings(dtype=how.dtype), {}, bytes_, prints)
         told = about(job, run, warnings={c.name: () for c in concepts}, device=how.device, command=how.command)
-        run.describe(told | {"finished": True})
+        run.describe(told | {"finished": True, EVALUATIONS: judged})
         return
     told = run.about
     known = {entry["name"] for entry in told["concepts"]}
     new = [concept_entry(concept, ()) for concept in concepts if concept.name not in known]
-    if new:
-        run.describe(told | {"concepts": [*told["concepts"], *new]})
+    run.describe(told | {"concepts": [*told["concepts"], *new], EVALUATIONS: told.get(EVALUATIONS, {}) | judged})
+
+
+def _told(ask: Asking, scorers: Sequence[str]) -> dict[str, Any]:
+    """How one concept's vectors are judged, as run.json says it: `settings` there are those of a trace."""
+    methods = [method if isinstance(method, str) else method.origin for method in ask.methods]
+    beside = {"neutral_texts": len(ask.neutral), "tasks": sorted(ask.tasks), "scorers": list(scorers)}
+    return {"methods": methods, **asdict(ask.plan), **beside}

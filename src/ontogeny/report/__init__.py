@@ -224,7 +224,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     lineage = {k: v for k, v in about.get("lineage", {}).items() if k != "checkpoints"}
     groups = [
         ("Lineage", lineage),
-        *((k.title(), about.get(k) or {}) for k in ("settings", "versions", "machine", "ledger")),
+        *((k.title(), about.get(k) or {}) for k in ("settings", "evaluations", "versions", "machine", "ledger")),
     ]
     return [(title, [(str(k), _said(v)) for k, v in group.items()]) for title, group in groups if group]
 
