@@ -227,6 +227,15 @@ def test_query_formats(run: Path, say) -> None:
     assert "24 rows" in shown.err
 
 
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_what_is_absent_is_an_empty_cell_and_names_are_no_markup(run: Path, say, form: str) -> None:
+    sql = "select 143000.0::double as step, null as nothing, 'nan'::double as low, .123456 as value, '[red]a|b' as name, null::int as n"
+    line = say("query", run, sql, "-f", form).out.splitlines()[-1 if form == "markdown" else -2]
+    bar = "|" if form == "markdown" else "│"
+    cells = [cell.strip() for cell in line.replace("\\|", "/").strip(bar).split(bar)]
+    assert cells == ["143000", "", "", "0.1235", "[red]a/b" if form == "markdown" else "[red]a|b", ""]
+
+
 def test_query_over_two_runs(run: Path, home: Path, tmp_path: Path, say) -> None:
     lineage = ontogeny.Lineage.open(home / "rise").select("1,128")
     concept = ontogeny.Concept.from_file(home / "planted.csv")

@@ -1,5 +1,6 @@
 """`ontogeny query`: SQL over the records of one or several runs."""
 
+import math
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,15 +47,30 @@ def query(
 def _markdown(found: "pd.DataFrame") -> str:
     head = "| " + " | ".join(map(str, found.columns)) + " |"
     rule = "|" + "---|" * len(found.columns)
-    return "\n".join([head, rule, *("| " + " | ".join(map(str, row)) + " |" for row in found.itertuples(index=False))])
+    rows = [[_shown(value).replace("|", "\\|") for value in row] for row in found.itertuples(index=False)]
+    return "\n".join([head, rule, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _table(found: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*map(str, found.columns))
     for row in found.itertuples(index=False):
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(*(Text(_shown(value)) for value in row))  # a bracket in a name is no markup
     Console().print(table)
     Console(stderr=True).print(f"{len(found)} rows", style="dim")
+
+
+def _shown(value: object) -> str:
+    """A cell; what is absent stays empty, as in CSV, and a step is told to its last digit."""
+    import pandas as pd
+
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return ""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.4g}"
