@@ -116,9 +116,6 @@ def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept
     assert "has no score in this table" not in page
     asked = {"methods": ["planted"], "alphas": [0.0, 1.0, 3.0], "controls": 40, "seed": 0, "neutral_texts": 0}
     assert asked.items() <= Run.open(out).about["evaluations"]["day"].items()
-    assert command("trace", tiny("gpt_neox"), "-c", concept, "--sites", "resid.1", "--out", out) == 2, "other settings"
-    assert command("trace", tiny("gpt_neox"), "-c", concept, "--out", out, "--quiet") == 0
-    assert asked.items() <= Run.open(out).about["evaluations"]["day"].items(), "it has grown and forgotten nothing"
 
 
 def test_every_method_on_a_model_that_knows_nothing(evaluate, tiny, concept, tmp_path):
@@ -257,6 +254,20 @@ def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(evaluate, tiny, conce
     code, _, err = evaluate(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
     assert code == 2
     assert "Choose another --out" in err
+
+
+def test_where_vectors_were_judged_first_a_trace_sets_the_settings(evaluate, say, tiny, concept, tmp_path):
+    assert evaluate(tiny("gpt_neox"), "-c", concept, *QUICK, "--out", tmp_path / "run").code == 0
+    judged = Run.open(tmp_path / "run").about
+    assert judged["settings"] == {}
+    assert judged["evaluations"]["day"]["dtype"] == "float32"
+    traced = say("trace", tiny("gpt_neox"), "-c", concept, "--sites", "resid", "--seed", 3, "-o", tmp_path / "run")
+    assert traced.code == 0, traced.err
+    about = Run.open(tmp_path / "run").about
+    assert (about["settings"]["seed"], about["settings"]["sites"]) == (3, "resid")
+    assert about["evaluations"] == judged["evaluations"]
+    again = say("trace", tiny("gpt_neox"), "-c", concept, "--sites", "resid", "-o", tmp_path / "run")
+    assert "traced with seed = 3" in again.err
 
 
 def test_a_broken_checkpoint_does_not_stop_the_others(evaluate, tiny, concept, tmp_path):

@@ -117,7 +117,8 @@ def refuse_contradictions(job: Job, out: Path) -> Run:
     theirs = {
         name: str(tuple(value) if isinstance(value, list) else value) for name, value in about["settings"].items()
     }
-    if changed := sorted(name for name in mine if theirs.get(name) != mine[name]):
+    # A folder in which vectors were judged and nothing was traced has no settings yet.
+    if changed := sorted(name for name in mine if theirs and theirs.get(name) != mine[name]):
         was, now = theirs.get(changed[0]), mine[changed[0]]
         raise BadInput(
             f"{out} was traced with {changed[0]} = {was}, now it is {now}. Keep the settings, or choose another --out."

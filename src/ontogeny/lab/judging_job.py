@@ -176,12 +176,13 @@ def _describe(
 ) -> None:
     """run.json of a new run; into one that is there only what it does not name yet, and how each concept's vectors were judged last."""
     concepts: list[Concept] = [ask.concept for ask in asks]
-    judged = {ask.concept.name: _told(ask, scorers) for ask in asks}
+    judged = {ask.concept.name: {**_told(ask, scorers), "dtype": how.dtype} for ask in asks}
     if not run.about_path.is_file():
         bytes_, prints = {c: one.bytes for c, one in good.items()}, {c: one.prints for c, one in good.items()}
-        job = Job(lineage, tuple(good), (), tuple(concepts), {}, Settings(dtype=how.dtype), {}, bytes_, prints)
+        job = Job(lineage, tuple(good), (), tuple(concepts), {}, Settings(), {}, bytes_, prints)
         told = about(job, run, warnings={c.name: () for c in concepts}, device=how.device, command=how.command)
-        run.describe(told | {"finished": True, EVALUATIONS: judged})
+        # Nothing is traced yet: a trace that follows sets the settings.
+        run.describe(told | {"finished": True, "settings": {}, EVALUATIONS: judged})
         return
     told = run.about
     known = {entry["name"] for entry in told["concepts"]}

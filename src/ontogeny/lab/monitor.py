@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.lab.alone import alone
+from ontogeny.lab.rereading import settings_of
 from ontogeny.lab.rows import About, Stamp, cells
 from ontogeny.lab.visits import Visit, at_visit, common_methods, visited
 from ontogeny.metrics.separability import resolves, threshold_at, tpr_at_fpr
@@ -120,7 +121,7 @@ def watch_of(run: Run, concept: str, visit: Visit) -> Watch:
         raise BadInput(
             f"{run.folder} keeps scores without their labels: it was traced by an older version. Trace it anew."
         )
-    seed, groups = int(run.about["settings"]["seed"]), scores["groups"].long()
+    seed, groups = settings_of(run).seed, scores["groups"].long()
     told, member = groups.unique(return_inverse=True)
     fold = torch.randperm(len(told), generator=torch.Generator().manual_seed(seed))[member] % 2
     weights = bootstrap.group_weights(groups, samples=RESAMPLES, seed=seed)

@@ -26,7 +26,7 @@ from ontogeny.run import Run
 
 
 def settings_of(run: Run) -> Settings:
-    """The settings that a run was made with."""
+    """The settings that a run was made with; the default ones where nothing was traced."""
     told: dict[str, Any] = run.about["settings"]
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
     return Settings(**told)
@@ -37,7 +37,7 @@ def as_traced(run: Run, concept: Concept) -> Concept:
     told = next((entry for entry in run.about["concepts"] if entry["name"] == concept.name), None)
     if told is None:
         return concept
-    seed = int(run.about["settings"]["seed"])
+    seed = settings_of(run).seed
     placed = replace(concept, position=Position.parse(told["position"]))
     whole = [placed, replace(placed, template=True)]
     tried = whole + [one.limited(told["n"], seed) for one in whole if told["n"] < len(one.examples)]
