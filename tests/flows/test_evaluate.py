@@ -2,12 +2,15 @@
 
 import json
 from functools import partial
+from html import escape
 
 import pytest
 import torch
 
 from ontogeny.direction import Direction
 from ontogeny.direction_files import save
+from ontogeny.findings.steered import judged
+from ontogeny.findings.timeline import in_run_order
 from ontogeny.run import Run
 from ontogeny.sites import Site
 from ontogeny.views import why_empty
@@ -113,6 +116,10 @@ def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept
     assert command("report", out) == 0
     page = (out / "report.html").read_text()
     assert "Dose and response" in page
+    [said] = table[table.metric == "steering_works"].note
+    assert escape(said, quote=False).replace("'", "&#39;") in page
+    assert "Does it steer?" in page
+    assert "nothing can be said" not in page
     assert "has no score in this table" not in page
     asked = {"methods": ["planted"], "alphas": [0.0, 1.0, 3.0], "controls": 40, "seed": 0, "neutral_texts": 0}
     assert asked.items() <= Run.open(out).about["evaluations"]["day"].items()
@@ -254,6 +261,20 @@ def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(evaluate, tiny, conce
     code, _, err = evaluate(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
     assert code == 2
     assert "Choose another --out" in err
+
+
+def test_verdicts_stand_in_the_order_of_the_lineage(evaluate, tiny, concept, tmp_path):
+    """The tuned stage is called before the base by the alphabet, and comes after it."""
+    (tmp_path / "lineage.toml").write_text(
+        f'name = "two"\n[[stages]]\nname = "zero"\nsource = "{tiny("gpt_neox")}"\n'
+        f'[[stages]]\nname = "after"\nsource = "{tiny("gpt_neox", seed=1)}"\nparent = "zero"\n'
+    )
+    told = evaluate(tmp_path / "lineage.toml", "-c", concept, *QUICK, "--out", tmp_path / "run")
+    assert told.code == 0, told.err
+    said = [line for line in told.out.splitlines() if "test questions" in line]
+    assert ["(zero " in line for line in said] == [True, False]
+    [one] = judged(in_run_order(Run.open(tmp_path / "run").records(), Run.open(tmp_path / "run").about))
+    assert list(one.said) == said
 
 
 def test_where_vectors_were_judged_first_a_trace_sets_the_settings(evaluate, say, tiny, concept, tmp_path):

@@ -47,6 +47,31 @@ class Vector:
         return " · ".join(word for word in said if word)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """One concept's vectors, one sentence each, as `evaluate` said them."""
+
+    concept: str
+    works: int
+    """How many do."""
+    said: tuple[str, ...]
+
+    @property
+    def tag(self) -> str:
+        """How many of them work, in words."""
+        if len(self.said) == 1:
+            return "works" if self.works else "does not work"
+        return f"{self.works or 'none'} of {len(self.said)} vectors work{'s' if self.works == 1 else ''}"
+
+
+def judged(records: pd.DataFrame) -> list[Judged]:
+    """The verdicts on the vectors of each concept."""
+    rows = records[records["metric"].eq("steering_works") & records["value"].notna()]
+    rows = rows.sort_values([name for name in ("order", "step", "method") if name in rows], kind="stable")
+    found = rows.groupby("concept")
+    return [Judged(str(name), int(mine["value"].sum()), tuple(map(str, mine["note"]))) for name, mine in found]
+
+
 def vectors(table: pd.DataFrame, line: Timeline) -> list[Vector]:
     """The vectors of a tidied table, at the last checkpoint of each stage; with too many, at the last one alone."""
     found = list(_vectors(table, line, every_stage=True))

@@ -34,9 +34,15 @@ def give_verdicts(run: Run, lineage: str) -> str:
 
 
 def sentences(run: Run) -> list[str]:
-    """The verdicts of a run, in the order of its concepts."""
-    found = run.query("select note from records where metric = 'steering_works' order by concept, stage, step, method")
-    return [str(note) for note in found["note"]]
+    """The verdicts of a run, in the order of its concepts and of the lineage."""
+    found = run.query("select note, concept, stage, step, method from records where metric = 'steering_works'")
+    place = {(one["stage"], one["step"]): i for i, one in enumerate(run.about["lineage"]["checkpoints"])}
+
+    def order(row: dict[str, Any]) -> tuple[Any, ...]:
+        step = None if pd.isna(row["step"]) else int(row["step"])
+        return row["concept"], place.get((row["stage"], step), len(place)), row["method"]
+
+    return [str(row["note"]) for row in sorted(_dicts(found), key=order)]
 
 
 def _verdicts(table: pd.DataFrame) -> Iterator[Record]:

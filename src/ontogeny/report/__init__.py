@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ontogeny.findings import Finding, findings
 from ontogeny.findings.compare import panels
 from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, statements, when
+from ontogeny.findings.steered import judged
 from ontogeny.findings.timeline import EVENTS, in_run_order, timeline
 from ontogeny.store import atomic
 from ontogeny.views import every_view, why_empty
@@ -73,6 +74,7 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         overview=overview(ordered),
         warnings=warnings(ordered, about, found),
         cards=[_card(f) for f in found],
+        judged=judged(ordered),
         rows=[_row(f, _told(about, f.subject.concept)) for f in found],
         pictures=[replace(picture, said=tuple(said.get(picture.name, ()))) for picture in pictures],
         panels=said,
