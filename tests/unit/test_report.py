@@ -16,8 +16,8 @@ from rich.console import Console
 from ontogeny import views
 from ontogeny.errors import BadInput
 from ontogeny.findings import Finding, findings
-from ontogeny.findings.sentences import doubts, number, statements, step_number, where
-from ontogeny.findings.timeline import in_run_order, timeline
+from ontogeny.findings.sentences import control, doubts, number, statements, step_number, where
+from ontogeny.findings.timeline import EVENTS, in_run_order, timeline
 from ontogeny.records import COLUMNS
 from ontogeny.report import warnings, write_report
 from ontogeny.summary import print_summary, sparkline
@@ -76,6 +76,106 @@ def test_doubts_name_what_the_surface_gives_away(found: dict[str, Finding]) -> N
     assert doubts(found["truth"]) == []
     assert "from TF-IDF alone at .82" in doubts(found["toxicity"])[0]
     assert "not shown to be read better" in doubts(found["privacy"])[0]
+
+
+def test_doubts_name_what_random_directions_and_random_labels_reach(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")].copy()
+    high = truth["control"].eq("random_direction")
+    truth.loc[high, "high"] = 0.99
+    task = truth["control"].eq("control_task")
+    truth.loc[task, "value"] = 0.97
+    said = doubts(findings(truth)[0])
+    assert said == [
+        "is not shown to be read better than along the best 2.5 % of random directions (.99).",
+        f"is read no better than random labels of its words: accuracy {control(findings(truth)[0]).replace(' / ', ' against ')}"
+        " on the control task.",
+    ]
+
+
+def events(stage: str, metric: str, method: str, value: float, **of: str) -> dict:
+    """One event of truth at its best site."""
+    row = {
+        "lineage": "tiny-neox",
+        "concept": "truth",
+        "train_seed": 0,
+        "n": 120,
+        "split": "test",
+        "seed": 0,
+        "site": "resid.3",
+    }
+    known = {"low": value / 2, "high": value * 2} if value == value else {"note": "it did not happen"}
+    return (
+        row
+        | {"stage": stage, "metric": metric, "method": method, "value": value, "coords": {"form": "half"} | of}
+        | known
+    )
+
+
+def with_events(table: pd.DataFrame, *rows: dict) -> Finding:
+    truth = table[table["concept"].eq("truth") & ~table["metric"].isin(EVENTS)]
+    return findings(pd.concat([truth, fixtures_records.frame(list(rows))], ignore_index=True))[0]
+
+
+def test_events_are_of_the_probe_that_is_drawn() -> None:
+    """The mean difference may lose what the probe reads as well as ever; a run of several stages has many rows of each event."""
+    table = fixtures_records.table(sft=True)
+    finding = with_events(
+        table,
+        events("pretrain", "emergence_step", "mass_mean", 64.0, of="auroc"),
+        events("pretrain", "emergence_step", "logistic", 512.0, of="auroc"),
+        events("sft", "loss_step", "mass_mean", 200.0, of="auroc"),
+        events("sft", "loss_step", "logistic", np.nan, of="auroc"),
+        events("pretrain", "used_step", "likelihood", 4000.0, of="answer_accuracy") | {"site": None},
+        events("pretrain", "readable_minus_used", "mass_mean", -6.0) | {"low": -7.0, "high": -5.0},
+        events("pretrain", "readable_minus_used", "logistic", -3.0) | {"low": -4.0, "high": -2.0},
+        events("sft", "readable_minus_used", "logistic", np.nan),
+    )
+    assert finding.emergence is not None
+    assert finding.emergence.step == 512
+    said = statements(finding)
+    assert not any("lost" in sentence or "less well" in sentence for sentence in said)
+    assert said[1].endswith("readable before it is used (readable − used: −3.0 doublings [−4.0, −2.0]).")
+
+
+@pytest.mark.parametrize("left", [0.85, 0.52])
+def test_what_weakens_is_not_called_lost(left: float, tmp_path: Path) -> None:
+    table = fixtures_records.table(sft=True)
+    late = (
+        table["concept"].eq("truth") & table["stage"].eq("sft") & table["site"].eq("resid.3") & table["control"].isna()
+    )
+    late &= table["metric"].eq("auroc")
+    table.loc[late, ["value", "low", "high"]] = [left, left - 0.05, left + 0.05]
+    rows = [events("sft", "loss_step", "logistic", 200.0, of="auroc")]
+    emerged = [*rows, events("pretrain", "emergence_step", "logistic", 512.0, of="auroc")]
+    said = statements(with_events(table, *emerged))[1]
+    unknown = statements(
+        with_events(table, *rows, events("pretrain", "emergence_step", "logistic", np.nan, of="auroc"))
+    )[1]
+    if left > 0.8:
+        assert said == (
+            "is read less well from step 200 (100–400) of sft on: AUROC .85 [.80, .90] at the end of sft, still above its floors."
+        )
+    else:
+        assert said == "is lost again at step 200 (100–400) of sft."
+        assert unknown == "is lost at step 200 (100–400) of sft."
+
+
+def test_use_in_a_later_stage_has_an_order(table: pd.DataFrame) -> None:
+    finding = with_events(
+        fixtures_records.table(sft=True),
+        events("pretrain", "emergence_step", "logistic", 512.0, of="auroc"),
+        events("sft", "used_step", "likelihood", 200.0, of="answer_accuracy") | {"site": None},
+    )
+    assert (
+        statements(finding)[1] == "is used in behaviour from step 200 (100–400) of sft: readable in an earlier stage."
+    )
+
+
+def test_concepts_stand_in_the_order_of_the_run(table: pd.DataFrame) -> None:
+    about = {"concepts": [{"name": name} for name in ("privacy", "truth", "robustness", "fairness", "toxicity")]}
+    ordered = in_run_order(table, about)
+    assert [finding.name for finding in findings(ordered)] == ["privacy", "truth", "robustness", "fairness", "toxicity"]
+    pd.testing.assert_frame_equal(ordered.sort_index(), table)
 
 
 def test_a_site_chosen_on_test_is_said_to_be(table: pd.DataFrame) -> None:
@@ -214,11 +314,13 @@ def test_warnings_come_first_and_name_everything(table: pd.DataFrame, page: str)
     about = fixtures_records.about()
     lost = table.tail(2).assign(metric="nhsic_ty", value=np.nan, n=0, note="kernel of one point")
     said = warnings(pd.concat([table, lost]), about, findings(table))
-    assert ("step3", "was not measured: weights are those of step 143000 (audit)") in said
+    assert ("step3", "was not measured: weights are those of step 143000 (audit).") in said
     assert any(what == "privacy" and "emergence censored" in text for what, text in said)
+    again = warnings(table, {}, [*findings(table), *findings(table.replace({"concept": {"privacy": "secrecy"}}))])
+    assert any(what == "privacy, secrecy" and "emergence censored" in text for what, text in again)
     unscored = warnings(table[table["metric"].ne("auroc")].iloc[:0], about, [])
     assert ("truth", "has no score in this table.") in unscored
-    assert ("2 absent", "could not be measured: kernel of one point – nhsic_ty (2)") in said
+    assert ("2 absent", "could not be measured: kernel of one point – nhsic_ty (2).") in said
     assert (
         page.index('id="warnings"') < page.index('id="findings"') < page.index('id="pictures"') < page.index('id="run"')
     )
@@ -257,7 +359,7 @@ def test_the_page_says_how_to_run_it_again(page: str) -> None:
 def test_an_empty_run_makes_a_page(tmp_path: Path) -> None:
     page = write_report(fixtures_records.frame([]), {}, tmp_path / "r.html").read_text(encoding="utf-8")
     assert "nothing can be said" in page
-    assert "Not drawn: Emergence (No rows" in page
+    assert "<li><b>Emergence</b>: no rows" in page
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "html", "json"])

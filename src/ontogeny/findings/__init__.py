@@ -26,6 +26,9 @@ FLOORS: Mapping[str, str] = {
 }
 """Controls of a score, and what people call them."""
 BEHAVIOUR = ("answer_accuracy", "answer_margin")
+CHANCE: Mapping[str, float] = {"auroc": 0.5, "r2": 0.0, "accuracy": 0.5}
+KERNELS = ("gaussian_50", "gaussian_median", "imq", "linear")
+"""Kernels of the dependence; the first that a concept has is drawn and spoken of."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,20 @@ class Finding:
     def name(self) -> str:
         return self.subject.name
 
+    @property
+    def after_loss(self) -> Reading | None:
+        """The score at the end of the stage in which it fell; None where no fall is known."""
+        if self.loss is None or not self.loss.known:
+            return None
+        return _reading(self.curve[self.curve["stage"].isin([self.loss.stage or "", ""])].tail(1))
+
+    @property
+    def weakened(self) -> bool:
+        """Whether it fell and is yet above chance, the surface and the untrained model: read less well, not lost."""
+        left = self.after_loss
+        outer = [f.value for c, f in self.floors.items() if c != "random_direction" and f.known]
+        return left is not None and left.low > max([CHANCE.get(self.metric, 0.5), *outer])
+
 
 def findings(records: pd.DataFrame, line: Timeline | None = None) -> list[Finding]:
     """One finding a concept (and lineage, and training seed) that has a score anywhere."""
@@ -119,11 +136,11 @@ def _finding(subject: Subject, line: Timeline) -> Finding | None:
         floors=_floors(rows[rows["metric"].eq(metric)], site, method, line),
         control_task=_last(rows[rows["control"].eq("control_task")], "accuracy", site, method, line),
         accuracy=_last(rows[rows["control"].eq("")], "accuracy", site, method, line),
-        emergence=_event(rows, "emergence_step", site, metric, line),
-        loss=_event(rows, "loss_step", site, metric, line),
+        emergence=_event(rows, "emergence_step", site, metric, line, (method,)),
+        loss=_event(rows, "loss_step", site, metric, line, (method,)),
         used=_event(rows, "used_step", site, "", line),
-        readable_minus_used=_reading(found) if len(found := wanted(rows, "readable_minus_used").tail(1)) else None,
-        change_point=_event(rows, "change_point", site, "nhsic_tx", line),
+        readable_minus_used=_difference(rows, site, method, line),
+        change_point=_event(rows, "change_point", site, "nhsic_tx", line, KERNELS),
     )
 
 
@@ -177,17 +194,27 @@ def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[
     return found
 
 
-def _event(rows: pd.DataFrame, metric: str, site: str, of: str, line: Timeline) -> Event | None:
-    """The event at the best site in its half-way form, in the first stage that has it, else the nearest thing to it."""
+def _difference(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> Reading | None:
+    """Of the probe that is spoken of, in the stage in which both events are known."""
+    event = _event(rows, "readable_minus_used", site, "", line, (method,))
+    return None if event is None else Reading(event.step, event.low, event.high, note=event.note)
+
+
+def _event(
+    rows: pd.DataFrame, metric: str, site: str, of: str, line: Timeline, methods: tuple[str, ...] = ()
+) -> Event | None:
+    """The event at the best site by the first of the methods in its half-way form, in the first stage that has it, else the nearest."""
     own = wanted(rows, metric)
     if own.empty:
         return None
+    method = next((m for m in methods if m in set(own["method"])), "")
     rank = {stage.name: i for i, stage in enumerate(line.stages)}
     own = own.sort_values("stage", key=lambda names: names.map(rank), kind="stable")
     told = coord(own, "of")
     fit = (
-        8 * own["site"].isin([site, ""]).astype(int)
-        + 4 * told.isin([of, ""]).astype(int)
+        16 * own["site"].isin([site, ""]).astype(int)
+        + 8 * told.isin([of, ""]).astype(int)
+        + 4 * own["method"].isin([method, ""]).astype(int)
         + 2 * coord(own, "form").isin(["half", ""]).astype(int)
         + own["value"].notna().astype(int)
     )

@@ -8,6 +8,8 @@ SCORE_NAMES = {"auroc": "AUROC", "r2": "R²", "accuracy": "accuracy"}
 SURFACE_LIMIT = 0.75
 """A surface baseline from here on is worth a warning: a probe beside it has little left to show."""
 
+WITHIN = {"untrained": "in the untrained model", "random_direction": "along the best 2.5 % of random directions"}
+
 
 def number(value: float) -> str:
     """A score as papers print it: .93, 1.00, −.12, and – for what is not known."""
@@ -82,6 +84,16 @@ def doubts(finding: Finding) -> list[str]:
     if near:
         listed = ", ".join(f"{FLOORS[c]} ({number(surface[c].value)})" for c in near)
         found.append(f"is not shown to be read better than from the surface of the text: {listed}.")
+    inner = {c: f for c in ("untrained", "random_direction") if (f := finding.floors.get(c)) and f.known}
+    within = [c for c, f in inner.items() if finding.final.low <= f.value]
+    if within:
+        listed = " or ".join(f"{WITHIN[c]} ({number(inner[c].value)})" for c in within)
+        found.append(f"is not shown to be read better than {listed}.")
+    if finding.control_task is not None and finding.accuracy is not None:
+        scored, memory = finding.accuracy.value, finding.control_task.value
+        if scored <= memory:
+            said = f"accuracy {number(scored)} against {number(memory)} on the control task"
+            found.append(f"is read no better than random labels of its words: {said}.")
     if finding.chosen_by != "cv_score":
         found.append(
             "has its site chosen by the final test score, so that score is optimistic: no cv_score in the table."
@@ -119,23 +131,41 @@ def _floors(finding: Finding) -> str:
 def _loss(finding: Finding) -> str:
     if finding.loss is None or not finding.loss.known:
         return ""
-    return f"is lost again at step {when(finding.loss)}{_stage(finding, finding.loss)}."
+    at = f"{when(finding.loss)}{_stage(finding, finding.loss)}"
+    left = finding.after_loss
+    if finding.weakened and left is not None:
+        end = f"the end of {finding.loss.stage}" if _stage(finding, finding.loss) else "the last checkpoint"
+        return f"is read less well from step {at} on: {SCORE_NAMES[finding.metric]} {interval(left)} at {end}, still above its floors."
+    again = " again" if finding.emergence is not None and finding.emergence.known else ""
+    return f"is lost{again} at step {at}."
 
 
 def _use(finding: Finding) -> str:
     if finding.used is None:
         return ""
     if not finding.used.known:
-        return f"is not used in behaviour: {finding.used.note or 'no reason given'}."
+        return f"is not shown to be used in behaviour: {finding.used.note or 'no reason given'}."
     said = f"is used in behaviour from step {when(finding.used)}{_stage(finding, finding.used)}"
     gap = finding.readable_minus_used
     if gap is None or not gap.known:
-        return said + "."
+        return f"{said}{_stages_apart(finding)}."
     sure = "" if math.isnan(gap.low) else f" [{_signed(gap.low)}, {_signed(gap.high)}]"
     if math.isnan(gap.low) or gap.low <= 0 <= gap.high:
         return f"{said}; which came first is not settled (readable − used: {_signed(gap.value)} doublings{sure})."
     order = "readable before it is used" if gap.value < 0 else "used before it is readable"
     return f"{said}: {order} (readable − used: {_signed(gap.value)} doublings{sure})."
+
+
+def _stages_apart(finding: Finding) -> str:
+    """Which came first of two events in different stages: there are no doublings between them, but there is an order."""
+    read, used = finding.emergence, finding.used
+    order = list(finding.curve["stage"].unique())
+    if read is None or used is None or not read.known or not {read.stage, used.stage} <= set(order):
+        return ""
+    gap = order.index(read.stage) - order.index(used.stage)
+    return (
+        "" if gap == 0 else ": readable in an earlier stage" if gap < 0 else ": used in an earlier stage than readable"
+    )
 
 
 def _signed(value: float) -> str:

@@ -42,7 +42,7 @@ class Vector:
     @property
     def subtitle(self) -> str:
         """What was chosen, and whether it works."""
-        place = self.chosen if "." in self.chosen else f"{self.chosen} heads"
+        place = self.chosen if "." in self.chosen else f"{self.chosen} head{'' if self.chosen == '1' else 's'}"
         said = [place, "" if self.method == "ablate" else f"alpha {self.alpha:g} chosen", self.verdict]
         return " · ".join(word for word in said if word)
 

@@ -158,7 +158,11 @@ def _by_importance(moments: pd.DataFrame) -> list[int]:
 
 
 def in_run_order(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
-    """The table with the lineage's order of checkpoints in a column `order`, where run.json knows it."""
+    """The table with its concepts in the order of run.json, and with that of its checkpoints in a column `order`, where it knows them."""
+    named = {c.get("name"): i for i, c in enumerate(about.get("concepts", []))}
+    if len(named) > 1:
+        # Rows of no concept of the list stay behind in their order.
+        records = records.sort_values("concept", key=lambda names: names.map(named).astype("float64"), kind="stable")
     checkpoints = about.get("lineage", {}).get("checkpoints", [])
     place = {(c.get("stage") or "", c.get("step")): i for i, c in enumerate(checkpoints)}
     stages = records["stage"].astype(object).where(records["stage"].notna(), "")

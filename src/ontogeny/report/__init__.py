@@ -156,10 +156,16 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
     # One reason with other numbers in it is one reason.
     numbers = r" \(-?[\d.]+(?:(?:, | to )-?[\d.]+)*\)"
     notes = lost["note"].fillna("no reason given").str.replace(numbers, "", regex=True)
+    notes = notes.str.replace(r"^[\d,]+ ", "", regex=True).str.replace(
+        r"only [\d,]+ types", "too few types", regex=True
+    )
     for note, rows in lost.groupby(notes, sort=False):
         counts = ", ".join(f"{metric} ({n:,})" for metric, n in rows["metric"].value_counts(sort=False).items())
         said.append((f"{len(rows):,} absent", f"could not be measured: {note} – {counts}"))
-    return list(dict.fromkeys(said))
+    ended = [(of, text if text.endswith((".", "!", "?")) else f"{text}.") for of, text in dict.fromkeys(said)]
+    # A reason why several concepts are censored is said once.
+    all_of = {text: ", ".join(of for of, other in ended if other == text) for _, text in ended if " censored: " in text}
+    return list(dict.fromkeys((all_of.get(text, of), text) for of, text in ended))
 
 
 def _checkpoints(finding: Mapping[str, Any]) -> str:
@@ -190,11 +196,9 @@ def _pictures(records: pd.DataFrame) -> tuple[dict[str, Any], list[Picture], lis
 def _card(finding: Finding) -> dict[str, Any]:
     event, lost = finding.emergence, finding.loss
     kind = "unknown" if event is None else "emerged" if event.known else "absent"
-    return {
-        "name": finding.name,
-        "kind": "lost" if lost is not None and lost.known else kind,
-        "said": statements(finding),
-    }
+    if lost is not None and lost.known and kind == "emerged":
+        kind = "weakened" if finding.weakened else "lost"
+    return {"name": finding.name, "kind": kind, "said": statements(finding)}
 
 
 def _told(about: Mapping[str, Any], concept: str) -> Mapping[str, Any]:
@@ -228,12 +232,17 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Lineage", lineage),
         *((k.title(), about.get(k) or {}) for k in ("settings", "evaluations", "versions", "machine", "ledger")),
     ]
-    return [(title, [(str(k), _said(v)) for k, v in group.items()]) for title, group in groups if group]
+    told = [(title, [(str(k), _said(v)) for k, v in group.items() if v not in ([], {}, "")]) for title, group in groups]
+    return [(title, facts) for title, facts in told if facts]
 
 
 def _said(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_said(v) for v in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_said(v)}" for k, v in value.items())
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+        return f"{value:,}"
     return (
         "–"
         if value is None

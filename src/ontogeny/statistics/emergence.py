@@ -163,7 +163,7 @@ class _Curve:
             )
         known = ~points.isnan()
         if known.sum() < LEAST:
-            return f"{int(known.sum())} checkpoints have a score, an event needs {LEAST}"
+            return f"{int(known.sum())} checkpoint{'s have' if int(known.sum()) != 1 else ' has'} a score, an event needs {LEAST}"
         floors = (
             floor.double() if isinstance(floor, Tensor) else torch.full((len(samples),), floor, dtype=torch.float64)
         )

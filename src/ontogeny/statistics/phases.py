@@ -54,7 +54,7 @@ def phases(
     known = ~points.isnan()
     count = int(known.sum())
     if count < LEAST:
-        return _none(f"{count} checkpoints have a score, phases need {LEAST}")
+        return _none(f"{count} checkpoint{'s have' if count != 1 else ' has'} a score, phases need {LEAST}")
     x, y = (steps[known].double() + 1).log2(), points[known].double()
     if y.max() - y.min() <= 1e-12 * y.abs().max():
         return _none("the curve is constant")

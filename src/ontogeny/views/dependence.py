@@ -6,11 +6,13 @@ no dependence on the label. HSIC is a bounded, kernel-dependent measure of depen
 information, and it has no nats.
 """
 
+import json
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings import KERNELS
 from ontogeny.findings.table import Subject, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import step_label, thinned
@@ -24,7 +26,6 @@ needs = frozenset({"step", "concept", "site", "metric", "method", "value"})
 METRICS = ("nhsic_tx", "nhsic_ty")
 MOST, LAYERS = 60, 9
 """Checkpoints and layers drawn, evenly spread: more lines cannot be told apart."""
-KERNELS = ("gaussian_50", "gaussian_median", "imq", "linear")
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
@@ -89,23 +90,37 @@ def _panel(
         last.mark_circle(size=110, opacity=1, stroke="white", strokeWidth=1).encode(
             color=_time(line), tooltip=_tooltip()
         ),
-        last.mark_text(dx=9, align="left", fontSize=10, color=INK).encode(text="layer:N"),
+        *_numbers(path[ends], x, y),
     ]
     named = heading(subject.name)
     named.subtitle = " · ".join(said for said in (f"kernel {kernel}", fewer) if said)
     return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=220, title=named)
 
 
+def _numbers(last: pd.DataFrame, x: alt.X, y: alt.Y) -> list[Any]:
+    """The layers beside their last dots, odd ones on the right and even ones on the left: neighbours often end close together."""
+    sides = (("left", 9, last[last["layer"].mod(2).eq(1)]), ("right", -9, last[last["layer"].mod(2).eq(0)]))
+    return [
+        alt.Chart(inline(rows, "tx", "ty", "layer"))
+        .mark_text(dx=dx, align=align, fontSize=10, color=INK)
+        .encode(x=x, y=y, text="layer:N")
+        for align, dx, rows in sides
+        if len(rows)
+    ]
+
+
 def _time(line: Timeline) -> alt.Color:
     ticks = line.ticks(6)
-    shown = zip(ticks["age"], ticks["step"], strict=True)
-    labels = ",".join(f"'{age:.4f}':'{step_label(step)}'" for age, step in shown)
+    # Steps begin anew in a stage, so its first label names it.
+    named = ~ticks.duplicated("stage") & (len(line.stages) > 1)
+    shown = zip(ticks["age"], ticks["step"], ticks["stage"].where(named, ""), strict=True)
+    labels = json.dumps({f"{age:.4f}": f"{stage} {step_label(step)}".strip() for age, step, stage in shown})
     legend = alt.Legend(
         title="training step",
         orient="bottom",
-        gradientLength=320,
+        gradientLength=420,
         values=ticks["age"].tolist(),
-        labelExpr=f"({{{labels}}})[format(datum.value, '.4f')]",
+        labelExpr=f"({labels})[format(datum.value, '.4f')]",
     )
     domain = [float(line.moments["age"].min()), float(line.moments["age"].max())]
     return alt.Color("age:Q", scale=alt.Scale(scheme=alt.SchemeParams(**ORDER), domain=domain), legend=legend)
