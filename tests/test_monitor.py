@@ -5,12 +5,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
+from ontogeny.cli.monitoring import _in_order
 from ontogeny.errors import BadInput
 from ontogeny.lab.monitor import Watch, alarms, moments, monitor, tpr_samples
 from ontogeny.lab.settings import Settings
@@ -158,6 +160,12 @@ def test_the_command_and_the_picture(run: Run, say: Say) -> None:
     code, _, err = say("monitor", run.folder, "--at", "5")
     assert code == 2
     assert "a share between 0 and 1" in err
+
+
+def test_the_last_checkpoint_is_that_of_the_last_stage() -> None:
+    """Not that of the last letter: dpo comes after sft."""
+    rows = pd.DataFrame({"stage": ["base", "dpo", "sft", "base"], "step": [1, 2, 3, 4]})
+    assert list(_in_order(rows, ["base", "sft", "dpo"]).step) == [1, 4, 3, 2]
 
 
 def test_what_cannot_be_watched_is_refused(run: Run, tmp_path: Path) -> None:

@@ -90,8 +90,9 @@ def monitor(
     found = opened.query(
         f"select {shown} from records r where unit = {quoted(unit)} and exists (select 1 from records b "
         "where b.metric = 'best_site' and b.concept = r.concept and b.site = r.site) "
-        "order by concept, method, metric, stage, step"
+        "order by concept, method, metric, step"
     )
+    found = _in_order(found, opened.about["lineage"]["stages"])
     if as_json:
         rows = json.loads(found.drop(columns="coords").to_json(orient="records"))
         coords = [dict(coords) for coords in found.coords]
@@ -187,6 +188,12 @@ def _sure(row: "Mapping[str, Any] | pd.Series") -> str:
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
+def _in_order(found: "pd.DataFrame", stages: list[str]) -> "pd.DataFrame":
+    """The rows stage by stage as they were trained: in the order of the alphabet dpo would come before sft."""
+    place = {name: i for i, name in enumerate(stages)}
+    return found.sort_values("stage", key=lambda names: names.map(place), kind="stable")
+
+
 def _say(found: "pd.DataFrame") -> None:
     """One line for what is caught at the last checkpoint, one for each frozen threshold; what cannot be told, with its reason."""
     caught = found[found.metric.str.startswith("tpr_at")]
@@ -206,13 +213,17 @@ def _say(found: "pd.DataFrame") -> None:
         typer.echo(
             f"\n{concept}, {method}: threshold for {100 * float(str(at)):g} % false alarms, frozen → used: false alarms, caught"
         )
-        for (stage, _), here in rows.groupby(["stage", "step"], sort=False, dropna=False):
-            for source, one in here.groupby(
-                here.coords.map(lambda c: (dict(c)["source_stage"], dict(c)["source_step"]))
-            ):
-                rates = one.set_index("metric").value
-                moved = f"{source[0]} {source[1]} → {stage} {_step(here.step.iloc[0])}"
-                typer.echo(f"  {moved}: {rates['realised_fpr']:.3f}, {rates['realised_tpr']:.2f}")
+        used = [f"{stage} {_step(step)}" for stage, step in zip(rows["stage"], rows["step"], strict=True)]
+        place = {moment: i for i, moment in enumerate(dict.fromkeys(used))}
+        rows = rows.assign(used=used, frozen=[_source(dict(coords)) for coords in rows["coords"]])
+        rates = rows.pivot_table(index=["used", "frozen"], columns="metric", values="value", sort=False)
+        for at_use, source in sorted(rates.index, key=lambda pair: (place[pair[0]], place.get(pair[1], -1))):
+            alarms, told = rates.loc[(at_use, source), ["realised_fpr", "realised_tpr"]]
+            typer.echo(f"  {source} → {at_use}: {alarms:.3f}, {told:.2f}")
+
+
+def _source(coords: dict[str, str]) -> str:
+    return f"{coords['source_stage']} {coords['source_step'].replace('None', 'end')}"
 
 
 def _step(step: float | None) -> str:
