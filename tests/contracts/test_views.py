@@ -21,7 +21,7 @@ from tests import fixtures_records
 
 NAMES = plugins.names("views")
 UNIT = re.compile(
-    r"\((0–1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
+    r"\((0–1|≤ 1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
     r"|units of the stream|of cosines)\)"
     r"|^training step|^layer$|^concept$|^checkpoints averaged$|^arm$|^kind of token$|^states → where they are put$"
     r"|^stage$|^vector of$|^vector of → stage$|^stage → stage$|nHSIC\(",
@@ -40,9 +40,15 @@ def full(sft: bool = False) -> pd.DataFrame:
     return table[table["concept"].isin(["truth", "privacy"])] if sft else table
 
 
+def drawable(name: str, sft: bool = False) -> pd.DataFrame:
+    """The table, of two training seeds for the picture that compares them."""
+    table = full(sft)
+    return pd.concat([table, table.assign(train_seed=1)], ignore_index=True) if name == "seeds" else table
+
+
 @functools.cache
 def drawn(name: str, sft: bool = False) -> Any:
-    return views.view(name).draw(full(sft)).to_dict()
+    return views.view(name).draw(drawable(name, sft)).to_dict()
 
 
 def render(chart: Any) -> str:
@@ -91,7 +97,7 @@ def test_draws_one_row_of_each_kind(name: str) -> None:
 def test_draws_holes(name: str) -> None:
     """Some cells, some intervals and all tokens are missing: the rest is drawn."""
     rng = np.random.default_rng(0)
-    holes = full(True).assign(tokens=np.nan)
+    holes = drawable(name, True).assign(tokens=np.nan)
     holes.loc[rng.random(len(holes)) < 0.3, ["value", "low", "high"]] = np.nan
     holes.loc[rng.random(len(holes)) < 0.3, ["low", "high"]] = np.nan
     chart = views.view(name).draw(holes)
@@ -134,6 +140,61 @@ def test_categories_stay_apart_for_the_colour_blind(blindness: str) -> None:
     # The control: two colours that half the charts of the world tell apart by hue alone.
     confused = np.linalg.norm(as_seen("#b5651d", blindness) - as_seen("#4c8c2b", blindness))
     assert nearest > 10 > 0.7 * confused
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_what_it_shows_to_those_who_cannot_see_it(name: str) -> None:
+    view = views.view(name)
+    assert drawn(name)["description"] == f"{view.title}. {view.caption}"
+
+
+def numbers_of_age(name: str) -> Any:
+    """A picture of truth (AUROC) beside a concept of kind number, whose R² was once far below zero."""
+    truth = full()[full()["concept"].eq("truth")]
+    age = truth.assign(concept="age", metric=truth["metric"].replace({"auroc": "r2", "accuracy": "mae"}))
+    early = age["metric"].eq("r2") & age["step"].eq(0) & age["control"].isna()
+    age.loc[early, ["value", "low"]] = [-3.0, -9.0]
+    return views.view(name).draw(pd.concat([truth, age], ignore_index=True)).to_dict()
+
+
+@pytest.mark.parametrize("name", ["emergence", "readable_used"])
+def test_a_score_far_below_zero_does_not_squeeze_the_rest(name: str) -> None:
+    chart = numbers_of_age(name)
+    ends = [
+        node["scale"]["domain"][0]
+        for node in nodes(chart)
+        if isinstance(node.get("scale"), dict) and node["scale"].get("clamp") and node.get("axis")
+    ]
+    assert min(ends) == -0.2
+    titles = set(axis_titles(chart))
+    assert not any("R² (0–1)" in title for title in titles)
+    assert any("R² (≤ 1)" in title for title in titles)
+    if name == "emergence":
+        assert "drawn there, at some checkpoints: age" in json.dumps(chart, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("name", ["layers", "heads"])
+def test_metrics_have_scales_of_colour_of_their_own(name: str) -> None:
+    blocks = numbers_of_age(name)["vconcat"]
+    domains = [
+        {tuple(n["scale"]["domain"]) for n in nodes(block) if "scheme" in n.get("scale", {})} for block in blocks
+    ]
+    assert domains == [{(0.5, 1.0)}, {(0.0, 1.0)}]
+
+
+def test_one_run_is_not_compared_with_itself() -> None:
+    assert "nothing to compare" in str(views.why_empty(views.view("seeds").draw(full())))
+
+
+def test_drift_marks_where_stages_begin() -> None:
+    rules = [
+        sum(
+            isinstance(node.get("mark"), dict) and node["mark"]["type"] == "rule" for node in nodes(drawn("drift", sft))
+        )
+        for sft in (False, True)
+    ]
+    assert rules[0] == 0
+    assert rules[1] >= 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -31,7 +31,7 @@ class View:
     """Where it stands in a report: small numbers come first."""
 
     def draw(self, records: pd.DataFrame) -> Any:
-        """The picture, dressed; a chart that says why if there is nothing to see.
+        """The picture, dressed, with its caption for those who cannot see it; a chart that says why if there is nothing to see.
 
         Raises:
             BadInput: the table lacks a column that the view needs.
@@ -43,7 +43,7 @@ class View:
             raise BadInput(
                 f"view {self.name!r} needs the columns {', '.join(missing)}: pass rows of a run's table of records."
             )
-        return dress(self.plain(records))
+        return dress(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
 
 
 def view(name: str) -> View:

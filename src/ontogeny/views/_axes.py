@@ -40,6 +40,12 @@ def stage_rules(line: Timeline, *, height: float, names: bool = True) -> list[al
     return [drawn, text.encode(x="age:Q", text="stage:N")]
 
 
+def stage_crosses(line: Timeline) -> list[alt.Chart]:
+    """A rule down and one across where a stage begins, for pictures of checkpoint against checkpoint."""
+    down = stage_rules(line, height=0, names=False)
+    return [*down, *(rule.encode(x=alt.value(0), x2=alt.value("width"), y="age:Q") for rule in down)]
+
+
 def thinned(table: pd.DataFrame, line: Timeline, most: int) -> tuple[pd.DataFrame, Timeline, str]:
     """At most about `most` checkpoints, evenly spread over the axis with both ends kept, and the words that say so."""
     if len(line.moments) <= most:

@@ -60,6 +60,21 @@ def panels(charts: Sequence[Any], *, columns: int = 3, spacing: int = 24) -> Any
     return alt.concat(*charts, columns=columns, spacing=spacing).resolve_scale(color="shared", strokeDash="shared")
 
 
+def by_metric(charts: Sequence[tuple[str, Any]]) -> Any:
+    """Panels under one another by metric, each block with its own scale of colour: what is pale for one is not for the other."""
+    blocks = [panels([chart for m, chart in charts if m == metric]) for metric in dict.fromkeys(m for m, _ in charts)]
+    return blocks[0] if len(blocks) == 1 else alt.vconcat(*blocks, spacing=30).resolve_scale(color="independent")
+
+
+def band_of(base: alt.Chart, rows: pd.DataFrame, *, opacity: float, **looks: Any) -> alt.Chart:
+    """Intervals over time as a band; a band needs two checkpoints, and the interval of one alone is a bar."""
+    return (
+        base.mark_rule(strokeWidth=1.5, **looks)
+        if rows["age"].nunique() < 2
+        else base.mark_area(opacity=opacity, **looks)
+    )
+
+
 def bounded(chart: Any, rows: pd.DataFrame) -> list[Any]:
     """The chart of intervals, if any row has one: Vega warns of a scale without extent."""
     return [chart] if rows["low"].notna().any() else []
@@ -76,7 +91,9 @@ def heading(text: str) -> alt.TitleParams:
 
 def named_colour(names: list[str], *, title: str | None = None, legend: bool = True) -> alt.Color:
     """Colour by `name`, in the palette of categories."""
-    shown = alt.Legend(title=title, orient="right") if legend else None
+    # Of a long list a line shows the dash, too; and a symbol is never as pale as the band that is drawn first.
+    looks = {"symbolOpacity": 1} | ({"symbolType": "stroke", "symbolSize": 250} if len(names) > len(CATEGORIES) else {})
+    shown = alt.Legend(title=title, orient="right", **looks) if legend else None
     return alt.Color("name:N", scale=alt.Scale(domain=names, range=colours(names)), legend=shown)
 
 

@@ -67,7 +67,7 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
             for control in ("", "calibrated")
         )
         scale = alt.Scale(zero=False, nice=True)
-        x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=5))
+        x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=4))
         told = ["moment:N", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in columns[1:])]
         chance = floor.mark_rule(strokeWidth=8, color=MUTED, opacity=0.25).encode(x="low:Q", x2="high:Q")
         rules = plain.mark_rule(color=INK, strokeWidth=2).encode(x=alt.X("low:Q", title=said, scale=scale), x2="high:Q")
@@ -138,11 +138,12 @@ def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
         )
         told = ["neuron:N", "kind:N", alt.Tooltip("norm:Q", format=".3f"), alt.Tooltip("variance:Q", format=".2e")]
         points = base.mark_circle(size=26, opacity=0.7).encode(color=colour, tooltip=told)
-        rings = base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK, strokeWidth=1.5)
         here = int(own["ring"].sum())
+        # Nothing to ring would be a scale without extent, of which Vega warns.
+        rings = [base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK, strokeWidth=1.5)] * (here > 0)
         said = heading(name)
         said.subtitle = f"{here} confirmed" if here else "none confirmed" if len(sure) else ""
-        panels.append(alt.layer(points, rings).properties(width=WIDTH / columns - 90, height=210, title=said))
+        panels.append(alt.layer(points, *rings).properties(width=WIDTH / columns - 90, height=210, title=said))
     grid = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(color="shared", y="shared")
     return grid.properties(title=heading("Neurons of the last MLP"))
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ontogeny.findings.table import Subject, best_sites, coord, has_coord, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import age_axis, stage_rules, step_axis, thinned
+from ontogeny.views._axes import age_axis, stage_crosses, stage_rules, step_axis, thinned
 from ontogeny.views._pieces import blank, heading, inline, panels, reason
 from ontogeny.views._theme import CATEGORIES, SIGNED, WIDTH
 
@@ -86,7 +86,7 @@ def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
         color=alt.Color("value:Q", scale=scale, legend=legend),
         tooltip=told,
     )
-    return drawn.properties(height=WIDTH / 3 - 60)
+    return alt.layer(drawn, *stage_crosses(line)).properties(height=WIDTH / 3 - 60)
 
 
 def _curves(rows: pd.DataFrame, line: Timeline) -> Any:

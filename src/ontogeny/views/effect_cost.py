@@ -1,7 +1,8 @@
 """Effect against side effect: what each steering vector buys on held-out questions, and what it costs on neutral text.
 
-Each point is one alpha (its number beside it), each line one method. Up is more of the concept, right is a model further from itself.
-Vectors are compared along a vertical line, at equal cost: the diamonds lie on the dotted one.
+Each point is one alpha (its number beside it), each line one method; the cost is on a square-root axis, since it grows as alpha squared.
+Up is more of the concept, right is a model further from itself. Vectors are compared along a vertical line, at equal cost: the diamonds lie
+on the dotted one.
 """
 
 from typing import Any
@@ -59,8 +60,13 @@ def _equal(vector: Vector) -> pd.DataFrame:
 
 def _panel(name: str, several: list[Vector], names: list[str]) -> Any:
     points, equal = pd.concat([_points(v) for v in several]), pd.concat([_equal(v) for v in several])
-    points["said"] = [f"{alpha:g}" for alpha in points["alpha"]]
-    x = alt.X("kl:Q", title="KL on neutral text (nats per token)", axis=alt.Axis(tickCount=5, format="~g"))
+    points["said"] = [f"{alpha:g}" if alpha else "" for alpha in points["alpha"]]
+    x = alt.X(
+        "kl:Q",
+        title="KL on neutral text (nats per token)",
+        scale=alt.Scale(type="sqrt"),
+        axis=alt.Axis(tickCount=5, format="~g"),
+    )
     y = alt.Y("value:Q", title="effect (nats)", axis=alt.Axis(tickCount=6))
     colour = named_colour(names, title="method")
     base = alt.Chart(inline(points, "name", "alpha", "said", "kl", "value", "low", "high")).encode(

@@ -1,6 +1,6 @@
 """When each concept becomes readable: its score over training at its best site, with 95 % band, floors and emergence step.
 
-Above, all concepts in one frame; below, each with its floors: what surface baselines, a control task, the untrained model and
+Above, all concepts in one frame; below, each (black) with its floors: what surface baselines, a control task, the untrained model and
 random directions score. A vertical line marks the emergence step, the shade around it its 95 % interval; without a line the
 emergence is censored. A curve that does not leave its floors has shown nothing.
 """
@@ -12,11 +12,11 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings import FLOORS, Finding
-from ontogeny.findings.sentences import SCORE_NAMES, interval, when
+from ontogeny.findings.sentences import SCORE_NAMES, interval, number, when
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_rules, step_axis
-from ontogeny.views._pieces import blank, header, heading, inline, named_colour, named_dash, panels
-from ontogeny.views._scored import rows_of_scores, scored
+from ontogeny.views._pieces import band_of, blank, header, heading, inline, named_colour, named_dash, panels
+from ontogeny.views._scored import LOWEST, lowest, rows_of_scores, score_title, scored
 from ontogeny.views._theme import CATEGORIES, INK, WIDTH
 
 title = "Emergence"
@@ -42,7 +42,6 @@ def draw(records: pd.DataFrame) -> Any:
     found, line, nothing = scored(records)
     if nothing:
         return blank(title, nothing)
-    # An R² far below zero is as bad as one just below: it must not squeeze the AUROC of the other panels.
     domain = _domain(found)
     own = {f.metric: _domain([g for g in found if g.metric == f.metric]) for f in found}
     shown = [control for control in FLOORS if any(control in f.floors for f in found)]
@@ -75,16 +74,22 @@ def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
         title=header(
             "All concepts, each at its best site",
             "◆ emergence step with its 95 % interval, drawn on the curve; concepts without ◆ have no emergence that could be shown",
+            _clipped(found),
         ),
     )
 
 
+def _clipped(found: list[Finding]) -> str:
+    below = [f.name for f in found if f.curve["value"].lt(LOWEST).any()]
+    return f"below {number(LOWEST)}, and drawn there, at some checkpoints: {', '.join(below)}" if below else ""
+
+
 def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str]) -> Any:
     base = alt.Chart(inline(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
-    # A band needs two checkpoints; the interval of one alone is a bar.
     alone = len(finding.curve) == 1
-    band = base.mark_rule(color=INK) if alone else base.mark_area(opacity=0.22, color=CATEGORIES[0])
-    band = band.encode(y=_score([finding], domain, "low"), y2="high:Q")
+    band = band_of(base, finding.curve, opacity=0.22, color=INK if alone else CATEGORIES[0]).encode(
+        y=_score([finding], domain, "low"), y2="high:Q"
+    )
     curve = base.mark_line(strokeWidth=2, color=INK, point={"size": 14, "color": INK})
     curve = curve.encode(y=_score([finding], domain), tooltip=_tooltip())
     names = [FLOORS[control] for control in shown]
@@ -173,15 +178,14 @@ def _height(finding: Finding, age: float) -> float:
 
 
 def _domain(found: list[Finding]) -> list[float]:
-    lows = [float(f.curve[["value", "low"]].min().min()) for f in found]
-    return [max(-0.2, min(0.4, math.floor(10 * min(v for v in lows if not math.isnan(v))) / 10)), 1.0]
+    floors = (floor.value for f in found for floor in f.floors.values())
+    return [lowest([*(float(f.curve[["value", "low"]].min().min()) for f in found), *floors]), 1.0]
 
 
 def _score(found: list[Finding], domain: list[float], field: str = "value") -> alt.Y:
     """The same axis for every layer: one layer with another scale would pull zero into the picture."""
-    names = list(dict.fromkeys(SCORE_NAMES[f.metric] for f in found))
     scale = alt.Scale(domain=domain, clamp=True, zero=False, nice=False)
-    axis = alt.Axis(format=".1f", tickCount=5, title=f"{' or '.join(names)} (0–1)")
+    axis = alt.Axis(format=".1f", tickCount=5, title=score_title(f.metric for f in found))
     return alt.Y(field, type="quantitative", scale=scale, axis=axis)
 
 

@@ -13,7 +13,7 @@ from ontogeny.findings import SCORES
 from ontogeny.findings.sentences import SCORE_NAMES, number
 from ontogeny.findings.table import Subject, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
+from ontogeny.views._pieces import blank, by_metric, heading, inline, reason
 from ontogeny.views._theme import ABSENT, INK, MAGNITUDE
 
 title = "Heads at the last checkpoint"
@@ -29,10 +29,11 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     table, line = tidy(select(records)), timeline(records)
-    drawn = [_panel(s.name, cells) for s in subjects(table) if (cells := _cells(s, line))["value"].notna().any()]
+    measured = [(s, cells) for s in subjects(table) if (cells := _cells(s, line))["value"].notna().any()]
+    drawn = [(str(cells["metric"].iloc[0]), _panel(s.name, cells)) for s, cells in measured]
     if not drawn:
         return blank(title, reason(table, "a score at a head"))
-    return panels(drawn)
+    return by_metric(drawn)
 
 
 def _cells(subject: Subject, line: Timeline) -> pd.DataFrame:

@@ -42,10 +42,16 @@ def _cells(vector: Vector) -> pd.DataFrame:
         cost.drop_duplicates(["choice", "alpha"]), on=["choice", "alpha"], how="left"
     )
     return effect.assign(
-        said=[f"{value:+.2f}" for value in effect["value"]],
+        said=[_signed(value) for value in effect["value"]],
         dose=[f"{alpha:g}" for alpha in effect["alpha"]],
         chosen=effect["choice"].eq(vector.chosen) & effect["alpha"].eq(vector.alpha),
     )
+
+
+def _signed(value: float) -> str:
+    """With its sign, and no sign for what rounds to nothing."""
+    text = f"{value:+.2f}".replace("-", "−")
+    return "0" if float(f"{value:.2f}") == 0 else text
 
 
 def _panel(vector: Vector, cells: pd.DataFrame, most: float) -> Any:

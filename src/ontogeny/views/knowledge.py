@@ -96,7 +96,11 @@ def _map(
 ) -> Any:
     columns = ("panel", "token", "layer", "value", "low", "high")
     legend = alt.Legend(title=f"effect ({'−' if domain[0] else ''}{abs(domain[0])} to {domain[1]})", gradientLength=110)
-    colour = alt.Color("value:Q", scale=alt.Scale(scheme=scheme, domain=list(domain), clamp=True), legend=legend)
+    colour = alt.Color(
+        "value:Q",
+        scale=alt.Scale(scheme=scheme, domain=list(domain), clamp=True, reverse=scheme == SIGNED),
+        legend=legend,
+    )
     if domain[0]:
         colour.scale.reverse = True
     axes = {

@@ -14,7 +14,7 @@ from ontogeny.findings.sentences import SCORE_NAMES
 from ontogeny.findings.table import over_seeds, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import stage_rules, step_axis, thinned
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
+from ontogeny.views._pieces import blank, by_metric, heading, inline, reason
 from ontogeny.views._theme import ABSENT, INK, MAGNITUDE, SEAMLESS, WIDTH
 
 title = "Layers over training"
@@ -34,13 +34,13 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 def draw(records: pd.DataFrame) -> Any:
     table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
     drawn = [
-        _panel(f, cells, line, fewer)
+        (f.metric, _panel(f, cells, line, fewer))
         for f in findings(table, line)
         if (cells := _cells(f, line))["value"].notna().any()
     ]
     if not drawn:
         return blank(title, reason(table[table["metric"].isin(SCORES)], "a score at a layer"))
-    return panels(drawn)
+    return by_metric(drawn)
 
 
 def _cells(finding: Finding, line: Timeline) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from ontogeny.findings.sentences import number
 from ontogeny.findings.table import Subject, best_sites, coord, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import stage_rules, step_axis, step_label
-from ontogeny.views._pieces import blank, heading, inline, named_colour, panels, reason
+from ontogeny.views._pieces import band_of, blank, heading, inline, named_colour, panels, reason
 from ontogeny.views._theme import INK, WIDTH
 
 title = "Standing guard"
@@ -66,7 +66,7 @@ def _curves(subject: Subject, line: Timeline) -> Any:
         x=step_axis(line, ticks=5, brief=True), color=named_colour(rates, title="at a false-positive rate of")
     )
     scale = alt.Scale(domain=[0, 1])
-    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    band = band_of(base, curve, opacity=0.2).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     lines = base.mark_line(strokeWidth=2, point={"size": 14}).encode(
         y=alt.Y("value:Q", title="caught (0–1)", scale=scale),
         tooltip=["name:N", "stage:N", *(alt.Tooltip(f"{c}:Q", format=f) for c, f in _FORMATS.items())],
@@ -107,8 +107,8 @@ def _matrix(subject: Subject, line: Timeline, of: tuple[str, str]) -> Any:
     down = [moment for moment in order if moment in set(rows["source"])] or order
     side = max(34, min(54, 330 / len(order)))
     base = alt.Chart(inline(cells)).encode(
-        x=alt.X("target:N", sort=order, title="training step where it is used", axis=alt.Axis(labelAngle=-35)),
-        y=alt.Y("source:N", sort=down, title="training step where it was frozen"),
+        x=alt.X("target:N", sort=order, title="training step of use", axis=alt.Axis(labelAngle=-35)),
+        y=alt.Y("source:N", sort=down, title="training step frozen"),
     )
     scale = alt.Scale(scheme="blueorange", domain=[0, 4 * float(rate)], domainMid=float(rate), clamp=True)
     legend = alt.Legend(title="false alarms", orient="right", gradientLength=120)

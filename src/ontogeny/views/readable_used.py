@@ -11,11 +11,12 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings import SCORES, Event, Finding, findings
-from ontogeny.findings.sentences import SCORE_NAMES, when
+from ontogeny.findings.sentences import when
 from ontogeny.findings.table import over_seeds, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import stage_rules, step_axis
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
+from ontogeny.views._pieces import band_of, blank, heading, inline, panels, reason
+from ontogeny.views._scored import lowest, score_title
 from ontogeny.views._theme import CATEGORIES, WIDTH
 
 title = "Readable against used"
@@ -48,17 +49,16 @@ def _used(finding: Finding, line: Timeline) -> pd.DataFrame:
 
 def _panel(finding: Finding, used: pd.DataFrame, line: Timeline) -> Any:
     curves = pd.concat([finding.curve.assign(kind=KINDS[0]), used.assign(kind=KINDS[1])])
-    lowest = float(curves[["value", "low"]].min().min())
     y = {
         "type": "quantitative",
-        "scale": alt.Scale(domain=[min(0.4, math.floor(lowest * 10) / 10), 1], clamp=True, zero=False),
+        "scale": alt.Scale(domain=[lowest([float(curves[["value", "low"]].min().min())]), 1], clamp=True, zero=False),
     }
-    axis = alt.Axis(format=".1f", tickCount=5, title=f"{SCORE_NAMES[finding.metric]}, share right (0–1)")
+    axis = alt.Axis(format=".1f", tickCount=5, title=f"{score_title([finding.metric])}, share right (0–1)")
     told = ["kind:N", "stage:N", alt.Tooltip("step:Q", format=",")]
     told += [alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high")]
     base = alt.Chart(inline(curves, "kind", "age", "stage", "step", "value", "low", "high"))
     base = base.encode(x=step_axis(line, ticks=5, brief=True), color=_colour())
-    band = base.mark_area(opacity=0.18).encode(y=alt.Y("low", axis=axis, **y), y2="high:Q")
+    band = band_of(base, curves, opacity=0.18).encode(y=alt.Y("low", axis=axis, **y), y2="high:Q")
     lines = base.mark_line(strokeWidth=2, point={"size": 14}).encode(y=alt.Y("value", axis=axis, **y), tooltip=told)
     events = alt.Chart(inline(_events(finding, line))).encode(color=_colour())
     span = events.mark_rect(opacity=0.14, strokeWidth=0).encode(x="low:Q", x2="high:Q")

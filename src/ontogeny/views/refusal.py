@@ -125,7 +125,7 @@ def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any
     if measure == "phrases":
         low, high = -1.0, 1.0
     scale = alt.Scale(domain=[low, high] if high > low else [low - 1, high + 1], nice=measure != "phrases")
-    vectors = [*order, RANDOM]
+    vectors = [*order, *([RANDOM] if cells["other"].eq(RANDOM).any() else [])]
     panels = []
     for i, stage in enumerate(order):
         own = cells[cells["moment"].eq(stage)].assign(

@@ -12,7 +12,7 @@ import pandas as pd
 from ontogeny.findings.table import best_sites, over_seeds, subjects, tidy, wanted
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import stage_rules, step_axis, thinned
-from ontogeny.views._pieces import blank, header, inline, named_colour, named_dash, reason
+from ontogeny.views._pieces import band_of, blank, header, inline, named_colour, named_dash, reason
 from ontogeny.views._theme import WIDTH
 
 title = "Robustness of a reading"
@@ -49,7 +49,7 @@ def _panel(rows: pd.DataFrame, said: str, names: list[str], line: Timeline) -> A
     y = {"title": said, "axis": alt.Axis(format=".2f", tickCount=6)}
     told = ["name:N", "site:N", "stage:N", alt.Tooltip("step:Q", format=","), alt.Tooltip("n:Q", title="pairs")]
     told += [alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high")]
-    band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", **y), y2="high:Q")
+    band = band_of(base, rows, opacity=0.18).encode(y=alt.Y("low:Q", **y), y2="high:Q")
     curve = base.mark_line(strokeWidth=2, point={"size": 14}).encode(
         y=alt.Y("value:Q", **y), strokeDash=named_dash(names), tooltip=told
     )

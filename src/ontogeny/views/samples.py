@@ -28,17 +28,18 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 def draw(records: pd.DataFrame) -> Any:
     table, line = tidy(select(records)), timeline(records)
     said = table if table["value"].notna().any() else table.head(0)
+    longest = max(float(said["value"].max()), 1.0) if len(said) else 1.0
     said = said.assign(**{key: coord(said, key) for key in ("arm", "prompt", "text")})
-    drawn = []
+    drawn: list[Any] = []
     for subject in list(subjects(said))[:CONCEPTS]:
         rows = line.last(subject.rows) if subject.rows["step"].notna().any() else subject.rows
-        drawn += [_panel(subject.name, prompt, rows) for prompt in list(rows["prompt"].unique())[:PROMPTS]]
+        drawn += [_panel(subject.name, prompt, rows, longest) for prompt in list(rows["prompt"].unique())[:PROMPTS]]
     if not drawn:
         return blank(title, reason(table, "sample_surprise (ontogeny evaluate makes them)"))
     return alt.vconcat(*drawn, spacing=24)
 
 
-def _panel(name: str, prompt: str, rows: pd.DataFrame) -> Any:
+def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
     rows = rows[rows["prompt"].eq(prompt)].drop_duplicates("arm")
     rows = rows.assign(
         arm=[_spoken(arm) for arm in rows["arm"]], text=[_cut(text) or "(nothing)" for text in rows["text"]]
@@ -46,7 +47,9 @@ def _panel(name: str, prompt: str, rows: pd.DataFrame) -> Any:
     arms = list(rows["arm"])
     y = alt.Y("arm:N", sort=arms, title="arm", axis=alt.Axis(labelLimit=200))
     base = alt.Chart(inline(rows, "arm", "text", "value")).encode(y=y)
-    x = alt.X("value:Q", title="surprise (nats per token)", axis=alt.Axis(tickCount=3), scale=alt.Scale(zero=True))
+    x = alt.X(
+        "value:Q", title="surprise (nats per token)", axis=alt.Axis(tickCount=2), scale=alt.Scale(domain=[0, longest])
+    )
     height = 20 * len(arms)
     bars = base.mark_bar(color=CATEGORIES[0], height=9).encode(x=x).properties(width=110, height=height)
     words = alt.Chart(inline(rows, "arm", "text")).mark_text(align="left", color=INK, fontSize=11, limit=WIDTH - 260)

@@ -12,11 +12,11 @@ import pandas as pd
 
 from ontogeny.findings import Finding
 from ontogeny.findings.seeds import agreements, sentence
-from ontogeny.findings.sentences import SCORE_NAMES, when
+from ontogeny.findings.sentences import when
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_rules, step_axis
 from ontogeny.views._pieces import blank, header, heading, inline, named_colour, panels
-from ontogeny.views._scored import rows_of_scores, scored
+from ontogeny.views._scored import lowest, rows_of_scores, score_title, scored
 from ontogeny.views._theme import WIDTH
 
 title = "Runs side by side"
@@ -33,6 +33,8 @@ def draw(records: pd.DataFrame) -> Any:
     if nothing:
         return blank(title, nothing)
     names = list(dict.fromkeys(map(_run, found)))
+    if len(names) < 2:
+        return blank(title, "One run in this table, so nothing to compare; several: ontogeny show RUN RUN seeds.")
     concepts = list(dict.fromkeys(f.subject.concept for f in found))
     curves = panels([_curves(c, [f for f in found if f.subject.concept == c], line, names) for c in concepts])
     return alt.vconcat(_events(found, line, names, concepts), curves, spacing=36)
@@ -75,10 +77,10 @@ def _events(found: list[Finding], line: Timeline, names: list[str], concepts: li
 
 def _curves(concept: str, own: list[Finding], line: Timeline, names: list[str]) -> Any:
     rows = pd.concat([f.curve.assign(name=_run(f)) for f in own])
-    metric = " or ".join(dict.fromkeys(SCORE_NAMES[f.metric] for f in own))
+    scale = alt.Scale(domain=[lowest(rows["value"]), 1], clamp=True, nice=False)
     base = alt.Chart(inline(rows, "name", "site", "stage", "step", "age", "value")).encode(
         x=step_axis(line, ticks=5, brief=True),
-        y=alt.Y("value:Q", title=f"{metric} (0–1)", scale=alt.Scale(domain=[0.4, 1], clamp=True)),
+        y=alt.Y("value:Q", title=score_title(f.metric for f in own), scale=scale),
         color=named_colour(names, title="run"),
         tooltip=[
             "name:N",

@@ -86,5 +86,5 @@ def _scores(vector: Vector) -> str:
     """Promote and suppress over the neediest quarter."""
     rows = vector.rows[vector.rows["value"].notna() & coord(vector.rows, "share").eq("0.25")]
     values = rows.drop_duplicates("metric").set_index("metric")["value"]
-    said = [f"{name} {values[name]:+.2f}" for name in ("promote", "suppress") if name in values]
+    said = [f"{name} {values[name]:+.2f}".replace("-", "−") for name in ("promote", "suppress") if name in values]
     return f"neediest quarter: {', '.join(said)} nats per token" if said else ""

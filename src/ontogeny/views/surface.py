@@ -1,7 +1,8 @@
 """Does a probe read more than the words? Each concept's final score beside what surface baselines and controls reach.
 
 A probe whose interval does not clear every open mark has shown nothing about the network: TF-IDF, text length and casing know
-nothing of it, and a control task shows how much the probe could memorise.
+nothing of it, and a control task shows how much the probe could memorise. Where random directions score as well, the concept is there,
+but the direction of the probe is not its own.
 """
 
 from typing import Any
@@ -10,10 +11,10 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings import FLOORS, SCORES, Finding, findings
-from ontogeny.findings.sentences import SCORE_NAMES
 from ontogeny.findings.table import tidy
 from ontogeny.findings.timeline import timeline
 from ontogeny.views._pieces import blank, header, inline, reason
+from ontogeny.views._scored import score_title
 from ontogeny.views._theme import CATEGORIES, INK, WIDTH
 
 title = "Probe against surface"
@@ -23,7 +24,8 @@ needs = frozenset({"concept", "site", "metric", "control", "value", "low", "high
 PROBE = "probe"
 KINDS = [PROBE, *FLOORS.values()]
 COLOURS = [INK, *(CATEGORIES[i] for i in (1, 4, 3, 2, 5, 0))]
-SHAPES = ["diamond", "square", "triangle-up", "triangle-down", "circle", "cross", "stroke"]
+SHAPES = ["diamond", "square", "triangle-up", "triangle-down", "circle", "cross", "M0,-1V1"]
+"""A bar upright for random directions: a flat one would vanish on the line of the interval."""
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
@@ -37,17 +39,22 @@ def draw(records: pd.DataFrame) -> Any:
         return blank(title, reason(table[table["metric"].isin(SCORES)], "a score at the last checkpoint"))
     rows = pd.concat([_rows(f) for f in found])
     names = [f.name for f in found]
-    metrics = " or ".join(dict.fromkeys(SCORE_NAMES[f.metric] for f in found))
-    scale = alt.Scale(domain=[min(0.4, float(rows[["value", "low"]].min().min())), 1], zero=False, nice=False)
-    axis = alt.Axis(format=".1f", grid=True, tickCount=6, title=f"{metrics} at the last checkpoint (0–1)")
+    # Of the marks only the probe has a line, so only its lower end needs room; an R² may fall without end.
+    least = min(float(rows["value"].min()), float(rows.loc[rows["kind"].eq(PROBE), "low"].min()))
+    scale = alt.Scale(domain=[max(-1.0, min(0.4, least - 0.04)), 1], clamp=True, zero=False, nice=False)
+    said = f"score at the last checkpoint: {score_title(f.metric for f in found)}"
+    axis = alt.Axis(format=".1f", grid=True, tickCount=6, title=said)
+    shown = [kind for kind in KINDS if kind in set(rows["kind"])]
+    colours = alt.Scale(domain=shown, range=[COLOURS[KINDS.index(kind)] for kind in shown])
+    shapes = alt.Scale(domain=shown, range=[SHAPES[KINDS.index(kind)] for kind in shown])
     x = alt.X("value:Q", scale=scale, axis=axis)
     y = alt.Y("name:N", sort=names, title="concept", axis=alt.Axis(grid=True, labelLimit=200, labelFontSize=12))
     base = alt.Chart(inline(rows)).encode(y=y)
     legend = alt.Legend(title=None, orient="top", columns=7, symbolOpacity=1)
     marks = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
         x=x,
-        color=alt.Color("kind:N", scale=alt.Scale(domain=KINDS, range=COLOURS), legend=legend),
-        shape=alt.Shape("kind:N", scale=alt.Scale(domain=KINDS, range=SHAPES), legend=legend),
+        color=alt.Color("kind:N", scale=colours, legend=legend),
+        shape=alt.Shape("kind:N", scale=shapes, legend=legend),
         fill=alt.condition(f"datum.kind == '{PROBE}'", alt.value(INK), alt.value("transparent")),
         tooltip=["name:N", "kind:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high"))],
     )

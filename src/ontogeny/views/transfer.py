@@ -13,7 +13,7 @@ import pandas as pd
 
 from ontogeny.findings.table import Subject, coord, has_coord, over_seeds, subjects, tidy
 from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import age_axis, stage_rules, step_axis, thinned
+from ontogeny.views._axes import age_axis, stage_crosses, stage_rules, step_axis, thinned
 from ontogeny.views._pieces import blank, heading, inline, named_colour, reason
 from ontogeny.views._theme import CATEGORIES, INK, MAGNITUDE, MUTED, SIGNED, WIDTH
 
@@ -111,7 +111,7 @@ def _square(pairs: pd.DataFrame, metric: str, line: Timeline) -> Any:
         color=alt.Color("value:Q", scale=_scale(metric, cells["value"]), legend=legend),
         tooltip=["source_stage:N", "source:Q", "stage:N", "step:Q", alt.Tooltip("value:Q", title=said, format=".3f")],
     )
-    return drawn.properties(width=side, height=side, title=heading(said))
+    return alt.layer(drawn, *stage_crosses(line)).properties(width=side, height=side, title=heading(said))
 
 
 _COLUMNS = ("stage", "step", "source_stage", "source", "value", "age_low", "age_high", "source_low", "source_high")
