@@ -10,13 +10,14 @@ import torch
 
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.findings.transferred import last_of_stages, verdicts
 from ontogeny.lab.against_controls import against_controls
 from ontogeny.lab.standing import Standing
 from ontogeny.lab.transfer.effect import by_answers
 from ontogeny.lab.transfer.job import READING, transfer
 from ontogeny.lab.transfer.plan import Options
-from ontogeny.lab.transfer.verdict import verdicts
 from ontogeny.lineage import Lineage
+from ontogeny.report import write_report
 from ontogeny.run import Run
 from tests.command import Say
 from tests.flows.lineages import rows, save_run, write
@@ -155,11 +156,16 @@ def test_one_target_and_its_averages(place: Path, run: Run, tmp_path: Path) -> N
     here = found.records("metric = 'transfer_effect' and step = 128 and coords['average_of'] is not null")
     assert sorted({dict(c)["average_of"] for c in here.coords}) == ["1", "2"]
     assert len(found.records("metric = 'transfer_effect' and step = 128 and coords['source_step'] = '64'")) == 1
-    verdict = verdicts(found, ["coin"])[-1]
+    verdict = verdicts(found.records(), found.about, ["coin"])[-1]
     assert (verdict.step, verdict.sources) == (128, 3)
     assert verdict.own_works
     assert verdict.working == 2
     assert "coin into pretrain 128" in verdict.sentence
+    assert found.about["transfers"]["coin"]["into"] == "last"
+    page = write_report(found.records(), found.about, tmp_path / "report.html").read_text()
+    assert "Does it steer?" in page
+    assert verdict.sentence in page
+    assert last_of_stages(verdicts(found.records(), found.about)) == {"coin": [verdict.sentence]}
 
 
 def test_vectors_at_equal_cost(place: Path, run: Run, tmp_path: Path) -> None:
@@ -209,7 +215,7 @@ def test_a_vector_that_is_put_where_it_is_read_has_no_effect_and_says_why(place:
     assert rows.value.isna().all()
     assert rows.n.eq(0).all()
     assert rows.note.str.contains("dot product").all()
-    assert "dot product" in verdicts(found, ["bare"])[0].sentence
+    assert "dot product" in verdicts(found.records(), found.about)[0].sentence
     assert _value(found, "transfer_auroc", 128, 64, "and method = 'logistic'") > 0.9
 
 

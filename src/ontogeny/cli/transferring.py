@@ -167,9 +167,10 @@ def _dry_run(
 def _say(run: "Run", names: list[str], as_json: bool) -> None:
     from dataclasses import asdict
 
-    from ontogeny.lab.transfer.verdict import across_stages, verdicts
+    from ontogeny.findings.transferred import across_stages, verdicts
 
-    told, table = verdicts(run, names), across_stages(run, names)
+    records, about = run.records("starts_with(metric, 'transfer_')"), run.about
+    told, table = verdicts(records, about, names), across_stages(records, about, names)
     if as_json:
         made = {"verdicts": [asdict(v) | {"sentence": v.sentence} for v in told], "stages": table.to_dict("records")}
         typer.echo(json.dumps(made, indent=2, default=str))

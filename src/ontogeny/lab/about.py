@@ -15,8 +15,8 @@ from ontogeny.concept import Concept
 from ontogeny.lab.job import Job
 from ontogeny.run import Run
 
-EVALUATIONS = "evaluations"
-"""What `ontogeny evaluate` asked of a run's concepts; a trace that makes the run grow keeps it."""
+EVALUATIONS, TRANSFERS = "evaluations", "transfers"
+"""What `ontogeny evaluate` and `transfer` asked of a run's concepts; a trace that makes the run grow keeps it."""
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scikit-learn", "duckdb")
 
 
@@ -44,7 +44,7 @@ def about(
         },
         "failures": [],
         "finished": False,
-        **{key: before[key] for key in (EVALUATIONS,) if key in before},
+        **{key: before[key] for key in (EVALUATIONS, TRANSFERS) if key in before},
     }
 
 

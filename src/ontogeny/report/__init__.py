@@ -24,6 +24,7 @@ from ontogeny.findings.compare import panels
 from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, statements, when
 from ontogeny.findings.steered import judged
 from ontogeny.findings.timeline import EVENTS, in_run_order, timeline
+from ontogeny.findings.transferred import last_of_stages, verdicts
 from ontogeny.store import atomic
 from ontogeny.views import every_view, why_empty
 
@@ -46,6 +47,16 @@ class Picture:
     caption: str
     said: tuple[str, ...] = ()
     """What its rows say, of a comparison of stages."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """Sentences on one concept under its name."""
+
+    concept: str
+    tag: str
+    said: tuple[str, ...]
+    works: bool
 
 
 def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> Path:
@@ -74,7 +85,7 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         overview=overview(ordered),
         warnings=warnings(ordered, about, found),
         cards=[_card(f) for f in found],
-        judged=judged(ordered),
+        steered=_steered(ordered, about),
         rows=[_row(f, _told(about, f.subject.concept)) for f in found],
         pictures=[replace(picture, said=tuple(said.get(picture.name, ()))) for picture in pictures],
         panels=said,
@@ -96,6 +107,15 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
     with atomic(out) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     return out
+
+
+def _steered(records: pd.DataFrame, about: Mapping[str, Any]) -> list[Said]:
+    """What was found about a model's vectors and about those of its earlier checkpoints."""
+    carried = last_of_stages(verdicts(records, about)) if "parents" in about.get("lineage", {}) else {}
+    told = [Said(one.concept, one.tag, tuple(one.said), bool(one.works)) for one in judged(records)]
+    told += [Said(name, "carried over", tuple(said), False) for name, said in carried.items()]
+    place = {concept["name"]: i for i, concept in enumerate(about.get("concepts", []))}
+    return sorted(told, key=lambda one: place.get(one.concept, len(place)))
 
 
 class Raw(str):
@@ -230,7 +250,10 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     lineage = {k: v for k, v in about.get("lineage", {}).items() if k != "checkpoints"}
     groups = [
         ("Lineage", lineage),
-        *((k.title(), about.get(k) or {}) for k in ("settings", "evaluations", "versions", "machine", "ledger")),
+        *(
+            (k.title(), about.get(k) or {})
+            for k in ("settings", "evaluations", "transfers", "versions", "machine", "ledger")
+        ),
     ]
     told = [(title, [(str(k), _said(v)) for k, v in group.items() if v not in ([], {}, "")]) for title, group in groups]
     return [(title, facts) for title, facts in told if facts]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ontogeny.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.lab.about import TRANSFERS
 from ontogeny.lab.alone import alone
 from ontogeny.lab.capture import capture
 from ontogeny.lab.job import Job, prepare, refuse_contradictions
@@ -78,6 +79,9 @@ def transfer(
     check(lineage, concepts, tokenizer=how.tokenizer)
     job, run = ensure_traced(lineage, concepts, out, settings, how, into=options.into, traced=traced)
     with alone(run.folder):
+        asked = {**asdict(options), "neutral": len(options.neutral)}
+        told = {concept.name: asked for concept in job.concepts}
+        run.describe(run.about | {TRANSFERS: run.about.get(TRANSFERS, {}) | told})
         _Transfer(job, run, options, how).all()
     return run
 

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from ontogeny.lab.transfer.rows import SHUFFLED
-from ontogeny.run import Run, text
-
 LEVEL = 0.05
+EFFECTS = ("transfer_effect", "transfer_gain", "transfer_p", "transfer_q")
 
 
 @dataclass(frozen=True)
@@ -87,20 +86,27 @@ class Verdict:
         return told + "."
 
 
-def verdicts(run: Run, concepts: Sequence[str]) -> list[Verdict]:
-    """One for each concept and target with effects, along development."""
-    named = ", ".join(text(name) for name in concepts)
-    rows = run.records(
-        f"metric in ('transfer_effect', 'transfer_gain', 'transfer_p', 'transfer_q') and concept in ({named})"
-    )
+def verdicts(records: pd.DataFrame, about: Mapping[str, Any], concepts: Sequence[str] = ()) -> list[Verdict]:
+    """One for each concept (of these, or of all) and target with effects, along development; `about` is what run.json holds."""
+    rows = _of(records[records["metric"].isin(EFFECTS)], concepts)
     if rows.empty:
         return []
     rows = rows.assign(**{c: [dict(coords).get(c, "") for coords in rows["coords"]] for c in _COORDS})
-    parents: dict[str, str | None] = run.about["lineage"]["parents"]
+    parents: dict[str, str | None] = about["lineage"]["parents"]
     groups = rows.groupby(["concept", "stage", "step"], sort=False, dropna=False)
     made = [_verdict(here, _root(str(here["stage"].iloc[0]), parents)) for _, here in groups]
-    rank = _rank(run)
-    return sorted(made, key=lambda one: (list(concepts).index(one.concept), rank[one.stage, f"{one.step}"]))
+    rank, names = _rank(about), list(concepts) or sorted({one.concept for one in made})
+    return sorted(made, key=lambda one: (names.index(one.concept), rank[one.stage, f"{one.step}"]))
+
+
+def last_of_stages(told: Sequence[Verdict]) -> dict[str, list[str]]:
+    """What the verdicts on the last target of each stage come to, by concept."""
+    last = {(one.concept, one.stage): one.sentence for one in told}
+    return {name: [said for (of, _), said in last.items() if of == name] for name, _ in last}
+
+
+def _of(rows: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
+    return rows[rows["concept"].isin(concepts)] if concepts else rows
 
 
 def _root(stage: str, parents: Mapping[str, str | None]) -> str:
@@ -109,9 +115,9 @@ def _root(stage: str, parents: Mapping[str, str | None]) -> str:
     return stage
 
 
-def _rank(run: Run) -> dict[tuple[str, str], int]:
+def _rank(about: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     """The place of each checkpoint in development."""
-    return {(c["stage"], f"{c['step']}"): i for i, c in enumerate(run.about["lineage"]["checkpoints"])}
+    return {(c["stage"], f"{c['step']}"): i for i, c in enumerate(about["lineage"]["checkpoints"])}
 
 
 _COORDS = ("source_stage", "source_step", "average_of", "rule", "outcome", "length")
@@ -122,7 +128,7 @@ def _verdict(rows: pd.DataFrame, root: str) -> Verdict:
     first = rows.iloc[0]
     stage, step = str(first["stage"]), None if math.isnan(first["step"]) else int(first["step"])
     effects = rows[rows["metric"].eq("transfer_effect")]
-    nulls, shuffled = (effects[effects["control"].eq(name)] for name in ("random_direction", SHUFFLED))
+    nulls, shuffled = (effects[effects["control"].eq(name)] for name in ("random_direction", "shuffled_label"))
     lost = effects[effects["control"].isna() & effects["value"].isna()]["note"]
     effects = effects[effects["control"].isna() & effects["value"].notna()].set_index(_KEY, drop=False)
     gains = rows[rows["metric"].eq("transfer_gain")].set_index(_KEY).reindex(effects.index)
@@ -165,18 +171,16 @@ def _verdict(rows: pd.DataFrame, root: str) -> Verdict:
     )
 
 
-def across_stages(run: Run, concepts: Sequence[str]) -> pd.DataFrame:
+def across_stages(records: pd.DataFrame, about: Mapping[str, Any], concepts: Sequence[str] = ()) -> pd.DataFrame:
     """AUROC and cosine of the logistic probes between the last checkpoints of the stages, or first and last where there is one stage."""
-    named = ", ".join(text(name) for name in concepts)
-    rows = run.records(
-        f"metric in ('transfer_auroc', 'transfer_cosine') and method = 'logistic' and concept in ({named}) "
-        "and map_contains(coords, 'source_stage')"
-    )
+    probes = records["metric"].isin(["transfer_auroc", "transfer_cosine"]) & records["method"].eq("logistic")
+    rows = _of(records[probes], concepts)
+    rows = rows[pd.Series(["source_stage" in dict(c) for c in rows["coords"]], index=rows.index, dtype=bool)]
     empty = ["concept", "source", "target", "value", "low", "high", "cosine"]
     if rows.empty:
         return pd.DataFrame(columns=empty)
-    told, rank = [dict(coords) for coords in rows["coords"]], _rank(run)
-    rows["from"] = [rank[c["source_stage"], c["source_step"]] for c in told]
+    told, rank = [dict(coords) for coords in rows["coords"]], _rank(about)
+    rows = rows.assign(**{"from": [rank[c["source_stage"], c["source_step"]] for c in told]})
     rows["to"] = [rank[stage, _step(step)] for stage, step in zip(rows["stage"], rows["step"], strict=True)]
     rows["source"] = [f"{c['source_stage']} {c['source_step']}" for c in told]
     rows["target"] = [f"{stage} {_step(step)}" for stage, step in zip(rows["stage"], rows["step"], strict=True)]
