@@ -9,16 +9,18 @@ import gc
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -42,38 +44,63 @@ OWN = ("huggingface_hub", "transformers", "ontogeny")
 """What no child may find loaded."""
 
 
+@dataclass(frozen=True)
+class Forked:
+    """A child that runs, or has ended."""
+
+    pid: int
+    command: list[str]
+    folder: Path
+    """Where its output goes."""
+
+    def ended(self, timeout: float = 0) -> int | None:
+        """Its exit code, once it has one; None where it still runs after so many seconds."""
+        code: int | None = _ask({"wait": self.pid, "timeout": timeout})
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        if self.ended() is None:
+            os.kill(self.pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
+            self.ended(60)
+
+    def said(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8")
+
+
+def fork(code: str, *argv: object, env: Mapping[str, str], cwd: Path = ROOT) -> Forked:
+    """Begin `python -W error -c CODE ARGV…`, but for the seconds of its start."""
+    folder, words = Path(tempfile.mkdtemp(dir=_server()[1])), ["-c", *map(str, argv)]
+    pid = _ask({"code": code, "argv": words, "env": dict(env), "cwd": str(cwd), "folder": str(folder)})
+    return Forked(pid, [sys.executable, *words], folder)
+
+
 def python(
     code: str, *argv: object, env: Mapping[str, str], cwd: Path = ROOT, timeout: float = 120
 ) -> "subprocess.CompletedProcess[str]":
-    """`python -W error -c CODE ARGV…`, but for the seconds of its start.
+    """The same, to its end.
 
     Raises:
         subprocess.TimeoutExpired: it did not end in time, and was killed.
     """
-    server = _server()
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with TemporaryDirectory() as folder:
-        job = {"code": code, "argv": ["-c", *map(str, argv)], "env": dict(env), "cwd": str(cwd), "told": folder}
-        server.stdin.write(json.dumps(job | {"timeout": timeout}) + "\n")
-        server.stdin.flush()
-        ended = json.loads(server.stdout.readline())
-        if ended is None:
-            raise subprocess.TimeoutExpired(code, timeout)
-        out, err = (Path(folder, name).read_text(encoding="utf-8") for name in ("out", "err"))
-    return subprocess.CompletedProcess([sys.executable, "-c", code, *map(str, argv)], ended, out, err)
+    child = fork(code, *argv, env=env, cwd=cwd)
+    ended = child.ended(timeout)
+    if ended is None:
+        child.kill()
+        raise subprocess.TimeoutExpired(child.command, timeout)
+    return subprocess.CompletedProcess(child.command, ended, child.said("out"), child.said("err"))
 
 
 def started(
     code: str, *argv: object, env: Mapping[str, str], cwd: Path = ROOT, timeout: float = 120
 ) -> "subprocess.CompletedProcess[str]":
-    """The same with all of its start, for what may go wrong there."""
+    """The same from the first import on, for what may go wrong there."""
     command = [sys.executable, "-W", "error", "-c", code, *map(str, argv)]
     return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
 @cache
-def _server() -> "subprocess.Popen[str]":
+def _server() -> "tuple[subprocess.Popen[str], str]":
     server = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "tests.forked"],
         cwd=ROOT,
@@ -82,8 +109,19 @@ def _server() -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
     )
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.communicate)
-    return server
+    return server, folder
+
+
+def _ask(what: dict[str, Any]) -> Any:
+    server, _ = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(what) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
 
 
 def main() -> None:
@@ -91,30 +129,35 @@ def main() -> None:
         importlib.import_module(name)
     assert not {*OWN} & {*sys.modules}
     gc.freeze()  # what is shared stays shared: nobody looks through it again
+    codes: dict[int, int] = {}
     for line in sys.stdin:
-        job = json.loads(line)
+        asked = json.loads(line)
+        if "wait" in asked:
+            print(json.dumps(_ended(asked["wait"], asked["timeout"], codes)), flush=True)
+            continue
         child = os.fork()
         if not child:
-            os._exit(_become(job))
-        print(json.dumps(_ended(child, job["timeout"])), flush=True)
+            os._exit(_become(asked))
+        print(child, flush=True)
     os._exit(0)
 
 
-def _ended(child: int, timeout: float) -> int | None:
+def _ended(child: int, timeout: float, codes: dict[int, int]) -> int | None:
     limit = time.monotonic() + timeout
-    while time.monotonic() < limit:
+    while child not in codes:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+            codes[child] = os.waitstatus_to_exitcode(status)
+        elif time.monotonic() > limit:
+            return None
+        else:
+            time.sleep(0.005)
+    return codes[child]
 
 
 def _become(job: dict[str, Any]) -> int:
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(Path(job["told"], name), os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(Path(job["folder"], name), os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(job["env"])

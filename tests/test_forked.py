@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.forked import OWN, python
+from tests.forked import OWN, fork, python
 
 ENV = {"PATH": os.environ["PATH"], "ASKED": "yes"}
 
@@ -47,3 +47,16 @@ def test_what_hangs_is_killed_and_the_next_one_runs() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         python("import time; time.sleep(60)", env=ENV, timeout=0.05)
     assert python("print(1)", env=ENV).stdout == "1\n"
+
+
+def test_two_run_at_once_and_one_is_killed(tmp_path) -> None:
+    code = "import pathlib, time; pathlib.Path('here').touch()\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    one, other = (fork(code, env=ENV, cwd=folder) for folder in folders)
+    while not all((folder / "here").exists() for folder in folders):
+        assert one.ended() is other.ended() is None
+    one.kill()
+    (folders[1] / "go").touch()
+    assert (one.ended(), other.ended(60)) == (-9, 0)

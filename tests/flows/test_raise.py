@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from ontogeny.lab.trace import trace
 from ontogeny.lab.training import TrainingConfig
 from ontogeny.lineage import Lineage
 from tests.command import Say
+from tests.forked import fork
 
 LINE = "the old sea runs to the green hills and the rain falls on all that stand there"
 
@@ -172,14 +171,13 @@ def test_a_killed_command_ends_with_the_same_weights(raise_, tmp_path):
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
     given = ["--text", str(book), "--vocabulary", "270", "--steps", "40", "--quiet"]
-    command = [sys.executable, "-c", "from ontogeny.cli import main; main()", "raise", *given]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], env=environment)
+    code, env = "from ontogeny.cli import main; main()", {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = fork(code, "raise", *given, "--out", tmp_path / "killed", env=env)
     deadline = time.monotonic() + 120
     while not (tmp_path / "killed" / "base" / "checkpoint-10").is_dir() and time.monotonic() < deadline:
         time.sleep(0.01)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
+    started.kill()
+    assert started.ended() == -signal.SIGKILL, started.said("err")
     assert not (tmp_path / "killed" / "base" / "checkpoint-40").exists()
     torch.set_num_threads(1)
     for folder in ("killed", "whole"):

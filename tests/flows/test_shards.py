@@ -1,6 +1,5 @@
 """Shares of one run, in any order, at once, killed or not: the rows are those of one process, and nothing is computed twice."""
 
-import multiprocessing
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ontogeny.lab.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.run import Run
 from tests.flows.traces import QUICK, same, save_five
+from tests.forked import fork
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,12 @@ def test_shares_in_any_order_make_the_run_of_one_process(home, once, order, tmp_
 
 
 def test_shares_at_once(home, once, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=share, args=(home, tmp_path / "run", f"{i}/2")) for i in range(2)]
+    code = "import sys; from pathlib import Path; from tests.flows.test_shards import share; "
+    code += "share(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    workers = [fork(code, home, tmp_path / "run", f"{i}/2", env=env) for i in range(2)]
     for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+        assert worker.ended(120) == 0, worker.said("err")
     run = Run(tmp_path / "run")
     same(run, once)
     assert run.about["finished"]

@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT
+from tests.forked import fork
 
 SCRIPT = """
 import torch
@@ -42,12 +40,11 @@ def go(out: Path) -> None:
 
 def kill_at(out: Path, step: int) -> None:
     code = f"from pathlib import Path; OUT = Path({str(out)!r})\n{SCRIPT}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
-    while not (out / f"checkpoint-{step}").is_dir() and process.poll() is None:
+    process = fork(code, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not (out / f"checkpoint-{step}").is_dir() and process.ended() is None:
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    assert process.ended() == -signal.SIGKILL, process.said("err")
 
 
 def test_killed_outright(tmp_path):
