@@ -163,8 +163,9 @@ def _become(job: dict[str, Any]) -> int:
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
     sys.argv = job["argv"]
-    # As `python -c`: where it stands comes first, not where this file lies.
-    sys.path[0] = ""
+    # As `python -c`: where it stands comes first, not where this file lies; then what its environment names.
+    named = [place for place in job["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
+    sys.path[:] = ["", *named, *(place for place in sys.path[1:] if place not in named)]
     code = 0
     try:
         exec(compile(job["code"], "<string>", "exec"), {"__name__": "__main__"})

@@ -6,8 +6,6 @@ one more checkpoint costs is the difference of two jobs, so that what is done on
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from ontogeny import Concept, Lineage
 from ontogeny.lab.settings import Settings
 from ontogeny.lab.trace import trace
 from tests.conftest import ROOT
+from tests.forked import python
 
 SHAPE, TEXTS, CHECKPOINTS = "tiny", 64, 3
 TOKENS_PER_REAL_TOKEN = 1.02
@@ -116,9 +115,10 @@ def test_a_wasteful_job_would_be_counted(work: workload.Work, ids: list[list[int
 
 
 def told_by(script: str, work: workload.Work, *options: str) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "benchmarks/scripts" / script), str(work.folder), str(work.ids), *options]
+    code = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    program = ROOT / "benchmarks/scripts" / script
+    done = python(code, program, work.folder, work.ids, *options, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
     told: dict[str, Any] = json.loads(line.removeprefix("RESULT "))

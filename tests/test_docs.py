@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ontogeny import plugins
 from ontogeny.cli import app
+from tests.forked import python
 from tests.pages import PAGES, ROOT, Block, blocks, options_of_the_cli, run_page, workplace
 
 RECIPES = sorted((ROOT / "docs").glob("add-*.md"))
@@ -65,20 +64,10 @@ def test_recipes_pass_the_contract_tests(package: Path) -> None:
         name: "ks" if name == "cutting" else name for name in names
     }  # metrics are tested by the name of the function
     files = [f"tests/contracts/test_{folder}.py" for folder in CONTRACTS]
-    command = [
-        "pytest",
-        *files,
-        "-k",
-        " or ".join(f"[{name}" for name in told.values()),
-        "-p",
-        "recipe_shapes",
-        "-q",
-        "-rA",
-        "--tb=short",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, env=beside(package), capture_output=True, text=True, timeout=300
-    )
+    chosen = " or ".join(f"[{name}" for name in told.values())
+    options = ["-k", chosen, "-p", "recipe_shapes", "-q", "-rA", "--tb=short"]
+    code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    done = python(code, *files, *options, env=beside(package), timeout=300)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     passed = [line for line in done.stdout.splitlines() if line.startswith("PASSED")]
     for name in told.values():
@@ -90,14 +79,7 @@ def test_the_pages_run(package: Path, tmp_path: Path) -> None:
     workplace(tmp_path)
     pages = [str(page) for page in PAGES if page.name != "CHANGELOG.md"]
     script = "import sys; from tests.pages import main; main(sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, *pages],
-        cwd=tmp_path,
-        env=beside(package),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = python(script, *pages, env=beside(package), cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     assert json.loads(done.stdout.splitlines()[-1])["ran"] >= 20
     for made in ("runs/first/run.json", "runs/mine/report.html", "emergence.png", "mentors/checkpoint-2"):

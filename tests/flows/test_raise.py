@@ -170,7 +170,7 @@ def test_a_killed_command_ends_with_the_same_weights(raise_, tmp_path):
     """A real process, a real SIGKILL, in the middle of the training."""
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
-    given = ["--text", str(book), "--vocabulary", "270", "--steps", "40", "--quiet"]
+    given = ["--text", str(book), "--vocabulary", "270", "--steps", "24", "--quiet"]
     code, env = "from ontogeny.cli import main; main()", {**os.environ, "OMP_NUM_THREADS": "1"}
     started = fork(code, "raise", *given, "--out", tmp_path / "killed", env=env)
     deadline = time.monotonic() + 120
@@ -178,10 +178,10 @@ def test_a_killed_command_ends_with_the_same_weights(raise_, tmp_path):
         time.sleep(0.01)
     started.kill()
     assert started.ended() == -signal.SIGKILL, started.said("err")
-    assert not (tmp_path / "killed" / "base" / "checkpoint-40").exists()
+    assert not (tmp_path / "killed" / "base" / "checkpoint-24").exists()
     torch.set_num_threads(1)
     for folder in ("killed", "whole"):
         code, _, _ = raise_(*given, "--out", tmp_path / folder)
         assert code == 0
-    one, other = (load_file(tmp_path / f / "base" / "checkpoint-40" / "model.safetensors") for f in ("killed", "whole"))
+    one, other = (load_file(tmp_path / f / "base" / "checkpoint-24" / "model.safetensors") for f in ("killed", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)
