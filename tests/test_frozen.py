@@ -124,6 +124,7 @@ def test_without_a_source_every_stage_is_one_and_a_second_call_replaces_the_firs
     drawn = run.show("monitor")
     assert why_empty(drawn) is None
     assert "probe and threshold frozen for 10 % false alarms" in json.dumps(drawn.to_dict())
+    assert "what a frozen probe still tells" in json.dumps(drawn.to_dict())
 
 
 def test_the_curves_stand_at_the_best_site(made) -> None:

@@ -182,6 +182,12 @@ def test_metrics_have_scales_of_colour_of_their_own(name: str) -> None:
     assert domains == [{(0.5, 1.0)}, {(0.0, 1.0)}]
 
 
+def test_a_long_reason_is_not_cut() -> None:
+    chart = views.view("emergence").draw(full().assign(value=np.nan, n=0, note="word " * 60 + "ends"))
+    assert "ends" in render(chart)
+    assert "…" not in render(chart)
+
+
 def test_one_run_is_not_compared_with_itself() -> None:
     assert "nothing to compare" in str(views.why_empty(views.view("seeds").draw(full())))
 

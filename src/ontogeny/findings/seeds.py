@@ -52,7 +52,9 @@ def sentence(agreement: Agreement) -> str:
     if agreement.emerged == 0:
         return f"emerges in none of {agreement.runs} runs."
     share = (
-        f"all {agreement.runs}" if agreement.emerged == agreement.runs else f"{agreement.emerged} of {agreement.runs}"
+        ("both" if agreement.runs == 2 else f"all {agreement.runs}")
+        if agreement.emerged == agreement.runs
+        else f"{agreement.emerged} of {agreement.runs}"
     )
     if agreement.emerged == 1:
         return f"emerges in {share} runs, at step {step_number(agreement.low)}."

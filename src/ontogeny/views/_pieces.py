@@ -1,6 +1,7 @@
 """Pieces that pictures are made of: data inside the chart, the chart that says why it is empty, panels, the final dress."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from ontogeny.views._theme import CATEGORIES, CONFIG, INK, MUTED, WIDTH, colours
 
 EMPTY = "empty"
 """Key in a chart's `usermeta` that holds the reason why there is nothing to see."""
+LETTERS = 120
+"""What a line of the full width holds."""
 
 
 def inline(rows: pd.DataFrame, *columns: str) -> alt.InlineData:
@@ -31,9 +34,12 @@ def _plain(value: Any) -> Any:
 
 def blank(title: str, reason: str) -> alt.Chart:
     """A chart that has nothing to show and says why."""
-    said = alt.Chart(alt.InlineData(values=[{"reason": reason}]), title=title, width=WIDTH, height=60)
+    # Broken into lines: the end of a long reason would be cut off.
+    lines = textwrap.wrap(reason, LETTERS)
+    said = alt.Chart(alt.InlineData(values=[{"reason": "\n".join(lines)}]), title=title, width=WIDTH)
+    said = said.properties(height=44 + 16 * len(lines))
     return (
-        said.mark_text(color=MUTED, fontSize=13, limit=WIDTH)
+        said.mark_text(color=MUTED, fontSize=13, limit=WIDTH, lineBreak="\n", baseline="line-top", dy=-8 * len(lines))
         .encode(text="reason:N")
         .properties(usermeta={EMPTY: reason})
     )

@@ -3,7 +3,8 @@
 Above: the share of positives over the threshold that lets 1 % or 5 % of negatives pass, over training, at each concept's best site.
 Below: a threshold set at one checkpoint (down) and used at another (across), with each checkpoint's own probe or with the probe frozen,
 too. The colour is the rate of false alarms that it really gives; in the cell that rate, and below it the share of positives caught. A
-column far from its diagonal is a monitor that would drown in alarms, or sleep.
+column far from its diagonal is a monitor that would drown in alarms, or sleep. Last, where probes were frozen, too: the AUROC of the old
+probe on the texts of another checkpoint.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from ontogeny.findings.table import Subject, best_sites, coord, over_seeds, subj
 from ontogeny.findings.timeline import Timeline, timeline
 from ontogeny.views._axes import stage_rules, step_axis, step_label
 from ontogeny.views._pieces import band_of, blank, heading, inline, named_colour, panels, reason
-from ontogeny.views._theme import INK, WIDTH
+from ontogeny.views._theme import INK, MAGNITUDE, WIDTH
 
 title = "Standing guard"
 place = 10
@@ -27,7 +28,9 @@ METHODS = ("logistic", "mass_mean")
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*REALISED, *FROZEN, "best_site"]) | _caught(records["metric"])]
+    return records[
+        records["metric"].isin([*REALISED, *FROZEN, "frozen_auroc", "best_site"]) | _caught(records["metric"])
+    ]
 
 
 def draw(records: pd.DataFrame) -> Any:
@@ -35,11 +38,12 @@ def draw(records: pd.DataFrame) -> Any:
     several = list(subjects(table))
     curves = [chart for s in several if (chart := _curves(s, line)) is not None]
     squares = [chart for s in several for of in (REALISED, FROZEN) if (chart := _matrix(s, line, of)) is not None]
-    drawn = [panels(charts, columns=columns) for charts, columns in ((curves, 3), (squares, 2)) if charts]
+    worth = [chart for s in several if (chart := _worth(s, line)) is not None]
+    drawn = [panels(charts, columns=columns) for charts, columns in ((curves, 3), (squares, 2), (worth, 2)) if charts]
     if not drawn:
         rows = table[table["metric"].ne("best_site")]
         return blank(title, reason(rows, "tpr_at_1_fpr or realised_fpr (ontogeny monitor RUN makes them)"))
-    return alt.vconcat(*drawn, spacing=36)
+    return alt.vconcat(*drawn, spacing=36).resolve_scale(color="independent")
 
 
 def _caught(metrics: pd.Series) -> pd.Series:
@@ -91,40 +95,71 @@ def _matrix(subject: Subject, line: Timeline, of: tuple[str, str]) -> Any:
     if rows.empty:
         return None
     rate = max(rows["at"], key=float)  # the one that the fewest negatives can resolve
-    rows = line.place(rows[rows["at"].eq(rate)])
-    rows = rows.assign(
-        source=[
-            _moment(s, step, line)
-            for s, step in zip(coord(rows, "source_stage"), coord(rows, "source_step"), strict=True)
-        ],
-        target=[_moment(s, step, line) for s, step in zip(rows["stage"], rows["step"], strict=True)],
-    )
+    rows = _from_to(rows[rows["at"].eq(rate)], line)
     cells = rows.pivot_table(index=["source", "target"], columns="metric", values="value", sort=False, aggfunc="first")
-    cells = cells.reindex(columns=list(of)).reset_index()
-    cells["said"] = [number(value) for value in cells[false_alarms]]
-    cells["caught"] = [number(value) for value in cells[caught]]
-    order = list(dict.fromkeys(rows["target"]))
-    down = [moment for moment in order if moment in set(rows["source"])] or order
-    side = max(34, min(54, 330 / len(order)))
-    base = alt.Chart(inline(cells)).encode(
-        x=alt.X("target:N", sort=order, title="training step of use", axis=alt.Axis(labelAngle=-35)),
-        y=alt.Y("source:N", sort=down, title="training step frozen"),
-    )
+    cells = cells.reindex(columns=list(of)).reset_index().rename(columns={false_alarms: "value"})
+    cells["said"] = [number(value) for value in cells["value"]]
+    cells["below"] = [number(value) for value in cells[caught]]
     scale = alt.Scale(scheme="blueorange", domain=[0, 4 * float(rate)], domainMid=float(rate), clamp=True)
-    legend = alt.Legend(title="false alarms", orient="right", gradientLength=120)
-    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        color=alt.Color(f"{false_alarms}:Q", scale=scale, legend=legend),
-        tooltip=["source:N", "target:N", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in of)],
-    )
-    dark = f"datum.{false_alarms} > {2.5 * float(rate)} || datum.{false_alarms} < {0.3 * float(rate)}"
-    light = alt.condition(dark, alt.value("white"), alt.value(INK))
-    above = base.mark_text(fontSize=11, dy=-6).encode(text="said:N", color=light)
-    below = base.mark_text(fontSize=10, dy=7, opacity=0.8).encode(text="caught:N", color=light)
+    dark = f"datum.value > {2.5 * float(rate)} || datum.value < {0.3 * float(rate)}"
     named = heading(subject.name)
     what = "probe and threshold frozen" if of == FROZEN else "threshold"
     where = ", ".join(dict.fromkeys(rows["site"]))
     named.subtitle = f"{what} for {100 * float(rate):g} % false alarms, {where} · {rows['method'].iloc[0]}"
-    return alt.layer(squares, above, below).properties(width=side * len(order), height=side * len(down), title=named)
+    return _square(cells, rows, scale, "false alarms", dark, ("share caught", "below")).properties(title=named)
+
+
+def _worth(subject: Subject, line: Timeline) -> Any:
+    """The AUROC of a probe that was learned at another checkpoint."""
+    rows = _one_method(wanted(subject.rows, "frozen_auroc"))
+    if rows.empty:
+        return None
+    rows = _from_to(rows, line)
+    cells = rows.drop_duplicates(["source", "target"])[["source", "target", "value", "low", "high"]]
+    ends = zip(cells["low"], cells["high"], strict=True)
+    cells = cells.assign(
+        said=[number(value) for value in cells["value"]], below=[f"{number(a)}–{number(b)}" for a, b in ends]
+    )
+    scale = alt.Scale(scheme=MAGNITUDE, domain=[0.5, 1], clamp=True)
+    named = heading(subject.name)
+    where = ", ".join(dict.fromkeys(rows["site"]))
+    named.subtitle = f"what a frozen probe still tells, {where} · {rows['method'].iloc[0]}"
+    shown = _square(cells, rows, scale, "AUROC", "datum.value > 0.8", ("95 % interval", "below"))
+    return shown.properties(title=named)
+
+
+def _from_to(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
+    """In order, with the names of the checkpoint where it was frozen and of that where it is used."""
+    rows = line.place(rows)
+    sources = zip(coord(rows, "source_stage"), coord(rows, "source_step"), strict=True)
+    return rows.assign(
+        source=[_moment(stage, step, line) for stage, step in sources],
+        target=[_moment(stage, step, line) for stage, step in zip(rows["stage"], rows["step"], strict=True)],
+    )
+
+
+def _square(
+    cells: pd.DataFrame, rows: pd.DataFrame, scale: alt.Scale, what: str, dark: str, more: tuple[str, str]
+) -> alt.LayerChart:
+    """Where it was frozen (down) against where it is used (across): a colour, its number, and a smaller one below."""
+    order = list(dict.fromkeys(rows["target"]))
+    down = [moment for moment in order if moment in set(rows["source"])] or order
+    side = max(34, min(54, 330 / len(order)))
+    base = alt.Chart(inline(cells, "source", "target", "value", "said", "below")).encode(
+        x=alt.X("target:N", sort=order, title="training step of use", axis=alt.Axis(labelAngle=-35)),
+        y=alt.Y("source:N", sort=down, title="training step frozen"),
+    )
+    legend = alt.Legend(title=what, orient="right", gradientLength=120)
+    told = [alt.Tooltip("source:N", title="frozen at"), alt.Tooltip("target:N", title="used at")]
+    told += [alt.Tooltip("value:Q", title=what, format=".3f"), alt.Tooltip(f"{more[1]}:N", title=more[0])]
+    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
+        color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
+    )
+    light = alt.condition(dark, alt.value("white"), alt.value(INK))
+    small = 10 if cells["below"].str.len().max() < 5 or side > 46 else 8
+    above = base.mark_text(fontSize=11, dy=-6).encode(text="said:N", color=light)
+    below = base.mark_text(fontSize=small, dy=7, opacity=0.8).encode(text="below:N", color=light)
+    return alt.layer(squares, above, below).properties(width=side * len(order), height=side * len(down))
 
 
 def _moment(stage: str, step: object, line: Timeline) -> str:
