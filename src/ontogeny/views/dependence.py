@@ -1,8 +1,8 @@
 """How each layer's dependence on the input and on the label moves through training: the plane of two normalised HSICs.
 
 Right: the activations depend more on the input; up: more on the label. One line a layer, from its first checkpoint (small dot)
-to its last (large dot with the layer's number); colour is time. Below the dashed line (97.5 % of label permutations) there is
-no dependence on the label. HSIC is a bounded, kernel-dependent measure of dependence: it is not mutual
+to its last (large dot with the layer's number); colour is time. Below the dashed line (97.5 % of label permutations) no
+dependence on the label is shown. HSIC is a bounded, kernel-dependent measure of dependence: it is not mutual
 information, and it has no nats.
 """
 
