@@ -17,12 +17,19 @@ FAMILIES = [
 ]
 IDS = torch.tensor([[5, 17, 40, 9, 201, 33], [8, 8, 120, 64, 77, 250]])
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-pytestmark = pytest.mark.parametrize("family", FAMILIES)
+pytestmark = pytest.mark.parametrize("family", FAMILIES, scope="module")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(family, tiny):
-    return images.load(tiny(family)) if family in PICTURES else load(tiny(family))
+    """One for all tests of a family: none of them leaves a trace."""
+    opened = images.load if family in PICTURES else load
+    made = opened(tiny(family))
+    yield made
+    assert sum(len(m._forward_pre_hooks) for m in made.network.modules()) == 0
+    fresh, left = opened(tiny(family)).network.state_dict(), made.network.state_dict()
+    assert fresh.keys() == left.keys()
+    assert all(torch.equal(fresh[name], left[name]) for name in fresh)
 
 
 def given(model):

@@ -64,6 +64,7 @@ def commands(hub: Hub, *argvs: Sequence[str | Path]) -> list[tuple[int, str, str
 
 def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: Path, tmp_path: Path) -> None:
     argv = ["trace", "me/planted", "-c", home / "small.csv", "-o", tmp_path / "out", "--sites", "resid"]
+    argv += ["--fits", "mass_mean"]
     size = (home / "models" / "step0" / "model.safetensors").stat().st_size
     [plan] = commands(hub, [*argv, "--dry-run", "--json"])
     assert plan[0] == 0, plan[2]
@@ -84,7 +85,7 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
     assert all(len(c["commit"]) == 40 for c in told["checkpoints"])
 
     concept = Concept.from_file(home / "small.csv")
-    local = trace(Lineage.open(home / "models"), [concept], tmp_path / "local", Settings(sites="resid"))
+    local = trace(Lineage.open(home / "models"), [concept], tmp_path / "local", Settings(sites="resid", fits=("mass_mean",)))
     columns = ["step", "site", "method", "metric", "value", "low", "high", "n"]
     there, here = (made.records(VALUES)[columns].sort_values(columns, ignore_index=True) for made in (run, local))
     pd.testing.assert_frame_equal(there, here)
