@@ -143,7 +143,7 @@ def test_a_report_shows_it_on_top_and_warns_where_it_does_not_hold(model, tmp_pa
     assert told["sentence"].split(":")[0].replace("'", "&#39;") in page
     assert 'id="warnings"' not in page
     bad = told | {"holds": False, "sentence": "NOT the same numbers"}
-    assert ("Parity", "NOT the same numbers") in warnings(fixtures_records.frame([]), {"parity": bad}, [])
+    assert ("Parity", "NOT the same numbers.") in warnings(fixtures_records.frame([]), {"parity": bad}, [])
 
 
 @torch.inference_mode()

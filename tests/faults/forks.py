@@ -111,6 +111,7 @@ def main() -> None:
             told = json.loads(pipe.read() or b"{}")
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(json.dumps({"code": code, "points": told.get("points", []), "said": told.get("said", "")}), flush=True)
+    os._exit(0)  # taking every module apart costs a second
 
 
 def _child(job: dict[str, Any], pipe: int) -> int:

@@ -85,7 +85,9 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
     assert all(len(c["commit"]) == 40 for c in told["checkpoints"])
 
     concept = Concept.from_file(home / "small.csv")
-    local = trace(Lineage.open(home / "models"), [concept], tmp_path / "local", Settings(sites="resid", fits=("mass_mean",)))
+    local = trace(
+        Lineage.open(home / "models"), [concept], tmp_path / "local", Settings(sites="resid", fits=("mass_mean",))
+    )
     columns = ["step", "site", "method", "metric", "value", "low", "high", "n"]
     there, here = (made.records(VALUES)[columns].sort_values(columns, ignore_index=True) for made in (run, local))
     pd.testing.assert_frame_equal(there, here)
