@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 LIBRARIES = (
     "duckdb",
-    "httpx",
+    "httpx2",
     "pandas",
     "requests",
     "rich.progress",
