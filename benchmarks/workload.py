@@ -61,9 +61,8 @@ def make(shape: str, texts: int, checkpoints: int, words: str = "zipf") -> Work:
         link = folder / f"checkpoint-{step}"
         if not link.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(
-                Path("..", "all", link.name), target_is_directory=True
-            )  # relative: it moves with the folder
+            # Relative: it moves with the folder.
+            link.symlink_to(Path("..", "all", link.name), target_is_directory=True)
     if not (folder / "tokenizer.json").is_file():
         _tokenizer(SHAPES[shape], folder)
     work = Work(shape, folder, base / f"{words}-{texts}.csv", base / f"{words}-{texts}.json")

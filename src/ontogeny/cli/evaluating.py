@@ -234,8 +234,11 @@ def _dry_run(lineage: "Lineage", asks: "list[Asking]", allow_pickle: bool, as_js
 
 
 def _say(run: "Run", out: Path | None, as_json: bool) -> None:
-    from ontogeny.lab.judging_verdicts import sentences
+    from ontogeny.findings.steered import judged
+    from ontogeny.findings.timeline import in_run_order
 
+    verdicts = in_run_order(run.records("metric = 'steering_works'"), run.about)
+    sentences = [sentence for one in judged(verdicts) for sentence in one.said]
     if as_json:
         found = run.query(
             "select concept, stage, step, method, site, metric, control, split, value, low, high, n, note, coords from records "
@@ -245,10 +248,10 @@ def _say(run: "Run", out: Path | None, as_json: bool) -> None:
         coords = [dict(one) for one in found["coords"]]
         rows = [row | {"coords": one} for row, one in zip(rows, coords, strict=True)]
         cost = [entry for entry in run.ledger() if "evaluated" in entry]
-        told = {"verdicts": sentences(run), "forwards": sum(entry["passes"] for entry in cost), "rows": rows}
+        told = {"verdicts": sentences, "forwards": sum(entry["passes"] for entry in cost), "rows": rows}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
-    for sentence in sentences(run):
+    for sentence in sentences:
         typer.echo(sentence)
     if out is not None:
         typer.echo(f"\nrows are in {out}; next: ontogeny show {out} dose_response")

@@ -51,11 +51,8 @@ def sentence(agreement: Agreement) -> str:
         return "was traced in one run: nothing to compare."
     if agreement.emerged == 0:
         return f"emerges in none of {agreement.runs} runs."
-    share = (
-        ("both" if agreement.runs == 2 else f"all {agreement.runs}")
-        if agreement.emerged == agreement.runs
-        else f"{agreement.emerged} of {agreement.runs}"
-    )
+    every = "both" if agreement.runs == 2 else f"all {agreement.runs}"
+    share = every if agreement.emerged == agreement.runs else f"{agreement.emerged} of {agreement.runs}"
     if agreement.emerged == 1:
         return f"emerges in {share} runs, at step {step_number(agreement.low)}."
     if len(agreement.stages) > 1:

@@ -163,9 +163,9 @@ def _stages_apart(finding: Finding) -> str:
     if read is None or used is None or not read.known or not {read.stage, used.stage} <= set(order):
         return ""
     gap = order.index(read.stage) - order.index(used.stage)
-    return (
-        "" if gap == 0 else ": readable in an earlier stage" if gap < 0 else ": used in an earlier stage than readable"
-    )
+    if gap == 0:
+        return ""
+    return ": readable in an earlier stage" if gap < 0 else ": used in an earlier stage than readable"
 
 
 def _signed(value: float) -> str:

@@ -48,28 +48,30 @@ class Vector:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One concept's vectors, one sentence each, as `evaluate` said them."""
+class Said:
+    """Sentences on the vectors of one concept."""
 
     concept: str
-    works: int
-    """How many do."""
+    tag: str
+    """What they come to."""
     said: tuple[str, ...]
-
-    @property
-    def tag(self) -> str:
-        """How many of them work, in words."""
-        if len(self.said) == 1:
-            return "works" if self.works else "does not work"
-        return f"{self.works or 'none'} of {len(self.said)} vectors work{'s' if self.works == 1 else ''}"
+    works: bool = False
+    """Whether any of them was shown to work."""
 
 
-def judged(records: pd.DataFrame) -> list[Judged]:
-    """The verdicts on the vectors of each concept."""
+def judged(records: pd.DataFrame) -> list[Said]:
+    """The verdicts on the vectors of each concept, one sentence each, as `evaluate` wrote them; in the order of the lineage."""
     rows = records[records["metric"].eq("steering_works") & records["value"].notna()]
     rows = rows.sort_values([name for name in ("order", "step", "method") if name in rows], kind="stable")
-    found = rows.groupby("concept")
-    return [Judged(str(name), int(mine["value"].sum()), tuple(map(str, mine["note"]))) for name, mine in found]
+    return [_said(str(name), list(mine["value"]), list(mine["note"])) for name, mine in rows.groupby("concept")]
+
+
+def _said(concept: str, works: list[float], notes: list[str]) -> Said:
+    count = int(sum(works))
+    tag = f"{count or 'none'} of {len(notes)} vectors work{'s' if count == 1 else ''}"
+    if len(notes) == 1:
+        tag = "works" if count else "does not work"
+    return Said(concept, tag, tuple(map(str, notes)), bool(count))
 
 
 def vectors(table: pd.DataFrame, line: Timeline) -> list[Vector]:

@@ -1,5 +1,6 @@
 """The dry run: what a trace would read and run, and about how long it would take; nothing is downloaded or written."""
 
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def estimate(job: Job, run: Run, *, device: str, tokenizer: str | Path | None = 
         bytes_to_read=sum(job.bytes[c] for c in missing),
         bytes_to_download=sum(job.bytes[c] for c in remote),
         seconds=(reading + measuring) * (visits + extra),
-        disk_bytes=_disk(job, missing),
+        disk_bytes=_disk(job, missing, shape),
         parameters=size.parameters,
         device=device,
     )
@@ -128,14 +129,13 @@ def _shape(job: Job) -> Shape:
         return Shape(None, None, None)
 
 
-def _disk(job: Job, missing: Mapping[Checkpoint, list[Concept]]) -> int:
-    """Directions, held-out scores and rows of the units to do, from the sizes in config.json."""
-    told = _shape(job)
-    d, layers, heads = told.width or 1024, told.layers or 16, told.heads or 16
+def _disk(job: Job, missing: Mapping[Checkpoint, list[Concept]], shape: Shape) -> int:
+    """Directions, held-out scores and rows of the units to do."""
+    d, layers, heads = shape.width or 1024, shape.layers or 16, shape.heads or 16
     width = {"resid": d, "attn": d, "mlp": d, "head": d // heads, "neuron": 4 * d}
     widths = [width.get(site.part, d) for site in expand(job.settings.sites, layers=layers, heads=heads)]
     total = 0
-    for concept in (concept for concepts in missing.values() for concept in concepts):
+    for concept in itertools.chain.from_iterable(missing.values()):
         columns = len(concept.classes) if concept.kind == "classes" else 1
         test = job.designs[concept.name].split.test
         # LEACE keeps two matrices; a row of the table takes few bytes once it is packed.

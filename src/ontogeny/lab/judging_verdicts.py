@@ -33,18 +33,6 @@ def give_verdicts(run: Run, lineage: str) -> str:
     return unit
 
 
-def sentences(run: Run) -> list[str]:
-    """The verdicts of a run, in the order of its concepts and of the lineage."""
-    found = run.query("select note, concept, stage, step, method from records where metric = 'steering_works'")
-    place = {(one["stage"], one["step"]): i for i, one in enumerate(run.about["lineage"]["checkpoints"])}
-
-    def order(row: dict[str, Any]) -> tuple[Any, ...]:
-        step = None if pd.isna(row["step"]) else int(row["step"])
-        return row["concept"], place.get((row["stage"], step), len(place)), row["method"]
-
-    return [str(row["note"]) for row in sorted(_dicts(found), key=order)]
-
-
 def _verdicts(table: pd.DataFrame) -> Iterator[Record]:
     p = table[(table["metric"] == "steering_p") & table["control"].isna()]
     q = q_values(torch.tensor(p["value"].to_numpy(dtype="float64"))) if len(p) else torch.empty(0)

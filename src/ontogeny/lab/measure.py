@@ -66,8 +66,8 @@ def measure(
         probe = next(name for name in methods if name in PROBES)
         done.records += controls.rows(design, about, probe, fitted, shared.basis, x, sites[part], settings)
         if part == "resid":
-            same = shared.moments is not None and torch.equal(design.dependence_rows, design.split.train)
-            known = shared.moments.variances if shared.moments is not None and same else None
+            moments = shared.moments if torch.equal(design.dependence_rows, design.split.train) else None
+            known = None if moments is None else moments.variances
             done.records += dependence.rows(design, about, x, inputs, sites[part], settings, variances=known)
     # Whose scores these are: what thresholds are set on, long after the concept's file is gone.
     done.scores |= {"labels": design.y_test.float().cpu(), "groups": design.groups[design.split.test].cpu()}

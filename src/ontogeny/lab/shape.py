@@ -42,17 +42,17 @@ class Size:
 
 def size_of(checkpoint: Checkpoint, *, weights: int) -> Size:
     """From the config alone, by a network without memory; where none can be built, from the bytes of its `weights`, as if float32."""
+    config = network = None
     try:
         config = opening.config_from(config_of(checkpoint))
-        if config is None:
-            raise BadInput("transformers can make nothing of this config.json. Fetch or save it again.")
         with torch.device("meta"):
-            network = opening.fresh(config)
+            network = opening.fresh(config) if config is not None else None
     except BadInput:
+        pass  # whoever opens it says what is wrong with it
+    if config is None or network is None:
         return Size(weights // 4, weights // 4)
     tables = {id(m.weight) for m in network.base_model.modules() if isinstance(m, nn.Embedding)}
-    text = config.get_text_config()
-    asked = getattr(text, "num_experts_per_tok", None) or 1
+    asked = getattr(config.get_text_config(), "num_experts_per_tok", None) or 1
     products = 0.0
     for p in network.base_model.parameters():
         if p.ndim > 1 and id(p) not in tables:

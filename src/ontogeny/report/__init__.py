@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ontogeny.findings import Finding, findings
 from ontogeny.findings.compare import panels
 from ontogeny.findings.sentences import SCORE_NAMES, control, doubts, interval, number, statements, when
-from ontogeny.findings.steered import judged
+from ontogeny.findings.steered import Said, judged
 from ontogeny.findings.timeline import EVENTS, in_run_order, timeline
 from ontogeny.findings.transferred import last_of_stages, verdicts
 from ontogeny.store import atomic
@@ -47,16 +47,6 @@ class Picture:
     caption: str
     said: tuple[str, ...] = ()
     """What its rows say, of a comparison of stages."""
-
-
-@dataclass(frozen=True)
-class Said:
-    """Sentences on one concept under its name."""
-
-    concept: str
-    tag: str
-    said: tuple[str, ...]
-    works: bool
 
 
 def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> Path:
@@ -112,8 +102,7 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
 def _steered(records: pd.DataFrame, about: Mapping[str, Any]) -> list[Said]:
     """What was found about a model's vectors and about those of its earlier checkpoints."""
     carried = last_of_stages(verdicts(records, about)) if "parents" in about.get("lineage", {}) else {}
-    told = [Said(one.concept, one.tag, tuple(one.said), bool(one.works)) for one in judged(records)]
-    told += [Said(name, "carried over", tuple(said), False) for name, said in carried.items()]
+    told = [*judged(records), *(Said(name, "carried over", tuple(said)) for name, said in carried.items())]
     place = {concept["name"]: i for i, concept in enumerate(about.get("concepts", []))}
     return sorted(told, key=lambda one: place.get(one.concept, len(place)))
 
@@ -148,16 +137,12 @@ def warnings(records: pd.DataFrame, about: Mapping[str, Any], found: list[Findin
         said += [(finding.name, w) for w in doubts(finding) if not (told and w.startswith("can be told from"))]
     scored = {f.subject.concept for f in found}
     # A comparison scores no concept over training: it says what it found panel by panel. An evaluation judges vectors.
-    judged = set(records.loc[records["metric"].eq("steering_works"), "concept"])
+    spoken_of = {one.concept for one in judged(records)}
     rest = [c for c in about.get("concepts", []) if c.get("name") not in scored and "compare" not in about]
-    said += [
-        (str(c.get("name", "?")), text)
-        for c in rest
-        for text in [
-            *map(str, c.get("warnings") or []),
-            *["has no score in this table."] * (c.get("name") not in judged),
-        ]
-    ]
+    for c in rest:
+        said += [(str(c.get("name", "?")), str(text)) for text in c.get("warnings") or []]
+        if c.get("name") not in spoken_of:
+            said.append((str(c.get("name", "?")), "has no score in this table."))
     told_of = (about.get("audit") or {}).get("findings") or []
     said += [(_checkpoints(f), f"{f['kind']}: {f['what']}. {f['next']}") for f in told_of if f["severity"] == "fault"]
     if (about.get("parity") or {}).get("holds") is False:

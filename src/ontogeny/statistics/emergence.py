@@ -162,8 +162,8 @@ class _Curve:
                 f"the steps of a curve must increase from 0 or more, given {steps.tolist()}. Sort the checkpoints."
             )
         known = ~points.isnan()
-        if known.sum() < LEAST:
-            return f"{int(known.sum())} checkpoint{'s have' if int(known.sum()) != 1 else ' has'} a score, an event needs {LEAST}"
+        if (count := int(known.sum())) < LEAST:
+            return f"{count} checkpoint{'s have' if count != 1 else ' has'} a score, an event needs {LEAST}"
         floors = (
             floor.double() if isinstance(floor, Tensor) else torch.full((len(samples),), floor, dtype=torch.float64)
         )
