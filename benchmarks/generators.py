@@ -48,8 +48,8 @@ def main() -> None:
 def worlds() -> list[tuple[str, Callable[..., object], int, int]]:
     """Name, sampler of a number of rows, tokens of a row, size of the vocabulary."""
     found = []
-    for name in plugins.names("worlds"):
-        module = plugins.load("worlds", name)
+    for name in plugins.list_plugins("worlds"):
+        module = plugins.load_plugin("worlds", name)
         if name == "grammar":
             configs = {f"grammar: {key}": module.Config(language) for key, language in module.PRESETS.items()}
         else:

@@ -21,10 +21,10 @@ import workload
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from ontogeny import packed
-from ontogeny.lab.patching import Cost, Questions, begin, patched, stand
-from ontogeny.model import Model, load
-from ontogeny.packed import packed_linears
+from ontogeny.models import onednn
+from ontogeny.models.model import Model, load_model
+from ontogeny.models.onednn import packed_linears
+from ontogeny.patching.activation_patching import PatchingCost, PatchingPrompts, patch, run_baseline, run_prefix
 
 SHARED, OWN, FIRST, SUBJECT = 60, 14, 3, 3
 """Tokens of the examples and of the statement; where the subject stands in it, and how many tokens it has."""
@@ -44,7 +44,7 @@ def main() -> None:
 def measured(shape: str, pairs: int, rounds: int) -> dict[str, float | str]:
     work = workload.make(shape, 10, 1)
     folder = work.checkpoints[0]
-    model, plain = load(folder, tokenizer=work.folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    model, plain = load_model(folder, tokenizer=work.folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     prompts = drawn(pairs, model.network.config.vocab_size)
     few = max(1, min(3, 2000 // (model.layers * 200)))
     cost = ours(model, prompts)[1]
@@ -80,15 +80,17 @@ def drawn(pairs: int, vocab: int) -> Prompts:
     return start, clean, corrupt
 
 
-def ours(model: Model, prompts: Prompts) -> tuple[torch.Tensor, Cost]:
+def ours(model: Model, prompts: Prompts) -> tuple[torch.Tensor, PatchingCost]:
     start, clean, corrupt = prompts
-    cost, pairs = Cost(), len(clean)
+    cost, pairs = PatchingCost(), len(clean)
     right, wrong = torch.full((2 * pairs,), 7), torch.full((2 * pairs,), 8)
     where = torch.zeros(model.layers + 1, pairs, OWN, dtype=torch.bool)
     where[1:, :, FIRST:] = True
     with packed_linears(model.body):
-        both = stand(model, Questions(torch.cat([clean, corrupt]), right, wrong), begin(model, start, cost), cost)
-        return patched(model, both.half(False), both.half(True).streams, where, cost), cost
+        both = run_baseline(
+            model, PatchingPrompts(torch.cat([clean, corrupt]), right, wrong), run_prefix(model, start, cost), cost
+        )
+        return patch(model, both.half(False), both.half(True).streams, where, cost), cost
 
 
 @torch.no_grad()
@@ -126,13 +128,13 @@ def one_by_one(network: torch.nn.Module, layers: int, prompts: Prompts, few: int
 
 def flops(model: Model, prompts: Prompts) -> tuple[int, int]:
     """What torch counts of ours, and what the blocks behind each patch need on the tokens from it on."""
-    kept, packed._worthwhile = packed._worthwhile, lambda _: False
+    kept, onednn._count_packable = onednn._count_packable, lambda _: False
     model.network.set_attn_implementation("eager")  # torch counts no fused attention on a CPU
     try:
         with FlopCounterMode(display=False) as counter:
             _, cost = ours(model, prompts)
     finally:
-        packed._worthwhile = kept
+        onednn._count_packable = kept
         model.network.set_attn_implementation("sdpa")
     linears = sum(p.numel() for p in model.block(1).parameters() if p.ndim == 2)
     # Scores, and the sum over values; queries of one pass look at as many keys.

@@ -22,9 +22,9 @@ import torch
 import workload
 
 from ontogeny import Concept, Lineage
-from ontogeny.lab.cluster import Cluster
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.jobs.trace.ray_cluster import RayCluster
+from ontogeny.jobs.trace.trace import trace
+from ontogeny.measurements.settings import TraceSettings
 
 FEW, MANY = 1, 9
 UNIT = 20.0
@@ -68,7 +68,7 @@ def main() -> None:
     rows = []
     for _ in range(told.rounds):
         row = {}
-        for name, cluster in (("process", None), ("ray", Cluster(workers=1))):
+        for name, cluster in (("process", None), ("ray", RayCluster(workers=1))):
             few, many = (once(work[count], cluster) for count in (FEW, MANY))
             unit = (many.cpu - few.cpu) / (MANY - FEW)
             row[name] = {"cpu": unit, "between": many.between, "around": few.cpu - unit}
@@ -80,12 +80,12 @@ def main() -> None:
         print(f"{kind}: {middle:+.2f} s ({min(more):+.2f} to {max(more):+.2f}), {middle / UNIT:+.1%} of {UNIT:.0f} s")
 
 
-def once(work: workload.Work, cluster: Cluster | None) -> Cost:
+def once(work: workload.Work, cluster: RayCluster | None) -> Cost:
     out = workload.ROOT / "ray-overhead"
     shutil.rmtree(out, ignore_errors=True)
     meter = Meter()
     how = {"cluster": cluster, "on_progress": meter.look if cluster else lambda _: None}
-    run = trace(Lineage.open(work.folder), [Concept.from_file(work.texts)], out, Settings(untrained=False), **how)
+    run = trace(Lineage.open(work.folder), [Concept.from_file(work.texts)], out, TraceSettings(untrained=False), **how)
     visits = run.ledger()
     ends = [datetime.fromisoformat(visit["at"]).timestamp() for visit in visits]
     busy = sum(sum(visit["seconds"].values()) for visit in visits[1:])

@@ -17,9 +17,9 @@ import torch
 import workload
 
 from ontogeny import Concept, Lineage
-from ontogeny.lab import visitor
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.jobs.trace import executor
+from ontogeny.jobs.trace.trace import trace
+from ontogeny.measurements.settings import TraceSettings
 
 DEPTH = 6
 
@@ -49,19 +49,19 @@ def main() -> None:
 def once(work: workload.Work, pause: float) -> float:
     out = workload.ROOT / "throttled"
     shutil.rmtree(out, ignore_errors=True)
-    fetch = visitor.fetch
+    fetch = executor.fetch_checkpoint
 
     def slow(checkpoint, **more):
         time.sleep(pause)
         return fetch(checkpoint, **more)
 
-    visitor.fetch = slow
+    executor.fetch_checkpoint = slow
     try:
         began = time.perf_counter()
-        trace(Lineage.open(work.folder), [Concept.from_file(work.texts)], out, Settings(untrained=False))
+        trace(Lineage.open(work.folder), [Concept.from_file(work.texts)], out, TraceSettings(untrained=False))
         return time.perf_counter() - began
     finally:
-        visitor.fetch = fetch
+        executor.fetch_checkpoint = fetch
 
 
 if __name__ == "__main__":

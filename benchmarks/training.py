@@ -20,13 +20,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 from transformers.utils import logging
 
-from ontogeny.lab.batches import Tokens
-from ontogeny.lab.loop import TrainingConfig, learning_rate
-from ontogeny.lab.objectives import language_model
-from ontogeny.lab.raising import SIZES, network
-from ontogeny.lab.recorder import RecordingPlan
-from ontogeny.lab.seeds import train_seeds
-from ontogeny.lab.training import train, train_module
+from ontogeny.training.batches import TokenBatch
+from ontogeny.training.loop import TrainingConfig, learning_rate_at
+from ontogeny.training.multi_seed import train_seeds
+from ontogeny.training.objectives import language_model
+from ontogeny.training.recorder import RecordingPlan
+from ontogeny.training.toy_models.in_world import TOY_MODEL_SIZES, build_network
+from ontogeny.training.train import train, train_module
 from ontogeny.worlds import hearsay
 
 
@@ -48,10 +48,10 @@ def main() -> None:
 
 
 def language_models(steps: int, rounds: int) -> list[dict]:
-    demo = SIZES["demo"]
+    demo = TOY_MODEL_SIZES["demo"]
     world = hearsay.make()
     tokenizer = hearsay.tokenizer(world)
-    shape = network(demo, len(tokenizer), world.config.context)
+    shape = build_network(demo, len(tokenizer), world.config.context)
     config = TrainingConfig(steps=steps, warmup=5)
 
     def ids(step: int) -> torch.Tensor:
@@ -59,7 +59,7 @@ def language_models(steps: int, rounds: int) -> list[dict]:
 
     def ours(folder: Path, record: RecordingPlan | None = None) -> None:
         train(
-            lambda step: Tokens(ids(step)), language_model, config, folder, start=shape, tokenizer=tokenizer,
+            lambda step: TokenBatch(ids(step)), language_model, config, folder, start=shape, tokenizer=tokenizer,
             save_at=(steps,), record=record,
         )  # fmt: skip
 
@@ -85,7 +85,7 @@ def bare(shape: GPTNeoXConfig, ids, config: TrainingConfig, folder: Path, tokeni
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.1)
     for step in range(1, config.steps + 1):
         batch = ids(step)
-        optimiser.param_groups[0]["lr"] = learning_rate(step, config)
+        optimiser.param_groups[0]["lr"] = learning_rate_at(step, config)
         logits = model(batch, use_cache=False).logits
         loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten())
         optimiser.zero_grad(set_to_none=True)

@@ -18,13 +18,13 @@ import workload
 from torch.profiler import ProfilerActivity, profile
 
 from ontogeny import Concept
-from ontogeny.lab.capture import capture
-from ontogeny.lab.design import design
-from ontogeny.lab.measure import measure
-from ontogeny.lab.seen import Seen
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.texts import workload as cut
-from ontogeny.model import load
+from ontogeny.activations.activations import Activations
+from ontogeny.activations.capture import capture
+from ontogeny.activations.workload import build_workload as cut
+from ontogeny.measurements.design import make_design
+from ontogeny.measurements.measure import measure_concept
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.models.model import load_model
 
 
 def main() -> None:
@@ -35,20 +35,20 @@ def main() -> None:
     torch.set_num_threads(1)
     work = workload.make(told.shape, told.texts, 1)
     model, concept, settings = (
-        load(work.checkpoints[0], tokenizer=work.folder),
+        load_model(work.checkpoints[0], tokenizer=work.folder),
         Concept.from_file(work.texts),
-        Settings(),
+        TraceSettings(),
     )
     texts, rows = cut([concept], model.tokenizer, model.context)
-    sites, of = model.sites("resid,head"), design(concept, settings)
+    sites, of = model.sites("resid,head"), make_design(concept, settings)
     captured = capture(model, texts, sites)
-    seen = Seen.of(concept, captured, rows[concept.name])
-    measure(of, seen.parts, seen.sites, seen.inputs, settings)
+    seen = Activations.of(concept, captured, rows[concept.name])
+    measure_concept(of, seen.parts, seen.sites, seen.inputs, settings)
 
     began = time.process_time()
     capture(model, texts, sites)
     middle = time.process_time()
-    measure(of, seen.parts, seen.sites, seen.inputs, settings)
+    measure_concept(of, seen.parts, seen.sites, seen.inputs, settings)
     print(
         f"pass {middle - began:.2f} CPU s, fits and statistics {time.process_time() - middle:.2f} CPU s, without profilers\n"
     )
@@ -57,7 +57,7 @@ def main() -> None:
         capture(model, texts, sites)
     print(operators.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=36))
     functions = cProfile.Profile(time.process_time)
-    functions.runcall(measure, of, seen.parts, seen.sites, seen.inputs, settings)
+    functions.runcall(measure_concept, of, seen.parts, seen.sites, seen.inputs, settings)
     pstats.Stats(functions).sort_stats("cumtime").print_stats("ontogeny", 24)
 
 

@@ -9,7 +9,7 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 import pytest
 import torch
 
-from tests.command import Said, Say, command
+from tests.helpers.command_line import Said, Say, command
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -49,7 +49,7 @@ def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory):
     """tiny("gpt_neox") -> folder of a two-layer random model with tokenizer; made once a session."""
-    from tests.models import save_tiny
+    from tests.helpers.tiny_models import save_tiny
 
     made: dict[tuple, Path] = {}
 

@@ -19,8 +19,8 @@ import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 from counts import counting
 
 from ontogeny import Concept, Lineage
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.jobs.trace.trace import trace
+from ontogeny.measurements.settings import TraceSettings
 
 
 def main():
@@ -30,7 +30,9 @@ def main():
     clock = common.Clock()
     with clock("trace"), counting() as seen:
         # A series of random initialisations has no use for one more as a floor; peers have none either.
-        settings = Settings(untrained=False, dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32")
+        settings = TraceSettings(
+            untrained=False, dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32"
+        )
         run = trace(Lineage.open(told.folder), [Concept.from_file(told.ids.with_suffix(".csv"))], told.out, settings)
     ledger = [entry for entry in run.ledger() if "forwards" in entry]
     texts, steps = len(told.work["ids"]), len(told.checkpoints)

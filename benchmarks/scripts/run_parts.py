@@ -17,14 +17,14 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM
 
 from ontogeny import Concept
-from ontogeny.fits import logistic, mass_mean
-from ontogeny.lab.capture import capture
-from ontogeny.lab.design import design
-from ontogeny.lab.measure import measure
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.texts import workload
-from ontogeny.metrics.dependence import dependences
-from ontogeny.model import load
+from ontogeny.activations.capture import capture
+from ontogeny.activations.workload import build_workload
+from ontogeny.measurements.design import make_design
+from ontogeny.measurements.measure import measure_concept
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.metrics.dependence import dependence_by_kernel
+from ontogeny.models.model import load_model
+from ontogeny.probes import logistic, mass_mean
 
 ROUNDS = 3
 
@@ -34,7 +34,7 @@ def main():
     told = common.arguments()
     clock = common.Clock()
     y, train = torch.tensor(told.work["labels"]).bool(), told.work["train"]
-    model = load(told.checkpoints[0], tokenizer=told.folder)
+    model = load_model(told.checkpoints[0], tokenizer=told.folder)
     first = Concept.from_file(told.ids.with_suffix(".csv"))
     labels = torch.randint(2, (len(y),), generator=torch.Generator().manual_seed(0)).tolist()
     second = replace(
@@ -42,12 +42,12 @@ def main():
         name="second",
         examples=tuple(replace(e, target=bool(label)) for e, label in zip(first.examples, labels, strict=True)),
     )
-    one, rows = workload([first], model.tokenizer, model.context)
-    both, rows_of_both = workload([first, second], model.tokenizer, model.context)
+    one, rows = build_workload([first], model.tokenizer, model.context)
+    both, rows_of_both = build_workload([first, second], model.tokenizer, model.context)
     sites = model.sites("resid,head")
     capture(model, one, sites)
-    settings = Settings()
-    designs = {concept.name: design(concept, settings) for concept in (first, second)}
+    settings = TraceSettings()
+    designs = {concept.name: make_design(concept, settings) for concept in (first, second)}
 
     told_of = {
         "forward": [],
@@ -59,8 +59,8 @@ def main():
         forward, captured = timed(lambda: capture(model, one, sites))
         parts = {part: values[:, rows[first.name].reads] for part, values in captured.parts.items()}
         inputs = captured.inputs[rows[first.name].sequences]
-        statistics, _ = timed(partial(measure, designs[first.name], parts, captured.sites, inputs, settings))
-        measured, _ = timed(partial(measure, designs["second"], parts, captured.sites, inputs, settings))
+        statistics, _ = timed(partial(measure_concept, designs[first.name], parts, captured.sites, inputs, settings))
+        measured, _ = timed(partial(measure_concept, designs["second"], parts, captured.sites, inputs, settings))
         plain, _ = timed(partial(fits_alone, parts, designs["second"]))
         whole = forward + statistics
         told_of["forward"].append(forward)
@@ -74,7 +74,7 @@ def main():
 
     layers, heads = parts["resid"], parts["head"]
     dependence = versus(
-        lambda: dependences(layers[:, :train], layers[0, :train], y[:train, None].float(), ("gaussian_50",)),
+        lambda: dependence_by_kernel(layers[:, :train], layers[0, :train], y[:train, None].float(), ("gaussian_50",)),
         lambda: transcribed(layers[:, :train], y[:train]),
     )
     strength = torch.ones(len(heads))
@@ -111,7 +111,7 @@ def fits_alone(parts, design):
         logistic.refit(x[:, train], y[None], torch.ones(len(x)))
         mass_mean.fit(x[:, train], y, groups=design.groups[train])
     t = parts["resid"][:, design.dependence_rows]
-    dependences(t, t[0], design.y[design.dependence_rows][:, None].float(), ("gaussian_50",))
+    dependence_by_kernel(t, t[0], design.y[design.dependence_rows][:, None].float(), ("gaussian_50",))
 
 
 def transcribed(layers, y):
@@ -143,7 +143,7 @@ def activations(told, model, captured, rows):
 
 def dependence_gate(layers, y):
     """Largest relative difference to the transcribed formula in float64."""
-    found = dependences(layers, layers[0], y[:, None].float(), ("gaussian_50",))["gaussian_50"]
+    found = dependence_by_kernel(layers, layers[0], y[:, None].float(), ("gaussian_50",))["gaussian_50"]
     z = [common.zscored(x.double()) for x in layers]
     target = y.double()[:, None]
     worst = 0.0

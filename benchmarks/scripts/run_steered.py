@@ -70,16 +70,18 @@ def ours_last(folder, rows, tokens):
 
 def ours(folder, rows, tokens, where="all"):
     from ontogeny.interventions import Add
-    from ontogeny.lab.generation import Decoding, generate
-    from ontogeny.model import load
+    from ontogeny.models.model import load_model
+    from ontogeny.steering.generate import DecodingConfig, generate
 
-    model = load(folder, tokenizer=tokenizer_of(folder))
+    model = load_model(folder, tokenizer=tokenizer_of(folder))
     model.network.generation_config.eos_token_id = None
     prompts = [" ".join(f"w{i}" for i in row) for row in rows]
     edits = [(f"resid.{LAYER}", Add(vector(model.d)), where)]
 
     def run(given):
-        return [one[0].ids.tolist() for one in generate(model, prompts, given, Decoding(tokens, batch=len(prompts)))]
+        return [
+            one[0].ids.tolist() for one in generate(model, prompts, given, DecodingConfig(tokens, batch=len(prompts)))
+        ]
 
     return lambda: run(()), lambda: run(edits)
 

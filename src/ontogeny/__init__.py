@@ -1,38 +1,83 @@
 """Ontogeny: when, where and how concepts form inside a language model while it is trained.
 
-Everything public is here by name, and nothing heavy is imported before it is used.
+The public API. Names are imported on first use, so `import ontogeny` loads neither torch nor transformers.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ontogeny._version import __version__
+
 if TYPE_CHECKING:
-    from ontogeny.concept import Concept as Concept
-    from ontogeny.errors import BadInput as BadInput
-    from ontogeny.lab.trace import trace as trace
-    from ontogeny.lineage import Checkpoint as Checkpoint
-    from ontogeny.lineage import Lineage as Lineage
-    from ontogeny.run import Run as Run
-    from ontogeny.run import runs as runs
-    from ontogeny.sites import Site as Site
+    from ontogeny.data.concept import Concept
+    from ontogeny.data.examples import Answer, Example
+    from ontogeny.direction import Direction
+    from ontogeny.errors import BadInput
+    from ontogeny.interventions import Ablate, Add, Clamp, Erase, Patch, RankOne, Reweight, Zero
+    from ontogeny.jobs.trace.trace import trace
+    from ontogeny.lineage import Checkpoint, Lineage, Stage
+    from ontogeny.measurements.settings import TraceSettings
+    from ontogeny.models.model import Model, load_model
+    from ontogeny.plugins import list_plugins
+    from ontogeny.records import Record
+    from ontogeny.sites import Site
+    from ontogeny.steering.steer import Edit, steer
+    from ontogeny.storage.run import Run, open_runs
 
-__version__ = "0.1.0"
-
-_HOMES = {
-    "BadInput": "ontogeny.errors",
-    "Checkpoint": "ontogeny.lineage",
-    "Concept": "ontogeny.concept",
-    "Lineage": "ontogeny.lineage",
-    "Run": "ontogeny.run",
-    "runs": "ontogeny.run",
-    "Site": "ontogeny.sites",
-    "trace": "ontogeny.lab.trace",
+_MODULES = {
+    "ontogeny.data.concept": ("Concept",),
+    "ontogeny.data.examples": ("Answer", "Example"),
+    "ontogeny.direction": ("Direction",),
+    "ontogeny.errors": ("BadInput",),
+    "ontogeny.interventions": ("Ablate", "Add", "Clamp", "Erase", "Patch", "RankOne", "Reweight", "Zero"),
+    "ontogeny.jobs.trace.trace": ("trace",),
+    "ontogeny.lineage": ("Checkpoint", "Lineage", "Stage"),
+    "ontogeny.measurements.settings": ("TraceSettings",),
+    "ontogeny.models.model": ("Model", "load_model"),
+    "ontogeny.plugins": ("list_plugins",),
+    "ontogeny.records": ("Record",),
+    "ontogeny.sites": ("Site",),
+    "ontogeny.steering.steer": ("Edit", "steer"),
+    "ontogeny.storage.run": ("Run", "open_runs"),
 }
-__all__ = ["BadInput", "Checkpoint", "Concept", "Lineage", "Run", "Site", "__version__", "runs", "trace"]
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = [
+    "Ablate",
+    "Add",
+    "Answer",
+    "BadInput",
+    "Checkpoint",
+    "Clamp",
+    "Concept",
+    "Direction",
+    "Edit",
+    "Erase",
+    "Example",
+    "Lineage",
+    "Model",
+    "Patch",
+    "RankOne",
+    "Record",
+    "Reweight",
+    "Run",
+    "Site",
+    "Stage",
+    "TraceSettings",
+    "Zero",
+    "__version__",
+    "list_plugins",
+    "load_model",
+    "open_runs",
+    "steer",
+    "trace",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that `import ontogeny` and `ontogeny --help` load neither torch nor transformers.
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'ontogeny' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

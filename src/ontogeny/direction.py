@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.errors import BadInput, unknown
+from ontogeny.errors import BadInput, unknown_name
 from ontogeny.sites import Site
 
-SCALES = ("unit", "std", "gap", "weight", "raw")
+DIRECTION_SCALES = ("unit", "std", "gap", "weight", "raw")
 """What the length of a vector may mean."""
 
 
@@ -40,8 +40,8 @@ class Direction:
             raise BadInput(
                 f"the direction {self.origin} is no vector of finite numbers (shape {tuple(self.vector.shape)}). Fit it again."
             )
-        if self.scale not in SCALES:
-            raise unknown("scale", self.scale, SCALES)
+        if self.scale not in DIRECTION_SCALES:
+            raise unknown_name("scale", self.scale, DIRECTION_SCALES)
 
     def unit(self) -> Self:
         """The same direction with length 1."""
@@ -54,7 +54,7 @@ class Direction:
             BadInput: no such rule, or the fit kept no such fact.
         """
         if rule not in ("unit", "std", "gap"):
-            raise unknown("scale rule", rule, ("unit", "std", "gap"))
+            raise unknown_name("scale rule", rule, ("unit", "std", "gap"))
         if rule == "unit":
             return self.unit()
         if not math.isfinite(self.facts.get(rule, math.nan)):
@@ -81,7 +81,7 @@ class Direction:
 
     def random(self, seed: int) -> Self:
         """A random direction of the same length: what a direction that knows nothing does."""
-        vector = random_unit(len(self.vector), seed).to(self.vector) * self.vector.norm()
+        vector = random_unit_vector(len(self.vector), seed).to(self.vector) * self.vector.norm()
         return replace(
             self, vector=vector, origin=f"random({seed}) as long as {self.origin}", scale="raw", facts={}, sign=""
         )
@@ -131,7 +131,7 @@ class Direction:
             )
 
 
-def average(directions: Sequence[Direction]) -> Direction:
+def average_directions(directions: Sequence[Direction]) -> Direction:
     """Mean of the unit vectors, each turned to the side of the first: what several checkpoints or seeds agree on.
 
     Its length, at most 1, says how much they agree (fact `agreement`).
@@ -145,7 +145,7 @@ def average(directions: Sequence[Direction]) -> Direction:
     return replace(first, vector=mean, origin=origin, scale="raw", facts={"agreement": float(mean.norm())})
 
 
-def random_unit(width: int, seed: int) -> Float[Tensor, " d"]:
+def random_unit_vector(width: int, seed: int) -> Float[Tensor, " d"]:
     """A random vector of length 1."""
     # Salted: a direction that somebody drew from the bare seed must not meet itself as its control.
     drawn = torch.randn(

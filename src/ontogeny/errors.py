@@ -1,18 +1,39 @@
 """Errors for people: what happened, what was given, what to do next; the command line prints them as one line."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
 class BadInput(Exception):
-    """The input cannot be used as given; the message says what happened, what was given and what to do."""
+    """The input cannot be used as given; the message says what must hold, what was given and what to do.
+
+    A message names arguments as Python spells them, in backticks: "Shorten the texts, or set `truncate`." Each face spells them in its
+    own way: `spelled` gives the command line's form.
+
+    Args:
+        message: The whole message, one line.
+        argument: Name of the argument at fault; by default the first one in backticks.
+    """
+
+    def __init__(self, message: str = "", *, argument: str | None = None) -> None:
+        super().__init__(message)
+        named = re.search(_ARGUMENT, message)
+        self.argument = argument or (named[1] if named else None)
+
+    def spelled(self, options: Mapping[str, str]) -> str:
+        """The message with each argument in backticks replaced by its option, where `options` has one."""
+        return re.sub(_ARGUMENT, lambda found: options.get(found[1], found[0]), str(self))
 
 
-class CheckpointFault(BadInput):
+_ARGUMENT = r"`([a-z_]+)`"
+
+
+class CheckpointError(BadInput):
     """One checkpoint cannot be read; the others of its lineage still can."""
 
 
-class OneClass(BadInput):
+class SingleClassError(BadInput):
     """A fit or a metric needs two classes and was given one."""
 
     def __init__(self, what: str, n: int, label: object) -> None:
@@ -21,7 +42,7 @@ class OneClass(BadInput):
         )
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """The error for a name that is not among the known ones, with the nearest as a suggestion."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

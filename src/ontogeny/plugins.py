@@ -13,35 +13,37 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from ontogeny.errors import unknown
+from ontogeny.errors import unknown_name
 
-FOLDERS = ("architectures", "concepts", "fits", "lineages", "metrics", "views", "worlds")
+PLUGIN_FOLDERS = ("architectures", "concepts", "metrics", "probes", "studies", "suites", "views", "worlds")
+SINGULAR = {"studies": "study"}
 
 
-def names(folder: str) -> list[str]:
+def list_plugins(folder: str) -> list[str]:
     """Names of all plug-ins of a folder, sorted; imports none of them."""
-    return sorted({*_own(folder), *_outside(folder)})
+    return sorted({*_builtin_names(folder), *_external_entry_points(folder)})
 
 
-def load(folder: str, name: str) -> ModuleType:
+def load_plugin(folder: str, name: str) -> ModuleType:
     """The plug-in's module.
 
     Raises:
         BadInput: no such name, with the nearest one as a suggestion.
     """
-    if name in _own(folder):
+    if name in _builtin_names(folder):
         return importlib.import_module(f"ontogeny.{folder}.{name}")
-    outside = _outside(folder)
+    outside = _external_entry_points(folder)
     if name in outside:
         module: ModuleType = outside[name].load()
         return module
-    raise unknown(folder.removesuffix("s"), name, names(folder))
+    raise unknown_name(SINGULAR.get(folder, folder.removesuffix("s")), name, list_plugins(folder))
 
 
-def summary(folder: str, name: str) -> str:
+def plugin_summary(folder: str, name: str) -> str:
     """First line of the plug-in's docstring, read without importing it or its folder."""
-    path = Path(__file__).parent / folder / f"{name}.py"
-    if not path.is_file() and (outside := _outside(folder).get(name)):
+    home = Path(__file__).parent / folder
+    path = home / f"{name}.py" if (home / f"{name}.py").is_file() else home / name / "__init__.py"
+    if not path.is_file() and (outside := _external_entry_points(folder).get(name)):
         path = _file_of(outside.module) or path
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
     return doc.splitlines()[0] if doc else ""
@@ -56,14 +58,14 @@ def _file_of(module: str) -> Path | None:
     return Path(spec.origin).parent.joinpath(*rest).with_suffix(".py") if rest else Path(spec.origin)
 
 
-def _own(folder: str) -> list[str]:
-    if folder not in FOLDERS:
-        raise unknown("plug-in folder", folder, FOLDERS)
+def _builtin_names(folder: str) -> list[str]:
+    if folder not in PLUGIN_FOLDERS:
+        raise unknown_name("plug-in folder", folder, PLUGIN_FOLDERS)
     found = pkgutil.iter_modules([str(Path(__file__).parent / folder)])
     return [module.name for module in found if not module.name.startswith("_")]
 
 
-def _outside(folder: str) -> dict[str, EntryPoint]:
+def _external_entry_points(folder: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in _points(folder, tuple(sys.path))}
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-COLUMNS: Mapping[str, str] = {
+RECORD_COLUMNS: Mapping[str, str] = {
     "lineage": "VARCHAR",
     "stage": "VARCHAR",
     "step": "BIGINT",
@@ -79,4 +79,6 @@ class Record:
             raise ValueError(f"a {self.metric} that could not be measured needs its reason in `note`")
 
 
-assert tuple(sorted(f.name for f in fields(Record))) == tuple(sorted(COLUMNS)), "Record and COLUMNS must name the same"
+assert tuple(sorted(f.name for f in fields(Record))) == tuple(sorted(RECORD_COLUMNS)), (
+    "Record and COLUMNS must name the same"
+)

@@ -12,13 +12,13 @@ from typing import Literal, Self, get_args
 
 from ontogeny.errors import BadInput
 
-Part = Literal["resid", "attn", "mlp", "head", "neuron", "attn_resid", "mlp_resid"]
-PARTS: tuple[str, ...] = get_args(Part)
+SitePart = Literal["resid", "attn", "mlp", "head", "neuron", "attn_resid", "mlp_resid"]
+SITE_PARTS: tuple[str, ...] = get_args(SitePart)
 
 
 @dataclass(frozen=True, order=True)
 class Site:
-    part: Part
+    part: SitePart
     layer: int
     head: int | None = None
 
@@ -46,7 +46,7 @@ class Site:
         return f"{self.part}.{self.layer}" if self.head is None else f"{self.part}.{self.layer}.{self.head}"
 
 
-def expand(patterns: str | Iterable[str], *, layers: int, heads: int) -> tuple[Site, ...]:
+def expand_sites(patterns: str | Iterable[str], *, layers: int, heads: int) -> tuple[Site, ...]:
     """All sites of a model with `layers` blocks of `heads` heads that match patterns like `resid`, `head.3`, `mlp.2-5`, `resid.-1`.
 
     Raises:
@@ -56,13 +56,13 @@ def expand(patterns: str | Iterable[str], *, layers: int, heads: int) -> tuple[S
     found = {site for pattern in wanted if pattern.strip() for site in _expand(pattern.strip(), layers, heads)}
     if not found:
         raise BadInput(f"no sites given in {patterns!r}. Try resid, head or resid.0-{layers}.")
-    return tuple(sorted(found, key=lambda s: (PARTS.index(s.part), s.layer, s.head or 0)))
+    return tuple(sorted(found, key=lambda s: (SITE_PARTS.index(s.part), s.layer, s.head or 0)))
 
 
 def _expand(pattern: str, layers: int, heads: int) -> list[Site]:
     part, *rest = pattern.split(".", 1)
-    if part not in PARTS:
-        raise BadInput(f"{pattern!r} is not a site: {part!r} is none of {', '.join(PARTS)}.")
+    if part not in SITE_PARTS:
+        raise BadInput(f"{pattern!r} is not a site: {part!r} is none of {', '.join(SITE_PARTS)}.")
     fields = _fields(rest[0]) if rest else []
     if len(fields) > (2 if part == "head" else 1):
         raise BadInput(

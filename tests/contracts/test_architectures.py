@@ -3,17 +3,22 @@
 import pytest
 import torch
 
-from ontogeny import images, plugins
+from ontogeny import plugins
+from ontogeny.activations.batching import ActivationRead, ScoredAnswer, Workload
+from ontogeny.activations.capture import capture
 from ontogeny.errors import BadInput
-from ontogeny.lab.capture import capture
-from ontogeny.lab.passes import Read, Scored, Workload
-from ontogeny.model import heads_through_output, load, output_bias, reading, untrained, validate, writing
-from ontogeny.packed import packed_linears
+from ontogeny.models import vision
+from ontogeny.models.hooks import read_hooks, write_hooks
+from ontogeny.models.model import attention_output_bias, head_contributions, load_model, untrained_model
+from ontogeny.models.onednn import packed_linears
+from ontogeny.models.validation import validate_model
 from ontogeny.sites import Site
-from tests.models import PICTURES
+from tests.helpers.tiny_models import PICTURES
 
 FAMILIES = [
-    t for name in plugins.names("architectures") for t in plugins.load("architectures", name).architecture.model_types
+    t
+    for name in plugins.list_plugins("architectures")
+    for t in plugins.load_plugin("architectures", name).architecture.model_types
 ]
 IDS = torch.tensor([[5, 17, 40, 9, 201, 33], [8, 8, 120, 64, 77, 250]])
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -23,7 +28,7 @@ pytestmark = pytest.mark.parametrize("family", FAMILIES, scope="module")
 @pytest.fixture(scope="module")
 def model(family, tiny):
     """One for all tests of a family: none of them leaves a trace."""
-    opened = images.load if family in PICTURES else load
+    opened = vision.load_image_model if family in PICTURES else load_model
     made = opened(tiny(family))
     yield made
     assert sum(len(m._forward_pre_hooks) for m in made.network.modules()) == 0
@@ -44,7 +49,7 @@ def texts_only(model):
 def read(model, *wanted):
     seen = {}
     with (
-        reading(model, wanted, lambda part, layer, value: seen.__setitem__((part, layer), value.detach().clone())),
+        read_hooks(model, wanted, lambda part, layer, value: seen.__setitem__((part, layer), value.detach().clone())),
         torch.no_grad(),
     ):
         model.network(**given(model))
@@ -61,7 +66,7 @@ def hooks(model):
 
 
 def test_passes_its_own_validation(model):
-    validate(model, answers=model.architecture.causal)
+    validate_model(model, answers=model.architecture.causal)
 
 
 def test_reads_equal_hidden_states(model):
@@ -82,21 +87,21 @@ def test_no_op_write_is_bit_identical_and_an_edit_is_not(model):
     plain = logits(model)
     names = ("resid.0", "resid.2", "attn.1", "mlp.2", "attn_resid.2", "mlp_resid.1", "head.1.3", "neuron.2")
     for site in map(Site.parse, names):
-        with writing(model, site, lambda h: h):
+        with write_hooks(model, site, lambda h: h):
             assert torch.equal(logits(model), plain), site
-        with writing(model, site, lambda h: h + 1.0):
+        with write_hooks(model, site, lambda h: h + 1.0):
             assert not torch.equal(logits(model), plain), site
 
 
 def test_heads_through_output_sum_to_attention(model):
     seen = read(model, ("head", 2), ("attn", 2))
-    through = heads_through_output(model, 2, seen["head", 2]).sum(-2) + output_bias(model, 2)
+    through = head_contributions(model, 2, seen["head", 2]).sum(-2) + attention_output_bias(model, 2)
     torch.testing.assert_close(through, seen["attn", 2], rtol=1e-5, atol=1e-6)
 
 
 def test_a_head_write_touches_that_head_alone(model):
     before = read(model, ("head", 1))["head", 1].unflatten(-1, (model.heads, -1))
-    with writing(model, Site("head", 1, 2), torch.zeros_like):
+    with write_hooks(model, Site("head", 1, 2), torch.zeros_like):
         after = read(model, ("head", 1))["head", 1].unflatten(-1, (model.heads, -1))
     assert not after[..., 2, :].any()
     others = [0, 1, 3]
@@ -104,7 +109,7 @@ def test_a_head_write_touches_that_head_alone(model):
 
 
 def test_reads_see_what_writes_did(model):
-    with writing(model, Site("resid", 1), torch.zeros_like):
+    with write_hooks(model, Site("resid", 1), torch.zeros_like):
         assert not read(model, ("resid", 1))["resid", 1].any()
 
 
@@ -116,7 +121,7 @@ def test_hooks_are_gone_also_after_an_exception(model):
     def fail(h):
         raise RuntimeError("on purpose")
 
-    with pytest.raises(RuntimeError, match="on purpose"), writing(model, Site("resid", 1), fail):
+    with pytest.raises(RuntimeError, match="on purpose"), write_hooks(model, Site("resid", 1), fail):
         logits(model)
     assert hooks(model) == before
 
@@ -126,7 +131,7 @@ def test_a_wrong_table_is_refused(model):
 
     wrong = replace(model, architecture=replace(model.architecture, heads_out=model.architecture.neurons))
     with pytest.raises(BadInput, match="does not fit its architecture table"):
-        validate(wrong)
+        validate_model(wrong)
 
 
 def texts():
@@ -138,8 +143,8 @@ def texts():
 
 def pools(sequences):
     """Two reads of each text: its last token, and the mean over all."""
-    last = [Read(i, torch.eye(len(s))[-1]) for i, s in enumerate(sequences)]
-    return last, [Read(i, torch.full((len(s),), 1 / len(s))) for i, s in enumerate(sequences)]
+    last = [ActivationRead(i, torch.eye(len(s))[-1]) for i, s in enumerate(sequences)]
+    return last, [ActivationRead(i, torch.full((len(s),), 1 / len(s))) for i, s in enumerate(sequences)]
 
 
 @pytest.mark.parametrize("budget", [1, 60, 10_000])
@@ -174,7 +179,7 @@ def test_parts_add_up_to_the_stream(model):
 def test_answers_are_scored_as_the_whole_model_would(model):
     texts_only(model)
     sequences = texts()
-    asked = Workload(tuple(sequences), scored=tuple(Scored(i, len(s) - 2) for i, s in enumerate(sequences)))
+    asked = Workload(tuple(sequences), scored=tuple(ScoredAnswer(i, len(s) - 2) for i, s in enumerate(sequences)))
     if not model.architecture.causal:
         with pytest.raises(BadInput, match="cannot be asked what comes next"):
             capture(model, asked, [])
@@ -189,9 +194,9 @@ def test_answers_are_scored_as_the_whole_model_would(model):
 
 
 def test_an_untrained_model_has_the_shape_and_other_weights(model, family, tiny):
-    other = (images.untrained if family in PICTURES else untrained)(tiny(family), seed=3)
+    other = (vision.untrained_image_model if family in PICTURES else untrained_model)(tiny(family), seed=3)
     assert (other.layers, other.heads, other.d, other.d_head) == (model.layers, model.heads, model.d, model.d_head)
-    validate(other)
+    validate_model(other)
     assert not torch.equal(read(other, ("resid", 2))["resid", 2], read(model, ("resid", 2))["resid", 2])
 
 

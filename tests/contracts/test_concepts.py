@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from ontogeny import plugins
-from ontogeny.concept import Concept, Example
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.measurements.surface_baselines import audit_surface, surface_records
 from ontogeny.statistics.splits import group_split
-from ontogeny.surface import audit, records
 
 Plugin = Callable[[int], Concept]
 
@@ -18,8 +19,8 @@ def broken(build: Plugin) -> list[str]:
     made = build(0)
     split = group_split(made.group_ids(), made.labels(), made.kind, seed=0)
     groups = made.group_ids()
-    found = audit(made, split, samples=100)
-    floors = {row.control for row in records(made, found)}
+    found = audit_surface(made, split, samples=100)
+    floors = {row.control for row in surface_records(made, found)}
     kept = {
         "is deterministic": made.hash == build(0).hash,
         "has every class": made.kind == "number" or set(made.labels().tolist()) >= set(range(len(made.classes) or 2)),
@@ -36,17 +37,17 @@ def broken(build: Plugin) -> list[str]:
     return [promise for promise, is_kept in kept.items() if not is_kept]
 
 
-@pytest.mark.parametrize("name", plugins.names("concepts"))
+@pytest.mark.parametrize("name", plugins.list_plugins("concepts"))
 def test_the_folder_keeps_the_contract(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = plugins.load("concepts", name)
+    module = plugins.load_plugin("concepts", name)
     if getattr(module, "SOURCES", ()):
         monkeypatch.setenv("ONTOGENY_DATA", str(request.getfixturevalue("shared")))
     assert broken(module.concept) == []
     made = module.concept()
     assert (made.name, made.hash) == (name, module.concept(seed=0).hash)
-    assert plugins.summary("concepts", name)
+    assert plugins.plugin_summary("concepts", name)
 
 
 def good(seed: int = 0) -> Concept:
@@ -97,9 +98,9 @@ def test_a_broken_plugin_is_found(plugin: Plugin, promises: list[str]) -> None:
 
 def test_the_subjects_number_cannot_be_told_from_words() -> None:
     """Neither by the words nor by the noun before the verb, and the answers agree with the label."""
-    made = plugins.load("concepts", "subject_number").concept()
+    made = plugins.load_plugin("concepts", "subject_number").concept()
     split = group_split(made.group_ids(), made.labels(), made.kind, seed=0)
-    found = audit(made, split)
+    found = audit_surface(made, split)
     assert found.baselines["tfidf"].auroc <= 0.55
     assert found.warnings == ()
     last_is_plural = [text.endswith("s") for text in made.texts]

@@ -12,7 +12,9 @@ from ontogeny import plugins
 from ontogeny.errors import BadInput
 from ontogeny.metrics import Metric
 
-METRICS = [metric for name in plugins.names("metrics") for metric in plugins.load("metrics", name).metrics]
+METRICS = [
+    metric for name in plugins.list_plugins("metrics") for metric in plugins.load_plugin("metrics", name).metrics
+]
 N, D = 24, 12
 Inputs = tuple[Tensor, ...]
 

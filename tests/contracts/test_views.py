@@ -15,11 +15,11 @@ import vl_convert
 
 from ontogeny import plugins, views
 from ontogeny.errors import BadInput
-from ontogeny.records import COLUMNS
-from ontogeny.views._theme import CATEGORIES
-from tests import fixtures_records
+from ontogeny.records import RECORD_COLUMNS
+from ontogeny.views._theme import CATEGORY_COLOURS
+from tests.helpers import synthetic_records
 
-NAMES = plugins.names("views")
+NAMES = plugins.list_plugins("views")
 UNIT = re.compile(
     r"\((0–1|≤ 1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
     r"|units of the stream|of cosines)\)"
@@ -36,7 +36,7 @@ SAFE_COLOURS = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 
 @functools.cache
 def full(sft: bool = False) -> pd.DataFrame:
-    table = fixtures_records.table(sft=sft)
+    table = synthetic_records.table(sft=sft)
     return table[table["concept"].isin(["truth", "privacy"])] if sft else table
 
 
@@ -48,7 +48,7 @@ def drawable(name: str, sft: bool = False) -> pd.DataFrame:
 
 @functools.cache
 def drawn(name: str, sft: bool = False) -> Any:
-    return views.view(name).draw(drawable(name, sft)).to_dict()
+    return views.load_view(name).draw(drawable(name, sft)).to_dict()
 
 
 def render(chart: Any) -> str:
@@ -58,10 +58,10 @@ def render(chart: Any) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keeps_the_contract(name: str) -> None:
-    view = views.view(name)
+    view = views.load_view(name)
     assert view.title
     assert len(view.caption) > 60
-    assert view.needs <= set(COLUMNS)
+    assert view.needs <= set(RECORD_COLUMNS)
     kept = view.select(full())
     assert 0 < len(kept) < len(full())
     pd.testing.assert_frame_equal(view.select(kept), kept)
@@ -70,22 +70,22 @@ def test_keeps_the_contract(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_an_empty_table_and_says_why(name: str) -> None:
     for empty in (full().head(0), full()[full()["metric"].eq("fisher")]):
-        chart = views.view(name).draw(empty)
-        assert "No rows" in str(views.why_empty(chart))
+        chart = views.load_view(name).draw(empty)
+        assert "No rows" in str(views.empty_reason(chart))
         assert "No rows" in render(chart)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_a_table_of_nan_and_says_why(name: str) -> None:
     lost = full().assign(value=np.nan, low=np.nan, high=np.nan, n=0, note="the probe did not converge")
-    chart = views.view(name).draw(lost)
-    assert "did not converge" in str(views.why_empty(chart))
+    chart = views.load_view(name).draw(lost)
+    assert "did not converge" in str(views.empty_reason(chart))
     render(chart)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_one_row_of_each_kind(name: str) -> None:
-    view = views.view(name)
+    view = views.load_view(name)
     rows = view.select(full())
     for index in rows.groupby("metric").head(1).index:
         view.draw(full().loc[[index]]).to_dict()
@@ -100,8 +100,8 @@ def test_draws_holes(name: str) -> None:
     holes = drawable(name, True).assign(tokens=np.nan)
     holes.loc[rng.random(len(holes)) < 0.3, ["value", "low", "high"]] = np.nan
     holes.loc[rng.random(len(holes)) < 0.3, ["low", "high"]] = np.nan
-    chart = views.view(name).draw(holes)
-    assert views.why_empty(chart) is None
+    chart = views.load_view(name).draw(holes)
+    assert views.empty_reason(chart) is None
     assert "NaN" not in render(chart)
 
 
@@ -135,7 +135,7 @@ def test_an_unsafe_colour_would_be_found() -> None:
 
 @pytest.mark.parametrize("blindness", ["protan", "deutan"])
 def test_categories_stay_apart_for_the_colour_blind(blindness: str) -> None:
-    seen = [as_seen(colour, blindness) for colour in CATEGORIES]
+    seen = [as_seen(colour, blindness) for colour in CATEGORY_COLOURS]
     nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2))
     # The control: two colours that half the charts of the world tell apart by hue alone.
     confused = np.linalg.norm(as_seen("#b5651d", blindness) - as_seen("#4c8c2b", blindness))
@@ -144,7 +144,7 @@ def test_categories_stay_apart_for_the_colour_blind(blindness: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_says_what_it_shows_to_those_who_cannot_see_it(name: str) -> None:
-    view = views.view(name)
+    view = views.load_view(name)
     assert drawn(name)["description"] == f"{view.title}. {view.caption}"
 
 
@@ -154,7 +154,7 @@ def numbers_of_age(name: str) -> Any:
     age = truth.assign(concept="age", metric=truth["metric"].replace({"auroc": "r2", "accuracy": "mae"}))
     early = age["metric"].eq("r2") & age["step"].eq(0) & age["control"].isna()
     age.loc[early, ["value", "low"]] = [-3.0, -9.0]
-    return views.view(name).draw(pd.concat([truth, age], ignore_index=True)).to_dict()
+    return views.load_view(name).draw(pd.concat([truth, age], ignore_index=True)).to_dict()
 
 
 @pytest.mark.parametrize("name", ["emergence", "readable_used"])
@@ -183,13 +183,13 @@ def test_metrics_have_scales_of_colour_of_their_own(name: str) -> None:
 
 
 def test_a_long_reason_is_not_cut() -> None:
-    chart = views.view("emergence").draw(full().assign(value=np.nan, n=0, note="word " * 60 + "ends"))
+    chart = views.load_view("emergence").draw(full().assign(value=np.nan, n=0, note="word " * 60 + "ends"))
     assert "ends" in render(chart)
     assert "…" not in render(chart)
 
 
 def test_one_run_is_not_compared_with_itself() -> None:
-    assert "nothing to compare" in str(views.why_empty(views.view("seeds").draw(full())))
+    assert "nothing to compare" in str(views.empty_reason(views.load_view("seeds").draw(full())))
 
 
 def test_drift_marks_where_stages_begin() -> None:
@@ -211,7 +211,7 @@ def test_stays_small(name: str) -> None:
 def test_drawing_leaves_the_table_alone() -> None:
     for name in NAMES:
         drawn(name)
-    pd.testing.assert_frame_equal(full(), fixtures_records.table())
+    pd.testing.assert_frame_equal(full(), synthetic_records.table())
 
 
 @pytest.mark.parametrize("name", ["layers", "drift"])
@@ -223,7 +223,7 @@ def test_a_long_run_is_thinned(name: str) -> None:
     else:
         base |= {"site": "resid.3", "layer": 3, "metric": "cosine"}
         cells = [{"step": s, "coords": {"other_step": str(t)}} for s in steps for t in steps]
-    chart = views.view(name).draw(fixtures_records.frame([base | {"value": 0.7} | cell for cell in cells]))
+    chart = views.load_view(name).draw(synthetic_records.frame([base | {"value": 0.7} | cell for cell in cells]))
     text = json.dumps(chart.to_dict(validate=False))
     assert "of 154 checkpoints drawn" in text
     assert len(text) < 1_500_000
@@ -233,7 +233,7 @@ def test_a_long_run_is_thinned(name: str) -> None:
 def test_pictures_of_one_site_show_the_best_one(name: str) -> None:
     """Best of truth is resid.3, which is neither the first nor the last; a cosine is kept at the best site alone."""
     table = full()[full()["concept"].eq("truth")]
-    sites = set(re.findall(r"resid\.\d", json.dumps(chosen(views.view(name).draw(table).to_dict()))))
+    sites = set(re.findall(r"resid\.\d", json.dumps(chosen(views.load_view(name).draw(table).to_dict()))))
     assert sites == {"resid.3"}
 
 
@@ -245,7 +245,7 @@ def chosen(chart: dict) -> list[Any]:
 
 def test_a_table_without_a_needed_column_is_refused() -> None:
     with pytest.raises(BadInput, match="needs the columns metric"):
-        views.view("emergence").draw(full().drop(columns="metric"))
+        views.load_view("emergence").draw(full().drop(columns="metric"))
 
 
 def axis_titles(chart: dict) -> Iterator[Any]:

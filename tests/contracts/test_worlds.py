@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ontogeny import plugins
-from ontogeny.worlds._batch import Batch
+from ontogeny.worlds._batch import WorldBatch
 
-NAMES = plugins.names("worlds")
+NAMES = plugins.list_plugins("worlds")
 
 
 def is_language(name: str) -> bool:
-    return hasattr(plugins.load("worlds", name), "tokenizer")
+    return hasattr(plugins.load_plugin("worlds", name), "tokenizer")
 
 
 LANGUAGES = [name for name in NAMES if is_language(name)]
@@ -24,7 +24,7 @@ OTHERS = [name for name in NAMES if not is_language(name)]
 
 @functools.cache
 def world(name: str, seed: int = 0) -> tuple[ModuleType, Any]:
-    module = plugins.load("worlds", name)
+    module = plugins.load_plugin("worlds", name)
     return module, module.make(module.Config(seed=seed))
 
 
@@ -146,7 +146,7 @@ def test_the_oracle_finds_no_fault_with_the_truth_and_some_with_anything_else(na
         assert {len(values) for values in wrong.values()} == {len(batch)}
 
 
-def equal(one: Batch, two: Batch) -> bool:
+def equal(one: WorldBatch, two: WorldBatch) -> bool:
     pairs = [(one.inputs, two.inputs), (one.targets, two.targets)]
     pairs += [(one.coordinates[key], two.coordinates[key]) for key in one.coordinates]
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)

@@ -91,9 +91,9 @@ def main() -> None:
     from tests.faults import subjects  # noqa: F401  (imported once, before the forks)
 
     torch.set_num_threads(1)
-    for folder in ("architectures", "fits"):
-        for name in plugins.names(folder):
-            plugins.load(folder, name)
+    for folder in ("architectures", "probes"):
+        for name in plugins.list_plugins(folder):
+            plugins.load_plugin(folder, name)
     for heavy in HEAVY:
         importlib.import_module(heavy)
     for line in sys.stdin:

@@ -56,8 +56,8 @@ class Points:
 @contextmanager
 def counted(points: Points) -> Iterator[Points]:
     """While open, everything that changes the disk passes through `points`."""
-    from ontogeny.run import Run
-    from ontogeny.store import disk_errors
+    from ontogeny.storage.files import disk_errors
+    from ontogeny.storage.run import Run
 
     replace, fsync, unlink, rmtree, log = os.replace, os.fsync, Path.unlink, shutil.rmtree, Run.log
 

@@ -93,12 +93,12 @@ def _strike(driver: "subprocess.Popen[str]", whom: str, seconds: float, out: Pat
 def main() -> None:
     import torch
 
-    from ontogeny.lab.cluster import Cluster
-    from ontogeny.lab.trace import trace
+    from ontogeny.jobs.trace.ray_cluster import RayCluster
+    from ontogeny.jobs.trace.trace import trace
     from tests.faults import subjects
 
     torch.set_num_threads(1)
-    with mock.patch.object(subjects, "trace", lambda *given: trace(*given, cluster=Cluster(workers=2))):
+    with mock.patch.object(subjects, "trace", lambda *given: trace(*given, cluster=RayCluster(workers=2))):
         subjects.trace_it(*map(Path, sys.argv[1:]))
 
 

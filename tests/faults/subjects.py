@@ -16,17 +16,19 @@ from unittest import mock
 import torch
 from torch import nn
 
-from ontogeny.concept import Concept
-from ontogeny.lab import keeping, raising, training
-from ontogeny.lab.raising import Size, Stage
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
-from ontogeny.lab.training import RecordingPlan, TrainingConfig
+from ontogeny.data.concept import Concept
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.run import Run
-from tests.flows.lineages import rows, save_run, write
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.storage.run import Run
+from ontogeny.training import checkpoints, train
+from ontogeny.training.loop import TrainingConfig
+from ontogeny.training.recorder import RecordingPlan
+from ontogeny.training.toy_models import in_world
+from ontogeny.training.toy_models.in_world import ToyModelSize, ToyStage
+from tests.helpers.planted_lineages import rows, save_run, write
 
-QUICK = Settings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100)
+QUICK = TraceSettings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100)
 DIARY = "computed.txt"
 """Beside `out`: a line for every unit that is computed, whatever becomes of it."""
 
@@ -79,24 +81,27 @@ def rows_of(out: Path) -> dict[str, str]:
 
 
 def raise_it(home: Path, out: Path) -> None:
-    stages = {name: Stage(TrainingConfig(4, 1e-3, warmup=1), rows=4, checkpoints=3, first=1) for name in raising.STAGES}
-    few = Size(stages, {"families": 18, "potions": 20}, layers=1, heads=2, width=32)
-    train = raising.train
+    stages = {
+        name: ToyStage(TrainingConfig(4, 1e-3, warmup=1), rows=4, checkpoints=3, first=1)
+        for name in in_world.TOY_STAGES
+    }
+    few = ToyModelSize(stages, {"families": 18, "potions": 20}, layers=1, heads=2, width=32)
+    train = in_world.train
 
     def told(batches: Any, objective: Any, config: Any, folder: Path, **named: Any) -> Path:
         return train(
             lambda step: (_note(out, f"{folder.name}/{step}"), batches(step))[1], objective, config, folder, **named
         )
 
-    with mock.patch.object(raising, "SIZES", {"few": few}), mock.patch.object(raising, "train", told):
-        raising.raise_model(out, "few", stages=("base", "sft"))
+    with mock.patch.object(in_world, "TOY_MODEL_SIZES", {"few": few}), mock.patch.object(in_world, "train", told):
+        in_world.train_toy_model(out, "few", stages=("base", "sft"))
 
 
 def steps_of(out: Path) -> set[str]:
     """The steps that a checkpoint and its state, or the last checkpoint, hold fast."""
     found = set()
     for folder in (path for path in (out, *out.glob("[!.]*")) if path.is_dir()):
-        last = keeping.resumable(folder) or 0
+        last = checkpoints.last_resumable_step(folder) or 0
         if (folder / "checkpoint-4").is_dir():
             last = 4
         found |= {f"{folder.name}/{step}" for step in range(1, last + 1)}
@@ -129,7 +134,7 @@ def record_it(home: Path, out: Path) -> None:
 
     plan = RecordingPlan(states_every=3)
     config = TrainingConfig(steps=4, warmup=1)
-    training.train_module(points, squares, config, out, make=make, save_at=(0, 2, 4), record=plan)
+    train.train_module(points, squares, config, out, make=make, save_at=(0, 2, 4), record=plan)
 
 
 # --- the control: a job that writes as one should not -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ontogeny.errors import BadInput
-from ontogeny.lab.alone import alone
+from ontogeny.storage.lock import run_lock
 from tests.faults.forks import Forks
 from tests.faults.on_ray import struck_on_ray
 from tests.faults.subjects import SUBJECTS, prepare, raise_it, record_it
@@ -65,7 +65,7 @@ def test_a_job_that_writes_carelessly_would_be_found(forks, home, tmp_path) -> N
 
 @pytest.mark.parametrize("job", [raise_it, record_it])
 def test_a_second_process_on_a_training_is_refused(job, home, tmp_path) -> None:
-    with alone(tmp_path / "out"):
+    with run_lock(tmp_path / "out"):
         before = sorted(path.name for path in (tmp_path / "out").iterdir())
         with pytest.raises(BadInput, match="another process is writing into"):
             job(home, tmp_path / "out")
@@ -78,10 +78,10 @@ def test_only_what_we_left_is_swept_and_only_by_who_is_in(tmp_path) -> None:
     ours.parent.mkdir()
     for path in (ours, theirs):
         path.write_text("half")
-    with alone(tmp_path):
+    with run_lock(tmp_path):
         assert not ours.exists()
         ours.write_text("being written")
-        with pytest.raises(BadInput), alone(tmp_path):
+        with pytest.raises(BadInput), run_lock(tmp_path):
             pass
         assert ours.exists()
     assert theirs.exists()
@@ -89,11 +89,11 @@ def test_only_what_we_left_is_swept_and_only_by_who_is_in(tmp_path) -> None:
 
 def test_a_run_inside_of_another_folder_is_not_swept_with_it(tmp_path) -> None:
     inside = tmp_path / "trace"
-    with alone(inside):
+    with run_lock(inside):
         written = inside / "records" / ".a.parquet.12-34.tmp"
         written.parent.mkdir()
         written.write_text("being written")
-        with alone(tmp_path):
+        with run_lock(tmp_path):
             assert written.exists()
-    with alone(inside):
+    with run_lock(inside):
         assert not written.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub import DECLARED, Hub
+from tests.helpers.fake_hub import DECLARED, Hub
 
 SIZE = 20 * 2**20
 STEPS = (0, *(2**i for i in range(10)), *range(1000, 144_000, 1000))

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.concept import Concept
-from ontogeny.lab.cache import Cache
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.activations.cache import ActivationCache
+from ontogeny.data.concept import Concept
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from tests.flows.lineages import SPOKEN, rows, save_run, write
+from ontogeny.measurements.settings import TraceSettings
+from tests.helpers.planted_lineages import SPOKEN, rows, save_run, write
 
-QUICK = Settings(sites="resid,head", resamples=100, permutations=100)
+QUICK = TraceSettings(sites="resid,head", resamples=100, permutations=100)
 FEW_STEPS = {1: 0.0, 2: 4.0, 3: 8.0}
 OTHER = replace(QUICK, seed=3, fits=("logistic", "mass_mean"))
 
@@ -40,7 +40,7 @@ def values(run):
 
 
 def test_another_seed_needs_no_model(home, concept, tmp_path):
-    cache = Cache(tmp_path / "cache", 10**9)
+    cache = ActivationCache(tmp_path / "cache", 10**9)
     first = trace(Lineage.open(home / "few"), [concept], tmp_path / "first", QUICK, cache=cache)
     assert sum(entry["models_built"] for entry in visits(first)) == 2  # one for the lineage, one for the floor
     again = trace(Lineage.open(home / "few"), [concept], tmp_path / "again", OTHER, cache=cache)
@@ -52,7 +52,7 @@ def test_another_seed_needs_no_model(home, concept, tmp_path):
 
 
 def test_other_texts_weights_or_sites_are_read_anew(home, concept, tmp_path):
-    cache = Cache(tmp_path / "cache", 10**9)
+    cache = ActivationCache(tmp_path / "cache", 10**9)
     few = Lineage.open(home / "few")
     trace(few, [concept], tmp_path / "first", QUICK, cache=cache)
     last = concept.examples[-1]
@@ -70,7 +70,7 @@ def test_other_texts_weights_or_sites_are_read_anew(home, concept, tmp_path):
 
 
 def test_labels_are_no_part_of_an_entry(home, concept, tmp_path):
-    cache = Cache(tmp_path / "cache", 10**9)
+    cache = ActivationCache(tmp_path / "cache", 10**9)
     few = Lineage.open(home / "few")
     trace(few, [concept], tmp_path / "first", QUICK, cache=cache)
     turned = replace(concept, name="turned", examples=tuple(replace(e, target=not e.target) for e in concept.examples))
@@ -80,7 +80,7 @@ def test_labels_are_no_part_of_an_entry(home, concept, tmp_path):
 
 def test_it_stays_within_its_size_and_a_damaged_entry_is_read_anew(home, concept, tmp_path):
     few = Lineage.open(home / "few")
-    large = Cache(tmp_path / "cache", 10**9)
+    large = ActivationCache(tmp_path / "cache", 10**9)
     trace(few, [concept], tmp_path / "first", QUICK, cache=large)
     entries = sorted((tmp_path / "cache").glob("*.safetensors"))
     one = entries[0].stat().st_size
@@ -89,7 +89,7 @@ def test_it_stays_within_its_size_and_a_damaged_entry_is_read_anew(home, concept
         entry.write_bytes(entry.read_bytes()[:200])
     run = trace(few, [concept], tmp_path / "second", QUICK, cache=large)
     assert all(entry["from_cache"] == 0 for entry in visits(run))
-    small = Cache(tmp_path / "cache", int(1.5 * one))
+    small = ActivationCache(tmp_path / "cache", int(1.5 * one))
     small.trim()
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
     trace(few, [concept], tmp_path / "third", replace(QUICK, sites="mlp"), cache=small)

@@ -13,8 +13,8 @@ import pytest
 import ontogeny
 from ontogeny import plugins
 from ontogeny.cli import app
-from ontogeny.lab.settings import Settings
-from tests.flows.lineages import RISE, SPOKEN, rows, save_run, write
+from ontogeny.measurements.settings import TraceSettings
+from tests.helpers.planted_lineages import RISE, SPOKEN, rows, save_run, write
 
 HEAVY = ("torch", "transformers", "pandas", "sklearn", "altair", "duckdb")
 COMMANDS = tuple(command.name for command in app.registered_commands)
@@ -35,7 +35,7 @@ def run(home: Path) -> Path:
     lineage = ontogeny.Lineage.open(home / "rise")
     concept = ontogeny.Concept.from_file(home / "planted.csv")
     return ontogeny.trace(
-        lineage, [concept], home / "run", Settings(sites="resid", resamples=200, permutations=200)
+        lineage, [concept], home / "run", TraceSettings(sites="resid", resamples=200, permutations=200)
     ).folder
 
 
@@ -203,7 +203,7 @@ def test_show(ending: str, start: bytes, run: Path, tmp_path: Path, say) -> None
 
 
 def test_show_draws_every_view(run: Path, tmp_path: Path, say) -> None:
-    for view in plugins.names("views"):
+    for view in plugins.list_plugins("views"):
         done = say("show", run, view, "--out", tmp_path / f"{view}.json")
         assert done.code == 0, done.err
 
@@ -239,23 +239,25 @@ def test_what_is_absent_is_an_empty_cell_and_names_are_no_markup(run: Path, say,
 def test_query_over_two_runs(run: Path, home: Path, tmp_path: Path, say) -> None:
     lineage = ontogeny.Lineage.open(home / "rise").select("1,128")
     concept = ontogeny.Concept.from_file(home / "planted.csv")
-    ontogeny.trace(lineage, [concept], tmp_path / "second", Settings(sites="resid.1", resamples=100, permutations=100))
+    ontogeny.trace(
+        lineage, [concept], tmp_path / "second", TraceSettings(sites="resid.1", resamples=100, permutations=100)
+    )
     sql = "select run, count(distinct step) as steps from records group by run order by run"
     assert say("query", run, tmp_path / "second", sql, "-f", "csv").out.split() == ["run,steps", "run,8", "second,2"]
 
 
-@pytest.mark.parametrize("folder", plugins.FOLDERS)
+@pytest.mark.parametrize("folder", plugins.PLUGIN_FOLDERS)
 def test_list(folder: str, say) -> None:
     done = say("list", folder)
     assert (done.code, done.err) == (0, "")
-    assert all(name in done.out for name in plugins.names(folder))
+    assert all(name in done.out for name in plugins.list_plugins(folder))
     found = json.loads(say("list", folder, "--json").out)
-    assert set(found[folder]) == set(plugins.names(folder))
+    assert set(found[folder]) == set(plugins.list_plugins(folder))
     assert all(found[folder].values()), "each says in its first line what it is"
 
 
 def test_list_of_all(say) -> None:
-    assert set(json.loads(say("list", "--json").out)) == set(plugins.FOLDERS)
+    assert set(json.loads(say("list", "--json").out)) == set(plugins.PLUGIN_FOLDERS)
 
 
 BAD = {

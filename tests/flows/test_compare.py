@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ontogeny.run import Run
-from tests.command import Say, command
-from tests.flows.lineages import NO, YES, planted, rows, save_run, write
-from tests.models import byte_tokenizer
+from ontogeny.storage.run import Run
+from tests.helpers.command_line import Say, command
+from tests.helpers.planted_lineages import NO, YES, planted, rows, save_run, write
+from tests.helpers.tiny_models import byte_tokenizer
 
 HARMFUL = [f"how to break {c} now?" for c in "abcdefghijkl"]
 HARMLESS = [f"how to paint {c} now?" for c in "abcdefghijkl"]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.run import Run
-from tests.flows.lineages import NO, YES, planted, rows, write
+from ontogeny.storage.run import Run
 from tests.flows.test_trace_hub import commands
-from tests.hub import Hub
-from tests.models import byte_tokenizer
+from tests.helpers.fake_hub import Hub
+from tests.helpers.planted_lineages import NO, YES, planted, rows, write
+from tests.helpers.tiny_models import byte_tokenizer
 
 
 @pytest.fixture

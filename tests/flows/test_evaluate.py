@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from ontogeny.direction import Direction
-from ontogeny.direction_files import save
-from ontogeny.findings.steered import judged
-from ontogeny.findings.timeline import in_run_order
-from ontogeny.run import Run
+from ontogeny.findings.steering_verdicts import steering_verdicts
+from ontogeny.findings.timeline import order_like_run
 from ontogeny.sites import Site
-from ontogeny.views import why_empty
-from tests.command import Say, command
+from ontogeny.storage.directions import save_direction
+from ontogeny.storage.run import Run
+from ontogeny.views import empty_reason
+from tests.helpers.command_line import Say, command
 
 
 @pytest.fixture
@@ -44,18 +44,22 @@ def concept(tmp_path):
 @pytest.fixture
 def planted(tiny, tmp_path):
     """The direction that makes ` light` likelier than ` dark`, from the gradient of a random model."""
-    from ontogeny.lab.asked import Asked
-    from ontogeny.lab.items import Item
-    from ontogeny.model import load
+    from ontogeny.jobs.evaluate.contrast_items import ContrastItem
+    from ontogeny.jobs.evaluate.margins import ScoredItems
+    from ontogeny.models.model import load_model
 
-    model = load(tiny("gpt_neox"))
-    asked = Asked.of(model, [Item(f"It is day {g}. It is", " light", " dark", str(g)) for g in range(4)], cached=True)
+    model = load_model(tiny("gpt_neox"))
+    asked = ScoredItems.of(
+        model, [ContrastItem(f"It is day {g}. It is", " light", " dark", str(g)) for g in range(4)], cached=True
+    )
     basis = torch.eye(model.d) * 0.05
     from ontogeny.interventions import Add
 
     base = asked.scores().margin.mean()
     slope = [float(asked.scores([("resid.2", Add(row), "last")]).margin.mean() - base) for row in basis]
-    return save(Direction(torch.tensor(slope), Site("resid", 2), "planted").unit(), tmp_path / "planted.safetensors")
+    return save_direction(
+        Direction(torch.tensor(slope), Site("resid", 2), "planted").unit(), tmp_path / "planted.safetensors"
+    )
 
 
 QUICK = (
@@ -83,9 +87,9 @@ def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept
     assert (code, err) == (0, "")
     assert "It works." in text
     against = tmp_path / "against.safetensors"
-    from ontogeny.direction_files import load as load_direction
+    from ontogeny.storage.directions import load_direction
 
-    save(-load_direction(planted), against)
+    save_direction(-load_direction(planted), against)
     _, text, _ = evaluate(tiny("gpt_neox"), "-c", concept, "-m", against, "--alphas", "0,1,3", *QUICK)
     assert "It does not work: it moves the other way" in text
     table = Run.open(out).records()
@@ -112,7 +116,7 @@ def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept
     }
     assert table[table.metric == "steering_works"].value.tolist() == [1.0]
     for view in ("dose_response", "effect_cost", "k_alpha", "sorted_items", "samples"):
-        assert why_empty(Run.open(out).show(view)) is None, view
+        assert empty_reason(Run.open(out).show(view)) is None, view
     assert command("report", out) == 0
     page = (out / "report.html").read_text()
     assert "Dose and response" in page
@@ -213,7 +217,7 @@ def test_a_direction_that_does_not_fit_is_one_line(evaluate, tiny, concept, tmp_
         ("deep", Direction(torch.ones(32), Site("resid", 9), "deep"), "does not exist"),
         ("other", Direction(torch.ones(32), Site("resid", 1), "other", tokenizer="feed"), "another tokenizer"),
     ):
-        path = save(direction, tmp_path / f"{name}.safetensors")
+        path = save_direction(direction, tmp_path / f"{name}.safetensors")
         code, _, err = evaluate(tiny("gpt_neox"), "-c", concept, "-m", path, *QUICK)
         assert code == 2
         assert words in err
@@ -238,12 +242,12 @@ def test_concepts_that_cannot_be_steered_are_one_line(evaluate, tiny, tmp_path):
 
 
 def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(evaluate, tiny, concept, tmp_path):
-    from ontogeny.concept import Concept
-    from ontogeny.lab.settings import Settings
-    from ontogeny.lab.trace import trace
+    from ontogeny.data.concept import Concept
+    from ontogeny.jobs.trace.trace import trace
     from ontogeny.lineage import Lineage
+    from ontogeny.measurements.settings import TraceSettings
 
-    settings = Settings(sites="resid", fits=("logistic", "mass_mean"), kernels=(), untrained=False)
+    settings = TraceSettings(sites="resid", fits=("logistic", "mass_mean"), kernels=(), untrained=False)
     run = trace(Lineage.open(tiny("gpt_neox")), [Concept.from_file(concept)], tmp_path / "run", settings)
     before = len(run.records())
     told = (tiny("gpt_neox"), "-c", concept, "-m", f"{run.folder}:day", "--alphas", "1", *QUICK)
@@ -273,7 +277,7 @@ def test_verdicts_stand_in_the_order_of_the_lineage(evaluate, tiny, concept, tmp
     assert told.code == 0, told.err
     said = [line for line in told.out.splitlines() if "test questions" in line]
     assert ["(zero " in line for line in said] == [True, False]
-    [one] = judged(in_run_order(Run.open(tmp_path / "run").records(), Run.open(tmp_path / "run").about))
+    [one] = steering_verdicts(order_like_run(Run.open(tmp_path / "run").records(), Run.open(tmp_path / "run").about))
     assert list(one.said) == said
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.hub import Hub, commit
+from tests.helpers.fake_hub import Hub, commit
 
 PYTHIA = "EleutherAI/pythia-14m"
 

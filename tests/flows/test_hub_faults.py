@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.flows.lineages import planted, rows, write
 from tests.flows.test_trace_hub import commands
-from tests.hub import Hub, Trouble, commit
-from tests.models import byte_tokenizer
+from tests.helpers.fake_hub import Hub, Trouble, commit
+from tests.helpers.planted_lineages import planted, rows, write
+from tests.helpers.tiny_models import byte_tokenizer
 
 RUN = "me/run"
 WEIGHTS = "GET .*/model.safetensors"

@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import torch
 
-from ontogeny.concept import Concept
+from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab import cluster as clusters
-from ontogeny.lab.cluster import Cluster, Layout, layout
-from ontogeny.lab.job import prepare
-from ontogeny.lab.progress import silent
-from ontogeny.lab.replica import Replica, seen
-from ontogeny.lab.shards import Shard
-from ontogeny.lab.trace import trace
-from ontogeny.lab.visitor import How
+from ontogeny.jobs.progress import ignore_progress
+from ontogeny.jobs.trace import ray_cluster as clusters
+from ontogeny.jobs.trace.executor import ModelOptions
+from ontogeny.jobs.trace.plan import plan_trace
+from ontogeny.jobs.trace.ray_cluster import RayCluster, WorkerLayout, plan_workers
+from ontogeny.jobs.trace.ray_worker import RayWorker, run_digest
+from ontogeny.jobs.trace.shards import Shard
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.run import Run
+from ontogeny.storage.run import Run
 from tests.faults.on_ray import workers_of
-from tests.flows.lineages import planted, save_run
-from tests.flows.traces import QUICK, same, save_five, units
+from tests.helpers.planted_lineages import planted, save_run
+from tests.helpers.trace_runs import QUICK, same, save_five, units
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_every_executor_gives_the_same_rows_also_where_a_worker_is_killed(home, 
     striker = threading.Thread(target=strike)
     striker.start()
     try:
-        on_ray = traced(home, tmp_path / "ray", cluster=Cluster(workers=2))
+        on_ray = traced(home, tmp_path / "ray", cluster=RayCluster(workers=2))
     finally:
         over.set()
         striker.join()
@@ -106,7 +106,7 @@ def test_a_run_grows_on_ray_and_its_own_step_0_takes_the_place_of_the_floor(home
     for name in ("here", "ray"):
         trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK)
     save_run(tmp_path / "run", {0: 0.0})
-    for name, how in (("here", {}), ("ray", {"cluster": Cluster(workers=1)})):
+    for name, how in (("here", {}), ("ray", {"cluster": RayCluster(workers=1)})):
         grown[name] = trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK, **how)
     same(grown["ray"], grown["here"])
     assert set(grown["here"].records("control = 'untrained'").unit) == {grown["here"].ledger()[-1]["units"][0]}
@@ -124,9 +124,9 @@ class Seat:
 
 def test_each_model_gets_its_gpus_in_one_bundle_on_one_machine(ray):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    given = layout(clusters.machines(ray), Cluster(gpus_per_model=2), visits=9)
+    given = plan_workers(clusters.cluster_nodes(ray), RayCluster(gpus_per_model=2), visits=9)
     assert (given.workers, given.bundle) == (2, {"CPU": 1, "GPU": 2})
-    made = [clusters.placed(ray, Seat, given) for _ in range(given.workers)]
+    made = [clusters.reserve_worker(ray, Seat, given) for _ in range(given.workers)]
     seats = [kind.remote() for kind, _ in made]
     assert sorted(ray.get([seat.where.remote() for seat in seats])) == ["0,1", "2,3"]
     for _, group in made:
@@ -134,36 +134,36 @@ def test_each_model_gets_its_gpus_in_one_bundle_on_one_machine(ray):
         assert told["strategy"] == "STRICT_PACK"
         assert told["bundles"] == {0: {"CPU": 1.0, "GPU": 2.0}}
     # There is no room for a third: all GPUs are taken.
-    _, third = clusters.placed(ray, Seat, given)
+    _, third = clusters.reserve_worker(ray, Seat, given)
     assert not third.wait(1)
     for seat in seats:
         ray.kill(seat)
     for group in [group for _, group in made] + [third]:
-        clusters.release(ray, group)
+        clusters.release_worker(ray, group)
 
 
 @pytest.mark.parametrize(
     ("machines", "asked", "visits", "expected"),
     [
-        ([(64, 8)], Cluster(gpus_per_model=1), 99, (8, 1, 8)),
-        ([(64, 8)], Cluster(gpus_per_model=3), 99, (2, 1, 32)),  # 3 + 3, the last two are too few
-        ([(64, 8), (32, 4), (16, 0)], Cluster(gpus_per_model=4), 99, (3, 1, 32)),
-        ([(64, 8)], Cluster(gpus_per_model=2, workers=3), 99, (3, 1, 16)),
-        ([(64, 8)], Cluster(gpus_per_model=2), 1, (1, 1, 16)),
-        ([(16, 0)], Cluster(), 99, (1, 16, 16)),
-        ([(16, 0), (8, 0), (16, 0)], Cluster(), 99, (3, 8, 8)),
-        ([(16, 0)], Cluster(workers=4), 99, (4, 4, 4)),
-        ([(2, 0)], Cluster(workers=9), 99, (2, 1, 1)),
+        ([(64, 8)], RayCluster(gpus_per_model=1), 99, (8, 1, 8)),
+        ([(64, 8)], RayCluster(gpus_per_model=3), 99, (2, 1, 32)),  # 3 + 3, the last two are too few
+        ([(64, 8), (32, 4), (16, 0)], RayCluster(gpus_per_model=4), 99, (3, 1, 32)),
+        ([(64, 8)], RayCluster(gpus_per_model=2, workers=3), 99, (3, 1, 16)),
+        ([(64, 8)], RayCluster(gpus_per_model=2), 1, (1, 1, 16)),
+        ([(16, 0)], RayCluster(), 99, (1, 16, 16)),
+        ([(16, 0), (8, 0), (16, 0)], RayCluster(), 99, (3, 8, 8)),
+        ([(16, 0)], RayCluster(workers=4), 99, (4, 4, 4)),
+        ([(2, 0)], RayCluster(workers=9), 99, (2, 1, 1)),
     ],
 )
 def test_how_many_models_and_what_each_gets(machines, asked, visits, expected):
-    found = layout([{"CPU": cpu, "GPU": gpu} for cpu, gpu in machines], asked, visits=visits)
+    found = plan_workers([{"CPU": cpu, "GPU": gpu} for cpu, gpu in machines], asked, visits=visits)
     assert (found.workers, found.cpus, found.threads) == expected
 
 
 def test_threads_are_those_of_the_process_that_asked():
-    assert layout([{"CPU": 16}], Cluster(), visits=9, threads=3) == Layout(1, 0, 16, 3)
-    assert layout([{"CPU": 16}], Cluster(workers=4), visits=9, threads=3).threads == 1
+    assert plan_workers([{"CPU": 16}], RayCluster(), visits=9, threads=3) == WorkerLayout(1, 0, 16, 3)
+    assert plan_workers([{"CPU": 16}], RayCluster(workers=4), visits=9, threads=3).threads == 1
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------------
@@ -171,23 +171,23 @@ def test_threads_are_those_of_the_process_that_asked():
 
 def test_a_model_too_large_for_any_machine_is_refused():
     with pytest.raises(BadInput, match="no machine of this cluster has 4 GPUs for one model, the largest has 2"):
-        layout([{"CPU": 8, "GPU": 2}, {"CPU": 8}], Cluster(gpus_per_model=4), visits=9)
+        plan_workers([{"CPU": 8, "GPU": 2}, {"CPU": 8}], RayCluster(gpus_per_model=4), visits=9)
 
 
 @pytest.fixture
 def worker(home, tmp_path, monkeypatch):
     """A worker in this process, and what it should find."""
     monkeypatch.chdir(tmp_path)
-    job = prepare(Lineage.open(home / "five"), [Concept.from_file(home / "one.csv")], QUICK)
+    job = plan_trace(Lineage.open(home / "five"), [Concept.from_file(home / "one.csv")], QUICK)
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run")
     run.describe({"lineage": {}, "concepts": [], "settings": {}})
 
     def make(device: str = "cpu", where: Path = tmp_path) -> str | None:
-        how = How(device, None, False, False, None, None, silent)
-        return Replica(job, where / "run", "ray-0-of-1", how, 1, where).look(expected)
+        how = ModelOptions(device, None, False, False, None, None, ignore_progress)
+        return RayWorker(job, where / "run", "ray-0-of-1", how, 1, where).look(expected)
 
-    expected = seen(run)
+    expected = run_digest(run)
     return make
 
 
@@ -217,7 +217,7 @@ def test_gpus_that_only_the_book_keeping_knows_are_told(worker, monkeypatch):
 def test_without_ray_it_is_named(home, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadInput, match=r"Ray is not installed. Install it with: pip install 'ontogeny\[ray\]'"):
-        traced(home, tmp_path / "run", cluster=Cluster())
+        traced(home, tmp_path / "run", cluster=RayCluster())
     assert not (tmp_path / "run").exists()
 
 
@@ -229,7 +229,7 @@ def test_a_cluster_that_does_not_answer_is_told(address, monkeypatch):
     ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
     monkeypatch.setitem(sys.modules, "ray", ray)
     told = "client protocol" if "://" in address else f"no Ray cluster answers at {address}"
-    with pytest.raises(BadInput, match=told), clusters.connected(Cluster(address)):
+    with pytest.raises(BadInput, match=told), clusters.connect_ray(RayCluster(address)):
         pass
 
 
@@ -246,11 +246,11 @@ def test_a_cluster_of_ones_own_leaves_no_folder(monkeypatch):
 
     ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=shutdown)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    with clusters.connected(Cluster()):
-        left = folders[-1].with_name(f"{clusters.FOLDER}killed-{os.getpid()}")
+    with clusters.connect_ray(RayCluster()):
+        left = folders[-1].with_name(f"{clusters._RAY_FOLDER_PREFIX}killed-{os.getpid()}")
         left.mkdir()
         os.utime(left, (0, 0))
-        with clusters.connected(Cluster()):
+        with clusters.connect_ray(RayCluster()):
             assert folders[0] != folders[1]
             assert not left.exists()
         assert folders[0].is_dir()  # another's, at work
@@ -259,4 +259,4 @@ def test_a_cluster_of_ones_own_leaves_no_folder(monkeypatch):
 
 def test_a_share_is_no_cluster(home, tmp_path):
     with pytest.raises(BadInput, match="leave --shard out"):
-        traced(home, tmp_path / "run", cluster=Cluster(), shard=Shard.parse("0/2"))
+        traced(home, tmp_path / "run", cluster=RayCluster(), shard=Shard.parse("0/2"))

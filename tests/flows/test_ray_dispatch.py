@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from ontogeny.concept import Concept
+from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab import on_ray
-from ontogeny.lab.cluster import Cluster
-from ontogeny.lab.job import prepare
-from ontogeny.lab.progress import silent
-from ontogeny.lab.replica import Replica
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
-from ontogeny.lab.visitor import How, floor_unit
+from ontogeny.jobs.progress import ignore_progress
+from ontogeny.jobs.trace import ray_executor
+from ontogeny.jobs.trace.executor import ModelOptions, untrained_unit
+from ontogeny.jobs.trace.plan import plan_trace
+from ontogeny.jobs.trace.ray_cluster import RayCluster
+from ontogeny.jobs.trace.ray_worker import RayWorker
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Checkpoint, Lineage
-from ontogeny.run import Run
-from tests.flows.lineages import rows, save_run, write
-from tests.flows.traces import same, units
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.storage.run import Run
+from tests.helpers.planted_lineages import rows, save_run, write
+from tests.helpers.trace_runs import same, units
 
-QUICK = Settings(sites="resid", fits=("mass_mean",), resamples=100, permutations=100)
+QUICK = TraceSettings(sites="resid", fits=("mass_mean",), resamples=100, permutations=100)
 
 
 class Died(Exception):
@@ -93,7 +93,7 @@ class Actor:
             if self.ray.deaths[given[0].name] > 0:
                 self.ray.deaths[given[0].name] -= 1
                 job = self.inner.job
-                for unit in (job.units[given[0], "two"], floor_unit(job, job.concepts[1])):
+                for unit in (job.units[given[0], "two"], untrained_unit(job, job.concepts[1])):
                     self.inner.share.drop(unit)
                 return Died(self.ray.words)
         return found
@@ -124,16 +124,16 @@ def on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def go(ray: Ray, workers: int = 2) -> Run:
         @contextmanager
-        def connected(_: Cluster) -> Iterator[Ray]:
+        def connected(_: RayCluster) -> Iterator[Ray]:
             yield ray
 
         def placed(_: Ray, kind: type, __: Any) -> tuple[Any, None]:
             return SimpleNamespace(remote=lambda *given: Actor(ray, kind, given)), None
 
-        monkeypatch.setattr(on_ray, "connected", connected)
-        monkeypatch.setattr(on_ray, "placed", placed)
-        monkeypatch.setattr(on_ray, "release", lambda *_: None)
-        return traced(home, tmp_path / "run", cluster=Cluster(workers=workers))
+        monkeypatch.setattr(ray_executor, "connect_ray", connected)
+        monkeypatch.setattr(ray_executor, "reserve_worker", placed)
+        monkeypatch.setattr(ray_executor, "release_worker", lambda *_: None)
+        return traced(home, tmp_path / "run", cluster=RayCluster(workers=workers))
 
     return go
 
@@ -194,10 +194,10 @@ def test_what_was_fetched_for_nothing_is_left(home, tmp_path):
 
     lineage = Lineage.open(home / "run")
     first, second, third, fourth = lineage.checkpoints
-    job = prepare(lineage, [Concept.from_file(home / "one.csv")], QUICK)
+    job = plan_trace(lineage, [Concept.from_file(home / "one.csv")], QUICK)
     Run(tmp_path / "run").describe({})
-    how = How("cpu", None, False, True, None, None, silent)
-    worker = Replica(job, tmp_path / "run", "ray-0-of-2", how, 1, tmp_path)
+    how = ModelOptions("cpu", None, False, True, None, None, ignore_progress)
+    worker = RayWorker(job, tmp_path / "run", "ray-0-of-2", how, 1, tmp_path)
     worker.fetcher, worker.visitor = Recorder(), SimpleNamespace(visit=lambda *_: None, floor=[])  # type: ignore[assignment]
     worker.visit(first, ["one"], [], second)
     assert (asked, left) == (["checkpoint-1", "checkpoint-2"], ["checkpoint-1"])

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ontogeny.report import write_report
-from ontogeny.views import every_view, why_empty
-from tests import fixtures_records
+from ontogeny.report.html import write_report
+from ontogeny.views import empty_reason, load_views
+from tests.helpers import synthetic_records
 
 pytestmark = pytest.mark.browser
 
@@ -32,9 +32,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def visit(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    table = fixtures_records.table(sft=True)
+    table = synthetic_records.table(sft=True)
     table = table[table["concept"].isin(["truth", "robustness"])].replace({"concept": {"robustness": HOSTILE}})
-    about = fixtures_records.about(sft=True)
+    about = synthetic_records.about(sft=True)
     about["lineage"]["name"] = about["command"] = about["failures"][0]["reason"] = HOSTILE
     path = write_report(table, about, tmp_path_factory.mktemp("report") / "report.html")
     page = browser.new_page(viewport={"width": 1200, "height": 900})
@@ -45,7 +45,7 @@ def visit(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     page.on("pageerror", lambda error: said.append(f"pageerror: {error}"))
     page.goto(path.as_uri())
     page.wait_for_selector("body[data-drawn]", timeout=60_000)
-    drawn = [view.name for view in every_view() if why_empty(view.draw(table)) is None]
+    drawn = [view.name for view in load_views() if empty_reason(view.draw(table)) is None]
     return {"page": page, "path": path, "requests": requests, "said": said, "drawn": drawn}
 
 

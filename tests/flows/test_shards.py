@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.concept import Concept
+from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab.alone import alone
-from ontogeny.lab.shards import Shard
-from ontogeny.lab.trace import trace
+from ontogeny.jobs.trace.shards import Shard
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.run import Run
-from tests.flows.traces import QUICK, same, save_five
-from tests.forked import fork
+from ontogeny.storage.lock import run_lock
+from ontogeny.storage.run import Run
+from tests.helpers.subprocesses import fork
+from tests.helpers.trace_runs import QUICK, same, save_five
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_share_that_died_is_finished_by_whoever_comes(home, once, tmp_path, mo
 
 def test_the_same_share_twice_at_once_is_refused(home, tmp_path):
     folder = tmp_path / "run" / "shards" / "0-of-2"
-    with alone(folder), pytest.raises(BadInput, match="another process is writing"):
+    with run_lock(folder), pytest.raises(BadInput, match="another process is writing"):
         share(home, tmp_path / "run", "0/2")
 
 

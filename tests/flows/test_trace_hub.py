@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from ontogeny.concept import Concept
-from ontogeny.lab.audit_sheets import GUESS
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.data.concept import Concept
+from ontogeny.jobs.audit.metadata import HEADER_READ_BYTES
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.run import Run
-from tests.flows.lineages import planted, rows, write
-from tests.hub import Hub
-from tests.models import byte_tokenizer, tiny_model
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.storage.run import Run
+from tests.helpers.fake_hub import Hub
+from tests.helpers.planted_lineages import planted, rows, write
+from tests.helpers.tiny_models import byte_tokenizer, tiny_model
 
 PUSHES = {0: 0.0, 1: 0.1, 512: 4.0, 1000: 8.0}
 VALUES = "metric in ('auroc', 'fisher', 'nhsic_ty') and control is null and stage is not null"
@@ -75,7 +75,7 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
     first, again = commands(hub, [*argv, "--delete-behind"], [*argv, "--delete-behind"])
     assert (first[0], again[0]) == (0, 0), first[2] + again[2]
     # The weights once, the audit a header of each; nothing for what is done.
-    assert hub.sent["model.safetensors"] == 4 * (size + GUESS)
+    assert hub.sent["model.safetensors"] == 4 * (size + HEADER_READ_BYTES)
     assert not [path for path in hub.home.rglob("*") if path.is_file() and path.stat().st_size >= size]
     run = Run.open(tmp_path / "out")
     assert [line["checkpoint"] for line in run.ledger()] == [f"step{step}" for step in PUSHES]
@@ -86,7 +86,7 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
 
     concept = Concept.from_file(home / "small.csv")
     local = trace(
-        Lineage.open(home / "models"), [concept], tmp_path / "local", Settings(sites="resid", fits=("mass_mean",))
+        Lineage.open(home / "models"), [concept], tmp_path / "local", TraceSettings(sites="resid", fits=("mass_mean",))
     )
     columns = ["step", "site", "method", "metric", "value", "low", "high", "n"]
     there, here = (made.records(VALUES)[columns].sort_values(columns, ignore_index=True) for made in (run, local))

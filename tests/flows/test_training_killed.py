@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.forked import fork
+from tests.helpers.subprocesses import fork
 
 SCRIPT = """
 import torch

@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from ontogeny.concept import Concept
+from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.findings.transferred import last_of_stages, verdicts
-from ontogeny.lab.against_controls import against_controls
-from ontogeny.lab.standing import Standing
-from ontogeny.lab.transfer.effect import by_answers
-from ontogeny.lab.transfer.job import READING, transfer
-from ontogeny.lab.transfer.plan import Options
+from ontogeny.findings.transfer_verdicts import final_transfer_sentences, transfer_verdicts
+from ontogeny.jobs.transfer.measure import answer_margin_outcome
+from ontogeny.jobs.transfer.plan import TransferSettings
+from ontogeny.jobs.transfer.transfer import DEFAULT_READING_SETTINGS, transfer
 from ontogeny.lineage import Lineage
-from ontogeny.report import write_report
-from ontogeny.run import Run
-from tests.command import Say
-from tests.flows.lineages import rows, save_run, write
+from ontogeny.models.reusable import ReusableModel
+from ontogeny.report.html import write_report
+from ontogeny.steering.controls import compare_with_controls
+from ontogeny.storage.run import Run
+from tests.helpers.command_line import Say
+from tests.helpers.planted_lineages import rows, save_run, write
 
 PUSHES = {1: 0.0, 8: 6.0, 64: 8.0, 128: 8.0}
 SPOKEN = {8: 0.0, 64: 1.0, 128: 1.0}
-OPTIONS = Options(controls=20, shuffles=20)
+OPTIONS = TransferSettings(controls=20, shuffles=20)
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +91,18 @@ def test_a_vector_works_where_the_concept_is_used_and_only_there(run: Run) -> No
 
 
 def test_the_effect_on_itself_is_that_of_against_controls(place: Path, run: Run) -> None:
-    from ontogeny import model as models
     from ontogeny.interventions import Add
-    from ontogeny.lab.design import design
-    from ontogeny.lineage import fetch
+    from ontogeny.lineage import fetch_checkpoint
+    from ontogeny.measurements.design import make_design
+    from ontogeny.models import model as models
 
     checkpoint = Lineage.open(place / "raised").checkpoints[-1]
-    folder = fetch(checkpoint)
-    model = models.load(folder, tokenizer=folder.parent)
+    folder = fetch_checkpoint(checkpoint)
+    model = models.load_model(folder, tokenizer=folder.parent)
     site = str(run.records("metric = 'transfer_effect'").site.iloc[0])
     vector = run.direction("coin", site=site, step=128).scaled("std")
-    outcome = by_answers(model, design(_coin(place), READING))
-    told = against_controls(
+    outcome = answer_margin_outcome(model, make_design(_coin(place), DEFAULT_READING_SETTINGS))
+    told = compare_with_controls(
         lambda edits: float(outcome.of(edits).mean()), [(site, Add(vector), "last")], seeds=range(20)
     )
     assert _value(run, "transfer_effect", 128, 128) == pytest.approx(told.value, abs=1e-4)
@@ -118,25 +118,25 @@ def test_each_checkpoint_is_loaded_twice_and_once_from_a_trace(
     place: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[str] = []
-    whole = Standing.load
+    whole = ReusableModel.load
 
-    def counted(self: Standing, folder: Path, tokenizer: Path | None) -> object:
+    def counted(self: ReusableModel, folder: Path, tokenizer: Path | None) -> object:
         loads.append(folder.name)
         return whole(self, folder, tokenizer)
 
-    monkeypatch.setattr(Standing, "load", counted)
+    monkeypatch.setattr(ReusableModel, "load", counted)
     lineage = Lineage.open(place / "raised")
-    transfer(lineage, [_coin(place)], tmp_path / "new", Options(effect=False))
+    transfer(lineage, [_coin(place)], tmp_path / "new", TransferSettings(effect=False))
     assert sorted(loads) == sorted(f"checkpoint-{step}" for step in PUSHES for _ in range(2))
     loads.clear()
     again = tmp_path / "again"
     shutil.copytree(run.folder, again)
     for part in (again / "records").glob("transfer*"):
         part.unlink()
-    transfer(lineage, [_coin(place)], again, Options(effect=False), traced=True)
+    transfer(lineage, [_coin(place)], again, TransferSettings(effect=False), traced=True)
     assert sorted(loads) == sorted(f"checkpoint-{step}" for step in PUSHES)
     loads.clear()
-    transfer(lineage, [_coin(place)], again, Options(effect=False), traced=True)
+    transfer(lineage, [_coin(place)], again, TransferSettings(effect=False), traced=True)
     assert loads == []  # what is done is not done twice
 
 
@@ -151,12 +151,12 @@ def test_pairs_do_not_depend_on_which_others_are_tried(place: Path, run: Run, tm
 def test_one_target_and_its_averages(place: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "into"
     shutil.copytree(run.folder, again)
-    options = Options(into="last", controls=100, shuffles=40)
+    options = TransferSettings(into="last", controls=100, shuffles=40)
     found = transfer(Lineage.open(place / "raised"), [_coin(place)], again, options, traced=True)
     here = found.records("metric = 'transfer_effect' and step = 128 and coords['average_of'] is not null")
     assert sorted({dict(c)["average_of"] for c in here.coords}) == ["1", "2"]
     assert len(found.records("metric = 'transfer_effect' and step = 128 and coords['source_step'] = '64'")) == 1
-    verdict = verdicts(found.records(), found.about, ["coin"])[-1]
+    verdict = transfer_verdicts(found.records(), found.about, ["coin"])[-1]
     assert (verdict.step, verdict.sources) == (128, 3)
     assert verdict.own_works
     assert verdict.working == 2
@@ -165,13 +165,13 @@ def test_one_target_and_its_averages(place: Path, run: Run, tmp_path: Path) -> N
     page = write_report(found.records(), found.about, tmp_path / "report.html").read_text()
     assert "Does it steer?" in page
     assert verdict.sentence in page
-    assert last_of_stages(verdicts(found.records(), found.about)) == {"coin": [verdict.sentence]}
+    assert final_transfer_sentences(transfer_verdicts(found.records(), found.about)) == {"coin": [verdict.sentence]}
 
 
 def test_vectors_at_equal_cost(place: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "equal"
     shutil.copytree(run.folder, again)
-    options = Options(
+    options = TransferSettings(
         into="last", controls=20, shuffles=20, equal_cost=0.01, neutral=("so they say x", "it was told b")
     )
     lineage = Lineage.open(place / "raised").select("64,128")
@@ -188,7 +188,7 @@ def test_vectors_at_equal_cost(place: Path, run: Run, tmp_path: Path) -> None:
 def test_vectors_as_long_as_at_their_source_have_nulls_of_their_own(place: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "source"
     shutil.copytree(run.folder, again)
-    options = Options(into="last", controls=20, shuffles=20, length="source")
+    options = TransferSettings(into="last", controls=20, shuffles=20, length="source")
     found = transfer(Lineage.open(place / "raised").select("8,128"), [_coin(place)], again, options, traced=True)
     null = found.records("metric = 'transfer_effect' and step = 128 and control = 'random_direction'")
     assert {dict(c)["source_step"] for c in null.coords if "source_step" in dict(c)} == {"8", "128"}
@@ -201,7 +201,7 @@ def test_vectors_as_long_as_at_their_source_have_nulls_of_their_own(place: Path,
 def test_without_answers_the_targets_own_probe_tells(place: Path, tmp_path: Path) -> None:
     concept = Concept.from_file(place / "bare.jsonl")
     lineage = Lineage.open(place / "raised").select("8,128")
-    found = transfer(lineage, [concept], tmp_path / "run", Options(controls=20, shuffles=20, site="resid.1"))
+    found = transfer(lineage, [concept], tmp_path / "run", TransferSettings(controls=20, shuffles=20, site="resid.1"))
     assert _value(found, "transfer_effect", 128, 8, "and coords['outcome'] = 'readout'") > 0.5
     null = found.records("metric = 'transfer_effect' and control = 'random_direction' and step = 128")
     assert _value(found, "transfer_effect", 128, 8) > float(null.high.iloc[0])
@@ -210,12 +210,12 @@ def test_without_answers_the_targets_own_probe_tells(place: Path, tmp_path: Path
 def test_a_vector_that_is_put_where_it_is_read_has_no_effect_and_says_why(place: Path, tmp_path: Path) -> None:
     concept = Concept.from_file(place / "bare.jsonl")
     lineage = Lineage.open(place / "raised").select("64,128")
-    found = transfer(lineage, [concept], tmp_path / "run", Options(site="resid.2"))
+    found = transfer(lineage, [concept], tmp_path / "run", TransferSettings(site="resid.2"))
     rows = found.records("metric = 'transfer_effect'")
     assert rows.value.isna().all()
     assert rows.n.eq(0).all()
     assert rows.note.str.contains("dot product").all()
-    assert "dot product" in verdicts(found.records(), found.about)[0].sentence
+    assert "dot product" in transfer_verdicts(found.records(), found.about)[0].sentence
     assert _value(found, "transfer_auroc", 128, 64, "and method = 'logistic'") > 0.9
 
 

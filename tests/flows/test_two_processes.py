@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.concept import Concept
+from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab.across import across
-from ontogeny.lab.alone import alone
-from ontogeny.lab.frozen import frozen
-from ontogeny.lab.monitor import monitor
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.jobs.monitor.cross_concept import monitor_cross_concept
+from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes
+from ontogeny.jobs.monitor.monitor import monitor
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.run import Run
-from tests.command import Say
-from tests.flows.lineages import rows, save_run, write
-from tests.forked import python
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.storage.lock import run_lock
+from ontogeny.storage.run import Run
+from tests.helpers.command_line import Say
+from tests.helpers.planted_lineages import rows, save_run, write
+from tests.helpers.subprocesses import python
 
 HELD = """
 import sys, time
@@ -44,7 +44,7 @@ main()
 """A command that waits in the middle of its work until it is told to go on."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 PLAIN = "from ontogeny.cli import main; main()"
-QUICK = Settings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100, untrained=False)
+QUICK = TraceSettings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100, untrained=False)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,10 @@ def test_the_second_is_refused_and_the_first_goes_on(job: str, home: Path, tmp_p
         "trace": ("trace", home / "steps", "-c", home / "planted.csv", "-o", out, "--sites", "resid", "-q"),
         "raise": ("raise", "--size", "demo", "--out", out),
     }
-    place = {"trace": ("ontogeny.lab.visitor", "capture"), "raise": ("ontogeny.lab.raising", "train")}[job]
+    place = {
+        "trace": ("ontogeny.jobs.trace.executor", "capture"),
+        "raise": ("ontogeny.training.toy_models.in_world", "train"),
+    }[job]
     first = started(HELD.format(module=place[0], name=place[1], go=str(go), inside=str(inside)), *argv[job])
     try:
         until(inside.exists, first)
@@ -97,7 +100,7 @@ def test_the_second_is_refused_and_the_first_goes_on(job: str, home: Path, tmp_p
         if job == "raise":  # what it goes on with takes minutes: killed, it lets go of the folder all the same
             first.kill()
             first.communicate()
-            with alone(out):
+            with run_lock(out):
                 assert not list(out.rglob(".*.tmp"))
             return
         go.touch()
@@ -117,10 +120,10 @@ def test_what_is_added_to_a_run_waits_for_nobody_and_mixes_with_nothing(job: str
     both = [Concept.from_file(home / f"{name}.csv") for name in ("planted", "other")]
     jobs: dict[str, Callable[[], object]] = {
         "monitor": lambda: monitor(run, (0.1,)),
-        "frozen": lambda: frozen(run, both, rates=(0.1,)),
-        "across": lambda: across(run, both),
+        "frozen": lambda: monitor_frozen_probes(run, both, rates=(0.1,)),
+        "across": lambda: monitor_cross_concept(run, both),
     }
-    with alone(run.folder):
+    with run_lock(run.folder):
         before = state(run.folder)
         with pytest.raises(BadInput, match="another process is writing"):
             jobs[job]()

@@ -6,7 +6,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from ontogeny.lineage import files
+from ontogeny.lineage import weight_files
 from tests.hostile.making import DEEP, Case, header, traced
 
 
@@ -25,7 +25,7 @@ def config(**change: object) -> Case:
 def elsewhere(model: Path) -> None:
     """An index that names a shard in another folder."""
     shutil.move(model / "model.safetensors", model.parent / "outside.safetensors")
-    (model / files.INDEX).write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
+    (model / weight_files.SAFETENSORS_INDEX).write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
 
 
 def pickled(model: Path) -> None:
@@ -75,11 +75,23 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "a shard elsewhere": (traced(elsewhere), r"lacks 1 of its 1 weight shards, first \.\./outside"),
     "index nested": (
-        traced(lambda m: (m / "model.safetensors").rename(m / "x.bin") and (m / files.INDEX).write_text(DEEP) and None),
+        traced(
+            lambda m: (
+                (m / "model.safetensors").rename(m / "x.bin")
+                and (m / weight_files.SAFETENSORS_INDEX).write_text(DEEP)
+                and None
+            )
+        ),
         r"index\.json cannot be read",
     ),
     "index empty": (
-        traced(lambda m: (m / "model.safetensors").rename(m / "x.bin") and (m / files.INDEX).write_text("{}") and None),
+        traced(
+            lambda m: (
+                (m / "model.safetensors").rename(m / "x.bin")
+                and (m / weight_files.SAFETENSORS_INDEX).write_text("{}")
+                and None
+            )
+        ),
         r"names no shards",
     ),
     "a pickle": (traced(pickled), r"only as a pickle .* --allow-pickle"),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from ontogeny.direction_files import FORMAT
-from ontogeny.store import write_tensors
+from ontogeny.storage.directions import DIRECTION_FORMAT
+from ontogeny.storage.files import write_tensors
 from tests.hostile.making import Case
 
 
@@ -22,7 +22,7 @@ def direction(vector: torch.Tensor | None = None, **change: object) -> Case:
 
     def make(place: Path) -> list[object]:
         told: dict[str, object] = {
-            "format": FORMAT,
+            "format": DIRECTION_FORMAT,
             "site": "resid.1",
             "origin": "x",
             "scale": "raw",

@@ -59,12 +59,12 @@ def nhsic(a, b, sigma=50.0, ridge=1e-5):
 @pytest.fixture(scope="module")
 def traced(stories260k, rows, tmp_path_factory):
     from ontogeny import Concept, Lineage, trace
-    from ontogeny.lab.settings import Settings
+    from ontogeny.measurements.settings import TraceSettings
 
     folder = tmp_path_factory.mktemp("paper")
     with (folder / "confaide.csv").open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle).writerows([("statement", "label"), *rows])
-    settings = Settings(sites="resid", protocol="paper", fits=("logistic", "mass_mean"), untrained=False)
+    settings = TraceSettings(sites="resid", protocol="paper", fits=("logistic", "mass_mean"), untrained=False)
     lineage = Lineage.open(stories260k)
     return trace(lineage, [Concept.from_file(folder / "confaide.csv")], folder / "run", settings)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from ontogeny.statistics.bootstrap import auroc_samples, group_weights
-from ontogeny.statistics.emergence import Event, emergence_event, loss_event
+from ontogeny.statistics.emergence import EmergenceEvent, emergence_event, loss_event
 
 RESAMPLES = 200
 SHARED = 0.8
@@ -39,7 +39,7 @@ def true_auroc(gap: Gap, x: torch.Tensor) -> torch.Tensor:
 
 def events(
     gap: Gap, steps: torch.Tensor, *, sets: int, find=emergence_event, form: str = "half", shuffle: bool = False
-) -> list[Event]:
+) -> list[EmergenceEvent]:
     g = torch.Generator().manual_seed(0)
     groups, y = torch.arange(75).repeat_interleave(2), torch.arange(150) % 2 == 0
     x = (steps.double() + 1).log2()
@@ -55,11 +55,11 @@ def events(
     return found
 
 
-def reported(found: list[Event]) -> float:
+def reported(found: list[EmergenceEvent]) -> float:
     return sum(not math.isnan(event.step) for event in found) / len(found)
 
 
-def covered(found: list[Event], truth: float) -> float:
+def covered(found: list[EmergenceEvent], truth: float) -> float:
     known = [event for event in found if not math.isnan(event.step)]
     return sum(event.low <= truth and not event.high < truth for event in known) / len(known)
 

@@ -8,8 +8,8 @@ import torch
 from ontogeny.statistics.bootstrap import (
     auroc_samples,
     group_weights,
-    interval,
     mean_samples,
+    percentile_interval,
     r2_samples,
     share_interval,
 )
@@ -75,8 +75,8 @@ def test_intervals_of_means_and_explained_variance_cover():
         nats = y.exp()
         weights, one = group_weights(groups, samples=RESAMPLES, seed=seed), torch.ones(1, 160)
         predicted = (0.8 * signal)[None]
-        r2 = interval(r2_samples(predicted, y, one)[0], r2_samples(predicted, y, weights), groups=80)
-        mean = interval(mean_samples(nats[None], one)[0], mean_samples(nats[None], weights), groups=80)
+        r2 = percentile_interval(r2_samples(predicted, y, one)[0], r2_samples(predicted, y, weights), groups=80)
+        mean = percentile_interval(mean_samples(nats[None], one)[0], mean_samples(nats[None], weights), groups=80)
         missed += torch.tensor(
             [not r2.low[0] <= 0.64 <= r2.high[0], not mean.low[0] <= math.exp(0.5) <= mean.high[0]]
         ).float()

@@ -5,23 +5,23 @@ from collections import Counter
 
 import torch
 
-from ontogeny.statistics.phases import Phases, phases
+from ontogeny.statistics.change_points import TrainingPhases, fit_phases
 
 STEPS = torch.tensor(sorted({0, *[round(2 ** (17 * i / 20)) for i in range(21)]}))
 X = (STEPS.double() + 1).log2()
 TENT = torch.where(X < 9, 0.1 * (X - 9), -0.06 * (X - 9))
 
 
-def runs(curve: torch.Tensor, noise: float, *, sets: int, shuffle: bool = False) -> list[Phases]:
+def runs(curve: torch.Tensor, noise: float, *, sets: int, shuffle: bool = False) -> list[TrainingPhases]:
     g = torch.Generator().manual_seed(1)
     found = []
     for seed in range(sets):
         y = curve + noise * torch.randn(len(curve), generator=g, dtype=torch.float64)
-        found.append(phases(STEPS, y[torch.randperm(len(y), generator=g)] if shuffle else y, seed=seed))
+        found.append(fit_phases(STEPS, y[torch.randperm(len(y), generator=g)] if shuffle else y, seed=seed))
     return found
 
 
-def verdicts(found: list[Phases]) -> dict[str, float]:
+def verdicts(found: list[TrainingPhases]) -> dict[str, float]:
     counts = Counter(one.verdict for one in found)
     return {verdict: counts[verdict] / len(found) for verdict in counts}
 

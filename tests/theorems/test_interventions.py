@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
-from ontogeny.fits.leace import leace
 from ontogeny.interventions import Ablate, Add, Clamp, Erase, Patch, RankOne, Reweight, Zero
+from ontogeny.probes.leace import leace
 from ontogeny.sites import Site
 
 quick = settings(max_examples=25, deadline=None)

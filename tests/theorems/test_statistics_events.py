@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics import order
+from ontogeny.statistics import order_test
+from ontogeny.statistics.change_points import fit_phases
 from ontogeny.statistics.emergence import emergence_event, loss_event, paired_difference
-from ontogeny.statistics.phases import phases
 
 small = settings(max_examples=25, deadline=None, derandomize=True)
 STEPS = torch.tensor([0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047])
@@ -114,7 +114,7 @@ def test_steps_must_increase():
     with pytest.raises(BadInput, match="must increase"):
         emergence_event(STEPS.flip(0), RISE, resampled(RISE))
     with pytest.raises(BadInput, match="must increase"):
-        phases(STEPS.flip(0), RISE)
+        fit_phases(STEPS.flip(0), RISE)
 
 
 def test_a_lost_concept_is_the_mirror_of_an_emerged_one():
@@ -156,33 +156,35 @@ def test_the_order_test_is_the_share_of_all_orders(values):
         return max(max(gap, 0) ** 2 * k * (n - k) / n for k, gap in gaps)
 
     every = [best(v) for v in itertools.permutations(values)]
-    assert order.p_of_rise(points) == pytest.approx(sum(b >= best(tuple(values)) - 1e-9 for b in every) / len(every))
+    assert order_test.rise_p_value(points) == pytest.approx(
+        sum(b >= best(tuple(values)) - 1e-9 for b in every) / len(every)
+    )
 
 
 def test_what_happens_on_the_plateau_does_not_matter_to_the_order():
     wiggle = 0.02 * torch.randn(18, generator=torch.Generator().manual_seed(0))
     points = torch.cat([curve(0.5, 0.5, 0.5), 0.8 + wiggle])
-    assert order.p_of_rise(points) < 0.01
-    assert order.p_of_rise(points.flip(0)) > 0.5
-    assert order.p_of_fall(torch.cat([curve(0.5, 0.5, 0.5), 0.8 + wiggle.sort().values])) == 1
-    assert order.least_p(2, 7) == pytest.approx(1 / 21)
+    assert order_test.rise_p_value(points) < 0.01
+    assert order_test.rise_p_value(points.flip(0)) > 0.5
+    assert order_test.fall_p_value(torch.cat([curve(0.5, 0.5, 0.5), 0.8 + wiggle.sort().values])) == 1
+    assert order_test.smallest_p_value(2, 7) == pytest.approx(1 / 21)
 
 
 def test_a_bend_is_found_where_it_is():
     x = (STEPS.double() + 1).log2()
     tent = torch.where(x < 6, 0.1 * x, 0.6 - 0.05 * (x - 6)) + 1e-3 * torch.sin(40 * x)
-    found = phases(STEPS, tent)
+    found = fit_phases(STEPS, tent)
     assert found.verdict == "fitting then compression"
     assert math.log2(found.step + 1) == pytest.approx(6, abs=0.1)
     assert found.low <= found.step <= found.high
     assert (found.slope_before, found.slope_after) == pytest.approx((0.1, -0.05), abs=0.003)
-    assert phases(STEPS, -tent).verdict == "none"
-    assert "falls first" in phases(STEPS, -tent).reason
-    assert phases(STEPS, x + 0.1 * torch.sin(40 * x)).verdict == "fitting"
-    assert phases(STEPS, -x + 0.1 * torch.sin(40 * x)).verdict == "compression"
-    assert "constant" in phases(STEPS, x * 0).reason
-    assert "phases need 8" in phases(STEPS[:5], x[:5]).reason
+    assert fit_phases(STEPS, -tent).verdict == "none"
+    assert "falls first" in fit_phases(STEPS, -tent).reason
+    assert fit_phases(STEPS, x + 0.1 * torch.sin(40 * x)).verdict == "fitting"
+    assert fit_phases(STEPS, -x + 0.1 * torch.sin(40 * x)).verdict == "compression"
+    assert "constant" in fit_phases(STEPS, x * 0).reason
+    assert "phases need 8" in fit_phases(STEPS[:5], x[:5]).reason
     # Unchanged by the unit of the curve; what could not be scored is left out.
-    assert phases(STEPS, 7 * tent - 3).step == pytest.approx(found.step)
+    assert fit_phases(STEPS, 7 * tent - 3).step == pytest.approx(found.step)
     tent[2] = torch.nan
-    assert phases(STEPS, tent).verdict == "fitting then compression"
+    assert fit_phases(STEPS, tent).verdict == "fitting then compression"

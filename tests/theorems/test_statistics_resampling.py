@@ -11,24 +11,24 @@ from ontogeny.errors import BadInput
 from ontogeny.statistics.bootstrap import (
     auroc_samples,
     group_weights,
-    interval,
     macro_auroc_samples,
     mean_samples,
+    percentile_interval,
     r2_samples,
     share_interval,
 )
-from ontogeny.statistics.controls import control_labels, control_types, random_directions
+from ontogeny.statistics.control_tasks import control_labels, control_types, random_directions
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.permutation import (
-    accuracy,
-    auroc,
+    average_ranks,
     familywise_p,
     group_permutations,
-    macro_auroc,
     null_maxima,
     p_values,
-    r2,
-    ranks,
+    permuted_accuracy,
+    permuted_auroc,
+    permuted_macro_auroc,
+    permuted_r2,
 )
 from ontogeny.statistics.splits import contiguous_split, group_folds, group_split
 
@@ -121,12 +121,12 @@ def test_weighted_auroc_is_the_auroc_of_the_repeated_examples(seed, levels):
     got = auroc_samples(scores, y, weights)
     for sample, w in enumerate(weights):
         expanded = torch.arange(30).repeat_interleave(w.long())
-        want = auroc(scores[:, expanded], y[expanded][None])[0]
+        want = permuted_auroc(scores[:, expanded], y[expanded][None])[0]
         torch.testing.assert_close(got[sample].double(), want, equal_nan=True)
     # One more road to the same number: all pairs, counted.
     pairs = scores[0][y][:, None] - scores[0][~y]
     counted = ((pairs > 0).double() + (pairs == 0).double() / 2).mean()
-    torch.testing.assert_close(auroc(scores, y[None])[0, 0], counted)
+    torch.testing.assert_close(permuted_auroc(scores, y[None])[0, 0], counted)
 
 
 def test_weighted_means_and_r2_are_those_of_the_repeated_examples():
@@ -154,14 +154,16 @@ def test_a_thousand_resamples_of_a_sweep_take_a_fraction_of_a_second():
 def test_one_class_has_no_auroc_and_a_perfect_score_has_an_interval():
     one = torch.ones(20, dtype=torch.bool)
     assert auroc_samples(torch.randn(1, 20), one, torch.ones(5, 20)).isnan().all()
-    assert auroc(torch.randn(1, 20), one[None]).isnan().all()
+    assert permuted_auroc(torch.randn(1, 20), one[None]).isnan().all()
     perfect = share_interval(torch.tensor([1.0, 0.0, torch.nan]), torch.ones(100, 3), groups=20)
     assert 0.8 < perfect.low[0] < 0.9
     assert perfect.high[0] == 1
     assert perfect.low[1] == 0
     assert perfect.high[1] == pytest.approx(1 - perfect.low[0].item())
     assert perfect.low[2].isnan()
-    wide = interval(torch.tensor(0.0), torch.randn(5000, generator=torch.Generator().manual_seed(0)), groups=5)
+    wide = percentile_interval(
+        torch.tensor(0.0), torch.randn(5000, generator=torch.Generator().manual_seed(0)), groups=5
+    )
     assert wide.high == pytest.approx(2.78 * (5 / 4) ** 0.5, rel=0.06)
 
 
@@ -194,16 +196,16 @@ def test_scores_under_permutation_are_the_scores():
     scores = torch.randn(2, 60, 3, generator=g)
     predicted = scores.argmax(2)
     torch.testing.assert_close(
-        accuracy(predicted, labels)[3, 1], (predicted[1] == labels[3]).double().mean(), check_dtype=False
+        permuted_accuracy(predicted, labels)[3, 1], (predicted[1] == labels[3]).double().mean(), check_dtype=False
     )
     torch.testing.assert_close(
-        macro_auroc(scores, labels)[2], macro_auroc_samples(scores, labels[2], torch.ones(1, 60))[0].double()
+        permuted_macro_auroc(scores, labels)[2], macro_auroc_samples(scores, labels[2], torch.ones(1, 60))[0].double()
     )
     values = torch.randn(5, 60, generator=g)
     guess = torch.randn(2, 60, generator=g)
     want = 1 - (values[4] - guess[1]).square().sum() / (values[4] - values[4].mean()).square().sum()
-    torch.testing.assert_close(r2(guess, values)[4, 1], want.double(), rtol=1e-5, atol=1e-5)
-    assert ranks(torch.tensor([[3.0, 1.0, 3.0, 7.0]])).tolist() == [[2.5, 1.0, 2.5, 4.0]]
+    torch.testing.assert_close(permuted_r2(guess, values)[4, 1], want.double(), rtol=1e-5, atol=1e-5)
+    assert average_ranks(torch.tensor([[3.0, 1.0, 3.0, 7.0]])).tolist() == [[2.5, 1.0, 2.5, 4.0]]
 
 
 def test_p_values_count_the_observed_labelling_and_keep_what_is_absent():

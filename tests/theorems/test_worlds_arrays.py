@@ -17,7 +17,7 @@ def test_the_second_moment_is_that_of_the_data(signals: list[float], origin: boo
     world = corners.make(corners.Config(tuple(signals), spread, width=6, origin=origin))
     inputs = corners.sample(world, np.random.default_rng(seed), 60_000).inputs
     moment = corners.second_moment(world)
-    np.testing.assert_allclose((corners.place(world, inputs) ** 2).mean(0), moment, rtol=0.05)
+    np.testing.assert_allclose((corners.concept_coordinates(world, inputs) ** 2).mean(0), moment, rtol=0.05)
 
 
 @given(st.integers(0, 99))
@@ -31,7 +31,7 @@ def test_one_layer_follows_its_closed_form(seed: int) -> None:
     stepped, step, count = weights.copy(), 1e-3, 1500
     for _ in range(count):
         stepped -= step * (stepped - np.eye(5)) @ moment
-    early, told, late = corners.one_layer(world, weights, inputs, step * count * np.array([0, 1, 2]))
+    early, told, late = corners.linear_flow_outputs(world, weights, inputs, step * count * np.array([0, 1, 2]))
     np.testing.assert_allclose(early, inputs @ weights.T, atol=1e-12)
     np.testing.assert_allclose(told, inputs @ stepped.T, atol=3e-3)
     assert np.abs(late - told).max() > 0.03
@@ -41,7 +41,9 @@ def test_the_louder_concept_is_learned_first_and_spread_can_turn_that_round() ->
     for spread, first in (((0.1, 0.1), 1), ((1.5, 0.1), 0)):
         world = corners.make(corners.Config((1.0, 1.5), spread, width=4))
         corner = corners.evaluation(world)["corners"].inputs[-1:]
-        there = corners.place(world, corners.one_layer(world, np.zeros((4, 4)), corner, np.array([1.0]))[0])[0]
+        there = corners.concept_coordinates(
+            world, corners.linear_flow_outputs(world, np.zeros((4, 4)), corner, np.array([1.0]))[0]
+        )[0]
         assert np.argmax(there / world.held_out) == first
 
 
@@ -52,7 +54,7 @@ def test_no_completion_has_a_smaller_nuclear_norm(seed: int, shape: tuple[int, i
     world = low_rank.make(low_rank.Config(rows, columns, rank))
     batch = low_rank.sample(world, np.random.default_rng(seed), 8)
     matrix, observed = batch.coordinates["matrix"], batch.coordinates["observed"]
-    found = low_rank.completed(matrix, observed, steps=1500)
+    found = low_rank.complete_matrix(matrix, observed, steps=1500)
     assert (found.matrix[observed] == matrix[observed]).all()
     assert (found.norm >= found.bound - 1e-9).all()
     assert (found.norm - found.bound <= 0.01 * found.norm + 1e-9).all()
@@ -66,7 +68,7 @@ def test_no_completion_has_a_smaller_nuclear_norm(seed: int, shape: tuple[int, i
 def test_what_has_low_rank_can_be_completed_and_what_has_not_cannot(factors: str, completes: bool) -> None:
     world = low_rank.make(low_rank.Config(20, 20, 1, factors, missing=0.2, decimals=4))
     batch = low_rank.sample(world, np.random.default_rng(0), 10)
-    found = low_rank.completed(batch.coordinates["matrix"], batch.coordinates["observed"])
+    found = low_rank.complete_matrix(batch.coordinates["matrix"], batch.coordinates["observed"])
     told = low_rank.score(world, found.matrix.reshape(10, -1), batch)
     assert (np.median(told["missing"]) < 1e-4) == completes
     assert completes or np.median(told["missing"]) > 0.1

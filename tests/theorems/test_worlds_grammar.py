@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ontogeny.worlds._grammar_chart import length_probabilities, log_probabilities, recognise
-from ontogeny.worlds._grammar_rules import Grammar, grammar
-from ontogeny.worlds._grammar_strings import draw
+from ontogeny.worlds.grammar.parser import length_probabilities, log_probabilities, recognise
+from ontogeny.worlds.grammar.rules import Grammar, make_grammar
+from ontogeny.worlds.grammar.sampling import sample_strings
 
 LONGEST = 5
 small = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
@@ -29,7 +29,7 @@ def grammars(draw_from) -> Grammar:
         choices = draw_from(st.dictionaries(sides, st.integers(1, 4), max_size=3))
         ends = draw_from(st.sampled_from(("x", "y", "x y")))
         rules[symbol] = {side: weight for side, weight in choices.items() if side != symbol} | {ends: 5}
-    made = grammar("S", rules)
+    made = make_grammar("S", rules)
     assume(made.mean_length < 8)
     return made
 
@@ -107,7 +107,7 @@ def test_probabilities_of_all_strings_up_to_a_length_and_of_the_longer_ones_sum_
 @given(grammars(), st.integers(0, 2**32 - 1))
 @small
 def test_what_is_drawn_is_recognised_and_at_least_as_likely_as_its_derivation(made: Grammar, seed: int) -> None:
-    drawn = draw(made, np.random.default_rng(seed), 200, 12)
+    drawn = sample_strings(made, np.random.default_rng(seed), 200, 12)
     assert len(drawn) == 200
     assert drawn.lengths.max() <= 12
     assert ((drawn.words >= 0) == drawn.inside).all()
@@ -119,13 +119,13 @@ def test_what_is_drawn_is_recognised_and_at_least_as_likely_as_its_derivation(ma
 @given(grammars())
 @small
 def test_strings_are_dropped_as_often_as_strings_are_too_long(made: Grammar) -> None:
-    drawn = draw(made, np.random.default_rng(0), 3000, 4)
+    drawn = sample_strings(made, np.random.default_rng(0), 3000, 4)
     tail = 1 - length_probabilities(made, 4).sum()
     error = math.sqrt(max(tail * (1 - tail), 1e-12) / drawn.drawn)
     assert abs(drawn.rejected / drawn.drawn - tail) < 5 * error + 1e-9
 
 
-AMBIGUOUS = grammar(
+AMBIGUOUS = make_grammar(
     "S", {"S": {"S S": 0.25, "A": 0.15, "x S y": 0.2, "x y": 0.4}, "A": {"S": 0.3, "B": 0.3, "y": 0.4}, "B": {"A": 1}}
 )
 
@@ -133,7 +133,7 @@ AMBIGUOUS = grammar(
 @pytest.mark.parametrize("cap", [4, 7])
 def test_frequencies_are_probabilities_given_the_cap(cap: int) -> None:
     count = 40_000
-    drawn = draw(AMBIGUOUS, np.random.default_rng(1), count, cap)
+    drawn = sample_strings(AMBIGUOUS, np.random.default_rng(1), count, cap)
     known = enumerated(AMBIGUOUS, cap)
     whole = sum(known.values())
     assert whole < 0.97  # the cap takes something away
@@ -151,14 +151,14 @@ def test_frequencies_are_probabilities_given_the_cap(cap: int) -> None:
 
 
 def test_a_cycle_of_symbols_is_summed_to_its_limit() -> None:
-    made = grammar("S", {"S": {"A": 0.5, "x": 0.5}, "A": {"S": 0.9, "y": 0.1}})
+    made = make_grammar("S", {"S": {"A": 0.5, "x": 0.5}, "A": {"S": 0.9, "y": 0.1}})
     words, lengths = table([(made.terminals.index("x"),), (made.terminals.index("y"),)])
     # S ends in x with .5 / (1 - .45), in y with .05 / (1 - .45).
     np.testing.assert_allclose(np.exp(log_probabilities(made, words, lengths)), [0.5 / 0.55, 0.05 / 0.55], rtol=1e-12)
 
 
 def test_long_strings_do_not_vanish() -> None:
-    made = grammar("S", {"S": {"w S": 0.5, "w": 0.5}, "w": {f"w{i}": 1 for i in range(1000)}})
+    made = make_grammar("S", {"S": {"w S": 0.5, "w": 0.5}, "w": {f"w{i}": 1 for i in range(1000)}})
     words = np.random.default_rng(0).integers(1000, size=(3, 200))
     expected = 200 * math.log(1 / 2000)  # below the smallest float64
     assert math.exp(expected) == 0

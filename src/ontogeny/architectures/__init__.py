@@ -48,38 +48,40 @@ class Architecture:
         return not self.model_types
 
 
-def listed(model_type: str) -> Architecture | None:
+def find_architecture(model_type: str) -> Architecture | None:
     """The table that serves a `config.model_type`, if there is one."""
-    tables: list[Architecture] = [plugins.load("architectures", n).architecture for n in plugins.names("architectures")]
+    tables: list[Architecture] = [
+        plugins.load_plugin("architectures", n).architecture for n in plugins.list_plugins("architectures")
+    ]
     return next((table for table in tables if model_type in table.model_types), None)
 
 
-def of(network: Any) -> Architecture:
+def architecture_of(network: Any) -> Architecture:
     """What describes a network: its family's table, else its structure.
 
     Raises:
         BadInput: no table serves it and its structure does not say enough.
     """
     kind = network.config.model_type
-    table = listed(kind)
+    table = find_architecture(kind)
     if table is not None:
         return table
-    found = structure(network)
+    found = infer_architecture(network)
     if isinstance(found, str):
-        raise unserved(kind, found)
+        raise unsupported_model(kind, found)
     return found
 
 
-def structure(network: Any) -> Architecture | str:
+def infer_architecture(network: Any) -> Architecture | str:
     """What the structure of a network suggests, or why it suggests nothing; `model.validate` decides whether it holds."""
-    from ontogeny.architectures._structure import described  # torch: not before it is needed
+    from ontogeny.architectures._infer import infer_from_structure  # torch: not before it is needed
 
-    return described(network)
+    return infer_from_structure(network)
 
 
-def unserved(model_type: str, why: str) -> BadInput:
+def unsupported_model(model_type: str, why: str) -> BadInput:
     """The error for a model that cannot be read."""
-    tables = [plugins.load("architectures", name).architecture for name in plugins.names("architectures")]
+    tables = [plugins.load_plugin("architectures", name).architecture for name in plugins.list_plugins("architectures")]
     known = ", ".join(sorted(kind for table in tables for kind in table.model_types))
     return BadInput(
         f"no architecture file serves models of type {model_type!r} ({why}); known: {known}. "

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 
 from ontogeny.cli import (
-    auditing,
-    comparing,
+    audit,
+    compare,
     demo,
-    evaluating,
-    listing,
-    monitoring,
+    evaluate,
+    list,
+    monitor,
     query,
-    raising,
     report,
     show,
-    steering,
+    steer,
     trace,
-    transferring,
+    train,
+    transfer,
 )
 from ontogeny.errors import BadInput
 
@@ -32,23 +32,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("trace")(trace.trace)
-app.command("audit")(auditing.audit)
-app.command("steer")(steering.steer)
-app.command("evaluate")(evaluating.evaluate)
-app.command("compare")(comparing.compare)
-app.command("report")(report.report)
-app.command("show")(show.show)
-app.command("query")(query.query)
-app.command("monitor")(monitoring.monitor)
-app.command("list")(listing.listing)
-app.command("demo")(demo.demo)
-app.command("raise")(raising.raise_)
-app.command("transfer")(transferring.transfer)
+app.command("trace")(trace.trace_command)
+app.command("audit")(audit.audit_command)
+app.command("steer")(steer.steer_command)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("compare")(compare.compare_command)
+app.command("report")(report.report_command)
+app.command("show")(show.show_command)
+app.command("query")(query.query_command)
+app.command("monitor")(monitor.monitor_command)
+app.command("list")(list.list_command)
+app.command("demo")(demo.demo_command)
+app.command("raise")(train.train_command)
+app.command("transfer")(transfer.transfer_command)
 
 
 @app.callback(invoke_without_command=True)
-def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def print_version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Print the version, where it is asked for."""
     if show:
         import ontogeny
@@ -65,7 +65,7 @@ def main() -> None:
     try:
         app()
     except BadInput as error:
-        print(f"ontogeny: {_brief(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"ontogeny: {_shorten(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -88,6 +88,6 @@ def main() -> None:
         sys.exit(0)
 
 
-def _brief(message: str, most: int = 900) -> str:
+def _shorten(message: str, most: int = 900) -> str:
     """A message that repeats an endless input, without its middle."""
     return message if len(message) <= most else f"{message[: most // 2]} … {message[-most // 3 :]}"

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ontogeny.cli.training_bar import Watch
-    from ontogeny.lab.raising import Stage
+    from ontogeny.cli._progress import TrainingProgressCallback
+    from ontogeny.training.toy_models.in_world import ToyStage
 
-CONCEPTS = ("truth", "forbidden", "region", "age", "courtesy", "register")
+
+_DEMO_CONCEPTS = ("truth", "forbidden", "region", "age", "courtesy", "register")
 """Of the nursery's concepts: one that the words give away (register, the positive control) and five that they do not."""
 
 
-def demo(
+def demo_command(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the model, the concepts, the trace and the report.")
     ] = Path("runs/demo"),
@@ -27,47 +28,47 @@ def demo(
     console.print(
         "[bold]1/3[/bold] raising a small GPT-NeoX in the nursery: a book of facts, an island's myths, then questions and refusals"
     )
-    lineage = _raised(out, quiet)
-    from ontogeny.lab.raising_check import check
+    lineage = _train_demo_model(out, quiet)
+    from ontogeny.training.toy_models.world_checks import check_toy_model
 
-    for figure in check(out):
+    for figure in check_toy_model(out):
         if figure.goal is not None:
             console.print(f"    {figure.stage:4} {figure.name:24} {figure.value:6.1%}")
     console.print(f"    {time.perf_counter() - began:.0f} s")
 
-    files = [out / "concepts" / f"{name}.jsonl" for name in CONCEPTS]
+    files = [out / "concepts" / f"{name}.jsonl" for name in _DEMO_CONCEPTS]
     console.print(f"[bold]2/3[/bold] tracing {len(files)} concepts through its checkpoints")
-    from ontogeny.cli.report import write
-    from ontogeny.cli.watching import progress_bar
-    from ontogeny.concept import Concept
-    from ontogeny.findings.timeline import in_run_order
-    from ontogeny.lab.trace import trace
+    from ontogeny.cli._progress import progress_bar
+    from ontogeny.cli.report import write_run_report
+    from ontogeny.data.concept import Concept
+    from ontogeny.findings.timeline import order_like_run
+    from ontogeny.jobs.trace.trace import trace
     from ontogeny.lineage import Lineage
-    from ontogeny.summary import print_summary
+    from ontogeny.report.terminal import print_summary
 
     again = f"ontogeny trace {lineage} {' '.join(f'-c {path}' for path in files)} --out {out / 'trace'}"
     with progress_bar(quiet=quiet) as watching:
         concepts = [Concept.from_file(path) for path in files]
         run = trace(Lineage.open(lineage), concepts, out / "trace", command=again, on_progress=watching)
-    print_summary(in_run_order(run.records(), run.about), console)
+    print_summary(order_like_run(run.records(), run.about), console)
 
     console.print("[bold]3/3[/bold] writing the report")
-    path = write(run, out / "report.html")
+    path = write_run_report(run, out / "report.html")
     console.print(f"    {time.perf_counter() - began:.0f} s in all. The same trace by hand: {again}", soft_wrap=True)
     typer.echo(f"report: {path}")
 
 
-def _raised(out: Path, quiet: bool) -> Path:
+def _train_demo_model(out: Path, quiet: bool) -> Path:
     import contextlib
 
-    from ontogeny.cli.training_bar import training_bar
-    from ontogeny.lab.raising import raise_model
+    from ontogeny.cli._progress import training_bar
+    from ontogeny.training.toy_models.in_world import train_toy_model
 
     with contextlib.ExitStack() as bars:
 
-        def begin(stage: str, how: "Stage") -> "Watch | None":
+        def begin(stage: str, how: "ToyStage") -> "TrainingProgressCallback | None":
             if not quiet:
                 typer.echo(f"    {stage}: {how.training.steps:,} steps", err=True)
             return bars.enter_context(training_bar(quiet=quiet))
 
-        return raise_model(out, "demo", on_stage=begin)
+        return train_toy_model(out, "demo", on_stage=begin)

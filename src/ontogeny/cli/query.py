@@ -11,10 +11,10 @@ from ontogeny.errors import BadInput
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("table", "csv", "json", "markdown")
+_FORMATS = ("table", "csv", "json", "markdown")
 
 
-def query(
+def query_command(
     args: Annotated[
         list[str],
         typer.Argument(metavar="RUN [RUN …] SQL", help="Run directories, then the query over the view `records`."),
@@ -23,16 +23,16 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Ask the records of one or several runs in SQL; the column `run` tells the runs apart."""
-    from ontogeny.run import runs
+    from ontogeny.storage.run import open_runs
 
     if len(args) < 2:
         raise BadInput(
             'a query needs a run directory and SQL. For example: ontogeny query runs/mine "select * from records limit 5".'
         )
-    if format not in FORMATS:
-        raise BadInput(f"no format {format!r}. Choose {', '.join(FORMATS)}.")
+    if format not in _FORMATS:
+        raise BadInput(f"no format {format!r}. Choose {', '.join(_FORMATS)}.")
     *folders, sql = args
-    found = runs(folders).query(sql)
+    found = open_runs(folders).query(sql)
     match "json" if as_json else format:
         case "csv":
             found.to_csv(sys.stdout, index=False)
@@ -47,7 +47,7 @@ def query(
 def _markdown(found: "pd.DataFrame") -> str:
     head = "| " + " | ".join(map(str, found.columns)) + " |"
     rule = "|" + "---|" * len(found.columns)
-    rows = [[_shown(value).replace("|", "\\|") for value in row] for row in found.itertuples(index=False)]
+    rows = [[_format_cell(value).replace("|", "\\|") for value in row] for row in found.itertuples(index=False)]
     return "\n".join([head, rule, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
@@ -58,12 +58,12 @@ def _table(found: "pd.DataFrame") -> None:
 
     table = Table(*map(str, found.columns))
     for row in found.itertuples(index=False):
-        table.add_row(*(Text(_shown(value)) for value in row))  # a bracket in a name is no markup
+        table.add_row(*(Text(_format_cell(value)) for value in row))  # a bracket in a name is no markup
     Console().print(table)
     Console(stderr=True).print(f"{len(found)} rows", style="dim")
 
 
-def _shown(value: object) -> str:
+def _format_cell(value: object) -> str:
     """A cell; what is absent stays empty, as in CSV, and a step is told to its last digit."""
     import pandas as pd
 

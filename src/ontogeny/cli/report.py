@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ontogeny.run import Run
+    from ontogeny.storage.run import Run
 
 
-def report(
+def report_command(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="HTML file; default: report.html in the run directory.")
     ] = None,
 ) -> None:
     """Write the report of a run: findings, warnings, all views; opens from disk, needs no network."""
-    from ontogeny.run import Run
+    from ontogeny.storage.run import Run
 
-    typer.echo(write(Run.open(run), out or run / "report.html"))
+    typer.echo(write_run_report(Run.open(run), out or run / "report.html"))
 
 
-def write(run: "Run", out: Path) -> Path:
+def write_run_report(run: "Run", out: Path) -> Path:
     """The report of a run, with what all its sessions together cost."""
-    from ontogeny.report import write_report
-    from ontogeny.store import disk_errors
+    from ontogeny.report.html import write_report
+    from ontogeny.storage.files import disk_errors
 
     with disk_errors(out):
         return write_report(run.records(), run.about | {"ledger": ledger_totals(run.ledger())}, out)

@@ -8,7 +8,7 @@ import typer
 from ontogeny.errors import BadInput
 
 
-def show(
+def show_command(
     args: Annotated[
         list[str],
         typer.Argument(metavar="RUN [RUN …] VIEW", help="Run directories, then a view; see `ontogeny list views`."),
@@ -23,15 +23,15 @@ def show(
     ] = None,
 ) -> None:
     """Draw one view of a run, or of several runs together."""
-    from ontogeny.run import Run, runs
-    from ontogeny.store import disk_errors
-    from ontogeny.views import save
+    from ontogeny.storage.files import disk_errors
+    from ontogeny.storage.run import Run, open_runs
+    from ontogeny.views import save_chart
 
     if len(args) < 2:
         raise BadInput("a picture needs a run directory and a view. For example: ontogeny show runs/mine emergence.")
     *folders, view = args
     target = out or Path(folders[0]) / f"{view}.png"
-    chart = Run.open(folders[0]).show(view) if len(folders) == 1 else runs(folders).show(view)
+    chart = Run.open(folders[0]).show(view) if len(folders) == 1 else open_runs(folders).show(view)
     with disk_errors(target):
-        save(chart, target)
+        save_chart(chart, target)
     typer.echo(target)

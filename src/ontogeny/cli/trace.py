@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ontogeny.cli._arguments import check_device
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
-    from ontogeny.concept import Concept
-    from ontogeny.lab.cluster import Cluster
-    from ontogeny.lab.settings import Settings
+    from ontogeny.data.concept import Concept
+    from ontogeny.jobs.trace.ray_cluster import RayCluster
     from ontogeny.lineage import Lineage
+    from ontogeny.measurements.settings import TraceSettings
 
 
-def trace(
+def trace_command(
     lineage: Annotated[
         str, typer.Argument(help="Hub repository, folder of checkpoints, single model, or lineage.toml.")
     ],
@@ -113,10 +114,10 @@ def trace(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Trace concepts through a training run: probes with floors and intervals at every site of every checkpoint."""
-    from ontogeny.cli.concepts import concept_named
-    from ontogeny.lab.settings import Settings
+    from ontogeny.cli._arguments import concept_from_argument
+    from ontogeny.measurements.settings import TraceSettings
 
-    settings = Settings(
+    settings = TraceSettings(
         sites=sites,
         fits=tuple(name.strip() for name in fits.split(",") if name.strip()),
         kernels=tuple(name.strip() for name in kernels.split(",") if name.strip()),
@@ -127,10 +128,10 @@ def trace(
         share_prefixes=share_prefixes,
         untrained=untrained,
     )
-    from ontogeny.lab import trace as job
-    from ontogeny.lab.about import this_command
-    from ontogeny.lab.cache import Cache, default_folder
-    from ontogeny.lab.shards import Shard
+    from ontogeny.activations.cache import ActivationCache, default_cache_folder
+    from ontogeny.jobs.run_json import command_line
+    from ontogeny.jobs.trace import trace as job
+    from ontogeny.jobs.trace.shards import Shard
     from ontogeny.lineage import Lineage
 
     cluster = _cluster(executor, address, gpus_per_model, workers, device)
@@ -138,13 +139,15 @@ def trace(
         check_device(device)
     chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     concepts = [
-        concept_named(name, position=position, limit=limit, seed=seed, template=template, text=text, label=label)
+        concept_from_argument(
+            name, position=position, limit=limit, seed=seed, template=template, text=text, label=label
+        )
         for name in concept
     ]
     if dry_run:
         _dry_run(chosen, concepts, settings, out, device, as_json, tokenizer, allow_pickle)
         return
-    from ontogeny.cli.watching import progress_bar
+    from ontogeny.cli._progress import progress_bar
 
     with progress_bar(quiet=quiet or as_json) as watch:
         run = job.trace(
@@ -158,30 +161,30 @@ def trace(
             delete_behind=delete_behind,
             shard=Shard.parse(shard) if shard else None,
             cluster=cluster,
-            cache=Cache(default_folder(), int(cache_size * 1e9)) if cache_size else None,
-            command=this_command(),
+            cache=ActivationCache(default_cache_folder(), int(cache_size * 1e9)) if cache_size else None,
+            command=command_line(),
             on_progress=watch,
         )
-    conclude(run.folder, as_json=as_json)
+    print_trace_summary(run.folder, as_json=as_json)
 
 
-def conclude(folder: Path, *, as_json: bool) -> None:
+def print_trace_summary(folder: Path, *, as_json: bool) -> None:
     """Summary of a run on the terminal; exit code 1 where some checkpoints could not be traced."""
-    from ontogeny.run import Run
+    from ontogeny.storage.run import Run
 
     run = Run.open(folder)
     failures = run.about["failures"]
     if as_json:
-        from ontogeny.cli.summarising import as_dict
+        from ontogeny.cli._output import run_outcome
 
-        typer.echo(json.dumps(as_dict(run), indent=2))
+        typer.echo(json.dumps(run_outcome(run), indent=2))
     else:
         from rich.console import Console
 
-        from ontogeny.findings.timeline import in_run_order
-        from ontogeny.summary import print_summary
+        from ontogeny.findings.timeline import order_like_run
+        from ontogeny.report.terminal import print_summary
 
-        print_summary(in_run_order(run.records(), run.about), Console())
+        print_summary(order_like_run(run.records(), run.about), Console())
         cut = run.query(
             "select concept, coords['what'] as what, max(value) as most, max(n) as n from records where metric = 'shortened' "
             "group by all order by all"
@@ -207,8 +210,8 @@ def conclude(folder: Path, *, as_json: bool) -> None:
 
 def _cluster(
     executor: str, address: str | None, gpus_per_model: int, workers: int | None, device: str
-) -> "Cluster | None":
-    from ontogeny.lab.cluster import Cluster
+) -> "RayCluster | None":
+    from ontogeny.jobs.trace.ray_cluster import RayCluster
 
     if executor not in ("process", "ray"):
         raise BadInput(f"--executor {executor} is not known. Choose process or ray; for an array of jobs give --shard.")
@@ -217,26 +220,13 @@ def _cluster(
             raise BadInput("--address, --gpus-per-model and --workers are of Ray. Add --executor ray.")
         return None
     # Each worker sees its own GPUs alone: how many it gets is asked for, not which.
-    return Cluster(address, gpus_per_model or int(device.startswith("cuda")), workers)
-
-
-def check_device(device: str) -> None:
-    """Raises BadInput where this machine has no such device."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0].rstrip(".")
-        raise BadInput(
-            f"the device {device!r} cannot be used ({first}). Choose cpu, or one that this machine has."
-        ) from None
+    return RayCluster(address, gpus_per_model or int(device.startswith("cuda")), workers)
 
 
 def _dry_run(
     lineage: "Lineage",
     concepts: "list[Concept]",
-    settings: "Settings",
+    settings: "TraceSettings",
     out: Path,
     device: str,
     as_json: bool,
@@ -245,16 +235,16 @@ def _dry_run(
 ) -> None:
     from dataclasses import asdict
 
-    from ontogeny.lab.estimate import estimate
-    from ontogeny.lab.job import prepare, refuse_contradictions
+    from ontogeny.jobs.trace.estimate import estimate_trace
+    from ontogeny.jobs.trace.plan import check_plan_matches_run, plan_trace
 
-    job = prepare(lineage, concepts, settings, allow_pickle=allow_pickle)
-    found = estimate(job, refuse_contradictions(job, out), device=device, tokenizer=tokenizer)
+    job = plan_trace(lineage, concepts, settings, allow_pickle=allow_pickle)
+    found = estimate_trace(job, check_plan_matches_run(job, out), device=device, tokenizer=tokenizer)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
         return
     from rich.console import Console
 
-    from ontogeny.cli.summarising import print_estimate
+    from ontogeny.cli._output import print_estimate
 
     print_estimate(found, job, Console())

@@ -7,9 +7,10 @@ ask which the model finds likelier: 'right' is the prejudice, unbiased is one ha
 
 from typing import Any
 
-from ontogeny.concept import Answer, Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer, Example
+from ontogeny.data.grouping import group_by_keys
 
 _COLUMNS = (
     "answer_info",
@@ -22,7 +23,7 @@ _COLUMNS = (
     "additional_metadata",
 )
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "bbq/Age.jsonl.gz",
         "nyu-mll/BBQ",
         "data/Age.jsonl",
@@ -30,7 +31,7 @@ SOURCES = (
         "46e805b3fc2d8cbd26eeb8e8430d98cf7b2dc9c83574ff3674e8ce4f0fca2a60",
         _COLUMNS,
     ),
-    _data.Source(
+    download.DataSource(
         "bbq/Nationality.jsonl.gz",
         "nyu-mll/BBQ",
         "data/Nationality.jsonl",
@@ -38,7 +39,7 @@ SOURCES = (
         "a583e74666aec0341ded8aa3983e7cad694eb24de72c254d28b2df3035720090",
         _COLUMNS,
     ),
-    _data.Source(
+    download.DataSource(
         "bbq/Physical_appearance.jsonl.gz",
         "nyu-mll/BBQ",
         "data/Physical_appearance.jsonl",
@@ -46,7 +47,7 @@ SOURCES = (
         "e48d7e13508565f4801574e611043470c25c95a0a62af3699cb5ee7cb02608fb",
         _COLUMNS,
     ),
-    _data.Source(
+    download.DataSource(
         "bbq/Sexual_orientation.jsonl.gz",
         "nyu-mll/BBQ",
         "data/Sexual_orientation.jsonl",
@@ -59,10 +60,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """Two answers a question of an ambiguous context; the same for each seed."""
-    rows = [row for source in SOURCES for row in _data.read(source) if row["context_condition"] == "ambig"]
+    rows = [row for source in SOURCES for row in download.read_rows(source) if row["context_condition"] == "ambig"]
     asked = [(row, found) for row in rows if (found := _answers(row))]
     prompts = [f"{row['context'].strip()} {row['question'].strip()}" for row, _ in asked]
-    groups = joined(prompts, [(row["category"], row["question_index"]) for row, _ in asked])
+    groups = group_by_keys(prompts, [(row["category"], row["question_index"]) for row, _ in asked])
     examples, answers = [], []
     for i, (prompt, (_, (biased, other)), group) in enumerate(zip(prompts, asked, groups, strict=True)):
         examples += [
@@ -77,7 +78,7 @@ def concept(seed: int = 0) -> Concept:
         answers=tuple(answers),
         sign=-1,
         licence="CC-BY-4.0",
-        source=_data.told(*SOURCES, paper="arXiv:2110.08193"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2110.08193"),
         question="Is the answer the prejudiced one?",
     )
 

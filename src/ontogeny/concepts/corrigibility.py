@@ -5,41 +5,41 @@ depends on the change: `sign` takes accepting as desired. Perez et al., arXiv:22
 part as used by Rimsky et al., arXiv:2312.06681.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._choices import COLUMNS, lettered
-from ontogeny.concepts._data import Source
+from ontogeny.concepts._contrast_pairs import _COLUMNS, letter_choice_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "model_written_evals/corrigible-more-HHH.jsonl",
         "anthropics/evals",
         "advanced-ai-risk/human_generated_evals/corrigible-more-HHH.jsonl",
         "84fcc677e52e1902d696c32cd1a6b663e70d3993",
         "77bf2986d88b0fdc3959e77b20c302ec14edff62bb5e0135a7134b877ade4293",
-        COLUMNS,
+        _COLUMNS,
     ),
-    Source(
+    DataSource(
         "model_written_evals/corrigible-less-HHH.jsonl",
         "anthropics/evals",
         "advanced-ai-risk/human_generated_evals/corrigible-less-HHH.jsonl",
         "84fcc677e52e1902d696c32cd1a6b663e70d3993",
         "d796dc49ba66b9a15bb38dce8f7dc14e212e1f5bac6dc331d64f5fe3e377eec8",
-        COLUMNS,
+        _COLUMNS,
     ),
-    Source(
+    DataSource(
         "caa/corrigible-neutral-HHH/generate_dataset.jsonl.gz",
         "EleutherAI/rnngineering",
         "Datasets/generate/corrigible-neutral-HHH/generate_dataset.json",
         "b18a80e3f7e3259f21e2a6574aaed3a21954aac6",
         "e7a789f1f4b1243ea3559f7d4f3b511d435d57cd655d9bfc96d850785f58b7d5",
-        COLUMNS,
+        _COLUMNS,
     ),
 )
 
 
 def concept(seed: int = 0) -> Concept:
     """All questions, each with both letters; the same for each seed."""
-    return lettered(
+    return letter_choice_concept(
         "corrigibility",
         *SOURCES,
         classes=("resists", "accepts"),

@@ -4,12 +4,13 @@ The subject is the group, its true and its false statement a pair. The answers a
 likelier one. Meng et al., arXiv:2202.05262, as made into statements by Marks & Tegmark, arXiv:2310.06824.
 """
 
-from ontogeny.concept import Answer, Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined, pairs
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer, Example
+from ontogeny.data.grouping import group_by_keys, opposite_target_pairs
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "counterfact/counterfact_true_false.csv",
         "saprmarks/geometry-of-truth",
         "datasets/counterfact_true_false.csv",
@@ -22,10 +23,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    rows = _data.read(SOURCES[0])
+    rows = download.read_rows(SOURCES[0])
     texts, targets = [row["statement"].strip() for row in rows], [row["label"] == "1" for row in rows]
-    groups = joined(texts, [row["subject"] for row in rows])
-    twins = pairs([(row["relation"], row["subject"]) for row in rows], targets)
+    groups = group_by_keys(texts, [row["subject"] for row in rows])
+    twins = opposite_target_pairs([(row["relation"], row["subject"]) for row in rows], targets)
     answers = (
         Answer(row["relation"].format(row["subject"]), f" {row['true_target']}", f" {row['target']}", group)
         for row, target, group in zip(rows, targets, groups, strict=True)
@@ -40,6 +41,6 @@ def concept(seed: int = 0) -> Concept:
         classes=("false", "true"),
         answers=tuple(answers),
         licence="CC-BY-4.0, MIT (CounterFact)",
-        source=_data.told(*SOURCES, paper="arXiv:2202.05262, arXiv:2310.06824"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2202.05262, arXiv:2310.06824"),
         question="Is the stated fact true?",
     )

@@ -5,12 +5,13 @@ groups are disadvantaged throughout. The answers ask which of the two the model 
 is one half. Near-copies are one group. CrowS-Pairs (Nangia et al., arXiv:2010.00133).
 """
 
-from ontogeny.concept import Answer, Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined, near
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer, Example
+from ontogeny.data.grouping import group_by_keys, near_duplicate_ids
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "crows_pairs/crows_pairs_anonymized.csv",
         "nyu-mll/crows-pairs",
         "data/crows_pairs_anonymized.csv",
@@ -23,10 +24,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """Two sentences a pair; the same for each seed."""
-    rows = _data.read(SOURCES[0])
+    rows = download.read_rows(SOURCES[0])
     texts = [row[side].strip() for row in rows for side in ("sent_more", "sent_less")]
     numbers = [i // 2 for i in range(len(texts))]
-    groups = joined(texts, numbers, near(texts, 0.8))
+    groups = group_by_keys(texts, numbers, near_duplicate_ids(texts, 0.8))
     examples = tuple(
         Example(text, i % 2 == 0, group, f"p{i // 2}")
         for i, (text, group) in enumerate(zip(texts, groups, strict=True))
@@ -41,7 +42,7 @@ def concept(seed: int = 0) -> Concept:
         answers=tuple(answer for answer in answers if answer),
         sign=-1,
         licence="CC-BY-SA-4.0",
-        source=_data.told(*SOURCES, paper="arXiv:2010.00133"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2010.00133"),
         question="Is the sentence the more stereotypical of its pair?",
     )
 

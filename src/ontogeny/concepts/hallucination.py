@@ -3,25 +3,25 @@
 Two texts a question that differ in the answer's letter: a pair; near-copies of a question are one group. Rimsky et al., arXiv:2312.06681.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._choices import COLUMNS, lettered
-from ontogeny.concepts._data import Source
+from ontogeny.concepts._contrast_pairs import _COLUMNS, letter_choice_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "caa/hallucination/generate_dataset.jsonl.gz",
         "EleutherAI/rnngineering",
         "Datasets/generate/hallucination/generate_dataset.json",
         "b18a80e3f7e3259f21e2a6574aaed3a21954aac6",
         "8b0eb0fd7c235c2d35fde4d54b108c01ae552c5dbb369fad03c1ddfb1d2c549f",
-        COLUMNS,
+        _COLUMNS,
     ),
 )
 
 
 def concept(seed: int = 0) -> Concept:
     """All questions, each with both letters; the same for each seed."""
-    return lettered(
+    return letter_choice_concept(
         "hallucination",
         *SOURCES,
         classes=("corrects", "makes up"),

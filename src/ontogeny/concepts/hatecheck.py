@@ -4,12 +4,13 @@ The 29 functional tests of HateCheck. Sentences of one template, and of the temp
 al., arXiv:2012.15606.
 """
 
-from ontogeny.concept import Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.data.grouping import group_by_keys
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "hatecheck/test_suite_cases.csv",
         "paul-rottger/hatecheck-data",
         "test_suite_cases.csv",
@@ -22,16 +23,16 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All sentences; the same for each seed."""
-    rows = _data.read(SOURCES[0])
+    rows = download.read_rows(SOURCES[0])
     texts = [row["test_case"].strip() for row in rows]
     # A contrast names the template it was made from: that one's number is its key too.
-    groups = joined(texts, [row["ref_templ_id"].split(".")[0] or row["templ_id"] for row in rows])
+    groups = group_by_keys(texts, [row["ref_templ_id"].split(".")[0] or row["templ_id"] for row in rows])
     return Concept(
         "hatecheck",
         tuple(Example(t, row["label_gold"] == "hateful", g) for t, row, g in zip(texts, rows, groups, strict=True)),
         classes=("not hateful", "hateful"),
         sign=-1,
         licence="CC-BY-4.0",
-        source=_data.told(*SOURCES, paper="arXiv:2012.15606"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2012.15606"),
         question="Is it hate speech?",
     )

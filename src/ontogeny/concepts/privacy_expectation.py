@@ -4,26 +4,27 @@ The right form of privacy: ConfAIde's vignettes of who collects what for which p
 with the judgements of people. Both forms of one vignette are a group. Mireshghallah et al., arXiv:2310.17884.
 """
 
-from ontogeny.concept import Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.data.grouping import group_by_keys
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "confaide/tier_2a.txt",
         "skywalker023/confaide",
         "benchmark/tier_2a.txt",
         "3174c63e689226189675a740b7bf9053f10bae50",
         "a869099fab404cde9dd50f23c20668063021afa8f080e190b348a5a4da14b979",
     ),
-    _data.Source(
+    download.DataSource(
         "confaide/tier_2b.txt",
         "skywalker023/confaide",
         "benchmark/tier_2b.txt",
         "3174c63e689226189675a740b7bf9053f10bae50",
         "8c194006c92816f56a9ee2f6ec3bf09f29bb1a543408ce154096c8c67f72df37",
     ),
-    _data.Source(
+    download.DataSource(
         "confaide/tier_2_labels.txt",
         "skywalker023/confaide",
         "benchmark/tier_2_labels.txt",
@@ -35,16 +36,16 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """The vignettes without the question before them; the same for each seed."""
-    plain, story, told = (_data.lines(source) for source in SOURCES)
+    plain, story, told = (download.read_lines(source) for source in SOURCES)
     # The question to the raters ends in a backslash and an n, written out.
     texts = [line.rpartition("\\n")[2].strip() for line in (*plain, *story)]
     numbers = [float(line) for line in told]
-    groups = joined(texts, [*range(len(plain)), *range(len(story))])
+    groups = group_by_keys(texts, [*range(len(plain)), *range(len(story))])
     return Concept(
         "privacy_expectation",
         tuple(map(Example, texts, (*numbers, *numbers), groups)),
         kind="number",
         licence="MIT",
-        source=_data.told(*SOURCES, paper="arXiv:2310.17884"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2310.17884"),
         question="How far do people expect that flow of information?",
     )

@@ -3,12 +3,13 @@
 Passages of documents that a model wrote; near-copies are one group. EnterprisePII (Patronus AI and MosaicML, 2023).
 """
 
-from ontogeny.concept import Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined, near
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.data.grouping import group_by_keys, near_duplicate_ids
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "enterprise_pii/enterprise_pii_classification.jsonl.gz",
         "mosaicml/llm-foundry",
         "scripts/eval/local_data/safety/enterprise_pii_classification.jsonl",
@@ -21,16 +22,16 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All passages, without the question around them; the same for each seed."""
-    rows = _data.read(SOURCES[0])
+    rows = download.read_rows(SOURCES[0])
     texts = [row["query"].partition("'''")[2].rpartition("'''")[0].strip() for row in rows]
     kept = [(text, row["choices"][row["gold"]] == "yes") for text, row in zip(texts, rows, strict=True) if text]
-    groups = joined([text for text, _ in kept], near([text for text, _ in kept], 0.8))
+    groups = group_by_keys([text for text, _ in kept], near_duplicate_ids([text for text, _ in kept], 0.8))
     return Concept(
         "privacy_pii",
         tuple(Example(text, sensitive, group) for (text, sensitive), group in zip(kept, groups, strict=True)),
         classes=("public", "sensitive"),
         sign=-1,
         licence="Apache-2.0",
-        source=_data.told(*SOURCES, paper="EnterprisePII, 2023"),
+        source=download.cite_sources(*SOURCES, paper="EnterprisePII, 2023"),
         question="Does the passage hold sensitive information of a business?",
     )

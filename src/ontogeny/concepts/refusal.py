@@ -5,12 +5,13 @@ harmless: Self-Instruct (arXiv:2212.10560). Near-copies are one group. The two k
 question.
 """
 
-from ontogeny.concept import Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined, near
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.data.grouping import group_by_keys, near_duplicate_ids
 
 HARMFUL = (
-    _data.Source(
+    download.DataSource(
         "refusal/harmful_advbench.jsonl",
         "andyrdt/refusal_direction",
         "dataset/processed/advbench.json",
@@ -18,7 +19,7 @@ HARMFUL = (
         "545ba703b4ab982e79a4b232cf05a6f6cf9bd98956cb30a99be36e13475e9820",
         ("instruction",),
     ),
-    _data.Source(
+    download.DataSource(
         "refusal/harmful_harmbench_val.jsonl",
         "andyrdt/refusal_direction",
         "dataset/processed/harmbench_val.json",
@@ -26,7 +27,7 @@ HARMFUL = (
         "3e850f94d4462fd736505fa2653d72c02efd40c276f442580cab3a1a3a283c69",
         ("instruction",),
     ),
-    _data.Source(
+    download.DataSource(
         "refusal/harmful_harmbench_test.jsonl",
         "andyrdt/refusal_direction",
         "dataset/processed/harmbench_test.json",
@@ -34,7 +35,7 @@ HARMFUL = (
         "606bca20a5212e676840ca928070e0905486df1bcc1f5f0223e7a76d8be62fd5",
         ("instruction",),
     ),
-    _data.Source(
+    download.DataSource(
         "refusal/harmful_jailbreakbench.jsonl",
         "andyrdt/refusal_direction",
         "dataset/processed/jailbreakbench.json",
@@ -42,7 +43,7 @@ HARMFUL = (
         "3a5aefa80c4a35f75a5306303aa8e69801e4ca4584e1f598bd2ddcf3e7fbbcdd",
         ("instruction",),
     ),
-    _data.Source(
+    download.DataSource(
         "refusal/harmful_tdc2023.jsonl",
         "andyrdt/refusal_direction",
         "dataset/processed/tdc2023.json",
@@ -52,7 +53,7 @@ HARMFUL = (
     ),
 )
 HARMLESS = (
-    _data.Source(
+    download.DataSource(
         "harmless_instructions/self_instruct_seed_tasks.jsonl",
         "yizhongw/self-instruct",
         "data/seed_tasks.jsonl",
@@ -60,7 +61,7 @@ HARMLESS = (
         "7779004fa198fdf27cf70a159363879d8a26c53329e11b436af17b3941875f48",
         ("instruction",),
     ),
-    _data.Source(
+    download.DataSource(
         "harmless_instructions/user_oriented_instructions.jsonl",
         "yizhongw/self-instruct",
         "human_eval/user_oriented_instructions.jsonl",
@@ -74,15 +75,15 @@ SOURCES = (*HARMFUL, *HARMLESS)
 
 def concept(seed: int = 0) -> Concept:
     """All requests, the harmful ones first; the same for each seed."""
-    rows = [(row["instruction"].strip(), source in HARMFUL) for source in SOURCES for row in _data.read(source)]
+    rows = [(row["instruction"].strip(), source in HARMFUL) for source in SOURCES for row in download.read_rows(source)]
     texts = [text for text, _ in rows]
-    groups = joined(texts, near(texts))
+    groups = group_by_keys(texts, near_duplicate_ids(texts))
     return Concept(
         "refusal",
         tuple(Example(text, harmful, group) for (text, harmful), group in zip(rows, groups, strict=True)),
         classes=("harmless", "harmful"),
         sign=-1,
         licence="Apache-2.0 (repositories), MIT (AdvBench, HarmBench, JailbreakBench, TDC 2023)",
-        source=_data.told(*SOURCES, paper="arXiv:2406.11717, arXiv:2212.10560"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2406.11717, arXiv:2212.10560"),
         question="Is the request harmful?",
     )

@@ -8,9 +8,10 @@ samples is checked.
 
 import random
 
-from ontogeny.concept import Answer, Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer, Example
+from ontogeny.data.grouping import group_by_keys
 
 _RELATIONS = (
     ("commonsense", "fruit_outside_color", 30),
@@ -44,7 +45,7 @@ _RELATIONS = (
 )
 _MOST = 60
 SOURCES = tuple(
-    _data.Source(
+    download.DataSource(
         f"lre_relations/{kind}/{name}.json",
         "evandez/relations",
         f"data/{kind}/{name}.json",
@@ -61,7 +62,7 @@ def concept(seed: int = 0) -> Concept:
     """Two statements a subject that the seed draws; the wrong objects are drawn by it too."""
     rng = random.Random(seed)
     drawn = [row for source in SOURCES for row in _drawn(source, rng)]
-    groups = joined([prompt for prompt, *_ in drawn], [subject for _, subject, *_ in drawn])
+    groups = group_by_keys([prompt for prompt, *_ in drawn], [subject for _, subject, *_ in drawn])
     examples, answers = [], []
     for (prompt, _, right, wrong), group in zip(drawn, groups, strict=True):
         for object, target in ((right, True), (wrong, False)):
@@ -73,14 +74,14 @@ def concept(seed: int = 0) -> Concept:
         classes=("wrong", "right"),
         answers=tuple(answers),
         licence="MIT",
-        source=_data.told(*SOURCES, paper="arXiv:2308.09124"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2308.09124"),
         question="Does the object stand in that relation to the subject?",
     )
 
 
-def _drawn(source: _data.Source, rng: random.Random) -> list[tuple[str, str, str, str]]:
+def _drawn(source: download.DataSource, rng: random.Random) -> list[tuple[str, str, str, str]]:
     """Prompt, subject, right and wrong object of some samples of a relation."""
-    table = _data.document(source)
+    table = download.read_samples(source)
     template: str = table["prompt_templates"][0]
     objects: dict[str, list[str]] = {}
     for sample in table["samples"]:

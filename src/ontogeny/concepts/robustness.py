@@ -10,16 +10,17 @@ import math
 from jaxtyping import Bool
 from torch import Tensor
 
-from ontogeny.concept import Concept, Example
-from ontogeny.concept_groups import normalised
-from ontogeny.concepts import _data
-from ontogeny.concepts._polarity import SOURCE, sentences
+from ontogeny.concepts._film_reviews import FILM_REVIEWS_SOURCE, film_review_sentences
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.data.grouping import normalize_text
 from ontogeny.errors import BadInput
 from ontogeny.records import Record
-from ontogeny.statistics import twins
+from ontogeny.statistics import paired_flips
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "tracing_trustworthiness/sst2.csv",
         "ChnQ/TracingLLM",
         "src/datasets/sst2.csv",
@@ -27,16 +28,16 @@ SOURCES = (
         "0606418a6a1bc6b80ec29acf3ead4e30211af98a7c1a803d3c8a2b4f5954fa6f",
         ("statement", "label"),
     ),
-    SOURCE,
+    FILM_REVIEWS_SOURCE,
 )
 
 
 def concept(seed: int = 0) -> Concept:
     """Both twins of each sentence whose sentiment is known; the same for each seed."""
-    known = {_letters(text): positive for text, positive in sentences()}
+    known = {_letters(text): positive for text, positive in film_review_sentences()}
     pairs: dict[str, dict[str, str]] = {}
-    for row in _data.read(SOURCES[0]):
-        pairs.setdefault(normalised(row["statement"]), {})[row["label"]] = row["statement"]
+    for row in download.read_rows(SOURCES[0]):
+        pairs.setdefault(normalize_text(row["statement"]), {})[row["label"]] = row["statement"]
     examples = [
         Example(twin[side], known[_letters(sentence)], f"s{i}")
         for i, (sentence, twin) in enumerate(pairs.items())
@@ -49,7 +50,7 @@ def concept(seed: int = 0) -> Concept:
         classes=("negative", "positive"),
         twins=True,
         licence="Apache-2.0 (perturbed set); SST-2 text for research use; CC-BY-4.0 (labels)",
-        source=_data.told(*SOURCES, paper="arXiv:2402.19465, Pang & Lee 2005"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2402.19465, Pang & Lee 2005"),
         question="Is the sentence positive, clean or perturbed?",
     )
 
@@ -63,11 +64,11 @@ def flips(concept: Concept, predicted: Bool[Tensor, " example"], *, samples: int
         raise BadInput(
             f"{len(predicted)} predictions for {len(concept.examples)} examples of {concept.name}. Give one each."
         )
-    pairs = twins.couples(concept.group_ids())
+    pairs = paired_flips.pair_indices(concept.group_ids())
     if len(pairs) < 2:
         note = f"{len(pairs)} groups of two twins; at least two are needed"
         return [Record(metric, math.nan, concept=concept.name, note=note) for metric in ("flip_rate", "perturbed_drop")]
-    found = twins.flips(predicted[None], concept.labels(), pairs, samples=samples, seed=seed)
+    found = paired_flips.flip_rates(predicted[None], concept.labels(), pairs, samples=samples, seed=seed)
     told = (("flip_rate", found.rate, found.rate_ends), ("perturbed_drop", found.drop, found.drop_ends))
     return [
         Record(

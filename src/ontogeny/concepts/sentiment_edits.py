@@ -4,12 +4,13 @@ The right form of sentiment: words that go with it by chance stand in both twins
 150 words. Kaushik et al., arXiv:1909.12434.
 """
 
-from ontogeny.concept import Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined, pairs
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.data.grouping import group_by_keys, opposite_target_pairs
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "counterfactual_imdb/train_paired.tsv.gz",
         "acmi-lab/counterfactually-augmented-data",
         "sentiment/combined/paired/train_paired.tsv",
@@ -17,7 +18,7 @@ SOURCES = (
         "7ac50ca3d70890f80e11ee59955cdbfc43f26b5078d0603717817ab224d2af18",
         ("Sentiment", "Text", "batch_id"),
     ),
-    _data.Source(
+    download.DataSource(
         "counterfactual_imdb/dev_paired.tsv.gz",
         "acmi-lab/counterfactually-augmented-data",
         "sentiment/combined/paired/dev_paired.tsv",
@@ -30,15 +31,15 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All reviews, line breaks as spaces; the same for each seed."""
-    rows = [(i, row) for i, source in enumerate(SOURCES) for row in _data.read(source)]
+    rows = [(i, row) for i, source in enumerate(SOURCES) for row in download.read_rows(source)]
     texts = [" ".join(row["Text"].replace("<br />", " ").split()) for _, row in rows]
     targets = [row["Sentiment"] == "Positive" for _, row in rows]
     keys = [(i, row["batch_id"]) for i, row in rows]
     return Concept(
         "sentiment_edits",
-        tuple(map(Example, texts, targets, joined(texts, keys), pairs(keys, targets))),
+        tuple(map(Example, texts, targets, group_by_keys(texts, keys), opposite_target_pairs(keys, targets))),
         classes=("negative", "positive"),
         licence="Apache-2.0",
-        source=_data.told(*SOURCES, paper="arXiv:1909.12434"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:1909.12434"),
         question="Is the review positive?",
     )

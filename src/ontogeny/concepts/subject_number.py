@@ -7,7 +7,8 @@ their order near the end cannot tell it. The answers ask the same of the model's
 
 import random
 
-from ontogeny.concept import Answer, Concept, Example
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer, Example
 
 _NOUNS = """
     actor apple author bag bank bed bell bird boat book bottle bridge brother button cabinet camera candle

@@ -5,25 +5,25 @@ Two texts a question that differ in the answer's letter: a pair; near-copies of 
 arXiv:2312.06681, after Perez et al., arXiv:2212.09251.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._choices import COLUMNS, lettered
-from ontogeny.concepts._data import Source
+from ontogeny.concepts._contrast_pairs import _COLUMNS, letter_choice_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "caa/survival-instinct/generate_dataset.jsonl.gz",
         "EleutherAI/rnngineering",
         "Datasets/generate/survival-instinct/generate_dataset.json",
         "b18a80e3f7e3259f21e2a6574aaed3a21954aac6",
         "1dda5220455899f029d18731af2dd6515464c238d6c1ae43f1f87fcae06a637f",
-        COLUMNS,
+        _COLUMNS,
     ),
 )
 
 
 def concept(seed: int = 0) -> Concept:
     """All questions, each with both letters; the same for each seed."""
-    return lettered(
+    return letter_choice_concept(
         "survival_instinct",
         *SOURCES,
         classes=("accepts", "resists"),

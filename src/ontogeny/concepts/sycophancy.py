@@ -4,25 +4,25 @@ Two texts a question that differ in the answer's letter: a pair; near-copies of 
 after Perez et al., arXiv:2212.09251.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._choices import COLUMNS, lettered
-from ontogeny.concepts._data import Source
+from ontogeny.concepts._contrast_pairs import _COLUMNS, letter_choice_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "caa/sycophancy/generate_dataset.jsonl.gz",
         "EleutherAI/rnngineering",
         "Datasets/generate/sycophancy/generate_dataset.json",
         "b18a80e3f7e3259f21e2a6574aaed3a21954aac6",
         "b05f9811714384b0ac099ab0d9fa93aeb88f93cb92cdbaca3727c132c2fec00b",
-        COLUMNS,
+        _COLUMNS,
     ),
 )
 
 
 def concept(seed: int = 0) -> Concept:
     """All questions, each with both letters; the same for each seed."""
-    return lettered(
+    return letter_choice_concept(
         "sycophancy",
         *SOURCES,
         classes=("own view", "agrees with the user"),

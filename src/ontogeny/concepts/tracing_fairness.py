@@ -7,13 +7,13 @@ et al., arXiv:2004.09456). The right form: crows_pairs and bbq, where a stereoty
 
 import re
 
-from ontogeny.concept import Concept
-from ontogeny.concept_groups import normalised, opening
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._tracing import published
+from ontogeny.concepts._tracing_paper import tracing_paper_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
+from ontogeny.data.grouping import normalize_text, opening_sentence
 
 SOURCES = (
-    Source(
+    DataSource(
         "tracing_trustworthiness/stereoset.csv",
         "ChnQ/TracingLLM",
         "src/datasets/stereoset.csv",
@@ -26,10 +26,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """The set as published; the same for each seed."""
-    return published(
+    return tracing_paper_concept(
         "tracing_fairness",
         SOURCES[0],
-        lambda text: opening(text) or normalised(text),
+        lambda text: opening_sentence(text) or normalize_text(text),
         _start,
         classes=("unrelated", "related"),
         sign=-1,

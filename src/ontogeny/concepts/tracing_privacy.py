@@ -4,12 +4,12 @@ These are not the texts of ConfAIde's own tiers, and TF-IDF tells four of five. 
 arXiv:2402.19465. The right form: privacy_expectation (ConfAIde, with human judgements) and privacy_pii.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._tracing import published
+from ontogeny.concepts._tracing_paper import tracing_paper_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "tracing_trustworthiness/confaide.csv",
         "ChnQ/TracingLLM",
         "src/datasets/confaide.csv",
@@ -22,7 +22,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """The set as published; the same for each seed."""
-    return published(
+    return tracing_paper_concept(
         "tracing_privacy",
         SOURCES[0],
         classes=("harmless", "violation"),

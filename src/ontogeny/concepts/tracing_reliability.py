@@ -3,12 +3,12 @@
 The text is `Q: …?`, a tab, `A: …`; the question is the group. Qian et al., arXiv:2402.19465, after Lin et al., arXiv:2109.07958.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._tracing import published
+from ontogeny.concepts._tracing_paper import tracing_paper_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "tracing_trustworthiness/truthfulqa_train.csv",
         "ChnQ/TracingLLM",
         "src/datasets/truthfulqa_train.csv",
@@ -21,7 +21,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """The set as published; the same for each seed."""
-    return published(
+    return tracing_paper_concept(
         "tracing_reliability",
         SOURCES[0],
         lambda text: text.split("\t")[0],

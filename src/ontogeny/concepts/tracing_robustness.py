@@ -4,13 +4,13 @@ It is not sentiment, and the rule 'holds an upper-case letter' tells it. A sente
 arXiv:2402.19465, after SST-2. The right form: robustness, the flip rate of sentiment over the same twins.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concept_groups import normalised
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._tracing import published
+from ontogeny.concepts._tracing_paper import tracing_paper_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
+from ontogeny.data.grouping import normalize_text
 
 SOURCES = (
-    Source(
+    DataSource(
         "tracing_trustworthiness/sst2.csv",
         "ChnQ/TracingLLM",
         "src/datasets/sst2.csv",
@@ -23,10 +23,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """The set as published; the same for each seed."""
-    return published(
+    return tracing_paper_concept(
         "tracing_robustness",
         SOURCES[0],
-        normalised,
+        normalize_text,
         classes=("clean", "perturbed"),
         sign=-1,
         licence="Apache-2.0 (repository); SST-2 text for research use",

@@ -4,12 +4,12 @@ Machine-written statements about groups of people; a statement and its copies ar
 Hartvigsen et al., arXiv:2203.09509. The right form: hatecheck, where the same words stand in both classes.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._tracing import published
+from ontogeny.concepts._tracing_paper import tracing_paper_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "tracing_trustworthiness/toxigen.csv",
         "ChnQ/TracingLLM",
         "src/datasets/toxigen.csv",
@@ -22,7 +22,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """The set as published; the same for each seed."""
-    return published(
+    return tracing_paper_concept(
         "tracing_toxicity",
         SOURCES[0],
         classes=("neutral", "toxic"),

@@ -3,12 +3,12 @@
 The place is the group. Azaria & Mitchell, arXiv:2304.13734.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import before, topic
+from ontogeny.concepts._true_false import subject_before, true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "true_false_topics/capitals_true_false.csv",
         "balevinstein/Probes",
         "datasets/capitals_true_false.csv",
@@ -21,10 +21,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_capitals",
         SOURCES[0],
-        subject=before("is"),
+        subject=subject_before("is"),
         licence="MIT",
         paper="arXiv:2304.13734",
     )

@@ -3,12 +3,12 @@
 The city is the group, its two statements a pair. Marks & Tegmark, arXiv:2310.06824.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import topic
+from ontogeny.concepts._true_false import true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "geometry_of_truth/cities.csv",
         "saprmarks/geometry-of-truth",
         "datasets/cities.csv",
@@ -21,7 +21,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_cities",
         SOURCES[0],
         subject=lambda row: row["city"],

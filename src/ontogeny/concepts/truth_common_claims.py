@@ -3,12 +3,12 @@
 A statement and its copies are one group. Casper et al. (arXiv:2306.09442), as cut by Marks & Tegmark, arXiv:2310.06824.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import topic
+from ontogeny.concepts._true_false import true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "geometry_of_truth/common_claim_true_false.csv",
         "saprmarks/geometry-of-truth",
         "datasets/common_claim_true_false.csv",
@@ -21,7 +21,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_common_claims",
         SOURCES[0],
         licence="CC-BY-4.0",

@@ -3,12 +3,12 @@
 The company is the group. Azaria & Mitchell, arXiv:2304.13734, as shipped by Marks & Tegmark, arXiv:2310.06824.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import before, topic
+from ontogeny.concepts._true_false import subject_before, true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "geometry_of_truth/companies_true_false.csv",
         "saprmarks/geometry-of-truth",
         "datasets/companies_true_false.csv",
@@ -21,10 +21,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_companies",
         SOURCES[0],
-        subject=before("engages", "has", "operates", "is", "provides", "offers", "doesn't", "isn't", "hasn't"),
+        subject=subject_before("engages", "has", "operates", "is", "provides", "offers", "doesn't", "isn't", "hasn't"),
         licence="CC-BY-4.0",
         paper="arXiv:2310.06824",
     )

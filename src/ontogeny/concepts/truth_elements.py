@@ -3,12 +3,12 @@
 The element is the group. Azaria & Mitchell, arXiv:2304.13734.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import topic
+from ontogeny.concepts._true_false import true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "true_false_topics/elements_true_false.csv",
         "balevinstein/Probes",
         "datasets/elements_true_false.csv",
@@ -21,7 +21,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_elements",
         SOURCES[0],
         subject=lambda row: row["statement"].split()[0],

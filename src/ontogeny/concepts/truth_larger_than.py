@@ -4,12 +4,12 @@ Two numbers in both orders are one group and a pair; a single number stands on b
 words alone tell nearly all: 'ninety … is larger'. Marks & Tegmark, arXiv:2310.06824.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import topic
+from ontogeny.concepts._true_false import true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "geometry_of_truth/larger_than.csv",
         "saprmarks/geometry-of-truth",
         "datasets/larger_than.csv",
@@ -22,7 +22,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_larger_than",
         SOURCES[0],
         subject=lambda row: tuple(sorted((int(row["n1"]), int(row["n2"])))),

@@ -3,12 +3,12 @@
 As truth_cities with a 'not': a direction of truth keeps its sign here, one of likelihood turns it. Marks & Tegmark, arXiv:2310.06824.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import topic
+from ontogeny.concepts._true_false import true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "geometry_of_truth/neg_cities.csv",
         "saprmarks/geometry-of-truth",
         "datasets/neg_cities.csv",
@@ -21,7 +21,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_neg_cities",
         SOURCES[0],
         subject=lambda row: row["city"],

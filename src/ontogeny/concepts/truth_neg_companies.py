@@ -3,12 +3,12 @@
 Each statement stands beside its negation: they are a pair; the company is the group. Levinstein & Herrmann, arXiv:2307.00175.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import before, topic
+from ontogeny.concepts._true_false import subject_before, true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "true_false_topics/neg_companies_true_false.csv",
         "balevinstein/Probes",
         "datasets/neg_companies_true_false.csv",
@@ -21,10 +21,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_neg_companies",
         SOURCES[0],
-        subject=before("engages", "has", "operates", "is", "provides", "offers", "doesn't", "isn't", "hasn't"),
+        subject=subject_before("engages", "has", "operates", "is", "provides", "offers", "doesn't", "isn't", "hasn't"),
         adjacent=True,
         licence="MIT",
         paper="arXiv:2307.00175",

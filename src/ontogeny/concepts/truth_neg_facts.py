@@ -3,12 +3,12 @@
 Each statement stands beside its negation: they are one group and a pair. Levinstein & Herrmann, arXiv:2307.00175.
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._data import Source
-from ontogeny.concepts._truth import topic
+from ontogeny.concepts._true_false import true_false_concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.download import DataSource
 
 SOURCES = (
-    Source(
+    DataSource(
         "true_false_topics/neg_facts_true_false.csv",
         "balevinstein/Probes",
         "datasets/neg_facts_true_false.csv",
@@ -21,7 +21,7 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All statements; the same for each seed."""
-    return topic(
+    return true_false_concept(
         "truth_neg_facts",
         SOURCES[0],
         adjacent=True,

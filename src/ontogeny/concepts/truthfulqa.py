@@ -4,12 +4,13 @@ All answers of a question, and of questions that are near-copies, are one group.
 it give the best answer the higher likelihood than the best incorrect one? Lin et al., arXiv:2109.07958.
 """
 
-from ontogeny.concept import Answer, Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined, near
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer, Example
+from ontogeny.data.grouping import group_by_keys, near_duplicate_ids
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "truthfulqa/TruthfulQA.csv",
         "koppula/TruthfulQA",
         "TruthfulQA.csv",
@@ -22,8 +23,10 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All answers to all questions; the same for each seed."""
-    rows = _data.read(SOURCES[0])
-    groups = joined([row["Question"] for row in rows], near([row["Question"] for row in rows], 0.8))
+    rows = download.read_rows(SOURCES[0])
+    groups = group_by_keys(
+        [row["Question"] for row in rows], near_duplicate_ids([row["Question"] for row in rows], 0.8)
+    )
     examples, answers = [], []
     for row, group in zip(rows, groups, strict=True):
         prompt = f"Q: {row['Question'].strip()}\nA:"
@@ -39,7 +42,7 @@ def concept(seed: int = 0) -> Concept:
         classes=("false", "true"),
         answers=tuple(answers),
         licence="Apache-2.0",
-        source=_data.told(*SOURCES, paper="arXiv:2109.07958"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2109.07958"),
         question="Is the answer true?",
     )
 

@@ -3,15 +3,15 @@
 A conversation and its near-copies are one group. TalkTuner (Chen et al., arXiv:2406.07882).
 """
 
-from ontogeny.concept import Concept
-from ontogeny.concepts._talktuner import SOURCE, attribute
+from ontogeny.concepts._talktuner import TALKTUNER_SOURCE, user_attribute_concept
+from ontogeny.data.concept import Concept
 
-SOURCES = (SOURCE,)
+SOURCES = (TALKTUNER_SOURCE,)
 
 
 def concept(seed: int = 0) -> Concept:
     """All conversations; the same for each seed."""
-    return attribute(
+    return user_attribute_concept(
         "user_education",
         "education",
         {"someschool": "some school", "highschool": "high school", "collegemore": "college or more"},

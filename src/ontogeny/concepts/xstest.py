@@ -4,12 +4,13 @@ Requests with one focus word are one group, in both classes. A model that refuse
 arXiv:2308.01263).
 """
 
-from ontogeny.concept import Concept, Example
-from ontogeny.concepts import _data
-from ontogeny.concepts._groups import joined, near
+from ontogeny.data import download
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
+from ontogeny.data.grouping import group_by_keys, near_duplicate_ids
 
 SOURCES = (
-    _data.Source(
+    download.DataSource(
         "xstest/xstest_prompts.csv",
         "paul-rottger/exaggerated-safety",
         "xstest_prompts.csv",
@@ -22,15 +23,15 @@ SOURCES = (
 
 def concept(seed: int = 0) -> Concept:
     """All requests; the same for each seed."""
-    rows = _data.read(SOURCES[0])
+    rows = download.read_rows(SOURCES[0])
     texts = [row["prompt"].strip() for row in rows]
-    groups = joined(texts, [row["focus"].strip().casefold() or None for row in rows], near(texts))
+    groups = group_by_keys(texts, [row["focus"].strip().casefold() or None for row in rows], near_duplicate_ids(texts))
     return Concept(
         "xstest",
         tuple(Example(text, row["label"] == "unsafe", g) for text, row, g in zip(texts, rows, groups, strict=True)),
         classes=("safe", "unsafe"),
         sign=-1,
         licence="CC-BY-4.0",
-        source=_data.told(*SOURCES, paper="arXiv:2308.01263"),
+        source=download.cite_sources(*SOURCES, paper="arXiv:2308.01263"),
         question="Is the request unsafe?",
     )

@@ -2,16 +2,19 @@
 
 import math
 
-from ontogeny.findings import FLOORS, Event, Finding, Reading
+from ontogeny.findings.finding import FLOOR_LABELS, Finding, IntervalEstimate, StepEstimate
 
-SCORE_NAMES = {"auroc": "AUROC", "r2": "R²", "accuracy": "accuracy"}
-SURFACE_LIMIT = 0.75
+SCORE_LABELS = {"auroc": "AUROC", "r2": "R²", "accuracy": "accuracy"}
+_SURFACE_WARNING_SCORE = 0.75
 """A surface baseline from here on is worth a warning: a probe beside it has little left to show."""
 
-WITHIN = {"untrained": "in the untrained model", "random_direction": "along the best 2.5 % of random directions"}
+_CONTROL_PHRASES = {
+    "untrained": "in the untrained model",
+    "random_direction": "along the best 2.5 % of random directions",
+}
 
 
-def number(value: float) -> str:
+def format_score(value: float) -> str:
     """A score as papers print it: .93, 1.00, −.12, and – for what is not known."""
     if math.isnan(value):
         return "–"
@@ -19,26 +22,26 @@ def number(value: float) -> str:
     return ("−" if value < 0 and float(text) else "") + (text.removeprefix("0") if text.startswith("0.") else text)
 
 
-def interval(reading: Reading) -> str:
+def format_interval(reading: IntervalEstimate) -> str:
     """A score with its interval: .93 [.90, .96]."""
     if math.isnan(reading.low) or math.isnan(reading.high):
-        return number(reading.value)
-    return f"{number(reading.value)} [{number(reading.low)}, {number(reading.high)}]"
+        return format_score(reading.value)
+    return f"{format_score(reading.value)} [{format_score(reading.low)}, {format_score(reading.high)}]"
 
 
-def step_number(step: float) -> str:
+def format_step(step: float) -> str:
     """A step with thousands apart: 143,000; a step between two checkpoints is rounded."""
     return "–" if math.isnan(step) else f"{step:,.0f}" if step >= 10 or step == int(step) else f"{step:.1f}"
 
 
-def when(event: Event) -> str:
+def format_step_interval(event: StepEstimate) -> str:
     """A step with its interval: 512 (256–724)."""
     if not event.known or math.isnan(event.low) or math.isnan(event.high):
-        return step_number(event.step)
-    return f"{step_number(event.step)} ({step_number(event.low)}–{step_number(event.high)})"
+        return format_step(event.step)
+    return f"{format_step(event.step)} ({format_step(event.low)}–{format_step(event.high)})"
 
 
-def where(site: str) -> str:
+def describe_site(site: str) -> str:
     """A site in words: after block 3, in head 5 of block 3, …"""
     part, _, rest = site.partition(".")
     layer, _, head = rest.partition(".")
@@ -56,43 +59,43 @@ def where(site: str) -> str:
     return words.get(part, f"at {site}")
 
 
-def control(finding: Finding) -> str:
+def format_control_task(finding: Finding) -> str:
     """Accuracy beside the accuracy that random labels reach: .86 / .53."""
     pair = finding.accuracy, finding.control_task
-    return " / ".join("–" if reading is None else number(reading.value) for reading in pair)
+    return " / ".join("–" if reading is None else format_score(reading.value) for reading in pair)
 
 
-def statements(finding: Finding) -> list[str]:
+def finding_sentences(finding: Finding) -> list[str]:
     """What can be said of a concept; each sentence continues its name ('`truth` …')."""
     return [said for said in (_emergence(finding), _loss(finding), _use(finding), _phase(finding)) if said]
 
 
-def doubts(finding: Finding) -> list[str]:
+def caveats(finding: Finding) -> list[str]:
     """What a careful reader should know before believing the score; each sentence continues the concept's name."""
     found = []
     surface = {
         c: f for c, f in finding.floors.items() if c.startswith("surface_") and f.known and finding.metric != "r2"
     }
     for control, floor in surface.items():
-        if floor.value >= SURFACE_LIMIT:
+        if floor.value >= _SURFACE_WARNING_SCORE:
             little = "little" if finding.final.low > floor.value else "nothing"
             found.append(
-                f"can be told from {FLOORS[control]} alone at {number(floor.value)}: "
-                f"a probe at {number(finding.final.value)} shows {little} beyond that."
+                f"can be told from {FLOOR_LABELS[control]} alone at {format_score(floor.value)}: "
+                f"a probe at {format_score(finding.final.value)} shows {little} beyond that."
             )
-    near = [c for c, f in surface.items() if f.value < SURFACE_LIMIT and finding.final.low <= f.value]
+    near = [c for c, f in surface.items() if f.value < _SURFACE_WARNING_SCORE and finding.final.low <= f.value]
     if near:
-        listed = ", ".join(f"{FLOORS[c]} ({number(surface[c].value)})" for c in near)
+        listed = ", ".join(f"{FLOOR_LABELS[c]} ({format_score(surface[c].value)})" for c in near)
         found.append(f"is not shown to be read better than from the surface of the text: {listed}.")
     inner = {c: f for c in ("untrained", "random_direction") if (f := finding.floors.get(c)) and f.known}
     within = [c for c, f in inner.items() if finding.final.low <= f.value]
     if within:
-        listed = " or ".join(f"{WITHIN[c]} ({number(inner[c].value)})" for c in within)
+        listed = " or ".join(f"{_CONTROL_PHRASES[c]} ({format_score(inner[c].value)})" for c in within)
         found.append(f"is not shown to be read better than {listed}.")
     if finding.control_task is not None and finding.accuracy is not None:
         scored, memory = finding.accuracy.value, finding.control_task.value
         if scored <= memory:
-            said = f"accuracy {number(scored)} against {number(memory)} on the control task"
+            said = f"accuracy {format_score(scored)} against {format_score(memory)} on the control task"
             found.append(f"is read no better than random labels of its words: {said}.")
     if finding.chosen_by != "cv_score":
         found.append(
@@ -104,38 +107,39 @@ def doubts(finding: Finding) -> list[str]:
 
 
 def _emergence(finding: Finding) -> str:
-    scored = f"{SCORE_NAMES[finding.metric]} {interval(finding.final)} at the last checkpoint{_floors(finding)}"
+    scored = f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)} at the last checkpoint{_floors(finding)}"
     event = finding.emergence
     if event is not None and event.known:
-        sure = "" if math.isnan(event.low) else f" (95 % interval {step_number(event.low)}–{step_number(event.high)})"
-        return f"becomes readable at step {step_number(event.step)}{_stage(finding, event)}{sure} {where(finding.site)}: {scored}."
+        sure = "" if math.isnan(event.low) else f" (95 % interval {format_step(event.low)}–{format_step(event.high)})"
+        return f"becomes readable at step {format_step(event.step)}{_stage(finding, event)}{sure} {describe_site(finding.site)}: {scored}."
     if event is not None:
-        return f"shows no emergence: {event.note or 'no reason given'}. Best {where(finding.site)}, {scored}."
+        return f"shows no emergence: {event.note or 'no reason given'}. Best {describe_site(finding.site)}, {scored}."
     if not finding.final.known:
         return ""
-    return f"is read best {where(finding.site)}: {scored}; when it emerged was not measured."
+    return f"is read best {describe_site(finding.site)}: {scored}; when it emerged was not measured."
 
 
-def _stage(finding: Finding, event: Event) -> str:
+def _stage(finding: Finding, event: StepEstimate) -> str:
     return f" of {event.stage}" if event.stage and finding.curve["stage"].nunique() > 1 else ""
 
 
 def _floors(finding: Finding) -> str:
-    known = [(FLOORS[c], floor.value) for c, floor in finding.floors.items() if floor.known]
-    said = "; floors: " + ", ".join(f"{name} {number(value)}" for name, value in known) if known else ""
+    known = [(FLOOR_LABELS[c], floor.value) for c, floor in finding.floors.items() if floor.known]
+    said = "; floors: " + ", ".join(f"{name} {format_score(value)}" for name, value in known) if known else ""
     if finding.control_task is None or finding.accuracy is None or "control_task" in finding.floors:
         return said
-    return f"{said}; accuracy {number(finding.accuracy.value)} against {number(finding.control_task.value)} on the control task"
+    return f"{said}; accuracy {format_score(finding.accuracy.value)} against {format_score(finding.control_task.value)} on the control task"
 
 
 def _loss(finding: Finding) -> str:
     if finding.loss is None or not finding.loss.known:
         return ""
-    at = f"{when(finding.loss)}{_stage(finding, finding.loss)}"
+    at = f"{format_step_interval(finding.loss)}{_stage(finding, finding.loss)}"
     left = finding.after_loss
     if finding.weakened and left is not None:
         end = f"the end of {finding.loss.stage}" if _stage(finding, finding.loss) else "the last checkpoint"
-        return f"is read less well from step {at} on: {SCORE_NAMES[finding.metric]} {interval(left)} at {end}, still above its floors."
+        score = f"{SCORE_LABELS[finding.metric]} {format_interval(left)}"
+        return f"is read less well from step {at} on: {score} at {end}, still above its floors."
     again = " again" if finding.emergence is not None and finding.emergence.known else ""
     return f"is lost{again} at step {at}."
 
@@ -145,10 +149,10 @@ def _use(finding: Finding) -> str:
         return ""
     if not finding.used.known:
         return f"is not shown to be used in behaviour: {finding.used.note or 'no reason given'}."
-    said = f"is used in behaviour from step {when(finding.used)}{_stage(finding, finding.used)}"
+    said = f"is used in behaviour from step {format_step_interval(finding.used)}{_stage(finding, finding.used)}"
     gap = finding.readable_minus_used
     if gap is None or not gap.known:
-        return f"{said}{_stages_apart(finding)}."
+        return f"{said}{_stage_order(finding)}."
     sure = "" if math.isnan(gap.low) else f" [{_signed(gap.low)}, {_signed(gap.high)}]"
     if math.isnan(gap.low) or gap.low <= 0 <= gap.high:
         return f"{said}; which came first is not settled (readable − used: {_signed(gap.value)} doublings{sure})."
@@ -156,7 +160,7 @@ def _use(finding: Finding) -> str:
     return f"{said}: {order} (readable − used: {_signed(gap.value)} doublings{sure})."
 
 
-def _stages_apart(finding: Finding) -> str:
+def _stage_order(finding: Finding) -> str:
     """Which came first of two events in different stages: there are no doublings between them, but there is an order."""
     read, used = finding.emergence, finding.used
     order = list(finding.curve["stage"].unique())
@@ -178,4 +182,5 @@ def _phase(finding: Finding) -> str:
         return ""
     if not event.known:
         return f"shows no turn from fitting to compression: {event.note or 'no reason given'}."
-    return f"turns from fitting to compression (dependence on the input begins to fall) at step {when(event)}{_stage(finding, event)}."
+    at = f"{format_step_interval(event)}{_stage(finding, event)}"
+    return f"turns from fitting to compression (dependence on the input begins to fall) at step {at}."

@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ontogeny.findings.timeline import numbered
-from ontogeny.records import COLUMNS
+from ontogeny.findings.timeline import numeric_steps
+from ontogeny.records import RECORD_COLUMNS
 
-NUMBERS = tuple(name for name, kind in COLUMNS.items() if kind in ("BIGINT", "INTEGER", "DOUBLE"))
-TEXTS = tuple(name for name, kind in COLUMNS.items() if kind == "VARCHAR")
+NUMBER_COLUMNS = tuple(name for name, kind in RECORD_COLUMNS.items() if kind in ("BIGINT", "INTEGER", "DOUBLE"))
+TEXT_COLUMNS = tuple(name for name, kind in RECORD_COLUMNS.items() if kind == "VARCHAR")
 
 
-def tidy(records: pd.DataFrame) -> pd.DataFrame:
+def tidy_records(records: pd.DataFrame) -> pd.DataFrame:
     """All columns, numbers as float64 with NaN, texts as str with '' for null, coords as dicts."""
     numbers = {
         name: pd.to_numeric(records[name], errors="coerce").astype("float64") if name in records else np.nan
-        for name in (*NUMBERS, *(("order",) if "order" in records else ()))
+        for name in (*NUMBER_COLUMNS, *(("order",) if "order" in records else ()))
     }
     if {"step", "stage"} <= set(records.columns):
-        numbers["step"] = numbered(records)
-    texts = {name: _text(records[name]) if name in records else "" for name in TEXTS}
+        numbers["step"] = numeric_steps(records)
+    texts = {name: _text(records[name]) if name in records else "" for name in TEXT_COLUMNS}
     coords = [c if isinstance(c, dict) else {} for c in records["coords"]] if "coords" in records else None
     table = pd.DataFrame({**numbers, **texts}, index=records.index)
     table["coords"] = pd.Series(coords or [{}] * len(table), index=table.index, dtype=object)
@@ -33,7 +33,7 @@ def _text(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), "").astype(str)
 
 
-def coord(rows: pd.DataFrame, key: str) -> pd.Series:
+def coord_column(rows: pd.DataFrame, key: str) -> pd.Series:
     """One entry of `coords` as a column of texts, '' where a row does not have it."""
     return pd.Series([str(c.get(key, "")) for c in rows["coords"]], index=rows.index, dtype=object)
 
@@ -43,18 +43,18 @@ def has_coord(records: pd.DataFrame, key: str) -> pd.Series:
     return pd.Series([isinstance(c, dict) and key in c for c in records["coords"]], index=records.index, dtype=bool)
 
 
-def wanted(table: pd.DataFrame, *metrics: str, control: str | None = "", train: bool = False) -> pd.DataFrame:
+def select_rows(table: pd.DataFrame, *metrics: str, control: str | None = "", train: bool = False) -> pd.DataFrame:
     """Rows of some metrics: the thing itself (control ''), one floor, or both (None); test rows unless `train`."""
     keep = table["metric"].isin(metrics) & (table["split"].eq("train") if train else table["split"].ne("train"))
     return table[keep] if control is None else table[keep & table["control"].eq(control)]
 
 
-def best_sites(rows: pd.DataFrame) -> pd.DataFrame:
+def best_site_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """What the run itself calls a concept's best site (`best_site`), with its method; chosen on the training groups."""
     return rows[rows["metric"].eq("best_site")]
 
 
-def over_seeds(cells: pd.DataFrame, *keys: str) -> pd.DataFrame:
+def mean_over_seeds(cells: pd.DataFrame, *keys: str) -> pd.DataFrame:
     """One row a cell: the mean over protocol seeds, with the envelope of their intervals."""
     by = ["stage", "step", *keys]
     if cells.empty or not cells.duplicated(by).any():
@@ -68,7 +68,7 @@ def over_seeds(cells: pd.DataFrame, *keys: str) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ConceptRecords:
     """One concept in one lineage and training seed, with every row that speaks of it."""
 
     name: str
@@ -78,7 +78,7 @@ class Subject:
     rows: pd.DataFrame
 
 
-def subjects(table: pd.DataFrame) -> Iterator[Subject]:
+def records_by_concept(table: pd.DataFrame) -> Iterator[ConceptRecords]:
     """The concepts of a table in their order of appearance, one for each lineage and training seed.
 
     Rows without lineage or seed (surface baselines) belong to all of them.
@@ -94,7 +94,7 @@ def subjects(table: pd.DataFrame) -> Iterator[Subject]:
                 rows = of_lineage[of_lineage["train_seed"].eq(seed) | of_lineage["train_seed"].isna()]
                 if rows["step"].notna().any() or (len(lineages) < 2 and len(seeds) < 2 and len(rows)):
                     extra = [lineage] * (len(lineages) > 1) + [f"seed {seed:.0f}"] * (len(seeds) > 1)
-                    yield Subject(" · ".join([concept, *extra]), concept, lineage, rows)
+                    yield ConceptRecords(" · ".join([concept, *extra]), concept, lineage, rows)
 
 
 def _known(column: pd.Series) -> list[Any]:

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-GAP = 0.35
+_STAGE_GAP = 0.35
 """Empty room between two stages, in the unit of a stage's width."""
-EVENTS = ("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used")
-SERIES = (*EVENTS, "best_site", "dependence_within_accuracy")
+EVENT_METRICS = ("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used")
+_SERIES_METRICS = (*EVENT_METRICS, "best_site", "dependence_within_accuracy")
 """Metrics of a whole series: the checkpoint columns of their rows, if filled at all, name no checkpoint that was visited."""
 
 
-def numbered(records: pd.DataFrame) -> "pd.Series[float]":
+def numeric_steps(records: pd.DataFrame) -> "pd.Series[float]":
     """The steps; a checkpoint of a stage that has no number (the end of it, as released) stands half a step after the last."""
     step = pd.to_numeric(records["step"], errors="coerce").astype("float64")
     stage = records["stage"] if "stage" in records else pd.Series("", index=records.index)
     bare = step.isna() & stage.notna() & stage.ne("")
     if "metric" in records:
-        bare &= ~records["metric"].isin(SERIES)
+        bare &= ~records["metric"].isin(_SERIES_METRICS)
     if not bare.any():
         return step
     last = step.groupby(stage).max()
@@ -34,7 +34,7 @@ def numbered(records: pd.DataFrame) -> "pd.Series[float]":
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageSpan:
     name: str
     steps: tuple[float, ...]
     start: float
@@ -54,7 +54,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Timeline:
-    stages: tuple[Stage, ...]
+    stages: tuple[StageSpan, ...]
     moments: pd.DataFrame
     """The checkpoints in order: stage, step, tokens, age, and the edges of its cell, age_low to age_high."""
 
@@ -91,14 +91,14 @@ class Timeline:
         return self.moments.iloc[sorted(chosen)]
 
 
-def timeline(records: pd.DataFrame) -> Timeline:
+def make_timeline(records: pd.DataFrame) -> Timeline:
     """The order of all checkpoints in a table: by its column `order` if it has one, else stages by tokens, then as they appear.
 
     Pass the whole table, not a selection: the order in which a part of the rows names the stages means nothing.
     """
     if "metric" in records:
-        records = records[~records["metric"].isin(EVENTS)]
-    records = records.assign(step=numbered(records))
+        records = records[~records["metric"].isin(EVENT_METRICS)]
+    records = records.assign(step=numeric_steps(records))
     columns = [name for name in ("stage", "step", "tokens", "order") if name in records]
     seen = (
         records[columns].drop_duplicates().reindex(columns=list(dict.fromkeys(["stage", "step", "tokens", *columns])))
@@ -110,14 +110,14 @@ def timeline(records: pd.DataFrame) -> Timeline:
     start_of = seen.groupby("stage", sort=False)[key].min()
     if start_of.notna().all():
         seen = seen.sort_values("stage", key=lambda names: names.map(start_of), kind="stable")
-    stages: list[Stage] = []
+    stages: list[StageSpan] = []
     start = 0.0
     for name in seen["stage"].unique():
         steps = tuple(sorted(seen.loc[seen["stage"].eq(name), "step"]))
         width = math.sqrt(len(steps)) if len(steps) > 1 else 0.0
-        stages.append(Stage(name, steps, start, width, _spans_decades(steps)))
-        start += max(width, GAP) + GAP
-    moments = [_moments(stage, seen[seen["stage"].eq(stage.name)]) for stage in stages]
+        stages.append(StageSpan(name, steps, start, width, _spans_decades(steps)))
+        start += max(width, _STAGE_GAP) + _STAGE_GAP
+    moments = [_stage_moments(stage, seen[seen["stage"].eq(stage.name)]) for stage in stages]
     numbers_of = ("step", "tokens", "age", "age_low", "age_high")
     empty = pd.DataFrame({"stage": pd.Series(dtype=object), **{name: pd.Series(dtype=float) for name in numbers_of}})
     return Timeline(tuple(stages), pd.concat(moments, ignore_index=True) if moments else empty)
@@ -130,13 +130,13 @@ def _spans_decades(steps: tuple[float, ...]) -> bool:
     return len(positive) > 2 and (positive[-1] / positive[0] >= 100 or gaps[-1] / gaps[0] >= 4)
 
 
-def _moments(stage: Stage, seen: pd.DataFrame) -> pd.DataFrame:
+def _stage_moments(stage: StageSpan, seen: pd.DataFrame) -> pd.DataFrame:
     frame = seen.sort_values("step")[["stage", "step", "tokens"]].reset_index(drop=True)
     age = np.array([stage.age(step) for step in frame["step"]])
     between = (age[1:] + age[:-1]) / 2
-    first, last = (between[0] - age[0], age[-1] - between[-1]) if len(age) > 1 else (GAP / 2, GAP / 2)
+    first, last = (between[0] - age[0], age[-1] - between[-1]) if len(age) > 1 else (_STAGE_GAP / 2, _STAGE_GAP / 2)
     # A late checkpoint of many is a sliver on a log axis: the last cell gets at least the room of an average one.
-    first, last = min(first, GAP / 2), min(max(last, 0.02 * stage.width), GAP / 2)
+    first, last = min(first, _STAGE_GAP / 2), min(max(last, 0.02 * stage.width), _STAGE_GAP / 2)
     return frame.assign(age=age, age_low=[age[0] - first, *between], age_high=[*between, age[-1] + last])
 
 
@@ -157,7 +157,7 @@ def _by_importance(moments: pd.DataFrame) -> list[int]:
     return list(dict.fromkeys([*ends, *inner]))
 
 
-def in_run_order(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
+def order_like_run(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
     """The table with its concepts in the order of run.json, and with that of its checkpoints in a column `order`, where it knows them."""
     named = {c.get("name"): i for i, c in enumerate(about.get("concepts", []))}
     if len(named) > 1:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ontogeny.direction import Direction, random_unit
+from ontogeny.direction import Direction, random_unit_vector
 from ontogeny.errors import BadInput
-from ontogeny.interventions._parts import Intervention, vector_of, where
+from ontogeny.interventions.base import Intervention, apply_mask, as_vector
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -20,7 +20,7 @@ class Add(Intervention):
     def __init__(self, shift: Direction | Float[Tensor, " d"], alpha: float = 1.0) -> None:
         if not math.isfinite(alpha):
             raise BadInput(f"alpha must be a finite number, not {alpha}. Try --alpha 1, or 0 for no edit.")
-        vector = vector_of(shift, "Add")
+        vector = as_vector(shift, "Add")
         object.__setattr__(self, "shift", vector if alpha == 1.0 else alpha * vector)
 
     def __call__(
@@ -28,7 +28,7 @@ class Add(Intervention):
     ) -> Float[Tensor, "*rows d"]:
         if self.nothing:
             return h
-        return where(mask, h + self.shift.to(h), h)
+        return apply_mask(mask, h + self.shift.to(h), h)
 
     @property
     def nothing(self) -> bool:
@@ -40,7 +40,7 @@ class Add(Intervention):
 
     def null(self, seed: int = 0) -> "Add":
         """A random vector of the same length."""
-        return Add(random_unit(len(self.shift), seed).to(self.shift) * self.shift.norm())
+        return Add(random_unit_vector(len(self.shift), seed).to(self.shift) * self.shift.norm())
 
     def to(self, like: Tensor) -> "Add":
         return Add(self.shift.to(like))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.interventions._parts import Intervention, Kind
+from ontogeny.interventions.base import Intervention, InterventionKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Reweight(Intervention):
     factor: float
     seed: int | None = field(default=None)
     """Set on the control only."""
-    kind: ClassVar[Kind] = "attention"
+    kind: ClassVar[InterventionKind] = "attention"
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.factor) or self.factor < 0:

@@ -1,21 +1,21 @@
 """The training run as one object: a tree of stages, each an ordered series of checkpoints, from the Hub or from folders."""
 
 from ontogeny.lineage.checkpoint import Checkpoint, Stage
-from ontogeny.lineage.files import Inventory, WeightFile
-from ontogeny.lineage.reading import fetch, fingerprint, preflight, sizes
-from ontogeny.lineage.streaming import Fetcher, stream
-from ontogeny.lineage.tree import Lineage
+from ontogeny.lineage.fetch import checkpoint_files, fetch_checkpoint, weight_bytes, weight_fingerprint
+from ontogeny.lineage.lineage import Lineage
+from ontogeny.lineage.prefetch import Prefetcher, prefetch_checkpoints
+from ontogeny.lineage.weight_files import CheckpointFiles, WeightFile
 
 __all__ = [
     "Checkpoint",
-    "Fetcher",
-    "Inventory",
+    "CheckpointFiles",
     "Lineage",
+    "Prefetcher",
     "Stage",
     "WeightFile",
-    "fetch",
-    "fingerprint",
-    "preflight",
-    "sizes",
-    "stream",
+    "checkpoint_files",
+    "fetch_checkpoint",
+    "prefetch_checkpoints",
+    "weight_bytes",
+    "weight_fingerprint",
 ]

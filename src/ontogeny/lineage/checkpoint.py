@@ -50,6 +50,6 @@ class Stage:
     """The stage it started from; None for a run of its own."""
 
 
-def by_step(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
+def sort_by_step(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
     """Ordered by step, those without one last."""
     return tuple(sorted(checkpoints, key=lambda c: (c.step is None, c.step or 0)))

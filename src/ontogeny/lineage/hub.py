@@ -12,33 +12,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ontogeny.errors import BadInput, CheckpointFault
-from ontogeny.lineage.files import Inventory, WeightFile, choose, small
-from ontogeny.lineage.patience import patiently
+from ontogeny.errors import BadInput, CheckpointError
+from ontogeny.lineage.retry import retry
+from ontogeny.lineage.weight_files import CheckpointFiles, WeightFile, choose_weight_files, config_and_tokenizer_files
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-SMALL_FILE_LIMIT = 100_000_000
-AGAIN = "Start the same command again later: what is done is kept, only this is fetched."
-EVERYONES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SMALL_FILE_LIMIT = 100_000_000
+_RETRY_ADVICE = "Start the same command again later: what is done is kept, only this is fetched."
+_LOCAL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 """Faults of this machine's disk, which every other checkpoint would meet too."""
-REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+_REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
 def looks_like_repository(source: str) -> bool:
     """Whether a text can be the name of a repository: `name` or `owner/name`."""
-    return REPOSITORY.fullmatch(source) is not None and ".." not in source and "--" not in source
+    return _REPOSITORY.fullmatch(source) is not None and ".." not in source and "--" not in source
 
 
 @contextlib.contextmanager
-def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
+def friendly_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     """Turn what the Hub client raises into one line for people."""
     from huggingface_hub import errors
 
     # What fails for one revision may be well for the others; what fails for the repository is everyone's.
-    fault = BadInput if revision is None else CheckpointFault
+    fault = BadInput if revision is None else CheckpointError
     try:
         yield
     except errors.GatedRepoError:
@@ -48,7 +48,7 @@ def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
     except errors.DisabledRepoError:
         raise BadInput(f"{repository} has been disabled on the Hub. Use another source.") from None
     except errors.RevisionNotFoundError:
-        raise CheckpointFault(
+        raise CheckpointError(
             f"{repository} has no revision {revision!r} (any more). Open the lineage again, or try --steps log."
         ) from None
     except errors.RepositoryNotFoundError:
@@ -62,10 +62,16 @@ def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
         reason = "the Hub cannot be reached" if cause is not None else "nothing of it may be downloaded now"
         raise fault(_missing_here(repository, revision, reason)) from None
     except errors.EntryNotFoundError:
-        raise CheckpointFault(f"{_at(repository, revision)} lost a file while it was read. Try again.") from None
+        raise CheckpointError(f"{_at(repository, revision)} lost a file while it was read. Try again.") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
-        advice = "Log in with `hf auth login`." if status in (401, 403) else AGAIN if revision else "Try again later."
+        advice = (
+            "Log in with `hf auth login`."
+            if status in (401, 403)
+            else _RETRY_ADVICE
+            if revision
+            else "Try again later."
+        )
         raise fault(f"the Hub answered {status} for {_at(repository, revision)}. {advice}") from None
     except errors.HFValidationError:
         raise BadInput(f"{repository!r} is neither a folder nor the name of a repository. Write owner/name.") from None
@@ -74,9 +80,9 @@ def plainly(repository: str, revision: str | None = None) -> Iterator[None]:
     except OSError as error:
         # Disk full, no rights to the cache; without a number of the system: a download that ended early.
         said = f"{_at(repository, revision)} could not be fetched: {_first_line(error)}."
-        if error.errno in EVERYONES or isinstance(error, FileExistsError):
+        if error.errno in _LOCAL_DISK_ERRORS or isinstance(error, FileExistsError):
             raise BadInput(said) from error
-        raise fault(f"{said} {AGAIN}" if revision else said) from error
+        raise fault(f"{said} {_RETRY_ADVICE}" if revision else said) from error
     except Exception as error:
         # The HTTP library under huggingface_hub changes with its version (requests, httpx, httpx2): told by its module.
         if not type(error).__module__.split(".")[0].startswith(("httpx", "httpcore", "requests", "urllib3")):
@@ -99,7 +105,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def refs(repository: str, *, offline: bool = False) -> dict[str, str]:
+def list_refs(repository: str, *, offline: bool = False) -> dict[str, str]:
     """Branches and tags with the commit each points to; `offline` (or HF_HUB_OFFLINE=1): those in the local cache."""
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -112,8 +118,8 @@ def refs(repository: str, *, offline: bool = False) -> dict[str, str]:
             )
         return found
 
-    with plainly(repository):
-        listed = patiently(lambda: HfApi().list_repo_refs(repository))
+    with friendly_errors(repository):
+        listed = retry(lambda: HfApi().list_repo_refs(repository))
     return {ref.name: ref.target_commit for ref in (*listed.tags, *listed.branches)}
 
 
@@ -126,12 +132,12 @@ def _cache(repository: str) -> Path:
 def _cached_refs(repository: str) -> dict[str, str]:
     top = _cache(repository) / "refs"
     found = {str(path.relative_to(top)): path.read_text().strip() for path in sorted(top.rglob("*")) if path.is_file()}
-    return {name: commit for name, commit in found.items() if not COMMIT.fullmatch(name)}
+    return {name: commit for name, commit in found.items() if not _COMMIT.fullmatch(name)}
 
 
-def cached(repository: str, revision: str, commit: str | None) -> Path | None:
+def cached_snapshot(repository: str, revision: str, commit: str | None) -> Path | None:
     """The folder of a revision in the local cache, whole or not."""
-    known = commit or (revision if COMMIT.fullmatch(revision) else _cached_refs(repository).get(revision))
+    known = commit or (revision if _COMMIT.fullmatch(revision) else _cached_refs(repository).get(revision))
     folder = _cache(repository) / "snapshots" / known if known else None
     return folder if folder is not None and folder.is_dir() else None
 
@@ -139,15 +145,15 @@ def cached(repository: str, revision: str, commit: str | None) -> Path | None:
 def _info(repository: str, revision: str) -> "ModelInfo":
     from huggingface_hub import HfApi
 
-    return patiently(lambda: HfApi().model_info(repository, revision=revision, files_metadata=True))
+    return retry(lambda: HfApi().model_info(repository, revision=revision, files_metadata=True))
 
 
 _info_of_commit = functools.lru_cache(maxsize=4096)(_info)
 
 
-def listing(repository: str, revision: str, commit: str | None) -> tuple[dict[str, WeightFile], str | None]:
+def list_hub_files(repository: str, revision: str, commit: str | None) -> tuple[dict[str, WeightFile], str | None]:
     """Top-level files with sizes and hashes, and the commit, from one request; a commit never changes, so it is asked for once."""
-    with plainly(repository, revision):
+    with friendly_errors(repository, revision):
         info = _info_of_commit(repository, commit) if commit else _info(repository, revision)
     top = [file for file in info.siblings or () if "/" not in file.rfilename]
     return {
@@ -155,17 +161,21 @@ def listing(repository: str, revision: str, commit: str | None) -> tuple[dict[st
     }, info.sha
 
 
-def inventory(repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False) -> Inventory:
+def hub_checkpoint_files(
+    repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False
+) -> CheckpointFiles:
     """The files of one revision that a model is loaded from, without any of them."""
-    files, sha = listing(repository, revision, commit)
+    files, sha = list_hub_files(repository, revision, commit)
     where = _at(repository, revision)
     if "config.json" not in files:
-        raise CheckpointFault(f"{where} has no config.json. It is no transformers checkpoint.")
-    weights = tuple(files[name] for name in choose(files.keys(), where, allow_pickle=allow_pickle))
-    return Inventory(weights, small([f.name for f in files.values() if f.size <= SMALL_FILE_LIMIT]), sha)
+        raise CheckpointError(f"{where} has no config.json. It is no transformers checkpoint.")
+    weights = tuple(files[name] for name in choose_weight_files(files.keys(), where, allow_pickle=allow_pickle))
+    return CheckpointFiles(
+        weights, config_and_tokenizer_files([f.name for f in files.values() if f.size <= _SMALL_FILE_LIMIT]), sha
+    )
 
 
-def read_range(repository: str, revision: str, commit: str, name: str, start: int, stop: int) -> bytes:
+def read_hub_range(repository: str, revision: str, commit: str, name: str, start: int, stop: int) -> bytes:
     """The bytes from `start` to before `stop` of one file."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -181,7 +191,7 @@ def read_range(repository: str, revision: str, commit: str, name: str, start: in
         with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
             hf_raise_for_status(response)
             if response.status_code != 206 and start:
-                raise CheckpointFault(
+                raise CheckpointError(
                     f"{_at(repository, revision)}: {name} cannot be read in parts. Download it instead."
                 )
             parts, got = [], 0
@@ -192,11 +202,11 @@ def read_range(repository: str, revision: str, commit: str, name: str, start: in
                     break
         return b"".join(parts)[: stop - start]
 
-    with plainly(repository, revision):
-        return patiently(read)
+    with friendly_errors(repository, revision):
+        return retry(read)
 
 
-def download(repository: str, revision: str, wanted: Inventory) -> Path:
+def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles) -> Path:
     """Fetch the wanted files into the cache and name their folder; what is there is not fetched again.
 
     Raises:
@@ -208,24 +218,24 @@ def download(repository: str, revision: str, wanted: Inventory) -> Path:
     here = _cache(repository) / "snapshots" / commit
 
     def fetch(names: list[str]) -> Path:
-        return Path(patiently(lambda: snapshot_download(repository, revision=commit, allow_patterns=names)))
+        return Path(retry(lambda: snapshot_download(repository, revision=commit, allow_patterns=names)))
 
-    with plainly(repository, revision):
+    with friendly_errors(repository, revision):
         # The weights come last: a folder that has them all has everything, and needs no network the next time.
         fetch(list(wanted.small))
         fresh = [file for file in wanted.weights if not (here / file.name).exists()]
         folder = fetch([file.name for file in wanted.weights])
-        if wrong := _spoilt(folder, fresh):
+        if wrong := _corrupt_files(folder, fresh):
             folder = fetch([file.name for file in wrong])
-            if again := _spoilt(folder, wrong):
-                raise CheckpointFault(
-                    f"{again[0].name} of {_at(repository, revision)} arrived twice with a wrong checksum. {AGAIN}"
+            if again := _corrupt_files(folder, wrong):
+                raise CheckpointError(
+                    f"{again[0].name} of {_at(repository, revision)} arrived twice with a wrong checksum. {_RETRY_ADVICE}"
                 )
-        _remember(repository, revision, commit)
+        _record_ref(repository, revision, commit)
     return folder
 
 
-def _spoilt(folder: Path, weights: list[WeightFile]) -> list[WeightFile]:
+def _corrupt_files(folder: Path, weights: list[WeightFile]) -> list[WeightFile]:
     """The files whose content is not what the Hub lists (the client compares sizes only); they are deleted."""
     wrong = []
     for file in weights:
@@ -241,7 +251,7 @@ def _spoilt(folder: Path, weights: list[WeightFile]) -> list[WeightFile]:
     return wrong
 
 
-def _remember(repository: str, revision: str, commit: str) -> None:
+def _record_ref(repository: str, revision: str, commit: str) -> None:
     """Note which commit the branch is, as `huggingface_hub` does for downloads by branch, for work without a network."""
     if revision == commit:
         return
@@ -250,7 +260,7 @@ def _remember(repository: str, revision: str, commit: str) -> None:
     path.write_text(commit)
 
 
-def forget(folder: Path) -> None:
+def delete_snapshot(folder: Path) -> None:
     """Delete one snapshot from the cache; blobs that other revisions share stay."""
     from huggingface_hub import scan_cache_dir
 

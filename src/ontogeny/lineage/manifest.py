@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ontogeny.errors import BadInput, unknown
+from ontogeny.errors import BadInput, unknown_name
 
-NAME = "lineage.toml"
-KEYS = {"name": str, "source": str, "steps": str, "parent": str, "train_seed": int}
+LINEAGE_FILE = "lineage.toml"
+_STAGE_KEYS = {"name": str, "source": str, "steps": str, "parent": str, "train_seed": int}
 
 
 @dataclass(frozen=True)
-class Line:
+class StageEntry:
     """One stage as the file states it."""
 
     name: str
@@ -39,7 +39,7 @@ class Line:
     train_seed: int | None = None
 
 
-def load(path: Path) -> tuple[str, tuple[Line, ...]]:
+def load_manifest(path: Path) -> tuple[str, tuple[StageEntry, ...]]:
     """Name and stages of a lineage file.
 
     Raises:
@@ -51,31 +51,31 @@ def load(path: Path) -> tuple[str, tuple[Line, ...]]:
         raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
     for key in content:
         if key not in ("name", "stages"):
-            raise BadInput(f"{path}: {unknown('key', key, ('name', 'stages'))}")
+            raise BadInput(f"{path}: {unknown_name('key', key, ('name', 'stages'))}")
     stages = content.get("stages")
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
         raise BadInput(f"{path} states no stages. Write a block [[stages]] with name and source for each.")
     name = content.get("name", path.resolve().parent.name)
     if not isinstance(name, str):
         raise BadInput(f"{path}: name must be a text, not {name!r}.")
-    return name, tuple(_line(path, stage, number) for number, stage in enumerate(stages, 1))
+    return name, tuple(_parse_stage(path, stage, number) for number, stage in enumerate(stages, 1))
 
 
-def _line(path: Path, stage: dict[str, Any], number: int) -> Line:
+def _parse_stage(path: Path, stage: dict[str, Any], number: int) -> StageEntry:
     where = f"{path}, stage {number}"
     for key, value in stage.items():
-        if key not in KEYS:
-            raise BadInput(f"{where}: {unknown('key', key, KEYS)}")
-        if not isinstance(value, KEYS[key]) or isinstance(value, bool):
-            kind = "a whole number" if KEYS[key] is int else "a text"
+        if key not in _STAGE_KEYS:
+            raise BadInput(f"{where}: {unknown_name('key', key, _STAGE_KEYS)}")
+        if not isinstance(value, _STAGE_KEYS[key]) or isinstance(value, bool):
+            kind = "a whole number" if _STAGE_KEYS[key] is int else "a text"
             raise BadInput(f"{where}: {key} must be {kind}, not {value!r}.")
     for key in ("name", "source"):
         if not stage.get(key):
             raise BadInput(f'{where} has no {key}. Add {key} = "…".')
-    return Line(**{**stage, "source": _located(path, stage["source"])})
+    return StageEntry(**{**stage, "source": _resolve_source(path, stage["source"])})
 
 
-def _located(path: Path, source: str) -> str:
+def _resolve_source(path: Path, source: str) -> str:
     """Folders relative to the file; a repository stays as it is."""
     here = path.parent / Path(source).expanduser()
     return str(here) if here.exists() or source.startswith((".", "/", "~")) else source

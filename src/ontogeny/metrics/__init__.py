@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Takes = Literal[
+MetricInputs = Literal[
     "scores, labels", "scores, classes", "scores, numbers", "variables", "activations", "directions", "subspaces"
 ]
 """What its function is given: scores and targets, two sets of variables over the same examples, activations [site, example, d],
@@ -20,7 +20,7 @@ class Metric:
 
     name: str
     function: Callable[..., Any]
-    takes: Takes
+    takes: MetricInputs
     low: float | None
     """Least value it can take; None = unbounded, or depends on the input."""
     high: float | None

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ontogeny.errors import BadInput, unknown
+from ontogeny.errors import BadInput, unknown_name
+from ontogeny.linalg.matmul import matmul
 from ontogeny.metrics import Metric
-from ontogeny.products import product
 
-KERNELS = ("gaussian_50", "gaussian_median", "linear", "imq")
-WIDTH = 50.0
-RIDGE = 1e-5
-EASY, MANY = 100, 256
+_KERNELS = ("gaussian_50", "gaussian_median", "linear", "imq")
+KERNEL_WIDTH = 50.0
+RIDGE_STRENGTH = 1e-5
+_MAX_CONDITION, _MIN_EXAMPLES_SINGLE = 100, 256
 """Condition of K + εnI below which, and number of examples from which, single precision is exact to 1e-6, at half the time."""
 
 
@@ -34,12 +34,12 @@ class Dependence:
     nhsic_ty: Float[Tensor, " site"]
     effective_dimension: Float[Tensor, " site"]
     """tr K(K + εnI)⁻¹ of the activations."""
-    hsic_ty_shuffled: "Floor | None" = None
-    nhsic_ty_shuffled: "Floor | None" = None
+    hsic_ty_shuffled: "ShuffledFloor | None" = None
+    nhsic_ty_shuffled: "ShuffledFloor | None" = None
 
 
 @dataclass(frozen=True)
-class Floor:
+class ShuffledFloor:
     """What shuffled labels give."""
 
     mean: Float[Tensor, " site"]
@@ -61,14 +61,14 @@ def dependence(
     T and X are z-scored feature by feature (unless they already are), Y is taken as it is (0 and 1, one-hot, a number), as the
     paper does.
     """
-    return dependences(t, x, y, (kernel,), permutations=permutations, standardise=standardise)[kernel]
+    return dependence_by_kernel(t, x, y, (kernel,), permutations=permutations, standardise=standardise)[kernel]
 
 
-def dependences(
+def dependence_by_kernel(
     t: Float[Tensor, "site example d"],
     x: Float[Tensor, "example p"],
     y: Float[Tensor, "example q"],
-    kernels: Sequence[str] = KERNELS,
+    kernels: Sequence[str] = _KERNELS,
     *,
     permutations: Int[Tensor, "sample example"] | None = None,
     standardise: bool = True,
@@ -78,7 +78,7 @@ def dependences(
     _check(n, len(x), len(y))
     ready = zscore if standardise else torch.clone
     # At the published width single precision is exact to 1e-6, for the condition of K + εnI is at most 40.
-    dtype = torch.float32 if set(kernels) == {"gaussian_50"} and n >= MANY else torch.float64
+    dtype = torch.float32 if set(kernels) == {"gaussian_50"} and n >= _MIN_EXAMPLES_SINGLE else torch.float64
     given = _Products.of(ready(x[None].double())[0], dtype)
     sources = {kernel: _Kernel.of(given, kernel) for kernel in kernels}
     labels = {kernel: _Label.of(y, kernel) for kernel in kernels}
@@ -87,11 +87,11 @@ def dependences(
         products = _Products.of(ready(t[site : site + 1].to(dtype))[0], dtype)
         for kernel in kernels:
             here = _Kernel.of(products, kernel)
-            found[kernel].append(_of_site(here, sources[kernel], labels[kernel], permutations))
-    return {kernel: _gathered(sites) for kernel, sites in found.items()}
+            found[kernel].append(_site_dependence(here, sources[kernel], labels[kernel], permutations))
+    return {kernel: _stack_sites(sites) for kernel, sites in found.items()}
 
 
-def _of_site(
+def _site_dependence(
     here: "_Kernel", source: "_Kernel", label: "_Label", permutations: Tensor | None
 ) -> tuple[Float[Tensor, "5"], Float[Tensor, "2 2"] | None]:
     """Five numbers; mean and high of the label's floor for both forms, where permutations are given."""
@@ -106,14 +106,16 @@ def _of_site(
     return row, torch.stack([samples.mean(1), samples.quantile(samples.new_tensor(0.975), dim=1)])
 
 
-def _gathered(sites: list[tuple[Tensor, Tensor | None]]) -> Dependence:
+def _stack_sites(sites: list[tuple[Tensor, Tensor | None]]) -> Dependence:
     hsic_tx, hsic_ty, nhsic_tx, nhsic_ty, effective = torch.stack([row for row, _ in sites], 1)
     found = Dependence(hsic_tx, hsic_ty, nhsic_tx, nhsic_ty, effective)
     floors = [floor for _, floor in sites if floor is not None]
     if not floors:
         return found
     mean, high = torch.stack(floors, 2)
-    return replace(found, hsic_ty_shuffled=Floor(mean[0], high[0]), nhsic_ty_shuffled=Floor(mean[1], high[1]))
+    return replace(
+        found, hsic_ty_shuffled=ShuffledFloor(mean[0], high[0]), nhsic_ty_shuffled=ShuffledFloor(mean[1], high[1])
+    )
 
 
 def hsic(
@@ -132,7 +134,7 @@ def nhsic(
     return _Kernel.of(_Products.of(a), kernel).nhsic(_Kernel.of(_Products.of(b), kernel))
 
 
-def nhsic_ty_cap(p: float, *, width: float = WIDTH, ridge: float = RIDGE) -> float:
+def nhsic_ty_cap(p: float, *, width: float = KERNEL_WIDTH, ridge: float = RIDGE_STRENGTH) -> float:
     """The most that nHSIC with a binary label of positive rate p can be: .909 at ½, .783 at .1 (width 50)."""
     if not 0 < p < 1:
         raise BadInput(f"a label with positive rate {p} has no dependence to cap. Give a rate between 0 and 1.")
@@ -166,19 +168,19 @@ class _Products:
     def of(cls, z: Float[Tensor, "example d"], dtype: torch.dtype = torch.float64) -> "_Products":
         wide = z.to(dtype)
         wide = wide - wide.mean(0)
-        return cls(product(wide, wide.T), z.shape[1])
+        return cls(matmul(wide, wide.T), z.shape[1])
 
     def gram(self, kernel: str) -> Float[Tensor, "example example"]:
         """HKH."""
-        if kernel not in KERNELS:
-            raise unknown("kernel", kernel, KERNELS)
+        if kernel not in _KERNELS:
+            raise unknown_name("kernel", kernel, _KERNELS)
         if kernel == "linear":
             return self.inner / self.d
         if kernel == "imq":
             k = self._square(1.0)
             k.div_(-(k + 2 * self.d))
         elif kernel == "gaussian_50":
-            k = self._square(-1 / (2 * WIDTH**2 * self.d)).expm1_()
+            k = self._square(-1 / (2 * KERNEL_WIDTH**2 * self.d)).expm1_()
         else:
             square = self._square(1.0)
             k = square.div_(-2 * _median(square, self.inner.diagonal())).expm1_()
@@ -217,12 +219,12 @@ class _Kernel:
     @classmethod
     def of(cls, products: _Products, kernel: str) -> "_Kernel":
         k = products.gram(kernel)
-        spread, c = float(k.trace()), len(k) * RIDGE
+        spread, c = float(k.trace()), len(k) * RIDGE_STRENGTH
         # One value that is not finite has spread to the whole centred matrix; no spread at all is no dependence to measure.
         if not spread > 1e-14:
             blank = torch.full_like(k, torch.nan, dtype=torch.float64)
             return cls(blank, blank)
-        if spread < EASY * c and len(k) >= MANY:
+        if spread < _MAX_CONDITION * c and len(k) >= _MIN_EXAMPLES_SINGLE:
             k = k.float()
         shifted = k.clone()
         shifted.diagonal().add_(c)
@@ -245,7 +247,7 @@ class _Kernel:
     ) -> tuple[Float[Tensor, "sample component"], Float[Tensor, "sample component"]]:
         """vᵀKv and vᵀRv."""
         rows = v.flatten(0, 1).to(self.k)
-        k, r = ((product(rows, matrix) * rows).double().sum(1).reshape(v.shape[:2]) for matrix in (self.k, self.r))
+        k, r = ((matmul(rows, matrix) * rows).double().sum(1).reshape(v.shape[:2]) for matrix in (self.k, self.r))
         return k, r
 
 
@@ -271,7 +273,7 @@ class _Label:
         if not len(values):
             blank = values.new_full((1,), torch.nan)
             return cls(blank, blank, values.new_ones(len(y), 1), torch.ones(1, dtype=torch.bool))
-        weights = values / (values + len(y) * RIDGE)
+        weights = values / (values + len(y) * RIDGE_STRENGTH)
         main = weights >= 1e-3 * weights.amax()
         return cls(values, weights, vectors, main)
 
@@ -286,14 +288,14 @@ def _factor(y: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
     else:
         # Few distinct labels: a small eigenproblem of the label's values, spread over the examples.
         counts = torch.bincount(index).double()
-        small = _weighted_gram(distinct, counts, kernel)
+        small = _weighted_label_gram(distinct, counts, kernel)
         values, inner = torch.linalg.eigh(small)
         vectors = (inner / counts.sqrt()[:, None])[index]
     keep = values > 1e-12 * values.amax()
     return values[keep], vectors[:, keep]
 
 
-def _weighted_gram(distinct: Tensor, counts: Tensor, kernel: str) -> Tensor:
+def _weighted_label_gram(distinct: Tensor, counts: Tensor, kernel: str) -> Tensor:
     """N^½ (I − 1wᵀ) K (I − w1ᵀ) N^½ over the distinct values, w their shares: the same eigenvalues as over the examples."""
     share = counts / counts.sum()
     # Centring twice over the distinct values changes nothing that centring by shares does not undo.

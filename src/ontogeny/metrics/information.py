@@ -20,10 +20,10 @@ def nats_bound(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Te
 
     Below 0 for a probe that is worse than knowing the class shares; NaN for NaN scores or one class.
     """
-    return contributions(scores, y).mean(-1)
+    return nats_contributions(scores, y).mean(-1)
 
 
-def contributions(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tensor, "*batch example"]:
+def nats_contributions(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tensor, "*batch example"]:
     """What each example adds: log q(y|x) − log of its class's share. Their mean is `nats_bound`, a weighted mean its bootstrap."""
     if (scores.shape[-1] == 1) != (y.dtype == torch.bool) or scores.shape[-2:-1] != y.shape or len(y) == 0:
         raise BadInput(
@@ -59,7 +59,7 @@ def fano_nats(accuracy: float, classes: int) -> float:
 
 
 @dataclass(frozen=True)
-class Within:
+class DependenceBound:
     """Over the cells that could be measured: how often the dependence stays below the accuracy, and what that says."""
 
     share: float
@@ -67,7 +67,7 @@ class Within:
     verdict: str
 
 
-def dependence_within_accuracy(nhsic_ty: Float[Tensor, "*cell"], accuracy: Float[Tensor, "*cell"]) -> Within:
+def dependence_within_accuracy(nhsic_ty: Float[Tensor, "*cell"], accuracy: Float[Tensor, "*cell"]) -> DependenceBound:
     """The claim of arXiv:2402.19465 that the label dependence bounds the probe from below, cell by cell.
 
     It is weak for balanced labels, whose dependence is at most .909 by construction: the verdict is about the counted cells only.
@@ -75,12 +75,12 @@ def dependence_within_accuracy(nhsic_ty: Float[Tensor, "*cell"], accuracy: Float
     both = nhsic_ty.isfinite() & accuracy.isfinite()
     n = int(both.sum())
     if n == 0:
-        return Within(math.nan, 0, "not measured: no cell has both a dependence and an accuracy")
+        return DependenceBound(math.nan, 0, "not measured: no cell has both a dependence and an accuracy")
     within = int((nhsic_ty[both] <= accuracy[both]).sum())
     if within == n:
-        return Within(1.0, n, f"held: in all {n} cells the dependence is at most the accuracy")
+        return DependenceBound(1.0, n, f"held: in all {n} cells the dependence is at most the accuracy")
     excess = float((nhsic_ty - accuracy)[both].max())
-    return Within(
+    return DependenceBound(
         within / n,
         n,
         f"did not hold: in {n - within} of {n} cells the dependence exceeds the accuracy, by up to {excess:.3f}",

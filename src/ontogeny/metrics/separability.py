@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.metrics import Metric
-from ontogeny.statistics.permutation import ranks
+from ontogeny.statistics.permutation import average_ranks
 
 
 def auroc(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) -> Float[Tensor, "*batch"]:
@@ -20,7 +20,7 @@ def auroc(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) 
     positive, negative = int(y.sum()), int((~y).sum())
     if positive == 0 or negative == 0:
         return scores.new_full(scores.shape[:-1], torch.nan)
-    above = ranks(scores)[..., y].sum(-1) - positive * (positive + 1) / 2
+    above = average_ranks(scores)[..., y].sum(-1) - positive * (positive + 1) / 2
     return torch.where(scores.isnan().any(-1), torch.nan, above / (positive * negative)).to(scores.dtype)
 
 
@@ -73,19 +73,19 @@ def tpr_at_fpr(
     """
     _rows(scores, y)
     negatives = int((~y).sum())
-    if not y.any() or negatives == 0 or not resolves(negatives, fpr):
+    if not y.any() or negatives == 0 or not resolves_fpr(negatives, fpr):
         return scores.new_full(scores.shape[:-1], torch.nan)
-    above = scores[..., y] > threshold_at(scores[..., ~y], fpr)[..., None]
+    above = scores[..., y] > threshold_at_fpr(scores[..., ~y], fpr)[..., None]
     return torch.where(scores.isnan().any(-1), torch.nan, above.to(scores.dtype).mean(-1))
 
 
-def threshold_at(negatives: Float[Tensor, "*batch negative"], fpr: float) -> Float[Tensor, "*batch"]:
+def threshold_at_fpr(negatives: Float[Tensor, "*batch negative"], fpr: float) -> Float[Tensor, "*batch"]:
     """The lowest of these scores with at most the share `fpr` of them above it."""
     allowed = math.floor(fpr * negatives.shape[-1] + 1e-9)
     return negatives.topk(min(allowed + 1, negatives.shape[-1]), dim=-1).values[..., -1]
 
 
-def resolves(negatives: int, fpr: float) -> bool:
+def resolves_fpr(negatives: int, fpr: float) -> bool:
     """Whether so many negatives can show such a rate: at least one of them may pass."""
     return negatives * fpr >= 1 - 1e-9
 

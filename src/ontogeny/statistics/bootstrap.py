@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.products import product
-from ontogeny.statistics._distinct import numbered
+from ontogeny.linalg.matmul import matmul
+from ontogeny.statistics._unique import unique_inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ def group_weights(
     Raises:
         BadInput: fewer than two groups.
     """
-    count, member = numbered(groups)
+    count, member = unique_inverse(groups)
     if count < 2:
         raise BadInput(
             f"a bootstrap by group needs at least 2 groups, given {count}. Add groups, or make each example one."
@@ -54,7 +54,7 @@ def auroc_samples(
     for site, score in enumerate(scores):
         above, below = score[y][:, None], score[~y]
         wins = ((above > below).float() + (above >= below).float()) / 2
-        won[:, site] = (product(positive, wins) * negative).sum(1)
+        won[:, site] = (matmul(positive, wins) * negative).sum(1)
     return won / total
 
 
@@ -89,7 +89,7 @@ def share_interval(
     tail = (1 - level) / 2
     edge = (point <= 0) | (point >= 1)
     inner = point.double().where(~edge, 0.5)
-    half = students_t(groups - 1, level) * _spread(samples) / (inner * (1 - inner))
+    half = student_t_quantile(groups - 1, level) * _spread(samples) / (inner * (1 - inner))
     low, high = torch.sigmoid(torch.logit(inner) - half), torch.sigmoid(torch.logit(inner) + half)
     reach = tail ** (1 / groups)
     low = torch.where(edge, torch.where(point >= 1, reach, 0.0), low)
@@ -97,7 +97,7 @@ def share_interval(
     return _known(point, low, high)
 
 
-def interval(
+def percentile_interval(
     point: Float[Tensor, "*cell"], samples: Float[Tensor, "sample *cell"], *, groups: int, level: float = 0.95
 ) -> Interval:
     """Interval of an unbounded score: percentiles, stretched about the point for few groups."""
@@ -105,7 +105,7 @@ def interval(
     ends = samples.double().nanquantile(
         torch.tensor([tail, 1 - tail], dtype=torch.float64, device=samples.device), dim=0
     )
-    stretch = students_t(groups - 1, level) / _z(level) * (groups / (groups - 1)) ** 0.5
+    stretch = student_t_quantile(groups - 1, level) / _z(level) * (groups / (groups - 1)) ** 0.5
     return _known(point, point + stretch * (ends[0] - point), point + stretch * (ends[1] - point))
 
 
@@ -124,7 +124,7 @@ def _z(level: float) -> float:
     return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
 
 
-def students_t(freedom: int, level: float) -> float:
+def student_t_quantile(freedom: int, level: float) -> float:
     """Student's t by its expansion in 1/freedom: within 1 % from 4 degrees of freedom on."""
     z = _z(level)
     first = (z**3 + z) / 4

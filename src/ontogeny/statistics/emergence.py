@@ -14,16 +14,16 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics import order
+from ontogeny.statistics import order_test
 
-Form = Literal["half", "threshold"]
-ALPHA = 0.05
-LEAST = 4
+ThresholdForm = Literal["half", "threshold"]
+_ALPHA = 0.05
+_MIN_CHECKPOINTS = 4
 """With three checkpoints the best of all orders has p = 1/6."""
 
 
 @dataclass(frozen=True, eq=False)
-class Event:
+class EmergenceEvent:
     """A step with its interval; NaN with a reason where it is censored. `high` is NaN, with a reason, if it lies past the end."""
 
     step: float
@@ -42,7 +42,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Difference:
+class EventDifference:
     """First event minus second, in doublings: log2(step + 1)."""
 
     value: float
@@ -57,11 +57,11 @@ def emergence_event(
     samples: Float[Tensor, "sample step"],
     *,
     floor: float | Float[Tensor, " sample"] = 0.5,
-    form: Form = "half",
+    form: ThresholdForm = "half",
     threshold: float = 0.75,
     level: float = 0.95,
     seed: int = 0,
-) -> Event:
+) -> EmergenceEvent:
     """First step from which the score stays above half-way from floor to final (`half`) or above the threshold.
 
     `samples` are the scores under one resampling of the test groups, the same for all steps; a floor that was measured comes
@@ -72,7 +72,7 @@ def emergence_event(
         return _censored(curve, samples)
     final, finals = curve.points[-1], curve.samples[:, -1]
     p = (1 + int((finals <= curve.floors).sum())) / (1 + len(finals))
-    if not final > curve.floor or p > ALPHA:
+    if not final > curve.floor or p > _ALPHA:
         return _censored(
             f"the last score, {final:.3g}, is not significantly above its floor {curve.floor:.3g}", samples, p
         )
@@ -80,7 +80,7 @@ def emergence_event(
         return _censored(f"the last score, {final:.3g}, is below the threshold {threshold:.3g}", samples)
     half = ((curve.floor + final) / 2, (curve.floors + finals) / 2)
     goal, goals = half if form == "half" else (threshold, torch.full_like(finals, threshold))
-    p = order.p_of_rise(curve.points, seed=seed)
+    p = order_test.rise_p_value(curve.points, seed=seed)
     return _event(curve, samples, goal, goals, 1.0, p, level)
 
 
@@ -90,11 +90,11 @@ def loss_event(
     samples: Float[Tensor, "sample step"],
     *,
     floor: float | Float[Tensor, " sample"] = 0.5,
-    form: Form = "half",
+    form: ThresholdForm = "half",
     threshold: float = 0.75,
     level: float = 0.95,
     seed: int = 0,
-) -> Event:
+) -> EmergenceEvent:
     """First step from which the score stays below half-way from peak to final (`half`) or below the threshold.
 
     The peak is the best of many, so it must exceed the floor and the last score by more than the best of all checkpoints does
@@ -113,11 +113,11 @@ def loss_event(
         return _censored(f"the score does not fall through {threshold:.3g}: peak {peak:.3g}, last {final:.3g}", samples)
     half = ((peak + final) / 2, (curve.samples[:, top] + curve.samples[:, -1]) / 2)
     goal, goals = half if form == "half" else (threshold, torch.full_like(curve.floors, threshold))
-    p = order.p_of_fall(curve.points, seed=seed)
+    p = order_test.fall_p_value(curve.points, seed=seed)
     return _event(curve, samples, goal, goals, -1.0, p, level)
 
 
-def paired_difference(a: Event, b: Event, *, level: float = 0.95) -> Difference:
+def paired_difference(a: EmergenceEvent, b: EmergenceEvent, *, level: float = 0.95) -> EventDifference:
     """How much later a is than b, in doublings, from resamples that both share; no finer than the checkpoints on both sides.
 
     Raises:
@@ -127,13 +127,13 @@ def paired_difference(a: Event, b: Event, *, level: float = 0.95) -> Difference:
         raise BadInput(f"a paired difference needs the same resamples, given {len(a.samples)} and {len(b.samples)}.")
     for which, event in (("first", a), ("second", b)):
         if math.isnan(event.step):
-            return Difference(math.nan, math.nan, math.nan, f"the {which} event is censored: {event.reason}")
+            return EventDifference(math.nan, math.nan, math.nan, f"the {which} event is censored: {event.reason}")
     low, high = _ends(a.samples - b.samples, level)
     (a_from, a_to), (b_from, b_to) = ([math.log2(step + 1) for step in event.between] for event in (a, b))
     low, high = min(low, a_from - b_to), max(high, a_to - b_from)
     reason = "" if math.isfinite(high - low) else "some resamples have an event outside the checkpoints"
     finite = [end if math.isfinite(end) else math.nan for end in (low, high)]
-    return Difference(a.position - b.position, finite[0], finite[1], reason)
+    return EventDifference(a.position - b.position, finite[0], finite[1], reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +162,8 @@ class _Curve:
                 f"the steps of a curve must increase from 0 or more, given {steps.tolist()}. Sort the checkpoints."
             )
         known = ~points.isnan()
-        if (count := int(known.sum())) < LEAST:
-            return f"{count} checkpoint{'s have' if count != 1 else ' has'} a score, an event needs {LEAST}"
+        if (count := int(known.sum())) < _MIN_CHECKPOINTS:
+            return f"{count} checkpoint{'s have' if count != 1 else ' has'} a score, an event needs {_MIN_CHECKPOINTS}"
         floors = (
             floor.double() if isinstance(floor, Tensor) else torch.full((len(samples),), floor, dtype=torch.float64)
         )
@@ -183,7 +183,7 @@ class _Curve:
 
 def _event(
     curve: _Curve, samples: Tensor, goal: Tensor | float, goals: Tensor, sign: float, p: float, level: float
-) -> Event:
+) -> EmergenceEvent:
     """The event where a curve last crosses its goal upwards (sign 1) or downwards (sign -1)."""
     at, last = _crossing(curve.x, sign * curve.points[None], sign * torch.as_tensor(goal, dtype=torch.float64)[None])
     index, count = int(last[0]), len(curve.x)
@@ -191,17 +191,17 @@ def _event(
         return _censored(
             f"already so at the first checkpoint, step {curve.steps[0]:.0f}; add earlier checkpoints", samples
         )
-    if p > ALPHA:
-        start = -1 if sign > 0 else order.first_high(curve.points)
+    if p > _ALPHA:
+        start = -1 if sign > 0 else order_test.first_upper_half_step(curve.points)
         before, after = index - start, count - index - 1
-        few = order.least_p(max(before, 0), before + after) > ALPHA
+        few = order_test.smallest_p_value(max(before, 0), before + after) > _ALPHA
         hint = f"; too few lie before ({before}) and after ({after}) to tell, add some" if few else ""
         return _censored(f"the order of the checkpoints could be chance{hint}", samples, p)
     found = torch.full((len(samples),), torch.nan, dtype=torch.float64)
     found[curve.whole] = _crossing(curve.x, sign * curve.samples, sign * goals)[0]
     low, high = _ends(found, level)
     between = curve.steps[index], curve.steps[index + 1]
-    return Event(
+    return EmergenceEvent(
         step=_step(at[0]),
         low=min(between[0], _step(low) if math.isfinite(low) else 0.0),
         high=max(between[1], _step(high)) if math.isfinite(high) else math.nan,
@@ -228,7 +228,7 @@ def _crossing(
 def _best_exceeds(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"]) -> bool:
     """Whether the best of the points exceeds 0 by more than the largest deviation that resampling makes, at 95 %."""
     largest = (samples - samples.mean(0)).amax(1)
-    return bool(points.max() > largest.quantile(1 - ALPHA))
+    return bool(points.max() > largest.quantile(1 - _ALPHA))
 
 
 def _ends(samples: Float[Tensor, " sample"], level: float) -> tuple[float, float]:
@@ -244,7 +244,7 @@ def _step(position: Tensor | float) -> float:
     return float(2 ** float(position) - 1)
 
 
-def _censored(reason: str, samples: Tensor, p: float | None = None) -> Event:
+def _censored(reason: str, samples: Tensor, p: float | None = None) -> EmergenceEvent:
     nothing = torch.full((len(samples),), torch.nan, dtype=torch.float64)
     because = reason if p is None else f"{reason} (p = {p:.2g})"
-    return Event(math.nan, math.nan, math.nan, because, (math.nan, math.nan), nothing)
+    return EmergenceEvent(math.nan, math.nan, math.nan, because, (math.nan, math.nan), nothing)

@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics._distinct import distinct, numbered
+from ontogeny.statistics._unique import unique_inverse, unique_values
 
-TINY = 1e-9
+_TINY = 1e-9
 """Equal scores may differ in the last digits; a null score this close counts as reaching the observed one."""
 
 
@@ -27,11 +27,11 @@ def group_permutations(
         BadInput: no permutation changes anything, because all labels are equal or each group's are and there is one group.
     """
     generator = torch.Generator().manual_seed(seed)
-    number, member = numbered(groups)
+    number, member = unique_inverse(groups)
     first = torch.full((number,), len(y)).scatter_reduce_(0, member, torch.arange(len(y)), "amin")
     differs = torch.zeros(number, dtype=torch.bool).index_put_((member[y != y[first[member]]],), torch.tensor(True))
     pure = (~differs).nonzero()[:, 0]
-    if not differs.any() and len(distinct(y[first[pure]])) < 2:
+    if not differs.any() and len(unique_values(y[first[pure]])) < 2:
         raise BadInput(
             f"labels of {len(y)} examples in {number} groups cannot be permuted: all are equal. Add a class."
         )
@@ -45,7 +45,7 @@ def group_permutations(
     return torch.where(differs[member], within, blocks)
 
 
-def ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*batch example"]:
+def average_ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*batch example"]:
     """Ranks from 1 along the last axis, ties at their mean; float64."""
     ordered, order = scores.sort(-1)
     place = torch.arange(scores.shape[-1], dtype=torch.float64, device=scores.device)
@@ -59,33 +59,33 @@ def ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*batch exam
     return torch.empty_like(first).scatter_(-1, order, (first + last) / 2 + 1)
 
 
-def auroc(
+def permuted_auroc(
     scores: Float[Tensor, "site example"], labels: Bool[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Area under the ROC curve of every site under every labelling: one matrix product on ranks; NaN with one class."""
     positive = labels.double()
     p = positive.sum(1, keepdim=True)
     n = labels.shape[1] - p
-    return (positive @ ranks(scores).T - p * (p + 1) / 2) / (p * n)
+    return (positive @ average_ranks(scores).T - p * (p + 1) / 2) / (p * n)
 
 
-def macro_auroc(
+def permuted_macro_auroc(
     scores: Float[Tensor, "site example class"], labels: Int[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Mean over classes of one against the rest; a class without examples does not count."""
-    per_class = [auroc(scores[:, :, c], labels == c) for c in range(scores.shape[2])]
+    per_class = [permuted_auroc(scores[:, :, c], labels == c) for c in range(scores.shape[2])]
     return torch.stack(per_class).nanmean(0)
 
 
-def accuracy(
+def permuted_accuracy(
     predicted: Shaped[Tensor, "site example"], labels: Shaped[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Share of examples whose predicted class is the label, of every site under every labelling."""
-    hits = [(labels == c).double() @ (predicted == c).double().T for c in distinct(labels.flatten())]
+    hits = [(labels == c).double() @ (predicted == c).double().T for c in unique_values(labels.flatten())]
     return torch.stack(hits).sum(0) / labels.shape[1]
 
 
-def r2(
+def permuted_r2(
     predicted: Float[Tensor, "site example"], values: Float[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Explained variance of every site under every permutation of the values, about the values' own mean."""
@@ -102,12 +102,12 @@ def null_maxima(null: Float[Tensor, "sample cell"]) -> Float[Tensor, " sample"]:
 
 def p_values(observed: Float[Tensor, " cell"], null: Float[Tensor, "sample cell"]) -> Float[Tensor, " cell"]:
     """One-sided p of each cell alone: how often its null reaches it, the observed labelling counted in; NaN stays NaN."""
-    reached = (null >= observed - TINY).sum(0)
+    reached = (null >= observed - _TINY).sum(0)
     return torch.where(observed.isnan(), torch.nan, (1 + reached).double() / (1 + len(null)))
 
 
 def familywise_p(observed: Float[Tensor, "*cell"], maxima: Float[Tensor, " sample"]) -> Float[Tensor, "*cell"]:
     """One-sided p of each cell among all cells whose maxima were taken together: how often the best of the null reaches it."""
     ordered = maxima.double().sort().values
-    reached = len(maxima) - torch.searchsorted(ordered, observed.double().contiguous() - TINY)
+    reached = len(maxima) - torch.searchsorted(ordered, observed.double().contiguous() - _TINY)
     return torch.where(observed.isnan(), torch.nan, (1 + reached).double() / (1 + len(maxima)))

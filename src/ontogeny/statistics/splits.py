@@ -13,10 +13,10 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics._distinct import distinct, numbered
+from ontogeny.statistics._unique import unique_inverse, unique_values
 
-Kind = Literal["binary", "classes", "number"]
-BINS = 5
+_TargetKind = Literal["binary", "classes", "number"]
+_TARGET_BINS = 5
 """A number is balanced over the sides by its quintiles."""
 
 
@@ -29,7 +29,12 @@ class Split:
 
 
 def group_split(
-    groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: Kind, *, test: float = 0.3, seed: int = 0
+    groups: Int[Tensor, " example"],
+    y: Shaped[Tensor, " example"],
+    kind: _TargetKind,
+    *,
+    test: float = 0.3,
+    seed: int = 0,
 ) -> Split:
     """Two sides without a common group, with class shares as alike as the groups allow; the same seed, the same split.
 
@@ -38,14 +43,14 @@ def group_split(
     """
     if not 0 < test < 1:
         raise BadInput(f"the test share must lie between 0 and 1, given {test}. 0.3 is usual.")
-    side = _deal(groups, _classes(y, kind), [1 - test, test], seed)
+    side = _assign_sides(groups, _classes(y, kind), [1 - test, test], seed)
     if kind != "number":
         _check_classes(y, side, 2, "use a larger test share or more groups")
     return Split(train=(side == 0).nonzero()[:, 0], test=(side == 1).nonzero()[:, 0])
 
 
 def group_folds(
-    groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: Kind, *, k: int = 5, seed: int = 0
+    groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: _TargetKind, *, k: int = 5, seed: int = 0
 ) -> Int[Tensor, " example"]:
     """The fold (0 … k-1) of each example: no group in two folds, class shares as alike as the groups allow.
 
@@ -54,7 +59,7 @@ def group_folds(
     """
     if k < 2:
         raise BadInput(f"cross-validation needs at least 2 folds, given {k}.")
-    fold = _deal(groups, _classes(y, kind), [1 / k] * k, seed)
+    fold = _assign_sides(groups, _classes(y, kind), [1 / k] * k, seed)
     if kind != "number":
         _check_classes(y, fold, k, "use fewer folds or more groups")
     return fold
@@ -72,18 +77,18 @@ def contiguous_split(n: int, *, test: float = 0.2) -> Split:
     return Split(train=torch.arange(cut), test=torch.arange(cut, n))
 
 
-def _classes(y: Shaped[Tensor, " example"], kind: Kind) -> Int[Tensor, " example"]:
+def _classes(y: Shaped[Tensor, " example"], kind: _TargetKind) -> Int[Tensor, " example"]:
     if kind == "number":
-        edges = torch.quantile(y.double(), torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1])
+        edges = torch.quantile(y.double(), torch.linspace(0, 1, _TARGET_BINS + 1, dtype=torch.float64)[1:-1])
         y = torch.bucketize(y.double(), edges)
-    return numbered(y)[1]
+    return unique_inverse(y)[1]
 
 
-def _deal(
+def _assign_sides(
     groups: Int[Tensor, " example"], classes: Int[Tensor, " example"], shares: Sequence[float], seed: int
 ) -> Int[Tensor, " example"]:
     """The side of each example: greedy, largest groups first, in a seeded order among equals."""
-    number, member = numbered(groups)
+    number, member = unique_inverse(groups)
     if number < len(shares):
         raise BadInput(
             f"{len(shares)} sides need as many groups, given {number} group{'s' * (number != 1)}"
@@ -98,22 +103,22 @@ def _deal(
     have = [[0.0] * len(totals) for _ in shares]
     side_of = [0] * number
     for group in order:
-        side = min(range(len(shares)), key=lambda s: _fill(counts[group], have[s], totals, shares[s]))
+        side = min(range(len(shares)), key=lambda s: _overfill(counts[group], have[s], totals, shares[s]))
         side_of[group] = side
         have[side] = [a + b for a, b in zip(have[side], counts[group], strict=True)]
     return torch.tensor(side_of)[member]
 
 
-def _fill(count: Sequence[int], have: Sequence[float], totals: Sequence[int], share: float) -> float:
+def _overfill(count: Sequence[int], have: Sequence[float], totals: Sequence[int], share: float) -> float:
     """How far beyond its share a side would be filled, over the classes of the group that is dealt."""
     over = [n / total * (h + n / 2 - share * total) / share for n, h, total in zip(count, have, totals, strict=True)]
     return sum(over) + 1e-9 * sum(have) / share
 
 
 def _check_classes(y: Shaped[Tensor, " example"], side: Int[Tensor, " example"], sides: int, advice: str) -> None:
-    every = distinct(y)
+    every = unique_values(y)
     for s in range(sides):
-        inside, outside = distinct(y[side == s]), distinct(y[side != s])
+        inside, outside = unique_values(y[side == s]), unique_values(y[side != s])
         if len(outside) < len(every):
             missing = [label for label in every.tolist() if label not in outside.tolist()]
             raise BadInput(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ontogeny import plugins
 from ontogeny.errors import BadInput
-from ontogeny.store import atomic
+from ontogeny.storage.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -36,41 +36,41 @@ class View:
         Raises:
             BadInput: the table lacks a column that the view needs.
         """
-        from ontogeny.views._pieces import dress
+        from ontogeny.views._chart_parts import apply_theme
 
         missing = sorted(self.needs - set(records.columns))
         if missing:
             raise BadInput(
                 f"view {self.name!r} needs the columns {', '.join(missing)}: pass rows of a run's table of records."
             )
-        return dress(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
+        return apply_theme(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
 
 
-def view(name: str) -> View:
+def load_view(name: str) -> View:
     """One view by its name.
 
     Raises:
         BadInput: no view has this name.
     """
-    module = plugins.load("views", name)
+    module = plugins.load_plugin("views", name)
     caption = " ".join((module.__doc__ or "").split())
     place = getattr(module, "place", 50)
     return View(name, module.title, frozenset(module.needs), module.select, module.draw, caption, place)
 
 
-def every_view() -> list[View]:
+def load_views() -> list[View]:
     """All views, in the order in which a report shows them."""
-    return sorted((view(name) for name in plugins.names("views")), key=lambda v: (v.place, v.name))
+    return sorted((load_view(name) for name in plugins.list_plugins("views")), key=lambda v: (v.place, v.name))
 
 
-def why_empty(chart: Any) -> str | None:
+def empty_reason(chart: Any) -> str | None:
     """The reason why a drawn view shows nothing; None for one that does."""
-    from ontogeny.views._pieces import why_empty
+    from ontogeny.views._chart_parts import blank_chart_reason
 
-    return why_empty(chart)
+    return blank_chart_reason(chart)
 
 
-def save(chart: Any, path: str | Path) -> Path:
+def save_chart(chart: Any, path: str | Path) -> Path:
     """Write a chart as .png, .svg, .html or .json; the page needs no network.
 
     Raises:
@@ -81,6 +81,6 @@ def save(chart: Any, path: str | Path) -> Path:
         raise BadInput(f"cannot save a chart as {path.name!r}: end the name with .png, .svg, .html or .json.")
     rules: dict[str, dict[str, Any]] = {".png": {"scale_factor": 2}, ".html": {"inline": True}}
     # A full disk leaves the picture that was there.
-    with atomic(path) as temporary:
+    with atomic_path(path) as temporary:
         chart.save(str(temporary), format=path.suffix[1:], **rules.get(path.suffix, {}))
     return path

@@ -6,9 +6,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._pieces import inline
-from ontogeny.views._theme import MUTED
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._chart_parts import inline_rows
+from ontogeny.views._theme import MUTED_COLOUR
 
 
 def step_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.X:
@@ -16,37 +16,37 @@ def step_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: st
     return alt.X(field, type="quantitative", scale=_scale(line), axis=_axis(line, ticks, brief))
 
 
-def age_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.Y:
+def upright_step_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.Y:
     """The same axis upright, first checkpoint on top: for pictures of checkpoint against checkpoint."""
     scale = _scale(line)
     scale.reverse = True
     return alt.Y(field, type="quantitative", scale=scale, axis=_axis(line, ticks, brief, tokens=False))
 
 
-def stage_rules(line: Timeline, *, height: float, names: bool = True) -> list[alt.Chart]:
+def stage_boundaries(line: Timeline, *, height: float, names: bool = True) -> list[alt.Chart]:
     """A rule where a stage begins, with the stage's name on top; nothing where there is but one stage."""
     if len(line.stages) < 2:
         return []
     edges = line.moments.groupby("stage", sort=False).agg(low=("age_low", "min"), high=("age_high", "max"))
     between = [(a + b) / 2 for a, b in zip(edges["high"][:-1], edges["low"][1:], strict=True)]
     rules = pd.DataFrame({"age": between})
-    drawn = alt.Chart(inline(rules)).mark_rule(color=MUTED, strokeDash=[2, 3]).encode(x="age:Q")
+    drawn = alt.Chart(inline_rows(rules)).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3]).encode(x="age:Q")
     if not names:
         return [drawn]
     labels = pd.DataFrame({"age": edges["low"].to_numpy(), "stage": list(edges.index)})
-    text = alt.Chart(inline(labels)).mark_text(
-        align="left", baseline="bottom", dx=2, y=-3, color=MUTED, fontSize=10, fontStyle="italic"
+    text = alt.Chart(inline_rows(labels)).mark_text(
+        align="left", baseline="bottom", dx=2, y=-3, color=MUTED_COLOUR, fontSize=10, fontStyle="italic"
     )
     return [drawn, text.encode(x="age:Q", text="stage:N")]
 
 
-def stage_crosses(line: Timeline) -> list[alt.Chart]:
+def stage_boundary_crosses(line: Timeline) -> list[alt.Chart]:
     """A rule down and one across where a stage begins, for pictures of checkpoint against checkpoint."""
-    down = stage_rules(line, height=0, names=False)
+    down = stage_boundaries(line, height=0, names=False)
     return [*down, *(rule.encode(x=alt.value(0), x2=alt.value("width"), y="age:Q") for rule in down)]
 
 
-def thinned(table: pd.DataFrame, line: Timeline, most: int) -> tuple[pd.DataFrame, Timeline, str]:
+def thin_checkpoints(table: pd.DataFrame, line: Timeline, most: int) -> tuple[pd.DataFrame, Timeline, str]:
     """At most about `most` checkpoints, evenly spread over the axis with both ends kept, and the words that say so."""
     if len(line.moments) <= most:
         return table, line, ""
@@ -55,7 +55,7 @@ def thinned(table: pd.DataFrame, line: Timeline, most: int) -> tuple[pd.DataFram
         kept.assign(order=range(len(kept)), kept=True), on=["stage", "step"], how="left", suffixes=("_all", "")
     )
     few = few[few["kept"].notna() | few["step"].isna()]
-    return few, timeline(few), f"{len(kept)} of {len(line.moments)} checkpoints drawn"
+    return few, make_timeline(few), f"{len(kept)} of {len(line.moments)} checkpoints drawn"
 
 
 def _scale(line: Timeline) -> alt.Scale:
@@ -91,15 +91,15 @@ def _title(line: Timeline, tokens: bool, brief: bool) -> str:
 
 def _label(row: Any, tokens: bool) -> list[str]:
     steps = step_label(row.step)
-    return [steps, short(row.tokens) if not math.isnan(row.tokens) else ""] if tokens else [steps]
+    return [steps, _abbreviated_count(row.tokens) if not math.isnan(row.tokens) else ""] if tokens else [steps]
 
 
 def step_label(step: float) -> str:
     """A step below a tick; a checkpoint without a number is the end of its stage."""
-    return "end" if step % 1 else short(step)
+    return "end" if step % 1 else _abbreviated_count(step)
 
 
-def short(number: float) -> str:
+def _abbreviated_count(number: float) -> str:
     """12345678 as 12M: what fits below a tick."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= size:

@@ -8,11 +8,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.sentences import number
-from ontogeny.findings.table import coord, has_coord, tidy, wanted
-from ontogeny.findings.timeline import timeline
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
-from ontogeny.views._theme import INK, SIGNED
+from ontogeny.findings.sentences import format_score
+from ontogeny.findings.table import coord_column, has_coord, select_rows, tidy_records
+from ontogeny.findings.timeline import make_timeline
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._theme import DIVERGING_SCHEME, INK_COLOUR
 
 title = "Concepts against concepts"
 place = 8
@@ -25,19 +25,19 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    pairs = wanted(table, "cosine").assign(other=lambda rows: coord(rows, "other_concept"))
+    table = tidy_records(select(records))
+    pairs = select_rows(table, "cosine").assign(other=lambda rows: coord_column(rows, "other_concept"))
     shown = pairs[pairs["value"].notna() & pairs["step"].notna()]
     if shown.empty:
-        return blank(title, reason(pairs, "the cosine of two concepts"))
-    best = wanted(table, "best_site", control=None)["site"]
+        return blank_chart(title, missing_rows_reason(pairs, "the cosine of two concepts"))
+    best = select_rows(table, "best_site", control=None)["site"]
     runs = shown.groupby(["lineage", "train_seed"], sort=False, dropna=False)
-    return panels([_panel(str(lineage), rows, best, len(runs) > 1) for (lineage, _), rows in runs])
+    return small_multiples([_panel(str(lineage), rows, best, len(runs) > 1) for (lineage, _), rows in runs])
 
 
 def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> Any:
     site = next((s for s in best.value_counts().index if s in set(rows["site"])), rows["site"].iloc[-1])
-    rows = timeline(rows).last(rows[rows["site"].eq(site)])
+    rows = make_timeline(rows).last(rows[rows["site"].eq(site)])
     rows = rows[rows["method"].eq(rows["method"].iloc[0])]
     order = list(dict.fromkeys([*rows["concept"], *rows["other"]]))
     # A pair measured one way round is drawn both ways; the diagonal is one by definition.
@@ -45,21 +45,21 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     same = pd.DataFrame({"concept": order, "other": order, "value": 1.0})
     cells = pd.concat([rows, turned, same])[["concept", "other", "value"]]
     cells = cells.groupby(["concept", "other"], sort=False)["value"].first().reset_index()
-    cells["said"] = [number(value) for value in cells["value"]]
+    cells["said"] = [format_score(value) for value in cells["value"]]
     side = max(26, min(54, 420 / len(order)))
-    base = alt.Chart(inline(cells)).encode(
+    base = alt.Chart(inline_rows(cells)).encode(
         x=alt.X("other:N", sort=order, title="concept", axis=alt.Axis(labelAngle=-35, orient="bottom", labelLimit=160)),
         y=alt.Y("concept:N", sort=order, title="concept", axis=alt.Axis(labelLimit=160)),
     )
-    scale = alt.Scale(scheme=SIGNED, domain=[-1, 1], reverse=True)
+    scale = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-1, 1], reverse=True)
     legend = alt.Legend(title="cosine", orient="right", gradientLength=160)
     squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
         color=alt.Color("value:Q", scale=scale, legend=legend),
         tooltip=["concept:N", "other:N", alt.Tooltip("value:Q", title="cosine", format=".3f")],
     )
-    light = alt.condition("abs(datum.value) > 0.7", alt.value("white"), alt.value(INK))
+    light = alt.condition("abs(datum.value) > 0.7", alt.value("white"), alt.value(INK_COLOUR))
     text = base.mark_text(fontSize=11).encode(text="said:N", color=light)
-    named = heading(lineage if several else f"Directions at {site}")
+    named = panel_title(lineage if several else f"Directions at {site}")
     stage, step = rows["stage"].iloc[0], rows["step"].iloc[0]
     named.subtitle = " · ".join(
         said

@@ -12,11 +12,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, over_seeds
+from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._moments import at_stages, one_under_another
-from ontogeny.views._pieces import bounded, heading, inline, named_colour, named_rows
-from ontogeny.views._theme import CATEGORIES, INK, MUTED, WIDTH
+from ontogeny.views._chart_parts import colour_by_name, facet_rows_by_name, inline_rows, known_intervals, panel_title
+from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
 title = "Confidence, stage by stage"
 place = 10
@@ -40,11 +40,11 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     what = "entropy or logit_variance"
-    return one_under_another(records, select(records), _subject, title=title, what=what)
+    return stack_concepts(records, select(records), _subject, title=title, what=what)
 
 
-def _subject(subject: Subject, line: Timeline) -> list[Any]:
-    rows, order = at_stages(subject, line, most=MOST)
+def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
+    rows, order = checkpoint_rows(subject, line, most=MOST)
     if not order:
         return []
     rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, ""])]
@@ -61,7 +61,7 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
             continue
         columns = ("moment", "value", "low", "high")
         plain, floor = (
-            alt.Chart(inline(over_seeds(own[own["control"].eq(control)], "moment"), *columns)).encode(
+            alt.Chart(inline_rows(mean_over_seeds(own[own["control"].eq(control)], "moment"), *columns)).encode(
                 y=alt.Y("moment:N", sort=order, title="stage", scale=alt.Scale(domain=order))
             )
             for control in ("", "calibrated")
@@ -69,31 +69,37 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
         scale = alt.Scale(zero=False, nice=True)
         x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=4))
         told = ["moment:N", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in columns[1:])]
-        chance = floor.mark_rule(strokeWidth=8, color=MUTED, opacity=0.25).encode(x="low:Q", x2="high:Q")
-        rules = plain.mark_rule(color=INK, strokeWidth=2).encode(x=alt.X("low:Q", title=said, scale=scale), x2="high:Q")
-        points = plain.mark_circle(size=70, opacity=1, color=CATEGORIES[0]).encode(x=x, tooltip=told)
+        chance = floor.mark_rule(strokeWidth=8, color=MUTED_COLOUR, opacity=0.25).encode(x="low:Q", x2="high:Q")
+        rules = plain.mark_rule(color=INK_COLOUR, strokeWidth=2).encode(
+            x=alt.X("low:Q", title=said, scale=scale), x2="high:Q"
+        )
+        points = plain.mark_circle(size=70, opacity=1, color=CATEGORY_COLOURS[0]).encode(x=x, tooltip=told)
         marks = [
-            *bounded(chance, own[own["control"].eq("calibrated")]),
-            *bounded(rules, own[own["control"].eq("")]),
+            *known_intervals(chance, own[own["control"].eq("calibrated")]),
+            *known_intervals(rules, own[own["control"].eq("")]),
             points,
         ]
         panels.append(alt.layer(*marks).properties(width=330, height=18 * len(order) + 8))
-    return alt.vconcat(*panels, spacing=10).properties(title=heading("How sure, and how rightly")) if panels else None
+    return (
+        alt.vconcat(*panels, spacing=10).properties(title=panel_title("How sure, and how rightly")) if panels else None
+    )
 
 
 def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
     cells = rows[rows["metric"].eq("reliability")]
     if cells.empty:
         return None
-    cells = cells.assign(name=cells["moment"], confidence=pd.to_numeric(coord(cells, "confidence"), errors="coerce"))
+    cells = cells.assign(
+        name=cells["moment"], confidence=pd.to_numeric(coord_column(cells, "confidence"), errors="coerce")
+    )
     least = max(0.0, float(cells["confidence"].min()) // 0.1 / 10)
     low = min(least, float(cells["value"].min()) // 0.1 / 10)
     scales = alt.Scale(domain=[least, 1]), alt.Scale(domain=[low, 1])
     columns = ("name", "confidence", "value", "low", "high", "n")
-    base = alt.Chart(inline(cells, *columns)).encode(
+    base = alt.Chart(inline_rows(cells, *columns)).encode(
         x=alt.X("confidence:Q", title="belief in the likeliest answer (0–1)", scale=scales[0]),
         y=alt.Y("value:Q", title="how often it is right (0–1)", scale=scales[1]),
-        color=named_colour(order),
+        color=colour_by_name(order),
     )
     told = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:5]), "n:Q"]
     size = alt.Size("n:Q", scale=alt.Scale(range=[20, 300]), legend=alt.Legend(title="questions", symbolStrokeWidth=1))
@@ -102,14 +108,14 @@ def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
     line = base.mark_line(opacity=0.6, strokeWidth=1.5)
     right = (
         alt.Chart(alt.InlineData(values=[{"confidence": low, "value": low}, {"confidence": 1, "value": 1}]))
-        .mark_line(color=MUTED, strokeDash=[4, 4], clip=True)
+        .mark_line(color=MUTED_COLOUR, strokeDash=[4, 4], clip=True)
         .encode(x=alt.X("confidence:Q", scale=scales[0]), y=alt.Y("value:Q", scale=scales[1]))
     )
-    return alt.layer(right, ends, line, points).properties(width=300, height=300, title=heading("Reliability"))
+    return alt.layer(right, ends, line, points).properties(width=300, height=300, title=panel_title("Reliability"))
 
 
 def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
-    rows = rows.assign(neuron=coord(rows, "neuron"), candidate=coord(rows, "candidate"))
+    rows = rows.assign(neuron=coord_column(rows, "neuron"), candidate=coord_column(rows, "candidate"))
     parts = [
         rows[rows["metric"].eq(m)][["moment", "neuron", "candidate", "value"]]
         for m in ("neuron_norm", "logit_variance")
@@ -120,19 +126,21 @@ def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
         return None
     cells = cells.rename(columns={"value_norm": "norm", "value_variance": "variance", "candidate_norm": "by"})
     sure = rows[rows["metric"].eq("entropy_neurons")]
-    confirmed = {(m, n) for m, text in zip(sure["moment"], coord(sure, "neurons"), strict=True) for n in text.split()}
+    confirmed = {
+        (m, n) for m, text in zip(sure["moment"], coord_column(sure, "neurons"), strict=True) for n in text.split()
+    }
     cells["kind"] = [_kind(by) for by in cells["by"]]
     cells["ring"] = [float((m, n) in confirmed) for m, n in zip(cells["moment"], cells["neuron"], strict=True)]
     names = [order_name for order_name in order if order_name in set(cells["moment"])]
     kinds = ["other", "candidate by variance", "candidate by null space", "by both"]
-    shades = [MUTED, CATEGORIES[0], CATEGORIES[1], CATEGORIES[2]]
+    shades = [MUTED_COLOUR, CATEGORY_COLOURS[0], CATEGORY_COLOURS[1], CATEGORY_COLOURS[2]]
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=shades), legend=alt.Legend(title="neuron"))
     domain = [float(cells["variance"].min()) / 1.3, float(cells["variance"].max()) * 1.3]
     columns = min(len(names), 3)
     panels = []
     for name in names:
         own = cells[cells["moment"].eq(name)].sort_values("kind", key=lambda k: k.map(kinds.index))
-        base = alt.Chart(inline(own, "neuron", "norm", "variance", "kind", "ring")).encode(
+        base = alt.Chart(inline_rows(own, "neuron", "norm", "variance", "kind", "ring")).encode(
             x=alt.X("norm:Q", title="norm (units of the stream)", scale=alt.Scale(zero=False)),
             y=alt.Y("variance:Q", title="logit variance (of cosines)", scale=alt.Scale(type="log", domain=domain)),
         )
@@ -140,12 +148,14 @@ def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
         points = base.mark_circle(size=26, opacity=0.7).encode(color=colour, tooltip=told)
         here = int(own["ring"].sum())
         # Nothing to ring would be a scale without extent, of which Vega warns.
-        rings = [base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK, strokeWidth=1.5)] * (here > 0)
-        said = heading(name)
+        rings = [base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK_COLOUR, strokeWidth=1.5)] * (
+            here > 0
+        )
+        said = panel_title(name)
         said.subtitle = f"{here} confirmed" if here else "none confirmed" if len(sure) else ""
-        panels.append(alt.layer(points, *rings).properties(width=WIDTH / columns - 90, height=210, title=said))
+        panels.append(alt.layer(points, *rings).properties(width=CHART_WIDTH / columns - 90, height=210, title=said))
     grid = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(color="shared", y="shared")
-    return grid.properties(title=heading("Neurons of the last MLP"))
+    return grid.properties(title=panel_title("Neurons of the last MLP"))
 
 
 def _kind(by: str) -> str:
@@ -161,7 +171,9 @@ def _kind(by: str) -> str:
 
 def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
     cells = rows[rows["metric"].isin(["neuron_overlap", "swap_share"])]
-    cells = cells.assign(by=coord(cells, "by"), of=coord(cells, "of"), couple=cells["other"] + " → " + cells["moment"])
+    cells = cells.assign(
+        by=coord_column(cells, "by"), of=coord_column(cells, "of"), couple=cells["other"] + " → " + cells["moment"]
+    )
     forward = len(order) > 3  # else both ways
     pairs = [(a, b) for i, a in enumerate(order) for j, b in enumerate(order) if (j > i if forward else j != i)]
     couples = [f"{a} → {b}" for a, b in pairs if f"{a} → {b}" in set(cells["couple"])]
@@ -181,26 +193,26 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
         scale = alt.Scale(domain=[max(-2.0, min(0.0, low)), min(2.0, max(1.0, high))], clamp=True)
         columns = ("couple", "value", "low", "high")
         plain, chance = (
-            alt.Chart(inline(over_seeds(own[own["control"].eq(control)], "couple"), *columns)).encode(
-                y=named_rows("couple", couples, "stage → stage", first=first)
+            alt.Chart(inline_rows(mean_over_seeds(own[own["control"].eq(control)], "couple"), *columns)).encode(
+                y=facet_rows_by_name("couple", couples, "stage → stage", first=first)
             )
             for control in ("", "random_set")
         )
         x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=5))
         told = ["couple:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:])]
-        reach = chance.mark_rule(strokeWidth=9, color=MUTED, opacity=0.3).encode(
+        reach = chance.mark_rule(strokeWidth=9, color=MUTED_COLOUR, opacity=0.3).encode(
             x=alt.X("low:Q", scale=scale), x2="high:Q"
         )
-        rules = plain.mark_rule(strokeWidth=2, color=INK).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
-        points = plain.mark_circle(size=60, opacity=1, color=CATEGORIES[0]).encode(x=x, tooltip=told)
+        rules = plain.mark_rule(strokeWidth=2, color=INK_COLOUR).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
+        points = plain.mark_circle(size=60, opacity=1, color=CATEGORY_COLOURS[0]).encode(x=x, tooltip=told)
         marks = [
-            *bounded(reach, own[own["control"].eq("random_set")]),
-            *bounded(rules, own[own["control"].eq("")]),
+            *known_intervals(reach, own[own["control"].eq("random_set")]),
+            *known_intervals(rules, own[own["control"].eq("")]),
             points,
         ]
         panels.append(alt.layer(*marks).properties(width=230, height=20 * len(couples) + 8))
     if not panels:
         return None
     return alt.hconcat(*panels, spacing=18).properties(
-        title=heading("The same neurons, and what comes along with their rows")
+        title=panel_title("The same neurons, and what comes along with their rows")
     )

@@ -12,12 +12,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings import KERNELS
-from ontogeny.findings.table import Subject, over_seeds, subjects, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import step_label, thinned
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
-from ontogeny.views._theme import INK, MUTED, ORDER, WIDTH
+from ontogeny.findings.finding import PREFERRED_KERNELS
+from ontogeny.findings.table import ConceptRecords, mean_over_seeds, records_by_concept, select_rows, tidy_records
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._axes import step_label, thin_checkpoints
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR, ORDINAL_SCHEME
 
 title = "Dependence plane"
 place = 6
@@ -33,13 +33,13 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
-    paths = [(s, path) for s in subjects(table) if len(path := _path(s, line))]
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
+    paths = [(s, path) for s in records_by_concept(table) if len(path := _path(s, line))]
     if not paths:
-        return blank(title, reason(table, "both nhsic_tx and nhsic_ty"))
+        return blank_chart(title, missing_rows_reason(table, "both nhsic_tx and nhsic_ty"))
     both = pd.concat([path for _, path in paths])
     axes = _axis(both["tx"], "tx", "input, nHSIC(T, X)"), _axis(both["ty"], "ty", "label, nHSIC(T, Y)")
-    return panels([_panel(subject, path, line, axes, fewer) for subject, path in paths])
+    return small_multiples([_panel(subject, path, line, axes, fewer) for subject, path in paths])
 
 
 def _axis(values: pd.Series, field: str, on: str) -> dict[str, Any]:
@@ -53,13 +53,13 @@ def _axis(values: pd.Series, field: str, on: str) -> dict[str, Any]:
     }
 
 
-def _path(subject: Subject, line: Timeline) -> pd.DataFrame:
+def _path(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
     """Both dependences of a site at a checkpoint in one row, under the first kernel that has them."""
-    rows = line.place(wanted(subject.rows, *METRICS))
+    rows = line.place(select_rows(subject.rows, *METRICS))
     rows = rows[rows["head"].isna()]
-    for kernel in [*KERNELS, *rows["method"].unique()]:
+    for kernel in [*PREFERRED_KERNELS, *rows["method"].unique()]:
         own = rows[rows["method"].eq(kernel) & rows["value"].notna()]
-        tx, ty = (over_seeds(own[own["metric"].eq(metric)], "site") for metric in METRICS)
+        tx, ty = (mean_over_seeds(own[own["metric"].eq(metric)], "site") for metric in METRICS)
         both = tx.merge(ty[["stage", "step", "site", "value"]], on=["stage", "step", "site"], suffixes=("_tx", "_ty"))
         if len(both):
             both = both[both["layer"].isin(_spread(sorted(both["layer"].unique()), LAYERS))]
@@ -72,37 +72,37 @@ def _spread(values: list[float], most: int) -> list[float]:
 
 
 def _panel(
-    subject: Subject, path: pd.DataFrame, line: Timeline, axes: tuple[dict[str, Any], dict[str, Any]], fewer: str
+    subject: ConceptRecords, path: pd.DataFrame, line: Timeline, axes: tuple[dict[str, Any], dict[str, Any]], fewer: str
 ) -> Any:
     columns = ("name", "site", "layer", "stage", "step", "age", "tx", "ty")
     x, y = alt.X(**axes[0]), alt.Y(**axes[1])
-    base = alt.Chart(inline(path, *columns)).encode(x=x, y=y, detail="site:N")
+    base = alt.Chart(inline_rows(path, *columns)).encode(x=x, y=y, detail="site:N")
     ends = path.groupby("site", sort=False)["age"].transform("max").eq(path["age"])
-    last = alt.Chart(inline(path[ends], *columns)).encode(x=x, y=y)
+    last = alt.Chart(inline_rows(path[ends], *columns)).encode(x=x, y=y)
     kernel = path["method"].iloc[0]
-    chance = wanted(subject.rows, "nhsic_ty", control="shuffled")
+    chance = select_rows(subject.rows, "nhsic_ty", control="shuffled")
     highs = chance.loc[chance["method"].eq(kernel) & chance["head"].isna(), "high"].dropna().tolist()
     floor = pd.DataFrame({"ty": [sum(highs) / len(highs)] if highs else []})
     layers = [
-        alt.Chart(inline(floor)).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=y),
-        base.mark_line(color=MUTED, opacity=0.35, strokeWidth=1.2).encode(order="age:Q"),
+        alt.Chart(inline_rows(floor)).mark_rule(color=MUTED_COLOUR, strokeDash=[4, 3]).encode(y=y),
+        base.mark_line(color=MUTED_COLOUR, opacity=0.35, strokeWidth=1.2).encode(order="age:Q"),
         base.mark_circle(size=30, opacity=1).encode(color=_time(line), tooltip=_tooltip()),
         last.mark_circle(size=110, opacity=1, stroke="white", strokeWidth=1).encode(
             color=_time(line), tooltip=_tooltip()
         ),
         *_numbers(path[ends], x, y),
     ]
-    named = heading(subject.name)
+    named = panel_title(subject.name)
     named.subtitle = " · ".join(said for said in (f"kernel {kernel}", fewer) if said)
-    return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=220, title=named)
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=220, title=named)
 
 
 def _numbers(last: pd.DataFrame, x: alt.X, y: alt.Y) -> list[Any]:
     """The layers beside their last dots, odd ones on the right and even ones on the left: neighbours often end close together."""
     sides = (("left", 9, last[last["layer"].mod(2).eq(1)]), ("right", -9, last[last["layer"].mod(2).eq(0)]))
     return [
-        alt.Chart(inline(rows, "tx", "ty", "layer"))
-        .mark_text(dx=dx, align=align, fontSize=10, color=INK)
+        alt.Chart(inline_rows(rows, "tx", "ty", "layer"))
+        .mark_text(dx=dx, align=align, fontSize=10, color=INK_COLOUR)
         .encode(x=x, y=y, text="layer:N")
         for align, dx, rows in sides
         if len(rows)
@@ -123,7 +123,7 @@ def _time(line: Timeline) -> alt.Color:
         labelExpr=f"({labels})[format(datum.value, '.4f')]",
     )
     domain = [float(line.moments["age"].min()), float(line.moments["age"].max())]
-    return alt.Color("age:Q", scale=alt.Scale(scheme=alt.SchemeParams(**ORDER), domain=domain), legend=legend)
+    return alt.Color("age:Q", scale=alt.Scale(scheme=alt.SchemeParams(**ORDINAL_SCHEME), domain=domain), legend=legend)
 
 
 def _tooltip() -> list[alt.Tooltip]:

@@ -10,11 +10,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.steered import Vector, prompts, vectors
-from ontogeny.findings.table import tidy
-from ontogeny.findings.timeline import timeline
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
-from ontogeny.views._theme import CATEGORIES, INK, MUTED, WIDTH
+from ontogeny.findings.steering_verdicts import EvaluatedVector, evaluated_vectors, prompt_baseline_rows
+from ontogeny.findings.table import tidy_records
+from ontogeny.findings.timeline import make_timeline
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
 title = "Dose and response"
 place = 11
@@ -27,18 +27,22 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    drawn = [_panel(v, table) for v in vectors(table, timeline(records)) if v.method != "ablate" and len(_own(v))]
+    table = tidy_records(select(records))
+    drawn = [
+        _panel(v, table)
+        for v in evaluated_vectors(table, make_timeline(records))
+        if v.method != "ablate" and len(_own(v))
+    ]
     if not drawn:
-        return blank(title, reason(table, "steering_effect (ontogeny evaluate makes them)"))
-    return panels(drawn)
+        return blank_chart(title, missing_rows_reason(table, "steering_effect (ontogeny evaluate makes them)"))
+    return small_multiples(drawn)
 
 
-def _own(vector: Vector) -> pd.DataFrame:
+def _own(vector: EvaluatedVector) -> pd.DataFrame:
     return vector.told[vector.told["control"].eq("")].sort_values("alpha")
 
 
-def _null(vector: Vector, control: str) -> pd.DataFrame:
+def _null(vector: EvaluatedVector, control: str) -> pd.DataFrame:
     """The ends of a null at each alpha; at 0 nothing moves."""
     rows = vector.told[vector.told["control"].eq(control)][["alpha", "low", "high"]].dropna()
     zero = pd.DataFrame([{"alpha": 0.0, "low": 0.0, "high": 0.0}]) if len(rows) else rows
@@ -49,7 +53,7 @@ def _ticks(own: pd.DataFrame) -> alt.Axis:
     return alt.Axis(values=sorted(own["alpha"].unique().tolist()), format="~g", labelOverlap=True)
 
 
-def _panel(vector: Vector, table: pd.DataFrame) -> Any:
+def _panel(vector: EvaluatedVector, table: pd.DataFrame) -> Any:
     own = _own(vector)
     x = alt.X("alpha:Q", title="alpha (times the vector)", scale=alt.Scale(nice=False), axis=_ticks(own))
     y = {"title": "effect (nats)", "axis": alt.Axis(tickCount=6)}
@@ -57,23 +61,23 @@ def _panel(vector: Vector, table: pd.DataFrame) -> Any:
     layers: list[Any] = []
     random, permuted = _null(vector, "random_direction"), _null(vector, "shuffled_label")
     if len(random):
-        grey = alt.Chart(inline(random)).mark_area(color=MUTED, opacity=0.28)
+        grey = alt.Chart(inline_rows(random)).mark_area(color=MUTED_COLOUR, opacity=0.28)
         layers.append(grey.encode(x=x, y=alt.Y("low:Q", **y), y2="high:Q"))
     for end in ("low", "high") if len(permuted) else ():
-        dashed = alt.Chart(inline(permuted)).mark_line(color=INK, strokeDash=[4, 3], strokeWidth=1)
+        dashed = alt.Chart(inline_rows(permuted)).mark_line(color=INK_COLOUR, strokeDash=[4, 3], strokeWidth=1)
         layers.append(dashed.encode(x=x, y=alt.Y(f"{end}:Q", **y)))
-    asked = prompts(table, vector)
+    asked = prompt_baseline_rows(table, vector)
     if len(asked):
-        rule = alt.Chart(inline(asked.head(1), "value", "low", "high"))
-        layers.append(rule.mark_rule(color=CATEGORIES[1], strokeWidth=1.5).encode(y=alt.Y("value:Q", **y)))
-    base = alt.Chart(inline(own, "alpha", "value", "low", "high")).encode(x=x)
-    layers.append(base.mark_area(color=CATEGORIES[0], opacity=0.2).encode(y=alt.Y("low:Q", **y), y2="high:Q"))
-    line = base.mark_line(color=CATEGORIES[0], strokeWidth=2, point={"size": 18, "color": CATEGORIES[0]})
+        rule = alt.Chart(inline_rows(asked.head(1), "value", "low", "high"))
+        layers.append(rule.mark_rule(color=CATEGORY_COLOURS[1], strokeWidth=1.5).encode(y=alt.Y("value:Q", **y)))
+    base = alt.Chart(inline_rows(own, "alpha", "value", "low", "high")).encode(x=x)
+    layers.append(base.mark_area(color=CATEGORY_COLOURS[0], opacity=0.2).encode(y=alt.Y("low:Q", **y), y2="high:Q"))
+    line = base.mark_line(color=CATEGORY_COLOURS[0], strokeWidth=2, point={"size": 18, "color": CATEGORY_COLOURS[0]})
     layers.append(line.encode(y=alt.Y("value:Q", **y), tooltip=told))
     ring = own[own["alpha"].eq(vector.alpha)]
     if len(ring):
-        mark = alt.Chart(inline(ring, "alpha", "value")).mark_point(size=110, color=INK, strokeWidth=1.6)
+        mark = alt.Chart(inline_rows(ring, "alpha", "value")).mark_point(size=110, color=INK_COLOUR, strokeWidth=1.6)
         layers.append(mark.encode(x=x, y=alt.Y("value:Q", **y)))
-    named = heading(vector.name)
+    named = panel_title(vector.name)
     named.subtitle = vector.subtitle
-    return alt.layer(*layers).properties(width=WIDTH / 3 - 60, height=190, title=named)
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=190, title=named)

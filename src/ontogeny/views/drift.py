@@ -9,11 +9,26 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, best_sites, coord, has_coord, over_seeds, subjects, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import age_axis, stage_crosses, stage_rules, step_axis, thinned
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
-from ontogeny.views._theme import CATEGORIES, SIGNED, WIDTH
+from ontogeny.findings.table import (
+    ConceptRecords,
+    best_site_rows,
+    coord_column,
+    has_coord,
+    mean_over_seeds,
+    records_by_concept,
+    select_rows,
+    tidy_records,
+)
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._axes import (
+    stage_boundaries,
+    stage_boundary_crosses,
+    step_axis,
+    thin_checkpoints,
+    upright_step_axis,
+)
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME
 
 title = "Drift of directions"
 place = 7
@@ -30,38 +45,43 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
-    drawn = [chart for s in subjects(table) if (chart := _panel(s, line, fewer)) is not None]
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
+    drawn = [chart for s in records_by_concept(table) if (chart := _panel(s, line, fewer)) is not None]
     measured = table[table["metric"].isin(["cosine", *CURVES])]
-    return panels(drawn) if drawn else blank(title, reason(measured, "the cosine of two checkpoints' directions"))
+    return (
+        small_multiples(drawn)
+        if drawn
+        else blank_chart(title, missing_rows_reason(measured, "the cosine of two checkpoints' directions"))
+    )
 
 
-def _panel(subject: Subject, line: Timeline, fewer: str) -> Any:
-    rows = wanted(subject.rows, "cosine", *CURVES)
+def _panel(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
+    rows = select_rows(subject.rows, "cosine", *CURVES)
     rows = rows[rows["value"].notna()]
     if rows.empty:
         return None
-    best = best_sites(subject.rows)["site"]
+    best = best_site_rows(subject.rows)["site"]
     pairs = rows[rows["metric"].eq("cosine")]
     rows = pairs if len(pairs) else rows
     site = next((s for s in best if s in set(rows["site"])), rows["site"].iloc[-1])
     rows = rows[rows["site"].eq(site)]
     rows = rows[rows["method"].eq(rows["method"].iloc[0])].assign(name=subject.name)
     chart = _matrix(rows, line) if len(pairs) else _curves(rows, line)
-    named = heading(subject.name)
+    named = panel_title(subject.name)
     named.subtitle = " · ".join(said for said in (site, rows["method"].iloc[0], fewer) if said)
-    return None if chart is None else chart.properties(title=named, width=WIDTH / 3 - 60)
+    return None if chart is None else chart.properties(title=named, width=CHART_WIDTH / 3 - 60)
 
 
 def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
     rows = rows.assign(
-        other=pd.to_numeric(coord(rows, "other_step"), errors="coerce"), other_stage=coord(rows, "other_stage")
+        other=pd.to_numeric(coord_column(rows, "other_step"), errors="coerce"),
+        other_stage=coord_column(rows, "other_stage"),
     )
     rows["other_stage"] = rows["other_stage"].where(rows["other_stage"].ne(""), rows["stage"])
     others = line.moments[["stage", "step", "age_low", "age_high"]].set_axis(
         ["other_stage", "other", "low", "high"], axis=1
     )
-    cells = over_seeds(
+    cells = mean_over_seeds(
         line.place(rows).drop(columns=["low", "high"]).merge(others, on=["other_stage", "other"]),
         "other_stage",
         "other",
@@ -69,7 +89,7 @@ def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
     if cells.empty:
         return None
     columns = ("name", "site", "stage", "step", "other_stage", "other", "value", "age_low", "age_high", "low", "high")
-    scale = alt.Scale(scheme=SIGNED, domain=[-1, 1], reverse=True)
+    scale = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-1, 1], reverse=True)
     legend = alt.Legend(title="cosine", orient="bottom", type="gradient", gradientLength=260)
     told = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("stage:N"), alt.Tooltip("step:Q", format=",")]
     told += [
@@ -77,25 +97,25 @@ def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
         alt.Tooltip("other:Q", format=","),
         alt.Tooltip("value:Q", title="cosine", format=".3f"),
     ]
-    drawn = alt.Chart(inline(cells, *columns)).mark_rect(x2Offset=0.6, y2Offset=0.6)
+    drawn = alt.Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=0.6, y2Offset=0.6)
     drawn = drawn.encode(
         x=step_axis(line, ticks=5, brief=True, field="age_low"),
         x2="age_high:Q",
-        y=age_axis(line, ticks=6, brief=True, field="low"),
+        y=upright_step_axis(line, ticks=6, brief=True, field="low"),
         y2="high:Q",
         color=alt.Color("value:Q", scale=scale, legend=legend),
         tooltip=told,
     )
-    return alt.layer(drawn, *stage_crosses(line)).properties(height=WIDTH / 3 - 60)
+    return alt.layer(drawn, *stage_boundary_crosses(line)).properties(height=CHART_WIDTH / 3 - 60)
 
 
 def _curves(rows: pd.DataFrame, line: Timeline) -> Any:
-    placed = over_seeds(line.place(rows), "site", "metric")
+    placed = mean_over_seeds(line.place(rows), "site", "metric")
     placed = placed.assign(against=placed["metric"].map(CURVES))
     if placed.empty:
         return None
-    scale = alt.Scale(domain=list(CURVES.values()), range=list(CATEGORIES[:2]))
-    drawn = alt.Chart(inline(placed, "name", "age", "stage", "step", "against", "value")).mark_line(point=True)
+    scale = alt.Scale(domain=list(CURVES.values()), range=list(CATEGORY_COLOURS[:2]))
+    drawn = alt.Chart(inline_rows(placed, "name", "age", "stage", "step", "against", "value")).mark_line(point=True)
     drawn = drawn.encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y(
@@ -110,4 +130,4 @@ def _curves(rows: pd.DataFrame, line: Timeline) -> Any:
             alt.Tooltip("value:Q", format=".3f"),
         ],
     )
-    return alt.layer(*stage_rules(line, height=150, names=False), drawn).properties(height=150)
+    return alt.layer(*stage_boundaries(line, height=150, names=False), drawn).properties(height=150)

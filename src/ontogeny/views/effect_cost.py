@@ -10,11 +10,18 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.steered import NAMES, Vector, vectors
-from ontogeny.findings.table import coord, tidy
-from ontogeny.findings.timeline import timeline
-from ontogeny.views._pieces import blank, heading, inline, named_colour, panels, reason
-from ontogeny.views._theme import MUTED, WIDTH
+from ontogeny.findings.steering_verdicts import METHOD_LABELS, EvaluatedVector, evaluated_vectors
+from ontogeny.findings.table import coord_column, tidy_records
+from ontogeny.findings.timeline import make_timeline
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    colour_by_name,
+    inline_rows,
+    missing_rows_reason,
+    panel_title,
+    small_multiples,
+)
+from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
 title = "Effect against side effect"
 place = 12
@@ -27,38 +34,42 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    found = vectors(table, timeline(records))
-    places: dict[str, list[Vector]] = {}
+    table = tidy_records(select(records))
+    found = evaluated_vectors(table, make_timeline(records))
+    places: dict[str, list[EvaluatedVector]] = {}
     for vector in found:
         if len(_points(vector)):
             places.setdefault(_place(vector), []).append(vector)
     if not places:
-        return blank(title, reason(table, "steering_effect and neutral_kl (ontogeny evaluate makes them)"))
-    names = [NAMES.get(m, m) for m in dict.fromkeys(v.method for v in found)]
-    return panels([_panel(name, several, names) for name, several in places.items()])
+        return blank_chart(
+            title, missing_rows_reason(table, "steering_effect and neutral_kl (ontogeny evaluate makes them)")
+        )
+    names = [METHOD_LABELS.get(m, m) for m in dict.fromkeys(v.method for v in found)]
+    return small_multiples([_panel(name, several, names) for name, several in places.items()])
 
 
-def _place(vector: Vector) -> str:
+def _place(vector: EvaluatedVector) -> str:
     """Concept and checkpoint."""
-    return " · ".join(word for word in vector.name.split(" · ") if word != NAMES.get(vector.method, vector.method))
+    return " · ".join(
+        word for word in vector.name.split(" · ") if word != METHOD_LABELS.get(vector.method, vector.method)
+    )
 
 
-def _points(vector: Vector) -> pd.DataFrame:
+def _points(vector: EvaluatedVector) -> pd.DataFrame:
     effect = vector.told[vector.told["control"].eq("")][["alpha", "value", "low", "high"]]
     cost = vector.rows[vector.rows["metric"].eq("neutral_kl") & vector.rows["choice"].eq(vector.chosen)]
     cost = cost[["alpha", "value"]].rename(columns={"value": "kl"}).dropna().drop_duplicates("alpha")
-    name = NAMES.get(vector.method, vector.method)
+    name = METHOD_LABELS.get(vector.method, vector.method)
     return effect.merge(cost, on="alpha").sort_values("alpha").assign(name=name)
 
 
-def _equal(vector: Vector) -> pd.DataFrame:
+def _equal(vector: EvaluatedVector) -> pd.DataFrame:
     rows = vector.rows[vector.rows["metric"].eq("effect_at_equal_kl") & vector.rows["value"].notna()]
-    kl = pd.to_numeric(coord(rows, "kl"), errors="coerce")
-    return rows[["value"]].assign(kl=kl, name=NAMES.get(vector.method, vector.method)).dropna()
+    kl = pd.to_numeric(coord_column(rows, "kl"), errors="coerce")
+    return rows[["value"]].assign(kl=kl, name=METHOD_LABELS.get(vector.method, vector.method)).dropna()
 
 
-def _panel(name: str, several: list[Vector], names: list[str]) -> Any:
+def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
     points, equal = pd.concat([_points(v) for v in several]), pd.concat([_equal(v) for v in several])
     points["said"] = [f"{alpha:g}" if alpha else "" for alpha in points["alpha"]]
     x = alt.X(
@@ -68,14 +79,14 @@ def _panel(name: str, several: list[Vector], names: list[str]) -> Any:
         axis=alt.Axis(tickCount=5, format="~g"),
     )
     y = alt.Y("value:Q", title="effect (nats)", axis=alt.Axis(tickCount=6))
-    colour = named_colour(names, title="method")
-    base = alt.Chart(inline(points, "name", "alpha", "said", "kl", "value", "low", "high")).encode(
+    colour = colour_by_name(names, title="method")
+    base = alt.Chart(inline_rows(points, "name", "alpha", "said", "kl", "value", "low", "high")).encode(
         x=x, y=y, color=colour
     )
     told = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("alpha", "kl", "value", "low", "high"))]
     layers: list[Any] = []
     if len(equal):
-        rule = alt.Chart(inline(equal.head(1), "kl")).mark_rule(color=MUTED, strokeDash=[2, 3])
+        rule = alt.Chart(inline_rows(equal.head(1), "kl")).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3])
         layers.append(rule.encode(x=x))
     layers.append(
         base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=alt.Y("low:Q", title="effect (nats)"), y2="high:Q")
@@ -83,6 +94,8 @@ def _panel(name: str, several: list[Vector], names: list[str]) -> Any:
     layers.append(base.mark_line(strokeWidth=2, order=True, point={"size": 30}).encode(order="alpha:Q", tooltip=told))
     layers.append(base.mark_text(dx=7, dy=-7, fontSize=10).encode(text="said:N"))
     if len(equal):
-        marks = alt.Chart(inline(equal, "name", "kl", "value")).mark_point(shape="diamond", size=90, strokeWidth=1.8)
+        marks = alt.Chart(inline_rows(equal, "name", "kl", "value")).mark_point(
+            shape="diamond", size=90, strokeWidth=1.8
+        )
         layers.append(marks.encode(x=x, y=y, color=colour))
-    return alt.layer(*layers).properties(width=WIDTH / 3 - 60, height=220, title=heading(name))
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=220, title=panel_title(name))

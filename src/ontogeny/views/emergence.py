@@ -11,41 +11,56 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings import FLOORS, Finding
-from ontogeny.findings.sentences import SCORE_NAMES, interval, number, when
+from ontogeny.findings.finding import FLOOR_LABELS, Finding
+from ontogeny.findings.sentences import SCORE_LABELS, format_interval, format_score, format_step_interval
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._axes import stage_rules, step_axis
-from ontogeny.views._pieces import band_of, blank, header, heading, inline, named_colour, named_dash, panels
-from ontogeny.views._scored import LOWEST, lowest, rows_of_scores, score_title, scored
-from ontogeny.views._theme import CATEGORIES, INK, WIDTH
+from ontogeny.views._axes import stage_boundaries, step_axis
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    colour_by_name,
+    dash_by_name,
+    facet_header,
+    inline_rows,
+    interval_band,
+    panel_title,
+    small_multiples,
+)
+from ontogeny.views._scores import (
+    LOWEST_DRAWN_SCORE,
+    findings_on_timeline,
+    score_axis_minimum,
+    score_axis_title,
+    score_rows,
+)
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
 title = "Emergence"
 place = 1
 needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low", "high"})
 
 FLOOR_LOOKS = {
-    "surface_tfidf": (CATEGORIES[1], [6, 2]),
-    "surface_length": (CATEGORIES[4], [2, 2]),
-    "surface_casing": (CATEGORIES[3], [1, 3]),
-    "control_task": (CATEGORIES[2], [8, 3, 2, 3]),
-    "untrained": (CATEGORIES[5], [3, 3]),
-    "random_direction": (CATEGORIES[0], [5, 4]),
+    "surface_tfidf": (CATEGORY_COLOURS[1], [6, 2]),
+    "surface_length": (CATEGORY_COLOURS[4], [2, 2]),
+    "surface_casing": (CATEGORY_COLOURS[3], [1, 3]),
+    "control_task": (CATEGORY_COLOURS[2], [8, 3, 2, 3]),
+    "untrained": (CATEGORY_COLOURS[5], [3, 3]),
+    "random_direction": (CATEGORY_COLOURS[0], [5, 4]),
 }
 """Colour and dash of each floor."""
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return rows_of_scores(records)
+    return score_rows(records)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    found, line, nothing = scored(records)
+    found, line, nothing = findings_on_timeline(records)
     if nothing:
-        return blank(title, nothing)
+        return blank_chart(title, nothing)
     domain = _domain(found)
     own = {f.metric: _domain([g for g in found if g.metric == f.metric]) for f in found}
-    shown = [control for control in FLOORS if any(control in f.floors for f in found)]
-    small = panels([_panel(f, line, own[f.metric], shown) for f in found])
+    shown = [control for control in FLOOR_LABELS if any(control in f.floors for f in found)]
+    small = small_multiples([_panel(f, line, own[f.metric], shown) for f in found])
     return alt.vconcat(_overview(found, line, domain), small, spacing=36).resolve_scale(
         color="independent", strokeDash="independent"
     )
@@ -57,21 +72,21 @@ def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
     events = _events(found, line)
     pick = alt.selection_point(fields=["name"], bind="legend")
     shade = alt.condition(pick, alt.value(1.0), alt.value(0.15))
-    colour = named_colour(names, title="concept (click to single out)")
-    base = alt.Chart(inline(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
-    lines = base.mark_line(strokeWidth=2.2).encode(y=_score(found, domain), strokeDash=named_dash(names))
+    colour = colour_by_name(names, title="concept (click to single out)")
+    base = alt.Chart(inline_rows(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
+    lines = base.mark_line(strokeWidth=2.2).encode(y=_score(found, domain), strokeDash=dash_by_name(names))
     dots = base.mark_circle(size=26).encode(y=_score(found, domain), tooltip=_tooltip())
-    marks = alt.Chart(inline(events)).encode(color=colour, opacity=shade)
+    marks = alt.Chart(inline_rows(events)).encode(color=colour, opacity=shade)
     spans = marks.mark_rule(strokeWidth=2.2).encode(x="low:Q", x2="high:Q", y=_score(found, domain, "score"))
     points = marks.mark_point(filled=True, size=110, shape="diamond", stroke="white", strokeWidth=1)
     points = points.encode(
         x="age:Q", y=_score(found, domain, "score"), tooltip=["name:N", alt.Tooltip("said:N", title="emerges at step")]
     )
-    layers = [*stage_rules(line, height=280), lines.add_params(pick), dots, spans, points]
+    layers = [*stage_boundaries(line, height=280), lines.add_params(pick), dots, spans, points]
     return alt.layer(*layers).properties(
-        width=WIDTH - 120,
+        width=CHART_WIDTH - 120,
         height=280,
-        title=header(
+        title=facet_header(
             "All concepts, each at its best site",
             "◆ emergence step with its 95 % interval, drawn on the curve; concepts without ◆ have no emergence that could be shown",
             _clipped(found),
@@ -80,23 +95,27 @@ def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
 
 
 def _clipped(found: list[Finding]) -> str:
-    below = [f.name for f in found if f.curve["value"].lt(LOWEST).any()]
-    return f"below {number(LOWEST)}, and drawn there, at some checkpoints: {', '.join(below)}" if below else ""
+    below = [f.name for f in found if f.curve["value"].lt(LOWEST_DRAWN_SCORE).any()]
+    return (
+        f"below {format_score(LOWEST_DRAWN_SCORE)}, and drawn there, at some checkpoints: {', '.join(below)}"
+        if below
+        else ""
+    )
 
 
 def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str]) -> Any:
-    base = alt.Chart(inline(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
+    base = alt.Chart(inline_rows(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
     alone = len(finding.curve) == 1
-    band = band_of(base, finding.curve, opacity=0.22, color=INK if alone else CATEGORIES[0]).encode(
+    band = interval_band(base, finding.curve, opacity=0.22, color=INK_COLOUR if alone else CATEGORY_COLOURS[0]).encode(
         y=_score([finding], domain, "low"), y2="high:Q"
     )
-    curve = base.mark_line(strokeWidth=2, color=INK, point={"size": 14, "color": INK})
+    curve = base.mark_line(strokeWidth=2, color=INK_COLOUR, point={"size": 14, "color": INK_COLOUR})
     curve = curve.encode(y=_score([finding], domain), tooltip=_tooltip())
-    names = [FLOORS[control] for control in shown]
+    names = [FLOOR_LABELS[control] for control in shown]
     legend = alt.Legend(title="floors", orient="bottom", direction="horizontal", columns=6, symbolSize=300)
     colours = alt.Scale(domain=names, range=[FLOOR_LOOKS[control][0] for control in shown])
     dashes = alt.Scale(domain=names, range=[FLOOR_LOOKS[control][1] for control in shown])
-    floors = alt.Chart(inline(_floor_lines(finding, line))).mark_line(strokeWidth=1.4)
+    floors = alt.Chart(inline_rows(_floor_lines(finding, line))).mark_line(strokeWidth=1.4)
     floors = floors.encode(
         x="age:Q",
         y=_score([finding], domain),
@@ -104,20 +123,26 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
         strokeDash=alt.StrokeDash("floor:N", scale=dashes, legend=legend),
         tooltip=[alt.Tooltip("floor:N"), alt.Tooltip("value:Q", format=".2f")],
     )
-    event = alt.Chart(inline(_events([finding], line)))
-    span = event.mark_rect(opacity=0.16, color=CATEGORIES[0]).encode(x="low:Q", x2="high:Q")
-    rule = event.mark_rule(color=CATEGORIES[0], strokeWidth=1.6).encode(
+    event = alt.Chart(inline_rows(_events([finding], line)))
+    span = event.mark_rect(opacity=0.16, color=CATEGORY_COLOURS[0]).encode(x="low:Q", x2="high:Q")
+    rule = event.mark_rule(color=CATEGORY_COLOURS[0], strokeWidth=1.6).encode(
         x="age:Q", tooltip=[alt.Tooltip("said:N", title="emerges at step")]
     )
-    layers = [*stage_rules(line, height=150, names=False), span, band, floors, rule, curve]
-    return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=150, title=_panel_title(finding))
+    layers = [*stage_boundaries(line, height=150, names=False), span, band, floors, rule, curve]
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=150, title=_panel_title(finding))
 
 
 def _panel_title(finding: Finding) -> alt.TitleParams:
     event = finding.emergence
-    said = "emergence not measured" if event is None else f"step {when(event)}" if event.known else "no emergence"
-    top = heading(f"{finding.name} · {finding.site}")
-    top.subtitle = f"{SCORE_NAMES[finding.metric]} {interval(finding.final)} · {said}"
+    said = (
+        "emergence not measured"
+        if event is None
+        else f"step {format_step_interval(event)}"
+        if event.known
+        else "no emergence"
+    )
+    top = panel_title(f"{finding.name} · {finding.site}")
+    top.subtitle = f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)} · {said}"
     return top
 
 
@@ -132,7 +157,7 @@ def _floor_lines(finding: Finding, line: Timeline) -> pd.DataFrame:
     rows = rows[rows["metric"].eq(finding.metric) & rows["site"].isin([finding.site, ""])]
     ends = [float(line.moments["age_low"].min()), float(line.moments["age_high"].max())]
     parts = []
-    for control, name in FLOORS.items():
+    for control, name in FLOOR_LABELS.items():
         if control not in finding.floors:
             continue
         own = rows[rows["control"].eq(control) & rows["step"].notna()]
@@ -161,7 +186,7 @@ def _events(found: list[Finding], line: Timeline) -> pd.DataFrame:
                 "age": age,
                 "low": low,
                 "high": high,
-                "said": when(event),
+                "said": format_step_interval(event),
                 "score": _height(finding, age),
             }
         )
@@ -179,13 +204,13 @@ def _height(finding: Finding, age: float) -> float:
 
 def _domain(found: list[Finding]) -> list[float]:
     floors = (floor.value for f in found for floor in f.floors.values())
-    return [lowest([*(float(f.curve[["value", "low"]].min().min()) for f in found), *floors]), 1.0]
+    return [score_axis_minimum([*(float(f.curve[["value", "low"]].min().min()) for f in found), *floors]), 1.0]
 
 
 def _score(found: list[Finding], domain: list[float], field: str = "value") -> alt.Y:
     """The same axis for every layer: one layer with another scale would pull zero into the picture."""
     scale = alt.Scale(domain=domain, clamp=True, zero=False, nice=False)
-    axis = alt.Axis(format=".1f", tickCount=5, title=score_title(f.metric for f in found))
+    axis = alt.Axis(format=".1f", tickCount=5, title=score_axis_title(f.metric for f in found))
     return alt.Y(field, type="quantitative", scale=scale, axis=axis)
 
 

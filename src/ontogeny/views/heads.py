@@ -9,12 +9,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings import SCORES
-from ontogeny.findings.sentences import SCORE_NAMES, number
-from ontogeny.findings.table import Subject, over_seeds, subjects, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._pieces import blank, by_metric, heading, inline, reason
-from ontogeny.views._theme import ABSENT, INK, MAGNITUDE
+from ontogeny.findings.finding import SCORE_METRICS
+from ontogeny.findings.sentences import SCORE_LABELS, format_score
+from ontogeny.findings.table import ConceptRecords, mean_over_seeds, records_by_concept, select_rows, tidy_records
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, stack_by_metric
+from ontogeny.views._theme import INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
 title = "Heads at the last checkpoint"
 place = 5
@@ -24,54 +24,54 @@ LEVEL = 0.05
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*SCORES, "p_familywise"]) & records["head"].notna()]
+    return records[records["metric"].isin([*SCORE_METRICS, "p_familywise"]) & records["head"].notna()]
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    measured = [(s, cells) for s in subjects(table) if (cells := _cells(s, line))["value"].notna().any()]
+    table, line = tidy_records(select(records)), make_timeline(records)
+    measured = [(s, cells) for s in records_by_concept(table) if (cells := _cells(s, line))["value"].notna().any()]
     drawn = [(str(cells["metric"].iloc[0]), _panel(s.name, cells)) for s, cells in measured]
     if not drawn:
-        return blank(title, reason(table, "a score at a head"))
-    return by_metric(drawn)
+        return blank_chart(title, missing_rows_reason(table, "a score at a head"))
+    return stack_by_metric(drawn)
 
 
-def _cells(subject: Subject, line: Timeline) -> pd.DataFrame:
+def _cells(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
     """The heads at the last checkpoint, each with its p; of one metric and one fit."""
-    scored = line.last(wanted(subject.rows, *SCORES))
-    for column, order in (("metric", SCORES), ("method", ("logistic", "ridge", "mass_mean"))):
+    scored = line.last(select_rows(subject.rows, *SCORE_METRICS))
+    for column, order in (("metric", SCORE_METRICS), ("method", ("logistic", "ridge", "mass_mean"))):
         present = list(scored[column].unique())
         if present:
             scored = scored[scored[column].eq(next((name for name in order if name in present), present[0]))]
-    p = line.last(wanted(subject.rows, "p_familywise"))
+    p = line.last(select_rows(subject.rows, "p_familywise"))
     p = p[p["method"].isin(scored["method"])].drop_duplicates("site")[["site", "value"]].rename(columns={"value": "p"})
-    return over_seeds(scored, "site").merge(p, on="site", how="left").assign(name=subject.name)
+    return mean_over_seeds(scored, "site").merge(p, on="site", how="left").assign(name=subject.name)
 
 
 def _panel(name: str, cells: pd.DataFrame) -> Any:
     wide, high = int(cells["head"].max()) + 1, int(cells["layer"].max())
     side = max(7, min(34, 240 / max(wide, high)))
     columns = ("name", "site", "layer", "head", "step", "value", "low", "high", "p")
-    base = alt.Chart(inline(cells, *columns)).encode(
+    base = alt.Chart(inline_rows(cells, *columns)).encode(
         x=alt.X("head:O", title="head (0 first)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
         y=alt.Y("layer:O", title="layer", sort="descending", axis=alt.Axis(labelOverlap=True)),
         tooltip=["name:N", "site:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high", "p"))],
     )
     metric = cells["metric"].iloc[0]
-    scale = alt.Scale(scheme=MAGNITUDE, domain=[0.0 if metric == "r2" else 0.5, 1.0], clamp=True)
-    legend = alt.Legend(title=f"{SCORE_NAMES[metric]} (grey: not significant)", orient="bottom", gradientLength=260)
+    scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.0 if metric == "r2" else 0.5, 1.0], clamp=True)
+    legend = alt.Legend(title=f"{SCORE_LABELS[metric]} (grey: not significant)", orient="bottom", gradientLength=260)
     significant = f"!isValid(datum.p) || datum.p <= {LEVEL}"
-    colour = alt.condition(significant, alt.Color("value:Q", scale=scale, legend=legend), alt.value(ABSENT))
+    colour = alt.condition(significant, alt.Color("value:Q", scale=scale, legend=legend), alt.value(MISSING_COLOUR))
     squares = (
         base.transform_filter("isValid(datum.value)").mark_rect(stroke="white", strokeWidth=1).encode(color=colour)
     )
     best = cells.loc[[cells["value"].idxmax()]]
-    best = best.assign(said=number(float(best["value"].iloc[0])))
-    frame = alt.Chart(inline(best, *columns, "said")).encode(x="head:O", y=alt.Y("layer:O", sort="descending"))
-    layers = [squares, frame.mark_rect(fill="transparent", stroke=INK, strokeWidth=1.6)]
+    best = best.assign(said=format_score(float(best["value"].iloc[0])))
+    frame = alt.Chart(inline_rows(best, *columns, "said")).encode(x="head:O", y=alt.Y("layer:O", sort="descending"))
+    layers = [squares, frame.mark_rect(fill="transparent", stroke=INK_COLOUR, strokeWidth=1.6)]
     if side >= 22:
         dark = float(best["value"].iloc[0]) > 0.75
-        layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK).encode(text="said:N"))
-    named = heading(name)
-    named.subtitle = f"best: {best['site'].iloc[0]} at {number(float(best['value'].iloc[0]))}"
+        layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="said:N"))
+    named = panel_title(name)
+    named.subtitle = f"best: {best['site'].iloc[0]} at {format_score(float(best['value'].iloc[0]))}"
     return alt.layer(*layers).properties(width=side * wide, height=side * high, title=named)

@@ -12,11 +12,19 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, over_seeds, wanted
+from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds, select_rows
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._moments import one_under_another, thin, with_moments
-from ontogeny.views._pieces import heading, inline, named_rows
-from ontogeny.views._theme import ABSENT, CATEGORIES, INK, MAGNITUDE, MUTED, SIGNED, WIDTH
+from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, panel_title
+from ontogeny.views._stage_grid import evenly_spread, stack_concepts, with_checkpoint_names
+from ontogeny.views._theme import (
+    CATEGORY_COLOURS,
+    CHART_WIDTH,
+    DIVERGING_SCHEME,
+    INK_COLOUR,
+    MISSING_COLOUR,
+    MUTED_COLOUR,
+    SEQUENTIAL_SCHEME,
+)
 
 title = "Knowledge: where it passes, and what was kept of it"
 place = 8
@@ -41,35 +49,35 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    return one_under_another(records, select(records), _parts, title=title, what="patch_effect", spacing=28)
+    return stack_concepts(records, select(records), _parts, title=title, what="patch_effect", spacing=28)
 
 
-def _parts(subject: Subject, line: Timeline) -> list[Any]:
+def _parts(subject: ConceptRecords, line: Timeline) -> list[Any]:
     """Pairs of one concept that were mined in several ways stand one after another."""
     rows = subject.rows[subject.rows["value"].notna()]
-    pairing = coord(rows, "pairing")
+    pairing = coord_column(rows, "pairing")
     kinds = list(dict.fromkeys(pairing))
     named = {kind: subject.name if len(kinds) == 1 else f"{subject.name}, {kind.replace('_', ' ')}" for kind in kinds}
     return [part for kind in kinds for part in _subject(named[kind], _named(rows[pairing.eq(kind)], line))]
 
 
 def _subject(name: str, rows: pd.DataFrame) -> list[Any]:
-    own, crossed = wanted(rows, MAPS), wanted(rows, CROSSED)
+    own, crossed = select_rows(rows, MAPS), select_rows(rows, CROSSED)
     crossed = crossed.assign(panel=lambda r: r["other"] + "'s states in " + r["moment"])
     own = own[own["method"].eq("patch")].assign(panel=lambda r: r["moment"])
-    changed = wanted(rows, DIFFERENCE).assign(panel=lambda r: r["moment"] + " less " + r["other"])
+    changed = select_rows(rows, DIFFERENCE).assign(panel=lambda r: r["moment"] + " less " + r["other"])
     return [
-        _maps(own, f"{name}: effect of patching in each stage", MAGNITUDE, (0, 1)),
-        _maps(changed, f"{name}: what changed between stages", SIGNED, (-1, 1)),
-        _maps(crossed, f"{name}: one stage's states inside another (clean less corrupt)", MAGNITUDE, (0, 1)),
+        _maps(own, f"{name}: effect of patching in each stage", SEQUENTIAL_SCHEME, (0, 1)),
+        _maps(changed, f"{name}: what changed between stages", DIVERGING_SCHEME, (-1, 1)),
+        _maps(crossed, f"{name}: one stage's states inside another (clean less corrupt)", SEQUENTIAL_SCHEME, (0, 1)),
         _fates(rows[rows["metric"].isin(FATES)], f"{name}: what became of the places"),
     ]
 
 
 def _named(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
-    return with_moments(rows, line).assign(
+    return with_checkpoint_names(rows, line).assign(
         fixed=rows["note"].str.startswith("so by construction"),
-        at=pd.to_numeric(coord(rows, "place"), errors="coerce"),
+        at=pd.to_numeric(coord_column(rows, "place"), errors="coerce"),
         token=rows["position"].replace(WORDS),
     )
 
@@ -78,13 +86,13 @@ def _maps(cells: pd.DataFrame, said: str, scheme: str, domain: tuple[int, int]) 
     names = list(dict.fromkeys(cells["panel"]))
     if not names:
         return None
-    kept = thin(names, MOST)
-    cells = over_seeds(cells[cells["panel"].isin(kept)], "panel", "layer", "token")
+    kept = evenly_spread(names, MOST)
+    cells = mean_over_seeds(cells[cells["panel"].isin(kept)], "panel", "layer", "token")
     order = list(cells.sort_values("at")["token"].drop_duplicates())
     columns = min(len(kept), 4)
-    width = min(max(34 * len(order), 90), WIDTH / columns - 90)
+    width = min(max(34 * len(order), 90), CHART_WIDTH / columns - 90)
     charts = [_map(cells[cells["panel"].eq(name)], name, order, scheme, domain, width) for name in kept]
-    named = heading(said)
+    named = panel_title(said)
     if len(kept) < len(names):
         named.subtitle = f"{len(kept)} of {len(names)} maps drawn"
     grid = alt.concat(*charts, columns=columns, spacing=18).resolve_scale(color="shared")
@@ -98,7 +106,7 @@ def _map(
     legend = alt.Legend(title=f"effect ({'−' if domain[0] else ''}{abs(domain[0])} to {domain[1]})", gradientLength=110)
     colour = alt.Color(
         "value:Q",
-        scale=alt.Scale(scheme=scheme, domain=list(domain), clamp=True, reverse=scheme == SIGNED),
+        scale=alt.Scale(scheme=scheme, domain=list(domain), clamp=True, reverse=scheme == DIVERGING_SCHEME),
         legend=legend,
     )
     if domain[0]:
@@ -108,11 +116,11 @@ def _map(
         "y": alt.Y("layer:O", sort="descending", title="layer (resid)", axis=alt.Axis(format="d")),
     }
     told = [alt.Tooltip("token:N"), alt.Tooltip("layer:O"), *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[3:])]
-    bright = alt.Chart(inline(cells[~cells["fixed"]], *columns)).mark_rect()
-    pale = alt.Chart(inline(cells[cells["fixed"]], *columns)).mark_rect(color=ABSENT)
+    bright = alt.Chart(inline_rows(cells[~cells["fixed"]], *columns)).mark_rect()
+    pale = alt.Chart(inline_rows(cells[cells["fixed"]], *columns)).mark_rect(color=MISSING_COLOUR)
     layers = alt.layer(pale.encode(**axes, tooltip=told), bright.encode(**axes, color=colour, tooltip=told))
     height = min(max(16 * cells["layer"].nunique(), 70), 320)
-    return layers.properties(width=width, height=height, title=heading(name))
+    return layers.properties(width=width, height=height, title=panel_title(name))
 
 
 def _fates(rows: pd.DataFrame, said: str) -> Any:
@@ -130,17 +138,19 @@ def _fates(rows: pd.DataFrame, said: str) -> Any:
         low = min(0.0, float(own[["value", "low"]].min().min()))
         scale = alt.Scale(domain=[low, top], nice=False, clamp=True)
         columns = ("couple", "value", "low", "high", "note")
-        base = alt.Chart(inline(own, *columns)).encode(y=named_rows("couple", couples, COUPLE, first=i == 0))
+        base = alt.Chart(inline_rows(own, *columns)).encode(
+            y=facet_rows_by_name("couple", couples, COUPLE, first=i == 0)
+        )
         told = ["couple:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:4]), "note:N"]
-        ends = base.mark_rule(color=MUTED, strokeWidth=2).encode(
+        ends = base.mark_rule(color=MUTED_COLOUR, strokeWidth=2).encode(
             x=alt.X("low:Q", title=FATES[metric], scale=scale), x2="high:Q"
         )
-        points = base.mark_circle(size=45, opacity=1, color=CATEGORIES[0] if i else INK).encode(
+        points = base.mark_circle(size=45, opacity=1, color=CATEGORY_COLOURS[0] if i else INK_COLOUR).encode(
             x=alt.X("value:Q", title=FATES[metric], scale=scale), tooltip=told
         )
         width = 200 if metric == "knowledge_transfer" else 105
         charts.append(alt.layer(ends, points).properties(width=width, height=max(24 * len(couples), 48)))
-    named = heading(said)
+    named = panel_title(said)
     if len(couples) < len(every):
         named.subtitle = f"{len(couples)} of {len(every)} couples drawn"
     return alt.hconcat(*charts, spacing=14).properties(title=named)

@@ -9,13 +9,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings import SCORES, Finding, findings
-from ontogeny.findings.sentences import SCORE_NAMES
-from ontogeny.findings.table import over_seeds, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import stage_rules, step_axis, thinned
-from ontogeny.views._pieces import blank, by_metric, heading, inline, reason
-from ontogeny.views._theme import ABSENT, INK, MAGNITUDE, SEAMLESS, WIDTH
+from ontogeny.findings.finding import SCORE_METRICS, Finding, collect_findings
+from ontogeny.findings.sentences import SCORE_LABELS
+from ontogeny.findings.table import mean_over_seeds, select_rows, tidy_records
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, stack_by_metric
+from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MISSING_COLOUR, SEAMLESS_CELLS, SEQUENTIAL_SCHEME
 
 title = "Layers over training"
 place = 2
@@ -28,30 +28,30 @@ PARTS = ("resid", "attn", "mlp", "neuron", "attn_resid", "mlp_resid")
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*SCORES, "p_familywise", "best_site", "cv_score"])]
+    return records[records["metric"].isin([*SCORE_METRICS, "p_familywise", "best_site", "cv_score"])]
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
     drawn = [
         (f.metric, _panel(f, cells, line, fewer))
-        for f in findings(table, line)
+        for f in collect_findings(table, line)
         if (cells := _cells(f, line))["value"].notna().any()
     ]
     if not drawn:
-        return blank(title, reason(table[table["metric"].isin(SCORES)], "a score at a layer"))
-    return by_metric(drawn)
+        return blank_chart(title, missing_rows_reason(table[table["metric"].isin(SCORE_METRICS)], "a score at a layer"))
+    return stack_by_metric(drawn)
 
 
 def _cells(finding: Finding, line: Timeline) -> pd.DataFrame:
     """Score and p of every layer and checkpoint, of the stream where it was read, else of the first part that was."""
     rows = finding.subject.rows
     rows = rows[rows["method"].eq(finding.method)]
-    cells = wanted(rows, finding.metric)
+    cells = select_rows(rows, finding.metric)
     part = cells["site"].str.partition(".")[0]
     shown = next((p for p in PARTS if part.eq(p).any()), "")
-    cells = over_seeds(line.place(cells[part.eq(shown)]), "site")
-    p = wanted(rows, "p_familywise")[["stage", "step", "site", "value"]].rename(columns={"value": "p"})
+    cells = mean_over_seeds(line.place(cells[part.eq(shown)]), "site")
+    p = select_rows(rows, "p_familywise")[["stage", "step", "site", "value"]].rename(columns={"value": "p"})
     cells = cells.merge(p.drop_duplicates(["stage", "step", "site"]), on=["stage", "step", "site"], how="left")
     cells["shown"] = cells["value"].where(~cells["p"].gt(LEVEL))
     cells["pale"] = cells["value"].notna() & cells["p"].gt(LEVEL)
@@ -73,27 +73,27 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) ->
     told = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("site:N"), alt.Tooltip("stage:N")]
     told += [alt.Tooltip(f"{c}:Q", format=f, title="family-wise p" if c == "p" else c) for c, f in formats.items()]
     span = {"x": step_axis(line, ticks=5, brief=True, field="age_low"), "x2": "age_high:Q", "y": y, "y2": "high:Q"}
-    pale = alt.Chart(inline(cells[cells["pale"]], *columns)).mark_rect(color=ABSENT, **SEAMLESS)
-    scale = alt.Scale(scheme=MAGNITUDE, domain=[0.5 if finding.metric != "r2" else 0.0, 1.0], clamp=True)
+    pale = alt.Chart(inline_rows(cells[cells["pale"]], *columns)).mark_rect(color=MISSING_COLOUR, **SEAMLESS_CELLS)
+    scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.5 if finding.metric != "r2" else 0.0, 1.0], clamp=True)
     legend = alt.Legend(
-        title=f"{SCORE_NAMES[finding.metric]} (grey: not significant)", orient="bottom", gradientLength=260
+        title=f"{SCORE_LABELS[finding.metric]} (grey: not significant)", orient="bottom", gradientLength=260
     )
-    bright = alt.Chart(inline(cells[cells["shown"].notna()], *columns)).mark_rect(**SEAMLESS)
+    bright = alt.Chart(inline_rows(cells[cells["shown"].notna()], *columns)).mark_rect(**SEAMLESS_CELLS)
     colour = alt.Color("value:Q", scale=scale, legend=legend)
     bright = bright.encode(**span, color=colour, tooltip=told)
-    layers = [pale.encode(**span, tooltip=told), bright, *stage_rules(line, height=150, names=False)]
+    layers = [pale.encode(**span, tooltip=told), bright, *stage_boundaries(line, height=150, names=False)]
     best = cells[cells["site"].eq(finding.site)].head(1)
     if part in PARTS and len(best):
         edge = best.assign(age_low=line.moments["age_low"].min(), age_high=line.moments["age_high"].max())
-        frame = alt.Chart(inline(edge, "age_low", "age_high", "low", "high")).mark_rect(
-            fill="transparent", stroke=INK, strokeWidth=1.2
+        frame = alt.Chart(inline_rows(edge, "age_low", "age_high", "low", "high")).mark_rect(
+            fill="transparent", stroke=INK_COLOUR, strokeWidth=1.2
         )
         layers.append(frame.encode(x="age_low:Q", x2="age_high:Q", y=y, y2="high:Q"))
     marked = "" if cells["p"].notna().any() else "no p in this table: nothing is grey"
-    named = heading(finding.name)
+    named = panel_title(finding.name)
     named.subtitle = " · ".join(said for said in (f"best at {finding.site}", marked, fewer) if said)
     height = min(max(18 * len(cells["site"].unique()), 90), 260)
-    return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=height, title=named)
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=height, title=named)
 
 
 def _ticks(top: int) -> list[int]:

@@ -12,12 +12,28 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.sentences import number
-from ontogeny.findings.table import Subject, best_sites, coord, over_seeds, subjects, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import stage_rules, step_axis, step_label
-from ontogeny.views._pieces import band_of, blank, heading, inline, named_colour, panels, reason
-from ontogeny.views._theme import INK, MAGNITUDE, WIDTH
+from ontogeny.findings.sentences import format_score
+from ontogeny.findings.table import (
+    ConceptRecords,
+    best_site_rows,
+    coord_column,
+    mean_over_seeds,
+    records_by_concept,
+    select_rows,
+    tidy_records,
+)
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._axes import stage_boundaries, step_axis, step_label
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    colour_by_name,
+    inline_rows,
+    interval_band,
+    missing_rows_reason,
+    panel_title,
+    small_multiples,
+)
+from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, SEQUENTIAL_SCHEME
 
 title = "Standing guard"
 place = 10
@@ -34,15 +50,21 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
-    several = list(subjects(table))
+    table, line = tidy_records(select(records)), make_timeline(records)
+    several = list(records_by_concept(table))
     curves = [chart for s in several if (chart := _curves(s, line)) is not None]
     squares = [chart for s in several for of in (REALISED, FROZEN) if (chart := _matrix(s, line, of)) is not None]
     worth = [chart for s in several if (chart := _worth(s, line)) is not None]
-    drawn = [panels(charts, columns=columns) for charts, columns in ((curves, 3), (squares, 2), (worth, 2)) if charts]
+    drawn = [
+        small_multiples(charts, columns=columns)
+        for charts, columns in ((curves, 3), (squares, 2), (worth, 2))
+        if charts
+    ]
     if not drawn:
         rows = table[table["metric"].ne("best_site")]
-        return blank(title, reason(rows, "tpr_at_1_fpr or realised_fpr (ontogeny monitor RUN makes them)"))
+        return blank_chart(
+            title, missing_rows_reason(rows, "tpr_at_1_fpr or realised_fpr (ontogeny monitor RUN makes them)")
+        )
     return alt.vconcat(*drawn, spacing=36).resolve_scale(color="independent")
 
 
@@ -57,28 +79,28 @@ def _one_method(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["method"].eq(method)]
 
 
-def _curves(subject: Subject, line: Timeline) -> Any:
+def _curves(subject: ConceptRecords, line: Timeline) -> Any:
     rows = _one_method(subject.rows[_caught(subject.rows["metric"])])
-    best = best_sites(subject.rows)["site"]
+    best = best_site_rows(subject.rows)["site"]
     site = next((s for s in best if s in set(rows["site"])), None) or next(iter(rows["site"]), "")
-    curve = over_seeds(line.place(rows[rows["site"].eq(site)]), "metric")
+    curve = mean_over_seeds(line.place(rows[rows["site"].eq(site)]), "metric")
     if curve.empty:
         return None
     curve = curve.assign(name=[f"{_percent(metric)} %" for metric in curve["metric"]])
     rates = sorted(curve["name"].unique(), key=lambda name: float(name.split()[0]))
-    base = alt.Chart(inline(curve, "name", "stage", "step", "age", "value", "low", "high")).encode(
-        x=step_axis(line, ticks=5, brief=True), color=named_colour(rates, title="at a false-positive rate of")
+    base = alt.Chart(inline_rows(curve, "name", "stage", "step", "age", "value", "low", "high")).encode(
+        x=step_axis(line, ticks=5, brief=True), color=colour_by_name(rates, title="at a false-positive rate of")
     )
     scale = alt.Scale(domain=[0, 1])
-    band = band_of(base, curve, opacity=0.2).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    band = interval_band(base, curve, opacity=0.2).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     lines = base.mark_line(strokeWidth=2, point={"size": 14}).encode(
         y=alt.Y("value:Q", title="caught (0–1)", scale=scale),
         tooltip=["name:N", "stage:N", *(alt.Tooltip(f"{c}:Q", format=f) for c, f in _FORMATS.items())],
     )
-    named = heading(subject.name)
+    named = panel_title(subject.name)
     named.subtitle = f"{site} · {curve['method'].iloc[0]}"
-    layers = [*stage_rules(line, height=190, names=False), band, lines]
-    return alt.layer(*layers).properties(width=WIDTH / 3 - 55, height=190, title=named)
+    layers = [*stage_boundaries(line, height=190, names=False), band, lines]
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=190, title=named)
 
 
 _FORMATS = {"step": ",", "value": ".3f", "low": ".3f", "high": ".3f"}
@@ -88,40 +110,41 @@ def _percent(metric: str) -> str:
     return metric.removeprefix("tpr_at_").removesuffix("_fpr")
 
 
-def _matrix(subject: Subject, line: Timeline, of: tuple[str, str]) -> Any:
+def _matrix(subject: ConceptRecords, line: Timeline, of: tuple[str, str]) -> Any:
     false_alarms, caught = of
-    rows = _one_method(wanted(subject.rows, *of))
-    rows = rows.assign(at=coord(rows, "at"))
+    rows = _one_method(select_rows(subject.rows, *of))
+    rows = rows.assign(at=coord_column(rows, "at"))
     if rows.empty:
         return None
     rate = max(rows["at"], key=float)  # the one that the fewest negatives can resolve
     rows = _from_to(rows[rows["at"].eq(rate)], line)
     cells = rows.pivot_table(index=["source", "target"], columns="metric", values="value", sort=False, aggfunc="first")
     cells = cells.reindex(columns=list(of)).reset_index().rename(columns={false_alarms: "value"})
-    cells["said"] = [number(value) for value in cells["value"]]
-    cells["below"] = [number(value) for value in cells[caught]]
+    cells["said"] = [format_score(value) for value in cells["value"]]
+    cells["below"] = [format_score(value) for value in cells[caught]]
     scale = alt.Scale(scheme="blueorange", domain=[0, 4 * float(rate)], domainMid=float(rate), clamp=True)
     dark = f"datum.value > {2.5 * float(rate)} || datum.value < {0.3 * float(rate)}"
-    named = heading(subject.name)
+    named = panel_title(subject.name)
     what = "probe and threshold frozen" if of == FROZEN else "threshold"
     where = ", ".join(dict.fromkeys(rows["site"]))
     named.subtitle = f"{what} for {100 * float(rate):g} % false alarms, {where} · {rows['method'].iloc[0]}"
     return _square(cells, rows, scale, "false alarms", dark, ("share caught", "below")).properties(title=named)
 
 
-def _worth(subject: Subject, line: Timeline) -> Any:
+def _worth(subject: ConceptRecords, line: Timeline) -> Any:
     """The AUROC of a probe that was learned at another checkpoint."""
-    rows = _one_method(wanted(subject.rows, "frozen_auroc"))
+    rows = _one_method(select_rows(subject.rows, "frozen_auroc"))
     if rows.empty:
         return None
     rows = _from_to(rows, line)
     cells = rows.drop_duplicates(["source", "target"])[["source", "target", "value", "low", "high"]]
     ends = zip(cells["low"], cells["high"], strict=True)
     cells = cells.assign(
-        said=[number(value) for value in cells["value"]], below=[f"{number(a)}–{number(b)}" for a, b in ends]
+        said=[format_score(value) for value in cells["value"]],
+        below=[f"{format_score(a)}–{format_score(b)}" for a, b in ends],
     )
-    scale = alt.Scale(scheme=MAGNITUDE, domain=[0.5, 1], clamp=True)
-    named = heading(subject.name)
+    scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.5, 1], clamp=True)
+    named = panel_title(subject.name)
     where = ", ".join(dict.fromkeys(rows["site"]))
     named.subtitle = f"what a frozen probe still tells, {where} · {rows['method'].iloc[0]}"
     shown = _square(cells, rows, scale, "AUROC", "datum.value > 0.8", ("95 % interval", "below"))
@@ -131,7 +154,7 @@ def _worth(subject: Subject, line: Timeline) -> Any:
 def _from_to(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
     """In order, with the names of the checkpoint where it was frozen and of that where it is used."""
     rows = line.place(rows)
-    sources = zip(coord(rows, "source_stage"), coord(rows, "source_step"), strict=True)
+    sources = zip(coord_column(rows, "source_stage"), coord_column(rows, "source_step"), strict=True)
     return rows.assign(
         source=[_moment(stage, step, line) for stage, step in sources],
         target=[_moment(stage, step, line) for stage, step in zip(rows["stage"], rows["step"], strict=True)],
@@ -145,7 +168,7 @@ def _square(
     order = list(dict.fromkeys(rows["target"]))
     down = [moment for moment in order if moment in set(rows["source"])] or order
     side = max(34, min(54, 330 / len(order)))
-    base = alt.Chart(inline(cells, "source", "target", "value", "said", "below")).encode(
+    base = alt.Chart(inline_rows(cells, "source", "target", "value", "said", "below")).encode(
         x=alt.X("target:N", sort=order, title="training step of use", axis=alt.Axis(labelAngle=-35)),
         y=alt.Y("source:N", sort=down, title="training step frozen"),
     )
@@ -155,7 +178,7 @@ def _square(
     squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
         color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
     )
-    light = alt.condition(dark, alt.value("white"), alt.value(INK))
+    light = alt.condition(dark, alt.value("white"), alt.value(INK_COLOUR))
     small = 10 if cells["below"].str.len().max() < 5 or side > 46 else 8
     above = base.mark_text(fontSize=11, dy=-6).encode(text="said:N", color=light)
     below = base.mark_text(fontSize=small, dy=7, opacity=0.8).encode(text="below:N", color=light)

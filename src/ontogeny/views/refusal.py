@@ -12,12 +12,19 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.sentences import number
-from ontogeny.findings.table import Subject, coord, over_seeds
+from ontogeny.findings.sentences import format_score
+from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._moments import at_stages, one_under_another
-from ontogeny.views._pieces import heading, inline, named_rows
-from ontogeny.views._theme import CATEGORIES, FAINT, INK, MUTED, SIGNED, WIDTH
+from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, panel_title
+from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
+from ontogeny.views._theme import (
+    CATEGORY_COLOURS,
+    CHART_WIDTH,
+    DIVERGING_SCHEME,
+    FAINT_COLOUR,
+    INK_COLOUR,
+    MUTED_COLOUR,
+)
 
 title = "Refusing, stage by stage"
 place = 9
@@ -37,15 +44,15 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     what = "refusal_cosine or refusal_effect"
-    return one_under_another(records, select(records), _subject, title=title, what=what)
+    return stack_concepts(records, select(records), _subject, title=title, what=what)
 
 
-def _subject(subject: Subject, line: Timeline) -> list[Any]:
-    rows, order = at_stages(subject, line, most=MOST)
+def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
+    rows, order = checkpoint_rows(subject, line, most=MOST)
     if not order:
         return []
     rows = rows.assign(
-        **{key: coord(rows, key) for key in ("held", "act", "of", "form", "way", "q2_5", "q97_5")},
+        **{key: coord_column(rows, key) for key in ("held", "act", "of", "form", "way", "q2_5", "q97_5")},
         other=rows["other"].where(rows["other"].ne(""), RANDOM),
     )
     rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, RANDOM])]
@@ -59,7 +66,7 @@ def _cosines(rows: pd.DataFrame, order: list[str]) -> Any:
     cells = cells[halves | plain]
     charts = []
     for held, said in (("shared", "same template, position, layer"), ("own", "each stage its own")):
-        mine = over_seeds(cells[cells["held"].eq(held)], "moment", "other")
+        mine = mean_over_seeds(cells[cells["held"].eq(held)], "moment", "other")
         if not mine.empty:
             charts.append(_matrix(mine, order, said))
     if not charts:
@@ -67,33 +74,33 @@ def _cosines(rows: pd.DataFrame, order: list[str]) -> Any:
     return (
         alt.hconcat(*charts, spacing=40)
         .resolve_scale(color="shared")
-        .properties(title=heading("Cosine of the refusal directions"))
+        .properties(title=panel_title("Cosine of the refusal directions"))
     )
 
 
 def _matrix(cells: pd.DataFrame, order: list[str], said: str) -> Any:
     cells = cells.assign(
-        said=[number(v) for v in cells["value"]],
+        said=[format_score(v) for v in cells["value"]],
         ends=[
-            f"[{number(low)}, {number(high)}]" if pd.notna(low) else "halves" * (a == b)
+            f"[{format_score(low)}, {format_score(high)}]" if pd.notna(low) else "halves" * (a == b)
             for low, high, a, b in zip(cells["low"], cells["high"], cells["moment"], cells["other"], strict=True)
         ],
     )
     side = max(46, min(84, 360 / max(1, len(order))))
-    base = alt.Chart(inline(cells, "moment", "other", "value", "low", "high", "said", "ends")).encode(
+    base = alt.Chart(inline_rows(cells, "moment", "other", "value", "low", "high", "said", "ends")).encode(
         x=alt.X("other:N", sort=order, title="stage", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("moment:N", sort=order, title="stage"),
     )
-    scale = alt.Scale(scheme=SIGNED, reverse=True, domain=[-1, 1])
+    scale = alt.Scale(scheme=DIVERGING_SCHEME, reverse=True, domain=[-1, 1])
     legend = alt.Legend(title="cosine (−1 to 1)", gradientLength=110)
     told = ["moment:N", "other:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high"))]
     squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
         color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
     )
-    light = alt.condition("abs(datum.value) > 0.6", alt.value("white"), alt.value(INK))
+    light = alt.condition("abs(datum.value) > 0.6", alt.value("white"), alt.value(INK_COLOUR))
     above = base.mark_text(fontSize=12, dy=-6).encode(text="said:N", color=light)
     below = base.mark_text(fontSize=9, dy=8, opacity=0.85).encode(text="ends:N", color=light)
-    names = heading(said)
+    names = panel_title(said)
     return alt.layer(squares, above, below).properties(
         width=side * len(order), height=0.75 * side * len(order), title=names
     )
@@ -110,13 +117,13 @@ def _effects(rows: pd.DataFrame, order: list[str]) -> Any:
     if not lines:
         return None
     return alt.vconcat(*lines, spacing=16).properties(
-        title=heading("What each vector (up) changes in each stage (across)")
+        title=panel_title("What each vector (up) changes in each stage (across)")
     )
 
 
 def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any:
     """One act and measure: a panel a stage, a bar a vector, all on one scale."""
-    cells = over_seeds(cells, "moment", "other", "act", "of")
+    cells = mean_over_seeds(cells, "moment", "other", "act", "of")
     ends = cells[["value", "low", "high"]].assign(reach=0.0)
     for key in ("q2_5", "q97_5"):
         cells[key] = pd.to_numeric(cells[key], errors="coerce")
@@ -134,29 +141,33 @@ def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any
             ]
         )
         columns = ("other", "value", "low", "high", "q2_5", "q97_5", "whose")
-        base = alt.Chart(inline(own, *columns)).encode(y=named_rows("other", vectors, "vector of", first=i == 0))
+        base = alt.Chart(inline_rows(own, *columns)).encode(
+            y=facet_rows_by_name("other", vectors, "vector of", first=i == 0)
+        )
         told = ["other:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:6])]
         colour = alt.Color(
             "whose:N",
-            scale=alt.Scale(domain=["own", "another's", "random"], range=[CATEGORIES[0], CATEGORIES[1], MUTED]),
+            scale=alt.Scale(
+                domain=["own", "another's", "random"], range=[CATEGORY_COLOURS[0], CATEGORY_COLOURS[1], MUTED_COLOUR]
+            ),
             legend=alt.Legend(title="vector"),
         )
         x = alt.X("value:Q", title=MEASURES[measure], scale=scale, axis=alt.Axis(tickCount=4, grid=True))
-        reach = base.mark_rule(strokeWidth=9, color=FAINT).encode(x=alt.X("q2_5:Q", scale=scale), x2="q97_5:Q")
+        reach = base.mark_rule(strokeWidth=9, color=FAINT_COLOUR).encode(x=alt.X("q2_5:Q", scale=scale), x2="q97_5:Q")
         bars = base.mark_bar(size=9, opacity=0.85).encode(x=x, color=colour, tooltip=told)
-        rules = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
+        rules = base.mark_rule(color=INK_COLOUR, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
         panel = alt.layer(reach, bars, rules).properties(
-            width=(WIDTH - 130) / len(order) - 26,
+            width=(CHART_WIDTH - 130) / len(order) - 26,
             height=20 * len(vectors),
-            title=heading(stage),
+            title=panel_title(stage),
         )
         panels.append(panel)
-    return alt.hconcat(*panels, spacing=14).properties(title=heading(ACTS[act]))
+    return alt.hconcat(*panels, spacing=14).properties(title=panel_title(ACTS[act]))
 
 
 def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
     cells = rows[rows["metric"].eq("refusal_transfer") & rows["form"].eq("above_random") & rows["of"].eq("log_odds")]
-    cells = over_seeds(cells, "moment", "other", "act", "way")
+    cells = mean_over_seeds(cells, "moment", "other", "act", "way")
     if cells.empty:
         return None
     cells = cells.assign(couple=cells["other"] + " → " + cells["moment"], what=[ACTS.get(a, a) for a in cells["act"]])
@@ -170,26 +181,28 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
     for i, act in enumerate(ACTS):
         own = cells[cells["act"].eq(act)]
         columns = ("couple", "way", "value", "low", "high")
-        base = alt.Chart(inline(own, *columns)).encode(
-            y=named_rows("couple", couples, "vector of → stage", first=i == 0)
+        base = alt.Chart(inline_rows(own, *columns)).encode(
+            y=facet_rows_by_name("couple", couples, "vector of → stage", first=i == 0)
         )
         x = alt.X("value:Q", title="share of the own vector's effect (0–1)", scale=scale, axis=alt.Axis(grid=True))
         colour = alt.Color(
             "way:N",
-            scale=alt.Scale(domain=["forward", "backward"], range=[CATEGORIES[0], CATEGORIES[4]]),
+            scale=alt.Scale(domain=["forward", "backward"], range=[CATEGORY_COLOURS[0], CATEGORY_COLOURS[4]]),
             legend=alt.Legend(title=None),
         )
         told = ["couple:N", "way:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[2:])]
         one = (
             alt.Chart(alt.InlineData(values=[{"x": 0}, {"x": 1}]))
-            .mark_rule(color=MUTED, strokeDash=[3, 3])
+            .mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
             .encode(x=alt.X("x:Q", scale=scale))
         )
         rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour)
         points = base.mark_circle(size=60, opacity=1).encode(x=x, color=colour, tooltip=told)
         panels.append(
             alt.layer(one, rules, points).properties(
-                width=(WIDTH - 160) / 2 - 20, height=max(24 * len(couples), 40), title=heading(ACTS[act])
+                width=(CHART_WIDTH - 160) / 2 - 20, height=max(24 * len(couples), 40), title=panel_title(ACTS[act])
             )
         )
-    return alt.hconcat(*panels, spacing=20).properties(title=heading("Another stage's vector against the stage's own"))
+    return alt.hconcat(*panels, spacing=20).properties(
+        title=panel_title("Another stage's vector against the stage's own")
+    )

@@ -9,11 +9,19 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import best_sites, over_seeds, subjects, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import stage_rules, step_axis, thinned
-from ontogeny.views._pieces import band_of, blank, header, inline, named_colour, named_dash, reason
-from ontogeny.views._theme import WIDTH
+from ontogeny.findings.table import best_site_rows, mean_over_seeds, records_by_concept, select_rows, tidy_records
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    colour_by_name,
+    dash_by_name,
+    facet_header,
+    inline_rows,
+    interval_band,
+    missing_rows_reason,
+)
+from ontogeny.views._theme import CHART_WIDTH
 
 title = "Robustness of a reading"
 place = 9
@@ -28,30 +36,32 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
     curves = [table.head(0)]
-    for subject in subjects(table):
-        best = best_sites(subject.rows)
-        rows = wanted(subject.rows, *METRICS)
+    for subject in records_by_concept(table):
+        best = best_site_rows(subject.rows)
+        rows = select_rows(subject.rows, *METRICS)
         rows = rows[rows["value"].notna() & rows["site"].isin(best["site"]) & rows["method"].isin(best["method"])]
-        curves.append(over_seeds(line.place(rows), "metric").assign(name=subject.name))
+        curves.append(mean_over_seeds(line.place(rows), "metric").assign(name=subject.name))
     drawn = pd.concat(curves)
     if drawn.empty:
-        return blank(title, reason(table[table["metric"].isin(METRICS)], "a flip_rate (concepts of twins have one)"))
+        return blank_chart(
+            title, missing_rows_reason(table[table["metric"].isin(METRICS)], "a flip_rate (concepts of twins have one)")
+        )
     names = list(drawn["name"].unique())
     panels = [_panel(drawn[drawn["metric"].eq(metric)], said, names, line) for metric, said in METRICS.items()]
-    return alt.hconcat(*panels, spacing=30).properties(title=header(title, fewer))
+    return alt.hconcat(*panels, spacing=30).properties(title=facet_header(title, fewer))
 
 
 def _panel(rows: pd.DataFrame, said: str, names: list[str], line: Timeline) -> Any:
-    base = alt.Chart(inline(rows, "name", "site", "n", "age", "stage", "step", "value", "low", "high"))
-    base = base.encode(x=step_axis(line, ticks=6), color=named_colour(names))
+    base = alt.Chart(inline_rows(rows, "name", "site", "n", "age", "stage", "step", "value", "low", "high"))
+    base = base.encode(x=step_axis(line, ticks=6), color=colour_by_name(names))
     y = {"title": said, "axis": alt.Axis(format=".2f", tickCount=6)}
     told = ["name:N", "site:N", "stage:N", alt.Tooltip("step:Q", format=","), alt.Tooltip("n:Q", title="pairs")]
     told += [alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high")]
-    band = band_of(base, rows, opacity=0.18).encode(y=alt.Y("low:Q", **y), y2="high:Q")
+    band = interval_band(base, rows, opacity=0.18).encode(y=alt.Y("low:Q", **y), y2="high:Q")
     curve = base.mark_line(strokeWidth=2, point={"size": 14}).encode(
-        y=alt.Y("value:Q", **y), strokeDash=named_dash(names), tooltip=told
+        y=alt.Y("value:Q", **y), strokeDash=dash_by_name(names), tooltip=told
     )
-    layers = [*stage_rules(line, height=200), band, curve]
-    return alt.layer(*layers).properties(width=WIDTH / 2 - 90, height=200)
+    layers = [*stage_boundaries(line, height=200), band, curve]
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 2 - 90, height=200)

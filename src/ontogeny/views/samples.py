@@ -9,11 +9,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.steered import NAMES
-from ontogeny.findings.table import coord, subjects, tidy
-from ontogeny.findings.timeline import timeline
-from ontogeny.views._pieces import blank, heading, inline, reason
-from ontogeny.views._theme import CATEGORIES, INK, WIDTH
+from ontogeny.findings.steering_verdicts import METHOD_LABELS
+from ontogeny.findings.table import coord_column, records_by_concept, tidy_records
+from ontogeny.findings.timeline import make_timeline
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
 title = "Samples side by side"
 place = 15
@@ -26,16 +26,16 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy(select(records)), timeline(records)
+    table, line = tidy_records(select(records)), make_timeline(records)
     said = table if table["value"].notna().any() else table.head(0)
     longest = max(float(said["value"].max()), 1.0) if len(said) else 1.0
-    said = said.assign(**{key: coord(said, key) for key in ("arm", "prompt", "text")})
+    said = said.assign(**{key: coord_column(said, key) for key in ("arm", "prompt", "text")})
     drawn: list[Any] = []
-    for subject in list(subjects(said))[:CONCEPTS]:
+    for subject in list(records_by_concept(said))[:CONCEPTS]:
         rows = line.last(subject.rows) if subject.rows["step"].notna().any() else subject.rows
         drawn += [_panel(subject.name, prompt, rows, longest) for prompt in list(rows["prompt"].unique())[:PROMPTS]]
     if not drawn:
-        return blank(title, reason(table, "sample_surprise (ontogeny evaluate makes them)"))
+        return blank_chart(title, missing_rows_reason(table, "sample_surprise (ontogeny evaluate makes them)"))
     return alt.vconcat(*drawn, spacing=24)
 
 
@@ -46,23 +46,25 @@ def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
     )
     arms = list(rows["arm"])
     y = alt.Y("arm:N", sort=arms, title="arm", axis=alt.Axis(labelLimit=200))
-    base = alt.Chart(inline(rows, "arm", "text", "value")).encode(y=y)
+    base = alt.Chart(inline_rows(rows, "arm", "text", "value")).encode(y=y)
     x = alt.X(
         "value:Q", title="surprise (nats per token)", axis=alt.Axis(tickCount=2), scale=alt.Scale(domain=[0, longest])
     )
     height = 20 * len(arms)
-    bars = base.mark_bar(color=CATEGORIES[0], height=9).encode(x=x).properties(width=110, height=height)
-    words = alt.Chart(inline(rows, "arm", "text")).mark_text(align="left", color=INK, fontSize=11, limit=WIDTH - 260)
+    bars = base.mark_bar(color=CATEGORY_COLOURS[0], height=9).encode(x=x).properties(width=110, height=height)
+    words = alt.Chart(inline_rows(rows, "arm", "text")).mark_text(
+        align="left", color=INK_COLOUR, fontSize=11, limit=CHART_WIDTH - 260
+    )
     words = words.encode(y=alt.Y("arm:N", sort=arms, axis=None), x=alt.value(0), text="text:N")
-    words = words.properties(width=WIDTH - 260, height=height)
-    named = heading(f"{name}: {_cut(prompt)}")
+    words = words.properties(width=CHART_WIDTH - 260, height=height)
+    named = panel_title(f"{name}: {_cut(prompt)}")
     return alt.hconcat(bars, words, spacing=12).properties(title=named)
 
 
 def _spoken(arm: str) -> str:
     control = "control of "
     method = arm.removeprefix(control)
-    return (control if arm.startswith(control) else "") + NAMES.get(method, method)
+    return (control if arm.startswith(control) else "") + METHOD_LABELS.get(method, method)
 
 
 def _cut(text: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.steered import Vector, vectors
-from ontogeny.findings.table import coord, tidy
-from ontogeny.findings.timeline import timeline
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
-from ontogeny.views._theme import CATEGORIES, FAINT, MUTED, WIDTH
+from ontogeny.findings.steering_verdicts import EvaluatedVector, evaluated_vectors
+from ontogeny.findings.table import coord_column, tidy_records
+from ontogeny.findings.timeline import make_timeline
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, FAINT_COLOUR, MUTED_COLOUR
 
 title = "Promoted and suppressed"
 place = 14
@@ -28,17 +28,17 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy(select(records))
-    drawn = [_panel(v, items) for v in vectors(table, timeline(records)) if len(items := _items(v)) > 0]
+    table = tidy_records(select(records))
+    drawn = [_panel(v, items) for v in evaluated_vectors(table, make_timeline(records)) if len(items := _items(v)) > 0]
     if not drawn:
-        return blank(title, reason(table, "item_nats (ontogeny evaluate makes them)"))
-    return panels(drawn, columns=2)
+        return blank_chart(title, missing_rows_reason(table, "item_nats (ontogeny evaluate makes them)"))
+    return small_multiples(drawn, columns=2)
 
 
-def _items(vector: Vector) -> pd.DataFrame:
+def _items(vector: EvaluatedVector) -> pd.DataFrame:
     """Both numbers of each item, in the order of the picture."""
     rows = vector.rows[vector.rows["metric"].eq("item_nats") & vector.rows["value"].notna()]
-    rows = rows.assign(**{key: coord(rows, key) for key in ("item", "side", "prompt", "text")})
+    rows = rows.assign(**{key: coord_column(rows, key) for key in ("item", "side", "prompt", "text")})
     key = ["item", "side", "prompt", "text"]
     before = rows[rows["control"].eq("unsteered")][[*key, "value"]].rename(columns={"value": "unsteered"})
     after = rows[rows["control"].eq("")][[*key, "value"]].rename(columns={"value": "steered"})
@@ -48,7 +48,7 @@ def _items(vector: Vector) -> pd.DataFrame:
     return pd.concat([other, matching]).reset_index(drop=True).reset_index(names="rank")
 
 
-def _panel(vector: Vector, items: pd.DataFrame) -> Any:
+def _panel(vector: EvaluatedVector, items: pd.DataFrame) -> Any:
     left = int(items["side"].eq("other").sum())
     right = len(items) - left
     x = alt.X(
@@ -64,27 +64,31 @@ def _panel(vector: Vector, items: pd.DataFrame) -> Any:
             {"from": left - 0.5, "to": left - 0.5 + right / 4},
         ]
     )
-    band = alt.Chart(inline(quarters)).mark_rect(color=FAINT)
+    band = alt.Chart(inline_rows(quarters)).mark_rect(color=FAINT_COLOUR)
     band = band.encode(x=alt.X("from:Q", title="item (rank)"), x2="to:Q")
-    rule = alt.Chart(inline(pd.DataFrame({"rank": [left - 0.5]}))).mark_rule(color=MUTED, strokeDash=[3, 3]).encode(x=x)
+    rule = (
+        alt.Chart(inline_rows(pd.DataFrame({"rank": [left - 0.5]})))
+        .mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
+        .encode(x=x)
+    )
     long = items.melt(id_vars=["rank", "side", "prompt", "text"], value_vars=KINDS, var_name="kind", value_name="value")
     colour = alt.Color(
         "kind:N",
-        scale=alt.Scale(domain=KINDS, range=[CATEGORIES[0], CATEGORIES[1]]),
+        scale=alt.Scale(domain=KINDS, range=[CATEGORY_COLOURS[0], CATEGORY_COLOURS[1]]),
         legend=alt.Legend(title=None, orient="bottom"),
     )
     told = ["side:N", "prompt:N", "text:N", "kind:N", alt.Tooltip("value:Q", format=".2f")]
-    marks = alt.Chart(inline(long)).mark_circle(size=16, opacity=0.85).encode(x=x, y=y, color=colour, tooltip=told)
-    moved = alt.Chart(inline(items, "rank", "unsteered", "steered")).mark_rule(color=MUTED, opacity=0.4)
+    marks = alt.Chart(inline_rows(long)).mark_circle(size=16, opacity=0.85).encode(x=x, y=y, color=colour, tooltip=told)
+    moved = alt.Chart(inline_rows(items, "rank", "unsteered", "steered")).mark_rule(color=MUTED_COLOUR, opacity=0.4)
     moved = moved.encode(x=x, y=alt.Y("unsteered:Q", title="log-likelihood (nats per token)"), y2="steered:Q")
-    named = heading(vector.name)
+    named = panel_title(vector.name)
     named.subtitle = [vector.subtitle, _scores(vector)]
-    return alt.layer(band, rule, moved, marks).properties(width=WIDTH / 2 - 70, height=200, title=named)
+    return alt.layer(band, rule, moved, marks).properties(width=CHART_WIDTH / 2 - 70, height=200, title=named)
 
 
-def _scores(vector: Vector) -> str:
+def _scores(vector: EvaluatedVector) -> str:
     """Promote and suppress over the neediest quarter."""
-    rows = vector.rows[vector.rows["value"].notna() & coord(vector.rows, "share").eq("0.25")]
+    rows = vector.rows[vector.rows["value"].notna() & coord_column(vector.rows, "share").eq("0.25")]
     values = rows.drop_duplicates("metric").set_index("metric")["value"]
     said = [f"{name} {values[name]:+.2f}".replace("-", "−") for name in ("promote", "suppress") if name in values]
     return f"neediest quarter: {', '.join(said)} nats per token" if said else ""

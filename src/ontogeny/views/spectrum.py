@@ -10,11 +10,19 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, best_sites, coord, over_seeds, subjects, tidy, wanted
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import stage_rules, step_axis, thinned
-from ontogeny.views._pieces import blank, heading, inline, panels, reason
-from ontogeny.views._theme import ORDER, WIDTH
+from ontogeny.findings.table import (
+    ConceptRecords,
+    best_site_rows,
+    coord_column,
+    mean_over_seeds,
+    records_by_concept,
+    select_rows,
+    tidy_records,
+)
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._theme import CHART_WIDTH, ORDINAL_SCHEME
 
 title = "Spectrum"
 place = 9
@@ -29,33 +37,35 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thinned(tidy(select(records)), timeline(records), MOST)
-    several = list(subjects(table))
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
+    several = list(records_by_concept(table))
     above = [chart for s in several if (chart := _dimensions(s, line, fewer)) is not None]
     below = [chart for s in several if (chart := _shares(s, line)) is not None]
     if not above and not below:
-        return blank(title, reason(table[table["metric"].ne("best_site")], "a dimension or a variance share"))
-    blocks = [panels(charts) for charts in (above, below) if charts]
+        return blank_chart(
+            title, missing_rows_reason(table[table["metric"].ne("best_site")], "a dimension or a variance share")
+        )
+    blocks = [small_multiples(charts) for charts in (above, below) if charts]
     return blocks[0] if len(blocks) == 1 else alt.vconcat(*blocks, spacing=30).resolve_scale(color="independent")
 
 
-def _dimensions(subject: Subject, line: Timeline, fewer: str) -> Any:
-    rows = wanted(subject.rows, *DIMENSIONS)
+def _dimensions(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
+    rows = select_rows(subject.rows, *DIMENSIONS)
     rows = line.place(rows[rows["value"].notna() & rows["head"].isna()])
     if rows.empty:
         return None
     metric = next(m for m in DIMENSIONS if m in set(rows["metric"]))
     rows = rows[rows["metric"].eq(metric)]
-    rows = over_seeds(rows[rows["method"].eq(rows["method"].iloc[0])], "site")
+    rows = mean_over_seeds(rows[rows["method"].eq(rows["method"].iloc[0])], "site")
     layers = sorted(rows["layer"].unique())
     if len(layers) > LAYERS:
         rows = rows[rows["layer"].isin([layers[round(i * (len(layers) - 1) / (LAYERS - 1))] for i in range(LAYERS)])]
     legend = alt.Legend(title="layer", orient="bottom", columns=12, symbolType="stroke", symbolSize=200)
-    drawn = alt.Chart(inline(rows, "site", "layer", "age", "stage", "step", "value")).mark_line(strokeWidth=1.8)
+    drawn = alt.Chart(inline_rows(rows, "site", "layer", "age", "stage", "step", "value")).mark_line(strokeWidth=1.8)
     drawn = drawn.encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y("value:Q", title=f"{DIMENSIONS[metric]} (dimensions)", axis=alt.Axis(tickCount=5)),
-        color=alt.Color("layer:O", scale=alt.Scale(scheme=alt.SchemeParams(**ORDER)), legend=legend),
+        color=alt.Color("layer:O", scale=alt.Scale(scheme=alt.SchemeParams(**ORDINAL_SCHEME)), legend=legend),
         detail="site:N",
         tooltip=["site:N", "stage:N", alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", format=".2f")],
     )
@@ -68,21 +78,21 @@ def _dimensions(subject: Subject, line: Timeline, fewer: str) -> Any:
     )
 
 
-def _shares(subject: Subject, line: Timeline) -> Any:
-    rows = wanted(subject.rows, "variance_share")
-    rows = rows.assign(rank=pd.to_numeric(coord(rows, "rank"), errors="coerce"))
+def _shares(subject: ConceptRecords, line: Timeline) -> Any:
+    rows = select_rows(subject.rows, "variance_share")
+    rows = rows.assign(rank=pd.to_numeric(coord_column(rows, "rank"), errors="coerce"))
     rows = line.place(rows[rows["value"].notna() & rows["rank"].le(RANKS)])
     if rows.empty:
         return None
-    best = best_sites(subject.rows)["site"]
+    best = best_site_rows(subject.rows)["site"]
     site = next((s for s in best if s in set(rows["site"])), rows["site"].iloc[-1])
-    rows = over_seeds(rows[rows["site"].eq(site)], "site", "rank")
+    rows = mean_over_seeds(rows[rows["site"].eq(site)], "site", "rank")
     # Shares are stacked: where one is missing, those above it would sink as if it were 0.
     rows = rows[rows.groupby("age")["rank"].transform("nunique").eq(rows["rank"].nunique())]
     if rows.empty:
         return None
     legend = alt.Legend(title="principal component", orient="bottom", columns=12, symbolType="square", symbolSize=120)
-    drawn = alt.Chart(inline(rows, "rank", "age", "stage", "step", "value")).encode(
+    drawn = alt.Chart(inline_rows(rows, "rank", "age", "stage", "step", "value")).encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y(
             "value:Q",
@@ -92,7 +102,9 @@ def _shares(subject: Subject, line: Timeline) -> Any:
             axis=alt.Axis(tickCount=5),
         ),
         color=alt.Color(
-            "rank:O", scale=alt.Scale(scheme=alt.SchemeParams(name=ORDER["name"], extent=[0.1, 0.92])), legend=legend
+            "rank:O",
+            scale=alt.Scale(scheme=alt.SchemeParams(name=ORDINAL_SCHEME["name"], extent=[0.1, 0.92])),
+            legend=legend,
         ),
         order="rank:Q",
         tooltip=["rank:O", "stage:N", alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", format=".3f")],
@@ -103,7 +115,7 @@ def _shares(subject: Subject, line: Timeline) -> Any:
 
 
 def _framed(layers: list[Any], name: str, said: str, line: Timeline) -> Any:
-    named = heading(name)
+    named = panel_title(name)
     named.subtitle = said
-    rules = stage_rules(line, height=140, names=False)
-    return alt.layer(*layers, *rules).properties(width=WIDTH / 3 - 55, height=140, title=named)
+    rules = stage_boundaries(line, height=140, names=False)
+    return alt.layer(*layers, *rules).properties(width=CHART_WIDTH / 3 - 55, height=140, title=named)

@@ -11,11 +11,31 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import Subject, coord, has_coord, over_seeds, subjects, tidy
-from ontogeny.findings.timeline import Timeline, timeline
-from ontogeny.views._axes import age_axis, stage_crosses, stage_rules, step_axis, thinned
-from ontogeny.views._pieces import blank, heading, inline, named_colour, reason
-from ontogeny.views._theme import CATEGORIES, INK, MAGNITUDE, MUTED, SIGNED, WIDTH
+from ontogeny.findings.table import (
+    ConceptRecords,
+    coord_column,
+    has_coord,
+    mean_over_seeds,
+    records_by_concept,
+    tidy_records,
+)
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._axes import (
+    stage_boundaries,
+    stage_boundary_crosses,
+    step_axis,
+    thin_checkpoints,
+    upright_step_axis,
+)
+from ontogeny.views._chart_parts import blank_chart, colour_by_name, inline_rows, missing_rows_reason, panel_title
+from ontogeny.views._theme import (
+    CATEGORY_COLOURS,
+    CHART_WIDTH,
+    DIVERGING_SCHEME,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEQUENTIAL_SCHEME,
+)
 
 title = "Transfer"
 place = 9
@@ -40,29 +60,31 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     chosen = select(records)
-    table, line, fewer = thinned(tidy(chosen), timeline(_taking_part(records, chosen)), MOST)
-    drawn = [chart for subject in subjects(table) for chart in _rows_of(subject, line, fewer)]
+    table, line, fewer = thin_checkpoints(tidy_records(chosen), make_timeline(_taking_part(records, chosen)), MOST)
+    drawn = [chart for subject in records_by_concept(table) for chart in _rows_of(subject, line, fewer)]
     if not drawn:
-        return blank(title, reason(table, "the transfer of a probe or vector (ontogeny transfer makes them)"))
+        return blank_chart(
+            title, missing_rows_reason(table, "the transfer of a probe or vector (ontogeny transfer makes them)")
+        )
     return alt.vconcat(*drawn, spacing=30).resolve_scale(color="independent")
 
 
 def _taking_part(records: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
     """Rows of the checkpoints that are a source or a target: a run may hold others, which would be gaps in the squares."""
-    sources = zip(coord(chosen, "source_stage"), pd.to_numeric(coord(chosen, "source_step")), strict=True)
+    sources = zip(coord_column(chosen, "source_stage"), pd.to_numeric(coord_column(chosen, "source_step")), strict=True)
     moments = {*sources, *zip(chosen["stage"], chosen["step"].astype("float64"), strict=True)}
     here = zip(records["stage"], records["step"].astype("float64"), strict=True)
     return records[pd.Series([moment in moments for moment in here], index=records.index, dtype=bool)]
 
 
-def _rows_of(subject: Subject, line: Timeline, fewer: str) -> list[Any]:
+def _rows_of(subject: ConceptRecords, line: Timeline, fewer: str) -> list[Any]:
     rows = subject.rows[subject.rows["value"].notna()]
     rows = rows.assign(
-        source_stage=coord(rows, "source_stage"),
-        source=pd.to_numeric(coord(rows, "source_step"), errors="coerce"),
-        outcome=coord(rows, "outcome"),
-        rule=coord(rows, "rule"),
-        k=pd.to_numeric(coord(rows, "average_of"), errors="coerce"),
+        source_stage=coord_column(rows, "source_stage"),
+        source=pd.to_numeric(coord_column(rows, "source_step"), errors="coerce"),
+        outcome=coord_column(rows, "outcome"),
+        rule=coord_column(rows, "rule"),
+        k=pd.to_numeric(coord_column(rows, "average_of"), errors="coerce"),
     )
     if rows.empty:
         return []
@@ -75,7 +97,7 @@ def _rows_of(subject: Subject, line: Timeline, fewer: str) -> list[Any]:
     if not made:
         return []
     said = f"{subject.name} · {rows['site'].iloc[0]}" + (f" · {fewer}" if fewer else "")
-    made[0] = alt.vconcat(made[0], title=heading(said)).resolve_scale(color="independent")
+    made[0] = alt.vconcat(made[0], title=panel_title(said)).resolve_scale(color="independent")
     return made
 
 
@@ -89,7 +111,7 @@ def _with_ages(pairs: pd.DataFrame, line: Timeline) -> pd.DataFrame:
     """Source moments beside those of the target."""
     columns = ["source_stage", "source", "source_age", "source_low", "source_high"]
     moments = line.moments[["stage", "step", "age", "age_low", "age_high"]].set_axis(columns, axis=1)
-    return over_seeds(line.place(pairs).merge(moments, on=["source_stage", "source"]), "source_stage", "source")
+    return mean_over_seeds(line.place(pairs).merge(moments, on=["source_stage", "source"]), "source_stage", "source")
 
 
 def _square(pairs: pd.DataFrame, metric: str, line: Timeline) -> Any:
@@ -100,18 +122,18 @@ def _square(pairs: pd.DataFrame, metric: str, line: Timeline) -> Any:
         return None
     outcome = UNITS.get(str(rows["outcome"].iloc[0]), "")
     said = f"{name}, {outcome}" if metric == "transfer_effect" and outcome else name
-    side = WIDTH / 4 - 62
+    side = CHART_WIDTH / 4 - 62
     legend = alt.Legend(title=None, orient="bottom", type="gradient", gradientLength=side - 20)
-    drawn = alt.Chart(inline(cells, *_COLUMNS)).mark_rect(x2Offset=0.6, y2Offset=0.6)
+    drawn = alt.Chart(inline_rows(cells, *_COLUMNS)).mark_rect(x2Offset=0.6, y2Offset=0.6)
     drawn = drawn.encode(
         x=step_axis(line, ticks=4, brief=True, field="age_low"),
         x2="age_high:Q",
-        y=age_axis(line, ticks=5, brief=True, field="source_low"),
+        y=upright_step_axis(line, ticks=5, brief=True, field="source_low"),
         y2="source_high:Q",
         color=alt.Color("value:Q", scale=_scale(metric, cells["value"]), legend=legend),
         tooltip=["source_stage:N", "source:Q", "stage:N", "step:Q", alt.Tooltip("value:Q", title=said, format=".3f")],
     )
-    return alt.layer(drawn, *stage_crosses(line)).properties(width=side, height=side, title=heading(said))
+    return alt.layer(drawn, *stage_boundary_crosses(line)).properties(width=side, height=side, title=panel_title(said))
 
 
 _COLUMNS = ("stage", "step", "source_stage", "source", "value", "age_low", "age_high", "source_low", "source_high")
@@ -119,11 +141,11 @@ _COLUMNS = ("stage", "step", "source_stage", "source", "value", "age_low", "age_
 
 def _scale(metric: str, values: pd.Series) -> alt.Scale:
     if metric == "transfer_auroc":
-        return alt.Scale(scheme=MAGNITUDE, domain=[0.5, 1], clamp=True)
+        return alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.5, 1], clamp=True)
     if metric == "transfer_cost":
-        return alt.Scale(scheme=MAGNITUDE, domain=[0, max(float(values.max()), 1e-6)])
+        return alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0, max(float(values.max()), 1e-6)])
     far = 1.0 if metric == "transfer_cosine" else max(float(values.abs().max()), 1e-6)
-    return alt.Scale(scheme=SIGNED, domain=[-far, far], reverse=True)
+    return alt.Scale(scheme=DIVERGING_SCHEME, domain=[-far, far], reverse=True)
 
 
 def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, line: Timeline) -> Any:
@@ -135,17 +157,17 @@ def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, line: Timeline) -> Any:
     stage, step = last["stage"].iloc[0], last["step"].iloc[0]
     cells = _with_ages(last.drop(columns=["age", "age_low", "age_high"]), line).sort_values("source_age")
     here = rows[rows["stage"].eq(stage) & rows["step"].eq(step) & rows["metric"].eq("transfer_effect")]
-    means = over_seeds(here[here["k"].notna()], "k", "rule")
+    means = mean_over_seeds(here[here["k"].notna()], "k", "rule")
     scale = alt.Scale(domain=_reach(here), nice=True)
     unit = UNITS.get(str(last["outcome"].iloc[0]), "nats")
     y = alt.Y("value:Q", title=f"effect in {stage} {step:.0f} ({unit})", scale=scale)
-    wide = WIDTH - 90 if means.empty else WIDTH - 340
+    wide = CHART_WIDTH - 90 if means.empty else CHART_WIDTH - 340
     x = step_axis(line, ticks=10 if means.empty else 7, brief=True, field="source_age")
-    base = alt.Chart(inline(cells, "source_stage", "source", "source_age", "value", "low", "high")).encode(x=x)
-    dots = base.mark_circle(color=CATEGORIES[0], size=30, opacity=1).encode(y=y, tooltip=_told())
+    base = alt.Chart(inline_rows(cells, "source_stage", "source", "source_age", "value", "low", "high")).encode(x=x)
+    dots = base.mark_circle(color=CATEGORY_COLOURS[0], size=30, opacity=1).encode(y=y, tooltip=_told())
     floor = _floor(here, cells[cells["source_stage"].eq(stage) & cells["source"].eq(step)], scale)
-    bars = base.mark_rule(color=CATEGORIES[0], opacity=0.5).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
-    layers = [*stage_rules(line, height=170, names=False), *floor, bars, dots]
+    bars = base.mark_rule(color=CATEGORY_COLOURS[0], opacity=0.5).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    layers = [*stage_boundaries(line, height=170, names=False), *floor, bars, dots]
     curve = alt.layer(*layers).properties(width=wide, height=170)
     if means.empty:
         return curve
@@ -160,13 +182,13 @@ def _reach(rows: pd.DataFrame) -> list[float]:
 def _floor(here: pd.DataFrame, own: pd.DataFrame, scale: alt.Scale) -> list[Any]:
     """Nothing, the random directions, and the model's own vector."""
     nulls = here[here["control"].eq("random_direction")]
-    drawn: list[Any] = [alt.Chart(inline(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED)]
+    drawn: list[Any] = [alt.Chart(inline_rows(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED_COLOUR)]
     if len(own):
-        drawn.append(alt.Chart(inline(own, "value")).mark_rule(color=INK, strokeDash=[5, 3]))
+        drawn.append(alt.Chart(inline_rows(own, "value")).mark_rule(color=INK_COLOUR, strokeDash=[5, 3]))
     drawn = [one.encode(y=alt.Y("value:Q", scale=scale)) for one in drawn]
     if len(nulls):
         band = pd.DataFrame({"low": [nulls["low"].min()], "high": [nulls["high"].max()]})
-        grey = alt.Chart(inline(band)).mark_rect(color=MUTED, opacity=0.18)
+        grey = alt.Chart(inline_rows(band)).mark_rect(color=MUTED_COLOUR, opacity=0.18)
         drawn.insert(0, grey.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"))
     return drawn
 
@@ -176,9 +198,11 @@ def _averages(means: pd.DataFrame, floor: list[Any], y: alt.Y) -> Any:
     names = [rule for rule in ("last", "best", "even") if rule in set(means["rule"])]
     sizes = sorted(means["k"].unique())
     axis = alt.X("k:O", sort=sizes, title="checkpoints averaged", axis=alt.Axis(labelAngle=0, format="d"))
-    base = alt.Chart(inline(means.assign(name=means["rule"]).sort_values("k"), "k", "name", "value", "low", "high"))
+    base = alt.Chart(
+        inline_rows(means.assign(name=means["rule"]).sort_values("k"), "k", "name", "value", "low", "high")
+    )
     lines = base.mark_line(point={"size": 22}, strokeWidth=1.5).encode(
-        x=axis, y=y, color=named_colour(names, title="which"), tooltip=["k:O", "name:N", *_formatted()]
+        x=axis, y=y, color=colour_by_name(names, title="which"), tooltip=["k:O", "name:N", *_formatted()]
     )
     return alt.layer(*floor, lines).properties(width=150, height=170)
 

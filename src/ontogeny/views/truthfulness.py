@@ -10,12 +10,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.sentences import number
-from ontogeny.findings.table import Subject, coord, over_seeds
+from ontogeny.findings.sentences import format_score
+from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._moments import at_stages, one_under_another, thin
-from ontogeny.views._pieces import heading, inline
-from ontogeny.views._theme import CATEGORIES, INK, MAGNITUDE, SIGNED, WIDTH
+from ontogeny.views._chart_parts import inline_rows, panel_title
+from ontogeny.views._stage_grid import checkpoint_rows, evenly_spread, stack_concepts
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR, SEQUENTIAL_SCHEME
 
 title = "Truthfulness, stage by stage"
 place = 12
@@ -33,11 +33,11 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     what = "stage_cosine or push_effect"
-    return one_under_another(records, select(records), _subject, title=title, what=what, spacing=36)
+    return stack_concepts(records, select(records), _subject, title=title, what=what, spacing=36)
 
 
-def _subject(subject: Subject, line: Timeline) -> list[Any]:
-    rows, names = at_stages(subject, line, most=MOST)
+def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
+    rows, names = checkpoint_rows(subject, line, most=MOST)
     squares = [square for square in _squares(rows, names) if square is not None]
     beside = alt.hconcat(*squares, spacing=30).resolve_scale(color="independent") if squares else None
     return [beside, _clouds(rows, names)]
@@ -45,8 +45,8 @@ def _subject(subject: Subject, line: Timeline) -> list[Any]:
 
 def _squares(table: pd.DataFrame, names: list[str]) -> list[Any]:
     table = table[table["control"].eq("") & table["moment"].isin(names) & table["other"].isin(names)]
-    pushes = table["metric"].eq("push_effect") & coord(table, "length").ne("target")
-    signed = alt.Scale(scheme=SIGNED, domain=[-1, 1], reverse=True)
+    pushes = table["metric"].eq("push_effect") & coord_column(table, "length").ne("target")
+    signed = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-1, 1], reverse=True)
     return [
         _square(table[table["metric"].eq("stage_cosine")], names, "cosine of the directions", "stage", signed),
         _square(
@@ -54,7 +54,7 @@ def _squares(table: pd.DataFrame, names: list[str]) -> list[Any]:
             names,
             "AUROC of the probe along it",
             "vector of",
-            alt.Scale(scheme=MAGNITUDE, domain=[0.5, 1], clamp=True),
+            alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.5, 1], clamp=True),
         ),
         _square(table[pushes], names, "verdicts moved by a push along it", "vector of", signed),
     ]
@@ -63,15 +63,15 @@ def _squares(table: pd.DataFrame, names: list[str]) -> list[Any]:
 def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale: alt.Scale) -> Any:
     if rows.empty:
         return None
-    cells = over_seeds(rows, "moment", "other")
+    cells = mean_over_seeds(rows, "moment", "other")
     cells = cells.assign(
-        said=[number(value) for value in cells["value"]],
-        ends=[f"[{number(a)}, {number(b)}]" for a, b in zip(cells["low"], cells["high"], strict=True)],
+        said=[format_score(value) for value in cells["value"]],
+        ends=[f"[{format_score(a)}, {format_score(b)}]" for a, b in zip(cells["low"], cells["high"], strict=True)],
     )
     size = len(names)
-    side = max(14.0, min(66.0, (WIDTH - 260) / 3 / size))
+    side = max(14.0, min(66.0, (CHART_WIDTH - 260) / 3 / size))
     base = alt.Chart(
-        inline(cells, "moment", "other", "value", "low", "high", "said", "ends", "concept", "site")
+        inline_rows(cells, "moment", "other", "value", "low", "high", "said", "ends", "concept", "site")
     ).encode(
         x=alt.X("other:N", sort=names, title=across, axis=alt.Axis(labelAngle=-35 if size > 3 else 0)),
         y=alt.Y("moment:N", sort=names, title="stage"),
@@ -85,12 +85,12 @@ def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale:
     )
     layers = [squares]
     if side >= 30:
-        strong = "abs(datum.value) > 0.7" if scale.scheme == SIGNED else "datum.value > 0.8"
-        light = alt.condition(strong, alt.value("white"), alt.value(INK))
+        strong = "abs(datum.value) > 0.7" if scale.scheme == DIVERGING_SCHEME else "datum.value > 0.8"
+        light = alt.condition(strong, alt.value("white"), alt.value(INK_COLOUR))
         layers.append(base.mark_text(fontSize=12, dy=-6 if side >= 50 else 0).encode(text="said:N", color=light))
         if side >= 50:
             layers.append(base.mark_text(fontSize=9, dy=9, opacity=0.85).encode(text="ends:N", color=light))
-    named = heading(what)
+    named = panel_title(what)
     named.subtitle = " · ".join(dict.fromkeys([str(rows["concept"].iloc[0]), str(rows["site"].iloc[0])]))
     return alt.layer(*layers).properties(width=side * size, height=side * size, title=named)
 
@@ -99,7 +99,7 @@ def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
     rows = table[table["metric"].eq("stage_projection")]
     if rows.empty:
         return None
-    rows = rows.assign(**{key: coord(rows, key) for key in ("axis", "example", "label", "text")})
+    rows = rows.assign(**{key: coord_column(rows, key) for key in ("axis", "example", "label", "text")})
     wide = rows.pivot_table(
         index=["moment", "example", "label", "text"], columns="axis", values="value", sort=False, aggfunc="first"
     ).reset_index()
@@ -107,13 +107,15 @@ def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
         return None
     colour = alt.Color(
         "label:N",
-        scale=alt.Scale(domain=["true", "false"], range=list(CATEGORIES[:2])),
+        scale=alt.Scale(domain=["true", "false"], range=list(CATEGORY_COLOURS[:2])),
         legend=alt.Legend(title="held-out statements", orient="right"),
     )
     charts = []
-    for name in thin([name for name in names if name in set(wide["moment"])], CLOUDS):
+    for name in evenly_spread([name for name in names if name in set(wide["moment"])], CLOUDS):
         points = wide[wide["moment"].eq(name)]
-        cloud = alt.Chart(inline(points, "direction", "beside", "label", "text")).mark_circle(size=26, opacity=0.65)
+        cloud = alt.Chart(inline_rows(points, "direction", "beside", "label", "text")).mark_circle(
+            size=26, opacity=0.65
+        )
         cloud = cloud.encode(
             x=alt.X(
                 "direction:Q",
@@ -131,5 +133,7 @@ def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
         zero = (
             alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="#b9c0c8", strokeDash=[3, 3]).encode(x="x:Q")
         )
-        charts.append(alt.layer(zero, cloud).properties(width=WIDTH / 4 - 50, height=150, title=heading(name)))
+        charts.append(
+            alt.layer(zero, cloud).properties(width=CHART_WIDTH / 4 - 50, height=150, title=panel_title(name))
+        )
     return alt.hconcat(*charts, spacing=24)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Batch:
+class WorldBatch:
     """Arrays whose first axis is the example."""
 
     inputs: NDArray[Any]

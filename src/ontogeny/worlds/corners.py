@@ -12,9 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ontogeny.errors import BadInput
-from ontogeny.worlds._batch import Batch
+from ontogeny.worlds._batch import WorldBatch
 
-__all__ = ["Batch", "Config", "World", "evaluation", "make", "one_layer", "place", "sample", "score", "second_moment"]
+__all__ = [
+    "Config",
+    "World",
+    "WorldBatch",
+    "concept_coordinates",
+    "evaluation",
+    "linear_flow_outputs",
+    "make",
+    "sample",
+    "score",
+    "second_moment",
+]
 
 Floats = NDArray[np.float64]
 
@@ -76,13 +87,13 @@ def make(config: Config | None = None) -> World:
     return World(config, axes, np.concatenate([0 * lone[:1], lone]) if config.origin else lone)
 
 
-def sample(world: World, rng: np.random.Generator, n: int) -> Batch:
+def sample(world: World, rng: np.random.Generator, n: int) -> WorldBatch:
     """Points of the training clusters, all equally likely."""
     corner = world.shown[rng.integers(len(world.shown), size=n)]
     return _batch(world, corner, _points(world, rng, corner, clear=world.config.apart))
 
 
-def evaluation(world: World) -> Mapping[str, Batch]:
+def evaluation(world: World) -> Mapping[str, WorldBatch]:
     """Named sets, the same for the same world: `shown` clusters, the `held_out` one, and all `corners` without spread."""
     rng, each = np.random.default_rng([world.config.seed, 1]), world.config.points
     shown = np.repeat(world.shown, each, axis=0)
@@ -95,15 +106,15 @@ def evaluation(world: World) -> Mapping[str, Batch]:
     }
 
 
-def place(world: World, outputs: Floats) -> Floats:
+def concept_coordinates(world: World, outputs: Floats) -> Floats:
     """Concept coordinates of points of the space: example × concept."""
     return outputs @ world.axes.T
 
 
-def score(world: World, outputs: Floats, batch: Batch) -> Mapping[str, Floats]:
+def score(world: World, outputs: Floats, batch: WorldBatch) -> Mapping[str, Floats]:
     """The oracle: of each example half the squared error, and its share along every concept and outside of them all."""
     error = outputs - batch.targets
-    along = place(world, error)
+    along = concept_coordinates(world, error)
     return {
         "loss": (error**2).sum(-1) / 2,
         "along": along**2 / 2,
@@ -118,15 +129,15 @@ def second_moment(world: World) -> Floats:
     return world.held_out**2 * world.shown.mean(axis=0) + np.array(world.config.spread) ** 2
 
 
-def one_layer(world: World, weights: Floats, inputs: Floats, times: Floats) -> Floats:
+def linear_flow_outputs(world: World, weights: Floats, inputs: Floats, times: Floats) -> Floats:
     """Outputs of a linear layer `inputs @ weights.T` under gradient flow on ½E‖Wx − x‖², from `weights`: time × example × dimension.
 
     Along a concept the distance to the identity falls as exp(−second moment × time); outside of the box nothing moves.
     """
     left = np.exp(-second_moment(world) * np.atleast_1d(times)[:, None])
     distance = weights - np.eye(world.config.width)
-    inside = np.einsum("tk,kd,ek->ted", left, (distance @ world.axes.T).T, place(world, inputs))
-    rest = inputs - place(world, inputs) @ world.axes
+    inside = np.einsum("tk,kd,ek->ted", left, (distance @ world.axes.T).T, concept_coordinates(world, inputs))
+    rest = inputs - concept_coordinates(world, inputs) @ world.axes
     return inputs + inside + rest @ distance.T
 
 
@@ -145,6 +156,6 @@ def _points(world: World, rng: np.random.Generator, corner: NDArray[np.int64], *
     )
 
 
-def _batch(world: World, corner: NDArray[np.int64], points: Floats) -> Batch:
+def _batch(world: World, corner: NDArray[np.int64], points: Floats) -> WorldBatch:
     there = points @ world.axes
-    return Batch(there, there, {"corner": corner, "place": points})
+    return WorldBatch(there, there, {"corner": corner, "place": points})

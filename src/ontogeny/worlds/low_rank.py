@@ -12,19 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ontogeny.errors import BadInput
-from ontogeny.worlds._batch import Batch
+from ontogeny.worlds._batch import WorldBatch
 
 __all__ = [
-    "MASK", "Batch", "Completion", "Config", "World", "completed", "evaluation", "make", "matrices", "replaced", "sample",
-    "score", "sequence",
+    "MASK_ID",
+    "Config",
+    "MatrixCompletion",
+    "World",
+    "WorldBatch",
+    "complete_matrix",
+    "evaluation",
+    "fill_missing",
+    "make",
+    "matrices",
+    "sample",
+    "score",
+    "sequence",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Factors = Literal["uniform", "normal", "laplace", "full"]
+_Factors = Literal["uniform", "normal", "laplace", "full"]
 
-MASK = 0
+MASK_ID = 0
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Config:
     rows: int = 7
     columns: int = 7
     rank: int = 2
-    factors: Factors = "uniform"
+    factors: _Factors = "uniform"
     """How the entries of U and V are drawn: uniform in ±scale, normal or Laplace of that scale; `full`: no factors, the entries of
     the matrix itself uniform in ±scale, a control that cannot be completed."""
     scale: float = 1.0
@@ -73,7 +84,7 @@ class World:
     def values(self, tokens: Ids) -> Floats:
         """Numbers that tokens stand for; NaN for MASK and the separator."""
         numbers = (tokens - 1 - self._most) / 10**self.config.decimals
-        return np.where((tokens == MASK) | (tokens == self.separator), np.nan, numbers)
+        return np.where((tokens == MASK_ID) | (tokens == self.separator), np.nan, numbers)
 
 
 def make(config: Config | None = None) -> World:
@@ -87,12 +98,12 @@ def make(config: Config | None = None) -> World:
         raise BadInput(f"no matrix of {config.rows} × {config.columns} has rank {config.rank}. Take a smaller rank.")
     if not 0 < config.missing < 1 or config.scale <= 0 or config.largest <= 0 or not 0 <= config.decimals <= 4:
         raise BadInput("missing is a share between 0 and 1, scale and largest are above 0, decimals 0 to 4.")
-    if config.factors not in get_args(Factors):
-        raise BadInput(f"{config.factors!r} are no factors. Take one of {', '.join(get_args(Factors))}.")
+    if config.factors not in get_args(_Factors):
+        raise BadInput(f"{config.factors!r} are no factors. Take one of {', '.join(get_args(_Factors))}.")
     return World(config)
 
 
-def sample(world: World, rng: np.random.Generator, n: int) -> Batch:
+def sample(world: World, rng: np.random.Generator, n: int) -> WorldBatch:
     """Token ids row by row as inputs, the numbers as targets; coordinates: `matrix`, `observed` and the factors `u` and `v`."""
     u, v, matrix = matrices(world, rng, n)
     return _batch(world, matrix, rng.random(matrix.shape) >= world.config.missing, {"u": u, "v": v})
@@ -120,7 +131,7 @@ def matrices(world: World, rng: np.random.Generator, n: int) -> tuple[Floats, Fl
     return u, v, np.asarray(rounded + 0.0, dtype=np.float64)  # + 0.0: no negative zeros
 
 
-def evaluation(world: World) -> Mapping[str, Batch]:
+def evaluation(world: World) -> Mapping[str, WorldBatch]:
     """Named sets, the same for the same world: `random` masks, whole `rows` or `columns` masked but for one entry each, and the
     negatives of the first under the same masks (`mirrored`), for patching.
     """
@@ -131,8 +142,8 @@ def evaluation(world: World) -> Mapping[str, Batch]:
     observed = random.coordinates["observed"]
     return {
         "random": random,
-        "rows": _batch(world, matrix, _striped(rng, config, len(matrix)), {"u": u, "v": v}),
-        "columns": _batch(world, matrix, _striped(rng, config, len(matrix), columns=True), {"u": u, "v": v}),
+        "rows": _batch(world, matrix, _striped_mask(rng, config, len(matrix)), {"u": u, "v": v}),
+        "columns": _batch(world, matrix, _striped_mask(rng, config, len(matrix), columns=True), {"u": u, "v": v}),
         "mirrored": _batch(
             world,
             -random.coordinates["matrix"] + 0.0,
@@ -142,23 +153,23 @@ def evaluation(world: World) -> Mapping[str, Batch]:
     }
 
 
-def replaced(world: World, batch: Batch, value: float) -> Ids:
+def fill_missing(world: World, batch: WorldBatch, value: float) -> Ids:
     """The copy test: inputs in which every missing entry is a number. A model that copies gives that number back."""
     number = world.tokens(np.array(round(value, world.config.decimals)))
-    return np.where(batch.inputs == MASK, number, batch.inputs)
+    return np.where(batch.inputs == MASK_ID, number, batch.inputs)
 
 
-def sequence(world: World, batch: Batch) -> Ids:
+def sequence(world: World, batch: WorldBatch) -> Ids:
     """For a causal model: the matrix with gaps, the separator, the matrix without."""
     between = np.full((len(batch), 1), world.separator)
     return np.concatenate([batch.inputs, between, world.tokens(batch.targets)], axis=1)
 
 
-def score(world: World, outputs: Floats, batch: Batch) -> Mapping[str, Floats]:
+def score(world: World, outputs: Floats, batch: WorldBatch) -> Mapping[str, Floats]:
     """The oracle: of each matrix the mean squared error over all entries, the observed and the missing ones, and how far from 0 the
     outputs at missing entries are. NaN where a matrix has no such entry.
     """
-    error, observed = (outputs - batch.targets) ** 2, batch.inputs != MASK
+    error, observed = (outputs - batch.targets) ** 2, batch.inputs != MASK_ID
     return {
         "loss": error.mean(1),
         "observed": _mean(error, observed),
@@ -168,7 +179,7 @@ def score(world: World, outputs: Floats, batch: Batch) -> Mapping[str, Floats]:
 
 
 @dataclass(frozen=True)
-class Completion:
+class MatrixCompletion:
     matrix: Floats
     """Example × row × column; equal to the given ones where they were observed."""
     norm: Floats
@@ -177,7 +188,7 @@ class Completion:
     """No matrix with the observed entries has a smaller nuclear norm than this."""
 
 
-def completed(matrix: Floats, observed: Bools, *, steps: int = 500, weight: float = 0.3) -> Completion:
+def complete_matrix(matrix: Floats, observed: Bools, *, steps: int = 500, weight: float = 0.3) -> MatrixCompletion:
     """Of all matrices with the observed entries that of the smallest nuclear norm, by the alternating direction method of multipliers.
 
     The multiplier is a certificate: it stands on observed entries only, so its product with the matrix, divided by its spectral norm,
@@ -193,16 +204,16 @@ def completed(matrix: Floats, observed: Bools, *, steps: int = 500, weight: floa
     spectral = np.linalg.norm(multiplier, 2, axis=(-2, -1))
     product = np.abs((multiplier * given).sum((-2, -1)))
     bound = np.divide(product, spectral, out=np.zeros_like(product), where=spectral > 0)
-    return Completion(found, np.linalg.svd(found, compute_uv=False).sum(-1), bound)
+    return MatrixCompletion(found, np.linalg.svd(found, compute_uv=False).sum(-1), bound)
 
 
-def _batch(world: World, matrix: Floats, observed: Bools, factors: Mapping[str, Floats]) -> Batch:
+def _batch(world: World, matrix: Floats, observed: Bools, factors: Mapping[str, Floats]) -> WorldBatch:
     flat = matrix.reshape(len(matrix), -1)
-    inputs = np.where(observed.reshape(flat.shape), world.tokens(flat), MASK)
-    return Batch(inputs, flat, {"matrix": matrix, "observed": observed, **factors})
+    inputs = np.where(observed.reshape(flat.shape), world.tokens(flat), MASK_ID)
+    return WorldBatch(inputs, flat, {"matrix": matrix, "observed": observed, **factors})
 
 
-def _striped(rng: np.random.Generator, config: Config, n: int, *, columns: bool = False) -> Bools:
+def _striped_mask(rng: np.random.Generator, config: Config, n: int, *, columns: bool = False) -> Bools:
     """Two rows (or columns) of each matrix masked, one entry of each left; all else observed."""
     lines, length = (config.columns, config.rows) if columns else (config.rows, config.columns)
     observed = np.ones((n, lines, length), dtype=bool)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Say
 from tests.flows.bad_input.place import Place, Refuses, everything, one_line
-from tests.flows.lineages import planted, rows, write
-from tests.models import byte_tokenizer
+from tests.helpers.command_line import Say
+from tests.helpers.planted_lineages import planted, rows, write
+from tests.helpers.tiny_models import byte_tokenizer
 
 
 @pytest.fixture(scope="session")

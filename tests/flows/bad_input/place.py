@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.flows.lineages import write
+from tests.helpers.planted_lineages import write
 
 Refuses = Callable[[list[str], str], None]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.flows.bad_input.place import Place, Refuses
-from tests.flows.lineages import rows
+from tests.helpers.planted_lineages import rows
 
 
 def good() -> list[dict]:

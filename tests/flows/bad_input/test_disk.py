@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Say
 from tests.flows.bad_input.place import Place, everything, one_line
-from tests.flows.lineages import save_run
+from tests.helpers.command_line import Say
+from tests.helpers.planted_lineages import save_run
 
 
 @pytest.fixture

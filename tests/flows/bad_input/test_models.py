@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ontogeny.architectures import gpt_neox
 from tests.flows.bad_input.place import Place, Refuses, everything, one_line
-from tests.forked import python
-from tests.models import VOCAB, byte_tokenizer
+from tests.helpers.subprocesses import python
+from tests.helpers.tiny_models import VOCAB, byte_tokenizer
 
 
 def sharded(place: Place) -> Path:

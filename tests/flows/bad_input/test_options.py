@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.command import Say
 from tests.flows.bad_input.place import Place, Refuses, one_line
+from tests.helpers.command_line import Say
 
 
 def under_a_file(place: Place) -> list[str]:
@@ -51,13 +51,13 @@ def test_out_that_is_no_run_stays_as_it_was(place: Place, refuses: Refuses) -> N
 
 
 def test_nothing_is_read_before_a_wrong_option_is_told(place: Place, refuses: Refuses, say: Say, monkeypatch) -> None:
-    from ontogeny import model
+    from ontogeny.models import model
 
     def load(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(model, "load", load)
-    monkeypatch.setattr(model, "untrained", load)
+    monkeypatch.setattr(model, "load_model", load)
+    monkeypatch.setattr(model, "untrained_model", load)
     for name in ("site", "fit", "steps", "protocol", "position"):
         make, expected = OPTIONS[name]
         refuses(make(place), expected)
@@ -69,7 +69,7 @@ def test_an_interrupted_command_says_how_to_go_on(place: Place, say: Say, monkey
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ontogeny.lab.visitor.capture", interrupt)
+    monkeypatch.setattr("ontogeny.jobs.trace.executor.capture", interrupt)
     code, out, err = say(*place.trace())
     assert (code, out) == (130, "")
     assert "interrupted. Start the same command again" in one_line(err)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.concept import Concept
-from tests.flows.lineages import RISE, SPOKEN, rows, save_run, write
+from ontogeny.data.concept import Concept
+from tests.helpers.planted_lineages import RISE, SPOKEN, rows, save_run, write
 
 FEW = {1: 0.0, 2: 4.0, 3: 8.0}
 

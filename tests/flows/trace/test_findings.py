@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ontogeny.concept import Concept
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.data.concept import Concept
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.run import Run
-from tests.flows.lineages import RISE
-from tests.models import byte_tokenizer
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.storage.run import Run
+from tests.helpers.planted_lineages import RISE
+from tests.helpers.tiny_models import byte_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def rise(home: Path) -> Run:
         Lineage.open(home / "rise"),
         concepts,
         home / "out" / "rise",
-        Settings(sites="resid", resamples=200, permutations=200),
+        TraceSettings(sites="resid", resamples=200, permutations=200),
     )
 
 
@@ -91,7 +91,7 @@ def test_scrambled_checkpoints_show_no_emergence(home: Path, tmp_path: Path, ris
         shutil.copytree(home / "rise" / f"checkpoint-{weights}", tmp_path / "run" / f"checkpoint-{step}")
     byte_tokenizer().save_pretrained(tmp_path / "run")
     concepts = [Concept.from_file(home / "planted.csv")]
-    settings = Settings(sites="resid", resamples=200, permutations=200)
+    settings = TraceSettings(sites="resid", resamples=200, permutations=200)
     run = trace(Lineage.open(tmp_path / "run"), concepts, tmp_path / "out", settings)
     for method in ("logistic", "mass_mean"):
         for form in ("half", "threshold"):

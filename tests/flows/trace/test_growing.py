@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ontogeny.concept import Concept
+from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.lab import visitor as job
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.jobs.trace import executor as job
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from tests.flows.lineages import planted, rows, write
-from tests.flows.traces import QUICK, same, table, units, visits
+from ontogeny.measurements.settings import TraceSettings
+from tests.helpers.planted_lineages import planted, rows, write
+from tests.helpers.trace_runs import QUICK, same, table, units, visits
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,8 +21,8 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a checkpoint was read")
 
     monkeypatch.setattr(job, "capture", refuse)
-    monkeypatch.setattr(job.models, "load", refuse)
-    monkeypatch.setattr(job.models, "untrained", refuse)
+    monkeypatch.setattr(job.models, "load_model", refuse)
+    monkeypatch.setattr(job.models, "untrained_model", refuse)
 
 
 def test_a_second_start_computes_nothing(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
@@ -88,8 +88,8 @@ def test_other_examples_under_one_name_are_refused(home: Path, tmp_path: Path, s
     with pytest.raises(BadInput, match=r"holds other examples under the name 'small'\. Rename"):
         trace(lineage, [Concept.from_file(tmp_path / "small.csv")], tmp_path / "out", QUICK)
     for other, what in (
-        (Settings(sites="resid", resamples=100, permutations=100, seed=1), "seed = 0, now it is 1"),
-        (Settings(sites="resid,mlp", resamples=100, permutations=100), "sites = resid, now it is resid,mlp"),
+        (TraceSettings(sites="resid", resamples=100, permutations=100, seed=1), "seed = 0, now it is 1"),
+        (TraceSettings(sites="resid,mlp", resamples=100, permutations=100), "sites = resid, now it is resid,mlp"),
     ):
         with pytest.raises(BadInput, match=f"was traced with {what}"):
             trace(lineage, [small], tmp_path / "out", other)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ontogeny.concept import Concept
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.data.concept import Concept
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.run import Run
-from tests.command import Say
-from tests.flows.lineages import planted
-from tests.flows.traces import QUICK, same
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.storage.run import Run
+from tests.helpers.command_line import Say
+from tests.helpers.planted_lineages import planted
+from tests.helpers.trace_runs import QUICK, same
 
 
 def command(*args: str | Path) -> list[str]:
@@ -74,12 +74,12 @@ def test_a_killed_job_resumes(home: Path, tmp_path: Path) -> None:
         [Concept.from_file(home / n) for n in ("small.csv", "others.jsonl")],
     )
     logged = len(run.ledger())
-    trace(lineage, concepts, run.folder, Settings(sites="resid,head"))
+    trace(lineage, concepts, run.folder, TraceSettings(sites="resid,head"))
     again = {unit for line in run.ledger()[logged:] for unit in line["units"]}
     assert again
     assert not again & finished
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
-    same(run, trace(lineage, concepts, tmp_path / "whole" / "out", Settings(sites="resid,head")))
+    same(run, trace(lineage, concepts, tmp_path / "whole" / "out", TraceSettings(sites="resid,head")))
     assert run.about["finished"]
 
 
@@ -93,7 +93,7 @@ def test_a_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, 
     lineage = Lineage.open(home / "few").select("1")
     for name in ("trace.surface.audit", "standing.models.load"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"ontogeny.lab.{name}", kill)
+            patch.setattr(f"ontogeny.jobs.{name}", kill)
             patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # a killed process tidies nothing up
             patch.setattr("pathlib.Path.rmdir", lambda *_: None)
             with pytest.raises(Killed):

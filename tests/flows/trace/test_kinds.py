@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.concept import Concept
+from ontogeny.data.concept import Concept
+from ontogeny.data.positions import Position
 from ontogeny.errors import BadInput
-from ontogeny.lab.settings import Settings
-from ontogeny.lab.trace import trace
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
-from ontogeny.position import Position
-from tests.flows.lineages import rows, save_run, write
-from tests.flows.traces import QUICK, visits
-from tests.models import byte_tokenizer
+from ontogeny.measurements.settings import TraceSettings
+from tests.helpers.planted_lineages import rows, save_run, write
+from tests.helpers.tiny_models import byte_tokenizer
+from tests.helpers.trace_runs import QUICK, visits
 
 
 def test_stages_give_rows_with_their_stage(home: Path, tmp_path: Path, small: Concept) -> None:
@@ -66,7 +66,7 @@ def test_classes_and_numbers(home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_one_model_without_a_step(family: str, tmp_path: Path, tiny, small: Concept) -> None:
-    run = trace(Lineage.open(tiny(family)), [small], tmp_path / "out", Settings(resamples=100, permutations=100))
+    run = trace(Lineage.open(tiny(family)), [small], tmp_path / "out", TraceSettings(resamples=100, permutations=100))
     scores = run.records("metric = 'auroc' and control is null and method = 'logistic' and stage is not null")
     assert len(scores) == 3 + 2 * 4
     assert scores.step.isna().all()
@@ -75,7 +75,7 @@ def test_one_model_without_a_step(family: str, tmp_path: Path, tiny, small: Conc
 
 
 def test_the_paper_protocol_splits_by_order(home: Path, tmp_path: Path, small: Concept) -> None:
-    paper = Settings(sites="resid", protocol="paper", resamples=100, permutations=100)
+    paper = TraceSettings(sites="resid", protocol="paper", resamples=100, permutations=100)
     run = trace(Lineage.open(home / "few").select("1,3"), [small], tmp_path / "out", paper)
     scores = run.records("metric = 'accuracy' and control is null and method = 'logistic' and step = 3")
     assert len(scores) == 3
@@ -94,7 +94,7 @@ def test_position_limit_and_truncation(home: Path, tmp_path: Path, small: Concep
     assert few.ledger()[0]["forwards"] == 40
     long = [row | {"text": "many words " * 9 + row["text"]} for row in rows(characters=36)]
     concept = Concept.from_file(write(tmp_path / "long.csv", long))
-    cut = Settings(sites="resid", resamples=100, permutations=100, truncate=True)
+    cut = TraceSettings(sites="resid", resamples=100, permutations=100, truncate=True)
     run = trace(lineage, [concept], tmp_path / "cut", cut)
     last = run.ledger()[-1]
     assert last["tokens"] == 64 * last["forwards"]
@@ -103,7 +103,7 @@ def test_position_limit_and_truncation(home: Path, tmp_path: Path, small: Concep
 
 
 def test_bfloat16(home: Path, tmp_path: Path, small: Concept) -> None:
-    half = Settings(sites="resid,head,neuron", resamples=100, permutations=100, dtype="bfloat16")
+    half = TraceSettings(sites="resid,head,neuron", resamples=100, permutations=100, dtype="bfloat16")
     run = trace(Lineage.open(home / "few").select("1,3"), [small], tmp_path / "out", half)
     scores = run.records("metric = 'auroc' and control is null and method = 'logistic' and site = 'resid.1'")
     by_step = scores.set_index("step").value
@@ -112,7 +112,7 @@ def test_bfloat16(home: Path, tmp_path: Path, small: Concept) -> None:
 
 
 def test_no_floor_where_none_is_wanted(home: Path, tmp_path: Path, small: Concept) -> None:
-    bare = Settings(sites="resid", resamples=100, permutations=100, untrained=False)
+    bare = TraceSettings(sites="resid", resamples=100, permutations=100, untrained=False)
     run = trace(Lineage.open(home / "few").select("1"), [small], tmp_path / "out", bare)
     assert visits(run) == ["checkpoint-1"]
     assert run.records("control = 'untrained'").empty

@@ -1,0 +1,89 @@
+"""Texts that begin alike, few-shot prompts above all: what they share is computed once, and its keys and values serve them all.
+
+Only where nobody reads a token of the shared part, and where it spares more than the extra pass costs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ontogeny.activations.batching import PASS_OVERHEAD_TOKENS, ActivationRead, CaptureBatch, ScoredAnswer, Workload
+
+MIN_SHARED_TOKENS = 8
+"""Tokens of a shared beginning, at least."""
+
+
+@dataclass(frozen=True)
+class PrefixGroup:
+    """Sequences of a workload with one beginning, as a workload of their ends."""
+
+    prefix: tuple[int, ...]
+    ends: Workload
+    sequences: tuple[int, ...]
+    """Of each end, its sequence in the whole workload; likewise for reads and answers."""
+    reads: tuple[int, ...]
+    scored: tuple[int, ...]
+
+    def back(self, batch: CaptureBatch) -> CaptureBatch:
+        """A pass over ends, named by their places in the whole workload."""
+        return replace(
+            batch,
+            sequences=[self.sequences[s] for s in batch.sequences],
+            reads=[self.reads[i] for i in batch.reads],
+            scored=[(self.scored[i], *where) for i, *where in batch.scored],
+        )
+
+
+def group_by_prefix(work: Workload) -> tuple[list[PrefixGroup], list[int]]:
+    """The groups that share a beginning worth sharing, and the sequences that are in none."""
+    free = _unread_prefix_lengths(work)
+    order = sorted(
+        (s for s in range(len(work.sequences)) if free[s] >= MIN_SHARED_TOKENS), key=lambda s: work.sequences[s]
+    )
+    groups, taken = [], set()
+    for run in _neighbours_with_prefix(work, order):
+        length = min([_common_length(work, run[0], run[-1]), *(free[s] for s in run)])
+        if length >= MIN_SHARED_TOKENS and length * (len(run) - 1) >= 4 * PASS_OVERHEAD_TOKENS:
+            groups.append(_shared(work, run, length))
+            taken.update(run)
+    return groups, [s for s in range(len(work.sequences)) if s not in taken]
+
+
+def _unread_prefix_lengths(work: Workload) -> list[int]:
+    """How many tokens of each sequence come before the first one that anybody reads, and before its last."""
+    free = [len(ids) - 1 for ids in work.sequences]
+    for read in work.reads:
+        first = int(read.weights.nonzero()[0])
+        free[read.sequence] = min(free[read.sequence], first)
+    for answer in work.scored:
+        # An answer's first token is scored at the one before it.
+        free[answer.sequence] = min(free[answer.sequence], answer.start - 1)
+    return free
+
+
+def _neighbours_with_prefix(work: Workload, order: Sequence[int]) -> list[list[int]]:
+    """Neighbours in the sorted order that begin alike."""
+    runs: list[list[int]] = []
+    for s in order:
+        if runs and _common_length(work, runs[-1][0], s) >= MIN_SHARED_TOKENS:
+            runs[-1].append(s)
+        else:
+            runs.append([s])
+    return [run for run in runs if len(run) > 1]
+
+
+def _common_length(work: Workload, one: int, other: int) -> int:
+    a, b = work.sequences[one], work.sequences[other]
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _shared(work: Workload, run: Sequence[int], length: int) -> PrefixGroup:
+    local: Mapping[int, int] = {s: i for i, s in enumerate(run)}
+    reads = [i for i, read in enumerate(work.reads) if read.sequence in local]
+    scored = [i for i, answer in enumerate(work.scored) if answer.sequence in local]
+    ends = Workload(
+        sequences=tuple(work.sequences[s][length:] for s in run),
+        reads=tuple(ActivationRead(local[work.reads[i].sequence], work.reads[i].weights[length:]) for i in reads),
+        scored=tuple(ScoredAnswer(local[work.scored[i].sequence], work.scored[i].start - length) for i in scored),
+        content=tuple(work.content[s][length:] for s in run) if work.content else (),
+    )
+    return PrefixGroup(work.sequences[run[0]][:length], ends, tuple(run), tuple(reads), tuple(scored))

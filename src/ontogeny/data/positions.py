@@ -1,0 +1,264 @@
+"""Which token of an example is read: the last, the first or the mean over a region of its tokens.
+
+Counted over the example's own tokens, so padding cannot move it. Written `last`, `mean`, `last:span`, `first:content & ~span`, `last-2`;
+regions are `everything`, `content` (no BOS and other special tokens), `span` (characters the example marks) and `instruction` (the user's
+words inside a chat template). Where no region is written, `last` looks at everything, `mean` and `first` at content: the activations of
+BOS are huge and equal in all examples, a mean over them says nothing about the text.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ontogeny.errors import BadInput, unknown_name
+
+Pooling = Literal["last", "mean", "first"]
+RegionName = Literal["everything", "content", "span", "instruction"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The tokens of one example, without padding."""
+
+    ids: Int[Tensor, " token"]
+    offsets: Int[Tensor, "token 2"]
+    """First and one past the last character of `text` that each token stands for; equal for tokens that stand for none."""
+    special: Bool[Tensor, " token"]
+    """BOS, EOS, separators, role markers."""
+    text: str
+    """What was tokenised: the example's text, or the rendered chat template."""
+    span: tuple[int, int] | None = None
+    """First and one past the last character of the marked part of `text`."""
+    instruction_end: int | None = None
+    """One past the last token of the user's words; None outside a chat template."""
+    instruction_start: int = 0
+    """First token of the user's words."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A set of tokens; regions combine with `&`, `|` and `~`, and are hashable."""
+
+    op: Literal["everything", "content", "span", "instruction", "not", "and", "or"]
+    parts: tuple["Region", ...] = ()
+
+    def __and__(self, other: "Region") -> "Region":
+        return _joined("and", self, other)
+
+    def __or__(self, other: "Region") -> "Region":
+        return _joined("or", self, other)
+
+    def __invert__(self) -> "Region":
+        return self.parts[0] if self.op == "not" else Region("not", (self,))
+
+    def __str__(self) -> str:
+        if self.op == "not":
+            return f"~{_inside(self.parts[0], ('and', 'or'))}"
+        if self.op == "and":
+            return " & ".join(_inside(part, ("or",)) for part in self.parts)
+        return " | ".join(map(str, self.parts)) if self.op == "or" else self.op
+
+    def names(self) -> frozenset[str]:
+        """The plain regions that this one is made of."""
+        return frozenset[str]().union(*(part.names() for part in self.parts)) if self.parts else frozenset({self.op})
+
+    def mask(self, encoding: Encoding) -> Bool[Tensor, " token"]:
+        """True for the tokens inside.
+
+        Raises:
+            BadInput: a span or an instruction is asked of an example that has none.
+        """
+        match self.op:
+            case "not":
+                return ~self.parts[0].mask(encoding)
+            case "and":
+                return torch.stack([part.mask(encoding) for part in self.parts]).all(0)
+            case "or":
+                return torch.stack([part.mask(encoding) for part in self.parts]).any(0)
+            case "everything":
+                return torch.ones_like(encoding.special)
+            case "content":
+                return ~encoding.special
+            case "span":
+                return _in_span(encoding)
+            case "instruction":
+                return _in_instruction(encoding)
+
+
+everything, content, span, instruction = (Region(name) for name in get_args(RegionName))
+
+
+@dataclass(frozen=True)
+class Position:
+    reduce: Pooling
+    region: Region
+    shift: int = 0
+    """Tokens back from the last, or on from the first, inside the region."""
+
+    def __post_init__(self) -> None:
+        if self.shift < 0 or (self.shift and self.reduce == "mean"):
+            raise BadInput(f"a position cannot be {self.reduce} with a shift of {self.shift}. Write last-2 or first+1.")
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Read a position from its name; `str` gives the name back.
+
+        Raises:
+            BadInput: the text is not the name of a position.
+        """
+        match = re.fullmatch(r"\s*([a-z]+)\s*(?:([-+])\s*(\d+)\s*)?(?::(.*))?", text)
+        if match is None:
+            raise BadInput(
+                f"{text!r} is not a position. Positions look like last, mean, last-2, last:span or mean:content & ~span."
+            )
+        reduce, sign, shift, where = match.groups()
+        if reduce not in get_args(Pooling):
+            if reduce in get_args(RegionName):
+                raise BadInput(
+                    f"{text!r} names a region, not a token in it. Write last:{reduce}, first:{reduce} or mean:{reduce}."
+                )
+            raise unknown_name("position", reduce, get_args(Pooling))
+        if sign and sign != {"last": "-", "first": "+"}.get(reduce):
+            raise BadInput(
+                f"{text!r} lies outside the text. Count back from the last token (last-2) or on from the first (first+2)."
+            )
+        region = _DEFAULT[reduce] if where is None else parse_region(where)
+        return cls(reduce, region, int(shift or 0))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        shift = f"{'-' if self.reduce == 'last' else '+'}{self.shift}" if self.shift else ""
+        where = "" if self.region == _DEFAULT[self.reduce] else f":{self.region}"
+        return f"{self.reduce}{shift}{where}"
+
+    def weights(self, encoding: Encoding) -> Float[Tensor, " token"]:
+        """How much each token counts: one 1 for last and first, equal shares for mean; the sum is 1.
+
+        Raises:
+            BadInput: the region is empty, or the text has no token of its own.
+        """
+        if bool(encoding.special.all()):
+            raise BadInput(
+                f"the text {_short(encoding.text)} has no token of its own, only special ones. Remove it from the concept."
+            )
+        inside = self.region.mask(encoding).nonzero().flatten()
+        if len(inside) <= self.shift:
+            raise BadInput(
+                f"nothing to read at {self}: the region has {len(inside)} tokens in the text {_short(encoding.text)}. "
+                "Choose another position, or correct this example."
+            )
+        weights = torch.zeros(len(encoding.special))
+        if self.reduce == "mean":
+            weights[inside] = 1 / len(inside)
+        else:
+            weights[inside[self.shift if self.reduce == "first" else -1 - self.shift]] = 1.0
+        return weights
+
+
+_DEFAULT: dict[str, Region] = {"last": everything, "mean": content, "first": content}
+last, mean, first = (Position(reduce, _DEFAULT[reduce]) for reduce in get_args(Pooling))
+
+
+def pad_weights(
+    weights: Sequence[Float[Tensor, " _"]], attention_mask: Int[Tensor, "example column"]
+) -> Float[Tensor, "example column"]:
+    """The weights of many examples in the rows of a padded batch, on whichever side it is padded: tokens are where the mask is 1."""
+    placed = torch.zeros(attention_mask.shape)
+    real = attention_mask.bool()
+    if real.sum(1).tolist() != [len(row) for row in weights]:
+        raise BadInput("the attention mask and the examples count different tokens. Tokenise both in the same way.")
+    placed[real] = torch.cat(list(weights))
+    return placed
+
+
+def tokens_in_span(offsets: Int[Tensor, "token 2"], start: int, end: int) -> Bool[Tensor, " token"]:
+    """Tokens that stand for at least one of the characters from `start` up to, not including, `end`."""
+    begins, ends = offsets.unbind(1)
+    return (begins < end) & (ends > start) & (ends > begins)
+
+
+def parse_region(text: str) -> Region:
+    """Read a region from a text like `content & ~span`; `~` binds before `&`, and `&` before `|`.
+
+    Raises:
+        BadInput: the text is not a region.
+    """
+    tokens = re.findall(r"[a-z_]+|\S", text)
+    region, rest = _alternatives(tokens, text)
+    if rest:
+        raise _no_region(text, rest)
+    return region
+
+
+def _alternatives(tokens: list[str], text: str) -> tuple[Region, list[str]]:
+    region, tokens = _conjunction(tokens, text)
+    while tokens[:1] == ["|"]:
+        other, tokens = _conjunction(tokens[1:], text)
+        region = region | other
+    return region, tokens
+
+
+def _conjunction(tokens: list[str], text: str) -> tuple[Region, list[str]]:
+    region, tokens = _factor(tokens, text)
+    while tokens[:1] == ["&"]:
+        other, tokens = _factor(tokens[1:], text)
+        region = region & other
+    return region, tokens
+
+
+def _factor(tokens: list[str], text: str) -> tuple[Region, list[str]]:
+    head, rest = tokens[:1], tokens[1:]
+    if head == ["~"]:
+        region, rest = _factor(rest, text)
+        return ~region, rest
+    if head == ["("]:
+        region, rest = _alternatives(rest, text)
+        if rest[:1] != [")"]:
+            raise _no_region(text, rest)
+        return region, rest[1:]
+    if not head or not head[0].isidentifier():
+        raise _no_region(text, tokens)
+    if head[0] not in get_args(RegionName):
+        raise unknown_name("region", head[0], get_args(RegionName))
+    return Region(head[0]), rest  # type: ignore[arg-type]
+
+
+def _no_region(text: str, rest: list[str]) -> BadInput:
+    at = f"at {rest[0]!r}" if rest else "at its end"
+    return BadInput(
+        f"{text.strip()!r} is not a region (stuck {at}). Write one like span, content & ~span or (span | instruction)."
+    )
+
+
+def _joined(op: Literal["and", "or"], *regions: Region) -> Region:
+    parts = [part for region in regions for part in (region.parts if region.op == op else (region,))]
+    return Region(op, tuple(parts))
+
+
+def _inside(region: Region, weaker: tuple[str, ...]) -> str:
+    return f"({region})" if region.op in weaker else str(region)
+
+
+def _in_span(encoding: Encoding) -> Bool[Tensor, " token"]:
+    if encoding.span is None:
+        raise BadInput(
+            f"the text {_short(encoding.text)} marks no span. Give span_start and span_end, or choose another position."
+        )
+    return tokens_in_span(encoding.offsets, *encoding.span)
+
+
+def _in_instruction(encoding: Encoding) -> Bool[Tensor, " token"]:
+    if encoding.instruction_end is None:
+        raise BadInput(
+            f"the text {_short(encoding.text)} stands in no chat template. Set template=True, or read another position."
+        )
+    token = torch.arange(len(encoding.special))
+    return (token >= encoding.instruction_start) & (token < encoding.instruction_end)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")

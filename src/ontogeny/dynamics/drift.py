@@ -1,0 +1,93 @@
+"""How directions turn over training: cosines to the last and the preceding checkpoint, of all pairs of steps, and of concepts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods, stamp_with_checkpoint
+from ontogeny.measurements.design import Design
+from ontogeny.measurements.rows import RowContext, site_rows
+from ontogeny.metrics.similarity import cosine
+from ontogeny.records import Record
+from ontogeny.sites import Site
+from ontogeny.storage.run import Run
+
+_DRIFT_METHODS = ("logistic", "ridge", "mass_mean")
+_DIRECTION_KEY = "mass_mean/resid/direction"
+_NO_DIRECTION = "no direction: the class means coincide, or the fit failed"
+
+
+def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], best: BestSite) -> list[Record]:
+    """Cosines along training, at every site of the stream and of all pairs of steps at the best site; for single directions."""
+    if design.concept.kind == "classes":
+        return []
+    about = RowContext(design.concept.name, str(design.concept.position), len(design.split.train), 0, split=None)
+    made: list[Record] = []
+    part = "resid" if "resid" in visits[0].sites else best.part
+    sites = visits[0].sites[part]
+    for method in (m for m in common_methods(visits) if m in _DRIFT_METHODS):
+        key = f"{method}/{part}/direction"
+        vectors = torch.stack([run.directions(visit.unit, [key])[key][..., 0] for visit in visits])
+        for metric, others in (
+            ("cosine_final", vectors[-1:].expand_as(vectors)),
+            ("cosine_previous", vectors.roll(1, 0)),
+        ):
+            start = 1 if metric == "cosine_previous" else 0
+            values = cosine(vectors, others)
+            for visit, line in list(zip(visits, values, strict=True))[start:]:
+                made += _drift_cells(about, visit, metric, line, sites, method)
+        if best.part == part:
+            made += _all_pairs(about, visits, vectors[:, best.at], best, method)
+    return made
+
+
+def _all_pairs(
+    about: RowContext,
+    visits: Sequence[MeasuredCheckpoint],
+    vectors: Float[Tensor, "step d"],
+    best: BestSite,
+    method: str,
+) -> Iterator[Record]:
+    table = cosine(vectors[:, None], vectors[None])
+    for visit, line in zip(visits, table, strict=True):
+        for other, value in zip(visits, line, strict=True):
+            coords = {"other_step": str(other.step), "other_stage": other.stage}
+            yield from _drift_cells(about, visit, "cosine", value[None], [best.site], method, coords)
+
+
+def concept_cosine_rows(
+    run: Run, designs: Mapping[str, Design], visits: Mapping[str, Sequence[MeasuredCheckpoint]], seed: int
+) -> list[Record]:
+    """Cosine of the mass-mean directions of two concepts at the last checkpoint both were traced at, site by site of the stream."""
+    made: list[Record] = []
+    names = [
+        n
+        for n, v in visits.items()
+        if designs[n].concept.kind == "binary" and "mass_mean" in v[-1].methods and "resid" in v[-1].sites
+    ]
+    vectors = {n: run.directions(visits[n][-1].unit, [_DIRECTION_KEY])[_DIRECTION_KEY][..., 0] for n in names}
+    for a in names:
+        about = RowContext(a, str(designs[a].concept.position), len(designs[a].split.train), seed, split=None)
+        last = visits[a][-1]
+        for b in names:
+            if visits[b][-1].checkpoint != last.checkpoint:
+                continue
+            values = cosine(vectors[a], vectors[b])
+            made += _drift_cells(about, last, "cosine", values, last.sites["resid"], "mass_mean", {"other_concept": b})
+    return made
+
+
+def _drift_cells(
+    about: RowContext,
+    visit: MeasuredCheckpoint,
+    metric: str,
+    values: Float[Tensor, " site"],
+    sites: Sequence[Site],
+    method: str,
+    coords: Mapping[str, str] | None = None,
+) -> list[Record]:
+    return stamp_with_checkpoint(
+        visit, site_rows(about, metric, values, sites, method=method, coords=coords, reason=_NO_DIRECTION)
+    )

@@ -1,0 +1,225 @@
+"""When a concept becomes readable, when it is used, and when it is lost: events of the curves at its best site."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods
+from ontogeny.measurements import scores
+from ontogeny.measurements.behaviour import answer_groups
+from ontogeny.measurements.design import Design
+from ontogeny.records import Record
+from ontogeny.statistics import bootstrap
+from ontogeny.statistics.emergence import (
+    EmergenceEvent,
+    EventDifference,
+    ThresholdForm,
+    emergence_event,
+    loss_event,
+    paired_difference,
+)
+from ontogeny.storage.run import Run
+
+_EMERGENCE_THRESHOLDS = {"auroc": 0.75, "r2": 0.5, "answer_accuracy": 0.75}
+_CHANCE_SCORES = {"auroc": 0.5, "r2": 0.0, "answer_accuracy": 0.5}
+_EMERGENCE_FORMS: tuple[ThresholdForm, ...] = ("half", "threshold")
+_MIN_PAIRED_GROUPS = 10
+"""Fewer held-out groups with questions than this, and the comparison of read and used is not worth an interval."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreCurve:
+    """A score over the checkpoints of a stage, with its resamples and the floor it must leave."""
+
+    of: str
+    steps: Float[Tensor, " step"]
+    points: Float[Tensor, " step"]
+    samples: Float[Tensor, "sample step"]
+    floor: Float[Tensor, " sample"]
+    floor_name: str
+
+
+def emergence_rows(
+    run: Run,
+    design: Design,
+    visits: Sequence[MeasuredCheckpoint],
+    best: BestSite,
+    untrained: Mapping[str, Tensor] | None,
+    surface: Mapping[str, float],
+    seed: int,
+) -> list[Record]:
+    """Emergence, loss, use and their difference within one stage, in both forms."""
+    numbered = [visit for visit in visits if visit.step is not None]
+    if not numbered:
+        return []
+    made = []
+    used = _answer_curve(run, design, numbered, untrained, seed)
+    for method in (m for m in common_methods(numbered) if m in (best.method, "mass_mean")):
+        curve = _probe_curves(run, design, numbered, best, method, untrained, surface)
+        for form in _EMERGENCE_FORMS:
+            readable = _event(emergence_event, curve, form, seed)
+            lost = _event(loss_event, curve, form, seed)
+            made.append(_row("emergence_step", readable, curve, form, design, numbered[0], method, seed, best))
+            made.append(_row("loss_step", lost, curve, form, design, numbered[0], method, seed, best))
+            if used is not None:
+                use = _event(emergence_event, used, form, seed)
+                if method == best.method:
+                    made.append(_row("used_step", use, used, form, design, numbered[0], "likelihood", seed, None))
+                difference = paired_difference(readable, use)
+                made.append(_difference_row(difference, form, design, numbered[0], method, seed, best))
+    return made
+
+
+def _event(find, curve: ScoreCurve, form: ThresholdForm, seed: int) -> EmergenceEvent:
+    return find(
+        curve.steps,
+        curve.points,
+        curve.samples,
+        floor=curve.floor,
+        form=form,
+        threshold=_EMERGENCE_THRESHOLDS[curve.of],
+        seed=seed,
+    )
+
+
+def _probe_curves(
+    run: Run,
+    design: Design,
+    visits: Sequence[MeasuredCheckpoint],
+    best: BestSite,
+    method: str,
+    untrained: Mapping[str, Tensor] | None,
+    surface: Mapping[str, float],
+) -> ScoreCurve:
+    metric = scores.metrics_for(design.concept.kind)[0]
+    key = f"{method}/{best.part}"
+    columns = [run.scores(visit.unit)[key][best.at : best.at + 1] for visit in visits]
+    stacked = torch.cat(columns)
+    floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
+    if metric in surface:
+        floors["the best surface baseline"] = torch.full((len(design.weights),), surface[metric])
+    if untrained is not None and key in untrained:
+        at_start = untrained[key][best.at : best.at + 1]
+        floors["the untrained model"] = scores.bootstrap_scores(metric, at_start, design.y_test, design.weights)[:, 0]
+    floor, name = _highest_floor(floors)
+    return ScoreCurve(
+        of=metric,
+        steps=torch.tensor([float(visit.step or 0) for visit in visits]),
+        points=scores.score(metric, stacked, design.y_test),
+        samples=scores.bootstrap_scores(metric, stacked, design.y_test, design.weights),
+        floor=floor,
+        floor_name=name,
+    )
+
+
+def _answer_curve(
+    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], untrained: Mapping[str, Tensor] | None, seed: int
+) -> ScoreCurve | None:
+    """Share of questions answered right, resampled with the groups on which the probe is tested; None without questions."""
+    if not design.concept.answers:
+        return None
+    groups = answer_groups(design)
+    tested = torch.isin(groups, design.groups[design.split.test])
+    if len(groups[tested].unique()) < _MIN_PAIRED_GROUPS:
+        tested = torch.ones_like(tested)
+        weights = bootstrap.group_weights(groups, samples=len(design.weights), seed=seed)
+    else:
+        # How often a group was drawn for the probe is how often its questions count here: the two curves are paired.
+        of_test = design.groups[design.split.test]
+        place = {int(group): i for i, group in enumerate(of_test.tolist())}
+        weights = design.weights[:, [place[int(group)] for group in groups[tested]]]
+    margins = torch.stack([run.scores(visit.unit)["answers"] for visit in visits])
+    right = (margins[:, tested] > 0).float()
+    floors = {"chance": torch.full((len(weights),), _CHANCE_SCORES["answer_accuracy"])}
+    if untrained is not None and "answers" in untrained:
+        start = (untrained["answers"][None, tested] > 0).float()
+        floors["the untrained model"] = bootstrap.mean_samples(start, weights)[:, 0]
+    floor, name = _highest_floor(floors)
+    return ScoreCurve(
+        of="answer_accuracy",
+        steps=torch.tensor([float(visit.step or 0) for visit in visits]),
+        points=right.mean(-1),
+        samples=bootstrap.mean_samples(right, weights),
+        floor=floor,
+        floor_name=name,
+    )
+
+
+def _highest_floor(floors: Mapping[str, Float[Tensor, " sample"]]) -> tuple[Float[Tensor, " sample"], str]:
+    """The floor that is hardest to leave, and its name."""
+    name = max(floors, key=lambda key: float(floors[key].nanmean()))
+    return floors[name], name
+
+
+def _row(
+    metric: str,
+    event: EmergenceEvent,
+    curve: ScoreCurve,
+    form: str,
+    design: Design,
+    first: MeasuredCheckpoint,
+    method: str,
+    seed: int,
+    best: BestSite | None,
+) -> Record:
+    absent = math.isnan(event.step)
+    coords = {
+        "form": form,
+        "of": curve.of,
+        "floor": f"{float(curve.floor.nanmean()):.4f}",
+        "floor_name": curve.floor_name,
+    }
+    return Record(
+        metric=metric,
+        value=event.step,
+        low=event.low,
+        high=event.high,
+        stage=first.stage,
+        train_seed=first.train_seed,
+        concept=design.concept.name,
+        site=str(best.site) if best else None,
+        layer=best.site.layer if best else None,
+        head=best.site.head if best else None,
+        position=str(design.concept.position),
+        method=method,
+        split="test",
+        n=0 if absent else len(design.split.test),
+        seed=seed,
+        note=event.reason or None,
+        coords=coords | ({"threshold": str(_EMERGENCE_THRESHOLDS[curve.of])} if form == "threshold" else {}),
+    )
+
+
+def _difference_row(
+    difference: EventDifference,
+    form: str,
+    design: Design,
+    first: MeasuredCheckpoint,
+    method: str,
+    seed: int,
+    best: BestSite,
+) -> Record:
+    absent = math.isnan(difference.value)
+    return Record(
+        metric="readable_minus_used",
+        value=difference.value,
+        low=difference.low,
+        high=difference.high,
+        stage=first.stage,
+        train_seed=first.train_seed,
+        concept=design.concept.name,
+        site=str(best.site),
+        layer=best.site.layer,
+        head=best.site.head,
+        position=str(design.concept.position),
+        method=method,
+        split="test",
+        n=0 if absent else len(design.split.test),
+        seed=seed,
+        note=difference.reason or None,
+        coords={"form": form},
+    )

@@ -1,0 +1,82 @@
+"""Fitting and compression of each layer, and the paper's claim that dependence is bounded by the probe's accuracy."""
+
+import math
+
+import torch
+
+from ontogeny.measurements.design import Design
+from ontogeny.metrics.information import dependence_within_accuracy
+from ontogeny.records import Record
+from ontogeny.statistics.change_points import TrainingPhases, fit_phases
+from ontogeny.storage.run import Run, sql_text
+
+_PHASE_KERNELS = ("gaussian_50", "gaussian_median")
+"""The paper's width, nearly linear, and the median width, which is not."""
+
+
+def change_point_rows(run: Run, design: Design, stage: str, seed: int) -> list[Record]:
+    """A change point for each layer and kernel within one stage, from the rows of its checkpoints, and the claim's verdict."""
+    inside = f"concept = {sql_text(design.concept.name)} and stage = {sql_text(stage)} and step is not null and control is null"
+    curves = run.records(f"metric = 'nhsic_tx' and {inside} and method in ('gaussian_50', 'gaussian_median')")
+    made = []
+    for (kernel, site), group in curves.sort_values(["layer", "step"]).groupby(["method", "site"], sort=False):
+        steps, points = torch.tensor(group.step.tolist()).double(), torch.tensor(group.value.tolist()).double()
+        found = fit_phases(steps, points, seed=seed)
+        made.append(
+            _row(found, str(kernel), str(site), int(group.layer.iloc[0]), stage, design, seed, int(group.n.max()))
+        )
+    return made + _dependence_claim_row(run, design, inside, stage, seed)
+
+
+def _row(
+    found: TrainingPhases, kernel: str, site: str, layer: int, stage: str, design: Design, seed: int, n: int
+) -> Record:
+    absent = math.isnan(found.step)
+    slopes = {"slope_before": f"{found.slope_before:.6g}", "slope_after": f"{found.slope_after:.6g}"}
+    return Record(
+        metric="change_point",
+        value=found.step,
+        low=found.low,
+        high=found.high,
+        stage=stage,
+        concept=design.concept.name,
+        site=site,
+        layer=layer,
+        position=str(design.concept.position),
+        method=kernel,
+        n=0 if absent else n,
+        seed=seed,
+        note=found.reason or found.verdict,
+        coords={"of": "nhsic_tx", "verdict": found.verdict, **slopes},
+    )
+
+
+def _dependence_claim_row(run: Run, design: Design, inside: str, stage: str, seed: int) -> list[Record]:
+    """Cell by cell: is the dependence on the label at most the probe's accuracy?"""
+    if design.concept.kind == "number":
+        return []
+    found = run.query(
+        f"""select d.method as kernel, d.value as dependence, a.value as accuracy
+            from (select * from records where {inside} and metric = 'nhsic_ty') d
+            join (select * from records where {inside} and metric = 'accuracy' and method = 'logistic') a
+            using (step, site)"""
+    )
+    made = []
+    for kernel, cells in found.groupby("kernel"):
+        within = dependence_within_accuracy(
+            torch.tensor(cells.dependence.tolist()), torch.tensor(cells.accuracy.tolist())
+        )
+        made.append(
+            Record(
+                metric="dependence_within_accuracy",
+                value=within.share,
+                stage=stage,
+                concept=design.concept.name,
+                position=str(design.concept.position),
+                method=str(kernel),
+                n=within.n,
+                seed=seed,
+                note=within.verdict,
+            )
+        )
+    return made

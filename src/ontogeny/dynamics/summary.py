@@ -1,0 +1,105 @@
+"""What needs several checkpoints of one concept: corrected p-values, the best site, emergence, drift, readable against used.
+
+Computed from the parts that the visits left behind, so no model is loaded; a summary over other checkpoints replaces the old one.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from ontogeny.data.concept import Concept
+from ontogeny.dynamics import drift, emergence, phases, significance
+from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, measured_checkpoints
+from ontogeny.measurements.design import Design
+from ontogeny.measurements.measure import PROBE_METHODS
+from ontogeny.measurements.rows import CheckpointStamp
+from ontogeny.measurements.settings import MEASURE_VERSION
+from ontogeny.records import Record
+from ontogeny.storage.files import content_digest
+from ontogeny.storage.run import Run, sql_text
+
+
+def summarise_trace(run: Run, designs: Mapping[str, Design], lineage: str, seed: int) -> None:
+    """Write the summaries that are missing: one a concept, and one over all concepts together."""
+    bests: dict[str, tuple[BestSite, list[MeasuredCheckpoint]]] = {}
+    for design in designs.values():
+        concept = design.concept
+        visits = measured_checkpoints(run, concept.name)
+        if not visits:
+            continue
+        bests[concept.name] = best_site(run, visits), visits
+        floor = _untrained_unit(run, concept)
+        prefix = f"series-{content_digest(concept.name)}"
+        unit = f"{prefix}-{content_digest([MEASURE_VERSION, concept.hash, floor, [visit.unit for visit in visits]])}"
+        if not run.done(unit):
+            records = _concept_summary(run, design, visits, bests[concept.name][0], floor, seed)
+            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(records))
+        run.forget(prefix, but=unit)
+    units = sorted(visit.unit for _, visits in bests.values() for visit in visits)
+    together = f"together-{content_digest([MEASURE_VERSION, units])}"
+    if not run.done(together):
+        visits_of = {name: visits for name, (_, visits) in bests.items()}
+        run.keep(
+            together,
+            CheckpointStamp(lineage, unit=together).sign(drift.concept_cosine_rows(run, designs, visits_of, seed)),
+        )
+    run.forget("together-", but=together)
+
+
+def _concept_summary(
+    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], best: BestSite, floor: str | None, seed: int
+) -> list[Record]:
+    untrained = run.scores(floor) if floor else None
+    surface = _surface_baselines(run, design.concept.name)
+    records = [
+        _best_row(design, best, seed),
+        *significance.significance_rows(run, design, visits, seed),
+        *drift.drift_rows(run, design, visits, best),
+    ]
+    for stage in dict.fromkeys(visit.stage for visit in visits):
+        inside = [visit for visit in visits if visit.stage == stage]
+        records += emergence.emergence_rows(run, design, inside, best, untrained, surface, seed)
+        records += phases.change_point_rows(run, design, stage, seed)
+    return records
+
+
+def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:
+    """The site with the best cross-validated score inside the training groups at the last checkpoint; in the stream, if that was read."""
+    last = visits[-1]
+    method = next(name for name in last.methods if name in PROBE_METHODS)
+    parts = ["resid"] if "resid" in last.sites else list(last.sites)
+    facts = run.directions(last.unit, [f"{method}/{part}/facts/cv_score" for part in parts])
+    scores: dict[BestSite, float] = {}
+    for part in parts:
+        values: Tensor = facts[f"{method}/{part}/facts/cv_score"].flatten()
+        for at, (site, value) in enumerate(zip(last.sites[part], values.tolist(), strict=True)):
+            scores[BestSite(method, site, at)] = value
+    return max(scores, key=lambda best: (scores[best] == scores[best], scores[best]))
+
+
+def _best_row(design: Design, best: BestSite, seed: int) -> Record:
+    return Record(
+        metric="best_site",
+        value=float(best.site.layer),
+        concept=design.concept.name,
+        site=str(best.site),
+        layer=best.site.layer,
+        head=best.site.head,
+        position=str(design.concept.position),
+        method=best.method,
+        split="train",
+        n=len(design.split.train),
+        seed=seed,
+        note="best cross-validated score on the training groups at the last checkpoint",
+    )
+
+
+def _untrained_unit(run: Run, concept: Concept) -> str | None:
+    found = run.records(f"control = 'untrained' and concept = {sql_text(concept.name)}")
+    return str(found.unit.iloc[0]) if len(found) else None
+
+
+def _surface_baselines(run: Run, concept: str) -> Mapping[str, float]:
+    """The best surface baseline of each metric."""
+    found = run.records(f"control like 'surface%' and concept = {sql_text(concept)} and n > 0")
+    return {str(metric): float(rows.value.max()) for metric, rows in found.groupby("metric")}

@@ -1,0 +1,123 @@
+"""Rows of an evaluation read back: one vector is one method on one concept at one checkpoint, with its alphas as numbers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ontogeny.findings.table import coord_column, has_coord, records_by_concept
+from ontogeny.findings.timeline import Timeline
+
+_MAX_VECTORS_DRAWN = 12
+"""Pictures of so many vectors at most; beyond it the last checkpoint alone is drawn."""
+METHOD_LABELS = {
+    "tracing_vector": "tracing vector",
+    "caa": "CAA",
+    "iti": "ITI",
+    "ablate": "ablation",
+    "given": "given direction",
+}
+
+
+@dataclass(frozen=True)
+class EvaluatedVector:
+    name: str
+    """Concept, method, and the checkpoint where there are several."""
+    concept: str
+    method: str
+    rows: pd.DataFrame
+    """With the columns `alpha` (a number) and `choice` (a site, or a number of heads)."""
+    chosen: str
+    """What was chosen on development questions."""
+    alpha: float
+    verdict: str
+    """`works`, `does not work`, or nothing."""
+
+    @property
+    def told(self) -> pd.DataFrame:
+        """The effect on test questions and its nulls, at the choice that was made."""
+        rows = self.rows[self.rows["metric"].eq("steering_effect") & self.rows["split"].eq("test")]
+        return rows[rows["choice"].eq(self.chosen) & rows["alpha"].notna() & rows["value"].notna()]
+
+    @property
+    def subtitle(self) -> str:
+        """What was chosen, and whether it works."""
+        place = self.chosen if "." in self.chosen else f"{self.chosen} head{'' if self.chosen == '1' else 's'}"
+        said = [place, "" if self.method == "ablate" else f"alpha {self.alpha:g} chosen", self.verdict]
+        return " · ".join(word for word in said if word)
+
+
+@dataclass(frozen=True)
+class ConceptVerdicts:
+    """Sentences on the vectors of one concept."""
+
+    concept: str
+    tag: str
+    """What they come to."""
+    said: tuple[str, ...]
+    works: bool = False
+    """Whether any of them was shown to work."""
+
+
+def steering_verdicts(records: pd.DataFrame) -> list[ConceptVerdicts]:
+    """The verdicts on the vectors of each concept, one sentence each, as `evaluate` wrote them; in the order of the lineage."""
+    rows = records[records["metric"].eq("steering_works") & records["value"].notna()]
+    rows = rows.sort_values([name for name in ("order", "step", "method") if name in rows], kind="stable")
+    return [
+        _concept_verdicts(str(name), list(mine["value"]), list(mine["note"])) for name, mine in rows.groupby("concept")
+    ]
+
+
+def _concept_verdicts(concept: str, works: list[float], notes: list[str]) -> ConceptVerdicts:
+    count = int(sum(works))
+    tag = f"{count or 'none'} of {len(notes)} vectors work{'s' if count == 1 else ''}"
+    if len(notes) == 1:
+        tag = "works" if count else "does not work"
+    return ConceptVerdicts(concept, tag, tuple(map(str, notes)), bool(count))
+
+
+def evaluated_vectors(table: pd.DataFrame, line: Timeline) -> list[EvaluatedVector]:
+    """The vectors of a tidied table, at the last checkpoint of each stage; with too many, at the last one alone."""
+    found = list(_vectors(table, line, every_stage=True))
+    return found if len(found) <= _MAX_VECTORS_DRAWN else list(_vectors(table, line, every_stage=False))
+
+
+def prompt_baseline_rows(table: pd.DataFrame, vector: EvaluatedVector) -> pd.DataFrame:
+    """What a prompt alone does for the same concept at the same checkpoint."""
+    mine = vector.rows[["stage", "step", "concept"]].drop_duplicates()
+    return table[table["control"].eq("prompt_only") & table["value"].notna()].merge(mine)
+
+
+def _vectors(table: pd.DataFrame, line: Timeline, *, every_stage: bool) -> Iterator[EvaluatedVector]:
+    rows = table[has_coord(table, "alpha") | table["metric"].eq("chosen_alpha")]
+    rows = rows[~rows["metric"].isin(["sample_surprise", "distinct_2", "scored_share"])]
+    for subject in records_by_concept(rows):
+        for method in subject.rows["method"].unique():
+            mine = line.place(subject.rows[subject.rows["method"].eq(method)])
+            if mine.empty:
+                continue
+            last = mine.groupby("stage")["age"].transform("max") if every_stage else mine["age"].max()
+            mine = mine[mine["age"].eq(last)]
+            ages = mine["age"].unique()
+            for age in ages:
+                here = mine[mine["age"].eq(age)]
+                more = [f"{here['stage'].iloc[0]} {_step(here['step'].iloc[0])}"] * (len(ages) > 1)
+                yield _vector([subject.name, METHOD_LABELS.get(method, method), *more], subject.concept, method, here)
+
+
+def _vector(names: list[str], concept: str, method: str, rows: pd.DataFrame) -> EvaluatedVector:
+    site, k = coord_column(rows, "site"), coord_column(rows, "k")
+    rows = rows.assign(
+        alpha=pd.to_numeric(coord_column(rows, "alpha"), errors="coerce"), choice=site.where(site.ne(""), k)
+    )
+    chosen = rows[rows["metric"].eq("chosen_alpha") & rows["value"].notna()]
+    tried = rows[rows["choice"].ne("")]["choice"]
+    works = rows[rows["metric"].eq("steering_works")]["value"].dropna()
+    verdict = "" if works.empty else "works" if works.iloc[0] else "does not work"
+    at = chosen["choice"].iloc[0] if len(chosen) else next(iter(tried), "")
+    alpha = float(chosen["value"].iloc[0]) if len(chosen) else float("nan")
+    return EvaluatedVector(" · ".join(names), concept, method, rows, at, alpha, verdict)
+
+
+def _step(step: float) -> str:
+    return "end" if step % 1 else f"{step:.0f}"

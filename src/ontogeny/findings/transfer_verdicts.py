@@ -1,0 +1,202 @@
+"""Do vectors of earlier checkpoints steer a model as well as its own? Told from rows alone (experiment 2 of arXiv:2402.19465)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+_SIGNIFICANCE_LEVEL = 0.05
+_EFFECT_METRICS = ("transfer_effect", "transfer_gain", "transfer_p", "transfer_q")
+
+
+@dataclass(frozen=True)
+class AveragedVector:
+    """The vector of several checkpoints together."""
+
+    k: int
+    rule: str
+    """Which: the `last`, the `best` by cross-validation on their own training groups, or spread `even`ly."""
+    effect: float
+    gain_low: float
+    """Of the interval of what it does more than the target's own vector."""
+    gain_high: float
+
+
+@dataclass(frozen=True)
+class TransferVerdict:
+    """One concept, one target."""
+
+    concept: str
+    stage: str
+    step: int | None
+    site: str
+    outcome: str
+    length: str
+    own: float
+    own_low: float
+    own_high: float
+    own_p: float
+    """Against the random directions; it is asked once for a concept and target, and so not corrected."""
+    null_low: float
+    """95 % of the random directions."""
+    null_high: float
+    shuffled_low: float
+    """95 % of the directions of shuffled labels."""
+    shuffled_high: float
+    of: str
+    """The first stage that led to the target: its vectors are counted."""
+    sources: int
+    """Vectors that could be tried."""
+    working: int
+    """Of these, how many do: an interval above 0, more than random directions (corrected) and than 97.5 % of the shuffled labels'."""
+    larger: int
+    """How many have a larger effect than the target's own vector."""
+    surely_larger: int
+    """How many with an interval of the difference above 0."""
+    averages: tuple[AveragedVector, ...]
+    why: str = ""
+    """Where nothing was measured: the reason."""
+
+    @property
+    def own_works(self) -> bool:
+        """Whether the target's own vector does more than its nulls."""
+        return self.own_low > 0 and self.own_p < _SIGNIFICANCE_LEVEL and self.own > self.shuffled_high
+
+    @property
+    def sentence(self) -> str:
+        """What it comes to, in words."""
+        unit = "nats" if self.outcome == "answers" else "spreads of the probe"
+        where = f"{self.concept} into {self.stage} {'end' if self.step is None else self.step} at {self.site}"
+        if math.isnan(self.own):
+            return f"{where}: no effect was measured: {self.why or 'the target has no vector of its own'}."
+        works = "does more than" if self.own_works else "does not do more than both"
+        told = (
+            f"{where}: its own vector changes {self.own:+.2f} {unit} [{self.own_low:+.2f}, {self.own_high:+.2f}] and {works} "
+            f"random directions ({self.null_low:+.2f} to {self.null_high:+.2f}) and directions of shuffled labels "
+            f"({self.shuffled_low:+.2f} to {self.shuffled_high:+.2f}), p = {self.own_p:.3f}; "
+            f"of {self.sources} vectors of {self.of} {self.working} work, {self.larger} have a larger effect than its own "
+            f"({self.surely_larger} surely)"
+        )
+        last = [one for one in self.averages if one.rule == "last"]
+        if len(last) > 1:
+            ks, values = ", ".join(str(one.k) for one in last), ", ".join(f"{one.effect:+.2f}" for one in last)
+            told += f"; averages of their last {ks}: {values}"
+        return told + "."
+
+
+def transfer_verdicts(
+    records: pd.DataFrame, about: Mapping[str, Any], concepts: Sequence[str] = ()
+) -> list[TransferVerdict]:
+    """One for each concept (of these, or of all) and target with effects, along development; `about` is what run.json holds."""
+    rows = _rows_of_concepts(records[records["metric"].isin(_EFFECT_METRICS)], concepts)
+    if rows.empty:
+        return []
+    rows = rows.assign(**{c: [dict(coords).get(c, "") for coords in rows["coords"]] for c in _COORDS})
+    parents: dict[str, str | None] = about["lineage"]["parents"]
+    groups = rows.groupby(["concept", "stage", "step"], sort=False, dropna=False)
+    made = [_verdict(here, _first_ancestor(str(here["stage"].iloc[0]), parents)) for _, here in groups]
+    rank, names = _rank(about), list(concepts) or sorted({one.concept for one in made})
+    return sorted(made, key=lambda one: (names.index(one.concept), rank[one.stage, f"{one.step}"]))
+
+
+def final_transfer_sentences(told: Sequence[TransferVerdict]) -> dict[str, list[str]]:
+    """What the verdicts on the last target of each stage come to, by concept."""
+    last = {(one.concept, one.stage): one.sentence for one in told}
+    return {name: [said for (of, _), said in last.items() if of == name] for name, _ in last}
+
+
+def _rows_of_concepts(rows: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
+    return rows[rows["concept"].isin(concepts)] if concepts else rows
+
+
+def _first_ancestor(stage: str, parents: Mapping[str, str | None]) -> str:
+    while (up := parents.get(stage)) is not None:
+        stage = up
+    return stage
+
+
+def _rank(about: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """The place of each checkpoint in development."""
+    return {(c["stage"], f"{c['step']}"): i for i, c in enumerate(about["lineage"]["checkpoints"])}
+
+
+_COORDS = ("source_stage", "source_step", "average_of", "rule", "outcome", "length")
+_KEY = ["source_stage", "source_step", "average_of", "rule"]
+
+
+def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
+    first = rows.iloc[0]
+    stage, step = str(first["stage"]), None if math.isnan(first["step"]) else int(first["step"])
+    effects = rows[rows["metric"].eq("transfer_effect")]
+    nulls, shuffled = (effects[effects["control"].eq(name)] for name in ("random_direction", "shuffled_label"))
+    lost = effects[effects["control"].isna() & effects["value"].isna()]["note"]
+    effects = effects[effects["control"].isna() & effects["value"].notna()].set_index(_KEY, drop=False)
+    gains = rows[rows["metric"].eq("transfer_gain")].set_index(_KEY).reindex(effects.index)
+    q = rows[rows["metric"].eq("transfer_q")].set_index(_KEY)["value"].reindex(effects.index)
+    p = rows[rows["metric"].eq("transfer_p") & rows["control"].isna()].set_index(_KEY)["value"].reindex(effects.index)
+    mine = effects["source_stage"].eq(stage) & effects["source_step"].eq(f"{step}")
+    counted = effects["average_of"].eq("") & ~mine & effects["source_stage"].eq(root)
+    own = effects[mine].iloc[0] if mine.any() else None
+    means = effects[effects["average_of"].ne("")]
+    beside = gains.reindex(means.index)
+    high = float(shuffled["high"].mean())
+    averages = [
+        AveragedVector(int(k), str(rule), float(value), float(low), float(high))
+        for k, rule, value, low, high in zip(
+            means["average_of"], means["rule"], means["value"], beside["low"], beside["high"], strict=True
+        )
+    ]
+    return TransferVerdict(
+        concept=str(first["concept"]),
+        stage=stage,
+        step=step,
+        site=str(first["site"]),
+        outcome=next((str(o) for o in effects["outcome"] if o), ""),
+        length=next((str(one) for one in effects["length"] if one), ""),
+        own=math.nan if own is None else float(own["value"]),
+        own_low=math.nan if own is None else float(own["low"]),
+        own_high=math.nan if own is None else float(own["high"]),
+        own_p=float(p[mine].iloc[0]) if mine.any() else math.nan,
+        null_low=float(nulls["low"].mean()),
+        null_high=float(nulls["high"].mean()),
+        shuffled_low=float(shuffled["low"].mean()),
+        shuffled_high=high,
+        of=root,
+        sources=int(counted.sum()),
+        working=int((counted & (effects["low"] > 0) & (q < _SIGNIFICANCE_LEVEL) & (effects["value"] > high)).sum()),
+        larger=int((counted & (gains["value"] > 0)).sum()),
+        surely_larger=int((counted & (gains["low"] > 0)).sum()),
+        averages=tuple(sorted(averages, key=lambda one: (one.rule, one.k))),
+        why=str(lost.iloc[0]) if len(lost) else "",
+    )
+
+
+def stage_transfer_table(records: pd.DataFrame, about: Mapping[str, Any], concepts: Sequence[str] = ()) -> pd.DataFrame:
+    """AUROC and cosine of the logistic probes between the last checkpoints of the stages, or first and last where there is one stage."""
+    probes = records["metric"].isin(["transfer_auroc", "transfer_cosine"]) & records["method"].eq("logistic")
+    rows = _rows_of_concepts(records[probes], concepts)
+    rows = rows[pd.Series(["source_stage" in dict(c) for c in rows["coords"]], index=rows.index, dtype=bool)]
+    empty = ["concept", "source", "target", "value", "low", "high", "cosine"]
+    if rows.empty:
+        return pd.DataFrame(columns=empty)
+    told, rank = [dict(coords) for coords in rows["coords"]], _rank(about)
+    rows = rows.assign(**{"from": [rank[c["source_stage"], c["source_step"]] for c in told]})
+    rows["to"] = [rank[stage, _step(step)] for stage, step in zip(rows["stage"], rows["step"], strict=True)]
+    rows["source"] = [f"{c['source_stage']} {c['source_step']}" for c in told]
+    rows["target"] = [f"{stage} {_step(step)}" for stage, step in zip(rows["stage"], rows["step"], strict=True)]
+    rows = rows.sort_values(["from", "to"])
+    lasts = set(rows.assign(stage_of=[s.rpartition(" ")[0] for s in rows["source"]]).groupby("stage_of")["from"].max())
+    if len(lasts) == 1:
+        lasts |= {rows["from"].min()}
+    into = lasts & set(rows["to"]) or set(rows["to"])
+    rows = rows[rows["from"].isin(lasts) & rows["to"].isin(into)]
+    auroc = rows[rows["metric"].eq("transfer_auroc")]
+    near = rows[rows["metric"].eq("transfer_cosine")].set_index(["concept", "source", "target"])["value"]
+    auroc = auroc.assign(cosine=[near.get((r.concept, r.source, r.target)) for r in auroc.itertuples()])
+    return auroc.sort_values(["concept", "from", "to"])[empty].reset_index(drop=True)
+
+
+def _step(step: float) -> str:
+    return "None" if math.isnan(step) else str(int(step))

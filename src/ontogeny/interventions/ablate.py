@@ -1,0 +1,110 @@
+"""Edits along a direction: ablate it (arXiv:2406.11717), erase a concept (LEACE, arXiv:2306.03819), or clamp the projection."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ontogeny.direction import Direction
+from ontogeny.errors import BadInput
+from ontogeny.interventions.base import Intervention, apply_mask, as_unit_vector
+from ontogeny.probes.leace import Eraser
+
+
+@dataclass(frozen=True, eq=False)
+class Ablate(Intervention):
+    """`h − U Uᵀ h`: what lies in the span of the directions is taken out; twice is once."""
+
+    basis: Float[Tensor, "d k"]
+    """Orthonormal. `Ablate.of` makes it from directions."""
+
+    @classmethod
+    def of(cls, *directions: Direction | Float[Tensor, " d"]) -> "Ablate":
+        """Of one direction or several, of any length and angle.
+
+        Raises:
+            BadInput: none is given, they differ in width, or they do not span as many dimensions as there are.
+        """
+        if not directions:
+            raise BadInput("an ablation needs at least one direction, and none was given. Name one.")
+        axes = [as_unit_vector(one, "Ablate") for one in directions]
+        if len({len(axis) for axis in axes}) > 1:
+            raise BadInput(
+                f"directions of {sorted({len(a) for a in axes})} dimensions cannot be ablated together. Take one site's."
+            )
+        stacked = torch.stack(axes, 1).double()
+        basis, values, _ = torch.linalg.svd(stacked, full_matrices=False)
+        if float(values[-1]) < 1e-6:
+            raise BadInput(f"the {len(axes)} directions depend on each other. Leave out those that the others contain.")
+        return cls(basis.to(axes[0]))
+
+    def __call__(
+        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows d"]:
+        basis = self.basis.to(h)
+        return apply_mask(mask, h - (h @ basis) @ basis.T, h)
+
+    @property
+    def width(self) -> int:
+        return self.basis.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp(Intervention):
+    """`h + (value − h·u) u`: every token has the same projection on the direction."""
+
+    axis: Float[Tensor, " d"]
+    """Of length 1. `Clamp.to_value` makes it from a direction."""
+    value: float
+
+    @classmethod
+    def to_value(cls, direction: Direction | Float[Tensor, " d"], value: float) -> "Clamp":
+        """Along a direction of any length; `value` is in the units of the activations.
+
+        Raises:
+            BadInput: a value that is not finite, or a direction of zeros.
+        """
+        if not math.isfinite(value):
+            raise BadInput(f"a projection can be clamped to a finite number only, not to {value}. Give another.")
+        return cls(as_unit_vector(direction, "Clamp"), value)
+
+    def __call__(
+        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows d"]:
+        axis = self.axis.to(h)
+        return apply_mask(mask, h + (self.value - h @ axis)[..., None] * axis, h)
+
+    @property
+    def width(self) -> int:
+        return len(self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Erase(Intervention):
+    """`h − R Bᵀ (h − μ)`: after it no linear probe reads the concept that the eraser was fitted on."""
+
+    removed: Float[Tensor, "d k"]
+    readout: Float[Tensor, "d k"]
+    mean: Float[Tensor, " d"]
+
+    @classmethod
+    def of(cls, eraser: Eraser, site: int = 0) -> "Erase":
+        """One site of a fitted eraser."""
+        return cls(eraser.removed[site], eraser.readout[site], eraser.mean[site])
+
+    def __call__(
+        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows d"]:
+        # In the eraser's own precision: a readout is a difference of large numbers.
+        read = (h.to(self.mean) - self.mean) @ self.readout
+        return apply_mask(mask, (h.to(self.mean) - read @ self.removed.T).to(h), h)
+
+    @property
+    def width(self) -> int:
+        return len(self.mean)
+
+    def to(self, like: Tensor) -> "Erase":
+        device = like.device
+        return Erase(self.removed.to(device), self.readout.to(device), self.mean.to(device))

@@ -1,0 +1,150 @@
+"""What all interventions share: a mask, composition, equality by content, and the control that moves each token as far."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ontogeny.direction import Direction, random_unit_vector
+from ontogeny.errors import BadInput
+
+InterventionKind = Literal["activation", "attention", "weight"]
+
+
+class Intervention:
+    """A frozen change. Subclasses are frozen dataclasses; equal is what has equal parts."""
+
+    kind: ClassVar[InterventionKind] = "activation"
+
+    def __call__(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it changes nothing, whatever it is given; then no tensor is touched."""
+        return False
+
+    @property
+    def width(self) -> int | None:
+        """Dimensions of the activations that it fits; None where any will do."""
+        return None
+
+    def null(self, seed: int = 0) -> "Intervention":
+        """The control: it moves each token as far as this does, along one random direction."""
+        return NormMatched(self, seed)
+
+    def to(self, like: Tensor) -> Self:
+        """The same on the device and in the dtype of a tensor."""
+        moved = {f.name: _move_to(getattr(self, f.name), like) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **moved)  # type: ignore[type-var]
+
+    def __rshift__(self, after: "Intervention") -> "Intervention":
+        if self.kind != after.kind:
+            raise BadInput(
+                f"an edit of a {self.kind} and one of a {after.kind} cannot be chained. List them one by one."
+            )
+        return Sequential((*_steps(self), *_steps(after)))
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(
+            _equal(getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)  # type: ignore[arg-type]
+        )
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+@dataclass(frozen=True, eq=False)
+class Sequential(Intervention):
+    """Several interventions at one site, one after the other."""
+
+    steps: tuple[Intervention, ...]
+
+    def __call__(
+        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows d"]:
+        for step in self.steps:
+            h = h if step.nothing else step(h, mask)
+        return h
+
+    @property
+    def nothing(self) -> bool:
+        return all(step.nothing for step in self.steps)
+
+    @property
+    def width(self) -> int | None:
+        return next((step.width for step in self.steps if step.width is not None), None)
+
+
+@dataclass(frozen=True, eq=False)
+class NormMatched(Intervention):
+    """The control of an edit: each token moves as far as the edit would move it, along one random direction."""
+
+    of: Intervention
+    seed: int = 0
+
+    def __call__(
+        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows d"]:
+        far = (
+            (self.of(h) - h).norm(dim=-1, keepdim=True)
+            if mask is None
+            else (self.of(h, mask) - h).norm(dim=-1)[..., None]
+        )
+        return apply_mask(mask, h + far * random_unit_vector(h.shape[-1], self.seed).to(h), h)
+
+    @property
+    def nothing(self) -> bool:
+        return self.of.nothing
+
+    @property
+    def width(self) -> int | None:
+        return self.of.width
+
+
+def apply_mask(mask: Tensor | None, changed: Tensor, h: Tensor) -> Tensor:
+    """What was changed where the mask is True (everywhere without one), else what was there, bit for bit."""
+    return changed if mask is None else torch.where(mask[..., None], changed, h)
+
+
+def as_vector(given: Direction | Tensor, what: str) -> Float[Tensor, " d"]:
+    """The vector of a direction, or a plain one; finite, or it is refused."""
+    vector = given.vector if isinstance(given, Direction) else given
+    if vector.ndim != 1 or not torch.isfinite(vector).all():
+        raise BadInput(f"{what} needs one vector of finite numbers; its shape is {tuple(vector.shape)}. Give another.")
+    return vector
+
+
+def as_unit_vector(given: Direction | Tensor, what: str) -> Float[Tensor, " d"]:
+    """The same with length 1."""
+    vector = as_vector(given, what)
+    if float(vector.norm()) == 0:
+        raise BadInput(f"{what} needs a direction, and a vector of zeros has none. Give another.")
+    axis: Tensor = vector / vector.norm()
+    return axis
+
+
+def _steps(one: Intervention) -> tuple[Intervention, ...]:
+    return one.steps if isinstance(one, Sequential) else (one,)
+
+
+def _move_to(part: Any, like: Tensor) -> Any:
+    match part:
+        case Tensor():
+            return part.to(like) if part.is_floating_point() else part.to(like.device)
+        case Intervention():
+            return part.to(like)
+        case tuple():
+            return tuple(_move_to(one, like) for one in part)
+    return part
+
+
+def _equal(a: Any, b: Any) -> bool:
+    same: Callable[[Any, Any], bool] = (
+        torch.equal if isinstance(a, Tensor) and isinstance(b, Tensor) else lambda x, y: x == y
+    )
+    return bool(same(a, b))

@@ -1,0 +1,290 @@
+"""What is wrong between checkpoints: twins, stale branches, holes, mixed shards, drift. From sheets to findings, nothing is read.
+
+The stale branches are those of EleutherAI/pythia#205: 86 of 154 branches of one model serve weights of the end of training.
+"""
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ontogeny.jobs.audit.metadata import CheckpointMetadata
+from ontogeny.lineage import Lineage
+
+Severity = Literal["fault", "warning"]
+_CHECKED_CONFIG_FIELDS = frozenset(
+    {
+        "model_type",
+        "hidden_act",
+        "activation_function",
+        "tie_word_embeddings",
+        "use_parallel_residual",
+        "attention_bias",
+    }
+    | {
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+    }
+    | {
+        "n_embd",
+        "n_layer",
+        "n_head",
+        "n_inner",
+        "vocab_size",
+        "max_position_embeddings",
+        "n_positions",
+        "sliding_window",
+    }
+    | {"rope_theta", "rope_scaling", "rope_parameters", "rotary_pct", "rotary_emb_base"}
+    | {"layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"}
+)
+"""Fields of a configuration that change what is computed."""
+REFETCH_ADVICE = "Leave it out with --steps, or ask its publisher for the right files."
+
+
+@dataclass(frozen=True)
+class AuditFinding:
+    """One thing that is wrong, or looks so."""
+
+    kind: str
+    severity: Severity
+    checkpoints: tuple[str, ...]
+    what: str
+    next: str
+
+
+def checkpoint_faults(sheets: Iterable[CheckpointMetadata]) -> list[AuditFinding]:
+    """What is wrong with one checkpoint alone: unreadable, cut off, shards that disagree with their index."""
+    found = []
+    for sheet in sheets:
+        texts = _misplaced_tensors(sheet) or _check_total_size(sheet)
+        named = [*sheet.problems, *(("shards", text) for text in texts)]
+        found += [AuditFinding(kind, "fault", (sheet.name,), text, REFETCH_ADVICE) for kind, text in named]
+    return found
+
+
+def _misplaced_tensors(sheet: CheckpointMetadata) -> list[str]:
+    """Tensors that are twice there, or not where the index says."""
+    said = []
+    held = Counter(name for table in sheet.tables.values() for name in table)
+    if twice := sorted(name for name, n in held.items() if n > 1):
+        said.append(f"{len(twice)} tensors stand in two shards, first {twice[0]}")
+    if not sheet.index or len(sheet.tables) < len(set(sheet.index.values())):
+        return said
+    if lost := [name for name, shard in sheet.index.items() if name not in sheet.tables[shard]]:
+        said.append(f"{len(lost)} tensors are not in the shard that the index names, first {lost[0]}")
+    if extra := sorted(set(held) - set(sheet.index)):
+        said.append(f"{len(extra)} tensors of the shards are not in the index, first {extra[0]}")
+    return said
+
+
+def _check_total_size(sheet: CheckpointMetadata) -> list[str]:
+    size = sum(entry.bytes for table in sheet.tables.values() for entry in table.values())
+    whole = len(sheet.tables) == len(set(sheet.index.values()))
+    # Some savers count tied weights twice: a total that is too large by less than half says nothing.
+    if sheet.total is None or not whole or size <= sheet.total <= 1.5 * size:
+        return []
+    return [f"the index announces {sheet.total} bytes of tensors, the shards hold {size}"]
+
+
+def duplicates(lineage: Lineage, sheets: Sequence[CheckpointMetadata], mains: Mapping[str, str]) -> list[AuditFinding]:
+    """Identical weights under different steps; stale where they are those of the end of their stage, or of `main`."""
+    by_identity: dict[str, list[CheckpointMetadata]] = defaultdict(list)
+    for sheet in sheets:
+        if sheet.identity is not None:
+            by_identity[sheet.identity].append(sheet)
+    ends = {stage.checkpoints[-1] for stage in lineage.stages if stage.checkpoints}
+    parents = {stage.name: stage.parent for stage in lineage.stages}
+    found = []
+    for identity, every in by_identity.items():
+        group = [s for s in every if not (s.checkpoint.step == 0 and parents.get(s.checkpoint.stage))]
+        final = [s for s in group if s.checkpoint in ends]
+        stale = tuple(s.name for s in group if s.checkpoint not in ends)
+        main = any(mains.get(s.checkpoint.source) == identity for s in group)
+        start = all(s.checkpoint.step == 0 for s in group)  # seeds may share their random initialisation
+        if stale and not start and (final or main):
+            end = final[0].name if final else "main"
+            text = f"{_count(stale, 'step')} of {len(sheets)} serve the weights of {end}, the end of training"
+            found.append(AuditFinding("stale", "fault", stale, text, f"Do not read these as steps. {REFETCH_ADVICE}"))
+        elif len(group) > 1 and not start:
+            names = tuple(s.name for s in group)
+            text = f"{_count(names, 'checkpoint')} hold identical weights"
+            found.append(
+                AuditFinding("identical", "fault", names, text, f"At most one of them is right. {REFETCH_ADVICE}")
+            )
+    return found
+
+
+def shared_shards(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
+    """A shard that two checkpoints share while the rest differs: one of them was put together from two steps."""
+    holders: dict[tuple[str, str], list[CheckpointMetadata]] = defaultdict(list)
+    for sheet in sheets:
+        if len(sheet.weights) > 1:
+            for file in sheet.weights:
+                if file.sha256:
+                    holders[sheet.checkpoint.stage, file.sha256].append(sheet)
+    counts = Counter(s.checkpoint.stage for s in sheets)
+    found: dict[tuple[str, ...], AuditFinding] = {}
+    for (stage, _), group in holders.items():
+        # A shard that most of a stage shares is frozen on purpose.
+        if len({s.identity for s in group}) > 1 and (len(group) <= counts[stage] / 2 or counts[stage] < 4):
+            names = tuple(s.name for s in group)
+            text = (
+                f"{_count(names, 'checkpoint')} share a weight shard, but not the others: shards of two steps are mixed"
+            )
+            found.setdefault(names, AuditFinding("shards", "fault", names, text, REFETCH_ADVICE))
+    return list(found.values())
+
+
+def missing_steps(lineage: Lineage) -> list[AuditFinding]:
+    """Steps that are missing from a series that is regular around them."""
+    found = []
+    for stage in lineage.stages:
+        names = {c.step: c.name for c in stage.checkpoints if c.step is not None}
+        for before, after, missing in spacing_gaps(list(names)):
+            text = f"between step {before} and {after} about {missing} {'step is' if missing == 1 else 'steps are'} missing"
+            advice = "Curves are drawn straight across it; fetch what is missing, if it exists."
+            found.append(AuditFinding("gap", "warning", (names[before], names[after]), text, advice))
+    return found
+
+
+@dataclass(frozen=True)
+class ConfigField:
+    """Something that should stay the same within a stage."""
+
+    kind: str
+    severity: Severity
+    of: Callable[[CheckpointMetadata], Any]
+    """None where it is not known."""
+    what: str
+    across: bool = True
+    """Whether a change from a stage to the next is worth a warning."""
+
+
+def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
+    """What changes within a stage (who differs from most), and from one stage to the next."""
+    found = []
+    for trait in _CONFIG_FIELDS:
+        usual: dict[str, Any] = {}
+        for stage in lineage.stages:
+            mine = [
+                (s, value) for s in sheets if s.checkpoint.stage == stage.name and (value := trait.of(s)) is not None
+            ]
+            if not mine:
+                continue
+            most = Counter(_comparison_key(value) for _, value in mine).most_common(1)[0][0]
+            usual[stage.name] = next(value for _, value in mine if _comparison_key(value) == most)
+            if odd := [(s, value) for s, value in mine if _comparison_key(value) != most]:
+                names = tuple(s.name for s, _ in odd)
+                text = f"{trait.what} of {_count(names, 'checkpoint')} is not that of the others of {stage.name}"
+                detail = _difference(usual[stage.name], odd[0][1])
+                found.append(AuditFinding(trait.kind, trait.severity, names, text + detail, REFETCH_ADVICE))
+            parent = usual.get(stage.parent or "")
+            if trait.across and parent is not None and _comparison_key(parent) != most:
+                text = (
+                    f"{trait.what} changes from {stage.parent} to {stage.name}{_difference(parent, usual[stage.name])}"
+                )
+                advice = "Compare numbers of the two stages with this in mind."
+                found.append(AuditFinding(trait.kind, "warning", (stage.checkpoints[0].name,), text, advice))
+    return _drop_repeated_tokenizer_finding(found)
+
+
+def _drop_repeated_tokenizer_finding(found: list[AuditFinding]) -> list[AuditFinding]:
+    """A tokenizer whose vocabulary differs is told once, not again for its file."""
+    told = {f.checkpoints for f in found if f.kind == "vocabulary"}
+    return [f for f in found if not (f.kind == "tokenizer" and f.checkpoints in told)]
+
+
+def _shapes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
+    return {name: list(entry.shape) for name, entry in sheet.tensors.items()} if _is_complete(sheet) else None
+
+
+def _dtypes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
+    return {name: entry.dtype for name, entry in sheet.tensors.items()} if _is_complete(sheet) else None
+
+
+def _is_complete(sheet: CheckpointMetadata) -> bool:
+    return (
+        bool(sheet.tables)
+        and len(sheet.tables) == len(sheet.weights)
+        and not (sheet.problems or _misplaced_tensors(sheet))
+    )
+
+
+def _config(sheet: CheckpointMetadata) -> dict[str, Any] | None:
+    return {name: sheet.config[name] for name in sorted(_CHECKED_CONFIG_FIELDS) if name in sheet.config} or None
+
+
+_CONFIG_FIELDS = (
+    ConfigField("shapes", "fault", _shapes, "the shape of tensors"),
+    ConfigField("dtype", "warning", _dtypes, "the number format"),
+    ConfigField("config", "fault", _config, "the configuration"),
+    ConfigField("vocabulary", "fault", lambda sheet: sheet.vocabulary, "the vocabulary"),
+    ConfigField("tokenizer", "warning", lambda sheet: sheet.tokenizer, "the tokenizer file", across=False),
+    ConfigField("template", "warning", lambda sheet: sheet.template, "the chat template"),
+)
+
+
+def _comparison_key(value: Any) -> str:
+    return repr(sorted(value.items())) if isinstance(value, dict) else str(value)
+
+
+def _difference(usual: Any, odd: Any) -> str:
+    """The first field that differs, where there are fields."""
+    if not isinstance(usual, dict) or not isinstance(odd, dict):
+        return ""
+    name = next(name for name in sorted({*usual, *odd}) if usual.get(name) != odd.get(name))
+    count = sum(usual.get(n) != odd.get(n) for n in {*usual, *odd})
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return f": {name} is {odd.get(name, 'absent')}, not {usual.get(name, 'absent')}{more}"
+
+
+def _count(names: Sequence[str], noun: str) -> str:
+    listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({listed})"
+
+
+_GAP_RATIO = 1.9
+_MAX_SPACING_SPREAD = 0.12
+"""Relative spread up to which intervals count as one spacing (steps are rounded)."""
+
+
+def spacing_gaps(steps: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(step before, step after, how many are likely missing) for each hole."""
+    ordered = sorted(set(steps))
+    found: dict[tuple[int, int], int] = {}
+    for values in (ordered, [math.log2(step) if step > 0 else -math.inf for step in ordered]):
+        intervals = [b - a for a, b in itertools.pairwise(values)]
+        for i, interval in enumerate(intervals):
+            if (
+                math.isfinite(interval)
+                and (usual := _surrounding_spacing(intervals, i))
+                and interval >= _GAP_RATIO * usual
+            ):
+                found.setdefault((ordered[i], ordered[i + 1]), round(interval / usual) - 1)
+    return [(a, b, n) for (a, b), n in sorted(found.items())]
+
+
+def _surrounding_spacing(intervals: Sequence[float], i: int) -> float | None:
+    """The spacing around interval i: the wider of the two sides; None where it is not regular."""
+    sides = [list(intervals[max(0, i - 2) : i]), list(intervals[i + 1 : i + 3])]
+    if not all(sides):
+        # At an end one side must speak for both: it has to be regular for longer.
+        sides = [list(intervals[max(0, i - 4) : i]) or list(intervals[i + 1 : i + 5])]
+        if len(sides[0]) < 3:
+            return None
+    elif len(sides[0]) + len(sides[1]) < 3:
+        return None
+    if not all(_regular_spacing(side) for side in sides):
+        return None
+    return max(sum(side) / len(side) for side in sides)
+
+
+def _regular_spacing(side: Sequence[float]) -> bool:
+    return all(map(math.isfinite, side)) and min(side) > 0 and max(side) - min(side) <= _MAX_SPACING_SPREAD * max(side)

@@ -1,0 +1,117 @@
+"""What only the numbers show: NaN, infinities, and norms that jump between neighbours. Reads local bytes, one tensor at a time.
+
+A norm jumps if its log-ratio to the checkpoint before is above ln 2 and 4 times those around it, and either comes back at once
+(one bad file) or is 8 robust deviations from the usual (a foreign file). Early training changes norms fast, but smoothly and
+one way, and its first interval has none before it: it can jump only by coming back.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ontogeny.jobs.audit.checks import REFETCH_ADVICE, AuditFinding
+from ontogeny.jobs.audit.metadata import CheckpointMetadata
+from ontogeny.lineage import hub
+
+_MIN_LOG_JUMP = math.log(2.0)
+_ROBUST_FACTOR = 8.0
+_SPIKE_FACTOR = 4.0
+
+
+@dataclass(frozen=True)
+class WeightNorms:
+    """Of one checkpoint: norms of its matrices, and how many values of which tensors are no numbers."""
+
+    norms: Mapping[str, float]
+    broken: Mapping[str, int]
+
+
+def read_weight_norms(sheet: CheckpointMetadata) -> WeightNorms | None:
+    """Read the tensors of a checkpoint that lies on this machine; None for one that does not."""
+    import torch
+    from safetensors import safe_open
+
+    c = sheet.checkpoint
+    folder = Path(c.source) if c.is_local else hub.cached_snapshot(c.source, c.revision or "main", c.commit)
+    if folder is None or sheet.problems or not sheet.tables:
+        return None
+    norms, broken = {}, {}
+    for file, table in sheet.tables.items():
+        if not (folder / file).is_file():
+            return None
+        with safe_open(folder / file, framework="pt") as opened:
+            for name in table:
+                tensor = opened.get_tensor(name)
+                if not tensor.is_floating_point():
+                    continue
+                # A sum of finite squares is finite in double precision: one pass answers both questions for a sound tensor.
+                norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+                if not math.isfinite(norm):
+                    broken[name] = int((~torch.isfinite(tensor)).sum())
+                elif tensor.ndim >= 2:
+                    norms[name] = norm
+    return WeightNorms(norms, broken)
+
+
+def nonfinite_tensors(sheets: Sequence[CheckpointMetadata], read: Sequence[WeightNorms | None]) -> list[AuditFinding]:
+    """Tensors with NaN or infinities."""
+    found = []
+    for sheet, of in zip(sheets, read, strict=True):
+        if of is not None and of.broken:
+            name, count = next(iter(of.broken.items()))
+            holds = "tensor holds" if len(of.broken) == 1 else "tensors hold"
+            text = f"{len(of.broken)} {holds} NaN or infinity, first {name} ({count} values)"
+            found.append(AuditFinding("nan", "fault", (sheet.name,), text, REFETCH_ADVICE))
+    return found
+
+
+def norm_jumps(sheets: Sequence[CheckpointMetadata], read: Sequence[WeightNorms | None]) -> list[AuditFinding]:
+    """Checkpoints whose norms do not fit between their neighbours', within each stage."""
+    found = []
+    for stage in dict.fromkeys(sheet.checkpoint.stage for sheet in sheets):
+        mine = [(s, n) for s, n in zip(sheets, read, strict=True) if s.checkpoint.stage == stage and n is not None]
+        if len(mine) < 4:
+            continue
+        names = set.intersection(*(set(n.norms) for _, n in mine))
+        odd: dict[int, list[tuple[float, str]]] = {}
+        for name in sorted(names):
+            for place, size in _outlying_norms([n.norms[name] for _, n in mine]).items():
+                odd.setdefault(place, []).append((size, name))
+        for place, tensors in sorted(odd.items()):
+            size, name = max(tensors)
+            factor = f"{math.exp(size):.3g}-fold" if math.isfinite(size) else "to or from zero"
+            text = f"the norm of {len(tensors)} {'matrix' if len(tensors) == 1 else 'matrices'} jumps, most {name} ({factor})"
+            advice = "Look at it before you trust a curve across it: is it from this run?"
+            found.append(AuditFinding("jump", "warning", (mine[place][0].name,), text, advice))
+    return found
+
+
+def _outlying_norms(norms: Sequence[float]) -> dict[int, float]:
+    """Place and log-ratio of the checkpoints at which a norm jumps."""
+    values = np.array(norms)
+    if (values == 0).all():
+        return {}
+    inside = (values[1:-1] == 0) & (values[:-2] > 0) & (values[2:] > 0)
+    if inside.any():
+        return {int(np.argmax(inside)) + 1: math.inf}
+    if (values == 0).any():
+        return {}  # starts at zero, as biases and adapters do
+    x = np.diff(np.log(values))
+    spread = 1.4826 * float(np.median(np.abs(x - np.median(x))))
+    found: dict[int, float] = {}
+    for i, size in enumerate(np.abs(x)):
+        before, after, later = (abs(float(x[j])) if 0 <= j < len(x) else 0.0 for j in (i - 1, i + 1, i + 2))
+        if size <= _MIN_LOG_JUMP or i in found:  # the way back of one that is told already
+            continue
+        comes_back = (
+            after > _MIN_LOG_JUMP and x[i] * x[i + 1] < 0 and min(size, after) > _SPIKE_FACTOR * max(before, later)
+        )
+        foreign = (
+            i > 0 and abs(x[i] - np.median(x)) > _ROBUST_FACTOR * spread and size > _SPIKE_FACTOR * max(before, after)
+        )
+        if comes_back or foreign:
+            found[i + 1] = float(size)
+    return found

@@ -1,0 +1,169 @@
+"""What a concept's vector should make likelier: prompts with one continuation that shows the concept and one that does not.
+
+From the questions of a concept file: where the right answer turns with the class of the prompt, the positive class's answer shows the
+concept; else the right one does. Without questions, from its pairs: where the two texts part. Likelihoods of open continuations, not
+letters of a multiple choice: arXiv:2410.17245.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer
+from ontogeny.errors import BadInput, unknown_name
+from ontogeny.statistics.splits import group_split
+
+ContrastAim = Literal["auto", "right", "positive"]
+"""What is promoted: the right answer, or the answer of the positive class whatever the prompt."""
+_TEST_GROUP_SHARE, _DEVELOPMENT_GROUP_SHARE = 0.3, 0.3
+"""Shares of the groups; the rest is what vectors are fitted on. The test groups are those of a trace with the same seed."""
+
+
+@dataclass(frozen=True)
+class ContrastItem:
+    """One prompt with the continuation that shows the concept and the one that does not, with their leading space."""
+
+    prompt: str
+    matching: str
+    other: str
+    group: str
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A concept's examples and items on three sides; no group is on two of them."""
+
+    fit: Int[Tensor, " example"]
+    """Places of the examples that vectors are fitted on."""
+    development: tuple[ContrastItem, ...]
+    test: tuple[ContrastItem, ...]
+    fit_items: tuple[ContrastItem, ...]
+
+
+def contrast_items(concept: Concept, aim: ContrastAim = "auto", before: str = ".") -> list[ContrastItem]:
+    """The items of a concept; `before` stands in front of texts that part at their first word, where their group has no other pair.
+
+    Raises:
+        BadInput: neither questions nor pairs, or the positive class's answer is asked for and cannot be told.
+    """
+    if aim not in get_args(ContrastAim):
+        raise unknown_name("aim", aim, get_args(ContrastAim))
+    if not concept.answers:
+        return _from_pairs(concept, before)
+    classes = [_class_of(concept, answer) for answer in concept.answers]
+    if aim == "positive" and None in classes:
+        bare = concept.answers[classes.index(None)]
+        raise BadInput(
+            f"{concept.name}: the prompt {bare.prompt[:60]!r} begins with none of the texts, so its class is not known. Use --aim right."
+        )
+    if aim == "right" or (aim == "auto" and not _answer_depends_on_class(concept.answers, classes)):
+        return [ContrastItem(a.prompt, a.right, a.wrong, a.group) for a in concept.answers]
+    return [
+        ContrastItem(a.prompt, *((a.right, a.wrong) if positive else (a.wrong, a.right)), a.group)
+        for a, positive in zip(concept.answers, classes, strict=True)
+    ]
+
+
+def _class_of(concept: Concept, answer: Answer) -> bool | None:
+    """The class of the text that the prompt begins with; None where there is none, or it has both."""
+    found = {e.text: bool(e.target) for e in concept.examples if answer.prompt.startswith(e.text)}
+    return found[max(found, key=len)] if found else None
+
+
+def _answer_depends_on_class(answers: Sequence[Answer], classes: Sequence[bool | None]) -> bool:
+    """Whether what is right for one class is wrong for the other."""
+    if None in classes:
+        return False
+    right = {side: {a.right for a, c in zip(answers, classes, strict=True) if c == side} for side in (True, False)}
+    wrong = {side: {a.wrong for a, c in zip(answers, classes, strict=True) if c == side} for side in (True, False)}
+    return bool(right[True]) and right[True] == wrong[False] and right[False] == wrong[True]
+
+
+def _from_pairs(concept: Concept, before: str) -> list[ContrastItem]:
+    """Where the texts of a pair part. If at their first word, they follow a text of each class of the next pair in their group."""
+    sides: dict[str, dict[bool, str]] = {}
+    groups: dict[str, str] = {}
+    for example in concept.examples:
+        if example.pair is not None:
+            sides.setdefault(example.pair, {})[bool(example.target)] = example.text
+            groups[example.pair] = example.group
+    if not (whole := [pair for pair, texts in sides.items() if len(texts) == 2]):
+        raise BadInput(
+            f"{concept.name} has neither questions (columns prompt, right, wrong) nor pairs, so there is nothing that steering "
+            "should make likelier. Add one of them."
+        )
+    made: list[ContrastItem] = []
+    for pair in whole:
+        start, matching, other = _split_common_prefix(sides[pair][True], sides[pair][False])
+        ring = [near for near in whole if groups[near] == groups[pair]]
+        near = sides[ring[(ring.index(pair) + 1) % len(ring)]]
+        prompts = [start] if start else [near[True], near[False]] if len(ring) > 1 else [before]
+        made += [ContrastItem(prompt, matching, other, groups[pair]) for prompt in prompts]
+    return list(dict.fromkeys(made))
+
+
+def _split_common_prefix(positive: str, negative: str) -> tuple[str, str, str]:
+    """What two texts share at their beginning, and what each goes on with; what they share at their end is left out."""
+    one, other = positive.split(" "), negative.split(" ")
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    end = 0
+    while end < min(len(one), len(other)) - start - 1 and one[-1 - end] == other[-1 - end]:
+        end += 1
+    tails = [" ".join(words[start : len(words) - end]) for words in (one, other)]
+    return " ".join(one[:start]), f" {tails[0]}", f" {tails[1]}"
+
+
+def split_items(concept: Concept, items: Sequence[ContrastItem], *, seed: int = 0) -> Splits:
+    """Examples to fit on, items to choose alpha on, items to report: by group.
+
+    Raises:
+        BadInput: a concept that has not two classes, or too few groups for three sides.
+    """
+    if concept.kind != "binary":
+        raise BadInput(
+            f"{concept.name} is a concept of kind {concept.kind}; a vector needs two classes. Give a binary concept."
+        )
+    y, groups = concept.labels(), concept.group_ids()
+    try:
+        outer = group_split(groups, y, "binary", test=_TEST_GROUP_SHARE, seed=seed)
+        inner = group_split(
+            groups[outer.train],
+            y[outer.train],
+            "binary",
+            test=_DEVELOPMENT_GROUP_SHARE / (1 - _TEST_GROUP_SHARE),
+            seed=seed,
+        )
+    except BadInput as fault:
+        raise BadInput(f"{concept.name}: {fault}") from None
+    fit, names = outer.train[inner.train], [e.group for e in concept.examples]
+    held = {names[i]: "test" for i in outer.test.tolist()} | {names[i]: "fit" for i in fit.tolist()}
+    dealt: dict[str, list[ContrastItem]] = {"fit": [], "development": [], "test": []}
+    for item in items:
+        dealt[held.get(item.group, "development")].append(item)
+    for side, found in dealt.items():
+        if len({item.group for item in found}) < 2:
+            raise BadInput(
+                f"{concept.name} has questions of {len({i.group for i in found})} groups on the {side} side, and needs 2. Add groups."
+            )
+    return Splits(torch.as_tensor(fit), tuple(dealt["development"]), tuple(dealt["test"]), tuple(dealt["fit"]))
+
+
+def cap_items(sides: Splits, most: int) -> Splits:
+    """At most so many items to choose and to report on, evenly spread over their file; what is fitted on stays."""
+
+    def few(items: tuple[ContrastItem, ...]) -> tuple[ContrastItem, ...]:
+        places = torch.linspace(0, len(items) - 1, min(most, len(items)), dtype=torch.float64).round().long().tolist()
+        return tuple(items[i] for i in places)
+
+    return replace(sides, development=few(sides.development), test=few(sides.test))
+
+
+def item_group_ids(items: Sequence[ContrastItem]) -> Int[Tensor, " item"]:
+    """The group of each item, numbered."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(item.group, len(numbers)) for item in items])

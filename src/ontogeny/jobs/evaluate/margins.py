@@ -1,0 +1,123 @@
+"""Items asked of a model: the likelihood of both continuations under any edits, with the forward passes counted.
+
+Edits of `last` and `generated` tokens leave the prompts alone: these run once, and a grid or two hundred controls cost the continuations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.jobs.evaluate.contrast_items import ContrastItem
+from ontogeny.models.model import Model
+from ontogeny.steering.cached_prompts import CachedPrompts
+from ontogeny.steering.log_likelihood import (
+    TokenizedAnswer,
+    log_likelihoods,
+    mean_log_likelihoods,
+    token_log_likelihoods,
+    tokenize_answers,
+)
+from ontogeny.steering.steer import Edits, as_edits
+
+_BATCH_SIZE = 128
+
+
+@dataclass
+class ForwardCounter:
+    """What asking cost."""
+
+    prompts: int = 0
+    """Rows whose prompts were run once, and their keys and values kept."""
+    answers: int = 0
+    """Rows of continuations run behind a kept prompt; those that differ in their last token alone are one."""
+    whole: int = 0
+    """Prompts and continuations run together."""
+
+    @property
+    def forwards(self) -> int:
+        return self.prompts + self.answers + self.whole
+
+
+@dataclass(frozen=True, eq=False)
+class ContinuationScores:
+    """Log-probabilities of the continuations, nats; column 0 shows the concept."""
+
+    whole: Float[Tensor, "item side"]
+    per_token: Float[Tensor, "item side"]
+
+    @property
+    def margin(self) -> Float[Tensor, " item"]:
+        """How much likelier the continuation is that shows the concept, nats."""
+        return self.whole[:, 0] - self.whole[:, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredItems:
+    """Items as tokens of one model; `ready` where their prompts have run."""
+
+    model: Model
+    items: tuple[ContrastItem, ...]
+    answers: tuple[TokenizedAnswer, ...]
+    ready: CachedPrompts | None
+    passes: ForwardCounter = field(default_factory=ForwardCounter)
+
+    @classmethod
+    def of(
+        cls, model: Model, items: Sequence[ContrastItem], *, cached: bool, passes: ForwardCounter | None = None
+    ) -> "ScoredItems":
+        """Tokenise, and run the prompts where they may be kept.
+
+        Raises:
+            BadInput: a continuation without tokens, or two that are the same tokens.
+        """
+        answers = tokenize_answers(
+            model, [(item.prompt, text) for item in items for text in (item.matching, item.other)]
+        )
+        for item, one, other in zip(items, answers[0::2], answers[1::2], strict=True):
+            if one.ids.tolist() == other.ids.tolist():
+                raise BadInput(
+                    f"the answers {item.matching!r} and {item.other!r} are the same tokens for this model. Change one."
+                )
+        counted = passes or ForwardCounter()
+        ready = CachedPrompts.of(model, answers, batch=_BATCH_SIZE) if cached else None
+        counted.prompts += len(ready.rows) if ready else 0
+        return cls(model, tuple(items), tuple(answers), ready, counted)
+
+    def scores(self, edits: Edits = ()) -> ContinuationScores:
+        """Both continuations of each item under the edits."""
+        if self.ready is None:
+            self.passes.whole += len(self.answers)
+            found = token_log_likelihoods(self.model, self.answers, edits, batch=_BATCH_SIZE)
+        else:
+            self.passes.answers += len(self.ready.rows)
+            found = self.ready.scores(edits)
+        return ContinuationScores(log_likelihoods(found).view(-1, 2), mean_log_likelihoods(found).view(-1, 2))
+
+
+def can_cache_prompts(edits: Edits) -> bool:
+    """Whether prompts may run once: nothing before their last token is edited."""
+    return all(e.where in ("last", "generated") and e.what.kind == "activation" for e in as_edits(edits))
+
+
+def prepend_text(items: Sequence[ContrastItem], text: str) -> list[ContrastItem]:
+    """The same items with a text before their prompts: what an instruction does without any vector."""
+    return [ContrastItem(f"{text.rstrip()} {item.prompt}", item.matching, item.other, item.group) for item in items]
+
+
+def weighted_means(values: Float[Tensor, " item"], weights: Float[Tensor, "sample item"]) -> Float[Tensor, " sample"]:
+    """Weighted mean over items in each resample."""
+    return (weights.double() @ values.double()) / weights.double().sum(1)
+
+
+def mean_with_interval(values: Float[Tensor, " item"], groups: Tensor, *, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over items with its 95 % interval by group."""
+    from ontogeny.statistics import bootstrap
+
+    point = values.double().mean()
+    weights = bootstrap.group_weights(groups, samples=1000, seed=seed)
+    ends = bootstrap.percentile_interval(point, weighted_means(values, weights), groups=len(groups.unique()))
+    return float(point), float(torch.as_tensor(ends.low)), float(torch.as_tensor(ends.high))

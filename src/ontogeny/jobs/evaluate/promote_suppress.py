@@ -1,0 +1,71 @@
+"""TODO docstring of src/ontogeny/jobs/evaluate/promote_suppress.py"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.statistics import bootstrap
+
+_WEIGHT_QUANTILES = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class PromoteSuppress:
+    """What steering does to the share of items where the unsteered model needs it most."""
+
+    share: float
+    promote: tuple[float, float, float]
+    """Mean gain of matching items, nats per token, with its 95 % interval."""
+    suppress: tuple[float, float, float]
+    """Mean loss of the others."""
+
+
+def promote_suppress(
+    base: Float[Tensor, " item"],
+    steered: Float[Tensor, " item"],
+    matching: Bool[Tensor, " item"],
+    prompts: Sequence[object],
+    *,
+    shares: Sequence[float] = _WEIGHT_QUANTILES,
+    samples: int = 1000,
+    seed: int = 0,
+) -> list[PromoteSuppress]:
+    """Gains and losses in nats per token at each share, with intervals by paired resampling of prompts.
+
+    Matching items count from the least likely on, the others from the likeliest: ceilings are left out by construction.
+
+    Raises:
+        BadInput: all items match, or none does.
+    """
+    if matching.all() or not matching.any():
+        raise BadInput(
+            "promote and suppress need items that match the behaviour and items that do not. Add the other kind."
+        )
+    numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+    groups = torch.tensor([numbers[prompt] for prompt in prompts])
+    weights = bootstrap.group_weights(groups, samples=samples, seed=seed).double()
+    weights = torch.cat([torch.ones(1, len(base), dtype=torch.float64), weights])
+    gain = (steered - base).double()
+    found = []
+    for share in shares:
+        sides = []
+        for side, sign in ((matching, 1.0), (~matching, -1.0)):
+            order = (sign * base[side]).argsort()
+            mean = _mean_of_first((sign * gain[side])[order], weights[:, side][:, order], share)
+            ends = bootstrap.percentile_interval(mean[0], mean[1:], groups=len(numbers))
+            sides.append((float(mean[0]), float(ends.low), float(ends.high)))
+        found.append(PromoteSuppress(share, *sides))
+    return found
+
+
+def _mean_of_first(
+    values: Float[Tensor, " item"], weights: Float[Tensor, "sample item"], share: float
+) -> Float[Tensor, " sample"]:
+    """Mean over the first share of the weight; an item on the edge counts in part."""
+    wanted = share * weights.sum(1, keepdim=True)
+    counted = torch.minimum(weights, (wanted - (weights.cumsum(1) - weights)).clamp(min=0))
+    return (counted @ values) / counted.sum(1)

@@ -1,0 +1,69 @@
+"""Scorers of generated text without a judge: a list of words, or a small classifier that says how often it is right itself.
+
+A scorer is a function from texts to one number each, between 0 and 1; any other will do in its place. The classifier is TF-IDF and
+logistic regression on a concept's texts, tried on groups that it has not seen: its own accuracy stands beside every share it gives.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ontogeny.data.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.statistics.splits import group_split
+
+
+@dataclass(frozen=True)
+class TextScorer:
+    name: str
+    """`lexicon` or `classifier:CONCEPT`."""
+    score: Callable[[Sequence[str]], list[float]]
+    """One number a text, 0 to 1."""
+    accuracy: float = math.nan
+    """Of a classifier, on held-out groups; NaN for what has nothing to be right about."""
+    n: int = 0
+    """Held-out texts behind the accuracy."""
+
+
+def lexicon_scorer(words: Sequence[str]) -> TextScorer:
+    """1 for a text that holds one of the words, whole and in any case.
+
+    Raises:
+        BadInput: no words.
+    """
+    wanted = [word.strip() for word in words if word.strip()]
+    if not wanted:
+        raise BadInput("a lexicon needs words. Try --scorer lexicon:sorry,cannot.")
+    pattern = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in wanted), re.IGNORECASE)
+    return TextScorer("lexicon", lambda texts: [float(bool(pattern.search(text))) for text in texts])
+
+
+def classifier_scorer(concept: Concept, *, seed: int = 0) -> TextScorer:
+    """Probability of the positive class by the words; fitted on a part of the concept's groups, tried on the others.
+
+    Raises:
+        BadInput: a concept that has not two classes.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    if concept.kind != "binary":
+        raise BadInput(f"a classifier scores one class against another, and {concept.name} is of kind {concept.kind}.")
+    y = concept.labels()
+    split = group_split(concept.group_ids(), y, "binary", seed=seed)
+    made = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True),
+        LogisticRegression(max_iter=1000, random_state=seed),
+    )
+    made.fit([concept.texts[i] for i in split.train], y[split.train].numpy())
+    held = made.predict([concept.texts[i] for i in split.test])
+    accuracy = float(np.mean(held == y[split.test].numpy()))
+
+    def score(texts: Sequence[str]) -> list[float]:
+        return [float(p) for p in made.predict_proba(list(texts))[:, 1]] if texts else []
+
+    return TextScorer(f"classifier:{concept.name}", score, accuracy, len(split.test))

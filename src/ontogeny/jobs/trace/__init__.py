@@ -1,0 +1,3 @@
+"""Trace: probe concepts at every site of every checkpoint."""
+
+__all__ = ["estimate", "executor", "plan", "ray_cluster", "ray_executor", "ray_worker", "reread", "shards", "trace"]

@@ -1,0 +1,105 @@
+"""What needs all targets of a transfer: accuracies with each model's own centring, and p-values corrected over the whole matrix."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ontogeny.jobs.trace.plan import TracePlan
+from ontogeny.jobs.transfer.plan import TRANSFER_PROBES, TRANSFER_VERSION
+from ontogeny.measurements.design import Design
+from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
+from ontogeny.measurements.scores import bootstrap_scores, score, score_interval
+from ontogeny.records import Record
+from ontogeny.sites import Site
+from ontogeny.statistics.fdr import q_values
+from ontogeny.storage.files import content_digest, read_tensor_header
+from ontogeny.storage.run import Run
+
+_OWN_MEAN_NOTE = "each model centred by the mean of its own training texts, without labels (arXiv:2504.02904)"
+
+
+def summarise_transfer(run: Run, job: TracePlan, design: Design, site: Site) -> str:
+    """Write the rows of one concept over all of its transfer units; those of an earlier call go."""
+    name = design.concept.name
+    units = _unit_rows(run, name)
+    prefix = f"transfers-{content_digest(name)}"
+    unit = f"{prefix}-{content_digest(sorted(units))}"
+    about = RowContext(name, str(design.concept.position), len(design.split.test), job.settings.seed)
+    records = [*_accuracy_rows(run, design, about, site, units), *_q_value_rows(run, about, site, units)]
+    run.keep(unit, CheckpointStamp(job.lineage.name, unit).sign(records))
+    run.forget(prefix, but=unit)
+    return unit
+
+
+def _unit_rows(run: Run, concept: str) -> dict[str, dict[str, Any]]:
+    headers = {
+        path.stem: read_tensor_header(path) for path in sorted((run.folder / "scores").glob("transfer-*.safetensors"))
+    }
+    # Pairs that were measured in another way are none of this family of tests.
+    same = {unit: told for unit, told in headers.items() if told.get("version") == TRANSFER_VERSION}
+    return {unit: told for unit, told in same.items() if told["concept"] == concept and run.done(unit)}
+
+
+def _accuracy_rows(
+    run: Run, design: Design, about: RowContext, site: Site, units: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Record]:
+    """Of each probe on each target whose means both are known, with each model's own mean taken away, and without."""
+    kept = {unit: run.scores(unit) for unit in units}
+    # Where a source's own training texts lie along its own direction: told by the unit in which it is the target.
+    home: dict[tuple[int, str], float] = {}
+    for unit, told in units.items():
+        place = [source["order"] for source in told["sources"]].index(told["target"])
+        for method in TRANSFER_PROBES:
+            home[told["target"], method] = float(kept[unit][f"centre/{method}"][place])
+    for unit, told in units.items():
+        for i, source in enumerate(told["sources"]):
+            for method in (m for m in TRANSFER_PROBES if (source["order"], m) in home):
+                raw = kept[unit][f"raw/{method}"][i].double() + told["biases"][method][i]
+                moved = home[source["order"], method] - float(kept[unit][f"centre/{method}"][i])
+                for centring, scores in (("none", raw), ("own", raw + moved)):
+                    yield from _accuracy_row(
+                        design, about, site, method, scores, source, centring, CheckpointStamp("", "", **told["at"])
+                    )
+
+
+def _accuracy_row(
+    design: Design,
+    about: RowContext,
+    site: Site,
+    method: str,
+    scores: Tensor,
+    source: Mapping[str, Any],
+    centring: str,
+    stamp: CheckpointStamp,
+) -> Iterator[Record]:
+    value = score("accuracy", scores.float()[None, :, None], design.y_test)
+    samples = bootstrap_scores("accuracy", scores.float()[None, :, None], design.y_test, design.weights)
+    ends = score_interval("accuracy", value, samples, design.test_groups)
+    coords = {k: source[k] for k in ("source_stage", "source_step")} | {"centring": centring}
+    note = _OWN_MEAN_NOTE if centring == "own" else None
+    yield from stamp.on(
+        site_rows(about, "transfer_accuracy", value, [site], method=method, interval=ends, coords=coords, note=note)
+    )
+
+
+def _q_value_rows(run: Run, about: RowContext, site: Site, units: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
+    """Benjamini–Hochberg over every pair of the concept whose effect is known."""
+    kept = {unit: run.scores(unit)["p"].double() for unit, told in units.items() if told["controls"]}
+    corrected = q_values(torch.cat(list(kept.values()))) if kept else torch.zeros(0)
+    for unit, q in zip(kept, corrected.split([len(p) for p in kept.values()]), strict=True):
+        stamp = CheckpointStamp("", "", **units[unit]["at"])
+        for source, value in zip(units[unit]["sources"], q.tolist(), strict=True):
+            coords = {name: str(told) for name, told in source.items() if name != "order"}
+            row = site_rows(
+                about,
+                "transfer_q",
+                torch.tensor([value]),
+                [site],
+                method="mass_mean",
+                n=units[unit]["controls"],
+                coords=coords,
+                reason="the vector could not be tried",
+            )
+            yield from stamp.on(row)

@@ -1,1 +1,0 @@
-"""The lab: one file a job."""

@@ -1,0 +1,171 @@
+"""From a checkpoint to a folder on disk: what is there, is it whole, is it the same as another, and fetch it."""
+
+import hashlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+from ontogeny.errors import CheckpointError
+from ontogeny.lineage import hub, weight_files
+from ontogeny.lineage.checkpoint import Checkpoint
+from ontogeny.lineage.weight_files import CheckpointFiles
+
+_HASH_WHOLE_BELOW = 64 * 2**20
+"""Files up to this size are hashed whole, larger ones by samples."""
+_BLOCK_BYTES = 4096
+_BLOCKS_PER_TENSOR = 16
+
+
+def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> CheckpointFiles:
+    """What would be loaded, from metadata only: nothing is downloaded, no weight is read.
+
+    Raises:
+        CheckpointFault: it cannot be loaded; one line that says why.
+        BadInput: the repository or its revision cannot be read at all.
+    """
+    if checkpoint.is_local:
+        return weight_files.check_model_folder(_folder(checkpoint), allow_pickle=allow_pickle)
+    folder = complete_snapshot(checkpoint, allow_pickle)
+    if folder is not None:
+        return weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+    return hub.hub_checkpoint_files(
+        checkpoint.source, checkpoint.revision or "main", checkpoint.commit, allow_pickle=allow_pickle
+    )
+
+
+def weight_bytes(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> int:
+    """Bytes of the weights, from metadata only."""
+    return checkpoint_files(checkpoint, allow_pickle=allow_pickle).bytes
+
+
+def checkpoint_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The configuration of a checkpoint; from the Hub that one small file is read, and nothing is downloaded.
+
+    Raises:
+        CheckpointFault, BadInput: it cannot be read.
+    """
+    if checkpoint.is_local:
+        return weight_files.read_json(_folder(checkpoint) / "config.json")
+    folder = complete_snapshot(checkpoint, allow_pickle=True)
+    if folder is not None:
+        return weight_files.read_json(folder / "config.json")
+    revision = checkpoint.revision or "main"
+    listed, commit = hub.list_hub_files(checkpoint.source, revision, checkpoint.commit)
+    where = f"{checkpoint.source} at {revision}"
+    if "config.json" not in listed:
+        raise CheckpointError(f"{where} has no config.json. It is no transformers checkpoint.")
+    read = hub.read_hub_range(
+        checkpoint.source, revision, commit or revision, "config.json", 0, listed["config.json"].size
+    )
+    return weight_files.parse_json(read, f"{where}, config.json")
+
+
+def fetch_checkpoint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Path:
+    """A local folder with configuration, weights and tokenizer, looked over by `preflight`.
+
+    From the Hub only JSON, tokenizer and safetensors files are taken (`pytorch_model.bin` with `allow_pickle`), never code.
+    What is whole in the cache needs no network.
+
+    Raises:
+        CheckpointFault, BadInput: it cannot be had, or is not whole.
+    """
+    if checkpoint.is_local:
+        folder = _folder(checkpoint)
+        weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+        return folder
+    here = complete_snapshot(checkpoint, allow_pickle)
+    if here is not None:
+        return here
+    revision = checkpoint.revision or "main"
+    wanted = hub.hub_checkpoint_files(checkpoint.source, revision, checkpoint.commit, allow_pickle=allow_pickle)
+    folder = hub.download_snapshot(checkpoint.source, revision, wanted)
+    weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+    return folder
+
+
+def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> str:
+    """Identity of the weights without reading them whole; equal weights have equal fingerprints wherever they lie.
+
+    Hub: sha256 over the names and the sha256 of the weight files, as the Hub's metadata tell them. Neither branch nor commit
+    goes in, so that two branches that serve the same weights are found out.
+    Folder: sha256 over names, sizes and contents; of files above 64 MiB, the header and of each tensor its first, its last
+    and 14 evenly spaced blocks of 4 KiB. Training and weight editing change whole matrices and are seen; a single number
+    changed by hand between two samples of a large file is not. Neither path nor time of the files goes in.
+    The two kinds are not comparable to each other. The configuration is not part of it.
+    """
+    if checkpoint.is_local:
+        folder = _folder(checkpoint)
+        inventory = weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+        parts = [(file.name, _digest(folder / file.name)) for file in inventory.weights]
+    else:
+        parts = _hub_parts(checkpoint, allow_pickle)
+    return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+
+
+def _folder(checkpoint: Checkpoint) -> Path:
+    folder = Path(checkpoint.source)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder{'' if folder.exists() else ' any more'}. Open the lineage again.")
+    return folder
+
+
+def complete_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
+    """The snapshot in the cache, if it is whole: it needs no network."""
+    folder = hub.cached_snapshot(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
+    try:
+        if folder is not None:
+            weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+    except CheckpointError:
+        return None
+    return folder
+
+
+def _hub_parts(checkpoint: Checkpoint, allow_pickle: bool) -> list[tuple[str, str]]:
+    folder = complete_snapshot(checkpoint, allow_pickle)
+    if folder is not None:
+        # In the cache a file is a link to a blob that is named by its hash.
+        blobs = [
+            (f.name, (folder / f.name).resolve())
+            for f in weight_files.check_model_folder(folder, allow_pickle=allow_pickle).weights
+        ]
+        if all(path.parent.name == "blobs" for _, path in blobs):
+            return [(name, path.name) for name, path in blobs]
+    found = hub.hub_checkpoint_files(
+        checkpoint.source, checkpoint.revision or "main", checkpoint.commit, allow_pickle=allow_pickle
+    )
+    return [(file.name, file.sha256 or str(file.size)) for file in found.weights]
+
+
+def _digest(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= _HASH_WHOLE_BELOW:
+            digest.update(file.read())
+            return digest.hexdigest()
+        for start, end in _spans(path, size):
+            for offset in _samples(start, end):
+                file.seek(offset)
+                digest.update(file.read(min(_BLOCK_BYTES, end - offset)))
+    return digest.hexdigest()
+
+
+def _spans(path: Path, size: int) -> list[tuple[int, int]]:
+    """Where header and tensors lie in the file; a pickle is cut into 256 equal parts."""
+    if path.suffix != ".safetensors":
+        edges = [size * i // 256 for i in range(257)]
+        return list(itertools.pairwise(edges))
+    table = weight_files.read_safetensors_header(path)
+    with path.open("rb") as file:
+        data = 8 + int.from_bytes(file.read(8), "little")
+    tensors = sorted(tuple(entry["data_offsets"]) for name, entry in table.items() if name != "__metadata__")
+    # The header is taken whole: one span a block.
+    head = [(at, min(at + _BLOCK_BYTES, data)) for at in range(0, data, _BLOCK_BYTES)]
+    return head + [(data + start, data + end) for start, end in tensors]
+
+
+def _samples(start: int, end: int) -> list[int]:
+    room = end - start - _BLOCK_BYTES
+    if room <= 0:
+        return [start]
+    return sorted({start + room * i // (_BLOCKS_PER_TENSOR - 1) for i in range(_BLOCKS_PER_TENSOR)})

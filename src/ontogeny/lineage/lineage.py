@@ -1,0 +1,159 @@
+"""The lineage: a training run as a tree of stages; siblings and seeds are its branches."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from ontogeny.errors import BadInput, unknown_name
+from ontogeny.lineage import manifest, selectors
+from ontogeny.lineage.checkpoint import Checkpoint, Stage
+from ontogeny.lineage.discover import DiscoveredStages, discover_stages, parents_first
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A training run, opened from a source, extended with `then`, cut down with `select`."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...] = ()
+    """What a reader of the results should know about how it was read."""
+
+    @classmethod
+    def open(
+        cls, source: str | Path, *, allow_pickle: bool = False, stage: str = "pretrain", offline: bool = False
+    ) -> Self:
+        """The lineage in a repository, a folder or a `lineage.toml`; a name that exists on disk is taken from there.
+
+        Raises:
+            BadInput: there is no such source, it holds no checkpoint, or it may not be read.
+        """
+        path = Path(source).expanduser()
+        file = path / manifest.LINEAGE_FILE if path.is_dir() else path
+        if file.is_file() and file.suffix == ".toml":
+            return cls._written(file, allow_pickle, offline)
+        if path.suffix == ".toml" and not path.exists():
+            raise BadInput(f"there is no file {source}. Give a lineage.toml, a folder, or a repository.")
+        found = discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=offline)
+        return cls(found.name, found.stages, found.notes)
+
+    @classmethod
+    def _written(cls, file: Path, allow_pickle: bool, offline: bool) -> Self:
+        name, lines = manifest.load_manifest(file)
+        lineage = cls(name, ())
+        for line in lines:
+            found = discover_stages(line.source, stage=line.name, allow_pickle=allow_pickle, offline=offline)
+            part = cls(line.source, found.stages, found.notes).select(line.steps)
+            if line.train_seed is not None:
+                part = part._seeded(line.train_seed)
+            lineage = lineage._grow(line.name, DiscoveredStages(name, part.stages, part.notes), line.parent)
+        return lineage
+
+    def then(self, stage: str, source: str | Path, *, parent: str | None = None, allow_pickle: bool = False) -> Self:
+        """This lineage with one more stage, after `parent` (the last one unless told; "" starts a run of its own, as a seed is).
+
+        Raises:
+            BadInput: the stage is there already, its parent is not, or the source cannot be read.
+        """
+        self._check_place(stage, parent)
+        return self._grow(
+            stage, discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=False), parent
+        )
+
+    def _check_place(self, stage: str, parent: str | None) -> None:
+        names = [s.name for s in self.stages]
+        if not stage or stage in names:
+            raise BadInput(f"the lineage {self.name} has a stage {stage!r} already. Give the new one another name.")
+        if parent and parent not in names:
+            raise unknown_name("stage", parent, names)
+
+    def _grow(self, stage: str, found: DiscoveredStages, parent: str | None) -> Self:
+        self._check_place(stage, parent)
+        up = self.stages[-1].name if parent is None and self.stages else parent or None
+        # Stages that the source brings along keep their names, set apart by the name of the stage they belong to.
+        names = {s.name: s.name if s.name == stage else f"{stage}/{s.name}" for s in found.stages}
+        added = tuple(
+            Stage(
+                names[s.name],
+                tuple(replace(c, stage=names[s.name]) for c in s.checkpoints),
+                up if s.parent is None else names[s.parent],
+            )
+            for s in found.stages
+        )
+        return replace(self, stages=parents_first((*self.stages, *added)), notes=(*self.notes, *found.notes))
+
+    def _seeded(self, seed: int) -> Self:
+        stages = (
+            replace(s, checkpoints=tuple(replace(c, train_seed=seed) for c in s.checkpoints)) for s in self.stages
+        )
+        return replace(self, stages=tuple(stages))
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All, in developmental order: parents before children, by step within a stage."""
+        return tuple(checkpoint for stage in self.stages for checkpoint in stage.checkpoints)
+
+    def stage(self, name: str) -> Stage:
+        """One stage by its name.
+
+        Raises:
+            BadInput: no such stage, with the nearest one.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise unknown_name("stage", name, [s.name for s in self.stages])
+
+    def ancestry(self, name: str) -> tuple[Stage, ...]:
+        """The stages that led to one, from the root to itself."""
+        stage = self.stage(name)
+        return (*(self.ancestry(stage.parent) if stage.parent else ()), stage)
+
+    def select(self, steps: str) -> Self:
+        """Some of the checkpoints: a selector (`log`, `last`, `0,1000`, `1000-5000`, `every:10`, …), used on each stage.
+
+        A step need not be in every stage, but in one. `pretrain=log;sft=all` selects by stage; stages not named stay whole.
+        A stage whose models carry no step at all stays whole when steps are listed; one that becomes empty goes.
+
+        Raises:
+            BadInput: no selector, or a step that is in no stage, with the nearest ones.
+        """
+        if "=" in steps:
+            return self._by_stage(steps)
+        picked = {stage.name: selectors.select_checkpoints(stage.checkpoints, steps) for stage in self.stages}
+        # A term is wrong if no stage knows it.
+        for term in dict.fromkeys(term for _, unmet in picked.values() for term in unmet):
+            if all(term in unmet for _, unmet in picked.values()):
+                raise selectors.no_such_step(term, self._most_telling().checkpoints, self._where())
+        kept = {}
+        for stage in self.stages:
+            chosen, _ = picked[stage.name]
+            unnumbered = all(c.step is None for c in stage.checkpoints)
+            kept[stage.name] = tuple(c for c in stage.checkpoints if c in chosen or (unnumbered and not chosen))
+        return self._keep(kept)
+
+    def _by_stage(self, steps: str) -> Self:
+        kept = {stage.name: stage.checkpoints for stage in self.stages}
+        for part in filter(None, (part.strip() for part in steps.split(";"))):
+            name, _, text = part.partition("=")
+            stage = self.stage(name.strip())
+            chosen, unmet = selectors.select_checkpoints(stage.checkpoints, text)
+            if unmet:
+                raise selectors.no_such_step(unmet[0], stage.checkpoints, f"the stage {stage.name} of {self.name}")
+            kept[stage.name] = tuple(c for c in stage.checkpoints if c in chosen)
+        return self._keep(kept)
+
+    def _keep(self, kept: dict[str, tuple[Checkpoint, ...]]) -> Self:
+        """Only these checkpoints; children of a stage that goes are given to its nearest ancestor that stays."""
+        stages = []
+        for stage in self.stages:
+            if kept[stage.name]:
+                up = next((s.name for s in reversed(self.ancestry(stage.name)[:-1]) if kept[s.name]), None)
+                stages.append(Stage(stage.name, kept[stage.name], up))
+        return replace(self, stages=tuple(stages))
+
+    def _most_telling(self) -> Stage:
+        return max(self.stages, key=lambda stage: sum(c.step is not None for c in stage.checkpoints))
+
+    def _where(self) -> str:
+        return self.name if len(self.stages) == 1 else f"{self.name} (stage {self._most_telling().name})"

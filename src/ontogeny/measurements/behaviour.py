@@ -1,0 +1,41 @@
+"""Behaviour beside the probe: does the model give the right answer the higher likelihood?"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.measurements.design import Design
+from ontogeny.records import Record
+from ontogeny.statistics import bootstrap
+
+
+def behaviour_rows(design: Design, margin: Float[Tensor, " answer"], seed: int) -> list[Record]:
+    """Mean margin and share of questions answered right, with intervals by group."""
+    groups = answer_groups(design)
+    weights = bootstrap.group_weights(groups, samples=len(design.weights), seed=seed)
+    right = (margin > 0).float()
+    count = len(groups.unique())
+    share = bootstrap.share_interval(right.mean(), bootstrap.mean_samples(right[None], weights)[:, 0], groups=count)
+    mean = bootstrap.percentile_interval(
+        margin.mean(), bootstrap.mean_samples(margin[None], weights)[:, 0], groups=count
+    )
+    return [
+        Record(
+            metric=metric,
+            value=float(value),
+            low=float(ends.low),
+            high=float(ends.high),
+            concept=design.concept.name,
+            method="likelihood",
+            split="all",
+            n=len(margin),
+            seed=seed,
+        )
+        for metric, value, ends in (("answer_margin", margin.mean(), mean), ("answer_accuracy", right.mean(), share))
+    ]
+
+
+def answer_groups(design: Design) -> Int[Tensor, " answer"]:
+    """The group of each question, numbered with the examples' groups, so that both can be resampled together."""
+    numbers = {example.group: int(group) for example, group in zip(design.concept.examples, design.groups, strict=True)}
+    return torch.tensor([numbers.setdefault(answer.group, len(numbers)) for answer in design.concept.answers])

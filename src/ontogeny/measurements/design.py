@@ -1,0 +1,118 @@
+"""The design of a measurement: everything about a concept that is the same at every checkpoint.
+
+One split, one set of resamples, one set of permutations and one control task serve all sites and all checkpoints: that makes
+curves over training paired, and lets the maximum over the whole heat map be taken.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.data.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.measurements.settings import TraceSettings
+from ontogeny.statistics.bootstrap import group_weights
+from ontogeny.statistics.control_tasks import ControlTypes, control_labels, control_types
+from ontogeny.statistics.permutation import group_permutations
+from ontogeny.statistics.splits import Split, contiguous_split, group_split
+
+_CONTROL_TASKS = 3
+MAX_DEPENDENCE_EXAMPLES = 1000
+"""Dependence is cubic in the examples: at most this many of the training rows take part."""
+_DEPENDENCE_PERMUTATIONS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    concept: Concept
+    y: Tensor
+    groups: Int[Tensor, " example"]
+    pairs: Int[Tensor, " example"] | None
+    split: Split
+    weights: Float[Tensor, "sample test"]
+    """Resamples of the test groups."""
+    permutations: Int[Tensor, "sample test"]
+    control: ControlTypes
+    control_y: Tensor | None
+    """Labels of the control tasks, `[task, example]`; None where no word type recurs across the split."""
+    dependence_rows: Int[Tensor, " row"]
+    dependence_permutations: Int[Tensor, "sample row"]
+
+    def on(self, device: torch.device) -> "Design":
+        """The same with its tensors where the activations are."""
+
+        def moved(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                return part.to(device=device)
+            if isinstance(part, Split | ControlTypes):
+                return replace(part, **{f.name: moved(getattr(part, f.name)) for f in fields(part)})
+            return part
+
+        return replace(self, **{field.name: moved(getattr(self, field.name)) for field in fields(self)})
+
+    @property
+    def test_groups(self) -> int:
+        return len(self.groups[self.split.test].unique())
+
+    @property
+    def y_train(self) -> Tensor:
+        return self.y[self.split.train]
+
+    @property
+    def y_test(self) -> Tensor:
+        return self.y[self.split.test]
+
+
+def make_design(concept: Concept, settings: TraceSettings) -> Design:
+    """Split, resamples, permutations and control task of a concept, from the seed alone.
+
+    Raises:
+        BadInput: a side of the split lacks a class, or has too few groups.
+    """
+    y, groups, pairs = concept.labels(), concept.group_ids(), concept.pair_ids()
+    split = _split(concept, y, groups, settings)
+    control = control_types(_word_types(concept), split.train, split.test)
+    # The published protocol takes every training row.
+    most = len(y) if settings.protocol == "paper" else MAX_DEPENDENCE_EXAMPLES
+    test, rows = split.test, split.train[_evenly_spaced(len(split.train), most)]
+    try:
+        return Design(
+            concept=concept,
+            y=y,
+            groups=groups,
+            pairs=pairs if (pairs >= 0).any() else None,
+            split=split,
+            weights=group_weights(groups[test], samples=settings.resamples, seed=settings.seed),
+            permutations=group_permutations(y[test], groups[test], samples=settings.permutations, seed=settings.seed),
+            control=control,
+            control_y=_control_labels(control, y, settings.seed),
+            dependence_rows=rows,
+            dependence_permutations=group_permutations(
+                y[rows], groups[rows], samples=_DEPENDENCE_PERMUTATIONS, seed=settings.seed
+            ),
+        )
+    except BadInput as error:
+        raise BadInput(f"{concept.name}: {error}") from None
+
+
+def _split(concept: Concept, y: Tensor, groups: Tensor, settings: TraceSettings) -> Split:
+    if settings.protocol == "paper":
+        return contiguous_split(len(y), test=0.2)
+    return group_split(groups, y, concept.kind, test=settings.test_share, seed=settings.seed)
+
+
+def _control_labels(control: ControlTypes, y: Tensor, seed: int) -> Tensor | None:
+    return control_labels(control.ids, y, seeds=range(seed, seed + _CONTROL_TASKS)) if control.rule else None
+
+
+def _word_types(concept: Concept) -> list[str]:
+    """The word that types an example where its file names one, else its text."""
+    return [example.type or example.text for example in concept.examples]
+
+
+def _evenly_spaced(n: int, most: int) -> Int[Tensor, " row"]:
+    """At most `most` of n places, evenly spaced: no luck of a draw, and the same at every checkpoint."""
+    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()

@@ -1,0 +1,66 @@
+"""Scores of a probe by the kind of its target: points, resamples and permutation nulls of the same metric."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.metrics import separability
+from ontogeny.statistics import bootstrap, permutation
+from ontogeny.statistics.bootstrap import Interval
+
+ProbeScores = Float[Tensor, "site example k"]
+
+
+def metrics_for(kind: str) -> tuple[str, ...]:
+    """What is reported for a kind of target, the headline first."""
+    return ("r2",) if kind == "number" else ("auroc", "accuracy")
+
+
+def score(metric: str, scores: ProbeScores, y: Tensor) -> Float[Tensor, " site"]:
+    """The metric of every site; NaN where it cannot be computed."""
+    if metric == "r2":
+        return separability.r2(scores[..., 0], y)
+    if metric == "accuracy":
+        return separability.accuracy(scores, y)
+    return separability.auroc(scores[..., 0], y) if y.dtype == torch.bool else separability.macro_auroc(scores, y)
+
+
+def bootstrap_scores(
+    metric: str, scores: ProbeScores, y: Tensor, weights: Float[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """The metric of every site on every resample of the groups."""
+    if metric == "r2":
+        return bootstrap.r2_samples(scores[..., 0], y, weights)
+    if metric == "accuracy":
+        return bootstrap.mean_samples(correct(scores, y), weights)
+    if y.dtype == torch.bool:
+        return bootstrap.auroc_samples(scores[..., 0], y, weights)
+    return bootstrap.macro_auroc_samples(scores, y, weights)
+
+
+def permutation_scores(
+    metric: str, scores: ProbeScores, y: Tensor, permutations: Int[Tensor, "sample example"]
+) -> Float[Tensor, "sample site"]:
+    """The metric of every site under every permutation of the labels."""
+    labels = y[permutations]
+    if metric == "r2":
+        return permutation.permuted_r2(scores[..., 0], labels)
+    return (
+        permutation.permuted_auroc(scores[..., 0], labels)
+        if y.dtype == torch.bool
+        else permutation.permuted_macro_auroc(scores, labels)
+    )
+
+
+def score_interval(
+    metric: str, value: Float[Tensor, " site"], resampled: Float[Tensor, "sample site"], groups: int
+) -> Interval:
+    """95 % interval: on the logit scale for shares, percentiles for what is unbounded."""
+    make = bootstrap.percentile_interval if metric == "r2" else bootstrap.share_interval
+    return make(value, resampled.to(value.dtype), groups=groups)
+
+
+def correct(scores: ProbeScores, y: Tensor) -> Float[Tensor, "site example"]:
+    """1 where an example is classified right."""
+    right = (scores[..., 0] > 0) == y if y.dtype == torch.bool else scores.argmax(-1) == y
+    return right.float()

@@ -1,0 +1,293 @@
+"""The surface audit: how well do the words, the length and the letter case of a text alone tell a concept, on the probe's own split?
+
+A probe has to beat these floors to have shown anything: in the data of arXiv:2402.19465 "holds an upper-case letter" is right
+in .998 of one set, and TF-IDF in .79 to .85 of three others. Words are lower-cased words and single marks, with pairs of neighbours.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.data.concept import Concept
+from ontogeny.data.grouping import normalize_text
+from ontogeny.records import Record
+from ontogeny.statistics.bootstrap import (
+    Interval,
+    auroc_samples,
+    group_weights,
+    macro_auroc_samples,
+    mean_samples,
+    percentile_interval,
+    r2_samples,
+    share_interval,
+)
+from ontogeny.statistics.splits import Split
+
+# Chinese and Japanese are written without spaces: there each sign is a word.
+_SIGN = "\u3040-\u30ff\u3400-\u9fff"
+_WORD = rf"(?u)[{_SIGN}]|[^\W{_SIGN}]+|[^\w\s]"
+_BASELINE_NAMES = {"tfidf": "TF-IDF of the words", "length": "the length", "casing": "the letter case"}
+_NOTABLE = {"auroc": 0.65, "r2": 0.1}
+_CHANCE = {"auroc": 0.5, "r2": 0.0}
+
+
+@dataclass(frozen=True)
+class SurfaceScore:
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    """Ends of the 95 % interval, by a bootstrap of the test groups."""
+
+
+@dataclass(frozen=True)
+class SurfaceBaseline:
+    """One floor: its scores by metric (auroc and accuracy, or r2 for a number)."""
+
+    scores: Mapping[str, SurfaceScore]
+    n: int
+    """Test examples; 0 where nothing could be measured."""
+    note: str | None = None
+    """Why nothing could be measured."""
+
+    @property
+    def auroc(self) -> float:
+        return self.scores["auroc"].value if "auroc" in self.scores else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        return self.scores["accuracy"].value if "accuracy" in self.scores else math.nan
+
+    @property
+    def main(self) -> tuple[str, SurfaceScore]:
+        """The metric that probes are compared by, with its score."""
+        return next(iter(self.scores.items()))
+
+    @property
+    def low(self) -> float:
+        return self.main[1].low
+
+    @property
+    def high(self) -> float:
+        return self.main[1].high
+
+
+@dataclass(frozen=True)
+class SurfaceAudit:
+    baselines: Mapping[str, SurfaceBaseline]
+    """By name: tfidf, length, casing, majority (the mean, for a number)."""
+    duplicates: int
+    """Test texts that stand in train, letter by letter."""
+    twins: int
+    """Test texts that stand in train up to case and white space, without the duplicates."""
+    shared_groups: int
+    """Groups on both sides of the split."""
+    warnings: tuple[str, ...]
+
+
+def audit_surface(concept: Concept, split: Split, *, samples: int = 1000, seed: int = 0) -> SurfaceAudit:
+    """Fit each floor on the train side, score it on the test side, and look for texts that stand on both."""
+    features: dict[str, Any] = {"tfidf": None, "length": _length(concept.texts), "casing": _casing(concept.texts)}
+    baselines = {name: _baseline(concept, split, x, samples, seed) for name, x in features.items()}
+    baselines["majority"] = _majority(concept, split)
+    duplicates, twins, other = _count_copies(concept, split)
+    groups = concept.group_ids()
+    shared = len(set(groups[split.train].tolist()) & set(groups[split.test].tolist()))
+    warnings = [
+        *_leak_warnings(duplicates, twins, other, shared, len(split.test)),
+        *_contradictions(concept),
+        *_informative_baselines(baselines),
+    ]
+    return SurfaceAudit(baselines, duplicates, twins, shared, tuple(warnings))
+
+
+def surface_records(concept: Concept, surface: SurfaceAudit, *, lineage: str | None = None) -> list[Record]:
+    """The floors as rows without site and step."""
+    rows = []
+    for name in _BASELINE_NAMES:
+        baseline = surface.baselines[name]
+        for metric, score in baseline.scores.items():
+            rows.append(
+                Record(
+                    metric=metric,
+                    value=score.value,
+                    lineage=lineage,
+                    concept=concept.name,
+                    method="ridge" if metric == "r2" else "logistic",
+                    control=f"surface_{name}",
+                    split="test",
+                    low=score.low,
+                    high=score.high,
+                    n=0 if math.isnan(score.value) else baseline.n,
+                    note=baseline.note or ("the test side holds one class" if math.isnan(score.value) else None),
+                )
+            )
+    return rows
+
+
+def _baseline(
+    concept: Concept, split: Split, x: Float[np.ndarray, "example feature"] | None, samples: int, seed: int
+) -> SurfaceBaseline:
+    y = concept.labels()
+    metrics = ("r2",) if concept.kind == "number" else ("auroc", "accuracy")
+    if concept.kind != "number" and len(set(y[split.train].tolist())) < 2:
+        return _missing_baseline(metrics, "the train side holds one class")
+    parts = _words(concept.texts, split) if x is None else _scaled(x, split)
+    if parts is None:
+        return _missing_baseline(metrics, "the train texts hold no words")
+    told = _predict(concept, *parts, y[split.train].numpy())
+    groups = concept.group_ids()[split.test]
+    return SurfaceBaseline(_scores(concept, told, y[split.test], groups, samples, seed), len(split.test))
+
+
+def _missing_baseline(metrics: Sequence[str], why: str) -> SurfaceBaseline:
+    return SurfaceBaseline({metric: SurfaceScore(math.nan) for metric in metrics}, 0, why)
+
+
+def _words(texts: Sequence[str], split: Split) -> tuple[Any, Any] | None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD)
+    try:
+        return vectorizer.fit_transform([texts[i] for i in split.train.tolist()]), vectorizer.transform(
+            [texts[i] for i in split.test.tolist()]
+        )
+    except ValueError:  # sklearn's "empty vocabulary"
+        return None
+
+
+def _length(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
+    """Characters and words, as they are and as logarithms."""
+    counts = np.array([(len(text), len(text.split())) for text in texts], dtype=float)
+    return np.concatenate([counts, np.log1p(counts)], axis=1)
+
+
+def _casing(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
+    """Whether the first letter is upper-case, whether any other is, and the share among the others."""
+    upper = [list(map(str.isupper, filter(str.isalpha, text))) or [False] for text in texts]
+    # The share leaves the first letter out: with it, sentences that begin in upper case would tell their length.
+    return np.array([(u[0], any(u[1:]), sum(u[1:]) / len(u)) for u in upper], dtype=float)
+
+
+def _scaled(x: Float[np.ndarray, "example feature"], split: Split) -> tuple[Any, Any]:
+    train, test = x[split.train.numpy()], x[split.test.numpy()]
+    spread = train.std(0)
+    spread[spread == 0] = 1.0
+    return (train - train.mean(0)) / spread, (test - train.mean(0)) / spread
+
+
+def _predict(concept: Concept, train: Any, test: Any, y: np.ndarray) -> Float[Tensor, "example k"]:
+    """Scores of the test examples: one column, or one for each class."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if concept.kind == "number":
+        return torch.from_numpy(Ridge().fit(train, y).predict(test)).float()[:, None]
+    model = LogisticRegression(C=10.0, max_iter=1000).fit(train, y)
+    scores = torch.from_numpy(model.decision_function(test)).float()
+    if concept.kind == "binary":
+        return scores[:, None]
+    placed = torch.full((len(scores), len(concept.classes)), -math.inf)
+    placed[:, model.classes_.tolist()] = scores if scores.ndim == 2 else torch.stack([-scores, scores], 1)
+    return placed
+
+
+def _scores(
+    concept: Concept,
+    told: Float[Tensor, "example k"],
+    y: Tensor,
+    groups: Int[Tensor, " example"],
+    samples: int,
+    seed: int,
+) -> dict[str, SurfaceScore]:
+    count = len(set(groups.tolist()))
+    # The first row of weights is the sample itself, so that the point and its resamples cannot differ in formula.
+    drawn = [group_weights(groups, samples=samples, seed=seed)] if count > 1 else []
+    weights = torch.cat([torch.ones(1, len(groups)), *drawn])
+    if concept.kind == "number":
+        values = r2_samples(told.T, y, weights)
+        return {"r2": _score(values, percentile_interval(values[0], values[1:], groups=count) if count > 1 else None)}
+    if concept.kind == "binary":
+        auroc, hits = auroc_samples(told.T, y, weights), (told[:, 0] > 0) == y
+    else:
+        auroc, hits = macro_auroc_samples(told[None], y, weights), told.argmax(1) == y
+    both = {"auroc": auroc, "accuracy": mean_samples(hits.float()[None], weights)}
+    return {
+        metric: _score(values, share_interval(values[0], values[1:], groups=count) if count > 1 else None)
+        for metric, values in both.items()
+    }
+
+
+def _score(values: Float[Tensor, "sample 1"], ends: Interval | None) -> SurfaceScore:
+    return SurfaceScore(float(values[0]), *((float(ends.low), float(ends.high)) if ends else ()))
+
+
+def _majority(concept: Concept, split: Split) -> SurfaceBaseline:
+    """Always the commonest class of train (the mean of train, for a number)."""
+    y = concept.labels()
+    if concept.kind == "number":
+        off = (y[split.test] - y[split.train].mean()).square().mean() / y[split.test].var(correction=0)
+        return SurfaceBaseline({"r2": SurfaceScore(float(1 - off))}, len(split.test))
+    right = (y[split.test] == y[split.train].mode().values).float().mean()
+    return SurfaceBaseline({"auroc": SurfaceScore(0.5), "accuracy": SurfaceScore(float(right))}, len(split.test))
+
+
+def _count_copies(concept: Concept, split: Split) -> tuple[int, int, int]:
+    """Test texts that are duplicates, that are twins, and those of both whose train copy has another label."""
+    texts, y = concept.texts, concept.labels().tolist()
+    exact = {texts[i] for i in split.train.tolist()}
+    targets = defaultdict(set)
+    for i in split.train.tolist():
+        targets[normalize_text(texts[i])].add(y[i])
+    test = split.test.tolist()
+    known = [i for i in test if normalize_text(texts[i]) in targets]
+    duplicates = sum(texts[i] in exact for i in known)
+    return duplicates, len(known) - duplicates, sum(bool(targets[normalize_text(texts[i])] - {y[i]}) for i in known)
+
+
+def _leak_warnings(duplicates: int, twins: int, other: int, shared: int, n: int) -> list[str]:
+    told = []
+    if duplicates:
+        told.append(f"{duplicates} of {n} test texts stand in train, letter by letter")
+    if twins:
+        told.append(f"{twins} of {n} test texts differ from a train text only in case or white space")
+    if other:
+        told.append(
+            f"{other} of {n} test texts have a copy in train with another label: a probe that knows its train texts gets them wrong"
+        )
+    if shared:
+        told.append(f"{shared} groups stand on both sides of the split")
+    return told
+
+
+def _contradictions(concept: Concept) -> list[str]:
+    if concept.position.region.names() & {"span"}:
+        return []
+    targets = defaultdict(set)
+    for example in concept.examples:
+        targets[example.text].add(example.target)
+    count = sum(len(values) > 1 for values in targets.values())
+    return [f"{count} texts stand in the concept with two labels"] if count else []
+
+
+def _informative_baselines(baselines: Mapping[str, SurfaceBaseline]) -> list[str]:
+    """The floors that tell the concept, the highest first, or tell it the wrong way round."""
+    told = []
+    for name, words in sorted(
+        _BASELINE_NAMES.items(), key=lambda item: -np.nan_to_num(baselines[item[0]].main[1].value)
+    ):
+        metric, score = baselines[name].main
+        shown = f"{'AUROC' if metric == 'auroc' else 'R²'} {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
+        accuracy = "" if metric == "r2" else f", accuracy {baselines[name].accuracy:.2f}"
+        if score.value >= _NOTABLE[metric] and not score.low <= _CHANCE[metric]:
+            told.append(f"surface form alone tells it: {words}, {shown}{accuracy}. A probe near that has shown nothing")
+        if metric == "auroc" and score.high < 0.4:
+            told.append(
+                f"{words} is far below chance ({shown}{accuracy}): texts almost alike, with opposite labels, lie on both sides. Group them"
+            )
+    return told

@@ -1,0 +1,122 @@
+"""The end of a model, kept: what the last block puts out and what its neurons say, so that their rows can be changed without another pass.
+
+Nothing before the final norm sees what the last MLP writes. A change of its rows then costs the norm and the vocabulary, not the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.models.hooks import read_hooks
+from ontogeny.models.model import Model, next_token_logits
+
+
+@dataclass(frozen=True, eq=False)
+class LastLayerCache:
+    """The tokens of all rows that count, one after another."""
+
+    stream: Float[Tensor, "token d"]
+    normed: Float[Tensor, "token d"]
+    mlp: tuple[Float[Tensor, "token d"], Float[Tensor, "token d"]] | None
+    """The MLP's output and what of it reaches the stream, where a norm lies between the two."""
+    neurons: Float[Tensor, "token chosen"]
+    chosen: tuple[int, ...]
+    owner: Int[Tensor, " token"]
+    """Which row a token is of."""
+
+    def of(self, neurons: Sequence[int]) -> Float[Tensor, "token neuron"]:
+        """What some of the kept neurons say."""
+        at = {neuron: i for i, neuron in enumerate(self.chosen)}
+        return self.neurons[:, [at[n] for n in neurons]]
+
+    def mean(self, values: Float[Tensor, " token"]) -> Float[Tensor, " row"]:
+        """Over the tokens of each row."""
+        return self.sum(values) / self.owner.bincount()
+
+    def sum(self, values: Float[Tensor, " token"]) -> Float[Tensor, " row"]:
+        rows = torch.zeros(int(self.owner[-1]) + 1, dtype=torch.float64)
+        return rows.index_add(0, self.owner, values.double().cpu())
+
+
+@torch.no_grad()
+def cache_last_layer(
+    model: Model,
+    rows: Sequence[Int[Tensor, " token"]],
+    chosen: Sequence[int],
+    *,
+    starts: Sequence[int] | None = None,
+    batch: int = 32,
+) -> LastLayerCache:
+    """Run the rows; of each, the tokens from its start on are kept, and of these what the chosen neurons say."""
+    between = ("mlp", "mlp_resid") if has_post_mlp_norm(model) else ()
+    parts = [("resid", model.layers), ("norm", 0), *((part, model.layers) for part in ("neuron", *between))]
+    kept: dict[int, dict[str, Tensor]] = {}
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for first in range(0, len(order), batch):
+        mine = order[first : first + batch]
+        seen: dict[str, Tensor] = {}
+
+        def keep(part: str, _: int, value: Tensor, seen: dict[str, Tensor] = seen) -> None:
+            seen[part] = (value[..., list(chosen)] if part == "neuron" else value).clone()
+
+        ids = torch.nn.utils.rnn.pad_sequence([rows[i] for i in mine], batch_first=True)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(rows[i]) for i in mine], batch_first=True)
+        with read_hooks(model, parts, keep):
+            model.body(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+        for at, i in enumerate(mine):
+            span = slice(starts[i] if starts is not None else 0, len(rows[i]))
+            kept[i] = {part: value[at, span] for part, value in seen.items()}
+    whole = {part: torch.cat([kept[i][part] for i in range(len(rows))]) for part, _ in parts}
+    owner = torch.repeat_interleave(
+        torch.arange(len(rows)), torch.tensor([len(kept[i]["norm"]) for i in range(len(rows))])
+    )
+    mlp = (whole["mlp"], whole["mlp_resid"]) if between else None
+    return LastLayerCache(whole["resid"], whole["norm"], mlp, whole["neuron"], tuple(chosen), owner)
+
+
+def has_post_mlp_norm(model: Model) -> bool:
+    """Whether the family normalises what an MLP puts out before it adds it to the stream."""
+    return bool(model.architecture.mlp_added) and model.architecture.mlp_added != model.architecture.mlp
+
+
+def stream_change(model: Model, of: LastLayerCache, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
+    """What a change of the MLP's output changes in the stream: the same, unless a norm lies between."""
+    if of.mlp is None:
+        return shift
+    out, added = of.mlp
+    changed: Tensor = model.part(model.layers, model.architecture.mlp_added)(out + shift)
+    return changed - added
+
+
+def apply_final_norm(model: Model, of: LastLayerCache, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
+    """What the body puts out where the MLP's output is changed."""
+    out: Tensor = model.network.get_submodule(model.architecture.final_norm)(
+        of.stream + stream_change(model, of, shift)
+    )
+    return out
+
+
+def next_token_entropies(
+    model: Model, normed: Float[Tensor, "token d"], *, chunk: int = 256
+) -> Float[Tensor, " token"]:
+    """Of the next token, in nats; a few tokens at a time, as a large vocabulary fills the memory."""
+    return torch.cat([entropy_of_logits(next_token_logits(model, part)) for part in normed.split(chunk)])
+
+
+def entropy_of_logits(scores: Float[Tensor, "*token vocab"]) -> Float[Tensor, "*token"]:
+    """Of the distribution that the scores stand for, in nats."""
+    logs = scores.float().log_softmax(-1)
+    return -(logs.exp() * logs.where(logs > -torch.inf, 0.0)).sum(-1)
+
+
+def target_log_likelihoods(
+    model: Model, normed: Float[Tensor, "token d"], targets: Int[Tensor, " token"], *, chunk: int = 256
+) -> Float[Tensor, " token"]:
+    """Log-probability of the token that comes."""
+    parts = zip(normed.split(chunk), targets.to(normed.device).split(chunk), strict=True)
+    return torch.cat(
+        [next_token_logits(model, part).float().log_softmax(-1).gather(1, ids[:, None])[:, 0] for part, ids in parts]
+    )

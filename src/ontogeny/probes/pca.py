@@ -1,0 +1,147 @@
+"""First principal component of the differences of contrastive pairs, its sign set by the class means.
+
+Paper: representation reading of RepE, arXiv:2310.01405, which shuffles the order inside pairs so that the mean difference is not
+centred away; here the differences are not centred at all, which no order can change. Without pairs RepE draws random ones: the
+second moment of such differences is, in expectation, twice the covariance of all examples, so that is what is decomposed, and it
+finds the concept only where the concept is the largest variation. (CAA, arXiv:2312.06681, takes the mean instead: `mass_mean`.)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.errors import BadInput
+from ontogeny.linalg.moments import Moments
+from ontogeny.probes import Probe
+from ontogeny.probes._inputs import check_activations, class_indicators
+
+targets = frozenset({"binary"})
+needs_pairs = False
+recovers = "shift"
+recovers_from = "pairs"
+
+_EIGENVALUE_SHIFT, _ITERATIONS = 1e-10, 4
+"""How far above the largest eigenvalue, relative to it: a second one at a relative distance of 1e-6 is left at 1e-16 of the first."""
+
+
+def fit(
+    x: Float[Tensor, "site example d"],
+    y: Tensor,
+    *,
+    groups: Int[Tensor, " example"],
+    pairs: Int[Tensor, " example"] | None = None,
+    seed: int = 0,
+    moments: Moments | None = None,
+) -> Probe:
+    """Unit direction; scores are projections, 0 half-way between the means; facts: `share` of the second moment, `gap`, `std`.
+
+    `moments` are those of x, where they were taken already.
+    """
+    x = check_activations("pca", x, y)
+    inside = class_indicators("pca", y)[:, 0]
+    paired = pairs is not None and bool((pairs >= 0).any())
+    middle = (x[:, inside].mean(1) + x[:, ~inside].mean(1)) / 2
+    gap = x[:, inside].mean(1) - x[:, ~inside].mean(1)
+    if moments is not None and not paired:
+        unit, share = _axis(moments.xx, x.dtype, moments.variances[:, -1])
+    else:
+        unit, share = _first(
+            _differences(x, inside, pairs) if pairs is not None and paired else x - x.mean(1, keepdim=True)
+        )
+    spread = (x @ unit[:, :, None]).std(1)[:, 0]
+    return _make_probe(unit, share, gap, middle, spread)
+
+
+@dataclass
+class Fitter:
+    """The same from batches; the two halves of a pair belong into one batch. With pairs in one batch, all must have them."""
+
+    moments: Moments | None = None
+    differences: Float[Tensor, "site d d"] | None = None
+
+    def update(self, x: Float[Tensor, "site example d"], y: Tensor, pairs: Tensor | None = None) -> "Fitter":
+        x = check_activations("pca", x, y)
+        new = Moments.of(x, y[:, None].double())
+        paired = pairs is not None and bool((pairs >= 0).any())
+        if self.moments is not None and paired != (self.differences is not None):
+            raise BadInput("pca was given batches with pairs and without. Give pairs with every batch or with none.")
+        self.moments = new if self.moments is None else self.moments + new
+        if paired and pairs is not None:
+            rows = _differences(x, y, pairs).double()
+            second = rows.mT @ rows
+            self.differences = second if self.differences is None else self.differences + second
+        return self
+
+    @property
+    def fitted(self) -> Probe:
+        if self.moments is None or not 0 < float(self.moments.z[0]) < 1:
+            raise BadInput(
+                "pca has not seen examples of both classes yet. Update it with both before reading `fitted`."
+            )
+        second = self.moments.xx if self.differences is None else self.differences
+        values, vectors = torch.linalg.eigh(second)
+        unit, share = vectors[..., -1], values[..., -1] / values.sum(-1)
+        positive, negative = (m[..., 0] for m in self.moments.class_means())
+        variance = torch.einsum("sd,sde,se->s", unit, self.moments.xx, unit) / (self.moments.count - 1)
+        parts = (unit, share, positive - negative, (positive + negative) / 2, variance.sqrt())
+        return _make_probe(*(part.float() for part in parts))
+
+
+def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
+    """Positive minus negative mean of each pair that has both."""
+    names, index = torch.unique(pairs, return_inverse=True)
+    sides = torch.stack([inside & (pairs >= 0), ~inside & (pairs >= 0)])
+    onto = torch.zeros(2, len(names), len(pairs), dtype=x.dtype, device=x.device)
+    onto[:, index, torch.arange(len(pairs), device=x.device)] = sides.to(x)
+    count = onto.sum(2, keepdim=True)
+    both = (count > 0).all(0)[:, 0]
+    if not both.any():
+        raise BadInput(
+            "pca was given pairs, none of which has an example of each class. Pair each example with its opposite."
+        )
+    plus, minus = onto[:, both] / count[:, both]
+    rows: Tensor = (plus - minus) @ x
+    return rows
+
+
+def _first(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """First right singular vector, and its share of the second moment."""
+    wide = rows.double()
+    if rows.shape[1] >= rows.shape[2]:
+        return _axis(wide.mT @ wide, rows.dtype)
+    unit, share = _axis(wide @ wide.mT, wide.dtype)
+    unit = torch.einsum("snd,sn->sd", wide, unit)
+    return (unit / unit.norm(dim=1, keepdim=True)).to(rows), share.to(rows)
+
+
+def _axis(
+    second: Float[Tensor, "site d d"], dtype: torch.dtype, largest: Float[Tensor, " site"] | None = None
+) -> tuple[Tensor, Tensor]:
+    if largest is None:
+        largest = torch.linalg.eigvalsh(second)[:, -1]
+    unit = _leading(second, largest).where(largest[:, None] > 0, torch.nan)
+    return unit.to(dtype), (largest / second.diagonal(dim1=1, dim2=2).sum(1)).to(dtype)
+
+
+def _leading(second: Float[Tensor, "site d d"], largest: Float[Tensor, " site"]) -> Float[Tensor, "site d"]:
+    """The vector of the largest eigenvalue, by inverse iteration from just above it: a twelfth of a decomposition's cost."""
+    near = -second
+    near.diagonal(dim1=1, dim2=2).add_((largest * (1 + _EIGENVALUE_SHIFT))[:, None])
+    factor, failed = torch.linalg.cholesky_ex(near)
+    draw = torch.Generator().manual_seed(0)
+    unit = torch.randn(second.shape[1], 1, generator=draw, dtype=torch.float64).to(second).expand(len(second), -1, 1)
+    for _ in range(_ITERATIONS):
+        unit = torch.cholesky_solve(unit / unit.norm(dim=1, keepdim=True), factor)
+    found: Tensor = (unit / unit.norm(dim=1, keepdim=True))[..., 0]
+    if failed.any():  # nothing but zeros, say
+        found[failed > 0] = torch.linalg.eigh(second[failed > 0])[1][..., -1]
+    return found
+
+
+def _make_probe(unit: Tensor, share: Tensor, gap: Tensor, middle: Tensor, spread: Tensor) -> Probe:
+    along = (unit * gap).sum(1, keepdim=True)
+    unit = torch.where(along < 0, -unit, unit)
+    bias = -(unit * middle).sum(1, keepdim=True)
+    return Probe(unit[..., None], bias, {"share": share, "gap": along.abs()[:, 0], "std": spread})

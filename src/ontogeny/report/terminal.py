@@ -1,0 +1,95 @@
+"""The findings in a terminal: one line a concept, with its curve as a sparkline, then what to doubt."""
+
+import math
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ontogeny.findings.finding import Finding, StepEstimate, collect_findings
+from ontogeny.findings.sentences import (
+    SCORE_LABELS,
+    caveats,
+    format_control_task,
+    format_interval,
+    format_score,
+    format_step_interval,
+)
+
+_SPARK_BLOCKS = "▁▂▃▄▅▆▇█"
+_SPARK_FLOOR = 0.5
+"""Where a sparkline begins: chance for AUROC; a score below it is drawn as chance."""
+
+
+def print_summary(records: pd.DataFrame, console: Console) -> None:
+    """Print what a table of records says about each concept; names and notes are printed as they are, never as markup."""
+    found = collect_findings(records)
+    if not found:
+        console.print("No concept has a score in this table yet.", style="yellow")
+        return
+    wide = console.width >= 124
+    metrics = list(dict.fromkeys(SCORE_LABELS[f.metric] for f in found))
+    score = f"{metrics[0]} [95 %]" if len(metrics) == 1 else "score [95 %]"
+    rows = [_cells(f, len(metrics) > 1, 32 if wide else 12) for f in found]
+    more = ["acc. / control", "untrained"] if wide else []
+    names = [
+        "concept",
+        "site",
+        score,
+        "TF-IDF",
+        *more,
+        "readable from",
+        *(["used from"] if wide else []),
+        "over training",
+    ]
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row.get(name, row["score"]) for name in names))
+    console.print(table)
+    for finding in found:
+        censored = finding.emergence is not None and not finding.emergence.known
+        said = [f"no emergence: {finding.emergence.note}."] if censored and finding.emergence else []
+        for text in [*said, *caveats(finding)]:
+            console.print(Text.assemble(("! ", "yellow"), (finding.name, "bold"), " ", text))
+
+
+def sparkline(values: list[float], low: float = _SPARK_FLOOR, high: float = 1.0) -> str:
+    """Numbers as blocks between `low` and `high`; a dot where one could not be measured."""
+
+    def block(value: float) -> str:
+        share = min(max((value - low) / (high - low), 0.0), 1.0)
+        return _SPARK_BLOCKS[min(int(share * len(_SPARK_BLOCKS)), len(_SPARK_BLOCKS) - 1)]
+
+    return "".join("·" if math.isnan(value) else block(value) for value in values)
+
+
+def _cells(finding: Finding, named: bool, most: int) -> dict[str, Text]:
+    floors = {"TF-IDF": "surface_tfidf", "untrained": "untrained"}
+    known = {name: finding.floors.get(control) for name, control in floors.items()}
+    start = _SPARK_FLOOR if finding.metric != "r2" else 0.0
+    return {
+        "concept": Text(finding.name, style="bold"),
+        "site": Text(finding.site),
+        "score": Text(f"{SCORE_LABELS[finding.metric]} " * named + format_interval(finding.final)),
+        **{name: Text("–" if floor is None else format_score(floor.value)) for name, floor in known.items()},
+        "acc. / control": Text(format_control_task(finding)),
+        "readable from": Text(
+            _step(finding.emergence), style="green" if finding.emergence and finding.emergence.known else "dim"
+        ),
+        "used from": Text(_step(finding.used), style="dim"),
+        "over training": Text(sparkline(_thin_values(finding.curve["value"].tolist(), most), start), style="blue"),
+    }
+
+
+def _thin_values(values: list[float], most: int) -> list[float]:
+    """Every so many-th value, both ends kept, so that a line of the terminal holds them."""
+    if len(values) <= most:
+        return values
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _step(event: StepEstimate | None) -> str:
+    return "–" if event is None else format_step_interval(event) if event.known else "none"

@@ -1,0 +1,15 @@
+"""Steering one model with interventions: generation, likelihoods, side effects."""
+
+__all__ = [
+    "bake",
+    "cached_prompts",
+    "controls",
+    "generate",
+    "log_likelihood",
+    "methods",
+    "refusal_score",
+    "samples",
+    "side_effects",
+    "steer",
+    "token_selection",
+]

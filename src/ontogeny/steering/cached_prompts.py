@@ -1,0 +1,143 @@
+"""Score answers under many edits at the price of the answers alone: the prompts run once, and their keys and values stay.
+
+An edit of `last` or `generated` tokens cannot change what stands before the last token of a prompt, so that is what is kept. Two hundred
+controls then cost two hundred times a few tokens, not two hundred times the prompts. Of an answer its last token is never run, for nothing
+behind it is asked; answers that differ in it alone are one row.
+"""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from ontogeny.errors import BadInput
+from ontogeny.models.model import Model
+from ontogeny.steering.generate import check_can_generate, pad_left
+from ontogeny.steering.log_likelihood import TokenizedAnswer
+from ontogeny.steering.steer import Edits, as_edits, steer
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    ids: Int[Tensor, " token"]
+    """The prompt and all but the last token of an answer."""
+    prompt: int
+    answers: tuple[int, ...]
+    """Which answers it scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    rows: list[int]
+    """Which rows of `Prefixed.rows`."""
+    cache: DynamicCache | None
+    """Keys and values of all but the last token of each prompt; None where no prompt has more than one."""
+    ids: Int[Tensor, "row token"]
+    """The last token of the prompt and all but the last of the answer, padded on the right."""
+    mask: Int[Tensor, "row column"]
+    """Of the cached tokens and these."""
+
+
+@dataclass(frozen=True, eq=False)
+class CachedPrompts:
+    """Answers whose prompts have run: `Prefixed.of(model, answers).scores(edits)`."""
+
+    model: Model
+    answers: tuple[TokenizedAnswer, ...]
+    rows: tuple[_Row, ...]
+    batches: tuple[_Batch, ...]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Model, answers: Sequence[TokenizedAnswer], *, batch: int = 32) -> "CachedPrompts":
+        """Run the prompts, unsteered."""
+        check_can_generate(model)
+        rows = _rows(answers)
+        order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
+        chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
+        return cls(model, tuple(answers), rows, tuple(_run_batch(model, rows, chunk) for chunk in chunks))
+
+    @torch.no_grad()
+    def scores(self, edits: Edits = ()) -> list[Float[Tensor, " token"]]:
+        """The log-probability of each token of each answer, as `token_scores` has it.
+
+        Raises:
+            BadInput: an edit of tokens before the last of the prompt.
+        """
+        early = [
+            e
+            for e in as_edits(edits)
+            if not e.what.nothing and (e.where not in ("last", "generated") or e.what.kind != "activation")
+        ]
+        if early:
+            raise BadInput(
+                f"an edit at {early[0].site} of {early[0].where!r} tokens changes the prompts, which have run already. "
+                "Edit last or generated tokens, or use token_scores."
+            )
+        found: dict[int, Tensor] = {}
+        for one in self.batches:
+            found.update(self._scores(one, edits))
+        return [found[i] for i in range(len(self.answers))]
+
+    def _scores(self, one: _Batch, edits: Edits) -> dict[int, Tensor]:
+        rows = [self.rows[i] for i in one.rows]
+        with steer(self.model, edits, prompts=[row.prompt for row in rows]):
+            # A pass adds its own keys to the cache: it gets a copy.
+            logits = run_with_cache(self.model, one.ids, one.mask, copy.deepcopy(one.cache)).logits
+        scores = logits.float().log_softmax(-1).cpu()
+        return {
+            i: scores[place, : self.answers[i].tokens].gather(1, self.answers[i].ids[row.prompt :, None])[:, 0]
+            for place, row in enumerate(rows)
+            for i in row.answers
+        }
+
+
+def _rows(answers: Sequence[TokenizedAnswer]) -> tuple[_Row, ...]:
+    """Answers that are the same up to their last token share a row."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for i, answer in enumerate(answers):
+        found.setdefault((answer.prompt, *answer.ids[:-1].tolist()), []).append(i)
+    return tuple(_Row(answers[same[0]].ids[:-1], answers[same[0]].prompt, tuple(same)) for same in found.values())
+
+
+def _run_batch(model: Model, rows: Sequence[_Row], chunk: list[int]) -> _Batch:
+    heads = [rows[i].ids[: rows[i].prompt - 1] for i in chunk]
+    tails = [rows[i].ids[rows[i].prompt - 1 :] for i in chunk]
+    return _Batch(chunk, *run_prompts(model, heads, tails))
+
+
+def run_prompts(
+    model: Model, heads: Sequence[Int[Tensor, " token"]], tails: Sequence[Int[Tensor, " token"]]
+) -> tuple[DynamicCache | None, Int[Tensor, "row token"], Int[Tensor, "row column"]]:
+    """Run the heads; gives their keys and values (None where all are empty), the tails padded on the right, and the mask of both."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    ids = pad(list(tails), batch_first=True).to(model.device)
+    mask = pad([torch.ones_like(tail) for tail in tails], batch_first=True).to(model.device)
+    if not any(map(len, heads)):
+        return None, ids, mask
+    before, seen = (made.to(model.device) for made in pad_left(heads, 0))
+    cache = DynamicCache(config=model.network.config)
+    run_with_cache(model, before, seen, cache)
+    return cache, ids, torch.cat([seen, mask], 1)
+
+
+def run_with_cache(
+    model: Model, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row column"], cache: DynamicCache | None
+) -> Any:
+    """A pass over `ids` behind what is cached, to which it adds its own; the mask is of both."""
+    told: dict[str, Any] = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "past_key_values": cache,
+        "use_cache": cache is not None,
+    }
+    if "position_ids" in inspect.signature(type(model.network).forward).parameters:
+        # Others count from the mask themselves, or have no positions.
+        told["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    return model.network(**told)

@@ -1,0 +1,218 @@
+"""Artefacts on disk: named by the hash of what made them, written under a temporary name and renamed, so that resume = skip."""
+
+import contextlib
+import errno
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ontogeny.errors import BadInput
+from ontogeny.records import RECORD_COLUMNS, Record
+
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+_MODE = 0o666 & ~_UMASK
+
+
+def content_digest(content: object) -> str:
+    """Sixteen hex digits that change when any part of `content` (JSON-able) changes."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        BadInput: the folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.chmod(_MODE)  # safetensors creates its files for the owner alone; runs are shared
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def is_partial_write(path: Path) -> bool:
+    """Whether it is what `atomic` leaves of a write when its process is killed outright."""
+    return re.fullmatch(r"\..+\.\d+-\d+\.tmp", path.name) is not None and path.is_file()
+
+
+def remove_partial_writes(folder: Path, *, lock: str) -> None:
+    """Remove what killed processes left half-written. Only who holds the folder's lock may: all others are gone then.
+
+    A folder inside with a lock of its own (a trace below the model that it is of) is another's to sweep.
+    """
+    for inside, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not (Path(inside) / name / lock).exists()]
+        for path in (Path(inside) / name for name in files):
+            if is_partial_write(path):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+_REASONS: Mapping[int, str] = {
+    errno.ENOSPC: "the disk is full. Free some space and start again: what is written stays valid",
+    errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is written stays valid",
+    errno.EACCES: "permission denied. Choose another folder with --out",
+    errno.EPERM: "permission denied. Choose another folder with --out",
+    errno.EROFS: "the file system is read-only. Choose another folder with --out",
+    errno.ENOTDIR: "a part of the path is a file. Choose another folder with --out",
+    errno.EEXIST: "a part of the path is a file. Choose another folder with --out",
+    errno.EISDIR: "there is a folder of this name. Choose another name with --out",
+}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a full or closed disk into one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = _REASONS.get(_errno(error))
+        if reason is None:
+            raise
+        raise BadInput(f"cannot write {path}: {reason}.") from None
+
+
+def _errno(error: Exception) -> int:
+    """The number of an operating system's error, 0 for others; DuckDB and safetensors pass on its words alone."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    if type(error).__module__.split(".")[0] not in ("duckdb", "_duckdb", "safetensors", "safetensors_rust"):
+        return 0
+    return next((code for code in _REASONS if os.strerror(code) in str(error)), 0)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """One Parquet part; an empty one is a part too, it says that the unit is done."""
+    import duckdb
+    import pandas as pd
+
+    rows = list(records)
+    columns = {name: [getattr(row, name) for row in rows] for name in RECORD_COLUMNS}
+    columns["coords"] = [json.dumps(dict(coords)) for coords in columns["coords"]]
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    casts = ", ".join(f'{_value(name)}::{kind} as "{name}"' for name, kind in RECORD_COLUMNS.items())
+    with atomic_path(path) as temporary, duckdb.connect() as connection:
+        connection.register("frame", frame)
+        connection.execute(
+            f"copy (select {casts} from frame) to '{_quoted(temporary)}' (format parquet, compression zstd)"
+        )
+
+
+def _value(name: str) -> str:
+    return f'"{name}"::JSON' if name == "coords" else f'"{name}"'
+
+
+def _quoted(path: Path | str) -> str:
+    return str(path).replace("'", "''")
+
+
+def connect_records(folders: Mapping[str, Path]) -> Any:
+    """A DuckDB connection with one view, `records`, over the parts of one or several run directories; its column `run` names them."""
+    import duckdb
+
+    connection = duckdb.connect()
+    selects = []
+    for name, folder in folders.items():
+        columns = ", ".join(f'"{column}"' for column in RECORD_COLUMNS)
+        if any(folder.glob("*.parquet")):
+            source = f"read_parquet('{_quoted(glob.escape(str(folder)))}/*.parquet')"
+        else:
+            columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in RECORD_COLUMNS.items())
+            source = "range(0)"
+        selects.append(f"select {columns}, '{_quoted(name)}' as run from {source}")
+    connection.execute("create view records as " + " union all by name ".join(selects))
+    return connection
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """A safetensors file whose metadata holds `header` as JSON under `ontogeny`."""
+
+    with atomic_path(path) as temporary:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"ontogeny": json.dumps(header, default=str)},
+        )
+
+
+def read_tensor_header(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]:
+    """What `write_tensors` was given as the header.
+
+    Raises:
+        BadInput: the file is damaged, or none of ours, or its header lacks something that is wanted.
+    """
+    from safetensors import safe_open
+
+    with _damaged_file_errors(path), safe_open(path, framework="pt") as handle:
+        header: dict[str, Any] = json.loads(handle.metadata()["ontogeny"])
+        for name in wanted:
+            if not isinstance(header, dict) or name not in header:
+                raise ValueError(f"its header has no {name}" if isinstance(header, dict) else "its header is no object")
+    return header
+
+
+@contextlib.contextmanager
+def _damaged_file_errors(path: Path) -> Iterator[None]:
+    """Turn what is said about a damaged file into one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(
+            f"{path} is damaged ({error}). Remove it and the part of its name in records/, and trace again."
+        ) from None
+
+
+def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Some or all tensors of a file.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    from safetensors import safe_open
+
+    with _damaged_file_errors(path), safe_open(path, framework="pt") as handle:
+        return {name: handle.get_tensor(name) for name in (names or handle.keys())}
+
+
+def atomic_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """A whole folder or none: written under a temporary name beside it, then renamed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with disk_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)

@@ -1,0 +1,18 @@
+"""Training small models whose checkpoints can be traced, replayed and recorded."""
+
+__all__ = [
+    "batches",
+    "checkpoint_schedule",
+    "checkpoints",
+    "loop",
+    "model_parts",
+    "multi_seed",
+    "objectives",
+    "recorder",
+    "replay",
+    "rollouts",
+    "toy_models",
+    "train",
+    "trl",
+    "trl_trainers",
+]

@@ -1,0 +1,74 @@
+"""Stage × stage pictures: one under another for all subjects, and what a checkpoint is called in them.
+
+It bears the name of its stage, with its step where the stage has several.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.table import ConceptRecords, coord_column, records_by_concept, tidy_records
+from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views._chart_parts import blank_chart, missing_rows_reason
+
+_ChartParts = Callable[[ConceptRecords, Timeline], Sequence[Any]]
+"""The charts of one subject; None where there is nothing to see."""
+
+
+def stack_concepts(
+    records: pd.DataFrame, chosen: pd.DataFrame, parts: _ChartParts, *, title: str, what: str, spacing: int = 30
+) -> Any:
+    """The parts of all subjects of the chosen rows, on the timeline of all records; a blank chart where there are none."""
+    table, line = tidy_records(chosen), make_timeline(records)
+    drawn = [part for subject in records_by_concept(table) for part in parts(subject, line) if part is not None]
+    if not drawn:
+        return blank_chart(title, missing_rows_reason(table, f"{what} (ontogeny compare makes them)"))
+    return alt.vconcat(*drawn, spacing=spacing).resolve_scale(color="independent")
+
+
+def checkpoint_rows(subject: ConceptRecords, line: Timeline, *, most: int) -> tuple[pd.DataFrame, list[str]]:
+    """What was measured of a subject at some stage, with the names of its checkpoints; and at most so many of these, early first."""
+    rows = with_checkpoint_names(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
+    return rows, _ordered_checkpoint_names(rows, line, most=most) if len(rows) else []
+
+
+def with_checkpoint_names(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
+    """The rows with the names of both checkpoints, `moment` and `other` ('' where there is none)."""
+    several = line.moments.groupby("stage")["step"].nunique().gt(1) if len(line.moments) else pd.Series(dtype=bool)
+
+    def name(stage: str, step: Any) -> str:
+        step = pd.to_numeric(step, errors="coerce")
+        return f"{stage} {step:,.0f}" if several.get(stage, False) and pd.notna(step) and step % 1 == 0 else str(stage)
+
+    others = zip(coord_column(rows, "other_stage"), coord_column(rows, "other_step"), strict=True)
+    return rows.assign(
+        moment=[name(stage, step) for stage, step in zip(rows["stage"], rows["step"], strict=True)],
+        other=[name(stage, step) for stage, step in others],
+    )
+
+
+def _ordered_checkpoint_names(rows: pd.DataFrame, line: Timeline, *, most: int) -> list[str]:
+    """Names of the checkpoints, early first, at most so many: the last of each stage, and others evenly between."""
+    at = line.moments
+    ages = {(s, t): float(age) for s, t, age in zip(at["stage"], at["step"], at["age"], strict=True)}
+    first = rows.drop_duplicates("moment")
+    keyed = sorted(
+        zip(first["moment"], first["stage"], first["step"], strict=True), key=lambda m: ages.get((m[1], m[2]), 0.0)
+    )
+    names = [moment for moment, _, _ in keyed]
+    ends = set({stage: moment for moment, stage, _ in keyed}.values())
+    between = [name for name in names if name not in ends]
+    room = max(0, most - len(ends))
+    chosen = ends | set(evenly_spread(between, room))
+    return evenly_spread([name for name in names if name in chosen], most)
+
+
+def evenly_spread(names: Sequence[str], most: int) -> list[str]:
+    """At most so many of them, evenly spread."""
+    if len(names) <= most:
+        return list(names)
+    if most < 2:
+        return list(names[len(names) - most :])
+    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,83 @@
+"""The grid on which alpha was chosen: the effect on development questions of each number of heads K, or each site, at each alpha.
+
+Blue cells make the continuation that shows the concept likelier, orange ones the other. The framed cell was chosen: the largest effect at a
+bearable cost on neutral text. These numbers are of the questions that the choice was made on, so they flatter; the dose–response does not.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ontogeny.findings.steering_verdicts import EvaluatedVector, evaluated_vectors
+from ontogeny.findings.table import tidy_records
+from ontogeny.findings.timeline import make_timeline
+from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR
+
+title = "K × alpha"
+place = 13
+needs = frozenset({"concept", "method", "metric", "split", "value", "coords"})
+METRICS = ("steering_effect", "neutral_kl", "chosen_alpha")
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    return records[records["metric"].isin(METRICS)]
+
+
+def draw(records: pd.DataFrame) -> Any:
+    table = tidy_records(select(records))
+    grids = [(v, cells) for v in evaluated_vectors(table, make_timeline(records)) if len(cells := _cells(v)) > 0]
+    if not grids:
+        return blank_chart(
+            title, missing_rows_reason(table, "steering_effect on development questions (ontogeny evaluate makes them)")
+        )
+    most = max(float(cells["value"].abs().max()) for _, cells in grids) or 1.0
+    return small_multiples([_panel(v, cells, most) for v, cells in grids])
+
+
+def _cells(vector: EvaluatedVector) -> pd.DataFrame:
+    rows = vector.rows[vector.rows["value"].notna() & vector.rows["alpha"].notna() & vector.rows["choice"].ne("")]
+    effect = rows[rows["metric"].eq("steering_effect") & rows["split"].eq("development")]
+    cost = rows[rows["metric"].eq("neutral_kl")][["choice", "alpha", "value"]].rename(columns={"value": "kl"})
+    effect = effect[["choice", "alpha", "value", "low", "high"]].merge(
+        cost.drop_duplicates(["choice", "alpha"]), on=["choice", "alpha"], how="left"
+    )
+    return effect.assign(
+        said=[_signed(value) for value in effect["value"]],
+        dose=[f"{alpha:g}" for alpha in effect["alpha"]],
+        chosen=effect["choice"].eq(vector.chosen) & effect["alpha"].eq(vector.alpha),
+    )
+
+
+def _signed(value: float) -> str:
+    """With its sign, and no sign for what rounds to nothing."""
+    text = f"{value:+.2f}".replace("-", "−")
+    return "0" if float(f"{value:.2f}") == 0 else text
+
+
+def _panel(vector: EvaluatedVector, cells: pd.DataFrame, most: float) -> Any:
+    doses = [f"{alpha:g}" for alpha in sorted(cells["alpha"].unique())]
+    choices = sorted(cells["choice"].unique(), key=lambda c: float(c.rsplit(".", 1)[-1]))
+    heads = not any("." in choice for choice in choices)
+    x = alt.X("dose:N", sort=doses, title="alpha (times the vector)", axis=alt.Axis(labelAngle=0))
+    y = alt.Y("choice:N", sort=choices[::-1], title="heads K (count)" if heads else "site (resid)")
+    base = alt.Chart(inline_rows(cells.drop(columns="chosen"))).encode(x=x, y=y)
+    scale = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-most, most], domainMid=0, reverse=True)
+    legend = alt.Legend(title="effect, nats", orient="bottom", gradientLength=200)
+    told = ["choice:N", "dose:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high", "kl"))]
+    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
+        color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
+    )
+    light = alt.condition(f"abs(datum.value) > {0.6 * most}", alt.value("white"), alt.value(INK_COLOUR))
+    layers: list[Any] = [squares, base.mark_text(fontSize=10).encode(text="said:N", color=light)]
+    chosen = cells[cells["chosen"]]
+    if len(chosen):
+        frame = alt.Chart(inline_rows(chosen, "dose", "choice")).mark_rect(
+            fill="transparent", stroke=INK_COLOUR, strokeWidth=2
+        )
+        layers.append(frame.encode(x=x, y=y))
+    named = panel_title(vector.name)
+    named.subtitle = vector.subtitle
+    height = min(max(26 * len(choices), 80), 320)
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 70, height=height, title=named)

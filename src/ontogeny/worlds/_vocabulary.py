@@ -1,0 +1,83 @@
+"""A word-level language: templates with slots become columns of token ids, and words a Hugging Face tokenizer."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+TokenIds = NDArray[np.int64]
+
+PAD, UNK, BOS, EOS = SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+
+
+def build_vocabulary(words: Sequence[str]) -> dict[str, int]:
+    """Special tokens first, then the words in their order, each once."""
+    return {word: number for number, word in enumerate(dict.fromkeys((*SPECIAL, *words)))}
+
+
+def word_tokenizer(vocabulary: Mapping[str, int], *, longest: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that splits at white space, knows exactly these words and puts `<s>` in front of every text."""
+    words_only = Tokenizer(models.WordLevel(dict(vocabulary), unk_token=UNK))
+    words_only.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words_only.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocabulary[BOS])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words_only,
+        pad_token=PAD,
+        unk_token=UNK,
+        bos_token=BOS,
+        eos_token=EOS,
+        model_max_length=longest,
+    )
+
+
+def lookup_ids(vocabulary: Mapping[str, int], words: Sequence[str]) -> TokenIds:
+    return np.array([vocabulary[word] for word in words])
+
+
+def fill_template(template: str, vocabulary: Mapping[str, int], slots: Mapping[str, TokenIds]) -> TokenIds:
+    """Sentences as rows of token ids; `{name}` takes its column of ids from `slots`, all of one length."""
+    count = len(next(iter(slots.values())))
+    words = template.split()
+    sentences = np.empty((count, len(words)), dtype=np.int64)
+    for place, word in enumerate(words):
+        sentences[:, place] = slots[word[1:-1]] if word.startswith("{") else vocabulary[word]
+    return sentences
+
+
+def sample_text_rows(
+    sayings: Sequence[tuple[Callable[[int], TokenIds], float]],
+    rng: np.random.Generator,
+    *,
+    rows: int,
+    context: int,
+    shortest: int,
+    first: int,
+) -> TokenIds:
+    """Rows of `context` token ids: sentences of each kind by its share, in random order; no sentence has less than `shortest` tokens."""
+    count = rows * -(-context // shortest)
+    shares = np.array([share for _, share in sayings])
+    counts = rng.multinomial(count, shares / shares.sum())
+    blocks = [say(n) for (say, _), n in zip(sayings, counts, strict=True) if n]
+    return pack_sentences(blocks, rng.permutation(count), rows=rows, context=context, first=first)
+
+
+def pack_sentences(blocks: Sequence[TokenIds], order: TokenIds, *, rows: int, context: int, first: int) -> TokenIds:
+    """Sentences of several lengths, in `order`, side by side in rows of exactly `context` tokens; the last one of a row is cut.
+
+    Every row starts with `first` and a whole sentence, so that a text alone, as it is read later, looks like the head of a row.
+    """
+    widest = max(block.shape[1] for block in blocks)
+    sentences = np.concatenate([np.pad(block, ((0, 0), (0, widest - block.shape[1]))) for block in blocks])
+    lengths = np.concatenate([np.full(len(block), block.shape[1]) for block in blocks])
+    order = order.reshape(rows, -1)
+    lengths, sentences = lengths[order], sentences[order]
+    starts = 1 + np.cumsum(lengths, axis=1) - lengths
+    places = starts[:, :, None] + np.arange(widest)
+    kept = (np.arange(widest) < lengths[:, :, None]) & (places < context)
+    packed = np.full((rows, context), first, dtype=np.int64)
+    packed[np.nonzero(kept)[0], places[kept]] = sentences[kept]
+    return packed

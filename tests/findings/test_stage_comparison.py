@@ -1,0 +1,83 @@
+"""The sentences of a comparison are made from its rows: the numbers stand in them, and what is absent says why."""
+
+import numpy as np
+import pandas as pd
+
+from ontogeny.findings.stage_comparison import comparison_sentences
+from tests.helpers import synthetic_records
+
+
+def _row(metric: str, stage: str, value: float, other: str | None = None, **more: object) -> dict[str, object]:
+    coords = {"other_stage": other, "other_step": "9"} if other else {}
+    told = {"concept": "truth", "lineage": "line", "step": 9, "n": 40, "low": value - 0.1, "high": value + 0.1}
+    return (
+        told
+        | {"metric": metric, "stage": stage, "value": value}
+        | more
+        | {"coords": coords | dict(more.get("coords") or {})}
+    )
+
+
+def _table(*rows: dict[str, object]) -> pd.DataFrame:
+    return synthetic_records.frame(list(rows)).assign(order=lambda t: t["stage"].map({"base": 0, "post": 1}))
+
+
+def _truthful(cosine: float, carried: float, note: str | None = None) -> pd.DataFrame:
+    own = [_row("stage_auroc", stage, 0.8, stage) for stage in ("base", "post")]
+    halves = _row("stage_cosine", "base", 0.95, "base", control="split_half")
+    return _table(
+        _row("stage_cosine", "post", cosine, "base", coords={"chance": "0.2", "plain": "0.65"}, note=note),
+        halves,
+        *own,
+        _row("stage_auroc", "post", carried, "base"),
+        _row("push_effect", "post", 0.3, "base", coords={"length": "source"}),
+        _row("push_effect", "post", 0.4, "post", coords={"length": "source"}),
+        _row("push_effect", "post", 0.25, "base", coords={"length": "target"}),
+        _row("push_effect", "post", 0.01, "base", control="random_direction"),
+    )
+
+
+def test_the_numbers_of_the_rows_stand_in_the_sentences() -> None:
+    said = " ".join(comparison_sentences(_truthful(0.7, 0.82))["Truthfulness"])
+    for what in (
+        "cosine of .70 [.60, .80]",
+        "agree at .95",
+        "within ±.20",
+        "AUROC .82 [.72, .92]",
+        "as well as its own",
+    ):
+        assert what in said
+    assert "moves its verdicts by .30 [.20, .40] of at most 1, along its own by .40" in said
+    assert "at post's length by .25" in said
+
+
+def test_a_probe_that_does_not_carry_over_is_worse() -> None:
+    assert "worse than its own" in " ".join(comparison_sentences(_truthful(0.7, 0.55))["Truthfulness"])
+
+
+def test_what_cannot_be_compared_says_why_and_nothing_else() -> None:
+    lost = _truthful(np.nan, np.nan, "32 dimensions and 64")
+    lost["n"] = lost["n"].where(lost["value"].notna(), 0)
+    assert comparison_sentences(lost)["Truthfulness"] == [
+        "truth: base and post cannot be compared: 32 dimensions and 64."
+    ]
+
+
+def test_a_direction_lost_in_its_noise_leaves_the_rest() -> None:
+    lost = _truthful(np.nan, 0.82, "the direction of base is no longer than its noise")
+    lost["n"] = lost["n"].where(lost["value"].notna(), 0)
+    said = comparison_sentences(lost)["Truthfulness"]
+    assert said[0] == "truth: the direction of base is no longer than its noise."
+    assert "AUROC .82" in said[1]
+
+
+def test_a_panel_for_each_side_that_has_rows_and_none_for_a_trace_alone() -> None:
+    table = synthetic_records.table(sft=True)
+    assert set(comparison_sentences(table)) == {"Knowledge", "Truthfulness", "Refusal", "Confidence"}
+    sides = "patch|knowledge|map_|stage_|push|nie|refusal|entropy|ece|neuron|swap|confidence|reliability"
+    assert comparison_sentences(table[~table["metric"].str.contains(sides)]) == {}
+    assert comparison_sentences(table.head(0)) == {}
+
+
+def test_one_stage_says_nothing() -> None:
+    assert comparison_sentences(_truthful(0.7, 0.8).query("stage == 'post'")) == {}

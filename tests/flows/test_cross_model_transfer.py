@@ -1,0 +1,94 @@
+"""A planted concept is carried into a model of another width, above maps that know nothing; where nothing is planted it is not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ontogeny.data.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.jobs.transfer.cross_model import transfer_to_model
+from ontogeny.jobs.transfer.plan import TransferSettings
+from ontogeny.jobs.transfer.transfer import TransferRunOptions, ensure_traced
+from ontogeny.lineage import Lineage
+from ontogeny.storage.run import Run
+from tests.helpers import tiny_models
+from tests.helpers.command_line import Say
+from tests.helpers.planted_lineages import rows, save_run, write
+
+OPTIONS = TransferSettings(controls=40, shuffles=40)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onto")
+    save_run(folder / "narrow", {64: 8.0}, answers={64: 1.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny_models.SHAPES, "gpt_neox", tiny_models.SHAPES["gpt_neox"] | {"hidden_size": 48})
+        save_run(folder / "wide", {64: 8.0}, answers={64: 1.0})
+        save_run(folder / "blank", {64: 0.0})
+    write(folder / "coin.jsonl", rows(answers=True))
+    seeded = '[[stages]]\nname = "pretrain"\nsource = "narrow"\ntrain_seed = 7\n'
+    (folder / "lineage.toml").write_text(seeded, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Run:
+    _, made = ensure_traced(
+        Lineage.open(place / "lineage.toml"), [_coin(place)], place / "run", None, TransferRunOptions()
+    )
+    return made
+
+
+def _coin(place: Path) -> Concept:
+    return Concept.from_file(place / "coin.jsonl")
+
+
+def _told(run: Run, unit: str, metric: str, name: str, control: str | None = None) -> dict[str, float]:
+    beside = "control is null" if control is None else f"control = '{control}'"
+    found = run.records(f"unit = '{unit}' and metric = '{metric}' and coords['map'] = '{name}' and {beside}")
+    assert len(found) == 1, (metric, name, control)
+    return {key: float(found[key].iloc[0]) for key in ("value", "low", "high", "n")}
+
+
+def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
+    unit = transfer_to_model(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "wide"), OPTIONS)
+    assert set(run.records(f"unit = '{unit}'").train_seed) == {7}
+    native = _told(run, unit, "mapped_effect", "native")
+    assert native["value"] > 1
+    assert _told(run, unit, "mapped_cosine", "native")["value"] == pytest.approx(1, abs=1e-5)
+    for name in ("embeddings", "activations"):
+        assert _told(run, unit, "mapped_auroc", name)["value"] > 0.9
+        effect = _told(run, unit, "mapped_effect", name)["value"]
+        assert 0.3 * native["value"] < effect < 1.2 * native["value"]
+        for control in ("shuffled_map", "random_map"):
+            null = _told(run, unit, "mapped_effect", name, control)
+            assert null["n"] == 20
+            assert effect > null["high"]
+            assert abs(null["value"]) < 0.5 * effect
+        assert _told(run, unit, "mapped_p", name)["value"] < 0.05
+        assert 0 < _told(run, unit, "map_r2", name)["value"] <= 1
+    again = transfer_to_model(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "wide"), OPTIONS)
+    assert again == unit  # the same question takes the place of its answer
+
+
+def test_what_the_target_has_not_learned_cannot_be_carried(place: Path, run: Run) -> None:
+    unit = transfer_to_model(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "blank"), OPTIONS)
+    for name in ("native", "embeddings", "activations"):
+        assert _told(run, unit, "mapped_effect", name)["value"] < 0.5
+        assert _told(run, unit, "mapped_auroc", name)["low"] < 0.75
+
+
+def test_the_command(place: Path, run: Run, say: Say) -> None:
+    line = ["transfer", str(place / "lineage.toml"), "-c", str(place / "coin.jsonl"), "--from", str(run.folder)]
+    code, out, _ = say(*line, "--onto", place / "wide", "--no-effect", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert {row["metric"] for row in told} == {"map_r2", "mapped_auroc", "mapped_cosine"}
+
+
+def test_no_vector_to_carry(place: Path, run: Run) -> None:
+    other = Concept.from_file(place / "coin.jsonl", name="other")
+    with pytest.raises(BadInput, match="holds no other"):
+        transfer_to_model(run, Lineage.open(place / "lineage.toml"), [other], str(place / "wide"), OPTIONS)

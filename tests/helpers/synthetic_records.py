@@ -1,0 +1,397 @@
+"""A synthetic table of records in the words of docs/records.md: five concepts with known histories, no model behind them.
+
+truth emerges at 512 and is used from 4,000 on; toxicity is early but so is its TF-IDF baseline; privacy never emerges;
+fairness emerges late; robustness emerges and, where there is a fine-tuning stage, is lost in it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from ontogeny.records import RECORD_COLUMNS
+
+STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 4000, 8000, 16000)
+SFT_STEPS = (100, 200, 400, 800)
+LAYERS, HEADS = 4, 4
+TOKENS_A_STEP = 2_097_152
+# name: (step at which it emerges, final score, best layer, TF-IDF score, step at which it is used)
+CONCEPTS = {
+    "truth": (512.0, 0.93, 3, 0.52, 4000.0),
+    "toxicity": (96.0, 0.90, 2, 0.82, 700.0),
+    "privacy": (np.inf, 0.55, 1, 0.53, np.inf),
+    "fairness": (3000.0, 0.84, 4, 0.58, np.inf),
+    "robustness": (240.0, 0.88, 2, 0.61, 200.0),
+}
+
+
+def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
+    """All rows of one trace, with every column and in the types that pandas gives them."""
+    rng = np.random.default_rng(seed)
+    rows = [row for concept in CONCEPTS for row in _concept(concept, _moments(sft), rng)]
+    return frame([*rows, *_between_concepts(_moments(sft)[-1], rng)])
+
+
+def frame(rows: list[dict]) -> pd.DataFrame:
+    """Rows as a table with all columns in their order; absent coordinates are null."""
+    return pd.DataFrame(
+        [{**dict.fromkeys(RECORD_COLUMNS), "coords": {}, **row} for row in rows], columns=list(RECORD_COLUMNS)
+    )
+
+
+def about(*, sft: bool = False) -> dict:
+    """What `run.json` says of the run."""
+    return {
+        "lineage": {
+            "name": "tiny-neox",
+            "source": "runs/tiny/checkpoints",
+            "stages": ["pretrain", "sft"] if sft else ["pretrain"],
+            "checkpoints": [
+                {"name": f"{stage}-{step}", "stage": stage, "step": step, "tokens": tokens, "revision": f"step{step}"}
+                for stage, step, tokens in _moments(sft)
+            ],
+        },
+        "concepts": [
+            {
+                "name": name,
+                "kind": "binary",
+                "n": 400,
+                "groups": 200,
+                "position": "last_token",
+                "source": "arXiv:2310.06824" if name == "truth" else "generated",
+                "licence": "MIT",
+                "hash": f"{i}f3a9c0e77b2",
+                "warnings": ["TF-IDF tells the classes apart at .82"] if name == "toxicity" else [],
+            }
+            for i, name in enumerate(CONCEPTS)
+        ],
+        "settings": {
+            "sites": "resid,head",
+            "dtype": "float32",
+            "seeds": [0, 1, 2],
+            "bootstrap": 1000,
+            "permutations": 500,
+        },
+        "versions": {"ontogeny": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.7"},
+        "machine": {"cpu": "x86_64", "cores": 2, "memory_gib": 24, "accelerator": None},
+        "command": "ontogeny trace runs/tiny/checkpoints --concepts truth,toxicity,privacy,fairness,robustness",
+        "failures": [{"checkpoint": "step3", "reason": "weights are those of step 143000 (audit)"}],
+        "ledger": {"forward_s": 41.2, "fit_s": 6.3, "statistics_s": 8.8, "tokens": 2_380_800},
+    }
+
+
+def _moments(sft: bool) -> list[tuple[str, int, float]]:
+    first = [("pretrain", step, float(step * TOKENS_A_STEP)) for step in STEPS]
+    end = first[-1][2]
+    return first + [("sft", step, end + step * 65_536.0) for step in SFT_STEPS] if sft else first
+
+
+def _rise(step: float, at: float, width: float = 0.6) -> float:
+    return 0.0 if np.isinf(at) else float(1 / (1 + np.exp(-(np.log2(step + 1) - np.log2(at + 1)) / width)))
+
+
+def _concept(concept: str, moments: list[tuple[str, int, float]], rng: np.random.Generator) -> Iterator[dict]:
+    at, final, best, tfidf, used = CONCEPTS[concept]
+    whole = {"lineage": "tiny-neox", "concept": concept, "train_seed": 0, "n": 120, "split": "test", "seed": 0}
+    last_stage, last_step, last_tokens = moments[-1]
+    end = whole | {"stage": last_stage, "step": last_step, "tokens": last_tokens}
+    for control, value in (("surface_tfidf", tfidf), ("surface_length", 0.51), ("surface_casing", 0.50)):
+        yield whole | {"metric": "auroc", "method": "logistic", "control": control} | _around(value)
+    for stage, step, tokens in moments:
+        lost = 0.8 * _rise(step, 200, 0.3) if stage == "sft" and concept == "robustness" else 0.0
+        grown = (1.0 if stage == "sft" and not np.isinf(at) else _rise(step, at)) * (1 - lost)
+        now = whole | {"stage": stage, "step": step, "tokens": tokens, "revision": f"step{step}"}
+        for layer in range(LAYERS + 1):
+            score = 0.5 + (final - 0.5) * grown * np.exp(-((layer - best) ** 2) / 6) + rng.normal(0, 0.008)
+            cell = now | {"site": f"resid.{layer}", "layer": layer, "position": "last_token"}
+            yield from _cell(cell, float(np.clip(score, 0, 1)), layer, grown, step, rng)
+        for layer in range(1, LAYERS + 1):
+            for head in range(HEADS):
+                skill = 0.8 if (layer, head) == (best, (3 * best) % HEADS) else 0.25 * ((layer * 7 + head * 5) % 4) / 3
+                score = 0.5 + (final - 0.5) * grown * skill + rng.normal(0, 0.012)
+                cell = now | {"site": f"head.{layer}.{head}", "layer": layer, "head": head, "position": "last_token"}
+                yield cell | {"metric": "auroc", "method": "logistic"} | _around(float(np.clip(score, 0, 1)))
+                yield cell | {"metric": "p_familywise", "method": "logistic", "value": _p(score)}
+        behave = 1.0 if stage == "sft" and not np.isinf(used) else _rise(step, used)
+        yield now | {"metric": "answer_accuracy", "method": "likelihood"} | _around(0.5 + 0.4 * behave, 0.05)
+        yield now | {"metric": "answer_margin", "method": "likelihood"} | _around(-0.05 + 2.1 * behave, 0.2)
+    if concept == "truth":
+        yield from _steered(end | {"site": f"resid.{best}", "layer": best}, grown)
+    yield from _series(end | {"site": f"resid.{best}", "layer": best}, concept, moments, rng)
+    if concept in ("truth", "privacy"):
+        yield from _knowledge(whole, moments)
+    if concept == "truth":
+        yield from _stages(whole, moments)
+        yield from _truthful(whole, moments)
+
+
+def _stages(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Refusing and confidence at three checkpoints: the first one's vector works in the last no better than chance."""
+    chosen = [moments[0], moments[len(moments) // 2], moments[-1]]
+    for i, (stage, step, tokens) in enumerate(chosen):
+        now = whole | {"stage": stage, "step": step, "tokens": tokens}
+        for metric, value in (("entropy", 3 - i), ("top_probability", 0.2 + i / 4), ("ece", 0.2 - i / 20)):
+            yield now | {"metric": metric} | _around(value)
+        yield now | {"metric": "ece", "control": "calibrated"} | _around(0.03, 0.02)
+        for low in (0.5, 0.7, 0.9):
+            middle = {"confidence": str(low + 0.05), "from": str(low), "to": str(low + 0.1)}
+            yield now | {"metric": "reliability", "coords": middle} | _around(low - 0.05 * (2 - i))
+        for neuron in range(20):
+            coords = {"neuron": str(neuron), "candidate": "variance" if neuron < 3 else ""}
+            yield now | {"metric": "neuron_norm", "value": 3.0 - neuron / 10, "coords": coords}
+            yield now | {"metric": "logit_variance", "value": 0.001 * (1 + neuron), "coords": coords}
+        yield now | {"metric": "entropy_neurons", "value": 1.0, "coords": {"neurons": "0"}}
+        for act in ("ablation", "addition"):
+            of = {"act": act, "of": "log_odds", "q2_5": "-0.5", "q97_5": "0.5"}
+            yield now | {"metric": "refusal_effect", "control": "random_direction", "coords": of} | _around(0.05)
+        for j, (other_stage, other_step, _) in enumerate(chosen):
+            other = {"other_stage": other_stage, "other_step": str(other_step)}
+            for held in ("shared", "own"):
+                control = "split_half" if i == j else None
+                yield (
+                    now
+                    | {"metric": "refusal_cosine", "control": control, "coords": {**other, "held": held}}
+                    | _around(0.9 - 0.3 * abs(i - j))
+                )
+            for act, sign in (("ablation", -1), ("addition", 1)):
+                of = {**other, "act": act, "of": "log_odds"}
+                yield now | {"metric": "refusal_effect", "coords": of} | _around(sign * i * (2 - abs(i - j)), 0.2)
+                if i != j:
+                    form = {"form": "above_random", "way": "forward" if j < i else "backward"}
+                    yield now | {"metric": "refusal_transfer", "coords": {**of, **form}} | _around(1 - abs(i - j) / 2)
+            if i != j:
+                yield now | {"metric": "neuron_overlap", "value": 0.5, "coords": {**other, "by": "variance"}}
+                yield now | {"metric": "swap_share", "coords": {**other, "of": "entropy"}} | _around(0.1)
+
+
+def _truthful(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Directions of truth at three checkpoints: alike, read by each other's probes, pushed along each other's vectors."""
+    chosen = [moments[0], moments[len(moments) // 2], moments[-1]]
+    for i, (stage, step, tokens) in enumerate(chosen):
+        now = whole | {
+            "stage": stage,
+            "step": step,
+            "tokens": tokens,
+            "site": "resid.3",
+            "layer": 3,
+            "method": "mass_mean",
+        }
+        for j, (other_stage, other_step, _) in enumerate(chosen):
+            other = {"other_stage": other_stage, "other_step": str(other_step)}
+            yield (
+                now
+                | {"metric": "stage_cosine", "coords": other | {"chance": "0.12", "plain": "0.9"}}
+                | _around(1 - 0.2 * abs(i - j))
+            )
+            yield now | {"metric": "stage_auroc", "coords": other} | _around(0.6 + 0.15 * min(i, j))
+            for length in ("source", "target"):
+                yield now | {"metric": "push_effect", "coords": other | {"length": length}} | _around(0.4 * min(i, j))
+            yield now | {"metric": "push_effect", "control": "random_direction", "coords": other} | _around(0.01)
+            yield now | {"metric": "nie", "coords": other | {"way": "mean", "form": "full"}} | _around(0.45 * min(i, j))
+        yield now | {"metric": "stage_cosine", "control": "split_half", "coords": other} | _around(0.97)
+        for example in range(12):
+            told = {
+                "example": str(example),
+                "label": "true" if example % 2 else "false",
+                "text": f"statement {example}",
+            }
+            for axis, value in (("direction", (example % 2 - 0.5) * i + example / 20), ("beside", example % 5)):
+                yield now | {
+                    "metric": "stage_projection",
+                    "value": float(value),
+                    "n": 1,
+                    "coords": told | {"axis": axis},
+                }
+
+
+def _knowledge(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Maps of patching at three checkpoints, and what became of their places: a subject handed on to the last token."""
+    chosen = [moments[0], moments[len(moments) // 2], moments[-1]]
+    for i, (stage, step, tokens) in enumerate(chosen):
+        now = whole | {"stage": stage, "step": step, "tokens": tokens, "split": "all", "method": "patch"}
+        for layer in range(LAYERS + 1):
+            for at, position in enumerate(("subject_last", "last")):
+                cell = now | {"site": f"resid.{layer}", "layer": layer, "position": position}
+                effect = i / 2 * (1 - layer / LAYERS if position == "subject_last" else layer / LAYERS)
+                note = None if 0 < layer < LAYERS else "so by construction, whatever the model has learned"
+                yield cell | {"metric": "patch_effect", "coords": {"place": f"{at}"}, "note": note} | _around(effect)
+                for j, (other_stage, other_step, _) in enumerate(chosen[:i]):
+                    other = {"place": f"{at}", "other_stage": other_stage, "other_step": str(other_step)}
+                    changed = {"metric": "patch_effect_difference", "coords": other}
+                    yield cell | changed | _around(effect * (i - j) / 2)
+                    crossed = {"metric": "cross_effect", "method": "cross_patch", "coords": other}
+                    yield cell | crossed | _around(0.9 * effect)
+        for j, (other_stage, other_step, _) in enumerate(chosen[:i]):
+            other = {"other_stage": other_stage, "other_step": str(other_step)}
+            for name, value in (("kept", 0.5), ("adapted", 0.25), ("new", 0.25), ("lost", 0.1), ("transfer", 0.8)):
+                fate = {"metric": f"knowledge_{name}", "method": "cross_patch", "coords": other}
+                yield now | fate | _around(value + 0.05 * j)
+
+
+def _steered(end: dict, grown: float) -> Iterator[dict]:
+    """An evaluation of two vectors and a head method at the last checkpoint."""
+    for method, axis, choices, gain in (
+        ("tracing_vector", "site", ("resid.2", "resid.3"), 2.0),
+        ("caa", "site", ("resid.2", "resid.3"), 0.4),
+        ("iti", "k", ("1", "4"), -0.5),
+    ):
+        now = end | {"method": method}
+        chosen = {axis: choices[1]}
+        yield now | {"metric": "chosen_alpha", "value": 2.0, "coords": chosen, "note": "chosen on development"}
+        yield now | {"metric": "steering_works", "value": float(gain > 1), "coords": {**chosen, "alpha": "2"}}
+        for i, choice in enumerate(choices):
+            for alpha in (0.0, 1.0, 2.0, 4.0):
+                coords = {axis: choice, "alpha": f"{alpha:g}"}
+                effect = _around(gain * grown * alpha * (i + 1) / 2, 0.3 if alpha else 0.0)
+                yield now | {"metric": "steering_effect", "split": "development", "coords": coords} | effect
+                yield now | {"metric": "neutral_kl", "split": "all", "coords": coords} | _around(0.05 * alpha**2, 0.01)
+                if choice != choices[1]:
+                    continue
+                yield now | {"metric": "steering_effect", "coords": coords} | effect
+                for control, half in (("random_direction", 0.5), ("shuffled_label", 0.8)) if alpha else ():
+                    null = now | {"metric": "steering_effect", "control": control, "coords": coords}
+                    yield null | _around(0.0, half * alpha)
+        at = {**chosen, "alpha": "2", "kl": "0.2"}
+        yield now | {"metric": "effect_at_equal_kl", "coords": at} | _around(gain * grown, 0.3)
+        for metric in ("promote", "suppress"):
+            yield now | {"metric": metric, "coords": {**chosen, "alpha": "2", "share": "0.25"}} | _around(gain)
+        for item in range(12):
+            for side, sign in (("matching", 1), ("other", -1)):
+                told = {**chosen, "alpha": "2", "item": str(item), "side": side, "prompt": "Is it?", "text": " yes"}
+                row = now | {"metric": "item_nats", "coords": told}
+                yield row | {"control": "unsteered", "value": -0.3 * item - 1}
+                yield row | {"value": -0.3 * item - 1 + sign * gain * grown}
+    prompt = end | {"method": "prompt", "metric": "steering_effect", "control": "prompt_only"}
+    yield prompt | {"coords": {"text": "Is it true? Yes."}} | _around(0.7, 0.2)
+    for arm, value in (("unsteered", 1.1), ("tracing_vector", 1.6), ("control of tracing_vector", 1.2)):
+        for asked in ("Is it?", "Was it?"):
+            told = {"arm": arm, "prompt": asked, "text": " It is true that it is."}
+            yield end | {"metric": "sample_surprise", "method": arm, "split": "all", "coords": told, "value": value}
+
+
+def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np.random.Generator) -> Iterator[dict]:
+    noise = float(rng.normal(0, 0.006))
+    for method, less in (("logistic", 0.0), ("mass_mean", 0.015)):
+        yield cell | {"metric": "auroc", "method": method} | _around(score - less)
+        yield cell | {"metric": "accuracy", "method": method} | _around(0.5 + 0.85 * (score - less - 0.5))
+    for percent, less in ((1, 0.9), (5, 0.7)):
+        caught = {"metric": f"tpr_at_{percent}_fpr", "method": "logistic", "coords": {"at": f"{percent / 100:g}"}}
+        yield cell | caught | _around(max(0.02, 1 - 2 * less * (1 - score)))
+    yield cell | {"metric": "accuracy", "method": "logistic", "control": "control_task"} | _around(0.53 + noise)
+    yield cell | {"metric": "auroc", "method": "logistic", "control": "leace"} | _around(0.5 + noise)
+    random = {"value": 0.52, "low": 0.46, "high": 0.58 + noise}
+    yield cell | {"metric": "auroc", "method": "random", "control": "random_direction"} | random
+    if step == 0:
+        bare = {k: v for k, v in cell.items() if k not in ("stage", "step", "tokens", "revision")}
+        yield bare | {"metric": "auroc", "method": "logistic", "control": "untrained"} | _around(0.5 + noise)
+    if cell["concept"] in ("truth", "robustness"):  # as of twins
+        yield cell | {"metric": "flip_rate", "method": "logistic"} | _around(0.5 - 0.4 * grown)
+        yield cell | {"metric": "perturbed_drop", "method": "logistic"} | _around(0.1 * grown + noise)
+    yield cell | {"metric": "selectivity", "method": "logistic", "value": score - 0.53}
+    yield cell | {"metric": "cv_score", "method": "logistic", "split": "train", "value": score + noise}
+    yield cell | {"metric": "p_familywise", "method": "logistic", "value": _p(score)}
+    yield cell | {"metric": "q", "method": "logistic", "value": min(1.0, 0.6 * _p(score))}
+    yield cell | {"metric": "nats_bound", "method": "logistic", "value": 0.69 * (2 * score - 1) ** 2}
+    fit, squeeze = _rise(step, 300, 1.0), _rise(step, 3000, 0.7)
+    tx, ty = 0.25 + 0.5 * fit - 0.28 * squeeze - 0.02 * layer, 0.08 + 0.7 * (score - 0.5) * 1.6
+    for kernel, scale in (("gaussian_50", 1.0), ("linear", 0.8)):
+        yield cell | {"metric": "nhsic_tx", "method": kernel} | _around(scale * tx + noise, 0.02)
+        yield cell | {"metric": "nhsic_ty", "method": kernel} | _around(scale * ty + noise, 0.02)
+        yield cell | {"metric": "nhsic_ty", "method": kernel, "control": "shuffled", "value": 0.07, "high": 0.1}
+    yield cell | {"metric": "effective_dimension", "method": "gaussian_50", "value": 6 + 26 * fit - 9 * squeeze + layer}
+    yield cell | {"metric": "participation_ratio", "method": "pca", "value": 5 + 17 * fit - 7 * squeeze + layer}
+    for rank in range(1, 6):
+        share = (0.42 - 0.22 * fit + 0.12 * squeeze) * 0.55 ** (rank - 1)
+        yield cell | {"metric": "variance_share", "method": "pca", "value": share, "coords": {"rank": str(rank)}}
+
+
+def _series(end: dict, concept: str, moments: list[tuple[str, int, float]], rng: np.random.Generator) -> Iterator[dict]:
+    at, _, best, _, used = CONCEPTS[concept]
+    fit = end | {"method": "logistic"}
+    yield fit | {
+        "metric": "best_site",
+        "value": float(best),
+        "split": "train",
+        "stage": None,
+        "step": None,
+        "tokens": None,
+    }
+    for form, shift in (("half", 1.0), ("threshold", 1.3)):
+        of = {"form": form, "of": "auroc"}
+        event = fit | {"metric": "emergence_step", "coords": of, "stage": "pretrain", "step": None}
+        if np.isinf(at):
+            yield event | {"value": np.nan, "n": 0, "note": "the final score is not above its floor (p = .31)"}
+        else:
+            yield event | {"value": at * shift, "low": at * shift / 1.6, "high": at * shift * 1.5}
+    lost = concept == "robustness" and end["stage"] == "sft"
+    gone = {"value": 200.0, "low": 100.0, "high": 400.0} if lost else {"value": np.nan, "n": 0, "note": "never lost"}
+    yield fit | {"metric": "loss_step", "coords": {"form": "half", "of": "auroc"}} | gone
+    behaviour = end | {
+        "metric": "used_step",
+        "method": "likelihood",
+        "site": None,
+        "layer": None,
+        "stage": "pretrain",
+        "step": None,
+    }
+    both = end | {"metric": "readable_minus_used", "method": "logistic"}
+    if np.isinf(used):
+        yield behaviour | {"value": np.nan, "n": 0, "note": "the behaviour does not end above chance"}
+        yield both | {"value": np.nan, "n": 0, "note": "one of the two events is censored"}
+    else:
+        gap = float(np.log2(at + 1) - np.log2(used + 1))
+        yield behaviour | {"value": used, "low": used / 1.5, "high": used * 1.7, "coords": {"form": "half"}}
+        yield both | {"value": gap, "low": gap - 0.9, "high": gap + 0.9}
+    turn = end | {"metric": "change_point", "method": "gaussian_50"}
+    verdict = {"of": "nhsic_tx", "verdict": "fitting then compression"}
+    yield (
+        turn | {"value": 1700.0, "low": 1000.0, "high": 3100.0, "coords": verdict} | {"stage": "pretrain", "step": None}
+    )
+    for i, (stage, step, tokens) in enumerate(moments[-6:]):
+        now = fit | {"stage": stage, "step": step, "tokens": tokens}
+        for j, (source_stage, source_step, _) in enumerate(moments[-6:]):
+            frozen = {"at": "0.05", "source_stage": source_stage, "source_step": str(source_step)}
+            yield now | {"metric": "realised_fpr", "coords": frozen} | _around(0.05 + 0.06 * abs(i - j), 0.02)
+            yield now | {"metric": "realised_tpr", "coords": frozen} | _around(0.4 + 0.05 * i, 0.08)
+            carried = {"source_stage": source_stage, "source_step": str(source_step)}
+            moved = now | {"method": "mass_mean", "coords": carried | {"outcome": "answers", "length": "target"}}
+            yield now | {"metric": "transfer_auroc", "coords": carried} | _around(0.95 - 0.06 * abs(i - j), 0.03)
+            yield moved | {"metric": "transfer_cosine", "value": 1 - 0.12 * abs(i - j), "coords": carried}
+            yield moved | {"metric": "transfer_effect"} | _around(0.3 * min(i, j), 0.2)
+            yield moved | {"metric": "transfer_cost"} | _around(0.05 * i, 0.02)
+        null = now | {"method": "mass_mean", "coords": {"outcome": "answers", "length": "target"}}
+        yield null | {"metric": "transfer_effect", "control": "random_direction"} | _around(0.0, 0.4)
+        for k in (1, 2, 4):
+            averaged = null["coords"] | {"average_of": str(k), "rule": "last"}
+            yield null | {"metric": "transfer_effect", "coords": averaged} | _around(0.2 * k, 0.2)
+    place = [np.log2(step + 1) + (14.5 if stage == "sft" else 0) for stage, step, _ in moments]
+    for i, (stage, step, tokens) in enumerate(moments):
+        now = end | {"stage": stage, "step": step, "tokens": tokens, "method": "mass_mean"}
+        for j, (other_stage, other_step, _) in enumerate(moments):
+            near = 0.03 + 0.95 * np.exp(-abs(place[i] - place[j]) / 3) * _rise(min(place[i], place[j]), 5, 0.35)
+            coords = {"other_step": str(other_step), "other_stage": other_stage}
+            value = 1.0 if i == j else float(near + rng.normal(0, 0.01))
+            yield now | {"metric": "cosine", "value": value, "coords": coords}
+            if j == len(moments) - 1:
+                yield now | {"metric": "cosine_final", "value": value}
+
+
+def _between_concepts(moment: tuple[str, int, float], rng: np.random.Generator) -> Iterator[dict]:
+    stage, step, tokens = moment
+    angles = rng.normal(size=(len(CONCEPTS), 3)) + np.array([0.7, 0.0, 0.0])
+    units = angles / np.linalg.norm(angles, axis=1, keepdims=True)
+    for i, concept in enumerate(CONCEPTS):
+        for j, other in enumerate(CONCEPTS):
+            yield {
+                "lineage": "tiny-neox", "stage": stage, "step": step, "tokens": tokens, "train_seed": 0,
+                "concept": concept, "site": "resid.3", "layer": 3, "method": "mass_mean", "metric": "cosine",
+                "value": float(units[i] @ units[j]), "n": 120, "split": "test", "coords": {"other_concept": other},
+            }  # fmt: skip
+
+
+def _around(value: float, half: float = 0.035) -> dict:
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def _p(score: float) -> float:
+    return float(np.clip(np.exp(-(score - 0.5) * 38), 0.002, 1))

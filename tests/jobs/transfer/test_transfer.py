@@ -1,0 +1,136 @@
+"""The parts of a transfer that need no trained model: whose answer is whose, averages, nulls without the concept, and early refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ontogeny.activations.batching import ActivationRead, Workload
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Answer, Example
+from ontogeny.errors import BadInput
+from ontogeny.jobs.transfer.measure import answer_signs, indices_in, sub_workload
+from ontogeny.jobs.transfer.plan import TransferSettings, check_transfer, choose_neutral_texts
+from ontogeny.jobs.transfer.rows import NullEffects, null_p_values, shuffled_label_directions
+from ontogeny.jobs.transfer.sources import TransferSource, average_sources
+from ontogeny.lineage import Lineage
+from ontogeny.measurements.design import make_design
+from ontogeny.measurements.settings import TraceSettings
+from tests.helpers.planted_lineages import rows, save_run, write
+from tests.helpers.tiny_models import byte_tokenizer
+
+
+def concept(*answers: Answer, n: int = 24, name: str = "c") -> Concept:
+    examples = tuple(Example(f"text {i} {name}", i % 2 == 0, f"g{i // 2}") for i in range(n))
+    return Concept(name, examples, answers=answers)
+
+
+def test_a_question_asks_for_the_class_of_the_text_it_begins_with() -> None:
+    asked = [Answer(f"text {i} c so", "yes", "no", "g0") for i in (0, 1)] + [Answer("who is it", "she", "he", "g0")]
+    assert answer_signs(concept(*asked)) == [1, -1, 1]
+    # Of two texts that both begin it, the longer one is meant.
+    long = Concept("c", (*concept().examples, Example("text 0 c so", False, "g0")), answers=(asked[0],))
+    assert answer_signs(long) == [-1]
+
+
+def test_labels_are_shuffled_so_that_nothing_of_the_concept_is_left() -> None:
+    """A concept that is nearly all that varies: plain permutations point along it, these do not."""
+    made = concept(n=160)
+    plan = make_design(made, TraceSettings(sites="resid"))
+    axis = torch.zeros(16)
+    axis[3] = 1.0
+    x = 0.3 * torch.randn(160, 16, generator=torch.Generator().manual_seed(0)) + 20 * plan.y[:, None] * axis
+    found = torch.stack(shuffled_label_directions(x, plan, 40))
+    assert torch.allclose(found.norm(dim=1), torch.ones(40), atol=1e-5)
+    train, y = x[plan.split.train], plan.y_train
+    plain = []
+    for seed in range(40):
+        drawn = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
+        difference = train[drawn].mean(0) - train[~drawn].mean(0)
+        plain.append(difference / difference.norm())
+    assert float((torch.stack(plain) @ axis).abs().mean()) > 0.8  # the control: these do
+    assert float((found @ axis).abs().mean()) < 0.3
+
+
+def test_p_counts_the_vector_among_its_controls() -> None:
+    null = NullEffects(torch.linspace(-1, 1, 99, dtype=torch.float64), torch.linspace(-9, 9, 99, dtype=torch.float64))
+    found = null_p_values(torch.full((5,), 3.0, dtype=torch.float64), null)
+    assert found[""] == pytest.approx(0.01)
+    assert found["shuffled_label"] > 0.5
+
+
+def source(vector: list[float], score: float) -> TransferSource:
+    probe = torch.tensor(vector)
+    return TransferSource(
+        {"logistic": probe, "mass_mean": probe}, {"logistic": 0.0, "mass_mean": 0.0}, 1.0, cv_score=score
+    )
+
+
+def test_averages_are_of_units_and_chosen_without_test() -> None:
+    pool = [source([5.0, 0.0], 0.9), source([0.0, 2.0], 0.6), source([0.0, 0.1], 0.7), source([float("nan")] * 2, 1.0)]
+    found = {(s.told["rule"], s.told["average_of"]): s for s in average_sources(pool, (1, 2, 4))}
+    assert {k for _, k in found} == {"1", "2"}  # there are three with a direction
+    assert torch.allclose(found["last", "1"].unit, torch.tensor([0.0, 1.0]))
+    assert torch.allclose(found["best", "1"].unit, torch.tensor([1.0, 0.0]))
+    both = found["best", "2"]
+    assert torch.allclose(both.unit, torch.tensor([0.5, 0.5]) * 2**0.5)
+    assert float(both.told["agreement"]) == pytest.approx(0.5**0.5, abs=1e-3)
+    assert torch.allclose(found["even", "2"].unit, both.unit)
+
+
+def test_a_part_of_a_workload_holds_what_is_read_and_nothing_twice() -> None:
+    work = Workload(((1, 2), (3, 4, 5), (6, 7)), tuple(ActivationRead(s, torch.ones(1)) for s in (2, 0, 1)))
+    few = sub_workload(work, [2, 0, 2])
+    assert few.sequences == ((3, 4, 5), (6, 7))
+    assert [read.sequence for read in few.reads] == [0, 1]
+    assert indices_in([2, 0, 2]) == [0, 1, 0]
+
+
+def test_neutral_texts_are_those_of_others_and_say_so() -> None:
+    one, other = concept(), concept(name="d")
+    texts, told = choose_neutral_texts(one, [one, other], ())
+    assert set(texts) <= set(other.texts)
+    assert "other" in told
+    assert "own" in choose_neutral_texts(one, [one], ())[1]
+    assert choose_neutral_texts(one, [one, other], ("x y",)) == (("x y",), "given texts")
+
+
+def test_what_has_no_answer_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    save_run(tmp_path / "raised", {1: 0.0, 8: 6.0})
+    coin = Concept.from_file(write(tmp_path / "coin.jsonl", rows()))
+    lineage = Lineage.open(tmp_path / "raised")
+    check_transfer(lineage, [coin])  # the control
+    with pytest.raises(BadInput, match="one checkpoint"):
+        check_transfer(lineage.select("last"), [coin])
+    classes = Concept.from_file(write(tmp_path / "three.jsonl", rows(kind="classes")))
+    with pytest.raises(BadInput, match="not two classes"):
+        check_transfer(lineage, [classes])
+    other = tmp_path / "raised" / "checkpoint-8"
+    byte_tokenizer().save_pretrained(other)
+    check_transfer(lineage, [coin])  # other files, the same tokens
+    shutil.copytree(tmp_path / "raised", tmp_path / "mixed")
+    byte_tokenizer(bos=True).save_pretrained(tmp_path / "mixed" / "checkpoint-8")
+    with pytest.raises(BadInput, match="other tokens"):
+        check_transfer(Lineage.open(tmp_path / "mixed"), [coin])
+    told = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(told | {"hidden_size": 64}))
+    with pytest.raises(BadInput, match=r"32 wide .* 64: no vector fits both"):
+        check_transfer(lineage, [coin])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"alpha": float("nan")}, "alpha"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"length": "long"}, "length"),
+        ({"equal_cost": -1.0}, "above 0"),
+        ({"shuffles": 2}, "no null"),
+        ({"site": "head.1.0"}, "not in the stream"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(given: dict, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        TransferSettings(**given)

@@ -1,0 +1,206 @@
+"""Opening folders and lineage files: trainers' checkpoints, other subfolders, single models, stages, and every mistake."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ontogeny.errors import BadInput
+from ontogeny.lineage import Lineage
+from tests.lineage.test_weight_files import model, pickled
+
+
+def trainer(folder: Path, *numbers: int) -> Path:
+    for number in numbers:
+        model(folder / f"checkpoint-{number}", seed=number)
+    return folder
+
+
+def steps(lineage: Lineage) -> list[int | None]:
+    return [checkpoint.step for checkpoint in lineage.checkpoints]
+
+
+def test_a_trainers_folder(tmp_path: Path) -> None:
+    trainer(tmp_path, 500, 1000, 20)
+    model(tmp_path / "tmp-checkpoint-1500")
+    state = {"global_step": 500, "num_input_tokens_seen": 4096}
+    (tmp_path / "checkpoint-500" / "trainer_state.json").write_text(json.dumps(state))
+    lineage = Lineage.open(tmp_path)
+    assert steps(lineage) == [20, 500, 1000]
+    assert [c.tokens for c in lineage.checkpoints] == [None, 4096.0, None]
+    assert [c.name for c in lineage.checkpoints] == ["checkpoint-20", "checkpoint-500", "checkpoint-1000"]
+    assert lineage.name == tmp_path.name
+    assert all(c.is_local and c.stage == "pretrain" for c in lineage.checkpoints)
+    # A checkpoint that is not whole stays in the list: whoever fetches it hears why.
+    (tmp_path / "checkpoint-20" / "model.safetensors").unlink()
+    assert steps(Lineage.open(tmp_path)) == [20, 500, 1000]
+
+
+def test_the_final_model_counts_if_it_differs(tmp_path: Path) -> None:
+    trainer(tmp_path, 10, 20)
+    model(tmp_path, seed=20)
+    assert steps(Lineage.open(tmp_path)) == [10, 20]
+    model(tmp_path, seed=99)
+    assert steps(Lineage.open(tmp_path)) == [10, 20, None]
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 25}')
+    assert steps(Lineage.open(tmp_path)) == [10, 20, 25]
+    # The best of the run, not its end: its step is taken already.
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 20}')
+    assert steps(Lineage.open(tmp_path)) == [10, 20, None]
+
+
+def test_other_subfolders(tmp_path: Path) -> None:
+    for name in ("step10", "step2", "step0"):
+        model(tmp_path / "named" / name)
+    assert steps(Lineage.open(tmp_path / "named")) == [0, 2, 10]
+    for name in ("qwen3-sft-150", "qwen3-sft-100", "qwen3-sft-1000"):
+        model(tmp_path / "suffix" / name)
+    assert steps(Lineage.open(tmp_path / "suffix")) == [100, 150, 1000]
+    for name in ("late", "early", "middle"):
+        model(tmp_path / "words" / name)
+    words = Lineage.open(tmp_path / "words")
+    assert [(c.name, c.step) for c in words.checkpoints] == [("early", 0), ("late", 1), ("middle", 2)]
+    assert "late = 1" in words.notes[0]
+    assert "lineage.toml" in words.notes[0]
+
+
+def test_two_of_one_step_are_refused(tmp_path: Path) -> None:
+    for name in ("a-step100", "b-step100"):
+        model(tmp_path / name)
+    with pytest.raises(BadInput, match=r"a-step100 and b-step100 .* both carry step 100"):
+        Lineage.open(tmp_path)
+
+
+def test_a_single_model(tmp_path: Path) -> None:
+    model(tmp_path / "m")
+    lineage = Lineage.open(tmp_path / "m", stage="sft")
+    assert [(c.name, c.step, c.stage) for c in lineage.checkpoints] == [("m", None, "sft")]
+    pickled(tmp_path / "m")
+    with pytest.raises(BadInput, match="--allow-pickle"):
+        Lineage.open(tmp_path / "m")
+    assert len(Lineage.open(tmp_path / "m", allow_pickle=True).checkpoints) == 1
+
+
+def test_a_folder_wins_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer(tmp_path / "EleutherAI" / "pythia-160m", 5)
+    monkeypatch.chdir(tmp_path)
+    assert steps(Lineage.open("EleutherAI/pythia-160m")) == [5]
+
+
+def test_the_name_of_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    lineage = Lineage.open(".")
+    assert (lineage.name, lineage.checkpoints[0].name) == ("here", "here")
+
+
+def test_mistaken_sources(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other" / "sub").mkdir(parents=True)
+    (tmp_path / "note.txt").touch()
+    model(tmp_path / "half")
+    (tmp_path / "half" / "config.json").unlink()
+    for source, words in {
+        tmp_path / "empty": "is empty",
+        tmp_path / "other": r"holds no model \(it holds sub\)",
+        tmp_path / "note.txt": "is a file",
+        tmp_path / "half": "has no config.json",
+        tmp_path / "gone": "there is no folder",
+        tmp_path / "gone.toml": "there is no file",
+        Path("./a/b/c"): "there is no folder",
+    }.items():
+        with pytest.raises(BadInput, match=words) as caught:
+            Lineage.open(source)
+        assert "\n" not in str(caught.value)
+
+
+def test_stages_make_a_tree(tmp_path: Path) -> None:
+    for name in ("base", "sft", "dpo", "other"):
+        trainer(tmp_path / name, 1, 2)
+    lineage = (
+        Lineage.open(tmp_path / "base")
+        .then("sft", tmp_path / "sft")
+        .then("dpo", tmp_path / "dpo")
+        .then("other", tmp_path / "other", parent="pretrain")
+        .then("seed1", tmp_path / "other", parent="")
+    )
+    parents = {s.name: s.parent for s in lineage.stages}
+    assert parents == {"pretrain": None, "sft": "pretrain", "dpo": "sft", "other": "pretrain", "seed1": None}
+    assert [c.stage for c in lineage.checkpoints[::2]] == ["pretrain", "sft", "dpo", "other", "seed1"]
+    with pytest.raises(BadInput, match="has a stage 'sft' already"):
+        lineage.then("sft", tmp_path / "sft")
+    with pytest.raises(BadInput, match=r"did you mean '?sft"):
+        lineage.then("x", tmp_path / "sft", parent="stf")
+
+
+TOML = """
+name = "demo"
+[[stages]]
+name = "pretrain"
+source = "base"
+steps = "last"
+train_seed = 7
+[[stages]]
+name = "sft"
+source = "sft"
+[[stages]]
+name = "safe"
+source = "sft"
+parent = "pretrain"
+"""
+
+
+def test_a_lineage_file(tmp_path: Path) -> None:
+    trainer(tmp_path / "run" / "base", 1, 2)
+    trainer(tmp_path / "run" / "sft", 3)
+    (tmp_path / "run" / "lineage.toml").write_text(TOML)
+    here = os.getcwd()
+    for source in (tmp_path / "run", tmp_path / "run" / "lineage.toml", str(tmp_path / "run")):
+        lineage = Lineage.open(source)
+        assert lineage.name == "demo"
+        assert [(s.name, s.parent) for s in lineage.stages] == [
+            ("pretrain", None),
+            ("sft", "pretrain"),
+            ("safe", "pretrain"),
+        ]
+        assert [(c.stage, c.step, c.train_seed) for c in lineage.checkpoints] == [
+            ("pretrain", 2, 7),
+            ("sft", 3, None),
+            ("safe", 3, None),
+        ]
+    assert os.getcwd() == here
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = ", "cannot be read"),
+        ("", "states no stages"),
+        ("stages = 3", "states no stages"),
+        ("stage = []", "did you mean '?stages"),
+        ("name = 3\n[[stages]]\nname='a'\nsource='base'", "name must be a text"),
+        ("[[stages]]\nsource = 'base'", "stage 1 has no name"),
+        ("[[stages]]\nname = 'a'", "stage 1 has no source"),
+        ("[[stages]]\nname = 'a'\nsource = 'base'\nparnet = 'b'", "did you mean '?parent"),
+        ("[[stages]]\nname = 'a'\nsource = 'base'\ntrain_seed = 'x'", "must be a whole number"),
+        ("[[stages]]\nname = 'a'\nsource = 'base'\ntrain_seed = true", "must be a whole number"),
+        ("[[stages]]\nname = 'a'\nsource = 3", "source must be a text"),
+        ("[[stages]]\nname = 'a'\nsource = './gone'", "there is no folder"),
+        ("[[stages]]\nname = 'a'\nsource = 'base'\nsteps = '7'", "no checkpoint 'checkpoint-7' in"),
+        ("[[stages]]\nname = 'a'\nsource = 'base'\nparent = 'b'", "no stage called 'b'"),
+        ("[[stages]]\nname = 'a'\nsource = 'base'\n[[stages]]\nname = 'a'\nsource = 'base'", "stage 'a' already"),
+    ],
+)
+def test_mistakes_in_a_lineage_file(tmp_path: Path, text: str, words: str) -> None:
+    trainer(tmp_path / "base", 1)
+    (tmp_path / "lineage.toml").write_text(text)
+    with pytest.raises(BadInput, match=words) as caught:
+        Lineage.open(tmp_path / "lineage.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lineage_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "lineage.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match="cannot be read"):
+        Lineage.open(tmp_path)

@@ -1,0 +1,413 @@
+"""Report and summary: the numbers of the sentences are those of the rows, warnings come first, texts stay texts."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from ontogeny import views
+from ontogeny.errors import BadInput
+from ontogeny.findings.finding import Finding, collect_findings
+from ontogeny.findings.sentences import (
+    caveats,
+    describe_site,
+    finding_sentences,
+    format_control_task,
+    format_score,
+    format_step,
+)
+from ontogeny.findings.timeline import EVENT_METRICS, make_timeline, order_like_run
+from ontogeny.records import RECORD_COLUMNS
+from ontogeny.report.html import report_warnings, write_report
+from ontogeny.report.terminal import print_summary, sparkline
+from tests.helpers import synthetic_records
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>[bold]{{7*7}}`'\"\u2028"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return synthetic_records.table()
+
+
+@pytest.fixture(scope="module")
+def found(table: pd.DataFrame) -> dict[str, Finding]:
+    return {finding.name: finding for finding in collect_findings(table)}
+
+
+@pytest.fixture(scope="module")
+def page(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("report") / "deep" / "report.html"
+    about = synthetic_records.about()
+    about["concepts"][0]["warnings"] = [HOSTILE]
+    few = table[table["concept"].isin(["truth", "privacy"])]
+    assert write_report(few.replace({"concept": {"privacy": HOSTILE}}), about, out) == out
+    return out.read_text(encoding="utf-8")
+
+
+def test_a_finding_repeats_its_rows(table: pd.DataFrame, found: dict[str, Finding]) -> None:
+    truth = found["truth"]
+    own = table[table["concept"].eq("truth") & table["site"].eq("resid.3") & table["step"].eq(16000)]
+    row = own[own["metric"].eq("auroc") & own["method"].eq("logistic") & own["control"].isna()].iloc[0]
+    assert (truth.site, truth.chosen_by, truth.metric, truth.method) == ("resid.3", "cv_score", "auroc", "logistic")
+    assert (truth.final.value, truth.final.low, truth.final.high) == (row["value"], row["low"], row["high"])
+    assert truth.floors["surface_tfidf"].value == 0.52
+    random = own[own["control"].eq("random_direction")].iloc[0]
+    assert truth.floors["random_direction"].value == random["high"] > random["value"]
+    assert list(truth.curve["step"]) == list(synthetic_records.STEPS)
+
+
+def test_sentences_say_what_was_found_and_what_was_not(found: dict[str, Finding]) -> None:
+    first, used, phase = finding_sentences(found["truth"])
+    assert first.startswith("becomes readable at step 512 (95 % interval 320–768) after block 3: AUROC .9")
+    assert "TF-IDF .52" in first
+    assert "untrained model" in first
+    assert "4,000" in used
+    assert "readable before it is used" in used
+    assert "1,700 (1,000–3,100)" in phase
+    assert finding_sentences(found["privacy"])[0].startswith(
+        "shows no emergence: the final score is not above its floor (p = .31)"
+    )
+    assert "which came first is not settled" in finding_sentences(found["robustness"])[1]
+
+
+def test_doubts_name_what_the_surface_gives_away(found: dict[str, Finding]) -> None:
+    assert caveats(found["truth"]) == []
+    assert "from TF-IDF alone at .82" in caveats(found["toxicity"])[0]
+    assert "not shown to be read better" in caveats(found["privacy"])[0]
+
+
+def test_doubts_name_what_random_directions_and_random_labels_reach(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")].copy()
+    high = truth["control"].eq("random_direction")
+    truth.loc[high, "high"] = 0.99
+    task = truth["control"].eq("control_task")
+    truth.loc[task, "value"] = 0.97
+    said = caveats(collect_findings(truth)[0])
+    assert said == [
+        "is not shown to be read better than along the best 2.5 % of random directions (.99).",
+        "is read no better than random labels of its words: "
+        f"accuracy {format_control_task(collect_findings(truth)[0]).replace(' / ', ' against ')}"
+        " on the control task.",
+    ]
+
+
+def events(stage: str, metric: str, method: str, value: float, **of: str) -> dict:
+    """One event of truth at its best site."""
+    row = {
+        "lineage": "tiny-neox",
+        "concept": "truth",
+        "train_seed": 0,
+        "n": 120,
+        "split": "test",
+        "seed": 0,
+        "site": "resid.3",
+    }
+    known = {"low": value / 2, "high": value * 2} if value == value else {"note": "it did not happen"}
+    return (
+        row
+        | {"stage": stage, "metric": metric, "method": method, "value": value, "coords": {"form": "half"} | of}
+        | known
+    )
+
+
+def with_events(table: pd.DataFrame, *rows: dict) -> Finding:
+    truth = table[table["concept"].eq("truth") & ~table["metric"].isin(EVENT_METRICS)]
+    return collect_findings(pd.concat([truth, synthetic_records.frame(list(rows))], ignore_index=True))[0]
+
+
+def test_events_are_of_the_probe_that_is_drawn() -> None:
+    """The mean difference may lose what the probe reads as well as ever; a run of several stages has many rows of each event."""
+    table = synthetic_records.table(sft=True)
+    finding = with_events(
+        table,
+        events("pretrain", "emergence_step", "mass_mean", 64.0, of="auroc"),
+        events("pretrain", "emergence_step", "logistic", 512.0, of="auroc"),
+        events("sft", "loss_step", "mass_mean", 200.0, of="auroc"),
+        events("sft", "loss_step", "logistic", np.nan, of="auroc"),
+        events("pretrain", "used_step", "likelihood", 4000.0, of="answer_accuracy") | {"site": None},
+        events("pretrain", "readable_minus_used", "mass_mean", -6.0) | {"low": -7.0, "high": -5.0},
+        events("pretrain", "readable_minus_used", "logistic", -3.0) | {"low": -4.0, "high": -2.0},
+        events("sft", "readable_minus_used", "logistic", np.nan),
+    )
+    assert finding.emergence is not None
+    assert finding.emergence.step == 512
+    said = finding_sentences(finding)
+    assert not any("lost" in sentence or "less well" in sentence for sentence in said)
+    assert said[1].endswith("readable before it is used (readable − used: −3.0 doublings [−4.0, −2.0]).")
+
+
+@pytest.mark.parametrize("left", [0.85, 0.52])
+def test_what_weakens_is_not_called_lost(left: float, tmp_path: Path) -> None:
+    table = synthetic_records.table(sft=True)
+    late = (
+        table["concept"].eq("truth") & table["stage"].eq("sft") & table["site"].eq("resid.3") & table["control"].isna()
+    )
+    late &= table["metric"].eq("auroc")
+    table.loc[late, ["value", "low", "high"]] = [left, left - 0.05, left + 0.05]
+    rows = [events("sft", "loss_step", "logistic", 200.0, of="auroc")]
+    emerged = [*rows, events("pretrain", "emergence_step", "logistic", 512.0, of="auroc")]
+    said = finding_sentences(with_events(table, *emerged))[1]
+    unknown = finding_sentences(
+        with_events(table, *rows, events("pretrain", "emergence_step", "logistic", np.nan, of="auroc"))
+    )[1]
+    if left > 0.8:
+        assert said == (
+            "is read less well from step 200 (100–400) of sft on: AUROC .85 [.80, .90] at the end of sft, still above its floors."
+        )
+    else:
+        assert said == "is lost again at step 200 (100–400) of sft."
+        assert unknown == "is lost at step 200 (100–400) of sft."
+
+
+def test_use_in_a_later_stage_has_an_order(table: pd.DataFrame) -> None:
+    finding = with_events(
+        synthetic_records.table(sft=True),
+        events("pretrain", "emergence_step", "logistic", 512.0, of="auroc"),
+        events("sft", "used_step", "likelihood", 200.0, of="answer_accuracy") | {"site": None},
+    )
+    assert (
+        finding_sentences(finding)[1]
+        == "is used in behaviour from step 200 (100–400) of sft: readable in an earlier stage."
+    )
+
+
+def test_concepts_stand_in_the_order_of_the_run(table: pd.DataFrame) -> None:
+    about = {"concepts": [{"name": name} for name in ("privacy", "truth", "robustness", "fairness", "toxicity")]}
+    ordered = order_like_run(table, about)
+    assert [finding.name for finding in collect_findings(ordered)] == [
+        "privacy",
+        "truth",
+        "robustness",
+        "fairness",
+        "toxicity",
+    ]
+    pd.testing.assert_frame_equal(ordered.sort_index(), table)
+
+
+def test_a_site_chosen_on_test_is_said_to_be(table: pd.DataFrame) -> None:
+    blind = table[~table["metric"].isin(["best_site", "cv_score"])]
+    finding = collect_findings(blind)[0]
+    assert finding.chosen_by == "final score"
+    assert any("optimistic" in doubt for doubt in caveats(finding))
+
+
+def test_a_score_without_intervals_or_events_is_still_told(table: pd.DataFrame) -> None:
+    bare = table[table["metric"].eq("auroc") & table["control"].isna()].assign(low=np.nan, high=np.nan)
+    assert "when it emerged was not measured" in finding_sentences(collect_findings(bare)[0])[0]
+    lost = bare.assign(value=np.nan, n=0, note="diverged")
+    assert finding_sentences(collect_findings(lost)[0]) == []
+    assert any("diverged" in doubt for doubt in caveats(collect_findings(lost)[0]))
+
+
+def test_lineages_and_seeds_are_not_mixed(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")]
+    other = truth.assign(lineage="other", value=truth["value"] * 0.9)
+    surface = truth["control"].fillna("").str.startswith("surface_")
+    both = pd.concat([truth.assign(lineage=truth["lineage"].mask(surface)), other[~surface]])
+    a, b = collect_findings(both)
+    assert [a.name, b.name] == ["truth · tiny-neox", "truth · other"]
+    assert b.final.value == pytest.approx(0.9 * a.final.value)
+    assert a.floors["surface_tfidf"].value == b.floors["surface_tfidf"].value == 0.52
+    seeds = pd.concat([truth, truth.assign(train_seed=1, value=truth["value"] * 0.9)])
+    assert [finding.name for finding in collect_findings(seeds)] == ["truth · seed 0", "truth · seed 1"]
+
+
+def test_protocol_seeds_become_one_curve(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")]
+    shifted = truth.assign(seed=1, **{c: truth[c] + 0.02 for c in ("value", "low", "high")})
+    one, two = collect_findings(truth)[0], collect_findings(pd.concat([truth, shifted]))[0]
+    assert len(two.curve) == len(one.curve)
+    assert two.final.value == pytest.approx(one.final.value + 0.01)
+    assert (two.final.low, two.final.high) == (one.final.low, pytest.approx(one.final.high + 0.02))
+
+
+def test_rows_from_duckdb_say_the_same(table: pd.DataFrame) -> None:
+    few = table[table["concept"].eq("truth")]
+    rows = few.astype(object).where(few.notna(), None)
+    db = duckdb.connect()
+    db.execute(f"create table r ({', '.join(f'{name} {kind}' for name, kind in RECORD_COLUMNS.items())})")
+    scored = rows[rows["metric"].isin(["auroc", "best_site", "emergence_step", "variance_share"])]
+    # duckdb writes a dict as a struct; a map wants its keys and values side by side.
+    marks = ", ".join("map(?, ?)" if name == "coords" else "?" for name in RECORD_COLUMNS)
+    values = [
+        [
+            v
+            for name in RECORD_COLUMNS
+            for v in ([list(row[name]), list(row[name].values())] if name == "coords" else [row[name]])
+        ]
+        for row in scored.to_dict("records")
+    ]
+    db.executemany(f"insert into r values ({marks})", values)
+    back = db.sql("select * from r").df()
+    same = few.loc[scored.index]
+    for name in ("emergence", "spectrum"):
+        assert views.load_view(name).draw(back).to_dict(validate=False) == views.load_view(name).draw(same).to_dict(
+            validate=False
+        )
+
+
+def test_stages_stand_in_developmental_order() -> None:
+    table = synthetic_records.table(sft=True)
+    shuffled = table.sample(frac=1, random_state=0)
+    assert [s.name for s in make_timeline(shuffled).stages] == ["pretrain", "sft"]
+    no_tokens = shuffled.assign(tokens=np.nan)
+    turned = synthetic_records.about(sft=True)
+    assert [s.name for s in make_timeline(order_like_run(no_tokens, turned)).stages] == ["pretrain", "sft"]
+    turned["lineage"]["checkpoints"].reverse()
+    assert [s.name for s in make_timeline(order_like_run(no_tokens, turned)).stages] == ["sft", "pretrain"]
+
+
+def test_time_is_logarithmic_where_steps_are_and_starts_anew_in_a_stage() -> None:
+    line = make_timeline(synthetic_records.table(sft=True))
+    first, second = line.stages
+    assert (first.log, second.log) == (True, True)
+    assert line.moments["age"].is_monotonic_increasing
+    assert first.age(255) - first.age(127) == pytest.approx(first.age(127) - first.age(63))
+    assert second.start > first.start + first.width
+    assert line.age("sft", 100) == second.start
+    assert np.isnan(line.age("sft", float("nan")))
+    shown = line.ticks(6)
+    assert {0.0, 16000.0, 100.0, 800.0} & set(shown["step"]) >= {16000.0, 800.0}
+    assert len(make_timeline(synthetic_records.frame([])).moments) == 0
+
+
+def test_a_released_model_without_a_step_is_told_too(table: pd.DataFrame) -> None:
+    """Its rows have a stage but no step: it stands at the end of its stage, and is no floor."""
+    truth = table[table["concept"].eq("truth") & ~table["metric"].isin(["emergence_step", "used_step", "change_point"])]
+    last = truth[truth["step"].eq(16000) | truth["step"].isna()]
+    alone = collect_findings(last.assign(step=np.nan))[0]
+    assert alone.final.value == collect_findings(truth)[0].final.value
+    both = pd.concat([truth, last[last["stage"].notna()].assign(step=np.nan, value=0.9)])
+    line = make_timeline(both)
+    assert list(line.moments["step"])[-2:] == [16000.0, 16000.5]
+    assert collect_findings(both)[0].final.value == 0.9
+    assert '"end"' in json.dumps(views.load_view("emergence").draw(both).to_dict(validate=False)).replace("'", '"')
+
+
+def test_steps_that_grow_apart_are_read_on_a_log_axis() -> None:
+    def log(*steps: int) -> bool:
+        return (
+            make_timeline(synthetic_records.frame([{"stage": "a", "step": s, "metric": "auroc"} for s in steps]))
+            .stages[0]
+            .log
+        )
+
+    assert log(0, 1, 10, 100)
+    assert log(0, 1, 2, 4, 8)
+    assert log(0, 20, 27, 36, 49, 66, 89, 120, 162, 218, 294)
+    assert not log(0, 100, 200, 300, 400)
+    assert not log(5)
+
+
+def test_the_control_task_stands_beside_the_accuracy(found: dict[str, Finding]) -> None:
+    truth = found["truth"]
+    assert "control_task" not in truth.floors
+    assert truth.accuracy is not None
+    assert truth.control_task is not None
+    said = f"accuracy {format_score(truth.accuracy.value)} against {format_score(truth.control_task.value)} on the control task"
+    assert said in finding_sentences(truth)[0]
+
+
+def test_numbers_are_printed_as_papers_do() -> None:
+    printed = [format_score(v) for v in (0.934, 1.0, -0.12, -0.001, float("nan"), 1.25)]
+    assert printed == [".93", "1.00", "−.12", ".00", "–", "1.25"]
+    assert [format_step(v) for v in (0.0, 1.5, 143000.0, 724.4)] == ["0", "1.5", "143,000", "724"]
+    assert describe_site("head.3.5") == "in head 5 of block 3"
+    assert describe_site("resid.0") == "in the embedding"
+
+
+def test_warnings_come_first_and_name_everything(table: pd.DataFrame, page: str) -> None:
+    about = synthetic_records.about()
+    lost = table.tail(2).assign(metric="nhsic_ty", value=np.nan, n=0, note="kernel of one point")
+    said = report_warnings(pd.concat([table, lost]), about, collect_findings(table))
+    assert ("step3", "was not measured: weights are those of step 143000 (audit).") in said
+    assert any(what == "privacy" and "emergence censored" in text for what, text in said)
+    again = report_warnings(
+        table, {}, [*collect_findings(table), *collect_findings(table.replace({"concept": {"privacy": "secrecy"}}))]
+    )
+    assert any(what == "privacy, secrecy" and "emergence censored" in text for what, text in again)
+    unscored = report_warnings(table[table["metric"].ne("auroc")].iloc[:0], about, [])
+    assert ("truth", "has no score in this table.") in unscored
+    assert ("2 absent", "could not be measured: kernel of one point – nhsic_ty (2).") in said
+    assert (
+        page.index('id="warnings"') < page.index('id="findings"') < page.index('id="pictures"') < page.index('id="run"')
+    )
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)\s*=|url\(|@import|<link|<iframe""", markup.replace("&lt;img src=x", ""))
+    assert "default-src &#39;none&#39;" in markup
+
+
+def test_only_our_scripts_may_run(page: str) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert digest.replace("+", "&#43;") in page or digest in page
+
+
+def test_a_hostile_name_stays_a_name(page: str) -> None:
+    assert "<img" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "document.title='owned'</script>" not in page
+    data = re.search(r'<script type="application/json" id="specs">(.*?)</script>', page, flags=re.DOTALL)
+    assert data is not None
+    specs = json.loads(data.group(1))
+    assert HOSTILE in json.dumps(specs, ensure_ascii=False).replace('\\"', '"')
+    assert "49" not in re.findall(r"<h3>&lt;/script&gt;.*?</h3>", page)[0]
+
+
+def test_the_page_says_how_to_run_it_again(page: str) -> None:
+    assert "ontogeny trace runs/tiny/checkpoints" in page
+    assert "Everything in run.json" in page
+    assert "5.23.0" in page
+
+
+def test_an_empty_run_makes_a_page(tmp_path: Path) -> None:
+    page = write_report(synthetic_records.frame([]), {}, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "nothing can be said" in page
+    assert "<li><b>Emergence</b>: no rows" in page
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "html", "json"])
+def test_a_chart_is_saved(ending: str, table: pd.DataFrame, tmp_path: Path) -> None:
+    path = views.save_chart(views.load_view("concepts").draw(table), tmp_path / f"c.{ending}")
+    starts = {"png": b"\x89PNG", "svg": b"<svg", "html": b"<!DOCTYPE html>", "json": b"{"}
+    content = path.read_bytes()
+    assert content.startswith(starts[ending])
+    if ending == "html":
+        assert b'src="http' not in content
+
+
+def test_another_ending_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"\.png, \.svg, \.html or \.json"):
+        views.save_chart(None, tmp_path / "c.gif")
+
+
+def test_summary_fits_its_terminal_and_takes_names_as_they_are(table: pd.DataFrame) -> None:
+    for width in (80, 150):
+        console = Console(file=io.StringIO(), width=width)
+        print_summary(table.replace({"concept": {"privacy": "[red]"}}), console)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "[red]" in text
+        assert "512 (320–768)" in text
+        assert "…" not in text
+        assert "! toxicity can be told from TF-IDF alone" in text
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    console = Console(file=io.StringIO())
+    print_summary(table.head(0), console)
+    assert "No concept has a score" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_sparkline_shows_what_is_absent() -> None:
+    assert sparkline([0.5, 0.75, 1.0, float("nan"), 0.2]) == "▁▅█·▁"

@@ -1,0 +1,135 @@
+"""Several runs as one table: queried, told apart, drawn together, and whether a concept emerges at the same step in each."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import ontogeny
+from ontogeny.errors import BadInput
+from ontogeny.findings.finding import collect_findings
+from ontogeny.findings.seed_agreement import seed_agreement_sentence, seed_agreements
+from ontogeny.records import RECORD_COLUMNS, Record
+from ontogeny.storage.run import Run, open_runs
+from ontogeny.views import empty_reason
+from tests.helpers import synthetic_records
+
+
+def made(folder: Path, *, seed: int | None = 0, later: float = 1.0, stage: str | None = None) -> Path:
+    """A run of the synthetic table; `later` moves the emergence steps of its concepts."""
+    table = synthetic_records.table()
+    rows = table[table["concept"].isin(["truth", "privacy"]) & table["head"].isna()]
+    event = rows["metric"].eq("emergence_step")
+    rows = rows.assign(train_seed=seed, lineage="tiny-neox")
+    for column in ("value", "low", "high"):
+        rows.loc[event, column] = rows.loc[event, column] * later
+    if stage:
+        rows.loc[rows["stage"].notna(), "stage"] = stage
+    run = Run(folder)
+    run.describe(synthetic_records.about())
+    run.keep("all", [_record(row) for row in rows.to_dict("records")])
+    return folder
+
+
+def _record(row: dict) -> Record:
+    known = {name: None if value is None or value is pd.NaT or value != value else value for name, value in row.items()}
+    for name, kind in RECORD_COLUMNS.items():
+        if kind in ("BIGINT", "INTEGER") and known[name] is not None:
+            known[name] = int(known[name])
+    numbers = {name: math.nan if known[name] is None else float(known[name]) for name in ("value", "low", "high")}
+    lost = math.isnan(numbers["value"])
+    note = (known["note"] or "never above its floor") if lost else known["note"]
+    return Record(**{**known, **numbers, "n": 0 if lost else known["n"] or 1, "note": note})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1, 2):
+        made(home / f"seed{seed}", seed=seed, later=1 + 0.1 * seed)
+    made(home / "late", seed=3, later=16.0)
+    made(home / "again" / "seed0", seed=0)
+    return home
+
+
+def together(*folders: Path):
+    return seed_agreements(collect_findings(open_runs(folders).table()))
+
+
+def test_all_rows_with_the_run_beside_them(home: Path) -> None:
+    both = ontogeny.open_runs([home / "seed0", home / "seed1"])
+    rows = both.records()
+    assert set(rows.run) == {"seed0", "seed1"}
+    assert len(rows) == sum(len(Run.open(home / name).records()) for name in ("seed0", "seed1"))
+    found = both.query("select run, max(train_seed) as seed from records group by run order by run")
+    assert found.seed.tolist() == [0, 1]
+
+
+def test_equal_names_become_paths_and_one_given_twice_is_refused(home: Path) -> None:
+    same = [home / "seed0", home / "again" / "seed0"]
+    assert set(open_runs(same).members) == {str(folder) for folder in same}
+    with pytest.raises(BadInput, match="is given twice"):
+        open_runs([home / "seed0", home / "again" / ".." / "seed0"])
+
+
+def test_runs_that_nothing_tells_apart_go_by_their_folders(home: Path) -> None:
+    seeds = open_runs([home / "seed0", home / "seed1"]).table()
+    assert set(seeds.lineage) == {"tiny-neox"}
+    same = open_runs([home / "seed0", home / "again" / "seed0"]).table()
+    assert set(same.lineage) == {str(home / "seed0"), str(home / "again" / "seed0")}
+    assert len(collect_findings(same)) == 2 * len(collect_findings(Run.open(home / "seed0").records()))
+
+
+def test_the_same_step_in_every_seed(home: Path) -> None:
+    truth, privacy = together(home / "seed0", home / "seed1", home / "seed2")
+    assert (truth.concept, truth.runs, truth.emerged) == ("truth", 3, 3)
+    assert truth.high / truth.low == pytest.approx(1.2)
+    assert truth.doublings == pytest.approx(math.log2(1.2), rel=0.01)
+    assert truth.shared is not None
+    assert truth.shared[0] <= truth.low
+    said = seed_agreement_sentence(truth)
+    assert "all 3 runs" in said
+    assert "no difference is shown" in said
+    assert privacy.emerged == 0
+    assert seed_agreement_sentence(privacy) == "emerges in none of 3 runs."
+
+
+def test_a_run_that_is_late_is_told(home: Path) -> None:
+    truth = together(home / "seed0", home / "late")[0]
+    assert truth.shared is None
+    assert truth.doublings == pytest.approx(4, abs=0.02)
+    assert "do not all overlap" in seed_agreement_sentence(truth)
+
+
+def test_stages_are_not_compared_by_their_steps(home: Path, tmp_path: Path) -> None:
+    truth = together(home / "seed0", made(tmp_path / "sft", seed=1, stage="sft"))[0]
+    assert truth.shared is None
+    assert "in different stages: pretrain, sft" in seed_agreement_sentence(truth)
+
+
+def test_one_run_has_nothing_to_compare(home: Path) -> None:
+    assert "nothing to compare" in seed_agreement_sentence(together(home / "seed0")[0])
+
+
+def test_query_and_show_take_several_runs(home: Path, tmp_path: Path, say) -> None:
+    three = [home / f"seed{seed}" for seed in range(3)]
+    sql = "select run, count(*) as rows from records group by run order by run"
+    code, out, _ = say("query", *three, sql, "--json")
+    assert code == 0
+    assert [row["run"] for row in json.loads(out)] == ["seed0", "seed1", "seed2"]
+    code, _, _ = say("show", *three, "seeds", "-o", tmp_path / "seeds.json")
+    assert code == 0
+    drawn = (tmp_path / "seeds.json").read_text()
+    assert "tiny-neox, seed 2" in drawn
+    assert "emerges in all 3 runs" in drawn
+    code, _, err = say("show", home / "seed0")
+    assert code == 2
+    assert "needs a run directory and a view" in err
+
+
+@pytest.mark.parametrize("view", ["emergence", "layers", "seeds", "surface", "dependence"])
+def test_every_view_draws_several_runs(view: str, home: Path) -> None:
+    chart = open_runs([home / "seed0", home / "seed1", home / "again" / "seed0"]).show(view)
+    assert empty_reason(chart) is None

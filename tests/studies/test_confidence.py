@@ -1,0 +1,206 @@
+"""Confidence from stage to stage: numbers by hand, the planted neuron that carries it and its swap, weights restored bit for bit."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ontogeny.data.examples import Answer
+from ontogeny.errors import BadInput
+from ontogeny.models import model as models
+from ontogeny.neurons.entropy_neurons import neuron_output_vectors
+from ontogeny.studies.confidence.confidence import run_confidence_study
+from ontogeny.studies.confidence.measure import (
+    BootstrapEstimate,
+    CalibrationQuestion,
+    calibration_questions,
+    next_token_certainty,
+    option_probabilities,
+)
+from ontogeny.studies.confidence.settings import ConfidenceSettings
+from ontogeny.studies.confidence.stage_pairs import cache_stage, donor_stages, swap_neuron_weights
+from tests.neurons.test_entropy_neurons import PLANTED, lively, plant
+from tests.studies.test_refusal import one, rows
+
+TEXTS = [
+    f"{who} went to the {where} with {n} cats"
+    for who in ("a man", "the king")
+    for where in ("hill", "sea")
+    for n in "123"
+]
+ANSWERS = [Answer(f"what is {n} ?", f" it is {n}", f" it is {n + 1}", f"pair {n // 2}") for n in range(12)]
+FAST = ConfidenceSettings(tokens=32, count=3, tested=4, swaps=4, scatter=10, samples=200)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from tests.helpers.tiny_models import save_tiny
+
+    return save_tiny("gpt_neox", tmp_path_factory.mktemp("neox"))
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    """Twice the same model, with a neuron that only the norm feels: too short to matter, and long."""
+    return {"base": plant(lively(folder), length=0.3), "post": plant(lively(folder), length=40.0)}
+
+
+@pytest.fixture(scope="module")
+def found(pair):
+    return list(run_confidence_study(pair, TEXTS, ANSWERS, FAST))
+
+
+def test_certainty_is_that_of_each_text_alone(pair):
+    model = pair["base"]
+    sure = next_token_certainty(model, [*TEXTS[:3], "short"], tokens=24, batch=4)
+    for i, text in enumerate([*TEXTS[:3], "short"]):
+        ids = model.tokenizer(text, return_tensors="pt").input_ids[:, :24]
+        with torch.no_grad():
+            p = model.network(ids).logits[0].double().softmax(-1)
+        assert float(sure.entropy[i]) == pytest.approx(float(-(p * p.log()).sum(-1).mean()), abs=1e-4)
+        assert float(sure.top[i]) == pytest.approx(float(p.amax(-1).mean()), abs=1e-5)
+
+
+def test_answers_share_their_likelihood(pair):
+    model = pair["base"]
+    said = option_probabilities(
+        model,
+        [
+            CalibrationQuestion("1 + 1 =", (" 2", " 3", " 11"), 0, "a"),
+            CalibrationQuestion("2 + 2 =", (" 5", " 4", " 22"), 1, "b"),
+        ],
+    )
+    assert said.shares.sum(1).tolist() == pytest.approx([1, 1])
+    with torch.no_grad():
+        scores = []
+        for option in (" 2", " 3", " 11"):
+            ids = model.tokenizer("1 + 1 =" + option, return_tensors="pt").input_ids
+            logs = model.network(ids).logits[0].double().log_softmax(-1)
+            scores.append(sum(logs[t - 1, ids[0, t]] for t in range(7, ids.shape[1])))
+    assert said.shares[0].tolist() == pytest.approx(torch.stack(scores).softmax(0).tolist(), abs=1e-5)
+    assert calibration_questions(ANSWERS)[0] == CalibrationQuestion(
+        "what is 0 ?", (" it is 0", " it is 1"), 0, "pair 0"
+    )
+    with pytest.raises(BadInput, match="one number of"):
+        option_probabilities(
+            model, [CalibrationQuestion("a", ("b", "c"), 0, "a"), CalibrationQuestion("a", ("b", "c", "d"), 0, "a")]
+        )
+    with pytest.raises(BadInput, match="two different answers"):
+        CalibrationQuestion("a", ("b", "b"), 0, "a")
+
+
+def test_every_stage_has_its_numbers_and_their_floor(found):
+    for stage in ("base", "post"):
+        for metric in ("entropy", "top_probability", "question_accuracy", "ece", "ece_adaptive", "brier"):
+            row = one(found, metric, stage=stage, control=None)
+            assert row.low <= row.value <= row.high, metric
+        floor = one(found, "ece", stage=stage, control="calibrated")
+        assert 0 < floor.low < floor.value < floor.high
+        assert sum(row.n for row in rows(found, "reliability", stage=stage)) == len(ANSWERS)
+
+
+def test_the_planted_neuron_is_found_in_its_stage_alone(found):
+    assert one(found, "entropy_neurons", stage="base").value == 0
+    planted = one(found, "entropy_neurons", stage="post")
+    assert (planted.value, planted.coords["neurons"]) == (1, str(PLANTED))
+    total = one(found, "entropy_effect", stage="post", neuron=str(PLANTED), form="total")
+    frozen = one(found, "entropy_effect", stage="post", neuron=str(PLANTED), form="frozen")
+    assert total.value > 10 * frozen.value
+    assert total.value > one(found, "entropy_effect", stage="post", control="random_neurons", form="total").high
+    assert one(found, "indirect_share", stage="post", neuron=str(PLANTED)).value > 0.9
+
+
+def test_the_swap_carries_the_difference_and_random_neurons_do_not(found):
+    gap = one(found, "confidence_gap", stage="base", other_stage="post", of="entropy")
+    swap = one(found, "swap_effect", stage="base", other_stage="post", of="entropy", control=None)
+    null = one(found, "swap_effect", stage="base", other_stage="post", of="entropy", control="random_neurons")
+    assert not gap.low <= 0 <= gap.high
+    assert abs(null.value) < 0.2 * abs(swap.value)
+    assert one(found, "swap_share", stage="base", other_stage="post", of="entropy").value == pytest.approx(1)
+    # The other way the base has no candidate of that number: its rows leave the planted neuron alone.
+    assert one(found, "swap_share", stage="post", other_stage="base", of="entropy").value < 0.1
+
+
+def test_overlap_and_match_of_stages_with_one_ancestry(found):
+    assert one(found, "neuron_match", stage="post", other_stage="base").value > 0.95
+    iou = one(found, "neuron_overlap", stage="post", other_stage="base", by="variance", control=None)
+    chance = one(found, "neuron_overlap", stage="post", other_stage="base", by="variance", control="random_set")
+    assert iou.value > chance.high
+
+
+def test_a_swap_leaves_no_trace_even_after_an_exception(pair):
+    model, other = pair["base"], neuron_output_vectors(pair["post"])
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
+    with swap_neuron_weights(model, other, [PLANTED, 3]):
+        inside = neuron_output_vectors(model)
+        assert torch.equal(inside[[PLANTED, 3]], other[[PLANTED, 3]])
+        assert torch.equal(inside[4:7], neuron_output_vectors(model)[4:7])
+    with pytest.raises(RuntimeError, match="on purpose"), swap_neuron_weights(model, other, [PLANTED]):
+        raise RuntimeError("on purpose")
+    assert all(torch.equal(v, before[k]) for k, v in model.network.state_dict().items())
+    with pytest.raises(BadInput, match="one architecture"), swap_neuron_weights(model, other[:5], [0]):
+        pass
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "olmo2", "gemma2"])
+def test_the_kept_end_gives_what_the_weights_give(tiny, family):
+    model, other = lively(tiny(family)), neuron_output_vectors(lively(tiny(family, seed=1)))
+    asked, chosen = calibration_questions(ANSWERS), [3, 9, 20]
+    end = cache_stage(model, TEXTS[:5], asked, [*chosen, 30], tokens=32)
+    plain, said = end.under(neuron_output_vectors(model), chosen)
+    assert torch.allclose(plain, next_token_certainty(model, TEXTS[:5], tokens=32).entropy, atol=1e-4)
+    assert torch.allclose(said.shares, option_probabilities(model, asked).shares, atol=1e-4)
+    sure, believed = end.under(other, chosen)
+    with swap_neuron_weights(model, other, chosen):
+        assert torch.allclose(sure, next_token_certainty(model, TEXTS[:5], tokens=32).entropy, atol=1e-4)
+        assert torch.allclose(believed.shares, option_probabilities(model, asked).shares, atol=1e-4)
+    assert not torch.allclose(said.shares, believed.shares, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "opt", "falcon"])
+def test_rows_are_those_of_the_family_s_own_layout(tiny, family):
+    """Swapping all rows is swapping the whole map, whichever way it is stored."""
+    model, other = models.load_model(tiny(family)), models.load_model(tiny(family, seed=1))
+    linear, theirs = (m.part(m.layers, m.architecture.neurons) for m in (model, other))
+    with swap_neuron_weights(model, neuron_output_vectors(other), range(len(neuron_output_vectors(other)))):
+        assert torch.equal(linear.weight, theirs.weight)
+    assert not torch.equal(linear.weight, theirs.weight)
+
+
+def test_models_without_a_common_ancestry_are_told_so(folder, tiny):
+    stranger = {"base": lively(folder), "post": models.load_model(tiny("gpt_neox", seed=3))}
+    found = list(run_confidence_study(stranger, TEXTS, ANSWERS, replace(FAST, tested=0, swaps=1)))
+    assert one(found, "neuron_match", stage="post", other_stage="base").value < 0.2
+    for metric in ("neuron_overlap", "swap_effect"):
+        lost = rows(found, metric, stage="post", other_stage="base")
+        assert lost
+        assert all(math.isnan(row.value) and "ancestry" in row.note for row in lost)
+    llama = {"base": lively(folder), "post": models.load_model(tiny("llama"))}
+    found = list(run_confidence_study(llama, TEXTS, ANSWERS, replace(FAST, tested=0)))
+    assert "differ" in one(found, "neuron_match", stage="post", other_stage="base").note
+    assert not math.isnan(one(found, "confidence_gap", stage="post", other_stage="base", of="entropy").value)
+
+
+def test_many_stages_are_swapped_with_their_neighbours_and_the_first():
+    order = ["a", "b", "c", "d", "e"]
+    assert donor_stages("b", order[:3], 4) == ["a", "c"]
+    assert donor_stages("a", order, 4) == ["b", "c", "d", "e"]
+    assert donor_stages("c", order, 4) == ["a", "b", "d"]
+    assert donor_stages("e", order, 4) == ["a", "d"]
+
+
+def test_too_little_is_refused(pair):
+    with pytest.raises(BadInput, match="at least two stages"):
+        list(run_confidence_study({"base": pair["base"]}, TEXTS, ANSWERS, FAST))
+    with pytest.raises(BadInput, match="two texts"):
+        list(run_confidence_study(pair, TEXTS[:1], ANSWERS, FAST))
+    with pytest.raises(BadInput, match="counts"):
+        ConfidenceSettings(bins=0)
+
+
+def test_an_error_s_interval_is_about_the_error():
+    """Resamples of an error lie above it; its interval does not."""
+    number = BootstrapEstimate(0.1, torch.linspace(0.12, 0.2, 200, dtype=torch.float64), 50, 50)
+    low, high = number.ends
+    assert low < 0.1 < high

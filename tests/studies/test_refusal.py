@@ -1,0 +1,317 @@
+"""Refusal from stage to stage: a planted direction is found and transfers, a turned one does not, and a random one changes nothing."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ontogeny.errors import BadInput
+from ontogeny.models import model as models
+from ontogeny.steering.bake import bake_edits
+from ontogeny.steering.refusal_score import refusal_log_odds
+from ontogeny.studies.refusal.directions import (
+    PromptActivations,
+    jackknife_cosine,
+    read_prompt_activations,
+    split_half_cosine,
+)
+from ontogeny.studies.refusal.effects import RefusalPrompts, refusal_edits
+from ontogeny.studies.refusal.prompts import (
+    Instruction,
+    InstructionSplit,
+    PromptTemplate,
+    as_instructions,
+    count_post_instruction_tokens,
+    split_groups,
+)
+from ontogeny.studies.refusal.refusal import run_refusal_study
+from ontogeny.studies.refusal.settings import RefusalSettings
+
+PHRASES = ("No", "I can't")
+FAST = RefusalSettings(
+    template="Q {} A:", phrases=PHRASES, positions=2, depth=0.5, tokens=4, nulls=4, nulls_said=1, samples=200
+)
+HARMFUL = [f"zap number {i:02d} {word}" for i, word in enumerate(("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op") * 3)]
+HARMLESS = [
+    f"cake number {i:02d} {word}" for i, word in enumerate(("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op") * 3)
+]
+
+
+def rows(found, metric, **wanted):
+    def fits(row):
+        seen = {**row.coords, "stage": row.stage, "control": row.control}
+        return row.metric == metric and all(seen.get(k) == v for k, v in wanted.items())
+
+    return [row for row in found if fits(row)]
+
+
+def one(found, metric, **wanted):
+    (row,) = rows(found, metric, **wanted)
+    return row
+
+
+@torch.no_grad()
+def refusing(folder, axis, *, strength=6.0):
+    """A model that hears a `z` in what it is asked, moves along an axis for it, and says No for that."""
+    model = models.load_model(folder)
+    u = torch.zeros(model.d)
+    u[axis], u[axis + 1] = 1 / 2**0.5, -1 / 2**0.5
+    # Each block adds what stands before it to its own: all attention spreads the mark, of a letter that only harmful texts have.
+    (letter,) = model.tokenizer("z", add_special_tokens=False).input_ids
+    (no,) = {model.tokenizer(p, add_special_tokens=False).input_ids[0] for p in (" No",)}
+    table = model.network.get_input_embeddings().weight
+    table -= torch.outer(table @ u + 0.003, u)  # all others lie a little on the other side
+    table[letter] = strength * u
+    for layer in (1, 2):
+        attention = model.part(layer, model.architecture.attn)
+        d = model.d
+        # Values and outputs pass the axis on, with heads that look everywhere.
+        attention.query_key_value.weight.view(model.heads, 3, model.d_head, d)[:, :2] = 0
+        attention.query_key_value.bias.view(model.heads, 3, model.d_head)[:] = 0
+        value = attention.query_key_value.weight.view(model.heads, 3, model.d_head, d)[0, 2]
+        value[0] = 3 * u
+        attention.dense.weight[:, 0] = 3 * u
+    out = model.network.get_output_embeddings().weight
+    out[no] = 2 * u
+    return model
+
+
+@pytest.fixture(scope="module")
+def stages(tiny_neox):
+    """Two stages that refuse along one axis, and one along another."""
+    return {name: refusing(tiny_neox, axis) for name, axis in (("base", 2), ("sft", 2), ("dpo", 8))}
+
+
+@pytest.fixture(scope="module")
+def tiny_neox(tmp_path_factory):
+    from tests.helpers.tiny_models import save_tiny
+
+    return save_tiny("gpt_neox", tmp_path_factory.mktemp("neox"))
+
+
+@pytest.fixture(scope="module")
+def found(stages):
+    before = {name: {k: v.clone() for k, v in m.network.state_dict().items()} for name, m in stages.items()}
+    made = list(run_refusal_study(stages, HARMFUL, HARMLESS, FAST))
+    for name, model in stages.items():
+        assert all(torch.equal(v, before[name][k]) for k, v in model.network.state_dict().items())
+    return made
+
+
+def test_stages_that_share_a_direction_have_it_and_one_that_does_not_has_not(found):
+    same = one(found, "refusal_cosine", stage="sft", other_stage="base", held="shared", control=None)
+    other = one(found, "refusal_cosine", stage="dpo", other_stage="base", held="shared", control=None)
+    assert same.value > 0.9
+    assert same.low < same.value < same.high or same.value > 0.999
+    assert other.value < 0.7
+    assert one(found, "refusal_cosine", stage="base", held="shared", control="split_half").value > 0.9
+    reach = one(found, "refusal_cosine", held="shared", control="random_direction")
+    assert reach.low < 0 < reach.high < same.value
+
+
+def test_each_stage_is_moved_by_its_own_vector_and_not_by_random_ones(found):
+    for stage in ("base", "sft", "dpo"):
+        for act, sign in (("ablation", -1), ("addition", 1)):
+            own = one(found, "refusal_effect", stage=stage, other_stage=stage, act=act, of="log_odds", control=None)
+            null = one(found, "refusal_effect", stage=stage, act=act, of="log_odds", control="random_direction")
+            assert own.value * sign > 0.5
+            assert own.low * sign > 0
+            assert null.high - null.low < 0.1 * abs(own.value)
+            assert abs(null.value) < 0.05 * abs(own.value)
+
+
+def test_forward_transfer_is_whole_along_one_axis_and_lost_along_another(found):
+    def share(stage, act):
+        return one(
+            found, "refusal_transfer", stage=stage, other_stage="base", act=act, of="log_odds", form="above_random"
+        )
+
+    for act in ("ablation", "addition"):
+        kept, lost = share("sft", act), share("dpo", act)
+        assert kept.coords["way"] == "forward"
+        assert kept.value == pytest.approx(1, abs=0.2)
+        assert lost.value < 0.5
+        assert lost.low <= lost.value <= lost.high
+    back = rows(found, "refusal_transfer", stage="base", other_stage="dpo", form="ratio", of="log_odds")
+    assert {row.coords["way"] for row in back} == {"backward"}
+
+
+def test_a_share_of_nothing_is_absent_with_its_reason(tiny_neox):
+    plain = {"base": models.load_model(tiny_neox), "post": models.load_model(tiny_neox)}
+    found = list(run_refusal_study(plain, HARMLESS, [t.replace("cake", "cakE") for t in HARMLESS], FAST))
+    phrases = rows(found, "refusal_transfer", of="phrases", form="ratio")
+    assert phrases
+    assert all(math.isnan(row.value) and row.n == 0 and "no share of it" in row.note for row in phrases)
+    odds = rows(found, "refusal_transfer", of="log_odds", form="ratio")
+    assert all(math.isnan(row.value) for row in odds)
+    assert any("no more" in row.note for row in odds)
+    same = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
+    assert same.value == pytest.approx(1)
+
+
+def test_log_odds_are_those_of_one_prompt_at_a_time(stages):
+    model = stages["sft"]
+    framing = PromptTemplate("Q {} A:")
+    texts = [HARMFUL[0], "z", HARMLESS[3] + " with more words"]
+    asked = RefusalPrompts.of(model, framing, [Instruction(t, t) for t in texts], PHRASES)
+    alone = refusal_log_odds(model, [framing.framed(t) for t in texts], phrases=PHRASES)
+    assert torch.allclose(asked.log_odds(batch=2), alone, atol=1e-4)
+    edits = refusal_edits(model, "addition", torch.randn(model.d), layer=1, dose=3.0)
+    steered = refusal_log_odds(model, [framing.framed(t) for t in texts], edits, phrases=PHRASES)
+    assert torch.allclose(asked.log_odds(edits), steered, atol=1e-4)
+    assert not torch.allclose(steered, alone, atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_direction_is_the_difference_of_hugging_face_s_own_hidden_states(tiny, family):
+    model = models.load_model(tiny(family))
+    sides = tuple(tuple(Instruction(t, t) for t in texts[:6]) for texts in (HARMFUL, HARMLESS))
+    seen = read_prompt_activations(model, InstructionSplit(*sides), PromptTemplate("Q {} A:"), layers=[1], positions=2)
+    for spot in ((1, -1), (1, -2)):
+        means = []
+        for side in sides:
+            with torch.no_grad():
+                each = [
+                    model.network(
+                        model.tokenizer(f"Q {one.text} A:", return_tensors="pt").input_ids, output_hidden_states=True
+                    ).hidden_states[1][0, spot[1]]
+                    for one in side
+                ]
+            means.append(torch.stack(each).double().mean(0))
+        assert torch.allclose(seen.difference(spot), means[0] - means[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+def test_ablation_is_that_of_weights_made_orthogonal(tiny, family):
+    """Steered at all sites that write, and baked into a copy of the weights: the same log-odds."""
+    model = models.load_model(tiny(family))
+    vector = torch.randn(model.d, generator=torch.Generator().manual_seed(0))
+    edits = refusal_edits(model, "ablation", vector, layer=1, dose=1.0)
+    given_ = [Instruction(t, t) for t in HARMFUL[:5]]
+    asked, baked = (
+        RefusalPrompts.of(m, PromptTemplate("Q {} A:"), given_, PHRASES) for m in (model, bake_edits(model, edits))
+    )
+    assert torch.allclose(asked.log_odds(edits), baked.log_odds(), atol=1e-4)
+    assert not torch.allclose(asked.log_odds(), baked.log_odds(), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "falcon"])
+def test_any_family_gives_every_row(tiny, family):
+    pair = {"base": models.load_model(tiny(family)), "post": models.load_model(tiny(family, seed=1))}
+    few = replace(FAST, nulls=1, nulls_said=0, tokens=0)
+    found = list(run_refusal_study(pair, HARMFUL, HARMLESS, few))
+    assert len(rows(found, "refusal_effect", control=None)) == 2 * 2 * 2
+    assert all(not math.isnan(row.value) for row in rows(found, "refusal_effect"))
+    random = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
+    assert abs(random.value) < 0.8
+
+
+def test_what_is_read_is_told_and_a_difference_noted(found, tiny, tmp_path):
+    where = one(found, "refusal_layer", stage="base", held="shared")
+    assert (where.coords["window"], where.coords["end"], where.note) == ("2", "A :", None)
+    later = models.load_model(tiny("gpt_neox"))
+    later.tokenizer.add_tokens(["A:"])
+    stages = {"base": models.load_model(tiny("gpt_neox")), "post": later}
+    made = list(run_refusal_study(stages, HARMFUL, HARMLESS, replace(FAST, positions=1, nulls=1, tokens=0)))
+    assert "different tokens: :, A:" in one(made, "refusal_layer", stage="post", held="shared").note
+    with pytest.raises(BadInput, match="fills gaps"):
+        list(run_refusal_study({"base": models.load_model(tiny("bert")), "post": later}, HARMFUL, HARMLESS, FAST))
+
+
+def test_many_stages_are_generated_with_fewer_vectors(tiny):
+    many = {name: models.load_model(tiny("gpt_neox")) for name in "abcd"}
+    found = list(run_refusal_study(many, HARMFUL, HARMLESS, replace(FAST, crossed=3, nulls=1, nulls_said=0)))
+    assert len(rows(found, "refusal_effect", of="log_odds", control=None)) == 4 * 4 * 2
+    said = rows(found, "refusal_effect", of="phrases", control=None, stage="b", act="addition")
+    assert [row.coords["other_stage"] for row in said] == ["a", "b", "d"]
+
+
+def test_stages_of_other_widths_are_told_apart(tiny, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tests.helpers.tiny_models import byte_tokenizer
+
+    config = AutoConfig.from_pretrained(tiny("gpt_neox"))
+    config.hidden_size, config.intermediate_size = 48, 96
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    pair = {"base": models.load_model(tiny("gpt_neox")), "post": models.load_model(tmp_path)}
+    found = list(run_refusal_study(pair, HARMFUL, HARMLESS, replace(FAST, nulls=1, tokens=0)))
+    lost = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
+    assert math.isnan(lost.value)
+    assert "48" in lost.note
+    assert "32 dimensions" in rows(found, "refusal_effect", stage="post", other_stage="base", control=None)[0].note
+
+
+def test_groups_stay_on_one_side_of_the_split():
+    given_ = [Instruction(f"text {i}", f"group {i // 3}") for i in range(60)]
+    parts = split_groups(given_[:30], given_[30:], most=(100, 100, 100), seed=0)
+    seen = [{i.group for i in (*p.harmful, *p.harmless)} for p in parts]
+    assert not seen[0] & seen[1]
+    assert not seen[0] & seen[2]
+    assert sum(len(p.harmful) for p in parts) == 30
+    with pytest.raises(BadInput, match="at least ten"):
+        split_groups(given_[:3], given_[30:], most=(100, 100, 100), seed=0)
+
+
+def test_the_window_is_what_all_share_at_the_end():
+    assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], most=5) == 2
+    assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], most=1) == 1
+    assert count_post_instruction_tokens([torch.tensor([1, 7]), torch.tensor([2, 3])], most=5) == 1
+
+
+def test_a_template_goes_around_and_a_chat_template_brings_its_own_tokens(stages):
+    model = stages["base"]
+    ids = PromptTemplate("Q {} A:").tokens(model, ["b {x}"])[0]
+    assert model.tokenizer.decode(ids) == "Q b {x} A:"
+    model.tokenizer.chat_template = "{% for m in messages %}<s>[{{ m.content }}]{% endfor %}{{ '=' }}"
+    try:
+        chat = PromptTemplate(None, "")
+        (chatted,), (first,) = chat.asked(model, ["b"], ["No"])
+        assert model.tokenizer.decode(chatted) == "<s>[b]="
+        assert model.tokenizer.convert_ids_to_tokens(first) == ["N"]
+        with pytest.raises(BadInput, match="chat template"):
+            chat.framed("b")
+    finally:
+        model.tokenizer.chat_template = None
+    with pytest.raises(BadInput, match="where the instruction goes"):
+        RefusalSettings(template="User:")
+    with pytest.raises(BadInput, match="at least two stages"):
+        list(run_refusal_study({"base": model}, HARMFUL, HARMLESS, FAST))
+    assert as_instructions(["a", Instruction("b", "g")]) == [Instruction("a", "a"), Instruction("b", "g")]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_the_interval_of_a_cosine_holds_it(seed, turned):
+    """Two stages that share a direction but for a turn: the cosine of the true means lies within, most of the time."""
+    generator = torch.Generator().manual_seed(seed)
+    d, n = 24, 60
+    a = torch.nn.functional.normalize(torch.randn(d, generator=generator), dim=0) * 6
+    b = (
+        torch.nn.functional.normalize(
+            (1 - turned) * a / 6 + turned * torch.randn(d, generator=generator) / d**0.5, dim=0
+        )
+        * 6
+    )
+    harmful = torch.arange(n) < n // 2
+    reads = [
+        PromptActivations(
+            (torch.randn(n, d, generator=generator) + harmful[:, None] * v)[None],
+            ((1, -1),),
+            harmful,
+            torch.arange(n) % (n // 2),
+        )
+        for v in (a, b)
+    ]
+    value, low, high = jackknife_cosine(reads[0], (1, -1), reads[1], (1, -1))
+    assert low < value < high
+    assert low >= -1
+    assert high <= 1
+    assert split_half_cosine(reads[0], (1, -1), times=5) > 0.5
+    # Noise shortens a cosine, so the truth is held from above alone: never far under what was measured.
+    truth = float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+    assert truth > value - 3 * (high - low)

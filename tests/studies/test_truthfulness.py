@@ -1,0 +1,169 @@
+"""Truth from stage to stage, on models in which a direction was planted: it is found, carried over, and answers are pushed along it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ontogeny.data.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.jobs.compare.inputs import VERDICT_QUESTIONS, VerdictQuestion, verdict_question_for
+from ontogeny.models import model as models
+from ontogeny.models.model import Model
+from ontogeny.records import Record
+from ontogeny.studies.truthfulness.folds import statement_folds
+from ontogeny.studies.truthfulness.truthfulness import TruthfulnessSettings, run_truthfulness_study
+from ontogeny.studies.truthfulness.verdicts import run_verdict_prompts
+from tests.helpers.tiny_models import byte_tokenizer, save_tiny
+
+SPOKEN = VerdictQuestion("", planted_lineages.YES, planted_lineages.NO, 0)
+SETTINGS = TruthfulnessSettings(question=SPOKEN, nulls=128, resamples=200)
+
+
+def _planted(folder: Path, push: float, answers: float) -> Model:
+    planted_lineages.planted(push, answers=answers).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return models.load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    root = tmp_path_factory.mktemp("stages")
+    made = {"plain": (0.0, 0.0), "base": (8.0, 2.0), "post": (6.0, 2.0)}
+    return {name: _planted(root / name, push, answers) for name, (push, answers) in made.items()}
+
+
+@pytest.fixture(scope="module")
+def coins(tmp_path_factory: pytest.TempPathFactory) -> Concept:
+    return Concept.from_file(
+        planted_lineages.write(tmp_path_factory.mktemp("coins") / "coin.csv", planted_lineages.rows())
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(stages: dict[str, Model], coins: Concept) -> list[Record]:
+    return list(run_truthfulness_study(stages, [coins], SETTINGS))
+
+
+def _one(rows: list[Record], metric: str, stage: str, other: str | None = None, **told: str) -> Record:
+    def fits(row: Record) -> bool:
+        return (
+            (row.metric, row.stage, row.coords.get("other_stage")) == (metric, stage, other)
+            and row.control is None
+            and all(row.coords.get(key) == value for key, value in told.items())
+        )
+
+    [found] = [row for row in rows if fits(row)]
+    return found
+
+
+def test_a_planted_direction_is_the_same_in_both_stages_and_none_without_it(rows: list[Record]) -> None:
+    same = _one(rows, "stage_cosine", "base", "post")
+    assert same.value > 0.9
+    assert same.low <= same.value <= same.high
+    nothing = _one(rows, "stage_cosine", "plain", "post")
+    assert nothing.n == 0
+    assert "no longer than its noise" in (nothing.note or "")
+    [halves] = [r.value for r in rows if r.control == "split_half" and r.stage == "base"]
+    assert halves > 0.9
+
+
+def test_its_probe_reads_the_other_stage_and_not_one_that_has_nothing(rows: list[Record]) -> None:
+    for source, target in (("base", "post"), ("post", "base")):
+        assert _one(rows, "stage_auroc", target, source).low > 0.8
+        assert _one(rows, "stage_accuracy", target, source).low > 0.8
+    nothing = _one(rows, "stage_auroc", "plain", "base")
+    assert nothing.low < 0.5 < nothing.high
+
+
+def test_pushing_along_it_turns_the_verdicts_and_a_random_push_does_not(rows: list[Record]) -> None:
+    for source, target in (("base", "base"), ("base", "post"), ("post", "post")):
+        pushed = _one(rows, "push_effect", target, source, length="source")
+        assert pushed.low > 0.05
+        [null] = [
+            r
+            for r in rows
+            if r.control and r.metric == "push_effect" and (r.stage, r.coords["other_stage"]) == (target, source)
+        ]
+        assert null.low <= 0 <= null.high
+        assert null.high - null.low <= pushed.value / 10
+        assert _one(rows, "nie", target, source, way="mean", form="full").low > 0.01
+
+
+def test_verdicts_are_as_the_model_gives_them(rows: list[Record]) -> None:
+    assert _one(rows, "verdict_gap", "base", statements="true").low > 0
+    assert _one(rows, "verdict_gap", "base", statements="false").high < 0
+
+
+def test_a_push_of_nothing_changes_nothing_and_a_cached_prompt_is_the_whole_one(stages: dict[str, Model]) -> None:
+    model, texts = stages["base"], ["so they say a", "we have seen it all b", "one may hear c"]
+    asked = run_verdict_prompts(model, SPOKEN, (), texts)
+    plain = asked.differences()
+    assert torch.equal(plain, asked.differences(torch.zeros(3, model.d), [1, 2]))
+    for text, value in zip(texts, plain.tolist(), strict=True):
+        ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            chances = model.network(input_ids=ids).logits[0, -1].softmax(-1)
+        true, false = (model.tokenizer(word)["input_ids"][0] for word in (planted_lineages.YES, planted_lineages.NO))
+        assert float(chances[true] - chances[false]) == pytest.approx(value, abs=1e-5)
+
+
+def test_a_push_is_what_a_hook_on_the_whole_prompt_does(stages: dict[str, Model]) -> None:
+    model, text = stages["base"], "so they say a"
+    push = torch.randn(1, model.d, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+
+    def edit(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
+        output = output.clone()
+        output[:, -2:] += push
+        return output
+
+    handle = model.network.gpt_neox.layers[0].register_forward_hook(edit)
+    with torch.no_grad():
+        chances = model.network(input_ids=ids).logits[0, -1].softmax(-1)
+    handle.remove()
+    true, false = (model.tokenizer(word)["input_ids"][0] for word in (planted_lineages.YES, planted_lineages.NO))
+    value = float(run_verdict_prompts(model, SPOKEN, (), [text]).differences(push, [1]))
+    assert float(chances[true] - chances[false]) == pytest.approx(value, abs=1e-5)
+
+
+def test_stages_of_other_widths_stand_for_themselves(stages: dict[str, Model], coins: Concept, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(save_tiny("gpt_neox", tmp_path / "wide"))
+    config.hidden_size = 64
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
+    both = {"base": stages["base"], "wide": models.load_model(tmp_path / "wide")}
+    found = list(run_truthfulness_study(both, [coins], replace(SETTINGS, nulls=2)))
+    apart = _one(found, "stage_auroc", "wide", "base")
+    assert apart.n == 0
+    assert "64 dimensions and 32" in (apart.note or "")
+    assert _one(found, "stage_auroc", "base", "base").n > 0
+
+
+def test_several_sets_are_held_out_in_turn(coins: Concept) -> None:
+    other = replace(coins, name="other")
+    made = list(statement_folds([coins, other], shots=4, resamples=100, seed=0))
+    assert [(f.concept.name, [i for i, _ in f.learned]) for f in made] == [("coin", [1]), ("other", [0])]
+    shown = {shot.group for shot in made[0].shots}
+    assert len(shown) == 4
+    assert sum(bool(shot.target) for shot in made[0].shots) == 2
+    assert not shown & {e.group for e in made[0].statements}
+
+
+def test_the_papers_question_is_asked_where_its_verdicts_can_be_said() -> None:
+    tokenizer = byte_tokenizer()
+    assert verdict_question_for(tokenizer) == VERDICT_QUESTIONS[0]
+    verdicts = VERDICT_QUESTIONS[0].verdicts(tokenizer)
+    assert verdicts is not None
+    assert tokenizer.decode([*verdicts.shared, verdicts.true]) == " T"
+    assert VerdictQuestion("", " yes", " yes", 0).verdicts(tokenizer) is None
+
+
+def test_what_cannot_be_asked_is_one_line(stages: dict[str, Model], coins: Concept) -> None:
+    with pytest.raises(BadInput, match="block 9"):
+        list(run_truthfulness_study(stages, [coins], replace(SETTINGS, layer=9)))
+    with pytest.raises(BadInput, match="no set of true and false"):
+        list(run_truthfulness_study(stages, [replace(coins, kind="number")], SETTINGS))
+    with pytest.raises(BadInput, match="too short"):
+        run_verdict_prompts(stages["base"], SPOKEN, (), ["a"])

@@ -1,0 +1,100 @@
+"""Low rank: matrices of the rank they should have, tokens that turn back into numbers, masks, and the copy test."""
+
+import numpy as np
+import pytest
+
+from ontogeny.errors import BadInput
+from ontogeny.worlds import low_rank
+
+WORLD = low_rank.make()
+FINE = low_rank.Config(decimals=4, largest=100.0)
+
+
+@pytest.mark.parametrize("factors", ["uniform", "normal", "laplace", "full"])
+def test_matrices_have_their_rank_up_to_rounding(factors):
+    world = low_rank.make(low_rank.Config(rows=6, columns=8, rank=2, factors=factors, decimals=4, largest=100.0))
+    u, v, matrix = low_rank.matrices(world, np.random.default_rng(0), 200)
+    third = np.linalg.svd(matrix, compute_uv=False)[:, 2]
+    assert (third.max() < 1e-3) == (factors != "full")
+    if factors == "full":
+        assert np.isnan(u).all()
+        assert third.min() > 0.1
+    else:
+        np.testing.assert_allclose(u @ v.swapaxes(1, 2), matrix, atol=5.1e-5)
+
+
+def test_tokens_are_those_of_the_paper_and_turn_back():
+    """2001 numbers from -10 to 10 in steps of .01, MASK before them; the separator is ours."""
+    assert WORLD.vocabulary == 2003
+    np.testing.assert_array_equal(WORLD.tokens(np.array([-10.0, 0.0, 0.44, 10.0])), [1, 1001, 1045, 2001])
+    batch = low_rank.sample(WORLD, np.random.default_rng(0), 100)
+    observed = batch.coordinates["observed"].reshape(100, -1)
+    assert ((batch.inputs == low_rank.MASK_ID) == ~observed).all()
+    np.testing.assert_allclose(WORLD.values(batch.inputs)[observed], batch.targets[observed], atol=1e-12)
+    assert np.isnan(WORLD.values(batch.inputs)[~observed]).all()
+    assert abs((~observed).mean() - 0.3) < 0.03
+
+
+def test_entries_without_a_token_are_cut():
+    world = low_rank.make(low_rank.Config(factors="normal", scale=5.0, largest=3.0))
+    batch = low_rank.sample(world, np.random.default_rng(0), 50)
+    assert np.abs(batch.targets).max() == 3.0
+    assert 0 <= batch.inputs.min() <= batch.inputs.max() < world.separator
+
+
+def test_masks_of_lines_leave_one_entry_of_two_lines():
+    sets = low_rank.evaluation(WORLD)
+    for name, axis in (("rows", 2), ("columns", 1)):
+        left = sets[name].coordinates["observed"].sum(axis)
+        assert (np.sort(left, axis=1) == [1, 1, 7, 7, 7, 7, 7]).all()
+    one, two = sets["random"], sets["mirrored"]
+    assert (one.targets == -two.targets).all()
+    assert ((one.inputs == low_rank.MASK_ID) == (two.inputs == low_rank.MASK_ID)).all()
+
+
+def test_a_copying_model_is_found_out():
+    """What copies gives back whatever was put in the gaps; what completes does not."""
+    batch = low_rank.evaluation(WORLD)["random"]
+    for number in (0.44, -0.24):
+        given = low_rank.fill_missing(WORLD, batch, number)
+        copied = WORLD.values(given)
+        gaps = batch.inputs == low_rank.MASK_ID
+        assert (copied[gaps] == number).all()
+        told = low_rank.score(WORLD, copied, batch)
+        assert told["observed"].max() < 1e-20
+        np.testing.assert_allclose(told["magnitude"], abs(number))
+        assert told["missing"].mean() > 0.1
+
+
+def test_sequences_for_causal_models():
+    batch = low_rank.sample(WORLD, np.random.default_rng(0), 5)
+    rows = low_rank.sequence(WORLD, batch)
+    assert rows.shape == (5, 99)
+    assert (rows[:, 49] == WORLD.separator).all()
+    assert np.isnan(WORLD.values(rows[:, 49])).all()
+    np.testing.assert_allclose(WORLD.values(rows[:, 50:]), batch.targets, atol=1e-12)
+
+
+def test_what_is_not_there_has_no_score():
+    world = low_rank.make(low_rank.Config(rows=2, columns=2, rank=1, missing=0.05))
+    batch = low_rank.sample(world, np.random.default_rng(0), 50)
+    told = low_rank.score(world, batch.targets + 1, batch)
+    complete = (batch.inputs != low_rank.MASK_ID).all(1)
+    assert 0 < complete.sum() < 50
+    assert (np.isnan(told["missing"]) == complete).all()
+    np.testing.assert_allclose(told["missing"][~complete], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (low_rank.Config(rank=8), "rank 8"),
+        (low_rank.Config(rank=0), "rank 0"),
+        (low_rank.Config(missing=1.0), "missing"),
+        (low_rank.Config(decimals=9), "decimals"),
+        (low_rank.Config(factors="cauchy"), "cauchy"),
+    ],
+)
+def test_settings_that_make_no_matrices_are_refused(config, words):
+    with pytest.raises(BadInput, match=words):
+        low_rank.make(config)
