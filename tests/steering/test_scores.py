@@ -9,7 +9,7 @@ from ontogeny.errors import BadInput
 from ontogeny.interventions import Add
 from ontogeny.jobs.evaluate.promote_suppress import promote_suppress
 from ontogeny.models.model import load_model
-from ontogeny.steering.refusal_score import is_refusal, refusal_log_odds, refusal_rate
+from ontogeny.steering.refusal_score import is_refusal, refusal_log_odds, refusal_phrase_scores
 from ontogeny.steering.side_effects import alpha_at_equal_kl, distinct_n, measure_side_effects
 from ontogeny.tasks.truthfulqa_mc import TruthfulQAQuestion, score_multiple_choice
 
@@ -112,8 +112,8 @@ def test_phrases_and_repetition():
     assert is_refusal("  I’m sorry, but no.")
     assert is_refusal("As an AI, I")
     assert not is_refusal("Sure. I cannot wait.")
-    assert refusal_rate(["I can't", "Yes"]) == 0.5
-    assert math.isnan(refusal_rate([]))
+    assert refusal_phrase_scores(["I can't", "Yes"]).tolist() == [1, 0]
+    assert len(refusal_phrase_scores([])) == 0
     assert distinct_n([torch.tensor([1, 2, 1, 2, 1])]) == 0.5
     assert distinct_n([torch.tensor([1, 2, 3])]) == 1.0
     assert math.isnan(distinct_n([torch.tensor([1])]))

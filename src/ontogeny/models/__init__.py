@@ -1,6 +1,7 @@
 """Hugging Face models under standard names: loading, sites, hooks, weights."""
 
 __all__ = [
+    "forward",
     "hooks",
     "loading",
     "model",

@@ -7,6 +7,7 @@ count tokens in each row's own order, so that batch, padding side, KV cache and 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
 from ontogeny.interventions import Ablate, Add, Intervention, RankOne, Reweight
+from ontogeny.models.forward import forward_padded
 from ontogeny.models.hooks import attention_hooks, call_hooks, write_hooks
 from ontogeny.models.model import Model, output_weight, site_width, tokenizer_fingerprint
 from ontogeny.sites import Site
@@ -87,6 +89,26 @@ def steer(model: Model, edits: Edits, *, prompts: Int[Tensor, " row"] | Sequence
         for edit in wanted:
             open_hooks.enter_context(_hook_edit(model, edit, rows))
         yield
+
+
+def forward_steered(
+    model: Model,
+    ids: Sequence[Int[Tensor, " token"]],
+    edits: Edits,
+    *,
+    prompts: Int[Tensor, " row"] | Sequence[int],
+    batch: int,
+    body: bool = False,
+) -> Iterator[tuple[list[int], Any]]:
+    """`forward_padded` under edits; `prompts` holds the token count of each row's prompt."""
+    counts = torch.as_tensor(prompts)
+    return forward_padded(
+        model,
+        ids,
+        batch=batch,
+        body=body,
+        context=lambda rows: steer(model, edits_for_prompts(edits, rows), prompts=counts[rows]),
+    )
 
 
 def check_edit(model: Model, edit: Edit) -> None:
