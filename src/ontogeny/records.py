@@ -1,12 +1,15 @@
-"""The table of records: one measured number a row, with all its coordinates.
+"""Records: one measured number per row, with all its coordinates.
 
-The one contract between all parts: whatever is measured becomes rows, whatever is shown reads rows. `docs/records.md` says
-what each metric means. Absent is absent: a value that could not be measured is NaN with n = 0 and a reason in `note`, never 0.
+Every measurement writes records and every view reads them; `docs/records.md` explains each metric. A value that could not be
+measured is NaN with n = 0 and the reason in `note`, never 0.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ontogeny.sites import Site
 
 RECORD_COLUMNS: Mapping[str, str] = {
     "lineage": "VARCHAR",
@@ -33,21 +36,21 @@ RECORD_COLUMNS: Mapping[str, str] = {
     "unit": "VARCHAR",
     "coords": "MAP(VARCHAR, VARCHAR)",
 }
-"""Name and DuckDB type of each column, in their order."""
+"""Name and DuckDB type of each column, in order."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One measured number; a coordinate that does not apply is None."""
+    """One measured number; a column that does not apply is None."""
 
     metric: str
-    """What was measured: auroc, accuracy, nhsic_ty, cosine_final, …"""
+    """auroc, accuracy, nhsic_ty, cosine_final, …"""
     value: float
     lineage: str | None = None
     stage: str | None = None
     step: int | None = None
     tokens: float | None = None
-    """Training tokens seen, where the lineage knows them."""
+    """Training tokens, if the lineage gives them."""
     revision: str | None = None
     train_seed: int | None = None
     concept: str | None = None
@@ -56,29 +59,69 @@ class Record:
     head: int | None = None
     position: str | None = None
     method: str | None = None
-    """How: the fit (logistic, mass_mean, …) or the kernel (gaussian_50, linear, …)."""
+    """Probe (logistic, mass_mean, …) or kernel (gaussian_50, linear, …)."""
     control: str | None = None
-    """None for the thing itself, else which floor: control_task, random_direction, untrained, surface_tfidf, …"""
+    """Name of the baseline (control_task, random_direction, untrained, surface_tfidf, …); None for the measurement itself."""
     split: str | None = None
     low: float = math.nan
     """Lower end of the 95 % interval, in the metric's unit."""
     high: float = math.nan
     n: int = 0
-    """Examples behind the value; 0 where nothing could be measured."""
+    """Number of examples; 0 if nothing could be measured."""
     seed: int | None = None
     note: str | None = None
     unit: str | None = None
-    """Hash of the work unit that wrote the row."""
+    """Hash of the unit that wrote the row."""
     coords: Mapping[str, str] = field(default_factory=dict)
-    """What else a row needs: other_step, other_concept, form, rank, …"""
+    """Further coordinates: other_step, other_concept, form, rank, …"""
 
     def __post_init__(self) -> None:
         if self.n == 0 and not math.isnan(self.value):
-            raise ValueError(f"a measured {self.metric} needs n > 0: absent is NaN with n = 0 and a reason")
+            raise ValueError(f"`n` of a measured {self.metric} must be above 0, got 0: write a missing value as NaN")
         if math.isnan(self.value) and not self.note:
-            raise ValueError(f"a {self.metric} that could not be measured needs its reason in `note`")
+            raise ValueError(f"`note` of a missing {self.metric} must be its reason, got {self.note!r}")
 
 
 assert tuple(sorted(f.name for f in fields(Record))) == tuple(sorted(RECORD_COLUMNS)), (
-    "Record and COLUMNS must name the same"
+    "Record and RECORD_COLUMNS must have the same columns"
 )
+
+_CHECKPOINT_COLUMNS = ("stage", "step", "tokens", "revision", "train_seed")
+
+
+def make_record(
+    metric: str,
+    value: float,
+    *,
+    n: int,
+    site: Site | None = None,
+    interval: tuple[float, float] = (math.nan, math.nan),
+    note: str | None = None,
+    reason: str | None = None,
+    **columns: Any,
+) -> Record:
+    """A record with the columns of its site and of its interval; a NaN gets n = 0 and `reason` as its note.
+
+    Args:
+        reason: Note of a NaN; `note` if None.
+        columns: Further columns of `Record`.
+    """
+    absent = math.isnan(value)
+    return Record(
+        metric,
+        value,
+        site=str(site) if site else None,
+        layer=site.layer if site else None,
+        head=site.head if site else None,
+        low=interval[0],
+        high=interval[1],
+        n=0 if absent else n,
+        note=(reason or note) if absent else note,
+        **columns,
+    )
+
+
+def stamp_checkpoint(records: Iterable[Record], checkpoint: Any) -> list[Record]:
+    """Set the columns of a checkpoint: `stage`, `step`, `tokens`, `revision` and `train_seed` of any object that has them."""
+    columns = {name: getattr(checkpoint, name) for name in _CHECKPOINT_COLUMNS}
+    return [replace(record, **columns) for record in records]

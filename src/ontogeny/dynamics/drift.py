@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods, stamp_with_checkpoint
+from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.metrics.similarity import cosine
-from ontogeny.records import Record
+from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.storage.run import Run
 
@@ -88,6 +88,5 @@ def _drift_cells(
     method: str,
     coords: Mapping[str, str] | None = None,
 ) -> list[Record]:
-    return stamp_with_checkpoint(
-        visit, site_rows(about, metric, values, sites, method=method, coords=coords, reason=_NO_DIRECTION)
-    )
+    rows = site_rows(about, metric, values, sites, method=method, coords=coords, reason=_NO_DIRECTION)
+    return stamp_checkpoint(rows, visit)

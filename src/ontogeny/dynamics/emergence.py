@@ -1,8 +1,8 @@
 """When a concept becomes readable, when it is used, and when it is lost: events of the curves at its best site."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint,
 from ontogeny.measurements import scores
 from ontogeny.measurements.behaviour import answer_groups
 from ontogeny.measurements.design import Design
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.statistics import bootstrap
 from ontogeny.statistics.emergence import (
     EmergenceEvent,
@@ -56,21 +56,21 @@ def emergence_rows(
     numbered = [visit for visit in visits if visit.step is not None]
     if not numbered:
         return []
-    made = []
+    made, row = [], partial(_row, design=design, first=numbered[0], seed=seed)
     used = _answer_curve(run, design, numbered, untrained, seed)
     for method in (m for m in common_methods(numbered) if m in (best.method, "mass_mean")):
         curve = _probe_curves(run, design, numbered, best, method, untrained, surface)
         for form in _EMERGENCE_FORMS:
             readable = _event(emergence_event, curve, form, seed)
             lost = _event(loss_event, curve, form, seed)
-            made.append(_row("emergence_step", readable, curve, form, design, numbered[0], method, seed, best))
-            made.append(_row("loss_step", lost, curve, form, design, numbered[0], method, seed, best))
+            made.append(row("emergence_step", readable, _coords(curve, form), method=method, best=best))
+            made.append(row("loss_step", lost, _coords(curve, form), method=method, best=best))
             if used is not None:
                 use = _event(emergence_event, used, form, seed)
                 if method == best.method:
-                    made.append(_row("used_step", use, used, form, design, numbered[0], "likelihood", seed, None))
+                    made.append(row("used_step", use, _coords(used, form), method="likelihood", best=None))
                 difference = paired_difference(readable, use)
-                made.append(_difference_row(difference, form, design, numbered[0], method, seed, best))
+                made.append(row("readable_minus_used", difference, {"form": form}, method=method, best=best))
     return made
 
 
@@ -155,71 +155,36 @@ def _highest_floor(floors: Mapping[str, Float[Tensor, " sample"]]) -> tuple[Floa
     return floors[name], name
 
 
+def _coords(curve: ScoreCurve, form: str) -> dict[str, str]:
+    floor = f"{float(curve.floor.nanmean()):.4f}"
+    coords = {"form": form, "of": curve.of, "floor": floor, "floor_name": curve.floor_name}
+    return coords | ({"threshold": str(_EMERGENCE_THRESHOLDS[curve.of])} if form == "threshold" else {})
+
+
 def _row(
     metric: str,
-    event: EmergenceEvent,
-    curve: ScoreCurve,
-    form: str,
+    event: EmergenceEvent | EventDifference,
+    coords: Mapping[str, str],
+    *,
     design: Design,
     first: MeasuredCheckpoint,
-    method: str,
     seed: int,
+    method: str,
     best: BestSite | None,
 ) -> Record:
-    absent = math.isnan(event.step)
-    coords = {
-        "form": form,
-        "of": curve.of,
-        "floor": f"{float(curve.floor.nanmean()):.4f}",
-        "floor_name": curve.floor_name,
-    }
-    return Record(
-        metric=metric,
-        value=event.step,
-        low=event.low,
-        high=event.high,
-        stage=first.stage,
-        train_seed=first.train_seed,
-        concept=design.concept.name,
-        site=str(best.site) if best else None,
-        layer=best.site.layer if best else None,
-        head=best.site.head if best else None,
-        position=str(design.concept.position),
-        method=method,
-        split="test",
-        n=0 if absent else len(design.split.test),
-        seed=seed,
+    return make_record(
+        metric,
+        event.value if isinstance(event, EventDifference) else event.step,
+        interval=(event.low, event.high),
+        n=len(design.split.test),
+        site=best.site if best else None,
         note=event.reason or None,
-        coords=coords | ({"threshold": str(_EMERGENCE_THRESHOLDS[curve.of])} if form == "threshold" else {}),
-    )
-
-
-def _difference_row(
-    difference: EventDifference,
-    form: str,
-    design: Design,
-    first: MeasuredCheckpoint,
-    method: str,
-    seed: int,
-    best: BestSite,
-) -> Record:
-    absent = math.isnan(difference.value)
-    return Record(
-        metric="readable_minus_used",
-        value=difference.value,
-        low=difference.low,
-        high=difference.high,
         stage=first.stage,
         train_seed=first.train_seed,
         concept=design.concept.name,
-        site=str(best.site),
-        layer=best.site.layer,
-        head=best.site.head,
         position=str(design.concept.position),
         method=method,
         split="test",
-        n=0 if absent else len(design.split.test),
         seed=seed,
-        note=difference.reason or None,
-        coords={"form": form},
+        coords=coords,
     )

@@ -1,14 +1,13 @@
 """Finished units as their files tell them, in developmental order."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ontogeny.errors import BadInput
-from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.storage.files import read_tensor_header
-from ontogeny.storage.run import _UNIT_HEADER_KEYS, Run
+from ontogeny.storage.run import UNIT_HEADER_KEYS, Run
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def measured_checkpoints(run: Run, concept: str) -> list[MeasuredCheckpoint]:
     """Every checkpoint of the run at which the concept was measured, also by earlier sessions, in developmental order."""
     found = []
     for path in (run.folder / "directions").glob("*.safetensors"):
-        header = read_tensor_header(path, _UNIT_HEADER_KEYS)
+        header = read_tensor_header(path, UNIT_HEADER_KEYS)
         if header["concept"] == concept and run.done(path.stem):
             try:
                 found.append(_measured_checkpoint(path.stem, header))
@@ -67,21 +66,6 @@ def _measured_checkpoint(unit: str, header: Mapping[str, Any]) -> MeasuredCheckp
     return MeasuredCheckpoint(
         unit=unit, sites=sites, methods=list(header["methods"]), **{name: header[name] for name in fields}
     )
-
-
-def stamp_with_checkpoint(visit: MeasuredCheckpoint, records: Iterable[Record]) -> list[Record]:
-    """Rows of a series, each of which names its checkpoint itself: this one."""
-    return [
-        replace(
-            record,
-            stage=visit.stage,
-            step=visit.step,
-            tokens=visit.tokens,
-            revision=visit.revision,
-            train_seed=visit.train_seed,
-        )
-        for record in records
-    ]
 
 
 def common_methods(visits: Sequence[MeasuredCheckpoint]) -> list[str]:

@@ -1,12 +1,11 @@
 """Fitting and compression of each layer, and the paper's claim that dependence is bounded by the probe's accuracy."""
 
-import math
-
 import torch
 
 from ontogeny.measurements.design import Design
 from ontogeny.metrics.information import dependence_within_accuracy
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
+from ontogeny.sites import Site
 from ontogeny.statistics.change_points import TrainingPhases, fit_phases
 from ontogeny.storage.run import Run, sql_text
 
@@ -21,33 +20,26 @@ def change_point_rows(run: Run, design: Design, stage: str, seed: int) -> list[R
     made = []
     for (kernel, site), group in curves.sort_values(["layer", "step"]).groupby(["method", "site"], sort=False):
         steps, points = torch.tensor(group.step.tolist()).double(), torch.tensor(group.value.tolist()).double()
-        found = fit_phases(steps, points, seed=seed)
-        made.append(
-            _row(found, str(kernel), str(site), int(group.layer.iloc[0]), stage, design, seed, int(group.n.max()))
-        )
+        fit, n = fit_phases(steps, points, seed=seed), int(group.n.max())
+        made.append(_row(fit, str(kernel), Site.parse(str(site)), stage, design, seed, n))
     return made + _dependence_claim_row(run, design, inside, stage, seed)
 
 
-def _row(
-    found: TrainingPhases, kernel: str, site: str, layer: int, stage: str, design: Design, seed: int, n: int
-) -> Record:
-    absent = math.isnan(found.step)
-    slopes = {"slope_before": f"{found.slope_before:.6g}", "slope_after": f"{found.slope_after:.6g}"}
-    return Record(
-        metric="change_point",
-        value=found.step,
-        low=found.low,
-        high=found.high,
+def _row(fit: TrainingPhases, kernel: str, site: Site, stage: str, design: Design, seed: int, n: int) -> Record:
+    slopes = {"slope_before": f"{fit.slope_before:.6g}", "slope_after": f"{fit.slope_after:.6g}"}
+    return make_record(
+        "change_point",
+        fit.step,
+        interval=(fit.low, fit.high),
+        n=n,
+        site=site,
+        note=fit.reason or fit.verdict,
         stage=stage,
         concept=design.concept.name,
-        site=site,
-        layer=layer,
         position=str(design.concept.position),
         method=kernel,
-        n=0 if absent else n,
         seed=seed,
-        note=found.reason or found.verdict,
-        coords={"of": "nhsic_tx", "verdict": found.verdict, **slopes},
+        coords={"of": "nhsic_tx", "verdict": fit.verdict, **slopes},
     )
 
 

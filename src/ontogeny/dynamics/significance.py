@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods, stamp_with_checkpoint
+from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.measurements.scores import metrics_for, permutation_scores, score
-from ontogeny.records import Record
+from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.permutation import familywise_p, null_maxima, p_values
 from ontogeny.storage.run import Run
@@ -38,9 +38,8 @@ def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpo
         note = f"{len(maxima)} permutations, {len(p)} cells"
         lengths = [len(sites) for _, sites in places]
         for name, values in (("p_familywise", p), ("q", q)):
-            for (visit, sites), mine in zip(places, values.split(lengths), strict=True):
-                told = site_rows(
-                    about, name, mine, sites, method=method, note=note, reason="the score could not be computed"
-                )
-                made += stamp_with_checkpoint(visit, told)
+            for (visit, sites), cells in zip(places, values.split(lengths), strict=True):
+                reason = "the score could not be computed"
+                rows = site_rows(about, name, cells, sites, method=method, note=note, reason=reason)
+                made += stamp_checkpoint(rows, visit)
     return made

@@ -14,7 +14,7 @@ from ontogeny.measurements.design import Design
 from ontogeny.measurements.measure import PROBE_METHODS
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import MEASURE_VERSION
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run, sql_text
 
@@ -78,13 +78,11 @@ def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:
 
 
 def _best_row(design: Design, best: BestSite, seed: int) -> Record:
-    return Record(
-        metric="best_site",
-        value=float(best.site.layer),
+    return make_record(
+        "best_site",
+        float(best.site.layer),
+        site=best.site,
         concept=design.concept.name,
-        site=str(best.site),
-        layer=best.site.layer,
-        head=best.site.head,
         position=str(design.concept.position),
         method=best.method,
         split="train",

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.measurements.design import Design
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.statistics import bootstrap
 
 
@@ -20,11 +20,10 @@ def behaviour_rows(design: Design, margin: Float[Tensor, " answer"], seed: int) 
         margin.mean(), bootstrap.mean_samples(margin[None], weights)[:, 0], groups=count
     )
     return [
-        Record(
-            metric=metric,
-            value=float(value),
-            low=float(ends.low),
-            high=float(ends.high),
+        make_record(
+            metric,
+            float(value),
+            interval=(float(ends.low), float(ends.high)),
             concept=design.concept.name,
             method="likelihood",
             split="all",

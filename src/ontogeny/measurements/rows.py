@@ -1,4 +1,4 @@
-"""From tensors over sites to records: one row a cell, absent values with their reason."""
+"""Records from tensors over sites: one record per site."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,19 +8,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.lineage import Checkpoint
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
 
 
 @dataclass(frozen=True)
 class RowContext:
-    """What the rows of one measurement have in common."""
+    """Columns shared by all records of one measurement."""
 
     concept: str
     position: str
     n: int
-    """Examples behind each value."""
+    """Number of examples."""
     seed: int
     split: str | None = "test"
 
@@ -40,27 +40,24 @@ def site_rows(
     coords: Mapping[str, str] | None = None,
     reason: str = "degenerate scores",
 ) -> list[Record]:
-    """A row for each site; `reason` is what a NaN gets as its note."""
-    lows = interval.low.tolist() if interval else [math.nan] * len(sites)
-    highs = interval.high.tolist() if interval else [math.nan] * len(sites)
-    count = about.n if n is None else n
+    """One record per site; `reason` is the note of a NaN."""
+    unknown = [math.nan] * len(sites)
+    lows, highs = (interval.low.tolist(), interval.high.tolist()) if interval else (unknown, unknown)
     return [
-        Record(
-            metric=metric,
-            value=value,
+        make_record(
+            metric,
+            value,
+            site=site,
+            interval=(low, high),
+            n=about.n if n is None else n,
+            note=note,
+            reason=reason,
             concept=about.concept,
-            site=str(site),
-            layer=site.layer,
-            head=site.head,
             position=about.position,
             method=method,
             control=control,
             split=split or about.split,
-            low=low,
-            high=high,
-            n=0 if math.isnan(value) else count,
             seed=about.seed,
-            note=reason if math.isnan(value) else note,
             coords=coords or {},
         )
         for site, value, low, high in zip(sites, values.tolist(), lows, highs, strict=True)
@@ -69,7 +66,7 @@ def site_rows(
 
 @dataclass(frozen=True)
 class CheckpointStamp:
-    """Which checkpoint a unit's rows belong to."""
+    """Columns of a checkpoint and of the unit that wrote its records."""
 
     lineage: str
     unit: str
@@ -81,25 +78,14 @@ class CheckpointStamp:
 
     @classmethod
     def of(cls, lineage: str, unit: str, checkpoint: Checkpoint) -> "CheckpointStamp":
-        """Of one checkpoint; a folder, which has no revision, is called by its name."""
+        """The stamp of one checkpoint; `revision` is the name of a checkpoint without a revision, such as a local folder."""
         c = checkpoint
         return cls(lineage, unit, c.stage, c.step, c.tokens, c.revision or c.name, c.train_seed)
 
     def on(self, records: Iterable[Record]) -> list[Record]:
-        return [
-            replace(
-                record,
-                lineage=self.lineage,
-                stage=self.stage,
-                step=self.step,
-                tokens=self.tokens,
-                revision=self.revision,
-                train_seed=self.train_seed,
-                unit=self.unit,
-            )
-            for record in records
-        ]
+        """Records with all columns of the stamp."""
+        return self.sign(stamp_checkpoint(records, self))
 
     def sign(self, records: Iterable[Record]) -> list[Record]:
-        """Lineage and unit alone: rows of a series name their checkpoints themselves."""
+        """Records with lineage and unit only; those of a summary name their checkpoints themselves."""
         return [replace(record, lineage=self.lineage, unit=self.unit) for record in records]

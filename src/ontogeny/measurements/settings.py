@@ -46,11 +46,11 @@ class TraceSettings:
         for fit in self.fits:
             if fit not in plugins.list_plugins("probes"):
                 raise unknown_name("probe", fit, plugins.list_plugins("probes"))
-        from ontogeny.metrics.dependence import _KERNELS  # torch: not before it is needed
+        from ontogeny.metrics.dependence import KERNELS  # torch: not before it is needed
 
         for kernel in self.kernels:
-            if kernel not in _KERNELS:
-                raise unknown_name("kernel", kernel, _KERNELS)
+            if kernel not in KERNELS:
+                raise unknown_name("kernel", kernel, KERNELS)
         # Which layers there are is known once a model is open; that a part is none, already now.
         expand_sites([pattern.split(".")[0] for pattern in self.sites.split(",")], layers=1, heads=1)
         if not -(2**62) < self.seed < 2**62:

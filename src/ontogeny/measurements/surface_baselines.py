@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.grouping import normalize_text
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.statistics.bootstrap import (
     Interval,
     auroc_samples,
@@ -114,18 +114,18 @@ def surface_records(concept: Concept, surface: SurfaceAudit, *, lineage: str | N
         baseline = surface.baselines[name]
         for metric, score in baseline.scores.items():
             rows.append(
-                Record(
-                    metric=metric,
-                    value=score.value,
+                make_record(
+                    metric,
+                    score.value,
+                    interval=(score.low, score.high),
+                    n=baseline.n,
+                    note=baseline.note,
+                    reason=baseline.note or "the test side holds one class",
                     lineage=lineage,
                     concept=concept.name,
                     method="ridge" if metric == "r2" else "logistic",
                     control=f"surface_{name}",
                     split="test",
-                    low=score.low,
-                    high=score.high,
-                    n=0 if math.isnan(score.value) else baseline.n,
-                    note=baseline.note or ("the test side holds one class" if math.isnan(score.value) else None),
                 )
             )
     return rows

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
 
 IntervalEnds = tuple[float, float]
@@ -37,22 +37,20 @@ class StageRowBuilder:
         reason: str = "degenerate scores",
     ) -> Record:
         """One cell; `reason` is what a NaN gets as its note."""
-        lost = math.isnan(value)
-        return Record(
-            metric=metric,
-            value=value,
+        return make_record(
+            metric,
+            value,
+            site=site,
+            interval=UNKNOWN_INTERVAL if math.isnan(value) else ends,
+            n=n,
+            note=note,
+            reason=reason,
             stage=stage,
             concept=self.concept,
-            site=str(site) if site else None,
-            layer=site.layer if site else None,
             position=self.position,
             method=self.method,
             control=control,
             split=self.split,
-            low=math.nan if lost else ends[0],
-            high=math.nan if lost else ends[1],
-            n=0 if lost else n,
             seed=self.seed,
-            note=reason if lost else note,
             coords={**({"other_stage": other} if other else {}), **(coords or {})},
         )

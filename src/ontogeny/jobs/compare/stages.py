@@ -14,11 +14,11 @@ import torch
 
 from ontogeny.errors import BadInput
 from ontogeny.lineage import Checkpoint, Lineage, Stage, fetch_checkpoint, weight_bytes, weight_fingerprint
-from ontogeny.models import model as models
+from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import nearest_tokenizer
-from ontogeny.models.model import Model
+from ontogeny.models.model import Model, load_model
 from ontogeny.models.validation import validate_model
-from ontogeny.records import Record
+from ontogeny.records import Record, stamp_checkpoint
 
 ModelLoader = Callable[[Checkpoint], Model]
 
@@ -70,7 +70,7 @@ def model_loader(
     def load(checkpoint: Checkpoint) -> Model:
         folder = fetch_checkpoint(checkpoint, allow_pickle=allow_pickle)
         cut_by = tokenizer or nearest_tokenizer(folder)
-        model = models.load_model(folder, device=device, dtype=dtype, tokenizer=cut_by, allow_pickle=allow_pickle)
+        model = load_model(folder, device=device, dtype=dtype, tokenizer=cut_by, allow_pickle=allow_pickle)
         validate_model(model, answers=True)
         return model
 
@@ -168,15 +168,7 @@ def stamp_rows(records: Iterable[Record], checkpoints: Mapping[str, Checkpoint])
         if mine is None:
             yield replace(record, coords=coords)
             continue
-        yield replace(
-            record,
-            stage=mine.stage,
-            step=mine.step,
-            tokens=mine.tokens,
-            revision=mine.revision or mine.name,
-            train_seed=mine.train_seed,
-            coords=coords,
-        )
+        yield from stamp_checkpoint([replace(record, coords=coords)], CheckpointStamp.of("", "", mine))
 
 
 def half_of_system_memory() -> int:

@@ -14,7 +14,7 @@ from ontogeny.jobs.evaluate.margins import mean_with_interval
 from ontogeny.jobs.evaluate.measure import EvaluationResult, MethodResult
 from ontogeny.jobs.evaluate.promote_suppress import promote_suppress
 from ontogeny.jobs.evaluate.text_scorers import TextScorer
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.steering.controls import EffectWithControls
@@ -193,19 +193,15 @@ def _row(
     split: str = "test",
     coords: Mapping[str, str],
 ) -> Record:
-    site = Site.parse(coords["site"]) if "site" in coords else None
-    return Record(
-        metric=metric,
-        value=value[0],
-        low=value[1],
-        high=value[2],
+    return make_record(
+        metric,
+        value[0],
+        interval=value[1:],
         n=n,
+        site=Site.parse(coords["site"]) if "site" in coords else None,
+        reason="not measured",
         method=method,
         control=control,
         split=split,
-        site=str(site) if site else None,
-        layer=site.layer if site else None,
-        head=site.head if site else None,
-        note="not measured" if math.isnan(value[0]) else None,
         coords=coords,
     )

@@ -19,7 +19,6 @@ from ontogeny.dynamics.measured_checkpoints import (
     BestSite,
     MeasuredCheckpoint,
     measured_checkpoints,
-    stamp_with_checkpoint,
 )
 from ontogeny.dynamics.summary import best_site
 from ontogeny.errors import BadInput, unknown_name
@@ -48,7 +47,7 @@ from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.rows import CheckpointStamp, site_rows
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.metrics.separability import resolves_fpr
-from ontogeny.records import Record
+from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.storage.files import content_digest
@@ -238,10 +237,8 @@ def _auroc_rows(
     less = bootstrap.percentile_interval(lost, drawn.to(lost.dtype), groups=on.test_groups)
     for metric, told, inside in (("frozen_auroc", value[:1], ends), ("frozen_minus_fresh", lost, less)):
         about = case.watch.about(len(on.y_test))
-        yield from stamp_with_checkpoint(
-            target,
-            site_rows(about, metric, told, [site], method=method, interval=inside, note=_FROZEN_NOTE, coords=coords),
-        )
+        rows = site_rows(about, metric, told, [site], method=method, interval=inside, note=_FROZEN_NOTE, coords=coords)
+        yield from stamp_checkpoint(rows, target)
 
 
 def _alarm_rows(

@@ -16,13 +16,12 @@ from ontogeny.dynamics.measured_checkpoints import (
     MeasuredCheckpoint,
     common_methods,
     measured_checkpoints,
-    stamp_with_checkpoint,
 )
 from ontogeny.errors import BadInput
 from ontogeny.jobs.trace.reread import trace_settings_of
 from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
 from ontogeny.metrics.separability import resolves_fpr, threshold_at_fpr, tpr_at_fpr
-from ontogeny.records import Record
+from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.statistics.bootstrap import Interval
@@ -162,7 +161,7 @@ def _tpr_rows(
             coords=coords,
             reason=reason,
         )
-        yield from stamp_with_checkpoint(visit, told)
+        yield from stamp_checkpoint(told, visit)
 
 
 def bootstrap_tpr(
@@ -253,7 +252,7 @@ def alarm_rate_row(
     told = site_rows(
         about, metric, value, [site], method=method, interval=ends, note=note, coords=coords, reason=reason
     )
-    return stamp_with_checkpoint(visit, told)[0]
+    return stamp_checkpoint(told, visit)[0]
 
 
 def too_few_negatives(negatives: int, rate: float) -> str:

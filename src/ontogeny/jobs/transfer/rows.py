@@ -16,7 +16,7 @@ from ontogeny.measurements.design import Design
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.measurements.scores import bootstrap_scores, score, score_interval
 from ontogeny.metrics.similarity import cosine
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.steering.controls import EffectWithControls
@@ -218,17 +218,16 @@ def _row(
     n: int = 0,
     note: str = "",
 ) -> Record:
-    return Record(
-        metric=metric,
-        value=value,
+    return make_record(
+        metric,
+        value,
+        n=n,
+        site=site,
+        note=note or None,
         concept=about.concept,
-        site=str(site),
-        layer=site.layer,
         position=about.position,
         method="mass_mean",
         split="test",
-        n=n,
         seed=about.seed,
-        note=note or None,
         coords=told,
     )

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.patching.activation_patching import PatchingCost
-from ontogeny.records import Record
+from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights, percentile_interval, share_interval
 from ontogeny.studies.knowledge import map_statistics as maps
@@ -302,21 +302,19 @@ def _row(
     note: str | None = None,
 ) -> Record:
     other = {} if about.other is None else {"other_stage": about.other}
-    return Record(
-        metric=metric,
-        value=value,
+    return make_record(
+        metric,
+        value,
+        site=None if layer is None else Site("resid", layer),
+        interval=(low, high),
+        n=n,
+        note=note,
         stage=about.stage,
         concept=about.pairs.concept,
-        site=None if layer is None else str(Site("resid", layer)),
-        layer=layer,
         position=position,
         method=method,
         control=control,
         split="all",
-        low=low,
-        high=high,
-        n=n,
         seed=about.seed,
-        note=note,
         coords={"pairing": about.pairs.pairing, **(coords or {}), **other},
     )
