@@ -24,6 +24,8 @@ from ontogeny.cli import (
 )
 from ontogeny.errors import BadInput
 
+__all__ = ["app", "main"]
+
 app = typer.Typer(
     name="ontogeny",
     help="See when, where and how concepts form inside a language model while it is trained.",
