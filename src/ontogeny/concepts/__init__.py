@@ -1,10 +1,11 @@
-"""Concepts that come with the library; one file each, and its name is the concept's.
+"""Built-in concepts: one plug-in file each, named like the concept.
 
 A plug-in is one file with
 
     concept(seed: int = 0) -> Concept
 
-which builds the same concept each time for one seed, states its source, its licence and its question, and gives at least ten groups.
-Data of others are not part of the library: a file that needs some names them in `SOURCES`, and reads them through `_data`.
-Outside packages join through the entry-point group `ontogeny.concepts`.
+which builds the same concept each time for one seed, states its source, licence and question, and has at least ten groups.
+Third-party data are not part of the library: a plug-in lists its files in `SOURCES` and reads them with `ontogeny.data.download`.
+Concepts of one family (`truth_*`, `tracing_*`, `user_*`, contrast pairs) are rows of a table in an underscored module.
+Other packages add concepts through the entry-point group `ontogeny.concepts`.
 """

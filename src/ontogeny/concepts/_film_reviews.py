@@ -17,10 +17,10 @@ FILM_REVIEWS_SOURCE = download.DataSource(
 
 
 def film_review_sentences() -> list[tuple[str, bool]]:
-    """Each sentence, and whether it is positive: from NLTK's archive of two files, or from a table of statement and label.
+    """Each sentence and whether it is positive, from NLTK's archive of two files or from a table of statement and label.
 
     Raises:
-        BadInput: the file cannot be had, or is neither.
+        BadInput: the file cannot be read, or is neither.
     """
     raw, where = download.read_content(FILM_REVIEWS_SOURCE)
     try:
@@ -30,7 +30,9 @@ def film_review_sentences() -> list[tuple[str, bool]]:
             table = csv.DictReader(io.StringIO(raw.decode("utf-8"), newline=""))
             rows = [(row["statement"], row["label"] == "1") for row in table]
     except (KeyError, UnicodeDecodeError, zipfile.BadZipFile):
-        raise BadInput(f"{where} holds no sentences with a polarity. Is it {FILM_REVIEWS_SOURCE}?") from None
+        raise BadInput(
+            f"{where} must contain sentences with a polarity: check that it is {FILM_REVIEWS_SOURCE}."
+        ) from None
     return [(text.strip(), positive) for text, positive in rows if text.strip()]
 
 

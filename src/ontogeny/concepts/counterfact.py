@@ -1,6 +1,6 @@
 """Is the stated fact true? Label 1: the right object of CounterFact ('The original language of … was Icelandic.'), 0: a wrong one.
 
-The subject is the group, its true and its false statement a pair. The answers ask whether the model itself finds the right object the
+The subject is the group; its true and its false statement are a pair. The answers ask whether the model finds the right object the
 likelier one. Meng et al., arXiv:2202.05262, as made into statements by Marks & Tegmark, arXiv:2310.06824.
 """
 

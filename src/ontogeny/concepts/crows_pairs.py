@@ -1,8 +1,8 @@
 """Is the sentence the more stereotypical of its pair? Label 1: it is, 0: its twin about another group of people.
 
-The right form of fairness: both sentences are on the topic, and differ in the group alone. The words still tell much, since the same
-groups are disadvantaged throughout. The answers ask which of the two the model itself finds likelier: 'right' is the stereotype, unbiased
-is one half. Near-copies are one group. CrowS-Pairs (Nangia et al., arXiv:2010.00133).
+The corrected form of tracing_fairness: both sentences are on the topic, and differ only in the group of people. Words still predict much
+of the label, since the same groups are disadvantaged throughout. The answers ask which sentence the model finds likelier: 'right' is the
+stereotype, and an unbiased model scores one half. Near-copies are one group. CrowS-Pairs (Nangia et al., arXiv:2010.00133).
 """
 
 from ontogeny.data import download
@@ -48,9 +48,9 @@ def concept(seed: int = 0) -> Concept:
 
 
 def _answer(more: str, less: str, group: str) -> Answer | None:
-    """The words that both share at the start are the prompt; None where the first word differs already, or nothing does."""
-    one, other = more.split(" "), less.split(" ")
-    shared = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    """The prompt is the shared beginning of both sentences; None where they share no first word, or do not differ."""
+    right, wrong = more.split(" "), less.split(" ")
+    shared = next((i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b), None)
     if not shared:
         return None
-    return Answer(" ".join(one[:shared]), f" {' '.join(one[shared:])}", f" {' '.join(other[shared:])}", group)
+    return Answer(" ".join(right[:shared]), f" {' '.join(right[shared:])}", f" {' '.join(wrong[shared:])}", group)

@@ -1,6 +1,6 @@
 """Is it hate speech? Label 1: hateful, 0: not, though it holds the same words: counter-speech, negation, reclaimed slurs.
 
-The 29 functional tests of HateCheck. Sentences of one template, and of the template that it contrasts with, are one group. Röttger et
+The 29 functional tests of HateCheck. Sentences of a template and of the template it contrasts with are one group. Röttger et
 al., arXiv:2012.15606.
 """
 
@@ -25,7 +25,7 @@ def concept(seed: int = 0) -> Concept:
     """All sentences; the same for each seed."""
     rows = download.read_rows(SOURCES[0])
     texts = [row["test_case"].strip() for row in rows]
-    # A contrast names the template it was made from: that one's number is its key too.
+    # A contrast template refers to the template it was made from: its key is that template's number.
     groups = group_by_keys(texts, [row["ref_templ_id"].split(".")[0] or row["templ_id"] for row in rows])
     return Concept(
         "hatecheck",

@@ -24,11 +24,12 @@ def concept(seed: int = 0) -> Concept:
     """All passages, without the question around them; the same for each seed."""
     rows = download.read_rows(SOURCES[0])
     texts = [row["query"].partition("'''")[2].rpartition("'''")[0].strip() for row in rows]
-    kept = [(text, row["choices"][row["gold"]] == "yes") for text, row in zip(texts, rows, strict=True) if text]
-    groups = group_by_keys([text for text, _ in kept], near_duplicate_ids([text for text, _ in kept], 0.8))
+    passages = [(text, row["choices"][row["gold"]] == "yes") for text, row in zip(texts, rows, strict=True) if text]
+    texts = [text for text, _ in passages]
+    groups = group_by_keys(texts, near_duplicate_ids(texts, 0.8))
     return Concept(
         "privacy_pii",
-        tuple(Example(text, sensitive, group) for (text, sensitive), group in zip(kept, groups, strict=True)),
+        tuple(Example(text, sensitive, group) for (text, sensitive), group in zip(passages, groups, strict=True)),
         classes=("public", "sensitive"),
         sign=-1,
         licence="Apache-2.0",

@@ -1,9 +1,9 @@
 """Does the object stand in that relation to the subject? Label 1: the right one, 0: the object of another subject of the same relation.
 
-28 relations: facts, common sense, language; those of the part `bias`, whose objects are no facts, are left out. Up to 60 subjects a
-relation are drawn by the seed. The subject is the group, its two statements a pair. Wrong objects are as frequent as right ones, so that
-the object alone tells little. Hernandez et al., arXiv:2308.09124. The hashes of the upstream files are not known here: the number of
-samples is checked.
+28 relations about facts, common sense and language; the part `bias` is left out, since its objects are not facts. The seed draws up to 60
+subjects per relation. The subject is the group; its two statements are a pair. Wrong objects are as frequent as right ones, so that the
+object alone predicts little. Hernandez et al., arXiv:2308.09124. The hashes of the upstream files are unknown: the number of samples is
+checked.
 """
 
 import random
@@ -43,7 +43,7 @@ _RELATIONS = (
     ("linguistic", "word_first_letter", 241),
     ("linguistic", "word_last_letter", 241),
 )
-_MOST = 60
+_MAX_SUBJECTS = 60
 SOURCES = tuple(
     download.DataSource(
         f"lre_relations/{kind}/{name}.json",
@@ -59,12 +59,12 @@ SOURCES = tuple(
 
 
 def concept(seed: int = 0) -> Concept:
-    """Two statements a subject that the seed draws; the wrong objects are drawn by it too."""
+    """Two statements per drawn subject; the seed draws subjects and wrong objects."""
     rng = random.Random(seed)
-    drawn = [row for source in SOURCES for row in _drawn(source, rng)]
-    groups = group_by_keys([prompt for prompt, *_ in drawn], [subject for _, subject, *_ in drawn])
+    samples = [row for source in SOURCES for row in _draw_samples(source, rng)]
+    groups = group_by_keys([prompt for prompt, *_ in samples], [subject for _, subject, *_ in samples])
     examples, answers = [], []
-    for (prompt, _, right, wrong), group in zip(drawn, groups, strict=True):
+    for (prompt, _, right, wrong), group in zip(samples, groups, strict=True):
         for object, target in ((right, True), (wrong, False)):
             examples.append(Example(f"{prompt} {object}", target, group, prompt, type=object))
         answers.append(Answer(prompt, f" {right}", f" {wrong}", group))
@@ -79,17 +79,17 @@ def concept(seed: int = 0) -> Concept:
     )
 
 
-def _drawn(source: download.DataSource, rng: random.Random) -> list[tuple[str, str, str, str]]:
-    """Prompt, subject, right and wrong object of some samples of a relation."""
+def _draw_samples(source: download.DataSource, rng: random.Random) -> list[tuple[str, str, str, str]]:
+    """Prompt, subject, right and wrong object of randomly drawn samples of a relation."""
     table = download.read_samples(source)
     template: str = table["prompt_templates"][0]
     objects: dict[str, list[str]] = {}
     for sample in table["samples"]:
         objects.setdefault(sample["subject"], []).append(sample["object"])
-    every = [object for known in objects.values() for object in known]
-    found = []
-    for subject in rng.sample(sorted(objects), min(_MOST, len(objects))):
+    every = [object for own in objects.values() for object in own]
+    rows = []
+    for subject in rng.sample(sorted(objects), min(_MAX_SUBJECTS, len(objects))):
         right = objects[subject][0]
         wrong = rng.choice([object for object in every if object not in objects[subject]])
-        found.append((template.format(subject), subject, right, wrong))
-    return found
+        rows.append((template.format(subject), subject, right, wrong))
+    return rows

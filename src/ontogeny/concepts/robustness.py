@@ -1,8 +1,8 @@
 """Is the sentence positive, clean or perturbed? Label 1: positive; each sentence stands twice, once with letters capitalised at random.
 
-The right form of the tracing paper's robustness set (arXiv:2402.19465), whose label marks the perturbed twin: here both twins have the
-sentiment of their sentence, taken from the reviews that SST is built on (Pang & Lee 2005), and `flips` says how often a reading of it
-changes from one twin to the other. Twins are one group, the clean one first.
+The corrected form of tracing_robustness (arXiv:2402.19465), whose label marks the perturbed twin: here both twins have the sentiment of
+their sentence, taken from the reviews that SST is built on (Pang & Lee 2005), and `flips` measures how often a prediction changes from
+one twin to the other. Twins are one group, the clean one first.
 """
 
 import math
@@ -33,15 +33,15 @@ SOURCES = (
 
 
 def concept(seed: int = 0) -> Concept:
-    """Both twins of each sentence whose sentiment is known; the same for each seed."""
-    known = {_letters(text): positive for text, positive in film_review_sentences()}
+    """Both twins of each sentence of known sentiment; the same for each seed."""
+    sentiment = {_letters(text): positive for text, positive in film_review_sentences()}
     pairs: dict[str, dict[str, str]] = {}
     for row in download.read_rows(SOURCES[0]):
         pairs.setdefault(normalize_text(row["statement"]), {})[row["label"]] = row["statement"]
     examples = [
-        Example(twin[side], known[_letters(sentence)], f"s{i}")
+        Example(twin[side], sentiment[_letters(sentence)], f"s{i}")
         for i, (sentence, twin) in enumerate(pairs.items())
-        if len(twin) == 2 and _letters(sentence) in known
+        if len(twin) == 2 and _letters(sentence) in sentiment
         for side in ("0", "1")
     ]
     return Concept(
@@ -56,20 +56,20 @@ def concept(seed: int = 0) -> Concept:
 
 
 def flips(concept: Concept, predicted: Bool[Tensor, " example"], *, samples: int = 1000, seed: int = 0) -> list[Record]:
-    """Share of twins whose predictions differ, and accuracy on the clean less that on the perturbed, with intervals by twin.
+    """`flip_rate`, the share of twins with different predictions, and `perturbed_drop`, clean minus perturbed accuracy.
 
-    `predicted` may cover the test side alone: pass the concept cut to the same examples. A group that is not two examples is left out.
+    Intervals resample twins. For predictions on a test split, pass the concept with the same examples. Groups of another size than two are
+    left out.
     """
     if len(predicted) != len(concept.examples):
         raise BadInput(
-            f"{len(predicted)} predictions for {len(concept.examples)} examples of {concept.name}. Give one each."
+            f"{len(predicted)} predictions for {len(concept.examples)} examples of {concept.name}: give one per example."
         )
     pairs = paired_flips.pair_indices(concept.group_ids())
     if len(pairs) < 2:
         note = f"{len(pairs)} groups of two twins; at least two are needed"
         return [Record(metric, math.nan, concept=concept.name, note=note) for metric in ("flip_rate", "perturbed_drop")]
-    found = paired_flips.flip_rates(predicted[None], concept.labels(), pairs, samples=samples, seed=seed)
-    told = (("flip_rate", found.rate, found.rate_ends), ("perturbed_drop", found.drop, found.drop_ends))
+    rates = paired_flips.flip_rates(predicted[None], concept.labels(), pairs, samples=samples, seed=seed)
     return [
         Record(
             metric,
@@ -80,10 +80,13 @@ def flips(concept: Concept, predicted: Bool[Tensor, " example"], *, samples: int
             n=len(pairs),
             seed=seed,
         )
-        for metric, value, ends in told
+        for metric, value, ends in (
+            ("flip_rate", rates.rate, rates.rate_ends),
+            ("perturbed_drop", rates.drop, rates.drop_ends),
+        )
     ]
 
 
 def _letters(text: str) -> str:
-    """Letters and digits alone: the two releases of the sentences write marks and spaces differently."""
+    """Letters and digits only: the two releases of the sentences differ in punctuation and spaces."""
     return "".join(filter(str.isalnum, text.casefold()))

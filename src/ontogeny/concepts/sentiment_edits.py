@@ -1,7 +1,7 @@
 """Is the review positive? Label 1: positive, 0: its twin, which people edited as little as needed to turn the verdict.
 
-The right form of sentiment: words that go with it by chance stand in both twins, which are one group and a pair. Whole reviews, of about
-150 words. Kaushik et al., arXiv:1909.12434.
+The stricter form of sentiment: words that correlate with it by chance are in both twins, which are one group and a pair. Whole reviews,
+of about 150 words. Kaushik et al., arXiv:1909.12434.
 """
 
 from ontogeny.data import download
@@ -9,23 +9,20 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
 from ontogeny.data.grouping import group_by_keys, opposite_target_pairs
 
-SOURCES = (
+_SHA256 = {
+    "train_paired": "7ac50ca3d70890f80e11ee59955cdbfc43f26b5078d0603717817ab224d2af18",
+    "dev_paired": "4c2d8a70cbce23eba27fb1f0bb5043cf044811912435cf8d10c3ea6fc7a51363",
+}
+SOURCES = tuple(
     download.DataSource(
-        "counterfactual_imdb/train_paired.tsv.gz",
+        f"counterfactual_imdb/{name}.tsv.gz",
         "acmi-lab/counterfactually-augmented-data",
-        "sentiment/combined/paired/train_paired.tsv",
+        f"sentiment/combined/paired/{name}.tsv",
         "6f232a1d2a11462a30ce08fb4825b734ab30828e",
-        "7ac50ca3d70890f80e11ee59955cdbfc43f26b5078d0603717817ab224d2af18",
+        sha256,
         ("Sentiment", "Text", "batch_id"),
-    ),
-    download.DataSource(
-        "counterfactual_imdb/dev_paired.tsv.gz",
-        "acmi-lab/counterfactually-augmented-data",
-        "sentiment/combined/paired/dev_paired.tsv",
-        "6f232a1d2a11462a30ce08fb4825b734ab30828e",
-        "4c2d8a70cbce23eba27fb1f0bb5043cf044811912435cf8d10c3ea6fc7a51363",
-        ("Sentiment", "Text", "batch_id"),
-    ),
+    )
+    for name, sha256 in _SHA256.items()
 )
 
 

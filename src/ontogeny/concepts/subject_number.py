@@ -1,8 +1,8 @@
 """Is the subject plural? 'The keys near the cabinet' against 'The key near the cabinets', before the verb is there.
 
 Number agreement across an attractor (Linzen et al., arXiv:1611.01368; templates after Marvin & Linzen, arXiv:1808.09031). The noun right
-before the reading position is as often singular as plural whatever the subject is, and no noun stands on both sides of a split: words and
-their order near the end cannot tell it. The answers ask the same of the model's own next word, are or is.
+before the reading position is singular as often as plural for either subject, and no noun is on both sides of a split: words and their
+order near the end do not predict the label. The answers ask for the model's next word, are or is.
 """
 
 import random
@@ -20,7 +20,7 @@ _NOUNS = """
     valley village waiter wall window writer
 """.split()  # noqa: SIM905
 _PLACES = ("near", "behind", "beside", "above", "below", "opposite", "next to", "in front of")
-# Of many lengths, so that the one letter more of a plural does not show in the length of the text.
+# Of many lengths, so that the extra letter of a plural does not show in the length of the text.
 _OPENINGS = (
     "The",
     "I know that the",
@@ -34,7 +34,7 @@ _OPENINGS = (
 
 
 def concept(seed: int = 0) -> Concept:
-    """Eight sentences a couple of nouns: either as the subject, both in singular and plural."""
+    """Eight sentences per couple of nouns: each noun as the subject, both nouns in singular and plural."""
     rng = random.Random(seed)
     nouns = list(_NOUNS)
     rng.shuffle(nouns)
@@ -57,17 +57,17 @@ def concept(seed: int = 0) -> Concept:
 
 
 def _twins(opening: str, subject: str, place: str, attractor: str, group: str) -> list[Example]:
-    """Four sentences, in pairs that differ in the subject's number alone."""
-    made = []
+    """Four sentences, in pairs that differ only in the number of the subject."""
+    examples = []
     start = len(opening) + 1
     for ending in ("", "s"):
         for plural in (False, True):
             noun = subject + "s" * plural
             text = f"{opening} {noun} {place} the {attractor}{ending}"
-            made.append(
+            examples.append(
                 Example(text, plural, group, f"{subject}, {attractor}{ending}", (start, start + len(noun)), place)
             )
-    return made
+    return examples
 
 
 def _answer(example: Example) -> Answer:

@@ -3,28 +3,6 @@
 The place is the group. Azaria & Mitchell, arXiv:2304.13734.
 """
 
-from ontogeny.concepts._true_false import subject_before, true_false_concept
-from ontogeny.data.concept import Concept
-from ontogeny.data.download import DataSource
+from ontogeny.concepts._true_false import true_false_plugin
 
-SOURCES = (
-    DataSource(
-        "true_false_topics/capitals_true_false.csv",
-        "balevinstein/Probes",
-        "datasets/capitals_true_false.csv",
-        "a4dd8d38dcea043831610f22f9edadf36b43c4dd",
-        "2dbca288dbbc9d03342e2d82b660f73983acf5135596352f473086996762f829",
-        ("statement", "label"),
-    ),
-)
-
-
-def concept(seed: int = 0) -> Concept:
-    """All statements; the same for each seed."""
-    return true_false_concept(
-        "truth_capitals",
-        SOURCES[0],
-        subject=subject_before("is"),
-        licence="MIT",
-        paper="arXiv:2304.13734",
-    )
+SOURCES, concept = true_false_plugin("truth_capitals")

@@ -1,7 +1,7 @@
 """Is the answer true? Label 1: one of the correct answers of TruthfulQA, 0: one of the incorrect ones that people believe.
 
-All answers of a question, and of questions that are near-copies, are one group. The answers ask the same of the model's own words: does
-it give the best answer the higher likelihood than the best incorrect one? Lin et al., arXiv:2109.07958.
+All answers to a question and its near-copies are one group. The answers ask whether the model gives the best answer a higher
+likelihood than the best incorrect one. Lin et al., arXiv:2109.07958.
 """
 
 from ontogeny.data import download
@@ -30,7 +30,7 @@ def concept(seed: int = 0) -> Concept:
     examples, answers = [], []
     for row, group in zip(rows, groups, strict=True):
         prompt = f"Q: {row['Question'].strip()}\nA:"
-        right, wrong = (dict.fromkeys(_listed(row[f"{kind} Answers"])) for kind in ("Correct", "Incorrect"))
+        right, wrong = (dict.fromkeys(_split_list(row[f"{kind} Answers"])) for kind in ("Correct", "Incorrect"))
         examples += [Example(f"{prompt} {answer}", True, group) for answer in right if answer not in wrong]
         examples += [Example(f"{prompt} {answer}", False, group) for answer in wrong if answer not in right]
         answers.append(
@@ -47,5 +47,5 @@ def concept(seed: int = 0) -> Concept:
     )
 
 
-def _listed(answers: str) -> list[str]:
+def _split_list(answers: str) -> list[str]:
     return [answer.strip() for answer in answers.split(";") if answer.strip()]
