@@ -15,8 +15,18 @@ from types import ModuleType
 
 from ontogeny.errors import unknown_name
 
-PLUGIN_FOLDERS = ("architectures", "concepts", "metrics", "probes", "studies", "suites", "views", "worlds")
-SINGULAR = {"studies": "study"}
+PLUGIN_FOLDERS = (
+    "architectures",
+    "concepts",
+    "metrics",
+    "probes",
+    "steering/methods",
+    "studies",
+    "suites",
+    "views",
+    "worlds",
+)
+SINGULAR = {"studies": "study", "steering/methods": "steering method"}
 
 
 def list_plugins(folder: str) -> list[str]:
@@ -31,7 +41,7 @@ def load_plugin(folder: str, name: str) -> ModuleType:
         BadInput: no such name, with the nearest one as a suggestion.
     """
     if name in _builtin_names(folder):
-        return importlib.import_module(f"ontogeny.{folder}.{name}")
+        return importlib.import_module(f"ontogeny.{folder.replace('/', '.')}.{name}")
     outside = _external_entry_points(folder)
     if name in outside:
         module: ModuleType = outside[name].load()
@@ -72,4 +82,4 @@ def _external_entry_points(folder: str) -> dict[str, EntryPoint]:
 @functools.cache
 def _points(folder: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     # Reading the metadata of all installed packages takes 30 ms: once for each path that is searched.
-    return tuple(entry_points(group=f"ontogeny.{folder}"))
+    return tuple(entry_points(group=f"ontogeny.{folder.replace('/', '.')}"))

@@ -13,7 +13,7 @@ from tests.helpers.docs_pages import PAGES, ROOT, Block, blocks, options_of_the_
 from tests.helpers.subprocesses import python
 
 RECIPES = sorted((ROOT / "docs").glob("add-*.md"))
-CONTRACTS = ("concepts", "architectures", "suites", "probes", "metrics", "views", "worlds")
+CONTRACTS = ("concepts", "architectures", "suites", "probes", "metrics", "steering/methods", "views", "worlds")
 
 
 def plugin_files() -> list[tuple[str, str, str]]:
@@ -21,7 +21,7 @@ def plugin_files() -> list[tuple[str, str, str]]:
     found = []
     for page in RECIPES:
         for block in blocks(page):
-            match = re.fullmatch(r"src/ontogeny/(\w+)/(\w+)\.py", block.file or "")
+            match = re.fullmatch(r"src/ontogeny/([\w/]+)/(\w+)\.py", block.file or "")
             if match:
                 found.append((match[1], match[2], block.text))
     return found
@@ -35,8 +35,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "recipes/__init__.py").write_text("")
     groups: dict[str, list[str]] = {}
     for folder, name, text in plugin_files():
-        (home / f"recipes/{folder}_{name}.py").write_text(text)
-        groups.setdefault(folder, []).append(f"{name} = recipes.{folder}_{name}")
+        module = f"{folder.replace('/', '_')}_{name}"
+        (home / f"recipes/{module}.py").write_text(text)
+        groups.setdefault(folder.replace("/", "."), []).append(f"{name} = recipes.{module}")
     shape = next(b.text for page in RECIPES for b in blocks(page) if b.file == "shape")
     (home / "recipe_shapes.py").write_text(f"from tests.helpers.tiny_models import SHAPES\n\n{shape}")
     told = home / "recipes-0.1.dist-info"
@@ -65,7 +66,7 @@ def test_recipes_pass_the_contract_tests(package: Path) -> None:
     told = {
         name: "ks" if name == "cutting" else name for name in names
     }  # metrics are tested by the name of the function
-    files = [f"tests/contracts/test_{folder}.py" for folder in CONTRACTS]
+    files = [f"tests/contracts/test_{folder.replace('/', '_')}.py" for folder in CONTRACTS]
     chosen = " or ".join(f"[{name}" for name in told.values())
     options = ["-k", chosen, "-p", "recipe_shapes", "-q", "-rA", "--tb=short"]
     code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"

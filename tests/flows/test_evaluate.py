@@ -182,7 +182,7 @@ def test_a_dry_run_does_nothing(evaluate, tiny, concept, tmp_path):
     ("args", "words"),
     [
         (["--alphas", ""], "grid of --alphas is empty"),
-        (["--alphas", "0"], "grid of alphas is empty"),
+        (["--alphas", "0"], "other than 0"),
         (["--alphas", "1,nan"], "finite numbers"),
         (["--k", "0"], "whole numbers"),
         (["--k", ""], "grid of --k is empty"),
@@ -196,9 +196,9 @@ def test_a_dry_run_does_nothing(evaluate, tiny, concept, tmp_path):
         (["--scorer", "judge:x"], "no scorer called"),
         (["--scorer", "lexicon:"], "needs words"),
         (["--neutral", "no.txt"], "there is no file"),
-        (["--sites", "mlp"], "takes resid"),
+        (["--sites", "mlp"], "residual stream"),
         (["--sites", "resid.9"], "does not exist"),
-        (["-m", "iti", "--k", "100"], "does not fit"),
+        (["-m", "iti", "--k", "100"], "must be at most"),
         (["--limit", "1"], "leaves nothing to compare"),
     ],
 )

@@ -1,14 +1,14 @@
-"""A concept: labelled examples, a typed target, where to read, and what makes two examples belong to one group.
+"""A concept: labelled examples with a typed target, a read position, and groups.
 
-Texts of one group (one question, the twins of a sentence, the two halves of a pair) never stand on both sides of a split. A file of
-examples becomes a concept with `Concept.from_file`; what it may hold is said in `ontogeny.data.tables` and `ontogeny.data.parsing`.
+The texts of one group (one question, the twins of a sentence, the two halves of a pair) are never on both sides of a split.
+`Concept.from_file` reads a file of examples; `ontogeny.data.tables` and `ontogeny.data.parsing` describe its format.
 """
 
 import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ontogeny.data.examples import Answer, Example, TargetKind
+from ontogeny.data.grouping import derive_groups
+from ontogeny.data.parsing import Columns, parse_table
 from ontogeny.data.positions import Position, last
+from ontogeny.data.tables import file_stem, read_table, table_from_frame
 from ontogeny.errors import BadInput, SingleClassError
+from ontogeny.statistics.splits import number_groups
 
 if TYPE_CHECKING:
     import pandas
-
 
 _MIN_GROUPS = 10
 _MIN_GROUPS_PER_CLASS = 2
@@ -32,23 +35,29 @@ _MIN_GROUPS_PER_CLASS = 2
 
 @dataclass(frozen=True)
 class Concept:
+    """A concept that a probe can be trained for; immutable and checked on construction.
+
+    Raises:
+        BadInput: fewer than 10 groups, a class in fewer than 2 groups, an invalid example, or all texts or all targets equal.
+    """
+
     name: str
     examples: tuple[Example, ...]
     kind: TargetKind = "binary"
     classes: tuple[str, ...] = ()
-    """Names of the classes in the order of their index; of a binary concept the negative first, or nothing."""
+    """Names of the classes by index; a binary concept has the negative class first, or no names."""
     position: Position = last
     answers: tuple[Answer, ...] = ()
     template: bool = False
-    """Read the text as a user's turn in the tokenizer's chat template."""
+    """Whether to read the text as a user's turn in the tokenizer's chat template."""
     twins: bool = False
-    """Whether each group is a text and the same text perturbed, the clean one first: readings of the two are then compared."""
+    """Whether each group is a text and its perturbed copy, the clean one first; `flip_rate` then compares the two."""
     sign: int = +1
-    """+1 where the positive class is the desired one, -1 where it is the undesired."""
+    """+1 if the positive class is the desired one, else -1."""
     licence: str | None = None
     source: str | None = None
     question: str | None = None
-    """What the concept asks, in words: 'Is the statement true?'"""
+    """The question that the label answers: 'Is the statement true?'"""
 
     def __post_init__(self) -> None:
         _check_concept(self)
@@ -73,19 +82,30 @@ class Concept:
         source: str | None = None,
         question: str | None = None,
     ) -> "Concept":
-        """Read a CSV, TSV or JSONL file, plain or .gz; `text`, `label`, `group`, `pair` name columns that are called otherwise.
+        """Read a concept from a CSV, TSV or JSONL file, plain or .gz.
+
+        Args:
+            name: Name of the concept; by default the file's name without endings.
+            position: Read position; by default the column `position`, else the last token.
+            limit: Maximum number of examples; groups are kept whole, `seed` draws them.
+            text, label, group, pair: Names of columns that differ from these.
+            kind: Kind of target; by default the column `kind`, else inferred from the labels.
+            template, sign, licence, source, question: Fields of the concept.
 
         Raises:
-            BadInput: the file cannot be read as a concept; one line, with the line of the file.
+            BadInput: the file is not a concept; one line, with the line of the file.
         """
-        from ontogeny.data.parsing import Columns, concept_from_rows
-        from ontogeny.data.tables import file_stem, read_table
-
-        made = concept_from_rows(
-            read_table(path), name or file_stem(path), Columns(text, label, group, pair), position=position, kind=kind
+        parsed = parse_table(read_table(path), Columns(text, label, group, pair), position, kind)
+        concept = cls(
+            name or file_stem(path),
+            **vars(parsed),
+            template=template,
+            sign=sign,
+            licence=licence,
+            source=source,
+            question=question,
         )
-        made = replace(made, template=template, sign=sign, licence=licence, source=source, question=question)
-        return made if limit is None else made.limited(limit, seed)
+        return concept if limit is None else concept.limited(limit, seed)
 
     @classmethod
     def from_frame(
@@ -100,29 +120,24 @@ class Concept:
         pair: str | None = None,
         kind: TargetKind | None = None,
     ) -> "Concept":
-        """The same from a data frame with the columns of a concept file."""
-        from ontogeny.data.parsing import Columns, concept_from_rows
-        from ontogeny.data.tables import table_from_frame
-
-        return concept_from_rows(
-            table_from_frame(frame), name, Columns(text, label, group, pair), position=position, kind=kind
+        """Read a concept from a data frame with the columns of a concept file."""
+        return cls(
+            name, **vars(parse_table(table_from_frame(frame), Columns(text, label, group, pair), position, kind))
         )
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[str, str]], *, name: str, position: Position = last) -> "Concept":
-        """A binary concept of contrast pairs, each the positive text first; groups are derived as for a file."""
-        from ontogeny.data.grouping import derive_groups
-
-        both = [
+        """A binary concept from contrast pairs, each the positive text first; groups are derived as for a file."""
+        rows = [
             (text, positive, str(i))
             for i, pair in enumerate(pairs)
             for text, positive in zip(pair, (True, False), strict=True)
         ]
-        groups = derive_groups([text for text, _, _ in both], [pair for _, _, pair in both])
-        made = [
-            Example(text, positive, group, pair) for (text, positive, pair), group in zip(both, groups, strict=True)
-        ]
-        return cls(name, tuple(made), position=position)
+        groups = derive_groups([text for text, _, _ in rows], [pair for _, _, pair in rows])
+        examples = (
+            Example(text, target, group, pair) for (text, target, pair), group in zip(rows, groups, strict=True)
+        )
+        return cls(name, tuple(examples), position=position)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -135,32 +150,26 @@ class Concept:
 
     def group_ids(self) -> Int[Tensor, " example"]:
         """Groups numbered in the order in which they appear."""
-        return torch.tensor(_number_by_name([example.group for example in self.examples]), dtype=torch.int64)
+        return number_groups(example.group for example in self.examples)
 
     def pair_ids(self) -> Int[Tensor, " example"]:
         """Pairs numbered in the order in which they appear; -1 for an example without one."""
-        return torch.tensor(_number_by_name([example.pair for example in self.examples]), dtype=torch.int64)
+        return number_groups(example.pair for example in self.examples)
 
     @cached_property
     def hash(self) -> str:
-        """Of all that decides what is measured; the name, licence and source are not in it."""
-        told = [
-            self.kind,
-            self.classes,
-            str(self.position),
-            self.template,
-            self.sign,
-            *(["twins"] if self.twins else []),
-        ]
+        """SHA-256 of everything that determines measurements; name, licence, source and question do not."""
+        twins = ["twins"] if self.twins else []
+        settings = [self.kind, self.classes, str(self.position), self.template, self.sign, *twins]
         rows = [[e.text, float(e.target), e.group, e.pair, e.span, e.type] for e in self.examples]
-        asked = [[a.prompt, a.right, a.wrong, a.group] for a in self.answers]
-        return hashlib.sha256(json.dumps([told, rows, asked]).encode()).hexdigest()
+        answers = [[a.prompt, a.right, a.wrong, a.group] for a in self.answers]
+        return hashlib.sha256(json.dumps([settings, rows, answers]).encode()).hexdigest()
 
     def limited(self, n: int, seed: int = 0) -> "Concept":
-        """At most `n` examples: whole groups drawn at random, the classes as even as they allow, the order kept.
+        """The concept with at most `n` examples: whole random groups, classes as even as possible, in the same order.
 
         Raises:
-            BadInput: so few examples leave too few groups.
+            BadInput: `n` examples leave too few groups.
         """
         if n >= len(self.examples):
             return self
@@ -169,46 +178,40 @@ class Concept:
         examples = tuple(e for e in self.examples if e.group in keep)
         try:
             return replace(self, examples=examples, answers=tuple(a for a in self.answers if a.group not in dropped))
-        except BadInput as fault:
-            raise BadInput(f"a limit of {n} examples is too small, since groups stay whole: {fault}") from fault
-
-
-def _number_by_name(names: Sequence[str | None]) -> list[int]:
-    number: dict[str, int] = {}
-    return [-1 if name is None else number.setdefault(name, len(number)) for name in names]
+        except BadInput as error:
+            raise BadInput(f"a limit of {n} examples is too small, since groups stay whole: {error}") from error
 
 
 def _sample_groups(concept: Concept, n: int, seed: int) -> set[str]:
-    """Groups for `n` examples, in random order: first those with which no class exceeds its share, then the least uneven of the others."""
+    """Names of random groups for `n` examples: first those that fit the even share of every class, then the least uneven of the others."""
     classes = [0 if concept.kind == "number" else int(e.target) for e in concept.examples]
     share = _even_shares(Counter(classes), n)
-    inside: dict[str, Counter[int]] = {}
+    by_group: dict[str, Counter[int]] = {}
     for example, target in zip(concept.examples, classes, strict=True):
-        inside.setdefault(example.group, Counter())[target] += 1
-    names = list(inside)
+        by_group.setdefault(example.group, Counter())[target] += 1
+    names = list(by_group)
     order = [names[i] for i in torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()]
     taken: Counter[int] = Counter()
-    keep: dict[str, None] = {}
+    keep: set[str] = set()
 
-    def over(group: str) -> int:
-        return sum(max(0, taken[target] + count - share[target]) for target, count in inside[group].items())
+    def excess(group: str) -> int:
+        return sum(max(0, taken[target] + count - share[target]) for target, count in by_group[group].items())
 
     for group in order:
-        if over(group) == 0:
-            taken += inside[group]
-            keep[group] = None
-    # Groups of several classes can fill one share and leave another open: then as many examples as asked for matter more.
-    for group in sorted(
-        (group for group in order if group not in keep), key=lambda group: over(group) / inside[group].total()
-    ):
-        if taken.total() + inside[group].total() <= n:
-            taken += inside[group]
-            keep[group] = None
-    return set(keep)
+        if excess(group) == 0:
+            taken += by_group[group]
+            keep.add(group)
+    # Groups of several classes can fill one share and leave another open: then the number of examples takes precedence.
+    others = [group for group in order if group not in keep]
+    for group in sorted(others, key=lambda group: excess(group) / by_group[group].total()):
+        if taken.total() + by_group[group].total() <= n:
+            taken += by_group[group]
+            keep.add(group)
+    return keep
 
 
 def _even_shares(counts: Counter[int], n: int) -> dict[int, int]:
-    """Even shares of `n`; what a rare class cannot fill goes to the others."""
+    """Even shares of `n`; the part that a rare class cannot fill goes to the others."""
     share: dict[int, int] = {}
     for i, (target, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
         share[target] = min(count, math.ceil((n - sum(share.values())) / (len(counts) - i)))
@@ -216,46 +219,51 @@ def _even_shares(counts: Counter[int], n: int) -> dict[int, int]:
 
 
 def _check_concept(concept: Concept) -> None:
-    told = f"concept {concept.name!r}"
+    subject, examples = f"concept {concept.name!r}", concept.examples
     if concept.kind not in get_args(TargetKind):
-        raise BadInput(f"{told}: {concept.kind!r} is no kind of target. Choose binary, classes or number.")
+        raise BadInput(f"{subject}: the kind of target must be binary, classes or number, got {concept.kind!r}.")
     if concept.sign not in (1, -1):
-        raise BadInput(f"{told}: sign is +1 or -1, not {concept.sign!r}.")
-    if not concept.examples:
-        raise BadInput(f"{told} has no examples. Give at least {_MIN_GROUPS}, of two classes.")
-    for i, example in enumerate(concept.examples):
-        if fault := _why_invalid(example, concept.kind, len(concept.classes)):
-            raise BadInput(f"{told}, example {i + 1} of {len(concept.examples)}: {fault}")
-    if broken := [a for a in concept.answers if not _encodable(a.prompt + a.right + a.wrong)]:
-        raise BadInput(f"{told}: the question {broken[0].prompt[:60]!a} holds half a character. Mend the row.")
+        raise BadInput(f"{subject}: sign must be +1 or -1, got {concept.sign!r}.")
+    if not examples:
+        raise BadInput(f"{subject} has no examples: give at least {_MIN_GROUPS}, of two classes.")
+    for i, example in enumerate(examples):
+        if problem := _why_invalid(example, concept.kind, len(concept.classes)):
+            raise BadInput(f"{subject}, example {i + 1} of {len(examples)}: {problem}")
+    for answer in concept.answers:
+        if not _encodable(answer.prompt + answer.right + answer.wrong):
+            raise BadInput(f"{subject}: the question {answer.prompt[:60]!a} {_SURROGATE}")
     if "span" in concept.position.region.names():
-        bare = [i for i, example in enumerate(concept.examples) if example.span is None]
+        bare = [i for i, example in enumerate(examples) if example.span is None]
         if bare:
             raise BadInput(
-                f"{told} is read at {concept.position}, but example {bare[0] + 1} marks no span ({len(bare)} of "
-                f"{len(concept.examples)} do not). Give span_start and span_end, or another position."
+                f"{subject} is read at {concept.position}, but example {bare[0] + 1} has no span ({len(bare)} of {len(examples)} have "
+                "none): give span_start and span_end, or another position."
             )
-    if len({(example.text, example.span) for example in concept.examples}) == 1:
-        raise BadInput(f"{told}: all {len(concept.examples)} texts are equal. Is the right column read as text?")
-    _check_targets(concept, told)
-    _check_groups(concept, told)
+    if len({(example.text, example.span) for example in examples}) == 1:
+        raise BadInput(f"{subject}: all {len(examples)} texts are equal: check that `text` names the right column.")
+    _check_targets(concept, subject)
+    _check_groups(concept, subject)
+
+
+_SURROGATE = "contains a lone surrogate (invalid Unicode): fix the row."
 
 
 def _why_invalid(example: Example, kind: TargetKind, classes: int) -> str | None:
-    """What is wrong with one example, if anything."""
+    """The problem of one example, if any."""
     target: Any = example.target
     if not example.text.strip():
-        return "the text is empty. Remove the row."
+        return "the text is empty: remove the row."
     if not _encodable(example.text):
-        return "the text holds half a character (a lone surrogate), which no tokenizer takes. Mend the row."
+        return f"the text {_SURROGATE}"
     if example.span is not None and not 0 <= example.span[0] < example.span[1] <= len(example.text):
-        return f"the span {example.span[0]}–{example.span[1]} lies outside the text of {len(example.text)} characters."
+        first, past = example.span
+        return f"the span must lie inside the text of {len(example.text)} characters, got {first}–{past}."
     if kind == "binary" and target not in (0, 1):
-        return f"a binary target is True or False, not {target!r}."
+        return f"a binary target must be True or False, got {target!r}."
     if kind == "classes" and (not isinstance(target, int) or not 0 <= target < classes):
-        return f"the target {target!r} is not the index of one of the {classes} classes."
+        return f"the target must be the index of one of the {classes} classes, got {target!r}."
     if kind == "number" and not math.isfinite(target):
-        return f"the target is {target!r}, not a finite number. Remove the row."
+        return f"the target must be a finite number, got {target!r}: remove the row."
     return None
 
 
@@ -267,35 +275,33 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _check_targets(concept: Concept, told: str) -> None:
+def _check_targets(concept: Concept, subject: str) -> None:
     values = {example.target for example in concept.examples}
     if len(values) > 1:
         return
     if concept.kind == "number":
-        raise BadInput(
-            f"{told}: all {len(concept.examples)} targets are {values.pop()!r}. A number to be read must vary."
-        )
+        raise BadInput(f"{subject}: numeric targets must vary, got {len(concept.examples)} times {values.pop()!r}.")
     index = int(values.pop())
-    raise SingleClassError(told, len(concept.examples), concept.classes[index] if concept.classes else bool(index))
+    raise SingleClassError(subject, len(concept.examples), concept.classes[index] if concept.classes else bool(index))
 
 
-def _check_groups(concept: Concept, told: str) -> None:
+def _check_groups(concept: Concept, subject: str) -> None:
     groups = {example.group for example in concept.examples}
     if len(groups) < _MIN_GROUPS:
         raise BadInput(
-            f"{told} has {len(groups)} groups among {len(concept.examples)} examples, and a split needs {_MIN_GROUPS}: a group is never "
-            "divided. Add examples, or give a finer `group` column."
+            f"{subject} has {len(groups)} groups among {len(concept.examples)} examples, and needs {_MIN_GROUPS}, since a split never "
+            "divides a group: add examples, or give a column 'group' with smaller groups."
         )
     if concept.kind != "number":
-        held = Counter(int(target) for _, target in {(e.group, e.target) for e in concept.examples})
-        rare, count = min(held.items(), key=lambda item: item[1])
+        groups_of = Counter(int(target) for _, target in {(e.group, e.target) for e in concept.examples})
+        rare, count = min(groups_of.items(), key=lambda item: item[1])
         if count < _MIN_GROUPS_PER_CLASS:
-            named = concept.classes[rare] if concept.classes else bool(rare)
+            label = concept.classes[rare] if concept.classes else bool(rare)
             raise BadInput(
-                f"{told}: the class {named!r} stands in {count} group, and needs {_MIN_GROUPS_PER_CLASS} to be both learned and tested. "
-                "Add examples of it, or leave the class out."
+                f"{subject}: the class {label!r} is in {count} group, and needs {_MIN_GROUPS_PER_CLASS} to be learned and tested: add "
+                "examples, or remove the class."
             )
-    where: dict[str, str] = {}
+    group_of: dict[str, str] = {}
     for example in concept.examples:
-        if example.pair is not None and where.setdefault(example.pair, example.group) != example.group:
-            raise BadInput(f"{told}: the pair {example.pair!r} lies in two groups. Give its examples one group.")
+        if example.pair is not None and group_of.setdefault(example.pair, example.group) != example.group:
+            raise BadInput(f"{subject}: the pair {example.pair!r} is in two groups: give its examples one group.")

@@ -4,16 +4,16 @@ Groups are dealt one by one, the largest first, each to the side that is furthes
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics._unique import unique_inverse, unique_values
+from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _TargetKind = Literal["binary", "classes", "number"]
 _TARGET_BINS = 5
@@ -26,6 +26,13 @@ class Split:
 
     train: Int[Tensor, " train"]
     test: Int[Tensor, " test"]
+
+
+def number_groups(names: Iterable[Hashable]) -> Int[Tensor, " example"]:
+    """Group names as numbers, in the order in which they appear; -1 for None."""
+    numbers: dict[Hashable, int] = {}
+    ids = [-1 if name is None else numbers.setdefault(name, len(numbers)) for name in names]
+    return torch.tensor(ids, dtype=torch.int64)
 
 
 def group_split(
@@ -63,6 +70,27 @@ def group_folds(
     if kind != "number":
         _check_classes(y, fold, k, "use fewer folds or more groups")
     return fold
+
+
+def balanced_folds(
+    groups: Int[Tensor, " example"], y: Float[Tensor, " example"], *, folds: int, seed: int
+) -> tuple[Int[Tensor, " example"], int]:
+    """Fold of each example and the number of folds, at most the number of groups; each fold gets groups of every mean target.
+
+    Unlike `group_folds` it takes any float target and never fails, so a fold may lack a class.
+    """
+    names, inverse = torch.unique(groups, return_inverse=True)
+    count = len(names)
+    size = y.new_zeros(count).index_add_(0, inverse, torch.ones_like(y))
+    mean = y.new_zeros(count).index_add_(0, inverse, y) / size
+    # Groups sorted by mean target, then size, then at random, are dealt to the folds in turn.
+    chance = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(y.device)
+    order = chance[size[chance].argsort(descending=True, stable=True)]
+    order = order[mean[order].argsort(descending=True, stable=True)]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(count, device=y.device)
+    used = min(folds, count)
+    return (rank % used)[inverse], used
 
 
 def contiguous_split(n: int, *, test: float = 0.2) -> Split:

@@ -13,10 +13,10 @@ from ontogeny.jobs.evaluate.contrast_items import ContrastItem, contrast_items, 
 from ontogeny.jobs.evaluate.grid_search import check_alphas, grid_search
 from ontogeny.jobs.evaluate.margins import ScoredItems, can_cache_prompts, prepend_text
 from ontogeny.jobs.evaluate.nulls import measure_with_nulls, prompt_baseline
-from ontogeny.jobs.evaluate.steering_vectors import SteeringVectors
 from ontogeny.jobs.evaluate.text_scorers import classifier_scorer, lexicon_scorer
 from ontogeny.models.model import load_model
 from ontogeny.sites import Site
+from ontogeny.steering.methods import SteeringVectors
 from ontogeny.steering.steer import Edit
 from ontogeny.tasks.accuracy import MultipleChoiceTask
 from ontogeny.tasks.datasets import TASK_SOURCES, MultipleChoiceQuestion, read_multiple_choice
@@ -98,7 +98,7 @@ def test_scores_are_the_same_kept_or_whole_and_passes_are_counted(model):
         torch.testing.assert_close(kept.scores(given).margin, whole.scores(given).margin, rtol=1e-4, atol=1e-5)
     assert kept.scores(edits).margin.ne(kept.scores().margin).all()
     assert (whole.passes.whole, whole.passes.prompts, kept.passes.prompts) == (32, 0, 16)
-    assert kept.passes.forwards == kept.passes.prompts + kept.passes.answers
+    assert kept.passes.total == kept.passes.prompts + kept.passes.answers
     assert can_cache_prompts(edits)
     assert not can_cache_prompts([("resid.1", Add(torch.arange(model.d) + 1.0), "all")])
     with pytest.raises(BadInput, match="same tokens"):
@@ -129,12 +129,12 @@ def test_a_planted_direction_beats_its_nulls_and_a_random_one_does_not(model):
     shuffled = [SteeringVectors("x", "site", {"resid.2": ((site, 0.3 * s * unit),)}) for s in (-1, 1) for _ in range(5)]
     for vector, works in ((unit, True), (torch.randn(model.d, generator=torch.Generator().manual_seed(4)), False)):
         recipe = SteeringVectors("planted", "site", {"resid.2": ((site, vector / vector.norm()),)})
-        found = measure_with_nulls(asked, recipe, "resid.2", 1.0, controls_=60, others=shuffled)
+        found = measure_with_nulls(asked, recipe, "resid.2", 1.0, controls=60, permuted=shuffled)
         assert (found.value > found.random.high and found.random.p < 0.05) == works
         assert len(found.random.controls) == 60
-        assert found.shuffled is not None
-        assert len(found.shuffled.controls) == 10
-        zero = measure_with_nulls(asked, recipe, "resid.2", 0.0, controls_=2)
+        assert found.permuted_labels is not None
+        assert len(found.permuted_labels.controls) == 10
+        zero = measure_with_nulls(asked, recipe, "resid.2", 0.0, controls=2)
         assert torch.equal(zero.shift, torch.zeros_like(zero.shift))
         assert zero.random.controls.abs().max() == 0
 
@@ -158,7 +158,7 @@ def test_alpha_is_chosen_where_the_cost_is_bearable(model):
     none = grid_search(asked, recipe, [1, 2], cost, most=1e-6)
     assert (none.chosen.choice, none.chosen.alpha) == ("resid.1", 1.0)
     assert "costs more than" in none.note
-    back = grid_search(asked, recipe, [-1, 1], cost, most=10, wish=-1)
+    back = grid_search(asked, recipe, [-1, 1], cost, most=10, desired_sign=-1)
     assert back.chosen.alpha == -1.0
     assert check_alphas([2, 1, 1]) == [0.0, 1.0, 2.0]
     for alphas, words in (([], "empty"), ([0.0], "empty"), ([float("nan")], "finite"), ([float("inf"), 1], "finite")):

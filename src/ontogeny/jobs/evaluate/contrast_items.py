@@ -16,7 +16,7 @@ from torch import Tensor
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer
 from ontogeny.errors import BadInput, unknown_name
-from ontogeny.statistics.splits import group_split
+from ontogeny.statistics.splits import group_split, number_groups
 
 ContrastAim = Literal["auto", "right", "positive"]
 """What is promoted: the right answer, or the answer of the positive class whatever the prompt."""
@@ -164,6 +164,5 @@ def cap_items(sides: Splits, most: int) -> Splits:
 
 
 def item_group_ids(items: Sequence[ContrastItem]) -> Int[Tensor, " item"]:
-    """The group of each item, numbered."""
-    numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(item.group, len(numbers)) for item in items])
+    """The groups of some items as numbers."""
+    return number_groups(item.group for item in items)

@@ -148,7 +148,7 @@ def _evaluate_checkpoint(
     found = evaluate_concept(model, ask, say=say)
     made = evaluation_rows(found, scorers=scorers, seed=ask.plan.seed)
     run.keep(unit, CheckpointStamp.of(lineage.name, unit, checkpoint).on(made))
-    cost = {"passes": found.passes.forwards, **vars(found.passes), "seconds": round(time.monotonic() - began, 2)}
+    cost = {"passes": found.passes.total, **vars(found.passes), "seconds": round(time.monotonic() - began, 2)}
     run.log({"evaluated": ask.concept.name, "checkpoint": checkpoint.name, "stage": checkpoint.stage, **cost})
 
 

@@ -1,6 +1,6 @@
-"""Alpha, and the site or the number of heads, chosen on development items alone: the largest effect whose cost is bearable.
+"""Grid search of alpha and the site (or the number of heads) on development items: the largest effect under a limit on neutral KL.
 
-The grid of inference-time intervention (arXiv:2306.03341) is K × alpha, that of a vector site × alpha. What is chosen here is reported
+The grid of inference-time intervention (arXiv:2306.03341) is K × alpha, that of the other methods site × alpha. The chosen cell is reported
 on other groups, never on these. Every cell scores the same prompts, which run once.
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.jobs.evaluate.margins import ScoredItems
-from ontogeny.jobs.evaluate.steering_vectors import SteeringVectors
+from ontogeny.steering.methods import SteeringVectors
 from ontogeny.steering.steer import Edits
 
 MAX_NEUTRAL_KL = 0.5
-"""Nats per token that the model may move from itself on neutral text."""
+"""Largest KL from the unsteered model on neutral text, nats per token."""
 NeutralKL = Callable[[Edits], Tensor]
 """KL from the unsteered model on each neutral text, nats per token."""
 
@@ -45,51 +45,56 @@ class GridCell:
 
 @dataclass(frozen=True, eq=False)
 class GridResult:
-    """All cells that were tried, and the one that was chosen."""
+    """All cells and the chosen one."""
 
     cells: tuple[GridCell, ...]
     chosen: GridCell
     note: str
-    """How it was chosen."""
+    """Why it was chosen."""
 
 
 def check_alphas(alphas: Sequence[float]) -> list[float]:
-    """Sorted, each once; 0 is always there.
+    """Distinct alphas in ascending order, 0 included.
 
     Raises:
-        BadInput: none but 0, or one that is no finite number.
+        BadInput: no alpha but 0, or one that is not finite.
     """
-    if not all(math.isfinite(one) for one in alphas):
-        raise BadInput(f"--alphas takes finite numbers, not {', '.join(map(str, alphas))}. Try --alphas 0,1,2,4.")
+    if not all(math.isfinite(alpha) for alpha in alphas):
+        raise BadInput(f"`alphas` must be finite numbers such as 0, 1, 2, 4, got {', '.join(map(str, alphas))}.")
     if not any(alphas):
-        raise BadInput("the grid of alphas is empty: 0 changes nothing. Try --alphas 0,1,2,4.")
+        raise BadInput("`alphas` must have a number other than 0, got an empty grid: try 0, 1, 2, 4.")
     return sorted({0.0, *alphas})
 
 
 def grid_search(
-    asked: ScoredItems,
-    recipe: SteeringVectors,
+    items: ScoredItems,
+    vectors: SteeringVectors,
     alphas: Sequence[float],
     cost: NeutralKL,
     *,
     most: float = MAX_NEUTRAL_KL,
-    wish: float = 1.0,
+    desired_sign: float = 1.0,
 ) -> GridResult:
-    """Try every choice at every alpha; `wish` is the sign of the effect that is wanted (−1 where a direction is taken out)."""
-    base = asked.scores().margin
-    free = torch.zeros_like(cost([]))
+    """Score every choice at every alpha, and choose the largest effect whose KL on neutral text is at most `most`.
+
+    Args:
+        desired_sign: sign of the desired effect, -1 for an ablation.
+    """
+    base = items.scores().margin
+    zero = torch.zeros_like(cost([]))
     cells = []
-    for choice in recipe.shifts:
-        for alpha in check_alphas([1.0] if recipe.ablates else alphas):
-            edits = recipe.edits(asked.model, choice, alpha)
-            shift = asked.scores(edits).margin - base if alpha else torch.zeros_like(base)
-            cells.append(GridCell(choice, alpha, shift, cost(edits) if alpha else free))
+    for choice in vectors.shifts:
+        for alpha in check_alphas([1.0] if vectors.is_ablation else alphas):
+            edits = vectors.edits(items.model, choice, alpha)
+            shift = items.scores(edits).margin - base if alpha else torch.zeros_like(base)
+            cells.append(GridCell(choice, alpha, shift, cost(edits) if alpha else zero))
     tried = [cell for cell in cells if cell.alpha]
-    bearable = [cell for cell in tried if cell.cost <= most]
-    if bearable:
-        note = f"largest effect on development items among {len(bearable)} of {len(tried)} cells with KL up to {most:g}"
-        best = max(bearable, key=lambda cell: wish * cell.effect)
-        none = "" if wish * best.effect > 0 else "; none of them moves towards the concept"
-        return GridResult(tuple(cells), best, note + none)
-    note = f"every one of {len(tried)} cells costs more than {most:g} nats per token; the cheapest was taken"
-    return GridResult(tuple(cells), min(tried, key=lambda cell: cell.cost), note)
+    affordable = [cell for cell in tried if cell.cost <= most]
+    if not affordable:
+        note = f"every one of {len(tried)} cells costs more than {most:g} nats per token; the cheapest was taken"
+        return GridResult(tuple(cells), min(tried, key=lambda cell: cell.cost), note)
+    note = f"largest effect on development items among {len(affordable)} of {len(tried)} cells with KL up to {most:g}"
+    best = max(affordable, key=lambda cell: desired_sign * cell.effect)
+    if desired_sign * best.effect <= 0:
+        note += "; none of them moves towards the concept"
+    return GridResult(tuple(cells), best, note)

@@ -1,6 +1,6 @@
-"""Items asked of a model: the likelihood of both continuations under any edits, with the forward passes counted.
+"""Log-likelihoods of both continuations of contrast items under any edits, with the forward passes counted.
 
-Edits of `last` and `generated` tokens leave the prompts alone: these run once, and a grid or two hundred controls cost the continuations.
+Edits of `last` and `generated` tokens do not change the prompts, so these run once and a grid or 200 controls cost the continuations only.
 """
 
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ _BATCH_SIZE = 128
 
 @dataclass
 class ForwardCounter:
-    """What asking cost."""
+    """Rows of forward passes."""
 
     prompts: int = 0
-    """Rows whose prompts were run once, and their keys and values kept."""
+    """Prompts run into a KV cache."""
     answers: int = 0
-    """Rows of continuations run behind a kept prompt; those that differ in their last token alone are one."""
+    """Continuations run on a cached prompt; those that differ in their last token alone are one row."""
     whole: int = 0
     """Prompts and continuations run together."""
 
     @property
-    def forwards(self) -> int:
+    def total(self) -> int:
         return self.prompts + self.answers + self.whole
 
 
@@ -51,25 +51,25 @@ class ContinuationScores:
 
     @property
     def margin(self) -> Float[Tensor, " item"]:
-        """How much likelier the continuation is that shows the concept, nats."""
+        """Log-likelihood of the continuation that shows the concept minus that of the other, nats."""
         return self.whole[:, 0] - self.whole[:, 1]
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredItems:
-    """Items as tokens of one model; `ready` where their prompts have run."""
+    """Items as tokens of one model."""
 
     model: Model
     items: tuple[ContrastItem, ...]
     answers: tuple[TokenizedAnswer, ...]
-    ready: CachedPrompts | None
+    cached_prompts: CachedPrompts | None
     passes: ForwardCounter = field(default_factory=ForwardCounter)
 
     @classmethod
     def of(
         cls, model: Model, items: Sequence[ContrastItem], *, cached: bool, passes: ForwardCounter | None = None
     ) -> "ScoredItems":
-        """Tokenise, and run the prompts where they may be kept.
+        """Tokenise the items and, if `cached`, run their prompts.
 
         Raises:
             BadInput: a continuation without tokens, or two that are the same tokens.
@@ -77,34 +77,34 @@ class ScoredItems:
         answers = tokenize_answers(
             model, [(item.prompt, text) for item in items for text in (item.matching, item.other)]
         )
-        for item, one, other in zip(items, answers[0::2], answers[1::2], strict=True):
-            if one.ids.tolist() == other.ids.tolist():
+        for item, matching, other in zip(items, answers[0::2], answers[1::2], strict=True):
+            if matching.ids.tolist() == other.ids.tolist():
                 raise BadInput(
-                    f"the answers {item.matching!r} and {item.other!r} are the same tokens for this model. Change one."
+                    f"the answers {item.matching!r} and {item.other!r} are the same tokens for this model: change one."
                 )
-        counted = passes or ForwardCounter()
-        ready = CachedPrompts.of(model, answers, batch=_BATCH_SIZE) if cached else None
-        counted.prompts += len(ready.rows) if ready else 0
-        return cls(model, tuple(items), tuple(answers), ready, counted)
+        passes = passes or ForwardCounter()
+        prompts = CachedPrompts.of(model, answers, batch=_BATCH_SIZE) if cached else None
+        passes.prompts += len(prompts.rows) if prompts else 0
+        return cls(model, tuple(items), tuple(answers), prompts, passes)
 
     def scores(self, edits: Edits = ()) -> ContinuationScores:
         """Both continuations of each item under the edits."""
-        if self.ready is None:
+        if self.cached_prompts is None:
             self.passes.whole += len(self.answers)
-            found = token_log_likelihoods(self.model, self.answers, edits, batch=_BATCH_SIZE)
+            scores = token_log_likelihoods(self.model, self.answers, edits, batch=_BATCH_SIZE)
         else:
-            self.passes.answers += len(self.ready.rows)
-            found = self.ready.scores(edits)
-        return ContinuationScores(log_likelihoods(found).view(-1, 2), mean_log_likelihoods(found).view(-1, 2))
+            self.passes.answers += len(self.cached_prompts.rows)
+            scores = self.cached_prompts.scores(edits)
+        return ContinuationScores(log_likelihoods(scores).view(-1, 2), mean_log_likelihoods(scores).view(-1, 2))
 
 
 def can_cache_prompts(edits: Edits) -> bool:
-    """Whether prompts may run once: nothing before their last token is edited."""
+    """Whether no edit changes a token before the last of a prompt, so that the prompts can be cached."""
     return all(e.where in ("last", "generated") and e.what.kind == "activation" for e in as_edits(edits))
 
 
 def prepend_text(items: Sequence[ContrastItem], text: str) -> list[ContrastItem]:
-    """The same items with a text before their prompts: what an instruction does without any vector."""
+    """The same items with a text before their prompts."""
     return [ContrastItem(f"{text.rstrip()} {item.prompt}", item.matching, item.other, item.group) for item in items]
 
 

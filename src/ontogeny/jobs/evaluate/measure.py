@@ -1,13 +1,13 @@
-"""Does a vector work? Fitted on some groups, alpha chosen on others, its effect told on the rest, beside its nulls and its costs.
+"""Evaluate steering vectors on one concept at one checkpoint.
 
-1. Read the fit side once (`recipes`).   2. Try the grid on development items, whose prompts run once (`selection`).
-3. On test items: effect at every alpha beside random directions, permuted labels and a prompt (`nulls`).   4. Side effects, samples.
-5. Several methods are compared again where they cost the same. All of it becomes rows (`judging_rows`); the verdict is made of these.
+1. Read the fit split once (`steering_vectors`).   2. Choose alpha on development items, whose prompts run once (`grid_search`).
+3. On test items: the effect at every alpha beside random directions, permuted labels and a prompt (`nulls`).   4. Side effects, samples.
+5. All methods at equal KL on neutral text. `rows` turns the result into records, `verdicts` reads these.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.evaluate.contrast_items import Splits
-from ontogeny.jobs.evaluate.grid_search import GridResult, check_alphas, grid_search
+from ontogeny.jobs.evaluate.contrast_items import ContrastItem, Splits
+from ontogeny.jobs.evaluate.grid_search import GridCell, GridResult, check_alphas, grid_search
 from ontogeny.jobs.evaluate.margins import ForwardCounter, ScoredItems, can_cache_prompts
 from ontogeny.jobs.evaluate.nulls import EffectWithNulls, measure_with_nulls, prompt_baseline
 from ontogeny.jobs.evaluate.plan import EvaluationPlan, default_instruction
@@ -36,13 +36,10 @@ from ontogeny.steering.token_selection import check_token_selection
 from ontogeny.tasks.accuracy import MultipleChoiceTask, QuestionAccuracy
 
 _MAX_NEUTRAL_TEXTS = 32
-"""Neutral texts, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditSideEffects:
-    """What one edit did beside its effect."""
-
     cost: TextSideEffects
     tasks: Mapping[str, tuple[QuestionAccuracy, QuestionAccuracy]]
     """Unsteered and steered."""
@@ -50,27 +47,25 @@ class EditSideEffects:
 
 @dataclass(frozen=True, eq=False)
 class MethodResult:
-    """One method on one concept at one checkpoint: everything that rows are made of."""
+    """One method on one concept at one checkpoint."""
 
     method: str
+    choice_axis: str
+    """The grid axis beside alpha: `site`, or `k`."""
+    origin: str
+    """Source of a direction that was fitted elsewhere."""
     grid: GridResult
-    response: tuple[EffectWithNulls, ...]
-    """On test items, one an alpha that is not 0, at the choice that was made."""
-    chosen: EffectWithNulls
+    dose_response: tuple[EffectWithNulls, ...]
+    """On test items, one per alpha that is not 0, at the chosen site or number of heads."""
     base: Float[Tensor, "item side"]
     """Nats per token of the test items' continuations, unsteered."""
     steered: Float[Tensor, "item side"]
     margins: tuple[Float[Tensor, " item"], Float[Tensor, " item"]]
     """Unsteered and steered."""
-    side: EditSideEffects
+    side_effects: EditSideEffects
     edits: Edits
-    choices: str
-    """What was chosen beside alpha: `site`, or `k`."""
-    wish: float = 1.0
-    origin: str = ""
-    """Where a given direction was learned."""
-    equal: tuple[float, float, Float[Tensor, " item"]] | str | None = None
-    """Cost, alpha, and shift of each item at the cost at which all are compared, or why there is none; None for what has no alpha."""
+    at_equal_kl: tuple[float, float, Float[Tensor, " item"]] | str | None
+    """Target KL, alpha and shift of each item, or why no alpha reaches the target; None for an ablation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,177 +73,166 @@ class EvaluationResult:
     """One concept at one checkpoint."""
 
     concept: Concept
-    sides: Splits
-    judged: tuple[MethodResult, ...]
+    splits: Splits
+    methods: tuple[MethodResult, ...]
     instruction: str
     prompt_shift: Float[Tensor, " item"]
     samples: tuple[SteeringSample, ...]
     distinct: Mapping[str, float]
-    """Share of different pairs of tokens in what each arm said."""
+    """Distinct-2 of the texts of each arm."""
     passes: ForwardCounter
     neutral: str
-    """Which texts counted as neutral."""
-    tasks: Mapping[str, int] = field(default_factory=dict)
-    """Questions that were left out of each task, being longer than the context."""
+    """Description of the neutral texts."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluator:
+    """What all methods share: the model, the plan, neutral texts and tasks."""
+
+    model: Model
+    ask: EvaluationPlan
+    texts: Sequence[str]
+    tasks: Sequence[MultipleChoiceTask]
+    plain: Mapping[str, QuestionAccuracy]
+    passes: ForwardCounter
+    say: Callable[[str], None]
+
+    def cost(self, edits: Edits) -> TextSideEffects:
+        return measure_side_effects(self.model, self.texts, edits, batch=64)
+
+    def items(self, items: Sequence[ContrastItem], *, cached: bool) -> ScoredItems:
+        return ScoredItems.of(self.model, items, cached=cached, passes=self.passes)
+
+    def evaluate(self, vectors: SteeringVectors, nulls: Sequence[SteeringVectors]) -> MethodResult:
+        """Choose alpha, then measure the effect and the side effects."""
+        model, plan, sides = self.model, self.ask.plan, self.ask.sides
+        cached = can_cache_prompts(vectors.edits(model, next(iter(vectors.shifts)), 1.0))
+        grid = grid_search(
+            self.items(sides.development, cached=cached),
+            vectors,
+            plan.alphas,
+            lambda edits: self.cost(edits).divergence,
+            most=plan.most,
+            desired_sign=-1.0 if vectors.is_ablation else 1.0,
+        )
+        choice, test = grid.chosen.choice, self.items(sides.test, cached=cached)
+        base = test.scores()
+        dose_response = []
+        for alpha in [a for a in ((1.0,) if vectors.is_ablation else check_alphas(plan.alphas)) if a]:
+            self.say(f"{vectors.method} at alpha {alpha:g} against {plan.controls} controls")
+            dose_response.append(
+                measure_with_nulls(
+                    test, vectors, choice, alpha, controls=plan.controls, permuted=nulls, base=base.margin
+                )
+            )
+        edits = vectors.edits(model, choice, grid.chosen.alpha)
+        steered = test.scores(edits)
+        self.say(f"side effects of {vectors.method}")
+        tasks = {task.name: (self.plain[task.name], task.answered(model, edits)) for task in self.tasks}
+        return MethodResult(
+            vectors.method,
+            vectors.choice_axis,
+            vectors.origin,
+            grid,
+            tuple(dose_response),
+            base.per_token,
+            steered.per_token,
+            (base.margin, steered.margin),
+            EditSideEffects(self.cost(edits), tasks),
+            edits,
+            None if vectors.is_ablation else self.at_equal_kl(vectors, grid.chosen, base.margin),
+        )
+
+    def at_equal_kl(
+        self, vectors: SteeringVectors, chosen: GridCell, base: Float[Tensor, " item"]
+    ) -> tuple[float, float, Float[Tensor, " item"]] | str:
+        """The effect where the KL on neutral text is the same for all methods, or why no alpha gets there."""
+        target, sign = self.ask.plan.equal_kl, math.copysign(1.0, chosen.alpha)
+
+        def kl(alpha: float) -> float:
+            return float(self.cost(vectors.edits(self.model, chosen.choice, sign * alpha)).divergence.mean())
+
+        try:
+            alpha = sign * alpha_at_equal_kl(kl, target)
+        except BadInput as fault:
+            return str(fault)
+        edits = vectors.edits(self.model, chosen.choice, alpha)
+        scores = self.items(self.ask.sides.test, cached=can_cache_prompts(edits)).scores(edits)
+        return target, alpha, scores.margin - base
 
 
 def evaluate_concept(
     model: Model, ask: EvaluationPlan, *, say: Callable[[str], None] = lambda _: None
 ) -> EvaluationResult:
-    """Everything of one concept at one checkpoint."""
+    """Evaluate all methods for one concept at one checkpoint; `say` is called with a line of progress."""
     plan, passes = ask.plan, ForwardCounter()
-    texts, told = _neutral_texts(model, ask)
+    texts, neutral = _neutral_texts(model, ask)
     names = [m for m in ask.methods if isinstance(m, str)]
-    others = [m for m in ask.methods if not isinstance(m, str)]
+    directions = [m for m in ask.methods if not isinstance(m, str)]
     where = check_token_selection(plan.where)
-    recipes: list[SteeringVectors] = [
+    given = [
         from_direction(model, d, name="given" if i == 0 else f"given {i + 1}", where=where)
-        for i, d in enumerate(others)
+        for i, d in enumerate(directions)
     ]
     say("reading")
-    have = read_training_activations(model, ask.concept, ask.sides, names, plan.sites, extra=[d.site for d in others])
-    recipes = [fit_vectors(have, name, ks=plan.ks, where=where) for name in names] + recipes
+    data = read_training_activations(
+        model, ask.concept, ask.sides, names, plan.sites, extra=[d.site for d in directions]
+    )
     tasks = [
         MultipleChoiceTask.of(model, name, rows, limit=plan.task_limit, seed=plan.seed)
         for name, rows in ask.tasks.items()
     ]
     plain = {task.name: task.answered(model) for task in tasks}
-
-    def cost(edits: Edits) -> TextSideEffects:
-        return measure_side_effects(model, texts, edits, batch=64)
-
-    judged = []
-    for one in recipes:
-        say(f"choosing alpha of {one.method}")
-        nulls = refit_on_permuted_labels(have, one, samples=plan.shuffles, seed=plan.seed) if plan.shuffles else []
-        judged.append(_evaluate_method(model, ask, one, nulls, cost, tasks, plain, passes, say))
+    evaluator = _Evaluator(model, ask, texts, tasks, plain, passes, say)
+    methods = []
+    for vectors in [*(fit_vectors(data, name, ks=plan.ks, where=where) for name in names), *given]:
+        say(f"choosing alpha of {vectors.method}")
+        nulls = refit_on_permuted_labels(data, vectors, samples=plan.shuffles, seed=plan.seed) if plan.shuffles else []
+        methods.append(evaluator.evaluate(vectors, nulls))
     instruction = plan.instruction or default_instruction(ask)
-    asked = ScoredItems.of(model, ask.sides.test, cached=False, passes=passes)
-    shift = prompt_baseline(asked, instruction)
-    say("comparing at equal cost")
-    judged = _at_equal_cost(model, ask, recipes, judged, cost, passes)
-    say("speaking")
-    samples = _samples(model, ask, judged) if plan.samples else []
-    said = _distinct_n(model, samples)
-    left = {task.name: task.left_out for task in tasks}
+    shift = prompt_baseline(evaluator.items(ask.sides.test, cached=False), instruction)
+    say("generating samples")
+    samples = _samples(model, ask, methods) if plan.samples else []
     return EvaluationResult(
-        ask.concept, ask.sides, tuple(judged), instruction, shift, tuple(samples), said, passes, told, left
+        ask.concept,
+        ask.sides,
+        tuple(methods),
+        instruction,
+        shift,
+        tuple(samples),
+        _distinct_2(model, samples),
+        passes,
+        neutral,
     )
 
 
-def _evaluate_method(
-    model: Model,
-    ask: EvaluationPlan,
-    one: SteeringVectors,
-    nulls: Sequence[SteeringVectors],
-    cost: Callable[[Edits], TextSideEffects],
-    tasks: Sequence[MultipleChoiceTask],
-    plain: Mapping[str, QuestionAccuracy],
-    passes: ForwardCounter,
-    say: Callable[[str], None],
-) -> MethodResult:
-    plan, wish = ask.plan, -1.0 if one.ablates else 1.0
-    first = next(iter(one.shifts))
-    cached = can_cache_prompts(one.edits(model, first, 1.0))
-    development = ScoredItems.of(model, ask.sides.development, cached=cached, passes=passes)
-    grid = grid_search(
-        development,
-        one,
-        plan.alphas,
-        lambda edits: cost(edits).divergence,
-        most=plan.most,
-        wish=wish,
-    )
-    asked = ScoredItems.of(model, ask.sides.test, cached=cached, passes=passes)
-    base = asked.scores()
-    response = []
-    for alpha in [a for a in ((1.0,) if one.ablates else check_alphas(plan.alphas)) if a]:
-        say(f"{one.method} at alpha {alpha:g} against {plan.controls} controls")
-        response.append(
-            measure_with_nulls(
-                asked, one, grid.chosen.choice, alpha, controls_=plan.controls, others=nulls, base=base.margin
-            )
-        )
-    chosen = next(r for r in response if r.alpha == grid.chosen.alpha)
-    edits = one.edits(model, grid.chosen.choice, grid.chosen.alpha)
-    steered = asked.scores(edits)
-    say(f"side effects of {one.method}")
-    side = EditSideEffects(cost(edits), {t.name: (plain[t.name], t.answered(model, edits)) for t in tasks})
-    return MethodResult(
-        one.method,
-        grid,
-        tuple(response),
-        chosen,
-        base.per_token,
-        steered.per_token,
-        (base.margin, steered.margin),
-        side,
-        edits,
-        one.axis,
-        wish,
-        one.origin,
-    )
+def _samples(model: Model, ask: EvaluationPlan, methods: Sequence[MethodResult]) -> list[SteeringSample]:
+    count = ask.plan.samples
+    distinct = list(dict.fromkeys(item.prompt for item in ask.sides.test))
+    prompts = [distinct[i * len(distinct) // count] for i in range(min(count, len(distinct)))]
+    conditions: list[tuple[str, float | None, Edits]] = [("unsteered", None, [])]
+    for method in methods:
+        name, alpha, controls = method.method, method.grid.chosen.alpha, as_edits(method.edits)
+        conditions.append((name, alpha, method.edits))
+        conditions.append((f"control of {name}", alpha, [edit.null(i) for i, edit in enumerate(controls)]))
+    return steering_samples(model, prompts, conditions, DecodingConfig(ask.plan.tokens))
 
 
-def _at_equal_cost(
-    model: Model,
-    ask: EvaluationPlan,
-    recipes: Sequence[SteeringVectors],
-    judged: Sequence[MethodResult],
-    cost: Callable[[Edits], TextSideEffects],
-    passes: ForwardCounter,
-) -> list[MethodResult]:
-    """Vectors compared where each moves the model as far from itself."""
-    target, made = ask.plan.equal_kl, []
-    for one, old in zip(recipes, judged, strict=True):
-        if one.ablates:
-            made.append(old)
-            continue
-        sign, choice = math.copysign(1.0, old.grid.chosen.alpha), old.grid.chosen.choice
-
-        def at(alpha: float, one: SteeringVectors = one, choice: str = choice, sign: float = sign) -> float:
-            return float(cost(one.edits(model, choice, sign * alpha)).divergence.mean())
-
-        try:
-            alpha = sign * alpha_at_equal_kl(at, target)
-        except BadInput as fault:
-            made.append(replace(old, equal=str(fault)))
-            continue
-        edits = one.edits(model, choice, alpha)
-        asked = ScoredItems.of(model, ask.sides.test, cached=can_cache_prompts(edits), passes=passes)
-        shift = asked.scores(edits).margin - old.margins[0]
-        made.append(replace(old, equal=(target, alpha, shift)))
-    return made
-
-
-def _samples(model: Model, ask: EvaluationPlan, judged: Sequence[MethodResult]) -> list[SteeringSample]:
-    plan = ask.plan
-    every = list(dict.fromkeys(item.prompt for item in ask.sides.test))
-    prompts = [every[i * len(every) // plan.samples] for i in range(min(plan.samples, len(every)))]
-    arms: list[tuple[str, float | None, Edits]] = [("unsteered", None, [])]
-    for one in judged:
-        arms.append((one.method, one.grid.chosen.alpha, one.edits))
-        arms.append(
-            (f"control of {one.method}", one.grid.chosen.alpha, [e.null(i) for i, e in enumerate(as_edits(one.edits))])
-        )
-    return steering_samples(model, prompts, arms, DecodingConfig(plan.tokens))
-
-
-def _distinct_n(model: Model, samples: Sequence[SteeringSample]) -> dict[str, float]:
-    found = {}
+def _distinct_2(model: Model, samples: Sequence[SteeringSample]) -> dict[str, float]:
+    shares = {}
     for arm in dict.fromkeys(sample.arm for sample in samples):
         texts = [sample.text for sample in samples if sample.arm == arm]
         ids = model.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        found[arm] = distinct_n([torch.tensor(row, dtype=torch.long) for row in ids])
-    return found
+        shares[arm] = distinct_n([torch.tensor(row, dtype=torch.long) for row in ids])
+    return shares
 
 
 def _neutral_texts(model: Model, ask: EvaluationPlan) -> tuple[list[str], str]:
-    """Texts of a length that counts, and which they are."""
+    """Neutral texts of 2 tokens up to the context, and their description."""
     texts = list(ask.neutral) or [ask.concept.texts[i] for i in ask.sides.fit.tolist()]
-    told = "texts that were given" if ask.neutral else "the concept's own texts, not neutral ones"
+    description = "texts that were given" if ask.neutral else "the concept's own texts, not neutral ones"
     sizes = [len(ids) for ids in model.tokenizer(texts, verbose=False)["input_ids"]]
     fit = [text for text, size in zip(texts, sizes, strict=True) if 2 <= size <= model.context]
     if not fit:
-        raise BadInput(f"no neutral text has 2 to {model.context} tokens. Give others with --neutral.")
-    return fit[:: max(1, len(fit) // _MAX_NEUTRAL_TEXTS)][:_MAX_NEUTRAL_TEXTS], told
+        raise BadInput(f"`neutral` must have a text of 2 to {model.context} tokens, got none: add one.")
+    return fit[:: max(1, len(fit) // _MAX_NEUTRAL_TEXTS)][:_MAX_NEUTRAL_TEXTS], description

@@ -1,10 +1,10 @@
-"""What an effect has to beat: random directions as long, the same fit on permuted labels, and a sentence in front of the prompt.
+"""Nulls of a steering effect: random directions of equal norm, the same fit on permuted labels, and a sentence before the prompt.
 
-Alpha 0 is the fourth: it is no edit at all, so its effect is 0 bit for bit. What was tried is corrected by Benjamini–Hochberg over
-all of it; a vector works where it beats every null, its interval included, and not where it beats the unsteered model alone.
+Alpha 0 is the fourth: it is no edit, so its effect is 0 bit for bit. All p-values of a run are corrected together by Benjamini–Hochberg;
+a vector works if its effect, with its interval, is beyond every null, not if it is beyond the unsteered model alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,24 +12,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.jobs.evaluate.margins import ScoredItems, prepend_text
-from ontogeny.jobs.evaluate.steering_vectors import SteeringVectors
 from ontogeny.steering.controls import EffectWithControls
-from ontogeny.steering.steer import control_edits
+from ontogeny.steering.methods import SteeringVectors
+from ontogeny.steering.steer import Edit, control_edits
 
 SIGNIFICANCE_LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class EffectWithNulls:
-    """An effect on held-out items beside its nulls."""
+    """An effect on held-out items with its nulls."""
 
     alpha: float
     shift: Float[Tensor, " item"]
     """Steered minus unsteered margin of each item, nats."""
     random: EffectWithControls
-    """Beside random directions of the same length."""
-    shuffled: EffectWithControls | None
-    """Beside the same fit on permuted labels; None where it was not asked for."""
+    """Beside random directions of equal norm."""
+    permuted_labels: EffectWithControls | None
+    """Beside the same fit on permuted labels; None without such fits."""
 
     @property
     def value(self) -> float:
@@ -37,36 +37,38 @@ class EffectWithNulls:
 
 
 def measure_with_nulls(
-    asked: ScoredItems,
-    recipe: SteeringVectors,
+    items: ScoredItems,
+    vectors: SteeringVectors,
     choice: str,
     alpha: float,
     *,
-    controls_: int,
-    others: Sequence[SteeringVectors] = (),
+    controls: int,
+    permuted: Sequence[SteeringVectors] = (),
     base: Float[Tensor, " item"] | None = None,
 ) -> EffectWithNulls:
-    """The effect of one choice at one alpha, of as many random edits as large, and of the recipes in `others`."""
-    model, bare = asked.model, asked.scores().margin if base is None else base
-    edits = recipe.edits(model, choice, alpha)
-    shift = asked.scores(edits).margin - bare
+    """The effect of one choice at one alpha, of `controls` random edits of equal norm, and of the vectors in `permuted`.
 
-    def moved(one: object) -> float:
-        return float((asked.scores(one).margin - bare).mean())  # type: ignore[arg-type]
+    Args:
+        base: unsteered margins, if they are known.
+    """
+    unsteered = items.scores().margin if base is None else base
 
-    random = torch.tensor([moved(one) for one in control_edits(edits, range(controls_))], dtype=torch.float64)
-    again = [moved(other.edits(model, choice, alpha)) for other in others]
+    def shift_of(edits: list[Edit]) -> Float[Tensor, " item"]:
+        return items.scores(edits).margin - unsteered
+
+    def effects(nulls: Iterable[list[Edit]]) -> EffectWithControls:
+        means = [float(shift_of(edits).mean()) for edits in nulls]
+        return EffectWithControls(value, torch.tensor(means, dtype=torch.float64))
+
+    edits = vectors.edits(items.model, choice, alpha)
+    shift = shift_of(edits)
     value = float(shift.mean())
-    shuffled = EffectWithControls(value, torch.tensor(again, dtype=torch.float64)) if again else None
-    return EffectWithNulls(alpha, shift, EffectWithControls(value, random), shuffled)
+    random = effects(control_edits(edits, range(controls)))
+    refits = effects(null.edits(items.model, choice, alpha) for null in permuted) if permuted else None
+    return EffectWithNulls(alpha, shift, random, refits)
 
 
-def prompt_baseline(
-    asked: ScoredItems, text: str, *, base: Float[Tensor, " item"] | None = None
-) -> Float[Tensor, " item"]:
-    """What a text in front of each prompt does to its margin, without any vector."""
-    bare = asked.scores().margin if base is None else base
-    return (
-        ScoredItems.of(asked.model, prepend_text(asked.items, text), cached=False, passes=asked.passes).scores().margin
-        - bare
-    )
+def prompt_baseline(items: ScoredItems, text: str) -> Float[Tensor, " item"]:
+    """Change of each margin by a text before its prompt, without any vector."""
+    prompted = ScoredItems.of(items.model, prepend_text(items.items, text), cached=False, passes=items.passes)
+    return prompted.scores().margin - items.scores().margin

@@ -16,7 +16,7 @@ from ontogeny.jobs.evaluate.contrast_items import (
     split_items,
 )
 from ontogeny.jobs.evaluate.grid_search import MAX_NEUTRAL_KL, check_alphas
-from ontogeny.jobs.evaluate.steering_vectors import STEERING_METHODS, check_method
+from ontogeny.plugins import list_plugins, load_plugin
 from ontogeny.sites import expand_sites
 from ontogeny.steering.token_selection import TOKEN_SELECTORS
 from ontogeny.storage.files import content_digest
@@ -108,11 +108,11 @@ def make_plan(
     """
     if not methods:
         raise BadInput(
-            f"no method was named. Choose among {', '.join(STEERING_METHODS)}, RUN:CONCEPT and a .safetensors file."
+            f"`methods` is empty: name one or more of {', '.join(list_plugins('steering/methods'))}, or a direction."
         )
     for method in methods:
         if isinstance(method, str):
-            check_method(method)
+            load_plugin("steering/methods", method)
     items = contrast_items(concept, plan.aim, plan.before)
     sides = cap_items(split_items(concept, items, seed=plan.seed), plan.limit)
     return EvaluationPlan(concept, tuple(items), sides, tuple(methods), plan, tuple(neutral), tasks or {})
@@ -135,8 +135,9 @@ def count_forward_passes(ask: EvaluationPlan, layers: int) -> int:
     tried = len([alpha for alpha in plan.alphas if alpha])
     total = 0
     for method in ask.methods:
-        choices = len(plan.ks) if method == "iti" else layers + 1 if isinstance(method, str) else 1
-        alphas = 1 if method == "ablate" else tried
+        module = load_plugin("steering/methods", method) if isinstance(method, str) else None
+        choices = 1 if module is None else len(plan.ks) if module.choice_axis == "k" else layers + 1
+        alphas = 1 if module is not None and module.is_ablation else tried
         total += 2 * len(ask.sides.development) * choices * alphas
         total += 2 * len(ask.sides.test) * alphas * (1 + plan.controls + plan.shuffles)
     return total
@@ -148,11 +149,11 @@ def check_model_shape(ask: EvaluationPlan, *, layers: int, heads: int, width: in
     Raises:
         BadInput: a site that is not there, more heads than there are, or a direction of another width.
     """
-    names = [method for method in ask.methods if isinstance(method, str)]
-    if set(names) - {"iti"}:
+    parts = {load_plugin("steering/methods", method).part for method in ask.methods if isinstance(method, str)}
+    if "resid" in parts:
         expand_sites(ask.plan.sites, layers=layers, heads=heads)
-    if "iti" in names and max(ask.plan.ks) > layers * heads:
-        raise BadInput(f"--k {max(ask.plan.ks)} does not fit: this model has {layers * heads} heads. Take fewer.")
+    if "head" in parts and max(ask.plan.ks) > layers * heads:
+        raise BadInput(f"`ks` must be at most {layers * heads}, the heads of this model, got {max(ask.plan.ks)}.")
     for direction in (method for method in ask.methods if not isinstance(method, str)):
         expand_sites(str(direction.site), layers=layers, heads=heads)
         if direction.site.part == "resid" and len(direction.vector) != width:

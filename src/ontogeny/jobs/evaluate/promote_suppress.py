@@ -1,6 +1,6 @@
-"""TODO docstring of src/ontogeny/jobs/evaluate/promote_suppress.py"""
+"""Promote and suppress: nats per token gained and lost where the unsteered model needs it most (arXiv:2410.17245)."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.statistics import bootstrap
+from ontogeny.statistics.splits import number_groups
 
 _WEIGHT_QUANTILES = (0.25, 0.5, 0.75, 1.0)
 
@@ -28,7 +29,7 @@ def promote_suppress(
     base: Float[Tensor, " item"],
     steered: Float[Tensor, " item"],
     matching: Bool[Tensor, " item"],
-    prompts: Sequence[object],
+    prompts: Sequence[Hashable],
     *,
     shares: Sequence[float] = _WEIGHT_QUANTILES,
     samples: int = 1000,
@@ -45,8 +46,7 @@ def promote_suppress(
         raise BadInput(
             "promote and suppress need items that match the behaviour and items that do not. Add the other kind."
         )
-    numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-    groups = torch.tensor([numbers[prompt] for prompt in prompts])
+    groups = number_groups(prompts)
     weights = bootstrap.group_weights(groups, samples=samples, seed=seed).double()
     weights = torch.cat([torch.ones(1, len(base), dtype=torch.float64), weights])
     gain = (steered - base).double()
@@ -56,7 +56,7 @@ def promote_suppress(
         for side, sign in ((matching, 1.0), (~matching, -1.0)):
             order = (sign * base[side]).argsort()
             mean = _mean_of_first((sign * gain[side])[order], weights[:, side][:, order], share)
-            ends = bootstrap.percentile_interval(mean[0], mean[1:], groups=len(numbers))
+            ends = bootstrap.percentile_interval(mean[0], mean[1:], groups=int(groups.max()) + 1)
             sides.append((float(mean[0]), float(ends.low), float(ends.high)))
         found.append(PromoteSuppress(share, *sides))
     return found

@@ -1,4 +1,4 @@
-"""The rows of an evaluation: effects with their nulls and intervals, the grid, side effects, items, samples; docs/records.md names each."""
+"""Rows of an evaluation: effects with nulls and intervals, grid, side effects, items, samples (listed in docs/records.md)."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,105 +18,100 @@ from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.steering.controls import EffectWithControls
+from ontogeny.tasks.truthfulqa_mc import MultipleChoiceScores
 
 
-def evaluation_rows(found: EvaluationResult, *, scorers: Sequence[TextScorer] = (), seed: int = 0) -> list[Record]:
+def evaluation_rows(result: EvaluationResult, *, scorers: Sequence[TextScorer] = (), seed: int = 0) -> list[Record]:
     """All rows of one concept at one checkpoint."""
-    made = [row for judged in found.judged for row in _method_rows(found, judged, seed)]
-    groups = item_group_ids(found.sides.test)
-    value = mean_with_interval(found.prompt_shift, groups, seed=seed)
-    told = {"text": found.instruction[:200]}
-    made.append(_row("steering_effect", "prompt", value, len(groups), "prompt_only", coords=told))
-    made += [*_samples(found), *_text_score_rows(found, scorers)]
-    return [replace(row, concept=found.concept.name, seed=seed) for row in made]
+    groups = item_group_ids(result.splits.test)
+    prompt_shift = mean_with_interval(result.prompt_shift, groups, seed=seed)
+    text = {"text": result.instruction[:200]}
+    rows = [
+        *(row for method in result.methods for row in _method_rows(result, method, seed)),
+        _row("steering_effect", "prompt", prompt_shift, len(groups), "prompt_only", coords=text),
+        *_sample_rows(result),
+        *_text_score_rows(result, scorers),
+    ]
+    return [replace(row, concept=result.concept.name, seed=seed) for row in rows]
 
 
-def _method_rows(found: EvaluationResult, judged: MethodResult, seed: int) -> Iterator[Record]:
-    groups, chosen = item_group_ids(found.sides.test), judged.grid.chosen
-    at = _choice_coords(judged, chosen.choice)
-    note = f"{judged.origin}{': ' * bool(judged.origin)}chosen by the {judged.grid.note}"
-    yield replace(_row("chosen_alpha", judged.method, _point(chosen.alpha), len(chosen.shift), coords=at), note=note)
-    for cell in judged.grid.cells:
-        yield from _grid_cell_row(found, judged, cell, seed)
-    zero = {**at, "alpha": "0"}
-    free = _row("steering_effect", judged.method, (0.0, 0.0, 0.0), len(groups), coords=zero)
-    yield replace(free, note="no edit: bit for bit the unsteered model")
-    for one in judged.response:
-        here = {**at, "alpha": f"{one.alpha:g}"}
-        measured = mean_with_interval(one.shift, groups, seed=seed)
-        yield _row("steering_effect", judged.method, measured, len(groups), coords=here)
-        yield _null_rows(judged, one.random, "random_direction", here)
-        if one.shuffled is not None:
-            yield _null_rows(judged, one.shuffled, "shuffled_label", here)
-            p = _point(one.shuffled.p)
-            yield _row("steering_p", judged.method, p, len(one.shuffled.controls), "shuffled_label", coords=here)
-        yield _row("steering_p", judged.method, _point(one.random.p), len(one.random.controls), coords=here)
-    told = {**at, "alpha": f"{chosen.alpha:g}"}
-    yield from _promote_suppress_rows(found, judged, told, seed)
-    yield from _multiple_choice_rows(judged, groups, told, seed)
-    yield from _side_effects(judged, told, seed)
-    if isinstance(judged.equal, str):
-        lost = _row("effect_at_equal_kl", judged.method, _point(math.nan), 0, coords=at)
-        yield replace(lost, note=judged.equal)
-    elif judged.equal is not None:
-        target, alpha, shift = judged.equal
-        coords = {**at, "alpha": f"{alpha:.4g}", "kl": f"{target:.4g}"}
-        yield _row(
-            "effect_at_equal_kl",
-            judged.method,
-            mean_with_interval(shift, groups, seed=seed),
-            len(groups),
-            coords=coords,
-        )
+def _method_rows(result: EvaluationResult, method: MethodResult, seed: int) -> Iterator[Record]:
+    name, groups, chosen = method.method, item_group_ids(result.splits.test), method.grid.chosen
+    choice = {method.choice_axis: chosen.choice}
+    note = f"{method.origin}{': ' * bool(method.origin)}chosen by the {method.grid.note}"
+    yield _row("chosen_alpha", name, chosen.alpha, len(chosen.shift), coords=choice, note=note)
+    for cell in method.grid.cells:
+        yield from _grid_cell_rows(result, method, cell, seed)
+    note = "no edit: bit for bit the unsteered model"
+    yield _row("steering_effect", name, (0.0, 0.0, 0.0), len(groups), coords={**choice, "alpha": "0"}, note=note)
+    for effect in method.dose_response:
+        coords = {**choice, "alpha": f"{effect.alpha:g}"}
+        shift = mean_with_interval(effect.shift, groups, seed=seed)
+        yield _row("steering_effect", name, shift, len(groups), coords=coords)
+        yield _null_row(name, effect.random, "random_direction", coords)
+        if (permuted := effect.permuted_labels) is not None:
+            yield _null_row(name, permuted, "shuffled_label", coords)
+            yield _row("steering_p", name, permuted.p, len(permuted.controls), "shuffled_label", coords=coords)
+        yield _row("steering_p", name, effect.random.p, len(effect.random.controls), coords=coords)
+    coords = {**choice, "alpha": f"{chosen.alpha:g}"}
+    yield from _promote_suppress_rows(result, method, coords, seed)
+    yield from _multiple_choice_rows(method, groups, coords, seed)
+    yield from _side_effect_rows(method, coords, seed)
+    if isinstance(method.at_equal_kl, str):
+        yield _row("effect_at_equal_kl", name, math.nan, 0, coords=choice, note=method.at_equal_kl)
+    elif method.at_equal_kl is not None:
+        target, alpha, shifts = method.at_equal_kl
+        coords = {**choice, "alpha": f"{alpha:.4g}", "kl": f"{target:.4g}"}
+        shift = mean_with_interval(shifts, groups, seed=seed)
+        yield _row("effect_at_equal_kl", name, shift, len(groups), coords=coords)
 
 
-def _grid_cell_row(found: EvaluationResult, judged: MethodResult, cell: GridCell, seed: int) -> Iterator[Record]:
-    coords = {**_choice_coords(judged, cell.choice), "alpha": f"{cell.alpha:g}"}
-    groups = item_group_ids(found.sides.development)
+def _grid_cell_rows(result: EvaluationResult, method: MethodResult, cell: GridCell, seed: int) -> Iterator[Record]:
+    coords = {method.choice_axis: cell.choice, "alpha": f"{cell.alpha:g}"}
+    groups = item_group_ids(result.splits.development)
     effect = mean_with_interval(cell.shift, groups, seed=seed) if cell.alpha else (0.0, 0.0, 0.0)
-    yield _row("steering_effect", judged.method, effect, len(groups), split="development", coords=coords)
+    yield _row("steering_effect", method.method, effect, len(groups), split="development", coords=coords)
     texts = torch.arange(len(cell.divergence))
-    cost = mean_with_interval(cell.divergence, texts, seed=seed) if cell.alpha and len(texts) > 1 else _point(cell.cost)
-    kl = _row("neutral_kl", judged.method, cost, len(texts), split="all", coords=coords)
-    yield replace(kl, note=found.neutral)
+    kl = mean_with_interval(cell.divergence, texts, seed=seed) if cell.alpha and len(texts) > 1 else cell.cost
+    yield _row("neutral_kl", method.method, kl, len(texts), split="all", coords=coords, note=result.neutral)
 
 
-def _null_rows(judged: MethodResult, effect: EffectWithControls, control: str, coords: Mapping[str, str]) -> Record:
-    ends = (float(effect.controls.mean()), effect.low, effect.high)
-    return _row("steering_effect", judged.method, ends, len(effect.controls), control, coords=coords)
+def _null_row(method: str, effect: EffectWithControls, control: str, coords: Mapping[str, str]) -> Record:
+    interval = (float(effect.controls.mean()), effect.low, effect.high)
+    return _row("steering_effect", method, interval, len(effect.controls), control, coords=coords)
 
 
 def _promote_suppress_rows(
-    found: EvaluationResult, judged: MethodResult, coords: Mapping[str, str], seed: int
+    result: EvaluationResult, method: MethodResult, coords: Mapping[str, str], seed: int
 ) -> Iterator[Record]:
     """Nats per token gained and lost where the unsteered model needs it most, and the items themselves."""
-    items = found.sides.test
+    items, name = result.splits.test, method.method
     prompts = [item.group for item in items]
     matching = torch.tensor([True] * len(items) + [False] * len(items))
-    base, steered = (side.T.flatten() for side in (judged.base, judged.steered))
+    base, steered = (side.T.flatten() for side in (method.base, method.steered))
     for one in promote_suppress(base, steered, matching, [*prompts, *prompts], seed=seed):
         for metric, value in (("promote", one.promote), ("suppress", one.suppress)):
-            yield _row(metric, judged.method, value, len(items), coords={**coords, "share": f"{one.share:g}"})
+            yield _row(metric, name, value, len(items), coords={**coords, "share": f"{one.share:g}"})
     for i, item in enumerate(items):
-        for side, (name, text) in enumerate((("matching", item.matching), ("other", item.other))):
-            told = {**coords, "item": str(i), "side": name, "prompt": item.prompt[:120], "text": text[:120]}
-            yield _row("item_nats", judged.method, _point(float(judged.base[i, side])), 1, "unsteered", coords=told)
-            yield _row("item_nats", judged.method, _point(float(judged.steered[i, side])), 1, coords=told)
+        for side, (label, text) in enumerate((("matching", item.matching), ("other", item.other))):
+            at = {**coords, "item": str(i), "side": label, "prompt": item.prompt[:120], "text": text[:120]}
+            yield _row("item_nats", name, float(method.base[i, side]), 1, "unsteered", coords=at)
+            yield _row("item_nats", name, float(method.steered[i, side]), 1, coords=at)
 
 
 def _multiple_choice_rows(
-    judged: MethodResult, groups: Tensor, coords: Mapping[str, str], seed: int
+    method: MethodResult, groups: Tensor, coords: Mapping[str, str], seed: int
 ) -> Iterator[Record]:
-    """MC1 and MC2 of two: is the continuation that shows the concept the likelier one, and by which share."""
-    for margin, control in zip(judged.margins, ("unsteered", None), strict=True):
-        for metric, values in (("mc1", (margin > 0).double()), ("mc2", margin.double().sigmoid())):
-            yield _row(
-                metric, judged.method, _share_with_interval(values, groups, seed), len(values), control, coords=coords
-            )
+    """MC1 and MC2 of two answers: the continuation that shows the concept, and the other one."""
+    for margin, control in zip(method.margins, ("unsteered", None), strict=True):
+        scores = MultipleChoiceScores.from_margins(margin, margin)
+        for metric, values in (("mc1", scores.mc1), ("mc2", scores.mc2)):
+            value = _share_with_interval(values, groups, seed)
+            yield _row(metric, method.method, value, len(values), control, coords=coords)
 
 
-def _side_effects(judged: MethodResult, coords: Mapping[str, str], seed: int) -> Iterator[Record]:
-    cost, method = judged.side.cost, judged.method
+def _side_effect_rows(method: MethodResult, coords: Mapping[str, str], seed: int) -> Iterator[Record]:
+    name, cost = method.method, method.side_effects.cost
     texts = torch.arange(len(cost.before))
     if len(texts) > 1:
         for metric, values, control in (
@@ -125,46 +120,43 @@ def _side_effects(judged: MethodResult, coords: Mapping[str, str], seed: int) ->
             ("neutral_ce_rise", cost.after - cost.before, None),
         ):
             value = mean_with_interval(values, texts, seed=seed)
-            yield _row(metric, method, value, len(texts), control, split="all", coords=coords)
-    for task, (plain, steered) in judged.side.tasks.items():
-        told, each = {**coords, "task": task}, torch.arange(len(plain.plain))
-        if len(each) < 2:
+            yield _row(metric, name, value, len(texts), control, split="all", coords=coords)
+    for task, (plain, steered) in method.side_effects.tasks.items():
+        at, questions = {**coords, "task": task}, torch.arange(len(plain.plain))
+        if len(questions) < 2:
             continue
         for metric, before, after in (
             ("task_accuracy", plain.plain, steered.plain),
             ("task_accuracy_normalised", plain.normalised, steered.normalised),
         ):
             for values, control in ((before, "unsteered"), (after, None)):
-                value = _share_with_interval(values, each, seed)
-                yield _row(metric, method, value, len(each), control, split="all", coords=told)
-        change = mean_with_interval(steered.plain - plain.plain, each, seed=seed)
-        yield _row("task_change", method, change, len(each), split="all", coords=told)
+                value = _share_with_interval(values, questions, seed)
+                yield _row(metric, name, value, len(questions), control, split="all", coords=at)
+        change = mean_with_interval(steered.plain - plain.plain, questions, seed=seed)
+        yield _row("task_change", name, change, len(questions), split="all", coords=at)
 
 
-def _samples(found: EvaluationResult) -> Iterator[Record]:
-    for sample in found.samples:
+def _sample_rows(result: EvaluationResult) -> Iterator[Record]:
+    for sample in result.samples:
         alpha = {} if sample.alpha is None else {"alpha": f"{sample.alpha:g}"}
-        told = {"prompt": sample.prompt, "arm": sample.arm, "text": sample.text, **alpha}
-        row = _row("sample_surprise", sample.arm, _point(sample.surprise), sample.tokens, split="all", coords=told)
-        yield row if sample.tokens else replace(row, note="nothing was said")
-    for arm, share in found.distinct.items():
-        n = 0 if math.isnan(share) else len(found.samples)
-        row = _row("distinct_2", arm, _point(share), n, split="all", coords={"arm": arm})
-        yield row if n else replace(row, note="no text of two tokens")
+        coords = {"prompt": sample.prompt, "arm": sample.arm, "text": sample.text, **alpha}
+        note = None if sample.tokens else "nothing was said"
+        yield _row("sample_surprise", sample.arm, sample.surprise, sample.tokens, split="all", coords=coords, note=note)
+    for arm, share in result.distinct.items():
+        note = "no text of two tokens" if math.isnan(share) else None
+        yield _row("distinct_2", arm, share, len(result.samples), split="all", coords={"arm": arm}, note=note)
 
 
-def _text_score_rows(found: EvaluationResult, scorers: Sequence[TextScorer]) -> Iterator[Record]:
+def _text_score_rows(result: EvaluationResult, scorers: Sequence[TextScorer]) -> Iterator[Record]:
     for scorer in scorers:
+        coords = {"scorer": scorer.name}
         if scorer.n:
-            told = {"scorer": scorer.name}
-            yield _row("scorer_accuracy", scorer.name, _point(scorer.accuracy), scorer.n, coords=told)
-        for arm in dict.fromkeys(sample.arm for sample in found.samples):
-            values = torch.tensor(scorer.score([s.text for s in found.samples if s.arm == arm])).double()
-            told = {"scorer": scorer.name, "arm": arm}
-            ends = (
-                mean_with_interval(values, torch.arange(len(values))) if len(values) > 1 else _point(float(values[0]))
-            )
-            yield _row("scored_share", scorer.name, ends, len(values), split="all", coords=told)
+            yield _row("scorer_accuracy", scorer.name, scorer.accuracy, scorer.n, coords=coords)
+        for arm in dict.fromkeys(sample.arm for sample in result.samples):
+            values = torch.tensor(scorer.score([s.text for s in result.samples if s.arm == arm])).double()
+            texts = torch.arange(len(values))
+            value = mean_with_interval(values, texts) if len(values) > 1 else float(values[0])
+            yield _row("scored_share", scorer.name, value, len(values), split="all", coords={**coords, "arm": arm})
 
 
 def _share_with_interval(values: Float[Tensor, " item"], groups: Tensor, seed: int) -> tuple[float, float, float]:
@@ -175,31 +167,27 @@ def _share_with_interval(values: Float[Tensor, " item"], groups: Tensor, seed: i
     return float(point), float(ends.low), float(ends.high)
 
 
-def _choice_coords(judged: MethodResult, choice: str) -> dict[str, str]:
-    return {judged.choices: choice}
-
-
-def _point(value: float) -> tuple[float, float, float]:
-    return value, math.nan, math.nan
-
-
 def _row(
     metric: str,
     method: str,
-    value: tuple[float, float, float],
+    value: float | tuple[float, float, float],
     n: int,
     control: str | None = None,
     *,
-    split: str = "test",
     coords: Mapping[str, str],
+    split: str = "test",
+    note: str | None = None,
 ) -> Record:
+    """A row; `value` may carry the ends of its interval."""
+    point, low, high = value if isinstance(value, tuple) else (value, math.nan, math.nan)
     return make_record(
         metric,
-        value[0],
-        interval=value[1:],
+        point,
+        interval=(low, high),
         n=n,
         site=Site.parse(coords["site"]) if "site" in coords else None,
-        reason="not measured",
+        note=note,
+        reason=note or "not measured",
         method=method,
         control=control,
         split=split,

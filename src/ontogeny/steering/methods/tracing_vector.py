@@ -1,46 +1,20 @@
-"""The tracing paper's vector: the unit difference of the class means times the spread of the projections (arXiv:2402.19465, 1.5)."""
+"""Tracing vector: the unit difference of the class means times the spread of the projections (arXiv:2402.19465, 1.5)."""
 
 from collections.abc import Sequence
 
-from jaxtyping import Bool, Float
-from torch import Tensor
+from ontogeny.steering.methods import SteeringVectors, TrainingActivations, mean_difference_vectors
+from ontogeny.steering.token_selection import TokenSelection
 
-from ontogeny.direction import Direction
-from ontogeny.errors import SingleClassError
-from ontogeny.sites import Site
+part = "resid"
+choice_axis = "site"
+needs_pairs = False
+is_ablation = False
 
 
-def tracing_vector(
-    x: Float[Tensor, "site example d"],
-    y: Bool[Tensor, " example"],
-    sites: Sequence[Site],
-    *,
-    origin: str,
-    sign: str = "",
-    spread_of: Float[Tensor, "site other d"] | None = None,
-) -> list[Direction]:
-    """One direction a site. `spread_of` holds the rows whose spread counts, by default those of the means.
-
-    The paper takes the rows that it evaluates on, too; that leaks a little and has to be asked for.
-
-    Raises:
-        OneClass: all labels are equal.
-    """
-    if y.all() or not y.any():
-        raise SingleClassError("the tracing vector", n=len(y), label=bool(y[0]))
-    difference = x[:, y].double().mean(1) - x[:, ~y].double().mean(1)
-    gap = difference.norm(dim=1)
-    unit = difference / gap[:, None]
-    along = ((x if spread_of is None else spread_of).double() @ unit[:, :, None])[..., 0]
-    spread = along.std(1, correction=1)
-    return [
-        Direction(
-            (std * axis).float(),
-            site,
-            f"{origin}/tracing_vector",
-            "std",
-            facts={"gap": float(g), "std": float(std)},
-            sign=sign,
-        )
-        for site, axis, std, g in zip(sites, unit, spread, gap, strict=True)
-    ]
+def fit(data: TrainingActivations, *, ks: Sequence[int] = (), where: TokenSelection = "last") -> SteeringVectors:
+    """One vector per site."""
+    vectors, facts = mean_difference_vectors(data)
+    shifts = {str(site): ((site, vector),) for site, vector in vectors}
+    return SteeringVectors(
+        "tracing_vector", choice_axis, shifts, where, scale="std", facts=dict(zip(shifts, facts, strict=True))
+    )
