@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from ontogeny.probes import logistic, ridge
-from ontogeny.probes._inputs import assign_folds
+from ontogeny.statistics.splits import balanced_folds
 
 SHAPES = [(300, 40), (120, 200)]
 
@@ -53,7 +53,7 @@ def test_the_strength_and_its_score_are_those_of_explicit_folds() -> None:
     y = labels(x, 2) == 1
     groups = torch.arange(300) // 3
     fitted = logistic.fit(x, y, groups=groups, seed=4)
-    fold, count = assign_folds(groups, y.float(), folds=logistic.FOLDS, seed=4)
+    fold, count = balanced_folds(groups, y.float(), folds=logistic.FOLDS, seed=4)
     for site in range(2):
         z = StandardScaler().fit_transform(x[site].double().numpy())
         losses, areas = {}, {}
@@ -82,7 +82,7 @@ def test_ridge_and_its_folds(shape: tuple[int, int]) -> None:
     y = (y - y.mean()) / y.std() + 0.5 * torch.randn(shape[0], generator=g)
     groups = torch.arange(shape[0]) // 2
     fitted = ridge.fit(x, y, groups=groups)
-    fold, count = assign_folds(groups, y.double(), folds=ridge.FOLDS, seed=0)
+    fold, count = balanced_folds(groups, y.double(), folds=ridge.FOLDS, seed=0)
     for site in range(2):
         z = StandardScaler().fit_transform(x[site].double().numpy())
         scores = {}

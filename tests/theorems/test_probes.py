@@ -16,8 +16,8 @@ from ontogeny.linalg.principal_axes import PrincipalAxes
 from ontogeny.metrics.separability import accuracy, auroc
 from ontogeny.probes import leace as leace_fit
 from ontogeny.probes import logistic, mass_mean, pca
-from ontogeny.probes._inputs import assign_folds
 from ontogeny.probes.leace import LeaceFitter, leace
+from ontogeny.statistics.splits import balanced_folds
 
 small = settings(max_examples=15, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
@@ -213,12 +213,12 @@ def test_folds_keep_groups_whole_and_are_as_many_as_can_be(seed: int, groups: in
     g = torch.Generator().manual_seed(seed)
     group = torch.randint(0, groups, (80,), generator=g)
     y = (torch.rand(80, generator=g) < 0.4).float()
-    fold, count = assign_folds(group, y, folds=folds, seed=seed)
+    fold, count = balanced_folds(group, y, folds=folds, seed=seed)
     assert count == min(folds, len(group.unique()))
     assert len(torch.stack([group, fold]).unique(dim=1)[0]) == len(group.unique())
     assert sorted(fold.unique().tolist()) == list(range(count))
     order = torch.randperm(80, generator=g)
-    assert torch.equal(assign_folds(group[order], y[order], folds=folds, seed=seed)[0], fold[order])
+    assert torch.equal(balanced_folds(group[order], y[order], folds=folds, seed=seed)[0], fold[order])
 
 
 def test_without_anything_to_hold_out_there_is_no_score_but_a_fit() -> None:

@@ -112,8 +112,5 @@ def score_after_erasure(
     test = x[:, design.split.test]
     read = eraser.scores(test) - (design.y_train.double().mean() - 0.5)
     held_out = fit.scores(test) - read @ (eraser.facts["removed"].mT @ fit.direction)
-    value = scores.score("auroc", held_out, design.y_test)
-    ends = scores.score_interval(
-        "auroc", value, scores.bootstrap_scores("auroc", held_out, design.y_test, design.weights), design.test_groups
-    )
-    return site_rows(about, "auroc", value, sites, method=method, control="leace", interval=ends)
+    scored = scores.held_out_scores("auroc", held_out, design.y_test, design.weights, design.test_groups)
+    return site_rows(about, "auroc", scored.value, sites, method=method, control="leace", interval=scored.interval)

@@ -158,10 +158,8 @@ def probe_rows(
     """Scores on the held-out groups with their intervals, and what the fit says of itself."""
     y, rows = design.y_test, []
     for metric in scores.metrics_for(design.concept.kind):
-        value = scores.score(metric, held_out, y)
-        resampled = scores.bootstrap_scores(metric, held_out, y, design.weights)
-        ends = scores.score_interval(metric, value, resampled, design.test_groups)
-        rows += site_rows(about, metric, value, sites, method=method, interval=ends)
+        scored = scores.held_out_scores(metric, held_out, y, design.weights, design.test_groups)
+        rows += site_rows(about, metric, scored.value, sites, method=method, interval=scored.interval)
     if method in PROBE_METHODS and "cv_score" in fit.facts:
         reason = "no inner fold holds every class"
         rows += site_rows(

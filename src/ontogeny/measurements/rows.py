@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,6 +25,11 @@ class RowContext:
     seed: int
     split: str | None = "test"
 
+    def row(self, metric: str, value: float, site: Site, *, n: int | None = None, **columns: Any) -> Record:
+        """One record, see `make_record`; `n` is that of the context if None."""
+        shared = {"concept": self.concept, "position": self.position, "split": self.split, "seed": self.seed}
+        return make_record(metric, value, site=site, n=self.n if n is None else n, **(shared | columns))
+
 
 def site_rows(
     about: RowContext,
@@ -44,20 +50,17 @@ def site_rows(
     unknown = [math.nan] * len(sites)
     lows, highs = (interval.low.tolist(), interval.high.tolist()) if interval else (unknown, unknown)
     return [
-        make_record(
+        about.row(
             metric,
             value,
-            site=site,
+            site,
+            n=n,
             interval=(low, high),
-            n=about.n if n is None else n,
             note=note,
             reason=reason,
-            concept=about.concept,
-            position=about.position,
             method=method,
             control=control,
             split=split or about.split,
-            seed=about.seed,
             coords=coords or {},
         )
         for site, value, low, high in zip(sites, values.tolist(), lows, highs, strict=True)

@@ -1,5 +1,7 @@
 """Scores of a probe by the kind of its target: points, resamples and permutation nulls of the same metric."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -58,6 +60,29 @@ def score_interval(
     """95 % interval: on the logit scale for shares, percentiles for what is unbounded."""
     make = bootstrap.percentile_interval if metric == "r2" else bootstrap.share_interval
     return make(value, resampled.to(value.dtype), groups=groups)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutScores:
+    """A metric of each probe on held-out examples."""
+
+    value: Float[Tensor, " probe"]
+    samples: Float[Tensor, "sample probe"]
+    """On each resample of the groups."""
+    interval: Interval
+
+
+def held_out_scores(
+    metric: str, scores: ProbeScores, y: Tensor, weights: Float[Tensor, "sample example"], groups: int
+) -> HeldOutScores:
+    """Score probes on held-out examples; the probes may be fitted at another checkpoint or on another concept.
+
+    Args:
+        weights: Resamples of the groups, from `bootstrap.group_weights`.
+        groups: Number of groups.
+    """
+    value, samples = score(metric, scores, y), bootstrap_scores(metric, scores, y, weights)
+    return HeldOutScores(value, samples, score_interval(metric, value, samples, groups))
 
 
 def correct(scores: ProbeScores, y: Tensor) -> Float[Tensor, "site example"]:

@@ -1,7 +1,7 @@
 """What every fit asks of its input, said once: finite activations, matching rows, two classes of two examples."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ontogeny.errors import BadInput, SingleClassError
@@ -65,25 +65,3 @@ def number_target(method: str, y: Tensor) -> Float[Tensor, " example"]:
             f"{method} needs at least 3 finite numbers that differ, given {len(y)}. Check the target of this concept."
         )
     return y
-
-
-def assign_folds(
-    groups: Int[Tensor, " example"], y: Float[Tensor, " example"], *, folds: int, seed: int
-) -> tuple[Int[Tensor, " example"], int]:
-    """Fold of each example, and how many folds there are: fewer than asked for where there are fewer groups."""
-    names, inverse = torch.unique(groups, return_inverse=True)
-    count = len(names)
-    size = y.new_zeros(count).index_add_(0, inverse, torch.ones_like(y))
-    mean = y.new_zeros(count).index_add_(0, inverse, y) / size
-    # Sorted by target, then size, ties by chance: dealing them out in turn gives every fold its share of each.
-    chance = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(y.device)
-    order = chance[_stable_order(size[chance])]
-    order = order[_stable_order(mean[order])]
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(count, device=y.device)
-    used = min(folds, count)
-    return (rank % used)[inverse], used
-
-
-def _stable_order(key: Tensor) -> Tensor:
-    return key.argsort(descending=True, stable=True)

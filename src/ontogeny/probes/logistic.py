@@ -16,7 +16,8 @@ from ontogeny.linalg.logistic_solver import cross_entropy_loss, is_factorable, l
 from ontogeny.linalg.principal_axes import PrincipalAxes, StandardisedFeatures
 from ontogeny.metrics.separability import auroc
 from ontogeny.probes import Probe
-from ontogeny.probes._inputs import assign_folds, check_activations, class_indicators
+from ontogeny.probes._inputs import check_activations, class_indicators
+from ontogeny.statistics.splits import balanced_folds
 
 targets = frozenset({"binary", "classes"})
 needs_pairs = False
@@ -68,7 +69,7 @@ def fit(
         start,
         tolerance=_TIGHT_TOLERANCE,
     )[:, :, 0]
-    direction, bias = basis.raw(final[:, :-1], final[:, -1])
+    direction, bias = basis.to_raw(final[:, :-1], final[:, -1])
     return Probe(direction, bias, {"strength": strength, "cv_score": cv_score, "cv_loss": cv_loss})
 
 
@@ -124,7 +125,7 @@ def refit_prepared(
         for some, w in zip(torch.split(y, 64), torch.split(omega, 64), strict=True)
     ]
     theta = torch.cat(parts, 2)[..., 0]
-    direction, bias = given.raw(theta[:, :-1], theta[:, -1])
+    direction, bias = given.to_raw(theta[:, :-1], theta[:, -1])
     one_class = ((omega * y).sum(1) == 0) | ((omega * ~y).sum(1) == 0)
     return Probe(
         direction.masked_fill(one_class, torch.nan), bias.masked_fill(one_class, torch.nan), {"strength": strength}
@@ -142,7 +143,7 @@ def _columns(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def _inner_folds(target: Tensor, groups: Tensor, seed: int) -> Iterator[Tensor]:
     """Training mask of each fold that leaves every class something to learn from."""
     label = target[:, 0] if target.shape[1] == 1 else target.argmax(1).to(target)
-    fold, count = assign_folds(groups, label, folds=FOLDS, seed=seed)
+    fold, count = balanced_folds(groups, label, folds=FOLDS, seed=seed)
     for f in range(count if count > 1 else 0):
         mask = (fold != f).to(target)
         inside = mask @ target

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ontogeny.linalg.principal_axes import PrincipalAxes
 from ontogeny.probes import Probe
-from ontogeny.probes._inputs import assign_folds, check_activations, number_target
+from ontogeny.probes._inputs import check_activations, number_target
+from ontogeny.statistics.splits import balanced_folds
 
 targets = frozenset({"number"})
 needs_pairs = False
@@ -38,7 +39,7 @@ def fit(
     x = check_activations("ridge", x, y)
     target = number_target("ridge", y).double()
     basis = basis or PrincipalAxes.of(x)
-    features, power = basis.features.double(), basis.power.double()
+    features, power = basis.features.double(), basis.squared_norms.double()
     grid = x.shape[1] * x.shape[2] * torch.tensor(SHARES, dtype=torch.float64, device=x.device)
     # [site, strength, r]: how much of each principal component the fit keeps.
     kept = 1 / (power[:, None] + grid[:, None])
@@ -46,7 +47,7 @@ def fit(
     projected = (features.mT @ centred)[:, None] * kept
     residual = centred - projected @ features.mT
 
-    fold, count = assign_folds(groups, target, folds=FOLDS, seed=seed)
+    fold, count = balanced_folds(groups, target, folds=FOLDS, seed=seed)
     site = torch.arange(len(x), device=x.device)
     if count < 2:
         best, score = torch.full_like(site, len(grid) // 2), x.new_full((len(x),), torch.nan)
@@ -58,7 +59,7 @@ def fit(
         best = press.argmin(1)
         score = (1 - press[site, best] / centred.square().sum()).to(x)
     w = projected[site, best]
-    direction, bias = basis.raw(w[..., None], target.mean().expand(len(x), 1))
+    direction, bias = basis.to_raw(w[..., None], target.mean().expand(len(x), 1))
     return Probe(direction, bias, {"strength": grid[best].to(x), "cv_score": score})
 
 

@@ -5,6 +5,7 @@ the only one of six to hold 95 % from .5 to .97 with 60 groups, where percentile
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,15 +13,23 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.linalg.matmul import matmul
-from ontogeny.statistics._unique import unique_inverse
+from ontogeny.statistics.unique import unique_inverse
 
 
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """Both ends, one for each cell; NaN where there is nothing to measure."""
+    """95 % interval of each cell; NaN if nothing could be measured."""
 
     low: Float[Tensor, "*cell"]
     high: Float[Tensor, "*cell"]
+
+    def __getitem__(self, cell: Any) -> "Interval":
+        return Interval(self.low[cell], self.high[cell])
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval of one cell."""
+        return float(self.low), float(self.high)
 
 
 def group_weights(

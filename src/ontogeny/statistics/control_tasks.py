@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from ontogeny.statistics._unique import unique_inverse, unique_values
+from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _CONTROL_TYPES = 8
 """Fewer recurring types than this, and the labels of the types are too easy to be balanced and too few to be random."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics._unique import unique_inverse, unique_values
+from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _TINY = 1e-9
 """Equal scores may differ in the last digits; a null score this close counts as reaching the observed one."""

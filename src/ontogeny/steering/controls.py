@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.errors import BadInput
+from ontogeny.statistics.nulls import null_interval, null_p_value
 from ontogeny.steering.steer import Edit, Edits, as_edits, control_edits
 
 
@@ -22,19 +23,17 @@ class EffectWithControls:
     @property
     def low(self) -> float:
         """2.5 % quantile of the controls."""
-        return float(self.controls.quantile(0.025))
+        return null_interval(self.controls)[0]
 
     @property
     def high(self) -> float:
         """97.5 % quantile of the controls."""
-        return float(self.controls.quantile(0.975))
+        return null_interval(self.controls)[1]
 
     @property
     def p(self) -> float:
         """Share of the controls that move as far from their mean, in either direction, the edit itself counted among them."""
-        middle = self.controls.mean()
-        as_far = int(((self.controls - middle).abs() >= abs(self.value - middle)).sum())
-        return (as_far + 1) / (len(self.controls) + 1)
+        return null_p_value(self.value, self.controls)
 
 
 def compare_with_controls(

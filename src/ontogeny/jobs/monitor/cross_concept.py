@@ -13,16 +13,15 @@ from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint
 from ontogeny.dynamics.summary import best_site
 from ontogeny.errors import BadInput
 from ontogeny.jobs.monitor.monitor import MONITORED_PROBES
+from ontogeny.jobs.trace.plan import concept_as_traced, trace_settings_of
 from ontogeny.jobs.trace.reread import (
     checkpoint_in_run,
-    concept_as_traced,
     measured_concepts_at,
     reread_activations,
-    trace_settings_of,
 )
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
-from ontogeny.measurements.scores import bootstrap_scores, score, score_interval
+from ontogeny.measurements.scores import held_out_scores
 from ontogeny.records import Record
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
@@ -81,17 +80,14 @@ def _cross_concept_rows(
             on = designs[name]
             activations = other.parts[best.part][best.at, on.split.test].float().cpu()
             scores = (activations @ kept.float())[None]
-            value = score("auroc", scores, on.y_test)
-            ends = score_interval(
-                "auroc", value, bootstrap_scores("auroc", scores, on.y_test, on.weights), on.test_groups
-            )
-            about = RowContext(name, str(on.concept.position), len(on.y_test), 0)
+            scored = held_out_scores("auroc", scores, on.y_test, on.weights, on.test_groups)
+            about, coords = RowContext(name, str(on.concept.position), len(on.y_test), 0), {"trained_on": trained}
             yield from site_rows(
                 about,
                 "transfer_auroc",
-                value,
+                scored.value,
                 [best.site],
                 method=method,
-                interval=ends,
-                coords={"trained_on": trained},
+                interval=scored.interval,
+                coords=coords,
             )

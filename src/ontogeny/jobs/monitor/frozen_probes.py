@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,12 +34,11 @@ from ontogeny.jobs.monitor.monitor import (
 )
 from ontogeny.jobs.progress import ProgressCallback as Told
 from ontogeny.jobs.progress import TraceProgress, ignore_progress
+from ontogeny.jobs.trace.plan import concept_as_traced, trace_settings_of
 from ontogeny.jobs.trace.reread import (
     checkpoint_in_run,
-    concept_as_traced,
     measured_concepts_at,
     reread_activations,
-    trace_settings_of,
 )
 from ontogeny.measurements import scores
 from ontogeny.measurements.design import Design, make_design
@@ -229,15 +227,15 @@ def _auroc_rows(
     coords: Mapping[str, str],
 ) -> Iterator[Record]:
     """What the frozen direction still tells, and how much less that is than what one learned here tells, on the same resamples."""
-    on, both = case.design, torch.stack([guard, fresh])[..., None]
-    value = scores.score("auroc", both, on.y_test)
-    drawn = scores.bootstrap_scores("auroc", both, on.y_test, on.weights)
-    ends = scores.score_interval("auroc", value[:1], drawn[:, :1], on.test_groups)
-    lost, drawn = value[:1] - value[1:], drawn[:, :1] - drawn[:, 1:]
-    less = bootstrap.percentile_interval(lost, drawn.to(lost.dtype), groups=on.test_groups)
-    for metric, told, inside in (("frozen_auroc", value[:1], ends), ("frozen_minus_fresh", lost, less)):
+    on = case.design
+    frozen, own = (
+        scores.held_out_scores("auroc", s[None, :, None], on.y_test, on.weights, on.test_groups) for s in (guard, fresh)
+    )
+    lost, samples = frozen.value - own.value, frozen.samples - own.samples
+    less = bootstrap.percentile_interval(lost, samples.to(lost.dtype), groups=on.test_groups)
+    for metric, value, ends in (("frozen_auroc", frozen.value, frozen.interval), ("frozen_minus_fresh", lost, less)):
         about = case.watch.about(len(on.y_test))
-        rows = site_rows(about, metric, told, [site], method=method, interval=inside, note=_FROZEN_NOTE, coords=coords)
+        rows = site_rows(about, metric, value, [site], method=method, interval=ends, note=_FROZEN_NOTE, coords=coords)
         yield from stamp_checkpoint(rows, target)
 
 

@@ -18,7 +18,7 @@ from ontogeny.dynamics.measured_checkpoints import (
     measured_checkpoints,
 )
 from ontogeny.errors import BadInput
-from ontogeny.jobs.trace.reread import trace_settings_of
+from ontogeny.jobs.trace.plan import trace_settings_of
 from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
 from ontogeny.metrics.separability import resolves_fpr, threshold_at_fpr, tpr_at_fpr
 from ontogeny.records import Record, stamp_checkpoint

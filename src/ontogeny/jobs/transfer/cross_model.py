@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +31,7 @@ from ontogeny.jobs.transfer.rows import (
     mean_row,
     measure_nulls,
     null_p_values,
+    null_row,
     shuffled_label_directions,
 )
 from ontogeny.jobs.transfer.sources import transfer_site
@@ -37,17 +39,15 @@ from ontogeny.jobs.transfer.transfer import TransferRunOptions
 from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
-from ontogeny.measurements.scores import bootstrap_scores, score, score_interval
+from ontogeny.measurements.scores import held_out_scores, score
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.metrics.similarity import cosine
-from ontogeny.models import model as models
 from ontogeny.models.loading import nearest_tokenizer
-from ontogeny.models.model import Model
+from ontogeny.models.model import Model, load_model
 from ontogeny.probes import mass_mean
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
-from ontogeny.statistics.bootstrap import Interval
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
@@ -92,9 +92,8 @@ def transfer_to_model(
             pairs = _pairs(source, site, other, reached, texts)
             neutral, _ = choose_neutral_texts(concept, placed, options.neutral)
             made += _effect_rows(designs[concept.name], settings, vector, pairs, other, reached, neutral, options)
-        unit = (
-            f"onto-{content_digest([str(target), there.name, sorted(v.unit for v in visits.values()), str(options)])}"
-        )
+        settled = str(options).replace("TransferSettings", "Options", 1)  # the class's name when the key was chosen
+        unit = f"onto-{content_digest([str(target), there.name, sorted(v.unit for v in visits.values()), settled])}"
         named = {"onto": Path(target).name, "onto_checkpoint": there.name}
         made = [replace(record, coords={**record.coords, **named}) for record in made]
         stamp = CheckpointStamp.of(str(run.about["lineage"]["name"]), unit, here)
@@ -113,7 +112,7 @@ def _open_model(
     checkpoint: Checkpoint, settings: TraceSettings, how: TransferRunOptions, tokenizer: Path | None
 ) -> Model:
     folder = fetch_checkpoint(checkpoint, allow_pickle=how.allow_pickle)
-    return models.load_model(
+    return load_model(
         folder,
         device=how.device,
         dtype=getattr(torch, settings.dtype),
@@ -236,12 +235,13 @@ def _effect_rows(
         yield mean_row(about, site, "mapped_effect", change, outcome.groups, weights, told)
         p = torch.tensor([null_p_values(change, random)[""]])
         yield from site_rows(about, "mapped_p", p, [site], method="mass_mean", n=options.controls, coords=told)
-    yield from _null_row(about, site, "mapped_effect", "random_direction", random.random, {"outcome": outcome.kind})
-    yield from _null_row(about, site, "mapped_effect", SHUFFLED_LABEL, random.shuffled, {"outcome": outcome.kind})
+    for control, draws in (("random_direction", random.random), (SHUFFLED_LABEL, random.shuffled)):
+        yield null_row(about, site, "mapped_effect", control, draws.double(), {"outcome": outcome.kind})
     for name, controls in mixed.items():
         for control, vectors in controls.items():
             changes = torch.stack([bench.tried(v * length).change.mean() for v in vectors])
-            yield from _null_row(about, site, "mapped_effect", control, changes, {"outcome": outcome.kind, "map": name})
+            coords = {"outcome": outcome.kind, "map": name}
+            yield null_row(about, site, "mapped_effect", control, changes.double(), coords)
 
 
 def _control_vectors(
@@ -262,25 +262,20 @@ def _unit(vector: Tensor) -> Tensor:
     return vector / vector.norm()
 
 
-def _auroc(one: Design, x: Tensor, vectors: Sequence[Tensor]) -> tuple[Tensor, Interval]:
-    scores = (torch.stack(list(vectors)) @ x[one.split.test].T)[..., None]
-    value = score("auroc", scores, one.y_test)
-    return value, score_interval(
-        "auroc", value, bootstrap_scores("auroc", scores, one.y_test, one.weights), one.test_groups
-    )
+def _scores(one: Design, x: Tensor, vectors: Sequence[Tensor]) -> Float[Tensor, "vector example 1"]:
+    return (torch.stack(list(vectors)) @ x[one.split.test].T)[..., None]
 
 
 def _readout_rows(
     one: Design, about: RowContext, x: Tensor, site: Site, carried: Sequence[_MappedVector], own: Tensor
 ) -> Iterator[Record]:
-    value, ends = _auroc(one, x, [each.vector for each in carried])
+    scores = _scores(one, x, [each.vector for each in carried])
+    scored = held_out_scores("auroc", scores, one.y_test, one.weights, one.test_groups)
     for i, each in enumerate(carried):
-        sure = Interval(ends.low[i : i + 1], ends.high[i : i + 1])
         near = cosine(each.vector[None], own[None])
-        yield from site_rows(
-            about, "mapped_auroc", value[i : i + 1], [site], method="mass_mean", interval=sure, coords=each.coords
-        )
-        yield from site_rows(about, "mapped_cosine", near, [site], method="mass_mean", coords=each.coords)
+        columns: dict[str, Any] = {"method": "mass_mean", "coords": each.coords, "reason": "degenerate scores"}
+        yield about.row("mapped_auroc", float(scored.value[i]), site, interval=scored.interval[i].ends, **columns)
+        yield about.row("mapped_cosine", float(near), site, **columns)
 
 
 def _readout_control_rows(
@@ -293,24 +288,7 @@ def _readout_control_rows(
     own: Tensor,
 ) -> Iterator[Record]:
     for control, vectors in controls.items():
-        value, _ = _auroc(one, x, vectors)
+        value = score("auroc", _scores(one, x, vectors), one.y_test)
         near = cosine(torch.stack(list(vectors)), own.expand(len(vectors), -1))
         for metric, values in (("mapped_auroc", value), ("mapped_cosine", near)):
-            yield from _null_row(about, site, metric, control, values, {"map": name})
-
-
-def _null_row(
-    about: RowContext, site: Site, metric: str, control: str, values: Float[Tensor, " control"], told: Mapping[str, str]
-) -> list[Record]:
-    low, high = (values.double().quantile(q)[None] for q in (0.025, 0.975))
-    return site_rows(
-        about,
-        metric,
-        values.double().mean()[None],
-        [site],
-        method="mass_mean",
-        control=control,
-        interval=Interval(low, high),
-        n=len(values),
-        coords=told,
-    )
+            yield null_row(about, site, metric, control, values.double(), {"map": name})

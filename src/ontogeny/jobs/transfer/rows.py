@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,13 +14,13 @@ from ontogeny.jobs.transfer.measure import DirectionVector, EffectMeter
 from ontogeny.jobs.transfer.plan import TRANSFER_PROBES, TransferSettings
 from ontogeny.jobs.transfer.sources import TransferSource
 from ontogeny.measurements.design import Design
-from ontogeny.measurements.rows import RowContext, site_rows
-from ontogeny.measurements.scores import bootstrap_scores, score, score_interval
+from ontogeny.measurements.rows import RowContext
+from ontogeny.measurements.scores import held_out_scores
 from ontogeny.metrics.similarity import cosine
-from ontogeny.records import Record, make_record
+from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
-from ontogeny.steering.controls import EffectWithControls
+from ontogeny.statistics.nulls import null_interval, null_p_value
 from ontogeny.steering.steer import control_edits
 
 SHUFFLED_LABEL = "shuffled_label"
@@ -43,15 +44,13 @@ def cross_auroc_rows(
         w = torch.stack([source.probes[method] for source in tried])
         scores = (w.double() @ x[design.split.test].double().T)[..., None]
         raw[method] = scores[..., 0].float()
-        value = score("auroc", scores.float(), design.y_test)
-        samples = bootstrap_scores("auroc", scores.float(), design.y_test, design.weights)
-        ends = score_interval("auroc", value, samples, design.test_groups)
-        near = cosine(w, own.probes[method].expand_as(w))
+        scored = held_out_scores("auroc", scores.float(), design.y_test, design.weights, design.test_groups)
+        cosines = cosine(w, own.probes[method].expand_as(w))
         for i, source in enumerate(tried):
-            one = bootstrap.Interval(ends.low[i : i + 1], ends.high[i : i + 1])
-            told = {"coords": source.told, "method": method, "reason": NO_SOURCE_DIRECTION}
-            made += site_rows(about, "transfer_auroc", value[i : i + 1], [site], interval=one, **told)  # type: ignore[arg-type]
-            made += site_rows(about, "transfer_cosine", near[i : i + 1], [site], **told)  # type: ignore[arg-type]
+            columns: dict[str, Any] = {"coords": source.told, "method": method, "reason": NO_SOURCE_DIRECTION}
+            ends = scored.interval[i].ends
+            made.append(about.row("transfer_auroc", float(scored.value[i]), site, interval=ends, **columns))
+            made.append(about.row("transfer_cosine", float(cosines[i]), site, **columns))
     return made, raw
 
 
@@ -82,7 +81,7 @@ def measure_nulls(
 def null_p_values(change: Float[Tensor, " unit"], found: NullEffects) -> dict[str, float]:
     """Of an effect against the random directions, and against those of shuffled labels."""
     value = float(change.mean())
-    return {"": EffectWithControls(value, found.random).p, SHUFFLED_LABEL: EffectWithControls(value, found.shuffled).p}
+    return {"": null_p_value(value, found.random), SHUFFLED_LABEL: null_p_value(value, found.shuffled)}
 
 
 def shuffled_label_directions(x: Float[Tensor, "example d"], design: Design, n: int) -> list[DirectionVector]:
@@ -147,7 +146,7 @@ def transfer_effect_rows(
         p[i] = against[""]
         made.append(mean_row(about, site, "transfer_effect", effects[i], groups, weights, told))
         made += [
-            replace(_row(about, site, "transfer_p", told, against[name], n), control=name or None)
+            _row(about, site, "transfer_p", told, against[name], n=n, control=name or None)
             for name, n in (("", options.controls), (SHUFFLED_LABEL, options.shuffles))
         ]
         cost = bench.cost(alpha * length * source.unit)
@@ -183,12 +182,17 @@ def _null_rows(
 ) -> list[Record]:
     # With the target's length one set of nulls serves all sources; else each length has its own.
     kept = told if options.length == "source" else {k: told[k] for k in ("outcome", "length")}
-    made = []
-    for control, values in (("random_direction", found.random), (SHUFFLED_LABEL, found.shuffled)):
-        low, high = (float(values.double().quantile(q)) for q in (0.025, 0.975))
-        row = _row(about, site, "transfer_effect", kept, float(values.mean()), len(values))
-        made.append(replace(row, control=control, low=low, high=high))
-    return made
+    nulls = (("random_direction", found.random), (SHUFFLED_LABEL, found.shuffled))
+    return [null_row(about, site, "transfer_effect", control, draws, kept) for control, draws in nulls]
+
+
+def null_row(
+    about: RowContext, site: Site, metric: str, control: str, draws: Float[Tensor, " control"], told: Mapping[str, str]
+) -> Record:
+    """Mean of a null distribution; the interval is its 2.5 and 97.5 % quantiles."""
+    ends = null_interval(draws.double())
+    columns = {"interval": ends, "n": len(draws), "control": control, "reason": "degenerate scores"}
+    return _row(about, site, metric, told, float(draws.mean()), **columns)
 
 
 def mean_row(
@@ -205,8 +209,7 @@ def mean_row(
     ends = bootstrap.percentile_interval(
         value, bootstrap.mean_samples(values[None], weights)[:, 0], groups=len(groups.unique())
     )
-    row = _row(about, site, metric, told, float(value), len(values))
-    return replace(row, low=float(ends.low), high=float(ends.high))
+    return _row(about, site, metric, told, float(value), interval=ends.ends, n=len(values))
 
 
 def _row(
@@ -214,20 +217,9 @@ def _row(
     site: Site,
     metric: str,
     told: Mapping[str, str],
-    value: float = float("nan"),
+    value: float = math.nan,
+    *,
     n: int = 0,
-    note: str = "",
+    **columns: Any,
 ) -> Record:
-    return make_record(
-        metric,
-        value,
-        n=n,
-        site=site,
-        note=note or None,
-        concept=about.concept,
-        position=about.position,
-        method="mass_mean",
-        split="test",
-        seed=about.seed,
-        coords=told,
-    )
+    return about.row(metric, value, site, n=n, method="mass_mean", coords=told, **columns)

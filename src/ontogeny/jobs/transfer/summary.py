@@ -9,8 +9,8 @@ from torch import Tensor
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.transfer.plan import TRANSFER_PROBES, TRANSFER_VERSION
 from ontogeny.measurements.design import Design
-from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
-from ontogeny.measurements.scores import bootstrap_scores, score, score_interval
+from ontogeny.measurements.rows import CheckpointStamp, RowContext
+from ontogeny.measurements.scores import held_out_scores
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.fdr import q_values
@@ -74,14 +74,23 @@ def _accuracy_row(
     centring: str,
     stamp: CheckpointStamp,
 ) -> Iterator[Record]:
-    value = score("accuracy", scores.float()[None, :, None], design.y_test)
-    samples = bootstrap_scores("accuracy", scores.float()[None, :, None], design.y_test, design.weights)
-    ends = score_interval("accuracy", value, samples, design.test_groups)
+    scored = held_out_scores(
+        "accuracy", scores.float()[None, :, None], design.y_test, design.weights, design.test_groups
+    )
     coords = {k: source[k] for k in ("source_stage", "source_step")} | {"centring": centring}
     note = _OWN_MEAN_NOTE if centring == "own" else None
-    yield from stamp.on(
-        site_rows(about, "transfer_accuracy", value, [site], method=method, interval=ends, coords=coords, note=note)
+    ends = scored.interval[0].ends
+    row = about.row(
+        "transfer_accuracy",
+        float(scored.value),
+        site,
+        method=method,
+        interval=ends,
+        coords=coords,
+        note=note,
+        reason="degenerate scores",
     )
+    yield from stamp.on([row])
 
 
 def _q_value_rows(run: Run, about: RowContext, site: Site, units: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
@@ -90,16 +99,8 @@ def _q_value_rows(run: Run, about: RowContext, site: Site, units: Mapping[str, M
     corrected = q_values(torch.cat(list(kept.values()))) if kept else torch.zeros(0)
     for unit, q in zip(kept, corrected.split([len(p) for p in kept.values()]), strict=True):
         stamp = CheckpointStamp("", "", **units[unit]["at"])
-        for source, value in zip(units[unit]["sources"], q.tolist(), strict=True):
+        for source, value in zip(units[unit]["sources"], q.float().tolist(), strict=True):
             coords = {name: str(told) for name, told in source.items() if name != "order"}
-            row = site_rows(
-                about,
-                "transfer_q",
-                torch.tensor([value]),
-                [site],
-                method="mass_mean",
-                n=units[unit]["controls"],
-                coords=coords,
-                reason="the vector could not be tried",
-            )
-            yield from stamp.on(row)
+            n, reason = units[unit]["controls"], "the vector could not be tried"
+            row = about.row("transfer_q", value, site, method="mass_mean", n=n, coords=coords, reason=reason)
+            yield from stamp.on([row])
