@@ -86,7 +86,7 @@ def test_an_ablated_direction_and_samples(steer, tiny, vector, tmp_path):
         (["-p", "x", "--samples", "3"], "greedy decoding has one"),
         (["-p", "x" * 200], "exceed the context"),
         (["-p", "x", "-d", "nothing.safetensors"], "there is no file nothing.safetensors"),
-        (["-p", "x", "-d", "runs/nowhere:truth"], "is no run directory"),
+        (["-p", "x", "-d", "runs/nowhere:truth"], "is not a run directory"),
         (["-p", "x", "--prompts", "nowhere.txt"], "there is no file nowhere.txt"),
         (["-p", "x", "--dtype", "float8"], "no dtype called"),
     ],

@@ -115,7 +115,7 @@ def test_a_step_that_is_main_is_stale_also_where_the_end_was_not_asked_for(hub: 
 
 def test_what_cannot_be_opened_is_one_line(hub: Hub) -> None:
     done = hub.run("""
-        from ontogeny.lab.audit import audit
+        from ontogeny.jobs.audit.audit import audit
         try: audit(Lineage("empty", ()))
         except BadInput as error: show(str(error))
     """)

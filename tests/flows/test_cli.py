@@ -262,7 +262,7 @@ def test_list_of_all(say) -> None:
 
 BAD = {
     "query without sql": (["query", "{run}"], "a query needs a run directory and SQL. For example"),
-    "query of nothing": (["query", "{nowhere}", "select 1"], "is no run directory .* Make one with: ontogeny trace"),
+    "query of nothing": (["query", "{nowhere}", "select 1"], "is not a run directory .* make one with `ontogeny trace`"),
     "bad sql": (
         ["query", "{run}", "select stp from records"],
         'cannot be run: .*"stp".*columns are in docs/records.md',
@@ -276,14 +276,14 @@ BAD = {
         "cannot write .*a part of the path is a file",
     ),
     "show onto a folder": (["show", "{run}", "emergence", "-o", "{folder}.json"], "cannot write .*there is a folder"),
-    "show of nothing": (["show", "{nowhere}", "emergence"], "is no run directory"),
-    "report of nothing": (["report", "{nowhere}"], "is no run directory"),
-    "report of a file": (["report", "{file}"], "is no run directory"),
+    "show of nothing": (["show", "{nowhere}", "emergence"], "is not a run directory"),
+    "report of nothing": (["report", "{nowhere}"], "is not a run directory"),
+    "report of a file": (["report", "{file}"], "is not a run directory"),
     "report into a file": (["report", "{run}", "-o", "{file}/x.html"], "cannot write .*a part of the path is a file"),
-    "damaged run.json": (["report", "{damaged}"], "run.json cannot be read .*Restore it, or trace into another folder"),
+    "damaged run.json": (["report", "{damaged}"], "run.json cannot be read .*restore it, or trace into another folder"),
     "damaged part": (
         ["query", "{torn}", "select count(*) from records"],
-        "records cannot be read: .*part.parquet.*Remove the part",
+        "records cannot be read .*part.parquet.*remove the part",
     ),
     "folder": (["list", "fit"], "no plug-in folder called 'fit'; did you mean fits"),
 }
@@ -331,8 +331,8 @@ def test_python_says_what_is_not_there(run: Path) -> None:
     opened = ontogeny.Run.open(run)
     for words, arguments in {
         "no traced concept called 'plantd'; did you mean planted": {"concept": "plantd"},
-        "was not traced at step 7; there are 1, 2, 4, 8, 16, 32, 64, 128": {"concept": "planted", "step": 7},
-        "mlp.1 was not traced; the sites are resid.0": {"concept": "planted", "site": "mlp.1"},
+        "was not traced at step 7; known: 1, 2, 4, 8, 16, 32, 64, 128": {"concept": "planted", "step": 7},
+        "mlp.1 was not traced; known: resid.0": {"concept": "planted", "site": "mlp.1"},
         "no method in this run called 'massmean'; did you mean mass_mean": {"concept": "planted", "method": "massmean"},
         "no stage called 'sft'; known: pretrain": {"concept": "planted", "stage": "sft"},
         "is not a site": {"concept": "planted", "site": "residual"},

@@ -143,7 +143,7 @@ def test_damage_on_the_hub_is_told_before_the_download(hub: Hub, models: list[Pa
         said = []
         for checkpoint in Lineage.open("me/run").checkpoints:
             try: preflight(checkpoint)
-            except CheckpointFault as error: said.append(str(error))
+            except CheckpointError as error: said.append(str(error))
         show(said)
     """)
     assert len(said) == 4
@@ -222,7 +222,7 @@ def test_errors_are_one_line(hub: Hub, models: list[Path]) -> None:
         f"Lineage.open('{PYTHIA}').select('700')": "no checkpoint 'step700' .* step512 and step1000",
         "Lineage.open('me/ill')": "the Hub answered 500 for me/ill",
         "Lineage.open('a/b/c')": "there is no folder a/b/c",
-        f"Lineage.open('{PYTHIA}').then('sft', 'nobody/nothing')": "no Hub repository 'nobody/nothing'",
+        f"Lineage.open('{PYTHIA}').with_stage('sft', 'nobody/nothing')": "no Hub repository 'nobody/nothing'",
     }
     for words, line in zip(cases.values(), errors(hub, *cases), strict=True):
         assert re.search(words, line)

@@ -97,7 +97,7 @@ def test_what_stays_is_the_fault_of_one(name: str, hub: Hub, models: Path) -> No
     told = vars(trouble) | {"path": trouble.path.format(commit=commit(models / "step100"))}
     said, _ = fetched(hub, models, Trouble(**told))
     kind, text = said.pop("step100")
-    assert kind == "CheckpointFault"
+    assert kind == "CheckpointError"
     assert words in text
     assert "Start the same command again" in text or "Open the lineage again" in text
     assert "\n" not in text
@@ -110,14 +110,14 @@ def test_what_stays_is_the_fault_of_one(name: str, hub: Hub, models: Path) -> No
 
 def test_the_audit_goes_on_where_one_file_cannot_be_had(hub: Hub, models: Path) -> None:
     (told, again) = hub.run("""
-        from ontogeny.lab.audit import audit
+        from ontogeny.jobs.audit.audit import audit
         lineage = Lineage.open("me/run")
         show([[[f.kind, f.checkpoints, f.what] for f in audit(lineage).findings] for _ in range(2)])
     """)
     assert told == again == []
     hub.troubles.append(Trouble(f"GET .*{commit(models / 'step100')}/model.safetensors", "status", 99, 503, AT_ONCE))
     [found] = hub.run("""
-        from ontogeny.lab.audit import audit
+        from ontogeny.jobs.audit.audit import audit
         show([[f.kind, f.severity, f.checkpoints, f.what] for f in audit(Lineage.open("me/run")).findings])
     """)
     assert found[:3] == ["unreadable", "fault", ["step100"]]

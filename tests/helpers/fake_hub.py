@@ -95,7 +95,7 @@ class Hub:
             "import json, sys\n"
             "def show(value): print('\\x1e' + json.dumps(value), flush=True)\n"
             "from pathlib import Path\n"
-            "from ontogeny.errors import BadInput, CheckpointFault\n"
+            "from ontogeny.errors import BadInput, CheckpointError\n"
             "from ontogeny.lineage import *\n"
         )
         done = python(prelude + textwrap.dedent(code), env=self.environment(**environment))

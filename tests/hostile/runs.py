@@ -73,7 +73,7 @@ def raised(content: str) -> Case:
 
 
 CASES: dict[str, tuple[Case, str]] = {
-    "no run": (lambda p: ["report", p / "model"], r"is no run directory"),
+    "no run": (lambda p: ["report", p / "model"], r"is not a run directory"),
     "run.json torn": (about(lambda f: f.write_text(f.read_text()[:50]) and None), r"run\.json cannot be read"),
     "run.json empty": (about(lambda f: f.write_text("") and None), r"run\.json cannot be read"),
     "run.json a list": (about(lambda f: f.write_text("[1]") and None), r"run\.json cannot be read"),
@@ -94,11 +94,11 @@ CASES: dict[str, tuple[Case, str]] = {
     "no view": (lambda p: ["show", p / "run"], r"a picture needs a run directory and a view"),
     "run.json without a lineage": (
         about(lambda f: f.write_text('{"lineage": null}') and None),
-        r"'lineage' is of another kind",
+        r"'lineage' is not a dict",
     ),
     "run.json concepts a number": (
         about(lambda f: f.write_text('{"concepts": 3}') and None),
-        r"'concepts' is of another kind",
+        r"'concepts' is not a list",
     ),
     "run.json concepts unnamed": (
         about(lambda f: f.write_text('{"concepts": [{}]}') and None),
@@ -111,14 +111,14 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "directions of somebody": (watched(lambda f: save_file({"a": torch.ones(1)}, f)), r"is damaged"),
     "directions that say nothing": (watched(lambda f: told_as(f, {})), r"is damaged \(its header has no concept\)"),
-    "directions with a list on top": (watched(lambda f: told_as(f, [])), r"is damaged \(its header is no object\)"),
+    "directions with a list on top": (watched(lambda f: told_as(f, [])), r"is damaged \(its header is not an object\)"),
     "a part of another table": (other_part, r"the records cannot be read|the query cannot be run"),
-    "SQL that writes": (query("copy (select 1) to 'pwned'"), r"one question that changes nothing"),
-    "SQL that writes later": (query("select 1; copy (select 1) to 'pwned'"), r"one question that changes nothing"),
-    "SQL that exports": (query("export database 'pwned'"), r"one question that changes nothing"),
-    "SQL that attaches": (query("attach 'pwned.db'"), r"one question that changes nothing"),
-    "SQL that installs": (query("install httpfs"), r"one question that changes nothing"),
-    "SQL that asks nothing": (query("/* nothing */"), r"one question that changes nothing"),
+    "SQL that writes": (query("copy (select 1) to 'pwned'"), r"one statement that changes nothing"),
+    "SQL that writes later": (query("select 1; copy (select 1) to 'pwned'"), r"one statement that changes nothing"),
+    "SQL that exports": (query("export database 'pwned'"), r"one statement that changes nothing"),
+    "SQL that attaches": (query("attach 'pwned.db'"), r"one statement that changes nothing"),
+    "SQL that installs": (query("install httpfs"), r"one statement that changes nothing"),
+    "SQL that asks nothing": (query("/* nothing */"), r"one statement that changes nothing"),
     "SQL nested": (query("select " + "(" * 5000 + "1" + ")" * 5000), r"the query cannot be run"),
     "rate that is none": (lambda p: ["monitor", p / "run", "--at", "nan"], r"a false-positive rate of nan is none"),
     "stage that is none": (

@@ -51,16 +51,16 @@ def test_what_is_no_direction_is_one_line(tmp_path):
     save_file({"vector": torch.ones(2)}, tmp_path / "half.safetensors", metadata={"ontogeny": half})
     for name, words in (
         ("missing.safetensors", "there is no file"),
-        ("broken.safetensors", "holds no direction"),
-        ("other.safetensors", "holds no direction"),
-        ("run.safetensors", "its header does not say so"),
-        ("list.safetensors", "its header does not say so"),
+        ("broken.safetensors", "is not a direction"),
+        ("other.safetensors", "is not a direction"),
+        ("run.safetensors", "its header has another format"),
+        ("list.safetensors", "its header has another format"),
         ("half.safetensors", "'origin' is missing"),
     ):
         with pytest.raises(BadInput, match=words) as caught:
             load_direction(tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(BadInput, match="Give the file that ending"):
+    with pytest.raises(BadInput, match=r"must end in \.safetensors, got a\.pt"):
         save_direction(direction(), tmp_path / "a.pt")
 
 
@@ -204,20 +204,23 @@ def test_to_the_hub_and_back(tmp_path):
     with PushHub(tmp_path / "home") as hub:
         hub.add("me/empty", "main", tmp_path / "empty")
         found = hub.run(f"""
-            from ontogeny.direction_files import from_hub, load, push_to_hub, save
-            def said(call):
+            from ontogeny.storage.directions import (
+                direction_from_hub, load_direction, push_direction_to_hub, save_direction,
+            )
+            def error(call):
                 try: call()
                 except BadInput as error: return str(error)
-            one = load("{tmp_path / DIRECTION_FILE}")
-            url = push_to_hub(one, "me/truth", token="t")
-            save(from_hub("me/truth"), "{tmp_path / "back.safetensors"}")
-            show([url, said(lambda: push_to_hub(one, "stranger/truth", token="t")), said(lambda: from_hub("me/empty")),
-                  said(lambda: from_hub("me/nowhere")), said(lambda: from_hub("me/truth", revision="v2"))])
+            one = load_direction("{tmp_path / DIRECTION_FILE}")
+            url = push_direction_to_hub(one, "me/truth", token="t")
+            save_direction(direction_from_hub("me/truth"), "{tmp_path / "back.safetensors"}")
+            show([url, error(lambda: push_direction_to_hub(one, "stranger/truth", token="t")),
+                  error(lambda: direction_from_hub("me/empty")), error(lambda: direction_from_hub("me/nowhere")),
+                  error(lambda: direction_from_hub("me/truth", revision="v2"))])
         """)
     assert found[0].endswith("/me/truth/commit/" + "a" * 40)
     assert same(load_direction(tmp_path / "back.safetensors"), direction())
     assert "the Hub answered 403 for stranger/truth" in found[1]
-    assert "holds no direction" in found[2]
+    assert "me/empty has no direction.safetensors" in found[2]
     assert "no Hub repository 'me/nowhere'" in found[3]
     assert "no revision 'v2'" in found[4]
     assert "truth@step3" in direction_card(direction())

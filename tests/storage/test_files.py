@@ -83,7 +83,7 @@ def test_files_are_readable_for_others_as_the_umask_says(tmp_path: Path) -> None
     [
         (errno.ENOSPC, "the disk is full. Free some space"),
         (errno.EDQUOT, "the disk quota is used up"),
-        (errno.EACCES, "permission denied. Choose another folder with --out"),
+        (errno.EACCES, "permission denied. Set `out` to another folder"),
         (errno.EROFS, "the file system is read-only"),
         (errno.ENOTDIR, "a part of the path is a file"),
     ],

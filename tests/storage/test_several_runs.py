@@ -70,7 +70,7 @@ def test_all_rows_with_the_run_beside_them(home: Path) -> None:
 def test_equal_names_become_paths_and_one_given_twice_is_refused(home: Path) -> None:
     same = [home / "seed0", home / "again" / "seed0"]
     assert set(open_runs(same).members) == {str(folder) for folder in same}
-    with pytest.raises(BadInput, match="is given twice"):
+    with pytest.raises(BadInput, match="each run must be named once"):
         open_runs([home / "seed0", home / "again" / ".." / "seed0"])
 
 

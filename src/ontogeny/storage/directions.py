@@ -1,4 +1,4 @@
-"""Directions on disk and on the Hub: one safetensors file, whose header says in JSON what the vector is."""
+"""Directions on disk and on the Hub: one safetensors file each, with a JSON header."""
 
 import json
 from dataclasses import asdict
@@ -20,55 +20,52 @@ _KINDS = {"origin": str, "scale": str, "position": str, "facts": dict, "sign": s
 
 
 def save_direction(direction: "Direction", path: str | Path) -> Path:
-    """Write one direction; a file that is there is replaced as a whole."""
+    """Write one direction; an existing file is replaced."""
     target = Path(path)
     if target.suffix != ".safetensors":
-        raise BadInput(f"a direction is kept as .safetensors, not as {target.name}. Give the file that ending.")
+        raise BadInput(f"a direction's file must end in .safetensors, got {target.name}: rename it.")
     write_tensors(target, {"vector": direction.vector.detach().cpu()}, direction_header(direction))
     return target
 
 
 def load_direction(path: str | Path) -> "Direction":
-    """Read what `save` wrote.
+    """Read a file of `save_direction`.
 
     Raises:
-        BadInput: there is no such file, or it holds no direction.
+        BadInput: there is no such file, or it is not a direction.
     """
     from ontogeny.direction import Direction
 
     file = Path(path)
     if not file.is_file():
-        raise BadInput(
-            f"there is no file {file}. Save a direction with direction_files.save, or name a run and a concept."
-        )
+        raise BadInput(f"there is no file {file}: write one with save_direction, or name a run and a concept.")
     try:
         header, tensors = read_tensor_header(file), read_tensors(file)
-    except BadInput:
-        # The store speaks of runs; this file belongs to none.
-        raise _not_a_direction(file, "it is damaged, or none of ours") from None
+    except BadInput:  # its message is about files of a run
+        raise _not_a_direction(file, "it is damaged or has another format") from None
     if not isinstance(header, dict) or header.get("format") != DIRECTION_FORMAT:
-        raise _not_a_direction(file, "its header does not say so")
+        raise _not_a_direction(file, "its header has another format")
     try:
-        told = {name: header[name] for name in ("origin", "scale", "position", "facts", "sign", "tokenizer")}
-        if wrong := [name for name, kind in _KINDS.items() if not isinstance(told[name], kind)]:
-            raise _not_a_direction(file, f"its {wrong[0]} is {told[wrong[0]]!r}")
-        if not all(isinstance(fact, int | float) for fact in told["facts"].values()):
-            raise _not_a_direction(file, "a fact of it is no number")
+        fields = {name: header[name] for name in _KINDS}
+        if wrong := [name for name, kind in _KINDS.items() if not isinstance(fields[name], kind)]:
+            raise _not_a_direction(file, f"its {wrong[0]} is {fields[wrong[0]]!r}")
+        if not all(isinstance(fact, int | float) for fact in fields["facts"].values()):
+            raise _not_a_direction(file, "one of its facts is not a number")
         if not tensors["vector"].is_floating_point():
-            raise _not_a_direction(file, f"its numbers are {tensors['vector'].dtype}")
-        return Direction(vector=tensors["vector"], site=Site.parse(header["site"]), **told)
+            raise _not_a_direction(file, f"its dtype is {tensors['vector'].dtype}")
+        return Direction(vector=tensors["vector"], site=Site.parse(header["site"]), **fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise _not_a_direction(file, f"{error} is missing or wrong") from None
 
 
 def _not_a_direction(file: Path, why: str) -> BadInput:
-    return BadInput(f"{file} holds no direction ({why}). Save it again, or import it as a plain vector.")
+    return BadInput(f"{file} is not a direction ({why}): save it again, or read it as a plain vector with read_vector.")
 
 
 def direction_header(direction: "Direction") -> dict[str, Any]:
-    """The header: all but the numbers."""
-    told = {name: value for name, value in asdict(direction).items() if name not in ("vector", "site")}
-    return {"format": DIRECTION_FORMAT, "site": str(direction.site), "width": len(direction.vector), **told}
+    """All fields but the vector, as the header of its file."""
+    fields = {name: value for name, value in asdict(direction).items() if name not in ("vector", "site")}
+    return {"format": DIRECTION_FORMAT, "site": str(direction.site), "width": len(direction.vector), **fields}
 
 
 def push_direction_to_hub(
@@ -79,10 +76,10 @@ def push_direction_to_hub(
     revision: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Upload a direction with a short card; the repository is made where there is none. Gives the commit's address.
+    """Upload a direction with a short card, creating the repository if needed; returns the URL of the commit.
 
     Raises:
-        BadInput: no such owner, no rights, or no Hub.
+        BadInput: the owner does not exist, the token lacks the rights, or the Hub cannot be reached.
     """
     import tempfile
 
@@ -105,10 +102,10 @@ def push_direction_to_hub(
 
 
 def direction_from_hub(repository: str, *, revision: str | None = None, token: str | None = None) -> "Direction":
-    """The direction that a repository holds, at a branch, a tag or a commit.
+    """Download the direction of a repository at a branch, tag or commit.
 
     Raises:
-        BadInput: no such repository, revision or file.
+        BadInput: there is no such repository, revision or file.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -117,18 +114,14 @@ def direction_from_hub(repository: str, *, revision: str | None = None, token: s
         try:
             path = retry(lambda: hf_hub_download(repository, DIRECTION_FILE, revision=revision, token=token))
         except RemoteEntryNotFoundError:
-            raise BadInput(
-                f"{repository} has no {DIRECTION_FILE}, so it holds no direction. Name another repository."
-            ) from None
+            raise BadInput(f"{repository} has no {DIRECTION_FILE}: name a repository with a direction.") from None
     return load_direction(path)
 
 
 def direction_card(direction: "Direction") -> str:
-    """What a reader of the repository needs to know."""
-    told = "\n".join(f"| {name} | {_cell(value)} |" for name, value in direction_header(direction).items())
-    return (
-        f"---\nlibrary_name: ontogeny\ntags: [steering-vector]\n---\n# {direction.origin}\n\n| | |\n|---|---|\n{told}\n"
-    )
+    """README of a direction's repository: its header as a table."""
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in direction_header(direction).items())
+    return f"---\nlibrary_name: ontogeny\ntags: [steering-vector]\n---\n# {direction.origin}\n\n| | |\n|---|---|\n{table}\n"
 
 
 def _cell(value: Any) -> str:

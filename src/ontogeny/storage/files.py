@@ -1,4 +1,4 @@
-"""Artefacts on disk: named by the hash of what made them, written under a temporary name and renamed, so that resume = skip."""
+"""Files of a run: written under a temporary name, then renamed, so that a file that exists is complete."""
 
 import contextlib
 import errno
@@ -24,14 +24,14 @@ _MODE = 0o666 & ~_UMASK
 
 
 def content_digest(content: object) -> str:
-    """Sixteen hex digits that change when any part of `content` (JSON-able) changes."""
+    """Digest of JSON-able content, 16 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+    """A temporary path that is renamed to `path` if the block succeeds and removed if it fails.
 
     Raises:
         BadInput: the folder cannot be written, or the disk is full.
@@ -43,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
-            temporary.chmod(_MODE)  # safetensors creates its files for the owner alone; runs are shared
+            temporary.chmod(_MODE)  # safetensors makes files readable by their owner only
             os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
@@ -51,14 +51,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def is_partial_write(path: Path) -> bool:
-    """Whether it is what `atomic` leaves of a write when its process is killed outright."""
+    """Whether a file is a temporary file of `atomic_path`, left by a process that was killed."""
     return re.fullmatch(r"\..+\.\d+-\d+\.tmp", path.name) is not None and path.is_file()
 
 
 def remove_partial_writes(folder: Path, *, lock: str) -> None:
-    """Remove what killed processes left half-written. Only who holds the folder's lock may: all others are gone then.
+    """Remove the temporary files of killed processes. The caller must hold the folder's lock.
 
-    A folder inside with a lock of its own (a trace below the model that it is of) is another's to sweep.
+    Folders inside that have a lock, such as a trace below its model, are skipped.
     """
     for inside, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not (Path(inside) / name / lock).exists()]
@@ -68,21 +68,25 @@ def remove_partial_writes(folder: Path, *, lock: str) -> None:
                     path.unlink()
 
 
+_FREE_SPACE, _OTHER_FOLDER = (
+    "Free some space and start again; finished results stay valid",
+    "Set `out` to another folder",
+)
 _REASONS: Mapping[int, str] = {
-    errno.ENOSPC: "the disk is full. Free some space and start again: what is written stays valid",
-    errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is written stays valid",
-    errno.EACCES: "permission denied. Choose another folder with --out",
-    errno.EPERM: "permission denied. Choose another folder with --out",
-    errno.EROFS: "the file system is read-only. Choose another folder with --out",
-    errno.ENOTDIR: "a part of the path is a file. Choose another folder with --out",
-    errno.EEXIST: "a part of the path is a file. Choose another folder with --out",
-    errno.EISDIR: "there is a folder of this name. Choose another name with --out",
+    errno.ENOSPC: f"the disk is full. {_FREE_SPACE}",
+    errno.EDQUOT: f"the disk quota is used up. {_FREE_SPACE}",
+    errno.EACCES: f"permission denied. {_OTHER_FOLDER}",
+    errno.EPERM: f"permission denied. {_OTHER_FOLDER}",
+    errno.EROFS: f"the file system is read-only. {_OTHER_FOLDER}",
+    errno.ENOTDIR: f"a part of the path is a file. {_OTHER_FOLDER}",
+    errno.EEXIST: f"a part of the path is a file. {_OTHER_FOLDER}",
+    errno.EISDIR: f"it is a folder. {_OTHER_FOLDER}",
 }
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a full or closed disk into one line."""
+    """Turn the operating system's errors about a full or read-only disk into one line."""
     try:
         yield
     except Exception as error:
@@ -93,7 +97,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _errno(error: Exception) -> int:
-    """The number of an operating system's error, 0 for others; DuckDB and safetensors pass on its words alone."""
+    """The errno of an error, 0 for others; DuckDB and safetensors pass on its text only."""
     if isinstance(error, OSError):
         return error.errno or 0
     if type(error).__module__.split(".")[0] not in ("duckdb", "_duckdb", "safetensors", "safetensors_rust"):
@@ -107,7 +111,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """One Parquet part; an empty one is a part too, it says that the unit is done."""
+    """Write one Parquet part; an empty one still marks its unit as done."""
     import duckdb
     import pandas as pd
 
@@ -132,7 +136,7 @@ def _quoted(path: Path | str) -> str:
 
 
 def connect_records(folders: Mapping[str, Path]) -> Any:
-    """A DuckDB connection with one view, `records`, over the parts of one or several run directories; its column `run` names them."""
+    """A DuckDB connection with the view `records` over the parts of several run directories; the column `run` has their names."""
     import duckdb
 
     connection = duckdb.connect()
@@ -150,8 +154,7 @@ def connect_records(folders: Mapping[str, Path]) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    """A safetensors file whose metadata holds `header` as JSON under `ontogeny`."""
-
+    """Write a safetensors file with `header` as JSON under `ontogeny` in its metadata."""
     with atomic_path(path) as temporary:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
@@ -161,10 +164,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, A
 
 
 def read_tensor_header(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]:
-    """What `write_tensors` was given as the header.
+    """The header of a file of `write_tensors`.
 
     Raises:
-        BadInput: the file is damaged, or none of ours, or its header lacks something that is wanted.
+        BadInput: the file is damaged or has another format, or its header lacks a key of `wanted`.
     """
     from safetensors import safe_open
 
@@ -172,13 +175,15 @@ def read_tensor_header(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]
         header: dict[str, Any] = json.loads(handle.metadata()["ontogeny"])
         for name in wanted:
             if not isinstance(header, dict) or name not in header:
-                raise ValueError(f"its header has no {name}" if isinstance(header, dict) else "its header is no object")
+                raise ValueError(
+                    f"its header has no {name}" if isinstance(header, dict) else "its header is not an object"
+                )
     return header
 
 
 @contextlib.contextmanager
 def _damaged_file_errors(path: Path) -> Iterator[None]:
-    """Turn what is said about a damaged file into one line."""
+    """Turn errors about a damaged file into one line."""
     from safetensors import SafetensorError
 
     try:
@@ -187,12 +192,12 @@ def _damaged_file_errors(path: Path) -> Iterator[None]:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(
-            f"{path} is damaged ({error}). Remove it and the part of its name in records/, and trace again."
+            f"{path} is damaged ({error}): remove it and the part of its name in records/, and trace again."
         ) from None
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Some or all tensors of a file.
+    """Tensors of a file; all of them if `names` is None.
 
     Raises:
         BadInput: the file is damaged.
@@ -204,7 +209,7 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, An
 
 
 def atomic_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """A whole folder or none: written under a temporary name beside it, then renamed."""
+    """Write a folder under a temporary name, then rename it."""
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)

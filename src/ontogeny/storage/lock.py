@@ -1,6 +1,6 @@
-"""One process at a time writes into a folder: a second one is told so at once, and changes nothing.
+"""File lock: only one process may write to a run directory; a second one fails immediately and changes nothing.
 
-Who gets in sweeps first: a process that was killed outright leaves the file that it was writing under its temporary name.
+The process that gets the lock first removes the temporary files of processes that were killed.
 """
 
 import contextlib
@@ -17,14 +17,15 @@ _LOCK_FILE = ".lock"
 
 @contextlib.contextmanager
 def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
-    """While open, no other process gets in here; the system itself lets go of the lock of a process that dies.
+    """Hold the lock of a folder; the operating system releases it if the process dies.
 
-    One that is at work is waited for, `patience` seconds.
+    Args:
+        patience: Seconds to wait for another process.
 
     Raises:
-        BadInput: another process is at work in `folder`, or the folder cannot be written.
+        BadInput: another process holds the lock, or the folder cannot be written.
     """
-    made = [f for f in (folder, *folder.parents) if not f.exists()]
+    created = [f for f in (folder, *folder.parents) if not f.exists()]
     try:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -35,21 +36,21 @@ def run_lock(folder: Path, *, patience: float = 0) -> Iterator[None]:
         finally:
             lock.release()
     finally:
-        # The file stays where work was done: taking a lock's file away lets two in. A folder made for it alone goes.
-        if made and folder.is_dir() and is_empty_run(folder):
+        # Removing a lock file in use would let two processes in, so only a folder that is still empty is removed.
+        if created and folder.is_dir() and is_empty_run(folder):
             (folder / _LOCK_FILE).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
-                for path in made:
+                for path in created:
                     path.rmdir()
 
 
 def is_empty_run(folder: Path) -> bool:
-    """Whether there is nothing in a folder, or only what a process that was killed at once leaves: its lock, half a file."""
+    """Whether a folder is empty up to what a killed process leaves: its lock and partial files."""
     return all(path.name == _LOCK_FILE or is_partial_write(path) for path in folder.iterdir())
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is at work there."""
+    """Whether a process holds the lock of a folder."""
     lock = FileLock(folder / _LOCK_FILE, timeout=0)
     try:
         with lock:
@@ -64,6 +65,6 @@ def _acquire_lock(folder: Path, patience: float = 0) -> FileLock:
         lock.acquire()
     except Timeout:
         raise BadInput(
-            f"another process is writing into {folder}. Wait until it ends, or choose another folder with --out."
+            f"another process is writing into {folder}: wait until it ends, or set `out` to another folder."
         ) from None
     return lock

@@ -1,4 +1,4 @@
-"""A session that does not get as far as one unit leaves its folder as it found it: no folder at all, or the run before."""
+"""Rollback: if a session fails before its first result, restore the run directory to its previous state."""
 
 import contextlib
 from collections.abc import Collection, Iterator
@@ -11,8 +11,8 @@ from ontogeny.storage.run import Run
 
 @contextlib.contextmanager
 def rollback_on_failure(run: Run, missing: Collection[str]) -> Iterator[None]:
-    """If the block fails before one of the `missing` units is done, what it wrote goes and run.json is what it was."""
-    made = [folder for folder in (run.folder, *run.folder.parents) if not folder.exists()]
+    """If the block fails before one of the `missing` units is done, remove the files it wrote and restore run.json."""
+    created = [folder for folder in (run.folder, *run.folder.parents) if not folder.exists()]
     before = set(_files(run.folder))
     about = run.about_path.read_bytes() if run.about_path in before else None
     try:
@@ -22,20 +22,19 @@ def rollback_on_failure(run: Run, missing: Collection[str]) -> Iterator[None]:
             for path in set(_files(run.folder)) - before:
                 path.unlink(missing_ok=True)
             if about is not None:
-                # A disk that is full is told once: run.json stays as it is then.
+                # On a full disk run.json stays as it is: the first error is the one to report.
                 with contextlib.suppress(BadInput), atomic_path(run.about_path) as temporary:
                     temporary.write_bytes(about)
-            for folder in [*_folders(run.folder), *made]:
-                with contextlib.suppress(OSError):  # what is not empty was there before
+            for folder in [*_folders(run.folder), *created]:
+                with contextlib.suppress(OSError):  # a folder that is not empty existed before
                     folder.rmdir()
         raise
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Below `folder`, the deepest first."""
-    found = [path for path in folder.rglob("*") if path.is_dir()] if folder.is_dir() else []
-    return sorted(found, key=lambda path: -len(path.parts))
+    """Folders below `folder`, the deepest first."""
+    return sorted((path for path in folder.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))

@@ -1,10 +1,10 @@
-"""A run directory: what a job leaves behind, readable as a table, as pictures and as directions.
+"""Run directory: the results of a job, read as a table, as charts and as directions.
 
-run.json                 what was run: lineage, concepts, settings, versions, machine, command; no token, no secret
-records/*.parquet        one part a work unit; the part is the commit point, so what exists is done
-directions/*.safetensors what each fit learned, all sites of a unit in one file
-scores/*.safetensors     held-out scores of each unit: what intervals across checkpoints are made from
-ledger.jsonl             one line a visit: forwards, tokens, seconds
+run.json                 lineage, concepts, settings, versions, machine, command; no token, no secret
+records/*.parquet        one part per unit, written last: a unit is done once its part exists
+directions/*.safetensors directions of each probe, all sites of a unit in one file
+scores/*.safetensors     held-out scores of each unit, for intervals across checkpoints
+ledger.jsonl             one line per checkpoint: forward passes, tokens, seconds
 """
 
 import importlib
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from ontogeny.direction import Direction
 
 
-_UNIT_HEADER_KEYS = ("concept", "stage", "checkpoint", "step", "order", "sites", "methods")
-"""What the header of a unit's directions holds at least."""
+UNIT_HEADER_KEYS = ("concept", "stage", "checkpoint", "step", "order", "sites", "methods")
+"""Keys that the header of every directions file must have."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """An existing run directory.
+        """Open an existing run directory.
 
         Raises:
-            BadInput: there is none at `folder`, or its run.json cannot be read.
+            BadInput: `folder` is not a run directory, or its run.json cannot be read.
         """
         run = cls(Path(folder))
         if not run.about_path.is_file():
             raise BadInput(
-                f"{folder} is no run directory (it has no run.json). Make one with: ontogeny trace LINEAGE -c CONCEPT --out {folder}"
+                f"{folder} is not a run directory (it has no run.json): make one with `ontogeny trace`, or name another folder."
             )
         if not all(isinstance(concept, dict) and "name" in concept for concept in run.about.get("concepts", ())):
-            raise BadInput(f"{run.about_path} cannot be read (its concepts have no names). Restore it, or trace anew.")
+            raise BadInput(f"{run.about_path} cannot be read (its concepts have no names): restore it, or trace again.")
         return run
 
     @property
@@ -65,32 +65,29 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What was run, as in run.json."""
+        """The content of run.json."""
         try:
             about: dict[str, Any] = json.loads(self.about_path.read_text(encoding="utf-8"))
             _check_about(about)
         except (OSError, ValueError, RecursionError) as error:
             raise BadInput(
-                f"{self.about_path} cannot be read ({error}). Restore it, or trace into another folder."
+                f"{self.about_path} cannot be read ({error}): restore it, or trace into another folder."
             ) from None
         return about
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
     def records(self, where: str = "true") -> "pd.DataFrame":
-        """The table of records, or the rows for which an SQL condition holds: `run.records("metric = 'auroc'")`."""
+        """Records as a table; `where` is an SQL condition: `run.records("metric = 'auroc'")`."""
         return self.query(f"select * exclude (run) from records where {where}")
 
     def query(self, sql: str) -> "pd.DataFrame":
-        """Any SQL over the view `records`."""
+        """Run SQL over the view `records`."""
         return query_records({self.folder.name: self.folder}, sql)
 
     def show(self, view: str) -> Any:
-        """A picture of the records, an Altair chart: `run.show("emergence")`."""
-        plugins.load_plugin("views", view)  # says which views there are, where the name is none
-        # Pictures stand on a higher floor and read nothing but the table: they are asked for by name.
-        views, timeline = (importlib.import_module(f"ontogeny.{name}") for name in ("views", "findings.timeline"))
-        return views.view(view).draw(timeline.in_run_order(self.records(), self.about))
+        """Draw the records as an Altair chart: `run.show("emergence")`."""
+        return _draw(view, _ordered(self))
 
     def direction(
         self,
@@ -101,17 +98,17 @@ class Run:
         method: str = "mass_mean",
         stage: str | None = None,
     ) -> "Direction":
-        """What `method` learned for a concept; by default at the concept's best site and the last checkpoint.
+        """The direction that the probe `method` learned for a concept; by default at its best site and the last checkpoint.
 
         Raises:
-            BadInput: no such concept, step, site or method in this run.
+            BadInput: the run lacks this concept, stage, step, site or method.
         """
         from ontogeny.direction import Direction
 
         units = [
             (path, header)
             for path in sorted((self.folder / "directions").glob("*.safetensors"))
-            if self.done(path.stem) and (header := read_tensor_header(path, _UNIT_HEADER_KEYS))["concept"] == concept
+            if self.done(path.stem) and (header := read_tensor_header(path, UNIT_HEADER_KEYS))["concept"] == concept
         ]
         if not units:
             raise unknown_name("traced concept", concept, {str(c["name"]) for c in self.about["concepts"]})
@@ -121,14 +118,14 @@ class Run:
         units = [u for u in units if stage in (None, u[1]["stage"])]
         steps = {u[1]["step"] for u in units}
         if step is not None and step not in steps:
-            known = ", ".join(map(str, sorted(steps - {None}))) or "none that carries a step"
-            raise BadInput(f"{concept} was not traced at step {step}; there are {known}.")
+            known = ", ".join(map(str, sorted(steps - {None}))) or "none with a step"
+            raise BadInput(f"{concept} was not traced at step {step}; known: {known}.")
         path, header = max((u for u in units if step in (None, u[1]["step"])), key=lambda u: u[1]["order"])
         wanted = Site.parse(site) if site else self._best_site(concept)
         names = header["sites"].get(wanted.part, [])
         if str(wanted) not in names:
             raise BadInput(
-                f"{wanted} was not traced; the sites are {', '.join(n for group in header['sites'].values() for n in group)[:300]}."
+                f"{wanted} was not traced; known: {', '.join(n for group in header['sites'].values() for n in group)[:300]}."
             )
         if method not in header["methods"]:
             raise unknown_name("method in this run", method, header["methods"])
@@ -138,7 +135,7 @@ class Run:
         vector = tensors[f"{key}/direction"][at]
         if vector.shape[-1] != 1:
             raise BadInput(
-                f"{concept} has {vector.shape[-1]} classes and so no single direction; read {path.name} for the matrix."
+                f"{concept} must have two classes for a direction, got {vector.shape[-1]}: read the matrix from {path.name}."
             )
         classes = next((c.get("classes", ()) for c in self.about["concepts"] if c["name"] == concept), ())
         return Direction(
@@ -155,9 +152,7 @@ class Run:
     def _best_site(self, concept: str) -> Site:
         found = self.records(f"metric = 'best_site' and concept = {sql_text(concept)}")
         if found.empty:
-            raise BadInput(
-                f"{concept} has no best site yet (the trace has not finished). Name one with site='resid.3'."
-            )
+            raise BadInput(f"{concept} has no best site yet (the trace has not finished): set `site`, such as resid.3.")
         return Site.parse(str(found.site.iloc[0]))
 
     # --- writing ---------------------------------------------------------------------------------------------------------
@@ -166,7 +161,7 @@ class Run:
         write_json(self.about_path, about)
 
     def done(self, unit: str) -> bool:
-        """Whether the unit's part exists: a part is written last, by a rename, so it is whole."""
+        """Whether the unit is finished: its part is written last, by a rename."""
         return self._part(unit).is_file()
 
     def keep(
@@ -178,7 +173,7 @@ class Run:
         directions: Mapping[str, Any] | None = None,
         scores: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write what a unit produced; its records last, for they say that all of it is there."""
+        """Write the results of a unit; its records last, since they mark it as done."""
         for kind, tensors in (("directions", directions), ("scores", scores)):
             if tensors:
                 write_tensors(
@@ -189,7 +184,7 @@ class Run:
         write_records(self._part(unit), records)
 
     def adopt(self, other: "Run", unit: str) -> None:
-        """Move a finished unit of another run directory on the same disk in here, its records last."""
+        """Move a finished unit here from another run directory on the same disk; its records last."""
         for kind, ending in (("directions", "safetensors"), ("scores", "safetensors"), ("records", "parquet")):
             source = other.folder / kind / f"{unit}.{ending}"
             if source.is_file():
@@ -199,16 +194,16 @@ class Run:
                 os.replace(source, self.folder / kind / source.name)
 
     def _supersede(self, unit: str, header: Mapping[str, Any]) -> None:
-        """Weights that changed on disk make a new unit: the old numbers of the same checkpoint and concept go."""
+        """Remove an older unit of the same concept and checkpoint, whose weights have changed since."""
         for path in (self.folder / "directions").glob("*.safetensors"):
             if path.stem == unit:
                 continue
-            old = read_tensor_header(path, _UNIT_HEADER_KEYS)
+            old = read_tensor_header(path, UNIT_HEADER_KEYS)
             if all(old[key] == header[key] for key in ("concept", "stage", "checkpoint")):
                 self.drop(path.stem)
 
     def drop(self, unit: str) -> None:
-        """Remove all that a unit left behind; its records first, for they say that all of it is there."""
+        """Remove a unit; its records first, since they mark it as done."""
         self._part(unit).unlink(missing_ok=True)
         for kind in ("scores", "directions"):
             (self.folder / kind / f"{unit}.safetensors").unlink(missing_ok=True)
@@ -220,7 +215,7 @@ class Run:
         return read_tensors(self.folder / "directions" / f"{unit}.safetensors", names)
 
     def forget(self, prefix: str, *, but: str) -> None:
-        """Remove the parts of superseded summaries, such as a series over fewer checkpoints."""
+        """Remove the records of superseded summaries, such as one over fewer checkpoints."""
         for path in (self.folder / "records").glob(f"{prefix}*.parquet"):
             if path.stem != but:
                 path.unlink(missing_ok=True)
@@ -229,12 +224,12 @@ class Run:
         """Append a line to the ledger."""
         with disk_errors(self.folder), self._ledger.open("a+b") as handle:
             handle.seek(max(0, handle.tell() - 1))
-            # A line that a full disk or a kill cut off must not swallow the next one.
+            # A line cut off by a full disk or a kill must not merge with the next one.
             start = b"\n" if handle.read(1) not in (b"", b"\n") else b""
             handle.write(start + json.dumps(entry, default=str).encode() + b"\n")
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Its lines; one that was cut off is left out."""
+        """Lines of the ledger; one that was cut off is left out."""
         lines = self._ledger.read_text(encoding="utf-8").splitlines() if self._ledger.is_file() else []
         return [entry for line in lines if (entry := _entry(line))]
 
@@ -248,27 +243,24 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """Several run directories read as one table: its column `run` tells them apart."""
+    """Several run directories as one table with the column `run`."""
 
     members: Mapping[str, Run]
 
     def records(self, where: str = "true") -> "pd.DataFrame":
-        """The rows of all runs for which an SQL condition holds, with the column `run`."""
+        """Records of all runs, with the column `run`; `where` is an SQL condition."""
         return self.query(f"select * from records where {where}")
 
     def query(self, sql: str) -> "pd.DataFrame":
-        """Any SQL over the view `records` of all runs."""
+        """Run SQL over the view `records` of all runs."""
         return query_records({name: run.folder for name, run in self.members.items()}, sql)
 
     def table(self) -> "pd.DataFrame":
-        """All rows as pictures take them: in each run's order, and what cannot be told apart otherwise named by its run."""
+        """All records in the order of each run; lineages of the same name and seed are renamed after their run."""
         import pandas as pd
 
-        timeline = importlib.import_module("ontogeny.findings.timeline")
-        tables = [
-            timeline.in_run_order(run.records(), run.about).assign(run=name) for name, run in self.members.items()
-        ]
-        # A column that is empty in one of the runs has no type there: what stands in the others decides.
+        tables = [_ordered(run).assign(run=name) for name, run in self.members.items()]
+        # A column that is empty in one run has no type there: the other runs decide.
         rows: pd.DataFrame = pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
         who = rows[rows["step"].notna()][["lineage", "train_seed", "run"]].drop_duplicates()
         if who.duplicated(["lineage", "train_seed"]).any():
@@ -276,33 +268,44 @@ class Runs:
         return rows
 
     def show(self, view: str) -> Any:
-        """A picture of all runs together, an Altair chart: `runs(["runs/a", "runs/b"]).show("seeds")`."""
-        plugins.load_plugin("views", view)
-        return importlib.import_module("ontogeny.views").view(view).draw(self.table())
+        """Draw all runs in one Altair chart: `open_runs(["runs/a", "runs/b"]).show("seeds")`."""
+        return _draw(view, self.table())
+
+
+# Views and findings are on higher floors: a method of `Run` that is convenient in a notebook imports them by name.
+def _draw(view: str, table: "pd.DataFrame") -> Any:
+    plugins.load_plugin("views", view)  # raises with the known views if there is no such view
+    return importlib.import_module("ontogeny.views").load_view(view).draw(table)
+
+
+def _ordered(run: Run) -> "pd.DataFrame":
+    timeline = importlib.import_module("ontogeny.findings.timeline")
+    table: pd.DataFrame = timeline.order_like_run(run.records(), run.about)
+    return table
 
 
 def open_runs(folders: Iterable[str | Path]) -> Runs:
-    """Several runs as one; they go by the names of their folders, or by whole paths where names are equal.
+    """Open several runs as one table; each is named by its folder, or by its path if two folders have one name.
 
     Raises:
-        BadInput: one of them is no run directory, or is given twice.
+        BadInput: a folder is not a run directory, or is given twice.
     """
     opened = [Run.open(folder) for folder in folders]
     places = [run.folder.resolve() for run in opened]
     if twice := [place for place in places if places.count(place) > 1]:
-        raise BadInput(f"{twice[0]} is given twice. Name each run once.")
+        raise BadInput(f"each run must be named once, got {twice[0]} twice: remove one.")
     short = [place.name for place in places]
     names = short if len(set(short)) == len(short) else [str(run.folder) for run in opened]
     return Runs(dict(zip(names, opened, strict=True)))
 
 
 def _check_about(about: Any) -> None:
-    """Whether it can be what `describe` wrote; what is in it is looked at where it is used."""
+    """Raise unless `about` has the structure that `describe` writes."""
     if not isinstance(about, dict):
-        raise ValueError(f"it holds a {type(about).__name__}, not an object")
+        raise ValueError(f"it is a {type(about).__name__}, not an object")
     for key, kind in (("lineage", dict), ("concepts", list), ("settings", dict)):
         if not isinstance(about.get(key, kind()), kind):
-            raise ValueError(f"its {key!r} is of another kind")
+            raise ValueError(f"its {key!r} is not a {kind.__name__}")
 
 
 def _entry(line: str) -> dict[str, Any]:
@@ -314,15 +317,15 @@ def _entry(line: str) -> dict[str, Any]:
 
 
 def sql_text(value: str) -> str:
-    """A text as SQL writes it."""
+    """A text as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
-    """SQL over the records of one or several runs; the column `run` tells them apart.
+    """Run SQL over the records of one or several runs, with the column `run`.
 
     Raises:
-        BadInput: the SQL is wrong, with DuckDB's own words.
+        BadInput: the SQL is invalid; the message is DuckDB's.
     """
     import duckdb
 
@@ -332,23 +335,22 @@ def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
         raise _unreadable(error) from None
     with connection:
         try:
-            asked = connection.extract_statements(sql)
-            if [statement.type.name for statement in asked] not in (["SELECT"], ["MULTI"]):  # a pivot is several in one
+            statements = connection.extract_statements(sql)
+            if [statement.type.name for statement in statements] not in (["SELECT"], ["MULTI"]):  # a pivot is MULTI
                 raise BadInput(
-                    f"a query is one question that changes nothing, and {sql[:60]!r} is not. Write one that begins with select, "
-                    "from or with; --format and --out write its answer."
+                    f"a query must be one statement that changes nothing, got {sql[:60]!r}: begin with select, from or with."
                 )
-            found: pd.DataFrame = connection.execute(asked[0]).df()
+            table: pd.DataFrame = connection.execute(statements[0]).df()
         except duckdb.Error as error:
-            if ".parquet'" in str(error):  # the view is made without opening its parts
+            if ".parquet'" in str(error):  # creating the view opens no part
                 raise _unreadable(error) from None
             raise BadInput(
-                f"the query cannot be run: {str(error).splitlines()[0]}. The view is `records`; its columns are in docs/records.md."
+                f"the query cannot be run: {str(error).splitlines()[0]}. The view is called records; its columns are in docs/records.md."
             ) from None
-    return found
+    return table
 
 
 def _unreadable(error: Exception) -> BadInput:
     return BadInput(
-        f"the records cannot be read: {str(error).splitlines()[0]}. Remove the part that is named and trace again: what is left stays."
+        f"the records cannot be read ({str(error).splitlines()[0]}): remove the part that is named and trace again."
     )

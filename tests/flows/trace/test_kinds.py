@@ -59,7 +59,7 @@ def test_classes_and_numbers(home: Path, tmp_path: Path) -> None:
     } | {("classes", m, f) for m in ("auroc", "accuracy") for f in set(scores.method) - {"ridge"}}
     assert scores.value.notna().all()
     assert set(run.records("metric = 'best_site'").concept) == {"classes", "number"}
-    with pytest.raises(BadInput, match="has 3 classes and so no single direction"):
+    with pytest.raises(BadInput, match="must have two classes for a direction, got 3"):
         run.direction("classes", site="resid.1", method="logistic")
     assert run.direction("number", site="resid.1", method="ridge").vector.shape == (32,)
 
