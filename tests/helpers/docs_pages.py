@@ -1,7 +1,7 @@
-"""Runs the code blocks of README and docs, in a folder where the names that they use exist: small models, small concept files.
+"""Run the code blocks of README and docs in a folder that holds the models and concept files they name, as small as possible.
 
-A block's first word says what is done with it: `sh` (each `ontogeny …` is run, `make …` must be a target), `python` (run, one namespace a
-page), `csv`, `jsonl` and `toml` with `file=…` (written, concepts also read). `python file=…` is a recipe and tested by the contract tests.
+By the kind of a block: `sh` (each `ontogeny …` is run, `make …` must be a target), `python` (run, one namespace per page), `csv`, `jsonl`
+and `toml` with `file=…` (written, concepts also read). `python file=…` is a recipe and tested by the contract tests.
 """
 
 import json
@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name != "log.md"),
 ]
-"""The log is history: it may speak of what is no longer there."""
+"""Without the log, which may name things that no longer exist."""
 ELSEWHERE = ("git", "cd", ".", "source", ".venv/bin/python", ".ci/run")
-"""First words of commands that are not ours; the pytest commands of the recipes are run by a test of their own."""
+"""First words of commands that are skipped; another test runs the pytest commands of the recipes."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Block:
 
     @staticmethod
     def read(page: str) -> list["Block"]:
-        found = []
+        page_blocks = []
         for info, text in re.findall(r"(?ms)^```(\S[^\n]*)\n(.*?)^```$", page):
             kind, *rest = info.split()
-            found.append(Block(kind, {k: v for k, _, v in (word.partition("=") for word in rest)}, text, info))
-        return found
+            page_blocks.append(Block(kind, {k: v for k, _, v in (word.partition("=") for word in rest)}, text, info))
+        return page_blocks
 
 
 def blocks(page: Path) -> list[Block]:
@@ -51,7 +52,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def workplace(folder: Path) -> None:
-    """The models and concepts that the pages speak of, as small as can be; a folder is taken before a repository of its name."""
+    """Write the models and concepts that the pages name; a folder is preferred to a repository of the same name."""
     from tests.helpers.tiny_models import save_tiny
 
     for steps, pattern in (
@@ -78,20 +79,20 @@ def workplace(folder: Path) -> None:
     (folder / "mine.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     with (folder / "other.jsonl").open("w") as file:
         for text, label in rows:
-            told = {"text": text, "label": ("small", "tall")[label], "prompt": f"{text} is"}
+            row = {"text": text, "label": ("small", "tall")[label], "prompt": f"{text} is"}
             right, wrong = (" tall", " small") if label else (" small", " tall")
-            file.write(json.dumps(told | {"right": right, "wrong": wrong}) + "\n")
+            file.write(json.dumps(row | {"right": right, "wrong": wrong}) + "\n")
 
 
 def main(pages: list[str]) -> None:
-    """Run pages in the current folder; the last line printed is how many blocks ran."""
+    """Run pages in the current folder; the last printed line is the number of blocks."""
     warnings.simplefilter("error")
     _command("ontogeny trace path/to/trainer-output -c mine.csv -c other.jsonl --out runs/mine --quiet")
     print(json.dumps({"ran": sum(run_page(Path(page)) for page in pages)}))
 
 
 def run_page(page: Path) -> int:
-    """Run the blocks of one page; how many there were.
+    """Run the blocks of one page and count them.
 
     Raises:
         AssertionError: a block failed.
@@ -99,7 +100,7 @@ def run_page(page: Path) -> int:
     names: dict[str, Any] = {"__name__": "page"}
     ran = 0
     for block in blocks(page):
-        told = f"{page.name}: {block.text.strip().splitlines()[0]}"
+        place = f"{page.name}: {block.text.strip().splitlines()[0]}"
         if block.kind == "sh":
             for line in block.text.replace("\\\n", " ").splitlines():
                 _command(line)
@@ -107,9 +108,9 @@ def run_page(page: Path) -> int:
             try:
                 exec(compile(block.text, f"{page.name}", "exec"), names)
             except Exception:
-                raise AssertionError(f"{told}\n{traceback.format_exc()}") from None
+                raise AssertionError(f"{place}\n{traceback.format_exc()}") from None
         elif block.kind in ("csv", "jsonl") and block.file:
-            _concept(block, told)
+            _concept(block, place)
         elif block.kind == "toml" and block.file:
             Path(block.file).write_text(block.text)
         else:
@@ -119,7 +120,7 @@ def run_page(page: Path) -> int:
 
 
 def _command(line: str) -> None:
-    """Run one line of a shell block, if it is ours."""
+    """Run one line of a shell block, apart from skipped commands."""
     from ontogeny.cli import app
     from ontogeny.errors import BadInput
 
@@ -130,39 +131,39 @@ def _command(line: str) -> None:
         targets = re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text())
         assert set(words[1:]) <= set(targets), f"{line}: not a target of the Makefile"
         return
-    assert words[0] == "ontogeny", f"{line}: no command of ours"
+    assert words[0] == "ontogeny", f"{line}: unknown command"
     if words[1:2] == ["demo"]:
-        words.append("--help")  # it has minutes of its own, and a test of its own
+        words.append("--help")  # it takes minutes and has its own test
     result = CliRunner().invoke(app, words[1:])
     if isinstance(result.exception, BadInput) or result.exit_code != 0:
         raise AssertionError(f"{line}\n{result.exception!r}\n{result.output[-2000:]}")
 
 
-def _concept(block: Block, told: str) -> None:
-    """The page shows the first rows of a file: as many of them as a concept needs are written, and read."""
+def _concept(block: Block, place: str) -> None:
+    """Write and read a concept file: the rows that the page shows, repeated until they are enough for a concept."""
     from ontogeny import Concept
 
     lines = block.text.strip().splitlines()
     if block.kind == "jsonl":
-        made = [json.dumps(_copy(json.loads(line), i)) for i in range(12) for line in lines]
+        written = [json.dumps(_copy(json.loads(line), i)) for i in range(12) for line in lines]
     else:
         import csv
         import io
 
         out = io.StringIO()
         rows = list(csv.DictReader(lines))
-        assert all(None not in row and None not in row.values() for row in rows), told
+        assert all(None not in row and None not in row.values() for row in rows), place
         writer = csv.DictWriter(out, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(_copy(row, i) for i in range(12) for row in rows)
-        made = out.getvalue().splitlines()
+        written = out.getvalue().splitlines()
     assert block.file
-    Path(block.file).write_text("\n".join(made) + "\n")
+    Path(block.file).write_text("\n".join(written) + "\n")
     Concept.from_file(block.file)
 
 
 def _copy(row: dict[str, Any], i: int) -> dict[str, Any]:
-    """One more row like it, of another group."""
+    """A copy of a row in another group."""
     text = "text" if "text" in row else "statement"
     changed = row | {text: f"{row[text]}{' again' * i}"}
     return changed | {key: f"{row[key]}-{i}" for key in ("group", "pair") if row.get(key)}
@@ -176,10 +177,10 @@ def options_of_the_cli() -> set[str]:
 
     group = typer.main.get_command(app)
     commands = [group, *getattr(group, "commands", {}).values()]
-    found = {
+    options = {
         opt
         for command in commands
         for parameter in command.params
         for opt in (*parameter.opts, *parameter.secondary_opts)
     }
-    return {opt for opt in found if opt.startswith("--")} | {"--help"}
+    return {opt for opt in options if opt.startswith("--")} | {"--help"}
