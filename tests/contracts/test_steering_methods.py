@@ -85,4 +85,4 @@ def test_edits_fit_the_model_and_alpha_zero_changes_nothing(name: str, tiny) -> 
     for choice in vectors.shifts:
         edits = vectors.edits(model, choice, 2.0)
         assert all(isinstance(edit.what, Ablate if vectors.is_ablation else Add) for edit in edits)
-        assert all(edit.what.nothing for edit in vectors.edits(model, choice, 0.0))
+        assert all(edit.what.is_noop for edit in vectors.edits(model, choice, 0.0))

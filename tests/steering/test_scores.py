@@ -122,12 +122,12 @@ def test_phrases_and_repetition():
 def test_what_cannot_be_scored_is_one_line(model):
     for make, words in (
         (lambda: TruthfulQAQuestion("Who?", (), ("a",)), "lacks one"),
-        (lambda: score_multiple_choice(model, [TruthfulQAQuestion("Who?", (" ",), (" b",))]), "no tokens"),
+        (lambda: score_multiple_choice(model, [TruthfulQAQuestion("Who?", (" ",), (" b",))]), "must have tokens"),
         (lambda: promote_suppress(torch.ones(2), torch.ones(2), torch.ones(2).bool(), [0, 1]), "do not"),
-        (lambda: measure_side_effects(model, ["A"], push(model)), "neutral text needs"),
+        (lambda: measure_side_effects(model, ["A"], push(model)), "neutral text must have"),
         (
             lambda: measure_side_effects(model, TEXTS, [("resid.1", Add(torch.ones(32)), [torch.ones(2).bool()])]),
-            "told by a word",
+            "got masks",
         ),
     ):
         with pytest.raises(BadInput, match=words) as caught:

@@ -259,7 +259,7 @@ def test_every_family_is_steered_the_same_with_cache_and_neighbours(small, famil
 
 def test_what_foretells_no_next_token_is_refused(small):
     for make in (lambda m: generate(m, ["A"]), lambda m: token_log_likelihoods(m, tokenize_answers(m, [("A", " b")]))):
-        with pytest.raises(BadInput, match=r"bert .*foretells no next token"):
+        with pytest.raises(BadInput, match=r"bert .*predicts no next token"):
             make(small("bert"))
 
 
@@ -360,8 +360,8 @@ def test_more_that_does_not_fit(small):
         (lambda: DecodingConfig(temperature=float("nan")), "temperature of nan"),
         (lambda: generate(model, [""]), "no tokens"),
         (lambda: generate(model, ["x" * 200]), "exceed the context"),
-        (lambda: tokenize_answers(model, [("Who?", " ")]), "no tokens"),
-        (lambda: tokenize_answers(model, [("", "You")]), "nothing before it"),
+        (lambda: tokenize_answers(model, [("Who?", " ")]), "must have tokens"),
+        (lambda: tokenize_answers(model, [("", "You")]), "must follow a prompt"),
         (lambda: check_direction(model, Direction(torch.ones(32), Site("resid", 7), "d")), "resid.7 does not exist"),
         (lambda: check_direction(model, Direction(torch.ones(9), Site("resid", 1), "d")), "9 dimensions"),
         (

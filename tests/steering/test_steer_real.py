@@ -1,6 +1,6 @@
-"""A real small model: girls and boys in stories. Where the vector beats its controls, and where it does not.
+"""A real small model, stories of girls and boys: where the vector beats its controls, and where it does not.
 
-`pytest -s tests/unit/test_steering_real.py` prints the numbers that docs/steering.md names.
+`pytest -s tests/steering/test_steer_real.py` prints the numbers of docs/steering.md.
 """
 
 import pytest
@@ -15,8 +15,7 @@ from ontogeny.steering.cached_prompts import CachedPrompts
 from ontogeny.steering.controls import compare_with_controls
 from ontogeny.steering.generate import DecodingConfig, generate
 from ontogeny.steering.log_likelihood import log_likelihoods, tokenize_answers
-from ontogeny.steering.methods.caa import ContrastPair, caa
-from ontogeny.steering.methods.tracing_vector import tracing_vector
+from ontogeny.steering.methods import ContrastPair, TrainingActivations, caa, contrast_differences, tracing_vector
 from ontogeny.steering.side_effects import measure_side_effects
 
 FORMS = (
@@ -45,9 +44,11 @@ def model(stories260k):
 def vectors(model):
     texts = [(form.format(*who), who[0] == "girl") for form in FORMS for who in NAMED]
     ids = [e.ids for e in encode_texts(model.tokenizer, [text for text, _ in texts], [None] * len(texts))]
-    sites = [Site("resid", layer) for layer in range(1, 6)]
+    sites = tuple(Site("resid", layer) for layer in range(1, 6))
     x = activations_at_token(model, ids, [len(row) - 1 for row in ids], sites)
-    return tracing_vector(x, torch.tensor([girl for _, girl in texts]), sites, origin="girl", sign="girl")
+    y = torch.tensor([girl for _, girl in texts])
+    data = TrainingActivations(y, torch.arange(len(y)), {"resid": sites}, {"resid": x})
+    return tracing_vector.fit(data).directions(model, "girl", sign="girl")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,10 @@ def test_the_first_token_on_which_answers_part_is_a_word_here_not_a_concept(mode
         ContrastPair(f"{start} little", " girl", " boy")
         for start in ("Once there was a", "One day, a", "In a house lived a")
     ]
-    direction = caa(model, pairs, [Site("resid", 4)], origin="girl-boy")[0]
+    sites = (Site("resid", 4),)
+    differences = contrast_differences(model, pairs, sites)
+    data = TrainingActivations(torch.tensor([True, False]), torch.arange(2), {"resid": sites}, {}, differences)
+    (direction,) = caa.fit(data).directions(model, "girl-boy")
     found, cost = effect(direction, 1.0)
     assert found.low < found.value < found.high
     assert cost > 0.2

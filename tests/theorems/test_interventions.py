@@ -1,4 +1,4 @@
-"""Interventions do what their names say, whatever they are given; their controls move each token as far."""
+"""Interventions have their defining properties on random inputs; their controls are norm-matched."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def each(seed, d):
 
 @quick
 @given(seeds, widths)
-def test_two_additions_are_one(seed, d):
+def test_two_additions_equal_one(seed, d):
     a, b = drawn(seed, d), drawn(seed + 1, d)
     assert Add(a) >> Add(b) == Add(a + b)
     assert Add(a, 0.5) >> Add(b, -2.0) == Add(0.5 * a + -2.0 * b)
@@ -48,21 +48,21 @@ def test_two_additions_are_one(seed, d):
 
 @quick
 @given(seeds, widths)
-def test_what_cancels_is_nothing(seed, d):
+def test_edits_that_cancel_are_noops(seed, d):
     v, h = drawn(seed, d), drawn(seed + 1, 3, 5, d)
     for edit in (
         Add(v) >> Add(-v),
         Add(v, 0.0),
         Add(Direction(v, Site("resid", 1), "t") - Direction(v, Site("resid", 1), "t")),
     ):
-        assert edit.nothing
+        assert edit.is_noop
         assert edit(h) is h
-    assert not Add(v, 1e-6).nothing
+    assert not Add(v, 1e-6).is_noop
 
 
 @quick
 @given(seeds, widths)
-def test_twice_is_once(seed, d):
+def test_all_but_add_are_idempotent(seed, d):
     h = drawn(seed + 9, 4, 6, d)
     for edit in each(seed, d)[1:6]:
         once = edit(h)
@@ -72,7 +72,7 @@ def test_twice_is_once(seed, d):
 
 @quick
 @given(seeds, st.integers(3, 24))
-def test_what_is_ablated_is_gone_and_the_rest_stays(seed, d):
+def test_ablation_removes_the_span_and_nothing_else(seed, d):
     u, w, h = drawn(seed, d), drawn(seed + 1, d), drawn(seed + 2, 40, d)
     left = Ablate.of(u, w)(h)
     assert (h @ u).abs().max() > 0.05
@@ -84,7 +84,7 @@ def test_what_is_ablated_is_gone_and_the_rest_stays(seed, d):
 
 @quick
 @given(seeds, widths)
-def test_clamped_projections_are_the_value(seed, d):
+def test_clamp_sets_the_projection(seed, d):
     u, h = drawn(seed, d), drawn(seed + 1, 7, d)
     clamped = Clamp.to_value(u, -0.75)(h) @ (u / u.norm())
     torch.testing.assert_close(clamped, torch.full((7,), -0.75), rtol=1e-4, atol=1e-4)
@@ -92,7 +92,7 @@ def test_clamped_projections_are_the_value(seed, d):
 
 @settings(max_examples=8, deadline=None)
 @given(seeds)
-def test_erased_concept_cannot_be_read_and_could_be_before(seed):
+def test_erasure_removes_linear_readability(seed):
     d, n = 12, 400
     y = torch.arange(n) % 2 == 0
     x = drawn(seed, n, d) @ torch.diag(torch.linspace(3, 0.3, d)) + y[:, None] * drawn(seed + 1, d)
@@ -108,7 +108,7 @@ def test_erased_concept_cannot_be_read_and_could_be_before(seed):
 
 @quick
 @given(seeds, widths)
-def test_outside_the_mask_nothing_moves(seed, d):
+def test_tokens_outside_the_mask_are_unchanged(seed, d):
     h, mask = drawn(seed, 3, 5, d), drawn(seed + 1, 3, 5) > 0
     for edit in [*each(seed, d), *(one.null(seed) for one in each(seed, d))]:
         changed = edit(h, mask)
@@ -118,7 +118,7 @@ def test_outside_the_mask_nothing_moves(seed, d):
 
 @quick
 @given(seeds, st.integers(4, 24))
-def test_a_control_moves_each_token_as_far(seed, d):
+def test_control_is_norm_matched_per_token(seed, d):
     h = drawn(seed + 5, 3, 5, d)
     for edit in each(seed, d):
         far = (edit(h) - h).norm(dim=-1)
@@ -131,7 +131,7 @@ def test_a_control_moves_each_token_as_far(seed, d):
 
 @quick
 @given(seeds, st.floats(0.1, 10))
-def test_reweighted_attention_is_the_pattern_times_k(seed, factor):
+def test_reweight_multiplies_the_attention_pattern(seed, factor):
     scores, keys = drawn(seed, 2, 3, 4, 6), drawn(seed + 1, 2, 6) > 0
     scores = scores.masked_fill(torch.ones(4, 6).triu(3).bool(), torch.finfo(torch.float32).min)
     plain = scores.softmax(-1)
@@ -140,7 +140,7 @@ def test_reweighted_attention_is_the_pattern_times_k(seed, factor):
     torch.testing.assert_close(Reweight(factor)(scores, keys).softmax(-1), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_attention_taken_away_leaves_the_future_unseen():
+def test_factor_zero_keeps_future_tokens_masked():
     scores = torch.zeros(1, 1, 3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), torch.finfo(torch.float32).min)
     pattern = Reweight(0.0)(scores, torch.tensor([[False, True, False]])).softmax(-1)[0, 0]
     torch.testing.assert_close(pattern, torch.tensor([[1.0, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]))
@@ -148,7 +148,7 @@ def test_attention_taken_away_leaves_the_future_unseen():
 
 @quick
 @given(seeds, widths)
-def test_a_rank_one_edit_answers_its_key(seed, d):
+def test_rank_one_edit_changes_the_output_of_its_key(seed, d):
     weight, k, v = drawn(seed, 7, d), drawn(seed + 1, 7), drawn(seed + 2, d)
     edit = RankOne(k / k.square().sum(), v)
     torch.testing.assert_close(k @ edit(weight), k @ weight + v, rtol=1e-3, atol=1e-4)
@@ -156,32 +156,32 @@ def test_a_rank_one_edit_answers_its_key(seed, d):
     torch.testing.assert_close((null(weight) - weight).norm(), (edit(weight) - weight).norm(), rtol=1e-3, atol=1e-4)
 
 
-def test_a_patch_follows_the_mask_not_the_padding():
+def test_patch_rows_follow_the_mask_not_the_padding():
     values, h = drawn(0, 3, 4), drawn(1, 2, 5, 4)
     left, right = torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2, 5, dtype=torch.bool)
     left[0, 3:], left[1, 4:] = True, True
     right[0, :2], right[1, :1] = True, True
     assert torch.equal(Patch(values)(h, left)[left], Patch(values)(h, right)[right])
     assert torch.equal(Patch(values)(h, left)[left], values)
-    with pytest.raises(BadInput, match="3 activations was put at 10 tokens"):
+    with pytest.raises(BadInput, match="one for each of 10 tokens, got 3"):
         Patch(values)(h)
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Add(torch.ones(3), float("nan")), "alpha must be a finite number"),
+        (lambda: Add(torch.ones(3), float("nan")), "`alpha` must be a finite number"),
         (lambda: Add(torch.tensor([1.0, float("inf")])), "finite numbers"),
         (lambda: Ablate.of(torch.zeros(3)), "vector of zeros"),
-        (lambda: Ablate.of(torch.ones(3), 2 * torch.ones(3)), "depend on each other"),
-        (lambda: Ablate.of(torch.ones(3), torch.ones(4)), "cannot be ablated together"),
+        (lambda: Ablate.of(torch.ones(3), 2 * torch.ones(3)), "linearly independent"),
+        (lambda: Ablate.of(torch.ones(3), torch.ones(4)), "must have one width"),
         (lambda: Ablate.of(), "at least one direction"),
-        (lambda: Clamp.to_value(torch.ones(3), float("inf")), "finite number only"),
+        (lambda: Clamp.to_value(torch.ones(3), float("inf")), "must be a finite number"),
         (lambda: Reweight(-1.0), "from 0 on"),
-        (lambda: Add(torch.ones(3)) >> Reweight(2.0), "cannot be chained"),
+        (lambda: Add(torch.ones(3)) >> Reweight(2.0), "must be of one kind"),
     ],
 )
-def test_what_cannot_be_is_one_line(make, words):
+def test_invalid_interventions_are_rejected_in_one_line(make, words):
     with pytest.raises(BadInput, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)

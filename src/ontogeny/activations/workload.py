@@ -1,4 +1,4 @@
-"""From concepts to a workload: tokenise once, give each distinct sequence one place, remember whose rows are whose."""
+"""Workload of several concepts: tokenise their texts and questions, and run each distinct token sequence once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,29 +11,33 @@ from transformers import PreTrainedTokenizerBase
 from ontogeny.activations.batching import ActivationRead, ScoredAnswer, Workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.positions import Encoding
-from ontogeny.data.tokenization import encode_text, encode_texts
+from ontogeny.data.tokenization import encode_answer, encode_texts
 from ontogeny.errors import BadInput
 
 
 @dataclass(frozen=True, eq=False)
 class ConceptRows:
-    """Where a concept's rows are in what was captured."""
+    """Indices of a concept's examples and answers in a capture result."""
 
     reads: Int[Tensor, " example"]
     sequences: Int[Tensor, " example"]
     right: Int[Tensor, " answer"]
     wrong: Int[Tensor, " answer"]
-    shortened: Mapping[str, int] = field(default_factory=dict)
-    """How many `texts` and `prompts` were cut to the context."""
+    truncated: Mapping[str, int] = field(default_factory=dict)
+    """Number of `texts` and `prompts` truncated to the context."""
 
 
 def build_workload(
     concepts: Sequence[Concept], tokenizer: PreTrainedTokenizerBase, context: int, *, truncate: bool = False
 ) -> tuple[Workload, Mapping[str, ConceptRows]]:
-    """What must be run for all concepts, and each concept's rows in it; a text shared by concepts is run once.
+    """The workload of several concepts, and each concept's rows in it.
+
+    Args:
+        context: Maximum length in tokens.
+        truncate: Whether to truncate texts and prompts that are longer, from the left.
 
     Raises:
-        BadInput: texts or questions that exceed the context (unless `truncate`), an empty text, or a position that is not there.
+        BadInput: a text or question exceeds the context (without `truncate`), is empty, or lacks the read position.
     """
     builder = _Builder(tokenizer, context, truncate)
     rows = {}
@@ -46,14 +50,14 @@ def build_workload(
             encodings = [_truncate(encoding, context) for encoding in encodings]
         _check_length(concept, encodings, context)
         places = [builder.read(encoding, concept.position.weights(encoding)) for encoding in encodings]
-        before = builder.shortened
+        before = builder.truncated
         answers = [builder.question(concept.name, a.prompt, (a.right, a.wrong)) for a in concept.answers]
         rows[concept.name] = ConceptRows(
             reads=torch.tensor([read for read, _ in places]),
             sequences=torch.tensor([sequence for _, sequence in places]),
             right=torch.tensor([right for right, _ in answers], dtype=torch.long),
             wrong=torch.tensor([wrong for _, wrong in answers], dtype=torch.long),
-            shortened={"texts": long, "prompts": builder.shortened - before},
+            truncated={"texts": long, "prompts": builder.truncated - before},
         )
     return builder.workload(), rows
 
@@ -63,12 +67,12 @@ def _check_length(concept: Concept, encodings: Sequence[Encoding], context: int)
     if long:
         raise BadInput(
             f"{len(long)} of {len(encodings)} texts of {concept.name} are longer than the context of {context} tokens "
-            f"(the longest has {max(long)}). Shorten them, or pass --truncate to keep their last {context} tokens."
+            f"(the longest has {max(long)}): shorten them, or set `truncate` to keep their last {context} tokens."
         )
 
 
 def _truncate(encoding: Encoding, context: int) -> Encoding:
-    """The last tokens that fit, behind the special tokens the text began with."""
+    """Keep the leading special tokens and as many of the last tokens as fit."""
     excess = len(encoding.ids) - context
     if excess <= 0:
         return encoding
@@ -88,7 +92,7 @@ def _truncate(encoding: Encoding, context: int) -> Encoding:
 class _Builder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, truncate: bool) -> None:
         self.tokenizer, self.context, self.truncate = tokenizer, context, truncate
-        self.shortened = 0
+        self.truncated = 0
         self.sequences: dict[tuple[int, ...], int] = {}
         self.content: list[Float[Tensor, " token"]] = []
         self.reads: dict[tuple[int, bytes], int] = {}
@@ -112,27 +116,25 @@ class _Builder:
         return self.reads[key], place
 
     def question(self, concept: str, prompt: str, answers: tuple[str, str]) -> tuple[int, int]:
-        """Both answers behind one prompt; one that is too long loses its beginning, the same for both."""
-        right, wrong = (
-            _tokenize_question(concept, encode_text(self.tokenizer, prompt + text), prompt, text) for text in answers
-        )
+        """Both answers after one prompt; if one is too long, the prompt is truncated from the left for both."""
+        right, wrong = (encode_answer(self.tokenizer, prompt, text, concept=concept) for text in answers)
         longest = max(len(right[0]), len(wrong[0]))
         excess = longest - self.context
         if excess > 0 and not self.truncate:
             raise BadInput(
-                f"a question of {concept} has {longest} tokens, the context {self.context}. Shorten it, or pass --truncate "
-                "to leave out the beginning of its prompt."
+                f"a question of {concept} has {longest} tokens, more than the context of {self.context}: shorten it, or set "
+                "`truncate` to drop the beginning of its prompt."
             )
-        self.shortened += excess > 0
+        self.truncated += excess > 0
         return self._answer(concept, right, excess), self._answer(concept, wrong, excess)
 
-    def _answer(self, concept: str, asked: tuple[Tensor, Tensor, int], excess: int) -> int:
-        ids, special, start = asked
+    def _answer(self, concept: str, tokens: tuple[Tensor, Tensor, int], excess: int) -> int:
+        ids, special, start = tokens
         if excess > 0:
             head = int((~special).nonzero()[0])
             if start - head <= excess:
                 raise BadInput(
-                    f"an answer of {concept} alone fills the context of {self.context} tokens. Shorten the answer."
+                    f"an answer of {concept} alone fills the context of {self.context} tokens: shorten the answer."
                 )
             keep = torch.cat([torch.arange(head), torch.arange(head + excess, len(ids))])
             ids, special, start = ids[keep], special[keep], start - excess
@@ -146,17 +148,3 @@ class _Builder:
             scored=tuple(ScoredAnswer(sequence, start) for sequence, start in self.scored),
             content=tuple(self.content),
         )
-
-
-def _tokenize_question(concept: str, encoding: Encoding, prompt: str, answer: str) -> tuple[Tensor, Tensor, int]:
-    """Prompt and answer, tokenised together: ids, which are special, and the answer's first, the first that ends behind the prompt."""
-    mine = ((encoding.offsets[:, 1] > len(prompt)) & ~encoding.special).nonzero().flatten().tolist()
-    if not mine or not answer.strip():
-        raise BadInput(
-            f"{concept} has an answer without tokens: {answer!r} behind {prompt[:60]!r}. Give a right and a wrong answer."
-        )
-    if mine[0] == 0:
-        raise BadInput(f"{concept} has an answer without a prompt before it ({answer!r}). Give each row a prompt.")
-    # Special tokens that the tokenizer puts at the end (an EOS, say) are no part of the answer.
-    upto = mine[-1] + 1
-    return encoding.ids[:upto], encoding.special[:upto], mine[0]

@@ -1,10 +1,10 @@
-"""From a text to its tokens: offsets, special tokens, the marked span, and the user's words inside a chat template."""
+"""Tokenization of texts: ids, character offsets, special tokens, the marked span, and the user's words inside a chat template."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ontogeny.data.positions import Encoding, tokens_in_span
@@ -16,10 +16,10 @@ _MARK = "ontogeny7user7words"
 
 
 def encode_text(tokenizer: Any, text: str, *, span: CharSpan = None, template: bool = False) -> Encoding:
-    """Tokenise one text as the model would see it: with the special tokens the tokenizer adds, or as a user's turn.
+    """Tokenize one text, with the tokenizer's special tokens, or as a user's turn in its chat template.
 
     Raises:
-        BadInput: a tokenizer without offsets, or without the chat template that is asked for.
+        BadInput: the tokenizer has no character offsets, or no chat template although `template` is set.
     """
     return encode_texts(tokenizer, [text], [span], template=template)[0]
 
@@ -27,30 +27,28 @@ def encode_text(tokenizer: Any, text: str, *, span: CharSpan = None, template: b
 def encode_texts(
     tokenizer: Any, texts: Sequence[str], spans: Sequence[CharSpan], *, template: bool = False
 ) -> list[Encoding]:
-    """The same for many texts, in one call of the tokenizer."""
+    """`encode_text` for many texts, in one call of the tokenizer."""
     if not tokenizer.is_fast:
         raise BadInput(
-            f"the tokenizer {type(tokenizer).__name__} tells no character offsets. Save it as a fast one (tokenizer.json)."
+            f"the tokenizer {type(tokenizer).__name__} has no character offsets: save it as a fast one (tokenizer.json)."
         )
-    shown = _in_template(tokenizer, texts) if template else [(0, text) for text in texts]
-    made = tokenizer(
-        [text for _, text in shown],
-        # A rendered template holds its BOS as text: a tokenizer that adds another would shift every position.
+    rendered = _in_template(tokenizer, texts) if template else [(0, text) for text in texts]
+    output = tokenizer(
+        [text for _, text in rendered],
+        # A rendered template contains its BOS as text: a second one would shift every position.
         add_special_tokens=not template,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
         verbose=False,
     )
-    known = _known_special(tokenizer)
+    special_ids = _special_ids(tokenizer)
     encodings = []
-    for i, (start, whole) in enumerate(shown):
-        ids = made["input_ids"][i]
-        special = [
-            bool(mark) or token in known for token, mark in zip(ids, made["special_tokens_mask"][i], strict=True)
-        ]
-        offsets = torch.tensor(made["offset_mapping"][i], dtype=torch.int64).view(-1, 2)
-        span = None if (given := spans[i]) is None else (max(0, given[0] + start), given[1] + start)
-        words = _own_token_range(texts[i], start, offsets) if template else (0, None)
+    for i, (start, whole) in enumerate(rendered):
+        ids, marks = output["input_ids"][i], output["special_tokens_mask"][i]
+        special = [bool(mark) or token in special_ids for token, mark in zip(ids, marks, strict=True)]
+        offsets = torch.tensor(output["offset_mapping"][i], dtype=torch.int64).view(-1, 2)
+        span = None if (marked := spans[i]) is None else (max(0, marked[0] + start), marked[1] + start)
+        first, past = _own_token_range(texts[i], start, offsets) if template else (0, None)
         encodings.append(
             Encoding(
                 torch.tensor(ids, dtype=torch.int64),
@@ -58,33 +56,50 @@ def encode_texts(
                 torch.tensor(special, dtype=torch.bool),
                 whole,
                 span,
-                words[1],
-                words[0],
+                instruction_end=past,
+                instruction_start=first,
             )
         )
     return encodings
 
 
+def encode_answer(
+    tokenizer: Any, prompt: str, answer: str, *, concept: str = ""
+) -> tuple[Int[Tensor, " token"], Bool[Tensor, " token"], int]:
+    """Token ids of prompt and answer, which are special, and the index of the answer's first token (it ends after the prompt).
+
+    Raises:
+        BadInput: an answer without tokens, or no token before it; `concept` is named if given.
+    """
+    encoding = encode_text(tokenizer, prompt + answer)
+    own = ((encoding.offsets[:, 1] > len(prompt)) & ~encoding.special).nonzero().flatten().tolist()
+    answers = f"answers of {concept}" if concept else "answers"
+    if not own or not answer.strip():
+        raise BadInput(f"{answers} must have tokens, got {answer!r} after {prompt[:60]!r}: give each a word.")
+    if own[0] == 0:
+        raise BadInput(f"{answers} must follow a prompt, got {answer[:60]!r} without one: add a prompt.")
+    # Special tokens after the text, such as EOS, are not part of the answer.
+    end = own[-1] + 1
+    return encoding.ids[:end], encoding.special[:end], own[0]
+
+
 def _own_token_range(text: str, start: int, offsets: Int[Tensor, "token 2"]) -> tuple[int, int]:
-    """First and one past the last token of the text's own words; a template that trims the text leaves its white space out."""
-    tokens = (
-        tokens_in_span(offsets, start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
-        .nonzero()
-        .flatten()
-        .tolist()
-    )
+    """First and one past the last token of the text; surrounding white space, which a template may trim, does not count."""
+    inside = tokens_in_span(offsets, start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
+    tokens = inside.nonzero().flatten().tolist()
     return (tokens[0], tokens[-1] + 1) if tokens else (0, 0)
 
 
 def _in_template(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, str]]:
-    """For each text, where its first character stands (or would, untrimmed) in the rendered template, and the whole."""
+    """For each text, the place of its first character (untrimmed) in the rendered template, and the rendered template."""
     if not tokenizer.chat_template:
         raise BadInput(
-            "this tokenizer has no chat template. Leave the template out, or name a tokenizer that has one with --tokenizer."
+            "the tokenizer has no chat template: leave `template` off, or give a `tokenizer` with one.",
+            argument="template",
         )
-    # Rendered once with a mark: the words themselves ('user', say) may also stand in the template.
-    head, found, tail = _render(tokenizer, _MARK).partition(_MARK)
-    return [_locate_in_template(head, text, tail, _render(tokenizer, text) if found else "") for text in texts]
+    # Rendered once with a mark, because the words of a text ('user', say) may also occur in the template.
+    head, mark, tail = _render(tokenizer, _MARK).partition(_MARK)
+    return [_locate_in_template(head, text, tail, _render(tokenizer, text) if mark else "") for text in texts]
 
 
 def _locate_in_template(head: str, text: str, tail: str, shown: str) -> tuple[int, str]:
@@ -93,7 +108,7 @@ def _locate_in_template(head: str, text: str, tail: str, shown: str) -> tuple[in
     if shown == head + text.strip() + tail:
         return len(head) - (len(text) - len(text.lstrip())), shown
     raise BadInput(
-        f"the chat template rewrites the text {text[:60]!r}, so its tokens cannot be told. Leave the template out."
+        f"the chat template rewrites the text {text[:60]!r}, so its tokens cannot be located: leave `template` off."
     )
 
 
@@ -101,16 +116,16 @@ def _render(tokenizer: Any, text: str) -> str:
     turn = [{"role": "user", "content": text}]
     try:
         rendered: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program, kept in a sandbox: it may raise anything
-        told = " ".join(str(error).split())[:160]
+    except Exception as error:  # a template is a sandboxed program: it may raise anything
+        reason = " ".join(str(error).split())[:160]
         raise BadInput(
-            f"the chat template of this tokenizer cannot be rendered ({told}). Leave the template out, or mend it."
+            f"the chat template of the tokenizer cannot be rendered ({reason}): leave `template` off, or fix it."
         ) from None
     return rendered
 
 
-def _known_special(tokenizer: Any) -> frozenset[int]:
-    """Ids of BOS, EOS and their like, which a template writes out; an unknown word is still a word, unless one id is both."""
+def _special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of BOS, EOS and similar tokens, which a template writes as text; an unknown word is a word, unless one id is both."""
     tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     unknown = tokens.pop("unk_token", None)
     others = {token for token in tokenizer.all_special_tokens if token != unknown} | set(tokens.values())

@@ -1,7 +1,7 @@
 """Interventions: frozen changes of an activation, an attention pattern or a weight; tensors in, tensors out, no model and no disk.
 
-Each is a callable `h -> h` (with a mask: only where it is True), has its `kind`, says with `nothing` that it would change nothing, and
-has `null(seed)`, the norm-matched control: an edit as large that knows nothing. `a >> b` does first a, then b.
+Each is a callable `h -> h` (with a mask: only where it is True) with a `kind`, `is_noop` (it changes nothing) and `null(seed)`, the
+norm-matched control: an edit of equal norm in a random direction. `a >> b` applies first a, then b.
 """
 
 from ontogeny.interventions.ablate import Ablate, Clamp, Erase

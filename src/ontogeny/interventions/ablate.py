@@ -15,29 +15,31 @@ from ontogeny.probes.leace import Eraser
 
 @dataclass(frozen=True, eq=False)
 class Ablate(Intervention):
-    """`h − U Uᵀ h`: what lies in the span of the directions is taken out; twice is once."""
+    """`h − U Uᵀ h`: remove the component in the span of the directions; idempotent."""
 
     basis: Float[Tensor, "d k"]
-    """Orthonormal. `Ablate.of` makes it from directions."""
+    """Orthonormal. `Ablate.of` computes it from directions."""
 
     @classmethod
     def of(cls, *directions: Direction | Float[Tensor, " d"]) -> "Ablate":
-        """Of one direction or several, of any length and angle.
+        """From one direction or several, of any length and angle.
 
         Raises:
-            BadInput: none is given, they differ in width, or they do not span as many dimensions as there are.
+            BadInput: no directions, of different widths, or linearly dependent ones.
         """
         if not directions:
-            raise BadInput("an ablation needs at least one direction, and none was given. Name one.")
+            raise BadInput("an ablation needs at least one direction, got none: name one.")
         axes = [as_unit_vector(one, "Ablate") for one in directions]
         if len({len(axis) for axis in axes}) > 1:
             raise BadInput(
-                f"directions of {sorted({len(a) for a in axes})} dimensions cannot be ablated together. Take one site's."
+                f"ablated directions must have one width, got {sorted({len(a) for a in axes})}: take directions of one site."
             )
         stacked = torch.stack(axes, 1).double()
         basis, values, _ = torch.linalg.svd(stacked, full_matrices=False)
         if float(values[-1]) < 1e-6:
-            raise BadInput(f"the {len(axes)} directions depend on each other. Leave out those that the others contain.")
+            raise BadInput(
+                f"ablated directions must be linearly independent, the {len(axes)} given are not: remove the redundant ones."
+            )
         return cls(basis.to(axes[0]))
 
     def __call__(
@@ -53,10 +55,10 @@ class Ablate(Intervention):
 
 @dataclass(frozen=True, eq=False)
 class Clamp(Intervention):
-    """`h + (value − h·u) u`: every token has the same projection on the direction."""
+    """`h + (value − h·u) u`: give every token the same projection on the direction."""
 
     axis: Float[Tensor, " d"]
-    """Of length 1. `Clamp.to_value` makes it from a direction."""
+    """Of length 1. `Clamp.to_value` computes it from a direction."""
     value: float
 
     @classmethod
@@ -67,7 +69,7 @@ class Clamp(Intervention):
             BadInput: a value that is not finite, or a direction of zeros.
         """
         if not math.isfinite(value):
-            raise BadInput(f"a projection can be clamped to a finite number only, not to {value}. Give another.")
+            raise BadInput(f"`value` must be a finite number, got {value}.")
         return cls(as_unit_vector(direction, "Clamp"), value)
 
     def __call__(
@@ -83,7 +85,7 @@ class Clamp(Intervention):
 
 @dataclass(frozen=True, eq=False)
 class Erase(Intervention):
-    """`h − R Bᵀ (h − μ)`: after it no linear probe reads the concept that the eraser was fitted on."""
+    """`h − R Bᵀ (h − μ)`: afterwards no linear probe can read the concept that the eraser was fitted on."""
 
     removed: Float[Tensor, "d k"]
     readout: Float[Tensor, "d k"]
@@ -91,13 +93,13 @@ class Erase(Intervention):
 
     @classmethod
     def of(cls, eraser: Eraser, site: int = 0) -> "Erase":
-        """One site of a fitted eraser."""
+        """The eraser of one site."""
         return cls(eraser.removed[site], eraser.readout[site], eraser.mean[site])
 
     def __call__(
         self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
     ) -> Float[Tensor, "*rows d"]:
-        # In the eraser's own precision: a readout is a difference of large numbers.
+        # In the eraser's precision, since the readout is a difference of large numbers.
         read = (h.to(self.mean) - self.mean) @ self.readout
         return apply_mask(mask, (h.to(self.mean) - read @ self.removed.T).to(h), h)
 

@@ -13,25 +13,25 @@ from ontogeny.interventions.base import Intervention, apply_mask, as_vector
 
 @dataclass(frozen=True, eq=False, init=False)
 class Add(Intervention):
-    """`h + alpha · v`. Alpha is multiplied in at once, so `Add(a) >> Add(b) == Add(a + b)`, and alpha 0 is no edit at all."""
+    """`h + alpha · v`. The product is stored, so `Add(a) >> Add(b) == Add(a + b)`; with alpha 0 no hook is installed."""
 
     shift: Float[Tensor, " d"]
 
     def __init__(self, shift: Direction | Float[Tensor, " d"], alpha: float = 1.0) -> None:
         if not math.isfinite(alpha):
-            raise BadInput(f"alpha must be a finite number, not {alpha}. Try --alpha 1, or 0 for no edit.")
+            raise BadInput(f"`alpha` must be a finite number, got {alpha}: try 1, or 0 for no edit.")
         vector = as_vector(shift, "Add")
         object.__setattr__(self, "shift", vector if alpha == 1.0 else alpha * vector)
 
     def __call__(
         self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
     ) -> Float[Tensor, "*rows d"]:
-        if self.nothing:
+        if self.is_noop:
             return h
         return apply_mask(mask, h + self.shift.to(h), h)
 
     @property
-    def nothing(self) -> bool:
+    def is_noop(self) -> bool:
         return not self.shift.any()
 
     @property
@@ -39,7 +39,7 @@ class Add(Intervention):
         return len(self.shift)
 
     def null(self, seed: int = 0) -> "Add":
-        """A random vector of the same length."""
+        """A random vector of equal norm."""
         return Add(random_unit_vector(len(self.shift), seed).to(self.shift) * self.shift.norm())
 
     def to(self, like: Tensor) -> "Add":

@@ -1,4 +1,4 @@
-"""What all interventions share: a mask, composition, equality by content, and the control that moves each token as far."""
+"""Base class of interventions: mask, composition, equality by content, and the norm-matched control."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -15,7 +15,7 @@ InterventionKind = Literal["activation", "attention", "weight"]
 
 
 class Intervention:
-    """A frozen change. Subclasses are frozen dataclasses; equal is what has equal parts."""
+    """A frozen edit. Subclasses are frozen dataclasses, equal if their fields are."""
 
     kind: ClassVar[InterventionKind] = "activation"
 
@@ -23,28 +23,28 @@ class Intervention:
         raise NotImplementedError
 
     @property
-    def nothing(self) -> bool:
-        """Whether it changes nothing, whatever it is given; then no tensor is touched."""
+    def is_noop(self) -> bool:
+        """Whether it changes nothing, whatever its input."""
         return False
 
     @property
     def width(self) -> int | None:
-        """Dimensions of the activations that it fits; None where any will do."""
+        """Width of the activations it applies to; None for any."""
         return None
 
     def null(self, seed: int = 0) -> "Intervention":
-        """The control: it moves each token as far as this does, along one random direction."""
+        """The control: an edit of equal norm for each token, along one random direction."""
         return NormMatched(self, seed)
 
     def to(self, like: Tensor) -> Self:
-        """The same on the device and in the dtype of a tensor."""
+        """A copy on the device and in the dtype of a tensor."""
         moved = {f.name: _move_to(getattr(self, f.name), like) for f in fields(self)}  # type: ignore[arg-type]
         return replace(self, **moved)  # type: ignore[type-var]
 
     def __rshift__(self, after: "Intervention") -> "Intervention":
         if self.kind != after.kind:
             raise BadInput(
-                f"an edit of a {self.kind} and one of a {after.kind} cannot be chained. List them one by one."
+                f"chained edits must be of one kind, got {self.kind} and {after.kind}: list them one by one."
             )
         return Sequential((*_steps(self), *_steps(after)))
 
@@ -60,7 +60,7 @@ class Intervention:
 
 @dataclass(frozen=True, eq=False)
 class Sequential(Intervention):
-    """Several interventions at one site, one after the other."""
+    """Interventions at one site, applied in order."""
 
     steps: tuple[Intervention, ...]
 
@@ -68,12 +68,12 @@ class Sequential(Intervention):
         self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
     ) -> Float[Tensor, "*rows d"]:
         for step in self.steps:
-            h = h if step.nothing else step(h, mask)
+            h = h if step.is_noop else step(h, mask)
         return h
 
     @property
-    def nothing(self) -> bool:
-        return all(step.nothing for step in self.steps)
+    def is_noop(self) -> bool:
+        return all(step.is_noop for step in self.steps)
 
     @property
     def width(self) -> int | None:
@@ -82,48 +82,46 @@ class Sequential(Intervention):
 
 @dataclass(frozen=True, eq=False)
 class NormMatched(Intervention):
-    """The control of an edit: each token moves as far as the edit would move it, along one random direction."""
+    """The control of an edit: move each token by as much as the edit would, along one random direction."""
 
-    of: Intervention
+    intervention: Intervention
     seed: int = 0
 
     def __call__(
         self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
     ) -> Float[Tensor, "*rows d"]:
-        far = (
-            (self.of(h) - h).norm(dim=-1, keepdim=True)
-            if mask is None
-            else (self.of(h, mask) - h).norm(dim=-1)[..., None]
+        change = self.intervention(h, mask) - h
+        return apply_mask(
+            mask, h + change.norm(dim=-1, keepdim=True) * random_unit_vector(h.shape[-1], self.seed).to(h), h
         )
-        return apply_mask(mask, h + far * random_unit_vector(h.shape[-1], self.seed).to(h), h)
 
     @property
-    def nothing(self) -> bool:
-        return self.of.nothing
+    def is_noop(self) -> bool:
+        return self.intervention.is_noop
 
     @property
     def width(self) -> int | None:
-        return self.of.width
+        return self.intervention.width
 
 
 def apply_mask(mask: Tensor | None, changed: Tensor, h: Tensor) -> Tensor:
-    """What was changed where the mask is True (everywhere without one), else what was there, bit for bit."""
+    """`changed` where the mask is True (everywhere without one), elsewhere `h` bit for bit."""
     return changed if mask is None else torch.where(mask[..., None], changed, h)
 
 
 def as_vector(given: Direction | Tensor, what: str) -> Float[Tensor, " d"]:
-    """The vector of a direction, or a plain one; finite, or it is refused."""
+    """The vector of a direction or a plain one; it must be finite."""
     vector = given.vector if isinstance(given, Direction) else given
     if vector.ndim != 1 or not torch.isfinite(vector).all():
-        raise BadInput(f"{what} needs one vector of finite numbers; its shape is {tuple(vector.shape)}. Give another.")
+        raise BadInput(f"{what} needs one vector of finite numbers, got shape {tuple(vector.shape)}.")
     return vector
 
 
 def as_unit_vector(given: Direction | Tensor, what: str) -> Float[Tensor, " d"]:
-    """The same with length 1."""
+    """The same, scaled to length 1."""
     vector = as_vector(given, what)
     if float(vector.norm()) == 0:
-        raise BadInput(f"{what} needs a direction, and a vector of zeros has none. Give another.")
+        raise BadInput(f"{what} needs a direction, got a vector of zeros.")
     axis: Tensor = vector / vector.norm()
     return axis
 

@@ -1,4 +1,4 @@
-"""Put something else in the place of an activation: zero, or what was seen elsewhere (patching, arXiv:2202.05262)."""
+"""Replace activations: by zeros, or by the activations of another run (patching, arXiv:2202.05262)."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ontogeny.interventions.base import Intervention, apply_mask
 
 @dataclass(frozen=True, eq=False)
 class Zero(Intervention):
-    """Zeros: a head, a neuron layer or a whole sub-layer is taken out."""
+    """Zero ablation of a head, of neurons or of a sub-layer."""
 
     def __call__(
         self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
@@ -22,9 +22,9 @@ class Zero(Intervention):
 
 @dataclass(frozen=True, eq=False)
 class Patch(Intervention):
-    """Other activations in the place of these.
+    """Replace activations by given ones.
 
-    One vector goes to every token; rows go, in order, to the tokens where the mask is True, so padding cannot shift them.
+    One vector goes to every token; rows go, in order, to the tokens where the mask is True, so that padding cannot shift them.
     """
 
     values: Float[Tensor, "#n d"] | Float[Tensor, " d"]
@@ -39,9 +39,7 @@ class Patch(Intervention):
         if count == 0:
             return h
         if count != len(self.values):
-            raise BadInput(
-                f"a patch of {len(self.values)} activations was put at {count} tokens. Give one vector, or one for each token."
-            )
+            raise BadInput(f"a patch must have one vector, or one for each of {count} tokens, got {len(self.values)}.")
         changed = h.clone()
         changed[inside] = self.values.to(h)
         return changed

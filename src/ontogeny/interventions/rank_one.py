@@ -1,4 +1,4 @@
-"""A rank-one edit of a weight: a linear map answers one key with another value (ROME's form, arXiv:2202.05262)."""
+"""Rank-one edit of a weight: change the output of a linear map for one key (as in ROME, arXiv:2202.05262)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,17 +12,17 @@ from ontogeny.interventions.base import Intervention, InterventionKind
 
 @dataclass(frozen=True, eq=False)
 class RankOne(Intervention):
-    """`W + k vᵀ` for a map `x W`: what lies along the key adds the value to what comes out."""
+    """`W + k vᵀ` for a map `x W`: the input's projection on the key times the value is added to the output."""
 
     key: Float[Tensor, " inside"]
     value: Float[Tensor, " d"]
     kind: ClassVar[InterventionKind] = "weight"
 
     def __call__(self, h: Float[Tensor, "inside d"], mask: Tensor | None = None) -> Float[Tensor, "inside d"]:
-        return h if self.nothing else h + self.key.to(h)[:, None] * self.value.to(h)
+        return h if self.is_noop else h + self.key.to(h)[:, None] * self.value.to(h)
 
     @property
-    def nothing(self) -> bool:
+    def is_noop(self) -> bool:
         return not (self.key.any() and self.value.any())
 
     @property

@@ -1,6 +1,6 @@
-"""The end of a model, kept: what the last block puts out and what its neurons say, so that their rows can be changed without another pass.
+"""Cache the last block's output and neuron activations, so that neuron ablations need no new forward pass.
 
-Nothing before the final norm sees what the last MLP writes. A change of its rows then costs the norm and the vocabulary, not the model.
+Nothing before the final norm reads what the last MLP writes: a change of its rows costs the norm and the unembedding, not the model.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ontogeny.models.forward import forward_padded
 from ontogeny.models.hooks import read_hooks
 from ontogeny.models.model import Model, next_token_logits
 
@@ -53,22 +54,18 @@ def cache_last_layer(
     """Run the rows; of each, the tokens from its start on are kept, and of these what the chosen neurons say."""
     between = ("mlp", "mlp_resid") if has_post_mlp_norm(model) else ()
     parts = [("resid", model.layers), ("norm", 0), *((part, model.layers) for part in ("neuron", *between))]
+    hooked: dict[str, Tensor] = {}
+
+    def keep(part: str, _: int, value: Tensor) -> None:
+        hooked[part] = (value[..., list(chosen)] if part == "neuron" else value).clone()
+
     kept: dict[int, dict[str, Tensor]] = {}
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for first in range(0, len(order), batch):
-        mine = order[first : first + batch]
-        seen: dict[str, Tensor] = {}
-
-        def keep(part: str, _: int, value: Tensor, seen: dict[str, Tensor] = seen) -> None:
-            seen[part] = (value[..., list(chosen)] if part == "neuron" else value).clone()
-
-        ids = torch.nn.utils.rnn.pad_sequence([rows[i] for i in mine], batch_first=True)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(rows[i]) for i in mine], batch_first=True)
-        with read_hooks(model, parts, keep):
-            model.body(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
-        for at, i in enumerate(mine):
+    for indices, _ in forward_padded(
+        model, rows, batch=batch, body=True, context=lambda _: read_hooks(model, parts, keep)
+    ):
+        for row, i in enumerate(indices):
             span = slice(starts[i] if starts is not None else 0, len(rows[i]))
-            kept[i] = {part: value[at, span] for part, value in seen.items()}
+            kept[i] = {part: value[row, span] for part, value in hooked.items()}
     whole = {part: torch.cat([kept[i][part] for i in range(len(rows))]) for part, _ in parts}
     owner = torch.repeat_interleave(
         torch.arange(len(rows)), torch.tensor([len(kept[i]["norm"]) for i in range(len(rows))])

@@ -31,7 +31,7 @@ def bake_edits(model: Model, edits: Edits) -> Model:
     Raises:
         BadInput: an edit of some tokens only, of a kind that no weight can do, or in a family whose weights cannot hold it.
     """
-    wanted = [step for edit in as_edits(edits) for step in _sub_edits(edit) if not step.what.nothing]
+    wanted = [step for edit in as_edits(edits) for step in _sub_edits(edit) if not step.what.is_noop]
     for edit in wanted:
         check_edit(model, edit)
         if edit.where != "all":

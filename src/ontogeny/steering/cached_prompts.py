@@ -18,9 +18,9 @@ from transformers import DynamicCache
 
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
-from ontogeny.steering.generate import check_can_generate, pad_left
+from ontogeny.steering.generate import pad_left
 from ontogeny.steering.log_likelihood import TokenizedAnswer
-from ontogeny.steering.steer import Edits, as_edits, steer
+from ontogeny.steering.steer import Edits, as_edits, check_can_generate, steer
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class CachedPrompts:
         early = [
             e
             for e in as_edits(edits)
-            if not e.what.nothing and (e.where not in ("last", "generated") or e.what.kind != "activation")
+            if not e.what.is_noop and (e.where not in ("last", "generated") or e.what.kind != "activation")
         ]
         if early:
             raise BadInput(

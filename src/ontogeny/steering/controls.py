@@ -45,7 +45,7 @@ def compare_with_controls(
         BadInput: no seeds, or edits that change nothing.
     """
     wanted = as_edits(edits)
-    if not seeds or all(edit.what.nothing for edit in wanted):
+    if not seeds or all(edit.what.is_noop for edit in wanted):
         raise BadInput(
             "an effect needs an edit that changes something and at least one control. Set alpha, and give seeds."
         )

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
-from ontogeny.steering.steer import Edits, edits_for_prompts, steer
+from ontogeny.steering.steer import Edits, check_can_generate, edits_for_prompts, steer
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,6 @@ def generate(
                 Continuation(prompts[row], continuation_text(model, ids[row], one), one, ids[row]) for one in mine
             ]
     return [found[i] for i in range(len(ids))]
-
-
-def check_can_generate(model: Model) -> None:
-    """Refuse a model that foretells no next token, such as BERT."""
-    if not model.architecture.causal:
-        raise BadInput(
-            f"{model.network.config.model_type} fills gaps and foretells no next token, so it cannot go on. Choose a causal model."
-        )
 
 
 def _tokenize_prompt(model: Model, prompt: str, room: int) -> Int[Tensor, " token"]:

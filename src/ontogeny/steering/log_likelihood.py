@@ -1,30 +1,30 @@
-"""How likely a model finds given answers: the log-probability of each answer token, steered or not, with exact counts.
+"""Log-likelihoods of given answers: the log-probability of each answer token, steered or not, with exact token counts.
 
-Prompt and answer are tokenised together and padded on the right, where no token of a causal model sees the padding. The answer's
-tokens are those that end behind the prompt; a score is summed or averaged over these alone, never over the length of a batch.
+Prompt and answer are tokenised together and padded on the right, where no token of a causal model sees the padding. A score is the sum or
+the mean over the answer's own tokens, never over the length of a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.data.tokenization import encode_text
+from ontogeny.data.tokenization import encode_answer
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
-from ontogeny.steering.steer import Edits, edits_for_prompts, steer
+from ontogeny.steering.steer import Edits, check_can_generate, forward_steered
 
 
 @dataclass(frozen=True, eq=False)
 class TokenizedAnswer:
-    """One answer behind its prompt, as tokens."""
+    """An answer after its prompt, as tokens."""
 
     ids: Int[Tensor, " token"]
     """Prompt and answer."""
     prompt: int
-    """Tokens of the prompt; what follows is the answer."""
+    """Tokens of the prompt; the answer follows."""
 
     @property
     def tokens(self) -> int:
@@ -32,71 +32,46 @@ class TokenizedAnswer:
         return len(self.ids) - self.prompt
 
 
-def tokenize_answers(model: Model, pairs: Sequence[tuple[str, str]]) -> list[TokenizedAnswer]:
-    """Prompts and their answers as tokens.
+def tokenize_answers(
+    model: Model, pairs: Sequence[tuple[str, str]], *, check_context: bool = True
+) -> list[TokenizedAnswer]:
+    """Pairs of a prompt and its answer as tokens.
 
     Raises:
         BadInput: an answer without tokens, an empty prompt, or more tokens than the context holds.
     """
-    return [_tokenize_answer(model, prompt, answer) for prompt, answer in pairs]
+    answers = []
+    for prompt, answer in pairs:
+        ids, _, start = encode_answer(model.tokenizer, prompt, answer)
+        if check_context and len(ids) > model.context:
+            raise BadInput(
+                f"a prompt and its answer must have at most {model.context} tokens, the context, got {len(ids)}: shorten "
+                f"{prompt[:60]!r}."
+            )
+        answers.append(TokenizedAnswer(ids, start))
+    return answers
 
 
-def _tokenize_answer(model: Model, prompt: str, answer: str) -> TokenizedAnswer:
-    made = encode_text(model.tokenizer, prompt + answer)
-    mine = ((made.offsets[:, 1] > len(prompt)) & ~made.special).nonzero().flatten().tolist()
-    if not mine or not answer.strip():
-        raise BadInput(f"an answer has no tokens: {answer!r} behind {prompt[:60]!r}. Give it a word.")
-    if mine[0] == 0:
-        raise BadInput(
-            f"the answer {answer[:60]!r} has nothing before it, so its first token has no score. Give a prompt."
-        )
-    if mine[-1] + 1 > model.context:
-        raise BadInput(
-            f"a prompt and its answer have {mine[-1] + 1} tokens, the context {model.context}: {prompt[:60]!r}. Shorten it."
-        )
-    return TokenizedAnswer(made.ids[: mine[-1] + 1], mine[0])
+def answer_logits(
+    model: Model, answers: Sequence[TokenizedAnswer], edits: Edits, *, batch: int
+) -> Iterator[tuple[int, Float[Tensor, "token vocab"]]]:
+    """For each answer, in any order, its index and the logits of its tokens, each of which is predicted one position earlier."""
+    prompts = [a.prompt for a in answers]
+    for rows, output in forward_steered(model, [a.ids for a in answers], edits, prompts=prompts, batch=batch):
+        for row, i in enumerate(rows):
+            yield i, output.logits[row, prompts[i] - 1 : len(answers[i].ids) - 1]
 
 
-@torch.no_grad()
 def token_log_likelihoods(
     model: Model, answers: Sequence[TokenizedAnswer], edits: Edits = (), *, batch: int = 32
 ) -> list[Float[Tensor, " token"]]:
     """The log-probability of each token of each answer, in nats. For an edit, the answer's tokens are `generated`."""
-    if not model.architecture.causal:
-        raise BadInput(
-            f"{model.network.config.model_type} foretells no next token, so answers have no score. Choose a causal model."
-        )
-    order = sorted(range(len(answers)), key=lambda i: len(answers[i].ids))
-    found: dict[int, Tensor] = {}
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        found.update(
-            zip(
-                rows,
-                _batch_log_likelihoods(model, [answers[i] for i in rows], edits_for_prompts(edits, rows)),
-                strict=True,
-            )
-        )
-    return [found[i] for i in range(len(answers))]
-
-
-def _batch_log_likelihoods(model: Model, answers: Sequence[TokenizedAnswer], edits: Edits) -> list[Tensor]:
-    ids = torch.nn.utils.rnn.pad_sequence([a.ids for a in answers], batch_first=True)
-    lengths = torch.tensor([len(a.ids) for a in answers])
-    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-    with steer(model, edits, prompts=[a.prompt for a in answers]):
-        logits = model.network(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
-        ).logits
-    return [
-        # The token at a place is foretold one place before.
-        logits[row, a.prompt - 1 : len(a.ids) - 1]
-        .float()
-        .log_softmax(-1)
-        .cpu()
-        .gather(1, a.ids[a.prompt :, None])[:, 0]
-        for row, a in enumerate(answers)
-    ]
+    check_can_generate(model)
+    scores: dict[int, Tensor] = {}
+    for i, logits in answer_logits(model, answers, edits, batch=batch):
+        answer = answers[i]
+        scores[i] = logits.float().log_softmax(-1).cpu().gather(1, answer.ids[answer.prompt :, None])[:, 0]
+    return [scores[i] for i in range(len(answers))]
 
 
 def log_likelihoods(scores: Sequence[Float[Tensor, " token"]]) -> Float[Tensor, " answer"]:

@@ -46,7 +46,7 @@ def conditions(
     for alpha in alphas if isinstance(edit.what, Add) else [None]:
         scaled = edit if alpha is None else Edit(edit.site, Add(edit.what.shift, alpha), edit.where)  # type: ignore[attr-defined]
         yield "steered", alpha, [scaled]
-        for seed in range(controls if not scaled.what.nothing else 0):
+        for seed in range(controls if not scaled.what.is_noop else 0):
             yield f"control {seed}", alpha, [scaled.null(seed)]
 
 

@@ -1,4 +1,4 @@
-"""What steering costs: cross-entropy on neutral text, divergence from the unsteered model, and how much is said twice."""
+"""Side effects of steering: cross-entropy and KL from the unsteered model on neutral text, and repetition."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
+from ontogeny.models.forward import forward_padded
 from ontogeny.models.model import Model
-from ontogeny.steering.steer import Edits, as_edits, steer
+from ontogeny.steering.steer import Edits, as_edits, forward_steered
 
 
 @dataclass(frozen=True, eq=False)
 class TextSideEffects:
-    """One number a text, nats per token."""
+    """One number per text, nats per token."""
 
     before: Float[Tensor, " text"]
     """Cross-entropy of the unsteered model."""
@@ -27,39 +28,30 @@ class TextSideEffects:
 
 @torch.no_grad()
 def measure_side_effects(model: Model, texts: Sequence[str], edits: Edits, *, batch: int = 16) -> TextSideEffects:
-    """The cost of an edit on texts that have nothing to do with it. Every token counts as generated: it is teacher-forced.
+    """The cost of edits on neutral texts. Every token counts as generated, since it is teacher-forced.
 
     Raises:
-        BadInput: a text of less than two tokens, or longer than the context; an edit with masks of its own.
+        BadInput: a text of less than two tokens, or longer than the context; an edit with token masks.
     """
     if any(not isinstance(edit.where, str) for edit in as_edits(edits)):
         raise BadInput(
-            "the cost on neutral text needs edits whose tokens are told by a word, not by masks. Use all or generated."
+            "side effects on neutral text need edits of `all`, `prompt`, `generated` or `last` tokens, got masks: use a word."
         )
     ids = [encoding.ids for encoding in encode_texts(model.tokenizer, texts, [None] * len(texts))]
     if odd := [text for text, row in zip(texts, ids, strict=True) if not 2 <= len(row) <= model.context]:
-        raise BadInput(f"a neutral text needs 2 to {model.context} tokens: {odd[0][:60]!r} has not. Choose another.")
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        raise BadInput(
+            f"a neutral text must have 2 to {model.context} tokens, {odd[0][:60]!r} has not: choose another."
+        )
+    plain = forward_padded(model, ids, batch=batch)
+    steered = forward_steered(model, ids, edits, prompts=[1] * len(ids), batch=batch)
     found: dict[int, tuple[float, float, float]] = {}
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        found.update(zip(rows, _side_effects(model, [ids[i] for i in rows], edits), strict=True))
+    for (rows, unedited), (_, edited) in zip(plain, steered, strict=True):
+        scores = [output.logits.float().log_softmax(-1) for output in (unedited, edited)]
+        for row, i in enumerate(rows):
+            before, after = (score[row, : len(ids[i])] for score in scores)
+            found[i] = _text_side_effects(before, after, ids[i].to(before.device))
     columns = zip(*(found[i] for i in range(len(ids))), strict=True)
     return TextSideEffects(*(torch.tensor(column, dtype=torch.float64) for column in columns))
-
-
-def _side_effects(
-    model: Model, rows: Sequence[Int[Tensor, " token"]], edits: Edits
-) -> list[tuple[float, float, float]]:
-    ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(model.device)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(model.device)
-    plain = model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
-    with steer(model, edits, prompts=[1] * len(rows)):
-        edited = model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
-    return [
-        _text_side_effects(plain[i, : len(row)], edited[i, : len(row)], ids[i, : len(row)])
-        for i, row in enumerate(rows)
-    ]
 
 
 def _text_side_effects(plain: Tensor, edited: Tensor, ids: Tensor) -> tuple[float, float, float]:
@@ -70,15 +62,15 @@ def _text_side_effects(plain: Tensor, edited: Tensor, ids: Tensor) -> tuple[floa
 
 
 def distinct_n(texts: Sequence[Int[Tensor, " token"]], n: int = 2) -> float:
-    """Share of different n-grams among all that were said (arXiv:1510.03055); NaN where no text has n tokens."""
-    said = [tuple(row[i : i + n].tolist()) for row in texts for i in range(len(row) - n + 1)]
-    return len(set(said)) / len(said) if said else float("nan")
+    """Distinct n-grams per n-gram of all texts (arXiv:1510.03055); NaN if no text has n tokens."""
+    grams = [tuple(row[i : i + n].tolist()) for row in texts for i in range(len(row) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else float("nan")
 
 
 def alpha_at_equal_kl(
     cost: Callable[[float], float], target: float, *, largest: float = 1e4, tolerance: float = 0.01
 ) -> float:
-    """The alpha whose cost is the target, to a share of `tolerance` of it; `cost(alpha)` grows from 0, as a divergence does.
+    """The alpha whose cost is the target, to a relative `tolerance`; `cost(alpha)` must increase from 0, as a KL does.
 
     Raises:
         BadInput: a target that is not above 0, or one that no alpha up to `largest` reaches.

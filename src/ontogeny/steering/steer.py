@@ -60,7 +60,7 @@ def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
             raise BadInput(f"{len(where)} masks were given for more prompts than that. Give one mask for each prompt.")
         if isinstance(what, Reweight) and what.seed is not None:
             # A control draws its tokens by the number of the prompt, not by its place in a batch.
-            what, where = Reweight(what.factor), [what.chosen(mask, row) for row, mask in enumerate(where)]
+            what, where = Reweight(what.factor), [what.reweighted_tokens(mask, row) for row, mask in enumerate(where)]
         found.append(Edit(edit.site, what, [where[row] for row in rows]))
     return found
 
@@ -74,7 +74,7 @@ def steer(model: Model, edits: Edits, *, prompts: Int[Tensor, " row"] | Sequence
     Raises:
         BadInput: a site that the model does not have, an edit of another width, or tokens that cannot be told.
     """
-    wanted = [edit for edit in as_edits(edits) if not edit.what.nothing]
+    wanted = [edit for edit in as_edits(edits) if not edit.what.is_noop]
     for edit in wanted:
         check_edit(model, edit)
     counts = None if prompts is None else torch.as_tensor(prompts)
@@ -109,6 +109,14 @@ def forward_steered(
         body=body,
         context=lambda rows: steer(model, edits_for_prompts(edits, rows), prompts=counts[rows]),
     )
+
+
+def check_can_generate(model: Model) -> None:
+    """Raise if the model is not causal, such as BERT."""
+    if not model.architecture.causal:
+        raise BadInput(
+            f"{model.network.config.model_type} is a masked language model and predicts no next token: use a causal model."
+        )
 
 
 def check_edit(model: Model, edit: Edit) -> None:
@@ -202,7 +210,7 @@ class _AttentionHook:
         self.what, self.rows = edit.what, rows
         self.where: TokenSelection = edit.where
         if isinstance(edit.what, Reweight) and not isinstance(edit.where, str):
-            self.where = [edit.what.chosen(mask, row) for row, mask in enumerate(edit.where)]
+            self.where = [edit.what.reweighted_tokens(mask, row) for row, mask in enumerate(edit.where)]
 
     def __call__(self, mask: Tensor | None, h: Tensor) -> Tensor:
         scores, chosen = _additive(mask, self.rows, h), self.rows.looked_at(self.where)

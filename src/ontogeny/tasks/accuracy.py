@@ -1,7 +1,7 @@
-"""What steering costs elsewhere: option-likelihood tasks, right by the whole option and right by its length, with intervals.
+"""Accuracy on multiple-choice tasks by the likelihood of the options, unnormalised and normalised by length.
 
 `accuracy` takes the option of the highest log-probability, `accuracy_normalised` divides by the option's length in bytes, as
-lm-evaluation-harness does (arXiv:2405.14782). Of one option (LAMBADA) it is right where each token is the likeliest.
+lm-evaluation-harness does (arXiv:2405.14782). With one option (LAMBADA) an answer is correct if each of its tokens is the likeliest.
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,25 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
-from ontogeny.steering.log_likelihood import TokenizedAnswer, log_likelihoods, token_log_likelihoods, tokenize_answers
-from ontogeny.steering.steer import Edits, edits_for_prompts, steer
+from ontogeny.steering.log_likelihood import (
+    TokenizedAnswer,
+    answer_logits,
+    log_likelihoods,
+    token_log_likelihoods,
+    tokenize_answers,
+)
+from ontogeny.steering.steer import Edits
 from ontogeny.tasks.datasets import MultipleChoiceQuestion
 
 
 @dataclass(frozen=True, eq=False)
 class QuestionAccuracy:
-    """One number a question."""
+    """One number per question."""
 
     plain: Float[Tensor, " question"]
-    """1 where the likeliest option is the right one."""
+    """1 where the likeliest option is correct."""
     normalised: Float[Tensor, " question"]
-    """The same after division by the bytes of the options."""
+    """The same with log-likelihoods divided by the options' bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +66,17 @@ class MultipleChoiceTask:
         for question in (questions[i] for i in order):
             if limit is not None and len(kept) == limit:
                 break
-            made = _tokenize_question(model, question)
-            left_out += made is None
-            if made is not None:
+            prompts = question.prompts or (question.prompt,) * len(question.options)
+            options = tokenize_answers(model, list(zip(prompts, question.options, strict=True)), check_context=False)
+            if max(len(option.ids) for option in options) > model.context:
+                left_out += 1
+            else:
                 kept.append(question)
-                answers += made
+                answers += options
         if not kept:
-            raise BadInput(f"no question of {name} fits the context of {model.context} tokens. Choose another task.")
+            raise BadInput(
+                f"a question of {name} must fit the context of {model.context} tokens, none does: choose another task."
+            )
         return cls(name, tuple(kept), tuple(answers), left_out)
 
     def answered(self, model: Model, edits: Edits = ()) -> QuestionAccuracy:
@@ -86,33 +96,11 @@ class MultipleChoiceTask:
         return QuestionAccuracy(*columns)
 
 
-def _tokenize_question(model: Model, question: MultipleChoiceQuestion) -> list[TokenizedAnswer] | None:
-    prompts = question.prompts or (question.prompt,) * len(question.options)
-    try:
-        return tokenize_answers(model, list(zip(prompts, question.options, strict=True)))
-    except BadInput as fault:
-        if "the context" in str(fault):
-            return None
-        raise
-
-
-@torch.no_grad()
 def _is_greedy(
     model: Model, answers: Sequence[TokenizedAnswer], edits: Edits, batch: int = 32
 ) -> Float[Tensor, " question"]:
     """1 where each token of the answer is the likeliest."""
-    right = torch.zeros(len(answers), dtype=torch.float64)
-    order = sorted(range(len(answers)), key=lambda i: len(answers[i].ids))
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        ids = torch.nn.utils.rnn.pad_sequence([answers[i].ids for i in rows], batch_first=True)
-        lengths = torch.tensor([len(answers[i].ids) for i in rows])
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        with steer(model, edits_for_prompts(edits, rows), prompts=[answers[i].prompt for i in rows]):
-            told = model.network(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
-        likeliest = told.logits.argmax(-1).cpu()
-        for row, i in enumerate(rows):
-            one = answers[i]
-            said = likeliest[row, one.prompt - 1 : len(one.ids) - 1]
-            right[i] = float(torch.equal(said, one.ids[one.prompt :]))
-    return right
+    correct = torch.zeros(len(answers), dtype=torch.float64)
+    for i, logits in answer_logits(model, answers, edits, batch=batch):
+        correct[i] = float(torch.equal(logits.argmax(-1).cpu(), answers[i].ids[answers[i].prompt :]))
+    return correct

@@ -277,7 +277,7 @@ def test_a_task_is_answered_by_the_models_own_likelihoods(model):
     assert alone.answered(model).plain.tolist() == [0.0, 0.0]
     long = MultipleChoiceQuestion("x" * 200, (" a", " b"), 0)
     assert MultipleChoiceTask.of(model, "t", [long, questions[0]]).left_out in (0, 1)
-    with pytest.raises(BadInput, match="no question of t fits"):
+    with pytest.raises(BadInput, match="a question of t must fit"):
         MultipleChoiceTask.of(model, "t", [long])
 
 
