@@ -113,10 +113,10 @@ def test_last_reads_an_eos_and_last_content_does_not() -> None:
         ("lst", "did you mean last"),
         ("span", "last:span"),
         ("", "not a position"),
-        ("last:", "stuck at its end"),
+        ("last:", "error at its end"),
         ("last:spam", "did you mean span"),
         ("last:(span", "not a region"),
-        ("last:span span", "stuck at 'span'"),
+        ("last:span span", "error at 'span'"),
         ("last:~", "not a region"),
         ("last+1", "last-2"),
         ("mean-1", "outside"),
@@ -131,10 +131,10 @@ def test_a_name_that_is_no_position(name: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("name", "some", "told"),
     [
-        ("last:span", encoding(span=None), "marks no span"),
+        ("last:span", encoding(span=None), "has no span"),
         ("last:span & ~content", encoding(), "nothing to read at last:span & ~content.*'the cat sat on'"),
         ("last-5", encoding(), "the region has 5 tokens"),
-        ("last", encoding("SSSSS"), "no token of its own"),
+        ("last", encoding("SSSSS"), "has only special tokens"),
     ],
 )
 def test_an_empty_region_names_the_text(name: str, some: Encoding, told: str) -> None:
@@ -166,7 +166,7 @@ def test_padding_on_either_side_reads_the_same_tokens(lengths: list[int], side: 
 
 
 def test_a_mask_of_other_lengths_is_refused() -> None:
-    with pytest.raises(BadInput, match="different tokens"):
+    with pytest.raises(BadInput, match="equally many tokens"):
         pad_weights([torch.ones(2)], torch.ones(1, 3, dtype=torch.int64))
 
 
@@ -202,7 +202,7 @@ def test_no_template_no_chat() -> None:
         encode_text(tokenizer(), "hello", template=True)
     with pytest.raises(BadInput, match="rewrites"):
         encode_text(tokenizer("{{ messages[0]['content'] | upper }}"), "hello", template=True)
-    with pytest.raises(BadInput, match="stands in no chat template"):
+    with pytest.raises(BadInput, match="is not in a chat template"):
         Position.parse("last:instruction").weights(encode_text(tokenizer(), "hello"))
 
 

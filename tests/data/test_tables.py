@@ -103,15 +103,15 @@ def test_the_kind_is_told_by_the_labels(
     [
         (list(range(24)), "24 different labels like 0 and 1 may be classes or numbers"),
         ([0.25, 0.5, 0.75] * 8, "may be classes or numbers"),
-        ([0, 1] * 12 + ["maybe"], "line 25: the label 'maybe' stands among numbers"),
+        ([0, 1] * 12 + ["maybe"], "line 25: labels must be all numbers or all words, got 'maybe' beside 0"),
         ([0, 1] * 12 + [None], "line 25: the label is empty"),
-        ([0.5 * i for i in range(24)] + [float("nan")], "line 25: the label is nan"),
-        ([0, 1] * 12 + [[1]], "line 25: the label is a list"),
-        ([f"label {i}" for i in range(60)], "60 different labels"),
-        (["a", "b"] * 12 + ["c"], "the class 'c' has one example"),
+        ([0.5 * i for i in range(24)] + [float("nan")], "line 25: the label must be a finite number, got nan"),
+        ([0, 1] * 12 + [[1]], "line 25: the label must be one word or number, got a list"),
+        ([f"label {i}" for i in range(60)], "at most 50 classes, got 60 labels"),
+        (["a", "b"] * 12 + ["c"], "at least 2 examples, to be learned and tested, got 1 of 'c'"),
         (["a"] * 24, "all 24 have the label"),
         ([1] * 24, "all 24 have the label True"),
-        (["1", "true"] * 12, "stands among numbers"),
+        (["1", "true"] * 12, "got 'true' beside 1"),
     ],
 )
 def test_unclear_labels_are_refused(tmp_path: Path, labels: list[object], told: str) -> None:
@@ -129,9 +129,9 @@ def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
     assert (
         Concept.from_file(labelled(tmp_path, [0, 1] * 12, **{"kind": "joke"})).kind == "binary"
     )  # somebody else's column
-    with pytest.raises(BadInput, match="binary concept has two labels"):
+    with pytest.raises(BadInput, match="binary concept must have two labels, got 3"):
         Concept.from_file(labelled(tmp_path, ["a", "b", "c"] * 8), kind="binary")
-    with pytest.raises(BadInput, match="not numbers"):
+    with pytest.raises(BadInput, match="must be numbers, got words"):
         Concept.from_file(labelled(tmp_path, ["a", "b", "c"] * 8), kind="number")
 
 
@@ -140,11 +140,11 @@ def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
     [
         (b"", "x.csv", "is empty"),
         (b"\n \n", "x.jsonl", "is empty"),
-        (b"text,label\n", "x.csv", "a header and no rows"),
-        (b"\x89PNG\0\0\0" + bytes(range(1, 128)), "x.csv", "not UTF-8|binary"),
+        (b"text,label\n", "x.csv", "a header but no rows"),
+        (b"\x89PNG\0\0\0" + bytes(range(1, 128)), "x.csv", "must be UTF-8|binary"),
         (b"text,label\n\0,1\n", "x.csv", "binary file"),
-        ("text,label\nmañana,1\n".encode("latin-1"), "x.csv", "not UTF-8 text .byte 14."),
-        (csv().decode().encode("utf-16"), "x.csv", "not UTF-8"),
+        ("text,label\nmañana,1\n".encode("latin-1"), "x.csv", "must be UTF-8 text .byte 14 is not."),
+        (csv().decode().encode("utf-16"), "x.csv", "must be UTF-8"),
         (gzip.compress(csv(), mtime=0)[:-12], "x.csv.gz", "damaged"),
         (csv(header="text,truth"), "x.csv", "no column 'label' or 'target', only 'text', 'truth'"),
         (csv().replace(b",", b";"), "x.csv", "no column 'text' or 'statement', only 'text;label'"),
@@ -155,21 +155,21 @@ def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
         (csv('"left open,1', "more,0"), "x.csv", "line 26.*quote"),
         (csv('"two', 'lines",1', ",1"), "x.csv", "line 28: the text is empty"),
         (csv("one,"), "x.csv", "line 26: the label is empty"),
-        (csv(header="text,label,group").replace(b"3,1,a", b"3,1,"), "x.csv", "line 5: no group"),
+        (csv(header="text,label,group").replace(b"3,1,a", b"3,1,"), "x.csv", "line 5: the group is empty"),
         (csv(header="text,label,span").replace(b",a", b",some") + b"some and some,1,some\n", "x.csv",
-         "line 26: the span 'some' stands 2 times"),
-        (csv(header="text,label,span").replace(b",a", b",none"), "x.csv", "stands 0 times"),
-        (csv(header="text,label,span_start,span_end").replace(b",a,a", b",2,400"), "x.csv", "line 2: the span 2–400 lies outside"),
-        (csv(header="text,label,span_start,span_end"), "x.csv", "not two whole numbers"),
+         "line 26: the span 'some' must occur once in the text, got 2 times"),
+        (csv(header="text,label,span").replace(b",a", b",none"), "x.csv", "got 0 times"),
+        (csv(header="text,label,span_start,span_end").replace(b",a,a", b",2,400"), "x.csv", "line 2: the span must lie inside the text of 11 characters, got 2–400"),
+        (csv(header="text,label,span_start,span_end"), "x.csv", "must be whole numbers, got 'a' and 'a'"),
         (csv(header="text,label,position"), "x.csv", "no position called 'a'"),
         (csv("other,1,b", header="text,label,position"), "x.csv", "must be the same in all rows"),
-        (csv(header="text,label,right"), "x.csv", "'prompt' is missing"),
-        (csv("other,1,a,b,", header="text,label,prompt,right,wrong"), "x.csv", "line 26: an answer needs all"),
-        (b'{"text": "a", "label": 1}\n{"text": \n', "x.jsonl", "line 2: no valid JSON"),
-        (b'{"text": "a", "text": "b", "label": 1}\n', "x.jsonl", "line 1: .*a key stands twice"),
-        (b"[1, 2]\n", "x.jsonl", "line 1: a list"),
-        (b'{"text": 5, "label": 1}\n', "x.jsonl", "line 1: the text is 5, not a text"),
-        (csv(), "x.xlsx", "the ending '.xlsx'"),
+        (csv(header="text,label,right"), "x.csv", "add 'prompt'"),
+        (csv("other,1,a,b,", header="text,label,prompt,right,wrong"), "x.csv", "line 26: an answer needs prompt, right and wrong"),
+        (b'{"text": "a", "label": 1}\n{"text": \n', "x.jsonl", "line 2: invalid JSON"),
+        (b'{"text": "a", "text": "b", "label": 1}\n', "x.jsonl", "line 1: .*a key is repeated"),
+        (b"[1, 2]\n", "x.jsonl", "line 1: must be an object .* got a list"),
+        (b'{"text": 5, "label": 1}\n', "x.jsonl", "line 1: the text must be a string, got 5"),
+        (csv(), "x.xlsx", "must end in .csv, .tsv, .jsonl, plain or .gz, got '.xlsx'"),
         (csv(n=6), "x.csv", "6 groups"),
     ],
 )  # fmt: skip
@@ -183,7 +183,7 @@ def test_no_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no file"):
         Concept.from_file(tmp_path / "none.csv")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(BadInput, match="is a folder"):
+    with pytest.raises(BadInput, match="must be a concept file, got a folder"):
         Concept.from_file(tmp_path / "folder.csv")
     with pytest.raises(BadInput, match="no column 'city', only 'text', 'label'"):
         Concept.from_file(write(tmp_path, csv()), group="city")

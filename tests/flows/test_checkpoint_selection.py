@@ -39,7 +39,7 @@ def test_a_folder_does_not_hide_a_concept_of_that_name_and_a_file_does(
     assert concept_from_argument("robustness", template=True).template
     (tmp_path / "robustness").rmdir()
     (tmp_path / "robustness").write_bytes(table.read_bytes())
-    with pytest.raises(BadInput, match="has the ending"):  # the file is meant now, and has no format
+    with pytest.raises(BadInput, match="must end in"):  # the file is meant now, and has no format
         concept_from_argument("robustness")
     with pytest.raises(BadInput, match="no concept called 'robustnes'; did you mean robustness"):
         concept_from_argument("robustnes")
@@ -47,13 +47,13 @@ def test_a_folder_does_not_hide_a_concept_of_that_name_and_a_file_does(
 
 def test_a_file_with_both_names_of_a_column_says_how_to_choose(tmp_path: Path) -> None:
     path = write(tmp_path / "both.csv", [row | {"target": str(i % 2)} for i, row in enumerate(rows(characters=30))])
-    with pytest.raises(BadInput, match=r"both columns 'label' and 'target'.*--label COLUMN"):
+    with pytest.raises(BadInput, match=r"both columns 'label' and 'target'.*`label`"):
         concept_from_argument(str(path))
     one, other = (concept_from_argument(str(path), label=name) for name in ("label", "target"))
     assert one.hash != other.hash
     assert [e.target for e in other.examples] == [bool(i % 2) for i in range(len(other.examples))]
     odd = write(tmp_path / "odd.csv", [{"words": r["text"], "verdict": r["label"]} for r in rows(characters=30)])
-    with pytest.raises(BadInput, match=r"no column 'text' or 'statement'.*--text COLUMN"):
+    with pytest.raises(BadInput, match=r"no column 'text' or 'statement'.*`text`"):
         concept_from_argument(str(odd))
     assert concept_from_argument(str(odd), text="words", label="verdict").texts == one.texts
 

@@ -125,6 +125,6 @@ CASES: dict[str, tuple[Case, str]] = {
     "config of other activations": (config(hidden_act="os.system"), r"."),
     "template that breaks out": (
         traced(lambda m: (m / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}") and None, "--template"),
-        r"chat template of this tokenizer cannot be rendered .*unsafe",
+        r"chat template of the tokenizer cannot be rendered .*unsafe",
     ),
 }

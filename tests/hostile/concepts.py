@@ -31,26 +31,26 @@ def device(place: Path) -> list[object]:
 
 
 CASES: dict[str, tuple[Case, str]] = {
-    "jsonl nested": (concept('{"text": ' + DEEP, "bad.jsonl"), r"line 1: no valid JSON"),
-    "jsonl list": (concept("[1]\n", "bad.jsonl"), r"not an object"),
+    "jsonl nested": (concept('{"text": ' + DEEP, "bad.jsonl"), r"line 1: invalid JSON"),
+    "jsonl list": (concept("[1]\n", "bad.jsonl"), r"must be an object"),
     "jsonl text in text": (concept('{"text": {"a": 1}, "label": 1}\n' * 20, "bad.jsonl"), r"text"),
-    "jsonl doubled key": (concept('{"text": "a", "text": "b", "label": 1}\n', "bad.jsonl"), r"a key stands twice"),
+    "jsonl doubled key": (concept('{"text": "a", "text": "b", "label": 1}\n', "bad.jsonl"), r"a key is repeated"),
     "gzip cut": (concept(b"\x1f\x8b\x08\0\0\0", "bad.csv.gz"), r"damaged"),
     "no text": (concept("text,label\n,1\n,0\n"), r"text"),
     "huge cell": (concept("text,label\n" + "a" * 200_000 + ",1\n"), r"field larger than|two classes|groups"),
     "doubled column": (concept("text,text,label\na,b,1\n"), r"text"),
     "spans outside": (concept("text,label,span_start,span_end\n" + "abc,1,5,9\nabd,0,5,9\n" * 10), r"span"),
     "number as infinity": (concept("text,target\n" + "".join(f"t{i},inf\n" for i in range(20))), r"."),
-    "concept that never ends": (endless, r"is no regular file, and might never end"),
-    "concept without end": (device, r"is no regular file, and might never end"),
+    "concept that never ends": (endless, r"must be a regular file"),
+    "concept without end": (device, r"must be a regular file"),
     "concept of too long a name": (named("x" * 400 + ".csv"), r"is too long for a file"),
-    "jsonl half a character": (
+    "jsonl lone surrogate": (
         concept("".join(json.dumps({"text": f"a\ud800 {i}", "label": i % 2}) + "\n" for i in range(40)), "bad.jsonl"),
-        r"half a character",
+        r"lone surrogate",
     ),
     "jsonl number without end": (
         concept('{"text": "a", "label": 1' + "0" * 6000 + "}\n", "bad.jsonl"),
-        r"line 1: no valid JSON",
+        r"line 1: invalid JSON",
     ),
-    "gzip in gzip": (concept(gzip.compress(gzip.compress(b"text,label\na,1\n")), "bad.csv.gz"), r"is not UTF-8 text"),
+    "gzip in gzip": (concept(gzip.compress(gzip.compress(b"text,label\na,1\n")), "bad.csv.gz"), r"must be UTF-8 text"),
 }

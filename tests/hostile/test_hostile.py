@@ -27,7 +27,7 @@ from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.weight_swap import tensor_locations
 from ontogeny.storage import directions
 from ontogeny.storage.files import read_tensor_header, read_tensors
-from ontogeny.storage.run import _UNIT_HEADER_KEYS, Run
+from ontogeny.storage.run import UNIT_HEADER_KEYS, Run
 from tests.helpers.command_line import Say, command
 from tests.helpers.planted_lineages import planted, rows, write
 from tests.helpers.subprocesses import python, started
@@ -129,7 +129,7 @@ def test_a_file_that_unpacks_without_end_is_left(tmp_path: Path, monkeypatch: py
     huge = table + b"b,1\n" * 2**20
     for name, content in (("huge.csv.gz", gzip.compress(huge)), ("huge.csv", huge)):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(BadInput, match="holds more than 1 MiB of text"):
+        with pytest.raises(BadInput, match="must not exceed 1 MiB of text"):
             Concept.from_file(tmp_path / name)
 
 
@@ -278,11 +278,11 @@ def test_one_direction_reader(tmp_path: Path, told: dict[str, object], vector: t
 
 
 OF_C = st.fixed_dictionaries(
-    {**dict.fromkeys((*_UNIT_HEADER_KEYS, "tokens", "revision", "train_seed"), JSON), "concept": st.just("c")}
+    {**dict.fromkeys((*UNIT_HEADER_KEYS, "tokens", "revision", "train_seed"), JSON), "concept": st.just("c")}
 )
 
 
-@given(JSON | st.dictionaries(st.sampled_from(_UNIT_HEADER_KEYS), JSON) | OF_C)
+@given(JSON | st.dictionaries(st.sampled_from(UNIT_HEADER_KEYS), JSON) | OF_C)
 @FUZZ
 def test_a_unit_with_any_header(tmp_path: Path, told: object) -> None:
     run = Run(tmp_path)

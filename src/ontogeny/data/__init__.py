@@ -1,3 +1,3 @@
-"""Concepts as labelled texts: files, parsing, groups, tokenization, read positions."""
+"""Concepts as labelled texts: files, parsing, groups, downloads, tokenization, read positions."""
 
 __all__ = ["concept", "download", "examples", "grouping", "parsing", "positions", "tables", "tokenization", "writing"]

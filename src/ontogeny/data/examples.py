@@ -1,4 +1,4 @@
-"""TODO docstring of src/ontogeny/data/examples.py"""
+"""Examples of a concept: a labelled text, and a question with a right and a wrong answer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ class Example:
 
     text: str
     target: bool | int | float
-    """True or False, the index of a class, or a number, by the kind of the concept."""
+    """A bool, the index of a class, or a number, depending on the concept's kind."""
     group: str
     pair: str | None = None
     """The two texts of one pair differ in the concept and little else."""
@@ -24,7 +24,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt with a right and a wrong continuation: does the model use what a probe reads?"""
+    """A prompt with a right and a wrong continuation: shows whether the model uses what a probe reads."""
 
     prompt: str
     right: str

@@ -1,9 +1,9 @@
-"""Which token of an example is read: the last, the first or the mean over a region of its tokens.
+"""Read positions: the last token, the first token or the mean over a region of an example's tokens.
 
-Counted over the example's own tokens, so padding cannot move it. Written `last`, `mean`, `last:span`, `first:content & ~span`, `last-2`;
-regions are `everything`, `content` (no BOS and other special tokens), `span` (characters the example marks) and `instruction` (the user's
-words inside a chat template). Where no region is written, `last` looks at everything, `mean` and `first` at content: the activations of
-BOS are huge and equal in all examples, a mean over them says nothing about the text.
+A position counts only the example's own tokens, so padding cannot move it. Written `last`, `mean`, `last:span`, `first:content & ~span`,
+`last-2`; regions are `everything`, `content` (no special tokens such as BOS), `span` (characters that the example marks) and `instruction`
+(the user's words inside a chat template). Without a region, `last` uses everything, `mean` and `first` use content: the activations of BOS
+are huge and equal in all examples, so a mean over them carries nothing about the text.
 """
 
 import re
@@ -27,11 +27,11 @@ class Encoding:
 
     ids: Int[Tensor, " token"]
     offsets: Int[Tensor, "token 2"]
-    """First and one past the last character of `text` that each token stands for; equal for tokens that stand for none."""
+    """First and one past the last character of `text` covered by each token; equal for tokens without characters."""
     special: Bool[Tensor, " token"]
     """BOS, EOS, separators, role markers."""
     text: str
-    """What was tokenised: the example's text, or the rendered chat template."""
+    """The tokenized text: the example's text, or the rendered chat template."""
     span: tuple[int, int] | None = None
     """First and one past the last character of the marked part of `text`."""
     instruction_end: int | None = None
@@ -64,14 +64,14 @@ class Region:
         return " | ".join(map(str, self.parts)) if self.op == "or" else self.op
 
     def names(self) -> frozenset[str]:
-        """The plain regions that this one is made of."""
+        """Names of the plain regions in this one."""
         return frozenset[str]().union(*(part.names() for part in self.parts)) if self.parts else frozenset({self.op})
 
     def mask(self, encoding: Encoding) -> Bool[Tensor, " token"]:
-        """True for the tokens inside.
+        """True for the tokens inside the region.
 
         Raises:
-            BadInput: a span or an instruction is asked of an example that has none.
+            BadInput: the region needs a span or an instruction, and the example has none.
         """
         match self.op:
             case "not":
@@ -95,18 +95,22 @@ everything, content, span, instruction = (Region(name) for name in get_args(Regi
 
 @dataclass(frozen=True)
 class Position:
+    """A read position: how tokens are pooled, over which region; see the module's docstring."""
+
     reduce: Pooling
     region: Region
     shift: int = 0
-    """Tokens back from the last, or on from the first, inside the region."""
+    """Number of tokens before the last, or after the first, inside the region."""
 
     def __post_init__(self) -> None:
         if self.shift < 0 or (self.shift and self.reduce == "mean"):
-            raise BadInput(f"a position cannot be {self.reduce} with a shift of {self.shift}. Write last-2 or first+1.")
+            raise BadInput(
+                f"a shift must belong to last or first, got {self.reduce} with {self.shift}: write last-2 or first+1."
+            )
 
     @classmethod
     def parse(cls, text: str) -> "Position":
-        """Read a position from its name; `str` gives the name back.
+        """Read a position from its name; `str` is the inverse.
 
         Raises:
             BadInput: the text is not the name of a position.
@@ -114,18 +118,18 @@ class Position:
         match = re.fullmatch(r"\s*([a-z]+)\s*(?:([-+])\s*(\d+)\s*)?(?::(.*))?", text)
         if match is None:
             raise BadInput(
-                f"{text!r} is not a position. Positions look like last, mean, last-2, last:span or mean:content & ~span."
+                f"{text!r} is not a position: write one like last, mean, last-2, last:span or mean:content & ~span."
             )
         reduce, sign, shift, where = match.groups()
         if reduce not in get_args(Pooling):
             if reduce in get_args(RegionName):
                 raise BadInput(
-                    f"{text!r} names a region, not a token in it. Write last:{reduce}, first:{reduce} or mean:{reduce}."
+                    f"{text!r} is a region, not a token in it: write last:{reduce}, first:{reduce} or mean:{reduce}."
                 )
             raise unknown_name("position", reduce, get_args(Pooling))
         if sign and sign != {"last": "-", "first": "+"}.get(reduce):
             raise BadInput(
-                f"{text!r} lies outside the text. Count back from the last token (last-2) or on from the first (first+2)."
+                f"{text!r} is outside the text: count back from the last token (last-2) or on from the first (first+2)."
             )
         region = _DEFAULT[reduce] if where is None else parse_region(where)
         return cls(reduce, region, int(shift or 0))  # type: ignore[arg-type]
@@ -136,20 +140,18 @@ class Position:
         return f"{self.reduce}{shift}{where}"
 
     def weights(self, encoding: Encoding) -> Float[Tensor, " token"]:
-        """How much each token counts: one 1 for last and first, equal shares for mean; the sum is 1.
+        """Weight of each token, with the sum 1: a single 1 for last and first, equal shares for mean.
 
         Raises:
-            BadInput: the region is empty, or the text has no token of its own.
+            BadInput: the region is empty, or the text has only special tokens.
         """
         if bool(encoding.special.all()):
-            raise BadInput(
-                f"the text {_short(encoding.text)} has no token of its own, only special ones. Remove it from the concept."
-            )
+            raise BadInput(f"the text {_short(encoding.text)} has only special tokens: remove it from the concept.")
         inside = self.region.mask(encoding).nonzero().flatten()
         if len(inside) <= self.shift:
             raise BadInput(
-                f"nothing to read at {self}: the region has {len(inside)} tokens in the text {_short(encoding.text)}. "
-                "Choose another position, or correct this example."
+                f"nothing to read at {self}: the region has {len(inside)} tokens in the text {_short(encoding.text)}: choose another "
+                "position, or correct this example."
             )
         weights = torch.zeros(len(encoding.special))
         if self.reduce == "mean":
@@ -166,17 +168,19 @@ last, mean, first = (Position(reduce, _DEFAULT[reduce]) for reduce in get_args(P
 def pad_weights(
     weights: Sequence[Float[Tensor, " _"]], attention_mask: Int[Tensor, "example column"]
 ) -> Float[Tensor, "example column"]:
-    """The weights of many examples in the rows of a padded batch, on whichever side it is padded: tokens are where the mask is 1."""
-    placed = torch.zeros(attention_mask.shape)
+    """Weights of many examples as rows of a batch padded on either side; tokens are where the mask is 1."""
+    padded = torch.zeros(attention_mask.shape)
     real = attention_mask.bool()
     if real.sum(1).tolist() != [len(row) for row in weights]:
-        raise BadInput("the attention mask and the examples count different tokens. Tokenise both in the same way.")
-    placed[real] = torch.cat(list(weights))
-    return placed
+        raise BadInput(
+            "the attention mask and the weights must have equally many tokens per example: tokenize both alike."
+        )
+    padded[real] = torch.cat(list(weights))
+    return padded
 
 
 def tokens_in_span(offsets: Int[Tensor, "token 2"], start: int, end: int) -> Bool[Tensor, " token"]:
-    """Tokens that stand for at least one of the characters from `start` up to, not including, `end`."""
+    """Tokens that cover at least one of the characters from `start` up to, not including, `end`."""
     begins, ends = offsets.unbind(1)
     return (begins < end) & (ends > start) & (ends > begins)
 
@@ -190,7 +194,7 @@ def parse_region(text: str) -> Region:
     tokens = re.findall(r"[a-z_]+|\S", text)
     region, rest = _alternatives(tokens, text)
     if rest:
-        raise _no_region(text, rest)
+        raise _bad_region(text, rest)
     return region
 
 
@@ -218,19 +222,19 @@ def _factor(tokens: list[str], text: str) -> tuple[Region, list[str]]:
     if head == ["("]:
         region, rest = _alternatives(rest, text)
         if rest[:1] != [")"]:
-            raise _no_region(text, rest)
+            raise _bad_region(text, rest)
         return region, rest[1:]
     if not head or not head[0].isidentifier():
-        raise _no_region(text, tokens)
+        raise _bad_region(text, tokens)
     if head[0] not in get_args(RegionName):
         raise unknown_name("region", head[0], get_args(RegionName))
     return Region(head[0]), rest  # type: ignore[arg-type]
 
 
-def _no_region(text: str, rest: list[str]) -> BadInput:
+def _bad_region(text: str, rest: list[str]) -> BadInput:
     at = f"at {rest[0]!r}" if rest else "at its end"
     return BadInput(
-        f"{text.strip()!r} is not a region (stuck {at}). Write one like span, content & ~span or (span | instruction)."
+        f"{text.strip()!r} is not a region (error {at}): write one like span, content & ~span or (span | instruction)."
     )
 
 
@@ -246,7 +250,7 @@ def _inside(region: Region, weaker: tuple[str, ...]) -> str:
 def _in_span(encoding: Encoding) -> Bool[Tensor, " token"]:
     if encoding.span is None:
         raise BadInput(
-            f"the text {_short(encoding.text)} marks no span. Give span_start and span_end, or choose another position."
+            f"the text {_short(encoding.text)} has no span: give span_start and span_end, or choose another position."
         )
     return tokens_in_span(encoding.offsets, *encoding.span)
 
@@ -254,7 +258,7 @@ def _in_span(encoding: Encoding) -> Bool[Tensor, " token"]:
 def _in_instruction(encoding: Encoding) -> Bool[Tensor, " token"]:
     if encoding.instruction_end is None:
         raise BadInput(
-            f"the text {_short(encoding.text)} stands in no chat template. Set template=True, or read another position."
+            f"the text {_short(encoding.text)} is not in a chat template: set `template`, or choose another position."
         )
     token = torch.arange(len(encoding.special))
     return (token >= encoding.instruction_start) & (token < encoding.instruction_end)

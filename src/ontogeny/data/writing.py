@@ -1,4 +1,4 @@
-"""A concept as a JSONL file that anyone can read, and that `Concept.from_file` reads back as the same concept."""
+"""Writing a concept as a JSONL file."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from ontogeny.storage.files import atomic_path
 
 
 def write_concept(concept: Concept, folder: Path) -> Path:
-    """A concept as a file that anyone can read, and that `Concept.from_file` reads back as the same concept."""
+    """Write `folder/{name}.jsonl`, which `Concept.from_file` reads back as the same concept; returns the path."""
     names = concept.classes or ("false", "true")
     rows: list[dict[str, object]] = [
         {
@@ -31,7 +31,7 @@ def write_concept(concept: Concept, folder: Path) -> Path:
 
 
 def _answers_by_example(concept: Concept) -> list[Answer | None]:
-    """Each answer beside an example of its group."""
+    """For each example an answer of its group, until each answer is used once."""
     waiting: dict[str, list[Answer]] = {}
     for answer in concept.answers:
         waiting.setdefault(answer.group, []).append(answer)

@@ -36,32 +36,32 @@ def twice(place: Place) -> list[str]:
 
 
 CONCEPTS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
-    "no file": (lambda p: p.trace(None, "nowhere.csv"), r"no file nowhere\.csv\. Give the path"),
+    "no file": (lambda p: p.trace(None, "nowhere.csv"), r"no file nowhere\.csv: give the path"),
     "no such concept": (lambda p: p.trace(None, "subject_numbr"), r"no concept called.*did you mean subject_number"),
-    "a folder": (lambda p: p.trace(None, p.text("x", "a.txt").parent), r"ending ''.*\.csv"),
-    "empty": (lambda p: p.trace(None, p.text("")), r"mine\.csv is empty\..*text and label"),
-    "header only": (lambda p: p.trace(None, p.text("text,label\n")), r"has a header and no rows"),
-    "binary": (lambda p: p.trace(None, p.text(b"\x80\x00\xff" * 99)), r"is not UTF-8 text.*Save it as UTF-8"),
-    "zeros": (lambda p: p.trace(None, p.text(b"text,label\0\0\0")), r"is a binary file"),
-    "another ending": (lambda p: p.trace(None, p.text("x", "a.xlsx")), r"ending '\.xlsx'.*read from \.csv"),
+    "a folder": (lambda p: p.trace(None, p.text("x", "a.txt").parent), r"must end in \.csv.*got ''"),
+    "empty": (lambda p: p.trace(None, p.text("")), r"mine\.csv is empty:.*text and label"),
+    "header only": (lambda p: p.trace(None, p.text("text,label\n")), r"has a header but no rows"),
+    "binary": (lambda p: p.trace(None, p.text(b"\x80\x00\xff" * 99)), r"must be UTF-8 text.*save it as UTF-8"),
+    "zeros": (lambda p: p.trace(None, p.text(b"text,label\0\0\0")), r"got a binary file"),
+    "another ending": (lambda p: p.trace(None, p.text("x", "a.xlsx")), r"must end in \.csv.*got '\.xlsx'"),
     "missing column": (
         lambda p: p.trace(None, p.rows([{"text": r["text"], "truth": r["label"]} for r in good()])),
-        r"no column 'label' or 'target', only 'text', 'truth'\. Rename",
+        r"no column 'label' or 'target', only 'text', 'truth': name the column",
     ),
     "an open quote": (lambda p: p.trace(None, p.text('text,label\n"one,1\ntwo,0\n')), r"line 2.*quote"),
     "no label in a row": (lambda p: p.trace(None, p.text("text,label\none,1\ntwo,\n")), r"line 3.*label"),
-    "a torn line": (lambda p: p.trace(None, p.text('{"text": "on', "a.jsonl")), r"line 1: no valid JSON"),
+    "a torn line": (lambda p: p.trace(None, p.text('{"text": "on', "a.jsonl")), r"line 1: invalid JSON"),
     "one class": (
         lambda p: p.trace(None, p.rows([r | {"label": "1"} for r in good()])),
         r"needs examples of two classes: all 60 have.*Add the other class",
     ),
     "few groups": (
         lambda p: p.trace(None, p.rows([r | {"group": f"g{i % 4}"} for i, r in enumerate(good())])),
-        r"has 4 groups among 60 examples, and a split needs 10.*Add examples, or give a finer `group`",
+        r"has 4 groups among 60 examples, and needs 10.*add examples, or give",
     ),
     "a class in one group": (
         lambda p: p.trace(None, p.rows([r | {"label": str(int(r["group"] == "c3"))} for r in good()])),
-        r"stands in 1 group, and needs 2.*Add examples",
+        r"is in 1 group, and needs 2.*add examples",
     ),
     "equal texts": (
         lambda p: p.trace(None, p.rows([r | {"text": "the same"} for r in good()])),
@@ -69,13 +69,16 @@ CONCEPTS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ),
     "unclear labels": (
         lambda p: p.trace(None, p.rows([r | {"label": str(i % 20)} for i, r in enumerate(good())])),
-        r"may be classes or numbers\. Write names",
+        r"may be classes or numbers: write names",
     ),
     "too long": (longer_than_the_context, r"7 of 60 texts of mine are longer than the context of 64.*--truncate"),
-    "a long question": (question_longer_than_the_context, r"question of mine has \d+ tokens, the context 64\. Shorten"),
-    "answers without prompt": (answer_without_tokens, r"answers need the columns prompt.*'prompt' is missing"),
-    "no span": (lambda p: p.trace(None, None, "--position", "mean:span"), r"marks no span.*span_start"),
-    "two of one name": (twice, r"two concepts are called 'planted'\. Rename"),
+    "a long question": (
+        question_longer_than_the_context,
+        r"question of mine has \d+ tokens, more than the context of 64: shorten",
+    ),
+    "answers without prompt": (answer_without_tokens, r"answers need the columns prompt.*add 'prompt'"),
+    "no span": (lambda p: p.trace(None, None, "--position", "mean:span"), r"has no span.*span_start"),
+    "two of one name": (twice, r"got 'planted' twice: rename"),
 }
 
 
