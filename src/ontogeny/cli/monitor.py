@@ -1,227 +1,207 @@
-"""`ontogeny monitor`: what the probes of a run catch at low false-positive rates, and where a frozen threshold or probe holds."""
+"""`ontogeny monitor`: evaluate the probes of a run as monitors at low false-positive rates."""
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from ontogeny.cli import _arguments as arg
+from ontogeny.cli._output import interval_text, json_rows, next_command, print_output
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
     from ontogeny.data.concept import Concept
+    from ontogeny.models.loading import ModelOptions
     from ontogeny.storage.run import Run
 
 
 def monitor_command(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    at: Annotated[
+    run: arg.RunArgument,
+    fpr: Annotated[
         list[float] | None,
-        typer.Option("--at", help="False-positive rate, a share; repeat for more. Default: 0.01, 0.05."),
+        arg.measure("False-positive rate, between 0 and 1; repeat for more. Default: 0.01 and 0.05."),
     ] = None,
-    across: Annotated[
+    cross_concept: Annotated[
         list[str] | None,
-        typer.Option(
-            "--across",
-            help="Concept file, as it was traced; repeat: each one's probes on the others' texts at the last checkpoint.",
+        arg.measure(
+            "Mode: apply the probes of each of these concepts to the texts of the others, at the last checkpoint. "
+            "Concept files as traced; repeat for more."
         ),
     ] = None,
     concept: Annotated[
         list[str] | None,
-        typer.Option(
+        arg.measure(
+            "Mode: freeze the probes of these concepts at one stage and apply them at the others. Concept files as traced; "
+            "repeat for more. Without this option only thresholds are frozen, and no checkpoint is read.",
             "--concept",
             "-c",
-            help="Concept file, as it was traced; repeat: freeze its probes, not only their thresholds.",
         ),
     ] = None,
     frozen: Annotated[
         list[str] | None,
-        typer.Option(
-            "--frozen",
-            help="STAGE or STAGE:STEP at which the probes of -c are frozen; repeat for more. Default: the last of each stage.",
+        arg.measure(
+            "STAGE or STAGE:STEP at which -c freezes probes; repeat for more. Default: the last of each stage."
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the texts, where it is not text or statement.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Column of the labels, where it is not label or target, or the file has both.")
-    ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer folder, where the checkpoints have none.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Also read pytorch_model.bin (weights only).")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say which checkpoints would be read; do nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows at the best sites as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    text_column: arg.TextColumn = None,
+    label_column: arg.LabelColumn = None,
+    device: arg.Device = "cpu",
+    tokenizer: arg.Tokenizer = None,
+    allow_pickle: arg.AllowPickle = False,
+    dry_run: arg.DryRun = False,
+    as_json: arg.AsJson = False,
+    quiet: arg.Quiet = False,
 ) -> None:
-    """Say what probes catch at a false-positive rate, and what a threshold or a probe frozen at one stage does at the others."""
-    from ontogeny.cli._arguments import concept_from_argument
-    from ontogeny.jobs.monitor.monitor import FALSE_POSITIVE_RATES
-    from ontogeny.jobs.monitor.monitor import monitor as watch
-    from ontogeny.storage.run import Run
-    from ontogeny.storage.run import sql_text as quoted
+    """Evaluate probes as monitors: TPR at a fixed FPR, with thresholds or probes frozen at one stage and used at others."""
+    from ontogeny.jobs.monitor.monitor import FALSE_POSITIVE_RATES, monitor
+    from ontogeny.models.loading import ModelOptions
+    from ontogeny.storage.run import Run, sql_text
 
-    opened = Run.open(run)
+    opened, rates = Run.open(run), tuple(fpr or FALSE_POSITIVE_RATES)
     if frozen and not concept:
-        raise BadInput(
-            "a probe is tried on texts, and a run keeps none. Name the concept files it was traced with: -c FILE."
-        )
-    if across and concept:
-        raise BadInput("--across and -c are two questions. Ask them one after the other.")
-    how: dict[str, Any] = {"tokenizer": tokenizer, "device": device, "allow_pickle": allow_pickle}
-    named = [concept_from_argument(name, text=text, label=label) for name in across or concept or ()]
+        raise BadInput("--frozen needs the texts, which a run does not keep: add -c FILE for each traced concept.")
+    if cross_concept and concept:
+        raise BadInput("--cross-concept and -c are two modes: run them one after the other.")
+    options = ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle)
+    concepts = [
+        arg.concept_from_argument(name, text=text_column, label=label_column) for name in cross_concept or concept or ()
+    ]
     if dry_run:
-        typer.echo(_plan(opened, named, frozen or [], bool(across)))
-        return
-    if across:
-        _across(opened, named, how, as_json)
-        return
-    if concept:
-        _frozen(opened, named, frozen or [], tuple(at or FALSE_POSITIVE_RATES), how, as_json, quiet)
-        return
-    unit = watch(opened, tuple(at or FALSE_POSITIVE_RATES))
-    shown = "concept, method, site, stage, step, metric, value, low, high, n, note, coords"
-    found = opened.query(
-        f"select {shown} from records r where unit = {quoted(unit)} and exists (select 1 from records b "
-        "where b.metric = 'best_site' and b.concept = r.concept and b.site = r.site) "
-        "order by concept, method, metric, step"
-    )
-    found = _in_order(found, opened.about["lineage"]["stages"])
-    if as_json:
-        rows = json.loads(found.drop(columns="coords").to_json(orient="records"))
-        coords = [dict(coords) for coords in found.coords]
-        typer.echo(json.dumps([row | {"coords": c} for row, c in zip(rows, coords, strict=True)], indent=2))
-        return
-    _print_result(found)
-    typer.echo(f"\nrows are in {run}; next: ontogeny show {run} monitor")
+        _print_plan(opened, concepts, frozen or [], bool(cross_concept), as_json)
+    elif cross_concept:
+        _print_cross_concept(opened, concepts, options, as_json)
+    elif concept:
+        _print_frozen_probes(opened, concepts, frozen or [], rates, options, as_json, quiet)
+    else:
+        unit = monitor(opened, rates)
+        rows = opened.query(
+            "select concept, method, site, stage, step, metric, value, low, high, n, note, coords from records r "
+            f"where unit = {sql_text(unit)} and exists (select 1 from records b "
+            "where b.metric = 'best_site' and b.concept = r.concept and b.site = r.site) "
+            "order by concept, method, metric, step"
+        )
+        rows = _in_order(rows, opened.about["lineage"]["stages"])
+        lines = [] if as_json else [*_rate_lines(rows), *_threshold_lines(rows), next_command(run, "show {} monitor")]
+        print_output(json_rows(rows), lines, as_json=as_json)
 
 
-def _across(run: "Run", concepts: "list[Concept]", how: "dict[str, Any]", as_json: bool) -> None:
-    """One line for each pair: trained on, tried on."""
+def _print_plan(run: "Run", concepts: "Sequence[Concept]", sources: list[str], cross: bool, as_json: bool) -> None:
+    """Print which checkpoints would be read."""
+    from ontogeny.jobs.monitor.frozen_probes import checkpoints_for_frozen_probes
+    from ontogeny.jobs.trace.reread import checkpoint_in_run
+
+    places: Sequence[tuple[str, str]] = ()
+    if cross:
+        last = checkpoint_in_run(run)
+        places = [(last.stage, last.name)]
+    elif concepts:
+        places = checkpoints_for_frozen_probes(run, concepts, sources)
+    names, texts = [" ".join(place) for place in places], sum(len(concept.examples) for concept in concepts)
+    line = f"checkpoints: {len(names)}, texts: {texts} each: {', '.join(names)}"
+    if not concepts:
+        line = "no checkpoint is read: the run has the scores and labels of its held-out examples"
+    print_output({"checkpoints": names, "texts": texts}, [line], as_json=as_json)
+
+
+def _print_cross_concept(run: "Run", concepts: "list[Concept]", options: "ModelOptions", as_json: bool) -> None:
+    """Print one line per pair of concepts."""
     from ontogeny.jobs.monitor.cross_concept import monitor_cross_concept
     from ontogeny.storage.run import sql_text
 
-    unit = monitor_cross_concept(run, concepts, **how)
-    found = run.query(
+    unit = monitor_cross_concept(run, concepts, model=options)
+    rows = run.query(
         "select coords['trained_on'] as trained_on, concept as tried_on, method, site, stage, step, value, low, high, n "
         f"from records where unit = {sql_text(unit)} order by method, trained_on, tried_on"
     )
-    if as_json:
-        typer.echo(found.to_json(orient="records", indent=2))
-        return
-    for row in found.to_dict("records"):
-        told = {str(name): value for name, value in row.items()}
-        typer.echo(
-            f"{row['method']}, {row['trained_on']} → {row['tried_on']} at {row['site']}: AUROC {_interval_text(told)}"
-        )
+    lines = [
+        f"{row.method}, {row.trained_on} → {row.tried_on} at {row.site}: AUROC {interval_text(row)}"
+        for _, row in rows.iterrows()
+    ]
+    print_output(json_rows(rows), lines, as_json=as_json)
 
 
-def _frozen(
+def _print_frozen_probes(
     run: "Run",
     concepts: "list[Concept]",
     sources: list[str],
     rates: tuple[float, ...],
-    how: "dict[str, Any]",
+    options: "ModelOptions",
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """One line for each place where a frozen probe was tried: what it still tells, and what its threshold does."""
+    """Print one line per frozen probe and checkpoint at which it was applied."""
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes
     from ontogeny.storage.run import sql_text
 
     with progress_bar(quiet=quiet or as_json) as watch:
-        units = monitor_frozen_probes(run, concepts, sources, rates=rates, on_progress=watch, **how)
+        units = monitor_frozen_probes(run, concepts, sources, rates=rates, on_progress=watch, model=options)
     found = run.query(
         "select concept, method, site, coords['source_stage'] as source_stage, coords['source_step'] as source_step, "
         "stage, step, metric, coalesce(coords['at'], '') as at, value, low, high, n, note from records "
         f"where unit in ({', '.join(map(sql_text, units))}) order by concept, method, source_stage, source_step, step"
     )
-    if as_json:
-        typer.echo(found.to_json(orient="records", indent=2))
-        return
     stages = list(run.about["lineage"]["stages"])
-    rows = [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
-    rows.sort(
-        key=lambda row: (row["concept"], row["method"], stages.index(row["source_stage"]), stages.index(row["stage"]))
-    )
-    said: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
+    rows.sort(key=lambda r: (r["concept"], r["method"], stages.index(r["source_stage"]), stages.index(r["stage"])))
+    places: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
-        where = f"{row['source_stage']} {row['source_step'].replace('None', 'end')}"
-        begin = f"{row['concept']}, {row['method']} at {row['site']}, frozen at {where}"
-        said.setdefault(begin, {}).setdefault(f"{row['stage']} {_step(row['step'])}", []).append(row)
-    for begin, places in said.items():
-        typer.echo(f"{begin}, used at")
-        for place, told in places.items():
-            typer.echo(f"  {place}: {'; '.join(_describe_frozen_probe(told))}")
-    typer.echo(f"\nrows are in {run.folder}; next: ontogeny show {run.folder} monitor")
+        title = f"{row['concept']}, {row['method']} at {row['site']}, frozen at {_source(row)}, used at"
+        places.setdefault(title, {}).setdefault(f"{row['stage']} {_step(row['step'])}", []).append(row)
+    lines = [
+        line
+        for title, by_place in places.items()
+        for line in (title, *(f"  {place}: {'; '.join(_frozen_probe_parts(rows))}" for place, rows in by_place.items()))
+    ]
+    print_output(json_rows(found), [*lines, next_command(run.folder, "show {} monitor")], as_json=as_json)
 
 
-def _plan(run: "Run", concepts: "list[Concept]", sources: list[str], across: bool) -> str:
-    """Which checkpoints would be read."""
-    from ontogeny.jobs.monitor.frozen_probes import checkpoints_for_frozen_probes
-    from ontogeny.jobs.trace.reread import checkpoint_in_run
-
-    if not concepts:
-        return "no checkpoint is read: the run keeps the scores and labels of its held-out examples"
-    last = checkpoint_in_run(run)
-    places = [(last.stage, last.name)] if across else checkpoints_for_frozen_probes(run, concepts, sources)
-    texts = sum(len(concept.examples) for concept in concepts)
-    return f"checkpoints: {len(places)}, texts: {texts} each: {', '.join(' '.join(place) for place in places)}"
-
-
-def _describe_frozen_probe(rows: list[dict[str, Any]]) -> "Iterator[str]":
-    """What a frozen probe still tells at one place, and what its threshold does at each rate."""
-    of = {(row["metric"], row["at"]): row for row in rows}
-    yield f"AUROC {_interval_text(of['frozen_auroc', ''])}, less that of a fresh probe {_interval_text(of['frozen_minus_fresh', ''])}"
-    for at in sorted({at for _, at in of if at}, key=float):
-        alarms, caught = of["frozen_fpr", at], of["frozen_tpr", at]
+def _frozen_probe_parts(rows: list[dict[str, Any]]) -> "Iterator[str]":
+    """AUROC of a frozen probe at one checkpoint, and the rates at its frozen thresholds."""
+    by_metric = {(row["metric"], row["at"]): row for row in rows}
+    loss = interval_text(by_metric["frozen_minus_fresh", ""])
+    yield f"AUROC {interval_text(by_metric['frozen_auroc', ''])}, less that of a fresh probe {loss}"
+    for at in sorted({at for _, at in by_metric if at}, key=float):
+        alarms, caught = by_metric["frozen_fpr", at], by_metric["frozen_tpr", at]
         measured = f"false alarms {alarms['value']:.3f}, caught {caught['value']:.2f}"
         yield f"at {100 * float(at):g} % {measured if alarms['n'] else 'not measured: ' + alarms['note']}"
 
 
-def _interval_text(row: "Mapping[str, Any] | pd.Series") -> str:
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-
-
-def _in_order(found: "pd.DataFrame", stages: list[str]) -> "pd.DataFrame":
-    """The rows stage by stage as they were trained: in the order of the alphabet dpo would come before sft."""
+def _in_order(rows: "pd.DataFrame", stages: list[str]) -> "pd.DataFrame":
+    """The rows with stages in training order; the alphabet would put dpo before sft."""
     place = {name: i for i, name in enumerate(stages)}
-    return found.sort_values("stage", key=lambda names: names.map(place), kind="stable")
+    return rows.sort_values("stage", key=lambda names: names.map(place), kind="stable")
 
 
-def _print_result(found: "pd.DataFrame") -> None:
-    """One line for what is caught at the last checkpoint, one for each frozen threshold; what cannot be told, with its reason."""
-    caught = found[found.metric.str.startswith("tpr_at")]
-    for (concept, method, metric), rows in caught.groupby(["concept", "method", "metric"], sort=False):
-        last = rows.iloc[-1]
+def _rate_lines(rows: "pd.DataFrame") -> "Iterator[str]":
+    """TPR at each FPR at the last checkpoint, or why it was not measured."""
+    caught = rows[rows.metric.str.startswith("tpr_at")]
+    for (concept, method, metric), group in caught.groupby(["concept", "method", "metric"], sort=False):
+        last = group.iloc[-1]
         rate = str(metric).removeprefix("tpr_at_").removesuffix("_fpr")
-        begin = f"{concept}, {method} at {last.site}, {rate} % false positives:"
+        title = f"{concept}, {method} at {last.site}, {rate} % false positives:"
         if last.n == 0:
-            typer.echo(f"{begin} not measured: {last.note}")
-            continue
-        negatives = dict(last.coords)["negatives"]
-        typer.echo(f"{begin} {_interval_text(last)} caught at {last.stage} {_step(last.step)} ({negatives} negatives)")
-    frozen = found[found.metric.isin(["realised_fpr", "realised_tpr"]) & (found.n > 0)]
-    for (concept, method, at), rows in frozen.groupby(
-        ["concept", "method", frozen.coords.map(lambda c: dict(c)["at"])]
-    ):
-        typer.echo(
-            f"\n{concept}, {method}: threshold for {100 * float(str(at)):g} % false alarms, frozen → used: false alarms, caught"
-        )
-        used = [f"{stage} {_step(step)}" for stage, step in zip(rows["stage"], rows["step"], strict=True)]
+            yield f"{title} not measured: {last.note}"
+        else:
+            negatives = dict(last.coords)["negatives"]
+            yield f"{title} {interval_text(last)} caught at {last.stage} {_step(last.step)} ({negatives} negatives)"
+
+
+def _threshold_lines(rows: "pd.DataFrame") -> "Iterator[str]":
+    """Rates of each frozen threshold at each checkpoint at which it was used."""
+    frozen = rows[rows.metric.isin(["realised_fpr", "realised_tpr"]) & (rows.n > 0)]
+    at = frozen.coords.map(lambda coords: dict(coords)["at"])
+    for (concept, method, rate), group in frozen.groupby(["concept", "method", at]):
+        percent = f"{100 * float(str(rate)):g} % false alarms"
+        yield f"\n{concept}, {method}: threshold for {percent}, frozen → used: false alarms, caught"
+        used = [f"{stage} {_step(step)}" for stage, step in zip(group["stage"], group["step"], strict=True)]
         place = {moment: i for i, moment in enumerate(dict.fromkeys(used))}
-        rows = rows.assign(used=used, frozen=[_source(dict(coords)) for coords in rows["coords"]])
-        rates = rows.pivot_table(index=["used", "frozen"], columns="metric", values="value", sort=False)
+        group = group.assign(used=used, frozen=[_source(dict(coords)) for coords in group["coords"]])
+        rates = group.pivot_table(index=["used", "frozen"], columns="metric", values="value", sort=False)
         for at_use, source in sorted(rates.index, key=lambda pair: (place[pair[0]], place.get(pair[1], -1))):
-            alarms, told = rates.loc[(at_use, source), ["realised_fpr", "realised_tpr"]]
-            typer.echo(f"  {source} → {at_use}: {alarms:.3f}, {told:.2f}")
+            alarms, caught = rates.loc[(at_use, source), ["realised_fpr", "realised_tpr"]]
+            yield f"  {source} → {at_use}: {alarms:.3f}, {caught:.2f}"
 
 
 def _source(coords: dict[str, str]) -> str:

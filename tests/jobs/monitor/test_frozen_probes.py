@@ -1,4 +1,4 @@
-"""A probe frozen at one stage holds where nothing turned, fails where the concept lies elsewhere; its threshold fails where all moved."""
+"""Frozen probes: AUROC drops where the direction turned, the threshold fails where all activations moved."""
 
 import json
 from functools import partial
@@ -12,7 +12,7 @@ from ontogeny.errors import BadInput
 from ontogeny.findings.timeline import order_like_run
 from ontogeny.jobs.monitor.frozen_probes import checkpoint_named, monitor_frozen_probes
 from ontogeny.jobs.monitor.monitor import monitor
-from ontogeny.jobs.trace.reread import concept_as_traced
+from ontogeny.jobs.trace.plan import concept_as_traced
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
@@ -26,7 +26,7 @@ QUICK = TraceSettings(sites="resid", fits=("logistic", "mass_mean"), resamples=1
 
 
 def turned(push: float, shift: float = 0.0):
-    """The concept along another direction than `planted` pushes it, and all texts moved along the first one."""
+    """The concept along another direction than in `planted`, and all texts shifted along the first one."""
     network = planted(0.0)
     first = torch.randn(network.config.hidden_size, generator=torch.Generator().manual_seed(1))
     first = (first - first.mean()) / (first - first.mean()).norm()
@@ -47,7 +47,7 @@ def turned(push: float, shift: float = 0.0):
 
 
 def moved(push: float, shift: float):
-    """As `planted`, and every text moved along the concept's direction: the probe ranks as before, its threshold is off."""
+    """As `planted`, with every text shifted along the concept's direction: the same ranking, another threshold."""
     network = planted(push)
     first = torch.randn(network.config.hidden_size, generator=torch.Generator().manual_seed(1))
     first = (first - first.mean()) / (first - first.mean()).norm()
@@ -82,14 +82,14 @@ def told(run: Run, unit: str, metric: str, **where: str) -> dict[str, tuple[floa
     return {r.stage: (r.value, r.low, r.high) for r in found.itertuples()}
 
 
-def test_a_frozen_probe_holds_fails_and_drowns_where_it_should(made) -> None:
+def test_frozen_probe_holds_fails_or_misfires_by_stage(made) -> None:
     run, concept = made
     [unit] = monitor_frozen_probes(run, [Concept.from_file(concept)], ["base"], rates=(0.1,))
     worth = told(run, unit, "frozen_auroc")
     assert set(worth) == {"base", "same", "moved", "turned"}
     assert min(worth[s][0] for s in ("base", "same", "moved")) > 0.95
     assert 0.2 < worth["turned"][0] < 0.8
-    # A probe of the checkpoint's own reads it: the concept is there, the frozen direction is not its own.
+    # The checkpoint's own probe reads the concept: it is there, along another direction.
     fresh = run.records("metric = 'auroc' and control is null and method = 'mass_mean'").groupby("stage").value.max()
     assert fresh["turned"] > 0.95
     less = told(run, unit, "frozen_minus_fresh")
@@ -99,9 +99,9 @@ def test_a_frozen_probe_holds_fails_and_drowns_where_it_should(made) -> None:
     alarms, caught = told(run, unit, "frozen_fpr"), told(run, unit, "frozen_tpr")
     assert alarms["same"][0] < 0.3 < 0.9 < alarms["moved"][0]
     assert caught["same"][0] > 0.9
-    # Where the concept lies elsewhere it raises as many alarms among the negatives as among the positives.
+    # Where the direction turned, it raises as many alarms among the negatives as among the positives.
     assert abs(caught["turned"][0] - alarms["turned"][0]) < 0.35
-    # At its own checkpoint the frozen probe is the one that the run measured.
+    # At its own checkpoint the frozen probe has the AUROC that the run measured.
     rows = run.records(f"unit = '{unit}' and metric = 'frozen_auroc' and stage = 'base'").set_index("method")
     for method, row in rows.iterrows():
         [own] = run.records(
@@ -110,7 +110,7 @@ def test_a_frozen_probe_holds_fails_and_drowns_where_it_should(made) -> None:
         assert row.value == pytest.approx(own, abs=1e-6)
 
 
-def test_without_a_source_every_stage_is_one_and_a_second_call_replaces_the_first(made) -> None:
+def test_sources_default_to_every_stage_and_rows_are_replaced(made) -> None:
     run, concept = made
     [before] = monitor_frozen_probes(run, [Concept.from_file(concept)], ["base", "turned:5"], rates=(0.1,))
     [after] = monitor_frozen_probes(run, [Concept.from_file(concept)], rates=(0.01, 0.1))
@@ -127,7 +127,7 @@ def test_without_a_source_every_stage_is_one_and_a_second_call_replaces_the_firs
     assert "what a frozen probe still tells" in json.dumps(drawn.to_dict())
 
 
-def test_the_curves_stand_at_the_best_site(made) -> None:
+def test_view_draws_curves_at_best_site(made) -> None:
     run, _ = made
     monitor(run, (0.1,))
     table = order_like_run(run.records(), run.about)
@@ -138,11 +138,11 @@ def test_the_curves_stand_at_the_best_site(made) -> None:
         ) == at
 
 
-def test_the_command_says_it(made, say: Say) -> None:
+def test_command_prints_frozen_probes(made, say: Say) -> None:
     run, concept = made
 
     watch = partial(say, "monitor", run.folder)
-    code, out, err = watch("-c", concept, "--frozen", "base:5", "--at", "0.01", "--at", "0.1")
+    code, out, err = watch("-c", concept, "--frozen", "base:5", "--fpr", "0.01", "--fpr", "0.1")
     assert code == 0, err
     assert "[0/4]" in err
     assert "frozen at base 5, used at\n  base 5: AUROC 1.00" in out
@@ -162,14 +162,16 @@ def test_the_command_says_it(made, say: Say) -> None:
     code, out, _ = watch("-c", concept, "--frozen", "base", "--dry-run")
     assert (code, out.startswith(f"checkpoints: 4, texts: {len(rows())} each: base checkpoint-5, ")) == (0, True)
     assert watch("--dry-run").out.startswith("no checkpoint is read")
-    assert watch("--across", concept, "--across", concept, "--dry-run").out.startswith("checkpoints: 1, texts: ")
+    assert watch("--cross-concept", concept, "--cross-concept", concept, "--dry-run").out.startswith(
+        "checkpoints: 1, texts: "
+    )
     assert len(run.records()) == before
     for args, why in (
-        (("--frozen", "base"), "a run keeps none"),
+        (("--frozen", "base"), "which a run does not keep"),
         (("-c", concept, "--frozen", "bas"), "did you mean base"),
-        (("-c", concept, "--frozen", "base:7"), "base was not traced at step 7; there are 5"),
-        (("-c", concept, "--across", concept), "two questions"),
-        (("-c", concept, "--at", "7"), "a share between 0 and 1"),
+        (("-c", concept, "--frozen", "base:7"), "base was not traced at step 7; known: 5"),
+        (("-c", concept, "--cross-concept", concept), "two modes"),
+        (("-c", concept, "--fpr", "7"), "must lie between 0 and 1, got 7"),
     ):
         code, out, err = watch(*args)
         assert (code, err.count("\n")) == (2, 1)
@@ -177,15 +179,15 @@ def test_the_command_says_it(made, say: Say) -> None:
         assert not out
 
 
-def test_other_texts_are_refused_and_a_limit_is_found_again(made, tmp_path: Path) -> None:
+def test_rejects_other_texts_and_applies_the_limit_of_the_run(made, tmp_path: Path) -> None:
     run, concept = made
     other = Concept.from_file(write(tmp_path / "planted.csv", rows()[:60]))
     with pytest.raises(BadInput, match="holds no planted of these texts and weights"):
         monitor_frozen_probes(run, [other], ["base"])
     classes = Concept.from_file(write(tmp_path / "tint.csv", rows(kind="classes")))
-    with pytest.raises(BadInput, match="takes a concept of two classes"):
+    with pytest.raises(BadInput, match="must hold a concept of two classes"):
         monitor_frozen_probes(run, [classes], ["base"])
-    with pytest.raises(BadInput, match="holds no strange"):
+    with pytest.raises(BadInput, match="has no strange"):
         monitor_frozen_probes(run, [Concept.from_file(write(tmp_path / "strange.csv", rows()))])
     short = Run(tmp_path / "short")
     whole = Concept.from_file(concept)
@@ -195,7 +197,7 @@ def test_other_texts_are_refused_and_a_limit_is_found_again(made, tmp_path: Path
     assert concept_as_traced(short, whole).hash == few.hash != whole.hash
 
 
-def test_a_source_is_named_by_stage_and_step(made) -> None:
+def test_checkpoint_is_named_by_stage_and_step(made) -> None:
     from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 
     visits = measured_checkpoints(made[0], "planted")

@@ -1,4 +1,4 @@
-"""What a probe catches at a false-positive rate: as scikit-learn counts it; thresholds hold where nothing moved, and fail elsewhere."""
+"""Probes as monitors: TPR at a false-positive rate as in scikit-learn, thresholds frozen at another checkpoint, cross-concept AUROC."""
 
 import json
 import math
@@ -35,13 +35,13 @@ from tests.helpers.planted_lineages import rows, save_run, write
 FEW = settings(max_examples=30, deadline=None)
 
 
-def drawn(n: int, gap: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def scores_and_labels(n: int, gap: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2 == 0
     return torch.randn(2, n, generator=generator) + gap * y, y
 
 
-def watching(y: torch.Tensor, seed: int = 0) -> HeldOut:
+def held_out(y: torch.Tensor, seed: int = 0) -> HeldOut:
     groups = torch.arange(len(y))
     fold = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)) % 2
     return HeldOut("c", "last", y, groups, group_weights(groups, samples=100, seed=seed), fold, seed)
@@ -49,8 +49,8 @@ def watching(y: torch.Tensor, seed: int = 0) -> HeldOut:
 
 @FEW
 @given(seed=st.integers(0, 10_000), n=st.integers(60, 200), rate=st.sampled_from([0.05, 0.1, 0.25]), ties=st.booleans())
-def test_the_numbers_of_scikit_learn(seed: int, n: int, rate: float, ties: bool) -> None:
-    scores, y = drawn(n, 1.0, seed)
+def test_tpr_at_fpr_equals_scikit_learn(seed: int, n: int, rate: float, ties: bool) -> None:
+    scores, y = scores_and_labels(n, 1.0, seed)
     scores = scores.round(decimals=1) if ties else scores
     fpr, tpr, _ = roc_curve(y.numpy(), scores[0].numpy(), drop_intermediate=False)
     best = tpr[fpr <= rate + 1e-9].max()
@@ -59,25 +59,25 @@ def test_the_numbers_of_scikit_learn(seed: int, n: int, rate: float, ties: bool)
 
 @FEW
 @given(seed=st.integers(0, 10_000))
-def test_more_false_alarms_catch_no_less_and_any_increasing_map_changes_nothing(seed: int) -> None:
-    scores, y = drawn(200, 0.7, seed)
+def test_tpr_grows_with_fpr_and_ignores_increasing_maps(seed: int) -> None:
+    scores, y = scores_and_labels(200, 0.7, seed)
     caught = torch.stack([tpr_at_fpr(scores, y, rate) for rate in (0.01, 0.05, 0.2)])
     assert (caught.diff(dim=0) >= 0).all()
     assert torch.equal(tpr_at_fpr(scores.double().exp(), y, 0.05).float(), caught[1])
 
 
-def test_too_few_negatives_are_no_zero() -> None:
-    scores, y = drawn(198, 5.0)
+def test_tpr_is_nan_with_too_few_negatives() -> None:
+    scores, y = scores_and_labels(198, 5.0)
     assert tpr_at_fpr(scores, y, 0.01).isnan().all()
-    scores, y = drawn(200, 5.0)
+    scores, y = scores_and_labels(200, 5.0)
     assert (tpr_at_fpr(scores, y, 0.01) > 0.9).all()
     assert tpr_at_fpr(scores, torch.ones(200, dtype=torch.bool), 0.05).isnan().all()
     scores[1, 3] = math.nan
     assert tpr_at_fpr(scores, y, 0.05).isnan().tolist() == [False, True]
 
 
-def test_resamples_with_weights_of_one_are_the_point() -> None:
-    scores, y = drawn(240, 1.0)
+def test_bootstrap_with_unit_weights_equals_point() -> None:
+    scores, y = scores_and_labels(240, 1.0)
     for rate in (0.01, 0.05):
         once = bootstrap_tpr(scores, y, torch.ones(1, 240), rate)[0]
         assert torch.allclose(once, tpr_at_fpr(scores, y, rate))
@@ -89,22 +89,22 @@ def test_resamples_with_weights_of_one_are_the_point() -> None:
     assert 0.01 < float(one[:, 0].std()) < 0.2
 
 
-def test_a_threshold_holds_where_nothing_moved_and_fails_where_the_scores_did() -> None:
+def test_frozen_threshold_holds_unless_scores_shift() -> None:
     rates = {"same": [], "moved": [], "own negatives": []}
     for seed in range(60):
-        scores, y = drawn(400, 1.5, seed)
-        watch = watching(y, seed)
-        rates["same"].append(float(frozen_threshold_alarms(scores[0], scores[1], watch, 0.05)[~y].mean()))
-        rates["moved"].append(float(frozen_threshold_alarms(scores[0], scores[1] + 1, watch, 0.05)[~y].mean()))
+        scores, y = scores_and_labels(400, 1.5, seed)
+        examples = held_out(y, seed)
+        rates["same"].append(float(frozen_threshold_alarms(scores[0], scores[1], examples, 0.05)[~y].mean()))
+        rates["moved"].append(float(frozen_threshold_alarms(scores[0], scores[1] + 1, examples, 0.05)[~y].mean()))
         rates["own negatives"].append(float((scores[0][~y] > threshold_at_fpr(scores[0][~y], 0.05)).float().mean()))
-    # Another sample of the same scores meets the rate on average, but not each time: that is what the halves show.
+    # Another sample of the same scores meets the rate on average, but not each time.
     assert np.mean(rates["same"]) == pytest.approx(0.05, abs=0.01)
     assert np.std(rates["same"]) > 0.01
     assert set(np.round(rates["own negatives"], 6)) == {0.05}
     assert np.mean(rates["moved"]) > 0.2
 
 
-def test_stages_by_their_last_checkpoint_and_a_single_one_spread() -> None:
+def test_frozen_checkpoints_are_last_of_stages_or_evenly_spaced() -> None:
     def visit(stage: str, step: int) -> MeasuredCheckpoint:
         return MeasuredCheckpoint(f"{stage}-{step}", stage, step, None, None, 0, step, f"{stage}{step}", {}, [])
 
@@ -133,7 +133,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return trace(Lineage.open(home / "run"), concepts, home / "out", quick)
 
 
-def test_rows_of_a_run(run: Run) -> None:
+def test_monitor_writes_rates_and_replaces_earlier_rows(run: Run) -> None:
     before = len(run.records())
     unit = monitor(run, (0.01, 0.1))
     found = run.records(f"unit = '{unit}'")
@@ -150,36 +150,36 @@ def test_rows_of_a_run(run: Run) -> None:
         (a, b) for a in (1, 2, 3) for b in (1, 2, 3)
     }
     assert ((frozen.low <= frozen.value) & (frozen.value <= frozen.high)).all()
-    # Asked again with another rate, the rows are replaced.
+    # A second call with another rate replaces the rows.
     again = monitor(run, (0.2,))
     assert run.records(f"unit = '{unit}'").empty
     assert set(run.records(f"unit = '{again}' and metric like 'tpr%'").metric) == {"tpr_at_20_fpr"}
 
 
-def test_the_command_and_the_picture(run: Run, say: Say) -> None:
-    code, out, _ = say("monitor", run.folder, "--at", "0.01", "--at", "0.1")
+def test_command_prints_rates_and_view_draws_them(run: Run, say: Say) -> None:
+    code, out, _ = say("monitor", run.folder, "--fpr", "0.01", "--fpr", "0.1")
     assert code == 0
     assert "1 % false positives: not measured" in out
     assert "caught at " in out
     assert "frozen → used" in out
     assert empty_reason(run.show("monitor")) is None
-    code, out, _ = say("monitor", run.folder, "--at", "0.1", "--json")
+    code, out, _ = say("monitor", run.folder, "--fpr", "0.1", "--json")
     assert {row["coords"]["at"] for row in json.loads(out)} == {"0.1"}
-    code, _, err = say("monitor", run.folder, "--at", "5")
+    code, _, err = say("monitor", run.folder, "--fpr", "5")
     assert code == 2
-    assert "a share between 0 and 1" in err
+    assert "must lie between 0 and 1, got 5" in err
 
 
-def test_the_last_checkpoint_is_that_of_the_last_stage() -> None:
-    """Not that of the last letter: dpo comes after sft."""
+def test_stages_are_in_training_order() -> None:
+    """dpo comes after sft, unlike in the alphabet."""
     rows = pd.DataFrame({"stage": ["base", "dpo", "sft", "base"], "step": [1, 2, 3, 4]})
     assert list(_in_order(rows, ["base", "sft", "dpo"]).step) == [1, 4, 3, 2]
 
 
-def test_what_cannot_be_watched_is_refused(run: Run, tmp_path: Path) -> None:
+def test_rejects_run_without_binary_concepts_or_labels(run: Run, tmp_path: Path) -> None:
     empty = Run(tmp_path / "empty")
     empty.describe({**run.about, "concepts": [c for c in run.about["concepts"] if c["kind"] != "binary"]})
-    with pytest.raises(BadInput, match="no measured concept of two classes"):
+    with pytest.raises(BadInput, match="must hold a concept of two classes"):
         monitor(empty)
     old = Run(tmp_path / "old")
     old.describe(run.about)
@@ -195,7 +195,7 @@ def test_what_cannot_be_watched_is_refused(run: Run, tmp_path: Path) -> None:
 # --- one concept's probe on another -----------------------------------------------------------------------------------------
 
 
-def test_a_probe_reads_its_own_concept_as_traced_and_the_opposite_upside_down(tmp_path: Path, say: Say) -> None:
+def test_cross_concept_auroc_of_same_opposite_and_random_labels(tmp_path: Path, say: Say) -> None:
     from ontogeny.data.concept import Concept
     from ontogeny.jobs.monitor.cross_concept import monitor_cross_concept
 
@@ -226,7 +226,7 @@ def test_a_probe_reads_its_own_concept_as_traced_and_the_opposite_upside_down(tm
     assert 0.2 < value["planted", "chance"] < 0.8
     read = [f"--across={tmp_path / name}.csv" for name in ("planted", "opposite")]
     assert "logistic, planted → opposite at " in say("monitor", run.folder, *read).out
-    with pytest.raises(BadInput, match=r"takes two concepts.*--across"):
+    with pytest.raises(BadInput, match="must hold two concepts of two classes, got 1"):
         monitor_cross_concept(run, concepts[:1])
     write(tmp_path / "chance.csv", same[:40])
     with pytest.raises(BadInput, match="no chance of these texts and weights"):

@@ -1,10 +1,11 @@
-"""Can a probe stand guard? What it catches at a false-alarm rate that one could live with, and whether its threshold holds elsewhere.
+"""Probes as monitors: true-positive rate at a fixed false-positive rate, and thresholds frozen at one checkpoint.
 
-Computed from the held-out scores that a run keeps, so no model is loaded. A threshold is chosen on one half of the held-out groups and
-tried on the other, and the reverse: chosen and tried on the same negatives it would meet its rate by construction. Recall at 1 % false
-positives is what monitors of deployed models are judged by (arXiv:2502.03407).
+Computed from the held-out scores of a run, so no model is loaded. A threshold is chosen on one half of the held-out groups and applied to
+the other: on the negatives it was chosen on it would meet its rate by construction. TPR at 1 % FPR is the usual measure for monitors of
+deployed models (arXiv:2502.03407).
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ontogeny.dynamics.measured_checkpoints import (
-    MeasuredCheckpoint,
-    common_methods,
-    measured_checkpoints,
-)
+from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods, measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.jobs.trace.plan import trace_settings_of
 from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
@@ -24,7 +21,6 @@ from ontogeny.metrics.separability import resolves_fpr, threshold_at_fpr, tpr_at
 from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
-from ontogeny.statistics.bootstrap import Interval
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run, sql_text
@@ -33,21 +29,21 @@ MONITORED_PROBES = ("logistic", "mass_mean")
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 _RESAMPLES = 1000
 _MAX_FROZEN_CHECKPOINTS = 8
-"""Checkpoints of a matrix, where there is but one stage."""
+"""Checkpoints whose thresholds are frozen in a lineage of one stage."""
 _OWN_PROBE_NOTE = "the threshold is frozen, the probe is the checkpoint's own"
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The held-out examples of a concept: the same at every checkpoint."""
+    """The held-out examples of a concept, the same at every checkpoint."""
 
     concept: str
     position: str
     y: Bool[Tensor, " example"]
     groups: Int[Tensor, " example"]
     weights: Float[Tensor, "sample example"]
-    fold: Int[Tensor, " example"]
-    """Which half of the groups: thresholds are chosen on one and tried on the other."""
+    half: Int[Tensor, " example"]
+    """0 or 1 by group: thresholds are chosen on one half and applied to the other."""
     seed: int
 
     @property
@@ -55,90 +51,89 @@ class HeldOut:
         return int((~self.y).sum())
 
     @property
-    def fewest(self) -> int:
-        """Negatives of the smaller half."""
-        return min(int((~self.y & (self.fold == half)).sum()) for half in (0, 1))
+    def smaller_half_negatives(self) -> int:
+        """Number of negatives in the half with fewer of them."""
+        return min(int((~self.y & (self.half == half)).sum()) for half in (0, 1))
 
-    def about(self, n: int) -> RowContext:
-        """What its rows have in common; `n` examples stand behind each."""
+    def row_context(self, n: int) -> RowContext:
+        """Columns of rows about `n` of the examples."""
         return RowContext(self.concept, self.position, n, self.seed)
 
 
 def monitor(run: Run, rates: Sequence[float] = FALSE_POSITIVE_RATES) -> str:
-    """Write the rows of all concepts into the run; returns the unit that holds them. They replace those of an earlier call.
+    """Write TPR at each false-positive rate, and rates at frozen thresholds; returns the unit of the rows.
+
+    The rows replace those of an earlier call.
 
     Raises:
-        BadInput: a rate that is none, a run without two-class concepts or without the labels of its scores, or another process at work.
+        BadInput: a rate outside (0, 1), a run without two-class concepts or without the labels of its scores, or a locked run.
     """
     check_false_positive_rates(rates)
     binary = [str(concept["name"]) for concept in run.about.get("concepts", ()) if concept.get("kind") == "binary"]
-    found = {name: visits for name in binary if (visits := measured_checkpoints(run, name))}
-    if not found:
-        raise BadInput(f"{run.folder} holds no measured concept of two classes: a false-positive rate needs negatives.")
+    measured = {name: visits for name in binary if (visits := measured_checkpoints(run, name))}
+    if not measured:
+        raise BadInput(f"{run.folder} must hold a concept of two classes, since a false-positive rate needs negatives.")
     with run_lock(run.folder):
-        records = [record for name, visits in found.items() for record in monitor_rows(run, name, visits, rates)]
-        unit = f"monitor-{content_digest([list(rates), sorted(visit.unit for visits in found.values() for visit in visits)])}"
-        lineage = str(run.about["lineage"]["name"])
-        run.keep(unit, CheckpointStamp(lineage, unit).sign(records))
+        records = [record for name, visits in measured.items() for record in monitor_rows(run, name, visits, rates)]
+        key = [list(rates), sorted(visit.unit for visits in measured.values() for visit in visits)]
+        unit = f"monitor-{content_digest(key)}"
+        run.keep(unit, CheckpointStamp(str(run.about["lineage"]["name"]), unit).sign(records))
         run.forget("monitor-", but=unit)
     return unit
 
 
 def check_false_positive_rates(rates: Sequence[float]) -> None:
+    """Raise unless every rate lies between 0 and 1."""
     for rate in rates:
         if not 0 < rate < 1:
-            raise BadInput(
-                f"a false-positive rate of {rate:g} is none. Give a share between 0 and 1, such as --at 0.01."
-            )
+            raise BadInput(f"`rates` must lie between 0 and 1, got {rate:g}: choose one such as 0.01.")
 
 
 def monitor_rows(
     run: Run, concept: str, visits: Sequence[MeasuredCheckpoint], rates: Sequence[float]
 ) -> Iterator[Record]:
-    """What each probe catches at each rate, and what frozen thresholds do elsewhere."""
-    watch = held_out_examples(run, concept, visits[0])
-    kept = {visit.unit: run.scores(visit.unit) for visit in visits}
+    """TPR of each probe at each site and checkpoint; rates at frozen thresholds at the best site."""
+    held_out = held_out_examples(run, concept, visits[0])
+    scores = {visit.unit: run.scores(visit.unit) for visit in visits}
     best = run.records(f"metric = 'best_site' and concept = {sql_text(concept)}")
     for method in (name for name in common_methods(visits) if name in MONITORED_PROBES):
         for visit in visits:
             for part, sites in visit.sites.items():
-                yield from _tpr_rows(watch, visit, method, sites, kept[visit.unit][f"{method}/{part}"][..., 0], rates)
+                here = scores[visit.unit][f"{method}/{part}"][..., 0]
+                yield from _tpr_rows(held_out, visit, method, sites, here, rates)
         if len(best):
             site = Site.parse(str(best.site.iloc[0]))
-            yield from _frozen_threshold_rows(watch, checkpoints_to_freeze(visits), method, site, kept, rates)
+            yield from _frozen_threshold_rows(held_out, checkpoints_to_freeze(visits), method, site, scores, rates)
 
 
 def checkpoints_to_freeze(visits: Sequence[MeasuredCheckpoint]) -> list[MeasuredCheckpoint]:
-    """The last checkpoint of each stage; of a single stage, some checkpoints evenly spread, the last among them."""
+    """The last checkpoint of each stage; in a lineage of one stage, evenly spaced checkpoints including the last."""
     lasts = list({visit.stage: visit for visit in visits}.values())
     if len(lasts) > 1 or len(visits) <= _MAX_FROZEN_CHECKPOINTS:
         return lasts if len(lasts) > 1 else list(visits)
-    return [
-        visits[round(i * (len(visits) - 1) / (_MAX_FROZEN_CHECKPOINTS - 1))] for i in range(_MAX_FROZEN_CHECKPOINTS)
-    ]
-
-
-def _tpr_metric_name(rate: float) -> str:
-    """`tpr_at_1_fpr`: the metric's name holds the rate in percent."""
-    return f"tpr_at_{100 * rate:g}_fpr"
+    last = _MAX_FROZEN_CHECKPOINTS - 1
+    return [visits[round(i * (len(visits) - 1) / last)] for i in range(_MAX_FROZEN_CHECKPOINTS)]
 
 
 def held_out_examples(run: Run, concept: str, visit: MeasuredCheckpoint) -> HeldOut:
+    """Labels and groups of a concept's held-out examples, as the run keeps them.
+
+    Raises:
+        BadInput: the run was traced by a version that kept no labels.
+    """
     scores = run.scores(visit.unit)
     if "labels" not in scores:
-        raise BadInput(
-            f"{run.folder} keeps scores without their labels: it was traced by an older version. Trace it anew."
-        )
+        raise BadInput(f"{run.folder} has scores without their labels, from an older version: trace it again.")
     seed, groups = trace_settings_of(run).seed, scores["groups"].long()
-    told, member = groups.unique(return_inverse=True)
-    fold = torch.randperm(len(told), generator=torch.Generator().manual_seed(seed))[member] % 2
+    names, member = groups.unique(return_inverse=True)
+    half = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))[member] % 2
     weights = bootstrap.group_weights(groups, samples=_RESAMPLES, seed=seed)
     position = next(str(c["position"]) for c in run.about["concepts"] if c["name"] == concept)
-    return HeldOut(concept, position, scores["labels"].bool(), groups, weights, fold, seed)
+    return HeldOut(concept, position, scores["labels"].bool(), groups, weights, half, seed)
 
 
 def _tpr_rows(
-    watch: HeldOut,
+    held_out: HeldOut,
     visit: MeasuredCheckpoint,
     method: str,
     sites: Sequence[Site],
@@ -146,22 +141,19 @@ def _tpr_rows(
     rates: Sequence[float],
 ) -> Iterator[Record]:
     for rate in rates:
-        value = tpr_at_fpr(scores, watch.y, rate)
-        resampled = bootstrap_tpr(scores, watch.y, watch.weights, rate)
-        ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups.unique()))
-        reason = too_few_negatives(watch.negatives, rate)
-        coords = {"at": f"{rate:g}", "negatives": str(watch.negatives)}
-        told = site_rows(
-            watch.about(len(watch.y)),
-            _tpr_metric_name(rate),
+        value = tpr_at_fpr(scores, held_out.y, rate)
+        samples = bootstrap_tpr(scores, held_out.y, held_out.weights, rate)
+        rows = site_rows(
+            held_out.row_context(len(held_out.y)),
+            f"tpr_at_{100 * rate:g}_fpr",
             value,
             sites,
             method=method,
-            interval=ends,
-            coords=coords,
-            reason=reason,
+            interval=bootstrap.share_interval(value, samples, groups=len(held_out.groups.unique())),
+            coords={"at": f"{rate:g}", "negatives": str(held_out.negatives)},
+            reason=_missing_rate_reason(held_out.negatives, rate),
         )
-        yield from stamp_checkpoint(told, visit)
+        yield from stamp_checkpoint(rows, visit)
 
 
 def bootstrap_tpr(
@@ -170,92 +162,104 @@ def bootstrap_tpr(
     weights: Float[Tensor, "sample example"],
     fpr: float,
 ) -> Float[Tensor, "sample site"]:
-    """`tpr_at_fpr` of every site on every resample; the threshold is chosen anew in each. All-one weights: the point."""
+    """`tpr_at_fpr` of every site on every resample, with a threshold of its own; weights of one give the point."""
     positive, negative = weights[:, y], weights[:, ~y]
     allowed = (fpr * negative.sum(1, keepdim=True) + 1e-6).floor()
-    found = torch.empty(len(weights), len(scores))
+    samples = torch.empty(len(weights), len(scores))
     for site, score in enumerate(scores):
         high, order = score[~y].sort(descending=True)
         passed = (negative[:, order].cumsum(1) <= allowed).sum(1).clamp(max=len(high) - 1)
         above = score[y] > high[passed][:, None]
-        found[:, site] = (positive * above).sum(1) / positive.sum(1)
-    return found
+        samples[:, site] = (positive * above).sum(1) / positive.sum(1)
+    return samples
 
 
 def _frozen_threshold_rows(
-    watch: HeldOut,
+    held_out: HeldOut,
     visits: Sequence[MeasuredCheckpoint],
     method: str,
     site: Site,
-    kept: Mapping[str, Mapping[str, Tensor]],
+    scores: Mapping[str, Mapping[str, Tensor]],
     rates: Sequence[float],
 ) -> Iterator[Record]:
-    """Realised rates at each checkpoint under the threshold of each: the diagonal is what a fresh threshold does."""
+    """Rates at each checkpoint under the threshold of each; on the diagonal the threshold is the checkpoint's own."""
 
     def at(visit: MeasuredCheckpoint) -> Float[Tensor, " example"]:
-        scores: Tensor = kept[visit.unit][f"{method}/{site.part}"]
-        return scores[visit.sites[site.part].index(site), :, 0]
+        part: Tensor = scores[visit.unit][f"{method}/{site.part}"]
+        return part[visit.sites[site.part].index(site), :, 0]
 
-    fewest = watch.fewest
     for rate in rates:
         for source in visits:
             for target in visits:
-                passed = (
-                    frozen_threshold_alarms(at(source), at(target), watch, rate) if resolves_fpr(fewest, rate) else None
+                yield from alarm_rate_rows(
+                    held_out,
+                    source,
+                    target,
+                    site,
+                    (at(source), at(target)),
+                    rate,
+                    method=method,
+                    prefix="realised",
+                    note=_OWN_PROBE_NOTE,
                 )
-                coords = {"at": f"{rate:g}", "source_stage": source.stage, "source_step": f"{source.step}"}
-                for metric, group in (("realised_fpr", ~watch.y), ("realised_tpr", watch.y)):
-                    yield alarm_rate_row(
-                        watch,
-                        target,
-                        site,
-                        metric,
-                        method,
-                        passed,
-                        group,
-                        coords,
-                        _OWN_PROBE_NOTE,
-                        too_few_negatives(fewest, rate),
-                    )
 
 
 def frozen_threshold_alarms(
-    source: Float[Tensor, " example"], target: Float[Tensor, " example"], watch: HeldOut, rate: float
+    source: Float[Tensor, " example"], target: Float[Tensor, " example"], held_out: HeldOut, rate: float
 ) -> Float[Tensor, " example"]:
-    """1 where an example raises an alarm at the target, under the threshold that the other half's negatives set at the source."""
-    raised = torch.empty(len(target))
+    """1 if an example raises an alarm at the target; the threshold comes from the other half's negatives at the source."""
+    alarms = torch.empty(len(target))
     for half in (0, 1):
-        chosen, tried = watch.fold == half, watch.fold != half
-        raised[tried] = (target[tried] > threshold_at_fpr(source[chosen & ~watch.y], rate)).float()
-    return raised
+        chosen, tried = held_out.half == half, held_out.half != half
+        alarms[tried] = (target[tried] > threshold_at_fpr(source[chosen & ~held_out.y], rate)).float()
+    return alarms
 
 
-def alarm_rate_row(
-    watch: HeldOut,
-    visit: MeasuredCheckpoint,
+def alarm_rate_rows(
+    held_out: HeldOut,
+    source: MeasuredCheckpoint,
+    target: MeasuredCheckpoint,
     site: Site,
-    metric: str,
+    scores: tuple[Float[Tensor, " example"], Float[Tensor, " example"]],
+    rate: float,
+    *,
     method: str,
-    raised: Float[Tensor, " example"] | None,
-    group: Bool[Tensor, " example"],
-    coords: Mapping[str, str],
+    prefix: str,
     note: str,
-    reason: str,
-) -> Record:
-    """The rate of alarms among a group of examples; None where the threshold could not be set."""
-    value, ends = torch.tensor([torch.nan]), Interval(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
-    if raised is not None:
-        value = raised[group].mean()[None]
-        resampled = bootstrap.mean_samples(raised[None, group], watch.weights[:, group])
-        ends = bootstrap.share_interval(value, resampled, groups=len(watch.groups[group].unique()))
-    about = watch.about(int(group.sum()))
-    told = site_rows(
-        about, metric, value, [site], method=method, interval=ends, note=note, coords=coords, reason=reason
-    )
-    return stamp_checkpoint(told, visit)[0]
+) -> Iterator[Record]:
+    """`<prefix>_fpr` and `<prefix>_tpr` at the target with thresholds frozen at the source.
+
+    Args:
+        scores: Of the held-out examples at source and target.
+        rate: False-positive rate for which the thresholds are chosen.
+    """
+    negatives = held_out.smaller_half_negatives
+    reason, alarms = _missing_rate_reason(negatives, rate), None
+    if resolves_fpr(negatives, rate):
+        alarms = frozen_threshold_alarms(*scores, held_out, rate)
+    coords = {"at": f"{rate:g}", "source_stage": source.stage, "source_step": f"{source.step}"}
+    for metric, group in (("fpr", ~held_out.y), ("tpr", held_out.y)):
+        value, ends = math.nan, (math.nan, math.nan)
+        if alarms is not None:
+            mean, weights = alarms[group].mean(), held_out.weights[:, group]
+            samples = bootstrap.mean_samples(alarms[None, group], weights)[:, 0]
+            groups = len(held_out.groups[group].unique())
+            value, ends = float(mean), bootstrap.share_interval(mean, samples, groups=groups).ends
+        context = held_out.row_context(int(group.sum()))
+        row = context.row(
+            f"{prefix}_{metric}",
+            value,
+            site,
+            interval=ends,
+            method=method,
+            note=note,
+            reason=reason,
+            coords=coords,
+        )
+        yield from stamp_checkpoint([row], target)
 
 
-def too_few_negatives(negatives: int, rate: float) -> str:
+def _missing_rate_reason(negatives: int, rate: float) -> str:
     if resolves_fpr(negatives, rate):
         return "degenerate scores"
     return f"{negatives} held-out negatives cannot show a rate of {100 * rate:g} %: it takes {round(1 / rate)}"

@@ -191,8 +191,8 @@ def null_row(
 ) -> Record:
     """Mean of a null distribution; the interval is its 2.5 and 97.5 % quantiles."""
     ends = null_interval(draws.double())
-    columns = {"interval": ends, "n": len(draws), "control": control, "reason": "degenerate scores"}
-    return _row(about, site, metric, told, float(draws.mean()), **columns)
+    mean, n, reason = float(draws.mean()), len(draws), "degenerate scores"
+    return _row(about, site, metric, told, mean, interval=ends, n=n, control=control, reason=reason)
 
 
 def mean_row(
