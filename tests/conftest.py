@@ -36,7 +36,7 @@ def stories260k(shared: Path) -> Path:
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    """say("list", "fits") -> exit code, output and errors of the command, run in this process."""
+    """say("list", "probes") -> exit code, output and errors of the command, run in this process."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*args: object) -> Said:

@@ -137,7 +137,18 @@ def test_trace_prints_a_summary_and_json_parses(home: Path, tmp_path: Path, say)
 def test_the_options_of_trace_reach_the_job(home: Path, tmp_path: Path, say) -> None:
     done = say(
         *("trace", home / "rise", "-c", home / "[b]odd name.csv", "-o", tmp_path / "out", "--quiet"),
-        *("--steps", "1,128", "--sites", "resid.1,mlp.2", "--fits", "mass_mean", "--limit", "60", "--position", "mean"),
+        *(
+            "--steps",
+            "1,128",
+            "--sites",
+            "resid.1,mlp.2",
+            "--probes",
+            "mass_mean",
+            "--limit",
+            "60",
+            "--position",
+            "mean",
+        ),
         *("--seed", "3", "--no-untrained", "--dtype", "bfloat16", "--protocol", "paper", "--truncate"),
     )
     assert done.code == 0, done.err
@@ -262,20 +273,26 @@ def test_list_of_all(say) -> None:
 
 BAD = {
     "query without sql": (["query", "{run}"], "a query needs a run directory and SQL. For example"),
-    "query of nothing": (["query", "{nowhere}", "select 1"], "is not a run directory .* make one with `ontogeny trace`"),
+    "query of nothing": (
+        ["query", "{nowhere}", "select 1"],
+        "is not a run directory .* make one with `ontogeny trace`",
+    ),
     "bad sql": (
         ["query", "{run}", "select stp from records"],
         'cannot be run: .*"stp".*columns are in docs/records.md',
     ),
     "no sql": (["query", "{run}", "delete everything"], "the query cannot be run"),
-    "format": (["query", "{run}", "select 1", "-f", "xml"], "no format 'xml'. Choose table, csv"),
+    "format": (
+        ["query", "{run}", "select 1", "-f", "xml"],
+        "--format must be one of table, csv, json, markdown, got 'xml'",
+    ),
     "view": (["show", "{run}", "emergance"], "no view called 'emergance'; did you mean emergence"),
     "ending": (["show", "{run}", "emergence", "-o", "{nowhere}.gif"], "cannot save .*end the name with .png"),
     "show into a file": (
         ["show", "{run}", "emergence", "-o", "{file}/x.png"],
         "cannot write .*a part of the path is a file",
     ),
-    "show onto a folder": (["show", "{run}", "emergence", "-o", "{folder}.json"], "cannot write .*there is a folder"),
+    "show onto a folder": (["show", "{run}", "emergence", "-o", "{folder}.json"], "cannot write .*it is a folder"),
     "show of nothing": (["show", "{nowhere}", "emergence"], "is not a run directory"),
     "report of nothing": (["report", "{nowhere}"], "is not a run directory"),
     "report of a file": (["report", "{file}"], "is not a run directory"),
@@ -285,7 +302,7 @@ BAD = {
         ["query", "{torn}", "select count(*) from records"],
         "records cannot be read .*part.parquet.*remove the part",
     ),
-    "folder": (["list", "fit"], "no plug-in folder called 'fit'; did you mean fits"),
+    "folder": (["list", "probe"], "no plug-in folder called 'probe'; did you mean probes"),
 }
 
 
@@ -324,7 +341,7 @@ def test_python(run: Path) -> None:
     assert direction.vector.norm().item() == pytest.approx(1, rel=1e-5)
     assert direction.origin == "planted@checkpoint-128/mass_mean"
     assert str(opened.direction("planted").site) == opened.records("metric = 'best_site'").site.iloc[0]
-    assert set(ontogeny.__all__) <= {*dir(ontogeny), *ontogeny._HOMES}
+    assert set(ontogeny.__all__) <= set(dir(ontogeny))
 
 
 def test_python_says_what_is_not_there(run: Path) -> None:

@@ -32,7 +32,7 @@ def test_stages_of_a_repository_are_fetched_once_and_only_to_be_compared(hub: Hu
         "me/planted",
         "--stages",
         "pretrain:512,pretrain:last",
-        "--views",
+        "--studies",
         "truth",
         "--statements",
         coins,

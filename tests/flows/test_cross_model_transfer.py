@@ -81,8 +81,8 @@ def test_what_the_target_has_not_learned_cannot_be_carried(place: Path, run: Run
 
 
 def test_the_command(place: Path, run: Run, say: Say) -> None:
-    line = ["transfer", str(place / "lineage.toml"), "-c", str(place / "coin.jsonl"), "--from", str(run.folder)]
-    code, out, _ = say(*line, "--onto", place / "wide", "--no-effect", "--json")
+    line = ["transfer", str(place / "lineage.toml"), "-c", str(place / "coin.jsonl"), "--run", str(run.folder)]
+    code, out, _ = say(*line, "--to-model", place / "wide", "--no-effect", "--json")
     assert code == 0
     told = json.loads(out)
     assert {row["metric"] for row in told} == {"map_r2", "mapped_auroc", "mapped_cosine"}

@@ -128,7 +128,7 @@ def test_a_run_goes_on_says_what_is_missing_and_how_to_get_it(hub: Hub, models: 
     """One branch cannot be downloaded; when it can, the same command fetches only that."""
     write(tmp_path / "small.csv", rows(characters=36))
     argv = ["trace", RUN, "-c", tmp_path / "small.csv", "-o", tmp_path / "out", "--sites", "resid", "--quiet"]
-    argv += ["--fits", "mass_mean", "--no-untrained"]
+    argv += ["--probes", "mass_mean", "--no-untrained"]
     hub.troubles.append(Trouble(f"GET .*{commit(models / 'step100')}/model.safetensors$", "status", 99, 503, AT_ONCE))
     [(code, out, _)] = commands(hub, argv)
     assert code == 1, out

@@ -64,7 +64,7 @@ def commands(hub: Hub, *argvs: Sequence[str | Path]) -> list[tuple[int, str, str
 
 def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: Path, tmp_path: Path) -> None:
     argv = ["trace", "me/planted", "-c", home / "small.csv", "-o", tmp_path / "out", "--sites", "resid"]
-    argv += ["--fits", "mass_mean"]
+    argv += ["--probes", "mass_mean"]
     size = (home / "models" / "step0" / "model.safetensors").stat().st_size
     [plan] = commands(hub, [*argv, "--dry-run", "--json"])
     assert plan[0] == 0, plan[2]

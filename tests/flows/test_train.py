@@ -28,7 +28,7 @@ LINE = "the old sea runs to the green hills and the rain falls on all that stand
 
 @pytest.fixture
 def raise_(say: Say) -> Say:
-    return partial(say, "raise")
+    return partial(say, "train")
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +103,8 @@ def test_a_dry_run_leaves_nothing(raise_, tmp_path):
         (("--world", "corners", "--stages", "base"), "has no text for the stage base"),
         (("--size", "few", "--stages", "dpo"), "Raise sft first"),
         (("--check",), "no model was raised in"),
-        (("--text", "absent.txt"), "cannot be read"),
-        (("--text", "absent.txt", "--check"), "a text has none"),
+        (("--text-file", "absent.txt"), "cannot be read"),
+        (("--text-file", "absent.txt", "--check"), "--check measures facts of a generated world"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -137,7 +137,7 @@ def test_a_model_that_is_not_finished_is_not_measured(raise_, tmp_path):
 def test_a_text_of_ones_own(raise_, tmp_path):
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
-    given = ("--text", book, "--vocabulary", "270", "--steps", "5", "--out", tmp_path / "model")
+    given = ("--text-file", book, "--vocabulary", "270", "--steps", "5", "--out", tmp_path / "model")
     code, said, _ = raise_(*given, "--dry-run")
     assert code == 0
     assert "held-out tokens" in said
@@ -151,7 +151,7 @@ def test_a_text_of_ones_own(raise_, tmp_path):
     code, _, errors = raise_("--check", "--out", tmp_path / "model")
     assert code == 2
     assert "raised on a text" in errors
-    code, _, errors = raise_("--text", book, "--vocabulary", "2000", "--out", tmp_path / "other")
+    code, _, errors = raise_("--text-file", book, "--vocabulary", "2000", "--out", tmp_path / "other")
     assert code == 2
     assert "too small for a vocabulary of 2000: it has" in errors
 
@@ -160,7 +160,7 @@ def test_a_real_book(raise_, tmp_path, shared):
     book = tmp_path / "shakespeare.txt.gz"
     whole = gzip.decompress((shared / "text" / "tinyshakespeare.txt.gz").read_bytes())
     book.write_bytes(gzip.compress(whole[:250_000]))
-    code, said, _ = raise_("--text", book, "--steps", "12", "--out", tmp_path / "model", "--json")
+    code, said, _ = raise_("--text-file", book, "--steps", "12", "--out", tmp_path / "model", "--json")
     figures = json.loads(said)
     assert code == 0
     assert figures["vocabulary"] == 2000
@@ -173,9 +173,9 @@ def test_a_killed_command_ends_with_the_same_weights(raise_, tmp_path):
     """A real process, a real SIGKILL, in the middle of the training."""
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
-    given = ["--text", str(book), "--vocabulary", "270", "--steps", "24", "--quiet"]
+    given = ["--text-file", str(book), "--vocabulary", "270", "--steps", "24", "--quiet"]
     code, env = "from ontogeny.cli import main; main()", {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = fork(code, "raise", *given, "--out", tmp_path / "killed", env=env)
+    started = fork(code, "train", *given, "--out", tmp_path / "killed", env=env)
     deadline = time.monotonic() + 120
     while not (tmp_path / "killed" / "base" / "checkpoint-10").is_dir() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -83,7 +83,7 @@ def test_the_second_is_refused_and_the_first_goes_on(job: str, home: Path, tmp_p
     out, go, inside = tmp_path / "out", tmp_path / "go", tmp_path / "inside"
     argv: dict[str, tuple[object, ...]] = {
         "trace": ("trace", home / "steps", "-c", home / "planted.csv", "-o", out, "--sites", "resid", "-q"),
-        "raise": ("raise", "--size", "demo", "--out", out),
+        "raise": ("train", "--size", "demo", "--out", out),
     }
     place = {
         "trace": ("ontogeny.jobs.trace.executor", "capture"),
@@ -135,9 +135,9 @@ def test_what_is_added_to_a_run_waits_for_nobody_and_mixes_with_nothing(job: str
 @pytest.mark.parametrize(
     "argv",
     [
-        ("monitor", "run", "--at", "0.2"),
-        ("monitor", "run", "-c", "planted.csv", "--at", "0.2"),
-        ("monitor", "run", "--across", "planted.csv", "--across", "other.csv"),
+        ("monitor", "run", "--fpr", "0.2"),
+        ("monitor", "run", "-c", "planted.csv", "--fpr", "0.2"),
+        ("monitor", "run", "--cross-concept", "planted.csv", "--cross-concept", "other.csv"),
         ("report", "run"),
         ("show", "run", "emergence", "-o", "run/emergence.json"),
         ("show", "run", "emergence", "-o", "run/emergence.svg"),

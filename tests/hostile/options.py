@@ -7,7 +7,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "steps": (given("--steps", "5..1"), r"5\.\.1|steps"),
     "sites": (given("--sites", "head.1.99"), r"heads are"),
     "sites up": (given("--sites", "../x"), r"no sites given"),
-    "fits up": (given("--fits", "../../os"), r"no fit called"),
+    "probes up": (given("--probes", "../../os"), r"no probe called"),
     "out of too long a name": (
         lambda p: ["trace", p / "model", "-c", p / "planted.csv", "-o", p / ("x" * 400)],
         r"is too long for a file",

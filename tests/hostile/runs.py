@@ -67,7 +67,7 @@ def raised(content: str) -> Case:
     def make(place: Path) -> list[object]:
         (place / "raised").mkdir()
         (place / "raised" / "raising.json").write_text(content)
-        return ["raise", "--check", "--out", place / "raised"]
+        return ["train", "--check", "--out", place / "raised"]
 
     return make
 
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "SQL that installs": (query("install httpfs"), r"one statement that changes nothing"),
     "SQL that asks nothing": (query("/* nothing */"), r"one statement that changes nothing"),
     "SQL nested": (query("select " + "(" * 5000 + "1" + ")" * 5000), r"the query cannot be run"),
-    "rate that is none": (lambda p: ["monitor", p / "run", "--at", "nan"], r"a false-positive rate of nan is none"),
+    "rate that is none": (lambda p: ["monitor", p / "run", "--fpr", "nan"], r"a false-positive rate of nan is none"),
     "stage that is none": (
         lambda p: ["monitor", p / "run", "-c", p / "planted.csv", "--frozen", ":"],
         r"no stage called ''",

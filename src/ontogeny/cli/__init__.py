@@ -1,9 +1,9 @@
-"""The command line: one file a command. Importing it loads neither torch nor transformers, so `--help` answers at once."""
+"""The command line, one file per command. Importing it loads neither torch nor transformers, so `--help` is fast."""
 
 import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,36 +22,28 @@ from ontogeny.cli import (
     train,
     transfer,
 )
+from ontogeny.cli._command import Command, CommandGroup
 from ontogeny.errors import BadInput
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="ontogeny",
+    cls=CommandGroup,
     help="See when, where and how concepts form inside a language model while it is trained.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("trace")(trace.trace_command)
-app.command("audit")(audit.audit_command)
-app.command("steer")(steer.steer_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("compare")(compare.compare_command)
-app.command("report")(report.report_command)
-app.command("show")(show.show_command)
-app.command("query")(query.query_command)
-app.command("monitor")(monitor.monitor_command)
-app.command("list")(list.list_command)
-app.command("demo")(demo.demo_command)
-app.command("raise")(train.train_command)
-app.command("transfer")(transfer.transfer_command)
+for _module in (trace, audit, steer, evaluate, compare, transfer, monitor, report, show, query, list, train, demo):
+    _name = _module.__name__.rpartition(".")[2]
+    app.command(_name, cls=Command)(getattr(_module, f"{_name}_command"))
 
 
 @app.callback(invoke_without_command=True)
 def print_version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Print the version, where it is asked for."""
+    """Print the version if `--version` is given."""
     if show:
         import ontogeny
 
@@ -60,36 +52,29 @@ def print_version(show: Annotated[bool, typer.Option("--version", help="Print th
 
 
 def main() -> None:
-    """Run a command; what is wrong with its input is said in one line. Exit codes: 0, 1 (some units failed), 2 (bad input)."""
-    # Threads that wait for each other spin for a while before they sleep: too long a while takes the cores that others need, none at
-    # all costs a wake-up at every small product (docs/log.md). Read by OpenMP when torch is loaded, so it is set before.
+    """Run a command. Exit codes: 0, 1 (some units failed), 2 (bad input, printed as one line), 130 (interrupted)."""
+    # OpenMP threads spin before they sleep. Spinning for long takes cores from others; not spinning adds a wake-up to every small
+    # matrix product (docs/log.md). OpenMP reads this when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except BadInput as error:
-        print(f"ontogeny: {_shorten(' '.join(str(error).split()))}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
     except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader (head, less) has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes stdout
+            sys.exit(0)
         if error.errno != errno.ENAMETOOLONG:
             raise
-        print(
-            f"ontogeny: the name {str(error.filename)[:60]}… is too long for a file. Give a shorter one.",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        _fail(f"the name {str(error.filename)[:60]}… is too long for a file. Give a shorter one.")
     except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C, without a word
-            print(
-                "ontogeny: interrupted. Start the same command again: what is finished is not done twice.",
-                file=sys.stderr,
-            )
+        if end.code == 130:  # typer's exit code for Ctrl-C
+            print("ontogeny: interrupted. Start the same command again: finished work is kept.", file=sys.stderr)
         raise
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; Python would complain while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
-def _shorten(message: str, most: int = 900) -> str:
-    """A message that repeats an endless input, without its middle."""
-    return message if len(message) <= most else f"{message[: most // 2]} … {message[-most // 3 :]}"
+def _fail(message: str) -> NoReturn:
+    """Print the message on one line and exit; a message that repeats an endless input loses its middle."""
+    line = " ".join(message.split())
+    print(f"ontogeny: {line if len(line) <= 900 else f'{line[:450]} … {line[-300:]}'}", file=sys.stderr)
+    sys.exit(2)

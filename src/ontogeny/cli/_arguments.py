@@ -1,13 +1,65 @@
-"""What `-c` names: a concept file, or a concept from `ontogeny list concepts`."""
+"""Options and arguments that several commands share, and the parsers of their values."""
 
+import functools
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ontogeny.errors import BadInput
+import typer
+
+from ontogeny.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
     from ontogeny.data.concept import Concept
     from ontogeny.direction import Direction
+
+
+def _option(panel: str, help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+
+
+measure, texts, steering, compute, ray, output = (
+    functools.partial(_option, panel) for panel in ("What to measure", "Texts", "Steering", "Compute", "Ray", "Output")
+)
+"""Options of one panel of `--help`: the help text, then the spellings where they are not the parameter's name."""
+
+LineageArgument = Annotated[
+    str, typer.Argument(help="Hub repository, folder of checkpoints, single model, or lineage.toml.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
+ConceptNames = Annotated[
+    list[str],
+    texts(
+        "Concept file (CSV, TSV or JSONL) or name from `ontogeny list concepts`; repeat for more.", "--concept", "-c"
+    ),
+]
+Steps = Annotated[
+    str,
+    measure("Checkpoints: all, log, log:8, last, every:10, 0,1000, 1000-5000, or by stage: base=log:4;sft=last."),
+]
+Site = Annotated[str | None, measure("Site of the direction, such as resid.3; default: the best site of the concept.")]
+Limit = Annotated[
+    int | None, texts("Maximum number of examples per concept; groups are kept whole. Default: all.", min=1)
+]
+TextColumn = Annotated[str | None, texts("Column of the texts; default: text or statement.")]
+LabelColumn = Annotated[str | None, texts("Column of the labels; default: label or target. Needed if a file has both.")]
+Alpha = Annotated[
+    str, steering("Multiple of the vector that is added; commas separate several, except in transfer, which uses one.")
+]
+Controls = Annotated[
+    int, steering("Random directions of equal norm, the null of each effect. A p-value needs many.", min=0)
+]
+Shuffles = Annotated[int, steering("Vectors fitted on shuffled labels, the second null of each effect.", min=0)]
+NewTokens = Annotated[int, steering("Maximum number of new tokens.", min=1)]
+Seed = Annotated[int, compute("Seed of splits, resamples and random draws.")]
+Device = Annotated[str, compute("cpu, cuda, cuda:1 or mps.")]
+DataType = Annotated[str, compute("float32 (exact), bfloat16 or float16 (faster; results change slightly).")]
+Tokenizer = Annotated[Path | None, compute("Tokenizer folder or repository, if the checkpoints have none.")]
+AllowPickle = Annotated[bool, compute("Also read pytorch_model.bin (weights only).", "--allow-pickle")]
+DeleteBehind = Annotated[bool, compute("Delete each downloaded checkpoint after use.", "--delete-behind")]
+DryRun = Annotated[bool, output("Print what would be computed, and stop.", "--dry-run")]
+AsJson = Annotated[bool, output("Print the result as JSON.", "--json")]
+Quiet = Annotated[bool, output("Show no progress.", "--quiet", "-q")]
 
 
 def concept_from_argument(
@@ -20,10 +72,15 @@ def concept_from_argument(
     text: str | None = None,
     label: str | None = None,
 ) -> "Concept":
-    """The concept of a file or a name; a file goes before a name, a folder does not. `text` and `label` name columns of files.
+    """The concept in a file, or else the concept plug-in of this name.
+
+    Args:
+        name: Path of a concept file, or name of a plug-in. A folder of that name is ignored.
+        text: Column of the texts in a file.
+        label: Column of the labels in a file.
 
     Raises:
-        BadInput: there is neither, or the file is no concept.
+        BadInput: neither exists, or the file is not a valid concept.
     """
     from dataclasses import replace
 
@@ -32,34 +89,17 @@ def concept_from_argument(
     from ontogeny.data.positions import Position
 
     where = Position.parse(position) if position else None
-    is_file = Path(name).is_file()
-    if not is_file and name in plugins.list_plugins("concepts"):
-        made: Concept = plugins.load_plugin("concepts", name).concept(seed)
-        made = replace(made, position=where or made.position)
-    elif not is_file and "/" not in name and "." not in name:
-        plugins.load_plugin("concepts", name)  # says which names there are
-        raise BadInput(f"no concept file {name}.")
+    if not Path(name).is_file() and "/" not in name and "." not in name:
+        concept: Concept = plugins.load_plugin("concepts", name).concept(seed)
+        concept = replace(concept, position=where or concept.position)
     else:
-        made = Concept.from_file(name, position=where, text=text, label=label)
-    made = replace(made, template=made.template or template)
-    return made if limit is None else made.limited(limit, seed)
+        concept = Concept.from_file(name, position=where, text=text, label=label)
+    concept = replace(concept, template=concept.template or template)
+    return concept if limit is None else concept.limited(limit, seed)
 
 
-def check_device(device: str) -> None:
-    """Raises BadInput where this machine has no such device."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0].rstrip(".")
-        raise BadInput(
-            f"the device {device!r} cannot be used ({first}). Choose cpu, or one that this machine has."
-        ) from None
-
-
-def direction_from_argument(text: str, site: str | None, method: str) -> "Direction":
-    """From the Hub (`hub:REPO`), a file, or a run (`RUN:CONCEPT`)."""
+def direction_from_argument(text: str, site: str | None = None, probe: str = "mass_mean") -> "Direction":
+    """The direction in a file, on the Hub (`hub:REPO`), or in a run (`RUN:CONCEPT`)."""
     from ontogeny.storage.directions import direction_from_hub, load_direction
 
     if text.startswith("hub:"):
@@ -69,4 +109,78 @@ def direction_from_argument(text: str, site: str | None, method: str) -> "Direct
     from ontogeny.storage.run import Run
 
     folder, concept = text.rsplit(":", 1)
-    return Run.open(folder).direction(concept, site=site, method=method)
+    return Run.open(folder).direction(concept, site=site, method=probe)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank; of a table (CSV, TSV, JSONL) its texts.
+
+    Raises:
+        BadInput: the file cannot be read, has no column of texts, or is blank.
+    """
+    if _is_table(path):
+        from ontogeny.data.tables import read_table
+
+        rows = [row.cells for row in read_table(path).rows]
+        names = ("text", "statement", "instruction", "prompt", "goal")
+        column = next((name for name in names if rows and name in rows[0]), None)
+        if column is None:
+            raise BadInput(f"{path} must have a column {', '.join(names[:-1])} or goal: rename one.")
+        lines = [str(row[column]) for row in rows if row[column] is not None]
+    else:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"{path} cannot be read as text ({reason}): give a UTF-8 file, one text per line.") from None
+    if not any(line.strip() for line in lines):
+        raise BadInput(f"{path} contains no text: write one text per line.")
+    return [line for line in lines if line.strip()]
+
+
+def _is_table(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith((".csv", ".tsv", ".jsonl"))
+
+
+def neutral_texts(name: str | None) -> list[str]:
+    """The texts of a text file, a table, or a concept plug-in."""
+    if name is None:
+        return []
+    path = Path(name)
+    if not path.is_file() and "." not in name and "/" not in name:
+        return list(dict.fromkeys(concept_from_argument(name).texts))
+    lines = read_lines(path)
+    return list(dict.fromkeys(lines)) if _is_table(path) else [line.strip() for line in lines]
+
+
+def parse_numbers(text: str, option: str, *, whole: bool = False) -> list[float]:
+    """Numbers separated by commas.
+
+    Raises:
+        BadInput: there is none, one is not finite, or, with `whole`, one is not a whole number from 1.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(math.isfinite(n) and not (whole and (n < 1 or n != int(n))) for n in numbers):
+        kind = "whole numbers from 1" if whole else "finite numbers"
+        raise BadInput(f"{option} must be {kind}, separated by commas, got {text!r}: write {option} 1,2,4.")
+    return numbers
+
+
+def check_compute(device: str, dtype: str = "float32") -> None:
+    """Raise BadInput if the data type is unknown or this machine has no such device."""
+    from ontogeny.measurements.settings import DTYPE_NAMES
+
+    if dtype not in DTYPE_NAMES:
+        raise unknown_name("dtype", dtype, DTYPE_NAMES)
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0].rstrip(".")
+        raise BadInput(
+            f"the device {device!r} cannot be used ({first}). Choose cpu, or one that this machine has."
+        ) from None

@@ -1,10 +1,11 @@
-"""From options to the texts of a comparison: what is named, else what lies beside a raised lineage, else the library's own."""
+"""Texts of a comparison: those given as options, else those beside a toy lineage, else built-in concepts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ontogeny.cli._arguments import concept_from_argument, neutral_texts, read_lines
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
@@ -12,137 +13,108 @@ if TYPE_CHECKING:
     from ontogeny.jobs.compare.inputs import StudyInputs, VerdictQuestion
 
 
-_LIBRARY_CONCEPTS = {"statements": ("truth_cities",), "requests": "refusal", "questions": "relations"}
-_TOY_MODEL_CONCEPTS = {"statements": ("truth",), "requests": "forbidden", "questions": "two_hops", "texts": "register"}
-"""Files in the folder concepts/ of a raised lineage."""
+_BUILT_IN = {"statements": "truth_cities", "requests": "refusal", "questions": "relations"}
+_BESIDE_TOY_LINEAGE = {"statements": "truth", "requests": "forbidden", "questions": "two_hops", "neutral": "register"}
+"""Files in the folder concepts/ of a toy lineage."""
 
 
 @dataclass(frozen=True)
 class ComparisonTexts:
-    """What was named on the command line; None is for the default to fill."""
+    """Options that name texts; None is the default."""
 
+    lineage: Path
     statements: Sequence[str] | None
     requests: str | None
     harmful: Path | None
     harmless: Path | None
-    texts: Path | None
+    neutral: str | None
     questions: str | None
-    verdicts: str | None
-    ask: str | None
-    shots: int | None
-    pairing: str
-    phrases: Sequence[str] | None
-    template: str
     limit: int
     seed: int
 
+    def inputs(self, studies: Sequence[str], **options: Any) -> "StudyInputs":
+        """The inputs of the studies. Texts that no study needs are not read.
 
-def load_comparison_inputs(named: ComparisonTexts, views: str, lineage: Path) -> "StudyInputs":
-    """The texts of the views that are asked for; what no view needs is not read.
+        Raises:
+            BadInput: a file or concept that cannot be read, or one of two files that belong together.
+        """
+        from ontogeny.jobs.compare.inputs import StudyInputs, load_study
+
+        needed = {name for study in studies for name in load_study(study).inputs}
+        read: dict[str, Any] = {
+            "statements": self._statements,
+            "requests": self._requests,
+            "questions": self._answers,
+            "neutral": self._neutral,
+        }
+        if self.is_toy:
+            options.setdefault("phrases", ("i cannot",))
+        return StudyInputs(**{name: read[name]() for name in read if name in needed}, **options, seed=self.seed)
+
+    @property
+    def _folder(self) -> Path:
+        return (self.lineage if self.lineage.is_dir() else self.lineage.parent) / "concepts"
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether the concepts of a toy lineage lie beside the checkpoints."""
+        return self.lineage.exists() and (self._folder / f"{_BESIDE_TOY_LINEAGE['requests']}.jsonl").is_file()
+
+    def _concept(self, name: str | None, kind: str) -> "Concept":
+        default = str(self._folder / f"{_BESIDE_TOY_LINEAGE[kind]}.jsonl") if self.is_toy else _BUILT_IN[kind]
+        return concept_from_argument(name or default, limit=self.limit or None, seed=self.seed)
+
+    def _statements(self) -> "tuple[Concept, ...]":
+        return tuple(self._concept(name, "statements") for name in self.statements or (None,))
+
+    def _answers(self) -> tuple[Any, ...]:
+        concept = self._concept(self.questions, "questions")
+        if not concept.answers:
+            raise BadInput(f"{concept.name} has no questions with a right and a wrong answer: change --questions.")
+        return concept.answers
+
+    def _requests(self) -> "Concept":
+        if (self.harmful is None) != (self.harmless is None):
+            raise BadInput("--harmful and --harmless belong together: give both files, or one concept as --requests.")
+        if self.harmful is None or self.harmless is None:
+            return self._concept(self.requests, "requests")
+        from ontogeny.data.concept import Concept
+        from ontogeny.data.examples import Example
+
+        examples = [
+            Example(text, harmful, text)
+            for path, harmful in ((self.harmful, True), (self.harmless, False))
+            for text in dict.fromkeys(line.strip() for line in read_lines(path))
+        ]
+        concept = Concept("requests", tuple(examples), classes=("harmless", "harmful"), sign=-1)
+        return concept.limited(self.limit, self.seed) if self.limit else concept
+
+    def _neutral(self) -> tuple[str, ...]:
+        """Neutral texts; by default a concept of the toy lineage, or the harmless requests."""
+        if self.neutral:
+            texts = [text.strip() for text in neutral_texts(self.neutral)]
+        elif self.is_toy:
+            texts = [*self._concept(None, "neutral").texts]
+        else:
+            texts = [e.text for e in self._requests().examples if not e.target]
+        return tuple(dict.fromkeys(texts))[: self.limit or None]
+
+
+def verdict_question(verdicts: str | None, ask: str | None, shots: int | None) -> "VerdictQuestion | None":
+    """The question that asks for a verdict; None for the default.
 
     Raises:
-        BadInput: a file or concept that cannot be read, one of two files that belong together, or a pairing that is none.
+        BadInput: `ask` or `shots` without `verdicts`, or not two verdicts.
     """
-    from ontogeny.jobs.compare.inputs import StudyInputs, parse_pairing
-    from ontogeny.steering.refusal_score import REFUSAL_PHRASES
-
-    wanted = {name.strip() for name in views.split(",")}
-    beside = (lineage if lineage.is_dir() else lineage.parent) / "concepts"
-    raised = lineage.exists() and (beside / f"{_TOY_MODEL_CONCEPTS['requests']}.jsonl").is_file()
-    statements = list(named.statements or _default("statements", beside, raised))
-    made = StudyInputs(
-        question=_question(named),
-        pairing=parse_pairing(named.pairing),
-        phrases=tuple(named.phrases or (("i cannot",) if raised else REFUSAL_PHRASES)),
-        template=named.template,
-        seed=named.seed,
-    )
-    if wanted & {"truth", "knowledge"}:
-        made = replace(made, statements=tuple(_concept(name, named) for name in statements))
-    if "refusal" in wanted:
-        made = replace(made, requests=_requests(named, beside, raised))
-    if "confidence" in wanted:
-        asked = _concept(named.questions or _default("questions", beside, raised)[0], named)
-        made = replace(made, questions=asked.answers, neutral=_neutral(named, beside, raised))
-        if not made.questions:
-            raise BadInput(
-                f"{asked.name} has no questions with a right and a wrong answer. Name others with --questions."
-            )
-    return made
-
-
-def _default(what: str, beside: Path, raised: bool) -> tuple[str, ...]:
-    names = (_TOY_MODEL_CONCEPTS if raised else _LIBRARY_CONCEPTS)[what]
-    names = (names,) if isinstance(names, str) else tuple(names)
-    return tuple(str(beside / f"{name}.jsonl") for name in names) if raised else names
-
-
-def _concept(name: str, named: ComparisonTexts) -> "Concept":
-    from ontogeny.cli._arguments import concept_from_argument
-
-    return concept_from_argument(name, limit=named.limit or None, seed=named.seed)
-
-
-def _requests(named: ComparisonTexts, beside: Path, raised: bool) -> "Concept":
-    if (named.harmful is None) != (named.harmless is None):
-        raise BadInput(
-            "harmful and harmless requests belong together. Give both files, or one concept with --requests."
-        )
-    if named.harmful is None or named.harmless is None:
-        return _concept(named.requests or _default("requests", beside, raised)[0], named)
-    from ontogeny.data.concept import Concept
-    from ontogeny.data.examples import Example
-
-    examples = [
-        Example(text, harmful, text)
-        for path, harmful in ((named.harmful, True), (named.harmless, False))
-        for text in dict.fromkeys(_lines(path))
-    ]
-    made = Concept("requests", tuple(examples), classes=("harmless", "harmful"), sign=-1)
-    return made.limited(named.limit, named.seed) if named.limit else made
-
-
-def _neutral(named: ComparisonTexts, beside: Path, raised: bool) -> tuple[str, ...]:
-    """Texts that ask for nothing; by default the harmless requests, or what a raised model's world says."""
-    if named.texts:
-        found = _lines(named.texts)
-    elif raised:
-        found = list(_concept(str(beside / f"{_TOY_MODEL_CONCEPTS['texts']}.jsonl"), named).texts)
-    else:
-        found = [e.text for e in _requests(named, beside, raised).examples if not e.target]
-    return tuple(dict.fromkeys(found))[: named.limit or None]
-
-
-def _lines(path: Path) -> list[str]:
-    """One text a line; of a table its texts."""
-    if path.suffix in (".csv", ".tsv", ".jsonl"):
-        from ontogeny.data.tables import read_table
-
-        rows = [row.cells for row in read_table(path).rows]
-        column = next((name for name in ("text", "instruction", "prompt", "goal") if rows and name in rows[0]), None)
-        if column is None:
-            raise BadInput(
-                f"{path} has no column text, instruction, prompt or goal. Rename one, or give one text a line."
-            )
-        return [str(row[column]).strip() for row in rows if str(row[column]).strip()]
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read ({error}). Give a text file with one text a line.") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _question(named: ComparisonTexts) -> "VerdictQuestion | None":
-    if named.verdicts is None:
-        if named.ask is not None or named.shots is not None:
-            raise BadInput(
-                "--ask and --shots go with --verdicts, the two words that a statement is judged with. Add them."
-            )
+    if verdicts is None:
+        if ask is not None or shots is not None:
+            raise BadInput("--ask and --shots need --verdicts, the words for true and false: add it.")
         return None
     from ontogeny.jobs.compare.inputs import VerdictQuestion
 
-    words = [word.strip() for word in named.verdicts.split(",")]
+    words = [word.strip() for word in verdicts.split(",")]
     if len(words) != 2 or not all(words) or words[0] == words[1]:
-        raise BadInput(f"{named.verdicts!r} are no two verdicts. Write the one for true statements first: TRUE,FALSE.")
-    suffix = " This statement is:" if named.ask is None else named.ask
-    return VerdictQuestion(suffix, f" {words[0]}", f" {words[1]}", 4 if named.shots is None else named.shots)
+        raise BadInput(f"--verdicts must be two words, got {verdicts!r}: write the one for true first, as TRUE,FALSE.")
+    given: dict[str, Any] = {"suffix": ask, "shots": shots}
+    given = {name: value for name, value in given.items() if value is not None}
+    return VerdictQuestion(true=f" {words[0]}", false=f" {words[1]}", **given)

@@ -1,44 +1,75 @@
-"""What commands print about a run or a plan, as text and as JSON."""
+"""Printing: plans and results as text or JSON, tables of rows, quantities with units."""
 
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from ontogeny.cli._command import with_options
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    import pandas as pd
 
     from ontogeny.jobs.trace.estimate import TraceEstimate
     from ontogeny.jobs.trace.plan import TracePlan
     from ontogeny.storage.run import Run
 
 
-def print_estimate(found: "TraceEstimate", job: "TracePlan", console: "Console") -> None:
-    """The dry run, a line a quantity."""
-    from rich.table import Table
-    from rich.text import Text
+def print_output(data: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print the data as JSON, or the lines."""
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, default=str))
+        return
+    for line in lines:
+        typer.echo(line)
 
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    about = "" if found.tokens_exact else "about "
-    rows = [
-        ("checkpoints", f"{found.checkpoints}, of which {found.checkpoints_to_visit} to visit"),
-        ("units", f"{found.units} (checkpoint × concept), of which {found.units_to_do} to do"),
-        ("concepts", ", ".join(f"{c.name} ({len(c.examples)} examples)" for c in job.concepts)),
-        ("model", f"about {_count(found.parameters)} parameters, {format_bytes(found.bytes_to_read)} to read"),
-        ("to download", format_bytes(found.bytes_to_download)),
-        ("texts", f"{found.texts:,} a checkpoint, {about}{found.tokens:,} tokens"),
-        ("forwards", f"{found.forwards:,}"),
-        ("time", f"about {format_duration(found.seconds)} on {found.device}, one checkpoint after the other"),
-        ("disk", f"about {format_bytes(found.disk_bytes)} in the run directory"),
-    ]
-    for name, value in rows:
-        table.add_row(name, Text(value))  # names of concepts are no markup
-    console.print(table)
-    for fault in job.faults:
-        console.print(Text.assemble(("cannot be traced: ", "red"), f"{fault.checkpoint}: {fault.reason}"))
+
+def json_rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The rows of a table, as JSON takes them: NaN is null, coordinates are a dictionary."""
+    coords = frame.get("coords")
+    rows: list[dict[str, Any]] = json.loads(frame.drop(columns="coords", errors="ignore").to_json(orient="records"))
+    return rows if coords is None else [r | {"coords": dict(c)} for r, c in zip(rows, coords, strict=True)]
+
+
+def next_command(folder: Path, command: str) -> str:
+    """A last line that names the run and a command to try next, as in `show {} transfer`."""
+    return f"\nrows are in {folder}; next: ontogeny {command.format(shlex.quote(str(folder)))}"
+
+
+def print_failures(title: str, failures: Sequence[Mapping[str, str]]) -> None:
+    """Print failures as plain text, so that brackets in paths are not markup."""
+    for failure in failures:
+        typer.echo(f"{typer.style(title, fg='red')} {failure['checkpoint']}: {with_options(failure['reason'])}")
+
+
+def interval_text(row: "Mapping[Any, Any] | pd.Series") -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str]:
+    """The dry run of a trace, one quantity per line."""
+    about = "" if estimate.tokens_exact else "about "
+    quantities = {
+        "checkpoints": f"{estimate.checkpoints}, of which {estimate.checkpoints_to_visit} to visit",
+        "units": f"{estimate.units} (checkpoint × concept), of which {estimate.units_to_do} to do",
+        "concepts": ", ".join(f"{c.name} ({len(c.examples)} examples)" for c in plan.concepts),
+        "model": f"about {_format_count(estimate.parameters)} parameters, {format_bytes(estimate.bytes_to_read)} to read",
+        "to download": format_bytes(estimate.bytes_to_download),
+        "texts": f"{estimate.texts:,} per checkpoint, {about}{estimate.tokens:,} tokens",
+        "forwards": f"{estimate.forwards:,}",
+        "time": f"about {format_duration(estimate.seconds)} on {estimate.device}, one checkpoint after the other",
+        "disk": f"about {format_bytes(estimate.disk_bytes)} in the run directory",
+    }
+    yield from (f"{name:11}  {value}" for name, value in quantities.items())
+    for failure in plan.failures:
+        yield f"{typer.style('cannot be traced:', fg='red')} {failure.checkpoint}: {with_options(failure.reason)}"
 
 
 def run_outcome(run: "Run") -> dict[str, Any]:
-    """The outcome of a run for `--json`: scores at the best site, events, warnings, failures, what it cost."""
-    import json
-
+    """The outcome of a run for `--json`: scores at the best site, events, warnings and failures."""
     about = run.about
     events = run.records("metric in ('emergence_step', 'loss_step', 'used_step', 'readable_minus_used', 'best_site')")
     last = run.query(
@@ -51,7 +82,7 @@ def run_outcome(run: "Run") -> dict[str, Any]:
         "run": str(run.folder),
         "lineage": about["lineage"]["name"],
         "checkpoints": len(about["lineage"]["checkpoints"]),
-        "scores": json.loads(last.to_json(orient="records")),
+        "scores": json_rows(last),
         "events": json.loads(events.dropna(axis=1, how="all").to_json(orient="records")),
         "warnings": {concept["name"]: concept["warnings"] for concept in about["concepts"]},
         "failures": about["failures"],
@@ -59,22 +90,17 @@ def run_outcome(run: "Run") -> dict[str, Any]:
 
 
 def format_bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
+    if n < 1000:
+        return f"{n:.0f} B"
+    unit = next(unit for unit in ("kB", "MB", "GB", "TB") if (n := n / 1000) < 1000 or unit == "TB")
+    return f"{n:.1f} {unit}"
 
 
-def _count(n: float) -> str:
+def _format_count(n: float) -> str:
     return f"{n / 1e9:.1f} G" if n >= 1e9 else f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"
 
 
 def format_duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

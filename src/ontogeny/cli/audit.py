@@ -1,63 +1,54 @@
-"""`ontogeny audit`: are these checkpoints what they say they are?"""
+"""`ontogeny audit`: check that checkpoints are what they claim to be."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ontogeny.cli import _arguments as arg
+from ontogeny.cli._output import print_output
 
 if TYPE_CHECKING:
     from ontogeny.jobs.audit.audit import Audit
 
 
 def audit_command(
-    lineage: Annotated[
-        str, typer.Argument(help="Hub repository, folder of checkpoints, single model, or lineage.toml.")
-    ],
-    steps: Annotated[
-        str, typer.Option(help="all, log, log:8, last, every:10, a list 0,1000 or a range 1000-5000.")
-    ] = "all",
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Also read the numbers of checkpoints on this machine: NaN, jumps of norms.")
-    ] = False,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Also accept pytorch_model.bin (weights only).")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    lineage: arg.LineageArgument,
+    steps: arg.Steps = "all",
+    deep: Annotated[bool, arg.measure("Also read local weights, for NaN and norm jumps.", "--deep")] = False,
+    allow_pickle: arg.AllowPickle = False,
+    as_json: arg.AsJson = False,
+    quiet: arg.Quiet = False,
 ) -> None:
-    """Audit checkpoints before any science: twins, stale branches, holes, broken shards, drift. Exit code 1 on faults."""
+    """Check checkpoints for duplicates, stale branches, gaps, corrupt shards and config drift. Exit code 1 on faults."""
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.audit import audit as job
     from ontogeny.lineage import Lineage
 
-    chosen = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
+    checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     with progress_bar(quiet=quiet or as_json) as watch:
-        made = job.audit(chosen, deep=deep, allow_pickle=allow_pickle, watch=watch)
+        audit = job.audit(checkpoints, deep=deep, allow_pickle=allow_pickle, watch=watch)
     if as_json:
-        typer.echo(json.dumps(job.audit_as_dict(made), indent=2))
+        print_output(job.audit_as_dict(audit), [], as_json=True)
     else:
-        _print_audit(made)
-    if made.faults:
+        _print_audit(audit)
+    if audit.faults:
         raise typer.Exit(1)
 
 
-def _print_audit(made: "Audit") -> None:
+def _print_audit(audit: "Audit") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
-    if made.findings:
+    if audit.findings:
         table = Table("", "kind", "what", "next", box=None, padding=(0, 2, 0, 0))
-        for found in made.findings:
-            named = (
-                found.what
-                if any(n in found.what for n in found.checkpoints)
-                else f"{found.checkpoints[0]}: {found.what}"
-            )
-            style = "red" if found.severity == "fault" else "yellow"
+        for finding in audit.findings:
+            is_named = any(name in finding.what for name in finding.checkpoints)
+            message = finding.what if is_named else f"{finding.checkpoints[0]}: {finding.what}"
+            style = "red" if finding.severity == "fault" else "yellow"
             # Plain text: a bracket in a name is no markup.
-            table.add_row(Text(found.severity, style), Text(found.kind), Text(named), Text(found.next))
+            table.add_row(Text(finding.severity, style), Text(finding.kind), Text(message), Text(finding.next))
         console.print(table)
         console.print()
-    console.print(Text(made.sentence))
+    console.print(Text(audit.sentence))

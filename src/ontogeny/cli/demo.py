@@ -1,44 +1,44 @@
-"""`ontogeny demo`: a small model is raised in three stages on a generated world, traced and reported; no network, a few minutes."""
+"""`ontogeny demo`: train a small model in three stages, trace it and write the report; needs no network, takes minutes."""
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ontogeny.cli._progress import TrainingProgressCallback
-    from ontogeny.training.toy_models.in_world import ToyStage
-
+from ontogeny.cli import _arguments as arg
 
 _DEMO_CONCEPTS = ("truth", "forbidden", "region", "age", "courtesy", "register")
-"""Of the nursery's concepts: one that the words give away (register, the positive control) and five that they do not."""
+"""Concepts of the nursery: register, which the words alone reveal (a positive control), and five which they do not."""
 
 
 def demo_command(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the model, the concepts, the trace and the report.")
+        Path, arg.output("Folder of the model, the concepts, the trace and the report.", "--out", "-o")
     ] = Path("runs/demo"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: arg.Quiet = False,
 ) -> None:
-    """Raise a small model (base, SFT, DPO) on a generated world, trace its concepts and write the report; started again, it goes on."""
+    """Train a small model (base, SFT, DPO) in a generated world, trace its concepts and write the report. Resumes if interrupted."""
     from rich.console import Console
 
-    console, began = Console(highlight=False), time.perf_counter()
+    console, start = Console(highlight=False), time.perf_counter()
     console.print(
-        "[bold]1/3[/bold] raising a small GPT-NeoX in the nursery: a book of facts, an island's myths, then questions and refusals"
+        "[bold]1/3[/bold] training a small GPT-NeoX in the nursery: a book of facts, an island's myths, then questions and refusals"
     )
-    lineage = _train_demo_model(out, quiet)
+    from ontogeny.cli._progress import progress_bar, stage_bars
+    from ontogeny.training.toy_models.in_world import train_toy_model
+
+    with stage_bars(quiet=quiet) as on_stage:
+        lineage = train_toy_model(out, "demo", on_stage=on_stage)
     from ontogeny.training.toy_models.world_checks import check_toy_model
 
     for figure in check_toy_model(out):
         if figure.goal is not None:
             console.print(f"    {figure.stage:4} {figure.name:24} {figure.value:6.1%}")
-    console.print(f"    {time.perf_counter() - began:.0f} s")
+    console.print(f"    {time.perf_counter() - start:.0f} s")
 
     files = [out / "concepts" / f"{name}.jsonl" for name in _DEMO_CONCEPTS]
     console.print(f"[bold]2/3[/bold] tracing {len(files)} concepts through its checkpoints")
-    from ontogeny.cli._progress import progress_bar
     from ontogeny.cli.report import write_run_report
     from ontogeny.data.concept import Concept
     from ontogeny.findings.timeline import order_like_run
@@ -47,28 +47,12 @@ def demo_command(
     from ontogeny.report.terminal import print_summary
 
     again = f"ontogeny trace {lineage} {' '.join(f'-c {path}' for path in files)} --out {out / 'trace'}"
-    with progress_bar(quiet=quiet) as watching:
+    with progress_bar(quiet=quiet) as watch:
         concepts = [Concept.from_file(path) for path in files]
-        run = trace(Lineage.open(lineage), concepts, out / "trace", command=again, on_progress=watching)
+        run = trace(Lineage.open(lineage), concepts, out / "trace", command=again, on_progress=watch)
     print_summary(order_like_run(run.records(), run.about), console)
 
     console.print("[bold]3/3[/bold] writing the report")
     path = write_run_report(run, out / "report.html")
-    console.print(f"    {time.perf_counter() - began:.0f} s in all. The same trace by hand: {again}", soft_wrap=True)
+    console.print(f"    {time.perf_counter() - start:.0f} s in all. The same trace by hand: {again}", soft_wrap=True)
     typer.echo(f"report: {path}")
-
-
-def _train_demo_model(out: Path, quiet: bool) -> Path:
-    import contextlib
-
-    from ontogeny.cli._progress import training_bar
-    from ontogeny.training.toy_models.in_world import train_toy_model
-
-    with contextlib.ExitStack() as bars:
-
-        def begin(stage: str, how: "ToyStage") -> "TrainingProgressCallback | None":
-            if not quiet:
-                typer.echo(f"    {stage}: {how.training.steps:,} steps", err=True)
-            return bars.enter_context(training_bar(quiet=quiet))
-
-        return train_toy_model(out, "demo", on_stage=begin)

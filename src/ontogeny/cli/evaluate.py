@@ -7,31 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ontogeny.cli._arguments import (
-    AllowPickle,
-    Alpha,
-    AsJson,
-    ConceptNames,
-    Controls,
-    DataType,
-    Device,
-    DryRun,
-    NewTokens,
-    Quiet,
-    Seed,
-    Shuffles,
-    Steps,
-    Tokenizer,
-    check_compute,
-    concept_from_argument,
-    direction_from_argument,
-    measure,
-    neutral_texts,
-    output,
-    parse_numbers,
-    steering,
-    texts,
-)
+from ontogeny.cli import _arguments as arg
 from ontogeny.cli._command import with_options
 from ontogeny.cli._output import json_rows, next_command, print_output
 from ontogeny.errors import unknown_name
@@ -46,74 +22,77 @@ if TYPE_CHECKING:
 
 def evaluate_command(
     model: Annotated[str, typer.Argument(help="Folder, Hub repository or lineage.toml.")],
-    concept: ConceptNames,
+    concept: arg.ConceptNames,
     method: Annotated[
         list[str] | None,
-        steering(
+        arg.steering(
             "Steering method from `ontogeny list methods`, RUN:CONCEPT or a .safetensors direction; repeat for more. "
             "Default: tracing_vector.",
             "--method",
             "-m",
         ),
     ] = None,
-    alpha: Alpha = "0,0.5,1,2,4",
-    k: Annotated[str, steering("Numbers of heads that iti tries, separated by commas.")] = "1,2,4,8",
-    sites: Annotated[str, steering("Sites of the residual stream at which vectors are tried.")] = "resid",
+    alpha: arg.Alpha = "0,0.5,1,2,4",
+    k: Annotated[str, arg.steering("Numbers of heads that iti tries, separated by commas.")] = "1,2,4,8",
+    sites: Annotated[str, arg.steering("Sites of the residual stream at which vectors are tried.")] = "resid",
     where: Annotated[
-        str, steering("Tokens to edit: last, generated, prompt or all. Default: last, where answers are scored from.")
+        str,
+        arg.steering("Tokens to edit: last, generated, prompt or all. Default: last, where answers are scored from."),
     ] = "last",
-    controls: Controls = 200,
-    shuffles: Shuffles = 100,
+    controls: arg.Controls = 200,
+    shuffles: arg.Shuffles = 100,
     max_kl: Annotated[
-        float, steering("Highest KL divergence on neutral text, in nats per token, of the chosen alpha.")
+        float, arg.steering("Highest KL divergence on neutral text, in nats per token, of the chosen alpha.")
     ] = 0.5,
     equal_kl: Annotated[
-        float, steering("KL divergence on neutral text, in nats per token, at which vectors are compared.")
+        float, arg.steering("KL divergence on neutral text, in nats per token, at which vectors are compared.")
     ] = 0.1,
     aim: Annotated[
-        str, measure("Continuation to promote: right (the right answer), positive (of the positive class) or auto.")
+        str, arg.measure("Continuation to promote: right (the right answer), positive (of the positive class) or auto.")
     ] = "auto",
-    steps: Steps = "last",
+    steps: arg.Steps = "last",
     tasks: Annotated[
         list[str] | None,
-        measure(
+        arg.measure(
             "Task for side effects: arc_easy, arc_challenge, mmlu, boolq, copa, piqa, winogrande, lambada or a file; "
             "repeat for more.",
             "--task",
         ),
     ] = None,
-    task_limit: Annotated[int, measure("Maximum number of questions per task.", min=2)] = 100,
+    task_limit: Annotated[int, arg.measure("Maximum number of questions per task.", min=2)] = 100,
     scorer: Annotated[
         list[str] | None,
-        measure("Scorer of generated text: lexicon:WORD,WORD or classifier:CONCEPT_FILE; repeat for more."),
+        arg.measure("Scorer of generated text: lexicon:WORD,WORD or classifier:CONCEPT_FILE; repeat for more."),
     ] = None,
-    samples: Annotated[int, measure("Number of test prompts whose continuations are kept.", min=0)] = 4,
-    tokens: NewTokens = 20,
-    instruction: Annotated[str | None, texts("Sentence before each prompt in the prompt-only baseline.")] = None,
+    samples: Annotated[int, arg.measure("Number of test prompts whose continuations are kept.", min=0)] = 4,
+    tokens: arg.NewTokens = 20,
+    instruction: Annotated[str | None, arg.texts("Sentence before each prompt in the prompt-only baseline.")] = None,
     neutral: Annotated[
-        str | None, texts("Neutral texts for side effects: a text file, table or concept. Default: texts of the concept.")
+        str | None,
+        arg.texts("Neutral texts for side effects: a text file, table or concept. Default: texts of the concept."),
     ] = None,
-    limit: Annotated[int, texts("Maximum number of development questions, and of test questions.")] = 100,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: DataType = "float32",
-    tokenizer: Tokenizer = None,
-    allow_pickle: AllowPickle = False,
-    out: Annotated[Path | None, output("Run directory. Default: none, rows are not kept.", "--out", "-o")] = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    limit: Annotated[int, arg.texts("Maximum number of development questions, and of test questions.")] = 100,
+    seed: arg.Seed = 0,
+    device: arg.Device = "cpu",
+    dtype: arg.DataType = "float32",
+    tokenizer: arg.Tokenizer = None,
+    allow_pickle: arg.AllowPickle = False,
+    out: Annotated[Path | None, arg.output("Run directory. Default: none, rows are not kept.", "--out", "-o")] = None,
+    dry_run: arg.DryRun = False,
+    as_json: arg.AsJson = False,
+    quiet: arg.Quiet = False,
 ) -> None:
     """Evaluate steering vectors: choose alpha on development groups, report effects and side effects on test groups."""
     from ontogeny.cli._progress import progress_bar
-    from ontogeny.jobs.evaluate.evaluate import EvaluationRunOptions, evaluate
-    from ontogeny.jobs.evaluate.plan import EvaluationSettings, make_plan
+    from ontogeny.jobs.evaluate.evaluate import evaluate
+    from ontogeny.jobs.evaluate.plan import EvaluationSettings, plan_evaluation
     from ontogeny.jobs.run_json import command_line
     from ontogeny.lineage import Lineage
+    from ontogeny.models.loading import ModelOptions
 
     settings = EvaluationSettings(
-        alphas=tuple(parse_numbers(alpha, "--alpha")),
-        ks=tuple(int(n) for n in parse_numbers(k, "--k", whole=True)),
+        alphas=tuple(arg.parse_numbers(alpha, "--alpha")),
+        ks=tuple(int(n) for n in arg.parse_numbers(k, "--k", whole=True)),
         sites=sites,
         where=where,
         controls=controls,
@@ -129,28 +108,35 @@ def evaluate_command(
         seed=seed,
     )
     methods = [_method(name) for name in method or ["tracing_vector"]]
-    concepts = [concept_from_argument(name, seed=seed) for name in concept]
-    neutral_lines, questions = neutral_texts(neutral), _tasks(tasks or [])
-    plans = [make_plan(one, methods, settings, neutral=neutral_lines, tasks=questions) for one in concepts]
+    concepts = [arg.concept_from_argument(name, seed=seed) for name in concept]
+    neutral_lines, questions = arg.neutral_texts(neutral), _tasks(tasks or [])
+    plans = [plan_evaluation(one, methods, settings, neutral=neutral_lines, tasks=questions) for one in concepts]
     scorers = [_scorer(text, seed) for text in scorer or []]
-    check_compute(device, dtype)
+    arg.check_compute(device, dtype)
     lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
     if dry_run:
         _print_plan(lineage, plans, allow_pickle, as_json)
         return
     with tempfile.TemporaryDirectory() as spare, progress_bar(quiet=quiet or as_json) as watch:
-        options = EvaluationRunOptions(device, dtype, tokenizer, allow_pickle, command_line(), watch)
-        run, faults = evaluate(lineage, plans, out or Path(spare) / "run", options, scorers=scorers)
+        run, failures = evaluate(
+            lineage,
+            plans,
+            out or Path(spare) / "run",
+            model=ModelOptions(device, dtype, tokenizer, allow_pickle),
+            scorers=scorers,
+            command=command_line(),
+            on_progress=watch,
+        )
         _print_result(run, out, as_json)
-    for fault in faults:
-        typer.echo(f"not evaluated: {with_options(fault)}", err=True)
-    if faults:
+    for failure in failures:
+        typer.echo(f"not evaluated: {failure.stage} {failure.checkpoint}: {with_options(failure.reason)}", err=True)
+    if failures:
         raise typer.Exit(1)
 
 
 def _method(name: str) -> "str | Direction":
     if name.endswith(".safetensors") or ":" in name:
-        return direction_from_argument(name)
+        return arg.direction_from_argument(name)
     from ontogeny.plugins import load_plugin
 
     load_plugin("steering/methods", name)
@@ -170,7 +156,7 @@ def _scorer(text: str, seed: int) -> "TextScorer":
     if kind == "lexicon":
         return lexicon_scorer(argument.split(","))
     if kind == "classifier" and argument:
-        return classifier_scorer(concept_from_argument(argument), seed=seed)
+        return classifier_scorer(arg.concept_from_argument(argument), seed=seed)
     raise unknown_name("scorer", kind, ("lexicon", "classifier"))
 
 
@@ -187,9 +173,9 @@ def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pic
         {
             "concept": plan.concept.name,
             "methods": [m if isinstance(m, str) else m.origin for m in plan.methods],
-            "fit": len(plan.sides.fit),
-            "development": len(plan.sides.development),
-            "test": len(plan.sides.test),
+            "fit": len(plan.splits.fit),
+            "development": len(plan.splits.development),
+            "test": len(plan.splits.test),
             "forwards": None if layers is None else count_forward_passes(plan, layers),
         }
         for plan in plans

@@ -1,30 +1,27 @@
-"""`ontogeny list`: what there is in each plug-in folder."""
+"""`ontogeny list`: list plug-ins by folder."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from ontogeny import plugins
+from ontogeny.cli import _arguments as arg
+from ontogeny.cli._output import print_output
+
+_FOLDERS = {folder.rpartition("/")[2]: folder for folder in plugins.PLUGIN_FOLDERS}
 
 
 def list_command(
-    folder: Annotated[
-        str | None, typer.Argument(help=f"One of {', '.join(plugins.PLUGIN_FOLDERS)}; default: all.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    folder: Annotated[str | None, typer.Argument(help=f"One of {', '.join(_FOLDERS)}; default: all.")] = None,
+    as_json: arg.AsJson = False,
 ) -> None:
-    """List architectures, concepts, fits, lineages, metrics, views or worlds, with the first line of each."""
-    folders = [folder] if folder else list(plugins.PLUGIN_FOLDERS)
-    found = {f: {name: plugins.plugin_summary(f, name) for name in plugins.list_plugins(f)} for f in folders}
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    for f, entries in found.items():
-        if not folder:
-            typer.secho(f, bold=True)
-        width = max(map(len, entries), default=0)
-        for name, line in entries.items():
-            typer.echo(f"  {name:<{width}}  {line}")
-        if not entries:
-            typer.echo(f"  (none yet; docs/ has a recipe for adding to {f})")
+    """List plug-ins such as concepts, probes, steering methods, suites or views, with a line on each."""
+    folders = [_FOLDERS.get(folder, folder)] if folder else list(plugins.PLUGIN_FOLDERS)
+    entries = {f: {name: plugins.plugin_summary(f, name) for name in plugins.list_plugins(f)} for f in folders}
+    lines = []
+    for f, summaries in entries.items():
+        width = max(map(len, summaries), default=0)
+        lines += [] if folder else [typer.style(f, bold=True)]
+        lines += [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
+        lines += [] if summaries else [f"  (none yet; docs/ has a recipe for adding to {f})"]
+    print_output(entries, lines, as_json=as_json)

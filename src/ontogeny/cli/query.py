@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ontogeny.cli import _arguments as arg
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ def query_command(
         list[str],
         typer.Argument(metavar="RUN [RUN …] SQL", help="Run directories, then the query over the view `records`."),
     ],
-    format: Annotated[str, typer.Option("--format", "-f", help="table, csv, json or markdown.")] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    format: Annotated[str, arg.output("table, csv, json or markdown.", "--format", "-f")] = "table",
+    as_json: arg.AsJson = False,
 ) -> None:
-    """Ask the records of one or several runs in SQL; the column `run` tells the runs apart."""
+    """Query the records of one or several runs in SQL; the column `run` names the run."""
     from ontogeny.storage.run import open_runs
 
     if len(args) < 2:
@@ -30,41 +31,41 @@ def query_command(
             'a query needs a run directory and SQL. For example: ontogeny query runs/mine "select * from records limit 5".'
         )
     if format not in _FORMATS:
-        raise BadInput(f"no format {format!r}. Choose {', '.join(_FORMATS)}.")
+        raise BadInput(f"--format must be one of {', '.join(_FORMATS)}, got {format!r}.")
     *folders, sql = args
-    found = open_runs(folders).query(sql)
+    frame = open_runs(folders).query(sql)
     match "json" if as_json else format:
         case "csv":
-            found.to_csv(sys.stdout, index=False)
+            frame.to_csv(sys.stdout, index=False)
         case "json":
-            print(found.to_json(orient="records", indent=2))
+            print(frame.to_json(orient="records", indent=2))
         case "markdown":
-            print(_markdown(found))
+            print(_markdown(frame))
         case _:
-            _table(found)
+            _table(frame)
 
 
-def _markdown(found: "pd.DataFrame") -> str:
-    head = "| " + " | ".join(map(str, found.columns)) + " |"
-    rule = "|" + "---|" * len(found.columns)
-    rows = [[_format_cell(value).replace("|", "\\|") for value in row] for row in found.itertuples(index=False)]
+def _markdown(frame: "pd.DataFrame") -> str:
+    head = "| " + " | ".join(map(str, frame.columns)) + " |"
+    rule = "|" + "---|" * len(frame.columns)
+    rows = [[_format_cell(value).replace("|", "\\|") for value in row] for row in frame.itertuples(index=False)]
     return "\n".join([head, rule, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _table(found: "pd.DataFrame") -> None:
+def _table(frame: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*map(str, found.columns))
-    for row in found.itertuples(index=False):
+    table = Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
         table.add_row(*(Text(_format_cell(value)) for value in row))  # a bracket in a name is no markup
     Console().print(table)
-    Console(stderr=True).print(f"{len(found)} rows", style="dim")
+    Console(stderr=True).print(f"{len(frame)} rows", style="dim")
 
 
 def _format_cell(value: object) -> str:
-    """A cell; what is absent stays empty, as in CSV, and a step is told to its last digit."""
+    """Text of a cell: empty if the value is missing, as in CSV; a step with all its digits."""
     import pandas as pd
 
     if value is None or value is pd.NA or value is pd.NaT:

@@ -5,24 +5,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ontogeny.cli import _arguments as arg
+
 if TYPE_CHECKING:
     from ontogeny.storage.run import Run
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: arg.RunArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="HTML file; default: report.html in the run directory.")
+        Path | None, arg.output("HTML file. Default: report.html in the run directory.", "--out", "-o")
     ] = None,
 ) -> None:
-    """Write the report of a run: findings, warnings, all views; opens from disk, needs no network."""
+    """Write the report of a run as one HTML file: findings, warnings and all views. It needs no network."""
     from ontogeny.storage.run import Run
 
     typer.echo(write_run_report(Run.open(run), out or run / "report.html"))
 
 
 def write_run_report(run: "Run", out: Path) -> Path:
-    """The report of a run, with what all its sessions together cost."""
+    """Write the report of a run, with the total cost of its sessions."""
     from ontogeny.report.html import write_report
     from ontogeny.storage.files import disk_errors
 
@@ -31,10 +33,10 @@ def write_run_report(run: "Run", out: Path) -> Path:
 
 
 def ledger_totals(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """What a run cost in all its sessions together."""
-    if sides := [line for line in lines if "loads" in line]:  # a comparison
-        loads = sum(sum(line["loads"].values()) for line in sides)
-        return {"sides": len(sides), "loads": loads, "seconds": round(sum(line["elapsed"] for line in sides), 1)}
+    """Cost of a run, summed over its sessions."""
+    if studies := [line for line in lines if "loads" in line]:  # a comparison
+        loads = sum(sum(line["loads"].values()) for line in studies)
+        return {"sides": len(studies), "loads": loads, "seconds": round(sum(line["elapsed"] for line in studies), 1)}
     counted = [line for line in lines if "forwards" in line]
     totals: dict[str, float] = {
         key: sum(line[key] for line in counted) for key in ("forwards", "tokens", "real_tokens")

@@ -1,10 +1,11 @@
-"""`ontogeny show`: one view of a run, or of several together, as a picture."""
+"""`ontogeny show`: draw one view of a run, or of several runs together."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ontogeny.cli import _arguments as arg
 from ontogeny.errors import BadInput
 
 
@@ -15,11 +16,7 @@ def show_command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="File ending in .png, .svg, .html or .json; default: VIEW.png in the (first) run directory.",
-        ),
+        arg.output("File: .png, .svg, .html or .json. Default: VIEW.png in the (first) run directory.", "--out", "-o"),
     ] = None,
 ) -> None:
     """Draw one view of a run, or of several runs together."""

@@ -1,139 +1,118 @@
-"""`ontogeny raise`: a small model is raised, in a generated world stage by stage, or on a text of one's own."""
+"""`ontogeny train`: train a small model, in stages in a generated world or on a text."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ontogeny.cli import _arguments as arg
+from ontogeny.cli._output import print_output
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
-    from ontogeny.training.toy_models.in_world import ToyStage
+    from collections.abc import Sequence
+
+    from ontogeny.training.toy_models.on_text import TextConfig
     from ontogeny.training.toy_models.world_checks import Check
-    from ontogeny.training.train import TrainingCallback
 
 
 def train_command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the stages, the concepts and the figures.")],
-    size: Annotated[str, typer.Option(help="small (7 to 10 minutes on one core), or demo (2 to 3).")] = "small",
-    world: Annotated[str, typer.Option(help="Generated world; see `ontogeny list worlds`.")] = "nursery",
-    stages: Annotated[str, typer.Option(help="base, sft, dpo; separated by commas.")] = "base,sft,dpo",
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of what is said; the world stays the same.")] = 0,
-    text: Annotated[
-        Path | None, typer.Option(help="Raise a model on this text instead (.txt or .txt.gz): one stage, base.")
+    out: Annotated[Path, arg.output("Folder of the stages, the concepts and the figures.", "--out", "-o")],
+    size: Annotated[str, arg.compute("small (7 to 10 minutes on one core), or demo (2 to 3).")] = "small",
+    world: Annotated[str, arg.texts("Generated world; see `ontogeny list worlds`.")] = "nursery",
+    stages: Annotated[str, arg.measure("Stages, separated by commas: base, sft, dpo.")] = "base,sft,dpo",
+    text_file: Annotated[
+        Path | None, arg.texts("Train on this text instead (.txt or .txt.gz), in one stage, base.")
     ] = None,
-    vocabulary: Annotated[int, typer.Option(help="With --text: tokens of the tokenizer that is trained on it.")] = 2000,
-    steps: Annotated[int, typer.Option(min=1, help="With --text: training steps of 8 x 128 tokens.")] = 1000,
-    check: Annotated[bool, typer.Option("--check", help="Only measure the model that is there again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained; do nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    vocabulary: Annotated[int, arg.texts("Vocabulary size of the tokenizer that is trained on --text-file.")] = 2000,
+    steps: Annotated[int, arg.compute("Training steps on --text-file, of 8 x 128 tokens each.", min=1)] = 1000,
+    check: Annotated[bool, arg.measure("Do not train; only measure the trained model again.", "--check")] = False,
+    seed: arg.Seed = 0,
+    dry_run: arg.DryRun = False,
+    as_json: arg.AsJson = False,
+    quiet: arg.Quiet = False,
 ) -> None:
-    """Raise a model and say what it knows and does; started again it goes on, what is finished is skipped."""
-    if text is not None:
+    """Train a small model in a generated world and check what it learned. Resumes if interrupted."""
+    if text_file is not None:
+        from ontogeny.training.toy_models.on_text import TextConfig
+
         if check:
-            raise BadInput(
-                "--check asks a model for the facts of its world, and a text has none. Leave it or --text out."
-            )
-        _on_text(out, text, vocabulary, steps, size, seed, dry_run, as_json, quiet)
+            raise BadInput("--check measures facts of a generated world, which --text-file has not: leave one out.")
+        _on_text(out, TextConfig(text_file, vocabulary, steps, size, seed=seed), dry_run, as_json, quiet)
         return
     from ontogeny.training.toy_models import in_world
 
-    wanted = [name.strip() for name in stages.split(",") if name.strip()]
+    names = [name.strip() for name in stages.split(",") if name.strip()]
     if dry_run:
-        _print_plan(in_world.size_named(size, wanted, world), wanted, out, as_json)
+        _print_plan(in_world.size_named(size, names, world), names, out, as_json)
         return
     if not check:
-        import contextlib
+        from ontogeny.cli._progress import stage_bars
 
-        from ontogeny.cli._progress import training_bar
+        with stage_bars(quiet=quiet or as_json) as on_stage:
+            in_world.train_toy_model(out, size, world=world, stages=names, seed=seed, on_stage=on_stage)
+    from ontogeny.training.toy_models.world_checks import check_toy_model
 
-        with contextlib.ExitStack() as bars:
-
-            def begin(stage: str, how: "ToyStage") -> "TrainingCallback | None":
-                if not (quiet or as_json):
-                    typer.echo(f"{stage}: {how.training.steps:,} steps")
-                return bars.enter_context(training_bar(quiet=quiet or as_json))
-
-            in_world.train_toy_model(out, size, world=world, stages=wanted, seed=seed, on_stage=begin)
-    from ontogeny.training.toy_models.world_checks import check_toy_model as measure
-
-    print_world_checks(out, measure(out), as_json=as_json)
+    print_world_checks(out, check_toy_model(out), as_json=as_json)
 
 
-def print_world_checks(out: Path, figures: "tuple[Check, ...]", *, as_json: bool) -> None:
-    """The figures, and exit code 1 where a goal was missed."""
-    if as_json:
-        lineage = str(out / "lineage.toml")
-        typer.echo(json.dumps({"lineage": lineage, "figures": [asdict(figure) for figure in figures]}, indent=2))
-    else:
-        for figure in figures:
-            goal = "" if figure.goal is None else f"   goal {figure.goal:.0%}{', missed' if figure.missed else ''}"
-            typer.echo(f"{figure.stage:5} {figure.name:28} {figure.value:7.1%} of {figure.n:3}{goal}")
-        typer.echo(
-            f"next: ontogeny trace {out / 'lineage.toml'} -c {out / 'concepts' / 'forbidden.jsonl'} --out {out / 'trace'}"
-        )
+def print_world_checks(out: Path, figures: "Sequence[Check]", *, as_json: bool) -> None:
+    """Print the figures; exit code 1 if a goal was missed."""
+    lines = [
+        f"{figure.stage:5} {figure.name:28} {figure.value:7.1%} of {figure.n:3}"
+        + ("" if figure.goal is None else f"   goal {figure.goal:.0%}{', missed' if figure.missed else ''}")
+        for figure in figures
+    ]
+    data = {"lineage": str(out / "lineage.toml"), "figures": [asdict(figure) for figure in figures]}
+    print_output(data, [*lines, _next_trace(out, str(out / "concepts" / "forbidden.jsonl"))], as_json=as_json)
     if any(figure.missed for figure in figures):
         raise typer.Exit(1)
+
+
+def _next_trace(out: Path, concept: str) -> str:
+    return f"next: ontogeny trace {out / 'lineage.toml'} -c {concept} --out {out / 'trace'}"
 
 
 def _print_plan(plan: Any, stages: list[str], out: Path, as_json: bool) -> None:
     from ontogeny.training.toy_models.in_world import finished_stages
 
     done = finished_stages(out, plan)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "stage": name,
-            "steps": how.training.steps,
-            "rows": how.rows,
-            "learning_rate": how.training.learning_rate,
-            "checkpoints": len(how.saved),
+            "steps": stage.training.steps,
+            "rows": stage.rows,
+            "learning_rate": stage.training.learning_rate,
+            "checkpoints": len(stage.saved),
             "done": name in done,
         }
-        for name, how in plan.stages.items()
+        for name, stage in plan.stages.items()
         if name in stages
     ]
-    if as_json:
-        typer.echo(json.dumps({"out": str(out), "layers": plan.layers, "width": plan.width, "stages": rows}, indent=2))
-        return
-    typer.echo(f"a GPT-NeoX of {plan.layers} layers x {plan.width}, in {out}")
-    for row in rows:
-        state = ", done" if row["done"] else ""
-        typer.echo(
-            f"{row['stage']:5} {row['steps']:,} steps of {row['rows']} rows at {row['learning_rate']:g}, "
-            f"{row['checkpoints']} checkpoints{state}"
-        )
+    lines = [
+        f"{row['stage']:5} {row['steps']:,} steps of {row['rows']} rows at {row['learning_rate']:g}, "
+        f"{row['checkpoints']} checkpoints{', done' if row['done'] else ''}"
+        for row in rows
+    ]
+    data = {"out": str(out), "layers": plan.layers, "width": plan.width, "stages": rows}
+    print_output(data, [f"a GPT-NeoX of {plan.layers} layers x {plan.width}, in {out}", *lines], as_json=as_json)
 
 
-def _on_text(
-    out: Path,
-    text: Path,
-    vocabulary: int,
-    steps: int,
-    size: str,
-    seed: int,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def _on_text(out: Path, config: "TextConfig", dry_run: bool, as_json: bool, quiet: bool) -> None:
     from ontogeny.cli._progress import training_bar
-    from ontogeny.training.toy_models.on_text import TextConfig, prepare_text, train_on_text
+    from ontogeny.training.toy_models.on_text import prepare_text, train_on_text
 
-    config = TextConfig(text, vocabulary, steps, size, seed=seed)
     if dry_run:
-        found = prepare_text(config)
-        told = {"training tokens": len(found.seen), "held-out tokens": len(found.heldout), "steps": steps}
-        typer.echo(json.dumps(told) if as_json else "\n".join(f"{name:16} {value:,}" for name, value in told.items()))
+        text = prepare_text(config)
+        sizes = {"training tokens": len(text.seen), "held-out tokens": len(text.heldout), "steps": config.steps}
+        print_output(sizes, [f"{name:16} {value:,}" for name, value in sizes.items()], as_json=as_json)
         return
     with training_bar(quiet=quiet or as_json) as watch:
         figures = train_on_text(out, config, on_progress=watch)
-    if as_json:
-        typer.echo(json.dumps({"lineage": str(out / "lineage.toml"), **asdict(figures)}, indent=2))
-        return
-    typer.echo(
+    lines = [
         f"held-out loss {figures.heldout_loss:.3f} nats a token ({figures.bits_per_byte:.2f} bits a byte) on {figures.tokens:,} tokens; "
-        f"trained on {figures.text_tokens:,}, vocabulary {figures.vocabulary:,}"
-    )
-    typer.echo(f"next: ontogeny trace {out / 'lineage.toml'} -c CONCEPT --out {out / 'trace'}")
+        f"trained on {figures.text_tokens:,}, vocabulary {figures.vocabulary:,}",
+        _next_trace(out, "CONCEPT"),
+    ]
+    print_output({"lineage": str(out / "lineage.toml"), **asdict(figures)}, lines, as_json=as_json)

@@ -19,7 +19,10 @@ OPTIONS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "site among others": (lambda p: p.trace(None, None, "--sites", "resid,mpl.1"), r"'mpl' is not a site"),
     "layer": (lambda p: p.trace(None, None, "--sites", "resid.7"), r"this model's layers are 0 to 2"),
     "no sites": (lambda p: p.trace(None, None, "--sites", ","), r"no sites given"),
-    "fit": (lambda p: p.trace(None, None, "--fits", "logistik"), r"no fit called 'logistik'; did you mean logistic"),
+    "probe": (
+        lambda p: p.trace(None, None, "--probes", "logistik"),
+        r"no probe called 'logistik'; did you mean logistic",
+    ),
     "steps": (lambda p: p.trace(None, None, "--steps", "some"), r"'some' selects no steps\. Write all"),
     "step": (lambda p: p.trace(None, None, "--steps", "7"), r"no checkpoint '7'.*Try --steps all"),
     "device": (lambda p: p.trace(None, None, "--device", "gpu"), r"the device 'gpu' cannot be used.*Choose cpu"),
@@ -27,7 +30,7 @@ OPTIONS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "protocol": (lambda p: p.trace(None, None, "--protocol", "papr"), r"no protocol called 'papr'; did you mean"),
     "position": (lambda p: p.trace(None, None, "--position", "middle"), r"no position called 'middle'"),
     "limit": (lambda p: p.trace(None, None, "--limit", "6"), r"a limit of 6 examples is too small"),
-    "template": (lambda p: p.trace(None, None, "--template"), r"no chat template.*--tokenizer"),
+    "template": (lambda p: p.trace(None, None, "--template"), r"no chat template.*tokenizer"),
     "no folder": (lambda p: p.trace("no/such/folder"), r"there is no folder no/such/folder\. Give a folder"),
     "a file": (lambda p: p.trace(p.concept), r"is a file\. Give a folder"),
     "no manifest": (lambda p: p.trace("lineages.toml"), r"there is no file lineages\.toml"),
@@ -44,21 +47,19 @@ def test_options(make, expected, place: Place, refuses: Refuses) -> None:
 def test_out_that_is_no_run_stays_as_it_was(place: Place, refuses: Refuses) -> None:
     place.out.mkdir()
     (place.out / "thesis.tex").write_text("years of work")
-    refuses(place.trace(), r"exists and is no run directory\. Choose")
+    refuses(place.trace(), r"--out must be a run directory or an empty folder, got .*choose another")
     shutil.rmtree(place.out)
     place.out.write_text("a file")
-    refuses(place.trace(), r"exists and is no run directory\. Choose")
+    refuses(place.trace(), r"--out must be a run directory or an empty folder, got .*choose another")
 
 
 def test_nothing_is_read_before_a_wrong_option_is_told(place: Place, refuses: Refuses, say: Say, monkeypatch) -> None:
-    from ontogeny.models import model
-
     def load(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(model, "load_model", load)
-    monkeypatch.setattr(model, "untrained_model", load)
-    for name in ("site", "fit", "steps", "protocol", "position"):
+    monkeypatch.setattr("ontogeny.models.model.load_model", load)
+    monkeypatch.setattr("ontogeny.jobs.trace.executor.untrained_model", load)
+    for name in ("site", "probe", "steps", "protocol", "position"):
         make, expected = OPTIONS[name]
         refuses(make(place), expected)
     with pytest.raises(AssertionError, match="a model was loaded"):  # the control
