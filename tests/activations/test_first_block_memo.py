@@ -128,5 +128,5 @@ def test_little_room_is_for_the_commonest_words(tiny, monkeypatch):
     monkeypatch.setattr(first_block_memo, "MAX_MEMO_BYTES", 4 * (32 + 96) * 3)
     kept = first_block_memo.memoise_first_block(model, TEXTS, inside_mlp=False)
     assert kept is not None
-    assert int((kept.slots >= 0).sum()) == 3
+    assert int((kept.slot_of_token >= 0).sum()) == 3
     assert torch.equal(read(model).parts["resid"], plainly(model, monkeypatch).parts["resid"])

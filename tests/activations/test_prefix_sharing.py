@@ -81,5 +81,5 @@ def test_each_sequence_is_in_one_group_or_in_none(model):
     assert sorted([*alone, *(s for group in groups for s in group.sequences)]) == list(range(len(work.sequences)))
     for group in groups:
         assert len(group.prefix) >= MIN_SHARED_TOKENS
-        for s, end in zip(group.sequences, group.ends.sequences, strict=True):
+        for s, end in zip(group.sequences, group.suffixes.sequences, strict=True):
             assert group.prefix + end == work.sequences[s]

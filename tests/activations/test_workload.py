@@ -38,7 +38,9 @@ def concept(tmp_path: Path) -> Concept:
 def test_a_long_prompt_loses_its_beginning_and_both_answers_see_the_same_rest(concept: Concept, bos: bool) -> None:
     tokenizer = byte_tokenizer(bos=bos)
     asked = asking(concept, ["short:", PROMPT])
-    with pytest.raises(BadInput, match=r"a question of planted has \d+ tokens, the context 40.*--truncate"):
+    with pytest.raises(
+        BadInput, match=r"a question of planted has \d+ tokens, more than the context of 40.*`truncate`"
+    ):
         build_workload([asked], tokenizer, 40)
     work, found = build_workload([asked], tokenizer, 40, truncate=True)
     shown = []
@@ -53,7 +55,7 @@ def test_a_long_prompt_loses_its_beginning_and_both_answers_see_the_same_rest(co
     assert before
     assert PROMPT.endswith(before)
     assert (right, wrong) == (" yes", " certainly not")
-    assert found["planted"].shortened == {"texts": 0, "prompts": 1}
+    assert found["planted"].truncated == {"texts": 0, "prompts": 1}
     # The one that fits is asked as it stands.
     scored = work.scored[int(found["planted"].right[0])]
     assert tokenizer.decode(work.sequences[scored.sequence][bos:]) == "short: yes"

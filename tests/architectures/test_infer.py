@@ -35,7 +35,7 @@ TOLD = {
 REFUSED = {
     "mixtral": (GROUPED, "no MLP that ends in one linear map"),
     "mamba": (PLAIN, "no attention with one map"),
-    "mpt": (dict(d_model=32, n_heads=4, n_layers=2), "neuron.1 through W_out is not what the model computes"),
+    "mpt": (dict(d_model=32, n_heads=4, n_layers=2), "neuron.1 through W_out differs from the model's own computation"),
     "granite": (GROUPED | dict(residual_multiplier=0.5), "sum of resid.0 and block 1's parts"),
     "glm4": (GROUPED | dict(head_dim=8), "sum of resid.0 and block 1's parts"),
 }
@@ -58,7 +58,7 @@ def saved(family, shape, folder):
 @pytest.mark.parametrize("family", TOLD)
 def test_an_unlisted_family_is_read_by_its_structure(family, tmp_path):
     model = load_model(saved(family, TOLD[family], tmp_path))
-    assert model.architecture.guessed
+    assert model.architecture.is_inferred
     validate_model(model, answers=True)
     told = parity_certificate(model, [(5, 17, 40, 9), (8, 8, 120, 64, 77, 250), (3,), (12, 200)])
     assert told["holds"], told["differences"]
@@ -78,7 +78,7 @@ def test_what_its_structure_does_not_tell_is_refused_in_one_line(family, tmp_pat
 
 def test_a_model_of_pictures_is_refused(tmp_path):
     ViTModel(ViTConfig(**PLAIN, intermediate_size=64, image_size=8, patch_size=4)).save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match=r"vit reads images and has no tokenizer.*ontogeny\.images"):
+    with pytest.raises(BadInput, match=r"vit reads images and has no tokenizer.*ontogeny\.models\.vision"):
         load_model(tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_structure_and_table_agree(family):
 def test_a_wrong_guess_is_never_used(tiny):
     model = load_model(tiny("olmo2"))
     guess = architectures.infer_architecture(model.network)
-    with pytest.raises(BadInput, match="what its structure suggests is not what it computes"):
+    with pytest.raises(BadInput, match="the architecture inferred from its structure is wrong"):
         validate_model(replace(model, architecture=guess))
 
 

@@ -181,7 +181,7 @@ def test_answers_are_scored_as_the_whole_model_would(model):
     sequences = texts()
     asked = Workload(tuple(sequences), scored=tuple(ScoredAnswer(i, len(s) - 2) for i, s in enumerate(sequences)))
     if not model.architecture.causal:
-        with pytest.raises(BadInput, match="cannot be asked what comes next"):
+        with pytest.raises(BadInput, match="must be causal to score answers"):
             capture(model, asked, [])
         return
     found = capture(model, asked, []).answers

@@ -1,4 +1,4 @@
-"""Every metric in the folder: its range, its declared invariances, and NaN (never 0) where there is nothing to measure."""
+"""Every metric in the folder: its range, its declared invariances, and NaN (never 0) for undefined values."""
 
 import math
 from collections.abc import Callable
@@ -24,12 +24,13 @@ def rand(*shape: int, seed: int = 0) -> Tensor:
 
 
 def inputs(metric: Metric, seed: int = 0) -> Inputs:
-    """Two cells where the metric takes a batch, so that one can be spoilt and the other must not notice."""
+    """Arguments of a metric; two cells if it takes a batch, so that NaN in one must not change the other."""
     label = torch.arange(N) % 3
     made: dict[str, Inputs] = {
         "scores, labels": (rand(2, N, seed=seed), label > 0),
         "scores, classes": (rand(2, N, 3, seed=seed), label),
         "scores, numbers": (rand(2, N, seed=seed), rand(N, seed=seed + 1)),
+        "confidences, correct": (rand(N, seed=seed).sigmoid(), label > 0),
         "variables": (rand(N, D, seed=seed), rand(N, 2, seed=seed + 1)),
         "activations": (rand(2, N, D, seed=seed) * torch.arange(1, D + 1), *()),
         "directions": (rand(2, D, seed=seed), rand(2, D, seed=seed + 1)),
@@ -53,9 +54,7 @@ def rotated(metric: Metric, args: Inputs) -> Inputs:
 
 def permuted(metric: Metric, args: Inputs) -> Inputs:
     order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
-    axis = {"variables": 0, "scores, labels": 1, "scores, numbers": 1, "scores, classes": 1, "activations": 1}[
-        metric.takes
-    ]
+    axis = 0 if metric.takes in ("variables", "confidences, correct") else 1
     first = args[0].index_select(axis, order)
     return (first, *(a[order] for a in args[1:]))
 
@@ -76,14 +75,24 @@ def ids(metric: Metric) -> str:
     return metric.name
 
 
-def test_there_are_metrics() -> None:
+def test_folder_has_the_known_metrics() -> None:
     names = [metric.name for metric in METRICS]
-    assert {"auroc", "accuracy", "r2", "hsic", "nhsic", "participation_ratio", "cosine", "nats_bound"} <= set(names)
+    assert {
+        "auroc",
+        "accuracy",
+        "r2",
+        "hsic",
+        "nhsic",
+        "participation_ratio",
+        "cosine",
+        "nats_bound",
+        "expected_calibration_error",
+    } <= set(names)
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=ids)
-def test_it_says_what_it_is(metric: Metric) -> None:
+def test_declares_documentation_reference_and_invariances(metric: Metric) -> None:
     assert metric.function.__doc__
     assert metric.reference
     assert metric.invariances
@@ -91,7 +100,7 @@ def test_it_says_what_it_is(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=ids)
-def test_it_stays_in_its_range(metric: Metric) -> None:
+def test_stays_in_its_range(metric: Metric) -> None:
     values = torch.cat([metric.function(*inputs(metric, seed)).double().flatten() for seed in range(30)])
     assert values.isfinite().all()
     assert metric.low is None or values.min() >= metric.low - 1e-6
@@ -100,7 +109,7 @@ def test_it_stays_in_its_range(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=ids)
-def test_its_invariances_hold(metric: Metric) -> None:
+def test_declared_invariances_hold(metric: Metric) -> None:
     args = inputs(metric)
     before = metric.function(*args)
     for name in sorted(metric.invariances):
@@ -108,12 +117,12 @@ def test_its_invariances_hold(metric: Metric) -> None:
         assert torch.allclose(before, after, rtol=1e-4, atol=1e-5 * float(before.abs().max())), name
     other = metric.function(*inputs(metric, seed=50))
     assert not torch.allclose(before, other, rtol=1e-3, atol=1e-3 * float(before.abs().max())), (
-        "the comparison could not fail"
+        "the comparison must be able to fail"
     )
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=ids)
-def test_a_value_that_is_not_a_number_spoils_its_own_cell_only(metric: Metric) -> None:
+def test_nan_changes_its_own_cell_only(metric: Metric) -> None:
     args = inputs(metric)
     clean = metric.function(*args)
 
@@ -122,6 +131,10 @@ def test_a_value_that_is_not_a_number_spoils_its_own_cell_only(metric: Metric) -
         x.flatten()[-1] = math.nan
         return x
 
+    if metric.takes == "confidences, correct":
+        with pytest.raises(BadInput):
+            metric.function(*with_first(args, spoil))
+        return
     spoilt = metric.function(*with_first(args, spoil))
     if metric.takes == "variables":
         assert spoilt.isnan()
@@ -130,8 +143,10 @@ def test_a_value_that_is_not_a_number_spoils_its_own_cell_only(metric: Metric) -
     assert torch.equal(spoilt[0], clean[0])
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if m.name not in {"accuracy"}], ids=ids)
-def test_nothing_to_measure_is_not_zero(metric: Metric) -> None:
+@pytest.mark.parametrize(
+    "metric", [m for m in METRICS if m.name not in {"accuracy", "expected_calibration_error"}], ids=ids
+)
+def test_undefined_values_are_nan(metric: Metric) -> None:
     """One class, a constant target, activations without spread, a zero direction."""
     args = inputs(metric)
     scores = metric.takes.startswith("scores")
@@ -140,10 +155,10 @@ def test_nothing_to_measure_is_not_zero(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", [m for m in METRICS if m.takes.startswith("scores") or m.takes == "variables"], ids=ids
+    "metric", [m for m in METRICS if m.takes.startswith(("scores", "confidences", "variables"))], ids=ids
 )
-def test_rows_that_do_not_match_are_refused(metric: Metric) -> None:
+def test_rejects_rows_that_do_not_match(metric: Metric) -> None:
     first, second = inputs(metric)
-    # The second where annotations are checked at run time.
+    # TypeCheckError if annotations are checked at run time.
     with pytest.raises((BadInput, TypeCheckError)):
         metric.function(first, second[:-1])

@@ -1,4 +1,4 @@
-"""Every fit in the folder: finds a planted direction, streams, saves, refuses what it cannot use, and minds neither order nor batch."""
+"""Every probe in the folder: it recovers a planted direction, streams, saves, rejects invalid input and ignores the row order."""
 
 from dataclasses import dataclass
 
@@ -22,9 +22,9 @@ class Planted:
     groups: Tensor
     pairs: Tensor | None
     shift: Tensor
-    """[site, d]: what was added for one unit of y."""
+    """[site, d]: the vector added per unit of y."""
     readout: Tensor
-    """[site, d]: the best linear readout of it under this noise."""
+    """[site, d]: its best linear readout under this noise."""
 
     def fit(self, name: str, rows: Tensor | None = None) -> Probe:
         rows = torch.arange(len(self.y)) if rows is None else rows
@@ -65,12 +65,12 @@ def kinds(*, of: str | None = None) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in every if of is None or kind == of]
 
 
-def test_there_are_fits() -> None:
+def test_folder_has_the_known_probes() -> None:
     assert {"logistic", "mass_mean", "pca", "leace", "ridge"} <= set(FITS)
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_it_says_what_it_takes(name: str) -> None:
+def test_declares_its_properties(name: str) -> None:
     module = plugins.load_plugin("probes", name)
     assert module.targets
     assert module.targets <= {"binary", "classes", "number"}
@@ -80,8 +80,8 @@ def test_it_says_what_it_takes(name: str) -> None:
     assert plugins.plugin_summary("probes", name).endswith((".", ")"))
 
 
-def test_the_planted_problem_is_not_trivial() -> None:
-    """The largest variation is not the concept, and the readout is not the shift: a fit cannot pass by finding either by luck."""
+def test_planted_problem_is_not_trivial() -> None:
+    """The largest variation is not the concept, and the readout is not the shift."""
     problem = planted()
     largest = torch.linalg.svd(problem.x - problem.x.mean(1, keepdim=True), full_matrices=False)[2][:, 0]
     assert cosine(largest, problem.shift).abs().max() < 0.7
@@ -89,7 +89,7 @@ def test_the_planted_problem_is_not_trivial() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in kinds() if k != "classes"])
-def test_it_recovers_a_planted_direction(name: str, kind: str) -> None:
+def test_recovers_a_planted_direction(name: str, kind: str) -> None:
     module = plugins.load_plugin("probes", name)
     problem = planted(kind, pairs=module.recovers_from == "pairs")
     fitted = problem.fit(name)
@@ -113,7 +113,7 @@ def test_classes_have_one_direction_each(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), kinds())
-def test_order_of_the_rows_and_of_the_sites_does_not_matter(name: str, kind: str) -> None:
+def test_order_of_rows_and_sites_does_not_matter(name: str, kind: str) -> None:
     problem = planted(
         "number" if kind == "number" else "binary", n=160, pairs=plugins.load_plugin("probes", name).needs_pairs
     )
@@ -145,7 +145,7 @@ STREAMS = [(n, k) for n, k in kinds() if k != "classes" and hasattr(plugins.load
 
 @pytest.mark.parametrize(("name", "kind"), STREAMS)
 @pytest.mark.parametrize("pairs", [False, True])
-def test_streaming_is_batch(name: str, kind: str, pairs: bool) -> None:
+def test_streaming_equals_one_batch(name: str, kind: str, pairs: bool) -> None:
     module = plugins.load_plugin("probes", name)
     problem = planted(kind, n=400, pairs=pairs)
     fitter = module.Fitter()
@@ -160,7 +160,7 @@ def test_streaming_is_batch(name: str, kind: str, pairs: bool) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), kinds())
-def test_saved_and_loaded_it_scores_the_same(name: str, kind: str) -> None:
+def test_saved_probe_scores_the_same(name: str, kind: str) -> None:
     problem = planted("number" if kind == "number" else "binary", n=120)
     y = problem.y.long() if kind == "classes" else problem.y
     fitted = plugins.load_plugin("probes", name).fit(problem.x, y, groups=problem.groups)
@@ -173,7 +173,7 @@ def test_saved_and_loaded_it_scores_the_same(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), kinds())
-def test_it_refuses_what_it_cannot_use(name: str, kind: str) -> None:
+def test_rejects_invalid_input(name: str, kind: str) -> None:
     module = plugins.load_plugin("probes", name)
     x, groups = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6)
     good = {"binary": groups > 2, "classes": groups % 2, "number": groups.float()}[kind]
@@ -186,7 +186,7 @@ def test_it_refuses_what_it_cannot_use(name: str, kind: str) -> None:
             module.fit(x, good & (groups == 5) if kind == "binary" else (groups == 5).long(), groups=groups)
     with pytest.raises(BadInput, match="not finite at sites \\[1\\]"):
         module.fit(x.index_fill(0, torch.tensor([1]), torch.nan), good, groups=groups)
-    with pytest.raises(BadInput, match="one target an example"):
+    with pytest.raises(BadInput, match="one target per example"):
         module.fit(x, good[:-1], groups=groups)
 
 

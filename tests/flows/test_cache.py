@@ -93,4 +93,4 @@ def test_it_stays_within_its_size_and_a_damaged_entry_is_read_anew(home, concept
     small.trim()
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
     trace(few, [concept], tmp_path / "third", replace(QUICK, sites="mlp"), cache=small)
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= small.most
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= small.max_bytes

@@ -120,18 +120,18 @@ def test_stages_make_a_tree(tmp_path: Path) -> None:
         trainer(tmp_path / name, 1, 2)
     lineage = (
         Lineage.open(tmp_path / "base")
-        .then("sft", tmp_path / "sft")
-        .then("dpo", tmp_path / "dpo")
-        .then("other", tmp_path / "other", parent="pretrain")
-        .then("seed1", tmp_path / "other", parent="")
+        .with_stage("sft", tmp_path / "sft")
+        .with_stage("dpo", tmp_path / "dpo")
+        .with_stage("other", tmp_path / "other", parent="pretrain")
+        .with_stage("seed1", tmp_path / "other", parent="")
     )
     parents = {s.name: s.parent for s in lineage.stages}
     assert parents == {"pretrain": None, "sft": "pretrain", "dpo": "sft", "other": "pretrain", "seed1": None}
     assert [c.stage for c in lineage.checkpoints[::2]] == ["pretrain", "sft", "dpo", "other", "seed1"]
     with pytest.raises(BadInput, match="has a stage 'sft' already"):
-        lineage.then("sft", tmp_path / "sft")
+        lineage.with_stage("sft", tmp_path / "sft")
     with pytest.raises(BadInput, match=r"did you mean '?sft"):
-        lineage.then("x", tmp_path / "sft", parent="stf")
+        lineage.with_stage("x", tmp_path / "sft", parent="stf")
 
 
 TOML = """

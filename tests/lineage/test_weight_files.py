@@ -42,7 +42,7 @@ def test_whole_folders_pass(tmp_path: Path) -> None:
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     ]
-    assert checkpoint_files(one).small == ("config.json", "tokenizer.json")
+    assert checkpoint_files(one).small_files == ("config.json", "tokenizer.json")
     assert fetch_checkpoint(one) == tmp_path / "one"
 
 

@@ -1,4 +1,4 @@
-"""Calibration error, its floor, Brier and reliability: exact on small cases, and able to tell a braggart from an honest model."""
+"""Calibration error, its baseline, Brier score and reliability bins: exact on small cases; overconfidence is detected."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from ontogeny.metrics.calibration import (
 )
 
 
-def test_a_small_case_by_hand():
+def test_matches_a_small_case_by_hand():
     sure = torch.tensor([0.95, 0.95, 0.55, 0.55])
     right = torch.tensor([True, False, True, True])
     # Bin [.9, 1]: |.5 − .95|; bin [.5, .6): |1 − .55|; half of the answers in each.
@@ -27,16 +27,18 @@ def test_a_small_case_by_hand():
 
 
 @pytest.mark.parametrize("by", ["width", "count"])
-def test_the_floor_holds_a_calibrated_model_and_not_a_braggart(by):
+def test_baseline_covers_a_calibrated_model_and_not_an_overconfident_one(by):
     generator = torch.Generator().manual_seed(0)
     sure = 0.5 + 0.5 * torch.rand(400, generator=generator)
-    honest, boasting = (torch.rand(400, generator=generator) < share for share in (sure, 0.5 + (sure - 0.5) / 2))
+    calibrated, overconfident = (
+        torch.rand(400, generator=generator) < share for share in (sure, 0.5 + (sure - 0.5) / 2)
+    )
     floor = perfect_calibration_error(sure, by=by)
-    assert expected_calibration_error(sure, honest, by=by) < floor.quantile(0.975)
-    assert expected_calibration_error(sure, boasting, by=by) > 1.5 * floor.quantile(0.975)
+    assert expected_calibration_error(sure, calibrated, by=by) < floor.quantile(0.975)
+    assert expected_calibration_error(sure, overconfident, by=by) > 1.5 * floor.quantile(0.975)
 
 
-def test_equal_counts_are_equal_and_keep_ties_together():
+def test_bins_of_equal_count_keep_ties_together():
     sure = torch.linspace(0.5, 1, 100)
     assert [b.n for b in reliability_bins(sure, sure > 0.7, by="count")] == [10] * 10
     assert len(reliability_bins(torch.full((30,), 0.8), torch.ones(30, dtype=torch.bool), by="count")) == 1
@@ -56,7 +58,7 @@ def test_ece_lies_between_the_overall_gap_and_one(n, bins, seed):
         assert sum(b.n for b in reliability_bins(sure, right, bins=bins, by=by)) == n
 
 
-def test_what_is_no_confidence_is_refused():
-    for bad in (torch.tensor([]), torch.tensor([1.2])):
-        with pytest.raises(BadInput, match="between 0 and 1"):
+def test_rejects_missing_and_invalid_confidences():
+    for bad in (torch.tensor([]), torch.tensor([1.2]), torch.tensor([torch.nan])):
+        with pytest.raises(BadInput, match="from 0 to 1"):
             expected_calibration_error(bad, torch.ones(len(bad), dtype=torch.bool))

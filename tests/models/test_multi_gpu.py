@@ -13,9 +13,8 @@ from ontogeny.activations.capture import capture
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.models import model as models
 from ontogeny.models import multi_gpu
-from ontogeny.models.model import Model
+from ontogeny.models.model import Model, load_model, model_from_network
 from ontogeny.models.validation import validate_model
 from tests.helpers.planted_lineages import rows, write
 from tests.helpers.tiny_models import byte_tokenizer, tiny_model
@@ -45,7 +44,7 @@ def _sent(value: object) -> object:
 def spread(family: str) -> Model:
     """To be called among fake tensors."""
     network = tiny_model(family).eval()
-    model = models.model_from_network(network, byte_tokenizer())
+    model = model_from_network(network, byte_tokenizer())
     unembedding = network.get_output_embeddings()
     unembedding.weight = nn.Parameter(unembedding.weight.detach().clone())  # a tied one would take the embedding along
     for module in (model.block(2), network.get_submodule(model.architecture.final_norm), unembedding):
@@ -89,7 +88,7 @@ def test_without_accelerate_it_is_named(monkeypatch):
 def test_spread_over_what_is_there_it_reads_the_same(tiny, tmp_path):
     pytest.importorskip("accelerate", reason="accelerate is an extra: pip install 'ontogeny[ray]'")
     concept = Concept.from_file(write(tmp_path / "some.csv", rows(characters=20)))
-    whole, apart = (models.load_model(tiny("llama"), device=device) for device in ("cpu", "auto"))
+    whole, apart = (load_model(tiny("llama"), device=device) for device in ("cpu", "auto"))
     assert apart.network.hf_device_map
     validate_model(apart)
     work, _ = build_workload([concept], whole.tokenizer, whole.context)

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from ontogeny.errors import CheckpointError
-from ontogeny.models import model as models
 from ontogeny.models import weight_swap
+from ontogeny.models.loading import ModelOptions
+from ontogeny.models.model import load_model
 from ontogeny.models.reusable import ReusableModel
 from tests.helpers.tiny_models import byte_tokenizer, save_tiny, tiny_model
 
@@ -38,7 +39,7 @@ def test_filled_it_is_what_transformers_loads(family, dtype, chunk, tmp_path, mo
     monkeypatch.setattr(weight_swap, "_CHUNK_BYTES", chunk)
     one, two = save_tiny(family, tmp_path / "1", seed=1), save_tiny(family, tmp_path / "2", seed=2)
     before = sha(one)
-    model = models.load_model(one, dtype=dtype)
+    model = load_model(one, dtype=dtype)
     known = weight_swap.tensor_map(model.network, one)
     assert known is not None
     assert weight_swap.is_compatible(known, two)
@@ -53,7 +54,7 @@ def test_shards_too(tmp_path):
     one, two = save_tiny("llama", tmp_path / "1", seed=1), tmp_path / "2"
     tiny_model("llama", seed=2).save_pretrained(two, max_shard_size="40KB")
     assert len(list(two.glob("*.safetensors"))) > 1
-    model = models.load_model(one)
+    model = load_model(one)
     known = weight_swap.tensor_map(model.network, one)
     assert weight_swap.is_compatible(known, two)
     weight_swap.copy_to_own_memory(model.network)
@@ -63,14 +64,14 @@ def test_shards_too(tmp_path):
 
 def test_another_shape_or_configuration_does_not_fit(tmp_path):
     one, two = save_tiny("gpt_neox", tmp_path / "1"), save_tiny("gpt_neox", tmp_path / "2", context=64)
-    known = weight_swap.tensor_map(models.load_model(one).network, one)
+    known = weight_swap.tensor_map(load_model(one).network, one)
     assert weight_swap.is_compatible(known, one)
     assert not weight_swap.is_compatible(known, two)
 
 
 def test_without_a_sure_map_there_is_none(tmp_path):
     folder = save_tiny("gpt2", tmp_path / "1")
-    model = models.load_model(folder)
+    model = load_model(folder)
     with torch.no_grad():
         next(iter(model.network.parameters())).add_(1)  # the network is not what the file says
     assert weight_swap.tensor_map(model.network, folder) is None
@@ -81,13 +82,13 @@ def test_one_model_serves_a_lineage(tmp_path):
     damaged = load_file(folders[2] / "model.safetensors")
     next(iter(damaged.values())).view(-1)[0] = torch.nan
     save_file(damaged, folders[2] / "model.safetensors", metadata={"format": "pt"})
-    standing, built = ReusableModel("cpu", torch.float32, False), 0
+    standing, built = ReusableModel(ModelOptions()), 0
     for i, folder in enumerate(folders):
         if i == 2:
             with pytest.raises(CheckpointError, match="not finite"):
-                standing.load(folder, None)
+                standing.load(folder)
             continue
-        model, more = standing.load(folder, None)
+        model, more = standing.load(folder)
         built += more
         assert torch.equal(logits(model.network), theirs(folder))
     assert built == 1
@@ -95,9 +96,9 @@ def test_one_model_serves_a_lineage(tmp_path):
 
 def test_without_questions_the_unembedding_is_left_alone(tmp_path):
     one, two = save_tiny("gpt_neox", tmp_path / "1", seed=1), save_tiny("gpt_neox", tmp_path / "2", seed=2)
-    standing = ReusableModel("cpu", torch.float32, False, scores_vocabulary=False)
-    before = standing.load(one, None)[0].network.get_output_embeddings().weight.clone()
-    model, _ = standing.load(two, None)
+    standing = ReusableModel(ModelOptions(), scores_vocabulary=False)
+    before = standing.load(one)[0].network.get_output_embeddings().weight.clone()
+    model, _ = standing.load(two)
     expected = AutoModelForCausalLM.from_pretrained(two).eval()
     with torch.inference_mode():
         assert torch.equal(model.body(IDS).last_hidden_state, expected.base_model(IDS).last_hidden_state)
@@ -107,19 +108,19 @@ def test_without_questions_the_unembedding_is_left_alone(tmp_path):
 def test_another_tokenizer_is_opened(tmp_path):
     one, two = save_tiny("gpt2", tmp_path / "1", seed=1), save_tiny("gpt2", tmp_path / "2", seed=2)
     byte_tokenizer(bos=True).save_pretrained(two)
-    standing = ReusableModel("cpu", torch.float32, False)
-    first = standing.load(one, None)[0].tokenizer("a").input_ids
-    model, built = standing.load(two, None)
+    standing = ReusableModel(ModelOptions())
+    first = standing.load(one)[0].tokenizer("a").input_ids
+    model, built = standing.load(two)
     assert built == 0
     assert model.tokenizer("a").input_ids == [0, *first]
 
 
 def test_a_cut_file_leaves_no_half_filled_model(tmp_path):
     one, two, three = (save_tiny("llama", tmp_path / str(i), seed=i) for i in range(3))
-    standing = ReusableModel("cpu", torch.float32, False)
-    standing.load(one, None)
+    standing = ReusableModel(ModelOptions())
+    standing.load(one)
     file = two / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CheckpointError):
-        standing.load(two, None)
-    assert torch.equal(logits(standing.load(three, None)[0].network), theirs(three))
+        standing.load(two)
+    assert torch.equal(logits(standing.load(three)[0].network), theirs(three))

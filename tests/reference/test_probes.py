@@ -1,4 +1,4 @@
-"""The probes against scikit-learn in float64, at the strength that was chosen: weights, scores and cross-validation."""
+"""Probes against scikit-learn in float64 at the chosen strength: weights, scores and cross-validation."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ SHAPES = [(300, 40), (120, 200)]
 
 
 def activations(n: int, d: int, seed: int = 0) -> torch.Tensor:
-    """Correlated, of very unequal variance, far from the origin."""
+    """Correlated features of very unequal variance, far from the origin."""
     g = torch.Generator().manual_seed(seed)
     return 5 + (torch.randn(2, n, d, generator=g) * torch.arange(1, d + 1) ** -0.7) @ torch.randn(d, d, generator=g)
 
 
 def labels(x: torch.Tensor, classes: int) -> torch.Tensor:
-    """Readable at site 0, and only partly."""
+    """Labels that are partly readable at site 0."""
     g = torch.Generator().manual_seed(1)
     rule = x[0] @ torch.randn(x.shape[2], classes, generator=g)
     return (rule + rule.std() * torch.randn(rule.shape, generator=g)).argmax(1)
@@ -28,7 +28,7 @@ def labels(x: torch.Tensor, classes: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_logistic(shape: tuple[int, int], classes: int) -> None:
+def test_logistic_matches_sklearn(shape: tuple[int, int], classes: int) -> None:
     x = activations(*shape)
     y = labels(x, classes)
     fitted = logistic.fit(x, y == 1 if classes == 2 else y, groups=torch.arange(shape[0]))
@@ -48,7 +48,7 @@ def test_logistic(shape: tuple[int, int], classes: int) -> None:
         assert np.linalg.norm(found) > 0
 
 
-def test_the_strength_and_its_score_are_those_of_explicit_folds() -> None:
+def test_strength_and_score_match_explicit_folds() -> None:
     x = activations(300, 40)
     y = labels(x, 2) == 1
     groups = torch.arange(300) // 3
@@ -75,7 +75,7 @@ def test_the_strength_and_its_score_are_those_of_explicit_folds() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ridge_and_its_folds(shape: tuple[int, int]) -> None:
+def test_ridge_matches_sklearn_with_explicit_folds(shape: tuple[int, int]) -> None:
     x = activations(*shape)
     g = torch.Generator().manual_seed(2)
     y = x[0] @ torch.randn(shape[1], generator=g)

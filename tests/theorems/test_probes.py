@@ -1,4 +1,4 @@
-"""What must always hold of the fits, each with the case in which it could fail."""
+"""Properties of the probes, each with a case in which it could fail."""
 
 import math
 
@@ -41,7 +41,7 @@ def column(y: Tensor) -> Tensor:
 
 @small
 @given(seed=seeds)
-def test_an_erased_concept_cannot_be_read(seed: int) -> None:
+def test_erased_concept_cannot_be_read(seed: int) -> None:
     x, y = planted(seed, n=1000)
     train, test = torch.arange(600), torch.arange(600, 1000)
     eraser = leace(x[:, train], column(y[train]))
@@ -59,7 +59,7 @@ def test_an_erased_concept_cannot_be_read(seed: int) -> None:
 
 @small
 @given(seed=seeds)
-def test_erasing_twice_is_once_and_moves_neither_mean_nor_classes_apart(seed: int) -> None:
+def test_erasure_is_idempotent_and_keeps_the_mean(seed: int) -> None:
     x, y = planted(seed)
     eraser = leace(x, column(y))
     once = eraser(x)
@@ -72,7 +72,7 @@ def test_erasing_twice_is_once_and_moves_neither_mean_nor_classes_apart(seed: in
 
 @small
 @given(seed=seeds)
-def test_no_other_projection_that_erases_changes_less(seed: int) -> None:
+def test_erasure_is_the_smallest_edit(seed: int) -> None:
     x, y = planted(seed)
     centred = x - x.mean(1, keepdim=True)
     least = (leace(x, column(y))(x) - x).square().sum((1, 2))
@@ -84,7 +84,7 @@ def test_no_other_projection_that_erases_changes_less(seed: int) -> None:
     assert (least < 0.9 * orthogonal).any(), "the noise was isotropic: the comparison could not fail"
 
 
-def test_shrinking_and_few_examples_still_erase_exactly() -> None:
+def test_shrunk_covariance_and_few_examples_erase_exactly() -> None:
     x, y = planted(3, n=30, d=50)
     for eraser in (leace(x, column(y)), leace(x, column(y), shrink=0.1)):
         once = eraser(x)
@@ -92,7 +92,7 @@ def test_shrinking_and_few_examples_still_erase_exactly() -> None:
         assert once.isfinite().all()
 
 
-def test_several_classes_are_erased_together_and_in_batches() -> None:
+def test_several_classes_are_erased_together_and_by_streaming() -> None:
     g = torch.Generator().manual_seed(0)
     label = torch.randint(0, 3, (600,), generator=g)
     x = 2 * torch.randn(2, 3, 8, generator=g)[:, label] + torch.randn(2, 600, 8, generator=g)
@@ -105,7 +105,7 @@ def test_several_classes_are_erased_together_and_in_batches() -> None:
     assert torch.linalg.matrix_rank((x - batch(x)).double(), rtol=1e-4).tolist() == [2, 2]
 
 
-def test_the_plug_in_and_the_eraser_are_one_thing() -> None:
+def test_leace_probe_matches_the_eraser() -> None:
     x, y = planted(1)
     fitted = leace_fit.fit(x, y, groups=torch.arange(len(y)))
     scores = fitted.scores(x)
@@ -119,7 +119,7 @@ def test_the_plug_in_and_the_eraser_are_one_thing() -> None:
 
 @small
 @given(seed=seeds)
-def test_the_scale_rules_are_lengths_in_the_units_of_the_activations(seed: int) -> None:
+def test_steering_vector_lengths_are_in_activation_units(seed: int) -> None:
     x, y = planted(seed)
     fitted = mass_mean.fit(x, y, groups=torch.arange(len(y)))
     projection = (x @ fitted.direction)[..., 0]
@@ -133,7 +133,7 @@ def test_the_scale_rules_are_lengths_in_the_units_of_the_activations(seed: int) 
         mass_mean.steering_vector(fitted, "sigma")
 
 
-def test_pairs_cancel_what_they_share_and_their_order_means_nothing() -> None:
+def test_pairs_cancel_shared_variation_in_any_order() -> None:
     g = torch.Generator().manual_seed(0)
     shared = 10 * torch.randn(1, 200, 8, generator=g).repeat_interleave(2, 1)
     y = torch.arange(400) % 2 == 0
@@ -148,13 +148,13 @@ def test_pairs_cancel_what_they_share_and_their_order_means_nothing() -> None:
     )
     some = torch.where(pairs < 150, pairs, -1)
     assert torch.cosine_similarity(pca.fit(x, y, groups=pairs, pairs=some).direction[0, :, 0], shift, dim=0) > 0.99
-    with pytest.raises(BadInput, match="none of which"):
+    with pytest.raises(BadInput, match="no pair has both"):
         pca.fit(x, y, groups=pairs, pairs=torch.arange(400))
 
 
 @pytest.mark.parametrize("second", [0.1, 0.9, 1 - 1e-4, 1 - 1e-7])
 @pytest.mark.parametrize(("n", "d"), [(400, 30), (40, 300)])
-def test_the_first_axis_is_that_of_the_singular_vectors(n: int, d: int, second: float) -> None:
+def test_first_axis_matches_the_singular_vectors(n: int, d: int, second: float) -> None:
     g = torch.Generator().manual_seed(0)
     u, v = (torch.linalg.qr(torch.randn(size, 20, generator=g, dtype=torch.float64))[0] for size in (n, d))
     u -= u.mean(0)
@@ -175,7 +175,7 @@ def test_the_first_axis_is_that_of_the_singular_vectors(n: int, d: int, second: 
 @pytest.mark.parametrize(
     "name", [n for n in plugins.list_plugins("probes") if "binary" in plugins.load_plugin("probes", n).targets]
 )
-def test_the_other_label_turns_the_direction_round(name: str) -> None:
+def test_swapped_labels_reverse_the_direction(name: str) -> None:
     x, y = planted(2)
     fit = plugins.load_plugin("probes", name).fit
     one, other = fit(x, y, groups=torch.arange(500)), fit(x, ~y, groups=torch.arange(500))
@@ -185,7 +185,7 @@ def test_the_other_label_turns_the_direction_round(name: str) -> None:
 # --- logistic -------------------------------------------------------------------------------------------------------------------
 
 
-def test_perfectly_separable_activations_have_a_finite_probe() -> None:
+def test_separable_activations_give_a_finite_probe() -> None:
     y = torch.arange(60) % 2 == 0
     x = torch.randn(3, 60, 100, generator=torch.Generator().manual_seed(0)) + 100 * y[None, :, None]
     fitted = logistic.fit(x, y, groups=torch.arange(60))
@@ -196,8 +196,8 @@ def test_perfectly_separable_activations_have_a_finite_probe() -> None:
     assert strong.direction.isfinite().all()
 
 
-def test_twins_do_not_cross_the_folds() -> None:
-    """Labels without any rule, but each example has a near copy: only folds by group see that nothing was learned."""
+def test_near_copies_do_not_cross_the_folds() -> None:
+    """Random labels with near copies of each example: only folds by group show that nothing was learned."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 150, 400, generator=g).repeat_interleave(2, 1) + 0.01 * torch.randn(1, 300, 400, generator=g)
     y = (torch.rand(150, generator=g) < 0.5).repeat_interleave(2)
@@ -209,7 +209,7 @@ def test_twins_do_not_cross_the_folds() -> None:
 
 @small
 @given(seed=seeds, groups=st.integers(2, 40), folds=st.integers(2, 5))
-def test_folds_keep_groups_whole_and_are_as_many_as_can_be(seed: int, groups: int, folds: int) -> None:
+def test_folds_keep_groups_whole_and_are_as_many_as_possible(seed: int, groups: int, folds: int) -> None:
     g = torch.Generator().manual_seed(seed)
     group = torch.randint(0, groups, (80,), generator=g)
     y = (torch.rand(80, generator=g) < 0.4).float()
@@ -221,7 +221,7 @@ def test_folds_keep_groups_whole_and_are_as_many_as_can_be(seed: int, groups: in
     assert torch.equal(balanced_folds(group[order], y[order], folds=folds, seed=seed)[0], fold[order])
 
 
-def test_without_anything_to_hold_out_there_is_no_score_but_a_fit() -> None:
+def test_single_group_gives_a_fit_without_a_score() -> None:
     x, y = planted(0)
     fitted = logistic.fit(x, y, groups=torch.zeros(500).long())
     assert fitted.facts["cv_score"].isnan().all()
@@ -231,7 +231,7 @@ def test_without_anything_to_hold_out_there_is_no_score_but_a_fit() -> None:
 
 @small
 @given(seed=seeds)
-def test_many_label_sets_at_once_are_each_alone(seed: int) -> None:
+def test_many_label_sets_equal_single_fits(seed: int) -> None:
     x, y = planted(seed, n=200)
     g = torch.Generator().manual_seed(seed)
     other = torch.rand(3, 200, generator=g) < 0.5
@@ -257,7 +257,7 @@ def test_many_label_sets_at_once_are_each_alone(seed: int) -> None:
 @small
 @given(seed=seeds, strength=st.sampled_from([1e-4, 1e-2, 1.0, 1e2]))
 def test_one_label_set_is_solved_as_well_without_principal_axes(seed: int, strength: float) -> None:
-    """At the rough tolerance too, and where examples are weighted."""
+    """Also at the rough tolerance and with weighted examples."""
     x, y = planted(seed, n=200)
     strengths = torch.full((2,), strength)
     axes, weight = (
@@ -276,7 +276,7 @@ def test_one_label_set_is_solved_as_well_without_principal_axes(seed: int, stren
             assert off <= 2 * allowed + 10 * tolerance * exact.abs().amax(), (off, allowed)
 
 
-def test_a_penalty_that_would_drown_in_rounding_is_solved_in_principal_axes() -> None:
+def test_tiny_penalty_is_solved_in_principal_axes() -> None:
     x, y = planted(0, n=200)
     strengths = torch.full((2,), 1e7)
     assert not is_factorable(x, strengths)
@@ -288,7 +288,7 @@ def test_a_penalty_that_would_drown_in_rounding_is_solved_in_principal_axes() ->
     assert torch.equal(found.direction, by_axes.direction)
 
 
-def test_units_of_a_feature_do_not_matter_to_a_standardised_probe() -> None:
+def test_standardised_probe_ignores_the_unit_of_a_feature() -> None:
     x, y = planted(5)
     units = torch.logspace(-2, 2, 10)
     plain = logistic.fit(x, y, groups=torch.arange(500)).scores(x)

@@ -1,4 +1,4 @@
-"""Reading activations: texts into batches, one forward pass, all sites at once."""
+"""Activations: batch texts and read all sites in one forward pass."""
 
 __all__ = [
     "activations",

@@ -1,4 +1,4 @@
-"""What a pass saw of one concept at one checkpoint: all that its measurement needs, and all that is worth keeping for another one."""
+"""Activations read for one concept at one checkpoint: the input of `measure`, and an entry of the activation cache."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ontogeny.activations.batching import ActivationRead, Workload
 from ontogeny.activations.capture import CaptureResult, capture
@@ -18,33 +19,38 @@ from ontogeny.sites import Site
 
 @dataclass(frozen=True)
 class Activations:
+    """Pooled activations of all examples, with the answer margins of the concept's questions."""
+
     parts: Mapping[str, Float[Tensor, "site example d"]]
-    """Where the model is: fits and dependence are computed there, too."""
+    """On the model's device, where probes and dependence are computed."""
     sites: Mapping[str, Sequence[Site]]
-    """Of each part, in the order of its tensor."""
+    """Sites of each part, in the order of its tensor."""
     inputs: Float[Tensor, "example d"]
     """Mean embedding of each text."""
     margin: Float[Tensor, " answer"] | None
     """Log-likelihood of the right minus the wrong answer of each question, nats."""
-    shortened: Mapping[str, int] = field(default_factory=dict)
-    """How many `texts` and `prompts` were cut to the context."""
+    truncated: Mapping[str, int] = field(default_factory=dict)
+    """Number of `texts` and `prompts` truncated to the context."""
 
     @classmethod
     def of(cls, concept: Concept, captured: CaptureResult, rows: ConceptRows) -> "Activations":
+        """The rows of one concept in the result of a pass over several."""
         return cls(
             parts={part: values[:, rows.reads] for part, values in captured.parts.items()},
             sites=captured.sites,
             inputs=captured.inputs[rows.sequences],
             margin=answer_margins(captured.answers.cpu(), rows) if concept.answers else None,
-            shortened=rows.shortened,
+            truncated=rows.truncated,
         )
 
-    def cuts(self, concept: Concept, seed: int) -> list[Record]:
-        """What had to be cut to the context, as rows; none where nothing was."""
-        of = {"texts": len(concept.examples), "prompts": len(concept.answers)}
+    def truncation_rows(self, concept: Concept, seed: int) -> list[Record]:
+        """Records of how many texts and prompts were truncated; empty without truncation."""
+        total = {"texts": len(concept.examples), "prompts": len(concept.answers)}
         return [
-            Record("shortened", count, concept=concept.name, split="all", n=of[what], seed=seed, coords={"what": what})
-            for what, count in self.shortened.items()
+            Record(
+                "shortened", count, concept=concept.name, split="all", n=total[what], seed=seed, coords={"what": what}
+            )
+            for what, count in self.truncated.items()
             if count
         ]
 
@@ -52,19 +58,14 @@ class Activations:
 def activations_at_token(
     model: Model, rows: Sequence[Int[Tensor, " token"]], tokens: Sequence[int], sites: Sequence[Site]
 ) -> Float[Tensor, "site example d"]:
-    """What stands at one token of each row; sites of one width, in the order given."""
+    """Activations at one token of each row, on the CPU; all sites must have one width and are returned in the given order."""
     reads = tuple(
-        ActivationRead(i, _one(len(row), token)) for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
+        ActivationRead(i, one_hot(torch.tensor(token % len(row)), len(row)).float())
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
     )
     content = tuple(torch.full((len(row),), 1 / len(row)) for row in rows)
-    seen = capture(model, Workload(tuple(tuple(row.tolist()) for row in rows), reads, content=content), sites)
-    return torch.stack([seen.parts[site.part][seen.sites[site.part].index(site)] for site in sites]).cpu()
-
-
-def _one(length: int, token: int) -> Float[Tensor, " token"]:
-    weights = torch.zeros(length)
-    weights[token] = 1.0
-    return weights
+    result = capture(model, Workload(tuple(tuple(row.tolist()) for row in rows), reads, content=content), sites)
+    return torch.stack([result.parts[site.part][result.sites[site.part].index(site)] for site in sites]).cpu()
 
 
 def answer_margins(answers: Float[Tensor, " scored"], rows: ConceptRows) -> Float[Tensor, " answer"]:

@@ -1,8 +1,8 @@
-"""Which texts go through the network together, and what is wanted of each.
+"""Batches by token budget.
 
-Texts lie end to end in one row where the model allows it (`end_to_end`). Else the rows of one pass have one length, or nearly: where
-a family is causal, a shorter text is filled up on the right, where no token of its own can see the filling. So there is no mask to
-get wrong, and at most one computed token in fifty is filling.
+If the model supports it, texts are packed into one row (`sequence_packing`). Otherwise the texts of a batch have about the same
+length, and for causal models shorter ones are padded on the right, where no real token attends to the padding. So no mask is
+needed, and at most 2 % of the tokens are padding.
 """
 
 from collections import defaultdict
@@ -16,14 +16,14 @@ from torch import Tensor
 from ontogeny.activations.sequence_packing import LengthGroup, offsets, segments
 
 _PADDING_SHARE = 0.02
-"""Filling, as a share of the real tokens, at most."""
+"""Maximum share of padding."""
 PASS_OVERHEAD_TOKENS = 64
-"""What one more pass costs, in tokens: about 6 ms of calls on a CPU where 1000 tokens of a small model take 140 ms."""
+"""Cost of one more forward pass, in tokens: about 6 ms on a CPU, where 1000 tokens of a small model take 140 ms."""
 
 
 @dataclass(frozen=True)
 class ActivationRead:
-    """One row to be read: the tokens of one sequence, weighted."""
+    """A weighted sum over the tokens of one sequence, to be read at every site."""
 
     sequence: int
     weights: Float[Tensor, " token"]
@@ -31,7 +31,7 @@ class ActivationRead:
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """One answer whose log-likelihood is wanted: the tokens of a sequence from `start` on."""
+    """An answer to be scored by log-likelihood: the tokens of a sequence from `start` on."""
 
     sequence: int
     start: int
@@ -39,13 +39,13 @@ class ScoredAnswer:
 
 @dataclass(frozen=True)
 class Workload:
-    """What to run and what to keep of it; each sequence is run once, whoever wants something from it."""
+    """Token sequences to run, each once, with the activations to read and the answers to score."""
 
     sequences: tuple[tuple[int, ...], ...]
     reads: tuple[ActivationRead, ...] = ()
     scored: tuple[ScoredAnswer, ...] = ()
     content: tuple[Float[Tensor, " token"], ...] = ()
-    """For each sequence, the weights with which its embeddings are averaged: what the network was given."""
+    """Token weights of each sequence's mean embedding."""
 
     @property
     def tokens(self) -> int:
@@ -54,24 +54,25 @@ class Workload:
 
 @dataclass(frozen=True)
 class CaptureBatch:
-    """Sequences that run together; places count tokens from the first of the first row."""
+    """Sequences that run together; positions count tokens from the first of the first row."""
 
     sequences: list[int]
     ids: Int[Tensor, "row token"]
-    alike: tuple[LengthGroup, ...]
-    """Where the texts lie: one after another where they share a row, else a row for each."""
+    groups: tuple[LengthGroup, ...]
+    """Positions of the texts: one after another if packed, else one per row."""
     reads: list[int]
-    picks: Int[Tensor, " read"] | None
-    """Where every read takes a single token: its place."""
+    token_indices: Int[Tensor, " read"] | None
+    """Position of each read's token if every read takes a single one."""
     weights: tuple[tuple[Int[Tensor, " read"], Float[Tensor, "read token"]], ...]
-    """Else, of each stretch of texts alike, which of them are read and how their tokens are weighted."""
+    """Otherwise, for each group of texts, the texts that are read and their token weights."""
     content: tuple[Float[Tensor, "text token"], ...]
-    """Of each stretch, the weights with which embeddings are averaged."""
+    """For each group, the token weights of the mean embedding."""
     scored: list[tuple[int, int, int]]
-    """(index of the answer, place of its first token, place behind its last)."""
+    """(index of the answer, position of its first token, position after its last)."""
 
     @property
     def one_row(self) -> bool:
+        """Whether the sequences are packed into one row."""
         return len(self.sequences) > len(self.ids)
 
 
@@ -84,18 +85,22 @@ def make_batches(
     one_row: bool = False,
     only: Sequence[int] | None = None,
 ) -> Iterator[CaptureBatch]:
-    """All sequences, or these, in passes of about `budget` tokens.
+    """Split the sequences into batches.
 
-    `together` lets lengths that differ a little share a pass, `one_row` lays texts of all lengths end to end.
+    Args:
+        budget: Tokens per batch, approximately.
+        together: Whether sequences of slightly different lengths may share a batch.
+        one_row: Whether to pack sequences of all lengths into one row.
+        only: Indices of the sequences to run; by default all.
     """
-    wants = _SequenceUses.of(work)
+    uses = _SequenceUses.of(work)
     for answers in (False, True):
-        # Answers want the whole depth, reads may stop early: they do not share a pass unless a sequence has both.
-        everyone = range(len(work.sequences)) if only is None else only
-        members = [s for s in everyone if bool(wants.scored[s]) == answers]
+        # Answers need all blocks, reads may stop early: they share a batch only if a sequence has both.
+        indices = range(len(work.sequences)) if only is None else only
+        members = [s for s in indices if bool(uses.scored[s]) == answers]
         if one_row:
             for row in _pack_rows(members, [len(ids) for ids in work.sequences], budget):
-                yield _batch(work, row, None, wants, device)
+                yield _batch(work, row, None, uses, device)
             continue
         by_length = defaultdict(list)
         for s in members:
@@ -104,28 +109,28 @@ def make_batches(
         for length, rows in sorted(by_length.items()):
             size = max(1, budget // length)
             for start in range(0, len(rows), size):
-                yield _batch(work, rows[start : start + size], length, wants, device)
+                yield _batch(work, rows[start : start + size], length, uses, device)
 
 
 @dataclass(frozen=True)
 class _SequenceUses:
-    """Which reads and answers each sequence has."""
+    """Indices of the reads and answers of each sequence."""
 
     reads: Mapping[int, list[int]]
     scored: Mapping[int, list[int]]
 
     @classmethod
     def of(cls, work: Workload) -> "_SequenceUses":
-        wants = cls(defaultdict(list), defaultdict(list))
+        uses = cls(defaultdict(list), defaultdict(list))
         for i, read in enumerate(work.reads):
-            wants.reads[read.sequence].append(i)
+            uses.reads[read.sequence].append(i)
         for i, answer in enumerate(work.scored):
-            wants.scored[answer.sequence].append(i)
-        return wants
+            uses.scored[answer.sequence].append(i)
+        return uses
 
 
 def _pack_rows(members: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Members in the order of their lengths, in rows of at most the budget, or of one text."""
+    """Sequences sorted by length, in rows of at most `budget` tokens or of one sequence."""
     row, tokens = list[int](), 0
     for s in sorted(members, key=lambda s: lengths[s]):
         if row and tokens + lengths[s] > budget:
@@ -138,44 +143,44 @@ def _pack_rows(members: Sequence[int], lengths: Sequence[int], budget: int) -> I
 
 
 def padded_length(length: int) -> int:
-    """The length to which a text is filled up: at most a fiftieth more, and from its own length alone.
+    """Length to which a text is padded, at most 2 % more.
 
-    What else is read must not decide it, else a run that grew would differ in the last digits from one made at once.
+    It depends on the text's own length only, so that a resumed run gives the same digits as an uninterrupted one.
     """
     step = 1 + int(_PADDING_SHARE * length)
     return -(-length // step) * step
 
 
 def _batch(
-    work: Workload, members: list[int], length: int | None, wants: _SequenceUses, device: torch.device
+    work: Workload, members: list[int], length: int | None, uses: _SequenceUses, device: torch.device
 ) -> CaptureBatch:
-    """Members in rows of this length, or, without one, end to end in one row."""
+    """A batch of rows of this length, or without a length of one packed row."""
     own = [len(work.sequences[s]) for s in members]
-    alike = (LengthGroup(0, len(members), length),) if length else offsets(own)
-    ids = torch.zeros(1, alike[-1].end, dtype=torch.long)
-    picks, single, weights, content, scored = list[int](), True, [], [], []
-    for one, texts in zip(alike, segments(alike, members), strict=True):
-        rows, stretch, given = list[int](), list[Tensor](), torch.zeros(one.texts, one.length)
+    groups = (LengthGroup(0, len(members), length),) if length else offsets(own)
+    ids = torch.zeros(1, groups[-1].end, dtype=torch.long)
+    indices, single, weights, content, scored = list[int](), True, [], [], []
+    for group, texts in zip(groups, segments(groups, members), strict=True):
+        rows, padded, mean = list[int](), list[Tensor](), torch.zeros(group.texts, group.length)
         for row, s in enumerate(texts):
-            start, tokens = one.start + row * one.length, len(work.sequences[s])
+            start, tokens = group.start + row * group.length, len(work.sequences[s])
             ids[0, start : start + tokens] = torch.tensor(work.sequences[s])
-            given[row, :tokens] = work.content[s] if work.content else 1 / tokens
-            scored += [(i, start + work.scored[i].start, start + tokens) for i in wants.scored[s]]
-            for i in wants.reads[s]:
-                found = work.reads[i].weights
+            mean[row, :tokens] = work.content[s] if work.content else 1 / tokens
+            scored += [(i, start + work.scored[i].start, start + tokens) for i in uses.scored[s]]
+            for i in uses.reads[s]:
+                own_weights = work.reads[i].weights
                 rows.append(row)
-                stretch.append(torch.nn.functional.pad(found, (0, one.length - len(found))))
-                picks.append(start + int(found.argmax()))
-                single = single and float(found.max()) == 1 and int(found.count_nonzero()) == 1
-        content.append(given.to(device))
-        together = torch.stack(stretch) if stretch else torch.zeros(0, one.length)
-        weights.append((torch.tensor(rows, dtype=torch.long, device=device), together.to(device)))
+                padded.append(torch.nn.functional.pad(own_weights, (0, group.length - len(own_weights))))
+                indices.append(start + int(own_weights.argmax()))
+                single = single and float(own_weights.max()) == 1 and int(own_weights.count_nonzero()) == 1
+        content.append(mean.to(device))
+        stacked = torch.stack(padded) if padded else torch.zeros(0, group.length)
+        weights.append((torch.tensor(rows, dtype=torch.long, device=device), stacked.to(device)))
     return CaptureBatch(
         sequences=members,
         ids=(ids.view(len(members), length) if length else ids).to(device),
-        alike=alike,
-        reads=[i for s in members for i in wants.reads[s]],
-        picks=torch.tensor(picks, dtype=torch.long, device=device) if picks and single else None,
+        groups=groups,
+        reads=[i for s in members for i in uses.reads[s]],
+        token_indices=torch.tensor(indices, dtype=torch.long, device=device) if indices and single else None,
         weights=tuple(weights),
         content=tuple(content),
         scored=scored,

@@ -1,7 +1,7 @@
-"""Activations kept on disk by their content, so that other fits, seeds and metrics need no model; the oldest go when room is short.
+"""On-disk activation cache: other probes, seeds and metrics need no forward pass. The least recently used entries are deleted.
 
-An entry is one concept at one checkpoint. Its name is a digest of all that decides the numbers: weights, configuration, tokenizer,
-texts with their positions and questions, sites, precision, and the version of the reading itself. Labels are not among them.
+An entry is one concept at one checkpoint. Its key is a digest of everything that decides the numbers: weights, config, tokenizer,
+texts with positions and questions, sites, precision, and the version of the capture code. Labels are not part of it.
 """
 
 import os
@@ -16,11 +16,11 @@ from ontogeny.sites import Site
 from ontogeny.storage.files import content_digest, read_tensor_header, read_tensors, write_tensors
 
 CAPTURE_VERSION = 1
-"""Raised whenever the same texts and weights would be read otherwise."""
+"""Increased whenever the same texts and weights would give other numbers."""
 
 
 def default_cache_folder() -> Path:
-    """`ONTOGENY_CACHE`, else the user's cache folder."""
+    """`ONTOGENY_CACHE`, else a folder in the user's cache folder."""
     named = os.environ.get("ONTOGENY_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(named) if named else Path(base) / "ontogeny" / "activations"
@@ -28,12 +28,13 @@ def default_cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class ActivationCache:
+    """A folder of cached activations of limited size."""
+
     folder: Path
-    most: int
-    """Bytes."""
+    max_bytes: int
 
     def get(self, key: str, device: str = "cpu") -> Activations | None:
-        """The entry, which is then the youngest; None where there is none, or one that cannot be read."""
+        """The entry of a key, marked as recently used; None if it is missing or damaged."""
         path = self._path(key)
         try:
             os.utime(path)
@@ -44,36 +45,36 @@ class ActivationCache:
                 sites={part: tuple(Site.parse(name) for name in names) for part, names in sites.items()},
                 inputs=tensors["inputs"].to(device),
                 margin=tensors.get("margin"),
-                shortened=header["shortened"],
+                truncated=header["shortened"],
             )
         except FileNotFoundError:
             return None
-        except Exception:  # safetensors raises its own for a damaged file: it is then read again from the model
+        except Exception:  # safetensors raises its own types for a damaged file: the model is read again
             path.unlink(missing_ok=True)
             return None
 
-    def put(self, key: str, seen: Activations) -> None:
-        """Keep an entry, unless it alone is larger than the cache, and let the oldest go until all fit."""
-        tensors = {f"parts/{part}": values for part, values in seen.parts.items()} | {"inputs": seen.inputs}
-        if seen.margin is not None:
-            tensors["margin"] = seen.margin
-        if sum(tensor.nbytes for tensor in tensors.values()) > self.most:
+    def put(self, key: str, activations: Activations) -> None:
+        """Store an entry, unless it alone is larger than the cache, and trim the cache."""
+        tensors = {f"parts/{part}": values for part, values in activations.parts.items()}
+        tensors["inputs"] = activations.inputs
+        if activations.margin is not None:
+            tensors["margin"] = activations.margin
+        if sum(tensor.nbytes for tensor in tensors.values()) > self.max_bytes:
             return
-        sites = {part: [str(site) for site in named] for part, named in seen.sites.items()}
-        write_tensors(
-            self._path(key), tensors, {"sites": sites, "version": CAPTURE_VERSION, "shortened": dict(seen.shortened)}
-        )
+        sites = {part: [str(site) for site in named] for part, named in activations.sites.items()}
+        header = {"sites": sites, "version": CAPTURE_VERSION, "shortened": dict(activations.truncated)}
+        write_tensors(self._path(key), tensors, header)
         self.trim()
 
     def trim(self) -> None:
-        """Delete the entries that were used longest ago until the rest fit."""
+        """Delete the least recently used entries until the rest fit."""
         entries = []
         for path in self.folder.glob("*.safetensors"):
             try:
                 entries.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-            except FileNotFoundError:  # another process was faster
+            except FileNotFoundError:  # deleted by another process
                 continue
-        room = self.most
+        room = self.max_bytes
         for _, size, path in sorted(entries, reverse=True):
             room -= size
             if room < 0:
@@ -86,7 +87,7 @@ class ActivationCache:
 def cache_key(
     weights: str, folder: Path, tokenizer: str | None, concept: Concept, reading: Sequence[object], *, device: str
 ) -> str:
-    """The name of an entry. `weights` is the checkpoint's fingerprint, `tokenizer` a digest of its files."""
+    """Key of an entry. `weights` is the checkpoint's fingerprint, `tokenizer` a digest of its files."""
     texts = [[example.text, example.span] for example in concept.examples]
     questions = [[answer.prompt, answer.right, answer.wrong] for answer in concept.answers]
     read = [texts, questions, str(concept.position), concept.template]

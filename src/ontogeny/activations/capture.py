@@ -1,8 +1,7 @@
-"""Texts × sites -> pooled activations, at about the cost of a forward pass without `lm_head`.
+"""Capture: texts × sites -> pooled activations, at about the cost of a forward pass without `lm_head`.
 
-Everything wanted from a checkpoint is read in one pass: rows are pooled inside the hooks, so nothing of shape
-`[batch, token, d]` outlives its block, and a pass stops after the last wanted block, of which only the tokens that are read
-are computed.
+All sites are read in one pass. Activations are pooled inside the hooks, so no `[batch, token, d]` tensor outlives its block; the
+pass stops after the last wanted block, which is computed only at the tokens that are read.
 """
 
 import contextlib
@@ -29,24 +28,26 @@ from ontogeny.sites import Site
 
 @dataclass
 class CaptureCounts:
-    """What a pass cost; the ledger of a run adds these up."""
+    """Cost of a capture; summed up in the ledger of a run."""
 
     forwards: int = 0
-    """Sequences run through the network."""
+    """Number of sequences."""
     batches: int = 0
     tokens: int = 0
-    """Tokens computed, padding included: at most 2 % above `real_tokens`."""
+    """Computed tokens with padding, at most 2 % above `real_tokens`."""
     real_tokens: int = 0
     first_block_tokens: int = 0
-    """Tokens for which the first block's own maps ran; a word that comes again is not computed again."""
+    """Tokens for which the projections of the first block ran; the others came from the memo."""
     packed_linears: int = 0
-    """Linear maps that ran packed for oneDNN."""
+    """Number of linear layers packed for oneDNN."""
     answer_rows: int = 0
-    """Token positions at which the vocabulary was scored; whole sequences never are."""
+    """Token positions at which logits were computed."""
 
 
 @dataclass(frozen=True)
 class CaptureResult:
+    """Pooled activations and answer scores of a workload."""
+
     parts: Mapping[str, Float[Tensor, "site read d"]]
     """Pooled activations of each part, float32 on the model's device; sites in the order of `sites[part]`."""
     sites: Mapping[str, tuple[Site, ...]]
@@ -67,11 +68,20 @@ def capture(
     share_prefixes: bool = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> CaptureResult:
-    """Read all rows of `work` at all `sites` and score its answers, in one pass over its sequences."""
+    """Read a workload at all sites and score its answers, in one pass over its sequences.
+
+    Args:
+        token_budget: Tokens per batch; by default 1024 on a CPU and 16384 elsewhere.
+        share_prefixes: Whether to compute shared prefixes once.
+        on_batch: Called with the number of sequences after each batch.
+
+    Raises:
+        BadInput: answers are to be scored by a model that is not causal.
+    """
     if work.scored and not model.architecture.causal:
         raise BadInput(
-            f"{model.network.config.model_type} reads a text from both sides and cannot be asked what comes next. "
-            "Leave prompt, right and wrong out of the concept."
+            f"the model must be causal to score answers, got {model.network.config.model_type}: remove prompt, right and wrong "
+            "from the concept."
         )
     budget = token_budget or (1024 if model.device.type == "cpu" else 16384)
     store = _PooledStore(model, work, sites)
@@ -88,18 +98,18 @@ def _run_all(
     share_prefixes: bool,
     on_batch: Callable[[int], None] | None,
 ) -> None:
-    together = model.architecture.causal
-    groups, alone = group_by_prefix(work) if together and share_prefixes else ([], list(range(len(work.sequences))))
-    one_row = can_pack(model, max((len(work.sequences[s]) for s in alone), default=0))
+    causal = model.architecture.causal
+    groups, rest = group_by_prefix(work) if causal and share_prefixes else ([], list(range(len(work.sequences))))
+    one_row = can_pack(model, max((len(work.sequences[s]) for s in rest), default=0))
     runs: list[tuple[_PrefixState | None, CaptureBatch]] = [
-        (None, batch)
-        for batch in make_batches(work, budget, model.device, together=together, one_row=one_row, only=alone)
+        (None, batch) for batch in make_batches(work, budget, model.device, together=causal, one_row=one_row, only=rest)
     ]
     for group in groups:
-        shared = _run_prefix(model, store, group)
-        runs += [(shared, group.back(batch)) for batch in make_batches(group.ends, budget, model.device)]
-    for begun, batch in runs:
-        _run(model, store, batch, begun)
+        prefix = _run_prefix(model, store, group)
+        batches = make_batches(group.suffixes, budget, model.device)
+        runs += [(prefix, group.to_whole_workload(batch)) for batch in batches]
+    for prefix, batch in runs:
+        _run(model, store, batch, prefix)
         store.counts.forwards += len(batch.sequences)
         store.counts.batches += 1
         store.counts.tokens += batch.ids.numel()
@@ -110,21 +120,21 @@ def _run_all(
 
 @dataclass(frozen=True)
 class _PrefixState:
-    """A beginning that several texts share, run once."""
+    """KV cache and embeddings of a shared prefix."""
 
     embedded: Float[Tensor, "token d"]
     keys_and_values: DynamicCache
 
 
 def _run_prefix(model: Model, store: "_PooledStore", group: PrefixGroup) -> _PrefixState:
-    """Run the shared beginning as deep as anything is read."""
+    """Run the shared prefix up to the last wanted block."""
     ids = torch.tensor([group.prefix], device=model.device)
     past, embedded = DynamicCache(config=model.network.config), []
 
     def sink(part: str, layer: int, value: Tensor) -> None:
         if (part, layer) == ("resid", 0):
             embedded.append(value[0].float())
-        elif not group.ends.scored:
+        elif not group.suffixes.scored:
             raise _StopForward
 
     with read_hooks(model, [("resid", 0), ("resid", max(1, store.last))], sink), contextlib.suppress(_StopForward):
@@ -135,11 +145,11 @@ def _run_prefix(model: Model, store: "_PooledStore", group: PrefixGroup) -> _Pre
 
 
 class _StopForward(Exception):
-    """All that is wanted of a batch has been read."""
+    """Ends the forward pass after the last read of a batch."""
 
 
 class _PooledStore:
-    """Where the hooks put what they pooled: one tensor a part, filled batch by batch."""
+    """Receives pooled activations from the hooks: one tensor per part, filled batch by batch."""
 
     def __init__(self, model: Model, work: Workload, sites: Sequence[Site]) -> None:
         self.sites: dict[str, tuple[Site, ...]] = {}
@@ -156,28 +166,28 @@ class _PooledStore:
         self.answers = torch.full((len(work.scored),), torch.nan, device=self.device)
         self.counts = CaptureCounts()
         self.last = max((site.layer for site in sites), default=0)
-        # The last wanted block runs for the tokens that are read (below): where that is the first, words have no part in it.
-        self.words = (
+        # No memo if the first block is the last wanted one, which runs only at the tokens that are read.
+        self.memo = (
             memoise_first_block(model, work.sequences, inside_mlp="neuron" in self.sites) if self.last > 1 else None
         )
 
-    def put(self, part: str, layer: int, rows: list[int], pooled: Float[Tensor, "read d"]) -> None:
+    def store(self, part: str, layer: int, rows: list[int], pooled: Float[Tensor, "read d"]) -> None:
         pooled = pooled.float()
         if part != "head":
-            self._room(part, pooled.shape[-1])[self.places[Site(part, layer)], rows] = pooled  # type: ignore[arg-type]
+            self._tensor_for(part, pooled.shape[-1])[self.places[Site(part, layer)], rows] = pooled  # type: ignore[arg-type]
             return
-        room, split = self._room(part, self.d_head), pooled.unflatten(-1, (-1, self.d_head))
+        target, split = self._tensor_for(part, self.d_head), pooled.unflatten(-1, (-1, self.d_head))
         for site in self.heads_of[layer]:
-            room[self.places[site], rows] = split[:, site.head]
+            target[self.places[site], rows] = split[:, site.head]
 
-    def _room(self, part: str, d: int) -> Float[Tensor, "site read d"]:
-        # The width of a part (neurons, say) is only known when the first value arrives.
+    def _tensor_for(self, part: str, d: int) -> Float[Tensor, "site read d"]:
+        # The width of a part, such as neurons, is known only when the first value arrives.
         if part not in self.parts:
             self.parts[part] = torch.empty(len(self.sites[part]), len(self.work.reads), d, device=self.device)
         return self.parts[part]
 
     def content_before(self, batch: CaptureBatch, length: int) -> Float[Tensor, "batch token"]:
-        """Weights with which the shared beginning counts in what each sequence of a pass was given."""
+        """Token weights of the shared prefix in each sequence's mean embedding."""
         if not self.work.content:
             return torch.stack([torch.full((length,), 1 / len(self.work.sequences[s])) for s in batch.sequences])
         return torch.stack([self.work.content[s][:length] for s in batch.sequences])
@@ -186,36 +196,36 @@ class _PooledStore:
         return CaptureResult(self.parts, self.sites, self.inputs, self.answers, self.counts)
 
 
-def _run(model: Model, store: _PooledStore, batch: CaptureBatch, begun: _PrefixState | None = None) -> None:
+def _run(model: Model, store: _PooledStore, batch: CaptureBatch, prefix: _PrefixState | None = None) -> None:
     wanted_reads = {(site.part, site.layer) for site in store.places} if batch.reads else set()
     hooks = wanted_reads | {("resid", 0)} | ({("norm", 0)} if batch.scored else {("resid", store.last)})
 
     def sink(part: str, layer: int, value: Tensor) -> None:
         if (part, layer) == ("resid", 0):
-            given = _pool_with([(slice(None), content) for content in batch.content], batch, value.float())
-            if begun is not None:
-                given += store.content_before(batch, len(begun.embedded)).to(given) @ begun.embedded
-            store.inputs[batch.sequences] = given
+            mean = _pool_with([(slice(None), content) for content in batch.content], batch, value.float())
+            if prefix is not None:
+                mean += store.content_before(batch, len(prefix.embedded)).to(mean) @ prefix.embedded
+            store.inputs[batch.sequences] = mean
         if (part, layer) in wanted_reads:
-            store.put(part, layer, batch.reads, _pool(batch, value))
+            store.store(part, layer, batch.reads, _pool(batch, value))
         if part == "norm":
             _score(model, store, batch, value)
             raise _StopForward
         if (part, layer) == ("resid", store.last) and not batch.scored:
             raise _StopForward
 
-    spared = _skip_unread_tokens(model, store, batch)
-    with read_hooks(model, sorted(hooks), sink), spared, use_token_memo(store.words, batch.ids) as computed:
+    skipped = _skip_unread_tokens(model, store, batch)
+    with read_hooks(model, sorted(hooks), sink), skipped, use_token_memo(store.memo, batch.ids) as computed:
         store.counts.first_block_tokens += computed
         try:
             if batch.one_row:
-                with pack_sequences(model, batch.alike):
-                    ordered = position_ids(batch.alike).to(batch.ids)
-                    model.body(input_ids=batch.ids, position_ids=ordered, use_cache=False)
-            elif begun is None:
+                with pack_sequences(model, batch.groups):
+                    positions = position_ids(batch.groups).to(batch.ids)
+                    model.body(input_ids=batch.ids, position_ids=positions, use_cache=False)
+            elif prefix is None:
                 model.body(input_ids=batch.ids, use_cache=False)
             else:
-                past = copy.deepcopy(begun.keys_and_values)
+                past = copy.deepcopy(prefix.keys_and_values)
                 past.batch_repeat_interleave(len(batch.sequences))
                 model.body(input_ids=batch.ids, past_key_values=past, use_cache=True)
         except _StopForward:
@@ -224,36 +234,36 @@ def _run(model: Model, store: _PooledStore, batch: CaptureBatch, begun: _PrefixS
 
 @contextlib.contextmanager
 def _skip_unread_tokens(model: Model, store: _PooledStore, batch: CaptureBatch) -> Iterator[None]:
-    """Spare the last wanted block its work on tokens that nobody reads: nothing comes after it that could see them."""
-    table = model.architecture
-    # An MLP that is not known to treat each token alone runs whole, and so does one that does not see which token is which.
-    known = not (table.guessed or table.flat_mlp)
-    with contextlib.ExitStack() as spared:
-        if known and batch.picks is not None and store.last and not batch.scored and not store.sites.get("neuron"):
+    """Compute the last wanted block only at the tokens that are read, since no later block attends to the others."""
+    table, tokens = model.architecture, batch.token_indices
+    # Not for an MLP that may mix tokens, or that sees all tokens as one row.
+    known = not (table.is_inferred or table.flat_mlp)
+    with contextlib.ExitStack() as hooks:
+        if known and tokens is not None and store.last and not batch.scored and not store.sites.get("neuron"):
             for path in (table.heads_out, table.mlp):
-                spared.enter_context(_compute_only_at(model.part(store.last, path), batch.picks))
+                hooks.enter_context(_compute_only_at(model.part(store.last, path), tokens))
         yield
 
 
 @contextlib.contextmanager
 def _compute_only_at(module: nn.Module, places: Int[Tensor, " read"]) -> Iterator[None]:
-    """While open, a module that treats each token alone computes these tokens and gives zeros for the others."""
-    whole = module.forward
+    """Run a token-wise module at these tokens only; its output at the others is zero."""
+    forward = module.forward
 
-    def there(x: Float[Tensor, "row token i"]) -> Float[Tensor, "row token o"]:
+    def forward_at(x: Float[Tensor, "row token i"]) -> Float[Tensor, "row token o"]:
         where = places.to(x.device)
-        found = whole(x.flatten(0, 1)[where])
-        spread: Tensor = found.new_zeros(x.shape[0] * x.shape[1], found.shape[-1])
-        spread[where] = found
-        return spread.unflatten(0, x.shape[:2])
+        computed = forward(x.flatten(0, 1)[where])
+        output: Tensor = computed.new_zeros(x.shape[0] * x.shape[1], computed.shape[-1])
+        output[where] = computed
+        return output.unflatten(0, x.shape[:2])
 
-    with replace_forward(module, there):
+    with replace_forward(module, forward_at):
         yield
 
 
 def _pool(batch: CaptureBatch, value: Float[Tensor, "row token d"]) -> Float[Tensor, "read d"]:
-    if batch.picks is not None:
-        return value.flatten(0, 1)[batch.picks]
+    if batch.token_indices is not None:
+        return value.flatten(0, 1)[batch.token_indices]
     return _pool_with(batch.weights, batch, value)
 
 
@@ -262,18 +272,18 @@ def _pool_with(
     batch: CaptureBatch,
     value: Float[Tensor, "row token d"],
 ) -> Float[Tensor, "read d"]:
-    """Weighted sums over each text's own tokens: what else lies in the row must not show in a last digit."""
-    flat, found = value.flatten(0, 1), []
-    for alike, (texts, own) in zip(batch.alike, weights, strict=True):
-        stretch = flat[alike.start : alike.end].unflatten(0, (alike.texts, -1))
-        found.append(torch.einsum("rt,rtd->rd", own.to(value.dtype), stretch[texts]))
-    return torch.cat(found)
+    """Weighted sums over each text's own tokens, so that other texts in the row do not change the last digit."""
+    flat, pooled = value.flatten(0, 1), []
+    for group, (texts, own) in zip(batch.groups, weights, strict=True):
+        rows = flat[group.start : group.end].unflatten(0, (group.texts, -1))
+        pooled.append(torch.einsum("rt,rtd->rd", own.to(value.dtype), rows[texts]))
+    return torch.cat(pooled)
 
 
 def _score(model: Model, store: _PooledStore, batch: CaptureBatch, normed: Float[Tensor, "row token d"]) -> None:
     flat, ids = normed.flatten(0, 1), batch.ids.flatten()
     for index, start, end in batch.scored:
-        # Position t - 1 predicts token t, so an answer's first token is scored where its prompt ends.
+        # Position t - 1 predicts token t, so an answer's first token is scored at the last token of its prompt.
         logits = next_token_logits(model, flat[start - 1 : end - 1]).float().to(store.device)
         targets = ids[start:end]
         store.answers[index] = logits.log_softmax(-1).gather(-1, targets[:, None]).sum()

@@ -1,7 +1,7 @@
-"""Do the run's own texts give the same numbers however they are computed? Measured once a run, on a sample, told in run.json.
+"""Parity certificate: do a run's texts give the same numbers however they are computed? Measured once per run, stored in run.json.
 
-Each text alone, plainly through the network, is the measure; held against it: what `capture` reads from batches, padding on
-either side, keys and values kept from the beginning of the text, and the CPU where the run is elsewhere.
+The reference is each text alone through the plain network. Compared with it: `capture` in batches, padding on either side, a KV
+cache, and the CPU if the run is on another device.
 """
 
 import copy
@@ -26,25 +26,25 @@ from ontogeny.storage.run import Run
 
 PARITY_TEXTS = 4
 SAMPLE_DIVISOR, MIN_SAMPLE_TOKENS, MAX_SAMPLE_TOKENS = 1000, 24, 256
-"""Of each text, its beginning: a thousandth of the run's tokens within these bounds, for the certificate should cost little."""
+"""Tokens from the beginning of each text: a thousandth of the run's tokens, within these bounds, to keep the cost low."""
 _PARITY_LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""What sums in another order may leave, relative to the largest number of a layer."""
+"""Allowed difference from another order of summation, relative to the largest number of a layer."""
 MAX_COPY_BYTES = 4 * 10**9
-"""Bytes of weights beyond which the model is not run on the CPU beside."""
+"""Larger models are not copied to the CPU."""
 
 LayerStates = list[Float[Tensor, "layer token d"]]
-"""For each text, the stream after some blocks."""
+"""For each text, the residual stream after some blocks."""
 
 
 @dataclass(frozen=True)
 class ParityDifference:
-    """One way to compute the same, and how far it is from each text alone."""
+    """Difference between one way to compute the numbers and each text alone."""
 
     way: str
     value: float | None
-    """Largest difference, relative to the largest number of that layer in that text; None where it was not measured."""
+    """Largest difference, relative to the largest number of that layer in that text; None if not measured."""
     holds: bool
-    """Whether it is within the limit; also where it could not be asked."""
+    """Whether it is within the limit; True if not measured."""
     reason: str = ""
     """Why it was not measured."""
 
@@ -53,19 +53,19 @@ ParityMeasure = Callable[[], Float[Tensor, ""] | str]
 
 
 def certify_parity(run: Run, model: Model, checkpoint: str, sequences: Sequence[Sequence[int]]) -> None:
-    """Measure and write it into run.json, unless the run has a certificate."""
+    """Write the parity certificate into run.json, unless it has one."""
     if not run.about.get("parity"):
         run.describe(run.about | {"parity": {"checkpoint": checkpoint, **parity_certificate(model, sequences)}})
 
 
 def parity_of_run(run: Run) -> dict[str, Any]:
-    """The certificate that a run has, as a part of its run.json; None in it before there is one."""
+    """The certificate of a run as an entry of its run.json; None if it has none."""
     return {"parity": run.about.get("parity") if run.about_path.is_file() else None}
 
 
 @torch.inference_mode()
 def parity_certificate(model: Model, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """How far each way to compute a sample of these token sequences is from each of them alone, and what is allowed."""
+    """Parity certificate of a sample of these token sequences: the difference of each way to compute them, and the limit."""
     texts = sample_sequences(sequences)
     layers = sorted({1, (model.layers + 1) // 2, model.layers})
     alone = [_states(model, layers, [text])[0] for text in texts]
@@ -82,10 +82,10 @@ def parity_certificate(model: Model, sequences: Sequence[Sequence[int]]) -> dict
         "device": lambda: _on_cpu(model, layers, texts, alone),
     }
     limit = _PARITY_LIMITS.get(model.network.dtype, _PARITY_LIMITS[torch.float32])
-    # Packed as the run itself is; each text alone went plainly.
+    # Packed linear layers, as in the run; the reference above ran without.
     with packed_linears(model.body):
         measured = [_difference(way, measure, limit) for way, measure in ways.items()]
-    told = {
+    certificate = {
         "texts": len(texts),
         "tokens": sum(map(len, texts)),
         "layers": layers,
@@ -96,35 +96,27 @@ def parity_certificate(model: Model, sequences: Sequence[Sequence[int]]) -> dict
         "differences": [asdict(d) for d in measured],
         "architecture": {
             "type": model.network.config.model_type,
-            "found_by": "structure" if model.architecture.guessed else "table",
+            "found_by": "structure" if model.architecture.is_inferred else "table",
         },
     }
-    return told | {"sentence": describe_parity(told)}
+    return certificate | {"sentence": describe_parity(certificate)}
 
 
 def _difference(way: str, measure: ParityMeasure, limit: float) -> ParityDifference:
     try:
-        found = measure()
-    except (
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:  # a model without a cache of this kind, say
+        result = measure()
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # e.g. no KV cache of this kind
         return ParityDifference(way, None, True, f"it fails: {first_error_line(error)}")
-    if isinstance(found, str):
-        return ParityDifference(way, None, True, found)
-    value = float(found)
-    return (
-        ParityDifference(way, value, value <= limit)
-        if math.isfinite(value)
-        else ParityDifference(way, None, False, "not a number")
-    )
+    if isinstance(result, str):
+        return ParityDifference(way, None, True, result)
+    value = float(result)
+    if not math.isfinite(value):
+        return ParityDifference(way, None, False, "not a number")
+    return ParityDifference(way, value, value <= limit)
 
 
 def sample_sequences(sequences: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Texts of all lengths, from the shortest to the longest; of long ones the beginning."""
+    """Texts of all lengths, from the shortest to the longest; long ones truncated."""
     length = min(max(sum(map(len, sequences)) // SAMPLE_DIVISOR, MIN_SAMPLE_TOKENS), MAX_SAMPLE_TOKENS)
     every = sorted({tuple(ids[:length]) for ids in sequences if len(ids)}, key=lambda ids: (len(ids), ids))
     count = min(PARITY_TEXTS, len(every))
@@ -133,13 +125,15 @@ def sample_sequences(sequences: Sequence[Sequence[int]]) -> list[tuple[int, ...]
 
 def describe_parity(parity: Mapping[str, Any]) -> str:
     """The certificate in one sentence."""
-    told = [f"{_PARITY_NAMES[d['way']]} {d['value']:.1e}" for d in parity["differences"] if d["value"] is not None]
-    left = [f"{_PARITY_NAMES[d['way']]} ({d['reason']})" for d in parity["differences"] if d["value"] is None]
+    differences = [
+        f"{_PARITY_NAMES[d['way']]} {d['value']:.1e}" for d in parity["differences"] if d["value"] is not None
+    ]
+    unmeasured = [f"{_PARITY_NAMES[d['way']]} ({d['reason']})" for d in parity["differences"] if d["value"] is None]
     verdict = "the same numbers" if parity["holds"] else "NOT the same numbers"
     return (
         f"{parity['texts']} of the run's texts ({parity['tokens']:,} tokens) give {verdict} however they are computed, up to "
-        f"{parity['limit']:.0e} of the largest ({parity['dtype']}): {', '.join(told)}"
-        + (f"; not measured: {', '.join(left)}." if left else ".")
+        f"{parity['limit']:.0e} of the largest ({parity['dtype']}): {', '.join(differences)}"
+        + (f"; not measured: {', '.join(unmeasured)}." if unmeasured else ".")
     )
 
 
@@ -153,38 +147,40 @@ _PARITY_NAMES = {
 
 
 def _states(model: Model, layers: Sequence[int], rows: Sequence[Sequence[int]], **more: Any) -> LayerStates:
-    """The stream after these blocks, for rows of one length, on the CPU."""
-    seen: dict[int, Tensor] = {}
+    """Residual stream after these blocks for rows of one length, on the CPU."""
+    states: dict[int, Tensor] = {}
 
     def keep(_part: str, layer: int, value: Tensor) -> None:
-        seen[layer] = value.float().cpu()
+        states[layer] = value.float().cpu()
 
     with read_hooks(model, [("resid", layer) for layer in layers], keep):
         model.body(input_ids=torch.tensor(rows, device=model.device), **({"use_cache": False} | more))
-    return list(torch.stack([seen[layer] for layer in layers], 1))
+    return list(torch.stack([states[layer] for layer in layers], 1))
 
 
-def _relative_difference(ours: LayerStates, alone: LayerStates) -> Float[Tensor, ""]:
-    """Largest difference over texts and layers, relative to the largest number of the layer; NaN if anything is."""
-    return torch.stack([_largest_difference(a, b) for a, b in zip(ours, alone, strict=True)]).max()
+def _relative_difference(states: LayerStates, alone: LayerStates) -> Float[Tensor, ""]:
+    """Largest difference over texts and layers, relative to the largest number of the layer; NaN if one is NaN."""
+    return torch.stack([_largest_difference(a, b) for a, b in zip(states, alone, strict=True)]).max()
 
 
 def _largest_difference(
-    ours: Float[Tensor, "layer token d"], alone: Float[Tensor, "layer token d"]
+    states: Float[Tensor, "layer token d"], alone: Float[Tensor, "layer token d"]
 ) -> Float[Tensor, ""]:
-    return ((ours - alone).abs().amax((1, 2)) / alone.abs().amax((1, 2))).max()
+    return ((states - alone).abs().amax((1, 2)) / alone.abs().amax((1, 2))).max()
 
 
 def _batched(
     model: Model, layers: Sequence[int], texts: Sequence[tuple[int, ...]], alone: LayerStates
 ) -> Float[Tensor, ""]:
-    """What a trace itself reads: last token and mean, from batches, packed maps and all."""
+    """As in a trace: `capture` of the last token and of the mean, in batches."""
     sites = model.sites([f"resid.{layer}" for layer in layers])
     kinds = (lambda n: torch.eye(n)[-1], lambda n: torch.full((n,), 1 / n))
     reads = tuple(ActivationRead(i, weigh(len(text))) for weigh in kinds for i, text in enumerate(texts))
-    ours = capture(model, Workload(tuple(texts), reads), sites).parts["resid"]
-    theirs = [torch.einsum("t,ltd->ld", read.weights, alone[read.sequence]) for read in reads]
-    return torch.stack([_largest_difference(ours[:, i, None], own[:, None]) for i, own in enumerate(theirs)]).max()
+    captured = capture(model, Workload(tuple(texts), reads), sites).parts["resid"]
+    expected = [torch.einsum("t,ltd->ld", read.weights, alone[read.sequence]) for read in reads]
+    return torch.stack(
+        [_largest_difference(captured[:, i, None], own[:, None]) for i, own in enumerate(expected)]
+    ).max()
 
 
 def _padded(model: Model, layers: Sequence[int], texts: Sequence[tuple[int, ...]], *, left: bool) -> LayerStates:
@@ -201,15 +197,15 @@ def _padded(model: Model, layers: Sequence[int], texts: Sequence[tuple[int, ...]
 
 
 def _cached(model: Model, layers: Sequence[int], text: tuple[int, ...]) -> Float[Tensor, "layer token d"]:
-    """The beginning of a text, then the rest, then its last token, with the keys and values of what came before."""
+    """A text in three pieces, the last of one token, each with the KV cache of the previous ones."""
     cuts = sorted({0, len(text) // 2, len(text) - 1, len(text)})
     past, pieces = None, []
 
-    def note(_module: Any, _args: Any, output: Any) -> None:
+    def keep_cache(_module: Any, _args: Any, output: Any) -> None:
         nonlocal past
         past = output.past_key_values
 
-    handle = model.body.register_forward_hook(note)
+    handle = model.body.register_forward_hook(keep_cache)
     try:
         for start, end in itertools.pairwise(cuts):
             pieces += _states(model, layers, [text[start:end]], use_cache=True, past_key_values=past)
@@ -225,5 +221,5 @@ def _on_cpu(
         return "the run is on the CPU"
     if sum(p.nbytes for p in model.network.parameters()) > MAX_COPY_BYTES:
         return f"more than {MAX_COPY_BYTES / 1e9:.0f} GB of weights"
-    beside = replace(model, network=copy.deepcopy(model.network).to("cpu"))
-    return _relative_difference([_states(beside, layers, [text])[0] for text in texts], alone)
+    on_cpu = replace(model, network=copy.deepcopy(model.network).to("cpu"))
+    return _relative_difference([_states(on_cpu, layers, [text])[0] for text in texts], alone)

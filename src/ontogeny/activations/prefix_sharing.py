@@ -1,6 +1,6 @@
-"""Texts that begin alike, few-shot prompts above all: what they share is computed once, and its keys and values serve them all.
+"""Prefix sharing: run a prefix that several texts share (few-shot prompts, say) once and reuse its KV cache.
 
-Only where nobody reads a token of the shared part, and where it spares more than the extra pass costs.
+Used only if no token of the prefix is read, and if it saves more than the extra forward pass costs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from ontogeny.activations.batching import PASS_OVERHEAD_TOKENS, ActivationRead, CaptureBatch, ScoredAnswer, Workload
 
 MIN_SHARED_TOKENS = 8
-"""Tokens of a shared beginning, at least."""
+"""Minimum length of a shared prefix."""
 
 
 @dataclass(frozen=True)
 class PrefixGroup:
-    """Sequences of a workload with one beginning, as a workload of their ends."""
+    """Sequences of a workload that share a prefix, with a workload of their suffixes."""
 
     prefix: tuple[int, ...]
-    ends: Workload
+    suffixes: Workload
     sequences: tuple[int, ...]
-    """Of each end, its sequence in the whole workload; likewise for reads and answers."""
+    """Index of each suffix's sequence in the whole workload; likewise for reads and answers."""
     reads: tuple[int, ...]
     scored: tuple[int, ...]
 
-    def back(self, batch: CaptureBatch) -> CaptureBatch:
-        """A pass over ends, named by their places in the whole workload."""
+    def to_whole_workload(self, batch: CaptureBatch) -> CaptureBatch:
+        """A batch of suffixes with indices into the whole workload."""
         return replace(
             batch,
             sequences=[self.sequences[s] for s in batch.sequences],
@@ -34,34 +34,34 @@ class PrefixGroup:
 
 
 def group_by_prefix(work: Workload) -> tuple[list[PrefixGroup], list[int]]:
-    """The groups that share a beginning worth sharing, and the sequences that are in none."""
+    """Groups worth sharing a prefix, and the indices of all other sequences."""
     free = _unread_prefix_lengths(work)
     order = sorted(
         (s for s in range(len(work.sequences)) if free[s] >= MIN_SHARED_TOKENS), key=lambda s: work.sequences[s]
     )
-    groups, taken = [], set()
+    groups, grouped = [], set()
     for run in _neighbours_with_prefix(work, order):
         length = min([_common_length(work, run[0], run[-1]), *(free[s] for s in run)])
         if length >= MIN_SHARED_TOKENS and length * (len(run) - 1) >= 4 * PASS_OVERHEAD_TOKENS:
             groups.append(_shared(work, run, length))
-            taken.update(run)
-    return groups, [s for s in range(len(work.sequences)) if s not in taken]
+            grouped.update(run)
+    return groups, [s for s in range(len(work.sequences)) if s not in grouped]
 
 
 def _unread_prefix_lengths(work: Workload) -> list[int]:
-    """How many tokens of each sequence come before the first one that anybody reads, and before its last."""
+    """Number of tokens of each sequence before the first one that is read, and before its last."""
     free = [len(ids) - 1 for ids in work.sequences]
     for read in work.reads:
         first = int(read.weights.nonzero()[0])
         free[read.sequence] = min(free[read.sequence], first)
     for answer in work.scored:
-        # An answer's first token is scored at the one before it.
+        # An answer's first token is scored at the token before it.
         free[answer.sequence] = min(free[answer.sequence], answer.start - 1)
     return free
 
 
 def _neighbours_with_prefix(work: Workload, order: Sequence[int]) -> list[list[int]]:
-    """Neighbours in the sorted order that begin alike."""
+    """Runs of sequences in sorted order that share a prefix."""
     runs: list[list[int]] = []
     for s in order:
         if runs and _common_length(work, runs[-1][0], s) >= MIN_SHARED_TOKENS:

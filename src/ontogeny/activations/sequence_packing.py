@@ -1,7 +1,7 @@
-"""Texts of all lengths laid end to end in one row: a pass then holds as many as its budget allows, and no token is filling.
+"""Sequence packing: concatenate texts of all lengths into one row, so that no compute is spent on padding.
 
-Only attention looks from token to token, so it alone must know where a text begins: it is asked for texts of one length at a time,
-by transformers' own function. All else runs over the whole row. A family whose attention cannot be reached so is told by its numbers.
+Only attention mixes tokens, so it runs separately for each group of texts of one length, with transformers' own function; everything
+else runs over the whole row. Families that do not support this are detected by comparing packed with unpacked outputs.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ontogeny.models.hooks import read_hooks
 from ontogeny.models.model import Model
 
-_ATTENTION_NAME = "ontogeny_end_to_end"
+_ATTENTION_NAME = "ontogeny_packed"
 _PACKING_TOLERANCE = 1e-5
-"""Largest difference to texts that run alone, relative to the largest entry; float32 sums in another order differ by 1e-6."""
+"""Maximum difference from texts that run alone, relative to the largest entry; float32 sums in another order differ by 1e-6."""
 
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """Texts of one length that follow each other in a row."""
+    """Consecutive texts of one length in a row."""
 
     start: int
     texts: int
@@ -38,37 +38,37 @@ class LengthGroup:
         return self.start + self.texts * self.length
 
 
-_LENGTH_GROUPS: ContextVar[tuple[LengthGroup, ...]] = ContextVar("laid")
+_LENGTH_GROUPS: ContextVar[tuple[LengthGroup, ...]] = ContextVar("length_groups")
 _KINDS: dict[tuple[type, str], bool] = {}
-"""What was found of each family and shape."""
+"""Cached result for each family and shape."""
 
 
 def offsets(lengths: Sequence[int]) -> tuple[LengthGroup, ...]:
-    """Where texts of these lengths lie in their row."""
-    found, start = [], 0
+    """Length groups of texts of these lengths, in order."""
+    groups, start = [], 0
     for length, same in itertools.groupby(lengths):
-        found.append(LengthGroup(start, len(list(same)), length))
-        start = found[-1].end
-    return tuple(found)
+        groups.append(LengthGroup(start, len(list(same)), length))
+        start = groups[-1].end
+    return tuple(groups)
 
 
-def segments(alike: Sequence[LengthGroup], members: Sequence[int]) -> list[Sequence[int]]:
-    """The texts of a row, cut where the length changes."""
-    ends = list(itertools.accumulate(one.texts for one in alike))
-    return [members[end - one.texts : end] for one, end in zip(alike, ends, strict=True)]
+def segments(groups: Sequence[LengthGroup], members: Sequence[int]) -> list[Sequence[int]]:
+    """The members of each length group."""
+    ends = itertools.accumulate(group.texts for group in groups)
+    return [members[end - group.texts : end] for group, end in zip(groups, ends, strict=True)]
 
 
-def position_ids(alike: Sequence[LengthGroup]) -> Int[Tensor, "1 token"]:
-    """Each text counts its own tokens."""
-    return torch.cat([torch.arange(one.length).repeat(one.texts) for one in alike])[None]
+def position_ids(groups: Sequence[LengthGroup]) -> Int[Tensor, "1 token"]:
+    """Position of each token in its own text."""
+    return torch.cat([torch.arange(group.length).repeat(group.texts) for group in groups])[None]
 
 
 @contextlib.contextmanager
-def pack_sequences(model: Model, alike: tuple[LengthGroup, ...]) -> Iterator[None]:
-    """While open, a pass over one row keeps its texts apart."""
+def pack_sequences(model: Model, groups: tuple[LengthGroup, ...]) -> Iterator[None]:
+    """Restrict attention to the text of each token in passes over one packed row."""
     ALL_ATTENTION_FUNCTIONS.register(_ATTENTION_NAME, _attention)
     config = model.network.config.get_text_config()
-    before, token = config._attn_implementation, _LENGTH_GROUPS.set(alike)
+    before, token = config._attn_implementation, _LENGTH_GROUPS.set(groups)
     config._attn_implementation = _ATTENTION_NAME
     try:
         yield
@@ -80,26 +80,26 @@ def pack_sequences(model: Model, alike: tuple[LengthGroup, ...]) -> Iterator[Non
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
 ) -> tuple[Float[Tensor, "1 token head d"], None]:
-    whole = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    found = []
-    for alike in _LENGTH_GROUPS.get():
+    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    outputs = []
+    for group in _LENGTH_GROUPS.get():
         own = [
-            part[0, :, alike.start : alike.end].unflatten(1, (alike.texts, -1)).transpose(0, 1)
+            part[0, :, group.start : group.end].unflatten(1, (group.texts, -1)).transpose(0, 1)
             for part in (query, key, value)
         ]
-        found.append(whole(module, *own, None, **more)[0].flatten(0, 1))
-    return torch.cat(found)[None], None
+        outputs.append(attend(module, *own, None, **more)[0].flatten(0, 1))
+    return torch.cat(outputs)[None], None
 
 
 def can_pack(model: Model, longest: int) -> bool:
-    """Whether texts of at most this length can share a row of this model; asked of the model itself once a family and shape."""
+    """Whether texts up to this length can be packed for this model; tested on the model, once for each family and shape."""
     config = model.network.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     if (
-        model.device.type != "cpu"  # elsewhere many small calls cost more than a little filling
+        model.device.type != "cpu"  # elsewhere many small calls cost more than a little padding
         or model.network.dtype != torch.float32
         or not model.architecture.causal
-        or model.architecture.guessed
+        or model.architecture.is_inferred
         or config._attn_implementation != "sdpa"
         or "position_ids" not in inspect.signature(model.body.forward).parameters
         or (window and longest > window)
@@ -112,30 +112,30 @@ def can_pack(model: Model, longest: int) -> bool:
 
 
 def _packing_is_exact(model: Model) -> bool:
-    """Whether three texts in one row are read as they are alone: heads before their output map show most of what is amiss."""
+    """Whether three packed texts give the same head outputs and final norm as each text alone."""
     vocabulary = model.network.get_input_embeddings().weight.shape[0]
     texts = [torch.arange(n)[None] * 7 % vocabulary for n in (3, 4, 4)]
     texts[2] = texts[2].flip(1)
-    alike = offsets([text.shape[1] for text in texts])
+    groups = offsets([text.shape[1] for text in texts])
     wanted = [("head", layer) for layer in range(1, model.layers + 1)] + [("norm", 0)]
     alone = [_head_outputs(model, wanted, text) for text in texts]
     try:
-        with pack_sequences(model, alike):
-            row = _head_outputs(model, wanted, torch.cat(texts, 1), position_ids=position_ids(alike))
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a family that builds its own masks, say
+        with pack_sequences(model, groups):
+            row = _head_outputs(model, wanted, torch.cat(texts, 1), position_ids=position_ids(groups))
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # e.g. a family with its own masks
         return False
-    pairs = [(torch.cat(apart, 1), together) for *apart, together in zip(*alone, row, strict=True)]
+    pairs = [(torch.cat(unpacked, 1), packed) for *unpacked, packed in zip(*alone, row, strict=True)]
     return all(bool((a - b).abs().max() <= _PACKING_TOLERANCE * a.abs().max()) for a, b in pairs)
 
 
 def _head_outputs(
     model: Model, wanted: Sequence[tuple[str, int]], ids: Tensor, **more: Any
 ) -> list[Float[Tensor, "1 token d"]]:
-    seen: dict[tuple[str, int], Tensor] = {}
+    values: dict[tuple[str, int], Tensor] = {}
 
     def keep(part: str, layer: int, value: Tensor) -> None:
-        seen[part, layer] = value.clone()
+        values[part, layer] = value.clone()
 
     with read_hooks(model, wanted, keep):
         model.body(input_ids=ids, use_cache=False, **more)
-    return [seen[one] for one in wanted]
+    return [values[key] for key in wanted]

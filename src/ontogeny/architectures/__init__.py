@@ -43,7 +43,7 @@ class Architecture:
     """Whether it reads prepared pixels instead of tokens."""
 
     @property
-    def guessed(self) -> bool:
+    def is_inferred(self) -> bool:
         """Whether it comes from the structure of a model, not from a table."""
         return not self.model_types
 

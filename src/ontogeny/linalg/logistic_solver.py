@@ -1,6 +1,6 @@
-"""Regularised logistic regression for many sites and many label sets at once: Newton steps solved by conjugate gradients.
+"""Regularised logistic regression for many sites and label sets at once, by truncated Newton with conjugate gradients.
 
-Minimises ½‖w‖² + C Σ ω·loss (scikit-learn's objective, the intercept free), the loss logistic (k = 1) or softmax (k > 1). All
+Minimises ½‖w‖² + C Σ ω·loss (scikit-learn's objective, intercept not penalised) with logistic (k = 1) or softmax (k > 1) loss. All
 problems share one product with the features per step, so 12 problems cost little more than one. Source: truncated Newton for
 logistic regression, Lin, Weng & Keerthi, JMLR 9 (2008).
 """
@@ -14,9 +14,8 @@ from torch import Tensor
 from ontogeny.linalg.matmul import matmul
 
 _MAX_NEWTON_STEPS = 30
-"""Newton steps at most."""
 _MAX_CG_STEPS = 200
-"""Conjugate-gradient iterations in one Newton step at most."""
+"""Per Newton step."""
 _Preconditioner = Callable[[Float[Tensor, "site r column k"]], Float[Tensor, "site r column k"]]
 
 
@@ -30,12 +29,16 @@ def solve_logistic(
     tolerance: float,
     factored: bool = False,
 ) -> Float[Tensor, "site r column k"]:
-    """Weights of each problem; the last feature is the constant 1 whose weight, the intercept, is not penalised.
+    """Weights of each problem; the last feature is the constant 1, whose weight (the intercept) is not penalised.
 
-    Features are orthogonal, or else `factored`, with one strength a site, and `factorable`.
+    A problem has converged when its gradient, in the norm of the preconditioner, has fallen to `tolerance` of that at zero. It is
+    frozen then, so that its result does not depend on the other problems of the batch.
 
-    A problem has converged when its gradient, in the norm of the preconditioner, has fallen to `tolerance` of that at zero.
-    It is frozen then, so its answer does not depend on its neighbours in the batch.
+    Args:
+        features: Orthogonal columns; otherwise set `factored`, with one strength per site, and check `is_factorable`.
+        weight: Weight of each example in each problem.
+        strength: C of each problem.
+        start: Initial weights; by default zero.
     """
     penalty = features.new_ones(features.shape[2], 1, 1)
     penalty[-1] = 0
@@ -63,7 +66,7 @@ def solve_logistic(
         forcing = (size / zero).sqrt().clamp(max=0.3)
         step, u_step = _conjugate_gradients(features, cost, p, penalty, precondition, -gradient, forcing, live)
         t = _line_search(target, cost, penalty, theta, u, step, u_step, gradient)
-        # No step lowers the objective: what is left of the gradient is rounding.
+        # No step lowers the objective: the remaining gradient is a rounding error.
         stuck |= live & (t == 0)
         theta += t[:, None, :, None] * step
         u += t[:, None, :, None] * u_step
@@ -77,14 +80,15 @@ def is_factorable(features: Float[Tensor, "site example r"], strength: Float[Ten
 
 
 def cross_entropy_loss(u: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy in nats of each score: the last axis holds one log-odds, or one score a class."""
+    """Cross-entropy in nats; the last axis of `u` is one log-odds, or one score per class."""
     if u.shape[-1] == 1:
         return (torch.nn.functional.softplus(u) - target * u)[..., 0]
     return u.logsumexp(-1) - (target * u).sum(-1)
 
 
 def linear_scores(features: Tensor, theta: Tensor) -> Tensor:
-    # The thin factor on the left: batched products with few columns on the right are up to 14 times slower in MKL.
+    """Features times weights, for all problems."""
+    # The thin factor is on the left: MKL is up to 14 times slower with few columns on the right.
     thin = matmul(theta.flatten(2).mT, features.mT)
     return thin.mT.reshape(*features.shape[:2], *theta.shape[2:])
 
@@ -104,16 +108,16 @@ def _hessian_product(p: Tensor, v: Tensor) -> Tensor:
 
 
 def _curvature(cost: Tensor, p: Tensor) -> Float[Tensor, "site column 1"]:
-    """Mean over the examples: one value for all classes, for scaling them apart would let in the shift that softmax does not see."""
+    """Mean over the examples and classes: one value per class would admit the common shift to which softmax is invariant."""
     return (cost[..., None] * p * (1 - p)).sum(-1, keepdim=True).mean(1) / max(p.shape[-1] - 1, 1)
 
 
 def _diagonal_preconditioner(features: Tensor, penalty: Tensor) -> Callable[[Tensor], _Preconditioner]:
-    """Inverse of the Hessian with every example's curvature at the mean, where features are orthogonal."""
+    """Inverse of the Hessian at the mean curvature, for orthogonal features."""
     power = features.square().sum(1)[:, :, None, None]
 
     def at(curvature: Tensor) -> _Preconditioner:
-        # A feature without spread under a free intercept has no curvature at all: keep the division finite.
+        # A constant feature beside a free intercept has no curvature: keep the division finite.
         scale = penalty + power * curvature[:, None] + 1e-12
         return lambda r: r / scale
 
@@ -121,28 +125,28 @@ def _diagonal_preconditioner(features: Tensor, penalty: Tensor) -> Callable[[Ten
 
 
 def _cholesky_preconditioner(
-    features: Tensor, penalty: Tensor, most: Float[Tensor, " site"]
+    features: Tensor, penalty: Tensor, largest: Float[Tensor, " site"]
 ) -> Callable[[Tensor], _Preconditioner]:
-    """The same for any features, by one Cholesky factor at the curvature `most` a site.
+    """The same for any features, by one Cholesky factor per site at its `largest` curvature.
 
-    At a smaller curvature the Hessian is at least that share of it: the gradient's norm is then told too large, never too small.
+    At a smaller curvature the Hessian is at least that share of it, so the gradient's norm is never underestimated.
     """
-    hessian = matmul(features.mT, features) * most[:, None, None]
+    hessian = matmul(features.mT, features) * largest[:, None, None]
     hessian.diagonal(dim1=1, dim2=2).add_(penalty[:, 0, 0] + 1e-12)
     factor = torch.linalg.cholesky(hessian)
 
     def at(curvature: Tensor) -> _Preconditioner:
-        share = (curvature / most[:, None, None]).clamp(max=1)[:, None]
+        share = (curvature / largest[:, None, None]).clamp(max=1)[:, None]
         return lambda r: _solve_factored(factor, r.flatten(2)).reshape(r.shape) / share
 
     return at
 
 
 def _solve_factored(factor: Tensor, b: Tensor) -> Tensor:
-    # Two triangular solutions: cholesky_solve takes twice as long for few columns.
+    # Two triangular solves: cholesky_solve takes twice as long for few columns.
     half = torch.linalg.solve_triangular(factor, b, upper=False)
-    found: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
-    return found
+    solution: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    return solution
 
 
 def _conjugate_gradients(
@@ -155,7 +159,7 @@ def _conjugate_gradients(
     forcing: Tensor,
     live: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """x with H x ≈ b, and features @ x, which the line search needs and which comes for free."""
+    """x with H x ≈ b, and features @ x for the line search."""
     x, ux, r = torch.zeros_like(b), torch.zeros_like(p), b.clone()
     z = precondition(r)
     d = z.clone()
@@ -188,7 +192,7 @@ def _line_search(
     u_step: Tensor,
     gradient: Tensor,
 ) -> Tensor:
-    """Largest of 1, ½, ¼, … that lowers each problem's objective (Armijo), 0 where none does."""
+    """Largest of 1, ½, ¼, … that lowers each problem's objective (Armijo); 0 if none does."""
     slope = (gradient * step).sum((1, 3))
     linear, square = (penalty * theta * step).sum((1, 3)), (penalty * step.square()).sum((1, 3)) / 2
     here = cross_entropy_loss(u, target)

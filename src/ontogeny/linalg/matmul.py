@@ -1,6 +1,6 @@
-"""Products of float32 matrices on a CPU by oneDNN, about twice as fast as MKL on some processors; elsewhere the plain product.
+"""Float32 matrix products on a CPU by oneDNN, about twice as fast as MKL on some processors; otherwise the plain product.
 
-PyTorch hands them to MKL, and to oneDNN only what a linear map does. What oneDNN gives is held against the plain product once.
+PyTorch uses MKL for them, and oneDNN only for linear layers. oneDNN is compared with the plain product once before it is used.
 """
 
 import functools
@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 _TOLERANCE = 1e-5
-"""Largest difference to the plain product, relative to its largest entry; float32 sums in another order differ by 1e-6."""
+"""Maximum difference from the plain product, relative to its largest entry; float32 sums in another order differ by 1e-6."""
 _MIN_OPERATIONS = 2**22
-"""Multiplications below which the calls weigh more."""
+"""Below this number of multiplications the overhead of the call dominates."""
 
 
 def matmul(a: Float[Tensor, "*batch m k"], b: Float[Tensor, "*#batch k n"]) -> Float[Tensor, "*batch m n"]:
-    """`a @ b`, matrices or stacks of them."""
+    """`a @ b` for matrices or stacks of matrices."""
     if a.dtype != torch.float32 or b.dtype != torch.float32 or a.device.type != "cpu" or b.device.type != "cpu":
         return a @ b
     if a.shape[-2] * a.shape[-1] * b.shape[-1] < _MIN_OPERATIONS or a.requires_grad or b.requires_grad or not _agrees():
@@ -29,16 +29,16 @@ def matmul(a: Float[Tensor, "*batch m k"], b: Float[Tensor, "*#batch k n"]) -> F
 
 
 def _by_onednn(a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
-    return found
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
+    return product
 
 
 @functools.cache
 def _agrees() -> bool:
     a, b = (torch.linspace(-9, 9, 64 * 64).add(start).sin().view(64, 64) for start in (0, 1))
     try:
-        found = _by_onednn(a, b) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
-    except (AttributeError, RuntimeError):  # another version of torch, or a processor that oneDNN does not serve
+        product = _by_onednn(a, b) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
+    except (AttributeError, RuntimeError):  # another version of torch, or a processor without oneDNN
         return False
     plain = a @ b
-    return found is not None and bool((found - plain).abs().max() <= _TOLERANCE * plain.abs().max())
+    return product is not None and bool((product - plain).abs().max() <= _TOLERANCE * plain.abs().max())

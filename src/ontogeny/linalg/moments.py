@@ -1,4 +1,4 @@
-"""First and second moments of activations and targets, which add up: streaming over batches gives what one batch gives.
+"""First and second moments of activations and targets, which can be added over batches.
 
 Source: Chan, Golub & LeVeque 1979 (pairwise updating about the mean, stable where sums of squares are not).
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Moments:
-    """In float64; `xx` and `xz` are sums about the means, not yet divided by the count."""
+    """Moments in float64; `xx` and `xz` are sums about the means, not divided by the count."""
 
     count: int
     x: Float[Tensor, "site d"]
@@ -43,12 +43,12 @@ class Moments:
 
     @cached_property
     def variances(self) -> Float[Tensor, "site d"]:
-        """Eigenvalues of `xx`, smallest first; NaN at a site with a value that is not finite."""
+        """Eigenvalues of `xx`, smallest first; NaN at a site with non-finite values."""
         known = self.xx.isfinite().all(2).all(1)
         values = torch.linalg.eigvalsh(torch.where(known[:, None, None], self.xx, 0))
         return torch.where(known[:, None], values, torch.nan)
 
     def class_means(self) -> tuple[Float[Tensor, "site d k"], Float[Tensor, "site d k"]]:
-        """Mean inside and outside each class, where z is 0 or 1."""
+        """Means inside and outside each class, for z of 0 and 1."""
         spread = self.xz / self.count
         return self.x[:, :, None] + spread / self.z, self.x[:, :, None] - spread / (1 - self.z)

@@ -222,7 +222,7 @@ def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles) -
 
     with friendly_errors(repository, revision):
         # The weights come last: a folder that has them all has everything, and needs no network the next time.
-        fetch(list(wanted.small))
+        fetch(list(wanted.small_files))
         fresh = [file for file in wanted.weights if not (here / file.name).exists()]
         folder = fetch([file.name for file in wanted.weights])
         if wrong := _corrupt_files(folder, fresh):

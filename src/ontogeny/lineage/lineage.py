@@ -12,7 +12,7 @@ from ontogeny.lineage.discover import DiscoveredStages, discover_stages, parents
 
 @dataclass(frozen=True)
 class Lineage:
-    """A training run, opened from a source, extended with `then`, cut down with `select`."""
+    """A training run, opened from a source, extended with `with_stage`, cut down with `select`."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -31,32 +31,34 @@ class Lineage:
         path = Path(source).expanduser()
         file = path / manifest.LINEAGE_FILE if path.is_dir() else path
         if file.is_file() and file.suffix == ".toml":
-            return cls._written(file, allow_pickle, offline)
+            return cls._from_manifest(file, allow_pickle, offline)
         if path.suffix == ".toml" and not path.exists():
             raise BadInput(f"there is no file {source}. Give a lineage.toml, a folder, or a repository.")
         found = discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=offline)
         return cls(found.name, found.stages, found.notes)
 
     @classmethod
-    def _written(cls, file: Path, allow_pickle: bool, offline: bool) -> Self:
+    def _from_manifest(cls, file: Path, allow_pickle: bool, offline: bool) -> Self:
         name, lines = manifest.load_manifest(file)
         lineage = cls(name, ())
         for line in lines:
             found = discover_stages(line.source, stage=line.name, allow_pickle=allow_pickle, offline=offline)
             part = cls(line.source, found.stages, found.notes).select(line.steps)
             if line.train_seed is not None:
-                part = part._seeded(line.train_seed)
-            lineage = lineage._grow(line.name, DiscoveredStages(name, part.stages, part.notes), line.parent)
+                part = part._with_seed(line.train_seed)
+            lineage = lineage._add_stages(line.name, DiscoveredStages(name, part.stages, part.notes), line.parent)
         return lineage
 
-    def then(self, stage: str, source: str | Path, *, parent: str | None = None, allow_pickle: bool = False) -> Self:
+    def with_stage(
+        self, stage: str, source: str | Path, *, parent: str | None = None, allow_pickle: bool = False
+    ) -> Self:
         """This lineage with one more stage, after `parent` (the last one unless told; "" starts a run of its own, as a seed is).
 
         Raises:
             BadInput: the stage is there already, its parent is not, or the source cannot be read.
         """
         self._check_place(stage, parent)
-        return self._grow(
+        return self._add_stages(
             stage, discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=False), parent
         )
 
@@ -67,7 +69,7 @@ class Lineage:
         if parent and parent not in names:
             raise unknown_name("stage", parent, names)
 
-    def _grow(self, stage: str, found: DiscoveredStages, parent: str | None) -> Self:
+    def _add_stages(self, stage: str, found: DiscoveredStages, parent: str | None) -> Self:
         self._check_place(stage, parent)
         up = self.stages[-1].name if parent is None and self.stages else parent or None
         # Stages that the source brings along keep their names, set apart by the name of the stage they belong to.
@@ -82,7 +84,7 @@ class Lineage:
         )
         return replace(self, stages=parents_first((*self.stages, *added)), notes=(*self.notes, *found.notes))
 
-    def _seeded(self, seed: int) -> Self:
+    def _with_seed(self, seed: int) -> Self:
         stages = (
             replace(s, checkpoints=tuple(replace(c, train_seed=seed) for c in s.checkpoints)) for s in self.stages
         )
@@ -124,13 +126,13 @@ class Lineage:
         # A term is wrong if no stage knows it.
         for term in dict.fromkeys(term for _, unmet in picked.values() for term in unmet):
             if all(term in unmet for _, unmet in picked.values()):
-                raise selectors.no_such_step(term, self._most_telling().checkpoints, self._where())
+                raise selectors.no_such_step(term, self._most_informative().checkpoints, self._where())
         kept = {}
         for stage in self.stages:
             chosen, _ = picked[stage.name]
             unnumbered = all(c.step is None for c in stage.checkpoints)
             kept[stage.name] = tuple(c for c in stage.checkpoints if c in chosen or (unnumbered and not chosen))
-        return self._keep(kept)
+        return self._with_checkpoints(kept)
 
     def _by_stage(self, steps: str) -> Self:
         kept = {stage.name: stage.checkpoints for stage in self.stages}
@@ -141,9 +143,9 @@ class Lineage:
             if unmet:
                 raise selectors.no_such_step(unmet[0], stage.checkpoints, f"the stage {stage.name} of {self.name}")
             kept[stage.name] = tuple(c for c in stage.checkpoints if c in chosen)
-        return self._keep(kept)
+        return self._with_checkpoints(kept)
 
-    def _keep(self, kept: dict[str, tuple[Checkpoint, ...]]) -> Self:
+    def _with_checkpoints(self, kept: dict[str, tuple[Checkpoint, ...]]) -> Self:
         """Only these checkpoints; children of a stage that goes are given to its nearest ancestor that stays."""
         stages = []
         for stage in self.stages:
@@ -152,8 +154,8 @@ class Lineage:
                 stages.append(Stage(stage.name, kept[stage.name], up))
         return replace(self, stages=tuple(stages))
 
-    def _most_telling(self) -> Stage:
+    def _most_informative(self) -> Stage:
         return max(self.stages, key=lambda stage: sum(c.step is not None for c in stage.checkpoints))
 
     def _where(self) -> str:
-        return self.name if len(self.stages) == 1 else f"{self.name} (stage {self._most_telling().name})"
+        return self.name if len(self.stages) == 1 else f"{self.name} (stage {self._most_informative().name})"

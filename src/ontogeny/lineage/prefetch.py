@@ -30,7 +30,7 @@ class _FetchedFolders:
         self.in_use: Counter[Path] = Counter()
         self.ours: set[Path] = set()
 
-    def take(self, checkpoint: Checkpoint) -> _FetchOutcome:
+    def acquire(self, checkpoint: Checkpoint) -> _FetchOutcome:
         try:
             before = (
                 None
@@ -45,7 +45,7 @@ class _FetchedFolders:
         self.in_use[folder] += 1
         return folder
 
-    def leave(self, outcome: _FetchOutcome) -> None:
+    def release(self, outcome: _FetchOutcome) -> None:
         """Done with one; the last to leave what we fetched deletes it."""
         if isinstance(outcome, BadInput):
             return
@@ -64,16 +64,16 @@ class Prefetcher:
         self._worker = threading.Thread(target=_work, args=(self._jobs,), name="fetch checkpoints", daemon=True)
         self._worker.start()
 
-    def ask(self, checkpoint: Checkpoint) -> "Future[_FetchOutcome]":
+    def submit(self, checkpoint: Checkpoint) -> "Future[_FetchOutcome]":
         """The folder, when it is there, or why it cannot be had."""
-        return _submit(self._jobs, partial(self._shelf.take, checkpoint))
+        return _submit(self._jobs, partial(self._shelf.acquire, checkpoint))
 
-    def leave(self, asked: "Future[_FetchOutcome]") -> None:
+    def release(self, asked: "Future[_FetchOutcome]") -> None:
         """What was asked for is not needed any more; what has not begun is not fetched."""
         if not asked.cancel():
             _submit(self._jobs, partial(_leave, self._shelf, asked))
 
-    def end(self, *, wait: bool = False) -> None:
+    def close(self, *, wait: bool = False) -> None:
         """No more is asked for."""
         self._jobs.put(None)
         if wait:
@@ -99,21 +99,21 @@ def prefetch_checkpoints(
     try:
         for place, checkpoint in enumerate(waiting):
             while len(coming) <= ahead and place + len(coming) < len(waiting):
-                coming.append(fetcher.ask(waiting[place + len(coming)]))
+                coming.append(fetcher.submit(waiting[place + len(coming)]))
             held = coming.pop(0)
             yield checkpoint, held.result()
-            fetcher.leave(held)
+            fetcher.release(held)
             held = None
-        fetcher.end(wait=True)
+        fetcher.close(wait=True)
     finally:
         for future in ([held] if held else []) + coming:
-            fetcher.leave(future)
-        fetcher.end()
+            fetcher.release(future)
+        fetcher.close()
 
 
 def _leave(shelf: _FetchedFolders, future: "Future[_FetchOutcome]") -> None:
     if future.exception() is None:
-        shelf.leave(future.result())
+        shelf.release(future.result())
 
 
 def _submit(jobs: "queue.SimpleQueue[Callable[[], None] | None]", work: Callable[[], _T]) -> "Future[_T]":

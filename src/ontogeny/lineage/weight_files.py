@@ -18,7 +18,7 @@ _PICKLE_FILE = "pytorch_model.bin"
 _PICKLE_INDEX = "pytorch_model.bin.index.json"
 _SMALL_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Configuration and tokenizer; never code, never a pickle."""
-_HEADER_LIMIT = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CheckpointFiles:
     """The files of one checkpoint that a model is loaded from."""
 
     weights: tuple[WeightFile, ...]
-    small: tuple[str, ...]
+    small_files: tuple[str, ...]
     commit: str | None = None
 
     @property
@@ -190,7 +190,7 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path} is a git-lfs pointer, not the weights. Run `git lfs pull` in its repository."
             )
-        if len(first) < 8 or length > min(_HEADER_LIMIT, size - 8):
+        if len(first) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
             raise CheckpointError(f"{path} is cut off or no safetensors file ({size} bytes). Fetch or save it again.")
         try:
             table = json.loads(file.read(length))

@@ -1,31 +1,41 @@
-"""Metrics: numbers about scores and activations, one file a family; each states its range, its invariances and its source.
+"""Metrics of scores and activations, one file per family; each states its range, its invariances and its source.
 
-A plug-in is one file with plain functions and `metrics: tuple[Metric, ...]`, which says what the contract test may check.
+To add a metric, write one file in this folder with plain functions and `metrics: tuple[Metric, ...]`. A `Metric` declares the range
+and the invariances that `tests/contracts/test_metrics.py` checks.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+__all__ = ["Metric", "MetricInputs"]
+
 MetricInputs = Literal[
-    "scores, labels", "scores, classes", "scores, numbers", "variables", "activations", "directions", "subspaces"
+    "scores, labels",
+    "scores, classes",
+    "scores, numbers",
+    "confidences, correct",
+    "variables",
+    "activations",
+    "directions",
+    "subspaces",
 ]
-"""What its function is given: scores and targets, two sets of variables over the same examples, activations [site, example, d],
-two directions [d], two subspaces [d, k]."""
+"""Arguments of a metric: scores and targets, confidences and whether each answer is correct, two sets of variables over the same
+examples, activations [site, example, d], two directions [d], two subspaces [d, k]."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric and what it promises."""
+    """A metric with its declared range and invariances."""
 
     name: str
     function: Callable[..., Any]
     takes: MetricInputs
     low: float | None
-    """Least value it can take; None = unbounded, or depends on the input."""
+    """Lowest possible value; None if unbounded or dependent on the input."""
     high: float | None
     invariances: frozenset[str]
-    """What changes nothing: `permutation` of the examples, an increasing `monotone` map, an `affine` map or a `positive_scale` of
-    the scores, a common `shift` of the scores of all classes, a `rotation`, `translation` or `scale` of the activations."""
+    """Transformations that do not change it: `permutation` of the examples; an increasing `monotone` map, an `affine` map or a
+    `positive_scale` of the scores; a common `shift` of the scores of all classes; `rotation`, `translation`, `scale` of activations."""
     reference: str
-    """The independent implementation or formula that a test compares it with."""
+    """Independent implementation or formula that a test compares it with."""

@@ -1,7 +1,7 @@
-"""Does a model know what it knows? Confidence against accuracy: reliability bins, expected calibration error, Brier score.
+"""Calibration: confidence against accuracy by reliability bins, expected calibration error and Brier score.
 
-ECE (arXiv:1706.04599) in bins of equal width, its adaptive form in bins of equal counts (arXiv:1904.01685). Both are above 0
-for a perfectly calibrated model, too, the more so the fewer the answers: `calibrated` says by how much.
+ECE (arXiv:1706.04599) uses bins of equal width, its adaptive form bins of equal counts (arXiv:1904.01685). With finitely many answers
+both are above 0 even for a perfectly calibrated model: `perfect_calibration_error` gives this baseline.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics._unique import unique_inverse, unique_values
+from ontogeny.metrics import Metric
 from ontogeny.statistics.bootstrap import share_interval
+from ontogeny.statistics.unique import unique_inverse, unique_values
 
 Binning = Literal["width", "count"]
 
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Answers of about one confidence."""
+    """Answers of similar confidence."""
 
     low: float
     high: float
@@ -41,22 +42,27 @@ def expected_calibration_error(
     by: Binning = "width",
     weights: Float[Tensor, "sample answer"] | None = None,
 ) -> Float[Tensor, " sample"]:
-    """Mean over the bins of |accuracy − confidence|, each as heavy as it has answers; one number for each row of weights.
+    """Mean of |accuracy − confidence| over the bins, weighted by their number of answers, in [0, 1].
+
+    Args:
+        by: Bins of equal `width`, or of equal `count` (adaptive).
+        weights: Weights of the answers in each sample, such as bootstrap counts; one number per row.
 
     Raises:
-        BadInput: no answers, or confidences outside of [0, 1].
+        BadInput: there are no answers, or a confidence is outside [0, 1].
     """
     inside = _bin_index(confidence, bins, by)
     w = torch.ones(1, len(right), dtype=torch.float64) if weights is None else weights.double()
     gaps = right.double() - confidence.double()
     sums = torch.zeros(len(w), bins, dtype=torch.float64).index_add(1, inside, w * gaps)
-    return sums.abs().sum(1) / w.sum(1)
+    error: Tensor = sums.abs().sum(1) / w.sum(1)
+    return error
 
 
 def perfect_calibration_error(
     confidence: Float[Tensor, " answer"], *, bins: int = 10, by: Binning = "width", samples: int = 1000, seed: int = 0
 ) -> Float[Tensor, " sample"]:
-    """The ECE of a model that is right exactly as often as it says, on as many answers: what noise alone gives."""
+    """ECE of a perfectly calibrated model with these confidences: the baseline due to sampling noise."""
     generator = torch.Generator().manual_seed(seed)
     inside = _bin_index(confidence, bins, by)
     sure = confidence.double()
@@ -68,36 +74,51 @@ def perfect_calibration_error(
 def reliability_bins(
     confidence: Float[Tensor, " answer"], right: Bool[Tensor, " answer"], *, bins: int = 10, by: Binning = "width"
 ) -> list[CalibrationBin]:
-    """The bins that hold an answer, from unsure to sure."""
+    """Non-empty bins by increasing confidence."""
     inside = _bin_index(confidence, bins, by)
-    found = []
+    reliability = []
     for b in unique_values(inside).tolist():
-        mine = inside == b
-        n, sure, share = int(mine.sum()), confidence[mine].double(), right[mine].double().mean()
+        members = inside == b
+        n, sure, share = int(members.sum()), confidence[members].double(), right[members].double().mean()
         spread = (share * (1 - share) / n).sqrt()
-        # Two points at ± the binomial's spread: what the interval of a share asks for.
-        ends = share_interval(share, torch.stack([share - spread, share + spread]), groups=max(2, n))
+        # Two samples at ± one standard deviation of the binomial.
+        interval = share_interval(share, torch.stack([share - spread, share + spread]), groups=max(2, n))
         low, high = (b / bins, (b + 1) / bins) if by == "width" else (float(sure.min()), float(sure.max()))
-        found.append(CalibrationBin(low, high, n, float(sure.mean()), float(share), float(ends.low), float(ends.high)))
-    return found
+        accuracy = float(share), float(interval.low), float(interval.high)
+        reliability.append(CalibrationBin(low, high, n, float(sure.mean()), *accuracy))
+    return reliability
 
 
 def brier_score(shares: Float[Tensor, "answer option"], right: Int[Tensor, " answer"]) -> Float[Tensor, " answer"]:
-    """Σ over the options of (p − 1[right])², one number an answer: 0 for sure and right, 2 for sure and wrong."""
+    """Σ over the options of (p − 1[right])² per answer: 0 if certain and right, 2 if certain and wrong."""
     wanted = torch.nn.functional.one_hot(right, shares.shape[1])
     return (shares.double() - wanted).square().sum(1)
 
 
 def _bin_index(confidence: Float[Tensor, " answer"], bins: int, by: Binning) -> Int[Tensor, " answer"]:
-    if not len(confidence) or bool(((confidence < 0) | (confidence > 1)).any()):
+    if not len(confidence) or not bool(((confidence >= 0) & (confidence <= 1)).all()):
         raise BadInput(
-            f"calibration needs confidences between 0 and 1; given {len(confidence)}, or one outside. Check them."
+            f"`confidence` must hold at least one number, all from 0 to 1, got {confidence[:4].tolist()}: give the probability "
+            "of each answer."
         )
     if by == "count":
-        # Answers of one confidence stay in one bin, that of their middle.
+        # Answers of equal confidence share the bin of their middle.
         values, same = unique_inverse(confidence.double())
         counts = same.bincount(minlength=values)
         middle = counts.cumsum(0) - (counts + 1) / 2
         in_middle: Tensor = (middle[same] * bins / len(confidence)).long()
         return in_middle.clamp(max=bins - 1)
     return (confidence.double() * bins).long().clamp(max=bins - 1)
+
+
+metrics = (
+    Metric(
+        "expected_calibration_error",
+        expected_calibration_error,
+        "confidences, correct",
+        0.0,
+        1.0,
+        frozenset({"permutation"}),
+        "sklearn.calibration.calibration_curve",
+    ),
+)

@@ -1,6 +1,6 @@
-"""Shape of a cloud of activations: how many directions its variance fills, and how unevenly.
+"""Geometry of activations: effective number of dimensions and variance shares of the principal components.
 
-To be shown beside every dependence curve: a spectrum that concentrates looks like compression by itself.
+Show it beside every dependence curve: a concentrating spectrum alone looks like compression.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from ontogeny.metrics import Metric
 
 @dataclass(frozen=True)
 class Geometry:
+    """All metrics of this file for each site."""
+
     participation_ratio: Float[Tensor, " site"]
     effective_rank: Float[Tensor, " site"]
     variance_share: Float[Tensor, "site k"]
@@ -23,15 +25,15 @@ class Geometry:
 def geometry(
     x: Float[Tensor, "site example d"], *, k: int = 10, variances: Float[Tensor, "site d"] | None = None
 ) -> Geometry:
-    """All of this file from one decomposition a site; `variances` are the eigenvalues of its scatter, smallest first, if known."""
+    """All metrics from one decomposition per site; `variances` are the eigenvalues of its scatter, smallest first, if known."""
     values = _variances(x) if variances is None else _where_spread(variances, x)
     return Geometry(_participation(values), _effective(values), _shares(values, k))
 
 
 def participation_ratio(x: Float[Tensor, "site example d"]) -> Float[Tensor, " site"]:
-    """(Σλ)²/Σλ² of the covariance, from 1 (a line) to min(d, example − 1); unchanged by rotation, translation and scale.
+    """(Σλ)²/Σλ² of the covariance, from 1 (a line) to min(d, example − 1); invariant to rotation, translation and scale.
 
-    Source: Gao et al. 2017, bioRxiv 214262. NaN without spread.
+    Source: Gao et al. 2017, bioRxiv 214262. NaN for constant activations.
     """
     return _participation(_variances(x))
 
@@ -39,7 +41,7 @@ def participation_ratio(x: Float[Tensor, "site example d"]) -> Float[Tensor, " s
 def effective_rank(x: Float[Tensor, "site example d"]) -> Float[Tensor, " site"]:
     """exp of the entropy of the singular values' shares, from 1 to min(d, example − 1); the same invariances.
 
-    Source: Roy & Vetterli, EUSIPCO 2007. NaN without spread.
+    Source: Roy & Vetterli, EUSIPCO 2007. NaN for constant activations.
     """
     return _effective(_variances(x))
 
@@ -47,18 +49,18 @@ def effective_rank(x: Float[Tensor, "site example d"]) -> Float[Tensor, " site"]
 def variance_share(x: Float[Tensor, "site example d"], *, k: int = 10) -> Float[Tensor, "site k"]:
     """Share of the variance of each of the first k principal components, largest first, in [0, 1]; the same invariances.
 
-    NaN without spread, and for a component that does not exist.
+    NaN for constant activations, and for components beyond the rank limit.
     """
     return _shares(_variances(x), k)
 
 
 def _variances(x: Tensor) -> Tensor:
-    """Eigenvalues of the scatter, largest first; all NaN at a site without spread or with a value that is not finite."""
+    """Eigenvalues of the scatter, largest first; all NaN at a site with constant or non-finite activations."""
     if x.shape[1] < 2:
-        raise BadInput(f"the geometry of {x.shape[1]} example is undefined. Give at least 2.")
+        raise BadInput(f"geometry needs at least 2 examples, got {x.shape[1]}.")
     wide = x.double()
     centred = wide - wide.mean(1, keepdim=True)
-    # Rounding of the mean is not a spread.
+    # Rounding of the mean does not count as variance.
     spread = centred.abs().amax((1, 2)) > 1e-12 * wide.abs().amax((1, 2))
     known = x.isfinite().all(2).all(1) & spread
     centred = torch.where(known[:, None, None], centred, 0)
@@ -68,8 +70,8 @@ def _variances(x: Tensor) -> Tensor:
 
 
 def _where_spread(variances: Tensor, x: Tensor) -> Tensor:
-    """The same from eigenvalues that stand."""
-    # Rounding of the mean is not a spread: n d (1e-12 of the largest entry)² at most.
+    """`_variances` from known eigenvalues, smallest first."""
+    # Rounding of the mean does not count as variance: at most n d (1e-12 of the largest entry)².
     floor = 1e-24 * x.shape[1] * x.shape[2] * x.abs().amax((1, 2)).double().square()
     known = variances.sum(1) > floor
     return torch.where(known[:, None], variances.flip(1).clamp(min=0), torch.nan)
@@ -80,7 +82,7 @@ def _participation(values: Tensor) -> Tensor:
 
 
 def _effective(values: Tensor) -> Tensor:
-    # Singular values are roots: below this an eigenvalue is rounding whose root is not.
+    # Drop eigenvalues that are rounding errors: their square roots would count.
     roots = torch.where(values > 1e-13 * values[:, :1], values, 0 * values).sqrt()
     p = roots / roots.sum(1, keepdim=True)
     entropy: Tensor = torch.special.entr(p).sum(1)

@@ -1,7 +1,7 @@
-"""Information in nats, as far as a probe can vouch for it, and what an accuracy implies.
+"""Lower bound in nats on the information about the label in the activations, from a probe.
 
-The entropy of the labels less the cross-entropy of any probe on held-out examples is a lower bound on the mutual information of
-activations and label. Sources: Barber & Agakov 2003; McAllester & Stratos, arXiv:1811.04251 (why more than a bound is not to be had).
+The entropy of the labels minus the cross-entropy of a probe on held-out examples is a lower bound on the mutual information of
+activations and label. Sources: Barber & Agakov 2003; McAllester & Stratos, arXiv:1811.04251 (only bounds can be estimated).
 """
 
 import math
@@ -16,18 +16,19 @@ from ontogeny.metrics import Metric
 
 
 def nats_bound(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tensor, "*batch"]:
-    """H(Y) − cross-entropy of held-out log-odds (k = 1, bool y) or class scores, at most ln of the number of classes.
+    """H(Y) − cross-entropy of held-out log-odds (k = 1, bool y) or class scores; at most ln of the number of classes.
 
-    Below 0 for a probe that is worse than knowing the class shares; NaN for NaN scores or one class.
+    Below 0 for a probe worse than the class shares; NaN for NaN scores or a single class.
     """
     return nats_contributions(scores, y).mean(-1)
 
 
 def nats_contributions(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tensor, "*batch example"]:
-    """What each example adds: log q(y|x) − log of its class's share. Their mean is `nats_bound`, a weighted mean its bootstrap."""
+    """Contribution of each example, log q(y|x) − log of its class's share; `nats_bound` is the mean."""
     if (scores.shape[-1] == 1) != (y.dtype == torch.bool) or scores.shape[-2:-1] != y.shape or len(y) == 0:
         raise BadInput(
-            f"nats_bound was given scores {tuple(scores.shape)} for {len(y)} {y.dtype} labels. Give 1 column for bool, k for classes."
+            f"nats_bound needs one score column for bool labels and one per class otherwise, got {tuple(scores.shape)} scores for "
+            f"{len(y)} {y.dtype} labels."
         )
     wide = scores.double()
     if y.dtype == torch.bool:
@@ -37,7 +38,7 @@ def nats_contributions(scores: Float[Tensor, "*batch example k"], y: Tensor) -> 
     else:
         if int(y.min()) < 0 or int(y.max()) >= scores.shape[-1]:
             raise BadInput(
-                f"class indices from {int(y.min())} to {int(y.max())} for {scores.shape[-1]} columns of scores."
+                f"class indices must be from 0 to {scores.shape[-1] - 1}, got {int(y.min())} to {int(y.max())}."
             )
         log_q = wide.log_softmax(-1).gather(-1, y.expand(wide.shape[:-1])[..., None])[..., 0]
         count = torch.bincount(y, minlength=scores.shape[-1])
@@ -47,20 +48,9 @@ def nats_contributions(scores: Float[Tensor, "*batch example k"], y: Tensor) -> 
     return (log_q - log_share).to(scores.dtype)
 
 
-def fano_nats(accuracy: float, classes: int) -> float:
-    """Least information (nats) that an accuracy on equally frequent classes implies, in [0, ln classes]; Fano's inequality."""
-    if classes < 2 or not 0 <= accuracy <= 1:
-        raise BadInput(f"an accuracy of {accuracy} on {classes} classes is none. Give a share and at least 2 classes.")
-    if accuracy <= 1 / classes:
-        return 0.0
-    wrong = 1 - accuracy
-    doubt = -accuracy * math.log(accuracy) - (wrong * math.log(wrong) if wrong > 0 else 0.0)
-    return math.log(classes) - doubt - wrong * math.log(classes - 1)
-
-
 @dataclass(frozen=True)
 class DependenceBound:
-    """Over the cells that could be measured: how often the dependence stays below the accuracy, and what that says."""
+    """Share of the measured cells in which the dependence is at most the accuracy, with a verdict."""
 
     share: float
     n: int
@@ -68,9 +58,9 @@ class DependenceBound:
 
 
 def dependence_within_accuracy(nhsic_ty: Float[Tensor, "*cell"], accuracy: Float[Tensor, "*cell"]) -> DependenceBound:
-    """The claim of arXiv:2402.19465 that the label dependence bounds the probe from below, cell by cell.
+    """Test of the claim of arXiv:2402.19465 that the label dependence is a lower bound of the probe accuracy, in each cell.
 
-    It is weak for balanced labels, whose dependence is at most .909 by construction: the verdict is about the counted cells only.
+    The claim is weak for balanced labels, whose dependence is at most .909 by construction.
     """
     both = nhsic_ty.isfinite() & accuracy.isfinite()
     n = int(both.sum())

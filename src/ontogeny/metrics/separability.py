@@ -1,4 +1,4 @@
-"""How well scores separate what they should: area under the ROC curve, accuracy, explained variance, Fisher's ratio; TPR at a FPR."""
+"""Separability of scores: AUROC, accuracy, explained variance, Fisher's ratio, TPR at a fixed FPR."""
 
 import math
 
@@ -12,9 +12,9 @@ from ontogeny.statistics.permutation import average_ranks
 
 
 def auroc(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) -> Float[Tensor, "*batch"]:
-    """Chance that a positive scores above a negative, ties ½: in [0, 1], unchanged by any increasing map of the scores.
+    """Area under the ROC curve: probability that a positive scores above a negative, ties ½; invariant to increasing maps.
 
-    NaN where a score is NaN or one class is missing. Source: the Mann–Whitney statistic, Hanley & McNeil 1982.
+    NaN if a score is NaN or a class is missing. Source: the Mann–Whitney statistic, Hanley & McNeil 1982.
     """
     _rows(scores, y)
     positive, negative = int(y.sum()), int((~y).sum())
@@ -25,15 +25,15 @@ def auroc(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) 
 
 
 def macro_auroc(scores: Float[Tensor, "*batch example k"], y: Int[Tensor, " example"]) -> Float[Tensor, "*batch"]:
-    """Mean over the classes of the area for that class against the rest, in [0, 1]; NaN where a class is missing."""
+    """Mean over the classes of the AUROC of that class against the rest, in [0, 1]; NaN if a class is missing."""
     return torch.stack([auroc(scores[..., c], y == c) for c in range(scores.shape[-1])]).mean(0)
 
 
 def accuracy(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tensor, "*batch"]:
-    """Share classified right, in [0, 1]: one column above 0 for a bool label, else the largest column; NaN for NaN scores."""
+    """Share of correct predictions: the score above 0 for a bool label, else the largest column; NaN for NaN scores."""
     if (scores.shape[-1] == 1) != (y.dtype == torch.bool):
         raise BadInput(
-            f"accuracy was given {scores.shape[-1]} score columns for {y.dtype} labels. Give 1 for bool, k for classes."
+            f"accuracy needs one score column for bool labels and one per class otherwise, got {scores.shape[-1]} for {y.dtype}."
         )
     _rows(scores[..., 0], y)
     right = (scores[..., 0] > 0) == y if y.dtype == torch.bool else scores.argmax(-1) == y
@@ -41,17 +41,17 @@ def accuracy(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tens
 
 
 def r2(scores: Float[Tensor, "*batch example"], y: Float[Tensor, " example"]) -> Float[Tensor, "*batch"]:
-    """Explained share of the variance of y, at most 1; below 0 where the mean predicts better; NaN where y does not vary."""
+    """Explained share of the variance of y, at most 1; below 0 if the mean predicts better; NaN for constant y."""
     _rows(scores, y)
     total = (y - y.mean()).double().square().sum()
-    left = (scores.double() - y).square().sum(-1)
-    return torch.where(total > 0, 1 - left / total, torch.nan).to(scores.dtype)
+    residual = (scores.double() - y).square().sum(-1)
+    return torch.where(total > 0, 1 - residual / total, torch.nan).to(scores.dtype)
 
 
 def fisher(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"]) -> Float[Tensor, "*batch"]:
-    """Squared distance of the class means over the pooled variance, ≥ 0, unchanged by scale and shift; NaN without spread.
+    """Squared distance of the class means over the pooled variance, ≥ 0, invariant to scale and shift; NaN without variance.
 
-    Source: R. A. Fisher 1936; its root is the d′ of signal detection for equal variances.
+    Source: R. A. Fisher 1936; its square root is the d′ of signal detection for equal variances.
     """
     _rows(scores, y)
     if y.sum() < 2 or (~y).sum() < 2:
@@ -67,9 +67,9 @@ def fisher(scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"])
 def tpr_at_fpr(
     scores: Float[Tensor, "*batch example"], y: Bool[Tensor, " example"], fpr: float
 ) -> Float[Tensor, "*batch"]:
-    """Share of positives above the lowest threshold that lets at most the share `fpr` of negatives pass, in [0, 1].
+    """True-positive rate at the lowest threshold with a false-positive rate of at most `fpr`.
 
-    NaN where a score is NaN, a class is missing, or fewer than 1 / fpr negatives cannot resolve the rate: one of 60 is 1.7 %.
+    NaN if a score is NaN, a class is missing, or there are fewer than 1 / fpr negatives.
     """
     _rows(scores, y)
     negatives = int((~y).sum())
@@ -80,20 +80,20 @@ def tpr_at_fpr(
 
 
 def threshold_at_fpr(negatives: Float[Tensor, "*batch negative"], fpr: float) -> Float[Tensor, "*batch"]:
-    """The lowest of these scores with at most the share `fpr` of them above it."""
+    """Lowest of these scores with at most a share `fpr` of them above it."""
     allowed = math.floor(fpr * negatives.shape[-1] + 1e-9)
     return negatives.topk(min(allowed + 1, negatives.shape[-1]), dim=-1).values[..., -1]
 
 
 def resolves_fpr(negatives: int, fpr: float) -> bool:
-    """Whether so many negatives can show such a rate: at least one of them may pass."""
+    """Whether this number of negatives resolves the rate: at least one may be above the threshold."""
     return negatives * fpr >= 1 - 1e-9
 
 
 def _rows(scores: Tensor, y: Tensor) -> None:
     if scores.shape[-1:] != y.shape or len(y) == 0:
         raise BadInput(
-            f"{scores.shape[-1]} scores for targets of shape {tuple(y.shape)}. Give one target a score, at least one."
+            f"metrics need one target per score and at least one, got {scores.shape[-1]} scores and targets of shape {tuple(y.shape)}."
         )
 
 

@@ -1,4 +1,4 @@
-"""How alike two directions, or two subspaces, are."""
+"""Similarity of two directions or two subspaces."""
 
 import torch
 from jaxtyping import Float
@@ -8,21 +8,21 @@ from ontogeny.metrics import Metric
 
 
 def cosine(a: Float[Tensor, "*#batch d"], b: Float[Tensor, "*#batch d"]) -> Float[Tensor, "..."]:
-    """Cosine of the angle, in [-1, 1]; unchanged by a common rotation and by positive scale; NaN for a zero vector.
+    """Cosine of the angle, in [-1, 1]; invariant to a common rotation and to positive scale; NaN for a zero vector.
 
     Two random directions have cosine 0 ± 1/√d.
     """
     a, b = a.double(), b.double()
-    # Scaled first: squares of small or of great vectors would leave the range.
+    # Scale first, so that the squares of very small or large vectors stay in range.
     a, b = a / a.abs().amax(-1, keepdim=True), b / b.abs().amax(-1, keepdim=True)
     value: Tensor = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
     return value.clamp(-1, 1).float()
 
 
 def subspace_cosines(a: Float[Tensor, "*batch d k"], b: Float[Tensor, "*batch d j"]) -> Float[Tensor, "*batch least"]:
-    """Cosines of the principal angles, largest first, in [0, 1]; unchanged by a common rotation and by the choice of basis.
+    """Cosines of the principal angles, largest first, in [0, 1]; invariant to a common rotation and to the choice of basis.
 
-    Source: Björck & Golub 1973. NaN where a basis is not of full rank: it does not span what it says.
+    Source: Björck & Golub 1973. NaN if a basis is not of full rank.
     """
     frames, known = zip(*(_frame(basis) for basis in (a, b)), strict=True)
     cosines = torch.linalg.svdvals(frames[0].mT @ frames[1]).clamp(max=1)
@@ -30,12 +30,12 @@ def subspace_cosines(a: Float[Tensor, "*batch d k"], b: Float[Tensor, "*batch d 
 
 
 def subspace_overlap(a: Float[Tensor, "*batch d k"], b: Float[Tensor, "*batch d j"]) -> Float[Tensor, "*batch"]:
-    """Mean squared cosine of the principal angles, in [0, 1]: 1 where one contains the other."""
+    """Mean squared cosine of the principal angles, in [0, 1]; 1 if one subspace contains the other."""
     return subspace_cosines(a, b).square().mean(-1)
 
 
 def _frame(basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal basis, and whether there is one."""
+    """Orthonormal basis, and whether the basis has full rank."""
     wide = basis.double()
     finite = wide.isfinite().all(-1).all(-1)
     u, s, _ = torch.linalg.svd(torch.where(finite[..., None, None], wide, 0), full_matrices=False)

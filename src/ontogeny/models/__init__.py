@@ -1,4 +1,4 @@
-"""Hugging Face models under standard names: loading, sites, hooks, weights."""
+"""Hugging Face models under standard names: loading, sites, hooks and weights."""
 
 __all__ = [
     "forward",

@@ -1,4 +1,7 @@
-"""The arguments of a forward pass: who calls with which tokens, masks and cache, and with which mask a block attends."""
+"""Hooks on a model: read and write activations, replace attention masks, see the arguments of forward passes.
+
+All hooks are context managers and are removed when the block ends.
+"""
 
 import contextlib
 import inspect
@@ -12,17 +15,23 @@ from ontogeny.models.model import Model
 from ontogeny.sites import Site
 
 _CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
+ActivationEdit = Callable[[Tensor], Tensor]
+"""Maps the whole tensor at a site, `[batch, token, d]`, to its replacement."""
+ActivationSink = Callable[[str, int, Tensor], None]
+"""Receives `(part, layer, value)`; may raise to stop the forward pass."""
+HookFunction = Callable[[Tensor], Tensor | None]
+"""Returns the replacement of a value, or None to keep it."""
 
 
 @contextlib.contextmanager
-def call_hooks(model: Model, see: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """While open, `see` is handed the arguments of every forward pass by name, before it runs: ids, masks, the cache."""
+def call_hooks(model: Model, on_arguments: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Before every forward pass, call `on_arguments` with its arguments by name: token ids, masks, the KV cache."""
 
     def on_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = tuple(inspect.signature(type(module).forward).parameters)[1:]
-        see({**dict(zip(names, args, strict=False)), **kwargs})
+        on_arguments({**dict(zip(names, args, strict=False)), **kwargs})
 
-    # Either may be called alone: the body by who wants no logits, and OPT's network goes past its body.
+    # Both are hooked: the body is called directly where no logits are needed, and OPT's network bypasses its body.
     with contextlib.ExitStack() as handles:
         for module in dict.fromkeys((model.network, model.body)):
             handles.callback(module.register_forward_pre_hook(on_call, with_kwargs=True).remove)
@@ -31,13 +40,17 @@ def call_hooks(model: Model, see: Callable[[dict[str, Any]], None]) -> Iterator[
 
 @contextlib.contextmanager
 def attention_hooks(model: Model, layer: int, edit: Callable[[Tensor | None, Tensor], Tensor]) -> Iterator[None]:
-    """While open, block `layer` attends with `edit(mask, h)` in the place of its mask, which may be None; `h` goes into attention."""
+    """Replace the attention mask of block `layer` by `edit(mask, h)`; `mask` may be None, `h` is the input of attention.
+
+    Raises:
+        BadInput: the attention module of this family takes no mask by name.
+    """
 
     def on_call(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _CallArguments:
         if "attention_mask" not in kwargs:
             raise BadInput(
-                f"the attention of {model.network.config.model_type} takes no mask by name, so it cannot be re-weighted. "
-                "Choose a model of another family."
+                f"attention of {model.network.config.model_type} cannot be re-weighted because its module takes no mask by "
+                "name: choose a model of another family."
             )
         value = args[0] if args else kwargs["hidden_states"]
         return args, {**kwargs, "attention_mask": edit(kwargs["attention_mask"], value)}
@@ -49,20 +62,11 @@ def attention_hooks(model: Model, layer: int, edit: Callable[[Tensor | None, Ten
         handle.remove()
 
 
-ActivationEdit = Callable[[Tensor], Tensor]
-
-
-ActivationSink = Callable[[str, int, Tensor], None]
-
-
-HookFunction = Callable[[Tensor], Tensor | None]
-
-
 @contextlib.contextmanager
 def read_hooks(model: Model, wanted: Sequence[tuple[str, int]], sink: ActivationSink) -> Iterator[None]:
-    """While open, every forward pass hands `(part, layer, value)` of each wanted `(part, layer)` to `sink`.
+    """In every forward pass, call `sink(part, layer, value)` for each wanted `(part, layer)`.
 
-    Reads see what writes opened before them have done. Values are `[batch, token, d]`; heads come side by side.
+    Reads see the changes of `write_hooks` that were opened before. Values are `[batch, token, d]`; heads are concatenated.
     """
     with contextlib.ExitStack() as hooks:
         for part, layer in wanted:
@@ -72,7 +76,7 @@ def read_hooks(model: Model, wanted: Sequence[tuple[str, int]], sink: Activation
 
 @contextlib.contextmanager
 def write_hooks(model: Model, site: Site, edit: ActivationEdit) -> Iterator[None]:
-    """While open, every forward pass goes on with `edit(h)` instead of `h` at `site`."""
+    """In every forward pass, replace the activation `h` at `site` by `edit(h)`."""
 
     def replace(value: Tensor) -> Tensor:
         if site.head is None:
@@ -90,7 +94,7 @@ def _reader(model: Model, part: str, layer: int, sink: ActivationSink) -> Callab
     home = model.device
 
     def read(value: Tensor) -> None:
-        sink(part, layer, value.to(home))  # itself, but where the network is spread
+        sink(part, layer, value.to(home))  # a copy only if the network is on several devices
 
     return read
 
@@ -100,7 +104,7 @@ def _hook(model: Model, part: str, layer: int, visit: HookFunction) -> Iterator[
     module, before = _module(model, part, layer)
 
     def on_input(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        # Blocks take their stream by position or as hidden_states=, depending on the family.
+        # Depending on the family, blocks take the residual stream by position or as hidden_states=.
         value = args[0] if args else kwargs["hidden_states"]
         new = visit(value)
         if new is None:
@@ -108,7 +112,7 @@ def _hook(model: Model, part: str, layer: int, visit: HookFunction) -> Iterator[
         return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
     def on_output(_: nn.Module, args: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
-        # Attention returns (value, pattern); older transformers return tuples from blocks, too.
+        # Attention returns (value, pattern); in older transformers blocks return tuples, too.
         value = output[0] if isinstance(output, tuple) else output
         new = visit(value)
         if new is None:
@@ -129,7 +133,7 @@ def _hook(model: Model, part: str, layer: int, visit: HookFunction) -> Iterator[
 
 @contextlib.contextmanager
 def _row_hook(block: nn.Module, visit: HookFunction) -> Iterator[HookFunction]:
-    """While open, what a module inside the block takes as one row of all tokens is visited as `[batch, token, d]`."""
+    """For modules in the block that see all tokens as one row: reshape to `[batch, token, d]` for `visit`, and back."""
     shape: list[int] = []
 
     def note(_: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -147,12 +151,12 @@ def _row_hook(block: nn.Module, visit: HookFunction) -> Iterator[HookFunction]:
 
 
 def _module(model: Model, part: str, layer: int) -> tuple[nn.Module, bool]:
-    """The module to hook for a part, and whether its input (else its output) is meant."""
+    """The module to hook for a part, and whether to hook its input (else its output)."""
     table = model.architecture
     if part == "resid":
         return (model.block(1), True) if layer == 0 else (model.block(layer), False)
     if part == "norm":
-        # Without a final norm the last block's output is what the body gives.
+        # Without a final norm the body returns the last block's output.
         last = model.network.get_submodule(table.final_norm) if table.final_norm else model.block(model.layers)
         return last, False
     path, before = {
@@ -168,12 +172,12 @@ def _module(model: Model, part: str, layer: int) -> tuple[nn.Module, bool]:
 
 @contextlib.contextmanager
 def replace_forward(module: nn.Module, forward: object) -> Iterator[None]:
-    """While open, another forward; what stood before, the class's own or a packed one, comes back."""
-    own = module.__dict__.get("forward")
+    """Replace a module's `forward`; afterwards restore the previous one (the class's own or a packed one)."""
+    previous = module.__dict__.get("forward")
     module.forward = forward  # type: ignore[assignment]
     try:
         yield
     finally:
         del module.forward
-        if own is not None:
-            module.forward = own
+        if previous is not None:
+            module.forward = previous

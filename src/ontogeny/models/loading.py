@@ -1,9 +1,10 @@
-"""A Hugging Face network and its tokenizer from a folder: nothing is run from it, and what is missing or broken is one line.
+"""Open the config, weights and tokenizer of a checkpoint folder without running code from it.
 
-Weights are safetensors unless pickles are asked for. An unknown family is refused before its weights are read.
+Weights must be safetensors unless pickles are allowed. Unknown families are refused before their weights are read.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from ontogeny import architectures
 from ontogeny.errors import BadInput, CheckpointError
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "spiece.model",
@@ -33,43 +34,76 @@ _TOKENIZER_FILES = (
 )
 
 
+@dataclass(frozen=True)
+class ModelOptions:
+    """How the model of a checkpoint is loaded.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for all visible GPUs.
+        dtype: `float32`, `bfloat16` or `float16`. A trace takes it from its `TraceSettings` instead.
+        tokenizer: Folder or repository; by default the checkpoint's own tokenizer, else that of the folder above.
+        allow_pickle: Whether to read `pytorch_model.bin` as well (weights only).
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    tokenizer: str | Path | None = None
+    allow_pickle: bool = False
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch spells it."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    def tokenizer_for(self, folder: Path) -> Path | None:
+        """The tokenizer for a checkpoint folder; None if there is none nearby."""
+        return Path(self.tokenizer) if self.tokenizer else nearest_tokenizer(folder)
+
+
 def silence_transformers() -> None:
+    """Switch off the warnings and progress bars of transformers."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
 def read_config(folder: Path) -> PretrainedConfig:
+    """The config of a checkpoint folder.
+
+    Raises:
+        CheckpointError: config.json is missing or invalid.
+    """
     try:
         return AutoConfig.from_pretrained(folder)
-    except Exception as error:  # each config class checks its fields in its own way
+    except Exception as error:  # each config class raises its own errors
         raise CheckpointError(
-            f"{folder} has no usable config.json ({first_error_line(error)}). Is it a Hugging Face checkpoint?"
+            f"{folder} has no usable config.json ({first_error_line(error)}): give a Hugging Face checkpoint."
         ) from None
 
 
 def random_network(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A network of this shape with freshly initialised weights.
+    """A network with freshly initialised weights.
 
     Raises:
         BadInput: transformers has no language model of this type.
-        CheckpointFault: the numbers in the config are none that a network can have.
+        CheckpointError: the config has invalid sizes.
     """
     try:
         network: PreTrainedModel = _auto_class(config).from_config(config, dtype=dtype)
-    except Exception as error:  # whatever a division by no heads or a width of -8 comes to
+    except Exception as error:  # a division by zero heads, a negative width, …
         if "Unrecognized configuration class" in str(error):
             raise architectures.unsupported_model(
                 config.model_type, "transformers has no language model of this type"
             ) from None
         raise CheckpointError(
-            f"no network can be built as the config.json of {config.name_or_path or config.model_type} says "
-            f"({first_error_line(error)}). Fetch or save it again."
+            f"no network can be built from the config.json of {config.name_or_path or config.model_type} "
+            f"({first_error_line(error)}): fetch or save it again."
         ) from None
     return network
 
 
 def _auto_class(config: PretrainedConfig) -> Any:
-    """Models that predict the next word, those that fill in a masked one, or those that look at images."""
+    """The transformers class: causal, masked or image model."""
     table = architectures.find_architecture(config.model_type)
     if table is not None and table.images:
         return AutoModelForImageClassification
@@ -77,15 +111,15 @@ def _auto_class(config: PretrainedConfig) -> Any:
 
 
 def check_language_model(folder: Path) -> None:
-    """Refuse a model of images before its weights are read."""
+    """Raise `BadInput` for an image model, before its weights are read."""
     _check_texts(read_config(folder))
 
 
 def check_loadable(config: PretrainedConfig) -> None:
-    """Refuse, before its weights are fetched or read, a model of images, or one that neither a table nor its structure describes.
+    """Check a model before its weights are fetched or read.
 
     Raises:
-        BadInput: it is one.
+        BadInput: it is an image model, or its architecture is unknown.
     """
     _check_described(config)
     _check_texts(config)
@@ -99,23 +133,23 @@ def _check_texts(config: PretrainedConfig) -> None:
 
 def _check_described(config: PretrainedConfig) -> None:
     if architectures.find_architecture(config.model_type) is None:
-        with torch.device("meta"):  # without weights: an unknown family should cost nothing
+        with torch.device("meta"):  # no memory for weights: checking an unknown family is free
             architectures.architecture_of(random_network(config))
 
 
-def parse_config(told: Mapping[str, Any]) -> PretrainedConfig | None:
-    """What the content of a config.json describes; None where transformers can make nothing of it."""
+def parse_config(settings: Mapping[str, Any]) -> PretrainedConfig | None:
+    """The config with the content of a config.json; None if transformers rejects it."""
     try:
-        return AutoConfig.for_model(**told)
-    except Exception:  # each config class checks its fields in its own way; whoever opens the folder says what is wrong
+        return AutoConfig.for_model(**settings)
+    except Exception:  # each config class raises its own errors; loading will raise the proper one
         return None
 
 
 def no_text_error(kind: str) -> BadInput:
-    """The error where texts meet a model of images."""
+    """The error for texts given to an image model."""
     return BadInput(
-        f"{kind} reads images and has no tokenizer, so texts cannot be traced through it. From Python, "
-        "ontogeny.models.vision.capture_images reads prepared pixels at the same sites."
+        f"{kind} reads images and has no tokenizer, so texts cannot be traced through it: from Python, read prepared pixels "
+        "at the same sites with ontogeny.models.vision.capture_images."
     )
 
 
@@ -123,8 +157,8 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTra
     """The network of a checkpoint folder with its weights.
 
     Raises:
-        CheckpointFault: weights that are missing, of another shape, or unreadable.
-        BadInput: a family that no table describes and whose structure says too little.
+        CheckpointError: weights are missing, have the wrong shape, or cannot be read.
+        BadInput: the architecture is unknown.
     """
     config = read_config(folder)
     _check_described(config)
@@ -133,15 +167,15 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTra
             folder,
             config=config,
             dtype=dtype,
-            # None lets transformers fall back to .bin files, which it opens with weights_only=True.
+            # None: transformers falls back to .bin files, which it opens with weights_only=True.
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
-            # Else transformers says in a table on the terminal which tensors they are, and not in its exception.
+            # Otherwise transformers prints mismatches as a table instead of naming them in its exception.
             ignore_mismatched_sizes=True,
         )
-    except Exception as error:  # safetensors and transformers raise half a dozen types for a broken file
+    except Exception as error:  # broken files raise many types
         raise CheckpointError(
-            f"the weights of {folder} cannot be read ({first_error_line(error)}). Fetch or save them again."
+            f"the weights of {folder} cannot be read ({first_error_line(error)}): fetch or save them again."
         ) from None
     _check_complete(network, info, folder)
     return network
@@ -150,57 +184,61 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTra
 def _check_complete(network: PreTrainedModel, info: dict[str, Any], folder: Path) -> None:
     missing = sorted(info["missing_keys"])
     if not architectures.architecture_of(network).causal:
-        # Nobody asks an encoder for words: one that was saved without them is whole.
+        # Encoders are used without their output head, which may be missing.
         missing = [name for name in missing if name.startswith(f"{network.base_model_prefix}.")]
     mismatched = sorted(str(key[0]) for key in info["mismatched_keys"])
     if missing or mismatched:
-        what = f"lack {missing[0]}" if missing else f"have another shape for {mismatched[0]}"
+        problem = f"lack {missing[0]}" if missing else f"have another shape for {mismatched[0]}"
         count = len(missing) + len(mismatched)
         raise CheckpointError(
-            f"the weights of {folder} {what} ({count} tensors in all) although its config asks for it. Fetch them again."
+            f"the weights of {folder} {problem} ({count} tensors in all), which its config requires: fetch them again."
         )
 
 
 def check_finite_weights(network: PreTrainedModel, folder: Path) -> None:
-    """Refuse weights that hold NaN or infinity."""
+    """Raise `CheckpointError` if a weight is NaN or infinite."""
     for name, parameter in network.named_parameters():
-        # The sum of a tensor is finite exactly when no entry is NaN or infinite (or the sum overflows: then look closer).
+        # The sum is finite if all entries are; it may also overflow, so a failure is checked entry by entry.
         if not torch.isfinite(parameter.sum(dtype=torch.float32)) and not torch.isfinite(parameter).all():
             raise CheckpointError(
-                f"the weights of {folder} are not finite ({name} holds NaN or Inf). The run diverged, or the file is damaged."
+                f"the weights of {folder} are not finite ({name} holds NaN or Inf): the run diverged or the file is damaged, so "
+                "leave this checkpoint out, or fetch it again."
             )
 
 
 def load_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder (or repository), if its vocabulary is the network's."""
-    if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        # Transformers would make an empty one from config.json.
-        raise BadInput(
-            f"no usable tokenizer in {folder} (no tokenizer.json). Name one with --tokenizer FOLDER_OR_REPO."
-        )
+    """The tokenizer of a folder or repository.
+
+    Raises:
+        BadInput: it is missing or broken, or has more tokens than the network embeds.
+    """
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        # Transformers would build an empty one from config.json.
+        raise BadInput(f"no usable tokenizer in {folder} (no tokenizer.json): set `tokenizer` to a folder or repository.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exception for a broken file
         raise BadInput(
-            f"no usable tokenizer in {folder} ({first_error_line(error)}). Name one with --tokenizer FOLDER_OR_REPO."
+            f"no usable tokenizer in {folder} ({first_error_line(error)}): set `tokenizer` to a folder or repository."
         ) from None
     rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise BadInput(
-            f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}: they do not belong together. "
-            "Name the right one with --tokenizer."
+            f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}, so they do not belong "
+            "together: set `tokenizer` to the right one."
         )
     return tokenizer
 
 
 def nearest_tokenizer(folder: Path) -> Path | None:
-    """The checkpoint's own tokenizer, else that of the folder above: a trainer saves it once, on top."""
-    # A linked checkpoint has two folders above it.
-    places = (folder, folder.absolute().parent, folder.resolve().parent)
-    has = [f for f in places if any((f / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json"))]
-    return has[0] if has else None
+    """Folder of the checkpoint's tokenizer: its own, else its parent folder, where trainers save it once."""
+    # A linked checkpoint has two parent folders.
+    folders = (folder, folder.absolute().parent, folder.resolve().parent)
+    names = ("tokenizer.json", "tokenizer_config.json")
+    return next((f for f in folders if any((f / name).is_file() for name in names)), None)
 
 
 def first_error_line(error: Exception) -> str:
+    """First line of an error message, at most 160 characters."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(" .:")[:160]

@@ -1,7 +1,7 @@
-"""A Hugging Face model seen through standard names: load, validate, read, write. The only code with hooks.
+"""A Hugging Face model under standard names: load it, and compute logits, head contributions and output weights.
 
-Sites are read where `ontogeny.sites` says: `resid.0` enters block 1, `resid.l` leaves block l before the final norm, heads and
-neurons are the inputs of the linear map that follows them.
+Sites are defined in `ontogeny.sites`: `resid.0` is the input of block 1, `resid.l` the output of block l before the final norm;
+heads and neurons are the inputs of the linear map that follows them.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from ontogeny import architectures
 from ontogeny.architectures import Architecture
 from ontogeny.errors import BadInput
+from ontogeny.lineage import Checkpoint, fetch_checkpoint
 from ontogeny.models import multi_gpu
 from ontogeny.models.loading import (
+    ModelOptions,
     check_finite_weights,
     check_language_model,
     load_network,
@@ -28,14 +30,11 @@ from ontogeny.models.loading import (
 )
 from ontogeny.sites import Site, expand_sites
 
-"""What a write does: `h -> h` on the whole tensor at a site, `[batch, token, d]`."""
-"""What a read does with `(part, layer, value)`; it may raise to stop the forward pass."""
-
-"""What a hook does with a value; None leaves it as it is."""
-
 
 @dataclass(frozen=True)
 class Model:
+    """A network with its tokenizer, its architecture table and its sizes."""
+
     network: PreTrainedModel
     architecture: Architecture
     tokenizer: PreTrainedTokenizerBase
@@ -44,7 +43,7 @@ class Model:
     d: int
     d_head: int
     context: int
-    """Longest text in tokens."""
+    """Maximum length of a text in tokens."""
 
     @property
     def device(self) -> torch.device:
@@ -74,11 +73,17 @@ def load_model(
     tokenizer: Path | None = None,
     allow_pickle: bool = False,
 ) -> Model:
-    """The model of a checkpoint folder, in evaluation mode.
+    """Load the model of a checkpoint folder, in evaluation mode.
+
+    Args:
+        folder: Folder with config.json and weights.
+        device: A torch device, or `auto` for all visible GPUs.
+        tokenizer: Folder or repository of the tokenizer; by default `folder`.
+        allow_pickle: Whether to read `pytorch_model.bin`, which can run code.
 
     Raises:
-        CheckpointFault: weights that are missing, cut short or not finite.
-        BadInput: unknown architecture, or a tokenizer that is missing or of another vocabulary.
+        CheckpointError: the weights are missing, incomplete or not finite.
+        BadInput: the architecture is unknown, or the tokenizer is missing or does not fit the model.
     """
     silence_transformers()
     check_language_model(folder)
@@ -89,10 +94,28 @@ def load_model(
     )
 
 
+def open_model(checkpoint: Checkpoint | Path, options: ModelOptions | None = None) -> Model:
+    """Fetch a checkpoint (or take a folder) and load its model with the tokenizer that belongs to it.
+
+    Raises:
+        BadInput: as `load_model`, or the checkpoint cannot be fetched.
+    """
+    options = options or ModelOptions()
+    remote = isinstance(checkpoint, Checkpoint)
+    folder = fetch_checkpoint(checkpoint, allow_pickle=options.allow_pickle) if remote else checkpoint
+    return load_model(
+        folder,
+        device=options.device,
+        dtype=options.torch_dtype,
+        tokenizer=options.tokenizer_for(folder),
+        allow_pickle=options.allow_pickle,
+    )
+
+
 def untrained_model(
     folder: Path, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32, tokenizer: Path | None = None
 ) -> Model:
-    """The same architecture with freshly initialised weights: the floor that training must beat."""
+    """The architecture of a checkpoint with freshly initialised weights, as the baseline for training."""
     silence_transformers()
     check_language_model(folder)
     with torch.random.fork_rng():
@@ -104,10 +127,10 @@ def untrained_model(
 
 
 def model_from_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
-    """A network under its standard names.
+    """Wrap a network and its tokenizer as a `Model`.
 
     Raises:
-        BadInput: its family is not known, or its table does not fit.
+        BadInput: its family is unknown, or the architecture table does not fit.
     """
     config = network.config.get_text_config()
     architecture = architectures.architecture_of(network)
@@ -116,7 +139,8 @@ def model_from_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerB
         projection = network.get_submodule(f"{architecture.blocks}.0.{architecture.heads_out}")
     except AttributeError as error:
         raise BadInput(
-            f"{config.model_type} has no module {error}: its architecture table does not fit this version."
+            f"modules of {config.model_type} must be named as in its architecture table, but it has no module {error}: correct "
+            "the table in architectures/, or use another version of transformers."
         ) from None
     return Model(
         network=network,
@@ -131,33 +155,27 @@ def model_from_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 
 
 def _image_tokens(config: PretrainedConfig) -> int:
-    """Tokens of an image: its patches, and the class token."""
+    """Number of tokens of an image: its patches and the class token."""
     sides = [(s, s) if isinstance(s, int) else tuple(s) for s in (config.image_size, config.patch_size)]
     return (sides[0][0] // sides[1][0]) * (sides[0][1] // sides[1][1]) + 1
 
 
 def _context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """What the config says; without positions (ALiBi) what the tokenizer was made for, 2048 where it does not say."""
-    for told in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length):
-        if told and told < 10**9:
-            return int(told)
+    """From the config; without positions (ALiBi) from the tokenizer; else 2048."""
+    for length in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length):
+        if length and length < 10**9:
+            return int(length)
     return 2048
 
 
-# --- reading and writing -------------------------------------------------------------------------------------------------
-
-
-# --- validation ----------------------------------------------------------------------------------------------------------
-
-
 def next_token_logits(model: Model, normed: Float[Tensor, "*token d"]) -> Float[Tensor, "*token vocab"]:
-    """The scores that a causal model gives to each next token, from what its body puts out."""
+    """Next-token logits of a causal model from the output of its body."""
     scores: Tensor = model.network.get_output_embeddings()(normed)
     return scale_logits(model, scores)
 
 
 def scale_logits(model: Model, scores: Float[Tensor, "*row"]) -> Float[Tensor, "*row"]:
-    """What a family does to its scores behind the unembedding, one by one."""
+    """Apply the scaling and soft-capping that some families use after the unembedding."""
     config = model.network.config.get_text_config()
     if scale := getattr(config, "logit_scale", None):  # Cohere
         scores = scores * scale
@@ -169,13 +187,14 @@ def scale_logits(model: Model, scores: Float[Tensor, "*row"]) -> Float[Tensor, "
 def head_contributions(
     model: Model, layer: int, heads: Float[Tensor, "batch token heads_d_head"]
 ) -> Float[Tensor, "batch token head d"]:
-    """What each head adds to the stream: its slice of the output projection applied to it, without the bias."""
+    """Contribution of each head to the residual stream: its slice of the output projection, without the bias."""
     split = heads.unflatten(-1, (model.heads, model.d_head))
     weight = _matrix(model.part(layer, model.architecture.heads_out)).unflatten(0, (model.heads, model.d_head))
     return torch.einsum("bthi,hid->bthd", split, weight.to(split.device))
 
 
 def attention_output_bias(model: Model, layer: int) -> Float[Tensor, " d"]:
+    """Bias of the attention output projection; zeros without one."""
     bias = getattr(model.part(layer, model.architecture.heads_out), "bias", None)
     return (
         bias.to(model.device)
@@ -191,27 +210,24 @@ def _matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:
 
 
 def tokenizer_fingerprint(model: Model) -> str:
-    """Sixteen hex digits of the tokenizer's vocabulary."""
+    """Digest of the tokenizer's vocabulary, sixteen hex digits."""
     from ontogeny.storage.files import content_digest
 
     return content_digest(sorted(model.tokenizer.get_vocab().items()))
 
 
 def site_width(model: Model, site: Site) -> int:
-    """Dimensions of a site."""
+    """Number of dimensions of a site."""
     if site.part == "head":
         return model.d_head
     return output_weight(model, site).shape[0] if site.part == "neuron" else model.d
 
 
 def output_weight(model: Model, site: Site) -> Tensor:
-    """The weight that writes `attn.l` or `mlp.l` (and reads heads or neurons), as `[inside, d]`; a view, so it can be edited."""
-    linear = model.part(site.layer, output_weight_path(model, site))
-    weight: Tensor = linear.get_parameter("weight").data
-    # nn.Linear stores [out, in]; GPT-2's Conv1D stores [in, out].
-    return weight.T if isinstance(linear, nn.Linear) else weight
+    """Output projection that maps heads to `attn.l` or neurons to `mlp.l`, `[inside, d]`; a view of the weight, so it can be edited."""
+    return _matrix(model.part(site.layer, output_weight_path(model, site))).data
 
 
 def output_weight_path(model: Model, site: Site) -> str:
-    """Where that map is, path from a block."""
+    """Path of that projection from a block."""
     return model.architecture.heads_out if site.part.startswith(("attn", "head")) else model.architecture.neurons

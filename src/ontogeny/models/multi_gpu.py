@@ -1,6 +1,6 @@
-"""A network on several GPUs of one machine, some blocks on each (accelerate's hooks): one process, and all hooks of a model keep working.
+"""Multi-GPU placement: spread the blocks of one network over the GPUs of one machine with accelerate. All hooks keep working.
 
-The device is called `auto`. Reads come to the device of the embedding, wherever they were made.
+The device is called `auto`. Reads are moved to the device of the embedding.
 """
 
 import importlib
@@ -15,31 +15,31 @@ _AUTO_DEVICE = "auto"
 
 
 def place_network(network: PreTrainedModel, device: str) -> PreTrainedModel:
-    """On one device, or over all that are visible.
+    """Move a network to one device, or with `auto` spread it over all visible GPUs.
 
     Raises:
-        BadInput: accelerate is not installed, or the network has no room on the GPUs.
+        BadInput: accelerate is not installed, or the network does not fit on the GPUs.
     """
     if device != _AUTO_DEVICE:
         moved: PreTrainedModel = network.to(device)
         return moved
     accelerate = _accelerate()
-    whole = list(network._no_split_modules or ())  # a block whose input is added to its output stays in one piece
-    room = accelerate.utils.get_balanced_memory(network, dtype=network.dtype, no_split_module_classes=whole)
+    unsplit = list(network._no_split_modules or ())  # a residual block must stay on one device
+    room = accelerate.utils.get_balanced_memory(network, dtype=network.dtype, no_split_module_classes=unsplit)
     places = accelerate.infer_auto_device_map(
-        network, max_memory=room, dtype=network.dtype, no_split_module_classes=whole
+        network, max_memory=room, dtype=network.dtype, no_split_module_classes=unsplit
     )
     if torch.cuda.is_available() and (left := [name for name, place in places.items() if place in ("cpu", "disk")]):
         raise BadInput(
-            f"{len(left)} parts of the network have no room on {torch.cuda.device_count()} GPUs. Raise --gpus-per-model, or "
-            "choose --dtype bfloat16."
+            f"the network must fit on the GPUs, but {len(left)} of its parts do not fit on {torch.cuda.device_count()}: raise "
+            "`gpus_per_model`, or set `dtype` to bfloat16."
         )
     spread: PreTrainedModel = accelerate.dispatch_model(network, places)
     return spread
 
 
 def input_device(device: str) -> str:
-    """Where tensors beside the network stand."""
+    """Device of tensors outside the network."""
     if device != _AUTO_DEVICE:
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,5 +50,5 @@ def _accelerate() -> Any:
         return importlib.import_module("accelerate")
     except ImportError:
         raise BadInput(
-            "a network on several GPUs needs accelerate. Install it with: pip install 'ontogeny[ray]'"
+            "a network on several GPUs needs accelerate: install it with `pip install 'ontogeny[ray]'`."
         ) from None

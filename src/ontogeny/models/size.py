@@ -1,4 +1,4 @@
-"""How deep and wide a model is, as its config.json says: what can be refused before anything is opened."""
+"""Model size from config.json: layers, heads, width, parameters and FLOPs; checks before any weight is fetched or read."""
 
 import time
 from collections.abc import Mapping
@@ -22,90 +22,93 @@ _WIDTH_KEYS = ("hidden_size", "n_embd", "d_model")
 
 @dataclass(frozen=True)
 class ModelShape:
+    """Layers, heads and width; None where the config has no usual name for it."""
+
     layers: int | None
     heads: int | None
     width: int | None
-    """None where the config does not say it under a usual name."""
 
 
 def model_shape(config: Mapping[str, Any]) -> ModelShape:
-    """Layers, heads and width by the names that families give them; of the part that reads texts, where there are several."""
+    """Layers, heads and width from a config, under the names that families use; of a multimodal model the text part."""
     inside = config.get("text_config")
-    told = {**config, **inside} if isinstance(inside, dict) else config
-    return ModelShape(*(_integer_setting(told, names) for names in (_LAYER_KEYS, _HEAD_KEYS, _WIDTH_KEYS)))
+    settings = {**config, **inside} if isinstance(inside, dict) else config
+    return ModelShape(*(_integer_setting(settings, names) for names in (_LAYER_KEYS, _HEAD_KEYS, _WIDTH_KEYS)))
 
 
 @dataclass(frozen=True)
 class ModelSize:
+    """Number of parameters, and of multiplications per token."""
+
     parameters: int
     products: int
-    """Multiplications a token costs in the body: entries of its maps, not of embeddings or `lm_head`; of experts, those asked."""
+    """Multiplications per token in the body: weights without embeddings and `lm_head`; of experts only the active ones."""
 
 
 def model_size(checkpoint: Checkpoint, *, weights: int) -> ModelSize:
-    """From the config alone, by a network without memory; where none can be built, from the bytes of its `weights`, as if float32."""
+    """Size from the config, by building the network without memory; else from `weights`, its bytes, assuming float32."""
     config = network = None
     try:
         config = loading.parse_config(checkpoint_config(checkpoint))
         with torch.device("meta"):
             network = loading.random_network(config) if config is not None else None
     except BadInput:
-        pass  # whoever opens it says what is wrong with it
+        pass  # loading raises the proper error
     if config is None or network is None:
         return ModelSize(weights // 4, weights // 4)
     tables = {id(m.weight) for m in network.base_model.modules() if isinstance(m, nn.Embedding)}
-    asked = getattr(config.get_text_config(), "num_experts_per_tok", None) or 1
+    active = getattr(config.get_text_config(), "num_experts_per_tok", None) or 1
     products = 0.0
     for p in network.base_model.parameters():
         if p.ndim > 1 and id(p) not in tables:
-            # Experts lie side by side in one tensor, of which a token meets a few.
-            products += p.numel() * (min(asked, p.shape[0]) / p.shape[0] if p.ndim > 2 else 1)
+            # All experts are in one tensor; a token passes through a few of them.
+            products += p.numel() * (min(active, p.shape[0]) / p.shape[0] if p.ndim > 2 else 1)
     return ModelSize(sum(p.numel() for p in network.parameters()), round(products))
 
 
 def check_sites_exist(checkpoint: Checkpoint, patterns: str) -> None:
-    """Refuse layers and heads that the model does not have.
+    """Check site patterns against the config.
 
     Raises:
-        BadInput: a pattern names one, or is no site.
+        BadInput: a pattern is not a site, or names a layer or head that the model does not have.
     """
     if "." not in patterns:
         return
     try:
         shape = model_shape(checkpoint_config(checkpoint))
     except CheckpointError:
-        return  # whoever opens it says what is wrong with it
+        return  # loading raises the proper error
     if shape.layers and shape.heads:
         try:
             expand_sites(patterns, layers=shape.layers, heads=shape.heads)
         except BadInput as error:
-            raise BadInput(f"{error} Name other sites with --sites.") from None
+            raise BadInput(f"{error} Name other `sites`.") from None
 
 
 def check_family_supported(checkpoint: Checkpoint) -> None:
-    """Refuse a model that cannot be read, before gigabytes of it are fetched.
+    """Check before the download that the model can be read.
 
     Raises:
-        BadInput: it reads images, or nothing describes it.
+        BadInput: it reads images, or its architecture is unknown.
     """
     try:
         config = loading.parse_config(checkpoint_config(checkpoint))
     except CheckpointError:
-        return  # whoever opens it says what is wrong with it
+        return  # loading raises the proper error
     if config is not None:
         loading.check_loadable(config)
 
 
-def _integer_setting(told: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    return next((told[name] for name in names if isinstance(told.get(name), int) and told[name] > 0), None)
+def _integer_setting(settings: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((settings[n] for n in names if isinstance(settings.get(n), int) and settings[n] > 0), None)
 
 
 def measure_flops_per_second(device: str, dtype: torch.dtype) -> float:
-    """Measured rate of a linear map of a model's shape, run as a trace runs it, per second."""
+    """Measured FLOPs per second of a linear map of typical shape, run as in a trace."""
     linear, x = nn.Linear(768, 3072, device=device, dtype=dtype), torch.randn(512, 768, device=device, dtype=dtype)
     rounds, best = 5, 0.0
     with torch.inference_mode(), packed_linears(nn.Sequential(linear)):
-        for _ in range(3):  # the first pays for what is made once
+        for _ in range(3):  # the first includes one-time costs
             began = time.perf_counter()
             for _ in range(rounds):
                 y = linear(x)

@@ -1,4 +1,4 @@
-"""TODO docstring of src/ontogeny/models/validation.py"""
+"""Validation of a live model: check that every site means what its name says, before anything is measured."""
 
 import math
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from ontogeny.sites import Site
 
 @torch.no_grad()
 def validate_model(model: Model, *, answers: bool = False) -> None:
-    """Check on the live model that each standard name means what it says; with `answers` also the scores of the vocabulary.
+    """Check on the live model that each site means what its name says; with `answers` also the logits.
 
     Raises:
-        BadInput: a read differs from Hugging Face's own hidden states, heads do not sum to the attention output, a block is not
-            the sum of its parts, a token of a causal family sees those behind it, or a write has no effect.
+        BadInput: a read differs from Hugging Face's hidden states, heads do not sum to the attention output, a block is not the
+            sum of its parts, a token of a causal model depends on later ones, or a write has no effect.
     """
     try:
-        theirs = _check(model)
+        normed = _check(model)
         if answers:
-            whole = model.network(**_sample(model)).logits
-            _check_equal(model, "what the vocabulary is scored with", next_token_logits(model, theirs), whole)
-    except (AttributeError, RuntimeError) as error:  # a path that is not there, or shapes that do not fit
+            logits = model.network(**_sample(model)).logits
+            _check_equal(model, "the logits", next_token_logits(model, normed), logits)
+    except (AttributeError, RuntimeError) as error:  # a missing module, or shapes that do not fit
         raise _unsupported(model, first_error_line(error)) from None
 
 
@@ -46,61 +46,63 @@ def _sample(model: Model) -> dict[str, Any]:
 
 
 def _check(model: Model) -> Float[Tensor, "batch token d"]:
-    """All checks but that of the vocabulary; gives what the body puts out."""
+    """All checks except that of the logits; returns the output of the body."""
     given = _sample(model)
     shape = (2, model.context) if model.architecture.images else given["input_ids"].shape
-    seen: dict[tuple[str, int], Tensor] = {}
+    values: dict[tuple[str, int], Tensor] = {}
 
     def keep(part: str, layer: int, value: Tensor) -> None:
         if value.shape[:2] != shape:
             raise _unsupported(
-                model, f"{part}.{layer} has the shape {list(value.shape)} where batch and token should come first"
+                model,
+                f"the first dimensions of {part}.{layer} must be batch and token, got the shape {list(value.shape)}",
             )
-        seen[part, layer] = value.clone()  # Falcon goes on to change it in place
+        values[part, layer] = value.clone()  # Falcon changes it in place afterwards
 
     inside = ("attn", "mlp", "attn_resid", "mlp_resid", "head", "neuron")
     wanted = [("resid", layer) for layer in range(model.layers + 1)] + [("norm", 0)]
     wanted += [(part, layer) for layer in range(1, model.layers + 1) for part in inside]
     with read_hooks(model, wanted, keep):
-        theirs = model.body(**given, output_hidden_states=True)
+        expected = model.body(**given, output_hidden_states=True)
     for layer in range(model.layers):
-        _check_equal(model, f"resid.{layer}", seen["resid", layer], theirs.hidden_states[layer])
+        _check_equal(model, f"resid.{layer}", values["resid", layer], expected.hidden_states[layer])
     # Hugging Face's last hidden state is after the final norm; ours is before it.
-    _check_equal(model, f"resid.{model.layers} through the final norm", seen["norm", 0], theirs.last_hidden_state)
+    _check_equal(model, f"resid.{model.layers} through the final norm", values["norm", 0], expected.last_hidden_state)
     for layer in range(1, model.layers + 1):
-        _check_parts(model, layer, {part: seen[part, layer] for part in inside})
-        if model.architecture.final_norm:  # BERT normalises the stream itself: no sum
-            added = seen["resid", layer - 1] + seen["attn_resid", layer] + seen["mlp_resid", layer]
-            _check_equal(model, f"the sum of resid.{layer - 1} and block {layer}'s parts", added, seen["resid", layer])
+        _check_parts(model, layer, {part: values[part, layer] for part in inside})
+        if model.architecture.final_norm:  # BERT normalises the stream itself, so its parts do not sum
+            added = values["resid", layer - 1] + values["attn_resid", layer] + values["mlp_resid", layer]
+            _check_equal(
+                model, f"the sum of resid.{layer - 1} and block {layer}'s parts", added, values["resid", layer]
+            )
     if model.architecture.causal:
         short = model.body(**given | {"input_ids": given["input_ids"][:, :3]}).last_hidden_state
-        _check_equal(model, "a text without its end", short, theirs.last_hidden_state[:, :3])
+        _check_equal(model, "a text without its end", short, expected.last_hidden_state[:, :3])
     with write_hooks(model, Site("resid", model.layers), torch.zeros_like), read_hooks(model, [("norm", 0)], keep):
         model.body(**given)
-    if torch.equal(seen["norm", 0], theirs.last_hidden_state.to(model.device)):
+    last: Tensor = expected.last_hidden_state
+    if torch.equal(values["norm", 0], last.to(model.device)):
         raise _unsupported(model, "an edit of the last block's output changes nothing")
-    last: Tensor = theirs.last_hidden_state
     return last
 
 
-def _check_parts(model: Model, layer: int, seen: Mapping[str, Tensor]) -> None:
-    through = head_contributions(model, layer, seen["head"]).sum(-2) + attention_output_bias(model, layer)
-    _check_equal(model, f"head.{layer}.* through W_O", through, seen["attn"])
+def _check_parts(model: Model, layer: int, values: Mapping[str, Tensor]) -> None:
+    through = head_contributions(model, layer, values["head"]).sum(-2) + attention_output_bias(model, layer)
+    _check_equal(model, f"head.{layer}.* through W_O", through, values["attn"])
     out = model.part(layer, model.architecture.neurons)
-    _check_equal(model, f"neuron.{layer} through W_out", out(seen["neuron"]), seen["mlp"])
+    _check_equal(model, f"neuron.{layer} through W_out", out(values["neuron"]), values["mlp"])
 
 
-def _check_equal(model: Model, what: str, ours: Tensor, theirs: Tensor) -> None:
-    ours, theirs = ours.to(model.device), theirs.to(model.device)
+def _check_equal(model: Model, name: str, actual: Tensor, expected: Tensor) -> None:
+    actual, expected = actual.to(model.device), expected.to(model.device)
     tolerance = 1e-4 if model.network.dtype == torch.float32 else 5e-2
-    if ours.shape != theirs.shape or not torch.allclose(
-        ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max())
-    ):
-        raise _unsupported(model, f"{what} is not what the model computes")
+    atol = tolerance * float(expected.abs().max())
+    if actual.shape != expected.shape or not torch.allclose(actual, expected, rtol=tolerance, atol=atol):
+        raise _unsupported(model, f"{name} differs from the model's own computation")
 
 
 def _unsupported(model: Model, why: str) -> BadInput:
     kind = model.network.config.model_type
-    if model.architecture.guessed:
-        return architectures.unsupported_model(kind, f"what its structure suggests is not what it computes: {why}")
-    return BadInput(f"{kind} does not fit its architecture table: {why}. Correct the table in architectures/.")
+    if model.architecture.is_inferred:
+        return architectures.unsupported_model(kind, f"the architecture inferred from its structure is wrong: {why}")
+    return BadInput(f"{kind} does not fit its architecture table ({why}): correct the table in architectures/.")

@@ -1,7 +1,7 @@
-"""An encoder over images through the same standard names (ViT): the caller prepares the pixels, since there is no tokenizer.
+"""Image encoders (ViT) under the same standard names; the caller prepares the pixels.
 
-Sites, reading and writing are those of a language model (`ontogeny.models.model`); `capture` gives what the fits take. A concept of texts
-cannot be traced through such a model, and says so.
+Sites and hooks are those of a language model; `capture_images` returns activations for the probes. Concepts made of texts cannot
+be traced through such a model: `NoTokenizer` raises an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,17 @@ from ontogeny.models.model import Model, model_from_network
 from ontogeny.sites import Site
 
 ImagePooling = Literal["first", "mean"]
-"""What stands for an image: its first token (the class token), or the mean over its patches."""
+"""Activation of an image: its first token (the class token), or the mean over its patches."""
 
 
 class NoTokenizer:
-    """In the place of a tokenizer: whoever asks it for anything is told that this model reads no texts."""
+    """Placeholder tokenizer that raises "this model does not read text"."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copy and pickle ask for what need not be there
+        if name.startswith("__"):  # copy and pickle look for optional methods
             raise AttributeError(name)
         raise no_text_error(self._kind)
 
@@ -49,11 +49,11 @@ class NoTokenizer:
 def load_image_model(
     folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, allow_pickle: bool = False
 ) -> Model:
-    """The model of a checkpoint folder, in evaluation mode.
+    """Load the image model of a checkpoint folder, in evaluation mode; arguments as for `load_model`.
 
     Raises:
-        CheckpointFault: weights that are missing, cut short or not finite.
-        BadInput: a model that reads no images.
+        CheckpointError: the weights are missing, incomplete or not finite.
+        BadInput: the model does not read images.
     """
     silence_transformers()
     _check_image_model(read_config(folder).model_type)
@@ -63,7 +63,7 @@ def load_image_model(
 
 
 def untrained_image_model(folder: Path, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
-    """The same architecture with freshly initialised weights: the floor that training must beat."""
+    """The architecture of a checkpoint with freshly initialised weights, as the baseline for training."""
     silence_transformers()
     _check_image_model(read_config(folder).model_type)
     with torch.random.fork_rng():
@@ -81,41 +81,42 @@ def capture_images(
     pool: ImagePooling = "first",
     batch: int = 32,
 ) -> Mapping[Site, Float[Tensor, "image d"]]:
-    """Pooled activations of each image at each site, float32, from prepared pixels (scaled and cut as the model was trained on).
+    """Pooled activations of each image at each site, float32.
+
+    Args:
+        pixels: Images scaled and cropped as for the model's training.
+        pool: `first` for the class token, `mean` for the mean over the patches.
+        batch: Images per forward pass.
 
     Raises:
-        BadInput: pixels of another shape than the model was built for, or a rule of pooling that is none.
+        BadInput: the pixels have the wrong shape, or `pool` is unknown.
     """
     if pool not in get_args(ImagePooling):
-        raise unknown_name("rule of pooling", pool, get_args(ImagePooling))
+        raise unknown_name("pooling", pool, get_args(ImagePooling))
     config = model.network.config
     _check_image_model(config.model_type)
     wanted = (config.num_channels, *_image_size(config.image_size))
     if tuple(pixels.shape[1:]) != wanted:
-        raise BadInput(
-            f"images of shape {list(pixels.shape[1:])} were given, the model reads {list(wanted)}. Resize them."
-        )
-    found: dict[Site, list[Tensor]] = {site: [] for site in sites}
+        raise BadInput(f"`pixels` must be images of shape {list(wanted)}, got {list(pixels.shape[1:])}: resize them.")
+    pooled: dict[Site, list[Tensor]] = {site: [] for site in sites}
 
     def sink(part: str, layer: int, value: Float[Tensor, "image token d"]) -> None:
-        pooled = (value[:, 0] if pool == "first" else value[:, 1:].mean(1)).float()
+        rows = (value[:, 0] if pool == "first" else value[:, 1:].mean(1)).float()
         for site in (site for site in sites if (site.part, site.layer) == (part, layer)):
-            width = (
-                slice(None) if site.head is None else slice(site.head * model.d_head, (site.head + 1) * model.d_head)
-            )
-            found[site].append(pooled[:, width])
+            head = slice(None) if site.head is None else slice(site.head * model.d_head, (site.head + 1) * model.d_head)
+            pooled[site].append(rows[:, head])
 
     with read_hooks(model, sorted({(site.part, site.layer) for site in sites}), sink):
         for some in torch.split(pixels, batch):
             model.body(pixel_values=some.to(model.device, model.network.dtype))
-    return {site: torch.cat(parts) for site, parts in found.items()}
+    return {site: torch.cat(parts) for site, parts in pooled.items()}
 
 
 def _check_image_model(kind: str) -> None:
     table = architectures.find_architecture(kind)
     if table is None or not table.images:
         raise BadInput(
-            f"{kind} reads texts, not images. Trace it with concept files, or open an image model such as ViT."
+            f"{kind} reads texts, not images: open an image model such as ViT, or trace the model with concepts."
         )
 
 

@@ -1,8 +1,8 @@
-"""Another checkpoint's weights into a model that stands: one model a lineage, its tensors filled by large sequential reads.
+"""Load another checkpoint's weights into an existing model in place, by large sequential reads.
 
-The map from the tensors of the files to those of the network is found once, from a checkpoint that transformers itself loaded:
-by name, and where transformers renames (GPT-NeoX's `embed_out` is its `lm_head`) by content. Every tensor must equal the one in the
-file, bit for bit (large ones at their ends and in their middle), or there is no map and transformers loads each checkpoint.
+The map between tensors of the files and of the network is built once, from a checkpoint that transformers loaded: by name, and
+where transformers renames (GPT-NeoX's `embed_out` is its `lm_head`) by content. Every tensor must equal the one in the file bit for
+bit (large ones at both ends and in the middle); otherwise there is no map and transformers loads each checkpoint.
 """
 
 import math
@@ -19,9 +19,9 @@ from ontogeny.errors import CheckpointError
 from ontogeny.lineage.weight_files import SAFETENSORS_INDEX, choose_weight_files, read_json, read_safetensors_header
 
 _SAMPLE_BYTES = 2**15
-"""Entries that are compared at each of three places of a large tensor."""
+"""Entries that are compared at each of three positions of a large tensor."""
 _CHUNK_BYTES = 64 * 2**20
-"""Bytes in one piece on the way to a device, or through another dtype."""
+"""Size of one chunk when a tensor is copied to a device or converted to another dtype."""
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -34,70 +34,66 @@ _SAFETENSORS_DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_NOT_THE_NETWORK = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "use_cache")
+_IGNORED_CONFIG_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "use_cache")
 
 
 @dataclass(frozen=True)
 class TensorLocation:
-    """Where a tensor lies."""
+    """Location of a tensor in a safetensors file."""
 
     file: Path
     dtype: torch.dtype
     shape: tuple[int, ...]
     start: int
-    """First byte in the file."""
+    """Offset of its first byte."""
     bytes: int
 
 
 @dataclass(frozen=True)
 class TensorMap:
-    """Which tensor of a checkpoint's files belongs into which tensor of the network, and what must not differ for that."""
+    """Map from tensors of the network to tensors of the files; valid for checkpoints with equal `shapes` and `config`."""
 
     names: Mapping[str, str]
-    """Of the network's tensors, in the files."""
+    """Name in the files of each tensor of the network."""
     shapes: Mapping[str, tuple[int, ...]]
-    """Of all tensors in the files."""
+    """Shapes of all tensors in the files."""
     config: Mapping[str, object]
 
 
 def tensor_map(network: nn.Module, folder: Path) -> TensorMap | None:
-    """The map, from the network that was just loaded from this folder; None where there is none."""
+    """The map for a network that transformers just loaded from this folder; None if there is none."""
     try:
-        lie = tensor_locations(folder)
-    except CheckpointError:  # a pickle, say: transformers could read it, we do not
+        places = tensor_locations(folder)
+    except CheckpointError:  # e.g. a pickle, which only transformers reads
         return None
     tensors = _tensors(network)
-    names = {name: name for name in tensors if name in lie}
-    spare = [name for name in lie if name not in names]
+    names = {name: name for name in tensors if name in places}
+    spare = [name for name in places if name not in names]
     for name in (name for name in tensors if name not in names):
-        same = [
-            other
-            for other in spare
-            if lie[other].shape == tuple(tensors[name].shape) and _equal(tensors[name], lie[other])
-        ]
+        same = [other for other in spare if _equal(tensors[name], places[other])]
         if len(same) != 1:
             return None
         names[name] = same[0]
         spare.remove(same[0])
-    if not all(_equal(tensors[name], lie[names[name]]) for name in names):
+    if not all(_equal(tensors[name], places[names[name]]) for name in names):
         return None
-    return TensorMap(names, {name: place.shape for name, place in lie.items()}, _config(folder))
+    return TensorMap(names, {name: place.shape for name, place in places.items()}, _config(folder))
 
 
 def is_compatible(known: TensorMap, folder: Path) -> bool:
-    """Whether the checkpoint in this folder has the tensors and the configuration that the map was made for.
+    """Whether a checkpoint has the tensors and the config that the map was built for.
 
     Raises:
-        CheckpointFault: its weights are missing or cut off.
+        CheckpointError: its weights are missing or truncated.
     """
     return {n: p.shape for n, p in tensor_locations(folder).items()} == known.shapes and _config(folder) == known.config
 
 
 @torch.no_grad()
 def load_into(network: nn.Module, known: TensorMap, folder: Path, *, leave_out: Collection[str] = ()) -> int:
-    """Read the checkpoint's tensors into the network's own memory; gives the bytes read. Ask `fits` before."""
-    lie, tensors = tensor_locations(folder), _tensors(network)
-    jobs = [(lie[there], tensors[name]) for name, there in known.names.items() if name not in leave_out]
+    """Read a checkpoint's tensors into the network's memory and return the bytes read; call `is_compatible` first."""
+    places, tensors = tensor_locations(folder), _tensors(network)
+    jobs = [(places[stored], tensors[name]) for name, stored in known.names.items() if name not in leave_out]
     jobs.sort(key=lambda job: (job[0].file, job[0].start))
     for file in dict.fromkeys(place.file for place, _ in jobs):
         with file.open("rb", buffering=0) as source:
@@ -110,17 +106,14 @@ def load_into(network: nn.Module, known: TensorMap, folder: Path, *, leave_out: 
 
 
 def copy_to_own_memory(network: nn.Module, *, leave_out: Collection[str] = ()) -> None:
-    """Give tensors that transformers loaded, views of a file that must not be written, memory of their own, not yet filled."""
+    """Replace tensors that are read-only views of a file by uninitialised memory."""
     for name, tensor in _tensors(network).items():
         if tensor.device.type == "cpu" and name not in leave_out:
             tensor.data = torch.empty_like(tensor)
 
 
 def warm_page_cache(folder: Path) -> None:
-    """Read a checkpoint's files once from end to end, so that they lie in the page cache when they are wanted.
-
-    Sequential reads run at two to three times the speed of the page faults of a mapped file.
-    """
+    """Read a checkpoint's files sequentially into the page cache: two to three times as fast as page faults of a mapped file."""
     buffer = memoryview(bytearray(16 * 2**20))
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb", buffering=0) as source:
@@ -129,72 +122,69 @@ def warm_page_cache(folder: Path) -> None:
 
 
 def tensor_locations(folder: Path) -> dict[str, TensorLocation]:
-    """All tensors of a checkpoint, from the headers of its files.
+    """Locations of all tensors of a checkpoint, from the headers of its files.
 
     Raises:
-        CheckpointFault: no safetensors, or one that is cut off or unreadable.
+        CheckpointError: there are no safetensors files, or one is truncated or unreadable.
     """
     names = [path.name for path in folder.iterdir()]
     index = read_json(folder / SAFETENSORS_INDEX).get("weight_map", {}) if SAFETENSORS_INDEX in names else {}
-    found = {}
+    places = {}
     for name in choose_weight_files(names, str(folder), shards=tuple(sorted(set(index.values())))):
         table = read_safetensors_header(folder / name)
         with (folder / name).open("rb") as file:
             begin = 8 + int.from_bytes(file.read(8), "little")
-        for tensor, told in table.items():
+        for tensor, entry in table.items():
             if tensor == "__metadata__":
                 continue
-            if told["dtype"] not in _SAFETENSORS_DTYPES:
+            dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+            if dtype is None:
                 raise CheckpointError(
-                    f"{folder / name} holds {tensor} as {told['dtype']}, which cannot be read. Save it as F32 or BF16."
+                    f"{folder / name} holds {tensor} as {entry['dtype']}, which cannot be read: save it as F32 or BF16."
                 )
-            first, last = told["data_offsets"]
-            if last - first != math.prod(told["shape"]) * _SAFETENSORS_DTYPES[told["dtype"]].itemsize:
+            first, last = entry["data_offsets"]
+            if last - first != (size := math.prod(shape) * dtype.itemsize):
                 raise CheckpointError(
-                    f"{folder / name} has {last - first} bytes for {tensor}, which its shape contradicts. Fetch or save it again."
+                    f"{tensor} in {folder / name} must have {size} bytes, got {last - first}: fetch or save it again."
                 )
-            found[tensor] = TensorLocation(
-                folder / name, _SAFETENSORS_DTYPES[told["dtype"]], tuple(told["shape"]), begin + first, last - first
-            )
-    return found
+            places[tensor] = TensorLocation(folder / name, dtype, shape, begin + first, last - first)
+    return places
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers, each once: tied ones share their memory."""
+    """Parameters and saved buffers; tied tensors once."""
     state = network.state_dict(keep_vars=True)
-    seen: dict[int, str] = {}
+    first: dict[int, str] = {}
     for name, tensor in state.items():
-        seen.setdefault(id(tensor), name)
-    return {name: state[name] for name in seen.values()}
+        first.setdefault(id(tensor), name)
+    return {name: state[name] for name in first.values()}
 
 
 def unembedding_tensors(network: PreTrainedModel) -> set[str]:
-    """Names of the tensors that only the vocabulary's scores need: none where they are tied to the embedding."""
+    """Names of the tensors used for logits only; none if they are tied to the embedding."""
     head, embed = network.get_output_embeddings(), network.get_input_embeddings()
-    mine = {id(tensor) for tensor in head.parameters()} if head is not None else set()
-    mine -= {id(tensor) for tensor in embed.parameters()}
-    return {name for name, tensor in _tensors(network).items() if id(tensor) in mine}
+    untied = {id(tensor) for tensor in head.parameters()} if head is not None else set()
+    untied -= {id(tensor) for tensor in embed.parameters()}
+    return {name for name, tensor in _tensors(network).items() if id(tensor) in untied}
 
 
 def _config(folder: Path) -> dict[str, object]:
-    return {name: value for name, value in read_json(folder / "config.json").items() if name not in _NOT_THE_NETWORK}
+    config = read_json(folder / "config.json")
+    return {name: value for name, value in config.items() if name not in _IGNORED_CONFIG_KEYS}
 
 
 def _equal(tensor: Tensor, place: TensorLocation) -> bool:
     if tuple(tensor.shape) != place.shape:
         return False
-    mine, entry = tensor.detach().reshape(-1), place.dtype.itemsize
-    count = len(mine)
+    values, entry = tensor.detach().reshape(-1), place.dtype.itemsize
+    count = len(values)
     with place.file.open("rb", buffering=0) as source:
         for first in sorted({0, max(0, count // 2 - _SAMPLE_BYTES), max(0, count - _SAMPLE_BYTES)}):
-            some = min(_SAMPLE_BYTES, count - first)
-            theirs = torch.empty(some, dtype=mine.dtype)
-            _read(
-                source.fileno(),
-                TensorLocation(place.file, place.dtype, (some,), place.start + first * entry, some * entry),
-                theirs,
-            )
-            if not torch.equal(theirs, mine[first : first + some].cpu()):
+            n = min(_SAMPLE_BYTES, count - first)
+            stored = torch.empty(n, dtype=values.dtype)
+            part = TensorLocation(place.file, place.dtype, (n,), place.start + first * entry, n * entry)
+            _read(source.fileno(), part, stored)
+            if not torch.equal(stored, values[first : first + n].cpu()):
                 return False
     return True
 
@@ -205,7 +195,7 @@ def _read(file: int, place: TensorLocation, target: Tensor) -> None:
         return
     flat = target.detach().view(-1) if target.is_contiguous() else torch.empty(target.numel(), dtype=place.dtype)
     done = 0
-    with torch.cuda.device_of(target):  # the events are of the device that is current
+    with torch.cuda.device_of(target):  # events belong to the current device
         for piece in _read_chunks(file, place, pinned=target.device.type == "cuda"):
             flat[done : done + len(piece)].copy_(piece, non_blocking=True)
             done += len(piece)
@@ -214,7 +204,7 @@ def _read(file: int, place: TensorLocation, target: Tensor) -> None:
 
 
 def _read_chunks(file: int, place: TensorLocation, *, pinned: bool) -> Iterator[Tensor]:
-    """The tensor's entries in order, through two buffers: one is filled while the other is on its way to the device."""
+    """The tensor's entries in order, through two buffers: one is filled while the other is copied to the device."""
     size = max(1, _CHUNK_BYTES // place.dtype.itemsize)
     count = place.bytes // place.dtype.itemsize
     buffers = [torch.empty(min(size, count), dtype=place.dtype, pin_memory=pinned) for _ in range(2)]
@@ -237,7 +227,7 @@ def _read_into(file: int, start: int, target: memoryview) -> None:
     while done < len(target):
         got = os.preadv(file, [target[done:]], start + done)
         if not got:
-            raise CheckpointError("a weight file became shorter while it was read. Fetch or save it again.")
+            raise CheckpointError("a weight file became shorter while it was read: fetch or save it again.")
         done += got
 
 

@@ -1,7 +1,7 @@
-"""Least-squares concept erasure: the smallest affine edit after which no linear probe reads the target.
+"""Least-squares concept erasure (LEACE): the smallest affine edit after which no linear probe can predict the target.
 
 Paper: Belrose et al., arXiv:2306.03819. With B = Σ_xx⁺ Σ_xz (the least-squares readout) and G = Σ_xzᵀ B the edit is
-x ↦ x − Σ_xz G⁺ Bᵀ (x − μ): what the readout sees is taken out along the cross-covariance. Equal to the paper's W⁺UUᵀW form.
+x ↦ x − Σ_xz G⁺ Bᵀ (x − μ), which equals the paper's W⁺UUᵀW form.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.linalg.moments import Moments
-from ontogeny.probes import Probe
-from ontogeny.probes._inputs import check_activations, class_indicators, number_target
+from ontogeny.probes import Probe, check_activations, class_indicators, number_target
 
 targets = frozenset({"binary", "classes", "number"})
 needs_pairs = False
@@ -23,7 +22,7 @@ recovers_from = "labels"
 
 @dataclass(frozen=True)
 class Eraser:
-    """`eraser(x)`: what is read along `readout` is taken out along `removed`; the mean stays, and twice is once."""
+    """`eraser(x)` removes the scores along `readout` in the direction `removed`; it keeps the mean and is idempotent."""
 
     removed: Float[Tensor, "site d k"]
     readout: Float[Tensor, "site d k"]
@@ -36,15 +35,15 @@ class Eraser:
 
 @dataclass
 class LeaceFitter:
-    """From batches: `LeaceFitter().update(x1, z1).update(x2, z2).eraser`."""
+    """Streaming: `LeaceFitter().update(x1, z1).update(x2, z2).eraser`."""
 
     shrink: float = 0.0
-    """Added to the covariance, as a share of its mean variance. Erasure on the fitted rows stays exact; with few examples a
-    dimension the edit holds better on others, and is no longer the smallest."""
+    """Added to the covariance, as a share of its mean variance. Erasure on the fitted rows stays exact; with few examples per
+    dimension it generalises better, but the edit is no longer the smallest."""
     moments: Moments | None = None
 
     def update(self, x: Float[Tensor, "site example d"], z: Float[Tensor, "example k"]) -> "LeaceFitter":
-        """Add a batch; z holds one column a number or a class."""
+        """Add a batch; z has one column per number or class."""
         new = Moments.of(x, z)
         self.moments = new if self.moments is None else self.moments + new
         return self
@@ -52,7 +51,7 @@ class LeaceFitter:
     @property
     def eraser(self) -> Eraser:
         if self.moments is None:
-            raise BadInput("leace has seen no examples yet. Update it before reading `eraser`.")
+            raise BadInput("leace has no examples yet: call update() before reading its eraser.")
         return Eraser(*(part.float() for part in (*_edit(self.moments, self.shrink), self.moments.x)))
 
 
@@ -73,20 +72,19 @@ def fit(
 ) -> Probe:
     """Scores are the least-squares prediction of the target (minus ½ for binary); fact `removed` [site, d, k]: the erased shift.
 
-    `eraser(x) = x − removed · (scores(x) − their mean)`. `moments` are those of x and y, where they were taken already.
+    `eraser(x) = x − removed · (scores(x) − their mean)`. `moments` are those of x and y, if known.
     """
     x = check_activations("leace", x, y)
     z = number_target("leace", y)[:, None] if y.is_floating_point() else class_indicators("leace", y)
-    taken, axes = (moments, None) if moments is not None else _span(x, z.double())
-    removed, readout = _from_span(_edit(taken, 0.0), axes)
-    return _make_probe(
-        removed, readout, x.double().mean(1) if axes is not None else taken.x, _mean_target(taken.z, y.dtype)
-    )
+    known, axes = (moments, None) if moments is not None else _span(x, z.double())
+    removed, readout = _from_span(_edit(known, 0.0), axes)
+    mean = known.x if axes is None else x.double().mean(1)
+    return _make_probe(removed, readout, mean, _mean_target(known.z, y.dtype))
 
 
 @dataclass
 class Fitter:
-    """The plug-in from batches, for binary labels and numbers: `Fitter().update(x1, y1).update(x2, y2).fitted`."""
+    """Streaming, for binary labels and numbers: `Fitter().update(x1, y1).update(x2, y2).fitted`."""
 
     inner: LeaceFitter = field(default_factory=LeaceFitter)
     dtype: torch.dtype = torch.bool
@@ -101,7 +99,7 @@ class Fitter:
     def fitted(self) -> Probe:
         moments = self.inner.moments
         if moments is None or float(moments.xz.abs().max()) == 0:
-            raise BadInput("leace has not seen two different targets yet. Update it with both before reading `fitted`.")
+            raise BadInput("leace needs two different targets: call update() with both before reading the probe.")
         return _make_probe(*_edit(moments, 0.0), moments.x, _mean_target(moments.z, self.dtype))
 
 
@@ -119,13 +117,13 @@ def _regression(xx: Float[Tensor, "site d d"], xz: Float[Tensor, "site d k"]) ->
     eps = torch.finfo(xx.dtype).eps
     factor, failed = torch.linalg.cholesky_ex(xx)
     pivots = factor.diagonal(dim1=1, dim2=2).square()
-    # The pivots bound the condition from one side only: a wide margin to the usual cut of a pseudo-inverse.
+    # Pivots bound the condition number from one side only, hence the wide margin to the usual cutoff of a pseudo-inverse.
     full = (failed == 0) & (pivots.amin(1) > 1e4 * eps * xx.shape[1] * pivots.amax(1))
     solved = torch.empty_like(xz)
     solved[full] = torch.cholesky_solve(xz[full], factor[full])
     if not full.all():
         values, vectors = torch.linalg.eigh(xx[~full])
-        # Below it an eigenvalue is rounding.
+        # Smaller eigenvalues are rounding errors.
         cut = values[:, -1:] * values.shape[1] * eps
         inverse = torch.where(values > cut, 1 / values, 0)[..., None]
         solved[~full] = vectors @ (inverse * (vectors.mT @ xz[~full]))
@@ -133,7 +131,7 @@ def _regression(xx: Float[Tensor, "site d d"], xz: Float[Tensor, "site d k"]) ->
 
 
 def _span(x: Tensor, z: Tensor) -> tuple[Moments, Tensor | None]:
-    """Fewer examples than dimensions: the same problem in the span of the examples, and the axes that lead back."""
+    """With fewer examples than dimensions: the same problem in the span of the examples, and the axes of that span."""
     if x.shape[1] > x.shape[2]:
         return Moments.of(x, z), None
     centred = x.double() - x.double().mean(1, keepdim=True)
@@ -146,7 +144,7 @@ def _from_span(parts: tuple[Tensor, Tensor], axes: Tensor | None) -> tuple[Tenso
 
 
 def _mean_target(z: Tensor, dtype: torch.dtype) -> Tensor:
-    """Mean score: of the target, so that a binary one is cut at ½."""
+    """Mean score: the mean target, minus ½ for a binary one."""
     return z - 0.5 if dtype == torch.bool else z
 
 

@@ -1,8 +1,8 @@
-"""Logistic regression, binary or softmax: standardised on the training rows, L2 strength chosen by group folds, raw coordinates out.
+"""Logistic regression, binary or softmax, on standardised activations, with the L2 strength chosen by group folds.
 
 Minimises ½‖w‖² + C Σ loss as scikit-learn does. All sites, strengths and folds are solved as one batch in the principal axes
-(`_basis`, `_newton`); the standardisation is shared by the inner folds, it sees no label. The strength with the least
-out-of-fold cross-entropy wins; `cv_score` is its out-of-fold AUROC.
+(`linalg.principal_axes`, `linalg.logistic_solver`); the folds share the standardisation, which uses no label. The strength with the
+lowest out-of-fold cross-entropy is chosen; `cv_score` is its out-of-fold AUROC. Directions are in raw activation space.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,7 @@ from ontogeny.errors import BadInput
 from ontogeny.linalg.logistic_solver import cross_entropy_loss, is_factorable, linear_scores, solve_logistic
 from ontogeny.linalg.principal_axes import PrincipalAxes, StandardisedFeatures
 from ontogeny.metrics.separability import auroc
-from ontogeny.probes import Probe
-from ontogeny.probes._inputs import check_activations, class_indicators
+from ontogeny.probes import Probe, check_activations, class_indicators
 from ontogeny.statistics.splits import balanced_folds
 
 targets = frozenset({"binary", "classes"})
@@ -28,7 +27,7 @@ SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Strengths tried: a principal component with this share of the variance is shrunk to half (C = 4 / (example · d · share))."""
 FOLDS = 3
 _ROUGH_TOLERANCE, _TIGHT_TOLERANCE = 1e-2, 1e-5
-"""Relative gradient at which the strength is chosen, and at which the answer is."""
+"""Relative gradient for the choice of the strength, and for the final fit."""
 
 
 def fit(
@@ -40,9 +39,9 @@ def fit(
     seed: int = 0,
     basis: PrincipalAxes | None = None,
 ) -> Probe:
-    """One probe a site; facts: `strength` (scikit-learn's C on standardised features), `cv_score`, `cv_loss` (nats).
+    """One probe per site; facts: `strength` (scikit-learn's C on standardised features), `cv_score`, `cv_loss` (nats).
 
-    `basis` is `Basis.of(x)` where it was made already.
+    `basis` is `PrincipalAxes.of(x)`, if known.
     """
     x = check_activations("logistic", x, y)
     target = class_indicators("logistic", y).to(x)
@@ -82,14 +81,13 @@ def refit(
     tolerance: float = 1e-3,
     standardise: bool = True,
 ) -> Probe:
-    """One probe a site and label set, at given strengths: column k of the result is label set k.
+    """One probe per site and label set at given strengths, for control tasks, permutations and bootstraps.
 
-    For control tasks, permutations, and (through `weight`, how often each example counts) bootstraps: what does not depend on the
-    labels is done once. A label set of one class has no answer and is NaN.
+    Column k of the result is label set k, NaN if it has one class only. `weight` is the weight of each example.
     """
     x = check_activations("logistic", x, y[0])
     if len(y) == 1 and x.shape[1] >= x.shape[2]:
-        # Principal axes pay for many label sets; for one, a Cholesky factor takes half the time.
+        # For a single label set, a Cholesky factor takes half the time of principal axes.
         given = StandardisedFeatures.of(x, standardise=standardise)
         if is_factorable(given.features, strength):
             return refit_prepared(given, y, strength, weight=weight, tolerance=tolerance)
@@ -105,10 +103,10 @@ def refit_prepared(
     weight: Float[Tensor, "label example"] | None = None,
     tolerance: float = 1e-3,
 ) -> Probe:
-    """The same where the activations are prepared already."""
+    """`refit` on prepared activations."""
     if weight is not None and weight.shape != y.shape:
         raise BadInput(
-            f"refit was given labels {tuple(y.shape)} and weights {tuple(weight.shape)}. Give one weight a label."
+            f"`weight` must have the shape of the labels, {tuple(y.shape)}, got {tuple(weight.shape)}: give one weight per label."
         )
     features = _with_constant(given.features)
     omega = torch.ones_like(y, dtype=features.dtype) if weight is None else weight.to(features)
@@ -141,7 +139,7 @@ def _columns(target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inner_folds(target: Tensor, groups: Tensor, seed: int) -> Iterator[Tensor]:
-    """Training mask of each fold that leaves every class something to learn from."""
+    """Training mask of each fold whose training rows contain every class."""
     label = target[:, 0] if target.shape[1] == 1 else target.argmax(1).to(target)
     fold, count = balanced_folds(groups, label, folds=FOLDS, seed=seed)
     for f in range(count if count > 1 else 0):
@@ -152,12 +150,12 @@ def _inner_folds(target: Tensor, groups: Tensor, seed: int) -> Iterator[Tensor]:
 
 
 def _choose(features: Tensor, target: Tensor, inner: list[Tensor], theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Index of the best strength, its out-of-fold loss and AUROC, of each site."""
+    """Index of the best strength at each site, with its out-of-fold loss and AUROC."""
     sites, strengths = len(features), theta.shape[3]
     if not inner:
-        # Nothing can be held out: one group, or a class inside one. The middle strength, and no score.
-        nothing = features.new_full((sites,), torch.nan)
-        return torch.full((sites,), strengths // 2, device=features.device), nothing, nothing
+        # No valid folds (one group, or a class within one group): the middle strength, without a score.
+        unknown = features.new_full((sites,), torch.nan)
+        return torch.full((sites,), strengths // 2, device=features.device), unknown, unknown
     u = [linear_scores(features[:, mask == 0], theta[:, :, f]) for f, mask in enumerate(inner)]
     held = [target[mask == 0] for mask in inner]
     each = torch.cat([cross_entropy_loss(a, b[:, None].expand_as(a)) for a, b in zip(u, held, strict=True)], 1).mean(1)
@@ -165,7 +163,7 @@ def _choose(features: Tensor, target: Tensor, inner: list[Tensor], theta: Tensor
     site = torch.arange(sites, device=features.device)
     areas = []
     for k in range(target.shape[1]):
-        # Scores of different folds are on different scales: areas inside each fold, weighted by their pairs.
+        # Scores of different folds have different scales: average the AUROC of each fold, weighted by its pairs.
         pairs = torch.stack([b[:, k].sum() * (1 - b[:, k]).sum() for b in held])
         area = torch.stack([auroc(a[site, :, best, k], b[:, k] > 0) for a, b in zip(u, held, strict=True)])
         areas.append((area.nan_to_num() * pairs[:, None]).sum(0) / pairs.sum())

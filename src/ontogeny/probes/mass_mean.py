@@ -1,7 +1,7 @@
-"""Mass-mean direction: from the mean of one class to the mean of the other (of all others, where there are several).
+"""Mass-mean direction: from the mean of one class to the mean of the other classes.
 
-Paper: Marks & Tegmark, arXiv:2310.06824. The direction is the unit vector; the spread of the projections on it (as in
-arXiv:2402.19465, but of the rows it was built on only) and the distance of the means are kept, and `scaled` applies them.
+Paper: Marks & Tegmark, arXiv:2310.06824. The direction is a unit vector; the facts are the standard deviation of the projections (as
+in arXiv:2402.19465, but over the training rows only) and the distance of the means, which `steering_vector` applies.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.linalg.moments import Moments
-from ontogeny.probes import Probe
-from ontogeny.probes._inputs import check_activations, class_indicators
+from ontogeny.probes import Probe, check_activations, class_indicators
 
 targets = frozenset({"binary", "classes"})
 needs_pairs = False
@@ -34,7 +33,7 @@ def fit(
     """Scores are projections, 0 half-way between the means; facts: `gap`, `std` (sample standard deviation of the projections)."""
     x = check_activations("mass_mean", x, y)
     inside = class_indicators("mass_mean", y).to(x)
-    # Means about a common origin: activations lie far from zero, their differences do not.
+    # Means relative to a common origin: activations are far from zero, their differences are not.
     origin = x.mean(1, keepdim=True)
     centred = x - origin
     positive, negative = _means(inside, centred), _means(1 - inside, centred)
@@ -43,19 +42,19 @@ def fit(
     return _make_probe(unit, gap, spread, (positive + negative) / 2 + origin.mT)
 
 
-def steering_vector(fitted: Probe, rule: str) -> Float[Tensor, "site d k"]:
-    """The steering vector: of length 1, of the spread of the projections, or of the distance of the class means."""
+def steering_vector(probe: Probe, rule: str) -> Float[Tensor, "site d k"]:
+    """Steering vector of length 1 (`unit`), the standard deviation of the projections (`std`), or the distance of the means (`gap`)."""
     if rule not in _SCALING_RULES:
-        raise BadInput(f"no scale rule {rule!r}. Use unit, std or gap.")
-    return fitted.direction if rule == "unit" else fitted.direction * fitted.facts[rule][:, None]
+        raise BadInput(f"`rule` must be unit, std or gap, got {rule!r}.")
+    return probe.direction if rule == "unit" else probe.direction * probe.facts[rule][:, None]
 
 
 @dataclass
 class Fitter:
-    """The same from batches: `Fitter().update(x1, y1).update(x2, y2).fitted`. Each class index must fit `classes`."""
+    """Streaming: `Fitter().update(x1, y1).update(x2, y2).fitted`."""
 
     classes: int | None = None
-    """Number of classes; None = binary."""
+    """Number of classes; None for binary."""
     moments: Moments | None = None
 
     def update(self, x: Float[Tensor, "site example d"], y: Tensor, pairs: Tensor | None = None) -> "Fitter":
@@ -68,7 +67,7 @@ class Fitter:
     def fitted(self) -> Probe:
         if self.moments is None or not ((self.moments.z > 0) & (self.moments.z < 1)).all():
             raise BadInput(
-                "mass_mean has not seen examples of every class yet. Update it with both before reading `fitted`."
+                "mass_mean needs examples of every class: call update() with all of them before reading the probe."
             )
         positive, negative = self.moments.class_means()
         unit, gap = _unit(positive - negative)
@@ -79,13 +78,13 @@ class Fitter:
 
 
 def _means(inside: Tensor, x: Tensor) -> Tensor:
-    # The thin factor on the left: batched products with few columns on the right are up to 14 times slower in MKL.
+    # The thin factor is on the left: MKL is up to 14 times slower with few columns on the right.
     return ((inside / inside.sum(0)).mT @ x).mT
 
 
 def _unit(difference: Tensor) -> tuple[Tensor, Tensor]:
     gap = difference.norm(dim=1)
-    # Where the means coincide there is no direction: NaN, not an arbitrary one.
+    # NaN if the means coincide.
     return difference / torch.where(gap > 0, gap, torch.nan)[:, None], gap
 
 

@@ -1,9 +1,9 @@
 """First principal component of the differences of contrastive pairs, its sign set by the class means.
 
-Paper: representation reading of RepE, arXiv:2310.01405, which shuffles the order inside pairs so that the mean difference is not
-centred away; here the differences are not centred at all, which no order can change. Without pairs RepE draws random ones: the
-second moment of such differences is, in expectation, twice the covariance of all examples, so that is what is decomposed, and it
-finds the concept only where the concept is the largest variation. (CAA, arXiv:2312.06681, takes the mean instead: `mass_mean`.)
+Paper: RepE, arXiv:2310.01405, which shuffles the order within pairs so that centring keeps the mean difference; here the
+differences are not centred. Without pairs RepE draws random ones, whose second moment is in expectation twice the covariance of all
+examples: that covariance is decomposed here, which finds the concept only if it is the largest variation. (CAA, arXiv:2312.06681,
+takes the mean instead: `mass_mean`.)
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.linalg.moments import Moments
-from ontogeny.probes import Probe
-from ontogeny.probes._inputs import check_activations, class_indicators
+from ontogeny.probes import Probe, check_activations, class_indicators
 
 targets = frozenset({"binary"})
 needs_pairs = False
@@ -23,7 +22,7 @@ recovers = "shift"
 recovers_from = "pairs"
 
 _EIGENVALUE_SHIFT, _ITERATIONS = 1e-10, 4
-"""How far above the largest eigenvalue, relative to it: a second one at a relative distance of 1e-6 is left at 1e-16 of the first."""
+"""Shift above the largest eigenvalue, relative to it: an eigenvector at a relative distance of 1e-6 is damped to 1e-16."""
 
 
 def fit(
@@ -37,7 +36,7 @@ def fit(
 ) -> Probe:
     """Unit direction; scores are projections, 0 half-way between the means; facts: `share` of the second moment, `gap`, `std`.
 
-    `moments` are those of x, where they were taken already.
+    `moments` are those of x, if known.
     """
     x = check_activations("pca", x, y)
     inside = class_indicators("pca", y)[:, 0]
@@ -56,7 +55,7 @@ def fit(
 
 @dataclass
 class Fitter:
-    """The same from batches; the two halves of a pair belong into one batch. With pairs in one batch, all must have them."""
+    """Streaming; both halves of a pair must be in one batch, and either all batches have pairs or none."""
 
     moments: Moments | None = None
     differences: Float[Tensor, "site d d"] | None = None
@@ -66,7 +65,9 @@ class Fitter:
         new = Moments.of(x, y[:, None].double())
         paired = pairs is not None and bool((pairs >= 0).any())
         if self.moments is not None and paired != (self.differences is not None):
-            raise BadInput("pca was given batches with pairs and without. Give pairs with every batch or with none.")
+            raise BadInput(
+                "pca needs pairs in all batches or in none, got both: give `pairs` with every batch, or never."
+            )
         self.moments = new if self.moments is None else self.moments + new
         if paired and pairs is not None:
             rows = _differences(x, y, pairs).double()
@@ -77,9 +78,7 @@ class Fitter:
     @property
     def fitted(self) -> Probe:
         if self.moments is None or not 0 < float(self.moments.z[0]) < 1:
-            raise BadInput(
-                "pca has not seen examples of both classes yet. Update it with both before reading `fitted`."
-            )
+            raise BadInput("pca needs examples of both classes: call update() with both before reading the probe.")
         second = self.moments.xx if self.differences is None else self.differences
         values, vectors = torch.linalg.eigh(second)
         unit, share = vectors[..., -1], values[..., -1] / values.sum(-1)
@@ -90,7 +89,7 @@ class Fitter:
 
 
 def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
-    """Positive minus negative mean of each pair that has both."""
+    """Mean positive minus mean negative activation of each pair with both."""
     names, index = torch.unique(pairs, return_inverse=True)
     sides = torch.stack([inside & (pairs >= 0), ~inside & (pairs >= 0)])
     onto = torch.zeros(2, len(names), len(pairs), dtype=x.dtype, device=x.device)
@@ -99,7 +98,7 @@ def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
     both = (count > 0).all(0)[:, 0]
     if not both.any():
         raise BadInput(
-            "pca was given pairs, none of which has an example of each class. Pair each example with its opposite."
+            "pca needs pairs with an example of each class, but no pair has both: pair each example with its opposite."
         )
     plus, minus = onto[:, both] / count[:, both]
     rows: Tensor = (plus - minus) @ x
@@ -107,7 +106,7 @@ def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _first(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """First right singular vector, and its share of the second moment."""
+    """First right singular vector and its share of the second moment."""
     wide = rows.double()
     if rows.shape[1] >= rows.shape[2]:
         return _axis(wide.mT @ wide, rows.dtype)
@@ -126,7 +125,7 @@ def _axis(
 
 
 def _leading(second: Float[Tensor, "site d d"], largest: Float[Tensor, " site"]) -> Float[Tensor, "site d"]:
-    """The vector of the largest eigenvalue, by inverse iteration from just above it: a twelfth of a decomposition's cost."""
+    """Eigenvector of the largest eigenvalue, by inverse iteration from just above it (12 times as fast as a decomposition)."""
     near = -second
     near.diagonal(dim1=1, dim2=2).add_((largest * (1 + _EIGENVALUE_SHIFT))[:, None])
     factor, failed = torch.linalg.cholesky_ex(near)
@@ -135,7 +134,7 @@ def _leading(second: Float[Tensor, "site d d"], largest: Float[Tensor, " site"])
     for _ in range(_ITERATIONS):
         unit = torch.cholesky_solve(unit / unit.norm(dim=1, keepdim=True), factor)
     found: Tensor = (unit / unit.norm(dim=1, keepdim=True))[..., 0]
-    if failed.any():  # nothing but zeros, say
+    if failed.any():  # e.g. a zero matrix
         found[failed > 0] = torch.linalg.eigh(second[failed > 0])[1][..., -1]
     return found
 
