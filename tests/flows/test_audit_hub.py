@@ -1,4 +1,4 @@
-"""The audit of repositories, against a stand-in: 154 branches in seconds from less than 1 % of their bytes; no alarm on clean ones."""
+"""The audit of Hub repositories, against a fake Hub: 154 branches in seconds from less than 1 % of their bytes."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from tests.helpers.fake_hub import DECLARED, Hub
 
 SIZE = 20 * 2**20
 STEPS = (0, *(2**i for i in range(10)), *range(1000, 144_000, 1000))
-"""Those of Pythia: 154."""
+"""The 154 branches of Pythia."""
 COMMAND = """
     import contextlib, io, time
     from ontogeny.cli import main
@@ -55,7 +55,7 @@ def command(hub: Hub, *argv: str) -> tuple[int, str, str, float]:
     return code, out, err, seconds
 
 
-def test_stale_branches_of_154_are_found_in_seconds_from_less_than_a_percent(hub: Hub, tmp_path: Path) -> None:
+def test_finds_stale_branches_among_154_from_one_percent_of_bytes(hub: Hub, tmp_path: Path) -> None:
     """As EleutherAI/pythia#205: 86 branches serve the weights of the end."""
     stale = set(STEPS[:86])
     for step in STEPS:
@@ -78,7 +78,7 @@ def test_stale_branches_of_154_are_found_in_seconds_from_less_than_a_percent(hub
     assert seconds < 30
 
 
-def test_twenty_clean_branches_raise_no_alarm_and_faults_do(hub: Hub, tmp_path: Path) -> None:
+def test_clean_branches_have_no_findings_and_faulty_ones_do(hub: Hub, tmp_path: Path) -> None:
     for step in range(0, 20_000, 1000):
         hub.add("me/clean", f"step{step}", branch(tmp_path / f"{step}", f"step {step}"))
     hub.add("me/clean", "main", tmp_path / "19000")
@@ -103,7 +103,7 @@ def test_twenty_clean_branches_raise_no_alarm_and_faults_do(hub: Hub, tmp_path: 
         assert words in finding["what"]
 
 
-def test_a_step_that_is_main_is_stale_also_where_the_end_was_not_asked_for(hub: Hub, tmp_path: Path) -> None:
+def test_step_equal_to_main_is_stale_without_the_last_step(hub: Hub, tmp_path: Path) -> None:
     for step in (0, 1000, 2000, 3000):
         is_ = "the end" if step in (1000, 3000) else f"step {step}"
         hub.add("me/run", f"step{step}", branch(tmp_path / f"{step}", is_, size=2**20))
@@ -113,13 +113,13 @@ def test_a_step_that_is_main_is_stale_also_where_the_end_was_not_asked_for(hub: 
     assert (code, found["kind"], found["checkpoints"]) == (1, "stale", ["step1000"])
 
 
-def test_what_cannot_be_opened_is_one_line(hub: Hub) -> None:
+def test_unopenable_source_is_one_line(hub: Hub) -> None:
     done = hub.run("""
         from ontogeny.jobs.audit.audit import audit
         try: audit(Lineage("empty", ()))
         except BadInput as error: show(str(error))
     """)
-    assert done == "empty has no checkpoints. Open another source."
+    assert done == "empty has no checkpoints: open another source."
     began = time.perf_counter()
     code, out, err, _ = command(hub, "nobody/nothing")
     assert (code, out, err.count("\n")) == (2, "", 1)

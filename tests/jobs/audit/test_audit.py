@@ -1,4 +1,4 @@
-"""The audit finds each planted fault, in local folders and in sheets, and leaves what is sound alone."""
+"""The audit finds each planted fault in local folders and in metadata, and raises no false alarm."""
 
 import json
 import re
@@ -25,7 +25,7 @@ STEPS = (0, 1000, 2000, 3000, 4000, 5000)
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose norms grow fast at first, as they do, with a tokenizer and a template."""
+    """A run whose norms grow fast at first, with a tokenizer and a template."""
     top = tmp_path_factory.mktemp("sound")
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(16, 8, generator=generator)
@@ -57,7 +57,7 @@ def shard(folder: Path, place: int = 2) -> Path:
 
 
 def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
-    """Change a shard, and the total in the index with it."""
+    """Change a shard and the total in the index."""
     save_file(change(load_file(path)), path)
     told = json.loads((path.parent / SAFETENSORS_INDEX).read_text())
     held = [t for file in path.parent.glob("*.safetensors") for t in load_file(file).values()]
@@ -169,7 +169,7 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...], st
 }
 
 
-def test_a_sound_run_raises_no_alarm(sound: Path) -> None:
+def test_sound_run_has_no_findings(sound: Path) -> None:
     made = audit(Lineage.open(sound), deep=True)
     assert made.findings == ()
     assert (made.checkpoints, made.deep) == (6, 6)
@@ -177,7 +177,7 @@ def test_a_sound_run_raises_no_alarm(sound: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", PLANTED)
-def test_each_planted_fault_is_found_and_nothing_else(plant: str, sound: Path, tmp_path: Path) -> None:
+def test_finds_exactly_the_planted_fault(plant: str, sound: Path, tmp_path: Path) -> None:
     top = Path(shutil.copytree(sound, tmp_path / "run"))
     spoil, kind, severity, names, words = PLANTED[plant]
     spoil(top)
@@ -208,7 +208,7 @@ def test_each_planted_fault_is_found_and_nothing_else(plant: str, sound: Path, t
     ],
     ids=lambda steps: "-".join(map(str, steps[:4])),
 )
-def test_published_series_have_no_holes(steps: list[int]) -> None:
+def test_published_schedules_have_no_gaps(steps: list[int]) -> None:
     assert spacing_gaps(steps) == []
 
 
@@ -223,11 +223,11 @@ def test_published_series_have_no_holes(steps: list[int]) -> None:
         (range(0, 10001, 1000), (9000,), (8000, 10000, 1)),
     ],
 )
-def test_a_hole_is_named(steps: list[int], lost: tuple[int, ...], hole: tuple[int, int, int]) -> None:
+def test_finds_gap_in_steps(steps: list[int], lost: tuple[int, ...], hole: tuple[int, int, int]) -> None:
     assert spacing_gaps([step for step in steps if step not in lost]) == [hole]
 
 
-def test_a_shard_of_another_step_is_found_and_a_frozen_one_is_not() -> None:
+def test_finds_shard_of_another_step_but_not_a_frozen_one() -> None:
     def sheet(step: int, first: str, second: str) -> CheckpointMetadata:
         files = (WeightFile("1", 9, first), WeightFile("2", 9, second))
         return CheckpointMetadata(
@@ -249,8 +249,8 @@ def test_norms_may_grow_fast_early_and_start_from_zero() -> None:
     assert set(_outlying_norms([1.0, 1.1, 1.2, 9.0, 1.3, 1.35])) == {3}
 
 
-def test_a_real_training_raises_no_alarm(tmp_path: Path) -> None:
-    """Twenty checkpoints of a model that learns fast, without warm-up, saved as Pythia's are."""
+def test_real_training_has_no_findings(tmp_path: Path) -> None:
+    """Twenty checkpoints of a model that learns fast, without warm-up, saved on Pythia's schedule."""
     network = tiny_model("gpt_neox").train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     text = torch.tensor(list(b"the cat sat on the mat and the dog lay by the door. " * 40)) % 256
@@ -276,7 +276,7 @@ def rewrite_one(path: Path, factor: float) -> None:
     save_file(scaled(factor)(load_file(path)), path, metadata={"format": "pt"})
 
 
-def test_stages_may_start_where_the_last_one_ended(sound: Path, tmp_path: Path) -> None:
+def test_stage_may_start_with_the_last_weights_of_its_parent(sound: Path, tmp_path: Path) -> None:
     top = Path(shutil.copytree(sound, tmp_path / "run"))
     tuned = tmp_path / "tuned"
     for step, source in ((0, 5000), (100, 4000), (200, 3000)):
@@ -284,7 +284,7 @@ def test_stages_may_start_where_the_last_one_ended(sound: Path, tmp_path: Path) 
     for step in (100, 200):
         for place in (1, 2):
             rewrite(shard(tuned / f"checkpoint-{step}", place), scaled(1.01))
-    whole = Lineage.open(top).then("sft", tuned)
+    whole = Lineage.open(top).with_stage("sft", tuned)
     assert audit(whole).findings == ()
     for folder in tuned.iterdir():
         edit(folder / "tokenizer_config.json", chat_template="{{ other }}")
@@ -295,7 +295,7 @@ def test_stages_may_start_where_the_last_one_ended(sound: Path, tmp_path: Path) 
     assert [f.kind for f in audit(whole).faults] == ["stale"]
 
 
-def test_what_a_run_keeps_is_json(sound: Path, tmp_path: Path) -> None:
+def test_audit_in_run_json_is_json(sound: Path, tmp_path: Path) -> None:
     kept = audit_for_run(Lineage.open(sound), Run(tmp_path / "run"))
     assert json.loads(json.dumps(kept)) == kept
     assert kept["sentence"] == "6 checkpoints audited, nothing found."

@@ -1,6 +1,6 @@
-"""Are these checkpoints what they say they are? From metadata, headers and byte ranges; `deep` also from local bytes.
+"""Audit: check the checkpoints of a lineage from metadata, headers and byte ranges; `deep` also reads local weights.
 
-Faults make numbers wrong (identical, stale, mixed or broken checkpoints); warnings are to be known (holes, another number format).
+Faults make numbers wrong (identical, stale, mixed or broken checkpoints); warnings do not (missing steps, another dtype).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,13 +18,12 @@ from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
 
 _Result = TypeVar("_Result")
-MAX_CONCURRENT_REQUESTS = 16
-"""Requests under way at a time."""
+_MAX_CONCURRENT_REQUESTS = 16
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was looked at and what was found, faults first."""
+    """Findings of an audit, faults first."""
 
     lineage: str
     checkpoints: int
@@ -32,9 +31,9 @@ class Audit:
     bytes: int
     """Size of all weights."""
     read: int
-    """Bytes of headers and small files that were read; without `deep`, and without hashing local weights."""
+    """Bytes of headers and small files that were read; `deep` and the hashing of local weights do not count."""
     deep: int = 0
-    """Checkpoints whose numbers were read."""
+    """Number of checkpoints whose weights were read."""
 
     @property
     def faults(self) -> tuple[AuditFinding, ...]:
@@ -59,17 +58,19 @@ def audit(
     known: Mapping[Checkpoint, str] | None = None,
     watch: ProgressCallback = ignore_progress,
 ) -> Audit:
-    """Audit a lineage before any science; what is wrong with a checkpoint is a finding, not an error.
+    """Audit the checkpoints of a lineage; a fault of a checkpoint is a finding, not an error.
 
-    `known` are fingerprints that need not be made again.
+    Args:
+        deep: Also read the weights of local checkpoints: NaN, infinities and jumps of norms.
+        known: Fingerprints of weights that are known already.
 
     Raises:
-        BadInput: there is nothing to audit.
+        BadInput: the lineage has no checkpoints.
     """
     if not lineage.checkpoints:
-        raise BadInput(f"{lineage.name} has no checkpoints. Open another source.")
-    desk = MetadataReader(allow_pickle=allow_pickle, identities=known)
-    sheets = list(_map_concurrently(desk.sheet, lineage.checkpoints, "reading headers", watch))
+        raise BadInput(f"{lineage.name} has no checkpoints: open another source.")
+    reader = MetadataReader(allow_pickle=allow_pickle, identities=known)
+    sheets = list(_map_concurrently(reader.metadata, lineage.checkpoints, "reading headers", watch))
     found = [
         *checks.checkpoint_faults(sheets),
         *checks.duplicates(lineage, sheets, _main_branch_identities(lineage, allow_pickle)),
@@ -80,13 +81,13 @@ def audit(
     numbers = _weight_findings(sheets, found, watch) if deep else 0
     size = sum(file.size for sheet in sheets for file in sheet.weights)
     ordered = tuple(sorted(found, key=lambda f: f.severity != "fault"))
-    return Audit(lineage.name, len(sheets), ordered, size, sum(sheet.read for sheet in sheets), numbers)
+    return Audit(lineage.name, len(sheets), ordered, size, sum(sheet.bytes_read for sheet in sheets), numbers)
 
 
 def audit_for_run(
     lineage: Lineage, run: Run, *, known: Mapping[Checkpoint, str] | None = None, allow_pickle: bool = False
 ) -> dict[str, Any]:
-    """The cheap audit as `run.json` keeps it under `audit`; commits of the Hub do not change and are audited once."""
+    """The audit without `deep`, as `run.json` keeps it; a lineage of fixed Hub commits is audited once."""
     of = content_digest([[c.source, c.revision, c.commit] for c in lineage.checkpoints])
     before: dict[str, Any] = run.about.get("audit", {}) if run.about_path.is_file() else {}
     read = all(finding["kind"] != "unreadable" for finding in before.get("findings", []))
@@ -95,9 +96,9 @@ def audit_for_run(
     return {"of": of, **audit_as_dict(audit(lineage, allow_pickle=allow_pickle, known=known))}
 
 
-def audit_as_dict(made: Audit) -> dict[str, Any]:
+def audit_as_dict(result: Audit) -> dict[str, Any]:
     """An audit as JSON."""
-    return {**asdict(made), "findings": [asdict(f) for f in made.findings], "sentence": made.sentence}
+    return {**asdict(result), "findings": [asdict(f) for f in result.findings], "sentence": result.sentence}
 
 
 def _weight_findings(sheets: list[CheckpointMetadata], found: list[AuditFinding], watch: ProgressCallback) -> int:
@@ -111,28 +112,28 @@ def _weight_findings(sheets: list[CheckpointMetadata], found: list[AuditFinding]
     found += weight_norms.norm_jumps(sheets, read)
     if absent := tuple(s.name for s, n in zip(sheets, read, strict=True) if n is None and not s.problems):
         text = f"{_counted(len(absent), 'checkpoint')} not on this machine: the numbers were not read"
-        found.append(AuditFinding("not_read", "warning", absent, text, "Download them and audit again with --deep."))
+        found.append(AuditFinding("not_read", "warning", absent, text, "Download them, then repeat the deep audit."))
     return sum(n is not None for n in read)
 
 
 def _main_branch_identities(lineage: Lineage, allow_pickle: bool) -> dict[str, str]:
-    """Identity of what each repository with several checkpoints serves on `main`."""
+    """Weight fingerprint of branch `main` of each repository with several checkpoints."""
     on_hub = [c.source for c in lineage.checkpoints if not c.is_local]
     found = {}
     for source in {s for s in on_hub if on_hub.count(s) > 1}:
         try:
             found[source] = weight_fingerprint(Checkpoint(source, "main"), allow_pickle=allow_pickle)
         except BadInput:
-            continue  # no main, or not to be had now: the ends of the stages are compared anyway
+            continue  # no main, or no connection: the ends of the stages are compared anyway
     return found
 
 
 def _map_concurrently(
     do: Callable[[Checkpoint], _Result], items: Iterable[Checkpoint], what: str, watch: ProgressCallback
 ) -> Iterator[_Result]:
-    """Results in order, many at a time."""
+    """Results in order, from concurrent threads."""
     every = list(items)
-    with ThreadPoolExecutor(min(MAX_CONCURRENT_REQUESTS, len(every))) as pool:
+    with ThreadPoolExecutor(min(_MAX_CONCURRENT_REQUESTS, len(every))) as pool:
         for place, (item, result) in enumerate(zip(every, pool.map(do, every), strict=True)):
             watch(TraceProgress(item.name, place + 1, len(every), what))
             yield result

@@ -1,4 +1,4 @@
-"""What is wrong between checkpoints: twins, stale branches, holes, mixed shards, drift. From sheets to findings, nothing is read.
+"""Checks of the audit, from metadata to findings: duplicates, stale branches, missing steps, mixed shards, config drift.
 
 The stale branches are those of EleutherAI/pythia#205: 86 of 154 branches of one model serve weights of the end of training.
 """
@@ -14,43 +14,20 @@ from ontogeny.jobs.audit.metadata import CheckpointMetadata
 from ontogeny.lineage import Lineage
 
 Severity = Literal["fault", "warning"]
-_CHECKED_CONFIG_FIELDS = frozenset(
-    {
-        "model_type",
-        "hidden_act",
-        "activation_function",
-        "tie_word_embeddings",
-        "use_parallel_residual",
-        "attention_bias",
-    }
-    | {
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "intermediate_size",
-    }
-    | {
-        "n_embd",
-        "n_layer",
-        "n_head",
-        "n_inner",
-        "vocab_size",
-        "max_position_embeddings",
-        "n_positions",
-        "sliding_window",
-    }
-    | {"rope_theta", "rope_scaling", "rope_parameters", "rotary_pct", "rotary_emb_base"}
-    | {"layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"}
-)
-"""Fields of a configuration that change what is computed."""
-REFETCH_ADVICE = "Leave it out with --steps, or ask its publisher for the right files."
+_CHECKED_CONFIG_FIELDS = """
+    model_type hidden_act activation_function tie_word_embeddings use_parallel_residual attention_bias
+    hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size
+    n_embd n_layer n_head n_inner vocab_size max_position_embeddings n_positions sliding_window
+    rope_theta rope_scaling rope_parameters rotary_pct rotary_emb_base
+    layer_norm_eps layer_norm_epsilon rms_norm_eps
+"""
+"""Fields of a config that change the computation."""
+REFETCH_ADVICE = "Leave it out, or ask its publisher for the right files."
 
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One thing that is wrong, or looks so."""
+    """One fault or warning."""
 
     kind: str
     severity: Severity
@@ -60,7 +37,7 @@ class AuditFinding:
 
 
 def checkpoint_faults(sheets: Iterable[CheckpointMetadata]) -> list[AuditFinding]:
-    """What is wrong with one checkpoint alone: unreadable, cut off, shards that disagree with their index."""
+    """Faults of single checkpoints: unreadable, cut off, shards that disagree with their index."""
     found = []
     for sheet in sheets:
         texts = _misplaced_tensors(sheet) or _check_total_size(sheet)
@@ -70,31 +47,31 @@ def checkpoint_faults(sheets: Iterable[CheckpointMetadata]) -> list[AuditFinding
 
 
 def _misplaced_tensors(sheet: CheckpointMetadata) -> list[str]:
-    """Tensors that are twice there, or not where the index says."""
-    said = []
+    """Tensors that occur twice, or in another shard than the index says."""
+    texts = []
     held = Counter(name for table in sheet.tables.values() for name in table)
     if twice := sorted(name for name, n in held.items() if n > 1):
-        said.append(f"{len(twice)} tensors stand in two shards, first {twice[0]}")
+        texts.append(f"{len(twice)} tensors stand in two shards, first {twice[0]}")
     if not sheet.index or len(sheet.tables) < len(set(sheet.index.values())):
-        return said
+        return texts
     if lost := [name for name, shard in sheet.index.items() if name not in sheet.tables[shard]]:
-        said.append(f"{len(lost)} tensors are not in the shard that the index names, first {lost[0]}")
+        texts.append(f"{len(lost)} tensors are not in the shard that the index names, first {lost[0]}")
     if extra := sorted(set(held) - set(sheet.index)):
-        said.append(f"{len(extra)} tensors of the shards are not in the index, first {extra[0]}")
-    return said
+        texts.append(f"{len(extra)} tensors of the shards are not in the index, first {extra[0]}")
+    return texts
 
 
 def _check_total_size(sheet: CheckpointMetadata) -> list[str]:
     size = sum(entry.bytes for table in sheet.tables.values() for entry in table.values())
     whole = len(sheet.tables) == len(set(sheet.index.values()))
-    # Some savers count tied weights twice: a total that is too large by less than half says nothing.
+    # Some savers count tied weights twice, so a total up to half too large is accepted.
     if sheet.total is None or not whole or size <= sheet.total <= 1.5 * size:
         return []
     return [f"the index announces {sheet.total} bytes of tensors, the shards hold {size}"]
 
 
 def duplicates(lineage: Lineage, sheets: Sequence[CheckpointMetadata], mains: Mapping[str, str]) -> list[AuditFinding]:
-    """Identical weights under different steps; stale where they are those of the end of their stage, or of `main`."""
+    """Identical weights at different steps; stale if they are those of the end of their stage or of `main`."""
     by_identity: dict[str, list[CheckpointMetadata]] = defaultdict(list)
     for sheet in sheets:
         if sheet.identity is not None:
@@ -122,7 +99,7 @@ def duplicates(lineage: Lineage, sheets: Sequence[CheckpointMetadata], mains: Ma
 
 
 def shared_shards(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
-    """A shard that two checkpoints share while the rest differs: one of them was put together from two steps."""
+    """Shards that two otherwise different checkpoints share: one of them mixes shards of two steps."""
     holders: dict[tuple[str, str], list[CheckpointMetadata]] = defaultdict(list)
     for sheet in sheets:
         if len(sheet.weights) > 1:
@@ -132,7 +109,7 @@ def shared_shards(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
     counts = Counter(s.checkpoint.stage for s in sheets)
     found: dict[tuple[str, ...], AuditFinding] = {}
     for (stage, _), group in holders.items():
-        # A shard that most of a stage shares is frozen on purpose.
+        # A shard shared by most of a stage is frozen on purpose.
         if len({s.identity for s in group}) > 1 and (len(group) <= counts[stage] / 2 or counts[stage] < 4):
             names = tuple(s.name for s in group)
             text = (
@@ -143,7 +120,7 @@ def shared_shards(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
 
 
 def missing_steps(lineage: Lineage) -> list[AuditFinding]:
-    """Steps that are missing from a series that is regular around them."""
+    """Missing steps in a series that is regular around them."""
     found = []
     for stage in lineage.stages:
         names = {c.step: c.name for c in stage.checkpoints if c.step is not None}
@@ -156,19 +133,19 @@ def missing_steps(lineage: Lineage) -> list[AuditFinding]:
 
 @dataclass(frozen=True)
 class ConfigField:
-    """Something that should stay the same within a stage."""
+    """Metadata that should stay the same within a stage."""
 
     kind: str
     severity: Severity
     of: Callable[[CheckpointMetadata], Any]
-    """None where it is not known."""
+    """Its value; None if unknown."""
     what: str
     across: bool = True
-    """Whether a change from a stage to the next is worth a warning."""
+    """Whether a change between stages is a warning."""
 
 
 def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
-    """What changes within a stage (who differs from most), and from one stage to the next."""
+    """Changes within a stage (checkpoints that differ from most), and from one stage to the next."""
     found = []
     for trait in _CONFIG_FIELDS:
         usual: dict[str, Any] = {}
@@ -196,7 +173,7 @@ def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list
 
 
 def _drop_repeated_tokenizer_finding(found: list[AuditFinding]) -> list[AuditFinding]:
-    """A tokenizer whose vocabulary differs is told once, not again for its file."""
+    """Without the tokenizer-file findings of checkpoints whose vocabulary differs."""
     told = {f.checkpoints for f in found if f.kind == "vocabulary"}
     return [f for f in found if not (f.kind == "tokenizer" and f.checkpoints in told)]
 
@@ -218,7 +195,7 @@ def _is_complete(sheet: CheckpointMetadata) -> bool:
 
 
 def _config(sheet: CheckpointMetadata) -> dict[str, Any] | None:
-    return {name: sheet.config[name] for name in sorted(_CHECKED_CONFIG_FIELDS) if name in sheet.config} or None
+    return {name: sheet.config[name] for name in sorted(_CHECKED_CONFIG_FIELDS.split()) if name in sheet.config} or None
 
 
 _CONFIG_FIELDS = (
@@ -236,7 +213,7 @@ def _comparison_key(value: Any) -> str:
 
 
 def _difference(usual: Any, odd: Any) -> str:
-    """The first field that differs, where there are fields."""
+    """The first field that differs; empty for values without fields."""
     if not isinstance(usual, dict) or not isinstance(odd, dict):
         return ""
     name = next(name for name in sorted({*usual, *odd}) if usual.get(name) != odd.get(name))
@@ -252,11 +229,11 @@ def _count(names: Sequence[str], noun: str) -> str:
 
 _GAP_RATIO = 1.9
 _MAX_SPACING_SPREAD = 0.12
-"""Relative spread up to which intervals count as one spacing (steps are rounded)."""
+"""Relative spread up to which intervals count as equal (steps are rounded)."""
 
 
 def spacing_gaps(steps: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(step before, step after, how many are likely missing) for each hole."""
+    """Step before, step after and likely number of missing steps, for each gap."""
     ordered = sorted(set(steps))
     found: dict[tuple[int, int], int] = {}
     for values in (ordered, [math.log2(step) if step > 0 else -math.inf for step in ordered]):
@@ -272,10 +249,10 @@ def spacing_gaps(steps: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def _surrounding_spacing(intervals: Sequence[float], i: int) -> float | None:
-    """The spacing around interval i: the wider of the two sides; None where it is not regular."""
+    """The larger spacing on the two sides of interval i; None if it is irregular."""
     sides = [list(intervals[max(0, i - 2) : i]), list(intervals[i + 1 : i + 3])]
     if not all(sides):
-        # At an end one side must speak for both: it has to be regular for longer.
+        # At an end there is one side, which must be regular for longer.
         sides = [list(intervals[max(0, i - 4) : i]) or list(intervals[i + 1 : i + 5])]
         if len(sides[0]) < 3:
             return None

@@ -1,6 +1,6 @@
-"""What can be known of a checkpoint without its weights: hashes from the Hub's metadata, headers and small files by byte range.
+"""Metadata of checkpoints, without their weights: hashes from the Hub, headers and small files by byte range.
 
-A file that two checkpoints share (the same hash on the Hub) is read once, and large ones only their first kilobytes:
+A file that several checkpoints share (the same hash on the Hub) is read once; of large files only the first kilobytes.
 Source of the layout: github.com/huggingface/safetensors, "Format".
 """
 
@@ -18,14 +18,14 @@ from ontogeny.lineage import weight_files as layout
 from ontogeny.lineage.fetch import complete_snapshot
 
 HEADER_READ_BYTES = 16_384
-"""Bytes of a weight file that are asked for at first; most headers are shorter."""
+"""Bytes of the first request for a weight file; most headers are shorter."""
 _MAX_PARSED_BYTES = 32 * 2**20
-"""Small files above this size are told apart by their hash only."""
+"""Small files above this size are compared by hash only."""
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor as a header tells it."""
+    """A tensor as its header describes it."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -34,29 +34,29 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What the audit compares of one checkpoint; what could not be read is None or empty."""
+    """Metadata that the audit compares; None or empty if it could not be read."""
 
     checkpoint: Checkpoint
     identity: str | None = None
     """Equal for equal weights."""
     weights: tuple[WeightFile, ...] = ()
     tables: Mapping[str, Mapping[str, TensorEntry]] = field(default_factory=dict)
-    """By weight file, by tensor."""
+    """Tensors of each weight file, by name."""
     index: Mapping[str, str] = field(default_factory=dict)
-    """Tensor to shard, as the index says; empty without an index."""
+    """Shard of each tensor according to the index; empty without an index."""
     total: int | None = None
-    """Bytes of all tensors, as the index says."""
+    """Bytes of all tensors according to the index."""
     config: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
-    """Hash of tokenizer.json, or of what stands for it."""
+    """Hash of tokenizer.json, else of tokenizer.model or vocab.json."""
     vocabulary: str | None = None
-    """Hash of what the tokenizer maps to which number, however the file is written."""
+    """Hash of the token ids, whatever the formatting of the file."""
     template: str | None = None
     """Hash of the chat template."""
-    read: int = 0
-    """Bytes that were read for it."""
+    bytes_read: int = 0
+    """Bytes that were read."""
     problems: tuple[tuple[str, str], ...] = ()
-    """(kind, what) of what is wrong with it alone."""
+    """Kind and text of each fault of this checkpoint alone."""
 
     @property
     def name(self) -> str:
@@ -68,25 +68,25 @@ class CheckpointMetadata:
 
 
 class MetadataReader:
-    """Reads files of checkpoints; one content is read once, however many checkpoints hold it and threads ask for it."""
+    """Reads the metadata of checkpoints; thread-safe, and files with equal content are read once."""
 
     def __init__(self, *, allow_pickle: bool = False, identities: Mapping[Checkpoint, str] | None = None) -> None:
         self.allow_pickle = allow_pickle
         self.identities = identities or {}
         self.known: dict[tuple[str, str], Any] = {}
         self.locks: dict[tuple[str, str], threading.Lock] = {}
-        self.door = threading.Lock()
+        self.lock = threading.Lock()
 
-    def sheet(self, checkpoint: Checkpoint) -> CheckpointMetadata:
-        """All that is known of one checkpoint; never raises for what is wrong with it."""
+    def metadata(self, checkpoint: Checkpoint) -> CheckpointMetadata:
+        """Metadata of one checkpoint; its faults become `problems`, not errors."""
         try:
-            return _MetadataReading(self, checkpoint, _open(checkpoint)).sheet()
+            return _MetadataReading(self, checkpoint, _open(checkpoint)).metadata()
         except BadInput as error:
             return CheckpointMetadata(checkpoint, problems=(("unreadable", str(error)),))
 
     def once(self, key: tuple[str, str], read: Any) -> Any:
-        """The result of `read`, made once for each key; an error is not kept, it may be gone at the next."""
-        with self.door:
+        """The result of `read`, computed once per key; errors are not kept, since they may be transient."""
+        with self.lock:
             lock = self.locks.setdefault(key, threading.Lock())
         with lock:
             if key not in self.known:
@@ -96,10 +96,10 @@ class MetadataReader:
 
 @dataclass(frozen=True)
 class _CheckpointFiles:
-    """The files of one checkpoint, wherever they lie."""
+    """The files of one checkpoint, local or on the Hub."""
 
     where: str
-    files: Mapping[str, WeightFile]
+    by_name: Mapping[str, WeightFile]
     folder: Path | None
     checkpoint: Checkpoint
     commit: str | None
@@ -119,7 +119,7 @@ def _open(checkpoint: Checkpoint) -> _CheckpointFiles:
     folder = Path(checkpoint.source) if checkpoint.is_local else complete_snapshot(checkpoint, allow_pickle=True)
     if folder is not None:
         if not folder.is_dir():
-            raise CheckpointError(f"{folder} is no folder any more. Open the lineage again.")
+            raise CheckpointError(f"{folder} is not a folder any more: open the lineage again.")
         sizes = {path.name: WeightFile(path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file()}
         return _CheckpointFiles(str(folder), sizes, folder, checkpoint, None)
     files, commit = hub.list_hub_files(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
@@ -127,21 +127,21 @@ def _open(checkpoint: Checkpoint) -> _CheckpointFiles:
 
 
 class _MetadataReading:
-    """The reading of one checkpoint: what it cost, and what was wrong."""
+    """Reads the metadata of one checkpoint, counting bytes and faults."""
 
-    def __init__(self, desk: MetadataReader, checkpoint: Checkpoint, drawer: _CheckpointFiles) -> None:
-        self.desk, self.checkpoint, self.drawer = desk, checkpoint, drawer
+    def __init__(self, reader: MetadataReader, checkpoint: Checkpoint, files: _CheckpointFiles) -> None:
+        self.reader, self.checkpoint, self.files = reader, checkpoint, files
         self.bytes = 0
         self.problems: list[tuple[str, str]] = []
 
-    def sheet(self) -> CheckpointMetadata:
+    def metadata(self) -> CheckpointMetadata:
         index, total = self._index()
         weights = self._weights(tuple(sorted(set(index.values()))))
         tables = {file.name: self._table(file) for file in weights if file.name.endswith(".safetensors")}
         config = self._json("config.json") or {}
-        identity = self.desk.identities.get(self.checkpoint)
+        identity = self.reader.identities.get(self.checkpoint)
         try:
-            identity = identity or weight_fingerprint(self.checkpoint, allow_pickle=self.desk.allow_pickle)
+            identity = identity or weight_fingerprint(self.checkpoint, allow_pickle=self.reader.allow_pickle)
         except BadInput as error:
             if not self.problems:
                 self.problems.append(("unreadable", str(error)))
@@ -162,25 +162,25 @@ class _MetadataReading:
         )
 
     def _index(self) -> tuple[dict[str, str], int | None]:
-        if layout.SAFETENSORS_INDEX not in self.drawer.files or "model.safetensors" in self.drawer.files:
+        if layout.SAFETENSORS_INDEX not in self.files.by_name or "model.safetensors" in self.files.by_name:
             return {}, None
-        told = self._json(layout.SAFETENSORS_INDEX) or {}
-        places, about = told.get("weight_map"), told.get("metadata")
-        total = about.get("total_size") if isinstance(about, dict) else None
-        if not isinstance(places, dict) or not places:
+        index = self._json(layout.SAFETENSORS_INDEX) or {}
+        shards, header = index.get("weight_map"), index.get("metadata")
+        total = header.get("total_size") if isinstance(header, dict) else None
+        if not isinstance(shards, dict) or not shards:
             self.problems.append(("shards", f"{layout.SAFETENSORS_INDEX} names no shards"))
             return {}, None
-        return {str(k): str(v) for k, v in places.items()}, total if isinstance(total, int) else None
+        return {str(k): str(v) for k, v in shards.items()}, total if isinstance(total, int) else None
 
     def _weights(self, shards: tuple[str, ...]) -> tuple[WeightFile, ...]:
-        files = self.drawer.files
+        files = self.files.by_name
         lost = [name for name in shards if name not in files]
         if lost:
             self.problems.append(("shards", f"{len(lost)} of {len(shards)} weight shards are missing, first {lost[0]}"))
             return tuple(files[name] for name in shards if name in files)
         try:
             names = layout.choose_weight_files(
-                files, self.drawer.where, allow_pickle=self.desk.allow_pickle, shards=shards
+                files, self.files.where, allow_pickle=self.reader.allow_pickle, shards=shards
             )
         except CheckpointError as error:
             self.problems.append(("unreadable", str(error)))
@@ -200,14 +200,14 @@ class _MetadataReading:
         length = int.from_bytes(first[:8], "little")
         if first.startswith(b"version "):
             raise CheckpointError(f"{file.name} is a git-lfs pointer, not the weights")
-        if len(first) < 8 or length > min(layout._HEADER_LIMIT, file.size - 8):
+        if len(first) < 8 or length > min(layout.MAX_HEADER_BYTES, file.size - 8):
             raise CheckpointError(f"{file.name} is cut off or no safetensors file ({file.size} bytes)")
         if 8 + length > len(first):
             first += self._bytes(file.name, len(first), 8 + length)
         try:
-            told = json.loads(first[8 : 8 + length])
-            table = {name: _entry(row) for name, row in told.items() if name != "__metadata__"}
-            end = 8 + length + max((row["data_offsets"][1] for n, row in told.items() if n in table), default=0)
+            header = json.loads(first[8 : 8 + length])
+            table = {name: _entry(row) for name, row in header.items() if name != "__metadata__"}
+            end = 8 + length + max((row["data_offsets"][1] for n, row in header.items() if n in table), default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
             raise CheckpointError(f"{file.name} has an unreadable header") from None
         if end != file.size:
@@ -216,40 +216,44 @@ class _MetadataReading:
         return table
 
     def _tokenizer(self) -> tuple[str | None, str | None]:
-        name = next((n for n in ("tokenizer.json", "tokenizer.model", "vocab.json") if n in self.drawer.files), None)
+        name = next((n for n in ("tokenizer.json", "tokenizer.model", "vocab.json") if n in self.files.by_name), None)
         if name is None:
             return None, None
-        file = self.drawer.files[name]
+        file = self.files.by_name[name]
         if file.size > _MAX_PARSED_BYTES:
             return file.sha256, None
         content: tuple[str, str | None] = self._once("tokenizer", file, lambda: _vocabulary(self._whole(file)))
         return content
 
     def _template(self) -> str | None:
-        if "chat_template.jinja" in self.drawer.files:
-            file = self.drawer.files["chat_template.jinja"]
+        if "chat_template.jinja" in self.files.by_name:
+            file = self.files.by_name["chat_template.jinja"]
             text: str = self._once("template", file, lambda: _hash(self._whole(file)))
             return text
-        told = (self._json("tokenizer_config.json") or {}).get("chat_template")
-        return None if told is None else _hash((told if isinstance(told, str) else json.dumps(told)).encode())
+        template = (self._json("tokenizer_config.json") or {}).get("chat_template")
+        return (
+            None
+            if template is None
+            else _hash((template if isinstance(template, str) else json.dumps(template)).encode())
+        )
 
     def _json(self, name: str) -> dict[str, Any] | None:
-        file = self.drawer.files.get(name)
+        file = self.files.by_name.get(name)
         if file is None or file.size > _MAX_PARSED_BYTES:
             return None
 
         def parse() -> dict[str, Any]:
             try:
-                told = json.loads(self._whole(file))
+                content = json.loads(self._whole(file))
             except (ValueError, RecursionError):
                 raise CheckpointError(f"{name} is no JSON") from None
-            if not isinstance(told, dict):
+            if not isinstance(content, dict):
                 raise CheckpointError(f"{name} holds no JSON object")
-            return told
+            return content
 
         try:
-            told: dict[str, Any] = self._once("json", file, parse)
-            return told
+            content: dict[str, Any] = self._once("json", file, parse)
+            return content
         except CheckpointError as error:
             self.problems.append(("unreadable", str(error)))
             return None
@@ -258,13 +262,13 @@ class _MetadataReading:
         return self._bytes(file.name, 0, file.size) if file.size else b""
 
     def _bytes(self, name: str, start: int, stop: int) -> bytes:
-        got = self.drawer.read(name, start, stop)
-        self.bytes += len(got)
-        return got
+        content = self.files.read(name, start, stop)
+        self.bytes += len(content)
+        return content
 
     def _once(self, what: str, file: WeightFile, read: Any) -> Any:
-        # Without a hash (a local folder) there is nothing to know it by.
-        return self.desk.once((what, file.sha256), read) if file.sha256 else read()
+        # A local file has no hash to recognise it by.
+        return self.reader.once((what, file.sha256), read) if file.sha256 else read()
 
 
 def _entry(row: Mapping[str, Any]) -> TensorEntry:
@@ -273,11 +277,11 @@ def _entry(row: Mapping[str, Any]) -> TensorEntry:
 
 
 def _vocabulary(content: bytes) -> tuple[str, str | None]:
-    """Hash of the file, and of the mapping in it, where it is JSON."""
+    """Hashes of the file and, if it is JSON, of the token ids in it."""
     try:
-        told = json.loads(content)
-        model = told.get("model", told) if isinstance(told, dict) else told
-        core = [model.get("vocab", model), model.get("merges"), told.get("added_tokens")]
+        tokenizer = json.loads(content)
+        model = tokenizer.get("model", tokenizer) if isinstance(tokenizer, dict) else tokenizer
+        core = [model.get("vocab", model), model.get("merges"), tokenizer.get("added_tokens")]
     except (ValueError, AttributeError, RecursionError):
         return _hash(content), None
     return _hash(content), _hash(json.dumps(core, sort_keys=True).encode())

@@ -1,8 +1,8 @@
-"""What only the numbers show: NaN, infinities, and norms that jump between neighbours. Reads local bytes, one tensor at a time.
+"""Deep audit of local weights, one tensor at a time: NaN, infinities, and jumps of norms between checkpoints.
 
-A norm jumps if its log-ratio to the checkpoint before is above ln 2 and 4 times those around it, and either comes back at once
-(one bad file) or is 8 robust deviations from the usual (a foreign file). Early training changes norms fast, but smoothly and
-one way, and its first interval has none before it: it can jump only by coming back.
+A norm jumps if its log-ratio to the checkpoint before is above ln 2 and 4 times those around it, and either returns at once
+(one bad file) or is 8 robust deviations from the median (a file of another run). Early training changes norms fast, but smoothly
+and in one direction; the first interval has none before it, so it counts as a jump only if the norm returns.
 """
 
 import math
@@ -23,14 +23,14 @@ _SPIKE_FACTOR = 4.0
 
 @dataclass(frozen=True)
 class WeightNorms:
-    """Of one checkpoint: norms of its matrices, and how many values of which tensors are no numbers."""
+    """Norms of a checkpoint's matrices, and the number of non-finite values per tensor."""
 
     norms: Mapping[str, float]
     broken: Mapping[str, int]
 
 
 def read_weight_norms(sheet: CheckpointMetadata) -> WeightNorms | None:
-    """Read the tensors of a checkpoint that lies on this machine; None for one that does not."""
+    """Read the tensors of a local checkpoint; None if it is not on this machine."""
     import torch
     from safetensors import safe_open
 
@@ -47,7 +47,7 @@ def read_weight_norms(sheet: CheckpointMetadata) -> WeightNorms | None:
                 tensor = opened.get_tensor(name)
                 if not tensor.is_floating_point():
                     continue
-                # A sum of finite squares is finite in double precision: one pass answers both questions for a sound tensor.
+                # A norm in double precision is finite exactly if all values are: one pass checks both.
                 norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
                 if not math.isfinite(norm):
                     broken[name] = int((~torch.isfinite(tensor)).sum())
@@ -69,7 +69,7 @@ def nonfinite_tensors(sheets: Sequence[CheckpointMetadata], read: Sequence[Weigh
 
 
 def norm_jumps(sheets: Sequence[CheckpointMetadata], read: Sequence[WeightNorms | None]) -> list[AuditFinding]:
-    """Checkpoints whose norms do not fit between their neighbours', within each stage."""
+    """Checkpoints whose norms jump relative to the checkpoints around them, within each stage."""
     found = []
     for stage in dict.fromkeys(sheet.checkpoint.stage for sheet in sheets):
         mine = [(s, n) for s, n in zip(sheets, read, strict=True) if s.checkpoint.stage == stage and n is not None]
@@ -90,7 +90,7 @@ def norm_jumps(sheets: Sequence[CheckpointMetadata], read: Sequence[WeightNorms 
 
 
 def _outlying_norms(norms: Sequence[float]) -> dict[int, float]:
-    """Place and log-ratio of the checkpoints at which a norm jumps."""
+    """Index and log-ratio of the checkpoints at which a norm jumps."""
     values = np.array(norms)
     if (values == 0).all():
         return {}
@@ -104,7 +104,7 @@ def _outlying_norms(norms: Sequence[float]) -> dict[int, float]:
     found: dict[int, float] = {}
     for i, size in enumerate(np.abs(x)):
         before, after, later = (abs(float(x[j])) if 0 <= j < len(x) else 0.0 for j in (i - 1, i + 1, i + 2))
-        if size <= _MIN_LOG_JUMP or i in found:  # the way back of one that is told already
+        if size <= _MIN_LOG_JUMP or i in found:  # the return of a jump that is listed already
             continue
         comes_back = (
             after > _MIN_LOG_JUMP and x[i] * x[i + 1] < 0 and min(size, after) > _SPIKE_FACTOR * max(before, later)
