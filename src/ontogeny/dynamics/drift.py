@@ -1,4 +1,4 @@
-"""How directions turn over training: cosines to the last and the preceding checkpoint, of all pairs of steps, and of concepts."""
+"""Drift of directions over training: cosines to the last and the preceding checkpoint, of all pairs of steps, and of concepts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -20,27 +20,25 @@ _NO_DIRECTION = "no direction: the class means coincide, or the fit failed"
 
 
 def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], best: BestSite) -> list[Record]:
-    """Cosines along training, at every site of the stream and of all pairs of steps at the best site; for single directions."""
+    """Cosines over training at every site of the residual stream, and of all pairs of steps at the best site."""
     if design.concept.kind == "classes":
         return []
     about = RowContext(design.concept.name, str(design.concept.position), len(design.split.train), 0, split=None)
-    made: list[Record] = []
+    rows: list[Record] = []
     part = "resid" if "resid" in visits[0].sites else best.part
     sites = visits[0].sites[part]
     for method in (m for m in common_methods(visits) if m in _DRIFT_METHODS):
         key = f"{method}/{part}/direction"
         vectors = torch.stack([run.directions(visit.unit, [key])[key][..., 0] for visit in visits])
-        for metric, others in (
-            ("cosine_final", vectors[-1:].expand_as(vectors)),
-            ("cosine_previous", vectors.roll(1, 0)),
+        for metric, others, start in (
+            ("cosine_final", vectors[-1:].expand_as(vectors), 0),
+            ("cosine_previous", vectors.roll(1, 0), 1),
         ):
-            start = 1 if metric == "cosine_previous" else 0
-            values = cosine(vectors, others)
-            for visit, line in list(zip(visits, values, strict=True))[start:]:
-                made += _drift_cells(about, visit, metric, line, sites, method)
+            for visit, values in list(zip(visits, cosine(vectors, others), strict=True))[start:]:
+                rows += _drift_cells(about, visit, metric, values, sites, method)
         if best.part == part:
-            made += _all_pairs(about, visits, vectors[:, best.at], best, method)
-    return made
+            rows += _all_pairs(about, visits, vectors[:, best.at], best, method)
+    return rows
 
 
 def _all_pairs(
@@ -60,8 +58,8 @@ def _all_pairs(
 def concept_cosine_rows(
     run: Run, designs: Mapping[str, Design], visits: Mapping[str, Sequence[MeasuredCheckpoint]], seed: int
 ) -> list[Record]:
-    """Cosine of the mass-mean directions of two concepts at the last checkpoint both were traced at, site by site of the stream."""
-    made: list[Record] = []
+    """Cosine of the mass-mean directions of two concepts at their last common checkpoint, at each site of the residual stream."""
+    rows: list[Record] = []
     names = [
         n
         for n, v in visits.items()
@@ -75,8 +73,8 @@ def concept_cosine_rows(
             if visits[b][-1].checkpoint != last.checkpoint:
                 continue
             values = cosine(vectors[a], vectors[b])
-            made += _drift_cells(about, last, "cosine", values, last.sites["resid"], "mass_mean", {"other_concept": b})
-    return made
+            rows += _drift_cells(about, last, "cosine", values, last.sites["resid"], "mass_mean", {"other_concept": b})
+    return rows
 
 
 def _drift_cells(

@@ -1,4 +1,4 @@
-"""When a concept becomes readable, when it is used, and when it is lost: events of the curves at its best site."""
+"""Emergence, use and loss of a concept: events of its score curves at its best site."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ _EMERGENCE_THRESHOLDS = {"auroc": 0.75, "r2": 0.5, "answer_accuracy": 0.75}
 _CHANCE_SCORES = {"auroc": 0.5, "r2": 0.0, "answer_accuracy": 0.5}
 _EMERGENCE_FORMS: tuple[ThresholdForm, ...] = ("half", "threshold")
 _MIN_PAIRED_GROUPS = 10
-"""Fewer held-out groups with questions than this, and the comparison of read and used is not worth an interval."""
+"""Held-out groups with questions that the paired difference of readable and used needs."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreCurve:
-    """A score over the checkpoints of a stage, with its resamples and the floor it must leave."""
+    """A score over the checkpoints of a stage, with its resamples and the baseline it must exceed."""
 
     of: str
     steps: Float[Tensor, " step"]
@@ -52,26 +52,26 @@ def emergence_rows(
     surface: Mapping[str, float],
     seed: int,
 ) -> list[Record]:
-    """Emergence, loss, use and their difference within one stage, in both forms."""
+    """Steps of emergence, loss and use, and readable minus used, within one stage and in both forms."""
     numbered = [visit for visit in visits if visit.step is not None]
     if not numbered:
         return []
-    made, row = [], partial(_row, design=design, first=numbered[0], seed=seed)
+    rows, row = [], partial(_row, design=design, first=numbered[0], seed=seed)
     used = _answer_curve(run, design, numbered, untrained, seed)
     for method in (m for m in common_methods(numbered) if m in (best.method, "mass_mean")):
         curve = _probe_curves(run, design, numbered, best, method, untrained, surface)
         for form in _EMERGENCE_FORMS:
             readable = _event(emergence_event, curve, form, seed)
             lost = _event(loss_event, curve, form, seed)
-            made.append(row("emergence_step", readable, _coords(curve, form), method=method, best=best))
-            made.append(row("loss_step", lost, _coords(curve, form), method=method, best=best))
+            rows.append(row("emergence_step", readable, _coords(curve, form), method=method, best=best))
+            rows.append(row("loss_step", lost, _coords(curve, form), method=method, best=best))
             if used is not None:
                 use = _event(emergence_event, used, form, seed)
                 if method == best.method:
-                    made.append(row("used_step", use, _coords(used, form), method="likelihood", best=None))
+                    rows.append(row("used_step", use, _coords(used, form), method="likelihood", best=None))
                 difference = paired_difference(readable, use)
-                made.append(row("readable_minus_used", difference, {"form": form}, method=method, best=best))
-    return made
+                rows.append(row("readable_minus_used", difference, {"form": form}, method=method, best=best))
+    return rows
 
 
 def _event(find, curve: ScoreCurve, form: ThresholdForm, seed: int) -> EmergenceEvent:
@@ -119,7 +119,7 @@ def _probe_curves(
 def _answer_curve(
     run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], untrained: Mapping[str, Tensor] | None, seed: int
 ) -> ScoreCurve | None:
-    """Share of questions answered right, resampled with the groups on which the probe is tested; None without questions."""
+    """Share of questions answered correctly, resampled like the probe's held-out groups; None without questions."""
     if not design.concept.answers:
         return None
     groups = answer_groups(design)
@@ -128,7 +128,7 @@ def _answer_curve(
         tested = torch.ones_like(tested)
         weights = bootstrap.group_weights(groups, samples=len(design.weights), seed=seed)
     else:
-        # How often a group was drawn for the probe is how often its questions count here: the two curves are paired.
+        # Each group has the same weight as for the probe, so the two curves are paired.
         of_test = design.groups[design.split.test]
         place = {int(group): i for i, group in enumerate(of_test.tolist())}
         weights = design.weights[:, [place[int(group)] for group in groups[tested]]]
@@ -150,7 +150,7 @@ def _answer_curve(
 
 
 def _highest_floor(floors: Mapping[str, Float[Tensor, " sample"]]) -> tuple[Float[Tensor, " sample"], str]:
-    """The floor that is hardest to leave, and its name."""
+    """The highest baseline and its name."""
     name = max(floors, key=lambda key: float(floors[key].nanmean()))
     return floors[name], name
 

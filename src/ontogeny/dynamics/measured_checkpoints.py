@@ -1,4 +1,4 @@
-"""Finished units as their files tell them, in developmental order."""
+"""Load finished units from disk, in training order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ class MeasuredCheckpoint:
     revision: str | None
     train_seed: int | None
     order: int
-    """Grows along development, over stages too."""
+    """Position in training, over all stages."""
     unit: str
     sites: dict[str, list[Site]]
-    """Sites by part, in the order of the tensors."""
+    """Sites of each part, in the order of its tensors."""
     methods: list[str]
 
 
 @dataclass(frozen=True)
 class BestSite:
-    """Where a concept is read: chosen on train at the last checkpoint, then the same for all steps."""
+    """Site and probe that read a concept best on the training groups of the last checkpoint; the same for all steps."""
 
     method: str
     site: Site
     at: int
-    """Place among the sites of its part."""
+    """Index among the sites of its part."""
 
     @property
     def part(self) -> str:
@@ -43,19 +43,22 @@ class BestSite:
 
 
 def measured_checkpoints(run: Run, concept: str) -> list[MeasuredCheckpoint]:
-    """Every checkpoint of the run at which the concept was measured, also by earlier sessions, in developmental order."""
-    found = []
+    """Every checkpoint of the run at which the concept was measured, in training order.
+
+    Raises:
+        BadInput: a header does not describe a unit.
+    """
+    visits = []
     for path in (run.folder / "directions").glob("*.safetensors"):
         header = read_tensor_header(path, UNIT_HEADER_KEYS)
         if header["concept"] == concept and run.done(path.stem):
             try:
-                found.append(_measured_checkpoint(path.stem, header))
+                visits.append(_measured_checkpoint(path.stem, header))
             except (KeyError, TypeError, AttributeError, BadInput):
                 raise BadInput(
-                    f"the header of {path} says something else than was measured. Remove it and the part of its name in "
-                    "records/, and trace again."
+                    f"the header of {path} is invalid: remove the file and the part of its name in records/, and trace again."
                 ) from None
-    return sorted(found, key=lambda visit: visit.order)
+    return sorted(visits, key=lambda visit: visit.order)
 
 
 def _measured_checkpoint(unit: str, header: Mapping[str, Any]) -> MeasuredCheckpoint:
@@ -69,4 +72,5 @@ def _measured_checkpoint(unit: str, header: Mapping[str, Any]) -> MeasuredCheckp
 
 
 def common_methods(visits: Sequence[MeasuredCheckpoint]) -> list[str]:
+    """Probes that were fitted at every checkpoint."""
     return [method for method in visits[0].methods if all(method in visit.methods for visit in visits)]

@@ -1,4 +1,4 @@
-"""Fitting and compression of each layer, and the paper's claim that dependence is bounded by the probe's accuracy."""
+"""Fitting and compression phases of each layer, and the claim that dependence is bounded by the probe's accuracy."""
 
 import torch
 
@@ -10,11 +10,11 @@ from ontogeny.statistics.change_points import TrainingPhases, fit_phases
 from ontogeny.storage.run import Run, sql_text
 
 _PHASE_KERNELS = ("gaussian_50", "gaussian_median")
-"""The paper's width, nearly linear, and the median width, which is not."""
+"""The published width, nearly linear, and the median width."""
 
 
 def change_point_rows(run: Run, design: Design, stage: str, seed: int) -> list[Record]:
-    """A change point for each layer and kernel within one stage, from the rows of its checkpoints, and the claim's verdict."""
+    """Change point of each layer and kernel within one stage, and the verdict on the claim, from the stage's records."""
     inside = f"concept = {sql_text(design.concept.name)} and stage = {sql_text(stage)} and step is not null and control is null"
     curves = run.records(f"metric = 'nhsic_tx' and {inside} and method in ('gaussian_50', 'gaussian_median')")
     made = []
@@ -44,19 +44,19 @@ def _row(fit: TrainingPhases, kernel: str, site: Site, stage: str, design: Desig
 
 
 def _dependence_claim_row(run: Run, design: Design, inside: str, stage: str, seed: int) -> list[Record]:
-    """Cell by cell: is the dependence on the label at most the probe's accuracy?"""
+    """Share of cells whose dependence on the label is at most the probe's accuracy."""
     if design.concept.kind == "number":
         return []
-    found = run.query(
+    cells = run.query(
         f"""select d.method as kernel, d.value as dependence, a.value as accuracy
             from (select * from records where {inside} and metric = 'nhsic_ty') d
             join (select * from records where {inside} and metric = 'accuracy' and method = 'logistic') a
             using (step, site)"""
     )
     made = []
-    for kernel, cells in found.groupby("kernel"):
+    for kernel, group in cells.groupby("kernel"):
         within = dependence_within_accuracy(
-            torch.tensor(cells.dependence.tolist()), torch.tensor(cells.accuracy.tolist())
+            torch.tensor(group.dependence.tolist()), torch.tensor(group.accuracy.tolist())
         )
         made.append(
             Record(

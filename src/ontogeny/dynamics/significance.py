@@ -1,4 +1,4 @@
-"""Is a cell of the heat map above chance, given how many cells were looked at? One set of permutations serves them all."""
+"""Significance of every cell of the heat map, corrected for the number of cells, from one set of permutations."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _SIGNIFICANCE_METHODS = ("logistic", "ridge", "mass_mean")
 
 
 def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], seed: int) -> list[Record]:
-    """For each cell p against the permutation maximum over all steps and sites, and the Benjamini–Hochberg q of its own p."""
+    """Family-wise p of each cell, against the permutation maximum over all steps and sites, and its Benjamini–Hochberg q."""
     about = RowContext(design.concept.name, str(design.concept.position), len(design.split.test), seed)
     metric, y = metrics_for(design.concept.kind)[0], design.y_test
     made: list[Record] = []

@@ -1,6 +1,6 @@
-"""What needs several checkpoints of one concept: corrected p-values, the best site, emergence, drift, readable against used.
+"""Summaries over checkpoints: best site, corrected p-values, drift, emergence, change points.
 
-Computed from the parts that the visits left behind, so no model is loaded; a summary over other checkpoints replaces the old one.
+Computed from finished units, so no model is loaded; a summary over other checkpoints replaces the old one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from ontogeny.storage.run import Run, sql_text
 
 
 def summarise_trace(run: Run, designs: Mapping[str, Design], lineage: str, seed: int) -> None:
-    """Write the summaries that are missing: one a concept, and one over all concepts together."""
+    """Write the missing summaries: one per concept, and one over all concepts."""
     bests: dict[str, tuple[BestSite, list[MeasuredCheckpoint]]] = {}
     for design in designs.values():
         concept = design.concept
@@ -38,11 +38,8 @@ def summarise_trace(run: Run, designs: Mapping[str, Design], lineage: str, seed:
     units = sorted(visit.unit for _, visits in bests.values() for visit in visits)
     together = f"together-{content_digest([MEASURE_VERSION, units])}"
     if not run.done(together):
-        visits_of = {name: visits for name, (_, visits) in bests.items()}
-        run.keep(
-            together,
-            CheckpointStamp(lineage, unit=together).sign(drift.concept_cosine_rows(run, designs, visits_of, seed)),
-        )
+        records = drift.concept_cosine_rows(run, designs, {name: visits for name, (_, visits) in bests.items()}, seed)
+        run.keep(together, CheckpointStamp(lineage, unit=together).sign(records))
     run.forget("together-", but=together)
 
 
@@ -64,7 +61,7 @@ def _concept_summary(
 
 
 def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:
-    """The site with the best cross-validated score inside the training groups at the last checkpoint; in the stream, if that was read."""
+    """The site with the best cross-validated score on the training groups of the last checkpoint; in the residual stream if measured."""
     last = visits[-1]
     method = next(name for name in last.methods if name in PROBE_METHODS)
     parts = ["resid"] if "resid" in last.sites else list(last.sites)
@@ -98,6 +95,6 @@ def _untrained_unit(run: Run, concept: Concept) -> str | None:
 
 
 def _surface_baselines(run: Run, concept: str) -> Mapping[str, float]:
-    """The best surface baseline of each metric."""
+    """The highest surface baseline of each metric."""
     found = run.records(f"control like 'surface%' and concept = {sql_text(concept)} and n > 0")
     return {str(metric): float(rows.value.max()) for metric, rows in found.groupby("metric")}
