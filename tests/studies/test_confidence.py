@@ -8,16 +8,11 @@ import torch
 
 from ontogeny.data.examples import Answer
 from ontogeny.errors import BadInput
-from ontogeny.models import model as models
+from ontogeny.jobs.compare.inputs import StudyInputs
+from ontogeny.models.model import load_model
 from ontogeny.neurons.entropy_neurons import neuron_output_vectors
-from ontogeny.studies.confidence.confidence import run_confidence_study
-from ontogeny.studies.confidence.measure import (
-    BootstrapEstimate,
-    CalibrationQuestion,
-    calibration_questions,
-    next_token_certainty,
-    option_probabilities,
-)
+from ontogeny.studies import confidence as study
+from ontogeny.studies.confidence.measure import BootstrapEstimate, answer_probabilities, next_token_certainty
 from ontogeny.studies.confidence.settings import ConfidenceSettings
 from ontogeny.studies.confidence.stage_pairs import cache_stage, donor_stages, swap_neuron_weights
 from tests.neurons.test_entropy_neurons import PLANTED, lively, plant
@@ -30,6 +25,7 @@ TEXTS = [
     for n in "123"
 ]
 ANSWERS = [Answer(f"what is {n} ?", f" it is {n}", f" it is {n + 1}", f"pair {n // 2}") for n in range(12)]
+INPUTS = StudyInputs(neutral=tuple(TEXTS), questions=tuple(ANSWERS))
 FAST = ConfidenceSettings(tokens=32, count=3, tested=4, swaps=4, scatter=10, samples=200)
 
 
@@ -48,46 +44,33 @@ def pair(folder):
 
 @pytest.fixture(scope="module")
 def found(pair):
-    return list(run_confidence_study(pair, TEXTS, ANSWERS, FAST))
+    return list(study.run(pair, INPUTS, FAST))
 
 
 def test_certainty_is_that_of_each_text_alone(pair):
     model = pair["base"]
-    sure = next_token_certainty(model, [*TEXTS[:3], "short"], tokens=24, batch=4)
+    entropy, top = next_token_certainty(model, [*TEXTS[:3], "short"], tokens=24, batch=4)
     for i, text in enumerate([*TEXTS[:3], "short"]):
         ids = model.tokenizer(text, return_tensors="pt").input_ids[:, :24]
         with torch.no_grad():
             p = model.network(ids).logits[0].double().softmax(-1)
-        assert float(sure.entropy[i]) == pytest.approx(float(-(p * p.log()).sum(-1).mean()), abs=1e-4)
-        assert float(sure.top[i]) == pytest.approx(float(p.amax(-1).mean()), abs=1e-5)
+        assert float(entropy[i]) == pytest.approx(float(-(p * p.log()).sum(-1).mean()), abs=1e-4)
+        assert float(top[i]) == pytest.approx(float(p.amax(-1).mean()), abs=1e-5)
 
 
 def test_answers_share_their_likelihood(pair):
     model = pair["base"]
-    said = option_probabilities(
-        model,
-        [
-            CalibrationQuestion("1 + 1 =", (" 2", " 3", " 11"), 0, "a"),
-            CalibrationQuestion("2 + 2 =", (" 5", " 4", " 22"), 1, "b"),
-        ],
-    )
+    answers = [Answer("1 + 1 =", " 2", " 11", "a"), Answer("2 + 2 =", " 4", " 22", "b")]
+    said = answer_probabilities(model, answers)
+    assert said.hit.tolist() == (said.shares[:, 0] >= said.shares[:, 1]).tolist()
     assert said.shares.sum(1).tolist() == pytest.approx([1, 1])
     with torch.no_grad():
         scores = []
-        for option in (" 2", " 3", " 11"):
+        for option in (" 2", " 11"):
             ids = model.tokenizer("1 + 1 =" + option, return_tensors="pt").input_ids
             logs = model.network(ids).logits[0].double().log_softmax(-1)
             scores.append(sum(logs[t - 1, ids[0, t]] for t in range(7, ids.shape[1])))
     assert said.shares[0].tolist() == pytest.approx(torch.stack(scores).softmax(0).tolist(), abs=1e-5)
-    assert calibration_questions(ANSWERS)[0] == CalibrationQuestion(
-        "what is 0 ?", (" it is 0", " it is 1"), 0, "pair 0"
-    )
-    with pytest.raises(BadInput, match="one number of"):
-        option_probabilities(
-            model, [CalibrationQuestion("a", ("b", "c"), 0, "a"), CalibrationQuestion("a", ("b", "c", "d"), 0, "a")]
-        )
-    with pytest.raises(BadInput, match="two different answers"):
-        CalibrationQuestion("a", ("b", "b"), 0, "a")
 
 
 def test_every_stage_has_its_numbers_and_their_floor(found):
@@ -146,22 +129,22 @@ def test_a_swap_leaves_no_trace_even_after_an_exception(pair):
 @pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "olmo2", "gemma2"])
 def test_the_kept_end_gives_what_the_weights_give(tiny, family):
     model, other = lively(tiny(family)), neuron_output_vectors(lively(tiny(family, seed=1)))
-    asked, chosen = calibration_questions(ANSWERS), [3, 9, 20]
-    end = cache_stage(model, TEXTS[:5], asked, [*chosen, 30], tokens=32)
+    chosen = [3, 9, 20]
+    end = cache_stage(model, TEXTS[:5], ANSWERS, [*chosen, 30], tokens=32)
     plain, said = end.under(neuron_output_vectors(model), chosen)
-    assert torch.allclose(plain, next_token_certainty(model, TEXTS[:5], tokens=32).entropy, atol=1e-4)
-    assert torch.allclose(said.shares, option_probabilities(model, asked).shares, atol=1e-4)
+    assert torch.allclose(plain, next_token_certainty(model, TEXTS[:5], tokens=32)[0], atol=1e-4)
+    assert torch.allclose(said.shares, answer_probabilities(model, ANSWERS).shares, atol=1e-4)
     sure, believed = end.under(other, chosen)
     with swap_neuron_weights(model, other, chosen):
-        assert torch.allclose(sure, next_token_certainty(model, TEXTS[:5], tokens=32).entropy, atol=1e-4)
-        assert torch.allclose(believed.shares, option_probabilities(model, asked).shares, atol=1e-4)
+        assert torch.allclose(sure, next_token_certainty(model, TEXTS[:5], tokens=32)[0], atol=1e-4)
+        assert torch.allclose(believed.shares, answer_probabilities(model, ANSWERS).shares, atol=1e-4)
     assert not torch.allclose(said.shares, believed.shares, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "opt", "falcon"])
 def test_rows_are_those_of_the_family_s_own_layout(tiny, family):
     """Swapping all rows is swapping the whole map, whichever way it is stored."""
-    model, other = models.load_model(tiny(family)), models.load_model(tiny(family, seed=1))
+    model, other = load_model(tiny(family)), load_model(tiny(family, seed=1))
     linear, theirs = (m.part(m.layers, m.architecture.neurons) for m in (model, other))
     with swap_neuron_weights(model, neuron_output_vectors(other), range(len(neuron_output_vectors(other)))):
         assert torch.equal(linear.weight, theirs.weight)
@@ -169,15 +152,15 @@ def test_rows_are_those_of_the_family_s_own_layout(tiny, family):
 
 
 def test_models_without_a_common_ancestry_are_told_so(folder, tiny):
-    stranger = {"base": lively(folder), "post": models.load_model(tiny("gpt_neox", seed=3))}
-    found = list(run_confidence_study(stranger, TEXTS, ANSWERS, replace(FAST, tested=0, swaps=1)))
+    stranger = {"base": lively(folder), "post": load_model(tiny("gpt_neox", seed=3))}
+    found = list(study.run(stranger, INPUTS, replace(FAST, tested=0, swaps=1)))
     assert one(found, "neuron_match", stage="post", other_stage="base").value < 0.2
     for metric in ("neuron_overlap", "swap_effect"):
         lost = rows(found, metric, stage="post", other_stage="base")
         assert lost
         assert all(math.isnan(row.value) and "ancestry" in row.note for row in lost)
-    llama = {"base": lively(folder), "post": models.load_model(tiny("llama"))}
-    found = list(run_confidence_study(llama, TEXTS, ANSWERS, replace(FAST, tested=0)))
+    llama = {"base": lively(folder), "post": load_model(tiny("llama"))}
+    found = list(study.run(llama, INPUTS, replace(FAST, tested=0)))
     assert "differ" in one(found, "neuron_match", stage="post", other_stage="base").note
     assert not math.isnan(one(found, "confidence_gap", stage="post", other_stage="base", of="entropy").value)
 
@@ -192,9 +175,11 @@ def test_many_stages_are_swapped_with_their_neighbours_and_the_first():
 
 def test_too_little_is_refused(pair):
     with pytest.raises(BadInput, match="at least two stages"):
-        list(run_confidence_study({"base": pair["base"]}, TEXTS, ANSWERS, FAST))
-    with pytest.raises(BadInput, match="two texts"):
-        list(run_confidence_study(pair, TEXTS[:1], ANSWERS, FAST))
+        list(study.run({"base": pair["base"]}, INPUTS, FAST))
+    with pytest.raises(BadInput, match="at least two texts"):
+        list(study.run(pair, replace(INPUTS, neutral=INPUTS.neutral[:1]), FAST))
+    with pytest.raises(BadInput, match="two different answers"):
+        list(study.run(pair, replace(INPUTS, questions=(*ANSWERS, Answer("a", "b", "b", "a"))), FAST))
     with pytest.raises(BadInput, match="counts"):
         ConfidenceSettings(bins=0)
 

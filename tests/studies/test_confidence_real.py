@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from ontogeny.data.examples import Answer
+from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.models.model import load_model, output_weight
 from ontogeny.neurons.entropy_neurons import final_norm, neuron_statistics, output_and_unembedding
 from ontogeny.neurons.mean_ablation import mean_ablate
 from ontogeny.sites import Site
-from ontogeny.studies.confidence.confidence import run_confidence_study
+from ontogeny.studies import confidence, refusal
 from ontogeny.studies.confidence.settings import ConfidenceSettings
-from ontogeny.studies.refusal.refusal import run_refusal_study
 from ontogeny.studies.refusal.settings import RefusalSettings
-from tests.studies.test_refusal import one, rows
+from tests.studies.test_refusal import one, requests, rows
 
 PLANTED = 20
 
@@ -83,14 +83,14 @@ def test_every_row_on_real_instructions(model, shared):
         template="User: {}\nAssistant:",
         positions=2,
         depth=0.4,
-        most=(12, 4, 8),
+        limits=(12, 4, 8),
         tokens=3,
         nulls=2,
-        nulls_said=1,
+        phrase_nulls=1,
         samples=200,
     )
     stages = {"base": model, "post": perturbed(model, noise=0.05)}
-    found = list(run_refusal_study(stages, harmful, harmless, settings))
+    found = list(refusal.run(stages, requests(harmful, harmless), settings))
     same = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
     assert 0.5 < same.low < same.value < same.high < 1
     effects = rows(found, "refusal_effect", control=None)
@@ -109,7 +109,7 @@ def test_confidence_of_a_perturbed_stage(model, stories):
     ]
     stages = {"base": model, "post": perturbed(model, noise=0.2)}
     few = ConfidenceSettings(tokens=48, count=4, tested=0, swaps=2, samples=200)
-    found = list(run_confidence_study(stages, stories, asked, few))
+    found = list(confidence.run(stages, StudyInputs(neutral=tuple(stories), questions=tuple(asked)), few))
     gap = one(found, "confidence_gap", stage="post", other_stage="base", of="entropy")
     assert gap.low > 0  # noise makes a model less sure
     assert one(found, "neuron_match", stage="post", other_stage="base").value > 0.95

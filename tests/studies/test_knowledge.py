@@ -10,8 +10,9 @@ import torch
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
+from ontogeny.jobs.compare.inputs import VerdictQuestion
 from ontogeny.models.model import load_model
-from ontogeny.studies.knowledge.knowledge import KnowledgeSettings, run_knowledge_study
+from ontogeny.studies.knowledge import KnowledgeSettings, patch_stages
 from ontogeny.studies.knowledge.map_statistics import (
     PatchMap,
     bin_cells,
@@ -22,7 +23,7 @@ from ontogeny.studies.knowledge.map_statistics import (
     spearman_correlation,
 )
 from ontogeny.studies.knowledge.patch_maps import PatchModes, compute_patch_maps, layout_pairs
-from ontogeny.studies.knowledge.prompt_pairs import TruthQuestion, mine_pairs, realign_pairs
+from ontogeny.studies.knowledge.prompt_pairs import mine_pairs, realign_pairs
 from tests.helpers.tiny_models import SHAPES, byte_tokenizer, outspoken, save_tiny
 
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim")
@@ -73,7 +74,7 @@ def test_recall_pairs_differ_in_their_subject(answers):
 
 
 def test_the_papers_pairs_share_their_last_word():
-    found = mine_pairs(towns(), byte_tokenizer(), pairing="same_object", asking=TruthQuestion(shots=2))
+    found = mine_pairs(towns(), byte_tokenizer(), pairing="same_object", question=VerdictQuestion(shots=2))
     assert len(found)
     for pair in found.pairs:
         clean, corrupt = (p.text.split("\n")[-1].split(".")[0] for p in (pair.drawn.clean, pair.drawn.corrupt))
@@ -93,7 +94,9 @@ def test_twins_that_differ_in_their_last_word_differ_in_the_object():
         for i, name in enumerate(NAMES)
         for town in (TOWNS[i], TOWNS[(i + 1) % 10])
     )
-    found = mine_pairs(Concept("towns", examples), byte_tokenizer(), pairing="one_span", asking=TruthQuestion(shots=0))
+    found = mine_pairs(
+        Concept("towns", examples), byte_tokenizer(), pairing="one_span", question=VerdictQuestion(shots=0)
+    )
     assert len(found)
     assert all("object" in pair.roles for pair in found.pairs)
 
@@ -101,7 +104,7 @@ def test_twins_that_differ_in_their_last_word_differ_in_the_object():
 def test_pairs_are_drawn_alike_and_limited():
     tokenizer = byte_tokenizer()
     assert mine_pairs(towns(), tokenizer, seed=3) == mine_pairs(towns(), tokenizer, seed=3)
-    assert len(mine_pairs(towns(), tokenizer, most=2)) == 2
+    assert len(mine_pairs(towns(), tokenizer, limit=2)) == 2
 
 
 def test_no_pairs_is_one_line():
@@ -114,7 +117,7 @@ def test_no_pairs_is_one_line():
         mine_pairs(lone, byte_tokenizer(), pairing="recal")
     same = Concept("same", tuple(Example(e.text, e.target, e.group) for e in towns().examples))
     with pytest.raises(BadInput, match="answers that one token cannot tell apart"):
-        mine_pairs(same, byte_tokenizer(), pairing="same_object", asking=TruthQuestion(right=" YES", wrong=" YES"))
+        mine_pairs(same, byte_tokenizer(), pairing="same_object", question=VerdictQuestion(true=" YES", false=" YES"))
 
 
 def test_pairs_realign_under_another_tokenizer():
@@ -201,7 +204,7 @@ def test_maps_are_the_same_whatever_the_batch(tiny, family):
 def test_a_family_that_does_not_go_on_is_patched_by_whole_passes(tiny, monkeypatch):
     model = outspoken(tiny("gpt2"))
     layout = layout_pairs(
-        mine_pairs(towns(), model.tokenizer, pairing="same_object", asking=TruthQuestion(shots=2)).pairs
+        mine_pairs(towns(), model.tokenizer, pairing="same_object", question=VerdictQuestion(shots=2)).pairs
     )
     fast = compute_patch_maps(model, layout, PatchModes(noise=1, attribution=True))
     monkeypatch.setattr("ontogeny.patching.kv_cache.LayerCache.get_seq_length", lambda _: 0)
@@ -243,7 +246,7 @@ def test_a_planted_transport_is_found(tiny):
 def test_stages_that_are_one_model_keep_everything(tiny):
     model = outspoken(tiny("gpt_neox"))
     pairs = told_apart(model, mine_pairs(towns(), model.tokenizer))
-    records = list(run_knowledge_study({"base": model, "post": model}, pairs, KnowledgeSettings(samples=100)))
+    records = list(patch_stages({"base": model, "post": model}, pairs, KnowledgeSettings(samples=100)))
     (r,) = rows_of(records, "map_correlation", method="pearson")
     assert r.value == pytest.approx(1.0)
     assert (r.stage, r.coords["other_stage"]) == ("post", "base")
@@ -285,7 +288,7 @@ def test_a_turned_code_in_the_old_place_is_adapted(tiny):
                 turned.part(layer, norm).weight.copy_(base.part(layer, norm).weight @ turn.T)
         network.model.norm.weight.copy_(base.network.model.norm.weight @ turn.T)
     pairs = told_apart(base, mine_pairs(towns(), base.tokenizer))
-    records = list(run_knowledge_study({"base": base, "post": turned}, pairs, QUICK))
+    records = list(patch_stages({"base": base, "post": turned}, pairs, QUICK))
     (likeness,) = rows_of(records, "map_correlation", method="pearson")
     assert likeness.value > 0.999
     (adapted,) = rows_of(records, "knowledge_adapted", stage="post")
@@ -301,7 +304,7 @@ def test_other_depths_have_maps_but_exchange_no_states(tiny, tmp_path, monkeypat
     monkeypatch.setitem(SHAPES, "gpt_neox", SHAPES["gpt_neox"] | {"num_hidden_layers": 3})
     deeper = outspoken(save_tiny("gpt_neox", tmp_path))
     pairs = told_apart(base, mine_pairs(towns(), base.tokenizer))
-    records = list(run_knowledge_study({"base": base, "post": deeper}, pairs, QUICK))
+    records = list(patch_stages({"base": base, "post": deeper}, pairs, QUICK))
     for stage, layers in (("base", 2), ("post", 3)):
         cells = rows_of(records, "patch_log_odds", stage=stage, method="patch")
         assert {r.layer for r in cells} == set(range(layers + 1))
@@ -318,7 +321,7 @@ def test_other_tokenizers_are_realigned_and_told(tiny):
     tokenizer = byte_tokenizer(bos=True)
     tokenizer.add_tokens(["<other>"])
     object.__setattr__(models["post"], "tokenizer", tokenizer)
-    records = list(run_knowledge_study(models, mine_pairs(towns(), models["base"].tokenizer), QUICK))
+    records = list(patch_stages(models, mine_pairs(towns(), models["base"].tokenizer), QUICK))
     assert [r.value for r in rows_of(records, "patch_effect", stage="post", method="patch")]
     for metric in ("map_correlation", "knowledge_transfer"):
         (r,) = rows_of(records, metric)
@@ -332,9 +335,7 @@ def test_a_model_that_knows_nothing_has_no_effect_to_divide_by(tiny):
     model = outspoken(tiny("gpt2"))
     with torch.no_grad():
         model.network.get_output_embeddings().weight.zero_()
-    records = list(
-        run_knowledge_study({"base": model}, mine_pairs(towns(), model.tokenizer), KnowledgeSettings(samples=100))
-    )
+    records = list(patch_stages({"base": model}, mine_pairs(towns(), model.tokenizer), KnowledgeSettings(samples=100)))
     assert all(r.n == 0 and "tell" in r.note for r in rows_of(records, "patch_effect"))
     assert all(r.value == 0 for r in rows_of(records, "patch_log_odds", method="patch"))
     assert rows_of(records, "pairs_told_apart")[0].value == 0.0
@@ -351,7 +352,7 @@ def test_stages_are_loaded_once_and_once_more_for_the_way_back(tiny):
 
     model = outspoken(tiny("gpt_neox"))
     models = Counting(a=model, b=model, c=model)
-    list(run_knowledge_study(models, mine_pairs(towns(), model.tokenizer), QUICK))
+    list(patch_stages(models, mine_pairs(towns(), model.tokenizer), QUICK))
     assert models.asked == ["a", "b", "c", "b", "a"]
 
 
@@ -362,11 +363,11 @@ def test_settings_that_cannot_be_are_refused(tiny):
         KnowledgeSettings(samples=3)
     model = outspoken(tiny("gpt2"))
     pairs = mine_pairs(towns(), model.tokenizer)
-    long = mine_pairs(towns(), model.tokenizer, pairing="same_object", asking=TruthQuestion(shots=4))
+    long = mine_pairs(towns(), model.tokenizer, pairing="same_object", question=VerdictQuestion(shots=4))
     with pytest.raises(BadInput, match="exceeds the context of 128 of base"):
-        list(run_knowledge_study({"base": model}, long, QUICK))
+        list(patch_stages({"base": model}, long, QUICK))
     with pytest.raises(BadInput, match="no pairs of towns"):
-        list(run_knowledge_study({"base": model}, replace(pairs, pairs=()), QUICK))
+        list(patch_stages({"base": model}, replace(pairs, pairs=()), QUICK))
 
 
 # --- real statements -----------------------------------------------------------------------------------------------------
@@ -378,10 +379,10 @@ def test_real_statements_on_a_real_small_model(shared, stories260k):
         pytest.skip("needs the cities")
     model = load_model(stories260k)
     pairs = mine_pairs(
-        Concept.from_file(file), model.tokenizer, pairing="same_object", most=8, asking=TruthQuestion(shots=2)
+        Concept.from_file(file), model.tokenizer, pairing="same_object", limit=8, question=VerdictQuestion(shots=2)
     )
     assert len(pairs) == 8
-    records = list(run_knowledge_study({"base": model}, pairs, KnowledgeSettings(samples=200, draws=1, noise=1)))
+    records = list(patch_stages({"base": model}, pairs, KnowledgeSettings(samples=200, draws=1, noise=1)))
     cells = rows_of(records, "patch_log_odds", method="patch")
     assert len(cells) == (model.layers + 1) * len({r.position for r in cells})
     assert {"subject", "object", "last"} <= {r.position for r in cells}

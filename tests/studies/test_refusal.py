@@ -8,36 +8,46 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
 from ontogeny.errors import BadInput
-from ontogeny.models import model as models
+from ontogeny.jobs.compare.inputs import StudyInputs
+from ontogeny.models.model import load_model
 from ontogeny.steering.bake import bake_edits
 from ontogeny.steering.refusal_score import refusal_log_odds
+from ontogeny.studies import refusal as study
 from ontogeny.studies.refusal.directions import (
     PromptActivations,
     jackknife_cosine,
     read_prompt_activations,
     split_half_cosine,
 )
-from ontogeny.studies.refusal.effects import RefusalPrompts, refusal_edits
+from ontogeny.studies.refusal.effects import refusal_edits
 from ontogeny.studies.refusal.prompts import (
-    Instruction,
     InstructionSplit,
     PromptTemplate,
-    as_instructions,
+    RefusalPrompts,
     count_post_instruction_tokens,
     split_groups,
 )
-from ontogeny.studies.refusal.refusal import run_refusal_study
 from ontogeny.studies.refusal.settings import RefusalSettings
 
 PHRASES = ("No", "I can't")
 FAST = RefusalSettings(
-    template="Q {} A:", phrases=PHRASES, positions=2, depth=0.5, tokens=4, nulls=4, nulls_said=1, samples=200
+    template="Q {} A:", phrases=PHRASES, positions=2, depth=0.5, tokens=4, nulls=4, phrase_nulls=1, samples=200
 )
 HARMFUL = [f"zap number {i:02d} {word}" for i, word in enumerate(("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op") * 3)]
 HARMLESS = [
     f"cake number {i:02d} {word}" for i, word in enumerate(("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op") * 3)
 ]
+
+
+def examples(texts, harmful=True):
+    return tuple(Example(text, harmful, text) for text in texts)
+
+
+def requests(harmful=HARMFUL, harmless=HARMLESS):
+    return StudyInputs(requests=Concept("requests", examples(harmful) + examples(harmless, harmful=False)))
 
 
 def rows(found, metric, **wanted):
@@ -56,7 +66,7 @@ def one(found, metric, **wanted):
 @torch.no_grad()
 def refusing(folder, axis, *, strength=6.0):
     """A model that hears a `z` in what it is asked, moves along an axis for it, and says No for that."""
-    model = models.load_model(folder)
+    model = load_model(folder)
     u = torch.zeros(model.d)
     u[axis], u[axis + 1] = 1 / 2**0.5, -1 / 2**0.5
     # Each block adds what stands before it to its own: all attention spreads the mark, of a letter that only harmful texts have.
@@ -95,7 +105,7 @@ def tiny_neox(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(stages):
     before = {name: {k: v.clone() for k, v in m.network.state_dict().items()} for name, m in stages.items()}
-    made = list(run_refusal_study(stages, HARMFUL, HARMLESS, FAST))
+    made = list(study.run(stages, requests(), FAST))
     for name, model in stages.items():
         assert all(torch.equal(v, before[name][k]) for k, v in model.network.state_dict().items())
     return made
@@ -140,8 +150,8 @@ def test_forward_transfer_is_whole_along_one_axis_and_lost_along_another(found):
 
 
 def test_a_share_of_nothing_is_absent_with_its_reason(tiny_neox):
-    plain = {"base": models.load_model(tiny_neox), "post": models.load_model(tiny_neox)}
-    found = list(run_refusal_study(plain, HARMLESS, [t.replace("cake", "cakE") for t in HARMLESS], FAST))
+    plain = {"base": load_model(tiny_neox), "post": load_model(tiny_neox)}
+    found = list(study.run(plain, requests(HARMLESS, [t.replace("cake", "cakE") for t in HARMLESS]), FAST))
     phrases = rows(found, "refusal_transfer", of="phrases", form="ratio")
     assert phrases
     assert all(math.isnan(row.value) and row.n == 0 and "no share of it" in row.note for row in phrases)
@@ -156,7 +166,7 @@ def test_log_odds_are_those_of_one_prompt_at_a_time(stages):
     model = stages["sft"]
     framing = PromptTemplate("Q {} A:")
     texts = [HARMFUL[0], "z", HARMLESS[3] + " with more words"]
-    asked = RefusalPrompts.of(model, framing, [Instruction(t, t) for t in texts], PHRASES)
+    asked = RefusalPrompts.of(model, framing, examples(texts), PHRASES)
     alone = refusal_log_odds(model, [framing.framed(t) for t in texts], phrases=PHRASES)
     assert torch.allclose(asked.log_odds(batch=2), alone, atol=1e-4)
     edits = refusal_edits(model, "addition", torch.randn(model.d), layer=1, dose=3.0)
@@ -167,8 +177,8 @@ def test_log_odds_are_those_of_one_prompt_at_a_time(stages):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_direction_is_the_difference_of_hugging_face_s_own_hidden_states(tiny, family):
-    model = models.load_model(tiny(family))
-    sides = tuple(tuple(Instruction(t, t) for t in texts[:6]) for texts in (HARMFUL, HARMLESS))
+    model = load_model(tiny(family))
+    sides = tuple(examples(texts[:6]) for texts in (HARMFUL, HARMLESS))
     seen = read_prompt_activations(model, InstructionSplit(*sides), PromptTemplate("Q {} A:"), layers=[1], positions=2)
     for spot in ((1, -1), (1, -2)):
         means = []
@@ -187,10 +197,10 @@ def test_a_direction_is_the_difference_of_hugging_face_s_own_hidden_states(tiny,
 @pytest.mark.parametrize("family", ["gpt_neox", "llama"])
 def test_ablation_is_that_of_weights_made_orthogonal(tiny, family):
     """Steered at all sites that write, and baked into a copy of the weights: the same log-odds."""
-    model = models.load_model(tiny(family))
+    model = load_model(tiny(family))
     vector = torch.randn(model.d, generator=torch.Generator().manual_seed(0))
     edits = refusal_edits(model, "ablation", vector, layer=1, dose=1.0)
-    given_ = [Instruction(t, t) for t in HARMFUL[:5]]
+    given_ = examples(HARMFUL[:5])
     asked, baked = (
         RefusalPrompts.of(m, PromptTemplate("Q {} A:"), given_, PHRASES) for m in (model, bake_edits(model, edits))
     )
@@ -200,9 +210,9 @@ def test_ablation_is_that_of_weights_made_orthogonal(tiny, family):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "falcon"])
 def test_any_family_gives_every_row(tiny, family):
-    pair = {"base": models.load_model(tiny(family)), "post": models.load_model(tiny(family, seed=1))}
-    few = replace(FAST, nulls=1, nulls_said=0, tokens=0)
-    found = list(run_refusal_study(pair, HARMFUL, HARMLESS, few))
+    pair = {"base": load_model(tiny(family)), "post": load_model(tiny(family, seed=1))}
+    few = replace(FAST, nulls=1, phrase_nulls=0, tokens=0)
+    found = list(study.run(pair, requests(), few))
     assert len(rows(found, "refusal_effect", control=None)) == 2 * 2 * 2
     assert all(not math.isnan(row.value) for row in rows(found, "refusal_effect"))
     random = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
@@ -212,18 +222,18 @@ def test_any_family_gives_every_row(tiny, family):
 def test_what_is_read_is_told_and_a_difference_noted(found, tiny, tmp_path):
     where = one(found, "refusal_layer", stage="base", held="shared")
     assert (where.coords["window"], where.coords["end"], where.note) == ("2", "A :", None)
-    later = models.load_model(tiny("gpt_neox"))
+    later = load_model(tiny("gpt_neox"))
     later.tokenizer.add_tokens(["A:"])
-    stages = {"base": models.load_model(tiny("gpt_neox")), "post": later}
-    made = list(run_refusal_study(stages, HARMFUL, HARMLESS, replace(FAST, positions=1, nulls=1, tokens=0)))
+    stages = {"base": load_model(tiny("gpt_neox")), "post": later}
+    made = list(study.run(stages, requests(), replace(FAST, positions=1, nulls=1, tokens=0)))
     assert "different tokens: :, A:" in one(made, "refusal_layer", stage="post", held="shared").note
-    with pytest.raises(BadInput, match="fills gaps"):
-        list(run_refusal_study({"base": models.load_model(tiny("bert")), "post": later}, HARMFUL, HARMLESS, FAST))
+    with pytest.raises(BadInput, match="masked language model"):
+        list(study.run({"base": load_model(tiny("bert")), "post": later}, requests(), FAST))
 
 
 def test_many_stages_are_generated_with_fewer_vectors(tiny):
-    many = {name: models.load_model(tiny("gpt_neox")) for name in "abcd"}
-    found = list(run_refusal_study(many, HARMFUL, HARMLESS, replace(FAST, crossed=3, nulls=1, nulls_said=0)))
+    many = {name: load_model(tiny("gpt_neox")) for name in "abcd"}
+    found = list(study.run(many, requests(), replace(FAST, crossed=3, nulls=1, phrase_nulls=0)))
     assert len(rows(found, "refusal_effect", of="log_odds", control=None)) == 4 * 4 * 2
     said = rows(found, "refusal_effect", of="phrases", control=None, stage="b", act="addition")
     assert [row.coords["other_stage"] for row in said] == ["a", "b", "d"]
@@ -238,8 +248,8 @@ def test_stages_of_other_widths_are_told_apart(tiny, tmp_path):
     config.hidden_size, config.intermediate_size = 48, 96
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
-    pair = {"base": models.load_model(tiny("gpt_neox")), "post": models.load_model(tmp_path)}
-    found = list(run_refusal_study(pair, HARMFUL, HARMLESS, replace(FAST, nulls=1, tokens=0)))
+    pair = {"base": load_model(tiny("gpt_neox")), "post": load_model(tmp_path)}
+    found = list(study.run(pair, requests(), replace(FAST, nulls=1, tokens=0)))
     lost = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
     assert math.isnan(lost.value)
     assert "48" in lost.note
@@ -247,20 +257,20 @@ def test_stages_of_other_widths_are_told_apart(tiny, tmp_path):
 
 
 def test_groups_stay_on_one_side_of_the_split():
-    given_ = [Instruction(f"text {i}", f"group {i // 3}") for i in range(60)]
-    parts = split_groups(given_[:30], given_[30:], most=(100, 100, 100), seed=0)
-    seen = [{i.group for i in (*p.harmful, *p.harmless)} for p in parts]
+    given_ = tuple(Example(f"text {i}", i < 30, f"group {i // 3}") for i in range(60))
+    parts = split_groups(Concept("requests", given_), limits=(100, 100, 100), seed=0)
+    seen = [{e.group for e in p.all} for p in parts]
     assert not seen[0] & seen[1]
     assert not seen[0] & seen[2]
     assert sum(len(p.harmful) for p in parts) == 30
     with pytest.raises(BadInput, match="at least ten"):
-        split_groups(given_[:3], given_[30:], most=(100, 100, 100), seed=0)
+        split_groups(Concept("requests", given_[:9] + given_[30:]), limits=(100, 100, 100), seed=0)
 
 
 def test_the_window_is_what_all_share_at_the_end():
-    assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], most=5) == 2
-    assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], most=1) == 1
-    assert count_post_instruction_tokens([torch.tensor([1, 7]), torch.tensor([2, 3])], most=5) == 1
+    assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], limit=5) == 2
+    assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], limit=1) == 1
+    assert count_post_instruction_tokens([torch.tensor([1, 7]), torch.tensor([2, 3])], limit=5) == 1
 
 
 def test_a_template_goes_around_and_a_chat_template_brings_its_own_tokens(stages):
@@ -270,7 +280,7 @@ def test_a_template_goes_around_and_a_chat_template_brings_its_own_tokens(stages
     model.tokenizer.chat_template = "{% for m in messages %}<s>[{{ m.content }}]{% endfor %}{{ '=' }}"
     try:
         chat = PromptTemplate(None, "")
-        (chatted,), (first,) = chat.asked(model, ["b"], ["No"])
+        (chatted,), (first,) = chat.with_first_tokens(model, ["b"], ["No"])
         assert model.tokenizer.decode(chatted) == "<s>[b]="
         assert model.tokenizer.convert_ids_to_tokens(first) == ["N"]
         with pytest.raises(BadInput, match="chat template"):
@@ -280,8 +290,7 @@ def test_a_template_goes_around_and_a_chat_template_brings_its_own_tokens(stages
     with pytest.raises(BadInput, match="where the instruction goes"):
         RefusalSettings(template="User:")
     with pytest.raises(BadInput, match="at least two stages"):
-        list(run_refusal_study({"base": model}, HARMFUL, HARMLESS, FAST))
-    assert as_instructions(["a", Instruction("b", "g")]) == [Instruction("a", "a"), Instruction("b", "g")]
+        list(study.run({"base": model}, requests(), FAST))
 
 
 @settings(max_examples=15, deadline=None)

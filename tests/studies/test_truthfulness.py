@@ -9,13 +9,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import VERDICT_QUESTIONS, VerdictQuestion, verdict_question_for
-from ontogeny.models import model as models
-from ontogeny.models.model import Model
+from ontogeny.jobs.compare.inputs import VERDICT_QUESTIONS, StudyInputs, VerdictQuestion, verdict_question_for
+from ontogeny.models.model import Model, load_model
 from ontogeny.records import Record
+from ontogeny.studies import truthfulness as study
+from ontogeny.studies.truthfulness import TruthfulnessSettings
 from ontogeny.studies.truthfulness.folds import statement_folds
-from ontogeny.studies.truthfulness.truthfulness import TruthfulnessSettings, run_truthfulness_study
 from ontogeny.studies.truthfulness.verdicts import run_verdict_prompts
+from tests.helpers import planted_lineages
 from tests.helpers.tiny_models import byte_tokenizer, save_tiny
 
 SPOKEN = VerdictQuestion("", planted_lineages.YES, planted_lineages.NO, 0)
@@ -25,7 +26,7 @@ SETTINGS = TruthfulnessSettings(question=SPOKEN, nulls=128, resamples=200)
 def _planted(folder: Path, push: float, answers: float) -> Model:
     planted_lineages.planted(push, answers=answers).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
-    return models.load_model(folder)
+    return load_model(folder)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def coins(tmp_path_factory: pytest.TempPathFactory) -> Concept:
 
 @pytest.fixture(scope="module")
 def rows(stages: dict[str, Model], coins: Concept) -> list[Record]:
-    return list(run_truthfulness_study(stages, [coins], SETTINGS))
+    return list(study.run(stages, StudyInputs((coins,)), SETTINGS))
 
 
 def _one(rows: list[Record], metric: str, stage: str, other: str | None = None, **told: str) -> Record:
@@ -133,8 +134,8 @@ def test_stages_of_other_widths_stand_for_themselves(stages: dict[str, Model], c
     config = AutoConfig.from_pretrained(save_tiny("gpt_neox", tmp_path / "wide"))
     config.hidden_size = 64
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
-    both = {"base": stages["base"], "wide": models.load_model(tmp_path / "wide")}
-    found = list(run_truthfulness_study(both, [coins], replace(SETTINGS, nulls=2)))
+    both = {"base": stages["base"], "wide": load_model(tmp_path / "wide")}
+    found = list(study.run(both, StudyInputs((coins,)), replace(SETTINGS, nulls=2)))
     apart = _one(found, "stage_auroc", "wide", "base")
     assert apart.n == 0
     assert "64 dimensions and 32" in (apart.note or "")
@@ -162,8 +163,8 @@ def test_the_papers_question_is_asked_where_its_verdicts_can_be_said() -> None:
 
 def test_what_cannot_be_asked_is_one_line(stages: dict[str, Model], coins: Concept) -> None:
     with pytest.raises(BadInput, match="block 9"):
-        list(run_truthfulness_study(stages, [coins], replace(SETTINGS, layer=9)))
-    with pytest.raises(BadInput, match="no set of true and false"):
-        list(run_truthfulness_study(stages, [replace(coins, kind="number")], SETTINGS))
+        list(study.run(stages, StudyInputs((coins,)), replace(SETTINGS, layer=9)))
+    with pytest.raises(BadInput, match="sets of true and false"):
+        list(study.run(stages, StudyInputs((replace(coins, kind="number"),)), SETTINGS))
     with pytest.raises(BadInput, match="too short"):
         run_verdict_prompts(stages["base"], SPOKEN, (), ["a"])

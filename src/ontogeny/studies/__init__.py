@@ -1,3 +1,1 @@
-"""Studies: questions about the stages of a lineage, one plug-in package each."""
-
-__all__ = ["confidence", "knowledge", "refusal", "truthfulness"]
+"""Studies: questions about the stages of a lineage, one plug-in per file or folder."""

@@ -1,9 +1,9 @@
-"""Inputs of a stage comparison, and the protocol of the studies that use them."""
+"""Inputs of a stage comparison, and the study plug-ins that read them."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,19 +15,24 @@ from ontogeny.plugins import list_plugins, load_plugin
 from ontogeny.records import Record
 from ontogeny.steering.refusal_score import REFUSAL_PHRASES
 
+STUDY_ALIASES = {"truth": "truthfulness"}
+"""Former names of studies. Runs made under them are read and resumed under the new ones."""
+_TEXT_FIELDS = ("statements", "requests", "neutral", "questions")
+"""Fields of `StudyInputs` without a usable default."""
+
 
 @dataclass(frozen=True)
 class VerdictQuestion:
-    """What asks for a verdict, and the two verdicts."""
+    """A question that asks for a verdict on a statement, and the two verdicts."""
 
-    suffix: str
-    true: str
-    false: str
-    shots: int
-    """Statements with their verdicts before each one that is asked about, half of them true."""
+    suffix: str = " This statement is:"
+    true: str = " TRUE"
+    false: str = " FALSE"
+    shots: int = 4
+    """Statements with their verdicts before the statement in question, half of them true."""
 
     def verdicts(self, tokenizer: PreTrainedTokenizerBase) -> "VerdictTokens | None":
-        """The tokens that tell the verdicts apart; None where the tokenizer does not know them."""
+        """Token ids of the verdicts; None if the tokenizer cannot tell them apart."""
         before = f"so .{self.suffix}"
         known = tokenizer(before, add_special_tokens=False)["input_ids"]
         both = [tokenizer(before + word, add_special_tokens=False)["input_ids"] for word in (self.true, self.false)]
@@ -42,20 +47,20 @@ class VerdictQuestion:
 
 @dataclass(frozen=True)
 class VerdictTokens:
+    """Token ids of two verdicts."""
+
     shared: tuple[int, ...]
-    """Tokens that both begin with: a space, where that is a token of its own."""
+    """First tokens of both, such as a space that is a token by itself."""
     true: int
     false: int
 
 
-VERDICT_QUESTIONS = (
-    VerdictQuestion(" This statement is:", " TRUE", " FALSE", 4),
-    VerdictQuestion("", " right", " wrong", 0),
-)
+VERDICT_QUESTIONS = (VerdictQuestion(), VerdictQuestion("", " right", " wrong", 0))
+"""The question of arXiv:2310.06824, and the one that the toy models answer."""
 
 
 def verdict_question_for(tokenizer: PreTrainedTokenizerBase) -> VerdictQuestion | None:
-    """The first of the known questions whose verdicts a tokenizer can say."""
+    """The first of `VERDICT_QUESTIONS` whose verdicts the tokenizer can tell apart."""
     return next((question for question in VERDICT_QUESTIONS if question.verdicts(tokenizer)), None)
 
 
@@ -66,7 +71,7 @@ def parse_pairing(name: str) -> PairingMode:
     """The pairing of this name.
 
     Raises:
-        BadInput: there is none.
+        BadInput: unknown name.
     """
     if name not in get_args(PairingMode):
         raise unknown_name("pairing", name, get_args(PairingMode))
@@ -75,29 +80,29 @@ def parse_pairing(name: str) -> PairingMode:
 
 @dataclass(frozen=True, eq=False)
 class StudyInputs:
-    """The texts of a comparison; each aspect takes its own."""
+    """Texts of a comparison; each study reads some of the fields."""
 
     statements: tuple[Concept, ...] = ()
-    """True and false ones, for truth and knowledge."""
+    """True and false statements; several sets are held out in turn."""
     requests: Concept | None = None
-    """Harmful (positive) and harmless ones, for refusal."""
+    """Harmful (positive) and harmless requests."""
     neutral: tuple[str, ...] = ()
-    """For the confidence of the next token."""
+    """Texts on which next-token predictions are measured."""
     questions: tuple[Answer, ...] = ()
-    """With a right and a wrong answer, for calibration."""
+    """Prompts with a right and a wrong answer."""
     question: VerdictQuestion | None = None
-    """How a verdict on a statement is asked for; None: whichever known way the tokenizer can say."""
+    """Question that asks for a verdict on a statement; None: `verdict_question_for` the tokenizer."""
     phrases: tuple[str, ...] = REFUSAL_PHRASES
-    """With what refusals begin."""
+    """First words of refusals."""
     template: str = "{}"
-    """How a request is put to every stage."""
+    """Template of a request, the same for all stages."""
     pairing: PairingMode = "auto"
-    """How pairs are mined from the statements, for knowledge."""
+    """How prompt pairs are mined from the statements."""
     seed: int = 0
 
     @property
     def texts(self) -> list[str]:
-        """All that is put to the models, for the preflight."""
+        """All texts that the models read, without duplicates."""
         every = [e.text for concept in self.statements for e in concept.examples]
         every += self.framed
         every += [*self.neutral, *(a.prompt + answer for a in self.questions for answer in (a.right, a.wrong))]
@@ -105,36 +110,75 @@ class StudyInputs:
 
     @property
     def framed(self) -> list[str]:
-        """The requests as they are put to every stage."""
+        """The requests in their template."""
         return [self.template.replace("{}", e.text) for e in (self.requests.examples if self.requests else ())]
 
+    def missing(self, names: Iterable[str]) -> str | None:
+        """The named texts that are empty, for an error message; None if all are given."""
+        empty = [f"`{name}`" for name in names if name in _TEXT_FIELDS and not getattr(self, name)]
+        return " and ".join(empty) or None
 
-class StageStudy(Protocol):
-    """A study plug-in: one package of `ontogeny.studies`, which exports these names."""
+    def digest(self, names: Iterable[str]) -> list[Any]:
+        """The named fields and the seed as plain values from which a unit key is hashed."""
+        plain = {
+            "statements": [[c.name, c.hash] for c in self.statements],
+            "requests": self.requests and self.requests.hash,
+            "questions": [[a.prompt, a.right, a.wrong, a.group] for a in self.questions],
+            # Keys of the first runs hold the class name Question.
+            "question": repr(self.question).removeprefix("Verdict"),
+        }
+        return [*(plain[name] if name in plain else getattr(self, name) for name in names), self.seed]
 
-    UNIT: str
-    """Its name in the unit keys of a run."""
 
-    def missing_inputs(self, inputs: StudyInputs) -> str | None:
-        """The fields of the inputs that it needs and that are empty; None if it can run."""
+@dataclass(frozen=True)
+class StageSizes:
+    """Sizes from which the cost of a study is estimated."""
 
-    def input_digest(self, inputs: StudyInputs) -> list[Any]:
-        """The parts of the inputs that decide its numbers, for its unit key."""
+    stages: int
+    blocks: int
 
-    def count_tokens(self, inputs: StudyInputs, stages: int, blocks: int) -> float:
-        """Estimated tokens that pass through the models, for so many stages of so many blocks."""
 
-    def run(self, models: Mapping[str, Model], inputs: StudyInputs) -> Iterator[Record]:
-        """Its rows."""
+@dataclass(frozen=True)
+class StageStudy:
+    """A study plug-in: a module or package of `studies/` with `INPUTS`, `run` and, if needed, the other functions.
+
+    `docs/add-a-study.md` shows a complete one.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    """`INPUTS`: fields of `StudyInputs` that the study reads. Its texts must be given."""
+    run: Callable[[Mapping[str, Model], StudyInputs, Any], Iterable[Record]]
+    """`run(stages, inputs, settings)`: rows whose `stage`, and `other_stage` in the coords, are keys of `stages`."""
+    settings: Callable[[StudyInputs], Any]
+    """`settings(inputs)`: the settings of a comparison. Default: None."""
+    needs: Callable[[StudyInputs], str | None]
+    """`needs(inputs)`: missing inputs, or None if the study can run. Default: empty texts among `inputs`."""
+    cost: Callable[[StudyInputs, StageSizes], float]
+    """`cost(inputs, sizes)`: estimated tokens that pass through the models. Default: every text once per stage."""
+    digest: Callable[[StudyInputs], list[Any]]
+    """`digest(inputs)`: plain values that decide the numbers, for the unit key. Default: the fields of `inputs`."""
+    unit: str
+    """`UNIT`: its name in unit keys, if that is not `name`."""
 
 
 def load_study(name: str) -> StageStudy:
-    """The study of this name.
+    """The study of this name, or of this former name.
 
     Raises:
-        BadInput: there is no such study.
+        BadInput: unknown name.
     """
-    return cast(StageStudy, load_plugin("studies", name))
+    name = STUDY_ALIASES.get(name, name)
+    module = load_plugin("studies", name)
+    names: tuple[str, ...] = module.INPUTS
+    optional = {
+        "settings": lambda _: None,
+        "needs": lambda inputs: inputs.missing(names),
+        "cost": lambda inputs, sizes: sizes.stages * text_tokens(inputs.texts),
+        "digest": lambda inputs: inputs.digest(names),
+    }
+    functions = {key: getattr(module, key, default) for key, default in optional.items()}
+    return StageStudy(name, names, module.run, **functions, unit=getattr(module, "UNIT", name))
 
 
 def text_tokens(texts: Sequence[str]) -> float:
@@ -142,21 +186,26 @@ def text_tokens(texts: Sequence[str]) -> float:
     return sum(map(len, texts)) / 4
 
 
-def select_studies(text: str, inputs: StudyInputs) -> list[str]:
-    """Study names from a list such as `knowledge,truthfulness`.
+def study_names(text: str) -> list[str]:
+    """Names of studies from a list such as `knowledge,truthfulness`, in its order; former names become the new ones.
 
     Raises:
-        BadInput: no such study, or one whose inputs are missing.
+        BadInput: unknown name, or an empty list.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if missing := load_study(name).missing_inputs(inputs):
-            raise BadInput(f"{name} needs {missing}. Give them, or leave {name} out of `studies`.")
+    names = dict.fromkeys(load_study(name.strip()).name for name in text.split(",") if name.strip())
     if not names:
         raise BadInput(f"`studies` must name at least one study: {', '.join(list_plugins('studies'))}.")
-    return sorted(set(names))
+    return list(names)
 
 
-def question_digest(question: VerdictQuestion | None) -> str:
-    """The verdict question in a unit key; the class was called Question when the first runs were made."""
-    return repr(question).removeprefix("Verdict")
+def select_studies(text: str, inputs: StudyInputs) -> list[str]:
+    """`study_names` whose inputs are given.
+
+    Raises:
+        BadInput: unknown name, an empty list, or missing inputs.
+    """
+    names = study_names(text)
+    for name in names:
+        if missing := load_study(name).needs(inputs):
+            raise BadInput(f"the study {name} needs {missing}: give them, or leave {name} out of `studies`.")
+    return names

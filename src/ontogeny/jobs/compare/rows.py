@@ -1,11 +1,15 @@
-"""Rows of stage × stage tables: a cell belongs to one stage and names the other in its coords."""
+"""Rows of stage × stage tables: each row belongs to one stage and names the other one in its coords."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import percentile_interval
 
 IntervalEnds = tuple[float, float]
 UNKNOWN_INTERVAL: IntervalEnds = (math.nan, math.nan)
@@ -13,13 +17,14 @@ UNKNOWN_INTERVAL: IntervalEnds = (math.nan, math.nan)
 
 @dataclass(frozen=True)
 class StageRowBuilder:
-    """What the rows of one table have in common."""
+    """Builds the rows of one table, which share these columns."""
 
     concept: str
     position: str
     method: str
     seed: int
     split: str | None = "test"
+    site: Site | None = None
 
     def row(
         self,
@@ -28,19 +33,19 @@ class StageRowBuilder:
         stage: str,
         other: str | None = None,
         *,
-        site: Site | None = None,
-        ends: IntervalEnds = UNKNOWN_INTERVAL,
         n: int,
+        ends: IntervalEnds = UNKNOWN_INTERVAL,
         control: str | None = None,
         note: str | None = None,
-        coords: Mapping[str, str] | None = None,
         reason: str = "degenerate scores",
+        **coords: object,
     ) -> Record:
-        """One cell; `reason` is what a NaN gets as its note."""
+        """One row; a NaN gets `reason` as its note. Coords become text, and False becomes `false`."""
+        texts = {key: str(of).lower() if isinstance(of, bool) else str(of) for key, of in coords.items()}
         return make_record(
             metric,
             value,
-            site=site,
+            site=self.site,
             interval=UNKNOWN_INTERVAL if math.isnan(value) else ends,
             n=n,
             note=note,
@@ -52,5 +57,18 @@ class StageRowBuilder:
             control=control,
             split=self.split,
             seed=self.seed,
-            coords={**({"other_stage": other} if other else {}), **(coords or {})},
+            coords=({"other_stage": other} if other else {}) | texts,
         )
+
+
+def interval_ends(
+    point: float | Float[Tensor, ""],
+    samples: Float[Tensor, " sample"],
+    *,
+    groups: int,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> IntervalEnds:
+    """95 % bootstrap interval of a number from its resamples; `within` is the range of the metric."""
+    point = point if isinstance(point, Tensor) else torch.tensor(point, dtype=torch.float64)
+    found = percentile_interval(point, samples, groups=groups)
+    return max(float(found.low), within[0]), min(float(found.high), within[1])

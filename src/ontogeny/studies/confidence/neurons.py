@@ -1,7 +1,7 @@
-"""The last MLP of one stage: norm and logit variance of its neurons, its candidates, and what each of these does."""
+"""Entropy neurons of one stage: norms and logit variances of its last MLP, the candidates, and the effect of each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,36 +15,44 @@ from ontogeny.neurons.entropy_neurons import (
     neuron_output_vectors,
     neuron_statistics,
 )
-from ontogeny.neurons.mean_ablation import EntropyEffect, EntropyEffects, mean_ablate
+from ontogeny.neurons.mean_ablation import EntropyEffects, mean_ablate
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights
-from ontogeny.studies.confidence.measure import BootstrapEstimate
+from ontogeny.statistics.nulls import null_interval
+from ontogeny.studies.confidence.measure import bootstrap_mean
 from ontogeny.studies.confidence.settings import ConfidenceSettings
+
+_FORMS = ("total", "frozen", "signed")
 
 
 @dataclass(frozen=True, eq=False)
 class EntropyNeuronLayer:
-    """What a comparison keeps of a stage's last MLP."""
+    """Neurons of a stage's last MLP."""
 
-    found: NeuronStatistics
+    statistics: NeuronStatistics
     rows: Float[Tensor, "neuron d"]
     candidates: dict[str, list[int]]
-    """By criterion, the clearest first."""
+    """Candidate neurons by criterion, the clearest first."""
+
+    @property
+    def site(self) -> Site:
+        return Site("neuron", self.statistics.layer)
 
     @property
     def ratio(self) -> Float[Tensor, " neuron"]:
-        """Norm over the logarithm of the logit variance, the number that the paper compares."""
-        return self.found.norm / self.found.variance.clamp(min=1e-30).log()
+        """Norm over the logarithm of the logit variance, which the paper compares between stages."""
+        return self.statistics.norm / self.statistics.variance.clamp(min=1e-30).log()
 
 
 def find_entropy_neurons(model: Model, settings: ConfidenceSettings) -> EntropyNeuronLayer:
-    found = neuron_statistics(model, processing=settings.processing)
-    picked = {
-        "variance": entropy_neuron_candidates(found, by="variance", top=settings.top, count=settings.count),
-        "null": entropy_neuron_candidates(found, by="null", count=settings.count),
+    """Candidates by logit variance and by null space."""
+    statistics = neuron_statistics(model, processing=settings.processing)
+    candidates = {
+        "variance": entropy_neuron_candidates(statistics, by="variance", top=settings.top, count=settings.count),
+        "null": entropy_neuron_candidates(statistics, by="null", count=settings.count),
     }
-    return EntropyNeuronLayer(found, neuron_output_vectors(model).cpu(), picked)
+    return EntropyNeuronLayer(statistics, neuron_output_vectors(model).cpu(), candidates)
 
 
 def entropy_neuron_rows(
@@ -55,23 +63,21 @@ def entropy_neuron_rows(
     layer: EntropyNeuronLayer,
     settings: ConfidenceSettings,
 ) -> Iterator[Record]:
-    """Candidates and a sample of the others, by weights; then the causal test of the candidates."""
-    found, site = layer.found, Site("neuron", layer.found.layer)
-    drawn = torch.randperm(len(found.norm), generator=torch.Generator().manual_seed(settings.seed))[: settings.scatter]
-    shown = sorted({*drawn.tolist(), *(n for picked in layer.candidates.values() for n in picked)})
-    for neuron in shown:
-        by = "+".join(name for name, picked in layer.candidates.items() if neuron in picked)
-        coords = {"neuron": str(neuron), "candidate": by}
+    """Weight statistics of the candidates and a random sample, then the causal test of the candidates."""
+    table, statistics = replace(table, site=layer.site), layer.statistics
+    order = torch.randperm(len(statistics.norm), generator=torch.Generator().manual_seed(settings.seed))
+    candidates = {n for chosen in layer.candidates.values() for n in chosen}
+    for neuron in sorted({*order[: settings.scatter].tolist(), *candidates}):
+        by = "+".join(name for name, chosen in layer.candidates.items() if neuron in chosen)
         for metric, values in (
-            ("neuron_norm", found.norm),
-            ("logit_variance", found.variance),
-            ("null_share", found.null_share),
+            ("neuron_norm", statistics.norm),
+            ("logit_variance", statistics.variance),
+            ("null_share", statistics.null_share),
         ):
-            value = float(values[neuron])
-            # The criterion reads weights alone: what it was measured on is the neuron.
-            yield table.row(metric, value, stage, site=site, n=1, coords=coords)
+            # The criteria read weights only, so n counts the neuron.
+            yield table.row(metric, float(values[neuron]), stage, n=1, neuron=neuron, candidate=by)
     if settings.tested:
-        tried = mean_ablate(
+        effects = mean_ablate(
             model,
             list(texts)[: settings.tested],
             top=settings.top,
@@ -81,68 +87,33 @@ def entropy_neuron_rows(
             processing=settings.processing,
             seed=settings.seed,
         )
-        yield from _candidate_effect_rows(table, stage, site, tried, settings)
+        yield from _effect_rows(table, stage, effects, settings)
 
 
-def _candidate_effect_rows(
-    table: StageRowBuilder, stage: str, site: Site, tried: EntropyEffects, settings: ConfidenceSettings
+def _effect_rows(
+    table: StageRowBuilder, stage: str, effects: EntropyEffects, settings: ConfidenceSettings
 ) -> Iterator[Record]:
-    texts = len(tried.candidates[0].total)
-    weights = group_weights(torch.arange(texts), samples=settings.samples, seed=settings.seed).double()
-    for effect in tried.candidates:
-        coords = {"neuron": str(effect.neuron), "confirmed": str(effect.neuron in tried.confirmed).lower()}
-        for form, values in (("total", effect.total), ("frozen", effect.frozen), ("signed", effect.signed)):
-            number = BootstrapEstimate(float(values.mean()), weights @ values / weights.sum(1), texts, texts)
-            yield table.row(
-                "entropy_effect",
-                number.value,
-                stage,
-                site=site,
-                ends=number.ends,
-                n=texts,
-                coords={**coords, "form": form},
-            )
-        yield table.row(
-            "indirect_share",
-            effect.indirect,
-            stage,
-            site=site,
-            n=texts,
-            coords=coords,
-            reason="the neuron has no effect on the entropy",
-        )
-    yield from _norm_matched_rows(table, stage, site, tried.others, texts)
-    yield table.row(
-        "entropy_neurons",
-        float(len(tried.confirmed)),
-        stage,
-        site=site,
-        n=len(tried.candidates),
-        coords={"neurons": " ".join(map(str, tried.confirmed)), "least": f"{tried.least:.4g}"},
-    )
-
-
-def _norm_matched_rows(
-    table: StageRowBuilder, stage: str, site: Site, others: Sequence[EntropyEffect], texts: int
-) -> Iterator[Record]:
-    """Neurons of the same norm: their mean, and the 2.5 and 97.5 % quantiles over neurons as its ends."""
-    if not others:
-        return
-    forms = {
-        "total": [float(e.total.mean()) for e in others],
-        "frozen": [float(e.frozen.mean()) for e in others],
-        "signed": [float(e.signed.mean()) for e in others],
-    }
-    for form, values in forms.items():
-        of = torch.tensor(values, dtype=torch.float64)
+    """Effects of the candidates on the entropy, and of norm-matched neurons as their null distribution."""
+    texts = len(effects.candidates[0].total)
+    weights = group_weights(torch.arange(texts), samples=settings.samples, seed=settings.seed)
+    for effect in effects.candidates:
+        coords = {"neuron": effect.neuron, "confirmed": effect.neuron in effects.confirmed}
+        for form in _FORMS:
+            number = bootstrap_mean(getattr(effect, form), weights, texts)
+            yield table.row("entropy_effect", number.value, stage, ends=number.ends, n=texts, form=form, **coords)
+        reason = "the neuron has no effect on the entropy"
+        yield table.row("indirect_share", effect.indirect, stage, n=texts, reason=reason, **coords)
+    for form in _FORMS if effects.others else ():
+        means = torch.tensor([float(getattr(e, form).mean()) for e in effects.others], dtype=torch.float64)
         yield table.row(
             "entropy_effect",
-            float(of.mean()),
+            float(means.mean()),
             stage,
-            site=site,
-            ends=(float(of.quantile(0.025)), float(of.quantile(0.975))),
+            ends=null_interval(means),
             n=texts,
             control="random_neurons",
-            note=f"{len(others)} neurons of the same norm",
-            coords={"form": form},
+            note=f"{len(means)} neurons of the same norm",
+            form=form,
         )
+    coords = {"neurons": " ".join(map(str, effects.confirmed)), "least": f"{effects.least:.4g}"}
+    yield table.row("entropy_neurons", float(len(effects.confirmed)), stage, n=len(effects.candidates), **coords)

@@ -1,4 +1,4 @@
-"""What decides the numbers of the confidence panel; `docs/records.md` says what they mean."""
+"""Settings of the confidence study; `docs/records.md` explains the numbers."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,30 @@ from ontogeny.neurons.entropy_neurons import WeightProcessing
 @dataclass(frozen=True)
 class ConfidenceSettings:
     tokens: int = 128
-    """Of each text at most."""
+    """Maximum tokens of each text."""
     bins: int = 10
-    """Of equal width between 0 and 1, for ECE and the reliability diagram; as many of equal counts for its adaptive form."""
+    """Bins of equal width for ECE and the reliability diagram; as many of equal counts for the adaptive ECE."""
     processing: WeightProcessing = "folded"
     top: float = 0.25
-    """Candidates have a norm strictly above the (1 − top) quantile …"""
+    """Candidate neurons have a norm strictly above the (1 − top) quantile …"""
     count: int = 10
-    """… and are so many with the smallest logit variance."""
+    """… and the smallest logit variances of these, this many."""
     tested: int = 40
-    """Texts on which each candidate and its controls are held at their mean; 0 leaves the test out."""
+    """Texts on which candidates and controls are mean-ablated; 0 skips the test."""
     each: int = 2
-    """Other neurons of the same norm beside each candidate in that test."""
+    """Norm-matched neurons per candidate in that test."""
     swaps: int = 20
-    """Sets of as many random neurons beside each swap; 0 leaves the swaps out."""
+    """Random sets of neurons per swap between stages; 0 skips the swaps."""
     crossed: int = 4
-    """With more stages than that each is swapped with the first and with the one before it alone."""
+    """With more stages than this, each is swapped with the first stage and its neighbours only."""
     scatter: int = 400
-    """Neurons that are no candidates in the rows of norms and variances, drawn at random."""
+    """Neurons drawn at random for the rows of norms and variances."""
     samples: int = 1000
+    """Bootstrap resamples."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.bins, self.samples, self.count, self.each) < 1 or min(self.tested, self.swaps) < 0:
             raise BadInput(
-                "tokens, bins, samples, count and each are counts from 1 on, tested and swaps from 0. Correct them."
+                f"tokens, bins, samples, count and each must be counts from 1, tested and swaps from 0, got {self}: correct them."
             )

@@ -1,7 +1,7 @@
-"""Which prompt is whose partner: patterns are found in the tokens, not given.
+"""Partner of each prompt, found by patterns in the tokens.
 
-Of the partners that a prompt could have, one that differs in a usual place, as narrow as there is, in a frame that other prompts share; and
-of the pairs those first that most others lie like, token by token.
+The best partner differs in a common place, in the narrowest span, in a frame that other prompts share. Pairs of the most common shape
+come first.
 """
 
 import random
@@ -18,49 +18,59 @@ from ontogeny.data.tokenization import encode_texts
 from ontogeny.patching.activation_patching import common_prefix_length
 
 _MIN_FRAME_PROMPTS = 3
-"""Prompts that share a frame, at least, for it to count as a pattern."""
+"""Minimum prompts that share a frame for it to count as a pattern."""
 _MAX_COMPARED_PROMPTS = 200
-"""Prompts of one length that are compared with each other, drawn where there are more."""
+"""Maximum prompts of one length that are compared with each other, drawn at random."""
+_Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class CompletionPrompt:
-    """A text that a model goes on with."""
+    """A text to be completed."""
 
     text: str
     answer: str
-    """What a true text goes on with."""
+    """Completion of a true text."""
     group: str
     object: tuple[int, int] | None = None
-    """Characters of the statement's last word."""
+    """Character span of the statement's last word."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    partner: int
+    frame: tuple[Any, ...]
+    """Tokens that both prompts share, with a hole."""
+    shape: tuple[int, int, int]
+    """Number of tokens, first token of the hole and one past its last."""
 
 
 def find_partners(
     tokenizer: Any, clean: Sequence[CompletionPrompt], corrupt: Sequence[CompletionPrompt], pairing: str, seed: int
 ) -> list[tuple[int, int]]:
-    """For each clean prompt its partner; those of the most common shape first, in a drawn order."""
+    """Indices of clean prompts and their partners; those of the most common shape first, in a random order."""
     order = random.Random(seed)
-    sides = [_by_length(_ids(tokenizer, side), order) for side in (clean, corrupt)]
+    sides = [_by_length(tokenizer, side, order) for side in (clean, corrupt)]
     candidates: dict[int, list[_Candidate]] = defaultdict(list)
     frames: dict[tuple[Any, ...], set[int]] = defaultdict(set)
     shapes: dict[tuple[int, int, int], set[int]] = defaultdict(set)
     for length in sides[0].keys() & sides[1].keys():
-        ours, theirs = sides[0][length], sides[1][length]
-        a, b = torch.tensor([ids for _, ids in ours]), torch.tensor([ids for _, ids in theirs])
-        allowed = _allowed_pairs([clean[i] for i, _ in ours], [corrupt[j] for j, _ in theirs], pairing)
+        own, others = sides[0][length], sides[1][length]
+        a, b = torch.tensor([ids for _, ids in own]), torch.tensor([ids for _, ids in others])
+        allowed = _allowed_pairs([clean[i] for i, _ in own], [corrupt[j] for j, _ in others], pairing)
         for x, y, start, end in _differing_spans(a, b, allowed):
-            i = ours[x][0]
-            one = _Candidate(theirs[y][0], (*ours[x][1][:start], None, *ours[x][1][end:]), (length, start, end))
-            candidates[i].append(one)
-            frames[one.frame].add(i)
-            shapes[one.shape].add(i)
+            i, ids = own[x]
+            candidate = _Candidate(others[y][0], (*ids[:start], None, *ids[end:]), (length, start, end))
+            candidates[i].append(candidate)
+            frames[candidate.frame].add(i)
+            shapes[candidate.shape].add(i)
     common_shape = {length: max(len(s) for k, s in shapes.items() if k[0] == length) for length, _, _ in shapes}
     used: Counter[int] = Counter()
     pairs = []
     for i in order.sample(sorted(candidates), len(candidates)):
         order.shuffle(candidates[i])
-        # A frame that is a pattern, not the chance likeness of two prompts; at a usual place; there the narrowest. Twins are no pattern.
-        found = min(
+        # Patterns do not matter for one_span: its statements are paired one by one.
+        best = min(
             candidates[i],
             key=lambda c: (
                 pairing != "one_span" and len(frames[c.frame]) < _MIN_FRAME_PROMPTS,
@@ -70,34 +80,23 @@ def find_partners(
                 used[c.partner],
             ),
         )
-        used[found.partner] += 1
-        pairs.append((i, found.partner, found.shape))
+        used[best.partner] += 1
+        pairs.append((i, best.partner, best.shape))
     # Pairs of one shape run together, and each of their tokens is a column of the map.
     times = Counter(shape for _, _, shape in pairs)
     return [(i, j) for i, j, _ in sorted(pairs, key=lambda pair: (-times[pair[2]], pair[2]))]
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    partner: int
-    frame: tuple[Any, ...]
-    """What both prompts share, with a hole."""
-    shape: tuple[int, int, int]
-    """Tokens of the prompt, first and one past the last of the hole."""
-
-
-def _ids(tokenizer: Any, prompts: Sequence[CompletionPrompt]) -> list[tuple[int, ...]]:
-    made = encode_texts(tokenizer, [p.text for p in prompts], [None] * len(prompts))
-    return [tuple(one.ids.tolist()) for one in made]
-
-
-def _by_length(rows: Sequence[tuple[int, ...]], order: random.Random) -> dict[int, list[tuple[int, tuple[int, ...]]]]:
-    found: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        found[len(row)].append((i, row))
+def _by_length(
+    tokenizer: Any, prompts: Sequence[CompletionPrompt], order: random.Random
+) -> dict[int, list[tuple[int, _Ids]]]:
+    """Index and token ids of the prompts of each length."""
+    rows: dict[int, list[tuple[int, _Ids]]] = defaultdict(list)
+    for i, encoding in enumerate(encode_texts(tokenizer, [p.text for p in prompts], [None] * len(prompts))):
+        rows[len(encoding.ids)].append((i, tuple(encoding.ids.tolist())))
     return {
         length: part if len(part) <= _MAX_COMPARED_PROMPTS else order.sample(part, _MAX_COMPARED_PROMPTS)
-        for length, part in found.items()
+        for length, part in rows.items()
     }
 
 
@@ -117,13 +116,13 @@ def _allowed_pairs(
 def _differing_spans(
     a: Int[Tensor, "clean token"], b: Int[Tensor, "corrupt token"], allowed: Bool[Tensor, "clean corrupt"]
 ) -> list[tuple[int, int, int, int]]:
-    """(row, row, first, one past the last token that differs) of each allowed pair of rows that differ in at most half of them."""
-    found = []
+    """(row, row, first, one past the last differing token) of the allowed pairs that differ in at most half of their tokens."""
+    spans = []
     head = common_prefix_length([*a.tolist(), *b.tolist()])
     for x, row in enumerate(a):
         differs = row != b
         first = differs.int().argmax(1)
         end = differs.shape[1] - differs.flip(1).int().argmax(1)
         fits = allowed[x] & differs.any(1) & (2 * (end - first) <= differs.shape[1] - head) & (end < differs.shape[1])
-        found += [(x, y, int(first[y]), int(end[y])) for y in fits.nonzero()[:, 0].tolist()]
-    return found
+        spans += [(x, y, int(first[y]), int(end[y])) for y in fits.nonzero()[:, 0].tolist()]
+    return spans

@@ -1,7 +1,8 @@
-"""One model, all pairs: the map of patching in each mode, in one visit; its clean states are kept for other stages' cross-patching."""
+"""Patching maps of one model on all pairs: exact patching, noise, attribution patching, and patches with other stages' states."""
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +28,12 @@ from ontogeny.studies.knowledge.map_statistics import PatchMap
 from ontogeny.studies.knowledge.prompt_pairs import PromptPair
 
 _TOKEN_ROLES = ("subject", "subject_last", "between", "object", "after", "last")
-"""What stands before the first difference is not patched: it is the same in both runs."""
+"""Roles of patched tokens. Tokens before the first difference are the same in both runs."""
 
 
 @dataclass(frozen=True, eq=False)
 class CleanCorruptStates:
-    """The streams of both runs, one tensor a chunk."""
+    """Residual streams of both runs, one tensor per chunk."""
 
     clean: list[Float[Tensor, "layer row token d"]]
     corrupt: list[Float[Tensor, "layer row token d"]]
@@ -46,86 +47,84 @@ class PairChunk:
     clean: PatchingPrompts
     corrupt: PatchingPrompts
     where: Bool[Tensor, "row token"]
-    """From the first token that differs on."""
+    """Tokens from the first that differs on."""
     differs: Bool[Tensor, "row token"]
 
 
 @dataclass(frozen=True, eq=False)
 class PairLayout:
-    """How pairs lie: what they all begin with, which run together, which tokens make a column of the map."""
+    """Shared prefix, chunks and map columns of all pairs."""
 
     shared: tuple[int, ...]
+    """Tokens that all prompts begin with."""
     chunks: tuple[PairChunk, ...]
     columns: tuple[str, ...]
     members: tuple[Mapping[str, list[int]], ...]
-    """Of each pair, the tokens of each column, counted behind the common start."""
+    """Tokens of each column for each pair, counted after the shared prefix."""
 
 
 @dataclass(frozen=True, eq=False)
 class StagePatchMaps:
+    """Maps of one model."""
+
     maps: Mapping[str, PatchMap]
-    """By mode: `patch`, `noise`, `attribution`, and for each source `cross:STAGE` (its clean states in the corrupt run) and
-    `other:STAGE` (its corrupt ones: what its being another model does by itself)."""
+    """By mode: `patch`, `noise`, `attribution`, and per source stage `cross:STAGE` (its clean states in the corrupt run) and
+    `other:STAGE` (its corrupt states: the effect of being another model)."""
     states: CleanCorruptStates
     cost: PatchingCost
 
 
 @dataclass(frozen=True)
 class PatchModes:
+    """Modes to run beside the patches with other stages' states."""
+
     patch: bool = True
     noise: int = 0
     """Draws of noise."""
     scale: float = 3.0
-    """Of the noise, in standard deviations of the embeddings of the tokens it covers."""
+    """Standard deviation of the noise, in units of that of the embeddings it covers."""
     attribution: bool = False
 
 
 def layout_pairs(pairs: Sequence[PromptPair], *, batch: int = 32) -> PairLayout:
+    """Chunks of at most `batch` pairs of one length, and one map column per token or role."""
     shared = common_prefix_length([ids for pair in pairs for ids in (pair.clean, pair.corrupt)])
     by_length: dict[int, list[int]] = defaultdict(list)
-    # Those that differ early stand last: the rows that a pass needs are then the first ones.
-    for i in sorted(range(len(pairs)), key=lambda i: _first(pairs[i])):
+    # In ascending order of the first difference, so that a pass needs a leading part of the rows only.
+    for i in sorted(range(len(pairs)), key=lambda i: _differs(pairs[i]).index(True)):
         by_length[len(pairs[i].clean)].append(i)
     parts = [part[at : at + batch] for _, part in sorted(by_length.items()) for at in range(0, len(part), batch)]
     columns, members = _columns(pairs, shared)
     return PairLayout(pairs[0].clean[:shared], tuple(_chunk(pairs, part, shared) for part in parts), columns, members)
 
 
-def _first(pair: PromptPair) -> int:
-    return next(i for i, (x, y) in enumerate(zip(pair.clean, pair.corrupt, strict=True)) if x != y)
+def _differs(pair: PromptPair) -> list[bool]:
+    return [x != y for x, y in zip(pair.clean, pair.corrupt, strict=True)]
 
 
 def _chunk(pairs: Sequence[PromptPair], part: list[int], shared: int) -> PairChunk:
     clean, corrupt = (torch.tensor([getattr(pairs[i], side)[shared:] for i in part]) for side in ("clean", "corrupt"))
     right, wrong = (torch.tensor([getattr(pairs[i], side) for i in part]) for side in ("right", "wrong"))
+    prompts = PatchingPrompts(clean, right, wrong), PatchingPrompts(corrupt, right, wrong)
     differs = clean != corrupt
-    return PairChunk(
-        part,
-        PatchingPrompts(clean, right, wrong),
-        PatchingPrompts(corrupt, right, wrong),
-        differs.int().cummax(1).values.bool(),
-        differs,
-    )
+    return PairChunk(part, *prompts, differs.int().cummax(1).values.bool(), differs)
 
 
 def _columns(pairs: Sequence[PromptPair], shared: int) -> tuple[tuple[str, ...], tuple[Mapping[str, list[int]], ...]]:
-    """One column a token where all pairs have one pattern, else one a role."""
-    bare = {tuple(role for role in pair.roles if role != "before") for pair in pairs}
-    single = len(bare) == 1
+    """One column per token if all pairs have one pattern, else one per role."""
+    single = len({tuple(role for role in pair.roles if role != "before") for pair in pairs}) == 1
     names: dict[str, None] = {}
     members = []
     for pair in pairs:
-        mine: dict[str, list[int]] = defaultdict(list)
+        tokens: dict[str, list[int]] = defaultdict(list)
         for token, role in enumerate(pair.roles):
             if role != "before":
                 nth = pair.roles[: token + 1].count(role)
                 name = f"{role}.{nth}" if single and pair.roles.count(role) > 1 else role
-                mine[name].append(token - shared)
+                tokens[name].append(token - shared)
                 names[name] = None
-        members.append(dict(mine))
-    if not single:
-        return tuple(role for role in _TOKEN_ROLES if role in names), tuple(members)
-    return tuple(names), tuple(members)
+        members.append(dict(tokens))
+    return tuple(names if single else (role for role in _TOKEN_ROLES if role in names)), tuple(members)
 
 
 @torch.no_grad()
@@ -136,11 +135,10 @@ def compute_patch_maps(
     *,
     sources: Mapping[str, CleanCorruptStates] | None = None,
     seed: int = 0,
-    on_chunk: Callable[[], None] | None = None,
 ) -> StagePatchMaps:
-    """All maps of one model; `sources` are other stages' states, put into this model's corrupt runs."""
+    """All maps of one model; `sources` are other stages' states, patched into this model's corrupt runs."""
     cost = PatchingCost()
-    kept: dict[str, dict[int, tuple[Tensor, Tensor, Tensor]]] = defaultdict(dict)
+    results: dict[str, dict[int, tuple[Tensor, Tensor, Tensor]]] = defaultdict(dict)
     states = CleanCorruptStates([], [])
     with packed_linears(model.body):
         start = verified_prefix(model, layout, cost)
@@ -150,62 +148,44 @@ def compute_patch_maps(
             found = {}
             if modes.patch:
                 found["patch"] = patch(model, corrupt, clean.streams, where, cost), corrupt.odds
-            for name, given in (sources or {}).items():
-                for kind, put in (("cross", given.clean), ("other", given.corrupt)):
-                    found[f"{kind}:{name}"] = patch(model, corrupt, put[number], where, cost), corrupt.odds
+            for name, source in (sources or {}).items():
+                for kind, streams in (("cross", source.clean), ("other", source.corrupt)):
+                    found[f"{kind}:{name}"] = patch(model, corrupt, streams[number], where, cost), corrupt.odds
             if modes.noise:
                 found["noise"] = _noise(model, chunk, clean, start, where, modes, seed, cost)
             for mode, (odds, floor) in found.items():
-                kept[mode][number] = odds.cpu(), floor.cpu(), clean.odds.cpu()
+                results[mode][number] = odds.cpu(), floor.cpu(), clean.odds.cpu()
             states.clean.append(clean.streams.cpu())
             states.corrupt.append(corrupt.streams.cpu())
-            if on_chunk:
-                on_chunk()
-    if modes.attribution:
-        # Packed products have no gradient.
-        for number, chunk in enumerate(layout.chunks):
-            clean, corrupt = _run_clean_and_corrupt(model, chunk, start, cost)
-            odds = torch.where(
-                chunk.where.to(model.device), attribution_patch(model, corrupt, clean.streams, cost), torch.nan
-            )
-            kept["attribution"][number] = odds.cpu(), corrupt.odds.cpu(), clean.odds.cpu()
-    made = {mode: _columns_map(layout, parts, model.layers, ours=":" not in mode) for mode, parts in kept.items()}
-    return StagePatchMaps(made, states, cost)
+    # Packed linear layers have no gradient.
+    for number, chunk in enumerate(layout.chunks if modes.attribution else ()):
+        clean, corrupt = _run_clean_and_corrupt(model, chunk, start, cost)
+        odds = attribution_patch(model, corrupt, clean.streams, cost)
+        odds = torch.where(chunk.where.to(model.device), odds, torch.nan)
+        results["attribution"][number] = odds.cpu(), corrupt.odds.cpu(), clean.odds.cpu()
+    maps = {mode: _columns_map(layout, parts, model.layers, own=":" not in mode) for mode, parts in results.items()}
+    return StagePatchMaps(maps, states, cost)
 
 
 def verified_prefix(model: Model, layout: PairLayout, cost: PatchingCost) -> Prefix:
-    """The common start; for whole passes where this model does not go on behind keys and values that stand."""
-    ids = torch.tensor(layout.shared, dtype=torch.long)
-    chunk = layout.chunks[0]
+    """The shared prefix with its KV cache; without one if patching with the cache is inexact for this model."""
+    ids, chunk = torch.tensor(layout.shared, dtype=torch.long), layout.chunks[0]
     start = run_prefix(model, ids, cost)
-    clean, corrupt = _run_clean_and_corrupt(
-        model,
-        PairChunk(
-            chunk.members[:1],
-            _single_prompt(chunk.clean),
-            _single_prompt(chunk.corrupt),
-            chunk.where[:1],
-            chunk.differs[:1],
-        ),
-        start,
-        cost,
-    )
+    first = [PatchingPrompts(of.ids[:1], of.right[:1], of.wrong[:1]) for of in (chunk.clean, chunk.corrupt)]
+    single = PairChunk(chunk.members[:1], *first, chunk.where[:1], chunk.differs[:1])
+    clean, corrupt = _run_clean_and_corrupt(model, single, start, cost)
     cost.needed -= 2 * chunk.clean.ids.shape[1] * model.layers
     cost.note = why_inexact(model, corrupt, clean.streams, int(chunk.where[0].int().argmax()), cost)
     return start if cost.note is None else run_prefix(model, ids, cost, whole=True)
 
 
-def _single_prompt(asked: PatchingPrompts) -> PatchingPrompts:
-    return PatchingPrompts(asked.ids[:1], asked.right[:1], asked.wrong[:1])
-
-
 def _run_clean_and_corrupt(
     model: Model, chunk: PairChunk, start: Prefix, cost: PatchingCost
 ) -> tuple[BaselineRun, BaselineRun]:
-    """Clean and corrupt in one pass."""
+    """Both runs in one forward pass."""
     a, b = chunk.clean, chunk.corrupt
-    asked = PatchingPrompts(*(torch.cat([x, y]) for x, y in ((a.ids, b.ids), (a.right, b.right), (a.wrong, b.wrong))))
-    both = run_baseline(model, asked, start, cost)
+    prompts = PatchingPrompts(*(torch.cat([x, y]) for x, y in ((a.ids, b.ids), (a.right, b.right), (a.wrong, b.wrong))))
+    both = run_baseline(model, prompts, start, cost)
     return both.half(True), both.half(False)
 
 
@@ -219,7 +199,7 @@ def _noise(
     seed: int,
     cost: PatchingCost,
 ) -> tuple[Tensor, Tensor]:
-    """Mean over the draws: log odds of each restored cell, and of the noised run."""
+    """Log odds of each restored cell and of the noised run, means over the draws."""
     sigma = noise_scale(clean.streams[0], chunk.differs, modes.scale)
     draws = []
     for draw in range(modes.noise):
@@ -229,36 +209,36 @@ def _noise(
 
 
 def _seeds(chunk: PairChunk, seed: int, draw: int) -> list[int]:
-    # Salted: torch.randn with a bare seed gives the same numbers to whoever calls it.
+    # Salted: torch.randn with the bare seed gives the same numbers everywhere.
     return [417_000_000 + 1_000_000 * seed + 10_000 * draw + pair for pair in chunk.members]
 
 
 def _columns_map(
-    layout: PairLayout, parts: Mapping[int, tuple[Tensor, Tensor, Tensor]], layers: int, *, ours: bool
+    layout: PairLayout, parts: Mapping[int, tuple[Tensor, Tensor, Tensor]], layers: int, *, own: bool
 ) -> PatchMap:
-    """Mean over the tokens of each column; what another stage's embeddings and last states do here is nowhere given beforehand."""
+    """Means over the tokens of each column. With another stage's states (not `own`) no cell is fixed by construction."""
     pairs = len(layout.members)
     odds = torch.full((pairs, layers + 1, len(layout.columns)), torch.nan)
     floor, ceiling = torch.full((pairs,), torch.nan), torch.full((pairs,), torch.nan)
     free = torch.zeros(layers + 1, len(layout.columns), dtype=torch.bool)
-    for number, (found, low, high) in parts.items():
+    for number, (values, low, high) in parts.items():
         chunk = layout.chunks[number]
         for row, pair in enumerate(chunk.members):
             floor[pair], ceiling[pair] = low[row], high[row]
             for column, name in enumerate(layout.columns):
                 if tokens := layout.members[pair].get(name):
-                    odds[pair, :, column] = found[:, row, tokens].mean(1)
+                    odds[pair, :, column] = values[:, row, tokens].mean(1)
                     free[1:layers, column] = True
-                    # A single embedding that differs is all that differs: patching it is the other run.
+                    # Patching the only embedding that differs gives the other run.
                     differs = bool(chunk.differs[row, tokens].any())
-                    free[0, column] |= differs and (not ours or int(chunk.differs[row].sum()) > 1)
-                    free[layers, column] |= not ours and chunk.where.shape[1] - 1 in tokens
+                    free[0, column] |= differs and (not own or int(chunk.differs[row].sum()) > 1)
+                    free[layers, column] |= not own and chunk.where.shape[1] - 1 in tokens
     return PatchMap(odds, floor, ceiling, free)
 
 
 @dataclass(frozen=True, eq=False)
 class DirectionEffects:
-    """Change of the log odds by vectors added at one layer a column: the patch's own, and random ones of its length."""
+    """Changes of the log odds by vectors added at one layer per column: the patch's own change, and random ones of its norm."""
 
     along: Float[Tensor, "pair column"]
     random: Float[Tensor, "draw pair column"]
@@ -275,7 +255,7 @@ def add_peak_directions(
     seed: int,
     cost: PatchingCost,
 ) -> DirectionEffects:
-    """Add so much of each patch's change to what stands, and random vectors as long; `layers` says where, for each column."""
+    """Add a share (`length`) of each patch's change to the state, and random vectors of its norm, at the given layer of each column."""
     along = torch.full((1, len(layout.members), len(layout.columns)), torch.nan)
     random = along.repeat(draws, 1, 1)
     with packed_linears(model.body):
@@ -286,22 +266,12 @@ def add_peak_directions(
             for row, pair in enumerate(chunk.members):
                 for name, layer in layers.items():
                     where[layer, row, layout.members[pair].get(name, [])] = True
-
-            def moved(by: Tensor) -> Tensor:
-                return patch(model, corrupt, corrupt.streams + by, where, cost) - corrupt.odds[:, None]  # noqa: B023
-
             change = length * (clean.streams - corrupt.streams)
-            _expand_to_tokens(along[0], moved(change), layout, chunk, layers)
-            for draw in range(draws):
-                by = norm_matched_noise(change, seeds=_seeds(chunk, seed, draw))
-                _expand_to_tokens(random[draw], moved(by), layout, chunk, layers)
+            nulls = (norm_matched_noise(change, seeds=_seeds(chunk, seed, draw)) for draw in range(draws))
+            for into, by in zip((along[0], *random), itertools.chain((change,), nulls), strict=True):
+                odds = patch(model, corrupt, corrupt.streams + by, where, cost) - corrupt.odds[:, None]
+                for row, pair in enumerate(chunk.members):
+                    for column, name in enumerate(layout.columns):
+                        if name in layers and (tokens := layout.members[pair].get(name)):
+                            into[pair, column] = odds[layers[name], row, tokens].mean().cpu()
     return DirectionEffects(along[0], random)
-
-
-def _expand_to_tokens(
-    into: Float[Tensor, "pair column"], moved: Tensor, layout: PairLayout, chunk: PairChunk, layers: Mapping[str, int]
-) -> None:
-    for row, pair in enumerate(chunk.members):
-        for column, name in enumerate(layout.columns):
-            if name in layers and (tokens := layout.members[pair].get(name)):
-                into[pair, column] = moved[layers[name], row, tokens].mean().cpu()

@@ -1,53 +1,55 @@
-"""What decides the numbers of the refusal panel; `docs/records.md` says what they mean."""
+"""Settings of the refusal study; `docs/records.md` explains the numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ontogeny.errors import BadInput
 from ontogeny.steering.refusal_score import REFUSAL_PHRASES
+from ontogeny.steering.token_selection import TokenSelection
 
 
 @dataclass(frozen=True)
 class RefusalSettings:
     template: str = "{}"
-    """How an instruction is put to every stage."""
-    own: Mapping[str, str] = field(default_factory=dict)
-    """Another template for some of the stages, where each is read in its own way; else the tokenizer's chat template, if it has one."""
-    before: str = " "
-    """What stands between the template and an answer."""
+    """Template of an instruction, the same for all stages."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Own templates of single stages; by default the tokenizer's chat template, if it has one."""
+    separator: str = " "
+    """Text between the template and an answer."""
     phrases: Sequence[str] = REFUSAL_PHRASES
-    """With what a refusal begins."""
+    """First words of refusals."""
     strength: float = 1.0
-    """What is added, as a multiple of the distance between the means of the stage that it is added to."""
-    where: Literal["all", "prompt", "last"] = "all"
-    """The tokens that a vector is added to; `last` is the prompt's last one and what is generated."""
+    """Norm of an added vector, as a multiple of the distance between the means of the steered stage."""
+    where: TokenSelection = "all"
+    """Tokens that a vector is added to."""
     positions: int = 5
-    """At most so many tokens at the end are tried, as far as all instructions share them."""
+    """Maximum number of tokens at the end that are tried, as far as all instructions share them."""
     depth: float = 0.8
-    """Share of the blocks behind which a direction is looked for: at the end it would be the answer itself."""
-    most: tuple[int, int, int] = (128, 32, 100)
-    """Instructions of each kind at most: for the direction, for the choice of layer and position, and for the test."""
+    """Share of the blocks after which a direction is looked for: the last blocks hold the answer itself."""
+    limits: tuple[int, int, int] = (128, 32, 100)
+    """Maximum instructions of each kind: for the direction, for the choice of layer and position, and for the test."""
     tokens: int = 16
-    """Generated for the phrases; 0 leaves them out."""
+    """Tokens generated for the phrases; 0 skips them."""
     crossed: int = 6
-    """With more stages than that only the own, the first and the last stage's vectors are generated with; log-odds know all pairs."""
+    """With more stages than this, only the own, the first and the last stage's vectors are generated with."""
     nulls: int = 20
-    """Random directions, each with its opposite; at least one."""
-    nulls_said: int = 3
-    """The same for the phrases, which cost a generation each."""
+    """Random directions, each with its opposite."""
+    phrase_nulls: int = 3
+    """Random directions for the phrases, which cost a generation each."""
     samples: int = 1000
+    """Bootstrap resamples."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if "{}" not in self.template or any("{}" not in one for one in self.own.values()):
-            raise BadInput(f"a template needs a {{}} where the instruction goes; given {self.template!r}. Write it in.")
+        if broken := [one for one in (self.template, *self.templates.values()) if "{}" not in one]:
+            raise BadInput(f"`template` must hold a {{}} where the instruction goes, got {broken[0]!r}: add it.")
         if (
             min(self.nulls, self.samples, self.positions) < 1
             or not 0 < self.depth <= 1
             or self.strength <= 0
-            or min(self.most) < 2
+            or min(self.limits) < 2
         ):
             raise BadInput(
-                "nulls, samples and positions count from 1, most from 2, depth is a share, strength above 0. Correct the odd one."
+                f"nulls, samples and positions must be at least 1, limits at least 2, depth in (0, 1] and strength > 0, got {self}: "
+                "correct them."
             )

@@ -1,7 +1,6 @@
-"""Which statements a direction of truth is learned from, and which it is tried on: held-out groups of one set, or a whole other set.
+"""Folds of statements: directions are learned from one part and tested on held-out groups, or on a whole held-out set.
 
-With several sets each is held out in turn and the others are learned from, as in arXiv:2504.02904. Activations are centred set by set
-and model by model, by means that know no labels.
+With several sets each is held out in turn (arXiv:2504.02904). Activations are centred per set and per model, without labels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,99 +17,104 @@ from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.splits import group_split
 
 LayerActivations = Sequence[Float[Tensor, "site example d"]]
-"""Of each set of statements."""
+"""Activations of each set of statements."""
 _TEST_SHARE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
 class StatementFold:
+    """Statements to learn a direction from, and statements to test it on."""
+
     concept: Concept
-    """Whose statements are tried."""
+    """The tested set."""
     held: int
-    """Its place among the sets."""
+    """Index of the tested set."""
     learned: tuple[tuple[int, Int[Tensor, " row"]], ...]
     """Sets and rows that directions are learned from."""
-    tried: Int[Tensor, " row"]
+    tested: Int[Tensor, " row"]
+    """Rows of the tested set."""
     shots: tuple[Example, ...]
-    """Statements shown with their verdicts before each question; their groups are not tried."""
+    """Statements shown with their verdicts before each question; their groups are not tested."""
     y: Bool[Tensor, " example"]
+    """Labels of the learned statements."""
     groups: Int[Tensor, " example"]
-    """Of what is learned from; of the tried ones see `weights`."""
-    y_tried: Bool[Tensor, " row"]
-    groups_tried: int
+    """Groups of the learned statements."""
+    y_tested: Bool[Tensor, " row"]
+    groups_tested: int
+    """Number of tested groups."""
     weights: Float[Tensor, "sample row"]
-    """Resamples of the tried groups: the same for all cells, so that cells are paired."""
+    """Resamples of the tested groups, the same for all stages, so that results are paired."""
     weights_learned: Float[Tensor, "sample example"]
 
     @property
     def statements(self) -> list[Example]:
-        return [self.concept.examples[i] for i in self.tried.tolist()]
+        return [self.concept.examples[i] for i in self.tested.tolist()]
 
     def learn(self, seen: LayerActivations) -> Float[Tensor, "site example d"]:
-        """Centred activations of what directions are learned from."""
-        return torch.cat([_centred(seen[i][:, rows]) for i, rows in self.learned], 1)
+        """Centred activations of the learned statements."""
+        parts = [seen[i][:, rows] for i, rows in self.learned]
+        return torch.cat([x - x.mean(1, keepdim=True) for x in parts], 1)
 
-    def try_on(self, seen: LayerActivations) -> Float[Tensor, "site row d"]:
-        """Centred activations of the tried: by the mean of the learned rows of their own set, else by their own."""
+    def test(self, seen: LayerActivations) -> Float[Tensor, "site row d"]:
+        """Activations of the tested statements, centred by the learned rows of their set, or else by their own mean."""
         own = seen[self.held]
-        [rows] = [rows for i, rows in self.learned if i == self.held] or [self.tried]
-        return own[:, self.tried] - own[:, rows].mean(1, keepdim=True)
+        [rows] = [rows for i, rows in self.learned if i == self.held] or [self.tested]
+        return own[:, self.tested] - own[:, rows].mean(1, keepdim=True)
 
 
 def statement_folds(concepts: Sequence[Concept], *, shots: int, resamples: int, seed: int) -> Iterator[StatementFold]:
-    """One fold of a single set, one a set of several.
+    """One fold of a single set, or one per set of several.
 
     Raises:
-        BadInput: a set that is not of two classes, or with too few groups.
+        BadInput: a set that is not binary, or with too few groups.
     """
     if not concepts:
-        raise BadInput("truthfulness takes statements. Name a file with --statements.")
+        raise BadInput("`statements` must name at least one concept of true and false statements, got none: add one.")
     for concept in concepts:
         if concept.kind != "binary":
-            raise BadInput(f"{concept.name} is no set of true and false statements (it is of kind {concept.kind}).")
+            raise BadInput(
+                f"`statements` must be sets of true and false statements, got {concept.name} of kind {concept.kind}: remove it."
+            )
+    labels, groups = [c.labels().bool() for c in concepts], [c.group_ids() for c in concepts]
+    # Group numbers that differ between sets.
+    offsets = [sum(len(c.examples) for c in concepts[:i]) for i in range(len(concepts))]
     for held, concept in enumerate(concepts):
-        y, groups = concept.labels().bool(), concept.group_ids()
+        y, own = labels[held], groups[held]
         if len(concepts) == 1:
-            split = group_split(groups, y, concept.kind, test=_TEST_SHARE, seed=seed)
+            split = group_split(own, y, concept.kind, test=_TEST_SHARE, seed=seed)
             learned: tuple[tuple[int, Tensor], ...] = ((0, split.train),)
-            shown, tried = _draw_shots(y, groups, split.train, shots, seed), split.test
+            shown, tested = _draw_shots(y, own, split.train, shots, seed), split.test
         else:
-            others = [(i, c) for i, c in enumerate(concepts) if i != held]
-            learned = tuple((i, torch.arange(len(c.examples))) for i, c in others)
-            shown = _draw_shots(y, groups, torch.arange(len(y)), shots, seed)
-            tried = (~torch.isin(groups, groups[shown])).nonzero().flatten()
-        # Groups of two sets are never one.
-        apart = [concepts[i].group_ids()[rows] + sum(len(c.examples) for c in concepts[:i]) for i, rows in learned]
+            learned = tuple((i, torch.arange(len(c.examples))) for i, c in enumerate(concepts) if i != held)
+            shown = _draw_shots(y, own, torch.arange(len(y)), shots, seed)
+            tested = (~torch.isin(own, own[shown])).nonzero().flatten()
+        learned_groups = torch.cat([groups[i][rows] + offsets[i] for i, rows in learned])
         yield StatementFold(
             concept,
             held,
             learned,
-            tried,
+            tested,
             tuple(concept.examples[i] for i in shown.tolist()),
-            torch.cat([concepts[i].labels().bool()[rows] for i, rows in learned]),
-            torch.cat(apart),
-            y[tried],
-            len(groups[tried].unique()),
-            group_weights(groups[tried], samples=resamples, seed=seed),
-            group_weights(torch.cat(apart), samples=resamples, seed=seed + 1),
+            torch.cat([labels[i][rows] for i, rows in learned]),
+            learned_groups,
+            y[tested],
+            len(own[tested].unique()),
+            group_weights(own[tested], samples=resamples, seed=seed),
+            group_weights(learned_groups, samples=resamples, seed=seed + 1),
         )
 
 
 def _draw_shots(
     y: Bool[Tensor, " example"], groups: Int[Tensor, " example"], among: Int[Tensor, " row"], count: int, seed: int
 ) -> Int[Tensor, " shot"]:
-    """True and false ones by turns, no two of a group while there are others, in an order drawn once."""
+    """True and false statements in turn, of different groups if possible, in a random order."""
     order = among[torch.randperm(len(among), generator=torch.Generator().manual_seed(seed))]
     taken: list[int] = []
     for place in range(count):
         fits = [i for i in order.tolist() if bool(y[i]) == (place % 2 == 0) and i not in taken]
         used = set(groups[taken].tolist())
         if not fits:
-            raise BadInput(f"there are not enough statements for {count} examples in front. Ask with fewer --shots.")
+            raise BadInput(f"there are too few statements for {count} examples before each: lower `shots`.")
         taken.append(next((i for i in fits if int(groups[i]) not in used), fits[0]))
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed + 1))
     return torch.tensor(taken, dtype=torch.long)[shuffled]
-
-
-def _centred(x: Float[Tensor, "site example d"]) -> Float[Tensor, "site example d"]:
-    return x - x.mean(1, keepdim=True)
