@@ -104,4 +104,4 @@ def test_a_direction_of_another_width_is_refused(steer, tiny, tmp_path):
     wide = save_direction(Direction(torch.ones(48), Site("resid", 1), "wide"), tmp_path / "w.safetensors")
     code, _, err = steer(tiny("gpt2"), "-d", wide, "-p", "x")
     assert code == 2
-    assert "48 dimensions does not fit resid.1, which has 32" in err
+    assert "an edit at resid.1 must have 32 dimensions, got 48" in err

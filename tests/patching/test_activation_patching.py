@@ -47,7 +47,7 @@ def hooks(model):
 
 
 @pytest.mark.parametrize("family", CAUSAL)
-def test_every_cell_is_what_the_whole_pass_gives(tiny, family):
+def test_every_cell_equals_a_full_forward_pass(tiny, family):
     model = outspoken(tiny(family))
     clean, corrupt = runs(model)
     slow_clean, slow_corrupt = runs(model, whole=True)
@@ -62,7 +62,7 @@ def test_every_cell_is_what_the_whole_pass_gives(tiny, family):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])  # the second caps its scores
-def test_whole_passes_are_what_hugging_face_computes(tiny, family):
+def test_unpatched_log_odds_equal_transformers(tiny, family):
     model = outspoken(tiny(family))
     start, asked, _ = drawn()
     clean, _ = runs(model)
@@ -73,7 +73,7 @@ def test_whole_passes_are_what_hugging_face_computes(tiny, family):
 
 
 @pytest.mark.parametrize("family", CAUSAL)
-def test_a_patch_with_its_own_values_changes_no_bit(tiny, family):
+def test_patching_a_run_with_itself_is_bit_identical(tiny, family):
     model = outspoken(tiny(family))
     _, corrupt = runs(model)
     cost = PatchingCost()
@@ -88,7 +88,7 @@ def test_a_patch_with_its_own_values_changes_no_bit(tiny, family):
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2"])
-def test_patching_every_token_of_a_layer_is_the_other_run(tiny, family):
+def test_patching_every_token_of_a_layer_gives_the_other_run(tiny, family):
     """All cells at once: the stream of the other run, whatever the layer, gives the other run's answer."""
     from ontogeny.models.hooks import read_hooks, write_hooks
     from ontogeny.patching.activation_patching import answer_log_odds
@@ -96,7 +96,7 @@ def test_patching_every_token_of_a_layer_is_the_other_run(tiny, family):
 
     model = outspoken(tiny(family))
     clean, corrupt = runs(model, whole=True)
-    ids = torch.cat([corrupt.start.ids.expand(ROWS, -1), corrupt.asked.ids], 1)
+    ids = torch.cat([corrupt.prefix.ids.expand(ROWS, -1), corrupt.prompts.ids], 1)
     seen = []
     for layer in range(model.layers + 1):
         with (
@@ -107,7 +107,7 @@ def test_patching_every_token_of_a_layer_is_the_other_run(tiny, family):
             read_hooks(model, [("norm", 0)], lambda _, __, value: seen.append(value[:, -1])),
         ):
             model.body(input_ids=ids, use_cache=False)
-        odds = answer_log_odds(model, seen[-1], clean.asked.right, clean.asked.wrong)
+        odds = answer_log_odds(model, seen[-1], clean.prompts.right, clean.prompts.wrong)
         torch.testing.assert_close(odds, clean.odds, rtol=1e-4, atol=1e-5)
     # And cell by cell: the one token in which the embeddings differ, and the last token after the last block.
     found = patch(model, corrupt, clean.streams, everywhere(model), PatchingCost())
@@ -116,7 +116,7 @@ def test_patching_every_token_of_a_layer_is_the_other_run(tiny, family):
     assert not torch.allclose(clean.odds, corrupt.odds, atol=1e-3)
 
 
-def test_what_ran_is_what_was_needed(tiny):
+def test_computed_cost_equals_the_needed_cost(tiny):
     """Counted by hooks on the attention of every block, which a skipped block does not call."""
     model = outspoken(tiny("gpt_neox"))
     ran = []
@@ -145,7 +145,7 @@ def test_what_ran_is_what_was_needed(tiny):
     assert whole.computed > 2 * cost.computed
 
 
-def test_rows_may_be_patched_in_any_choice(tiny):
+def test_any_subset_of_rows_can_be_patched(tiny):
     model = outspoken(tiny("llama"))
     clean, corrupt = runs(model)
     every = patch(model, corrupt, clean.streams, everywhere(model), PatchingCost())
@@ -156,7 +156,7 @@ def test_rows_may_be_patched_in_any_choice(tiny):
 
 
 @pytest.mark.parametrize("family", CAUSAL)
-def test_noise_is_restored_by_what_it_covered(tiny, family):
+def test_clean_embeddings_restore_a_noised_run(tiny, family):
     model = outspoken(tiny(family))
     start, asked, _ = drawn()
     begun = run_prefix(model, start, PatchingCost())
@@ -175,7 +175,7 @@ def test_noise_is_restored_by_what_it_covered(tiny, family):
 
 
 @pytest.mark.parametrize("family", CAUSAL)
-def test_attribution_is_the_slope_of_exact_patching(tiny, family):
+def test_attribution_patching_is_the_slope_of_exact_patching(tiny, family):
     model = outspoken(tiny(family))
     clean, corrupt = runs(model)
     small = 1e-2
@@ -188,7 +188,7 @@ def test_attribution_is_the_slope_of_exact_patching(tiny, family):
     assert (stream_gradients(model, corrupt, PatchingCost())[model.layers, :, :-1] == 0).all()
 
 
-def test_a_planted_direction_works_and_random_ones_do_not(tiny):
+def test_planted_direction_has_an_effect_and_random_ones_have_none(tiny):
     """Along the gradient a change moves the answer; random changes of the same length, taken with both signs, do not."""
     model = outspoken(tiny("gpt_neox"))
     _, corrupt = runs(model)
@@ -215,7 +215,7 @@ def test_a_planted_direction_works_and_random_ones_do_not(tiny):
     assert 2 * half <= 0.1 * true.mean()
 
 
-def test_a_family_that_does_not_go_on_is_told(tiny, monkeypatch):
+def test_inexact_families_are_detected(tiny, monkeypatch):
     model = outspoken(tiny("gpt2"))
     clean, corrupt = runs(model)
     assert why_inexact(model, corrupt, clean.streams, DIFFERS, PatchingCost()) is None
@@ -223,12 +223,12 @@ def test_a_family_that_does_not_go_on_is_told(tiny, monkeypatch):
     assert "away from its whole pass" in str(why_inexact(model, corrupt, clean.streams, DIFFERS, PatchingCost()))
 
 
-def test_a_model_without_answers_is_refused(tiny):
-    with pytest.raises(BadInput, match="Choose a causal model"):
+def test_masked_language_models_are_rejected(tiny):
+    with pytest.raises(BadInput, match="use a causal model"):
         run_prefix(outspoken(tiny("bert")), torch.tensor([5]), PatchingCost())
 
 
-def test_common_start_leaves_the_last_token():
+def test_common_prefix_never_includes_the_last_token():
     assert common_prefix_length([(1, 2, 3), (1, 2, 4)]) == 2
     assert common_prefix_length([(1, 2), (1, 2)]) == 1
     assert common_prefix_length([(1, 2, 3), (4, 2, 3)]) == 0

@@ -19,7 +19,7 @@ def vector(d, seed=7):
 
 
 @pytest.mark.parametrize("family", sorted(set(SHAPES) - {"bert"}))
-def test_scores_are_those_of_whole_passes(tiny, family):
+def test_scores_equal_those_of_full_forward_passes(tiny, family):
     model = load_model(tiny(family))
     answers = tokenize_answers(model, PAIRS)
     prefixed = CachedPrompts.of(model, answers, batch=3)
@@ -37,7 +37,7 @@ def test_scores_are_those_of_whole_passes(tiny, family):
     assert moved.abs().max() > 1e-3
 
 
-def test_what_would_change_the_prompts_is_refused(tiny):
+def test_rejects_edits_that_change_the_prompts(tiny):
     model = load_model(tiny("gpt2"))
     prefixed = CachedPrompts.of(model, tokenize_answers(model, PAIRS))
     for edits in (
@@ -45,12 +45,12 @@ def test_what_would_change_the_prompts_is_refused(tiny):
         [("mlp.1", Zero(), "prompt")],
         [("attn.1", Reweight(2.0), "generated")],
     ):
-        with pytest.raises(BadInput, match="which have run already"):
+        with pytest.raises(BadInput, match="edits of cached prompts must be"):
             prefixed.scores(edits)
     prefixed.scores([("resid.1", Add(vector(32), 0.0))])
 
 
-def test_an_effect_beside_its_controls(tiny):
+def test_effect_is_compared_with_its_controls(tiny):
     model = load_model(tiny("llama"))
     answers = tokenize_answers(model, PAIRS)
     prefixed = CachedPrompts.of(model, answers)

@@ -25,7 +25,7 @@ def push(model, alpha=1.0, seed=5):
     return [("resid.1", Add(torch.randn(model.d, generator=torch.Generator().manual_seed(seed)), alpha), "generated")]
 
 
-def test_no_edit_costs_nothing_and_an_edit_costs_what_the_logits_say(model):
+def test_side_effects_equal_those_computed_from_the_logits(model):
     free = measure_side_effects(model, TEXTS, push(model, 0.0))
     assert torch.equal(free.before, free.after)
     assert free.divergence.abs().max() == 0
@@ -43,7 +43,7 @@ def test_no_edit_costs_nothing_and_an_edit_costs_what_the_logits_say(model):
     )
 
 
-def test_vectors_are_compared_at_equal_cost(model):
+def test_alpha_at_equal_kl_reaches_the_target(model):
     def divergence(seed):
         return lambda alpha: float(measure_side_effects(model, TEXTS, push(model, alpha, seed)).divergence.mean())
 
@@ -63,7 +63,7 @@ def test_vectors_are_compared_at_equal_cost(model):
             alpha_at_equal_kl(cost, target)
 
 
-def test_shares_at_quantiles_by_hand():
+def test_promote_suppress_equals_values_by_hand():
     matching = torch.tensor([True] * 4 + [False] * 4)
     base = torch.tensor([-4.0, -3, -2, -1, -1, -2, -3, -4])
     steered = base + torch.tensor([1.0, 0.5, 0, 0, -2, -1, 0, 0])
@@ -76,7 +76,7 @@ def test_shares_at_quantiles_by_hand():
     assert all(q.promote == (0, 0, 0) and q.suppress == (0, 0, 0) for q in nothing)
 
 
-def test_noise_alone_has_an_interval_about_zero():
+def test_promote_suppress_of_noise_includes_zero():
     g = torch.Generator().manual_seed(0)
     base = torch.randn(200, generator=g)
     matching = torch.arange(200) % 2 == 0
@@ -119,7 +119,7 @@ def test_phrases_and_repetition():
     assert math.isnan(distinct_n([torch.tensor([1])]))
 
 
-def test_what_cannot_be_scored_is_one_line(model):
+def test_invalid_scores_are_rejected_in_one_line(model):
     for make, words in (
         (lambda: TruthfulQAQuestion("Who?", (), ("a",)), "lacks one"),
         (lambda: score_multiple_choice(model, [TruthfulQAQuestion("Who?", (" ",), (" b",))]), "must have tokens"),

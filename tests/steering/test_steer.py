@@ -93,7 +93,7 @@ def test_alpha_zero_is_bit_identical_and_leaves_no_hook(small, family):
 
 
 @family
-def test_hooks_and_weights_are_as_before_also_after_an_exception(small, family):
+def test_hooks_and_weights_are_restored_after_an_exception(small, family):
     model = small(family)
     weights = {name: value.clone() for name, value in model.network.state_dict().items()}
     plain, before = logits(model), hooks(model)
@@ -106,7 +106,7 @@ def test_hooks_and_weights_are_as_before_also_after_an_exception(small, family):
 
 
 @family
-def test_a_vector_is_added_where_it_is_said(small, family):
+def test_vector_is_added_to_the_selected_tokens(small, family):
     model, seen = small(family), {}
     v = vector(model.d)
 
@@ -133,7 +133,7 @@ def test_a_vector_is_added_where_it_is_said(small, family):
 
 @family
 @pytest.mark.parametrize("where", ["all", "prompt", "generated", "last"])
-def test_generation_is_the_same_with_and_without_cache_and_neighbours(small, family, where):
+def test_generation_does_not_depend_on_cache_or_batch(small, family, where):
     model = small(family)
     plain, how = generate(model, PROMPTS, (), DecodingConfig(6)), DecodingConfig(6)
     changed = 0
@@ -151,7 +151,7 @@ def test_generation_is_the_same_with_and_without_cache_and_neighbours(small, fam
     [DecodingConfig(6, beams=3, samples=2), DecodingConfig(6, temperature=1.0, samples=2, top_p=0.9, seed=3)],
     ids=["beams", "sampled"],
 )
-def test_beams_and_samples_of_a_row_are_its_own(small, family, how):
+def test_beams_and_samples_do_not_depend_on_the_batch(small, family, how):
     model = small(family)
     masks = [torch.arange(len(model.tokenizer(p).input_ids)) % 2 == 0 for p in PROMPTS]
     for where in ("last", masks):
@@ -179,7 +179,7 @@ def test_samples_differ_by_seed_and_follow_the_probabilities(small):
     assert (first - torch.ones(300) / 300).abs().sum() / 2 > (first - wanted).abs().sum() / 2
 
 
-def test_habits_of_the_models_folder_are_left_out_and_its_ends_kept(tiny):
+def test_generation_config_of_the_folder_is_ignored_but_for_end_tokens(tiny):
     model = load_model(tiny("gpt2", seed=1))
     plain = generate(model, PROMPTS, (), DecodingConfig(8))
     habits = model.network.generation_config
@@ -193,7 +193,7 @@ def test_habits_of_the_models_folder_are_left_out_and_its_ends_kept(tiny):
 
 
 @family
-def test_the_side_of_the_padding_does_not_matter(small, family):
+def test_padding_side_does_not_matter(small, family):
     model, row = small(family), torch.tensor([5, 17, 40, 9])
     masks = [torch.tensor([False, True, True, False])]
     for edits in ([("resid.1", Add(vector(model.d)), masks)], [("resid.1", Add(vector(model.d)), "last")]):
@@ -211,7 +211,7 @@ def test_the_side_of_the_padding_does_not_matter(small, family):
 
 
 @family
-def test_attention_is_reweighted_as_the_pattern_says(small, family):
+def test_reweight_multiplies_the_attention_pattern(small, family):
     model = small(family)
     model.network.set_attn_implementation("eager")
     try:
@@ -241,7 +241,7 @@ def test_reweighted_generation_is_the_same_with_and_without_cache(small, family)
 
 
 @pytest.mark.parametrize("family", sorted(set(SHAPES) - {*FAMILIES, "bert"}))
-def test_every_family_is_steered_the_same_with_cache_and_neighbours(small, family):
+def test_steered_generation_does_not_depend_on_cache_or_batch_in_any_family(small, family):
     model = small(family)
     masks = [torch.arange(len(model.tokenizer(p).input_ids)) < 1 for p in PROMPTS]
     many = [
@@ -257,14 +257,14 @@ def test_every_family_is_steered_the_same_with_cache_and_neighbours(small, famil
     assert not same(said, generate(model, PROMPTS, (), DecodingConfig(4)))
 
 
-def test_what_foretells_no_next_token_is_refused(small):
+def test_masked_language_models_are_rejected(small):
     for make in (lambda m: generate(m, ["A"]), lambda m: token_log_likelihoods(m, tokenize_answers(m, [("A", " b")]))):
         with pytest.raises(BadInput, match=r"bert .*predicts no next token"):
             make(small("bert"))
 
 
 @family
-def test_scores_are_those_of_the_tokens_alone(small, family):
+def test_log_likelihoods_do_not_depend_on_padding(small, family):
     model = small(family)
     pairs = [("Who?", " A dog"), ("The ball is", " red"), ("Hm.", " Nobody in the whole wide world knows")]
     answers = tokenize_answers(model, pairs)
@@ -285,7 +285,7 @@ def test_scores_are_those_of_the_tokens_alone(small, family):
 
 @family
 @pytest.mark.parametrize("site", ["resid.0", "resid.1", "resid.2", "attn.1", "mlp.2", "head.2.1", "neuron.1"])
-def test_a_baked_vector_is_the_dynamic_one_at_all_positions(small, family, site, tmp_path):
+def test_baked_vector_equals_steering_at_all_positions(small, family, site, tmp_path):
     model, plain = small(family), logits(small(family))
     part = Site.parse(site)
     width = {"head": model.d_head, "neuron": model.part(1, model.architecture.neurons).weight.numel() // model.d}.get(
@@ -302,7 +302,7 @@ def test_a_baked_vector_is_the_dynamic_one_at_all_positions(small, family, site,
 
 
 @family
-def test_a_baked_ablation_is_the_dynamic_one(small, family, tmp_path):
+def test_baked_ablation_equals_steering(small, family, tmp_path):
     model, u, seen = small(family), vector(32), []
     baked = bake_edits(model, ablate_everywhere(model, u))
     with steer(model, ablate_everywhere(model, u)):
@@ -330,40 +330,43 @@ def test_a_baked_ablation_is_the_dynamic_one(small, family, tmp_path):
     [
         ([("resid.9", Add(torch.ones(32)))], {}, "resid.9 does not exist"),
         ([("head.1.9", Zero())], {}, "head.1.9 does not exist"),
-        ([("resid.1", Add(torch.ones(31)))], {}, "edit of 31 dimensions does not fit resid.1, which has 32"),
-        ([("head.1.1", Add(torch.ones(32)))], {}, "which has 8"),
-        ([("attn.1", Reweight(2.0).null(), "prompt")], {"prompts": [3]}, "Give one mask for each prompt"),
-        ([("mlp.1", RankOne(torch.ones(4), torch.ones(32)), "last")], {"prompts": [3]}, "has no tokens"),
-        ([("mlp.1", RankOne(torch.ones(4), torch.ones(32)))], {}, "a key of 4 dimensions"),
-        ([("resid.1", Reweight(2.0))], {}, "attention is re-weighted at attn.1"),
+        ([("resid.1", Add(torch.ones(31)))], {}, "edit at resid.1 must have 32 dimensions, got 31"),
+        ([("head.1.1", Add(torch.ones(32)))], {}, "must have 8 dimensions"),
+        ([("attn.1", Reweight(2.0).null(), "prompt")], {"prompts": [3]}, "needs one mask for each prompt"),
+        ([("mlp.1", RankOne(torch.ones(4), torch.ones(32)), "last")], {"prompts": [3]}, "must be of `all` tokens"),
+        ([("mlp.1", RankOne(torch.ones(4), torch.ones(32)))], {}, "dimensions, got 4"),
+        ([("resid.1", Reweight(2.0))], {}, "use attn.1"),
         ([("resid.1", RankOne(torch.ones(4), torch.ones(32)))], {}, "weights are edited at attn.l or mlp.l"),
-        ([("resid.1", Add(torch.ones(32)), "last")], {}, "Pass prompts="),
+        ([("resid.1", Add(torch.ones(32)), "last")], {}, "pass `prompts`"),
         ([("resid.1", Add(torch.ones(32)), "lats")], {}, "did you mean last"),
         ([("resid.1", Add(torch.ones(32)), [torch.ones(3)])], {}, "one mask of True and False"),
     ],
 )
-def test_what_does_not_fit_is_one_line_before_the_pass(small, edits, more, words):
+def test_edits_that_do_not_fit_are_rejected_before_the_forward_pass(small, edits, more, words):
     with pytest.raises(BadInput, match=words) as caught, steer(small("gpt2"), edits, **more):
         pass
     assert "\n" not in str(caught.value)
 
 
-def test_more_that_does_not_fit(small):
+def test_invalid_arguments_are_rejected_in_one_line(small):
     model = small("gpt2")
     for make, words in (
-        (lambda: bake_edits(model, [("resid.1", Add(torch.ones(32)), "last")]), "cannot be baked in"),
-        (lambda: bake_edits(model, [("resid.1", Ablate.of(torch.ones(32)))]), "has no equal in the weights"),
-        (lambda: bake_edits(model, [("resid.1", Clamp.to_value(torch.ones(32), 1.0))]), "has no equal in the weights"),
-        (lambda: DecodingConfig(temperature=0.0, samples=2), "one continuation"),
-        (lambda: DecodingConfig(temperature=1.0, beams=2), "exclude each other"),
-        (lambda: DecodingConfig(tokens=0), "counts from 1 on"),
-        (lambda: DecodingConfig(temperature=float("nan")), "temperature of nan"),
-        (lambda: generate(model, [""]), "no tokens"),
+        (lambda: bake_edits(model, [("resid.1", Add(torch.ones(32)), "last")]), "a baked edit must be of `all` tokens"),
+        (lambda: bake_edits(model, [("resid.1", Ablate.of(torch.ones(32)))]), "has no equivalent in the weights"),
+        (
+            lambda: bake_edits(model, [("resid.1", Clamp.to_value(torch.ones(32), 1.0))]),
+            "has no equivalent in the weights",
+        ),
+        (lambda: DecodingConfig(temperature=0.0, samples=2), "must be 1 for greedy decoding"),
+        (lambda: DecodingConfig(temperature=1.0, beams=2), "must be 1 for sampling"),
+        (lambda: DecodingConfig(tokens=0), "must be at least 1"),
+        (lambda: DecodingConfig(temperature=float("nan")), "got nan"),
+        (lambda: generate(model, [""]), "must have tokens"),
         (lambda: generate(model, ["x" * 200]), "exceed the context"),
         (lambda: tokenize_answers(model, [("Who?", " ")]), "must have tokens"),
         (lambda: tokenize_answers(model, [("", "You")]), "must follow a prompt"),
         (lambda: check_direction(model, Direction(torch.ones(32), Site("resid", 7), "d")), "resid.7 does not exist"),
-        (lambda: check_direction(model, Direction(torch.ones(9), Site("resid", 1), "d")), "9 dimensions"),
+        (lambda: check_direction(model, Direction(torch.ones(9), Site("resid", 1), "d")), "got 9"),
         (
             lambda: check_direction(model, Direction(torch.ones(32), Site("resid", 1), "d", tokenizer="abc")),
             "another tokenizer",
@@ -375,7 +378,7 @@ def test_more_that_does_not_fit(small):
     check_direction(model, Direction(torch.ones(32), Site("resid", 1), "d", tokenizer=tokenizer_fingerprint(model)))
 
 
-def test_a_real_small_model_tells_the_story_it_is_steered_to(stories260k):
+def test_real_model_continues_as_steered(stories260k):
     model = load_model(stories260k)
     prompts = ["Once upon a time", "Tim had a big red ball and"]
     plain, zero = (

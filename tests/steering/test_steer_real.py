@@ -75,7 +75,7 @@ def effect(model):
     return measured
 
 
-def test_she_and_he_follow_the_vector_late_in_the_network_and_not_early(vectors, effect):
+def test_vector_changes_she_and_he_late_in_the_network_only(vectors, effect):
     early, late = effect(vectors[0], 1.0), effect(vectors[4], 1.0)
     assert late[0].value > late[0].high
     assert late[0].p < 0.05
@@ -86,7 +86,7 @@ def test_she_and_he_follow_the_vector_late_in_the_network_and_not_early(vectors,
     assert late[1] < 0.2, "it costs little on neutral text"
 
 
-def test_the_first_token_on_which_answers_part_is_a_word_here_not_a_concept(model, effect):
+def test_caa_fails_where_answers_differ_in_word_pieces(model, effect):
     """In a vocabulary of 512 the answers part at a piece of a word, and the difference says little else."""
     pairs = [
         ContrastPair(f"{start} little", " girl", " boy")
@@ -101,7 +101,7 @@ def test_the_first_token_on_which_answers_part_is_a_word_here_not_a_concept(mode
     assert cost > 0.2
 
 
-def test_a_steered_story_is_about_her(model, vectors):
+def test_steered_story_is_about_her(model, vectors):
     how, late = DecodingConfig(24), vectors[3]
     plain = generate(model, NEUTRAL[:1], (), how)[0][0].text
     said = generate(model, NEUTRAL[:1], [(late.site, Add(late, 3.0), "last")], how)[0][0].text

@@ -1,7 +1,7 @@
 """Activation patching, every layer × token, at the cost of what a patch can change (arXiv:2202.05262, 2504.02904 section 3).
 
-A patch of the stream after block l at token t changes nothing before t and nothing up to block l. So the tokens before t stand as keys
-and values, the blocks up to l are skipped, and what runs is blocks l + 1 … L on the tokens from t on, all prompts of a length together.
+A patch of the stream after block l at token t changes nothing before t and nothing up to block l. So the tokens before t are read from the
+KV cache, the blocks up to l are skipped, and only blocks l + 1 … L run, on the tokens from t on, for all prompts of one length together.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from ontogeny.patching.kv_cache import blocks_return_tuples, copy_cache, empty_c
 from ontogeny.sites import Site
 
 _PATCHING_TOLERANCE = 1e-3
-"""How far a patched pass may stand from the whole one before it is not trusted, relative to 1 + |log odds|."""
+"""Largest difference of a cached patch from a full forward pass, relative to 1 + |log odds|."""
 
 
 @dataclass
 class PatchingCost:
-    """Tokens × blocks that ran, and how many a patch of each cell needs."""
+    """Tokens × blocks that ran, and that the patches of all cells need."""
 
     computed: int = 0
     needed: int = 0
     passes: int = 0
     note: str | None = None
-    """Why patches ran as whole passes, where they did."""
+    """Why patches ran as full forward passes, if they did."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,23 +53,24 @@ class PatchingPrompts:
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """What all prompts begin with, run once."""
+    """KV cache of the tokens that all prompts begin with."""
 
     ids: Int[Tensor, " token"]
     cache: Cache | None
-    """None: patches run as whole passes."""
+    """None if patches run as full forward passes."""
     tuples: bool = False
+    """Whether the blocks of this family return tuples."""
 
 
 @dataclass(frozen=True, eq=False)
 class BaselineRun:
-    """Prompts that ran: what their patched versions are measured against."""
+    """Unpatched run: the streams, log odds and KV cache that patches start from."""
 
-    asked: PatchingPrompts
-    """Their tokens behind the common start."""
-    start: Prefix
+    prompts: PatchingPrompts
+    """Their tokens after the prefix."""
+    prefix: Prefix
     streams: Float[Tensor, "layer row token d"]
-    """The stream of every layer, `resid.0` to `resid.L`."""
+    """Residual stream of every layer, `resid.0` to `resid.L`."""
     odds: Float[Tensor, " row"]
     """log P(right) − log P(wrong) at the last token."""
     cache: Cache | None = field(repr=False, default=None)
@@ -78,21 +79,21 @@ class BaselineRun:
         """The first or the second half of the rows."""
         middle = len(self.odds) // 2
         rows = slice(0, middle) if first else slice(middle, None)
-        asked = PatchingPrompts(self.asked.ids[rows], self.asked.right[rows], self.asked.wrong[rows])
+        prompts = PatchingPrompts(self.prompts.ids[rows], self.prompts.right[rows], self.prompts.wrong[rows])
         cache = None if self.cache is None else view_from(self.cache, self.cache.get_seq_length(), rows)
-        return BaselineRun(asked, self.start, self.streams[:, rows], self.odds[rows], cache)
+        return BaselineRun(prompts, self.prefix, self.streams[:, rows], self.odds[rows], cache)
 
 
 @torch.no_grad()
 def run_prefix(model: Model, ids: Int[Tensor, " token"], cost: PatchingCost, *, whole: bool = False) -> Prefix:
-    """Run the common start of all prompts, which may be empty.
+    """Run the common prefix of all prompts, which may be empty; with `whole`, only keep its tokens.
 
     Raises:
-        BadInput: a model that foretells no next token.
+        BadInput: a model that is not causal.
     """
     if not model.architecture.causal:
         raise BadInput(
-            f"{model.network.config.model_type} reads a text from both sides: a patch has no answer to change. Choose a causal model."
+            f"{model.network.config.model_type} is a masked language model and predicts no answer to patch: use a causal model."
         )
     ids = ids.to(model.device)
     if whole:
@@ -110,11 +111,11 @@ def run_prefix(model: Model, ids: Int[Tensor, " token"], cost: PatchingCost, *, 
 
 @torch.no_grad()
 def run_baseline(
-    model: Model, asked: PatchingPrompts, start: Prefix, cost: PatchingCost, *, edit: ActivationEdit | None = None
+    model: Model, prompts: PatchingPrompts, prefix: Prefix, cost: PatchingCost, *, edit: ActivationEdit | None = None
 ) -> BaselineRun:
-    """Run prompts behind their start and keep every layer's stream; `edit` changes their embeddings (`resid.0`) on the way in."""
-    asked = asked.to(model.device)
-    rows, tokens = asked.ids.shape
+    """Run prompts after their prefix and keep every layer's stream; `edit` changes their embeddings (`resid.0`)."""
+    prompts = prompts.to(model.device)
+    rows, tokens = prompts.ids.shape
     streams: list[Tensor] = []
     ends: list[Tensor] = []
 
@@ -125,39 +126,39 @@ def run_baseline(
         streams.append(value[:, -tokens:].clone())
 
     wanted = [("resid", layer) for layer in range(model.layers + 1)] + [("norm", 0)]
-    cache = None if start.cache is None else view_from(start.cache, len(start.ids))
+    cache = None if prefix.cache is None else view_from(prefix.cache, len(prefix.ids))
     written = contextlib.nullcontext() if edit is None else write_hooks(model, Site("resid", 0), edit)
     with written, read_hooks(model, wanted, sink), contextlib.suppress(_StopForward):
         if cache is None:
-            model.body(input_ids=_prepend_prefix(start, asked.ids), use_cache=False)
+            model.body(input_ids=_prepend_prefix(prefix, prompts.ids), use_cache=False)
         else:
-            model.body(input_ids=asked.ids, past_key_values=cache, use_cache=True)
-    cost.computed += rows * (tokens + (len(start.ids) if cache is None else 0)) * model.layers
+            model.body(input_ids=prompts.ids, past_key_values=cache, use_cache=True)
+    cost.computed += rows * (tokens + (len(prefix.ids) if cache is None else 0)) * model.layers
     cost.needed += rows * tokens * model.layers
     cost.passes += 1
     return BaselineRun(
-        asked, start, torch.stack(streams), answer_log_odds(model, ends[0], asked.right, asked.wrong), cache
+        prompts, prefix, torch.stack(streams), answer_log_odds(model, ends[0], prompts.right, prompts.wrong), cache
     )
 
 
 @torch.no_grad()
 def patch(
     model: Model,
-    standing: BaselineRun,
+    run: BaselineRun,
     values: Float[Tensor, "layer row token d"],
     where: Bool[Tensor, "layer row token"],
     cost: PatchingCost,
 ) -> Float[Tensor, "layer row token"]:
     """Log odds of each prompt with the stream after block l at token t replaced by `values`, one cell at a time.
 
-    Where `where` is False, or where `values` are what stands bit for bit, nothing runs and the prompt's own log odds stand.
+    Cells that `where` leaves out, and those whose `values` equal the stream bit for bit, get the unpatched log odds without a pass.
     """
-    values = values.to(standing.streams)
-    where = where.to(model.device) & (values != standing.streams).any(-1)
-    # After the last block no token sees another.
+    values = values.to(run.streams)
+    where = where.to(model.device) & (values != run.streams).any(-1)
+    # After the last block only the last token reaches the answer.
     where[model.layers, :, :-1] = False
-    found = standing.odds.expand(where.shape[0], where.shape[2], -1).transpose(1, 2).clone()
-    cache = None if standing.cache is None else copy_cache(standing.cache)
+    odds = run.odds.expand(where.shape[0], where.shape[2], -1).transpose(1, 2).clone()
+    cache = None if run.cache is None else copy_cache(run.cache)
     tokens = where.shape[2]
     for token in range(tokens - 1, -1, -1):
         for layer in range(model.layers + 1):
@@ -165,19 +166,18 @@ def patch(
             if not len(rows):
                 continue
             cell = values[layer, rows, token]
-            odds = (
-                patch_without_cache(model, standing, rows, layer, token, cell, cost)
+            odds[layer, rows, token] = (
+                patch_without_cache(model, run, rows, layer, token, cell, cost)
                 if cache is None
-                else _run_later_blocks(model, standing, cache, rows, layer, token, cell, cost)
+                else _run_later_blocks(model, run, cache, rows, layer, token, cell, cost)
             )
-            found[layer, rows, token] = odds
             cost.needed += len(rows) * (tokens - token) * (model.layers - layer)
-    return found
+    return odds
 
 
 def _run_later_blocks(
     model: Model,
-    standing: BaselineRun,
+    run: BaselineRun,
     cache: Cache,
     rows: Int[Tensor, " row"],
     layer: int,
@@ -185,39 +185,39 @@ def _run_later_blocks(
     value: Float[Tensor, "row d"],
     cost: PatchingCost,
 ) -> Float[Tensor, " row"]:
-    """Blocks after `layer` on the tokens from `token` on, behind the keys and values that stand."""
-    stream = standing.streams[layer, rows, token:].clone()
+    """Run the blocks after `layer` on the tokens from `token` on, with the KV cache of the tokens before."""
+    stream = run.streams[layer, rows, token:].clone()
     stream[:, 0] = value
-    asked = standing.asked
-    # Rows in order from the first share the memory; others are copied.
+    prompts = run.prompts
+    # A leading slice of rows shares the cache; other rows are copied.
     together: slice | Tensor = slice(0, len(rows)) if int(rows[-1]) == len(rows) - 1 else rows
-    past = view_from(cache, len(standing.start.ids) + token, together)
+    past = view_from(cache, len(run.prefix.ids) + token, together)
     site = Site("resid", layer)
     with (
-        skip_blocks(model, layer, standing.start.tuples),
+        skip_blocks(model, layer, run.prefix.tuples),
         write_hooks(model, site, lambda _: stream),
         _stop_at(model, ("norm", 0)) as ends,
     ):
-        model.body(input_ids=asked.ids[rows, token:], past_key_values=past, use_cache=True)
+        model.body(input_ids=prompts.ids[rows, token:], past_key_values=past, use_cache=True)
     cost.computed += stream.shape[0] * stream.shape[1] * (model.layers - layer)
     cost.passes += 1
-    return answer_log_odds(model, ends[0][:, -1], asked.right[rows], asked.wrong[rows])
+    return answer_log_odds(model, ends[0][:, -1], prompts.right[rows], prompts.wrong[rows])
 
 
 @torch.no_grad()
 def patch_without_cache(
     model: Model,
-    standing: BaselineRun,
+    run: BaselineRun,
     rows: Int[Tensor, " row"],
     layer: int,
     token: int,
     value: Float[Tensor, "row d"],
     cost: PatchingCost,
 ) -> Float[Tensor, " row"]:
-    """The same by a pass over all tokens and blocks: what a patch means, at its full price."""
-    start, asked = standing.start, standing.asked
-    at = len(start.ids) + token
-    own = standing.streams[0, rows]
+    """The same by a full forward pass: the definition of a patch."""
+    prefix, prompts = run.prefix, run.prompts
+    at = len(prefix.ids) + token
+    own = run.streams[0, rows]
 
     def put(h: Tensor) -> Tensor:
         h = h.clone()
@@ -225,9 +225,9 @@ def patch_without_cache(
         return h
 
     def enter(h: Tensor) -> Tensor:
-        # What stands may have been given other embeddings than its tokens'.
+        # The baseline may have run with edited embeddings.
         h = h.clone()
-        h[:, len(start.ids) :] = own
+        h[:, len(prefix.ids) :] = own
         return h
 
     with (
@@ -235,24 +235,24 @@ def patch_without_cache(
         write_hooks(model, Site("resid", layer), put),
         _stop_at(model, ("norm", 0)) as ends,
     ):
-        ids = _prepend_prefix(start, asked.ids[rows])
+        ids = _prepend_prefix(prefix, prompts.ids[rows])
         model.body(input_ids=ids, use_cache=False)
     cost.computed += ids.numel() * model.layers
     cost.passes += 1
-    return answer_log_odds(model, ends[0][:, -1], asked.right[rows], asked.wrong[rows])
+    return answer_log_odds(model, ends[0][:, -1], prompts.right[rows], prompts.wrong[rows])
 
 
 def why_inexact(
-    model: Model, standing: BaselineRun, values: Float[Tensor, "layer row token d"], token: int, cost: PatchingCost
+    model: Model, run: BaselineRun, values: Float[Tensor, "layer row token d"], token: int, cost: PatchingCost
 ) -> str | None:
-    """Why a patch behind standing keys and values is not what the whole pass gives, for this model; None where it is."""
+    """Why a patch with the KV cache differs from the full forward pass for this model; None if it does not."""
     layer, row = model.layers // 2, torch.zeros(1, dtype=torch.long, device=model.device)
-    value = values[layer, row, token].to(standing.streams)
-    plain = patch_without_cache(model, standing, row, layer, token, value, cost)
+    value = values[layer, row, token].to(run.streams)
+    plain = patch_without_cache(model, run, row, layer, token, value, cost)
     try:
-        where = torch.zeros(standing.streams.shape[:3], dtype=torch.bool, device=model.device)
+        where = torch.zeros(run.streams.shape[:3], dtype=torch.bool, device=model.device)
         where[layer, 0, token] = True
-        ours = patch(model, standing, values, where, PatchingCost())
+        ours = patch(model, run, values, where, PatchingCost())
         cost.computed += (where.shape[2] - token) * (model.layers - layer)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         return f"{model.network.config.model_type} does not go on behind keys and values that stand: {first_error_line(error)}"
@@ -266,7 +266,7 @@ def why_inexact(
 def answer_log_odds(
     model: Model, normed: Float[Tensor, "row d"], right: Int[Tensor, " row"], wrong: Int[Tensor, " row"]
 ) -> Float[Tensor, " row"]:
-    """log P(right) − log P(wrong) of the next token; only these two rows of the vocabulary are scored."""
+    """log P(right) − log P(wrong) of the next token, from these two rows of the unembedding."""
     head = model.network.get_output_embeddings()
     chosen = torch.stack([right, wrong], 1)
     if type(head) is not nn.Linear:
@@ -279,7 +279,7 @@ def answer_log_odds(
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with; the last token of a row is never counted."""
+    """Number of leading tokens that all rows share, without the last token of any row."""
     length = min(len(row) for row in rows) - 1
     for at in range(length):
         if any(row[at] != rows[0][at] for row in rows):
@@ -287,22 +287,22 @@ def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     return length
 
 
-def _prepend_prefix(start: Prefix, ids: Int[Tensor, "row token"]) -> Int[Tensor, "row whole"]:
-    return torch.cat([start.ids.expand(len(ids), -1), ids], 1)
+def _prepend_prefix(prefix: Prefix, ids: Int[Tensor, "row token"]) -> Int[Tensor, "row whole"]:
+    return torch.cat([prefix.ids.expand(len(ids), -1), ids], 1)
 
 
 class _StopForward(Exception):
-    """What is wanted of a pass has been read."""
+    """Ends a forward pass whose later layers are not needed."""
 
 
 @contextlib.contextmanager
-def _stop_at(model: Model, wanted: tuple[str, int]) -> Iterator[list[Any]]:
-    """While open, a pass ends at this part, whose value is kept."""
-    found: list[Tensor] = []
+def _stop_at(model: Model, part: tuple[str, int]) -> Iterator[list[Any]]:
+    """Context manager: end a forward pass at this part and collect its value."""
+    values: list[Tensor] = []
 
     def sink(_: str, __: int, value: Tensor) -> None:
-        found.append(value)
+        values.append(value)
         raise _StopForward
 
-    with contextlib.suppress(_StopForward), read_hooks(model, [wanted], sink):
-        yield found
+    with contextlib.suppress(_StopForward), read_hooks(model, [part], sink):
+        yield values

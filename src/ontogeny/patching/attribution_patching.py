@@ -1,7 +1,7 @@
-"""Attribution patching: all cells from one forward and one backward pass, to first order (arXiv:2310.10348).
+"""Attribution patching: first-order effects of all patches from one forward and one backward pass (arXiv:2310.10348).
 
-The effect of a patch is taken for the gradient of the log odds, at the corrupt run, times the change that the patch would make. An
-approximation: report its correlation with exact patching beside it.
+The effect of a patch is approximated by the gradient of the log odds at the corrupt run times the change of the stream. Report its
+correlation with exact patching beside it.
 """
 
 import contextlib
@@ -17,23 +17,23 @@ from ontogeny.sites import Site
 
 
 def attribution_patch(
-    model: Model, standing: BaselineRun, values: Float[Tensor, "layer row token d"], cost: PatchingCost
+    model: Model, run: BaselineRun, values: Float[Tensor, "layer row token d"], cost: PatchingCost
 ) -> Float[Tensor, "layer row token"]:
-    """Log odds that each patch would give, to first order."""
-    slopes = stream_gradients(model, standing, cost)
-    change = values.to(slopes) - standing.streams
-    return standing.odds[None, :, None] + (slopes * change).sum(-1)
+    """First-order approximation of the log odds after each patch."""
+    slopes = stream_gradients(model, run, cost)
+    change = values.to(slopes) - run.streams
+    return run.odds[None, :, None] + (slopes * change).sum(-1)
 
 
-def stream_gradients(model: Model, standing: BaselineRun, cost: PatchingCost) -> Float[Tensor, "layer row token d"]:
-    """Of each prompt's log odds, with respect to the stream of every layer at every token behind the common start."""
-    start, asked = standing.start, standing.asked
-    ids = torch.cat([start.ids.expand(len(asked), -1), asked.ids], 1)
+def stream_gradients(model: Model, run: BaselineRun, cost: PatchingCost) -> Float[Tensor, "layer row token d"]:
+    """Gradient of each prompt's log odds with respect to the stream of every layer at every token after the prefix."""
+    prefix, prompts = run.prefix, run.prompts
+    ids = torch.cat([prefix.ids.expand(len(prompts), -1), prompts.ids], 1)
     streams: list[Tensor] = []
     ends: list[Tensor] = []
 
     def keep(h: Tensor) -> Tensor:
-        # A copy: what a block does to its input in place must not reach what the gradient is taken of.
+        # A copy, since a block may change its input in place.
         h = h.clone() if streams else h.detach().clone().requires_grad_()
         streams.append(h)
         return h
@@ -43,10 +43,10 @@ def stream_gradients(model: Model, standing: BaselineRun, cost: PatchingCost) ->
             hooks.enter_context(write_hooks(model, Site("resid", layer), keep))
         hooks.enter_context(read_hooks(model, [("norm", 0)], lambda _, __, value: ends.append(value[:, -1])))
         model.body(input_ids=ids, use_cache=False)
-        odds = answer_log_odds(model, ends[0], asked.right, asked.wrong)
+        odds = answer_log_odds(model, ends[0], prompts.right, prompts.wrong)
         found = torch.autograd.grad(odds.sum(), streams)
     # A backward pass costs two forward passes.
     cost.computed += 3 * ids.numel() * model.layers
     cost.needed += 3 * ids.numel() * model.layers
     cost.passes += 1
-    return torch.stack(found)[:, :, len(start.ids) :]
+    return torch.stack(found)[:, :, len(prefix.ids) :]

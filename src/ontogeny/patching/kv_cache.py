@@ -1,7 +1,6 @@
-"""Keys and values that stand: a pass over the tokens from `at` on overwrites its own slots, and what stands before is never copied.
+"""Static KV cache: a forward pass over the tokens from `at` on overwrites its own slots, and earlier slots are never copied.
 
-Passes that go from the last token to the first may share one such cache: the slots that one has overwritten lie behind all that the
-later ones look at.
+Passes that go from the last token to the first can share one cache, since no later pass reads the slots that an earlier one overwrote.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from ontogeny.models.model import Model
 
 
 class LayerCache(DynamicLayer):
-    """One layer's keys and values, of which the first `at` stand."""
+    """Keys and values of one layer, of which the first `at` are valid."""
 
     def __init__(self, at: int = 0, keys: Tensor | None = None, values: Tensor | None = None) -> None:
         super().__init__()
@@ -26,8 +25,8 @@ class LayerCache(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        self.keys = _written(self.keys, key_states, self.at)
-        self.values = _written(self.values, value_states, self.at)
+        self.keys = _write(self.keys, key_states, self.at)
+        self.values = _write(self.values, value_states, self.at)
         end = self.at + key_states.shape[-2]
         return self.keys[:, :, :end], self.values[:, :, :end]
 
@@ -38,17 +37,17 @@ class LayerCache(DynamicLayer):
         return self.at + query_length, 0
 
 
-def _written(
-    held: Float[Tensor, "#row head key d_head"] | None, new: Float[Tensor, "row head query d_head"], at: int
+def _write(
+    cached: Float[Tensor, "#row head key d_head"] | None, new: Float[Tensor, "row head query d_head"], at: int
 ) -> Float[Tensor, "row head key2 d_head"]:
     end = at + new.shape[-2]
-    if held is None or held.shape[0] != len(new) or held.shape[-2] < end:
+    if cached is None or cached.shape[0] != len(new) or cached.shape[-2] < end:
         room = new.new_empty(len(new), new.shape[1], end, new.shape[-1])
-        if held is not None and at:
-            room[:, :, :at] = held[:, :, :at]
-        held = room
-    held[:, :, at:end] = new
-    return held
+        if cached is not None and at:
+            room[:, :, :at] = cached[:, :, :at]
+        cached = room
+    cached[:, :, at:end] = new
+    return cached
 
 
 def empty_cache(layers: int) -> Cache:
@@ -56,7 +55,7 @@ def empty_cache(layers: int) -> Cache:
 
 
 def view_from(cache: Cache, at: int, rows: slice | Int[Tensor, " row"] | None = None) -> Cache:
-    """The same memory, of which the first `at` tokens stand; a slice of rows shares it, numbers of rows copy it."""
+    """A view of the cache with its first `at` tokens valid; a slice of rows shares the memory, row indices copy it."""
     layers: Sequence[Any] = cache.layers
     if rows is None:
         return Cache(layers=[LayerCache(at, one.keys, one.values) for one in layers])
@@ -70,17 +69,17 @@ def copy_cache(cache: Cache) -> Cache:
     return Cache(layers=[LayerCache(one.at, _clone(one.keys), _clone(one.values)) for one in layers])
 
 
-def _select_rows(held: Tensor | None, rows: slice | Tensor) -> Tensor | None:
-    return None if held is None else held[rows]
+def _select_rows(cached: Tensor | None, rows: slice | Tensor) -> Tensor | None:
+    return None if cached is None else cached[rows]
 
 
-def _clone(held: Tensor | None) -> Tensor | None:
-    return None if held is None else held.clone()
+def _clone(cached: Tensor | None) -> Tensor | None:
+    return None if cached is None else cached.clone()
 
 
 @contextlib.contextmanager
 def skip_blocks(model: Model, upto: int, tuples: bool) -> Iterator[None]:
-    """While open, blocks 1 to `upto` hand on what they get; `tuples` where the family's blocks give one."""
+    """Context manager: blocks 1 to `upto` return their input; `tuples` if the family's blocks return tuples."""
 
     def on(*args: Any, **kwargs: Any) -> Any:
         value = args[0] if args else kwargs["hidden_states"]
@@ -101,12 +100,12 @@ def skip_blocks(model: Model, upto: int, tuples: bool) -> Iterator[None]:
 
 
 def blocks_return_tuples(model: Model) -> bool:
-    """Whether the blocks of this family give their stream inside a tuple."""
-    found: list[bool] = []
-    handle = model.block(1).register_forward_hook(lambda _, __, output: found.append(isinstance(output, tuple)))
+    """Whether the blocks of this family return their stream inside a tuple."""
+    returned: list[bool] = []
+    handle = model.block(1).register_forward_hook(lambda _, __, output: returned.append(isinstance(output, tuple)))
     try:
         with torch.no_grad():
             model.body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
     finally:
         handle.remove()
-    return found[0]
+    return returned[0]

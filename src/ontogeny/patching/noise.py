@@ -1,4 +1,4 @@
-"""Other ways to corrupt a run or to judge a cell: noised embeddings (arXiv:2202.05262) and random vectors as the control."""
+"""Noise for patching: noised embeddings as the corrupt run (arXiv:2202.05262), and norm-matched random patches as a control."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,20 @@ from ontogeny.patching.activation_patching import BaselineRun, PatchingCost, Pat
 
 def noise_embeddings(
     model: Model,
-    asked: PatchingPrompts,
-    start: Prefix,
+    prompts: PatchingPrompts,
+    prefix: Prefix,
     where: Bool[Tensor, "row token"],
     sigma: Float[Tensor, " row"],
     cost: PatchingCost,
     *,
     seeds: Sequence[int],
 ) -> BaselineRun:
-    """The prompts with Gaussian noise of this spread on the embeddings of some tokens: what restores them is then looked for.
+    """Run the prompts with Gaussian noise on the embeddings of some tokens.
 
-    A seed for each row, so that its noise does not depend on what else is in its batch.
+    Args:
+        where: tokens that get noise.
+        sigma: standard deviation of the noise of each row.
+        seeds: one per row, so that its noise does not depend on the batch.
     """
     drawn = torch.stack([_normal((where.shape[1], model.d), seed) for seed in seeds])
     drawn *= sigma.cpu()[:, None, None] * where.cpu()[..., None]
@@ -32,20 +35,20 @@ def noise_embeddings(
         h[:, -where.shape[1] :] += drawn.to(h)
         return h
 
-    return run_baseline(model, asked, start, cost, edit=add)
+    return run_baseline(model, prompts, prefix, cost, edit=add)
 
 
 def noise_scale(
     embedded: Float[Tensor, "row token d"], where: Bool[Tensor, "row token"], scale: float
 ) -> Float[Tensor, " row"]:
-    """So many standard deviations of the embeddings of these tokens, for each row."""
+    """`scale` standard deviations of the embeddings of the given tokens, for each row."""
     return scale * torch.stack([row[mask].std() for row, mask in zip(embedded, where.to(embedded.device), strict=True)])
 
 
 def norm_matched_noise(
     change: Float[Tensor, "layer row token d"], *, seeds: Sequence[int]
 ) -> Float[Tensor, "layer row token d"]:
-    """Vectors of random direction, each as long as the change in whose place it stands."""
+    """Vectors of random direction, each with the norm of the change it replaces."""
     layers, _, tokens, d = change.shape
     drawn = torch.stack([_normal((layers, tokens, d), seed) for seed in seeds], 1).to(change)
     return drawn * (change.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))

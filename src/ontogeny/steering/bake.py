@@ -1,8 +1,8 @@
-"""Bake an edit into the weights: a copy of the model that does by itself, at all positions, what steering would do.
+"""Bake edits into the weights: a copy of the model that behaves as the steered one at all positions.
 
-A vector added to what a linear map writes is its bias; a vector on heads or neurons goes through the map that reads them. A direction
-ablated from the whole stream is a projection of every map that writes into it (arXiv:2406.11717). Each copy is held against the steered
-model before it is given out: where a norm lies between the map and the stream there is no such bias, and the edit is refused.
+A vector added to the output of a linear map is its bias; a vector on heads or neurons goes through the map that reads them. A direction
+ablated from the whole stream is a projection of every map that writes into it (arXiv:2406.11717). Each copy is compared with the steered
+model before it is returned: if a norm lies between the map and the stream, no bias has this effect and an error is raised.
 """
 
 import copy
@@ -21,7 +21,7 @@ from ontogeny.sites import Site
 from ontogeny.steering.steer import Edit, Edits, as_edits, check_edit, steer
 
 _BAKING_TOLERANCE = 1e-4
-"""Largest difference of the logits to those of the steered model, relative to their largest entry."""
+"""Largest difference from the logits of the steered model, relative to their largest entry."""
 
 
 @torch.no_grad()
@@ -29,15 +29,13 @@ def bake_edits(model: Model, edits: Edits) -> Model:
     """A copy of the model with the edits in its weights.
 
     Raises:
-        BadInput: an edit of some tokens only, of a kind that no weight can do, or in a family whose weights cannot hold it.
+        BadInput: an edit of some tokens only, or one that has no equivalent in the weights.
     """
     wanted = [step for edit in as_edits(edits) for step in _sub_edits(edit) if not step.what.is_noop]
     for edit in wanted:
         check_edit(model, edit)
         if edit.where != "all":
-            raise BadInput(
-                f"weights act on all tokens, so an edit of {edit.where!r} cannot be baked in. Steer with it instead."
-            )
+            raise BadInput(f"a baked edit must be of `all` tokens, got {edit.where!r}: steer with it instead.")
     baked = replace(model, network=copy.deepcopy(model.network))
     for edit in wanted:
         _bake_one(baked, edit)
@@ -46,10 +44,10 @@ def bake_edits(model: Model, edits: Edits) -> Model:
 
 
 def save_baked(model: Model, folder: Path | str) -> Path:
-    """The baked model as a folder that transformers opens, read back and compared.
+    """Save the baked model as a folder that transformers opens, then load and compare it.
 
     Raises:
-        BadInput: the family's own code has no place for what was baked in.
+        BadInput: the model class of the family does not load the baked weights.
     """
     from ontogeny.storage.files import atomic_folder
 
@@ -62,14 +60,14 @@ def save_baked(model: Model, folder: Path | str) -> Path:
     atomic_folder(folder, write)
     ids = _probe(model)
     with torch.no_grad():
-        ours, theirs = (
+        baked, loaded = (
             model.network(ids).logits,
             load_model(folder, dtype=model.network.dtype).network(ids.cpu()).logits,
         )
-    if not _is_close(theirs.to(ours), ours):
+    if not _is_close(loaded.to(baked), baked):
         raise BadInput(
-            f"{model.network.config.model_type} has no place for the baked weights in its own files, so {folder} is not the "
-            "model that was baked. Save the direction, and steer with it."
+            f"{model.network.config.model_type} does not load the baked weights, so {folder} differs from the baked model: save the "
+            "direction, and steer with it."
         )
     return folder
 
@@ -94,7 +92,7 @@ def _bake_one(model: Model, edit: Edit) -> None:
             weight[inside] = edit.what(weight[inside].T.contiguous()).T
         case Ablate() if edit.site == Site("resid", 0):
             _untie_embedding(model)
-            # Positions that are learned write into the stream, too.
+            # Learned positions write into the stream, too.
             for module in model.body.modules():
                 if isinstance(module, nn.Embedding) and module.embedding_dim == model.d:
                     module.weight.data = edit.what(module.weight.data)
@@ -103,12 +101,12 @@ def _bake_one(model: Model, edit: Edit) -> None:
             weight.copy_(edit.what(weight))
         case Ablate():
             raise BadInput(
-                f"an ablation at {edit.site} has no equal in the weights. Ablate what writes into the stream: resid.0, and "
-                "attn.l and mlp.l of every block, as everywhere(model, direction) does."
+                f"an ablation at {edit.site} has no equivalent in the weights: ablate resid.0 and attn.l and mlp.l of every block, as "
+                "`ablate_everywhere` does."
             )
         case _:
             raise BadInput(
-                f"{type(edit.what).__name__} at {edit.site} has no equal in the weights. Steer with it instead."
+                f"{type(edit.what).__name__} at {edit.site} has no equivalent in the weights: steer with it instead."
             )
 
 
@@ -126,17 +124,17 @@ def _add(model: Model, site: Site, shift: Float[Tensor, " d"]) -> None:
 
 
 def _writing_linear(model: Model, site: Site) -> nn.Module:
-    """The map that writes `attn.l` or `mlp.l`; for a site of the stream, the last before it."""
+    """The linear map that writes `attn.l` or `mlp.l`; for a site of the stream, the last map before it."""
     return model.part(site.layer, output_weight_path(model, site))
 
 
 def _input_rows(model: Model, site: Site) -> slice:
-    """The inputs of that map which belong to a head, or all of them."""
+    """The inputs of that map that belong to the site's head, or all of them."""
     return slice(None) if site.head is None else slice(site.head * model.d_head, (site.head + 1) * model.d_head)
 
 
 def _add_zero_biases(model: Model, site: Site) -> None:
-    """Zero biases for the maps of attention or of the MLP, in all blocks: configs know one switch for all, where they know one."""
+    """Zero biases for the maps of attention or of the MLP in all blocks, since a config has one switch for all."""
     attention = output_weight_path(model, site) == model.architecture.heads_out
     part, switch = (model.architecture.attn, "attention_bias") if attention else (model.architecture.mlp, "mlp_bias")
     config = model.network.config
@@ -152,7 +150,7 @@ def _add_zero_biases(model: Model, site: Site) -> None:
 
 
 def _untie_embedding(model: Model) -> nn.Parameter:
-    """The embedding table, its own even where the model reads its logits from the same one."""
+    """The embedding table, untied from the unembedding."""
     table: nn.Parameter = model.network.get_input_embeddings().weight
     out = model.network.get_output_embeddings()
     if out is not None and out.weight is table:
@@ -173,11 +171,11 @@ def _compare(model: Model, edits: Edits, baked: Model) -> None:
         wanted = model.network(ids, use_cache=False).logits
     if not _is_close(baked.network(ids, use_cache=False).logits, wanted):
         raise BadInput(
-            f"{model.network.config.model_type} puts something between these maps and the stream (a norm, say), so the edits have no equal "
-            "in its weights. Steer with them instead."
+            f"{model.network.config.model_type} has a norm or the like between these maps and the stream, so the edits have no equivalent "
+            "in its weights: steer with them instead."
         )
 
 
-def _is_close(ours: Tensor, theirs: Tensor) -> bool:
-    tolerance = _BAKING_TOLERANCE if ours.dtype == torch.float32 else 5e-2
-    return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max())
+def _is_close(logits: Tensor, expected: Tensor) -> bool:
+    tolerance = _BAKING_TOLERANCE if logits.dtype == torch.float32 else 5e-2
+    return bool((logits - expected).abs().max() <= tolerance * expected.abs().max())

@@ -1,8 +1,7 @@
-"""Score answers under many edits at the price of the answers alone: the prompts run once, and their keys and values stay.
+"""Score answers under many edits with a KV cache of the prompts, which run once.
 
-An edit of `last` or `generated` tokens cannot change what stands before the last token of a prompt, so that is what is kept. Two hundred
-controls then cost two hundred times a few tokens, not two hundred times the prompts. Of an answer its last token is never run, for nothing
-behind it is asked; answers that differ in it alone are one row.
+An edit of `last` or `generated` tokens changes nothing before the last token of a prompt, so the cache holds the tokens before it, and 200
+controls cost 200 times the answers, not the prompts. The last token of an answer is never run; answers that differ in it alone share a row.
 """
 
 import copy
@@ -26,27 +25,27 @@ from ontogeny.steering.steer import Edits, as_edits, check_can_generate, steer
 @dataclass(frozen=True, eq=False)
 class _Row:
     ids: Int[Tensor, " token"]
-    """The prompt and all but the last token of an answer."""
+    """Prompt and answer without the answer's last token."""
     prompt: int
     answers: tuple[int, ...]
-    """Which answers it scores."""
+    """Indices of the answers it scores."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
     rows: list[int]
-    """Which rows of `Prefixed.rows`."""
+    """Indices into `CachedPrompts.rows`."""
     cache: DynamicCache | None
-    """Keys and values of all but the last token of each prompt; None where no prompt has more than one."""
+    """KV cache of all but the last token of each prompt; None if no prompt has more than one."""
     ids: Int[Tensor, "row token"]
-    """The last token of the prompt and all but the last of the answer, padded on the right."""
+    """The prompt's last token and the answer without its last, padded on the right."""
     mask: Int[Tensor, "row column"]
-    """Of the cached tokens and these."""
+    """Of the cached tokens and `ids`."""
 
 
 @dataclass(frozen=True, eq=False)
 class CachedPrompts:
-    """Answers whose prompts have run: `Prefixed.of(model, answers).scores(edits)`."""
+    """Answers whose prompts are in a KV cache: `CachedPrompts.of(model, answers).scores(edits)`."""
 
     model: Model
     answers: tuple[TokenizedAnswer, ...]
@@ -65,7 +64,7 @@ class CachedPrompts:
 
     @torch.no_grad()
     def scores(self, edits: Edits = ()) -> list[Float[Tensor, " token"]]:
-        """The log-probability of each token of each answer, as `token_scores` has it.
+        """The log-probability of each token of each answer, as `token_log_likelihoods` returns it.
 
         Raises:
             BadInput: an edit of tokens before the last of the prompt.
@@ -77,19 +76,19 @@ class CachedPrompts:
         ]
         if early:
             raise BadInput(
-                f"an edit at {early[0].site} of {early[0].where!r} tokens changes the prompts, which have run already. "
-                "Edit last or generated tokens, or use token_scores."
+                f"edits of cached prompts must be of `last` or `generated` tokens, got {early[0].where!r} at {early[0].site}: "
+                "use `token_log_likelihoods` for others."
             )
-        found: dict[int, Tensor] = {}
-        for one in self.batches:
-            found.update(self._scores(one, edits))
-        return [found[i] for i in range(len(self.answers))]
+        scores: dict[int, Tensor] = {}
+        for batch in self.batches:
+            scores.update(self._scores(batch, edits))
+        return [scores[i] for i in range(len(self.answers))]
 
-    def _scores(self, one: _Batch, edits: Edits) -> dict[int, Tensor]:
-        rows = [self.rows[i] for i in one.rows]
+    def _scores(self, batch: _Batch, edits: Edits) -> dict[int, Tensor]:
+        rows = [self.rows[i] for i in batch.rows]
         with steer(self.model, edits, prompts=[row.prompt for row in rows]):
-            # A pass adds its own keys to the cache: it gets a copy.
-            logits = run_with_cache(self.model, one.ids, one.mask, copy.deepcopy(one.cache)).logits
+            # A copy, since the forward pass adds its own keys to the cache.
+            logits = run_with_cache(self.model, batch.ids, batch.mask, copy.deepcopy(batch.cache)).logits
         scores = logits.float().log_softmax(-1).cpu()
         return {
             i: scores[place, : self.answers[i].tokens].gather(1, self.answers[i].ids[row.prompt :, None])[:, 0]
@@ -99,7 +98,7 @@ class CachedPrompts:
 
 
 def _rows(answers: Sequence[TokenizedAnswer]) -> tuple[_Row, ...]:
-    """Answers that are the same up to their last token share a row."""
+    """Answers that are equal up to their last token share a row."""
     found: dict[tuple[int, ...], list[int]] = {}
     for i, answer in enumerate(answers):
         found.setdefault((answer.prompt, *answer.ids[:-1].tolist()), []).append(i)
@@ -115,7 +114,7 @@ def _run_batch(model: Model, rows: Sequence[_Row], chunk: list[int]) -> _Batch:
 def run_prompts(
     model: Model, heads: Sequence[Int[Tensor, " token"]], tails: Sequence[Int[Tensor, " token"]]
 ) -> tuple[DynamicCache | None, Int[Tensor, "row token"], Int[Tensor, "row column"]]:
-    """Run the heads; gives their keys and values (None where all are empty), the tails padded on the right, and the mask of both."""
+    """Run the heads; return their KV cache (None if all are empty), the tails padded on the right, and the mask of both."""
     pad = torch.nn.utils.rnn.pad_sequence
     ids = pad(list(tails), batch_first=True).to(model.device)
     mask = pad([torch.ones_like(tail) for tail in tails], batch_first=True).to(model.device)
@@ -130,14 +129,14 @@ def run_prompts(
 def run_with_cache(
     model: Model, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row column"], cache: DynamicCache | None
 ) -> Any:
-    """A pass over `ids` behind what is cached, to which it adds its own; the mask is of both."""
-    told: dict[str, Any] = {
+    """Run `ids` after the cached tokens and add them to the cache; the mask covers both."""
+    arguments: dict[str, Any] = {
         "input_ids": ids,
         "attention_mask": mask,
         "past_key_values": cache,
         "use_cache": cache is not None,
     }
     if "position_ids" in inspect.signature(type(model.network).forward).parameters:
-        # Others count from the mask themselves, or have no positions.
-        told["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    return model.network(**told)
+        # Other families count from the mask or have no positions.
+        arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    return model.network(**arguments)

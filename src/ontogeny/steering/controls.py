@@ -1,4 +1,4 @@
-"""Does an edit do more than edits as large that know nothing? Its effect beside the effects of its controls."""
+"""Compare an intervention's effect with norm-matched random interventions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ontogeny.steering.steer import Edit, Edits, as_edits, control_edits
 
 @dataclass(frozen=True, eq=False)
 class EffectWithControls:
-    """What an edit changed, and what its controls changed."""
+    """Effects of an edit and of its controls."""
 
     value: float
     """Steered minus unsteered."""
@@ -32,22 +32,22 @@ class EffectWithControls:
 
     @property
     def p(self) -> float:
-        """Share of the controls that move as far from their mean, in either direction, the edit itself counted among them."""
+        """Two-sided p-value: share of the controls at least as far from their mean, the edit itself included."""
         return null_p_value(self.value, self.controls)
 
 
 def compare_with_controls(
     measure: Callable[[list[Edit]], float], edits: Edits, *, seeds: Sequence[int] = range(200)
 ) -> EffectWithControls:
-    """`measure` is called without an edit, with the edits, and once for each seed with controls that move as far.
+    """Call `measure` without an edit, with the edits, and for each seed with norm-matched controls.
 
     Raises:
-        BadInput: no seeds, or edits that change nothing.
+        BadInput: no seeds, or no edit that changes anything.
     """
     wanted = as_edits(edits)
     if not seeds or all(edit.what.is_noop for edit in wanted):
         raise BadInput(
-            "an effect needs an edit that changes something and at least one control. Set alpha, and give seeds."
+            "an effect needs an edit that changes something and at least one control: set `alpha`, and give `seeds`."
         )
     base = measure([])
     nulls = [measure(one) - base for one in control_edits(wanted, seeds)]

@@ -1,7 +1,7 @@
-"""Generate: steered or not, in batches, with a KV cache; greedy, sampled or by beams, through transformers' own `generate`.
+"""Generate text, steered or not: in batches, with a KV cache, greedy, sampled or with beams, through `generate` of transformers.
 
-Prompts are padded on the left and positions counted from the attention mask. A sample is the highest of the logits plus Gumbel
-noise, drawn for each row from its own prompt, number and the seed: a row does not depend on what else is in its batch.
+Prompts are padded on the left and positions counted from the attention mask. A sample is the argmax of the logits plus Gumbel noise, drawn
+for each row from its prompt, its sample number and the seed, so that it does not depend on the rest of the batch.
 """
 
 import contextlib
@@ -25,88 +25,86 @@ class DecodingConfig:
     """How the next token is chosen."""
 
     tokens: int = 40
-    """At most so many."""
+    """Maximum number of new tokens."""
     temperature: float = 0.0
-    """0 is greedy: the likeliest token."""
+    """0 for greedy decoding."""
     top_p: float = 1.0
-    """Sample from the likeliest tokens that hold this share of the probability."""
+    """Sample from the likeliest tokens that have this share of the probability."""
     beams: int = 1
     samples: int = 1
     """Continuations of each prompt."""
     seed: int = 0
     cache: bool = True
-    """Keep keys and values of earlier tokens; off, everything is computed again at each step (the same numbers, slower)."""
+    """Use a KV cache; without it the numbers are the same, but slower."""
     batch: int = 16
 
     def __post_init__(self) -> None:
         if self.tokens < 1 or self.batch < 1 or self.samples < 1 or self.beams < 1:
-            raise BadInput("tokens, beams, samples and batch are counts from 1 on. Correct the one that is not.")
+            raise BadInput("`tokens`, `beams`, `samples` and `batch` must be at least 1.")
         if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
             raise BadInput(
-                f"a temperature of {self.temperature} or a top_p of {self.top_p} cannot be. Take one ≥ 0, and one in (0, 1]."
+                f"`temperature` must be finite and at least 0, and `top_p` in (0, 1], got {self.temperature} and {self.top_p}."
             )
         if self.temperature == 0 and self.samples > self.beams:
             raise BadInput(
-                f"greedy decoding has one continuation, not {self.samples}. Set a temperature, or as many beams as samples."
+                f"`samples` must be 1 for greedy decoding, got {self.samples}: set `temperature`, or as many `beams`."
             )
         if self.temperature > 0 and self.beams > 1:
-            raise BadInput("beams and sampling exclude each other. Set temperature 0, or one beam.")
+            raise BadInput("`beams` must be 1 for sampling: set `temperature` to 0, or use one beam.")
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What was said behind one prompt."""
+    """A continuation of one prompt."""
 
     prompt: str
     text: str
     ids: Int[Tensor, " token"]
-    """Of the continuation, up to the end of the text."""
-    before: Int[Tensor, " token"]
-    """Of the prompt."""
+    """Of the continuation, without the end token."""
+    prompt_ids: Int[Tensor, " token"]
 
 
 @torch.no_grad()
 def generate(
     model: Model, prompts: Sequence[str], edits: Edits = (), how: DecodingConfig | None = None
 ) -> list[list[Continuation]]:
-    """The continuations of each prompt, `how.samples` for each, in the order of the prompts.
+    """`how.samples` continuations of each prompt, in the order of the prompts.
 
     Raises:
-        BadInput: an empty prompt, one that leaves no room in the context, or an edit that does not fit.
+        BadInput: an empty prompt, one too long for the context, or an edit that does not fit.
     """
     how = how or DecodingConfig()
     check_can_generate(model)
     ids = [_tokenize_prompt(model, prompt, how.tokens) for prompt in prompts]
-    # Neighbours of like length: less padding.
+    # Sorted by length, for less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found: dict[int, list[Continuation]] = {}
+    continuations: dict[int, list[Continuation]] = {}
     for start in range(0, len(order), how.batch):
         rows = order[start : start + how.batch]
-        said = _batch(model, [ids[i] for i in rows], edits_for_prompts(edits, rows), how)
-        for at, row in enumerate(rows):
-            mine = said[at * how.samples : (at + 1) * how.samples]
-            found[row] = [
-                Continuation(prompts[row], continuation_text(model, ids[row], one), one, ids[row]) for one in mine
-            ]
-    return [found[i] for i in range(len(ids))]
+        outputs = iter(_batch(model, [ids[i] for i in rows], edits_for_prompts(edits, rows), how))
+        for i in rows:
+            new = [next(outputs) for _ in range(how.samples)]
+            continuations[i] = [Continuation(prompts[i], continuation_text(model, ids[i], n), n, ids[i]) for n in new]
+    return [continuations[i] for i in range(len(ids))]
 
 
 def _tokenize_prompt(model: Model, prompt: str, room: int) -> Int[Tensor, " token"]:
     ids = encode_texts(model.tokenizer, [prompt], [None])[0].ids
     if not len(ids):
-        raise BadInput("a prompt has no tokens, so nothing can follow it. Give it a word.")
+        raise BadInput("a prompt must have tokens, got none: give it a word.")
     if len(ids) + room > model.context:
         raise BadInput(
-            f"a prompt of {len(ids)} tokens and {room} new ones exceed the context of {model.context}: {prompt[:60]!r}. Shorten one."
+            f"a prompt of {len(ids)} tokens and {room} new ones exceed the context of {model.context} tokens: shorten {prompt[:60]!r}, or "
+            "lower `tokens`."
         )
     return ids
 
 
 def pad_left(
-    rows: Sequence[Int[Tensor, " token"]], filler: int
+    rows: Sequence[Int[Tensor, " token"]], padding: int
 ) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]]:
-    """Rows that end together, and their attention mask."""
-    ids = torch.full((len(rows), max(map(len, rows))), filler)
+    """Rows padded on the left, and their attention mask."""
+    ids = torch.full((len(rows), max(map(len, rows))), padding)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         start = ids.shape[1] - len(row)
@@ -116,8 +114,8 @@ def pad_left(
 
 def _batch(model: Model, rows: Sequence[Tensor], edits: Edits, how: DecodingConfig) -> list[Int[Tensor, " token"]]:
     ends = _end_tokens(model)
-    filler = next((t for t in (model.tokenizer.pad_token_id, *ends) if t is not None), 0)
-    ids, mask = pad_left(rows, filler)
+    padding = next((t for t in (model.tokenizer.pad_token_id, *ends) if t is not None), 0)
+    ids, mask = pad_left(rows, padding)
     many = how.samples if how.temperature > 0 else 1
     ids, mask = ids.repeat_interleave(many, 0), mask.repeat_interleave(many, 0)
     config = GenerationConfig(
@@ -126,7 +124,7 @@ def _batch(model: Model, rows: Sequence[Tensor], edits: Edits, how: DecodingConf
         num_beams=how.beams,
         num_return_sequences=how.samples if how.beams > 1 else 1,
         use_cache=how.cache,
-        pad_token_id=filler,
+        pad_token_id=padding,
         eos_token_id=ends or None,
         bos_token_id=model.tokenizer.bos_token_id,
     )
@@ -142,31 +140,31 @@ def _batch(model: Model, rows: Sequence[Tensor], edits: Edits, how: DecodingConf
 
 
 def _end_tokens(model: Model) -> list[int]:
-    """The tokens that end a text: chat models have several, which the tokenizer does not tell."""
-    told = getattr(model.network.generation_config, "eos_token_id", None)
-    every = [*(told if isinstance(told, list) else [told]), model.tokenizer.eos_token_id]
-    return sorted({token for token in every if token is not None})
+    """Tokens that end a text; chat models have several, which only their generation config lists."""
+    ends = getattr(model.network.generation_config, "eos_token_id", None)
+    tokens = [*(ends if isinstance(ends, list) else [ends]), model.tokenizer.eos_token_id]
+    return sorted({token for token in tokens if token is not None})
 
 
 @contextlib.contextmanager
 def _reset_generation_config(model: Model) -> Iterator[None]:
-    """Without the habits of the model's own folder, such as a penalty on repetition: transformers would fill them in unasked."""
-    habits = model.network.generation_config
+    """Ignore the generation config of the model's folder (a repetition penalty, say), which transformers would apply."""
+    original = model.network.generation_config
     model.network.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.network.generation_config = habits
+        model.network.generation_config = original
 
 
 def _truncate_at_end(ids: Int[Tensor, " token"], ends: Sequence[int]) -> Int[Tensor, " token"]:
-    """Up to, not including, the end of the text; what follows it is filling."""
+    """The tokens before the first end token."""
     over = torch.isin(ids, torch.tensor(ends, dtype=ids.dtype)).nonzero()
     return ids[: int(over[0])] if len(over) else ids
 
 
 def continuation_text(model: Model, prompt: Int[Tensor, " token"], ids: Int[Tensor, " token"]) -> str:
-    """The continuation as it reads behind its prompt: a tokenizer may drop the space of a first token that stands alone."""
+    """The text of the continuation after its prompt; decoded alone, a first token may lose its space."""
     before, whole = (
         str(model.tokenizer.decode(row, skip_special_tokens=True)) for row in (prompt, torch.cat([prompt, ids]))
     )
@@ -180,13 +178,13 @@ def continuation_text(model: Model, prompt: Int[Tensor, " token"], ids: Int[Tens
 def _sampling(rows: Sequence[Tensor], how: DecodingConfig) -> list[LogitsProcessor]:
     keys = [(row, sample) for row in rows for sample in range(how.samples)]
     noise = [_GumbelNoise([_seed_generator(row, sample, how.seed) for row, sample in keys])]
-    # The share is of the probabilities at this temperature: the noise comes last.
+    # top_p applies to the probabilities at this temperature, so the noise comes last.
     return [_Temperature(how.temperature), *([TopPLogitsWarper(how.top_p)] if how.top_p < 1 else []), *noise]
 
 
 def _seed_generator(ids: Tensor, sample: int, seed: int) -> torch.Generator:
-    told = hashlib.sha256(repr((ids.tolist(), sample, seed)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(told[:7], "little"))
+    digest = hashlib.sha256(repr((ids.tolist(), sample, seed)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 class _Temperature(LogitsProcessor):

@@ -1,4 +1,4 @@
-"""Samples side by side: unsteered, steered, and steered with a control that moves as far and knows nothing."""
+"""Sampled continuations side by side: unsteered, steered, and steered along random directions of equal norm."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ class SteeringSample:
     text: str
     tokens: int
     surprise: float
-    """Nats per token of this text under the unsteered model: what steering did to its language. NaN where nothing was said."""
+    """Nats per token of the text under the unsteered model; NaN for an empty text."""
 
 
 def steering_samples(
@@ -33,15 +33,15 @@ def steering_samples(
     arms: Sequence[tuple[str, float | None, Edits]],
     how: DecodingConfig | None = None,
 ) -> list[SteeringSample]:
-    """Each prompt under each arm (a name, its alpha, its edits), in the order of the prompts."""
-    made = [_samples(model, prompts, arm, how) for arm in arms]
-    return [sample for row in zip(*made, strict=True) for part in row for sample in part]
+    """Continue each prompt under each arm (name, alpha, edits), in the order of the prompts."""
+    per_arm = [_samples(model, prompts, arm, how) for arm in arms]
+    return [sample for row in zip(*per_arm, strict=True) for part in row for sample in part]
 
 
 def conditions(
     edit: Edit, alphas: Sequence[float], *, controls: int = 1
 ) -> Iterator[tuple[str, float | None, list[Edit]]]:
-    """Unsteered, then for each alpha the vector and its controls. An edit that is no addition has no alpha: it is one arm."""
+    """Arms: unsteered, then for each alpha the edit and its controls; an edit other than `Add` has no alpha and is one arm."""
     yield "unsteered", None, []
     for alpha in alphas if isinstance(edit.what, Add) else [None]:
         scaled = edit if alpha is None else Edit(edit.site, Add(edit.what.shift, alpha), edit.where)  # type: ignore[attr-defined]
@@ -54,18 +54,13 @@ def _samples(
     model: Model, prompts: Sequence[str], arm: tuple[str, float | None, Edits], how: DecodingConfig | None
 ) -> list[list[SteeringSample]]:
     name, alpha, edits = arm
-    said = generate(model, prompts, as_edits(edits), how)
-    flat = [one for row in said for one in row]
-    spoken = [i for i, one in enumerate(flat) if len(one.ids)]
-    scores = token_log_likelihoods(model, [_answer(flat[i]) for i in spoken])
-    surprise = {i: -float(score.double().mean()) for i, score in zip(spoken, scores, strict=True)}
-    samples = [
-        SteeringSample(one.prompt, name, alpha, one.text, len(one.ids), surprise.get(i, math.nan))
-        for i, one in enumerate(flat)
-    ]
-    each = len(said[0])
-    return [samples[i : i + each] for i in range(0, len(samples), each)]
+    continuations = generate(model, prompts, as_edits(edits), how)
+    flat = [c for row in continuations for c in row if len(c.ids)]
+    answers = [TokenizedAnswer(torch.cat([c.prompt_ids, c.ids]), len(c.prompt_ids)) for c in flat]
+    scores = iter(token_log_likelihoods(model, answers))
 
+    def sample(c: Continuation) -> SteeringSample:
+        surprise = -float(next(scores).double().mean()) if len(c.ids) else math.nan
+        return SteeringSample(c.prompt, name, alpha, c.text, len(c.ids), surprise)
 
-def _answer(one: Continuation) -> TokenizedAnswer:
-    return TokenizedAnswer(torch.cat([one.before, one.ids]), len(one.before))
+    return [[sample(c) for c in row] for row in continuations]

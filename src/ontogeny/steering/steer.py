@@ -1,7 +1,7 @@
-"""Steer: while open, a model's forward passes go on with edited activations, attention or weights; afterwards no trace is left.
+"""Steer: a context manager that edits activations, attention or weights in a model's forward passes and restores the model afterwards.
 
-An edit that changes nothing (alpha 0, v − v) is not hooked at all, so the numbers are those of the bare model, bit for bit. Edits
-count tokens in each row's own order, so that batch, padding side, KV cache and beams do not change what is edited.
+No hook is installed for an edit that changes nothing (alpha 0, v − v), so the numbers are those of the unedited model bit for bit. Edits
+count tokens within each row, so that batch, padding side, KV cache and beams do not change which tokens are edited.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Edit:
     where: TokenSelection = "all"
 
     def null(self, seed: int = 0) -> "Edit":
-        """The norm-matched control at the same place."""
+        """The norm-matched control at the same site."""
         return Edit(self.site, self.what.null(seed), self.where)
 
 
@@ -40,7 +40,7 @@ Edits = Sequence[Edit | tuple[Site | str, Intervention] | tuple[Site | str, Inte
 
 
 def as_edits(given: Edits) -> list[Edit]:
-    """Pairs and triples as edits, sites read from their names."""
+    """Pairs and triples as `Edit`s, with sites parsed from their names."""
     found = []
     for one in given:
         site, what, where = (one.site, one.what, one.where) if isinstance(one, Edit) else (*one, "all")[:3]
@@ -49,7 +49,7 @@ def as_edits(given: Edits) -> list[Edit]:
 
 
 def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
-    """The same for some of the prompts: their masks, in their order."""
+    """Edits for some of the prompts, with the masks of these."""
     found = []
     for edit in as_edits(edits):
         what, where = edit.what, edit.where
@@ -57,9 +57,11 @@ def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
             found.append(edit)
             continue
         if max(rows) >= len(where):
-            raise BadInput(f"{len(where)} masks were given for more prompts than that. Give one mask for each prompt.")
+            raise BadInput(
+                f"an edit must have one mask for each prompt, got {len(where)} for at least {max(rows) + 1}."
+            )
         if isinstance(what, Reweight) and what.seed is not None:
-            # A control draws its tokens by the number of the prompt, not by its place in a batch.
+            # A control draws its tokens by the index of the prompt, not by its row in a batch.
             what, where = Reweight(what.factor), [what.reweighted_tokens(mask, row) for row, mask in enumerate(where)]
         found.append(Edit(edit.site, what, [where[row] for row in rows]))
     return found
@@ -67,25 +69,24 @@ def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
 
 @contextlib.contextmanager
 def steer(model: Model, edits: Edits, *, prompts: Int[Tensor, " row"] | Sequence[int] | None = None) -> Iterator[None]:
-    """While open, every forward pass is steered; edits at one site act in their order.
+    """Steer every forward pass inside the context; edits at one site act in their order.
 
-    `prompts` holds the token count of each row's prompt; edits of some tokens only need it.
+    Args:
+        prompts: token count of each row's prompt, which edits of `prompt`, `generated` and `last` tokens need.
 
     Raises:
-        BadInput: a site that the model does not have, an edit of another width, or tokens that cannot be told.
+        BadInput: a site that the model does not have, an edit of another width, or missing `prompts`.
     """
     wanted = [edit for edit in as_edits(edits) if not edit.what.is_noop]
     for edit in wanted:
         check_edit(model, edit)
     counts = None if prompts is None else torch.as_tensor(prompts)
     if counts is None and (some := [e for e in wanted if isinstance(e.where, str) and e.where != "all"]):
-        raise BadInput(
-            f"{some[0].where!r} tokens are told from the length of the prompts. Pass prompts=, their token counts."
-        )
+        raise BadInput(f"edits of {some[0].where!r} tokens need the token counts of the prompts: pass `prompts`.")
     rows = PassTokens(counts)
     with contextlib.ExitStack() as open_hooks:
         if any(edit.where != "all" or edit.what.kind == "attention" for edit in wanted):
-            open_hooks.enter_context(call_hooks(model, rows.see))
+            open_hooks.enter_context(call_hooks(model, rows.update))
         for edit in wanted:
             open_hooks.enter_context(_hook_edit(model, edit, rows))
         yield
@@ -120,51 +121,36 @@ def check_can_generate(model: Model) -> None:
 
 
 def check_edit(model: Model, edit: Edit) -> None:
-    """Refuse what would fail, or mean something else, in the middle of a pass."""
+    """Raise if the edit does not fit the model."""
     site, width = edit.site, edit.what.width
     if site.layer > model.layers or (site.head is not None and site.head >= model.heads):
-        raise BadInput(
-            f"{site} does not exist: this model has {model.layers} blocks of {model.heads} heads. Choose another site."
-        )
+        raise BadInput(f"{site} does not exist: this model has {model.layers} blocks of {model.heads} heads.")
     if edit.what.kind == "attention" and site.part != "attn":
-        raise BadInput(
-            f"attention is re-weighted at attn.{max(1, site.layer)}, not at {site}. Name the attention layer."
-        )
+        raise BadInput(f"attention is re-weighted at attention sites only, got {site}: use attn.{max(1, site.layer)}.")
     if isinstance(edit.what, Reweight) and edit.what.seed is not None and isinstance(edit.where, str):
-        raise BadInput(
-            f"the control of re-weighted attention draws other tokens of each prompt, and {edit.where!r} names none. "
-            "Give one mask for each prompt."
-        )
+        raise BadInput(f"the control of re-weighted attention needs one mask for each prompt, got {edit.where!r}.")
     if edit.what.kind == "weight" and site.part not in ("attn", "mlp"):
-        raise BadInput(f"weights are edited at attn.l or mlp.l, in the map that writes them, not at {site}. Name one.")
+        raise BadInput(f"weights are edited at attn.l or mlp.l, in the map that writes them, got {site}.")
     if isinstance(edit.what, RankOne):
         if edit.where != "all":
-            raise BadInput(
-                f"a weight has no tokens, so it cannot be edited for {edit.where!r} only. Leave the tokens out."
-            )
+            raise BadInput(f"a weight edit must be of `all` tokens, got {edit.where!r}.")
         if len(edit.what.key) != (inside := output_weight(model, site).shape[0]):
             raise BadInput(
-                f"a key of {len(edit.what.key)} dimensions does not fit the map that writes {site}, which reads {inside}. Give another."
+                f"the key of a weight edit at {site} must have {inside} dimensions, got {len(edit.what.key)}."
             )
     if width is not None and width != site_width(model, site):
         raise BadInput(
-            f"an edit of {width} dimensions does not fit {site}, which has {site_width(model, site)}. "
-            "Take a direction of this model, or of another with this width."
+            f"an edit at {site} must have {site_width(model, site)} dimensions, got {width}: use a direction of a model of this width."
         )
 
 
 def check_direction(model: Model, direction: Direction) -> None:
-    """Refuse a direction of another width, site or tokenizer.
-
-    Raises:
-        BadInput: with what differs.
-    """
-
+    """Raise if a direction has another width or tokenizer than the model, or a site that it does not have."""
     check_edit(model, Edit(direction.site, Add(direction)))
     if direction.tokenizer and direction.tokenizer != (here := tokenizer_fingerprint(model)):
         raise BadInput(
-            f"{direction.origin} was learned with another tokenizer ({direction.tokenizer}; this model has {here}). "
-            "Learn it again on this model, or clear its tokenizer on purpose."
+            f"{direction.origin} was fitted with another tokenizer ({direction.tokenizer}, this model has {here}): fit it on this "
+            "model, or clear its `tokenizer`."
         )
 
 
@@ -201,7 +187,7 @@ class _ActivationHook:
 
     def __call__(self, h: Tensor) -> Tensor:
         mask = self.rows.mask(self.where)
-        # Nothing to do in this pass, as when a prompt was edited and what follows is generated.
+        # No edited token in this pass, as in the generation after an edit of the prompt.
         return h if mask is not None and not mask.any() else self.what(h, mask)
 
 
@@ -213,21 +199,21 @@ class _AttentionHook:
             self.where = [edit.what.reweighted_tokens(mask, row) for row, mask in enumerate(edit.where)]
 
     def __call__(self, mask: Tensor | None, h: Tensor) -> Tensor:
-        scores, chosen = _additive(mask, self.rows, h), self.rows.looked_at(self.where)
-        # A sliding window holds the newest tokens only; a cache of fixed size has room for more than there are.
+        scores, chosen = _additive(mask, self.rows, h), self.rows.key_mask(self.where)
+        # A sliding window has the newest tokens only; a static cache is longer than the tokens so far.
         chosen = chosen[:, -scores.shape[-1] :]
         return self.what(scores, nn.functional.pad(chosen, (0, scores.shape[-1] - chosen.shape[1])))
 
 
 def _additive(mask: Tensor | None, rows: PassTokens, h: Tensor) -> Tensor:
-    """The mask as what is added to the scores, `[row, 1, query, key]`."""
+    """The mask in its additive form, `[row, 1, query, key]`."""
     query, key = rows.index.shape[1], rows.keys.shape[1]
     if mask is None:
         columns = torch.arange(key, device=h.device)
         mask = (columns[None, :] <= columns[key - query :, None])[None, None] & rows.seen[:, None, None]
     if mask.ndim != 4:
         raise BadInput(
-            "this attention takes its mask in a form that cannot be re-weighted. Load the model with eager attention."
+            f"re-weighting needs an attention mask of 4 dimensions, got {mask.ndim}: load the model with eager attention."
         )
     if mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=h.dtype, device=h.device).masked_fill(~mask, torch.finfo(h.dtype).min)
@@ -235,13 +221,13 @@ def _additive(mask: Tensor | None, rows: PassTokens, h: Tensor) -> Tensor:
 
 
 def control_edits(edits: Edits, seeds: Sequence[int]) -> Iterator[list[Edit]]:
-    """The same edits as their norm-matched controls, once for each seed."""
+    """The norm-matched controls of the edits, once for each seed."""
     for seed in seeds:
         yield [edit.null(1000 * seed + i) for i, edit in enumerate(as_edits(edits))]
 
 
 def ablate_everywhere(model: Model, direction: Direction | Float[Tensor, " d"]) -> list[Edit]:
-    """A direction ablated from the whole stream: from the embedding, and from all that the blocks add to it."""
+    """Edits that ablate a direction from the embedding and from everything that blocks add to the stream."""
     normed = "_resid" if model.architecture.attn_added else ""
     writers = [f"{part}{normed}.{layer}" for layer in range(1, model.layers + 1) for part in ("attn", "mlp")]
     return [Edit(Site.parse(name), Ablate.of(direction)) for name in ("resid.0", *writers)]

@@ -1,4 +1,4 @@
-"""Which tokens of a forward pass are meant, counted in each row's own tokens: padding, cache and beams cannot move them."""
+"""Selection of the tokens an edit acts on, counted within each row, whatever the padding, KV cache and beams."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,35 +12,34 @@ from ontogeny.errors import BadInput, unknown_name
 
 TokenSelector = Literal["all", "prompt", "generated", "last"]
 TokenSelection = TokenSelector | Sequence[Bool[Tensor, " token"]]
-"""`last` is the last token of the prompt and every one behind it: what is the newest token at some point of a generation.
-Or one mask a row, over the tokens of its prompt."""
+"""`last` is the last token of the prompt and every later one: each is the newest token at some step of a generation.
+Or one mask per row, over the tokens of its prompt."""
 TOKEN_SELECTORS = ("all", "prompt", "generated", "last")
 
 
 @dataclass
 class PassTokens:
-    """The tokens of the pass that is running, told by its own arguments before it starts."""
+    """The tokens of the current forward pass, read from its arguments."""
 
     prompts: Int[Tensor, " row"] | None = None
-    """Tokens of each prompt."""
+    """Token count of each prompt."""
     index: Int[Tensor, "row query"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
-    """Number of each token in its row, from 0; of padding, anything."""
+    """Position of each token in its row, from 0; arbitrary for padding."""
     real: Bool[Tensor, "row query"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     keys: Int[Tensor, "row key"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
-    """The same number for all tokens that can be looked at, those in the cache included."""
+    """Positions of all keys, cached ones included."""
     seen: Bool[Tensor, "row key"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
 
-    def see(self, call: dict[str, Any]) -> None:
+    def update(self, call: dict[str, Any]) -> None:
+        """Read the arguments of a forward pass that is about to run."""
         ids = call["inputs_embeds"] if call.get("input_ids") is None else call["input_ids"]
         batch, query = ids.shape[:2]
         cache = call.get("past_key_values")
         total = query + (cache.get_seq_length() if cache is not None else 0)
         mask = call.get("attention_mask")
         if mask is not None and (mask.ndim != 2 or mask.shape[1] < total):
-            raise BadInput(
-                f"the attention mask of shape {tuple(mask.shape)} does not say which tokens are real. Pass one number a token."
-            )
-        # A cache of fixed size has a longer mask than tokens so far.
+            raise BadInput(f"the attention mask must have one number per token, got shape {tuple(mask.shape)}.")
+        # The mask of a static cache is longer than the tokens so far.
         self.seen = (
             torch.ones(batch, total, dtype=torch.bool, device=ids.device) if mask is None else mask[:, :total].bool()
         )
@@ -48,12 +47,12 @@ class PassTokens:
         self.real, self.index = self.seen[:, total - query :], self.keys[:, total - query :]
 
     def mask(self, where: TokenSelection) -> Bool[Tensor, "row query"] | None:
-        """True where an edit acts in this pass; None where it acts on all."""
-        # Padding may be edited with the rest: no token looks at it.
+        """True where an edit acts in this pass; None if it acts on all tokens."""
+        # Padding may be edited, since no token attends to it.
         return None if where == "all" else self._within(where, self.index, self.real)
 
-    def looked_at(self, where: TokenSelection) -> Bool[Tensor, "row key"]:
-        """The same for tokens as keys of attention."""
+    def key_mask(self, where: TokenSelection) -> Bool[Tensor, "row key"]:
+        """The same for the keys of attention."""
         return self.seen if where == "all" else self._within(where, self.keys, self.seen)
 
     def _within(self, where: TokenSelection, index: Tensor, real: Tensor) -> Tensor:
@@ -73,26 +72,27 @@ class PassTokens:
     def _lengths(self, rows: int) -> Tensor:
         if self.prompts is None:
             raise BadInput(
-                "which tokens are prompt and which are generated is not known. Pass prompts=, their token counts."
+                "the token counts of the prompts are needed to tell prompt from generated tokens: pass `prompts`."
             )
         return torch.stack(_repeat_for_samples(list(self.prompts), rows))
 
 
-def _repeat_for_samples(one_a_prompt: list[Tensor], rows: int) -> list[Tensor]:
-    """Beams and samples of one prompt are neighbours in the batch."""
-    times, rest = divmod(rows, len(one_a_prompt))
+def _repeat_for_samples(per_prompt: list[Tensor], rows: int) -> list[Tensor]:
+    """One entry per row; beams and samples of a prompt are adjacent in the batch."""
+    times, rest = divmod(rows, len(per_prompt))
     if rest or not times:
         raise BadInput(
-            f"{len(one_a_prompt)} prompts were announced, but a pass has {rows} rows. Give one mask and one count for each prompt."
+            f"the rows of a forward pass must be a multiple of the prompts, got {rows} rows for {len(per_prompt)}: give one mask and "
+            "one count per prompt."
         )
-    return [one for one in one_a_prompt for _ in range(times)]
+    return [one for one in per_prompt for _ in range(times)]
 
 
 def check_token_selection(where: Any) -> TokenSelection:
-    """A word, or masks.
+    """The selection itself.
 
     Raises:
-        BadInput: neither.
+        BadInput: neither one of `TOKEN_SELECTORS` nor a list of boolean masks.
     """
     if isinstance(where, str):
         if where not in TOKEN_SELECTORS:
@@ -101,6 +101,6 @@ def check_token_selection(where: Any) -> TokenSelection:
     masks = list(where)
     if not masks or any(not isinstance(m, Tensor) or m.dtype != torch.bool or m.ndim != 1 for m in masks):
         raise BadInput(
-            "tokens are chosen by a word (all, prompt, generated, last) or by one mask of True and False a prompt."
+            "tokens must be selected by a word (all, prompt, generated, last) or by one mask of True and False per prompt."
         )
     return masks
