@@ -83,11 +83,11 @@ def test_an_ablated_direction_and_samples(steer, tiny, vector, tmp_path):
         (["-p", "x", "--action", "ablate", "--alpha", "3"], "--alpha must be 1 for --action ablate"),
         (["-p", "x", "--where", "lst"], "did you mean last"),
         (["-p", "x", "--scale", "gap"], "does not say its gap"),
-        (["-p", "x", "--samples", "3"], "greedy decoding has one"),
+        (["-p", "x", "--samples", "3"], "--samples must be 1 for greedy decoding"),
         (["-p", "x" * 200], "exceed the context"),
         (["-p", "x", "-d", "nothing.safetensors"], "there is no file nothing.safetensors"),
         (["-p", "x", "-d", "runs/nowhere:truth"], "is not a run directory"),
-        (["-p", "x", "--prompts", "nowhere.txt"], "nowhere.txt cannot be read as text (No such file"),
+        (["-p", "x", "--prompts", "nowhere.txt"], "nowhere.txt cannot be read (No such file"),
         (["-p", "x", "--dtype", "float8"], "no dtype called"),
     ],
 )

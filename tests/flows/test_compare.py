@@ -40,7 +40,7 @@ def _texts(home: Path) -> list[object]:
     return [
         *("--statements", home / "coin.csv", "--questions", home / "coin.csv", "--verdicts", f"{YES},{NO}"),
         *("--ask", "", "--shots", 0, "--harmful", home / "harmful.txt", "--harmless", home / "harmless.txt"),
-        *("--texts", home / "harmless.txt", "--phrase", "no", "--limit", 60),
+        *("--neutral", home / "harmless.txt", "--phrase", "no", "--limit", 60),
     ]
 
 
@@ -55,7 +55,7 @@ def done(home: Path) -> Path:
 
 def test_four_sides_are_kept_and_each_checkpoint_is_loaded_once(done: Path) -> None:
     ledger = Run.open(done).ledger()
-    assert [line["aspect"] for line in ledger] == ["knowledge", "truth", "refusal", "confidence"]
+    assert [line["aspect"] for line in ledger] == ["knowledge", "truthfulness", "refusal", "confidence"]
     assert [sum(line["loads"].values()) for line in ledger] == [2, 0, 0, 0]
     records = Run.open(done).records()
     assert set(records.stage.dropna()) == {"base", "post"}
@@ -75,13 +75,13 @@ def test_what_is_finished_is_not_computed_again(done: Path, home: Path, say: Say
     )
     assert code == 0
     assert "done already" not in out
-    assert "truth: about" in out
+    assert "truthfulness: about" in out
 
 
 def test_another_seed_takes_the_place_of_its_side_alone(home: Path, say: Say) -> None:
     out, stages = home / "seeds", (f"base={home / 'base'}", f"post={home / 'post'}")
-    for seed, view in ((0, "truth"), (0, "confidence"), (1, "confidence")):
-        assert say("compare", *stages, "-o", out, "--views", view, "--seed", seed, "-q", *_texts(home))[0] == 0
+    for seed, view in ((0, "truthfulness"), (0, "confidence"), (1, "confidence")):
+        assert say("compare", *stages, "-o", out, "--studies", view, "--seed", seed, "-q", *_texts(home))[0] == 0
     parts = sorted(path.name.rsplit("-", 1)[0] for path in (out / "records").iterdir())
     assert parts == ["compare-confidence", "compare-truth"]
     assert set(Run.open(out).records("metric = 'entropy'").seed) == {1}
@@ -101,7 +101,7 @@ def test_the_report_has_what_is_alike_on_top_and_four_panels(done: Path, say: Sa
 def test_a_lineage_is_compared_checkpoint_by_checkpoint(home: Path, say: Say) -> None:
     out = home / "line-run"
     code, shown, _ = say(
-        "compare", home / "line", "--stages", "pretrain:*", "-o", out, "--views", "truth", "-q", *_texts(home)
+        "compare", home / "line", "--stages", "pretrain:*", "-o", out, "--studies", "truthfulness", "-q", *_texts(home)
     )
     assert code == 0
     assert "pretrain 1 and pretrain 3" in shown
@@ -147,7 +147,7 @@ def test_a_side_that_cannot_be_had_does_not_stop_the_others(home: Path, say: Say
     given[1] = home / "odd.csv"
     code, shown, _ = say(
         *("compare", f"base={home / 'base'}", f"post={home / 'post'}", "-o", home / "odd"),
-        *("--views", "knowledge,confidence", "-q", *given),
+        *("--studies", "knowledge,confidence", "-q", *given),
     )
     assert code == 1
     assert "not compared: knowledge: no pairs of odd align" in shown
@@ -155,7 +155,7 @@ def test_a_side_that_cannot_be_had_does_not_stop_the_others(home: Path, say: Say
 
 
 def test_pairs_are_mined_as_told(home: Path, say: Say) -> None:
-    out, given = home / "pairing", ("--views", "knowledge", "-q", *_texts(home), "--ask", " is")
+    out, given = home / "pairing", ("--studies", "knowledge", "-q", *_texts(home), "--ask", " is")
     stages = f"base={home / 'base'}", f"post={home / 'post'}"
     found = []
     for more in ((), ("--pairing", "one_span")):
@@ -175,14 +175,14 @@ BAD = {
     "an unknown stage": (["{home}/line", "--stages", "pretran:last"], "did you mean pretrain"),
     "an unknown step": (["{home}/line", "--stages", "pretrain:7"], "no checkpoint"),
     "one checkpoint of a lineage": (["{home}/line"], "two stages or more"),
-    "an unknown view": (["{home}/line", "--stages", "pretrain:*", "--views", "truht"], "did you mean truth"),
-    "no view": (["{home}/line", "--stages", "pretrain:*", "--views", ","], "no views"),
+    "an unknown view": (["{home}/line", "--stages", "pretrain:*", "--studies", "truht"], "known: confidence, knowledge"),
+    "no view": (["{home}/line", "--stages", "pretrain:*", "--studies", ","], "--studies must name at least one study"),
     "one file of two": (
         ["{home}/line", "--stages", "pretrain:*", "--harmful", "{home}/harmful.txt"],
         "belong together",
     ),
-    "verdicts": (["{home}/line", "--stages", "pretrain:*", "--verdicts", "yes"], "no two verdicts"),
-    "a question without verdicts": (["{home}/line", "--stages", "pretrain:*", "--shots", "2"], "go with --verdicts"),
+    "verdicts": (["{home}/line", "--stages", "pretrain:*", "--verdicts", "yes"], "--verdicts must be two words, got 'yes'"),
+    "a question without verdicts": (["{home}/line", "--stages", "pretrain:*", "--shots", "2"], "need --verdicts"),
     "a pairing": (["{home}/line", "--stages", "pretrain:*", "--pairing", "recal"], "did you mean recall"),
     "a dtype": (["{home}/line", "--stages", "pretrain:*", "--dtype", "float8"], "no dtype"),
 }

@@ -81,16 +81,14 @@ QUICK = (
 
 def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept, planted, tmp_path):
     out = tmp_path / "run"
-    code, text, err = evaluate(
-        tiny("gpt_neox"), "-c", concept, "-m", planted, "--alphas", "0,1,3", *QUICK, "--out", out
-    )
+    code, text, err = evaluate(tiny("gpt_neox"), "-c", concept, "-m", planted, "--alpha", "0,1,3", *QUICK, "--out", out)
     assert (code, err) == (0, "")
     assert "It works." in text
     against = tmp_path / "against.safetensors"
     from ontogeny.storage.directions import load_direction
 
     save_direction(-load_direction(planted), against)
-    _, text, _ = evaluate(tiny("gpt_neox"), "-c", concept, "-m", against, "--alphas", "0,1,3", *QUICK)
+    _, text, _ = evaluate(tiny("gpt_neox"), "-c", concept, "-m", against, "--alpha", "0,1,3", *QUICK)
     assert "It does not work: it moves the other way" in text
     table = Run.open(out).records()
     effects = table[table.metric == "steering_effect"]
@@ -115,7 +113,7 @@ def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept
         "distinct_2",
     }
     assert table[table.metric == "steering_works"].value.tolist() == [1.0]
-    for view in ("dose_response", "effect_cost", "k_alpha", "sorted_items", "samples"):
+    for view in ("dose_response", "effect_cost", "alpha_grid", "sorted_items", "samples"):
         assert empty_reason(Run.open(out).show(view)) is None, view
     assert command("report", out) == 0
     page = (out / "report.html").read_text()
@@ -133,7 +131,7 @@ def test_every_method_on_a_model_that_knows_nothing(evaluate, tiny, concept, tmp
     names = ("tracing_vector", "caa", "iti", "ablate")
     args = [tiny("gpt_neox"), "-c", concept, *(x for name in names for x in ("-m", name))]
     args += [
-        "--alphas",
+        "--alpha",
         "1",
         "--k",
         "1,2",
@@ -181,9 +179,9 @@ def test_a_dry_run_does_nothing(evaluate, tiny, concept, tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--alphas", ""], "grid of --alphas is empty"),
-        (["--alphas", "0"], "other than 0"),
-        (["--alphas", "1,nan"], "finite numbers"),
+        (["--alpha", ""], "--alpha must be finite numbers"),
+        (["--alpha", "0"], "other than 0"),
+        (["--alpha", "1,nan"], "finite numbers"),
         (["--k", "0"], "whole numbers"),
         (["--k", ""], "grid of --k is empty"),
         (["-m", "cca"], "did you mean caa"),
@@ -250,7 +248,7 @@ def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(evaluate, tiny, conce
     settings = TraceSettings(sites="resid", fits=("logistic", "mass_mean"), kernels=(), untrained=False)
     run = trace(Lineage.open(tiny("gpt_neox")), [Concept.from_file(concept)], tmp_path / "run", settings)
     before = len(run.records())
-    told = (tiny("gpt_neox"), "-c", concept, "-m", f"{run.folder}:day", "--alphas", "1", *QUICK)
+    told = (tiny("gpt_neox"), "-c", concept, "-m", f"{run.folder}:day", "--alpha", "1", *QUICK)
     code, text, err = evaluate(*told, "--out", run.folder)
     assert (code, err) == (0, "")
     assert "day, given at resid." in text
@@ -301,7 +299,7 @@ def test_a_broken_checkpoint_does_not_stop_the_others(evaluate, tiny, concept, t
     for step in (1, 2):
         shutil.copytree(tiny("gpt_neox"), tmp_path / f"runs/checkpoint-{step}")
     (tmp_path / "runs/checkpoint-1/config.json").write_text("{")
-    code, text, err = evaluate(tmp_path / "runs", "-c", concept, "--steps", "all", "--alphas", "1", *QUICK)
+    code, text, err = evaluate(tmp_path / "runs", "-c", concept, "--steps", "all", "--alpha", "1", *QUICK)
     assert code == 1
     assert "tracing_vector" in text
     assert "not evaluated: " in err

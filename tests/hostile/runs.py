@@ -85,8 +85,8 @@ CASES: dict[str, tuple[Case, str]] = {
     "no SQL": (lambda p: ["query", p / "run"], r"a query needs a run directory and SQL"),
     "wrong SQL": (query("selec 1"), r"the query cannot be run"),
     "no such column": (query("select colour from records"), r"the query cannot be run"),
-    "no such format": (lambda p: ["query", p / "run", "select 1", "-f", "xml"], r"no format 'xml'"),
-    "a run twice": (lambda p: ["query", p / "run", p / "run", "select 1"], r"given twice"),
+    "no such format": (lambda p: ["query", p / "run", "select 1", "-f", "xml"], r"--format must be one of table"),
+    "a run twice": (lambda p: ["query", p / "run", p / "run", "select 1"], r"each run must be named once, got .* twice"),
     "view": (lambda p: ["show", p / "run", "emergense"], r"did you mean emergence"),
     "view up": (lambda p: ["show", p / "run", "../../evil"], r"no view called '\.\./\.\./evil'"),
     "picture ending": (lambda p: ["show", p / "run", "emergence", "-o", p / "a.exe"], r"\.exe"),
@@ -104,7 +104,7 @@ CASES: dict[str, tuple[Case, str]] = {
         about(lambda f: f.write_text('{"concepts": [{}]}') and None),
         r"concepts have no names",
     ),
-    "a run that does not say of what": (grown(lambda f: f.write_text("{}") and None), r"does not say what was traced"),
+    "a run that does not say of what": (grown(lambda f: f.write_text("{}") and None), r"does not say what was measured"),
     "directions cut off": (
         watched(lambda f: f.write_bytes(f.read_bytes()[:90]) and None),
         r"is damaged .* trace again",
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "SQL that installs": (query("install httpfs"), r"one statement that changes nothing"),
     "SQL that asks nothing": (query("/* nothing */"), r"one statement that changes nothing"),
     "SQL nested": (query("select " + "(" * 5000 + "1" + ")" * 5000), r"the query cannot be run"),
-    "rate that is none": (lambda p: ["monitor", p / "run", "--fpr", "nan"], r"a false-positive rate of nan is none"),
+    "rate that is none": (lambda p: ["monitor", p / "run", "--fpr", "nan"], r"--fpr must lie between 0 and 1, got nan"),
     "stage that is none": (
         lambda p: ["monitor", p / "run", "-c", p / "planted.csv", "--frozen", ":"],
         r"no stage called ''",

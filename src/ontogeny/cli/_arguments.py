@@ -130,9 +130,10 @@ def read_lines(path: Path) -> list[str]:
     else:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise BadInput(f"{path} cannot be read as text ({reason}): give a UTF-8 file, one text per line.") from None
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}): give a file with one text per line.") from None
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{path} is not UTF-8 text (byte {error.start + 1}): save it as UTF-8.") from None
     if not any(line.strip() for line in lines):
         raise BadInput(f"{path} contains no text: write one text per line.")
     return [line for line in lines if line.strip()]

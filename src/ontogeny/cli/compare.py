@@ -147,7 +147,7 @@ def _print_plan(plan: "ComparisonPlan", estimate: "ComparisonEstimate", as_json:
         f"in all about {format_duration(estimate.seconds)}; {format_bytes(estimate.bytes_to_read)} to read, "
         f"{format_bytes(estimate.bytes_to_download)} to download",
     ]
-    print_output(asdict(estimate) | {"preflight": plan.preflight.told()}, lines, as_json=as_json)
+    print_output(asdict(estimate) | {"preflight": plan.preflight.as_json()}, lines, as_json=as_json)
 
 
 def _print_findings(run: "Run", as_json: bool) -> None:
