@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from ontogeny.errors import BadInput
-from ontogeny.models import model as models
 from ontogeny.models.hooks import read_hooks, write_hooks
-from ontogeny.models.model import output_weight
+from ontogeny.models.model import load_model, output_weight
 from ontogeny.neurons.entropy_neurons import (
     entropy_neuron_candidates,
     final_norm,
@@ -33,7 +32,7 @@ PLANTED = 7
 @torch.no_grad()
 def lively(folder, *, scale=6.0):
     """A random model with opinions: the scores of a fresh one hardly differ."""
-    model = models.load_model(folder)
+    model = load_model(folder)
     out = model.network.get_output_embeddings()
     if out.weight is model.network.get_input_embeddings().weight:
         out.weight = torch.nn.Parameter(out.weight.clone(), requires_grad=False)
@@ -63,7 +62,7 @@ def plant(model, *, length=10.0):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_planted_neuron_stands_out_by_its_weights_in_every_family(tiny, family):
+def test_planted_neuron_is_found_by_its_weights_in_every_family(tiny, family):
     model = lively(tiny(family))
     before = neuron_statistics(model)
     found = neuron_statistics(plant(model))
@@ -79,7 +78,7 @@ def test_a_planted_neuron_stands_out_by_its_weights_in_every_family(tiny, family
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "gemma", "olmo", "falcon"])
-def test_the_causal_test_finds_what_is_planted_and_nothing_without_it(tiny, family):
+def test_mean_ablation_confirms_a_planted_neuron_only(tiny, family):
     bare = mean_ablate(lively(tiny(family)), TEXTS, count=5)
     assert bare.confirmed == []
     assert max(e.size for e in bare.others) > 0
@@ -91,7 +90,7 @@ def test_the_causal_test_finds_what_is_planted_and_nothing_without_it(tiny, fami
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_effect_is_that_of_the_model_with_the_neuron_held(tiny, family):
+def test_effect_equals_that_of_a_model_with_the_neuron_fixed(tiny, family):
     """Against the whole model, run with the neuron's activation overwritten by its mean."""
     model = lively(tiny(family))
     ids = model.tokenizer(TEXTS[0], return_tensors="pt").input_ids
@@ -114,7 +113,7 @@ def test_the_effect_is_that_of_the_model_with_the_neuron_held(tiny, family):
 
 
 @torch.no_grad()
-def test_the_frozen_effect_is_linear_in_the_norm_held(tiny):
+def test_frozen_effect_holds_the_scale_of_the_norm(tiny):
     """Held, the scores move by the normed direction alone: by hand for LayerNorm."""
     model = lively(tiny("gpt2"))
     ids = model.tokenizer(TEXTS[0], return_tensors="pt").input_ids
@@ -133,7 +132,7 @@ def test_the_frozen_effect_is_linear_in_the_norm_held(tiny):
     assert float(effect.frozen[0]) == pytest.approx(float(by_hand), rel=1e-3)
 
 
-def test_variance_is_that_of_all_cosines_and_raw_is_another(tiny):
+def test_logit_variance_equals_that_of_all_cosines(tiny):
     model = lively(tiny("gpt_neox"))
     found, raw = neuron_statistics(model), neuron_statistics(model, processing="raw")
     w, u = output_and_unembedding(model)
@@ -148,8 +147,8 @@ def test_variance_is_that_of_all_cosines_and_raw_is_another(tiny):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_norms_are_told_by_probing(tiny, family):
-    model = models.load_model(tiny(family))
+def test_norms_are_measured(tiny, family):
+    model = load_model(tiny(family))
     norm = final_norm(model)
     module = model.network.get_submodule(model.architecture.final_norm)
     x = 3 * torch.randn(5, model.d, generator=torch.Generator().manual_seed(0)) + 1
@@ -159,18 +158,18 @@ def test_norms_are_told_by_probing(tiny, family):
     assert norm.centres == ("rms" not in type(module).__name__.lower())
 
 
-def test_overlap_by_hand():
+def test_overlap_equals_values_by_hand():
     same = neuron_overlap([1, 2, 3], [1, 2, 3], among=10)
     assert (same.shared, same.iou) == (3, 1.0)
     assert same.p == pytest.approx(1 / math.comb(10, 3))
     apart = neuron_overlap([1, 2, 3], [4, 5, 6], among=10)
     assert (apart.iou, apart.p) == (0.0, 1.0)
     assert 0 < apart.chance < apart.chance_high <= 1
-    with pytest.raises(BadInput, match="not empty"):
+    with pytest.raises(BadInput, match="must not be empty"):
         neuron_overlap([], [1], among=10)
 
 
-def test_controls_have_the_same_norm_and_are_others(tiny):
+def test_controls_have_similar_norm_and_are_distinct(tiny):
     found = neuron_statistics(lively(tiny("gpt_neox")))
     chosen = entropy_neuron_candidates(found, count=5)
     others = norm_matched_neurons(found, chosen, each=2)
@@ -182,11 +181,11 @@ def test_controls_have_the_same_norm_and_are_others(tiny):
     )
 
 
-def test_neurons_correspond_within_an_ancestry_alone(tiny):
+def test_neurons_correspond_only_between_related_models(tiny):
     one, other, llama = (
-        neuron_output_vectors(models.load_model(tiny(*which)))
+        neuron_output_vectors(load_model(tiny(*which)))
         if len(which) == 1
-        else neuron_output_vectors(models.load_model(tiny(which[0], seed=which[1])))
+        else neuron_output_vectors(load_model(tiny(which[0], seed=which[1])))
         for which in (("gpt_neox",), ("gpt_neox", 1), ("llama",))
     )
     assert matched_share(one, one + 0.1 * other) == 1.0
@@ -195,10 +194,10 @@ def test_neurons_correspond_within_an_ancestry_alone(tiny):
         matched_share(one, llama)
 
 
-def test_what_has_no_entropy_neurons_is_refused(tiny):
+def test_rejects_models_without_entropy_neurons(tiny):
     with pytest.raises(BadInput, match="causal"):
-        neuron_statistics(models.load_model(tiny("bert")))
-    with pytest.raises(BadInput, match="none was given"):
-        entropy_effects(models.load_model(tiny("gpt2")), [], [0])
-    with pytest.raises(BadInput, match="share of the norms"):
-        entropy_neuron_candidates(neuron_statistics(models.load_model(tiny("gpt2"))), top=0)
+        neuron_statistics(load_model(tiny("bert")))
+    with pytest.raises(BadInput, match="needs texts, got none"):
+        entropy_effects(load_model(tiny("gpt2")), [], [0])
+    with pytest.raises(BadInput, match="must be in"):
+        entropy_neuron_candidates(neuron_statistics(load_model(tiny("gpt2"))), top=0)

@@ -1,8 +1,8 @@
-"""Neurons that set how sure a model is: large, and pointing where the vocabulary does not look (arXiv:2406.16254, arXiv:2504.02904).
+"""Entropy neurons by their weights: large output norm in the effective null space of the unembedding (arXiv:2406.16254, 2504.02904).
 
-In the last MLP such a neuron has an output weight w of large norm that hardly moves any logit: the variance over the vocabulary of the
+In the last MLP such a neuron has an output weight w of large norm that hardly changes any logit: the variance over the vocabulary of the
 cosine between w and the columns of W_U is small, and w lies in the span of the smallest singular directions of W_U. It acts through the
-final norm alone. Whether it does is asked in `ontogeny.neurons.mean_ablation`.
+final norm alone, which `ontogeny.neurons.mean_ablation` tests.
 """
 
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ from ontogeny.neurons.last_layer_cache import has_post_mlp_norm
 from ontogeny.sites import Site
 
 WeightProcessing = Literal["folded", "raw"]
-"""`folded`: the gain of the final norm is multiplied into W_U, whose columns are centred over the vocabulary; where the norm takes the mean
-out, so is it out of w and W_U. `raw`: the weights as they are. The ranking depends on it."""
+"""`folded`: the gain of the final norm is multiplied into W_U, whose columns are centred over the vocabulary; if the norm subtracts the
+mean, w and W_U are centred, too. `raw`: unprocessed weights. The ranking depends on it."""
 
 
 @dataclass(frozen=True, eq=False)
 class NeuronStatistics:
-    """The neurons of the last MLP by their output weights."""
+    """Weight statistics of the neurons of the last MLP."""
 
     layer: int
     norm: Float[Tensor, " neuron"]
     variance: Float[Tensor, " neuron"]
     """Over the vocabulary, of the cosine with each column of W_U."""
     null_share: Float[Tensor, " neuron"]
-    """Share of the norm that lies in the span of the smallest singular directions of W_U."""
+    """Share of the norm in the span of the smallest singular directions of W_U."""
     null_dimensions: int
-    """How many these are: a tenth of the width, at most 40."""
+    """Number of these: a tenth of the width, at most 40."""
     processing: WeightProcessing
 
 
@@ -44,7 +44,7 @@ def neuron_statistics(model: Model, *, processing: WeightProcessing = "folded") 
     """Norm, logit variance and null-space share of each neuron of the last MLP.
 
     Raises:
-        BadInput: a model that foretells no next token, or scores the vocabulary from another space than its stream.
+        BadInput: a model that is not causal, or whose unembedding does not read the stream.
     """
     w, u = output_and_unembedding(model, processing=processing)
     norm = w.norm(dim=1)
@@ -65,18 +65,17 @@ def output_and_unembedding(
     """Output weights of the last MLP and the columns of W_U, in double precision and processed."""
     if not model.architecture.causal or not model.architecture.final_norm:
         raise BadInput(
-            f"{model.network.config.model_type} has no final norm before a vocabulary, so no neuron can act through it. "
-            "Choose a causal model."
+            f"entropy neurons need a final norm before the unembedding, {model.network.config.model_type} has none: use a causal model."
         )
     u = model.network.get_output_embeddings().weight.detach().double()
     if u.shape[1] != model.d:
         raise BadInput(
-            f"the vocabulary is scored from {u.shape[1]} dimensions and the stream has {model.d}: they cannot be compared. "
-            "Choose a model without a map between them."
+            f"the unembedding must read the stream of {model.d} dimensions, it reads {u.shape[1]}: use a model without a map between "
+            "the two."
         )
     w = output_weight(model, Site("mlp", model.layers)).detach().double()
     if has_post_mlp_norm(model):
-        # A norm between the MLP and the stream: its gain is part of what is written, its scale is not known from weights.
+        # The gain of a norm between the MLP and the stream is part of the output weight; its scale depends on the input.
         w = w * measure_norm(model.part(model.layers, model.architecture.mlp_added), model.d, w).gain.to(w)
     if processing == "raw":
         return w, u
@@ -90,14 +89,14 @@ def output_and_unembedding(
 
 @dataclass(frozen=True, eq=False)
 class FinalNorm:
-    """A norm by what it does: `scale(x) · gain · x + bias`, of which it may take the mean out first."""
+    """A norm as `scale(x) · gain · x + bias`, where x may be centred first."""
 
     gain: Float[Tensor, " d"]
     bias: Float[Tensor, " d"]
     centres: bool
 
     def straight(self, x: Float[Tensor, "*token d"]) -> Float[Tensor, "*token d"]:
-        """The part of it that is linear: gain times what is left of x."""
+        """The linear part: gain times x, centred if the norm centres."""
         x = x.double()
         return (x - x.mean(-1, keepdim=True) if self.centres else x) * self.gain
 
@@ -108,12 +107,12 @@ def final_norm(model: Model) -> FinalNorm:
 
 @torch.no_grad()
 def measure_norm(module: nn.Module, d: int, like: Tensor) -> FinalNorm:
-    """Gain, bias and centring, told by probing: families name and store them differently (Gemma's gain is 1 + weight)."""
+    """Measure gain, bias and centring, which families name and store differently (Gemma's gain is 1 + weight)."""
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     more, less = d // 2, d - d // 2
-    # Mean 0 and mean square 1, nowhere 0: both kinds of norm leave it as it is.
+    # Mean 0, mean square 1 and no zeros: both kinds of norm leave it unchanged.
     probe = torch.cat([torch.full((more,), (less / more) ** 0.5), torch.full((less,), -((more / less) ** 0.5))])
-    # Long, so that the epsilon inside the root does not show.
+    # Large, so that the epsilon under the root has no effect.
     probe = probe.to(like.device, dtype) * 1000
     up, down, lifted = (module(x[None])[0].double() for x in (probe, -probe, probe + 500))
     gain, bias = (up - down) / 2 / (probe.double() / 1000), (up + down) / 2
@@ -125,38 +124,38 @@ def _example_parameter(model: Model) -> Tensor:
 
 
 def _null_space(u: Float[Tensor, "vocab d"], *, spare: int) -> tuple[Float[Tensor, "d k"], int]:
-    """The smallest singular directions; `spare` more where centring has already emptied one that no weight can point along."""
+    """The smallest singular directions, and `spare` more for those that centring has set to zero."""
     k = max(1, min(40, u.shape[1] // 10))
     _, directions = torch.linalg.eigh(u.T @ u)  # from the smallest on
     return directions[:, : k + spare], k
 
 
 def entropy_neuron_candidates(
-    found: NeuronStatistics, *, by: Literal["variance", "null"] = "variance", top: float = 0.25, count: int = 10
+    statistics: NeuronStatistics, *, by: Literal["variance", "null"] = "variance", top: float = 0.25, count: int = 10
 ) -> list[int]:
-    """The neurons that look like entropy neurons, the clearest first.
+    """Candidate entropy neurons, best first.
 
-    By `variance`: of the norms strictly above the (1 − top) quantile the smallest logit variances. By `null`: the largest shares.
+    By `variance`: the smallest logit variances among norms strictly above the (1 − top) quantile. By `null`: the largest shares.
     """
     if not 0 < top <= 1 or count < 1:
-        raise BadInput(f"candidates are a share of the norms and a count, not {top} and {count}. Try 0.25 and 10.")
+        raise BadInput(f"`top` must be in (0, 1] and `count` at least 1, got {top} and {count}: try 0.25 and 10.")
     if by == "null":
-        return found.null_share.argsort(descending=True, stable=True)[:count].tolist()
-    large = (found.norm > found.norm.quantile(1 - top)).nonzero().flatten()
-    return large[found.variance[large].argsort(stable=True)][:count].tolist()
+        return statistics.null_share.argsort(descending=True, stable=True)[:count].tolist()
+    large = (statistics.norm > statistics.norm.quantile(1 - top)).nonzero().flatten()
+    return large[statistics.variance[large].argsort(stable=True)][:count].tolist()
 
 
-def norm_matched_neurons(found: NeuronStatistics, chosen: list[int], *, each: int = 1, seed: int = 0) -> list[int]:
-    """As many other neurons of the same norm, `each` for each of the chosen: drawn from the nearest ones that are left."""
+def norm_matched_neurons(statistics: NeuronStatistics, chosen: list[int], *, each: int = 1, seed: int = 0) -> list[int]:
+    """Control neurons of similar norm: `each` per chosen neuron, drawn from the five nearest that are left."""
     generator = torch.Generator().manual_seed(seed)
-    free = torch.ones(len(found.norm), dtype=torch.bool)
+    free = torch.ones(len(statistics.norm), dtype=torch.bool)
     free[chosen] = False
     drawn = []
     for neuron in chosen * each:
         left = free.nonzero().flatten()
         if not len(left):
             break
-        near = left[(found.norm[left] - found.norm[neuron]).abs().argsort(stable=True)][:5]
+        near = left[(statistics.norm[left] - statistics.norm[neuron]).abs().argsort(stable=True)][:5]
         one = int(near[torch.randint(len(near), (1,), generator=generator)])
         free[one] = False
         drawn.append(one)
@@ -165,13 +164,13 @@ def norm_matched_neurons(found: NeuronStatistics, chosen: list[int], *, each: in
 
 @dataclass(frozen=True)
 class NeuronOverlap:
-    """How much two sets of neurons share, beside sets drawn at random from all neurons."""
+    """Overlap of two sets of neurons, with its distribution for random sets."""
 
     shared: int
     iou: float
     """Intersection over union."""
     chance: float
-    """Mean of it under the hypergeometric distribution."""
+    """Mean of `iou` under the hypergeometric distribution."""
     chance_high: float
     """Its 97.5 % quantile."""
     p: float
@@ -179,12 +178,10 @@ class NeuronOverlap:
 
 
 def neuron_overlap(one: list[int], other: list[int], *, among: int) -> NeuronOverlap:
-    """Of two sets out of `among` neurons."""
+    """Overlap of two sets out of `among` neurons."""
     a, b = set(one), set(other)
     if not a or not b or len(a | b) > among:
-        raise BadInput(
-            f"sets of {len(a)} and {len(b)} neurons among {among} cannot be compared. Give two that are not empty."
-        )
+        raise BadInput(f"compared sets of neurons must not be empty or larger than {among}, got {len(a)} and {len(b)}.")
     chances = [
         Fraction(comb(len(a), j) * comb(among - len(a), len(b) - j), comb(among, len(b)))
         for j in range(min(len(a), len(b)) + 1)
@@ -200,17 +197,17 @@ def neuron_overlap(one: list[int], other: list[int], *, among: int) -> NeuronOve
 def matched_share(
     one: Float[Tensor, "neuron d"], other: Float[Tensor, "neuron d"], *, most: int = 512, seed: int = 0
 ) -> float:
-    """Share of the neurons whose nearest in the other stage, by the row that it writes, has the same number.
+    """Share of the neurons whose nearest neuron in the other stage, by output weight, has the same index.
 
-    Near 1 for stages of one lineage, near 0 for models of another ancestry, whose neurons' numbers mean nothing to each other.
+    Near 1 for stages of one lineage, near 0 for unrelated models.
 
     Raises:
         BadInput: layers of another shape.
     """
     if one.shape != other.shape:
         raise BadInput(
-            f"the last MLPs differ ({tuple(one.shape)} and {tuple(other.shape)}: neurons, width), so their neurons cannot be compared. "
-            "Compare stages of one architecture."
+            f"compared last MLPs must have one shape (neurons, width), got {tuple(one.shape)} and {tuple(other.shape)}: compare stages of "
+            "one architecture."
         )
     drawn = torch.randperm(len(one), generator=torch.Generator().manual_seed(seed))[:most]
     a, b = (torch.nn.functional.normalize(w.float(), dim=1).cpu() for w in (one, other))
@@ -219,5 +216,5 @@ def matched_share(
 
 @torch.no_grad()
 def neuron_output_vectors(model: Model) -> Float[Tensor, "neuron d"]:
-    """A copy of what each neuron of the last MLP writes."""
+    """A copy of the output weights of the last MLP's neurons."""
     return output_weight(model, Site("mlp", model.layers)).detach().clone()

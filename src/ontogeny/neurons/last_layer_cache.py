@@ -17,24 +17,24 @@ from ontogeny.models.model import Model, next_token_logits
 
 @dataclass(frozen=True, eq=False)
 class LastLayerCache:
-    """The tokens of all rows that count, one after another."""
+    """The tokens of all rows, concatenated."""
 
     stream: Float[Tensor, "token d"]
     normed: Float[Tensor, "token d"]
     mlp: tuple[Float[Tensor, "token d"], Float[Tensor, "token d"]] | None
-    """The MLP's output and what of it reaches the stream, where a norm lies between the two."""
+    """The MLP's output and what is added to the stream, if a norm lies between the two."""
     neurons: Float[Tensor, "token chosen"]
     chosen: tuple[int, ...]
     owner: Int[Tensor, " token"]
-    """Which row a token is of."""
+    """Row of each token."""
 
     def of(self, neurons: Sequence[int]) -> Float[Tensor, "token neuron"]:
-        """What some of the kept neurons say."""
+        """Activations of some of the cached neurons."""
         at = {neuron: i for i, neuron in enumerate(self.chosen)}
         return self.neurons[:, [at[n] for n in neurons]]
 
     def mean(self, values: Float[Tensor, " token"]) -> Float[Tensor, " row"]:
-        """Over the tokens of each row."""
+        """Mean over the tokens of each row."""
         return self.sum(values) / self.owner.bincount()
 
     def sum(self, values: Float[Tensor, " token"]) -> Float[Tensor, " row"]:
@@ -51,7 +51,7 @@ def cache_last_layer(
     starts: Sequence[int] | None = None,
     batch: int = 32,
 ) -> LastLayerCache:
-    """Run the rows; of each, the tokens from its start on are kept, and of these what the chosen neurons say."""
+    """Run the rows; cache each row's tokens from its start on, with the activations of the chosen neurons."""
     between = ("mlp", "mlp_resid") if has_post_mlp_norm(model) else ()
     parts = [("resid", model.layers), ("norm", 0), *((part, model.layers) for part in ("neuron", *between))]
     hooked: dict[str, Tensor] = {}
@@ -75,12 +75,12 @@ def cache_last_layer(
 
 
 def has_post_mlp_norm(model: Model) -> bool:
-    """Whether the family normalises what an MLP puts out before it adds it to the stream."""
+    """Whether a norm lies between an MLP's output and the stream."""
     return bool(model.architecture.mlp_added) and model.architecture.mlp_added != model.architecture.mlp
 
 
 def stream_change(model: Model, of: LastLayerCache, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
-    """What a change of the MLP's output changes in the stream: the same, unless a norm lies between."""
+    """Change of the stream by a change of the MLP's output: equal, unless a norm lies between."""
     if of.mlp is None:
         return shift
     out, added = of.mlp
@@ -89,7 +89,7 @@ def stream_change(model: Model, of: LastLayerCache, shift: Float[Tensor, "token 
 
 
 def apply_final_norm(model: Model, of: LastLayerCache, shift: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
-    """What the body puts out where the MLP's output is changed."""
+    """Output of the model body with a changed MLP output."""
     out: Tensor = model.network.get_submodule(model.architecture.final_norm)(
         of.stream + stream_change(model, of, shift)
     )
@@ -99,12 +99,12 @@ def apply_final_norm(model: Model, of: LastLayerCache, shift: Float[Tensor, "tok
 def next_token_entropies(
     model: Model, normed: Float[Tensor, "token d"], *, chunk: int = 256
 ) -> Float[Tensor, " token"]:
-    """Of the next token, in nats; a few tokens at a time, as a large vocabulary fills the memory."""
+    """Entropy of the next token, nats; computed in chunks, since logits of a large vocabulary fill the memory."""
     return torch.cat([entropy_of_logits(next_token_logits(model, part)) for part in normed.split(chunk)])
 
 
 def entropy_of_logits(scores: Float[Tensor, "*token vocab"]) -> Float[Tensor, "*token"]:
-    """Of the distribution that the scores stand for, in nats."""
+    """Entropy of the softmax of logits, nats."""
     logs = scores.float().log_softmax(-1)
     return -(logs.exp() * logs.where(logs > -torch.inf, 0.0)).sum(-1)
 
@@ -112,7 +112,7 @@ def entropy_of_logits(scores: Float[Tensor, "*token vocab"]) -> Float[Tensor, "*
 def target_log_likelihoods(
     model: Model, normed: Float[Tensor, "token d"], targets: Int[Tensor, " token"], *, chunk: int = 256
 ) -> Float[Tensor, " token"]:
-    """Log-probability of the token that comes."""
+    """Log-probability of each next token, nats."""
     parts = zip(normed.split(chunk), targets.to(normed.device).split(chunk), strict=True)
     return torch.cat(
         [next_token_logits(model, part).float().log_softmax(-1).gather(1, ids[:, None])[:, 0] for part, ids in parts]

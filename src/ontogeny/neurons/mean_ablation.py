@@ -1,10 +1,10 @@
-"""Does a neuron set how sure a model is? Its mean for its value, the final norm recomputed or frozen (arXiv:2406.16254).
+"""Mean ablation of single neurons: change of next-token entropy with the final norm recomputed or frozen (arXiv:2406.16254).
 
-Recomputed, the entropy of the next token changes by the total effect; with the scale of the final norm held, by what the neuron writes into
-the logits themselves. An entropy neuron has a large total effect, most of which goes through the norm.
+With the norm recomputed the change is the total effect; with its scale frozen it is the direct effect on the logits. An entropy neuron
+has a large total effect, most of which goes through the norm.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,15 +27,15 @@ from ontogeny.sites import Site
 
 @dataclass(frozen=True, eq=False)
 class EntropyEffect:
-    """Change of the next token's entropy when one neuron has its mean everywhere, in nats, mean over the tokens of each text."""
+    """Change of next-token entropy when a neuron is set to its mean: nats, mean over the tokens of each text."""
 
     neuron: int
     total: Float[Tensor, " text"]
-    """Of the absolute change, the final norm recomputed."""
+    """Absolute change, final norm recomputed."""
     frozen: Float[Tensor, " text"]
-    """Of the absolute change, the final norm's scale held."""
+    """Absolute change, scale of the final norm frozen."""
     signed: Float[Tensor, " text"]
-    """Of the change itself, recomputed: below 0 where the neuron makes the model less sure."""
+    """Signed change, final norm recomputed; negative if the neuron raises the entropy."""
 
     @property
     def size(self) -> float:
@@ -43,7 +43,7 @@ class EntropyEffect:
 
     @property
     def indirect(self) -> float:
-        """Share of the effect that goes through the norm; NaN where there is none."""
+        """Share of the effect that goes through the norm; NaN without an effect."""
         return float(1 - self.frozen.mean() / self.total.mean()) if self.size > 0 else float("nan")
 
 
@@ -51,23 +51,24 @@ class EntropyEffect:
 def entropy_effects(
     model: Model, texts: Sequence[str], chosen: Sequence[int], *, tokens: int = 128
 ) -> list[EntropyEffect]:
-    """The effect of each chosen neuron of the last MLP on the texts, of which the first `tokens` count."""
-    of = cache_last_layer(model, first_tokens(model, texts, tokens), chosen)
-    plain = next_token_entropies(model, of.normed)
+    """Effect of each chosen neuron of the last MLP on the first `tokens` tokens of the texts."""
+    cache = cache_last_layer(model, first_tokens(model, texts, tokens), chosen)
+    plain = next_token_entropies(model, cache.normed)
     norm = final_norm(model)
-    straight = norm.straight(of.stream)
-    # The norm's scale of each token, told by what it puts out.
-    scale = ((of.normed.double() - norm.bias) * straight).sum(-1) / straight.square().sum(-1)
+    straight = norm.straight(cache.stream)
+    # The norm's scale at each token, from its output.
+    scale = ((cache.normed.double() - norm.bias) * straight).sum(-1) / straight.square().sum(-1)
     rows = output_weight(model, Site("mlp", model.layers))
-    found = []
+    effects = []
     for neuron in chosen:
-        said = of.of([neuron])
-        shift = (said.mean() - said) * rows[neuron]
-        held = of.normed + (scale[:, None] * norm.straight(stream_change(model, of, shift))).to(of.normed)
-        total, frozen = (next_token_entropies(model, x) - plain for x in (apply_final_norm(model, of, shift), held))
-        means = (of.mean(change) for change in (total.abs(), frozen.abs(), total))
-        found.append(EntropyEffect(neuron, *means))
-    return found
+        activation = cache.of([neuron])
+        shift = (activation.mean() - activation) * rows[neuron]
+        direct = cache.normed + (scale[:, None] * norm.straight(stream_change(model, cache, shift))).to(cache.normed)
+        total, frozen = (
+            next_token_entropies(model, x) - plain for x in (apply_final_norm(model, cache, shift), direct)
+        )
+        effects.append(EntropyEffect(neuron, *map(cache.mean, (total.abs(), frozen.abs(), total))))
+    return effects
 
 
 def first_tokens(model: Model, texts: Sequence[str], tokens: int) -> list[Int[Tensor, " token"]]:
@@ -77,16 +78,16 @@ def first_tokens(model: Model, texts: Sequence[str], tokens: int) -> list[Int[Te
         BadInput: no text, or an empty one.
     """
     if not texts:
-        raise BadInput("entropy needs texts, and none was given. Give some neutral ones.")
-    made = [e.ids[: min(tokens, model.context)] for e in encode_texts(model.tokenizer, texts, [None] * len(texts))]
-    if empty := [text for text, ids in zip(texts, made, strict=True) if not len(ids)]:
-        raise BadInput(f"a text has no tokens: {empty[0]!r}. Give it a word.")
-    return made
+        raise BadInput("entropy needs texts, got none: give neutral ones.")
+    rows = [e.ids[: min(tokens, model.context)] for e in encode_texts(model.tokenizer, texts, [None] * len(texts))]
+    if empty := [text for text, ids in zip(texts, rows, strict=True) if not len(ids)]:
+        raise BadInput(f"a text must have tokens, got {empty[0]!r}: give it a word.")
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
 class EntropyEffects:
-    """Candidates and as many neurons of the same norm, each with its effect."""
+    """Effects of the candidates and of control neurons of similar norm."""
 
     candidates: tuple[EntropyEffect, ...]
     others: tuple[EntropyEffect, ...]
@@ -102,7 +103,7 @@ class EntropyEffects:
 _MIN_INDIRECT_SHARE = 0.5
 """Share of the effect that must go through the norm."""
 _MIN_ENTROPY_CHANGE = 1e-3
-"""In nats: no neuron with less of an effect is one, however little its neighbours have."""
+"""Least total effect of an entropy neuron, nats."""
 
 
 def mean_ablate(
@@ -116,18 +117,15 @@ def mean_ablate(
     processing: WeightProcessing = "folded",
     seed: int = 0,
 ) -> EntropyEffects:
-    """The candidates of both criteria, and whether they set the entropy: more than others of their norm, and through the norm."""
-    found = neuron_statistics(model, processing=processing)
-    chosen = list(
-        dict.fromkeys(
-            n for by in ("variance", "null") for n in entropy_neuron_candidates(found, by=by, top=top, count=count)
-        )
-    )
-    others = norm_matched_neurons(found, chosen, each=each, seed=seed)
-    effects = entropy_effects(model, texts, [*chosen, *others], tokens=tokens)
-    beside = effects[len(chosen) :]
-    return EntropyEffects(tuple(effects[: len(chosen)]), tuple(beside), max([_MIN_ENTROPY_CHANGE, *_sizes(beside)]))
+    """Effects of the candidates by both criteria and of their controls.
 
-
-def _sizes(effects: Sequence[EntropyEffect]) -> Iterator[float]:
-    return (effect.size for effect in effects)
+    A candidate is confirmed if its effect exceeds that of all controls and goes through the norm.
+    """
+    statistics = neuron_statistics(model, processing=processing)
+    by_variance = entropy_neuron_candidates(statistics, by="variance", top=top, count=count)
+    by_null = entropy_neuron_candidates(statistics, by="null", top=top, count=count)
+    chosen = list(dict.fromkeys([*by_variance, *by_null]))
+    controls = norm_matched_neurons(statistics, chosen, each=each, seed=seed)
+    effects = entropy_effects(model, texts, [*chosen, *controls], tokens=tokens)
+    candidates, others = tuple(effects[: len(chosen)]), tuple(effects[len(chosen) :])
+    return EntropyEffects(candidates, others, max([_MIN_ENTROPY_CHANGE, *(effect.size for effect in others)]))

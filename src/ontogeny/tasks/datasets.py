@@ -1,7 +1,7 @@
-"""Questions with options from files: the formats in which ARC, MMLU, BoolQ, COPA, PIQA, WinoGrande and LAMBADA are given out.
+"""Multiple-choice questions from files: ARC, MMLU, BoolQ, COPA, PIQA, WinoGrande and LAMBADA in their published formats.
 
-Read by their columns, not by their names: the query/choices/gold files of llm-foundry, BoolQ's and MMLU's own, and the columns of the
-Hugging Face Hub's data sets (JSONL, CSV or Parquet). A concept file with questions is such a task, too.
+Formats are recognised by their columns: the query/choices/gold files of llm-foundry, the original BoolQ and MMLU, and the columns of the
+data sets on the Hugging Face Hub (JSONL, CSV or Parquet). A concept file with questions is a task, too.
 """
 
 import csv
@@ -24,18 +24,18 @@ _OPTION_LETTERS = "ABCDEFGHIJ"
 
 @dataclass(frozen=True)
 class MultipleChoiceQuestion:
-    """One question; of `options` (as they follow the prompt, with their leading space) `gold` is right."""
+    """A question; `options` have their leading space, and `gold` is the index of the right one."""
 
     prompt: str
     options: tuple[str, ...]
     gold: int
-    """With one option the question is what comes next: it is right where every token is the likeliest."""
+    """With one option the question is correct if each of its tokens is the likeliest."""
     prompts: tuple[str, ...] = ()
-    """One prompt an option, where the options stand in the middle (WinoGrande): then `options` are what follows."""
+    """One prompt per option, if the options are in the middle of the text (WinoGrande); `options` then follow it."""
 
 
 def read_multiple_choice(name: str | Path) -> list[MultipleChoiceQuestion]:
-    """The questions of a file, or of a task of `TASKS` by its name.
+    """The questions of a file, or of a task of `TASK_SOURCES` by its name.
 
     Raises:
         BadInput: the file cannot be read, or its columns are those of no known format.
@@ -43,22 +43,23 @@ def read_multiple_choice(name: str | Path) -> list[MultipleChoiceQuestion]:
     raw, where = _content(str(name))
     rows = _rows(raw, where)
     if not rows:
-        raise BadInput(f"{where} holds no questions. Choose another file.")
+        raise BadInput(f"{where} must have questions, it has no rows: choose another file.")
     form = next((read for columns, read in _DATASET_FORMATS if columns <= set(rows[0])), None)
     if form is None or (form is _lambada and "label" in rows[0]):
         raise BadInput(
-            f"{where} has the columns {', '.join(map(str, rows[0]))}, which are those of no known task. "
-            "Give query, choices and gold, or prompt, right and wrong."
+            f"{where} must have the columns of a known task, such as query, choices and gold, or prompt, right and wrong, got "
+            f"{', '.join(map(str, rows[0]))}."
         )
-    made = []
+    questions = []
     for i, row in enumerate(rows):
         try:
             # A concept file may hold texts without a question.
-            made += [] if form is _pair and not row.get("prompt") else [form(row)]
+            questions += [] if form is _pair and not row.get("prompt") else [form(row)]
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as fault:
-            told = f"{type(fault).__name__} {fault}"
-            raise BadInput(f"{where}, row {i + 1}: {told}. Correct the row or leave it out.") from None
-    return made
+            raise BadInput(
+                f"{where}, row {i + 1} cannot be read ({type(fault).__name__} {fault}): correct or remove it."
+            ) from None
+    return questions
 
 
 def _content(name: str) -> tuple[bytes, str]:
@@ -67,13 +68,13 @@ def _content(name: str) -> tuple[bytes, str]:
     path = Path(name)
     if not path.is_file():
         if path.suffix or "/" in name:
-            raise BadInput(f"there is no task file {path}. Name a .jsonl, .csv (either may be .gz) or .parquet file.")
+            raise BadInput(f"there is no task file {path}: give a .jsonl, .csv (either may be .gz) or .parquet file.")
         raise unknown_name("task", name, TASK_SOURCES)
     raw = path.read_bytes()
     try:
         return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw), name
     except (OSError, EOFError, zlib.error) as fault:
-        raise BadInput(f"{path} cannot be read ({fault}). Fetch it again.") from None
+        raise BadInput(f"{path} cannot be read ({fault}): download it again.") from None
 
 
 def _rows(raw: bytes, where: str) -> list[dict[str, Any]]:
@@ -88,8 +89,8 @@ def _rows(raw: bytes, where: str) -> list[dict[str, Any]]:
             return list(csv.DictReader(io.StringIO(text, newline="")))
         rows = json.loads(text) if text.lstrip()[0] == "[" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except ValueError as fault:
-        raise BadInput(f"{where} cannot be read ({fault}). Give JSONL, CSV or Parquet.") from None
-    # What holds a question in some rows only (a concept file) names its columns there.
+        raise BadInput(f"{where} must be JSONL, CSV or Parquet, it cannot be read ({fault}).") from None
+    # In a concept file only the rows with a question have all columns.
     first = next((i for i, row in enumerate(rows) if row.get("prompt")), 0)
     return [rows[first], *rows[:first], *rows[first + 1 :]] if first else rows
 
@@ -99,9 +100,9 @@ def _query(row: _DatasetRow) -> MultipleChoiceQuestion:
 
 
 def _boolq(row: _DatasetRow) -> MultipleChoiceQuestion:
-    told = row["answer"] if isinstance(row["answer"], bool) else str(row["answer"]).lower() in ("true", "1")
+    answer = row["answer"] if isinstance(row["answer"], bool) else str(row["answer"]).lower() in ("true", "1")
     question = str(row["question"]).strip().rstrip("?")
-    return MultipleChoiceQuestion(f"{row['passage']}\nQuestion: {question}?\nAnswer:", (" no", " yes"), int(told))
+    return MultipleChoiceQuestion(f"{row['passage']}\nQuestion: {question}?\nAnswer:", (" no", " yes"), int(answer))
 
 
 def _mmlu(row: _DatasetRow) -> MultipleChoiceQuestion:
@@ -179,7 +180,7 @@ _DATASET_FORMATS: tuple[tuple[set[str], Callable[[_DatasetRow], MultipleChoiceQu
     ({"context", "continuation"}, _lambada),
     ({"text"}, _lambada),
 )
-"""What a file must hold, and how a row of it is read; the first that fits."""
+"""Required columns and the reader of a row; the first match is used."""
 
 
 _FOUNDRY, _FOUNDRY_COMMIT = "mosaicml/llm-foundry", "8c8dd48f72168c5d51e2f7b151595892a8fba43d"
@@ -227,7 +228,7 @@ TASK_SOURCES: Mapping[str, DataSource] = {
         "b7eb5a9f55e266503b18778bd3b9c1c6b314aea1",
         "ebc29ea3808c5c611672384b3de56e83349fe38fc1fe876fd29b674d81d0a80a",
     ),
-    # A folder of one file a subject: it cannot be fetched as one, and is read from ONTOGENY_DATA alone.
+    # A folder with one file per subject, which cannot be downloaded as one: read from ONTOGENY_DATA only.
     "mmlu": DataSource(
         "general/mmlu_test.csv.gz", "HaeChan0305/MLILAB-FedLLM", "data/mmlu/test/", "d92730e8bacd", None
     ),

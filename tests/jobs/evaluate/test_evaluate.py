@@ -1,6 +1,4 @@
-"""The parts of an evaluation: items, grids, nulls, tasks and scorers, each with the case in which it must not find anything."""
-
-import json
+"""Parts of an evaluation: items, grid, nulls and scorers, each also on data without an effect."""
 
 import pytest
 import torch
@@ -18,8 +16,6 @@ from ontogeny.models.model import load_model
 from ontogeny.sites import Site
 from ontogeny.steering.methods import SteeringVectors
 from ontogeny.steering.steer import Edit
-from ontogeny.tasks.accuracy import MultipleChoiceTask
-from ontogeny.tasks.datasets import TASK_SOURCES, MultipleChoiceQuestion, read_multiple_choice
 
 
 def concept(groups=12, *, turn=True, prompt="{} Then it is"):
@@ -40,7 +36,7 @@ def model(tiny):
 ITEMS = [ContrastItem(f"It is {g}. It is", " light", " dark", str(g // 2)) for g in range(8)]
 
 
-def test_what_shows_the_concept_turns_with_the_prompt_only_where_the_answers_do():
+def test_items_follow_the_class_of_the_prompt_if_the_right_answers_do():
     assert {(i.matching, i.other) for i in contrast_items(concept())} == {(" day", " night")}
     assert {(i.matching, i.other) for i in contrast_items(concept(), "right")} == {
         (" day", " night"),
@@ -55,7 +51,7 @@ def test_what_shows_the_concept_turns_with_the_prompt_only_where_the_answers_do(
         contrast_items(foreign, "positive")
 
 
-def test_pairs_part_where_their_texts_do_and_follow_a_neighbour_if_at_once():
+def test_items_of_pairs_begin_where_the_texts_differ():
     texts = [(f"It was {g} and we {word} home.", word == "ran", g) for g in range(12) for word in ("ran", "slept")]
     inside = Concept("ran", tuple(Example(t, y, str(g), str(g)) for t, y, g in texts))
     assert contrast_items(inside)[0] == ContrastItem("It was 0 and we", " ran", " slept", "0")
@@ -74,7 +70,7 @@ def test_pairs_part_where_their_texts_do_and_follow_a_neighbour_if_at_once():
     assert {item.prompt for item in contrast_items(alone)} == {"."}
 
 
-def test_no_group_is_on_two_sides():
+def test_no_group_is_in_two_splits():
     made = concept(20)
     sides = split_items(made, contrast_items(made))
     fit = {made.examples[i].group for i in sides.fit.tolist()}
@@ -87,11 +83,11 @@ def test_no_group_is_on_two_sides():
 
     traced = make_design(made, TraceSettings()).split.test.tolist()
     assert {made.examples[i].group for i in traced} == test, "the test groups of a trace with the same seed"
-    with pytest.raises(BadInput, match="needs two classes"):
+    with pytest.raises(BadInput, match="two classes"):
         split_items(Concept("n", tuple(Example(f"t{i}", float(i), str(i)) for i in range(12)), kind="number"), [])
 
 
-def test_scores_are_the_same_kept_or_whole_and_passes_are_counted(model):
+def test_cached_and_full_scores_agree_and_passes_are_counted(model):
     kept, whole = (ScoredItems.of(model, ITEMS, cached=cached) for cached in (True, False))
     edits = [Edit(Site("resid", 1), Add(0.1 * torch.arange(model.d)), "last")]
     for given in ((), edits):
@@ -105,7 +101,7 @@ def test_scores_are_the_same_kept_or_whole_and_passes_are_counted(model):
         ScoredItems.of(model, [ContrastItem("It is", " light", " light", "0")], cached=False)
 
 
-def test_the_margin_of_two_is_mc1_and_mc2(model):
+def test_mc1_and_mc2_of_two_answers_follow_from_the_margin(model):
     from ontogeny.tasks.truthfulqa_mc import TruthfulQAQuestion, score_multiple_choice
 
     margin = ScoredItems.of(model, ITEMS, cached=True).scores().margin
@@ -121,7 +117,7 @@ def slope(model, asked, size=0.05):
     return torch.tensor([float(asked.scores([("resid.2", Add(v), "last")]).margin.mean() - base) for v in rows])
 
 
-def test_a_planted_direction_beats_its_nulls_and_a_random_one_does_not(model):
+def test_planted_direction_beats_its_nulls_and_a_random_one_does_not(model):
     asked = ScoredItems.of(model, ITEMS, cached=True)
     direction = slope(model, asked)
     unit = direction / direction.norm()
@@ -139,7 +135,7 @@ def test_a_planted_direction_beats_its_nulls_and_a_random_one_does_not(model):
         assert zero.random.controls.abs().max() == 0
 
 
-def test_alpha_is_chosen_where_the_cost_is_bearable(model):
+def test_grid_search_respects_the_limit_on_cost(model):
     asked = ScoredItems.of(model, ITEMS, cached=True)
     unit = slope(model, asked) / slope(model, asked).norm()
     recipe = SteeringVectors(
@@ -166,7 +162,7 @@ def test_alpha_is_chosen_where_the_cost_is_bearable(model):
             check_alphas(alphas)
 
 
-def test_a_prompt_alone_is_measured_without_a_vector(model):
+def test_prompt_baseline_needs_no_vector(model):
     asked = ScoredItems.of(model, ITEMS, cached=True)
     assert prepend_text(ITEMS[:1], "Hello. ")[0].prompt == "Hello. It is 0. It is"
     moved = prompt_baseline(asked, "It is light, light, light.")
@@ -174,121 +170,14 @@ def test_a_prompt_alone_is_measured_without_a_vector(model):
     assert moved.abs().max() > 0
 
 
-ROWS = {
-    "query": ({"query": "Two and two?", "choices": ["four", "five"], "gold": 0}, ("Two and two?", " four", 0)),
-    "boolq": (
-        {"question": "is it so", "passage": "It is.", "answer": True, "title": "x"},
-        ("Question: is it so?", " yes", 1),
-    ),
-    "arc": (
-        {"question": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B", "id": "1"},
-        ("Question: Which?", " b", 1),
-    ),
-    "mmlu hub": (
-        {"question": "Which?", "subject": "s", "choices": ["w", "x", "y", "z"], "answer": 2},
-        ("A. w\nB. x\nC. y\nD. z\nAnswer:", " C", 2),
-    ),
-    "mmlu file": (
-        {"question": "Which?", "choice0": "w", "choice1": "x", "choice2": "y", "choice3": "z", "answer": "3"},
-        ("Which?\nA. w", " D", 3),
-    ),
-    "piqa": ({"goal": "Open", "sol1": "pull", "sol2": "sing", "label": 0}, ("Question: Open", " pull", 0)),
-    "copa": (
-        {"premise": "It rained.", "choice1": "I got wet.", "choice2": "I flew.", "question": "effect", "label": 0},
-        ("It rained, therefore", " i got wet.", 0),
-    ),
-    "winogrande": (
-        {"sentence": "Ann hit Bo, so _ fell.", "option1": "Ann", "option2": "Bo", "answer": "2"},
-        ("Ann hit Bo, so Ann", " fell.", 1),
-    ),
-    "lambada": ({"text": "It was a dark night"}, ("It was a dark", " night", 0)),
-    "concept": (
-        {"text": "x", "label": "true", "prompt": "It is", "right": " so", "wrong": " not"},
-        ("It is", " so", 0),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", sorted(ROWS))
-def test_every_format_is_read(name, tmp_path):
-    row, (prompt, option, gold) = ROWS[name]
-    (tmp_path / "task.jsonl").write_text(json.dumps(row) + "\n")
-    (one,) = read_multiple_choice(tmp_path / "task.jsonl")
-    assert prompt in one.prompt
-    assert (one.options[one.gold], one.gold) == (option, gold)
-
-
-def test_files_are_read_by_what_they_hold(tmp_path):
-    import gzip
-
-    import pandas as pd
-
-    row = ROWS["piqa"][0]
-    pd.DataFrame([row]).to_csv(tmp_path / "a.csv", index=False)
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
-    import duckdb
-
-    duckdb.from_df(pd.DataFrame([row])).write_parquet(str(tmp_path / "c.parquet"))
-    arc = pd.DataFrame([{"question": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}])
-    duckdb.from_df(arc).write_parquet(str(tmp_path / "d.parquet"))
-    found = [read_multiple_choice(tmp_path / name)[0] for name in ("a.csv", "b.jsonl.gz", "c.parquet")]
-    assert found[0] == found[1] == found[2]
-    assert read_multiple_choice(tmp_path / "d.parquet")[0].options == (" a", " b")
-    for content, words in (
-        ("", "no questions"),
-        ('{"text": "x", "label": 1}', "no known task"),
-        ('{"who": 1}', "no known task"),
-        ('{"goal": "a", "sol1": "b", "sol2": "c", "label": "d"}', "row 1"),
-        ("{", "cannot be read"),
-    ):
-        (tmp_path / "bad.jsonl").write_text(content)
-        with pytest.raises(BadInput, match=words) as caught:
-            read_multiple_choice(tmp_path / "bad.jsonl")
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", sorted(TASK_SOURCES))
-def test_the_tasks_by_name(name, shared, monkeypatch):
-    monkeypatch.setenv("ONTOGENY_DATA", str(shared))
-    found = read_multiple_choice(name)
-    assert len(found) > 50
-    assert all(0 <= q.gold < len(q.options) and q.prompt for q in found)
-    assert all(len(set(zip(q.prompts or q.options, q.options, strict=True))) == len(q.options) for q in found[:50])
-    if len(found[0].options) > 1:
-        golds = torch.tensor([q.gold for q in found])
-        assert golds.bincount().max() < 0.8 * len(found), "the right one stands in several places"
-
-
-def test_a_task_is_answered_by_the_models_own_likelihoods(model):
-    questions = [MultipleChoiceQuestion("Who?", (" a", " bcd"), 0), MultipleChoiceQuestion("Who?", (" a", " bcd"), 1)]
-    task = MultipleChoiceTask.of(model, "t", questions)
-    found = task.answered(model)
-    assert sorted(found.plain.tolist()) == [0.0, 1.0]
-    # One byte a token, so the longer option is the less likely one as a whole, and the mean decides after division.
-    assert found.plain[task.questions.index(questions[0])] == 1.0
-    # With one option every token has to be the likeliest: it is under an edit that points at it.
-    token = model.tokenizer("z").input_ids[0]
-    row = model.network.get_output_embeddings().weight[token].detach()
-    push = [("resid.2", Add(1e4 * (row - row.mean())), "last")]
-    alone = MultipleChoiceTask.of(
-        model, "l", [MultipleChoiceQuestion("Who?", ("z",), 0), MultipleChoiceQuestion("Who?", ("y",), 0)]
-    )
-    assert alone.answered(model, push).plain.tolist() == [float(q.options == ("z",)) for q in alone.questions]
-    assert alone.answered(model).plain.tolist() == [0.0, 0.0]
-    long = MultipleChoiceQuestion("x" * 200, (" a", " b"), 0)
-    assert MultipleChoiceTask.of(model, "t", [long, questions[0]]).left_out in (0, 1)
-    with pytest.raises(BadInput, match="a question of t must fit"):
-        MultipleChoiceTask.of(model, "t", [long])
-
-
-def test_a_lexicon_counts_whole_words():
+def test_lexicon_matches_whole_words():
     scorer = lexicon_scorer(["sorry", "I can't"])
     assert scorer.score(["I am Sorry.", "sorrysorry", "No, I can't do", ""]) == [1.0, 0.0, 1.0, 0.0]
     with pytest.raises(BadInput, match="needs words"):
         lexicon_scorer([" "])
 
 
-def test_a_classifier_tells_how_often_it_is_right():
+def test_classifier_reports_its_accuracy():
     known = Concept(
         "mood",
         tuple(Example(f"a {w} thing {g}", w == "lovely", str(g)) for g in range(40) for w in ("lovely", "awful")),

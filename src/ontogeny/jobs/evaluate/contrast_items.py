@@ -1,8 +1,8 @@
-"""What a concept's vector should make likelier: prompts with one continuation that shows the concept and one that does not.
+"""Contrast items: prompts with one continuation that shows the concept and one that does not.
 
-From the questions of a concept file: where the right answer turns with the class of the prompt, the positive class's answer shows the
-concept; else the right one does. Without questions, from its pairs: where the two texts part. Likelihoods of open continuations, not
-letters of a multiple choice: arXiv:2410.17245.
+From the questions of a concept: if the right answer depends on the class of the prompt, the positive class's answer shows the concept, else
+the right one does. Without questions, from its pairs: the words in which the two texts differ. Steering is measured by likelihoods of open
+continuations, not by letters of a multiple choice (arXiv:2410.17245).
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from ontogeny.errors import BadInput, unknown_name
 from ontogeny.statistics.splits import group_split, number_groups
 
 ContrastAim = Literal["auto", "right", "positive"]
-"""What is promoted: the right answer, or the answer of the positive class whatever the prompt."""
+"""The promoted answer: the right one, or that of the positive class for every prompt."""
 _TEST_GROUP_SHARE, _DEVELOPMENT_GROUP_SHARE = 0.3, 0.3
-"""Shares of the groups; the rest is what vectors are fitted on. The test groups are those of a trace with the same seed."""
+"""Shares of the groups; vectors are fitted on the rest. The test groups are those of a trace with the same seed."""
 
 
 @dataclass(frozen=True)
 class ContrastItem:
-    """One prompt with the continuation that shows the concept and the one that does not, with their leading space."""
+    """A prompt with the continuation that shows the concept and the one that does not, each with its leading space."""
 
     prompt: str
     matching: str
@@ -36,20 +36,20 @@ class ContrastItem:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A concept's examples and items on three sides; no group is on two of them."""
+    """A concept's examples and items in three splits that share no group."""
 
     fit: Int[Tensor, " example"]
-    """Places of the examples that vectors are fitted on."""
+    """Indices of the examples that vectors are fitted on."""
     development: tuple[ContrastItem, ...]
     test: tuple[ContrastItem, ...]
     fit_items: tuple[ContrastItem, ...]
 
 
 def contrast_items(concept: Concept, aim: ContrastAim = "auto", before: str = ".") -> list[ContrastItem]:
-    """The items of a concept; `before` stands in front of texts that part at their first word, where their group has no other pair.
+    """The items of a concept; `before` is the prompt of pairs that differ from the first word, if their group has no other pair.
 
     Raises:
-        BadInput: neither questions nor pairs, or the positive class's answer is asked for and cannot be told.
+        BadInput: neither questions nor pairs, or `aim` is `positive` and the class of a prompt is unknown.
     """
     if aim not in get_args(ContrastAim):
         raise unknown_name("aim", aim, get_args(ContrastAim))
@@ -59,7 +59,8 @@ def contrast_items(concept: Concept, aim: ContrastAim = "auto", before: str = ".
     if aim == "positive" and None in classes:
         bare = concept.answers[classes.index(None)]
         raise BadInput(
-            f"{concept.name}: the prompt {bare.prompt[:60]!r} begins with none of the texts, so its class is not known. Use --aim right."
+            f"prompts of {concept.name} must begin with one of its texts, {bare.prompt[:60]!r} does not, so its class is not known: set "
+            "`aim` to right."
         )
     if aim == "right" or (aim == "auto" and not _answer_depends_on_class(concept.answers, classes)):
         return [ContrastItem(a.prompt, a.right, a.wrong, a.group) for a in concept.answers]
@@ -70,7 +71,7 @@ def contrast_items(concept: Concept, aim: ContrastAim = "auto", before: str = ".
 
 
 def _class_of(concept: Concept, answer: Answer) -> bool | None:
-    """The class of the text that the prompt begins with; None where there is none, or it has both."""
+    """The class of the longest text that the prompt begins with; None if there is none."""
     found = {e.text: bool(e.target) for e in concept.examples if answer.prompt.startswith(e.text)}
     return found[max(found, key=len)] if found else None
 
@@ -85,7 +86,7 @@ def _answer_depends_on_class(answers: Sequence[Answer], classes: Sequence[bool |
 
 
 def _from_pairs(concept: Concept, before: str) -> list[ContrastItem]:
-    """Where the texts of a pair part. If at their first word, they follow a text of each class of the next pair in their group."""
+    """Items from pairs; texts that differ from the first word follow a text of each class of the next pair in their group."""
     sides: dict[str, dict[bool, str]] = {}
     groups: dict[str, str] = {}
     for example in concept.examples:
@@ -94,8 +95,8 @@ def _from_pairs(concept: Concept, before: str) -> list[ContrastItem]:
             groups[example.pair] = example.group
     if not (whole := [pair for pair, texts in sides.items() if len(texts) == 2]):
         raise BadInput(
-            f"{concept.name} has neither questions (columns prompt, right, wrong) nor pairs, so there is nothing that steering "
-            "should make likelier. Add one of them."
+            f"{concept.name} has neither questions (columns prompt, right, wrong) nor pairs, so steering has no continuation to promote: "
+            "add one of them."
         )
     made: list[ContrastItem] = []
     for pair in whole:
@@ -108,7 +109,7 @@ def _from_pairs(concept: Concept, before: str) -> list[ContrastItem]:
 
 
 def _split_common_prefix(positive: str, negative: str) -> tuple[str, str, str]:
-    """What two texts share at their beginning, and what each goes on with; what they share at their end is left out."""
+    """The common beginning of two texts and the rest of each, without their common end."""
     one, other = positive.split(" "), negative.split(" ")
     start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     end = 0
@@ -119,14 +120,14 @@ def _split_common_prefix(positive: str, negative: str) -> tuple[str, str, str]:
 
 
 def split_items(concept: Concept, items: Sequence[ContrastItem], *, seed: int = 0) -> Splits:
-    """Examples to fit on, items to choose alpha on, items to report: by group.
+    """Split by group: examples to fit on, items to choose alpha on, items to report on.
 
     Raises:
-        BadInput: a concept that has not two classes, or too few groups for three sides.
+        BadInput: a concept that is not binary, or too few groups for three splits.
     """
     if concept.kind != "binary":
         raise BadInput(
-            f"{concept.name} is a concept of kind {concept.kind}; a vector needs two classes. Give a binary concept."
+            f"a steering vector needs a binary concept with two classes, {concept.name} is of kind {concept.kind}."
         )
     y, groups = concept.labels(), concept.group_ids()
     try:
@@ -148,13 +149,13 @@ def split_items(concept: Concept, items: Sequence[ContrastItem], *, seed: int = 
     for side, found in dealt.items():
         if len({item.group for item in found}) < 2:
             raise BadInput(
-                f"{concept.name} has questions of {len({i.group for i in found})} groups on the {side} side, and needs 2. Add groups."
+                f"{concept.name} must have questions of 2 groups in the {side} split, got {len({i.group for i in found})}: add groups."
             )
     return Splits(torch.as_tensor(fit), tuple(dealt["development"]), tuple(dealt["test"]), tuple(dealt["fit"]))
 
 
 def cap_items(sides: Splits, most: int) -> Splits:
-    """At most so many items to choose and to report on, evenly spread over their file; what is fitted on stays."""
+    """At most `most` items to choose and to report on, evenly spaced; the fit split is unchanged."""
 
     def few(items: tuple[ContrastItem, ...]) -> tuple[ContrastItem, ...]:
         places = torch.linspace(0, len(items) - 1, min(most, len(items)), dtype=torch.float64).round().long().tolist()

@@ -16,7 +16,7 @@ _WEIGHT_QUANTILES = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class PromoteSuppress:
-    """What steering does to the share of items where the unsteered model needs it most."""
+    """Effect of steering on the share of items where the unsteered model needs it most."""
 
     share: float
     promote: tuple[float, float, float]
@@ -37,14 +37,14 @@ def promote_suppress(
 ) -> list[PromoteSuppress]:
     """Gains and losses in nats per token at each share, with intervals by paired resampling of prompts.
 
-    Matching items count from the least likely on, the others from the likeliest: ceilings are left out by construction.
+    Matching items are ordered from the least likely, the others from the likeliest, so that ceilings are left out.
 
     Raises:
         BadInput: all items match, or none does.
     """
     if matching.all() or not matching.any():
         raise BadInput(
-            "promote and suppress need items that match the behaviour and items that do not. Add the other kind."
+            "promote and suppress need items that match the behaviour and items that do not, got one kind: add the other."
         )
     groups = number_groups(prompts)
     weights = bootstrap.group_weights(groups, samples=samples, seed=seed).double()

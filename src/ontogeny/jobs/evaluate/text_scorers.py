@@ -1,7 +1,7 @@
-"""Scorers of generated text without a judge: a list of words, or a small classifier that says how often it is right itself.
+"""Scorers of generated text without a judge model: a lexicon, or a small classifier with its own accuracy.
 
-A scorer is a function from texts to one number each, between 0 and 1; any other will do in its place. The classifier is TF-IDF and
-logistic regression on a concept's texts, tried on groups that it has not seen: its own accuracy stands beside every share it gives.
+A scorer is a function from texts to one number between 0 and 1 each. The classifier is TF-IDF and logistic regression on a concept's texts;
+its accuracy on held-out groups is reported beside its scores.
 """
 
 import math
@@ -21,28 +21,28 @@ class TextScorer:
     name: str
     """`lexicon` or `classifier:CONCEPT`."""
     score: Callable[[Sequence[str]], list[float]]
-    """One number a text, 0 to 1."""
+    """One number per text, 0 to 1."""
     accuracy: float = math.nan
-    """Of a classifier, on held-out groups; NaN for what has nothing to be right about."""
+    """Of a classifier on held-out groups; NaN for a lexicon."""
     n: int = 0
     """Held-out texts behind the accuracy."""
 
 
 def lexicon_scorer(words: Sequence[str]) -> TextScorer:
-    """1 for a text that holds one of the words, whole and in any case.
+    """1 for a text that contains one of the words, whole and in any case.
 
     Raises:
         BadInput: no words.
     """
     wanted = [word.strip() for word in words if word.strip()]
     if not wanted:
-        raise BadInput("a lexicon needs words. Try --scorer lexicon:sorry,cannot.")
+        raise BadInput("a lexicon needs words, got none: try lexicon:sorry,cannot.")
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in wanted), re.IGNORECASE)
     return TextScorer("lexicon", lambda texts: [float(bool(pattern.search(text))) for text in texts])
 
 
 def classifier_scorer(concept: Concept, *, seed: int = 0) -> TextScorer:
-    """Probability of the positive class by the words; fitted on a part of the concept's groups, tried on the others.
+    """Probability of the positive class by TF-IDF of the words, fitted on a part of the concept's groups.
 
     Raises:
         BadInput: a concept that has not two classes.
@@ -52,7 +52,7 @@ def classifier_scorer(concept: Concept, *, seed: int = 0) -> TextScorer:
     from sklearn.pipeline import make_pipeline
 
     if concept.kind != "binary":
-        raise BadInput(f"a classifier scores one class against another, and {concept.name} is of kind {concept.kind}.")
+        raise BadInput(f"a classifier needs a binary concept, {concept.name} is of kind {concept.kind}.")
     y = concept.labels()
     split = group_split(concept.group_ids(), y, "binary", seed=seed)
     made = make_pipeline(

@@ -1,0 +1,124 @@
+"""Multiple-choice tasks: every published format is read, and accuracy follows the model's likelihoods."""
+
+import json
+
+import pytest
+import torch
+
+from ontogeny.errors import BadInput
+from ontogeny.interventions import Add
+from ontogeny.models.model import load_model
+from ontogeny.tasks.accuracy import MultipleChoiceTask
+from ontogeny.tasks.datasets import TASK_SOURCES, MultipleChoiceQuestion, read_multiple_choice
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return load_model(tiny("gpt_neox"))
+
+
+ROWS = {
+    "query": ({"query": "Two and two?", "choices": ["four", "five"], "gold": 0}, ("Two and two?", " four", 0)),
+    "boolq": (
+        {"question": "is it so", "passage": "It is.", "answer": True, "title": "x"},
+        ("Question: is it so?", " yes", 1),
+    ),
+    "arc": (
+        {"question": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B", "id": "1"},
+        ("Question: Which?", " b", 1),
+    ),
+    "mmlu hub": (
+        {"question": "Which?", "subject": "s", "choices": ["w", "x", "y", "z"], "answer": 2},
+        ("A. w\nB. x\nC. y\nD. z\nAnswer:", " C", 2),
+    ),
+    "mmlu file": (
+        {"question": "Which?", "choice0": "w", "choice1": "x", "choice2": "y", "choice3": "z", "answer": "3"},
+        ("Which?\nA. w", " D", 3),
+    ),
+    "piqa": ({"goal": "Open", "sol1": "pull", "sol2": "sing", "label": 0}, ("Question: Open", " pull", 0)),
+    "copa": (
+        {"premise": "It rained.", "choice1": "I got wet.", "choice2": "I flew.", "question": "effect", "label": 0},
+        ("It rained, therefore", " i got wet.", 0),
+    ),
+    "winogrande": (
+        {"sentence": "Ann hit Bo, so _ fell.", "option1": "Ann", "option2": "Bo", "answer": "2"},
+        ("Ann hit Bo, so Ann", " fell.", 1),
+    ),
+    "lambada": ({"text": "It was a dark night"}, ("It was a dark", " night", 0)),
+    "concept": (
+        {"text": "x", "label": "true", "prompt": "It is", "right": " so", "wrong": " not"},
+        ("It is", " so", 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_every_format_is_read(name, tmp_path):
+    row, (prompt, option, gold) = ROWS[name]
+    (tmp_path / "task.jsonl").write_text(json.dumps(row) + "\n")
+    (one,) = read_multiple_choice(tmp_path / "task.jsonl")
+    assert prompt in one.prompt
+    assert (one.options[one.gold], one.gold) == (option, gold)
+
+
+def test_task_files_are_recognised_by_their_columns(tmp_path):
+    import gzip
+
+    import pandas as pd
+
+    row = ROWS["piqa"][0]
+    pd.DataFrame([row]).to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    import duckdb
+
+    duckdb.from_df(pd.DataFrame([row])).write_parquet(str(tmp_path / "c.parquet"))
+    arc = pd.DataFrame([{"question": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}])
+    duckdb.from_df(arc).write_parquet(str(tmp_path / "d.parquet"))
+    found = [read_multiple_choice(tmp_path / name)[0] for name in ("a.csv", "b.jsonl.gz", "c.parquet")]
+    assert found[0] == found[1] == found[2]
+    assert read_multiple_choice(tmp_path / "d.parquet")[0].options == (" a", " b")
+    for content, words in (
+        ("", "must have questions"),
+        ('{"text": "x", "label": 1}', "columns of a known task"),
+        ('{"who": 1}', "columns of a known task"),
+        ('{"goal": "a", "sol1": "b", "sol2": "c", "label": "d"}', "row 1"),
+        ("{", "cannot be read"),
+    ):
+        (tmp_path / "bad.jsonl").write_text(content)
+        with pytest.raises(BadInput, match=words) as caught:
+            read_multiple_choice(tmp_path / "bad.jsonl")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(TASK_SOURCES))
+def test_named_tasks_are_read(name, shared, monkeypatch):
+    monkeypatch.setenv("ONTOGENY_DATA", str(shared))
+    found = read_multiple_choice(name)
+    assert len(found) > 50
+    assert all(0 <= q.gold < len(q.options) and q.prompt for q in found)
+    assert all(len(set(zip(q.prompts or q.options, q.options, strict=True))) == len(q.options) for q in found[:50])
+    if len(found[0].options) > 1:
+        golds = torch.tensor([q.gold for q in found])
+        assert golds.bincount().max() < 0.8 * len(found), "the right one stands in several places"
+
+
+def test_task_accuracy_follows_the_likelihoods(model):
+    questions = [MultipleChoiceQuestion("Who?", (" a", " bcd"), 0), MultipleChoiceQuestion("Who?", (" a", " bcd"), 1)]
+    task = MultipleChoiceTask.of(model, "t", questions)
+    found = task.answered(model)
+    assert sorted(found.plain.tolist()) == [0.0, 1.0]
+    # One byte a token, so the longer option is the less likely one as a whole, and the mean decides after division.
+    assert found.plain[task.questions.index(questions[0])] == 1.0
+    # With one option every token has to be the likeliest: it is under an edit that points at it.
+    token = model.tokenizer("z").input_ids[0]
+    row = model.network.get_output_embeddings().weight[token].detach()
+    push = [("resid.2", Add(1e4 * (row - row.mean())), "last")]
+    alone = MultipleChoiceTask.of(
+        model, "l", [MultipleChoiceQuestion("Who?", ("z",), 0), MultipleChoiceQuestion("Who?", ("y",), 0)]
+    )
+    assert alone.answered(model, push).plain.tolist() == [float(q.options == ("z",)) for q in alone.questions]
+    assert alone.answered(model).plain.tolist() == [0.0, 0.0]
+    long = MultipleChoiceQuestion("x" * 200, (" a", " b"), 0)
+    assert MultipleChoiceTask.of(model, "t", [long, questions[0]]).left_out in (0, 1)
+    with pytest.raises(BadInput, match="a question of t must fit"):
+        MultipleChoiceTask.of(model, "t", [long])
