@@ -1,8 +1,8 @@
-"""Where in the network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`, `attn_resid.7`, `mlp_resid.7`.
+"""Sites of a network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`, `attn_resid.7`, `mlp_resid.7`.
 
-`resid.0` is the embedding, `resid.l` the stream after block l (l = 1..L), before the final norm. Block l's parts carry the
-same l; heads count from 0 and are read before the output projection. `attn` and `mlp` are raw outputs; `attn_resid` and `mlp_resid`
-are what is added to the stream: the same, unless a family normalises it in between.
+`resid.0` is the embedding, `resid.l` the residual stream after block l (l = 1..L), before the final norm. The parts of block l have the
+same l; heads count from 0 and are read before the output projection. `attn` and `mlp` are raw outputs, `attn_resid` and `mlp_resid` the
+terms added to the stream, which differ from them only if a family normalises in between.
 """
 
 import re
@@ -27,18 +27,20 @@ class Site:
         """Read one site from its name.
 
         Raises:
-            BadInput: the text is not the name of a site.
+            BadInput: the text is not a site name.
         """
         match = re.fullmatch(
             r"(resid|attn_resid|mlp_resid|attn|mlp|neuron)\.(\d{1,9})|(head)\.(\d{1,9})\.(\d{1,9})", text.strip()
         )
         if match is None:
-            raise BadInput(f"{text!r} is not a site. Sites look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7.")
+            raise BadInput(
+                f"{text!r} is not a site: it must look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7."
+            )
         part, layer, head_part, head_layer, head = match.groups()
         site = cls("head", int(head_layer), int(head)) if head_part else cls(part, int(layer))  # type: ignore[arg-type]
         if site.layer == 0 and site.part != "resid":
             raise BadInput(
-                f"{text!r} does not exist: blocks count from 1 (only resid.0, the embedding, has the number 0)."
+                f"{text!r} does not exist: blocks count from 1, and only resid.0, the embedding, has the number 0."
             )
         return site
 
@@ -50,20 +52,20 @@ def expand_sites(patterns: str | Iterable[str], *, layers: int, heads: int) -> t
     """All sites of a model with `layers` blocks of `heads` heads that match patterns like `resid`, `head.3`, `mlp.2-5`, `resid.-1`.
 
     Raises:
-        BadInput: a pattern that is no site, or a layer or head that the model does not have.
+        BadInput: a pattern is invalid, or the model lacks a layer or head.
     """
-    wanted = patterns.split(",") if isinstance(patterns, str) else list(patterns)
-    found = {site for pattern in wanted if pattern.strip() for site in _expand(pattern.strip(), layers, heads)}
-    if not found:
-        raise BadInput(f"no sites given in {patterns!r}. Try resid, head or resid.0-{layers}.")
-    return tuple(sorted(found, key=lambda s: (SITE_PARTS.index(s.part), s.layer, s.head or 0)))
+    listed = patterns.split(",") if isinstance(patterns, str) else list(patterns)
+    sites = {site for pattern in listed if pattern.strip() for site in _expand(pattern.strip(), layers, heads)}
+    if not sites:
+        raise BadInput(f"`sites` must name a site, got {patterns!r}: try resid, head or resid.0-{layers}.")
+    return tuple(sorted(sites, key=lambda s: (SITE_PARTS.index(s.part), s.layer, s.head or 0)))
 
 
 def _expand(pattern: str, layers: int, heads: int) -> list[Site]:
     part, *rest = pattern.split(".", 1)
     if part not in SITE_PARTS:
-        raise BadInput(f"{pattern!r} is not a site: {part!r} is none of {', '.join(SITE_PARTS)}.")
-    fields = _fields(rest[0]) if rest else []
+        raise BadInput(f"{pattern!r} is not a site: it must begin with one of {', '.join(SITE_PARTS)}.")
+    fields = rest[0].split(".") if rest else []
     if len(fields) > (2 if part == "head" else 1):
         raise BadInput(
             f"{pattern!r} is not a site: {part} takes {'a layer and a head' if part == 'head' else 'one layer'}."
@@ -76,16 +78,12 @@ def _expand(pattern: str, layers: int, heads: int) -> list[Site]:
     return [Site("head", layer, head) for layer in span for head in inside]
 
 
-def _fields(text: str) -> list[str]:
-    return text.split(".")
-
-
 def _span(text: str, first: int, last: int, pattern: str, what: str) -> range:
     if text == "*":
         return range(first, last + 1)
     match = re.fullmatch(r"(\d{1,15})-(\d{1,15})|(-?\d{1,15})", text)
     if match is None:
-        raise BadInput(f"{pattern!r} is not a site: {text!r} is no {what}. Write a number, a range like 2-5, or *.")
+        raise BadInput(f"{pattern!r} is not a site: a {what} must be a number, a range like 2-5, or *, got {text!r}.")
     if match.group(3) is not None:
         low = high = int(text) if int(text) >= 0 else last + 1 + int(text)
     else:

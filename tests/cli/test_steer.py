@@ -82,7 +82,7 @@ def test_an_ablated_direction_and_samples(steer, tiny, vector, tmp_path):
         (["-p", "x", "--action", "ad"], "did you mean add"),
         (["-p", "x", "--action", "ablate", "--alpha", "3"], "--alpha must be 1 for --action ablate"),
         (["-p", "x", "--where", "lst"], "did you mean last"),
-        (["-p", "x", "--scale", "gap"], "does not say its gap"),
+        (["-p", "x", "--scale", "gap"], "must have the fact gap"),
         (["-p", "x", "--samples", "3"], "--samples must be 1 for greedy decoding"),
         (["-p", "x" * 200], "exceed the context"),
         (["-p", "x", "-d", "nothing.safetensors"], "there is no file nothing.safetensors"),

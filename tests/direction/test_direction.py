@@ -1,4 +1,4 @@
-"""Directions combine, say what they are, and refuse what does not fit."""
+"""Algebra of directions, and errors for incompatible ones."""
 
 import math
 
@@ -15,7 +15,7 @@ def direction(seed=0, d=16, site="resid.1", **more):
     return Direction(vector, Site.parse(site), f"concept{seed}@step1/mass_mean", **more)
 
 
-def test_algebra():
+def test_algebra_of_directions():
     a, b = direction(0), direction(1)
     torch.testing.assert_close((a + 2 * b - b).vector, a.vector + b.vector)
     assert float((a - a).vector.norm()) == 0
@@ -28,20 +28,20 @@ def test_algebra():
     assert "concept1" in (a + b).origin
 
 
-def test_scale_rules_are_the_fits_own_facts():
+def test_scaled_uses_facts_of_the_fit():
     a = direction(scale="gap", facts={"gap": 3.0, "std": 0.5}, sign="true")
     assert a.scaled("std").vector.norm().item() == pytest.approx(0.5)
     assert a.scaled("gap").vector.norm().item() == pytest.approx(3.0)
     assert a.scaled("std").scale == "std"
     assert a.unit().scaled("gap").cosine(a) == pytest.approx(1)
     assert (-a).sign == "not true"
-    with pytest.raises(BadInput, match="does not say its std"):
+    with pytest.raises(BadInput, match="must have the fact std"):
         direction().scaled("std")
     with pytest.raises(BadInput, match="did you mean unit"):
         a.scaled("units")
 
 
-def test_an_average_turns_each_to_one_side():
+def test_average_aligns_signs():
     a = direction(0)
     noisy = [a.unit() + 0.05 * direction(seed).unit() for seed in range(1, 9)]
     flipped = [-one if i % 2 else one for i, one in enumerate(noisy)]
@@ -51,7 +51,7 @@ def test_an_average_turns_each_to_one_side():
     assert average_directions([direction(seed, d=400) for seed in range(20)]).facts["agreement"] < 0.4
 
 
-def test_a_random_direction_is_as_long_and_knows_nothing():
+def test_random_direction_has_equal_norm():
     a = direction(3, d=400)
     assert a.random(0).vector.norm().item() == pytest.approx(a.vector.norm().item(), rel=1e-5)
     assert abs(a.random(0).cosine(a)) < 0.2
@@ -64,19 +64,19 @@ def test_a_random_direction_is_as_long_and_knows_nothing():
     [
         (lambda: direction(d=4) + direction(d=5), "4 and 5 dimensions"),
         (lambda: direction() - direction(site="resid.2"), "resid.1 and resid.2"),
-        (lambda: Direction(torch.tensor([math.nan]), Site("resid", 1), "x"), "no vector of finite numbers"),
-        (lambda: Direction(torch.ones(2, 2), Site("resid", 1), "x"), "no vector of finite numbers"),
-        (lambda: (direction() * 0.0).unit(), "points nowhere"),
+        (lambda: Direction(torch.tensor([math.nan]), Site("resid", 1), "x"), "must be a vector of finite numbers"),
+        (lambda: Direction(torch.ones(2, 2), Site("resid", 1), "x"), "must be a vector of finite numbers"),
+        (lambda: (direction() * 0.0).unit(), "must not be zero"),
         (lambda: direction(scale="length"), "no scale called"),
         (lambda: average_directions([]), "at least one"),
     ],
 )
-def test_what_does_not_fit_is_one_line(make, words):
+def test_incompatible_directions_are_one_line_errors(make, words):
     with pytest.raises(BadInput, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_a_vector_goes_to_another_site_on_purpose():
+def test_at_moves_a_direction_to_another_site():
     moved = direction().at(Site("resid", 2)) + direction(1, site="resid.2")
     assert moved.site == Site("resid", 2)

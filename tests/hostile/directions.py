@@ -47,7 +47,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "direction of noise": (steered(b"\0" * 80), r"is not a direction"),
     "direction that is a pickle": (steered(b"cos\nsystem\n(S'touch pwned'\ntR."), r"is not a direction"),
     "direction of another width": (direction(torch.ones(31)), r"31 dimensions does not fit"),
-    "direction not finite": (direction(torch.full((32,), float("nan"))), r"no vector of finite numbers"),
+    "direction not finite": (direction(torch.full((32,), float("nan"))), r"must be a vector of finite numbers"),
     "direction of whole numbers": (direction(torch.ones(32, dtype=torch.int64)), r"its dtype is torch.int64"),
     "direction nowhere": (direction(site="../x"), r"is not a site"),
     "direction too deep": (direction(site="resid.99"), r"resid\.99"),

@@ -1,4 +1,4 @@
-"""Twins: counted as by hand, and in a trace near 0 where a perturbation leaves the concept in place and near a half where it removes it."""
+"""Flip rates equal a count by hand; in a trace they are near 0 if the perturbation keeps the concept, near 0.5 if it removes it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +21,14 @@ QUICK = TraceSettings(
 )
 
 
-def test_groups_of_two_in_their_order_and_no_others() -> None:
+def test_pair_indices_are_groups_of_two_in_order() -> None:
     assert pair_indices(torch.tensor([3, 1, 3, 1, 2, 0, 0, 0])).tolist() == [[0, 2], [1, 3]]
     assert pair_indices(torch.tensor([0, 1, 2])).shape == (0, 2)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 40))
-def test_rates_are_those_of_a_loop(seed: int, n: int) -> None:
+def test_flip_rates_equal_a_loop(seed: int, n: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     groups = torch.arange(n).repeat(2)[torch.randperm(2 * n, generator=draw)]
     y = groups % 2 == 0
@@ -40,8 +40,8 @@ def test_rates_are_those_of_a_loop(seed: int, n: int) -> None:
         drop = sum((a == (k % 2 == 0)) - (b == (k % 2 == 0)) for k, (a, b) in enumerate(by_hand)) / n
         assert float(found.rate[site]) == pytest.approx(rate, abs=1e-6)
         assert float(found.drop[site]) == pytest.approx(drop, abs=1e-6)
-    assert ((found.rate_ends.low <= found.rate) & (found.rate <= found.rate_ends.high)).all()
-    assert ((found.drop_ends.low <= found.drop) & (found.drop <= found.drop_ends.high)).all()
+    assert ((found.rate_interval.low <= found.rate) & (found.rate <= found.rate_interval.high)).all()
+    assert ((found.drop_interval.low <= found.drop) & (found.drop <= found.drop_interval.high)).all()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return trace(Lineage.open(home / "run"), [kept, lost, plain], home / "out", QUICK)
 
 
-def test_a_trace_says_how_often_a_perturbation_changes_the_reading(run: Run) -> None:
+def test_trace_writes_flip_rate_and_drop(run: Run) -> None:
     found = run.records("metric in ('flip_rate', 'perturbed_drop')")
     assert set(found.concept) == {"kept", "lost"}  # not of groups that are no twins
     assert set(found.method) == {"logistic", "mass_mean"}  # a spectrum reads nothing
@@ -76,12 +76,12 @@ def test_a_trace_says_how_often_a_perturbation_changes_the_reading(run: Run) -> 
     assert set(found[found.concept.eq("kept")].n) == {len(test_groups.unique())}
 
 
-def test_twins_are_part_of_what_a_concept_is(run: Run) -> None:
+def test_twins_change_the_hash_of_a_concept(run: Run) -> None:
     hashes = {concept["name"]: concept["hash"] for concept in run.about["concepts"]}
     assert hashes["kept"] != hashes["plain"]
 
 
-def test_too_few_twins_are_absent(tmp_path: Path) -> None:
+def test_too_few_twins_give_nan_with_reason(tmp_path: Path) -> None:
     save_run(tmp_path / "run", {1: 8.0})
     single = [row | {"group": f"g{i}"} for i, row in enumerate(rows(characters=20))]
     concept = replace(Concept.from_file(write(tmp_path / "single.csv", single)), twins=True)

@@ -1,4 +1,4 @@
-"""Everything that is measured is computed where the activations are: no tensor of another device is met on the way."""
+"""Measurements are computed on the device of the activations."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def concept(kind: str, pairs: bool) -> Concept:
 @pytest.mark.parametrize(
     ("kind", "pairs"), [("binary", False), ("binary", True), ("classes", False), ("number", False)]
 )
-def test_what_is_measured_stays_on_one_device(kind, pairs, d):
+def test_measurement_stays_on_one_device(kind, pairs, d):
     of = make_design(concept(kind, pairs), SETTINGS)
     generator = torch.Generator().manual_seed(0)
     parts = {
@@ -55,7 +55,7 @@ def test_what_is_measured_stays_on_one_device(kind, pairs, d):
     assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
 
 
-def test_a_tensor_of_another_device_is_found():
+def test_check_finds_tensor_of_another_device():
     with SecondDevice() as device:
         device.mark(torch.ones(3)) + torch.ones(3)
     assert len(device.mixed) == 1

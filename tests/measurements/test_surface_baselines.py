@@ -1,4 +1,4 @@
-"""The surface audit: each floor sees what it is made for and nothing else; copies across the split are counted."""
+"""Surface baselines: each detects its own feature only; copies across the split are counted."""
 
 import math
 import random
@@ -43,7 +43,7 @@ HALF = [bool(i % 2) for i in range(400)]
         (lambda t, w: w[:9] + w[9].upper() + w[10:] if t else w, "casing"),
     ],
 )
-def test_each_floor_sees_its_own_form(text_of, seen: str) -> None:
+def test_each_baseline_detects_its_own_feature(text_of, seen: str) -> None:
     found = audited(concept(text_of, HALF))
     assert found.baselines[seen].auroc > 0.95
     assert found.baselines[seen].accuracy > 0.9
@@ -54,7 +54,7 @@ def test_each_floor_sees_its_own_form(text_of, seen: str) -> None:
             assert abs(found.baselines[other].auroc - 0.5) < 0.1
 
 
-def test_nothing_is_seen_where_nothing_is() -> None:
+def test_random_labels_raise_no_warning() -> None:
     found = audited(concept(lambda _, words: words, HALF))
     assert all(abs(found.baselines[name].auroc - 0.5) < 0.12 for name in ("tfidf", "length", "casing"))
     assert found.warnings == ()
@@ -62,13 +62,13 @@ def test_nothing_is_seen_where_nothing_is() -> None:
     assert found.baselines["tfidf"].low < 0.5 < found.baselines["tfidf"].high
 
 
-def test_one_capital_does_not_make_casing_tell_the_length() -> None:
+def test_casing_does_not_encode_length() -> None:
     found = audited(concept(lambda t, w: f"The {w}{' and so on' if t else ''}", HALF))
     assert found.baselines["length"].auroc > 0.7
     assert found.baselines["casing"].auroc == 0.5
 
 
-def test_copies_on_both_sides_are_counted() -> None:
+def test_counts_copies_on_both_sides() -> None:
     texts = [f"a text about {i} things" for i in range(40)]
     examples = [Example(text, i % 2 == 0, f"g{i}") for i, text in enumerate(texts)]
     examples += [
@@ -88,7 +88,7 @@ def test_copies_on_both_sides_are_counted() -> None:
     assert "1 texts stand in the concept with two labels" in told
 
 
-def test_opposite_twins_across_the_split_are_told() -> None:
+def test_warns_of_opposite_twins_across_split() -> None:
     """Each text twice, with both labels: words learned on one side are wrong on the other."""
     rng = random.Random(1)
     texts = [" ".join(rng.choices(WORDS, k=6)) for _ in range(200)]
@@ -98,7 +98,7 @@ def test_opposite_twins_across_the_split_are_told() -> None:
     assert any("far below chance" in line for line in found.warnings)
 
 
-def test_classes_are_scored_one_against_the_rest() -> None:
+def test_classes_use_macro_auroc() -> None:
     words = ("red", "green", "blue")
     made = concept(lambda t, w: f"{w} {words[t]}", [i % 3 for i in range(300)], kind="classes", classes=words)
     found = audited(made)
@@ -112,13 +112,13 @@ def test_classes_are_scored_one_against_the_rest() -> None:
     assert two.baselines["tfidf"].accuracy > 0.95
 
 
-def test_a_class_that_train_lacks_is_no_crash() -> None:
+def test_class_missing_from_train_does_not_crash() -> None:
     made = concept(lambda t, w: f"{w} {t}", [0, 1] * 60 + [2] * 30, kind="classes", classes=("a", "b", "c"))
     found = audit_surface(made, contiguous_split(150))
     assert found.baselines["tfidf"].accuracy == 0.0
 
 
-def test_a_number_is_scored_by_explained_variance() -> None:
+def test_numbers_use_r2() -> None:
     made = concept(lambda t, w: f"{w}{' and' * int(t)}", [float(i % 12) for i in range(300)], kind="number")
     found = audited(made)
     assert found.baselines["length"].main[0] == "r2"
@@ -131,7 +131,7 @@ def test_a_number_is_scored_by_explained_variance() -> None:
     }
 
 
-def test_rows_have_their_coordinates() -> None:
+def test_records_have_coordinates() -> None:
     made = concept(lambda t, w: f"{w} {'bad' if t else 'good'}", HALF)
     rows = surface_records(made, audited(made), lineage="run")
     assert len(rows) == 6
@@ -149,7 +149,7 @@ def test_rows_have_their_coordinates() -> None:
         assert row.n == 120
 
 
-def test_what_cannot_be_measured_is_absent() -> None:
+def test_unmeasurable_baseline_is_nan_with_reason() -> None:
     made = concept(lambda t, w: w, HALF)
     positive = torch.tensor([i for i in range(400) if i % 2])
     found = audit_surface(made, Split(positive[:150], torch.arange(0, 40)))
@@ -158,7 +158,7 @@ def test_what_cannot_be_measured_is_absent() -> None:
     assert (row.n, row.note) == (0, "the train side holds one class")
 
 
-def test_a_test_side_of_one_class_has_an_accuracy_and_no_auroc() -> None:
+def test_one_class_in_test_has_accuracy_but_no_auroc() -> None:
     made = concept(lambda t, w: w, HALF)
     positive = torch.tensor([i for i in range(400) if i % 2])
     found = audit_surface(made, Split(torch.arange(200), positive[positive >= 200]))
@@ -169,7 +169,7 @@ def test_a_test_side_of_one_class_has_an_accuracy_and_no_auroc() -> None:
     assert accuracy.n == 100
 
 
-def test_the_same_seed_gives_the_same_interval() -> None:
+def test_same_seed_gives_same_interval() -> None:
     made = concept(lambda t, w: f"{w} {'bad' if t and hash(w) % 3 else 'good'}", HALF)
     assert audited(made, seed=1) == audited(made, seed=1)
 
@@ -183,7 +183,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
         ("sst2", "casing", 0.996),
     ],
 )
-def test_the_tracing_papers_data(shared, name: str, floor: str, accuracy: float) -> None:
+def test_baselines_on_the_tracing_papers_data(shared, name: str, floor: str, accuracy: float) -> None:
     """On its own split, contiguous 80/20; what stands here was measured on the whole files, of which these are subsets."""
     made = Concept.from_file(shared / "tracing_trustworthiness" / f"{name}.csv")
     found = audit_surface(made, contiguous_split(len(made.examples)))

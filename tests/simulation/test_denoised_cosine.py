@@ -1,4 +1,4 @@
-"""Two directions of known angle, learned from few noisy texts: the cosine behind the noise is unbiased, and its interval holds it."""
+"""The denoised cosine of two noisy directions of known angle is unbiased, and its interval covers it."""
 
 import math
 
@@ -37,7 +37,7 @@ def _learned(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("angle", "gap"), [(0.0, 2.8), (0.5, 2.8), (0.9, 2.8), (0.9, 1.4), (1.0, 1.4)])
-def test_the_cosine_behind_the_noise_is_found(angle: float, gap: float) -> None:
+def test_denoised_cosine_is_unbiased_and_covered(angle: float, gap: float) -> None:
     values, plain, held = [], [], 0
     for seed in range(RUNS):
         a, b, y, groups = _stages(seed, angle, gap)
@@ -54,7 +54,7 @@ def test_the_cosine_behind_the_noise_is_found(angle: float, gap: float) -> None:
         assert torch.tensor(plain).mean() < 0.9
 
 
-def test_a_direction_no_longer_than_its_noise_has_no_cosine() -> None:
+def test_direction_shorter_than_its_noise_gives_nan() -> None:
     lost = 0
     for seed in range(20):
         a, b, y, groups = _stages(seed, 0.9, 0.0)
@@ -65,7 +65,7 @@ def test_a_direction_no_longer_than_its_noise_has_no_cosine() -> None:
     assert lost > 5
 
 
-def test_a_direction_agrees_with_itself() -> None:
+def test_denoised_cosine_with_itself_is_one() -> None:
     drawn = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * 0.1 + torch.ones(8)
     value, ends = denoised_cosine(torch.ones(8), torch.ones(8), drawn, drawn, groups=10)
     assert value == pytest.approx(1)

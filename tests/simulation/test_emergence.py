@@ -1,4 +1,4 @@
-"""Is a planted emergence inside its interval, and is none seen in noise, in constants, in shuffled checkpoints?
+"""Intervals cover a planted emergence; noise, constants and shuffled checkpoints have none.
 
 Scores of 150 held-out examples in 75 groups, their noise correlated by .8 from checkpoint to checkpoint; the gap of the classes
 follows a logistic curve over log2(step + 1). Truth is the crossing of the noise-free AUROC.
@@ -71,7 +71,7 @@ def crossing(gap: Gap, steps: torch.Tensor, level: float) -> float:
     return 2 ** float(x[1:][above[1:] != above[:-1]].max()) - 1
 
 
-def test_a_planted_half_way_step_is_covered():
+def test_interval_covers_planted_half_step():
     for gap, steps in ((rising(0.8, 9), grid(15)), (rising(0.85, 9), grid(30)), (rising(0.85, 9, 0.7), grid(24))):
         final = float(true_auroc(gap, torch.tensor([17.0], dtype=torch.float64)))
         found = events(gap, steps, sets=200)
@@ -79,32 +79,32 @@ def test_a_planted_half_way_step_is_covered():
         assert covered(found, crossing(gap, steps, (0.5 + final) / 2)) >= 0.93
 
 
-def test_a_weak_concept_is_covered_where_it_is_reported():
+def test_interval_covers_reported_step_of_weak_concept():
     gap, steps = rising(0.65, 9), grid(15)
     found = events(gap, steps, sets=250)
     assert 0.7 < reported(found) < 1
     assert covered(found, crossing(gap, steps, 0.575)) >= 0.93
 
 
-def test_a_planted_threshold_step_is_covered():
+def test_interval_covers_planted_threshold_step():
     gap, steps = rising(0.9, 9), grid(20)
     found = events(gap, steps, sets=250, form="threshold")
     assert reported(found) > 0.95
     assert covered(found, crossing(gap, steps, 0.75)) >= 0.93
 
 
-def test_intervals_are_not_just_wide():
+def test_intervals_are_narrow():
     widths = [math.log2(e.high + 1) - math.log2(e.low + 1) for e in events(rising(0.85, 9), grid(30), sets=60)]
     assert sorted(widths)[30] < 1.5
 
 
-def test_no_emergence_in_noise_nor_in_constants():
+def test_noise_and_constants_have_no_emergence():
     for form in ("half", "threshold"):
         assert reported(events(rising(0.5, 9), grid(15), sets=200, form=form)) <= 0.05
         assert reported(events(lambda x: gap_of(0.85) + 0 * x, grid(15), sets=100, form=form)) <= 0.05
 
 
-def test_no_emergence_when_the_checkpoints_are_shuffled():
+def test_shuffled_checkpoints_have_no_emergence():
     """Gradual, early and late rises; 10 and 20 checkpoints. An early jump onto a plateau is the hard one."""
     curves = ((rising(0.85, 9), 20), (rising(0.85, 3, 4), 20), (rising(0.85, 14, 4), 20), (rising(0.9, 3, 4), 10))
     rates = []
@@ -115,7 +115,7 @@ def test_no_emergence_when_the_checkpoints_are_shuffled():
     assert max(rates) <= 0.07
 
 
-def test_a_planted_loss_is_covered_and_none_seen_elsewhere():
+def test_interval_covers_planted_loss_and_noise_has_none():
     gap, steps = lost(0.85, 5, 11), grid(20)
     x = torch.linspace(0, 17, 2001, dtype=torch.float64)
     curve = true_auroc(gap, x)

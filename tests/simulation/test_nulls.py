@@ -1,4 +1,4 @@
-"""Do the corrections hold? Family-wise error and false-discovery rate at their nominal level, and power above it."""
+"""Family-wise error and false-discovery rate are at their nominal level, with power above it."""
 
 import torch
 
@@ -35,14 +35,14 @@ def first_errors(*, gap: float, blind: bool = False) -> tuple[float, float]:
     return false / SETS, true / SETS
 
 
-def test_the_max_statistic_holds_its_level_and_finds_what_is_there():
+def test_max_statistic_has_nominal_level_and_power():
     assert 0.01 < first_errors(gap=0.0)[0] <= 0.07
     false, true = first_errors(gap=2.5)
     assert false <= 0.07
     assert true > 0.9
 
 
-def test_permutations_blind_to_groups_do_not_hold_their_level():
+def test_permutations_that_ignore_groups_exceed_their_level():
     g = torch.Generator().manual_seed(0)
     rate = {True: 0, False: 0}
     groups = torch.arange(30).repeat_interleave(4)
@@ -75,7 +75,7 @@ def test_false_discoveries_stay_below_q():
     assert (uncorrected <= 0.1).any(1).float().mean() > 0.9
 
 
-def test_permutation_p_of_one_cell_is_uniform_under_the_null():
+def test_permutation_p_is_uniform_under_null():
     g = torch.Generator().manual_seed(1)
     p = []
     for seed in range(SETS):

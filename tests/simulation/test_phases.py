@@ -1,4 +1,4 @@
-"""Is a planted turn from rising to falling found and covered, and no phase seen in noise?"""
+"""A planted change point is found and covered; noise has none."""
 
 import math
 from collections import Counter
@@ -26,7 +26,7 @@ def verdicts(found: list[TrainingPhases]) -> dict[str, float]:
     return {verdict: counts[verdict] / len(found) for verdict in counts}
 
 
-def test_a_planted_peak_is_recovered_and_covered():
+def test_interval_covers_planted_peak():
     for noise in (0.03, 0.08):
         found = runs(TENT, noise, sets=300)
         turned = [one for one in found if one.verdict == "fitting then compression"]
@@ -37,12 +37,12 @@ def test_a_planted_peak_is_recovered_and_covered():
         assert abs(middle - 9) < 0.15
 
 
-def test_no_phase_in_noise_nor_in_shuffled_checkpoints():
+def test_noise_and_shuffled_checkpoints_have_no_phase():
     assert verdicts(runs(0 * X, 1.0, sets=300))["none"] >= 0.95
     assert verdicts(runs(TENT, 0.03, sets=300, shuffle=True))["none"] >= 0.95
 
 
-def test_one_phase_is_not_taken_for_two():
+def test_single_phase_is_not_reported_as_two():
     assert verdicts(runs(0.1 * X, 0.1, sets=80)).get("fitting", 0) > 0.95
     assert verdicts(runs(torch.sigmoid(2 * (X - 6)), 0.05, sets=80)).get("fitting", 0) > 0.95
     assert verdicts(runs(-0.1 * X, 0.1, sets=80)).get("compression", 0) > 0.95

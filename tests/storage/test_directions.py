@@ -1,4 +1,4 @@
-"""Directions go to disk, to the Hub and to other tools, and come back as they were."""
+"""Directions on disk, on the Hub and in the formats of other tools."""
 
 import base64
 import json
@@ -29,18 +29,18 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("site", ["resid.0", "head.3.2", "neuron.1", "mlp_resid.4"])
-def test_saved_and_loaded_is_the_same(tmp_path, site):
+def test_save_and_load_round_trip(tmp_path, site):
     one = direction(site)
     assert same(load_direction(save_direction(one, tmp_path / "a.safetensors")), one)
     assert not same(load_direction(tmp_path / "a.safetensors"), -one)
 
 
-def test_half_precision_and_slices_survive(tmp_path):
+def test_round_trip_of_half_precision_and_slices(tmp_path):
     one = Direction(torch.randn(8, 3)[:, 1].bfloat16(), Site("resid", 1), "x")
     assert same(load_direction(save_direction(one, tmp_path / "a.safetensors")), one)
 
 
-def test_what_is_no_direction_is_one_line(tmp_path):
+def test_load_rejects_other_files_in_one_line(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
     from safetensors.torch import save_file
 
@@ -64,7 +64,7 @@ def test_what_is_no_direction_is_one_line(tmp_path):
         save_direction(direction(), tmp_path / "a.pt")
 
 
-def test_a_control_vector_is_what_ggufs_own_reader_reads(tmp_path):
+def test_gguf_reader_reads_control_vector(tmp_path):
     gguf = pytest.importorskip("gguf")
     many = [direction("resid.2"), direction("resid.5") * 3.0]
     reader = gguf.GGUFReader(write_gguf(many, tmp_path / "v.gguf", model_type="llama", alpha=0.5))
@@ -78,7 +78,7 @@ def test_a_control_vector_is_what_ggufs_own_reader_reads(tmp_path):
     np.testing.assert_array_equal(found["direction.4"], 0.5 * many[1].vector.numpy())
 
 
-def test_ggufs_own_writer_writes_the_same_tensors(tmp_path):
+def test_gguf_equals_output_of_its_own_writer(tmp_path):
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "controlvector")
     writer.add_string("controlvector.model_hint", "llama")
@@ -92,7 +92,7 @@ def test_ggufs_own_writer_writes_the_same_tensors(tmp_path):
     assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
 
-def test_a_steering_file_for_lm_eval_opens_as_it_opens_it(tmp_path):
+def test_lm_eval_file_has_its_format(tmp_path):
     path = write_lm_eval(direction(), tmp_path / "s.pt", alpha=4.0)
     config = torch.load(path, weights_only=True)  # noqa: TID251
     assert list(config) == ["layers.1"]
@@ -102,14 +102,14 @@ def test_a_steering_file_for_lm_eval_opens_as_it_opens_it(tmp_path):
     assert config["layers.1"]["bias"] is None
 
 
-def test_the_arguments_of_vllm_lens():
+def test_vllm_lens_arguments():
     told = vllm_lens_arguments(direction("resid.7"), 2.0)
     assert told["layer_indices"] == [6]
     assert told["activations"].shape == (1, 24)
     assert (told["scale"], told["norm_match"]) == (2.0, False)
 
 
-def test_plain_vectors_come_in_with_what_is_said_of_them(tmp_path):
+def test_read_vector_takes_arguments_as_metadata(tmp_path):
     v = torch.randn(24)
     np.save(tmp_path / "v.npy", v.numpy())
     torch.save({"layer_3": v[None], "text": "x"}, tmp_path / "v.pt")
@@ -120,7 +120,7 @@ def test_plain_vectors_come_in_with_what_is_said_of_them(tmp_path):
     assert (found.site, found.sign, found.scale) == (Site("resid", 3), "true", "raw")
 
 
-def test_what_cannot_be_exchanged_is_one_line(tmp_path):
+def test_export_errors_are_one_line(tmp_path):
     torch.save(torch.randn(3), tmp_path / "v.pt")
     torch.save({"code": re.compile("x")}, tmp_path / "code.pt")
     np.save(tmp_path / "m.npy", np.ones((3, 4)))
@@ -197,7 +197,7 @@ class PushHub(Hub):
         return self
 
 
-def test_to_the_hub_and_back(tmp_path):
+def test_hub_round_trip(tmp_path):
     save_direction(direction(), tmp_path / DIRECTION_FILE)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Artefacts on disk: whole or not there, named by what made them, readable by DuckDB whatever the folder is called."""
+"""Files of a run: written whole or not at all, and readable by DuckDB in any folder."""
 
 import errno
 import math
@@ -35,7 +35,7 @@ json_able = st.recursive(
 
 @settings(max_examples=50, deadline=None)
 @given(json_able, json_able)
-def test_digests_are_equal_exactly_where_contents_are(a, b) -> None:
+def test_digests_are_equal_iff_contents_are(a, b) -> None:
     assert content_digest(a) == content_digest(a)
     assert len(content_digest(a)) == 16
     # True == 1 in Python, but not in JSON.
@@ -49,7 +49,7 @@ def repr_of(content) -> str:
     return "[" + ",".join(map(repr_of, content)) + "]" if isinstance(content, list) else repr(content)
 
 
-def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_atomic_path_writes_whole_file_or_none(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.txt"
     with atomic_path(target) as temporary:
         temporary.write_text("half")
@@ -68,7 +68,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert os.listdir(target.parent) == ["file.txt"]
 
 
-def test_files_are_readable_for_others_as_the_umask_says(tmp_path: Path) -> None:
+def test_files_follow_the_umask(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("")
     write_json(tmp_path / "a.json", {})
@@ -88,7 +88,7 @@ def test_files_are_readable_for_others_as_the_umask_says(tmp_path: Path) -> None
         (errno.ENOTDIR, "a part of the path is a file"),
     ],
 )
-def test_what_the_operating_system_says_is_one_line(code: int, words: str, tmp_path: Path) -> None:
+def test_disk_errors_are_one_line(code: int, words: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught, atomic_path(tmp_path / "file"):
         raise OSError(code, os.strerror(code))
     assert words in str(caught.value)
@@ -96,7 +96,7 @@ def test_what_the_operating_system_says_is_one_line(code: int, words: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_errors_that_are_none_of_the_disk_pass() -> None:
+def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(ValueError, match="No space left on device"), disk_errors(Path("x")):
         raise ValueError(os.strerror(errno.ENOSPC))  # not said by what writes files
     with pytest.raises(TimeoutError), disk_errors(Path("x")):
@@ -132,7 +132,7 @@ BARE = Record(metric="r2", value=math.nan, note="nothing to see")
 
 
 @pytest.mark.parametrize("name", ["plain", "it's", "[b]odd* name?", "ünï"])
-def test_records_come_back_as_they_were(name: str, tmp_path: Path) -> None:
+def test_records_round_trip(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     for i, record in enumerate((FULL, BARE)):
         write_records(folder / f"{i}.parquet", [record])
@@ -155,7 +155,7 @@ def test_records_come_back_as_they_were(name: str, tmp_path: Path) -> None:
     assert frame.value["auroc"] == 0.75
 
 
-def test_a_folder_without_parts_is_an_empty_table(tmp_path: Path) -> None:
+def test_folder_without_parts_is_empty_table(tmp_path: Path) -> None:
     write_records(tmp_path / "a" / "part.parquet", [FULL])
     with connect_records({"a": tmp_path / "a", "b": tmp_path / "none"}) as connection:
         assert connection.execute("select run, count(*) from records group by run").fetchall() == [("a", 1)]
@@ -163,14 +163,14 @@ def test_a_folder_without_parts_is_an_empty_table(tmp_path: Path) -> None:
         assert connection.execute("select * from records where metric = 'auroc' and step > 3").fetchall() == []
 
 
-def test_temporary_files_are_no_parts(tmp_path: Path) -> None:
+def test_temporary_files_are_ignored(tmp_path: Path) -> None:
     write_records(tmp_path / "part.parquet", [FULL])
     (tmp_path / ".part2.parquet.1-2.tmp").write_bytes(b"half written by a job that was killed")
     with connect_records({"a": tmp_path}) as connection:
         assert connection.execute("select count(*) from records").fetchall() == [(1,)]
 
 
-def test_tensors_and_their_header(tmp_path: Path) -> None:
+def test_tensors_and_header_round_trip(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.tensor([True])}
     write_tensors(tmp_path / "x.safetensors", tensors, {"sites": ["resid.0"], "step": None, "note": "ü"})
     assert read_tensor_header(tmp_path / "x.safetensors") == {"sites": ["resid.0"], "step": None, "note": "ü"}

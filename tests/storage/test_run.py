@@ -1,4 +1,4 @@
-"""A run directory: a part is the commit point; what a unit replaces goes; directions say where they come from."""
+"""Run directory: units, ledger, directions, rollback."""
 
 import importlib
 import json
@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> Run:
     return made
 
 
-def test_a_unit_is_done_when_its_part_is_there(run: Run) -> None:
+def test_unit_is_done_once_its_part_exists(run: Run) -> None:
     assert run.done("a")
     assert not run.done("d")
     assert set(run.records().unit) == {"a", "b", "c"}
@@ -61,7 +61,7 @@ def test_a_unit_is_done_when_its_part_is_there(run: Run) -> None:
     assert set(run.directions("a", ["mass_mean/head/bias"])) == {"mass_mean/head/bias"}
 
 
-def test_new_weights_of_a_checkpoint_replace_the_old_unit(run: Run) -> None:
+def test_unit_of_new_weights_replaces_old_unit(run: Run) -> None:
     keep(run, "b2", header("checkpoint-2", 2, 2))
     assert set(run.records().unit) == {"a", "b2", "c"}
     assert {p.stem for kind in ("scores", "directions") for p in (run.folder / kind).iterdir()} == {"a", "b2", "c"}
@@ -70,7 +70,7 @@ def test_new_weights_of_a_checkpoint_replace_the_old_unit(run: Run) -> None:
     assert set(run.records().unit) == {"a", "b2", "b3", "b4", "c"}  # another stage or concept is another thing
 
 
-def test_old_rows_never_stand_beside_new_ones(run: Run, monkeypatch) -> None:
+def test_killed_write_leaves_no_old_rows(run: Run, monkeypatch) -> None:
     def killed(*_, **__):
         raise KeyboardInterrupt
 
@@ -82,7 +82,7 @@ def test_old_rows_never_stand_beside_new_ones(run: Run, monkeypatch) -> None:
     assert set(run.records().unit) == {"a", "c"}
 
 
-def test_directions(run: Run) -> None:
+def test_direction_by_site_step_and_method(run: Run) -> None:
     found = run.direction("truth", site="resid.1", step=2)
     assert found.vector.tolist() == [8.0, 10.0, 12.0, 14.0]
     assert (found.origin, str(found.site), found.scale, found.position) == (
@@ -115,32 +115,32 @@ def test_directions(run: Run) -> None:
         ),
     ],
 )
-def test_a_direction_that_is_not_there(run: Run, arguments: dict, words: str) -> None:
+def test_missing_direction_is_an_error(run: Run, arguments: dict, words: str) -> None:
     with pytest.raises(BadInput) as caught:
         run.direction(**arguments)
     assert words in str(caught.value)
 
 
-def test_a_direction_of_a_killed_unit_is_passed_over(run: Run) -> None:
+def test_direction_of_unfinished_unit_is_ignored(run: Run) -> None:
     (run.folder / "records" / "c.parquet").unlink()
     assert run.direction("truth", site="resid.1").origin == "truth@checkpoint-2/mass_mean"
 
 
-def test_summaries_are_replaced(run: Run) -> None:
+def test_forget_removes_superseded_summaries(run: Run) -> None:
     for unit in ("series-x-1", "series-x-2", "series-y-1"):
         run.keep(unit, [Record(metric="q", value=0.5, n=1, unit=unit)])
     run.forget("series-x", but="series-x-2")
     assert [run.done(unit) for unit in ("series-x-1", "series-x-2", "series-y-1")] == [False, True, True]
 
 
-def test_the_ledger_grows_line_by_line(run: Run) -> None:
+def test_ledger_appends_lines(run: Run) -> None:
     assert run.ledger() == []
     run.log({"checkpoint": "a", "forwards": 3})
     run.log({"checkpoint": "b", "path": Path("x")})
     assert run.ledger() == [{"checkpoint": "a", "forwards": 3}, {"checkpoint": "b", "path": "x"}]
 
 
-def test_a_ledger_that_was_cut_can_be_read_and_goes_on(run: Run) -> None:
+def test_truncated_ledger_can_be_read_and_appended(run: Run) -> None:
     run.log({"checkpoint": "a"})
     with (run.folder / "ledger.jsonl").open("a") as handle:
         handle.write('{"checkpoint": "b", "forw')
@@ -149,7 +149,7 @@ def test_a_ledger_that_was_cut_can_be_read_and_goes_on(run: Run) -> None:
     assert run.ledger() == [{"checkpoint": "a"}, {"checkpoint": "c"}]
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_open_rejects_other_folders(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not a run directory"):
         Run.open(tmp_path)
     (tmp_path / "run.json").write_text('{"half')
@@ -175,7 +175,7 @@ def state(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("shape", ["no folder", "no parents", "empty folder", "a run"])
-def test_a_session_without_a_unit_leaves_all_as_it_was(shape: str, run: Run, tmp_path: Path) -> None:
+def test_rollback_restores_run_without_finished_unit(shape: str, run: Run, tmp_path: Path) -> None:
     place = {"no parents": tmp_path / "deep" / "er" / "out", "a run": run.folder}.get(shape, tmp_path / "out")
     if shape == "empty folder":
         place.mkdir()
@@ -197,7 +197,7 @@ def test_a_session_without_a_unit_leaves_all_as_it_was(shape: str, run: Run, tmp
     assert fresh.about == {"concepts": ["d"]}
 
 
-def test_runs_can_be_moved(run: Run, tmp_path: Path) -> None:
+def test_run_can_be_moved(run: Run, tmp_path: Path) -> None:
     moved = Run.open(shutil.move(run.folder, tmp_path / "else [where]"))
     assert len(moved.records()) == 3
     assert moved.direction("truth", site="resid.0").scale == "unit"

@@ -1,4 +1,4 @@
-"""Several runs as one table: queried, told apart, drawn together, and whether a concept emerges at the same step in each."""
+"""Several runs as one table: queries, charts, and agreement of emergence steps over seeds."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def together(*folders: Path):
     return seed_agreements(collect_findings(open_runs(folders).table()))
 
 
-def test_all_rows_with_the_run_beside_them(home: Path) -> None:
+def test_records_have_run_column(home: Path) -> None:
     both = ontogeny.open_runs([home / "seed0", home / "seed1"])
     rows = both.records()
     assert set(rows.run) == {"seed0", "seed1"}
@@ -67,14 +67,14 @@ def test_all_rows_with_the_run_beside_them(home: Path) -> None:
     assert found.seed.tolist() == [0, 1]
 
 
-def test_equal_names_become_paths_and_one_given_twice_is_refused(home: Path) -> None:
+def test_equal_names_become_paths_and_duplicates_are_errors(home: Path) -> None:
     same = [home / "seed0", home / "again" / "seed0"]
     assert set(open_runs(same).members) == {str(folder) for folder in same}
     with pytest.raises(BadInput, match="each run must be named once"):
         open_runs([home / "seed0", home / "again" / ".." / "seed0"])
 
 
-def test_runs_that_nothing_tells_apart_go_by_their_folders(home: Path) -> None:
+def test_runs_of_equal_lineage_and_seed_are_named_by_folder(home: Path) -> None:
     seeds = open_runs([home / "seed0", home / "seed1"]).table()
     assert set(seeds.lineage) == {"tiny-neox"}
     same = open_runs([home / "seed0", home / "again" / "seed0"]).table()
@@ -82,7 +82,7 @@ def test_runs_that_nothing_tells_apart_go_by_their_folders(home: Path) -> None:
     assert len(collect_findings(same)) == 2 * len(collect_findings(Run.open(home / "seed0").records()))
 
 
-def test_the_same_step_in_every_seed(home: Path) -> None:
+def test_overlapping_emergence_in_every_seed(home: Path) -> None:
     truth, privacy = together(home / "seed0", home / "seed1", home / "seed2")
     assert (truth.concept, truth.runs, truth.emerged) == ("truth", 3, 3)
     assert truth.high / truth.low == pytest.approx(1.2)
@@ -96,24 +96,24 @@ def test_the_same_step_in_every_seed(home: Path) -> None:
     assert seed_agreement_sentence(privacy) == "emerges in none of 3 runs."
 
 
-def test_a_run_that_is_late_is_told(home: Path) -> None:
+def test_late_run_is_reported(home: Path) -> None:
     truth = together(home / "seed0", home / "late")[0]
     assert truth.shared is None
     assert truth.doublings == pytest.approx(4, abs=0.02)
     assert "do not all overlap" in seed_agreement_sentence(truth)
 
 
-def test_stages_are_not_compared_by_their_steps(home: Path, tmp_path: Path) -> None:
+def test_steps_of_different_stages_are_not_compared(home: Path, tmp_path: Path) -> None:
     truth = together(home / "seed0", made(tmp_path / "sft", seed=1, stage="sft"))[0]
     assert truth.shared is None
     assert "in different stages: pretrain, sft" in seed_agreement_sentence(truth)
 
 
-def test_one_run_has_nothing_to_compare(home: Path) -> None:
+def test_single_run_has_nothing_to_compare(home: Path) -> None:
     assert "nothing to compare" in seed_agreement_sentence(together(home / "seed0")[0])
 
 
-def test_query_and_show_take_several_runs(home: Path, tmp_path: Path, say) -> None:
+def test_query_and_show_accept_several_runs(home: Path, tmp_path: Path, say) -> None:
     three = [home / f"seed{seed}" for seed in range(3)]
     sql = "select run, count(*) as rows from records group by run order by run"
     code, out, _ = say("query", *three, sql, "--json")

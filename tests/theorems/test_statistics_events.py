@@ -1,4 +1,4 @@
-"""Emergence, loss, phases and the order test: what must hold exactly."""
+"""Emergence, loss, phases and the order test: exact properties."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ def resampled(points: torch.Tensor, *, spread: float = 0.01, seed: int = 0) -> t
 RISE = curve(*[LOW] * 6, *[HIGH] * 6)
 
 
-def test_a_jump_lies_half_way_between_its_checkpoints_in_log_steps():
+def test_step_of_a_jump_is_midway_in_log_steps():
     event = emergence_event(STEPS, RISE, resampled(RISE))
     assert event.position == pytest.approx(5.5)
     assert event.between == (31, 63)
@@ -38,7 +38,7 @@ def test_a_jump_lies_half_way_between_its_checkpoints_in_log_steps():
     assert event.reason == ""
 
 
-def test_half_moves_with_the_floor_and_the_threshold_does_not():
+def test_half_form_depends_on_floor_and_threshold_form_does_not():
     points = torch.linspace(0.5, 0.94, 12)
     at = {
         (form, floor): emergence_event(STEPS, points, resampled(points), form=form, floor=floor).position
@@ -55,7 +55,7 @@ def test_half_moves_with_the_floor_and_the_threshold_does_not():
     assert emergence_event(more, further, resampled(further)).position > at["half", 0.5]
 
 
-def test_a_measured_floor_is_paired():
+def test_measured_floor_is_paired():
     noisy = resampled(RISE, spread=0.2)
     assert math.isnan(emergence_event(STEPS, RISE, noisy, floor=0.7).step)
     paired = noisy[:, 0] + 0.2
@@ -73,24 +73,24 @@ def test_a_measured_floor_is_paired():
         (curve(*[torch.nan] * 9, 0.5, 0.9, 0.9), "3 checkpoints have a score"),
     ],
 )
-def test_no_emergence_without_evidence(points, reason):
+def test_event_without_evidence_is_censored(points, reason):
     event = emergence_event(STEPS, points, resampled(points))
     assert math.isnan(event.step)
     assert math.isnan(event.low)
     assert reason in event.reason
 
 
-def test_a_single_early_checkpoint_is_evidence_among_twenty_five():
+def test_single_early_checkpoint_is_evidence_among_25():
     steps, points = torch.arange(25) * 1000, curve(0.5, *[0.9] * 24)
     assert emergence_event(steps, points, resampled(points)).between == (0, 1000)
 
 
-def test_a_score_that_ends_below_the_threshold_has_not_reached_it():
+def test_score_that_ends_below_threshold_is_censored():
     points = curve(*[0.5] * 6, *[0.7] * 6)
     assert "below the threshold" in emergence_event(STEPS, points, resampled(points), form="threshold").reason
 
 
-def test_an_upper_end_past_the_last_checkpoint_is_absent_with_a_reason():
+def test_upper_end_after_last_checkpoint_is_nan_with_reason():
     points = curve(*[0.5] * 6, *[0.76] * 6)
     event = emergence_event(STEPS, points, resampled(points, spread=0.05), form="threshold")
     assert not math.isnan(event.step)
@@ -98,7 +98,7 @@ def test_an_upper_end_past_the_last_checkpoint_is_absent_with_a_reason():
     assert "after the last checkpoint" in event.reason
 
 
-def test_checkpoints_and_resamples_that_could_not_be_scored_are_left_out():
+def test_unscored_checkpoints_and_resamples_are_left_out():
     points = RISE.clone()
     points[3] = torch.nan
     samples = resampled(RISE)
@@ -117,7 +117,7 @@ def test_steps_must_increase():
         fit_phases(STEPS.flip(0), RISE)
 
 
-def test_a_lost_concept_is_the_mirror_of_an_emerged_one():
+def test_loss_mirrors_emergence():
     down = curve(*[LOW] * 2, *[HIGH] * 5, *[LOW + 0.1] * 5)
     lost = loss_event(STEPS, down, resampled(down))
     assert lost.between == (63, 127)
@@ -129,7 +129,7 @@ def test_a_lost_concept_is_the_mirror_of_an_emerged_one():
     assert "does not fall through" in loss_event(STEPS, barely, resampled(barely), form="threshold").reason
 
 
-def test_readable_minus_used_is_in_doublings_and_no_finer_than_the_checkpoints():
+def test_paired_difference_is_in_doublings_and_includes_checkpoints():
     later = curve(*[LOW] * 9, *[HIGH] * 3)
     readable, used = emergence_event(STEPS, RISE, resampled(RISE)), emergence_event(STEPS, later, resampled(later))
     gap = paired_difference(readable, used)
@@ -147,7 +147,7 @@ def test_readable_minus_used_is_in_doublings_and_no_finer_than_the_checkpoints()
 
 @small
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=6))
-def test_the_order_test_is_the_share_of_all_orders(values):
+def test_order_test_equals_enumeration_of_orders(values):
     points = torch.tensor(values, dtype=torch.float64)
 
     def best(v: tuple[float, ...]) -> float:
@@ -161,7 +161,7 @@ def test_the_order_test_is_the_share_of_all_orders(values):
     )
 
 
-def test_what_happens_on_the_plateau_does_not_matter_to_the_order():
+def test_order_test_ignores_the_plateau():
     wiggle = 0.02 * torch.randn(18, generator=torch.Generator().manual_seed(0))
     points = torch.cat([curve(0.5, 0.5, 0.5), 0.8 + wiggle])
     assert order_test.rise_p_value(points) < 0.01
@@ -170,7 +170,7 @@ def test_what_happens_on_the_plateau_does_not_matter_to_the_order():
     assert order_test.smallest_p_value(2, 7) == pytest.approx(1 / 21)
 
 
-def test_a_bend_is_found_where_it_is():
+def test_change_point_is_at_the_bend():
     x = (STEPS.double() + 1).log2()
     tent = torch.where(x < 6, 0.1 * x, 0.6 - 0.05 * (x - 6)) + 1e-3 * torch.sin(40 * x)
     found = fit_phases(STEPS, tent)

@@ -1,4 +1,4 @@
-"""Splits, bootstrap, permutations, false-discovery rate, control tasks: what must hold exactly."""
+"""Splits, bootstrap, permutations, false-discovery rate, control tasks: exact properties."""
 
 import time
 
@@ -49,7 +49,7 @@ def grouped(seed: int, *, count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
 
 @small
 @given(seeds)
-def test_a_split_keeps_groups_together_and_classes_balanced(seed):
+def test_split_keeps_groups_together_and_classes_balanced(seed):
     groups, y = grouped(seed)
     split = group_split(groups, y, "binary", test=0.3, seed=seed)
     assert sorted([*split.train.tolist(), *split.test.tolist()]) == list(range(len(y)))
@@ -73,16 +73,16 @@ def test_folds_share_no_group(seed, k):
     assert sizes.max() - sizes.min() <= 10
 
 
-def test_numbers_are_balanced_by_their_quintiles():
+def test_split_balances_numbers_by_quintiles():
     y = torch.randn(300, generator=torch.Generator().manual_seed(0))
     split = group_split(torch.arange(300), y, "number", test=0.2, seed=0)
     assert len(split.test) == pytest.approx(60, abs=2)
     assert (y[split.test] > y.quantile(0.8)).sum() == pytest.approx(12, abs=1)
 
 
-def test_impossible_splits_say_what_to_do():
+def test_rejects_impossible_splits():
     y = torch.tensor([True, True, False, False])
-    with pytest.raises(BadInput, match="given 1 group"):
+    with pytest.raises(BadInput, match="got 1 group"):
         group_split(torch.zeros(4, dtype=torch.long), y, "binary", seed=0)
     with pytest.raises(BadInput, match="too few groups"):
         group_split(torch.tensor([0, 0, 1, 1]), y, "binary", seed=0)
@@ -99,7 +99,7 @@ def test_impossible_splits_say_what_to_do():
     assert contiguous_split(10).test.tolist() == [8, 9]
 
 
-def test_groups_are_drawn_whole():
+def test_bootstrap_draws_whole_groups():
     groups, _ = grouped(1)
     weights = group_weights(groups, samples=200, seed=3)
     for group in groups.unique():
@@ -112,7 +112,7 @@ def test_groups_are_drawn_whole():
 
 @small
 @given(seeds, st.integers(1, 40))
-def test_weighted_auroc_is_the_auroc_of_the_repeated_examples(seed, levels):
+def test_weighted_auroc_equals_auroc_of_repeated_examples(seed, levels):
     g = torch.Generator().manual_seed(seed)
     scores = torch.randint(levels, (3, 30), generator=g).float()
     y = torch.rand(30, generator=g) < 0.5
@@ -129,7 +129,7 @@ def test_weighted_auroc_is_the_auroc_of_the_repeated_examples(seed, levels):
     torch.testing.assert_close(permuted_auroc(scores, y[None])[0, 0], counted)
 
 
-def test_weighted_means_and_r2_are_those_of_the_repeated_examples():
+def test_weighted_means_and_r2_equal_those_of_repeated_examples():
     g = torch.Generator().manual_seed(0)
     y, predicted = torch.randn(50, generator=g) + 100, torch.randn(2, 50, generator=g) / 2 + 100
     weights = torch.randint(0, 3, (1, 50), generator=g).float()
@@ -140,7 +140,7 @@ def test_weighted_means_and_r2_are_those_of_the_repeated_examples():
     torch.testing.assert_close(r2_samples(predicted, y, weights)[0], want, rtol=1e-4, atol=1e-4)
 
 
-def test_a_thousand_resamples_of_a_sweep_take_a_fraction_of_a_second():
+def test_thousand_resamples_of_a_sweep_are_fast():
     scores, y = torch.randn(21, 200), torch.arange(200) % 2 == 0
     weights = group_weights(torch.arange(100).repeat_interleave(2), samples=1000, seed=0)
     took = []
@@ -151,7 +151,7 @@ def test_a_thousand_resamples_of_a_sweep_take_a_fraction_of_a_second():
     assert min(took) < 0.3
 
 
-def test_one_class_has_no_auroc_and_a_perfect_score_has_an_interval():
+def test_one_class_gives_nan_and_perfect_score_has_interval():
     one = torch.ones(20, dtype=torch.bool)
     assert auroc_samples(torch.randn(1, 20), one, torch.ones(5, 20)).isnan().all()
     assert permuted_auroc(torch.randn(1, 20), one[None]).isnan().all()
@@ -185,12 +185,12 @@ def test_permutations_respect_groups(seed):
     assert index.equal(group_permutations(y, groups, samples=20, seed=seed))
 
 
-def test_permuting_equal_labels_is_refused():
-    with pytest.raises(BadInput, match="cannot be permuted"):
+def test_rejects_permutation_of_equal_labels():
+    with pytest.raises(BadInput, match="a permutation test needs two classes"):
         group_permutations(torch.ones(6, dtype=torch.bool), torch.arange(6), samples=10, seed=0)
 
 
-def test_scores_under_permutation_are_the_scores():
+def test_permuted_scores_equal_scores_of_permuted_labels():
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (5, 60), generator=g)
     scores = torch.randn(2, 60, 3, generator=g)
@@ -208,7 +208,7 @@ def test_scores_under_permutation_are_the_scores():
     assert average_ranks(torch.tensor([[3.0, 1.0, 3.0, 7.0]])).tolist() == [[2.5, 1.0, 2.5, 4.0]]
 
 
-def test_p_values_count_the_observed_labelling_and_keep_what_is_absent():
+def test_p_values_count_observed_labelling_and_keep_nan():
     null = torch.tensor([[0.1, 0.2], [0.3, torch.nan], [0.5, 0.9], [0.2, 0.4]], dtype=torch.float64)
     observed = torch.tensor([0.5, torch.nan], dtype=torch.float64)
     assert p_values(observed, null).tolist()[0] == 2 / 5
@@ -221,7 +221,7 @@ def test_p_values_count_the_observed_labelling_and_keep_what_is_absent():
 
 @small
 @given(st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=30))
-def test_q_values_are_the_definition(listed):
+def test_q_values_equal_their_definition(listed):
     p = torch.tensor(listed, dtype=torch.float64)
     q = q_values(p)
     known = p[~p.isnan()]
@@ -238,7 +238,7 @@ def test_q_values_are_the_definition(listed):
 SENTENCES = [f"the {a} of {c} is near {b}" for a in ("city", "port") for b in "abcdefghij" for c in "uvwxyz"]
 
 
-def test_types_recur_across_the_split():
+def test_control_types_recur_across_split():
     n = len(SENTENCES)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     train, test = order[: n * 2 // 3], order[n * 2 // 3 :]
@@ -253,7 +253,7 @@ def test_types_recur_across_the_split():
     assert control_types(mirrored, train, test).rule == "first word"
 
 
-def test_texts_without_recurring_words_have_no_control_task():
+def test_no_control_task_without_recurring_words():
     texts = [f"a{i} b{i} c{i}" for i in range(60)]
     types = control_types(texts, torch.arange(40), torch.arange(40, 60))
     assert types.rule is None
@@ -265,7 +265,7 @@ def test_texts_without_recurring_words_have_no_control_task():
     assert control_types(constant, even, even + 1).rule == "second-last word"
 
 
-def test_a_real_statement_set_has_types(shared):
+def test_real_statements_have_control_types(shared):
     files = sorted(shared.glob("**/cities.csv"))
     if not files:
         pytest.skip("needs the cities statements in the development data")
@@ -278,7 +278,7 @@ def test_a_real_statement_set_has_types(shared):
 
 @small
 @given(seeds, st.sampled_from([0.2, 0.5]))
-def test_control_labels_are_constant_on_a_type_balanced_and_random(seed, share):
+def test_control_labels_are_constant_per_type_balanced_and_random(seed, share):
     g = torch.Generator().manual_seed(seed)
     ids = torch.randint(25, (400,), generator=g)
     y = torch.rand(400, generator=g) < share
@@ -294,7 +294,7 @@ def test_control_labels_are_constant_on_a_type_balanced_and_random(seed, share):
     assert torch.isin(control_labels(ids, numbers, seeds=[seed]), numbers).all()
 
 
-def test_random_directions_are_unit_and_spread():
+def test_random_directions_are_unit_vectors_on_the_sphere():
     directions = random_directions(50, count=400, seed=1)
     torch.testing.assert_close(directions.norm(dim=1), torch.ones(400))
     assert directions.mean(0).abs().max() < 0.05

@@ -81,8 +81,8 @@ def flips(concept: Concept, predicted: Bool[Tensor, " example"], *, samples: int
             seed=seed,
         )
         for metric, value, ends in (
-            ("flip_rate", rates.rate, rates.rate_ends),
-            ("perturbed_drop", rates.drop, rates.drop_ends),
+            ("flip_rate", rates.rate, rates.rate_interval),
+            ("perturbed_drop", rates.drop, rates.drop_interval),
         )
     ]
 

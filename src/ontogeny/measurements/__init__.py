@@ -1,4 +1,4 @@
-"""Everything measured of one concept at one checkpoint, as records."""
+"""Measurements of one concept at one checkpoint, as records."""
 
 __all__ = [
     "behaviour",

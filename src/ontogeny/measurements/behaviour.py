@@ -1,4 +1,4 @@
-"""Behaviour beside the probe: does the model give the right answer the higher likelihood?"""
+"""Behaviour: log-likelihood margin of the right over the wrong answer to a concept's questions."""
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from ontogeny.statistics import bootstrap
 
 
 def behaviour_rows(design: Design, margin: Float[Tensor, " answer"], seed: int) -> list[Record]:
-    """Mean margin and share of questions answered right, with intervals by group."""
+    """Mean margin and share of questions answered correctly, with intervals by group."""
     groups = answer_groups(design)
     weights = bootstrap.group_weights(groups, samples=len(design.weights), seed=seed)
     right = (margin > 0).float()
@@ -35,6 +35,6 @@ def behaviour_rows(design: Design, margin: Float[Tensor, " answer"], seed: int) 
 
 
 def answer_groups(design: Design) -> Int[Tensor, " answer"]:
-    """The group of each question, numbered with the examples' groups, so that both can be resampled together."""
+    """The group of each question, numbered like the examples' groups, so that both can be resampled together."""
     numbers = {example.group: int(group) for example, group in zip(design.concept.examples, design.groups, strict=True)}
     return torch.tensor([numbers.setdefault(answer.group, len(numbers)) for answer in design.concept.answers])

@@ -1,4 +1,4 @@
-"""Floors beside each probe: the control task, random directions, and the same probe on activations with the concept erased."""
+"""Baselines of each probe: the control task, random directions, and the probe after the concept was erased."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ from ontogeny.statistics.control_tasks import random_directions
 
 _RANDOM_DIRECTIONS = 200
 _RANDOM_DIRECTIONS_OFF_STREAM = 50
-"""For heads and neurons, of which there are many: their floor is looked at together."""
+"""At heads and neurons, which are many and share one baseline in the views."""
 
 
 def probe_control_rows(
@@ -34,14 +34,14 @@ def probe_control_rows(
     sites: Sequence[Site],
     settings: TraceSettings,
 ) -> list[Record]:
-    """The floors of one probe at all sites of a part; erasure is shown for the residual stream."""
-    made = []
-    if design.y.dtype == torch.bool:
-        made += control_task(design, about, method, fitted[method], basis, x, sites)
-        made += random_direction_floor(design, about, x, sites, settings)
-        if sites[0].part == "resid" and "leace" in fitted:
-            made += score_after_erasure(design, about, method, fitted[method], fitted["leace"], x, sites)
-    return made
+    """Baselines of one probe at all sites of a part; erasure in the residual stream only."""
+    if design.y.dtype != torch.bool:
+        return []
+    rows = control_task(design, about, method, fitted[method], basis, x, sites)
+    rows += random_direction_floor(design, about, x, sites, settings)
+    if sites[0].part == "resid" and "leace" in fitted:
+        rows += score_after_erasure(design, about, method, fitted[method], fitted["leace"], x, sites)
+    return rows
 
 
 def control_task(
@@ -53,14 +53,13 @@ def control_task(
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
 ) -> list[Record]:
-    """Accuracy on random labels a word type, where the type was seen in training, and the selectivity it leaves (arXiv:1909.03368)."""
+    """Accuracy on random labels per word type, for types that occur in training, and the selectivity (arXiv:1909.03368)."""
     train, test = design.split.train, design.split.test
     if design.control_y is None:
-        nothing = torch.full((len(sites),), torch.nan)
-        reason = design.control.reason
+        missing, reason = torch.full((len(sites),), torch.nan), design.control.reason
         return [
-            *site_rows(about, "accuracy", nothing, sites, method=method, control="control_task", reason=reason),
-            *site_rows(about, "selectivity", nothing, sites, method=method, reason=reason),
+            *site_rows(about, "accuracy", missing, sites, method=method, control="control_task", reason=reason),
+            *site_rows(about, "selectivity", missing, sites, method=method, reason=reason),
         ]
     usable = test[design.control.usable]
     control = refit_prepared(basis, design.control_y[:, train], fit.facts["strength"])
@@ -81,7 +80,7 @@ def random_direction_floor(
     sites: Sequence[Site],
     settings: TraceSettings,
 ) -> list[Record]:
-    """AUROC of random directions, each turned to the side of the positive class's mean in training."""
+    """AUROC of random directions, each signed by the difference of the class means in training."""
     count = _RANDOM_DIRECTIONS if sites[0].part == "resid" else _RANDOM_DIRECTIONS_OFF_STREAM
     directions = random_directions(x.shape[-1], count=count, seed=settings.seed).T.to(x)
     train, test, y = x[:, design.split.train], x[:, design.split.test], design.y_train
@@ -105,9 +104,9 @@ def score_after_erasure(
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
 ) -> list[Record]:
-    """The probe on held-out rows from which LEACE, fitted on the training groups, took the concept (arXiv:2306.03819).
+    """AUROC of the probe on held-out activations after LEACE, fitted on the training groups (arXiv:2306.03819).
 
-    Not a probe fitted anew: on erased training rows that one is constant by the theorem, and its scores would be rounding.
+    The probe is not fitted again: on erased training activations a new one is constant, by LEACE's theorem.
     """
     test = x[:, design.split.test]
     read = eraser.scores(test) - (design.y_train.double().mean() - 0.5)

@@ -1,7 +1,6 @@
-"""The design of a measurement: everything about a concept that is the same at every checkpoint.
+"""Design of a measurement: split, resamples, permutations and control task of a concept, the same at every checkpoint.
 
-One split, one set of resamples, one set of permutations and one control task serve all sites and all checkpoints: that makes
-curves over training paired, and lets the maximum over the whole heat map be taken.
+Since one design serves all sites and checkpoints, curves over training are paired and the maximum over the heat map can be taken.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -21,7 +20,7 @@ from ontogeny.statistics.splits import Split, contiguous_split, group_split
 
 _CONTROL_TASKS = 3
 MAX_DEPENDENCE_EXAMPLES = 1000
-"""Dependence is cubic in the examples: at most this many of the training rows take part."""
+"""Training examples used for dependence, which is cubic in their number."""
 _DEPENDENCE_PERMUTATIONS = 200
 
 
@@ -37,12 +36,12 @@ class Design:
     permutations: Int[Tensor, "sample test"]
     control: ControlTypes
     control_y: Tensor | None
-    """Labels of the control tasks, `[task, example]`; None where no word type recurs across the split."""
+    """Labels of the control tasks, `[task, example]`; None if too few word types recur across the split."""
     dependence_rows: Int[Tensor, " row"]
     dependence_permutations: Int[Tensor, "sample row"]
 
     def on(self, device: torch.device) -> "Design":
-        """The same with its tensors where the activations are."""
+        """The design with its tensors on a device."""
 
         def moved(part: Any) -> Any:
             if isinstance(part, Tensor):
@@ -67,15 +66,15 @@ class Design:
 
 
 def make_design(concept: Concept, settings: TraceSettings) -> Design:
-    """Split, resamples, permutations and control task of a concept, from the seed alone.
+    """Make the design of a concept; it depends on settings and seed only.
 
     Raises:
-        BadInput: a side of the split lacks a class, or has too few groups.
+        BadInput: a side of the split lacks a class or has too few groups.
     """
     y, groups, pairs = concept.labels(), concept.group_ids(), concept.pair_ids()
     split = _split(concept, y, groups, settings)
     control = control_types(_word_types(concept), split.train, split.test)
-    # The published protocol takes every training row.
+    # The published protocol uses every training example.
     most = len(y) if settings.protocol == "paper" else MAX_DEPENDENCE_EXAMPLES
     test, rows = split.test, split.train[_evenly_spaced(len(split.train), most)]
     try:
@@ -109,10 +108,10 @@ def _control_labels(control: ControlTypes, y: Tensor, seed: int) -> Tensor | Non
 
 
 def _word_types(concept: Concept) -> list[str]:
-    """The word that types an example where its file names one, else its text."""
+    """The type of each example as its file names it, else its text."""
     return [example.type or example.text for example in concept.examples]
 
 
 def _evenly_spaced(n: int, most: int) -> Int[Tensor, " row"]:
-    """At most `most` of n places, evenly spaced: no luck of a draw, and the same at every checkpoint."""
+    """At most `most` of n indices, evenly spaced: deterministic, and the same at every checkpoint."""
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()

@@ -1,7 +1,8 @@
-"""Everything measured of one concept at one checkpoint: probes with intervals and floors, dependence, geometry, behaviour."""
+"""Measure one concept at one checkpoint: probes with intervals and baselines, dependence, geometry."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -23,21 +24,21 @@ from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 
 _DIRECTION_SCALES = {"mass_mean": "unit", "logistic": "weight", "pca": "unit", "leace": "raw", "ridge": "weight"}
-"""What the length of each fit's direction means."""
+"""Meaning of the length of each probe's direction."""
 PROBE_METHODS = {"logistic", "ridge"}
-"""Fits that choose a strength on train and report the score they chose it by: what layer choices are made with."""
+"""Probes that choose their regularisation by cross-validation; its score selects the best site."""
 _READOUT_METHODS = {"logistic", "mass_mean"}
-"""Fits whose scores classify: a spectrum or an erasure reads nothing."""
+"""Probes whose scores classify; PCA and LEACE do not."""
 
 
 @dataclass
 class ConceptMeasurement:
-    """What one unit leaves behind."""
+    """Results of one unit."""
 
     records: list[Record] = field(default_factory=list)
     directions: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict)
-    """Held-out scores by method and part: series across checkpoints are made from them."""
+    """Held-out scores by method and part, for summaries over checkpoints."""
     header: dict[str, Any] = field(default_factory=dict)
 
 
@@ -75,7 +76,7 @@ def measure_concept(
             moments = shared.moments if torch.equal(design.dependence_rows, design.split.train) else None
             known = None if moments is None else moments.variances
             done.records += dependence.dependence_rows(design, about, x, inputs, sites[part], settings, variances=known)
-    # Whose scores these are: what thresholds are set on, long after the concept's file is gone.
+    # Labels and groups of the scores, so that a monitor needs no concept file.
     done.scores |= {"labels": design.y_test.float().cpu(), "groups": design.groups[design.split.test].cpu()}
     done.header |= {
         "methods": {name: _DIRECTION_SCALES.get(name, "raw") for name in methods},
@@ -85,7 +86,7 @@ def measure_concept(
 
 
 def probes_for(design: Design, settings: TraceSettings) -> list[str]:
-    """The fits that this concept can have, its probe first."""
+    """Probes that can be fitted to this concept, the one that selects its best site first."""
     kind = design.concept.kind
     named = ["ridge"] if kind == "number" else list(settings.fits)
     modules = {name: plugins.load_plugin("probes", name) for name in dict.fromkeys([*_probe(kind), *named])}
@@ -98,11 +99,11 @@ def _probe(kind: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _TrainingStatistics:
-    """What several fits need of the training rows of a part, made once."""
+    """Statistics of a part's training activations that several probes share."""
 
     basis: PrincipalAxes
     moments: Moments | None
-    """Where examples outnumber dimensions; else the d × d matrices would be the larger part of the work."""
+    """None unless examples outnumber dimensions: else the d × d matrices would dominate the cost."""
 
     @classmethod
     def of(cls, train: Float[Tensor, "site train d"], design: Design) -> "_TrainingStatistics":
@@ -135,7 +136,7 @@ def _fit(
 
 
 def _fit_paper_protocol(fit: Probe, module: ModuleType, x: Float[Tensor, "site example d"], design: Design) -> Probe:
-    """Logistic regression with C = 1 on activations z-scored over train and test together: a leak, and the paper's protocol."""
+    """Logistic regression with C = 1 on activations z-scored over train and test together, which leaks, as in the paper."""
     spread = x.std(1, keepdim=True)
     spread, mean, train = spread.where(spread > 0, 1.0), x.mean(1, keepdim=True), design.split.train
     strength = x.new_ones(len(x))
@@ -155,31 +156,20 @@ def probe_rows(
     sites: Sequence[Site],
     settings: TraceSettings,
 ) -> list[Record]:
-    """Scores on the held-out groups with their intervals, and what the fit says of itself."""
+    """Scores on the held-out groups with intervals, and statistics of the fit."""
     y, rows = design.y_test, []
     for metric in scores.metrics_for(design.concept.kind):
         scored = scores.held_out_scores(metric, held_out, y, design.weights, design.test_groups)
         rows += site_rows(about, metric, scored.value, sites, method=method, interval=scored.interval)
+    on_train = partial(site_rows, about, sites=sites, method=method, split="train", n=len(design.y_train))
     if method in PROBE_METHODS and "cv_score" in fit.facts:
-        reason = "no inner fold holds every class"
-        rows += site_rows(
-            about,
-            "cv_score",
-            fit.facts["cv_score"],
-            sites,
-            method=method,
-            split="train",
-            n=len(design.y_train),
-            reason=reason,
-        )
+        rows += on_train("cv_score", fit.facts["cv_score"], reason="no inner fold holds every class")
     if method == "logistic":
         rows += _information_rows(design, about, held_out, sites)
     if method == "mass_mean" and y.dtype == torch.bool:
         rows += site_rows(about, "fisher", separability.fisher(held_out[..., 0], y), sites, method=method)
         for metric, fact in (("class_gap", "gap"), ("projection_std", "std")):
-            rows += site_rows(
-                about, metric, fit.facts[fact][:, 0], sites, method=method, split="train", n=len(design.y_train)
-            )
+            rows += on_train(metric, fit.facts[fact][:, 0])
     return rows
 
 

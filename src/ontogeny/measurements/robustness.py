@@ -1,6 +1,7 @@
-"""Robustness over training: how often a probe reads a held-out text and its perturbed twin differently, at every site and checkpoint."""
+"""Robustness: how often a probe's prediction differs between a held-out text and its perturbed copy."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,25 +16,23 @@ from ontogeny.statistics.paired_flips import flip_rates, pair_indices
 def robustness_rows(
     design: Design, about: RowContext, method: str, held_out: Float[Tensor, "site test k"], sites: Sequence[Site]
 ) -> list[Record]:
-    """`flip_rate` and `perturbed_drop` of a probe, where the groups of the concept are twins; a group is never divided by a split."""
+    """`flip_rate` and `perturbed_drop` of a probe, if the groups of the concept are pairs of a text and its perturbed copy."""
     if not design.concept.twins or design.concept.kind == "number":
         return []
-    order = design.split.test.argsort()  # the clean one comes first in the concept's own order
+    order = design.split.test.argsort()  # the concept lists the clean text first
     pairs = pair_indices(design.groups[design.split.test][order].cpu())
     scores = held_out[:, order].cpu()
     predicted = scores[..., 0] > 0 if design.concept.kind == "binary" else scores.argmax(-1)
     if len(pairs) < 2:
-        lost = scores.new_full((len(sites),), float("nan")).float()
+        missing = scores.new_full((len(sites),), float("nan")).float()
         reason = f"{len(pairs)} held-out groups of two twins; at least two are needed"
         return [
             row
             for metric in ("flip_rate", "perturbed_drop")
-            for row in site_rows(about, metric, lost, sites, method=method, reason=reason)
+            for row in site_rows(about, metric, missing, sites, method=method, reason=reason)
         ]
-    found = flip_rates(predicted, design.y_test[order].cpu(), pairs, samples=len(design.weights), seed=about.seed)
-    told = (("flip_rate", found.rate, found.rate_ends), ("perturbed_drop", found.drop, found.drop_ends))
-    return [
-        row
-        for metric, value, ends in told
-        for row in site_rows(about, metric, value, sites, method=method, interval=ends, n=len(pairs))
-    ]
+    flips = flip_rates(predicted, design.y_test[order].cpu(), pairs, samples=len(design.weights), seed=about.seed)
+    rows = partial(site_rows, about, sites=sites, method=method, n=len(pairs))
+    return rows("flip_rate", flips.rate, interval=flips.rate_interval) + rows(
+        "perturbed_drop", flips.drop, interval=flips.drop_interval
+    )

@@ -1,4 +1,4 @@
-"""Scores of a probe by the kind of its target: points, resamples and permutation nulls of the same metric."""
+"""Scores of a probe by the kind of its target: point, bootstrap and permutation null of each metric."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ ProbeScores = Float[Tensor, "site example k"]
 
 
 def metrics_for(kind: str) -> tuple[str, ...]:
-    """What is reported for a kind of target, the headline first."""
+    """Metrics of a kind of target, the main one first."""
     return ("r2",) if kind == "number" else ("auroc", "accuracy")
 
 
 def score(metric: str, scores: ProbeScores, y: Tensor) -> Float[Tensor, " site"]:
-    """The metric of every site; NaN where it cannot be computed."""
+    """The metric at every site; NaN if it cannot be computed."""
     if metric == "r2":
         return separability.r2(scores[..., 0], y)
     if metric == "accuracy":
@@ -30,7 +30,7 @@ def score(metric: str, scores: ProbeScores, y: Tensor) -> Float[Tensor, " site"]
 def bootstrap_scores(
     metric: str, scores: ProbeScores, y: Tensor, weights: Float[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
-    """The metric of every site on every resample of the groups."""
+    """The metric at every site on every resample of the groups."""
     if metric == "r2":
         return bootstrap.r2_samples(scores[..., 0], y, weights)
     if metric == "accuracy":
@@ -43,7 +43,7 @@ def bootstrap_scores(
 def permutation_scores(
     metric: str, scores: ProbeScores, y: Tensor, permutations: Int[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
-    """The metric of every site under every permutation of the labels."""
+    """The metric at every site under every permutation of the labels."""
     labels = y[permutations]
     if metric == "r2":
         return permutation.permuted_r2(scores[..., 0], labels)
@@ -57,7 +57,7 @@ def permutation_scores(
 def score_interval(
     metric: str, value: Float[Tensor, " site"], resampled: Float[Tensor, "sample site"], groups: int
 ) -> Interval:
-    """95 % interval: on the logit scale for shares, percentiles for what is unbounded."""
+    """95 % interval: on the logit scale for shares, by percentiles for r2."""
     make = bootstrap.percentile_interval if metric == "r2" else bootstrap.share_interval
     return make(value, resampled.to(value.dtype), groups=groups)
 
@@ -86,6 +86,6 @@ def held_out_scores(
 
 
 def correct(scores: ProbeScores, y: Tensor) -> Float[Tensor, "site example"]:
-    """1 where an example is classified right."""
+    """1 if an example is classified correctly."""
     right = (scores[..., 0] > 0) == y if y.dtype == torch.bool else scores.argmax(-1) == y
     return right.float()

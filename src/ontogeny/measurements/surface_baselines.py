@@ -1,7 +1,7 @@
-"""The surface audit: how well do the words, the length and the letter case of a text alone tell a concept, on the probe's own split?
+"""Surface baselines: how well words, length and letter case of a text predict a concept, on the probe's own split.
 
-A probe has to beat these floors to have shown anything: in the data of arXiv:2402.19465 "holds an upper-case letter" is right
-in .998 of one set, and TF-IDF in .79 to .85 of three others. Words are lower-cased words and single marks, with pairs of neighbours.
+A probe must beat these baselines: in the data of arXiv:2402.19465 "has an upper-case letter" is right in .998 of one set, and TF-IDF
+in .79 to .85 of three others. TF-IDF takes lower-cased words and punctuation marks, single and in adjacent pairs.
 """
 
 import math
@@ -19,7 +19,6 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.grouping import normalize_text
 from ontogeny.records import Record, make_record
 from ontogeny.statistics.bootstrap import (
-    Interval,
     auroc_samples,
     group_weights,
     macro_auroc_samples,
@@ -30,7 +29,7 @@ from ontogeny.statistics.bootstrap import (
 )
 from ontogeny.statistics.splits import Split
 
-# Chinese and Japanese are written without spaces: there each sign is a word.
+# Chinese and Japanese are written without spaces: each character is a word.
 _SIGN = "\u3040-\u30ff\u3400-\u9fff"
 _WORD = rf"(?u)[{_SIGN}]|[^\W{_SIGN}]+|[^\w\s]"
 _BASELINE_NAMES = {"tfidf": "TF-IDF of the words", "length": "the length", "casing": "the letter case"}
@@ -43,16 +42,16 @@ class SurfaceScore:
     value: float
     low: float = math.nan
     high: float = math.nan
-    """Ends of the 95 % interval, by a bootstrap of the test groups."""
+    """95 % interval, by a bootstrap of the test groups."""
 
 
 @dataclass(frozen=True)
 class SurfaceBaseline:
-    """One floor: its scores by metric (auroc and accuracy, or r2 for a number)."""
+    """Scores of one baseline by metric (auroc and accuracy, or r2 for a number)."""
 
     scores: Mapping[str, SurfaceScore]
     n: int
-    """Test examples; 0 where nothing could be measured."""
+    """Test examples; 0 if nothing could be measured."""
     note: str | None = None
     """Why nothing could be measured."""
 
@@ -66,7 +65,7 @@ class SurfaceBaseline:
 
     @property
     def main(self) -> tuple[str, SurfaceScore]:
-        """The metric that probes are compared by, with its score."""
+        """The main metric with its score."""
         return next(iter(self.scores.items()))
 
     @property
@@ -83,16 +82,16 @@ class SurfaceAudit:
     baselines: Mapping[str, SurfaceBaseline]
     """By name: tfidf, length, casing, majority (the mean, for a number)."""
     duplicates: int
-    """Test texts that stand in train, letter by letter."""
+    """Test texts that also occur in train."""
     twins: int
-    """Test texts that stand in train up to case and white space, without the duplicates."""
+    """Test texts that differ from a train text only in case or white space."""
     shared_groups: int
     """Groups on both sides of the split."""
     warnings: tuple[str, ...]
 
 
 def audit_surface(concept: Concept, split: Split, *, samples: int = 1000, seed: int = 0) -> SurfaceAudit:
-    """Fit each floor on the train side, score it on the test side, and look for texts that stand on both."""
+    """Fit each baseline on train, score it on test, and count texts that occur on both sides."""
     features: dict[str, Any] = {"tfidf": None, "length": _length(concept.texts), "casing": _casing(concept.texts)}
     baselines = {name: _baseline(concept, split, x, samples, seed) for name, x in features.items()}
     baselines["majority"] = _majority(concept, split)
@@ -108,7 +107,7 @@ def audit_surface(concept: Concept, split: Split, *, samples: int = 1000, seed: 
 
 
 def surface_records(concept: Concept, surface: SurfaceAudit, *, lineage: str | None = None) -> list[Record]:
-    """The floors as rows without site and step."""
+    """The baselines as records without site and step."""
     rows = []
     for name in _BASELINE_NAMES:
         baseline = surface.baselines[name]
@@ -141,9 +140,9 @@ def _baseline(
     parts = _words(concept.texts, split) if x is None else _scaled(x, split)
     if parts is None:
         return _missing_baseline(metrics, "the train texts hold no words")
-    told = _predict(concept, *parts, y[split.train].numpy())
+    scores = _predict(concept, *parts, y[split.train].numpy())
     groups = concept.group_ids()[split.test]
-    return SurfaceBaseline(_scores(concept, told, y[split.test], groups, samples, seed), len(split.test))
+    return SurfaceBaseline(_scores(concept, scores, y[split.test], groups, samples, seed), len(split.test))
 
 
 def _missing_baseline(metrics: Sequence[str], why: str) -> SurfaceBaseline:
@@ -171,7 +170,7 @@ def _length(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
 def _casing(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
     """Whether the first letter is upper-case, whether any other is, and the share among the others."""
     upper = [list(map(str.isupper, filter(str.isalpha, text))) or [False] for text in texts]
-    # The share leaves the first letter out: with it, sentences that begin in upper case would tell their length.
+    # Without the first letter: else the share would encode the length of capitalised sentences.
     return np.array([(u[0], any(u[1:]), sum(u[1:]) / len(u)) for u in upper], dtype=float)
 
 
@@ -183,7 +182,7 @@ def _scaled(x: Float[np.ndarray, "example feature"], split: Split) -> tuple[Any,
 
 
 def _predict(concept: Concept, train: Any, test: Any, y: np.ndarray) -> Float[Tensor, "example k"]:
-    """Scores of the test examples: one column, or one for each class."""
+    """Scores of the test examples: one column, or one per class."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if concept.kind == "number":
@@ -192,43 +191,48 @@ def _predict(concept: Concept, train: Any, test: Any, y: np.ndarray) -> Float[Te
     scores = torch.from_numpy(model.decision_function(test)).float()
     if concept.kind == "binary":
         return scores[:, None]
-    placed = torch.full((len(scores), len(concept.classes)), -math.inf)
-    placed[:, model.classes_.tolist()] = scores if scores.ndim == 2 else torch.stack([-scores, scores], 1)
-    return placed
+    by_class = torch.full((len(scores), len(concept.classes)), -math.inf)
+    by_class[:, model.classes_.tolist()] = scores if scores.ndim == 2 else torch.stack([-scores, scores], 1)
+    return by_class
 
 
 def _scores(
     concept: Concept,
-    told: Float[Tensor, "example k"],
+    scores: Float[Tensor, "example k"],
     y: Tensor,
     groups: Int[Tensor, " example"],
     samples: int,
     seed: int,
 ) -> dict[str, SurfaceScore]:
     count = len(set(groups.tolist()))
-    # The first row of weights is the sample itself, so that the point and its resamples cannot differ in formula.
+    # The first row of weights is the sample itself, so point and resamples use the same formula.
     drawn = [group_weights(groups, samples=samples, seed=seed)] if count > 1 else []
     weights = torch.cat([torch.ones(1, len(groups)), *drawn])
     if concept.kind == "number":
-        values = r2_samples(told.T, y, weights)
-        return {"r2": _score(values, percentile_interval(values[0], values[1:], groups=count) if count > 1 else None)}
-    if concept.kind == "binary":
-        auroc, hits = auroc_samples(told.T, y, weights), (told[:, 0] > 0) == y
+        by_metric = {"r2": r2_samples(scores.T, y, weights)}
+    elif concept.kind == "binary":
+        by_metric = {"auroc": auroc_samples(scores.T, y, weights), "accuracy": _accuracy(scores[:, 0] > 0, y, weights)}
     else:
-        auroc, hits = macro_auroc_samples(told[None], y, weights), told.argmax(1) == y
-    both = {"auroc": auroc, "accuracy": mean_samples(hits.float()[None], weights)}
-    return {
-        metric: _score(values, share_interval(values[0], values[1:], groups=count) if count > 1 else None)
-        for metric, values in both.items()
-    }
+        by_metric = {
+            "auroc": macro_auroc_samples(scores[None], y, weights),
+            "accuracy": _accuracy(scores.argmax(1), y, weights),
+        }
+    return {metric: _score(values, count, metric) for metric, values in by_metric.items()}
 
 
-def _score(values: Float[Tensor, "sample 1"], ends: Interval | None) -> SurfaceScore:
-    return SurfaceScore(float(values[0]), *((float(ends.low), float(ends.high)) if ends else ()))
+def _accuracy(predicted: Tensor, y: Tensor, weights: Float[Tensor, "sample example"]) -> Float[Tensor, "sample 1"]:
+    return mean_samples((predicted == y).float()[None], weights)
+
+
+def _score(values: Float[Tensor, "sample 1"], groups: int, metric: str) -> SurfaceScore:
+    if groups < 2:
+        return SurfaceScore(float(values[0]))
+    interval = percentile_interval if metric == "r2" else share_interval
+    return SurfaceScore(float(values[0]), *interval(values[0], values[1:], groups=groups).ends)
 
 
 def _majority(concept: Concept, split: Split) -> SurfaceBaseline:
-    """Always the commonest class of train (the mean of train, for a number)."""
+    """Predict the most frequent class of train (its mean, for a number)."""
     y = concept.labels()
     if concept.kind == "number":
         off = (y[split.test] - y[split.train].mean()).square().mean() / y[split.test].var(correction=0)
@@ -238,7 +242,7 @@ def _majority(concept: Concept, split: Split) -> SurfaceBaseline:
 
 
 def _count_copies(concept: Concept, split: Split) -> tuple[int, int, int]:
-    """Test texts that are duplicates, that are twins, and those of both whose train copy has another label."""
+    """Number of test texts that are duplicates, that are near-duplicates, and whose copy in train has another label."""
     texts, y = concept.texts, concept.labels().tolist()
     exact = {texts[i] for i in split.train.tolist()}
     targets = defaultdict(set)
@@ -251,18 +255,18 @@ def _count_copies(concept: Concept, split: Split) -> tuple[int, int, int]:
 
 
 def _leak_warnings(duplicates: int, twins: int, other: int, shared: int, n: int) -> list[str]:
-    told = []
+    warnings = []
     if duplicates:
-        told.append(f"{duplicates} of {n} test texts stand in train, letter by letter")
+        warnings.append(f"{duplicates} of {n} test texts stand in train, letter by letter")
     if twins:
-        told.append(f"{twins} of {n} test texts differ from a train text only in case or white space")
+        warnings.append(f"{twins} of {n} test texts differ from a train text only in case or white space")
     if other:
-        told.append(
+        warnings.append(
             f"{other} of {n} test texts have a copy in train with another label: a probe that knows its train texts gets them wrong"
         )
     if shared:
-        told.append(f"{shared} groups stand on both sides of the split")
-    return told
+        warnings.append(f"{shared} groups stand on both sides of the split")
+    return warnings
 
 
 def _contradictions(concept: Concept) -> list[str]:
@@ -276,8 +280,8 @@ def _contradictions(concept: Concept) -> list[str]:
 
 
 def _informative_baselines(baselines: Mapping[str, SurfaceBaseline]) -> list[str]:
-    """The floors that tell the concept, the highest first, or tell it the wrong way round."""
-    told = []
+    """Warnings about baselines that predict the concept, the highest first, or predict its opposite."""
+    warnings = []
     for name, words in sorted(
         _BASELINE_NAMES.items(), key=lambda item: -np.nan_to_num(baselines[item[0]].main[1].value)
     ):
@@ -285,9 +289,11 @@ def _informative_baselines(baselines: Mapping[str, SurfaceBaseline]) -> list[str
         shown = f"{'AUROC' if metric == 'auroc' else 'R²'} {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
         accuracy = "" if metric == "r2" else f", accuracy {baselines[name].accuracy:.2f}"
         if score.value >= _NOTABLE[metric] and not score.low <= _CHANCE[metric]:
-            told.append(f"surface form alone tells it: {words}, {shown}{accuracy}. A probe near that has shown nothing")
+            warnings.append(
+                f"surface form alone tells it: {words}, {shown}{accuracy}. A probe near that has shown nothing"
+            )
         if metric == "auroc" and score.high < 0.4:
-            told.append(
+            warnings.append(
                 f"{words} is far below chance ({shown}{accuracy}): texts almost alike, with opposite labels, lie on both sides. Group them"
             )
-    return told
+    return warnings

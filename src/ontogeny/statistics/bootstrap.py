@@ -1,7 +1,7 @@
-"""Bootstrap by group: whole groups are drawn with replacement, as weights, so that one draw serves all sites, steps and metrics.
+"""Bootstrap by group: groups are drawn with replacement, as weights, so that one draw serves all sites, steps and metrics.
 
 Shares (AUROC, accuracy) get a t-interval on the logit scale with the bootstrap's spread (Qin & Hotilovac 2008): in simulation
-the only one of six to hold 95 % from .5 to .97 with 60 groups, where percentiles fall to 89 %.
+the only one of six with 95 % coverage from .5 to .97 with 60 groups, where percentiles fall to 89 %.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Interval:
 def group_weights(
     groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
 ) -> Float[Tensor, "sample example"]:
-    """How often each example occurs in each resample of the groups. All metrics with these weights are paired.
+    """Number of times each example occurs in each resample of the groups. Metrics with the same weights are paired.
 
     Raises:
         BadInput: fewer than two groups.
@@ -43,7 +43,7 @@ def group_weights(
     count, member = unique_inverse(groups)
     if count < 2:
         raise BadInput(
-            f"a bootstrap by group needs at least 2 groups, given {count}. Add groups, or make each example one."
+            f"a bootstrap by group needs at least 2 groups, got {count}: add groups, or make each example a group."
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(count, (samples, count), generator=generator)
@@ -54,7 +54,7 @@ def group_weights(
 def auroc_samples(
     scores: Float[Tensor, "site example"], y: Bool[Tensor, " example"], weights: Float[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
-    """Weighted area under the ROC curve, ties counted half; NaN where a resample holds one class. All-one weights: the score."""
+    """Weighted area under the ROC curve, ties counted half; NaN if a resample has one class. Unit weights give the score itself."""
     if y.all() or not y.any():
         return torch.full((len(weights), len(scores)), torch.nan)
     positive, negative = weights[:, y].float(), weights[:, ~y].float()
@@ -70,14 +70,14 @@ def auroc_samples(
 def macro_auroc_samples(
     scores: Float[Tensor, "site example class"], y: Int[Tensor, " example"], weights: Float[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
-    """Mean over classes of one against the rest; a class that a resample lacks does not count in it."""
+    """Mean one-against-rest AUROC over the classes of each resample."""
     return torch.stack([auroc_samples(scores[:, :, c], y == c, weights) for c in range(scores.shape[2])]).nanmean(0)
 
 
 def mean_samples(
     values: Float[Tensor, "site example"], weights: Float[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
-    """Weighted mean of what each example contributes: hits for accuracy, nats for a bound."""
+    """Weighted mean over examples: hits for accuracy, nats for a bound."""
     return weights.to(values.dtype) @ values.T / weights.sum(1, keepdim=True).to(values.dtype)
 
 
@@ -94,7 +94,7 @@ def r2_samples(
 def share_interval(
     point: Float[Tensor, "*cell"], samples: Float[Tensor, "sample *cell"], *, groups: int, level: float = 0.95
 ) -> Interval:
-    """Interval of a score between 0 and 1 from its resamples: t on the logit scale; exact binomial where the score is 0 or 1."""
+    """Interval of a score between 0 and 1: t on the logit scale; exact binomial if the score is 0 or 1."""
     tail = (1 - level) / 2
     edge = (point <= 0) | (point >= 1)
     inner = point.double().where(~edge, 0.5)
@@ -109,7 +109,7 @@ def share_interval(
 def percentile_interval(
     point: Float[Tensor, "*cell"], samples: Float[Tensor, "sample *cell"], *, groups: int, level: float = 0.95
 ) -> Interval:
-    """Interval of an unbounded score: percentiles, stretched about the point for few groups."""
+    """Interval of an unbounded score: percentiles, widened about the point for few groups."""
     tail = (1 - level) / 2
     ends = samples.double().nanquantile(
         torch.tensor([tail, 1 - tail], dtype=torch.float64, device=samples.device), dim=0

@@ -1,8 +1,8 @@
-"""Fitting and compression: does a dependence curve rise and then fall over training, and where does it turn?
+"""Change points: the step at which a dependence curve turns from rising (fitting) to falling (compression).
 
-A bent line over log2(step + 1), its bend found by least squares (Hudson 1966; Muggeo 2003). Phases are claimed for the tracing
-paper's curves (arXiv:2402.19465, after arXiv:1703.00810); none is reported unless the order of the checkpoints matters. The null
-is noise from checkpoint to checkpoint: a slow drift is order too, and looks like a phase.
+A bent line over log2(step + 1) is fitted by least squares (Hudson 1966; Muggeo 2003). The tracing paper claims such phases
+(arXiv:2402.19465, after arXiv:1703.00810); one is reported only if the order of the checkpoints matters. The null is independent noise
+at each checkpoint, so a slow drift also looks like a phase.
 """
 
 import math
@@ -20,15 +20,15 @@ from ontogeny.statistics.bootstrap import student_t_quantile
 PhaseVerdict = Literal["fitting then compression", "fitting", "compression", "none"]
 _ALPHA = 0.05
 _MIN_CHECKPOINTS = 8
-"""A bent line has four parameters; with fewer checkpoints its noise cannot be told."""
+"""A bent line has four parameters; fewer checkpoints cannot show its noise."""
 _COARSE_GRID, _FINE_GRID = 2, 50
-"""Places for the bend in the stretch between two checkpoints: for the tests, and for the curve itself."""
+"""Candidate bends per interval between two checkpoints: for the tests, and for the curve itself."""
 _PERMUTATIONS = 999
 
 
 @dataclass(frozen=True)
 class TrainingPhases:
-    """The turn from rising to falling, NaN with a reason unless both are significant; slopes are per doubling of the steps."""
+    """The turn from rising to falling; NaN with a reason unless both slopes are significant. Slopes are per doubling of the steps."""
 
     verdict: PhaseVerdict
     step: float
@@ -42,14 +42,14 @@ class TrainingPhases:
 def fit_phases(
     steps: Shaped[Tensor, " step"], points: Float[Tensor, " step"], *, level: float = 0.95, seed: int = 0
 ) -> TrainingPhases:
-    """The phases of one curve; checkpoints without a score are left out. The interval is that of the profile likelihood.
+    """Phases of one curve, with a profile-likelihood interval; checkpoints without a score are left out.
 
-    Three tests, each against the same curve with its checkpoints shuffled: whether a bent line explains anything, and whether
-    it rises before and falls after its bend, each against the steepest such slope that any place of the bend gives by chance.
+    Three tests compare the curve with shuffles of its checkpoints: whether a bent line explains anything, and whether the slopes before
+    and after the bend exceed the steepest ones of any bend in a shuffle.
     """
     if (steps[1:] <= steps[:-1]).any() or (steps < 0).any():
         raise BadInput(
-            f"the steps of a curve must increase from 0 or more, given {steps.tolist()}. Sort the checkpoints."
+            f"the steps of a curve must increase from 0 or more, got {steps.tolist()}: sort the checkpoints."
         )
     known = ~points.isnan()
     count = int(known.sum())
@@ -89,7 +89,7 @@ def fit_phases(
 
 
 def _candidate_bends(x: Float[Tensor, " step"], parts: int) -> Float[Tensor, " bend"]:
-    """Places for the bend, with two checkpoints at least on each side."""
+    """Candidate bends, with at least two checkpoints on each side."""
     inner = x[1:-1]
     share = torch.arange(parts, dtype=x.dtype) / parts
     return torch.cat([(inner[:-1, None] + share * inner.diff()[:, None]).flatten(), inner[-1:]])
@@ -127,7 +127,7 @@ def _at(values: Float[Tensor, "sample bend"], best: Tensor) -> Float[Tensor, " s
 
 
 def _p(statistic: Float[Tensor, " sample"], null: Float[Tensor, "sample bend"] | None = None) -> float:
-    """How often a shuffled curve does as well as the true one, which stands first; with `null`, at its best place."""
+    """Share of curves that reach the first one, the true curve; with `null`, the others count at their best bend."""
     reached = statistic if null is None else torch.cat([statistic[:1], null[1:].amax(1)])
     return float((reached >= statistic[0] - 1e-12 * statistic[0].abs()).double().mean())
 
@@ -135,7 +135,7 @@ def _p(statistic: Float[Tensor, " sample"], null: Float[Tensor, "sample bend"] |
 def _profile(
     bends: Float[Tensor, " bend"], error: Float[Tensor, " bend"], count: int, level: float
 ) -> tuple[Tensor, Tensor]:
-    """The bends that fit almost as well as the best."""
+    """Range of the bends within the profile-likelihood interval."""
     allowed = error.min() * (1 + student_t_quantile(count - 4, level) ** 2 / (count - 4))
     inside = bends[error <= allowed]
     return inside.min(), inside.max()

@@ -1,6 +1,6 @@
-"""Control task for probes on texts: random labels a word type, so that only memorising types scores. Source: arXiv:1909.03368.
+"""Control task for probes: random labels per word type, which a probe can only memorise (arXiv:1909.03368).
 
-A probe can be right on held-out texts only where their type was seen in training; the type is therefore a word that recurs.
+A probe can be right on a held-out text only if its type occurs in training, so types are words that recur.
 """
 
 import re
@@ -15,30 +15,30 @@ from torch import Tensor
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _CONTROL_TYPES = 8
-"""Fewer recurring types than this, and the labels of the types are too easy to be balanced and too few to be random."""
+"""Recurring types that a control task needs."""
 _MAX_TYPE_SHARE = 1 / 3
-"""A type that holds more of the test examples than this decides the control task alone."""
+"""Largest share of the test examples that one type may have."""
 _MIN_COVERAGE = 1 / 2
-"""Share of the test examples whose type must be seen in training."""
+"""Smallest share of the test examples whose type occurs in training."""
 
 _Words = list[str]
 
 
 @dataclass(frozen=True, eq=False)
 class ControlTypes:
-    """The type of each example; `rule` is None, with a reason, where the texts have no types that recur."""
+    """The type of each example; `rule` is None, with a reason, if too few types recur."""
 
     ids: Int[Tensor, " example"]
     usable: Bool[Tensor, " test"]
-    """Test examples whose type occurs in train, in the order of the test indices given: score the control task on these."""
+    """Test examples whose type occurs in training, in the order of the test indices; the control task is scored on these."""
     rule: str | None
     reason: str = ""
 
 
 def control_types(texts: Sequence[str], train: Int[Tensor, " train"], test: Int[Tensor, " test"]) -> ControlTypes:
-    """Types under the rule that covers most test examples: last word, first word, second-last word (ties in this order).
+    """Types by the rule that covers most test examples: last, first or second-last word (ties in this order).
 
-    Where none of these has enough recurring types, the longest word of a text that occurs in two training texts or more.
+    If none has enough recurring types: the longest word of a text that occurs in at least two training texts.
     """
     words = [re.findall(r"\w+", text.lower()) for text in texts]
     candidates = [_assign_types(words, train, test, name, pick) for name, pick in _positional()]
@@ -52,7 +52,7 @@ def control_types(texts: Sequence[str], train: Int[Tensor, " train"], test: Int[
 def control_labels(
     ids: Int[Tensor, " example"], y: Shaped[Tensor, " example"], *, seeds: Sequence[int]
 ) -> Shaped[Tensor, "seed example"]:
-    """Random labels a type, one task a seed, with about the class shares of `y`; for numbers each type gets one value of `y`."""
+    """Random labels per type, one task per seed, with about the class shares of `y`; for numbers each type gets one value of `y`."""
     return torch.stack([_labels(ids, y, torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
@@ -81,7 +81,7 @@ def _assign_types(
     name: str,
     pick: Callable[[_Words], str | None],
 ) -> ControlTypes:
-    """Types under one rule. An example without such a word is a type of its own."""
+    """Types by one rule. An example without such a word is its own type."""
     picked = [pick(text) for text in words]
     keys = [f"word {word}" if word is not None else f"example {i}" for i, word in enumerate(picked)]
     number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
@@ -112,7 +112,7 @@ def _labels(
     room = torch.stack([(y == value).sum() for value in values]).double()
     noise = torch.rand(types, generator=generator)
     label = torch.zeros(types, dtype=torch.long)
-    # Large types first, each class drawn in proportion to the room it has left: random, and balanced by the many small types.
+    # Large types first, each class drawn in proportion to its remaining room, so that small types balance the classes.
     for kind in (sizes.double() + noise).argsort(descending=True).tolist():
         chosen = torch.multinomial(room.clamp(min=1e-9), 1, generator=generator)[0]
         label[kind] = chosen

@@ -1,8 +1,8 @@
-"""The step at which a concept emerges, or is lost again: with an interval, and censored unless two tests agree.
+"""Emergence step: the step at which a concept emerges or is lost, with an interval; censored unless two tests agree.
 
 A curve has an event if its end differs from its floor (for a loss: from its peak) by more than the resampling of the test set
-explains, and if the order of its checkpoints matters. The step lies where the curve last crosses a level, straight between two
-checkpoints on the axis log2(step + 1); its interval is that of the resampled curves and always holds both those checkpoints.
+explains, and if the order of its checkpoints matters. The step is the curve's last crossing of a level, interpolated between two
+checkpoints on the axis log2(step + 1); its interval comes from the resampled curves and always includes both checkpoints.
 """
 
 import math
@@ -24,7 +24,7 @@ _MIN_CHECKPOINTS = 4
 
 @dataclass(frozen=True, eq=False)
 class EmergenceEvent:
-    """A step with its interval; NaN with a reason where it is censored. `high` is NaN, with a reason, if it lies past the end."""
+    """A step with its interval; NaN with a reason if censored. `high` is NaN, with a reason, if it lies after the last checkpoint."""
 
     step: float
     low: float
@@ -43,7 +43,7 @@ class EmergenceEvent:
 
 @dataclass(frozen=True)
 class EventDifference:
-    """First event minus second, in doublings: log2(step + 1)."""
+    """First event minus second, in doublings of log2(step + 1)."""
 
     value: float
     low: float
@@ -64,8 +64,11 @@ def emergence_event(
 ) -> EmergenceEvent:
     """First step from which the score stays above half-way from floor to final (`half`) or above the threshold.
 
-    `samples` are the scores under one resampling of the test groups, the same for all steps; a floor that was measured comes
-    as its values under that resampling. Checkpoints without a score are left out.
+    Checkpoints without a score are left out.
+
+    Args:
+        samples: Scores on resamples of the test groups, the same for all steps.
+        floor: Baseline; one that was measured is given as its values on those resamples.
     """
     curve = _Curve.of(steps, points, samples, floor)
     if isinstance(curve, str):
@@ -97,8 +100,7 @@ def loss_event(
 ) -> EmergenceEvent:
     """First step from which the score stays below half-way from peak to final (`half`) or below the threshold.
 
-    The peak is the best of many, so it must exceed the floor and the last score by more than the best of all checkpoints does
-    when only the test set is resampled.
+    The peak is the best of many checkpoints, so it must exceed floor and last score by more than the largest deviation under resampling.
     """
     curve = _Curve.of(steps, points, samples, floor)
     if isinstance(curve, str):
@@ -118,13 +120,15 @@ def loss_event(
 
 
 def paired_difference(a: EmergenceEvent, b: EmergenceEvent, *, level: float = 0.95) -> EventDifference:
-    """How much later a is than b, in doublings, from resamples that both share; no finer than the checkpoints on both sides.
+    """Event a minus event b in doublings, from shared resamples; the interval includes the checkpoints around both.
 
     Raises:
-        BadInput: the events were not resampled together.
+        BadInput: the events have different resamples.
     """
     if len(a.samples) != len(b.samples):
-        raise BadInput(f"a paired difference needs the same resamples, given {len(a.samples)} and {len(b.samples)}.")
+        raise BadInput(
+            f"both events must have the same resamples, got {len(a.samples)} and {len(b.samples)}: use one seed."
+        )
     for which, event in (("first", a), ("second", b)):
         if math.isnan(event.step):
             return EventDifference(math.nan, math.nan, math.nan, f"the {which} event is censored: {event.reason}")
@@ -138,7 +142,7 @@ def paired_difference(a: EmergenceEvent, b: EmergenceEvent, *, level: float = 0.
 
 @dataclass(frozen=True, eq=False)
 class _Curve:
-    """What is known of a curve: only checkpoints with a score, only resamples that are whole."""
+    """A curve without the checkpoints and resamples that lack a score."""
 
     steps: list[float]
     x: Float[Tensor, " step"]
@@ -156,10 +160,10 @@ class _Curve:
         samples: Float[Tensor, "sample step"],
         floor: float | Float[Tensor, " sample"],
     ) -> "_Curve | str":
-        """The curve, or the reason why there is none."""
+        """The curve, or the reason why it cannot be tested."""
         if (steps[1:] <= steps[:-1]).any() or (steps < 0).any():
             raise BadInput(
-                f"the steps of a curve must increase from 0 or more, given {steps.tolist()}. Sort the checkpoints."
+                f"the steps of a curve must increase from 0 or more, got {steps.tolist()}: sort the checkpoints."
             )
         known = ~points.isnan()
         if (count := int(known.sum())) < _MIN_CHECKPOINTS:
@@ -214,7 +218,7 @@ def _event(
 def _crossing(
     x: Float[Tensor, " step"], curves: Float[Tensor, "sample step"], goals: Float[Tensor, " sample"]
 ) -> tuple[Float[Tensor, " sample"], Shaped[Tensor, " sample"]]:
-    """Where each curve comes to stay at or above its goal, and the last checkpoint below it (-1: none)."""
+    """Position from which each curve stays at or above its goal, and the index of the last checkpoint below it, or -1."""
     index = torch.arange(len(x))
     last = torch.where(curves < goals[:, None], index, -1).amax(1)
     left = last.clamp(0, len(x) - 2)
@@ -226,7 +230,7 @@ def _crossing(
 
 
 def _best_exceeds(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"]) -> bool:
-    """Whether the best of the points exceeds 0 by more than the largest deviation that resampling makes, at 95 %."""
+    """Whether the best point exceeds 0 by more than the largest deviation under resampling, at 95 %."""
     largest = (samples - samples.mean(0)).amax(1)
     return bool(points.max() > largest.quantile(1 - _ALPHA))
 

@@ -1,6 +1,6 @@
 """False-discovery rate: Benjamini–Hochberg adjusted p-values, JRSS-B 57 (1995) 289–300.
 
-Holds for independent and for positively dependent tests, which neighbouring sites and steps are (Benjamini & Yekutieli 2001).
+Valid for independent and positively dependent tests, such as adjacent sites and steps (Benjamini & Yekutieli 2001).
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def q_values(p: Float[Tensor, "*cell"]) -> Float[Tensor, "*cell"]:
-    """Smallest false-discovery rate at which each cell would count; in [p, 1], in the order of p; NaN stays NaN, uncounted."""
+    """Smallest false-discovery rate at which each cell is significant, in [p, 1]; a NaN stays NaN and is not counted."""
     flat = p.flatten().double()
     known = (~flat.isnan()).nonzero()[:, 0]
     ordered, order = flat[known].sort(descending=True)

@@ -1,7 +1,7 @@
-"""Does the order of the checkpoints matter? A step in a curve, held against the same curve with its checkpoints shuffled.
+"""Order test: permutation test of a rise or fall in a curve against shuffles of its checkpoints.
 
-The test is exact for any curve whose checkpoints could have come in any order: constants, noise, shuffled runs. It has a price:
-a single low checkpoint among ten comes first one time in ten, so one such checkpoint can never be evidence. Drift is order too.
+The test is exact for exchangeable checkpoints: constants, noise, shuffled runs. A single low checkpoint among ten comes first one time
+in ten, so one such checkpoint is never evidence. A slow drift also counts as order.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from torch import Tensor
 
 _TINY = 1e-12
 _MAX_ENUMERATED = 7
-"""Up to this many checkpoints all orders are tried, beyond a sample of them."""
+"""Up to this many checkpoints all orders are used, beyond it a sample."""
 
 
 def checkpoint_orders(count: int, *, samples: int = 1999, seed: int = 0) -> Int[Tensor, "sample step"]:
@@ -26,9 +26,9 @@ def checkpoint_orders(count: int, *, samples: int = 1999, seed: int = 0) -> Int[
 
 
 def largest_rise(curves: Float[Tensor, "sample step"]) -> Float[Tensor, " sample"]:
-    """The best upward step: largest gap of the means before and after, weighed as the sum of squares that it explains.
+    """Largest sum of squares that one upward step explains: the gap of the means before and after it.
 
-    What happens inside the plateau after the step does not count, so an early jump is as clear as a late one.
+    Variation after the step does not count, so an early step is as clear as a late one.
     """
     count = curves.shape[1]
     before = torch.arange(1, count, dtype=curves.dtype)
@@ -38,7 +38,7 @@ def largest_rise(curves: Float[Tensor, "sample step"]) -> Float[Tensor, " sample
 
 
 def rise_p_value(points: Float[Tensor, " step"], *, seed: int = 0) -> float:
-    """How often another order of the checkpoints rises as well as the true one, which is counted; 1 for a single checkpoint."""
+    """Share of orders of the checkpoints, the true one included, that rise as much as it; 1 for a single checkpoint."""
     if len(points) < 2:
         return 1.0
     statistic = largest_rise(points.double()[checkpoint_orders(len(points), seed=seed)])
@@ -46,10 +46,9 @@ def rise_p_value(points: Float[Tensor, " step"], *, seed: int = 0) -> float:
 
 
 def fall_p_value(points: Float[Tensor, " step"], *, seed: int = 0) -> float:
-    """The same downwards, among the checkpoints after the score was first high, so that an earlier rise is no evidence.
+    """p of a fall, among the checkpoints after the score first reached the upper half of its range.
 
-    First high: in the upper half of its range. Where that happens says nothing about the order of what follows, so the test stays
-    exact.
+    An earlier rise is then no evidence, and the test stays exact: that checkpoint does not depend on the order of the later ones.
     """
     return rise_p_value(-points[first_upper_half_step(points) + 1 :], seed=seed)
 
@@ -60,5 +59,5 @@ def first_upper_half_step(points: Float[Tensor, " step"]) -> int:
 
 
 def smallest_p_value(inside: int, count: int) -> float:
-    """How often `inside` of `count` checkpoints come first by chance: no test of their order gets below."""
+    """Smallest p that a test of order can reach: the chance that `inside` of `count` checkpoints come first."""
     return 1 / math.comb(count, inside)

@@ -1,4 +1,4 @@
-"""Twins: a text and the same text perturbed. How often does a reading change from one to the other, and how much worse is it there?"""
+"""Paired flips: how often a prediction differs between a text and its perturbed copy, and how much accuracy drops."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from ontogeny.statistics.bootstrap import Interval, group_weights, mean_samples,
 
 @dataclass(frozen=True, eq=False)
 class FlipRates:
-    """One number a site, with its interval over twins."""
+    """Flip rate and accuracy drop of each site, with intervals over pairs."""
 
     rate: Float[Tensor, " site"]
-    """Share of twins that are read differently."""
-    rate_ends: Interval
+    """Share of pairs with different predictions."""
+    rate_interval: Interval
     drop: Float[Tensor, " site"]
-    """Accuracy on the clean ones less that on the perturbed."""
-    drop_ends: Interval
+    """Accuracy on clean texts minus accuracy on perturbed ones."""
+    drop_interval: Interval
 
 
-def pair_indices(groups: Int[Tensor, " example"]) -> Int[Tensor, "couple 2"]:
-    """The two examples of each group that holds just two, the clean one first; other groups are left out."""
+def pair_indices(groups: Int[Tensor, " example"]) -> Int[Tensor, "pair 2"]:
+    """The examples of each group of two, the clean one first; other groups are left out."""
     where: dict[int, list[int]] = {}
     for i, group in enumerate(groups.tolist()):
         where.setdefault(group, []).append(i)
@@ -32,19 +32,16 @@ def pair_indices(groups: Int[Tensor, " example"]) -> Int[Tensor, "couple 2"]:
 def flip_rates(
     predicted: Shaped[Tensor, "site example"],
     target: Shaped[Tensor, " example"],
-    couples: Int[Tensor, "couple 2"],
+    pairs: Int[Tensor, "pair 2"],
     *,
     samples: int = 1000,
     seed: int = 0,
 ) -> FlipRates:
-    """Rate and drop of each site's predictions, over at least two couples."""
-    clean, perturbed = predicted[:, couples[:, 0]], predicted[:, couples[:, 1]]
-    right, same = target[couples[:, 0]], target[couples[:, 1]]
+    """Flip rate and accuracy drop of each site's predictions, over at least two pairs."""
+    clean, perturbed = predicted[:, pairs[:, 0]], predicted[:, pairs[:, 1]]
     flipped = (clean != perturbed).float()
-    drop = (clean == right).float() - (perturbed == same).float()
-    weights = group_weights(torch.arange(len(couples)), samples=samples, seed=seed)
-    drawn = [mean_samples(values, weights) for values in (flipped, drop)]
-    rate_ends = share_interval(flipped.mean(1), drawn[0], groups=len(couples))
-    return FlipRates(
-        flipped.mean(1), rate_ends, drop.mean(1), percentile_interval(drop.mean(1), drawn[1], groups=len(couples))
-    )
+    drop = (clean == target[pairs[:, 0]]).float() - (perturbed == target[pairs[:, 1]]).float()
+    weights, n = group_weights(torch.arange(len(pairs)), samples=samples, seed=seed), len(pairs)
+    rate_interval = share_interval(flipped.mean(1), mean_samples(flipped, weights), groups=n)
+    drop_interval = percentile_interval(drop.mean(1), mean_samples(drop, weights), groups=n)
+    return FlipRates(flipped.mean(1), rate_interval, drop.mean(1), drop_interval)

@@ -1,7 +1,7 @@
 """Permutation nulls that respect groups, and the max-statistic over all cells of a map (Westfall & Young 1993; Nichols & Holmes 2002).
 
-The scores of the held-out examples stay fixed and their labels move, so one set of permutations serves every site and every
-checkpoint: use the same one throughout, and combine checkpoints with `torch.maximum` of their `null_maxima`.
+The scores of the held-out examples stay fixed and their labels are permuted, so one set of permutations serves every site and
+checkpoint: use the same one throughout, and combine checkpoints by `torch.maximum` of their `null_maxima`.
 """
 
 import torch
@@ -12,19 +12,18 @@ from ontogeny.errors import BadInput
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _TINY = 1e-9
-"""Equal scores may differ in the last digits; a null score this close counts as reaching the observed one."""
+"""Tolerance for equal scores: a null score this close counts as reaching the observed one."""
 
 
 def group_permutations(
     y: Shaped[Tensor, " example"], groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
 ) -> Int[Tensor, "sample example"]:
-    """Whose label each example gets: `y[result]` are the permuted labels.
+    """Index of the example whose label each example gets: `y[result]` are the permuted labels.
 
-    Inside groups of mixed labels the labels are shuffled; groups of one label swap their labels as blocks, so that what is
-    alike inside a group stays alike under the null.
+    Labels are shuffled inside groups of mixed labels; groups of one label swap labels as blocks, which keeps them uniform.
 
     Raises:
-        BadInput: no permutation changes anything, because all labels are equal or each group's are and there is one group.
+        BadInput: all labels are equal.
     """
     generator = torch.Generator().manual_seed(seed)
     number, member = unique_inverse(groups)
@@ -33,12 +32,12 @@ def group_permutations(
     pure = (~differs).nonzero()[:, 0]
     if not differs.any() and len(unique_values(y[first[pure]])) < 2:
         raise BadInput(
-            f"labels of {len(y)} examples in {number} groups cannot be permuted: all are equal. Add a class."
+            f"a permutation test needs two classes, got equal labels of {len(y)} examples in {number} groups: add a class."
         )
     source = torch.arange(number).repeat(samples, 1)
     source[:, pure] = pure[torch.rand(samples, len(pure), generator=generator).argsort(1)]
     blocks = first[source][:, member]
-    # Sorting by group plus noise shuffles the examples inside each group and leaves the groups where they are.
+    # Sorting by group plus noise shuffles the examples inside each group and keeps the groups in place.
     slots = (member.double() * 2).argsort(stable=True)
     shuffled = (member.double() * 2 + torch.rand(samples, len(y), generator=generator, dtype=torch.float64)).argsort(1)
     within = torch.empty_like(shuffled).scatter_(1, slots.expand(samples, -1), shuffled)
@@ -52,7 +51,7 @@ def average_ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*ba
     differs = ordered[..., 1:] != ordered[..., :-1]
     if differs.all():
         return torch.empty_like(ordered, dtype=torch.float64).scatter_(-1, order, (place + 1).expand(ordered.shape))
-    # First and last place of each run of equals: what searching would give, without a search for every entry.
+    # First and last place of each run of equal scores, without a search for every entry.
     first = torch.where(torch.nn.functional.pad(differs, (1, 0), value=True), place, 0).cummax(-1).values
     ends = torch.where(torch.nn.functional.pad(differs, (0, 1), value=True), place, torch.inf)
     last = ends.flip(-1).cummin(-1).values.flip(-1)
@@ -96,18 +95,18 @@ def permuted_r2(
 
 
 def null_maxima(null: Float[Tensor, "sample cell"]) -> Float[Tensor, " sample"]:
-    """The best score of any cell under each permutation; cells that could not be scored do not count."""
+    """The best score over cells under each permutation; NaNs do not count."""
     return null.nan_to_num(nan=-torch.inf).amax(1)
 
 
 def p_values(observed: Float[Tensor, " cell"], null: Float[Tensor, "sample cell"]) -> Float[Tensor, " cell"]:
-    """One-sided p of each cell alone: how often its null reaches it, the observed labelling counted in; NaN stays NaN."""
+    """One-sided p of each cell: share of labellings, the observed one included, that reach its score; NaN stays NaN."""
     reached = (null >= observed - _TINY).sum(0)
     return torch.where(observed.isnan(), torch.nan, (1 + reached).double() / (1 + len(null)))
 
 
 def familywise_p(observed: Float[Tensor, "*cell"], maxima: Float[Tensor, " sample"]) -> Float[Tensor, "*cell"]:
-    """One-sided p of each cell among all cells whose maxima were taken together: how often the best of the null reaches it."""
+    """One-sided family-wise p of each cell: share of labellings whose best cell reaches its score."""
     ordered = maxima.double().sort().values
     reached = len(maxima) - torch.searchsorted(ordered, observed.double().contiguous() - _TINY)
     return torch.where(observed.isnan(), torch.nan, (1 + reached).double() / (1 + len(maxima)))

@@ -1,6 +1,6 @@
-"""Splits by group: examples that share a question, twin or template never stand on both sides.
+"""Splits and folds by group: examples of one group (question, pair, template) are always on the same side.
 
-Groups are dealt one by one, the largest first, each to the side that is furthest behind its share of the group's classes.
+Groups are assigned one by one, the largest first, each to the side that lacks most of its share of the group's classes.
 """
 
 import random
@@ -17,7 +17,7 @@ from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _TargetKind = Literal["binary", "classes", "number"]
 _TARGET_BINS = 5
-"""A number is balanced over the sides by its quintiles."""
+"""Quantile bins by which a number is balanced over the sides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +43,13 @@ def group_split(
     test: float = 0.3,
     seed: int = 0,
 ) -> Split:
-    """Two sides without a common group, with class shares as alike as the groups allow; the same seed, the same split.
+    """Two sides without a common group and with similar class shares.
 
     Raises:
-        BadInput: fewer than two groups, or a side that would be left without a class it needs.
+        BadInput: there are fewer than two groups, or a side would lack a class.
     """
     if not 0 < test < 1:
-        raise BadInput(f"the test share must lie between 0 and 1, given {test}. 0.3 is usual.")
+        raise BadInput(f"the test share must lie between 0 and 1, got {test}: 0.3 is usual.")
     side = _assign_sides(groups, _classes(y, kind), [1 - test, test], seed)
     if kind != "number":
         _check_classes(y, side, 2, "use a larger test share or more groups")
@@ -59,13 +59,13 @@ def group_split(
 def group_folds(
     groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: _TargetKind, *, k: int = 5, seed: int = 0
 ) -> Int[Tensor, " example"]:
-    """The fold (0 … k-1) of each example: no group in two folds, class shares as alike as the groups allow.
+    """The fold (0 … k-1) of each example: no group in two folds, similar class shares.
 
     Raises:
-        BadInput: fewer groups than folds, or a fold that would be left without a class it needs.
+        BadInput: there are fewer groups than folds, or a fold would lack a class.
     """
     if k < 2:
-        raise BadInput(f"cross-validation needs at least 2 folds, given {k}.")
+        raise BadInput(f"cross-validation needs at least 2 folds, got {k}: use 5.")
     fold = _assign_sides(groups, _classes(y, kind), [1 / k] * k, seed)
     if kind != "number":
         _check_classes(y, fold, k, "use fewer folds or more groups")
@@ -94,14 +94,16 @@ def balanced_folds(
 
 
 def contiguous_split(n: int, *, test: float = 0.2) -> Split:
-    """First examples to train, last to test: the tracing paper's split (arXiv:2402.19465), blind to groups.
+    """First examples to train, last to test, ignoring groups: the tracing paper's split (arXiv:2402.19465).
 
     Raises:
         BadInput: a side would be empty.
     """
     cut = round(n * (1 - test))
     if not 0 < cut < n:
-        raise BadInput(f"{n} examples with a test share of {test} leave one side empty. Give more examples.")
+        raise BadInput(
+            f"both sides of a split need examples, got {n} examples with a test share of {test}: add examples."
+        )
     return Split(train=torch.arange(cut), test=torch.arange(cut, n))
 
 
@@ -115,12 +117,12 @@ def _classes(y: Shaped[Tensor, " example"], kind: _TargetKind) -> Int[Tensor, " 
 def _assign_sides(
     groups: Int[Tensor, " example"], classes: Int[Tensor, " example"], shares: Sequence[float], seed: int
 ) -> Int[Tensor, " example"]:
-    """The side of each example: greedy, largest groups first, in a seeded order among equals."""
+    """The side of each example: greedy, largest groups first, groups of equal size in a seeded order."""
     number, member = unique_inverse(groups)
     if number < len(shares):
         raise BadInput(
-            f"{len(shares)} sides need as many groups, given {number} group{'s' * (number != 1)}"
-            f" over {len(groups)} examples. Add examples of other groups, or let each example be its own group."
+            f"{len(shares)} sides need as many groups, got {number} group{'s' * (number != 1)} of {len(groups)} examples: "
+            "add examples of other groups, or make each example a group."
         )
     table = torch.zeros(number, int(classes.max()) + 1, dtype=torch.long)
     counts: list[list[int]] = table.index_put_((member, classes), torch.tensor(1), accumulate=True).tolist()
@@ -138,7 +140,7 @@ def _assign_sides(
 
 
 def _overfill(count: Sequence[int], have: Sequence[float], totals: Sequence[int], share: float) -> float:
-    """How far beyond its share a side would be filled, over the classes of the group that is dealt."""
+    """How far one more group would fill a side beyond its share, summed over the group's classes."""
     over = [n / total * (h + n / 2 - share * total) / share for n, h, total in zip(count, have, totals, strict=True)]
     return sum(over) + 1e-9 * sum(have) / share
 

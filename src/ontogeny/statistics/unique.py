@@ -1,4 +1,4 @@
-"""Distinct values of a tensor, and which of them each entry is."""
+"""Distinct values of a tensor, and the index of each entry among them."""
 
 import torch
 from jaxtyping import Int, Shaped
@@ -14,8 +14,8 @@ def unique_values(x: Shaped[Tensor, " entry"]) -> Shaped[Tensor, " value"]:
 
 
 def unique_inverse(x: Shaped[Tensor, " entry"]) -> tuple[int, Int[Tensor, " entry"]]:
-    """How many distinct values there are, and the number of each entry's value among them."""
+    """Number of distinct values, and the index of each entry among them."""
     values = unique_values(x)
-    if x.dtype == torch.bool:  # torch does not search among truth values
+    if x.dtype == torch.bool:  # searchsorted does not take booleans
         values, x = values.byte(), x.byte()
     return len(values), torch.searchsorted(values, x.contiguous())
