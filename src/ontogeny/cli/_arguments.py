@@ -18,8 +18,9 @@ def _option(panel: str, help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
-measure, texts, steering, compute, ray, output = (
-    functools.partial(_option, panel) for panel in ("What to measure", "Texts", "Steering", "Compute", "Ray", "Output")
+measure, texts, steering, training, compute, ray, output = (
+    functools.partial(_option, panel)
+    for panel in ("What to measure", "Texts", "Steering", "Training", "Compute", "Ray", "Output")
 )
 """Options of one panel of `--help`: the help text, then the spellings where they are not the parameter's name."""
 
@@ -43,9 +44,10 @@ Limit = Annotated[
 ]
 TextColumn = Annotated[str | None, texts("Column of the texts; default: text or statement.")]
 LabelColumn = Annotated[str | None, texts("Column of the labels; default: label or target. Needed if a file has both.")]
-Alpha = Annotated[
-    str, steering("Multiple of the vector that is added; commas separate several, except in transfer, which uses one.")
+Neutral = Annotated[
+    str | None, texts("Neutral texts: a text file, table or concept. Default: texts of the given concepts.")
 ]
+Alpha = Annotated[str, steering("Multiples of the vector that are added, separated by commas.")]
 Controls = Annotated[
     int, steering("Random directions of equal norm, the null of each effect. A p-value needs many.", min=0)
 ]

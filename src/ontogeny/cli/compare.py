@@ -22,18 +22,17 @@ if TYPE_CHECKING:
 def compare_command(
     targets: Annotated[
         list[str],
-        typer.Argument(help="One lineage (lineage.toml, folder, repository), or stages as NAME=REPO_OR_FOLDER."),
+        typer.Argument(help="A lineage (lineage.toml, folder, repository), or stages as NAME=REPO_OR_FOLDER."),
     ],
     out: Annotated[Path, arg.output("Run directory; finished studies are not computed again.", "--out", "-o")],
     stages: Annotated[
-        str | None, arg.measure("Stages: pretrain:last,sft:*,dpo:last. Default: the last checkpoint of each stage.")
+        str | None, arg.measure("Such as pretrain:last,sft:*,dpo:last. Default: each stage's last.")
     ] = None,
     studies: Annotated[
         str, arg.measure("Studies, separated by commas; see `ontogeny list studies`.")
     ] = "knowledge,truthfulness,refusal,confidence",
     pairing: Annotated[
-        str,
-        arg.measure("How knowledge finds prompt pairs: recall, same_object, one_span, or auto, the first that works."),
+        str, arg.measure("Prompt pairs of knowledge: recall, same_object, one_span, or auto, the first that works.")
     ] = "auto",
     statements: Annotated[
         list[str] | None, arg.texts("True and false statements: concept file or name. Several are held out in turn.")
@@ -41,27 +40,19 @@ def compare_command(
     requests: Annotated[str | None, arg.texts("Concept whose positive examples are harmful requests.")] = None,
     harmful: Annotated[Path | None, arg.texts("Harmful requests: a text file or table. Needs --harmless.")] = None,
     harmless: Annotated[Path | None, arg.texts("Harmless requests: a text file or table. Needs --harmful.")] = None,
-    neutral: Annotated[str | None, arg.texts("Neutral texts: a text file, table or concept.")] = None,
+    neutral: arg.Neutral = None,
     questions: Annotated[str | None, arg.texts("Concept with prompts, right and wrong answers.")] = None,
-    verdicts: Annotated[
-        str | None, arg.texts("Words for true and false. Default: TRUE,FALSE, or right,wrong for toy models.")
-    ] = None,
+    verdicts: Annotated[str | None, arg.texts("Words for true and false. Default: TRUE,FALSE or right,wrong.")] = None,
     ask: Annotated[str | None, arg.texts("Text between a statement and its verdict. Needs --verdicts.")] = None,
-    shots: Annotated[
-        int | None, arg.texts("Statements with verdicts before each statement. Needs --verdicts.", min=0)
-    ] = None,
+    shots: Annotated[int | None, arg.texts("Judged statements before each one. Needs --verdicts.", min=0)] = None,
     phrase: Annotated[list[str] | None, arg.texts("First words of a refusal; repeat for more.")] = None,
     template: Annotated[str, arg.texts("Template of a request, the same for all stages; {} is the request.")] = "{}",
-    limit: Annotated[
-        int, arg.texts("Maximum number of texts of each kind; groups are kept whole, and 0 means all.", min=0)
-    ] = 400,
+    limit: Annotated[int, arg.texts("Maximum number of texts per kind, in whole groups; 0: all.", min=0)] = 400,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
     dtype: arg.DataType = "float32",
     tokenizer: arg.Tokenizer = None,
-    memory: Annotated[
-        float | None, arg.compute("Memory for all models together, in GB. Default: half of the free memory.")
-    ] = None,
+    memory: Annotated[float | None, arg.compute("GB for all models together. Default: half of the memory.")] = None,
     allow_pickle: arg.AllowPickle = False,
     dry_run: arg.DryRun = False,
     as_json: arg.AsJson = False,

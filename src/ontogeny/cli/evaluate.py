@@ -36,17 +36,12 @@ def evaluate_command(
     k: Annotated[str, arg.steering("Numbers of heads that iti tries, separated by commas.")] = "1,2,4,8",
     sites: Annotated[str, arg.steering("Sites of the residual stream at which vectors are tried.")] = "resid",
     where: Annotated[
-        str,
-        arg.steering("Tokens to edit: last, generated, prompt or all. Default: last, where answers are scored from."),
+        str, arg.steering("Tokens to edit: last, generated, prompt or all. Default: last, where answers are scored.")
     ] = "last",
     controls: arg.Controls = 200,
     shuffles: arg.Shuffles = 100,
-    max_kl: Annotated[
-        float, arg.steering("Highest KL divergence on neutral text, in nats per token, of the chosen alpha.")
-    ] = 0.5,
-    equal_kl: Annotated[
-        float, arg.steering("KL divergence on neutral text, in nats per token, at which vectors are compared.")
-    ] = 0.1,
+    max_kl: Annotated[float, arg.steering("Highest KL on neutral text at the chosen alpha, nats per token.")] = 0.5,
+    equal_kl: Annotated[float, arg.steering("Compare vectors at this KL on neutral text, nats per token.")] = 0.1,
     aim: Annotated[
         str, arg.measure("Continuation to promote: right (the right answer), positive (of the positive class) or auto.")
     ] = "auto",
@@ -54,23 +49,17 @@ def evaluate_command(
     tasks: Annotated[
         list[str] | None,
         arg.measure(
-            "Task for side effects: arc_easy, arc_challenge, mmlu, boolq, copa, piqa, winogrande, lambada or a file; "
-            "repeat for more.",
-            "--task",
+            "Task: arc_easy, arc_challenge, mmlu, boolq, copa, piqa, winogrande, lambada or a file; repeat.", "--task"
         ),
     ] = None,
     task_limit: Annotated[int, arg.measure("Maximum number of questions per task.", min=2)] = 100,
     scorer: Annotated[
-        list[str] | None,
-        arg.measure("Scorer of generated text: lexicon:WORD,WORD or classifier:CONCEPT_FILE; repeat for more."),
+        list[str] | None, arg.measure("Scorer of texts: lexicon:WORD,WORD or classifier:CONCEPT_FILE; repeat for more.")
     ] = None,
     samples: Annotated[int, arg.measure("Number of test prompts whose continuations are kept.", min=0)] = 4,
     tokens: arg.NewTokens = 20,
     instruction: Annotated[str | None, arg.texts("Sentence before each prompt in the prompt-only baseline.")] = None,
-    neutral: Annotated[
-        str | None,
-        arg.texts("Neutral texts for side effects: a text file, table or concept. Default: texts of the concept."),
-    ] = None,
+    neutral: arg.Neutral = None,
     limit: Annotated[int, arg.texts("Maximum number of development questions, and of test questions.")] = 100,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",

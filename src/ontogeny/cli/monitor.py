@@ -19,30 +19,23 @@ if TYPE_CHECKING:
 def monitor_command(
     run: arg.RunArgument,
     fpr: Annotated[
-        list[float] | None,
-        arg.measure("False-positive rate, between 0 and 1; repeat for more. Default: 0.01 and 0.05."),
+        list[float] | None, arg.measure("False-positive rate; repeat for more. Default: 0.01 and 0.05.")
     ] = None,
     cross_concept: Annotated[
         list[str] | None,
-        arg.measure(
-            "Mode: apply the probes of each of these concepts to the texts of the others, at the last checkpoint. "
-            "Concept files as traced; repeat for more."
-        ),
+        arg.measure("Mode: apply the probes of these concept files to each other's texts, at the last checkpoint."),
     ] = None,
     concept: Annotated[
         list[str] | None,
         arg.measure(
-            "Mode: freeze the probes of these concepts at one stage and apply them at the others. Concept files as traced; "
-            "repeat for more. Without this option only thresholds are frozen, and no checkpoint is read.",
+            "Mode: freeze the probes of these concept files at one stage, apply them at the others. Default: only thresholds are frozen.",
             "--concept",
             "-c",
         ),
     ] = None,
     frozen: Annotated[
         list[str] | None,
-        arg.measure(
-            "STAGE or STAGE:STEP at which -c freezes probes; repeat for more. Default: the last of each stage."
-        ),
+        arg.measure("STAGE or STAGE:STEP at which -c freezes probes; repeat. Default: the last of each stage."),
     ] = None,
     text_column: arg.TextColumn = None,
     label_column: arg.LabelColumn = None,

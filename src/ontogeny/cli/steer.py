@@ -23,8 +23,7 @@ def steer_command(
         str, typer.Argument(help="Folder, Hub repository or lineage.toml; of --steps, the last checkpoint is steered.")
     ],
     direction: Annotated[
-        str,
-        arg.steering("Direction: a .safetensors file, RUN:CONCEPT of a trace, or hub:REPOSITORY.", "--direction", "-d"),
+        str, arg.steering("A .safetensors file, RUN:CONCEPT of a trace, or hub:REPOSITORY.", "--direction", "-d")
     ],
     prompt: Annotated[list[str] | None, arg.texts("Prompt to continue; repeat for more.", "--prompt", "-p")] = None,
     prompts: Annotated[Path | None, arg.texts("Text file with one prompt per line.")] = None,
@@ -36,8 +35,7 @@ def steer_command(
     ] = "",
     action: Annotated[str, arg.steering("add the direction, or ablate it at every layer.")] = "add",
     where: Annotated[
-        str,
-        arg.steering("Tokens to edit: all, prompt, generated or last. Default: all, to steer the whole continuation."),
+        str, arg.steering("Tokens to edit: all, prompt, generated or last. Default: all, to steer the whole text.")
     ] = "all",
     controls: arg.Controls = 1,
     tokens: arg.NewTokens = 40,

@@ -21,10 +21,7 @@ def trace_command(
     out: Annotated[Path, arg.output("Run directory; an existing run is resumed or extended.", "--out", "-o")],
     steps: arg.Steps = "all",
     sites: Annotated[
-        str,
-        arg.measure(
-            "resid, attn, mlp, head, neuron, attn_resid, mlp_resid; with layers and heads: head.3, mlp.2-5, resid.-1."
-        ),
+        str, arg.measure("resid, attn, mlp, head, neuron, attn_resid, mlp_resid; or parts: head.3, mlp.2-5, resid.-1.")
     ] = "resid,head",
     probes: Annotated[
         str, arg.measure("Probes, separated by commas; see `ontogeny list probes`.")
@@ -36,46 +33,35 @@ def trace_command(
     untrained: Annotated[bool, arg.measure("Measure a random initialisation as a floor if there is no step 0.")] = True,
     position: Annotated[
         str | None,
-        arg.texts(
-            "Tokens that are read: last, mean, mean:span, last:instruction, … Default: as the file says, or last."
-        ),
+        arg.texts("Tokens to read: last, mean, mean:span, last:instruction, … Default: the file's, or last."),
     ] = None,
     text_column: arg.TextColumn = None,
     label_column: arg.LabelColumn = None,
     limit: arg.Limit = None,
-    truncate: Annotated[
-        bool, arg.texts("Cut texts that are longer than the context to their last tokens.", "--truncate")
-    ] = False,
-    template: Annotated[
-        bool, arg.texts("Read each text as a user's turn in the tokenizer's chat template.", "--template")
-    ] = False,
+    truncate: Annotated[bool, arg.texts("Cut long texts to their last tokens.", "--truncate")] = False,
+    template: Annotated[bool, arg.texts("Read texts as user turns of the chat template.", "--template")] = False,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
     dtype: arg.DataType = "float32",
     tokenizer: arg.Tokenizer = None,
     share_prefixes: Annotated[
-        bool, arg.compute("Compute shared beginnings of texts (few-shot prompts) once.", "--share-prefixes")
+        bool, arg.compute("Compute shared beginnings of texts once.", "--share-prefixes")
     ] = False,
     allow_pickle: arg.AllowPickle = False,
     delete_behind: arg.DeleteBehind = False,
     cache_size: Annotated[
-        float,
-        arg.compute("Size of the activation cache in GB, for runs with other probes or seeds; 0: no cache.", min=0),
+        float, arg.compute("Activation cache in GB, for other probes and seeds; 0: none.", min=0)
     ] = 0,
     shard: Annotated[
-        str | None, arg.compute("Share i/n of the checkpoints, from 0/n, for this process; all shares use one --out.")
+        str | None, arg.compute("Visit only share i/n of the checkpoints, from 0/n; use one --out.")
     ] = None,
     # An unescaped bracket would be markup.
     executor: Annotated[
         str, arg.ray(r"process: this one; ray: workers of a Ray cluster, pip install 'ontogeny\[ray]'.")
     ] = "process",
-    address: Annotated[
-        str | None, arg.ray("A running cluster: auto or host:6379. Default: a new one for this trace.")
-    ] = None,
-    gpus_per_model: Annotated[int, arg.ray("GPUs of each worker, on one machine; they share the model.", min=0)] = 0,
-    workers: Annotated[
-        int | None, arg.ray("Number of workers. Default: as many as the GPUs allow, or one per machine.", min=1)
-    ] = None,
+    address: Annotated[str | None, arg.ray("Running cluster: auto or host:6379. Default: a new one.")] = None,
+    gpus_per_model: Annotated[int, arg.ray("GPUs of each worker, over which its model is spread.", min=0)] = 0,
+    workers: Annotated[int | None, arg.ray("Number of workers. Default: all GPUs, or one per machine.", min=1)] = None,
     dry_run: arg.DryRun = False,
     as_json: arg.AsJson = False,
     quiet: arg.Quiet = False,

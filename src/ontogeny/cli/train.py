@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 def train_command(
     out: Annotated[Path, arg.output("Folder of the stages, the concepts and the figures.", "--out", "-o")],
-    size: Annotated[str, arg.compute("small (7 to 10 minutes on one core), or demo (2 to 3).")] = "small",
-    world: Annotated[str, arg.texts("Generated world; see `ontogeny list worlds`.")] = "nursery",
-    stages: Annotated[str, arg.measure("Stages, separated by commas: base, sft, dpo.")] = "base,sft,dpo",
+    size: Annotated[str, arg.training("small (7 to 10 minutes on one core), or demo (2 to 3).")] = "small",
+    world: Annotated[str, arg.training("Generated world; see `ontogeny list worlds`.")] = "nursery",
+    stages: Annotated[str, arg.training("Stages, separated by commas: base, sft, dpo.")] = "base,sft,dpo",
     text_file: Annotated[
-        Path | None, arg.texts("Train on this text instead (.txt or .txt.gz), in one stage, base.")
+        Path | None, arg.training("Train on this text instead, in one stage: .txt or .txt.gz.")
     ] = None,
-    vocabulary: Annotated[int, arg.texts("Vocabulary size of the tokenizer that is trained on --text-file.")] = 2000,
-    steps: Annotated[int, arg.compute("Training steps on --text-file, of 8 x 128 tokens each.", min=1)] = 1000,
-    check: Annotated[bool, arg.measure("Do not train; only measure the trained model again.", "--check")] = False,
-    seed: arg.Seed = 0,
+    vocabulary: Annotated[int, arg.training("Vocabulary of the tokenizer that is trained on --text-file.")] = 2000,
+    steps: Annotated[int, arg.training("Training steps on --text-file, of 8 x 128 tokens each.", min=1)] = 1000,
+    check: Annotated[bool, arg.training("Do not train; only measure the trained model again.", "--check")] = False,
+    seed: Annotated[int, arg.training("Seed of the weights and of the sampled texts, not of the world.")] = 0,
     dry_run: arg.DryRun = False,
     as_json: arg.AsJson = False,
     quiet: arg.Quiet = False,
@@ -100,7 +100,7 @@ def _print_plan(plan: Any, stages: list[str], out: Path, as_json: bool) -> None:
 
 
 def _on_text(out: Path, config: "TextConfig", dry_run: bool, as_json: bool, quiet: bool) -> None:
-    from ontogeny.cli._progress import training_bar
+    from ontogeny.cli._progress import progress_bar
     from ontogeny.training.toy_models.on_text import prepare_text, train_on_text
 
     if dry_run:
@@ -108,7 +108,7 @@ def _on_text(out: Path, config: "TextConfig", dry_run: bool, as_json: bool, quie
         sizes = {"training tokens": len(text.seen), "held-out tokens": len(text.heldout), "steps": config.steps}
         print_output(sizes, [f"{name:16} {value:,}" for name, value in sizes.items()], as_json=as_json)
         return
-    with training_bar(quiet=quiet or as_json) as watch:
+    with progress_bar(quiet=quiet or as_json) as watch:
         figures = train_on_text(out, config, on_progress=watch)
     lines = [
         f"held-out loss {figures.heldout_loss:.3f} nats a token ({figures.bits_per_byte:.2f} bits a byte) on {figures.tokens:,} tokens; "

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import interval_text, json_rows, next_command, print_output
@@ -17,39 +17,28 @@ def transfer_command(
     concept: arg.ConceptNames,
     out: Annotated[
         Path | None,
-        arg.output("Run directory; missing checkpoints are traced into it first. Or give --run.", "--out", "-o"),
+        arg.output("Run directory; missing checkpoints are traced first. Required without --run.", "--out", "-o"),
     ] = None,
     run: Annotated[
-        Path | None, arg.output("Run that holds the trace of all checkpoints; rows are added to it. Or give --out.")
+        Path | None, arg.output("Run that holds the trace of all checkpoints; rows are added to it.")
     ] = None,
     steps: arg.Steps = "all",
-    target: Annotated[
-        str | None, arg.measure("The only target checkpoint: STAGE:STEP, STAGE:last or last. Default: each checkpoint.")
-    ] = None,
+    target: Annotated[str | None, arg.measure("Only target: STAGE:STEP, STAGE:last, last. Default: each.")] = None,
     to_model: Annotated[
-        str | None,
-        arg.measure("Map the last checkpoint's vectors into another model: a folder, repository or lineage.toml."),
+        str | None, arg.measure("Map the last vectors into this other model: a folder, repository or lineage.toml.")
     ] = None,
     site: arg.Site = None,
-    effect: Annotated[
-        bool, arg.steering("Also steer with the vectors, and not only compare probes and cosines.")
-    ] = True,
-    alpha: arg.Alpha = "1",
+    effect: Annotated[bool, arg.steering("Also steer with the vectors; else only probes and cosines.")] = True,
+    alpha: Annotated[str, arg.steering("Multiple of the vector that is added; one number.")] = "1",
     length: Annotated[
-        str,
-        arg.steering("Length of all vectors: target (of the target's own, unit × std) or source (as at their source)."),
+        str, arg.steering("Length of vectors: target (of the target's own, unit × std) or source (as at their source).")
     ] = "target",
     equal_kl: Annotated[
-        float | None, arg.steering("Compare vectors at this KL divergence on neutral text, in nats per token.")
+        float | None, arg.steering("Compare vectors at this KL on neutral text, nats per token.")
     ] = None,
     controls: arg.Controls = 200,
     shuffles: arg.Shuffles = 200,
-    neutral: Annotated[
-        str | None,
-        arg.texts(
-            "Neutral texts for side effects: a text file, table or concept. Default: texts of the other concepts."
-        ),
-    ] = None,
+    neutral: arg.Neutral = None,
     limit: arg.Limit = None,
     seed: Annotated[int | None, arg.compute("Seed of the splits. Default: 0, or that of the run.")] = None,
     device: arg.Device = "cpu",
@@ -63,20 +52,19 @@ def transfer_command(
     """Transfer probes and vectors between checkpoints: AUROC, cosine, effect and side effects of each on each."""
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.run_json import command_line
-    from ontogeny.jobs.transfer import transfer as job
     from ontogeny.jobs.transfer.cross_model import transfer_to_model
     from ontogeny.jobs.transfer.estimate import estimate_transfer
-    from ontogeny.jobs.transfer.plan import TransferSettings
+    from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS, TransferSettings
+    from ontogeny.jobs.transfer.transfer import transfer
     from ontogeny.lineage import Lineage
+    from ontogeny.models.loading import ModelOptions
 
     folder, traced = out or run, run is not None
     if folder is None or (traced and out):
         raise BadInput("give --out, or --run if the checkpoints are already traced, and not both.")
     alphas = arg.parse_numbers(alpha, "--alpha")
     if len(alphas) > 1:
-        raise BadInput(
-            f"--alpha of a transfer must be one number, got {alpha}: choose one, and compare others by evaluate."
-        )
+        raise BadInput(f"--alpha of a transfer must be one number, got {alpha}: run one transfer for each.")
     options = TransferSettings(
         into=target,
         effect=effect,
@@ -91,9 +79,10 @@ def transfer_command(
     arg.check_compute(device)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     concepts = [arg.concept_from_argument(name, limit=limit, seed=seed or 0) for name in concept]
+    reading = None if seed is None else replace(DEFAULT_READING_SETTINGS, seed=seed)
     if dry_run:
         estimate = estimate_transfer(
-            checkpoints, concepts, folder, options, traced=traced, seed=seed, allow_pickle=allow_pickle
+            checkpoints, concepts, folder, options, reading=reading, traced=traced, allow_pickle=allow_pickle
         )
         lines = [
             f"{estimate.sources} source checkpoints, {estimate.targets} targets; "
@@ -102,16 +91,20 @@ def transfer_command(
         ]
         print_output(asdict(estimate), lines, as_json=as_json)
         return
-    settings = None if seed is None else replace(job.DEFAULT_READING_SETTINGS, seed=seed)
     with progress_bar(quiet=quiet or as_json) as watch:
-        how = job.TransferRunOptions(device, tokenizer, allow_pickle, delete_behind, command_line(), watch)
+        how: dict[str, Any] = {
+            "reading": reading,
+            "traced": traced,
+            "model": ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle),
+            "delete_behind": delete_behind,
+            "command": command_line(),
+            "on_progress": watch,
+        }
         if to_model:
-            last = checkpoints.select("last")
-            _, made = job.ensure_traced(last, concepts, folder, settings, how, traced=traced)
-            unit = transfer_to_model(made, last, concepts, to_model, options, how)
+            made, unit = transfer_to_model(checkpoints, concepts, folder, to_model, options, **how)
         else:
-            made = job.transfer(checkpoints, concepts, folder, options, settings, traced=traced, how=how)
-    if to_model:
+            made, unit = transfer(checkpoints, concepts, folder, options, **how), None
+    if unit:
         _print_cross_model(made, unit, as_json)
     else:
         _print_verdicts(made, [c.name for c in concepts], as_json)
