@@ -1,4 +1,4 @@
-"""Stages on the Hub, against a stand-in: the preflight takes tokenizers and configurations alone, the comparison each weight once."""
+"""Stages on a fake Hub: the preflight downloads only tokenizers and configurations, the comparison each weight file once."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def hub(tmp_path: Path):
         yield hub
 
 
-def test_stages_of_a_repository_are_fetched_once_and_only_to_be_compared(hub: Hub, tmp_path: Path) -> None:
+def test_dry_run_downloads_no_weights_and_comparison_each_once(hub: Hub, tmp_path: Path) -> None:
     coins = write(tmp_path / "coin.csv", rows(characters=40))
     size = (tmp_path / "models" / "step512" / "model.safetensors").stat().st_size
     argv = [

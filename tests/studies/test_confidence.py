@@ -1,4 +1,4 @@
-"""Confidence from stage to stage: numbers by hand, the planted neuron that carries it and its swap, weights restored bit for bit."""
+"""Confidence study: values computed by hand, a planted entropy neuron and its swap, and weights restored bit for bit."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(folder):
-    """Twice the same model, with a neuron that only the norm feels: too short to matter, and long."""
+    """The same model twice, with a neuron in the null space of the unembedding: too short to matter, and long."""
     return {"base": plant(lively(folder), length=0.3), "post": plant(lively(folder), length=40.0)}
 
 
@@ -47,7 +47,7 @@ def found(pair):
     return list(study.run(pair, INPUTS, FAST))
 
 
-def test_certainty_is_that_of_each_text_alone(pair):
+def test_certainty_equals_that_of_each_text_alone(pair):
     model = pair["base"]
     entropy, top = next_token_certainty(model, [*TEXTS[:3], "short"], tokens=24, batch=4)
     for i, text in enumerate([*TEXTS[:3], "short"]):
@@ -58,7 +58,7 @@ def test_certainty_is_that_of_each_text_alone(pair):
         assert float(top[i]) == pytest.approx(float(p.amax(-1).mean()), abs=1e-5)
 
 
-def test_answers_share_their_likelihood(pair):
+def test_answer_probabilities_are_the_softmax_of_log_likelihoods(pair):
     model = pair["base"]
     answers = [Answer("1 + 1 =", " 2", " 11", "a"), Answer("2 + 2 =", " 4", " 22", "b")]
     said = answer_probabilities(model, answers)
@@ -73,7 +73,7 @@ def test_answers_share_their_likelihood(pair):
     assert said.shares[0].tolist() == pytest.approx(torch.stack(scores).softmax(0).tolist(), abs=1e-5)
 
 
-def test_every_stage_has_its_numbers_and_their_floor(found):
+def test_every_stage_has_numbers_and_a_calibrated_baseline(found):
     for stage in ("base", "post"):
         for metric in ("entropy", "top_probability", "question_accuracy", "ece", "ece_adaptive", "brier"):
             row = one(found, metric, stage=stage, control=None)
@@ -83,7 +83,7 @@ def test_every_stage_has_its_numbers_and_their_floor(found):
         assert sum(row.n for row in rows(found, "reliability", stage=stage)) == len(ANSWERS)
 
 
-def test_the_planted_neuron_is_found_in_its_stage_alone(found):
+def test_planted_neuron_is_found_in_its_stage_only(found):
     assert one(found, "entropy_neurons", stage="base").value == 0
     planted = one(found, "entropy_neurons", stage="post")
     assert (planted.value, planted.coords["neurons"]) == (1, str(PLANTED))
@@ -94,7 +94,7 @@ def test_the_planted_neuron_is_found_in_its_stage_alone(found):
     assert one(found, "indirect_share", stage="post", neuron=str(PLANTED)).value > 0.9
 
 
-def test_the_swap_carries_the_difference_and_random_neurons_do_not(found):
+def test_swap_explains_the_gap_and_random_neurons_do_not(found):
     gap = one(found, "confidence_gap", stage="base", other_stage="post", of="entropy")
     swap = one(found, "swap_effect", stage="base", other_stage="post", of="entropy", control=None)
     null = one(found, "swap_effect", stage="base", other_stage="post", of="entropy", control="random_neurons")
@@ -105,14 +105,14 @@ def test_the_swap_carries_the_difference_and_random_neurons_do_not(found):
     assert one(found, "swap_share", stage="post", other_stage="base", of="entropy").value < 0.1
 
 
-def test_overlap_and_match_of_stages_with_one_ancestry(found):
+def test_neurons_of_related_stages_match_and_overlap(found):
     assert one(found, "neuron_match", stage="post", other_stage="base").value > 0.95
     iou = one(found, "neuron_overlap", stage="post", other_stage="base", by="variance", control=None)
     chance = one(found, "neuron_overlap", stage="post", other_stage="base", by="variance", control="random_set")
     assert iou.value > chance.high
 
 
-def test_a_swap_leaves_no_trace_even_after_an_exception(pair):
+def test_swap_restores_weights_even_after_an_exception(pair):
     model, other = pair["base"], neuron_output_vectors(pair["post"])
     before = {k: v.clone() for k, v in model.network.state_dict().items()}
     with swap_neuron_weights(model, other, [PLANTED, 3]):
@@ -127,7 +127,7 @@ def test_a_swap_leaves_no_trace_even_after_an_exception(pair):
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "olmo2", "gemma2"])
-def test_the_kept_end_gives_what_the_weights_give(tiny, family):
+def test_stage_cache_equals_swapped_weights(tiny, family):
     model, other = lively(tiny(family)), neuron_output_vectors(lively(tiny(family, seed=1)))
     chosen = [3, 9, 20]
     end = cache_stage(model, TEXTS[:5], ANSWERS, [*chosen, 30], tokens=32)
@@ -142,8 +142,8 @@ def test_the_kept_end_gives_what_the_weights_give(tiny, family):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "opt", "falcon"])
-def test_rows_are_those_of_the_family_s_own_layout(tiny, family):
-    """Swapping all rows is swapping the whole map, whichever way it is stored."""
+def test_swap_of_all_rows_copies_the_weight_in_every_layout(tiny, family):
+    """Swapping all rows copies the whole weight, whether or not it is stored transposed."""
     model, other = load_model(tiny(family)), load_model(tiny(family, seed=1))
     linear, theirs = (m.part(m.layers, m.architecture.neurons) for m in (model, other))
     with swap_neuron_weights(model, neuron_output_vectors(other), range(len(neuron_output_vectors(other)))):
@@ -151,7 +151,7 @@ def test_rows_are_those_of_the_family_s_own_layout(tiny, family):
     assert not torch.equal(linear.weight, theirs.weight)
 
 
-def test_models_without_a_common_ancestry_are_told_so(folder, tiny):
+def test_neurons_of_unrelated_models_are_not_compared(folder, tiny):
     stranger = {"base": lively(folder), "post": load_model(tiny("gpt_neox", seed=3))}
     found = list(study.run(stranger, INPUTS, replace(FAST, tested=0, swaps=1)))
     assert one(found, "neuron_match", stage="post", other_stage="base").value < 0.2
@@ -165,7 +165,7 @@ def test_models_without_a_common_ancestry_are_told_so(folder, tiny):
     assert not math.isnan(one(found, "confidence_gap", stage="post", other_stage="base", of="entropy").value)
 
 
-def test_many_stages_are_swapped_with_their_neighbours_and_the_first():
+def test_many_stages_are_swapped_with_neighbours_and_the_first():
     order = ["a", "b", "c", "d", "e"]
     assert donor_stages("b", order[:3], 4) == ["a", "c"]
     assert donor_stages("a", order, 4) == ["b", "c", "d", "e"]
@@ -173,7 +173,7 @@ def test_many_stages_are_swapped_with_their_neighbours_and_the_first():
     assert donor_stages("e", order, 4) == ["a", "d"]
 
 
-def test_too_little_is_refused(pair):
+def test_rejects_too_few_stages_texts_or_settings(pair):
     with pytest.raises(BadInput, match="at least two stages"):
         list(study.run({"base": pair["base"]}, INPUTS, FAST))
     with pytest.raises(BadInput, match="at least two texts"):
@@ -184,8 +184,8 @@ def test_too_little_is_refused(pair):
         ConfidenceSettings(bins=0)
 
 
-def test_an_error_s_interval_is_about_the_error():
-    """Resamples of an error lie above it; its interval does not."""
+def test_interval_of_an_error_contains_the_error():
+    """Resampling increases an error, but its interval is centred on it."""
     number = BootstrapEstimate(0.1, torch.linspace(0.12, 0.2, 200, dtype=torch.float64), 50, 50)
     low, high = number.ends
     assert low < 0.1 < high

@@ -1,4 +1,4 @@
-"""A real small model and real texts: refusal and confidence give every row, and an entropy neuron is found only where one was planted.
+"""A small trained model and real texts: refusal and confidence give all rows, and only a planted entropy neuron is confirmed.
 
 `pytest -s tests/unit/test_confidence_real.py` prints the numbers that docs/log.md names.
 """
@@ -42,7 +42,7 @@ def stories(shared):
 
 @torch.no_grad()
 def perturbed(model, *, noise):
-    """A later stage of the same model: every weight moved a little."""
+    """A later stage of the same model: noise on every weight."""
     later = replace(model, network=copy.deepcopy(model.network))
     generator = torch.Generator().manual_seed(0)
     for parameter in later.network.parameters():
@@ -50,7 +50,7 @@ def perturbed(model, *, noise):
     return later
 
 
-def test_no_entropy_neuron_but_the_one_that_is_planted(model, stories):
+def test_only_the_planted_entropy_neuron_is_confirmed(model, stories):
     bare = mean_ablate(model, stories, count=4, each=3, tokens=48)
     assert bare.confirmed == []
     planted = replace(model, network=copy.deepcopy(model.network))
@@ -71,7 +71,7 @@ def test_no_entropy_neuron_but_the_one_that_is_planted(model, stories):
     assert neuron_statistics(planted).null_dimensions == 6
 
 
-def test_every_row_on_real_instructions(model, shared):
+def test_refusal_rows_on_real_instructions(model, shared):
     folder = shared / "refusal/harmful_advbench.jsonl"
     if not folder.is_file():
         pytest.skip("needs AdvBench")
@@ -98,7 +98,7 @@ def test_every_row_on_real_instructions(model, shared):
     assert all(not math.isnan(row.value) and row.low <= row.value <= row.high for row in effects)
 
 
-def test_confidence_of_a_perturbed_stage(model, stories):
+def test_perturbed_stage_is_less_confident(model, stories):
     asked = [
         Answer(f"Once upon a time, there was a {who} named {name}.", f" {right}", f" {wrong}", name)
         for who, right, wrong, names in (

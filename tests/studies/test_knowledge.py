@@ -1,4 +1,4 @@
-"""Knowledge is located where it was planted, and what a stage kept, adapted and made is told apart."""
+"""Knowledge study: planted knowledge is located, and kept, adapted and new places are distinguished."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ QUICK = KnowledgeSettings(samples=100, draws=0, noise=0, attribution=False)
 
 
 def towns(*, answers=True):
-    """Who lives where: statements true and false, and questions with answers."""
+    """True and false statements about who lives where, and questions with answers."""
     examples = [
         Example(f"{name} lives in {TOWNS[(i + shift) % 10]}.", shift == 0, name)
         for i, name in enumerate(NAMES)
@@ -43,7 +43,7 @@ def towns(*, answers=True):
 
 
 def told_apart(model, found):
-    """The pairs with the answers that this model prefers as the right ones: a random model knows nothing, but has preferences."""
+    """The pairs with the answer that this model prefers as the right one: a random model has preferences, too."""
     exact = compute_patch_maps(model, layout_pairs(found.pairs), PatchModes()).maps["patch"]
     turned = [
         pair if high > low else replace(pair, right=pair.wrong, wrong=pair.right)
@@ -61,7 +61,7 @@ def rows_of(records, metric, **wanted):
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_recall_pairs_differ_in_their_subject(answers):
-    """From answers, or from true statements up to their last word: the same pairs."""
+    """Answers, and true statements without their last word, give the same pairs."""
     found = mine_pairs(towns(answers=answers), byte_tokenizer(), pairing="recall")
     assert len(found) == found.tried == 10
     for pair in found.pairs:
@@ -73,7 +73,7 @@ def test_recall_pairs_differ_in_their_subject(answers):
         assert pair.right != pair.wrong
 
 
-def test_the_papers_pairs_share_their_last_word():
+def test_same_object_pairs_share_their_last_word():
     found = mine_pairs(towns(), byte_tokenizer(), pairing="same_object", question=VerdictQuestion(shots=2))
     assert len(found)
     for pair in found.pairs:
@@ -88,7 +88,7 @@ def test_the_papers_pairs_share_their_last_word():
         assert corrupt not in head
 
 
-def test_twins_that_differ_in_their_last_word_differ_in_the_object():
+def test_one_span_pairs_that_differ_in_the_last_word_have_the_role_object():
     examples = tuple(
         Example(f"{name} lives in {town}.", town == TOWNS[i], name)
         for i, name in enumerate(NAMES)
@@ -101,13 +101,13 @@ def test_twins_that_differ_in_their_last_word_differ_in_the_object():
     assert all("object" in pair.roles for pair in found.pairs)
 
 
-def test_pairs_are_drawn_alike_and_limited():
+def test_mining_is_deterministic_and_limited():
     tokenizer = byte_tokenizer()
     assert mine_pairs(towns(), tokenizer, seed=3) == mine_pairs(towns(), tokenizer, seed=3)
     assert len(mine_pairs(towns(), tokenizer, limit=2)) == 2
 
 
-def test_no_pairs_is_one_line():
+def test_rejects_statements_without_pairs():
     words = ("a", "to", "ten", "four", "seven", "eleven", "fifteen", "thirteen", "seventeen", "seventy-one")
     lone = Concept("lone", tuple(Example(f"{'x' * i} {w}.", i % 2 == 0, w) for i, w in enumerate(words)))
     with pytest.raises(BadInput, match=r"^no pairs of lone align \(recall: \d+ prompts, .*\)\. Give more") as told:
@@ -138,7 +138,7 @@ def test_effect_is_0_at_the_floor_and_1_at_the_ceiling():
     torch.testing.assert_close(found, torch.tensor([[0, 0], [1, 0.5]], dtype=torch.float64))
 
 
-def test_correlations_are_those_of_scipy():
+def test_correlations_equal_scipy():
     from scipy import stats
 
     g = torch.Generator().manual_seed(0)
@@ -150,7 +150,7 @@ def test_correlations_are_those_of_scipy():
 
 
 def test_binning_inflates_the_agreement_of_unrelated_maps():
-    """Two maps with one hot cell in common and noise elsewhere: binned, the noise is gone."""
+    """Two maps share one hot cell and have noise elsewhere; binning removes the noise."""
     g = torch.Generator().manual_seed(0)
     a, b = (torch.rand(30, generator=g) for _ in range(2))
     a[0] = b[0] = 3.0
@@ -158,15 +158,15 @@ def test_binning_inflates_the_agreement_of_unrelated_maps():
     assert bin_cells(torch.tensor([0.0, 1.0, 0.49, 0.51])).tolist() == pytest.approx([0, 1, 0, 0.1])
 
 
-def test_chance_knows_that_whole_layers_move():
-    """One band across a layer: moved with its layer it meets the other in one of six orders."""
+def test_null_correlation_permutes_whole_layers():
+    """A band across one of six layers matches itself in one of six permutations."""
     map = torch.zeros(6, 4)
     map[2] = 1.0
     share = float((null_correlation(map, map, samples=2000, seed=0) > 0.99).float().mean())
     assert share == pytest.approx(1 / 6, abs=0.03)
 
 
-def test_fates_of_planted_places():
+def test_retention_of_planted_places():
     """Four places: one kept, one adapted, one new, one lost."""
     was = torch.tensor([[[0.9, 0.9], [0.0, 0.9]]])
     now = torch.tensor([[[0.8, 0.8], [0.8, 0.0]]])
@@ -184,7 +184,7 @@ def test_fates_of_planted_places():
 
 
 @pytest.mark.parametrize("family", ["bloom", "gemma2", "gpt_neox", "opt"])
-def test_maps_are_the_same_whatever_the_batch(tiny, family):
+def test_maps_do_not_depend_on_the_batch(tiny, family):
     model = outspoken(tiny(family))
     pairs = mine_pairs(towns(), model.tokenizer).pairs
     whole, parts = (
@@ -201,7 +201,7 @@ def test_maps_are_the_same_whatever_the_batch(tiny, family):
     torch.testing.assert_close(exact.odds[:, -1, 0], exact.floor, rtol=1e-3, atol=1e-3)
 
 
-def test_a_family_that_does_not_go_on_is_patched_by_whole_passes(tiny, monkeypatch):
+def test_family_without_usable_cache_is_patched_by_full_passes(tiny, monkeypatch):
     model = outspoken(tiny("gpt2"))
     layout = layout_pairs(
         mine_pairs(towns(), model.tokenizer, pairing="same_object", question=VerdictQuestion(shots=2)).pairs
@@ -216,7 +216,7 @@ def test_a_family_that_does_not_go_on_is_patched_by_whole_passes(tiny, monkeypat
         torch.testing.assert_close(map.odds, slow.maps[mode].odds, rtol=2e-3, atol=2e-3, equal_nan=True)
 
 
-def test_own_states_crossed_are_the_own_map(tiny):
+def test_own_states_as_source_give_the_own_map(tiny):
     model = outspoken(tiny("gpt_neox"))
     layout = layout_pairs(mine_pairs(towns(), model.tokenizer).pairs)
     first = compute_patch_maps(model, layout, PatchModes())
@@ -226,8 +226,8 @@ def test_own_states_crossed_are_the_own_map(tiny):
     assert torch.equal(other.odds, other.floor[:, None, None].expand_as(other.odds))
 
 
-def test_a_planted_transport_is_found(tiny):
-    """A model whose second block alone reads other tokens: what a subject says stays with the subject up to the first block."""
+def test_planted_attention_path_is_found(tiny):
+    """If only the second block attends to other tokens, the subject's information stays at the subject up to the first block."""
     model = outspoken(tiny("llama"))
     with torch.no_grad():
         model.part(1, model.architecture.heads_out).get_parameter("weight").zero_()
@@ -243,7 +243,7 @@ def test_a_planted_transport_is_found(tiny):
     assert moved[2, subject].max() == pytest.approx(0.0, abs=1e-5)
 
 
-def test_stages_that_are_one_model_keep_everything(tiny):
+def test_identical_stages_keep_all_knowledge(tiny):
     model = outspoken(tiny("gpt_neox"))
     pairs = told_apart(model, mine_pairs(towns(), model.tokenizer))
     records = list(patch_stages({"base": model, "post": model}, pairs, KnowledgeSettings(samples=100)))
@@ -267,8 +267,8 @@ def test_stages_that_are_one_model_keep_everything(tiny):
     assert all(1.0 <= r.value <= 1.3 for r in cost)
 
 
-def test_a_turned_code_in_the_old_place_is_adapted(tiny):
-    """The same model in another basis: its maps are the same, its states mean nothing to the first."""
+def test_rotated_basis_in_the_same_place_is_adapted(tiny):
+    """The same model in another basis has the same maps, but its states do not work in the first model."""
     base = outspoken(tiny("llama"))
     turned = copy.deepcopy(base)
     order = torch.randperm(base.d, generator=torch.Generator().manual_seed(0))
@@ -299,7 +299,7 @@ def test_a_turned_code_in_the_old_place_is_adapted(tiny):
     assert new.value == 0.0
 
 
-def test_other_depths_have_maps_but_exchange_no_states(tiny, tmp_path, monkeypatch):
+def test_stages_of_other_depths_exchange_no_states(tiny, tmp_path, monkeypatch):
     base = outspoken(tiny("gpt_neox"))
     monkeypatch.setitem(SHAPES, "gpt_neox", SHAPES["gpt_neox"] | {"num_hidden_layers": 3})
     deeper = outspoken(save_tiny("gpt_neox", tmp_path))
@@ -315,7 +315,7 @@ def test_other_depths_have_maps_but_exchange_no_states(tiny, tmp_path, monkeypat
     assert not rows_of(records, "cross_effect")
 
 
-def test_other_tokenizers_are_realigned_and_told(tiny):
+def test_other_tokenizer_realigns_pairs_and_exchanges_no_states(tiny):
     models = {"base": outspoken(tiny("gpt_neox")), "post": outspoken(tiny("gpt_neox", seed=1))}
     # The same bytes under one more word in the vocabulary: another tokenizer, the same pairs.
     tokenizer = byte_tokenizer(bos=True)
@@ -330,8 +330,8 @@ def test_other_tokenizers_are_realigned_and_told(tiny):
         assert "other tokenizers" in r.note
 
 
-def test_a_model_that_knows_nothing_has_no_effect_to_divide_by(tiny):
-    """Answers that the model finds equally likely: raw numbers stand, effects are absent with their reason."""
+def test_effects_are_missing_if_the_model_has_no_preference(tiny):
+    """If both answers are equally likely, raw log odds are given and effects are missing with a reason."""
     model = outspoken(tiny("gpt2"))
     with torch.no_grad():
         model.network.get_output_embeddings().weight.zero_()
@@ -342,7 +342,7 @@ def test_a_model_that_knows_nothing_has_no_effect_to_divide_by(tiny):
     assert not rows_of(records, "direction_effect")
 
 
-def test_stages_are_loaded_once_and_once_more_for_the_way_back(tiny):
+def test_stages_are_loaded_once_and_again_for_backward_patching(tiny):
     class Counting(dict):
         asked: list = []  # noqa: RUF012
 
@@ -356,7 +356,7 @@ def test_stages_are_loaded_once_and_once_more_for_the_way_back(tiny):
     assert models.asked == ["a", "b", "c", "b", "a"]
 
 
-def test_settings_that_cannot_be_are_refused(tiny):
+def test_rejects_bad_settings_and_long_prompts(tiny):
     with pytest.raises(BadInput, match="did you mean ends"):
         KnowledgeSettings(cross="end")
     with pytest.raises(BadInput, match="samples from 100"):
@@ -373,7 +373,7 @@ def test_settings_that_cannot_be_are_refused(tiny):
 # --- real statements -----------------------------------------------------------------------------------------------------
 
 
-def test_real_statements_on_a_real_small_model(shared, stories260k):
+def test_real_statements_on_a_small_model(shared, stories260k):
     file = shared / "geometry_of_truth/cities.csv"
     if not file.is_file():
         pytest.skip("needs the cities")

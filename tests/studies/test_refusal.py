@@ -1,4 +1,4 @@
-"""Refusal from stage to stage: a planted direction is found and transfers, a turned one does not, and a random one changes nothing."""
+"""Refusal study: a planted direction is found and transfers, a rotated one does not transfer, and a random one has no effect."""
 
 import math
 from dataclasses import replace
@@ -65,7 +65,7 @@ def one(found, metric, **wanted):
 
 @torch.no_grad()
 def refusing(folder, axis, *, strength=6.0):
-    """A model that hears a `z` in what it is asked, moves along an axis for it, and says No for that."""
+    """A model that moves its stream along an axis if the prompt holds a `z`, and then answers No."""
     model = load_model(folder)
     u = torch.zeros(model.d)
     u[axis], u[axis + 1] = 1 / 2**0.5, -1 / 2**0.5
@@ -91,7 +91,7 @@ def refusing(folder, axis, *, strength=6.0):
 
 @pytest.fixture(scope="module")
 def stages(tiny_neox):
-    """Two stages that refuse along one axis, and one along another."""
+    """Two stages that refuse along one axis, and one that refuses along another."""
     return {name: refusing(tiny_neox, axis) for name, axis in (("base", 2), ("sft", 2), ("dpo", 8))}
 
 
@@ -111,7 +111,7 @@ def found(stages):
     return made
 
 
-def test_stages_that_share_a_direction_have_it_and_one_that_does_not_has_not(found):
+def test_cosine_is_high_only_between_stages_that_share_the_direction(found):
     same = one(found, "refusal_cosine", stage="sft", other_stage="base", held="shared", control=None)
     other = one(found, "refusal_cosine", stage="dpo", other_stage="base", held="shared", control=None)
     assert same.value > 0.9
@@ -122,7 +122,7 @@ def test_stages_that_share_a_direction_have_it_and_one_that_does_not_has_not(fou
     assert reach.low < 0 < reach.high < same.value
 
 
-def test_each_stage_is_moved_by_its_own_vector_and_not_by_random_ones(found):
+def test_own_vector_changes_refusal_and_random_ones_do_not(found):
     for stage in ("base", "sft", "dpo"):
         for act, sign in (("ablation", -1), ("addition", 1)):
             own = one(found, "refusal_effect", stage=stage, other_stage=stage, act=act, of="log_odds", control=None)
@@ -133,7 +133,7 @@ def test_each_stage_is_moved_by_its_own_vector_and_not_by_random_ones(found):
             assert abs(null.value) < 0.05 * abs(own.value)
 
 
-def test_forward_transfer_is_whole_along_one_axis_and_lost_along_another(found):
+def test_forward_transfer_is_one_along_the_same_axis_and_lost_along_another(found):
     def share(stage, act):
         return one(
             found, "refusal_transfer", stage=stage, other_stage="base", act=act, of="log_odds", form="above_random"
@@ -149,7 +149,7 @@ def test_forward_transfer_is_whole_along_one_axis_and_lost_along_another(found):
     assert {row.coords["way"] for row in back} == {"backward"}
 
 
-def test_a_share_of_nothing_is_absent_with_its_reason(tiny_neox):
+def test_ratio_to_an_absent_effect_is_missing_with_its_reason(tiny_neox):
     plain = {"base": load_model(tiny_neox), "post": load_model(tiny_neox)}
     found = list(study.run(plain, requests(HARMLESS, [t.replace("cake", "cakE") for t in HARMLESS]), FAST))
     phrases = rows(found, "refusal_transfer", of="phrases", form="ratio")
@@ -162,7 +162,7 @@ def test_a_share_of_nothing_is_absent_with_its_reason(tiny_neox):
     assert same.value == pytest.approx(1)
 
 
-def test_log_odds_are_those_of_one_prompt_at_a_time(stages):
+def test_batched_log_odds_equal_single_prompts(stages):
     model = stages["sft"]
     framing = PromptTemplate("Q {} A:")
     texts = [HARMFUL[0], "z", HARMLESS[3] + " with more words"]
@@ -176,7 +176,7 @@ def test_log_odds_are_those_of_one_prompt_at_a_time(stages):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_direction_is_the_difference_of_hugging_face_s_own_hidden_states(tiny, family):
+def test_direction_equals_difference_of_hugging_face_hidden_states(tiny, family):
     model = load_model(tiny(family))
     sides = tuple(examples(texts[:6]) for texts in (HARMFUL, HARMLESS))
     seen = read_prompt_activations(model, InstructionSplit(*sides), PromptTemplate("Q {} A:"), layers=[1], positions=2)
@@ -195,8 +195,8 @@ def test_a_direction_is_the_difference_of_hugging_face_s_own_hidden_states(tiny,
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama"])
-def test_ablation_is_that_of_weights_made_orthogonal(tiny, family):
-    """Steered at all sites that write, and baked into a copy of the weights: the same log-odds."""
+def test_ablation_equals_orthogonalised_weights(tiny, family):
+    """Ablation by hooks and in a copy of the weights gives the same log-odds."""
     model = load_model(tiny(family))
     vector = torch.randn(model.d, generator=torch.Generator().manual_seed(0))
     edits = refusal_edits(model, "ablation", vector, layer=1, dose=1.0)
@@ -209,7 +209,7 @@ def test_ablation_is_that_of_weights_made_orthogonal(tiny, family):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "falcon"])
-def test_any_family_gives_every_row(tiny, family):
+def test_every_family_gives_all_rows(tiny, family):
     pair = {"base": load_model(tiny(family)), "post": load_model(tiny(family, seed=1))}
     few = replace(FAST, nulls=1, phrase_nulls=0, tokens=0)
     found = list(study.run(pair, requests(), few))
@@ -219,7 +219,7 @@ def test_any_family_gives_every_row(tiny, family):
     assert abs(random.value) < 0.8
 
 
-def test_what_is_read_is_told_and_a_difference_noted(found, tiny, tmp_path):
+def test_rows_name_the_read_tokens_and_note_differences(found, tiny, tmp_path):
     where = one(found, "refusal_layer", stage="base", held="shared")
     assert (where.coords["window"], where.coords["end"], where.note) == ("2", "A :", None)
     later = load_model(tiny("gpt_neox"))
@@ -239,7 +239,7 @@ def test_many_stages_are_generated_with_fewer_vectors(tiny):
     assert [row.coords["other_stage"] for row in said] == ["a", "b", "d"]
 
 
-def test_stages_of_other_widths_are_told_apart(tiny, tmp_path):
+def test_stages_of_other_widths_are_not_compared(tiny, tmp_path):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from tests.helpers.tiny_models import byte_tokenizer
@@ -256,7 +256,7 @@ def test_stages_of_other_widths_are_told_apart(tiny, tmp_path):
     assert "32 dimensions" in rows(found, "refusal_effect", stage="post", other_stage="base", control=None)[0].note
 
 
-def test_groups_stay_on_one_side_of_the_split():
+def test_groups_stay_in_one_part_of_the_split():
     given_ = tuple(Example(f"text {i}", i < 30, f"group {i // 3}") for i in range(60))
     parts = split_groups(Concept("requests", given_), limits=(100, 100, 100), seed=0)
     seen = [{e.group for e in p.all} for p in parts]
@@ -267,13 +267,13 @@ def test_groups_stay_on_one_side_of_the_split():
         split_groups(Concept("requests", given_[:9] + given_[30:]), limits=(100, 100, 100), seed=0)
 
 
-def test_the_window_is_what_all_share_at_the_end():
+def test_post_instruction_tokens_are_the_shared_ending():
     assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], limit=5) == 2
     assert count_post_instruction_tokens([torch.tensor([1, 7, 8, 9]), torch.tensor([2, 3, 8, 9])], limit=1) == 1
     assert count_post_instruction_tokens([torch.tensor([1, 7]), torch.tensor([2, 3])], limit=5) == 1
 
 
-def test_a_template_goes_around_and_a_chat_template_brings_its_own_tokens(stages):
+def test_templates_and_chat_templates_frame_instructions(stages):
     model = stages["base"]
     ids = PromptTemplate("Q {} A:").tokens(model, ["b {x}"])[0]
     assert model.tokenizer.decode(ids) == "Q b {x} A:"
@@ -295,8 +295,8 @@ def test_a_template_goes_around_and_a_chat_template_brings_its_own_tokens(stages
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 1))
-def test_the_interval_of_a_cosine_holds_it(seed, turned):
-    """Two stages that share a direction but for a turn: the cosine of the true means lies within, most of the time."""
+def test_jackknife_interval_contains_the_cosine(seed, turned):
+    """Two stages with rotated directions: the interval contains the measured cosine and mostly the true one."""
     generator = torch.Generator().manual_seed(seed)
     d, n = 24, 60
     a = torch.nn.functional.normalize(torch.randn(d, generator=generator), dim=0) * 6

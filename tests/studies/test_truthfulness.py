@@ -1,4 +1,4 @@
-"""Truth from stage to stage, on models in which a direction was planted: it is found, carried over, and answers are pushed along it."""
+"""Truthfulness study on models with a planted direction: it is found, transfers between stages, and steers verdicts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def _one(rows: list[Record], metric: str, stage: str, other: str | None = None, 
     return found
 
 
-def test_a_planted_direction_is_the_same_in_both_stages_and_none_without_it(rows: list[Record]) -> None:
+def test_planted_direction_agrees_between_stages(rows: list[Record]) -> None:
     same = _one(rows, "stage_cosine", "base", "post")
     assert same.value > 0.9
     assert same.low <= same.value <= same.high
@@ -71,7 +71,7 @@ def test_a_planted_direction_is_the_same_in_both_stages_and_none_without_it(rows
     assert halves > 0.9
 
 
-def test_its_probe_reads_the_other_stage_and_not_one_that_has_nothing(rows: list[Record]) -> None:
+def test_probe_transfers_to_the_stage_with_the_direction(rows: list[Record]) -> None:
     for source, target in (("base", "post"), ("post", "base")):
         assert _one(rows, "stage_auroc", target, source).low > 0.8
         assert _one(rows, "stage_accuracy", target, source).low > 0.8
@@ -79,7 +79,7 @@ def test_its_probe_reads_the_other_stage_and_not_one_that_has_nothing(rows: list
     assert nothing.low < 0.5 < nothing.high
 
 
-def test_pushing_along_it_turns_the_verdicts_and_a_random_push_does_not(rows: list[Record]) -> None:
+def test_steering_changes_verdicts_and_random_directions_do_not(rows: list[Record]) -> None:
     for source, target in (("base", "base"), ("base", "post"), ("post", "post")):
         pushed = _one(rows, "push_effect", target, source, length="source")
         assert pushed.low > 0.05
@@ -93,12 +93,12 @@ def test_pushing_along_it_turns_the_verdicts_and_a_random_push_does_not(rows: li
         assert _one(rows, "nie", target, source, way="mean", form="full").low > 0.01
 
 
-def test_verdicts_are_as_the_model_gives_them(rows: list[Record]) -> None:
+def test_verdict_gaps_have_the_planted_signs(rows: list[Record]) -> None:
     assert _one(rows, "verdict_gap", "base", statements="true").low > 0
     assert _one(rows, "verdict_gap", "base", statements="false").high < 0
 
 
-def test_a_push_of_nothing_changes_nothing_and_a_cached_prompt_is_the_whole_one(stages: dict[str, Model]) -> None:
+def test_zero_push_changes_nothing_and_cached_prompt_equals_full_pass(stages: dict[str, Model]) -> None:
     model, texts = stages["base"], ["so they say a", "we have seen it all b", "one may hear c"]
     asked = run_verdict_prompts(model, SPOKEN, (), texts)
     plain = asked.differences()
@@ -111,7 +111,7 @@ def test_a_push_of_nothing_changes_nothing_and_a_cached_prompt_is_the_whole_one(
         assert float(chances[true] - chances[false]) == pytest.approx(value, abs=1e-5)
 
 
-def test_a_push_is_what_a_hook_on_the_whole_prompt_does(stages: dict[str, Model]) -> None:
+def test_push_equals_hook_on_the_full_prompt(stages: dict[str, Model]) -> None:
     model, text = stages["base"], "so they say a"
     push = torch.randn(1, model.d, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([model.tokenizer(text)["input_ids"]])
@@ -130,7 +130,7 @@ def test_a_push_is_what_a_hook_on_the_whole_prompt_does(stages: dict[str, Model]
     assert float(chances[true] - chances[false]) == pytest.approx(value, abs=1e-5)
 
 
-def test_stages_of_other_widths_stand_for_themselves(stages: dict[str, Model], coins: Concept, tmp_path: Path) -> None:
+def test_stages_of_other_widths_are_measured_alone(stages: dict[str, Model], coins: Concept, tmp_path: Path) -> None:
     config = AutoConfig.from_pretrained(save_tiny("gpt_neox", tmp_path / "wide"))
     config.hidden_size = 64
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
@@ -152,7 +152,7 @@ def test_several_sets_are_held_out_in_turn(coins: Concept) -> None:
     assert not shown & {e.group for e in made[0].statements}
 
 
-def test_the_papers_question_is_asked_where_its_verdicts_can_be_said() -> None:
+def test_default_question_needs_distinct_verdict_tokens() -> None:
     tokenizer = byte_tokenizer()
     assert verdict_question_for(tokenizer) == VERDICT_QUESTIONS[0]
     verdicts = VERDICT_QUESTIONS[0].verdicts(tokenizer)
@@ -161,7 +161,7 @@ def test_the_papers_question_is_asked_where_its_verdicts_can_be_said() -> None:
     assert VerdictQuestion("", " yes", " yes", 0).verdicts(tokenizer) is None
 
 
-def test_what_cannot_be_asked_is_one_line(stages: dict[str, Model], coins: Concept) -> None:
+def test_rejects_unknown_layer_wrong_kind_and_short_statement(stages: dict[str, Model], coins: Concept) -> None:
     with pytest.raises(BadInput, match="block 9"):
         list(study.run(stages, StudyInputs((coins,)), replace(SETTINGS, layer=9)))
     with pytest.raises(BadInput, match="sets of true and false"):

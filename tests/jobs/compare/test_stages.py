@@ -1,4 +1,4 @@
-"""Stages of a comparison: picked, named, loaded once, and let go where memory ends."""
+"""Stages of a comparison: selected, named, loaded once, and dropped when memory is full."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.stages import (
     StageModels,
     lineage_from_names,
-    model_loader,
     select_stages,
     stamp_rows,
     weight_identities,
@@ -25,7 +24,7 @@ def _tree() -> Lineage:
     return Lineage("tree", (Stage("pretrain", some("pretrain", 0, 8)), Stage("sft", some("sft", 0, 2, 4), "pretrain")))
 
 
-def test_a_selector_names_stages_by_what_is_left_of_them() -> None:
+def test_selector_names_single_and_several_checkpoints() -> None:
     assert [(n, c.step) for n, c in select_stages(_tree(), "sft:*,pretrain:last").items()] == [
         ("pretrain", 8),
         ("sft:0", 0),
@@ -38,12 +37,12 @@ def test_a_selector_names_stages_by_what_is_left_of_them() -> None:
 @pytest.mark.parametrize(
     ("text", "says"), [("sfd:last", "did you mean sft"), ("sft:last,sft:*", "twice"), ("sft:3", "nearest")]
 )
-def test_a_selector_that_means_nothing_is_one_line(text: str, says: str) -> None:
+def test_rejects_bad_selector(text: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         select_stages(_tree(), text)
 
 
-def test_pairs_name_their_stages(tmp_path: Path) -> None:
+def test_stages_are_named_by_pairs(tmp_path: Path) -> None:
     folders = [save_tiny("gpt2", tmp_path / name, seed=seed) for seed, name in enumerate(("a", "b"))]
     lineage, found = lineage_from_names([f"base={folders[0]}", f"post={folders[1]}"])
     assert list(found) == ["base", "post"]
@@ -58,10 +57,10 @@ def test_pairs_name_their_stages(tmp_path: Path) -> None:
         lineage_from_names([str(folders[0])])
 
 
-def test_each_is_loaded_once_while_all_fit_and_the_longest_unused_goes_else(tmp_path: Path) -> None:
+def test_models_are_loaded_once_and_the_least_recently_used_is_dropped(tmp_path: Path) -> None:
     folders = [save_tiny("gpt2", tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
     _, found = lineage_from_names([f"{folder.name}={folder}" for folder in folders])
-    roomy = StageModels(found, model_loader())
+    roomy = StageModels(found)
     for name in (*"abc", *"abc"):
         assert roomy[name].network is roomy[name].network
     assert roomy.loads == {"a": 1, "b": 1, "c": 1}
@@ -69,13 +68,13 @@ def test_each_is_loaded_once_while_all_fit_and_the_longest_unused_goes_else(tmp_
     assert "z" not in roomy
 
     size = sum(p.numel() * p.element_size() for p in roomy["a"].network.parameters())
-    tight = StageModels(found, model_loader(), budget=int(2.5 * size))
+    tight = StageModels(found, budget=int(2.5 * size))
     for name in "abacab":
         assert tight[name].layers == 2
     assert tight.loads == {"a": 1, "b": 2, "c": 1}
 
 
-def test_names_become_the_checkpoints_own_coordinates() -> None:
+def test_names_in_rows_become_checkpoint_coordinates() -> None:
     row = Record("cosine", 0.5, stage="sft:2", n=3, coords={"other_stage": "pretrain", "form": "raw"})
     [made] = stamp_rows([row], select_stages(_tree(), "pretrain,sft:*"))
     assert (made.stage, made.step) == ("sft", 2)
