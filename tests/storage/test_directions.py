@@ -129,15 +129,15 @@ def test_export_errors_are_one_line(tmp_path):
     for make, words in (
         (lambda: write_gguf(direction("resid.1"), tmp_path / "a", model_type="llama"), "resid.2 and later"),
         (lambda: write_gguf(direction("mlp.2"), tmp_path / "a", model_type="llama"), "residual stream"),
-        (lambda: write_gguf([direction()] * 2, tmp_path / "a", model_type="llama"), "one direction a layer"),
-        (lambda: write_gguf([], tmp_path / "a", model_type="llama"), "one direction a layer"),
-        (lambda: write_gguf(direction(), tmp_path / "a", model_type="llama", alpha=float("nan")), "alpha must be"),
-        (lambda: write_lm_eval(direction("resid.0"), tmp_path / "a.pt"), "outputs of blocks"),
-        (lambda: vllm_lens_arguments(direction("resid.0")), "behind a layer"),
-        (lambda: read_vector(tmp_path / "v.pt", **told), "allow_pickle=True"),
+        (lambda: write_gguf([direction()] * 2, tmp_path / "a", model_type="llama"), "one direction per layer"),
+        (lambda: write_gguf([], tmp_path / "a", model_type="llama"), "one direction per layer"),
+        (lambda: write_gguf(direction(), tmp_path / "a", model_type="llama", alpha=float("nan")), "`alpha` must be"),
+        (lambda: write_lm_eval(direction("resid.0"), tmp_path / "a.pt"), "resid.1 and later"),
+        (lambda: vllm_lens_arguments(direction("resid.0")), "resid.1 and later"),
+        (lambda: read_vector(tmp_path / "v.pt", **told), "set `allow_pickle`"),
         (lambda: read_vector(tmp_path / "code.pt", **told, allow_pickle=True), "is not opened"),
-        (lambda: read_vector(tmp_path / "m.npy", **told), "no single vector"),
-        (lambda: read_vector(tmp_path / "m.npy", **told, key=9), "nothing under 9"),
+        (lambda: read_vector(tmp_path / "m.npy", **told), "must hold one vector"),
+        (lambda: read_vector(tmp_path / "m.npy", **told, key=9), "has nothing under 9"),
         (lambda: read_vector(tmp_path / "objects.npy", **told), "cannot be read as an array"),
         (lambda: read_vector(tmp_path / "none.npy", **told), "there is no file"),
     ):
@@ -221,6 +221,6 @@ def test_hub_round_trip(tmp_path):
     assert same(load_direction(tmp_path / "back.safetensors"), direction())
     assert "the Hub answered 403 for stranger/truth" in found[1]
     assert "me/empty has no direction.safetensors" in found[2]
-    assert "no Hub repository 'me/nowhere'" in found[3]
+    assert "no public Hub repository 'me/nowhere'" in found[3]
     assert "no revision 'v2'" in found[4]
     assert "truth@step3" in direction_card(direction())

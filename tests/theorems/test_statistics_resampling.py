@@ -88,13 +88,13 @@ def test_rejects_impossible_splits():
         group_split(torch.tensor([0, 0, 1, 1]), y, "binary", seed=0)
     with pytest.raises(BadInput, match="only examples labelled True"):
         group_split(torch.arange(4), torch.ones(4, dtype=torch.bool), "binary", seed=0)
-    with pytest.raises(BadInput, match="Add examples of other groups"):
+    with pytest.raises(BadInput, match="add examples of other groups"):
         group_folds(torch.arange(4), y, "binary", k=5, seed=0)
     with pytest.raises(BadInput, match="use fewer folds"):
         group_folds(torch.arange(10), torch.arange(10) < 2, "binary", k=5, seed=0)
     with pytest.raises(BadInput, match="between 0 and 1"):
         group_split(torch.arange(4), y, "binary", test=1.0, seed=0)
-    with pytest.raises(BadInput, match="one side empty"):
+    with pytest.raises(BadInput, match="both sides of a split need examples"):
         contiguous_split(1)
     assert contiguous_split(10).test.tolist() == [8, 9]
 
