@@ -25,28 +25,21 @@ OLD_VALUES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "show": ("args", {"k_alpha": "alpha_grid"}),
 }
 """By command: a parameter and its old values; of a list of arguments only the last one is a name."""
-_ARGUMENT_OPTIONS = (
-    ("alphas", "--alpha"),
-    ("cache", "--cache-size"),
-    ("concepts", "--concept"),
-    ("equal_cost", "--equal-kl"),
-    ("fits", "--probes"),
-    ("into", "--target"),
-    ("ks", "--k"),
-    ("label", "--label-column"),
-    ("method", "--probe"),
-    ("methods", "--method"),
-    ("most", "--max-kl"),
-    ("onto", "--to-model"),
-    ("phrases", "--phrase"),
-    ("question", "--verdicts"),
-    ("rates", "--fpr"),
-    ("scorers", "--scorer"),
-    ("sources", "--frozen"),
-    ("text", "--text-column"),
-    ("text", "--text-file"),
-    ("traced", "--run"),
-)
+_ARGUMENT_OPTIONS = {
+    "alphas": "--alpha",
+    "concepts": "--concept",
+    "equal_cost": "--equal-kl",
+    "fits": "--probes",
+    "into": "--target",
+    "ks": "--k",
+    "label": "--label-column",
+    "methods": "--method",
+    "phrases": "--phrase",
+    "rates": "--fpr",
+    "rule": "--scale",
+    "text": "--text-column",
+    "traced": "--run",
+}
 """Arguments of the library whose option has another name; a command uses the pairs whose option it has."""
 
 _options: dict[str, str] = {}
@@ -103,7 +96,7 @@ class Command(TyperCommand):
     def _option_names(self) -> dict[str, str]:
         long = {p.name: [name for name in p.opts if name.startswith("--")] for p in self.params if p.name}
         own = {name: options[0] for name, options in long.items() if options}
-        return {name: option for name, option in _ARGUMENT_OPTIONS if option in own.values()} | own
+        return {name: option for name, option in _ARGUMENT_OPTIONS.items() if option in own.values()} | own
 
 
 class CommandGroup(TyperGroup):
