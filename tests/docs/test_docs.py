@@ -14,7 +14,6 @@ from tests.helpers.docs_pages import PAGES, ROOT, Block, blocks, options_of_the_
 from tests.helpers.subprocesses import python
 
 RECIPES = sorted((ROOT / "docs").glob("add-*.md"))
-CONTRACTS = ("concepts", "architectures", "suites", "probes", "metrics", "steering/methods", "views", "worlds")
 
 
 def plugin_files() -> list[tuple[str, str, str]]:
@@ -63,10 +62,10 @@ def test_every_folder_has_a_recipe() -> None:
 
 
 def test_recipes_pass_the_contract_tests(package: Path) -> None:
-    names = [name for folder, name, _ in plugin_files() if folder in CONTRACTS]
+    names = [name for _, name, _ in plugin_files()]
     # Metrics are tested by the name of the function.
     tested = ["ks" if name == "cutting" else name for name in names]
-    files = [f"tests/contracts/test_{folder.replace('/', '_')}.py" for folder in CONTRACTS]
+    files = [f"tests/contracts/test_{folder.replace('/', '_')}.py" for folder in plugins.PLUGIN_FOLDERS]
     selection = " or ".join(f"[{name}" for name in tested)
     options = ["-k", selection, "-p", "recipe_shapes", "-q", "-rA", "--tb=short"]
     code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
