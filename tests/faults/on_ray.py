@@ -63,7 +63,7 @@ def workers_of(process: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::Replica.visit"):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::RayWorker.visit"):
                 busy.append(int(folder.name))
         except (FileNotFoundError, ProcessLookupError):
             continue

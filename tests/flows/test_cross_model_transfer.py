@@ -7,9 +7,9 @@ import pytest
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.jobs.transfer.cross_model import transfer_to_model
-from ontogeny.jobs.transfer.plan import TransferSettings
-from ontogeny.jobs.transfer.transfer import TransferRunOptions, ensure_traced
+from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS, TransferSettings
 from ontogeny.lineage import Lineage
 from ontogeny.storage.run import Run
 from tests.helpers import tiny_models
@@ -35,14 +35,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(place: Path) -> Run:
-    _, made = ensure_traced(
-        Lineage.open(place / "lineage.toml"), [_coin(place)], place / "run", None, TransferRunOptions()
-    )
-    return made
+    return trace(Lineage.open(place / "lineage.toml"), [_coin(place)], place / "run", DEFAULT_READING_SETTINGS)
 
 
 def _coin(place: Path) -> Concept:
     return Concept.from_file(place / "coin.jsonl")
+
+
+def _mapped(place: Path, run: Run, target: str) -> str:
+    lineage = Lineage.open(place / "lineage.toml")
+    return transfer_to_model(lineage, [_coin(place)], run.folder, str(place / target), OPTIONS, traced=True)[1]
 
 
 def _told(run: Run, unit: str, metric: str, name: str, control: str | None = None) -> dict[str, float]:
@@ -53,7 +55,7 @@ def _told(run: Run, unit: str, metric: str, name: str, control: str | None = Non
 
 
 def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
-    unit = transfer_to_model(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "wide"), OPTIONS)
+    unit = _mapped(place, run, "wide")
     assert set(run.records(f"unit = '{unit}'").train_seed) == {7}
     native = _told(run, unit, "mapped_effect", "native")
     assert native["value"] > 1
@@ -69,12 +71,12 @@ def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
             assert abs(null["value"]) < 0.5 * effect
         assert _told(run, unit, "mapped_p", name)["value"] < 0.05
         assert 0 < _told(run, unit, "map_r2", name)["value"] <= 1
-    again = transfer_to_model(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "wide"), OPTIONS)
+    again = _mapped(place, run, "wide")
     assert again == unit  # the same question takes the place of its answer
 
 
 def test_what_the_target_has_not_learned_cannot_be_carried(place: Path, run: Run) -> None:
-    unit = transfer_to_model(run, Lineage.open(place / "lineage.toml"), [_coin(place)], str(place / "blank"), OPTIONS)
+    unit = _mapped(place, run, "blank")
     for name in ("native", "embeddings", "activations"):
         assert _told(run, unit, "mapped_effect", name)["value"] < 0.5
         assert _told(run, unit, "mapped_auroc", name)["low"] < 0.75
@@ -91,4 +93,4 @@ def test_the_command(place: Path, run: Run, say: Say) -> None:
 def test_no_vector_to_carry(place: Path, run: Run) -> None:
     other = Concept.from_file(place / "coin.jsonl", name="other")
     with pytest.raises(BadInput, match="holds no other"):
-        transfer_to_model(run, Lineage.open(place / "lineage.toml"), [other], str(place / "wide"), OPTIONS)
+        transfer_to_model(Lineage.open(place / "lineage.toml"), [other], run.folder, str(place / "wide"), traced=True)

@@ -14,15 +14,15 @@ import torch
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.progress import ignore_progress
 from ontogeny.jobs.trace import ray_cluster as clusters
-from ontogeny.jobs.trace.executor import ModelOptions
+from ontogeny.jobs.trace.executor import TraceExecution
 from ontogeny.jobs.trace.plan import plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster, WorkerLayout, plan_workers
 from ontogeny.jobs.trace.ray_worker import RayWorker, run_digest
 from ontogeny.jobs.trace.shards import Shard
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
+from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.run import Run
 from tests.faults.on_ray import workers_of
 from tests.helpers.planted_lineages import planted, save_run
@@ -170,7 +170,9 @@ def test_threads_are_those_of_the_process_that_asked():
 
 
 def test_a_model_too_large_for_any_machine_is_refused():
-    with pytest.raises(BadInput, match="no machine of this cluster has 4 GPUs for one model, the largest has 2"):
+    with pytest.raises(
+        BadInput, match="`gpus_per_model` must be at most 2, the GPUs of the largest machine of this cluster, got 4"
+    ):
         plan_workers([{"CPU": 8, "GPU": 2}, {"CPU": 8}], RayCluster(gpus_per_model=4), visits=9)
 
 
@@ -184,8 +186,8 @@ def worker(home, tmp_path, monkeypatch):
     run.describe({"lineage": {}, "concepts": [], "settings": {}})
 
     def make(device: str = "cpu", where: Path = tmp_path) -> str | None:
-        how = ModelOptions(device, None, False, False, None, None, ignore_progress)
-        return RayWorker(job, where / "run", "ray-0-of-1", how, 1, where).look(expected)
+        execution = TraceExecution(ModelOptions(device))
+        return RayWorker(job, where / "run", "ray-0-of-1", execution, 1, where).why_unusable(expected)
 
     expected = run_digest(run)
     return make
@@ -211,12 +213,12 @@ def test_gpus_that_only_the_book_keeping_knows_are_told(worker, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert worker("cuda") is None
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert "needs accelerate" in worker("auto")
+    assert "lacks accelerate" in worker("auto")
 
 
 def test_without_ray_it_is_named(home, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BadInput, match=r"Ray is not installed. Install it with: pip install 'ontogeny\[ray\]'"):
+    with pytest.raises(BadInput, match=r"Ray is not installed: pip install 'ontogeny\[ray\]'"):
         traced(home, tmp_path / "run", cluster=RayCluster())
     assert not (tmp_path / "run").exists()
 
@@ -228,7 +230,7 @@ def test_a_cluster_that_does_not_answer_is_told(address, monkeypatch):
 
     ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    told = "client protocol" if "://" in address else f"no Ray cluster answers at {address}"
+    told = "client protocol" if "://" in address else f"no Ray cluster answers at `address` {address}"
     with pytest.raises(BadInput, match=told), clusters.connect_ray(RayCluster(address)):
         pass
 
@@ -258,5 +260,5 @@ def test_a_cluster_of_ones_own_leaves_no_folder(monkeypatch):
 
 
 def test_a_share_is_no_cluster(home, tmp_path):
-    with pytest.raises(BadInput, match="leave --shard out"):
+    with pytest.raises(BadInput, match="`shard` must not be set together with a Ray cluster"):
         traced(home, tmp_path / "run", cluster=RayCluster(), shard=Shard.parse("0/2"))

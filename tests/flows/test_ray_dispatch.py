@@ -11,15 +11,15 @@ import pytest
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.progress import ignore_progress
 from ontogeny.jobs.trace import ray_executor
-from ontogeny.jobs.trace.executor import ModelOptions, untrained_unit
+from ontogeny.jobs.trace.executor import TraceExecution, untrained_unit
 from ontogeny.jobs.trace.plan import plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.jobs.trace.ray_worker import RayWorker
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.settings import TraceSettings
+from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.run import Run
 from tests.helpers.planted_lineages import rows, save_run, write
 from tests.helpers.trace_runs import same, units
@@ -84,7 +84,7 @@ class Actor:
         return SimpleNamespace(remote=remote, options=lambda **_: SimpleNamespace(remote=remote))
 
     def _do(self, method: str, given: tuple) -> Any:
-        if method == "look" and self.ray.stillborn:
+        if method == "why_unusable" and self.ray.stillborn:
             self.ray.stillborn -= 1
             return Died("the worker has died\nand more of it")
         found = getattr(self.inner, method)(*given)
@@ -92,7 +92,7 @@ class Actor:
             self.ray.visits.append((self.name, given[0].name, tuple(given[1])))
             if self.ray.deaths[given[0].name] > 0:
                 self.ray.deaths[given[0].name] -= 1
-                job = self.inner.job
+                job = self.inner.plan
                 for unit in (job.units[given[0], "two"], untrained_unit(job, job.concepts[1])):
                     self.inner.share.drop(unit)
                 return Died(self.ray.words)
@@ -182,23 +182,23 @@ def test_what_was_fetched_for_nothing_is_left(home, tmp_path):
     left: list[str] = []
 
     class Recorder:
-        def ask(self, checkpoint: Checkpoint) -> Any:
+        def submit(self, checkpoint: Checkpoint) -> Any:
             asked.append(checkpoint.name)
             return SimpleNamespace(result=lambda: Path(checkpoint.source), name=checkpoint.name)
 
-        def leave(self, outcome: Any) -> None:
+        def release(self, outcome: Any) -> None:
             left.append(outcome.name)
 
-        def end(self, *, wait: bool) -> None:
+        def close(self, *, wait: bool) -> None:
             left.append("all")
 
     lineage = Lineage.open(home / "run")
     first, second, third, fourth = lineage.checkpoints
     job = plan_trace(lineage, [Concept.from_file(home / "one.csv")], QUICK)
     Run(tmp_path / "run").describe({})
-    how = ModelOptions("cpu", None, False, True, None, None, ignore_progress)
-    worker = RayWorker(job, tmp_path / "run", "ray-0-of-2", how, 1, tmp_path)
-    worker.fetcher, worker.visitor = Recorder(), SimpleNamespace(visit=lambda *_: None, floor=[])  # type: ignore[assignment]
+    execution = TraceExecution(ModelOptions(), delete_behind=True)
+    worker = RayWorker(job, tmp_path / "run", "ray-0-of-2", execution, 1, tmp_path)
+    worker.fetcher, worker.executor = Recorder(), SimpleNamespace(visit=lambda *_: [], floor=[])  # type: ignore[assignment]
     worker.visit(first, ["one"], [], second)
     assert (asked, left) == (["checkpoint-1", "checkpoint-2"], ["checkpoint-1"])
     worker.visit(third, ["one"], [], fourth)  # another worker was free for the second
@@ -207,7 +207,7 @@ def test_what_was_fetched_for_nothing_is_left(home, tmp_path):
     worker.visit(fourth, ["one"], [], None)
     assert len(asked) == 4
     worker.visit(first, ["one"], [], second)
-    worker.end()
+    worker.delete_prefetched()
     assert left[3:] == ["checkpoint-5", "checkpoint-1", "checkpoint-2", "all"]
 
 

@@ -94,5 +94,5 @@ def test_the_same_share_twice_at_once_is_refused(home, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "3", "3/3", "-1/3", "a/b", "1/0"])
 def test_what_is_no_share_is_told(text):
-    with pytest.raises(BadInput, match="a shard is written i/n"):
+    with pytest.raises(BadInput, match="`shard` must be i/n"):
         Shard.parse(text)

@@ -12,8 +12,8 @@ from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.findings.transfer_verdicts import final_transfer_sentences, transfer_verdicts
 from ontogeny.jobs.transfer.measure import answer_margin_outcome
-from ontogeny.jobs.transfer.plan import TransferSettings
-from ontogeny.jobs.transfer.transfer import DEFAULT_READING_SETTINGS, transfer
+from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS, TransferSettings
+from ontogeny.jobs.transfer.transfer import transfer
 from ontogeny.lineage import Lineage
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.report.html import write_report
@@ -94,16 +94,16 @@ def test_the_effect_on_itself_is_that_of_against_controls(place: Path, run: Run)
     from ontogeny.interventions import Add
     from ontogeny.lineage import fetch_checkpoint
     from ontogeny.measurements.design import make_design
-    from ontogeny.models import model as models
+    from ontogeny.models.model import load_model
 
     checkpoint = Lineage.open(place / "raised").checkpoints[-1]
     folder = fetch_checkpoint(checkpoint)
-    model = models.load_model(folder, tokenizer=folder.parent)
+    model = load_model(folder, tokenizer=folder.parent)
     site = str(run.records("metric = 'transfer_effect'").site.iloc[0])
     vector = run.direction("coin", site=site, step=128).scaled("std")
     outcome = answer_margin_outcome(model, make_design(_coin(place), DEFAULT_READING_SETTINGS))
     told = compare_with_controls(
-        lambda edits: float(outcome.of(edits).mean()), [(site, Add(vector), "last")], seeds=range(20)
+        lambda edits: float(outcome.measure(edits).mean()), [(site, Add(vector), "last")], seeds=range(20)
     )
     assert _value(run, "transfer_effect", 128, 128) == pytest.approx(told.value, abs=1e-4)
     p = run.records("metric = 'transfer_p' and step = 128 and coords['source_step'] = '128'").set_index("control").value
@@ -120,9 +120,9 @@ def test_each_checkpoint_is_loaded_twice_and_once_from_a_trace(
     loads: list[str] = []
     whole = ReusableModel.load
 
-    def counted(self: ReusableModel, folder: Path, tokenizer: Path | None) -> object:
+    def counted(self: ReusableModel, folder: Path) -> object:
         loads.append(folder.name)
-        return whole(self, folder, tokenizer)
+        return whole(self, folder)
 
     monkeypatch.setattr(ReusableModel, "load", counted)
     lineage = Lineage.open(place / "raised")
@@ -220,14 +220,14 @@ def test_a_vector_that_is_put_where_it_is_read_has_no_effect_and_says_why(place:
 
 
 BAD = {
-    "one checkpoint": (["--steps", "last"], "has one checkpoint"),
-    "no such target": (["--into", "7"], "7"),
+    "one checkpoint": (["--steps", "last"], "at least two checkpoints"),
+    "no such target": (["--target", "7"], "7"),
     "no such site": (["--site", "resid.9"], "resid.9"),
-    "not in the stream": (["--site", "mlp.1"], "not in the stream"),
+    "in the residual stream": (["--site", "mlp.1"], "in the residual stream"),
     "alpha": (["--alpha", "nan"], "alpha"),
-    "few controls": (["--controls", "3"], "no null"),
+    "few controls": (["--controls", "3"], "at least 20"),
     "length": (["--length", "long"], "length"),
-    "cost": (["--equal-cost", "0"], "above 0"),
+    "cost": (["--equal-kl", "0"], "above 0"),
 }
 
 
@@ -239,14 +239,14 @@ def carry(place: Path, say: Say) -> Say:
 @pytest.mark.parametrize("what", BAD)
 def test_what_cannot_be_is_said_in_one_line(what: str, run: Run, carry: Say) -> None:
     given, told = BAD[what]
-    code, _, err = carry("--from", run.folder, *given)
+    code, _, err = carry("--run", run.folder, *given)
     assert code == 2
     assert told in err
     assert err.strip().count("\n") == 0
 
 
 def test_another_run_two_widths_and_no_place(place: Path, run: Run, tmp_path: Path, carry: Say) -> None:
-    for given, told in ((), "--out"), (("--from", tmp_path / "none"), "no run directory"):
+    for given, told in ((), "--out"), (("--run", tmp_path / "none"), "not a run directory"):
         code, _, err = carry(*given)
         assert code == 2
         assert told in err
@@ -262,13 +262,13 @@ def test_another_run_two_widths_and_no_place(place: Path, run: Run, tmp_path: Pa
     shutil.copytree(place / "raised", wide)
     config = json.loads((wide / "checkpoint-8" / "config.json").read_text())
     (wide / "checkpoint-8" / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
-    with pytest.raises(BadInput, match=r"32 wide .* 64"):
+    with pytest.raises(BadInput, match=r"one width, got 32 of .* 64"):
         transfer(Lineage.open(wide), [_coin(place)], tmp_path / "wide", OPTIONS)
     assert not (tmp_path / "wide").exists()
 
 
 def test_the_command_says_what_it_would_do_and_what_it_did(run: Run, carry: Say) -> None:
-    line = ["--from", run.folder, "--controls", "20", "--shuffles", "20"]
+    line = ["--run", run.folder, "--controls", "20", "--shuffles", "20"]
     told = json.loads(carry(*line, "--dry-run", "--json").out)
     assert (told["sources"], told["targets"], told["to_trace"], told["loads"]) == (4, 4, 0, 4)
     made = json.loads(carry(*line, "--no-effect", "--json").out)

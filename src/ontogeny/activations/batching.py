@@ -51,6 +51,19 @@ class Workload:
     def tokens(self) -> int:
         return sum(map(len, self.sequences))
 
+    def subset(self, reads: Sequence[int]) -> tuple["Workload", list[int]]:
+        """The workload of these reads, each done once, and the index of each of them among its reads."""
+        distinct = list(dict.fromkeys(reads))
+        sequences = list(dict.fromkeys(self.reads[i].sequence for i in distinct))
+        index = {sequence: i for i, sequence in enumerate(sequences)}
+        work = Workload(
+            sequences=tuple(self.sequences[s] for s in sequences),
+            reads=tuple(ActivationRead(index[self.reads[i].sequence], self.reads[i].weights) for i in distinct),
+            content=tuple(self.content[s] for s in sequences) if self.content else (),
+        )
+        place = {read: i for i, read in enumerate(distinct)}
+        return work, [place[read] for read in reads]
+
 
 @dataclass(frozen=True)
 class CaptureBatch:

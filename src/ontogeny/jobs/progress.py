@@ -1,4 +1,4 @@
-"""What a long job says of itself while it runs."""
+"""Progress events of a long job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TraceProgress:
+    """One step of a long job."""
+
     checkpoint: str
-    index: int
-    """Checkpoints that are done."""
-    of: int
-    what: str
+    checkpoints_done: int
+    checkpoints_total: int
+    activity: str
     """`reading`, `measuring truth`, …"""
     done: int = 0
+    """Texts of this activity that are done."""
     total: int = 0
-    """Of this step, in texts."""
 
 
 ProgressCallback = Callable[[TraceProgress], None]
 
 
 def ignore_progress(_: TraceProgress) -> None:
-    """Nobody watches."""
+    """Do nothing."""

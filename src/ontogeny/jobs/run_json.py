@@ -1,10 +1,10 @@
-"""run.json: everything that is needed to run a trace again, and nothing that is secret."""
+"""Contents of run.json: everything needed to make a run again, and no secret."""
 
 import os
 import platform
+import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -12,39 +12,50 @@ import torch
 
 from ontogeny._version import __version__
 from ontogeny.data.concept import Concept
-from ontogeny.jobs.trace.plan import TracePlan
-from ontogeny.storage.run import Run
+from ontogeny.lineage import Checkpoint, Lineage
 
 EVALUATIONS_FOLDER, TRANSFERS_FOLDER = "evaluations", "transfers"
-"""What `ontogeny evaluate` and `transfer` asked of a run's concepts; a trace that makes the run grow keeps it."""
-REPORTED_PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "huggingface_hub",
-    "numpy",
-    "scikit-learn",
-    "duckdb",
-)
+"""Keys under which `evaluate` and `transfer` describe themselves in the run.json of a trace, which keeps them when it grows."""
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "scikit-learn", "duckdb")
 
 
 def describe_run(
-    job: TracePlan, run: Run, *, warnings: Mapping[str, tuple[str, ...]], device: str, command: str | None
+    lineage: Lineage,
+    weight_bytes: Mapping[Checkpoint, int],
+    concepts: Iterable[Mapping[str, Any]],
+    *,
+    settings: Mapping[str, Any],
+    device: str,
+    command: str | None,
+    source: str | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What is traced, how and with what; a run that grows keeps the concepts and checkpoints it had."""
-    before: dict[str, Any] = run.about if run.about_path.is_file() else {"concepts": [], "lineage": {"checkpoints": []}}
-    concepts = [describe_concept(concept, warnings[concept.name]) for concept in job.concepts]
-    names = {entry["name"] for entry in concepts}
-    kept = [entry for entry in before["concepts"] if entry["name"] not in names]
+    """The content of run.json at the start of a session.
+
+    Args:
+        weight_bytes: The checkpoints that are measured, with the size of their weights.
+        concepts: One `describe_concept` each.
+        source: By default the repository, or the folder that holds all checkpoints.
+        before: The run.json of a run that grows; its other checkpoints and concepts are kept.
+    """
+    before = before or {"concepts": [], "lineage": {"checkpoints": []}}
+    described = {concept["name"]: concept for concept in concepts}
+    parents = {stage.name: stage.parent for stage in lineage.stages}
     return {
         "ontogeny": __version__,
         "command": command,
-        "lineage": _describe_lineage(job, before["lineage"]["checkpoints"]),
-        "concepts": kept + concepts,
-        "settings": asdict(job.settings),
+        "lineage": {
+            "name": lineage.name,
+            "source": _common_source(lineage) if source is None else source,
+            "stages": list(parents),
+            "parents": parents,
+            "notes": list(lineage.notes),
+            "checkpoints": _describe_checkpoints(weight_bytes, before["lineage"]["checkpoints"], list(parents)),
+        },
+        "concepts": [c for c in before["concepts"] if c["name"] not in described] + list(described.values()),
+        "settings": dict(settings),
         "device": device,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in REPORTED_PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count(),
@@ -57,43 +68,26 @@ def describe_run(
     }
 
 
-def _describe_lineage(job: TracePlan, before: list[dict[str, Any]]) -> dict[str, Any]:
-    mine = [
-        {
-            "name": c.name,
-            "source": c.source,
-            "revision": c.revision,
-            "commit": c.commit,
-            "stage": c.stage,
-            "step": c.step,
-            "tokens": c.tokens,
-            "train_seed": c.train_seed,
-            "bytes": job.bytes[c],
-        }
-        for c in job.checkpoints
-    ]
-    ours = {(c["stage"], c["name"]) for c in mine}
-    every = [c for c in before if (c["stage"], c["name"]) not in ours] + mine
-    stages = {stage.name: stage.parent for stage in job.lineage.stages}
-    rank = {name: i for i, name in enumerate(stages)}
-    every.sort(key=lambda c: (rank.get(c["stage"], len(rank)), c["step"] is None, c["step"] or 0))
-    source = _common_source(sorted({c.source for c in job.lineage.checkpoints}))
-    return {
-        "name": job.lineage.name,
-        "source": source,
-        "stages": list(stages),
-        "parents": stages,
-        "notes": list(job.lineage.notes),
-        "checkpoints": every,
-    }
-
-
-def _common_source(sources: list[str]) -> str:
-    """The repository, or the folder that holds all checkpoints."""
+def _common_source(lineage: Lineage) -> str:
+    sources = sorted({c.source for c in lineage.checkpoints})
     return sources[0] if len(sources) == 1 else os.path.commonpath(sources) or ", ".join(sources)
 
 
-def describe_concept(concept: Concept, warnings: tuple[str, ...]) -> dict[str, Any]:
+def _describe_checkpoints(
+    weight_bytes: Mapping[Checkpoint, int], before: Iterable[dict[str, Any]], stages: list[str]
+) -> list[dict[str, Any]]:
+    fields = ("name", "source", "revision", "commit", "stage", "step", "tokens", "train_seed")
+    new = [{**{field: getattr(c, field) for field in fields}, "bytes": size} for c, size in weight_bytes.items()]
+    places = {(c["stage"], c["name"]) for c in new}
+    rank = {name: i for i, name in enumerate(stages)}
+    return sorted(
+        [*(c for c in before if (c["stage"], c["name"]) not in places), *new],
+        key=lambda c: (rank.get(c["stage"], len(rank)), c["step"] is None, c["step"] or 0),
+    )
+
+
+def describe_concept(concept: Concept, warnings: Iterable[str] = ()) -> dict[str, Any]:
+    """A concept as run.json lists it."""
     return {
         "name": concept.name,
         "kind": concept.kind,
@@ -111,7 +105,5 @@ def describe_concept(concept: Concept, warnings: tuple[str, ...]) -> dict[str, A
 
 
 def command_line() -> str:
-    """The command line as a shell would take it again."""
-    import shlex
-
+    """The command line of this process, quoted for a shell."""
     return shlex.join(["ontogeny", *sys.argv[1:]])

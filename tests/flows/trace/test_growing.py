@@ -8,7 +8,6 @@ import pytest
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.trace import executor as job
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
@@ -20,9 +19,9 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("a checkpoint was read")
 
-    monkeypatch.setattr(job, "capture", refuse)
-    monkeypatch.setattr(job.models, "load_model", refuse)
-    monkeypatch.setattr(job.models, "untrained_model", refuse)
+    monkeypatch.setattr("ontogeny.jobs.trace.executor.capture", refuse)
+    monkeypatch.setattr("ontogeny.models.reusable.open_model", refuse)
+    monkeypatch.setattr("ontogeny.jobs.trace.executor.untrained_model", refuse)
 
 
 def test_a_second_start_computes_nothing(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
@@ -85,15 +84,21 @@ def test_other_examples_under_one_name_are_refused(home: Path, tmp_path: Path, s
     before, about = table(run), run.about
     write(tmp_path / "small.csv", rows(characters=37))
     forbid(monkeypatch)
-    with pytest.raises(BadInput, match=r"holds other examples under the name 'small'\. Rename"):
+    with pytest.raises(BadInput, match=r"holds other examples of the concept 'small': rename"):
         trace(lineage, [Concept.from_file(tmp_path / "small.csv")], tmp_path / "out", QUICK)
     for other, what in (
-        (TraceSettings(sites="resid", resamples=100, permutations=100, seed=1), "seed = 0, now it is 1"),
-        (TraceSettings(sites="resid,mlp", resamples=100, permutations=100), "sites = resid, now it is resid,mlp"),
+        (
+            TraceSettings(sites="resid", resamples=100, permutations=100, seed=1),
+            "`seed` must be 0, with which .* was traced, got 1",
+        ),
+        (
+            TraceSettings(sites="resid,mlp", resamples=100, permutations=100),
+            "`sites` must be resid, with which .* was traced, got resid,mlp",
+        ),
     ):
-        with pytest.raises(BadInput, match=f"was traced with {what}"):
+        with pytest.raises(BadInput, match=what):
             trace(lineage, [small], tmp_path / "out", other)
-    with pytest.raises(BadInput, match="holds a trace of few, not of rise"):
+    with pytest.raises(BadInput, match="must hold a run of rise, got .* with a run of few"):
         trace(Lineage.open(home / "rise"), [small], tmp_path / "out", QUICK)
     pd.testing.assert_frame_equal(table(run), before)
     assert run.about == about

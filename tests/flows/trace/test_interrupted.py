@@ -91,10 +91,10 @@ def test_a_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, 
         raise Killed
 
     lineage = Lineage.open(home / "few").select("1")
-    for name in ("trace.surface.audit", "standing.models.load"):
+    for name in ("jobs.trace.trace.surface_baselines.audit_surface", "models.reusable.open_model"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"ontogeny.jobs.{name}", kill)
-            patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # a killed process tidies nothing up
+            patch.setattr(f"ontogeny.{name}", kill)
+            patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # a killed process cleans nothing up
             patch.setattr("pathlib.Path.rmdir", lambda *_: None)
             with pytest.raises(Killed):
                 trace(lineage, [small], tmp_path / "out", QUICK)

@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ontogeny import Concept, Lineage, trace
 from ontogeny.jobs.trace import estimate
-from ontogeny.jobs.trace.plan import check_plan_matches_run, plan_trace
+from ontogeny.jobs.trace.plan import plan_trace
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models import model
@@ -71,7 +71,7 @@ def test_the_room_a_run_takes_is_told_within_a_factor_of_two(tiny, tmp_path, kin
     lineage, concepts = Lineage.open(tiny("gpt_neox")), [Concept.from_file(tmp_path / "c.jsonl")]
     settings = TraceSettings(untrained=False, permutations=100, resamples=100)
     job = plan_trace(lineage, concepts, settings)
-    told = estimate.estimate_trace(job, check_plan_matches_run(job, tmp_path / "run"), device="cpu")
+    told = estimate.estimate_trace(job, job.open_run(tmp_path / "run"))
     assert told.tokens_exact
     assert told.seconds > 0
     run = trace(lineage, concepts, tmp_path / "run", settings)

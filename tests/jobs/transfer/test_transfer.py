@@ -11,7 +11,7 @@ from ontogeny.activations.batching import ActivationRead, Workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
-from ontogeny.jobs.transfer.measure import answer_signs, indices_in, sub_workload
+from ontogeny.jobs.transfer.measure import answer_signs
 from ontogeny.jobs.transfer.plan import TransferSettings, check_transfer, choose_neutral_texts
 from ontogeny.jobs.transfer.rows import NullEffects, null_p_values, shuffled_label_directions
 from ontogeny.jobs.transfer.sources import TransferSource, average_sources
@@ -70,22 +70,22 @@ def source(vector: list[float], score: float) -> TransferSource:
 
 def test_averages_are_of_units_and_chosen_without_test() -> None:
     pool = [source([5.0, 0.0], 0.9), source([0.0, 2.0], 0.6), source([0.0, 0.1], 0.7), source([float("nan")] * 2, 1.0)]
-    found = {(s.told["rule"], s.told["average_of"]): s for s in average_sources(pool, (1, 2, 4))}
+    found = {(s.row_coords["rule"], s.row_coords["average_of"]): s for s in average_sources(pool, (1, 2, 4))}
     assert {k for _, k in found} == {"1", "2"}  # there are three with a direction
-    assert torch.allclose(found["last", "1"].unit, torch.tensor([0.0, 1.0]))
-    assert torch.allclose(found["best", "1"].unit, torch.tensor([1.0, 0.0]))
+    assert torch.allclose(found["last", "1"].unit_direction, torch.tensor([0.0, 1.0]))
+    assert torch.allclose(found["best", "1"].unit_direction, torch.tensor([1.0, 0.0]))
     both = found["best", "2"]
-    assert torch.allclose(both.unit, torch.tensor([0.5, 0.5]) * 2**0.5)
-    assert float(both.told["agreement"]) == pytest.approx(0.5**0.5, abs=1e-3)
-    assert torch.allclose(found["even", "2"].unit, both.unit)
+    assert torch.allclose(both.unit_direction, torch.tensor([0.5, 0.5]) * 2**0.5)
+    assert float(both.row_coords["agreement"]) == pytest.approx(0.5**0.5, abs=1e-3)
+    assert torch.allclose(found["even", "2"].unit_direction, both.unit_direction)
 
 
 def test_a_part_of_a_workload_holds_what_is_read_and_nothing_twice() -> None:
     work = Workload(((1, 2), (3, 4, 5), (6, 7)), tuple(ActivationRead(s, torch.ones(1)) for s in (2, 0, 1)))
-    few = sub_workload(work, [2, 0, 2])
+    few, places = work.subset([2, 0, 2])
     assert few.sequences == ((3, 4, 5), (6, 7))
     assert [read.sequence for read in few.reads] == [0, 1]
-    assert indices_in([2, 0, 2]) == [0, 1, 0]
+    assert places == [0, 1, 0]
 
 
 def test_neutral_texts_are_those_of_others_and_say_so() -> None:
@@ -102,21 +102,21 @@ def test_what_has_no_answer_is_refused_before_a_model_is_loaded(tmp_path: Path) 
     coin = Concept.from_file(write(tmp_path / "coin.jsonl", rows()))
     lineage = Lineage.open(tmp_path / "raised")
     check_transfer(lineage, [coin])  # the control
-    with pytest.raises(BadInput, match="one checkpoint"):
+    with pytest.raises(BadInput, match="at least two checkpoints, got one"):
         check_transfer(lineage.select("last"), [coin])
     classes = Concept.from_file(write(tmp_path / "three.jsonl", rows(kind="classes")))
-    with pytest.raises(BadInput, match="not two classes"):
+    with pytest.raises(BadInput, match="must be binary"):
         check_transfer(lineage, [classes])
     other = tmp_path / "raised" / "checkpoint-8"
     byte_tokenizer().save_pretrained(other)
     check_transfer(lineage, [coin])  # other files, the same tokens
     shutil.copytree(tmp_path / "raised", tmp_path / "mixed")
     byte_tokenizer(bos=True).save_pretrained(tmp_path / "mixed" / "checkpoint-8")
-    with pytest.raises(BadInput, match="other tokens"):
+    with pytest.raises(BadInput, match="tokenise the texts differently"):
         check_transfer(Lineage.open(tmp_path / "mixed"), [coin])
     told = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(told | {"hidden_size": 64}))
-    with pytest.raises(BadInput, match=r"32 wide .* 64: no vector fits both"):
+    with pytest.raises(BadInput, match=r"one width, got 32 of .* and 64 of"):
         check_transfer(lineage, [coin])
 
 
@@ -127,8 +127,8 @@ def test_what_has_no_answer_is_refused_before_a_model_is_loaded(tmp_path: Path) 
         ({"alpha": 0.0}, "alpha"),
         ({"length": "long"}, "length"),
         ({"equal_cost": -1.0}, "above 0"),
-        ({"shuffles": 2}, "no null"),
-        ({"site": "head.1.0"}, "not in the stream"),
+        ({"shuffles": 2}, "at least 20"),
+        ({"site": "head.1.0"}, "in the residual stream"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(given: dict, told: str) -> None:

@@ -105,7 +105,7 @@ class _Evaluator:
 
     def evaluate(self, vectors: SteeringVectors, nulls: Sequence[SteeringVectors]) -> MethodResult:
         """Choose alpha, then measure the effect and the side effects."""
-        model, plan, sides = self.model, self.ask.plan, self.ask.sides
+        model, plan, sides = self.model, self.ask.settings, self.ask.splits
         cached = can_cache_prompts(vectors.edits(model, next(iter(vectors.shifts)), 1.0))
         grid = grid_search(
             self.items(sides.development, cached=cached),
@@ -147,7 +147,7 @@ class _Evaluator:
         self, vectors: SteeringVectors, chosen: GridCell, base: Float[Tensor, " item"]
     ) -> tuple[float, float, Float[Tensor, " item"]] | str:
         """The effect where the KL on neutral text is the same for all methods, or why no alpha gets there."""
-        target, sign = self.ask.plan.equal_kl, math.copysign(1.0, chosen.alpha)
+        target, sign = self.ask.settings.equal_kl, math.copysign(1.0, chosen.alpha)
 
         def kl(alpha: float) -> float:
             return float(self.cost(vectors.edits(self.model, chosen.choice, sign * alpha)).divergence.mean())
@@ -157,7 +157,7 @@ class _Evaluator:
         except BadInput as fault:
             return str(fault)
         edits = vectors.edits(self.model, chosen.choice, alpha)
-        scores = self.items(self.ask.sides.test, cached=can_cache_prompts(edits)).scores(edits)
+        scores = self.items(self.ask.splits.test, cached=can_cache_prompts(edits)).scores(edits)
         return target, alpha, scores.margin - base
 
 
@@ -165,7 +165,7 @@ def evaluate_concept(
     model: Model, ask: EvaluationPlan, *, say: Callable[[str], None] = lambda _: None
 ) -> EvaluationResult:
     """Evaluate all methods for one concept at one checkpoint; `say` is called with a line of progress."""
-    plan, passes = ask.plan, ForwardCounter()
+    plan, passes = ask.settings, ForwardCounter()
     texts, neutral = _neutral_texts(model, ask)
     names = [m for m in ask.methods if isinstance(m, str)]
     directions = [m for m in ask.methods if not isinstance(m, str)]
@@ -176,7 +176,7 @@ def evaluate_concept(
     ]
     say("reading")
     data = read_training_activations(
-        model, ask.concept, ask.sides, names, plan.sites, extra=[d.site for d in directions]
+        model, ask.concept, ask.splits, names, plan.sites, extra=[d.site for d in directions]
     )
     tasks = [
         MultipleChoiceTask.of(model, name, rows, limit=plan.task_limit, seed=plan.seed)
@@ -190,12 +190,12 @@ def evaluate_concept(
         nulls = refit_on_permuted_labels(data, vectors, samples=plan.shuffles, seed=plan.seed) if plan.shuffles else []
         methods.append(evaluator.evaluate(vectors, nulls))
     instruction = plan.instruction or default_instruction(ask)
-    shift = prompt_baseline(evaluator.items(ask.sides.test, cached=False), instruction)
+    shift = prompt_baseline(evaluator.items(ask.splits.test, cached=False), instruction)
     say("generating samples")
     samples = _samples(model, ask, methods) if plan.samples else []
     return EvaluationResult(
         ask.concept,
-        ask.sides,
+        ask.splits,
         tuple(methods),
         instruction,
         shift,
@@ -207,15 +207,15 @@ def evaluate_concept(
 
 
 def _samples(model: Model, ask: EvaluationPlan, methods: Sequence[MethodResult]) -> list[SteeringSample]:
-    count = ask.plan.samples
-    distinct = list(dict.fromkeys(item.prompt for item in ask.sides.test))
+    count = ask.settings.samples
+    distinct = list(dict.fromkeys(item.prompt for item in ask.splits.test))
     prompts = [distinct[i * len(distinct) // count] for i in range(min(count, len(distinct)))]
     conditions: list[tuple[str, float | None, Edits]] = [("unsteered", None, [])]
     for method in methods:
         name, alpha, controls = method.method, method.grid.chosen.alpha, as_edits(method.edits)
         conditions.append((name, alpha, method.edits))
         conditions.append((f"control of {name}", alpha, [edit.null(i) for i, edit in enumerate(controls)]))
-    return steering_samples(model, prompts, conditions, DecodingConfig(ask.plan.tokens))
+    return steering_samples(model, prompts, conditions, DecodingConfig(ask.settings.tokens))
 
 
 def _distinct_2(model: Model, samples: Sequence[SteeringSample]) -> dict[str, float]:
@@ -229,7 +229,7 @@ def _distinct_2(model: Model, samples: Sequence[SteeringSample]) -> dict[str, fl
 
 def _neutral_texts(model: Model, ask: EvaluationPlan) -> tuple[list[str], str]:
     """Neutral texts of 2 tokens up to the context, and their description."""
-    texts = list(ask.neutral) or [ask.concept.texts[i] for i in ask.sides.fit.tolist()]
+    texts = list(ask.neutral) or [ask.concept.texts[i] for i in ask.splits.fit.tolist()]
     description = "texts that were given" if ask.neutral else "the concept's own texts, not neutral ones"
     sizes = [len(ids) for ids in model.tokenizer(texts, verbose=False)["input_ids"]]
     fit = [text for text, size in zip(texts, sizes, strict=True) if 2 <= size <= model.context]

@@ -1,11 +1,9 @@
-"""The dry run: what a trace would read and run, and about how long it would take; nothing is downloaded or written."""
+"""Dry run of a trace: bytes, tokens, time and disk. Downloads and writes nothing."""
 
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
@@ -13,94 +11,94 @@ from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.lineage import Checkpoint
 from ontogeny.lineage.fetch import checkpoint_config
 from ontogeny.measurements.design import MAX_DEPENDENCE_EXAMPLES, Design
-from ontogeny.models.loading import nearest_tokenizer
+from ontogeny.models.loading import ModelOptions
 from ontogeny.models.size import ModelShape, measure_flops_per_second, model_shape, model_size
 from ontogeny.sites import expand_sites
 from ontogeny.storage.run import Run
 
 _CHARACTERS_PER_TOKEN = 4.0
-"""Rule of thumb for texts whose tokenizer is not on this machine."""
+"""Used if the tokenizer is not on this machine."""
 _FORWARD_OVERHEAD = 1.3
-"""A pass over its bare products (`benchmarks/where.py`)."""
+"""Time of a forward pass, in units of its matrix products (`benchmarks/where.py`)."""
 _SECONDS_PER_CALL = 1.5e-5
-"""Seconds below which no token of a small model comes: calls, not products."""
+"""Minimum seconds per token: a small model is bound by the overhead of calls."""
 _FIXED_SECONDS = 0.3
-"""Seconds a unit costs however small the model is: statistics on a small matrix, and the files."""
+"""Minimum seconds per unit, for statistics and files."""
 _STATISTICS_FACTOR = 20
-"""Operations of the fits and statistics of a layer, in units of (n + min(n, d))² (n + d), at the speed of a product."""
+"""Operations of the probes and statistics of a layer, in units of (n + min(n, d))² (n + d), at the speed of a matrix product."""
 _ROWS_BYTES, _ROWS_BYTES_PER_SITE = 8_000, 150
-"""Bytes that the rows of a unit take, and what each site adds."""
+"""Bytes of the records of a unit, and of each of its sites."""
 
 
 @dataclass(frozen=True)
 class TraceEstimate:
+    """Cost of a trace. Counts of texts and tokens are per checkpoint."""
+
     checkpoints: int
     checkpoints_to_visit: int
     units: int
     units_to_do: int
     texts: int
-    """Distinct texts a checkpoint, questions included."""
+    """Distinct texts, questions included."""
     tokens: int
-    """A checkpoint; exact where the tokenizer is at hand."""
     tokens_exact: bool
     forwards: int
-    """Over all checkpoints that are still to be visited."""
+    """Over all visits."""
     bytes_to_read: int
     bytes_to_download: int
     seconds: float
     disk_bytes: int
-    """What the run will add to its folder."""
+    """Size of the files that the trace will add."""
     parameters: int
     device: str
 
 
-def estimate_trace(job: TracePlan, run: Run, *, device: str, tokenizer: str | Path | None = None) -> TraceEstimate:
-    """Counts from the job and the checkpoints' headers; time from a matrix product measured now on the device."""
-    missing = job.missing(run)
-    texts, tokens, exact = _count_texts(job, tokenizer)
-    visits = len(missing)
-    units = sum(map(len, missing.values()))
-    extra = 0 if any(map(job.untrained, job.checkpoints)) or not job.settings.untrained or not missing else 1
-    first = job.checkpoints[0]
-    size, shape = model_size(first, weights=job.bytes[first]), _shape(job)
-    speed = measure_flops_per_second(device, getattr(torch, job.settings.dtype))
+def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None) -> TraceEstimate:
+    """Estimate a trace from its plan and the headers of the checkpoints; the speed of the device is measured now."""
+    options, settings = model or ModelOptions(), plan.settings
+    missing = plan.missing(run)
+    texts, tokens, exact = _count_texts(plan, options)
+    first = plan.checkpoints[0]
+    floor = settings.untrained and missing and not any(map(plan.is_untrained, plan.checkpoints))
+    visits = len(missing) + bool(floor)
+    size, shape = model_size(first, weights=plan.weights[first].bytes), _shape(first)
+    speed = measure_flops_per_second(options.device, ModelOptions(dtype=settings.dtype).torch_dtype)
     reading = tokens * max(_SECONDS_PER_CALL, _FORWARD_OVERHEAD * 2 * size.products / speed)
     layers, d = (shape.layers or 16) + 1, shape.width or 1024
     measuring = sum(
-        _FIXED_SECONDS + _STATISTICS_FACTOR * layers * _statistics_work(job.designs[c.name], d) / speed
-        for c in job.concepts
+        _FIXED_SECONDS + _STATISTICS_FACTOR * layers * _statistics_work(plan.designs[c.name], d) / speed
+        for c in plan.concepts
     )
-    remote = [c for c in missing if not c.is_local]
     return TraceEstimate(
-        checkpoints=len(job.checkpoints),
-        checkpoints_to_visit=visits,
-        units=len(job.units),
-        units_to_do=units,
+        checkpoints=len(plan.checkpoints),
+        checkpoints_to_visit=len(missing),
+        units=len(plan.units),
+        units_to_do=sum(map(len, missing.values())),
         texts=texts,
         tokens=tokens,
         tokens_exact=exact,
-        forwards=texts * (visits + extra),
-        bytes_to_read=sum(job.bytes[c] for c in missing),
-        bytes_to_download=sum(job.bytes[c] for c in remote),
-        seconds=(reading + measuring) * (visits + extra),
-        disk_bytes=_disk_bytes(job, missing, shape),
+        forwards=texts * visits,
+        bytes_to_read=sum(plan.weights[c].bytes for c in missing),
+        bytes_to_download=sum(plan.weights[c].bytes for c in missing if not c.is_local),
+        seconds=(reading + measuring) * visits,
+        disk_bytes=_disk_bytes(plan, missing, shape),
         parameters=size.parameters,
-        device=device,
+        device=options.device,
     )
 
 
-def _count_texts(job: TracePlan, tokenizer: str | Path | None) -> tuple[int, int, bool]:
-    """Distinct texts and their tokens; counted by the tokenizer if it is on this machine."""
-    every = {e.text for c in job.concepts for e in c.examples}
-    every |= {a.prompt + text for c in job.concepts for a in c.answers for text in (a.right, a.wrong)}
-    first = job.checkpoints[0]
-    place = Path(tokenizer) if tokenizer else nearest_tokenizer(Path(first.source)) if first.is_local else None
-    if place and (place / "tokenizer.json").is_file():
+def _count_texts(plan: TracePlan, options: ModelOptions) -> tuple[int, int, bool]:
+    """Number of distinct texts and of their tokens, and whether a tokenizer on this machine counted them."""
+    texts = {e.text for c in plan.concepts for e in c.examples}
+    texts |= {a.prompt + text for c in plan.concepts for a in c.answers for text in (a.right, a.wrong)}
+    first = plan.checkpoints[0]
+    tokenizer = options.tokenizer_for(Path(first.source)) if options.tokenizer or first.is_local else None
+    if tokenizer and (tokenizer / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
-        codes = Tokenizer.from_file(str(place / "tokenizer.json")).encode_batch(sorted(every))
-        return len(every), sum(len(code.ids) for code in codes), True
-    return len(every), int(sum(map(len, every)) / _CHARACTERS_PER_TOKEN), False
+        encodings = Tokenizer.from_file(str(tokenizer / "tokenizer.json")).encode_batch(sorted(texts))
+        return len(texts), sum(len(encoding.ids) for encoding in encodings), True
+    return len(texts), int(sum(map(len, texts)) / _CHARACTERS_PER_TOKEN), False
 
 
 def _statistics_work(design: Design, d: int) -> int:
@@ -108,23 +106,23 @@ def _statistics_work(design: Design, d: int) -> int:
     return (n + min(n, d)) ** 2 * (n + d)
 
 
-def _shape(job: TracePlan) -> ModelShape:
+def _shape(checkpoint: Checkpoint) -> ModelShape:
     try:
-        return model_shape(checkpoint_config(job.checkpoints[0]))
+        return model_shape(checkpoint_config(checkpoint))
     except BadInput:
         return ModelShape(None, None, None)
 
 
-def _disk_bytes(job: TracePlan, missing: Mapping[Checkpoint, list[Concept]], shape: ModelShape) -> int:
-    """Directions, held-out scores and rows of the units to do."""
+def _disk_bytes(plan: TracePlan, missing: Mapping[Checkpoint, list[Concept]], shape: ModelShape) -> int:
+    """Bytes of directions, held-out scores and records of the missing units."""
     d, layers, heads = shape.width or 1024, shape.layers or 16, shape.heads or 16
     width = {"resid": d, "attn": d, "mlp": d, "head": d // heads, "neuron": 4 * d}
-    widths = [width.get(site.part, d) for site in expand_sites(job.settings.sites, layers=layers, heads=heads)]
+    widths = [width.get(site.part, d) for site in expand_sites(plan.settings.sites, layers=layers, heads=heads)]
     total = 0
     for concept in itertools.chain.from_iterable(missing.values()):
         columns = len(concept.classes) if concept.kind == "classes" else 1
-        test = job.designs[concept.name].split.test
-        # LEACE keeps two matrices; a row of the table takes few bytes once it is packed.
-        vectors, scores = (len(job.settings.fits) + 1) * sum(widths), len(job.settings.fits) * len(widths) * len(test)
+        test = plan.designs[concept.name].split.test
+        # LEACE keeps two matrices.
+        vectors, scores = (len(plan.settings.fits) + 1) * sum(widths), len(plan.settings.fits) * len(widths) * len(test)
         total += 4 * columns * (vectors + scores) + _ROWS_BYTES + _ROWS_BYTES_PER_SITE * len(widths)
     return total

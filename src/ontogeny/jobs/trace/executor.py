@@ -1,12 +1,10 @@
-"""One visit a checkpoint: all concepts that lack something there are read in one pass, measured, and written part by part."""
+"""Trace executor: read all missing concepts of a checkpoint in one pass, measure each, and write one part per concept."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from ontogeny.activations import parity
 from ontogeny.activations.activations import Activations
@@ -15,18 +13,18 @@ from ontogeny.activations.cache import ActivationCache, cache_key
 from ontogeny.activations.capture import CaptureCounts, capture
 from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
-from ontogeny.errors import BadInput, CheckpointError
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress
-from ontogeny.jobs.trace.plan import Failure, TracePlan
+from ontogeny.errors import BadInput
+from ontogeny.jobs.harness import Failure, visit_checkpoint, visit_checkpoints
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.ray_cluster import RayCluster
-from ontogeny.lineage import Checkpoint, fetch_checkpoint, prefetch_checkpoints
+from ontogeny.lineage import Checkpoint, fetch_checkpoint
 from ontogeny.measurements import behaviour
 from ontogeny.measurements.measure import measure_concept
 from ontogeny.measurements.rows import CheckpointStamp
-from ontogeny.models import model as models
 from ontogeny.models import weight_swap
-from ontogeny.models.loading import nearest_tokenizer
-from ontogeny.models.model import Model, tokenizer_fingerprint
+from ontogeny.models.loading import ModelOptions
+from ontogeny.models.model import Model, tokenizer_fingerprint, untrained_model
 from ontogeny.models.multi_gpu import input_device
 from ontogeny.models.reusable import ReusableModel, tokenizer_digest
 from ontogeny.models.validation import validate_model
@@ -35,269 +33,253 @@ from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
 
 _HEADLINE_METRICS = ("auroc", "accuracy", "r2")
+_UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """What decides how a trace is made, and none of its numbers but in their last digits."""
+class TraceExecution:
+    """How a trace is executed. Does not change its results beyond floating-point noise."""
 
-    device: str
-    tokenizer: Path | None
-    allow_pickle: bool
-    delete_behind: bool
-    cache: ActivationCache | None
-    command: str | None
-    watch: ProgressCallback
+    model: ModelOptions
+    delete_behind: bool = False
+    """Delete each downloaded checkpoint after its visit."""
+    cache: ActivationCache | None = None
+    command: str | None = None
+    on_progress: ProgressCallback = ignore_progress
     cluster: RayCluster | None = None
-    """None: in this process."""
+    """None: visit the checkpoints in this process."""
+
+    @property
+    def device(self) -> str:
+        """Device of a model, in the process that runs it."""
+        return (self.cluster and self.cluster.device) or self.model.device
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A checkpoint, or a random initialisation, that is to be measured."""
+
+    name: str
+    folder: Path
+    fingerprint: str
+    load: Callable[[], Model]
+    stamps: Mapping[str, CheckpointStamp]
+    """By concept."""
+    header: Mapping[str, object]
+    """Header of the tensors that are kept."""
+
+    @property
+    def trained(self) -> bool:
+        return self.name != _UNTRAINED
 
 
 class CheckpointExecutor:
-    """The state of one trace: the texts as this tokenizer cuts them, and whether the architecture was checked."""
+    """Visits checkpoints in this process. `floor`: the concepts that still lack the scores of a random initialisation."""
 
-    def __init__(self, job: TracePlan, run: Run, how: ModelOptions, *, floor: Sequence[Concept]) -> None:
-        self.job, self.run, self.how, self.floor = job, run, how, floor
-        self.dtype: torch.dtype = getattr(torch, job.settings.dtype)
-        asks = any(concept.answers for concept in job.concepts)
-        self.standing = ReusableModel(how.device, self.dtype, how.allow_pickle, scores_vocabulary=asks)
-        self.built = 0
-        self.checked: set[str] = set()
-        self.vocabulary: tuple[object, str] = (None, "")
-        self.cut: dict[tuple[str, ...], tuple[Workload, Mapping[str, ConceptRows]]] = {}
+    def __init__(self, plan: TracePlan, run: Run, execution: TraceExecution, *, floor: Sequence[Concept]) -> None:
+        self.plan, self.run, self.execution, self.floor = plan, run, execution, floor
+        has_answers = any(concept.answers for concept in plan.concepts)
+        self.reusable = ReusableModel(execution.model, scores_vocabulary=has_answers)
+        self.checkpoints_done = 0
+        self.models_built = 0
+        self.validated: set[str] = set()
+        """Model types."""
+        self.tokenizer: tuple[object, str] = (None, "")
+        """With its fingerprint."""
+        self.workloads: dict[tuple[str, ...], tuple[Workload, Mapping[str, ConceptRows]]] = {}
 
     def visit_all(self, missing: Mapping[Checkpoint, list[Concept]]) -> list[Failure]:
-        """Visit each checkpoint that lacks a unit; a fault of one does not stop the others."""
-        faults: list[Failure] = []
-        done = len(self.job.checkpoints) - len(missing)
-        get = partial(fetch_and_warm, allow_pickle=self.how.allow_pickle)
-        for checkpoint, folder in prefetch_checkpoints(tuple(missing), delete_behind=self.how.delete_behind, fetch=get):
-            if fault := self.visit(checkpoint, folder, missing[checkpoint], done):
-                faults.append(fault)
-            done += 1
-        return faults
+        """Measure the missing concepts of each checkpoint; one that cannot be read does not stop the others."""
+        self.checkpoints_done = len(self.plan.checkpoints) - len(missing)
+        return visit_checkpoints(
+            self.run,
+            missing,
+            lambda checkpoint, folder: self._visit(checkpoint, folder, missing[checkpoint]),
+            tolerant=len(self.plan.checkpoints) > 1,
+            fetch=partial(fetch_and_warm, allow_pickle=self.execution.model.allow_pickle),
+            delete_behind=self.execution.delete_behind,
+        )
 
-    def visit(
-        self, checkpoint: Checkpoint, folder: Path | BadInput, concepts: list[Concept], done: int = 0
-    ) -> Failure | None:
-        """Do all that is missing of a checkpoint; a fault of its own, which is logged, does not stop the others."""
-        try:
-            if isinstance(folder, BadInput):
-                raise folder
-            self._visit(checkpoint, folder, concepts, done)
-        except BadInput as error:
-            if len(self.job.checkpoints) == 1 or not _is_checkpoint_failure(error):
-                raise
-            self.run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage, "failed": str(error)})
-            return Failure(checkpoint.name, checkpoint.stage, str(error))
-        return None
+    def visit(self, checkpoint: Checkpoint, folder: Path | BadInput, concepts: list[Concept]) -> list[Failure]:
+        """Measure these concepts of one checkpoint; returns its failure if it cannot be read and there are others."""
+        return visit_checkpoint(
+            self.run,
+            checkpoint,
+            folder,
+            lambda checkpoint, folder: self._visit(checkpoint, folder, concepts),
+            tolerant=len(self.plan.checkpoints) > 1,
+        )
 
-    def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept], done: int) -> None:
-        def stamp(concept: Concept) -> CheckpointStamp:
-            return CheckpointStamp.of(self.job.lineage.name, self.job.units[checkpoint, concept.name], checkpoint)
+    def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept]) -> None:
+        self._measure_floor(folder)
+        self._report(checkpoint.name, "loading")
 
-        header: dict[str, object] = {
+        def load() -> Model:
+            model, built = self.reusable.load(folder)
+            self.models_built += built
+            return model
+
+        header = {
             "checkpoint": checkpoint.name,
             "stage": checkpoint.stage,
             "step": checkpoint.step,
             "tokens": checkpoint.tokens,
             "revision": checkpoint.revision or checkpoint.name,
             "train_seed": checkpoint.train_seed,
-            "order": self.job.order(checkpoint),
-            "untrained": self.job.untrained(checkpoint),
+            "order": self.plan.order(checkpoint),
+            "untrained": self.plan.is_untrained(checkpoint),
         }
-        self._untrained(folder, done)
-        self._say(checkpoint.name, done, "loading")
+        units = {concept.name: self.plan.units[checkpoint, concept.name] for concept in concepts}
+        stamps = {name: CheckpointStamp.of(self.plan.lineage.name, unit, checkpoint) for name, unit in units.items()}
+        fingerprint = self.plan.weights[checkpoint].fingerprint
+        self._measure(_Network(checkpoint.name, folder, fingerprint, load, stamps, header), concepts)
+        self.checkpoints_done += 1
 
-        def load() -> Model:
-            model, built = self.standing.load(folder, self._tokenizer_of(folder))
-            self.built += built
-            return model
-
-        keys = self._keys(self.job.prints[checkpoint], folder, concepts)
-        self._measure(load, keys, checkpoint.name, done, concepts, stamp, header)
-
-    def _untrained(self, folder: Path, done: int) -> None:
-        """A random initialisation as the floor of the concepts that lack one; tried once."""
+    def _measure_floor(self, folder: Path) -> None:
+        """Measure a random initialisation for the concepts that lack one; tried once."""
         concepts, self.floor = list(self.floor), ()
         if not concepts:
             return
+        options, seed = self.execution.model, self.plan.settings.seed
 
         def load() -> Model:
-            self.built += 1
-            return models.untrained_model(
+            self.models_built += 1
+            return untrained_model(
                 folder,
-                seed=self.job.settings.seed,
-                device=self.how.device,
-                dtype=self.dtype,
-                tokenizer=self._tokenizer_of(folder),
+                seed=seed,
+                device=options.device,
+                dtype=options.torch_dtype,
+                tokenizer=options.tokenizer_for(folder),
             )
 
-        header: dict[str, object] = {
-            "checkpoint": "untrained",
-            "stage": None,
-            "step": None,
-            "order": -1,
-            "untrained": False,
-        }
-        keys = self._keys(f"untrained {self.job.settings.seed}", folder, concepts)
-        self._measure(
-            load,
-            keys,
-            "untrained",
-            done,
-            concepts,
-            lambda c: CheckpointStamp(self.job.lineage.name, untrained_unit(self.job, c)),
-            header,
-        )
+        header = {"checkpoint": _UNTRAINED, "stage": None, "step": None, "order": -1, "untrained": False}
+        stamps = {c.name: CheckpointStamp(self.plan.lineage.name, untrained_unit(self.plan, c)) for c in concepts}
+        self._measure(_Network(_UNTRAINED, folder, f"untrained {seed}", load, stamps, header), concepts)
 
-    def _measure(
-        self,
-        load: Callable[[], Model],
-        keys: Mapping[str, str],
-        name: str,
-        done: int,
-        concepts: list[Concept],
-        stamp: Callable[[Concept], CheckpointStamp],
-        header: dict[str, object],
-    ) -> None:
-        began = time.perf_counter()
-        found = {
-            c.name: self.how.cache.get(keys[c.name], input_device(self.how.device)) if self.how.cache else None
-            for c in concepts
-        }
-        unread = [concept for concept in concepts if found[concept.name] is None]
+    def _measure(self, network: _Network, concepts: list[Concept]) -> None:
+        began, cache = time.perf_counter(), self.execution.cache
+        keys = self._cache_keys(network, concepts) if cache else {}
+        device = input_device(self.execution.model.device)
+        cached = {name: cache.get(key, device) for name, key in keys.items()} if cache else {}
+        activations = {name: entry for name, entry in cached.items() if entry is not None}
+        unread = [concept for concept in concepts if concept.name not in activations]
         counts, loaded = CaptureCounts(), began
         if unread:
-            model = load()
-            architecture = model.network.config.model_type
-            if architecture not in self.checked:
-                validate_model(model, answers=self.standing.scores_vocabulary)
-                self.checked.add(architecture)
+            model = network.load()
+            if (model_type := model.network.config.model_type) not in self.validated:
+                validate_model(model, answers=self.reusable.scores_vocabulary)
+                self.validated.add(model_type)
             loaded = time.perf_counter()
-            new, counts = self._read(model, name, done, unread)
-            found |= new
-            if self.how.cache:
-                for of, seen in new.items():
-                    self.how.cache.put(keys[of], seen)
+            new, counts = self._read(model, network, unread)
+            activations |= new
+            for name, entry in new.items() if cache else ():
+                cache.put(keys[name], entry)
         read = time.perf_counter()
         for concept in concepts:
-            self._say(name, done, f"measuring {concept.name}")
-            seen_of = found[concept.name]
-            assert seen_of is not None
-            self._keep(concept, seen_of, stamp(concept), header)
+            self._report(network.name, f"measuring {concept.name}")
+            self._keep(concept, activations[concept.name], network)
         self.run.log(
             {
-                "checkpoint": name,
-                "stage": header["stage"],
-                "units": [stamp(concept).unit for concept in concepts],
+                "checkpoint": network.name,
+                "stage": network.header["stage"],
+                "units": [network.stamps[concept.name].unit for concept in concepts],
                 **asdict(counts),
-                "models_built": self.built,
+                "models_built": self.models_built,
                 "from_cache": len(concepts) - len(unread),
                 "seconds": {"load": loaded - began, "read": read - loaded, "measure": time.perf_counter() - read},
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
         )
-        self.built = 0
+        self.models_built = 0
 
     def _read(
-        self, model: Model, name: str, done: int, concepts: list[Concept]
+        self, model: Model, network: _Network, concepts: list[Concept]
     ) -> tuple[dict[str, Activations], CaptureCounts]:
-        """One pass over the texts of these concepts."""
-        work, rows = self._cut(model, concepts)
-        if name != "untrained":
-            parity.certify_parity(self.run, model, name, work.sequences)
+        """Read the texts of these concepts in one pass."""
+        work, rows = self._workload(model, concepts)
+        if network.trained:
+            parity.certify_parity(self.run, model, network.name, work.sequences)
         read = 0
 
         def on_batch(sequences: int) -> None:
             nonlocal read
             read += sequences
-            self._say(name, done, "reading", read, len(work.sequences))
+            self._report(network.name, "reading", read, len(work.sequences))
 
-        settings = self.job.settings
+        settings = self.plan.settings
         captured = capture(
             model, work, model.sites(settings.sites), share_prefixes=settings.share_prefixes, on_batch=on_batch
         )
-        return {
-            concept.name: Activations.of(concept, captured, rows[concept.name]) for concept in concepts
-        }, captured.counts
+        return {k.name: Activations.of(k, captured, rows[k.name]) for k in concepts}, captured.counts
 
-    def _keys(self, prints: str, folder: Path, concepts: list[Concept]) -> dict[str, str]:
-        if self.how.cache is None:
-            return {}
-        tokenizer = tokenizer_digest(self._tokenizer_of(folder) or folder)
-        settings = self.job.settings
+    def _cache_keys(self, network: _Network, concepts: list[Concept]) -> dict[str, str]:
+        options, settings, folder = self.execution.model, self.plan.settings, network.folder
+        tokenizer = tokenizer_digest(options.tokenizer_for(folder) or folder)
         reading = (settings.sites, settings.dtype, settings.truncate)
+        device = input_device(options.device)
         return {
-            concept.name: cache_key(prints, folder, tokenizer, concept, reading, device=input_device(self.how.device))
+            concept.name: cache_key(network.fingerprint, folder, tokenizer, concept, reading, device=device)
             for concept in concepts
         }
 
-    def _keep(self, concept: Concept, seen: Activations, stamp: CheckpointStamp, header: Mapping[str, object]) -> None:
-        design = self.job.designs[concept.name]
-        measured = measure_concept(design, seen.parts, seen.sites, seen.inputs, self.job.settings)
-        records = measured.records
-        records = [*records, *seen.cuts(concept, self.job.settings.seed)]
-        if seen.margin is not None:
-            records = records + behaviour.behaviour_rows(design, seen.margin, self.job.settings.seed)
-            measured.scores["answers"] = seen.margin
-        # Step 0 is the untrained model: its scores are told once more as the floor, so that all views find it in one place.
-        start = header["checkpoint"] == "untrained" or header["untrained"]
-        floor = CheckpointStamp(stamp.lineage, stamp.unit).on(untrained_control_rows(records)) if start else []
+    def _keep(self, concept: Concept, activations: Activations, network: _Network) -> None:
+        design, seed, stamp = self.plan.designs[concept.name], self.plan.settings.seed, network.stamps[concept.name]
+        measured = measure_concept(design, activations.parts, activations.sites, activations.inputs, self.plan.settings)
+        records = [*measured.records, *activations.truncation_rows(concept, seed)]
+        if activations.margin is not None:
+            records += behaviour.behaviour_rows(design, activations.margin, seed)
+            measured.scores["answers"] = activations.margin
+        rows = stamp.on(records) if network.trained else []
+        if network.header["untrained"] or not network.trained:
+            # Step 0 is the untrained model: its scores are repeated as the floor, so that all views find it in one place.
+            rows += CheckpointStamp(stamp.lineage, stamp.unit).on(untrained_control_rows(records))
         self.run.keep(
             stamp.unit,
-            (stamp.on(records) if header["checkpoint"] != "untrained" else []) + floor,
-            header={**header, **measured.header, "tokenizer": self.vocabulary[1]},
-            directions=measured.directions if header["checkpoint"] != "untrained" else None,
+            rows,
+            header={**network.header, **measured.header, "tokenizer": self.tokenizer[1]},
+            directions=measured.directions if network.trained else None,
             scores=measured.scores,
         )
-        if header["untrained"]:
-            self.run.drop(untrained_unit(self.job, concept))  # the run's own step 0, found later, is the better floor
+        if network.header["untrained"]:
+            self.run.drop(untrained_unit(self.plan, concept))  # step 0 of the run itself is the better floor
 
-    def _cut(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, ConceptRows]]:
-        # Checkpoints of a run share their tokenizer: texts are cut once for each set of missing concepts.
-        if self.vocabulary[0] is not model.tokenizer:
-            self.vocabulary = model.tokenizer, tokenizer_fingerprint(model)
-        key = (self.vocabulary[1], *(concept.name for concept in concepts))
-        if key not in self.cut:
-            self.cut[key] = build_workload(
-                concepts, model.tokenizer, model.context, truncate=self.job.settings.truncate
+    def _workload(self, model: Model, concepts: list[Concept]) -> tuple[Workload, Mapping[str, ConceptRows]]:
+        # The checkpoints of a run share their tokenizer, so that texts are tokenised once for each set of concepts.
+        if self.tokenizer[0] is not model.tokenizer:
+            self.tokenizer = model.tokenizer, tokenizer_fingerprint(model)
+        key = (self.tokenizer[1], *(concept.name for concept in concepts))
+        if key not in self.workloads:
+            self.workloads[key] = build_workload(
+                concepts, model.tokenizer, model.context, truncate=self.plan.settings.truncate
             )
-        return self.cut[key]
+        return self.workloads[key]
 
-    def _tokenizer_of(self, folder: Path) -> Path | None:
-        """The one that was named, else the nearest."""
-        return self.how.tokenizer or nearest_tokenizer(folder)
-
-    def _say(self, name: str, done: int, what: str, part: int = 0, total: int = 0) -> None:
-        self.how.watch(TraceProgress(name, done, len(self.job.checkpoints), what, part, total))
+    def _report(self, name: str, activity: str, done: int = 0, total: int = 0) -> None:
+        progress = TraceProgress(name, self.checkpoints_done, len(self.plan.checkpoints), activity, done, total)
+        self.execution.on_progress(progress)
 
 
-def concepts_without_floor(job: TracePlan, run: Run) -> list[Concept]:
-    """The concepts for which a random initialisation is to be measured: their run does not hold its own step 0."""
-    if not job.settings.untrained or any(map(job.untrained, job.checkpoints)):
+def concepts_without_floor(plan: TracePlan, run: Run) -> list[Concept]:
+    """Concepts for which a random initialisation has to be measured, since the lineage has no step 0."""
+    if not plan.settings.untrained or any(map(plan.is_untrained, plan.checkpoints)):
         return []
-    # Also a step 0 that an earlier session visited is a floor.
-    held = set(run.records("control = 'untrained'").concept)
-    return [concept for concept in job.concepts if concept.name not in held]
+    # A step 0 that an earlier session visited counts as well.
+    measured = set(run.records("control = 'untrained'").concept)
+    return [concept for concept in plan.concepts if concept.name not in measured]
 
 
-def untrained_unit(job: TracePlan, concept: Concept) -> str:
-    """The unit of a concept on a random initialisation; one in a run, whichever checkpoint is read first."""
-    return content_digest(["untrained", concept.name, concept.hash, asdict(job.settings)])
+def untrained_unit(plan: TracePlan, concept: Concept) -> str:
+    """The unit of a concept on a random initialisation; a run has one, whichever checkpoint is read first."""
+    return content_digest(["untrained", concept.name, concept.hash, asdict(plan.settings)])
 
 
 def fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
-    """Fetch a checkpoint and read its files into the page cache, while the one before is computed."""
+    """Fetch a checkpoint and read its files into the page cache, while the previous one is computed."""
     folder = fetch_checkpoint(checkpoint, allow_pickle=allow_pickle)
     weight_swap.warm_page_cache(folder)
     return folder
 
 
 def untrained_control_rows(records: Sequence[Record]) -> list[Record]:
-    """The headline scores of an untrained network, told as a control; the rest says nothing about the concept."""
+    """The headline scores of an untrained network, as a control."""
     return [replace(r, control="untrained") for r in records if r.metric in _HEADLINE_METRICS and r.control is None]
-
-
-def _is_checkpoint_failure(error: BadInput) -> bool:
-    """Whether the other checkpoints may still be fine: broken weights are one's own, a text too long is everyone's."""
-    return isinstance(error, CheckpointError)

@@ -1,58 +1,92 @@
-"""What a trace has to do: which checkpoints, which concepts, which units are missing; nothing is read or written yet."""
+"""Plan of a trace: its checkpoints, concepts, settings and units, checked before a model is loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ontogeny.data.concept import Concept
+from ontogeny.data.positions import Position
 from ontogeny.errors import BadInput
-from ontogeny.jobs.trace.shards import SHARDS_FOLDER
-from ontogeny.lineage import Checkpoint, Lineage, checkpoint_files, weight_fingerprint
+from ontogeny.jobs.harness import (
+    Failure,
+    WeightIdentity,
+    check_concepts,
+    missing_units,
+    open_run_directory,
+    readable_checkpoints,
+)
+from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import MEASURE_VERSION, TraceSettings
 from ontogeny.models.size import check_family_supported, check_sites_exist
 from ontogeny.storage.files import content_digest
-from ontogeny.storage.lock import is_empty_run
 from ontogeny.storage.run import Run
-
-"""Raised whenever the same input would give other numbers: old units are then no longer taken for done."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A checkpoint that cannot be traced, and why."""
-
-    checkpoint: str
-    stage: str
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class TracePlan:
+    """Everything a trace has to do."""
+
     lineage: Lineage
-    checkpoints: tuple[Checkpoint, ...]
-    """Those that passed their preflight, in developmental order."""
-    faults: tuple[Failure, ...]
     concepts: tuple[Concept, ...]
-    designs: Mapping[str, Design]
     settings: TraceSettings
+    weights: Mapping[Checkpoint, WeightIdentity]
+    """Of the checkpoints that can be read, in training order."""
+    failures: tuple[Failure, ...]
+    """The other checkpoints."""
+    designs: Mapping[str, Design]
+    """By concept."""
     units: Mapping[tuple[Checkpoint, str], str]
-    bytes: Mapping[Checkpoint, int]
-    """Size of the weights."""
-    prints: Mapping[Checkpoint, str]
-    """Identity of the weights."""
+    """By checkpoint and concept."""
+
+    @classmethod
+    def of_run(
+        cls,
+        run: Run,
+        lineage: Lineage,
+        concepts: Sequence[Concept],
+        settings: TraceSettings | None = None,
+        *,
+        allow_pickle: bool = False,
+    ) -> "TracePlan":
+        """The plan of an existing run: by default with its settings, and always with the concepts as it read them."""
+        placed = [concept_as_traced(run, concept) for concept in concepts]
+        return plan_trace(lineage, placed, settings or trace_settings_of(run), allow_pickle=allow_pickle)
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that can be read, in training order."""
+        return tuple(self.weights)
+
+    def open_run(self, out: str | Path) -> Run:
+        """The run directory at `out`, which must agree with the plan if it exists.
+
+        Raises:
+            BadInput: it was made with other settings, or as `open_run_directory`.
+        """
+        run = open_run_directory(out, self.lineage, self.concepts)
+        # A run in which vectors were evaluated and nothing was traced has no settings yet.
+        settings = run.about.get("settings", {}) if run.about_path.is_file() else {}
+        before = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        for name, value in asdict(self.settings).items() if before else ():
+            if str(before.get(name)) != str(value):
+                was = before.get(name)
+                raise BadInput(
+                    f"`{name}` must be {was}, with which {out} was traced, got {value}: keep it, or set another `out`."
+                )
+        return run
 
     def missing(self, run: Run) -> dict[Checkpoint, list[Concept]]:
-        """What is not yet done, checkpoint by checkpoint."""
-        wanted = {c: [k for k in self.concepts if not run.done(self.units[c, k.name])] for c in self.checkpoints}
-        return {checkpoint: concepts for checkpoint, concepts in wanted.items() if concepts}
+        """Concepts whose unit the run lacks, by checkpoint."""
+        missing = missing_units(run, self.units)
+        return {c: [self.designs[name].concept for name in names] for c, names in missing.items()}
 
-    def untrained(self, checkpoint: Checkpoint) -> bool:
-        """Whether it is step 0 of a run of its own; step 0 of a later stage is a trained model."""
+    def is_untrained(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is step 0 of a first stage; step 0 of a later stage is a trained model."""
         return checkpoint.step == 0 and self.lineage.stage(checkpoint.stage).parent is None
 
     def order(self, checkpoint: Checkpoint) -> int:
-        """A number that grows along development, and stays when other steps join the run later."""
+        """A number that grows along training, and stays the same when other steps are added later."""
         stage = [stage.name for stage in self.lineage.stages].index(checkpoint.stage)
         return stage * 10**12 + (10**12 - 1 if checkpoint.step is None else checkpoint.step)
 
@@ -63,71 +97,40 @@ def plan_trace(
     """Check everything that can be checked before a model is loaded.
 
     Raises:
-        BadInput: two concepts of one name, a concept that cannot be split, no checkpoint that can be read, or sites that are not there.
+        BadInput: two concepts have the same name, one cannot be split, no checkpoint can be read, or a site does not exist.
     """
-    names = [concept.name for concept in concepts]
-    if not concepts:
-        raise BadInput("no concept was given. Name at least one file with -c.")
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise BadInput(f"two concepts are called {min(twice)!r}. Rename one of the files.")
+    check_concepts(concepts)
     designs = {concept.name: make_design(concept, settings) for concept in concepts}
-    good, faults, prints, sizes = [], [], {}, {}
-    for checkpoint in lineage.checkpoints:
-        try:
-            sizes[checkpoint] = checkpoint_files(checkpoint, allow_pickle=allow_pickle).bytes
-            prints[checkpoint] = weight_fingerprint(checkpoint, allow_pickle=allow_pickle)
-            good.append(checkpoint)
-        except BadInput as error:
-            faults.append(Failure(checkpoint.name, checkpoint.stage, str(error)))
-    if not good:
-        raise BadInput(faults[0].reason if faults else f"{lineage.name} has no checkpoints.")
-    check_family_supported(good[0])
-    check_sites_exist(good[0], settings.sites)
-    units = {(c, k.name): unit_key(c, prints[c], k, settings) for c in good for k in concepts}
-    return TracePlan(lineage, tuple(good), tuple(faults), tuple(concepts), designs, settings, units, sizes, prints)
+    weights, failures = readable_checkpoints(lineage, allow_pickle=allow_pickle)
+    first = next(iter(weights))
+    check_family_supported(first)
+    check_sites_exist(first, settings.sites)
+    units = {(c, k.name): unit_key(c, w.fingerprint, k, settings) for c, w in weights.items() for k in concepts}
+    return TracePlan(lineage, tuple(concepts), settings, weights, tuple(failures), designs, units)
 
 
 def unit_key(checkpoint: Checkpoint, weights: str, concept: Concept, settings: TraceSettings) -> str:
-    """Name of a unit: it changes with the weights, the examples, the settings and the way of measuring.
+    """Name of a unit: a digest of the weights, their place, the examples, the settings and `MEASURE_VERSION`.
 
-    The checkpoint's place is in it too: some public runs serve the same weights under two steps, and both deserve their rows.
+    The place is part of it because some public runs serve the same weights under two steps.
     """
     place = [checkpoint.stage, checkpoint.step, checkpoint.name]
     return content_digest([MEASURE_VERSION, place, weights, concept.name, concept.hash, asdict(settings)])
 
 
-def check_plan_matches_run(job: TracePlan, out: Path) -> Run:
-    """The run at `out`, if there is one it must agree with the job: a run may grow, but not change its mind.
+def trace_settings_of(run: Run) -> TraceSettings:
+    """The settings that a run was traced with; the defaults if nothing was traced."""
+    settings = run.about["settings"].items()
+    return TraceSettings(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings})
 
-    Raises:
-        BadInput: other settings, another lineage, or other examples under a known concept's name.
-    """
-    run = Run(out)
-    if not run.about_path.is_file():
-        if out.exists() and (not out.is_dir() or not (is_empty_run(out) or (out / SHARDS_FOLDER).is_dir())):
-            raise BadInput(f"{out} exists and is no run directory. Choose an empty or a new folder with --out.")
-        return run
-    about = run.about
-    if not {"lineage", "concepts", "settings"} <= set(about) or "name" not in about["lineage"]:
-        raise BadInput(f"{run.about_path} does not say what was traced. Restore it, or choose another --out.")
-    if about["lineage"]["name"] != job.lineage.name:
-        raise BadInput(
-            f"{out} holds a trace of {about['lineage']['name']}, not of {job.lineage.name}. Choose another --out."
-        )
-    mine = {name: str(value) for name, value in asdict(job.settings).items()}
-    theirs = {
-        name: str(tuple(value) if isinstance(value, list) else value) for name, value in about["settings"].items()
-    }
-    # A folder in which vectors were judged and nothing was traced has no settings yet.
-    if changed := sorted(name for name in mine if theirs and theirs.get(name) != mine[name]):
-        was, now = theirs.get(changed[0]), mine[changed[0]]
-        raise BadInput(
-            f"{out} was traced with {changed[0]} = {was}, now it is {now}. Keep the settings, or choose another --out."
-        )
-    known = {concept["name"]: concept["hash"] for concept in about["concepts"]}
-    for concept in job.concepts:
-        if known.get(concept.name, concept.hash) != concept.hash:
-            raise BadInput(
-                f"{out} holds other examples under the name {concept.name!r}. Rename the file, or choose another --out."
-            )
-    return run
+
+def concept_as_traced(run: Run, concept: Concept) -> Concept:
+    """The concept as a run read it: with the position, template and number of examples that run.json lists."""
+    entry = next((entry for entry in run.about["concepts"] if entry["name"] == concept.name), None)
+    if entry is None:
+        return concept
+    placed = replace(concept, position=Position.parse(entry["position"]))
+    candidates = [placed, replace(placed, template=True)]
+    if (n := entry["n"]) < len(concept.examples):
+        candidates += [candidate.limited(n, trace_settings_of(run).seed) for candidate in candidates]
+    return next((candidate for candidate in candidates if candidate.hash == entry["hash"]), placed)

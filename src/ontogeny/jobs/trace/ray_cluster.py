@@ -1,7 +1,7 @@
-"""Ray, on this machine or on many, and who gets what of it: one bundle a model, its GPUs on one machine (STRICT_PACK).
+"""Connect to Ray, and place models: one bundle per model, with all its GPUs on one machine (STRICT_PACK).
 
-Ray is an extra: it is imported here alone, and only when a cluster is asked for. A local one is silent, sends nothing home, and
-leaves no folder behind.
+Ray is an extra. It is imported only here, and only if a cluster is asked for. A local cluster prints nothing, sends no usage
+statistics, and removes its folder.
 """
 
 import contextlib
@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ontogeny.errors import BadInput
 from ontogeny.storage.lock import is_locked, run_lock
 
@@ -31,29 +29,28 @@ _OBJECT_STORE_BYTES = 100 * 10**6
 
 @dataclass(frozen=True)
 class RayCluster:
-    """What is asked for."""
+    """The cluster that a trace asks for."""
 
     address: str | None = None
-    """Of a cluster that runs, `host:6379` or `auto`; None starts one on this machine, for as long as the trace takes."""
+    """Address of a running cluster, `host:6379` or `auto`; None starts one on this machine for the duration of the trace."""
     gpus_per_model: int = 0
     workers: int | None = None
-    """None: as many as the GPUs allow; without GPUs one a machine."""
+    """None: as many as the GPUs allow; without GPUs one per machine."""
 
     @property
     def device(self) -> str | None:
-        """Where a model stands inside of a worker, which sees no GPUs but its own."""
+        """Device of the model in a worker, which sees only its own GPUs."""
         return {0: None, 1: "cuda"}.get(self.gpus_per_model, "auto")
 
 
 @dataclass(frozen=True)
 class WorkerLayout:
-    """What is given."""
+    """Number of workers, and the resources of each."""
 
     workers: int
     gpus: int
-    """Of a worker, all on one machine."""
+    """All on one machine."""
     cpus: int
-    """That a worker reserves."""
     threads: int
 
     @property
@@ -64,46 +61,46 @@ class WorkerLayout:
 def plan_workers(
     machines: Sequence[Mapping[str, float]], asked: RayCluster, *, visits: int, threads: int | None = None
 ) -> WorkerLayout:
-    """How many models, and what each gets, from the resources of each machine. `threads`: at most so many in all.
+    """Number of workers and their resources, from the resources of each machine; `threads` limits the threads of all workers together.
 
     Raises:
-        BadInput: no machine has room for one model.
+        BadInput: no machine has enough GPUs for one model.
     """
     k = asked.gpus_per_model
     cores = [int(machine.get("CPU", 0)) for machine in machines]
     gpus = [int(machine.get("GPU", 0)) for machine in machines]
     if k and max(gpus) < k:
         raise BadInput(
-            f"no machine of this cluster has {k} GPUs for one model, the largest has {max(gpus)}. Lower --gpus-per-model."
+            f"`gpus_per_model` must be at most {max(gpus)}, the GPUs of the largest machine of this cluster, got {k}: lower it."
         )
     room = sum(n // k for n in gpus) if k else sum(cores)
     workers = max(1, min(room, asked.workers or (room if k else len(machines)), visits))
     together = [(c, n // k if k else -(-workers // len(machines))) for c, n in zip(cores, gpus, strict=True) if n >= k]
     share = min(c // models for c, models in together)
-    # A GPU is scarce enough to keep workers apart; without one it is their cores that spread them over the machines.
+    # GPUs keep workers apart by themselves; without GPUs, reserved cores spread them over the machines.
     cpus = 1 if k else max(1, share)
     return WorkerLayout(workers, k, cpus, max(1, share if threads is None else min(share, threads // workers)))
 
 
 @contextlib.contextmanager
 def connect_ray(asked: RayCluster) -> Iterator[Any]:
-    """The module `ray`, connected; a program that already is stays so, what is begun here also ends here.
+    """The module `ray`, connected to a cluster. An existing connection of this program is used and kept.
 
     Raises:
         BadInput: Ray is not installed, or no cluster answers at the address.
     """
     if str(asked.address).startswith("ray://"):
         raise BadInput(
-            f"{asked.address} is Ray's client protocol, over which this does not run. Start the trace on a machine of the "
-            "cluster, with --address auto."
+            f"`address` must not use Ray's client protocol, got {asked.address}: start the trace on a machine of the cluster with the "
+            "address auto."
         )
     ray = _import_ray(asked)
     if ray.is_initialized():
         yield ray
         return
-    with contextlib.ExitStack() as held:
-        folder = None if asked.address else held.enter_context(_own_folder())
-        held.callback(ray.shutdown)
+    with contextlib.ExitStack() as stack:
+        folder = None if asked.address else stack.enter_context(_own_folder())
+        stack.callback(ray.shutdown)
         _start_ray(ray, asked, folder)
         yield ray
 
@@ -113,21 +110,21 @@ def is_local_cluster(asked: RayCluster, ray: Any) -> bool:
 
 
 def cluster_nodes(ray: Any) -> list[dict[str, float]]:
-    """The resources of each machine that answers."""
+    """The resources of each live machine."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
 
-def reserve_worker(ray: Any, kind: Any, given: WorkerLayout) -> tuple[Any, Any]:
-    """A class whose next worker gets one bundle of its own, and the group that reserves it."""
+def reserve_worker(ray: Any, kind: Any, layout: WorkerLayout) -> tuple[Any, Any]:
+    """The actor class for one worker in a bundle of its own, and the placement group that reserves the bundle."""
     groups = importlib.import_module("ray.util.placement_group")
     strategies = importlib.import_module("ray.util.scheduling_strategies")
-    group = groups.placement_group([given.bundle], strategy="STRICT_PACK")
-    where = strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-    # Ray restarts nobody: whoever hands out the work knows what a worker that died had in hand.
-    made = ray.remote(concurrency_groups={"watch": 1})(kind).options(
-        num_cpus=given.cpus, num_gpus=given.gpus, max_restarts=0, scheduling_strategy=where
+    group = groups.placement_group([layout.bundle], strategy="STRICT_PACK")
+    placement = strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+    # Ray restarts no worker: the driver does, because it knows which checkpoint a dead worker had.
+    actor = ray.remote(concurrency_groups={"watch": 1})(kind).options(
+        num_cpus=layout.cpus, num_gpus=layout.gpus, max_restarts=0, scheduling_strategy=placement
     )
-    return made, group
+    return actor, group
 
 
 def release_worker(ray: Any, group: Any) -> None:
@@ -139,17 +136,17 @@ def _import_ray(asked: RayCluster) -> Any:
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else Ray writes of workers that died onto standard output
+        "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # otherwise Ray prints messages about dead workers on standard output
     }
     if asked.address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
-        # Nobody else may run code on it, and Ray need not keep a token in the user's home. It reads this once, when it is imported.
+        # A random token keeps other users from running code on it, without a token file in the user's home. Ray reads it on import.
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in settings.items():
-        os.environ.setdefault(name, value)  # read when Ray is imported, and by the processes that it starts
+        os.environ.setdefault(name, value)  # read on import, and by the processes that Ray starts
     try:
         return importlib.import_module("ray")
     except ImportError:
-        raise BadInput("Ray is not installed. Install it with: pip install 'ontogeny[ray]'") from None
+        raise BadInput("Ray is not installed: pip install 'ontogeny[ray]'") from None
 
 
 def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
@@ -160,8 +157,8 @@ def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0].rstrip(".")
             raise BadInput(
-                f"no Ray cluster answers at {asked.address} ({first[:160]}). Start one with `ray start --head`, set "
-                "RAY_AUTH_MODE=token where it asks for one, or leave --address out."
+                f"no Ray cluster answers at `address` {asked.address} ({first[:160]}): start one with ray start --head, set "
+                "RAY_AUTH_MODE=token if it needs a token, or leave the address out."
             ) from None
         return
     cores = max(os.cpu_count() or 1, asked.workers or 1)
@@ -172,11 +169,11 @@ def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[str]:
-    """A folder for Ray's sockets, whose names must be short, and its logs; those of processes that were killed are swept."""
+    """A folder for Ray's sockets, which need short paths, and its logs. Folders left by killed processes are removed."""
     above = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
     for left in above.glob(f"{_RAY_FOLDER_PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's
-            # One that is just being made is not locked yet.
+        with contextlib.suppress(OSError):  # it belongs to another user
+            # A new folder is not locked yet.
             if left.stat().st_mtime < time.time() - _SECONDS_PER_MINUTE and not is_locked(left):
                 shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=_RAY_FOLDER_PREFIX, dir=above))
@@ -185,7 +182,3 @@ def _own_folder() -> Iterator[str]:
             yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def available_threads() -> int:
-    return torch.get_num_threads()

@@ -1,7 +1,7 @@
-"""The visits of a trace on Ray: one worker a model, the next checkpoint to whoever is free, and nobody's death ends the others.
+"""Ray executor: one worker per model; idle workers take the next checkpoint, and failed workers are replaced.
 
-The process that began the trace holds the run, hands out visits one by one, and gathers what a worker has done before it hands out
-the next. A worker that dies is replaced, and its checkpoint tried again with what is still missing of it; a few times, then it is told.
+The driver, which started the trace, holds the run. It assigns checkpoints one by one, and gathers a worker's finished units before it
+assigns the next one. The checkpoint of a worker that died is visited again for its missing units; after a few times it is a failure.
 """
 
 import contextlib
@@ -11,14 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.jobs.harness import Failure, log_failure
 from ontogeny.jobs.progress import TraceProgress, ignore_progress
-from ontogeny.jobs.trace.executor import ModelOptions, concepts_without_floor
-from ontogeny.jobs.trace.plan import Failure, TracePlan
+from ontogeny.jobs.trace.executor import TraceExecution, concepts_without_floor
+from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.ray_cluster import (
     WorkerLayout,
-    available_threads,
     cluster_nodes,
     connect_ray,
     is_local_cluster,
@@ -32,214 +34,216 @@ from ontogeny.lineage import Checkpoint
 from ontogeny.storage.run import Run
 
 _MAX_ATTEMPTS = 3
-"""Workers that may die over one checkpoint, or before they begin."""
+"""Workers that may die over one checkpoint, or before they are ready."""
 _POLL_SECONDS = 0.5
-"""Seconds between two looks at what the workers say."""
 
 
 def visit_all_on_ray(
-    job: TracePlan, run: Run, how: ModelOptions, missing: Mapping[Checkpoint, list[Concept]]
+    plan: TracePlan, run: Run, execution: TraceExecution, missing: Mapping[Checkpoint, list[Concept]]
 ) -> list[Failure]:
-    """Visit each checkpoint that lacks a unit, on as many workers as there is room for; as `Visitor.visit_all`."""
-    assert how.cluster is not None
+    """Visit each checkpoint that lacks a unit, on as many workers as fit; see `CheckpointExecutor.visit_all`."""
+    cluster = execution.cluster
+    assert cluster is not None
     if not missing:
         return []
-    how.watch(TraceProgress("Ray", len(job.checkpoints) - len(missing), len(job.checkpoints), "is starting"))
-    with connect_ray(how.cluster) as ray:
-        most = available_threads() if is_local_cluster(how.cluster, ray) else None
-        given = plan_workers(cluster_nodes(ray), how.cluster, visits=len(missing), threads=most)
-        with _worker_pool(ray, job, run, how, given) as crew:
-            return _VisitRound(ray, job, run, how, crew, deque(missing)).go()
+    total = len(plan.checkpoints)
+    execution.on_progress(TraceProgress("Ray", total - len(missing), total, "is starting"))
+    with connect_ray(cluster) as ray:
+        threads = torch.get_num_threads() if is_local_cluster(cluster, ray) else None
+        layout = plan_workers(cluster_nodes(ray), cluster, visits=len(missing), threads=threads)
+        with _worker_pool(ray, plan, run, execution, layout) as pool:
+            return _VisitRound(ray, plan, run, execution, pool, deque(missing)).visit_all()
 
 
 @dataclass
 class _Worker:
-    """The driver's side of a worker."""
+    """The driver's view of a worker."""
 
     name: str
     actor: Any
     group: Any
-    answer: Any
-    """What is awaited: whether it can serve, then visit after visit; None while it is idle."""
-    at: Checkpoint | None = None
-    ahead: Checkpoint | None = None
-    """Being fetched for it, unless another one is free earlier."""
+    pending: Any
+    """Reference to the result of its check or visit; None while it is idle."""
+    checkpoint: Checkpoint | None = None
+    prefetch: Checkpoint | None = None
+    """The checkpoint that it fetches meanwhile; an idle worker may take it over."""
     floor: bool = False
+    """Whether it measures the random initialisation."""
     deaths: int = 0
-    """In a row, before it could serve."""
-    told: Any = None
-    said: TraceProgress | None = None
+    """Number of its predecessors that died before they were ready."""
+    progress_request: Any = None
+    progress: TraceProgress | None = None
 
 
 class _WorkerPool:
-    """Makes workers, and makes them again."""
+    """Starts, replaces and stops workers."""
 
-    def __init__(self, ray: Any, job: TracePlan, run: Run, how: ModelOptions, given: WorkerLayout) -> None:
-        self.ray, self.run, self.given = ray, run, given
+    def __init__(self, ray: Any, plan: TracePlan, run: Run, execution: TraceExecution, layout: WorkerLayout) -> None:
+        self.ray, self.run, self.layout = ray, run, layout
         self.home, self.expected = Path.cwd(), run_digest(run)
-        self.job = ray.put(job)
-        self.how = replace(
-            how, watch=ignore_progress, cluster=None, device=(how.cluster and how.cluster.device) or how.device
-        )
-        self.workers = [self.make(i) for i in range(given.workers)]
+        self.plan = ray.put(plan)
+        model = replace(execution.model, device=execution.device)
+        self.execution = replace(execution, model=model, on_progress=ignore_progress, cluster=None)
+        self.workers = [self._start(i) for i in range(layout.workers)]
 
-    def make(self, index: int) -> _Worker:
-        kind, group = reserve_worker(self.ray, RayWorker, self.given)
-        name = f"ray-{index}-of-{self.given.workers}"
-        folder = self.run.folder.resolve()
-        actor = kind.remote(self.job, folder, name, self.how, self.given.threads, self.home)
-        return _Worker(name, actor, group, actor.look.remote(self.expected))
+    def _start(self, index: int) -> _Worker:
+        kind, group = reserve_worker(self.ray, RayWorker, self.layout)
+        name, folder = f"ray-{index}-of-{self.layout.workers}", self.run.folder.resolve()
+        actor = kind.remote(self.plan, folder, name, self.execution, self.layout.threads, self.home)
+        return _Worker(name, actor, group, actor.why_unusable.remote(self.expected))
 
-    def again(self, worker: _Worker) -> None:
-        """Another one in its place, or none if they die before they begin."""
-        self.dismiss(worker)
+    def replace(self, worker: _Worker) -> None:
+        """Start another worker instead."""
+        self.stop(worker)
         index = self.workers.index(worker)
-        made = self.make(index)
-        made.deaths = worker.deaths
-        self.workers[index] = made
+        self.workers[index] = self._start(index)
+        self.workers[index].deaths = worker.deaths
 
-    def dismiss(self, worker: _Worker) -> None:
-        with contextlib.suppress(Exception):  # it is gone
+    def stop(self, worker: _Worker) -> None:
+        with contextlib.suppress(Exception):  # it may be dead
             self.ray.kill(worker.actor, no_restart=True)
         release_worker(self.ray, worker.group)
 
 
 @contextlib.contextmanager
-def _worker_pool(ray: Any, job: TracePlan, run: Run, how: ModelOptions, given: WorkerLayout) -> Iterator[_WorkerPool]:
-    """However it ends, no worker is left, and all that they finished is in the run."""
-    crew = _WorkerPool(ray, job, run, how, given)
+def _worker_pool(
+    ray: Any, plan: TracePlan, run: Run, execution: TraceExecution, layout: WorkerLayout
+) -> Iterator[_WorkerPool]:
+    """A pool of workers. At its end all workers are stopped, and all finished units are gathered, also after an error."""
+    pool = _WorkerPool(ray, plan, run, execution, layout)
     try:
-        yield crew
-        ended = [worker.actor.end.remote() for worker in crew.workers if worker.answer is None]
+        yield pool
+        ended = [worker.actor.delete_prefetched.remote() for worker in pool.workers if worker.pending is None]
         ray.wait(ended, num_returns=len(ended), timeout=60)
     finally:
-        for worker in crew.workers:
-            crew.dismiss(worker)
+        for worker in pool.workers:
+            pool.stop(worker)
         wait_for_dying_workers(run)
         gather_shards(run)
 
 
 @dataclass
 class _VisitRound:
-    """One pass over what is missing."""
+    """One pass over the checkpoints that lack a unit."""
 
     ray: Any
-    job: TracePlan
+    plan: TracePlan
     run: Run
-    how: ModelOptions
-    crew: _WorkerPool
+    execution: TraceExecution
+    pool: _WorkerPool
     waiting: deque[Checkpoint]
-    faults: list[Failure] = field(default_factory=list)
-    died: Counter[Checkpoint] = field(default_factory=Counter)
-    floored: bool = False
-    """Whether the floor was tried."""
+    failures: list[Failure] = field(default_factory=list)
+    deaths: Counter[Checkpoint] = field(default_factory=Counter)
+    floor_assigned: bool = False
 
-    def go(self) -> list[Failure]:
-        while self.waiting or any(worker.at or worker.ahead for worker in self.crew.workers):
-            for worker in self.crew.workers:
-                if worker.answer is None:
-                    self._send(worker)
-            asked = {worker.answer: worker for worker in self.crew.workers if worker.answer is not None}
-            ready, _ = self.ray.wait(list(asked), num_returns=1, timeout=_POLL_SECONDS)
-            self._tell()
-            for answer in ready:
-                self._hear(asked[answer], answer)
-        return self.faults
+    def visit_all(self) -> list[Failure]:
+        while self.waiting or any(worker.checkpoint or worker.prefetch for worker in self.pool.workers):
+            for worker in self.pool.workers:
+                if worker.pending is None:
+                    self._assign(worker)
+            pending = {worker.pending: worker for worker in self.pool.workers if worker.pending is not None}
+            ready, _ = self.ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
+            self._report_progress()
+            for reference in ready:
+                self._handle_result(pending[reference], reference)
+        return self.failures
 
-    def _send(self, worker: _Worker) -> None:
-        """The next visit to one that is free: what was fetched for it, the next in the row, or what was fetched for another."""
-        checkpoint = worker.ahead or (self.waiting.popleft() if self.waiting else self._taken_over())
-        worker.ahead = None
+    def _assign(self, worker: _Worker) -> None:
+        """Give an idle worker the checkpoint that it has fetched, the next one, or one that another worker has fetched."""
+        checkpoint = worker.prefetch or (self.waiting.popleft() if self.waiting else self._take_prefetched())
+        worker.prefetch = None
         if checkpoint is None:
             return
-        worker.at = checkpoint
-        concepts = [k.name for k in self.job.concepts if not self.run.done(self.job.units[checkpoint, k.name])]
+        concepts = [k.name for k in self.plan.concepts if not self.run.done(self.plan.units[checkpoint, k.name])]
         floor = []
-        if not self.floored:
-            floor, self.floored, worker.floor = [k.name for k in concepts_without_floor(self.job, self.run)], True, True
-        worker.ahead = self.waiting.popleft() if self.waiting else None
-        worker.answer = worker.actor.visit.remote(checkpoint, concepts, floor, worker.ahead)
+        if not self.floor_assigned:
+            floor = [k.name for k in concepts_without_floor(self.plan, self.run)]
+            self.floor_assigned = worker.floor = True
+        worker.checkpoint = checkpoint
+        worker.prefetch = self.waiting.popleft() if self.waiting else None
+        worker.pending = worker.actor.visit.remote(checkpoint, concepts, floor, worker.prefetch)
 
-    def _taken_over(self) -> Checkpoint | None:
-        for other in self.crew.workers:
-            if other.ahead is not None:
-                checkpoint, other.ahead = other.ahead, None
+    def _take_prefetched(self) -> Checkpoint | None:
+        for other in self.pool.workers:
+            if other.prefetch is not None:
+                checkpoint, other.prefetch = other.prefetch, None
                 return checkpoint
         return None
 
-    def _hear(self, worker: _Worker, answer: Any) -> None:
-        errors = self.ray.exceptions
+    def _handle_result(self, worker: _Worker, reference: Any) -> None:
         try:
-            found = self.ray.get(answer)
-        except errors.RayTaskError:
-            raise  # not the worker died: the program is wrong
-        except errors.RayError as error:
-            self._bury(worker, error)
+            result = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError:
+            raise  # an error in our code, not a dead worker
+        except self.ray.exceptions.RayError as error:
+            self._replace_dead_worker(worker, error)
             return
-        worker.answer = None
-        if isinstance(found, str):
-            raise BadInput(found)
+        worker.pending = None
+        if isinstance(result, str):
+            raise BadInput(result)
         worker.deaths = 0
-        if isinstance(found, VisitResult):
+        if isinstance(result, VisitResult):
             self._gather()
-            worker.at, worker.floor, worker.said = None, False, None
-            if found.refused:
-                raise BadInput(found.refused)
-            self.floored = self.floored and not found.floor_left
-            self.faults += [found.fault] if found.fault else []
+            worker.checkpoint, worker.floor, worker.progress = None, False, None
+            if result.bad_input:
+                raise BadInput(result.bad_input)
+            self.floor_assigned = self.floor_assigned and not result.floor_missing
+            self.failures += result.failures
 
-    def _bury(self, worker: _Worker, error: Exception) -> None:
-        """What it finished is kept, what it had in hand goes to another one."""
+    def _replace_dead_worker(self, worker: _Worker, error: Exception) -> None:
+        """Keep the units that it finished, and put its checkpoints back."""
         out_of_memory = isinstance(error, self.ray.exceptions.OutOfMemoryError) or "low on memory" in str(error)
         why = "the machine ran out of memory" if out_of_memory else "it was killed, or ended by itself"
-        self.crew.dismiss(worker)
+        self.pool.stop(worker)
         wait_for_dying_workers(self.run, worker.name)
         self._gather()
-        if worker.ahead is not None:
-            self.waiting.appendleft(worker.ahead)
-        if worker.at is None:
+        if worker.prefetch is not None:
+            self.waiting.appendleft(worker.prefetch)
+        if worker.checkpoint is None:
             worker.deaths += 1
             if worker.deaths >= _MAX_ATTEMPTS:
-                raise BadInput(f"no worker stays alive on this cluster ({why}). Ray's own words: {_brief(error)}")
-        elif any(not self.run.done(self.job.units[worker.at, k.name]) for k in self.job.concepts):
-            self.died[worker.at] += 1
-            self.floored = self.floored and not worker.floor
-            if self.died[worker.at] < _MAX_ATTEMPTS:
-                self.waiting.appendleft(worker.at)
+                raise BadInput(f"no worker stays alive on this cluster ({why}). Ray reports: {_brief(error)}")
+        elif any(not self.run.done(self.plan.units[worker.checkpoint, k.name]) for k in self.plan.concepts):
+            self.deaths[worker.checkpoint] += 1
+            self.floor_assigned = self.floor_assigned and not worker.floor
+            if self.deaths[worker.checkpoint] < _MAX_ATTEMPTS:
+                self.waiting.appendleft(worker.checkpoint)
             else:
-                self._give_up(worker.at, why)
-        self.crew.again(worker)
+                self._give_up(worker.checkpoint, why)
+        self.pool.replace(worker)
 
     def _give_up(self, checkpoint: Checkpoint, why: str) -> None:
         reason = (
-            f"the worker that visited {checkpoint.name} died {_MAX_ATTEMPTS} times ({why}). Run the same command again with fewer "
-            "--workers or more memory: what is done stays."
+            f"the worker that visited {checkpoint.name} died {_MAX_ATTEMPTS} times ({why}): run the same command again with fewer "
+            "`workers` or more memory; finished units are kept."
         )
-        self.faults.append(Failure(checkpoint.name, checkpoint.stage, reason))
-        self.run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage, "failed": reason})
+        self.failures.append(log_failure(self.run, Failure(checkpoint.name, checkpoint.stage, reason)))
 
     def _gather(self) -> None:
         certificate = gather_shards(self.run).parity
         if certificate and not self.run.about.get("parity"):
             self.run.describe(self.run.about | {"parity": certificate})
 
-    def _tell(self) -> None:
-        """Say what the workers say, without waiting for any of them."""
-        for worker in self.crew.workers:
-            if worker.told is not None:
-                ready, _ = self.ray.wait([worker.told], timeout=0)
+    def _report_progress(self) -> None:
+        """Report the progress of all workers without waiting for any of them."""
+        for worker in self.pool.workers:
+            if worker.progress_request is not None:
+                ready, _ = self.ray.wait([worker.progress_request], timeout=0)
                 if ready:
                     with contextlib.suppress(self.ray.exceptions.RayError):
-                        worker.said = self.ray.get(worker.told)
-                    worker.told = None
-            elif worker.at is not None:
-                worker.told = worker.actor.now.options(concurrency_group="watch").remote()
-        at = [worker for worker in self.crew.workers if worker.at is not None]
-        done = len(self.job.checkpoints) - len(self.waiting) - len(at) - sum(w.ahead is not None for w in at)
-        names = ", ".join(worker.at.name for worker in at if worker.at) or f"{len(self.crew.workers)} workers"
-        what = " / ".join(worker.said.what for worker in at if worker.said) or ("loading" if at else "are starting")
-        parts = [worker.said.done / worker.said.total for worker in at if worker.said and worker.said.total]
-        self.how.watch(TraceProgress(names, done, len(self.job.checkpoints), what, int(100 * sum(parts)), 100))
+                        worker.progress = self.ray.get(worker.progress_request)
+                    worker.progress_request = None
+            elif worker.checkpoint is not None:
+                worker.progress_request = worker.actor.progress.options(concurrency_group="watch").remote()
+        busy = [worker for worker in self.pool.workers if worker.checkpoint is not None]
+        total = len(self.plan.checkpoints)
+        done = total - len(self.waiting) - len(busy) - sum(worker.prefetch is not None for worker in busy)
+        names = ", ".join(worker.checkpoint.name for worker in busy if worker.checkpoint)
+        progress = [worker.progress for worker in busy if worker.progress]
+        activity = " / ".join(p.activity for p in progress) or ("loading" if busy else "are starting")
+        part = int(100 * sum(p.done / p.total for p in progress if p.total))
+        names = names or f"{len(self.pool.workers)} workers"
+        self.execution.on_progress(TraceProgress(names, done, total, activity, part, 100))
 
 
 def _brief(error: Exception) -> str:

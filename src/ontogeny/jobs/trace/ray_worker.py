@@ -1,7 +1,7 @@
-"""One worker of a cluster: a model that stands, and checkpoints in whatever order they are asked for, fetched where it runs.
+"""A Ray worker: keeps a model loaded and visits checkpoints in any order, fetching them on its own machine.
 
-It writes into a share of the run (`shards`) that it holds during a visit alone: between two visits the one who holds the run
-gathers what is done. So a worker that is struck loses no more than the unit that it was computing.
+It writes into a shard of the run (`shards`), which it locks only during a visit; between visits the driver gathers the finished units.
+A worker that dies loses only the unit that it was computing.
 """
 
 import importlib
@@ -17,115 +17,117 @@ import torch
 
 from ontogeny._version import __version__
 from ontogeny.errors import BadInput
+from ontogeny.jobs.harness import SHARDS_FOLDER, Failure
 from ontogeny.jobs.progress import TraceProgress
-from ontogeny.jobs.trace.executor import CheckpointExecutor, ModelOptions, fetch_and_warm
-from ontogeny.jobs.trace.plan import Failure, TracePlan
-from ontogeny.jobs.trace.shards import SHARDS_FOLDER
+from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution, fetch_and_warm
+from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.lineage import Checkpoint, Prefetcher
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
 
 _SETTLE_SECONDS = 120
-"""Seconds in which a process that was killed is gone, and its lock with it."""
-_SHARED_FOLDER_HINT = "Put the run, the checkpoints and the folder you start in where all machines of the cluster see them under one path."
+"""Seconds within which a killed process ends and releases its lock."""
+_SHARED_FOLDER_HINT = (
+    "put the run, the checkpoints and the working folder where all machines of the cluster see them under one path."
+)
 
 
 @dataclass(frozen=True)
 class VisitResult:
-    """How a visit ended; errors travel as words."""
+    """How a visit ended. Errors are passed as text."""
 
-    fault: Failure | None = None
+    failures: tuple[Failure, ...] = ()
     """Of this checkpoint."""
-    refused: str | None = None
-    """What is wrong with all of them."""
-    floor_left: bool = False
-    """Whether it did not get as far as the random initialisation."""
+    bad_input: str | None = None
+    """An error that concerns all checkpoints."""
+    floor_missing: bool = False
+    """Whether the visit ended before the random initialisation was measured."""
 
 
 class RayWorker:
-    """Asked by one visit at a time; only `now` may be asked meanwhile."""
+    """The actor. Not reentrant; only `progress` may be called during a visit."""
 
-    def __init__(self, job: TracePlan, run: Path, name: str, how: ModelOptions, threads: int, home: Path) -> None:
-        self.job, self.home, self.threads = job, home, threads
+    def __init__(
+        self, plan: TracePlan, run: Path, name: str, execution: TraceExecution, threads: int, home: Path
+    ) -> None:
+        self.plan, self.home, self.threads = plan, home, threads
         self.run, self.share = Run(run), Run(run / SHARDS_FOLDER / name)
-        self.said: TraceProgress | None = None
-        self.how = replace(how, watch=self._say)
-        self.visitor = CheckpointExecutor(job, self.share, self.how, floor=())
-        self.fetcher = Prefetcher(
-            partial(fetch_and_warm, allow_pickle=how.allow_pickle), delete_behind=how.delete_behind
-        )
-        self.coming: dict[Checkpoint, Future] = {}
+        self.last_progress: TraceProgress | None = None
+        self.execution = replace(execution, on_progress=self._on_progress)
+        self.executor = CheckpointExecutor(plan, self.share, self.execution, floor=())
+        fetch = partial(fetch_and_warm, allow_pickle=execution.model.allow_pickle)
+        self.fetcher = Prefetcher(fetch, delete_behind=execution.delete_behind)
+        self.prefetched: dict[Checkpoint, Future] = {}
 
-    def look(self, expected: str) -> str | None:
-        """Why this worker cannot serve, or None; `expected` is what `seen` gives where the run was begun."""
+    def why_unusable(self, expected: str) -> str | None:
+        """Why this worker cannot be used, or None; `expected` is the driver's `run_digest`."""
         host = socket.gethostname()
         try:
             os.chdir(self.home)
-            found = run_digest(self.run)
+            digest = run_digest(self.run)
         except (OSError, BadInput):
-            gone = self.run.about_path if self.home.is_dir() else self.home
-            return f"{host} does not see {gone}. {_SHARED_FOLDER_HINT}"
-        if found != expected:
+            missing = self.run.about_path if self.home.is_dir() else self.home
+            return f"{host} does not see {missing}: {_SHARED_FOLDER_HINT}"
+        if digest != expected:
             return (
-                f"{host} has another version of ontogeny or torch, or another {self.run.about_path}. Make them the same on all "
+                f"{host} has another version of ontogeny or torch, or another {self.run.about_path}: make them the same on all "
                 "machines of the cluster."
             )
-        local = [checkpoint.source for checkpoint in self.job.checkpoints if checkpoint.is_local]
+        local = [checkpoint.source for checkpoint in self.plan.checkpoints if checkpoint.is_local]
         if lost := [source for source in local if not Path(source).is_dir()]:
-            return f"{host} does not see {lost[0]}. {_SHARED_FOLDER_HINT}"
-        return _why_device_missing(self.how.device, host)
+            return f"{host} does not see {lost[0]}: {_SHARED_FOLDER_HINT}"
+        return _why_device_missing(self.execution.model.device, host)
 
     def visit(
-        self, checkpoint: Checkpoint, concepts: Collection[str], floor: Collection[str], ahead: Checkpoint | None
+        self, checkpoint: Checkpoint, concepts: Collection[str], floor: Collection[str], prefetch: Checkpoint | None
     ) -> VisitResult:
-        """Visit a checkpoint for these concepts, while the one that probably comes next is fetched."""
+        """Visit a checkpoint for these concepts, and fetch the next one meanwhile."""
         torch.set_num_threads(self.threads)
-        asked = self._fetched(checkpoint, ahead)
+        fetched = self._fetch(checkpoint, prefetch)
         try:
             with run_lock(self.share.folder, patience=_SETTLE_SECONDS):
-                # A share is known for a run by its run.json; where the certificate is in it, none is made again.
+                # run.json makes the shard a run; if it holds the parity certificate, none is made again.
                 self.share.describe(self.run.about | {"failures": []})
-                self.visitor.floor = [concept for concept in self.job.concepts if concept.name in floor]
-                wanted = [concept for concept in self.job.concepts if concept.name in concepts]
-                fault = self.visitor.visit(checkpoint, asked.result(), wanted)
-                return VisitResult(fault, floor_left=bool(self.visitor.floor))
+                self.executor.floor = [concept for concept in self.plan.concepts if concept.name in floor]
+                wanted = [concept for concept in self.plan.concepts if concept.name in concepts]
+                failures = self.executor.visit(checkpoint, fetched.result(), wanted)
+                return VisitResult(tuple(failures), floor_missing=bool(self.executor.floor))
         except BadInput as error:
-            return VisitResult(refused=str(error))
+            return VisitResult(bad_input=str(error))
         finally:
-            self.fetcher.leave(asked)
-            self.said = None
+            self.fetcher.release(fetched)
+            self.last_progress = None
 
-    def now(self) -> TraceProgress | None:
-        """What it is at."""
-        return self.said
+    def progress(self) -> TraceProgress | None:
+        return self.last_progress
 
-    def end(self) -> None:
-        """Delete what was fetched for nothing."""
-        for asked in self.coming.values():
-            self.fetcher.leave(asked)
-        self.fetcher.end(wait=True)
+    def delete_prefetched(self) -> None:
+        """Release what was fetched and not visited."""
+        for fetched in self.prefetched.values():
+            self.fetcher.release(fetched)
+        self.fetcher.close(wait=True)
 
-    def _fetched(self, checkpoint: Checkpoint, ahead: Checkpoint | None) -> Future:
-        asked = self.coming.pop(checkpoint, None) or self.fetcher.ask(checkpoint)
-        for other in set(self.coming) - {ahead}:  # another worker was free earlier
-            self.fetcher.leave(self.coming.pop(other))
-        if ahead is not None and ahead not in self.coming:
-            self.coming[ahead] = self.fetcher.ask(ahead)
-        return asked
+    def _fetch(self, checkpoint: Checkpoint, prefetch: Checkpoint | None) -> Future:
+        fetched = self.prefetched.pop(checkpoint, None) or self.fetcher.submit(checkpoint)
+        for other in set(self.prefetched) - {prefetch}:  # another worker has taken it over
+            self.fetcher.release(self.prefetched.pop(other))
+        if prefetch is not None and prefetch not in self.prefetched:
+            self.prefetched[prefetch] = self.fetcher.submit(prefetch)
+        return fetched
 
-    def _say(self, now: TraceProgress) -> None:
-        self.said = now
+    def _on_progress(self, progress: TraceProgress) -> None:
+        self.last_progress = progress
 
 
 def run_digest(run: Run) -> str:
-    """Equal on two machines that see one run and compute alike, from its beginning to its end."""
+    """Equal on two machines that see the same run and have the same versions; constant from the start of a run to its end."""
     about = [run.about[key] for key in ("lineage", "concepts", "settings")]
     return content_digest([__version__, torch.__version__.split("+")[0], about])
 
 
 def wait_for_dying_workers(run: Run, worker: str = "ray-*-of-*") -> None:
-    """Wait for workers that are dying, such as those of a process that was killed: their shares can be gathered then.
+    """Wait until killed workers release their shards, so that these can be gathered.
 
     Raises:
         BadInput: one of them still writes after two minutes.
@@ -136,16 +138,16 @@ def wait_for_dying_workers(run: Run, worker: str = "ray-*-of-*") -> None:
 
 
 def _why_device_missing(device: str, host: str) -> str | None:
-    """Ray counts GPUs as it was told to; here is asked whether they are there."""
+    """Check that the GPUs which Ray assigned exist."""
     if device == "auto" and not _has_accelerate():
-        return f"a model on several GPUs needs accelerate, which {host} lacks. Install it with: pip install 'ontogeny[ray]'"
+        return f"{host} lacks accelerate, which a model on several GPUs needs: pip install 'ontogeny[ray]'"
     if device not in ("auto", "cuda"):
         return None
-    told = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
-    if (found := torch.cuda.device_count()) != told:
+    assigned = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
+    if (found := torch.cuda.device_count()) != assigned:
         return (
-            f"Ray gave {told} GPUs to a worker on {host}, and torch finds {found} there. Install torch for CUDA there, or leave "
-            "--gpus-per-model out."
+            f"Ray gave {assigned} GPUs to a worker on {host}, and torch finds {found} there: install torch for CUDA there, or do "
+            "not set `gpus_per_model`."
         )
     return None
 

@@ -1,7 +1,7 @@
-"""One run by many processes, on as many machines as see one folder: each takes its share of the checkpoints, and what is done is gathered.
+"""Split one run over processes on machines that share a folder: each visits a share of the checkpoints; finished units are gathered.
 
-A share is a run directory of its own below `shards/`, so that no two processes write into one. A finished unit moves into the run
-by renames, its records last: whoever dies leaves nothing half gathered. The last to finish relates the checkpoints.
+Each shard is a run directory below `shards/`, so that no two processes write into one. A finished unit moves into the run by renames, its
+records last, so that an interruption leaves nothing half gathered. The last shard to finish summarises the run.
 """
 
 import contextlib
@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontogeny.errors import BadInput
+from ontogeny.jobs.harness import SHARDS_FOLDER, Failure
 from ontogeny.storage.lock import is_locked
 from ontogeny.storage.run import Run
-
-SHARDS_FOLDER = "shards"
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,21 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """`0/16`, …, `15/16`.
+        """The shard written as `0/16`, …, `15/16`.
 
         Raises:
-            BadInput: not that.
+            BadInput: it is written in another way.
         """
         index, _, count = text.partition("/")
         if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
             raise BadInput(
-                f"a shard is written i/n with 0 ≤ i < n, given {text!r}. For an array of 16 tasks: 0/16 to 15/16."
+                f"`shard` must be i/n with 0 ≤ i < n, got {text!r}: for an array of 16 tasks take 0/16 to 15/16."
             )
         return cls(int(index), int(count))
 
-    def takes(self, place: int) -> bool:
-        """Whether the checkpoint at this place of the series is in its share."""
-        return place % self.count == self.index
+    def includes(self, index: int) -> bool:
+        """Whether the checkpoint with this index in the series belongs to the shard."""
+        return index % self.count == self.index
 
     def folder(self, run: Run) -> Path:
         return run.folder / SHARDS_FOLDER / f"{self.index}-of-{self.count}"
@@ -47,24 +46,23 @@ class Shard:
 
 @dataclass(frozen=True)
 class GatherResult:
+    """What shards left beside their units."""
+
     parity: object
-    """A certificate that a share brought, or None."""
-    failures: list[dict[str, str]]
-    """Of the shares that ended."""
+    """The parity certificate of one of them, or None."""
+    failures: list[Failure]
+    """Of the shards that have ended."""
 
 
 def gather_shards(run: Run) -> GatherResult:
-    """Move the finished units of all shares into the run, and drop the shares that have ended.
-
-    Call it while nobody else writes into the run. Shares at work keep what they have for later.
-    """
+    """Move the finished units of all ended shards into the run, and remove these shards. The caller holds the run's lock."""
     parity: object = None
-    failures: list[dict[str, str]] = []
+    failures: list[Failure] = []
     for folder in sorted((run.folder / SHARDS_FOLDER).glob("*-of-*")):
         share, busy = Run(folder), is_locked(folder)
         if share.about_path.is_file():
             parity = parity or share.about.get("parity")
-            failures += [] if busy else share.about.get("failures", [])
+            failures += [] if busy else [Failure(**failure) for failure in share.about.get("failures", [])]
         if busy:
             continue
         for part in sorted((folder / "records").glob("*.parquet")):

@@ -1,13 +1,14 @@
-"""The main job: every concept at every site of every checkpoint, one visit a checkpoint, resumable at every unit.
+"""The main job: probe every concept at every site of every checkpoint, resumable at every unit.
 
-1. Check all that can be checked (`job`).   2. Stream the checkpoints that lack a unit, the next one fetched meanwhile.
-3. A visit captures all missing concepts in one pass (`capture`), measures each (`measure`) and writes one part a concept.
-4. What needs several checkpoints (emergence, drift, corrected p-values) is computed from the parts (`series`).
+1. Check everything that can be checked (`plan`).   2. Fetch the checkpoints that lack a unit, each while the previous one is computed.
+3. Read all missing concepts of a checkpoint in one pass, measure each, and write one part per concept (`executor`).
+4. Compute what needs several checkpoints (emergence, drift, corrected p-values) from the parts (`dynamics.summary`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from ontogeny.activations import parity
 from ontogeny.activations.cache import ActivationCache
@@ -15,11 +16,12 @@ from ontogeny.data.concept import Concept
 from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import audit
+from ontogeny.jobs.harness import Failure, check_any_done, job_session
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
-from ontogeny.jobs.run_json import describe_run
+from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.jobs.trace import ray_executor
-from ontogeny.jobs.trace.executor import CheckpointExecutor, ModelOptions, concepts_without_floor, untrained_unit
-from ontogeny.jobs.trace.plan import Failure, TracePlan, check_plan_matches_run, plan_trace
+from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution, concepts_without_floor, untrained_unit
+from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.jobs.trace.ray_worker import wait_for_dying_workers
 from ontogeny.jobs.trace.shards import Shard, gather_shards
@@ -27,14 +29,13 @@ from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements import surface_baselines
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import TraceSettings
-from ontogeny.records import Record
+from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
-from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.run import Run
 
 _GATHER_SECONDS = 3600
-"""Seconds that a share waits for another one that gathers."""
+"""Seconds for which a shard waits while another one gathers."""
 
 
 def trace(
@@ -43,9 +44,7 @@ def trace(
     out: str | Path,
     settings: TraceSettings | None = None,
     *,
-    device: str = "cpu",
-    tokenizer: str | Path | None = None,
-    allow_pickle: bool = False,
+    model: ModelOptions | None = None,
     delete_behind: bool = False,
     cache: ActivationCache | None = None,
     shard: Shard | None = None,
@@ -53,127 +52,124 @@ def trace(
     command: str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Run:
-    """Trace concepts through the checkpoints of a lineage into a run directory; what is there already is not done again.
+    """Trace concepts through the checkpoints of a lineage into a run directory. Finished units are not computed again.
 
-    With `shard` this process visits its share of the checkpoints alone; what all shares have done so far is gathered at its end.
-    With `cluster` the visits are made by workers on Ray; this process hands them out and holds the run.
+    Args:
+        out: Run directory, new or of an earlier trace of the same lineage with the same settings.
+        model: How models are loaded; its dtype is that of `settings`.
+        delete_behind: Delete each downloaded checkpoint after its visit.
+        cache: Keeps activations, so that other seeds or probes need no model.
+        shard: Visit only this share of the checkpoints; at its end the finished units of all shards are gathered.
+        cluster: Visit the checkpoints with Ray workers; this process assigns them and holds the run.
+        command: The command line, for run.json.
 
     Raises:
-        BadInput: nothing can be traced, the run at `out` was made in another way, or another process writes there; nothing is
-            left behind then.
+        BadInput: nothing can be traced, the run at `out` was made in another way, or another process is writing into it. A session
+            without a finished unit leaves `out` as it was.
     """
     if shard and cluster:
-        raise BadInput("a share of a run is one process: leave --shard out where Ray divides the work.")
-    settings = settings or TraceSettings()
-    job = plan_trace(lineage, concepts, settings, allow_pickle=allow_pickle)
-    run = check_plan_matches_run(job, Path(out))
-    named = Path(tokenizer) if tokenizer else None
-    how = ModelOptions(device, named, allow_pickle, delete_behind, cache, command, on_progress, cluster)
-    if shard is None:
-        with run_lock(run.folder), rollback_on_failure(run, _missing_units(job, run)):
-            wait_for_dying_workers(run)
-            before = gather_shards(run)
-            faults = _visit_all(job, run, job.missing(run), how)
-            if not any(run.done(unit) for unit in job.units.values()):
-                raise BadInput(faults[0].reason)
-            _summarise(job, run, how, [asdict(fault) for fault in faults], before.parity)
-            return run
-    share = Run(shard.folder(run))
-    todo = {c: k for c, k in job.missing(run).items() if shard.takes(job.checkpoints.index(c))}
-    todo = {c: [k for k in concepts if not share.done(job.units[c, k.name])] for c, concepts in todo.items()}
-    with run_lock(share.folder):
-        floor = (
-            [k for k in concepts_without_floor(job, run) if k in concepts_without_floor(job, share)]
-            if shard.index == 0
-            else []
+        raise BadInput(
+            "`shard` must not be set together with a Ray cluster, which divides the work itself: leave it out."
         )
-        faults = _visit_all(job, share, {c: k for c, k in todo.items() if k}, how, floor=floor)
-        share.describe(share.about | {"failures": [asdict(fault) for fault in faults]})
-    with run_lock(run.folder, patience=_GATHER_SECONDS):
-        gathered = gather_shards(run)
-        if any(run.done(unit) for unit in job.units.values()):
-            _summarise(job, run, how, gathered.failures, gathered.parity)
+    settings = settings or TraceSettings()
+    options = replace(model or ModelOptions(), dtype=settings.dtype)
+    plan = plan_trace(lineage, concepts, settings, allow_pickle=options.allow_pickle)
+    run = plan.open_run(out)
+    execution = TraceExecution(options, delete_behind, cache, command, on_progress, cluster)
+    if shard:
+        _trace_shard(plan, run, execution, shard)
+        return run
+    with job_session(run, plan.units.values()):
+        wait_for_dying_workers(run)
+        certificate = gather_shards(run).parity
+        failures = _visit_all(plan, run, execution, plan.missing(run))
+        check_any_done(run, plan.units.values(), failures)
+        _summarise(plan, run, execution, failures, certificate)
     return run
 
 
-def _write_description(
-    job: TracePlan, run: Run, how: ModelOptions
-) -> tuple[dict[str, object], Mapping[str, Sequence[Record]]]:
-    """What run.json says, and the rows of the surface audit that the run does not hold yet."""
-    audited = _audit_surface(job, run)
-    told = describe_run(job, run, warnings=audited.warnings, device=how.device, command=how.command)
-    told |= {"audit": audit.audit_for_run(job.lineage, run, known=job.prints, allow_pickle=how.allow_pickle)}
-    if how.cluster:
-        told |= {"executor": "ray", "device": how.cluster.device or how.device}
-    return told | parity.parity_of_run(run), audited.records
+def _trace_shard(plan: TracePlan, run: Run, execution: TraceExecution, shard: Shard) -> None:
+    """Visit the checkpoints of a shard, gather all shards, and summarise what is finished."""
+    share = Run(shard.folder(run))
+    todo = {c: concepts for c, concepts in plan.missing(run).items() if shard.includes(plan.checkpoints.index(c))}
+    todo = {c: [k for k in concepts if not share.done(plan.units[c, k.name])] for c, concepts in todo.items()}
+    with run_lock(share.folder):
+        floor = concepts_without_floor(plan, share) if shard.index == 0 else []
+        floor = [k for k in concepts_without_floor(plan, run) if k in floor]
+        failures = _visit_all(plan, share, execution, {c: k for c, k in todo.items() if k}, floor=floor)
+        share.describe(share.about | {"failures": [asdict(failure) for failure in failures]})
+    with run_lock(run.folder, patience=_GATHER_SECONDS):
+        gathered = gather_shards(run)
+        if any(run.done(unit) for unit in plan.units.values()):
+            _summarise(plan, run, execution, gathered.failures, gathered.parity)
 
 
 def _visit_all(
-    job: TracePlan,
+    plan: TracePlan,
     run: Run,
-    todo: Mapping[Checkpoint, list[Concept]],
-    how: ModelOptions,
+    execution: TraceExecution,
+    missing: Mapping[Checkpoint, list[Concept]],
     *,
     floor: Sequence[Concept] | None = None,
 ) -> list[Failure]:
-    described, surfaces = _write_description(job, run, how)
-    # run.json comes first: without it the folder of a killed job would not be known for a run.
-    run.describe(described)
-    for unit, records in surfaces.items():
-        run.keep(unit, records)
-    if how.cluster:
-        return list(job.faults) + ray_executor.visit_all_on_ray(job, run, how, todo)
-    floor = concepts_without_floor(job, run) if floor is None else floor
-    return list(job.faults) + CheckpointExecutor(job, run, how, floor=floor).visit_all(todo)
+    _begin(plan, run, execution)
+    if execution.cluster:
+        return [*plan.failures, *ray_executor.visit_all_on_ray(plan, run, execution, missing)]
+    floor = concepts_without_floor(plan, run) if floor is None else floor
+    return [*plan.failures, *CheckpointExecutor(plan, run, execution, floor=floor).visit_all(missing)]
 
 
 def _summarise(
-    job: TracePlan, run: Run, how: ModelOptions, failures: Sequence[Mapping[str, str]], certificate: object
+    plan: TracePlan, run: Run, execution: TraceExecution, failures: Sequence[Failure], certificate: object
 ) -> None:
-    """What needs several checkpoints, and the last word in run.json."""
-    how.watch(TraceProgress("", len(job.checkpoints), len(job.checkpoints), "relating checkpoints"))
-    described, surfaces = _write_description(job, run, how)
-    for unit, records in surfaces.items():
-        run.keep(unit, records)
-    _drop_floors(job, run)
-    summarise_trace(run, job.designs, job.lineage.name, job.settings.seed)
-    if certificate and not described.get("parity"):
-        described["parity"] = certificate
-    failed = {failure["checkpoint"] for failure in failures}
-    finished = all(checkpoint.name in failed for checkpoint in job.missing(run))
-    run.describe(described | {"failures": list(failures), "finished": finished})
+    """Compute what needs several checkpoints, and complete run.json."""
+    count = len(plan.checkpoints)
+    execution.on_progress(TraceProgress("", count, count, "relating checkpoints"))
+    about = _begin(plan, run, execution)
+    _drop_floors(plan, run)
+    summarise_trace(run, plan.designs, plan.lineage.name, plan.settings.seed)
+    failed = {failure.checkpoint for failure in failures}
+    finished = all(checkpoint.name in failed for checkpoint in plan.missing(run))
+    about["parity"] = about.get("parity") or certificate
+    run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": finished})
 
 
-def _drop_floors(job: TracePlan, run: Run) -> None:
-    """The run's own step 0, found later and by another process, is the better floor."""
-    for checkpoint in filter(job.untrained, job.checkpoints):
-        for concept in job.concepts:
-            if run.done(job.units[checkpoint, concept.name]):
-                run.drop(untrained_unit(job, concept))
+def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, Any]:
+    """Write run.json and the surface baselines that the run lacks; returns the content of run.json."""
+    before = run.about if run.about_path.is_file() else None
+    known = {c["name"]: tuple(c["warnings"]) for c in before["concepts"]} if before else {}
+    audits, concepts = {}, []
+    for concept in plan.concepts:
+        unit = f"surface-{content_digest([concept.name, concept.hash, asdict(plan.settings)])}"
+        if not (run.done(unit) and concept.name in known):
+            audits[unit] = concept, surface_baselines.audit_surface(concept, plan.designs[concept.name].split)
+            known[concept.name] = audits[unit][1].warnings
+        concepts.append(describe_concept(concept, known[concept.name]))
+    about = describe_run(
+        plan.lineage,
+        {checkpoint: weights.bytes for checkpoint, weights in plan.weights.items()},
+        concepts,
+        settings=asdict(plan.settings),
+        device=execution.model.device,
+        command=execution.command,
+        before=before,
+    )
+    prints = {checkpoint: weights.fingerprint for checkpoint, weights in plan.weights.items()}
+    about["audit"] = audit.audit_for_run(plan.lineage, run, known=prints, allow_pickle=execution.model.allow_pickle)
+    if execution.cluster:
+        about |= {"executor": "ray", "device": execution.device}
+    about |= parity.parity_of_run(run)
+    # run.json is written first, so that the folder of an interrupted job is recognised as a run.
+    run.describe(about)
+    for unit, (concept, found) in audits.items():
+        rows = surface_baselines.surface_records(concept, found)
+        run.keep(unit, CheckpointStamp(plan.lineage.name, unit).on(rows))
+    return about
 
 
-def _missing_units(job: TracePlan, run: Run) -> list[str]:
-    return [job.units[c, concept.name] for c, concepts in job.missing(run).items() for concept in concepts]
-
-
-@dataclass(frozen=True)
-class _SurfaceAudit:
-    warnings: Mapping[str, tuple[str, ...]]
-    """By concept."""
-    records: Mapping[str, Sequence[Record]]
-    """By unit, of those that the run does not hold yet."""
-
-
-def _audit_surface(job: TracePlan, run: Run) -> _SurfaceAudit:
-    """Audit the surface of each concept once; its rows are a part of the run."""
-    warnings, records = {}, {}
-    known = {c["name"]: tuple(c["warnings"]) for c in run.about["concepts"]} if run.about_path.is_file() else {}
-    for concept in job.concepts:
-        unit = f"surface-{content_digest([concept.name, concept.hash, asdict(job.settings)])}"
-        if run.done(unit) and concept.name in known:
-            warnings[concept.name] = known[concept.name]
-            continue
-        found = surface_baselines.audit_surface(concept, job.designs[concept.name].split)
-        records[unit] = CheckpointStamp(job.lineage.name, unit).on(surface_baselines.surface_records(concept, found))
-        warnings[concept.name] = found.warnings
-    return _SurfaceAudit(warnings, records)
+def _drop_floors(plan: TracePlan, run: Run) -> None:
+    """Remove the random initialisation of a concept once step 0 of the run itself is measured."""
+    for checkpoint in filter(plan.is_untrained, plan.checkpoints):
+        for concept in plan.concepts:
+            if run.done(plan.units[checkpoint, concept.name]):
+                run.drop(untrained_unit(plan, concept))

@@ -1,7 +1,7 @@
-"""A vector carried into another model, of any width or tokenizer, by a map fitted on what both have read (arXiv:2503.21073).
+"""Map a vector into a model of another width or tokenizer, by a map fitted on what both models have read (arXiv:2503.21073).
 
-The concept's vector of the source is read again at a site of the same relative depth, mapped, and tried there as any other: against the
-target's native vector, random directions, random maps and maps fitted on mixed-up pairs. What a map is fitted on holds no held-out text.
+The concept's vector of the source is mapped to a site of the same relative depth. Its effect there is compared with those of the target's
+own vector, random directions, random maps, and maps fitted on shuffled pairs. Maps are fitted without held-out texts.
 """
 
 import re
@@ -19,13 +19,13 @@ from ontogeny.activations.capture import capture
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import encode_texts
-from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
+from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
-from ontogeny.jobs.progress import TraceProgress
-from ontogeny.jobs.trace.reread import concept_as_traced, trace_settings_of
+from ontogeny.jobs.harness import job_session
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.transfer import linear_maps
 from ontogeny.jobs.transfer.measure import EffectMeter, answer_margin_outcome, probe_readout_outcome
-from ontogeny.jobs.transfer.plan import TransferSettings, choose_neutral_texts
+from ontogeny.jobs.transfer.plan import TransferSettings, choose_neutral_texts, open_trace
 from ontogeny.jobs.transfer.rows import (
     SHUFFLED_LABEL,
     mean_row,
@@ -35,100 +35,93 @@ from ontogeny.jobs.transfer.rows import (
     shuffled_label_directions,
 )
 from ontogeny.jobs.transfer.sources import transfer_site
-from ontogeny.jobs.transfer.transfer import TransferRunOptions
-from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
-from ontogeny.measurements.design import Design, make_design
-from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
+from ontogeny.jobs.transfer.transfer import complete_trace
+from ontogeny.lineage import Lineage
+from ontogeny.measurements.design import Design
+from ontogeny.measurements.rows import CheckpointStamp, RowContext
 from ontogeny.measurements.scores import held_out_scores, score
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.metrics.similarity import cosine
-from ontogeny.models.loading import nearest_tokenizer
-from ontogeny.models.model import Model, load_model
+from ontogeny.models.loading import ModelOptions
+from ontogeny.models.model import Model, open_model
 from ontogeny.probes import mass_mean
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.storage.files import content_digest
-from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
 
 _CONTROL_MAPS = 20
-"""Random maps, and maps of mixed-up pairs."""
+"""Number of random maps, and of maps fitted on shuffled pairs."""
 _MapPairs = Mapping[str, tuple[Float[Tensor, "pair source"], Float[Tensor, "pair target"], Int[Tensor, " pair"]]]
-"""Pairs by what they are of, with the group of each."""
+"""Rows of source and target with their groups, by kind of pair."""
 
 
 def transfer_to_model(
-    run: Run,
     lineage: Lineage,
     concepts: Sequence[Concept],
+    out: str | Path,
     target: str,
-    options: TransferSettings | None = None,
-    how: TransferRunOptions | None = None,
-) -> str:
-    """Map the vectors of the last checkpoint onto the last checkpoint of `target`; returns the unit that holds the rows.
+    settings: TransferSettings | None = None,
+    *,
+    reading: TraceSettings | None = None,
+    traced: bool = False,
+    model: ModelOptions | None = None,
+    delete_behind: bool = False,
+    command: str | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> tuple[Run, str]:
+    """Map the vectors of the last checkpoint into the last checkpoint of `target`.
+
+    Args:
+        out: Run directory; what it lacks of the trace of the last checkpoint of each stage is traced first.
+        target: Folder, repository or lineage.toml.
+
+    Returns:
+        The run, and the unit that holds the rows. For the other arguments see `transfer`.
 
     Raises:
-        BadInput: the run holds no vector of a concept, or the models share nothing that a map could be fitted on.
+        BadInput: the trace fails, or the models share too little to fit a map.
     """
-    options, how, settings = options or TransferSettings(), how or TransferRunOptions(), trace_settings_of(run)
-    placed = [concept_as_traced(run, concept) for concept in concepts]
-    designs = {concept.name: make_design(concept, settings) for concept in placed}
-    here, there = lineage.checkpoints[-1], Lineage.open(target, allow_pickle=how.allow_pickle).checkpoints[-1]
-    visits = {c.name: _visit(run, c.name, here.stage, here.step) for c in placed}
-    how.watch(TraceProgress(here.name, 0, 2, "loading"))
-    source = _open_model(here, settings, how, how.tokenizer)
-    how.watch(TraceProgress(there.name, 1, 2, "loading"))
-    other = _open_model(there, settings, how, None)
-    texts = [text for d in designs.values() for text in _training_texts(d)]
-    made: list[Record] = []
-    with run_lock(run.folder):
-        for concept in placed:
-            how.watch(TraceProgress(there.name, 1, 2, f"mapping {concept.name}"))
-            site, at = transfer_site(run, visits[concept.name], options.site)
-            key = "mass_mean/resid/direction"
-            vector = run.directions(visits[concept.name].unit, [key])[key][at, :, 0].float()
-            reached = Site("resid", round(site.layer * other.layers / source.layers))
-            pairs = _pairs(source, site, other, reached, texts)
-            neutral, _ = choose_neutral_texts(concept, placed, options.neutral)
-            made += _effect_rows(designs[concept.name], settings, vector, pairs, other, reached, neutral, options)
-        settled = str(options).replace("TransferSettings", "Options", 1)  # the class's name when the key was chosen
-        unit = f"onto-{content_digest([str(target), there.name, sorted(v.unit for v in visits.values()), settled])}"
-        named = {"onto": Path(target).name, "onto_checkpoint": there.name}
-        made = [replace(record, coords={**record.coords, **named}) for record in made]
-        stamp = CheckpointStamp.of(str(run.about["lineage"]["name"]), unit, here)
-        run.keep(unit, stamp.on(made))
-    return unit
-
-
-def _visit(run: Run, concept: str, stage: str, step: int | None) -> MeasuredCheckpoint:
-    found = [visit for visit in measured_checkpoints(run, concept) if (visit.stage, visit.step) == (stage, step)]
-    if not found:
-        raise BadInput(f"{run.folder} holds no {concept} at {stage} {step}. Trace it first, with the same files.")
-    return found[0]
-
-
-def _open_model(
-    checkpoint: Checkpoint, settings: TraceSettings, how: TransferRunOptions, tokenizer: Path | None
-) -> Model:
-    folder = fetch_checkpoint(checkpoint, allow_pickle=how.allow_pickle)
-    return load_model(
-        folder,
-        device=how.device,
-        dtype=getattr(torch, settings.dtype),
-        tokenizer=tokenizer or nearest_tokenizer(folder),
-        allow_pickle=how.allow_pickle,
+    settings, options = settings or TransferSettings(), model or ModelOptions()
+    plan, run = open_trace(
+        lineage.select("last"), concepts, out, reading, traced=traced, allow_pickle=options.allow_pickle
     )
+    complete_trace(plan, run, options, delete_behind=delete_behind, command=command, on_progress=on_progress)
+    here = plan.lineage.checkpoints[-1]
+    there = Lineage.open(target, allow_pickle=options.allow_pickle).checkpoints[-1]
+    units = {concept.name: plan.units[here, concept.name] for concept in plan.concepts}
+    # The text of the settings is that of the first version, when the class was called Options.
+    text = f"Options{str(settings).removeprefix(TransferSettings.__name__)}"
+    unit = f"onto-{content_digest([str(target), there.name, sorted(units.values()), text])}"
+    with job_session(run, [unit]):
+        options = replace(options, dtype=plan.settings.dtype)
+        on_progress(TraceProgress(here.name, 0, 2, "loading"))
+        source_model = open_model(here, options)
+        on_progress(TraceProgress(there.name, 1, 2, "loading"))
+        target_model = open_model(there, replace(options, tokenizer=None))
+        texts = [d.concept.texts[i] for d in plan.designs.values() for i in d.split.train.tolist()]
+        rows: list[Record] = []
+        for concept in plan.concepts:
+            on_progress(TraceProgress(there.name, 1, 2, f"mapping {concept.name}"))
+            measured = next(m for m in measured_checkpoints(run, concept.name) if m.unit == units[concept.name])
+            site, at = transfer_site(run, measured, settings.site)
+            key = "mass_mean/resid/direction"
+            vector = run.directions(measured.unit, [key])[key][at, :, 0].float()
+            target_site = Site("resid", round(site.layer * target_model.layers / source_model.layers))
+            pairs = _pairs(source_model, site, target_model, target_site, texts)
+            neutral, _ = choose_neutral_texts(concept, plan.concepts, settings.neutral)
+            mapping = _Mapping(plan.designs[concept.name], plan.settings, settings, target_model, target_site, pairs)
+            rows += mapping.rows(vector, neutral)
+        coords = {"onto": Path(target).name, "onto_checkpoint": there.name}
+        rows = [replace(record, coords={**record.coords, **coords}) for record in rows]
+        run.keep(unit, CheckpointStamp.of(plan.lineage.name, unit, here).on(rows))
+    return run, unit
 
 
-def _training_texts(one: Design) -> list[str]:
-    """Texts of the groups that nothing is scored on."""
-    return [one.concept.texts[i] for i in one.split.train.tolist()]
-
-
-def _pairs(source: Model, site: Site, target: Model, reached: Site, texts: Sequence[str]) -> _MapPairs:
-    """What both models have: token strings with their embeddings, and the words of texts with their activations."""
-    made: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+def _pairs(source: Model, site: Site, target: Model, target_site: Site, texts: Sequence[str]) -> _MapPairs:
+    """Embeddings of shared token strings, and activations of the words of texts."""
+    pairs: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     shared = linear_maps.shared_token_strings(
         source.tokenizer.get_vocab(),
         target.tokenizer.get_vocab(),
@@ -136,19 +129,18 @@ def _pairs(source: Model, site: Site, target: Model, reached: Site, texts: Seque
     )
     if len(shared) >= linear_maps.MIN_MAP_PAIRS:
         left, right = (torch.tensor(ids) for ids in zip(*shared, strict=True))
-        both = (_embeddings(source)[left], _embeddings(target)[right])
-        made["embeddings"] = (*both, torch.arange(len(shared)))
-    told = list(dict.fromkeys(texts))
-    x, groups = _word_activations(source, site, told)
-    y, others = _word_activations(target, reached, told)
-    if len(x) >= linear_maps.MIN_MAP_PAIRS and torch.equal(groups, others):
-        made["activations"] = (x, y, groups)
-    if not made:
+        pairs["embeddings"] = (_embeddings(source)[left], _embeddings(target)[right], torch.arange(len(shared)))
+    distinct = list(dict.fromkeys(texts))
+    x, groups = _word_activations(source, site, distinct)
+    y, target_groups = _word_activations(target, target_site, distinct)
+    if len(x) >= linear_maps.MIN_MAP_PAIRS and torch.equal(groups, target_groups):
+        pairs["activations"] = (x, y, groups)
+    if not pairs:
         raise BadInput(
-            f"the two models share {len(shared)} token strings and {len(x)} words of text: "
-            f"too few for a map, which takes {linear_maps.MIN_MAP_PAIRS}."
+            f"the two models must share at least {linear_maps.MIN_MAP_PAIRS} token strings or words to fit a map, got {len(shared)} "
+            f"token strings and {len(x)} words: give more texts."
         )
-    return made
+    return pairs
 
 
 def _embeddings(model: Model) -> Float[Tensor, "token d"]:
@@ -158,12 +150,11 @@ def _embeddings(model: Model) -> Float[Tensor, "token d"]:
 def _word_activations(
     model: Model, site: Site, texts: Sequence[str]
 ) -> tuple[Float[Tensor, "word d"], Int[Tensor, " word"]]:
-    """Activations at the end of each word, with the number of its text: words end at the same places in every tokenizer."""
-    reads, groups, sequences, content = [], [], [], []
+    """Activations at the last token of each word, with the index of its text. Words end at the same places in every tokenizer."""
+    reads, groups, sequences = [], [], []
     for i, encoding in enumerate(encode_texts(model.tokenizer, texts, [None] * len(texts))):
         length = min(len(encoding.ids), model.context)
         sequences.append(tuple(encoding.ids[:length].tolist()))
-        content.append(torch.full((length,), 1 / length))
         for word in re.finditer(r"\S+", texts[i]):
             at = ((encoding.offsets[:length, 1] >= word.end()) & ~encoding.special[:length]).nonzero().flatten()
             if len(at):
@@ -171,124 +162,123 @@ def _word_activations(
                 weights[at[0]] = 1.0
                 reads.append(ActivationRead(i, weights))
                 groups.append(i)
-    seen = capture(model, Workload(tuple(sequences), tuple(reads), content=tuple(content)), [site])
-    return seen.parts["resid"][0].cpu(), torch.tensor(groups)
+    captured = capture(model, Workload(tuple(sequences), tuple(reads)), [site])
+    return captured.parts["resid"][0].cpu(), torch.tensor(groups)
 
 
 @dataclass(frozen=True, eq=False)
-class _MappedVector:
-    """A vector of length 1 in the target, and how it got there."""
+class _Mapping:
+    """One concept in the target model."""
 
-    vector: Float[Tensor, " d"]
-    coords: Mapping[str, str]
+    design: Design
+    reading: TraceSettings
+    settings: TransferSettings
+    target: Model
+    site: Site
+    pairs: _MapPairs
 
+    @property
+    def about(self) -> RowContext:
+        concept = self.design.concept
+        return RowContext(concept.name, str(concept.position), len(self.design.split.test), self.reading.seed)
 
-def _effect_rows(
-    one: Design,
-    settings: TraceSettings,
-    vector: Float[Tensor, " source"],
-    pairs: _MapPairs,
-    target: Model,
-    site: Site,
-    neutral: Sequence[str],
-    options: TransferSettings,
-) -> Iterator[Record]:
-    concept = one.concept
-    about = RowContext(concept.name, str(concept.position), len(one.split.test), settings.seed)
-    work, rows = build_workload([concept], target.tokenizer, target.context, truncate=settings.truncate)
-    last = Site("resid", target.layers)
-    seen = capture(target, replace(work, scored=()), list(dict.fromkeys([site, last])))
-    parts = dict(zip(seen.sites["resid"], seen.parts["resid"].cpu()[:, rows[concept.name].reads], strict=True))
-    native, probe = (
-        mass_mean.fit(parts[s][None, one.split.train], one.y_train, groups=one.groups[one.split.train])
-        for s in (site, last)
-    )
-    own, length = native.direction[0, :, 0], options.alpha * float(native.facts["std"].flatten()[0])
-    fitted = {
-        name: linear_maps.fit_linear_map(x, y, groups, seed=settings.seed) for name, (x, y, groups) in pairs.items()
-    }
-    for name, found in fitted.items():
-        value = torch.tensor([found.r2])
-        told = {"map": name, "strength": f"{found.strength:g}"}
-        yield from site_rows(
-            about, "map_r2", value, [site], method="least_squares", n=found.pairs, split="all", coords=told
+    def rows(self, vector: Float[Tensor, " source"], neutral: Sequence[str]) -> Iterator[Record]:
+        """Explained variance of each map, then readout and effect of the mapped vectors beside their nulls."""
+        design, target, site, seed = self.design, self.target, self.site, self.reading.seed
+        concept, train = design.concept, design.split.train
+        work, reads = build_workload([concept], target.tokenizer, target.context, truncate=self.reading.truncate)
+        last = Site("resid", target.layers)
+        captured = capture(target, replace(work, scored=()), list(dict.fromkeys([site, last])))
+        parts = dict(
+            zip(captured.sites["resid"], captured.parts["resid"].cpu()[:, reads[concept.name].reads], strict=True)
         )
-    carried = [_MappedVector(own, {"map": "native"})]
-    carried += [_MappedVector(_unit(found.carried(vector)), {"map": name}) for name, found in fitted.items()]
-    yield from _readout_rows(one, about, parts[site], site, carried, own)
-    mixed = {name: _control_vectors(pairs, name, found, vector) for name, found in fitted.items()}
-    for name, controls in mixed.items():
-        yield from _readout_control_rows(one, about, parts[site], site, name, controls, own)
-    if not options.effect or (not concept.answers and site == last):
-        return
-    outcome = (
-        answer_margin_outcome(target, one)
-        if concept.answers
-        else probe_readout_outcome(target, one, work, rows[concept.name].reads, probe.direction[0, :, 0])
-    )
-    bench = EffectMeter.of(target, site, outcome, neutral, options.equal_cost)
-    random = measure_nulls(bench, length, shuffled_label_directions(parts[site], one, options.shuffles), options)
-    weights = bootstrap.group_weights(outcome.groups, samples=1000, seed=settings.seed)
-    for each in carried:
-        told = {"outcome": outcome.kind, **each.coords}
-        change = bench.tried(each.vector * length).change
-        yield mean_row(about, site, "mapped_effect", change, outcome.groups, weights, told)
-        p = torch.tensor([null_p_values(change, random)[""]])
-        yield from site_rows(about, "mapped_p", p, [site], method="mass_mean", n=options.controls, coords=told)
-    for control, draws in (("random_direction", random.random), (SHUFFLED_LABEL, random.shuffled)):
-        yield null_row(about, site, "mapped_effect", control, draws.double(), {"outcome": outcome.kind})
-    for name, controls in mixed.items():
-        for control, vectors in controls.items():
-            changes = torch.stack([bench.tried(v * length).change.mean() for v in vectors])
-            coords = {"outcome": outcome.kind, "map": name}
-            yield null_row(about, site, "mapped_effect", control, changes.double(), coords)
+        native, probe = (
+            mass_mean.fit(parts[s][None, train], design.y_train, groups=design.groups[train]) for s in (site, last)
+        )
+        own, length = native.direction[0, :, 0], self.settings.alpha * float(native.facts["std"].flatten()[0])
+        maps = {name: linear_maps.fit_linear_map(x, y, g, seed=seed) for name, (x, y, g) in self.pairs.items()}
+        for name, fitted in maps.items():
+            coords = {"map": name, "strength": f"{fitted.strength:g}"}
+            yield self._row("map_r2", _float32(fitted.r2), coords, method="least_squares", n=fitted.pairs, split="all")
+        vectors = {"native": own} | {name: _unit(fitted.apply(vector)) for name, fitted in maps.items()}
+        controls = {
+            (name, control): mapped
+            for name, fitted in maps.items()
+            for control, mapped in self._control_vectors(name, fitted, vector).items()
+        }
+        yield from self._readout_rows(parts[site], vectors, controls, own)
+        if not self.settings.effect or (not concept.answers and site == last):
+            return
+        outcome = (
+            answer_margin_outcome(target, design)
+            if concept.answers
+            else probe_readout_outcome(target, design, work, reads[concept.name].reads, probe.direction[0, :, 0])
+        )
+        meter = EffectMeter.of(target, site, outcome, neutral, self.settings.equal_cost)
+        shuffled = shuffled_label_directions(parts[site], design, self.settings.shuffles)
+        nulls = measure_nulls(meter, length, shuffled, self.settings)
+        weights, kind = bootstrap.group_weights(outcome.groups, samples=1000, seed=seed), {"outcome": outcome.kind}
+        for name, mapped in vectors.items():
+            coords, effect = kind | {"map": name}, meter.measure(mapped * length).effect
+            yield mean_row(self.about, site, "mapped_effect", effect, outcome.groups, weights, coords)
+            yield self._row("mapped_p", _float32(null_p_values(effect, nulls)[""]), coords, n=self.settings.controls)
+        for control, draws in (("random_direction", nulls.random), (SHUFFLED_LABEL, nulls.permuted_labels)):
+            yield null_row(self.about, site, "mapped_effect", control, draws.double(), kind)
+        for (name, control), mapped_controls in controls.items():
+            effects = torch.stack([meter.measure(v * length).effect.mean() for v in mapped_controls])
+            yield null_row(self.about, site, "mapped_effect", control, effects.double(), kind | {"map": name})
+
+    def _control_vectors(
+        self, name: str, fitted: linear_maps.LinearMap, vector: Tensor
+    ) -> dict[str, list[Float[Tensor, " d"]]]:
+        x, y, _ = self.pairs[name]
+        width = fitted.matrix.shape
+        controls: dict[str, Callable[[int], linear_maps.LinearMap]] = {
+            "random_map": lambda seed: linear_maps.random_map(width[0], width[1], seed=seed),
+            "shuffled_map": lambda seed: linear_maps.fit_shuffled_map(x, y, fitted.strength, seed=seed),
+        }
+        return {
+            control: [_unit(fit(seed).apply(vector)) for seed in range(_CONTROL_MAPS)]
+            for control, fit in controls.items()
+        }
+
+    def _readout_rows(
+        self,
+        x: Float[Tensor, "example d"],
+        vectors: Mapping[str, Tensor],
+        controls: Mapping[tuple[str, str], Sequence[Tensor]],
+        own: Tensor,
+    ) -> Iterator[Record]:
+        """AUROC of the vectors on held-out examples, and cosines with the target's own vector."""
+        design = self.design
+
+        def scores(directions: Sequence[Tensor]) -> Float[Tensor, "vector example 1"]:
+            return (torch.stack(list(directions)) @ x[design.split.test].T)[..., None]
+
+        all_scores = scores(list(vectors.values()))
+        scored = held_out_scores("auroc", all_scores, design.y_test, design.weights, design.test_groups)
+        for i, (name, vector) in enumerate(vectors.items()):
+            coords = {"map": name}
+            yield self._row("mapped_auroc", float(scored.value[i]), coords, interval=scored.interval[i].ends)
+            yield self._row("mapped_cosine", float(cosine(vector[None], own[None])), coords)
+        for (name, control), mapped in controls.items():
+            auroc = score("auroc", scores(mapped), design.y_test)
+            cosines = cosine(torch.stack(list(mapped)), own.expand(len(mapped), -1))
+            for metric, values in (("mapped_auroc", auroc), ("mapped_cosine", cosines)):
+                yield null_row(self.about, self.site, metric, control, values.double(), {"map": name})
+
+    def _row(
+        self, metric: str, value: float, coords: Mapping[str, str], *, method: str = "mass_mean", **columns: Any
+    ) -> Record:
+        return self.about.row(
+            metric, value, self.site, method=method, coords=coords, reason="degenerate scores", **columns
+        )
 
 
-def _control_vectors(
-    pairs: _MapPairs, name: str, found: linear_maps.LinearMap, vector: Tensor
-) -> dict[str, list[Float[Tensor, " d"]]]:
-    x, y, _ = pairs[name]
-    width = found.matrix.shape
-    made: dict[str, Callable[[int], linear_maps.LinearMap]] = {
-        "random_map": lambda seed: linear_maps.random_map(width[0], width[1], seed=seed),
-        "shuffled_map": lambda seed: linear_maps.fit_shuffled_map(x, y, found.strength, seed=seed),
-    }
-    return {
-        control: [_unit(make(seed).carried(vector)) for seed in range(_CONTROL_MAPS)] for control, make in made.items()
-    }
+def _float32(value: float) -> float:
+    """The value as the first version stored it."""
+    return float(torch.tensor(value))
 
 
 def _unit(vector: Tensor) -> Tensor:
     return vector / vector.norm()
-
-
-def _scores(one: Design, x: Tensor, vectors: Sequence[Tensor]) -> Float[Tensor, "vector example 1"]:
-    return (torch.stack(list(vectors)) @ x[one.split.test].T)[..., None]
-
-
-def _readout_rows(
-    one: Design, about: RowContext, x: Tensor, site: Site, carried: Sequence[_MappedVector], own: Tensor
-) -> Iterator[Record]:
-    scores = _scores(one, x, [each.vector for each in carried])
-    scored = held_out_scores("auroc", scores, one.y_test, one.weights, one.test_groups)
-    for i, each in enumerate(carried):
-        near = cosine(each.vector[None], own[None])
-        columns: dict[str, Any] = {"method": "mass_mean", "coords": each.coords, "reason": "degenerate scores"}
-        yield about.row("mapped_auroc", float(scored.value[i]), site, interval=scored.interval[i].ends, **columns)
-        yield about.row("mapped_cosine", float(near), site, **columns)
-
-
-def _readout_control_rows(
-    one: Design,
-    about: RowContext,
-    x: Tensor,
-    site: Site,
-    name: str,
-    controls: Mapping[str, Sequence[Tensor]],
-    own: Tensor,
-) -> Iterator[Record]:
-    for control, vectors in controls.items():
-        value = score("auroc", _scores(one, x, vectors), one.y_test)
-        near = cosine(torch.stack(list(vectors)), own.expand(len(vectors), -1))
-        for metric, values in (("mapped_auroc", value), ("mapped_cosine", near)):
-            yield null_row(about, site, metric, control, values.double(), {"map": name})

@@ -1,4 +1,4 @@
-"""Rows of a transfer: what a probe of one checkpoint reads at another, and what its vector changes there, beside the nulls."""
+"""Rows of a transfer: AUROC and cosine of probes, and effects of vectors beside their nulls."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.jobs.transfer.measure import DirectionVector, EffectMeter
+from ontogeny.jobs.transfer.measure import DirectionVector, EffectMeter, VectorEffect
 from ontogeny.jobs.transfer.plan import TRANSFER_PROBES, TransferSettings
 from ontogeny.jobs.transfer.sources import TransferSource
 from ontogeny.measurements.design import Design
@@ -32,65 +32,60 @@ def cross_auroc_rows(
     about: RowContext,
     x: Float[Tensor, "example d"],
     site: Site,
-    tried: Sequence[TransferSource],
+    sources: Sequence[TransferSource],
     own: TransferSource,
 ) -> tuple[list[Record], dict[str, Tensor]]:
-    """AUROC of each source's probes on the held-out examples as the target sees them, and cosines with the target's own.
+    """AUROC of each source's probes on held-out activations of the target, their cosines with the target's own, and their scores.
 
-    Centring each model by its own mean moves all scores of a target alike, so no AUROC depends on it.
+    Centring each model by its own mean shifts all scores of a target equally, so that no AUROC depends on it.
     """
-    made, raw = [], {}
+    rows, raw = [], {}
     for method in TRANSFER_PROBES:
-        w = torch.stack([source.probes[method] for source in tried])
+        w = torch.stack([source.probes[method] for source in sources])
         scores = (w.double() @ x[design.split.test].double().T)[..., None]
         raw[method] = scores[..., 0].float()
         scored = held_out_scores("auroc", scores.float(), design.y_test, design.weights, design.test_groups)
         cosines = cosine(w, own.probes[method].expand_as(w))
-        for i, source in enumerate(tried):
-            columns: dict[str, Any] = {"coords": source.told, "method": method, "reason": NO_SOURCE_DIRECTION}
+        for i, source in enumerate(sources):
+            columns: dict[str, Any] = {"coords": source.row_coords, "method": method, "reason": NO_SOURCE_DIRECTION}
             ends = scored.interval[i].ends
-            made.append(about.row("transfer_auroc", float(scored.value[i]), site, interval=ends, **columns))
-            made.append(about.row("transfer_cosine", float(cosines[i]), site, **columns))
-    return made, raw
+            rows.append(about.row("transfer_auroc", float(scored.value[i]), site, interval=ends, **columns))
+            rows.append(about.row("transfer_cosine", float(cosines[i]), site, **columns))
+    return rows, raw
 
 
 @dataclass(frozen=True, eq=False)
 class NullEffects:
-    """What vectors that know nothing change, each as long as those that are compared with them."""
+    """Effects of norm-matched null vectors."""
 
     random: Float[Tensor, " control"]
-    shuffled: Float[Tensor, " shuffle"]
-
-
-def vector_length(source: TransferSource, own: TransferSource, options: TransferSettings) -> float:
-    """How long a vector is made before it is added."""
-    return options.alpha * (own.std if options.length == "target" else source.std)
+    permuted_labels: Float[Tensor, " shuffle"]
 
 
 def measure_nulls(
-    bench: EffectMeter, length: float, shuffled: Sequence[DirectionVector], options: TransferSettings
+    meter: EffectMeter, length: float, shuffled: Sequence[DirectionVector], settings: TransferSettings
 ) -> NullEffects:
-    """Random directions, and directions fitted on shuffled labels, of one length."""
-    start = bench.edits(torch.nn.functional.one_hot(torch.tensor(0), len(shuffled[0])).float() * abs(length))
-    edits = control_edits(start, range(options.controls))
-    random = [bench.tried(one[0].what.shift).change.mean() for one in edits]  # type: ignore[attr-defined]
-    other = [bench.tried(vector * abs(length)).change.mean() for vector in shuffled]
-    return NullEffects(torch.stack(random), torch.stack(other))
+    """Mean effects of random directions, and of directions fitted on shuffled labels, all of one length."""
+    start = meter.edits(torch.nn.functional.one_hot(torch.tensor(0), len(shuffled[0])).float() * abs(length))
+    edits = control_edits(start, range(settings.controls))
+    random = [meter.measure(one[0].what.shift).effect.mean() for one in edits]  # type: ignore[attr-defined]
+    permuted = [meter.measure(vector * abs(length)).effect.mean() for vector in shuffled]
+    return NullEffects(torch.stack(random), torch.stack(permuted))
 
 
-def null_p_values(change: Float[Tensor, " unit"], found: NullEffects) -> dict[str, float]:
-    """Of an effect against the random directions, and against those of shuffled labels."""
-    value = float(change.mean())
-    return {"": null_p_value(value, found.random), SHUFFLED_LABEL: null_p_value(value, found.shuffled)}
+def null_p_values(effect: Float[Tensor, " unit"], nulls: NullEffects) -> dict[str, float]:
+    """p of an effect by control: random directions (an empty name), and shuffled labels."""
+    value = float(effect.mean())
+    return {"": null_p_value(value, nulls.random), SHUFFLED_LABEL: null_p_value(value, nulls.permuted_labels)}
 
 
 def shuffled_label_directions(x: Float[Tensor, "example d"], design: Design, n: int) -> list[DirectionVector]:
-    """Unit mass-mean directions of the training examples under shuffled labels, each of which holds both classes alike.
+    """Unit mass-mean directions of the training examples under shuffled labels; each shuffled class has equally many of both classes.
 
-    Plain permutations would not be without the concept: where it dominates what varies, they point along it, this way or that.
+    Plain permutations would keep the concept: if it dominates the variance, they point along it with a random sign.
     """
     train, y = x[design.split.train].double(), design.y_train
-    found = []
+    directions = []
     for seed in range(n):
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.zeros_like(y)
@@ -98,101 +93,108 @@ def shuffled_label_directions(x: Float[Tensor, "example d"], design: Design, n: 
             order = members[torch.randperm(len(members), generator=generator)]
             drawn[order[: len(order) // 2]] = True
         difference = train[drawn].mean(0) - train[~drawn].mean(0)
-        found.append((difference / difference.norm()).float())
-    return found
+        directions.append((difference / difference.norm()).float())
+    return directions
 
 
 @dataclass(frozen=True, eq=False)
 class TargetEffects:
-    """What all vectors changed in one target."""
+    """Effects of all vectors on one target."""
 
     records: list[Record]
     effects: Float[Tensor, "source unit"]
-    """NaN where a vector could not be tried."""
+    """NaN if a vector could not be tried."""
     p: Float[Tensor, " source"]
-    """Against the random directions; NaN likewise."""
+    """Against random directions; NaN as for `effects`."""
 
 
 def transfer_effect_rows(
     about: RowContext,
-    bench: EffectMeter,
+    meter: EffectMeter,
     site: Site,
-    tried: Sequence[TransferSource],
+    sources: Sequence[TransferSource],
     own: TransferSource,
-    options: TransferSettings,
+    settings: TransferSettings,
     shuffled: Sequence[DirectionVector],
 ) -> TargetEffects:
-    """Effect with interval, p against the nulls, cost on neutral text, and the gain over the target's own vector."""
-    groups = bench.outcome.groups
+    """Effect with interval, p against the nulls, cost on neutral text, and gain over the target's own vector."""
+    groups = meter.outcome.groups
     weights = bootstrap.group_weights(groups, samples=1000, seed=about.seed)
-    known: dict[float, NullEffects] = {}
-    effects = torch.full((len(tried), len(groups)), torch.nan, dtype=torch.float64)
-    p = torch.full((len(tried),), torch.nan, dtype=torch.float64)
-    made: list[Record] = []
-    own_change = _vector_effect(bench, own, own, options)
-    for i, source in enumerate(tried):
-        told = {"outcome": bench.outcome.kind, "length": options.length, **source.told}
-        length = round(vector_length(source, own, options), 9)
-        change = _vector_effect(bench, source, own, options)
-        if isinstance(change, str):
-            made.append(_row(about, site, "transfer_effect", told, note=change))
+    nulls: dict[float, NullEffects] = {}
+    effects = torch.full((len(sources), len(groups)), torch.nan, dtype=torch.float64)
+    p = torch.full((len(sources),), torch.nan, dtype=torch.float64)
+    rows: list[Record] = []
+    own_effect = _vector_effect(meter, own, own, settings)
+    for i, source in enumerate(sources):
+        coords = {"outcome": meter.outcome.kind, "length": settings.length, **source.row_coords}
+        length = round(_vector_length(source, own, settings), 9)
+        effect = _vector_effect(meter, source, own, settings)
+        if isinstance(effect, str):
+            rows.append(_row(about, site, "transfer_effect", coords, note=effect))
             continue
-        if length not in known:
-            known[length] = measure_nulls(bench, length, shuffled, options)
-            made += _null_rows(about, site, known[length], told, options)
-        effects[i], alpha = change
-        told |= {"alpha": f"{alpha * options.alpha:.4g}"}
-        against = null_p_values(effects[i], known[length])
-        p[i] = against[""]
-        made.append(mean_row(about, site, "transfer_effect", effects[i], groups, weights, told))
-        made += [
-            _row(about, site, "transfer_p", told, against[name], n=n, control=name or None)
-            for name, n in (("", options.controls), (SHUFFLED_LABEL, options.shuffles))
+        if length not in nulls:
+            nulls[length] = measure_nulls(meter, length, shuffled, settings)
+            rows += _null_rows(about, site, nulls[length], coords, settings)
+        effects[i], alpha = effect.effect, effect.alpha
+        coords |= {"alpha": f"{alpha * settings.alpha:.4g}"}
+        p_values = null_p_values(effects[i], nulls[length])
+        p[i] = p_values[""]
+        rows.append(mean_row(about, site, "transfer_effect", effects[i], groups, weights, coords))
+        rows += [
+            _row(about, site, "transfer_p", coords, p_values[name], n=n, control=name or None)
+            for name, n in (("", settings.controls), (SHUFFLED_LABEL, settings.shuffles))
         ]
-        cost = bench.cost(alpha * length * source.unit)
-        spread = bootstrap.group_weights(torch.arange(len(cost)), samples=1000, seed=about.seed)
-        made.append(mean_row(about, site, "transfer_cost", cost, torch.arange(len(cost)), spread, told))
-        if not isinstance(own_change, str) and source is not own:
-            made.append(mean_row(about, site, "transfer_gain", effects[i] - own_change[0], groups, weights, told))
-    return TargetEffects(made, effects, p)
+        cost = meter.cost(alpha * length * source.unit_direction)
+        texts = torch.arange(len(cost))
+        spread = bootstrap.group_weights(texts, samples=1000, seed=about.seed)
+        rows.append(mean_row(about, site, "transfer_cost", cost, texts, spread, coords))
+        if not isinstance(own_effect, str) and source is not own:
+            gain = effects[i] - own_effect.effect
+            rows.append(mean_row(about, site, "transfer_gain", gain, groups, weights, coords))
+    return TargetEffects(rows, effects, p)
 
 
-def unmeasured_row(about: RowContext, site: Site, metric: str, why: str) -> Record:
-    """A row that says why there is no number."""
-    return _row(about, site, metric, {}, note=why)
+def unmeasured_row(about: RowContext, site: Site, metric: str, reason: str) -> Record:
+    """A row without a value."""
+    return _row(about, site, metric, {}, note=reason)
+
+
+def _vector_length(source: TransferSource, own: TransferSource, settings: TransferSettings) -> float:
+    return settings.alpha * (own.std if settings.length == "target" else source.std)
 
 
 def _vector_effect(
-    bench: EffectMeter, source: TransferSource, own: TransferSource, options: TransferSettings
-) -> tuple[Tensor, float] | str:
-    if not source.known:
+    meter: EffectMeter, source: TransferSource, own: TransferSource, settings: TransferSettings
+) -> VectorEffect | str:
+    """The effect of a source's vector, or the reason why it has none."""
+    if not source.has_direction:
         return NO_SOURCE_DIRECTION
-    length = vector_length(source, own, options)
+    length = _vector_length(source, own, settings)
     if math.isnan(length) or length == 0:
         return "no length: the projections at the target do not vary"
     try:
-        one = bench.tried(source.unit * length)
+        return meter.measure(source.unit_direction * length)
     except BadInput as error:
         return str(error)
-    return one.change, one.alpha
 
 
 def _null_rows(
-    about: RowContext, site: Site, found: NullEffects, told: Mapping[str, str], options: TransferSettings
+    about: RowContext, site: Site, nulls: NullEffects, coords: Mapping[str, str], settings: TransferSettings
 ) -> list[Record]:
-    # With the target's length one set of nulls serves all sources; else each length has its own.
-    kept = told if options.length == "source" else {k: told[k] for k in ("outcome", "length")}
-    nulls = (("random_direction", found.random), (SHUFFLED_LABEL, found.shuffled))
-    return [null_row(about, site, "transfer_effect", control, draws, kept) for control, draws in nulls]
+    # With the target's length one set of nulls serves all sources; otherwise each length has its own.
+    kept = coords if settings.length == "source" else {k: coords[k] for k in ("outcome", "length")}
+    draws = (("random_direction", nulls.random), (SHUFFLED_LABEL, nulls.permuted_labels))
+    return [null_row(about, site, "transfer_effect", control, values, kept) for control, values in draws]
 
 
 def null_row(
-    about: RowContext, site: Site, metric: str, control: str, draws: Float[Tensor, " control"], told: Mapping[str, str]
+    about: RowContext, site: Site, metric: str, control: str, draws: Float[Tensor, " draw"], coords: Mapping[str, str]
 ) -> Record:
     """Mean of a null distribution; the interval is its 2.5 and 97.5 % quantiles."""
-    ends = null_interval(draws.double())
-    mean, n, reason = float(draws.mean()), len(draws), "degenerate scores"
-    return _row(about, site, metric, told, mean, interval=ends, n=n, control=control, reason=reason)
+    ends, reason = null_interval(draws.double()), "degenerate scores"
+    return _row(
+        about, site, metric, coords, float(draws.mean()), interval=ends, n=len(draws), control=control, reason=reason
+    )
 
 
 def mean_row(
@@ -202,24 +204,22 @@ def mean_row(
     values: Float[Tensor, " unit"],
     groups: Int[Tensor, " unit"],
     weights: Float[Tensor, "sample unit"],
-    told: Mapping[str, str],
+    coords: Mapping[str, str],
 ) -> Record:
     """Mean over questions or texts, with an interval by group."""
-    value = values.mean()
-    ends = bootstrap.percentile_interval(
-        value, bootstrap.mean_samples(values[None], weights)[:, 0], groups=len(groups.unique())
-    )
-    return _row(about, site, metric, told, float(value), interval=ends.ends, n=len(values))
+    value, n = values.mean(), len(groups.unique())
+    ends = bootstrap.percentile_interval(value, bootstrap.mean_samples(values[None], weights)[:, 0], groups=n)
+    return _row(about, site, metric, coords, float(value), interval=ends.ends, n=len(values))
 
 
 def _row(
     about: RowContext,
     site: Site,
     metric: str,
-    told: Mapping[str, str],
+    coords: Mapping[str, str],
     value: float = math.nan,
     *,
     n: int = 0,
     **columns: Any,
 ) -> Record:
-    return about.row(metric, value, site, n=n, method="mass_mean", coords=told, **columns)
+    return about.row(metric, value, site, n=n, method="mass_mean", coords=coords, **columns)

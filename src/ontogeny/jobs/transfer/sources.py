@@ -1,4 +1,4 @@
-"""The vectors and probes that a trace left behind at each checkpoint, at one site of the stream: what is carried over."""
+"""The probes and vectors that a trace kept at each checkpoint, at one site of the stream, and their averages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,106 +17,105 @@ from ontogeny.storage.run import Run
 
 @dataclass(frozen=True, eq=False)
 class TransferSource:
-    """What one checkpoint, or an average of several, gives away."""
+    """Probes of one checkpoint, or the average of several."""
 
     probes: Mapping[str, Float[Tensor, " d"]]
-    """Directions by method, as long as their fit made them."""
+    """Directions by method, as fitted."""
     biases: Mapping[str, float]
     std: float
-    """Spread of the projections on the mass-mean direction, at the source."""
-    visit: MeasuredCheckpoint | None = None
+    """Standard deviation of the projections on the mass-mean direction, at the source."""
+    measured: MeasuredCheckpoint | None = None
     """None for an average."""
     cv_score: float = float("nan")
     coords: Mapping[str, str] | None = None
-    """Of an average: what it is of."""
+    """Row coordinates of an average."""
 
     @property
-    def unit(self) -> Float[Tensor, " d"]:
-        """The mass-mean direction with length 1; NaN where the class means coincide."""
+    def unit_direction(self) -> Float[Tensor, " d"]:
+        """The mass-mean direction with norm 1; NaN if the class means coincide."""
         vector = self.probes["mass_mean"]
         return vector / vector.norm()
 
     @property
-    def known(self) -> bool:
-        return bool(torch.isfinite(self.unit).all())
+    def has_direction(self) -> bool:
+        return bool(torch.isfinite(self.unit_direction).all())
 
     @property
-    def told(self) -> dict[str, str]:
-        """Its coordinates in a row."""
-        if self.visit is None:
+    def row_coords(self) -> dict[str, str]:
+        if self.measured is None:
             return dict(self.coords or {})
-        return {"source_stage": self.visit.stage, "source_step": f"{self.visit.step}"}
+        return {"source_stage": self.measured.stage, "source_step": f"{self.measured.step}"}
 
 
-def transfer_site(run: Run, last: MeasuredCheckpoint, wanted: str | None) -> tuple[Site, int]:
-    """Where vectors are read and put, and its place among the sites of the run: the best site of the last checkpoint unless told.
-
-    Raises:
-        BadInput: the run did not read the stream, or not there.
-    """
-    held = last.sites.get("resid", [])
-    if not held:
-        raise BadInput(
-            f"{run.folder} was not traced in the stream, where vectors are moved. Trace it with --sites resid."
-        )
-    site = Site.parse(wanted) if wanted else best_site(run, [last]).site
-    if site not in held:
-        raise unknown_name("traced site", str(site), map(str, held))
-    return site, held.index(site)
-
-
-def read_sources(run: Run, visits: Sequence[MeasuredCheckpoint], at: int) -> list[TransferSource]:
-    """One a visit.
+def transfer_site(run: Run, last: MeasuredCheckpoint, name: str | None) -> tuple[Site, int]:
+    """The site at which vectors are read and added, and its index among the sites of the run; by default the best site of `last`.
 
     Raises:
-        BadInput: the run lacks a method, or its checkpoints have two widths.
+        BadInput: the run did not read the stream, or not this site.
     """
-    missing = [m for m in TRANSFER_PROBES if any(m not in visit.methods for visit in visits)]
+    sites = last.sites.get("resid", [])
+    if not sites:
+        raise BadInput(f"{run.folder} holds no site of the residual stream: trace it with `sites` resid.")
+    site = Site.parse(name) if name else best_site(run, [last]).site
+    if site not in sites:
+        raise unknown_name("traced site", str(site), map(str, sites))
+    return site, sites.index(site)
+
+
+def read_sources(run: Run, measured: Sequence[MeasuredCheckpoint], at: int) -> list[TransferSource]:
+    """The source of each checkpoint, at the site with index `at`.
+
+    Raises:
+        BadInput: the run lacks a probe, or its checkpoints differ in width.
+    """
+    missing = [m for m in TRANSFER_PROBES if any(m not in entry.methods for entry in measured)]
     if missing:
         raise BadInput(
-            f"{run.folder} holds no {missing[0]} of every checkpoint. Trace with --fits {','.join(TRANSFER_PROBES)}."
+            f"{run.folder} lacks the probe {missing[0]} at some checkpoint: trace it with the probes {','.join(TRANSFER_PROBES)}."
         )
-    found = [_source(run, visit, at) for visit in visits]
-    widths = {len(source.unit) for source in found}
+    sources = [_source(run, entry, at) for entry in measured]
+    widths = {len(source.unit_direction) for source in sources}
     if len(widths) > 1:
         low, high = min(widths), max(widths)
         raise BadInput(
-            f"the checkpoints are {low} and {high} wide: no vector fits both. Select one width with --steps, or use --onto."
+            f"all checkpoints must have one width, got {low} and {high}: select `steps` of one width, and transfer to the other model "
+            "by `to_model`."
         )
-    return found
+    return sources
 
 
-def _source(run: Run, visit: MeasuredCheckpoint, at: int) -> TransferSource:
-    names = [f"{m}/resid/{what}" for m in TRANSFER_PROBES for what in ("direction", "bias")]
+def _source(run: Run, measured: MeasuredCheckpoint, at: int) -> TransferSource:
+    names = [f"{m}/resid/{part}" for m in TRANSFER_PROBES for part in ("direction", "bias")]
     facts = ["mass_mean/resid/facts/std", "logistic/resid/facts/cv_score"]
-    kept = run.directions(visit.unit, [*names, *facts])
+    tensors = run.directions(measured.unit, [*names, *facts])
+    std, cv_score = (float(tensors[name][at].flatten()[0]) for name in facts)
     return TransferSource(
-        {m: kept[f"{m}/resid/direction"][at, :, 0].float() for m in TRANSFER_PROBES},
-        {m: float(kept[f"{m}/resid/bias"][at, 0]) for m in TRANSFER_PROBES},
-        float(kept[facts[0]][at].flatten()[0]),
-        visit,
-        float(kept[facts[1]][at].flatten()[0]),
+        {m: tensors[f"{m}/resid/direction"][at, :, 0].float() for m in TRANSFER_PROBES},
+        {m: float(tensors[f"{m}/resid/bias"][at, 0]) for m in TRANSFER_PROBES},
+        std,
+        measured,
+        cv_score,
     )
 
 
 def average_sources(pool: Sequence[TransferSource], sizes: Sequence[int]) -> list[TransferSource]:
-    """Means of the unit directions of k checkpoints: the last k, the k of the best `cv_score` on their training groups, k spread evenly.
+    """Means of the unit directions of k checkpoints: the last k, the k with the best `cv_score`, and k spaced evenly.
 
-    Labels give every direction its sign, so none is turned; the length of the mean says how much they agree.
+    Labels fix the sign of every direction; the norm of the mean measures their agreement.
     """
-    known = [source for source in pool if source.known]
+    known = [source for source in pool if source.has_direction]
     ranked = sorted(known, key=lambda s: (s.cv_score == s.cv_score, s.cv_score), reverse=True)
-    made = []
+    averages = []
     for k in [size for size in sizes if size <= len(known)]:
         even = [known[round(i)] for i in torch.linspace(0, len(known) - 1, k).tolist()] if k > 1 else known[-1:]
         for rule, chosen in (("last", known[-k:]), ("best", ranked[:k]), ("even", even)):
-            made.append(_mean(chosen, {"average_of": str(k), "rule": rule}))
-    return made
+            averages.append(_mean(chosen, {"average_of": str(k), "rule": rule}))
+    return averages
 
 
-def _mean(chosen: Sequence[TransferSource], coords: Mapping[str, str]) -> TransferSource:
-    probes = {m: torch.stack([s.probes[m] / s.probes[m].norm() for s in chosen]).mean(0) for m in TRANSFER_PROBES}
+def _mean(sources: Sequence[TransferSource], coords: Mapping[str, str]) -> TransferSource:
+    probes = {m: torch.stack([s.probes[m] / s.probes[m].norm() for s in sources]).mean(0) for m in TRANSFER_PROBES}
     agreement = float(probes["mass_mean"].norm())
-    std = sum(s.std for s in chosen) / len(chosen)
-    told = {**coords, "agreement": f"{agreement:.3f}"}
-    return TransferSource(probes, dict.fromkeys(TRANSFER_PROBES, float("nan")), std, coords=told)
+    std = sum(s.std for s in sources) / len(sources)
+    biases = dict.fromkeys(TRANSFER_PROBES, float("nan"))
+    return TransferSource(probes, biases, std, coords={**coords, "agreement": f"{agreement:.3f}"})

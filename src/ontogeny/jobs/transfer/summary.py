@@ -1,4 +1,4 @@
-"""What needs all targets of a transfer: accuracies with each model's own centring, and p-values corrected over the whole matrix."""
+"""Results that need all targets of a transfer: accuracies with each model's own centring, and q-values over the whole matrix."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,48 +20,47 @@ from ontogeny.storage.run import Run
 _OWN_MEAN_NOTE = "each model centred by the mean of its own training texts, without labels (arXiv:2504.02904)"
 
 
-def summarise_transfer(run: Run, job: TracePlan, design: Design, site: Site) -> str:
-    """Write the rows of one concept over all of its transfer units; those of an earlier call go."""
+def summarise_transfer(run: Run, plan: TracePlan, design: Design, site: Site) -> str:
+    """Write the summary rows of one concept over all of its units, in place of an earlier summary; returns the unit."""
     name = design.concept.name
-    units = _unit_rows(run, name)
+    units = _unit_headers(run, name)
     prefix = f"transfers-{content_digest(name)}"
     unit = f"{prefix}-{content_digest(sorted(units))}"
-    about = RowContext(name, str(design.concept.position), len(design.split.test), job.settings.seed)
+    about = RowContext(name, str(design.concept.position), len(design.split.test), plan.settings.seed)
     records = [*_accuracy_rows(run, design, about, site, units), *_q_value_rows(run, about, site, units)]
-    run.keep(unit, CheckpointStamp(job.lineage.name, unit).sign(records))
+    run.keep(unit, CheckpointStamp(plan.lineage.name, unit).sign(records))
     run.forget(prefix, but=unit)
     return unit
 
 
-def _unit_rows(run: Run, concept: str) -> dict[str, dict[str, Any]]:
+def _unit_headers(run: Run, concept: str) -> dict[str, dict[str, Any]]:
     headers = {
         path.stem: read_tensor_header(path) for path in sorted((run.folder / "scores").glob("transfer-*.safetensors"))
     }
-    # Pairs that were measured in another way are none of this family of tests.
-    same = {unit: told for unit, told in headers.items() if told.get("version") == TRANSFER_VERSION}
-    return {unit: told for unit, told in same.items() if told["concept"] == concept and run.done(unit)}
+    # Units of another version do not belong to this family of tests.
+    current = {unit: header for unit, header in headers.items() if header.get("version") == TRANSFER_VERSION}
+    return {unit: header for unit, header in current.items() if header["concept"] == concept and run.done(unit)}
 
 
 def _accuracy_rows(
     run: Run, design: Design, about: RowContext, site: Site, units: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Record]:
-    """Of each probe on each target whose means both are known, with each model's own mean taken away, and without."""
+    """Accuracy of each probe on each target, with raw scores and with each model centred by its own mean."""
     kept = {unit: run.scores(unit) for unit in units}
-    # Where a source's own training texts lie along its own direction: told by the unit in which it is the target.
-    home: dict[tuple[int, str], float] = {}
-    for unit, told in units.items():
-        place = [source["order"] for source in told["sources"]].index(told["target"])
+    # The mean score of a source's own training texts is in the unit in which the source is the target.
+    own_centre: dict[tuple[int, str], float] = {}
+    for unit, header in units.items():
+        place = [source["order"] for source in header["sources"]].index(header["target"])
         for method in TRANSFER_PROBES:
-            home[told["target"], method] = float(kept[unit][f"centre/{method}"][place])
-    for unit, told in units.items():
-        for i, source in enumerate(told["sources"]):
-            for method in (m for m in TRANSFER_PROBES if (source["order"], m) in home):
-                raw = kept[unit][f"raw/{method}"][i].double() + told["biases"][method][i]
-                moved = home[source["order"], method] - float(kept[unit][f"centre/{method}"][i])
-                for centring, scores in (("none", raw), ("own", raw + moved)):
-                    yield from _accuracy_row(
-                        design, about, site, method, scores, source, centring, CheckpointStamp("", "", **told["at"])
-                    )
+            own_centre[header["target"], method] = float(kept[unit][f"centre/{method}"][place])
+    for unit, header in units.items():
+        stamp = CheckpointStamp("", "", **header["at"])
+        for i, source in enumerate(header["sources"]):
+            for method in (m for m in TRANSFER_PROBES if (source["order"], m) in own_centre):
+                raw = kept[unit][f"raw/{method}"][i].double() + header["biases"][method][i]
+                shift = own_centre[source["order"], method] - float(kept[unit][f"centre/{method}"][i])
+                for centring, scores in (("none", raw), ("own", raw + shift)):
+                    yield from _accuracy_row(design, about, site, method, scores, source, centring, stamp)
 
 
 def _accuracy_row(
@@ -94,13 +93,13 @@ def _accuracy_row(
 
 
 def _q_value_rows(run: Run, about: RowContext, site: Site, units: Mapping[str, Mapping[str, Any]]) -> Iterator[Record]:
-    """Benjamini–Hochberg over every pair of the concept whose effect is known."""
-    kept = {unit: run.scores(unit)["p"].double() for unit, told in units.items() if told["controls"]}
+    """q-values (Benjamini–Hochberg) over all pairs of the concept with an effect."""
+    kept = {unit: run.scores(unit)["p"].double() for unit, header in units.items() if header["controls"]}
     corrected = q_values(torch.cat(list(kept.values()))) if kept else torch.zeros(0)
     for unit, q in zip(kept, corrected.split([len(p) for p in kept.values()]), strict=True):
         stamp = CheckpointStamp("", "", **units[unit]["at"])
         for source, value in zip(units[unit]["sources"], q.float().tolist(), strict=True):
-            coords = {name: str(told) for name, told in source.items() if name != "order"}
+            coords = {name: str(text) for name, text in source.items() if name != "order"}
             n, reason = units[unit]["controls"], "the vector could not be tried"
             row = about.row("transfer_q", value, site, method="mass_mean", n=n, coords=coords, reason=reason)
             yield from stamp.on([row])

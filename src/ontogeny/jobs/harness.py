@@ -1,0 +1,167 @@
+"""Harness of the long jobs: one way to open a run directory, to hold a session in it, and to visit checkpoints.
+
+A job plans its units (`plan.py`). In a `job_session` it measures the missing ones and keeps each, then summarises all of them and
+completes run.json.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ontogeny.data.concept import Concept
+from ontogeny.errors import BadInput, CheckpointError
+from ontogeny.lineage import (
+    Checkpoint,
+    Lineage,
+    fetch_checkpoint,
+    prefetch_checkpoints,
+    weight_bytes,
+    weight_fingerprint,
+)
+from ontogeny.storage.lock import is_empty_run, run_lock
+from ontogeny.storage.rollback import rollback_on_failure
+from ontogeny.storage.run import Run
+
+SHARDS_FOLDER = "shards"
+"""Folder of a run in which processes that share its work write."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A checkpoint that could not be measured."""
+
+    checkpoint: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class WeightIdentity:
+    """Size and fingerprint of a checkpoint's weights."""
+
+    bytes: int
+    fingerprint: str
+
+
+def check_concepts(concepts: Sequence[Concept]) -> None:
+    """Raise BadInput if there is no concept, or if two have the same name."""
+    names = [concept.name for concept in concepts]
+    if not names:
+        raise BadInput("`concepts` must hold at least one concept, got none: name a file.", argument="concept")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BadInput(f"concepts must have different names, got {min(twice)!r} twice: rename one of the files.")
+
+
+def readable_checkpoints(
+    lineage: Lineage, *, allow_pickle: bool = False
+) -> tuple[dict[Checkpoint, WeightIdentity], list[Failure]]:
+    """Checkpoints whose files are complete, in training order, and the others as failures. Reads metadata only.
+
+    Raises:
+        BadInput: no checkpoint can be read.
+    """
+    readable, failures = {}, []
+    for checkpoint in lineage.checkpoints:
+        try:
+            size = weight_bytes(checkpoint, allow_pickle=allow_pickle)
+            readable[checkpoint] = WeightIdentity(size, weight_fingerprint(checkpoint, allow_pickle=allow_pickle))
+        except BadInput as error:
+            failures.append(Failure(checkpoint.name, checkpoint.stage, str(error)))
+    if not readable:
+        raise BadInput(failures[0].reason if failures else f"{lineage.name} has no checkpoints.")
+    return readable, failures
+
+
+def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Concept] = ()) -> Run:
+    """The run at `out`, new or existing. A run may grow, but its lineage and the examples of its concepts must stay the same.
+
+    Raises:
+        BadInput: `out` is not a run directory, or holds a run of another lineage or of other examples under the same name.
+    """
+    out = Path(out)
+    run = Run(out)
+    if not run.about_path.is_file():
+        if out.exists() and not (out.is_dir() and (is_empty_run(out) or (out / SHARDS_FOLDER).is_dir())):
+            raise BadInput(f"`out` must be a run directory or an empty folder, got {out}: choose another one.")
+        return run
+    about = run.about
+    if not {"lineage", "concepts"} <= set(about) or "name" not in about["lineage"]:
+        raise BadInput(f"{run.about_path} does not say what was measured: restore it, or set another `out`.")
+    if (name := about["lineage"]["name"]) != lineage.name:
+        raise BadInput(f"`out` must hold a run of {lineage.name}, got {out} with a run of {name}: choose another one.")
+    known = {concept["name"]: concept["hash"] for concept in about["concepts"]}
+    for concept in concepts:
+        if known.get(concept.name, concept.hash) != concept.hash:
+            raise BadInput(
+                f"{out} holds other examples of the concept {concept.name!r}: rename the file, or set another `out`."
+            )
+    return run
+
+
+def missing_units(run: Run, units: Mapping[tuple[Checkpoint, str], str]) -> dict[Checkpoint, list[str]]:
+    """Names of the concepts whose unit the run lacks, by checkpoint."""
+    missing: dict[Checkpoint, list[str]] = {}
+    for (checkpoint, concept), unit in units.items():
+        if not run.done(unit):
+            missing.setdefault(checkpoint, []).append(concept)
+    return missing
+
+
+@contextlib.contextmanager
+def job_session(run: Run, units: Collection[str]) -> Iterator[None]:
+    """Lock the run. If the block fails before it finishes a missing one of `units`, restore the run directory.
+
+    Raises:
+        BadInput: another process is writing into the run.
+    """
+    with run_lock(run.folder), rollback_on_failure(run, [unit for unit in units if not run.done(unit)]):
+        yield
+
+
+def visit_checkpoints(
+    run: Run,
+    checkpoints: Collection[Checkpoint],
+    visit: Callable[[Checkpoint, Path], None],
+    *,
+    tolerant: bool,
+    fetch: Callable[[Checkpoint], Path] = fetch_checkpoint,
+    delete_behind: bool = False,
+) -> list[Failure]:
+    """Call `visit` with each checkpoint and its folder, while the next one is fetched; returns the failures."""
+    failures = []
+    for checkpoint, folder in prefetch_checkpoints(tuple(checkpoints), delete_behind=delete_behind, fetch=fetch):
+        failures += visit_checkpoint(run, checkpoint, folder, visit, tolerant=tolerant)
+    return failures
+
+
+def visit_checkpoint(
+    run: Run,
+    checkpoint: Checkpoint,
+    folder: Path | BadInput,
+    visit: Callable[[Checkpoint, Path], None],
+    *,
+    tolerant: bool,
+) -> list[Failure]:
+    """Visit one checkpoint. If it cannot be read and `tolerant`, log and return the failure; other errors are raised."""
+    try:
+        if isinstance(folder, BadInput):
+            raise folder
+        visit(checkpoint, folder)
+    except CheckpointError as error:
+        if not tolerant:
+            raise
+        return [log_failure(run, Failure(checkpoint.name, checkpoint.stage, str(error)))]
+    return []
+
+
+def log_failure(run: Run, failure: Failure) -> Failure:
+    """Write a failure into the ledger."""
+    run.log({"checkpoint": failure.checkpoint, "stage": failure.stage, "failed": failure.reason})
+    return failure
+
+
+def check_any_done(run: Run, units: Iterable[str], failures: Sequence[Failure]) -> None:
+    """Raise the first failure as BadInput if the run holds none of the units."""
+    if not any(run.done(unit) for unit in units):
+        raise BadInput(failures[0].reason)
