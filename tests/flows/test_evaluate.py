@@ -79,7 +79,7 @@ QUICK = (
 )
 
 
-def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept, planted, tmp_path):
+def test_planted_direction_works_and_its_opposite_does_not(evaluate, tiny, concept, planted, tmp_path):
     out = tmp_path / "run"
     code, text, err = evaluate(tiny("gpt_neox"), "-c", concept, "-m", planted, "--alpha", "0,1,3", *QUICK, "--out", out)
     assert (code, err) == (0, "")
@@ -127,7 +127,7 @@ def test_what_is_planted_works_and_its_opposite_does_not(evaluate, tiny, concept
     assert asked.items() <= Run.open(out).about["evaluations"]["day"].items()
 
 
-def test_every_method_on_a_model_that_knows_nothing(evaluate, tiny, concept, tmp_path):
+def test_every_method_runs_on_an_untrained_model(evaluate, tiny, concept, tmp_path):
     names = ("tracing_vector", "caa", "iti", "ablate")
     args = [tiny("gpt_neox"), "-c", concept, *(x for name in names for x in ("-m", name))]
     args += [
@@ -183,7 +183,7 @@ def test_a_dry_run_does_nothing(evaluate, tiny, concept, tmp_path):
         (["--alpha", "0"], "other than 0"),
         (["--alpha", "1,nan"], "finite numbers"),
         (["--k", "0"], "whole numbers"),
-        (["--k", ""], "grid of --k is empty"),
+        (["--k", ""], "--k must be whole numbers"),
         (["-m", "cca"], "did you mean caa"),
         (["-m", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--where", "lst"], "did you mean last"),
@@ -193,14 +193,14 @@ def test_a_dry_run_does_nothing(evaluate, tiny, concept, tmp_path):
         (["--task", "arc_eesy"], "did you mean arc_easy"),
         (["--scorer", "judge:x"], "no scorer called"),
         (["--scorer", "lexicon:"], "needs words"),
-        (["--neutral", "no.txt"], "there is no file"),
+        (["--neutral", "no.txt"], "no.txt cannot be read"),
         (["--sites", "mlp"], "residual stream"),
         (["--sites", "resid.9"], "does not exist"),
         (["-m", "iti", "--k", "100"], "must be at most"),
-        (["--limit", "1"], "leaves nothing to compare"),
+        (["--limit", "1"], "--limit must be at least 2"),
     ],
 )
-def test_bad_input_is_one_line(evaluate, tiny, concept, args, words):
+def test_invalid_arguments_are_rejected_in_one_line(evaluate, tiny, concept, args, words):
     code, out, err = evaluate(tiny("gpt_neox"), "-c", concept, *QUICK, *args)
     assert code == 2
     assert words in err
@@ -209,9 +209,9 @@ def test_bad_input_is_one_line(evaluate, tiny, concept, args, words):
     assert not out
 
 
-def test_a_direction_that_does_not_fit_is_one_line(evaluate, tiny, concept, tmp_path):
+def test_directions_that_do_not_fit_are_rejected(evaluate, tiny, concept, tmp_path):
     for name, direction, words in (
-        ("wide", Direction(torch.ones(7), Site("resid", 1), "wide"), "7 dimensions"),
+        ("wide", Direction(torch.ones(7), Site("resid", 1), "wide"), "got 7"),
         ("deep", Direction(torch.ones(32), Site("resid", 9), "deep"), "does not exist"),
         ("other", Direction(torch.ones(32), Site("resid", 1), "other", tokenizer="feed"), "another tokenizer"),
     ):
@@ -221,7 +221,7 @@ def test_a_direction_that_does_not_fit_is_one_line(evaluate, tiny, concept, tmp_
         assert words in err
 
 
-def test_concepts_that_cannot_be_steered_are_one_line(evaluate, tiny, tmp_path):
+def test_concepts_that_cannot_be_steered_are_rejected(evaluate, tiny, tmp_path):
     bare = written(tmp_path / "bare.jsonl", answers=False)
     rows = [json.loads(line) for line in bare.read_text().splitlines()]
     bare.write_text("\n".join(json.dumps({k: v for k, v in row.items() if k != "pair"}) for row in rows))
@@ -232,14 +232,14 @@ def test_concepts_that_cannot_be_steered_are_one_line(evaluate, tiny, tmp_path):
         for key in ("prompt", "right", "wrong"):
             row.pop(key)
     few.write_text("\n".join(json.dumps(row) for row in cut))
-    for path, words in ((bare, "neither questions"), (same, "same tokens"), (few, "Add groups")):
+    for path, words in ((bare, "neither questions"), (same, "same tokens"), (few, "add groups")):
         code, _, err = evaluate(tiny("gpt_neox"), "-c", path, *QUICK)
         assert code == 2
         assert words in err
         assert err.count("\n") == 1
 
 
-def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(evaluate, tiny, concept, tmp_path):
+def test_direction_of_a_trace_is_evaluated_in_its_run(evaluate, tiny, concept, tmp_path):
     from ontogeny.data.concept import Concept
     from ontogeny.jobs.trace.trace import trace
     from ontogeny.lineage import Lineage
@@ -259,13 +259,13 @@ def test_the_vector_of_a_trace_is_evaluated_in_its_own_run(evaluate, tiny, conce
     other = written(tmp_path / "more/day.jsonl", groups=14)
     code, _, err = evaluate(tiny("gpt_neox"), "-c", other, *QUICK, "--out", run.folder)
     assert code == 2
-    assert "other examples under the name" in err
+    assert "other examples of the concept 'day'" in err
     code, _, err = evaluate(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
     assert code == 2
-    assert "Choose another --out" in err
+    assert "--out must hold a run of" in err
 
 
-def test_verdicts_stand_in_the_order_of_the_lineage(evaluate, tiny, concept, tmp_path):
+def test_verdicts_are_in_the_order_of_the_lineage(evaluate, tiny, concept, tmp_path):
     """The tuned stage is called before the base by the alphabet, and comes after it."""
     (tmp_path / "lineage.toml").write_text(
         f'name = "two"\n[[stages]]\nname = "zero"\nsource = "{tiny("gpt_neox")}"\n'
@@ -279,7 +279,7 @@ def test_verdicts_stand_in_the_order_of_the_lineage(evaluate, tiny, concept, tmp
     assert list(one.said) == said
 
 
-def test_where_vectors_were_judged_first_a_trace_sets_the_settings(evaluate, say, tiny, concept, tmp_path):
+def test_trace_after_an_evaluation_sets_the_settings(evaluate, say, tiny, concept, tmp_path):
     assert evaluate(tiny("gpt_neox"), "-c", concept, *QUICK, "--out", tmp_path / "run").code == 0
     judged = Run.open(tmp_path / "run").about
     assert judged["settings"] == {}
@@ -290,10 +290,10 @@ def test_where_vectors_were_judged_first_a_trace_sets_the_settings(evaluate, say
     assert (about["settings"]["seed"], about["settings"]["sites"]) == (3, "resid")
     assert about["evaluations"] == judged["evaluations"]
     again = say("trace", tiny("gpt_neox"), "-c", concept, "--sites", "resid", "-o", tmp_path / "run")
-    assert "traced with seed = 3" in again.err
+    assert "--seed must be 3" in again.err
 
 
-def test_a_broken_checkpoint_does_not_stop_the_others(evaluate, tiny, concept, tmp_path):
+def test_broken_checkpoint_does_not_stop_the_others(evaluate, tiny, concept, tmp_path):
     import shutil
 
     for step in (1, 2):

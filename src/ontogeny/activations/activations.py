@@ -63,8 +63,7 @@ def activations_at_token(
         ActivationRead(i, one_hot(torch.tensor(token % len(row)), len(row)).float())
         for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
     )
-    content = tuple(torch.full((len(row),), 1 / len(row)) for row in rows)
-    result = capture(model, Workload(tuple(tuple(row.tolist()) for row in rows), reads, content=content), sites)
+    result = capture(model, Workload(tuple(tuple(row.tolist()) for row in rows), reads), sites)
     return torch.stack([result.parts[site.part][result.sites[site.part].index(site)] for site in sites]).cpu()
 
 

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
-from ontogeny.interventions.base import Intervention, apply_mask, as_unit_vector
+from ontogeny.interventions.base import Intervention, as_unit_vector
 from ontogeny.probes.leace import Eraser
 
 
@@ -42,11 +42,9 @@ class Ablate(Intervention):
             )
         return cls(basis.to(axes[0]))
 
-    def __call__(
-        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
-    ) -> Float[Tensor, "*rows d"]:
+    def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         basis = self.basis.to(h)
-        return apply_mask(mask, h - (h @ basis) @ basis.T, h)
+        return h - (h @ basis) @ basis.T
 
     @property
     def width(self) -> int:
@@ -72,11 +70,9 @@ class Clamp(Intervention):
             raise BadInput(f"`value` must be a finite number, got {value}.")
         return cls(as_unit_vector(direction, "Clamp"), value)
 
-    def __call__(
-        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
-    ) -> Float[Tensor, "*rows d"]:
+    def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         axis = self.axis.to(h)
-        return apply_mask(mask, h + (self.value - h @ axis)[..., None] * axis, h)
+        return h + (self.value - h @ axis)[..., None] * axis
 
     @property
     def width(self) -> int:
@@ -96,12 +92,10 @@ class Erase(Intervention):
         """The eraser of one site."""
         return cls(eraser.removed[site], eraser.readout[site], eraser.mean[site])
 
-    def __call__(
-        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
-    ) -> Float[Tensor, "*rows d"]:
+    def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         # In the eraser's precision, since the readout is a difference of large numbers.
         read = (h.to(self.mean) - self.mean) @ self.readout
-        return apply_mask(mask, (h.to(self.mean) - read @ self.removed.T).to(h), h)
+        return (h.to(self.mean) - read @ self.removed.T).to(h)
 
     @property
     def width(self) -> int:

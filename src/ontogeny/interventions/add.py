@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.direction import Direction, random_unit_vector
 from ontogeny.errors import BadInput
-from ontogeny.interventions.base import Intervention, apply_mask, as_vector
+from ontogeny.interventions.base import Intervention, as_vector
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -23,12 +23,8 @@ class Add(Intervention):
         vector = as_vector(shift, "Add")
         object.__setattr__(self, "shift", vector if alpha == 1.0 else alpha * vector)
 
-    def __call__(
-        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
-    ) -> Float[Tensor, "*rows d"]:
-        if self.is_noop:
-            return h
-        return apply_mask(mask, h + self.shift.to(h), h)
+    def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+        return h + self.shift.to(h)
 
     @property
     def is_noop(self) -> bool:

@@ -20,6 +20,11 @@ class Intervention:
     kind: ClassVar[InterventionKind] = "activation"
 
     def __call__(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`h` edited where the mask is True (everywhere without one), elsewhere `h` bit for bit."""
+        return h if self.is_noop else apply_mask(mask, self.edit(h), h)
+
+    def edit(self, h: Tensor) -> Tensor:
+        """`h` with every token edited; for interventions without their own `__call__`."""
         raise NotImplementedError
 
     @property
@@ -91,9 +96,8 @@ class NormMatched(Intervention):
         self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
     ) -> Float[Tensor, "*rows d"]:
         change = self.intervention(h, mask) - h
-        return apply_mask(
-            mask, h + change.norm(dim=-1, keepdim=True) * random_unit_vector(h.shape[-1], self.seed).to(h), h
-        )
+        axis = random_unit_vector(h.shape[-1], self.seed).to(h)
+        return apply_mask(mask, h + change.norm(dim=-1, keepdim=True) * axis, h)
 
     @property
     def is_noop(self) -> bool:
@@ -104,9 +108,9 @@ class NormMatched(Intervention):
         return self.intervention.width
 
 
-def apply_mask(mask: Tensor | None, changed: Tensor, h: Tensor) -> Tensor:
-    """`changed` where the mask is True (everywhere without one), elsewhere `h` bit for bit."""
-    return changed if mask is None else torch.where(mask[..., None], changed, h)
+def apply_mask(mask: Tensor | None, edited: Tensor, h: Tensor) -> Tensor:
+    """`edited` where the mask is True (everywhere without one), elsewhere `h` bit for bit."""
+    return edited if mask is None else torch.where(mask[..., None], edited, h)
 
 
 def as_vector(given: Direction | Tensor, what: str) -> Float[Tensor, " d"]:

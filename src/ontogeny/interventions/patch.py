@@ -14,10 +14,8 @@ from ontogeny.interventions.base import Intervention, apply_mask
 class Zero(Intervention):
     """Zero ablation of a head, of neurons or of a sub-layer."""
 
-    def __call__(
-        self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None
-    ) -> Float[Tensor, "*rows d"]:
-        return apply_mask(mask, torch.zeros_like(h), h)
+    def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+        return torch.zeros_like(h)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,8 +64,7 @@ def _training_workload(model: Model, concept: Concept, examples: Sequence[Exampl
             f"texts of {concept.name} must have at most {model.context} tokens, got {len(long)} longer ones: shorten them."
         )
     reads = tuple(ActivationRead(i, concept.position.weights(encoding)) for i, encoding in enumerate(encodings))
-    content = tuple(torch.full((len(e.ids),), 1 / len(e.ids)) for e in encodings)
-    return Workload(tuple(tuple(e.ids.tolist()) for e in encodings), reads, content=content)
+    return Workload(tuple(tuple(e.ids.tolist()) for e in encodings), reads)
 
 
 def fit_vectors(
