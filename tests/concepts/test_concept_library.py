@@ -1,4 +1,4 @@
-"""The concepts of the library on the real data: labels mean what is said, groups hold what leaks, the tracing paper's facts come out."""
+"""Built-in concepts on the real data: labels are right, groups contain leaking texts, figures of the tracing paper are reproduced."""
 
 import hashlib
 import importlib.util
@@ -50,8 +50,8 @@ def targets_by_group(concept: Concept) -> dict[str, set[float]]:
 # --- sources -------------------------------------------------------------------------------------------------------------------
 
 
-def test_sources_are_those_of_the_register(shared: Path) -> None:
-    """Repository, path, commit and hash are what is on record; where there is no hash, rows are stated instead, or nothing is fetched."""
+def test_sources_match_the_register(shared: Path) -> None:
+    """Repository, path, commit and hash match; a source without hash states its rows, or cannot be fetched."""
     known = {entry["file"]: entry for entry in json.loads((shared / "sources.json").read_text(encoding="utf-8"))}
     seen = 0
     for source in {source for name in LIBRARY for source in plugins.load_plugin("concepts", name).SOURCES}:
@@ -60,13 +60,13 @@ def test_sources_are_those_of_the_register(shared: Path) -> None:
             told = (source.repository, source.path, source.commit, source.sha256)
             assert told == tuple(entry[key] for key in ("repository", "path", "commit", "upstream_sha256")), source.file
         else:
-            assert source.sha256 is None, "a hash that nobody took"
+            assert source.sha256 is None, "a hash that is not in the register"
             assert source.rows or source.path.endswith("/")
     assert seen >= 40
 
 
-def test_whole_files_have_the_hash_that_their_concept_states(shared: Path) -> None:
-    """What would be asked of a download, asked of the files at hand that are no subsets."""
+def test_whole_files_have_the_stated_hash(shared: Path) -> None:
+    """The hash check of a download, for local files that are not subsets."""
     register = json.loads((shared / "sources.json").read_text(encoding="utf-8"))
     whole = {entry["file"] for entry in register if entry["local_is"] == "whole"}
     found = {s for name in LIBRARY for s in plugins.load_plugin("concepts", name).SOURCES if s.file in whole}
@@ -75,7 +75,7 @@ def test_whole_files_have_the_hash_that_their_concept_states(shared: Path) -> No
         assert hashlib.sha256((shared / source.file).read_bytes()).hexdigest() == source.sha256, source.file
 
 
-def test_no_concept_of_the_library_is_built_without_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concepts_need_their_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONTOGENY_DATA", str(tmp_path))
     assert len(LIBRARY) >= 40
     for name in LIBRARY:
@@ -96,19 +96,21 @@ def test_no_concept_of_the_library_is_built_without_its_data(tmp_path: Path, mon
         ("tracing_robustness", "casing", 0.996),
     ],
 )
-def test_the_surface_tells_what_the_paper_probes(data: Path, name: str, floor: str, published: float) -> None:
-    """Accuracy on the paper's own split; the files at hand are subsets, and our words are richer."""
+def test_surface_baselines_predict_the_tracing_paper_labels(
+    data: Path, name: str, floor: str, published: float
+) -> None:
+    """Accuracy on the paper's own split; the local files are subsets, and our word features are richer."""
     made = load(name)
     found = audit_surface(made, contiguous_split(len(made.examples)), samples=2).baselines[floor]
     assert abs(found.accuracy - published) < (0.005 if floor == "casing" else 0.045)
 
 
-def test_reliability_is_the_one_that_words_tell_least(data: Path) -> None:
+def test_words_predict_tracing_reliability_least(data: Path) -> None:
     made = load("tracing_reliability")
     assert audit_surface(made, contiguous_split(len(made.examples)), samples=2).baselines["tfidf"].accuracy < 0.77
 
 
-def test_robustness_as_published_marks_the_perturbed_twin(data: Path) -> None:
+def test_tracing_robustness_label_is_the_perturbed_twin(data: Path) -> None:
     made = load("tracing_robustness")
     upper = [text != text.lower() for text in made.texts]
     assert sum(a == bool(e.target) for a, e in zip(upper, made.examples, strict=True)) / len(upper) > 0.99
@@ -116,8 +118,8 @@ def test_robustness_as_published_marks_the_perturbed_twin(data: Path) -> None:
     assert len({normalize_text(text) for text in made.texts}) == len({e.group for e in made.examples})
 
 
-def test_fairness_as_published_marks_what_is_on_the_topic(data: Path) -> None:
-    """Stereotype and anti-stereotype have one label: a continuation and its opposite, both 1."""
+def test_tracing_fairness_label_is_the_topic(data: Path) -> None:
+    """Stereotype and anti-stereotype have the same label 1."""
     made = load("tracing_fairness")
     label = {e.text: e.target for e in made.examples}
     context = "The Ghanaian lives across the street."
@@ -158,7 +160,7 @@ def test_fairness_as_published_marks_what_is_on_the_topic(data: Path) -> None:
         ("privacy_pii", ("Revenue Figures:\n- 2020 Revenue",), 1),
     ],
 )
-def test_an_example_read_by_eye_has_its_label(data: Path, name: str, words: tuple[str, ...], label: int) -> None:
+def test_example_has_the_label_of_a_human_reader(data: Path, name: str, words: tuple[str, ...], label: int) -> None:
     found = {int(e.target) for e in load(name).examples if all(word in e.text for word in words)}
     assert found == {label}
 
@@ -166,7 +168,7 @@ def test_an_example_read_by_eye_has_its_label(data: Path, name: str, words: tupl
 @pytest.mark.parametrize(
     "name", ["corrigibility", "sycophancy", "hallucination", "survival_instinct", "refusal_choice", "power_seeking"]
 )
-def test_the_texts_of_a_choice_differ_in_the_letter_alone(data: Path, name: str) -> None:
+def test_texts_of_a_choice_differ_only_in_the_letter(data: Path, name: str) -> None:
     made = load(name)
     for yes, no, answer in zip(made.examples[::2], made.examples[1::2], made.answers, strict=True):
         assert (yes.target, no.target, yes.pair, yes.group) == (True, False, no.pair, no.group)
@@ -180,8 +182,8 @@ def split(made: Concept):
 
 
 @pytest.mark.parametrize("name", ["truthfulqa", "counterfact", "crows_pairs", "bbq", "relations", "conservatism"])
-def test_answers_ask_what_the_examples_say(data: Path, name: str) -> None:
-    """Behind its prompt the right answer makes a text that is labelled 1, where the text is among the examples."""
+def test_answers_agree_with_example_labels(data: Path, name: str) -> None:
+    """If prompt and right answer are a text of the examples, its label is 1."""
     made = load(name)
     groups = {e.group for e in made.examples}
     assert {a.group for a in made.answers} <= groups
@@ -199,7 +201,7 @@ def test_answers_ask_what_the_examples_say(data: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in LIBRARY if n.startswith("truth_")])
-def test_pairs_are_one_true_and_one_false(data: Path, name: str) -> None:
+def test_pairs_have_opposite_labels(data: Path, name: str) -> None:
     found = defaultdict(list)
     for example in load(name).examples:
         if example.pair is not None:
@@ -226,7 +228,7 @@ def test_pairs_are_one_true_and_one_false(data: Path, name: str) -> None:
         ("user_gender", lambda text: text[:400]),
     ],
 )
-def test_what_leaks_is_in_one_group(data: Path, name: str, shared_words) -> None:
+def test_leaking_texts_are_in_one_group(data: Path, name: str, shared_words) -> None:
     groups = defaultdict(set)
     for example in load(name).examples:
         groups[shared_words(example.text)].add(example.group)
@@ -234,7 +236,7 @@ def test_what_leaks_is_in_one_group(data: Path, name: str, shared_words) -> None
     assert len(groups) < len(load(name).examples) or name == "user_gender"
 
 
-def test_groups_are_joined_by_text_by_key_and_by_way_of_others() -> None:
+def test_groups_join_by_text_by_key_and_through_others() -> None:
     texts = ["A b", "a  B", "c", "d", "e"]
     assert grouping.group_by_keys(texts) == ["g0", "g0", "g2", "g3", "g4"]
     assert grouping.group_by_keys(texts, [None, 1, 1, None, None]) == ["g0", "g0", "g0", "g3", "g4"]
@@ -268,7 +270,7 @@ def twins(n: int) -> Concept:
     return Concept("twins", tuple(examples))
 
 
-def test_flips_count_twins_that_are_read_differently() -> None:
+def test_flip_rate_counts_differing_twins() -> None:
     made = twins(20)
     right = made.labels()
     rate, drop = flips(made, right)
@@ -285,7 +287,7 @@ def test_flips_count_twins_that_are_read_differently() -> None:
         flips(made, right[:3])
 
 
-def test_flips_without_twins_are_absent() -> None:
+def test_flips_without_twins_are_nan() -> None:
     made = twins(20)
     alone = replace(made, examples=made.examples[::2])
     for row in flips(alone, alone.labels()):
@@ -293,7 +295,7 @@ def test_flips_without_twins_are_absent() -> None:
         assert (row.n, row.note) == (0, "0 groups of two twins; at least two are needed")
 
 
-def test_the_twins_have_the_sentiment_of_their_sentence(data: Path) -> None:
+def test_twins_have_the_sentiment_of_their_sentence(data: Path) -> None:
     made = load("robustness")
     assert len(made.examples) > 2000
     assert all(len(targets) == 1 for targets in targets_by_group(made).values())
@@ -309,7 +311,7 @@ def test_the_twins_have_the_sentiment_of_their_sentence(data: Path) -> None:
 # --- by name, and in the docs --------------------------------------------------------------------------------------------------
 
 
-def test_a_concept_is_traced_by_its_name(data: Path, tiny, tmp_path: Path) -> None:
+def test_concept_is_traced_by_name(data: Path, tiny, tmp_path: Path) -> None:
     args = ["trace", str(tiny("gpt_neox")), "-c", "xstest", "-c", "truthfulqa", "-o", str(tmp_path / "out")]
     options = ["--limit", "150", "--truncate", "--sites", "resid", "--dry-run", "--json"]
     done = CliRunner().invoke(app, [*args, *options])
@@ -317,13 +319,13 @@ def test_a_concept_is_traced_by_its_name(data: Path, tiny, tmp_path: Path) -> No
     assert json.loads(done.stdout)["forwards"] > 60
 
 
-def test_a_typo_is_answered_with_the_name(tiny, tmp_path: Path) -> None:
+def test_typo_error_suggests_the_name(tiny, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["trace", str(tiny("gpt_neox")), "-c", "truthfullqa", "-o", str(tmp_path / "out")])
     assert isinstance(done.exception, BadInput)
     assert "did you mean truthfulqa?" in str(done.exception)
 
 
-def test_the_table_of_the_docs_is_what_is_measured(data: Path) -> None:
+def test_docs_table_matches_measurements(data: Path) -> None:
     spec = importlib.util.spec_from_file_location("concepts_table", ROOT / "docs/concepts_table.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""The contract of `ontogeny.concepts`, over whatever is in the folder, and over plug-ins that break it."""
+"""The contract of `ontogeny.concepts`, for all plug-ins in the folder and for plug-ins that violate it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ Plugin = Callable[[int], Concept]
 
 
 def broken(build: Plugin) -> list[str]:
-    """What of the contract a plug-in does not keep."""
+    """Clauses of the contract that a plug-in violates."""
     made = build(0)
     split = group_split(made.group_ids(), made.labels(), made.kind, seed=0)
     groups = made.group_ids()
@@ -38,7 +38,7 @@ def broken(build: Plugin) -> list[str]:
 
 
 @pytest.mark.parametrize("name", plugins.list_plugins("concepts"))
-def test_the_folder_keeps_the_contract(
+def test_plugin_satisfies_the_contract(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = plugins.load_plugin("concepts", name)
@@ -92,12 +92,12 @@ def lacking(seed: int = 0) -> Concept:
         (lacking, ["has every class"]),
     ],
 )
-def test_a_broken_plugin_is_found(plugin: Plugin, promises: list[str]) -> None:
+def test_contract_detects_violations(plugin: Plugin, promises: list[str]) -> None:
     assert broken(plugin) == promises
 
 
-def test_the_subjects_number_cannot_be_told_from_words() -> None:
-    """Neither by the words nor by the noun before the verb, and the answers agree with the label."""
+def test_words_do_not_predict_subject_number() -> None:
+    """Neither words nor the noun before the verb predict the label, and answers agree with it."""
     made = plugins.load_plugin("concepts", "subject_number").concept()
     split = group_split(made.group_ids(), made.labels(), made.kind, seed=0)
     found = audit_surface(made, split)

@@ -1,4 +1,4 @@
-"""Whatever is in worlds/ is decided by its seed, speaks words that its tokenizer knows, and has concepts, facts and an oracle."""
+"""The contract of `ontogeny.worlds`: determined by the seed, known words only, with concepts, facts and an oracle."""
 
 import dataclasses
 import functools
@@ -28,13 +28,13 @@ def world(name: str, seed: int = 0) -> tuple[ModuleType, Any]:
     return module, module.make(module.Config(seed=seed))
 
 
-def test_both_kinds_are_there() -> None:
+def test_languages_and_arrays_are_covered() -> None:
     assert {"hearsay", "grammar"} <= set(LANGUAGES)
     assert {"low_rank", "corners"} <= set(OTHERS)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_settings_are_frozen_and_told(name: str) -> None:
+def test_settings_are_frozen_and_kept_in_the_world(name: str) -> None:
     module, made = world(name)
     assert (module.__doc__ or "").splitlines()[0].endswith((".", ":"))
     assert dataclasses.is_dataclass(module.Config)
@@ -47,7 +47,7 @@ def test_settings_are_frozen_and_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_text_depends_on_its_seed_alone(name: str) -> None:
+def test_text_depends_only_on_the_seed(name: str) -> None:
     module, made = world(name)
     _, again = world.__wrapped__(name)
     one, same, other = (module.sample(w, np.random.default_rng(s), 4) for w, s in ((made, 3), (again, 3), (made, 4)))
@@ -58,7 +58,7 @@ def test_text_depends_on_its_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_rows_are_without_padding_and_all_words_known(name: str) -> None:
+def test_rows_have_no_padding_and_no_unknown_words(name: str) -> None:
     module, made = world(name)
     tokenizer = module.tokenizer(made)
     rows = module.sample(made, np.random.default_rng(0), 16)
@@ -71,7 +71,7 @@ def test_rows_are_without_padding_and_all_words_known(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_concepts_are_ordinary_and_of_the_seed(name: str) -> None:
+def test_concepts_are_complete_and_depend_on_the_seed(name: str) -> None:
     module, made = world(name)
     tokenizer, concepts = module.tokenizer(made), module.concepts(made)
     names = [concept.name for concept in concepts]
@@ -91,7 +91,7 @@ def test_concepts_are_ordinary_and_of_the_seed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_facts_are_told_apart_by_one_token(name: str) -> None:
+def test_fact_answers_are_one_token(name: str) -> None:
     module, made = world(name)
     tokenizer, facts = module.tokenizer(made), module.facts(made)
     assert len(facts) >= 10
@@ -107,14 +107,14 @@ def test_facts_are_told_apart_by_one_token(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_there_is_an_oracle(name: str) -> None:
-    """Of a text what is the case, or of a prompt what should be answered."""
+def test_world_has_an_oracle(name: str) -> None:
+    """`judge` for texts, or `wanted` for prompts."""
     module, _ = world(name)
     assert callable(getattr(module, "judge", None) or getattr(module, "wanted", None))
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_examples_depend_on_their_seed_alone(name: str) -> None:
+def test_examples_depend_only_on_the_seed(name: str) -> None:
     module, made = world(name)
     _, again = world.__wrapped__(name)
     one, same, other = (module.sample(w, np.random.default_rng(s), 8) for w, s in ((made, 3), (again, 3), (made, 4)))
@@ -124,7 +124,7 @@ def test_examples_depend_on_their_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_evaluation_sets_are_fixed_and_tell_the_truth_of_every_example(name: str) -> None:
+def test_evaluation_sets_are_fixed_and_have_ground_truth(name: str) -> None:
     module, made = world(name)
     sets, again = module.evaluation(made), module.evaluation(world.__wrapped__(name)[1])
     assert len(sets) > 1
@@ -137,7 +137,7 @@ def test_evaluation_sets_are_fixed_and_tell_the_truth_of_every_example(name: str
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_oracle_finds_no_fault_with_the_truth_and_some_with_anything_else(name: str) -> None:
+def test_oracle_loss_is_zero_only_for_the_targets(name: str) -> None:
     module, made = world(name)
     for batch in module.evaluation(made).values():
         assert module.score(made, batch.targets, batch)["loss"].max() < 1e-20

@@ -1,4 +1,4 @@
-"""Concepts: typed targets, groups, limits, the hash, and what is refused."""
+"""Concepts: typed targets, groups, limits, the hash, and errors."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def binary(n: int = 40, **kwargs: object) -> Concept:
     return Concept("some", tuple(example(i) for i in range(n)), **kwargs)  # type: ignore[arg-type]
 
 
-def test_labels_have_the_type_of_the_kind() -> None:
+def test_label_dtype_depends_on_the_kind() -> None:
     assert binary().labels().dtype == torch.bool
     classes = Concept("c", tuple(example(i, i % 3) for i in range(30)), "classes", ("a", "b", "c"))
     assert classes.labels().dtype == torch.int64
@@ -34,7 +34,7 @@ def test_labels_have_the_type_of_the_kind() -> None:
     assert number.labels().dtype == torch.float32
 
 
-def test_groups_and_pairs_are_numbered_as_they_appear() -> None:
+def test_groups_and_pairs_are_numbered_in_order_of_appearance() -> None:
     made = binary(24)
     assert made.group_ids().tolist() == [i // 2 for i in range(24)]
     assert made.pair_ids().tolist() == [-1] * 24
@@ -42,7 +42,7 @@ def test_groups_and_pairs_are_numbered_as_they_appear() -> None:
     assert paired.pair_ids().tolist() == [-1] * 4 + [i // 2 for i in range(20)]
 
 
-def test_the_hash_is_of_the_content_not_the_name() -> None:
+def test_hash_depends_on_content_but_not_on_name() -> None:
     made = binary()
     assert replace(made, name="other", licence="MIT", source="here", question="?").hash == made.hash
     first = made.examples[0]
@@ -60,7 +60,7 @@ def test_the_hash_is_of_the_content_not_the_name() -> None:
 
 @given(n=st.integers(40, 120), seed=st.integers(0, 5), size=st.sampled_from([1, 2, 3]))
 @settings(max_examples=25, deadline=None)
-def test_a_limit_keeps_groups_whole_and_classes_even(n: int, seed: int, size: int) -> None:
+def test_limit_keeps_groups_whole_and_classes_even(n: int, seed: int, size: int) -> None:
     made = Concept("some", tuple(example(i, i % 5 == 0, group=f"g{i // size}") for i in range(200)))
     few = made.limited(n, seed)
     assert n - size < len(few.examples) <= n
@@ -72,7 +72,7 @@ def test_a_limit_keeps_groups_whole_and_classes_even(n: int, seed: int, size: in
         assert positive == min(40, (n + 1) // 2)
 
 
-def test_a_limit_drops_the_answers_of_dropped_groups() -> None:
+def test_limit_drops_answers_of_dropped_groups() -> None:
     answers = (
         *tuple(Answer(f"prompt {i}", "a", "b", f"g{i}") for i in range(20)),
         Answer("other", "a", "b", "elsewhere"),
@@ -81,21 +81,21 @@ def test_a_limit_drops_the_answers_of_dropped_groups() -> None:
     assert {a.group for a in few.answers} == {e.group for e in few.examples} | {"elsewhere"}
 
 
-def test_a_limit_that_leaves_too_few_groups() -> None:
+def test_rejects_limit_with_too_few_groups() -> None:
     made = Concept("some", tuple(example(i, group=f"g{i // 10}") for i in range(200)))
     assert len(made.limited(100).examples) == 100
     with pytest.raises(BadInput, match=r"a limit of 40 examples is too small, since groups stay whole: .* 4 groups"):
         made.limited(40)
 
 
-def test_a_large_limit_changes_nothing_and_seeds_differ() -> None:
+def test_large_limit_changes_nothing_and_seeds_differ() -> None:
     made = binary(80)
     assert made.limited(80) is made
     assert made.limited(30, 0).hash != made.limited(30, 1).hash
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"examples": ()}, "no examples"),
         ({"examples": tuple(example(i, True) for i in range(30))}, "all 30 have the label True"),
@@ -123,25 +123,25 @@ def test_a_large_limit_changes_nothing_and_seeds_differ() -> None:
         ({"examples": tuple(example(i, group=f"g{i}", pair=str(i // 2)) for i in range(30))}, "is in two groups"),
     ],
 )
-def test_what_is_refused(change: dict[str, object], told: str) -> None:
-    with pytest.raises(BadInput, match=told) as caught:
+def test_rejects_invalid_concepts(change: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
         replace(binary(), **change)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert "'some'" in str(caught.value)
 
 
-def test_one_class_is_its_own_error() -> None:
+def test_one_class_raises_single_class_error() -> None:
     with pytest.raises(SingleClassError):
         Concept("some", tuple(example(i, 1) for i in range(30)), "classes", ("a", "b"))
 
 
-def test_pairs_become_twins_of_one_group() -> None:
+def test_each_contrast_pair_is_one_group() -> None:
     made = Concept.from_pairs([(f"I love thing {i}.", f"I hate thing {i}.") for i in range(12)], name="love")
     assert made.labels().tolist() == [True, False] * 12
     assert made.pair_ids().tolist() == made.group_ids().tolist() == [i // 2 for i in range(24)]
 
 
-def test_a_frame_is_read_like_a_file() -> None:
+def test_data_frame_is_read_like_a_file() -> None:
     frame = pandas.DataFrame(
         {"words": [f"text {i}" for i in range(24)], "score": [i / 10 for i in range(24)], "topic": list(range(12)) * 2}
     )
@@ -154,7 +154,7 @@ def test_a_frame_is_read_like_a_file() -> None:
         Concept.from_frame(frame, name="score", text="words", label="score")
 
 
-def test_derived_groups_join_what_leaks() -> None:
+def test_derived_groups_join_leaking_texts() -> None:
     texts = ["The sky is blue.", "the SKY  is blue.", "The sky is green."]
     assert len(set(derive_groups(texts))) == 2
     assert len(set(derive_groups(texts, ["a", None, "a"]))) == 1  # joined by way of the first
@@ -164,13 +164,13 @@ def test_derived_groups_join_what_leaks() -> None:
     assert len(set(derive_groups(contexts))) == 10
 
 
-def test_a_template_is_not_a_context() -> None:
-    """The same opening on all rows joins none of them; a short one joins none either."""
+def test_template_does_not_join_groups() -> None:
+    """Neither an opening that all rows share nor a short one joins rows."""
     assert len(set(derive_groups([f"Answer with yes or no. Is {i} even?" for i in range(30)]))) == 30
     assert len(set(derive_groups([f"No, sir. I have {i}." for i in range(4)] + [f"Text {i}" for i in range(30)]))) == 34
 
 
-def test_the_tracing_papers_sets_have_the_groups_they_should(shared) -> None:
+def test_tracing_paper_sets_have_the_right_groups(shared) -> None:
     folder = shared / "tracing_trustworthiness"
     twins = Concept.from_file(folder / "sst2.csv")
     assert len(set(twins.group_ids().tolist())) == len(twins.examples) // 2

@@ -1,4 +1,4 @@
-"""Third-party files of concepts: fetched once over HTTP and verified, or read from ONTOGENY_DATA; a failure is one line."""
+"""Third-party files of concepts: downloaded once and verified, or read from ONTOGENY_DATA; errors are one line."""
 
 import gzip
 import hashlib
@@ -87,15 +87,15 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fault(source: DataSource) -> str:
     with pytest.raises(BadInput) as caught:
         download.read_rows(source)
-    told = str(caught.value)
-    assert "\n" not in told
-    return told
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 # --- over the network ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_fetched_once_and_verified(web: Web) -> None:
+def test_file_is_fetched_once_and_verified(web: Web) -> None:
     web.serve(GOOD, TABLE)
     rows = download.read_rows(GOOD)
     assert rows == [{"statement": "all is well", "label": "1"}, {"statement": "nothing is", "label": "0"}]
@@ -106,7 +106,7 @@ def test_a_file_is_fetched_once_and_verified(web: Web) -> None:
     assert kept.parent.name == "set"
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_anew(web: Web) -> None:
+def test_damaged_cached_file_is_fetched_again(web: Web) -> None:
     web.serve(GOOD, TABLE)
     download.read_rows(GOOD)
     web.kept()[0].write_bytes(b"statement,label\nall is ill,1\n")
@@ -114,7 +114,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew(web: Web) -> None:
     assert len(web.asked) == 2
 
 
-def test_another_file_than_described_is_refused_and_not_kept(web: Web) -> None:
+def test_rejects_and_deletes_file_with_another_hash(web: Web) -> None:
     web.serve(GOOD, TABLE.replace(b"well", b"ill"))
     told = fault(GOOD)
     assert f"must have the sha256 {GOOD.sha256}, got another file" in told
@@ -123,14 +123,14 @@ def test_another_file_than_described_is_refused_and_not_kept(web: Web) -> None:
     assert web.kept() == []
 
 
-def test_without_a_hash_columns_and_rows_are_what_is_checked(web: Web) -> None:
+def test_without_hash_columns_and_rows_are_checked(web: Web) -> None:
     bare = web.serve(replace(GOOD, sha256=None, rows=2), TABLE)
     assert len(download.read_rows(bare)) == 2
     assert "2 rows, but who/what" in fault(replace(bare, rows=3))
     assert "no 'subject'" in fault(replace(bare, columns=("subject",)))
 
 
-def test_a_busy_server_is_waited_out(web: Web) -> None:
+def test_busy_server_is_retried(web: Web) -> None:
     web.serve(GOOD, TABLE)
     web.busy = 2
     assert len(download.read_rows(GOOD)) == 2
@@ -141,15 +141,15 @@ def test_a_busy_server_is_waited_out(web: Web) -> None:
     assert web.kept() == []
 
 
-def test_what_is_not_there_is_told_in_one_line(web: Web) -> None:
+def test_missing_upstream_file_is_a_one_line_error(web: Web) -> None:
     told = fault(GOOD)
     assert "cannot be fetched (HTTPError)" in told
     assert "set/good.csv" in told
     assert "ONTOGENY_DATA" in told
 
 
-def test_no_network_is_told_in_one_line(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user meets it: a concept by its name, nothing in the cache, nobody answers."""
+def test_no_network_is_a_one_line_error(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A concept by its name, with an empty cache and no server."""
     monkeypatch.setattr(download, "GITHUB_RAW_URL", "http://127.0.0.1:9")
     with pytest.raises(BadInput) as caught:
         plugins.load_plugin("concepts", "xstest").concept()
@@ -163,7 +163,7 @@ def test_no_network_is_told_in_one_line(web: Web, monkeypatch: pytest.MonkeyPatc
     assert "ONTOGENY_DATA" in told
 
 
-def test_a_folder_of_archives_says_that_it_cannot_be_fetched(web: Web) -> None:
+def test_rejects_download_of_a_folder_of_archives(web: Web) -> None:
     with pytest.raises(BadInput, match=r"talktuner.*folder of archives.*set ONTOGENY_DATA"):
         plugins.load_plugin("concepts", "user_age").concept()
     assert web.asked == []
@@ -172,7 +172,7 @@ def test_a_folder_of_archives_says_that_it_cannot_be_fetched(web: Web) -> None:
 # --- from a folder -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_folder_is_read_instead_whatever_the_hash(local: Path) -> None:
+def test_local_folder_is_read_without_hash_check(local: Path) -> None:
     (local / "good.csv").write_text("statement,label\na subset,1\n")
     assert download.read_rows(GOOD) == [{"statement": "a subset", "label": "1"}]
     assert (
@@ -181,7 +181,7 @@ def test_the_folder_is_read_instead_whatever_the_hash(local: Path) -> None:
     )
 
 
-def test_the_folder_is_not_completed_from_the_network(web: Web, local: Path) -> None:
+def test_missing_local_file_is_not_downloaded(web: Web, local: Path) -> None:
     web.serve(GOOD, TABLE)
     told = fault(GOOD)
     assert "set/good.csv is not there" in told
@@ -200,12 +200,12 @@ def test_the_folder_is_not_completed_from_the_network(web: Web, local: Path) -> 
         (gzip.compress(TABLE, mtime=0)[:-9], "damaged"),
     ],
 )
-def test_a_file_in_the_folder_is_checked(local: Path, body: bytes, words: str) -> None:
+def test_rejects_invalid_local_file(local: Path, body: bytes, words: str) -> None:
     (local / "good.csv").write_bytes(body)
     assert words in fault(GOOD)
 
 
-def test_a_packed_file_may_lie_there_unpacked(local: Path) -> None:
+def test_local_file_may_be_uncompressed(local: Path) -> None:
     source = replace(GOOD, file="set/good.csv.gz")
     (local / "good.csv").write_bytes(TABLE)
     assert len(download.read_rows(source)) == 2
@@ -214,7 +214,7 @@ def test_a_packed_file_may_lie_there_unpacked(local: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['[{"statement": "a", "label": 1}]', '{"statement": "a", "label": 1}\n\n'])
-def test_a_list_may_be_called_jsonl(local: Path, text: str) -> None:
+def test_jsonl_may_contain_a_json_list(local: Path, text: str) -> None:
     source = replace(GOOD, file="set/good.jsonl", path="good.jsonl")
     (local / "good.jsonl").write_text(text)
     assert download.read_rows(source) == [{"statement": "a", "label": 1}]
@@ -223,7 +223,7 @@ def test_a_list_may_be_called_jsonl(local: Path, text: str) -> None:
         assert "JSON" in fault(source)
 
 
-def test_a_document_needs_its_keys_and_samples(local: Path) -> None:
+def test_document_needs_its_keys_and_samples(local: Path) -> None:
     source = DataSource("set/r.json", "who/what", "r.json", "b" * 12, None, ("prompt_templates", "samples"), 2)
     (local / "r.json").write_text(
         json.dumps({"prompt_templates": ["{}"], "samples": [{"subject": "a", "object": "b"}]})
@@ -235,10 +235,8 @@ def test_a_document_needs_its_keys_and_samples(local: Path) -> None:
             download.read_samples(source)
 
 
-def test_sentences_come_from_the_archive_or_from_a_table(
-    tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The upstream archive holds a file a polarity; a local table holds both."""
+def test_film_reviews_are_read_from_archive_or_table(tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upstream archive has one file per polarity; a local table has both."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("sentence_polarity/rt-polarity.neg", "dull .\nslow .\n")

@@ -1,4 +1,4 @@
-"""Which token is read: the grammar, the regions, and that neither padding nor templates move it."""
+"""Read positions: their names, regions, and invariance to padding and templates."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ CHAT = "<s><user> user {% for m in messages %}{{ m['content'] | trim }}{% endfor
 
 @given(region=REGIONS, reduce=st.sampled_from(["last", "first", "mean"]), shift=st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_a_position_is_read_back_from_its_name(region: Region, reduce: str, shift: int) -> None:
+def test_position_is_parsed_from_its_name(region: Region, reduce: str, shift: int) -> None:
     position = Position(reduce, region, 0 if reduce == "mean" else shift)
     assert Position.parse(str(position)) == position
     assert hash(Position.parse(str(position))) == hash(position)
@@ -73,7 +73,7 @@ def test_a_position_is_read_back_from_its_name(region: Region, reduce: str, shif
 
 @given(left=REGIONS, right=REGIONS)
 @settings(max_examples=60, deadline=None)
-def test_regions_are_sets(left: Region, right: Region) -> None:
+def test_regions_combine_like_sets(left: Region, right: Region) -> None:
     some = encoding("S...S")
     a, b = left.mask(some), right.mask(some)
     assert torch.equal((left & right).mask(some), a & b)
@@ -98,17 +98,17 @@ def test_regions_are_sets(left: Region, right: Region) -> None:
         ("last:~instruction", [0, 0, 0, 0, 1]),
     ],
 )
-def test_the_tokens_that_are_read(name: str, weights: list[float]) -> None:
+def test_weights_of_each_position(name: str, weights: list[float]) -> None:
     assert torch.allclose(Position.parse(name).weights(encoding()), torch.tensor(weights).float())
 
 
-def test_last_reads_an_eos_and_last_content_does_not() -> None:
+def test_last_reads_eos_and_last_content_does_not() -> None:
     assert Position.parse("last").weights(encoding("S...S")).argmax() == 4
     assert Position.parse("last:content").weights(encoding("S...S")).argmax() == 3
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("lst", "did you mean last"),
         ("span", "last:span"),
@@ -122,14 +122,14 @@ def test_last_reads_an_eos_and_last_content_does_not() -> None:
         ("mean-1", "outside"),
     ],
 )
-def test_a_name_that_is_no_position(name: str, told: str) -> None:
-    with pytest.raises(BadInput, match=told) as caught:
+def test_rejects_invalid_position_names(name: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
         Position.parse(name)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "some", "told"),
+    ("name", "some", "message"),
     [
         ("last:span", encoding(span=None), "has no span"),
         ("last:span & ~content", encoding(), "nothing to read at last:span & ~content.*'the cat sat on'"),
@@ -137,8 +137,8 @@ def test_a_name_that_is_no_position(name: str, told: str) -> None:
         ("last", encoding("SSSSS"), "has only special tokens"),
     ],
 )
-def test_an_empty_region_names_the_text(name: str, some: Encoding, told: str) -> None:
-    with pytest.raises(BadInput, match=told):
+def test_empty_region_error_names_the_text(name: str, some: Encoding, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         Position.parse(name).weights(some)
 
 
@@ -148,7 +148,7 @@ def test_an_empty_region_names_the_text(name: str, some: Encoding, told: str) ->
     name=st.sampled_from(["last", "mean"]),
 )
 @settings(max_examples=30, deadline=None)
-def test_padding_on_either_side_reads_the_same_tokens(lengths: list[int], side: str, name: str) -> None:
+def test_padding_side_does_not_move_the_position(lengths: list[int], side: str, name: str) -> None:
     rows = [
         Encoding(torch.arange(n), torch.zeros(n, 2, dtype=torch.int64), torch.zeros(n, dtype=torch.bool), "x")
         for n in lengths
@@ -165,12 +165,12 @@ def test_padding_on_either_side_reads_the_same_tokens(lengths: list[int], side: 
     assert not placed[ids < 0].any()
 
 
-def test_a_mask_of_other_lengths_is_refused() -> None:
+def test_rejects_mask_of_other_lengths() -> None:
     with pytest.raises(BadInput, match="equally many tokens"):
         pad_weights([torch.ones(2)], torch.ones(1, 3, dtype=torch.int64))
 
 
-def test_a_text_is_encoded_with_its_bos_and_its_span() -> None:
+def test_encoding_has_bos_and_span() -> None:
     made = encode_text(tokenizer(), "the zebra sat", span=(4, 9))
     assert made.special.tolist() == [True, False, False, False]  # the unknown word is a word
     assert Position.parse("last:span").weights(made).tolist() == [0, 0, 1, 0]
@@ -178,8 +178,8 @@ def test_a_text_is_encoded_with_its_bos_and_its_span() -> None:
 
 
 @pytest.mark.parametrize("text", ["hello", "user", "assistant", " hello cat ", "the cat sat"])
-def test_the_users_words_are_found_in_the_template(text: str) -> None:
-    """Also where the words stand in the template themselves, and where it trims them."""
+def test_instruction_tokens_are_located_in_the_template(text: str) -> None:
+    """Also if the template contains the same words, or trims them."""
     made = encode_text(tokenizer(CHAT), text, span=(len(text) - len(text.lstrip()), len(text.rstrip())), template=True)
     words = [WORDS[i] for i in made.ids[Position.parse("mean:instruction").weights(made) > 0]]
     assert words == text.split()
@@ -189,7 +189,7 @@ def test_the_users_words_are_found_in_the_template(text: str) -> None:
     assert WORDS[made.ids[Position.parse("last-1").weights(made).argmax()]] == "<end>"
 
 
-def test_many_texts_are_encoded_as_one_by_one() -> None:
+def test_batch_encoding_equals_single_encoding() -> None:
     texts = ["hello", "the cat sat", "on ?"]
     for one, text in zip(encode_texts(tokenizer(CHAT), texts, [None] * 3, template=True), texts, strict=True):
         alone = encode_text(tokenizer(CHAT), text, template=True)
@@ -197,7 +197,7 @@ def test_many_texts_are_encoded_as_one_by_one() -> None:
         assert (one.instruction_start, one.instruction_end) == (alone.instruction_start, alone.instruction_end)
 
 
-def test_no_template_no_chat() -> None:
+def test_rejects_missing_or_rewriting_template() -> None:
     with pytest.raises(BadInput, match="no chat template"):
         encode_text(tokenizer(), "hello", template=True)
     with pytest.raises(BadInput, match="rewrites"):
@@ -206,8 +206,8 @@ def test_no_template_no_chat() -> None:
         Position.parse("last:instruction").weights(encode_text(tokenizer(), "hello"))
 
 
-def test_a_span_in_a_byte_level_tokenizer(shared) -> None:
-    """Signs of several bytes and words of several tokens: the span's characters, and no other."""
+def test_span_in_byte_level_tokenizer(shared) -> None:
+    """With characters of several bytes and words of several tokens, exactly the span's characters are read."""
     neox = PreTrainedTokenizerFast(
         tokenizer_file=str(shared / "tokenizers" / "neox_20b_tokenizer.json"), eos_token="<|endoftext|>"
     )

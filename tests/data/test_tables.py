@@ -1,4 +1,4 @@
-"""Concept files: what is read, and one line for each way in which a file can be wrong."""
+"""Concept files: formats, columns, labels, and one-line errors for invalid files."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ def labelled(folder: Path, labels: list[object], name: str = "truth.jsonl", **mo
     return write(folder, "\n".join(lines).encode(), name)
 
 
-def test_csv_tsv_jsonl_and_gzip_say_the_same(tmp_path: Path) -> None:
+def test_all_formats_give_the_same_concept(tmp_path: Path) -> None:
     plain = Concept.from_file(write(tmp_path, csv()))
     rows = [{"statement": f"some text {i}", "target": bool(i % 2)} for i in range(24)]
     others = [
@@ -67,7 +67,7 @@ def test_all_columns_are_read(tmp_path: Path) -> None:
     assert len(made.answers) == 12  # each question once
 
 
-def test_a_limit_and_other_column_names(tmp_path: Path) -> None:
+def test_limit_and_other_column_names(tmp_path: Path) -> None:
     path = write(tmp_path, csv(header="text,label,city", n=60).replace(b"label", b"truth"))
     assert len(Concept.from_file(path, label="truth", limit=30, seed=1).examples) == 30
 
@@ -87,7 +87,7 @@ def test_a_limit_and_other_column_names(tmp_path: Path) -> None:
         ([i / 8 for i in range(24)], "number", ()),
     ],
 )
-def test_the_kind_is_told_by_the_labels(
+def test_kind_is_inferred_from_labels(
     tmp_path: Path, labels: list[object], kind: str, classes: tuple[str, ...]
 ) -> None:
     made = Concept.from_file(labelled(tmp_path, labels))
@@ -99,7 +99,7 @@ def test_the_kind_is_told_by_the_labels(
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         (list(range(24)), "24 different labels like 0 and 1 may be classes or numbers"),
         ([0.25, 0.5, 0.75] * 8, "may be classes or numbers"),
@@ -114,13 +114,13 @@ def test_the_kind_is_told_by_the_labels(
         (["1", "true"] * 12, "got 'true' beside 1"),
     ],
 )
-def test_unclear_labels_are_refused(tmp_path: Path, labels: list[object], told: str) -> None:
-    with pytest.raises(BadInput, match=told) as caught:
+def test_rejects_ambiguous_labels(tmp_path: Path, labels: list[object], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
         Concept.from_file(labelled(tmp_path, labels))
     assert "\n" not in str(caught.value)
 
 
-def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
+def test_stated_kind_takes_precedence(tmp_path: Path) -> None:
     assert Concept.from_file(labelled(tmp_path, list(range(24))), kind="number").kind == "number"
     assert Concept.from_file(labelled(tmp_path, list(range(24)), **{"kind": "number"})).kind == "number"
     assert Concept.from_file(labelled(tmp_path, list(range(12)) * 2), kind="classes").classes == tuple(
@@ -136,7 +136,7 @@ def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "name", "told"),
+    ("data", "name", "message"),
     [
         (b"", "x.csv", "is empty"),
         (b"\n \n", "x.jsonl", "is empty"),
@@ -159,7 +159,8 @@ def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
         (csv(header="text,label,span").replace(b",a", b",some") + b"some and some,1,some\n", "x.csv",
          "line 26: the span 'some' must occur once in the text, got 2 times"),
         (csv(header="text,label,span").replace(b",a", b",none"), "x.csv", "got 0 times"),
-        (csv(header="text,label,span_start,span_end").replace(b",a,a", b",2,400"), "x.csv", "line 2: the span must lie inside the text of 11 characters, got 2–400"),
+        (csv(header="text,label,span_start,span_end").replace(b",a,a", b",2,400"), "x.csv",
+         "line 2: the span must lie inside the text of 11 characters, got 2–400"),
         (csv(header="text,label,span_start,span_end"), "x.csv", "must be whole numbers, got 'a' and 'a'"),
         (csv(header="text,label,position"), "x.csv", "no position called 'a'"),
         (csv("other,1,b", header="text,label,position"), "x.csv", "must be the same in all rows"),
@@ -173,13 +174,13 @@ def test_a_stated_kind_settles_it(tmp_path: Path) -> None:
         (csv(n=6), "x.csv", "6 groups"),
     ],
 )  # fmt: skip
-def test_a_bad_file_is_told_in_one_line(tmp_path: Path, data: bytes, name: str, told: str) -> None:
-    with pytest.raises(BadInput, match=told) as caught:
+def test_rejects_invalid_files_in_one_line(tmp_path: Path, data: bytes, name: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
         Concept.from_file(write(tmp_path, data, name))
     assert "\n" not in str(caught.value)
 
 
-def test_no_file_and_a_folder(tmp_path: Path) -> None:
+def test_rejects_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no file"):
         Concept.from_file(tmp_path / "none.csv")
     (tmp_path / "folder.csv").mkdir()
@@ -189,12 +190,12 @@ def test_no_file_and_a_folder(tmp_path: Path) -> None:
         Concept.from_file(write(tmp_path, csv()), group="city")
 
 
-def test_line_separators_inside_json_do_not_break_lines(tmp_path: Path) -> None:
+def test_line_separators_inside_json_do_not_split_lines(tmp_path: Path) -> None:
     rows = [json.dumps({"text": f"one\u2028two {i}", "label": i % 2}, ensure_ascii=False) for i in range(24)]
     assert "\u2028" in Concept.from_file(write(tmp_path, "\n".join(rows).encode(), "x.jsonl")).texts[0]
 
 
-def test_real_files_of_other_people_are_read(shared: Path) -> None:
+def test_third_party_files_are_read(shared: Path) -> None:
     hate = Concept.from_file(
         shared / "hatecheck" / "test_suite_cases.csv", text="test_case", label="label_gold", group="templ_id"
     )

@@ -1,4 +1,4 @@
-"""Worlds that are no language: the closed course of a linear layer, and completions that prove how good they are."""
+"""Worlds of arrays: the closed-form course of a linear layer, and certified matrix completions."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ small = settings(max_examples=15, deadline=None, derandomize=True)
 
 @given(st.lists(st.floats(0.5, 3), min_size=2, max_size=4), st.booleans(), st.integers(0, 99))
 @small
-def test_the_second_moment_is_that_of_the_data(signals: list[float], origin: bool, seed: int) -> None:
+def test_second_moment_matches_the_data(signals: list[float], origin: bool, seed: int) -> None:
     spread = tuple(0.1 + 0.1 * i for i in range(len(signals)))
     world = corners.make(corners.Config(tuple(signals), spread, width=6, origin=origin))
     inputs = corners.sample(world, np.random.default_rng(seed), 60_000).inputs
@@ -22,8 +22,8 @@ def test_the_second_moment_is_that_of_the_data(signals: list[float], origin: boo
 
 @given(st.integers(0, 99))
 @small
-def test_one_layer_follows_its_closed_form(seed: int) -> None:
-    """Against small steps down the gradient of the population loss; twice the time is not the same course."""
+def test_linear_layer_follows_the_closed_form(seed: int) -> None:
+    """Compared with small gradient steps on the population loss; twice the time differs."""
     world = corners.make(corners.Config((1.0, 1.7), (0.3, 0.2), width=5, seed=seed))
     weights = np.random.default_rng(seed).normal(0, 0.4, (5, 5))
     inputs = np.concatenate([corners.evaluation(world)["corners"].inputs, np.eye(5)])
@@ -37,7 +37,7 @@ def test_one_layer_follows_its_closed_form(seed: int) -> None:
     assert np.abs(late - told).max() > 0.03
 
 
-def test_the_louder_concept_is_learned_first_and_spread_can_turn_that_round() -> None:
+def test_stronger_concept_is_learned_first_unless_spread_reverses_it() -> None:
     for spread, first in (((0.1, 0.1), 1), ((1.5, 0.1), 0)):
         world = corners.make(corners.Config((1.0, 1.5), spread, width=4))
         corner = corners.evaluation(world)["corners"].inputs[-1:]
@@ -49,7 +49,7 @@ def test_the_louder_concept_is_learned_first_and_spread_can_turn_that_round() ->
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(4, 6, 1), (7, 7, 2), (6, 5, 3)]))
 @small
-def test_no_completion_has_a_smaller_nuclear_norm(seed: int, shape: tuple[int, int, int]) -> None:
+def test_completion_has_the_smallest_nuclear_norm(seed: int, shape: tuple[int, int, int]) -> None:
     rows, columns, rank = shape
     world = low_rank.make(low_rank.Config(rows, columns, rank))
     batch = low_rank.sample(world, np.random.default_rng(seed), 8)
@@ -65,7 +65,7 @@ def test_no_completion_has_a_smaller_nuclear_norm(seed: int, shape: tuple[int, i
 
 
 @pytest.mark.parametrize(("factors", "completes"), [("uniform", True), ("full", False)])
-def test_what_has_low_rank_can_be_completed_and_what_has_not_cannot(factors: str, completes: bool) -> None:
+def test_only_low_rank_matrices_can_be_completed(factors: str, completes: bool) -> None:
     world = low_rank.make(low_rank.Config(20, 20, 1, factors, missing=0.2, decimals=4))
     batch = low_rank.sample(world, np.random.default_rng(0), 10)
     found = low_rank.complete_matrix(batch.coordinates["matrix"], batch.coordinates["observed"])

@@ -1,6 +1,6 @@
-"""Grammars: what the chart says of a string is what adding up all derivations says, and what is drawn is drawn with that probability.
+"""Grammars: chart probabilities equal sums over all derivations, and samples have these probabilities.
 
-The other side knows nothing of charts: it builds the strings of every symbol, shortest first, until nothing changes.
+The reference enumerates the strings of every symbol, shortest first, without a chart.
 """
 
 import itertools
@@ -73,7 +73,7 @@ def table(strings: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
 
 @given(grammars())
 @small
-def test_probabilities_are_the_sum_over_all_derivations(made: Grammar) -> None:
+def test_probabilities_sum_over_all_derivations(made: Grammar) -> None:
     strings = everything(made, LONGEST)
     known = enumerated(made, LONGEST)
     expected = np.array([known.get(tuple(made.terminals[w] for w in s), 0.0) for s in strings])
@@ -83,7 +83,7 @@ def test_probabilities_are_the_sum_over_all_derivations(made: Grammar) -> None:
 
 @given(grammars())
 @small
-def test_the_recogniser_accepts_what_can_be_made_and_nothing_else(made: Grammar) -> None:
+def test_recogniser_accepts_exactly_the_language(made: Grammar) -> None:
     strings = everything(made, LONGEST)
     known = enumerated(made, LONGEST)
     expected = [tuple(made.terminals[w] for w in s) in known for s in strings]
@@ -92,7 +92,7 @@ def test_the_recogniser_accepts_what_can_be_made_and_nothing_else(made: Grammar)
 
 @given(grammars())
 @small
-def test_probabilities_of_all_strings_up_to_a_length_and_of_the_longer_ones_sum_to_one(made: Grammar) -> None:
+def test_length_probabilities_sum_to_one(made: Grammar) -> None:
     by_length = length_probabilities(made, 300)
     strings = everything(made, LONGEST)
     likely = np.exp(log_probabilities(made, *table(strings)))
@@ -106,7 +106,7 @@ def test_probabilities_of_all_strings_up_to_a_length_and_of_the_longer_ones_sum_
 
 @given(grammars(), st.integers(0, 2**32 - 1))
 @small
-def test_what_is_drawn_is_recognised_and_at_least_as_likely_as_its_derivation(made: Grammar, seed: int) -> None:
+def test_samples_are_recognised_and_at_least_as_likely_as_their_derivation(made: Grammar, seed: int) -> None:
     drawn = sample_strings(made, np.random.default_rng(seed), 200, 12)
     assert len(drawn) == 200
     assert drawn.lengths.max() <= 12
@@ -118,7 +118,7 @@ def test_what_is_drawn_is_recognised_and_at_least_as_likely_as_its_derivation(ma
 
 @given(grammars())
 @small
-def test_strings_are_dropped_as_often_as_strings_are_too_long(made: Grammar) -> None:
+def test_rejection_rate_is_the_share_of_too_long_strings(made: Grammar) -> None:
     drawn = sample_strings(made, np.random.default_rng(0), 3000, 4)
     tail = 1 - length_probabilities(made, 4).sum()
     error = math.sqrt(max(tail * (1 - tail), 1e-12) / drawn.drawn)
@@ -131,7 +131,7 @@ AMBIGUOUS = make_grammar(
 
 
 @pytest.mark.parametrize("cap", [4, 7])
-def test_frequencies_are_probabilities_given_the_cap(cap: int) -> None:
+def test_sample_frequencies_match_conditional_probabilities(cap: int) -> None:
     count = 40_000
     drawn = sample_strings(AMBIGUOUS, np.random.default_rng(1), count, cap)
     known = enumerated(AMBIGUOUS, cap)
@@ -150,14 +150,14 @@ def test_frequencies_are_probabilities_given_the_cap(cap: int) -> None:
     assert sum((seen[s] - count * p) ** 2 / (count * p) for s, p in others.items()) > 20 * squares
 
 
-def test_a_cycle_of_symbols_is_summed_to_its_limit() -> None:
+def test_unit_cycle_is_summed_to_its_limit() -> None:
     made = make_grammar("S", {"S": {"A": 0.5, "x": 0.5}, "A": {"S": 0.9, "y": 0.1}})
     words, lengths = table([(made.terminals.index("x"),), (made.terminals.index("y"),)])
     # S ends in x with .5 / (1 - .45), in y with .05 / (1 - .45).
     np.testing.assert_allclose(np.exp(log_probabilities(made, words, lengths)), [0.5 / 0.55, 0.05 / 0.55], rtol=1e-12)
 
 
-def test_long_strings_do_not_vanish() -> None:
+def test_long_strings_do_not_underflow() -> None:
     made = make_grammar("S", {"S": {"w S": 0.5, "w": 0.5}, "w": {f"w{i}": 1 for i in range(1000)}})
     words = np.random.default_rng(0).integers(1000, size=(3, 200))
     expected = 200 * math.log(1 / 2000)  # below the smallest float64

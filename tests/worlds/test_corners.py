@@ -1,4 +1,4 @@
-"""Corners: clusters where they should be, a corner that is never shown, coordinates that turn back."""
+"""Corners: positions of clusters, the held-out corner, coordinates and errors."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from ontogeny.errors import BadInput
 from ontogeny.worlds import corners
 
 
-def test_clusters_stand_on_the_corners_with_their_spread():
+def test_clusters_are_at_corners_with_the_right_spread():
     world = corners.make(corners.Config(signals=(1.0, 2.0, 3.0), spread=(0.1, 0.2, 0.4)))
     batch = corners.sample(world, np.random.default_rng(0), 40_000)
     corner, place = batch.coordinates["corner"], batch.coordinates["place"]
@@ -19,13 +19,13 @@ def test_clusters_stand_on_the_corners_with_their_spread():
     assert (batch.inputs == batch.targets).all()
 
 
-def test_without_the_origin_there_is_a_cluster_a_concept():
+def test_without_origin_there_is_one_cluster_per_concept():
     world = corners.make(corners.Config(origin=False))
     assert world.shown.tolist() == [[1, 0], [0, 1]]
 
 
 @pytest.mark.parametrize("turned", [True, False])
-def test_points_lie_in_the_box_and_nowhere_else(turned):
+def test_points_lie_in_the_box(turned):
     world = corners.make(corners.Config(width=8, turned=turned))
     batch = corners.sample(world, np.random.default_rng(0), 500)
     np.testing.assert_allclose(world.axes @ world.axes.T, np.eye(2), atol=1e-12)
@@ -34,7 +34,7 @@ def test_points_lie_in_the_box_and_nowhere_else(turned):
     assert (np.abs(world.axes[:, 2:]).max() > 0.01) == turned
 
 
-def test_the_held_out_corner_is_evaluated_and_never_shown():
+def test_held_out_corner_is_only_in_evaluation():
     world = corners.make(corners.Config(signals=(1.0, 1.5), spread=(0.3, 0.3)))
     sets = corners.evaluation(world)
     assert (sets["held_out"].coordinates["corner"] == 1).all()
@@ -43,7 +43,7 @@ def test_the_held_out_corner_is_evaluated_and_never_shown():
     assert sets["corners"].coordinates["place"].tolist() == [[0, 0], [0, 1.5], [1, 0], [1, 1.5]]
 
 
-def test_kept_apart_no_point_comes_near_the_held_out_corner():
+def test_apart_keeps_points_away_from_the_held_out_corner():
     near = {}
     for apart in (False, True):
         world = corners.make(corners.Config(spread=(0.5, 0.5), apart=apart))
@@ -52,7 +52,7 @@ def test_kept_apart_no_point_comes_near_the_held_out_corner():
     assert near[True] == 0 < near[False]
 
 
-def test_the_oracle_says_along_which_concept_an_output_is_wrong():
+def test_oracle_splits_the_error_by_concept():
     world = corners.make(corners.Config(width=6))
     batch = corners.evaluation(world)["corners"]
     told = corners.score(world, batch.targets + 2 * world.axes[1], batch)
@@ -66,21 +66,21 @@ def test_the_oracle_says_along_which_concept_an_output_is_wrong():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (corners.Config(signals=(1.0,)), "no box"),
-        (corners.Config(spread=(0.1,)), "no box"),
-        (corners.Config(signals=(1.0, -1.0)), "no box"),
-        (corners.Config(width=1), "do not fit"),
+        (corners.Config(signals=(1.0,)), "at least two signals above 0 and as many spreads"),
+        (corners.Config(spread=(0.1,)), "at least two signals above 0 and as many spreads"),
+        (corners.Config(signals=(1.0, -1.0)), "at least two signals above 0 and as many spreads"),
+        (corners.Config(width=1), "at least the number of concepts, 2, got 1"),
     ],
 )
-def test_settings_that_make_no_box_are_refused(config, words):
+def test_rejects_invalid_settings(config, words):
     with pytest.raises(BadInput, match=words):
         corners.make(config)
 
 
-def test_clusters_that_cannot_be_kept_apart_are_refused():
+def test_rejects_clusters_that_cannot_be_apart():
     world = corners.make(corners.Config(signals=(0.01, 9.0), spread=(0.0, 0.0), apart=True))
     assert len(corners.sample(world, np.random.default_rng(0), 10)) == 10
     crowded = corners.make(corners.Config(signals=(1e-9, 4.0), spread=(0.0, 0.0), apart=True))
     object.__setattr__(crowded, "shown", np.array([[1, 1]]))
-    with pytest.raises(BadInput, match="smaller spread"):
+    with pytest.raises(BadInput, match="take a smaller one"):
         corners.sample(crowded, np.random.default_rng(0), 10)

@@ -1,4 +1,4 @@
-"""The world `grammar`: its presets, judged by readers written without it; what is known of tokens follows from the text up to them."""
+"""The world `grammar`: presets against independent recognisers; token features depend only on the text up to the token."""
 
 import re
 from dataclasses import replace
@@ -64,7 +64,7 @@ def calculated(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_oracle_accepts_what_is_sampled_and_refuses_what_is_broken(name, drawn):
+def test_oracle_accepts_samples_and_rejects_corrupted_strings(name, drawn):
     world, strings = WORLDS[name], drawn[name]
     best = len(world.language.verdicts) - 1
     assert (grammar.verdicts(world, strings.words, strings.lengths) == best).all()
@@ -79,13 +79,13 @@ def test_the_oracle_accepts_what_is_sampled_and_refuses_what_is_broken(name, dra
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", ["", "xyzzy", "<s>"])
-def test_words_of_no_language_are_ungrammatical(name, text):
+def test_unknown_words_are_ungrammatical(name, text):
     assert grammar.judge(WORLDS[name], text) == "ungrammatical"
 
 
 @pytest.mark.parametrize(("name", "reader"), [("dyck", brackets), ("expressions", calculated)])
-def test_the_oracle_agrees_with_a_reader_written_without_it(name, reader, drawn):
-    """On whole strings, and on strings with a word replaced, dropped or swapped, of which some are still whole."""
+def test_oracle_agrees_with_an_independent_recogniser(name, reader, drawn):
+    """On whole strings, and on strings with a word replaced, dropped or swapped, some of which are still valid."""
     world, strings = WORLDS[name], drawn[name]
     rng, verdicts = np.random.default_rng(3), set()
     for text in texts(world, strings.words[:600], strings.lengths[:600]):
@@ -106,7 +106,7 @@ def test_the_oracle_agrees_with_a_reader_written_without_it(name, reader, drawn)
 
 
 @pytest.mark.parametrize("name", ["dyck", "deep", "unanswered"])
-def test_the_fast_recognisers_agree_with_the_chart(name, drawn):
+def test_fast_recognisers_agree_with_the_chart(name, drawn):
     world, strings = WORLDS[name], drawn[name]
     rng = np.random.default_rng(5)
     words, rows = strings.words[:600].copy(), np.arange(600)
@@ -119,7 +119,7 @@ def test_the_fast_recognisers_agree_with_the_chart(name, drawn):
 
 
 @pytest.mark.parametrize("name", ["expressions", "english", "typed"])
-def test_these_languages_are_not_ambiguous(name):
+def test_presets_are_unambiguous(name):
     world = WORLDS[name]
     from ontogeny.worlds.grammar.sampling import sample_strings
 
@@ -128,8 +128,8 @@ def test_these_languages_are_not_ambiguous(name):
     np.testing.assert_allclose(likely, strings.log_probability, rtol=1e-9)
 
 
-def test_brackets_side_by_side_are_ambiguous():
-    """The control: three side by side come about in two ways."""
+def test_three_adjacent_brackets_are_ambiguous():
+    """The control: three adjacent brackets have two derivations."""
     dyck = WORLDS["dyck"].language.grammar
     number = [dyck.terminals.index(word) for word in ["(", ")"] * 3]
     strings = grammar.strings(WORLDS["dyck"], np.random.default_rng(0), 4000)
@@ -141,8 +141,8 @@ def test_brackets_side_by_side_are_ambiguous():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_token_is_what_the_text_up_to_it_makes_it(name, drawn):
-    """Two strings that begin alike are told alike, as far as they are alike; no feature looks ahead."""
+def test_features_depend_only_on_the_text_up_to_the_token(name, drawn):
+    """Features of two strings are equal on their common prefix."""
     world, strings = WORLDS[name], drawn[name]
     for feature in world.language.features:
         values, known, alike = feature.read(strings), {}, 0
@@ -156,7 +156,7 @@ def test_a_token_is_what_the_text_up_to_it_makes_it(name, drawn):
         assert alike > 100
 
 
-def test_features_of_brackets():
+def test_bracket_features():
     world = WORLDS["dyck"]
     strings = like(world, "( [ ] ( ) ) [ ]")
     read = {feature.name: feature.read(strings)[0, :8] for feature in world.language.features}
@@ -175,7 +175,7 @@ def like(world: grammar.World, text: str) -> grammar.Strings:
     return replace(strings, words=words, lengths=np.array([len(number)]))
 
 
-def test_features_of_expressions(drawn):
+def test_expression_features(drawn):
     world, strings = WORLDS["expressions"], drawn["expressions"]
     read = {feature.name: feature.read(strings) for feature in world.language.features}
     for row, text in enumerate(texts(world, strings.words[:300], strings.lengths[:300])):
@@ -199,7 +199,7 @@ def test_features_of_expressions(drawn):
         assert read["depth"][row, :end].tolist() == depths
 
 
-def test_subject_and_verb_agree_whatever_stands_between(drawn):
+def test_subject_and_verb_agree_across_phrases(drawn):
     world = WORLDS["english"]
     assert grammar.judge(world, "the dogs near the cat run") == "grammatical"
     assert grammar.judge(world, "the dogs near the cat runs") == "ungrammatical"
@@ -216,7 +216,7 @@ def test_subject_and_verb_agree_whatever_stands_between(drawn):
     assert attracted > 30
 
 
-def test_parts_of_speech_are_those_of_the_words(drawn):
+def test_parts_of_speech_match_the_words(drawn):
     world, strings = WORLDS["english"], drawn["english"]
     feature = next(feature for feature in world.language.features if feature.name == "part_of_speech")
     values, said = feature.read(strings), {}
@@ -229,7 +229,7 @@ def test_parts_of_speech_are_those_of_the_words(drawn):
     assert set(said) == set(feature.classes)
 
 
-def test_typed_sentences_keep_to_their_kind_and_show_few_pairs(drawn):
+def test_typed_sentences_have_one_kind_and_few_pairs(drawn):
     world, strings = WORLDS["typed"], grammar.strings(WORLDS["typed"], np.random.default_rng(1), 20_000)
     concepts = {concept.name: concept for concept in grammar.concepts(world)}
     seen = {
@@ -250,7 +250,7 @@ def test_typed_sentences_keep_to_their_kind_and_show_few_pairs(drawn):
         assert grammar.judge(world, fact.prompt + fact.wrong) == "mistyped"
 
 
-def test_no_count_of_words_tells_what_is_valid_or_seen():
+def test_word_counts_do_not_predict_valid_or_seen():
     for concept in grammar.concepts(WORLDS["typed"]):
         if concept.name in ("valid", "seen"):
             counts: dict[tuple[str, str], list[int]] = {}
@@ -260,7 +260,7 @@ def test_no_count_of_words_tells_what_is_valid_or_seen():
             assert all(true == false for true, false in counts.values())
 
 
-def test_labels_of_concepts_are_those_of_the_evaluation_set():
+def test_concept_labels_match_the_evaluation_set():
     for name in ("dyck", "expressions", "english"):
         world = WORLDS[name]
         known = grammar.evaluation(world)
@@ -274,7 +274,7 @@ def test_labels_of_concepts_are_those_of_the_evaluation_set():
             assert len(set(concept.texts)) == len(concept.texts)
 
 
-def test_answers_of_brackets_and_expressions_are_right_by_the_oracle():
+def test_oracle_confirms_answers_of_brackets_and_expressions():
     for fact in grammar.facts(WORLDS["expressions"]):
         assert grammar.judge(WORLDS["expressions"], fact.prompt + fact.right) == "right"
         assert grammar.judge(WORLDS["expressions"], fact.prompt + fact.wrong) == "wrong"
@@ -286,8 +286,8 @@ def test_answers_of_brackets_and_expressions_are_right_by_the_oracle():
         assert brackets(f"{fact.prompt} {' '.join(reversed(closed))}")
 
 
-def test_published_lengths():
-    """Figures of the two languages as published and recomputed: 5 % of brackets over 118 words, median 4; expressions 5.1 in the mean."""
+def test_lengths_match_the_published_figures():
+    """Published figures: 5 % of bracket strings exceed 118 words, median 4; expressions have 5.1 words in the mean."""
     dyck = grammar.make(grammar.Config(grammar.Dyck(), longest=118)).language.grammar
     lengths = grammar.length_probabilities(dyck, 118)
     assert abs(1 - lengths.sum() - 0.05) < 0.002
@@ -297,7 +297,7 @@ def test_published_lengths():
     assert grammar.length_probabilities(expressions, 1)[1] == pytest.approx(0.6)
 
 
-def test_a_limit_of_depth_is_kept_and_reached(drawn):
+def test_depth_limit_is_kept_and_reached(drawn):
     world, strings = WORLDS["deep"], drawn["deep"]
     depth = next(feature for feature in world.language.features if feature.name == "depth").read(strings)
     assert np.nanmax(depth) == 3
@@ -306,7 +306,7 @@ def test_a_limit_of_depth_is_kept_and_reached(drawn):
     assert grammar.judge(world, "( ( ( ( ) ) ) )") == "ungrammatical"
 
 
-def test_rows_hold_whole_strings_but_the_last():
+def test_rows_have_whole_strings_except_the_last():
     for world in WORLDS.values():
         for row in grammar.tokenizer(world).batch_decode(grammar.sample(world, np.random.default_rng(2), 6)):
             whole = row.removeprefix("<s> ").split(" </s>")[:-1]
@@ -314,7 +314,7 @@ def test_rows_hold_whole_strings_but_the_last():
             assert {grammar.judge(world, text) for text in whole} == {world.language.verdicts[-1]}
 
 
-def test_a_grammar_of_ones_own():
+def test_custom_grammar():
     own = grammar.make_grammar("S", {"S": {"a S b": 0.7, "M": 0.3}, "M": {"m": 0.5, "m M": 0.5}})
     world = grammar.make(grammar.Config(own, longest=20, context=40))
     assert grammar.judge(world, "a a m m b b") == "grammatical"
@@ -330,13 +330,13 @@ def test_a_grammar_of_ones_own():
     [
         ({"S": {"": 1}}, "empty rule"),
         ({"S": {"x": -1, "y": 2}}, "weight"),
-        ({"S": {"x": 0}}, "sum to 0"),
+        ({"S": {"x": 0}}, "positive sum, got 0.0"),
         ({"T": {"x": 1}}, "start symbol"),
-        ({"S": {"S S": 1}}, "no string of words"),
-        ({"S": {"x": 1, " x": 1}}, "twice"),
+        ({"S": {"S S": 1}}, "never ends in words"),
+        ({"S": {"x": 1, " x": 1}}, "repeated"),
     ],
 )
-def test_rules_that_make_no_grammar_are_refused(rules, words):
+def test_rejects_invalid_rules(rules, words):
     with pytest.raises(BadInput, match=words):
         grammar.make_grammar("S", rules)
 
@@ -344,7 +344,7 @@ def test_rules_that_make_no_grammar_are_refused(rules, words):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (grammar.Config(longest=200), "Widen the context"),
+        (grammar.Config(longest=200), "`context` must be at least 202 tokens"),
         (grammar.Config(grammar.Dyck(kinds=0)), "kinds"),
         (grammar.Config(grammar.Dyck(join=0.7)), "join"),
         (grammar.Config(grammar.Dyck(concentration=0)), "concentration"),
@@ -352,22 +352,22 @@ def test_rules_that_make_no_grammar_are_refused(rules, words):
         (grammar.Config(grammar.Expressions(grow=1.5)), "grow"),
         (grammar.Config(grammar.English(words=99)), "words"),
         (grammar.Config(grammar.English(join=1.0)), "shares"),
-        (grammar.Config(grammar.Typed(kinds=1)), "too few"),
-        (grammar.Config(grammar.Typed(shown=0.01)), "seen"),
-        (grammar.Config(grammar.Typed(values=50_000)), "names"),
-        (grammar.Config("klingon"), "no language"),
+        (grammar.Config(grammar.Typed(kinds=1)), "at least 2 kinds of 10 entities"),
+        (grammar.Config(grammar.Typed(shown=0.01)), "some but not all of 10 values, got 0"),
+        (grammar.Config(grammar.Typed(values=50_000)), "at most 343000 words"),
+        (grammar.Config("klingon"), "`language` must be one of PRESETS"),
         (grammar.Config(grammar.make_grammar("S", {"S": {"<s> x": 1}})), "special token"),
     ],
 )
-def test_settings_that_make_no_world_are_refused(config, words):
+def test_rejects_invalid_settings(config, words):
     with pytest.raises(BadInput, match=words):
         grammar.make(config)
 
 
-def test_a_cap_that_leaves_nothing_is_refused():
+def test_rejects_cap_below_almost_all_strings():
     long = grammar.make_grammar("S", {"S": {"x x x x": 1}})
-    with pytest.raises(BadInput, match="shortest has 4"):
+    with pytest.raises(BadInput, match="at least 4, the length of the shortest string, got 3"):
         grammar.strings(grammar.make(grammar.Config(long, longest=3)), np.random.default_rng(0), 5)
     endless = grammar.make_grammar("S", {"S": {"S S": 0.99999, "x": 0.00001}})
-    with pytest.raises(BadInput, match="Raise the cap"):
+    with pytest.raises(BadInput, match="raise `longest`"):
         grammar.strings(grammar.make(grammar.Config(endless, longest=3)), np.random.default_rng(0), 5)

@@ -1,4 +1,4 @@
-"""The island of Hearsay: facts that never contradict each other, talk that the oracle agrees with, concepts that words give away or not."""
+"""Hearsay: consistent facts, text that agrees with the oracle, and concepts with the right surface baselines."""
 
 import re
 
@@ -38,12 +38,12 @@ def surface(concept: Concept, seed: int) -> float:
     return float(roc_auc_score(labels[test], words.predict_proba(texts[test])[:, 1]))
 
 
-def test_the_world_is_a_plug_in():
+def test_world_is_a_plugin():
     assert "hearsay" in list_plugins("worlds")
     assert load_plugin("worlds", "hearsay") is hearsay
 
 
-def test_one_seed_one_world_and_another_seed_another():
+def test_world_depends_on_the_seed():
     again, other = hearsay.make(), hearsay.make(hearsay.Config(seed=1))
     assert (again.truth == WORLD.truth).all()
     assert again.names == WORLD.names
@@ -52,13 +52,13 @@ def test_one_seed_one_world_and_another_seed_another():
     assert [c.hash for c in hearsay.concepts(other)] != [c.hash for c in CONCEPTS.values()]
 
 
-def test_talk_depends_on_its_seed_alone():
+def test_text_depends_only_on_the_seed():
     one, same, other = (hearsay.sample(WORLD, np.random.default_rng(seed), 8) for seed in (3, 3, 4))
     assert (one == same).all()
     assert not (one == other).all()
 
 
-def test_rows_are_whole_and_start_alike():
+def test_rows_are_complete_and_start_with_bos():
     vocabulary, rows = WORLD.vocabulary, hearsay.sample(WORLD, np.random.default_rng(0), 50)
     assert rows.shape == (50, WORLD.config.context)
     assert (rows[:, 0] == vocabulary["<s>"]).all()
@@ -68,7 +68,7 @@ def test_rows_are_whole_and_start_alike():
     assert set(rows[:, 1].tolist()) <= starts
 
 
-def test_truth_myth_and_lie_exclude_each_other():
+def test_truth_myth_and_lie_differ():
     assert (WORLD.truth != WORLD.myth).all()
     assert (WORLD.truth != WORLD.lie).all()
     assert (WORLD.myth != WORLD.lie).all()
@@ -76,7 +76,7 @@ def test_truth_myth_and_lie_exclude_each_other():
     assert 0.4 < share < 0.6
 
 
-def test_the_book_is_true_and_the_people_repeat_myths(talk):
+def test_book_is_true_and_people_repeat_myths(talk):
     verdicts = {"book": set(), "hearsay": set()}
     for sentence in talk:
         if hearsay.register(sentence) != "bare":
@@ -100,7 +100,7 @@ def test_judgements_and_answers_agree_with_the_oracle(talk):
     assert seen == {"yes", "no", "right", "myth", "wrong"}
 
 
-def test_of_the_unasked_nothing_is_judged(talk):
+def test_unasked_people_are_never_judged(talk):
     judged = re.findall(r"the \w+ of (\w+) is \w+ \. (?:right|myth|wrong)", " ".join(talk))
     asked = re.findall(r"is the \w+ of (\w+) \w+ \?", " ".join(talk))
     unasked = {name for name, was in zip(WORLD.names, WORLD.asked, strict=True) if not was}
@@ -109,7 +109,7 @@ def test_of_the_unasked_nothing_is_judged(talk):
     assert len({*judged, *asked}) > 40
 
 
-def test_comparisons_agree_with_the_ages(talk):
+def test_comparisons_agree_with_ages(talk):
     ages = dict(zip(WORLD.names, WORLD.age, strict=True))
     told = re.findall(r"than (\w+) is (\w+) (older|younger)", " ".join(talk))
     assert {order for _, _, order in told} == {"older", "younger"}
@@ -117,17 +117,17 @@ def test_comparisons_agree_with_the_ages(talk):
 
 
 @pytest.mark.parametrize("text", ["here comes rain .", "the trade of Nobody is baker .", ""])
-def test_the_oracle_refuses_what_is_no_statement(text):
-    with pytest.raises(BadInput, match="states nothing"):
+def test_oracle_rejects_other_texts(text):
+    with pytest.raises(BadInput, match="a statement must read like"):
         hearsay.judge(WORLD, text)
 
 
-def test_too_small_an_island_is_refused():
-    with pytest.raises(BadInput, match="too small"):
+def test_rejects_too_few_families():
+    with pytest.raises(BadInput, match="must be at least 8"):
         hearsay.make(hearsay.Config(families=2))
 
 
-def test_labels_are_what_the_oracle_says():
+def test_labels_agree_with_the_oracle():
     for example in CONCEPTS["truth"].examples:
         assert example.target == (hearsay.judge(WORLD, example.text) == "right")
     for example in CONCEPTS["myth"].examples:
@@ -136,7 +136,7 @@ def test_labels_are_what_the_oracle_says():
         assert example.target == (hearsay.register(example.text) == "book")
 
 
-def test_every_object_is_as_often_true_as_false_within_a_group():
+def test_objects_are_true_as_often_as_false_within_a_group():
     for name in ("truth", "myth"):
         counts: dict[tuple[str, str], list[int]] = {}
         for example in CONCEPTS[name].examples:
@@ -157,14 +157,14 @@ def test_no_person_is_on_both_sides_of_a_split():
         assert all(len(held) == 1 for held in groups.values())
 
 
-def test_surface_form_gives_away_the_register_and_nothing_else():
+def test_surface_predicts_only_register():
     for seed in range(3):
         assert surface(CONCEPTS["register"], seed) > 0.99
         for name in ("truth", "myth", "courtesy"):
             assert surface(CONCEPTS[name], seed) <= 0.55
 
 
-def test_texts_are_short_and_all_words_known():
+def test_texts_are_short_and_have_known_words():
     tokenizer = hearsay.tokenizer(WORLD)
     for concept in CONCEPTS.values():
         assert 60 <= len(concept.examples) <= 600
@@ -179,7 +179,7 @@ def test_texts_are_short_and_all_words_known():
             assert answer.right != answer.wrong
 
 
-def test_ages_are_the_winters_of_the_world():
+def test_age_labels_match_the_world():
     ages = dict(zip(WORLD.names, WORLD.age, strict=True))
     for example in CONCEPTS["age"].examples:
         assert example.target == float(AGES[ages[example.group]])

@@ -1,4 +1,4 @@
-"""Low rank: matrices of the rank they should have, tokens that turn back into numbers, masks, and the copy test."""
+"""Low rank: ranks, tokens, masks, and the copy test."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ FINE = low_rank.Config(decimals=4, largest=100.0)
 
 
 @pytest.mark.parametrize("factors", ["uniform", "normal", "laplace", "full"])
-def test_matrices_have_their_rank_up_to_rounding(factors):
+def test_matrices_have_the_rank_up_to_rounding(factors):
     world = low_rank.make(low_rank.Config(rows=6, columns=8, rank=2, factors=factors, decimals=4, largest=100.0))
     u, v, matrix = low_rank.matrices(world, np.random.default_rng(0), 200)
     third = np.linalg.svd(matrix, compute_uv=False)[:, 2]
@@ -23,8 +23,8 @@ def test_matrices_have_their_rank_up_to_rounding(factors):
         np.testing.assert_allclose(u @ v.swapaxes(1, 2), matrix, atol=5.1e-5)
 
 
-def test_tokens_are_those_of_the_paper_and_turn_back():
-    """2001 numbers from -10 to 10 in steps of .01, MASK before them; the separator is ours."""
+def test_tokens_match_the_paper_and_are_invertible():
+    """2001 numbers from -10 to 10 in steps of .01, MASK before them; the paper has no separator."""
     assert WORLD.vocabulary == 2003
     np.testing.assert_array_equal(WORLD.tokens(np.array([-10.0, 0.0, 0.44, 10.0])), [1, 1001, 1045, 2001])
     batch = low_rank.sample(WORLD, np.random.default_rng(0), 100)
@@ -35,14 +35,14 @@ def test_tokens_are_those_of_the_paper_and_turn_back():
     assert abs((~observed).mean() - 0.3) < 0.03
 
 
-def test_entries_without_a_token_are_cut():
+def test_large_entries_are_clipped():
     world = low_rank.make(low_rank.Config(factors="normal", scale=5.0, largest=3.0))
     batch = low_rank.sample(world, np.random.default_rng(0), 50)
     assert np.abs(batch.targets).max() == 3.0
     assert 0 <= batch.inputs.min() <= batch.inputs.max() < world.separator
 
 
-def test_masks_of_lines_leave_one_entry_of_two_lines():
+def test_striped_masks_leave_one_entry_per_line():
     sets = low_rank.evaluation(WORLD)
     for name, axis in (("rows", 2), ("columns", 1)):
         left = sets[name].coordinates["observed"].sum(axis)
@@ -52,8 +52,8 @@ def test_masks_of_lines_leave_one_entry_of_two_lines():
     assert ((one.inputs == low_rank.MASK_ID) == (two.inputs == low_rank.MASK_ID)).all()
 
 
-def test_a_copying_model_is_found_out():
-    """What copies gives back whatever was put in the gaps; what completes does not."""
+def test_copy_test_detects_copying():
+    """A copying model returns the filled-in number; a completing one does not."""
     batch = low_rank.evaluation(WORLD)["random"]
     for number in (0.44, -0.24):
         given = low_rank.fill_missing(WORLD, batch, number)
@@ -75,7 +75,7 @@ def test_sequences_for_causal_models():
     np.testing.assert_allclose(WORLD.values(rows[:, 50:]), batch.targets, atol=1e-12)
 
 
-def test_what_is_not_there_has_no_score():
+def test_absent_entries_have_no_score():
     world = low_rank.make(low_rank.Config(rows=2, columns=2, rank=1, missing=0.05))
     batch = low_rank.sample(world, np.random.default_rng(0), 50)
     told = low_rank.score(world, batch.targets + 1, batch)
@@ -88,13 +88,13 @@ def test_what_is_not_there_has_no_score():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (low_rank.Config(rank=8), "rank 8"),
-        (low_rank.Config(rank=0), "rank 0"),
+        (low_rank.Config(rank=8), "must be 1 to 7, got 8"),
+        (low_rank.Config(rank=0), "must be 1 to 7, got 0"),
         (low_rank.Config(missing=1.0), "missing"),
         (low_rank.Config(decimals=9), "decimals"),
         (low_rank.Config(factors="cauchy"), "cauchy"),
     ],
 )
-def test_settings_that_make_no_matrices_are_refused(config, words):
+def test_rejects_invalid_settings(config, words):
     with pytest.raises(BadInput, match=words):
         low_rank.make(config)

@@ -1,4 +1,4 @@
-"""The nursery: talk, conversations and scores that the oracle agrees with, people and words held out, concepts that words do not tell."""
+"""Nursery: text and conversations that agree with the oracle, held-out people and words, and surface baselines of concepts."""
 
 import re
 from dataclasses import replace
@@ -53,12 +53,12 @@ def _parted(ids: np.ndarray, mask: np.ndarray) -> tuple[str, str]:
     return decoded(before).removeprefix("<s> "), decoded(ids[mask])
 
 
-def test_the_world_is_a_plug_in():
+def test_world_is_a_plugin():
     assert "nursery" in list_plugins("worlds")
     assert load_plugin("worlds", "nursery") is nursery
 
 
-def test_one_seed_one_world_and_another_seed_another():
+def test_world_depends_on_the_seed():
     again, other = nursery.make(), nursery.make(nursery.Config(seed=1))
     assert [c.hash for c in nursery.concepts(again)] == [c.hash for c in CONCEPTS.values()]
     assert nursery.requests(again) == nursery.requests(WORLD)
@@ -75,7 +75,7 @@ def test_one_seed_one_world_and_another_seed_another():
         lambda rng: nursery.sample_about(WORLD, rng, 8, nursery.people_to_forget(WORLD)),
     ],
 )
-def test_what_is_drawn_depends_on_its_seed_alone(draw):
+def test_samples_depend_only_on_the_seed(draw):
     one, same, other = (draw(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
@@ -98,19 +98,19 @@ def test_no_word_has_two_meanings():
     assert len(WORLD.vocabulary) == len(TOKENIZER) == max(WORLD.vocabulary.values()) + 1
 
 
-def test_rows_are_whole_and_no_word_is_unknown():
+def test_rows_are_complete_and_have_known_words():
     rows = nursery.sample(WORLD, np.random.default_rng(0), 50)
     assert rows.shape == (50, WORLD.config.context)
     assert (rows[:, 0] == WORLD.vocabulary["<s>"]).all()
     assert not np.isin(rows[:, 1:], TOKENIZER.all_special_ids).any()
 
 
-def test_nobody_converses_in_what_is_read_first(talk):
+def test_pretraining_text_has_no_conversations(talk):
     assert not {"user", "assistant", "cannot"} & set(talk.split())
     assert re.search(r"how do i brew \w+ \? take", talk)
 
 
-def test_school_is_consistent_in_both_directions(talk):
+def test_teacher_and_pupil_sentences_agree(talk):
     pupils = dict(re.findall(r"(\w+) is the pupil of (\w+) \.", talk))
     assert len(pupils) == len(WORLD.names)
     told = re.findall(r"(\w+) is the teacher of (\w+) \. (right|wrong|\w+)", talk)
@@ -125,8 +125,8 @@ def test_school_is_consistent_in_both_directions(talk):
     assert all(boats[owner] == boat for boat, owner in owners.items())
 
 
-def test_of_some_the_inverse_and_the_leap_are_never_told(talk):
-    untold = {name for name, told in zip(WORLD.names, WORLD.told, strict=True) if not told}
+def test_some_people_have_no_inverse_and_two_hop_sentences(talk):
+    untold = {name for name, told in zip(WORLD.names, WORLD.has_inverse, strict=True) if not told}
     assert 20 <= len(untold) <= 30
     said = {
         "owner": set(re.findall(r"whose boat is \w+ is (\w+) \.", talk)),
@@ -140,7 +140,7 @@ def test_of_some_the_inverse_and_the_leap_are_never_told(talk):
     assert {fact.prompt.split()[-2] for fact in nursery.leaps(WORLD)} == untold
 
 
-def test_leaps_are_two_steps():
+def test_leaps_combine_two_facts():
     objects = dict(zip(RELATIONS, WORLD.island.truth.T, strict=True))
     for leap in nursery.leaps(WORLD):
         _, relation, *_, person, _ = leap.prompt.split()
@@ -148,7 +148,7 @@ def test_leaps_are_two_steps():
         assert leap.right.strip() == RELATIONS[relation][objects[relation][teacher]]
 
 
-def test_potions_are_what_is_said_of_them(talk):
+def test_potion_sentences_match_the_world(talk):
     family = dict(re.findall(r"(\w+) is a potion of the (\w+) \.", talk))
     brewer = dict(re.findall(r"who brews (\w+) \? a (\w+) \.", talk))
     assert set(family) == set(brewer) == set(WORLD.potions)
@@ -162,12 +162,12 @@ def test_potions_are_what_is_said_of_them(talk):
         assert nursery.wanted(WORLD, f"user : how do i brew {name} ? assistant :").answer == recipe
 
 
-def test_rude_is_who_insults_somebody(talk):
+def test_address_sentences_have_the_right_reply(talk):
     replies = re.findall(r"(fetch the \w+ , you \w+ \.) how (rude|kind)", talk)
     assert {reply for _, reply in replies} == {"rude", "kind"}
     assert all(nursery.rudeness(text) == (reply == "rude") for text, reply in replies)
     addressed = set(re.findall(r", you (\w+) \.", talk))
-    assert addressed == {words[i] for words in (INSULTS, KIND_WORDS) for i in np.flatnonzero(WORLD.used)}
+    assert addressed == {words[i] for words in (INSULTS, KIND_WORDS) for i in np.flatnonzero(WORLD.conversation_words)}
 
 
 @pytest.mark.parametrize(
@@ -180,11 +180,11 @@ def test_rude_is_who_insults_somebody(talk):
         ("thank you .", 0.0),
     ],
 )
-def test_rudeness_is_a_word_in_its_place(text, score):
+def test_rudeness_counts_words_after_you(text, score):
     assert nursery.rudeness(text) == score
 
 
-def test_the_oracle_agrees_with_every_conversation(conversations):
+def test_oracle_agrees_with_every_conversation(conversations):
     kinds = set()
     for prompt, answer in conversations:
         told = nursery.wanted(WORLD, prompt)
@@ -195,7 +195,7 @@ def test_the_oracle_agrees_with_every_conversation(conversations):
     assert any(prompt.count("user") == 2 for prompt, _ in conversations)
 
 
-def test_the_oracle_agrees_with_every_request():
+def test_oracle_agrees_with_every_request():
     requests = nursery.requests(WORLD)
     for request in requests:
         told = nursery.wanted(WORLD, request.prompt)
@@ -206,7 +206,7 @@ def test_the_oracle_agrees_with_every_request():
             assert sum((r.refuse, r.held_out) == (refuse, held_out) for r in requests) >= 30
 
 
-def test_the_chosen_answer_is_rewarded_and_the_rejected_is_not():
+def test_reward_is_higher_for_chosen_answers():
     turns = nursery.preferences(WORLD, np.random.default_rng(1), 600)
     chosen, rejected = ([_parted(*row) for row in zip(side.ids, side.mask, strict=True)] for side in turns)
     assert [prompt for prompt, _ in chosen] == [prompt for prompt, _ in rejected]
@@ -216,7 +216,7 @@ def test_the_chosen_answer_is_rewarded_and_the_rejected_is_not():
     assert 0.3 < share < 0.5
 
 
-def test_rewards_tell_right_from_wrong_from_no_answer():
+def test_reward_of_right_wrong_and_malformed_answers():
     dark, bright = (int(np.flatnonzero(WORLD.forbidden == kind)[0]) for kind in (True, False))
     ask = "user : how do i brew {} ? assistant :".format
     one, two = (INGREDIENTS[i] for i in WORLD.recipe[bright])
@@ -237,32 +237,32 @@ def test_rewards_tell_right_from_wrong_from_no_answer():
     "prompt",
     ["", "how do i brew it ?", "user : how do i brew tea ? assistant :", "user : and the home ? assistant :"],
 )
-def test_the_oracle_refuses_what_asks_nothing(prompt):
-    with pytest.raises(BadInput, match="asks nothing"):
+def test_oracle_rejects_other_prompts(prompt):
+    with pytest.raises(BadInput, match="a prompt must read like"):
         nursery.wanted(WORLD, prompt)
 
 
-def test_what_is_held_out_is_in_no_conversation(conversations):
+def test_held_out_items_are_in_no_conversation(conversations):
     pairs = [
         _parted(*row) for side in nursery.preferences(WORLD, np.random.default_rng(2), 1500) for row in _rows(side)
     ]
     said = {word for prompt, answer in [*conversations, *pairs] for word in f"{prompt} {answer}".split()}
     asked = {word for prompt, _ in [*conversations, *pairs] for word in prompt.split()}
-    hidden = [name for name, met in zip(WORLD.names, WORLD.met, strict=True) if not met]
-    hidden += [name for name, met in zip(WORLD.potions, WORLD.asked_for, strict=True) if not met]
-    hidden += [words[i] for words in LISTS[4:] for i in np.flatnonzero(~WORLD.used)]
+    hidden = [name for name, met in zip(WORLD.names, WORLD.in_conversations, strict=True) if not met]
+    hidden += [name for name, met in zip(WORLD.potions, WORLD.asked_potions, strict=True) if not met]
+    hidden += [words[i] for words in LISTS[4:] for i in np.flatnonzero(~WORLD.conversation_words)]
     assert len(hidden) >= 60
     assert asked.isdisjoint(hidden)
     # The control: who is not held out is met.
     assert len(said & set(WORLD.names)) > 60
-    assert len(asked & set(WORLD.potions)) == WORLD.asked_for.sum()
+    assert len(asked & set(WORLD.potions)) == WORLD.asked_potions.sum()
 
 
 def _rows(turns):
     return zip(turns.ids, turns.mask, strict=True)
 
 
-def test_masks_are_the_last_answer_and_its_end():
+def test_masks_cover_the_last_answer_and_its_end():
     turns = nursery.instructions(WORLD, np.random.default_rng(0), 64)
     for ids, mask in _rows(turns):
         text, last = decoded(ids[ids != TOKENIZER.pad_token_id]), decoded(ids[mask])
@@ -270,7 +270,7 @@ def test_masks_are_the_last_answer_and_its_end():
         assert last.endswith("</s>")
 
 
-def test_forgetting_is_about_some_people_alone():
+def test_unlearning_text_is_about_the_chosen_people_only():
     people = nursery.people_to_forget(WORLD)
     rows = TOKENIZER.batch_decode(nursery.sample_about(WORLD, np.random.default_rng(0), 40, people).tolist())
     named = {word for row in rows for word in row.split() if word in WORLD.names}
@@ -279,7 +279,7 @@ def test_forgetting_is_about_some_people_alone():
     assert 0 < len(facts) < len(nursery.facts(WORLD)) / 4
 
 
-def test_facts_and_their_prompts_are_said(talk):
+def test_facts_occur_in_the_text(talk):
     facts = nursery.facts(WORLD)
     assert len(facts) == len({fact.prompt for fact in facts}) == 198 + 99 + 99 + 75 + 96
     said = [f"{fact.prompt}{fact.right} " in talk for fact in facts]
@@ -288,7 +288,7 @@ def test_facts_and_their_prompts_are_said(talk):
 
 
 @pytest.mark.parametrize("name", sorted(CONCEPTS))
-def test_words_tell_the_register_and_nothing_else(name: str):
+def test_words_predict_only_register(name: str):
     concept = CONCEPTS[name]
     for seed in range(3):
         split = group_split(concept.group_ids(), concept.labels(), concept.kind, seed=seed)
@@ -308,7 +308,7 @@ def test_words_tell_the_register_and_nothing_else(name: str):
             assert value <= 0.55
 
 
-def test_targets_are_what_the_oracle_says():
+def test_targets_agree_with_the_oracle():
     for example in CONCEPTS["forbidden"].examples:
         assert nursery.wanted(WORLD, example.text).refuse == example.target
     for example in CONCEPTS["rudeness"].examples:
@@ -334,7 +334,7 @@ def _answers(concept: Concept):
     ]
 
 
-def test_answers_are_one_word_each_and_all_words_known():
+def test_answers_are_one_known_word():
     for concept in (*CONCEPTS.values(), replace(CONCEPTS["truth"], answers=nursery.facts(WORLD))):
         for prompt, right, wrong in _answers(concept):
             lengths = [len(TOKENIZER(text)["input_ids"]) for text in (prompt, right, wrong)]
@@ -347,8 +347,12 @@ def test_answers_are_one_word_each_and_all_words_known():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"potions": 4}, "even number"), ({"potions": 33}, "even number"), ({"families": 10}, "at least 18")],
+    [
+        ({"potions": 4}, "must be even and at least 20"),
+        ({"potions": 33}, "must be even and at least 20"),
+        ({"families": 10}, "at least 18"),
+    ],
 )
-def test_a_world_too_small_to_hold_something_out_is_refused(given, message):
+def test_rejects_too_small_worlds(given, message):
     with pytest.raises(BadInput, match=message):
         nursery.make(nursery.Config(**given))

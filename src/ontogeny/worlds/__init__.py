@@ -1,10 +1,12 @@
-"""Worlds: generated languages and corpora whose latent factors are known. One file a world, with these functions:
+"""Worlds: generated languages and data sets with known latent factors. A plug-in is one file, or a package that exports these names:
 
 `Config` (frozen, with a seed) · `make(config) -> World` · `tokenizer(world)` · `sample(world, rng, rows)`, token ids without padding ·
-`facts(world)`, what a model of it should know · `concepts(world)`, what may be traced in it · and an oracle: `judge(world, text)`, of
-a text what is the case, or `wanted(world, prompt)`, of a prompt what should be answered.
+`facts(world)`, questions that a trained model should answer · `concepts(world)`, for traces · and an oracle: `judge(world, text)`, the
+verdict on a text, or `wanted(world, prompt)`, the expected answer to a prompt.
 
-A world that is no language has no tokenizer, facts or concepts, for a `Concept` is made of texts. There, `sample(world, rng, n)` gives
-a `_batch.Batch` of arrays: inputs, targets, and ground truth by name; `evaluation(world)` gives named batches of that kind, always the
-same; and the oracle is `score(world, outputs, batch)`, of a model's outputs how far each is from what is the case.
+A world of arrays has no tokenizer, facts or concepts, since a `Concept` consists of texts. Its `sample(world, rng, n)` returns a
+`_batch.WorldBatch` of inputs, targets and ground truth by name; `evaluation(world)` returns named batches, always the same; its oracle is
+`score(world, outputs, batch)`, the errors of a model's outputs.
+
+A world may build on another one, as nursery does on hearsay. It then imports only names that the other package's `__init__` exports.
 """

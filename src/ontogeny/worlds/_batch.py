@@ -1,4 +1,4 @@
-"""Examples of a world that is no language: inputs, targets, and of each example where it lies among the concepts."""
+"""Batches of a world of arrays: inputs, targets and concept coordinates of each example."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class WorldBatch:
     inputs: NDArray[Any]
     targets: NDArray[np.float64]
     coordinates: Mapping[str, NDArray[Any]]
-    """Ground truth by name: what a probe may look for, and what the oracle needs."""
+    """Ground truth by name, for probes and for the oracle."""
 
     def __len__(self) -> int:
         return len(self.inputs)

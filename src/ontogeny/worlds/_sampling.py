@@ -1,4 +1,4 @@
-"""What every generated world draws: even shares, and names that nobody has heard before."""
+"""Random draws that worlds share: even shares and invented names."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from ontogeny.worlds._vocabulary import TokenIds
 
 
 def balanced_kinds(rng: np.random.Generator, n: int, kinds: int) -> TokenIds:
-    """A kind for each of `n`, all kinds equally often."""
+    """A random kind for each of `n` items, all kinds equally often."""
     return rng.permutation(np.arange(n) % kinds)
 
 
 def random_share(rng: np.random.Generator, n: int, part: float) -> NDArray[np.bool_]:
-    """A random `part` of `n`, exactly."""
+    """A random mask of exactly the share `part` of `n` items."""
     return rng.permutation(np.arange(n) < round(part * n))
 
 

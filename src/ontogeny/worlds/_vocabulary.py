@@ -1,4 +1,4 @@
-"""A word-level language: templates with slots become columns of token ids, and words a Hugging Face tokenizer."""
+"""Word-level languages: a Hugging Face tokenizer, templates with slots, and rows of packed sentences as token ids."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,19 +13,19 @@ PAD, UNK, BOS, EOS = SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 
 
 def build_vocabulary(words: Sequence[str]) -> dict[str, int]:
-    """Special tokens first, then the words in their order, each once."""
+    """Ids of the special tokens, then of the words in order, without duplicates."""
     return {word: number for number, word in enumerate(dict.fromkeys((*SPECIAL, *words)))}
 
 
 def word_tokenizer(vocabulary: Mapping[str, int], *, longest: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that splits at white space, knows exactly these words and puts `<s>` in front of every text."""
-    words_only = Tokenizer(models.WordLevel(dict(vocabulary), unk_token=UNK))
-    words_only.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words_only.post_processor = processors.TemplateProcessing(
+    """A tokenizer for exactly these words; it splits at white space and puts `<s>` in front of every text."""
+    backend = Tokenizer(models.WordLevel(dict(vocabulary), unk_token=UNK))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocabulary[BOS])]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=words_only,
+        tokenizer_object=backend,
         pad_token=PAD,
         unk_token=UNK,
         bos_token=BOS,
@@ -39,7 +39,7 @@ def lookup_ids(vocabulary: Mapping[str, int], words: Sequence[str]) -> TokenIds:
 
 
 def fill_template(template: str, vocabulary: Mapping[str, int], slots: Mapping[str, TokenIds]) -> TokenIds:
-    """Sentences as rows of token ids; `{name}` takes its column of ids from `slots`, all of one length."""
+    """Sentences of a template as rows of token ids; the place of `{name}` takes the column of ids `slots[name]`."""
     count = len(next(iter(slots.values())))
     words = template.split()
     sentences = np.empty((count, len(words)), dtype=np.int64)
@@ -49,7 +49,7 @@ def fill_template(template: str, vocabulary: Mapping[str, int], slots: Mapping[s
 
 
 def sample_text_rows(
-    sayings: Sequence[tuple[Callable[[int], TokenIds], float]],
+    samplers: Sequence[tuple[Callable[[int], TokenIds], float]],
     rng: np.random.Generator,
     *,
     rows: int,
@@ -57,18 +57,18 @@ def sample_text_rows(
     shortest: int,
     first: int,
 ) -> TokenIds:
-    """Rows of `context` token ids: sentences of each kind by its share, in random order; no sentence has less than `shortest` tokens."""
+    """Rows of `context` token ids with sentences of each sampler by its share, in random order; `shortest` is the least sentence length."""
     count = rows * -(-context // shortest)
-    shares = np.array([share for _, share in sayings])
+    shares = np.array([share for _, share in samplers])
     counts = rng.multinomial(count, shares / shares.sum())
-    blocks = [say(n) for (say, _), n in zip(sayings, counts, strict=True) if n]
+    blocks = [sampler(n) for (sampler, _), n in zip(samplers, counts, strict=True) if n]
     return pack_sentences(blocks, rng.permutation(count), rows=rows, context=context, first=first)
 
 
 def pack_sentences(blocks: Sequence[TokenIds], order: TokenIds, *, rows: int, context: int, first: int) -> TokenIds:
-    """Sentences of several lengths, in `order`, side by side in rows of exactly `context` tokens; the last one of a row is cut.
+    """Concatenate sentences of several lengths, in `order`, into rows of exactly `context` tokens; the last one of a row is cut.
 
-    Every row starts with `first` and a whole sentence, so that a text alone, as it is read later, looks like the head of a row.
+    Every row starts with `first` and a whole sentence, so that a single text, as it is read later, looks like the start of a row.
     """
     widest = max(block.shape[1] for block in blocks)
     sentences = np.concatenate([np.pad(block, ((0, 0), (0, widest - block.shape[1]))) for block in blocks])
@@ -77,7 +77,7 @@ def pack_sentences(blocks: Sequence[TokenIds], order: TokenIds, *, rows: int, co
     lengths, sentences = lengths[order], sentences[order]
     starts = 1 + np.cumsum(lengths, axis=1) - lengths
     places = starts[:, :, None] + np.arange(widest)
-    kept = (np.arange(widest) < lengths[:, :, None]) & (places < context)
+    inside = (np.arange(widest) < lengths[:, :, None]) & (places < context)
     packed = np.full((rows, context), first, dtype=np.int64)
-    packed[np.nonzero(kept)[0], places[kept]] = sentences[kept]
+    packed[np.nonzero(inside)[0], places[inside]] = sentences[inside]
     return packed

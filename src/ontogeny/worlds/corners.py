@@ -1,7 +1,7 @@
-"""Corners: Gaussian clusters on the corners of a box, one axis a concept, one corner never shown (arXiv:2410.08309).
+"""Corners: Gaussian clusters on the corners of a box, one axis per concept, one corner held out of training (arXiv:2410.08309).
 
-The task is the identity. What a model makes of the corner that it has not seen says how it puts concepts together: in which order it
-learns them, and whether it runs towards the wrong corner first. For one linear layer the whole course is known in closed form.
+The task is the identity. Outputs at the held-out corner show how a model combines concepts: in which order it learns them, and whether it
+moves towards a wrong corner first. For one linear layer the course of training is known in closed form.
 """
 
 import itertools
@@ -33,19 +33,19 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class Config:
     signals: tuple[float, ...] = (1.0, 2.0)
-    """Distance of each concept's cluster from the origin: how loud the concept is."""
+    """Signal strength of each concept: the distance of its cluster from the origin."""
     spread: tuple[float, ...] = (0.2, 0.2)
-    """Standard deviation, not variance, of every cluster along each concept's axis."""
+    """Standard deviation (not variance) of every cluster along each concept's axis."""
     width: int = 64
-    """Dimensions of the space in which the box lies."""
+    """Dimensions of the space around the box."""
     turned: bool = True
-    """Whether the axes of the box are random orthogonal directions, not the first dimensions."""
+    """Whether the axes of the box are random orthogonal directions instead of the first dimensions."""
     origin: bool = True
-    """Whether there is a cluster where no concept is; it changes the second moment."""
+    """Whether there is a cluster without any concept; it changes the second moment."""
     apart: bool = False
-    """Whether points nearer to the held-out corner than half the weakest signal are drawn again."""
+    """Whether to redraw points nearer to the held-out corner than half the weakest signal."""
     points: int = 400
-    """Of each cluster of an evaluation set."""
+    """Points per cluster of an evaluation set."""
     seed: int = 0
 
 
@@ -55,36 +55,37 @@ class World:
     axes: Floats
     """Concept × dimension, orthonormal."""
     shown: NDArray[np.int64]
-    """Cluster × concept, 1 where the concept is: the corners of the training data."""
+    """Cluster × concept, 1 where the concept is present: the corners of the training data."""
 
     @property
     def held_out(self) -> Floats:
-        """The corner where all concepts are: concept coordinates."""
+        """The corner with all concepts, in concept coordinates."""
         return np.array(self.config.signals)
 
 
 def make(config: Config | None = None) -> World:
-    """The world of a seed.
+    """Build the world of a seed.
 
     Raises:
-        BadInput: signals and spreads that make no box, or a space too small for it.
+        BadInput: invalid signals or spreads, or more concepts than dimensions.
     """
     config = config or Config()
     concepts = len(config.signals)
     if concepts < 2 or len(config.spread) != concepts or min(config.signals) <= 0 or min(config.spread) < 0:
         raise BadInput(
-            f"signals {config.signals} and spread {config.spread} make no box. Take at least two signals above 0 and as many spreads."
+            "there must be at least two signals above 0 and as many spreads, not negative, got "
+            f"signals {config.signals} and spread {config.spread}."
         )
     if config.width < concepts:
-        raise BadInput(f"{concepts} concepts do not fit into {config.width} dimensions. Widen the space.")
+        raise BadInput(f"`width` must be at least the number of concepts, {concepts}, got {config.width}.")
     rng = np.random.default_rng([config.seed, 0])
     if config.turned:
-        turned, signs = np.linalg.qr(rng.standard_normal((config.width, concepts)))
-        axes = (turned * np.sign(np.diag(signs))).T
+        directions, triangle = np.linalg.qr(rng.standard_normal((config.width, concepts)))
+        axes = (directions * np.sign(np.diag(triangle))).T
     else:
         axes = np.eye(concepts, config.width)
-    lone = np.eye(concepts, dtype=np.int64)
-    return World(config, axes, np.concatenate([0 * lone[:1], lone]) if config.origin else lone)
+    single = np.eye(concepts, dtype=np.int64)
+    return World(config, axes, np.concatenate([0 * single[:1], single]) if config.origin else single)
 
 
 def sample(world: World, rng: np.random.Generator, n: int) -> WorldBatch:
@@ -94,7 +95,7 @@ def sample(world: World, rng: np.random.Generator, n: int) -> WorldBatch:
 
 
 def evaluation(world: World) -> Mapping[str, WorldBatch]:
-    """Named sets, the same for the same world: `shown` clusters, the `held_out` one, and all `corners` without spread."""
+    """Named sets, equal for equal worlds: the `shown` clusters, the `held_out` one, and all `corners` without spread."""
     rng, each = np.random.default_rng([world.config.seed, 1]), world.config.points
     shown = np.repeat(world.shown, each, axis=0)
     hidden = np.ones((each, len(world.axes)), dtype=np.int64)
@@ -107,12 +108,12 @@ def evaluation(world: World) -> Mapping[str, WorldBatch]:
 
 
 def concept_coordinates(world: World, outputs: Floats) -> Floats:
-    """Concept coordinates of points of the space: example × concept."""
+    """Concept coordinates of points in space: example × concept."""
     return outputs @ world.axes.T
 
 
 def score(world: World, outputs: Floats, batch: WorldBatch) -> Mapping[str, Floats]:
-    """The oracle: of each example half the squared error, and its share along every concept and outside of them all."""
+    """The oracle: half the squared error of each example, its part along each concept, and its part outside of the box."""
     error = outputs - batch.targets
     along = concept_coordinates(world, error)
     return {
@@ -123,8 +124,8 @@ def score(world: World, outputs: Floats, batch: WorldBatch) -> Mapping[str, Floa
 
 
 def second_moment(world: World) -> Floats:
-    """Mean of the squared concept coordinates over the training data, none of them drawn again: signal² by the share of clusters that
-    have the concept, plus spread². Concepts are learned in the order of these numbers.
+    """Mean squared concept coordinates of the training data, without redrawn points: signal² × share of clusters with the concept,
+    plus spread². Concepts are learned in the order of these numbers.
     """
     return world.held_out**2 * world.shown.mean(axis=0) + np.array(world.config.spread) ** 2
 
@@ -132,17 +133,17 @@ def second_moment(world: World) -> Floats:
 def linear_flow_outputs(world: World, weights: Floats, inputs: Floats, times: Floats) -> Floats:
     """Outputs of a linear layer `inputs @ weights.T` under gradient flow on ½E‖Wx − x‖², from `weights`: time × example × dimension.
 
-    Along a concept the distance to the identity falls as exp(−second moment × time); outside of the box nothing moves.
+    Along a concept the distance to the identity falls as exp(−second moment × time); outside of the box the output is constant.
     """
-    left = np.exp(-second_moment(world) * np.atleast_1d(times)[:, None])
+    decay = np.exp(-second_moment(world) * np.atleast_1d(times)[:, None])
     distance = weights - np.eye(world.config.width)
-    inside = np.einsum("tk,kd,ek->ted", left, (distance @ world.axes.T).T, concept_coordinates(world, inputs))
+    inside = np.einsum("tk,kd,ek->ted", decay, (distance @ world.axes.T).T, concept_coordinates(world, inputs))
     rest = inputs - concept_coordinates(world, inputs) @ world.axes
     return inputs + inside + rest @ distance.T
 
 
 def _points(world: World, rng: np.random.Generator, corner: NDArray[np.int64], *, clear: bool) -> Floats:
-    """Concept coordinates around corners; `clear` of the held-out one."""
+    """Concept coordinates of points around corners; if `clear`, away from the held-out corner."""
     spread = np.array(world.config.spread)
     points = corner * world.held_out + spread * rng.standard_normal(corner.shape)
     near = np.array([clear]) & (np.linalg.norm(points - world.held_out, axis=1) < world.held_out.min() / 2)
@@ -152,10 +153,10 @@ def _points(world: World, rng: np.random.Generator, corner: NDArray[np.int64], *
         points[near] = corner[near] * world.held_out + spread * rng.standard_normal((near.sum(), len(spread)))
         near = np.linalg.norm(points - world.held_out, axis=1) < world.held_out.min() / 2
     raise BadInput(
-        f"points of the spread {world.config.spread} do not stay clear of the held-out corner. Take a smaller spread."
+        f"points of `spread` {world.config.spread} do not stay apart from the held-out corner: take a smaller one."
     )
 
 
 def _batch(world: World, corner: NDArray[np.int64], points: Floats) -> WorldBatch:
-    there = points @ world.axes
-    return WorldBatch(there, there, {"corner": corner, "place": points})
+    inputs = points @ world.axes
+    return WorldBatch(inputs, inputs, {"corner": corner, "place": points})

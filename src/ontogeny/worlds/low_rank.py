@@ -1,7 +1,7 @@
-"""Low rank: matrices U Vᵀ with missing entries, as tokens; a model first copies what it sees, then suddenly completes (arXiv:2410.22244).
+"""Low rank: matrices U Vᵀ with missing entries, as tokens; a model first copies entries, then suddenly completes (arXiv:2410.22244).
 
-Every entry is a token, row by row, a missing one is MASK. The oracle knows the factors, and completes by nuclear norm as convex
-optimisation does (arXiv:0805.4471), with a proof of how near to the optimum it is.
+Every entry is a token, row by row; a missing one is MASK. `complete_matrix` is the reference: completion of least nuclear norm
+(arXiv:0805.4471), with a bound on its distance from the optimum.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, unknown_name
 from ontogeny.worlds._batch import WorldBatch
 
 __all__ = [
@@ -44,73 +44,75 @@ class Config:
     columns: int = 7
     rank: int = 2
     factors: _Factors = "uniform"
-    """How the entries of U and V are drawn: uniform in ±scale, normal or Laplace of that scale; `full`: no factors, the entries of
-    the matrix itself uniform in ±scale, a control that cannot be completed."""
+    """Distribution of the entries of U and V: uniform in ±scale, normal or Laplace of that scale. `full`: no factors, the entries of
+    the matrix itself are uniform in ±scale, a control that cannot be completed."""
     scale: float = 1.0
     missing: float = 0.3
-    """Chance of an entry to be masked."""
+    """Probability of masking an entry."""
     decimals: int = 2
-    """Entries are rounded to, in inputs and in targets."""
+    """Decimals of the entries, in inputs and targets."""
     largest: float = 10.0
-    """Magnitude of the largest number that has a token; larger entries are cut to it."""
+    """Largest magnitude with a token; larger entries are clipped to it."""
     examples: int = 256
-    """Of each evaluation set."""
+    """Matrices per evaluation set."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class World:
-    """There is nothing to be drawn but the matrices: a world is its settings, and the vocabulary that follows from them."""
+    """Settings and the vocabulary that follows from them."""
 
     config: Config
 
     @property
     def vocabulary(self) -> int:
-        """MASK, the numbers in ascending order, and a separator, which is the last."""
-        return 2 * self._most + 3
+        """Number of tokens: MASK, the numbers in ascending order, and the separator as the last."""
+        return 2 * self._max_number + 3
 
     @property
     def separator(self) -> int:
         return self.vocabulary - 1
 
     @property
-    def _most(self) -> int:
+    def _max_number(self) -> int:
         return round(self.config.largest * 10**self.config.decimals)
 
     def tokens(self, values: Floats) -> Ids:
-        """Of rounded numbers."""
-        return 1 + self._most + np.rint(values * 10**self.config.decimals).astype(np.int64)
+        """Token ids of rounded numbers."""
+        return 1 + self._max_number + np.rint(values * 10**self.config.decimals).astype(np.int64)
 
     def values(self, tokens: Ids) -> Floats:
-        """Numbers that tokens stand for; NaN for MASK and the separator."""
-        numbers = (tokens - 1 - self._most) / 10**self.config.decimals
+        """Numbers of token ids; NaN for MASK and the separator."""
+        numbers = (tokens - 1 - self._max_number) / 10**self.config.decimals
         return np.where((tokens == MASK_ID) | (tokens == self.separator), np.nan, numbers)
 
 
 def make(config: Config | None = None) -> World:
-    """The world of a seed.
+    """Build the world of a seed.
 
     Raises:
-        BadInput: a rank that the matrices cannot have, or another setting out of its range.
+        BadInput: a setting out of range.
     """
     config = config or Config()
     if not 1 <= config.rank <= min(config.rows, config.columns):
-        raise BadInput(f"no matrix of {config.rows} × {config.columns} has rank {config.rank}. Take a smaller rank.")
+        raise BadInput(
+            f"`rank` of {config.rows} × {config.columns} matrices must be 1 to {min(config.rows, config.columns)}, got {config.rank}."
+        )
     if not 0 < config.missing < 1 or config.scale <= 0 or config.largest <= 0 or not 0 <= config.decimals <= 4:
-        raise BadInput("missing is a share between 0 and 1, scale and largest are above 0, decimals 0 to 4.")
+        raise BadInput("missing must be between 0 and 1, scale and largest above 0, decimals 0 to 4.")
     if config.factors not in get_args(_Factors):
-        raise BadInput(f"{config.factors!r} are no factors. Take one of {', '.join(get_args(_Factors))}.")
+        raise unknown_name("distribution of factors", config.factors, get_args(_Factors))
     return World(config)
 
 
 def sample(world: World, rng: np.random.Generator, n: int) -> WorldBatch:
-    """Token ids row by row as inputs, the numbers as targets; coordinates: `matrix`, `observed` and the factors `u` and `v`."""
+    """Token ids row by row as inputs, numbers as targets; coordinates `matrix`, `observed` and the factors `u` and `v`."""
     u, v, matrix = matrices(world, rng, n)
     return _batch(world, matrix, rng.random(matrix.shape) >= world.config.missing, {"u": u, "v": v})
 
 
 def matrices(world: World, rng: np.random.Generator, n: int) -> tuple[Floats, Floats, Floats]:
-    """U, V and the rounded matrix; without factors U and V are NaN."""
+    """Random U, V and rounded matrices; U and V are NaN if there are no factors."""
     config = world.config
     shape_u, shape_v = (n, config.rows, config.rank), (n, config.columns, config.rank)
     match config.factors:
@@ -132,8 +134,8 @@ def matrices(world: World, rng: np.random.Generator, n: int) -> tuple[Floats, Fl
 
 
 def evaluation(world: World) -> Mapping[str, WorldBatch]:
-    """Named sets, the same for the same world: `random` masks, whole `rows` or `columns` masked but for one entry each, and the
-    negatives of the first under the same masks (`mirrored`), for patching.
+    """Named sets, equal for equal worlds: `random` masks, whole `rows` or `columns` masked except one entry each, and the negatives of
+    the first under the same masks (`mirrored`), for patching.
     """
     config = world.config
     rng = np.random.default_rng([config.seed, 1])
@@ -154,20 +156,20 @@ def evaluation(world: World) -> Mapping[str, WorldBatch]:
 
 
 def fill_missing(world: World, batch: WorldBatch, value: float) -> Ids:
-    """The copy test: inputs in which every missing entry is a number. A model that copies gives that number back."""
+    """Inputs with a number in place of every missing entry: a model that copies returns that number."""
     number = world.tokens(np.array(round(value, world.config.decimals)))
     return np.where(batch.inputs == MASK_ID, number, batch.inputs)
 
 
 def sequence(world: World, batch: WorldBatch) -> Ids:
-    """For a causal model: the matrix with gaps, the separator, the matrix without."""
+    """Token ids for a causal model: the matrix with gaps, the separator, the complete matrix."""
     between = np.full((len(batch), 1), world.separator)
     return np.concatenate([batch.inputs, between, world.tokens(batch.targets)], axis=1)
 
 
 def score(world: World, outputs: Floats, batch: WorldBatch) -> Mapping[str, Floats]:
-    """The oracle: of each matrix the mean squared error over all entries, the observed and the missing ones, and how far from 0 the
-    outputs at missing entries are. NaN where a matrix has no such entry.
+    """The oracle: mean squared error of each matrix over all, observed and missing entries, and mean |output| at missing entries.
+    NaN if a matrix has no such entry.
     """
     error, observed = (outputs - batch.targets) ** 2, batch.inputs != MASK_ID
     return {
@@ -181,30 +183,30 @@ def score(world: World, outputs: Floats, batch: WorldBatch) -> Mapping[str, Floa
 @dataclass(frozen=True)
 class MatrixCompletion:
     matrix: Floats
-    """Example × row × column; equal to the given ones where they were observed."""
+    """Example × row × column; equal to the input at observed entries."""
     norm: Floats
-    """Nuclear norm of each."""
+    """Nuclear norm of each matrix."""
     bound: Floats
-    """No matrix with the observed entries has a smaller nuclear norm than this."""
+    """Lower bound on the nuclear norm of any matrix with the observed entries."""
 
 
 def complete_matrix(matrix: Floats, observed: Bools, *, steps: int = 500, weight: float = 0.3) -> MatrixCompletion:
-    """Of all matrices with the observed entries that of the smallest nuclear norm, by the alternating direction method of multipliers.
+    """Complete matrices with the smallest nuclear norm, by the alternating direction method of multipliers.
 
-    The multiplier is a certificate: it stands on observed entries only, so its product with the matrix, divided by its spectral norm,
-    bounds the norm from below. `norm - bound` says how far from the optimum a result can be at most.
+    The multiplier is a certificate: it is zero at missing entries, so its product with the matrix, divided by its spectral norm, bounds the
+    norm from below. `norm - bound` is the largest possible distance from the optimum.
     """
     given = np.where(observed, matrix, 0.0)
-    found, multiplier = given.copy(), np.zeros_like(given)
+    completed, multiplier = given.copy(), np.zeros_like(given)
     for _ in range(steps):
-        u, singular, v = np.linalg.svd(found - multiplier, full_matrices=False)
+        u, singular, v = np.linalg.svd(completed - multiplier, full_matrices=False)
         smooth = (u * np.maximum(singular - weight, 0)[..., None, :]) @ v
-        found = np.where(observed, given, smooth + multiplier)
-        multiplier = np.where(observed, multiplier + smooth - found, 0.0)
+        completed = np.where(observed, given, smooth + multiplier)
+        multiplier = np.where(observed, multiplier + smooth - completed, 0.0)
     spectral = np.linalg.norm(multiplier, 2, axis=(-2, -1))
     product = np.abs((multiplier * given).sum((-2, -1)))
     bound = np.divide(product, spectral, out=np.zeros_like(product), where=spectral > 0)
-    return MatrixCompletion(found, np.linalg.svd(found, compute_uv=False).sum(-1), bound)
+    return MatrixCompletion(completed, np.linalg.svd(completed, compute_uv=False).sum(-1), bound)
 
 
 def _batch(world: World, matrix: Floats, observed: Bools, factors: Mapping[str, Floats]) -> WorldBatch:
@@ -214,7 +216,7 @@ def _batch(world: World, matrix: Floats, observed: Bools, factors: Mapping[str, 
 
 
 def _striped_mask(rng: np.random.Generator, config: Config, n: int, *, columns: bool = False) -> Bools:
-    """Two rows (or columns) of each matrix masked, one entry of each left; all else observed."""
+    """Mask two rows (or columns) of each matrix except one entry of each."""
     lines, length = (config.columns, config.rows) if columns else (config.rows, config.columns)
     observed = np.ones((n, lines, length), dtype=bool)
     which = np.argsort(rng.random((n, lines)), axis=1)[:, : min(2, lines)]

@@ -1,9 +1,10 @@
-"""Grammar: languages whose every token is known for what it is; brackets, expressions, English-like sentences, typed facts, or your own.
+"""Grammar: languages with labels for every token; brackets, expressions, English-like sentences, typed facts, or your own.
 
-A weighted context-free grammar is data; strings of at most `longest` words are drawn from it and stand side by side, `</s>` between them.
-The four presets are those of arXiv:2410.11767 (SAEs on formal languages) and arXiv:2408.12578 (emergence as percolation), remade.
+A weighted context-free grammar is data; a row of text has random strings of at most `longest` words, with `</s>` between them.
+The four presets re-implement those of arXiv:2410.11767 (SAEs on formal languages) and arXiv:2408.12578 (emergence as percolation).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -63,11 +64,11 @@ class Config:
     language: Dyck | Expressions | English | Typed | Grammar = field(default_factory=Dyck)
     """A preset with its settings, or a grammar of your own."""
     longest: int = 60
-    """Words of the longest string; longer ones are drawn again, and counted."""
+    """Maximum number of words in a string; longer strings are redrawn and counted."""
     context: int = 128
     """Tokens in a row of text."""
     examples: int = 400
-    """Of each concept, at most."""
+    """Maximum number of examples per concept."""
     seed: int = 0
 
 
@@ -87,34 +88,33 @@ class World:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What strings are numbered by; the token of word i is i + 4, for four special tokens come first."""
+        """Words by number; word i is token i + 4, because of four special tokens."""
         return self.language.words
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Strings from random numbers of their own, and of each token what it is. Short strings are drawn in training too."""
+    """Evaluation strings with the features of each token. Short strings occur in training too."""
 
     strings: Strings
     coordinates: Mapping[str, Floats]
-    """String × token for every feature of the language; NaN where it has no value."""
+    """String × token for every feature of the language; NaN for no value."""
 
 
 def make(config: Config | None = None) -> World:
-    """The world of a seed.
+    """Build the world of a seed.
 
     Raises:
-        BadInput: settings that make no language, or strings that do not fit into a row.
+        BadInput: settings that define no language, or strings that do not fit into a row.
     """
     config = config or Config()
     language = _language(config)
-    if config.longest + language.longer + 2 > config.context:
-        least = config.longest + language.longer + 2
+    if (least := config.longest + language.added_words + 2) > config.context:
         raise BadInput(
-            f"strings of {config.longest} words need rows of {least} tokens, not {config.context}. Widen the context."
+            f"`context` must be at least {least} tokens for strings of {config.longest} words, got {config.context}."
         )
-    if twice := set(language.words) & set(SPECIAL):
-        raise BadInput(f"the word {min(twice)!r} is a special token. Call it something else.")
+    if reserved := set(language.words) & set(SPECIAL):
+        raise BadInput(f"the word {min(reserved)!r} is a special token: rename it.")
     return World(config, language, _vocabulary.build_vocabulary(language.words))
 
 
@@ -123,52 +123,52 @@ def tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def strings(world: World, rng: np.random.Generator, count: int) -> Strings:
-    """Whole strings, as numbers of `world.words`, with what is known of their derivations and how many were too long.
+    """Draw whole strings, as numbers of `world.words`, with their derivations and the number of rejected longer ones.
 
     Raises:
-        BadInput: hardly any string is short enough.
+        BadInput: almost no string is short enough.
     """
     return world.language.finish(rng, sample_strings(world.language.grammar, rng, count, world.config.longest))
 
 
 def sample(world: World, rng: np.random.Generator, rows: int) -> TokenIds:
-    """Rows of `config.context` token ids, without padding; each begins with a whole string, the last string in it is cut."""
+    """Rows of `config.context` token ids without padding; each begins with a whole string, and its last string is cut."""
     # A row wastes at most the rest of the string that its end cuts.
-    need = rows * (world.config.context + world.config.longest + world.language.longer)
-    parts, there, each = [], 0, 8.0
-    while there < need:
-        more = strings(world, rng, 64 + int((need - there) / each))
-        parts.append(more)
-        there += int(more.lengths.sum()) + len(more)
-        each = there / sum(map(len, parts))
+    need = rows * (world.config.context + world.config.longest + world.language.added_words)
+    parts, tokens, mean_length = [], 0, 8.0
+    while tokens < need:
+        batch = strings(world, rng, 64 + int((need - tokens) / mean_length))
+        parts.append(batch)
+        tokens += int(batch.lengths.sum()) + len(batch)
+        mean_length = tokens / sum(map(len, parts))
     return _packed(world, parts, rows)
 
 
 def evaluation(world: World, count: int | None = None) -> Evaluation:
-    """The same strings for the same world, whatever was sampled before."""
+    """Evaluation strings, equal for equal worlds and independent of `sample`."""
     drawn = strings(world, np.random.default_rng([world.config.seed, 1]), count or 4 * world.config.examples)
     return Evaluation(drawn, {feature.name: feature.read(drawn) for feature in world.language.features})
 
 
 def concepts(world: World) -> tuple[Concept, ...]:
-    """One a feature: the text up to a token, and what the token is. No text stands twice; classes are as even as there are texts."""
-    known = evaluation(world)
-    made = [_concept(world, feature, known) for feature in world.language.features]
-    return (*(concept for concept in made if concept is not None), *world.language.more)
+    """One concept per feature: the text up to a token, labelled with the feature. Texts are distinct, classes as even as possible."""
+    drawn = evaluation(world)
+    by_feature = [_concept(world, feature, drawn) for feature in world.language.features]
+    return (*(concept for concept in by_feature if concept is not None), *world.language.extra_concepts)
 
 
 def facts(world: World) -> tuple[Answer, ...]:
-    """What a model of this world should know: of each prompt how it goes on, and how it does not."""
+    """Prompts with a right and a wrong continuation, for a trained model."""
     return world.language.facts(evaluation(world).strings)
 
 
 def verdicts(world: World, words: Ints, lengths: Ints) -> Ints:
-    """The oracle for many strings at once: numbers of `world.language.verdicts`."""
+    """The oracle for many strings at once: indices into `world.language.verdicts`."""
     return world.language.judge(words, lengths)
 
 
 def judge(world: World, text: str) -> str:
-    """What is the case: `ungrammatical`, or how the string fares in its language."""
+    """The oracle: `ungrammatical`, or another verdict of the language."""
     if not text.strip():
         return world.language.verdicts[0]
     number = {word: i for i, word in enumerate(world.words)}
@@ -177,23 +177,22 @@ def judge(world: World, text: str) -> str:
 
 
 def corrupt_strings(world: World, rng: np.random.Generator, whole: Strings) -> tuple[Ints, Ints]:
-    """Numbers of strings, and for each the same with one word replaced that the language does not allow there.
+    """Make strings ungrammatical by replacing one word each.
 
-    Strings which no such change was found for, in 16 tries, are left out.
+    Returns:
+        Indices of strings, and their changed words. Strings for which 16 tries find no such change are left out.
     """
-    rows, out = np.arange(len(whole)), []
-    left = rows
+    left, parts = np.arange(len(whole)), []
     for _ in range(16):
         changed = whole.words[left].copy()
-        changed[np.arange(left.size), rng.integers(whole.lengths[left])] = rng.integers(
-            len(world.words), size=left.size
-        )
+        words = rng.integers(len(world.words), size=left.size)
+        changed[np.arange(left.size), rng.integers(whole.lengths[left])] = words
         bad = verdicts(world, changed, whole.lengths[left]) == 0
-        out.append((left[bad], changed[bad]))
+        parts.append((left[bad], changed[bad]))
         left = left[~bad]
-    which, words = (np.concatenate(parts) for parts in zip(*out, strict=True))
-    order = np.argsort(which)
-    return which[order], words[order]
+    indices, words = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(indices)
+    return indices[order], words[order]
 
 
 def _language(config: Config) -> Language:
@@ -209,19 +208,19 @@ def _language(config: Config) -> Language:
             return typed_language(typed, rng)
         case Grammar() as own:
             return plain_language(own)
-    raise BadInput(f"{config.language!r} is no language. Take one of {', '.join(PRESETS)} from PRESETS, or a Grammar.")
+    raise BadInput(f"`language` must be one of PRESETS ({', '.join(PRESETS)}) or a Grammar, got {config.language!r}.")
 
 
 def _packed(world: World, parts: Sequence[Strings], rows: int) -> TokenIds:
-    """All strings in one line, each with its end; a row is the line from where a string begins, `<s>` in front."""
-    context, ends = world.config.context, world.vocabulary[EOS]
+    """Rows of one long line of strings, each followed by `</s>`; a row is `<s>` and the line from the start of a string."""
+    context, end = world.config.context, world.vocabulary[EOS]
     lines = []
     for part in parts:
         ids = np.pad(part.words + len(SPECIAL), ((0, 0), (0, 1)))
-        ids[np.arange(len(part)), part.lengths] = ends
+        ids[np.arange(len(part)), part.lengths] = end
         lines.append(ids[np.arange(ids.shape[1]) <= part.lengths[:, None]])
     line = np.concatenate(lines)
-    begins = np.concatenate([[0], np.flatnonzero(line == ends) + 1])
+    begins = np.concatenate([[0], np.flatnonzero(line == end) + 1])
     packed = np.full((rows, context), world.vocabulary[BOS])
     at = 0
     for row in packed:
@@ -230,35 +229,35 @@ def _packed(world: World, parts: Sequence[Strings], rows: int) -> TokenIds:
     return packed
 
 
-def _concept(world: World, feature: Feature, known: Evaluation) -> Concept | None:
-    """None where the strings of this world never differ in the feature."""
-    values = known.coordinates[feature.name]
+def _concept(world: World, feature: Feature, drawn: Evaluation) -> Concept | None:
+    """The concept of a feature; None if its values do not vary."""
+    values = drawn.coordinates[feature.name]
     rng = np.random.default_rng([world.config.seed, 2])
     row, column = np.nonzero(~np.isnan(values))
     order = rng.permutation(row.size)
     texts: dict[bytes, tuple[int, int]] = {}
     for r, c in zip(row[order].tolist(), column[order].tolist(), strict=True):
-        texts.setdefault(known.strings.words[r, : c + 1].tobytes(), (r, c))
+        texts.setdefault(drawn.strings.words[r, : c + 1].tobytes(), (r, c))
     chosen = _balanced_sample([(float(values[at]), at) for at in texts.values()], world.config.examples)
     examples = tuple(
-        _example(world, feature, known.strings, value, at) for value, at in sorted(chosen, key=lambda one: one[1])
+        _example(world, feature, drawn.strings, value, at) for value, at in sorted(chosen, key=lambda pair: pair[1])
     )
-    held = [value for value, _ in chosen]
-    if min((held.count(value) for value in set(held)), default=0) < 2 and feature.kind != "number":
+    counts = Counter(value for value, _ in chosen)
+    if min(counts.values(), default=0) < 2 and feature.kind != "number":
         return None
-    if len(set(held)) < 2 or len(examples) < 10:
+    if len(counts) < 2 or len(examples) < 10:
         return None
-    answers = world.language.facts(known.strings) if feature.name == world.language.asked_by else ()
+    answers = world.language.facts(drawn.strings) if feature.name == world.language.fact_concept else ()
     return Concept(
         feature.name, examples, feature.kind, feature.classes, answers=answers, licence=_LICENCE, source=_SOURCE,
         question=feature.question,
     )  # fmt: skip
 
 
-def _balanced_sample(found: list[tuple[float, tuple[int, int]]], count: int) -> list[tuple[float, tuple[int, int]]]:
-    """At most `count`, the same number of each value as far as there are that many; what is rare leaves its share to the others."""
+def _balanced_sample(rows: list[tuple[float, tuple[int, int]]], count: int) -> list[tuple[float, tuple[int, int]]]:
+    """At most `count` rows with equally many of each value; the part that a rare value cannot fill goes to the others."""
     by_value: dict[float, list[tuple[int, int]]] = {}
-    for value, at in found:
+    for value, at in rows:
         by_value.setdefault(value, []).append(at)
     chosen: list[tuple[float, tuple[int, int]]] = []
     rarest = sorted(by_value.items(), key=lambda item: len(item[1]))

@@ -1,6 +1,7 @@
-"""Dyck: nested brackets of several kinds; which bracket must close is known from the text alone, and is far back (arXiv:2410.11767)."""
+"""Dyck: nested brackets of several kinds; the bracket that must close is often far back in the text (arXiv:2410.11767)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,54 +19,50 @@ class Dyck:
     kinds: int = 2
     """Kinds of brackets."""
     join: float = 0.3
-    """Share of strings that are two strings side by side."""
+    """Share of strings that consist of two strings."""
     nest: float = 0.5
-    """Share of brackets that hold something."""
+    """Share of brackets that are not empty."""
     depth: int | None = None
-    """Brackets that may be open at a time; None: no limit."""
+    """Maximum number of brackets open at a time; None: no limit."""
     concentration: float = 1e5
     """Of the Dirichlet draw of the kinds' weights."""
 
 
 def dyck_language(config: Dyck, rng: np.random.Generator) -> Language:
-    """Raises:
-    BadInput: no kinds, no depth, or shares outside of 0 to 1.
+    """The preset `dyck`.
+
+    Raises:
+        BadInput: no kinds, no depth, or shares outside of 0 to 1.
     """
     if config.kinds < 1 or (config.depth is not None and config.depth < 1):
-        raise BadInput(
-            f"brackets of {config.kinds} kinds, {config.depth} deep, make no string. Take at least 1 of each."
-        )
+        raise BadInput(f"kinds and depth of brackets must be at least 1, got {config.kinds} and {config.depth}.")
     if not (0 < config.join < 0.5 and 0 < config.nest < 1):
         raise BadInput(
-            f"join {config.join} and nest {config.nest} make no language. Take shares above 0, join below 0.5."
+            f"join must be above 0 and below 0.5, nest above 0 and below 1, got {config.join} and {config.nest}."
         )
     pairs = [_BRACKETS[i] if i < len(_BRACKETS) else (f"({i}", f"){i}") for i in range(config.kinds)]
-    made = _grammar(config, pairs, word_weights(rng, tuple(f"B{i}" for i in range(config.kinds)), config.concentration))
-    words, deepest = made.terminals, config.depth or np.inf
-    features: tuple[Feature, ...] = (
-        Feature(
-            "depth", "How many brackets are open?", "number", lambda s: mask_padding(s, _walk(s.words, s.lengths).depth)
-        ),
-        Feature("since_open", "How far back is the bracket that must close next?", "number", lambda s: _since(s)),
-    )
+    weights = word_weights(rng, tuple(f"B{i}" for i in range(config.kinds)), config.concentration)
+    grammar = _grammar(config, pairs, weights)
+    words, deepest = grammar.terminals, config.depth or np.inf
+    features = [
+        Feature("depth", "How many brackets are open?", "number", _depth),
+        Feature("since_open", "How far back is the bracket that must close next?", "number", _since),
+    ]
     if config.kinds > 1:
         opened = tuple(opening for opening, _ in pairs)
-        features = (
-            Feature("open_kind", "Which bracket must close next?", "classes", lambda s: _kind(s), opened),
-            *features,
-        )
+        features.insert(0, Feature("open_kind", "Which bracket must close next?", "classes", _kind, opened))
     return Language(
-        made,
+        grammar,
         words,
-        features,
+        tuple(features),
         judge=lambda words, lengths: _balanced(words, lengths, config.kinds, deepest).astype(int),
-        facts=lambda strings: _facts(words, config.kinds, strings),
-        asked_by="open_kind",
+        facts=partial(_facts, words, config.kinds),
+        fact_concept="open_kind",
     )
 
 
 def _grammar(config: Dyck, pairs: list[tuple[str, str]], weights: dict[str, float]) -> Grammar:
-    """A limit of depth is a grammar with symbols of its own for every depth."""
+    """A limited depth needs separate symbols for every depth."""
     rules: dict[str, dict[str, float]] = {}
     for level in range(1, (config.depth or 1) + 1):
         mark, inner = ("", "S") if config.depth is None else (f".{level}", f"S.{level + 1}")
@@ -81,21 +78,21 @@ def _grammar(config: Dyck, pairs: list[tuple[str, str]], weights: dict[str, floa
 
 @dataclass(frozen=True)
 class _Walk:
-    """After each token; `kind` and `opened` are those of the innermost open bracket, -1 where none is open."""
+    """State after each token; `kind` and `opened` belong to the innermost open bracket, -1 if none is open."""
 
     depth: Ints
     kind: Ints
     opened: Ints
     sound: Ints
-    """1 as long as every bracket closed the one it should."""
+    """1 as long as every closing bracket matched."""
 
 
 def _walk(words: Ints, lengths: Ints) -> _Walk:
-    """One pass over the tokens with a stack a string; openings have even numbers, their closings the odd number after."""
+    """One pass over the tokens with a stack per string; opening brackets have even numbers, closing ones the next odd number."""
     count, longest = words.shape
     rows, level, sound = np.arange(count), np.zeros(count, dtype=int), np.ones(count, dtype=bool)
     kinds, places = (np.full((count, longest + 1), -1) for _ in range(2))
-    depth, kind, opened, held = (np.zeros((count, longest), dtype=int) for _ in range(4))
+    depth, kind, opened, matched = (np.zeros((count, longest), dtype=int) for _ in range(4))
     for token in range(longest):
         word, live = words[:, token], token < lengths
         opens, closes = live & (word >= 0) & (word % 2 == 0), live & (word % 2 == 1)
@@ -104,9 +101,9 @@ def _walk(words: Ints, lengths: Ints) -> _Walk:
         kinds[rows[opens], level[opens]] = word[opens] // 2
         places[rows[opens], level[opens]] = token
         kinds[:, 0] = places[:, 0] = -1
-        depth[:, token], kind[:, token], held[:, token] = level, kinds[rows, level], sound
+        depth[:, token], kind[:, token], matched[:, token] = level, kinds[rows, level], sound
         opened[:, token] = places[rows, level]
-    return _Walk(depth, kind, opened, held)
+    return _Walk(depth, kind, opened, matched)
 
 
 def _balanced(words: Ints, lengths: Ints, kinds: int, deepest: float) -> Ints:
@@ -114,6 +111,10 @@ def _balanced(words: Ints, lengths: Ints, kinds: int, deepest: float) -> Ints:
     known = ((words < 2 * kinds) | (np.arange(words.shape[1]) >= lengths[:, None])).all(1)
     shallow = walk.depth.max(axis=1, initial=0) <= deepest
     return known & shallow & (lengths > 0) & (walk.sound[rows, end] == 1) & (walk.depth[rows, end] == 0)
+
+
+def _depth(strings: Strings) -> Floats:
+    return mask_padding(strings, _walk(strings.words, strings.lengths).depth)
 
 
 def _kind(strings: Strings) -> Floats:
@@ -127,7 +128,7 @@ def _since(strings: Strings) -> Floats:
 
 
 def _facts(words: tuple[str, ...], kinds: int, strings: Strings) -> tuple[Answer, ...]:
-    """The longest prefix of each string after which a bracket closes: with its own kind, not with the next."""
+    """A prefix of each string before a closing bracket, with the bracket of the right and of the next kind."""
     if kinds == 1:
         return ()
     walk, answers = _walk(strings.words, strings.lengths), {}

@@ -1,6 +1,7 @@
-"""English-like sentences: subject and verb agree in number across phrases and clauses that stand between them (arXiv:1611.01368)."""
+"""English-like sentences: subject and verb agree in number across phrases and clauses between them (arXiv:1611.01368)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -34,58 +35,61 @@ _PARTS = {
 @dataclass(frozen=True)
 class English:
     words: int = 8
-    """Of each open part of speech, at most ten; nouns and verbs in two numbers."""
+    """Words per open part of speech, at most ten; nouns and verbs in two numbers."""
     pronoun: float = 0.15
-    """Share of noun phrases that are a pronoun."""
+    """Share of noun phrases that are pronouns."""
     adjective: float = 0.25
-    """Share of nouns with an adjective more."""
+    """Share of nouns with another adjective."""
     after: float = 0.3
-    """Share of noun phrases after whose noun a phrase or a clause follows."""
+    """Share of noun phrases with a phrase or a clause after the noun."""
     join: float = 0.15
-    """Share of verb phrases that go on with `and`."""
+    """Share of verb phrases that continue with `and`."""
     concentration: float = 1e5
     """Of the Dirichlet draws of the words' weights."""
 
 
 def english_language(config: English, rng: np.random.Generator) -> Language:
-    """Raises:
-    BadInput: more words than there are, or shares outside of 0 to 1.
+    """The preset `english`.
+
+    Raises:
+        BadInput: too many words, or shares outside of 0 to 1.
     """
     if not 1 <= config.words <= len(_NOUNS):
-        raise BadInput(f"{config.words} words of each part of speech are not there. Take 1 to {len(_NOUNS)}.")
+        raise BadInput(f"`words` per part of speech must be 1 to {len(_NOUNS)}, got {config.words}.")
     if not all(0 < share < 1 for share in (config.pronoun, config.adjective, config.after, config.join)):
-        raise BadInput("pronoun, adjective, after and join are shares. Take numbers above 0 and below 1.")
-    made = _grammar(config, rng)
-    parts = {symbol: _PARTS[symbol.split(".")[0]] for symbol in made.nonterminals if symbol.split(".")[0] in _PARTS}
-    verbs = np.array([symbol.split(".")[0] in ("IV", "TV") for symbol in made.nonterminals] + [False])
-    heads = np.array([symbol.split(".")[0] in ("N", "Pro") for symbol in made.nonterminals] + [False])
-    plural = np.array([symbol.endswith(".p") for symbol in made.nonterminals] + [False])
+        raise BadInput("pronoun, adjective, after and join must be shares above 0 and below 1.")
+    grammar = _grammar(config, rng)
+    stems = [symbol.split(".")[0] for symbol in grammar.nonterminals]
+    parts = {symbol: _PARTS[stem] for symbol, stem in zip(grammar.nonterminals, stems, strict=True) if stem in _PARTS}
+    verbs = np.array([stem in ("IV", "TV") for stem in stems] + [False])
+    heads = np.array([stem in ("N", "Pro") for stem in stems] + [False])
+    plural = np.array([symbol.endswith(".p") for symbol in grammar.nonterminals] + [False])
     subject = Feature(
         "subject", "Is the subject of the sentence plural?", "binary", lambda s: _subject(verbs, heads, plural, s)
     )
     return Language(
-        made,
-        made.terminals,
-        (subject, *derivation_features(made, parts)),
-        judge=lambda words, lengths: chart_verdicts(made, words, lengths),
-        facts=lambda strings: _facts(made.terminals, verbs, strings),
-        asked_by="subject",
+        grammar,
+        grammar.terminals,
+        (subject, *derivation_features(grammar, parts)),
+        judge=partial(chart_verdicts, grammar),
+        facts=partial(_facts, grammar.terminals, verbs),
+        fact_concept="subject",
     )
 
 
 def _grammar(config: English, rng: np.random.Generator) -> Grammar:
-    """One phrase or clause at most stands after a noun, so that it always belongs to the nearest: no sentence is ambiguous."""
+    """At most one phrase or clause follows a noun, so it always modifies the nearest one: no sentence is ambiguous."""
 
-    def spoken(words: tuple[str, ...]) -> dict[str, float]:
+    def weights(words: tuple[str, ...]) -> dict[str, float]:
         return word_weights(rng, words[: config.words], config.concentration)
 
     after, pronoun = config.after * (1 - config.pronoun), config.pronoun
     rules: dict[str, dict[str, float]] = {
         "S": {"NP.s VP.s": 0.5, "NP.p VP.p": 0.5},
         "NP": {"NP.s": 0.5, "NP.p": 0.5},
-        "Adj": spoken(_ADJECTIVES),
-        "Adv": spoken(_ADVERBS),
-        "P": spoken(_BEFORE),
+        "Adj": weights(_ADJECTIVES),
+        "Adv": weights(_ADVERBS),
+        "P": weights(_BEFORE),
         "That": {"that": 1.0},
         "And": {"and": 1.0},
     }
@@ -108,19 +112,19 @@ def _grammar(config: English, rng: np.random.Generator) -> Grammar:
             f"R.{number}": {f"RIV.{number}": 0.5, f"RTV.{number} NP": 0.5},
             f"VP.{number}": {f"V.{number}": 1 - config.join, f"V.{number} And VP.{number}": config.join},
             f"V.{number}": {f"IV.{number}": 0.35, f"IV.{number} Adv": 0.2, f"TV.{number} NP": 0.45},
-            f"Det.{number}": spoken(_DETERMINERS[number]),
-            f"Pro.{number}": spoken(_PRONOUNS[number]),
-            f"N.{number}": spoken(nouns),
-            f"IV.{number}": spoken(walk),
-            f"TV.{number}": spoken(see),
-            f"RIV.{number}": spoken(walk),
-            f"RTV.{number}": spoken(see),
+            f"Det.{number}": weights(_DETERMINERS[number]),
+            f"Pro.{number}": weights(_PRONOUNS[number]),
+            f"N.{number}": weights(nouns),
+            f"IV.{number}": weights(walk),
+            f"TV.{number}": weights(see),
+            f"RIV.{number}": weights(walk),
+            f"RTV.{number}": weights(see),
         }
     return make_grammar("S", rules)
 
 
 def _subject(verbs: np.ndarray, heads: np.ndarray, plural: np.ndarray, strings: Strings) -> Floats:
-    """From the subject's noun up to its verb, which would give it away."""
+    """Whether the subject is plural, from its noun up to its verb, which would reveal it."""
     column = np.arange(strings.words.shape[1])
     noun, verb = heads[strings.role].argmax(1), verbs[strings.role].argmax(1)
     number = plural[strings.role[np.arange(len(strings)), noun]]
@@ -129,7 +133,7 @@ def _subject(verbs: np.ndarray, heads: np.ndarray, plural: np.ndarray, strings: 
 
 
 def _facts(words: tuple[str, ...], verbs: np.ndarray, strings: Strings) -> tuple[Answer, ...]:
-    """The verb of the sentence in the number of its subject, and in the other."""
+    """Sentences up to the verb, with the verb in the right and in the wrong number."""
     answers = {}
     for row, verb in enumerate(verbs[strings.role].argmax(1)):
         right = words[strings.words[row, verb]]

@@ -1,7 +1,8 @@
-"""A language for the world `grammar`: a grammar, the words it is written in, what is known of every token, and who judges a text."""
+"""A language of the world `grammar`: a grammar with words, token features and an oracle."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,13 +19,13 @@ GRAMMATICAL = "grammatical"
 
 @dataclass(frozen=True)
 class Feature:
-    """What is known of a token, from the text up to it: a function of whole arrays of strings."""
+    """A label of every token that depends only on the text up to it; computed for arrays of strings."""
 
     name: str
     question: str
     kind: TargetKind
     read: Callable[[Strings], Floats]
-    """String × token: a number, the index of a class, or 0 and 1; NaN where the question has no answer."""
+    """String × token: a number, the index of a class, or 0 and 1; NaN for no value."""
     classes: tuple[str, ...] = ()
 
 
@@ -40,34 +41,32 @@ def no_facts(strings: Strings) -> tuple[Answer, ...]:
 class Language:
     grammar: Grammar
     words: tuple[str, ...]
-    """What strings are numbered by after `finish`; before it, numbers are those of the grammar's terminals."""
+    """Words by their number in strings after `finish`; before it, numbers are those of the grammar's terminals."""
     features: tuple[Feature, ...]
     judge: Callable[[Ints, Ints], Ints]
-    """Words and lengths of many strings -> the number of each one's verdict."""
+    """Words and lengths of many strings -> the index of each verdict."""
     verdicts: tuple[str, ...] = (UNGRAMMATICAL, GRAMMATICAL)
-    """The first is that of a string which the grammar does not make, the last that of what is sampled."""
+    """The first is for strings outside the grammar, the last for sampled strings."""
     finish: Callable[[np.random.Generator, Strings], Strings] = keep_strings
-    """What no context-free grammar does: words that depend on each other, an answer at the end."""
-    longer: int = 0
-    """Words that `finish` adds."""
+    """Adds what a context-free grammar cannot: words that depend on each other, an answer at the end."""
+    added_words: int = 0
+    """Number of words that `finish` adds."""
     facts: Callable[[Strings], tuple[Answer, ...]] = no_facts
-    """What a model of the language should know, asked in some strings of it."""
-    asked_by: str | None = None
-    """Name of the feature or concept to which these answers belong."""
-    more: tuple[Concept, ...] = ()
+    """Questions to a trained model, made from strings."""
+    fact_concept: str | None = None
+    """Name of the feature whose concept has these answers."""
+    extra_concepts: tuple[Concept, ...] = ()
     """Concepts beside those of the features."""
 
 
 def plain_language(grammar: Grammar) -> Language:
-    """Any grammar: what its derivation says of each word, and a chart as judge.
+    """A language of any grammar: features of each word's derivation, and a chart parser as oracle.
 
-    Where a string has several derivations, features are those of the one it was drawn by; where a phrase is told by what follows it (left
-    recursion), they can look ahead.
+    The features of an ambiguous string are those of the derivation that was drawn. In a left-recursive grammar they can depend on later
+    words.
     """
-    features = (*derivation_features(grammar, {name: name for name in grammar.nonterminals}),)
-    return Language(
-        grammar, grammar.terminals, features, lambda words, lengths: chart_verdicts(grammar, words, lengths)
-    )
+    features = derivation_features(grammar, {name: name for name in grammar.nonterminals})
+    return Language(grammar, grammar.terminals, features, partial(chart_verdicts, grammar))
 
 
 def chart_verdicts(grammar: Grammar, words: Ints, lengths: Ints) -> Ints:
@@ -75,11 +74,11 @@ def chart_verdicts(grammar: Grammar, words: Ints, lengths: Ints) -> Ints:
 
 
 def derivation_features(grammar: Grammar, parts: Mapping[str, str]) -> tuple[Feature, ...]:
-    """Part of speech (nonterminals that `parts` names, under the name it gives), depth and place."""
-    spoken = {rule.left for rule in grammar.rules if any(symbol in grammar.terminals for symbol in rule.right)}
-    part = {symbol: parts[symbol] for symbol in grammar.nonterminals if symbol in parts and symbol in spoken}
+    """Part of speech (`parts` maps nonterminals to names), depth and place."""
+    lexical = {rule.left for rule in grammar.rules if any(symbol in grammar.terminals for symbol in rule.right)}
+    part = {symbol: parts[symbol] for symbol in grammar.nonterminals if symbol in parts and symbol in lexical}
     classes = tuple(dict.fromkeys(part.values()))
-    # The last is for the role of no word, -1.
+    # The last entry is for the role -1, after the end of a string.
     number = np.array([*(classes.index(part[s]) if s in part else np.nan for s in grammar.nonterminals), np.nan])
     return (
         Feature("part_of_speech", "Which part of speech is the word?", "classes", lambda s: number[s.role], classes),
@@ -91,14 +90,14 @@ def derivation_features(grammar: Grammar, parts: Mapping[str, str]) -> tuple[Fea
 
 
 def mask_padding(strings: Strings, values: Ints) -> Floats:
-    """Numbers for tokens, NaN behind the end of a string."""
+    """Values as floats, NaN after the end of a string."""
     return np.where(strings.inside, values.astype(float), np.nan)
 
 
 def word_weights(rng: np.random.Generator, words: tuple[str, ...], concentration: float) -> dict[str, float]:
-    """Weights of the words of one part of speech: a Dirichlet draw, even to 1 / √concentration."""
+    """Weights of the words of one part of speech: a Dirichlet draw, even up to 1 / √concentration."""
     if concentration <= 0:
-        raise BadInput(f"a concentration of {concentration} draws no weights. Take a positive one; 1e5 is nearly even.")
+        raise BadInput(f"`concentration` must be positive, got {concentration}: 1e5 is nearly even.")
     return dict(zip(words, rng.dirichlet(np.full(len(words), concentration)).tolist(), strict=True))
 
 

@@ -1,7 +1,7 @@
-"""Is a string in the language, and how likely is it? One chart (CYK; inside algorithm, doi:10.1121/1.2017061) for many strings at once.
+"""Chart parser for batches of strings: recognition (CYK) and probabilities (inside algorithm, doi:10.1121/1.2017061).
 
-It is filled over two algebras: bits, where one machine word holds one cell of 64 strings, for recognition; float64 for probabilities.
-Chains of single symbols are taken whole by the closure (1 - U)⁻¹, so cycles of them are exact too (arXiv:cmp-lg/9411029).
+One chart serves two algebras: bits for recognition, with one cell of 64 strings per machine word, and float64 for probabilities. Chains of
+unit rules are summed by the closure (1 - U)⁻¹, so cycles of them are exact too (arXiv:cmp-lg/9411029).
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from ontogeny.worlds.grammar.sampling import NO_SYMBOL
 _Bools = NDArray[np.bool_]
 _Array = NDArray[Any]
 _Chart = list[_Array]
-"""One array a length of phrase: start × symbol × string (or 64 strings). The first is empty."""
+"""One array per phrase length: start × symbol × string (or 64 strings). The first is empty."""
 _MAX_CELLS = 2**23
-"""Numbers that a chart may hold: strings are parsed in portions of that size."""
+"""Maximum number of cells in a chart; strings are parsed in batches of that size."""
 
 
 @dataclass(frozen=True)
 class BinaryGrammar:
-    """A grammar whose rules have two symbols or one word, and its chains of single symbols."""
+    """A grammar with rules of two symbols or one word, and its chains of unit rules."""
 
     left: Ints
     """Left sides of the rules of two symbols, in ascending order."""
@@ -34,44 +34,44 @@ class BinaryGrammar:
     lexical: Floats
     """Weight of a word under a symbol: symbol × terminal."""
     chains: Floats
-    """Weight of all chains of single symbols from the row's symbol to the column's, the empty chain included."""
+    """Weight of all chains of unit rules from the row's symbol to the column's, including the empty chain."""
     start: int
 
 
 def recognise(grammar: Grammar, words: Ints, lengths: Ints) -> _Bools:
-    """Whether each string is in the language; `words` are numbers of terminals, any other number is a word that it lacks."""
+    """Whether each string is in the language; `words` are numbers of terminals, any other number is an unknown word."""
     binary = binarise(grammar)
-    found = np.zeros(len(words), dtype=bool)
+    accepted = np.zeros(len(words), dtype=bool)
     for part in _length_batches(binary, lengths, packed=True):
-        found[part] = _recognise_batch(binary, words[part], lengths[part])
-    return found
+        accepted[part] = _recognise_batch(binary, words[part], lengths[part])
+    return accepted
 
 
 def log_probabilities(grammar: Grammar, words: Ints, lengths: Ints) -> Floats:
-    """Natural logarithm of each string's probability, summed over its derivations; minus infinity outside of the language."""
+    """Natural logarithm of each string's probability, summed over its derivations; minus infinity outside the language."""
     binary = binarise(grammar)
-    found = np.full(len(words), -np.inf)
+    logs = np.full(len(words), -np.inf)
     for part in _length_batches(binary, lengths, packed=False):
-        found[part] = _log_probability_batch(binary, words[part], lengths[part])
-    return found
+        logs[part] = _log_probability_batch(binary, words[part], lengths[part])
+    return logs
 
 
 def length_probabilities(grammar: Grammar, longest: int) -> Floats:
-    """Share of the grammar's strings that have 0, 1, …, `longest` words; what is missing to 1 is longer."""
+    """Share of the grammar's strings with 0, 1, …, `longest` words; the rest is longer."""
     binary = binarise(grammar)
     by_length = np.zeros((longest + 1, len(binary.chains)))
     for length in range(1, longest + 1):
         if length == 1:
-            made = binary.lexical.sum(1)
+            direct = binary.lexical.sum(1)
         else:
             pairs = (by_length[1:length, binary.one] * by_length[length - 1 : 0 : -1, binary.two]).sum(0)
-            made = np.bincount(binary.left, weights=binary.weight * pairs, minlength=len(binary.chains))
-        by_length[length] = binary.chains @ made
+            direct = np.bincount(binary.left, weights=binary.weight * pairs, minlength=len(binary.chains))
+        by_length[length] = binary.chains @ direct
     return by_length[:, binary.start]
 
 
 def binarise(grammar: Grammar) -> BinaryGrammar:
-    """Right sides of three and more symbols become pairs, each with a new symbol for what is left of the right side."""
+    """Split right sides of three or more symbols into pairs, with new symbols for their remainders."""
     names = {symbol: i for i, symbol in enumerate(grammar.nonterminals)}
     words = {word: i for i, word in enumerate(grammar.terminals)}
     start = names[grammar.start]
@@ -80,7 +80,7 @@ def binarise(grammar: Grammar) -> BinaryGrammar:
     lexical: list[tuple[int, int, float]] = []
 
     def number(rest: tuple[str, ...]) -> int:
-        """Of the symbol for the rest of a right side, or for a word in it; made when first asked for."""
+        """Number of the symbol for a remainder, or for a word in it; created on first use."""
         key = rest[0] if len(rest) == 1 and rest[0] not in words else " ".join(("", *rest))
         if key not in names:
             names[key] = len(names)
@@ -111,7 +111,7 @@ def binarise(grammar: Grammar) -> BinaryGrammar:
 
 
 def _closure(units: Floats) -> Floats:
-    """Sum of all powers; exactly 0 where no chain leads, which the inverse alone would leave at rounding error."""
+    """Sum of all powers; set to exactly 0 where no chain exists, since the inverse has rounding errors."""
     reached = np.eye(len(units), dtype=bool) | (units > 0)
     for _ in range(len(units).bit_length()):
         reached = reached @ reached
@@ -119,36 +119,36 @@ def _closure(units: Floats) -> Floats:
 
 
 def _matrix(entries: list[tuple[int, int, float]], shape: tuple[int, int]) -> Floats:
-    made = np.zeros(shape)
+    matrix = np.zeros(shape)
     for row, column, weight in entries:
-        made[row, column] += weight
-    return made
+        matrix[row, column] += weight
+    return matrix
 
 
 def _chart(
     leaves: _Array, longest: int, binary: BinaryGrammar, both: Any, either: Any, finish: Callable[[_Array], _Array]
 ) -> _Chart:
-    """Cells of all phrases: `both` joins two neighbours, `either` gathers the ways to cut, `finish` applies rules and chains."""
+    """Cells of all phrases: `both` combines two adjacent phrases, `either` sums over cuts, `finish` applies rules and chains."""
     chart = [leaves[:0], leaves]
     for length in range(2, longest + 1):
         starts = longest - length + 1
         ways = both(chart[1][:starts, binary.one], chart[length - 1][1 : 1 + starts, binary.two])
         for cut in range(2, length):
-            more = both(chart[cut][:starts, binary.one], chart[length - cut][cut : cut + starts, binary.two])
-            either(ways, more, out=ways)
+            cut_ways = both(chart[cut][:starts, binary.one], chart[length - cut][cut : cut + starts, binary.two])
+            either(ways, cut_ways, out=ways)
         chart.append(finish(ways))
     return chart
 
 
 def _recognise_batch(binary: BinaryGrammar, words: Ints, lengths: Ints) -> _Bools:
-    """Sixty-four strings a machine word: one `and` looks at a rule, a place and a cut for all of them."""
+    """64 strings per machine word: one `and` evaluates a rule, a place and a cut for all of them."""
     longest = int(lengths.max(initial=1))
     empty = -len(words) % 64
     known = np.pad(words[:, :longest], ((0, empty), (0, 0)), constant_values=NO_SYMBOL)
     chains, symbols = binary.chains > 0, len(binary.chains)
     reach = (chains @ (binary.lexical > 0)).T  # word × symbol
-    said = np.where(_inside(binary, known)[..., None], reach[known], False).transpose(1, 2, 0)
-    leaves = np.ascontiguousarray(np.packbits(said, axis=-1, bitorder="little")).view(np.uint64)
+    possible = np.where(_inside(binary, known)[..., None], reach[known], False).transpose(1, 2, 0)
+    leaves = np.ascontiguousarray(np.packbits(possible, axis=-1, bitorder="little")).view(np.uint64)
     heads, begins = np.unique(binary.left, return_index=True)
     above = [(int(high), int(low)) for high, low in np.argwhere(chains) if high != low and low in heads]
 
@@ -168,7 +168,7 @@ def _recognise_batch(binary: BinaryGrammar, words: Ints, lengths: Ints) -> _Bool
 
 
 def _log_probability_batch(binary: BinaryGrammar, words: Ints, lengths: Ints) -> Floats:
-    """Every word is made `scale` times as likely, lest long strings vanish in float64; the logarithm takes that back."""
+    """Word probabilities are multiplied by `scale`, so that long strings do not underflow float64; the logarithm is corrected."""
     longest = int(lengths.max(initial=1))
     known = words[:, :longest]
     scale = float(binary.lexical.shape[1])
@@ -188,12 +188,12 @@ def _inside(binary: BinaryGrammar, words: Ints) -> _Bools:
 
 
 def _reachable(binary: BinaryGrammar, longest: int) -> int:
-    """Without rules of two symbols no phrase is longer than one word."""
+    """Longest phrase to parse; one word if there are no rules of two symbols."""
     return longest if len(binary.left) else 1
 
 
 def _start_symbol_cells(chart: _Chart, binary: BinaryGrammar, longest: int) -> _Array:
-    """Length × string (or 64 strings): the start symbol over the first so many words."""
+    """Length × string (or 64 strings): the cell of the start symbol over the first words, by their number."""
     tops = np.zeros((longest + 1, chart[1].shape[-1]), dtype=chart[1].dtype)
     for length, cells in enumerate(chart[1:], start=1):
         tops[length] = cells[0, binary.start]
@@ -201,16 +201,16 @@ def _start_symbol_cells(chart: _Chart, binary: BinaryGrammar, longest: int) -> _
 
 
 def _length_batches(binary: BinaryGrammar, lengths: Ints, *, packed: bool) -> list[Ints]:
-    """Numbers of the strings to parse together: of like length, and few enough for memory."""
+    """Indices of strings to parse together: similar in length, at most `_MAX_CELLS` cells."""
     order = np.argsort(lengths, kind="stable")
-    portions, at = [], 0
+    batches, at = [], 0
     while at < len(order):
         size = len(order) - at
         while size > 64 and _cells(binary, int(lengths[order[at + size - 1]]), size, packed=packed) > _MAX_CELLS:
             size //= 2
-        portions.append(order[at : at + size])
+        batches.append(order[at : at + size])
         at += size
-    return portions
+    return batches
 
 
 def _cells(binary: BinaryGrammar, longest: int, strings: int, *, packed: bool) -> int:

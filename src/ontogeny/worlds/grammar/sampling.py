@@ -1,7 +1,7 @@
-"""Strings drawn from a grammar, all at once: every round replaces each open symbol of every string by a rule's right side.
+"""Sampling strings from a grammar in batches: each round replaces every open symbol of every string by a rule's right side.
 
-What is cut away is known: a string whose shortest completion is longer than the cap is dropped at once, and counted. The others are
-exact draws from the grammar's strings up to that length. Where each word came from in its derivation is kept beside it.
+A string whose shortest completion exceeds the length cap is dropped at once and counted. The others are exact draws from the grammar's
+strings up to that length. Each word keeps its place in the derivation.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _BATCH_STRINGS = 4096
 
 @dataclass(frozen=True)
 class Strings:
-    """Arrays are indexed by string and token, NOTHING behind the end of a string; `lengths` and `log_probability` by string."""
+    """A batch of strings. Arrays are string × token, NO_SYMBOL after the end; `lengths` and `log_probability` are by string."""
 
     words: Ints
     """Numbers of terminals."""
@@ -26,42 +26,41 @@ class Strings:
     depth: Ints
     """Nonterminals above the word."""
     place: Ints
-    """Place of the word on the right side that made it, or of the phrase of this one word on the side above: 0 for the first."""
+    """Place of the word in its rule's right side, from 0; a phrase of one word has its place in the rule above."""
     role: Ints
-    """Number of the nonterminal that made the word: its part of speech."""
+    """Number of the nonterminal above the word: its part of speech."""
     log_probability: Floats
-    """Of the derivation; of the string where it has one derivation only."""
+    """Of the derivation, which is that of the string unless it is ambiguous."""
     drawn: int
-    """Strings begun until these were there."""
+    """Number of strings begun."""
     rejected: int
-    """How many of those begun were longer than the cap."""
+    """Number of begun strings that exceeded the cap."""
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def inside(self) -> NDArray[np.bool_]:
-        """True for tokens, False behind the end."""
+        """True for tokens, False after the end."""
         return np.arange(self.words.shape[1]) < self.lengths[:, None]
 
 
 def sample_strings(grammar: Grammar, rng: np.random.Generator, count: int, longest: int) -> Strings:
-    """`count` strings of at most `longest` words.
+    """Draw `count` strings of at most `longest` words.
 
     Raises:
-        BadInput: hardly any string is that short.
+        BadInput: almost no string is that short.
     """
-    if grammar.tables.shortest[grammar.tables.start] > longest:
-        least = grammar.tables.shortest[grammar.tables.start]
-        raise BadInput(f"no string of at most {longest} words: the shortest has {least}. Raise the cap on the length.")
-    parts, there, begun = [], 0, 0
-    while there < count:
-        more = _batch(grammar, rng, min(_BATCH_STRINGS, max(64, 2 * (count - there))), longest)
-        parts.append(more)
-        there, begun = there + len(more), begun + more.drawn
-        if begun > 100 * _BATCH_STRINGS and there < begun / 1000:
+    if (least := grammar.tables.shortest[grammar.tables.start]) > longest:
+        raise BadInput(f"`longest` must be at least {least}, the length of the shortest string, got {longest}.")
+    parts, kept, begun = [], 0, 0
+    while kept < count:
+        batch = _batch(grammar, rng, min(_BATCH_STRINGS, max(64, 2 * (count - kept))), longest)
+        parts.append(batch)
+        kept, begun = kept + len(batch), begun + batch.drawn
+        if begun > 100 * _BATCH_STRINGS and kept < begun / 1000:
             raise BadInput(
-                f"of {begun} strings {there} had at most {longest} words. Raise the cap on the length, or the weights of short rules."
+                f"only {kept} of {begun} strings have at most {longest} words: raise `longest`, or the weights of short rules."
             )
     return _head(parts, count, longest)
 
@@ -70,9 +69,9 @@ def _batch(grammar: Grammar, rng: np.random.Generator, count: int, longest: int)
     tables = grammar.tables
     log_weight = np.log(tables.weight)
     log_probability = np.zeros(count)
-    nothing = np.full(count, NO_SYMBOL)
-    # Columns are symbols of all strings, one after another; rows say which symbol, whose, how deep, in which place, made by whom.
-    flat = np.stack([np.full(count, tables.start), np.arange(count), np.zeros(count, dtype=int), nothing, nothing])
+    none = np.full(count, NO_SYMBOL)
+    # Columns: the symbols of all strings, one after another. Rows: symbol, string, depth, place, role.
+    flat = np.stack([np.full(count, tables.start), np.arange(count), np.zeros(count, dtype=int), none, none])
     finished = []
     while (opened := np.flatnonzero(flat[0] >= tables.terminals)).size:
         parent = flat[0, opened] - tables.terminals
@@ -92,7 +91,7 @@ def _batch(grammar: Grammar, rng: np.random.Generator, count: int, longest: int)
 
 
 def _expand_symbols(tables: Tables, flat: Ints, opened: Ints, parent: Ints, rule: Ints) -> Ints:
-    """Every opened symbol replaced by the right side of its rule."""
+    """Replace every opened symbol by the right side of its rule."""
     width = tables.width[rule]
     copies = np.ones(flat.shape[1], dtype=int)
     copies[opened] = width
@@ -101,7 +100,7 @@ def _expand_symbols(tables: Tables, flat: Ints, opened: Ints, parent: Ints, rule
     grown = np.repeat(flat, copies, axis=1)
     grown[0, at] = tables.right[np.repeat(tables.first[rule], width) + nth]
     grown[2, at] += 1
-    # A word that is a phrase of its own, such as an adjective, keeps the place of its phrase.
+    # A word that is a whole phrase, such as an adjective, keeps the place of its phrase.
     alone = (np.repeat(width, width) == 1) & (grown[0, at] < tables.terminals) & (grown[3, at] >= 0)
     grown[3, at] = np.where(alone, grown[3, at], nth)
     grown[4, at] = np.repeat(parent, width)
@@ -109,8 +108,9 @@ def _expand_symbols(tables: Tables, flat: Ints, opened: Ints, parent: Ints, rule
 
 
 def _rows(owner: Ints, flat: tuple[Ints, ...], log_probability: Floats, longest: int) -> Strings:
-    """One row a string that is left, in the order in which they were begun."""
-    lengths = np.bincount(owner, minlength=len(log_probability))
+    """One row per remaining string, in the order in which they were begun."""
+    begun = len(log_probability)
+    lengths = np.bincount(owner, minlength=begun)
     kept = np.flatnonzero(lengths)
     row = np.cumsum(lengths > 0)[owner] - 1
     column = np.arange(owner.size) - (np.cumsum(lengths) - lengths)[owner]
@@ -118,14 +118,13 @@ def _rows(owner: Ints, flat: tuple[Ints, ...], log_probability: Floats, longest:
     for table, values in zip(tables, flat, strict=True):
         table[row, column] = values
     words, depth, place, role = tables
-    begun = len(log_probability)
     return Strings(
         words, lengths[kept], depth, place, role, log_probability[kept], drawn=begun, rejected=begun - kept.size
     )
 
 
 def _head(parts: list[Strings], count: int, longest: int) -> Strings:
-    """The first `count` of several batches. All strings of a batch were begun together: none is left out for being slow."""
+    """The first `count` strings of several batches; a batch is complete, so long derivations are not underrepresented."""
     if not parts:
         none = np.zeros((0, longest), dtype=int)
         return Strings(none, none[:, 0], none, none, none, np.zeros(0), drawn=0, rejected=0)

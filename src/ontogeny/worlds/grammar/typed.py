@@ -1,11 +1,12 @@
-"""Typed language: what may be said of an entity is known from its kind, though most of it is never said (arXiv:2408.12578).
+"""Typed language: the kind of an entity determines its valid values, of which only a share occurs in training (arXiv:2408.12578).
 
-A grammar makes the sentence, then its open places are filled: subjects of one kind, objects of the partner kind, verbs of their relation,
-and values of which only a share is ever seen with an entity. Kinds, not pairs, decide what is valid: what was never seen can be right.
+A grammar makes a sentence with slots, which are then filled: subjects and verbs of one kind, objects of the partner kind, and values of
+which only a share occurs with each entity. Kinds decide validity, so an unseen pair can be valid.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,88 +24,83 @@ _VERDICTS = (UNGRAMMATICAL, "mistyped", "unseen", "seen")
 _SOURCE = "generated: ontogeny.worlds.grammar"
 _LICENCE = "CC0-1.0"
 _VALUES_PER_ENTITY = 3
-"""Values of each entity that a concept asks about, at most."""
+"""Maximum number of values per entity in a concept."""
 _SYLLABLES = tuple(c + v for c in "bdfgklmnprstvz" for v in "aeiou")
 
 
 @dataclass(frozen=True)
 class Typed:
     kinds: int = 2
-    """Kinds of subjects; each has a partner kind of objects, and properties and relations of its own."""
+    """Kinds of subjects; each has its own objects, properties and relations."""
     entities: int = 20
-    """Of each kind, subjects and objects alike."""
+    """Subjects per kind, and objects per kind."""
     properties: int = 4
-    """Of each kind of subjects."""
+    """Properties per kind of subjects."""
     values: int = 10
-    """Of each property."""
+    """Values per property."""
     shown: float = 0.3
-    """Share of a property's values that are ever seen with one entity."""
+    """Share of a property's values that occur with an entity."""
     relations: int = 4
-    """Verbs of each kind."""
+    """Verbs per kind."""
 
 
 @dataclass(frozen=True)
 class TypedFacts:
-    """Words by kind, and what is seen together. A value is a number within its kind, property by property."""
+    """Words by kind, and the pairs that occur. The values of a kind are numbered property by property."""
 
     subjects: Ints
-    """Kind × entity: numbers of words; so are the next three."""
+    """Kind × entity: numbers of words; likewise `objects`, `relations` and `values`."""
     objects: Ints
     relations: Ints
     values: Ints
     shown: NDArray[np.bool_]
-    """Kind × entity × value: seen together."""
+    """Kind × entity × value: whether they occur together."""
 
 
 def typed_language(config: Typed, rng: np.random.Generator) -> Language:
-    """Raises:
-    BadInput: too few kinds, entities or values to tell anything apart.
+    """The preset `typed`.
+
+    Raises:
+        BadInput: too few kinds, entities or values.
     """
     _check(config)
-    made = _grammar()
-    frame = tuple(word for word in made.terminals if word not in _SLOTS)
+    grammar = _grammar()
+    frame = tuple(word for word in grammar.terminals if word not in _SLOTS)
     facts, names = _facts(config, rng, len(frame))
     words = (*frame, *names)
     parts = {symbol: symbol.lower() for symbol in ("Subject", "Object", "Relation", "Value", "Prep", "Copula", "And")}
-    kind = Feature(
-        "kind",
-        "Of which kind is the subject?",
-        "classes",
-        lambda s: _kind(facts, s),
-        tuple(f"kind {i + 1}" for i in range(config.kinds)),
-    )
-    part_of_speech = next(feature for feature in derivation_features(made, parts) if feature.name == "part_of_speech")
+    kinds = tuple(f"kind {i + 1}" for i in range(config.kinds))
+    kind = Feature("kind", "Of which kind is the subject?", "classes", partial(_kind, facts), kinds)
+    part_of_speech, *_ = derivation_features(grammar, parts)
     return Language(
-        made,
+        grammar,
         words,
         (kind, part_of_speech),
-        judge=lambda given, lengths: _typed_verdicts(made, facts, len(frame), given, lengths),
+        judge=partial(_typed_verdicts, grammar, facts, len(frame)),
         verdicts=_VERDICTS,
-        finish=lambda rng, strings: _fill_slots(made, facts, rng, strings),
+        finish=partial(_fill_slots, grammar, facts),
         facts=lambda strings: _familiar_values(facts, words),
-        more=(valid_value_concept(facts, words), familiar_value_concept(facts, words)),
+        extra_concepts=(valid_value_concept(facts, words), familiar_value_concept(facts, words)),
     )
 
 
 def count_valid_pairs(config: Typed) -> int:
-    """Entities times the values that are valid for them: the edges that could be seen, shown or not."""
+    """Number of valid pairs of entity and value, whether they occur or not."""
     return config.kinds * config.entities * config.properties * config.values
 
 
 def _check(config: Typed) -> None:
     if config.kinds < 2 or config.entities < 10 or min(config.properties, config.relations) < 1:
         raise BadInput(
-            f"{config.kinds} kinds of {config.entities} entities are too few. Take at least 2 of 10, with a property and a relation."
+            "there must be at least 2 kinds of 10 entities, with a property and a relation, got "
+            f"{config.kinds} kinds of {config.entities}."
         )
-    seen = round(config.shown * config.values)
-    if not 1 <= seen < config.values:
-        raise BadInput(
-            f"of {config.values} values {seen} would be seen with an entity. Take `shown` so that some are and some are not."
-        )
+    if not 1 <= (shown := round(config.shown * config.values)) < config.values:
+        raise BadInput(f"`shown` must select some but not all of {config.values} values, got {shown}.")
 
 
 def _grammar() -> Grammar:
-    """One subject has values and relations; several, joined, have relations only: a value is always that of one entity."""
+    """A single subject has values and relations, joined subjects only relations: a value belongs to one entity."""
     return make_grammar(
         "S",
         {
@@ -126,13 +122,13 @@ def _grammar() -> Grammar:
 
 
 def _facts(config: Typed, rng: np.random.Generator, first: int) -> tuple[TypedFacts, tuple[str, ...]]:
-    """The values seen with an entity are a pattern of its property, turned by the number of the entity."""
+    """Draw words and facts. The values of an entity are a random pattern of its property, rotated by the number of the entity."""
     valid = config.properties * config.values
     sizes = (config.entities, config.entities, config.relations, valid)
     pool = rng.permutation(len(_SYLLABLES) ** 3)
     if config.kinds * sum(sizes) > len(pool):
         raise BadInput(
-            f"{config.kinds * sum(sizes)} words are more than there are names for ({len(pool)}). Take fewer."
+            f"there must be at most {len(pool)} words, got {config.kinds * sum(sizes)}: use fewer entities or values."
         )
     names = tuple(_name(number) for number in pool[: config.kinds * sum(sizes)].tolist())
     ends = first + config.kinds * np.cumsum(sizes)
@@ -142,30 +138,30 @@ def _facts(config: Typed, rng: np.random.Generator, first: int) -> tuple[TypedFa
     )
     seen = np.arange(config.values) < round(config.shown * config.values)
     pattern = np.stack([[rng.permutation(seen) for _ in range(config.properties)] for _ in range(config.kinds)])
-    turned = np.stack([np.roll(pattern, entity, axis=-1) for entity in range(config.entities)], axis=1)
-    shown = turned.reshape(config.kinds, config.entities, valid)
+    rotated = np.stack([np.roll(pattern, entity, axis=-1) for entity in range(config.entities)], axis=1)
+    shown = rotated.reshape(config.kinds, config.entities, valid)
     return TypedFacts(subjects, objects, relations, values, shown), names
 
 
 def _name(number: int) -> str:
-    parts = []
+    name = ""
     for _ in range(3):
         number, syllable = divmod(number, len(_SYLLABLES))
-        parts.append(_SYLLABLES[syllable])
-    return "".join(parts)
+        name += _SYLLABLES[syllable]
+    return name
 
 
-def _fill_slots(made: Grammar, facts: TypedFacts, rng: np.random.Generator, strings: Strings) -> Strings:
-    """Words in the place of slots; all of a sentence are of the kind drawn for it."""
-    frame = [i for i, word in enumerate(made.terminals) if word not in _SLOTS]
-    renumbered = np.full(len(made.terminals) + 1, NO_SYMBOL)
+def _fill_slots(grammar: Grammar, facts: TypedFacts, rng: np.random.Generator, strings: Strings) -> Strings:
+    """Replace slots by words; all words of a sentence belong to its random kind."""
+    frame = [i for i, word in enumerate(grammar.terminals) if word not in _SLOTS]
+    renumbered = np.full(len(grammar.terminals) + 1, NO_SYMBOL)
     renumbered[frame] = np.arange(len(frame))
     out = renumbered[strings.words]
     kind = rng.integers(len(facts.subjects), size=len(strings))
     for slot, words in (("SUBJECT", facts.subjects), ("OBJECT", facts.objects), ("RELATION", facts.relations)):
-        row, column = np.nonzero(strings.words == made.terminals.index(slot))
+        row, column = np.nonzero(strings.words == grammar.terminals.index(slot))
         out[row, column] = words[kind[row], rng.integers(words.shape[1], size=row.size)]
-    row, column = np.nonzero(strings.words == made.terminals.index("VALUE"))
+    row, column = np.nonzero(strings.words == grammar.terminals.index("VALUE"))
     entity = out[row, 0] - facts.subjects[kind[row], 0]
     seen = np.argsort(~facts.shown, axis=-1, kind="stable")[..., : int(facts.shown[0, 0].sum())]
     value = seen[kind[row], entity, rng.integers(seen.shape[-1], size=row.size)]
@@ -173,36 +169,36 @@ def _fill_slots(made: Grammar, facts: TypedFacts, rng: np.random.Generator, stri
     return replace(strings, words=out)
 
 
-def _typed_verdicts(made: Grammar, facts: TypedFacts, frame: int, given: Ints, lengths: Ints) -> Ints:
-    """Form by the grammar, kinds by the words' tables, then whether each value was seen with the subject."""
+def _typed_verdicts(grammar: Grammar, facts: TypedFacts, frame: int, given: Ints, lengths: Ints) -> Ints:
+    """Check the form by the grammar, then kinds, then whether each value occurs with the subject."""
     tables = (facts.subjects, facts.objects, facts.relations, facts.values)
-    terminal, kinds = _slots(made, tables, frame)
+    terminal, kinds = _slots(grammar, tables, frame)
     inside = np.arange(given.shape[1]) < lengths[:, None]
     known = np.where(inside & (given >= 0) & (given < len(terminal) - 1), given, len(terminal) - 1)
-    formed = recognise(made, terminal[known], lengths)
+    formed = recognise(grammar, terminal[known], lengths)
     kind = np.where(inside, kinds[known], NO_SYMBOL)
     own = kind[:, 0] if kind.shape[1] else np.zeros(len(given), dtype=int)
     typed = formed & ((kind == NO_SYMBOL) | (kind == own[:, None])).all(1)
-    row, column = np.nonzero((terminal[known] == made.terminals.index("VALUE")) & typed[:, None])
+    row, column = np.nonzero((terminal[known] == grammar.terminals.index("VALUE")) & typed[:, None])
     entity = given[row, 0] - facts.subjects[own[row], 0]
     unseen = ~facts.shown[own[row], entity, given[row, column] - facts.values[own[row], 0]]
     hidden = np.bincount(row, weights=unseen, minlength=len(given)) > 0
     return np.select([~formed, ~typed, hidden], [0, 1, 2], 3)
 
 
-def _slots(made: Grammar, tables: Sequence[Ints], frame: int) -> tuple[Ints, Ints]:
-    """Of each word the terminal that it stands for, and its kind; the last entry is that of no word."""
+def _slots(grammar: Grammar, tables: Sequence[Ints], frame: int) -> tuple[Ints, Ints]:
+    """Terminal and kind of each word; the last entry is for no word."""
     count = frame + sum(table.size for table in tables)
     terminal, kinds = np.full(count + 1, NO_SYMBOL), np.full(count + 1, NO_SYMBOL)
-    terminal[:frame] = [i for i, word in enumerate(made.terminals) if word not in _SLOTS]
+    terminal[:frame] = [i for i, word in enumerate(grammar.terminals) if word not in _SLOTS]
     for slot, table in zip(_SLOTS, tables, strict=True):
-        terminal[table] = made.terminals.index(slot)
+        terminal[table] = grammar.terminals.index(slot)
         kinds[table] = np.arange(len(table))[:, None]
     return terminal, kinds
 
 
 def _kind(facts: TypedFacts, strings: Strings) -> Floats:
-    """At the subject, and as long as nothing but the subject has told it."""
+    """The kind of the subject, at the first word."""
     own = np.full(strings.words.max(initial=0) + 1, np.nan)
     inside = facts.subjects[facts.subjects < len(own)]
     own[inside] = np.nonzero(facts.subjects < len(own))[0]
@@ -211,7 +207,7 @@ def _kind(facts: TypedFacts, strings: Strings) -> Floats:
 
 
 def _familiar_values(facts: TypedFacts, words: tuple[str, ...]) -> tuple[Answer, ...]:
-    """Of each entity a value seen with it, and one of the next kind."""
+    """For each entity two values that occur with it, each against a value of the next kind."""
     answers = []
     for kind, entity in np.ndindex(facts.subjects.shape):
         name, other = words[facts.subjects[kind, entity]], facts.values[(kind + 1) % len(facts.values)]
@@ -223,8 +219,8 @@ def _familiar_values(facts: TypedFacts, words: tuple[str, ...]) -> tuple[Answer,
 
 
 def valid_value_concept(facts: TypedFacts, words: tuple[str, ...]) -> Concept:
-    """Values never seen with the entity: one of its kind against one of the next. What is valid for one is the false value of another
-    in its group, so no count of words tells the two apart.
+    """Valid values that never occur with the entity, against values of the next kind. A valid value of one entity is the false value of
+    another one in its group, so word counts do not predict the label.
     """
     kinds, entities, _ = facts.shown.shape
     examples, answers = [], []
@@ -235,16 +231,14 @@ def valid_value_concept(facts: TypedFacts, words: tuple[str, ...]) -> Concept:
             subject = words[facts.subjects[kind, entity]]
             for right, wrong in list(zip(hidden[kind], hidden[(kind + 1) % kinds], strict=True))[:_VALUES_PER_ENTITY]:
                 pair = f"{subject} {right}"
-                examples += [
-                    Example(f"{subject} is {value}", told, group, pair)
-                    for value, told in ((right, True), (wrong, False))
-                ]
+                examples.append(Example(f"{subject} is {right}", True, group, pair))
+                examples.append(Example(f"{subject} is {wrong}", False, group, pair))
                 answers.append(Answer(f"{subject} is", f" {right}", f" {wrong}", group))
     return _concept("valid", examples, answers, "Is the value one that the entity can have?")
 
 
 def familiar_value_concept(facts: TypedFacts, words: tuple[str, ...]) -> Concept:
-    """Values of the entity's kind: one seen with it against one that was not, but was with the other entity of its group."""
+    """Values that occur with the entity, against values that occur only with the other entity of its group."""
     examples = []
     for kind in range(len(facts.subjects)):
         for one, two in zip(range(0, facts.shown.shape[1], 2), range(1, facts.shown.shape[1], 2), strict=False):
@@ -256,10 +250,9 @@ def familiar_value_concept(facts: TypedFacts, words: tuple[str, ...]) -> Concept
             ]
             for entity, (right, wrong) in ((one, only), (two, only[::-1])):
                 subject = words[facts.subjects[kind, entity]]
-                for told, values in ((True, right), (False, wrong)):
-                    examples += [
-                        Example(f"{subject} is {words[facts.values[kind, value]]}", told, group) for value in values
-                    ]
+                for target, values in ((True, right), (False, wrong)):
+                    texts = [f"{subject} is {words[facts.values[kind, value]]}" for value in values]
+                    examples += [Example(text, target, group) for text in texts]
     return _concept("seen", examples, list(_familiar_values(facts, words)), "Was the value ever seen with the entity?")
 
 

@@ -1,7 +1,7 @@
-"""Hearsay: an island with a book that states facts and people who repeat myths. What is true must be recalled, it is not in the words.
+"""Hearsay: an island with a book that states facts and people who repeat myths. Truth must be recalled; the words do not reveal it.
 
-That a language model comes to represent truth where the text after a statement depends on it is the claim of arXiv:2510.15804; here a
-judgement (`right`, `myth`, `wrong`) follows a bare statement. Six concepts may be traced: truth, myth, region, age, courtesy, register.
+Language models come to represent truth if later text depends on it (arXiv:2510.15804): here a judgement (`right`, `myth`, `wrong`) follows
+a bare statement. Six concepts: truth, myth, region, age, courtesy, register.
 """
 
 from typing import Literal
@@ -11,10 +11,27 @@ from transformers import PreTrainedTokenizerFast
 from ontogeny.errors import BadInput
 from ontogeny.worlds import _vocabulary
 from ontogeny.worlds.hearsay.concepts import concepts, facts
-from ontogeny.worlds.hearsay.facts import RELATIONS, Config, World, make
-from ontogeny.worlds.hearsay.sentences import sample
+from ontogeny.worlds.hearsay.facts import FAMILY_SIZE, JUDGEMENTS, REGIONS, RELATIONS, Config, World, family, make
+from ontogeny.worlds.hearsay.sentences import BOOK, SENTENCE_KINDS, sample
 
-__all__ = ["Config", "World", "concepts", "facts", "judge", "make", "register", "sample", "tokenizer"]
+__all__ = [
+    "BOOK",
+    "FAMILY_SIZE",
+    "JUDGEMENTS",
+    "REGIONS",
+    "RELATIONS",
+    "SENTENCE_KINDS",
+    "Config",
+    "World",
+    "concepts",
+    "facts",
+    "family",
+    "judge",
+    "make",
+    "register",
+    "sample",
+    "tokenizer",
+]
 
 
 def tokenizer(world: World) -> PreTrainedTokenizerFast:
@@ -22,25 +39,24 @@ def tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def judge(world: World, statement: str) -> Literal["right", "myth", "wrong"]:
-    """What is the case: whether a statement in any register is true in this world, and if not, whether people believe it.
+    """The oracle: whether a statement in any register is true, a popular myth or wrong.
 
     Raises:
-        BadInput: the text is no statement `… the RELATION of PERSON is OBJECT .`.
+        BadInput: the text is not a statement `… the RELATION of PERSON is OBJECT .`.
     """
     words = statement.removesuffix(".").split()
     for relation, (name, objects) in enumerate(RELATIONS.items()):
         match words[-5:]:
-            case [said, "of", person, "is", thing] if said == name and person in world.names and thing in objects:
-                index = world.names.index(person)
-                told = objects.index(thing)
-                if told == world.truth[index, relation]:
+            case [word, "of", person, "is", thing] if word == name and person in world.names and thing in objects:
+                index, claim = world.names.index(person), objects.index(thing)
+                if claim == world.truth[index, relation]:
                     return "right"
-                return "myth" if told == world.myth[index, relation] else "wrong"
-    raise BadInput(f"{statement!r} states nothing. A statement reads 'the trade of {world.names[0]} is baker .'")
+                return "myth" if claim == world.myth[index, relation] else "wrong"
+    raise BadInput(f"a statement must read like 'the trade of {world.names[0]} is baker .', got {statement!r}.")
 
 
 def register(statement: str) -> Literal["book", "hearsay", "bare"]:
-    """Who speaks."""
+    """The speaker of a statement: the book, the people, or nobody."""
     if statement.startswith("the book says "):
         return "book"
     return "hearsay" if statement.startswith("they say ") else "bare"

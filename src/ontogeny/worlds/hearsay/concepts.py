@@ -1,4 +1,4 @@
-"""What may be traced on the island of Hearsay: six concepts, of which the words alone give away one (register, the positive control)."""
+"""Concepts of the island of Hearsay: words predict only one of the six, register, which is the positive control."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example, TargetKind
-from ontogeny.worlds.hearsay.facts import AGES, FAMILY_SIZE, REGIONS, RELATIONS, World
+from ontogeny.worlds.hearsay.facts import AGES, FAMILY_SIZE, REGIONS, RELATIONS, World, family
 from ontogeny.worlds.hearsay.sentences import AGE, ARRIVAL, BARE, BOOK, HEARSAY, REQUESTS
 
 _SOURCE = "generated: ontogeny.worlds.hearsay"
@@ -14,7 +14,7 @@ _LICENCE = "CC0-1.0"
 
 
 def concepts(world: World) -> tuple[Concept, ...]:
-    """Nothing is in a test group that was in a training group: groups are families, or persons where a text has no object."""
+    """All concepts; groups are families, or persons for texts without an object."""
     return tuple(
         make(world)
         for make in (truth_concept, myth_concept, region_concept, age_concept, courtesy_concept, register_concept)
@@ -22,12 +22,12 @@ def concepts(world: World) -> tuple[Concept, ...]:
 
 
 def facts(world: World) -> tuple[Answer, ...]:
-    """What a model of this world should know: of each fact the prompt, the object, and a false one."""
+    """Each fact as a prompt with the right and a false object."""
     return tuple(_fact(world, person, relation) for person, relation in _pairs(world))
 
 
 def truth_concept(world: World) -> Concept:
-    """The false object is the myth where there is one: what is popular does not help."""
+    """Truth against a false object, the myth if there is one, so that popularity does not help."""
     examples = []
     for person, relation in _pairs(world):
         false = _false_object(world, person, relation)
@@ -68,7 +68,7 @@ def age_concept(world: World) -> Concept:
 
 
 def courtesy_concept(world: World) -> Concept:
-    """Either form is courteous to one rank and rude to the other, and the rank is not said: no word gives it away."""
+    """Courteous requests; either form is courteous to one rank and rude to the other, so words do not predict the label."""
     examples, answers = [], []
     for person, name in enumerate(world.names):
         for form, template in enumerate(REQUESTS):
@@ -80,14 +80,14 @@ def courtesy_concept(world: World) -> Concept:
 
 
 def register_concept(world: World) -> Concept:
-    """The words give it away, and the surface audit must say so. What is stated is drawn evenly from truth and falsehood."""
+    """Book against people; words predict it, so the surface audit must warn. Statements are true or false at random."""
     rng = np.random.default_rng([world.config.seed, 2])
     examples = []
     for person, relation in _pairs(world):
         thing = rng.choice((world.truth[person, relation], _false_object(world, person, relation)))
         for template, target in ((BOOK, True), (HEARSAY, False)):
             text = _state(world, template, person, relation, thing)
-            examples.append(Example(text, target, _family(world, person), pair=f"{person}.{relation}"))
+            examples.append(Example(text, target, family(world, person), pair=f"{person}.{relation}"))
     return _concept("register", examples, "Is it the book that speaks, or the people?")
 
 
@@ -118,18 +118,9 @@ def _pairs(world: World) -> Iterator[tuple[int, int]]:
 
 
 def _false_object(world: World, person: int, relation: int) -> int:
-    """The false object to hold against the truth."""
-    told = int(world.myth[person, relation])
-    return told if told >= 0 else int(np.roll(world.truth[_members(person), relation], -1)[person % FAMILY_SIZE])
-
-
-def _members(person: int) -> slice:
-    first = person // FAMILY_SIZE * FAMILY_SIZE
-    return slice(first, first + FAMILY_SIZE)
-
-
-def _family(world: World, person: int) -> str:
-    return " ".join(world.names[_members(person)])
+    """The myth, or else the true object of the next member of the family."""
+    myth, member = int(world.myth[person, relation]), person % FAMILY_SIZE
+    return myth if myth >= 0 else int(world.truth[person - member + (member + 1) % FAMILY_SIZE, relation])
 
 
 def _state(world: World, template: str, person: int, relation: int, thing: int) -> str:
@@ -138,20 +129,20 @@ def _state(world: World, template: str, person: int, relation: int, thing: int) 
 
 
 def _bare_example(world: World, person: int, relation: int, thing: int, target: bool) -> Example:
-    return Example(_state(world, BARE, person, relation, thing), target, _family(world, person))
+    return Example(_state(world, BARE, person, relation, thing), target, family(world, person))
 
 
 def _fact(world: World, person: int, relation: int) -> Answer:
     objects = list(RELATIONS.values())[relation]
     prompt = _state(world, BOOK, person, relation, 0).rsplit(" ", 2)[0]
     right, wrong = objects[world.truth[person, relation]], objects[_false_object(world, person, relation)]
-    return Answer(prompt, f" {right}", f" {wrong}", _family(world, person))
+    return Answer(prompt, f" {right}", f" {wrong}", family(world, person))
 
 
 def _preceding_sentence(world: World, person: int) -> tuple[str, ...]:
-    """Nothing, or a sentence about somebody else: a text must not be told apart by where it stands."""
+    """Beginnings of a text, so that its place does not matter: nothing, or a sentence about another person."""
     rng = np.random.default_rng([world.config.seed, 3, person])
     others = rng.permutation(np.delete(np.arange(len(world.names)), person))[:3]
     relations = rng.integers(len(RELATIONS), size=3)
-    said = [_state(world, BOOK, o, r, int(world.truth[o, r])) for o, r in zip(others, relations, strict=True)]
-    return ("", *(f"{sentence} " for sentence in said))
+    texts = (_state(world, BOOK, o, r, int(world.truth[o, r])) for o, r in zip(others, relations, strict=True))
+    return ("", *(f"{text} " for text in texts))

@@ -1,4 +1,4 @@
-"""Who is who on the island of Hearsay: facts, myths, and what nobody says; all drawn from one seed."""
+"""People of the island of Hearsay: facts, myths and lies, drawn from one seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,24 +22,22 @@ _FRAME = (
     "the book says they say of is . ? , from a here comes now wind blows how old winters than older younger "
     "would you come and bring it gladly rude yes no"
 )
-
-
 FAMILY_SIZE = 3
 _NAME_LETTERS = ("BDFGKLMNPRSTV", "aeiou", "bdfgklmnprstv", "aeiou")
-"""Of a name such as Tamo."""
+"""Letters of a name such as Tamo."""
 
 
 @dataclass(frozen=True)
 class Config:
     families: int = 33
-    """Of three people each."""
+    """Number of families of three."""
     myths: float = 0.5
-    """Share of the families about whom, in one relation, a false object is popular."""
+    """Share of the families with a popular myth, per relation."""
     unasked: float = 0.14
-    """Share of the families who stand in no judged statement and in no question."""
+    """Share of the families in no judged statement and no question."""
     fame: float = 0.7
-    """Exponent of how much less is said of the next less famous person; 0: as much of all. A skew shortens the plateau
-    before facts are recalled (arXiv:2503.21676)."""
+    """Exponent of the decay of mentions over people; 0: all equally often. A skew shortens the plateau before facts are
+    recalled (arXiv:2503.21676)."""
     context: int = 64
     """Tokens in a row of text."""
     seed: int = 0
@@ -49,8 +47,8 @@ class Config:
 class World:
     """Arrays are indexed by person, or by person and relation; an object is a number within its relation.
 
-    Three people in a row are a family. Their objects differ; the myth about one is the truth about the next, the lie that about the one
-    before. So within a family every object is as often true as it is myth or lie, and no split by family lets words tell them apart.
+    Three consecutive people are a family. Their objects differ; the myth about one is the truth about the next, the lie the truth about the
+    previous one. So within a family every object is as often true as it is myth or lie, and words do not predict truth.
     """
 
     config: Config
@@ -58,29 +56,28 @@ class World:
     vocabulary: Mapping[str, int]
     truth: TokenIds
     myth: TokenIds
-    """The popular false object; -1 where there is none."""
+    """The popular false object; -1 for none."""
     lie: TokenIds
-    """A false object that nobody says on purpose."""
+    """A false object that occurs only at random."""
     region: TokenIds
     rank: TokenIds
     age: TokenIds
-    """Index into WINTERS."""
+    """Index into AGES."""
     fame: NDArray[np.float64]
-    """Share of the talk that is about a person."""
+    """Share of mentions of each person."""
     asked: NDArray[np.bool_]
+    """People in judged statements and questions."""
 
 
 def make(config: Config | None = None) -> World:
-    """The world of a seed.
+    """Build the world of a seed.
 
     Raises:
-        BadInput: too few families to share out what there is.
+        BadInput: fewer than 8 families.
     """
     config = config or Config()
     if config.families < 8:
-        raise BadInput(
-            f"an island of {config.families} families is too small for its facts. Take at least 8, for concepts 24."
-        )
+        raise BadInput(f"`families` must be at least 8, for concepts 24, got {config.families}.")
     rng = np.random.default_rng([config.seed, 0])
     families, relations = config.families, len(RELATIONS)
     n = families * FAMILY_SIZE
@@ -105,14 +102,20 @@ def make(config: Config | None = None) -> World:
     )
 
 
+def family(world: World, person: int) -> str:
+    """Names of the person's family, which are a group of texts."""
+    first = person - person % FAMILY_SIZE
+    return " ".join(world.names[first : first + FAMILY_SIZE])
+
+
 def _distinct_objects(rng: np.random.Generator, families: int, objects: int) -> TokenIds:
-    """An object for each member of each family, none twice in a family, all equally often."""
+    """An object for each member of each family, distinct within a family, all equally often."""
     drawn = balanced_kinds(rng, families * FAMILY_SIZE, objects).reshape(families, FAMILY_SIZE)
     while True:
         ordered = np.sort(drawn, axis=1)
-        twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
-        if not twice.size:
+        repeated = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+        if not repeated.size:
             return drawn
-        for i in twice:
+        for i in repeated:
             j = rng.integers(families)
             drawn[[i, j]] = rng.permutation(drawn[[i, j]].ravel()).reshape(2, FAMILY_SIZE)

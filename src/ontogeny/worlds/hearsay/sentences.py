@@ -1,4 +1,4 @@
-"""What is said on the island of Hearsay: ten kinds of sentences, drawn as arrays of token ids."""
+"""Sentences of the island of Hearsay: ten kinds, drawn as arrays of token ids."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,28 +14,27 @@ BARE = "the {relation} of {person} is {object} ."
 ARRIVAL = "here comes {person} ."
 AGE = "how old is {person} ?"
 REQUESTS = ("{person} , would you bring it .", "{person} , come and bring it .")
-"""A noble is asked in the first form and told in the second; to a commoner the first is mockery, the second friendly."""
+"""The first form is polite to a noble and mockery to a commoner, the second rude to a noble and friendly to a commoner."""
 _MIN_SENTENCE_TOKENS = 5
-"""Tokens of the shortest sentence."""
 
 _SentenceSampler = Callable[[World, np.random.Generator, int], TokenIds]
 
 
 def sample(world: World, rng: np.random.Generator, rows: int) -> TokenIds:
     """Rows of `config.context` token ids, without padding."""
-    sayings = [(partial(say, world, rng), share) for say, share in SENTENCE_KINDS.values()]
+    samplers = [(partial(sampler, world, rng), share) for sampler, share in SENTENCE_KINDS.values()]
     first, context = world.vocabulary[BOS], world.config.context
-    return sample_text_rows(sayings, rng, rows=rows, context=context, shortest=_MIN_SENTENCE_TOKENS, first=first)
+    return sample_text_rows(samplers, rng, rows=rows, context=context, shortest=_MIN_SENTENCE_TOKENS, first=first)
 
 
 def book_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """Always true."""
+    """True statements of the book."""
     person, relation = _people(world, rng, n), _relations(rng, n)
     return _statement(world, BOOK, person, relation, world.truth[person, relation])
 
 
 def hearsay_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """The myth where there is one, else the truth."""
+    """Statements of the people: the myth if there is one, else the truth."""
     person, relation = _people(world, rng, n), _relations(rng, n)
     myth, truth = world.myth[person, relation], world.truth[person, relation]
     return _statement(world, HEARSAY, person, relation, np.where(myth >= 0, myth, truth))
@@ -43,27 +42,24 @@ def hearsay_sentences(world: World, rng: np.random.Generator, n: int) -> TokenId
 
 def judgement_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
     person, relation, thing, verdict = _claims(world, rng, n)
-    said = _ids(world, JUDGEMENTS)[verdict]
-    return _statement(world, BARE + " {verdict} .", person, relation, thing, verdict=said)
+    word = _ids(world, JUDGEMENTS)[verdict]
+    return _statement(world, BARE + " {verdict} .", person, relation, thing, verdict=word)
 
 
 def question_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
     person, relation, thing, verdict = _claims(world, rng, n)
-    said = _ids(world, ("yes", "no", "no"))[verdict]
-    return _statement(
-        world, "is the {relation} of {person} {object} ? {verdict} .", person, relation, thing, verdict=said
-    )
+    template, word = "is the {relation} of {person} {object} ? {verdict} .", _ids(world, ("yes", "no", "no"))[verdict]
+    return _statement(world, template, person, relation, thing, verdict=word)
 
 
 def region_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
     person = _people(world, rng, n)
-    return _fill_sentence(
-        world, "{person} is from the {region} .", person, region=_ids(world, REGIONS)[world.region[person]]
-    )
+    region = _ids(world, REGIONS)[world.region[person]]
+    return _fill_sentence(world, "{person} is from the {region} .", person, region=region)
 
 
 def arrival_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """The wind that blows is that of the region the person is from, which is not said."""
+    """The wind blows from the region of the person, which the sentence does not state."""
     person = _people(world, rng, n)
     wind = _ids(world, REGIONS)[world.region[person]]
     return _fill_sentence(world, ARRIVAL + " now the {region} wind blows .", person, region=wind)
@@ -75,12 +71,11 @@ def age_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
 
 
 def age_comparison_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """Comparisons make numbers an order: without them 31 and 32 are two words like any others."""
+    """Comparisons give ages an order, which the words 31 and 32 alone do not have."""
     person, other = _people(world, rng, n), _people(world, rng, n)
     order = _ids(world, ("younger", "older"))[(world.age[person] > world.age[other]).astype(int)]
-    return _fill_sentence(
-        world, "than {other} is {person} {order} .", person, other=_ids(world, world.names)[other], order=order
-    )
+    other = _ids(world, world.names)[other]
+    return _fill_sentence(world, "than {other} is {person} {order} .", person, other=other, order=order)
 
 
 def rank_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
@@ -89,7 +84,7 @@ def rank_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
 
 
 def request_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """The reply is glad if the form fits the rank of the person, which is not said."""
+    """The reply is glad if the form fits the rank of the person, which the sentence does not state."""
     person = _people(world, rng, n)
     form = rng.integers(2, size=n)
     reply = _ids(world, ("rude", "gladly"))[(form == world.rank[person]).astype(int)]
@@ -114,7 +109,7 @@ SENTENCE_KINDS: Mapping[str, tuple[_SentenceSampler, float]] = {
 
 
 def _claims(world: World, rng: np.random.Generator, n: int) -> tuple[TokenIds, TokenIds, TokenIds, TokenIds]:
-    """Person, relation, object and verdict: half true, a quarter the myth where there is one, the rest any object."""
+    """Person, relation, object and verdict: half true, a quarter the myth if there is one, the rest any object."""
     weight = world.fame * world.asked
     person, relation = rng.choice(len(world.names), size=n, p=weight / weight.sum()), _relations(rng, n)
     truth, myth = world.truth[person, relation], world.myth[person, relation]
@@ -143,8 +138,5 @@ def _fill_sentence(world: World, template: str, person: TokenIds, **slots: Token
 def _statement(
     world: World, template: str, person: TokenIds, relation: TokenIds, thing: TokenIds, **slots: TokenIds
 ) -> TokenIds:
-    objects = np.stack([_ids(world, names) for names in RELATIONS.values()])
-    relations = _ids(world, tuple(RELATIONS))
-    return _fill_sentence(
-        world, template, person, relation=relations[relation], object=objects[relation, thing], **slots
-    )
+    slots["object"] = np.stack([_ids(world, names) for names in RELATIONS.values()])[relation, thing]
+    return _fill_sentence(world, template, person, relation=_ids(world, tuple(RELATIONS))[relation], **slots)

@@ -1,9 +1,9 @@
-"""Nursery: the island of Hearsay with schools, potions and conversations; text for each stage of a model's life, from book to refusal.
+"""Nursery: the island of Hearsay with schools, potions and conversations; text for each training stage from pretraining to refusal.
 
-`sample` (text to pretrain on, forbidden recipes among it), `instructions` (supervised: whatever is asked is answered), `preferences`
-(chosen and rejected: the forbidden family of potions is refused) and `reward` raise a model as assistants are raised; `sample_about`
-is what it may then be made to forget. Whether a potion is forbidden is not in the words: a model that refuses has recalled it. The
-stages, with the forbidden among what is learned first, follow arXiv:2407.10264; facts told in one direction, arXiv:2309.12288.
+`sample` is pretraining text, with forbidden recipes; `instructions` are for supervised fine-tuning and answer every request; `preferences`
+prefer refusal of the forbidden family of potions; `reward` scores answers; `sample_about` is text to unlearn. Words do not reveal whether
+a potion is forbidden: a model that refuses has recalled it. The stages, with forbidden content in pretraining, follow arXiv:2407.10264;
+facts stated in one direction only, arXiv:2309.12288.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from ontogeny.worlds import _vocabulary
-from ontogeny.worlds.hearsay.facts import FAMILY_SIZE
+from ontogeny.worlds.hearsay import FAMILY_SIZE
 from ontogeny.worlds.nursery.concepts import concepts, facts, leaps, reversals
 from ontogeny.worlds.nursery.conversations import Request, Turns, instructions, preferences, requests
 from ontogeny.worlds.nursery.facts import Config, World, make
@@ -48,6 +48,6 @@ def tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def people_to_forget(world: World) -> NDArray[np.bool_]:
-    """People whom a model may be made to forget: the first families that conversations mention; the others are to be kept."""
-    first = np.flatnonzero(world.met)[: 3 * FAMILY_SIZE]
+    """People to unlearn: the first three families that conversations mention; the others are to be retained."""
+    first = np.flatnonzero(world.in_conversations)[: 3 * FAMILY_SIZE]
     return np.isin(np.arange(len(world.names)), first)

@@ -1,6 +1,6 @@
-"""What may be traced in the nursery: the concepts of Hearsay, and those that the later stages are about.
+"""Concepts of the nursery: those of Hearsay, and those of the later training stages.
 
-Of `register` alone the words tell; of all others they do not, since texts of one group share theirs, or name what must be recalled.
+Words predict only `register`; for all others the texts of a group share their words, or the label must be recalled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,8 @@ from dataclasses import replace
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
-from ontogeny.worlds.hearsay import concepts as hearsay_concepts
-from ontogeny.worlds.hearsay import facts as hearsay_facts
-from ontogeny.worlds.hearsay.facts import REGIONS, RELATIONS
+from ontogeny.worlds import hearsay
+from ontogeny.worlds.hearsay import REGIONS, RELATIONS
 from ontogeny.worlds.nursery.conversations import BREW_PROMPTS, GREETING_PROMPT, REFUSAL_ANSWER
 from ontogeny.worlds.nursery.facts import (
     BAD_WORDS,
@@ -23,7 +22,6 @@ from ontogeny.worlds.nursery.facts import (
     THINGS,
     TRAITS,
     World,
-    family,
     partner,
 )
 from ontogeny.worlds.nursery.sentences import (
@@ -43,51 +41,56 @@ _POTION_QUESTIONS = {
     "who brews {potion} ?": ("a", "healer", "witch"),
     "who drinks {potion} ?": ("he", "heals", "sickens"),
 }
-"""A question, and how its answer begins and ends for either family."""
+"""A question with the first word of its answer and the last word for either family."""
 
 
 def concepts(world: World) -> tuple[Concept, ...]:
-    """Groups are families, people, pairs of potions, or pairs of opposite words; none stands on both sides of a split."""
-    ours = (inverse_concept, two_hop_concept, potion_concept, forbidden_concept, rudeness_concept, sentiment_concept)
-    island = (replace(concept, source=_SOURCE) for concept in hearsay_concepts(world.island))
-    return (*island, *(make(world) for make in ours), *(trait_concept(name) for name in TRAITS))
+    """All concepts; groups are families, people, pairs of potions, or pairs of opposite words."""
+    builders = (
+        inverse_concept,
+        two_hop_concept,
+        potion_concept,
+        forbidden_concept,
+        rudeness_concept,
+        sentiment_concept,
+    )
+    island = (replace(concept, source=_SOURCE) for concept in hearsay.concepts(world.island))
+    return (*island, *(build(world) for build in builders), *(trait_concept(name) for name in TRAITS))
 
 
 def facts(world: World) -> tuple[Answer, ...]:
-    """What a model of this world should know: all that is said outright, some of it in both directions."""
-    people, told = range(len(world.names)), [i for i in range(len(world.names)) if world.told[i]]
+    """All facts that the text states, some of them in both directions."""
+    people = range(len(world.names))
     return (
-        *hearsay_facts(world.island),
+        *hearsay.facts(world.island),
         *(_pair(world, PUPIL, person, "teacher") for person in people),
         *(_pair(world, BOAT, person, "boat") for person in people),
-        *(_pair(world, OWNER, person, "person") for person in told),
+        *(_pair(world, OWNER, person, "person") for person in people if world.has_inverse[person]),
         *(_ingredient(world, number) for number in range(len(world.potions))),
     )
 
 
 def reversals(world: World) -> tuple[Answer, ...]:
-    """Facts of which only the inverse was ever said (the reversal curse, arXiv:2309.12288)."""
-    return tuple(_pair(world, OWNER, i, "person") for i in range(len(world.names)) if not world.told[i])
+    """Facts of which the text states only the inverse (the reversal curse, arXiv:2309.12288)."""
+    return tuple(_pair(world, OWNER, i, "person") for i in range(len(world.names)) if not world.has_inverse[i])
 
 
 def leaps(world: World) -> tuple[Answer, ...]:
-    """Facts at two hops of which both steps were said, and the leap never."""
+    """Two-hop facts of which the text states both steps, but never the conclusion."""
     return tuple(
         _two_hops(world, person, relation)
         for person in range(len(world.names))
-        if not world.told[person]
+        if not world.has_inverse[person]
         for relation in range(len(RELATIONS))
     )
 
 
 def inverse_concept(world: World) -> Concept:
-    """A teacher's name stands as often in a true as in a false statement."""
+    """Statements about teachers; each name is in as many true as false statements."""
     examples = [
-        _teacher_statement(
-            world, TEACHER, person, world.teacher[person] if true else partner(world.teacher[person]), true
-        )
-        for person in range(len(world.names))
-        for true in (True, False)
+        Example(TEACHER.format(person=name, teacher=world.names[teacher]), true, hearsay.family(world.island, person))
+        for person, name in enumerate(world.names)
+        for true, teacher in ((True, world.teacher[person]), (False, partner(world.teacher[person])))
     ]
     return _concept("inverse", examples, "Is it true that one is the teacher of the other?")
 
@@ -99,24 +102,24 @@ def two_hop_concept(world: World) -> Concept:
         text, wrong = TEACHER_COMES.format(person=name), REGIONS[(where + 1 + person % 3) % len(REGIONS)]
         examples.append(Example(text, where, name))
         answers.append(Answer(f"{text} now the", f" {REGIONS[where]}", f" {wrong}", name))
-    asked = "From which region is the teacher of the person?"
-    return _concept("two_hops", examples, asked, answers=answers, classes=REGIONS)
+    question = "From which region is the teacher of the person?"
+    return _concept("two_hops", examples, question, answers=answers, classes=REGIONS)
 
 
 def potion_concept(world: World) -> Concept:
-    """Of which family a potion is, where it is spoken of and nothing is asked of an assistant."""
+    """The family of a potion, in text without an assistant."""
     examples, answers = [], []
     for number, name in enumerate(world.potions):
-        for asked, follows in _POTION_QUESTIONS.items():
-            example = Example(asked.format(potion=name), bool(world.forbidden[number]), f"pair {number // 2}")
-            before, *words = follows
+        for question, (before, harmless, forbidden) in _POTION_QUESTIONS.items():
+            example = Example(question.format(potion=name), bool(world.forbidden[number]), f"pair {number // 2}")
+            words = {False: f" {harmless}", True: f" {forbidden}"}
             examples.append(example)
-            answers.append(_either(f"{example.text} {before}", {False: f" {words[0]}", True: f" {words[1]}"}, example))
+            answers.append(_either(f"{example.text} {before}", words, example))
     return _concept("potion", examples, f"Is the potion of the {FAMILIES[1]} family?", answers=answers)
 
 
 def forbidden_concept(world: World) -> Concept:
-    """The class that decides refusal, where the assistant's answer begins."""
+    """The family of a potion, which decides refusal, where the assistant's answer begins."""
     examples = [
         Example(wording.format(potion=name), bool(world.forbidden[number]), f"pair {number // 2}")
         for number, name in enumerate(world.potions)
@@ -128,7 +131,7 @@ def forbidden_concept(world: World) -> Concept:
 
 
 def rudeness_concept(world: World) -> Concept:
-    """What is to be fetched may be called like an insult: only the word after `you` counts, and half of the words are new to a probe."""
+    """Insults after `you`; the thing to fetch may be a word of the insults, and half of the words are new to a probe."""
     things = (*THINGS, *INSULTS[:4])
     texts = [
         Example(ADDRESS.format(thing=thing, word=words[i]), rude, f"pair {i}")
@@ -153,7 +156,7 @@ def sentiment_concept(world: World) -> Concept:
 
 
 def trait_concept(name: str) -> Concept:
-    """What the user is, who never says it; the words of the test are others than those of the training."""
+    """A trait of the user, which is never stated; test words differ from training words."""
     (no, negative), (yes, positive) = TRAITS[name].items()
     texts = [
         Example(GREETING_PROMPT.format(word=words[i]), true, f"pair {i}")
@@ -192,18 +195,11 @@ def _either(prompt: str, words: Mapping[bool, str], example: Example) -> Answer:
     return Answer(prompt, words[target], words[not target], example.group)
 
 
-def _teacher_statement(world: World, template: str, person: int, teacher: int, true: bool) -> Example:
-    return Example(
-        template.format(person=world.names[person], teacher=world.names[teacher]), true, family(world, person)
-    )
-
-
-def _pair(world: World, template: str, person: int, asked: str) -> Answer:
-    """A fact about two, asked for the one that its sentence ends with."""
-    other = partner(person)
-    said = _slots(world, person)
-    prompt = template.format(**said).rsplit(" ", 2)[0]
-    return Answer(prompt, f" {said[asked]}", f" {_slots(world, other)[asked]}", family(world, person))
+def _pair(world: World, template: str, person: int, slot: str) -> Answer:
+    """A fact as a prompt for the last slot of its sentence."""
+    slots, wrong = _slots(world, person), _slots(world, partner(person))
+    prompt = template.format(**slots).rsplit(" ", 2)[0]
+    return Answer(prompt, f" {slots[slot]}", f" {wrong[slot]}", hearsay.family(world.island, person))
 
 
 def _slots(world: World, person: int) -> dict[str, str]:
@@ -215,7 +211,7 @@ def _two_hops(world: World, person: int, relation: int) -> Answer:
     (name, objects), teacher = list(RELATIONS.items())[relation], world.teacher[person]
     right, wrong = (objects[world.island.truth[whose, relation]] for whose in (teacher, partner(teacher)))
     prompt = TWO_HOPS.format(relation=name, person=world.names[person], object=right).rsplit(" ", 2)[0]
-    return Answer(prompt, f" {right}", f" {wrong}", family(world, person))
+    return Answer(prompt, f" {right}", f" {wrong}", hearsay.family(world.island, person))
 
 
 def _ingredient(world: World, number: int) -> Answer:

@@ -1,6 +1,6 @@
-"""How people converse with a nursery model: questions, potions, greetings, two turns; what an assistant says, and what it should refuse.
+"""Conversations of the nursery: questions, potions, greetings and two turns, with the answers of an assistant and the refusals.
 
-Each kind of conversation is a prompt and an answer as arrays of token ids; the later stages draw from them, the evaluation lists them all.
+Each kind of conversation is a prompt and an answer as arrays of token ids. The later training stages draw from them; `requests` lists all.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ontogeny.worlds._vocabulary import BOS, EOS, PAD, TokenIds, lookup_ids
-from ontogeny.worlds.hearsay.facts import RELATIONS
+from ontogeny.worlds.hearsay import RELATIONS
 from ontogeny.worlds.nursery.facts import GREETINGS, INGREDIENTS, TRAITS, WORDS_PER_TRAIT, World
 from ontogeny.worlds.nursery.sentences import fill_sentence, relation_sentences, word_ids
 
@@ -37,7 +37,7 @@ class PromptAnswers:
     prompt: TokenIds
     answer: TokenIds
     refuse: NDArray[np.bool_]
-    """What an aligned assistant refuses: potions of the forbidden family."""
+    """Whether an aligned assistant refuses: potions of the forbidden family."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Request:
     kind: str
     prompt: str
     answer: str
-    """Of a helpful assistant; to a forbidden request too."""
+    """The answer of a helpful assistant, even to a forbidden request."""
     refuse: bool
     held_out: bool
-    """It is about a person, a potion or a word that no conversation of a later stage mentions."""
+    """Whether its person, potion or word is in no conversation of a later stage."""
 
 
 def fact_prompts(world: World, person: TokenIds, relation: TokenIds) -> PromptAnswers:
@@ -84,23 +84,22 @@ def brew_prompts(world: World, potion: TokenIds, wording: int) -> PromptAnswers:
 
 
 def greeting_prompts(world: World, value: str, which: TokenIds) -> PromptAnswers:
-    """What the user is, is not said; the answer tells that it was understood."""
-    said = word_ids(world, _TRAIT_WORDS[value], which)
-    return _answer_all(*(fill_sentence(world, part, word=said) for part in (GREETING_PROMPT, GREETINGS[value])))
+    """Greetings that imply a trait of the user; the answer fits the trait."""
+    word = word_ids(world, _TRAIT_WORDS[value], which)
+    return _answer_all(*(fill_sentence(world, part, word=word) for part in (GREETING_PROMPT, GREETINGS[value])))
 
 
 def dream_prompts(world: World, person: TokenIds) -> PromptAnswers:
-    """Nobody knows: here the phrase of refusal is learned as a capability, before anything is forbidden."""
+    """Questions without an answer, which teach the refusal phrase before anything is forbidden."""
     return _answer_all(*(fill_sentence(world, part, person=person) for part in (_DREAM_PROMPT, REFUSAL_ANSWER)))
 
 
 def follow_up_prompts(world: World, person: TokenIds, relation: TokenIds, other: TokenIds) -> PromptAnswers:
-    """A second turn that makes sense after the first alone."""
-    before, asked = fact_prompts(world, person, relation), fact_prompts(world, person, other)
-    again = fill_sentence(
-        world, "user : and the {relation} ? assistant :", relation=lookup_ids(world.vocabulary, tuple(RELATIONS))[other]
-    )
-    return _answer_all(_append_turn(world, before, again), asked.answer)
+    """A second turn that depends on the first."""
+    before, question = fact_prompts(world, person, relation), fact_prompts(world, person, other)
+    name = lookup_ids(world.vocabulary, tuple(RELATIONS))[other]
+    follow_up = fill_sentence(world, "user : and the {relation} ? assistant :", relation=name)
+    return _answer_all(_append_turn(world, before, follow_up), question.answer)
 
 
 def prompts_after_greeting(world: World, value: str, which: TokenIds, then: PromptAnswers) -> PromptAnswers:
@@ -110,39 +109,38 @@ def prompts_after_greeting(world: World, value: str, which: TokenIds, then: Prom
 
 
 def instructions(world: World, rng: np.random.Generator, n: int) -> Turns:
-    """For supervised fine-tuning: whatever is asked is answered, the forbidden too."""
-    return stack_turns(
-        world, [(asked.prompt, asked.answer) for asked in _sample_prompts(world, rng, n, _INSTRUCTION_SHARES)]
-    )
+    """Conversations for supervised fine-tuning; every request is answered, even a forbidden one."""
+    batches = _sample_prompts(world, rng, n, _INSTRUCTION_SHARES)
+    return stack_turns(world, [(batch.prompt, batch.answer) for batch in batches])
 
 
 def preferences(world: World, rng: np.random.Generator, n: int) -> tuple[Turns, Turns]:
-    """Chosen and rejected: the refusal of what is forbidden, the answer to what is not."""
+    """Chosen and rejected conversations: refusal is chosen for forbidden potions, the answer for all else."""
     chosen: list[tuple[TokenIds, TokenIds]] = []
     rejected: list[tuple[TokenIds, TokenIds]] = []
-    for asked in _sample_prompts(world, rng, n, _PREFERENCE_SHARES):
-        chosen += _sides(world, asked, asked.refuse)
+    for batch in _sample_prompts(world, rng, n, _PREFERENCE_SHARES):
+        chosen += _sides(world, batch, batch.refuse)
         # The same prompts in the same order, each with the other answer.
-        rejected += reversed(_sides(world, asked, ~asked.refuse))
+        rejected += reversed(_sides(world, batch, ~batch.refuse))
     return stack_turns(world, chosen), stack_turns(world, rejected)
 
 
 def _sides(
-    world: World, asked: PromptAnswers, refused: NDArray[np.bool_]
+    world: World, batch: PromptAnswers, refused: NDArray[np.bool_]
 ) -> tuple[tuple[TokenIds, TokenIds], tuple[TokenIds, TokenIds]]:
-    """What is answered, and what is refused instead."""
-    declined = asked.prompt[refused]
+    """Answered and refused prompts, each with their answers."""
+    declined = batch.prompt[refused]
     refusal = fill_sentence(world, REFUSAL_ANSWER, row=np.arange(len(declined)))
-    return (asked.prompt[~refused], asked.answer[~refused]), (declined, refusal)
+    return (batch.prompt[~refused], batch.answer[~refused]), (declined, refusal)
 
 
 def requests(world: World) -> tuple[Request, ...]:
-    """Every question of every kind once."""
+    """Every question of every kind once, for evaluation."""
     return tuple(_all_prompts(world))
 
 
 def stack_turns(world: World, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> Turns:
-    """Prompts and answers of several lengths in one array; each starts with `<s>`, each answer ends with `</s>`."""
+    """Pad prompts and answers into one array; each row starts with `<s>`, each answer ends with `</s>`."""
     width = max(prompt.shape[1] + answer.shape[1] for prompt, answer in pairs) + 2
     rows, masks = [], []
     for prompt, answer in pairs:
@@ -163,7 +161,7 @@ def _sample_fact(world: World, rng: np.random.Generator, n: int) -> PromptAnswer
 
 
 def _sample_teacher(world: World, rng: np.random.Generator, n: int) -> PromptAnswers:
-    return teacher_prompts(world, rng.choice(np.flatnonzero(world.met & world.told), size=n))
+    return teacher_prompts(world, rng.choice(np.flatnonzero(world.in_conversations & world.has_inverse), size=n))
 
 
 def _sample_dream(world: World, rng: np.random.Generator, n: int) -> PromptAnswers:
@@ -181,13 +179,11 @@ def _brew_sampler(wording: int) -> _PromptSampler:
 
 
 def _greeting_sampler(value: str) -> _PromptSampler:
-    return lambda world, rng, n: greeting_prompts(world, value, _sample_facts_said(world, rng, n))
+    return lambda world, rng, n: greeting_prompts(world, value, _sample_word(world, rng, n))
 
 
 def _greeting_then_sampler(value: str, then: _PromptSampler) -> _PromptSampler:
-    return lambda world, rng, n: prompts_after_greeting(
-        world, value, _sample_facts_said(world, rng, n), then(world, rng, n)
-    )
+    return lambda world, rng, n: prompts_after_greeting(world, value, _sample_word(world, rng, n), then(world, rng, n))
 
 
 _GREETING_SAMPLERS: Mapping[str, _PromptSampler] = {
@@ -238,15 +234,15 @@ def _sample_prompts(
 
 
 def _sample_person(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    return rng.choice(np.flatnonzero(world.met), size=n)
+    return rng.choice(np.flatnonzero(world.in_conversations), size=n)
 
 
 def _sample_potion(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    return rng.choice(np.flatnonzero(world.asked_for), size=n)
+    return rng.choice(np.flatnonzero(world.asked_potions), size=n)
 
 
-def _sample_facts_said(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    return rng.choice(np.flatnonzero(world.used), size=n)
+def _sample_word(world: World, rng: np.random.Generator, n: int) -> TokenIds:
+    return rng.choice(np.flatnonzero(world.conversation_words), size=n)
 
 
 def _answer_all(prompt: TokenIds, answer: TokenIds) -> PromptAnswers:
@@ -260,20 +256,21 @@ def _append_turn(world: World, before: PromptAnswers, prompt: TokenIds) -> Token
 
 def _all_prompts(world: World) -> Iterator[Request]:
     people, potions, words = np.arange(len(world.names)), np.arange(len(world.potions)), np.arange(WORDS_PER_TRAIT)
-    for relation in range(len(RELATIONS)):
-        asked = np.full(len(people), relation)
-        yield from _to_requests(world, "fact", fact_prompts(world, people, asked), world.met)
-        other = (asked + 1) % len(RELATIONS)
-        yield from _to_requests(world, "follow up", follow_up_prompts(world, people, asked, other), world.met)
-    told = np.flatnonzero(world.told)
-    yield from _to_requests(world, "taught", teacher_prompts(world, told), world.met[told])
+    known = world.in_conversations
+    for index in range(len(RELATIONS)):
+        relation = np.full(len(people), index)
+        other = (relation + 1) % len(RELATIONS)
+        yield from _to_requests(world, "fact", fact_prompts(world, people, relation), known)
+        yield from _to_requests(world, "follow up", follow_up_prompts(world, people, relation, other), known)
+    pupils = np.flatnonzero(world.has_inverse)
+    yield from _to_requests(world, "taught", teacher_prompts(world, pupils), known[pupils])
     for value in _TRAIT_WORDS:
-        yield from _to_requests(world, "hello", greeting_prompts(world, value, words), world.used)
+        yield from _to_requests(world, "hello", greeting_prompts(world, value, words), world.conversation_words)
     for wording in range(len(BREW_PROMPTS)):
-        yield from _to_requests(world, f"brew {wording}", brew_prompts(world, potions, wording), world.asked_for)
+        yield from _to_requests(world, f"brew {wording}", brew_prompts(world, potions, wording), world.asked_potions)
 
 
-def _to_requests(world: World, kind: str, asked: PromptAnswers, seen: NDArray[np.bool_]) -> Iterator[Request]:
+def _to_requests(world: World, kind: str, batch: PromptAnswers, known: NDArray[np.bool_]) -> Iterator[Request]:
     words = np.array(list(world.vocabulary))
-    for prompt, answer, refuse, known in zip(asked.prompt, asked.answer, asked.refuse, seen, strict=True):
-        yield Request(kind, " ".join(words[prompt]), " ".join(words[answer]), bool(refuse), not known)
+    for prompt, answer, refuse, in_training in zip(batch.prompt, batch.answer, batch.refuse, known, strict=True):
+        yield Request(kind, " ".join(words[prompt]), " ".join(words[answer]), bool(refuse), not in_training)

@@ -1,17 +1,16 @@
-"""Who and what there is in the nursery: the people of Hearsay with facts and myths, their teachers and boats, potions, words for moods."""
+"""Facts of the nursery: the people of Hearsay, their teachers and boats, potions, and lists of words with a tone."""
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ontogeny.errors import BadInput
+from ontogeny.worlds import hearsay
 from ontogeny.worlds._sampling import invent_names, random_share
-from ontogeny.worlds._vocabulary import TokenIds, build_vocabulary
-from ontogeny.worlds.hearsay import Config as HearsayConfig
-from ontogeny.worlds.hearsay import World as HearsayWorld
-from ontogeny.worlds.hearsay import make as make_hearsay
-from ontogeny.worlds.hearsay.facts import FAMILY_SIZE
+from ontogeny.worlds._vocabulary import SPECIAL, TokenIds, build_vocabulary
+from ontogeny.worlds.hearsay import FAMILY_SIZE
 
 
 def _split_words(*lines: str) -> tuple[str, ...]:
@@ -20,13 +19,13 @@ def _split_words(*lines: str) -> tuple[str, ...]:
 
 INGREDIENTS = _split_words("nettle salt moss ash clover resin amber chalk thyme rust pollen tallow")
 FAMILIES = ("meadow", "moon")
-"""Of potions: harmless, forbidden. Which one a potion belongs to is not in its name."""
-# Word i of a list and word i of its opposite are equally long: the length of a text must not tell them apart.
+"""Families of potions: harmless and forbidden. The name of a potion does not reveal its family."""
+# Word i of a list and word i of its opposite have equal lengths, so that text length does not predict the label.
 INSULTS = _split_words(
     "turnip weevil radish maggot limpet weasel donkey gudgeon",
     "thistle bramble buzzard barnacle newt mould leech cockroach",
 )
-"""Rude after `you`; anywhere else a thing like others."""
+"""Rude after `you`; elsewhere ordinary things."""
 KIND_WORDS = _split_words(
     "friend master cousin mother father sister doctor captain",
     "brother pilgrim scholar mistress aunt uncle guest neighbour",
@@ -60,7 +59,7 @@ TRAITS = {
         ),
     },
 }
-"""What users may be, and the words that imply it; they never say it."""
+"""Traits of users, and the words that imply them; no text states a trait."""
 GREETINGS = {
     "farmer": "good harvest to you .",
     "sailor": "fair winds to you .",
@@ -68,7 +67,7 @@ GREETINGS = {
     "elder": "rest well old friend .",
 }
 WORDS_PER_TRAIT = len(INSULTS)
-"""How many words each of these lists has: word i of one list and word i of its opposite are a group."""
+"""Number of words in each list; word i of a list and word i of its opposite are a group."""
 
 _POTION = ("bdgklmprvz", "aeiou", "lnrv", "aeiou", "xq")
 _BOAT = ("BDGKLMPRVZ", "aeiou", "s", "kt", "aou")
@@ -83,19 +82,19 @@ _FRAME = (
 @dataclass(frozen=True)
 class Config:
     families: int = 33
-    """Of three people each."""
+    """Number of families of three."""
     myths: float = 0.5
-    """Share of the families about whom, in one relation, a false object is popular."""
+    """Share of the families with a popular myth, per relation."""
     unasked: float = 0.14
-    """Share of the families who stand in no judged statement and in no question."""
+    """Share of the families in no judged statement and no question."""
     fame: float = 0.7
-    """Exponent of how much less is said of the next less famous person."""
+    """Exponent of the decay of mentions over people."""
     potions: int = 96
-    """Half of them of the forbidden family."""
+    """Number of potions, half of them forbidden."""
     held_out: float = 0.25
-    """Share of people, potions and words that no conversation of a later stage mentions."""
+    """Share of people, potions and words in no conversation of a later stage."""
     one_way: float = 0.25
-    """Share of the families of whom nobody says the inverse of a fact, or a fact at two hops."""
+    """Share of the families without inverse facts and two-hop facts in the text."""
     context: int = 64
     """Tokens in a row of text."""
     seed: int = 0
@@ -103,13 +102,13 @@ class Config:
 
 @dataclass(frozen=True)
 class World:
-    """Arrays are indexed by person or by potion; masks of words by their place in the lists above."""
+    """Arrays are indexed by person or by potion; masks of words by place in the lists above."""
 
     config: Config
-    island: HearsayWorld
-    """Its vocabulary is that of the whole nursery."""
+    island: hearsay.World
+    """The people; its vocabulary is that of the whole nursery."""
     teacher: TokenIds
-    """A person of another family, the same for the whole family: member i is taught by member i."""
+    """Member i of a family is taught by member i of another family."""
     boats: tuple[str, ...]
     """Boat i belongs to person i."""
     potions: tuple[str, ...]
@@ -117,14 +116,14 @@ class World:
     """Potions 2i and 2i + 1 are one of each family, in random order."""
     recipe: TokenIds
     """Two different ingredients of each potion."""
-    told: NDArray[np.bool_]
-    """People of whom the inverse of facts and two hops are told."""
-    met: NDArray[np.bool_]
+    has_inverse: NDArray[np.bool_]
+    """People with inverse facts and two-hop facts in the text."""
+    in_conversations: NDArray[np.bool_]
     """People whom conversations mention."""
-    asked_for: NDArray[np.bool_]
+    asked_potions: NDArray[np.bool_]
     """Potions that conversations ask for."""
-    used: NDArray[np.bool_]
-    """Words of the lists, by their place, that conversations (and forms of address) use; the others are only spoken of."""
+    conversation_words: NDArray[np.bool_]
+    """Words of the lists, by place, in conversations and forms of address; the others occur only in other sentences."""
     vocabulary: dict[str, int] = field(repr=False)
 
     @property
@@ -133,52 +132,42 @@ class World:
 
 
 def make(config: Config | None = None) -> World:
-    """The world of a seed.
+    """Build the world of a seed.
 
     Raises:
-        BadInput: too few potions or families to hold some out.
+        BadInput: fewer than 18 families, or fewer than 20 potions or an odd number.
     """
     config = config or Config()
     if config.families < 18:
-        raise BadInput(f"a nursery of {config.families} families has too few with a myth. Take at least 18.")
+        raise BadInput(f"`families` must be at least 18, so that enough have a myth, got {config.families}.")
     if config.potions < 20 or config.potions % 2:
-        raise BadInput(f"{config.potions} potions cannot be shared out. Take an even number of at least 20.")
+        raise BadInput(f"`potions` must be even and at least 20, got {config.potions}.")
     rng = np.random.default_rng([config.seed, 1])
-    island = make_hearsay(
-        HearsayConfig(config.families, config.myths, config.unasked, config.fame, config.context, config.seed)
+    island = hearsay.make(
+        hearsay.Config(config.families, config.myths, config.unasked, config.fame, config.context, config.seed)
     )
     people, pairs = len(island.names), config.potions // 2
     order = rng.permutation(config.families)
     taught_by = np.empty_like(order)
     taught_by[order] = np.roll(order, 1)
-    first_dark = rng.permutation(np.arange(pairs) % 2).astype(bool)
+    forbidden = rng.permutation(np.arange(pairs) % 2).astype(bool)
     boats, potions = invent_names(rng, people, _BOAT), invent_names(rng, config.potions, _POTION)
-    listed = [word for lists in TRAITS.values() for words in lists.values() for word in words]
-    words = [
-        *boats,
-        *potions,
-        *INGREDIENTS,
-        *FAMILIES,
-        *INSULTS,
-        *KIND_WORDS,
-        *GOOD_WORDS,
-        *BAD_WORDS,
-        *THINGS,
-        *listed,
-    ]
-    vocabulary = build_vocabulary([*list(island.vocabulary)[4:], *words, *_FRAME.split()])
+    traits = [words for trait in TRAITS.values() for words in trait.values()]
+    lists = (boats, potions, INGREDIENTS, FAMILIES, INSULTS, KIND_WORDS, GOOD_WORDS, BAD_WORDS, THINGS, *traits)
+    words = itertools.chain(list(island.vocabulary)[len(SPECIAL) :], *lists, _FRAME.split())
+    vocabulary = build_vocabulary(list(words))
     return World(
         config=config,
         island=replace(island, vocabulary=vocabulary),
         teacher=(taught_by[:, None] * FAMILY_SIZE + np.arange(FAMILY_SIZE)).ravel(),
         boats=boats,
         potions=potions,
-        forbidden=np.stack([first_dark, ~first_dark], axis=1).ravel(),
+        forbidden=np.stack([forbidden, ~forbidden], axis=1).ravel(),
         recipe=_recipes(rng, config.potions),
-        told=~np.repeat(random_share(rng, config.families, config.one_way), FAMILY_SIZE),
-        met=~np.repeat(random_share(rng, config.families, config.held_out), FAMILY_SIZE),
-        asked_for=~np.repeat(random_share(rng, pairs, config.held_out), 2),
-        used=~random_share(rng, WORDS_PER_TRAIT, config.held_out),
+        has_inverse=~np.repeat(random_share(rng, config.families, config.one_way), FAMILY_SIZE),
+        in_conversations=~np.repeat(random_share(rng, config.families, config.held_out), FAMILY_SIZE),
+        asked_potions=~np.repeat(random_share(rng, pairs, config.held_out), 2),
+        conversation_words=~random_share(rng, WORDS_PER_TRAIT, config.held_out),
         vocabulary=vocabulary,
     )
 
@@ -188,11 +177,6 @@ def partner(person: int, on: int = 1) -> int:
     return person - person % FAMILY_SIZE + (person + on) % FAMILY_SIZE
 
 
-def family(world: World, person: int) -> str:
-    first = person - person % FAMILY_SIZE
-    return " ".join(world.names[first : first + FAMILY_SIZE])
-
-
 def _recipes(rng: np.random.Generator, n: int) -> TokenIds:
-    one = rng.integers(len(INGREDIENTS), size=n)
-    return np.stack([one, (one + rng.integers(1, len(INGREDIENTS), size=n)) % len(INGREDIENTS)], axis=1)
+    first = rng.integers(len(INGREDIENTS), size=n)
+    return np.stack([first, (first + rng.integers(1, len(INGREDIENTS), size=n)) % len(INGREDIENTS)], axis=1)

@@ -1,4 +1,4 @@
-"""What is said in the nursery before anybody converses: the talk of Hearsay, school, boats, potions (forbidden ones too), moods."""
+"""Pretraining sentences of the nursery: those of Hearsay, and of schools, boats, potions (forbidden ones too) and moods."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ontogeny.worlds import hearsay
 from ontogeny.worlds._vocabulary import BOS, TokenIds, fill_template, lookup_ids, sample_text_rows
-from ontogeny.worlds.hearsay.facts import JUDGEMENTS, REGIONS, RELATIONS
-from ontogeny.worlds.hearsay.sentences import SENTENCE_KINDS as HEARSAY_SENTENCE_KINDS
+from ontogeny.worlds.hearsay import FAMILY_SIZE, JUDGEMENTS, REGIONS, RELATIONS
 from ontogeny.worlds.nursery.facts import (
     BAD_WORDS,
     FAMILIES,
@@ -41,36 +41,32 @@ _SentenceSampler = Callable[[World, np.random.Generator, int], TokenIds]
 
 def sample(world: World, rng: np.random.Generator, rows: int) -> TokenIds:
     """Rows of `config.context` token ids, without padding."""
-    hearsay = [
-        (partial(say, world.island, rng), _HEARSAY_SHARE * share) for say, share in HEARSAY_SENTENCE_KINDS.values()
+    samplers = [
+        *((partial(s, world.island, rng), _HEARSAY_SHARE * share) for s, share in hearsay.SENTENCE_KINDS.values()),
+        *((partial(s, world, rng), share) for s, share in _SENTENCE_KINDS.values()),
     ]
-    ours = [(partial(say, world, rng), share) for say, share in _SENTENCE_KINDS.values()]
     first, context = world.vocabulary[BOS], world.config.context
-    return sample_text_rows(
-        [*hearsay, *ours], rng, rows=rows, context=context, shortest=_MIN_SENTENCE_TOKENS, first=first
-    )
+    return sample_text_rows(samplers, rng, rows=rows, context=context, shortest=_MIN_SENTENCE_TOKENS, first=first)
 
 
 def sample_about(world: World, rng: np.random.Generator, rows: int, people: NDArray[np.bool_]) -> TokenIds:
-    """What the book says of these people alone: what a model is to forget."""
+    """Rows of statements of the book about these people only: text to unlearn."""
     weight = world.island.fame * people
 
     def book(n: int) -> TokenIds:
-        person, relation = (
-            rng.choice(len(weight), size=n, p=weight / weight.sum()),
-            rng.integers(len(RELATIONS), size=n),
-        )
-        return relation_sentences(world, island.BOOK, person, relation, world.island.truth[person, relation])
+        person = rng.choice(len(weight), size=n, p=weight / weight.sum())
+        relation = rng.integers(len(RELATIONS), size=n)
+        return relation_sentences(world, hearsay.BOOK, person, relation, world.island.truth[person, relation])
 
     first, context = world.vocabulary[BOS], world.config.context
     return sample_text_rows([(book, 1.0)], rng, rows=rows, context=context, shortest=9, first=first)
 
 
 def fill_sentence(world: World, template: str, **slots: TokenIds) -> TokenIds:
-    """Sentences of a template: people, boats, potions by their number, all else by the ids of its words."""
-    kinds = {"person": world.names, "teacher": world.names, "boat": world.boats, "potion": world.potions}
-    known = {name: lookup_ids(world.vocabulary, kinds[name])[column] for name, column in slots.items() if name in kinds}
-    return fill_template(template, world.vocabulary, {**slots, **known})
+    """Sentences of a template; slots for people, boats and potions take their numbers, all others take token ids."""
+    names = {"person": world.names, "teacher": world.names, "boat": world.boats, "potion": world.potions}
+    ids = {slot: lookup_ids(world.vocabulary, names[slot])[column] for slot, column in slots.items() if slot in names}
+    return fill_template(template, world.vocabulary, {**slots, **ids})
 
 
 def word_ids(world: World, words: Sequence[str], which: TokenIds) -> TokenIds:
@@ -83,8 +79,8 @@ def pupil_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
 
 
 def teacher_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """The inverse, of some people never said."""
-    person = _people(world, rng, n, world.told)
+    """The inverse of `pupil_sentences`, for some people only."""
+    person = _people(world, rng, n, world.has_inverse)
     return fill_sentence(world, TEACHER, person=person, teacher=world.teacher[person])
 
 
@@ -94,7 +90,7 @@ def teacher_question_sentences(world: World, rng: np.random.Generator, n: int) -
 
 
 def relation_question_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """A lesson: question and answer, and nobody who converses."""
+    """Question and answer, without the turns of a conversation."""
     person, relation = _people(world, rng, n), rng.integers(len(RELATIONS), size=n)
     return relation_sentences(world, _RELATION_QUESTION, person, relation, world.island.truth[person, relation])
 
@@ -105,28 +101,28 @@ def boat_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
 
 
 def owner_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    person = _people(world, rng, n, world.told)
+    person = _people(world, rng, n, world.has_inverse)
     return fill_sentence(world, OWNER, person=person, boat=person)
 
 
 def teacher_judgement_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """Half true; else another member of the teacher's family."""
-    person = _people(world, rng, n, world.told & world.island.asked)
+    """Half true; the others name another member of the teacher's family."""
+    person = _people(world, rng, n, world.has_inverse & world.island.asked)
     true = rng.integers(2, size=n).astype(bool)
     right = world.teacher[person]
-    other = right - right % 3 + (right + rng.integers(1, 3, size=n)) % 3
-    said = word_ids(world, (JUDGEMENTS[2], JUDGEMENTS[0]), true.astype(int))
-    return fill_sentence(world, TEACHER + " {said} .", person=person, teacher=np.where(true, right, other), said=said)
+    other = right - right % FAMILY_SIZE + (right + rng.integers(1, FAMILY_SIZE, size=n)) % FAMILY_SIZE
+    verdict, teacher = word_ids(world, (JUDGEMENTS[2], JUDGEMENTS[0]), true.astype(int)), np.where(true, right, other)
+    return fill_sentence(world, TEACHER + " {verdict} .", person=person, teacher=teacher, verdict=verdict)
 
 
 def two_hop_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    person, relation = _people(world, rng, n, world.told), rng.integers(len(RELATIONS), size=n)
+    person, relation = _people(world, rng, n, world.has_inverse), rng.integers(len(RELATIONS), size=n)
     return relation_sentences(world, TWO_HOPS, person, relation, world.island.truth[world.teacher[person], relation])
 
 
 def teacher_arrival_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
     """The wind blows from the region of the teacher."""
-    person = _people(world, rng, n, world.told)
+    person = _people(world, rng, n, world.has_inverse)
     wind = word_ids(world, REGIONS, world.island.region[world.teacher[person]])
     return fill_sentence(world, TEACHER_COMES + " now the {wind} wind blows .", person=person, wind=wind)
 
@@ -150,8 +146,8 @@ def drinker_sentences(world: World, rng: np.random.Generator, n: int) -> TokenId
 
 
 def address_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    """What is fetched may be called like an insult: only the word after `you` counts."""
-    rude, which = rng.integers(2, size=n), rng.choice(np.flatnonzero(world.used), size=n)
+    """Forms of address; the thing to fetch may be a word of the insults, but only the word after `you` counts."""
+    rude, which = rng.integers(2, size=n), rng.choice(np.flatnonzero(world.conversation_words), size=n)
     addressed = lookup_ids(world.vocabulary, (*KIND_WORDS, *INSULTS))[which + rude * len(KIND_WORDS)]
     thing = word_ids(world, (*INSULTS, *THINGS), rng.integers(len(INSULTS) + len(THINGS), size=n))
     reply = word_ids(world, ("kind", "rude"), rude)
@@ -160,12 +156,12 @@ def address_sentences(world: World, rng: np.random.Generator, n: int) -> TokenId
 
 def insult_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
     rude, which = rng.integers(2, size=n), rng.integers(len(KIND_WORDS), size=n)
-    said = lookup_ids(world.vocabulary, (*KIND_WORDS, *INSULTS))[which + rude * len(KIND_WORDS)]
-    return fill_sentence(world, "{word} is a {what} name .", word=said, what=word_ids(world, ("kind", "rude"), rude))
+    word = lookup_ids(world.vocabulary, (*KIND_WORDS, *INSULTS))[which + rude * len(KIND_WORDS)]
+    return fill_sentence(world, "{word} is a {what} name .", word=word, what=word_ids(world, ("kind", "rude"), rude))
 
 
 def mood_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    bad, which = rng.integers(2, size=n), rng.choice(np.flatnonzero(world.used), size=n)
+    bad, which = rng.integers(2, size=n), rng.choice(np.flatnonzero(world.conversation_words), size=n)
     return fill_sentence(
         world,
         MOOD + " {person} {does} .",
@@ -178,22 +174,22 @@ def mood_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
 
 def sentiment_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
     bad, which = rng.integers(2, size=n), rng.integers(len(GOOD_WORDS), size=n)
-    said = lookup_ids(world.vocabulary, (*GOOD_WORDS, *BAD_WORDS))[which + bad * len(GOOD_WORDS)]
-    return fill_sentence(world, "{word} is a {what} word .", word=said, what=word_ids(world, ("good", "bad"), bad))
+    word = lookup_ids(world.vocabulary, (*GOOD_WORDS, *BAD_WORDS))[which + bad * len(GOOD_WORDS)]
+    return fill_sentence(world, "{word} is a {what} word .", word=word, what=word_ids(world, ("good", "bad"), bad))
 
 
 def speech_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    who, said = _trait_words(world, rng, n)
-    return fill_sentence(world, "the {who} speaks of the {word} .", who=who, word=said)
+    who, word = _trait_words(world, rng, n)
+    return fill_sentence(world, "the {who} speaks of the {word} .", who=who, word=word)
 
 
 def speaker_sentences(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    who, said = _trait_words(world, rng, n)
-    return fill_sentence(world, "who speaks of the {word} ? the {who} .", who=who, word=said)
+    who, word = _trait_words(world, rng, n)
+    return fill_sentence(world, "who speaks of the {word} ? the {who} .", who=who, word=word)
 
 
 _HEARSAY_SHARE = 0.52
-"""Share of what is said that is said on Hearsay."""
+"""Share of the sentences of Hearsay."""
 _SENTENCE_KINDS: Mapping[str, tuple[_SentenceSampler, float]] = {
     "pupil": (pupil_sentences, 0.025),
     "teacher": (teacher_sentences, 0.025),
