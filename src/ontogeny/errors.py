@@ -1,4 +1,4 @@
-"""Errors for people: what happened, what was given, what to do next; the command line prints them as one line."""
+"""Errors for users, each one line: the requirement, the value given, and the remedy."""
 
 import difflib
 import re
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 
 
 class BadInput(Exception):
-    """The input cannot be used as given; the message says what must hold, what was given and what to do.
+    """Invalid input. The message, one line, says what must hold, what was given and what to do.
 
-    A message names arguments as Python spells them, in backticks: "Shorten the texts, or set `truncate`." Each face spells them in its
-    own way: `spelled` gives the command line's form.
+    Messages name arguments as in Python, in backticks: "…: shorten the texts, or set `truncate`." The command line replaces them by its
+    options (`spelled`).
 
     Args:
-        message: The whole message, one line.
-        argument: Name of the argument at fault; by default the first one in backticks.
+        message: The whole message.
+        argument: Name of the invalid argument; by default the first one in backticks.
     """
 
     def __init__(self, message: str = "", *, argument: str | None = None) -> None:
@@ -30,20 +30,20 @@ _ARGUMENT = r"`([a-z_]+)`"
 
 
 class CheckpointError(BadInput):
-    """One checkpoint cannot be read; the others of its lineage still can."""
+    """One checkpoint cannot be read; others of its lineage may be readable."""
 
 
 class SingleClassError(BadInput):
-    """A fit or a metric needs two classes and was given one."""
+    """A probe or metric needs two classes and received one."""
 
     def __init__(self, what: str, n: int, label: object) -> None:
         super().__init__(
-            f"{what} needs examples of two classes: all {n} have the label {label!r}. Add the other class."
+            f"{what} needs examples of two classes, but all {n} have the label {label!r}: add the other class."
         )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
-    """The error for a name that is not among the known ones, with the nearest as a suggestion."""
+    """The error for an unknown name, with the nearest known name as a suggestion."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:

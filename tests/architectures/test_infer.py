@@ -33,8 +33,8 @@ TOLD = {
 }
 """Families whose structure says it all, and their shapes."""
 REFUSED = {
-    "mixtral": (GROUPED, "no MLP that ends in one linear map"),
-    "mamba": (PLAIN, "no attention with one map"),
+    "mixtral": (GROUPED, "no MLP with a linear output layer"),
+    "mamba": (PLAIN, "no attention with exactly one output projection"),
     "mpt": (dict(d_model=32, n_heads=4, n_layers=2), "neuron.1 through W_out differs from the model's own computation"),
     "granite": (GROUPED | dict(residual_multiplier=0.5), "sum of resid.0 and block 1's parts"),
     "glm4": (GROUPED | dict(head_dim=8), "sum of resid.0 and block 1's parts"),
@@ -71,7 +71,7 @@ def test_what_its_structure_does_not_tell_is_refused_in_one_line(family, tmp_pat
     with pytest.raises(BadInput, match=why) as error:
         validate_model(load_model(saved(family, shape, tmp_path)))
     assert "\n" not in str(error.value)
-    assert f"no architecture file serves models of type '{family}'" in str(error.value)
+    assert f"no architecture table supports models of type '{family}'" in str(error.value)
     assert "llama" in str(error.value)
     assert "docs/add-an-architecture.md" in str(error.value)
 
@@ -85,7 +85,7 @@ def test_a_model_of_pictures_is_refused(tmp_path):
 def test_an_unknown_family_is_refused_before_its_weights_are_read(tmp_path):
     folder = saved("mixtral", GROUPED, tmp_path)
     next(folder.glob("*.safetensors")).write_bytes(b"not weights")
-    with pytest.raises(BadInput, match="no architecture file serves"):
+    with pytest.raises(BadInput, match="no architecture table supports"):
         load_model(folder)
 
 

@@ -1,4 +1,4 @@
-"""The Hub as users meet it, against a stand-in: branches to checkpoints, what is downloaded, offline, errors, deleting behind."""
+"""The Hub against a local stand-in: branches become checkpoints, downloads, offline use, errors, deletion after use."""
 
 import json
 import re
@@ -17,7 +17,7 @@ PYTHIA = "EleutherAI/pythia-14m"
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, tiny) -> list[Path]:
-    """Four states of a tiny GPT-NeoX, with files that no one should download."""
+    """Four states of a tiny GPT-NeoX, with files that must not be downloaded."""
     top = tmp_path_factory.mktemp("models")
     folders = []
     for seed in range(4):
@@ -56,8 +56,8 @@ def test_branches_become_a_lineage(hub: Hub, models: list[Path]) -> None:
     assert [path for _, path in hub.requests] == [f"/api/models/{PYTHIA}/refs"]
 
 
-def test_a_fetched_checkpoint_loads_and_only_what_is_needed_came(hub: Hub, models: list[Path]) -> None:
-    folder = Path(hub.run(f"show(str(fetch(Lineage.open('{PYTHIA}').select('512').checkpoints[0])))"))
+def test_fetched_checkpoint_loads_and_only_needed_files_are_downloaded(hub: Hub, models: list[Path]) -> None:
+    folder = Path(hub.run(f"show(str(fetch_checkpoint(Lineage.open('{PYTHIA}').select('512').checkpoints[0])))"))
     names = sorted(path.name for path in folder.iterdir())
     assert names == [
         "config.json",
@@ -73,44 +73,45 @@ def test_a_fetched_checkpoint_loads_and_only_what_is_needed_came(hub: Hub, model
     assert len(AutoTokenizer.from_pretrained(folder)("some text").input_ids) == 9
 
 
-def test_what_is_whole_in_the_cache_needs_no_network(hub: Hub) -> None:
+def test_complete_checkpoint_in_the_cache_needs_no_network(hub: Hub) -> None:
     first = hub.run(f"""
         checkpoint = Lineage.open("{PYTHIA}").checkpoints[1]
-        before = fingerprint(checkpoint), sizes(checkpoint)
-        folder = fetch(checkpoint)
-        assert before == (fingerprint(checkpoint), sizes(checkpoint)), "the download changes neither"
+        before = weight_fingerprint(checkpoint), weight_bytes(checkpoint)
+        folder = fetch_checkpoint(checkpoint)
+        assert before == (weight_fingerprint(checkpoint), weight_bytes(checkpoint)), "the download changes neither"
         show([str(folder), *before])
     """)
-    asked, sent = len(hub.requests), weights_sent(hub)
+    requests, sent = len(hub.requests), weights_sent(hub)
     code = f"""
         lineage = Lineage.open("{PYTHIA}", offline=OFFLINE)
         checkpoint = lineage.checkpoints[0]
-        show([str(fetch(checkpoint)), fingerprint(checkpoint), sizes(checkpoint), [c.step for c in lineage.checkpoints]])
+        folder, steps = fetch_checkpoint(checkpoint), [c.step for c in lineage.checkpoints]
+        show([str(folder), weight_fingerprint(checkpoint), weight_bytes(checkpoint), steps])
     """
     assert hub.run(code.replace("OFFLINE", "False"), HF_HUB_OFFLINE="1") == [*first, [1]]
     assert hub.run(code.replace("OFFLINE", "True"), HF_ENDPOINT="http://127.0.0.1:9") == [*first, [1]]
-    assert (len(hub.requests), weights_sent(hub)) == (asked, sent)
+    assert (len(hub.requests), weights_sent(hub)) == (requests, sent)
 
 
-def test_an_interrupted_download_is_completed(hub: Hub) -> None:
+def test_interrupted_download_is_completed(hub: Hub) -> None:
     parts = hub.run(f"""
         checkpoint = Lineage.open("{PYTHIA}").checkpoints[0]
-        folder = fetch(checkpoint)
+        folder = fetch_checkpoint(checkpoint)
         (folder / "model.safetensors").resolve().unlink()
         (folder / "model.safetensors").unlink()
-        show(sorted(p.name for p in fetch(checkpoint).iterdir()))
+        show(sorted(p.name for p in fetch_checkpoint(checkpoint).iterdir()))
     """)
     assert "model.safetensors" in parts
 
 
-def test_metadata_tell_sizes_and_identity_before_any_download(hub: Hub, models: list[Path]) -> None:
-    # As on the real Hub, where many steps of one Pythia serve the weights of the last.
+def test_sizes_and_fingerprints_need_no_download(hub: Hub, models: list[Path]) -> None:
+    # As on the real Hub, where many steps of one Pythia have the weights of the last.
     twin = Path(shutil.copytree(models[3], models[3].parent / "twin"))
     (twin / "config.json").write_text(json.dumps({**json.loads((twin / "config.json").read_text()), "note": 1}))
     hub.add(PYTHIA, "step2", twin)
     bytes_, prints = hub.run(f"""
         checkpoints = Lineage.open("{PYTHIA}").checkpoints
-        show([[sizes(c) for c in checkpoints], {{c.name: fingerprint(c) for c in checkpoints}}])
+        show([[weight_bytes(c) for c in checkpoints], {{c.name: weight_fingerprint(c) for c in checkpoints}}])
     """)
     shutil.rmtree(twin)
     assert bytes_ == [(models[0] / "model.safetensors").stat().st_size] * 5
@@ -121,7 +122,7 @@ def test_metadata_tell_sizes_and_identity_before_any_download(hub: Hub, models: 
     assert len(hub.requests) == 1 + 5
 
 
-def test_damage_on_the_hub_is_told_before_the_download(hub: Hub, models: list[Path], tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_reported_before_the_download(hub: Hub, models: list[Path], tmp_path: Path) -> None:
     shapes = {
         "step1": ("model.safetensors", "pytorch_model.bin"),
         "step2": ("config.json",),
@@ -139,49 +140,49 @@ def test_damage_on_the_hub_is_told_before_the_download(hub: Hub, models: list[Pa
     pickle = Path(shutil.copytree(models[0], tmp_path / "step4"))
     (pickle / "model.safetensors").unlink()
     hub.add("me/run", "step4", pickle)
-    said = hub.run("""
-        said = []
+    messages = hub.run("""
+        messages = []
         for checkpoint in Lineage.open("me/run").checkpoints:
-            try: preflight(checkpoint)
-            except CheckpointError as error: said.append(str(error))
-        show(said)
+            try: checkpoint_files(checkpoint)
+            except CheckpointError as error: messages.append(str(error))
+        show(messages)
     """)
-    assert len(said) == 4
+    assert len(messages) == 4
     for words, line in zip(
-        ("me/run at step1 has no weights", "no config.json", "1 of its 3 weight shards", "--allow-pickle"),
-        said,
+        ("me/run at step1 has no weights", "no config.json", "1 of its 3 weight shards", "`allow_pickle`"),
+        messages,
         strict=True,
     ):
         assert words in line
         assert "\n" not in line
     assert hub.sent == {}
     names = hub.run("""
-        show(sorted(p.name for p in fetch(Lineage.open("me/run").checkpoints[-1], allow_pickle=True).iterdir()))
+        show(sorted(p.name for p in fetch_checkpoint(Lineage.open("me/run").checkpoints[-1], allow_pickle=True).iterdir()))
     """)
     assert "pytorch_model.bin" in names
     assert "training_args.bin" not in names
 
 
-def test_streaming_deletes_behind_only_what_it_brought(hub: Hub) -> None:
-    seen, left = hub.run(f"""
+def test_delete_behind_removes_only_its_own_downloads(hub: Hub) -> None:
+    counts, left = hub.run(f"""
         checkpoints = Lineage.open("{PYTHIA}").checkpoints
-        before = fetch(checkpoints[2])
-        seen = []
-        for checkpoint, folder in stream(checkpoints, delete_behind=True):
-            there = [c.step for c in checkpoints if (before.parent / c.commit / "model.safetensors").exists()]
-            assert checkpoint.step in there, "the one in use is there"
-            seen.append([checkpoint.step, len(set(there) - {{512}})])
+        before = fetch_checkpoint(checkpoints[2])
+        counts = []
+        for checkpoint, folder in prefetch_checkpoints(checkpoints, delete_behind=True):
+            present = [c.step for c in checkpoints if (before.parent / c.commit / "model.safetensors").exists()]
+            assert checkpoint.step in present, "the one in use is present"
+            counts.append([checkpoint.step, len(set(present) - {{512}})])
         left = [c.step for c in checkpoints if (before.parent / c.commit).exists()]
-        assert (before / "model.safetensors").stat().st_size == sizes(checkpoints[2])
-        show([seen, left])
+        assert (before / "model.safetensors").stat().st_size == weight_bytes(checkpoints[2])
+        show([counts, left])
     """)
-    assert [step for step, _ in seen] == [0, 1, 512, 1000]
-    assert all(count <= 2 for _, count in seen)
+    assert [step for step, _ in counts] == [0, 1, 512, 1000]
+    assert all(count <= 2 for _, count in counts)
     assert left == [512]
     assert hub.run(f"show([c.step for c in Lineage.open('{PYTHIA}', offline=True).checkpoints])") == [512]
 
 
-def test_streaming_hands_errors_over_and_goes_on(hub: Hub, models: list[Path], tmp_path: Path) -> None:
+def test_prefetching_yields_errors_and_continues(hub: Hub, models: list[Path], tmp_path: Path) -> None:
     empty = Path(shutil.copytree(models[0], tmp_path / "empty"))
     for name in ("model.safetensors", "pytorch_model.bin"):
         (empty / name).unlink()
@@ -190,7 +191,7 @@ def test_streaming_hands_errors_over_and_goes_on(hub: Hub, models: list[Path], t
         from dataclasses import replace
         checkpoints = list(Lineage.open("{PYTHIA}").checkpoints)
         checkpoints.append(replace(checkpoints[0], revision="step7", commit=None))
-        show([[c.step, type(o).__name__, str(o)] for c, o in stream(checkpoints)])
+        show([[c.step, type(o).__name__, str(o)] for c, o in prefetch_checkpoints(checkpoints)])
     """)
     assert [kind == "PosixPath" for _, kind, _ in kinds] == [True, True, False, True, True, False]
     assert "has no weights" in kinds[2][2]
@@ -198,15 +199,13 @@ def test_streaming_hands_errors_over_and_goes_on(hub: Hub, models: list[Path], t
 
 
 def errors(hub: Hub, *lines: str, **environment: str) -> list[str]:
-    """What users are told for each of the lines; all in one process, which takes a second to start."""
-    code = "said = []\n"
+    """Error message of each line; all lines run in one process."""
+    code = "messages = []\n"
     for line in lines:
-        code += (
-            f"try:\n    {line}\n    said.append('no error')\nexcept BadInput as error:\n    said.append(str(error))\n"
-        )
-    said = hub.run(code + "show(said)", **environment)
-    assert all("\n" not in line and "Traceback" not in line for line in said)
-    return said
+        code += f"try:\n    {line}\n    messages.append('no error')\nexcept BadInput as error:\n    messages.append(str(error))\n"
+    messages = hub.run(code + "show(messages)", **environment)
+    assert all("\n" not in line and "Traceback" not in line for line in messages)
+    return messages
 
 
 def test_errors_are_one_line(hub: Hub, models: list[Path]) -> None:
@@ -215,22 +214,22 @@ def test_errors_are_one_line(hub: Hub, models: list[Path]) -> None:
     hub.add("me/ill", "main", models[0])
     hub.broken.add("me/ill")
     cases = {
-        "Lineage.open('nobody/nothing')": "no Hub repository 'nobody/nothing'",
-        "fetch(Lineage.open('meta/gated').checkpoints[0])": "meta/gated is gated: .* `hf auth login`",
-        f"fetch(Checkpoint('{PYTHIA}', 'step3'))": "has no revision 'step3'",
-        f"preflight(Checkpoint('{PYTHIA}', 'step3'))": "has no revision 'step3'",
+        "Lineage.open('nobody/nothing')": "no public Hub repository 'nobody/nothing'",
+        "fetch_checkpoint(Lineage.open('meta/gated').checkpoints[0])": "meta/gated is gated: .* `hf auth login`",
+        f"fetch_checkpoint(Checkpoint('{PYTHIA}', 'step3'))": "has no revision 'step3'",
+        f"checkpoint_files(Checkpoint('{PYTHIA}', 'step3'))": "has no revision 'step3'",
         f"Lineage.open('{PYTHIA}').select('700')": "no checkpoint 'step700' .* step512 and step1000",
         "Lineage.open('me/ill')": "the Hub answered 500 for me/ill",
         "Lineage.open('a/b/c')": "there is no folder a/b/c",
-        f"Lineage.open('{PYTHIA}').with_stage('sft', 'nobody/nothing')": "no Hub repository 'nobody/nothing'",
+        f"Lineage.open('{PYTHIA}').with_stage('sft', 'nobody/nothing')": "no public Hub repository 'nobody/nothing'",
     }
     for words, line in zip(cases.values(), errors(hub, *cases), strict=True):
         assert re.search(words, line)
 
 
-def test_no_network_is_told_quickly(hub: Hub) -> None:
+def test_missing_network_is_reported_quickly(hub: Hub) -> None:
     begin = time.perf_counter()
-    listing, fetching = f"Lineage.open('{PYTHIA}')", f"fetch(Checkpoint('{PYTHIA}', 'step0'))"
+    listing, fetching = f"Lineage.open('{PYTHIA}')", f"fetch_checkpoint(Checkpoint('{PYTHIA}', 'step0'))"
     unreachable = errors(hub, listing, fetching, HF_ENDPOINT="http://127.0.0.1:9")
     assert "branches of EleutherAI/pythia-14m cannot be listed" in unreachable[0]
     assert "step0 is not in the local cache" in unreachable[1]
@@ -240,9 +239,9 @@ def test_no_network_is_told_quickly(hub: Hub) -> None:
     assert time.perf_counter() - begin < 30
 
 
-def test_a_full_disk_is_one_line(hub: Hub, tmp_path: Path) -> None:
+def test_unusable_cache_folder_is_one_line(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("in the way")
-    [line] = errors(hub, f"fetch(Lineage.open('{PYTHIA}').checkpoints[0])")
+    [line] = errors(hub, f"fetch_checkpoint(Lineage.open('{PYTHIA}').checkpoints[0])")
     assert "could not be fetched" in line
 
 
@@ -291,13 +290,13 @@ def test_stages_and_siblings_of_olmo(hub: Hub, models: list[Path]) -> None:
     ]
 
 
-def test_a_lineage_of_hub_and_folder(hub: Hub, models: list[Path], tmp_path: Path) -> None:
+def test_lineage_of_repository_and_folder(hub: Hub, models: list[Path], tmp_path: Path) -> None:
     shutil.copytree(models[1], tmp_path / "run" / "sft" / "checkpoint-30")
     (tmp_path / "run" / "lineage.toml").write_text(
         f'[[stages]]\nname = "pretrain"\nsource = "{PYTHIA}"\nsteps = "0,1000"\n[[stages]]\nname = "sft"\nsource = "sft"\n'
     )
     shown = hub.run(f"""
         lineage = Lineage.open(r"{tmp_path / "run"}")
-        show([[c.stage, c.step, o.is_dir()] for c, o in stream(lineage.checkpoints)])
+        show([[c.stage, c.step, o.is_dir()] for c, o in prefetch_checkpoints(lineage.checkpoints)])
     """)
     assert shown == [["pretrain", 0, True], ["pretrain", 1000, True], ["sft", 30, True]]

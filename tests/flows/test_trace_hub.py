@@ -95,10 +95,10 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
 
 REFUSALS = {
     "nobody/nothing": "no Hub repository 'nobody/nothing'",
-    "me/planted --steps 700": "no checkpoint 'step700' in me/planted: it has 4, the nearest are step512 and step1000",
+    "me/planted --steps 700": "no checkpoint 'step700' in me/planted, which has 4: the nearest are step512 and step1000",
     "me/planted --sites resid.7": "'resid.7' does not exist: this model's layers are 0 to 2. Name other sites with --sites.",
     "me/images": "vit reads images and has no tokenizer, so texts cannot be traced through it",
-    "me/both": "no architecture file serves models of type 't5' (transformers has no language model of this type)",
+    "me/both": "no architecture table supports models of type 't5' (transformers has no language model of this type)",
     "me/gated": "me/gated is gated: ask for access on its page, then log in with `hf auth login`",
 }
 

@@ -42,9 +42,9 @@ def with_code(model: Path) -> None:
 
 
 CASES: dict[str, tuple[Case, str]] = {
-    "weights empty": (weights(b""), r"cut off or no safetensors file"),
+    "weights empty": (weights(b""), r"cut off or not a safetensors file"),
     "weights git-lfs": (weights(b"version https://git-lfs.github.com/spec/v1\n"), r"git-lfs pointer"),
-    "header huge": (weights(struct.pack("<Q", 2**63) + b"{}"), r"cut off or no safetensors file"),
+    "header huge": (weights(struct.pack("<Q", 2**63) + b"{}"), r"cut off or not a safetensors file"),
     "header a list": (weights(header([1, 2])), r"unreadable header"),
     "header nested": (weights(header(DEEP.encode())), r"unreadable header"),
     "header not text": (weights(header(b"\xff" * 16)), r"unreadable header"),
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "a pickle that calls": (traced(pickled, "--allow-pickle"), r"weights of .* cannot be read"),
     "code beside the weights": (traced(with_code), r"evil|config\.json"),
     "config nested": (traced(lambda m: (m / "config.json").write_text(DEEP) and None), r"config\.json"),
-    "config a list": (traced(lambda m: (m / "config.json").write_text("[]") and None), r"holds no JSON object"),
+    "config a list": (traced(lambda m: (m / "config.json").write_text("[]") and None), r"must hold a JSON object"),
     "config no type": (traced(lambda m: (m / "config.json").write_text("{}") and None), r"config\.json|model type"),
     "config number as type": (config(model_type=7), r"."),
     "config no heads": (config(num_attention_heads=0), r"."),
@@ -119,7 +119,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "config that never ends": (
         traced(lambda m: (m / "config.json").unlink() or os.mkfifo(m / "config.json")),
-        r"config\.json is no regular file",
+        r"config\.json is not a regular file",
     ),
     "config of a giant": (config(vocab_size=10**12), r"cannot be read|no network can be built"),
     "config of other activations": (config(hidden_act="os.system"), r"."),

@@ -86,7 +86,10 @@ CASES: dict[str, tuple[Case, str]] = {
     "wrong SQL": (query("selec 1"), r"the query cannot be run"),
     "no such column": (query("select colour from records"), r"the query cannot be run"),
     "no such format": (lambda p: ["query", p / "run", "select 1", "-f", "xml"], r"--format must be one of table"),
-    "a run twice": (lambda p: ["query", p / "run", p / "run", "select 1"], r"each run must be named once, got .* twice"),
+    "a run twice": (
+        lambda p: ["query", p / "run", p / "run", "select 1"],
+        r"each run must be named once, got .* twice",
+    ),
     "view": (lambda p: ["show", p / "run", "emergense"], r"did you mean emergence"),
     "view up": (lambda p: ["show", p / "run", "../../evil"], r"no view called '\.\./\.\./evil'"),
     "picture ending": (lambda p: ["show", p / "run", "emergence", "-o", p / "a.exe"], r"\.exe"),
@@ -104,7 +107,10 @@ CASES: dict[str, tuple[Case, str]] = {
         about(lambda f: f.write_text('{"concepts": [{}]}') and None),
         r"concepts have no names",
     ),
-    "a run that does not say of what": (grown(lambda f: f.write_text("{}") and None), r"does not say what was measured"),
+    "a run that does not say of what": (
+        grown(lambda f: f.write_text("{}") and None),
+        r"does not say what was measured",
+    ),
     "directions cut off": (
         watched(lambda f: f.write_bytes(f.read_bytes()[:90]) and None),
         r"is damaged .* trace again",

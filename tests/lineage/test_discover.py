@@ -68,7 +68,7 @@ def test_other_subfolders(tmp_path: Path) -> None:
 def test_two_of_one_step_are_refused(tmp_path: Path) -> None:
     for name in ("a-step100", "b-step100"):
         model(tmp_path / name)
-    with pytest.raises(BadInput, match=r"a-step100 and b-step100 .* both carry step 100"):
+    with pytest.raises(BadInput, match=r"a-step100 and b-step100 both have step 100"):
         Lineage.open(tmp_path)
 
 
@@ -77,7 +77,7 @@ def test_a_single_model(tmp_path: Path) -> None:
     lineage = Lineage.open(tmp_path / "m", stage="sft")
     assert [(c.name, c.step, c.stage) for c in lineage.checkpoints] == [("m", None, "sft")]
     pickled(tmp_path / "m")
-    with pytest.raises(BadInput, match="--allow-pickle"):
+    with pytest.raises(BadInput, match="`allow_pickle`"):
         Lineage.open(tmp_path / "m")
     assert len(Lineage.open(tmp_path / "m", allow_pickle=True).checkpoints) == 1
 
@@ -176,8 +176,8 @@ def test_a_lineage_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("name = ", "cannot be read"),
-        ("", "states no stages"),
-        ("stages = 3", "states no stages"),
+        ("", "has no stages"),
+        ("stages = 3", "has no stages"),
         ("stage = []", "did you mean '?stages"),
         ("name = 3\n[[stages]]\nname='a'\nsource='base'", "name must be a text"),
         ("[[stages]]\nsource = 'base'", "stage 1 has no name"),

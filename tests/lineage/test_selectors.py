@@ -100,8 +100,8 @@ def test_the_error_names_the_nearest() -> None:
     with pytest.raises(BadInput) as caught:
         lineage(PYTHIA).select("1500")
     assert str(caught.value) == (
-        "no checkpoint 'step1500' in EleutherAI/pythia-160m: it has 154, the nearest are step1000 and step2000. "
-        "Try --steps 1000,2000 or --steps log."
+        "no checkpoint 'step1500' in EleutherAI/pythia-160m, which has 154: the nearest are step1000 and step2000, "
+        "so set `steps` to 1000,2000 or log."
     )
     with pytest.raises(BadInput, match="the nearest is step143000"):
         lineage(PYTHIA).select("0,999999")
@@ -137,7 +137,7 @@ def test_by_stage() -> None:
         run.select("stf=last")
     with pytest.raises(BadInput, match="the stage sft of run"):
         run.select("sft=15")
-    with pytest.raises(BadInput, match="carry no steps"):
+    with pytest.raises(BadInput, match="have no steps"):
         run.select("dpo=15")
 
 

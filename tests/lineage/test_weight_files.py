@@ -115,11 +115,11 @@ def gone(folder: Path) -> None:
         (renamed, "no weights"),
         (no_config, "no config.json"),
         (bad_config, "cannot be read"),
-        (list_config, "no JSON object"),
-        (pickled, "--allow-pickle"),
+        (list_config, "must hold a JSON object"),
+        (pickled, "`allow_pickle`"),
         (adapter, "merge_and_unload"),
         (deepspeed, "zero_to_fp32"),
-        (gone, "no folder any more"),
+        (gone, "is not a folder"),
     ],
 )
 def test_damage_is_one_line_that_names_it(tmp_path: Path, damage, words: str) -> None:

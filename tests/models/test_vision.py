@@ -76,7 +76,7 @@ def test_the_untrained_twin_has_other_weights(model, tiny) -> None:
 def test_what_does_not_fit_is_refused_in_one_line(model, tiny) -> None:
     with pytest.raises(BadInput, match=r"images of shape \[3, 16, 16\], got \[3, 8, 8\]"):
         vision.capture_images(model, PIXELS[:, :, :8, :8], model.sites("resid"))
-    with pytest.raises(BadInput, match="no rule of pooling called 'last'"):
+    with pytest.raises(BadInput, match="no pooling called 'last'"):
         vision.capture_images(model, PIXELS, model.sites("resid"), pool="last")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="gpt2 reads texts, not images"):
         vision.load_image_model(tiny("gpt2"))

@@ -108,8 +108,8 @@ def _run_all(
         prefix = _run_prefix(model, store, group)
         batches = make_batches(group.suffixes, budget, model.device)
         runs += [(prefix, group.to_whole_workload(batch)) for batch in batches]
-    for prefix, batch in runs:
-        _run(model, store, batch, prefix)
+    for state, batch in runs:
+        _run(model, store, batch, state)
         store.counts.forwards += len(batch.sequences)
         store.counts.batches += 1
         store.counts.tokens += batch.ids.numel()

@@ -1,4 +1,4 @@
-"""BERT: every token sees all others, and the stream itself is normalised behind each part. Source: arXiv:1810.04805."""
+"""BERT: an encoder with full attention and the residual stream normalised after each part. Source: arXiv:1810.04805."""
 
 from ontogeny.architectures import Architecture
 

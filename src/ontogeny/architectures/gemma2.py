@@ -1,4 +1,4 @@
-"""Gemma 2 and 3, text only: norms before and behind attention and MLP, so what is added is a norm's output. Source: arXiv:2408.00118."""
+"""Gemma 2 and 3, text only: norms before and after attention and MLP, whose outputs are added. Source: arXiv:2408.00118."""
 
 from ontogeny.architectures import Architecture
 

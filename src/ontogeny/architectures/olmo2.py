@@ -1,4 +1,4 @@
-"""OLMo 2 and 3: what attention and MLP put out is normalised before it is added. Source: arXiv:2501.00656."""
+"""OLMo 2 and 3: the outputs of attention and MLP are normalised before they are added. Source: arXiv:2501.00656."""
 
 from ontogeny.architectures import Architecture
 

@@ -1,4 +1,4 @@
-"""OPT: learned positions that start at 2, ReLU, an MLP that is no module of its own. Source: arXiv:2205.01068."""
+"""OPT: learned positions that start at 2, ReLU, and no separate MLP module. Source: arXiv:2205.01068."""
 
 from ontogeny.architectures import Architecture
 

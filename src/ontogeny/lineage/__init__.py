@@ -1,4 +1,4 @@
-"""The training run as one object: a tree of stages, each an ordered series of checkpoints, from the Hub or from folders."""
+"""Lineage: a training run as a tree of stages with ordered checkpoints, from the Hub or from folders."""
 
 from ontogeny.lineage.checkpoint import Checkpoint, Stage
 from ontogeny.lineage.fetch import checkpoint_files, fetch_checkpoint, weight_bytes, weight_fingerprint

@@ -1,4 +1,4 @@
-"""A checkpoint: one saved state of one run; a stage: the ordered checkpoints of one phase of training."""
+"""Checkpoint and stage: one saved state of a run, and the ordered checkpoints of one phase of training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ontogeny.errors import BadInput
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved state of one run."""
+    """One saved state of a run."""
 
     source: str
     """Repository on the Hub, or a local folder."""
@@ -17,26 +17,27 @@ class Checkpoint:
     """Branch or tag on the Hub; None for a local folder."""
     stage: str = "pretrain"
     step: int | None = None
-    """None where the run does not say; such a model stands last in its stage."""
+    """None if unknown; such a model is last in its stage."""
     tokens: float | None = None
     train_seed: int | None = None
     commit: str | None = None
-    """Commit that the branch pointed to when the lineage was opened."""
+    """Commit of the branch when the lineage was opened."""
 
     def __post_init__(self) -> None:
         for what, number in (("step", self.step), ("training seed", self.train_seed)):
             if number is not None and not -(2**63) <= number < 2**63:
                 raise BadInput(
-                    f"{self.source} has the {what} {number}, which no table holds. Rename it, or mend its file."
+                    f"the {what} of {self.source} must fit in 64 bits, got {number}: rename it, or correct its file."
                 )
 
     @property
     def name(self) -> str:
-        """`step1000`, `checkpoint-500`, …: the branch, or the folder's own name."""
+        """`step1000`, `checkpoint-500`, …: the branch or the folder name."""
         return self.revision or Path(self.source).resolve().name
 
     @property
     def is_local(self) -> bool:
+        """Whether it is a local folder."""
         return self.revision is None
 
 
@@ -47,9 +48,9 @@ class Stage:
     name: str
     checkpoints: tuple[Checkpoint, ...]
     parent: str | None = None
-    """The stage it started from; None for a run of its own."""
+    """The stage that it continues; None for an independent run."""
 
 
 def sort_by_step(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
-    """Ordered by step, those without one last."""
+    """Sort by step; checkpoints without a step come last."""
     return tuple(sorted(checkpoints, key=lambda c: (c.step is None, c.step or 0)))

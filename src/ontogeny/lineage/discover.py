@@ -1,6 +1,6 @@
-"""From a source to its stages: branches of a Hub repository, checkpoint folders of a trainer, one model, or a TOML file.
+"""Find the stages and checkpoints of a source: branches of a Hub repository, folders of a trainer, or a single model.
 
-A name that exists as a folder is the folder, also where a repository of that name exists.
+A folder takes precedence over a repository of the same name.
 """
 
 import itertools
@@ -20,36 +20,36 @@ from ontogeny.suites import ROOT_STAGE, BranchLabel
 
 @dataclass(frozen=True)
 class DiscoveredStages:
-    """What was read from one source."""
+    """Stages found in one source."""
 
     name: str
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
-    """What a reader of the results should know: left-out branches, positions taken for steps, …"""
+    """Remarks for readers of the results: excluded branches, positions used as steps, …"""
 
 
 def discover_stages(source: str, *, stage: str, allow_pickle: bool, offline: bool) -> DiscoveredStages:
-    """The stages of a folder or of a repository; the first of them is called `stage`.
+    """The stages of a folder or repository; the first one gets the name `stage`.
 
     Raises:
-        BadInput: it is neither, or holds no checkpoint.
+        BadInput: the source is neither, or holds no checkpoint.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return stages_from_folder(folder, stage, allow_pickle=allow_pickle)
     if folder.exists():
         raise BadInput(
-            f"{source} is a file. Give a folder with config.json and weights, a lineage.toml, or a repository."
+            f"{source} is a file: give a folder with config.json and weights, a lineage.toml, or a repository."
         )
     if not hub.looks_like_repository(source):
-        raise BadInput(f"there is no folder {source}. Give a folder, or a repository like EleutherAI/pythia-160m.")
+        raise BadInput(f"there is no folder {source}: give a folder, or a repository like EleutherAI/pythia-160m.")
     return stages_from_hub(source, stage, allow_pickle=allow_pickle, offline=offline)
 
 
 def stages_from_hub(
     repository: str, root: str, *, allow_pickle: bool = False, offline: bool = False
 ) -> DiscoveredStages:
-    """The checkpoints that a repository keeps as branches or tags; without such, the one on `main`."""
+    """Checkpoints in the branches and tags of a repository; without such branches, the one on `main`."""
     refs = hub.list_refs(repository, offline=offline)
     suite = suites.find_suite(repository)
     marks = {name: mark for name in refs if name != "main" and (mark := suite.parse(name)) is not None}
@@ -81,14 +81,14 @@ def stages_from_hub(
 
 
 def _one_branch_per_step(marks: Mapping[str, BranchLabel]) -> tuple[dict[str, BranchLabel], list[str]]:
-    """One branch a step: where two carry the same, the first by name stays."""
+    """Keep one branch per step: of several, the first by name."""
     kept: dict[tuple[str, int | None], str] = {}
     notes = []
     for name in sorted(marks):
         mark = marks[name]
         place = (mark.stage, mark.step)
         if place in kept:
-            notes.append(f"the branches {kept[place]} and {name} both carry step {mark.step}: {kept[place]} is used")
+            notes.append(f"the branches {kept[place]} and {name} both have step {mark.step}: {kept[place]} is used")
         else:
             kept[place] = name
     return {name: marks[name] for name in marks if name in kept.values()}, notes
@@ -97,7 +97,7 @@ def _one_branch_per_step(marks: Mapping[str, BranchLabel]) -> tuple[dict[str, Br
 def _place_of_main(
     repository: str, refs: Mapping[str, str], marks: Mapping[str, BranchLabel], allow_pickle: bool, offline: bool
 ) -> tuple[BranchLabel | None, str]:
-    """Where `main` belongs: nowhere if it is the last checkpoint once more, else at the end."""
+    """Position of `main`: None if it repeats the last checkpoint of a stage, else at the end; and a note."""
     ends: dict[str, tuple[int, str]] = {}
     for name, mark in marks.items():
         ends[mark.stage] = max(ends.get(mark.stage, (-1, "")), (mark.step or 0, name))
@@ -105,25 +105,27 @@ def _place_of_main(
         if refs[name] == refs["main"]:
             return None, f"main is {name}"
     if offline:
-        return None, "main is left out: without a network it cannot be compared with the last step"
+        return None, "main is left out: it cannot be compared with the last step offline"
     try:
-        of_main = weight_fingerprint(Checkpoint(repository, "main", commit=refs["main"]), allow_pickle=allow_pickle)
+        main_weights = weight_fingerprint(
+            Checkpoint(repository, "main", commit=refs["main"]), allow_pickle=allow_pickle
+        )
         for _, name in ends.values():
-            if of_main == weight_fingerprint(
+            if main_weights == weight_fingerprint(
                 Checkpoint(repository, name, commit=refs[name]), allow_pickle=allow_pickle
             ):
                 return None, f"main holds the weights of {name}"
     except BadInput as error:
         return None, f"main is left out: {error}"
     if len(ends) == 1:
-        return BranchLabel(None, stage=next(iter(ends))), "main differs from the last step and stands after it"
+        return BranchLabel(None, stage=next(iter(ends))), "main differs from the last step and is placed after it"
     return BranchLabel(
         None, stage="main", parent=ROOT_STAGE
-    ), "main differs from the end of every stage; which of them it continues is not known"
+    ), "main differs from the end of every stage; its parent stage is unknown"
 
 
 def _tree(checkpoints: list[Checkpoint], marks: Iterable[BranchLabel], root: str) -> tuple[Stage, ...]:
-    """Stages from marks; a parent that is not there is replaced by the root."""
+    """Stages from branch labels; a missing parent is replaced by the root."""
     parents = {mark.stage or root: mark.parent for mark in marks}
     stages = []
     for name, parent in parents.items():
@@ -135,14 +137,14 @@ def _tree(checkpoints: list[Checkpoint], marks: Iterable[BranchLabel], root: str
 
 
 def parents_first(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """Parents before children, siblings by name of their first appearance."""
+    """Sort stages so that parents come before children; otherwise keep their order."""
     waiting = list(stages)
     done: list[Stage] = []
     while waiting:
         ready = [s for s in waiting if s.parent is None or s.parent in {d.name for d in done}]
         if not ready:
             raise BadInput(
-                f"the stages {', '.join(s.name for s in waiting)} have no beginning: their parents form a circle."
+                f"stages must form a tree, but the parents of {', '.join(s.name for s in waiting)} form a circle: correct their parents."
             )
         done.append(ready[0])
         waiting.remove(ready[0])
@@ -150,7 +152,7 @@ def parents_first(stages: Iterable[Stage]) -> tuple[Stage, ...]:
 
 
 def stages_from_folder(folder: Path, stage: str, *, allow_pickle: bool = False) -> DiscoveredStages:
-    """The checkpoints in a folder: `checkpoint-N` of a trainer, other subfolders with a model each, or one model."""
+    """Checkpoints in a folder: `checkpoint-N` of a trainer, other subfolders with one model each, or a single model."""
     subs = sorted(
         (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "tmp-"))), key=_natural_order
     )
@@ -179,21 +181,21 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _trainer_checkpoint(folder: Path, stage: str, step: int | None) -> Checkpoint:
-    """A folder of transformers' Trainer: `trainer_state.json` may know step and tokens."""
+    """A folder of transformers' Trainer, with step and tokens from `trainer_state.json` if present."""
     try:
         state = weight_files.read_json(folder / "trainer_state.json")
     except BadInput:
         state = {}
-    tokens, at = state.get("num_input_tokens_seen"), state.get("global_step")
-    if step is None and isinstance(at, int) and at >= 0:
-        step = at
-    # What a damaged or foreign file says is not known.
+    tokens, saved_step = state.get("num_input_tokens_seen"), state.get("global_step")
+    if step is None and isinstance(saved_step, int) and saved_step >= 0:
+        step = saved_step
+    # Ignore invalid values of damaged or foreign files.
     known = float(tokens) if isinstance(tokens, int | float) and 0 < tokens < math.inf else None
     return Checkpoint(str(folder), stage=stage, step=step, tokens=known)
 
 
 def _with_final(folder: Path, checkpoints: list[Checkpoint], allow_pickle: bool) -> tuple[Checkpoint, ...]:
-    """The trainer's final model in the top folder is one more checkpoint if its weights differ from the last one's."""
+    """Add the trainer's final model in the top folder, unless its weights equal those of the last checkpoint."""
     if not ((folder / "config.json").is_file() and _has_weights(folder)):
         return tuple(checkpoints)
     last = checkpoints[-1]
@@ -202,15 +204,14 @@ def _with_final(folder: Path, checkpoints: list[Checkpoint], allow_pickle: bool)
         if weight_fingerprint(final, allow_pickle=allow_pickle) == weight_fingerprint(last, allow_pickle=allow_pickle):
             return tuple(checkpoints)
     except BadInput:
-        # One of the two is not whole: both are kept, and whoever fetches them hears why.
-        pass
+        pass  # one of them is damaged: keep both, fetching raises the proper error
     if final.step is not None and final.step <= (last.step or 0):
         final = replace(final, step=None)
     return (*checkpoints, final)
 
 
 def _steps(models: list[Path]) -> tuple[list[tuple[int | None, float | None]], tuple[str, ...]]:
-    """Step and tokens of each folder from its name; where a name has no number, the place in the natural order of names."""
+    """Step and tokens of each folder from its name; if a name has no step, positions in the natural order of names."""
     if len(models) == 1:
         mark = suites.parse_branch(models[0].name)
         return [(mark.step, mark.tokens) if mark else (None, None)], ()
@@ -220,14 +221,15 @@ def _steps(models: list[Path]) -> tuple[list[tuple[int | None, float | None]], t
     known = [pair for pair in found if pair is not None]
     if len(known) < len(found):
         named = ", ".join(f"{path.name} = {place}" for place, path in enumerate(models[:4]))
-        note = f"steps are places in the order of the folder names ({named}{', …' if len(models) > 4 else ''})"
-        return [(place, None) for place in range(len(models))], (f"{note}; a lineage.toml can say otherwise",)
+        note = f"steps are positions in the order of the folder names ({named}{', …' if len(models) > 4 else ''})"
+        return [(place, None) for place in range(len(models))], (f"{note}; set other steps in a lineage.toml",)
     steps = [step for step, _ in known]
     if len(set(steps)) < len(steps):
         twice = next(step for step in steps if steps.count(step) > 1)
         both = [path.name for path, step in zip(models, steps, strict=True) if step == twice]
         raise BadInput(
-            f"{both[0]} and {both[1]} in {models[0].parent} both carry step {twice}. Write a lineage.toml with a stage each."
+            f"folders of {models[0].parent} must have different steps, but {both[0]} and {both[1]} both have step {twice}: "
+            "write a lineage.toml with a stage for each."
         )
     return list(known), ()
 
@@ -241,7 +243,7 @@ def _step(name: str) -> tuple[int, float | None] | None:
 
 
 def _between(names: list[str]) -> list[tuple[int, float | None] | None]:
-    """Steps where the names differ in one number only: `qwen3-sft-100`, `qwen3-sft-200`."""
+    """Steps of names that differ in one number only: `qwen3-sft-100`, `qwen3-sft-200`."""
     head = re.sub(r"\d+$", "", _common_prefix(names))
     tail = re.sub(r"^\d+", "", _common_prefix([name[::-1] for name in names])[::-1])
     middles = [name[len(head) : len(name) - len(tail)] for name in names]
@@ -249,7 +251,7 @@ def _between(names: list[str]) -> list[tuple[int, float | None] | None]:
 
 
 def _common_prefix(names: list[str]) -> str:
-    """The characters that all names begin with."""
+    """Longest common prefix."""
     same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     return "".join(letters[0] for letters in same)
 
@@ -257,11 +259,14 @@ def _common_prefix(names: list[str]) -> str:
 def _nothing_in(folder: Path, subs: list[Path]) -> str:
     inside = [path.name for path in folder.iterdir()]
     if not inside:
-        return f"{folder} is empty. Give a folder with config.json and weights, or with checkpoint-N folders."
+        return f"{folder} is empty: give a folder with config.json and weights, or with checkpoint-N folders."
     if "config.json" in inside or _has_weights(folder):
         try:
             weight_files.check_model_folder(folder, allow_pickle=True)
         except BadInput as error:
             return str(error)
     hint = f" (it holds {', '.join(p.name for p in subs[:3])}{', …' if len(subs) > 3 else ''})" if subs else ""
-    return f"{folder} holds no model{hint}: neither config.json with weights, nor checkpoint-N folders, nor folders with a config.json."
+    return (
+        f"{folder} holds no model{hint}: give a folder with config.json and weights, with checkpoint-N folders, or with folders "
+        "that have a config.json."
+    )

@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder on disk: what is there, is it whole, is it the same as another, and fetch it."""
+"""Fetch a checkpoint: list its files, read its config, fingerprint its weights, download it."""
 
 import hashlib
 import itertools
@@ -11,17 +11,17 @@ from ontogeny.lineage.checkpoint import Checkpoint
 from ontogeny.lineage.weight_files import CheckpointFiles
 
 _HASH_WHOLE_BELOW = 64 * 2**20
-"""Files up to this size are hashed whole, larger ones by samples."""
+"""Files up to this size are hashed completely, larger ones by samples."""
 _BLOCK_BYTES = 4096
 _BLOCKS_PER_TENSOR = 16
 
 
 def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> CheckpointFiles:
-    """What would be loaded, from metadata only: nothing is downloaded, no weight is read.
+    """The files that would be loaded, from metadata only: nothing is downloaded, no weight is read.
 
     Raises:
-        CheckpointFault: it cannot be loaded; one line that says why.
-        BadInput: the repository or its revision cannot be read at all.
+        CheckpointError: the checkpoint cannot be loaded.
+        BadInput: the repository cannot be read.
     """
     if checkpoint.is_local:
         return weight_files.check_model_folder(_folder(checkpoint), allow_pickle=allow_pickle)
@@ -34,15 +34,15 @@ def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> C
 
 
 def weight_bytes(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> int:
-    """Bytes of the weights, from metadata only."""
+    """Size of the weights in bytes, from metadata only."""
     return checkpoint_files(checkpoint, allow_pickle=allow_pickle).bytes
 
 
 def checkpoint_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The configuration of a checkpoint; from the Hub that one small file is read, and nothing is downloaded.
+    """The content of config.json; on the Hub it is read without a download.
 
     Raises:
-        CheckpointFault, BadInput: it cannot be read.
+        CheckpointError, BadInput: it cannot be read.
     """
     if checkpoint.is_local:
         return weight_files.read_json(_folder(checkpoint) / "config.json")
@@ -53,29 +53,28 @@ def checkpoint_config(checkpoint: Checkpoint) -> dict[str, Any]:
     listed, commit = hub.list_hub_files(checkpoint.source, revision, checkpoint.commit)
     where = f"{checkpoint.source} at {revision}"
     if "config.json" not in listed:
-        raise CheckpointError(f"{where} has no config.json. It is no transformers checkpoint.")
-    read = hub.read_hub_range(
-        checkpoint.source, revision, commit or revision, "config.json", 0, listed["config.json"].size
-    )
-    return weight_files.parse_json(read, f"{where}, config.json")
+        raise CheckpointError(f"{where} has no config.json: give a transformers checkpoint.")
+    size = listed["config.json"].size
+    content = hub.read_hub_range(checkpoint.source, revision, commit or revision, "config.json", 0, size)
+    return weight_files.parse_json(content, f"{where}, config.json")
 
 
 def fetch_checkpoint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Path:
-    """A local folder with configuration, weights and tokenizer, looked over by `preflight`.
+    """A local folder with config, weights and tokenizer, checked to be complete.
 
-    From the Hub only JSON, tokenizer and safetensors files are taken (`pytorch_model.bin` with `allow_pickle`), never code.
-    What is whole in the cache needs no network.
+    From the Hub only JSON, tokenizer and safetensors files are downloaded (`pytorch_model.bin` with `allow_pickle`), never code. A
+    complete checkpoint in the cache needs no network.
 
     Raises:
-        CheckpointFault, BadInput: it cannot be had, or is not whole.
+        CheckpointError, BadInput: it cannot be fetched, or is incomplete.
     """
     if checkpoint.is_local:
         folder = _folder(checkpoint)
         weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
         return folder
-    here = complete_snapshot(checkpoint, allow_pickle)
-    if here is not None:
-        return here
+    cached = complete_snapshot(checkpoint, allow_pickle)
+    if cached is not None:
+        return cached
     revision = checkpoint.revision or "main"
     wanted = hub.hub_checkpoint_files(checkpoint.source, revision, checkpoint.commit, allow_pickle=allow_pickle)
     folder = hub.download_snapshot(checkpoint.source, revision, wanted)
@@ -84,19 +83,18 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> P
 
 
 def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> str:
-    """Identity of the weights without reading them whole; equal weights have equal fingerprints wherever they lie.
+    """Identity of the weights (without the config), without reading them completely.
 
-    Hub: sha256 over the names and the sha256 of the weight files, as the Hub's metadata tell them. Neither branch nor commit
-    goes in, so that two branches that serve the same weights are found out.
-    Folder: sha256 over names, sizes and contents; of files above 64 MiB, the header and of each tensor its first, its last
-    and 14 evenly spaced blocks of 4 KiB. Training and weight editing change whole matrices and are seen; a single number
-    changed by hand between two samples of a large file is not. Neither path nor time of the files goes in.
-    The two kinds are not comparable to each other. The configuration is not part of it.
+    Hub: sha256 over the names and checksums of the weight files in the Hub's metadata, so that branches with the same weights have
+    the same fingerprint.
+    Folder: sha256 over names, sizes and contents; of files above 64 MiB the header, and of each tensor 16 evenly spaced blocks of
+    4 KiB. Training and weight editing change whole matrices and are detected; a single number between two samples is not.
+    Fingerprints of the two kinds are not comparable.
     """
     if checkpoint.is_local:
         folder = _folder(checkpoint)
-        inventory = weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
-        parts = [(file.name, _digest(folder / file.name)) for file in inventory.weights]
+        files = weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+        parts = [(file.name, _digest(folder / file.name)) for file in files.weights]
     else:
         parts = _hub_parts(checkpoint, allow_pickle)
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
@@ -105,12 +103,12 @@ def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) ->
 def _folder(checkpoint: Checkpoint) -> Path:
     folder = Path(checkpoint.source)
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder{'' if folder.exists() else ' any more'}. Open the lineage again.")
+        raise CheckpointError(f"{folder} is not a folder: open the lineage again.")
     return folder
 
 
 def complete_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
-    """The snapshot in the cache, if it is whole: it needs no network."""
+    """The snapshot in the cache, if it is complete."""
     folder = hub.cached_snapshot(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
     try:
         if folder is not None:
@@ -123,17 +121,15 @@ def complete_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None
 def _hub_parts(checkpoint: Checkpoint, allow_pickle: bool) -> list[tuple[str, str]]:
     folder = complete_snapshot(checkpoint, allow_pickle)
     if folder is not None:
-        # In the cache a file is a link to a blob that is named by its hash.
-        blobs = [
-            (f.name, (folder / f.name).resolve())
-            for f in weight_files.check_model_folder(folder, allow_pickle=allow_pickle).weights
-        ]
+        # A file in the cache is a link to a blob named by its hash.
+        weights = weight_files.check_model_folder(folder, allow_pickle=allow_pickle).weights
+        blobs = [(file.name, (folder / file.name).resolve()) for file in weights]
         if all(path.parent.name == "blobs" for _, path in blobs):
             return [(name, path.name) for name, path in blobs]
-    found = hub.hub_checkpoint_files(
+    files = hub.hub_checkpoint_files(
         checkpoint.source, checkpoint.revision or "main", checkpoint.commit, allow_pickle=allow_pickle
     )
-    return [(file.name, file.sha256 or str(file.size)) for file in found.weights]
+    return [(file.name, file.sha256 or str(file.size)) for file in files.weights]
 
 
 def _digest(path: Path) -> str:
@@ -151,7 +147,7 @@ def _digest(path: Path) -> str:
 
 
 def _spans(path: Path, size: int) -> list[tuple[int, int]]:
-    """Where header and tensors lie in the file; a pickle is cut into 256 equal parts."""
+    """Byte ranges of header and tensors; of a pickle 256 equal parts."""
     if path.suffix != ".safetensors":
         edges = [size * i // 256 for i in range(257)]
         return list(itertools.pairwise(edges))
@@ -159,7 +155,7 @@ def _spans(path: Path, size: int) -> list[tuple[int, int]]:
     with path.open("rb") as file:
         data = 8 + int.from_bytes(file.read(8), "little")
     tensors = sorted(tuple(entry["data_offsets"]) for name, entry in table.items() if name != "__metadata__")
-    # The header is taken whole: one span a block.
+    # The header is hashed completely: one range per block.
     head = [(at, min(at + _BLOCK_BYTES, data)) for at in range(0, data, _BLOCK_BYTES)]
     return head + [(data + start, data + end) for start, end in tensors]
 

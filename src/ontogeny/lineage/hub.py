@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: branches, file lists and downloads; its exceptions become one line each.
+"""Hugging Face Hub: branches, file lists, byte ranges and downloads, with one-line errors.
 
-`huggingface_hub` reads HF_ENDPOINT and HF_HOME when it is imported, and takes its time: it is imported inside the functions.
+`huggingface_hub` is imported inside the functions: it is slow to import and reads HF_ENDPOINT and HF_HOME at that time.
 """
 
 import contextlib
@@ -21,84 +21,81 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SMALL_FILE_LIMIT = 100_000_000
-_RETRY_ADVICE = "Start the same command again later: what is done is kept, only this is fetched."
+_RETRY_ADVICE = "start the same command again later, finished work is kept"
 _LOCAL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-"""Faults of this machine's disk, which every other checkpoint would meet too."""
+"""Errors of the local disk, which affect every checkpoint."""
 _REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
 def looks_like_repository(source: str) -> bool:
-    """Whether a text can be the name of a repository: `name` or `owner/name`."""
+    """Whether a text is a valid repository name: `name` or `owner/name`."""
     return _REPOSITORY.fullmatch(source) is not None and ".." not in source and "--" not in source
 
 
 @contextlib.contextmanager
 def friendly_errors(repository: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what the Hub client raises into one line for people."""
+    """Turn exceptions of the Hub client into one-line errors: `CheckpointError` for a revision, else `BadInput`."""
     from huggingface_hub import errors
 
-    # What fails for one revision may be well for the others; what fails for the repository is everyone's.
-    fault = BadInput if revision is None else CheckpointError
+    # An error for one revision leaves the others usable; an error for the repository does not.
+    error_class = BadInput if revision is None else CheckpointError
     try:
         yield
     except errors.GatedRepoError:
         raise BadInput(
-            f"{repository} is gated: ask for access on its page, then log in with `hf auth login` (or set HF_TOKEN)."
+            f"{repository} is gated: request access on its page, then log in with `hf auth login` or set HF_TOKEN."
         ) from None
     except errors.DisabledRepoError:
-        raise BadInput(f"{repository} has been disabled on the Hub. Use another source.") from None
+        raise BadInput(f"{repository} is disabled on the Hub: use another source.") from None
     except errors.RevisionNotFoundError:
         raise CheckpointError(
-            f"{repository} has no revision {revision!r} (any more). Open the lineage again, or try --steps log."
+            f"{repository} has no revision {revision!r}: open the lineage again, or select other `steps`."
         ) from None
     except errors.RepositoryNotFoundError:
         raise BadInput(
-            f"there is no folder and no Hub repository {repository!r}, or it is private: check the name, or `hf auth login`."
+            f"there is no folder and no public Hub repository {repository!r}: check the name, or log in with `hf auth login`."
         ) from None
     except errors.OfflineModeIsEnabled:
-        raise BadInput(_missing_here(repository, revision, "the Hub is switched off (HF_HUB_OFFLINE)")) from None
+        raise BadInput(_unavailable(repository, revision, "the Hub is switched off (HF_HUB_OFFLINE)")) from None
     except errors.LocalEntryNotFoundError as error:
-        cause = error.__cause__
-        reason = "the Hub cannot be reached" if cause is not None else "nothing of it may be downloaded now"
-        raise fault(_missing_here(repository, revision, reason)) from None
+        reason = "the Hub cannot be reached" if error.__cause__ is not None else "downloads are switched off"
+        raise error_class(_unavailable(repository, revision, reason)) from None
     except errors.EntryNotFoundError:
-        raise CheckpointError(f"{_at(repository, revision)} lost a file while it was read. Try again.") from None
+        raise CheckpointError(
+            f"a file of {_at(repository, revision)} disappeared while it was read: try again."
+        ) from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
-        advice = (
-            "Log in with `hf auth login`."
-            if status in (401, 403)
-            else _RETRY_ADVICE
-            if revision
-            else "Try again later."
-        )
-        raise fault(f"the Hub answered {status} for {_at(repository, revision)}. {advice}") from None
+        advice = _RETRY_ADVICE if revision else "try again later"
+        if status in (401, 403):
+            advice = "log in with `hf auth login`"
+        raise error_class(f"the Hub answered {status} for {_at(repository, revision)}: {advice}.") from None
     except errors.HFValidationError:
-        raise BadInput(f"{repository!r} is neither a folder nor the name of a repository. Write owner/name.") from None
+        raise BadInput(f"{repository!r} is neither a folder nor a repository name: write owner/name.") from None
     except BadInput:
         raise
     except OSError as error:
-        # Disk full, no rights to the cache; without a number of the system: a download that ended early.
-        said = f"{_at(repository, revision)} could not be fetched: {_first_line(error)}."
+        # Disk full, or no access to the cache; without an errno, a download that ended early.
+        problem = f"{_at(repository, revision)} could not be fetched ({_first_line(error)})"
         if error.errno in _LOCAL_DISK_ERRORS or isinstance(error, FileExistsError):
-            raise BadInput(said) from error
-        raise fault(f"{said} {_RETRY_ADVICE}" if revision else said) from error
+            raise BadInput(f"{problem}: free space or correct the permissions of the cache folder.") from error
+        raise error_class(f"{problem}: {_RETRY_ADVICE if revision else 'try again later'}.") from error
     except Exception as error:
-        # The HTTP library under huggingface_hub changes with its version (requests, httpx, httpx2): told by its module.
+        # The HTTP library depends on the version of huggingface_hub (requests, httpx, …): recognised by its module.
         if not type(error).__module__.split(".")[0].startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise
-        raise fault(_missing_here(repository, revision, "the Hub cannot be reached")) from error
+        raise error_class(_unavailable(repository, revision, "the Hub cannot be reached")) from error
 
 
 def _at(repository: str, revision: str | None) -> str:
     return f"{repository} at {revision}" if revision else repository
 
 
-def _missing_here(repository: str, revision: str | None, reason: str) -> str:
+def _unavailable(repository: str, revision: str | None, reason: str) -> str:
     if revision is None:
-        advice = "Check the network, or set HF_HUB_OFFLINE=1 to use what is cached."
-        return f"{reason}, so the branches of {repository} cannot be listed. {advice}"
-    return f"{reason}, and {_at(repository, revision)} is not in the local cache. Check the network, or give a local folder."
+        advice = "check the network, or set HF_HUB_OFFLINE=1 to use the local cache"
+        return f"{reason}, so the branches of {repository} cannot be listed: {advice}."
+    return f"{reason}, and {_at(repository, revision)} is not in the local cache: check the network, or give a local folder."
 
 
 def _first_line(error: Exception) -> str:
@@ -106,17 +103,17 @@ def _first_line(error: Exception) -> str:
 
 
 def list_refs(repository: str, *, offline: bool = False) -> dict[str, str]:
-    """Branches and tags with the commit each points to; `offline` (or HF_HUB_OFFLINE=1): those in the local cache."""
+    """Branches and tags with their commits; `offline` (or HF_HUB_OFFLINE=1): those in the local cache."""
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if offline or HF_HUB_OFFLINE:
-        found = _cached_refs(repository)
-        if not found:
+        refs = _cached_refs(repository)
+        if not refs:
             raise BadInput(
-                f"nothing of {repository} is in the local cache, and the network is switched off. Switch it on, or give a folder."
+                f"{repository} is not in the local cache and the network is switched off: switch it on, or give a folder."
             )
-        return found
+        return refs
 
     with friendly_errors(repository):
         listed = retry(lambda: HfApi().list_repo_refs(repository))
@@ -131,12 +128,12 @@ def _cache(repository: str) -> Path:
 
 def _cached_refs(repository: str) -> dict[str, str]:
     top = _cache(repository) / "refs"
-    found = {str(path.relative_to(top)): path.read_text().strip() for path in sorted(top.rglob("*")) if path.is_file()}
-    return {name: commit for name, commit in found.items() if not _COMMIT.fullmatch(name)}
+    refs = {str(path.relative_to(top)): path.read_text().strip() for path in sorted(top.rglob("*")) if path.is_file()}
+    return {name: commit for name, commit in refs.items() if not _COMMIT.fullmatch(name)}
 
 
 def cached_snapshot(repository: str, revision: str, commit: str | None) -> Path | None:
-    """The folder of a revision in the local cache, whole or not."""
+    """The folder of a revision in the local cache, complete or not."""
     known = commit or (revision if _COMMIT.fullmatch(revision) else _cached_refs(repository).get(revision))
     folder = _cache(repository) / "snapshots" / known if known else None
     return folder if folder is not None and folder.is_dir() else None
@@ -152,7 +149,7 @@ _info_of_commit = functools.lru_cache(maxsize=4096)(_info)
 
 
 def list_hub_files(repository: str, revision: str, commit: str | None) -> tuple[dict[str, WeightFile], str | None]:
-    """Top-level files with sizes and hashes, and the commit, from one request; a commit never changes, so it is asked for once."""
+    """Top-level files with sizes and hashes, and the commit, from one request (cached for a commit)."""
     with friendly_errors(repository, revision):
         info = _info_of_commit(repository, commit) if commit else _info(repository, revision)
     top = [file for file in info.siblings or () if "/" not in file.rfilename]
@@ -164,11 +161,11 @@ def list_hub_files(repository: str, revision: str, commit: str | None) -> tuple[
 def hub_checkpoint_files(
     repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False
 ) -> CheckpointFiles:
-    """The files of one revision that a model is loaded from, without any of them."""
+    """The files of a revision from which a model is loaded, from metadata only."""
     files, sha = list_hub_files(repository, revision, commit)
     where = _at(repository, revision)
     if "config.json" not in files:
-        raise CheckpointError(f"{where} has no config.json. It is no transformers checkpoint.")
+        raise CheckpointError(f"{where} has no config.json: give a transformers checkpoint.")
     weights = tuple(files[name] for name in choose_weight_files(files.keys(), where, allow_pickle=allow_pickle))
     return CheckpointFiles(
         weights, config_and_tokenizer_files([f.name for f in files.values() if f.size <= _SMALL_FILE_LIMIT]), sha
@@ -176,7 +173,7 @@ def hub_checkpoint_files(
 
 
 def read_hub_range(repository: str, revision: str, commit: str, name: str, start: int, stop: int) -> bytes:
-    """The bytes from `start` to before `stop` of one file."""
+    """The bytes `start` to `stop - 1` of a file."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
@@ -192,13 +189,13 @@ def read_hub_range(repository: str, revision: str, commit: str, name: str, start
             hf_raise_for_status(response)
             if response.status_code != 206 and start:
                 raise CheckpointError(
-                    f"{_at(repository, revision)}: {name} cannot be read in parts. Download it instead."
+                    f"{name} of {_at(repository, revision)} cannot be read in parts: download it instead."
                 )
-            parts, got = [], 0
+            parts, received = [], 0
             for part in response.iter_bytes(65536):
                 parts.append(part)
-                got += len(part)
-                if got >= stop - start:  # a server that ignores the range sends the whole file
+                received += len(part)
+                if received >= stop - start:  # a server that ignores the range sends the whole file
                     break
         return b"".join(parts)[: stop - start]
 
@@ -207,10 +204,10 @@ def read_hub_range(repository: str, revision: str, commit: str, name: str, start
 
 
 def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles) -> Path:
-    """Fetch the wanted files into the cache and name their folder; what is there is not fetched again.
+    """Download the wanted files that are not in the cache yet, and return their folder.
 
     Raises:
-        CheckpointFault: a file arrives twice with another checksum than the Hub lists.
+        CheckpointError: a file has the wrong checksum twice.
     """
     from huggingface_hub import snapshot_download
 
@@ -221,23 +218,23 @@ def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles) -
         return Path(retry(lambda: snapshot_download(repository, revision=commit, allow_patterns=names)))
 
     with friendly_errors(repository, revision):
-        # The weights come last: a folder that has them all has everything, and needs no network the next time.
+        # Weights last: a folder with all weights is complete and needs no network next time.
         fetch(list(wanted.small_files))
         fresh = [file for file in wanted.weights if not (here / file.name).exists()]
         folder = fetch([file.name for file in wanted.weights])
-        if wrong := _corrupt_files(folder, fresh):
-            folder = fetch([file.name for file in wrong])
-            if again := _corrupt_files(folder, wrong):
+        if corrupt := _delete_corrupt_files(folder, fresh):
+            folder = fetch([file.name for file in corrupt])
+            if again := _delete_corrupt_files(folder, corrupt):
                 raise CheckpointError(
-                    f"{again[0].name} of {_at(repository, revision)} arrived twice with a wrong checksum. {_RETRY_ADVICE}"
+                    f"{again[0].name} of {_at(repository, revision)} arrived twice with a wrong checksum: {_RETRY_ADVICE}."
                 )
         _record_ref(repository, revision, commit)
     return folder
 
 
-def _corrupt_files(folder: Path, weights: list[WeightFile]) -> list[WeightFile]:
-    """The files whose content is not what the Hub lists (the client compares sizes only); they are deleted."""
-    wrong = []
+def _delete_corrupt_files(folder: Path, weights: list[WeightFile]) -> list[WeightFile]:
+    """Delete files with a checksum other than on the Hub, and return them; the client compares sizes only."""
+    corrupt = []
     for file in weights:
         path = folder / file.name
         if file.sha256 is None or len(file.sha256) != 64 or not path.is_file():
@@ -247,12 +244,12 @@ def _corrupt_files(folder: Path, weights: list[WeightFile]) -> list[WeightFile]:
                 continue
         path.resolve().unlink()
         path.unlink(missing_ok=True)
-        wrong.append(file)
-    return wrong
+        corrupt.append(file)
+    return corrupt
 
 
 def _record_ref(repository: str, revision: str, commit: str) -> None:
-    """Note which commit the branch is, as `huggingface_hub` does for downloads by branch, for work without a network."""
+    """Record the commit of a branch for offline use, as `huggingface_hub` does for downloads by branch."""
     if revision == commit:
         return
     path = _cache(repository) / "refs" / revision
@@ -261,7 +258,7 @@ def _record_ref(repository: str, revision: str, commit: str) -> None:
 
 
 def delete_snapshot(folder: Path) -> None:
-    """Delete one snapshot from the cache; blobs that other revisions share stay."""
+    """Delete a snapshot from the cache, but not blobs shared with other revisions."""
     from huggingface_hub import scan_cache_dir
 
     if folder.parent.name == "snapshots" and folder.is_dir():

@@ -1,4 +1,4 @@
-"""The lineage: a training run as a tree of stages; siblings and seeds are its branches."""
+"""Lineage: a training run as a tree of stages; sibling stages and seeds are branches."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,28 +12,33 @@ from ontogeny.lineage.discover import DiscoveredStages, discover_stages, parents
 
 @dataclass(frozen=True)
 class Lineage:
-    """A training run, opened from a source, extended with `with_stage`, cut down with `select`."""
+    """A training run: opened from a source, extended by `with_stage`, reduced by `select`."""
 
     name: str
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
-    """What a reader of the results should know about how it was read."""
+    """Remarks about how the source was read, for readers of the results."""
 
     @classmethod
     def open(
         cls, source: str | Path, *, allow_pickle: bool = False, stage: str = "pretrain", offline: bool = False
     ) -> Self:
-        """The lineage in a repository, a folder or a `lineage.toml`; a name that exists on disk is taken from there.
+        """Open a repository, a folder or a `lineage.toml`; a path on disk takes precedence over a repository.
+
+        Args:
+            allow_pickle: Whether to accept weights in `pytorch_model.bin`, which can run code.
+            stage: Name of the first stage.
+            offline: Whether to use the local cache only.
 
         Raises:
-            BadInput: there is no such source, it holds no checkpoint, or it may not be read.
+            BadInput: the source does not exist, holds no checkpoint, or cannot be read.
         """
         path = Path(source).expanduser()
         file = path / manifest.LINEAGE_FILE if path.is_dir() else path
         if file.is_file() and file.suffix == ".toml":
             return cls._from_manifest(file, allow_pickle, offline)
         if path.suffix == ".toml" and not path.exists():
-            raise BadInput(f"there is no file {source}. Give a lineage.toml, a folder, or a repository.")
+            raise BadInput(f"there is no file {source}: give a lineage.toml, a folder, or a repository.")
         found = discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=offline)
         return cls(found.name, found.stages, found.notes)
 
@@ -52,10 +57,13 @@ class Lineage:
     def with_stage(
         self, stage: str, source: str | Path, *, parent: str | None = None, allow_pickle: bool = False
     ) -> Self:
-        """This lineage with one more stage, after `parent` (the last one unless told; "" starts a run of its own, as a seed is).
+        """This lineage with one more stage.
+
+        Args:
+            parent: The stage that it continues; by default the last one, "" for an independent run such as another seed.
 
         Raises:
-            BadInput: the stage is there already, its parent is not, or the source cannot be read.
+            BadInput: the stage exists already, its parent does not, or the source cannot be read.
         """
         self._check_place(stage, parent)
         return self._add_stages(
@@ -65,14 +73,14 @@ class Lineage:
     def _check_place(self, stage: str, parent: str | None) -> None:
         names = [s.name for s in self.stages]
         if not stage or stage in names:
-            raise BadInput(f"the lineage {self.name} has a stage {stage!r} already. Give the new one another name.")
+            raise BadInput(f"the lineage {self.name} has a stage {stage!r} already: give the new stage another name.")
         if parent and parent not in names:
             raise unknown_name("stage", parent, names)
 
     def _add_stages(self, stage: str, found: DiscoveredStages, parent: str | None) -> Self:
         self._check_place(stage, parent)
         up = self.stages[-1].name if parent is None and self.stages else parent or None
-        # Stages that the source brings along keep their names, set apart by the name of the stage they belong to.
+        # Further stages of the source are prefixed with the name of this stage.
         names = {s.name: s.name if s.name == stage else f"{stage}/{s.name}" for s in found.stages}
         added = tuple(
             Stage(
@@ -92,14 +100,14 @@ class Lineage:
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All, in developmental order: parents before children, by step within a stage."""
+        """All checkpoints: parents before children, by step within a stage."""
         return tuple(checkpoint for stage in self.stages for checkpoint in stage.checkpoints)
 
     def stage(self, name: str) -> Stage:
         """One stage by its name.
 
         Raises:
-            BadInput: no such stage, with the nearest one.
+            BadInput: the stage does not exist.
         """
         for stage in self.stages:
             if stage.name == name:
@@ -107,23 +115,23 @@ class Lineage:
         raise unknown_name("stage", name, [s.name for s in self.stages])
 
     def ancestry(self, name: str) -> tuple[Stage, ...]:
-        """The stages that led to one, from the root to itself."""
+        """The path of stages from the root to a stage."""
         stage = self.stage(name)
         return (*(self.ancestry(stage.parent) if stage.parent else ()), stage)
 
     def select(self, steps: str) -> Self:
-        """Some of the checkpoints: a selector (`log`, `last`, `0,1000`, `1000-5000`, `every:10`, …), used on each stage.
+        """The lineage with some of the checkpoints, by a selector (`log`, `last`, `0,1000`, `1000-5000`, `every:10`, …).
 
-        A step need not be in every stage, but in one. `pretrain=log;sft=all` selects by stage; stages not named stay whole.
-        A stage whose models carry no step at all stays whole when steps are listed; one that becomes empty goes.
+        The selector applies to each stage; every listed step must exist in at least one. `pretrain=log;sft=all` selects by stage and
+        keeps all checkpoints of other stages. Stages without steps stay whole if steps are listed; empty stages are removed.
 
         Raises:
-            BadInput: no selector, or a step that is in no stage, with the nearest ones.
+            BadInput: the selector is invalid, or a step is in no stage.
         """
         if "=" in steps:
             return self._by_stage(steps)
         picked = {stage.name: selectors.select_checkpoints(stage.checkpoints, steps) for stage in self.stages}
-        # A term is wrong if no stage knows it.
+        # A term is an error if it matches no stage.
         for term in dict.fromkeys(term for _, unmet in picked.values() for term in unmet):
             if all(term in unmet for _, unmet in picked.values()):
                 raise selectors.no_such_step(term, self._most_informative().checkpoints, self._where())
@@ -146,7 +154,7 @@ class Lineage:
         return self._with_checkpoints(kept)
 
     def _with_checkpoints(self, kept: dict[str, tuple[Checkpoint, ...]]) -> Self:
-        """Only these checkpoints; children of a stage that goes are given to its nearest ancestor that stays."""
+        """Keep these checkpoints; children of a removed stage move to its nearest remaining ancestor."""
         stages = []
         for stage in self.stages:
             if kept[stage.name]:

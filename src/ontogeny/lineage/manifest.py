@@ -1,19 +1,19 @@
-"""A lineage written down by hand: `lineage.toml`.
+"""Lineage file `lineage.toml`: a lineage described by hand.
 
     name = "my-run"                       # optional; else the name of the file's folder
 
     [[stages]]
     name = "pretrain"
     source = "EleutherAI/pythia-160m"     # a repository, or a folder, relative to this file
-    steps = "log"                         # optional, as for --steps
+    steps = "log"                         # optional selector
     train_seed = 0                        # optional
 
     [[stages]]
     name = "sft"
     source = "sft"
-    parent = "pretrain"                   # optional: the stage before; "" for a run of its own
+    parent = "pretrain"                   # optional: the stage before; "" for an independent run
 
-A folder that holds a file of this name is opened by it.
+A folder with a file of this name is opened through it.
 """
 
 import tomllib
@@ -29,13 +29,13 @@ _STAGE_KEYS = {"name": str, "source": str, "steps": str, "parent": str, "train_s
 
 @dataclass(frozen=True)
 class StageEntry:
-    """One stage as the file states it."""
+    """One stage in the file."""
 
     name: str
     source: str
     steps: str = "all"
     parent: str | None = None
-    """None: the stage before; "": none."""
+    """None for the stage before, "" for an independent run."""
     train_seed: int | None = None
 
 
@@ -43,21 +43,21 @@ def load_manifest(path: Path) -> tuple[str, tuple[StageEntry, ...]]:
     """Name and stages of a lineage file.
 
     Raises:
-        BadInput: the file cannot be read or does not keep to the format; says where.
+        BadInput: the file cannot be read or has the wrong format.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
+        raise BadInput(f"{path} cannot be read ({' '.join(str(error).split())}): correct the file.") from None
     for key in content:
         if key not in ("name", "stages"):
             raise BadInput(f"{path}: {unknown_name('key', key, ('name', 'stages'))}")
     stages = content.get("stages")
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
-        raise BadInput(f"{path} states no stages. Write a block [[stages]] with name and source for each.")
+        raise BadInput(f"{path} has no stages: write a block [[stages]] with name and source for each.")
     name = content.get("name", path.resolve().parent.name)
     if not isinstance(name, str):
-        raise BadInput(f"{path}: name must be a text, not {name!r}.")
+        raise BadInput(f"{path}: name must be a text, got {name!r}.")
     return name, tuple(_parse_stage(path, stage, number) for number, stage in enumerate(stages, 1))
 
 
@@ -68,14 +68,14 @@ def _parse_stage(path: Path, stage: dict[str, Any], number: int) -> StageEntry:
             raise BadInput(f"{where}: {unknown_name('key', key, _STAGE_KEYS)}")
         if not isinstance(value, _STAGE_KEYS[key]) or isinstance(value, bool):
             kind = "a whole number" if _STAGE_KEYS[key] is int else "a text"
-            raise BadInput(f"{where}: {key} must be {kind}, not {value!r}.")
+            raise BadInput(f"{where}: {key} must be {kind}, got {value!r}.")
     for key in ("name", "source"):
         if not stage.get(key):
-            raise BadInput(f'{where} has no {key}. Add {key} = "…".')
+            raise BadInput(f'{where} has no {key}: add {key} = "…".')
     return StageEntry(**{**stage, "source": _resolve_source(path, stage["source"])})
 
 
 def _resolve_source(path: Path, source: str) -> str:
-    """Folders relative to the file; a repository stays as it is."""
+    """Resolve folders relative to the file; leave repositories unchanged."""
     here = path.parent / Path(source).expanduser()
     return str(here) if here.exists() or source.startswith((".", "/", "~")) else source

@@ -1,6 +1,6 @@
-"""Checkpoints one after the other, the next one fetched while the caller computes; on request each is deleted behind.
+"""Prefetch checkpoints: download the next one while the caller computes; optionally delete each after use.
 
-All 360 checkpoints of Amber are 9.7 TB: with `ahead=1` and `delete_behind` never more than two lie on disk.
+The 360 checkpoints of Amber are 9.7 TB: with `ahead=1` and `delete_behind` at most two are on disk.
 """
 
 import queue
@@ -15,22 +15,23 @@ from typing import TypeVar
 from ontogeny.errors import BadInput
 from ontogeny.lineage import hub
 from ontogeny.lineage.checkpoint import Checkpoint
-from ontogeny.lineage.fetch import fetch_checkpoint as fetch_one
+from ontogeny.lineage.fetch import fetch_checkpoint
 
 _T = TypeVar("_T")
 _FetchOutcome = Path | BadInput
 
 
 class _FetchedFolders:
-    """What lies on disk because of us. Used by the fetching thread alone, so that fetching and deleting never cross."""
+    """Folders on disk and their users. Used by the fetching thread only, so that fetching and deleting never overlap."""
 
     def __init__(self, fetch: Callable[[Checkpoint], Path], delete: bool) -> None:
         self.fetch = fetch
         self.delete = delete
         self.in_use: Counter[Path] = Counter()
-        self.ours: set[Path] = set()
+        self.downloaded: set[Path] = set()
 
     def acquire(self, checkpoint: Checkpoint) -> _FetchOutcome:
+        """Fetch a checkpoint and count its user."""
         try:
             before = (
                 None
@@ -41,40 +42,40 @@ class _FetchedFolders:
         except BadInput as error:
             return error
         if not checkpoint.is_local and before is None:
-            self.ours.add(folder)
+            self.downloaded.add(folder)
         self.in_use[folder] += 1
         return folder
 
     def release(self, outcome: _FetchOutcome) -> None:
-        """Done with one; the last to leave what we fetched deletes it."""
+        """Drop a user; without users, delete a folder that was downloaded here."""
         if isinstance(outcome, BadInput):
             return
         self.in_use[outcome] -= 1
-        if self.delete and self.in_use[outcome] <= 0 and outcome in self.ours:
+        if self.delete and self.in_use[outcome] <= 0 and outcome in self.downloaded:
             hub.delete_snapshot(outcome)
 
 
 class Prefetcher:
-    """One thread that fetches and deletes, in the order in which it is asked."""
+    """One thread that fetches and deletes checkpoints in the order of the calls."""
 
-    def __init__(self, fetch: Callable[[Checkpoint], Path] = fetch_one, *, delete_behind: bool = False) -> None:
-        self._shelf = _FetchedFolders(fetch, delete_behind)
+    def __init__(self, fetch: Callable[[Checkpoint], Path] = fetch_checkpoint, *, delete_behind: bool = False) -> None:
+        self._folders = _FetchedFolders(fetch, delete_behind)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # A daemon, so that an interrupted program does not wait for the end of a download of many gigabytes.
+        # A daemon thread, so that an interrupted program does not wait for a download of many gigabytes.
         self._worker = threading.Thread(target=_work, args=(self._jobs,), name="fetch checkpoints", daemon=True)
         self._worker.start()
 
     def submit(self, checkpoint: Checkpoint) -> "Future[_FetchOutcome]":
-        """The folder, when it is there, or why it cannot be had."""
-        return _submit(self._jobs, partial(self._shelf.acquire, checkpoint))
+        """Start fetching; the future holds the folder or the error."""
+        return _submit(self._jobs, partial(self._folders.acquire, checkpoint))
 
-    def release(self, asked: "Future[_FetchOutcome]") -> None:
-        """What was asked for is not needed any more; what has not begun is not fetched."""
-        if not asked.cancel():
-            _submit(self._jobs, partial(_leave, self._shelf, asked))
+    def release(self, future: "Future[_FetchOutcome]") -> None:
+        """Give a checkpoint back; one that has not been started is not fetched."""
+        if not future.cancel():
+            _submit(self._jobs, partial(_release, self._folders, future))
 
     def close(self, *, wait: bool = False) -> None:
-        """No more is asked for."""
+        """End the thread after the submitted work."""
         self._jobs.put(None)
         if wait:
             self._worker.join()
@@ -85,35 +86,39 @@ def prefetch_checkpoints(
     *,
     ahead: int = 1,
     delete_behind: bool = False,
-    fetch: Callable[[Checkpoint], Path] = fetch_one,
+    fetch: Callable[[Checkpoint], Path] = fetch_checkpoint,
 ) -> Iterator[tuple[Checkpoint, _FetchOutcome]]:
-    """Each checkpoint with its folder, in order; one that cannot be had comes with its error, and the others go on.
+    """Yield each checkpoint with its folder, or with the error if it cannot be fetched.
 
-    A folder is there until the next checkpoint is asked for. `delete_behind` deletes only what this stream downloaded:
-    neither local folders nor what was in the cache before.
+    A folder is valid until the next checkpoint is requested.
+
+    Args:
+        ahead: Number of checkpoints to fetch in advance.
+        delete_behind: Whether to delete each checkpoint after use; only if it was downloaded here, never local folders or
+            previously cached ones.
     """
     fetcher = Prefetcher(fetch, delete_behind=delete_behind)
     waiting = list(checkpoints)
-    coming: list[Future[_FetchOutcome]] = []
+    pending: list[Future[_FetchOutcome]] = []
     held: Future[_FetchOutcome] | None = None
     try:
         for place, checkpoint in enumerate(waiting):
-            while len(coming) <= ahead and place + len(coming) < len(waiting):
-                coming.append(fetcher.submit(waiting[place + len(coming)]))
-            held = coming.pop(0)
+            while len(pending) <= ahead and place + len(pending) < len(waiting):
+                pending.append(fetcher.submit(waiting[place + len(pending)]))
+            held = pending.pop(0)
             yield checkpoint, held.result()
             fetcher.release(held)
             held = None
         fetcher.close(wait=True)
     finally:
-        for future in ([held] if held else []) + coming:
+        for future in ([held] if held else []) + pending:
             fetcher.release(future)
         fetcher.close()
 
 
-def _leave(shelf: _FetchedFolders, future: "Future[_FetchOutcome]") -> None:
+def _release(folders: _FetchedFolders, future: "Future[_FetchOutcome]") -> None:
     if future.exception() is None:
-        shelf.release(future.result())
+        folders.release(future.result())
 
 
 def _submit(jobs: "queue.SimpleQueue[Callable[[], None] | None]", work: Callable[[], _T]) -> "Future[_T]":

@@ -1,6 +1,6 @@
-"""Which checkpoints of a stage: `all`, `last`, `log`, `log:8`, `every:10`, `0,1000,143000`, `1000-5000`, or several of these.
+"""Checkpoint selectors: `all`, `last`, `log`, `log:8`, `every:10`, `0,1000,143000`, `1000-5000`, or several of these.
 
-Ends matter most in a developmental curve: `log` and `every:N` always keep the first and the last checkpoint.
+`log` and `every:N` always include the first and the last checkpoint.
 """
 
 import math
@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from ontogeny.errors import BadInput
 from ontogeny.lineage.checkpoint import Checkpoint
 
-_SELECTOR_SYNTAX = "Write all, first, last, log, log:8, every:10, steps like 0,1000 or a range like 1000-5000."
+_SELECTOR_SYNTAX = "write all, first, last, log, log:8, every:10, steps like 0,1000 or a range like 1000-5000."
 
 
 def select_checkpoints(checkpoints: Sequence[Checkpoint], text: str) -> tuple[set[Checkpoint], list[str]]:
-    """The checkpoints of one stage that a selector means, and its terms that mean none of them.
+    """The checkpoints of one stage that match a selector, and the terms without a match.
 
     Raises:
-        BadInput: the text is no selector.
+        BadInput: the selector is invalid.
     """
     terms = [term.strip() for term in text.split(",") if term.strip()]
     if not terms:
-        raise BadInput(f"{text!r} selects no steps. {_SELECTOR_SYNTAX}")
+        raise BadInput(f"{text!r} selects no steps: {_SELECTOR_SYNTAX}")
     chosen: set[Checkpoint] = set()
     unmet = []
     for term in terms:
-        found = _term(checkpoints, term)
-        chosen |= set(found)
-        if not found:
+        matches = _term(checkpoints, term)
+        chosen |= set(matches)
+        if not matches:
             unmet.append(term)
     return chosen, unmet
 
@@ -41,13 +41,13 @@ def _term(checkpoints: Sequence[Checkpoint], term: str) -> Sequence[Checkpoint]:
         return checkpoints[:1] if term == "first" else checkpoints[-1:]
     if match := re.fullmatch(r"every:(\d+)", term):
         if int(match[1]) == 0:
-            raise BadInput(f"{term!r} selects no steps: every:1 is all of them.")
+            raise BadInput(f"{term!r} selects no steps: write every:1 or more.")
         return [*checkpoints[:: int(match[1])], *checkpoints[-1:]]
     if match := re.fullmatch(r"log(?::(\d+))?", term):
         if match[1] is None:
             return nearest_powers_of_two(checkpoints)
         if int(match[1]) < 2:
-            raise BadInput(f"{term!r} selects too few steps: log:2 is the first and the last.")
+            raise BadInput(f"{term!r} selects too few steps: write log:2 or more.")
         return spread_checkpoints(checkpoints, int(match[1]))
     if match := re.fullmatch(r"(\d+)-(\d+)", term):
         return [c for c in checkpoints if c.step is not None and int(match[1]) <= c.step <= int(match[2])]
@@ -55,12 +55,12 @@ def _term(checkpoints: Sequence[Checkpoint], term: str) -> Sequence[Checkpoint]:
         return [c for c in checkpoints if c.step == int(term)]
     named = [c for c in checkpoints if c.name == term]
     if not named and not re.search(r"\d", term):
-        raise BadInput(f"{term!r} selects no steps. {_SELECTOR_SYNTAX}")
+        raise BadInput(f"{term!r} selects no steps: {_SELECTOR_SYNTAX}")
     return named
 
 
 def nearest_powers_of_two(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """First, last, and for each power of two the checkpoint nearest to it, if one lies within a factor of √2."""
+    """First, last, and the checkpoint nearest to each power of two, if within a factor of √2."""
     positive = [c for c in checkpoints if c.step]
     kept = {*checkpoints[:1], *checkpoints[-1:]}
     for exponent in range((positive[-1].step or 1).bit_length() if positive else 0):
@@ -71,7 +71,7 @@ def nearest_powers_of_two(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]
 
 
 def spread_checkpoints(checkpoints: Sequence[Checkpoint], count: int) -> list[Checkpoint]:
-    """`count` checkpoints, the first and the last among them, as even as can be on a logarithmic axis."""
+    """`count` checkpoints, evenly spread on a logarithmic axis, with the first and the last."""
     if len(checkpoints) <= count:
         return list(checkpoints)
     kept = {checkpoints[0], checkpoints[-1]}
@@ -79,7 +79,7 @@ def spread_checkpoints(checkpoints: Sequence[Checkpoint], count: int) -> list[Ch
     rest = [c for c in positive if c not in kept]
     if rest and count > 2:
         low, high = math.log(positive[0].step or 1), math.log(positive[-1].step or 1)
-        # With step 0 in front, the smallest positive step is a target of its own.
+        # After step 0, the smallest positive step is the first target.
         inner = count - 2
         offset = 0 if checkpoints[0].step == 0 else 1
         targets = [low + (high - low) * (i + offset) / (inner + offset) for i in range(inner)]
@@ -95,15 +95,17 @@ def _log_distance(checkpoint: Checkpoint, step: float) -> float:
 
 
 def no_such_step(term: str, checkpoints: Sequence[Checkpoint], where: str) -> BadInput:
-    """The error for a step that is not there, with its nearest neighbours."""
+    """The error for a missing step, with the nearest steps."""
     numbered = [c for c in checkpoints if c.step is not None]
     if not numbered:
-        return BadInput(f"no checkpoint {term!r} in {where}: its {len(checkpoints)} carry no steps. Try --steps all.")
-    count = f"{where}: it has {len(numbered)}"
+        return BadInput(
+            f"no checkpoint {term!r} in {where}: its {len(checkpoints)} checkpoints have no steps, so set `steps` to all."
+        )
+    where = f"{where}, which has {len(numbered)}"
     if match := re.fullmatch(r"(\d+)-(\d+)", term):
         first, last = numbered[0].step, numbered[-1].step
         return BadInput(
-            f"no checkpoint with a step from {match[1]} to {match[2]} in {count}, from {first} to {last}. Try --steps log."
+            f"no checkpoint with a step from {match[1]} to {match[2]} in {where} from {first} to {last}: set `steps` to log."
         )
     wanted = int(re.findall(r"\d+", term)[-1])
     below = [c for c in numbered if (c.step or 0) <= wanted][-1:]
@@ -112,4 +114,4 @@ def no_such_step(term: str, checkpoints: Sequence[Checkpoint], where: str) -> Ba
     named = " and ".join(c.name for c in near)
     verb = "the nearest are" if len(near) > 1 else "the nearest is"
     steps = ",".join(str(c.step) for c in near)
-    return BadInput(f"no checkpoint {name!r} in {count}, {verb} {named}. Try --steps {steps} or --steps log.")
+    return BadInput(f"no checkpoint {name!r} in {where}: {verb} {named}, so set `steps` to {steps} or log.")

@@ -214,7 +214,9 @@ def load_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenize
     """
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         # Transformers would build an empty one from config.json.
-        raise BadInput(f"no usable tokenizer in {folder} (no tokenizer.json): set `tokenizer` to a folder or repository.")
+        raise BadInput(
+            f"no usable tokenizer in {folder} (no tokenizer.json): set `tokenizer` to a folder or repository."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exception for a broken file

@@ -17,7 +17,6 @@ from ontogeny import architectures
 from ontogeny.architectures import Architecture
 from ontogeny.errors import BadInput
 from ontogeny.lineage import Checkpoint, fetch_checkpoint
-from ontogeny.models import multi_gpu
 from ontogeny.models.loading import (
     ModelOptions,
     check_finite_weights,
@@ -28,6 +27,7 @@ from ontogeny.models.loading import (
     read_config,
     silence_transformers,
 )
+from ontogeny.models.multi_gpu import place_network
 from ontogeny.sites import Site, expand_sites
 
 
@@ -89,9 +89,7 @@ def load_model(
     check_language_model(folder)
     network = load_network(folder, dtype, allow_pickle)
     check_finite_weights(network, folder)
-    return model_from_network(
-        multi_gpu.place_network(network, device).eval(), load_tokenizer(tokenizer or folder, network)
-    )
+    return model_from_network(place_network(network, device).eval(), load_tokenizer(tokenizer or folder, network))
 
 
 def open_model(checkpoint: Checkpoint | Path, options: ModelOptions | None = None) -> Model:
@@ -101,8 +99,9 @@ def open_model(checkpoint: Checkpoint | Path, options: ModelOptions | None = Non
         BadInput: as `load_model`, or the checkpoint cannot be fetched.
     """
     options = options or ModelOptions()
-    remote = isinstance(checkpoint, Checkpoint)
-    folder = fetch_checkpoint(checkpoint, allow_pickle=options.allow_pickle) if remote else checkpoint
+    folder = (
+        checkpoint if isinstance(checkpoint, Path) else fetch_checkpoint(checkpoint, allow_pickle=options.allow_pickle)
+    )
     return load_model(
         folder,
         device=options.device,
@@ -121,9 +120,7 @@ def untrained_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = random_network(read_config(folder), dtype)
-    return model_from_network(
-        multi_gpu.place_network(network, device).eval(), load_tokenizer(tokenizer or folder, network)
-    )
+    return model_from_network(place_network(network, device).eval(), load_tokenizer(tokenizer or folder, network))
 
 
 def model_from_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:

@@ -1,6 +1,7 @@
-"""Public training runs: how each suite names its checkpoints; one file a suite, plus the general patterns for all others.
+"""Model suites: how public training runs name their checkpoints; one file per suite, and general patterns for all others.
 
-A suite says which repositories it means and what a branch name of them says. A repository of no suite is read with `GENERAL`.
+To add a suite, write one file in this folder with `suite: Suite`: the repositories that it covers, and a function that parses their
+branch names. `tests/contracts/test_suites.py` checks it against its own examples.
 """
 
 import re
@@ -9,52 +10,55 @@ from dataclasses import dataclass, field
 
 from ontogeny import plugins
 
+__all__ = ["GENERAL_SUITE", "ROOT_STAGE", "BranchLabel", "Suite", "find_suite", "no_seed", "parse_branch"]
+
 ROOT_STAGE = ""
-"""The stage that the caller names (`pretrain` unless told otherwise), seen from a mark."""
+"""Placeholder in branch labels for the first stage, which the caller names (by default `pretrain`)."""
 
 
 @dataclass(frozen=True)
 class BranchLabel:
-    """What the name of a branch says about its checkpoint."""
+    """Step, tokens and stage of a checkpoint, from the name of its branch."""
 
     step: int | None
-    """None: a model without a place among the numbered ones; it stands last in its stage."""
+    """None for a model without a step; it is last in its stage."""
     tokens: float | None = None
     """Training tokens seen in this stage."""
     stage: str = ROOT_STAGE
     parent: str | None = None
-    """The stage this one continues; None for a run of its own."""
+    """The stage that it continues; None for an independent run."""
     train_seed: int | None = None
 
 
 def no_seed(repository: str) -> None:
-    """For suites whose repositories do not carry a seed in their name."""
+    """Default `train_seed`, for suites without a seed in the repository name."""
     return None
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A family of public runs that name their branches alike."""
+    """A family of public runs with one naming scheme of branches."""
 
     name: str
     source: str
-    """Where the naming is written down: paper or model card."""
+    """Paper or model card that describes the naming."""
     matches: str
-    """Regular expression for the whole repository id, case ignored."""
+    """Regular expression for the whole repository id, ignoring case."""
     parse: Callable[[str], BranchLabel | None]
-    """What a branch name says; None for a branch that is no checkpoint."""
+    """Parses a branch name; None for a branch without a checkpoint."""
     repositories: tuple[str, ...] = ()
-    """Some real repositories of the suite."""
+    """Examples of real repositories."""
     examples: Mapping[str, BranchLabel] = field(default_factory=dict)
-    """Some real branch names and what they say."""
+    """Examples of real branch names with their labels."""
     main: BranchLabel | None = None
-    """What the branch `main` is, where the suite says so."""
+    """Label of the branch `main`, if documented."""
     skip_main: bool = False
-    """The branch `main` is the last numbered checkpoint once more, or no model, and is left out."""
+    """Whether to ignore `main`, because it repeats the last checkpoint or holds no model."""
     train_seed: Callable[[str], int | None] = no_seed
-    """The seed in the name of a repository."""
+    """Parses the seed in a repository name."""
 
     def has(self, repository: str) -> bool:
+        """Whether a repository belongs to the suite."""
         return re.fullmatch(self.matches, repository, re.IGNORECASE) is not None
 
 
@@ -75,17 +79,17 @@ def parse_branch(branch: str) -> BranchLabel | None:
     if re.fullmatch(r"\d+", branch):
         return BranchLabel(int(branch))
     stage, parent, rest = _stage(branch)
-    step, seen = _STEP.search(rest), _tokens(rest)
-    if step is None and seen is None:
+    step, tokens = _STEP.search(rest), _tokens(rest)
+    if step is None and tokens is None:
         return None
     if step is None:
-        # Some runs count in tokens only; millions of tokens then stand in for steps, so that the order is kept.
-        return BranchLabel(round((seen or 0) / 1e6), seen, stage, parent)
-    return BranchLabel(int(step[1]) * (1000 if step[2] else 1), seen, stage, parent)
+        # Some runs count tokens only: use millions of tokens as steps.
+        return BranchLabel(round((tokens or 0) / 1e6), tokens, stage, parent)
+    return BranchLabel(int(step[1]) * (1000 if step[2] else 1), tokens, stage, parent)
 
 
 def _tokens(text: str) -> float | None:
-    """Tokens where the name says that they are: `7b` alone may be the size of the model, but for a name that is no more."""
+    """Number of tokens in a branch name; `7b` inside a longer name may be the size of the model and does not count."""
     match = _TOKENS.search(text)
     if match is None:
         return None
@@ -94,7 +98,7 @@ def _tokens(text: str) -> float | None:
 
 
 def _stage(branch: str) -> tuple[str, str | None, str]:
-    """Stage, the one before it, and the rest of the name; ingredients of one stage are siblings."""
+    """Stage, its parent, and the rest of the name; ingredients of a stage are siblings."""
     match = _STAGE.match(branch)
     if match is None:
         return ROOT_STAGE, None, branch
@@ -110,7 +114,7 @@ GENERAL_SUITE = Suite(name="general", source="common ways to name branches", mat
 
 
 def find_suite(repository: str) -> Suite:
-    """The suite of a repository; `GENERAL` where none claims it."""
+    """The suite of a repository; `GENERAL_SUITE` if none matches."""
     for name in plugins.list_plugins("suites"):
         suite: Suite = plugins.load_plugin("suites", name).suite
         if suite.has(repository):

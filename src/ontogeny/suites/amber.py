@@ -8,7 +8,7 @@ _TOKENS_PER_CHUNK = 1.259e12 / 360
 
 
 def label_chunk(chunk: int) -> BranchLabel:
-    """Checkpoint k has seen the chunks 0 to k; its step is k, as optimiser steps are not published."""
+    """Checkpoint k was trained on the chunks 0 to k; its step is k, since optimiser steps are not published."""
     return BranchLabel(chunk, (chunk + 1) * _TOKENS_PER_CHUNK)
 
 

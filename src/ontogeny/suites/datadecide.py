@@ -1,4 +1,4 @@
-"""DataDecide: 25 corpora, 14 sizes, three seeds each in one repository; every seed is a run of its own. Source: arXiv:2504.11393."""
+"""DataDecide: 25 corpora, 14 sizes, three seeds each in one repository; every seed is an independent run. Source: arXiv:2504.11393."""
 
 import re
 

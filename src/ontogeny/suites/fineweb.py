@@ -1,4 +1,4 @@
-"""FineWeb ablations: one 1.8B model a data set, a branch every 1000 steps. Source: arXiv:2406.17557."""
+"""FineWeb ablations: one 1.8B model per data set, a branch every 1000 steps. Source: arXiv:2406.17557."""
 
 import re
 

@@ -1,7 +1,7 @@
-"""OLMo 1, 2 and 3: steps with tokens in the name; from OLMo 2 on stages, with parallel ingredients. Sources: arXiv:2402.00838,
+"""OLMo 1, 2 and 3: steps and tokens in the name; since OLMo 2 stages with parallel ingredients. Sources: arXiv:2402.00838,
 arXiv:2501.00656.
 
-The ingredients of stage 2 start from the same end of stage 1 and are averaged into `main`: siblings in the tree.
+The ingredients of stage 2 are siblings: all continue stage 1 and are averaged into `main`.
 """
 
 from ontogeny.suites import ROOT_STAGE, BranchLabel, Suite, parse_branch

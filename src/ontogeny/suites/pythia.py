@@ -13,7 +13,7 @@ def parse(branch: str) -> BranchLabel | None:
 
 
 def train_seed(repository: str) -> int | None:
-    """`pythia-160m-seed3` is 3; the original run, which PolyPythias counts as theirs, is 0."""
+    """`pythia-160m-seed3` is 3; the original run is 0, as in PolyPythias."""
     match = re.search(r"-seed(\d+)$", repository)
     return int(match[1]) if match else 0
 

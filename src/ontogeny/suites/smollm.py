@@ -1,4 +1,4 @@
-"""SmolLM3: three stages of pre-training with one step count, two of long context, then post-training. Source: its model card,
+"""SmolLM3: three pre-training stages with a common step count, two long-context stages, then post-training. Source: its model card,
 huggingface.co/HuggingFaceTB/SmolLM3-3B-checkpoints."""
 
 import re
@@ -24,7 +24,7 @@ def parse(branch: str) -> BranchLabel | None:
     stage, step = match[1], int(match[2])
     if stage == "stage1":
         return BranchLabel(step, float(step * _TOKENS_PER_STEP))
-    # The steps of the three stages go on counting, those of the long-context stages start anew.
+    # Steps continue over the three pre-training stages and restart in each long-context stage.
     return BranchLabel(step, float(step * _TOKENS_PER_STEP), stage, _PARENTS[stage])
 
 

@@ -1,7 +1,7 @@
-"""Pictures: one file a picture, that says what it needs and draws rows of the table as an Altair chart.
+"""Views: charts of the table of records, one file each.
 
-A view is a module with a `title`, the columns it `needs`, `select(records)` that keeps the rows it can use, and
-`draw(records)` that returns a chart, also of an empty table. It gets the whole table and neither changes nor measures it.
+A view is a module with a `title`, the columns it `needs`, `select(records)` that keeps the rows it uses, and `draw(records)`
+that returns an Altair chart, also for an empty table. `draw` gets the whole table and does not change it. The docstring is the caption.
 """
 
 from collections.abc import Callable
@@ -15,26 +15,30 @@ from ontogeny import plugins
 from ontogeny.errors import BadInput
 from ontogeny.storage.files import atomic_path
 
+__all__ = ["View", "empty_reason", "load_view", "load_views", "save_chart"]
+
 
 @dataclass(frozen=True)
 class View:
+    """A view plug-in."""
+
     name: str
     title: str
     needs: frozenset[str]
-    """Columns of the table without which there is nothing to draw."""
+    """Columns that the table must have."""
     select: Callable[[pd.DataFrame], pd.DataFrame]
     plain: Callable[[pd.DataFrame], Any]
-    """The module's `draw`: without theme, to be put into other charts."""
+    """The module's `draw`: a chart without theme, which other charts can contain."""
     caption: str
-    """What the picture shows and how to read it: the module's docstring."""
+    """What the chart shows and how to read it."""
     place: int = 50
-    """Where it stands in a report: small numbers come first."""
+    """Position in a report, in ascending order."""
 
     def draw(self, records: pd.DataFrame) -> Any:
-        """The picture, dressed, with its caption for those who cannot see it; a chart that says why if there is nothing to see.
+        """The themed chart with its caption as alt text; without usable rows, a chart that states the reason.
 
         Raises:
-            BadInput: the table lacks a column that the view needs.
+            BadInput: the table lacks a needed column.
         """
         from ontogeny.views._chart_parts import apply_theme
 
@@ -47,7 +51,7 @@ class View:
 
 
 def load_view(name: str) -> View:
-    """One view by its name.
+    """Load a view by name.
 
     Raises:
         BadInput: no view has this name.
@@ -59,28 +63,28 @@ def load_view(name: str) -> View:
 
 
 def load_views() -> list[View]:
-    """All views, in the order in which a report shows them."""
+    """Load all views, in the order of a report."""
     return sorted((load_view(name) for name in plugins.list_plugins("views")), key=lambda v: (v.place, v.name))
 
 
 def empty_reason(chart: Any) -> str | None:
-    """The reason why a drawn view shows nothing; None for one that does."""
+    """Why a chart is blank; None if it is not."""
     from ontogeny.views._chart_parts import blank_chart_reason
 
     return blank_chart_reason(chart)
 
 
 def save_chart(chart: Any, path: str | Path) -> Path:
-    """Write a chart as .png, .svg, .html or .json; the page needs no network.
+    """Write a chart as .png, .svg, .html (self-contained) or .json.
 
     Raises:
-        BadInput: another ending.
+        BadInput: unknown file extension.
     """
     path = Path(path)
     if path.suffix not in (".png", ".svg", ".html", ".json"):
-        raise BadInput(f"cannot save a chart as {path.name!r}: end the name with .png, .svg, .html or .json.")
+        raise BadInput(f"the name of a chart must end with .png, .svg, .html or .json, got {path.name!r}.")
     rules: dict[str, dict[str, Any]] = {".png": {"scale_factor": 2}, ".html": {"inline": True}}
-    # A full disk leaves the picture that was there.
+    # With a full disk the previous file stays.
     with atomic_path(path) as temporary:
         chart.save(str(temporary), format=path.suffix[1:], **rules.get(path.suffix, {}))
     return path

@@ -1,4 +1,4 @@
-"""A good model with a good concept file, a place to spoil copies of them, and what a refusal must look like."""
+"""Fixtures: a valid model and concept file, a folder for damaged copies, and the check that an input is rejected."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def place(home: Path, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def refuses(place: Place, say: Say) -> Refuses:
-    """refuses(argv, expected): exit code 2, one line that says what is expected, and nothing left behind."""
+    """refuses(argv, expected): exit code 2, one error line that matches, and no files left behind."""
 
     def check(argv: list[str], expected: str) -> None:
         before = everything(place.folder)

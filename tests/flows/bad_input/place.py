@@ -1,4 +1,4 @@
-"""What a bad input is made of, and what must be said of it: one line, and nothing left behind."""
+"""Builders of bad inputs, and checks of the error line and of the folder afterwards."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ Refuses = Callable[[list[str], str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """What a bad input is made of: a good model, a good concept file, and a folder of its own."""
+    """A valid model, a valid concept file, and an empty folder for damaged copies."""
 
     folder: Path
     model: Path
@@ -24,7 +24,7 @@ class Place:
         return self.folder / "out"
 
     def copy(self) -> Path:
-        """A model to damage."""
+        """A copy of the model, to be damaged."""
         return Path(shutil.copytree(self.model, self.folder / "model"))
 
     def trace(self, model: Path | str | None = None, concept: Path | str | None = None, *more: str) -> list[str]:
@@ -45,7 +45,7 @@ def everything(folder: Path) -> set[tuple[str, int]]:
 
 
 def one_line(err: str) -> str:
-    """The message without the lines of progress before it."""
+    """The error line, without the progress lines before it."""
     lines = [line for line in err.splitlines() if not re.match(r"\[\d+/\d+\] ", line)]
     assert len(lines) == 1, err
     assert lines[0].startswith("ontogeny: "), err

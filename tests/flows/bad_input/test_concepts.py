@@ -53,7 +53,7 @@ CONCEPTS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "a torn line": (lambda p: p.trace(None, p.text('{"text": "on', "a.jsonl")), r"line 1: invalid JSON"),
     "one class": (
         lambda p: p.trace(None, p.rows([r | {"label": "1"} for r in good()])),
-        r"needs examples of two classes: all 60 have.*Add the other class",
+        r"needs examples of two classes, but all 60 have.*add the other class",
     ),
     "few groups": (
         lambda p: p.trace(None, p.rows([r | {"group": f"g{i % 4}"} for i, r in enumerate(good())])),

@@ -1,4 +1,4 @@
-"""A disk that is full, or fills up: what is done stays valid, and what cannot be done is said."""
+"""A full disk: finished work stays valid, and the error is one line."""
 
 import ctypes
 import re
@@ -32,7 +32,7 @@ def small_disk(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kilobytes", [0, 8, 24, 40])
-def test_a_disk_that_is_full_from_the_start(small_disk, kilobytes, place: Place, say: Say) -> None:
+def test_full_disk_leaves_nothing_behind(small_disk, kilobytes, place: Place, say: Say) -> None:
     disk = small_disk(max(kilobytes, 4))
     if not kilobytes:
         (disk / "filled").write_bytes(b"0" * 4096)
@@ -44,7 +44,7 @@ def test_a_disk_that_is_full_from_the_start(small_disk, kilobytes, place: Place,
     assert everything(disk) == before
 
 
-def test_a_disk_that_fills_up_leaves_what_is_done_valid(small_disk, place: Place, say: Say) -> None:
+def test_disk_that_fills_up_keeps_finished_units(small_disk, place: Place, say: Say) -> None:
     disk = small_disk(300)
     save_run(place.folder / "run", dict.fromkeys(range(1, 16), 0.0))
     argv = [*place.trace(place.folder / "run")[:-1], str(disk / "out"), "--sites", "resid"]

@@ -1,4 +1,4 @@
-"""Weights, tokenizers and architectures that are missing, cut off, of another shape or not served."""
+"""Weights, tokenizers and architectures that are missing, truncated, of another shape or unsupported."""
 
 import json
 import os
@@ -159,9 +159,9 @@ def folder_of_texts(place: Place) -> list[str]:
 
 
 MODELS: dict[Callable[..., list[str]], str] = {
-    missing_shard: r"lacks \d of its \d+ weight shards, first model-0000\d.*Fetch or save it again",
-    truncated_shard: r"model-00002-of-\d+\.safetensors is cut off.*Fetch or save it again",
-    truncated_weights: r"model\.safetensors is cut off.*Fetch or save it again",
+    missing_shard: r"lacks \d of its \d+ weight shards, first model-0000\d.*fetch or save it again",
+    truncated_shard: r"model-00002-of-\d+\.safetensors is cut off.*fetch or save it again",
+    truncated_weights: r"model\.safetensors is cut off.*fetch or save it again",
     lfs_pointer: r"git-lfs pointer.*`git lfs pull`",
     no_weights: r"has no weights.*save_pretrained",
     pickle_only: r"only as a pickle.*--allow-pickle",
@@ -169,14 +169,14 @@ MODELS: dict[Callable[..., list[str]], str] = {
     other_shape: r"have another shape for .*dense.*config requires.*again",
     more_layers: r"lack gpt_neox\.layers\.2.*config requires.*again",
     broken_config: r"config\.json cannot be read.*(again|checkpoint)",
-    unknown_architecture: r"no architecture file serves models of type 'mixtral' \(.*no MLP.*\); known: .*gpt_neox.*Add one",
+    unknown_architecture: r"no architecture table supports models of type 'mixtral' \(.*no MLP.*\): add one .* known types are .*gpt_neox",
     no_language_model: r"nonesuch.*",
     unfit_architecture: r"gpt_neox does not fit its architecture table \(.*\): correct the table",
     no_tokenizer: r"no usable tokenizer in .*--tokenizer",
     broken_tokenizer: r"no usable tokenizer in .*--tokenizer",
     foreign_tokenizer: r"has 359 tokens but the model embeds 300, .*--tokenizer",
     tokenizer_nowhere: r"no usable tokenizer in .*nowhere.*--tokenizer",
-    empty_folder: r"is empty\. Give a folder",
+    empty_folder: r"is empty: give a folder",
     folder_of_texts: r"holds no model.*checkpoint-N",
 }
 
@@ -187,7 +187,7 @@ def test_models(make, expected, place: Place, refuses: Refuses, monkeypatch) -> 
     refuses(argv, expected)
 
 
-def test_folders_that_were_made_on_the_way_go_too(place: Place, refuses: Refuses) -> None:
+def test_new_parent_folders_are_removed_after_an_error(place: Place, refuses: Refuses) -> None:
     argv = no_tokenizer(place)
     argv[argv.index("-o") + 1] = str(place.folder / "deep" / "er" / "out")
     refuses(argv, "no usable tokenizer")

@@ -1,4 +1,4 @@
-"""Options that are none, places that cannot be written, and a command that is interrupted."""
+"""Invalid options, output folders that cannot be written, and an interrupted command."""
 
 import shutil
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def test_options(make, expected, place: Place, refuses: Refuses) -> None:
     refuses(make(place), expected)
 
 
-def test_out_that_is_no_run_stays_as_it_was(place: Place, refuses: Refuses) -> None:
+def test_folder_that_is_not_a_run_is_unchanged(place: Place, refuses: Refuses) -> None:
     place.out.mkdir()
     (place.out / "thesis.tex").write_text("years of work")
     refuses(place.trace(), r"--out must be a run directory or an empty folder, got .*choose another")
@@ -53,7 +53,7 @@ def test_out_that_is_no_run_stays_as_it_was(place: Place, refuses: Refuses) -> N
     refuses(place.trace(), r"--out must be a run directory or an empty folder, got .*choose another")
 
 
-def test_nothing_is_read_before_a_wrong_option_is_told(place: Place, refuses: Refuses, say: Say, monkeypatch) -> None:
+def test_invalid_options_fail_before_a_model_is_loaded(place: Place, refuses: Refuses, say: Say, monkeypatch) -> None:
     def load(*_, **__):
         raise AssertionError("a model was loaded")
 
@@ -66,7 +66,7 @@ def test_nothing_is_read_before_a_wrong_option_is_told(place: Place, refuses: Re
         say(*place.trace())
 
 
-def test_an_interrupted_command_says_how_to_go_on(place: Place, say: Say, monkeypatch) -> None:
+def test_interrupted_command_explains_how_to_resume(place: Place, say: Say, monkeypatch) -> None:
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 

@@ -24,6 +24,15 @@ from ontogeny.steering.log_likelihood import tokenize_answers
 from ontogeny.steering.steer import Edit, ablate_everywhere
 from ontogeny.steering.token_selection import TokenSelection
 
+__all__ = [
+    "ContrastPair",
+    "SiteVector",
+    "SteeringVectors",
+    "TrainingActivations",
+    "contrast_differences",
+    "mean_difference_vectors",
+]
+
 SiteVector = tuple[Site, Float[Tensor, " d"]]
 
 
