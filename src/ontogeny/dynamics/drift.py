@@ -23,7 +23,7 @@ def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], b
     """Cosines over training at every site of the residual stream, and of all pairs of steps at the best site."""
     if design.concept.kind == "classes":
         return []
-    about = RowContext(design.concept.name, str(design.concept.position), len(design.split.train), 0, split=None)
+    about = design.row_context(0, n=len(design.split.train), split=None)
     rows: list[Record] = []
     part = "resid" if "resid" in visits[0].sites else best.part
     sites = visits[0].sites[part]
@@ -67,7 +67,7 @@ def concept_cosine_rows(
     ]
     vectors = {n: run.directions(visits[n][-1].unit, [_DIRECTION_KEY])[_DIRECTION_KEY][..., 0] for n in names}
     for a in names:
-        about = RowContext(a, str(designs[a].concept.position), len(designs[a].split.train), seed, split=None)
+        about = designs[a].row_context(seed, n=len(designs[a].split.train), split=None)
         last = visits[a][-1]
         for b in names:
             if visits[b][-1].checkpoint != last.checkpoint:
@@ -86,5 +86,5 @@ def _drift_cells(
     method: str,
     coords: Mapping[str, str] | None = None,
 ) -> list[Record]:
-    rows = site_rows(about, metric, values, sites, method=method, coords=coords, reason=_NO_DIRECTION)
+    rows = site_rows(about, metric, values, sites, method=method, coords=coords or {}, reason=_NO_DIRECTION)
     return stamp_checkpoint(rows, visit)

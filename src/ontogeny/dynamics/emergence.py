@@ -12,7 +12,7 @@ from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint,
 from ontogeny.measurements import scores
 from ontogeny.measurements.behaviour import answer_groups
 from ontogeny.measurements.design import Design
-from ontogeny.records import Record, make_record
+from ontogeny.records import Record
 from ontogeny.statistics import bootstrap
 from ontogeny.statistics.emergence import (
     EmergenceEvent,
@@ -172,19 +172,14 @@ def _row(
     method: str,
     best: BestSite | None,
 ) -> Record:
-    return make_record(
+    return design.row_context(seed).row(
         metric,
         event.value if isinstance(event, EventDifference) else event.step,
+        best.site if best else None,
         interval=(event.low, event.high),
-        n=len(design.split.test),
-        site=best.site if best else None,
         note=event.reason or None,
         stage=first.stage,
         train_seed=first.train_seed,
-        concept=design.concept.name,
-        position=str(design.concept.position),
         method=method,
-        split="test",
-        seed=seed,
         coords=coords,
     )

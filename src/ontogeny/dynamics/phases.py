@@ -1,10 +1,12 @@
 """Fitting and compression phases of each layer, and the claim that dependence is bounded by the probe's accuracy."""
 
+from typing import Any
+
 import torch
 
 from ontogeny.measurements.design import Design
 from ontogeny.metrics.information import dependence_within_accuracy
-from ontogeny.records import Record, make_record
+from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.change_points import TrainingPhases, fit_phases
 from ontogeny.storage.run import Run, sql_text
@@ -27,18 +29,14 @@ def change_point_rows(run: Run, design: Design, stage: str, seed: int) -> list[R
 
 def _row(fit: TrainingPhases, kernel: str, site: Site, stage: str, design: Design, seed: int, n: int) -> Record:
     slopes = {"slope_before": f"{fit.slope_before:.6g}", "slope_after": f"{fit.slope_after:.6g}"}
-    return make_record(
+    return design.row_context(seed, n=n, split=None).row(
         "change_point",
         fit.step,
+        site,
         interval=(fit.low, fit.high),
-        n=n,
-        site=site,
         note=fit.reason or fit.verdict,
         stage=stage,
-        concept=design.concept.name,
-        position=str(design.concept.position),
         method=kernel,
-        seed=seed,
         coords={"of": "nhsic_tx", "verdict": fit.verdict, **slopes},
     )
 
@@ -53,22 +51,12 @@ def _dependence_claim_row(run: Run, design: Design, inside: str, stage: str, see
             join (select * from records where {inside} and metric = 'accuracy' and method = 'logistic') a
             using (step, site)"""
     )
-    made = []
+    rows = []
     for kernel, group in cells.groupby("kernel"):
         within = dependence_within_accuracy(
             torch.tensor(group.dependence.tolist()), torch.tensor(group.accuracy.tolist())
         )
-        made.append(
-            Record(
-                metric="dependence_within_accuracy",
-                value=within.share,
-                stage=stage,
-                concept=design.concept.name,
-                position=str(design.concept.position),
-                method=str(kernel),
-                n=within.n,
-                seed=seed,
-                note=within.verdict,
-            )
-        )
-    return made
+        about = design.row_context(seed, n=within.n, split=None)
+        columns: dict[str, Any] = {"stage": stage, "method": str(kernel), "note": within.verdict}
+        rows.append(about.row("dependence_within_accuracy", within.share, None, **columns))
+    return rows

@@ -6,7 +6,7 @@ import torch
 
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods
 from ontogeny.measurements.design import Design
-from ontogeny.measurements.rows import RowContext, site_rows
+from ontogeny.measurements.rows import site_rows
 from ontogeny.measurements.scores import metrics_for, permutation_scores, score
 from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.statistics.fdr import q_values
@@ -18,7 +18,7 @@ _SIGNIFICANCE_METHODS = ("logistic", "ridge", "mass_mean")
 
 def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], seed: int) -> list[Record]:
     """Family-wise p of each cell, against the permutation maximum over all steps and sites, and its Benjamini–Hochberg q."""
-    about = RowContext(design.concept.name, str(design.concept.position), len(design.split.test), seed)
+    about = design.row_context(seed)
     metric, y = metrics_for(design.concept.kind)[0], design.y_test
     made: list[Record] = []
     for method in (m for m in common_methods(visits) if m in _SIGNIFICANCE_METHODS):

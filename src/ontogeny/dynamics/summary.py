@@ -14,7 +14,7 @@ from ontogeny.measurements.design import Design
 from ontogeny.measurements.measure import PROBE_METHODS
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import MEASURE_VERSION
-from ontogeny.records import Record, make_record
+from ontogeny.records import Record
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run, sql_text
 
@@ -75,18 +75,9 @@ def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:
 
 
 def _best_row(design: Design, best: BestSite, seed: int) -> Record:
-    return make_record(
-        "best_site",
-        float(best.site.layer),
-        site=best.site,
-        concept=design.concept.name,
-        position=str(design.concept.position),
-        method=best.method,
-        split="train",
-        n=len(design.split.train),
-        seed=seed,
-        note="best cross-validated score on the training groups at the last checkpoint",
-    )
+    about = design.row_context(seed, n=len(design.split.train), split="train")
+    note = "best cross-validated score on the training groups at the last checkpoint"
+    return about.row("best_site", float(best.site.layer), best.site, method=best.method, note=note)
 
 
 def _untrained_unit(run: Run, concept: Concept) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.measurements.rows import RowContext
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.control_tasks import ControlTypes, control_labels, control_types
@@ -51,6 +52,11 @@ class Design:
             return part
 
         return replace(self, **{field.name: moved(getattr(self, field.name)) for field in fields(self)})
+
+    def row_context(self, seed: int, *, n: int | None = None, split: str | None = "test") -> RowContext:
+        """Columns of records about `n` examples, by default the test examples."""
+        n = len(self.split.test) if n is None else n
+        return RowContext(self.concept.name, str(self.concept.position), n, seed, split)
 
     @property
     def test_groups(self) -> int:

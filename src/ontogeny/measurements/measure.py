@@ -51,7 +51,7 @@ def measure_concept(
 ) -> ConceptMeasurement:
     """All rows, directions and held-out scores of a concept at a checkpoint."""
     concept, design = design.concept, design.on(inputs.device)
-    about = RowContext(concept.name, str(concept.position), len(design.split.test), settings.seed)
+    about = design.row_context(settings.seed)
     done = ConceptMeasurement(header={"concept": concept.name, "position": str(concept.position), "sign": concept.sign})
     methods = probes_for(design, settings)
     for part, activations in parts.items():

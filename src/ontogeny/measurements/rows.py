@@ -1,7 +1,7 @@
 """Records from tensors over sites: one record per site."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ class RowContext:
     seed: int
     split: str | None = "test"
 
-    def row(self, metric: str, value: float, site: Site, *, n: int | None = None, **columns: Any) -> Record:
+    def row(self, metric: str, value: float, site: Site | None, *, n: int | None = None, **columns: Any) -> Record:
         """One record, see `make_record`; `n` is that of the context if None."""
         shared = {"concept": self.concept, "position": self.position, "split": self.split, "seed": self.seed}
         return make_record(metric, value, site=site, n=self.n if n is None else n, **(shared | columns))
@@ -37,32 +37,15 @@ def site_rows(
     values: Float[Tensor, " site"],
     sites: Sequence[Site],
     *,
-    method: str,
-    control: str | None = None,
     interval: Interval | None = None,
-    n: int | None = None,
-    split: str | None = None,
-    note: str | None = None,
-    coords: Mapping[str, str] | None = None,
     reason: str = "degenerate scores",
+    **columns: Any,
 ) -> list[Record]:
-    """One record per site; `reason` is the note of a NaN."""
+    """One record per site; `reason` is the note of a NaN, `columns` are further columns of `Record`."""
     unknown = [math.nan] * len(sites)
     lows, highs = (interval.low.tolist(), interval.high.tolist()) if interval else (unknown, unknown)
     return [
-        about.row(
-            metric,
-            value,
-            site,
-            n=n,
-            interval=(low, high),
-            note=note,
-            reason=reason,
-            method=method,
-            control=control,
-            split=split or about.split,
-            coords=coords or {},
-        )
+        about.row(metric, value, site, interval=(low, high), reason=reason, **columns)
         for site, value, low, high in zip(sites, values.tolist(), lows, highs, strict=True)
     ]
 

@@ -68,14 +68,6 @@ class SurfaceBaseline:
         """The main metric with its score."""
         return next(iter(self.scores.items()))
 
-    @property
-    def low(self) -> float:
-        return self.main[1].low
-
-    @property
-    def high(self) -> float:
-        return self.main[1].high
-
 
 @dataclass(frozen=True)
 class SurfaceAudit:
@@ -108,26 +100,24 @@ def audit_surface(concept: Concept, split: Split, *, samples: int = 1000, seed: 
 
 def surface_records(concept: Concept, surface: SurfaceAudit, *, lineage: str | None = None) -> list[Record]:
     """The baselines as records without site and step."""
-    rows = []
-    for name in _BASELINE_NAMES:
-        baseline = surface.baselines[name]
-        for metric, score in baseline.scores.items():
-            rows.append(
-                make_record(
-                    metric,
-                    score.value,
-                    interval=(score.low, score.high),
-                    n=baseline.n,
-                    note=baseline.note,
-                    reason=baseline.note or "the test side holds one class",
-                    lineage=lineage,
-                    concept=concept.name,
-                    method="ridge" if metric == "r2" else "logistic",
-                    control=f"surface_{name}",
-                    split="test",
-                )
-            )
-    return rows
+    return [
+        make_record(
+            metric,
+            score.value,
+            interval=(score.low, score.high),
+            n=baseline.n,
+            note=baseline.note,
+            reason=baseline.note or "the test side holds one class",
+            lineage=lineage,
+            concept=concept.name,
+            method="ridge" if metric == "r2" else "logistic",
+            control=f"surface_{name}",
+            split="test",
+        )
+        for name, baseline in surface.baselines.items()
+        if name in _BASELINE_NAMES
+        for metric, score in baseline.scores.items()
+    ]
 
 
 def _baseline(

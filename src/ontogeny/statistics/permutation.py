@@ -76,14 +76,6 @@ def permuted_macro_auroc(
     return torch.stack(per_class).nanmean(0)
 
 
-def permuted_accuracy(
-    predicted: Shaped[Tensor, "site example"], labels: Shaped[Tensor, "sample example"]
-) -> Float[Tensor, "sample site"]:
-    """Share of examples whose predicted class is the label, of every site under every labelling."""
-    hits = [(labels == c).double() @ (predicted == c).double().T for c in unique_values(labels.flatten())]
-    return torch.stack(hits).sum(0) / labels.shape[1]
-
-
 def permuted_r2(
     predicted: Float[Tensor, "site example"], values: Float[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:

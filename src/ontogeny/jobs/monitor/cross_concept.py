@@ -15,7 +15,7 @@ from ontogeny.jobs.monitor.monitor import MONITORED_PROBES
 from ontogeny.jobs.trace.plan import concept_as_traced, trace_settings_of
 from ontogeny.jobs.trace.reread import checkpoint_in_run, measured_concepts_at, reread_activations
 from ontogeny.measurements.design import Design, make_design
-from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
+from ontogeny.measurements.rows import CheckpointStamp, site_rows
 from ontogeny.measurements.scores import held_out_scores
 from ontogeny.models.loading import ModelOptions
 from ontogeny.records import Record
@@ -61,7 +61,7 @@ def _cross_concept_rows(
         for name, design in designs.items():
             x = activations[name].parts[best.part][best.at, design.split.test].float().cpu()
             scored = held_out_scores("auroc", (x @ direction)[None], design.y_test, design.weights, design.test_groups)
-            about = RowContext(name, str(design.concept.position), len(design.y_test), 0)
+            about = design.row_context(0)
             coords = {"trained_on": trained}
             yield from site_rows(
                 about,

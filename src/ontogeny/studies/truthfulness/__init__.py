@@ -7,6 +7,7 @@ compare the directions, test each stage's probe on each stage, and steer each st
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,14 +19,15 @@ from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, VerdictQuestion, text_tokens, verdict_question_for
 from ontogeny.jobs.compare.rows import StageRowBuilder
+from ontogeny.measurements.scores import held_out_scores
 from ontogeny.metrics.separability import auroc
 from ontogeny.metrics.similarity import cosine
 from ontogeny.models.model import Model
 from ontogeny.probes.mass_mean import fit
 from ontogeny.records import Record
 from ontogeny.sites import Site
-from ontogeny.statistics.bootstrap import auroc_samples, mean_samples, share_interval
 from ontogeny.statistics.control_tasks import random_directions
+from ontogeny.statistics.nulls import null_interval
 from ontogeny.statistics.splits import group_folds
 from ontogeny.studies.truthfulness.denoised_cosine import denoised_cosine
 from ontogeny.studies.truthfulness.folds import LayerActivations, StatementFold, statement_folds
@@ -211,15 +213,11 @@ def _transfer_rows(group: _StageGroup) -> Iterator[Record]:
             unit = group.directions[source] / group.directions[source].norm()
             own = group.learned[source] @ unit
             middle = (own[fold.y].mean() + own[~fold.y].mean()) / 2
-            scores = (x @ unit - middle)[None]
-            right = ((scores > 0) == y).float()
-            for metric, value, samples in (
-                ("stage_auroc", auroc(scores, y), auroc_samples(scores, y, fold.weights)),
-                ("stage_accuracy", right.mean(1), mean_samples(right, fold.weights)),
-            ):
-                found = share_interval(value, samples, groups=fold.groups_tested)
-                ends = float(found.low), float(found.high)
-                yield group.table.row(metric, float(value), target, source, ends=ends, n=len(y))
+            scores = (x @ unit - middle)[None, :, None]
+            for metric in ("auroc", "accuracy"):
+                scored = held_out_scores(metric, scores, y, fold.weights, fold.groups_tested)
+                value, ends = float(scored.value), scored.interval.ends
+                yield group.table.row(f"stage_{metric}", value, target, source, ends=ends, n=len(y))
         yield _random_probe_row(group, target, x)
 
 
@@ -228,12 +226,11 @@ def _random_probe_row(group: _StageGroup, target: str, x: Float[Tensor, "row d"]
     directions = random_directions(x.shape[1], count=_RANDOM_DIRECTIONS, seed=group.settings.seed)
     signed = directions * (directions @ group.directions[target]).sign()[:, None]
     scores = auroc((x @ signed.T).T, group.fold.y_tested)
-    low, high = scores.quantile(torch.tensor([0.025, 0.975])).tolist()
     return group.table.row(
         "stage_auroc",
         float(scores.mean()),
         target,
-        ends=(low, high),
+        ends=null_interval(scores),
         n=len(x),
         control="random_direction",
         note=f"{_RANDOM_DIRECTIONS} directions; low and high hold 95 % of them",
@@ -251,7 +248,7 @@ def _projection_rows(group: _StageGroup) -> Iterator[Record]:
         beside = rest @ torch.linalg.svd(rest - rest.mean(0), full_matrices=False).Vh[0]
         for axis, values in (("direction", along), ("beside", beside)):
             for i, value in enumerate(values.tolist()):
-                coords = {"axis": axis, "example": i, "label": bool(y[i]), "text": shown[i].text[:80]}
+                coords: dict[str, Any] = {"axis": axis, "example": i, "label": bool(y[i]), "text": shown[i].text[:80]}
                 yield group.table.row("stage_projection", value, name, n=1, **coords)
 
 

@@ -18,6 +18,7 @@ from ontogeny.jobs.compare.rows import IntervalEnds, StageRowBuilder, interval_e
 from ontogeny.records import Record
 from ontogeny.statistics.bootstrap import mean_samples
 from ontogeny.statistics.control_tasks import random_directions
+from ontogeny.statistics.nulls import null_interval
 from ontogeny.studies.truthfulness.folds import StatementFold
 from ontogeny.studies.truthfulness.verdicts import VerdictPrompts
 
@@ -153,7 +154,7 @@ def _null_rows(
             n=len(fold.y_tested),
             control="random_direction",
             note=f"{len(null)} directions as long as the true one, each pushed along and against",
-            q97_5=f"{float(single.quantile(0.975)):.4f}",
+            q97_5=f"{null_interval(single)[1]:.4f}",
             **coords,
         )
 
