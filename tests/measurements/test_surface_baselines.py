@@ -48,7 +48,7 @@ def test_each_baseline_detects_its_own_feature(text_of, seen: str) -> None:
     assert found.baselines[seen].auroc > 0.95
     assert found.baselines[seen].accuracy > 0.9
     assert found.baselines[seen].main[1].low > 0.9
-    assert any("surface form alone tells it" in line for line in found.warnings)
+    assert any("surface form alone predicts it" in line for line in found.warnings)
     for other in {"length", "casing"} - {seen}:
         if seen == "casing" or other == "casing":
             assert abs(found.baselines[other].auroc - 0.5) < 0.1
@@ -81,11 +81,11 @@ def test_counts_copies_on_both_sides() -> None:
     found = audit_surface(made, Split(torch.arange(40), torch.arange(40, 44)))
     assert (found.duplicates, found.twins, found.shared_groups) == (2, 1, 1)
     told = "\n".join(found.warnings)
-    assert "2 of 4 test texts stand in train, letter by letter" in told
+    assert "2 of 4 test texts also occur in train" in told
     assert "1 of 4 test texts differ from a train text only in case or white space" in told
     assert "2 of 4 test texts have a copy in train with another label" in told
-    assert "1 groups stand on both sides" in told
-    assert "1 texts stand in the concept with two labels" in told
+    assert "1 groups are on both sides" in told
+    assert "1 texts occur with two labels" in told
 
 
 def test_warns_of_opposite_twins_across_split() -> None:
@@ -188,7 +188,7 @@ def test_baselines_on_the_tracing_papers_data(shared, name: str, floor: str, acc
     made = Concept.from_file(shared / "tracing_trustworthiness" / f"{name}.csv")
     found = audit_surface(made, contiguous_split(len(made.examples)))
     assert abs(found.baselines[floor].accuracy - accuracy) < 0.03
-    assert any("surface form alone tells it" in line for line in found.warnings)
+    assert any("surface form alone predicts it" in line for line in found.warnings)
     grouped = audited(made)
     assert (grouped.duplicates, grouped.twins, grouped.shared_groups) == (0, 0, 0)
     if name == "sst2":

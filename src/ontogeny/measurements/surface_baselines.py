@@ -247,15 +247,15 @@ def _count_copies(concept: Concept, split: Split) -> tuple[int, int, int]:
 def _leak_warnings(duplicates: int, twins: int, other: int, shared: int, n: int) -> list[str]:
     warnings = []
     if duplicates:
-        warnings.append(f"{duplicates} of {n} test texts stand in train, letter by letter")
+        warnings.append(f"{duplicates} of {n} test texts also occur in train")
     if twins:
         warnings.append(f"{twins} of {n} test texts differ from a train text only in case or white space")
     if other:
         warnings.append(
-            f"{other} of {n} test texts have a copy in train with another label: a probe that knows its train texts gets them wrong"
+            f"{other} of {n} test texts have a copy in train with another label: a probe that memorises train gets them wrong"
         )
     if shared:
-        warnings.append(f"{shared} groups stand on both sides of the split")
+        warnings.append(f"{shared} groups are on both sides of the split")
     return warnings
 
 
@@ -266,7 +266,7 @@ def _contradictions(concept: Concept) -> list[str]:
     for example in concept.examples:
         targets[example.text].add(example.target)
     count = sum(len(values) > 1 for values in targets.values())
-    return [f"{count} texts stand in the concept with two labels"] if count else []
+    return [f"{count} texts occur with two labels"] if count else []
 
 
 def _informative_baselines(baselines: Mapping[str, SurfaceBaseline]) -> list[str]:
@@ -280,10 +280,10 @@ def _informative_baselines(baselines: Mapping[str, SurfaceBaseline]) -> list[str
         accuracy = "" if metric == "r2" else f", accuracy {baselines[name].accuracy:.2f}"
         if score.value >= _NOTABLE[metric] and not score.low <= _CHANCE[metric]:
             warnings.append(
-                f"surface form alone tells it: {words}, {shown}{accuracy}. A probe near that has shown nothing"
+                f"surface form alone predicts it: {words}, {shown}{accuracy}. A probe near that shows nothing more"
             )
         if metric == "auroc" and score.high < 0.4:
             warnings.append(
-                f"{words} is far below chance ({shown}{accuracy}): texts almost alike, with opposite labels, lie on both sides. Group them"
+                f"{words} is far below chance ({shown}{accuracy}): similar texts with opposite labels are on both sides. Group them"
             )
     return warnings

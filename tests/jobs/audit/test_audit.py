@@ -112,7 +112,7 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...], st
     ),
     "tensor twice": (
         lambda top: rewrite(shard(top / "checkpoint-1000"), lambda t: t | load_file(shard(top / "checkpoint-1000", 1))),
-        *("shards", "fault", ("checkpoint-1000",), "1 tensors stand in two shards, first a.weight"),
+        *("shards", "fault", ("checkpoint-1000",), "1 tensors occur in two shards, first a.weight"),
     ),
     "tensor lost": (
         lambda top: rewrite(shard(top / "checkpoint-1000"), lambda t: {"b.bias": t["b.bias"]}),
@@ -128,7 +128,7 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...], st
     ),
     "no config": (
         lambda top: (top / "checkpoint-1000" / "config.json").write_text("[1]"),
-        *("unreadable", "fault", ("checkpoint-1000",), "config.json holds no JSON object"),
+        *("unreadable", "fault", ("checkpoint-1000",), "config.json must hold a JSON object"),
     ),
     "dtype": (
         lambda top: rewrite(shard(top / "checkpoint-1000", 1), lambda t: {n: x.double() for n, x in t.items()}),

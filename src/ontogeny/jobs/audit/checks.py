@@ -51,7 +51,7 @@ def _misplaced_tensors(sheet: CheckpointMetadata) -> list[str]:
     texts = []
     held = Counter(name for table in sheet.tables.values() for name in table)
     if twice := sorted(name for name, n in held.items() if n > 1):
-        texts.append(f"{len(twice)} tensors stand in two shards, first {twice[0]}")
+        texts.append(f"{len(twice)} tensors occur in two shards, first {twice[0]}")
     if not sheet.index or len(sheet.tables) < len(set(sheet.index.values())):
         return texts
     if lost := [name for name, shard in sheet.index.items() if name not in sheet.tables[shard]]:
@@ -174,8 +174,8 @@ def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list
 
 def _drop_repeated_tokenizer_finding(found: list[AuditFinding]) -> list[AuditFinding]:
     """Without the tokenizer-file findings of checkpoints whose vocabulary differs."""
-    told = {f.checkpoints for f in found if f.kind == "vocabulary"}
-    return [f for f in found if not (f.kind == "tokenizer" and f.checkpoints in told)]
+    reported = {f.checkpoints for f in found if f.kind == "vocabulary"}
+    return [f for f in found if not (f.kind == "tokenizer" and f.checkpoints in reported)]
 
 
 def _shapes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
