@@ -59,16 +59,16 @@ def cache_last_layer(
     def keep(part: str, _: int, value: Tensor) -> None:
         hooked[part] = (value[..., list(chosen)] if part == "neuron" else value).clone()
 
-    kept: dict[int, dict[str, Tensor]] = {}
+    parts_of: dict[int, dict[str, Tensor]] = {}
     for indices, _ in forward_padded(
         model, rows, batch=batch, body=True, context=lambda _: read_hooks(model, parts, keep)
     ):
         for row, i in enumerate(indices):
             span = slice(starts[i] if starts is not None else 0, len(rows[i]))
-            kept[i] = {part: value[row, span] for part, value in hooked.items()}
-    whole = {part: torch.cat([kept[i][part] for i in range(len(rows))]) for part, _ in parts}
+            parts_of[i] = {part: value[row, span] for part, value in hooked.items()}
+    whole = {part: torch.cat([parts_of[i][part] for i in range(len(rows))]) for part, _ in parts}
     owner = torch.repeat_interleave(
-        torch.arange(len(rows)), torch.tensor([len(kept[i]["norm"]) for i in range(len(rows))])
+        torch.arange(len(rows)), torch.tensor([len(parts_of[i]["norm"]) for i in range(len(rows))])
     )
     mlp = (whole["mlp"], whole["mlp_resid"]) if between else None
     return LastLayerCache(whole["resid"], whole["norm"], mlp, whole["neuron"], tuple(chosen), owner)

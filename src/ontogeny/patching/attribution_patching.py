@@ -44,9 +44,9 @@ def stream_gradients(model: Model, run: BaselineRun, cost: PatchingCost) -> Floa
         hooks.enter_context(read_hooks(model, [("norm", 0)], lambda _, __, value: ends.append(value[:, -1])))
         model.body(input_ids=ids, use_cache=False)
         odds = answer_log_odds(model, ends[0], prompts.right, prompts.wrong)
-        found = torch.autograd.grad(odds.sum(), streams)
+        gradients = torch.autograd.grad(odds.sum(), streams)
     # A backward pass costs two forward passes.
     cost.computed += 3 * ids.numel() * model.layers
     cost.needed += 3 * ids.numel() * model.layers
     cost.passes += 1
-    return torch.stack(found)[:, :, len(prefix.ids) :]
+    return torch.stack(gradients)[:, :, len(prefix.ids) :]

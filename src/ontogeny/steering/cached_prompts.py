@@ -99,10 +99,10 @@ class CachedPrompts:
 
 def _rows(answers: Sequence[TokenizedAnswer]) -> tuple[_Row, ...]:
     """Answers that are equal up to their last token share a row."""
-    found: dict[tuple[int, ...], list[int]] = {}
+    rows: dict[tuple[int, ...], list[int]] = {}
     for i, answer in enumerate(answers):
-        found.setdefault((answer.prompt, *answer.ids[:-1].tolist()), []).append(i)
-    return tuple(_Row(answers[same[0]].ids[:-1], answers[same[0]].prompt, tuple(same)) for same in found.values())
+        rows.setdefault((answer.prompt, *answer.ids[:-1].tolist()), []).append(i)
+    return tuple(_Row(answers[same[0]].ids[:-1], answers[same[0]].prompt, tuple(same)) for same in rows.values())
 
 
 def _run_batch(model: Model, rows: Sequence[_Row], chunk: list[int]) -> _Batch:
@@ -120,10 +120,10 @@ def run_prompts(
     mask = pad([torch.ones_like(tail) for tail in tails], batch_first=True).to(model.device)
     if not any(map(len, heads)):
         return None, ids, mask
-    before, seen = (made.to(model.device) for made in pad_left(heads, 0))
+    before, before_mask = (part.to(model.device) for part in pad_left(heads, 0))
     cache = DynamicCache(config=model.network.config)
-    run_with_cache(model, before, seen, cache)
-    return cache, ids, torch.cat([seen, mask], 1)
+    run_with_cache(model, before, before_mask, cache)
+    return cache, ids, torch.cat([before_mask, mask], 1)
 
 
 def run_with_cache(

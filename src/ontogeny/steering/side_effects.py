@@ -44,13 +44,13 @@ def measure_side_effects(model: Model, texts: Sequence[str], edits: Edits, *, ba
         )
     plain = forward_padded(model, ids, batch=batch)
     steered = forward_steered(model, ids, edits, prompts=[1] * len(ids), batch=batch)
-    found: dict[int, tuple[float, float, float]] = {}
+    effects: dict[int, tuple[float, float, float]] = {}
     for (rows, unedited), (_, edited) in zip(plain, steered, strict=True):
         scores = [output.logits.float().log_softmax(-1) for output in (unedited, edited)]
         for row, i in enumerate(rows):
             before, after = (score[row, : len(ids[i])] for score in scores)
-            found[i] = _text_side_effects(before, after, ids[i].to(before.device))
-    columns = zip(*(found[i] for i in range(len(ids))), strict=True)
+            effects[i] = _text_side_effects(before, after, ids[i].to(before.device))
+    columns = zip(*(effects[i] for i in range(len(ids))), strict=True)
     return TextSideEffects(*(torch.tensor(column, dtype=torch.float64) for column in columns))
 
 
@@ -84,8 +84,8 @@ def alpha_at_equal_kl(
             raise BadInput(f"no alpha up to {largest:g} costs {target:g}. Compare at a smaller cost.")
     for _ in range(60):
         middle = (low + high) / 2
-        found = cost(middle)
-        if abs(found - target) <= tolerance * target:
+        value = cost(middle)
+        if abs(value - target) <= tolerance * target:
             return middle
-        low, high = (middle, high) if found < target else (low, middle)
+        low, high = (middle, high) if value < target else (low, middle)
     raise BadInput(f"the cost jumps over {target:g} near alpha {high:.4g}. Compare at another cost.")

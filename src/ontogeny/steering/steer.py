@@ -41,20 +41,20 @@ Edits = Sequence[Edit | tuple[Site | str, Intervention] | tuple[Site | str, Inte
 
 def as_edits(given: Edits) -> list[Edit]:
     """Pairs and triples as `Edit`s, with sites parsed from their names."""
-    found = []
+    edits = []
     for one in given:
         site, what, where = (one.site, one.what, one.where) if isinstance(one, Edit) else (*one, "all")[:3]
-        found.append(Edit(Site.parse(site) if isinstance(site, str) else site, what, check_token_selection(where)))
-    return found
+        edits.append(Edit(Site.parse(site) if isinstance(site, str) else site, what, check_token_selection(where)))
+    return edits
 
 
 def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
     """Edits for some of the prompts, with the masks of these."""
-    found = []
+    selected = []
     for edit in as_edits(edits):
         what, where = edit.what, edit.where
         if isinstance(where, str):
-            found.append(edit)
+            selected.append(edit)
             continue
         if max(rows) >= len(where):
             raise BadInput(
@@ -63,8 +63,8 @@ def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
         if isinstance(what, Reweight) and what.seed is not None:
             # A control draws its tokens by the index of the prompt, not by its row in a batch.
             what, where = Reweight(what.factor), [what.reweighted_tokens(mask, row) for row, mask in enumerate(where)]
-        found.append(Edit(edit.site, what, [where[row] for row in rows]))
-    return found
+        selected.append(Edit(edit.site, what, [where[row] for row in rows]))
+    return selected
 
 
 @contextlib.contextmanager
@@ -150,7 +150,7 @@ def check_direction(model: Model, direction: Direction) -> None:
     if direction.tokenizer and direction.tokenizer != (here := tokenizer_fingerprint(model)):
         raise BadInput(
             f"{direction.origin} was fitted with another tokenizer ({direction.tokenizer}, this model has {here}): fit it on this "
-            "model, or clear its `tokenizer`."
+            "model, or remove the tokenizer from the direction."
         )
 
 
@@ -210,7 +210,7 @@ def _additive(mask: Tensor | None, rows: PassTokens, h: Tensor) -> Tensor:
     query, key = rows.index.shape[1], rows.keys.shape[1]
     if mask is None:
         columns = torch.arange(key, device=h.device)
-        mask = (columns[None, :] <= columns[key - query :, None])[None, None] & rows.seen[:, None, None]
+        mask = (columns[None, :] <= columns[key - query :, None])[None, None] & rows.key_is_real[:, None, None]
     if mask.ndim != 4:
         raise BadInput(
             f"re-weighting needs an attention mask of 4 dimensions, got {mask.ndim}: load the model with eager attention."

@@ -28,7 +28,7 @@ class PassTokens:
     real: Bool[Tensor, "row query"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     keys: Int[Tensor, "row key"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
     """Positions of all keys, cached ones included."""
-    seen: Bool[Tensor, "row key"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
+    key_is_real: Bool[Tensor, "row key"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
 
     def update(self, call: dict[str, Any]) -> None:
         """Read the arguments of a forward pass that is about to run."""
@@ -40,11 +40,11 @@ class PassTokens:
         if mask is not None and (mask.ndim != 2 or mask.shape[1] < total):
             raise BadInput(f"the attention mask must have one number per token, got shape {tuple(mask.shape)}.")
         # The mask of a static cache is longer than the tokens so far.
-        self.seen = (
+        self.key_is_real = (
             torch.ones(batch, total, dtype=torch.bool, device=ids.device) if mask is None else mask[:, :total].bool()
         )
-        self.keys = self.seen.long().cumsum(1) - 1
-        self.real, self.index = self.seen[:, total - query :], self.keys[:, total - query :]
+        self.keys = self.key_is_real.long().cumsum(1) - 1
+        self.real, self.index = self.key_is_real[:, total - query :], self.keys[:, total - query :]
 
     def mask(self, where: TokenSelection) -> Bool[Tensor, "row query"] | None:
         """True where an edit acts in this pass; None if it acts on all tokens."""
@@ -53,7 +53,7 @@ class PassTokens:
 
     def key_mask(self, where: TokenSelection) -> Bool[Tensor, "row key"]:
         """The same for the keys of attention."""
-        return self.seen if where == "all" else self._within(where, self.keys, self.seen)
+        return self.key_is_real if where == "all" else self._within(where, self.keys, self.key_is_real)
 
     def _within(self, where: TokenSelection, index: Tensor, real: Tensor) -> Tensor:
         lengths = self._lengths(len(index)).to(index.device)[:, None]

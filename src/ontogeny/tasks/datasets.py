@@ -81,8 +81,8 @@ def _rows(raw: bytes, where: str) -> list[dict[str, Any]]:
     if raw[:4] == b"PAR1":
         import duckdb
 
-        found = duckdb.read_parquet(where).fetchdf().to_dict("records")
-        return [{str(k): v for k, v in row.items()} for row in found]
+        table = duckdb.read_parquet(where).fetchdf().to_dict("records")
+        return [{str(k): v for k, v in row.items()} for row in table]
     try:
         text = raw.decode("utf-8-sig")
         if text.lstrip()[:1] not in ("{", "["):

@@ -72,8 +72,8 @@ def contrast_items(concept: Concept, aim: ContrastAim = "auto", before: str = ".
 
 def _class_of(concept: Concept, answer: Answer) -> bool | None:
     """The class of the longest text that the prompt begins with; None if there is none."""
-    found = {e.text: bool(e.target) for e in concept.examples if answer.prompt.startswith(e.text)}
-    return found[max(found, key=len)] if found else None
+    classes = {e.text: bool(e.target) for e in concept.examples if answer.prompt.startswith(e.text)}
+    return classes[max(classes, key=len)] if classes else None
 
 
 def _answer_depends_on_class(answers: Sequence[Answer], classes: Sequence[bool | None]) -> bool:
@@ -98,14 +98,14 @@ def _from_pairs(concept: Concept, before: str) -> list[ContrastItem]:
             f"{concept.name} has neither questions (columns prompt, right, wrong) nor pairs, so steering has no continuation to promote: "
             "add one of them."
         )
-    made: list[ContrastItem] = []
+    items: list[ContrastItem] = []
     for pair in whole:
         start, matching, other = _split_common_prefix(sides[pair][True], sides[pair][False])
         ring = [near for near in whole if groups[near] == groups[pair]]
         near = sides[ring[(ring.index(pair) + 1) % len(ring)]]
         prompts = [start] if start else [near[True], near[False]] if len(ring) > 1 else [before]
-        made += [ContrastItem(prompt, matching, other, groups[pair]) for prompt in prompts]
-    return list(dict.fromkeys(made))
+        items += [ContrastItem(prompt, matching, other, groups[pair]) for prompt in prompts]
+    return list(dict.fromkeys(items))
 
 
 def _split_common_prefix(positive: str, negative: str) -> tuple[str, str, str]:
@@ -146,10 +146,10 @@ def split_items(concept: Concept, items: Sequence[ContrastItem], *, seed: int = 
     dealt: dict[str, list[ContrastItem]] = {"fit": [], "development": [], "test": []}
     for item in items:
         dealt[held.get(item.group, "development")].append(item)
-    for side, found in dealt.items():
-        if len({item.group for item in found}) < 2:
+    for side, members in dealt.items():
+        if len({item.group for item in members}) < 2:
             raise BadInput(
-                f"{concept.name} must have questions of 2 groups in the {side} split, got {len({i.group for i in found})}: add groups."
+                f"{concept.name} must have questions of 2 groups in the {side} split, got {len({i.group for i in members})}: add groups."
             )
     return Splits(torch.as_tensor(fit), tuple(dealt["development"]), tuple(dealt["test"]), tuple(dealt["fit"]))
 

@@ -21,7 +21,6 @@ from ontogeny.jobs.evaluate.margins import ForwardCounter, ScoredItems, can_cach
 from ontogeny.jobs.evaluate.nulls import EffectWithNulls, measure_with_nulls, prompt_baseline
 from ontogeny.jobs.evaluate.plan import EvaluationPlan, default_instruction
 from ontogeny.jobs.evaluate.steering_vectors import (
-    SteeringVectors,
     fit_vectors,
     from_direction,
     read_training_activations,
@@ -29,6 +28,7 @@ from ontogeny.jobs.evaluate.steering_vectors import (
 )
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig
+from ontogeny.steering.methods import SteeringVectors
 from ontogeny.steering.samples import SteeringSample, steering_samples
 from ontogeny.steering.side_effects import TextSideEffects, alpha_at_equal_kl, distinct_n, measure_side_effects
 from ontogeny.steering.steer import Edits, as_edits

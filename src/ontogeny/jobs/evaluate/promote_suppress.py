@@ -50,7 +50,7 @@ def promote_suppress(
     weights = bootstrap.group_weights(groups, samples=samples, seed=seed).double()
     weights = torch.cat([torch.ones(1, len(base), dtype=torch.float64), weights])
     gain = (steered - base).double()
-    found = []
+    results = []
     for share in shares:
         sides = []
         for side, sign in ((matching, 1.0), (~matching, -1.0)):
@@ -58,8 +58,8 @@ def promote_suppress(
             mean = _mean_of_first((sign * gain[side])[order], weights[:, side][:, order], share)
             ends = bootstrap.percentile_interval(mean[0], mean[1:], groups=int(groups.max()) + 1)
             sides.append((float(mean[0]), float(ends.low), float(ends.high)))
-        found.append(PromoteSuppress(share, *sides))
-    return found
+        results.append(PromoteSuppress(share, *sides))
+    return results
 
 
 def _mean_of_first(

@@ -48,7 +48,7 @@ def read_training_activations(
     return TrainingActivations(
         concept.labels()[splits.fit],
         concept.group_ids()[splits.fit],
-        {part: tuple(found) for part, found in captured.sites.items()},
+        {part: tuple(read) for part, read in captured.sites.items()},
         {part: values.float().cpu().clone() for part, values in captured.parts.items()},
         differences,
         item_group_ids(splits.fit_items),

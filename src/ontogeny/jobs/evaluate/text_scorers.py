@@ -1,7 +1,7 @@
 """Scorers of generated text without a judge model: a lexicon, or a small classifier with its own accuracy.
 
 A scorer is a function from texts to one number between 0 and 1 each. The classifier is TF-IDF and logistic regression on a concept's texts;
-its accuracy on held-out groups is reported beside its scores.
+its accuracy on predicted-out groups is reported beside its scores.
 """
 
 import math
@@ -23,7 +23,7 @@ class TextScorer:
     score: Callable[[Sequence[str]], list[float]]
     """One number per text, 0 to 1."""
     accuracy: float = math.nan
-    """Of a classifier on held-out groups; NaN for a lexicon."""
+    """Of a classifier on predicted-out groups; NaN for a lexicon."""
     n: int = 0
     """Held-out texts behind the accuracy."""
 
@@ -55,15 +55,15 @@ def classifier_scorer(concept: Concept, *, seed: int = 0) -> TextScorer:
         raise BadInput(f"a classifier needs a binary concept, {concept.name} is of kind {concept.kind}.")
     y = concept.labels()
     split = group_split(concept.group_ids(), y, "binary", seed=seed)
-    made = make_pipeline(
+    classifier = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True),
         LogisticRegression(max_iter=1000, random_state=seed),
     )
-    made.fit([concept.texts[i] for i in split.train], y[split.train].numpy())
-    held = made.predict([concept.texts[i] for i in split.test])
-    accuracy = float(np.mean(held == y[split.test].numpy()))
+    classifier.fit([concept.texts[i] for i in split.train], y[split.train].numpy())
+    predicted = classifier.predict([concept.texts[i] for i in split.test])
+    accuracy = float(np.mean(predicted == y[split.test].numpy()))
 
     def score(texts: Sequence[str]) -> list[float]:
-        return [float(p) for p in made.predict_proba(list(texts))[:, 1]] if texts else []
+        return [float(p) for p in classifier.predict_proba(list(texts))[:, 1]] if texts else []
 
     return TextScorer(f"classifier:{concept.name}", score, accuracy, len(split.test))
