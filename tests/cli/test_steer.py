@@ -1,4 +1,4 @@
-"""`ontogeny steer`: samples side by side, and one line for what cannot be."""
+"""`ontogeny steer`: samples side by side, and one error line for bad input."""
 
 import json
 from functools import partial
@@ -43,7 +43,7 @@ def test_samples_side_by_side(steer, tiny, vector):
     assert told["samples"][0]["surprise"] < told["samples"][2]["surprise"], "greedy text is what the model expects"
 
 
-def test_a_table_for_people(steer, tiny, vector):
+def test_prints_a_table(steer, tiny, vector):
     code, out, _ = steer(
         tiny("gpt2"), "-d", vector, "-p", "[b]Once", "--tokens", "4", "--where", "last", "--controls", "2"
     )
@@ -53,7 +53,7 @@ def test_a_table_for_people(steer, tiny, vector):
     assert "control 1" in out
 
 
-def test_an_ablated_direction_and_samples(steer, tiny, vector, tmp_path):
+def test_ablation_with_several_samples(steer, tiny, vector, tmp_path):
     (tmp_path / "p.txt").write_text("One\n\nTwo\n")
     code, out, _ = steer(
         *(tiny("gpt_neox"), "-d", vector, "--action", "ablate", "--prompts", tmp_path / "p.txt", "--tokens", "3"),
@@ -91,7 +91,7 @@ def test_an_ablated_direction_and_samples(steer, tiny, vector, tmp_path):
         (["-p", "x", "--dtype", "float8"], "no dtype called"),
     ],
 )
-def test_what_cannot_be_is_one_line(steer, tiny, vector, args, words):
+def test_bad_input_is_one_line(steer, tiny, vector, args, words):
     code, out, err = steer(tiny("gpt2"), "-d", vector, *args)
     assert code == 2
     assert out == ""
@@ -100,7 +100,7 @@ def test_what_cannot_be_is_one_line(steer, tiny, vector, args, words):
     assert err.count("\n") == 1
 
 
-def test_a_direction_of_another_width_is_refused(steer, tiny, tmp_path):
+def test_rejects_direction_of_another_width(steer, tiny, tmp_path):
     wide = save_direction(Direction(torch.ones(48), Site("resid", 1), "wide"), tmp_path / "w.safetensors")
     code, _, err = steer(tiny("gpt2"), "-d", wide, "-p", "x")
     assert code == 2

@@ -1,4 +1,4 @@
-"""Every command as people and scripts use it, and what must not be loaded before there is something to do."""
+"""Every command as people and scripts use it; help and imports load no heavy package."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(home: Path) -> Path:
-    """A finished run, made from Python in the five lines that the documentation shows."""
+    """A finished run, traced from Python as the documentation shows."""
     lineage = ontogeny.Lineage.open(home / "rise")
     concept = ontogeny.Concept.from_file(home / "planted.csv")
     return ontogeny.trace(
@@ -75,11 +75,11 @@ def test_help_of_each_command(command: str, say) -> None:
     assert command in say("--help").out
 
 
-def test_brackets_are_shown_by_help(say) -> None:
+def test_help_shows_brackets(say) -> None:
     assert "'ontogeny[ray]'" in "".join(re.sub(r"[│\s]", "", line) for line in say("trace", "--help").out.splitlines())
 
 
-def test_an_unknown_option_or_command_is_exit_2(say) -> None:
+def test_unknown_option_or_command_is_exit_2(say) -> None:
     for args in (("trace",), ("trace", "x", "--no-such"), ("paint",), ("list", "--format", "x")):
         done = say(*args)
         assert done.code == 2
@@ -89,7 +89,7 @@ def test_an_unknown_option_or_command_is_exit_2(say) -> None:
 # --- trace -------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(home: Path, tmp_path: Path, say) -> None:
+def test_dry_run_prints_the_plan_and_writes_nothing(home: Path, tmp_path: Path, say) -> None:
     args = ("trace", home / "rise", "-c", home / "planted.csv", "-o", tmp_path / "out", "--sites", "resid", "--dry-run")
     shown = say(*args)
     assert shown.code == 0
@@ -134,7 +134,7 @@ def test_trace_prints_a_summary_and_json_parses(home: Path, tmp_path: Path, say)
     assert (plan["checkpoints_to_visit"], plan["forwards"], plan["seconds"]) == (0, 0, 0)
 
 
-def test_the_options_of_trace_reach_the_job(home: Path, tmp_path: Path, say) -> None:
+def test_options_of_trace_reach_the_job(home: Path, tmp_path: Path, say) -> None:
     done = say(
         *("trace", home / "rise", "-c", home / "[b]odd name.csv", "-o", tmp_path / "out", "--quiet"),
         *(
@@ -175,7 +175,7 @@ def test_the_options_of_trace_reach_the_job(home: Path, tmp_path: Path, say) -> 
     assert "'" + str(home / "[b]odd name.csv") + "'" in opened.about["command"]
 
 
-def test_one_released_model_has_scores_in_json(home: Path, tmp_path: Path, say, tiny) -> None:
+def test_single_model_has_scores_in_json(home: Path, tmp_path: Path, say, tiny) -> None:
     args = ("trace", tiny("gpt_neox"), "-c", home / "[b]odd name.csv", "-o", tmp_path / "out", "--sites", "resid")
     text = say(*args)
     assert text.code == 0, text.err
@@ -239,7 +239,7 @@ def test_query_formats(run: Path, say) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "markdown"])
-def test_what_is_absent_is_an_empty_cell_and_names_are_no_markup(run: Path, say, form: str) -> None:
+def test_missing_values_are_empty_cells_and_names_are_not_markup(run: Path, say, form: str) -> None:
     sql = "select 143000.0::double as step, null as nothing, 'nan'::double as low, .123456 as value, '[red]a|b' as name, null::int as n"
     line = say("query", run, sql, "-f", form).out.splitlines()[-1 if form == "markdown" else -2]
     bar = "|" if form == "markdown" else "│"
@@ -264,7 +264,7 @@ def test_list(folder: str, say) -> None:
     assert all(name in done.out for name in plugins.list_plugins(folder))
     found = json.loads(say("list", folder, "--json").out)
     assert set(found[folder]) == set(plugins.list_plugins(folder))
-    assert all(found[folder].values()), "each says in its first line what it is"
+    assert all(found[folder].values()), "a plug-in has no summary"
 
 
 def test_list_of_all(say) -> None:
@@ -287,7 +287,7 @@ BAD = {
         "--format must be one of table, csv, json, markdown, got 'xml'",
     ),
     "view": (["show", "{run}", "emergance"], "no view called 'emergance'; did you mean emergence"),
-    "ending": (["show", "{run}", "emergence", "-o", "{nowhere}.gif"], "cannot save .*end the name with .png"),
+    "ending": (["show", "{run}", "emergence", "-o", "{nowhere}.gif"], "the name of a chart must end with .png"),
     "show into a file": (
         ["show", "{run}", "emergence", "-o", "{file}/x.png"],
         "cannot write .*a part of the path is a file",
@@ -307,7 +307,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("args", "expected"), BAD.values(), ids=BAD)
-def test_bad_questions_are_one_line(args, expected, run: Path, tmp_path: Path, say) -> None:
+def test_bad_input_is_one_line(args, expected, run: Path, tmp_path: Path, say) -> None:
     import re
 
     places = {name: tmp_path / name for name in ("nowhere", "file", "folder", "damaged", "torn")}
@@ -344,7 +344,7 @@ def test_python(run: Path) -> None:
     assert set(ontogeny.__all__) <= set(dir(ontogeny))
 
 
-def test_python_says_what_is_not_there(run: Path) -> None:
+def test_python_errors_name_what_exists(run: Path) -> None:
     opened = ontogeny.Run.open(run)
     for words, arguments in {
         "no traced concept called 'plantd'; did you mean planted": {"concept": "plantd"},

@@ -1,4 +1,4 @@
-"""`ontogeny` as its users call it, but in this process: nothing has to be loaded again."""
+"""Run `ontogeny` in this process, so that packages are loaded only once."""
 
 import sys
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Say = Callable[..., Said]
 
 
 def command(*args: object) -> int:
-    """Run a command; gives its exit code."""
+    """Run a command and return its exit code."""
     from ontogeny import cli
 
     with pytest.MonkeyPatch.context() as patch:

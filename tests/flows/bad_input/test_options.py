@@ -34,7 +34,7 @@ OPTIONS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "no folder": (lambda p: p.trace("no/such/folder"), r"there is no folder no/such/folder: give a folder"),
     "a file": (lambda p: p.trace(p.concept), r"is a file: give a folder"),
     "no manifest": (lambda p: p.trace("lineages.toml"), r"there is no file lineages\.toml"),
-    "manifest": (lambda p: p.trace(p.text("[[stages]]\nname = 'a'", "l.toml")), r"stage 1 has no source\. Add"),
+    "manifest": (lambda p: p.trace(p.text("[[stages]]\nname = 'a'", "l.toml")), r"stage 1 has no source: add"),
     "out under a file": (under_a_file, r"cannot write .*a part of the path is a file.*--out"),
 }
 
