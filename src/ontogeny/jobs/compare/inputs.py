@@ -171,7 +171,7 @@ def load_study(name: str) -> StageStudy:
     name = STUDY_ALIASES.get(name, name)
     module = load_plugin("studies", name)
     names: tuple[str, ...] = module.INPUTS
-    optional = {
+    optional: dict[str, Callable[..., Any]] = {
         "settings": lambda _: None,
         "needs": lambda inputs: inputs.missing(names),
         "cost": lambda inputs, sizes: sizes.stages * text_tokens(inputs.texts),

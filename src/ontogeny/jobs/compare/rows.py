@@ -20,7 +20,7 @@ class StageRowBuilder:
     """Builds the rows of one table, which share these columns."""
 
     concept: str
-    position: str
+    position: str | None
     method: str
     seed: int
     split: str | None = "test"
@@ -37,7 +37,7 @@ class StageRowBuilder:
         ends: IntervalEnds = UNKNOWN_INTERVAL,
         control: str | None = None,
         note: str | None = None,
-        reason: str = "degenerate scores",
+        reason: str | None = "degenerate scores",
         **coords: object,
     ) -> Record:
         """One row; a NaN gets `reason` as its note. Coords become text, and False becomes `false`."""
@@ -70,5 +70,5 @@ def interval_ends(
 ) -> IntervalEnds:
     """95 % bootstrap interval of a number from its resamples; `within` is the range of the metric."""
     point = point if isinstance(point, Tensor) else torch.tensor(point, dtype=torch.float64)
-    found = percentile_interval(point, samples, groups=groups)
-    return max(float(found.low), within[0]), min(float(found.high), within[1])
+    interval = percentile_interval(point, samples, groups=groups)
+    return max(float(interval.low), within[0]), min(float(interval.high), within[1])

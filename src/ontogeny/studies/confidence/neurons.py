@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -97,7 +98,7 @@ def _effect_rows(
     texts = len(effects.candidates[0].total)
     weights = group_weights(torch.arange(texts), samples=settings.samples, seed=settings.seed)
     for effect in effects.candidates:
-        coords = {"neuron": effect.neuron, "confirmed": effect.neuron in effects.confirmed}
+        coords: dict[str, Any] = {"neuron": effect.neuron, "confirmed": effect.neuron in effects.confirmed}
         for form in _FORMS:
             number = bootstrap_mean(getattr(effect, form), weights, texts)
             yield table.row("entropy_effect", number.value, stage, ends=number.ends, n=texts, form=form, **coords)
@@ -115,5 +116,6 @@ def _effect_rows(
             note=f"{len(means)} neurons of the same norm",
             form=form,
         )
-    coords = {"neurons": " ".join(map(str, effects.confirmed)), "least": f"{effects.least:.4g}"}
-    yield table.row("entropy_neurons", float(len(effects.confirmed)), stage, n=len(effects.candidates), **coords)
+    confirmed = effects.confirmed
+    coords = {"neurons": " ".join(map(str, confirmed)), "least": f"{effects.least:.4g}"}
+    yield table.row("entropy_neurons", float(len(confirmed)), stage, n=len(effects.candidates), **coords)

@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -81,7 +82,7 @@ def neuron_overlap_rows(
             yield table.row("neuron_overlap", math.nan, stage, other, n=0, reason=why, by=by)
             continue
         overlap = neuron_overlap(own.candidates[by], others.candidates[by], among=n)
-        coords = {"by": by, "shared": overlap.shared, "p": f"{overlap.p:.3g}"}
+        coords: dict[str, Any] = {"by": by, "shared": overlap.shared, "p": f"{overlap.p:.3g}"}
         yield table.row("neuron_overlap", overlap.iou, stage, other, n=settings.count, **coords)
         ends = (0.0, overlap.chance_high)
         yield table.row(
@@ -133,7 +134,7 @@ def neuron_swap_rows(
         nulls = _random_swaps(cache, layers[donor], sets, settings)
         for of in _SWAP_METRICS:
             change, drawn = after[of] - plain[of], nulls[of] - plain[of].value
-            coords = {"of": of, "neurons": len(chosen)}
+            coords: dict[str, Any] = {"of": of, "neurons": len(chosen)}
             yield table.row("swap_effect", change.value, stage, donor, ends=change.ends, n=change.n, **coords)
             yield table.row(
                 "swap_effect",

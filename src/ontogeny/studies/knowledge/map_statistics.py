@@ -77,10 +77,10 @@ def clean_corrupt_gap(map: PatchMap, weights: Float[Tensor, "sample pair"]) -> F
 
 def pearson_correlation(a: Float[Tensor, "*sample cell"], b: Float[Tensor, "*sample cell"]) -> Float[Tensor, "*sample"]:
     """Pearson's r over the cells that both have; NaN if one is constant."""
-    seen = ~(a.isnan() | b.isnan())
-    n = seen.sum(-1, keepdim=True)
-    a, b = (torch.where(seen, x.double(), 0.0) for x in (a, b))
-    a, b = (torch.where(seen, x - x.sum(-1, keepdim=True) / n, 0.0) for x in (a, b))
+    both = ~(a.isnan() | b.isnan())
+    n = both.sum(-1, keepdim=True)
+    a, b = (torch.where(both, x.double(), 0.0) for x in (a, b))
+    a, b = (torch.where(both, x - x.sum(-1, keepdim=True) / n, 0.0) for x in (a, b))
     scale = a.norm(dim=-1) * b.norm(dim=-1)
     return torch.where(scale > ROUNDING_TOLERANCE, (a * b).sum(-1) / scale, torch.nan)
 

@@ -145,15 +145,15 @@ def compute_patch_maps(
         for number, chunk in enumerate(layout.chunks):
             clean, corrupt = _run_clean_and_corrupt(model, chunk, start, cost)
             where = chunk.where.expand(model.layers + 1, -1, -1)
-            found = {}
+            patched = {}
             if modes.patch:
-                found["patch"] = patch(model, corrupt, clean.streams, where, cost), corrupt.odds
+                patched["patch"] = patch(model, corrupt, clean.streams, where, cost), corrupt.odds
             for name, source in (sources or {}).items():
                 for kind, streams in (("cross", source.clean), ("other", source.corrupt)):
-                    found[f"{kind}:{name}"] = patch(model, corrupt, streams[number], where, cost), corrupt.odds
+                    patched[f"{kind}:{name}"] = patch(model, corrupt, streams[number], where, cost), corrupt.odds
             if modes.noise:
-                found["noise"] = _noise(model, chunk, clean, start, where, modes, seed, cost)
-            for mode, (odds, floor) in found.items():
+                patched["noise"] = _noise(model, chunk, clean, start, where, modes, seed, cost)
+            for mode, (odds, floor) in patched.items():
                 results[mode][number] = odds.cpu(), floor.cpu(), clean.odds.cpu()
             states.clean.append(clean.streams.cpu())
             states.corrupt.append(corrupt.streams.cpu())
@@ -171,8 +171,8 @@ def verified_prefix(model: Model, layout: PairLayout, cost: PatchingCost) -> Pre
     """The shared prefix with its KV cache; without one if patching with the cache is inexact for this model."""
     ids, chunk = torch.tensor(layout.shared, dtype=torch.long), layout.chunks[0]
     start = run_prefix(model, ids, cost)
-    first = [PatchingPrompts(of.ids[:1], of.right[:1], of.wrong[:1]) for of in (chunk.clean, chunk.corrupt)]
-    single = PairChunk(chunk.members[:1], *first, chunk.where[:1], chunk.differs[:1])
+    a, b = (PatchingPrompts(of.ids[:1], of.right[:1], of.wrong[:1]) for of in (chunk.clean, chunk.corrupt))
+    single = PairChunk(chunk.members[:1], a, b, chunk.where[:1], chunk.differs[:1])
     clean, corrupt = _run_clean_and_corrupt(model, single, start, cost)
     cost.needed -= 2 * chunk.clean.ids.shape[1] * model.layers
     cost.note = why_inexact(model, corrupt, clean.streams, int(chunk.where[0].int().argmax()), cost)

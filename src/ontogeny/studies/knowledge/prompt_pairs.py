@@ -166,9 +166,8 @@ def _last_word(text: str) -> tuple[int, int] | None:
 def align_pair(tokenizer: Any, drawn: PairText, pairing: str) -> PromptPair | str:
     """The pair in tokens, or the reason why it does not align."""
     texts = [p.text + answer for p in (drawn.clean, drawn.corrupt) for answer in (drawn.right, drawn.wrong)]
-    encodings = encode_texts(tokenizer, texts, [None] * 4)
-    first = _split_at_answer(*encodings[:2], len(drawn.clean.text))
-    second = _split_at_answer(*encodings[2:], len(drawn.corrupt.text))
+    a, b, c, d = encode_texts(tokenizer, texts, [None] * 4)
+    first, second = _split_at_answer(a, b, len(drawn.clean.text)), _split_at_answer(c, d, len(drawn.corrupt.text))
     if first is None or second is None:
         return "answers that one token cannot tell apart"
     (clean, answers), (corrupt, corrupt_answers) = first, second
@@ -179,7 +178,7 @@ def align_pair(tokenizer: Any, drawn: PairText, pairing: str) -> PromptPair | st
     differs = [x != y for x, y in zip(clean, corrupt, strict=True)]
     if not any(differs) or differs[-1]:
         return "prompts that differ in their last token, or nowhere"
-    roles = _token_roles(encodings[0], len(clean), differs, drawn.clean.object, pairing)
+    roles = _token_roles(a, len(clean), differs, drawn.clean.object, pairing)
     return PromptPair(drawn, clean, corrupt, *answers, roles)
 
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, interval_ends
+from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, StageRowBuilder, interval_ends
 from ontogeny.patching.activation_patching import PatchingCost
-from ontogeny.records import Record, make_record
+from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights, share_interval
 from ontogeny.statistics.splits import number_groups
@@ -68,7 +68,7 @@ class KnowledgeRowContext:
         *,
         n: int | None = None,
         ends: IntervalEnds = UNKNOWN_INTERVAL,
-        method: str | None = "patch",
+        method: str = "patch",
         layer: int | None = None,
         position: str | None = None,
         control: str | None = None,
@@ -76,21 +76,11 @@ class KnowledgeRowContext:
         **coords: str,
     ) -> Record:
         """One row; `n` is the number of pairs by default."""
-        return make_record(
-            metric,
-            value,
-            site=None if layer is None else Site("resid", layer),
-            interval=ends,
-            n=len(self.pairs) if n is None else n,
-            note=note,
-            stage=self.stage,
-            concept=self.pairs.concept,
-            position=position,
-            method=method,
-            control=control,
-            split="all",
-            seed=self.seed,
-            coords={"pairing": self.pairs.pairing, **coords, **({"other_stage": self.other} if self.other else {})},
+        site = None if layer is None else Site("resid", layer)
+        table = StageRowBuilder(self.pairs.concept, position, method, self.seed, "all", site)
+        n, coords = len(self.pairs) if n is None else n, {"pairing": self.pairs.pairing, **coords}
+        return table.row(
+            metric, value, self.stage, self.other, n=n, ends=ends, control=control, note=note, reason=note, **coords
         )
 
     def sampled(
@@ -122,8 +112,8 @@ def stage_map_rows(
     apart = about.mean(((exact.ceiling > 0) & (exact.floor < 0)).double())
     ends = UNKNOWN_INTERVAL
     if len(apart) > 1:
-        found = share_interval(apart[0], apart[1:], groups=about.number)
-        ends = float(found.low), float(found.high)
+        interval = share_interval(apart[0], apart[1:], groups=about.number)
+        ends = float(interval.low), float(interval.high)
     yield about.row("pairs_told_apart", float(apart[0]), ends=ends)
     yield about.row("patch_cost", cost.computed / cost.needed, note=cost.note)
     for mode, map in by_mode.items():
@@ -200,7 +190,7 @@ def cross_stage_rows(
         other: The other stage's corrupt states in them.
     """
     reason = None if about.is_above_chance(own) else _NO_GAP_REASON
-    clean, corrupt, mine = (maps.map_effect(map, about.weights) for map in (crossed, other, own))
+    clean, corrupt, effects = (maps.map_effect(map, about.weights) for map in (crossed, other, own))
     method, control = "cross_patch", "corrupt_states"
     yield from _cell_rows(about, columns, crossed, "patch_effect", clean, method, reason=reason)
     yield from _cell_rows(about, columns, other, "patch_effect", corrupt, method, reason=reason, control=control)
@@ -210,8 +200,8 @@ def cross_stage_rows(
         reason = f"{about.stage} tells the prompts apart {near / far:.2g} times as far as {about.other}: too little"
     # A source that hardly tells the prompts apart has no places of this knowledge.
     knows = about.is_above_chance(source) and far >= maps.FAINT_GAP_SHARE * near
-    was = maps.map_effect(source, about.weights) if knows else torch.zeros_like(mine)
-    retained = maps.retention(was, mine, clean - corrupt, own.free)
+    was = maps.map_effect(source, about.weights) if knows else torch.zeros_like(effects)
+    retained = maps.retention(was, effects, clean - corrupt, own.free)
     for name in ("kept", "adapted", "new", "lost", "transfer") if forward else ("transfer",):
         values = getattr(retained, name)
         if reason is not None or values[0].isnan():

@@ -7,6 +7,7 @@ Each stage's vector is ablated from and added to each stage, which gives its eff
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -169,7 +170,7 @@ def _cosine_rows(
         yield table.row("refusal_cosine", halves, name, name, n=n, control="split_half", reason=reason, held=held)
         for other in surveys:
             others, there = surveys[other].activations, spots[other]
-            coords = {"held": held, "other_layer": there[0], "other_position": there[1]}
+            coords: dict[str, Any] = {"held": held, "other_layer": there[0], "other_position": there[1]}
             if others.x.shape[-1] != d:
                 why = f"{other} is {others.x.shape[-1]} wide and {name} {d}"
                 yield table.row("refusal_cosine", math.nan, name, other, n=0, reason=why, **coords)

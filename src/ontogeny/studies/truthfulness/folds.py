@@ -50,14 +50,14 @@ class StatementFold:
     def statements(self) -> list[Example]:
         return [self.concept.examples[i] for i in self.tested.tolist()]
 
-    def learn(self, seen: LayerActivations) -> Float[Tensor, "site example d"]:
+    def learn(self, activations: LayerActivations) -> Float[Tensor, "site example d"]:
         """Centred activations of the learned statements."""
-        parts = [seen[i][:, rows] for i, rows in self.learned]
+        parts = [activations[i][:, rows] for i, rows in self.learned]
         return torch.cat([x - x.mean(1, keepdim=True) for x in parts], 1)
 
-    def test(self, seen: LayerActivations) -> Float[Tensor, "site row d"]:
+    def test(self, activations: LayerActivations) -> Float[Tensor, "site row d"]:
         """Activations of the tested statements, centred by the learned rows of their set, or else by their own mean."""
-        own = seen[self.held]
+        own = activations[self.held]
         [rows] = [rows for i, rows in self.learned if i == self.held] or [self.tested]
         return own[:, self.tested] - own[:, rows].mean(1, keepdim=True)
 

@@ -23,7 +23,7 @@ from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model
 from ontogeny.sites import Site
 from ontogeny.steering.cached_prompts import run_prompts, run_with_cache
-from ontogeny.steering.generate import check_can_generate
+from ontogeny.steering.steer import check_can_generate
 
 _PUSHED_TOKENS = 2
 """Steered tokens: the last one of the statement and the one before it."""
