@@ -201,7 +201,7 @@ class _MetadataReading:
         if first.startswith(b"version "):
             raise CheckpointError(f"{file.name} is a git-lfs pointer, not the weights")
         if len(first) < 8 or length > min(layout.MAX_HEADER_BYTES, file.size - 8):
-            raise CheckpointError(f"{file.name} is cut off or no safetensors file ({file.size} bytes)")
+            raise CheckpointError(f"{file.name} is cut off or not a safetensors file ({file.size} bytes)")
         if 8 + length > len(first):
             first += self._bytes(file.name, len(first), 8 + length)
         try:
@@ -246,9 +246,9 @@ class _MetadataReading:
             try:
                 content = json.loads(self._whole(file))
             except (ValueError, RecursionError):
-                raise CheckpointError(f"{name} is no JSON") from None
+                raise CheckpointError(f"{name} is not JSON") from None
             if not isinstance(content, dict):
-                raise CheckpointError(f"{name} holds no JSON object")
+                raise CheckpointError(f"{name} must hold a JSON object")
             return content
 
         try:
