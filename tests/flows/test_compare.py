@@ -1,4 +1,4 @@
-"""`ontogeny compare` from the command to the report: what is alike, four panels, resumed, and told in one line where it cannot be."""
+"""`ontogeny compare` from the command to the report: preflight, four studies, resume, and errors of one line."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ HARMLESS = [f"how to paint {c} now?" for c in "abcdefghijkl"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three stages in which a coin stands out and is answered by, a model of another width, and the texts."""
+    """Stages with a planted direction, a model of another width, and the texts."""
     home = tmp_path_factory.mktemp("home")
     for name, push in (("base", 8.0), ("post", 6.0)):
         planted(push, answers=2.0).save_pretrained(home / name)
@@ -46,14 +46,14 @@ def _texts(home: Path) -> list[object]:
 
 @pytest.fixture(scope="module")
 def done(home: Path) -> Path:
-    """All four sides of two stages."""
+    """All four studies of two stages."""
     out = home / "run"
     stages = f"base={home / 'base'}", f"post={home / 'post'}"
     assert command("compare", *stages, "--out", out, "--quiet", *_texts(home)) == 0
     return out
 
 
-def test_four_sides_are_kept_and_each_checkpoint_is_loaded_once(done: Path) -> None:
+def test_four_studies_load_each_checkpoint_once(done: Path) -> None:
     ledger = Run.open(done).ledger()
     assert [line["aspect"] for line in ledger] == ["knowledge", "truthfulness", "refusal", "confidence"]
     assert [sum(line["loads"].values()) for line in ledger] == [2, 0, 0, 0]
@@ -63,7 +63,7 @@ def test_four_sides_are_kept_and_each_checkpoint_is_loaded_once(done: Path) -> N
     assert {"patch_effect", "stage_cosine", "refusal_cosine", "entropy"} <= set(records.metric)
 
 
-def test_what_is_finished_is_not_computed_again(done: Path, home: Path, say: Say) -> None:
+def test_finished_studies_are_not_run_again(done: Path, home: Path, say: Say) -> None:
     before = Run.open(done).ledger()
     code, out, _ = say("compare", f"base={home / 'base'}", f"post={home / 'post'}", "-o", done, "--json", *_texts(home))
     assert code == 0
@@ -78,7 +78,7 @@ def test_what_is_finished_is_not_computed_again(done: Path, home: Path, say: Say
     assert "truthfulness: about" in out
 
 
-def test_another_seed_takes_the_place_of_its_side_alone(home: Path, say: Say) -> None:
+def test_another_seed_replaces_the_rows_of_its_study_only(home: Path, say: Say) -> None:
     out, stages = home / "seeds", (f"base={home / 'base'}", f"post={home / 'post'}")
     for seed, view in ((0, "truthfulness"), (0, "confidence"), (1, "confidence")):
         assert say("compare", *stages, "-o", out, "--studies", view, "--seed", seed, "-q", *_texts(home))[0] == 0
@@ -87,7 +87,7 @@ def test_another_seed_takes_the_place_of_its_side_alone(home: Path, say: Say) ->
     assert set(Run.open(out).records("metric = 'entropy'").seed) == {1}
 
 
-def test_the_report_has_what_is_alike_on_top_and_four_panels(done: Path, say: Say) -> None:
+def test_report_has_preflight_on_top_and_four_panels(done: Path, say: Say) -> None:
     code, _, _ = say("report", done)
     assert code == 0
     page = (done / "report.html").read_text(encoding="utf-8")
@@ -98,7 +98,7 @@ def test_the_report_has_what_is_alike_on_top_and_four_panels(done: Path, say: Sa
     assert "has no score in this table" not in page
 
 
-def test_a_lineage_is_compared_checkpoint_by_checkpoint(home: Path, say: Say) -> None:
+def test_checkpoints_of_one_lineage_are_compared(home: Path, say: Say) -> None:
     out = home / "line-run"
     code, shown, _ = say(
         "compare", home / "line", "--stages", "pretrain:*", "-o", out, "--studies", "truthfulness", "-q", *_texts(home)
@@ -115,11 +115,11 @@ def test_a_lineage_is_compared_checkpoint_by_checkpoint(home: Path, say: Say) ->
     assert value > 0.9
 
 
-def test_other_widths_and_tokenizers_are_told_before_and_each_is_measured_by_itself(home: Path, say: Say) -> None:
+def test_stages_of_other_width_and_tokenizer_are_measured_alone(home: Path, say: Say) -> None:
     stages = (f"base={home / 'base'}", f"wide={home / 'wide'}")
     code, shown, _ = say("compare", *stages, "-o", home / "widths", "--dry-run", *_texts(home))
     assert code == 0
-    for what in ("dimensions: base: 32; wide: 64", "put before a text", "chat template", "phantom tokens [0]"):
+    for what in ("dimensions: base: 32; wide: 64", "tokens before a text", "chat template", "phantom tokens [0]"):
         assert what in shown
     assert not (home / "widths").exists()
     code, shown, _ = say("compare", *stages, "-o", home / "widths", "-q", *_texts(home))
@@ -135,7 +135,7 @@ def test_other_widths_and_tokenizers_are_told_before_and_each_is_measured_by_its
     assert sorted(aurocs[aurocs.n > 0].stage) == ["base", "wide"]
 
 
-def test_a_side_that_cannot_be_had_does_not_stop_the_others(home: Path, say: Say) -> None:
+def test_failed_study_does_not_stop_the_others(home: Path, say: Say) -> None:
     write(
         home / "odd.csv",
         [
@@ -154,7 +154,7 @@ def test_a_side_that_cannot_be_had_does_not_stop_the_others(home: Path, say: Say
     assert "Confidence" in shown
 
 
-def test_pairs_are_mined_as_told(home: Path, say: Say) -> None:
+def test_pairing_option_selects_the_pairing(home: Path, say: Say) -> None:
     out, given = home / "pairing", ("--studies", "knowledge", "-q", *_texts(home), "--ask", " is")
     stages = f"base={home / 'base'}", f"post={home / 'post'}"
     found = []
@@ -175,13 +175,19 @@ BAD = {
     "an unknown stage": (["{home}/line", "--stages", "pretran:last"], "did you mean pretrain"),
     "an unknown step": (["{home}/line", "--stages", "pretrain:7"], "no checkpoint"),
     "one checkpoint of a lineage": (["{home}/line"], "two stages or more"),
-    "an unknown view": (["{home}/line", "--stages", "pretrain:*", "--studies", "truht"], "known: confidence, knowledge"),
+    "an unknown view": (
+        ["{home}/line", "--stages", "pretrain:*", "--studies", "truht"],
+        "known: confidence, knowledge",
+    ),
     "no view": (["{home}/line", "--stages", "pretrain:*", "--studies", ","], "--studies must name at least one study"),
     "one file of two": (
         ["{home}/line", "--stages", "pretrain:*", "--harmful", "{home}/harmful.txt"],
         "belong together",
     ),
-    "verdicts": (["{home}/line", "--stages", "pretrain:*", "--verdicts", "yes"], "--verdicts must be two words, got 'yes'"),
+    "verdicts": (
+        ["{home}/line", "--stages", "pretrain:*", "--verdicts", "yes"],
+        "--verdicts must be two words, got 'yes'",
+    ),
     "a question without verdicts": (["{home}/line", "--stages", "pretrain:*", "--shots", "2"], "need --verdicts"),
     "a pairing": (["{home}/line", "--stages", "pretrain:*", "--pairing", "recal"], "did you mean recall"),
     "a dtype": (["{home}/line", "--stages", "pretrain:*", "--dtype", "float8"], "no dtype"),
@@ -203,11 +209,9 @@ def test_bad_input_is_one_line(case: str, home: Path, say: Say, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_of_another_kind_or_of_other_stages_is_left_alone(
-    done: Path, home: Path, say: Say, tmp_path: Path
-) -> None:
+def test_run_of_another_kind_or_other_stages_is_rejected(done: Path, home: Path, say: Say, tmp_path: Path) -> None:
     code, _, err = say("compare", home / "line", "--stages", "pretrain:*", "-o", done, *_texts(home))
-    assert (code, "Choose another folder" in err) == (2, True)
-    (tmp_path / "run.json").write_text(json.dumps({"lineage": {"name": "x"}}))
+    assert (code, "choose another" in err) == (2, True)
+    (tmp_path / "run.json").write_text(json.dumps({"lineage": {"name": "line"}, "concepts": [], "settings": {}}))
     code, _, err = say("compare", home / "line", "--stages", "pretrain:*", "-o", tmp_path, *_texts(home))
-    assert (code, "holds a trace" in err) == (2, True)
+    assert (code, "with a trace" in err) == (2, True)
