@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from typing import Annotated, NoReturn
 
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    """Print the message on one line and exit; a message that repeats an endless input loses its middle."""
-    line = " ".join(message.split())
+    """Print the message on one line and exit; endless words and messages lose their middle."""
+    line = re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}…{word[0][-50:]}", " ".join(message.split()))
     print(f"ontogeny: {line if len(line) <= 900 else f'{line[:450]} … {line[-300:]}'}", file=sys.stderr)
     sys.exit(2)

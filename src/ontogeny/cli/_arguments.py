@@ -38,7 +38,9 @@ Steps = Annotated[
     str,
     measure("Checkpoints: all, log, log:8, last, every:10, 0,1000, 1000-5000, or by stage: base=log:4;sft=last."),
 ]
-Site = Annotated[str | None, measure("Site of the direction, such as resid.3; default: the best site of the concept.")]
+SiteName = Annotated[
+    str | None, measure("Site of the direction, such as resid.3; default: the best site of the concept.")
+]
 Limit = Annotated[
     int | None, texts("Maximum number of examples per concept; groups are kept whole. Default: all.", min=1)
 ]
@@ -114,7 +116,7 @@ def direction_from_argument(text: str, site: str | None = None, probe: str = "ma
     return Run.open(folder).direction(concept, site=site, method=probe)
 
 
-def read_lines(path: Path) -> list[str]:
+def read_text_lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank; of a table (CSV, TSV, JSONL) its texts.
 
     Raises:
@@ -152,7 +154,7 @@ def neutral_texts(name: str | None) -> list[str]:
     path = Path(name)
     if not path.is_file() and "." not in name and "/" not in name:
         return list(dict.fromkeys(concept_from_argument(name).texts))
-    lines = read_lines(path)
+    lines = read_text_lines(path)
     return list(dict.fromkeys(lines)) if _is_table(path) else [line.strip() for line in lines]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ontogeny.cli._arguments import concept_from_argument, neutral_texts, read_lines
+from ontogeny.cli._arguments import concept_from_argument, neutral_texts, read_text_lines
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ComparisonTexts:
         examples = [
             Example(text, harmful, text)
             for path, harmful in ((self.harmful, True), (self.harmless, False))
-            for text in dict.fromkeys(line.strip() for line in read_lines(path))
+            for text in dict.fromkeys(line.strip() for line in read_text_lines(path))
         ]
         concept = Concept("requests", tuple(examples), classes=("harmless", "harmful"), sign=-1)
         return concept.limited(self.limit, self.seed) if self.limit else concept

@@ -27,7 +27,7 @@ def steer_command(
     ],
     prompt: Annotated[list[str] | None, arg.texts("Prompt to continue; repeat for more.", "--prompt", "-p")] = None,
     prompts: Annotated[Path | None, arg.texts("Text file with one prompt per line.")] = None,
-    site: arg.Site = None,
+    site: arg.SiteName = None,
     probe: Annotated[str, arg.steering("Probe of the run whose direction is used.")] = "mass_mean",
     alpha: arg.Alpha = "1",
     scale: Annotated[
@@ -51,7 +51,7 @@ def steer_command(
 ) -> None:
     """Steer a model with a direction: unsteered, steered and control continuations side by side."""
     alphas = arg.parse_numbers(alpha, "--alpha")
-    given = [*(prompt or []), *(arg.read_lines(prompts) if prompts else [])]
+    given = [*(prompt or []), *(arg.read_text_lines(prompts) if prompts else [])]
     if not given:
         raise BadInput('there is no prompt to continue: add --prompt "Once upon a time".')
     if action not in _ACTIONS:

@@ -27,7 +27,7 @@ def transfer_command(
     to_model: Annotated[
         str | None, arg.measure("Map the last vectors into this other model: a folder, repository or lineage.toml.")
     ] = None,
-    site: arg.Site = None,
+    site: arg.SiteName = None,
     effect: Annotated[bool, arg.steering("Also steer with the vectors; else only probes and cosines.")] = True,
     alpha: Annotated[str, arg.steering("Multiple of the vector that is added; one number.")] = "1",
     length: Annotated[
