@@ -121,7 +121,7 @@ def test_as_a_real_command(name: str, place: Path) -> None:
 
 
 def test_a_file_that_unpacks_without_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(tables, "_MAX_FILE_BYTES", 2**20)
     table = b"text,label\n" + b"".join(b"a%d,%d\n" % (i, i % 2) for i in range(40))
     for name, content in (("small.csv.gz", gzip.compress(table)), ("small.csv", table)):
         (tmp_path / name).write_bytes(content)

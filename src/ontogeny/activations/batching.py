@@ -6,7 +6,7 @@ needed, and at most 2 % of the tokens are padding.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,14 +106,14 @@ def make_batches(
         one_row: Whether to pack sequences of all lengths into one row.
         only: Indices of the sequences to run; by default all.
     """
-    uses = _SequenceUses.of(work)
+    reads, scored = _indices(read.sequence for read in work.reads), _indices(a.sequence for a in work.scored)
     for answers in (False, True):
         # Answers need all blocks, reads may stop early: they share a batch only if a sequence has both.
         indices = range(len(work.sequences)) if only is None else only
-        members = [s for s in indices if bool(uses.scored[s]) == answers]
+        members = [s for s in indices if bool(scored[s]) == answers]
         if one_row:
             for row in _pack_rows(members, [len(ids) for ids in work.sequences], budget):
-                yield _batch(work, row, None, uses, device)
+                yield _batch(work, row, None, reads, scored, device)
             continue
         by_length = defaultdict(list)
         for s in members:
@@ -122,24 +122,15 @@ def make_batches(
         for length, rows in sorted(by_length.items()):
             size = max(1, budget // length)
             for start in range(0, len(rows), size):
-                yield _batch(work, rows[start : start + size], length, uses, device)
+                yield _batch(work, rows[start : start + size], length, reads, scored, device)
 
 
-@dataclass(frozen=True)
-class _SequenceUses:
-    """Indices of the reads and answers of each sequence."""
-
-    reads: Mapping[int, list[int]]
-    scored: Mapping[int, list[int]]
-
-    @classmethod
-    def of(cls, work: Workload) -> "_SequenceUses":
-        uses = cls(defaultdict(list), defaultdict(list))
-        for i, read in enumerate(work.reads):
-            uses.reads[read.sequence].append(i)
-        for i, answer in enumerate(work.scored):
-            uses.scored[answer.sequence].append(i)
-        return uses
+def _indices(values: Iterable[int]) -> Mapping[int, list[int]]:
+    """Positions of each value."""
+    positions = defaultdict(list)
+    for i, value in enumerate(values):
+        positions[value].append(i)
+    return positions
 
 
 def _pack_rows(members: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -165,7 +156,12 @@ def padded_length(length: int) -> int:
 
 
 def _batch(
-    work: Workload, members: list[int], length: int | None, uses: _SequenceUses, device: torch.device
+    work: Workload,
+    members: list[int],
+    length: int | None,
+    reads_of: Mapping[int, list[int]],
+    scored_of: Mapping[int, list[int]],
+    device: torch.device,
 ) -> CaptureBatch:
     """A batch of rows of this length, or without a length of one packed row."""
     own = [len(work.sequences[s]) for s in members]
@@ -178,8 +174,8 @@ def _batch(
             start, tokens = group.start + row * group.length, len(work.sequences[s])
             ids[0, start : start + tokens] = torch.tensor(work.sequences[s])
             mean[row, :tokens] = work.content[s] if work.content else 1 / tokens
-            scored += [(i, start + work.scored[i].start, start + tokens) for i in uses.scored[s]]
-            for i in uses.reads[s]:
+            scored += [(i, start + work.scored[i].start, start + tokens) for i in scored_of[s]]
+            for i in reads_of[s]:
                 own_weights = work.reads[i].weights
                 rows.append(row)
                 padded.append(torch.nn.functional.pad(own_weights, (0, group.length - len(own_weights))))
@@ -192,7 +188,7 @@ def _batch(
         sequences=members,
         ids=(ids.view(len(members), length) if length else ids).to(device),
         groups=groups,
-        reads=[i for s in members for i in uses.reads[s]],
+        reads=[i for s in members for i in reads_of[s]],
         token_indices=torch.tensor(indices, dtype=torch.long, device=device) if indices and single else None,
         weights=tuple(weights),
         content=tuple(content),

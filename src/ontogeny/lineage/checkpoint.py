@@ -36,6 +36,11 @@ class Checkpoint:
         return self.revision or Path(self.source).resolve().name
 
     @property
+    def branch(self) -> str:
+        """Branch or tag on the Hub, by default `main`."""
+        return self.revision or "main"
+
+    @property
     def is_local(self) -> bool:
         """Whether it is a local folder."""
         return self.revision is None

@@ -23,14 +23,10 @@ def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> C
         CheckpointError: the checkpoint cannot be loaded.
         BadInput: the repository cannot be read.
     """
-    if checkpoint.is_local:
-        return weight_files.check_model_folder(_folder(checkpoint), allow_pickle=allow_pickle)
-    folder = complete_snapshot(checkpoint, allow_pickle)
+    folder = _folder_on_disk(checkpoint, allow_pickle)
     if folder is not None:
         return weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
-    return hub.hub_checkpoint_files(
-        checkpoint.source, checkpoint.revision or "main", checkpoint.commit, allow_pickle=allow_pickle
-    )
+    return hub.hub_checkpoint_files(checkpoint.source, checkpoint.branch, checkpoint.commit, allow_pickle=allow_pickle)
 
 
 def weight_bytes(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> int:
@@ -44,12 +40,10 @@ def checkpoint_config(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         CheckpointError, BadInput: it cannot be read.
     """
-    if checkpoint.is_local:
-        return weight_files.read_json(_folder(checkpoint) / "config.json")
-    folder = complete_snapshot(checkpoint, allow_pickle=True)
+    folder = _folder_on_disk(checkpoint, allow_pickle=True)
     if folder is not None:
         return weight_files.read_json(folder / "config.json")
-    revision = checkpoint.revision or "main"
+    revision = checkpoint.branch
     listed, commit = hub.list_hub_files(checkpoint.source, revision, checkpoint.commit)
     where = f"{checkpoint.source} at {revision}"
     if "config.json" not in listed:
@@ -68,16 +62,11 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> P
     Raises:
         CheckpointError, BadInput: it cannot be fetched, or is incomplete.
     """
-    if checkpoint.is_local:
-        folder = _folder(checkpoint)
-        weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
-        return folder
-    cached = complete_snapshot(checkpoint, allow_pickle)
-    if cached is not None:
-        return cached
-    revision = checkpoint.revision or "main"
-    wanted = hub.hub_checkpoint_files(checkpoint.source, revision, checkpoint.commit, allow_pickle=allow_pickle)
-    folder = hub.download_snapshot(checkpoint.source, revision, wanted)
+    folder = _folder_on_disk(checkpoint, allow_pickle)
+    if folder is None:
+        branch = checkpoint.branch
+        wanted = hub.hub_checkpoint_files(checkpoint.source, branch, checkpoint.commit, allow_pickle=allow_pickle)
+        folder = hub.download_snapshot(checkpoint.source, branch, wanted)
     weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
     return folder
 
@@ -107,9 +96,13 @@ def _folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
+def _folder_on_disk(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
+    return _folder(checkpoint) if checkpoint.is_local else complete_snapshot(checkpoint, allow_pickle)
+
+
 def complete_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
     """The snapshot in the cache, if it is complete."""
-    folder = hub.cached_snapshot(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
+    folder = hub.cached_snapshot(checkpoint.source, checkpoint.branch, checkpoint.commit)
     try:
         if folder is not None:
             weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
@@ -126,9 +119,7 @@ def _hub_parts(checkpoint: Checkpoint, allow_pickle: bool) -> list[tuple[str, st
         blobs = [(file.name, (folder / file.name).resolve()) for file in weights]
         if all(path.parent.name == "blobs" for _, path in blobs):
             return [(name, path.name) for name, path in blobs]
-    files = hub.hub_checkpoint_files(
-        checkpoint.source, checkpoint.revision or "main", checkpoint.commit, allow_pickle=allow_pickle
-    )
+    files = hub.hub_checkpoint_files(checkpoint.source, checkpoint.branch, checkpoint.commit, allow_pickle=allow_pickle)
     return [(file.name, file.sha256 or str(file.size)) for file in files.weights]
 
 

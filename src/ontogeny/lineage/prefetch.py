@@ -33,15 +33,13 @@ class _FetchedFolders:
     def acquire(self, checkpoint: Checkpoint) -> _FetchOutcome:
         """Fetch a checkpoint and count its user."""
         try:
-            before = (
-                None
-                if checkpoint.is_local
-                else hub.cached_snapshot(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
+            present = checkpoint.is_local or hub.cached_snapshot(
+                checkpoint.source, checkpoint.branch, checkpoint.commit
             )
             folder = self.fetch(checkpoint)
         except BadInput as error:
             return error
-        if not checkpoint.is_local and before is None:
+        if not present:
             self.downloaded.add(folder)
         self.in_use[folder] += 1
         return folder

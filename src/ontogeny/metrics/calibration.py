@@ -111,14 +111,6 @@ def _bin_index(confidence: Float[Tensor, " answer"], bins: int, by: Binning) -> 
     return (confidence.double() * bins).long().clamp(max=bins - 1)
 
 
-metrics = (
-    Metric(
-        "expected_calibration_error",
-        expected_calibration_error,
-        "confidences, correct",
-        0.0,
-        1.0,
-        frozenset({"permutation"}),
-        "sklearn.calibration.calibration_curve",
-    ),
-)
+_NAME, _INVARIANCES = "expected_calibration_error", frozenset({"permutation"})
+_REFERENCE = "sklearn.calibration.calibration_curve"
+metrics = (Metric(_NAME, expected_calibration_error, "confidences, correct", 0.0, 1.0, _INVARIANCES, _REFERENCE),)

@@ -77,14 +77,5 @@ def dependence_within_accuracy(nhsic_ty: Float[Tensor, "*cell"], accuracy: Float
     )
 
 
-metrics = (
-    Metric(
-        "nats_bound",
-        nats_bound,
-        "scores, classes",
-        None,
-        None,
-        frozenset({"permutation", "shift"}),
-        "sklearn.metrics.log_loss",
-    ),
-)
+_INVARIANCES = frozenset({"permutation", "shift"})
+metrics = (Metric("nats_bound", nats_bound, "scores, classes", None, None, _INVARIANCES, "sklearn.metrics.log_loss"),)

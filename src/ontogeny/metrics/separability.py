@@ -97,42 +97,12 @@ def _rows(scores: Tensor, y: Tensor) -> None:
         )
 
 
+_RANKS, _ARGMAX = frozenset({"monotone", "permutation"}), frozenset({"positive_scale", "shift", "permutation"})
+_ORDER, _AFFINE = frozenset({"permutation"}), frozenset({"affine", "permutation"})
 metrics = (
-    Metric(
-        "auroc",
-        auroc,
-        "scores, labels",
-        0.0,
-        1.0,
-        frozenset({"monotone", "permutation"}),
-        "sklearn.metrics.roc_auc_score",
-    ),
-    Metric(
-        "macro_auroc",
-        macro_auroc,
-        "scores, classes",
-        0.0,
-        1.0,
-        frozenset({"monotone", "permutation"}),
-        "roc_auc_score of sklearn",
-    ),
-    Metric(
-        "accuracy",
-        accuracy,
-        "scores, classes",
-        0.0,
-        1.0,
-        frozenset({"positive_scale", "shift", "permutation"}),
-        "accuracy_score of sklearn",
-    ),
-    Metric("r2", r2, "scores, numbers", None, 1.0, frozenset({"permutation"}), "sklearn.metrics.r2_score"),
-    Metric(
-        "fisher",
-        fisher,
-        "scores, labels",
-        0.0,
-        None,
-        frozenset({"affine", "permutation"}),
-        "squared t over n of scipy.stats.ttest_ind",
-    ),
+    Metric("auroc", auroc, "scores, labels", 0.0, 1.0, _RANKS, "sklearn.metrics.roc_auc_score"),
+    Metric("macro_auroc", macro_auroc, "scores, classes", 0.0, 1.0, _RANKS, "sklearn.metrics.roc_auc_score"),
+    Metric("accuracy", accuracy, "scores, classes", 0.0, 1.0, _ARGMAX, "sklearn.metrics.accuracy_score"),
+    Metric("r2", r2, "scores, numbers", None, 1.0, _ORDER, "sklearn.metrics.r2_score"),
+    Metric("fisher", fisher, "scores, labels", 0.0, None, _AFFINE, "squared t over n of scipy.stats.ttest_ind"),
 )

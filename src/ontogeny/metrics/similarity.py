@@ -42,15 +42,8 @@ def _frame(basis: Tensor) -> tuple[Tensor, Tensor]:
     return u, finite & (s[..., -1] > 1e-6 * s[..., 0]) & (basis.shape[-1] <= basis.shape[-2])
 
 
+_SHARED = frozenset({"rotation", "scale"})
 metrics = (
-    Metric("cosine", cosine, "directions", -1.0, 1.0, frozenset({"rotation", "scale"}), "numpy.dot over the norms"),
-    Metric(
-        "subspace_overlap",
-        subspace_overlap,
-        "subspaces",
-        0.0,
-        1.0,
-        frozenset({"rotation", "scale"}),
-        "scipy.linalg.subspace_angles",
-    ),
+    Metric("cosine", cosine, "directions", -1.0, 1.0, _SHARED, "numpy.dot over the norms"),
+    Metric("subspace_overlap", subspace_overlap, "subspaces", 0.0, 1.0, _SHARED, "scipy.linalg.subspace_angles"),
 )

@@ -153,8 +153,14 @@ def model_from_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 
 def _image_tokens(config: PretrainedConfig) -> int:
     """Number of tokens of an image: its patches and the class token."""
-    sides = [(s, s) if isinstance(s, int) else tuple(s) for s in (config.image_size, config.patch_size)]
-    return (sides[0][0] // sides[1][0]) * (sides[0][1] // sides[1][1]) + 1
+    (height, width), (patch_height, patch_width) = image_sides(config.image_size), image_sides(config.patch_size)
+    return (height // patch_height) * (width // patch_width) + 1
+
+
+def image_sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width from a config's size, which may be a single number."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def _context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,7 +12,7 @@ from ontogeny import architectures
 from ontogeny.errors import BadInput
 from ontogeny.models.hooks import read_hooks, write_hooks
 from ontogeny.models.loading import first_error_line
-from ontogeny.models.model import Model, attention_output_bias, head_contributions, next_token_logits
+from ontogeny.models.model import Model, attention_output_bias, head_contributions, image_sides, next_token_logits
 from ontogeny.sites import Site
 
 
@@ -37,8 +37,7 @@ def _sample(model: Model) -> dict[str, Any]:
     """Two short texts as tokens, or two images."""
     config = model.network.config
     if model.architecture.images:
-        sides = (config.image_size,) * 2 if isinstance(config.image_size, int) else tuple(config.image_size)
-        shape = (2, config.num_channels, *sides)
+        shape = (2, config.num_channels, *image_sides(config.image_size))
         values = torch.arange(math.prod(shape), device=model.device).view(shape) * 7 % 255 / 127.5 - 1
         return {"pixel_values": values.to(model.network.dtype)}
     words = model.network.get_input_embeddings().weight.shape[0]

@@ -24,7 +24,7 @@ from ontogeny.models.loading import (
     read_config,
     silence_transformers,
 )
-from ontogeny.models.model import Model, model_from_network
+from ontogeny.models.model import Model, image_sides, model_from_network
 from ontogeny.sites import Site
 
 ImagePooling = Literal["first", "mean"]
@@ -59,7 +59,7 @@ def load_image_model(
     _check_image_model(read_config(folder).model_type)
     network = load_network(folder, dtype, allow_pickle)
     check_finite_weights(network, folder)
-    return model_from_network(network.to(device).eval(), _not_an_image_model(network.config.model_type))
+    return model_from_network(network.to(device).eval(), _no_tokenizer(network.config.model_type))
 
 
 def untrained_image_model(folder: Path, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
@@ -69,7 +69,7 @@ def untrained_image_model(folder: Path, *, seed: int, device: str = "cpu", dtype
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = random_network(read_config(folder), dtype)
-    return model_from_network(network.to(device).eval(), _not_an_image_model(network.config.model_type))
+    return model_from_network(network.to(device).eval(), _no_tokenizer(network.config.model_type))
 
 
 @torch.inference_mode()
@@ -95,7 +95,7 @@ def capture_images(
         raise unknown_name("pooling", pool, get_args(ImagePooling))
     config = model.network.config
     _check_image_model(config.model_type)
-    wanted = (config.num_channels, *_image_size(config.image_size))
+    wanted = (config.num_channels, *image_sides(config.image_size))
     if tuple(pixels.shape[1:]) != wanted:
         raise BadInput(f"`pixels` must be images of shape {list(wanted)}, got {list(pixels.shape[1:])}: resize them.")
     pooled: dict[Site, list[Tensor]] = {site: [] for site in sites}
@@ -120,10 +120,5 @@ def _check_image_model(kind: str) -> None:
         )
 
 
-def _not_an_image_model(kind: str) -> PreTrainedTokenizerBase:
+def _no_tokenizer(kind: str) -> PreTrainedTokenizerBase:
     return cast(PreTrainedTokenizerBase, NoTokenizer(kind))
-
-
-def _image_size(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width

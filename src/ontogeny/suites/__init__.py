@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ontogeny import plugins
 
-__all__ = ["GENERAL_SUITE", "ROOT_STAGE", "BranchLabel", "Suite", "find_suite", "no_seed", "parse_branch"]
+__all__ = ["GENERAL_SUITE", "ROOT_STAGE", "BranchLabel", "Suite", "find_suite", "no_seed", "numbered", "parse_branch"]
 
 ROOT_STAGE = ""
 """Placeholder in branch labels for the first stage, which the caller names (by default `pretrain`)."""
@@ -33,6 +33,16 @@ class BranchLabel:
 def no_seed(repository: str) -> None:
     """Default `train_seed`, for suites without a seed in the repository name."""
     return None
+
+
+def numbered(pattern: str, label: Callable[[int], BranchLabel] = BranchLabel) -> Callable[[str], BranchLabel | None]:
+    """Parser of branch names that match a pattern with one number, which `label` turns into a label."""
+
+    def parse(branch: str) -> BranchLabel | None:
+        match = re.fullmatch(pattern, branch)
+        return label(int(match[1])) if match else None
+
+    return parse
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """LLM360 Amber: a 7B model saved after each of its 360 data chunks. Source: arXiv:2312.06550 and its model card."""
 
-import re
-
-from ontogeny.suites import BranchLabel, Suite
+from ontogeny.suites import BranchLabel, Suite, numbered
 
 _TOKENS_PER_CHUNK = 1.259e12 / 360
 
@@ -12,16 +10,11 @@ def label_chunk(chunk: int) -> BranchLabel:
     return BranchLabel(chunk, (chunk + 1) * _TOKENS_PER_CHUNK)
 
 
-def parse(branch: str) -> BranchLabel | None:
-    match = re.fullmatch(r"ckpt_(\d+)", branch)
-    return label_chunk(int(match[1])) if match else None
-
-
 suite = Suite(
     name="Amber",
     source="arXiv:2312.06550",
     matches=r"LLM360/Amber",
-    parse=parse,
+    parse=numbered(r"ckpt_(\d+)", label_chunk),
     repositories=("LLM360/Amber",),
     examples={"ckpt_000": label_chunk(0), "ckpt_100": label_chunk(100), "ckpt_358": label_chunk(358)},
     main=label_chunk(359),

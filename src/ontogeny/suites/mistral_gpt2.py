@@ -3,14 +3,9 @@ github.com/stanford-crfm/mistral."""
 
 import re
 
-from ontogeny.suites import BranchLabel, Suite
+from ontogeny.suites import BranchLabel, Suite, numbered
 
 _TOKENS_PER_STEP = 512 * 1024
-
-
-def parse(branch: str) -> BranchLabel | None:
-    match = re.fullmatch(r"checkpoint-(\d+)", branch)
-    return BranchLabel(int(match[1]), float(int(match[1]) * _TOKENS_PER_STEP)) if match else None
 
 
 def train_seed(repository: str) -> int | None:
@@ -22,7 +17,7 @@ suite = Suite(
     name="Mistral GPT-2",
     source="https://github.com/stanford-crfm/mistral",
     matches=r"stanford-crfm/\w+-gpt2-(small|medium)-x\d+",
-    parse=parse,
+    parse=numbered(r"checkpoint-(\d+)", lambda step: BranchLabel(step, float(step * _TOKENS_PER_STEP))),
     repositories=("stanford-crfm/alias-gpt2-small-x21", "stanford-crfm/expanse-gpt2-small-x777"),
     examples={"checkpoint-400000": BranchLabel(400_000, 209_715_200_000.0)},
     skip_main=True,

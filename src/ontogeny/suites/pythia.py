@@ -2,14 +2,9 @@
 
 import re
 
-from ontogeny.suites import BranchLabel, Suite
+from ontogeny.suites import BranchLabel, Suite, numbered
 
 _TOKENS_PER_STEP = 2_097_152
-
-
-def parse(branch: str) -> BranchLabel | None:
-    match = re.fullmatch(r"step(\d+)", branch)
-    return BranchLabel(int(match[1]), float(int(match[1]) * _TOKENS_PER_STEP)) if match else None
 
 
 def train_seed(repository: str) -> int | None:
@@ -22,7 +17,7 @@ suite = Suite(
     name="Pythia",
     source="arXiv:2304.01373",
     matches=r"EleutherAI/pythia-[\d.]+[mb](-deduped)?(-v0)?(-(data-|weight-)?seed\d+)?",
-    parse=parse,
+    parse=numbered(r"step(\d+)", lambda step: BranchLabel(step, float(step * _TOKENS_PER_STEP))),
     repositories=("EleutherAI/pythia-14m", "EleutherAI/pythia-2.8b-deduped", "EleutherAI/pythia-160m-seed3"),
     examples={
         "step0": BranchLabel(0, 0.0),
