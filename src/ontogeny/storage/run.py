@@ -7,9 +7,11 @@ scores/*.safetensors     held-out scores of each unit, for intervals across chec
 ledger.jsonl             one line per checkpoint: forward passes, tokens, seconds
 """
 
+import glob
 import importlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -322,21 +324,24 @@ def sql_text(value: str) -> str:
 
 
 def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
-    """Run SQL over the records of one or several runs, with the column `run`.
+    """Run SQL over the records of one or several runs, with the column `run`. It writes nothing and reads no other file.
 
     Raises:
-        BadInput: the SQL is invalid; the message is DuckDB's.
+        BadInput: the SQL is invalid or writes; the message is DuckDB's.
     """
     import duckdb
 
+    parts = {name: folder / "records" for name, folder in folders.items()}
     try:
-        connection = connect_records({name: folder / "records" for name, folder in folders.items()})
+        connection = connect_records(parts)
+        _lock_connection(connection, parts.values())
     except duckdb.Error as error:
         raise _unreadable(error) from None
     with connection:
         try:
             statements = connection.extract_statements(sql)
-            if [statement.type.name for statement in statements] not in (["SELECT"], ["MULTI"]):  # a pivot is MULTI
+            one = [statement.type.name for statement in statements] in (["SELECT"], ["MULTI"])  # a pivot is MULTI
+            if not one or _writes(sql):
                 raise BadInput(
                     f"a query must be one statement that changes nothing, got {sql[:60]!r}: begin with select, from or with."
                 )
@@ -348,6 +353,30 @@ def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
                 f"the query cannot be run: {str(error).splitlines()[0]}. The view is called records; its columns are in docs/records.md."
             ) from None
     return table
+
+
+def _lock_connection(connection: Any, folders: Iterable[Path]) -> None:
+    """Let a DuckDB connection read these folders only: no other file, no extension, no network, no variable of Python."""
+    places = {str(place) for folder in folders for place in (folder, folder.resolve())}
+    # DuckDB compares a pattern as it is written with the allowed folders.
+    allowed = ", ".join(sql_text(place) for place in sorted(places | set(map(glob.escape, places))))
+    for setting in (
+        "python_enable_replacements = false",
+        f"allowed_directories = [{allowed}]",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"set {setting}")
+
+
+def _writes(sql: str) -> bool:
+    """Whether a statement has a clause that writes: in DuckDB 2, a CTE may be a COPY to a file of an allowed folder."""
+    import duckdb
+
+    text = sql.encode()
+    # A quoted name, a text and a comment are tokens that begin with another character.
+    words = (re.match(rb"\w*", text[start:]) for start, _ in duckdb.tokenize(sql))
+    return any(word and word[0].lower() in (b"copy", b"insert", b"update", b"delete", b"merge") for word in words)
 
 
 def _unreadable(error: Exception) -> BadInput:
