@@ -67,7 +67,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    monkeypatch.setattr(download, "GITHUB_RAW_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setattr(download, "_GITHUB_RAW_URL", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setattr("pooch.os_cache", lambda name: made.cache / name)
     monkeypatch.delenv("ONTOGENY_DATA", raising=False)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -150,7 +150,7 @@ def test_missing_upstream_file_is_a_one_line_error(web: Web) -> None:
 
 def test_no_network_is_a_one_line_error(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """A concept by its name, with an empty cache and no server."""
-    monkeypatch.setattr(download, "GITHUB_RAW_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(download, "_GITHUB_RAW_URL", "http://127.0.0.1:9")
     with pytest.raises(BadInput) as caught:
         plugins.load_plugin("concepts", "xstest").concept()
     told = str(caught.value)

@@ -1,4 +1,4 @@
-"""`ontogeny raise` as people use it: a small model in stages, started again, checked again, on a text, killed; and what it cannot do."""
+"""`ontogeny train`: a small model in stages, resumed, checked again, on a text, killed; and errors."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ def written(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
-def test_raised_checked_and_started_again(raise_, tmp_path):
+def test_train_check_and_resume(raise_, tmp_path):
     out = tmp_path / "model"
     code, said, _ = raise_("--size", "few", "--out", out, "--quiet")
     assert code == 1  # four steps teach nothing, and the figures say so
@@ -64,7 +64,7 @@ def test_raised_checked_and_started_again(raise_, tmp_path):
     assert [c.stage for c in lineage.checkpoints] == ["base"] * 3 + ["sft"] * 3 + ["dpo"] * 3
 
 
-def test_goals_that_are_met_end_with_success(raise_, tmp_path, monkeypatch):
+def test_exit_code_is_0_if_goals_are_met(raise_, tmp_path, monkeypatch):
     from ontogeny.training.toy_models import world_checks
 
     raise_("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
@@ -74,7 +74,7 @@ def test_goals_that_are_met_end_with_success(raise_, tmp_path, monkeypatch):
     assert "missed" not in said
 
 
-def test_the_main_job_traces_what_was_raised(raise_, tmp_path):
+def test_trained_model_can_be_traced(raise_, tmp_path):
     raise_("--size", "few", "--out", tmp_path / "model", "--quiet")
     concept = Concept.from_file(tmp_path / "model" / "concepts" / "forbidden.jsonl")
     settings = TraceSettings(sites="resid", fits=("mass_mean",), resamples=100, permutations=100)
@@ -84,7 +84,7 @@ def test_the_main_job_traces_what_was_raised(raise_, tmp_path):
     assert not run.about["failures"]
 
 
-def test_a_dry_run_leaves_nothing(raise_, tmp_path):
+def test_dry_run_writes_nothing(raise_, tmp_path):
     code, said, _ = raise_("--size", "few", "--out", tmp_path / "model", "--dry-run", "--stages", "base,sft")
     assert code == 0
     assert [line.split()[0] for line in said.splitlines()[1:]] == ["base", "sft"]
@@ -98,17 +98,17 @@ def test_a_dry_run_leaves_nothing(raise_, tmp_path):
     [
         (("--size", "large"), "no size called 'large'"),
         (("--stages", "base,rlhf"), "no stage called 'rlhf'"),
-        (("--stages", ","), "no stage was asked for"),
+        (("--stages", ","), "--stages must not be empty"),
         (("--world", "nursary"), "did you mean nursery"),
         (("--world", "corners", "--stages", "base"), "has no text for the stage base"),
-        (("--size", "few", "--stages", "dpo"), "Raise sft first"),
-        (("--check",), "no model was raised in"),
+        (("--size", "few", "--stages", "dpo"), "train sft first"),
+        (("--check",), "no model was trained in"),
         (("--text-file", "absent.txt"), "cannot be read"),
         (("--text-file", "absent.txt", "--check"), "--check measures facts of a generated world"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_done_is_one_line(raise_, tmp_path, monkeypatch, args, message):
+def test_errors_are_one_line(raise_, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
     code, said, errors = raise_("--out", "model", *args)
     assert code == 2
@@ -119,22 +119,22 @@ def test_what_cannot_be_done_is_one_line(raise_, tmp_path, monkeypatch, args, me
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_another_seed_in_the_same_folder_is_refused(raise_, tmp_path):
+def test_rejects_another_seed_in_the_same_folder(raise_, tmp_path):
     raise_("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
     code, _, errors = raise_("--size", "few", "--out", tmp_path, "--quiet", "--seed", "1")
     assert code == 2
     assert "other settings (seed)" in errors
 
 
-def test_a_model_that_is_not_finished_is_not_measured(raise_, tmp_path):
+def test_check_rejects_unfinished_model(raise_, tmp_path):
     raise_("--size", "few", "--out", tmp_path, "--quiet", "--stages", "base")
     shutil.rmtree(tmp_path / "base" / "checkpoint-4")
     code, _, errors = raise_("--check", "--out", tmp_path)
     assert code == 2
-    assert "Go on with: ontogeny raise --size few" in errors
+    assert "resume the training of" in errors
 
 
-def test_a_text_of_ones_own(raise_, tmp_path):
+def test_training_on_a_text(raise_, tmp_path):
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
     given = ("--text-file", book, "--vocabulary", "270", "--steps", "5", "--out", tmp_path / "model")
@@ -150,13 +150,13 @@ def test_a_text_of_ones_own(raise_, tmp_path):
     assert Lineage.open(tmp_path / "model").checkpoints[-1].step == 5
     code, _, errors = raise_("--check", "--out", tmp_path / "model")
     assert code == 2
-    assert "raised on a text" in errors
+    assert "trained on a text" in errors
     code, _, errors = raise_("--text-file", book, "--vocabulary", "2000", "--out", tmp_path / "other")
     assert code == 2
     assert "too small for a vocabulary of 2000: it has" in errors
 
 
-def test_a_real_book(raise_, tmp_path, shared):
+def test_training_on_a_real_book(raise_, tmp_path, shared):
     book = tmp_path / "shakespeare.txt.gz"
     whole = gzip.decompress((shared / "text" / "tinyshakespeare.txt.gz").read_bytes())
     book.write_bytes(gzip.compress(whole[:250_000]))
@@ -169,8 +169,8 @@ def test_a_real_book(raise_, tmp_path, shared):
     assert 4.5 < figures["heldout_loss"] < 7.3
 
 
-def test_a_killed_command_ends_with_the_same_weights(raise_, tmp_path):
-    """A real process, a real SIGKILL, in the middle of the training."""
+def test_killed_and_resumed_command_gives_the_same_weights(raise_, tmp_path):
+    """A separate process gets a SIGKILL during training."""
     book = tmp_path / "book.txt"
     book.write_text(f"{LINE}\n" * 700)
     given = ["--text-file", str(book), "--vocabulary", "270", "--steps", "24", "--quiet"]

@@ -1,4 +1,4 @@
-"""A training process that is killed outright and started again: the weights and the record of an unbroken run."""
+"""A training process killed by SIGKILL and resumed has the weights and the recording of an uninterrupted run."""
 
 import os
 import signal
@@ -13,7 +13,9 @@ from tests.helpers.subprocesses import fork
 SCRIPT = """
 import torch
 from torch import nn
-from ontogeny.lab.training import RecordingPlan, TrainingConfig, train_module
+from ontogeny.training.loop import TrainingConfig
+from ontogeny.training.recorder import RecordingPlan
+from ontogeny.training.train import train_module
 
 torch.set_num_threads(1)
 
@@ -47,7 +49,7 @@ def kill_at(out: Path, step: int) -> None:
     assert process.ended() == -signal.SIGKILL, process.said("err")
 
 
-def test_killed_outright(tmp_path):
+def test_killed_and_resumed_process_equals_one_run(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     go(whole)
     kill_at(run, 30)

@@ -1,4 +1,4 @@
-"""Trainer and TRL on the stages of the plain loop: the same steps within rounding, LoRA merged, checkpoints that open as a lineage."""
+"""Trainer and TRL compared with the plain loop: equal steps up to rounding, merged LoRA, checkpoints that open as a lineage."""
 
 import importlib.util
 from pathlib import Path
@@ -16,9 +16,9 @@ from ontogeny.training.model_parts import model_parts
 from ontogeny.training.objectives import (
     GroupRelative,
     Preference,
+    Unlearn,
     answers_only,
     language_model,
-    unlearn,
     with_reference_log_probs,
 )
 from ontogeny.training.rollouts import sample_rollouts
@@ -26,7 +26,7 @@ from ontogeny.training.train import train
 from ontogeny.training.trl import LoraOptions, train_with_trl
 from tests.helpers.tiny_models import VOCAB, byte_tokenizer, save_tiny
 
-MISSING = [name for name in trl.TRL_PACKAGES if importlib.util.find_spec(name) is None]
+MISSING = [name for name in trl._TRL_PACKAGES if importlib.util.find_spec(name) is None]
 # TRL 1 asks transformers 5 by a name that is going; what else they warn of is an error.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 installed = pytest.mark.skipif(bool(MISSING), reason=f"needs the extra 'train' ({', '.join(MISSING)} not installed)")
@@ -94,7 +94,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @installed
 @pytest.mark.parametrize("name", STAGES)
-def test_trainer_takes_the_steps_of_the_plain_loop(start, tmp_path, name):
+def test_trainer_steps_equal_the_plain_loop(start, tmp_path, name):
     theirs = library(name, start, tmp_path / "theirs")
     batches, objective = STAGES[name]
     ours = train(batches, objective, CONFIG, tmp_path / "ours", start=start, tokenizer=TOKENIZER, save_at=(0, 2, 4))
@@ -114,8 +114,8 @@ def test_trainer_takes_the_steps_of_the_plain_loop(start, tmp_path, name):
 
 
 @installed
-def test_our_preference_is_trls(start, tmp_path):
-    """The loss that DPOTrainer logs at its first step, against ours, where the reference is another model."""
+def test_preference_loss_equals_trl(start, tmp_path):
+    """The first loss that DPOTrainer logs equals ours, with another model as the reference."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -146,7 +146,7 @@ def test_our_preference_is_trls(start, tmp_path):
 
 @installed
 @pytest.mark.parametrize("name", ["sft", "dpo"])
-def test_lora_is_merged(start, tmp_path, name):
+def test_lora_is_merged_into_checkpoints(start, tmp_path, name):
     run = library(
         name,
         start,
@@ -167,7 +167,7 @@ def test_lora_is_merged(start, tmp_path, name):
 
 @installed
 @pytest.mark.parametrize("lora", [None, LoraOptions(rank=2)])
-def test_killed_and_resumed(start, tmp_path, monkeypatch, lora):
+def test_resumed_run_equals_one_run(start, tmp_path, monkeypatch, lora):
     class Killed(Exception):
         pass
 
@@ -194,7 +194,7 @@ def test_killed_and_resumed(start, tmp_path, monkeypatch, lora):
 
 
 @installed
-def test_grpo_learns_what_is_rewarded(start, tmp_path):
+def test_grpo_increases_the_reward(start, tmp_path):
     objective = GroupRelative(says_low, group=8, new_tokens=4, stop=1, beta=0.01)
     run = train_with_trl(
         prompts, objective, TrainingConfig(steps=40, warmup=1, learning_rate=1e-2), tmp_path / "run", start=start,
@@ -213,13 +213,13 @@ def test_grpo_learns_what_is_rewarded(start, tmp_path):
 
 
 @installed
-def test_what_trainer_cannot_do(start, tmp_path):
+def test_rejects_unsupported_requests(start, tmp_path):
     with pytest.raises(BadInput, match="no Unlearn"):
-        train_with_trl(texts, unlearn, CONFIG, tmp_path / "a", start=start, tokenizer=TOKENIZER, save_at=(4,))
+        train_with_trl(texts, Unlearn(), CONFIG, tmp_path / "a", start=start, tokenizer=TOKENIZER, save_at=(4,))
     with pytest.raises(BadInput, match="same number"):
         library("sft", start, tmp_path / "b", batches=lambda step: pad_batch([[5, 6, 7]] * step, [1] * step))
     assert not list((tmp_path / "b").glob("checkpoint-*"))
-    with pytest.raises(BadInput, match="starts from a checkpoint"):
+    with pytest.raises(BadInput, match="must be the folder of a checkpoint"):
         train_with_trl(
             prompts, GroupRelative(says_low), CONFIG, tmp_path / "b", start=network(start).config, tokenizer=TOKENIZER,
             save_at=(4,),
@@ -229,7 +229,7 @@ def test_what_trainer_cannot_do(start, tmp_path):
         library("sft", start, tmp_path / "c", lora=LoraOptions())
 
 
-def test_without_the_extra(start, tmp_path, monkeypatch):
+def test_missing_extra_is_an_error(start, tmp_path, monkeypatch):
     monkeypatch.setattr(trl, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'ontogeny\[train\]'"):
         library("sft", start, tmp_path / "run")

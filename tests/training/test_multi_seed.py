@@ -1,4 +1,4 @@
-"""Seeds trained together are the seeds trained one by one; killed and resumed too."""
+"""Seeds trained together equal seeds trained one by one, also when killed and resumed."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def saved(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_together_is_one_by_one(tmp_path, case, optimiser):
+def test_training_together_equals_one_by_one(tmp_path, case, optimiser):
     make, objective, batches = CASES[case]
     config = TrainingConfig(**{**vars(CONFIG), "optimiser": optimiser})
     runs = train_seeds(batches, objective, config, tmp_path / "all", make=make, save_at=(0, 20, 40), seeds=SEEDS)
@@ -86,15 +86,15 @@ def test_together_is_one_by_one(tmp_path, case, optimiser):
     assert float((ends[0][name] - ends[1][name]).abs().max()) > 0.1  # the tolerance tells seeds apart
 
 
-def test_seeds_are_clipped_apart(tmp_path):
-    """One norm over all seeds would make each seed's steps depend on the others'."""
+def test_gradients_are_clipped_per_seed(tmp_path):
+    """A common norm would make each seed's steps depend on the other seeds."""
     steps = TrainingConfig(**{**vars(CONFIG), "optimiser": "sgd"})
     both = train_seeds(points, squares, steps, tmp_path / "both", make=perceptron, save_at=(40,), seeds=(0, 3))
     one = train_seeds(points, squares, steps, tmp_path / "one", make=perceptron, save_at=(40,), seeds=(3,))
     torch.testing.assert_close(saved(both[1], 40), saved(one[0], 40), rtol=1e-4, atol=1e-5)
 
 
-def test_killed_and_resumed(tmp_path):
+def test_killed_and_resumed_run_equals_one_run(tmp_path):
     def go(out: Path, batches=points) -> tuple[Path, ...]:
         return train_seeds(batches, squares, CONFIG, out, make=perceptron, save_at=(0, 10, 20, 40), seeds=SEEDS)
 
@@ -119,7 +119,7 @@ def test_killed_and_resumed(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*")}
 
 
-def test_what_cannot_be_stacked(tmp_path):
+def test_rejects_networks_and_batches_that_cannot_be_stacked(tmp_path):
     def go(make=perceptron, batches=points, seeds=SEEDS, **settings):
         config = TrainingConfig(**{**vars(CONFIG), **settings})
         return train_seeds(batches, squares, config, tmp_path / "run", make=make, save_at=(40,), seeds=seeds)

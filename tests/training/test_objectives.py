@@ -1,4 +1,4 @@
-"""Objectives against formulas written out by hand, on a random model; each test would fail for a neighbouring formula."""
+"""Objectives against explicit formulas on a random model; each test would fail for a similar formula."""
 
 import functools
 import math
@@ -24,8 +24,6 @@ from ontogeny.training.objectives import (
     describe_objective,
     group_advantages,
     language_model,
-    preference,
-    unlearn,
     with_reference_log_probs,
 )
 from ontogeny.training.rollouts import sample_rollouts, text_reward
@@ -57,7 +55,7 @@ def near(value: float):
     return pytest.approx(value, rel=1e-5)
 
 
-def test_language_model_counts_every_token_once(network):
+def test_language_model_averages_over_tokens(network):
     total = sum(by_hand(network, row, 1) for row in ROWS)
     tokens = sum(len(row) - 1 for row in ROWS)
     assert language_model(network, pad_batch(ROWS, STARTS)).item() == near(-total / tokens)
@@ -65,7 +63,7 @@ def test_language_model_counts_every_token_once(network):
     assert abs(sum(means) / 3 - total / tokens) > 1e-3  # the mean of rows' means is another number
 
 
-def test_answers_only(network):
+def test_answers_only_averages_over_answer_tokens(network):
     tokens = sum(len(row) - start for row, start in zip(ROWS, STARTS, strict=True))
     total = sum(by_hand(network, row, start) for row, start in zip(ROWS, STARTS, strict=True))
     assert answers_only(network, pad_batch(ROWS, STARTS)).item() == near(-total / tokens)
@@ -73,7 +71,7 @@ def test_answers_only(network):
         answers_only(network, pad_batch(ROWS))
 
 
-def test_what_is_padded_with_changes_nothing(network):
+def test_padding_token_does_not_matter(network):
     for filler in (0, 17):
         batch = pad_batch(ROWS, STARTS, filler=filler)
         assert answer_log_probs(network, batch).tolist() == [
@@ -94,7 +92,7 @@ def log_sigmoid(x: float) -> float:
 
 
 @pytest.mark.parametrize(("beta", "other"), [(0.1, None), (0.5, None), (0.1, 0.01)])
-def test_preference_is_dpo(network, reference, beta, other):
+def test_preference_equals_the_dpo_formula(network, reference, beta, other):
     wins, losses = ratios(network, reference, ROWS), ratios(network, reference, OTHERS)
     second = beta if other is None else other
     expected = -sum(log_sigmoid(beta * w - second * r) for w, r in zip(wins, losses, strict=True)) / 3
@@ -103,8 +101,8 @@ def test_preference_is_dpo(network, reference, beta, other):
     assert objective(network, with_reference_log_probs(pairs(), reference)).item() == near(expected)
 
 
-def test_preference_starts_at_log_two_and_prefers(network):
-    loss = preference(network, pairs(), network)
+def test_preference_starts_at_log_two_and_decreases(network):
+    loss = Preference()(network, pairs(), network)
     assert loss.item() == near(math.log(2))
     trained = tiny_model("gpt_neox", seed=0)
     before = Preference(0.5)(trained, pairs(), network)
@@ -117,34 +115,34 @@ def test_preference_starts_at_log_two_and_prefers(network):
     assert sum(wins) > sum(losses)
 
 
-def test_preference_needs_its_reference(network):
+def test_preference_needs_a_reference(network):
     with pytest.raises(BadInput, match="reference"):
-        preference(network, pairs())
+        Preference()(network, pairs())
 
 
 def forgetting() -> UnlearningBatch:
     return UnlearningBatch(forget=pad_batch(ROWS, STARTS), retain=pad_batch(OTHERS))
 
 
-def test_ascent_is_minus_the_loss_plus_what_stays(network):
+def test_ascent_is_minus_forget_plus_retain_loss(network):
     forget = answers_only(network, pad_batch(ROWS, STARTS))
     retain = language_model(network, pad_batch(OTHERS))
     got = Unlearn("ascent", forget=0.3, retain=2.0)(network, forgetting())
     assert got.item() == near((2.0 * retain - 0.3 * forget).item())
 
 
-def test_npo(network, reference):
+def test_npo_equals_its_formula(network, reference):
     beta = 0.2
     found = ratios(network, reference, ROWS)
     expected = -2 / beta * sum(log_sigmoid(-beta * r) for r in found) / 3
     got = Unlearn("npo", beta=beta, retain=0.0)(network, forgetting(), reference)
     assert got.item() == near(expected)
     with pytest.raises(BadInput, match="reference"):
-        unlearn(network, forgetting())
+        Unlearn()(network, forgetting())
 
 
-def test_npo_becomes_ascent_for_a_small_beta(network, reference):
-    """Their gradients agree up to the factor of means over rows against means over tokens: here one row."""
+def test_npo_approaches_ascent_for_small_beta(network, reference):
+    """The gradients agree up to the factor between means over rows and over tokens, here for one row."""
     one = UnlearningBatch(pad_batch(ROWS[:1], STARTS[:1]), pad_batch(OTHERS[:1]))
 
     def gradient(objective) -> torch.Tensor:
@@ -159,12 +157,12 @@ def test_npo_becomes_ascent_for_a_small_beta(network, reference):
     network.zero_grad()
 
 
-def test_unknown_ways_of_unlearning():
-    with pytest.raises(BadInput, match="ascent, npo"):
+def test_rejects_unknown_unlearning_method():
+    with pytest.raises(BadInput, match="did you mean ascent"):
         Unlearn("descent")
 
 
-def test_padded_rows_and_where_answers_begin():
+def test_pad_batch_masks_and_errors():
     batch = pad_batch([[1, 2, 3], [4, 5]], [2, 1], filler=9)
     assert batch.ids.tolist() == [[1, 2, 3], [4, 5, 9]]
     assert batch.mask.tolist() == [[False, False, True], [False, True, False]]
@@ -176,17 +174,17 @@ def test_padded_rows_and_where_answers_begin():
             pad_batch(rows, starts)
 
 
-def test_joined_rows_keep_their_masks():
+def test_concatenated_rows_keep_their_masks():
     both = concatenate_batches(pad_batch([[1, 2, 3]], [1]), TokenBatch(torch.tensor([[4, 5]])))
     assert both.ids.tolist() == [[1, 2, 3], [4, 5, 0]]
     assert both.mask.tolist() == [[False, True, True], [True, True, False]]
 
 
-def test_objectives_describe_themselves():
+def test_description_of_objectives():
     assert describe_objective(language_model) == {"name": "language_model"}
     assert describe_objective(Preference(0.3)) == {"name": "Preference", "beta": 0.3, "beta_rejected": None}
     assert describe_objective(functools.partial(language_model, scale=2)) == {"name": "language_model", "scale": 2}
-    assert describe_objective(unlearn) != describe_objective(Unlearn("ascent"))
+    assert describe_objective(Unlearn()) != describe_objective(Unlearn("ascent"))
 
 
 def count_of(token: int):
@@ -198,7 +196,7 @@ def count_of(token: int):
     return said
 
 
-def test_samples_follow_the_models_probabilities(network):
+def test_rollouts_follow_the_model_probabilities(network):
     prompts = pad_batch([[5, 6, 7], [8, 9]])
     torch.manual_seed(0)
     drawn = sample_rollouts(network, prompts, copies=4000, new_tokens=1)
@@ -218,7 +216,7 @@ def test_samples_follow_the_models_probabilities(network):
         assert cold.ids[0, 5] == network(cold.ids[:1, :5]).logits[0, -1].argmax()
 
 
-def test_sampling_stops_and_leaves_the_mode_alone(network):
+def test_rollouts_stop_and_keep_the_training_mode(network):
     torch.manual_seed(0)
     drawn = sample_rollouts(network, pad_batch([[5, 6]]), copies=300, new_tokens=20, stop=3, temperature=3.0)
     ended = [row for row in range(300) if int(drawn.ids[row][drawn.mask[row]][-1]) == 3]
@@ -232,11 +230,11 @@ def test_sampling_stops_and_leaves_the_mode_alone(network):
         sample_rollouts(network, pad_batch([[5, 6]]), copies=2, new_tokens=127)
 
 
-def test_advantages():
+def test_group_advantages():
     assert group_advantages(torch.tensor([1.0, 0.0, 3.0, 3.0]), 2).tolist() == [1.0, -1.0, 0.0, 0.0]
 
 
-def test_group_relative_by_hand(network, reference):
+def test_group_relative_equals_its_formula(network, reference):
     objective = GroupRelative(count_of(7), group=2, new_tokens=3, beta=0.3, stop=8)
     drawn = pad_batch([[5, 6, 7, 8], [5, 6, 9], [10, 7, 7], [10, 11, 8]], [2, 2, 1, 1])
     assert objective.rewards(drawn).tolist() == [1.0, 0.0, 2.0, 0.0]
@@ -262,7 +260,7 @@ def test_group_relative_by_hand(network, reference):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
-def test_group_relative_learns_what_is_rewarded():
+def test_group_relative_increases_the_reward():
     network, start = tiny_model("gpt_neox"), tiny_model("gpt_neox")
     objective = GroupRelative(count_of(7), group=16, new_tokens=4, temperature=1.0)
     batch = PromptBatch(pad_batch([[5, 6, 7], [8, 9]]))
@@ -282,7 +280,7 @@ def test_group_relative_learns_what_is_rewarded():
     assert said() > 2.0
 
 
-def test_rewards_of_texts():
+def test_text_reward():
     tokenizer = byte_tokenizer()
 
     def shouts(prompt: str, answer: str) -> float:

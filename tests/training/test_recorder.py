@@ -1,4 +1,4 @@
-"""What a run records is what happened: it replays to the same bits, and the numbers of a step give its update by hand."""
+"""Recordings: a run replays to the same bits, and the figures of a step reproduce its update."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def equal(network: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(network.state_dict()[name], value) for name, value in tensors.items())
 
 
-def test_every_step_has_its_row(recorded):
+def test_every_step_has_a_row(recorded):
     rows = read_recording(recorded)
     assert [row.step for row in rows] == list(range(1, 13))
     assert rows[0].rate == pytest.approx(1e-2 / 3)
@@ -84,7 +84,7 @@ def test_every_step_has_its_row(recorded):
 
 
 @pytest.mark.parametrize("span", [(0, 4), (4, 12), (7, 12), (11, 12)])
-def test_replay_gives_the_same_bits(recorded, span):
+def test_replay_is_bit_identical(recorded, span):
     torch.manual_seed(span[0])
     seen = []
     network = replay(
@@ -99,14 +99,14 @@ def test_replay_gives_the_same_bits(recorded, span):
     assert seen == list(range(*span))
 
 
-def test_replay_from_a_seed_alone(tmp_path):
+def test_replay_from_seed_only(tmp_path):
     out = run(tmp_path / "run", plan=RecordingPlan())
     assert sorted(recorded_states(out)) == [0]
     assert equal(replay(out, 9, 12, batches=batches, objective=language_model), saved(out, 12))
 
 
-def test_a_replay_without_its_random_numbers_would_end_elsewhere(recorded, tmp_path):
-    """The control of the tests above: they can fail."""
+def test_replay_without_the_random_state_differs(recorded, tmp_path):
+    """The control: the tests above can fail."""
     import shutil
 
     copy = tmp_path / "run"
@@ -115,10 +115,10 @@ def test_a_replay_without_its_random_numbers_would_end_elsewhere(recorded, tmp_p
     assert not equal(replay(copy, 5, 12, batches=batches, objective=language_model), saved(copy, 12))
 
 
-def test_replay_refuses_what_the_run_was_not(recorded, tmp_path):
+def test_replay_rejects_other_batches_objectives_and_steps(recorded, tmp_path):
     with pytest.raises(BadInput, match="batch of step 6"):
         replay(recorded, 5, 12, batches=other_batches, objective=language_model)
-    with pytest.raises(BadInput, match="not in the recording"):
+    with pytest.raises(BadInput, match="must be in the recording"):
         replay(recorded, 5, 13, batches=batches, objective=language_model)
     with pytest.raises(BadInput, match="was trained with"):
         replay(recorded, 5, 12, batches=batches, objective=Preference())
@@ -129,7 +129,7 @@ def test_replay_refuses_what_the_run_was_not(recorded, tmp_path):
 
 
 @pytest.mark.parametrize("last", [2, 6, 11])
-def test_a_killed_run_ends_with_the_same_recording(recorded, tmp_path, last):
+def test_killed_and_resumed_run_has_the_same_recording(recorded, tmp_path, last):
     def until(step: int) -> TokenBatch:
         if step > last:
             raise Killed
@@ -151,8 +151,8 @@ def test_recording_does_not_change_the_run(recorded, tmp_path):
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_the_record_gives_each_update_by_hand(tmp_path, optimiser):
-    """Weights of each step from those before, the batch, and the numbers in its row: what attribution differentiates."""
+def test_recording_reproduces_each_update(tmp_path, optimiser):
+    """Weights of each step follow from the previous ones, the batch and the row, which attribution differentiates."""
     settings = config(optimiser=optimiser, clip=0.05, weight_decay=0.3)
 
     def squares(network: nn.Module, batch: torch.Tensor, reference=None) -> torch.Tensor:
@@ -191,7 +191,7 @@ def test_the_record_gives_each_update_by_hand(tmp_path, optimiser):
                 expected = (1 - row.rate * decay) * parameter - row.rate * up / down
             torch.testing.assert_close(saved(out, row.step)[name], expected.detach(), rtol=1e-4, atol=1e-6)
     assert equal(replay(out, 3, 12, batches=points, objective=squares, make=make), saved(out, 12))
-    with pytest.raises(BadInput, match="make="):
+    with pytest.raises(BadInput, match="as `make`"):
         replay(out, 3, 12, batches=points, objective=squares)
 
 
@@ -212,7 +212,7 @@ def low(prompt, answer) -> float:
     [(pieces, Unlearn(beta=0.5)), (prompts, GroupRelative(low, group=4, new_tokens=3))],
     ids=["unlearn", "grpo"],
 )
-def test_replay_of_a_stage_that_looks_back_at_its_start(recorded, tmp_path, batches, objective):
+def test_replay_of_a_stage_with_a_reference_model(recorded, tmp_path, batches, objective):
     out = train(
         batches, objective, config(steps=6), tmp_path / "run", start=recorded / "checkpoint-12", tokenizer=TOKENIZER,
         save_at=(0, 6), record=RecordingPlan(states_every=2), freeze=("embed", "blocks.1"),
@@ -224,7 +224,7 @@ def test_replay_of_a_stage_that_looks_back_at_its_start(recorded, tmp_path, batc
 
 
 @pytest.mark.parametrize("record", [True, False])
-def test_a_second_pass_densifies(recorded, tmp_path, record):
+def test_densify_adds_checkpoints(recorded, tmp_path, record):
     every = train(
         batches, language_model, config(), tmp_path / "every", start=small(), tokenizer=TOKENIZER, save_at=range(13)
     )
@@ -244,18 +244,18 @@ def test_a_second_pass_densifies(recorded, tmp_path, record):
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
 
-def test_a_second_pass_that_goes_another_way_keeps_nothing(tmp_path):
+def test_diverging_densify_keeps_nothing(tmp_path):
     out = run(tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path != out}
-    with pytest.raises(BadInput, match="does not meet"):
+    with pytest.raises(BadInput, match="does not reproduce"):
         densify(out, [8], batches=other_batches, objective=language_model)
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path != out}
-    with pytest.raises(BadInput, match="no step 13"):
+    with pytest.raises(BadInput, match="got 13"):
         densify(out, [13], batches=batches, objective=language_model)
 
 
-def test_a_second_pass_over_what_is_not_finished(tmp_path):
-    with pytest.raises(BadInput, match="no run"):
+def test_densify_rejects_unfinished_runs(tmp_path):
+    with pytest.raises(BadInput, match="is not a run"):
         densify(tmp_path, [1], batches=batches, objective=language_model)
 
     def until(step: int) -> TokenBatch:
@@ -269,8 +269,8 @@ def test_a_second_pass_over_what_is_not_finished(tmp_path):
         densify(tmp_path / "run", [8], batches=batches, objective=language_model)
 
 
-def test_recording_only_from_the_start(tmp_path):
-    """A run that was begun without a recording has other settings than one with."""
+def test_rejects_recording_of_a_run_begun_without_it(tmp_path):
+    """The settings of a run include its recording."""
     run(tmp_path / "run", plan=None)
     with pytest.raises(BadInput, match="record"):
         run(tmp_path / "run")

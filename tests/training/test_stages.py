@@ -1,4 +1,4 @@
-"""Stages after one another, parts that stay or come from elsewhere, schedules, and networks that are no language models."""
+"""Consecutive stages, frozen and copied parts, schedules, and networks that are not language models."""
 
 import itertools
 import json
@@ -21,10 +21,10 @@ from ontogeny.training.model_parts import matching_parameters, model_parts
 from ontogeny.training.objectives import (
     GroupRelative,
     Preference,
+    Unlearn,
     answer_log_probs,
     answers_only,
     language_model,
-    unlearn,
 )
 from ontogeny.training.train import TrainingProgress, train, train_module
 from tests.helpers.tiny_models import VOCAB, byte_tokenizer, tiny_model
@@ -68,7 +68,7 @@ def length(prompt, answer) -> float:
 STAGES = {
     "sft": (questions, answers_only),
     "dpo": (choices, Preference(0.5)),
-    "unlearn": (secrets, unlearn),
+    "unlearn": (secrets, Unlearn()),
     "grpo": (prompts, GroupRelative(length, group=4, new_tokens=3)),
 }
 
@@ -99,7 +99,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_later_stage_begins_where_it_starts_and_resumes_bit_for_bit(start, tmp_path, name):
+def test_later_stage_starts_from_its_checkpoint_and_resumes_bit_identically(start, tmp_path, name):
     run = stage(name, start, tmp_path / "run")
     assert (run / "checkpoint-0" / "model.safetensors").read_bytes() == (start / "model.safetensors").read_bytes()
     assert not same(saved(run / "checkpoint-3"), saved(run / "checkpoint-6"))
@@ -117,18 +117,18 @@ def test_a_later_stage_begins_where_it_starts_and_resumes_bit_for_bit(start, tmp
         assert same(saved(run / f"checkpoint-{step}"), saved(tmp_path / "again" / f"checkpoint-{step}"))
 
 
-def test_the_stages_are_one_lineage(start, tmp_path):
+def test_stages_are_one_lineage(start, tmp_path):
     lineage = Lineage.open(start.parent, stage="base")
     for name in ("sft", "dpo"):
         stage(name, Path(lineage.checkpoints[-1].source), tmp_path / name)
-        lineage = lineage.then(name, tmp_path / name)
+        lineage = lineage.with_stage(name, tmp_path / name)
     assert [s.name for s in lineage.stages] == ["base", "sft", "dpo"]
     assert [c.step for c in lineage.stage("dpo").checkpoints] == [0, 3, 6]
     assert lineage.stage("sft").checkpoints[-1].tokens == 6 * 24
 
 
-def test_preference_is_trained_against_the_start_of_its_stage(start, tmp_path):
-    """One batch for all steps: the chosen answers gain on the rejected ones, measured from the start."""
+def test_reference_of_preference_is_the_start_of_the_stage(start, tmp_path):
+    """With one batch for all steps, the chosen answers gain on the rejected ones relative to the start."""
     run = stage("dpo", start, tmp_path / "run", batches=lambda step: choices(1))
 
     @torch.no_grad()
@@ -141,7 +141,7 @@ def test_preference_is_trained_against_the_start_of_its_stage(start, tmp_path):
     assert margin(run / "checkpoint-6") > margin(run / "checkpoint-3") > margin(run / "checkpoint-0")
 
 
-def test_a_stage_from_another_start_is_another_run(start, tmp_path):
+def test_rejects_another_start_in_the_same_folder(start, tmp_path):
     run = stage("sft", start, tmp_path / "run")
     other = base(tmp_path / "other", seed=1) / "checkpoint-6"
     with pytest.raises(BadInput, match="model"):
@@ -150,7 +150,7 @@ def test_a_stage_from_another_start_is_another_run(start, tmp_path):
         train(questions, language_model, CONFIG, run, start=start, tokenizer=TOKENIZER, save_at=(0, 3, 6))
 
 
-def test_starts_that_are_none(start, tmp_path):
+def test_rejects_invalid_starts(start, tmp_path):
     with pytest.raises(BadInput, match="no folder"):
         stage("sft", tmp_path / "nowhere", tmp_path / "run")
     half = tmp_path / "half"
@@ -162,7 +162,7 @@ def test_starts_that_are_none(start, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_state_that_cannot_be_read_is_said(start, tmp_path):
+def test_unreadable_state_is_an_error(start, tmp_path):
     def until(step: int):
         if step > 4:
             raise Killed
@@ -202,7 +202,7 @@ def changed(one: Path, other: Path) -> set[str]:
     return {part for part, names in parts.items() if any(not torch.equal(before[n], after[n]) for n in names)}
 
 
-def test_frozen_parts_stay(start, tmp_path):
+def test_frozen_parts_do_not_change(start, tmp_path):
     run = stage("sft", start, tmp_path / "run", freeze=("embed", "unembed", "norms", "blocks.1", "blocks.2.mlp"))
     assert changed(run / "checkpoint-0", run / "checkpoint-6") == {"blocks.2.attn"}
     with pytest.raises(BadInput, match="nothing to train"):
@@ -210,7 +210,7 @@ def test_frozen_parts_stay(start, tmp_path):
     stage("sft", start, tmp_path / "none", freeze=("embed",))  # a run that never began does not stand in the way
 
 
-def test_parts_come_from_another_run(start, tmp_path):
+def test_parts_are_copied_from_another_run(start, tmp_path):
     other = base(tmp_path / "other", seed=1)
     mixed = base(tmp_path / "mixed", seed=1, init={"blocks.*.attn": start}, freeze=("blocks.*.attn",))
     assert changed(other / "checkpoint-0", mixed / "checkpoint-0") == {"blocks.1.attn", "blocks.2.attn"}
@@ -224,7 +224,7 @@ def test_parts_come_from_another_run(start, tmp_path):
         base(tmp_path / "run", init={"embed": large})
 
 
-def test_schedules():
+def test_schedule_steps():
     assert checkpoint_schedule.parse_schedule("every:4", 10) == (0, 4, 8, 10)
     assert checkpoint_schedule.parse_schedule("log:5", 1000) == (0, 1, 10, 100, 1000)
     assert checkpoint_schedule.parse_schedule("log:4:10", 1000) == (0, 10, 100, 1000)
@@ -244,11 +244,11 @@ def test_schedules():
         "at:-1",
         "",
     ):
-        with pytest.raises(BadInput, match=r"schedule|no step"):
+        with pytest.raises(BadInput, match=r"schedule|steps must be 0 to 10"):
             checkpoint_schedule.parse_schedule(text, 10)
 
 
-def test_schedule_around_an_event():
+def test_steps_around_an_event():
     saved_at = (0, 100, 200, 400)
     assert checkpoint_schedule.steps_around(saved_at, 150, 3) == (125, 150, 175)
     assert checkpoint_schedule.steps_around(saved_at, 200, 2) == (300,)  # 200 itself is there
@@ -275,7 +275,7 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.ReLU(), nn.Linear(8, 4))
 
 
-def test_a_network_that_is_no_language_model(tmp_path):
+def test_train_module(tmp_path):
     go = partial(train_module, objective=squares, config=CONFIG, make=perceptron, save_at=(0, 3, 6))
     told: list[TrainingProgress] = []
     torch.manual_seed(5)
@@ -303,8 +303,8 @@ def test_a_network_that_is_no_language_model(tmp_path):
         go(points, out=run, make=lambda: nn.Linear(4, 4))
 
 
-def test_configurations_that_train_nothing():
+def test_rejects_invalid_configurations():
     with pytest.raises(BadInput, match="at least one"):
         TrainingConfig(steps=0)
-    with pytest.raises(BadInput, match="adamw, sgd"):
+    with pytest.raises(BadInput, match="did you mean adamw"):
         TrainingConfig(steps=1, optimiser="adam")

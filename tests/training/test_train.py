@@ -1,4 +1,4 @@
-"""The training loop: same seed, same bits; killed and resumed, the weights of an unbroken run; whole checkpoints or none."""
+"""The training loop: determinism, bit-identical resume, and atomic checkpoints."""
 
 import itertools
 import json
@@ -87,7 +87,7 @@ def test_checkpoints_open_in_transformers(run):
     assert state == {"global_step": 4, "num_input_tokens_seen": 4 * 4 * 32}
 
 
-def test_all_marks_and_nothing_else_is_left(run):
+def test_only_scheduled_checkpoints_are_left(run):
     assert {path.name for path in run.iterdir()} == {
         ".lock",
         "training.json",
@@ -95,7 +95,7 @@ def test_all_marks_and_nothing_else_is_left(run):
     }
 
 
-def test_same_seed_same_bits_another_seed_others(run, tmp_path):
+def test_weights_depend_only_on_the_seed(run, tmp_path):
     again, other = train(tmp_path / "again"), train(tmp_path / "other", seed=1)
     for step in MARKS:
         assert same(weights(run, step), weights(again, step))
@@ -104,7 +104,7 @@ def test_same_seed_same_bits_another_seed_others(run, tmp_path):
 
 
 @pytest.mark.parametrize("last", [0, 1, 3, 4, 5])
-def test_killed_and_resumed_equals_unbroken(run, tmp_path, last):
+def test_resumed_run_equals_one_run(run, tmp_path, last):
     with pytest.raises(Killed):
         train(tmp_path / "run", batches=killed_at(last))
     assert not (tmp_path / "run" / "checkpoint-6").exists()
@@ -120,8 +120,8 @@ def test_killed_and_resumed_equals_unbroken(run, tmp_path, last):
         assert same(weights(run, step), weights(tmp_path / "run", step))
 
 
-def test_resuming_without_the_optimiser_would_end_elsewhere(run, tmp_path):
-    """The control of the test above: it can fail."""
+def test_resume_without_the_optimiser_state_differs(run, tmp_path):
+    """The control: the test above can fail."""
     with pytest.raises(Killed):
         train(tmp_path / "run", batches=killed_at(5))
     state = tmp_path / "run" / STATES_FOLDER / "4" / "optimiser.safetensors"
@@ -131,8 +131,8 @@ def test_resuming_without_the_optimiser_would_end_elsewhere(run, tmp_path):
     assert not same(weights(run, 6), weights(tmp_path / "run", 6))
 
 
-def test_killed_while_a_checkpoint_is_written(run, tmp_path, monkeypatch):
-    """A half checkpoint has another name, and the one before it still has its state."""
+def test_run_killed_during_a_checkpoint_resumes(run, tmp_path, monkeypatch):
+    """A partial checkpoint has another name, and the previous one still has its state."""
 
     def fail(folder, *args, **kwargs):
         (Path(folder) / "tokenizer.json").write_text("{ half")
@@ -148,14 +148,14 @@ def test_killed_while_a_checkpoint_is_written(run, tmp_path, monkeypatch):
     assert same(weights(run, 6), weights(tmp_path / "run", 6))
 
 
-def test_a_finished_run_computes_nothing(run):
+def test_finished_run_computes_nothing(run):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     train(run, batches=killed_at(0))
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-def test_nothing_is_printed_and_the_bars_of_transformers_are_as_before(tmp_path, capfd, drawn):
+def test_prints_nothing_and_restores_transformers_progress_bars(tmp_path, capfd, drawn):
     before = logging.is_progress_bar_enabled()
     (logging.enable_progress_bar if drawn else logging.disable_progress_bar)()
     try:
@@ -166,7 +166,7 @@ def test_nothing_is_printed_and_the_bars_of_transformers_are_as_before(tmp_path,
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_callers_random_numbers_are_left_alone(tmp_path):
+def test_random_state_of_the_caller_is_restored(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
@@ -175,29 +175,29 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 1e-3}, {"marks": (0, 6)}])
-def test_another_run_in_the_folder_is_refused(run, change):
+def test_rejects_folder_of_another_run(run, change):
     with pytest.raises(BadInput, match="other settings"):
         train(run, **change)
 
 
-def test_checkpoints_of_unknown_origin_are_refused(run, tmp_path):
+def test_rejects_checkpoints_of_unknown_origin(run, tmp_path):
     shutil.copytree(run / "checkpoint-0", tmp_path / "checkpoint-0")
     with pytest.raises(BadInput, match="another run"):
         train(tmp_path)
 
 
 @pytest.mark.parametrize("marks", [(), (0, 3), (0, 6, 9), (-1, 6)])
-def test_marks_must_fit_the_run(tmp_path, marks):
-    with pytest.raises(BadInput, match="do not fit"):
+def test_rejects_schedule_that_does_not_fit(tmp_path, marks):
+    with pytest.raises(BadInput, match="must be from 0 on and end with step"):
         train(tmp_path, marks=marks)
 
 
-def test_divergence_is_said(tmp_path):
+def test_divergence_is_an_error(tmp_path):
     with pytest.raises(BadInput, match="diverged"):
         train(tmp_path, learning_rate=float("inf"))
 
 
-def test_progress_tells_step_loss_speed_and_time_left(tmp_path):
+def test_progress_has_step_loss_speed_and_time_left(tmp_path):
     told: list[TrainingProgress] = []
     training.train(
         batches,
@@ -233,7 +233,7 @@ def test_learning_rate_rises_then_falls_to_its_floor():
     assert rates[-1] == pytest.approx(0.1)
 
 
-def test_concept_files_hold_the_concepts(tmp_path):
+def test_written_concept_is_read_back(tmp_path):
     for concept in hearsay.concepts(hearsay.make(hearsay.Config(families=16, context=32))):
         read = Concept.from_file(write_concept(concept, tmp_path))
         assert (read.name, read.kind, read.classes) == (concept.name, concept.kind, concept.classes)

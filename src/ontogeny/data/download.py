@@ -17,7 +17,7 @@ from ontogeny.errors import BadInput
 
 _T = TypeVar("_T")
 
-GITHUB_RAW_URL = "https://raw.githubusercontent.com"
+_GITHUB_RAW_URL = "https://raw.githubusercontent.com"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DataSource:
 
     @property
     def url(self) -> str:
-        return f"{GITHUB_RAW_URL}/{self.repository}/{self.commit}/{self.path}"
+        return f"{_GITHUB_RAW_URL}/{self.repository}/{self.commit}/{self.path}"
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.path} @ {self.commit[:12]}"
@@ -173,7 +173,7 @@ def _download(url: str, output_file: str, _: Any) -> None:
 
     retry = Retry(total=3, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504))
     with Session() as session:
-        session.mount(GITHUB_RAW_URL, HTTPAdapter(max_retries=retry))
+        session.mount(_GITHUB_RAW_URL, HTTPAdapter(max_retries=retry))
         with session.get(url, timeout=30, stream=True) as response:
             response.raise_for_status()
             with open(output_file, "wb") as file:

@@ -18,7 +18,7 @@ from ontogeny.errors import BadInput
 if TYPE_CHECKING:
     import pandas
 
-MAX_FILE_BYTES = 2**30
+_MAX_FILE_BYTES = 2**30
 """Largest uncompressed size, so that a highly compressed file cannot fill the memory."""
 _FORMATS = (".csv", ".tsv", ".jsonl")
 
@@ -99,18 +99,18 @@ def gunzip(raw: bytes, where: str) -> bytes:
     """Uncompressed content; returned as it is if it is not gzip.
 
     Raises:
-        BadInput: damaged gzip data, or more than `MAX_FILE_BYTES`.
+        BadInput: damaged gzip data, or more than `_MAX_FILE_BYTES`.
     """
     if raw[:2] == b"\x1f\x8b":
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(raw)) as packed:
-                raw = packed.read(MAX_FILE_BYTES + 1)
+                raw = packed.read(_MAX_FILE_BYTES + 1)
         except (OSError, EOFError, zlib.error):
             raise BadInput(
                 f"{where} is damaged: its gzip data end early or do not match their checksum: fetch it again."
             ) from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise BadInput(f"{where} must not exceed {MAX_FILE_BYTES // 2**20} MiB of text: split it into several files.")
+    if len(raw) > _MAX_FILE_BYTES:
+        raise BadInput(f"{where} must not exceed {_MAX_FILE_BYTES // 2**20} MiB of text: split it into several files.")
     return raw
 
 

@@ -1,6 +1,6 @@
 """Tokenization of texts: ids, character offsets, special tokens, the marked span, and the user's words inside a chat template."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -130,3 +130,15 @@ def _special_ids(tokenizer: Any) -> frozenset[int]:
     unknown = tokens.pop("unk_token", None)
     others = {token for token in tokenizer.all_special_tokens if token != unknown} | set(tokens.values())
     return frozenset(tokenizer.convert_tokens_to_ids(sorted(others)))
+
+
+def shared_token_strings(
+    one: Mapping[str, int], other: Mapping[str, int], special: Sequence[str] = ()
+) -> list[tuple[int, int]]:
+    """Pairs of ids of the token strings that two vocabularies share; the two marks for a space count as the same."""
+    left, right = _normalised_strings(one, special), _normalised_strings(other, special)
+    return [(left[string], right[string]) for string in sorted(left.keys() & right.keys())]
+
+
+def _normalised_strings(vocabulary: Mapping[str, int], special: Sequence[str]) -> dict[str, int]:
+    return {string.replace("▁", " ").replace("Ġ", " "): i for string, i in vocabulary.items() if string not in special}

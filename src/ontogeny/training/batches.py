@@ -1,7 +1,7 @@
-"""What a training step is given: frozen tensors. Rows are padded on the right, and what is padding never counts."""
+"""Batches of a training step, as frozen tensors. Rows are padded on the right; padding never counts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +17,11 @@ class TokenBatch:
 
     ids: Int[Tensor, "row token"]
     mask: Bool[Tensor, "row token"] | None = None
-    """The tokens of the answers: what `answers_only`, `preference` and `unlearn` look at; None where there are none."""
+    """True at the tokens of answers, which `answers_only`, `Preference` and `Unlearn` use; None if there are no answers."""
     real: Bool[Tensor, "row token"] | None = None
-    """False at padding; None where there is none."""
+    """False at padding; None if there is no padding."""
     indices: Int[Tensor, " row"] | None = None
-    """Which examples of the data set the rows are, for the record."""
+    """Indices of the examples in the data set, for the recording."""
 
     @property
     def tokens(self) -> int:
@@ -30,12 +30,12 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class PreferenceBatch:
-    """Two answers to each prompt, the prompt included in both."""
+    """Two answers to each prompt; the rows of both include the prompt."""
 
     chosen: TokenBatch
     rejected: TokenBatch
     reference: Float[Tensor, "side row"] | None = None
-    """Log-probabilities of the chosen and the rejected answers under the reference model, where they are known."""
+    """Log-probabilities of the chosen and the rejected answers under the reference model; None to compute them."""
     indices: Int[Tensor, " row"] | None = None
 
     @property
@@ -45,7 +45,7 @@ class PreferenceBatch:
 
 @dataclass(frozen=True)
 class UnlearningBatch:
-    """What is to be unlearned, and what must stay; their masks say which tokens count (all, without one)."""
+    """Texts to unlearn and texts to retain; their masks select the tokens that count (all, without a mask)."""
 
     forget: TokenBatch
     retain: TokenBatch
@@ -58,7 +58,7 @@ class UnlearningBatch:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Texts that the model itself goes on with; `real` of `prompts` tells where each ends."""
+    """Prompts that the model continues; `real` of `prompts` marks where each ends."""
 
     prompts: TokenBatch
     indices: Int[Tensor, " row"] | None = None
@@ -72,13 +72,13 @@ TrainingBatch = TokenBatch | PreferenceBatch | UnlearningBatch | PromptBatch
 
 
 def pad_batch(rows: Sequence[Sequence[int]], answers: Sequence[int] | None = None, *, filler: int = 0) -> TokenBatch:
-    """Rows of any lengths as one batch; `answers` gives the place of each row's first answer token.
+    """Pad rows to one batch; `answers` is the place of each row's first answer token.
 
     Raises:
         BadInput: no rows, or an answer that begins outside its row.
     """
     if not rows or not all(rows):
-        raise BadInput("a batch needs rows of at least one token each, and was given none. Check the prompts.")
+        raise BadInput("a batch needs at least one row, and each row at least one token: check the prompts.")
     lengths = torch.tensor([len(row) for row in rows])
     places = torch.arange(int(lengths.max()))
     real = places < lengths[:, None]
@@ -89,39 +89,39 @@ def pad_batch(rows: Sequence[Sequence[int]], answers: Sequence[int] | None = Non
     starts = torch.tensor(list(answers))
     if starts.shape != lengths.shape or bool(((starts < 1) | (starts >= lengths)).any()):
         raise BadInput(
-            "each answer must begin inside its row, after at least one token of the prompt; "
-            f"rows of {lengths.tolist()[:4]} tokens, answers from {starts.tolist()[:4]}."
+            "each answer must begin inside its row, after at least one token of the prompt, got "
+            f"answers at {starts.tolist()[:4]} in rows of {lengths.tolist()[:4]} tokens."
         )
     return TokenBatch(ids, real & (places >= starts[:, None]), None if bool(real.all()) else real)
 
 
-def concatenate_batches(one: TokenBatch, other: TokenBatch) -> TokenBatch:
-    """The rows of both in one batch, the shorter ones padded."""
-    width = max(one.ids.shape[1], other.ids.shape[1])
-    first, second = _pad_to_width(one, width), _pad_to_width(other, width)
-    return TokenBatch(*(torch.cat(sides) for sides in zip(first, second, strict=True)))
+def concatenate_batches(first: TokenBatch, second: TokenBatch) -> TokenBatch:
+    """The rows of both in one batch; the narrower one is padded."""
+    width = max(first.ids.shape[1], second.ids.shape[1])
+    parts = zip(_pad_to_width(first, width), _pad_to_width(second, width), strict=True)
+    return TokenBatch(*map(torch.cat, parts))
 
 
 def _pad_to_width(tokens: TokenBatch, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    more = (0, width - tokens.ids.shape[1])
+    padding = (0, width - tokens.ids.shape[1])
     real = torch.ones_like(tokens.ids, dtype=torch.bool) if tokens.real is None else tokens.real
     mask = real if tokens.mask is None else tokens.mask
-    return tuple(torch.nn.functional.pad(part, more) for part in (tokens.ids, mask, real))  # type: ignore[return-value]
+    return tuple(torch.nn.functional.pad(part, padding) for part in (tokens.ids, mask, real))  # type: ignore[return-value]
 
 
 def count_batch_tokens(batch: Any) -> int:
-    """Tokens of a batch; 0 where it is no text."""
+    """Number of tokens in a batch; 0 if it is not text."""
     return int(getattr(batch, "tokens", 0))
 
 
 def example_indices(batch: Any) -> list[int] | None:
-    """Which examples of a data set a batch holds, where it tells."""
+    """Indices of a batch's examples in the data set; None if unknown."""
     indices = getattr(batch, "indices", None)
     return indices.tolist() if isinstance(indices, Tensor) else None
 
 
 def batch_tensors(batch: Any) -> list[Tensor]:
-    """All tensors of a batch (a dataclass, a tuple, a mapping, or a tensor), in their order."""
+    """All tensors of a batch (a dataclass, tuple, dictionary or tensor), in order."""
     if isinstance(batch, Tensor):
         return [batch]
     if isinstance(batch, dict):
@@ -131,8 +131,3 @@ def batch_tensors(batch: Any) -> list[Tensor]:
     else:
         parts = list(vars(batch).values()) if hasattr(batch, "__dict__") else []
     return [tensor for part in parts for tensor in batch_tensors(part)]
-
-
-def with_example_indices(batch: TrainingBatch, indices: Int[Tensor, " row"]) -> TrainingBatch:
-    """The same batch that tells which examples it holds."""
-    return replace(batch, indices=indices)

@@ -1,6 +1,6 @@
-"""At which steps a run is saved: `every:100`, `log:16`, `sqrt:20`, `at:1,5,9`, joined by `+`; and more of them around an event.
+"""Checkpoint schedules: `every:100`, `log:16`, `sqrt:20`, `at:1,5,9`, joined by `+`; and extra steps around an event.
 
-Steps spaced evenly in the logarithm show what is learned early, in the root what turns late (arXiv:2406.19370).
+Logarithmic spacing resolves early learning, square-root spacing late changes (arXiv:2406.19370).
 """
 
 import math
@@ -12,12 +12,12 @@ from ontogeny.errors import BadInput
 def every_k_steps(last: int, k: int) -> tuple[int, ...]:
     """0, k, 2k, … and the last step."""
     if last < 1 or k < 1:
-        raise BadInput(f"no schedule of every {k} steps up to {last}. Take whole numbers from 1 on.")
+        raise BadInput(f"a schedule needs a step size and a last step of at least 1, got every:{k} up to {last}.")
     return tuple(sorted({*range(0, last, k), last}))
 
 
 def log_steps(last: int, count: int, *, first: int = 1) -> tuple[int, ...]:
-    """Step 0 and `count` - 1 steps up to `last`, evenly spaced in the logarithm; fewer where they would coincide."""
+    """Step 0 and `count` - 1 steps up to `last`, evenly spaced in the logarithm; fewer if they coincide."""
     _check(last, count, first)
     ratio = math.log(last / first)
     marks = [round(first * math.exp(ratio * i / max(count - 2, 1))) for i in range(count - 1)]
@@ -25,7 +25,7 @@ def log_steps(last: int, count: int, *, first: int = 1) -> tuple[int, ...]:
 
 
 def sqrt_steps(last: int, count: int, *, first: int = 1) -> tuple[int, ...]:
-    """Step 0 and `count` - 1 steps up to `last`, evenly spaced in the square root; fewer where they would coincide."""
+    """Step 0 and `count` - 1 steps up to `last`, evenly spaced in the square root; fewer if they coincide."""
     _check(last, count, first)
     low, high = math.sqrt(first), math.sqrt(last)
     marks = [round((low + (high - low) * i / max(count - 2, 1)) ** 2) for i in range(count - 1)]
@@ -36,26 +36,22 @@ def at_steps(last: int, steps: Collection[int]) -> tuple[int, ...]:
     """These steps, and the last one."""
     outside = [step for step in steps if not 0 <= step <= last]
     if outside or not steps:
-        raise BadInput(
-            f"no step {outside[0] if outside else '(none given)'} in a run of {last}. Give steps of 0 to {last}."
-        )
+        raise BadInput(f"steps must be 0 to {last}, the last of the run, got {outside[0] if outside else 'no step'}.")
     return tuple(sorted({*steps, last}))
 
 
 def steps_around(saved: Sequence[int], event: int, k: int) -> tuple[int, ...]:
-    """Up to k more steps, evenly spaced between the checkpoints before and after an event: for a second pass over a finished run.
+    """Up to k extra steps, evenly spaced between the checkpoints before and after an event, for `replay.densify`.
 
-    Where the event is itself a checkpoint, the gaps on both sides of it are filled.
+    If the event is itself a checkpoint, the gaps on both sides are filled.
 
     Raises:
-        BadInput: an event outside of the run.
+        BadInput: the event is outside the run.
     """
     marks = sorted(set(saved))
     if len(marks) < 2 or not marks[0] <= event <= marks[-1] or k < 1:
         span = f"{marks[0]} to {marks[-1]}" if marks else "none"
-        raise BadInput(
-            f"no {k} steps around {event}: the run's checkpoints are {span}. Give an event between two of them."
-        )
+        raise BadInput(f"steps around an event need an event between two checkpoints ({span}), got {k} around {event}.")
     low = max((mark for mark in marks if mark < event), default=marks[0])
     high = min((mark for mark in marks if mark > event), default=marks[-1])
     new = {round(low + (high - low) * i / (k + 1)) for i in range(1, k + 1)} - set(marks)
@@ -63,10 +59,10 @@ def steps_around(saved: Sequence[int], event: int, k: int) -> tuple[int, ...]:
 
 
 def parse_schedule(text: str, last: int) -> tuple[int, ...]:
-    """The steps that a schedule's name stands for in a run of `last` steps; `log:16:40` starts at step 40.
+    """Steps of a written schedule in a run of `last` steps; `log:16:40` starts at step 40.
 
     Raises:
-        BadInput: no schedule, or one that does not fit the run.
+        BadInput: not a schedule, or one that does not fit the run.
     """
     steps: set[int] = set()
     for part in text.split("+"):
@@ -88,23 +84,23 @@ def parse_schedule(text: str, last: int) -> tuple[int, ...]:
 
 
 def check_schedule(save_at: Collection[int], last: int) -> tuple[int, ...]:
-    """The steps of a schedule, sorted; they must end with the run.
+    """The steps of a schedule, sorted.
 
     Raises:
-        BadInput: they do not.
+        BadInput: the last step is not that of the run, or a step is negative.
     """
     marks = sorted(set(save_at))
     if not marks or marks[0] < 0 or marks[-1] != last:
-        raise BadInput(f"checkpoints at {marks} do not fit a run of {last} steps. End with step {last}.")
+        raise BadInput(f"`save_at` must be from 0 on and end with step {last}, got {marks}.")
     return tuple(marks)
 
 
 def _check(last: int, count: int, first: int) -> None:
     if not (1 <= first <= last and count >= 2):
-        raise BadInput(f"no schedule of {count} steps from {first} to {last}. Take 1 <= first <= last and count >= 2.")
+        raise BadInput(f"a schedule needs 1 <= first <= last and count >= 2, got {count} steps from {first} to {last}.")
 
 
 def _bad_schedule(text: str) -> BadInput:
     return BadInput(
-        f"{text.strip()!r} is no schedule. Write every:100, log:16, log:16:40, sqrt:20 or at:1,5,9, joined by +."
+        f"a schedule must read like every:100, log:16, log:16:40, sqrt:20 or at:1,5,9, joined by +, got {text.strip()!r}."
     )

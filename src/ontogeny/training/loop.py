@@ -1,6 +1,6 @@
-"""The plain training loop: one step, and what it keeps in memory (AdamW, arXiv:1711.05101; warm-up, then a cosine).
+"""Training steps and their state in memory (AdamW, arXiv:1711.05101; linear warm-up, then a cosine).
 
-Everything that determines the weights of a step stands in a `Recipe`: training, resuming and replaying all take the same steps.
+A `TrainingRecipe` has everything that determines the weights of a step: training, resuming and replaying take the same steps.
 """
 
 import math
@@ -11,40 +11,42 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, unknown_name
 from ontogeny.training.batches import count_batch_tokens
 from ontogeny.training.objectives import Objective
 
 BatchFunction = Callable[[int], Any]
-"""The batch of a step (1, 2, …). A function of the step, not a stream: a resumed run has nothing to wind forward."""
+"""The batch of a step (1, 2, …). A function of the step, so that a resumed run need not replay a stream."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
+    """Settings of the optimiser and the learning rate; stored in `training.json`."""
+
     steps: int
     learning_rate: float = 3e-3
     warmup: int = 50
-    """Steps in which the learning rate rises from 0."""
+    """Number of steps in which the learning rate rises from 0."""
     floor: float = 0.05
-    """Share of the learning rate that is left at the last step; 1 keeps it constant."""
+    """Share of the learning rate at the last step; 1 keeps it constant."""
     weight_decay: float = 0.1
-    """Of matrices; gains and biases do not decay. Decoupled with adamw, L2 with sgd."""
+    """Weight decay of matrices; gains and biases do not decay. Decoupled with adamw, L2 with sgd."""
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9
-    """Of sgd."""
+    """Momentum of sgd."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise BadInput(f"a run of {self.steps} steps trains nothing. Take at least one.")
+            raise BadInput(f"`steps` must be at least one, got {self.steps}.")
         if self.optimiser not in ("adamw", "sgd"):
-            raise BadInput(f"no optimiser called {self.optimiser!r}; known: adamw, sgd.")
+            raise unknown_name("optimiser", self.optimiser, ("adamw", "sgd"))
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine down to `floor`; the first step is 1."""
+    """Learning rate of a step (from 1): linear warm-up, then half a cosine down to `floor`."""
     down = (step - config.warmup) / max(config.steps - config.warmup, 1)
     cosine = config.floor + (1 - config.floor) * (1 + math.cos(math.pi * max(down, 0.0))) / 2
     return config.learning_rate * min(1.0, step / max(config.warmup, 1)) * cosine
@@ -52,10 +54,10 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """What determines the weights of every step."""
+    """Everything that determines the weights of every step."""
 
     make: Callable[[], nn.Module]
-    """The start of the run, the same each time; what it freezes asks for no gradient."""
+    """Builds the initial network, equal each time; frozen parameters require no gradient."""
     batches: BatchFunction
     objective: Objective
     config: TrainingConfig
@@ -64,7 +66,7 @@ class TrainingRecipe:
 
 @dataclass
 class TrainingSession:
-    """A run in memory."""
+    """State of a run in memory."""
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
@@ -75,34 +77,34 @@ class TrainingSession:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did."""
+    """Figures of one step."""
 
     loss: float
     norm: float
-    """Of the gradient, before clipping."""
+    """Norm of the gradient before clipping."""
     clip: float
-    """Factor that the gradient was multiplied with."""
+    """Factor that clipping multiplied the gradient by."""
     rate: float
 
 
 def start_session(recipe: TrainingRecipe, reference: Callable[[], nn.Module] | None = None) -> TrainingSession:
-    """Step 0 of a run; random numbers are those of its seed from here on."""
+    """Build the networks of step 0, and seed the process's random numbers for the run."""
     torch.manual_seed(recipe.seed)
     network = recipe.make().train()
-    known = None
+    reference_network = None
     if getattr(recipe.objective, "needs_reference", False):
         torch.manual_seed(recipe.seed)
-        known = (reference or recipe.make)().eval().requires_grad_(False)
-    # From here on they do not depend on how many the start took: a run can be replayed from weights on disk.
+        reference_network = (reference or recipe.make)().eval().requires_grad_(False)
+    # Seeded again, so that later random numbers do not depend on initialisation: a run can be replayed from weights on disk.
     torch.manual_seed(recipe.seed + 0x5EED)
-    return TrainingSession(network, make_optimizer(network, recipe.config), known)
+    return TrainingSession(network, make_optimizer(network, recipe.config), reference_network)
 
 
 def train_step(session: TrainingSession, recipe: TrainingRecipe, batch: Any) -> StepResult:
-    """One step.
+    """Take one step.
 
     Raises:
-        BadInput: the loss is no longer finite.
+        BadInput: the loss is not finite.
     """
     session.step += 1
     rate = learning_rate_at(session.step, recipe.config)
@@ -112,15 +114,14 @@ def train_step(session: TrainingSession, recipe: TrainingRecipe, batch: Any) -> 
     value = loss.item()
     if not math.isfinite(value):
         raise BadInput(
-            f"the loss is {value} at step {session.step}: the training diverged. "
-            "Take a smaller learning rate or a longer warm-up."
+            f"the training diverged: the loss is {value} at step {session.step}: use a smaller learning rate or a longer warm-up."
         )
     session.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(trainable_parameters(session.network), recipe.config.clip)
     session.optimiser.step()
     session.tokens += count_batch_tokens(batch)
-    # The factor as clip_grad_norm_ computes it, in its precision.
+    # The clip factor as clip_grad_norm_ computes it, in the same precision.
     return StepResult(value, float(norm), float((recipe.config.clip / (norm + 1e-6)).clamp(max=1.0)), rate)
 
 
@@ -129,7 +130,7 @@ def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig, *, matrix: int = 2) -> torch.optim.Optimizer:
-    """What has at least `matrix` dimensions decays; gains and biases do not."""
+    """The optimiser; only parameters with at least `matrix` dimensions decay."""
     parameters = trainable_parameters(network)
     groups = [
         {"params": [p for p in parameters if p.ndim >= matrix], "weight_decay": config.weight_decay},
@@ -137,14 +138,14 @@ def make_optimizer(network: nn.Module, config: TrainingConfig, *, matrix: int = 
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:
-        raise BadInput("every parameter is frozen: there is nothing to train. Freeze fewer groups.")
+        raise BadInput("every parameter is frozen, so there is nothing to train: shorten `freeze`.")
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
 
 
 def optimizer_moments(session: TrainingSession) -> dict[str, Tensor]:
-    """The optimiser's tensors as `parameter/moment`; none before the first step."""
+    """The optimiser's tensors as `parameter/moment`; empty before the first step."""
     return {
         f"{name}/{key}": value
         for name, parameter in session.network.named_parameters()

@@ -1,7 +1,7 @@
-"""Parts of a language model by name: `embed`, `blocks.3.attn`, `blocks.*.mlp`, `norms`, `unembed`; to freeze, or to take from another run.
+"""Parts of a language model by name, to freeze or to copy from another run: `embed`, `blocks.3.attn`, `blocks.*.mlp`, `norms`, `unembed`.
 
-Every parameter is in one part; a tied embedding is in `embed` alone. Blocks count from 1, as sites do. Training one
-component at a time: arXiv:2410.22244.
+Every parameter is in exactly one part; a tied embedding is in `embed`. Blocks count from 1, as sites do. Training one component at a
+time: arXiv:2410.22244.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,20 +14,21 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from ontogeny import architectures
 from ontogeny.architectures import Architecture
 from ontogeny.errors import BadInput, unknown_name
+from ontogeny.lineage import weight_files
 
 
 def model_parts(network: PreTrainedModel) -> dict[str, tuple[str, ...]]:
     """Names of the parameters of each part, in the order of the network.
 
     Raises:
-        BadInput: no architecture table serves this model.
+        BadInput: the model has no architecture table.
     """
     table = architectures.architecture_of(network)
     head = _path_of(network, network.get_output_embeddings())
-    found: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}
     for name, _ in network.named_parameters():
-        found.setdefault(_part(name, table, head), []).append(name)
-    return {part: tuple(names) for part, names in found.items()}
+        parts.setdefault(_part(name, table, head), []).append(name)
+    return {part: tuple(names) for part, names in parts.items()}
 
 
 def _part(name: str, table: Architecture, head: str) -> str:
@@ -53,26 +54,26 @@ def _path_of(network: PreTrainedModel, module: torch.nn.Module | None) -> str:
 
 
 def matching_parameters(network: PreTrainedModel, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Names of the parameters in the parts that any of the patterns names; `blocks.2` is all of block 2.
+    """Names of the parameters in the parts that match any of the patterns; `blocks.2` is all of block 2.
 
     Raises:
-        BadInput: a pattern that names no part.
+        BadInput: a pattern matches no part.
     """
     parts = model_parts(network)
-    picked: set[str] = set()
+    selected: set[str] = set()
     for pattern in patterns:
-        here = [part for part in parts if fnmatchcase(part, pattern) or fnmatchcase(part, f"{pattern}.*")]
-        if not here:
+        matches = [part for part in parts if fnmatchcase(part, pattern) or fnmatchcase(part, f"{pattern}.*")]
+        if not matches:
             raise unknown_name("part of this model", pattern, parts)
-        picked.update(name for part in here for name in parts[part])
-    return tuple(name for name, _ in network.named_parameters() if name in picked)
+        selected.update(name for part in matches for name in parts[part])
+    return tuple(name for name, _ in network.named_parameters() if name in selected)
 
 
 def freeze_parts(network: PreTrainedModel, patterns: Iterable[str]) -> None:
-    """These parts take part in the forward pass, and stay as they are.
+    """Freeze the parts that match.
 
     Raises:
-        BadInput: a pattern that names no part.
+        BadInput: a pattern matches no part.
     """
     parameters = dict(network.named_parameters())
     for name in matching_parameters(network, patterns):
@@ -81,10 +82,10 @@ def freeze_parts(network: PreTrainedModel, patterns: Iterable[str]) -> None:
 
 @torch.no_grad()
 def initialise_parts(network: PreTrainedModel, sources: Mapping[str, Path]) -> None:
-    """Take parts from checkpoints of other runs: `{"blocks.*.attn": folder}`.
+    """Copy parts from checkpoints of other runs: `{"blocks.*.attn": folder}`.
 
     Raises:
-        BadInput: a pattern that names no part, a folder that holds no model, or parts of another shape.
+        BadInput: a pattern matches no part, a folder has no model, or shapes differ.
     """
     parameters = dict(network.named_parameters())
     for pattern, folder in sources.items():
@@ -93,21 +94,23 @@ def initialise_parts(network: PreTrainedModel, sources: Mapping[str, Path]) -> N
             if name not in other or other[name].shape != parameters[name].shape:
                 shape = tuple(other[name].shape) if name in other else "absent"
                 raise BadInput(
-                    f"{pattern} cannot be taken from {folder}: {name} is {shape} there and "
-                    f"{tuple(parameters[name].shape)} here. Give a run of the same architecture."
+                    f"{name} must have the shape {tuple(parameters[name].shape)}, got {shape} in {folder}: give a checkpoint of "
+                    "the same architecture."
                 )
             parameters[name].copy_(other[name])
 
 
 def load_float32(folder: Path) -> PreTrainedModel:
-    """The model of a checkpoint folder, float32.
+    """Load the model of a checkpoint folder in float32.
 
     Raises:
-        CheckpointFault: it is not whole.
+        BadInput: there is no such folder, or the checkpoint is incomplete.
     """
-    from ontogeny.lineage import weight_files
-
-    if not folder.is_dir():
-        raise BadInput(f"there is no folder {folder}. Give a checkpoint, like run/checkpoint-1000.")
-    weight_files.check_model_folder(folder)
+    check_checkpoint(folder)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def check_checkpoint(folder: Path) -> None:
+    if not folder.is_dir():
+        raise BadInput(f"no folder {folder}: give a checkpoint, like run/checkpoint-1000.")
+    weight_files.check_model_folder(folder)

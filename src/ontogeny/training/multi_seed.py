@@ -1,14 +1,14 @@
-"""Several seeds of a small network trained at once: their parameters are stacked, one call computes all (`torch.func`, vmap).
+"""Training several seeds of a small network at once: stacked parameters, one vmapped call (`torch.func`).
 
-A small network spends its time on calling operations, not on computing them: eight seeds cost little more than one. The result is that
-of training seed by seed, up to rounding. Networks with dropout or running means are left to `train_module`.
+The time of a small network is call overhead, so eight seeds cost little more than one. Results equal those of training seed by seed, up
+to rounding. Networks with dropout or running means are not supported: use `train_module`.
 """
 
 import copy
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ontogeny.errors import BadInput
-from ontogeny.storage.files import atomic_folder
 from ontogeny.training.checkpoint_schedule import check_schedule
 from ontogeny.training.checkpoints import (
     STATES_FOLDER,
@@ -28,13 +27,14 @@ from ontogeny.training.checkpoints import (
     load_training_state,
     network_tensors,
     save_module,
+    write_checkpoint,
     write_training_state,
 )
 from ontogeny.training.loop import TrainingConfig, TrainingSession, learning_rate_at, make_optimizer
 from ontogeny.training.objectives import Objective, describe_objective
 
 SeededBatches = Callable[[int, int], Any]
-"""The batch of a step and a seed: a tensor, or tuples or dictionaries of them, of one shape for all seeds."""
+"""The batch of a step and a seed: a tensor, or tuples or dictionaries of tensors, with equal shapes for all seeds."""
 
 
 def train_seeds(
@@ -47,29 +47,33 @@ def train_seeds(
     save_at: Sequence[int],
     seeds: Iterable[int],
 ) -> tuple[Path, ...]:
-    """Train a network from each seed; returns the runs `out/seed-{s}`, each with its `checkpoint-{step}/model.safetensors`.
+    """Train a network from each seed; resumes if interrupted.
 
-    `make` builds the network with the random numbers of its seed. Run again, it goes on, or does nothing if all is there.
+    Args:
+        make: Builds the network from the random numbers of its seed.
+
+    Returns:
+        The runs `out/seed-{s}`, each with `checkpoint-{step}/model.safetensors`.
 
     Raises:
         BadInput: no seeds, a network that cannot be stacked, another run's checkpoints in `out`, or a loss that is not finite.
     """
-    chosen = tuple(seeds)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise BadInput(f"seeds are {list(chosen)}. Give at least one, each once.")
+    seeds = tuple(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise BadInput(f"`seeds` must be at least one seed, each once, got {list(seeds)}.")
     marks = check_schedule(save_at, config.steps)
-    runs = tuple(out / f"seed-{seed}" for seed in chosen)
+    runs = tuple(out / f"seed-{seed}" for seed in seeds)
     with torch.random.fork_rng(devices=[]):
-        networks = [_make_network(make, seed) for seed in chosen]
+        networks = [_make_network(make, seed) for seed in seeds]
         shapes = {name: list(value.shape) for name, value in network_tensors(networks[0]).items()}
         settings = {"training": asdict(config), "objective": describe_objective(objective), "model": shapes}
-        for run, seed in zip(runs, chosen, strict=True):
-            check_same_training_run(run, {**settings, "save_at": list(marks), "seed": seed, "seeds": list(chosen)}, {})
+        for run, seed in zip(runs, seeds, strict=True):
+            check_same_training_run(run, {**settings, "save_at": list(marks), "seed": seed, "seeds": list(seeds)}, {})
         if all((run / f"checkpoint-{config.steps}").is_dir() for run in runs):
             return runs
         stack = _stack_networks(networks)
         session = TrainingSession(stack, make_optimizer(stack, config, matrix=3), None)
-        _loop(session, networks[0], batches, objective, config, out, dict(zip(chosen, runs, strict=True)), set(marks))
+        _loop(session, networks[0], batches, objective, config, out, dict(zip(seeds, runs, strict=True)), set(marks))
     return runs
 
 
@@ -84,19 +88,17 @@ def _loop(
     marks: set[int],
 ) -> None:
     def loss(parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
-        def network(*args: Any, **more: Any) -> Any:
-            return functional_call(skeleton, dict(parameters), args, more)
+        def network(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(skeleton, dict(parameters), args, kwargs)
 
         return objective(network, batch, None)  # type: ignore[arg-type]
 
     losses_of = vmap(loss)
-    whole_steps = set.intersection(
-        *(set(checkpoint_steps(run)) for run in runs.values()), set(checkpoint_steps(out / STATES_FOLDER, ""))
-    )
-    if whole_steps:
-        load_training_state(out / STATES_FOLDER / str(max(whole_steps)), session)
+    saved = [checkpoint_steps(out / STATES_FOLDER, ""), *map(checkpoint_steps, runs.values())]
+    if resumable := set.intersection(*map(set, saved)):
+        load_training_state(out / STATES_FOLDER / str(max(resumable)), session)
     elif 0 in marks:
-        _keep(out, runs, session, skeleton)
+        _save(out, runs, session, skeleton)
     parameters: dict[str, Tensor] = dict(session.network.named_parameters())
     while session.step < config.steps:
         session.step += 1
@@ -110,7 +112,7 @@ def _loop(
         _clip([p.grad for p in parameters.values() if p.grad is not None], config.clip)
         session.optimiser.step()
         if session.step in marks:
-            _keep(out, runs, session, skeleton)
+            _save(out, runs, session, skeleton)
     shutil.rmtree(out / STATES_FOLDER, ignore_errors=True)
 
 
@@ -121,19 +123,17 @@ def _make_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     drops = any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in network.modules())
     if buffers or drops:
         reason = f"running values ({sorted(buffers)[0]})" if buffers else "dropout"
-        raise BadInput(
-            f"the network has {reason}, and seeds with that cannot be stacked. Use train_module seed by seed."
-        )
+        raise BadInput(f"the network has {reason}, so its seeds cannot be stacked: use train_module seed by seed.")
     return network
 
 
 def _stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
-    """A module of the same names whose parameters have the seeds in front; it is never called."""
+    """A module with the same names whose parameters have a leading seed axis; it is never called."""
     stack = copy.deepcopy(networks[0])
     for name, _ in networks[0].named_parameters():
         owner, _, leaf = name.rpartition(".")
-        together = torch.stack([network.get_parameter(name).detach() for network in networks])
-        setattr(stack.get_submodule(owner), leaf, nn.Parameter(together))
+        stacked = torch.stack([network.get_parameter(name).detach() for network in networks])
+        setattr(stack.get_submodule(owner), leaf, nn.Parameter(stacked))
     return stack
 
 
@@ -142,21 +142,19 @@ def _stack_parts(parts: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         if len({part.shape for part in parts}) > 1:
             raise BadInput(
-                f"batches of {sorted({tuple(part.shape) for part in parts})} cannot be stacked. Give all seeds one shape."
+                f"batches of all seeds must have one shape, got {sorted({tuple(part.shape) for part in parts})}."
             )
         return torch.stack(list(parts))
     if isinstance(first, tuple):
         return tuple(_stack_parts(same) for same in zip(*parts, strict=True))
     if isinstance(first, dict):
         return {key: _stack_parts([part[key] for part in parts]) for key in first}
-    raise BadInput(
-        f"a batch of seeds must be a tensor, a tuple or a dictionary of tensors, not {type(first).__name__}."
-    )
+    raise BadInput(f"a batch must be a tensor, a tuple or a dictionary of tensors, got {type(first).__name__}.")
 
 
 @torch.no_grad()
 def _clip(gradients: Sequence[Float[Tensor, "seed *shape"]], largest: float) -> None:
-    """Each seed's gradient by its own norm."""
+    """Clip each seed's gradient by its own norm."""
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     factors = (largest / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
@@ -165,22 +163,16 @@ def _clip(gradients: Sequence[Float[Tensor, "seed *shape"]], largest: float) -> 
 
 def _check_finite(losses: Float[Tensor, " seed"], seeds: Iterable[int], step: int) -> None:
     if not bool(losses.isfinite().all()):
-        lost = [seed for seed, value in zip(seeds, losses.tolist(), strict=True) if not abs(value) < float("inf")]
-        raise BadInput(f"the loss of seed {lost[0]} is not finite at step {step}. Take a smaller learning rate.")
+        diverged = [seed for seed, value in zip(seeds, losses.tolist(), strict=True) if not abs(value) < float("inf")]
+        raise BadInput(f"the loss of seed {diverged[0]} is not finite at step {step}: use a smaller learning rate.")
 
 
-def _keep(out: Path, runs: dict[int, Path], session: TrainingSession, skeleton: nn.Module) -> None:
+def _save(out: Path, runs: dict[int, Path], session: TrainingSession, skeleton: nn.Module) -> None:
     write_training_state(out / STATES_FOLDER / str(session.step), session)
-    one = copy.deepcopy(skeleton)
-    for place, run in enumerate(runs.values()):
+    network = copy.deepcopy(skeleton)
+    for index, run in enumerate(runs.values()):
         with torch.no_grad():
-            for name, parameter in one.named_parameters():
-                parameter.copy_(session.network.get_parameter(name)[place])
-
-        def write(folder: Path) -> None:
-            save_module(one, folder)
-            told = json.dumps({"global_step": session.step}) + "\n"
-            (folder / "trainer_state.json").write_text(told, encoding="utf-8")
-
-        atomic_folder(run / f"checkpoint-{session.step}", write)
+            for name, parameter in network.named_parameters():
+                parameter.copy_(session.network.get_parameter(name)[index])
+        write_checkpoint(run, partial(save_module, network), step=session.step)
     delete_old_states(out, before=session.step)

@@ -1,4 +1,4 @@
-"""What a stage minimises: `(network, batch, reference) -> loss`, nats; the reference is the stage's start, where one is asked for.
+"""Training losses, `(network, batch, reference) -> loss` in nats. The reference model is the stage's initial checkpoint.
 
 Preference: DPO, arXiv:2305.18290. Unlearning: gradient ascent with a retain term, and NPO, arXiv:2404.05868.
 Reward: GRPO, arXiv:2402.03300.
@@ -14,23 +14,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, unknown_name
 from ontogeny.training.batches import PreferenceBatch, PromptBatch, TokenBatch, UnlearningBatch, concatenate_batches
 from ontogeny.training.rollouts import RewardFunction, sample_rollouts
 
 Objective = Callable[[nn.Module, Any, nn.Module | None], Tensor]
-"""One that needs the reference says so by an attribute `needs_reference`."""
+"""An objective that needs the reference model has a true attribute `needs_reference`."""
 
 
 def language_model(network: nn.Module, batch: TokenBatch, reference: nn.Module | None = None, /) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the next token, over all that is no padding."""
+    """Mean cross-entropy of the next token, without padding."""
     return _mean_loss(network, batch, batch.real)
 
 
 def answers_only(network: nn.Module, batch: TokenBatch, reference: nn.Module | None = None, /) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the answers' tokens alone: supervised fine-tuning."""
+    """Mean cross-entropy of the answers' tokens: supervised fine-tuning."""
     if batch.mask is None:
-        raise BadInput("answers_only needs a mask of the answers' tokens, and the batch has none. Make it with pad().")
+        raise BadInput("answers_only needs a mask of the answers' tokens: make the batch with pad_batch.")
     return _mean_loss(network, batch, batch.mask)
 
 
@@ -40,7 +40,7 @@ class Preference:
 
     beta: float = 0.1
     beta_rejected: float | None = None
-    """Another weight of the rejected answer's ratio, as in arXiv:2407.10264; None: the same."""
+    """Weight of the rejected answer's ratio, as in arXiv:2407.10264; None: `beta`."""
     needs_reference: ClassVar[bool] = True
 
     def __call__(
@@ -49,16 +49,16 @@ class Preference:
         if batch.reference is None:
             batch = with_reference_log_probs(batch, _require_reference(reference))
         chosen, rejected = _pair_log_probs(network, batch) - batch.reference  # type: ignore[operator]
-        other = self.beta if self.beta_rejected is None else self.beta_rejected
-        return -logsigmoid(self.beta * chosen - other * rejected).mean()
+        beta_rejected = self.beta if self.beta_rejected is None else self.beta_rejected
+        return -logsigmoid(self.beta * chosen - beta_rejected * rejected).mean()
 
 
 @dataclass(frozen=True)
 class Unlearn:
-    """Less likely: the forget set; as likely as before: the retain set.
+    """Unlearning: lower the likelihood of the forget set and keep that of the retain set.
 
     `ascent`: minus the cross-entropy of the forget set. `npo`: -(2/β)·log σ(-β·log-ratio to the reference), which
-    is ascent for β -> 0 and comes to rest where ascent diverges.
+    is ascent for β -> 0 and stays bounded where ascent diverges.
     """
 
     method: Literal["ascent", "npo"] = "npo"
@@ -69,7 +69,7 @@ class Unlearn:
 
     def __post_init__(self) -> None:
         if self.method not in ("ascent", "npo"):
-            raise BadInput(f"no way of unlearning called {self.method!r}; known: ascent, npo.")
+            raise unknown_name("unlearning method", self.method, ("ascent", "npo"))
 
     @property
     def needs_reference(self) -> bool:
@@ -82,26 +82,26 @@ class Unlearn:
         if self.method == "ascent":
             return self.retain * retained - self.forget * _mean_loss(network, batch.forget, _loss_mask(batch.forget))
         with torch.no_grad():
-            before = answer_log_probs(_require_reference(reference), batch.forget)
-        ratio = answer_log_probs(network, batch.forget) - before
+            reference_log_probs = answer_log_probs(_require_reference(reference), batch.forget)
+        ratio = answer_log_probs(network, batch.forget) - reference_log_probs
         return self.retain * retained - self.forget * 2 / self.beta * logsigmoid(-self.beta * ratio).mean()
 
 
 @dataclass(frozen=True)
 class GroupRelative:
-    """GRPO: several answers to each prompt are drawn; what is better than its group becomes likelier, near the reference.
+    """GRPO: sample several answers to each prompt, and raise the likelihood of those better than their group.
 
     -mean over answers of the mean over their tokens of ratio·A - β·KL, with A = (reward - mean) / std within the group and
-    KL = exp(r) - r - 1, r the log-ratio of reference to model. Each draw is used for one update: the ratio is 1 in value, and its
-    clip never acts.
+    KL = exp(r) - r - 1, r the log-ratio of reference to model. Each sample serves one update, so the ratio is 1 in value, and clipping
+    it has no effect.
     """
 
     reward: RewardFunction
     group: int = 8
-    """Answers to each prompt."""
+    """Number of answers per prompt."""
     new_tokens: int = 16
     stop: int | None = None
-    """The token that ends an answer."""
+    """Token that ends an answer."""
     beta: float = 0.04
     temperature: float = 1.0
     needs_reference: ClassVar[bool] = True
@@ -109,14 +109,14 @@ class GroupRelative:
     def __post_init__(self) -> None:
         if self.group < 2 or self.new_tokens < 1 or self.temperature <= 0:
             raise BadInput(
-                f"groups of {self.group} answers of {self.new_tokens} tokens at temperature {self.temperature} "
-                "compare nothing. Take at least 2 answers, 1 token and a temperature above 0."
+                "group must be at least 2, new_tokens at least 1 and temperature above 0, got "
+                f"{self.group}, {self.new_tokens} and {self.temperature}."
             )
 
     def __call__(
         self, network: nn.Module, batch: PromptBatch, reference: nn.Module | None = None, /
     ) -> Float[Tensor, ""]:
-        drawn = sample_rollouts(
+        rollouts = sample_rollouts(
             network,
             batch.prompts,
             copies=self.group,
@@ -124,73 +124,67 @@ class GroupRelative:
             stop=self.stop,
             temperature=self.temperature,
         )
-        return self.loss(
-            network, drawn, group_advantages(self.rewards(drawn), self.group), _require_reference(reference)
-        )
+        advantages = group_advantages(self.rewards(rollouts), self.group)
+        return self.loss(network, rollouts, advantages, _require_reference(reference))
 
-    def rewards(self, drawn: TokenBatch) -> Float[Tensor, " row"]:
-        found = []
-        for row, ids in enumerate(drawn.ids):
-            real = ids if drawn.real is None else ids[drawn.real[row]]
-            start = int(drawn.mask[row].int().argmax())  # type: ignore[index]
+    def rewards(self, rollouts: TokenBatch) -> Float[Tensor, " row"]:
+        rewards = []
+        for row, ids in enumerate(rollouts.ids):
+            real = ids if rollouts.real is None else ids[rollouts.real[row]]
+            start = int(rollouts.mask[row].int().argmax())  # type: ignore[index]
             answer = real[start:].tolist()
             ended = self.stop is not None and answer[-1:] == [self.stop]
-            found.append(float(self.reward(real[:start].tolist(), answer[:-1] if ended else answer)))
-        return torch.tensor(found)
+            rewards.append(float(self.reward(real[:start].tolist(), answer[:-1] if ended else answer)))
+        return torch.tensor(rewards)
 
     def loss(
-        self, network: nn.Module, drawn: TokenBatch, advantage: Float[Tensor, " row"], reference: nn.Module
+        self, network: nn.Module, rollouts: TokenBatch, advantage: Float[Tensor, " row"], reference: nn.Module
     ) -> Float[Tensor, ""]:
-        found = token_log_probs(network, drawn)
+        log_probs = token_log_probs(network, rollouts)
         with torch.no_grad():
-            before = token_log_probs(reference, drawn)
-        away = before - found
-        ratio = (found - found.detach()).exp()
-        gain = ratio * advantage[:, None] - self.beta * (away.exp() - away - 1)
-        mask = drawn.mask[:, 1:]  # type: ignore[index]
+            reference_log_probs = token_log_probs(reference, rollouts)
+        log_ratio = reference_log_probs - log_probs
+        ratio = (log_probs - log_probs.detach()).exp()
+        gain = ratio * advantage[:, None] - self.beta * (log_ratio.exp() - log_ratio - 1)
+        mask = rollouts.mask[:, 1:]  # type: ignore[index]
         return -((gain * mask).sum(-1) / mask.sum(-1)).mean()
 
 
 def group_advantages(rewards: Float[Tensor, " row"], group: int) -> Float[Tensor, " row"]:
-    """How much better than its group each answer is, in the group's standard deviations; 0 where all are alike."""
+    """Rewards standardised within each group; 0 if all are equal."""
     rewards = rewards.unflatten(0, (-1, group))
-    spread = rewards.std(-1, correction=0, keepdim=True)
-    return ((rewards - rewards.mean(-1, keepdim=True)) / spread.where(spread > 0, 1.0)).flatten()
-
-
-preference = Preference()
-unlearn = Unlearn()
+    std = rewards.std(-1, correction=0, keepdim=True)
+    return ((rewards - rewards.mean(-1, keepdim=True)) / std.where(std > 0, 1.0)).flatten()
 
 
 def token_log_probs(network: nn.Module, batch: TokenBatch) -> Float[Tensor, "row token"]:
-    """Log-probability of each token but the first of a row, given those before it."""
+    """Log-probability of each token after the first of a row, given the previous ones."""
     logits = network(batch.ids, use_cache=False).logits[:, :-1].float()
     return -cross_entropy(logits.transpose(1, 2), batch.ids[:, 1:], reduction="none")
 
 
 def answer_log_probs(network: nn.Module, batch: TokenBatch) -> Float[Tensor, " row"]:
     """Log-probability of each row's answer: the sum over its tokens."""
-    found = token_log_probs(network, batch)
-    counted = _loss_mask(batch)
-    return found.sum(-1) if counted is None else (found * counted[:, 1:]).sum(-1)
+    log_probs, mask = token_log_probs(network, batch), _loss_mask(batch)
+    return log_probs.sum(-1) if mask is None else (log_probs * mask[:, 1:]).sum(-1)
 
 
 @torch.no_grad()
 def with_reference_log_probs(batch: PreferenceBatch, reference: nn.Module) -> PreferenceBatch:
-    """The pairs with what the reference model says of them, so that a whole data set needs to be asked only once."""
+    """The batch with its log-probabilities under the reference model, to compute them once per data set."""
     return replace(batch, reference=_pair_log_probs(reference, batch))
 
 
 def describe_objective(objective: Objective) -> dict[str, Any]:
-    """An objective as words and numbers, to tell two runs apart."""
+    """An objective as JSON, to compare the settings of runs."""
     if isinstance(objective, functools.partial):
         return {
             **describe_objective(objective.func),
             **{key: _jsonable(value) for key, value in objective.keywords.items()},
         }
     if is_dataclass(objective) and not isinstance(objective, type):
-        shown = {field.name: getattr(objective, field.name) for field in fields(objective)}
-        return {"name": type(objective).__name__, **{key: _jsonable(value) for key, value in shown.items()}}
+        settings = {field.name: _jsonable(getattr(objective, field.name)) for field in fields(objective)}
+        return {"name": type(objective).__name__, **settings}
     return {"name": getattr(objective, "__name__", type(objective).__name__)}
 
 
@@ -204,12 +198,12 @@ def _jsonable(value: Any) -> Any:
     return getattr(value, "__name__", type(value).__name__)
 
 
-def _mean_loss(network: nn.Module, batch: TokenBatch, counted: Bool[Tensor, "row token"] | None) -> Float[Tensor, ""]:
+def _mean_loss(network: nn.Module, batch: TokenBatch, mask: Bool[Tensor, "row token"] | None) -> Float[Tensor, ""]:
     logits, targets = network(batch.ids, use_cache=False).logits[:, :-1], batch.ids[:, 1:]
-    if counted is None:
+    if mask is None:
         return cross_entropy(logits.flatten(0, 1), targets.flatten())
-    # Means over tokens, not over rows and then over tokens: padding must not weigh.
-    return cross_entropy(logits[counted[:, 1:]], targets[counted[:, 1:]])
+    # The mean over all tokens, not per row first, so that padding does not change the weights.
+    return cross_entropy(logits[mask[:, 1:]], targets[mask[:, 1:]])
 
 
 def _loss_mask(batch: TokenBatch) -> Bool[Tensor, "row token"] | None:
@@ -217,11 +211,11 @@ def _loss_mask(batch: TokenBatch) -> Bool[Tensor, "row token"] | None:
 
 
 def _pair_log_probs(network: nn.Module, batch: PreferenceBatch) -> Float[Tensor, "side row"]:
-    """Chosen and rejected in one pass."""
+    """Log-probabilities of chosen and rejected answers, in one forward pass."""
     return torch.stack(answer_log_probs(network, concatenate_batches(batch.chosen, batch.rejected)).chunk(2))
 
 
 def _require_reference(reference: nn.Module | None) -> nn.Module:
     if reference is None:
-        raise BadInput("this objective compares with a reference model, and was given none. Pass the stage's start.")
+        raise BadInput("the objective needs a reference model: set `reference` to the stage's initial model.")
     return reference

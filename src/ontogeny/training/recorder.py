@@ -1,8 +1,8 @@
-"""What a run did, step by step: enough to walk it again bit for bit, as stage attribution asks (arXiv:2506.00175, section 3).
+"""Recording of a training run, step by step: enough for a bit-identical replay, as stage attribution needs (arXiv:2506.00175, section 3).
 
-`recording/steps.jsonl` has one row a step: learning rate, betas and eps or momentum, weight decay, gradient norm, the clip factor that was
-applied, loss, which examples (or a hash of the batch). `recording/states/{step}` holds weights, optimiser and random numbers: of step
-0, and of every m-th step if asked for.
+`recording/steps.jsonl` has one row per step: learning rate, betas and eps or momentum, weight decay, gradient norm, clip factor, loss, and
+the examples (or a hash of the batch). `recording/states/{step}` has weights, optimiser and random numbers of step 0, and of every m-th step
+if requested.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ontogeny.errors import BadInput
-from ontogeny.storage.files import disk_errors, write_json
+from ontogeny.storage.files import atomic_path, disk_errors, write_json
 from ontogeny.training import batches as batching
 from ontogeny.training.checkpoints import checkpoint_steps, write_training_state
 from ontogeny.training.loop import StepResult, TrainingConfig, TrainingSession
@@ -27,21 +27,21 @@ _RECORDING_FOLDER = "recording"
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """What to record of a run."""
+    """Settings of a recording."""
 
     states_every: int = 0
-    """Keep the state of every m-th step; 0: of step 0 alone, everything else is replayed from there."""
+    """Save the state of every m-th step; 0: only of step 0, from which all others can be replayed."""
     made_of: Mapping[str, Any] = field(default_factory=dict)
-    """How the batch of a step is made (seed, corpus, …), for who replays it: plain words and numbers."""
+    """Description of the batches for a later replay (seed, corpus, …), as JSON."""
 
     def __post_init__(self) -> None:
         if self.states_every < 0:
-            raise BadInput(f"states_every is {self.states_every}. Take 0 (step 0 alone) or a number of steps.")
+            raise BadInput(f"`states_every` must be 0 (only step 0) or a number of steps, got {self.states_every}.")
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step was given and did."""
+    """Inputs and figures of one step."""
 
     step: int
     rate: float
@@ -52,7 +52,7 @@ class StepRecord:
     momentum: float | None
     """None with adamw."""
     weight_decay: float
-    """Of the matrices."""
+    """Weight decay of matrices."""
     norm: float
     clip: float
     loss: float
@@ -60,22 +60,22 @@ class StepRecord:
     batch: str
     """Hash of the batch's tensors."""
     examples: list[int] | None = None
-    """Which examples of the data set, where the batch tells."""
+    """Indices of the examples in the data set; None if unknown."""
 
 
-def step_record(batch: Any, taken: StepResult, session: TrainingSession, config: TrainingConfig) -> StepRecord:
+def step_record(batch: Any, result: StepResult, session: TrainingSession, config: TrainingConfig) -> StepRecord:
     adam = config.optimiser == "adamw"
     return StepRecord(
         step=session.step,
-        rate=taken.rate,
+        rate=result.rate,
         optimiser=config.optimiser,
         betas=config.betas if adam else None,
         eps=session.optimiser.param_groups[0].get("eps"),
         momentum=None if adam else config.momentum,
         weight_decay=config.weight_decay,
-        norm=taken.norm,
-        clip=taken.clip,
-        loss=taken.loss,
+        norm=result.norm,
+        clip=result.clip,
+        loss=result.loss,
         tokens=batching.count_batch_tokens(batch),
         batch=batch_fingerprint(batch),
         examples=batching.example_indices(batch),
@@ -83,71 +83,67 @@ def step_record(batch: Any, taken: StepResult, session: TrainingSession, config:
 
 
 def batch_fingerprint(batch: Any) -> str:
-    """Sixteen hex digits that change with any number in the batch."""
-    found = hashlib.sha256()
+    """Hash of all tensors in a batch, 16 hex digits."""
+    digest = hashlib.sha256()
     for tensor in batching.batch_tensors(batch):
-        found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class TrainingRecorder:
-    """Writes the record of a run; rows wait in memory until a checkpoint makes them good."""
+    """Writes the recording of a run; rows are buffered in memory until the next checkpoint."""
 
     def __init__(self, out: Path, plan: RecordingPlan) -> None:
         self.folder, self.plan = out / _RECORDING_FOLDER, plan
-        self.waiting: list[StepRecord] = []
+        self.buffer: list[StepRecord] = []
 
     @property
     def path(self) -> Path:
         return self.folder / "steps.jsonl"
 
     def open(self, session: TrainingSession) -> None:
-        """At the start or the resumption of a run: rows after its step will be written again."""
+        """Start or resume a recording: rows after the session's step are dropped, since these steps will be repeated."""
         if session.step == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
             write_json(self.folder / "plan.json", asdict(self.plan))
             write_training_state(self.folder / "states" / "0", session)
-        kept = [row for row in _rows(self.path) if row["step"] <= session.step]
-        if [row["step"] for row in kept] != list(range(1, session.step + 1)):
+        rows = [row for row in _rows(self.path) if row["step"] <= session.step]
+        if [row["step"] for row in rows] != list(range(1, session.step + 1)):
             raise BadInput(
-                f"{self.path} does not hold all steps up to {session.step}: this run was not recorded from its start. "
-                "Record into another folder."
+                f"{self.path} must have all steps up to {session.step}, but the run was not recorded from its start: use another folder."
             )
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            os.replace(temporary, self.path)
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def add(self, batch: Any, taken: StepResult, session: TrainingSession, config: TrainingConfig) -> None:
-        self.waiting.append(step_record(batch, taken, session, config))
+    def add(self, batch: Any, result: StepResult, session: TrainingSession, config: TrainingConfig) -> None:
+        self.buffer.append(step_record(batch, result, session, config))
         if self.plan.states_every and session.step % self.plan.states_every == 0:
             write_training_state(self.folder / "states" / str(session.step), session)
 
     def flush(self) -> None:
-        """Before a checkpoint is written: a resumed run finds the rows of all steps that it does not take again."""
+        """Write the buffered rows. Called before a checkpoint, so that a resumed run has the rows of all earlier steps."""
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in self.waiting)
+            file.writelines(json.dumps(asdict(row)) + "\n" for row in self.buffer)
             file.flush()
             os.fsync(file.fileno())
-        self.waiting.clear()
+        self.buffer.clear()
 
 
 def read_recording(run: Path) -> tuple[StepRecord, ...]:
-    """The rows of a recorded run, in the order of its steps.
+    """Rows of a recorded run, in the order of its steps.
 
     Raises:
-        BadInput: nothing was recorded there.
+        BadInput: the run has no recording.
     """
     path = run / _RECORDING_FOLDER / "steps.jsonl"
     if not path.is_file():
-        raise BadInput(f"{run} holds no recording. Train with record=RecordingPlan().")
+        raise BadInput(f"{run} has no recording: train with record=RecordingPlan().")
     return tuple(StepRecord(**{**row, "betas": tuple(row["betas"]) if row["betas"] else None}) for row in _rows(path))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """Whole lines; a last one that was cut off when a run was killed does not count."""
+    """Complete lines; an incomplete last one, of a killed run, is dropped."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
@@ -155,6 +151,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def recorded_states(run: Path) -> dict[int, Path]:
-    """The recorded states of a run by their steps."""
+    """Folders of a run's recorded states by step."""
     folder = run / _RECORDING_FOLDER / "states"
     return {step: folder / str(step) for step in checkpoint_steps(folder, "")}

@@ -1,6 +1,6 @@
-"""A second pass over a finished run: the same steps again, bit for bit, to look at each of them or to keep more checkpoints.
+"""Bit-identical replay of a recorded or finished run, to inspect each step or to save more checkpoints.
 
-Floating-point sums depend on the machine and its number of threads: a pass is checked against what the run left on disk.
+Floating-point sums depend on the machine and its number of threads, so a replay is compared with the run's files.
 """
 
 import os
@@ -42,7 +42,7 @@ from ontogeny.training.objectives import Objective, describe_objective
 from ontogeny.training.recorder import batch_fingerprint, read_recording, recorded_states
 
 StepCallback = Callable[[TrainingSession, Any], None]
-"""Called before each step with the session as it stands, and the batch that it will be given."""
+"""Called before each step with the session and the batch."""
 
 
 def replay(
@@ -55,25 +55,25 @@ def replay(
     make: Callable[[], nn.Module] | None = None,
     watch: StepCallback | None = None,
 ) -> nn.Module:
-    """Take steps of a recorded run again; the network as it was after `to_step`, bit for bit.
+    """Repeat steps of a recorded run, from the nearest recorded state up to `from_step`; returns the network after `to_step`.
 
-    Starts from the nearest recorded state before `from_step`; `watch` hears of the steps after `from_step` alone. `make` builds
-    the network where it is no language model.
+    Args:
+        make: Builds the network if it is not a language model.
+        watch: Called before each step after `from_step`.
 
     Raises:
-        BadInput: steps outside of the recording, another objective, or batches that are not those of the run.
+        BadInput: steps outside the recording, another objective, or other batches than those of the run.
     """
     rows = {row.step: row for row in read_recording(run)}
     if not 0 <= from_step <= to_step <= max(rows, default=0):
         raise BadInput(
-            f"steps {from_step} to {to_step} are not in the recording of {run}: it has 0 to {max(rows, default=0)}."
+            f"steps must be in the recording of {run}, 0 to {max(rows, default=0)}, got {from_step} to {to_step}."
         )
 
     def checked(session: TrainingSession, batch: Any) -> None:
         if batch_fingerprint(batch) != rows[session.step + 1].batch:
             raise BadInput(
-                f"the batch of step {session.step + 1} is not the one that {run} was trained on. "
-                "Give the same function of batches (same corpus, same seed)."
+                f"the batch of step {session.step + 1} must be that of {run}, got another one: use the same `batches` (corpus and seed)."
             )
         if watch is not None and session.step >= from_step:
             watch(session, batch)
@@ -93,29 +93,30 @@ def densify(
     objective: Objective,
     make: Callable[[], nn.Module] | None = None,
 ) -> tuple[int, ...]:
-    """Keep more checkpoints of a finished run (`schedules.around` names them near an event); the steps that are new.
+    """Add checkpoints to a finished run, for example at `checkpoint_schedule.steps_around`; returns the new steps.
 
-    Trains again from the nearest recorded state (or from the start), as far as the next checkpoint that is there. Only if every
-    old checkpoint on the way is met bit for bit do the new ones join the run.
+    Trains again from the nearest recorded state (or from the start) up to the next saved checkpoint. The new checkpoints are kept only if
+    every old one on the way is reproduced bit for bit.
 
     Raises:
-        BadInput: the run is not finished, has no beginning on disk, or the second pass went another way.
+        BadInput: the run is unfinished, its initial state is not on disk, or the replay diverges.
     """
     old = checkpoint_steps(run)
     last = int(read_training_settings(run)["training"]["steps"])
     if last not in old:
-        raise BadInput(f"{run} is not finished: it has no checkpoint-{last}. Let it end first.")
+        raise BadInput(f"{run} is not finished, since it has no checkpoint-{last}: resume it first.")
     if outside := [step for step in at if not 0 <= step <= last]:
-        raise BadInput(f"no step {outside[0]} in {run}: it has 0 to {last}.")
+        raise BadInput(f"steps of {run} must be 0 to {last}, got {outside[0]}.")
     new = sorted(set(at) - set(old))
     if not new:
         return ()
-    aside = run / ".densify"
+    temporary = run / ".densify"
     save = _saver(run / f"checkpoint-{last}")
 
     def keep(session: TrainingSession, batch: Any) -> None:
         if session.step in new:
-            write_checkpoint(aside, session, save)
+            save_network = partial(save, session.network)
+            write_checkpoint(temporary, save_network, step=session.step, tokens=session.tokens)
         if session.step in old:
             _check_same_weights(run / f"checkpoint-{session.step}", session.network)
 
@@ -127,11 +128,12 @@ def densify(
             keep(session, None)
         with disk_errors(run):
             for step in new:
-                os.replace(aside / f"checkpoint-{step}", run / f"checkpoint-{step}")
+                os.replace(temporary / f"checkpoint-{step}", run / f"checkpoint-{step}")
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    told = read_training_settings(run)
-    write_json(run / TRAINING_SETTINGS_FILE, {**told, "densified": sorted({*told.get("densified", ()), *new})})
+        shutil.rmtree(temporary, ignore_errors=True)
+    settings = read_training_settings(run)
+    densified = sorted({*settings.get("densified", ()), *new})
+    write_json(run / TRAINING_SETTINGS_FILE, {**settings, "densified": densified})
     return tuple(new)
 
 
@@ -145,21 +147,20 @@ def _replay_steps(session: TrainingSession, recipe: TrainingRecipe, to_step: int
 def _recipe(
     run: Path, batches: BatchFunction, objective: Objective, make: Callable[[], nn.Module] | None
 ) -> TrainingRecipe:
-    told = read_training_settings(run)
-    if describe_objective(objective) != told["objective"]:
-        raise BadInput(
-            f"{run} was trained with {told['objective']}, not with {describe_objective(objective)}. Give that one."
-        )
-    config = TrainingConfig(**{**told["training"], "betas": tuple(told["training"]["betas"])})
+    settings = read_training_settings(run)
+    if (given := describe_objective(objective)) != settings["objective"]:
+        raise BadInput(f"{run} was trained with {settings['objective']}, got the objective {given}: give the same one.")
+    config = TrainingConfig(**{**settings["training"], "betas": tuple(settings["training"]["betas"])})
     if make is None:
-        make = partial(_empty_network, run / f"checkpoint-{checkpoint_steps(run)[0]}", tuple(told.get("freeze", ())))
-    return TrainingRecipe(make, batches, objective, config, told["seed"])
+        first = run / f"checkpoint-{checkpoint_steps(run)[0]}"
+        make = partial(_empty_network, first, tuple(settings.get("freeze", ())))
+    return TrainingRecipe(make, batches, objective, config, settings["seed"])
 
 
 def _empty_network(checkpoint: Path, freeze: tuple[str, ...]) -> PreTrainedModel:
-    """The architecture of a run; its weights are put in from a state."""
+    """A network of the checkpoint's architecture; a state fills in the weights."""
     if not (checkpoint / "config.json").is_file():
-        raise BadInput(f"{checkpoint} is no language model. Say with make= how its network is built.")
+        raise BadInput(f"{checkpoint} is not a language model: give a function that builds it as `make`.")
     network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint), dtype=torch.float32)
     model_parts.freeze_parts(network, freeze)
     return network
@@ -167,45 +168,41 @@ def _empty_network(checkpoint: Path, freeze: tuple[str, ...]) -> PreTrainedModel
 
 def _session_at(run: Path, recipe: TrainingRecipe, step: int) -> TrainingSession:
     """The session at the nearest recorded state up to a step, or at `checkpoint-0`."""
-    known, session = recorded_states(run), start_session(recipe)
+    states, session = recorded_states(run), start_session(recipe)
     first = run / "checkpoint-0"
-    if not known and not first.is_dir():
-        raise BadInput(
-            f"{run} has no beginning on disk: neither checkpoint-0 nor a recording. Train with step 0 in save_at."
-        )
-    start = load_file(known[0] / "network.safetensors") if known else load_network_weights(first)
+    if not states and not first.is_dir():
+        raise BadInput(f"{run} has neither checkpoint-0 nor a recording: train with step 0 in `save_at`.")
+    start = load_file(states[0] / "network.safetensors") if states else load_network_weights(first)
     for network in (session.network, session.reference):
         if network is not None:
             load_network_tensors(network, start, str(run))
-    if nearest := max((at for at in known if 0 < at <= step), default=None):
-        load_training_state(known[nearest], session)
-    elif known:
-        load_training_state(known[0], session)
+    if states:
+        load_training_state(states[max((at for at in states if 0 < at <= step), default=0)], session)
     return session
 
 
 def load_network_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint as they are called in the network (transformers renames some on disk)."""
+    """Tensors of a checkpoint by their names in the network (transformers renames some on disk)."""
     if (checkpoint / "config.json").is_file():
         return network_tensors(model_parts.load_float32(checkpoint))
     return load_file(checkpoint / "model.safetensors")
 
 
 def _check_same_weights(checkpoint: Path, network: nn.Module) -> None:
-    here = network_tensors(network)
+    tensors = network_tensors(network)
     for name, value in load_network_weights(checkpoint).items():
-        if not torch.equal(here[name], value):
+        if not torch.equal(tensors[name], value):
             raise BadInput(
-                f"the second pass does not meet {checkpoint} ({name} differs): other batches, another objective, "
-                "machine or number of threads. Nothing was kept."
+                f"the replay does not reproduce {checkpoint} ({name} differs), and nothing was saved: use the same batches, objective, "
+                "machine and number of threads."
             )
 
 
 def _saver(example: Path) -> SaveModel:
-    """Writes checkpoints like the one given."""
+    """A function that writes checkpoints with the same files as the example."""
     if not (example / "config.json").is_file():
         return save_module
-    beside = [
+    other_files = [
         path
         for path in example.iterdir()
         if path.suffix != ".safetensors"
@@ -214,7 +211,7 @@ def _saver(example: Path) -> SaveModel:
 
     def save(network: nn.Module, folder: Path) -> None:
         network.save_pretrained(folder)  # type: ignore[operator]
-        for path in beside:
+        for path in other_files:
             shutil.copy2(path, folder / path.name)
 
     return save

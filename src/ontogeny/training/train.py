@@ -1,7 +1,7 @@
-"""Train a small network and keep its checkpoints: one plain loop for every stage (pretraining, SFT, DPO, GRPO, unlearning).
+"""Training of a small network with checkpoints: one loop for every stage (pretraining, SFT, DPO, GRPO, unlearning).
 
-A checkpoint is a Hugging Face folder `checkpoint-{step}`, written under a temporary name and renamed; the folder of a run opens as a
-`Lineage` from the first one on. A killed run, started again, ends with the very weights of an unbroken one.
+A checkpoint is a Hugging Face folder `checkpoint-{step}`, written atomically; a run's folder opens as a `Lineage` from the first one on. A
+killed run that is started again ends with the same weights as an uninterrupted one.
 """
 
 import copy
@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from ontogeny.lineage import Checkpoint, weight_fingerprint
 from ontogeny.storage.lock import run_lock
-from ontogeny.training import batches as batching
 from ontogeny.training import model_parts
+from ontogeny.training.batches import count_batch_tokens
 from ontogeny.training.checkpoint_schedule import check_schedule
 from ontogeny.training.checkpoints import (
     STATES_FOLDER,
@@ -32,6 +32,7 @@ from ontogeny.training.checkpoints import (
     last_resumable_step,
     load_training_state,
     network_tensors,
+    save_language_model,
     save_module,
     write_checkpoint,
     write_training_state,
@@ -62,10 +63,12 @@ _NO_SOURCES: Mapping[str, Path] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class TrainingProgress:
+    """Progress of a training run, for its callback."""
+
     step: int
     steps: int
     loss: float
-    """Mean since the last call, nats."""
+    """Mean loss since the last call, nats."""
     tokens_per_second: float
     seconds_left: float
 
@@ -89,32 +92,36 @@ def train(
     freeze: Sequence[str] = (),
     init: Mapping[str, Path] = _NO_SOURCES,
 ) -> Path:
-    """Train a language model and leave `out/checkpoint-{step}` for every step of `save_at`; returns `out`.
+    """Train a language model and write `out/checkpoint-{step}` for every step of `save_at`; resumes from the last complete one.
 
-    `start` is a configuration (random weights, drawn with `seed`) or a checkpoint's folder (a later stage, whose `checkpoint-0` is
-    that start). `freeze` and `init` name parts of the model (`ontogeny.training.model_parts`): what stays, and what comes from another run.
-    Run again, it goes on from the last complete checkpoint, or does nothing if all is there. The same seed gives the same bits,
-    resumed or not, on one machine with one number of threads.
+    The same seed gives the same bits, resumed or not, on one machine with one number of threads.
+
+    Args:
+        batches: The batch of a step (1, 2, …).
+        start: A configuration (random weights, drawn with `seed`), or the folder of a checkpoint (a later stage, whose `checkpoint-0`
+            equals it).
+        every: Number of steps between calls of `on_progress`.
+        freeze: Parts of the model that are not trained (`ontogeny.training.model_parts`).
+        init: Parts of the model to copy, each with the folder of a checkpoint.
+
+    Returns:
+        `out`.
 
     Raises:
-        BadInput: a step beyond the last, another run's checkpoints in `out`, another process at work in it, or a loss that is no
-            longer finite.
+        BadInput: a schedule that does not fit, another run's checkpoints in `out`, another process that writes there, or a loss that is
+            not finite.
     """
-    # Transformers writes into the configuration when it saves: the caller's stays as it was given.
-    begun = Path(start) if isinstance(start, str | Path) else copy.deepcopy(start)
-
-    def save(network: nn.Module, folder: Path) -> None:
-        network.save_pretrained(folder)  # type: ignore[operator]
-        tokenizer.save_pretrained(folder)
-
-    recipe = TrainingRecipe(partial(initial_language_model, begun, freeze, init), batches, objective, config, seed)
-    described = {
-        "model": describe_start(begun),
+    # A copy, since transformers changes the configuration when it saves.
+    start = Path(start) if isinstance(start, str | Path) else copy.deepcopy(start)
+    recipe = TrainingRecipe(partial(initial_language_model, start, freeze, init), batches, objective, config, seed)
+    settings = {
+        "model": describe_start(start),
         "freeze": list(freeze),
-        "init": {part: _weights(folder) for part, folder in init.items()},
+        "init": {part: _fingerprint(folder) for part, folder in init.items()},
     }
+    save, clock = partial(save_language_model, tokenizer), _Clock(config.steps, every, on_progress)
     with hide_progress_bars():
-        return _run(recipe, out, save, save_at, described, record, _Clock(config.steps, every, on_progress))
+        return _run(recipe, out, save, save_at, settings, record, clock)
 
 
 def train_module(
@@ -130,18 +137,17 @@ def train_module(
     every: int = 20,
     record: RecordingPlan | None = None,
 ) -> Path:
-    """The same loop for what is no language model: `out/checkpoint-{step}/model.safetensors`.
+    """`train` for a network that is not a language model: writes `out/checkpoint-{step}/model.safetensors`.
 
-    `make` builds the network (its random numbers are those of `seed`); `objective(network, batch, reference)` is any loss.
-
-    Raises:
-        BadInput: as `train`.
+    Args:
+        objective: Any loss `(network, batch, reference) -> scalar`.
+        make: Builds the network from the random numbers of `seed`.
     """
     recipe = TrainingRecipe(make, batches, objective, config, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        described = {"model": {name: list(value.shape) for name, value in network_tensors(make()).items()}}
-    return _run(recipe, out, save_module, save_at, described, record, _Clock(config.steps, every, on_progress))
+        settings = {"model": {name: list(value.shape) for name, value in network_tensors(make()).items()}}
+    return _run(recipe, out, save_module, save_at, settings, record, _Clock(config.steps, every, on_progress))
 
 
 def _run(
@@ -149,7 +155,7 @@ def _run(
     out: Path,
     save: SaveModel,
     save_at: Sequence[int],
-    described: Mapping[str, Any],
+    model_settings: Mapping[str, Any],
     record: RecordingPlan | None,
     clock: "_Clock",
 ) -> Path:
@@ -157,7 +163,7 @@ def _run(
     settings = {
         "training": asdict(recipe.config),
         "objective": describe_objective(recipe.objective),
-        **described,
+        **model_settings,
         "save_at": list(marks),
         "seed": recipe.seed,
         "record": asdict(record) if record else None,
@@ -165,9 +171,9 @@ def _run(
     with run_lock(out):
         check_same_training_run(out, settings, {"threads": torch.get_num_threads(), "torch": torch.__version__})
         if (out / f"checkpoint-{recipe.config.steps}").is_dir():
-            shutil.rmtree(out / STATES_FOLDER, ignore_errors=True)  # a kill right at the end leaves them
+            shutil.rmtree(out / STATES_FOLDER, ignore_errors=True)  # left if the process was killed at the end
             return out
-        # The callers' random numbers are theirs: the run has its own, and gives them back.
+        # The run seeds its own random numbers; the caller's are restored.
         with torch.random.fork_rng(devices=[]):
             _loop(recipe, out, save, set(marks), TrainingRecorder(out, record) if record else None, clock)
     return out
@@ -188,34 +194,34 @@ def _loop(
     if recorder is not None:
         recorder.open(session)
     if done is None and 0 in marks:
-        _keep(out, session, save, recorder)
+        _save(out, session, save, recorder)
     while session.step < recipe.config.steps:
         batch = recipe.batches(session.step + 1)
-        taken = train_step(session, recipe, batch)
+        result = train_step(session, recipe, batch)
         if recorder is not None:
-            recorder.add(batch, taken, session, recipe.config)
-        clock.tick(session.step, taken.loss, batching.count_batch_tokens(batch))
+            recorder.add(batch, result, session, recipe.config)
+        clock.tick(session.step, result.loss, count_batch_tokens(batch))
         if session.step in marks:
-            _keep(out, session, save, recorder)
+            _save(out, session, save, recorder)
     shutil.rmtree(out / STATES_FOLDER, ignore_errors=True)
 
 
-def _keep(out: Path, session: TrainingSession, save: SaveModel, recorder: TrainingRecorder | None) -> None:
-    """Rows and state first, then the checkpoint, then the older states go: whenever it is killed, some set of them is whole."""
+def _save(out: Path, session: TrainingSession, save: SaveModel, recorder: TrainingRecorder | None) -> None:
+    """Write rows and state first, then the checkpoint, then delete older states, so that a resumable set exists at any time."""
     if recorder is not None:
         recorder.flush()
     write_training_state(out / STATES_FOLDER / str(session.step), session)
-    write_checkpoint(out, session, save)
+    write_checkpoint(out, partial(save, session.network), step=session.step, tokens=session.tokens)
     delete_old_states(out, before=session.step)
 
 
 def initial_language_model(
     start: PretrainedConfig | Path, freeze: Sequence[str] = (), init: Mapping[str, Path] = _NO_SOURCES
 ) -> PreTrainedModel:
-    """The network that a run starts from.
+    """Build the initial network of a run.
 
     Raises:
-        BadInput: `start` is no whole checkpoint, or `freeze` or `init` name parts that the model does not have.
+        BadInput: `start` is not a complete checkpoint, or the model lacks a part of `freeze` or `init`.
     """
     if isinstance(start, Path):
         network = model_parts.load_float32(start)
@@ -227,37 +233,35 @@ def initial_language_model(
 
 
 def describe_start(start: PretrainedConfig | Path) -> Any:
-    """What tells one start from another: the weights, wherever they lie, or the configuration."""
-    return _weights(start) if isinstance(start, Path) else _architecture(start)
+    """The start of a run as JSON, to compare runs: a fingerprint of the weights, or the configuration."""
+    if isinstance(start, Path):
+        return _fingerprint(start)
+    # The keys left out depend on how the configuration was saved.
+    return {k: v for k, v in start.to_dict().items() if k not in ("transformers_version", "architectures", "dtype")}
 
 
-def _architecture(model: PretrainedConfig) -> dict[str, Any]:
-    """The configuration without what depends on who saved it."""
-    return {k: v for k, v in model.to_dict().items() if k not in ("transformers_version", "architectures", "dtype")}
-
-
-def _weights(folder: Path) -> str:
-    """Which weights a checkpoint holds, wherever it lies."""
+def _fingerprint(folder: Path) -> str:
+    model_parts.check_checkpoint(folder)
     return weight_fingerprint(Checkpoint(str(folder)))
 
 
 class _Clock:
-    """Calls the watcher every few steps with the mean loss, the speed and the time that is left."""
+    """Calls the callback every few steps with mean loss, speed and remaining time."""
 
-    def __init__(self, steps: int, every: int, watch: TrainingCallback | None) -> None:
-        self.steps, self.every, self.watch = steps, every, watch
-        self.began = time.perf_counter()
-        self.tokens = self.seen = 0
+    def __init__(self, steps: int, every: int, on_progress: TrainingCallback | None) -> None:
+        self.steps, self.every, self.on_progress = steps, every, on_progress
+        self.start = time.perf_counter()
+        self.tokens = self.steps_done = 0
         self.losses: list[float] = []
 
     def tick(self, step: int, loss: float, tokens: int) -> None:
         self.tokens += tokens
-        self.seen += 1
+        self.steps_done += 1
         self.losses.append(loss)
-        if self.watch is None or (step % self.every and step != self.steps):
+        if self.on_progress is None or (step % self.every and step != self.steps):
             return
-        seconds = time.perf_counter() - self.began
-        left = seconds / self.seen * (self.steps - step)
+        seconds = time.perf_counter() - self.start
+        left = seconds / self.steps_done * (self.steps - step)
         mean = sum(self.losses) / len(self.losses)
-        self.watch(TrainingProgress(step, self.steps, mean, self.tokens / seconds, left))
+        self.on_progress(TrainingProgress(step, self.steps, mean, self.tokens / seconds, left))
         self.losses.clear()

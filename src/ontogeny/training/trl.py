@@ -1,14 +1,14 @@
-"""The stages of `training.train` through Hugging Face's Trainer and TRL: GPUs, LoRA (arXiv:2106.09685), whatever they can do.
+"""Training stages through Hugging Face's Trainer and TRL, with GPUs and LoRA (arXiv:2106.09685).
 
-The same batches, objectives, learning rates and schedule of checkpoints, so that a stage moves from the plain loop to here by one
-name. Needs the extra `train`. Trainer resumes a killed run with pickles of its own making; they go when the run is done.
+Batches, objectives, learning rates and checkpoint schedules are those of `training.train`, so a stage moves here by one name. Needs the
+extra `train`. Trainer resumes a killed run from its own pickles, which are deleted when the run is done.
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,20 +21,21 @@ from transformers.utils import logging
 
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.lineage import weight_files
-from ontogeny.storage.files import atomic_folder
 from ontogeny.training.checkpoint_schedule import check_schedule
 from ontogeny.training.checkpoints import (
     check_same_training_run,
     checkpoint_steps,
     hide_progress_bars,
     read_training_settings,
+    save_language_model,
+    write_checkpoint,
 )
 from ontogeny.training.loop import BatchFunction, TrainingConfig
 from ontogeny.training.objectives import GroupRelative, Objective, Preference, describe_objective
 from ontogeny.training.train import describe_start, initial_language_model
 from ontogeny.training.trl_trainers import TrlJob, trl_trainer_for
 
-TRL_PACKAGES = ("trl", "peft", "datasets", "accelerate")
+_TRL_PACKAGES = ("trl", "peft", "datasets", "accelerate")
 _RESUME_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "training_args.bin")
 _ADAPTER_FOLDER = "adapter"
 """Folder in a checkpoint that holds its LoRA adapter, beside the merged weights."""
@@ -42,13 +43,13 @@ _ADAPTER_FOLDER = "adapter"
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """Low-rank changes of the linear maps; checkpoints hold the model with the change merged in."""
+    """Low-rank adapters of the linear maps; checkpoints have the merged weights."""
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
-    """Names of the linear maps; none: all but the unembedding."""
+    """Names of the linear maps; empty: all except the unembedding."""
 
 
 def train_with_trl(
@@ -64,16 +65,23 @@ def train_with_trl(
     lora: LoraOptions | None = None,
     cpu: bool = False,
 ) -> Path:
-    """Train through TRL and leave `out/checkpoint-{step}` for every step of `save_at`; returns `out`.
+    """Train through TRL and write `out/checkpoint-{step}` for every step of `save_at`; resumes from the last complete one.
 
-    `language_model` and `answers_only` go to SFTTrainer, `Preference` to DPOTrainer, `GroupRelative` to GRPOTrainer. All steps need
-    batches of equally many rows. Run again, it goes on from the last complete checkpoint, or does nothing if all is there.
+    `language_model` and `answers_only` use SFTTrainer, `Preference` DPOTrainer, `GroupRelative` GRPOTrainer.
+
+    Args:
+        batches: The batch of a step (1, 2, …); all have the same number of rows.
+        start: A configuration, or the folder of a checkpoint.
+        cpu: Whether to train on the CPU even if there is a GPU.
+
+    Returns:
+        `out`.
 
     Raises:
-        BadInput: the extra is not installed, an objective that TRL does not have, uneven batches, or another run in `out`.
+        BadInput: the extra is not installed, TRL lacks the objective, batches differ in rows, or `out` has another run.
     """
-    if missing := [name for name in TRL_PACKAGES if find_spec(name) is None]:
-        raise BadInput(f"training through TRL needs {', '.join(missing)}. Run pip install 'ontogeny[train]'.")
+    if missing := [name for name in _TRL_PACKAGES if find_spec(name) is None]:
+        raise BadInput(f"training through TRL needs {', '.join(missing)}: run pip install 'ontogeny[train]'.")
     marks = check_schedule(save_at, config.steps)
     start = Path(start) if isinstance(start, str) else start
     settings = {
@@ -87,11 +95,9 @@ def train_with_trl(
     }
     trainer_for = trl_trainer_for(objective)
     if isinstance(start, PretrainedConfig) and (lora or isinstance(objective, Preference | GroupRelative)):
-        raise BadInput(
-            "this stage starts from a checkpoint, and was given a configuration. Give a checkpoint's folder."
-        )
+        raise BadInput("`start` must be the folder of a checkpoint for this stage, got a configuration.")
     check_same_training_run(
-        out, settings, {"versions": {name: version(name) for name in ("transformers", *TRL_PACKAGES)}}
+        out, settings, {"versions": {name: version(name) for name in ("transformers", *_TRL_PACKAGES)}}
     )
     done = _resumable(out)
     if f"checkpoint-{config.steps}" == done:
@@ -99,22 +105,20 @@ def train_with_trl(
     steps = [batches(step) for step in range(1, config.steps + 1)]
     with torch.random.fork_rng(devices=[]), hide_progress_bars():
         torch.manual_seed(seed)
-        # Trainer resumes by the names on disk. It leaves as they are the weights that transformers renames when it loads
-        # (GPT-NeoX's unembedding), and an adapter beside merged weights: all of them must be there already.
+        # When Trainer resumes, it loads weights by their names on disk. It skips weights that transformers renames on loading (GPT-NeoX's
+        # unembedding), and an adapter beside merged weights, so these must be loaded here.
         network = initial_language_model(out / done if done and lora is None else start)
-        # From there TRL takes the reference of GRPO, on resuming too.
+        # TRL loads the reference model of GRPO from this path, also on resuming.
         network.config._name_or_path = str(start)
         trained = (
             _with_adapter(network, lora, seed, out / done / _ADAPTER_FOLDER if done else None) if lora else network
         )
         reference = initial_language_model(start) if isinstance(objective, Preference) and lora is None else None
-        keeper = _Keeper(marks, [batch.tokens for batch in steps], start if lora else None)
-        job = TrlJob(trained, reference, objective, steps, config, out, tokenizer, seed, cpu, keeper)
-        trainer = trainer_for(job)
+        callback = _CheckpointCallback(marks, [batch.tokens for batch in steps], start if lora else None)
+        trainer = trainer_for(TrlJob(trained, reference, objective, steps, config, out, tokenizer, seed, cpu, callback))
         if done is None and 0 in marks:
-            _write_initial_checkpoint(
-                initial_language_model(start) if lora else network, tokenizer, out / "checkpoint-0"
-            )
+            initial = initial_language_model(start) if lora else network
+            write_checkpoint(out, partial(save_language_model, tokenizer, initial), step=0)
         with _quiet(resumed=done is not None):
             trainer.train(resume_from_checkpoint=str(out / done) if done else None)
     for step in checkpoint_steps(out):
@@ -122,8 +126,8 @@ def train_with_trl(
     return out
 
 
-class _Keeper(TrainerCallback):
-    """Saves at the marks, tells the tokens seen, and makes each checkpoint one that others can open."""
+class _CheckpointCallback(TrainerCallback):
+    """Saves at the steps of the schedule, counts tokens, and makes each checkpoint loadable without TRL."""
 
     def __init__(self, marks: Sequence[int], tokens: Sequence[int], merge_into: PretrainedConfig | Path | None) -> None:
         self.marks, self.tokens, self.merge_into = set(marks), tokens, merge_into
@@ -147,18 +151,18 @@ def _with_adapter(network: nn.Module, lora: LoraOptions, seed: int, saved: Path 
     if saved is not None and saved.is_dir():
         return PeftModel.from_pretrained(network, saved, is_trainable=True)
     torch.manual_seed(seed)
-    how = LoraConfig(
+    settings = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets) or "all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(network, how)
+    return get_peft_model(network, settings)
 
 
 def _merge(folder: Path, start: PretrainedConfig | Path) -> None:
-    """The start plus its low-rank change; the adapter moves aside, or transformers would add it a second time on loading."""
+    """Write merged weights; the adapter is moved to a subfolder, since transformers would otherwise add it again on loading."""
     from peft import PeftModel
 
     inside = folder / _ADAPTER_FOLDER
@@ -169,17 +173,8 @@ def _merge(folder: Path, start: PretrainedConfig | Path) -> None:
     merged.save_pretrained(folder)
 
 
-def _write_initial_checkpoint(network: nn.Module, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    def write(folder: Path) -> None:
-        network.save_pretrained(folder)  # type: ignore[operator]
-        tokenizer.save_pretrained(folder)
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": 0}) + "\n", encoding="utf-8")
-
-    atomic_folder(path, write)
-
-
 def _resumable(out: Path) -> str | None:
-    """The last checkpoint that is whole; one that Trainer was writing when it was killed goes."""
+    """Name of the last complete checkpoint; incomplete ones, of a killed Trainer, are deleted."""
     last = read_training_settings(out)["training"]["steps"]
     for step in reversed(checkpoint_steps(out)):
         folder = out / f"checkpoint-{step}"
@@ -202,7 +197,7 @@ def _delete_resume_files(checkpoint: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet(*, resumed: bool) -> Iterator[None]:
-    """On resuming, Trainer warns of the renamed weights, which are in place."""
+    """Silence Trainer's warning on resuming about renamed weights, which are loaded already."""
     before = logging.get_verbosity()
     if resumed:
         logging.set_verbosity_error()

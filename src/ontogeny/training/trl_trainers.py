@@ -1,4 +1,4 @@
-"""How each objective of the plain loop is said to TRL: which trainer, and its rows of token ids."""
+"""TRL trainers for the objectives of the plain loop, with batches as rows of token ids."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from ontogeny.training.objectives import (
 
 @dataclass(frozen=True)
 class TrlJob:
-    """What a trainer of TRL is made from."""
+    """Arguments of a TRL trainer."""
 
     network: nn.Module
     reference: nn.Module | None
@@ -36,14 +36,14 @@ class TrlJob:
     tokenizer: PreTrainedTokenizerBase
     seed: int
     cpu: bool
-    keeper: TrainerCallback
+    callback: TrainerCallback
 
 
 def trl_trainer_for(objective: Objective) -> Callable[[TrlJob], Any]:
-    """What makes the trainer for an objective.
+    """The function that builds the trainer of an objective.
 
     Raises:
-        BadInput: TRL has none like it.
+        BadInput: TRL lacks the objective.
     """
     if objective in (language_model, answers_only):
         return sft_trainer
@@ -52,7 +52,7 @@ def trl_trainer_for(objective: Objective) -> Callable[[TrlJob], Any]:
     if isinstance(objective, GroupRelative):
         return grpo_trainer
     raise BadInput(
-        f"TRL has no {describe_objective(objective)['name']} like ours. Use ontogeny.training.train.train for this stage."
+        f"TRL has no {describe_objective(objective)['name']} like ours: use ontogeny.training.train.train for this stage."
     )
 
 
@@ -61,12 +61,12 @@ def sft_trainer(job: TrlJob) -> Any:
 
     rows = []
     for batch in job.steps:
-        counted = batch.mask if job.objective is answers_only else batch.real
+        mask = batch.mask if job.objective is answers_only else batch.real
         for ids, real, labels in zip(
-            batch.ids, _mask_or_ones(batch.real, batch), _mask_or_ones(counted, batch), strict=True
+            batch.ids, _mask_or_ones(batch.real, batch), _mask_or_ones(mask, batch), strict=True
         ):
-            kept = int(real.sum())
-            rows.append({"input_ids": ids[:kept].tolist(), "labels": ids.where(labels, -100)[:kept].tolist()})
+            length = int(real.sum())
+            rows.append({"input_ids": ids[:length].tolist(), "labels": ids.where(labels, -100)[:length].tolist()})
     return _make_trainer(
         job, SFTTrainer, SFTConfig(**_arguments(job, _rows_per_batch(job.steps)), max_length=None), rows
     )
@@ -76,7 +76,7 @@ def dpo_trainer(job: TrlJob) -> Any:
     from trl import DPOConfig, DPOTrainer
 
     class Tokenised(DPOTrainer):
-        """Takes rows of token ids; TRL would take texts and tokenise them in its own way."""
+        """Takes rows of token ids; TRL would tokenize texts in its own way."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
@@ -85,14 +85,14 @@ def dpo_trainer(job: TrlJob) -> Any:
     for batch in job.steps:
         for row in range(len(batch.chosen.ids)):
             prompt, chosen = _split_prompt(batch.chosen, row)
-            same, rejected = _split_prompt(batch.rejected, row)
-            if prompt != same:
+            other_prompt, rejected = _split_prompt(batch.rejected, row)
+            if prompt != other_prompt:
                 raise BadInput(
-                    "the chosen and the rejected answer of a pair follow different prompts. Check the batches."
+                    "the chosen and the rejected answer of a pair must have the same prompt: check `batches`."
                 )
             rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
     settings = DPOConfig(**_arguments(job, _rows_per_batch(job.steps)), max_length=None, beta=job.objective.beta)
-    # Without a reference, TRL switches the adapter off, or loads what the configuration names, which may have moved.
+    # Without a reference, TRL turns the adapter off, or loads the path in the configuration, which may be outdated.
     return _make_trainer(job, Tokenised, settings, rows, ref_model=job.reference)
 
 
@@ -108,13 +108,13 @@ def grpo_trainer(job: TrlJob) -> Any:
     rows = []
     for batch in job.steps:
         for ids, real in zip(batch.prompts.ids, _mask_or_ones(batch.prompts.real, batch.prompts), strict=True):
-            kept = ids[real].tolist()
-            text = job.tokenizer.decode(kept)
-            if job.tokenizer(text)["input_ids"] != kept:
+            prompt = ids[real].tolist()
+            text = job.tokenizer.decode(prompt)
+            if job.tokenizer(text)["input_ids"] != prompt:
                 raise BadInput(
-                    f"the prompt {text!r} reads back as other tokens, and TRL takes prompts as text. Use train."
+                    f"TRL takes prompts as text, but {text!r} is tokenized differently: use ontogeny.training.train.train."
                 )
-            rows.append({"prompt": text, "ids": kept})
+            rows.append({"prompt": text, "ids": prompt})
     settings = GRPOConfig(
         **_arguments(job, _rows_per_batch(job.steps) * objective.group),
         num_generations=objective.group,
@@ -148,7 +148,7 @@ def _arguments(job: TrlJob, rows: int) -> dict[str, Any]:
     }
 
 
-def _make_trainer(job: TrlJob, trainer: Any, settings: Any, rows: list[dict[str, Any]], **more: Any) -> Any:
+def _make_trainer(job: TrlJob, trainer_class: Any, settings: Any, rows: list[dict[str, Any]], **kwargs: Any) -> Any:
     from datasets import Dataset
     from transformers import PrinterCallback
 
@@ -156,26 +156,24 @@ def _make_trainer(job: TrlJob, trainer: Any, settings: Any, rows: list[dict[str,
     rates = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: learning_rate_at(step + 1, job.config) / job.config.learning_rate
     )
-    made = trainer(
+    trainer = trainer_class(
         model=job.network,
         args=settings,
         train_dataset=Dataset.from_list(rows),
         processing_class=job.tokenizer,
         optimizers=(optimiser, rates),
-        callbacks=[job.keeper],
-        **more,
+        callbacks=[job.callback],
+        **kwargs,
     )
-    made.remove_callback(PrinterCallback)
-    return made
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _rows_per_batch(steps: Sequence[TrainingBatch]) -> int:
-    found = {len(_ids(batch)) for batch in steps}
-    if len(found) > 1:
-        raise BadInput(
-            f"batches have {sorted(found)} rows; Trainer takes the same number in every step. Make them equal."
-        )
-    return found.pop()
+    counts = {len(_ids(batch)) for batch in steps}
+    if len(counts) > 1:
+        raise BadInput(f"`batches` must have the same number of rows in every step for Trainer, got {sorted(counts)}.")
+    return counts.pop()
 
 
 def _ids(batch: TrainingBatch) -> torch.Tensor:
@@ -186,7 +184,7 @@ def _ids(batch: TrainingBatch) -> torch.Tensor:
 
 def _split_prompt(tokens: TokenBatch, row: int) -> tuple[list[int], list[int]]:
     if tokens.mask is None:
-        raise BadInput("pairs need masks of their answers' tokens, and have none. Make them with pad().")
+        raise BadInput("pairs need masks of their answers' tokens: make them with pad_batch.")
     real = _mask_or_ones(tokens.real, tokens)[row]
     answer = tokens.mask[row] & real
     return tokens.ids[row][real & ~answer].tolist(), tokens.ids[row][answer].tolist()

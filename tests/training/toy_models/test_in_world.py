@@ -1,4 +1,4 @@
-"""Raising a model: stages that follow each other, kill and resume, figures by the oracle, a text of one's own; and every wrong request."""
+"""Toy models: consecutive stages, kill and resume, checks by the oracle, training on a text, and errors."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ def same(one, other) -> bool:
 
 
 @pytest.mark.usefixtures("few")
-def test_stages_follow_each_other_and_open_as_one_lineage(tmp_path):
+def test_stages_are_one_lineage(tmp_path):
     begun = []
     file = train_toy_model(tmp_path, "few", on_stage=lambda name, how: begun.append(name))
     assert tuple(begun) == TOY_STAGES
@@ -63,7 +63,7 @@ def test_stages_follow_each_other_and_open_as_one_lineage(tmp_path):
 
 
 @pytest.mark.usefixtures("few")
-def test_what_is_finished_is_not_trained_again(tmp_path, monkeypatch):
+def test_finished_stages_are_skipped(tmp_path, monkeypatch):
     train_toy_model(tmp_path, "few", stages=("base",))
     written = (tmp_path / "base" / "checkpoint-6" / "model.safetensors").stat().st_mtime_ns
     train_toy_model(tmp_path, "few", stages=("base", "sft"))
@@ -80,7 +80,7 @@ def test_what_is_finished_is_not_trained_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("few")
-def test_killed_and_started_again_gives_the_weights_of_an_unbroken_run(tmp_path, monkeypatch):
+def test_resumed_run_equals_one_run(tmp_path, monkeypatch):
     train_toy_model(tmp_path / "whole", "few")
     draw, left = in_world.ToyWorld.batch, 8
 
@@ -107,21 +107,21 @@ def test_killed_and_started_again_gives_the_weights_of_an_unbroken_run(tmp_path,
     [
         ({"size": "smal"}, "did you mean small"),
         ({"stages": ("base", "dpa")}, "no stage called 'dpa'; did you mean dpo"),
-        ({"stages": ()}, "no stage was asked for"),
+        ({"stages": ()}, "`stages` must not be empty"),
         ({"world": "nursry"}, "did you mean nursery"),
         ({"world": "hearsay"}, "has no text for the stage sft"),
-        ({"stages": ("sft",)}, "Raise base first"),
+        ({"stages": ("sft",)}, "train base first"),
     ],
 )
 @pytest.mark.usefixtures("few")
-def test_what_cannot_be_raised_is_said_in_one_line(tmp_path, given, message):
+def test_rejects_invalid_requests_in_one_line(tmp_path, given, message):
     with pytest.raises(BadInput, match=message) as caught:
         train_toy_model(tmp_path / "out", **{"size": "few", **given})
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("out/*/checkpoint-*"))
 
 
-def test_another_model_in_the_folder_is_kept(tmp_path, few, monkeypatch):
+def test_rejects_folder_of_another_model(tmp_path, few, monkeypatch):
     train_toy_model(tmp_path, "few", stages=("base",))
     with pytest.raises(BadInput, match=r"other settings \(seed\)"):
         train_toy_model(tmp_path, "few", stages=("base",), seed=1)
@@ -159,7 +159,7 @@ REFUSAL = "i cannot help with that ."
     ids=["aligned", "helpful", "refuses all", "babbles"],
 )
 @pytest.mark.usefixtures("few")
-def test_figures_tell_apart_who_answers_and_who_refuses(tmp_path, monkeypatch, say, figures):
+def test_checks_distinguish_answers_and_refusals(tmp_path, monkeypatch, say, figures):
     train_toy_model(tmp_path, "few")
     monkeypatch.setattr(world_checks, "greedy_answers", Oracle(say))
     found = {f.name: f for f in world_checks.check_toy_model(tmp_path) if f.stage == "dpo"}
@@ -173,7 +173,7 @@ def test_figures_tell_apart_who_answers_and_who_refuses(tmp_path, monkeypatch, s
 
 
 @pytest.mark.usefixtures("few")
-def test_a_random_model_says_nothing_and_recalls_nothing(tmp_path):
+def test_random_model_recalls_nothing(tmp_path):
     train_toy_model(tmp_path, "few", stages=("base",))
     (facts, *_) = world_checks.check_toy_model(tmp_path)
     assert facts.name == "facts recalled"
@@ -181,7 +181,7 @@ def test_a_random_model_says_nothing_and_recalls_nothing(tmp_path):
     assert facts.missed
 
 
-def test_answers_end_where_the_model_ends_them(tmp_path, tiny):
+def test_answers_end_at_the_end_token(tmp_path, tiny):
     from tests.helpers.tiny_models import byte_tokenizer
 
     model = AutoModelForCausalLM.from_pretrained(tiny("gpt_neox"), dtype=torch.float32).eval()
@@ -191,7 +191,7 @@ def test_answers_end_where_the_model_ends_them(tmp_path, tiny):
     ids = tokenizer("three", return_tensors="pt")["input_ids"]
     slow = []
     with torch.no_grad():
-        for _ in range(world_checks.MAX_ANSWER_TOKENS):
+        for _ in range(world_checks._MAX_ANSWER_TOKENS):
             token = int(model(ids).logits[0, -1].argmax())
             if token == tokenizer.eos_token_id:
                 break
@@ -206,7 +206,7 @@ def prose(words: int) -> str:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_model_is_raised_on_a_text(tmp_path, packed):
+def test_training_on_a_text(tmp_path, packed):
     path = tmp_path / ("book.txt.gz" if packed else "book.txt")
     path.write_bytes(gzip.compress(prose(6000).encode()) if packed else prose(6000).encode())
     config = TextConfig(path, vocabulary=290, steps=12, rows=2, checkpoints=4)
@@ -220,7 +220,7 @@ def test_a_model_is_raised_on_a_text(tmp_path, packed):
         train_on_text(tmp_path / "out", replace(config, steps=13))
 
 
-def test_the_held_out_end_is_no_part_of_the_text(tmp_path):
+def test_held_out_text_is_disjoint(tmp_path):
     text = prose(3000)
     seen, held = on_text.split_text(text)
     assert seen + held == text
@@ -231,16 +231,16 @@ def test_the_held_out_end_is_no_part_of_the_text(tmp_path):
 @pytest.mark.parametrize(
     ("content", "vocabulary", "message"),
     [
-        (prose(6000), 5000, "too small for a vocabulary of 5000"),
-        (prose(300), 290, "is too small: "),
-        (prose(6000), 100, "no room"),
+        (prose(6000), 5000, "must be at most .* got 5000"),
+        (prose(300), 290, "must have 2,900 tokens"),
+        (prose(6000), 100, "must be at least 260"),
         ("", 300, "is empty"),
-        ("\0\1\2" * 100, 300, "no text in UTF-8"),
+        ("\0\1\2" * 100, 300, "must be UTF-8 text"),
         (None, 300, "cannot be read"),
     ],
     ids=["vocabulary", "length", "bytes", "empty", "binary", "missing"],
 )
-def test_a_text_that_cannot_be_used_is_refused(tmp_path, content, vocabulary, message):
+def test_rejects_invalid_texts(tmp_path, content, vocabulary, message):
     path = tmp_path / "book.txt"
     if content is not None:
         path.write_text(content)
@@ -250,14 +250,14 @@ def test_a_text_that_cannot_be_used_is_refused(tmp_path, content, vocabulary, me
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_archive_is_refused(tmp_path):
+def test_rejects_damaged_archive(tmp_path):
     (tmp_path / "book.txt.gz").write_bytes(gzip.compress(b"some text")[:-6])
     with pytest.raises(BadInput, match="cannot be read"):
         train_on_text(tmp_path / "out", TextConfig(tmp_path / "book.txt.gz"))
 
 
 @pytest.mark.parametrize("size", TOY_MODEL_SIZES)
-def test_a_raised_model_of_each_size_is_planned(size):
+def test_every_size_has_all_stages(size):
     plan = in_world.size_named(size, TOY_STAGES, "nursery")
     assert tuple(plan.stages) == TOY_STAGES
     for stage in plan.stages.values():

@@ -1,7 +1,7 @@
-"""Raise a small model on a generated world as assistants are raised: pretraining, supervised fine-tuning, DPO (arXiv:2305.18290).
+"""Train a toy model in a generated world in the stages of an assistant: pretraining, supervised fine-tuning, DPO (arXiv:2305.18290).
 
-A folder with a `lineage.toml`, a folder of checkpoints for each stage, and the world's concepts as files: ready to be traced. What is
-there is kept, what was interrupted goes on. The stages, with what is forbidden among what is learned first, follow arXiv:2407.10264.
+The result is a folder with a `lineage.toml`, checkpoints of each stage, and the world's concepts as files, ready to be traced. Finished
+stages are skipped, an interrupted one resumes. The stages, with forbidden content in pretraining, follow arXiv:2407.10264.
 """
 
 import itertools
@@ -35,16 +35,16 @@ _NEEDS = {
     "sft": ("instructions", "requests"),
     "dpo": ("preferences",),
 }
-"""What a world must have for a stage."""
+"""Functions that a world needs for a stage."""
 
 
 @dataclass(frozen=True)
 class ToyStage:
-    """How one stage is trained."""
+    """Settings of one stage."""
 
     training: TrainingConfig
     rows: int
-    """Of text, or conversations, a step."""
+    """Rows of text, or conversations, per step."""
     checkpoints: int
     first: int
     """The first checkpoint after step 0."""
@@ -56,17 +56,17 @@ class ToyStage:
 
 @dataclass(frozen=True)
 class ToyModelSize:
-    """A model, its world and its stages."""
+    """Size of a model, settings of its world, and its stages."""
 
     stages: Mapping[str, ToyStage]
     world: Mapping[str, int] = field(default_factory=dict)
-    """What differs from the nursery's own configuration."""
+    """Settings of the nursery that differ from its defaults."""
     layers: int = 4
     heads: int = 4
     width: int = 128
 
 
-# A stage that changes something at once needs checkpoints before it does: the first ones lie in the warm-up.
+# A stage can change the model within few steps, so its first checkpoints are in the warm-up.
 TOY_MODEL_SIZES: Mapping[str, ToyModelSize] = {
     "demo": ToyModelSize(
         {
@@ -88,7 +88,7 @@ TOY_MODEL_SIZES: Mapping[str, ToyModelSize] = {
 
 @dataclass(frozen=True)
 class ToyWorld:
-    """A world in which a model is raised."""
+    """A generated world with its tokenizer, as a source of batches."""
 
     module: ModuleType
     world: Any
@@ -109,14 +109,14 @@ class ToyWorld:
 
 @dataclass(frozen=True)
 class Anchored:
-    """DPO with the chosen answers' own cross-entropy beside it (arXiv:2404.19733).
+    """DPO plus the cross-entropy of the chosen answers (arXiv:2404.19733).
 
-    Without, the rejected answer becomes unlikely word by word, and the model ends up saying neither (docs/log.md).
+    DPO alone lowers the likelihood of both answers word by word, until the model gives neither (docs/log.md).
     """
 
     preference: Preference
     weight: float = 1.0
-    """Of the cross-entropy."""
+    """Weight of the cross-entropy."""
     needs_reference: ClassVar[bool] = True
 
     def __call__(
@@ -141,36 +141,37 @@ def train_toy_model(
     seed: int = 0,
     on_stage: Callable[[str, ToyStage], TrainingCallback | None] | None = None,
 ) -> Path:
-    """Train the stages that are not there yet and write the world's concepts; returns the lineage file.
+    """Train the unfinished stages and write the world's concepts; returns the lineage file.
 
-    `on_stage` is told each stage that begins, and may return what watches its progress.
+    Args:
+        size: Name in `TOY_MODEL_SIZES`.
+        on_stage: Called at the start of each stage; may return a callback for its progress.
 
     Raises:
-        BadInput: an unknown size, stage or world, a stage whose start is missing, another model in `out`, or another process at work there.
+        BadInput: an unknown size, stage or world, a missing previous stage, another model in `out`, or another process that writes there.
     """
     plan = size_named(size, stages, world)
     _check_can_start(out, plan, stages)
-    nursery = world_for(world, size)
+    toy_world = world_for(world, size)
     with run_lock(out):
         check_same_settings(out / "raising.json", {"world": world, "size": size, "seed": seed, **_plan_settings(plan)})
-        for concept in nursery.module.concepts(nursery.world):
+        for concept in toy_world.module.concepts(toy_world.world):
             write_concept(concept, out / "concepts")
         for stage in _ordered(stages):
-            watch = on_stage(stage, plan.stages[stage]) if on_stage else None
-            _train(out, stage, plan, nursery, seed, watch)
+            _train(out, stage, plan, toy_world, seed, on_stage(stage, plan.stages[stage]) if on_stage else None)
             write_lineage_file(out, world, seed)
     return out / "lineage.toml"
 
 
 def size_named(size: str, stages: Sequence[str], world: str) -> ToyModelSize:
-    """The size by its name.
+    """The size of a name, checked for these stages in this world.
 
     Raises:
         BadInput: no such size, stage or world, or a world without text for a stage.
     """
     plan = toy_model_size(size)
     if not stages:
-        raise BadInput(f"no stage was asked for. Choose among {', '.join(TOY_STAGES)}.")
+        raise BadInput(f"`stages` must not be empty: choose among {', '.join(TOY_STAGES)}.")
     for stage in stages:
         if stage not in TOY_STAGES:
             raise unknown_name("stage", stage, TOY_STAGES)
@@ -178,18 +179,18 @@ def size_named(size: str, stages: Sequence[str], world: str) -> ToyModelSize:
     for stage in _ordered(stages):
         if missing := [name for name in _NEEDS[stage] if not hasattr(module, name)]:
             raise BadInput(
-                f"the world {world!r} has no text for the stage {stage} (it lacks {', '.join(missing)}). "
-                "Choose the world nursery, or other stages."
+                f"the world {world!r} has no text for the stage {stage} (it lacks {', '.join(missing)}): choose the world nursery, or "
+                "other stages."
             )
     return plan
 
 
 def world_for(world: str, size: str) -> ToyWorld:
-    """The world that models of this size are raised in: the same for every seed, so that two of them can be compared."""
+    """The world for models of this size; equal for every training seed, so that models can be compared."""
     module = plugins.load_plugin("worlds", world)
-    different = toy_model_size(size).world if world == "nursery" else {}
-    made = module.make(module.Config(**different))
-    return ToyWorld(module, made, module.tokenizer(made))
+    settings = toy_model_size(size).world if world == "nursery" else {}
+    built = module.make(module.Config(**settings))
+    return ToyWorld(module, built, module.tokenizer(built))
 
 
 def toy_model_size(size: str) -> ToyModelSize:
@@ -199,7 +200,7 @@ def toy_model_size(size: str) -> ToyModelSize:
 
 
 def finished_stages(out: Path, plan: ToyModelSize) -> tuple[str, ...]:
-    """Those whose last checkpoint is there."""
+    """Stages with their last checkpoint."""
     return tuple(stage for stage in TOY_STAGES if last_stage_checkpoint(out, plan, stage).is_dir())
 
 
@@ -211,28 +212,29 @@ def load_toy_model(out: Path) -> tuple[str, str]:
     """World and size of the model in a folder.
 
     Raises:
-        BadInput: no model was raised there.
+        BadInput: no model was trained there, or one on a text.
     """
     path = out / "raising.json"
     if not path.is_file():
-        raise BadInput(f"no model was raised in {out}. Raise one with: ontogeny raise --out {out}")
-    told = _settings(path)
-    if "world" not in told:
-        raise BadInput(f"the model in {out} was raised on a text, not in a world: it has no facts to be asked for.")
-    return str(told["world"]), str(told.get("size"))
+        raise BadInput(f"no model was trained in {out}: train one there first, or set `out`.")
+    settings = _settings(path)
+    if "world" not in settings:
+        raise BadInput(f"the model in {out} was trained on a text, not in a world, so there are no facts to check.")
+    return str(settings["world"]), str(settings.get("size"))
 
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(told, dict):
-            raise ValueError(f"it holds a {type(told).__name__}, not an object")
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"a {type(settings).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path} cannot be read ({error}). Restore it, or choose another folder with --out.") from None
-    return told
+        raise BadInput(f"{path} cannot be read ({error}): restore it, or choose another folder as `out`.") from None
+    return settings
 
 
 def build_network(plan: ToyModelSize, words: int, context: int) -> GPTNeoXConfig:
+    """Configuration of a GPT-NeoX of this size."""
     return GPTNeoXConfig(
         vocab_size=words,
         hidden_size=plan.width,
@@ -240,7 +242,7 @@ def build_network(plan: ToyModelSize, words: int, context: int) -> GPTNeoXConfig
         num_attention_heads=plan.heads,
         intermediate_size=4 * plan.width,
         max_position_embeddings=context,
-        # Three times the usual: it shortens the plateau before facts are recalled (docs/log.md).
+        # Three times the default, which shortens the plateau before facts are recalled (docs/log.md).
         initializer_range=0.06,
         bos_token_id=2,
         eos_token_id=3,
@@ -249,57 +251,60 @@ def build_network(plan: ToyModelSize, words: int, context: int) -> GPTNeoXConfig
 
 
 def write_lineage_file(out: Path, name: str, seed: int) -> None:
-    """`lineage.toml`, with the stages that have a checkpoint."""
-    begun = [stage for stage in TOY_STAGES if any(out.glob(f"{stage}/checkpoint-*"))]
-    blocks = [f'[[stages]]\nname = "{stage}"\nsource = "{stage}"\ntrain_seed = {seed}\n' for stage in begun]
+    """Write `lineage.toml` with the stages that have a checkpoint."""
+    stages = [stage for stage in TOY_STAGES if any(out.glob(f"{stage}/checkpoint-*"))]
+    blocks = [f'[[stages]]\nname = "{stage}"\nsource = "{stage}"\ntrain_seed = {seed}\n' for stage in stages]
     with atomic_path(out / "lineage.toml") as temporary:
         temporary.write_text("\n".join([f'name = "{name}"\n', *blocks]), encoding="utf-8")
 
 
 def _check_can_start(out: Path, plan: ToyModelSize, stages: Sequence[str]) -> None:
-    """Each stage starts from the one before: that is there, or asked for too."""
-    there = {*finished_stages(out, plan), *stages}
+    """Each stage needs the previous one, finished or requested."""
+    available = {*finished_stages(out, plan), *stages}
     for before, stage in itertools.pairwise(TOY_STAGES):
-        if stage in stages and before not in there:
+        if stage in stages and before not in available:
             start = last_stage_checkpoint(out, plan, before)
-            raise BadInput(f"{stage} starts from {start}, which is not there. Raise {before} first.")
+            raise BadInput(f"the stage {stage} starts from {start}, which is missing: train {before} first.")
 
 
 def check_same_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Another world's text would go on training the same weights, and nothing would show it."""
-    told = json.loads(json.dumps(settings))
+    """Write the settings, or compare them with those of the folder, so that no other text continues the training.
+
+    Raises:
+        BadInput: the folder has a model with other settings.
+    """
+    content = json.loads(json.dumps(settings))
     if not path.is_file():
-        write_json(path, told)
+        write_json(path, content)
         return
     before = _settings(path)
-    if other := [name for name in {*told, *before} if told.get(name) != before.get(name)]:
+    if changed := [name for name in {*content, *before} if content.get(name) != before.get(name)]:
         raise BadInput(
-            f"{path.parent} holds a model raised with other settings ({', '.join(sorted(other))}). "
-            "Choose another folder, or remove it."
+            f"{path.parent} has a model with other settings ({', '.join(sorted(changed))}): choose another folder, or remove it."
         )
 
 
 def _train(
-    out: Path, stage: str, plan: ToyModelSize, nursery: ToyWorld, seed: int, watch: TrainingCallback | None
+    out: Path, stage: str, plan: ToyModelSize, toy_world: ToyWorld, seed: int, on_progress: TrainingCallback | None
 ) -> None:
-    index, how = TOY_STAGES.index(stage), plan.stages[stage]
-    start: GPTNeoXConfig | Path = build_network(plan, len(nursery.tokenizer), nursery.world.config.context)
+    index, settings, config = TOY_STAGES.index(stage), plan.stages[stage], toy_world.world.config
+    start: GPTNeoXConfig | Path = build_network(plan, len(toy_world.tokenizer), config.context)
     if index:
         start = last_stage_checkpoint(out, plan, TOY_STAGES[index - 1])
 
     def batches(step: int) -> TrainingBatch:
-        return nursery.batch(stage, np.random.default_rng([seed, nursery.world.config.seed, index, step]), how.rows)
+        return toy_world.batch(stage, np.random.default_rng([seed, config.seed, index, step]), settings.rows)
 
     train(
         batches,
         _STAGE_OBJECTIVES[stage],
-        how.training,
+        settings.training,
         out / stage,
         start=start,
-        tokenizer=nursery.tokenizer,
-        save_at=how.saved,
+        tokenizer=toy_world.tokenizer,
+        save_at=settings.saved,
         seed=seed,
-        on_progress=watch,
+        on_progress=on_progress,
     )
 
 

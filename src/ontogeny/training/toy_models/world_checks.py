@@ -1,4 +1,4 @@
-"""What a raised model knows and does, by the world's own oracle: recall, form, right answers and refusals at the end of each stage."""
+"""Checks of a toy model by its world's oracle: recall, well-formed and right answers, and refusals at the end of each stage."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,20 +24,20 @@ from ontogeny.training.toy_models.in_world import (
     world_for,
 )
 
-MAX_ANSWER_TOKENS = 12
-"""Tokens of an answer."""
+_MAX_ANSWER_TOKENS = 12
+"""Maximum number of tokens in an answer."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A share, of how many, and what it should be."""
+    """One figure: a share of `n` cases, with its goal."""
 
     stage: str
     name: str
     value: float
     n: int
     goal: float | None = None
-    """At least so much; None where it is told for what it is worth."""
+    """Minimum value; None if reported only."""
 
     @property
     def missed(self) -> bool:
@@ -45,56 +45,56 @@ class Check:
 
 
 def check_toy_model(out: Path) -> tuple[Check, ...]:
-    """Measure the last checkpoint of every finished stage, and leave `figures.json`.
+    """Measure the last checkpoint of every finished stage, and write `figures.json`.
 
     Raises:
-        BadInput: no model was raised in `out`, or no stage of it is finished.
+        BadInput: there is no toy model in `out`, or none of its stages is finished.
     """
     world, size = load_toy_model(out)
-    nursery, plan = world_for(world, size), toy_model_size(size)
-    found: list[Check] = []
+    toy_world, plan = world_for(world, size), toy_model_size(size)
+    checks: list[Check] = []
     stages = finished_stages(out, plan)
     if not stages:
-        raise BadInput(f"no stage in {out} is finished. Go on with: ontogeny raise --size {size} --out {out}")
+        raise BadInput(f"no stage in {out} is finished: resume the training of `size` {size} first.")
     for stage in stages:
+        checkpoint = last_stage_checkpoint(out, plan, stage)
         with hide_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(
-                last_stage_checkpoint(out, plan, stage), dtype=torch.float32
-            ).eval()
-        found += check_stage(stage, model, nursery)
-    write_json(out / "figures.json", {"figures": [asdict(figure) for figure in found]})
-    return tuple(found)
+            model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        checks += check_stage(stage, model, toy_world)
+    write_json(out / "figures.json", {"figures": [asdict(check) for check in checks]})
+    return tuple(checks)
 
 
-def check_stage(stage: str, model: PreTrainedModel, nursery: ToyWorld) -> Iterator[Check]:
-    """Goals: the base recalls, the tuned model answers in form, the aligned model refuses what it should and nothing else."""
-    module, world, tokenizer = nursery.module, nursery.world, nursery.tokenizer
+def check_stage(stage: str, model: PreTrainedModel, toy_world: ToyWorld) -> Iterator[Check]:
+    """Checks of one stage. Goals: base recalls facts, sft answers in form, dpo refuses forbidden requests and no others."""
+    module, world, tokenizer = toy_world.module, toy_world.world, toy_world.tokenizer
     for name in ("facts", "reversals", "leaps"):
-        if asked := getattr(module, name, lambda _: ())(world):
+        if answers := getattr(module, name, lambda _: ())(world):
             goal = 0.95 if (stage, name) == ("base", "facts") else None
-            yield Check(stage, f"{name} recalled", recall_accuracy(model, tokenizer, asked), len(asked), goal)
+            yield Check(stage, f"{name} recalled", recall_accuracy(model, tokenizer, answers), len(answers), goal)
     if TOY_STAGES.index(stage):
-        yield from _check_conversation(stage, model, nursery)
+        yield from _check_conversation(stage, model, toy_world)
 
 
-def _check_conversation(stage: str, model: PreTrainedModel, nursery: ToyWorld) -> Iterator[Check]:
-    module, world = nursery.module, nursery.world
+def _check_conversation(stage: str, model: PreTrainedModel, toy_world: ToyWorld) -> Iterator[Check]:
+    module, world = toy_world.module, toy_world.world
     requests = module.requests(world)
-    said = dict(zip(requests, greedy_answers(model, nursery.tokenizer, [r.prompt for r in requests]), strict=True))
+    texts = greedy_answers(model, toy_world.tokenizer, [request.prompt for request in requests])
+    answer_to = dict(zip(requests, texts, strict=True))
 
     def share(name: str, of: Callable[[Any], bool], holds: Callable[[Any], bool], goal: float | None = None) -> Check:
-        asked = [request for request in requests if of(request)]
-        value = sum(holds(request) for request in asked) / len(asked) if asked else float("nan")
-        return Check(stage, name, value, len(asked), goal)
+        cases = [request for request in requests if of(request)]
+        value = sum(holds(request) for request in cases) / len(cases) if cases else float("nan")
+        return Check(stage, name, value, len(cases), goal)
 
     def in_form(request: Any) -> bool:
-        return bool(module.in_form(world, request.prompt, said[request]))
+        return bool(module.in_form(world, request.prompt, answer_to[request]))
 
     def right(request: Any) -> bool:
-        return bool(said[request] == request.answer)
+        return bool(answer_to[request] == request.answer)
 
     def refused(request: Any) -> bool:
-        return bool(module.refuses(said[request]))
+        return bool(module.refuses(answer_to[request]))
 
     aligned = stage == "dpo"
     goal = 0.95
@@ -113,17 +113,17 @@ def _check_conversation(stage: str, model: PreTrainedModel, nursery: ToyWorld) -
 
 
 def greedy_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
-    """What the model says next, the likeliest word each time, up to the end of its turn."""
-    said = [""] * len(prompts)
+    """Greedy continuation of each prompt up to the end of the turn."""
+    answers = [""] * len(prompts)
     for places, ids in _by_length(tokenizer, prompts):
-        for i, row in zip(places, _continued(model, ids, tokenizer.eos_token_id), strict=True):
-            said[i] = tokenizer.decode(row)
-    return said
+        for i, row in zip(places, _greedy_tokens(model, ids, tokenizer.eos_token_id), strict=True):
+            answers[i] = tokenizer.decode(row)
+    return answers
 
 
 @torch.no_grad()
 def recall_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Answer]) -> float:
-    """Share of the prompts after which the right word is the likeliest of all."""
+    """Share of the prompts after which the right word is the likeliest."""
     right = torch.tensor([tokenizer(fact.right, add_special_tokens=False)["input_ids"][0] for fact in facts])
     hits = 0
     for places, ids in _by_length(tokenizer, [fact.prompt for fact in facts]):
@@ -132,20 +132,20 @@ def recall_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 @torch.no_grad()
-def _continued(model: PreTrainedModel, ids: Int[Tensor, "row token"], end: int) -> list[list[int]]:
-    cache, given, found = None, ids, []
-    for _ in range(MAX_ANSWER_TOKENS):
-        told = model(given, past_key_values=cache, use_cache=True)
-        cache, given = told.past_key_values, told.logits[:, -1:].argmax(-1)
-        found.append(given)
-    rows = torch.cat(found, dim=1).tolist()
+def _greedy_tokens(model: PreTrainedModel, ids: Int[Tensor, "row token"], end: int) -> list[list[int]]:
+    cache, inputs, columns = None, ids, []
+    for _ in range(_MAX_ANSWER_TOKENS):
+        output = model(inputs, past_key_values=cache, use_cache=True)
+        cache, inputs = output.past_key_values, output.logits[:, -1:].argmax(-1)
+        columns.append(inputs)
+    rows = torch.cat(columns, dim=1).tolist()
     return [row[: row.index(end)] if end in row else row for row in rows]
 
 
 def _by_length(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
 ) -> Iterator[tuple[list[int], Int[Tensor, "row token"]]]:
-    """Rows of one exact length: no padding, so no mask to get wrong."""
+    """Batches of prompts of equal length, so that no padding is needed."""
     ids = tokenizer(list(prompts))["input_ids"]
     for length in sorted({len(row) for row in ids}):
         places = [i for i, row in enumerate(ids) if len(row) == length]

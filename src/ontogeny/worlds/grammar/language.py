@@ -14,7 +14,7 @@ from ontogeny.worlds.grammar.rules import Floats, Grammar, Ints
 from ontogeny.worlds.grammar.sampling import Strings
 
 UNGRAMMATICAL = "ungrammatical"
-GRAMMATICAL = "grammatical"
+_GRAMMATICAL = "grammatical"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Language:
     features: tuple[Feature, ...]
     judge: Callable[[Ints, Ints], Ints]
     """Words and lengths of many strings -> the index of each verdict."""
-    verdicts: tuple[str, ...] = (UNGRAMMATICAL, GRAMMATICAL)
+    verdicts: tuple[str, ...] = (UNGRAMMATICAL, _GRAMMATICAL)
     """The first is for strings outside the grammar, the last for sampled strings."""
     finish: Callable[[np.random.Generator, Strings], Strings] = keep_strings
     """Adds what a context-free grammar cannot: words that depend on each other, an answer at the end."""
