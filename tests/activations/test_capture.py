@@ -1,4 +1,4 @@
-"""Capture against Hugging Face's own numbers: pooled reads, answers, batches, padding, caches; and what a pass may cost."""
+"""Capture against Hugging Face: pooled reads, answers, batches, padding, KV caches; and the cost of a pass."""
 
 import itertools
 from dataclasses import replace
@@ -16,7 +16,7 @@ from ontogeny.data.positions import Position
 from ontogeny.models.model import load_model
 
 EXACT = 5e-6
-"""Relative: what float32 leaves where the same operations run in another order."""
+"""Relative float32 error of another order of operations."""
 CLOSE = 1e-5
 FAMILIES = ("gpt_neox", "llama", "gpt2")
 POSITIONS = ("last", "mean", "last:span", "mean:span", "last-2")
@@ -66,7 +66,7 @@ def theirs(family, tiny):
 
 
 def hidden(network, family: str, ids: list[int], **more) -> dict[str, torch.Tensor]:
-    """What Hugging Face computes for one sequence, at every site, by hooks of its own."""
+    """Activations of one sequence at every site, by plain hooks."""
     seen: dict[str, torch.Tensor] = {}
     block, attn, mlp, heads, neurons = PATHS[family]
 
@@ -145,7 +145,7 @@ def test_pooled_reads_equal_hugging_face(model, theirs, family, position):
 
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("depth", [1, 2])
-def test_the_last_block_is_computed_for_the_read_tokens_alone(model, family, position, depth):
+def test_last_block_is_computed_for_the_read_tokens_only(model, family, position, depth):
     parts = [f"{part}.{depth}" for part in ("resid", "attn", "mlp", "head")]
     whole = read(model, position)  # neurons are wanted, too: everything is computed
     seen = []
@@ -162,7 +162,7 @@ def test_the_last_block_is_computed_for_the_read_tokens_alone(model, family, pos
         assert sum(seen) == len(examples())
 
 
-def test_inputs_are_mean_embeddings_of_the_words(model, theirs, family):
+def test_inputs_are_mean_token_embeddings(model, theirs, family):
     work, rows = build_workload([concept()], model.tokenizer, model.context)
     found = capture(model, work, model.sites("resid.1"))
     bos = 1 if family == "llama" else 0
@@ -173,7 +173,7 @@ def test_inputs_are_mean_embeddings_of_the_words(model, theirs, family):
 
 
 @pytest.mark.parametrize("budget", [1, 40, 100_000])
-def test_neither_the_batch_nor_its_order_changes_a_number(model, budget):
+def test_batch_size_and_order_change_no_number(model, budget):
     plain = read(model, "mean")
     other = read(model, "mean", token_budget=budget)
     assert all(apart(other[name], plain[name]) <= CLOSE for name in plain)
@@ -186,7 +186,7 @@ def test_neither_the_batch_nor_its_order_changes_a_number(model, budget):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_padded_batch_of_hugging_face_gives_the_same(model, theirs, family, side):
+def test_matches_a_padded_batch_of_hugging_face(model, theirs, family, side):
     ours = read(model, "last", "resid")["resid.1"]
     sequences = [model.tokenizer(e.text)["input_ids"] for e in examples()]
     width = max(map(len, sequences))
@@ -206,7 +206,7 @@ def test_a_padded_batch_of_hugging_face_gives_the_same(model, theirs, family, si
         assert apart(states[:, -1], ours) > 1e-2
 
 
-def test_a_cache_gives_the_same(model, theirs):
+def test_matches_a_kv_cache(model, theirs):
     ours = read(model, "last", "resid")["resid.1"]
     with torch.no_grad():
         for row, example in enumerate(examples()[:6]):
@@ -246,7 +246,7 @@ def shapes_at(module) -> list[tuple[int, ...]]:
     return seen
 
 
-def test_each_sequence_runs_once_and_whole_sequences_are_never_unembedded(model):
+def test_each_sequence_runs_once_and_logits_only_where_scored(model):
     asked = concept(answers=12)
     doubled = [asked, replace(asked, name="again", position=Position.parse("mean"))]
     work, _ = build_workload(doubled, model.tokenizer, model.context)
@@ -266,13 +266,13 @@ def test_each_sequence_runs_once_and_whole_sequences_are_never_unembedded(model)
     assert sum(shape[0] for shape in unembedded) == counts.answer_rows < counts.tokens / 2
 
 
-def test_without_answers_nothing_is_unembedded(model):
+def test_computes_no_logits_without_answers(model):
     unembedded = shapes_at(model.network.get_output_embeddings())
     read(model)
     assert unembedded == []
 
 
-def test_a_pass_stops_after_the_last_wanted_block(model):
+def test_pass_stops_after_the_last_wanted_block(model):
     runs = {layer: [] for layer in (1, 2)}
     for layer, seen in runs.items():
         model.block(layer).register_forward_hook(lambda _m, _a, _o, seen=seen: seen.append(1))
@@ -289,7 +289,7 @@ def ours_on(model) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.network.modules())
 
 
-def test_hooks_are_gone_after_a_pass_and_after_an_exception(model):
+def test_hooks_are_removed_after_a_pass_and_after_an_exception(model):
     work, _ = build_workload([concept(answers=3)], model.tokenizer, model.context)
     before = ours_on(model)
     capture(model, work, model.sites(SITES))
@@ -302,7 +302,7 @@ def test_hooks_are_gone_after_a_pass_and_after_an_exception(model):
     capture(model, work, model.sites(SITES))
 
 
-def test_an_empty_site_list_still_gives_the_inputs(model):
+def test_inputs_are_read_without_sites(model):
     work, _ = build_workload([concept()], model.tokenizer, model.context)
     found = capture(model, Workload(work.sequences, (), (), work.content), [])
     assert found.parts == {}
@@ -316,7 +316,7 @@ def test_half_precision_reads_are_close(family, tiny):
     assert max(apart(half[name], exact[name]) for name in exact) > 1e-5  # it did run in another precision
 
 
-def test_filling_is_a_fiftieth_at_most_and_short_texts_have_none():
+def test_padding_is_at_most_two_percent():
     for length in range(1, 3000):
         assert length <= padded_length(length) <= 1.02 * length
         assert padded_length(padded_length(length)) <= 1.02 * padded_length(length)

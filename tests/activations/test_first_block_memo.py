@@ -1,4 +1,4 @@
-"""What the first block makes of a word is computed once, and no number changes by a bit; where it sees more than the word it runs whole."""
+"""First-block memo: each token id is computed once, numbers are bit-identical, and context-dependent projections run fully."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ SEEN = {
     "opt": set(),
     "bert": set(),
 }
-"""Maps that see nothing but the word: none where positions are added to the embedding, the MLP where blocks are parallel."""
+"""Projections that depend on the token only: none with added positions, the MLP in parallel blocks."""
 
 
 def read(model, texts=TEXTS, sites=SITES, **more):
@@ -57,13 +57,13 @@ def _asked_anew(monkeypatch):
 
 
 @pytest.mark.parametrize("family", SEEN)
-def test_a_model_tells_which_maps_see_the_word_alone(tiny, family):
+def test_finds_projections_that_depend_on_the_token_only(tiny, family):
     assert set(first_block_memo._paths(load_model(tiny(family)))) == SEEN[family]
 
 
 @pytest.mark.parametrize("budget", [1024, 25])
 @pytest.mark.parametrize("family", SEEN)
-def test_no_number_changes_by_a_bit(tiny, monkeypatch, family, budget):
+def test_numbers_are_bit_identical(tiny, monkeypatch, family, budget):
     model = load_model(tiny(family))
     for sites in (SITES, ("resid", "neuron"), ("resid.1",), ("resid.2", "resid.0")):
         found = read(model, sites=sites, token_budget=budget)
@@ -73,7 +73,7 @@ def test_no_number_changes_by_a_bit(tiny, monkeypatch, family, budget):
     assert "forward" not in vars(model.part(1, model.architecture.mlp))
 
 
-def test_each_word_that_comes_again_is_computed_once(tiny):
+def test_repeated_token_is_computed_once(tiny):
     model = load_model(tiny("gpt_neox"))
     read(model)  # what is asked of a family once is asked now
     asked = rows_of(model.part(1, "mlp"))
@@ -87,7 +87,7 @@ def test_each_word_that_comes_again_is_computed_once(tiny):
     assert words <= sum(asked) <= words + sum(n == 2 for n in asked)
 
 
-def test_other_weights_are_computed_anew(tiny, monkeypatch, tmp_path):
+def test_other_weights_are_computed_again(tiny, monkeypatch, tmp_path):
     one, other = load_model(tiny("gpt_neox")), load_model(save_tiny("gpt_neox", tmp_path, seed=5))
     first = read(one)
     one.network.load_state_dict(other.network.state_dict())
@@ -95,7 +95,7 @@ def test_other_weights_are_computed_anew(tiny, monkeypatch, tmp_path):
     assert not torch.equal(first.parts["resid"], read(one).parts["resid"])
 
 
-def test_where_the_stream_is_edited_at_some_tokens_words_are_no_longer_alike(tiny, monkeypatch):
+def test_memo_is_off_if_the_stream_is_edited(tiny, monkeypatch):
     model = load_model(tiny("gpt_neox"))
 
     def last_token(h):
@@ -109,7 +109,7 @@ def test_where_the_stream_is_edited_at_some_tokens_words_are_no_longer_alike(tin
     assert not torch.equal(found.parts["resid"], read(model).parts["resid"])
 
 
-def test_hooks_that_transformers_leaves_behind_change_nothing(tiny):
+def test_hooks_left_by_transformers_do_not_disable_the_memo(tiny):
     """Each job checks its first model against the library's own hidden states, which hooks every block for good."""
     model = load_model(tiny("gpt_neox"))
     validate_model(model)
@@ -117,13 +117,13 @@ def test_hooks_that_transformers_leaves_behind_change_nothing(tiny):
     assert first_block_memo.memoise_first_block(model, TEXTS, inside_mlp=False) is not None
 
 
-def test_a_few_repeats_are_not_worth_it(tiny):
+def test_memo_is_off_with_few_repeats(tiny):
     model = load_model(tiny("gpt_neox"))
     assert first_block_memo.memoise_first_block(model, [(1, 2, 3, 4), (5, 6, 7, 1)], inside_mlp=False) is None
     assert first_block_memo.memoise_first_block(model, [(1, 2, 2, 1), (1, 2)], inside_mlp=False) is not None
 
 
-def test_little_room_is_for_the_commonest_words(tiny, monkeypatch):
+def test_small_memo_keeps_the_most_frequent_tokens(tiny, monkeypatch):
     model = load_model(tiny("gpt_neox"))
     monkeypatch.setattr(first_block_memo, "MAX_MEMO_BYTES", 4 * (32 + 96) * 3)
     kept = first_block_memo.memoise_first_block(model, TEXTS, inside_mlp=False)

@@ -1,4 +1,4 @@
-"""The certificate finds nothing on sound models, and each planted fault in the place where it was planted."""
+"""Parity certificate: sound models pass, and each planted fault is found."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def values(told):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_gives_the_same_numbers_in_every_way(family, tiny):
+def test_every_family_passes(family, tiny):
     model = load_model(tiny(family))
     told = parity_certificate(model, TEXTS)
     assert told["holds"], told["differences"]
@@ -66,7 +66,7 @@ def forgetful(args, kwargs):
 
 
 @pytest.mark.parametrize(("fault", "hit"), [(by_mask, "padded_left"), (forgetful, "cached")])
-def test_a_planted_fault_is_found_where_it_is(model, fault, hit):
+def test_finds_a_planted_fault(model, fault, hit):
     handle = model.body.register_forward_pre_hook(lambda _m, args, kwargs: fault(args, kwargs), with_kwargs=True)
     told = parity_certificate(model, TEXTS)
     handle.remove()
@@ -76,7 +76,7 @@ def test_a_planted_fault_is_found_where_it_is(model, fault, hit):
     assert parity_certificate(model, TEXTS)["holds"]
 
 
-def test_a_capture_that_reads_something_else_is_found(model, monkeypatch):
+def test_finds_a_wrong_capture(model, monkeypatch):
     @contextlib.contextmanager
     def coarse(body):
         saved = {p: p.data for p in body.parameters()}
@@ -93,7 +93,7 @@ def test_a_capture_that_reads_something_else_is_found(model, monkeypatch):
     assert {way for way, value in values(told).items() if value is not None and value > told["limit"]} == {"batched"}
 
 
-def test_numbers_that_are_none_do_not_hold(model):
+def test_nan_does_not_hold(model):
     with torch.no_grad():
         model.part(2, "mlp.dense_4h_to_h").weight.fill_(float("nan"))
     told = parity_certificate(model, TEXTS)
@@ -102,7 +102,7 @@ def test_numbers_that_are_none_do_not_hold(model):
     json.dumps(told, allow_nan=False)
 
 
-def test_a_way_that_a_model_does_not_know_is_named(model):
+def test_unsupported_way_is_named(model):
     def refuse(_module, _args, kwargs):
         if kwargs.get("past_key_values") is not None:
             raise ValueError("this model keeps nothing")
@@ -114,7 +114,7 @@ def test_a_way_that_a_model_does_not_know_is_named(model):
     assert "with a cache (it fails: this model keeps nothing)" in told["sentence"]
 
 
-def test_the_sample_is_of_all_lengths_and_short():
+def test_sample_covers_all_lengths_and_is_short():
     many = [tuple(range(n)) for n in range(1, 400)]
     chosen = sample_sequences(many)
     assert len(chosen) == parity.PARITY_TEXTS
@@ -125,14 +125,14 @@ def test_the_sample_is_of_all_lengths_and_short():
     assert sample_sequences([(1, 2), (1, 2), ()]) == [(1, 2)]
 
 
-def test_half_precision_is_held_against_its_own_limit(tiny):
+def test_half_precision_has_its_own_limit(tiny):
     told = parity_certificate(load_model(tiny("llama"), dtype=torch.bfloat16), TEXTS)
     assert told["dtype"] == "bfloat16"
     assert told["limit"] > 1e-3
     assert told["holds"]
 
 
-def test_a_run_keeps_its_first_certificate(model, tmp_path):
+def test_run_keeps_its_first_certificate(model, tmp_path):
     run = Run(tmp_path / "run")
     assert parity_of_run(run) == {"parity": None}
     run.folder.mkdir()
@@ -146,7 +146,7 @@ def test_a_run_keeps_its_first_certificate(model, tmp_path):
     assert "4 of the run's texts" in describe_parity(first)
 
 
-def test_a_report_shows_it_on_top_and_warns_where_it_does_not_hold(model, tmp_path):
+def test_report_shows_certificate_and_warning(model, tmp_path):
     told = {"checkpoint": "step10", **parity_certificate(model, TEXTS)}
     page = write_report(synthetic_records.frame([]), {"parity": told}, tmp_path / "a.html").read_text(encoding="utf-8")
     assert page.index('id="parity"') < page.index('id="findings"')
@@ -157,7 +157,7 @@ def test_a_report_shows_it_on_top_and_warns_where_it_does_not_hold(model, tmp_pa
 
 
 @torch.inference_mode()
-def test_elsewhere_is_held_against_a_copy_on_the_cpu(model, monkeypatch):
+def test_gpu_model_is_compared_with_a_copy_on_the_cpu(model, monkeypatch):
     """Here the copy stands for the CPU, and the model itself claims to be on a GPU."""
     layers, texts = [1, 2], sample_sequences(TEXTS)
     alone = [parity._states(model, layers, [text])[0] for text in texts]

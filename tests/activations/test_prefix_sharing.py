@@ -1,4 +1,4 @@
-"""What texts share at their beginning is computed once, and nothing that is read changes by it."""
+"""Prefix sharing: shared prefixes run once and reads are unchanged."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def both(model, concept, sites=SITES):
 
 @pytest.mark.parametrize("answers", [0, 4])
 @pytest.mark.parametrize("sites", [SITES, ("resid.1", "head.1")])
-def test_nothing_that_is_read_changes(model, answers, sites):
+def test_reads_are_unchanged(model, answers, sites):
     work, shared, plain = both(model, concept(answers=answers), sites)
     for part in plain.parts:
         torch.testing.assert_close(shared.parts[part], plain.parts[part], rtol=1e-5, atol=1e-5)
@@ -62,18 +62,18 @@ def test_nothing_that_is_read_changes(model, answers, sites):
     assert shared.counts.tokens < 0.5 * plain.counts.tokens
 
 
-def test_what_is_read_whole_is_not_shared(model):
+def test_fully_read_prefix_is_not_shared(model):
     work, shared, plain = both(model, concept("mean"))
     assert group_by_prefix(work)[0] == []
     assert shared.counts.tokens == plain.counts.tokens
 
 
-def test_a_short_beginning_is_not_worth_it(model):
+def test_short_prefix_is_not_shared(model):
     work, _ = build_workload([concept(shots="")], model.tokenizer, model.context)
     assert group_by_prefix(work)[0] == []
 
 
-def test_each_sequence_is_in_one_group_or_in_none(model):
+def test_each_sequence_is_in_at_most_one_group(model):
     work, _ = build_workload(
         [concept(answers=4), concept(shots="Once upon a time there was a cat. ")], model.tokenizer, 128
     )

@@ -1,4 +1,4 @@
-"""Texts end to end in one row are read as if each were alone, whatever lies beside them; families that cannot do it are told."""
+"""Sequence packing: packed texts equal texts alone; unsupported families are detected."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def _asked_anew(monkeypatch):
 
 
 @pytest.mark.parametrize("family", SHAPES)
-def test_texts_in_one_row_are_read_as_each_alone(tiny, family):
+def test_packed_texts_equal_texts_alone(tiny, family):
     model = load_model(tiny(family))
     together = read(model)
     for i, text in enumerate(TEXTS):
@@ -49,7 +49,7 @@ def test_texts_in_one_row_are_read_as_each_alone(tiny, family):
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama"])
-def test_not_a_bit_of_a_head_depends_on_what_lies_beside(tiny, family):
+def test_heads_are_bit_identical_whatever_the_other_texts(tiny, family):
     model = load_model(tiny(family))
     whole = read(model, sites=("head",))
     for chosen in ([9, 0, 4], [3, 6, 7, 8], [2, 3, 4]):
@@ -62,7 +62,7 @@ def test_not_a_bit_of_a_head_depends_on_what_lies_beside(tiny, family):
     assert torch.equal(shorter.parts["head"], whole.parts["head"])
 
 
-def test_an_attention_that_looks_across_texts_is_found_out(tiny, monkeypatch):
+def test_rejects_attention_across_texts(tiny, monkeypatch):
     model = load_model(tiny("gpt_neox"))
     assert can_pack(model, 40)
     monkeypatch.setattr(rows, "_KINDS", {})
@@ -71,7 +71,7 @@ def test_an_attention_that_looks_across_texts_is_found_out(tiny, monkeypatch):
     assert read(model).counts.batches > 1
 
 
-def test_the_model_is_left_as_it_was(tiny):
+def test_model_is_restored(tiny):
     model = load_model(tiny("gpt2"))
     before = model.network.config._attn_implementation
 
@@ -86,7 +86,7 @@ def test_the_model_is_left_as_it_was(tiny):
     assert model.network.config._attn_implementation == before == "sdpa"
 
 
-def test_where_texts_lie():
+def test_offsets_and_positions():
     alike = offsets([2, 2, 3])
     assert [(one.start, one.texts, one.length, one.end) for one in alike] == [(0, 2, 2, 4), (4, 1, 3, 7)]
     assert position_ids(alike).tolist() == [[0, 1, 0, 1, 0, 1, 2]]

@@ -1,4 +1,4 @@
-"""Texts and questions longer than the context: refused, or their beginning left out, the answer never, and told how many."""
+"""Texts and questions longer than the context: rejected, or truncated from the left with a count; answers never."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def concept(tmp_path: Path) -> Concept:
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_a_long_prompt_loses_its_beginning_and_both_answers_see_the_same_rest(concept: Concept, bos: bool) -> None:
+def test_long_prompt_is_truncated_equally_for_both_answers(concept: Concept, bos: bool) -> None:
     tokenizer = byte_tokenizer(bos=bos)
     asked = asking(concept, ["short:", PROMPT])
     with pytest.raises(
@@ -61,12 +61,12 @@ def test_a_long_prompt_loses_its_beginning_and_both_answers_see_the_same_rest(co
     assert tokenizer.decode(work.sequences[scored.sequence][bos:]) == "short: yes"
 
 
-def test_an_answer_that_fills_the_context_is_refused(concept: Concept) -> None:
+def test_rejects_answer_that_fills_the_context(concept: Concept) -> None:
     with pytest.raises(BadInput, match="an answer of planted alone fills the context of 40 tokens"):
         build_workload([asking(concept, [PROMPT], wrong=" not" * 12)], byte_tokenizer(), 40, truncate=True)
 
 
-def test_the_score_is_that_of_the_shortened_question(concept: Concept, tmp_path: Path) -> None:
+def test_score_is_that_of_the_truncated_question(concept: Concept, tmp_path: Path) -> None:
     save_run(tmp_path / "run", {1: 8.0}, context=40)
     model = load_model(tmp_path / "run" / "checkpoint-1", tokenizer=tmp_path / "run")
     work, found = build_workload([asking(concept, [PROMPT])], model.tokenizer, model.context, truncate=True)
@@ -78,7 +78,9 @@ def test_the_score_is_that_of_the_shortened_question(concept: Concept, tmp_path:
     assert by_us == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_a_run_tells_how_many_were_shortened(concept: Concept, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_run_records_the_number_of_truncated_texts(
+    concept: Concept, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     from ontogeny.cli.trace import print_trace_summary
 
     save_run(tmp_path / "run", {1: 8.0}, context=40)

@@ -1,4 +1,4 @@
-"""Families without a table: told by their structure where that holds, refused in one line where it does not."""
+"""Families without a table: inferred from their structure if that is correct, otherwise rejected in one line."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ TOLD = {
     "gpt_bigcode": dict(n_embd=32, n_layer=2, n_head=4),
     "biogpt": PLAIN | dict(intermediate_size=64),
 }
-"""Families whose structure says it all, and their shapes."""
+"""Families whose structure is sufficient, with their configs."""
 REFUSED = {
     "mixtral": (GROUPED, "no MLP with a linear output layer"),
     "mamba": (PLAIN, "no attention with exactly one output projection"),
@@ -45,7 +45,7 @@ LISTED = [
     for t in plugins.load_plugin("architectures", n).architecture.model_types
 ]
 ADDED_INSIDE = {"bloom", "bert"}
-"""Families whose modules hide what their names promise: a table alone describes them."""
+"""Families with misleading module names, which need a table."""
 
 
 def saved(family, shape, folder):
@@ -56,7 +56,7 @@ def saved(family, shape, folder):
 
 
 @pytest.mark.parametrize("family", TOLD)
-def test_an_unlisted_family_is_read_by_its_structure(family, tmp_path):
+def test_unlisted_family_is_read_by_its_structure(family, tmp_path):
     model = load_model(saved(family, TOLD[family], tmp_path))
     assert model.architecture.is_inferred
     validate_model(model, answers=True)
@@ -66,7 +66,7 @@ def test_an_unlisted_family_is_read_by_its_structure(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", REFUSED)
-def test_what_its_structure_does_not_tell_is_refused_in_one_line(family, tmp_path):
+def test_rejects_ambiguous_structure_in_one_line(family, tmp_path):
     shape, why = REFUSED[family]
     with pytest.raises(BadInput, match=why) as error:
         validate_model(load_model(saved(family, shape, tmp_path)))
@@ -76,13 +76,13 @@ def test_what_its_structure_does_not_tell_is_refused_in_one_line(family, tmp_pat
     assert "docs/add-an-architecture.md" in str(error.value)
 
 
-def test_a_model_of_pictures_is_refused(tmp_path):
+def test_rejects_image_model(tmp_path):
     ViTModel(ViTConfig(**PLAIN, intermediate_size=64, image_size=8, patch_size=4)).save_pretrained(tmp_path)
     with pytest.raises(BadInput, match=r"vit reads images and has no tokenizer.*ontogeny\.models\.vision"):
         load_model(tmp_path)
 
 
-def test_an_unknown_family_is_refused_before_its_weights_are_read(tmp_path):
+def test_rejects_unknown_family_before_its_weights_are_read(tmp_path):
     folder = saved("mixtral", GROUPED, tmp_path)
     next(folder.glob("*.safetensors")).write_bytes(b"not weights")
     with pytest.raises(BadInput, match="no architecture table supports"):
@@ -90,8 +90,8 @@ def test_an_unknown_family_is_refused_before_its_weights_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("family", LISTED)
-def test_structure_and_table_agree(family):
-    """The control: on families with a table the structure suggests the same places, or is refused by the check."""
+def test_structure_agrees_with_table(family):
+    """Control: for families with a table, the structure gives the same paths or fails the validation."""
     network = tiny_model(family)
     table, guess = architectures.architecture_of(network), architectures.infer_architecture(network)
     if family in ADDED_INSIDE or isinstance(guess, str):
@@ -102,14 +102,14 @@ def test_structure_and_table_agree(family):
     )
 
 
-def test_a_wrong_guess_is_never_used(tiny):
+def test_rejects_wrongly_inferred_architecture(tiny):
     model = load_model(tiny("olmo2"))
     guess = architectures.infer_architecture(model.network)
     with pytest.raises(BadInput, match="the architecture inferred from its structure is wrong"):
         validate_model(replace(model, architecture=guess))
 
 
-def test_an_encoder_reads_texts_alone_or_of_one_length(tiny):
+def test_encoder_batches_texts_of_one_length_only(tiny):
     model = load_model(tiny("bert"))
     concept = Concept("c", tuple(Example("a" * n, n % 2 == 0, str(n)) for n in range(1, 30)))
     work, _ = build_workload([concept], model.tokenizer, model.context)
@@ -117,7 +117,7 @@ def test_an_encoder_reads_texts_alone_or_of_one_length(tiny):
     assert counts.tokens == counts.real_tokens
 
 
-def test_an_encoder_saved_without_its_words_is_whole(tiny, tmp_path):
+def test_encoder_without_output_head_is_complete(tiny, tmp_path):
     model = load_model(tiny("bert"))
     model.network.base_model.save_pretrained(tmp_path)
     model.tokenizer.save_pretrained(tmp_path)
@@ -128,14 +128,14 @@ def test_an_encoder_saved_without_its_words_is_whole(tiny, tmp_path):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_opt_that_normalises_behind_its_blocks_is_refused(tmp_path):
+def test_rejects_opt_with_post_norm(tmp_path):
     shape = PLAIN | dict(ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False)
     with pytest.raises(BadInput, match="opt"):
         validate_model(load_model(saved("opt", shape, tmp_path)))
 
 
 @pytest.mark.parametrize("family", ["bert", "gemma2", "opt", "gpt_neo"])
-def test_a_trace_reads_it_and_run_json_says_how(family, tmp_path, tiny):
+def test_trace_records_how_the_architecture_was_found(family, tmp_path, tiny):
     for step, seed in ((1, 0), (2, 1)):
         made = save_tiny(family, tmp_path / "run" / f"step{step}", seed=seed) if family not in TOLD else None
         if made is None:

@@ -1,4 +1,4 @@
-"""Whatever lies in architectures/ reads what Hugging Face computes, and leaves no trace."""
+"""Every architecture: reads equal Hugging Face's numbers, and all hooks are removed."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def given(model):
 
 def texts_only(model):
     if model.architecture.images:
-        pytest.skip("it reads no texts; tests/unit/test_images.py reads images in batches of every size")
+        pytest.skip("it reads no texts; tests/models/test_vision.py tests images")
 
 
 def read(model, *wanted):
@@ -99,7 +99,7 @@ def test_heads_through_output_sum_to_attention(model):
     torch.testing.assert_close(through, seen["attn", 2], rtol=1e-5, atol=1e-6)
 
 
-def test_a_head_write_touches_that_head_alone(model):
+def test_head_write_changes_that_head_only(model):
     before = read(model, ("head", 1))["head", 1].unflatten(-1, (model.heads, -1))
     with write_hooks(model, Site("head", 1, 2), torch.zeros_like):
         after = read(model, ("head", 1))["head", 1].unflatten(-1, (model.heads, -1))
@@ -108,12 +108,12 @@ def test_a_head_write_touches_that_head_alone(model):
     assert torch.equal(after[..., others, :], before[..., others, :])
 
 
-def test_reads_see_what_writes_did(model):
+def test_reads_see_earlier_writes(model):
     with write_hooks(model, Site("resid", 1), torch.zeros_like):
         assert not read(model, ("resid", 1))["resid", 1].any()
 
 
-def test_hooks_are_gone_also_after_an_exception(model):
+def test_hooks_are_removed_after_an_exception(model):
     # Hugging Face keeps its own hooks from its first output_hidden_states on; only ours must not stay.
     before = hooks(model)
     logits(model)
@@ -126,7 +126,7 @@ def test_hooks_are_gone_also_after_an_exception(model):
     assert hooks(model) == before
 
 
-def test_a_wrong_table_is_refused(model):
+def test_rejects_a_wrong_table(model):
     from dataclasses import replace
 
     wrong = replace(model, architecture=replace(model.architecture, heads_out=model.architecture.neurons))
@@ -148,7 +148,7 @@ def pools(sequences):
 
 
 @pytest.mark.parametrize("budget", [1, 60, 10_000])
-def test_capture_in_any_batch_equals_hugging_face_alone(model, budget):
+def test_capture_in_any_batch_equals_hugging_face(model, budget):
     texts_only(model)
     sequences = texts()
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_capture_in_any_batch_equals_hugging_face_alone(model, budget):
     assert (expected[1].roll(1, 0) - expected[1]).abs().max() > 1e-2 * expected[1].abs().max()  # the control
 
 
-def test_parts_add_up_to_the_stream(model):
+def test_parts_sum_to_the_residual_stream(model):
     seen = read(model, ("resid", 1), ("resid", 2), ("attn", 2), ("mlp", 2), ("attn_resid", 2), ("mlp_resid", 2))
     moved = seen["resid", 2] - seen["resid", 1]
     added = seen["attn_resid", 2] + seen["mlp_resid", 2]
@@ -176,7 +176,7 @@ def test_parts_add_up_to_the_stream(model):
     assert torch.equal(added, raw) == (not model.architecture.attn_added)
 
 
-def test_answers_are_scored_as_the_whole_model_would(model):
+def test_answer_scores_match_the_whole_model(model):
     texts_only(model)
     sequences = texts()
     asked = Workload(tuple(sequences), scored=tuple(ScoredAnswer(i, len(s) - 2) for i, s in enumerate(sequences)))
@@ -193,14 +193,14 @@ def test_answers_are_scored_as_the_whole_model_would(model):
         assert float(found[i]) != pytest.approx(sum(float(likely[at, s[at]]) for at in (-2, -1)), rel=1e-5)
 
 
-def test_an_untrained_model_has_the_shape_and_other_weights(model, family, tiny):
+def test_untrained_model_has_the_shape_and_other_weights(model, family, tiny):
     other = (vision.untrained_image_model if family in PICTURES else untrained_model)(tiny(family), seed=3)
     assert (other.layers, other.heads, other.d, other.d_head) == (model.layers, model.heads, model.d, model.d_head)
     validate_model(other)
     assert not torch.equal(read(other, ("resid", 2))["resid", 2], read(model, ("resid", 2))["resid", 2])
 
 
-def test_the_stream_runs_on_packed_maps(model, family):
+def test_layers_are_packed(model, family):
     plain = read(model, ("resid", 2))["resid", 2]
     with packed_linears(model.body) as count, torch.inference_mode():
         packed = read(model, ("resid", 2))["resid", 2]

@@ -1,4 +1,4 @@
-"""Every suite in `lineages/`: its branch names are parsed, ordered, unique and well formed, and no other suite claims them."""
+"""Every suite: branch names are parsed, ordered and unique, and each repository belongs to one suite."""
 
 import itertools
 import re
@@ -16,7 +16,7 @@ def suite(name: str) -> Suite:
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_examples_say_what_the_suite_says(name: str) -> None:
+def test_examples_are_parsed(name: str) -> None:
     one = suite(name)
     assert one.examples
     assert one.repositories
@@ -58,7 +58,7 @@ def test_states_its_source_and_ignores_other_branches(name: str) -> None:
         assert one.parse(branch) is None
 
 
-def test_unknown_repositories_are_read_by_general_patterns() -> None:
+def test_unknown_repositories_use_general_patterns() -> None:
     assert suites.find_suite("somebody/something") is GENERAL_SUITE
     said = {
         "step1000": BranchLabel(1000),

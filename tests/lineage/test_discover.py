@@ -1,4 +1,4 @@
-"""Opening folders and lineage files: trainers' checkpoints, other subfolders, single models, stages, and every mistake."""
+"""Lineages from folders and files: trainer checkpoints, other subfolders, single models, stages, invalid input."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def steps(lineage: Lineage) -> list[int | None]:
     return [checkpoint.step for checkpoint in lineage.checkpoints]
 
 
-def test_a_trainers_folder(tmp_path: Path) -> None:
+def test_trainer_folder(tmp_path: Path) -> None:
     trainer(tmp_path, 500, 1000, 20)
     model(tmp_path / "tmp-checkpoint-1500")
     state = {"global_step": 500, "num_input_tokens_seen": 4096}
@@ -37,7 +37,7 @@ def test_a_trainers_folder(tmp_path: Path) -> None:
     assert steps(Lineage.open(tmp_path)) == [20, 500, 1000]
 
 
-def test_the_final_model_counts_if_it_differs(tmp_path: Path) -> None:
+def test_final_model_is_added_if_it_differs(tmp_path: Path) -> None:
     trainer(tmp_path, 10, 20)
     model(tmp_path, seed=20)
     assert steps(Lineage.open(tmp_path)) == [10, 20]
@@ -65,14 +65,14 @@ def test_other_subfolders(tmp_path: Path) -> None:
     assert "lineage.toml" in words.notes[0]
 
 
-def test_two_of_one_step_are_refused(tmp_path: Path) -> None:
+def test_rejects_two_folders_of_one_step(tmp_path: Path) -> None:
     for name in ("a-step100", "b-step100"):
         model(tmp_path / name)
     with pytest.raises(BadInput, match=r"a-step100 and b-step100 both have step 100"):
         Lineage.open(tmp_path)
 
 
-def test_a_single_model(tmp_path: Path) -> None:
+def test_single_model(tmp_path: Path) -> None:
     model(tmp_path / "m")
     lineage = Lineage.open(tmp_path / "m", stage="sft")
     assert [(c.name, c.step, c.stage) for c in lineage.checkpoints] == [("m", None, "sft")]
@@ -82,20 +82,20 @@ def test_a_single_model(tmp_path: Path) -> None:
     assert len(Lineage.open(tmp_path / "m", allow_pickle=True).checkpoints) == 1
 
 
-def test_a_folder_wins_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_takes_precedence_over_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer(tmp_path / "EleutherAI" / "pythia-160m", 5)
     monkeypatch.chdir(tmp_path)
     assert steps(Lineage.open("EleutherAI/pythia-160m")) == [5]
 
 
-def test_the_name_of_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     lineage = Lineage.open(".")
     assert (lineage.name, lineage.checkpoints[0].name) == ("here", "here")
 
 
-def test_mistaken_sources(tmp_path: Path) -> None:
+def test_rejects_invalid_sources(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other" / "sub").mkdir(parents=True)
     (tmp_path / "note.txt").touch()
@@ -115,7 +115,7 @@ def test_mistaken_sources(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_stages_make_a_tree(tmp_path: Path) -> None:
+def test_stages_form_a_tree(tmp_path: Path) -> None:
     for name in ("base", "sft", "dpo", "other"):
         trainer(tmp_path / name, 1, 2)
     lineage = (
@@ -151,7 +151,7 @@ parent = "pretrain"
 """
 
 
-def test_a_lineage_file(tmp_path: Path) -> None:
+def test_lineage_file(tmp_path: Path) -> None:
     trainer(tmp_path / "run" / "base", 1, 2)
     trainer(tmp_path / "run" / "sft", 3)
     (tmp_path / "run" / "lineage.toml").write_text(TOML)
@@ -192,7 +192,7 @@ def test_a_lineage_file(tmp_path: Path) -> None:
         ("[[stages]]\nname = 'a'\nsource = 'base'\n[[stages]]\nname = 'a'\nsource = 'base'", "stage 'a' already"),
     ],
 )
-def test_mistakes_in_a_lineage_file(tmp_path: Path, text: str, words: str) -> None:
+def test_rejects_invalid_lineage_file(tmp_path: Path, text: str, words: str) -> None:
     trainer(tmp_path / "base", 1)
     (tmp_path / "lineage.toml").write_text(text)
     with pytest.raises(BadInput, match=words) as caught:
@@ -200,7 +200,7 @@ def test_mistakes_in_a_lineage_file(tmp_path: Path, text: str, words: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_lineage_file_that_is_no_text(tmp_path: Path) -> None:
+def test_rejects_binary_lineage_file(tmp_path: Path) -> None:
     (tmp_path / "lineage.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="cannot be read"):
         Lineage.open(tmp_path)

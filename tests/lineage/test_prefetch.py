@@ -1,4 +1,4 @@
-"""Streaming: in order, ahead of the caller, errors as values, and never more on disk than promised (with a fetch of our own)."""
+"""Prefetching: in order, ahead of the caller, errors as values, bounded disk use (with a fake fetch)."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ def folders(tmp_path: Path, count: int) -> list[Checkpoint]:
     return [model(tmp_path / f"checkpoint-{i}", seed=i) for i in range(count)]
 
 
-def test_in_order_and_local_folders_stay(tmp_path: Path) -> None:
+def test_yields_in_order_and_keeps_local_folders(tmp_path: Path) -> None:
     checkpoints = folders(tmp_path, 4)
     seen = list(prefetch_checkpoints(checkpoints, delete_behind=True))
     assert [checkpoint for checkpoint, _ in seen] == checkpoints
@@ -23,7 +23,7 @@ def test_in_order_and_local_folders_stay(tmp_path: Path) -> None:
     assert list(prefetch_checkpoints([])) == []
 
 
-def test_an_error_is_a_value_and_the_others_go_on(tmp_path: Path) -> None:
+def test_errors_are_yielded_and_others_continue(tmp_path: Path) -> None:
     checkpoints = folders(tmp_path, 3)
     cut(Path(checkpoints[1].source))
     outcomes = [outcome for _, outcome in prefetch_checkpoints(checkpoints)]
@@ -32,7 +32,7 @@ def test_an_error_is_a_value_and_the_others_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
-def test_it_fetches_ahead_and_no_further(tmp_path: Path, ahead: int) -> None:
+def test_fetches_only_the_given_number_ahead(tmp_path: Path, ahead: int) -> None:
     checkpoints = [Checkpoint(str(tmp_path / str(i))) for i in range(6)]
     fetched: list[str] = []
     done = threading.Condition()
@@ -67,7 +67,7 @@ def test_fetching_runs_while_the_caller_computes(tmp_path: Path) -> None:
     assert duration(ahead=1) < 0.8 * duration(ahead=0)
 
 
-def test_a_bug_in_fetch_is_raised_and_ends_the_stream(tmp_path: Path) -> None:
+def test_unexpected_error_is_raised(tmp_path: Path) -> None:
     def fetch(checkpoint: Checkpoint) -> Path:
         raise RuntimeError("a bug")
 
@@ -75,7 +75,7 @@ def test_a_bug_in_fetch_is_raised_and_ends_the_stream(tmp_path: Path) -> None:
         list(prefetch_checkpoints([Checkpoint(str(tmp_path))] * 2, fetch=fetch))
 
 
-def test_leaving_early_cancels_what_was_to_come(tmp_path: Path) -> None:
+def test_early_exit_cancels_pending_fetches(tmp_path: Path) -> None:
     fetched: list[str] = []
 
     def fetch(checkpoint: Checkpoint) -> Path:

@@ -1,4 +1,4 @@
-"""Selecting steps: what each selector keeps, on grids like Pythia's and on generated ones, and the errors for steps that are not."""
+"""Selectors on step grids like Pythia's and on generated ones, and errors for missing steps."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ def test_plain_selectors() -> None:
     assert steps(run.select("every:50")) == [0, 40_000, 90_000, 140_000, 143_000]
 
 
-def test_log_is_powers_of_two_with_both_ends() -> None:
+def test_log_selects_powers_of_two_and_both_ends() -> None:
     kept = steps(lineage(PYTHIA).select("log"))
     assert kept == [
         0,
@@ -96,7 +96,7 @@ def test_selection_is_an_ordered_subset_with_its_ends(numbers: set[int], selecto
         assert steps(lineage(kept).select(selector)) == kept
 
 
-def test_the_error_names_the_nearest() -> None:
+def test_missing_step_names_the_nearest() -> None:
     with pytest.raises(BadInput) as caught:
         lineage(PYTHIA).select("1500")
     assert str(caught.value) == (
@@ -112,13 +112,13 @@ def test_the_error_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("text", ["", ",", "some", "every:0", "log:1", "log:x", "lgo", "5000-", "-5"])
-def test_what_is_no_selector(text: str) -> None:
+def test_rejects_invalid_selectors(text: str) -> None:
     with pytest.raises(BadInput) as caught:
         lineage(PYTHIA).select(text)
     assert "\n" not in str(caught.value)
 
 
-def test_a_step_need_be_in_one_stage_only() -> None:
+def test_step_must_be_in_one_stage_only() -> None:
     run = staged()
     assert steps(run.select("0,20")) == [0, 20, None]
     assert steps(run.select("last")) == [2000, 30, None]
@@ -129,7 +129,7 @@ def test_a_step_need_be_in_one_stage_only() -> None:
         run.select("0,15")
 
 
-def test_by_stage() -> None:
+def test_selects_by_stage() -> None:
     run = staged()
     assert steps(run.select("pretrain=0,last")) == [0, 2000, 10, 20, 30, None]
     assert steps(run.select("pretrain=last; sft=10")) == [2000, 10, None]

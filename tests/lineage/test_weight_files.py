@@ -1,4 +1,4 @@
-"""Model folders: what is whole passes, every kind of damage is one line, and the fingerprint follows the weights only."""
+"""Model folders: complete ones pass, damage is named in one line, fingerprints depend on the weights only."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def sharded(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def test_whole_folders_pass(tmp_path: Path) -> None:
+def test_complete_folders_pass(tmp_path: Path) -> None:
     one, many = model(tmp_path / "one"), sharded(tmp_path / "many")
     assert weight_bytes(one) == (tmp_path / "one" / "model.safetensors").stat().st_size
     assert [file.name for file in checkpoint_files(many).weights] == [
@@ -122,7 +122,7 @@ def gone(folder: Path) -> None:
         (gone, "is not a folder"),
     ],
 )
-def test_damage_is_one_line_that_names_it(tmp_path: Path, damage, words: str) -> None:
+def test_damage_is_named_in_one_line(tmp_path: Path, damage, words: str) -> None:
     checkpoint = model(tmp_path / "m")
     checkpoint_files(checkpoint)
     damage(tmp_path / "m")
@@ -133,7 +133,7 @@ def test_damage_is_one_line_that_names_it(tmp_path: Path, damage, words: str) ->
         assert str(tmp_path / "m") in str(caught.value)
 
 
-def test_missing_and_cut_shards(tmp_path: Path) -> None:
+def test_rejects_missing_and_truncated_shards(tmp_path: Path) -> None:
     checkpoint = sharded(tmp_path / "m")
     second = tmp_path / "m" / "model-00002-of-00002.safetensors"
     content = second.read_bytes()
@@ -150,7 +150,7 @@ def test_missing_and_cut_shards(tmp_path: Path) -> None:
         checkpoint_files(checkpoint)
 
 
-def test_pickles_only_with_leave(tmp_path: Path) -> None:
+def test_pickles_need_permission(tmp_path: Path) -> None:
     checkpoint = model(tmp_path / "m")
     pickled(tmp_path / "m")
     assert [file.name for file in checkpoint_files(checkpoint, allow_pickle=True).weights] == ["pytorch_model.bin"]
@@ -172,7 +172,7 @@ def test_fingerprint_follows_the_weights_and_not_the_folder(tmp_path: Path) -> N
     assert weight_fingerprint(Checkpoint(str(tmp_path / "a"))) != first
 
 
-def test_sampled_fingerprint_sees_a_change_in_every_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampled_fingerprint_detects_a_change_in_every_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_HASH_WHOLE_BELOW", 1000)
     big = weights(size=20_000)
     checkpoint = model(tmp_path / "m")

@@ -1,4 +1,4 @@
-"""A network whose blocks stand on two devices: all that is read comes to the first. The devices are told, not there (fake tensors)."""
+"""A network with blocks on two devices (fake tensors): all reads are moved to the first device."""
 
 import contextlib
 import sys
@@ -54,7 +54,7 @@ def spread(family: str) -> Model:
 
 @pytest.mark.parametrize("answers", [False, True])
 @pytest.mark.parametrize("family", ["gpt_neox", "llama"])
-def test_what_is_read_comes_to_the_first_device(family, answers, tmp_path, monkeypatch):
+def test_reads_are_moved_to_the_first_device(family, answers, tmp_path, monkeypatch):
     concept = Concept.from_file(write(tmp_path / "some.csv", rows(characters=20, answers=answers)))
     work, _ = build_workload([concept], byte_tokenizer(), 128)
     cut = list(batching.make_batches(work, 1024, HERE))  # looks at numbers, which fake tensors have none of
@@ -79,13 +79,13 @@ def _positions(model: Model) -> dict[str, tuple[Tensor, Tensor]]:
     return {"position_embeddings": (torch.ones(1, 3, size), torch.ones(1, 3, size))}
 
 
-def test_without_accelerate_it_is_named(monkeypatch):
+def test_missing_accelerate_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(BadInput, match="needs accelerate"):
         multi_gpu.place_network(tiny_model("llama"), "auto")
 
 
-def test_spread_over_what_is_there_it_reads_the_same(tiny, tmp_path):
+def test_spread_network_reads_the_same(tiny, tmp_path):
     pytest.importorskip("accelerate", reason="accelerate is an extra: pip install 'ontogeny[ray]'")
     concept = Concept.from_file(write(tmp_path / "some.csv", rows(characters=20)))
     whole, apart = (load_model(tiny("llama"), device=device) for device in ("cpu", "auto"))
@@ -98,5 +98,5 @@ def test_spread_over_what_is_there_it_reads_the_same(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
-def test_where_other_tensors_stand(device):
+def test_input_device(device):
     assert multi_gpu.input_device(device) == ("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Packed linear maps: the same numbers, the same hooks, and nothing left behind."""
+"""Packed linear layers: same numbers, working hooks, full cleanup."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def hidden(network):
 
 @needs_onednn
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2"])
-def test_the_same_numbers_and_nothing_left(family):
+def test_same_numbers_and_full_cleanup(family):
     network = tiny_model(family)
     plain = hidden(network)
     with packed_linears(network.base_model) as count:
@@ -31,7 +31,7 @@ def test_the_same_numbers_and_nothing_left(family):
 
 
 @needs_onednn
-def test_hooks_see_a_packed_map():
+def test_hooks_work_on_packed_layers():
     network, seen = tiny_model("gpt_neox"), []
     linear = network.get_submodule("gpt_neox.layers.0.mlp.dense_4h_to_h")
     handle = linear.register_forward_pre_hook(lambda _m, args: seen.append(args[0].shape))
@@ -42,7 +42,7 @@ def test_hooks_see_a_packed_map():
 
 
 @needs_onednn
-def test_packed_twice_is_packed_once():
+def test_nested_packing_packs_once():
     network = tiny_model("gpt2")
     with packed_linears(network.base_model) as outside:
         with packed_linears(network.base_model) as inside:
@@ -52,7 +52,7 @@ def test_packed_twice_is_packed_once():
 
 
 @needs_onednn
-def test_gone_after_an_exception():
+def test_cleanup_after_an_exception():
     network = tiny_model("llama")
     with pytest.raises(RuntimeError, match="on purpose"), packed_linears(network.base_model):
         raise RuntimeError("on purpose")
@@ -60,13 +60,13 @@ def test_gone_after_an_exception():
 
 
 @needs_onednn
-def test_a_product_that_differs_is_not_used(monkeypatch):
+def test_rejects_a_wrong_product(monkeypatch):
     monkeypatch.setattr(onednn, "_product", lambda x, w, bias, how: torch.zeros(len(x), 8))
     with packed_linears(nn.Sequential(nn.Linear(16, 8))) as count:
         assert count == 0
 
 
-def test_other_precisions_and_large_models_stay_plain(monkeypatch):
+def test_other_dtypes_and_large_models_are_not_packed(monkeypatch):
     with packed_linears(nn.Sequential(nn.Linear(16, 8)).bfloat16()) as count:
         assert count == 0
     monkeypatch.setattr(onednn, "_MAX_BYTES", 10)

@@ -1,4 +1,4 @@
-"""An encoder over images: read as transformers computes it, in batches of every size, and probed like a language model."""
+"""Image encoder: same numbers as transformers in batches of every size, probed like a language model."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def model(tiny):
 
 @pytest.mark.parametrize("batch", [1, 3, 100])
 @pytest.mark.parametrize("pool", ["first", "mean"])
-def test_what_is_captured_is_what_transformers_computes(model, batch: int, pool: vision.ImagePooling) -> None:
+def test_capture_matches_transformers(model, batch: int, pool: vision.ImagePooling) -> None:
     with torch.no_grad():
         theirs = model.network(pixel_values=PIXELS, output_hidden_states=True).hidden_states
     found = vision.capture_images(model, PIXELS, model.sites("resid,mlp,head"), pool=pool, batch=batch)
@@ -40,7 +40,7 @@ def test_what_is_captured_is_what_transformers_computes(model, batch: int, pool:
     assert not torch.allclose(theirs[1][:, 0], theirs[1][:, 1:].mean(1), rtol=1e-2)  # the two rules differ
 
 
-def test_a_write_changes_what_lies_behind_it_alone(model) -> None:
+def test_write_changes_later_layers_only(model) -> None:
     before = vision.capture_images(model, PIXELS, model.sites("resid"))
     with write_hooks(model, Site("resid", 1), torch.zeros_like):
         after = vision.capture_images(model, PIXELS, model.sites("resid"))
@@ -49,7 +49,7 @@ def test_a_write_changes_what_lies_behind_it_alone(model) -> None:
     assert not torch.equal(before[Site("resid", 2)], after[Site("resid", 2)])
 
 
-def test_a_concept_of_images_is_read_by_the_fits(model) -> None:
+def test_probe_reads_a_concept_of_images(model) -> None:
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randn(160, 3, 16, 16, generator=draw)
     y = torch.arange(160) % 2 == 0
@@ -65,7 +65,7 @@ def test_a_concept_of_images_is_read_by_the_fits(model) -> None:
         assert bool((score < 0.75).all()) != works
 
 
-def test_the_untrained_twin_has_other_weights(model, tiny) -> None:
+def test_untrained_model_has_other_weights(model, tiny) -> None:
     other = vision.untrained_image_model(tiny("vit"), seed=3)
     sites = model.sites("resid.2")
     assert not torch.allclose(
@@ -73,7 +73,7 @@ def test_the_untrained_twin_has_other_weights(model, tiny) -> None:
     )
 
 
-def test_what_does_not_fit_is_refused_in_one_line(model, tiny) -> None:
+def test_rejects_invalid_input_in_one_line(model, tiny) -> None:
     with pytest.raises(BadInput, match=r"images of shape \[3, 16, 16\], got \[3, 8, 8\]"):
         vision.capture_images(model, PIXELS[:, :, :8, :8], model.sites("resid"))
     with pytest.raises(BadInput, match="no pooling called 'last'"):
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused_in_one_line(model, tiny) -> None:
         model.tokenizer("a text")
 
 
-def test_a_trace_of_it_ends_in_one_line_before_its_weights_are_read(
+def test_trace_rejects_image_model_before_its_weights_are_read(
     tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     folder = tiny("vit")

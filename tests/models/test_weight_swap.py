@@ -1,4 +1,4 @@
-"""One model for a lineage: filled with other weights it is what transformers would have loaded, bit for bit."""
+"""Weight swap: a refilled network equals the one that transformers would load, bit for bit."""
 
 import hashlib
 from pathlib import Path
@@ -35,7 +35,7 @@ def sha(folder: Path) -> list[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("chunk", [1000, weight_swap._CHUNK_BYTES])
-def test_filled_it_is_what_transformers_loads(family, dtype, chunk, tmp_path, monkeypatch):
+def test_refilled_network_equals_a_loaded_one(family, dtype, chunk, tmp_path, monkeypatch):
     monkeypatch.setattr(weight_swap, "_CHUNK_BYTES", chunk)
     one, two = save_tiny(family, tmp_path / "1", seed=1), save_tiny(family, tmp_path / "2", seed=2)
     before = sha(one)
@@ -50,7 +50,7 @@ def test_filled_it_is_what_transformers_loads(family, dtype, chunk, tmp_path, mo
     assert sha(one) == before  # nothing was written through a mapped file
 
 
-def test_shards_too(tmp_path):
+def test_refills_from_shards(tmp_path):
     one, two = save_tiny("llama", tmp_path / "1", seed=1), tmp_path / "2"
     tiny_model("llama", seed=2).save_pretrained(two, max_shard_size="40KB")
     assert len(list(two.glob("*.safetensors"))) > 1
@@ -62,14 +62,14 @@ def test_shards_too(tmp_path):
     assert torch.equal(logits(model.network), theirs(two))
 
 
-def test_another_shape_or_configuration_does_not_fit(tmp_path):
+def test_other_shape_or_config_is_incompatible(tmp_path):
     one, two = save_tiny("gpt_neox", tmp_path / "1"), save_tiny("gpt_neox", tmp_path / "2", context=64)
     known = weight_swap.tensor_map(load_model(one).network, one)
     assert weight_swap.is_compatible(known, one)
     assert not weight_swap.is_compatible(known, two)
 
 
-def test_without_a_sure_map_there_is_none(tmp_path):
+def test_no_map_if_tensors_differ(tmp_path):
     folder = save_tiny("gpt2", tmp_path / "1")
     model = load_model(folder)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_without_a_sure_map_there_is_none(tmp_path):
     assert weight_swap.tensor_map(model.network, folder) is None
 
 
-def test_one_model_serves_a_lineage(tmp_path):
+def test_one_model_is_reused_for_a_lineage(tmp_path):
     folders = [save_tiny("gpt_neox", tmp_path / str(i), seed=i) for i in range(4)]
     damaged = load_file(folders[2] / "model.safetensors")
     next(iter(damaged.values())).view(-1)[0] = torch.nan
@@ -94,7 +94,7 @@ def test_one_model_serves_a_lineage(tmp_path):
     assert built == 1
 
 
-def test_without_questions_the_unembedding_is_left_alone(tmp_path):
+def test_unembedding_is_not_read_without_questions(tmp_path):
     one, two = save_tiny("gpt_neox", tmp_path / "1", seed=1), save_tiny("gpt_neox", tmp_path / "2", seed=2)
     standing = ReusableModel(ModelOptions(), scores_vocabulary=False)
     before = standing.load(one)[0].network.get_output_embeddings().weight.clone()
@@ -105,7 +105,7 @@ def test_without_questions_the_unembedding_is_left_alone(tmp_path):
     assert torch.equal(model.network.get_output_embeddings().weight, before)
 
 
-def test_another_tokenizer_is_opened(tmp_path):
+def test_other_tokenizer_is_loaded(tmp_path):
     one, two = save_tiny("gpt2", tmp_path / "1", seed=1), save_tiny("gpt2", tmp_path / "2", seed=2)
     byte_tokenizer(bos=True).save_pretrained(two)
     standing = ReusableModel(ModelOptions())
@@ -115,7 +115,7 @@ def test_another_tokenizer_is_opened(tmp_path):
     assert model.tokenizer("a").input_ids == [0, *first]
 
 
-def test_a_cut_file_leaves_no_half_filled_model(tmp_path):
+def test_truncated_file_invalidates_the_model(tmp_path):
     one, two, three = (save_tiny("llama", tmp_path / str(i), seed=i) for i in range(3))
     standing = ReusableModel(ModelOptions())
     standing.load(one)
