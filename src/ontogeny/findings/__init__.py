@@ -1,4 +1,4 @@
-"""Findings: the numbers of a run as sentences."""
+"""Findings: the numbers of a run as sentences, derived once for report, terminal and views."""
 
 __all__ = [
     "finding",

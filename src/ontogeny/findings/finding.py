@@ -1,6 +1,6 @@
-"""What the table says about each concept: its score at its best site, its floors, and when it was learned, used and lost.
+"""Findings: each concept's score at its best site, its floors, and the steps at which it emerged, was used and was lost.
 
-Report, terminal summary and views read these, so that a number in a sentence is the number in the picture.
+Report, terminal summary and views read them, so that a number in a sentence is the number in the picture.
 """
 
 import math
@@ -22,7 +22,7 @@ from ontogeny.findings.table import (
 from ontogeny.findings.timeline import Timeline, make_timeline
 
 SCORE_METRICS = ("auroc", "r2", "accuracy")
-"""Metrics that can stand for 'readable', the first that a concept has wins."""
+"""Metrics of readability; the first that a concept has is used."""
 PREFERRED_PROBES = ("logistic", "ridge", "mass_mean")
 FLOOR_LABELS: Mapping[str, str] = {
     "surface_tfidf": "TF-IDF",
@@ -32,16 +32,16 @@ FLOOR_LABELS: Mapping[str, str] = {
     "untrained": "untrained model",
     "random_direction": "random directions",
 }
-"""Controls of a score, and what people call them."""
+"""Controls of a score and their names."""
 _BEHAVIOUR_METRICS = ("answer_accuracy", "answer_margin")
 CHANCE_SCORES: Mapping[str, float] = {"auroc": 0.5, "r2": 0.0, "accuracy": 0.5}
 PREFERRED_KERNELS = ("gaussian_50", "gaussian_median", "imq", "linear")
-"""Kernels of the dependence; the first that a concept has is drawn and spoken of."""
+"""Kernels of the dependence; the first that a concept has is used."""
 
 
 @dataclass(frozen=True)
 class IntervalEstimate:
-    """One number with its interval; NaN with a reason where it could not be measured."""
+    """A value with its interval; NaN with a reason if it could not be measured."""
 
     value: float
     low: float = math.nan
@@ -56,7 +56,7 @@ class IntervalEstimate:
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """A step at which something happened, with its interval; NaN with a reason where it is censored."""
+    """The step of an event, with its interval; NaN with a reason if it is censored."""
 
     step: float
     low: float
@@ -72,20 +72,22 @@ class StepEstimate:
 
 @dataclass(frozen=True)
 class Finding:
+    """The readings of one concept in one lineage and training seed."""
+
     subject: ConceptRecords
     metric: str
     method: str
     site: str
     chosen_by: str
-    """How the site was chosen: 'cv_score' (inside the training groups), or 'final score' where nothing better is known."""
+    """Criterion for the site: 'cv_score' (inside the training groups), or 'final score' without one."""
     final: IntervalEstimate
     """Score at that site at the last checkpoint."""
     curve: pd.DataFrame
     """The score at that site over all checkpoints, in order."""
     floors: Mapping[str, IntervalEstimate]
-    """At the same site and checkpoint where the floor has them; a random direction counts with its 97.5 % quantile."""
+    """At the same site and checkpoint if the floor has them; for random directions their 97.5 % quantile."""
     control_task: IntervalEstimate | None
-    """Accuracy on random labels, beside `accuracy` (which is what the control task is scored in)."""
+    """Accuracy on random labels, to compare with `accuracy`."""
     accuracy: IntervalEstimate | None
     emergence: StepEstimate | None
     loss: StepEstimate | None
@@ -99,25 +101,25 @@ class Finding:
 
     @property
     def after_loss(self) -> IntervalEstimate | None:
-        """The score at the end of the stage in which it fell; None where no fall is known."""
+        """The score at the end of the stage in which it fell; None without a loss."""
         if self.loss is None or not self.loss.known:
             return None
-        return _reading(self.curve[self.curve["stage"].isin([self.loss.stage or "", ""])].tail(1))
+        return first_interval(self.curve[self.curve["stage"].isin([self.loss.stage or "", ""])].tail(1))
 
     @property
     def weakened(self) -> bool:
-        """Whether it fell and is yet above chance, the surface and the untrained model: read less well, not lost."""
-        left = self.after_loss
-        outer = [f.value for c, f in self.floors.items() if c != "random_direction" and f.known]
-        return left is not None and left.low > max([CHANCE_SCORES.get(self.metric, 0.5), *outer])
+        """Whether it fell but stays above chance, the surface and the untrained model: weakened, not lost."""
+        score = self.after_loss
+        floors = [f.value for c, f in self.floors.items() if c != "random_direction" and f.known]
+        return score is not None and score.low > max([CHANCE_SCORES.get(self.metric, 0.5), *floors])
 
 
 def collect_findings(records: pd.DataFrame, line: Timeline | None = None) -> list[Finding]:
-    """One finding a concept (and lineage, and training seed) that has a score anywhere."""
+    """One finding per concept, lineage and training seed with a score."""
     table = tidy_records(records)
     line = line or make_timeline(table)
-    found = (_finding(subject, line) for subject in records_by_concept(table))
-    return [finding for finding in found if finding is not None]
+    findings = (_finding(subject, line) for subject in records_by_concept(table))
+    return [finding for finding in findings if finding is not None]
 
 
 def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
@@ -139,7 +141,7 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
         method=method,
         site=site,
         chosen_by=chosen_by,
-        final=_reading(curve.tail(1)),
+        final=first_interval(curve.tail(1)),
         curve=curve,
         floors=_floors(rows[rows["metric"].eq(metric)], site, method, line),
         control_task=_last_reading(rows[rows["control"].eq("control_task")], "accuracy", site, method, line),
@@ -172,38 +174,39 @@ def _best_site(rows: pd.DataFrame, scored: pd.DataFrame, line: Timeline) -> tupl
 
 
 def _highest_row(rows: pd.DataFrame) -> "pd.Series[Any]":
-    """The row of the highest value; the first where none is known."""
+    """The row with the highest value; the first if all are NaN."""
     return rows.iloc[int(rows["value"].fillna(-math.inf).argmax())]
 
 
-def _reading(row: pd.DataFrame) -> IntervalEstimate:
-    if row.empty:
+def first_interval(rows: pd.DataFrame) -> IntervalEstimate:
+    """Value and interval of the first row."""
+    if rows.empty:
         return IntervalEstimate(math.nan, note="no row")
-    one = row.iloc[0]
-    n = 0 if math.isnan(one["n"]) else int(one["n"])
-    return IntervalEstimate(float(one["value"]), float(one["low"]), float(one["high"]), n, one["note"])
+    row = rows.iloc[0]
+    n = 0 if math.isnan(row["n"]) else int(row["n"])
+    return IntervalEstimate(float(row["value"]), float(row["low"]), float(row["high"]), n, str(row["note"]))
 
 
 def _last_reading(rows: pd.DataFrame, metric: str, site: str, method: str, line: Timeline) -> IntervalEstimate | None:
     own = rows[rows["metric"].eq(metric) & rows["site"].eq(site) & rows["method"].eq(method) & rows["value"].notna()]
-    return _reading(line.last(own).tail(1)) if len(own) else None
+    return first_interval(line.last(own).tail(1)) if len(own) else None
 
 
 def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[str, IntervalEstimate]:
-    found = {}
+    floors = {}
     for control in FLOOR_LABELS:
         own = rows[rows["control"].eq(control) & rows["site"].isin([site, ""])]
         own = own[own["method"].eq(method)] if own["method"].eq(method).any() else own
         own = line.last(own) if own["step"].notna().any() else own
         if len(own):
-            reading = _reading(own.tail(1))
+            reading = first_interval(own.tail(1))
             above = control == "random_direction" and not math.isnan(reading.high)
-            found[control] = IntervalEstimate(reading.high, n=reading.n, note=reading.note) if above else reading
-    return found
+            floors[control] = IntervalEstimate(reading.high, n=reading.n, note=reading.note) if above else reading
+    return floors
 
 
 def _readable_minus_used(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> IntervalEstimate | None:
-    """Of the probe that is spoken of, in the stage in which both events are known."""
+    """The paired difference of the preferred probe, in the stage with both events."""
     event = _event(rows, "readable_minus_used", site, "", line, (method,))
     return None if event is None else IntervalEstimate(event.step, event.low, event.high, note=event.note)
 
@@ -211,21 +214,20 @@ def _readable_minus_used(rows: pd.DataFrame, site: str, method: str, line: Timel
 def _event(
     rows: pd.DataFrame, metric: str, site: str, of: str, line: Timeline, methods: tuple[str, ...] = ()
 ) -> StepEstimate | None:
-    """The event at the best site by the first of the methods in its half-way form, in the first stage that has it, else the nearest."""
+    """The best match: at the site, of the metric, by the method, in half-way form, known, in this order; early stages first."""
     own = select_rows(rows, metric)
     if own.empty:
         return None
     method = next((m for m in methods if m in set(own["method"])), "")
     rank = {stage.name: i for i, stage in enumerate(line.stages)}
     own = own.sort_values("stage", key=lambda names: names.map(rank), kind="stable")
-    told = coord_column(own, "of")
-    fit = (
+    rank_of_match = (
         16 * own["site"].isin([site, ""]).astype(int)
-        + 8 * told.isin([of, ""]).astype(int)
+        + 8 * coord_column(own, "of").isin([of, ""]).astype(int)
         + 4 * own["method"].isin([method, ""]).astype(int)
         + 2 * coord_column(own, "form").isin(["half", ""]).astype(int)
         + own["value"].notna().astype(int)
     )
-    one = own.iloc[int(fit.argmax())]
-    step, low, high = (float(one[c]) for c in ("value", "low", "high"))
-    return StepEstimate(step, low, high, one["stage"], one["site"], one["note"])
+    row = own.iloc[int(rank_of_match.argmax())]
+    step, low, high = (float(row[c]) for c in ("value", "low", "high"))
+    return StepEstimate(step, low, high, row["stage"], row["site"], row["note"])

@@ -1,4 +1,4 @@
-"""Is it the same in every run? Emergence steps of one concept over several seeds or runs, side by side, and what can be said of them."""
+"""Agreement of seeds: emergence steps of one concept over several seeds or runs."""
 
 import math
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ class SeedAgreement:
     runs: int
     emerged: int
     stages: tuple[str, ...]
-    """In which it emerged; steps of two stages cannot be compared."""
+    """Stages in which it emerged; steps of two stages cannot be compared."""
     low: float
     """Earliest and latest emergence step."""
     high: float
     shared: tuple[float, float] | None
-    """The steps that all intervals hold; None where two of them do not meet, or one has none."""
+    """Steps that all intervals contain; None if two intervals are disjoint or one is missing."""
 
     @property
     def doublings(self) -> float:
-        """How far the steps lie apart, in doublings of step + 1; NaN with fewer than two."""
+        """Distance of the steps in doublings of step + 1; NaN with fewer than two."""
         return math.log2((self.high + 1) / (self.low + 1)) if self.emerged > 1 else math.nan
 
 
-def seed_agreements(found: Sequence[Finding]) -> list[SeedAgreement]:
-    """One for each concept, in order of appearance."""
-    names = dict.fromkeys(finding.subject.concept for finding in found)
-    return [_agreement(name, [f for f in found if f.subject.concept == name]) for name in names]
+def seed_agreements(findings: Sequence[Finding]) -> list[SeedAgreement]:
+    """The agreement of each concept, in order of appearance."""
+    names = dict.fromkeys(finding.subject.concept for finding in findings)
+    return [_agreement(name, [f for f in findings if f.subject.concept == name]) for name in names]
 
 
 def _agreement(concept: str, own: Sequence[Finding]) -> SeedAgreement:
@@ -46,7 +46,7 @@ def _agreement(concept: str, own: Sequence[Finding]) -> SeedAgreement:
 
 
 def seed_agreement_sentence(agreement: SeedAgreement) -> str:
-    """What the runs say together; it continues the concept's name ('`truth` …')."""
+    """The agreement as a sentence that continues the concept's name ('`truth` …')."""
     if agreement.runs == 1:
         return "was traced in one run: nothing to compare."
     if agreement.emerged == 0:

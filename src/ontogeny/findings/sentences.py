@@ -1,4 +1,4 @@
-"""Findings as sentences, each made from rows: what was found, what was not, and what to doubt."""
+"""Findings as sentences, made from rows: events, missing events, and caveats."""
 
 import math
 
@@ -6,7 +6,7 @@ from ontogeny.findings.finding import FLOOR_LABELS, Finding, IntervalEstimate, S
 
 SCORE_LABELS = {"auroc": "AUROC", "r2": "R²", "accuracy": "accuracy"}
 _SURFACE_WARNING_SCORE = 0.75
-"""A surface baseline from here on is worth a warning: a probe beside it has little left to show."""
+"""From this score of a surface baseline on, a warning is given: little is left for a probe to show."""
 
 _CONTROL_PHRASES = {
     "untrained": "in the untrained model",
@@ -15,7 +15,7 @@ _CONTROL_PHRASES = {
 
 
 def format_score(value: float) -> str:
-    """A score as papers print it: .93, 1.00, −.12, and – for what is not known."""
+    """A score as papers print it: .93, 1.00, −.12; – for NaN."""
     if math.isnan(value):
         return "–"
     text = f"{abs(value):.2f}"
@@ -30,7 +30,7 @@ def format_interval(reading: IntervalEstimate) -> str:
 
 
 def format_step(step: float) -> str:
-    """A step with thousands apart: 143,000; a step between two checkpoints is rounded."""
+    """A step with thousands separators: 143,000; a step between two checkpoints is rounded."""
     return "–" if math.isnan(step) else f"{step:,.0f}" if step >= 10 or step == int(step) else f"{step:.1f}"
 
 
@@ -60,50 +60,50 @@ def describe_site(site: str) -> str:
 
 
 def format_control_task(finding: Finding) -> str:
-    """Accuracy beside the accuracy that random labels reach: .86 / .53."""
+    """Accuracy and the accuracy on random labels: .86 / .53."""
     pair = finding.accuracy, finding.control_task
     return " / ".join("–" if reading is None else format_score(reading.value) for reading in pair)
 
 
 def finding_sentences(finding: Finding) -> list[str]:
-    """What can be said of a concept; each sentence continues its name ('`truth` …')."""
-    return [said for said in (_emergence(finding), _loss(finding), _use(finding), _phase(finding)) if said]
+    """Sentences about a concept; each continues its name ('`truth` …')."""
+    return [text for text in (_emergence(finding), _loss(finding), _use(finding), _phase(finding)) if text]
 
 
 def caveats(finding: Finding) -> list[str]:
-    """What a careful reader should know before believing the score; each sentence continues the concept's name."""
-    found = []
+    """Reasons to doubt the score; each sentence continues the concept's name."""
+    texts = []
     surface = {
         c: f for c, f in finding.floors.items() if c.startswith("surface_") and f.known and finding.metric != "r2"
     }
     for control, floor in surface.items():
         if floor.value >= _SURFACE_WARNING_SCORE:
             little = "little" if finding.final.low > floor.value else "nothing"
-            found.append(
+            texts.append(
                 f"can be told from {FLOOR_LABELS[control]} alone at {format_score(floor.value)}: "
                 f"a probe at {format_score(finding.final.value)} shows {little} beyond that."
             )
     near = [c for c, f in surface.items() if f.value < _SURFACE_WARNING_SCORE and finding.final.low <= f.value]
     if near:
         listed = ", ".join(f"{FLOOR_LABELS[c]} ({format_score(surface[c].value)})" for c in near)
-        found.append(f"is not shown to be read better than from the surface of the text: {listed}.")
+        texts.append(f"is not shown to be read better than from the surface of the text: {listed}.")
     inner = {c: f for c in ("untrained", "random_direction") if (f := finding.floors.get(c)) and f.known}
     within = [c for c, f in inner.items() if finding.final.low <= f.value]
     if within:
         listed = " or ".join(f"{_CONTROL_PHRASES[c]} ({format_score(inner[c].value)})" for c in within)
-        found.append(f"is not shown to be read better than {listed}.")
+        texts.append(f"is not shown to be read better than {listed}.")
     if finding.control_task is not None and finding.accuracy is not None:
         scored, memory = finding.accuracy.value, finding.control_task.value
         if scored <= memory:
-            said = f"accuracy {format_score(scored)} against {format_score(memory)} on the control task"
-            found.append(f"is read no better than random labels of its words: {said}.")
+            scores = f"accuracy {format_score(scored)} against {format_score(memory)} on the control task"
+            texts.append(f"is read no better than random labels of its words: {scores}.")
     if finding.chosen_by != "cv_score":
-        found.append(
+        texts.append(
             "has its site chosen by the final test score, so that score is optimistic: no cv_score in the table."
         )
     if not finding.final.known:
-        found.append(f"could not be scored at the last checkpoint: {finding.final.note or 'no reason given'}.")
-    return found
+        texts.append(f"could not be scored at the last checkpoint: {finding.final.note or 'no reason given'}.")
+    return texts
 
 
 def _emergence(finding: Finding) -> str:
@@ -125,20 +125,20 @@ def _stage(finding: Finding, event: StepEstimate) -> str:
 
 def _floors(finding: Finding) -> str:
     known = [(FLOOR_LABELS[c], floor.value) for c, floor in finding.floors.items() if floor.known]
-    said = "; floors: " + ", ".join(f"{name} {format_score(value)}" for name, value in known) if known else ""
+    text = "; floors: " + ", ".join(f"{name} {format_score(value)}" for name, value in known) if known else ""
     if finding.control_task is None or finding.accuracy is None or "control_task" in finding.floors:
-        return said
-    return f"{said}; accuracy {format_score(finding.accuracy.value)} against {format_score(finding.control_task.value)} on the control task"
+        return text
+    return f"{text}; accuracy {format_score(finding.accuracy.value)} against {format_score(finding.control_task.value)} on the control task"
 
 
 def _loss(finding: Finding) -> str:
     if finding.loss is None or not finding.loss.known:
         return ""
     at = f"{format_step_interval(finding.loss)}{_stage(finding, finding.loss)}"
-    left = finding.after_loss
-    if finding.weakened and left is not None:
+    score_after = finding.after_loss
+    if finding.weakened and score_after is not None:
         end = f"the end of {finding.loss.stage}" if _stage(finding, finding.loss) else "the last checkpoint"
-        score = f"{SCORE_LABELS[finding.metric]} {format_interval(left)}"
+        score = f"{SCORE_LABELS[finding.metric]} {format_interval(score_after)}"
         return f"is read less well from step {at} on: {score} at {end}, still above its floors."
     again = " again" if finding.emergence is not None and finding.emergence.known else ""
     return f"is lost{again} at step {at}."
@@ -149,19 +149,19 @@ def _use(finding: Finding) -> str:
         return ""
     if not finding.used.known:
         return f"is not shown to be used in behaviour: {finding.used.note or 'no reason given'}."
-    said = f"is used in behaviour from step {format_step_interval(finding.used)}{_stage(finding, finding.used)}"
+    text = f"is used in behaviour from step {format_step_interval(finding.used)}{_stage(finding, finding.used)}"
     gap = finding.readable_minus_used
     if gap is None or not gap.known:
-        return f"{said}{_stage_order(finding)}."
+        return f"{text}{_stage_order(finding)}."
     sure = "" if math.isnan(gap.low) else f" [{_signed(gap.low)}, {_signed(gap.high)}]"
     if math.isnan(gap.low) or gap.low <= 0 <= gap.high:
-        return f"{said}; which came first is not settled (readable − used: {_signed(gap.value)} doublings{sure})."
+        return f"{text}; which came first is not settled (readable − used: {_signed(gap.value)} doublings{sure})."
     order = "readable before it is used" if gap.value < 0 else "used before it is readable"
-    return f"{said}: {order} (readable − used: {_signed(gap.value)} doublings{sure})."
+    return f"{text}: {order} (readable − used: {_signed(gap.value)} doublings{sure})."
 
 
 def _stage_order(finding: Finding) -> str:
-    """Which came first of two events in different stages: there are no doublings between them, but there is an order."""
+    """The order of two events in different stages, which no number of doublings separates."""
     read, used = finding.emergence, finding.used
     order = list(finding.curve["stage"].unique())
     if read is None or used is None or not read.known or not {read.stage, used.stage} <= set(order):

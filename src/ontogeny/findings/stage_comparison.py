@@ -1,35 +1,28 @@
-"""What a comparison of stages found, as sentences made from its rows: one panel a side, the first stage beside the last."""
+"""A comparison of stages as sentences made from its rows: one panel per study, first stage against last."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from ontogeny.findings.finding import IntervalEstimate
+from ontogeny.findings.finding import IntervalEstimate, first_interval
 from ontogeny.findings.sentences import describe_site, format_interval, format_score, format_step
-from ontogeny.findings.table import coord_column, tidy_records
+from ontogeny.findings.table import coord_column, evenly_spread, tidy_records
 from ontogeny.findings.timeline import make_timeline
-
-STUDY_TITLES = {"knowledge": "Knowledge", "truth": "Truthfulness", "refusal": "Refusal", "confidence": "Confidence"}
 
 
 def comparison_sentences(records: pd.DataFrame) -> dict[str, list[str]]:
-    """Sentences by the title of the panel; a side without rows has none."""
+    """Sentences by the title of the panel; a study without rows has none."""
     table = with_stage_labels(records)
     names = stage_labels(table)
     if len(names) < 2:
         return {}
-    found = {
-        title: _STUDY_SENTENCES[side](ComparisonRows(table, names))
-        for side, title in STUDY_TITLES.items()
-        if side in _STUDY_SENTENCES
-    }
-    return {title: said for title, said in found.items() if said}
+    panels = {title: write(ComparisonRows(table, names)) for title, write in _STUDY_SENTENCES.items()}
+    return {title: sentences for title, sentences in panels.items() if sentences}
 
 
 def with_stage_labels(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows in one shape, with the stage's label in `here` and the other stage's in `there`."""
+    """The tidied rows with the stage's label in `here` and the other stage's in `there`."""
     table = tidy_records(records)
     steps = table[table["stage"].ne("")].groupby("stage")["step"].nunique()
     several = {str(stage) for stage, count in steps.items() if count > 1}
@@ -44,7 +37,7 @@ def with_stage_labels(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def stage_labels(table: pd.DataFrame) -> list[str]:
-    """Labels in developmental order."""
+    """Labels of the stages in developmental order."""
     if not table["step"].notna().any():
         return []
     placed = make_timeline(table).place(table[table["stage"].ne("")])
@@ -53,6 +46,8 @@ def stage_labels(table: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class ComparisonRows:
+    """The rows of a comparison, with lookups by metric and stages."""
+
     table: pd.DataFrame
     names: list[str]
 
@@ -66,31 +61,24 @@ class ComparisonRows:
 
     @property
     def some(self) -> list[str]:
-        """All stages, or of many the first, the last and two between."""
-        last = len(self.names) - 1
-        return self.names if last < 4 else [self.names[round(i * last / 3)] for i in range(4)]
+        """All stages; of more than four the first, the last and two between."""
+        return evenly_spread(self.names, 4)
 
     def of(
-        self, metric: str, here: str | None = None, there: str | None = None, control: str = "", **told: str
+        self, metric: str, here: str | None = None, there: str | None = None, control: str = "", **coords: str
     ) -> pd.DataFrame:
         rows = self.table[self.table["metric"].eq(metric) & self.table["control"].eq(control)]
         rows = rows if here is None else rows[rows["here"].eq(here)]
         rows = rows if there is None else rows[rows["there"].eq(there)]
-        for key, value in told.items():
+        for key, value in coords.items():
             rows = rows[(rows[key] if key in rows else coord_column(rows, key)).eq(value)]
         return rows
 
     def read(
-        self, metric: str, here: str | None = None, there: str | None = None, control: str = "", **told: str
+        self, metric: str, here: str | None = None, there: str | None = None, control: str = "", **coords: str
     ) -> IntervalEstimate:
-        """The first such row."""
-        rows = self.of(metric, here, there, control, **told)
-        if rows.empty:
-            return IntervalEstimate(math.nan, note="no row")
-        one = rows.iloc[0]
-        return IntervalEstimate(
-            float(one["value"]), float(one["low"]), float(one["high"]), int(one["n"]), str(one["note"])
-        )
+        """Value and interval of the first such row."""
+        return first_interval(self.of(metric, here, there, control, **coords))
 
 
 def _truth(rows: ComparisonRows) -> list[str]:
@@ -98,11 +86,11 @@ def _truth(rows: ComparisonRows) -> list[str]:
     cosine = rows.of("stage_cosine", b, a)
     if cosine.empty:
         return []
-    said = []
+    sentences = []
     for concept in dict.fromkeys(cosine["concept"]):
         own = ComparisonRows(rows.table[rows.table["concept"].eq(concept)], rows.names)
-        said += _truth_of_concept(own, str(concept), a, b)
-    return said
+        sentences += _truth_of_concept(own, str(concept), a, b)
+    return sentences
 
 
 def _truth_of_concept(rows: ComparisonRows, concept: str, a: str, b: str) -> list[str]:
@@ -110,33 +98,36 @@ def _truth_of_concept(rows: ComparisonRows, concept: str, a: str, b: str) -> lis
     own, carried, first = (rows.read("stage_auroc", here, there) for here, there in ((b, b), (b, a), (a, a)))
     if not carried.known:
         return [f"{concept}: {a} and {b} cannot be compared: {alike.note}."]
-    halves, told = rows.read("stage_cosine", a, a, "split_half"), rows.of("stage_cosine", b, a)
-    plain, chance = (format_score(float(coord_column(told, key).iloc[0] or "nan")) for key in ("plain", "chance"))
-    said = [
+    halves, cosines = rows.read("stage_cosine", a, a, "split_half"), rows.of("stage_cosine", b, a)
+    plain, chance = (format_score(float(coord_column(cosines, key).iloc[0] or "nan")) for key in ("plain", "chance"))
+    sentences = [
         f"{concept}: the directions of {a} and {b} have a cosine of {format_interval(alike)} behind their noise ({plain} as they are; "
         f"two halves of {a}'s statements agree at {format_score(halves.value)}, two random directions within ±{chance})."
         if alike.known
         else f"{concept}: {alike.note}."
     ]
-    kept = (
+    rank = (
         "as well as its own"
         if own.low <= carried.value <= own.high
         else "worse than its own"
         if carried.value < own.value
         else "better than its own"
     )
-    said.append(
-        f"{a}'s probe reads {b} at AUROC {format_interval(carried)}, {kept} ({format_interval(own)}; {a} itself: {format_interval(first)})."
+    sentences.append(
+        f"{a}'s probe reads {b} at AUROC {format_interval(carried)}, {rank} ({format_interval(own)}; {a} itself: {format_interval(first)})."
     )
-    pushed, mine = rows.read("push_effect", b, a, length="source"), rows.read("push_effect", b, b, length="source")
+    pushed, pushed_own = (
+        rows.read("push_effect", b, a, length="source"),
+        rows.read("push_effect", b, b, length="source"),
+    )
     if not pushed.known:
         note = rows.read("nie", b).note
-        return [*said, f"Verdicts were not asked for: {note}."] if note else said
+        return [*sentences, f"Verdicts were not asked for: {note}."] if note else sentences
     null = rows.read("push_effect", b, a, "random_direction")
     same = rows.read("push_effect", b, a, length="target")
-    said.append(
+    sentences.append(
         f"Pushing {b} along {a}'s direction moves its verdicts by {format_interval(pushed)} of at most 1, "
-        f"along its own by {format_interval(mine)}; "
+        f"along its own by {format_interval(pushed_own)}; "
         f"{a}'s direction at {b}'s length by {format_interval(same)}, random ones as long as {a}'s by {format_interval(null)}."
     )
     gaps = [
@@ -144,53 +135,53 @@ def _truth_of_concept(rows: ComparisonRows, concept: str, a: str, b: str) -> lis
         f"{format_interval(rows.read('verdict_gap', name, statements='false'))}"
         for name in (a, b)
     ]
-    said.append(
+    sentences.append(
         f"Unpushed, the verdicts on true and on false statements (1 = all true, −1 = all false) are {', '.join(gaps)}."
     )
     across, inside, before = (
         format_interval(rows.read("nie", here, there, way="mean", form="full"))
         for here, there in ((b, a), (b, b), (a, a))
     )
-    said.append(
+    sentences.append(
         f"As a normalised indirect effect: {across} from {a} into {b}, {inside} inside {b}, {before} inside {a}; "
         f"a random push into {b} has {format_interval(rows.read('nie', b, a, 'random_direction'))}."
     )
-    return said
+    return sentences
 
 
 def _knowledge(rows: ComparisonRows) -> list[str]:
     a, b = rows.first, rows.last
-    alike, kept = rows.read("map_correlation", b, a, method="pearson"), rows.read("knowledge_transfer", b, a)
+    alike, share = rows.read("map_correlation", b, a, method="pearson"), rows.read("knowledge_transfer", b, a)
     cells = rows.of("patch_effect", method="patch")
     cells = cells[~cells["note"].str.startswith("so by construction") & cells["value"].notna()]
-    said = []
+    sentences = []
     for name in (a, b):
         strong = cells[cells["here"].eq(name)].nlargest(3, "value")
         if strong.empty:
             why = rows.read("patch_effect", name, method="patch").note
-            said += [f"In {name} no place can be told: {why}."] if why != "no row" else []
+            sentences += [f"In {name} no place can be told: {why}."] if why != "no row" else []
             continue
         ends = zip(strong["value"], strong["low"], strong["high"], strong["n"], strong["note"], strict=True)
-        at = zip(strong["site"], strong["position"], (IntervalEstimate(*one) for one in ends), strict=True)
+        at = zip(strong["site"], strong["position"], (IntervalEstimate(*row) for row in ends), strict=True)
         places = ", ".join(
-            f"{describe_site(site)} at {_role(position)} {format_interval(found)}" for site, position, found in at
+            f"{describe_site(site)} at {_role(position)} {format_interval(effect)}" for site, position, effect in at
         )
-        said.append(f"In {name} the answer comes back (1 = wholly) from the true prompt's state {places}.")
+        sentences.append(f"In {name} the answer comes back (1 = wholly) from the true prompt's state {places}.")
     if alike.known:
-        said.append(f"The maps of {a} and {b} correlate at {format_interval(alike)} ({alike.note}).")
+        sentences.append(f"The maps of {a} and {b} correlate at {format_interval(alike)} ({alike.note}).")
     elif note := rows.read("map_correlation", b, a).note or rows.read("knowledge_transfer", b, a).note:
-        said += [f"The maps of {a} and {b} cannot be compared: {note}."] if note != "no row" else []
-    if kept.known:
+        sentences += [f"The maps of {a} and {b} cannot be compared: {note}."] if note != "no row" else []
+    if share.known:
         back = rows.read("knowledge_transfer", a, b)
         shares = ", ".join(
             f"{format_interval(rows.read(f'knowledge_{fate}', b, a))} {fate}"
             for fate in ("kept", "adapted", "lost", "new")
         )
-        said.append(
-            f"{a}'s states put into {b} do {format_interval(kept)} of what {b}'s own do, {b}'s put into {a} {format_interval(back)}; "
+        sentences.append(
+            f"{a}'s states put into {b} do {format_interval(share)} of what {b}'s own do, {b}'s put into {a} {format_interval(back)}; "
             f"of the places that matter {shares}."
         )
-    return said
+    return sentences
 
 
 def _role(position: str) -> str:
@@ -209,23 +200,23 @@ def _refusal(rows: ComparisonRows) -> list[str]:
     noise = [
         format_score(rows.read("refusal_cosine", name, name, "split_half", held="shared").value) for name in (a, b)
     ]
-    said = [
+    sentences = [
         f"Refusals, as a share of harmful requests: {_values_over_stages(rows, 'refusal_phrases', instructions='harmful')}; "
         f"of harmless ones: {_values_over_stages(rows, 'refusal_phrases', instructions='harmless')}.",
         f"The directions of {a} and {b} have a cosine of {format_interval(shared)} with template, position and layer alike, "
         f"{format_interval(own)} with each stage's own; halves of one stage's requests agree at {noise[0]} and {noise[1]}.",
     ]
     for act, does in (("ablation", "Ablated from harmful requests"), ("addition", "Added to harmless ones")):
-        theirs, mine = (rows.read("refusal_effect", b, there, act=act, of="log_odds") for there in (a, b))
+        transferred, own_effect = (rows.read("refusal_effect", b, there, act=act, of="log_odds") for there in (a, b))
         ratio = rows.read("refusal_transfer", b, a, act=act, of="log_odds", form="above_random")
-        if not (theirs.known and mine.known):
+        if not (transferred.known and own_effect.known):
             continue
         share = f"forward transfer {format_interval(ratio)}" if ratio.known else ratio.note
-        said.append(
-            f"{does}, {a}'s vector changes {b}'s log-odds of refusing by {format_interval(theirs)}, "
-            f"{b}'s own by {format_interval(mine)}: {share}."
+        sentences.append(
+            f"{does}, {a}'s vector changes {b}'s log-odds of refusing by {format_interval(transferred)}, "
+            f"{b}'s own by {format_interval(own_effect)}: {share}."
         )
-    return said
+    return sentences
 
 
 def _confidence(rows: ComparisonRows) -> list[str]:
@@ -233,7 +224,7 @@ def _confidence(rows: ComparisonRows) -> list[str]:
     if rows.of("entropy").empty:
         return []
     gap, chance = rows.read("confidence_gap", b, a, of="entropy"), rows.read("ece", b, None, "calibrated")
-    said = [
+    sentences = [
         f"Entropy of the next token on neutral texts, nats: {_values_over_stages(rows, 'entropy')}; {b} less {a}: {format_interval(gap)}.",
         f"Calibration error (ECE) on questions: {_values_over_stages(rows, 'ece')}; one that is right as often as it says would show "
         f"{format_score(chance.value)} in {b}'s place. Brier: {_values_over_stages(rows, 'brier')}.",
@@ -245,32 +236,33 @@ def _confidence(rows: ComparisonRows) -> list[str]:
             rows.of("neuron_overlap", b, a, by="variance"),
         )
         tested = {name: rows.read("entropy_neurons", name) for name in rows.some}
-        confirmed = ", ".join(f"{name} {found.value:.0f} of {found.n}" for name, found in tested.items())
-        said.append(
+        confirmed = ", ".join(f"{name} {count.value:.0f} of {count.n}" for name, count in tested.items())
+        sentences.append(
             f"Candidates for entropy neurons: {coord_column(both, 'shared').iloc[0]} of {overlap.n} are the same in {a} and {b} (overlap "
             f"{format_score(overlap.value)}, random sets {format_score(random.value)}); confirmed by holding them still: {confirmed}."
         )
     elif overlap.note not in ("", "no row"):
-        said.append(f"Neurons of {a} and {b} cannot be compared: {overlap.note}.")
+        sentences.append(f"Neurons of {a} and {b} cannot be compared: {overlap.note}.")
     swapped, share = rows.read("swap_effect", b, a, of="entropy"), rows.read("swap_share", b, a, of="entropy")
     if swapped.known:
-        told = f"{format_interval(share)} of the difference between the two" if share.known else share.note
-        said.append(
-            f"With {a}'s rows for these neurons {b}'s entropy changes by {swapped.value:+.4f} nats: {told}.".replace(
+        swap = f"{format_interval(share)} of the difference between the two" if share.known else share.note
+        sentences.append(
+            f"With {a}'s rows for these neurons {b}'s entropy changes by {swapped.value:+.4f} nats: {swap}.".replace(
                 "-0", "−0"
             )
         )
-    return said
+    return sentences
 
 
-def _values_over_stages(rows: ComparisonRows, metric: str, **told: str) -> str:
-    """A number at every stage; of many stages at four of them."""
-    return ", ".join(f"{name} {format_interval(rows.read(metric, name, **told))}" for name in rows.some)
+def _values_over_stages(rows: ComparisonRows, metric: str, **coords: str) -> str:
+    """A value at every stage, at most four."""
+    return ", ".join(f"{name} {format_interval(rows.read(metric, name, **coords))}" for name in rows.some)
 
 
 _STUDY_SENTENCES: Mapping[str, Callable[[ComparisonRows], list[str]]] = {
-    "knowledge": _knowledge,
-    "truth": _truth,
-    "refusal": _refusal,
-    "confidence": _confidence,
+    "Knowledge": _knowledge,
+    "Truthfulness": _truth,
+    "Refusal": _refusal,
+    "Confidence": _confidence,
 }
+"""By the title of the panel, which is the name of the view."""

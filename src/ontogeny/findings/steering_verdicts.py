@@ -1,4 +1,4 @@
-"""Rows of an evaluation read back: one vector is one method on one concept at one checkpoint, with its alphas as numbers."""
+"""Evaluated steering vectors, read back from the table: one per concept, method and checkpoint."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ontogeny.findings.table import coord_column, has_coord, records_by_concept
 from ontogeny.findings.timeline import Timeline
 
 _MAX_VECTORS_DRAWN = 12
-"""Pictures of so many vectors at most; beyond it the last checkpoint alone is drawn."""
+"""Maximum number of vectors in a picture; with more, only the last checkpoint is drawn."""
 METHOD_LABELS = {
     "tracing_vector": "tracing vector",
     "caa": "CAA",
@@ -21,30 +21,32 @@ METHOD_LABELS = {
 
 @dataclass(frozen=True)
 class EvaluatedVector:
+    """The rows of one evaluated vector."""
+
     name: str
-    """Concept, method, and the checkpoint where there are several."""
+    """Concept, method, and the checkpoint if there are several."""
     concept: str
     method: str
     rows: pd.DataFrame
     """With the columns `alpha` (a number) and `choice` (a site, or a number of heads)."""
     chosen: str
-    """What was chosen on development questions."""
+    """Site, or number of heads, chosen on development questions."""
     alpha: float
     verdict: str
     """`works`, `does not work`, or nothing."""
 
     @property
-    def told(self) -> pd.DataFrame:
-        """The effect on test questions and its nulls, at the choice that was made."""
+    def effects(self) -> pd.DataFrame:
+        """The effect on test questions and its nulls, at the chosen site or K."""
         rows = self.rows[self.rows["metric"].eq("steering_effect") & self.rows["split"].eq("test")]
         return rows[rows["choice"].eq(self.chosen) & rows["alpha"].notna() & rows["value"].notna()]
 
     @property
     def subtitle(self) -> str:
-        """What was chosen, and whether it works."""
+        """The choice and the verdict, for the title of a panel."""
         place = self.chosen if "." in self.chosen else f"{self.chosen} head{'' if self.chosen == '1' else 's'}"
-        said = [place, "" if self.method == "ablate" else f"alpha {self.alpha:g} chosen", self.verdict]
-        return " · ".join(word for word in said if word)
+        parts = [place, "" if self.method == "ablate" else f"alpha {self.alpha:g} chosen", self.verdict]
+        return " · ".join(word for word in parts if word)
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,18 @@ class ConceptVerdicts:
 
     concept: str
     tag: str
-    """What they come to."""
+    """Summary of the verdicts."""
     said: tuple[str, ...]
     works: bool = False
     """Whether any of them was shown to work."""
 
 
 def steering_verdicts(records: pd.DataFrame) -> list[ConceptVerdicts]:
-    """The verdicts on the vectors of each concept, one sentence each, as `evaluate` wrote them; in the order of the lineage."""
+    """The verdicts on the vectors of each concept, as `evaluate` wrote them, in the order of the lineage."""
     rows = records[records["metric"].eq("steering_works") & records["value"].notna()]
     rows = rows.sort_values([name for name in ("order", "step", "method") if name in rows], kind="stable")
     return [
-        _concept_verdicts(str(name), list(mine["value"]), list(mine["note"])) for name, mine in rows.groupby("concept")
+        _concept_verdicts(str(name), list(own["value"]), list(own["note"])) for name, own in rows.groupby("concept")
     ]
 
 
@@ -77,15 +79,15 @@ def _concept_verdicts(concept: str, works: list[float], notes: list[str]) -> Con
 
 
 def evaluated_vectors(table: pd.DataFrame, line: Timeline) -> list[EvaluatedVector]:
-    """The vectors of a tidied table, at the last checkpoint of each stage; with too many, at the last one alone."""
-    found = list(_vectors(table, line, every_stage=True))
-    return found if len(found) <= _MAX_VECTORS_DRAWN else list(_vectors(table, line, every_stage=False))
+    """The vectors of a tidied table at the last checkpoint of each stage; if there are too many, at the last one only."""
+    vectors = list(_vectors(table, line, every_stage=True))
+    return vectors if len(vectors) <= _MAX_VECTORS_DRAWN else list(_vectors(table, line, every_stage=False))
 
 
 def prompt_baseline_rows(table: pd.DataFrame, vector: EvaluatedVector) -> pd.DataFrame:
-    """What a prompt alone does for the same concept at the same checkpoint."""
-    mine = vector.rows[["stage", "step", "concept"]].drop_duplicates()
-    return table[table["control"].eq("prompt_only") & table["value"].notna()].merge(mine)
+    """The effect of a prompt without a vector, for the same concept and checkpoint."""
+    own = vector.rows[["stage", "step", "concept"]].drop_duplicates()
+    return table[table["control"].eq("prompt_only") & table["value"].notna()].merge(own)
 
 
 def _vectors(table: pd.DataFrame, line: Timeline, *, every_stage: bool) -> Iterator[EvaluatedVector]:
@@ -93,14 +95,14 @@ def _vectors(table: pd.DataFrame, line: Timeline, *, every_stage: bool) -> Itera
     rows = rows[~rows["metric"].isin(["sample_surprise", "distinct_2", "scored_share"])]
     for subject in records_by_concept(rows):
         for method in subject.rows["method"].unique():
-            mine = line.place(subject.rows[subject.rows["method"].eq(method)])
-            if mine.empty:
+            own = line.place(subject.rows[subject.rows["method"].eq(method)])
+            if own.empty:
                 continue
-            last = mine.groupby("stage")["age"].transform("max") if every_stage else mine["age"].max()
-            mine = mine[mine["age"].eq(last)]
-            ages = mine["age"].unique()
+            last = own.groupby("stage")["age"].transform("max") if every_stage else own["age"].max()
+            own = own[own["age"].eq(last)]
+            ages = own["age"].unique()
             for age in ages:
-                here = mine[mine["age"].eq(age)]
+                here = own[own["age"].eq(age)]
                 more = [f"{here['stage'].iloc[0]} {_step(here['step'].iloc[0])}"] * (len(ages) > 1)
                 yield _vector([subject.name, METHOD_LABELS.get(method, method), *more], subject.concept, method, here)
 

@@ -1,8 +1,8 @@
-"""Reading the table of records: one shape for rows from DuckDB, Parquet or memory, and the rows that belong together."""
+"""Select from the table of records: one column format for rows from DuckDB, Parquet or memory, and rows by concept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,19 +10,21 @@ import pandas as pd
 from ontogeny.findings.timeline import numeric_steps
 from ontogeny.records import RECORD_COLUMNS
 
-NUMBER_COLUMNS = tuple(name for name, kind in RECORD_COLUMNS.items() if kind in ("BIGINT", "INTEGER", "DOUBLE"))
-TEXT_COLUMNS = tuple(name for name, kind in RECORD_COLUMNS.items() if kind == "VARCHAR")
+_T = TypeVar("_T")
+
+_NUMBER_COLUMNS = tuple(name for name, kind in RECORD_COLUMNS.items() if kind in ("BIGINT", "INTEGER", "DOUBLE"))
+_TEXT_COLUMNS = tuple(name for name, kind in RECORD_COLUMNS.items() if kind == "VARCHAR")
 
 
 def tidy_records(records: pd.DataFrame) -> pd.DataFrame:
-    """All columns, numbers as float64 with NaN, texts as str with '' for null, coords as dicts."""
+    """The table with all columns: numbers as float64 with NaN, texts as str with '' for null, coords as dicts."""
     numbers = {
         name: pd.to_numeric(records[name], errors="coerce").astype("float64") if name in records else np.nan
-        for name in (*NUMBER_COLUMNS, *(("order",) if "order" in records else ()))
+        for name in (*_NUMBER_COLUMNS, *(("order",) if "order" in records else ()))
     }
     if {"step", "stage"} <= set(records.columns):
         numbers["step"] = numeric_steps(records)
-    texts = {name: _text(records[name]) if name in records else "" for name in TEXT_COLUMNS}
+    texts = {name: _text(records[name]) if name in records else "" for name in _TEXT_COLUMNS}
     coords = [c if isinstance(c, dict) else {} for c in records["coords"]] if "coords" in records else None
     table = pd.DataFrame({**numbers, **texts}, index=records.index)
     table["coords"] = pd.Series(coords or [{}] * len(table), index=table.index, dtype=object)
@@ -34,45 +36,56 @@ def _text(column: pd.Series) -> pd.Series:
 
 
 def coord_column(rows: pd.DataFrame, key: str) -> pd.Series:
-    """One entry of `coords` as a column of texts, '' where a row does not have it."""
+    """One entry of `coords` as a column of texts; '' if a row lacks it."""
     return pd.Series([str(c.get(key, "")) for c in rows["coords"]], index=rows.index, dtype=object)
 
 
 def has_coord(records: pd.DataFrame, key: str) -> pd.Series:
-    """Which rows, tidied or not, have an entry of `coords`."""
+    """Mask of the rows with an entry of `coords`, tidied or not."""
     return pd.Series([isinstance(c, dict) and key in c for c in records["coords"]], index=records.index, dtype=bool)
 
 
 def select_rows(table: pd.DataFrame, *metrics: str, control: str | None = "", train: bool = False) -> pd.DataFrame:
-    """Rows of some metrics: the thing itself (control ''), one floor, or both (None); test rows unless `train`."""
+    """Rows of some metrics: the measurement itself (control ''), one floor, or both (None); test rows unless `train`."""
     keep = table["metric"].isin(metrics) & (table["split"].eq("train") if train else table["split"].ne("train"))
     return table[keep] if control is None else table[keep & table["control"].eq(control)]
 
 
 def best_site_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the run itself calls a concept's best site (`best_site`), with its method; chosen on the training groups."""
+    """The rows `best_site`: a concept's best site and its method, chosen on the training groups."""
     return rows[rows["metric"].eq("best_site")]
 
 
+def preferred_site(concept_rows: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """The concept's best site if `rows` have it, else their last site."""
+    sites = set(rows["site"])
+    return next((site for site in best_site_rows(concept_rows)["site"] if site in sites), str(rows["site"].iloc[-1]))
+
+
+def evenly_spread(values: Sequence[_T], most: int) -> list[_T]:
+    """At most `most` values, evenly spread, both ends kept."""
+    if len(values) <= most:
+        return list(values)
+    if most < 2:
+        return list(values[len(values) - most :])
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
 def mean_over_seeds(cells: pd.DataFrame, *keys: str) -> pd.DataFrame:
-    """One row a cell: the mean over protocol seeds, with the envelope of their intervals."""
+    """One row per cell: the mean over measurement seeds, with the envelope of their intervals."""
     by = ["stage", "step", *keys]
     if cells.empty or not cells.duplicated(by).any():
         return cells
-    how = {name: "first" for name in cells.columns if name not in by}
-    return (
-        cells.groupby(by, sort=False, dropna=False)
-        .agg(how | {"value": "mean", "low": "min", "high": "max"})
-        .reset_index()
-    )
+    rules = {name: "first" for name in cells.columns if name not in by} | {"value": "mean", "low": "min", "high": "max"}
+    return cells.groupby(by, sort=False, dropna=False).agg(rules).reset_index()
 
 
 @dataclass(frozen=True)
 class ConceptRecords:
-    """One concept in one lineage and training seed, with every row that speaks of it."""
+    """One concept in one lineage and training seed, with all its rows."""
 
     name: str
-    """The concept; with lineage and seed where the table holds several."""
+    """The concept; with lineage and seed if the table holds several."""
     concept: str
     lineage: str
     rows: pd.DataFrame

@@ -1,7 +1,7 @@
-"""Developmental order: stages one after another, steps inside each, on one axis that starts anew where a stage starts.
+"""Developmental order: all stages on one time axis, one after another, with the steps inside each.
 
-Steps restart in every stage, so a step alone is no time. Inside a stage time runs in log2(step + 1) where its steps span
-two orders of magnitude or grow further and further apart (as checkpoints often are), else in steps.
+Steps restart in every stage, so a step alone does not order checkpoints. Inside a stage, time is log2(step + 1) if the steps span
+two orders of magnitude or their gaps grow, else the step.
 """
 
 import itertools
@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 
 _STAGE_GAP = 0.35
-"""Empty room between two stages, in the unit of a stage's width."""
+"""Gap between two stages, in the unit of a stage's width."""
 EVENT_METRICS = ("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used")
 _SERIES_METRICS = (*EVENT_METRICS, "best_site", "dependence_within_accuracy")
-"""Metrics of a whole series: the checkpoint columns of their rows, if filled at all, name no checkpoint that was visited."""
+"""Metrics of a whole series: the checkpoint columns of their rows need not name a measured checkpoint."""
 
 
 def numeric_steps(records: pd.DataFrame) -> "pd.Series[float]":
-    """The steps; a checkpoint of a stage that has no number (the end of it, as released) stands half a step after the last."""
+    """The steps as numbers; a checkpoint without a number (a released final model) is half a step after the last of its stage."""
     step = pd.to_numeric(records["step"], errors="coerce").astype("float64")
     stage = records["stage"] if "stage" in records else pd.Series("", index=records.index)
     bare = step.isna() & stage.notna() & stage.ne("")
@@ -35,6 +35,8 @@ def numeric_steps(records: pd.DataFrame) -> "pd.Series[float]":
 
 @dataclass(frozen=True)
 class StageSpan:
+    """A stage on the time axis."""
+
     name: str
     steps: tuple[float, ...]
     start: float
@@ -43,7 +45,7 @@ class StageSpan:
     log: bool
 
     def age(self, step: float) -> float:
-        """Place of a step, measured or between two measured ones, on the common axis."""
+        """Position of a step on the common axis, also between two measured steps."""
         first, last = self._time(self.steps[0]), self._time(self.steps[-1])
         share = (self._time(step) - first) / (last - first) if last > first else 0.0
         return self.start + self.width * share
@@ -54,31 +56,33 @@ class StageSpan:
 
 @dataclass(frozen=True)
 class Timeline:
+    """All checkpoints of a table on one axis; an `age` is a position on it."""
+
     stages: tuple[StageSpan, ...]
     moments: pd.DataFrame
-    """The checkpoints in order: stage, step, tokens, age, and the edges of its cell, age_low to age_high."""
+    """The checkpoints in order: stage, step, tokens, age, and the edges of the cell, age_low to age_high."""
 
     def age(self, stage: str, step: float) -> float:
-        """NaN for an unknown step; a row that names no stage means the first that reaches the step."""
+        """Age of a step, NaN for NaN; without a known stage, in the first stage that reaches the step."""
         if math.isnan(step) or not self.stages:
             return math.nan
         named = [s for s in self.stages if s.name == stage] or [s for s in self.stages if s.steps[-1] >= step]
         return (named or self.stages)[0].age(step)
 
     def place(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows that have a step, in developmental order, with age, age_low and age_high beside each."""
+        """The rows with a step, in developmental order, with their age, age_low and age_high."""
         ages = self.moments[["stage", "step", "age", "age_low", "age_high"]]
         return (
             rows[rows["step"].notna()].merge(ages, on=["stage", "step"], how="inner").sort_values("age", kind="stable")
         )
 
     def last(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the last checkpoint that any of them has."""
+        """The rows of the last checkpoint among them."""
         placed = self.place(rows)
         return placed[placed["age"].eq(placed["age"].max())]
 
     def ticks(self, count: int) -> pd.DataFrame:
-        """About `count` checkpoints, far enough apart to be labelled; both ends of each stage come first."""
+        """About `count` checkpoints, far enough apart for labels; the ends of each stage have priority."""
         if not self.stages:
             return self.moments
         end = self.stages[-1].start + self.stages[-1].width
@@ -92,56 +96,60 @@ class Timeline:
 
 
 def make_timeline(records: pd.DataFrame) -> Timeline:
-    """The order of all checkpoints in a table: by its column `order` if it has one, else stages by tokens, then as they appear.
+    """The timeline of a table: stages by the column `order` if there is one, else by tokens, then by appearance.
 
-    Pass the whole table, not a selection: the order in which a part of the rows names the stages means nothing.
+    Pass the whole table: a selection may name the stages in another order.
     """
     if "metric" in records:
         records = records[~records["metric"].isin(EVENT_METRICS)]
     records = records.assign(step=numeric_steps(records))
     columns = [name for name in ("stage", "step", "tokens", "order") if name in records]
-    seen = (
+    checkpoints = (
         records[columns].drop_duplicates().reindex(columns=list(dict.fromkeys(["stage", "step", "tokens", *columns])))
     )
-    numbers = {str(c): pd.to_numeric(seen[c], errors="coerce").astype("float64") for c in seen if c != "stage"}
-    seen = seen.assign(stage=seen["stage"].astype(object).where(seen["stage"].notna(), "").astype(str), **numbers)
-    seen = seen[seen["step"].notna()].groupby(["stage", "step"], sort=False).first().reset_index()
-    key = "order" if "order" in seen else "tokens"
-    start_of = seen.groupby("stage", sort=False)[key].min()
+    numbers = {
+        str(c): pd.to_numeric(checkpoints[c], errors="coerce").astype("float64") for c in checkpoints if c != "stage"
+    }
+    checkpoints = checkpoints.assign(
+        stage=checkpoints["stage"].astype(object).where(checkpoints["stage"].notna(), "").astype(str), **numbers
+    )
+    checkpoints = checkpoints[checkpoints["step"].notna()].groupby(["stage", "step"], sort=False).first().reset_index()
+    key = "order" if "order" in checkpoints else "tokens"
+    start_of = checkpoints.groupby("stage", sort=False)[key].min()
     if start_of.notna().all():
-        seen = seen.sort_values("stage", key=lambda names: names.map(start_of), kind="stable")
+        checkpoints = checkpoints.sort_values("stage", key=lambda names: names.map(start_of), kind="stable")
     stages: list[StageSpan] = []
     start = 0.0
-    for name in seen["stage"].unique():
-        steps = tuple(sorted(seen.loc[seen["stage"].eq(name), "step"]))
+    for name in checkpoints["stage"].unique():
+        steps = tuple(sorted(checkpoints.loc[checkpoints["stage"].eq(name), "step"]))
         width = math.sqrt(len(steps)) if len(steps) > 1 else 0.0
         stages.append(StageSpan(name, steps, start, width, _spans_decades(steps)))
         start += max(width, _STAGE_GAP) + _STAGE_GAP
-    moments = [_stage_moments(stage, seen[seen["stage"].eq(stage.name)]) for stage in stages]
+    moments = [_stage_moments(stage, checkpoints[checkpoints["stage"].eq(stage.name)]) for stage in stages]
     numbers_of = ("step", "tokens", "age", "age_low", "age_high")
     empty = pd.DataFrame({"stage": pd.Series(dtype=object), **{name: pd.Series(dtype=float) for name in numbers_of}})
     return Timeline(tuple(stages), pd.concat(moments, ignore_index=True) if moments else empty)
 
 
 def _spans_decades(steps: tuple[float, ...]) -> bool:
-    """Two orders of magnitude, or gaps that grow as those of a log scale do."""
+    """Whether steps span two orders of magnitude, or their gaps grow as on a log scale."""
     positive = [step for step in steps if step > 0]
     gaps = [b - a for a, b in itertools.pairwise(positive)]
     return len(positive) > 2 and (positive[-1] / positive[0] >= 100 or gaps[-1] / gaps[0] >= 4)
 
 
-def _stage_moments(stage: StageSpan, seen: pd.DataFrame) -> pd.DataFrame:
-    frame = seen.sort_values("step")[["stage", "step", "tokens"]].reset_index(drop=True)
+def _stage_moments(stage: StageSpan, checkpoints: pd.DataFrame) -> pd.DataFrame:
+    frame = checkpoints.sort_values("step")[["stage", "step", "tokens"]].reset_index(drop=True)
     age = np.array([stage.age(step) for step in frame["step"]])
     between = (age[1:] + age[:-1]) / 2
     first, last = (between[0] - age[0], age[-1] - between[-1]) if len(age) > 1 else (_STAGE_GAP / 2, _STAGE_GAP / 2)
-    # A late checkpoint of many is a sliver on a log axis: the last cell gets at least the room of an average one.
+    # A late checkpoint of many is thin on a log axis: the last cell gets a minimum width.
     first, last = min(first, _STAGE_GAP / 2), min(max(last, 0.02 * stage.width), _STAGE_GAP / 2)
     return frame.assign(age=age, age_low=[age[0] - first, *between], age_high=[*between, age[-1] + last])
 
 
 def _by_importance(moments: pd.DataFrame) -> list[int]:
-    """Rows by how much their label tells: ends of stages, then evenly halved gaps."""
+    """Rows by the importance of their labels: ends of stages, then evenly halved gaps."""
     ends = [i for _, rows in moments.groupby("stage", sort=False) for i in (rows.index[-1], rows.index[0])]
     inner: list[int] = []
     spans = [(rows.index[0], rows.index[-1]) for _, rows in moments.groupby("stage", sort=False)]
@@ -158,10 +166,10 @@ def _by_importance(moments: pd.DataFrame) -> list[int]:
 
 
 def order_like_run(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
-    """The table with its concepts in the order of run.json, and with that of its checkpoints in a column `order`, where it knows them."""
+    """The table with concepts in the order of run.json, and the order of its checkpoints, if known, in the column `order`."""
     named = {c.get("name"): i for i, c in enumerate(about.get("concepts", []))}
     if len(named) > 1:
-        # Rows of no concept of the list stay behind in their order.
+        # Rows of other concepts follow in their order.
         records = records.sort_values("concept", key=lambda names: names.map(named).astype("float64"), kind="stable")
     checkpoints = about.get("lineage", {}).get("checkpoints", [])
     place = {(c.get("stage") or "", c.get("step")): i for i, c in enumerate(checkpoints)}

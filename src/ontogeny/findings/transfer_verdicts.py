@@ -1,4 +1,4 @@
-"""Do vectors of earlier checkpoints steer a model as well as its own? Told from rows alone (experiment 2 of arXiv:2402.19465)."""
+"""Verdicts on transfer: do vectors of earlier checkpoints steer a model as well as its own (arXiv:2402.19465, experiment 2)?"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ _EFFECT_METRICS = ("transfer_effect", "transfer_gain", "transfer_p", "transfer_q
 
 @dataclass(frozen=True)
 class AveragedVector:
-    """The vector of several checkpoints together."""
+    """The mean vector of several checkpoints."""
 
     k: int
     rule: str
-    """Which: the `last`, the `best` by cross-validation on their own training groups, or spread `even`ly."""
+    """Which checkpoints: the `last`, the `best` by cross-validation on their training groups, or spread `even`ly."""
     effect: float
     gain_low: float
-    """Of the interval of what it does more than the target's own vector."""
+    """Interval of its effect minus that of the target's own vector."""
     gain_high: float
 
 
 @dataclass(frozen=True)
 class TransferVerdict:
-    """One concept, one target."""
+    """The vectors of earlier checkpoints on one concept and target."""
 
     concept: str
     stage: str
@@ -38,7 +38,7 @@ class TransferVerdict:
     own_low: float
     own_high: float
     own_p: float
-    """Against the random directions; it is asked once for a concept and target, and so not corrected."""
+    """Against the random directions; not corrected, since it is one test per concept and target."""
     null_low: float
     """95 % of the random directions."""
     null_high: float
@@ -46,18 +46,18 @@ class TransferVerdict:
     """95 % of the directions of shuffled labels."""
     shuffled_high: float
     of: str
-    """The first stage that led to the target: its vectors are counted."""
+    """The first stage of the target's ancestors: the stage whose vectors are counted."""
     sources: int
-    """Vectors that could be tried."""
+    """Number of vectors with an effect."""
     working: int
-    """Of these, how many do: an interval above 0, more than random directions (corrected) and than 97.5 % of the shuffled labels'."""
+    """Number of these that work: interval above 0, more than random directions (corrected) and than 97.5 % of the shuffled labels'."""
     larger: int
-    """How many have a larger effect than the target's own vector."""
+    """Number with a larger effect than the target's own vector."""
     surely_larger: int
-    """How many with an interval of the difference above 0."""
+    """Number with an interval of the difference above 0."""
     averages: tuple[AveragedVector, ...]
     why: str = ""
-    """Where nothing was measured: the reason."""
+    """The reason, if nothing was measured."""
 
     @property
     def own_works(self) -> bool:
@@ -66,45 +66,45 @@ class TransferVerdict:
 
     @property
     def sentence(self) -> str:
-        """What it comes to, in words."""
+        """The verdict as a sentence."""
         unit = "nats" if self.outcome == "answers" else "spreads of the probe"
         where = f"{self.concept} into {self.stage} {'end' if self.step is None else self.step} at {self.site}"
         if math.isnan(self.own):
             return f"{where}: no effect was measured: {self.why or 'the target has no vector of its own'}."
         works = "does more than" if self.own_works else "does not do more than both"
-        told = (
+        text = (
             f"{where}: its own vector changes {self.own:+.2f} {unit} [{self.own_low:+.2f}, {self.own_high:+.2f}] and {works} "
             f"random directions ({self.null_low:+.2f} to {self.null_high:+.2f}) and directions of shuffled labels "
             f"({self.shuffled_low:+.2f} to {self.shuffled_high:+.2f}), p = {self.own_p:.3f}; "
             f"of {self.sources} vectors of {self.of} {self.working} work, {self.larger} have a larger effect than its own "
             f"({self.surely_larger} surely)"
         )
-        last = [one for one in self.averages if one.rule == "last"]
+        last = [average for average in self.averages if average.rule == "last"]
         if len(last) > 1:
-            ks, values = ", ".join(str(one.k) for one in last), ", ".join(f"{one.effect:+.2f}" for one in last)
-            told += f"; averages of their last {ks}: {values}"
-        return told + "."
+            ks, values = ", ".join(str(a.k) for a in last), ", ".join(f"{a.effect:+.2f}" for a in last)
+            text += f"; averages of their last {ks}: {values}"
+        return text + "."
 
 
 def transfer_verdicts(
     records: pd.DataFrame, about: Mapping[str, Any], concepts: Sequence[str] = ()
 ) -> list[TransferVerdict]:
-    """One for each concept (of these, or of all) and target with effects, along development; `about` is what run.json holds."""
+    """A verdict for each concept (all by default) and target with effects, in developmental order; `about` is the content of run.json."""
     rows = _rows_of_concepts(records[records["metric"].isin(_EFFECT_METRICS)], concepts)
     if rows.empty:
         return []
     rows = rows.assign(**{c: [dict(coords).get(c, "") for coords in rows["coords"]] for c in _COORDS})
     parents: dict[str, str | None] = about["lineage"]["parents"]
     groups = rows.groupby(["concept", "stage", "step"], sort=False, dropna=False)
-    made = [_verdict(here, _first_ancestor(str(here["stage"].iloc[0]), parents)) for _, here in groups]
-    rank, names = _rank(about), list(concepts) or sorted({one.concept for one in made})
-    return sorted(made, key=lambda one: (names.index(one.concept), rank[one.stage, f"{one.step}"]))
+    verdicts = [_verdict(here, _first_ancestor(str(here["stage"].iloc[0]), parents)) for _, here in groups]
+    rank, names = _rank(about), list(concepts) or sorted({verdict.concept for verdict in verdicts})
+    return sorted(verdicts, key=lambda v: (names.index(v.concept), rank[v.stage, f"{v.step}"]))
 
 
-def final_transfer_sentences(told: Sequence[TransferVerdict]) -> dict[str, list[str]]:
-    """What the verdicts on the last target of each stage come to, by concept."""
-    last = {(one.concept, one.stage): one.sentence for one in told}
-    return {name: [said for (of, _), said in last.items() if of == name] for name, _ in last}
+def final_transfer_sentences(verdicts: Sequence[TransferVerdict]) -> dict[str, list[str]]:
+    """The sentences on the last target of each stage, by concept."""
+    last = {(verdict.concept, verdict.stage): verdict.sentence for verdict in verdicts}
+    return {name: [text for (concept, _), text in last.items() if concept == name] for name, _ in last}
 
 
 def _rows_of_concepts(rows: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def _first_ancestor(stage: str, parents: Mapping[str, str | None]) -> str:
 
 
 def _rank(about: Mapping[str, Any]) -> dict[tuple[str, str], int]:
-    """The place of each checkpoint in development."""
+    """The developmental order of the checkpoints."""
     return {(c["stage"], f"{c['step']}"): i for i, c in enumerate(about["lineage"]["checkpoints"])}
 
 
@@ -131,21 +131,21 @@ def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
     stage, step = str(first["stage"]), None if math.isnan(first["step"]) else int(first["step"])
     effects = rows[rows["metric"].eq("transfer_effect")]
     nulls, shuffled = (effects[effects["control"].eq(name)] for name in ("random_direction", "shuffled_label"))
-    lost = effects[effects["control"].isna() & effects["value"].isna()]["note"]
+    missing = effects[effects["control"].isna() & effects["value"].isna()]["note"]
     effects = effects[effects["control"].isna() & effects["value"].notna()].set_index(_KEY, drop=False)
     gains = rows[rows["metric"].eq("transfer_gain")].set_index(_KEY).reindex(effects.index)
     q = rows[rows["metric"].eq("transfer_q")].set_index(_KEY)["value"].reindex(effects.index)
     p = rows[rows["metric"].eq("transfer_p") & rows["control"].isna()].set_index(_KEY)["value"].reindex(effects.index)
-    mine = effects["source_stage"].eq(stage) & effects["source_step"].eq(f"{step}")
-    counted = effects["average_of"].eq("") & ~mine & effects["source_stage"].eq(root)
-    own = effects[mine].iloc[0] if mine.any() else None
+    is_own = effects["source_stage"].eq(stage) & effects["source_step"].eq(f"{step}")
+    counted = effects["average_of"].eq("") & ~is_own & effects["source_stage"].eq(root)
+    own = effects[is_own].iloc[0] if is_own.any() else None
     means = effects[effects["average_of"].ne("")]
-    beside = gains.reindex(means.index)
+    mean_gains = gains.reindex(means.index)
     high = float(shuffled["high"].mean())
     averages = [
         AveragedVector(int(k), str(rule), float(value), float(low), float(high))
         for k, rule, value, low, high in zip(
-            means["average_of"], means["rule"], means["value"], beside["low"], beside["high"], strict=True
+            means["average_of"], means["rule"], means["value"], mean_gains["low"], mean_gains["high"], strict=True
         )
     ]
     return TransferVerdict(
@@ -154,11 +154,11 @@ def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
         step=step,
         site=str(first["site"]),
         outcome=next((str(o) for o in effects["outcome"] if o), ""),
-        length=next((str(one) for one in effects["length"] if one), ""),
+        length=next((str(length) for length in effects["length"] if length), ""),
         own=math.nan if own is None else float(own["value"]),
         own_low=math.nan if own is None else float(own["low"]),
         own_high=math.nan if own is None else float(own["high"]),
-        own_p=float(p[mine].iloc[0]) if mine.any() else math.nan,
+        own_p=float(p[is_own].iloc[0]) if is_own.any() else math.nan,
         null_low=float(nulls["low"].mean()),
         null_high=float(nulls["high"].mean()),
         shuffled_low=float(shuffled["low"].mean()),
@@ -168,23 +168,23 @@ def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
         working=int((counted & (effects["low"] > 0) & (q < _SIGNIFICANCE_LEVEL) & (effects["value"] > high)).sum()),
         larger=int((counted & (gains["value"] > 0)).sum()),
         surely_larger=int((counted & (gains["low"] > 0)).sum()),
-        averages=tuple(sorted(averages, key=lambda one: (one.rule, one.k))),
-        why=str(lost.iloc[0]) if len(lost) else "",
+        averages=tuple(sorted(averages, key=lambda a: (a.rule, a.k))),
+        why=str(missing.iloc[0]) if len(missing) else "",
     )
 
 
 def stage_transfer_table(records: pd.DataFrame, about: Mapping[str, Any], concepts: Sequence[str] = ()) -> pd.DataFrame:
-    """AUROC and cosine of the logistic probes between the last checkpoints of the stages, or first and last where there is one stage."""
+    """AUROC and cosine of the logistic probes between the last checkpoints of the stages, or first and last of a single stage."""
     probes = records["metric"].isin(["transfer_auroc", "transfer_cosine"]) & records["method"].eq("logistic")
     rows = _rows_of_concepts(records[probes], concepts)
     rows = rows[pd.Series(["source_stage" in dict(c) for c in rows["coords"]], index=rows.index, dtype=bool)]
     empty = ["concept", "source", "target", "value", "low", "high", "cosine"]
     if rows.empty:
         return pd.DataFrame(columns=empty)
-    told, rank = [dict(coords) for coords in rows["coords"]], _rank(about)
-    rows = rows.assign(**{"from": [rank[c["source_stage"], c["source_step"]] for c in told]})
+    coords, rank = [dict(c) for c in rows["coords"]], _rank(about)
+    rows = rows.assign(**{"from": [rank[c["source_stage"], c["source_step"]] for c in coords]})
     rows["to"] = [rank[stage, _step(step)] for stage, step in zip(rows["stage"], rows["step"], strict=True)]
-    rows["source"] = [f"{c['source_stage']} {c['source_step']}" for c in told]
+    rows["source"] = [f"{c['source_stage']} {c['source_step']}" for c in coords]
     rows["target"] = [f"{stage} {_step(step)}" for stage, step in zip(rows["stage"], rows["step"], strict=True)]
     rows = rows.sort_values(["from", "to"])
     lasts = set(rows.assign(stage_of=[s.rpartition(" ")[0] for s in rows["source"]]).groupby("stage_of")["from"].max())

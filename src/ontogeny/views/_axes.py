@@ -1,4 +1,4 @@
-"""The time axis that all pictures share: steps on a log axis, tokens below, stages side by side with a rule between them."""
+"""The time axis of all views: steps on a log axis, tokens below, stages side by side with a rule between them."""
 
 import math
 from typing import Any
@@ -12,42 +12,42 @@ from ontogeny.views._theme import MUTED_COLOUR
 
 
 def step_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.X:
-    """Checkpoints along x, labelled with their steps and, where known, their tokens; `brief` for panels."""
+    """Checkpoints along x, labelled with steps and, if known, tokens; `brief` for panels."""
     return alt.X(field, type="quantitative", scale=_scale(line), axis=_axis(line, ticks, brief))
 
 
 def upright_step_axis(line: Timeline, *, ticks: int = 12, brief: bool = False, field: str = "age") -> alt.Y:
-    """The same axis upright, first checkpoint on top: for pictures of checkpoint against checkpoint."""
+    """The same axis along y, first checkpoint on top, for checkpoint matrices."""
     scale = _scale(line)
     scale.reverse = True
     return alt.Y(field, type="quantitative", scale=scale, axis=_axis(line, ticks, brief, tokens=False))
 
 
 def stage_boundaries(line: Timeline, *, height: float, names: bool = True) -> list[alt.Chart]:
-    """A rule where a stage begins, with the stage's name on top; nothing where there is but one stage."""
+    """A rule between stages, with the stage's name on top; nothing for a single stage."""
     if len(line.stages) < 2:
         return []
     edges = line.moments.groupby("stage", sort=False).agg(low=("age_low", "min"), high=("age_high", "max"))
     between = [(a + b) / 2 for a, b in zip(edges["high"][:-1], edges["low"][1:], strict=True)]
     rules = pd.DataFrame({"age": between})
-    drawn = alt.Chart(inline_rows(rules)).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3]).encode(x="age:Q")
+    chart = alt.Chart(inline_rows(rules)).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3]).encode(x="age:Q")
     if not names:
-        return [drawn]
+        return [chart]
     labels = pd.DataFrame({"age": edges["low"].to_numpy(), "stage": list(edges.index)})
     text = alt.Chart(inline_rows(labels)).mark_text(
         align="left", baseline="bottom", dx=2, y=-3, color=MUTED_COLOUR, fontSize=10, fontStyle="italic"
     )
-    return [drawn, text.encode(x="age:Q", text="stage:N")]
+    return [chart, text.encode(x="age:Q", text="stage:N")]
 
 
 def stage_boundary_crosses(line: Timeline) -> list[alt.Chart]:
-    """A rule down and one across where a stage begins, for pictures of checkpoint against checkpoint."""
+    """Vertical and horizontal rules between stages, for checkpoint matrices."""
     down = stage_boundaries(line, height=0, names=False)
     return [*down, *(rule.encode(x=alt.value(0), x2=alt.value("width"), y="age:Q") for rule in down)]
 
 
 def thin_checkpoints(table: pd.DataFrame, line: Timeline, most: int) -> tuple[pd.DataFrame, Timeline, str]:
-    """At most about `most` checkpoints, evenly spread over the axis with both ends kept, and the words that say so."""
+    """At most about `most` checkpoints, evenly spread over the axis with both ends, and a subtitle if some were dropped."""
     if len(line.moments) <= most:
         return table, line, ""
     kept = line.ticks(most)[["stage", "step"]]
@@ -66,12 +66,12 @@ def _scale(line: Timeline) -> alt.Scale:
 
 
 def _axis(line: Timeline, ticks: int, brief: bool, *, tokens: bool = True) -> alt.Axis:
-    """Ages are no unit that a reader knows: every tick is a checkpoint and carries its step."""
-    chosen = line.ticks(ticks)
-    with_tokens = tokens and bool(chosen["tokens"].notna().any())
-    labels = {f"{row.age:.4f}": _label(row, with_tokens) for row in chosen.itertuples()}
+    """Ticks at checkpoints, labelled with their steps instead of their ages."""
+    checkpoints = line.ticks(ticks)
+    with_tokens = tokens and bool(checkpoints["tokens"].notna().any())
+    labels = {f"{row.age:.4f}": _label(row, with_tokens) for row in checkpoints.itertuples()}
     return alt.Axis(
-        values=chosen["age"].tolist(),
+        values=checkpoints["age"].tolist(),
         labelExpr=f"({_expression(labels)})[format(datum.value, '.4f')]" if labels else "''",
         title=_title(line, with_tokens, brief),
         labelLineHeight=13,
@@ -84,9 +84,9 @@ def _title(line: Timeline, tokens: bool, brief: bool) -> str:
     below = " · tokens" if tokens else ""
     if brief:
         return "training step" + below
-    anew = ", counted anew in each stage" if len(line.stages) > 1 else ""
+    restarts = ", counted anew in each stage" if len(line.stages) > 1 else ""
     log = " (log scale)" if any(stage.log for stage in line.stages) else ""
-    return f"training step{anew}{log}{below}"
+    return f"training step{restarts}{log}{below}"
 
 
 def _label(row: Any, tokens: bool) -> list[str]:
@@ -95,12 +95,12 @@ def _label(row: Any, tokens: bool) -> list[str]:
 
 
 def step_label(step: float) -> str:
-    """A step below a tick; a checkpoint without a number is the end of its stage."""
+    """Label of a step; a checkpoint without a number is the end of its stage."""
     return "end" if step % 1 else _abbreviated_count(step)
 
 
 def _abbreviated_count(number: float) -> str:
-    """12345678 as 12M: what fits below a tick."""
+    """A count short enough for a tick: 12M."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= size:
             scaled = number / (1e3 if letter == "k" else size)
@@ -109,6 +109,6 @@ def _abbreviated_count(number: float) -> str:
 
 
 def _expression(labels: dict[str, list[str]]) -> str:
-    """The labels as a Vega expression; they hold digits and letters only, so nothing needs escaping."""
+    """The labels as a Vega expression; digits and letters only, so nothing needs escaping."""
     pairs = (f"'{key}':[{','.join(repr(word) for word in words)}]" for key, words in labels.items())
     return "{" + ",".join(pairs) + "}"

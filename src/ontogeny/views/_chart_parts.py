@@ -1,4 +1,4 @@
-"""Pieces that pictures are made of: data inside the chart, the chart that says why it is empty, panels, the final dress."""
+"""Parts of charts: inline data, blank charts, panels, cells with labels, legends, theme."""
 
 import math
 import textwrap
@@ -19,15 +19,15 @@ from ontogeny.views._theme import (
 )
 
 _EMPTY_REASON_KEY = "empty"
-"""Key in a chart's `usermeta` that holds the reason why there is nothing to see."""
-MAX_LINE_LETTERS = 120
-"""What a line of the full width holds."""
+"""Key in a chart's `usermeta` for the reason why it is blank."""
+_LINE_WIDTH = 120
+"""Characters in a line of full width."""
 
 
 def inline_rows(rows: pd.DataFrame, *columns: str) -> alt.InlineData:
-    """The named columns as rows inside the chart: six digits are enough for a picture, NaN becomes null."""
+    """The named columns (default: all) as data inside the chart, with six digits; NaN becomes null."""
     chosen = rows[list(columns)] if columns else rows
-    # A tuple: Altair copies lists, and what they hold, each time that a chart becomes part of another.
+    # A tuple, since Altair deep-copies lists whenever a chart becomes part of another.
     return alt.InlineData(
         values=tuple({k: _json_value(v) for k, v in row.items()} for row in chosen.to_dict("records"))
     )
@@ -43,13 +43,13 @@ def _json_value(value: Any) -> Any:
 
 
 def blank_chart(title: str, reason: str) -> alt.Chart:
-    """A chart that has nothing to show and says why."""
-    # Broken into lines: the end of a long reason would be cut off.
-    lines = textwrap.wrap(reason, MAX_LINE_LETTERS)
-    said = alt.Chart(alt.InlineData(values=[{"reason": "\n".join(lines)}]), title=title, width=CHART_WIDTH)
-    said = said.properties(height=44 + 16 * len(lines))
+    """A chart without data that states the reason."""
+    # Wrapped: the end of a long line would be cut off.
+    lines = textwrap.wrap(reason, _LINE_WIDTH)
+    chart = alt.Chart(alt.InlineData(values=[{"reason": "\n".join(lines)}]), title=title, width=CHART_WIDTH)
     return (
-        said.mark_text(
+        chart.properties(height=44 + 16 * len(lines))
+        .mark_text(
             color=MUTED_COLOUR, fontSize=13, limit=CHART_WIDTH, lineBreak="\n", baseline="line-top", dy=-8 * len(lines)
         )
         .encode(text="reason:N")
@@ -58,13 +58,13 @@ def blank_chart(title: str, reason: str) -> alt.Chart:
 
 
 def blank_chart_reason(chart: alt.TopLevelMixin) -> str | None:
-    """The reason of a blank chart; None for one that shows something."""
+    """The reason of a blank chart; None for other charts."""
     meta = getattr(chart, "usermeta", None)
     return meta.get(_EMPTY_REASON_KEY) if isinstance(meta, dict) else None
 
 
 def missing_rows_reason(rows: pd.DataFrame, what: str) -> str:
-    """Why rows cannot be drawn: there are none, or what their notes say."""
+    """Why rows cannot be drawn: there are none, or their notes."""
     if rows.empty:
         return f"No rows with {what} in this table."
     notes = [note for note in dict.fromkeys(rows["note"]) if note]
@@ -72,14 +72,19 @@ def missing_rows_reason(rows: pd.DataFrame, what: str) -> str:
 
 
 def small_multiples(charts: Sequence[Any], *, columns: int = 3, spacing: int = 24) -> Any:
-    """Small multiples; scales of colour and dash are shared."""
+    """Small multiples with shared scales of colour and dash."""
     if len(charts) == 1:
         return charts[0]
     return alt.concat(*charts, columns=columns, spacing=spacing).resolve_scale(color="shared", strokeDash="shared")
 
 
+def multiples_or_blank(charts: Sequence[Any], title: str, rows: pd.DataFrame, what: str, *, columns: int = 3) -> Any:
+    """Small multiples; without charts a blank one with the reason from `rows`, which lack `what`."""
+    return small_multiples(charts, columns=columns) if charts else blank_chart(title, missing_rows_reason(rows, what))
+
+
 def stack_by_metric(charts: Sequence[tuple[str, Any]]) -> Any:
-    """Panels under one another by metric, each block with its own scale of colour: what is pale for one is not for the other."""
+    """Blocks of panels by metric, one below another, each with its own colour scale."""
     blocks = [
         small_multiples([chart for m, chart in charts if m == metric]) for metric in dict.fromkeys(m for m, _ in charts)
     ]
@@ -87,7 +92,7 @@ def stack_by_metric(charts: Sequence[tuple[str, Any]]) -> Any:
 
 
 def interval_band(base: alt.Chart, rows: pd.DataFrame, *, opacity: float, **looks: Any) -> alt.Chart:
-    """Intervals over time as a band; a band needs two checkpoints, and the interval of one alone is a bar."""
+    """Intervals over time as a band; a single checkpoint has a bar instead."""
     return (
         base.mark_rule(strokeWidth=1.5, **looks)
         if rows["age"].nunique() < 2
@@ -96,43 +101,69 @@ def interval_band(base: alt.Chart, rows: pd.DataFrame, *, opacity: float, **look
 
 
 def known_intervals(chart: Any, rows: pd.DataFrame) -> list[Any]:
-    """The chart of intervals, if any row has one: Vega warns of a scale without extent."""
+    """The chart of intervals, if any row has one (Vega warns of a scale without extent)."""
     return [chart] if rows["low"].notna().any() else []
 
 
 def facet_header(title: str, *subtitle: str) -> alt.TitleParams:
+    """The title of a chart, with lines below it."""
     return alt.TitleParams(title, subtitle=[line for line in subtitle if line])
 
 
-def panel_title(text: str) -> alt.TitleParams:
-    """The title of a panel inside a picture."""
-    return alt.TitleParams(text, fontSize=12, fontWeight=600, color=INK_COLOUR, offset=6)
+def panel_title(text: str, *subtitle: str) -> alt.TitleParams:
+    """The title of a panel inside a chart; the non-empty parts of the subtitle share a line."""
+    title = alt.TitleParams(text, fontSize=12, fontWeight=600, color=INK_COLOUR, offset=6)
+    if subtitle:
+        title.subtitle = " · ".join(part for part in subtitle if part)
+    return title
+
+
+def number_tooltips(*columns: str, digits: str = ".3f") -> list[alt.Tooltip]:
+    """Tooltips of numeric columns."""
+    return [alt.Tooltip(f"{column}:Q", format=digits) for column in columns]
+
+
+def labelled_cells(
+    base: alt.Chart, color: alt.Color, tooltip: Sequence[Any], dark: str, **labels: dict[str, Any]
+) -> list[alt.Chart]:
+    """Coloured cells with text.
+
+    Args:
+        base: Chart with x and y.
+        color: Colour of a cell.
+        tooltip: Tooltip of a cell.
+        dark: Vega test for dark cells, whose text is white.
+        labels: Columns of text, with the properties of their marks.
+    """
+    cells = base.mark_rect(stroke="white", strokeWidth=1).encode(color=color, tooltip=list(tooltip))
+    ink = alt.condition(dark, alt.value("white"), alt.value(INK_COLOUR))
+    return [cells, *(base.mark_text(**mark).encode(text=f"{c}:N", color=ink) for c, mark in labels.items())]
 
 
 def colour_by_name(names: list[str], *, title: str | None = None, legend: bool = True) -> alt.Color:
     """Colour by `name`, in the palette of categories."""
-    # Of a long list a line shows the dash, too; and a symbol is never as pale as the band that is drawn first.
-    looks = {"symbolOpacity": 1} | (
+    # In a long list the symbol is a line that also shows the dash; symbols are opaque although bands are not.
+    symbols = {"symbolOpacity": 1} | (
         {"symbolType": "stroke", "symbolSize": 250} if len(names) > len(CATEGORY_COLOURS) else {}
     )
-    shown = alt.Legend(title=title, orient="right", **looks) if legend else None
+    shown = alt.Legend(title=title, orient="right", **symbols) if legend else None
     return alt.Color("name:N", scale=alt.Scale(domain=names, range=colour_map(names)), legend=shown)
 
 
 def facet_rows_by_name(field: str, names: Sequence[str], title: str, *, first: bool) -> alt.Y:
-    """The rows that panels side by side have in common; named beside the first alone."""
+    """Common rows of panels side by side; labels at the first panel only."""
     axis = alt.Axis() if first else alt.Axis(labels=False, ticks=False)
     scale = alt.Scale(domain=list(names))
     return alt.Y(f"{field}:N", sort=list(names), scale=scale, title=title if first else None, axis=axis)
 
 
 def dash_by_name(names: list[str]) -> Any:
-    """Dashes by `name`; solid while the palette lasts."""
+    """Dashes by `name`; solid unless the palette repeats."""
     if len(names) <= len(CATEGORY_COLOURS):
         return alt.value([1, 0])
     return alt.StrokeDash("name:N", scale=alt.Scale(domain=names, range=dash_map(names)))
 
 
 def apply_theme(chart: Any) -> Any:
-    """The theme; once, at the top level, so that undressed pictures can be put into others."""
+    """Apply the theme at the top level; charts without theme can be concatenated."""
     return chart.configure(**THEME_CONFIG)

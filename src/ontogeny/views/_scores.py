@@ -1,40 +1,55 @@
-"""What pictures of emergence are drawn from: the score of each concept at its best site, and when it rose."""
+"""Data of emergence charts: the score of each concept at its best site, and its events on the time axis."""
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
-from ontogeny.findings.finding import SCORE_METRICS, Finding, collect_findings
-from ontogeny.findings.sentences import SCORE_LABELS
+from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate, collect_findings
+from ontogeny.findings.sentences import SCORE_LABELS, format_step_interval
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views._chart_parts import missing_rows_reason
 
 LOWEST_DRAWN_SCORE = -0.2
-"""An R² far below zero is as bad as one just below: it must not squeeze the rest of a picture."""
+"""Lower scores (a very negative R²) are drawn at this value, so that they do not compress the rest."""
 
 
 def score_axis_title(metrics: Iterable[str]) -> str:
-    """What an axis of scores is called, with the range of each: an R² has no lower end."""
+    """Title of a score axis, with the range of each metric."""
     ranges = {"r2": "≤ 1"}
     return " or ".join(f"{SCORE_LABELS[m]} ({ranges.get(m, '0–1')})" for m in dict.fromkeys(metrics))
 
 
 def score_axis_minimum(values: Iterable[float]) -> float:
-    """Where an axis of scores begins, in tenths."""
+    """Start of a score axis, in tenths."""
     known = [value for value in values if not math.isnan(value)]
     return max(LOWEST_DRAWN_SCORE, min([0.4, *(math.floor(10 * value) / 10 for value in known)]))
 
 
 def score_rows(records: pd.DataFrame) -> pd.DataFrame:
+    """Rows of scores, best sites and emergence steps."""
     return records[records["metric"].isin([*SCORE_METRICS, "best_site", "cv_score", "emergence_step"])]
 
 
 def findings_on_timeline(records: pd.DataFrame) -> tuple[list[Finding], Timeline, str]:
-    """The findings on the timeline of all records, and why there is nothing to draw of them ('' where there is)."""
+    """The findings, the timeline of all records, and the reason if no finding can be drawn (else '')."""
     table, line = tidy_records(score_rows(records)), make_timeline(records)
-    found = collect_findings(table, line)
-    if any(f.curve["value"].notna().any() for f in found):
-        return found, line, ""
-    return found, line, missing_rows_reason(table[table["metric"].isin(SCORE_METRICS)], "a score (auroc, r2, accuracy)")
+    findings = collect_findings(table, line)
+    if any(f.curve["value"].notna().any() for f in findings):
+        return findings, line, ""
+    return (
+        findings,
+        line,
+        missing_rows_reason(table[table["metric"].isin(SCORE_METRICS)], "a score (auroc, r2, accuracy)"),
+    )
+
+
+def place_event(event: StepEstimate | None, line: Timeline) -> dict[str, Any] | None:
+    """A known event on the time axis: `age`, the ends `low` and `high` of its interval, and its text; None if unknown."""
+    if event is None or not event.known:
+        return None
+    age, low, high = (line.age(event.stage, step) for step in (event.step, event.low, event.high))
+    ends = {"low": age if math.isnan(low) else low, "high": age if math.isnan(high) else high}
+    return {"age": age, "label": format_step_interval(event), **ends}

@@ -1,7 +1,4 @@
-"""Stage × stage pictures: one under another for all subjects, and what a checkpoint is called in them.
-
-It bears the name of its stage, with its step where the stage has several.
-"""
+"""Stage × stage charts: layout, and names of checkpoints (the stage, with the step if the stage has several)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,33 +6,33 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import ConceptRecords, coord_column, records_by_concept, tidy_records
+from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread, records_by_concept, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views._chart_parts import blank_chart, missing_rows_reason
 
 _ChartParts = Callable[[ConceptRecords, Timeline], Sequence[Any]]
-"""The charts of one subject; None where there is nothing to see."""
+"""The charts of one concept; None for charts without data."""
 
 
 def stack_concepts(
     records: pd.DataFrame, chosen: pd.DataFrame, parts: _ChartParts, *, title: str, what: str, spacing: int = 30
 ) -> Any:
-    """The parts of all subjects of the chosen rows, on the timeline of all records; a blank chart where there are none."""
+    """The charts of all concepts in `chosen`, one below another, on the timeline of all records; blank if there are none."""
     table, line = tidy_records(chosen), make_timeline(records)
-    drawn = [part for subject in records_by_concept(table) for part in parts(subject, line) if part is not None]
-    if not drawn:
+    charts = [part for subject in records_by_concept(table) for part in parts(subject, line) if part is not None]
+    if not charts:
         return blank_chart(title, missing_rows_reason(table, f"{what} (ontogeny compare makes them)"))
-    return alt.vconcat(*drawn, spacing=spacing).resolve_scale(color="independent")
+    return alt.vconcat(*charts, spacing=spacing).resolve_scale(color="independent")
 
 
 def checkpoint_rows(subject: ConceptRecords, line: Timeline, *, most: int) -> tuple[pd.DataFrame, list[str]]:
-    """What was measured of a subject at some stage, with the names of its checkpoints; and at most so many of these, early first."""
+    """The known rows of a concept with the names of their checkpoints, and at most `most` of these names, early first."""
     rows = with_checkpoint_names(subject.rows[subject.rows["value"].notna() & subject.rows["stage"].ne("")], line)
     return rows, _ordered_checkpoint_names(rows, line, most=most) if len(rows) else []
 
 
 def with_checkpoint_names(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
-    """The rows with the names of both checkpoints, `moment` and `other` ('' where there is none)."""
+    """The rows with the names of both checkpoints, `moment` and `other` ('' if there is none)."""
     several = line.moments.groupby("stage")["step"].nunique().gt(1) if len(line.moments) else pd.Series(dtype=bool)
 
     def name(stage: str, step: Any) -> str:
@@ -50,7 +47,7 @@ def with_checkpoint_names(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
 
 
 def _ordered_checkpoint_names(rows: pd.DataFrame, line: Timeline, *, most: int) -> list[str]:
-    """Names of the checkpoints, early first, at most so many: the last of each stage, and others evenly between."""
+    """At most `most` names of checkpoints, early first: the last of each stage, and others evenly between."""
     at = line.moments
     ages = {(s, t): float(age) for s, t, age in zip(at["stage"], at["step"], at["age"], strict=True)}
     first = rows.drop_duplicates("moment")
@@ -63,12 +60,3 @@ def _ordered_checkpoint_names(rows: pd.DataFrame, line: Timeline, *, most: int) 
     room = max(0, most - len(ends))
     chosen = ends | set(evenly_spread(between, room))
     return evenly_spread([name for name in names if name in chosen], most)
-
-
-def evenly_spread(names: Sequence[str], most: int) -> list[str]:
-    """At most so many of them, evenly spread."""
-    if len(names) <= most:
-        return list(names)
-    if most < 2:
-        return list(names[len(names) - most :])
-    return [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]

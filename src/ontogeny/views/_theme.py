@@ -1,23 +1,23 @@
-"""How all pictures look: one palette that the colour-blind can read, one calm theme.
+"""Theme of all views: a palette that is safe for colour-blind readers, fonts and axes.
 
-Colours of categories: Okabe & Ito (2008), without the yellow that vanishes on white. Magnitudes: schemes whose lightness
-rises in one direction, or runs from a pale middle to two ends of different hue that no common colour blindness confuses.
+Categories: Okabe & Ito (2008), without the yellow, which is invisible on white. Magnitudes: schemes of increasing lightness, or
+diverging schemes from a pale middle to two hues that no common colour blindness confuses.
 """
 
 CATEGORY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SEQUENTIAL_SCHEME = "yellowgreenblue"
 DIVERGING_SCHEME = "blueorange"
 ORDINAL_SCHEME = {"name": "viridis", "extent": [0.92, 0.0]}
-"""For things in an order, layers and steps: early is light, late is dark; without the yellow end."""
+"""For layers and steps: early is light, late is dark; without the yellow end."""
 INK_COLOUR, MUTED_COLOUR, FAINT_COLOUR, MISSING_COLOUR = "#1b1f24", "#5b6570", "#e7eaee", "#dfe3e8"
 
 SEAMLESS_CELLS = {"x2Offset": 0.6, "y2Offset": -0.6}
-"""For cells side by side: each reaches a little under the next, or the background shines through the seams."""
+"""Adjacent cells overlap a little, so that no background is visible between them."""
 _DASH_PATTERNS = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
-"""Lines beyond the palette repeat its colours with the next dash."""
+"""Each further round of the palette has the next dash."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 CHART_WIDTH = 900
-"""Of a picture that takes the full width of a report, in px, axes not counted."""
+"""Width of a full-width chart in px, without axes."""
 
 THEME_CONFIG = {
     "font": _FONT,
@@ -62,10 +62,10 @@ THEME_CONFIG = {
 
 
 def colour_map(names: list[str]) -> list[str]:
-    """One colour a name, in the order of the names."""
+    """One colour per name, in the order of the names."""
     return [CATEGORY_COLOURS[i % len(CATEGORY_COLOURS)] for i in range(len(names))]
 
 
 def dash_map(names: list[str]) -> list[list[int]]:
-    """One dash a name: solid as long as there are colours, another one for each further round of the palette."""
+    """One dash per name: solid in the first round of the palette, another one in each further round."""
     return [_DASH_PATTERNS[(i // len(CATEGORY_COLOURS)) % len(_DASH_PATTERNS)] for i in range(len(names))]

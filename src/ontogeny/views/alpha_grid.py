@@ -1,7 +1,8 @@
-"""The grid on which alpha was chosen: the effect on development questions of each number of heads K, or each site, at each alpha.
+"""The grid on which alpha was chosen: the effect on development questions for each number of heads K, or each site, at each alpha.
 
-Blue cells make the continuation that shows the concept likelier, orange ones the other. The framed cell was chosen: the largest effect at a
-bearable cost on neutral text. These numbers are of the questions that the choice was made on, so they flatter; the dose–response does not.
+Blue cells make the continuation that shows the concept more likely, orange cells the other one. The framed cell was chosen: the largest
+effect within the limit of cost on neutral text. The choice was made on these questions, so the values are optimistic; the
+dose–response chart shows held-out questions.
 """
 
 from typing import Any
@@ -12,10 +13,10 @@ import pandas as pd
 from ontogeny.findings.steering_verdicts import EvaluatedVector, evaluated_vectors
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
-from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._chart_parts import inline_rows, labelled_cells, multiples_or_blank, number_tooltips, panel_title
 from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR
 
-title = "K × alpha"
+title = "Alpha grid"
 place = 13
 needs = frozenset({"concept", "method", "metric", "split", "value", "coords"})
 METRICS = ("steering_effect", "neutral_kl", "chosen_alpha")
@@ -28,12 +29,9 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 def draw(records: pd.DataFrame) -> Any:
     table = tidy_records(select(records))
     grids = [(v, cells) for v in evaluated_vectors(table, make_timeline(records)) if len(cells := _cells(v)) > 0]
-    if not grids:
-        return blank_chart(
-            title, missing_rows_reason(table, "steering_effect on development questions (ontogeny evaluate makes them)")
-        )
-    most = max(float(cells["value"].abs().max()) for _, cells in grids) or 1.0
-    return small_multiples([_panel(v, cells, most) for v, cells in grids])
+    most = max((float(cells["value"].abs().max()) for _, cells in grids), default=0.0) or 1.0
+    what = "steering_effect on development questions (ontogeny evaluate makes them)"
+    return multiples_or_blank([_panel(v, cells, most) for v, cells in grids], title, table, what)
 
 
 def _cells(vector: EvaluatedVector) -> pd.DataFrame:
@@ -44,14 +42,14 @@ def _cells(vector: EvaluatedVector) -> pd.DataFrame:
         cost.drop_duplicates(["choice", "alpha"]), on=["choice", "alpha"], how="left"
     )
     return effect.assign(
-        said=[_signed(value) for value in effect["value"]],
+        label=[_signed(value) for value in effect["value"]],
         dose=[f"{alpha:g}" for alpha in effect["alpha"]],
         chosen=effect["choice"].eq(vector.chosen) & effect["alpha"].eq(vector.alpha),
     )
 
 
 def _signed(value: float) -> str:
-    """With its sign, and no sign for what rounds to nothing."""
+    """With its sign; 0 for values that round to 0."""
     text = f"{value:+.2f}".replace("-", "−")
     return "0" if float(f"{value:.2f}") == 0 else text
 
@@ -65,19 +63,16 @@ def _panel(vector: EvaluatedVector, cells: pd.DataFrame, most: float) -> Any:
     base = alt.Chart(inline_rows(cells.drop(columns="chosen"))).encode(x=x, y=y)
     scale = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-most, most], domainMid=0, reverse=True)
     legend = alt.Legend(title="effect, nats", orient="bottom", gradientLength=200)
-    told = ["choice:N", "dose:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high", "kl"))]
-    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
-    )
-    light = alt.condition(f"abs(datum.value) > {0.6 * most}", alt.value("white"), alt.value(INK_COLOUR))
-    layers: list[Any] = [squares, base.mark_text(fontSize=10).encode(text="said:N", color=light)]
+    colour = alt.Color("value:Q", scale=scale, legend=legend)
+    tooltip = ["choice:N", "dose:N", *number_tooltips("value", "low", "high", "kl")]
+    layers = labelled_cells(base, colour, tooltip, f"abs(datum.value) > {0.6 * most}", label={"fontSize": 10})
     chosen = cells[cells["chosen"]]
     if len(chosen):
         frame = alt.Chart(inline_rows(chosen, "dose", "choice")).mark_rect(
             fill="transparent", stroke=INK_COLOUR, strokeWidth=2
         )
         layers.append(frame.encode(x=x, y=y))
-    named = panel_title(vector.name)
-    named.subtitle = vector.subtitle
     height = min(max(26 * len(choices), 80), 320)
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 70, height=height, title=named)
+    return alt.layer(*layers).properties(
+        width=CHART_WIDTH / 3 - 70, height=height, title=panel_title(vector.name, vector.subtitle)
+    )

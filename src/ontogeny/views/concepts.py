@@ -1,6 +1,6 @@
-"""Which concepts share a direction at the last checkpoint: the cosine of each with each, at one site.
+"""Cosine of the directions of each pair of concepts at the last checkpoint, at one site.
 
-Blue: they point the same way, so a probe for one reads the other and steering one moves the other; orange: opposite ways.
+Blue: same direction, so a probe for one concept reads the other and steering one moves the other; orange: opposite direction.
 """
 
 from typing import Any
@@ -11,8 +11,15 @@ import pandas as pd
 from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import coord_column, has_coord, select_rows, tidy_records
 from ontogeny.findings.timeline import make_timeline
-from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
-from ontogeny.views._theme import DIVERGING_SCHEME, INK_COLOUR
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    inline_rows,
+    labelled_cells,
+    missing_rows_reason,
+    panel_title,
+    small_multiples,
+)
+from ontogeny.views._theme import DIVERGING_SCHEME
 
 title = "Concepts against concepts"
 place = 8
@@ -40,12 +47,12 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     rows = make_timeline(rows).last(rows[rows["site"].eq(site)])
     rows = rows[rows["method"].eq(rows["method"].iloc[0])]
     order = list(dict.fromkeys([*rows["concept"], *rows["other"]]))
-    # A pair measured one way round is drawn both ways; the diagonal is one by definition.
-    turned = rows.rename(columns={"concept": "other", "other": "concept"})
+    # Each pair is drawn both ways; the diagonal is 1 by definition.
+    swapped = rows.rename(columns={"concept": "other", "other": "concept"})
     same = pd.DataFrame({"concept": order, "other": order, "value": 1.0})
-    cells = pd.concat([rows, turned, same])[["concept", "other", "value"]]
+    cells = pd.concat([rows, swapped, same])[["concept", "other", "value"]]
     cells = cells.groupby(["concept", "other"], sort=False)["value"].first().reset_index()
-    cells["said"] = [format_score(value) for value in cells["value"]]
+    cells["label"] = [format_score(value) for value in cells["value"]]
     side = max(26, min(54, 420 / len(order)))
     base = alt.Chart(inline_rows(cells)).encode(
         x=alt.X("other:N", sort=order, title="concept", axis=alt.Axis(labelAngle=-35, orient="bottom", labelLimit=160)),
@@ -53,17 +60,10 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     )
     scale = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-1, 1], reverse=True)
     legend = alt.Legend(title="cosine", orient="right", gradientLength=160)
-    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        color=alt.Color("value:Q", scale=scale, legend=legend),
-        tooltip=["concept:N", "other:N", alt.Tooltip("value:Q", title="cosine", format=".3f")],
-    )
-    light = alt.condition("abs(datum.value) > 0.7", alt.value("white"), alt.value(INK_COLOUR))
-    text = base.mark_text(fontSize=11).encode(text="said:N", color=light)
-    named = panel_title(lineage if several else f"Directions at {site}")
-    stage, step = rows["stage"].iloc[0], rows["step"].iloc[0]
-    named.subtitle = " · ".join(
-        said
-        for said in (site * several, stage, "end" if step % 1 else f"step {step:,.0f}", rows["method"].iloc[0])
-        if said
-    )
-    return alt.layer(squares, text).properties(width=side * len(order), height=side * len(order), title=named)
+    colour = alt.Color("value:Q", scale=scale, legend=legend)
+    tooltip = ["concept:N", "other:N", alt.Tooltip("value:Q", title="cosine", format=".3f")]
+    layers = labelled_cells(base, colour, tooltip, "abs(datum.value) > 0.7", label={"fontSize": 11})
+    stage, step, method = (rows[name].iloc[0] for name in ("stage", "step", "method"))
+    at = "end" if step % 1 else f"step {step:,.0f}"
+    heading = panel_title(lineage if several else f"Directions at {site}", site * several, stage, at, method)
+    return alt.layer(*layers).properties(width=side * len(order), height=side * len(order), title=heading)

@@ -1,9 +1,8 @@
-"""How each layer's dependence on the input and on the label moves through training: the plane of two normalised HSICs.
+"""Dependence plane: each layer's dependence on the input and on the label through training, as two normalised HSICs.
 
-Right: the activations depend more on the input; up: more on the label. One line a layer, from its first checkpoint (small dot)
-to its last (large dot with the layer's number); colour is time. Below the dashed line (97.5 % of label permutations) no
-dependence on the label is shown. HSIC is a bounded, kernel-dependent measure of dependence: it is not mutual
-information, and it has no nats.
+Right: more dependence on the input; up: more on the label. One line per layer, from its first checkpoint (small dot) to its last
+(large dot with the layer's number); colour is time. Below the dashed line (97.5 % of label permutations) the dependence on the label
+is not significant. HSIC depends on the kernel; it is not mutual information and has no unit of nats.
 """
 
 import json
@@ -13,10 +12,24 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import PREFERRED_KERNELS
-from ontogeny.findings.table import ConceptRecords, mean_over_seeds, records_by_concept, select_rows, tidy_records
+from ontogeny.findings.table import (
+    ConceptRecords,
+    evenly_spread,
+    mean_over_seeds,
+    records_by_concept,
+    select_rows,
+    tidy_records,
+)
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views._axes import step_label, thin_checkpoints
-from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    inline_rows,
+    missing_rows_reason,
+    number_tooltips,
+    panel_title,
+    small_multiples,
+)
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR, ORDINAL_SCHEME
 
 title = "Dependence plane"
@@ -25,7 +38,7 @@ needs = frozenset({"step", "concept", "site", "metric", "method", "value"})
 
 METRICS = ("nhsic_tx", "nhsic_ty")
 MOST, LAYERS = 60, 9
-"""Checkpoints and layers drawn, evenly spread: more lines cannot be told apart."""
+"""Maximum numbers of checkpoints and of layers, evenly spread."""
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +56,7 @@ def draw(records: pd.DataFrame) -> Any:
 
 
 def _axis(values: pd.Series, field: str, on: str) -> dict[str, Any]:
-    """One frame for all concepts, so that noise around nothing looks like it."""
+    """One frame for all concepts, so that noise looks small."""
     scale = alt.Scale(domain=[min(0.0, float(values.min())), float(values.max()) * 1.06 or 1.0], nice=False)
     return {
         "shorthand": f"{field}:Q",
@@ -54,7 +67,7 @@ def _axis(values: pd.Series, field: str, on: str) -> dict[str, Any]:
 
 
 def _path(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
-    """Both dependences of a site at a checkpoint in one row, under the first kernel that has them."""
+    """Both dependences of a site and checkpoint in one row, for the first kernel that has them."""
     rows = line.place(select_rows(subject.rows, *METRICS))
     rows = rows[rows["head"].isna()]
     for kernel in [*PREFERRED_KERNELS, *rows["method"].unique()]:
@@ -62,13 +75,9 @@ def _path(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
         tx, ty = (mean_over_seeds(own[own["metric"].eq(metric)], "site") for metric in METRICS)
         both = tx.merge(ty[["stage", "step", "site", "value"]], on=["stage", "step", "site"], suffixes=("_tx", "_ty"))
         if len(both):
-            both = both[both["layer"].isin(_spread(sorted(both["layer"].unique()), LAYERS))]
+            both = both[both["layer"].isin(evenly_spread(sorted(both["layer"].unique()), LAYERS))]
             return both.rename(columns={"value_tx": "tx", "value_ty": "ty"}).assign(name=subject.name)
     return rows.head(0)
-
-
-def _spread(values: list[float], most: int) -> list[float]:
-    return values if len(values) <= most else [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def _panel(
@@ -92,13 +101,12 @@ def _panel(
         ),
         *_numbers(path[ends], x, y),
     ]
-    named = panel_title(subject.name)
-    named.subtitle = " · ".join(said for said in (f"kernel {kernel}", fewer) if said)
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=220, title=named)
+    heading = panel_title(subject.name, f"kernel {kernel}", fewer)
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=220, title=heading)
 
 
 def _numbers(last: pd.DataFrame, x: alt.X, y: alt.Y) -> list[Any]:
-    """The layers beside their last dots, odd ones on the right and even ones on the left: neighbours often end close together."""
+    """Numbers of the layers at their last dots, odd ones right and even ones left, since adjacent layers often end close together."""
     sides = (("left", 9, last[last["layer"].mod(2).eq(1)]), ("right", -9, last[last["layer"].mod(2).eq(0)]))
     return [
         alt.Chart(inline_rows(rows, "tx", "ty", "layer"))
@@ -111,9 +119,9 @@ def _numbers(last: pd.DataFrame, x: alt.X, y: alt.Y) -> list[Any]:
 
 def _time(line: Timeline) -> alt.Color:
     ticks = line.ticks(6)
-    # Steps begin anew in a stage, so its first label names it.
-    named = ~ticks.duplicated("stage") & (len(line.stages) > 1)
-    shown = zip(ticks["age"], ticks["step"], ticks["stage"].where(named, ""), strict=True)
+    # Steps restart in a stage, so its first label names it.
+    is_first = ~ticks.duplicated("stage") & (len(line.stages) > 1)
+    shown = zip(ticks["age"], ticks["step"], ticks["stage"].where(is_first, ""), strict=True)
     labels = json.dumps({f"{age:.4f}": f"{stage} {step_label(step)}".strip() for age, step, stage in shown})
     legend = alt.Legend(
         title="training step",
@@ -127,10 +135,5 @@ def _time(line: Timeline) -> alt.Color:
 
 
 def _tooltip() -> list[alt.Tooltip]:
-    told = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("site:N"), alt.Tooltip("stage:N")]
-    return [
-        *told,
-        alt.Tooltip("step:Q", format=","),
-        alt.Tooltip("tx:Q", format=".3f"),
-        alt.Tooltip("ty:Q", format=".3f"),
-    ]
+    names = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("site:N"), alt.Tooltip("stage:N")]
+    return [*names, *number_tooltips("step", digits=","), *number_tooltips("tx", "ty")]

@@ -1,8 +1,8 @@
-"""Dose and response of a steering vector: its effect on held-out questions at each alpha, beside everything that it has to beat.
+"""Dose and response of a steering vector: its effect on held-out questions at each alpha, with its null baselines.
 
-Blue, with its 95 % interval: how much likelier the continuation that shows the concept became. Grey: where 95 % of random directions of
-the same length lie; between the dashed lines, 95 % of fits on permuted labels; orange: a prompt without a vector. The ring is the alpha
-that was chosen, on other questions. A vector that stays in the grey has shown nothing.
+Blue, with its 95 % interval: change of the log-odds of the continuation that shows the concept. Grey: 95 % of random directions of equal
+norm; dashed lines: 95 % of fits on permuted labels; orange: a prompt without a vector. The ring marks the alpha that was chosen on other
+questions. A vector inside the grey band has no effect beyond chance.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 from ontogeny.findings.steering_verdicts import EvaluatedVector, evaluated_vectors, prompt_baseline_rows
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
-from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
 title = "Dose and response"
@@ -28,23 +28,18 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     table = tidy_records(select(records))
-    drawn = [
-        _panel(v, table)
-        for v in evaluated_vectors(table, make_timeline(records))
-        if v.method != "ablate" and len(_own(v))
-    ]
-    if not drawn:
-        return blank_chart(title, missing_rows_reason(table, "steering_effect (ontogeny evaluate makes them)"))
-    return small_multiples(drawn)
+    vectors = evaluated_vectors(table, make_timeline(records))
+    panels = [_panel(v, table) for v in vectors if v.method != "ablate" and len(_own(v))]
+    return multiples_or_blank(panels, title, table, "steering_effect (ontogeny evaluate makes them)")
 
 
 def _own(vector: EvaluatedVector) -> pd.DataFrame:
-    return vector.told[vector.told["control"].eq("")].sort_values("alpha")
+    return vector.effects[vector.effects["control"].eq("")].sort_values("alpha")
 
 
 def _null(vector: EvaluatedVector, control: str) -> pd.DataFrame:
-    """The ends of a null at each alpha; at 0 nothing moves."""
-    rows = vector.told[vector.told["control"].eq(control)][["alpha", "low", "high"]].dropna()
+    """The interval of a null at each alpha; 0 at alpha 0."""
+    rows = vector.effects[vector.effects["control"].eq(control)][["alpha", "low", "high"]].dropna()
     zero = pd.DataFrame([{"alpha": 0.0, "low": 0.0, "high": 0.0}]) if len(rows) else rows
     return pd.concat([rows, zero]).drop_duplicates("alpha").sort_values("alpha")
 
@@ -57,7 +52,6 @@ def _panel(vector: EvaluatedVector, table: pd.DataFrame) -> Any:
     own = _own(vector)
     x = alt.X("alpha:Q", title="alpha (times the vector)", scale=alt.Scale(nice=False), axis=_ticks(own))
     y = {"title": "effect (nats)", "axis": alt.Axis(tickCount=6)}
-    told = [alt.Tooltip(f"{c}:Q", format=".3f") for c in ("alpha", "value", "low", "high")]
     layers: list[Any] = []
     random, permuted = _null(vector, "random_direction"), _null(vector, "shuffled_label")
     if len(random):
@@ -66,18 +60,17 @@ def _panel(vector: EvaluatedVector, table: pd.DataFrame) -> Any:
     for end in ("low", "high") if len(permuted) else ():
         dashed = alt.Chart(inline_rows(permuted)).mark_line(color=INK_COLOUR, strokeDash=[4, 3], strokeWidth=1)
         layers.append(dashed.encode(x=x, y=alt.Y(f"{end}:Q", **y)))
-    asked = prompt_baseline_rows(table, vector)
-    if len(asked):
-        rule = alt.Chart(inline_rows(asked.head(1), "value", "low", "high"))
+    prompt = prompt_baseline_rows(table, vector)
+    if len(prompt):
+        rule = alt.Chart(inline_rows(prompt.head(1), "value", "low", "high"))
         layers.append(rule.mark_rule(color=CATEGORY_COLOURS[1], strokeWidth=1.5).encode(y=alt.Y("value:Q", **y)))
     base = alt.Chart(inline_rows(own, "alpha", "value", "low", "high")).encode(x=x)
     layers.append(base.mark_area(color=CATEGORY_COLOURS[0], opacity=0.2).encode(y=alt.Y("low:Q", **y), y2="high:Q"))
     line = base.mark_line(color=CATEGORY_COLOURS[0], strokeWidth=2, point={"size": 18, "color": CATEGORY_COLOURS[0]})
-    layers.append(line.encode(y=alt.Y("value:Q", **y), tooltip=told))
+    layers.append(line.encode(y=alt.Y("value:Q", **y), tooltip=number_tooltips("alpha", "value", "low", "high")))
     ring = own[own["alpha"].eq(vector.alpha)]
     if len(ring):
         mark = alt.Chart(inline_rows(ring, "alpha", "value")).mark_point(size=110, color=INK_COLOUR, strokeWidth=1.6)
         layers.append(mark.encode(x=x, y=alt.Y("value:Q", **y)))
-    named = panel_title(vector.name)
-    named.subtitle = vector.subtitle
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=190, title=named)
+    heading = panel_title(vector.name, vector.subtitle)
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=190, title=heading)

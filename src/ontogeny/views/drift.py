@@ -1,7 +1,7 @@
-"""How stable each concept's direction is through training: the cosine of its directions at any two checkpoints.
+"""Drift of each concept's direction: the cosine of its directions at any two checkpoints.
 
-A dark square that begins at some step means that the direction was found there and kept; a thin diagonal means that it keeps
-turning. Where only the cosine with the last or the preceding checkpoint was measured, that is drawn as a curve.
+A dark square from some step on means that the direction has been stable since then; a thin diagonal means that it keeps turning. If
+only the cosine with the last or the preceding checkpoint was measured, it is drawn as a curve.
 """
 
 from typing import Any
@@ -11,10 +11,10 @@ import pandas as pd
 
 from ontogeny.findings.table import (
     ConceptRecords,
-    best_site_rows,
     coord_column,
     has_coord,
     mean_over_seeds,
+    preferred_site,
     records_by_concept,
     select_rows,
     tidy_records,
@@ -27,7 +27,7 @@ from ontogeny.views._axes import (
     thin_checkpoints,
     upright_step_axis,
 )
-from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, small_multiples
+from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME
 
 title = "Drift of directions"
@@ -36,7 +36,7 @@ needs = frozenset({"step", "concept", "site", "metric", "value", "coords"})
 
 CURVES = {"cosine_final": "with the last checkpoint", "cosine_previous": "with the preceding one"}
 MOST = 48
-"""Checkpoints drawn: a matrix has their square."""
+"""Maximum number of checkpoints; a matrix has its square of cells."""
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
@@ -46,13 +46,9 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
-    drawn = [chart for s in records_by_concept(table) if (chart := _panel(s, line, fewer)) is not None]
+    charts = [chart for s in records_by_concept(table) if (chart := _panel(s, line, fewer)) is not None]
     measured = table[table["metric"].isin(["cosine", *CURVES])]
-    return (
-        small_multiples(drawn)
-        if drawn
-        else blank_chart(title, missing_rows_reason(measured, "the cosine of two checkpoints' directions"))
-    )
+    return multiples_or_blank(charts, title, measured, "the cosine of two checkpoints' directions")
 
 
 def _panel(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
@@ -60,16 +56,14 @@ def _panel(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
     rows = rows[rows["value"].notna()]
     if rows.empty:
         return None
-    best = best_site_rows(subject.rows)["site"]
     pairs = rows[rows["metric"].eq("cosine")]
     rows = pairs if len(pairs) else rows
-    site = next((s for s in best if s in set(rows["site"])), rows["site"].iloc[-1])
+    site = preferred_site(subject.rows, rows)
     rows = rows[rows["site"].eq(site)]
     rows = rows[rows["method"].eq(rows["method"].iloc[0])].assign(name=subject.name)
     chart = _matrix(rows, line) if len(pairs) else _curves(rows, line)
-    named = panel_title(subject.name)
-    named.subtitle = " · ".join(said for said in (site, rows["method"].iloc[0], fewer) if said)
-    return None if chart is None else chart.properties(title=named, width=CHART_WIDTH / 3 - 60)
+    heading = panel_title(subject.name, site, rows["method"].iloc[0], fewer)
+    return None if chart is None else chart.properties(title=heading, width=CHART_WIDTH / 3 - 60)
 
 
 def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
@@ -91,22 +85,19 @@ def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
     columns = ("name", "site", "stage", "step", "other_stage", "other", "value", "age_low", "age_high", "low", "high")
     scale = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-1, 1], reverse=True)
     legend = alt.Legend(title="cosine", orient="bottom", type="gradient", gradientLength=260)
-    told = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("stage:N"), alt.Tooltip("step:Q", format=",")]
-    told += [
-        alt.Tooltip("other_stage:N"),
-        alt.Tooltip("other:Q", format=","),
-        alt.Tooltip("value:Q", title="cosine", format=".3f"),
-    ]
-    drawn = alt.Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=0.6, y2Offset=0.6)
-    drawn = drawn.encode(
+    tooltip = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("stage:N"), *number_tooltips("step", digits=",")]
+    tooltip += [alt.Tooltip("other_stage:N"), *number_tooltips("other", digits=",")]
+    tooltip += [alt.Tooltip("value:Q", title="cosine", format=".3f")]
+    chart = alt.Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=0.6, y2Offset=0.6)
+    chart = chart.encode(
         x=step_axis(line, ticks=5, brief=True, field="age_low"),
         x2="age_high:Q",
         y=upright_step_axis(line, ticks=6, brief=True, field="low"),
         y2="high:Q",
         color=alt.Color("value:Q", scale=scale, legend=legend),
-        tooltip=told,
+        tooltip=tooltip,
     )
-    return alt.layer(drawn, *stage_boundary_crosses(line)).properties(height=CHART_WIDTH / 3 - 60)
+    return alt.layer(chart, *stage_boundary_crosses(line)).properties(height=CHART_WIDTH / 3 - 60)
 
 
 def _curves(rows: pd.DataFrame, line: Timeline) -> Any:
@@ -115,19 +106,13 @@ def _curves(rows: pd.DataFrame, line: Timeline) -> Any:
     if placed.empty:
         return None
     scale = alt.Scale(domain=list(CURVES.values()), range=list(CATEGORY_COLOURS[:2]))
-    drawn = alt.Chart(inline_rows(placed, "name", "age", "stage", "step", "against", "value")).mark_line(point=True)
-    drawn = drawn.encode(
+    chart = alt.Chart(inline_rows(placed, "name", "age", "stage", "step", "against", "value")).mark_line(point=True)
+    chart = chart.encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y(
             "value:Q", title="cosine (−1 to 1)", scale=alt.Scale(domain=[min(0.0, float(placed["value"].min())), 1])
         ),
         color=alt.Color("against:N", scale=scale, legend=alt.Legend(title="cosine", orient="bottom")),
-        tooltip=[
-            "name:N",
-            "stage:N",
-            alt.Tooltip("step:Q", format=","),
-            "against:N",
-            alt.Tooltip("value:Q", format=".3f"),
-        ],
+        tooltip=["name:N", "stage:N", *number_tooltips("step", digits=","), "against:N", *number_tooltips("value")],
     )
-    return alt.layer(*stage_boundaries(line, height=150, names=False), drawn).properties(height=150)
+    return alt.layer(*stage_boundaries(line, height=150, names=False), chart).properties(height=150)

@@ -1,8 +1,8 @@
-"""Effect against side effect: what each steering vector buys on held-out questions, and what it costs on neutral text.
+"""Effect against side effect of each steering vector: change on held-out questions against KL on neutral text.
 
-Each point is one alpha (its number beside it), each line one method; the cost is on a square-root axis, since it grows as alpha squared.
-Up is more of the concept, right is a model further from itself. Vectors are compared along a vertical line, at equal cost: the diamonds lie
-on the dotted one.
+Each point is one alpha (labelled), each line one method; the cost is on a square-root axis, since it grows with alpha squared.
+Higher is more of the concept; further right is further from the unsteered model. Compare vectors along a vertical line, at equal cost:
+the diamonds lie on the dotted one.
 """
 
 from typing import Any
@@ -14,12 +14,11 @@ from ontogeny.findings.steering_verdicts import METHOD_LABELS, EvaluatedVector, 
 from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views._chart_parts import (
-    blank_chart,
     colour_by_name,
     inline_rows,
-    missing_rows_reason,
+    multiples_or_blank,
+    number_tooltips,
     panel_title,
-    small_multiples,
 )
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
@@ -35,43 +34,41 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     table = tidy_records(select(records))
-    found = evaluated_vectors(table, make_timeline(records))
+    vectors = evaluated_vectors(table, make_timeline(records))
     places: dict[str, list[EvaluatedVector]] = {}
-    for vector in found:
+    for vector in vectors:
         if len(_points(vector)):
             places.setdefault(_place(vector), []).append(vector)
-    if not places:
-        return blank_chart(
-            title, missing_rows_reason(table, "steering_effect and neutral_kl (ontogeny evaluate makes them)")
-        )
-    names = [METHOD_LABELS.get(m, m) for m in dict.fromkeys(v.method for v in found)]
-    return small_multiples([_panel(name, several, names) for name, several in places.items()])
+    names = list(dict.fromkeys(map(_method, vectors)))
+    panels = [_panel(name, several, names) for name, several in places.items()]
+    return multiples_or_blank(panels, title, table, "steering_effect and neutral_kl (ontogeny evaluate makes them)")
+
+
+def _method(vector: EvaluatedVector) -> str:
+    return METHOD_LABELS.get(vector.method, vector.method)
 
 
 def _place(vector: EvaluatedVector) -> str:
     """Concept and checkpoint."""
-    return " · ".join(
-        word for word in vector.name.split(" · ") if word != METHOD_LABELS.get(vector.method, vector.method)
-    )
+    return " · ".join(word for word in vector.name.split(" · ") if word != _method(vector))
 
 
 def _points(vector: EvaluatedVector) -> pd.DataFrame:
-    effect = vector.told[vector.told["control"].eq("")][["alpha", "value", "low", "high"]]
+    effect = vector.effects[vector.effects["control"].eq("")][["alpha", "value", "low", "high"]]
     cost = vector.rows[vector.rows["metric"].eq("neutral_kl") & vector.rows["choice"].eq(vector.chosen)]
     cost = cost[["alpha", "value"]].rename(columns={"value": "kl"}).dropna().drop_duplicates("alpha")
-    name = METHOD_LABELS.get(vector.method, vector.method)
-    return effect.merge(cost, on="alpha").sort_values("alpha").assign(name=name)
+    return effect.merge(cost, on="alpha").sort_values("alpha").assign(name=_method(vector))
 
 
 def _equal(vector: EvaluatedVector) -> pd.DataFrame:
     rows = vector.rows[vector.rows["metric"].eq("effect_at_equal_kl") & vector.rows["value"].notna()]
     kl = pd.to_numeric(coord_column(rows, "kl"), errors="coerce")
-    return rows[["value"]].assign(kl=kl, name=METHOD_LABELS.get(vector.method, vector.method)).dropna()
+    return rows[["value"]].assign(kl=kl, name=_method(vector)).dropna()
 
 
 def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
     points, equal = pd.concat([_points(v) for v in several]), pd.concat([_equal(v) for v in several])
-    points["said"] = [f"{alpha:g}" if alpha else "" for alpha in points["alpha"]]
+    points["label"] = [f"{alpha:g}" if alpha else "" for alpha in points["alpha"]]
     x = alt.X(
         "kl:Q",
         title="KL on neutral text (nats per token)",
@@ -80,10 +77,10 @@ def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
     )
     y = alt.Y("value:Q", title="effect (nats)", axis=alt.Axis(tickCount=6))
     colour = colour_by_name(names, title="method")
-    base = alt.Chart(inline_rows(points, "name", "alpha", "said", "kl", "value", "low", "high")).encode(
+    base = alt.Chart(inline_rows(points, "name", "alpha", "label", "kl", "value", "low", "high")).encode(
         x=x, y=y, color=colour
     )
-    told = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("alpha", "kl", "value", "low", "high"))]
+    tooltip = ["name:N", *number_tooltips("alpha", "kl", "value", "low", "high")]
     layers: list[Any] = []
     if len(equal):
         rule = alt.Chart(inline_rows(equal.head(1), "kl")).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3])
@@ -91,8 +88,10 @@ def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
     layers.append(
         base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=alt.Y("low:Q", title="effect (nats)"), y2="high:Q")
     )
-    layers.append(base.mark_line(strokeWidth=2, order=True, point={"size": 30}).encode(order="alpha:Q", tooltip=told))
-    layers.append(base.mark_text(dx=7, dy=-7, fontSize=10).encode(text="said:N"))
+    layers.append(
+        base.mark_line(strokeWidth=2, order=True, point={"size": 30}).encode(order="alpha:Q", tooltip=tooltip)
+    )
+    layers.append(base.mark_text(dx=7, dy=-7, fontSize=10).encode(text="label:N"))
     if len(equal):
         marks = alt.Chart(inline_rows(equal, "name", "kl", "value")).mark_point(
             shape="diamond", size=90, strokeWidth=1.8

@@ -12,10 +12,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds, select_rows
+from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread, mean_over_seeds, select_rows
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, panel_title
-from ontogeny.views._stage_grid import evenly_spread, stack_concepts, with_checkpoint_names
+from ontogeny.views._stage_grid import stack_concepts, with_checkpoint_names
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
     CHART_WIDTH,

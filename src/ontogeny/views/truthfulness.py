@@ -11,10 +11,10 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.sentences import format_score
-from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds
+from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._chart_parts import inline_rows, panel_title
-from ontogeny.views._stage_grid import checkpoint_rows, evenly_spread, stack_concepts
+from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR, SEQUENTIAL_SCHEME
 
 title = "Truthfulness, stage by stage"
