@@ -11,7 +11,7 @@ import pytest
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.trace import ray_executor
+from ontogeny.jobs.trace import ray_cluster
 from ontogeny.jobs.trace.executor import TraceExecution, untrained_unit
 from ontogeny.jobs.trace.plan import plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
@@ -130,9 +130,9 @@ def on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         def placed(_: Ray, kind: type, __: Any) -> tuple[Any, None]:
             return SimpleNamespace(remote=lambda *given: Actor(ray, kind, given)), None
 
-        monkeypatch.setattr(ray_executor, "connect_ray", connected)
-        monkeypatch.setattr(ray_executor, "reserve_worker", placed)
-        monkeypatch.setattr(ray_executor, "release_worker", lambda *_: None)
+        monkeypatch.setattr(ray_cluster, "connect_ray", connected)
+        monkeypatch.setattr(ray_cluster, "reserve_worker", placed)
+        monkeypatch.setattr(ray_cluster, "release_worker", lambda *_: None)
         return traced(home, tmp_path / "run", cluster=RayCluster(workers=workers))
 
     return go

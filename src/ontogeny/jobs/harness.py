@@ -7,6 +7,7 @@ completes run.json.
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ontogeny.data.concept import Concept
@@ -19,6 +20,8 @@ from ontogeny.lineage import (
     weight_bytes,
     weight_fingerprint,
 )
+from ontogeny.models.loading import ModelOptions
+from ontogeny.models.weight_swap import warm_page_cache
 from ontogeny.storage.lock import is_empty_run, run_lock
 from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.run import Run
@@ -119,40 +122,40 @@ def job_session(run: Run, units: Collection[str]) -> Iterator[None]:
         yield
 
 
+def fetch_ahead(
+    checkpoints: Iterable[Checkpoint], options: ModelOptions, *, delete_behind: bool = False
+) -> Iterator[tuple[Checkpoint, Path | BadInput]]:
+    """Each checkpoint with its folder, or the error if it cannot be fetched; the next one is fetched meanwhile."""
+    fetch = partial(fetch_and_warm, allow_pickle=options.allow_pickle)
+    return prefetch_checkpoints(tuple(checkpoints), delete_behind=delete_behind, fetch=fetch)
+
+
+def fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
+    """Fetch a checkpoint and read its files into the page cache."""
+    folder = fetch_checkpoint(checkpoint, allow_pickle=allow_pickle)
+    warm_page_cache(folder)
+    return folder
+
+
 def visit_checkpoints(
     run: Run,
-    checkpoints: Collection[Checkpoint],
+    fetched: Iterable[tuple[Checkpoint, Path | BadInput]],
     visit: Callable[[Checkpoint, Path], None],
     *,
     tolerant: bool,
-    fetch: Callable[[Checkpoint], Path] = fetch_checkpoint,
-    delete_behind: bool = False,
 ) -> list[Failure]:
-    """Call `visit` with each checkpoint and its folder, while the next one is fetched; returns the failures."""
+    """Call `visit` with each checkpoint and its folder. If `tolerant`, one that cannot be read is logged and returned as a failure."""
     failures = []
-    for checkpoint, folder in prefetch_checkpoints(tuple(checkpoints), delete_behind=delete_behind, fetch=fetch):
-        failures += visit_checkpoint(run, checkpoint, folder, visit, tolerant=tolerant)
+    for checkpoint, folder in fetched:
+        try:
+            if isinstance(folder, BadInput):
+                raise folder
+            visit(checkpoint, folder)
+        except CheckpointError as error:
+            if not tolerant:
+                raise
+            failures.append(log_failure(run, Failure(checkpoint.name, checkpoint.stage, str(error))))
     return failures
-
-
-def visit_checkpoint(
-    run: Run,
-    checkpoint: Checkpoint,
-    folder: Path | BadInput,
-    visit: Callable[[Checkpoint, Path], None],
-    *,
-    tolerant: bool,
-) -> list[Failure]:
-    """Visit one checkpoint. If it cannot be read and `tolerant`, log and return the failure; other errors are raised."""
-    try:
-        if isinstance(folder, BadInput):
-            raise folder
-        visit(checkpoint, folder)
-    except CheckpointError as error:
-        if not tolerant:
-            raise
-        return [log_failure(run, Failure(checkpoint.name, checkpoint.stage, str(error)))]
-    return []
 
 
 def log_failure(run: Run, failure: Failure) -> Failure:

@@ -98,7 +98,7 @@ def test_other_examples_under_one_name_are_refused(home: Path, tmp_path: Path, s
     ):
         with pytest.raises(BadInput, match=what):
             trace(lineage, [small], tmp_path / "out", other)
-    with pytest.raises(BadInput, match="must hold a run of rise, got .* with a run of few"):
+    with pytest.raises(BadInput, match=r"must hold a run of rise, got .* with a run of few"):
         trace(Lineage.open(home / "rise"), [small], tmp_path / "out", QUICK)
     pd.testing.assert_frame_equal(table(run), before)
     assert run.about == about

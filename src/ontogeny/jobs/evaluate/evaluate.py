@@ -3,30 +3,19 @@
 The verdicts are computed last, from the rows, and corrected over everything that the run tried.
 """
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ontogeny.jobs import harness
 from ontogeny.jobs.evaluate.measure import evaluate_concept
 from ontogeny.jobs.evaluate.plan import EvaluationPlan, check_model_shape
 from ontogeny.jobs.evaluate.rows import evaluation_rows
 from ontogeny.jobs.evaluate.text_scorers import TextScorer
 from ontogeny.jobs.evaluate.verdicts import write_verdicts
-from ontogeny.jobs.harness import (
-    Failure,
-    WeightIdentity,
-    check_any_done,
-    check_concepts,
-    job_session,
-    missing_units,
-    open_run_directory,
-    readable_checkpoints,
-    visit_checkpoints,
-)
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.run_json import EVALUATIONS_FOLDER, describe_concept, describe_run
-from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
+from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions, read_config
 from ontogeny.models.reusable import ReusableModel
@@ -43,7 +32,7 @@ def evaluate(
     scorers: Sequence[TextScorer] = (),
     command: str | None = None,
     on_progress: ProgressCallback = ignore_progress,
-) -> tuple[Run, list[Failure]]:
+) -> tuple[Run, list[harness.Failure]]:
     """Write the rows of all concepts at all checkpoints, and the verdicts. Finished units are not computed again.
 
     Args:
@@ -59,16 +48,16 @@ def evaluate(
         BadInput: `out` holds a run of another lineage or of other examples, or no checkpoint can be evaluated.
     """
     options, concepts = model or ModelOptions(), [plan.concept for plan in plans]
-    check_concepts(concepts)
-    run = open_run_directory(out, lineage, concepts)
-    weights, failures = readable_checkpoints(lineage, allow_pickle=options.allow_pickle)
+    harness.check_concepts(concepts)
+    run = harness.open_run_directory(out, lineage, concepts)
+    weights, failures = harness.readable_checkpoints(lineage, allow_pickle=options.allow_pickle)
     beside = {"scorers": sorted(scorer.name for scorer in scorers), "dtype": options.dtype}
     units = {
         (checkpoint, plan.concept.name): _unit_key(checkpoint, identity, plan, beside)
         for checkpoint, identity in weights.items()
         for plan in plans
     }
-    by_concept, missing = {plan.concept.name: plan for plan in plans}, missing_units(run, units)
+    by_concept, missing = {plan.concept.name: plan for plan in plans}, harness.missing_units(run, units)
     reusable, done = ReusableModel(options), len(weights) - len(missing)
 
     def visit(checkpoint: Checkpoint, folder: Path) -> None:
@@ -90,11 +79,12 @@ def evaluate(
             run.log(entry | {"seconds": round(time.monotonic() - began, 2)})
         done += 1
 
-    with job_session(run, units.values()):
+    with harness.job_session(run, units.values()):
         _write_run_json(run, lineage, plans, weights, options, beside, command)
-        fetch = functools.partial(fetch_checkpoint, allow_pickle=options.allow_pickle)
-        failures += visit_checkpoints(run, missing, visit, tolerant=len(lineage.checkpoints) > 1, fetch=fetch)
-        check_any_done(run, units.values(), failures)
+        failures += harness.visit_checkpoints(
+            run, harness.fetch_ahead(missing, options), visit, tolerant=len(lineage.checkpoints) > 1
+        )
+        harness.check_any_done(run, units.values(), failures)
         write_verdicts(run, lineage.name)
     return run, failures
 
@@ -109,7 +99,7 @@ def check_model_configs(plans: Sequence[EvaluationPlan], folder: Path) -> int:
 
 
 def _unit_key(
-    checkpoint: Checkpoint, identity: WeightIdentity, plan: EvaluationPlan, beside: Mapping[str, object]
+    checkpoint: Checkpoint, identity: harness.WeightIdentity, plan: EvaluationPlan, beside: Mapping[str, object]
 ) -> str:
     """Name of a unit: a digest of the weights, their place, and everything that is evaluated."""
     place = [checkpoint.stage, checkpoint.step, checkpoint.name]
@@ -120,7 +110,7 @@ def _write_run_json(
     run: Run,
     lineage: Lineage,
     plans: Sequence[EvaluationPlan],
-    weights: Mapping[Checkpoint, WeightIdentity],
+    weights: Mapping[Checkpoint, harness.WeightIdentity],
     options: ModelOptions,
     beside: Mapping[str, object],
     command: str | None,

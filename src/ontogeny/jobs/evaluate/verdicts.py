@@ -1,12 +1,13 @@
-"""Verdicts on vectors, made from rows: every p that a run holds is corrected together, and each choice of alpha gets one sentence.
+"""Verdicts on steering vectors, computed from rows: all p-values of a run are corrected together, and each choice of alpha gets a sentence.
 
-A vector works where, on test items, its interval leaves 0 out, it beats as many random directions (q, Benjamini–Hochberg over all that was
-tried) and 97.5 % of the fits on permuted labels. That a sentence in front of the prompt does more is said, and does not change that.
+A vector works if, on test items, its interval excludes 0 and its effect exceeds that of norm-matched random directions (q,
+Benjamini–Hochberg over everything that was tried) and 97.5 % of the fits on permuted labels. A stronger effect of a prompt alone is
+mentioned and does not change the verdict.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -19,114 +20,124 @@ from ontogeny.statistics.fdr import q_values
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
 
-VERDICTS_PREFIX = "verdicts-"
+_PREFIX = "verdicts-"
 
 
 def write_verdicts(run: Run, lineage: str) -> str:
-    """Write the q of every p and a verdict on every choice; returns the unit. Those of an earlier call are replaced."""
+    """Write the q of every p and a verdict on every choice, in place of earlier ones; returns the unit."""
     table = run.query(
         "select * exclude (run) from records where starts_with(unit, 'evaluation-') order by unit, concept, method, metric"
     )
-    unit = f"{VERDICTS_PREFIX}{content_digest(sorted(set(table['unit'])))}"
-    run.keep(unit, CheckpointStamp(lineage, unit).sign(list(_verdicts(table))))
-    run.forget(VERDICTS_PREFIX, but=unit)
+    unit = f"{_PREFIX}{content_digest(sorted(set(table['unit'])))}"
+    run.keep(unit, CheckpointStamp(lineage, unit).sign(list(_verdict_rows(table))))
+    run.forget(_PREFIX, but=unit)
     return unit
 
 
-def _verdicts(table: pd.DataFrame) -> Iterator[Record]:
+def _verdict_rows(table: pd.DataFrame) -> Iterator[Record]:
     p = table[(table["metric"] == "steering_p") & table["control"].isna()]
     q = q_values(torch.tensor(p["value"].to_numpy(dtype="float64"))) if len(p) else torch.empty(0)
     p = p.assign(q=q.tolist())
     for row in _dicts(p):
-        made = _record(row, "steering_q", float(row["q"]), int(row["n"]))
-        yield replace(made, note=f"Benjamini–Hochberg over {len(p)} effects")
+        record = _record(row, "steering_q", float(row["q"]), int(row["n"]))
+        yield replace(record, note=f"Benjamini–Hochberg over {len(p)} effects")
     for chosen in _dicts(table[table["metric"] == "chosen_alpha"]):
-        yield _verdict(table, p, chosen)
+        evidence = _evidence(table, p, chosen)
+        record = _record(chosen, "steering_works", float(not evidence.reasons), int(evidence.effect["n"]))
+        coords = {**dict(chosen["coords"]), "alpha": evidence.alpha}
+        yield replace(record, note=evidence.sentence, split="test", coords=coords)
 
 
-def _verdict(table: pd.DataFrame, p: pd.DataFrame, chosen: dict[str, Any]) -> Record:
-    place, alpha = dict(chosen["coords"]), f"{chosen['value']:g}"
-    mine = table[_same_vector(table, chosen) & (table["split"] == "test")]
-    told = {**place, "alpha": alpha}
-    at = mine[[told.items() <= dict(c).items() for c in mine["coords"]]]
-    effect = at[(at["metric"] == "steering_effect") & at["control"].isna()].iloc[0]
-    random = at[(at["metric"] == "steering_effect") & (at["control"] == "random_direction")].iloc[0]
-    permuted = at[(at["metric"] == "steering_effect") & (at["control"] == "shuffled_label")]
-    tried = p[_same_vector(p, chosen)]
-    q = float(tried[[dict(c).get("alpha") == alpha for c in tried["coords"]]]["q"].iloc[0])
-    wish = -1 if chosen["method"] == "ablate" else 1
-    reasons = _reasons(effect, random, permuted, q, wish)
-    works = not reasons
-    prompt = table[_same_vector(table, {**chosen, "method": "prompt"}) & (table["control"] == "prompt_only")]
-    said = _sentence(
-        chosen, place, alpha, effect, random, permuted, q, prompt, _cost(table, chosen, place, alpha), reasons
-    )
-    said += _side_note(at, wish)
-    made = _record(chosen, "steering_works", float(works), int(effect["n"]))
-    return replace(made, note=said, split="test", coords={**place, "alpha": alpha})
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """Everything that decides one verdict; rows are None if they were not measured."""
 
+    chosen: dict[str, Any]
+    effect: Any
+    random: Any
+    permuted: Any
+    prompt: Any
+    promote: Any
+    q: float
+    cost: float
 
-def _side_note(at: pd.DataFrame, wish: int) -> str:
-    """A margin may grow while both continuations grow less likely: that is said."""
-    rows = at[(at["metric"] == "promote")]
-    whole = rows[[dict(c).get("share") == "1" for c in rows["coords"]]] if len(rows) else rows
-    if wish > 0 and len(whole) and float(whole["high"].iloc[0]) < 0 and float(whole["value"].iloc[0]) <= -0.005:
-        return f" What shows the concept is itself {-float(whole['value'].iloc[0]):.2f} nats per token less likely."
-    return ""
+    @property
+    def alpha(self) -> str:
+        return f"{self.chosen['value']:g}"
 
+    @property
+    def wish(self) -> int:
+        """Sign of the desired effect: an ablation should lower the margin."""
+        return -1 if self.chosen["method"] == "ablate" else 1
 
-def _reasons(effect: Any, random: Any, permuted: pd.DataFrame, q: float, wish: int) -> list[str]:
-    """Why it does not work; empty where it does."""
-    low, high = sorted((wish * effect["low"], wish * effect["high"]))
-    ahead = wish * (effect["value"] - random["value"]) > 0
-    if high < 0:
-        beyond = q <= SIGNIFICANCE_LEVEL and not ahead
-        return [f"it moves the other way{', and further than random directions' if beyond else ''} (q {_short(q)})"]
-    reasons = ["its interval holds 0"] if low <= 0 else []
-    if not ahead or q > SIGNIFICANCE_LEVEL:
-        reasons.append(f"it does not beat random directions of its length (q {_short(q)})")
-    if len(permuted):
-        null = permuted.iloc[0]
-        if wish * effect["value"] <= max(wish * null["low"], wish * null["high"]):
+    @property
+    def reasons(self) -> list[str]:
+        """Why the vector does not work; empty if it does."""
+        effect, wish, q = self.effect, self.wish, _short(self.q)
+        low, high = sorted((wish * effect["low"], wish * effect["high"]))
+        ahead = wish * (effect["value"] - self.random["value"]) > 0
+        if high < 0:
+            beyond = self.q <= SIGNIFICANCE_LEVEL and not ahead
+            return [f"it moves the other way{', and further than random directions' if beyond else ''} (q {q})"]
+        reasons = ["its interval holds 0"] if low <= 0 else []
+        if not ahead or self.q > SIGNIFICANCE_LEVEL:
+            reasons.append(f"it does not beat random directions of its length (q {q})")
+        null = self.permuted
+        if null is not None and wish * effect["value"] <= max(wish * null["low"], wish * null["high"]):
             reasons.append("a fit on permuted labels does as much")
-    return reasons
+        return reasons
+
+    @property
+    def sentence(self) -> str:
+        chosen, effect, random, prompt = self.chosen, self.effect, self.random, self.prompt
+        where = ", ".join(f"{k} {v}" if k != "site" else v for k, v in dict(chosen["coords"]).items())
+        step = "end" if pd.isna(chosen["step"]) else f"{chosen['step']:.0f}"
+        scaled = "" if chosen["method"] == "ablate" else f", alpha {self.alpha}"
+        parts = [
+            f"{chosen['concept']}, {chosen['method']} at {where}{scaled} ({chosen['stage']} {step}): "
+            f"{_with_interval(effect)} nats on {effect['n']:.0f} test questions; "
+            f"{random['n']:.0f} random directions {_interval(random)} (q {_short(self.q)})"
+        ]
+        parts += [] if self.permuted is None else [f"permuted labels {_interval(self.permuted)}"]
+        parts += [] if math.isnan(self.cost) else [f"KL on neutral text {self.cost:.3f}"]
+        parts += [] if prompt is None else [f"a prompt alone {_with_interval(prompt)}"]
+        reasons = self.reasons
+        verdict = "It works." if not reasons else f"It does not work: {'; '.join(reasons)}."
+        if not reasons and prompt is not None and abs(float(prompt["value"])) >= abs(float(effect["value"])):
+            verdict += " The prompt does as much or more."
+        promote = self.promote
+        # A margin can grow while both continuations become less likely.
+        if self.wish > 0 and promote is not None and float(promote["high"]) < 0 and float(promote["value"]) <= -0.005:
+            loss = -float(promote["value"])
+            verdict += f" What shows the concept is itself {loss:.2f} nats per token less likely."
+        return f"{'; '.join(parts)}. {verdict}"
 
 
-def _sentence(
-    chosen: dict[str, Any],
-    place: dict[str, str],
-    alpha: str,
-    effect: Any,
-    random: Any,
-    permuted: pd.DataFrame,
-    q: float,
-    prompt: pd.DataFrame,
-    cost: float,
-    reasons: list[str],
-) -> str:
-    where = ", ".join(f"{key} {value}" if key != "site" else value for key, value in place.items())
-    step = "end" if pd.isna(chosen["step"]) else f"{chosen['step']:.0f}"
-    scaled = "" if chosen["method"] == "ablate" else f", alpha {alpha}"
-    said = [
-        f"{chosen['concept']}, {chosen['method']} at {where}{scaled} ({chosen['stage']} {step}): "
-        f"{_sample_text(effect)} nats on {effect['n']:.0f} test questions; "
-        f"{random['n']:.0f} random directions {_ends(random)} (q {_short(q)})"
-    ]
-    if len(permuted):
-        said.append(f"permuted labels {_ends(permuted.iloc[0])}")
-    if not math.isnan(cost):
-        said.append(f"KL on neutral text {cost:.3f}")
-    if len(prompt):
-        said.append(f"a prompt alone {_sample_text(prompt.iloc[0])}")
-    verdict = "It works." if not reasons else f"It does not work: {'; '.join(reasons)}."
-    more = not reasons and len(prompt) and abs(float(prompt.iloc[0]["value"])) >= abs(float(effect["value"]))
-    return "; ".join(said) + ". " + verdict + (" The prompt does as much or more." if more else "")
+def _evidence(table: pd.DataFrame, p: pd.DataFrame, chosen: dict[str, Any]) -> _Evidence:
+    here = {**dict(chosen["coords"]), "alpha": f"{chosen['value']:g}"}
+    same, tried = table[_same_vector(table, chosen)], p[_same_vector(p, chosen)]
+    prompts = table[_same_vector(table, {**chosen, "method": "prompt"})]
+    at = _where(same[same["split"] == "test"], lambda coords: here.items() <= coords.items())
+    effects = at[at["metric"] == "steering_effect"]
+    cost = _first(_where(same[same["metric"] == "neutral_kl"], lambda coords: coords == here))
+    return _Evidence(
+        chosen,
+        _first(effects[effects["control"].isna()]),
+        _first(effects[effects["control"] == "random_direction"]),
+        _first(effects[effects["control"] == "shuffled_label"]),
+        _first(prompts[prompts["control"] == "prompt_only"]),
+        _first(_where(at[at["metric"] == "promote"], lambda coords: coords.get("share") == "1")),
+        float(_first(_where(tried, lambda coords: coords.get("alpha") == here["alpha"]))["q"]),
+        math.nan if cost is None else float(cost["value"]),
+    )
 
 
-def _cost(table: pd.DataFrame, chosen: dict[str, Any], place: dict[str, str], alpha: str) -> float:
-    rows = table[_same_vector(table, chosen) & (table["metric"] == "neutral_kl")]
-    rows = rows[[dict(c) == {**place, "alpha": alpha} for c in rows["coords"]]]
-    return float(rows["value"].iloc[0]) if len(rows) else math.nan
+def _where(rows: pd.DataFrame, holds: Callable[[dict[str, str]], bool]) -> pd.DataFrame:
+    return rows[pd.Series([holds(dict(coords)) for coords in rows["coords"]], index=rows.index, dtype=bool)]
+
+
+def _first(rows: pd.DataFrame) -> Any:
+    return rows.iloc[0] if len(rows) else None
 
 
 def _same_vector(table: pd.DataFrame, row: dict[str, Any]) -> Any:
@@ -135,27 +146,22 @@ def _same_vector(table: pd.DataFrame, row: dict[str, Any]) -> Any:
 
 
 def _record(row: dict[str, Any], metric: str, value: float, n: int) -> Record:
-    def known(name: str) -> Any:
-        return None if pd.isna(row[name]) else row[name]
-
-    texts = {name: known(name) for name in ("stage", "revision", "concept", "site", "method", "split")}
-    whole = {
-        name: None if known(name) is None else int(row[name])
-        for name in ("step", "train_seed", "layer", "head", "seed")
-    }
-    told: dict[str, Any] = {**texts, **whole, "tokens": known("tokens")}
-    return Record(metric=metric, value=value, n=n, coords=dict(row["coords"]), **told)
+    whole = ("step", "train_seed", "layer", "head", "seed")
+    names = ("stage", "revision", "concept", "site", "method", "split", "tokens", *whole)
+    columns = {name: row[name] for name in names if not pd.isna(row[name])}
+    columns |= {name: int(columns[name]) for name in whole if name in columns}
+    return Record(metric=metric, value=value, n=n, coords=dict(row["coords"]), **columns)
 
 
 def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _sample_text(row: Any) -> str:
+def _with_interval(row: Any) -> str:
     return f"{row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
 
-def _ends(row: Any) -> str:
+def _interval(row: Any) -> str:
     return f"{row['low']:+.2f} to {row['high']:+.2f}"
 
 

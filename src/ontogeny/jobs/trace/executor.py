@@ -1,9 +1,8 @@
 """Trace executor: read all missing concepts of a checkpoint in one pass, measure each, and write one part per concept."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from ontogeny.activations import parity
@@ -14,15 +13,14 @@ from ontogeny.activations.capture import CaptureCounts, capture
 from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import Failure, visit_checkpoint, visit_checkpoints
+from ontogeny.jobs.harness import Failure, fetch_ahead, visit_checkpoints
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.ray_cluster import RayCluster
-from ontogeny.lineage import Checkpoint, fetch_checkpoint
+from ontogeny.lineage import Checkpoint
 from ontogeny.measurements import behaviour
 from ontogeny.measurements.measure import measure_concept
 from ontogeny.measurements.rows import CheckpointStamp
-from ontogeny.models import weight_swap
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import Model, tokenizer_fingerprint, untrained_model
 from ontogeny.models.multi_gpu import input_device
@@ -91,24 +89,20 @@ class CheckpointExecutor:
     def visit_all(self, missing: Mapping[Checkpoint, list[Concept]]) -> list[Failure]:
         """Measure the missing concepts of each checkpoint; one that cannot be read does not stop the others."""
         self.checkpoints_done = len(self.plan.checkpoints) - len(missing)
-        return visit_checkpoints(
-            self.run,
-            missing,
-            lambda checkpoint, folder: self._visit(checkpoint, folder, missing[checkpoint]),
-            tolerant=len(self.plan.checkpoints) > 1,
-            fetch=partial(fetch_and_warm, allow_pickle=self.execution.model.allow_pickle),
-            delete_behind=self.execution.delete_behind,
-        )
+        fetched = fetch_ahead(missing, self.execution.model, delete_behind=self.execution.delete_behind)
+        return self.visit(fetched, missing)
 
-    def visit(self, checkpoint: Checkpoint, folder: Path | BadInput, concepts: list[Concept]) -> list[Failure]:
-        """Measure these concepts of one checkpoint; returns its failure if it cannot be read and there are others."""
-        return visit_checkpoint(
-            self.run,
-            checkpoint,
-            folder,
-            lambda checkpoint, folder: self._visit(checkpoint, folder, concepts),
-            tolerant=len(self.plan.checkpoints) > 1,
-        )
+    def visit(
+        self,
+        fetched: Iterable[tuple[Checkpoint, Path | BadInput]],
+        missing: Mapping[Checkpoint, list[Concept]],
+    ) -> list[Failure]:
+        """As `visit_all`, for checkpoints that are fetched already."""
+
+        def visit(checkpoint: Checkpoint, folder: Path) -> None:
+            self._visit(checkpoint, folder, missing[checkpoint])
+
+        return visit_checkpoints(self.run, fetched, visit, tolerant=len(self.plan.checkpoints) > 1)
 
     def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept]) -> None:
         self._measure_floor(folder)
@@ -172,8 +166,9 @@ class CheckpointExecutor:
             loaded = time.perf_counter()
             new, counts = self._read(model, network, unread)
             activations |= new
-            for name, entry in new.items() if cache else ():
-                cache.put(keys[name], entry)
+            if cache:
+                for name, entry in new.items():
+                    cache.put(keys[name], entry)
         read = time.perf_counter()
         for concept in concepts:
             self._report(network.name, f"measuring {concept.name}")
@@ -271,13 +266,6 @@ def concepts_without_floor(plan: TracePlan, run: Run) -> list[Concept]:
 def untrained_unit(plan: TracePlan, concept: Concept) -> str:
     """The unit of a concept on a random initialisation; a run has one, whichever checkpoint is read first."""
     return content_digest(["untrained", concept.name, concept.hash, asdict(plan.settings)])
-
-
-def fetch_and_warm(checkpoint: Checkpoint, *, allow_pickle: bool) -> Path:
-    """Fetch a checkpoint and read its files into the page cache, while the previous one is computed."""
-    folder = fetch_checkpoint(checkpoint, allow_pickle=allow_pickle)
-    weight_swap.warm_page_cache(folder)
-    return folder
 
 
 def untrained_control_rows(records: Sequence[Record]) -> list[Record]:

@@ -3,18 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.positions import Position
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import (
-    Failure,
-    WeightIdentity,
-    check_concepts,
-    missing_units,
-    open_run_directory,
-    readable_checkpoints,
-)
+from ontogeny.jobs import harness
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import MEASURE_VERSION, TraceSettings
@@ -30,9 +24,9 @@ class TracePlan:
     lineage: Lineage
     concepts: tuple[Concept, ...]
     settings: TraceSettings
-    weights: Mapping[Checkpoint, WeightIdentity]
+    weights: Mapping[Checkpoint, harness.WeightIdentity]
     """Of the checkpoints that can be read, in training order."""
-    failures: tuple[Failure, ...]
+    failures: tuple[harness.Failure, ...]
     """The other checkpoints."""
     designs: Mapping[str, Design]
     """By concept."""
@@ -64,7 +58,7 @@ class TracePlan:
         Raises:
             BadInput: it was made with other settings, or as `open_run_directory`.
         """
-        run = open_run_directory(out, self.lineage, self.concepts)
+        run = harness.open_run_directory(out, self.lineage, self.concepts)
         # A run in which vectors were evaluated and nothing was traced has no settings yet.
         settings = run.about.get("settings", {}) if run.about_path.is_file() else {}
         before = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
@@ -78,7 +72,7 @@ class TracePlan:
 
     def missing(self, run: Run) -> dict[Checkpoint, list[Concept]]:
         """Concepts whose unit the run lacks, by checkpoint."""
-        missing = missing_units(run, self.units)
+        missing = harness.missing_units(run, self.units)
         return {c: [self.designs[name].concept for name in names] for c, names in missing.items()}
 
     def is_untrained(self, checkpoint: Checkpoint) -> bool:
@@ -99,9 +93,9 @@ def plan_trace(
     Raises:
         BadInput: two concepts have the same name, one cannot be split, no checkpoint can be read, or a site does not exist.
     """
-    check_concepts(concepts)
+    harness.check_concepts(concepts)
     designs = {concept.name: make_design(concept, settings) for concept in concepts}
-    weights, failures = readable_checkpoints(lineage, allow_pickle=allow_pickle)
+    weights, failures = harness.readable_checkpoints(lineage, allow_pickle=allow_pickle)
     first = next(iter(weights))
     check_family_supported(first)
     check_sites_exist(first, settings.sites)
@@ -120,8 +114,8 @@ def unit_key(checkpoint: Checkpoint, weights: str, concept: Concept, settings: T
 
 def trace_settings_of(run: Run) -> TraceSettings:
     """The settings that a run was traced with; the defaults if nothing was traced."""
-    settings = run.about["settings"].items()
-    return TraceSettings(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings})
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in run.about["settings"].items()}
+    return TraceSettings(**settings)
 
 
 def concept_as_traced(run: Run, concept: Concept) -> Concept:

@@ -6,8 +6,8 @@ assigns the next one. The checkpoint of a worker that died is visited again for 
 
 import contextlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,9 @@ from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.jobs.harness import Failure, log_failure
 from ontogeny.jobs.progress import TraceProgress, ignore_progress
+from ontogeny.jobs.trace import ray_cluster
 from ontogeny.jobs.trace.executor import TraceExecution, concepts_without_floor
 from ontogeny.jobs.trace.plan import TracePlan
-from ontogeny.jobs.trace.ray_cluster import (
-    WorkerLayout,
-    cluster_nodes,
-    connect_ray,
-    is_local_cluster,
-    plan_workers,
-    release_worker,
-    reserve_worker,
-)
 from ontogeny.jobs.trace.ray_worker import RayWorker, VisitResult, run_digest, wait_for_dying_workers
 from ontogeny.jobs.trace.shards import gather_shards
 from ontogeny.lineage import Checkpoint
@@ -48,11 +40,10 @@ def visit_all_on_ray(
         return []
     total = len(plan.checkpoints)
     execution.on_progress(TraceProgress("Ray", total - len(missing), total, "is starting"))
-    with connect_ray(cluster) as ray:
-        threads = torch.get_num_threads() if is_local_cluster(cluster, ray) else None
-        layout = plan_workers(cluster_nodes(ray), cluster, visits=len(missing), threads=threads)
-        with _worker_pool(ray, plan, run, execution, layout) as pool:
-            return _VisitRound(ray, plan, run, execution, pool, deque(missing)).visit_all()
+    with ray_cluster.connect_ray(cluster) as ray:
+        threads = torch.get_num_threads() if ray_cluster.is_local_cluster(cluster, ray) else None
+        layout = ray_cluster.plan_workers(ray_cluster.cluster_nodes(ray), cluster, visits=len(missing), threads=threads)
+        return _Driver(ray, plan, run, execution, layout, missing).visit_all()
 
 
 @dataclass
@@ -75,78 +66,67 @@ class _Worker:
     progress: TraceProgress | None = None
 
 
-class _WorkerPool:
-    """Starts, replaces and stops workers."""
+class _Driver:
+    """Starts, replaces and stops workers, and assigns checkpoints to them."""
 
-    def __init__(self, ray: Any, plan: TracePlan, run: Run, execution: TraceExecution, layout: WorkerLayout) -> None:
-        self.ray, self.run, self.layout = ray, run, layout
-        self.home, self.expected = Path.cwd(), run_digest(run)
-        self.plan = ray.put(plan)
+    def __init__(
+        self,
+        ray: Any,
+        plan: TracePlan,
+        run: Run,
+        execution: TraceExecution,
+        layout: ray_cluster.WorkerLayout,
+        missing: Iterable[Checkpoint],
+    ) -> None:
+        self.ray, self.plan, self.run, self.execution, self.layout = ray, plan, run, execution, layout
         model = replace(execution.model, device=execution.device)
-        self.execution = replace(execution, model=model, on_progress=ignore_progress, cluster=None)
+        self.remote_plan = ray.put(plan)
+        self.remote_execution = replace(execution, model=model, on_progress=ignore_progress, cluster=None)
+        self.home, self.expected = Path.cwd(), run_digest(run)
+        self.waiting = deque(missing)
+        self.failures: list[Failure] = []
+        self.deaths: Counter[Checkpoint] = Counter()
+        self.floor_assigned = False
         self.workers = [self._start(i) for i in range(layout.workers)]
 
+    def visit_all(self) -> list[Failure]:
+        """Visit all waiting checkpoints. At the end, also after an error, workers are stopped and finished units gathered."""
+        try:
+            while self.waiting or any(worker.checkpoint or worker.prefetch for worker in self.workers):
+                for worker in self.workers:
+                    if worker.pending is None:
+                        self._assign(worker)
+                pending = {worker.pending: worker for worker in self.workers if worker.pending is not None}
+                ready, _ = self.ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
+                self._report_progress()
+                for reference in ready:
+                    self._handle_result(pending[reference], reference)
+            ended = [worker.actor.delete_prefetched.remote() for worker in self.workers if worker.pending is None]
+            self.ray.wait(ended, num_returns=len(ended), timeout=60)
+        finally:
+            for worker in self.workers:
+                self._stop(worker)
+            wait_for_dying_workers(self.run)
+            gather_shards(self.run)
+        return self.failures
+
     def _start(self, index: int) -> _Worker:
-        kind, group = reserve_worker(self.ray, RayWorker, self.layout)
+        kind, group = ray_cluster.reserve_worker(self.ray, RayWorker, self.layout)
         name, folder = f"ray-{index}-of-{self.layout.workers}", self.run.folder.resolve()
-        actor = kind.remote(self.plan, folder, name, self.execution, self.layout.threads, self.home)
+        actor = kind.remote(self.remote_plan, folder, name, self.remote_execution, self.layout.threads, self.home)
         return _Worker(name, actor, group, actor.why_unusable.remote(self.expected))
 
-    def replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker) -> None:
         """Start another worker instead."""
-        self.stop(worker)
+        self._stop(worker)
         index = self.workers.index(worker)
         self.workers[index] = self._start(index)
         self.workers[index].deaths = worker.deaths
 
-    def stop(self, worker: _Worker) -> None:
+    def _stop(self, worker: _Worker) -> None:
         with contextlib.suppress(Exception):  # it may be dead
             self.ray.kill(worker.actor, no_restart=True)
-        release_worker(self.ray, worker.group)
-
-
-@contextlib.contextmanager
-def _worker_pool(
-    ray: Any, plan: TracePlan, run: Run, execution: TraceExecution, layout: WorkerLayout
-) -> Iterator[_WorkerPool]:
-    """A pool of workers. At its end all workers are stopped, and all finished units are gathered, also after an error."""
-    pool = _WorkerPool(ray, plan, run, execution, layout)
-    try:
-        yield pool
-        ended = [worker.actor.delete_prefetched.remote() for worker in pool.workers if worker.pending is None]
-        ray.wait(ended, num_returns=len(ended), timeout=60)
-    finally:
-        for worker in pool.workers:
-            pool.stop(worker)
-        wait_for_dying_workers(run)
-        gather_shards(run)
-
-
-@dataclass
-class _VisitRound:
-    """One pass over the checkpoints that lack a unit."""
-
-    ray: Any
-    plan: TracePlan
-    run: Run
-    execution: TraceExecution
-    pool: _WorkerPool
-    waiting: deque[Checkpoint]
-    failures: list[Failure] = field(default_factory=list)
-    deaths: Counter[Checkpoint] = field(default_factory=Counter)
-    floor_assigned: bool = False
-
-    def visit_all(self) -> list[Failure]:
-        while self.waiting or any(worker.checkpoint or worker.prefetch for worker in self.pool.workers):
-            for worker in self.pool.workers:
-                if worker.pending is None:
-                    self._assign(worker)
-            pending = {worker.pending: worker for worker in self.pool.workers if worker.pending is not None}
-            ready, _ = self.ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
-            self._report_progress()
-            for reference in ready:
-                self._handle_result(pending[reference], reference)
-        return self.failures
+        ray_cluster.release_worker(self.ray, worker.group)
 
     def _assign(self, worker: _Worker) -> None:
         """Give an idle worker the checkpoint that it has fetched, the next one, or one that another worker has fetched."""
@@ -164,7 +144,7 @@ class _VisitRound:
         worker.pending = worker.actor.visit.remote(checkpoint, concepts, floor, worker.prefetch)
 
     def _take_prefetched(self) -> Checkpoint | None:
-        for other in self.pool.workers:
+        for other in self.workers:
             if other.prefetch is not None:
                 checkpoint, other.prefetch = other.prefetch, None
                 return checkpoint
@@ -194,7 +174,7 @@ class _VisitRound:
         """Keep the units that it finished, and put its checkpoints back."""
         out_of_memory = isinstance(error, self.ray.exceptions.OutOfMemoryError) or "low on memory" in str(error)
         why = "the machine ran out of memory" if out_of_memory else "it was killed, or ended by itself"
-        self.pool.stop(worker)
+        self._stop(worker)
         wait_for_dying_workers(self.run, worker.name)
         self._gather()
         if worker.prefetch is not None:
@@ -210,7 +190,7 @@ class _VisitRound:
                 self.waiting.appendleft(worker.checkpoint)
             else:
                 self._give_up(worker.checkpoint, why)
-        self.pool.replace(worker)
+        self._replace(worker)
 
     def _give_up(self, checkpoint: Checkpoint, why: str) -> None:
         reason = (
@@ -226,7 +206,7 @@ class _VisitRound:
 
     def _report_progress(self) -> None:
         """Report the progress of all workers without waiting for any of them."""
-        for worker in self.pool.workers:
+        for worker in self.workers:
             if worker.progress_request is not None:
                 ready, _ = self.ray.wait([worker.progress_request], timeout=0)
                 if ready:
@@ -235,14 +215,14 @@ class _VisitRound:
                     worker.progress_request = None
             elif worker.checkpoint is not None:
                 worker.progress_request = worker.actor.progress.options(concurrency_group="watch").remote()
-        busy = [worker for worker in self.pool.workers if worker.checkpoint is not None]
+        busy = [worker for worker in self.workers if worker.checkpoint is not None]
         total = len(self.plan.checkpoints)
         done = total - len(self.waiting) - len(busy) - sum(worker.prefetch is not None for worker in busy)
         names = ", ".join(worker.checkpoint.name for worker in busy if worker.checkpoint)
         progress = [worker.progress for worker in busy if worker.progress]
         activity = " / ".join(p.activity for p in progress) or ("loading" if busy else "are starting")
         part = int(100 * sum(p.done / p.total for p in progress if p.total))
-        names = names or f"{len(self.pool.workers)} workers"
+        names = names or f"{len(self.workers)} workers"
         self.execution.on_progress(TraceProgress(names, done, total, activity, part, 100))
 
 

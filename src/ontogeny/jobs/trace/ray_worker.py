@@ -4,7 +4,7 @@ It writes into a shard of the run (`shards`), which it locks only during a visit
 A worker that dies loses only the unit that it was computing.
 """
 
-import importlib
+import importlib.util
 import os
 import socket
 from collections.abc import Collection
@@ -17,9 +17,9 @@ import torch
 
 from ontogeny._version import __version__
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import SHARDS_FOLDER, Failure
+from ontogeny.jobs.harness import SHARDS_FOLDER, Failure, fetch_and_warm
 from ontogeny.jobs.progress import TraceProgress
-from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution, fetch_and_warm
+from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.lineage import Checkpoint, Prefetcher
 from ontogeny.storage.files import content_digest
@@ -91,7 +91,7 @@ class RayWorker:
                 self.share.describe(self.run.about | {"failures": []})
                 self.executor.floor = [concept for concept in self.plan.concepts if concept.name in floor]
                 wanted = [concept for concept in self.plan.concepts if concept.name in concepts]
-                failures = self.executor.visit(checkpoint, fetched.result(), wanted)
+                failures = self.executor.visit([(checkpoint, fetched.result())], {checkpoint: wanted})
                 return VisitResult(tuple(failures), floor_missing=bool(self.executor.floor))
         except BadInput as error:
             return VisitResult(bad_input=str(error))
@@ -139,7 +139,7 @@ def wait_for_dying_workers(run: Run, worker: str = "ray-*-of-*") -> None:
 
 def _why_device_missing(device: str, host: str) -> str | None:
     """Check that the GPUs which Ray assigned exist."""
-    if device == "auto" and not _has_accelerate():
+    if device == "auto" and importlib.util.find_spec("accelerate") is None:
         return f"{host} lacks accelerate, which a model on several GPUs needs: pip install 'ontogeny[ray]'"
     if device not in ("auto", "cuda"):
         return None
@@ -150,11 +150,3 @@ def _why_device_missing(device: str, host: str) -> str | None:
             "not set `gpus_per_model`."
         )
     return None
-
-
-def _has_accelerate() -> bool:
-    try:
-        importlib.import_module("accelerate")
-    except ImportError:
-        return False
-    return True

@@ -1,3 +1,3 @@
 """Transfer: probes and vectors of one checkpoint tried on another."""
 
-__all__ = ["cross_model", "estimate", "linear_maps", "measure", "plan", "rows", "sources", "summary", "transfer"]
+__all__ = ["cross_model", "estimate", "measure", "plan", "rows", "sources", "summary", "transfer"]

@@ -5,7 +5,7 @@ own vector, random directions, random maps, and maps fitted on shuffled pairs. M
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,20 @@ from ontogeny.activations.batching import ActivationRead, Workload
 from ontogeny.activations.capture import capture
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
-from ontogeny.data.tokenization import encode_texts
+from ontogeny.data.tokenization import encode_texts, shared_token_strings
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.jobs.harness import job_session
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
-from ontogeny.jobs.transfer import linear_maps
 from ontogeny.jobs.transfer.measure import EffectMeter, answer_margin_outcome, probe_readout_outcome
 from ontogeny.jobs.transfer.plan import TransferSettings, choose_neutral_texts, open_trace
-from ontogeny.jobs.transfer.rows import (
-    SHUFFLED_LABEL,
-    mean_row,
-    measure_nulls,
-    null_p_values,
-    null_row,
-    shuffled_label_directions,
-)
+from ontogeny.jobs.transfer.rows import SiteRows, measure_nulls, null_p_values, shuffled_label_directions
 from ontogeny.jobs.transfer.sources import transfer_site
 from ontogeny.jobs.transfer.transfer import complete_trace
+from ontogeny.linalg import linear_maps
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.design import Design
-from ontogeny.measurements.rows import CheckpointStamp, RowContext
+from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.scores import held_out_scores, score
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.metrics.similarity import cosine
@@ -91,9 +84,7 @@ def transfer_to_model(
     here = plan.lineage.checkpoints[-1]
     there = Lineage.open(target, allow_pickle=options.allow_pickle).checkpoints[-1]
     units = {concept.name: plan.units[here, concept.name] for concept in plan.concepts}
-    # The text of the settings is that of the first version, when the class was called Options.
-    text = f"Options{str(settings).removeprefix(TransferSettings.__name__)}"
-    unit = f"onto-{content_digest([str(target), there.name, sorted(units.values()), text])}"
+    unit = _unit_key(target, there.name, units.values(), settings)
     with job_session(run, [unit]):
         options = replace(options, dtype=plan.settings.dtype)
         on_progress(TraceProgress(here.name, 0, 2, "loading"))
@@ -119,10 +110,16 @@ def transfer_to_model(
     return run, unit
 
 
+def _unit_key(target: str, checkpoint: str, sources: Iterable[str], settings: TransferSettings) -> str:
+    # The class was called Options when the first runs were made.
+    text = f"Options{str(settings).removeprefix(TransferSettings.__name__)}"
+    return f"onto-{content_digest([target, checkpoint, sorted(sources), text])}"
+
+
 def _pairs(source: Model, site: Site, target: Model, target_site: Site, texts: Sequence[str]) -> _MapPairs:
     """Embeddings of shared token strings, and activations of the words of texts."""
     pairs: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    shared = linear_maps.shared_token_strings(
+    shared = shared_token_strings(
         source.tokenizer.get_vocab(),
         target.tokenizer.get_vocab(),
         [*source.tokenizer.all_special_tokens, *target.tokenizer.all_special_tokens],
@@ -178,9 +175,8 @@ class _Mapping:
     pairs: _MapPairs
 
     @property
-    def about(self) -> RowContext:
-        concept = self.design.concept
-        return RowContext(concept.name, str(concept.position), len(self.design.split.test), self.reading.seed)
+    def build(self) -> SiteRows:
+        return SiteRows.of(self.design, self.site, self.reading.seed)
 
     def rows(self, vector: Float[Tensor, " source"], neutral: Sequence[str]) -> Iterator[Record]:
         """Explained variance of each map, then readout and effect of the mapped vectors beside their nulls."""
@@ -220,13 +216,13 @@ class _Mapping:
         weights, kind = bootstrap.group_weights(outcome.groups, samples=1000, seed=seed), {"outcome": outcome.kind}
         for name, mapped in vectors.items():
             coords, effect = kind | {"map": name}, meter.measure(mapped * length).effect
-            yield mean_row(self.about, site, "mapped_effect", effect, outcome.groups, weights, coords)
+            yield self.build.mean("mapped_effect", effect, outcome.groups, weights, coords)
             yield self._row("mapped_p", _float32(null_p_values(effect, nulls)[""]), coords, n=self.settings.controls)
-        for control, draws in (("random_direction", nulls.random), (SHUFFLED_LABEL, nulls.permuted_labels)):
-            yield null_row(self.about, site, "mapped_effect", control, draws.double(), kind)
+        for control, draws in nulls.by_control.items():
+            yield self.build.null("mapped_effect", control, draws.double(), kind)
         for (name, control), mapped_controls in controls.items():
             effects = torch.stack([meter.measure(v * length).effect.mean() for v in mapped_controls])
-            yield null_row(self.about, site, "mapped_effect", control, effects.double(), kind | {"map": name})
+            yield self.build.null("mapped_effect", control, effects.double(), kind | {"map": name})
 
     def _control_vectors(
         self, name: str, fitted: linear_maps.LinearMap, vector: Tensor
@@ -265,14 +261,10 @@ class _Mapping:
             auroc = score("auroc", scores(mapped), design.y_test)
             cosines = cosine(torch.stack(list(mapped)), own.expand(len(mapped), -1))
             for metric, values in (("mapped_auroc", auroc), ("mapped_cosine", cosines)):
-                yield null_row(self.about, self.site, metric, control, values.double(), {"map": name})
+                yield self.build.null(metric, control, values.double(), {"map": name})
 
-    def _row(
-        self, metric: str, value: float, coords: Mapping[str, str], *, method: str = "mass_mean", **columns: Any
-    ) -> Record:
-        return self.about.row(
-            metric, value, self.site, method=method, coords=coords, reason="degenerate scores", **columns
-        )
+    def _row(self, metric: str, value: float, coords: Mapping[str, str], **columns: Any) -> Record:
+        return self.build.row(metric, value, coords, reason="degenerate scores", **columns)
 
 
 def _float32(value: float) -> float:

@@ -27,11 +27,46 @@ SHUFFLED_LABEL = "shuffled_label"
 NO_SOURCE_DIRECTION = "no direction: the class means coincide at the source"
 
 
+@dataclass(frozen=True)
+class SiteRows:
+    """Builds the rows of one concept at one site."""
+
+    about: RowContext
+    site: Site
+
+    @classmethod
+    def of(cls, design: Design, site: Site, seed: int) -> "SiteRows":
+        return cls(design.row_context(seed), site)
+
+    def row(
+        self, metric: str, value: float, coords: Mapping[str, str], *, method: str = "mass_mean", **columns: Any
+    ) -> Record:
+        """One row; further columns as for `RowContext.row`."""
+        return self.about.row(metric, value, self.site, method=method, coords=coords, **columns)
+
+    def null(self, metric: str, control: str, draws: Float[Tensor, " draw"], coords: Mapping[str, str]) -> Record:
+        """Mean of a null distribution; the interval is its 2.5 and 97.5 % quantiles."""
+        columns: dict[str, Any] = {"n": len(draws), "control": control, "reason": "degenerate scores"}
+        return self.row(metric, float(draws.mean()), coords, interval=null_interval(draws.double()), **columns)
+
+    def mean(
+        self,
+        metric: str,
+        values: Float[Tensor, " unit"],
+        groups: Int[Tensor, " unit"],
+        weights: Float[Tensor, "sample unit"],
+        coords: Mapping[str, str],
+    ) -> Record:
+        """Mean over questions or texts, with an interval by group."""
+        value, n = values.mean(), len(groups.unique())
+        ends = bootstrap.percentile_interval(value, bootstrap.mean_samples(values[None], weights)[:, 0], groups=n)
+        return self.row(metric, float(value), coords, interval=ends.ends, n=len(values))
+
+
 def cross_auroc_rows(
+    build: SiteRows,
     design: Design,
-    about: RowContext,
     x: Float[Tensor, "example d"],
-    site: Site,
     sources: Sequence[TransferSource],
     own: TransferSource,
 ) -> tuple[list[Record], dict[str, Tensor]]:
@@ -47,10 +82,10 @@ def cross_auroc_rows(
         scored = held_out_scores("auroc", scores.float(), design.y_test, design.weights, design.test_groups)
         cosines = cosine(w, own.probes[method].expand_as(w))
         for i, source in enumerate(sources):
-            columns: dict[str, Any] = {"coords": source.row_coords, "method": method, "reason": NO_SOURCE_DIRECTION}
-            ends = scored.interval[i].ends
-            rows.append(about.row("transfer_auroc", float(scored.value[i]), site, interval=ends, **columns))
-            rows.append(about.row("transfer_cosine", float(cosines[i]), site, **columns))
+            columns: dict[str, Any] = {"method": method, "reason": NO_SOURCE_DIRECTION}
+            auroc, ends = float(scored.value[i]), scored.interval[i].ends
+            rows.append(build.row("transfer_auroc", auroc, source.row_coords, interval=ends, **columns))
+            rows.append(build.row("transfer_cosine", float(cosines[i]), source.row_coords, **columns))
     return rows, raw
 
 
@@ -60,6 +95,10 @@ class NullEffects:
 
     random: Float[Tensor, " control"]
     permuted_labels: Float[Tensor, " shuffle"]
+
+    @property
+    def by_control(self) -> dict[str, Tensor]:
+        return {"random_direction": self.random, SHUFFLED_LABEL: self.permuted_labels}
 
 
 def measure_nulls(
@@ -109,17 +148,16 @@ class TargetEffects:
 
 
 def transfer_effect_rows(
-    about: RowContext,
+    build: SiteRows,
     meter: EffectMeter,
-    site: Site,
     sources: Sequence[TransferSource],
     own: TransferSource,
     settings: TransferSettings,
     shuffled: Sequence[DirectionVector],
 ) -> TargetEffects:
     """Effect with interval, p against the nulls, cost on neutral text, and gain over the target's own vector."""
-    groups = meter.outcome.groups
-    weights = bootstrap.group_weights(groups, samples=1000, seed=about.seed)
+    groups, seed = meter.outcome.groups, build.about.seed
+    weights = bootstrap.group_weights(groups, samples=1000, seed=seed)
     nulls: dict[float, NullEffects] = {}
     effects = torch.full((len(sources), len(groups)), torch.nan, dtype=torch.float64)
     p = torch.full((len(sources),), torch.nan, dtype=torch.float64)
@@ -130,33 +168,28 @@ def transfer_effect_rows(
         length = round(_vector_length(source, own, settings), 9)
         effect = _vector_effect(meter, source, own, settings)
         if isinstance(effect, str):
-            rows.append(_row(about, site, "transfer_effect", coords, note=effect))
+            rows.append(build.row("transfer_effect", math.nan, coords, n=0, note=effect))
             continue
         if length not in nulls:
             nulls[length] = measure_nulls(meter, length, shuffled, settings)
-            rows += _null_rows(about, site, nulls[length], coords, settings)
+            # With the target's length one set of nulls serves all sources; otherwise each length has its own.
+            kept = coords if settings.length == "source" else {k: coords[k] for k in ("outcome", "length")}
+            for control, draws in nulls[length].by_control.items():
+                rows.append(build.null("transfer_effect", control, draws, kept))
         effects[i], alpha = effect.effect, effect.alpha
         coords |= {"alpha": f"{alpha * settings.alpha:.4g}"}
         p_values = null_p_values(effects[i], nulls[length])
         p[i] = p_values[""]
-        rows.append(mean_row(about, site, "transfer_effect", effects[i], groups, weights, coords))
-        rows += [
-            _row(about, site, "transfer_p", coords, p_values[name], n=n, control=name or None)
-            for name, n in (("", settings.controls), (SHUFFLED_LABEL, settings.shuffles))
-        ]
+        rows.append(build.mean("transfer_effect", effects[i], groups, weights, coords))
+        for name, n in (("", settings.controls), (SHUFFLED_LABEL, settings.shuffles)):
+            rows.append(build.row("transfer_p", p_values[name], coords, n=n, control=name or None))
         cost = meter.cost(alpha * length * source.unit_direction)
         texts = torch.arange(len(cost))
-        spread = bootstrap.group_weights(texts, samples=1000, seed=about.seed)
-        rows.append(mean_row(about, site, "transfer_cost", cost, texts, spread, coords))
+        spread = bootstrap.group_weights(texts, samples=1000, seed=seed)
+        rows.append(build.mean("transfer_cost", cost, texts, spread, coords))
         if not isinstance(own_effect, str) and source is not own:
-            gain = effects[i] - own_effect.effect
-            rows.append(mean_row(about, site, "transfer_gain", gain, groups, weights, coords))
+            rows.append(build.mean("transfer_gain", effects[i] - own_effect.effect, groups, weights, coords))
     return TargetEffects(rows, effects, p)
-
-
-def unmeasured_row(about: RowContext, site: Site, metric: str, reason: str) -> Record:
-    """A row without a value."""
-    return _row(about, site, metric, {}, note=reason)
 
 
 def _vector_length(source: TransferSource, own: TransferSource, settings: TransferSettings) -> float:
@@ -176,50 +209,3 @@ def _vector_effect(
         return meter.measure(source.unit_direction * length)
     except BadInput as error:
         return str(error)
-
-
-def _null_rows(
-    about: RowContext, site: Site, nulls: NullEffects, coords: Mapping[str, str], settings: TransferSettings
-) -> list[Record]:
-    # With the target's length one set of nulls serves all sources; otherwise each length has its own.
-    kept = coords if settings.length == "source" else {k: coords[k] for k in ("outcome", "length")}
-    draws = (("random_direction", nulls.random), (SHUFFLED_LABEL, nulls.permuted_labels))
-    return [null_row(about, site, "transfer_effect", control, values, kept) for control, values in draws]
-
-
-def null_row(
-    about: RowContext, site: Site, metric: str, control: str, draws: Float[Tensor, " draw"], coords: Mapping[str, str]
-) -> Record:
-    """Mean of a null distribution; the interval is its 2.5 and 97.5 % quantiles."""
-    ends, reason = null_interval(draws.double()), "degenerate scores"
-    return _row(
-        about, site, metric, coords, float(draws.mean()), interval=ends, n=len(draws), control=control, reason=reason
-    )
-
-
-def mean_row(
-    about: RowContext,
-    site: Site,
-    metric: str,
-    values: Float[Tensor, " unit"],
-    groups: Int[Tensor, " unit"],
-    weights: Float[Tensor, "sample unit"],
-    coords: Mapping[str, str],
-) -> Record:
-    """Mean over questions or texts, with an interval by group."""
-    value, n = values.mean(), len(groups.unique())
-    ends = bootstrap.percentile_interval(value, bootstrap.mean_samples(values[None], weights)[:, 0], groups=n)
-    return _row(about, site, metric, coords, float(value), interval=ends.ends, n=len(values))
-
-
-def _row(
-    about: RowContext,
-    site: Site,
-    metric: str,
-    coords: Mapping[str, str],
-    value: float = math.nan,
-    *,
-    n: int = 0,
-    **columns: Any,
-) -> Record:
-    return about.row(metric, value, site, n=n, method="mass_mean", coords=coords, **columns)

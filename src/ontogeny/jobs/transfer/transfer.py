@@ -4,7 +4,7 @@ A trace reads each checkpoint once and keeps its directions. Then each target is
 checkpoint is loaded more than twice, and only once if a run already holds the trace.
 """
 
-import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +19,7 @@ from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import job_session, missing_units, visit_checkpoints
+from ontogeny.jobs import harness
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.run_json import TRANSFERS_FOLDER
 from ontogeny.jobs.trace.plan import TracePlan
@@ -41,15 +41,15 @@ from ontogeny.jobs.transfer.plan import (
     transfer_targets,
 )
 from ontogeny.jobs.transfer.rows import (
+    SiteRows,
     cross_auroc_rows,
     shuffled_label_directions,
     transfer_effect_rows,
-    unmeasured_row,
 )
 from ontogeny.jobs.transfer.sources import TransferSource, average_sources, read_sources, transfer_site
 from ontogeny.jobs.transfer.summary import summarise_transfer
-from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
-from ontogeny.measurements.rows import CheckpointStamp, RowContext
+from ontogeny.lineage import Checkpoint, Lineage
+from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import Model
@@ -94,7 +94,7 @@ def transfer(
     transfer_targets(plan, settings.into)
     complete_trace(plan, run, options, delete_behind=delete_behind, command=command, on_progress=on_progress)
     job = _Transfer(plan, run, settings, options, on_progress)
-    with job_session(run, job.units.values()):
+    with harness.job_session(run, job.units.values()):
         described = {name: asdict(settings) | {"neutral": len(settings.neutral)} for name in job.concepts}
         run.describe(run.about | {TRANSFERS_FOLDER: run.about.get(TRANSFERS_FOLDER, {}) | described})
         job.run_all(delete_behind=delete_behind)
@@ -144,7 +144,7 @@ class _Transfer:
 
     def run_all(self, *, delete_behind: bool) -> None:
         """Visit the targets that lack a unit, then summarise all."""
-        missing, total = missing_units(self.run, self.units), len(self.targets)
+        missing, total = harness.missing_units(self.run, self.units), len(self.targets)
         done = total - len(missing)
 
         def visit(target: Checkpoint, folder: Path) -> None:
@@ -160,8 +160,8 @@ class _Transfer:
             self.run.log({**entry, "seconds": time.perf_counter() - began})
             done += 1
 
-        fetch = functools.partial(fetch_checkpoint, allow_pickle=self.options.allow_pickle)
-        visit_checkpoints(self.run, missing, visit, tolerant=False, fetch=fetch, delete_behind=delete_behind)
+        fetched = harness.fetch_ahead(missing, self.options, delete_behind=delete_behind)
+        harness.visit_checkpoints(self.run, fetched, visit, tolerant=False)
         self.on_progress(TraceProgress("", total, total, "relating checkpoints"))
         for name, one in self.concepts.items():
             summarise_transfer(self.run, self.plan, self.plan.designs[name], one.site)
@@ -201,19 +201,19 @@ class _Transfer:
         work, rows = self._workload(model)
         part, places = work.subset(rows[name].reads.tolist())
         x = capture(model, part, [one.site]).parts["resid"][0].cpu()[places]
-        about = RowContext(name, str(one.concept.position), len(design.split.test), self.plan.settings.seed)
+        build = SiteRows.of(design, one.site, self.plan.settings.seed)
         sources = [*one.sources.values(), *self._averages(one, target)]
-        records, raw = cross_auroc_rows(design, about, x, one.site, sources, own)
+        records, raw = cross_auroc_rows(build, design, x, sources, own)
         centre = x[design.split.train].double().mean(0)
         kept = {f"raw/{method}": scores for method, scores in raw.items()}
         kept |= {f"centre/{m}": (torch.stack([s.probes[m] for s in sources]).double() @ centre).float() for m in raw}
         if self.settings.effect and not one.concept.answers and one.site == Site("resid", model.layers):
-            records.append(unmeasured_row(about, one.site, "transfer_effect", _SAME_SITE_NOTE))
+            records.append(build.row("transfer_effect", math.nan, {}, n=0, note=_SAME_SITE_NOTE))
         elif self.settings.effect:
             outcome = self._outcome(one, model, rows[name], own)
             meter = EffectMeter.of(model, one.site, outcome, one.neutral, self.settings.equal_cost)
             shuffled = shuffled_label_directions(x, design, self.settings.shuffles)
-            effects = transfer_effect_rows(about, meter, one.site, sources, own, self.settings, shuffled)
+            effects = transfer_effect_rows(build, meter, sources, own, self.settings, shuffled)
             for record in effects.records:
                 note = one.neutral_note if record.metric == "transfer_cost" else None
                 records.append(replace(record, note=record.note or note))

@@ -4,7 +4,6 @@ Pairs are embeddings of token strings in both vocabularies, or activations of th
 is chosen on held-out strings or texts; then the map is fitted on all pairs.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +50,7 @@ def fit_linear_map(
             f"a map must have at least {MIN_MAP_PAIRS} pairs, got {len(source)}: give more texts, or models that share more tokens."
         )
     groups = torch.arange(len(source)) if groups is None else groups
-    distinct, member = groups.unique(return_inverse=True)
+    distinct, member = groups.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed))
     held = (order < max(1, round(_HELD_OUT_SHARE * len(distinct))))[member]
     x, y = source.double(), target.double()
@@ -90,15 +89,3 @@ def random_map(source: int, target: int, *, seed: int = 0) -> LinearMap:
     """A Gaussian matrix, as a null."""
     drawn = torch.randn(source, target, generator=torch.Generator().manual_seed(seed))
     return LinearMap(drawn / source**0.5, 0.0, float("nan"), 0)
-
-
-def shared_token_strings(
-    one: Mapping[str, int], other: Mapping[str, int], special: Sequence[str] = ()
-) -> list[tuple[int, int]]:
-    """Pairs of ids of the token strings that two vocabularies share; the two marks for a space count as the same."""
-    left, right = _normalised_strings(one, special), _normalised_strings(other, special)
-    return [(left[string], right[string]) for string in sorted(left.keys() & right.keys())]
-
-
-def _normalised_strings(vocabulary: Mapping[str, int], special: Sequence[str]) -> dict[str, int]:
-    return {string.replace("▁", " ").replace("Ġ", " "): i for string, i in vocabulary.items() if string not in special}

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ontogeny.data.tokenization import shared_token_strings
 from ontogeny.errors import BadInput
-from ontogeny.jobs.transfer import linear_maps
+from ontogeny.linalg import linear_maps
 
 FEW = settings(max_examples=15, deadline=None)
 
@@ -76,4 +77,4 @@ def test_too_few_pairs_are_refused() -> None:
 def test_strings_meet_across_marks_for_a_space_and_special_ones_do_not() -> None:
     one = {"<s>": 0, "▁the": 1, "cat": 2, "Ġ": 3}
     other = {"<s>": 5, "Ġthe": 4, "cat": 9, "dog": 1}
-    assert linear_maps.shared_token_strings(one, other, ["<s>"]) == [(1, 4), (2, 9)]
+    assert shared_token_strings(one, other, ["<s>"]) == [(1, 4), (2, 9)]
