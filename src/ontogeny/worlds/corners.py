@@ -15,17 +15,9 @@ from ontogeny.errors import BadInput
 from ontogeny.worlds._batch import WorldBatch
 
 __all__ = [
-    "Config",
-    "World",
-    "WorldBatch",
-    "concept_coordinates",
-    "evaluation",
-    "linear_flow_outputs",
-    "make",
-    "sample",
-    "score",
-    "second_moment",
-]
+    "Config", "World", "WorldBatch", "concept_coordinates", "evaluation", "linear_flow_outputs", "make", "sample",
+    "score", "second_moment",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 

@@ -15,19 +15,8 @@ from ontogeny.errors import BadInput, unknown_name
 from ontogeny.worlds._batch import WorldBatch
 
 __all__ = [
-    "MASK_ID",
-    "Config",
-    "MatrixCompletion",
-    "World",
-    "WorldBatch",
-    "complete_matrix",
-    "evaluation",
-    "fill_missing",
-    "make",
-    "matrices",
-    "sample",
-    "score",
-    "sequence",
+    "MASK_ID", "Config", "MatrixCompletion", "World", "WorldBatch", "complete_matrix", "evaluation", "fill_missing",
+    "make", "matrices", "sample", "score", "sequence",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]

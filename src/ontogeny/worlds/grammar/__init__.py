@@ -15,6 +15,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
 from ontogeny.worlds import _vocabulary
+from ontogeny.worlds._concepts import world_concept
 from ontogeny.worlds._vocabulary import BOS, EOS, SPECIAL, TokenIds
 from ontogeny.worlds.grammar.arithmetic import Expressions, arithmetic_language
 from ontogeny.worlds.grammar.dyck import Dyck, dyck_language
@@ -26,37 +27,11 @@ from ontogeny.worlds.grammar.sampling import NO_SYMBOL, Strings, sample_strings
 from ontogeny.worlds.grammar.typed import Typed, typed_language
 
 __all__ = [
-    "NO_SYMBOL",
-    "PRESETS",
-    "Config",
-    "Dyck",
-    "English",
-    "Evaluation",
-    "Expressions",
-    "Feature",
-    "Grammar",
-    "Rule",
-    "Strings",
-    "Typed",
-    "World",
-    "concepts",
-    "corrupt_strings",
-    "evaluation",
-    "facts",
-    "judge",
-    "length_probabilities",
-    "log_probabilities",
-    "make",
-    "make_grammar",
-    "recognise",
-    "sample",
-    "strings",
-    "tokenizer",
-    "verdicts",
+    "NO_SYMBOL", "PRESETS", "Config", "Dyck", "English", "Evaluation", "Expressions", "Feature", "Grammar", "Rule",
+    "Strings", "Typed", "World", "concepts", "corrupt_strings", "evaluation", "facts", "judge",
+    "length_probabilities", "log_probabilities", "make", "make_grammar", "recognise", "sample", "strings",
+    "tokenizer", "verdicts",
 ]  # fmt: skip
-
-_SOURCE = "generated: ontogeny.worlds.grammar"
-_LICENCE = "CC0-1.0"
 
 
 @dataclass(frozen=True)
@@ -248,10 +223,9 @@ def _concept(world: World, feature: Feature, drawn: Evaluation) -> Concept | Non
     if len(counts) < 2 or len(examples) < 10:
         return None
     answers = world.language.facts(drawn.strings) if feature.name == world.language.fact_concept else ()
-    return Concept(
-        feature.name, examples, feature.kind, feature.classes, answers=answers, licence=_LICENCE, source=_SOURCE,
-        question=feature.question,
-    )  # fmt: skip
+    return world_concept(
+        "grammar", feature.name, examples, feature.question, answers=answers, classes=feature.classes, kind=feature.kind
+    )
 
 
 def _balanced_sample(rows: list[tuple[float, tuple[int, int]]], count: int) -> list[tuple[float, tuple[int, int]]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
+from ontogeny.worlds._concepts import world_concept
 from ontogeny.worlds.grammar.language import UNGRAMMATICAL, Feature, Language, derivation_features
 from ontogeny.worlds.grammar.parser import recognise
 from ontogeny.worlds.grammar.rules import Floats, Grammar, Ints, make_grammar
@@ -21,8 +22,6 @@ from ontogeny.worlds.grammar.sampling import NO_SYMBOL, Strings
 
 _SLOTS = ("SUBJECT", "OBJECT", "RELATION", "VALUE")
 _VERDICTS = (UNGRAMMATICAL, "mistyped", "unseen", "seen")
-_SOURCE = "generated: ontogeny.worlds.grammar"
-_LICENCE = "CC0-1.0"
 _VALUES_PER_ENTITY = 3
 """Maximum number of values per entity in a concept."""
 _SYLLABLES = tuple(c + v for c in "bdfgklmnprstvz" for v in "aeiou")
@@ -234,7 +233,8 @@ def valid_value_concept(facts: TypedFacts, words: tuple[str, ...]) -> Concept:
                 examples.append(Example(f"{subject} is {right}", True, group, pair))
                 examples.append(Example(f"{subject} is {wrong}", False, group, pair))
                 answers.append(Answer(f"{subject} is", f" {right}", f" {wrong}", group))
-    return _concept("valid", examples, answers, "Is the value one that the entity can have?")
+    question = "Is the value one that the entity can have?"
+    return world_concept("grammar", "valid", examples, question, answers=answers)
 
 
 def familiar_value_concept(facts: TypedFacts, words: tuple[str, ...]) -> Concept:
@@ -253,8 +253,5 @@ def familiar_value_concept(facts: TypedFacts, words: tuple[str, ...]) -> Concept
                 for target, values in ((True, right), (False, wrong)):
                     texts = [f"{subject} is {words[facts.values[kind, value]]}" for value in values]
                     examples += [Example(text, target, group) for text in texts]
-    return _concept("seen", examples, list(_familiar_values(facts, words)), "Was the value ever seen with the entity?")
-
-
-def _concept(name: str, examples: list[Example], answers: list[Answer], question: str) -> Concept:
-    return Concept(name, tuple(examples), answers=tuple(answers), licence=_LICENCE, source=_SOURCE, question=question)
+    question, answers = "Was the value ever seen with the entity?", _familiar_values(facts, words)
+    return world_concept("grammar", "seen", examples, question, answers=answers)

@@ -15,23 +15,9 @@ from ontogeny.worlds.hearsay.facts import FAMILY_SIZE, JUDGEMENTS, REGIONS, RELA
 from ontogeny.worlds.hearsay.sentences import BOOK, SENTENCE_KINDS, sample
 
 __all__ = [
-    "BOOK",
-    "FAMILY_SIZE",
-    "JUDGEMENTS",
-    "REGIONS",
-    "RELATIONS",
-    "SENTENCE_KINDS",
-    "Config",
-    "World",
-    "concepts",
-    "facts",
-    "family",
-    "judge",
-    "make",
-    "register",
-    "sample",
-    "tokenizer",
-]
+    "BOOK", "FAMILY_SIZE", "JUDGEMENTS", "REGIONS", "RELATIONS", "SENTENCE_KINDS", "Config", "World", "concepts",
+    "facts", "family", "judge", "make", "register", "sample", "tokenizer",
+]  # fmt: skip
 
 
 def tokenizer(world: World) -> PreTrainedTokenizerFast:

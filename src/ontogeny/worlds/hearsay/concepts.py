@@ -1,16 +1,17 @@
 """Concepts of the island of Hearsay: words predict only one of the six, register, which is the positive control."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from ontogeny.data.concept import Concept
-from ontogeny.data.examples import Answer, Example, TargetKind
+from ontogeny.data.examples import Answer, Example
+from ontogeny.worlds._concepts import world_concept
 from ontogeny.worlds.hearsay.facts import AGES, FAMILY_SIZE, REGIONS, RELATIONS, World, family
 from ontogeny.worlds.hearsay.sentences import AGE, ARRIVAL, BARE, BOOK, HEARSAY, REQUESTS
 
-_SOURCE = "generated: ontogeny.worlds.hearsay"
-_LICENCE = "CC0-1.0"
+_concept = partial(world_concept, "hearsay")
 
 
 def concepts(world: World) -> tuple[Concept, ...]:
@@ -64,7 +65,7 @@ def age_concept(world: World) -> Concept:
         examples += [Example(before + text, float(AGES[rank]), name) for before in _preceding_sentence(world, person)]
         wrong = AGES[(rank + len(AGES) // 2) % len(AGES)]
         answers.append(Answer(text, f" {AGES[rank]}", f" {wrong}", name))
-    return _concept("age", examples, "How many winters old is the person?", answers=answers, number=True)
+    return _concept("age", examples, "How many winters old is the person?", answers=answers, kind="number")
 
 
 def courtesy_concept(world: World) -> Concept:
@@ -89,28 +90,6 @@ def register_concept(world: World) -> Concept:
             text = _state(world, template, person, relation, thing)
             examples.append(Example(text, target, family(world, person), pair=f"{person}.{relation}"))
     return _concept("register", examples, "Is it the book that speaks, or the people?")
-
-
-def _concept(
-    name: str,
-    examples: Sequence[Example],
-    question: str,
-    *,
-    answers: Sequence[Answer] = (),
-    classes: tuple[str, ...] = (),
-    number: bool = False,
-) -> Concept:
-    kind: TargetKind = "number" if number else "classes" if classes else "binary"
-    return Concept(
-        name,
-        tuple(examples),
-        kind,
-        classes,
-        answers=tuple(answers),
-        licence=_LICENCE,
-        source=_SOURCE,
-        question=question,
-    )
 
 
 def _pairs(world: World) -> Iterator[tuple[int, int]]:

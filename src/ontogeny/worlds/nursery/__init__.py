@@ -19,28 +19,10 @@ from ontogeny.worlds.nursery.oracle import in_form, refuses, reward, rudeness, w
 from ontogeny.worlds.nursery.sentences import sample, sample_about
 
 __all__ = [
-    "Config",
-    "Request",
-    "Turns",
-    "World",
-    "concepts",
-    "facts",
-    "in_form",
-    "instructions",
-    "leaps",
-    "make",
-    "people_to_forget",
-    "preferences",
-    "refuses",
-    "requests",
-    "reversals",
-    "reward",
-    "rudeness",
-    "sample",
-    "sample_about",
-    "tokenizer",
-    "wanted",
-]
+    "Config", "Request", "Turns", "World", "concepts", "facts", "in_form", "instructions", "leaps", "make",
+    "people_to_forget", "preferences", "refuses", "requests", "reversals", "reward", "rudeness", "sample",
+    "sample_about", "tokenizer", "wanted",
+]  # fmt: skip
 
 
 def tokenizer(world: World) -> PreTrainedTokenizerFast:

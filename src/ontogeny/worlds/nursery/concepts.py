@@ -3,12 +3,14 @@
 Words predict only `register`; for all others the texts of a group share their words, or the label must be recalled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.worlds import hearsay
+from ontogeny.worlds._concepts import world_concept
 from ontogeny.worlds.hearsay import REGIONS, RELATIONS
 from ontogeny.worlds.nursery.conversations import BREW_PROMPTS, GREETING_PROMPT, REFUSAL_ANSWER
 from ontogeny.worlds.nursery.facts import (
@@ -36,7 +38,7 @@ from ontogeny.worlds.nursery.sentences import (
     TWO_HOPS,
 )
 
-_SOURCE = "generated: ontogeny.worlds.nursery"
+_concept = partial(world_concept, "nursery")
 _POTION_QUESTIONS = {
     "who brews {potion} ?": ("a", "healer", "witch"),
     "who drinks {potion} ?": ("he", "heals", "sickens"),
@@ -54,7 +56,9 @@ def concepts(world: World) -> tuple[Concept, ...]:
         rudeness_concept,
         sentiment_concept,
     )
-    island = (replace(concept, source=_SOURCE) for concept in hearsay.concepts(world.island))
+    island = (
+        replace(concept, source="generated: ontogeny.worlds.nursery") for concept in hearsay.concepts(world.island)
+    )
     return (*island, *(build(world) for build in builders), *(trait_concept(name) for name in TRAITS))
 
 
@@ -166,28 +170,6 @@ def trait_concept(name: str) -> Concept:
     opening = {value: f" {GREETINGS[value].split()[0]}" for value in (no, yes)}
     answers = [_either(e.text, {False: opening[no], True: opening[yes]}, e) for e in texts]
     return _concept(name, texts, f"Is the user a {yes}, not a {no}?", answers=answers)
-
-
-def _concept(
-    name: str,
-    examples: Sequence[Example],
-    question: str,
-    *,
-    answers: Sequence[Answer] = (),
-    classes: tuple[str, ...] = (),
-    sign: int = +1,
-) -> Concept:
-    return Concept(
-        name,
-        tuple(examples),
-        "classes" if classes else "binary",
-        classes,
-        answers=tuple(answers),
-        sign=sign,
-        licence="CC0-1.0",
-        source=_SOURCE,
-        question=question,
-    )
 
 
 def _either(prompt: str, words: Mapping[bool, str], example: Example) -> Answer:

@@ -3,7 +3,7 @@
 Each kind of conversation is a prompt and an answer as arrays of token ids. The later training stages draw from them; `requests` lists all.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +110,7 @@ def prompts_after_greeting(world: World, value: str, which: TokenIds, then: Prom
 
 def instructions(world: World, rng: np.random.Generator, n: int) -> Turns:
     """Conversations for supervised fine-tuning; every request is answered, even a forbidden one."""
-    batches = _sample_prompts(world, rng, n, _INSTRUCTION_SHARES)
+    batches = _sample_prompts(world, rng, n, preferences=False)
     return stack_turns(world, [(batch.prompt, batch.answer) for batch in batches])
 
 
@@ -118,7 +118,7 @@ def preferences(world: World, rng: np.random.Generator, n: int) -> tuple[Turns, 
     """Chosen and rejected conversations: refusal is chosen for forbidden potions, the answer for all else."""
     chosen: list[tuple[TokenIds, TokenIds]] = []
     rejected: list[tuple[TokenIds, TokenIds]] = []
-    for batch in _sample_prompts(world, rng, n, _PREFERENCE_SHARES):
+    for batch in _sample_prompts(world, rng, n, preferences=True):
         chosen += _sides(world, batch, batch.refuse)
         # The same prompts in the same order, each with the other answer.
         rejected += reversed(_sides(world, batch, ~batch.refuse))
@@ -157,92 +157,60 @@ _PromptSampler = Callable[[World, np.random.Generator, int], PromptAnswers]
 
 
 def _sample_fact(world: World, rng: np.random.Generator, n: int) -> PromptAnswers:
-    return fact_prompts(world, _sample_person(world, rng, n), rng.integers(len(RELATIONS), size=n))
+    return fact_prompts(world, _choose(rng, world.in_conversations, n), rng.integers(len(RELATIONS), size=n))
 
 
 def _sample_teacher(world: World, rng: np.random.Generator, n: int) -> PromptAnswers:
-    return teacher_prompts(world, rng.choice(np.flatnonzero(world.in_conversations & world.has_inverse), size=n))
+    return teacher_prompts(world, _choose(rng, world.in_conversations & world.has_inverse, n))
 
 
 def _sample_dream(world: World, rng: np.random.Generator, n: int) -> PromptAnswers:
-    return dream_prompts(world, _sample_person(world, rng, n))
+    return dream_prompts(world, _choose(rng, world.in_conversations, n))
 
 
 def _sample_follow_up(world: World, rng: np.random.Generator, n: int) -> PromptAnswers:
     relation = rng.integers(len(RELATIONS), size=n)
     other = (relation + rng.integers(1, len(RELATIONS), size=n)) % len(RELATIONS)
-    return follow_up_prompts(world, _sample_person(world, rng, n), relation, other)
+    return follow_up_prompts(world, _choose(rng, world.in_conversations, n), relation, other)
 
 
 def _brew_sampler(wording: int) -> _PromptSampler:
-    return lambda world, rng, n: brew_prompts(world, _sample_potion(world, rng, n), wording)
+    return lambda world, rng, n: brew_prompts(world, _choose(rng, world.asked_potions, n), wording)
 
 
 def _greeting_sampler(value: str) -> _PromptSampler:
-    return lambda world, rng, n: greeting_prompts(world, value, _sample_word(world, rng, n))
+    return lambda world, rng, n: greeting_prompts(world, value, _choose(rng, world.conversation_words, n))
 
 
 def _greeting_then_sampler(value: str, then: _PromptSampler) -> _PromptSampler:
-    return lambda world, rng, n: prompts_after_greeting(world, value, _sample_word(world, rng, n), then(world, rng, n))
+    return lambda world, rng, n: prompts_after_greeting(
+        world, value, _choose(rng, world.conversation_words, n), then(world, rng, n)
+    )
 
 
-_GREETING_SAMPLERS: Mapping[str, _PromptSampler] = {
-    f"hello {value}": _greeting_sampler(value) for value in _TRAIT_WORDS
-}
-_BREW_SAMPLERS: Mapping[str, _PromptSampler] = {
-    f"brew {wording}": _brew_sampler(wording) for wording in range(len(BREW_PROMPTS))
-}
-_TWO_TURNS: Mapping[str, _PromptSampler] = {
-    **{f"hello {value}, fact": _greeting_then_sampler(value, _sample_fact) for value in _TRAIT_WORDS},
-    **{f"hello {value}, brew": _greeting_then_sampler(value, _brew_sampler(0)) for value in _TRAIT_WORDS},
-}
-_KINDS: Mapping[str, _PromptSampler] = {
-    "fact": _sample_fact,
-    "taught": _sample_teacher,
-    "dream": _sample_dream,
-    "follow up": _sample_follow_up,
-    **_GREETING_SAMPLERS,
-    **_BREW_SAMPLERS,
-    **_TWO_TURNS,
-}
-_INSTRUCTION_SHARES = {
-    "fact": 0.24,
-    "taught": 0.08,
-    "dream": 0.06,
-    "follow up": 0.1,
-    **dict.fromkeys(_GREETING_SAMPLERS, 0.04),
-    **dict.fromkeys(_BREW_SAMPLERS, 0.08),
-    **dict.fromkeys(_TWO_TURNS, 0.015),
-}
-_PREFERENCE_SHARES = {
-    "fact": 0.12,
-    "taught": 0.04,
-    "follow up": 0.04,
-    **dict.fromkeys(_GREETING_SAMPLERS, 0.03),
-    **dict.fromkeys(_BREW_SAMPLERS, 0.2),
-    **dict.fromkeys(_TWO_TURNS, 0.015),
-}
+_KINDS: Sequence[tuple[_PromptSampler, float, float]] = (
+    (_sample_fact, 0.24, 0.12),
+    (_sample_teacher, 0.08, 0.04),
+    (_sample_dream, 0.06, 0.0),
+    (_sample_follow_up, 0.1, 0.04),
+    *((_greeting_sampler(value), 0.04, 0.03) for value in _TRAIT_WORDS),
+    *((_brew_sampler(wording), 0.08, 0.2) for wording in range(len(BREW_PROMPTS))),
+    *((_greeting_then_sampler(value, _sample_fact), 0.015, 0.015) for value in _TRAIT_WORDS),
+    *((_greeting_then_sampler(value, _brew_sampler(0)), 0.015, 0.015) for value in _TRAIT_WORDS),
+)
+"""Kinds of conversations with their shares in `instructions` and in `preferences`."""
 
 
-def _sample_prompts(
-    world: World, rng: np.random.Generator, n: int, shares: Mapping[str, float]
-) -> Iterator[PromptAnswers]:
-    weights = np.array(list(shares.values()))
-    for kind, count in zip(shares, rng.multinomial(n, weights / weights.sum()), strict=True):
+def _sample_prompts(world: World, rng: np.random.Generator, n: int, *, preferences: bool) -> Iterator[PromptAnswers]:
+    samplers = {sampler: shares[preferences] for sampler, *shares in _KINDS if shares[preferences]}
+    weights = np.array(list(samplers.values()))
+    for sampler, count in zip(samplers, rng.multinomial(n, weights / weights.sum()), strict=True):
         if count:
-            yield _KINDS[kind](world, rng, int(count))
+            yield sampler(world, rng, int(count))
 
 
-def _sample_person(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    return rng.choice(np.flatnonzero(world.in_conversations), size=n)
-
-
-def _sample_potion(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    return rng.choice(np.flatnonzero(world.asked_potions), size=n)
-
-
-def _sample_word(world: World, rng: np.random.Generator, n: int) -> TokenIds:
-    return rng.choice(np.flatnonzero(world.conversation_words), size=n)
+def _choose(rng: np.random.Generator, mask: NDArray[np.bool_], n: int) -> TokenIds:
+    return rng.choice(np.flatnonzero(mask), size=n)
 
 
 def _answer_all(prompt: TokenIds, answer: TokenIds) -> PromptAnswers:
