@@ -44,9 +44,9 @@ def concept(tmp_path):
 @pytest.fixture
 def planted(tiny, tmp_path):
     """The direction that makes ` light` likelier than ` dark`, from the gradient of a random model."""
-    from ontogeny.jobs.evaluate.contrast_items import ContrastItem
     from ontogeny.jobs.evaluate.margins import ScoredItems
     from ontogeny.models.model import load_model
+    from ontogeny.tasks.contrast_items import ContrastItem
 
     model = load_model(tiny("gpt_neox"))
     asked = ScoredItems.of(

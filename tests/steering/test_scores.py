@@ -7,8 +7,8 @@ import torch
 
 from ontogeny.errors import BadInput
 from ontogeny.interventions import Add
-from ontogeny.jobs.evaluate.promote_suppress import promote_suppress
 from ontogeny.models.model import load_model
+from ontogeny.steering.promote_suppress import promote_suppress
 from ontogeny.steering.refusal_score import is_refusal, refusal_log_odds, refusal_phrase_scores
 from ontogeny.steering.side_effects import alpha_at_equal_kl, distinct_n, measure_side_effects
 from ontogeny.tasks.truthfulqa_mc import TruthfulQAQuestion, score_multiple_choice

@@ -15,8 +15,8 @@ from ontogeny.errors import unknown_name
 if TYPE_CHECKING:
     from ontogeny.direction import Direction
     from ontogeny.jobs.evaluate.plan import EvaluationPlan
-    from ontogeny.jobs.evaluate.text_scorers import TextScorer
     from ontogeny.lineage import Lineage
+    from ontogeny.steering.text_scorers import TextScorer
     from ontogeny.storage.run import Run
 
 
@@ -139,7 +139,7 @@ def _tasks(names: list[str]) -> dict[str, Any]:
 
 
 def _scorer(text: str, seed: int) -> "TextScorer":
-    from ontogeny.jobs.evaluate.text_scorers import classifier_scorer, lexicon_scorer
+    from ontogeny.steering.text_scorers import classifier_scorer, lexicon_scorer
 
     kind, _, argument = text.partition(":")
     if kind == "lexicon":

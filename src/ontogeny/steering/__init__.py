@@ -7,9 +7,11 @@ __all__ = [
     "generate",
     "log_likelihood",
     "methods",
+    "promote_suppress",
     "refusal_score",
     "samples",
     "side_effects",
     "steer",
+    "text_scorers",
     "token_selection",
 ]

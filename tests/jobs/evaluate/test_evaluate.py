@@ -7,15 +7,15 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
 from ontogeny.interventions import Add
-from ontogeny.jobs.evaluate.contrast_items import ContrastItem, contrast_items, split_items
 from ontogeny.jobs.evaluate.grid_search import check_alphas, grid_search
 from ontogeny.jobs.evaluate.margins import ScoredItems, can_cache_prompts, prepend_text
 from ontogeny.jobs.evaluate.nulls import measure_with_nulls, prompt_baseline
-from ontogeny.jobs.evaluate.text_scorers import classifier_scorer, lexicon_scorer
 from ontogeny.models.model import load_model
 from ontogeny.sites import Site
 from ontogeny.steering.methods import SteeringVectors
 from ontogeny.steering.steer import Edit
+from ontogeny.steering.text_scorers import classifier_scorer, lexicon_scorer
+from ontogeny.tasks.contrast_items import ContrastItem, contrast_items, split_items
 
 
 def concept(groups=12, *, turn=True, prompt="{} Then it is"):

@@ -11,7 +11,6 @@ from ontogeny.jobs import harness
 from ontogeny.jobs.evaluate.measure import evaluate_concept
 from ontogeny.jobs.evaluate.plan import EvaluationPlan, check_model_shape
 from ontogeny.jobs.evaluate.rows import evaluation_rows
-from ontogeny.jobs.evaluate.text_scorers import TextScorer
 from ontogeny.jobs.evaluate.verdicts import write_verdicts
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.run_json import EVALUATIONS_FOLDER, describe_concept, describe_run
@@ -19,6 +18,7 @@ from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions, read_config
 from ontogeny.models.reusable import ReusableModel
+from ontogeny.steering.text_scorers import TextScorer
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
 

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.jobs.evaluate.contrast_items import ContrastItem
 from ontogeny.models.model import Model
 from ontogeny.steering.cached_prompts import CachedPrompts
 from ontogeny.steering.log_likelihood import (
@@ -22,6 +21,7 @@ from ontogeny.steering.log_likelihood import (
     tokenize_answers,
 )
 from ontogeny.steering.steer import Edits, as_edits
+from ontogeny.tasks.contrast_items import ContrastItem
 
 _BATCH_SIZE = 128
 

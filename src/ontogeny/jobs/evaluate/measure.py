@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.evaluate.contrast_items import ContrastItem, Splits
 from ontogeny.jobs.evaluate.grid_search import GridCell, GridResult, check_alphas, grid_search
 from ontogeny.jobs.evaluate.margins import ForwardCounter, ScoredItems, can_cache_prompts
 from ontogeny.jobs.evaluate.nulls import EffectWithNulls, measure_with_nulls, prompt_baseline
@@ -34,6 +33,7 @@ from ontogeny.steering.side_effects import TextSideEffects, alpha_at_equal_kl, d
 from ontogeny.steering.steer import Edits, as_edits
 from ontogeny.steering.token_selection import check_token_selection
 from ontogeny.tasks.accuracy import MultipleChoiceTask, QuestionAccuracy
+from ontogeny.tasks.contrast_items import ContrastItem, Splits
 
 _MAX_NEUTRAL_TEXTS = 32
 

@@ -8,7 +8,12 @@ from typing import Any
 from ontogeny.data.concept import Concept
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput, unknown_name
-from ontogeny.jobs.evaluate.contrast_items import (
+from ontogeny.jobs.evaluate.grid_search import MAX_NEUTRAL_KL, check_alphas
+from ontogeny.plugins import list_plugins, load_plugin
+from ontogeny.sites import expand_sites
+from ontogeny.steering.token_selection import TOKEN_SELECTORS
+from ontogeny.storage.files import content_digest
+from ontogeny.tasks.contrast_items import (
     ContrastAim,
     ContrastItem,
     Splits,
@@ -16,11 +21,6 @@ from ontogeny.jobs.evaluate.contrast_items import (
     contrast_items,
     split_items,
 )
-from ontogeny.jobs.evaluate.grid_search import MAX_NEUTRAL_KL, check_alphas
-from ontogeny.plugins import list_plugins, load_plugin
-from ontogeny.sites import expand_sites
-from ontogeny.steering.token_selection import TOKEN_SELECTORS
-from ontogeny.storage.files import content_digest
 from ontogeny.tasks.datasets import MultipleChoiceQuestion
 
 EVALUATION_VERSION = 2

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.jobs.evaluate.contrast_items import item_group_ids
 from ontogeny.jobs.evaluate.grid_search import GridCell
 from ontogeny.jobs.evaluate.margins import mean_with_interval
 from ontogeny.jobs.evaluate.measure import EvaluationResult, MethodResult
-from ontogeny.jobs.evaluate.promote_suppress import promote_suppress
-from ontogeny.jobs.evaluate.text_scorers import TextScorer
 from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.steering.controls import EffectWithControls
+from ontogeny.steering.promote_suppress import promote_suppress
+from ontogeny.steering.text_scorers import TextScorer
+from ontogeny.tasks.contrast_items import item_group_ids
 from ontogeny.tasks.truthfulqa_mc import MultipleChoiceScores
 
 

@@ -14,7 +14,6 @@ from ontogeny.data.examples import Example
 from ontogeny.data.tokenization import encode_texts
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
-from ontogeny.jobs.evaluate.contrast_items import Splits, item_group_ids
 from ontogeny.models.model import Model
 from ontogeny.plugins import load_plugin
 from ontogeny.sites import Site
@@ -22,6 +21,7 @@ from ontogeny.statistics.permutation import group_permutations
 from ontogeny.steering.methods import ContrastPair, SteeringVectors, TrainingActivations, contrast_differences
 from ontogeny.steering.steer import check_direction
 from ontogeny.steering.token_selection import TokenSelection
+from ontogeny.tasks.contrast_items import Splits, item_group_ids
 
 
 def read_training_activations(
