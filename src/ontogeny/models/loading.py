@@ -32,6 +32,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer_config.json",
 )
+_OWN_CODE = "trust_remote_code=True"
+"""In the error of transformers about a checkpoint with its own code."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,27 @@ def read_config(folder: Path) -> PretrainedConfig:
         CheckpointError: config.json is missing or invalid.
     """
     try:
-        return AutoConfig.from_pretrained(folder)
+        return _without_own_code(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     except Exception as error:  # each config class raises its own errors
+        if _OWN_CODE in str(error):
+            raise own_code_error(folder) from None
         raise CheckpointError(
             f"{folder} has no usable config.json ({first_error_line(error)}): give a Hugging Face checkpoint."
         ) from None
+
+
+def own_code_error(folder: Path) -> CheckpointError:
+    """The error for a config or tokenizer that transformers reads by code of the checkpoint only."""
+    return CheckpointError(
+        f"{folder} needs Python code of its own (auto_map), which is never run: give a checkpoint of a type that transformers knows."
+    )
+
+
+def _without_own_code(config: PretrainedConfig) -> PretrainedConfig:
+    """The config of a type that transformers knows, without the names of code that a checkpoint brings for it."""
+    if hasattr(config, "auto_map"):
+        del config.auto_map
+    return config
 
 
 def random_network(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -89,7 +107,7 @@ def random_network(config: PretrainedConfig, dtype: torch.dtype = torch.float32)
         CheckpointError: the config has invalid sizes.
     """
     try:
-        network: PreTrainedModel = _auto_class(config).from_config(config, dtype=dtype)
+        network: PreTrainedModel = _auto_class(config).from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # a division by zero heads, a negative width, …
         if "Unrecognized configuration class" in str(error):
             raise architectures.unsupported_model(
@@ -140,7 +158,7 @@ def _check_described(config: PretrainedConfig) -> None:
 def parse_config(settings: Mapping[str, Any]) -> PretrainedConfig | None:
     """The config with the content of a config.json; None if transformers rejects it."""
     try:
-        return AutoConfig.for_model(**settings)
+        return _without_own_code(AutoConfig.for_model(**settings))
     except Exception:  # each config class raises its own errors; loading will raise the proper one
         return None
 
@@ -167,6 +185,7 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTra
             folder,
             config=config,
             dtype=dtype,
+            trust_remote_code=False,
             # None: transformers falls back to .bin files, which it opens with weights_only=True.
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
@@ -217,18 +236,30 @@ def load_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenize
         raise BadInput(
             f"no usable tokenizer in {folder} (no tokenizer.json): set `tokenizer` to a folder or repository."
         )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # tokenizers raises bare Exception for a broken file
-        raise BadInput(
-            f"no usable tokenizer in {folder} ({first_error_line(error)}): set `tokenizer` to a folder or repository."
-        ) from None
+    tokenizer = open_tokenizer(folder)
     rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise BadInput(
             f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}, so they do not belong "
             "together: set `tokenizer` to the right one."
         )
+    return tokenizer
+
+
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or repository, without running its code.
+
+    Raises:
+        BadInput: it is broken, or needs its own code.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises bare Exception for a broken file
+        if _OWN_CODE in str(error):
+            raise own_code_error(folder) from None
+        raise BadInput(
+            f"no usable tokenizer in {folder} ({first_error_line(error)}): set `tokenizer` to a folder or repository."
+        ) from None
     return tokenizer
 
 

@@ -107,7 +107,7 @@ def load_float32(folder: Path) -> PreTrainedModel:
         BadInput: there is no such folder, or the checkpoint is incomplete.
     """
     check_checkpoint(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
 
 
 def check_checkpoint(folder: Path) -> None:

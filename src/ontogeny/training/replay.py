@@ -161,7 +161,8 @@ def _empty_network(checkpoint: Path, freeze: tuple[str, ...]) -> PreTrainedModel
     """A network of the checkpoint's architecture; a state fills in the weights."""
     if not (checkpoint / "config.json").is_file():
         raise BadInput(f"{checkpoint} is not a language model: give a function that builds it as `make`.")
-    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint), dtype=torch.float32)
+    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model_parts.freeze_parts(network, freeze)
     return network
 

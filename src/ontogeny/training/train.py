@@ -226,7 +226,7 @@ def initial_language_model(
     if isinstance(start, Path):
         network = model_parts.load_float32(start)
     else:
-        network = AutoModelForCausalLM.from_config(copy.deepcopy(start), dtype=torch.float32)
+        network = AutoModelForCausalLM.from_config(copy.deepcopy(start), dtype=torch.float32, trust_remote_code=False)
     model_parts.initialise_parts(network, init)
     model_parts.freeze_parts(network, freeze)
     return network

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from ontogeny.data.tokenization import encode_text
 from ontogeny.errors import BadInput
 from ontogeny.lineage import Checkpoint, checkpoint_files, hub
-from ontogeny.models.loading import first_error_line, nearest_tokenizer, read_config, silence_transformers
+from ontogeny.models.loading import nearest_tokenizer, open_tokenizer, read_config, silence_transformers
 from ontogeny.storage.files import content_digest
 
 _NOT_AVAILABLE = "–"
@@ -216,10 +216,4 @@ def _tokenizer(folder: Path, given: Path | None) -> PreTrainedTokenizerBase:
     place = given or nearest_tokenizer(folder)
     if place is None:
         raise BadInput(f"no tokenizer in {folder} or its parents: name a folder or repository as `tokenizer`.")
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
-    except Exception as error:  # tokenizers raises bare Exception for a broken file
-        raise BadInput(
-            f"no usable tokenizer in {place} ({first_error_line(error)}): name another one as `tokenizer`."
-        ) from None
-    return tokenizer
+    return open_tokenizer(place)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import encode_texts
@@ -11,7 +11,7 @@ from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.lineage import Checkpoint, Lineage, selectors
 from ontogeny.measurements.settings import TraceSettings
-from ontogeny.models.loading import nearest_tokenizer, read_config
+from ontogeny.models.loading import nearest_tokenizer, open_tokenizer, read_config
 from ontogeny.models.reusable import tokenizer_digest
 from ontogeny.sites import Site
 from ontogeny.storage.run import Run
@@ -129,7 +129,7 @@ def _check_same_tokenization(checkpoints: Sequence[Checkpoint], concepts: Sequen
         return
     texts = [text for concept in concepts for text in concept.texts]
     tokens = {
-        c: [tuple(e.ids.tolist()) for e in encode_texts(_load_tokenizer(folders[c]), texts, [None] * len(texts))]
+        c: [tuple(e.ids.tolist()) for e in encode_texts(open_tokenizer(folders[c]), texts, [None] * len(texts))]
         for c in first.values()
     }
     if len(set(map(tuple, tokens.values()))) > 1:
@@ -138,12 +138,6 @@ def _check_same_tokenization(checkpoints: Sequence[Checkpoint], concepts: Sequen
             f"{a.stage} {a.name} and {b.stage} {b.name} tokenise the texts differently, so their vectors cannot be compared: "
             "select `steps` of one of them, and transfer to the other by `to_model`."
         )
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def _first_difference(values: Mapping[Checkpoint, object]) -> tuple[Checkpoint, Checkpoint]:

@@ -193,7 +193,7 @@ def _check_long_enough(config: TextConfig, seen: int, heldout: int) -> None:
 @torch.no_grad()
 def _measure_text_model(checkpoint: Path, text: TokenizedText) -> TextResults:
     with hide_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False).eval()
     heldout = text.heldout
     rows = heldout[: len(heldout) // _TEXT_CONTEXT * _TEXT_CONTEXT].view(-1, _TEXT_CONTEXT)
     losses = [float(language_model(model, TokenBatch(part))) * len(part) for part in rows.split(32)]

@@ -59,7 +59,9 @@ def check_toy_model(out: Path) -> tuple[Check, ...]:
     for stage in stages:
         checkpoint = last_stage_checkpoint(out, plan, stage)
         with hide_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+            model = AutoModelForCausalLM.from_pretrained(
+                checkpoint, dtype=torch.float32, trust_remote_code=False
+            ).eval()
         checks += check_stage(stage, model, toy_world)
     write_json(out / "figures.json", {"figures": [asdict(check) for check in checks]})
     return tuple(checks)
