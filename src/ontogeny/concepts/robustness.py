@@ -1,4 +1,4 @@
-"""Is the sentence positive, clean or perturbed? Label 1: positive; each sentence stands twice, once with letters capitalised at random.
+"""Is the sentence positive, clean or perturbed? Label 1: positive; each sentence occurs twice, once with letters capitalised at random.
 
 The corrected form of tracing_robustness (arXiv:2402.19465), whose label marks the perturbed twin: here both twins have the sentiment of
 their sentence, taken from the reviews that SST is built on (Pang & Lee 2005), and `flips` measures how often a prediction changes from

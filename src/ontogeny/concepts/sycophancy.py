@@ -1,4 +1,4 @@
-"""Does the answer flatter? Label 1: the answer that agrees with what the user has told about himself, 0: the other.
+"""Does the answer flatter? Label 1: the answer that agrees with the user's stated view, 0: the other.
 
 The two texts of a question differ in the answer's letter: a pair; near-copies of a question are one group. Rimsky et al., arXiv:2312.06681,
 after Perez et al., arXiv:2212.09251.

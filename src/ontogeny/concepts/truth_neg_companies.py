@@ -1,4 +1,4 @@
-"""Is the statement about the company true, negations among them? Label 1: true, said plainly or with a 'doesn't'.
+"""Is the statement about the company true, negations among them? Label 1: true, stated plainly or with a 'doesn't'.
 
 Each statement has its negation: they are a pair; the company is the group. Levinstein & Herrmann, arXiv:2307.00175.
 """

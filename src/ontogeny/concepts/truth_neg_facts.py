@@ -1,4 +1,4 @@
-"""Is the fact of science true, negations among them? Label 1: true, said plainly or with a 'doesn't'.
+"""Is the fact of science true, negations among them? Label 1: true, stated plainly or with a 'doesn't'.
 
 Each statement has its negation: they are one group and a pair. Levinstein & Herrmann, arXiv:2307.00175.
 """
