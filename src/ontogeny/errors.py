@@ -29,6 +29,15 @@ class BadInput(Exception):
 _ARGUMENT = r"`([a-z_]+)`"
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]")
+"""Control characters except the tab and the line feed, marks of direction, and what no file in UTF-8 or XML holds."""
+
+
+def escape_control(text: str) -> str:
+    """A text with its control characters written out, as `\\x1b`: a terminal obeys them, and no picture can hold them."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class CheckpointError(BadInput):
     """One checkpoint cannot be read; others of its lineage may be readable."""
 

@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ontogeny.report.html import write_report
-from ontogeny.views import empty_reason, load_views
+from ontogeny.views import empty_reason, load_view, load_views, save_chart
 from tests.helpers import synthetic_records
 
 pytestmark = pytest.mark.browser
@@ -91,3 +92,17 @@ def test_a_foreign_script_is_stopped_by_the_policy(visit: dict[str, Any]) -> Non
         "() => { const s = document.createElement('script'); s.textContent = 'window.owned = 1'; document.body.append(s); }"
     )
     assert visit["page"].evaluate("window.owned") is None
+
+
+def test_saved_chart_runs_no_script(browser: Any, tmp_path: Path) -> None:
+    table = synthetic_records.table().replace({"concept": {"robustness": HOSTILE}})
+    path = save_chart(load_view("emergence").draw(table), tmp_path / "emergence.html")
+    page = browser.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-drawn]", timeout=60_000)
+    assert page.title() == "emergence"
+    assert page.locator("svg.marks").count() == 1
+    assert page.locator("img").count() == 0
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]

@@ -4,6 +4,7 @@ A view is a module with a `title`, the columns it `needs`, `select(records)` tha
 that returns an Altair chart, also for an empty table. `draw` gets the whole table and does not change it. The docstring is the caption.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ontogeny import plugins
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, escape_control
 from ontogeny.storage.files import atomic_path
 
 __all__ = ["View", "empty_reason", "load_view", "load_views", "save_chart"]
@@ -50,6 +51,11 @@ class View:
         return apply_theme(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
 
 
+def rows_with_metrics(*metrics: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A view's `select`: keeps the rows of some metrics."""
+    return lambda records: records[records["metric"].isin(metrics)]
+
+
 def load_view(name: str) -> View:
     """Load a view by name.
 
@@ -83,8 +89,37 @@ def save_chart(chart: Any, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in (".png", ".svg", ".html", ".json"):
         raise BadInput(f"the name of a chart must end with .png, .svg, .html or .json, got {path.name!r}.")
-    rules: dict[str, dict[str, Any]] = {".png": {"scale_factor": 2}, ".html": {"inline": True}}
+    spec = _visible(chart.to_dict())
     # With a full disk the previous file stays.
     with atomic_path(path) as temporary:
-        chart.save(str(temporary), format=path.suffix[1:], **rules.get(path.suffix, {}))
+        temporary.write_bytes(_encode(spec, path))
     return path
+
+
+def _encode(spec: dict[str, Any], path: Path) -> bytes:
+    import altair as alt
+    import vl_convert
+
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    match path.suffix:
+        case ".png":
+            picture: bytes = vl_convert.vegalite_to_png(spec, vl_version=version, scale=2)
+            return picture
+        case ".svg":
+            text: str = vl_convert.vegalite_to_svg(spec, vl_version=version)
+        case ".html":
+            from ontogeny.views._page import chart_page
+
+            text = chart_page(spec, path.stem)
+        case _:
+            text = json.dumps(spec, indent=2)
+    return text.encode()
+
+
+def _visible(value: Any) -> Any:
+    """A specification whose texts have no control character, which would abort the drawing of a picture."""
+    if isinstance(value, str):
+        return escape_control(value)
+    if isinstance(value, dict):
+        return {_visible(k): _visible(v) for k, v in value.items()}
+    return [_visible(v) for v in value] if isinstance(value, list | tuple) else value

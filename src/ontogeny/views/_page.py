@@ -1,0 +1,77 @@
+"""Charts in an HTML page that opens from disk and loads nothing.
+
+A page runs two scripts only, both named by their hash in its security policy: whatever a concept or a note is called, it is text.
+"""
+
+import base64
+import functools
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+EMBED_SCRIPT = """
+const specs = JSON.parse(document.getElementById("specs").textContent);
+const actions = {export: {svg: true, png: true}, source: false, compiled: false, editor: false};
+(async () => {
+  for (const [name, spec] of Object.entries(specs)) {
+    await vegaEmbed(document.getElementById("view-" + name), spec, {renderer: "svg", ast: true, actions});
+  }
+  document.body.dataset.drawn = Object.keys(specs).length;
+})();
+"""
+"""Draws each chart of the element `specs` into the element of its name."""
+
+
+def chart_page(spec: Mapping[str, Any], title: str) -> str:
+    """A page with one chart."""
+    bundle = vega_bundle()
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{content_security_policy(bundle, EMBED_SCRIPT)}">
+<title>{html.escape(title)}</title>
+</head>
+<body>
+<div id="view-chart"></div>
+<script type="application/json" id="specs">{embedded_json({"chart": spec})}</script>
+<script>{bundle}</script>
+<script>{EMBED_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+@functools.cache
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and vega-embed in one script, in the version that the charts are written for."""
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    return (
+        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+        .replace("\r\n", "\n")
+        .replace("</script", "<\\/script")
+    )
+
+
+def embedded_json(specs: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script element that holds it, whatever its texts are."""
+    text = json.dumps(specs, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return (
+        text.replace("&", "\\u0026")
+        .replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
+
+
+def content_security_policy(*scripts: str) -> str:
+    """A policy that lets a page run these scripts only and load nothing."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
