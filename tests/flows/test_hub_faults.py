@@ -144,3 +144,41 @@ def test_run_reports_a_failed_checkpoint_and_fetches_only_it_next_time(hub: Hub,
     assert size <= hub.sent["model.safetensors"] - sent < 2 * size
     assert json.loads((tmp_path / "out/run.json").read_text())["failures"] == []
     assert "Audit of the checkpoints" in (tmp_path / "out/report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["../../../outside/step300", "/etc/step300", "step300/../../x", "step 300"])
+@pytest.mark.parametrize("tag", [False, True])
+def test_branch_outside_of_the_cache_is_refused(name: str, tag: bool, hub: Hub, models: Path, tmp_path: Path) -> None:
+    hub.add(RUN, name, models / "step200", tag=tag)
+    before = {path for path in tmp_path.parent.rglob("*") if tmp_path / "cache" not in path.parents}
+    message = hub.run(
+        """
+        try: Lineage.open("me/run")
+        except BadInput as error: show(str(error))
+        """
+    )
+    assert "which is no name in git" in message
+    assert {path for path in tmp_path.parent.rglob("*") if tmp_path / "cache" not in path.parents} == before
+
+
+def test_revision_outside_of_the_cache_is_refused(hub: Hub, tmp_path: Path) -> None:
+    """A name from a file, and a commit that a mirror gives for a good name."""
+    messages = hub.run(
+        """
+        from ontogeny.lineage import hub as hub_files
+        from ontogeny.lineage.weight_files import CheckpointFiles
+        messages = []
+        for revision, commit in (("../../../outside", None), ("step0", "../../../outside")):
+            wanted = CheckpointFiles((), (), commit)
+            for read in (
+                lambda: hub_files.cached_snapshot("me/run", revision, commit),
+                lambda: hub_files.download_snapshot("me/run", revision, wanted),
+            ):
+                try: read()
+                except BadInput as error: messages.append(str(error))
+        show(messages)
+        """
+    )
+    assert len(messages) == 4
+    assert all("'../../../outside', which is no name in git" in message for message in messages)
+    assert not (tmp_path / "outside").exists()

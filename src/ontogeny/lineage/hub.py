@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_REF = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]{1,250}")
 _SMALL_FILE_LIMIT = 100_000_000
 _RETRY_ADVICE = "start the same command again later, finished work is kept"
 _LOCAL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -117,7 +118,18 @@ def list_refs(repository: str, *, offline: bool = False) -> dict[str, str]:
 
     with friendly_errors(repository):
         listed = retry(lambda: HfApi().list_repo_refs(repository))
-    return {ref.name: ref.target_commit for ref in (*listed.tags, *listed.branches)}
+    refs = {ref.name: ref.target_commit for ref in (*listed.tags, *listed.branches)}
+    for name in (*refs, *refs.values()):
+        _check_ref(repository, name)
+    return refs
+
+
+def _check_ref(repository: str, name: str) -> None:
+    """Raise `BadInput` unless git allows the name of a branch, tag or commit: it becomes a path below the cache folder."""
+    if not _REF.fullmatch(name) or ".." in name or not all(part.strip(".") for part in name.split("/")):
+        raise BadInput(
+            f"{repository} has a branch or commit {name[:80]!r}, which is no name in git: use another source."
+        )
 
 
 def _cache(repository: str) -> Path:
@@ -135,6 +147,7 @@ def _cached_refs(repository: str) -> dict[str, str]:
 def cached_snapshot(repository: str, revision: str, commit: str | None) -> Path | None:
     """The folder of a revision in the local cache, complete or not."""
     known = commit or (revision if _COMMIT.fullmatch(revision) else _cached_refs(repository).get(revision))
+    _check_ref(repository, known or revision)
     folder = _cache(repository) / "snapshots" / known if known else None
     return folder if folder is not None and folder.is_dir() else None
 
@@ -152,6 +165,7 @@ def list_hub_files(repository: str, revision: str, commit: str | None) -> tuple[
     """Top-level files with sizes and hashes, and the commit, from one request (cached for a commit)."""
     with friendly_errors(repository, revision):
         info = _info_of_commit(repository, commit) if commit else _info(repository, revision)
+    _check_ref(repository, info.sha or revision)
     top = [file for file in info.siblings or () if "/" not in file.rfilename]
     return {
         f.rfilename: WeightFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else f.blob_id) for f in top
@@ -212,6 +226,8 @@ def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles) -
     from huggingface_hub import snapshot_download
 
     commit = wanted.commit or revision
+    for name in (commit, revision):
+        _check_ref(repository, name)
     here = _cache(repository) / "snapshots" / commit
 
     def fetch(names: list[str]) -> Path:
