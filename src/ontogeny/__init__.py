@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ontogeny.jobs.trace.trace import trace
     from ontogeny.lineage import Checkpoint, Lineage, Stage
     from ontogeny.measurements.settings import TraceSettings
+    from ontogeny.models.loading import ModelOptions
     from ontogeny.models.model import Model, load_model
     from ontogeny.plugins import list_plugins
     from ontogeny.records import Record
@@ -33,6 +34,7 @@ _MODULES = {
     "ontogeny.jobs.trace.trace": ("trace",),
     "ontogeny.lineage": ("Checkpoint", "Lineage", "Stage"),
     "ontogeny.measurements.settings": ("TraceSettings",),
+    "ontogeny.models.loading": ("ModelOptions",),
     "ontogeny.models.model": ("Model", "load_model"),
     "ontogeny.plugins": ("list_plugins",),
     "ontogeny.records": ("Record",),
@@ -55,6 +57,7 @@ __all__ = [
     "Example",
     "Lineage",
     "Model",
+    "ModelOptions",
     "Patch",
     "RankOne",
     "Record",

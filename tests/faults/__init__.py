@@ -1,1 +1,1 @@
-"""Processes that die, and disks that fill up, at every point at which a job writes."""
+"""Processes killed and disks filled at every point at which a job writes."""

@@ -1,4 +1,4 @@
-"""A clean process that has everything imported and has run nothing, and forks off one child a job: a crash costs no start-up.
+"""A process with everything imported that forks one child per job, so that a crash needs no new imports.
 
 Spoken to by lines of JSON; answers each with the child's exit code: 0 done, 2 refused in words, 3 crashed, 137 killed.
 """

@@ -1,4 +1,4 @@
-"""Every point at which a job changes the disk, counted; at one of them the process dies or the disk is full.
+"""Count every point at which a job changes the disk; at one of them the process dies or the disk is full.
 
 A point is a rename, the sync of a growing file, a line of the ledger, or the removal of a file or folder. It fails before the change,
 in the middle of it, or right after it.

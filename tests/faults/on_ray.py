@@ -1,4 +1,4 @@
-"""A trace on two workers of Ray, of which one, or the process that holds the run, is killed from outside; then started again.
+"""A trace on two Ray workers; one worker or the driver is killed by SIGKILL, and the trace is resumed.
 
 As a command (`python -m tests.faults.on_ray HOME OUT`) it is the process that is killed.
 """

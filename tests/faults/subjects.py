@@ -1,6 +1,6 @@
-"""What is interrupted: a trace, a model that is raised, a training that is recorded; each small, each the same every time.
+"""Jobs that are interrupted: a trace, the training of a toy model, a recorded training; small and deterministic.
 
-`work(home, out)` does it, `finished(out)` names the units that are done, `left(out)` is everything that a later reader can see.
+`work(home, out)` runs the job, `finished(out)` names its finished units, `left(out)` is everything that a later reader can see.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing is done twice: a sample of what `make faults` tries at every point; and two processes in one folder."""
+"""Interrupted jobs lose nothing and do nothing twice: a sample of `make faults`; and locks of nested folders."""
 
 import random
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.mark.parametrize(("subject", "sample"), [("trace", 5), ("raise", 5), ("record", 16)])
-def test_interrupted_at_any_point_it_ends_as_if_nothing_had_been(subject, sample, forks, home, tmp_path) -> None:
+def test_job_interrupted_at_any_point_resumes_equal(subject, sample, forks, home, tmp_path) -> None:
     expected, points = whole(forks, subject, home, tmp_path / "whole")
     every = list(trials(subject, points))
     assert len(every) > 6 * len(points)
@@ -39,21 +39,21 @@ def test_interrupted_at_any_point_it_ends_as_if_nothing_had_been(subject, sample
     assert [outcome for outcome in tried if not outcome.well] == []
 
 
-def test_struck_from_outside_at_any_moment(forks, home, tmp_path) -> None:
+def test_job_killed_at_any_moment_resumes_equal(forks, home, tmp_path) -> None:
     expected, _ = whole(forks, "trace", home, tmp_path / "whole")
     draw = random.Random(5)
     tried = [struck(forks, "trace", draw.uniform(0.02, 0.8), home, tmp_path / f"{i}", expected) for i in range(5)]
     assert [outcome for outcome in tried if not outcome.well] == []
 
 
-def test_the_process_that_holds_workers_is_struck(forks, home, tmp_path) -> None:
+def test_killed_ray_driver_resumes_equal(forks, home, tmp_path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
     expected, _ = whole(forks, "trace", home, tmp_path / "whole")
     outcome = struck_on_ray(forks, "driver", 0.8, home, tmp_path / "struck", expected)
     assert outcome.well, outcome
 
 
-def test_a_job_that_writes_carelessly_would_be_found(forks, home, tmp_path) -> None:
+def test_faults_find_a_job_that_writes_in_place(forks, home, tmp_path) -> None:
     expected, points = whole(forks, "careless", home, tmp_path / "whole")
     assert points == ("sync", "sync", "sync")
     torn = attempt(forks, Trial("careless", 2, "torn", "kill"), home, tmp_path / "torn", expected)
@@ -64,7 +64,7 @@ def test_a_job_that_writes_carelessly_would_be_found(forks, home, tmp_path) -> N
 
 
 @pytest.mark.parametrize("job", [raise_it, record_it])
-def test_a_second_process_on_a_training_is_refused(job, home, tmp_path) -> None:
+def test_rejects_second_process_on_a_training(job, home, tmp_path) -> None:
     with run_lock(tmp_path / "out"):
         before = sorted(path.name for path in (tmp_path / "out").iterdir())
         with pytest.raises(BadInput, match="another process is writing into"):
@@ -73,7 +73,7 @@ def test_a_second_process_on_a_training_is_refused(job, home, tmp_path) -> None:
     assert SUBJECTS["raise"].finished(tmp_path / "out") == set()
 
 
-def test_only_what_we_left_is_swept_and_only_by_who_is_in(tmp_path) -> None:
+def test_lock_removes_only_its_own_partial_files(tmp_path) -> None:
     ours, theirs = tmp_path / "records" / ".a.parquet.12-34.tmp", tmp_path / ".notes.tmp"
     ours.parent.mkdir()
     for path in (ours, theirs):
@@ -87,7 +87,7 @@ def test_only_what_we_left_is_swept_and_only_by_who_is_in(tmp_path) -> None:
     assert theirs.exists()
 
 
-def test_a_run_inside_of_another_folder_is_not_swept_with_it(tmp_path) -> None:
+def test_lock_leaves_nested_runs_alone(tmp_path) -> None:
     inside = tmp_path / "trace"
     with run_lock(inside):
         written = inside / "records" / ".a.parquet.12-34.tmp"

@@ -1,4 +1,4 @@
-"""One trial: interrupted at a point, started again, compared with a run that nobody interrupted."""
+"""One trial: interrupt a job at a point, resume it, and compare it with an uninterrupted run."""
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence

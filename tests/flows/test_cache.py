@@ -1,4 +1,4 @@
-"""Activations that were kept: another seed or fit needs no model, and its numbers are those of a run that had one."""
+"""Activation cache: another seed or probe needs no model, and its numbers equal those of a run without the cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def values(run):
     return table.sort_values(list(table.columns[:15])).reset_index(drop=True).astype(str)
 
 
-def test_another_seed_needs_no_model(home, concept, tmp_path):
+def test_other_seed_needs_no_model(home, concept, tmp_path):
     cache = ActivationCache(tmp_path / "cache", 10**9)
     first = trace(Lineage.open(home / "few"), [concept], tmp_path / "first", QUICK, cache=cache)
     assert sum(entry["models_built"] for entry in visits(first)) == 2  # one for the lineage, one for the floor
@@ -51,7 +51,7 @@ def test_another_seed_needs_no_model(home, concept, tmp_path):
     assert values(again).equals(values(plain))
 
 
-def test_other_texts_weights_or_sites_are_read_anew(home, concept, tmp_path):
+def test_other_texts_weights_or_sites_are_read_again(home, concept, tmp_path):
     cache = ActivationCache(tmp_path / "cache", 10**9)
     few = Lineage.open(home / "few")
     trace(few, [concept], tmp_path / "first", QUICK, cache=cache)
@@ -69,7 +69,7 @@ def test_other_texts_weights_or_sites_are_read_anew(home, concept, tmp_path):
     assert all(entry["from_cache"] == 0 for entry in visits(run)[1:])
 
 
-def test_labels_are_no_part_of_an_entry(home, concept, tmp_path):
+def test_labels_are_not_part_of_an_entry(home, concept, tmp_path):
     cache = ActivationCache(tmp_path / "cache", 10**9)
     few = Lineage.open(home / "few")
     trace(few, [concept], tmp_path / "first", QUICK, cache=cache)
@@ -78,7 +78,7 @@ def test_labels_are_no_part_of_an_entry(home, concept, tmp_path):
     assert all(entry["from_cache"] == 1 for entry in visits(run))
 
 
-def test_it_stays_within_its_size_and_a_damaged_entry_is_read_anew(home, concept, tmp_path):
+def test_cache_keeps_its_size_and_damaged_entries_are_read_again(home, concept, tmp_path):
     few = Lineage.open(home / "few")
     large = ActivationCache(tmp_path / "cache", 10**9)
     trace(few, [concept], tmp_path / "first", QUICK, cache=large)

@@ -1,4 +1,4 @@
-"""A planted concept is carried into a model of another width, above maps that know nothing; where nothing is planted it is not."""
+"""A planted concept is mapped into a model of another width, better than by null maps; without a planted concept it is not."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def _told(run: Run, unit: str, metric: str, name: str, control: str | None = Non
     return {key: float(found[key].iloc[0]) for key in ("value", "low", "high", "n")}
 
 
-def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
+def test_vector_maps_into_another_width(place: Path, run: Run) -> None:
     unit = _mapped(place, run, "wide")
     assert set(run.records(f"unit = '{unit}'").train_seed) == {7}
     native = _told(run, unit, "mapped_effect", "native")
@@ -75,14 +75,14 @@ def test_a_vector_is_carried_into_another_width(place: Path, run: Run) -> None:
     assert again == unit  # the same question takes the place of its answer
 
 
-def test_what_the_target_has_not_learned_cannot_be_carried(place: Path, run: Run) -> None:
+def test_mapping_fails_if_target_lacks_the_concept(place: Path, run: Run) -> None:
     unit = _mapped(place, run, "blank")
     for name in ("native", "embeddings", "activations"):
         assert _told(run, unit, "mapped_effect", name)["value"] < 0.5
         assert _told(run, unit, "mapped_auroc", name)["low"] < 0.75
 
 
-def test_the_command(place: Path, run: Run, say: Say) -> None:
+def test_command_prints_rows(place: Path, run: Run, say: Say) -> None:
     line = ["transfer", str(place / "lineage.toml"), "-c", str(place / "coin.jsonl"), "--run", str(run.folder)]
     code, out, _ = say(*line, "--to-model", place / "wide", "--no-effect", "--json")
     assert code == 0
@@ -90,7 +90,7 @@ def test_the_command(place: Path, run: Run, say: Say) -> None:
     assert {row["metric"] for row in told} == {"map_r2", "mapped_auroc", "mapped_cosine"}
 
 
-def test_no_vector_to_carry(place: Path, run: Run) -> None:
+def test_rejects_concept_that_was_not_traced(place: Path, run: Run) -> None:
     other = Concept.from_file(place / "coin.jsonl", name="other")
     with pytest.raises(BadInput, match="holds no other"):
         transfer_to_model(Lineage.open(place / "lineage.toml"), [other], run.folder, str(place / "wide"), traced=True)

@@ -1,4 +1,4 @@
-"""The rows of a trace are the same from every executor, workers of Ray that are killed lose nothing, and GPUs are placed together."""
+"""All executors give the same rows, killed Ray workers lose nothing, and the GPUs of a model are on one machine."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ def traced(home: Path, out: Path, **how) -> Run:
     return trace(Lineage.open(home / "five"), concepts, out, QUICK, **how)
 
 
-def test_every_executor_gives_the_same_rows_also_where_a_worker_is_killed(home, once, ray, tmp_path):
+def test_executors_give_equal_rows_even_if_a_worker_is_killed(home, once, ray, tmp_path):
     killed: list[int] = []
     over = threading.Event()
 
@@ -99,7 +99,7 @@ def test_every_executor_gives_the_same_rows_also_where_a_worker_is_killed(home, 
     assert not (on_ray.folder / "shards").exists()
 
 
-def test_a_run_grows_on_ray_and_its_own_step_0_takes_the_place_of_the_floor(home, ray, tmp_path):
+def test_run_grows_on_ray_and_step_0_replaces_the_floor(home, ray, tmp_path):
     save_run(tmp_path / "run", {2: 4.0, 3: 8.0})
     concept = [Concept.from_file(home / "one.csv")]
     grown = {}
@@ -122,7 +122,7 @@ class Seat:
         return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def test_each_model_gets_its_gpus_in_one_bundle_on_one_machine(ray):
+def test_model_gets_its_gpus_in_one_bundle(ray):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     given = plan_workers(clusters.cluster_nodes(ray), RayCluster(gpus_per_model=2), visits=9)
     assert (given.workers, given.bundle) == (2, {"CPU": 1, "GPU": 2})
@@ -156,12 +156,12 @@ def test_each_model_gets_its_gpus_in_one_bundle_on_one_machine(ray):
         ([(2, 0)], RayCluster(workers=9), 99, (2, 1, 1)),
     ],
 )
-def test_how_many_models_and_what_each_gets(machines, asked, visits, expected):
+def test_workers_fit_the_machines(machines, asked, visits, expected):
     found = plan_workers([{"CPU": cpu, "GPU": gpu} for cpu, gpu in machines], asked, visits=visits)
     assert (found.workers, found.cpus, found.threads) == expected
 
 
-def test_threads_are_those_of_the_process_that_asked():
+def test_workers_share_the_threads_of_the_process():
     assert plan_workers([{"CPU": 16}], RayCluster(), visits=9, threads=3) == WorkerLayout(1, 0, 16, 3)
     assert plan_workers([{"CPU": 16}], RayCluster(workers=4), visits=9, threads=3).threads == 1
 
@@ -169,7 +169,7 @@ def test_threads_are_those_of_the_process_that_asked():
 # --- refusals ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_too_large_for_any_machine_is_refused():
+def test_rejects_model_larger_than_any_machine():
     with pytest.raises(
         BadInput, match="`gpus_per_model` must be at most 2, the GPUs of the largest machine of this cluster, got 4"
     ):
@@ -193,20 +193,20 @@ def worker(home, tmp_path, monkeypatch):
     return make
 
 
-def test_what_a_machine_of_the_cluster_must_see(worker, home, tmp_path, monkeypatch):
+def test_worker_rejects_machine_without_files_or_with_other_versions(worker, home, tmp_path, monkeypatch):
     assert worker() is None
     assert f"does not see {tmp_path / 'gone'}" in worker(where=tmp_path / "gone")
     (tmp_path / "other").mkdir()
     assert f"does not see {tmp_path / 'other' / 'run' / 'run.json'}" in worker(where=tmp_path / "other")
     with monkeypatch.context() as patch:
-        patch.setattr("ontogeny.__version__", "0.0.0")
+        patch.setattr("ontogeny.jobs.trace.ray_worker.__version__", "0.0.0")
         assert "another version of ontogeny or torch" in worker()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "is_dir", lambda path: path != home / "five" / "checkpoint-2")
         assert f"does not see {home / 'five' / 'checkpoint-2'}" in worker()
 
 
-def test_gpus_that_only_the_book_keeping_knows_are_told(worker, monkeypatch):
+def test_worker_rejects_missing_gpus_and_accelerate(worker, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "Ray gave 2 GPUs to a worker on" in worker("cuda")
@@ -216,7 +216,7 @@ def test_gpus_that_only_the_book_keeping_knows_are_told(worker, monkeypatch):
     assert "lacks accelerate" in worker("auto")
 
 
-def test_without_ray_it_is_named(home, tmp_path, monkeypatch):
+def test_rejects_cluster_without_ray(home, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadInput, match=r"Ray is not installed: pip install 'ontogeny\[ray\]'"):
         traced(home, tmp_path / "run", cluster=RayCluster())
@@ -224,7 +224,7 @@ def test_without_ray_it_is_named(home, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["ray://somewhere:10001", "127.0.0.1:1"])
-def test_a_cluster_that_does_not_answer_is_told(address, monkeypatch):
+def test_rejects_cluster_that_does_not_answer(address, monkeypatch):
     def init(**_: Any) -> None:
         raise ConnectionError("failed to connect to the GCS.\nand more")
 
@@ -235,7 +235,7 @@ def test_a_cluster_that_does_not_answer_is_told(address, monkeypatch):
         pass
 
 
-def test_a_cluster_of_ones_own_leaves_no_folder(monkeypatch):
+def test_local_cluster_leaves_no_folder(monkeypatch):
     folders: list[Path] = []
     started: list[Path] = []
 
@@ -259,6 +259,6 @@ def test_a_cluster_of_ones_own_leaves_no_folder(monkeypatch):
     assert not any(folder.exists() for folder in folders)
 
 
-def test_a_share_is_no_cluster(home, tmp_path):
+def test_rejects_shard_with_cluster(home, tmp_path):
     with pytest.raises(BadInput, match="`shard` must not be set together with a Ray cluster"):
         traced(home, tmp_path / "run", cluster=RayCluster(), shard=Shard.parse("0/2"))

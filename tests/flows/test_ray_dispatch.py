@@ -1,4 +1,4 @@
-"""Who gets which checkpoint, and what becomes of it when a worker dies: the real workers, in this process, on a Ray of fifty lines."""
+"""Assignment of checkpoints and replacement of dead workers: real workers in this process, with a fake Ray."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -138,7 +138,7 @@ def on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return go
 
 
-def test_a_worker_that_dies_twice_over_one_checkpoint_loses_nothing(on, once):
+def test_two_dead_workers_lose_nothing(on, once):
     ray = Ray({"checkpoint-3": 2})
     run = on(ray)
     same(run, once)
@@ -148,7 +148,7 @@ def test_a_worker_that_dies_twice_over_one_checkpoint_loses_nothing(on, once):
     assert sorted(set(units(run))) == sorted(units(once))
 
 
-def test_a_checkpoint_over_which_three_die_is_told_and_the_others_go_on(on, once):
+def test_three_dead_workers_make_a_failure(on, once):
     run = on(Ray({"checkpoint-3": 3}))
     [failure] = run.about["failures"]
     assert failure["checkpoint"] == "checkpoint-3"
@@ -159,25 +159,25 @@ def test_a_checkpoint_over_which_three_die_is_told_and_the_others_go_on(on, once
     same(on(Ray({})), once)  # the same command again
 
 
-def test_what_was_fetched_for_a_slow_one_goes_to_who_is_free(on, once):
+def test_idle_worker_takes_over_prefetched_checkpoint(on, once):
     ray = Ray({}, late="ray-0-")
     same(on(ray), once)
     assert Counter(name for name, _, _ in ray.visits) == {"ray-0-of-2": 1, "ray-1-of-2": 3}
 
 
-def test_the_floor_is_measured_again_where_its_worker_died(on, once, monkeypatch):
+def test_floor_is_measured_again_if_its_worker_died(on, once, monkeypatch):
     lost = Ray({"checkpoint-1": 1})
     same(on(lost, workers=1), once)
 
 
-def test_memory_is_named_where_it_was_the_cause(on):
+def test_failure_names_memory(on):
     ray = Ray({"checkpoint-3": 3})
     ray.words = "Task was killed due to the node running low on memory.\nand more of it"
     [failure] = on(ray).about["failures"]
     assert "died 3 times (the machine ran out of memory)" in failure["reason"]
 
 
-def test_what_was_fetched_for_nothing_is_left(home, tmp_path):
+def test_unused_prefetched_checkpoints_are_released(home, tmp_path):
     asked: list[str] = []
     left: list[str] = []
 
@@ -211,12 +211,12 @@ def test_what_was_fetched_for_nothing_is_left(home, tmp_path):
     assert left[3:] == ["checkpoint-5", "checkpoint-1", "checkpoint-2", "all"]
 
 
-def test_workers_that_die_before_they_begin_end_it(on, tmp_path):
+def test_workers_that_never_start_raise_an_error(on, tmp_path):
     with pytest.raises(BadInput, match="no worker stays alive on this cluster") as told:
         on(Ray({}, stillborn=9))
     assert "\n" not in str(told.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_one_that_begins_at_the_third_attempt_is_used(on, once):
+def test_worker_that_starts_at_third_attempt_is_used(on, once):
     same(on(Ray({}, stillborn=2), workers=1), once)

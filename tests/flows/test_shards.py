@@ -1,4 +1,4 @@
-"""Shares of one run, in any order, at once, killed or not: the rows are those of one process, and nothing is computed twice."""
+"""Shards of a run, in any order, concurrent or killed: the rows equal those of one process, and nothing is computed twice."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def visited(run: Run) -> list[str]:
 
 
 @pytest.mark.parametrize("order", [("0/3", "1/3", "2/3"), ("2/3", "0/3", "1/3")])
-def test_shares_in_any_order_make_the_run_of_one_process(home, once, order, tmp_path):
+def test_shards_in_any_order_equal_one_process(home, once, order, tmp_path):
     for i, which in enumerate(order):
         run = share(home, tmp_path / "run", which)
         assert run.about["finished"] == (i == 2)
@@ -54,7 +54,7 @@ def test_shares_in_any_order_make_the_run_of_one_process(home, once, order, tmp_
     same(trace(Lineage.open(home / "five"), both(home), tmp_path / "run", QUICK), once)
 
 
-def test_shares_at_once(home, once, tmp_path):
+def test_concurrent_shards_equal_one_process(home, once, tmp_path):
     code = "import sys; from pathlib import Path; from tests.flows.test_shards import share; "
     code += "share(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -67,7 +67,7 @@ def test_shares_at_once(home, once, tmp_path):
     assert visited(run) == visited(once)
 
 
-def test_a_share_that_died_is_finished_by_whoever_comes(home, once, tmp_path, monkeypatch):
+def test_killed_shard_is_finished_by_next_process(home, once, tmp_path, monkeypatch):
     written, replace = 0, os.replace
 
     def dying(*names):
@@ -86,13 +86,13 @@ def test_a_share_that_died_is_finished_by_whoever_comes(home, once, tmp_path, mo
     same(trace(Lineage.open(home / "five"), both(home), tmp_path / "run", QUICK), once)
 
 
-def test_the_same_share_twice_at_once_is_refused(home, tmp_path):
+def test_rejects_same_shard_twice_at_once(home, tmp_path):
     folder = tmp_path / "run" / "shards" / "0-of-2"
     with run_lock(folder), pytest.raises(BadInput, match="another process is writing"):
         share(home, tmp_path / "run", "0/2")
 
 
 @pytest.mark.parametrize("text", ["", "3", "3/3", "-1/3", "a/b", "1/0"])
-def test_what_is_no_share_is_told(text):
+def test_rejects_invalid_shard(text):
     with pytest.raises(BadInput, match="`shard` must be i/n"):
         Shard.parse(text)

@@ -1,4 +1,4 @@
-"""Transfer on a run whose truth is planted: the matrix agrees with the trace, vectors work where the concept is used, and only there."""
+"""Transfer of a planted concept: its diagonal equals the trace, and vectors have an effect only where the concept is used."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def _value(run: Run, metric: str, target: int, source: int, extra: str = "") -> 
     return float(found.value.iloc[0])
 
 
-def test_the_diagonal_is_the_trace(run: Run) -> None:
+def test_diagonal_equals_the_trace(run: Run) -> None:
     for step in PUSHES:
         for method in ("logistic", "mass_mean"):
             of = f"and method = '{method}'"
@@ -69,7 +69,7 @@ def test_the_diagonal_is_the_trace(run: Run) -> None:
                 assert told == pytest.approx(float(accuracy.value.iloc[0]), abs=0.02)
 
 
-def test_a_planted_concept_carries_over_and_an_absent_one_does_not(run: Run) -> None:
+def test_planted_concept_transfers_and_absent_one_does_not(run: Run) -> None:
     assert _value(run, "transfer_auroc", 128, 64, "and method = 'logistic'") > 0.95
     assert _value(run, "transfer_auroc", 128, 8, "and method = 'logistic'") > 0.95
     # Where a concept stands out as far as here, a direction that knows nothing reads it, too: the reverse is at chance.
@@ -79,7 +79,7 @@ def test_a_planted_concept_carries_over_and_an_absent_one_does_not(run: Run) -> 
     assert abs(_value(run, "transfer_cosine", 128, 1, "and method = 'mass_mean'")) < 0.6
 
 
-def test_a_vector_works_where_the_concept_is_used_and_only_there(run: Run) -> None:
+def test_vector_has_effect_only_where_concept_is_used(run: Run) -> None:
     assert _value(run, "transfer_effect", 128, 64) > 1.0
     assert _value(run, "transfer_q", 128, 64) <= 0.1
     assert abs(_value(run, "transfer_effect", 8, 64)) < 0.5
@@ -90,7 +90,7 @@ def test_a_vector_works_where_the_concept_is_used_and_only_there(run: Run) -> No
     assert _value(run, "transfer_cost", 128, 64) > 0
 
 
-def test_the_effect_on_itself_is_that_of_against_controls(place: Path, run: Run) -> None:
+def test_effect_on_itself_equals_compare_with_controls(place: Path, run: Run) -> None:
     from ontogeny.interventions import Add
     from ontogeny.lineage import fetch_checkpoint
     from ontogeny.measurements.design import make_design
@@ -114,7 +114,7 @@ def test_the_effect_on_itself_is_that_of_against_controls(place: Path, run: Run)
     assert float(null.high.iloc[0]) == pytest.approx(told.high, abs=1e-4)
 
 
-def test_each_checkpoint_is_loaded_twice_and_once_from_a_trace(
+def test_checkpoints_are_loaded_twice_or_once_after_a_trace(
     place: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[str] = []
@@ -140,7 +140,25 @@ def test_each_checkpoint_is_loaded_twice_and_once_from_a_trace(
     assert loads == []  # what is done is not done twice
 
 
-def test_pairs_do_not_depend_on_which_others_are_tried(place: Path, run: Run, tmp_path: Path) -> None:
+def test_failed_transfer_leaves_run_unchanged(
+    place: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = Path(shutil.copytree(run.folder, tmp_path / "again"))
+
+    def state() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(again.rglob("*")) if path.is_file()}
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("broken")
+
+    monkeypatch.setattr("ontogeny.jobs.transfer.transfer.cross_auroc_rows", fail)
+    before = state()
+    with pytest.raises(KeyError, match="broken"):
+        transfer(Lineage.open(place / "raised"), [_coin(place)], again, TransferSettings(controls=21, shuffles=20))
+    assert state() == before
+
+
+def test_pairs_do_not_depend_on_other_checkpoints(place: Path, run: Run, tmp_path: Path) -> None:
     few = transfer(Lineage.open(place / "raised").select("8,128"), [_coin(place)], tmp_path / "few", OPTIONS)
     site = str(run.records("metric = 'transfer_effect'").site.iloc[0])
     assert set(few.records("metric = 'transfer_effect'").site) == {site}
@@ -148,7 +166,7 @@ def test_pairs_do_not_depend_on_which_others_are_tried(place: Path, run: Run, tm
         assert _value(few, metric, 128, 8, of) == pytest.approx(_value(run, metric, 128, 8, of), abs=1e-4)
 
 
-def test_one_target_and_its_averages(place: Path, run: Run, tmp_path: Path) -> None:
+def test_single_target_gets_averages(place: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "into"
     shutil.copytree(run.folder, again)
     options = TransferSettings(into="last", controls=100, shuffles=40)
@@ -163,12 +181,12 @@ def test_one_target_and_its_averages(place: Path, run: Run, tmp_path: Path) -> N
     assert "coin into pretrain 128" in verdict.sentence
     assert found.about["transfers"]["coin"]["into"] == "last"
     page = write_report(found.records(), found.about, tmp_path / "report.html").read_text()
-    assert "Does it steer?" in page
+    assert '<section id="steering">' in page
     assert verdict.sentence in page
     assert final_transfer_sentences(transfer_verdicts(found.records(), found.about)) == {"coin": [verdict.sentence]}
 
 
-def test_vectors_at_equal_cost(place: Path, run: Run, tmp_path: Path) -> None:
+def test_equal_cost_scales_vectors_to_the_same_kl(place: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "equal"
     shutil.copytree(run.folder, again)
     options = TransferSettings(
@@ -185,7 +203,7 @@ def test_vectors_at_equal_cost(place: Path, run: Run, tmp_path: Path) -> None:
     assert "1" not in alphas
 
 
-def test_vectors_as_long_as_at_their_source_have_nulls_of_their_own(place: Path, run: Run, tmp_path: Path) -> None:
+def test_source_lengths_have_their_own_nulls(place: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "source"
     shutil.copytree(run.folder, again)
     options = TransferSettings(into="last", controls=20, shuffles=20, length="source")
@@ -198,7 +216,7 @@ def test_vectors_as_long_as_at_their_source_have_nulls_of_their_own(place: Path,
     assert _value(found, "transfer_effect", 128, 8) < _value(run, "transfer_effect", 128, 8)  # 6 of 8 as long
 
 
-def test_without_answers_the_targets_own_probe_tells(place: Path, tmp_path: Path) -> None:
+def test_effect_without_answers_uses_the_targets_probe(place: Path, tmp_path: Path) -> None:
     concept = Concept.from_file(place / "bare.jsonl")
     lineage = Lineage.open(place / "raised").select("8,128")
     found = transfer(lineage, [concept], tmp_path / "run", TransferSettings(controls=20, shuffles=20, site="resid.1"))
@@ -207,7 +225,7 @@ def test_without_answers_the_targets_own_probe_tells(place: Path, tmp_path: Path
     assert _value(found, "transfer_effect", 128, 8) > float(null.high.iloc[0])
 
 
-def test_a_vector_that_is_put_where_it_is_read_has_no_effect_and_says_why(place: Path, tmp_path: Path) -> None:
+def test_effect_at_readout_site_is_absent_with_reason(place: Path, tmp_path: Path) -> None:
     concept = Concept.from_file(place / "bare.jsonl")
     lineage = Lineage.open(place / "raised").select("64,128")
     found = transfer(lineage, [concept], tmp_path / "run", TransferSettings(site="resid.2"))
@@ -237,7 +255,7 @@ def carry(place: Path, say: Say) -> Say:
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_cannot_be_is_said_in_one_line(what: str, run: Run, carry: Say) -> None:
+def test_bad_options_are_one_line(what: str, run: Run, carry: Say) -> None:
     given, told = BAD[what]
     code, _, err = carry("--run", run.folder, *given)
     assert code == 2
@@ -245,7 +263,7 @@ def test_what_cannot_be_is_said_in_one_line(what: str, run: Run, carry: Say) -> 
     assert err.strip().count("\n") == 0
 
 
-def test_another_run_two_widths_and_no_place(place: Path, run: Run, tmp_path: Path, carry: Say) -> None:
+def test_rejects_other_runs_and_two_widths(place: Path, run: Run, tmp_path: Path, carry: Say) -> None:
     for given, told in ((), "--out"), (("--run", tmp_path / "none"), "not a run directory"):
         code, _, err = carry(*given)
         assert code == 2
@@ -267,7 +285,7 @@ def test_another_run_two_widths_and_no_place(place: Path, run: Run, tmp_path: Pa
     assert not (tmp_path / "wide").exists()
 
 
-def test_the_command_says_what_it_would_do_and_what_it_did(run: Run, carry: Say) -> None:
+def test_command_prints_plan_and_result(run: Run, carry: Say) -> None:
     line = ["--run", run.folder, "--controls", "20", "--shuffles", "20"]
     told = json.loads(carry(*line, "--dry-run", "--json").out)
     assert (told["sources"], told["targets"], told["to_trace"], told["loads"]) == (4, 4, 0, 4)

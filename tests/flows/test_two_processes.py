@@ -1,4 +1,4 @@
-"""Two processes on one folder, and a full disk: told in one line; the first ends as if it were alone, and what was there stays."""
+"""Two processes on one folder, and a full disk: a one-line error; the first process is not disturbed, and files stay as they were."""
 
 import errno
 import os
@@ -79,7 +79,7 @@ def state(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("job", ["trace", "raise"])
-def test_the_second_is_refused_and_the_first_goes_on(job: str, home: Path, tmp_path: Path) -> None:
+def test_second_process_is_rejected_and_first_continues(job: str, home: Path, tmp_path: Path) -> None:
     out, go, inside = tmp_path / "out", tmp_path / "go", tmp_path / "inside"
     argv: dict[str, tuple[object, ...]] = {
         "trace": ("trace", home / "steps", "-c", home / "planted.csv", "-o", out, "--sites", "resid", "-q"),
@@ -115,7 +115,7 @@ def test_the_second_is_refused_and_the_first_goes_on(job: str, home: Path, tmp_p
 
 
 @pytest.mark.parametrize("job", ["monitor", "frozen", "across"])
-def test_what_is_added_to_a_run_waits_for_nobody_and_mixes_with_nothing(job: str, home: Path) -> None:
+def test_monitor_rejects_locked_run(job: str, home: Path) -> None:
     run = Run.open(home / "run")
     both = [Concept.from_file(home / f"{name}.csv") for name in ("planted", "other")]
     jobs: dict[str, Callable[[], object]] = {
@@ -144,7 +144,7 @@ def test_what_is_added_to_a_run_waits_for_nobody_and_mixes_with_nothing(job: str
     ],
     ids=" ".join,
 )
-def test_a_full_disk_is_told_and_what_was_written_stays(
+def test_full_disk_is_one_line_and_files_stay(
     argv: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     monkeypatch.chdir(home)

@@ -1,4 +1,4 @@
-"""A linear map between models: an orthogonal one is recovered exactly, a shuffled one is at chance, and words meet words."""
+"""Linear maps: an orthogonal map is recovered exactly, shuffled and random maps are at chance, shared token strings are paired."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def orthogonal(d: int, seed: int) -> torch.Tensor:
 
 @FEW
 @given(seed=st.integers(0, 1000), d=st.integers(3, 24))
-def test_an_orthogonal_map_is_recovered_exactly(seed: int, d: int) -> None:
+def test_orthogonal_map_is_recovered_exactly(seed: int, d: int) -> None:
     x = torch.randn(10 * d + 20, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     turn = orthogonal(d, seed + 1)
     found = linear_maps.fit_linear_map(x, x @ turn + 3.0, seed=seed)
@@ -32,7 +32,7 @@ def test_an_orthogonal_map_is_recovered_exactly(seed: int, d: int) -> None:
 
 @FEW
 @given(seed=st.integers(0, 1000))
-def test_into_another_width_the_true_map_is_above_and_shuffled_and_random_are_at_chance(seed: int) -> None:
+def test_true_map_is_above_shuffled_and_random_maps(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(400, 12, generator=generator)
     true = torch.randn(12, 40, generator=generator)
@@ -52,7 +52,7 @@ def test_into_another_width_the_true_map_is_above_and_shuffled_and_random_are_at
     assert max(beside) < cosine(fitted)
 
 
-def test_where_there_is_nothing_to_map_held_out_pairs_say_so() -> None:
+def test_unrelated_spaces_have_no_explained_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(60, 30, generator=generator), torch.randn(60, 30, generator=generator)
     found = linear_maps.fit_linear_map(x, y)
@@ -69,12 +69,12 @@ def test_pairs_of_a_text_are_held_out_together() -> None:
     assert linear_maps.fit_linear_map(twins_x, twins_y, groups).r2 < 0.1
 
 
-def test_too_few_pairs_are_refused() -> None:
+def test_rejects_too_few_pairs() -> None:
     with pytest.raises(BadInput, match="at least 20 pairs, got 3"):
         linear_maps.fit_linear_map(torch.randn(3, 2), torch.randn(3, 2))
 
 
-def test_strings_meet_across_marks_for_a_space_and_special_ones_do_not() -> None:
+def test_shared_strings_ignore_space_marks_and_special_tokens() -> None:
     one = {"<s>": 0, "▁the": 1, "cat": 2, "Ġ": 3}
     other = {"<s>": 5, "Ġthe": 4, "cat": 9, "dog": 1}
     assert shared_token_strings(one, other, ["<s>"]) == [(1, 4), (2, 9)]

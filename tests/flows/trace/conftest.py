@@ -1,4 +1,4 @@
-"""Training runs and concept files that no test changes."""
+"""Shared training runs and concept files; no test changes them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A trace finds what was planted, when it was planted, and nothing where nothing formed."""
+"""A trace finds a planted concept at the step at which it was planted, and no emergence in scrambled checkpoints."""
 
 import math
 import shutil
@@ -34,7 +34,7 @@ def event(run: Run, metric: str, form: str = "half", method: str = "logistic") -
     return found.iloc[0]
 
 
-def test_the_planted_concept_emerges_when_it_was_planted(rise: Run) -> None:
+def test_planted_concept_emerges_at_its_step(rise: Run) -> None:
     for method in ("logistic", "mass_mean"):
         for form in ("half", "threshold"):
             found = event(rise, "emergence_step", form, method)
@@ -48,7 +48,7 @@ def test_the_planted_concept_emerges_when_it_was_planted(rise: Run) -> None:
     assert math.isnan(event(rise, "loss_step").value)
 
 
-def test_it_is_readable_before_it_is_used(rise: Run) -> None:
+def test_planted_concept_is_readable_before_it_is_used(rise: Run) -> None:
     used = event(rise, "used_step", method="likelihood")
     assert 32 <= used.low < used.value < used.high <= 64
     difference = event(rise, "readable_minus_used")
@@ -58,7 +58,7 @@ def test_it_is_readable_before_it_is_used(rise: Run) -> None:
     assert by_step[16] < 0.65
 
 
-def test_floors_stand_beside_the_score(rise: Run) -> None:
+def test_floors_are_measured_beside_scores(rise: Run) -> None:
     controls = set(rise.records("metric in ('auroc', 'accuracy')").control.dropna())
     assert {"random_direction", "untrained", "leace", "control_task", "surface_tfidf", "surface_casing"} <= controls
     floor = rise.records("control = 'untrained' and metric = 'auroc' and method = 'logistic'")
@@ -71,7 +71,7 @@ def test_floors_stand_beside_the_score(rise: Run) -> None:
     assert rise.records("metric = 'p_familywise' and step = 1").value.min() > 0.05
 
 
-def test_every_row_says_what_it_is(rise: Run) -> None:
+def test_rows_have_all_coordinates(rise: Run) -> None:
     found = rise.records()
     assert set(found.lineage) == {"rise"}
     assert found.unit.notna().all()

@@ -1,4 +1,4 @@
-"""A run that is started again computes nothing twice, grows to what one made at once would be, and refuses what is another."""
+"""A resumed run computes nothing twice, equals one run when it grows, and rejects another lineage, settings or examples."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ontogeny.jobs.trace.executor.untrained_model", refuse)
 
 
-def test_a_second_start_computes_nothing(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
+def test_second_start_computes_nothing(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
     run = trace(Lineage.open(home / "few"), [small], tmp_path / "out", QUICK)
     assert visits(run) == ["untrained", "checkpoint-1", "checkpoint-2", "checkpoint-3"]
     assert all(line["forwards"] == len(set(small.texts)) for line in run.ledger())
@@ -40,7 +40,7 @@ def test_a_second_start_computes_nothing(home: Path, tmp_path: Path, small: Conc
         trace(Lineage.open(home / "few"), [small], tmp_path / "new", QUICK)
 
 
-def test_a_run_that_grew_equals_one_made_at_once(home: Path, tmp_path: Path, small: Concept, others: Concept) -> None:
+def test_grown_run_equals_one_run(home: Path, tmp_path: Path, small: Concept, others: Concept) -> None:
     lineage = Lineage.open(home / "few")
     trace(lineage.select("1,3"), [small], tmp_path / "grown" / "out", QUICK)
     trace(lineage.select("1,3"), [small, others], tmp_path / "grown" / "out", QUICK)
@@ -57,7 +57,7 @@ def test_a_run_that_grew_equals_one_made_at_once(home: Path, tmp_path: Path, sma
     assert [c["step"] for c in grown.about["lineage"]["checkpoints"]] == [1, 2, 3]
 
 
-def test_a_concept_traced_alone_keeps_the_others(home: Path, tmp_path: Path, small: Concept, others: Concept) -> None:
+def test_tracing_one_concept_keeps_the_others(home: Path, tmp_path: Path, small: Concept, others: Concept) -> None:
     lineage = Lineage.open(home / "few").select("1,3")
     trace(lineage, [small], tmp_path / "out", QUICK)
     run = trace(lineage, [others], tmp_path / "out", QUICK)
@@ -65,7 +65,7 @@ def test_a_concept_traced_alone_keeps_the_others(home: Path, tmp_path: Path, sma
     assert set(run.records("metric = 'best_site'").concept) == {"small", "others"}
 
 
-def test_a_floor_of_its_own_replaces_the_random_one(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_step_0_replaces_random_initialisation(home: Path, tmp_path: Path, small: Concept) -> None:
     folder = Path(shutil.copytree(home / "few", tmp_path / "few"))
     trace(Lineage.open(folder), [small], tmp_path / "grown", QUICK)
     planted(0.0).save_pretrained(folder / "checkpoint-0")
@@ -78,7 +78,7 @@ def test_a_floor_of_its_own_replaces_the_random_one(home: Path, tmp_path: Path, 
     assert "untrained" not in visits(once)
 
 
-def test_other_examples_under_one_name_are_refused(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
+def test_rejects_other_examples_settings_and_lineages(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
     lineage = Lineage.open(home / "few").select("1")
     run = trace(lineage, [small], tmp_path / "out", QUICK)
     before, about = table(run), run.about
@@ -104,7 +104,7 @@ def test_other_examples_under_one_name_are_refused(home: Path, tmp_path: Path, s
     assert run.about == about
 
 
-def test_a_concept_that_cannot_be_read_leaves_a_run_as_it_was(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_failed_session_leaves_run_unchanged(home: Path, tmp_path: Path, small: Concept) -> None:
     lineage = Lineage.open(home / "few").select("1,3")
     run = trace(lineage, [small], tmp_path / "out", QUICK)
     before, about = table(run), run.about
@@ -118,7 +118,7 @@ def test_a_concept_that_cannot_be_read_leaves_a_run_as_it_was(home: Path, tmp_pa
     assert set(run.records("metric = 'best_site'").concept) == {"small", "new"}
 
 
-def test_weights_that_changed_replace_their_rows(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_changed_weights_replace_their_rows(home: Path, tmp_path: Path, small: Concept) -> None:
     folder = Path(shutil.copytree(home / "few", tmp_path / "few"))
     trace(Lineage.open(folder), [small], tmp_path / "out", QUICK)
     shutil.copy(home / "few" / "checkpoint-1" / "model.safetensors", folder / "checkpoint-3")

@@ -1,4 +1,4 @@
-"""A broken checkpoint does not stop the others, and a killed job goes on where it was killed."""
+"""A broken checkpoint does not stop the others, and a killed job resumes."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def test_one_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Path, say: Say) -> None:
+def test_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Path, say: Say) -> None:
     folder = Path(shutil.copytree(home / "few", tmp_path / "few"))
     network = planted(0.0)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_one_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Pa
     assert ledger[-1] == ("checkpoint-4", True)
 
 
-def test_a_killed_job_resumes(home: Path, tmp_path: Path) -> None:
+def test_killed_job_resumes(home: Path, tmp_path: Path) -> None:
     argv = ["trace", home / "rise", "-c", home / "small.csv", "-c", home / "others.jsonl", "--sites", "resid,head"]
     argv += ["--steps", "1-16", "-o", tmp_path / "killed" / "out"]
     process = subprocess.Popen(command(*argv), env=environment(), stderr=subprocess.PIPE, text=True)
@@ -83,7 +83,7 @@ def test_a_killed_job_resumes(home: Path, tmp_path: Path) -> None:
     assert run.about["finished"]
 
 
-def test_a_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
+def test_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, small: Concept, monkeypatch) -> None:
     class Killed(BaseException):
         pass
 

@@ -16,7 +16,7 @@ from tests.helpers.tiny_models import byte_tokenizer
 from tests.helpers.trace_runs import QUICK, visits
 
 
-def test_stages_give_rows_with_their_stage(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_rows_name_their_stage(home: Path, tmp_path: Path, small: Concept) -> None:
     folder = Path(shutil.copytree(home / "few", tmp_path / "run" / "base"))
     byte_tokenizer().save_pretrained(tmp_path / "run")
     save_run(tmp_path / "run" / "sft", {0: 8.0, 5: 2.0})
@@ -45,7 +45,7 @@ def test_stages_give_rows_with_their_stage(home: Path, tmp_path: Path, small: Co
     assert run.direction("small", site="resid.1", stage="pretrain").origin.startswith("small@checkpoint-3")
 
 
-def test_classes_and_numbers(home: Path, tmp_path: Path) -> None:
+def test_classes_and_numbers_are_traced(home: Path, tmp_path: Path) -> None:
     concepts = [
         Concept.from_file(write(tmp_path / f"{kind}.csv", rows(characters=60, kind=kind)))
         for kind in ("classes", "number")
@@ -65,7 +65,7 @@ def test_classes_and_numbers(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_one_model_without_a_step(family: str, tmp_path: Path, tiny, small: Concept) -> None:
+def test_single_model_without_step_is_traced(family: str, tmp_path: Path, tiny, small: Concept) -> None:
     run = trace(Lineage.open(tiny(family)), [small], tmp_path / "out", TraceSettings(resamples=100, permutations=100))
     scores = run.records("metric = 'auroc' and control is null and method = 'logistic' and stage is not null")
     assert len(scores) == 3 + 2 * 4
@@ -74,7 +74,7 @@ def test_one_model_without_a_step(family: str, tmp_path: Path, tiny, small: Conc
     assert run.direction("small", site="head.2.3").vector.shape == (8,)
 
 
-def test_the_paper_protocol_splits_by_order(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_paper_protocol_splits_by_order(home: Path, tmp_path: Path, small: Concept) -> None:
     paper = TraceSettings(sites="resid", protocol="paper", resamples=100, permutations=100)
     run = trace(Lineage.open(home / "few").select("1,3"), [small], tmp_path / "out", paper)
     scores = run.records("metric = 'accuracy' and control is null and method = 'logistic' and step = 3")
@@ -83,7 +83,7 @@ def test_the_paper_protocol_splits_by_order(home: Path, tmp_path: Path, small: C
     assert not run.records("metric = 'nhsic_ty' and method = 'gaussian_50' and control is null").value.isna().any()
 
 
-def test_position_limit_and_truncation(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_position_limit_and_truncation_are_applied(home: Path, tmp_path: Path, small: Concept) -> None:
     lineage = Lineage.open(home / "few").select("3")
     read = trace(
         lineage, [Concept.from_file(home / "small.csv", position=Position.parse("mean"))], tmp_path / "mean", QUICK
@@ -102,7 +102,7 @@ def test_position_limit_and_truncation(home: Path, tmp_path: Path, small: Concep
     assert run.records("metric = 'auroc' and control is null and method = 'logistic'").value.max() > 0.9
 
 
-def test_bfloat16(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_bfloat16_finds_the_concept(home: Path, tmp_path: Path, small: Concept) -> None:
     half = TraceSettings(sites="resid,head,neuron", resamples=100, permutations=100, dtype="bfloat16")
     run = trace(Lineage.open(home / "few").select("1,3"), [small], tmp_path / "out", half)
     scores = run.records("metric = 'auroc' and control is null and method = 'logistic' and site = 'resid.1'")
@@ -111,7 +111,7 @@ def test_bfloat16(home: Path, tmp_path: Path, small: Concept) -> None:
     assert by_step[1] < 0.75
 
 
-def test_no_floor_where_none_is_wanted(home: Path, tmp_path: Path, small: Concept) -> None:
+def test_no_floor_if_untrained_is_off(home: Path, tmp_path: Path, small: Concept) -> None:
     bare = TraceSettings(sites="resid", resamples=100, permutations=100, untrained=False)
     run = trace(Lineage.open(home / "few").select("1"), [small], tmp_path / "out", bare)
     assert visits(run) == ["checkpoint-1"]

@@ -1,4 +1,4 @@
-"""What a dry run tells of a model's size, and of the room a run takes, against models that are opened and runs that are made."""
+"""Estimates of model size and disk space, compared with opened models and finished runs."""
 
 import json
 
@@ -28,7 +28,7 @@ def products(body) -> int:
 
 
 @pytest.mark.parametrize("family", SHAPES)
-def test_the_size_of_a_model_is_told_by_its_config(tiny, family):
+def test_model_size_equals_the_network(tiny, family):
     network = model.load_model(tiny(family)).network
     found = model_size(Checkpoint(str(tiny(family))), weights=0)
     assert found.parameters == sum(p.numel() for p in network.parameters())
@@ -38,7 +38,7 @@ def test_the_size_of_a_model_is_told_by_its_config(tiny, family):
         assert found.products == products(network.base_model)
 
 
-def test_a_token_meets_few_of_many_experts(tmp_path):
+def test_products_count_only_active_experts(tmp_path):
     shape = dict(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, intermediate_size=64
     )
@@ -55,7 +55,7 @@ def test_a_token_meets_few_of_many_experts(tmp_path):
     assert sizes[8].products - sizes[2].products == 6 * 2 * 3 * 32 * 64
 
 
-def test_a_model_that_cannot_be_built_is_told_by_its_bytes(tmp_path):
+def test_size_of_unbuildable_model_comes_from_its_bytes(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_neox", "num_attention_heads": 0}))
     assert model_size(Checkpoint(str(tmp_path)), weights=4000) == model_size(
         Checkpoint(str(tmp_path / "none")), weights=4000
@@ -64,7 +64,7 @@ def test_a_model_that_cannot_be_built_is_told_by_its_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["binary", "classes", "number"])
-def test_the_room_a_run_takes_is_told_within_a_factor_of_two(tiny, tmp_path, kind):
+def test_disk_estimate_is_within_a_factor_of_two(tiny, tmp_path, kind):
     label = {"binary": lambda i: i % 2, "classes": lambda i: "abcd"[i % 4], "number": lambda i: i * 1.5}[kind]
     rows = [{"text": f"text {i} of many", "label": label(i), "kind": kind} for i in range(120)]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

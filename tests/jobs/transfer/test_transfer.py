@@ -1,4 +1,4 @@
-"""The parts of a transfer that need no trained model: whose answer is whose, averages, nulls without the concept, and early refusals."""
+"""Parts of a transfer without a trained model: answer signs, averages, nulls, and early checks."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def concept(*answers: Answer, n: int = 24, name: str = "c") -> Concept:
     return Concept(name, examples, answers=answers)
 
 
-def test_a_question_asks_for_the_class_of_the_text_it_begins_with() -> None:
+def test_answer_sign_follows_the_text_a_question_begins_with() -> None:
     asked = [Answer(f"text {i} c so", "yes", "no", "g0") for i in (0, 1)] + [Answer("who is it", "she", "he", "g0")]
     assert answer_signs(concept(*asked)) == [1, -1, 1]
     # Of two texts that both begin it, the longer one is meant.
@@ -35,7 +35,7 @@ def test_a_question_asks_for_the_class_of_the_text_it_begins_with() -> None:
     assert answer_signs(long) == [-1]
 
 
-def test_labels_are_shuffled_so_that_nothing_of_the_concept_is_left() -> None:
+def test_shuffled_directions_do_not_contain_the_concept() -> None:
     """A concept that is nearly all that varies: plain permutations point along it, these do not."""
     made = concept(n=160)
     plan = make_design(made, TraceSettings(sites="resid"))
@@ -68,7 +68,7 @@ def source(vector: list[float], score: float) -> TransferSource:
     )
 
 
-def test_averages_are_of_units_and_chosen_without_test() -> None:
+def test_averages_use_unit_directions_and_no_test_data() -> None:
     pool = [source([5.0, 0.0], 0.9), source([0.0, 2.0], 0.6), source([0.0, 0.1], 0.7), source([float("nan")] * 2, 1.0)]
     found = {(s.row_coords["rule"], s.row_coords["average_of"]): s for s in average_sources(pool, (1, 2, 4))}
     assert {k for _, k in found} == {"1", "2"}  # there are three with a direction
@@ -80,7 +80,7 @@ def test_averages_are_of_units_and_chosen_without_test() -> None:
     assert torch.allclose(found["even", "2"].unit_direction, both.unit_direction)
 
 
-def test_a_part_of_a_workload_holds_what_is_read_and_nothing_twice() -> None:
+def test_workload_subset_has_each_read_once() -> None:
     work = Workload(((1, 2), (3, 4, 5), (6, 7)), tuple(ActivationRead(s, torch.ones(1)) for s in (2, 0, 1)))
     few, places = work.subset([2, 0, 2])
     assert few.sequences == ((3, 4, 5), (6, 7))
@@ -88,7 +88,7 @@ def test_a_part_of_a_workload_holds_what_is_read_and_nothing_twice() -> None:
     assert places == [0, 1, 0]
 
 
-def test_neutral_texts_are_those_of_others_and_say_so() -> None:
+def test_neutral_texts_come_from_other_concepts() -> None:
     one, other = concept(), concept(name="d")
     texts, told = choose_neutral_texts(one, [one, other], ())
     assert set(texts) <= set(other.texts)
@@ -97,7 +97,7 @@ def test_neutral_texts_are_those_of_others_and_say_so() -> None:
     assert choose_neutral_texts(one, [one, other], ("x y",)) == (("x y",), "given texts")
 
 
-def test_what_has_no_answer_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+def test_rejects_bad_input_before_loading_a_model(tmp_path: Path) -> None:
     save_run(tmp_path / "raised", {1: 0.0, 8: 6.0})
     coin = Concept.from_file(write(tmp_path / "coin.jsonl", rows()))
     lineage = Lineage.open(tmp_path / "raised")
@@ -131,6 +131,6 @@ def test_what_has_no_answer_is_refused_before_a_model_is_loaded(tmp_path: Path) 
         ({"site": "head.1.0"}, "in the residual stream"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(given: dict, told: str) -> None:
+def test_rejects_invalid_settings(given: dict, told: str) -> None:
     with pytest.raises(BadInput, match=told):
         TransferSettings(**given)

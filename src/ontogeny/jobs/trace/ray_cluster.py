@@ -157,7 +157,7 @@ def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0].rstrip(".")
             raise BadInput(
-                f"no Ray cluster answers at `address` {asked.address} ({first[:160]}): start one with ray start --head, set "
+                f"no Ray cluster answers at `address` {asked.address} ({first[:160]}): start the head of one with `ray start`, set "
                 "RAY_AUTH_MODE=token if it needs a token, or leave the address out."
             ) from None
         return
