@@ -173,14 +173,14 @@ def test_resumed_run_equals_one_run(start, tmp_path, monkeypatch, lora):
 
     whole = library("sft", start, tmp_path / "whole", lora=lora)
     with monkeypatch.context() as patched:
-        save = trl._Keeper.on_step_end
+        save = trl._CheckpointCallback.on_step_end
 
         def until(self, args, state, control, **more):
             if state.global_step == 4:
                 raise Killed
             return save(self, args, state, control, **more)
 
-        patched.setattr(trl._Keeper, "on_step_end", until)
+        patched.setattr(trl._CheckpointCallback, "on_step_end", until)
         with pytest.raises(Killed):
             library("sft", start, tmp_path / "run", lora=lora)
     assert [c.step for c in Lineage.open(tmp_path / "run").checkpoints] == [0, 2]

@@ -83,11 +83,6 @@ def typed_language(config: Typed, rng: np.random.Generator) -> Language:
     )
 
 
-def count_valid_pairs(config: Typed) -> int:
-    """Number of valid pairs of entity and value, whether they occur or not."""
-    return config.kinds * config.entities * config.properties * config.values
-
-
 def _check(config: Typed) -> None:
     if config.kinds < 2 or config.entities < 10 or min(config.properties, config.relations) < 1:
         raise BadInput(
