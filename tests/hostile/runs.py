@@ -154,6 +154,6 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "audit of a run": (lambda p: ["audit", p / "run"], r"holds no model"),
     "raised by nobody": (raised("{"), r"raising\.json cannot be read"),
-    "raised as a list": (raised("[]"), r"raising\.json cannot be read \(it holds a list"),
+    "raised as a list": (raised("[]"), r"raising\.json cannot be read \(a list"),
     "raised in no world": (raised('{"world": "../x", "size": "small"}'), r"no world called '\.\./x'"),
 }
