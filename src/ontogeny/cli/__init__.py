@@ -24,6 +24,7 @@ from ontogeny.cli import (
     transfer,
 )
 from ontogeny.cli._command import Command, CommandGroup
+from ontogeny.cli._streams import visible_streams
 from ontogeny.errors import BadInput
 
 __all__ = ["app", "main"]
@@ -57,6 +58,11 @@ def main() -> None:
     # OpenMP threads spin before they sleep. Spinning for long takes cores from others; not spinning adds a wake-up to every small
     # matrix product (docs/log.md). OpenMP reads this when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    with visible_streams():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except BadInput as error:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ontogeny.cli._streams import raw
+from ontogeny.errors import escape_control
 from ontogeny.jobs.progress import TraceProgress, ignore_progress
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[ShowProgress]:
         yield ignore_progress if quiet else _line_printer()
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -32,12 +35,14 @@ def progress_bar(*, quiet: bool = False) -> Iterator[ShowProgress]:
     )
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description}"), *columns, console=Console(file=raw(sys.stderr)), transient=True
+    ) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(now: "TraceProgress | TrainingProgress") -> None:
             text, done, total, _ = _state(now)
-            bar.update(task, description=text, completed=done, total=total)
+            bar.update(task, description=escape(escape_control(text)), completed=done, total=total)
 
         yield show
 

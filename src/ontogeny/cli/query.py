@@ -1,13 +1,15 @@
 """`ontogeny query`: SQL over the records of one or several runs."""
 
 import math
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ontogeny.cli import _arguments as arg
-from ontogeny.errors import BadInput
+from ontogeny.cli._streams import raw
+from ontogeny.errors import BadInput, escape_control
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,13 +38,24 @@ def query_command(
     frame = open_runs(folders).query(sql)
     match "json" if as_json else format:
         case "csv":
-            frame.to_csv(sys.stdout, index=False)
+            _csv_cells(frame).to_csv(sys.stdout if sys.stdout.isatty() else raw(sys.stdout), index=False)
         case "json":
             print(frame.to_json(orient="records", indent=2))
         case "markdown":
             print(_markdown(frame))
         case _:
             _table(frame)
+
+
+def _csv_cells(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with an apostrophe before each text that a spreadsheet would run as a formula."""
+    formula = re.compile(r"[=+\-@\t\r]")
+    frame = frame.copy(deep=False)
+    for i, kind in enumerate(map(str, frame.dtypes)):
+        if kind.startswith(("object", "str")):
+            column = frame.iloc[:, i]
+            frame.isetitem(i, column.map(lambda v: f"'{v}" if isinstance(v, str) and formula.match(v) else v))
+    return frame
 
 
 def _markdown(frame: "pd.DataFrame") -> str:
@@ -57,7 +70,7 @@ def _table(frame: "pd.DataFrame") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*map(str, frame.columns))
+    table = Table(*map(_format_cell, frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*(Text(_format_cell(value)) for value in row))  # a bracket in a name is no markup
     Console().print(table)
@@ -71,7 +84,7 @@ def _format_cell(value: object) -> str:
     if value is None or value is pd.NA or value is pd.NaT:
         return ""
     if not isinstance(value, float):
-        return str(value)
+        return escape_control(str(value))
     if math.isnan(value):
         return ""
     return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.4g}"

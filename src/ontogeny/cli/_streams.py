@@ -1,0 +1,48 @@
+"""Standard output and error, with control characters written out, so that no name moves the cursor or sets a terminal's title."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ontogeny.errors import escape_control
+
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+class VisibleStream:
+    """A text stream that writes control characters out; on a terminal, colours and bold print pass."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw_stream = raw
+        self._styled = raw.isatty() or "FORCE_COLOR" in os.environ
+
+    def write(self, text: str) -> int:
+        parts = _STYLE.split(text) if self._styled else [text]  # every second part is a style
+        self.raw_stream.write("".join(part if i % 2 else escape_control(part) for i, part in enumerate(parts)))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw_stream, name)
+
+
+@contextlib.contextmanager
+def visible_streams() -> Iterator[None]:
+    """Write through `VisibleStream` for the duration of a command."""
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and VisibleStream(stream) for stream in streams)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def raw(stream: Any) -> Any:
+    """The stream below, for data and for progress bars, which move the cursor."""
+    return getattr(stream, "raw_stream", stream)
