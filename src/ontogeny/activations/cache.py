@@ -90,6 +90,9 @@ def cache_key(
     """Key of an entry. `weights` is the checkpoint's fingerprint, `tokenizer` a digest of its files."""
     texts = [[example.text, example.span] for example in concept.examples]
     questions = [[answer.prompt, answer.right, answer.wrong] for answer in concept.answers]
-    read = [texts, questions, str(concept.position), concept.template]
+    # Questions are asked in the template, too, since entries of an earlier version had them bare.
+    template = "texts and questions" if concept.template and questions else concept.template
+    chats = [example.chat for example in concept.examples if example.chat]
+    read = [texts, questions, str(concept.position), template, *chats]
     where = [*reading, device.split(":")[0]]
     return content_digest([CAPTURE_VERSION, weights, read_json(folder / "config.json"), tokenizer, read, where])

@@ -43,7 +43,11 @@ def build_workload(
     rows = {}
     for concept in concepts:
         encodings = encode_texts(
-            tokenizer, concept.texts, [e.span for e in concept.examples], template=concept.template
+            tokenizer,
+            concept.texts,
+            [e.span for e in concept.examples],
+            template=concept.template,
+            chats=[e.chat for e in concept.examples],
         )
         long = sum(len(encoding.ids) > context for encoding in encodings) if truncate else 0
         if truncate:
@@ -51,7 +55,7 @@ def build_workload(
         _check_length(concept, encodings, context)
         places = [builder.read(encoding, concept.position.weights(encoding)) for encoding in encodings]
         before = builder.truncated
-        answers = [builder.question(concept.name, a.prompt, (a.right, a.wrong)) for a in concept.answers]
+        answers = [builder.question(concept, a.prompt, (a.right, a.wrong)) for a in concept.answers]
         rows[concept.name] = ConceptRows(
             reads=torch.tensor([read for read, _ in places]),
             sequences=torch.tensor([sequence for _, sequence in places]),
@@ -115,18 +119,21 @@ class _Builder:
             self.weights.append(ActivationRead(place, weights))
         return self.reads[key], place
 
-    def question(self, concept: str, prompt: str, answers: tuple[str, str]) -> tuple[int, int]:
+    def question(self, concept: Concept, prompt: str, answers: tuple[str, str]) -> tuple[int, int]:
         """Both answers after one prompt; if one is too long, the prompt is truncated from the left for both."""
-        right, wrong = (encode_answer(self.tokenizer, prompt, text, concept=concept) for text in answers)
+        right, wrong = (
+            encode_answer(self.tokenizer, prompt, text, concept=concept.name, template=concept.template)
+            for text in answers
+        )
         longest = max(len(right[0]), len(wrong[0]))
         excess = longest - self.context
         if excess > 0 and not self.truncate:
             raise BadInput(
-                f"a question of {concept} has {longest} tokens, more than the context of {self.context}: shorten it, or set "
+                f"a question of {concept.name} has {longest} tokens, more than the context of {self.context}: shorten it, or set "
                 "`truncate` to drop the beginning of its prompt."
             )
         self.truncated += excess > 0
-        return self._answer(concept, right, excess), self._answer(concept, wrong, excess)
+        return self._answer(concept.name, right, excess), self._answer(concept.name, wrong, excess)
 
     def _answer(self, concept: str, tokens: tuple[Tensor, Tensor, int], excess: int) -> int:
         ids, special, start = tokens

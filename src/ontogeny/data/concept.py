@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +49,7 @@ class Concept:
     position: Position = last
     answers: tuple[Answer, ...] = ()
     template: bool = False
-    """Whether to read the text as a user's turn in the tokenizer's chat template."""
+    """Whether to read the text, and ask the questions, as a user's turn in the tokenizer's chat template."""
     twins: bool = False
     """Whether each group is a text and its perturbed copy, the clean one first; `flip_rate` then compares the two."""
     sign: int = +1
@@ -76,26 +76,32 @@ class Concept:
         group: str | None = None,
         pair: str | None = None,
         kind: TargetKind | None = None,
+        positive: str | None = None,
+        ignore: Sequence[str] = (),
         template: bool = False,
         sign: int = +1,
         licence: str | None = None,
         source: str | None = None,
         question: str | None = None,
     ) -> "Concept":
-        """Read a concept from a CSV, TSV or JSONL file, plain or .gz.
+        """Read a concept from a CSV, TSV, JSON, JSONL or Parquet file, a folder of `datasets`, or a data set of the Hub.
 
         Args:
+            path: A file (text files plain or .gz), a folder written by `save_to_disk`, or OWNER/NAME[:SPLIT].
             name: Name of the concept; by default the file's name without endings.
             position: Read position; by default the column `position`, else the last token.
             limit: Maximum number of examples; groups are kept whole, `seed` draws them.
             text, label, group, pair: Names of columns that differ from these.
             kind: Kind of target; by default the column `kind`, else inferred from the labels.
+            positive: Label of the positive class; by default the column `positive`, else as `ontogeny.data.parsing` says.
+            ignore: Columns to leave out, because they mean something else here.
             template, sign, licence, source, question: Fields of the concept.
 
         Raises:
             BadInput: the file is not a concept; one line, with the line of the file.
         """
-        parsed = parse_table(read_table(path), Columns(text, label, group, pair), position, kind)
+        table = read_table(path).without(ignore)
+        parsed = parse_table(table, Columns(text, label, group, pair), position, kind, positive)
         concept = cls(
             name or file_stem(path),
             **vars(parsed),
@@ -119,11 +125,12 @@ class Concept:
         group: str | None = None,
         pair: str | None = None,
         kind: TargetKind | None = None,
+        positive: str | None = None,
+        ignore: Sequence[str] = (),
     ) -> "Concept":
-        """Read a concept from a data frame with the columns of a concept file."""
-        return cls(
-            name, **vars(parse_table(table_from_frame(frame), Columns(text, label, group, pair), position, kind))
-        )
+        """Read a concept from a data frame with the columns of a concept file; see `from_file`."""
+        table = table_from_frame(frame).without(ignore)
+        return cls(name, **vars(parse_table(table, Columns(text, label, group, pair), position, kind, positive)))
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[str, str]], *, name: str, position: Position = last) -> "Concept":
@@ -160,8 +167,10 @@ class Concept:
     def hash(self) -> str:
         """SHA-256 of everything that determines measurements; name, licence, source and question do not."""
         twins = ["twins"] if self.twins else []
-        settings = [self.kind, self.classes, str(self.position), self.template, self.sign, *twins]
-        rows = [[e.text, float(e.target), e.group, e.pair, e.span, e.type] for e in self.examples]
+        # Earlier versions asked the questions of a concept in a template without it.
+        asked = ["asked in template"] if self.template and self.answers else []
+        settings = [self.kind, self.classes, str(self.position), self.template, self.sign, *twins, *asked]
+        rows = [[e.text, float(e.target), e.group, e.pair, e.span, e.type, *e.chat] for e in self.examples]
         answers = [[a.prompt, a.right, a.wrong, a.group] for a in self.answers]
         return hashlib.sha256(json.dumps([settings, rows, answers]).encode()).hexdigest()
 
@@ -232,6 +241,10 @@ def _check_concept(concept: Concept) -> None:
     for answer in concept.answers:
         if not _encodable(answer.prompt + answer.right + answer.wrong):
             raise BadInput(f"{subject}: the question {answer.prompt[:60]!a} {_SURROGATE}")
+        if answer.right.strip() == answer.wrong.strip():
+            raise BadInput(
+                f"{subject}: right and wrong must be two answers, got {answer.right!r} twice: remove the question."
+            )
     if "span" in concept.position.region.names():
         bare = [i for i, example in enumerate(examples) if example.span is None]
         if bare:

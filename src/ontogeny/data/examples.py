@@ -20,6 +20,8 @@ class Example:
     """First and one past the last character of the part that carries the concept."""
     type: str | None = None
     """Word type for the control task (arXiv:1909.03368)."""
+    chat: tuple[tuple[str, str], ...] = ()
+    """Role and content of each turn, if the text is a chat; a chat template renders the turns instead of the text."""
 
 
 @dataclass(frozen=True)

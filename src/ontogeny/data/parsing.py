@@ -1,13 +1,14 @@
 """Parsing a table of examples into the parts of a concept.
 
-Columns: `text` (or `statement`) and `label` (or `target`). Optional: `group`, `pair`, `type`; a marked part as `span` (a substring that
-occurs once) or `span_start` and `span_end` (characters); an answer as `prompt`, `right` and `wrong`; `position` and `kind`, equal in all
-rows.
+Columns: `text` (or `statement`, or a chat as `messages` or `conversations`) and `label` (or `target`). Optional: `group`, `pair`, `type`
+(of word, for the control task); a marked part as `span` (a substring that occurs once) or `span_start` and `span_end` (characters); an
+answer as `prompt`, `right` and `wrong`; `position`, `kind` and `positive`, equal in all rows.
 
-Labels: 0 and 1, true and false, or yes and no make a binary concept. So do two other strings or two integers: the second in order is the
-positive one, and their names are kept. Up to 50 strings, or up to 10 integers, make classes. More than 30 different numbers make a numeric
-target, and so do more than 10 if at least one has a decimal point. All other labels are ambiguous and rejected: write names for classes,
-or state the kind.
+Labels: 0 and 1, true and false, or yes and no make a binary concept. So do two other strings or two integers, whose names are kept. The
+positive class is, in this order: the stated one; the larger integer; a word such as correct or toxic, or the word that the other one
+negates (matching, not_matching); the first label of the file. Up to 50 strings, or up to 10 integers, make classes. More than 30
+different numbers make a numeric target, and so do more than 10 if at least one has a decimal point. All other labels are ambiguous and
+rejected: write names for classes, or state the kind. Markers of missing labels (-1 beside 0 and 1, N/A) are rejected, too.
 """
 
 import math
@@ -17,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from ontogeny.data.chats import CHAT_COLUMNS, Chat, chat_text, is_chat, parse_chat
 from ontogeny.data.examples import Answer, Example, TargetKind
 from ontogeny.data.grouping import derive_groups
 from ontogeny.data.positions import Position, last
-from ontogeny.data.tables import DataRow, DataTable
+from ontogeny.data.tables import DataRow, DataTable, is_empty_word
 from ontogeny.errors import BadInput
 
 _BINARY = (
@@ -29,6 +31,37 @@ _BINARY = (
     {"false": False, "true": True},
     {"no": False, "yes": True},
 )
+_TRUTH_WORDS = frozenset(("true", "false", "yes", "no", "y", "n", "t", "f"))
+_MISSING_WORDS = frozenset(
+    (
+        "n/a",
+        "na",
+        "#n/a",
+        "<na>",
+        "nan",
+        "null",
+        "nil",
+        "?",
+        "-",
+        "--",
+        "missing",
+        "unlabeled",
+        "unlabelled",
+        "not applicable",
+        "undefined",
+    )
+)
+"""Labels, in lower case, that are no class."""
+_MISSING_BESIDE_TRUTH = frozenset(("none", "unknown", "unsure", "undecided", "other"))
+"""Labels that are no class beside a binary pair, and may be one beside other names."""
+_MISSING_NUMBERS = frozenset((-1.0, -9.0, -99.0, -100.0, -999.0, -9999.0))
+_POSITIVE_WORDS = frozenset(
+    ("true", "correct", "positive", "pos", "yes", "good", "harmful", "unsafe", "toxic", "hateful", "spam", "biased")
+)
+_NEGATIVE_WORDS = frozenset(
+    ("false", "incorrect", "wrong", "negative", "neg", "no", "bad", "harmless", "neutral", "normal", "none")
+)
+_NEGATIONS = ("non", "not", "no", "un", "in", "im", "ir", "il", "dis", "mis", "anti", "a")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)
 _Targets = tuple[TargetKind, tuple[str, ...], list[Any]]
 
@@ -54,25 +87,66 @@ class ParsedTable:
     answers: tuple[Answer, ...]
 
 
-def parse_table(table: DataTable, columns: Columns, position: Position | None, kind: TargetKind | None) -> ParsedTable:
-    """Read examples and answers from the rows; `position` and `kind` take precedence over the columns of that name.
+def parse_table(
+    table: DataTable,
+    columns: Columns,
+    position: Position | None,
+    kind: TargetKind | None,
+    positive: str | None = None,
+) -> ParsedTable:
+    """Read examples and answers from the rows; `position`, `kind` and `positive` take precedence over the columns of that name.
 
     Raises:
         BadInput: a missing column, an empty or impossible cell, labels whose kind is unclear.
     """
-    text = _column(table, columns.text, ("text", "statement"), "text")
+    text = _text_column(table, columns.text)
     label = _column(table, columns.label, ("label", "target"), "label")
-    texts = [_text(row.cells.get(text), text, table, row) for row in table.rows]
-    kind, classes, targets = _targets(table, label, kind or _kind(table))
-    written = _constant_value(table, "position")
+    chats = _chats(table, text)
+    texts = (
+        [_text(row.cells.get(text), text, table, row) for row in table.rows]
+        if chats is None
+        else [chat_text(chat) for chat in chats]
+    )
+    kind, classes, targets = _targets(table, label, kind or _kind(table), positive)
     pairs = _names(table, columns.pair, "pair")
     groups = _groups(table, columns.group, texts, pairs)
     examples = tuple(
-        Example(text, target, group, pair, _span(table, row, text), _cell(row, "type"))
-        for text, target, group, pair, row in zip(texts, targets, groups, pairs, table.rows, strict=True)
+        Example(text, target, group, pair, _span(table, row, text), _cell(row, "type"), chat)
+        for text, target, group, pair, row, chat in zip(
+            texts, targets, groups, pairs, table.rows, chats or [()] * len(texts), strict=True
+        )
     )
-    position = position or (Position.parse(written) if written else last)
-    return ParsedTable(examples, kind, classes, position, _answers(table, groups))
+    return ParsedTable(examples, kind, classes, position or _position(table), _answers(table, groups))
+
+
+def _position(table: DataTable) -> Position:
+    written = _constant_value(table, "position")
+    try:
+        return Position.parse(written) if written else last
+    except BadInput as error:
+        raise BadInput(
+            f"{table.where}: the column 'position' is {_MEANING['position']}: {error} Else {_WAY_OUT[3:]}."
+        ) from None
+
+
+def _text_column(table: DataTable, given: str | None) -> str:
+    chat = next((name for name in CHAT_COLUMNS if name in table.columns), None)
+    if given is None and chat and not {"text", "statement"} & set(table.columns):
+        return chat
+    return _column(table, given, ("text", "statement"), "text")
+
+
+def _chats(table: DataTable, column: str) -> list[Chat] | None:
+    """The chats of a column; None if it holds plain texts."""
+    if column not in CHAT_COLUMNS and not is_chat(table.rows[0].cells.get(column)):
+        return None
+    chats = []
+    for row in table.rows:
+        try:
+            chats.append(parse_chat(row.cells.get(column)))
+        except BadInput as error:
+            raise BadInput(f"{table.where}, {row.line}: {column}: {error}") from None
+    return chats
 
 
 def _column(table: DataTable, given: str | None, usual: tuple[str, ...], argument: str) -> str:
@@ -93,15 +167,27 @@ def _column(table: DataTable, given: str | None, usual: tuple[str, ...], argumen
 
 
 def _text(cell: Any, column: str, table: DataTable, row: DataRow) -> str:
-    if isinstance(cell, str) and cell.strip():
+    if isinstance(cell, str) and cell.strip() and not is_empty_word(cell):
         return cell
     problem = "is empty" if cell is None else f"must be a string, got {cell!r}"
+    if is_empty_word(cell):
+        problem = f"is {cell.strip()!r}, which programs write for an empty cell"
     raise BadInput(f"{table.where}, {row.line}: the {column} {problem}: fix or remove the row.")
 
 
 def _cell(row: DataRow, column: str) -> str | None:
     value = row.cells.get(column)
-    return None if value is None else str(value)
+    return None if value is None or value != value else str(value)
+
+
+_MEANING = {
+    "position": "taken for the read position (last, mean:span, …)",
+    "kind": "taken for the kind of target (binary, classes, number)",
+    "span": "taken for the part of the text that carries the concept",
+}
+
+
+_WAY_OUT = "if it means something else, rename or remove the column, or leave it out with `ignore`"
 
 
 def _constant_value(table: DataTable, column: str) -> str | None:
@@ -109,7 +195,8 @@ def _constant_value(table: DataTable, column: str) -> str | None:
     values = {value.strip() for row in table.rows if (value := _cell(row, column)) is not None}
     if len(values) > 1:
         raise BadInput(
-            f"{table.where}: the column {column!r} must be the same in all rows, got {', '.join(sorted(values)[:3])}."
+            f"{table.where}: the column {column!r} is {_MEANING[column]} and must be the same in all rows, got "
+            f"{', '.join(sorted(values)[:3])}: {_WAY_OUT}."
         )
     return values.pop() if values else None
 
@@ -123,7 +210,7 @@ def _kind(table: DataTable) -> TargetKind | None:
 
 def _names(table: DataTable, given: str | None, usual: str) -> list[str | None]:
     column = _column(table, given, (usual,), usual) if given else usual
-    return [_cell(row, column) for row in table.rows]
+    return [None if is_empty_word(name := _cell(row, column)) else name for row in table.rows]
 
 
 def _groups(table: DataTable, given: str | None, texts: Sequence[str], pairs: Sequence[str | None]) -> list[str]:
@@ -138,12 +225,16 @@ def _groups(table: DataTable, given: str | None, texts: Sequence[str], pairs: Se
     return [name for name in names if name is not None]
 
 
-def _targets(table: DataTable, column: str, kind: TargetKind | None) -> _Targets:
+def _targets(table: DataTable, column: str, kind: TargetKind | None, positive: str | None) -> _Targets:
     labels = [_label(row.cells.get(column), column, table, row) for row in table.rows]
     values = set(labels)
+    positive = _stated_positive(table, values, positive)
     for pair in _BINARY:
-        if kind in (None, "binary") and values <= pair.keys():
+        if kind in (None, "binary") and positive is None and values <= pair.keys():
             return "binary", (), [pair[label] for label in labels]
+    if kind is None:
+        _check_missing(table, labels)
+        _check_spelling(table, labels)
     numbers = {value for value in values if _NUMBER.fullmatch(value)}
     if numbers and numbers != values and kind != "classes":
         row, word = next((r, v) for r, v in zip(table.rows, labels, strict=True) if v not in numbers)
@@ -151,8 +242,79 @@ def _targets(table: DataTable, column: str, kind: TargetKind | None) -> _Targets
             f"{table.where}, {row.line}: labels must be all numbers or all words, got {word!r} beside {min(numbers)}: write all in one way."
         )
     if numbers == values:
-        return _number_targets(table, labels, kind)
-    return _class_targets(table, labels, sorted(values), kind)
+        return _number_targets(table, labels, kind, positive)
+    return _class_targets(table, labels, sorted(values), kind, positive)
+
+
+def _stated_positive(table: DataTable, values: set[str], given: str | None) -> str | None:
+    """The label of the positive class that the caller, the format or the column `positive` states."""
+    if given is not None:
+        label = given.lower() if given.lower() in _TRUTH_WORDS and given.lower() in values else given
+        if label not in values or len(values) != 2:
+            raise BadInput(
+                f"{table.where}: `positive` must be one of two labels, got {given!r}: the labels are {', '.join(sorted(values)[:6])}.",
+                argument="positive",
+            )
+        return label
+    if table.positive in values:
+        return table.positive
+    # Data sets of triplets have a column of that name with another meaning.
+    stated = {_cell(row, "positive") for row in table.rows}
+    return next(iter(stated)) if len(stated) == 1 and len(values) == 2 and stated <= values else None
+
+
+def _check_missing(table: DataTable, labels: list[str]) -> None:
+    """Refuse markers of missing labels beside classes."""
+    classes = {label for label in labels if not _is_missing(label)}
+    truth = any(classes & pair.keys() for pair in _BINARY)
+    numbers = {float(c) for c in classes if _NUMBER.fullmatch(c)}
+    for row, label in zip(table.rows, labels, strict=True):
+        number = float(label) if _NUMBER.fullmatch(label) else None
+        is_code = number in _MISSING_NUMBERS and 0.0 in numbers and min(numbers - _MISSING_NUMBERS) >= 0
+        is_word = number is None and (_is_missing(label) or (truth and label.lower() in _MISSING_BESIDE_TRUTH))
+        if (is_code and len(numbers) <= 12) or (is_word and classes - {label}):
+            others = " and ".join(sorted(classes - {label})[:3])
+            raise BadInput(
+                f"{table.where}, {row.line}: the label {label} beside {others} looks like a missing one: remove the row, or add a column "
+                "'kind' with the value classes."
+            )
+
+
+def _is_missing(label: str) -> bool:
+    return label.lower() in _MISSING_WORDS
+
+
+def _check_spelling(table: DataTable, labels: list[str]) -> None:
+    """Refuse one class that is written in several ways."""
+    values = set(labels)
+    words = {value for value in values if value.lower() in _TRUTH_WORDS}
+    if words == values and len(values) > 2:
+        raise BadInput(
+            f"{table.where}: labels {', '.join(sorted(values))} mix words for yes and no: write all in one way."
+        )
+    first: dict[str, str] = {}
+    for row, label in zip(table.rows, labels, strict=True):
+        if (other := first.setdefault(label.casefold(), label)) != label:
+            raise BadInput(
+                f"{table.where}, {row.line}: the labels {label!r} and {other!r} differ only in case: write both in one way."
+            )
+    if all(re.fullmatch(r"[-+]?\d+,\d+", value) for value in values):
+        raise BadInput(
+            f"{table.where}: labels like {min(values)} must have a decimal point: write {min(values).replace(',', '.')}."
+        )
+
+
+def _positive_label(labels: Sequence[str]) -> str:
+    """The positive one of two words: a known word, the word that the other one negates, else the first in the file."""
+    first, second = dict.fromkeys(labels)
+    plain = {label: re.sub(r"[^\w]|_", "", label.casefold()) for label in (first, second)}
+    for rate in (lambda w: w in _POSITIVE_WORDS, lambda w: w not in _NEGATIVE_WORDS):
+        if rate(plain[first]) != rate(plain[second]):
+            return first if rate(plain[first]) else second
+    for label, other in ((first, second), (second, first)):
+        if any(plain[other] == negation + plain[label] for negation in _NEGATIONS):
+            return label
+    return first
 
 
 def _label(cell: Any, column: str, table: DataTable, row: DataRow) -> str:
@@ -164,10 +326,14 @@ def _label(cell: Any, column: str, table: DataTable, row: DataRow) -> str:
             f"{table.where}, {row.line}: the {column} must be one word or number, got a {type(cell).__name__}."
         )
     value = str(cell).strip()
+    if value[:1] == "[" and value[-1:] == "]":
+        raise BadInput(
+            f"{table.where}, {row.line}: the {column} must be one word or number, got the list {value[:40]}."
+        )
     return value.lower() if value.lower() in ("true", "false", "yes", "no") else value
 
 
-def _number_targets(table: DataTable, labels: list[str], kind: TargetKind | None) -> _Targets:
+def _number_targets(table: DataTable, labels: list[str], kind: TargetKind | None, positive: str | None) -> _Targets:
     for row, label in zip(table.rows, labels, strict=True):
         if not math.isfinite(float(label)):
             raise BadInput(
@@ -183,10 +349,12 @@ def _number_targets(table: DataTable, labels: list[str], kind: TargetKind | None
             f"{table.where}: {len(values)} different labels like {values[0]} and {values[1]} may be classes or numbers: write names for "
             "classes (c1, c2), or add a column 'kind' with the value classes or number."
         )
-    return _class_targets(table, labels, values, kind)
+    return _class_targets(table, labels, values, kind, positive or values[-1])
 
 
-def _class_targets(table: DataTable, labels: list[str], values: list[str], kind: TargetKind | None) -> _Targets:
+def _class_targets(
+    table: DataTable, labels: list[str], values: list[str], kind: TargetKind | None, positive: str | None
+) -> _Targets:
     if kind == "number":
         raise BadInput(f"{table.where}: the labels must be numbers, got words like {values[0]!r}.")
     if kind == "binary" and len(values) > 2:
@@ -199,6 +367,9 @@ def _class_targets(table: DataTable, labels: list[str], values: list[str], kind:
             "right column."
         )
     if len(values) <= 2 and kind != "classes":
+        if len(values) == 2:
+            positive = positive or _positive_label(labels)
+            values = sorted(values, key=lambda label: label == positive)
         return "binary", tuple(values) if len(values) == 2 else (), [label == values[-1] for label in labels]
     rare, count = min(Counter(labels).items(), key=lambda item: item[1])
     if count < 2:
@@ -219,7 +390,8 @@ def _span(table: DataTable, row: DataRow, text: str) -> tuple[int, int] | None:
         part = str(part)
         if (count := text.count(part)) != 1:
             raise BadInput(
-                f"{where}: the span {part!r} must occur once in the text, got {count} times: give span_start and span_end instead."
+                f"{where}: the span {part!r} must occur once in the text, got {count} times: give span_start and span_end instead; "
+                f"{_WAY_OUT}."
             )
         return text.index(part), text.index(part) + len(part)
     try:
@@ -247,6 +419,7 @@ def _answers(table: DataTable, groups: Sequence[str]) -> tuple[Answer, ...]:
             case [None, None, None]:
                 continue
             case [str(prompt), str(right), str(wrong)]:
+                _check_answer(prompt, right, wrong, f"{table.where}, {row.line}")
                 # The rows of one group often repeat a question: each counts once.
                 answers[Answer(prompt, right, wrong, group)] = None
             case _:
@@ -254,3 +427,15 @@ def _answers(table: DataTable, groups: Sequence[str]) -> tuple[Answer, ...]:
                     f"{table.where}, {row.line}: an answer needs prompt, right and wrong: fill all three or none."
                 )
     return tuple(answers)
+
+
+def _check_answer(prompt: str, right: str, wrong: str, where: str) -> None:
+    if right == wrong or right.strip() == wrong.strip() != "":
+        raise BadInput(
+            f"{where}: right and wrong must be two answers, got {right!r} twice: correct or remove the question."
+        )
+    for column, cell in (("prompt", prompt), ("right", right), ("wrong", wrong)):
+        if is_empty_word(cell) and (column == "prompt" or cell in ("nan", "NaN", "NaT", "<NA>")):
+            raise BadInput(
+                f"{where}: the {column} is {cell!r}, which programs write for an empty cell: remove it, or the whole row."
+            )

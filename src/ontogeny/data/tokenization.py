@@ -1,18 +1,24 @@
 """Tokenization of texts: ids, character offsets, special tokens, the marked span, and the user's words inside a chat template."""
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ontogeny.data.chats import Chat
 from ontogeny.data.positions import Encoding, tokens_in_span
 from ontogeny.errors import BadInput
 
 CharSpan = tuple[int, int] | None
 
 _MARK = "ontogeny7user7words"
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""The date that a chat template which writes today's date gets, so that numbers do not change with the day; Llama's own default."""
 
 
 def encode_text(tokenizer: Any, text: str, *, span: CharSpan = None, template: bool = False) -> Encoding:
@@ -25,62 +31,111 @@ def encode_text(tokenizer: Any, text: str, *, span: CharSpan = None, template: b
 
 
 def encode_texts(
-    tokenizer: Any, texts: Sequence[str], spans: Sequence[CharSpan], *, template: bool = False
+    tokenizer: Any,
+    texts: Sequence[str],
+    spans: Sequence[CharSpan],
+    *,
+    template: bool = False,
+    chats: Sequence[Chat] = (),
 ) -> list[Encoding]:
-    """`encode_text` for many texts, in one call of the tokenizer."""
-    if not tokenizer.is_fast:
-        raise BadInput(
-            f"the tokenizer {type(tokenizer).__name__} has no character offsets: save it as a fast one (tokenizer.json)."
-        )
-    rendered = _in_template(tokenizer, texts) if template else [(0, text) for text in texts]
+    """`encode_text` for many texts, in one call of the tokenizer.
+
+    Args:
+        chats: The turns of each text that is a chat, or nothing; the chat template renders them instead of the text, and the words of the
+            last user's turn are the instruction.
+    """
+    _check_fast(tokenizer)
+    chats = chats or [()] * len(texts)
+    words = [_last_user_words(chat) if template and chat else text for text, chat in zip(texts, chats, strict=True)]
+    rendered = _in_template(tokenizer, words, chats) if template else [(0, text) for text in texts]
+    # A rendered template contains its BOS as text: a second one would shift every position.
+    rows = _tokenize(tokenizer, [whole for _, whole in rendered], add_special=not template)
+    encodings = []
+    for i, ((start, whole), (ids, offsets, special)) in enumerate(zip(rendered, rows, strict=True)):
+        span = None if (marked := spans[i]) is None else (max(0, marked[0] + start), marked[1] + start)
+        if template and chats[i] and span is not None:
+            raise BadInput(
+                f"a chat in its template must have no span, {texts[i][:60]!r} has one: leave `template` off."
+            )
+        first, past = _own_token_range(words[i], start, offsets) if template else (0, None)
+        encodings.append(Encoding(ids, offsets, special, whole, span, instruction_end=past, instruction_start=first))
+    return encodings
+
+
+def _tokenize(
+    tokenizer: Any, texts: Sequence[str], *, add_special: bool
+) -> list[tuple[Int[Tensor, " token"], Int[Tensor, "token 2"], Bool[Tensor, " token"]]]:
+    """Ids, character offsets and special tokens of each text."""
     output = tokenizer(
-        [text for _, text in rendered],
-        # A rendered template contains its BOS as text: a second one would shift every position.
-        add_special_tokens=not template,
+        list(texts),
+        add_special_tokens=add_special,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
         verbose=False,
     )
-    special_ids = _special_ids(tokenizer)
-    encodings = []
-    for i, (start, whole) in enumerate(rendered):
-        ids, marks = output["input_ids"][i], output["special_tokens_mask"][i]
+    special_ids, bos = _special_ids(tokenizer), tokenizer.bos_token_id
+    rows = []
+    for text, ids, offsets, marks in zip(
+        texts, output["input_ids"], output["offset_mapping"], output["special_tokens_mask"], strict=True
+    ):
+        if add_special and bos is not None and ids[:2] == [bos, bos]:
+            raise BadInput(
+                f"the text {text[:60]!r} begins with {tokenizer.bos_token!r}, which the tokenizer adds itself: remove it from the texts."
+            )
         special = [bool(mark) or token in special_ids for token, mark in zip(ids, marks, strict=True)]
-        offsets = torch.tensor(output["offset_mapping"][i], dtype=torch.int64).view(-1, 2)
-        span = None if (marked := spans[i]) is None else (max(0, marked[0] + start), marked[1] + start)
-        first, past = _own_token_range(texts[i], start, offsets) if template else (0, None)
-        encodings.append(
-            Encoding(
+        rows.append(
+            (
                 torch.tensor(ids, dtype=torch.int64),
-                offsets,
+                torch.tensor(offsets, dtype=torch.int64).view(-1, 2),
                 torch.tensor(special, dtype=torch.bool),
-                whole,
-                span,
-                instruction_end=past,
-                instruction_start=first,
             )
         )
-    return encodings
+    return rows
 
 
 def encode_answer(
-    tokenizer: Any, prompt: str, answer: str, *, concept: str = ""
+    tokenizer: Any, prompt: str, answer: str, *, concept: str = "", template: bool = False
 ) -> tuple[Int[Tensor, " token"], Bool[Tensor, " token"], int]:
     """Token ids of prompt and answer, which are special, and the index of the answer's first token (it ends after the prompt).
+
+    With `template` the prompt is a user's turn of the chat template, and the answer begins the assistant's turn.
 
     Raises:
         BadInput: an answer without tokens, or no token before it; `concept` is named if given.
     """
-    encoding = encode_text(tokenizer, prompt + answer)
-    own = ((encoding.offsets[:, 1] > len(prompt)) & ~encoding.special).nonzero().flatten().tolist()
+    _check_fast(tokenizer)
     answers = f"answers of {concept}" if concept else "answers"
+    if template:
+        prompt, answer = _in_turns(tokenizer, prompt, answer)
+    ids, offsets, special = _tokenize(tokenizer, [prompt + answer], add_special=not template)[0]
+    own = ((offsets[:, 1] > len(prompt)) & ~special).nonzero().flatten().tolist()
     if not own or not answer.strip():
         raise BadInput(f"{answers} must have tokens, got {answer!r} after {prompt[:60]!r}: give each a word.")
     if own[0] == 0:
         raise BadInput(f"{answers} must follow a prompt, got {answer[:60]!r} without one: add a prompt.")
     # Special tokens after the text, such as EOS, are not part of the answer.
     end = own[-1] + 1
-    return encoding.ids[:end], encoding.special[:end], own[0]
+    return ids[:end], special[:end], own[0]
+
+
+def _in_turns(tokenizer: Any, prompt: str, answer: str) -> tuple[str, str]:
+    """The prompt in a user's turn, and the answer as the template writes it in the assistant's turn."""
+    ((_, asked),) = _in_template(tokenizer, [prompt], [()])
+    try:
+        answered = _render(tokenizer, (("user", prompt), ("assistant", _MARK)))
+    except BadInput:  # a template of one turn
+        answered = ""
+    space, mark, _ = answered.removeprefix(asked).partition(_MARK)
+    if answered.startswith(asked) and mark and not space.strip():
+        return asked, space + answer.lstrip()
+    return asked, answer.lstrip() if asked[-1:].isspace() else answer
+
+
+def _check_fast(tokenizer: Any) -> None:
+    if not tokenizer.is_fast:
+        raise BadInput(
+            f"the tokenizer {type(tokenizer).__name__} has no character offsets: save it as a fast one (tokenizer.json)."
+        )
 
 
 def _own_token_range(text: str, start: int, offsets: Int[Tensor, "token 2"]) -> tuple[int, int]:
@@ -90,16 +145,36 @@ def _own_token_range(text: str, start: int, offsets: Int[Tensor, "token 2"]) -> 
     return (tokens[0], tokens[-1] + 1) if tokens else (0, 0)
 
 
-def _in_template(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, str]]:
+def _in_template(tokenizer: Any, texts: Sequence[str], chats: Sequence[Chat]) -> list[tuple[int, str]]:
     """For each text, the place of its first character (untrimmed) in the rendered template, and the rendered template."""
     if not tokenizer.chat_template:
         raise BadInput(
             "the tokenizer has no chat template: leave `template` off, or give a `tokenizer` with one.",
             argument="template",
         )
-    # Rendered once with a mark, because the words of a text ('user', say) may also occur in the template.
-    head, mark, tail = _render(tokenizer, _MARK).partition(_MARK)
-    return [_locate_in_template(head, text, tail, _render(tokenizer, text) if mark else "") for text in texts]
+    # Rendered with a mark, because the words of a text ('user', say) may also occur in the template: once for all texts without turns.
+    plain = _render(tokenizer, (("user", _MARK),)) if not all(chats) else ""
+    rows = []
+    for text, chat in zip(texts, chats, strict=True):
+        place = max((i for i, (role, _) in enumerate(chat) if role == "user"), default=0)
+        marked = _render(tokenizer, (*chat[:place], ("user", _MARK), *chat[place + 1 :])) if chat else plain
+        head, mark, tail = marked.partition(_MARK)
+        rows.append(
+            _locate_in_template(head, text, tail, _render(tokenizer, chat or (("user", text),)) if mark else "")
+        )
+    return rows
+
+
+def _last_user_words(chat: Chat) -> str:
+    """Words of the last user's turn.
+
+    Raises:
+        BadInput: the chat has no user's turn.
+    """
+    words = [content for role, content in chat if role == "user"]
+    if not words:
+        raise BadInput(f"a chat must have a turn of the user, got {', '.join(role for role, _ in chat)}: add one.")
+    return words[-1]
 
 
 def _locate_in_template(head: str, text: str, tail: str, shown: str) -> tuple[int, str]:
@@ -112,10 +187,22 @@ def _locate_in_template(head: str, text: str, tail: str, shown: str) -> tuple[in
     )
 
 
-def _render(tokenizer: Any, text: str) -> str:
-    turn = [{"role": "user", "content": text}]
+def _with_fixed_date(template: str) -> str:
+    """The template with `TEMPLATE_DATE` where it asks for today's date."""
+    return re.sub(_TODAY, lambda call: repr(TEMPLATE_DATE.strftime(call[2])), template)
+
+
+def _render(tokenizer: Any, chat: Chat) -> str:
+    """The turns in the template; after a user's turn follows the beginning of the assistant's."""
+    turns = [{"role": role, "content": content} for role, content in chat]
     try:
-        rendered: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        rendered: str = tokenizer.apply_chat_template(
+            turns,
+            chat_template=_with_fixed_date(tokenizer.get_chat_template()),
+            tokenize=False,
+            add_generation_prompt=chat[-1][0] != "assistant",
+            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+        )
     except Exception as error:  # a template is a sandboxed program: it may raise anything
         reason = " ".join(str(error).split())[:160]
         raise BadInput(

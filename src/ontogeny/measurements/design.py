@@ -80,6 +80,8 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
     y, groups, pairs = concept.labels(), concept.group_ids(), concept.pair_ids()
     split = _split(concept, y, groups, settings)
     control = control_types(_word_types(concept), split.train, split.test)
+    if control.rule and any(example.type for example in concept.examples):
+        control = replace(control, rule=f"{control.rule} of the column 'type'")
     # The published protocol uses every training example.
     most = len(y) if settings.protocol == "paper" else MAX_DEPENDENCE_EXAMPLES
     test, rows = split.test, split.train[_evenly_spaced(len(split.train), most)]

@@ -58,7 +58,9 @@ def read_training_activations(
 def _training_workload(model: Model, concept: Concept, examples: Sequence[Example]) -> Workload:
     """The texts of some examples, each read at the concept's position."""
     spans = [e.span for e in examples]
-    encodings = encode_texts(model.tokenizer, [e.text for e in examples], spans, template=concept.template)
+    encodings = encode_texts(
+        model.tokenizer, [e.text for e in examples], spans, template=concept.template, chats=[e.chat for e in examples]
+    )
     if long := [e for e in encodings if len(e.ids) > model.context]:
         raise BadInput(
             f"texts of {concept.name} must have at most {model.context} tokens, got {len(long)} longer ones: shorten them."
