@@ -1,4 +1,4 @@
-"""Whatever is in views/ draws empty, one-row and NaN tables, names its axes with units, and can be read by the colour-blind."""
+"""Contract of every view: empty, one-row and NaN tables, axes with units, colours that are safe for colour-blind readers."""
 
 import functools
 import itertools
@@ -23,13 +23,13 @@ NAMES = plugins.list_plugins("views")
 UNIT = re.compile(
     r"\((0–1|≤ 1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
     r"|units of the stream|of cosines)\)"
-    r"|^training step|^layer$|^concept$|^checkpoints averaged$|^arm$|^kind of token$|^states → where they are put$"
+    r"|^training step|^layer$|^concept$|^checkpoints averaged$|^arm$|^kind of token$|^states of → stage$"
     r"|^stage$|^vector of$|^vector of → stage$|^stage → stage$|nHSIC\(",
     re.IGNORECASE,
 )
-"""What an axis is measured in: a range or unit in brackets, or a thing that is counted."""
+"""The unit of an axis: a range or unit in brackets, or a counted thing."""
 SAFE_SCHEMES = {"yellowgreenblue", "blueorange", "viridis"}
-"""ColorBrewer's YlGnBu, a blue–orange diverging scheme, and viridis: all published as safe for colour-blind readers."""
+"""ColorBrewer's YlGnBu, a blue–orange diverging scheme, and viridis: published as safe for colour-blind readers."""
 SAFE_COLOURS = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "white", "transparent"}
 """Okabe & Ito without yellow."""
 
@@ -41,7 +41,7 @@ def full(sft: bool = False) -> pd.DataFrame:
 
 
 def drawable(name: str, sft: bool = False) -> pd.DataFrame:
-    """The table, of two training seeds for the picture that compares them."""
+    """The table; with two training seeds for the view that compares them."""
     table = full(sft)
     return pd.concat([table, table.assign(train_seed=1)], ignore_index=True) if name == "seeds" else table
 
@@ -52,12 +52,12 @@ def drawn(name: str, sft: bool = False) -> Any:
 
 
 def render(chart: Any) -> str:
-    """The picture; an invalid specification fails here."""
+    """The chart; an invalid specification fails here."""
     return vl_convert.vegalite_to_svg(chart if isinstance(chart, dict) else chart.to_dict())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keeps_the_contract(name: str) -> None:
+def test_view_has_the_attributes_of_the_contract(name: str) -> None:
     view = views.load_view(name)
     assert view.title
     assert len(view.caption) > 60
@@ -68,7 +68,7 @@ def test_keeps_the_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_an_empty_table_and_says_why(name: str) -> None:
+def test_empty_table_gives_a_blank_chart_with_a_reason(name: str) -> None:
     for empty in (full().head(0), full()[full()["metric"].eq("fisher")]):
         chart = views.load_view(name).draw(empty)
         assert "No rows" in str(views.empty_reason(chart))
@@ -76,7 +76,7 @@ def test_draws_an_empty_table_and_says_why(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_a_table_of_nan_and_says_why(name: str) -> None:
+def test_nan_table_gives_a_blank_chart_with_a_reason(name: str) -> None:
     lost = full().assign(value=np.nan, low=np.nan, high=np.nan, n=0, note="the probe did not converge")
     chart = views.load_view(name).draw(lost)
     assert "did not converge" in str(views.empty_reason(chart))
@@ -84,7 +84,7 @@ def test_draws_a_table_of_nan_and_says_why(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_one_row_of_each_kind(name: str) -> None:
+def test_draws_one_row_of_each_metric(name: str) -> None:
     view = views.load_view(name)
     rows = view.select(full())
     for index in rows.groupby("metric").head(1).index:
@@ -94,8 +94,8 @@ def test_draws_one_row_of_each_kind(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_holes(name: str) -> None:
-    """Some cells, some intervals and all tokens are missing: the rest is drawn."""
+def test_draws_a_table_with_missing_cells(name: str) -> None:
+    """Some cells, some intervals and all tokens are missing; the rest is drawn."""
     rng = np.random.default_rng(0)
     holes = drawable(name, True).assign(tokens=np.nan)
     holes.loc[rng.random(len(holes)) < 0.3, ["value", "low", "high"]] = np.nan
@@ -106,7 +106,7 @@ def test_draws_holes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shows_something_and_names_its_axes_with_units(name: str) -> None:
+def test_axes_have_titles_with_units(name: str) -> None:
     chart = drawn(name, sft=True)
     svg = render(chart)
     assert svg.count("<path") + svg.count("<rect") > 20
@@ -115,7 +115,7 @@ def test_shows_something_and_names_its_axes_with_units(name: str) -> None:
     assert [title for title in titles if not (isinstance(title, str) and UNIT.search(title))] == []
 
 
-def test_an_axis_without_a_unit_would_be_found() -> None:
+def test_axis_without_a_unit_is_detected() -> None:
     bare = alt.Chart(alt.InlineData(values=[{"a": 1, "b": 2}])).mark_point().encode(x="a:Q", y=alt.Y("b:Q", title=None))
     titles = list(axis_titles(bare.to_dict()))
     assert len(titles) == 2
@@ -127,14 +127,14 @@ def test_uses_safe_colours_only(name: str) -> None:
     assert set(unsafe_colours(drawn(name))) == set()
 
 
-def test_an_unsafe_colour_would_be_found() -> None:
+def test_unsafe_colour_is_detected() -> None:
     chart = alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point(color="#ff0000")
     chart = chart.encode(fill=alt.Fill("a:Q", scale=alt.Scale(scheme="redyellowgreen")))
     assert set(unsafe_colours(chart.to_dict())) == {"#ff0000", "redyellowgreen"}
 
 
 @pytest.mark.parametrize("blindness", ["protan", "deutan"])
-def test_categories_stay_apart_for_the_colour_blind(blindness: str) -> None:
+def test_categories_are_distinct_for_colour_blind_readers(blindness: str) -> None:
     seen = [as_seen(colour, blindness) for colour in CATEGORY_COLOURS]
     nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2))
     # The control: two colours that half the charts of the world tell apart by hue alone.
@@ -143,13 +143,13 @@ def test_categories_stay_apart_for_the_colour_blind(blindness: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_says_what_it_shows_to_those_who_cannot_see_it(name: str) -> None:
+def test_chart_has_alt_text(name: str) -> None:
     view = views.load_view(name)
     assert drawn(name)["description"] == f"{view.title}. {view.caption}"
 
 
 def numbers_of_age(name: str) -> Any:
-    """A picture of truth (AUROC) beside a concept of kind number, whose R² was once far below zero."""
+    """A chart of truth (AUROC) and a concept with a numeric target, whose R² was once far below zero."""
     truth = full()[full()["concept"].eq("truth")]
     age = truth.assign(concept="age", metric=truth["metric"].replace({"auroc": "r2", "accuracy": "mae"}))
     early = age["metric"].eq("r2") & age["step"].eq(0) & age["control"].isna()
@@ -158,7 +158,7 @@ def numbers_of_age(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["emergence", "readable_used"])
-def test_a_score_far_below_zero_does_not_squeeze_the_rest(name: str) -> None:
+def test_very_negative_score_does_not_compress_the_axis(name: str) -> None:
     chart = numbers_of_age(name)
     ends = [
         node["scale"]["domain"][0]
@@ -174,7 +174,7 @@ def test_a_score_far_below_zero_does_not_squeeze_the_rest(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["layers", "heads"])
-def test_metrics_have_scales_of_colour_of_their_own(name: str) -> None:
+def test_each_metric_has_its_own_colour_scale(name: str) -> None:
     blocks = numbers_of_age(name)["vconcat"]
     domains = [
         {tuple(n["scale"]["domain"]) for n in nodes(block) if "scheme" in n.get("scale", {})} for block in blocks
@@ -182,17 +182,17 @@ def test_metrics_have_scales_of_colour_of_their_own(name: str) -> None:
     assert domains == [{(0.5, 1.0)}, {(0.0, 1.0)}]
 
 
-def test_a_long_reason_is_not_cut() -> None:
+def test_long_reason_is_wrapped() -> None:
     chart = views.load_view("emergence").draw(full().assign(value=np.nan, n=0, note="word " * 60 + "ends"))
     assert "ends" in render(chart)
     assert "…" not in render(chart)
 
 
-def test_one_run_is_not_compared_with_itself() -> None:
+def test_seeds_view_needs_two_runs() -> None:
     assert "nothing to compare" in str(views.empty_reason(views.load_view("seeds").draw(full())))
 
 
-def test_drift_marks_where_stages_begin() -> None:
+def test_drift_marks_stage_boundaries() -> None:
     rules = [
         sum(
             isinstance(node.get("mark"), dict) and node["mark"]["type"] == "rule" for node in nodes(drawn("drift", sft))
@@ -204,18 +204,18 @@ def test_drift_marks_where_stages_begin() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_stays_small(name: str) -> None:
+def test_chart_size_is_limited(name: str) -> None:
     assert len(json.dumps(drawn(name))) < 1_000_000
 
 
-def test_drawing_leaves_the_table_alone() -> None:
+def test_drawing_does_not_change_the_table() -> None:
     for name in NAMES:
         drawn(name)
     pd.testing.assert_frame_equal(full(), synthetic_records.table())
 
 
 @pytest.mark.parametrize("name", ["layers", "drift"])
-def test_a_long_run_is_thinned(name: str) -> None:
+def test_long_run_is_thinned(name: str) -> None:
     steps = [0, *(2**i for i in range(10)), *range(1000, 144_000, 1000)]
     base = {"lineage": "long", "stage": "pretrain", "concept": "truth", "method": "logistic", "n": 100}
     if name == "layers":
@@ -230,26 +230,26 @@ def test_a_long_run_is_thinned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["drift", "robustness", "spectrum"])
-def test_pictures_of_one_site_show_the_best_one(name: str) -> None:
-    """Best of truth is resid.3, which is neither the first nor the last; a cosine is kept at the best site alone."""
+def test_single_site_views_show_the_best_site(name: str) -> None:
+    """The best site of truth is resid.3, neither the first nor the last; cosines exist at the best site only."""
     table = full()[full()["concept"].eq("truth")]
     sites = set(re.findall(r"resid\.\d", json.dumps(chosen(views.load_view(name).draw(table).to_dict()))))
     assert sites == {"resid.3"}
 
 
 def chosen(chart: dict) -> list[Any]:
-    """What a picture says of its site: subtitles, and the data of pictures without."""
+    """Where a chart names its site: subtitles, or the data of charts without subtitles."""
     said = [node["title"].get("subtitle") for node in nodes(chart) if isinstance(node.get("title"), dict)]
     return said if any("resid" in str(one) for one in said) else [chart]
 
 
-def test_a_table_without_a_needed_column_is_refused() -> None:
+def test_rejects_table_without_a_needed_column() -> None:
     with pytest.raises(BadInput, match="needs the columns metric"):
         views.load_view("emergence").draw(full().drop(columns="metric"))
 
 
 def axis_titles(chart: dict) -> Iterator[Any]:
-    """Titles of all axes that carry labels, as Vega draws them (Vega-Lite merges the titles of layers)."""
+    """Titles of all labelled axes, as Vega draws them (Vega-Lite merges the titles of layers)."""
     for node in nodes(vl_convert.vegalite_to_vega(chart)):
         for axis in node.get("axes", []) if isinstance(node.get("axes"), list) else []:
             if axis.get("labels", True):
@@ -270,13 +270,13 @@ def unsafe_colours(chart: dict) -> Iterator[str]:
 
 
 def safe(colour: str) -> bool:
-    """In the list, or a grey: as good as without hue."""
+    """Whether a colour is in the list or nearly grey."""
     channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return colour.lower() in SAFE_COLOURS or max(channels) - min(channels) < 24
 
 
 def nodes(value: Any) -> Iterator[dict]:
-    """All dicts inside a specification, data left out."""
+    """All dicts inside a specification, without data."""
     if isinstance(value, dict):
         yield value
         for key, inner in value.items():

@@ -1,4 +1,4 @@
-"""The sentences of a comparison are made from its rows: the numbers stand in them, and what is absent says why."""
+"""Sentences of a comparison: they contain the numbers of the rows, and the reason of missing values."""
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,9 @@ from tests.helpers import synthetic_records
 
 def _row(metric: str, stage: str, value: float, other: str | None = None, **more: object) -> dict[str, object]:
     coords = {"other_stage": other, "other_step": "9"} if other else {}
-    told = {"concept": "truth", "lineage": "line", "step": 9, "n": 40, "low": value - 0.1, "high": value + 0.1}
+    columns = {"concept": "truth", "lineage": "line", "step": 9, "n": 40, "low": value - 0.1, "high": value + 0.1}
     return (
-        told
+        columns
         | {"metric": metric, "stage": stage, "value": value}
         | more
         | {"coords": coords | dict(more.get("coords") or {})}
@@ -37,8 +37,8 @@ def _truthful(cosine: float, carried: float, note: str | None = None) -> pd.Data
     )
 
 
-def test_the_numbers_of_the_rows_stand_in_the_sentences() -> None:
-    said = " ".join(comparison_sentences(_truthful(0.7, 0.82))["Truthfulness"])
+def test_sentences_contain_the_numbers_of_the_rows() -> None:
+    sentences = " ".join(comparison_sentences(_truthful(0.7, 0.82))["Truthfulness"])
     for what in (
         "cosine of .70 [.60, .80]",
         "agree at .95",
@@ -46,16 +46,16 @@ def test_the_numbers_of_the_rows_stand_in_the_sentences() -> None:
         "AUROC .82 [.72, .92]",
         "as well as its own",
     ):
-        assert what in said
-    assert "moves its verdicts by .30 [.20, .40] of at most 1, along its own by .40" in said
-    assert "at post's length by .25" in said
+        assert what in sentences
+    assert "moves its verdicts by .30 [.20, .40] of at most 1, along its own by .40" in sentences
+    assert "at post's length by .25" in sentences
 
 
-def test_a_probe_that_does_not_carry_over_is_worse() -> None:
+def test_probe_that_does_not_transfer_is_worse() -> None:
     assert "worse than its own" in " ".join(comparison_sentences(_truthful(0.7, 0.55))["Truthfulness"])
 
 
-def test_what_cannot_be_compared_says_why_and_nothing_else() -> None:
+def test_incomparable_stages_give_only_the_reason() -> None:
     lost = _truthful(np.nan, np.nan, "32 dimensions and 64")
     lost["n"] = lost["n"].where(lost["value"].notna(), 0)
     assert comparison_sentences(lost)["Truthfulness"] == [
@@ -63,15 +63,15 @@ def test_what_cannot_be_compared_says_why_and_nothing_else() -> None:
     ]
 
 
-def test_a_direction_lost_in_its_noise_leaves_the_rest() -> None:
+def test_missing_cosine_keeps_the_other_sentences() -> None:
     lost = _truthful(np.nan, 0.82, "the direction of base is no longer than its noise")
     lost["n"] = lost["n"].where(lost["value"].notna(), 0)
-    said = comparison_sentences(lost)["Truthfulness"]
-    assert said[0] == "truth: the direction of base is no longer than its noise."
-    assert "AUROC .82" in said[1]
+    sentences = comparison_sentences(lost)["Truthfulness"]
+    assert sentences[0] == "truth: the direction of base is no longer than its noise."
+    assert "AUROC .82" in sentences[1]
 
 
-def test_a_panel_for_each_side_that_has_rows_and_none_for_a_trace_alone() -> None:
+def test_studies_with_rows_have_a_panel() -> None:
     table = synthetic_records.table(sft=True)
     assert set(comparison_sentences(table)) == {"Knowledge", "Truthfulness", "Refusal", "Confidence"}
     sides = "patch|knowledge|map_|stage_|push|nie|refusal|entropy|ece|neuron|swap|confidence|reliability"
@@ -79,5 +79,5 @@ def test_a_panel_for_each_side_that_has_rows_and_none_for_a_trace_alone() -> Non
     assert comparison_sentences(table.head(0)) == {}
 
 
-def test_one_stage_says_nothing() -> None:
+def test_single_stage_has_no_sentences() -> None:
     assert comparison_sentences(_truthful(0.7, 0.8).query("stage == 'post'")) == {}

@@ -1,4 +1,4 @@
-"""The report in a real browser: opens from disk, asks the network for nothing, draws every chart, runs nobody's script."""
+"""The report in a browser: opens from disk, makes no request, draws every chart, runs no foreign script."""
 
 import shutil
 from collections.abc import Iterator
@@ -50,12 +50,12 @@ def visit(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return {"page": page, "path": path, "requests": requests, "said": said, "drawn": drawn}
 
 
-def test_asks_for_nothing(visit: dict[str, Any]) -> None:
+def test_makes_no_request(visit: dict[str, Any]) -> None:
     asked = [url for url in visit["requests"] if not url.startswith(("data:", "blob:"))]
     assert asked == [visit["path"].as_uri()]
 
 
-def test_says_nothing_on_the_console(visit: dict[str, Any]) -> None:
+def test_console_is_empty(visit: dict[str, Any]) -> None:
     assert visit["said"] == []
 
 
@@ -75,7 +75,7 @@ def test_charts_fit_the_page(visit: dict[str, Any]) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_runs_nobodys_script(browser: Any, visit: dict[str, Any]) -> None:
+def test_hostile_names_run_no_script(browser: Any, visit: dict[str, Any]) -> None:
     page = visit["page"]
     assert page.title() != "owned"
     assert page.locator("img").count() == 0
@@ -87,7 +87,7 @@ def test_runs_nobodys_script(browser: Any, visit: dict[str, Any]) -> None:
     bare.close()
 
 
-def test_a_foreign_script_is_stopped_by_the_policy(visit: dict[str, Any]) -> None:
+def test_policy_blocks_foreign_script(visit: dict[str, Any]) -> None:
     visit["page"].evaluate(
         "() => { const s = document.createElement('script'); s.textContent = 'window.owned = 1'; document.body.append(s); }"
     )

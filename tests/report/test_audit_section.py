@@ -1,4 +1,4 @@
-"""The report's section on the audit: always there, faults on top, whatever a checkpoint is called."""
+"""The audit section of the report: always present, faults at the top, names escaped."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ WARNED = FOUND | {"kind": "gap", "severity": "warning", "what": "between step 3 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pictures take seconds and say nothing of the audit."""
+    """Leave out the charts, which take seconds and do not depend on the audit."""
     monkeypatch.setattr("ontogeny.report.html._report_pictures", lambda records: ({}, [], []))
 
 
@@ -28,7 +28,7 @@ def page(tmp_path: Path, audit: dict[str, object] | None) -> str:
     return write_report(synthetic_records.table(), about, tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_faults_stand_on_top_and_all_in_the_section(tmp_path: Path) -> None:
+def test_faults_are_warnings_and_all_findings_are_listed(tmp_path: Path) -> None:
     told = page(tmp_path, {"sentence": "9 checkpoints audited: 1 fault.", "findings": [FOUND, WARNED]})
     top, rest = told.split('<section id="audit">')
     assert "<b>step1 and 1 more</b> stale: 2 steps" in top
@@ -38,7 +38,7 @@ def test_faults_stand_on_top_and_all_in_the_section(tmp_path: Path) -> None:
     assert "<b>step1</b>," not in told, "names are text"
 
 
-def test_a_sound_lineage_and_one_that_was_not_audited_are_told_apart(tmp_path: Path) -> None:
+def test_missing_audit_differs_from_audit_without_findings(tmp_path: Path) -> None:
     sound = page(tmp_path, {"sentence": "9 checkpoints audited, nothing found.", "findings": []})
     assert "9 checkpoints audited, nothing found." in sound.split('<section id="audit">')[1]
     assert "were not audited" not in sound

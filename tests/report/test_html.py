@@ -1,4 +1,4 @@
-"""Report and summary: the numbers of the sentences are those of the rows, warnings come first, texts stay texts."""
+"""Report and terminal summary: numbers in sentences equal the rows, warnings come first, names are never markup."""
 
 import base64
 import hashlib
@@ -53,7 +53,7 @@ def page(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> str:
     return out.read_text(encoding="utf-8")
 
 
-def test_a_finding_repeats_its_rows(table: pd.DataFrame, found: dict[str, Finding]) -> None:
+def test_finding_equals_its_rows(table: pd.DataFrame, found: dict[str, Finding]) -> None:
     truth = found["truth"]
     own = table[table["concept"].eq("truth") & table["site"].eq("resid.3") & table["step"].eq(16000)]
     row = own[own["metric"].eq("auroc") & own["method"].eq("logistic") & own["control"].isna()].iloc[0]
@@ -65,7 +65,7 @@ def test_a_finding_repeats_its_rows(table: pd.DataFrame, found: dict[str, Findin
     assert list(truth.curve["step"]) == list(synthetic_records.STEPS)
 
 
-def test_sentences_say_what_was_found_and_what_was_not(found: dict[str, Finding]) -> None:
+def test_sentences_state_known_and_censored_events(found: dict[str, Finding]) -> None:
     first, used, phase = finding_sentences(found["truth"])
     assert first.startswith("becomes readable at step 512 (95 % interval 320–768) after block 3: AUROC .9")
     assert "TF-IDF .52" in first
@@ -79,13 +79,13 @@ def test_sentences_say_what_was_found_and_what_was_not(found: dict[str, Finding]
     assert "which came first is not settled" in finding_sentences(found["robustness"])[1]
 
 
-def test_doubts_name_what_the_surface_gives_away(found: dict[str, Finding]) -> None:
+def test_caveats_name_surface_baselines(found: dict[str, Finding]) -> None:
     assert caveats(found["truth"]) == []
     assert "from TF-IDF alone at .82" in caveats(found["toxicity"])[0]
     assert "not shown to be read better" in caveats(found["privacy"])[0]
 
 
-def test_doubts_name_what_random_directions_and_random_labels_reach(table: pd.DataFrame) -> None:
+def test_caveats_name_random_directions_and_control_task(table: pd.DataFrame) -> None:
     truth = table[table["concept"].eq("truth")].copy()
     high = truth["control"].eq("random_direction")
     truth.loc[high, "high"] = 0.99
@@ -124,8 +124,8 @@ def with_events(table: pd.DataFrame, *rows: dict) -> Finding:
     return collect_findings(pd.concat([truth, synthetic_records.frame(list(rows))], ignore_index=True))[0]
 
 
-def test_events_are_of_the_probe_that_is_drawn() -> None:
-    """The mean difference may lose what the probe reads as well as ever; a run of several stages has many rows of each event."""
+def test_events_belong_to_the_preferred_probe() -> None:
+    """Another probe may have other events, and a run of several stages has many rows of each event."""
     table = synthetic_records.table(sft=True)
     finding = with_events(
         table,
@@ -146,7 +146,7 @@ def test_events_are_of_the_probe_that_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("left", [0.85, 0.52])
-def test_what_weakens_is_not_called_lost(left: float, tmp_path: Path) -> None:
+def test_weakened_concept_is_not_lost(left: float, tmp_path: Path) -> None:
     table = synthetic_records.table(sft=True)
     late = (
         table["concept"].eq("truth") & table["stage"].eq("sft") & table["site"].eq("resid.3") & table["control"].isna()
@@ -180,7 +180,7 @@ def test_use_in_a_later_stage_has_an_order(table: pd.DataFrame) -> None:
     )
 
 
-def test_concepts_stand_in_the_order_of_the_run(table: pd.DataFrame) -> None:
+def test_concepts_have_the_order_of_the_run(table: pd.DataFrame) -> None:
     about = {"concepts": [{"name": name} for name in ("privacy", "truth", "robustness", "fairness", "toxicity")]}
     ordered = order_like_run(table, about)
     assert [finding.name for finding in collect_findings(ordered)] == [
@@ -193,14 +193,14 @@ def test_concepts_stand_in_the_order_of_the_run(table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(ordered.sort_index(), table)
 
 
-def test_a_site_chosen_on_test_is_said_to_be(table: pd.DataFrame) -> None:
+def test_site_chosen_on_test_scores_has_a_caveat(table: pd.DataFrame) -> None:
     blind = table[~table["metric"].isin(["best_site", "cv_score"])]
     finding = collect_findings(blind)[0]
     assert finding.chosen_by == "final score"
     assert any("optimistic" in doubt for doubt in caveats(finding))
 
 
-def test_a_score_without_intervals_or_events_is_still_told(table: pd.DataFrame) -> None:
+def test_score_without_intervals_or_events_has_a_sentence(table: pd.DataFrame) -> None:
     bare = table[table["metric"].eq("auroc") & table["control"].isna()].assign(low=np.nan, high=np.nan)
     assert "when it emerged was not measured" in finding_sentences(collect_findings(bare)[0])[0]
     lost = bare.assign(value=np.nan, n=0, note="diverged")
@@ -221,7 +221,7 @@ def test_lineages_and_seeds_are_not_mixed(table: pd.DataFrame) -> None:
     assert [finding.name for finding in collect_findings(seeds)] == ["truth · seed 0", "truth · seed 1"]
 
 
-def test_protocol_seeds_become_one_curve(table: pd.DataFrame) -> None:
+def test_measurement_seeds_become_one_curve(table: pd.DataFrame) -> None:
     truth = table[table["concept"].eq("truth")]
     shifted = truth.assign(seed=1, **{c: truth[c] + 0.02 for c in ("value", "low", "high")})
     one, two = collect_findings(truth)[0], collect_findings(pd.concat([truth, shifted]))[0]
@@ -230,7 +230,7 @@ def test_protocol_seeds_become_one_curve(table: pd.DataFrame) -> None:
     assert (two.final.low, two.final.high) == (one.final.low, pytest.approx(one.final.high + 0.02))
 
 
-def test_rows_from_duckdb_say_the_same(table: pd.DataFrame) -> None:
+def test_rows_from_duckdb_give_the_same_findings(table: pd.DataFrame) -> None:
     few = table[table["concept"].eq("truth")]
     rows = few.astype(object).where(few.notna(), None)
     db = duckdb.connect()
@@ -255,7 +255,7 @@ def test_rows_from_duckdb_say_the_same(table: pd.DataFrame) -> None:
         )
 
 
-def test_stages_stand_in_developmental_order() -> None:
+def test_stages_have_developmental_order() -> None:
     table = synthetic_records.table(sft=True)
     shuffled = table.sample(frac=1, random_state=0)
     assert [s.name for s in make_timeline(shuffled).stages] == ["pretrain", "sft"]
@@ -266,7 +266,7 @@ def test_stages_stand_in_developmental_order() -> None:
     assert [s.name for s in make_timeline(order_like_run(no_tokens, turned)).stages] == ["sft", "pretrain"]
 
 
-def test_time_is_logarithmic_where_steps_are_and_starts_anew_in_a_stage() -> None:
+def test_time_is_logarithmic_and_restarts_in_each_stage() -> None:
     line = make_timeline(synthetic_records.table(sft=True))
     first, second = line.stages
     assert (first.log, second.log) == (True, True)
@@ -280,8 +280,8 @@ def test_time_is_logarithmic_where_steps_are_and_starts_anew_in_a_stage() -> Non
     assert len(make_timeline(synthetic_records.frame([])).moments) == 0
 
 
-def test_a_released_model_without_a_step_is_told_too(table: pd.DataFrame) -> None:
-    """Its rows have a stage but no step: it stands at the end of its stage, and is no floor."""
+def test_released_model_without_a_step_is_included(table: pd.DataFrame) -> None:
+    """Its rows have a stage but no step: it is the end of its stage, and not a floor."""
     truth = table[table["concept"].eq("truth") & ~table["metric"].isin(["emergence_step", "used_step", "change_point"])]
     last = truth[truth["step"].eq(16000) | truth["step"].isna()]
     alone = collect_findings(last.assign(step=np.nan))[0]
@@ -293,7 +293,7 @@ def test_a_released_model_without_a_step_is_told_too(table: pd.DataFrame) -> Non
     assert '"end"' in json.dumps(views.load_view("emergence").draw(both).to_dict(validate=False)).replace("'", '"')
 
 
-def test_steps_that_grow_apart_are_read_on_a_log_axis() -> None:
+def test_steps_with_growing_gaps_have_a_log_axis() -> None:
     def log(*steps: int) -> bool:
         return (
             make_timeline(synthetic_records.frame([{"stage": "a", "step": s, "metric": "auroc"} for s in steps]))
@@ -308,7 +308,7 @@ def test_steps_that_grow_apart_are_read_on_a_log_axis() -> None:
     assert not log(5)
 
 
-def test_the_control_task_stands_beside_the_accuracy(found: dict[str, Finding]) -> None:
+def test_sentence_compares_accuracy_with_control_task(found: dict[str, Finding]) -> None:
     truth = found["truth"]
     assert "control_task" not in truth.floors
     assert truth.accuracy is not None
@@ -317,7 +317,7 @@ def test_the_control_task_stands_beside_the_accuracy(found: dict[str, Finding]) 
     assert said in finding_sentences(truth)[0]
 
 
-def test_numbers_are_printed_as_papers_do() -> None:
+def test_numbers_have_the_format_of_papers() -> None:
     printed = [format_score(v) for v in (0.934, 1.0, -0.12, -0.001, float("nan"), 1.25)]
     assert printed == [".93", "1.00", "−.12", ".00", "–", "1.25"]
     assert [format_step(v) for v in (0.0, 1.5, 143000.0, 724.4)] == ["0", "1.5", "143,000", "724"]
@@ -325,7 +325,7 @@ def test_numbers_are_printed_as_papers_do() -> None:
     assert describe_site("resid.0") == "in the embedding"
 
 
-def test_warnings_come_first_and_name_everything(table: pd.DataFrame, page: str) -> None:
+def test_warnings_name_failures_and_censored_events(table: pd.DataFrame, page: str) -> None:
     about = synthetic_records.about()
     lost = table.tail(2).assign(metric="nhsic_ty", value=np.nan, n=0, note="kernel of one point")
     said = report_warnings(pd.concat([table, lost]), about, collect_findings(table))
@@ -343,13 +343,13 @@ def test_warnings_come_first_and_name_everything(table: pd.DataFrame, page: str)
     )
 
 
-def test_the_page_loads_nothing(page: str) -> None:
+def test_page_loads_nothing(page: str) -> None:
     markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"""(src|href)\s*=|url\(|@import|<link|<iframe""", markup.replace("&lt;img src=x", ""))
     assert "default-src &#39;none&#39;" in markup
 
 
-def test_only_our_scripts_may_run(page: str) -> None:
+def test_policy_allows_only_our_scripts(page: str) -> None:
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     assert len(scripts) == 2
     for script in scripts:
@@ -357,7 +357,7 @@ def test_only_our_scripts_may_run(page: str) -> None:
         assert digest.replace("+", "&#43;") in page or digest in page
 
 
-def test_a_hostile_name_stays_a_name(page: str) -> None:
+def test_hostile_name_is_escaped(page: str) -> None:
     assert "<img" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "document.title='owned'</script>" not in page
     data = re.search(r'<script type="application/json" id="specs">(.*?)</script>', page, flags=re.DOTALL)
@@ -367,20 +367,20 @@ def test_a_hostile_name_stays_a_name(page: str) -> None:
     assert "49" not in re.findall(r"<h3>&lt;/script&gt;.*?</h3>", page)[0]
 
 
-def test_the_page_says_how_to_run_it_again(page: str) -> None:
+def test_page_shows_command_and_versions(page: str) -> None:
     assert "ontogeny trace runs/tiny/checkpoints" in page
     assert "Everything in run.json" in page
     assert "5.23.0" in page
 
 
-def test_an_empty_run_makes_a_page(tmp_path: Path) -> None:
+def test_empty_run_gives_a_page(tmp_path: Path) -> None:
     page = write_report(synthetic_records.frame([]), {}, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "nothing can be said" in page
+    assert "No concept has a score in this table." in page
     assert "<li><b>Emergence</b>: no rows" in page
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "html", "json"])
-def test_a_chart_is_saved(ending: str, table: pd.DataFrame, tmp_path: Path) -> None:
+def test_chart_is_saved(ending: str, table: pd.DataFrame, tmp_path: Path) -> None:
     path = views.save_chart(views.load_view("concepts").draw(table), tmp_path / f"c.{ending}")
     starts = {"png": b"\x89PNG", "svg": b"<svg", "html": b"<!DOCTYPE html>", "json": b"{"}
     content = path.read_bytes()
@@ -389,12 +389,12 @@ def test_a_chart_is_saved(ending: str, table: pd.DataFrame, tmp_path: Path) -> N
         assert b'src="http' not in content
 
 
-def test_another_ending_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+def test_rejects_unknown_file_extension(table: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\.png, \.svg, \.html or \.json"):
         views.save_chart(None, tmp_path / "c.gif")
 
 
-def test_summary_fits_its_terminal_and_takes_names_as_they_are(table: pd.DataFrame) -> None:
+def test_summary_fits_the_terminal_and_escapes_names(table: pd.DataFrame) -> None:
     for width in (80, 150):
         console = Console(file=io.StringIO(), width=width)
         print_summary(table.replace({"concept": {"privacy": "[red]"}}), console)
@@ -409,5 +409,5 @@ def test_summary_fits_its_terminal_and_takes_names_as_they_are(table: pd.DataFra
     assert "No concept has a score" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_sparkline_shows_what_is_absent() -> None:
+def test_sparkline_marks_missing_values() -> None:
     assert sparkline([0.5, 0.75, 1.0, float("nan"), 0.2]) == "▁▅█·▁"

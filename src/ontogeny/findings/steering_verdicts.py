@@ -56,7 +56,7 @@ class ConceptVerdicts:
     concept: str
     tag: str
     """Summary of the verdicts."""
-    said: tuple[str, ...]
+    sentences: tuple[str, ...]
     works: bool = False
     """Whether any of them was shown to work."""
 

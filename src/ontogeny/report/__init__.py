@@ -1,3 +1,3 @@
-"""A run for people: one HTML file, or findings in a terminal."""
+"""Reports of a run: one HTML file, or a summary in the terminal."""
 
 __all__ = ["html", "terminal"]

@@ -1,4 +1,4 @@
-"""The findings in a terminal: one line a concept, with its curve as a sparkline, then what to doubt."""
+"""Terminal summary: one line per concept with its curve as a sparkline, then caveats."""
 
 import math
 
@@ -16,48 +16,41 @@ from ontogeny.findings.sentences import (
     format_score,
     format_step_interval,
 )
+from ontogeny.findings.table import evenly_spread
 
 _SPARK_BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARK_FLOOR = 0.5
-"""Where a sparkline begins: chance for AUROC; a score below it is drawn as chance."""
+"""Start of a sparkline: chance for AUROC; lower scores are drawn as chance."""
 
 
 def print_summary(records: pd.DataFrame, console: Console) -> None:
-    """Print what a table of records says about each concept; names and notes are printed as they are, never as markup."""
-    found = collect_findings(records)
-    if not found:
+    """Print the findings of a table of records; names and notes are never read as markup."""
+    findings = collect_findings(records)
+    if not findings:
         console.print("No concept has a score in this table yet.", style="yellow")
         return
     wide = console.width >= 124
-    metrics = list(dict.fromkeys(SCORE_LABELS[f.metric] for f in found))
+    metrics = list(dict.fromkeys(SCORE_LABELS[f.metric] for f in findings))
     score = f"{metrics[0]} [95 %]" if len(metrics) == 1 else "score [95 %]"
-    rows = [_cells(f, len(metrics) > 1, 32 if wide else 12) for f in found]
+    rows = [_cells(f, len(metrics) > 1, 32 if wide else 12) for f in findings]
     more = ["acc. / control", "untrained"] if wide else []
-    names = [
-        "concept",
-        "site",
-        score,
-        "TF-IDF",
-        *more,
-        "readable from",
-        *(["used from"] if wide else []),
-        "over training",
-    ]
+    used = ["used from"] if wide else []
+    names = ["concept", "site", score, "TF-IDF", *more, "readable from", *used, "over training"]
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in names:
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(row.get(name, row["score"]) for name in names))
     console.print(table)
-    for finding in found:
+    for finding in findings:
         censored = finding.emergence is not None and not finding.emergence.known
-        said = [f"no emergence: {finding.emergence.note}."] if censored and finding.emergence else []
-        for text in [*said, *caveats(finding)]:
+        reason = [f"no emergence: {finding.emergence.note}."] if censored and finding.emergence else []
+        for text in [*reason, *caveats(finding)]:
             console.print(Text.assemble(("! ", "yellow"), (finding.name, "bold"), " ", text))
 
 
 def sparkline(values: list[float], low: float = _SPARK_FLOOR, high: float = 1.0) -> str:
-    """Numbers as blocks between `low` and `high`; a dot where one could not be measured."""
+    """Values as blocks between `low` and `high`; a dot for NaN."""
 
     def block(value: float) -> str:
         share = min(max((value - low) / (high - low), 0.0), 1.0)
@@ -80,15 +73,8 @@ def _cells(finding: Finding, named: bool, most: int) -> dict[str, Text]:
             _step(finding.emergence), style="green" if finding.emergence and finding.emergence.known else "dim"
         ),
         "used from": Text(_step(finding.used), style="dim"),
-        "over training": Text(sparkline(_thin_values(finding.curve["value"].tolist(), most), start), style="blue"),
+        "over training": Text(sparkline(evenly_spread(finding.curve["value"].tolist(), most), start), style="blue"),
     }
-
-
-def _thin_values(values: list[float], most: int) -> list[float]:
-    """Every so many-th value, both ends kept, so that a line of the terminal holds them."""
-    if len(values) <= most:
-        return values
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def _step(event: StepEstimate | None) -> str:

@@ -15,6 +15,20 @@ import pandas as pd
 from ontogeny import plugins
 from ontogeny.errors import BadInput, escape_control
 from ontogeny.storage.files import atomic_path
+from ontogeny.views._page import EMBED_SCRIPT, chart_page, content_security_policy, embedded_json, vega_bundle
+
+__all__ = [
+    "EMBED_SCRIPT",
+    "View",
+    "content_security_policy",
+    "embedded_json",
+    "empty_reason",
+    "load_view",
+    "load_views",
+    "rows_with_metrics",
+    "save_chart",
+    "vega_bundle",
+]
 
 __all__ = ["View", "empty_reason", "load_view", "load_views", "save_chart"]
 
@@ -108,8 +122,6 @@ def _encode(spec: dict[str, Any], path: Path) -> bytes:
         case ".svg":
             text: str = vl_convert.vegalite_to_svg(spec, vl_version=version)
         case ".html":
-            from ontogeny.views._page import chart_page
-
             text = chart_page(spec, path.stem)
         case _:
             text = json.dumps(spec, indent=2)

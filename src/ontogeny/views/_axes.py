@@ -50,12 +50,12 @@ def thin_checkpoints(table: pd.DataFrame, line: Timeline, most: int) -> tuple[pd
     """At most about `most` checkpoints, evenly spread over the axis with both ends, and a subtitle if some were dropped."""
     if len(line.moments) <= most:
         return table, line, ""
-    kept = line.ticks(most)[["stage", "step"]]
+    shown = line.ticks(most)[["stage", "step"]]
     few = table.merge(
-        kept.assign(order=range(len(kept)), kept=True), on=["stage", "step"], how="left", suffixes=("_all", "")
+        shown.assign(order=range(len(shown)), shown=True), on=["stage", "step"], how="left", suffixes=("_all", "")
     )
-    few = few[few["kept"].notna() | few["step"].isna()]
-    return few, make_timeline(few), f"{len(kept)} of {len(line.moments)} checkpoints drawn"
+    few = few[few["shown"].notna() | few["step"].isna()]
+    return few, make_timeline(few), f"{len(shown)} of {len(line.moments)} checkpoints drawn"
 
 
 def _scale(line: Timeline) -> alt.Scale:

@@ -1,6 +1,6 @@
-"""Charts in an HTML page that opens from disk and loads nothing.
+"""HTML pages with charts that open from disk and load nothing.
 
-A page runs two scripts only, both named by their hash in its security policy: whatever a concept or a note is called, it is text.
+The security policy of a page allows only two scripts, by their hashes, so names of concepts and notes are always text.
 """
 
 import base64
@@ -8,6 +8,7 @@ import functools
 import hashlib
 import html
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,15 +60,9 @@ def vega_bundle() -> str:
 
 
 def embedded_json(specs: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element that holds it, whatever its texts are."""
+    """JSON whose texts cannot end the script element that holds it."""
     text = json.dumps(specs, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return (
-        text.replace("&", "\\u0026")
-        .replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
-    )
+    return re.sub("[&<>\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def content_security_policy(*scripts: str) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from ontogeny.findings.steering_verdicts import EvaluatedVector, evaluated_vectors
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
+from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, labelled_cells, multiples_or_blank, number_tooltips, panel_title
 from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR
 
@@ -20,10 +21,7 @@ title = "Alpha grid"
 place = 13
 needs = frozenset({"concept", "method", "metric", "split", "value", "coords"})
 METRICS = ("steering_effect", "neutral_kl", "chosen_alpha")
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin(METRICS)]
+select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:

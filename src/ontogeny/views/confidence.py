@@ -1,10 +1,10 @@
-"""Confidence from stage to stage: how sure each is, how rightly so, and whether the neurons that could set it are the same.
+"""Confidence by stage: entropy, calibration and entropy neurons.
 
-Above: each stage's entropy and top probability on neutral texts and its errors on questions, with 95 % intervals; grey: what a model that
-is right as often as it says would get. Beside it the reliability diagram: on the dashed line beliefs are right as often as they say.
-Middle: neurons of the last MLP by the norm and the logit variance of what they write; candidates for entropy neurons lie low and right,
-ringed where the causal test confirms them. Below: how many candidates two stages share (grey: chance), and what part of the difference
-in entropy comes along when the first stage's candidates write their rows in the second.
+Top left: each stage's entropy and top probability on neutral texts and its errors on questions, with 95 % intervals; grey: a perfectly
+calibrated model. Top right: the reliability diagram, with perfect calibration as the dashed line. Middle: neurons of the last MLP by the
+norm and the logit variance of their output weights; candidates for entropy neurons are low and right, with a ring if the causal test
+confirms them. Bottom: share of common candidates of two stages (grey: chance), and the share of the difference in entropy that moves
+with the candidates' weights from the first stage to the second.
 """
 
 from typing import Any
@@ -14,7 +14,15 @@ import pandas as pd
 
 from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._chart_parts import colour_by_name, facet_rows_by_name, inline_rows, known_intervals, panel_title
+from ontogeny.views import rows_with_metrics
+from ontogeny.views._chart_parts import (
+    colour_by_name,
+    facet_rows_by_name,
+    inline_rows,
+    known_intervals,
+    number_tooltips,
+    panel_title,
+)
 from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -31,16 +39,12 @@ NUMBERS = {
 }
 METRICS = (*NUMBERS, "reliability", "neuron_norm", "logit_variance", "entropy_neurons", "neuron_overlap", "swap_share")
 MOST = 6
-"""Checkpoints drawn."""
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin(METRICS)]
+"""Maximum number of checkpoints."""
+select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    what = "entropy or logit_variance"
-    return stack_concepts(records, select(records), _subject, title=title, what=what)
+    return stack_concepts(records, select(records), _subject, title=title, what="entropy or logit_variance")
 
 
 def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
@@ -49,13 +53,13 @@ def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
         return []
     rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, ""])]
     top = [chart for chart in (_numbers(rows, order), _reliability(rows, order)) if chart is not None]
-    beside = alt.hconcat(*top, spacing=40).resolve_scale(color="independent") if top else None
-    return [beside, _scatter(rows, order), _pairs(rows, order)]
+    row = alt.hconcat(*top, spacing=40).resolve_scale(color="independent") if top else None
+    return [row, _scatter(rows, order), _pairs(rows, order)]
 
 
 def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
     panels = []
-    for metric, said in NUMBERS.items():
+    for metric, name in NUMBERS.items():
         own = rows[rows["metric"].eq(metric)]
         if own.empty:
             continue
@@ -67,31 +71,29 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
             for control in ("", "calibrated")
         )
         scale = alt.Scale(zero=False, nice=True)
-        x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=4))
-        told = ["moment:N", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in columns[1:])]
+        x = alt.X("value:Q", title=name, scale=scale, axis=alt.Axis(grid=True, tickCount=4))
+        tooltip = ["moment:N", *number_tooltips(*columns[1:], digits=".4f")]
         chance = floor.mark_rule(strokeWidth=8, color=MUTED_COLOUR, opacity=0.25).encode(x="low:Q", x2="high:Q")
         rules = plain.mark_rule(color=INK_COLOUR, strokeWidth=2).encode(
-            x=alt.X("low:Q", title=said, scale=scale), x2="high:Q"
+            x=alt.X("low:Q", title=name, scale=scale), x2="high:Q"
         )
-        points = plain.mark_circle(size=70, opacity=1, color=CATEGORY_COLOURS[0]).encode(x=x, tooltip=told)
+        points = plain.mark_circle(size=70, opacity=1, color=CATEGORY_COLOURS[0]).encode(x=x, tooltip=tooltip)
         marks = [
             *known_intervals(chance, own[own["control"].eq("calibrated")]),
             *known_intervals(rules, own[own["control"].eq("")]),
             points,
         ]
         panels.append(alt.layer(*marks).properties(width=330, height=18 * len(order) + 8))
-    return (
-        alt.vconcat(*panels, spacing=10).properties(title=panel_title("How sure, and how rightly")) if panels else None
-    )
+    heading = panel_title("Confidence and calibration")
+    return alt.vconcat(*panels, spacing=10).properties(title=heading) if panels else None
 
 
 def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
     cells = rows[rows["metric"].eq("reliability")]
     if cells.empty:
         return None
-    cells = cells.assign(
-        name=cells["moment"], confidence=pd.to_numeric(coord_column(cells, "confidence"), errors="coerce")
-    )
+    confidence = pd.to_numeric(coord_column(cells, "confidence"), errors="coerce")
+    cells = cells.assign(name=cells["moment"], confidence=confidence)
     least = max(0.0, float(cells["confidence"].min()) // 0.1 / 10)
     low = min(least, float(cells["value"].min()) // 0.1 / 10)
     scales = alt.Scale(domain=[least, 1]), alt.Scale(domain=[low, 1])
@@ -101,9 +103,9 @@ def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
         y=alt.Y("value:Q", title="how often it is right (0–1)", scale=scales[1]),
         color=colour_by_name(order),
     )
-    told = ["name:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:5]), "n:Q"]
+    tooltip = ["name:N", *number_tooltips(*columns[1:5]), "n:Q"]
     size = alt.Size("n:Q", scale=alt.Scale(range=[20, 300]), legend=alt.Legend(title="questions", symbolStrokeWidth=1))
-    points = base.mark_circle(opacity=0.85).encode(size=size, tooltip=told)
+    points = base.mark_circle(opacity=0.85).encode(size=size, tooltip=tooltip)
     ends = base.mark_rule(opacity=0.35, clip=True).encode(y=alt.Y("low:Q", scale=scales[1]), y2="high:Q")
     line = base.mark_line(opacity=0.6, strokeWidth=1.5)
     right = (
@@ -112,6 +114,9 @@ def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
         .encode(x=alt.X("confidence:Q", scale=scales[0]), y=alt.Y("value:Q", scale=scales[1]))
     )
     return alt.layer(right, ends, line, points).properties(width=300, height=300, title=panel_title("Reliability"))
+
+
+_KINDS = {"": "other", "variance": "candidate by variance", "null": "candidate by null space"}
 
 
 def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
@@ -129,10 +134,10 @@ def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
     confirmed = {
         (m, n) for m, text in zip(sure["moment"], coord_column(sure, "neurons"), strict=True) for n in text.split()
     }
-    cells["kind"] = [_kind(by) for by in cells["by"]]
+    cells["kind"] = [_KINDS.get(by, "by both") for by in cells["by"]]
     cells["ring"] = [float((m, n) in confirmed) for m, n in zip(cells["moment"], cells["neuron"], strict=True)]
     names = [order_name for order_name in order if order_name in set(cells["moment"])]
-    kinds = ["other", "candidate by variance", "candidate by null space", "by both"]
+    kinds = [*_KINDS.values(), "by both"]
     shades = [MUTED_COLOUR, CATEGORY_COLOURS[0], CATEGORY_COLOURS[1], CATEGORY_COLOURS[2]]
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=shades), legend=alt.Legend(title="neuron"))
     domain = [float(cells["variance"].min()) / 1.3, float(cells["variance"].max()) * 1.3]
@@ -144,29 +149,16 @@ def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
             x=alt.X("norm:Q", title="norm (units of the stream)", scale=alt.Scale(zero=False)),
             y=alt.Y("variance:Q", title="logit variance (of cosines)", scale=alt.Scale(type="log", domain=domain)),
         )
-        told = ["neuron:N", "kind:N", alt.Tooltip("norm:Q", format=".3f"), alt.Tooltip("variance:Q", format=".2e")]
-        points = base.mark_circle(size=26, opacity=0.7).encode(color=colour, tooltip=told)
-        here = int(own["ring"].sum())
-        # Nothing to ring would be a scale without extent, of which Vega warns.
-        rings = [base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK_COLOUR, strokeWidth=1.5)] * (
-            here > 0
-        )
-        said = panel_title(name)
-        said.subtitle = f"{here} confirmed" if here else "none confirmed" if len(sure) else ""
-        panels.append(alt.layer(points, *rings).properties(width=CHART_WIDTH / columns - 90, height=210, title=said))
+        tooltip = ["neuron:N", "kind:N", *number_tooltips("norm"), *number_tooltips("variance", digits=".2e")]
+        points = base.mark_circle(size=26, opacity=0.7).encode(color=colour, tooltip=tooltip)
+        count = int(own["ring"].sum())
+        # Without a ring the scale would have no extent, and Vega would warn.
+        ring = base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK_COLOUR, strokeWidth=1.5)
+        layers = [points, ring] if count else [points]
+        heading = panel_title(name, f"{count} confirmed" if count else "none confirmed" if len(sure) else "")
+        panels.append(alt.layer(*layers).properties(width=CHART_WIDTH / columns - 90, height=210, title=heading))
     grid = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(color="shared", y="shared")
     return grid.properties(title=panel_title("Neurons of the last MLP"))
-
-
-def _kind(by: str) -> str:
-    match by:
-        case "":
-            return "other"
-        case "variance":
-            return "candidate by variance"
-        case "null":
-            return "candidate by null space"
-    return "by both"
 
 
 def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
@@ -178,13 +170,13 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
     pairs = [(a, b) for i, a in enumerate(order) for j, b in enumerate(order) if (j > i if forward else j != i)]
     couples = [f"{a} → {b}" for a, b in pairs if f"{a} → {b}" in set(cells["couple"])]
     cells = cells[cells["couple"].isin(couples)]
-    wanted = (
+    shares = (
         ("neuron_overlap", "by", "variance", "candidates in common, by variance (0–1)"),
         ("neuron_overlap", "by", "null", "by null space (0–1)"),
         ("swap_share", "of", "entropy", "share of the entropy's difference (0–1)"),
     )
     panels: list[Any] = []
-    for metric, key, value, said in wanted:
+    for metric, key, value, name in shares:
         own = cells[cells["metric"].eq(metric) & cells[key].eq(value)]
         if own.empty:
             continue
@@ -198,21 +190,18 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
             )
             for control in ("", "random_set")
         )
-        x = alt.X("value:Q", title=said, scale=scale, axis=alt.Axis(grid=True, tickCount=5))
-        told = ["couple:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:])]
+        x = alt.X("value:Q", title=name, scale=scale, axis=alt.Axis(grid=True, tickCount=5))
+        tooltip = ["couple:N", *number_tooltips(*columns[1:])]
         reach = chance.mark_rule(strokeWidth=9, color=MUTED_COLOUR, opacity=0.3).encode(
             x=alt.X("low:Q", scale=scale), x2="high:Q"
         )
         rules = plain.mark_rule(strokeWidth=2, color=INK_COLOUR).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
-        points = plain.mark_circle(size=60, opacity=1, color=CATEGORY_COLOURS[0]).encode(x=x, tooltip=told)
+        points = plain.mark_circle(size=60, opacity=1, color=CATEGORY_COLOURS[0]).encode(x=x, tooltip=tooltip)
         marks = [
             *known_intervals(reach, own[own["control"].eq("random_set")]),
             *known_intervals(rules, own[own["control"].eq("")]),
             points,
         ]
         panels.append(alt.layer(*marks).properties(width=230, height=20 * len(couples) + 8))
-    if not panels:
-        return None
-    return alt.hconcat(*panels, spacing=18).properties(
-        title=panel_title("The same neurons, and what comes along with their rows")
-    )
+    heading = panel_title("Common candidates, and the effect of swapping their weights")
+    return alt.hconcat(*panels, spacing=18).properties(title=heading) if panels else None

@@ -21,6 +21,7 @@ from ontogeny.findings.table import (
     tidy_records,
 )
 from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import step_label, thin_checkpoints
 from ontogeny.views._chart_parts import (
     blank_chart,
@@ -39,10 +40,7 @@ needs = frozenset({"step", "concept", "site", "metric", "method", "value"})
 METRICS = ("nhsic_tx", "nhsic_ty")
 MOST, LAYERS = 60, 9
 """Maximum numbers of checkpoints and of layers, evenly spread."""
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin(METRICS)]
+select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:

@@ -13,6 +13,7 @@ import pandas as pd
 from ontogeny.findings.steering_verdicts import EvaluatedVector, evaluated_vectors, prompt_baseline_rows
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
+from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -20,10 +21,7 @@ title = "Dose and response"
 place = 11
 needs = frozenset({"concept", "method", "metric", "control", "split", "value", "low", "high", "coords"})
 METRICS = ("steering_effect", "chosen_alpha", "steering_works")
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin(METRICS)]
+select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:

@@ -13,23 +13,15 @@ import pandas as pd
 from ontogeny.findings.steering_verdicts import METHOD_LABELS, EvaluatedVector, evaluated_vectors
 from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
-from ontogeny.views._chart_parts import (
-    colour_by_name,
-    inline_rows,
-    multiples_or_blank,
-    number_tooltips,
-    panel_title,
-)
+from ontogeny.views import rows_with_metrics
+from ontogeny.views._chart_parts import colour_by_name, inline_rows, multiples_or_blank, number_tooltips, panel_title
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
 title = "Effect against side effect"
 place = 12
 needs = frozenset({"concept", "method", "metric", "control", "split", "value", "coords"})
 METRICS = ("steering_effect", "neutral_kl", "effect_at_equal_kl", "chosen_alpha", "steering_works")
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin(METRICS)]
+select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:

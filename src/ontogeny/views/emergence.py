@@ -1,11 +1,10 @@
-"""When each concept becomes readable: its score over training at its best site, with 95 % band, floors and emergence step.
+"""Emergence: the score of each concept over training at its best site, with 95 % band, floors and emergence step.
 
-Above, all concepts in one frame; below, each (black) with its floors: what surface baselines, a control task, the untrained model and
-random directions score. A vertical line marks the emergence step, the shade around it its 95 % interval; without a line the
-emergence is censored. A curve that does not leave its floors has shown nothing.
+Top: all concepts in one frame. Below: each concept (black) with its floors: the scores of surface baselines, a control task, the untrained
+model and random directions. A vertical line marks the emergence step, the shade its 95 % interval; without a line the emergence is
+censored. A curve that stays at its floors is no evidence for the concept.
 """
 
-import math
 from typing import Any
 
 import altair as alt
@@ -28,6 +27,7 @@ from ontogeny.views._chart_parts import (
 from ontogeny.views._scores import (
     LOWEST_DRAWN_SCORE,
     findings_on_timeline,
+    place_event,
     score_axis_minimum,
     score_axis_title,
     score_rows,
@@ -47,40 +47,39 @@ FLOOR_LOOKS = {
     "random_direction": (CATEGORY_COLOURS[0], [5, 4]),
 }
 """Colour and dash of each floor."""
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return score_rows(records)
+select = score_rows
 
 
 def draw(records: pd.DataFrame) -> Any:
-    found, line, nothing = findings_on_timeline(records)
-    if nothing:
-        return blank_chart(title, nothing)
-    domain = _domain(found)
-    own = {f.metric: _domain([g for g in found if g.metric == f.metric]) for f in found}
-    shown = [control for control in FLOOR_LABELS if any(control in f.floors for f in found)]
-    small = small_multiples([_panel(f, line, own[f.metric], shown) for f in found])
-    return alt.vconcat(_overview(found, line, domain), small, spacing=36).resolve_scale(
+    findings, line, reason = findings_on_timeline(records)
+    if reason:
+        return blank_chart(title, reason)
+    domain = _domain(findings)
+    own = {f.metric: _domain([g for g in findings if g.metric == f.metric]) for f in findings}
+    shown = [control for control in FLOOR_LABELS if any(control in f.floors for f in findings)]
+    small = small_multiples([_panel(f, line, own[f.metric], shown) for f in findings])
+    return alt.vconcat(_overview(findings, line, domain), small, spacing=36).resolve_scale(
         color="independent", strokeDash="independent"
     )
 
 
-def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
-    names = [f.name for f in found]
-    curves = pd.concat([_curve(f) for f in found])
-    events = _events(found, line)
+def _overview(findings: list[Finding], line: Timeline, domain: list[float]) -> Any:
+    names = [f.name for f in findings]
+    curves = pd.concat([_curve(f) for f in findings])
+    events = _events(findings, line)
     pick = alt.selection_point(fields=["name"], bind="legend")
     shade = alt.condition(pick, alt.value(1.0), alt.value(0.15))
     colour = colour_by_name(names, title="concept (click to single out)")
     base = alt.Chart(inline_rows(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
-    lines = base.mark_line(strokeWidth=2.2).encode(y=_score(found, domain), strokeDash=dash_by_name(names))
-    dots = base.mark_circle(size=26).encode(y=_score(found, domain), tooltip=_tooltip())
+    lines = base.mark_line(strokeWidth=2.2).encode(y=_score(findings, domain), strokeDash=dash_by_name(names))
+    dots = base.mark_circle(size=26).encode(y=_score(findings, domain), tooltip=_tooltip())
     marks = alt.Chart(inline_rows(events)).encode(color=colour, opacity=shade)
-    spans = marks.mark_rule(strokeWidth=2.2).encode(x="low:Q", x2="high:Q", y=_score(found, domain, "score"))
+    spans = marks.mark_rule(strokeWidth=2.2).encode(x="low:Q", x2="high:Q", y=_score(findings, domain, "score"))
     points = marks.mark_point(filled=True, size=110, shape="diamond", stroke="white", strokeWidth=1)
     points = points.encode(
-        x="age:Q", y=_score(found, domain, "score"), tooltip=["name:N", alt.Tooltip("said:N", title="emerges at step")]
+        x="age:Q",
+        y=_score(findings, domain, "score"),
+        tooltip=["name:N", alt.Tooltip("label:N", title="emerges at step")],
     )
     layers = [*stage_boundaries(line, height=280), lines.add_params(pick), dots, spans, points]
     return alt.layer(*layers).properties(
@@ -89,24 +88,20 @@ def _overview(found: list[Finding], line: Timeline, domain: list[float]) -> Any:
         title=facet_header(
             "All concepts, each at its best site",
             "◆ emergence step with its 95 % interval, drawn on the curve; concepts without ◆ have no emergence that could be shown",
-            _clipped(found),
+            _clipped(findings),
         ),
     )
 
 
-def _clipped(found: list[Finding]) -> str:
-    below = [f.name for f in found if f.curve["value"].lt(LOWEST_DRAWN_SCORE).any()]
-    return (
-        f"below {format_score(LOWEST_DRAWN_SCORE)}, and drawn there, at some checkpoints: {', '.join(below)}"
-        if below
-        else ""
-    )
+def _clipped(findings: list[Finding]) -> str:
+    below = ", ".join(f.name for f in findings if f.curve["value"].lt(LOWEST_DRAWN_SCORE).any())
+    return f"below {format_score(LOWEST_DRAWN_SCORE)}, and drawn there, at some checkpoints: {below}" if below else ""
 
 
 def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str]) -> Any:
     base = alt.Chart(inline_rows(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
-    alone = len(finding.curve) == 1
-    band = interval_band(base, finding.curve, opacity=0.22, color=INK_COLOUR if alone else CATEGORY_COLOURS[0]).encode(
+    colour = INK_COLOUR if len(finding.curve) == 1 else CATEGORY_COLOURS[0]
+    band = interval_band(base, finding.curve, opacity=0.22, color=colour).encode(
         y=_score([finding], domain, "low"), y2="high:Q"
     )
     curve = base.mark_line(strokeWidth=2, color=INK_COLOUR, point={"size": 14, "color": INK_COLOUR})
@@ -126,7 +121,7 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
     event = alt.Chart(inline_rows(_events([finding], line)))
     span = event.mark_rect(opacity=0.16, color=CATEGORY_COLOURS[0]).encode(x="low:Q", x2="high:Q")
     rule = event.mark_rule(color=CATEGORY_COLOURS[0], strokeWidth=1.6).encode(
-        x="age:Q", tooltip=[alt.Tooltip("said:N", title="emerges at step")]
+        x="age:Q", tooltip=[alt.Tooltip("label:N", title="emerges at step")]
     )
     layers = [*stage_boundaries(line, height=150, names=False), span, band, floors, rule, curve]
     return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=150, title=_panel_title(finding))
@@ -134,16 +129,11 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
 
 def _panel_title(finding: Finding) -> alt.TitleParams:
     event = finding.emergence
-    said = (
-        "emergence not measured"
-        if event is None
-        else f"step {format_step_interval(event)}"
-        if event.known
-        else "no emergence"
-    )
-    top = panel_title(f"{finding.name} · {finding.site}")
-    top.subtitle = f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)} · {said}"
-    return top
+    when = "no emergence" if event and not event.known else "emergence not measured"
+    if event and event.known:
+        when = f"step {format_step_interval(event)}"
+    score = f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)}"
+    return panel_title(f"{finding.name} · {finding.site}", score, when)
 
 
 def _curve(finding: Finding) -> pd.DataFrame:
@@ -152,7 +142,7 @@ def _curve(finding: Finding) -> pd.DataFrame:
 
 
 def _floor_lines(finding: Finding, line: Timeline) -> pd.DataFrame:
-    """A floor that was measured at every checkpoint follows them; any other is a level across."""
+    """Floors as curves if they were measured at several checkpoints, else as levels."""
     rows = finding.subject.rows
     rows = rows[rows["metric"].eq(finding.metric) & rows["site"].isin([finding.site, ""])]
     ends = [float(line.moments["age_low"].min()), float(line.moments["age_high"].max())]
@@ -171,26 +161,14 @@ def _floor_lines(finding: Finding, line: Timeline) -> pd.DataFrame:
     return pd.concat(parts) if parts else pd.DataFrame(columns=["age", "value", "floor"])
 
 
-def _events(found: list[Finding], line: Timeline) -> pd.DataFrame:
-    """Emergence steps that are known, placed on the axis, at the height that the curve has there."""
-    rows = []
-    for finding in found:
-        event = finding.emergence
-        if event is None or not event.known:
-            continue
-        age, low, high = (line.age(event.stage, step) for step in (event.step, event.low, event.high))
-        low, high = (age if math.isnan(low) else low), (age if math.isnan(high) else high)
-        rows.append(
-            {
-                "name": finding.name,
-                "age": age,
-                "low": low,
-                "high": high,
-                "said": format_step_interval(event),
-                "score": _height(finding, age),
-            }
-        )
-    return pd.DataFrame(rows, columns=["name", "age", "low", "high", "said", "score"])
+def _events(findings: list[Finding], line: Timeline) -> pd.DataFrame:
+    """Known emergence steps on the axis, at the height of the curve."""
+    rows = [
+        {"name": finding.name, "score": _height(finding, event["age"]), **event}
+        for finding in findings
+        if (event := place_event(finding.emergence, line))
+    ]
+    return pd.DataFrame(rows, columns=["name", "age", "low", "high", "label", "score"])
 
 
 def _height(finding: Finding, age: float) -> float:
@@ -202,15 +180,15 @@ def _height(finding: Finding, age: float) -> float:
     return float(before["value"].iloc[0] + share * (after["value"].iloc[0] - before["value"].iloc[0]))
 
 
-def _domain(found: list[Finding]) -> list[float]:
-    floors = (floor.value for f in found for floor in f.floors.values())
-    return [score_axis_minimum([*(float(f.curve[["value", "low"]].min().min()) for f in found), *floors]), 1.0]
+def _domain(findings: list[Finding]) -> list[float]:
+    floors = (floor.value for f in findings for floor in f.floors.values())
+    return [score_axis_minimum([*(float(f.curve[["value", "low"]].min().min()) for f in findings), *floors]), 1.0]
 
 
-def _score(found: list[Finding], domain: list[float], field: str = "value") -> alt.Y:
-    """The same axis for every layer: one layer with another scale would pull zero into the picture."""
+def _score(findings: list[Finding], domain: list[float], field: str = "value") -> alt.Y:
+    """The y axis of every layer: a layer with another scale would add zero to the axis."""
     scale = alt.Scale(domain=domain, clamp=True, zero=False, nice=False)
-    axis = alt.Axis(format=".1f", tickCount=5, title=score_axis_title(f.metric for f in found))
+    axis = alt.Axis(format=".1f", tickCount=5, title=score_axis_title(f.metric for f in findings))
     return alt.Y(field, type="quantitative", scale=scale, axis=axis)
 
 

@@ -1,7 +1,7 @@
-"""Which attention heads hold each concept at the last checkpoint: the score of every head, layer by layer.
+"""Score of every attention head at the last checkpoint, by layer.
 
-Grey heads are not distinguishable from chance once all cells of the concept are counted (family-wise permutation p > .05).
-The number is the score of the best head.
+Grey heads are not significant after correction over all cells of the concept (family-wise permutation p > .05). The number is the
+score of the best head.
 """
 
 from typing import Any
@@ -13,7 +13,14 @@ from ontogeny.findings.finding import SCORE_METRICS
 from ontogeny.findings.sentences import SCORE_LABELS, format_score
 from ontogeny.findings.table import ConceptRecords, mean_over_seeds, records_by_concept, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
-from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, stack_by_metric
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    inline_rows,
+    missing_rows_reason,
+    number_tooltips,
+    panel_title,
+    stack_by_metric,
+)
 from ontogeny.views._theme import INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
 title = "Heads at the last checkpoint"
@@ -30,14 +37,12 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 def draw(records: pd.DataFrame) -> Any:
     table, line = tidy_records(select(records)), make_timeline(records)
     measured = [(s, cells) for s in records_by_concept(table) if (cells := _cells(s, line))["value"].notna().any()]
-    drawn = [(str(cells["metric"].iloc[0]), _panel(s.name, cells)) for s, cells in measured]
-    if not drawn:
-        return blank_chart(title, missing_rows_reason(table, "a score at a head"))
-    return stack_by_metric(drawn)
+    panels = [(str(cells["metric"].iloc[0]), _panel(s.name, cells)) for s, cells in measured]
+    return stack_by_metric(panels) if panels else blank_chart(title, missing_rows_reason(table, "a score at a head"))
 
 
 def _cells(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
-    """The heads at the last checkpoint, each with its p; of one metric and one fit."""
+    """The heads at the last checkpoint with their p, for one metric and one probe."""
     scored = line.last(select_rows(subject.rows, *SCORE_METRICS))
     for column, order in (("metric", SCORE_METRICS), ("method", ("logistic", "ridge", "mass_mean"))):
         present = list(scored[column].unique())
@@ -55,7 +60,7 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
     base = alt.Chart(inline_rows(cells, *columns)).encode(
         x=alt.X("head:O", title="head (0 first)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
         y=alt.Y("layer:O", title="layer", sort="descending", axis=alt.Axis(labelOverlap=True)),
-        tooltip=["name:N", "site:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high", "p"))],
+        tooltip=["name:N", "site:N", *number_tooltips("value", "low", "high", "p")],
     )
     metric = cells["metric"].iloc[0]
     scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.0 if metric == "r2" else 0.5, 1.0], clamp=True)
@@ -66,12 +71,11 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
         base.transform_filter("isValid(datum.value)").mark_rect(stroke="white", strokeWidth=1).encode(color=colour)
     )
     best = cells.loc[[cells["value"].idxmax()]]
-    best = best.assign(said=format_score(float(best["value"].iloc[0])))
-    frame = alt.Chart(inline_rows(best, *columns, "said")).encode(x="head:O", y=alt.Y("layer:O", sort="descending"))
+    best = best.assign(label=format_score(float(best["value"].iloc[0])))
+    frame = alt.Chart(inline_rows(best, *columns, "label")).encode(x="head:O", y=alt.Y("layer:O", sort="descending"))
     layers = [squares, frame.mark_rect(fill="transparent", stroke=INK_COLOUR, strokeWidth=1.6)]
     if side >= 22:
         dark = float(best["value"].iloc[0]) > 0.75
-        layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="said:N"))
-    named = panel_title(name)
-    named.subtitle = f"best: {best['site'].iloc[0]} at {format_score(float(best['value'].iloc[0]))}"
-    return alt.layer(*layers).properties(width=side * wide, height=side * high, title=named)
+        layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="label:N"))
+    heading = panel_title(name, f"best: {best['site'].iloc[0]} at {best['label'].iloc[0]}")
+    return alt.layer(*layers).properties(width=side * wide, height=side * high, title=heading)

@@ -1,8 +1,8 @@
-"""Where each stage keeps what it knows: the effect of patching a layer (up) at a kind of token (right); 0 nothing, 1 the other answer.
+"""Where each stage stores facts: the effect of patching a layer (up) at a kind of token (right); 0 no effect, 1 the other answer.
 
-Below, what a later stage changed of it, and what one stage's states do inside another, beyond what being foreign does. Grey cells
-are what they are by construction: no block reads them, or they are all that differs. The rows of points say which share of a stage's
-places (effect .2 or more) was there before and still takes the other stage's states (kept), takes them at less than half effect
+Below: what a later stage changed, and the effect of one stage's states inside another, relative to its corrupt states. Grey cells are
+fixed by construction: no block reads them, or they are the only difference. The rows of points show which share of a stage's places
+(effect of at least .2) was there before and works with the other stage's states (kept), works with less than half of the effect
 (adapted), is new, or was lost.
 """
 
@@ -14,7 +14,8 @@ import pandas as pd
 
 from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread, mean_over_seeds, select_rows
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, panel_title
+from ontogeny.views import rows_with_metrics
+from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, number_tooltips, panel_title
 from ontogeny.views._stage_grid import stack_concepts, with_checkpoint_names
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
@@ -26,7 +27,7 @@ from ontogeny.views._theme import (
     SEQUENTIAL_SCHEME,
 )
 
-title = "Knowledge: where it passes, and what was kept of it"
+title = "Knowledge: where facts are stored, and what later stages keep"
 place = 8
 needs = frozenset({"stage", "concept", "layer", "position", "metric", "value", "coords"})
 
@@ -40,12 +41,9 @@ FATES = {
 }
 WORDS = {"subject_last": "end of subject", "last": "last token"}
 MOST = 8
-"""Maps of one kind drawn."""
-COUPLE = "states → where they are put"
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([MAPS, DIFFERENCE, CROSSED, *FATES])]
+"""Maximum number of maps of one kind."""
+COUPLE = "states of → stage"
+select = rows_with_metrics(MAPS, DIFFERENCE, CROSSED, *FATES)
 
 
 def draw(records: pd.DataFrame) -> Any:
@@ -53,12 +51,12 @@ def draw(records: pd.DataFrame) -> Any:
 
 
 def _parts(subject: ConceptRecords, line: Timeline) -> list[Any]:
-    """Pairs of one concept that were mined in several ways stand one after another."""
+    """The charts of a concept, one after another for each way in which its pairs were mined."""
     rows = subject.rows[subject.rows["value"].notna()]
     pairing = coord_column(rows, "pairing")
     kinds = list(dict.fromkeys(pairing))
-    named = {kind: subject.name if len(kinds) == 1 else f"{subject.name}, {kind.replace('_', ' ')}" for kind in kinds}
-    return [part for kind in kinds for part in _subject(named[kind], _named(rows[pairing.eq(kind)], line))]
+    names = {kind: subject.name if len(kinds) == 1 else f"{subject.name}, {kind.replace('_', ' ')}" for kind in kinds}
+    return [part for kind in kinds for part in _subject(names[kind], _with_labels(rows[pairing.eq(kind)], line))]
 
 
 def _subject(name: str, rows: pd.DataFrame) -> list[Any]:
@@ -70,11 +68,11 @@ def _subject(name: str, rows: pd.DataFrame) -> list[Any]:
         _maps(own, f"{name}: effect of patching in each stage", SEQUENTIAL_SCHEME, (0, 1)),
         _maps(changed, f"{name}: what changed between stages", DIVERGING_SCHEME, (-1, 1)),
         _maps(crossed, f"{name}: one stage's states inside another (clean less corrupt)", SEQUENTIAL_SCHEME, (0, 1)),
-        _fates(rows[rows["metric"].isin(FATES)], f"{name}: what became of the places"),
+        _fates(rows[rows["metric"].isin(FATES)], f"{name}: what later stages keep"),
     ]
 
 
-def _named(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
+def _with_labels(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
     return with_checkpoint_names(rows, line).assign(
         fixed=rows["note"].str.startswith("so by construction"),
         at=pd.to_numeric(coord_column(rows, "place"), errors="coerce"),
@@ -82,21 +80,19 @@ def _named(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
     )
 
 
-def _maps(cells: pd.DataFrame, said: str, scheme: str, domain: tuple[int, int]) -> Any:
+def _maps(cells: pd.DataFrame, text: str, scheme: str, domain: tuple[int, int]) -> Any:
     names = list(dict.fromkeys(cells["panel"]))
     if not names:
         return None
-    kept = evenly_spread(names, MOST)
-    cells = mean_over_seeds(cells[cells["panel"].isin(kept)], "panel", "layer", "token")
+    shown = evenly_spread(names, MOST)
+    cells = mean_over_seeds(cells[cells["panel"].isin(shown)], "panel", "layer", "token")
     order = list(cells.sort_values("at")["token"].drop_duplicates())
-    columns = min(len(kept), 4)
+    columns = min(len(shown), 4)
     width = min(max(34 * len(order), 90), CHART_WIDTH / columns - 90)
-    charts = [_map(cells[cells["panel"].eq(name)], name, order, scheme, domain, width) for name in kept]
-    named = panel_title(said)
-    if len(kept) < len(names):
-        named.subtitle = f"{len(kept)} of {len(names)} maps drawn"
+    charts = [_map(cells[cells["panel"].eq(name)], name, order, scheme, domain, width) for name in shown]
+    heading = panel_title(text, *_omitted(shown, names, "maps"))
     grid = alt.concat(*charts, columns=columns, spacing=18).resolve_scale(color="shared")
-    return grid.properties(title=named)
+    return grid.properties(title=heading)
 
 
 def _map(
@@ -106,24 +102,26 @@ def _map(
     legend = alt.Legend(title=f"effect ({'−' if domain[0] else ''}{abs(domain[0])} to {domain[1]})", gradientLength=110)
     colour = alt.Color(
         "value:Q",
-        scale=alt.Scale(scheme=scheme, domain=list(domain), clamp=True, reverse=scheme == DIVERGING_SCHEME),
+        scale=alt.Scale(scheme=scheme, domain=list(domain), clamp=True, reverse=domain[0] != 0),
         legend=legend,
     )
-    if domain[0]:
-        colour.scale.reverse = True
     axes = {
         "x": alt.X("token:N", sort=list(order), title="kind of token", axis=alt.Axis(labelAngle=-40)),
         "y": alt.Y("layer:O", sort="descending", title="layer (resid)", axis=alt.Axis(format="d")),
     }
-    told = [alt.Tooltip("token:N"), alt.Tooltip("layer:O"), *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[3:])]
+    tooltip = [alt.Tooltip("token:N"), alt.Tooltip("layer:O"), *number_tooltips(*columns[3:])]
     bright = alt.Chart(inline_rows(cells[~cells["fixed"]], *columns)).mark_rect()
     pale = alt.Chart(inline_rows(cells[cells["fixed"]], *columns)).mark_rect(color=MISSING_COLOUR)
-    layers = alt.layer(pale.encode(**axes, tooltip=told), bright.encode(**axes, color=colour, tooltip=told))
+    layers = alt.layer(pale.encode(**axes, tooltip=tooltip), bright.encode(**axes, color=colour, tooltip=tooltip))
     height = min(max(16 * cells["layer"].nunique(), 70), 320)
     return layers.properties(width=width, height=height, title=panel_title(name))
 
 
-def _fates(rows: pd.DataFrame, said: str) -> Any:
+def _omitted(shown: Sequence[str], names: Sequence[str], what: str) -> list[str]:
+    return [f"{len(shown)} of {len(names)} {what} drawn"] if len(shown) < len(names) else []
+
+
+def _fates(rows: pd.DataFrame, text: str) -> Any:
     if rows.empty:
         return None
     rows = rows.assign(couple=rows["other"] + " → " + rows["moment"])
@@ -141,16 +139,14 @@ def _fates(rows: pd.DataFrame, said: str) -> Any:
         base = alt.Chart(inline_rows(own, *columns)).encode(
             y=facet_rows_by_name("couple", couples, COUPLE, first=i == 0)
         )
-        told = ["couple:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:4]), "note:N"]
+        tooltip = ["couple:N", *number_tooltips(*columns[1:4]), "note:N"]
         ends = base.mark_rule(color=MUTED_COLOUR, strokeWidth=2).encode(
             x=alt.X("low:Q", title=FATES[metric], scale=scale), x2="high:Q"
         )
         points = base.mark_circle(size=45, opacity=1, color=CATEGORY_COLOURS[0] if i else INK_COLOUR).encode(
-            x=alt.X("value:Q", title=FATES[metric], scale=scale), tooltip=told
+            x=alt.X("value:Q", title=FATES[metric], scale=scale), tooltip=tooltip
         )
         width = 200 if metric == "knowledge_transfer" else 105
         charts.append(alt.layer(ends, points).properties(width=width, height=max(24 * len(couples), 48)))
-    named = panel_title(said)
-    if len(couples) < len(every):
-        named.subtitle = f"{len(couples)} of {len(every)} couples drawn"
-    return alt.hconcat(*charts, spacing=14).properties(title=named)
+    heading = panel_title(text, *_omitted(couples, every, "couples"))
+    return alt.hconcat(*charts, spacing=14).properties(title=heading)

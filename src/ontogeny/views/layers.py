@@ -1,7 +1,7 @@
-"""Where each concept is readable, and from when: the score at every layer (up) and checkpoint (right).
+"""Score of each concept at every layer (up) and checkpoint (right).
 
-Grey cells are not distinguishable from chance once all cells of the concept are counted (family-wise permutation p > .05);
-their values are in the tooltip. White cells could not be measured. The frame marks the best layer.
+Grey cells are not significant after correction over all cells of the concept (family-wise permutation p > .05); their values are in the
+tooltip. White cells could not be measured. The frame marks the best layer.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from ontogeny.findings.finding import SCORE_METRICS, Finding, collect_findings
 from ontogeny.findings.sentences import SCORE_LABELS
 from ontogeny.findings.table import mean_over_seeds, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, stack_by_metric
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MISSING_COLOUR, SEAMLESS_CELLS, SEQUENTIAL_SCHEME
@@ -23,28 +24,25 @@ needs = frozenset({"step", "concept", "site", "layer", "metric", "value"})
 
 LEVEL = 0.05
 MOST = 80
-"""Checkpoints drawn: more would be slivers, and megabytes."""
+"""Maximum number of checkpoints; more would be thin cells and large files."""
 PARTS = ("resid", "attn", "mlp", "neuron", "attn_resid", "mlp_resid")
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*SCORE_METRICS, "p_familywise", "best_site", "cv_score"])]
+select = rows_with_metrics(*SCORE_METRICS, "p_familywise", "best_site", "cv_score")
 
 
 def draw(records: pd.DataFrame) -> Any:
     table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
-    drawn = [
+    panels = [
         (f.metric, _panel(f, cells, line, fewer))
         for f in collect_findings(table, line)
         if (cells := _cells(f, line))["value"].notna().any()
     ]
-    if not drawn:
+    if not panels:
         return blank_chart(title, missing_rows_reason(table[table["metric"].isin(SCORE_METRICS)], "a score at a layer"))
-    return stack_by_metric(drawn)
+    return stack_by_metric(panels)
 
 
 def _cells(finding: Finding, line: Timeline) -> pd.DataFrame:
-    """Score and p of every layer and checkpoint, of the stream where it was read, else of the first part that was."""
+    """Score and p of every layer and checkpoint, of the residual stream or else the first part that was read."""
     rows = finding.subject.rows
     rows = rows[rows["method"].eq(finding.method)]
     cells = select_rows(rows, finding.metric)
@@ -69,9 +67,13 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) ->
         ),
     )
     columns = ("name", "site", "stage", "step", "value", "shown", "p", "age_low", "age_high", "low", "high")
-    formats = {"step": ",", "value": ".3f", "p": ".3f"}
-    told = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("site:N"), alt.Tooltip("stage:N")]
-    told += [alt.Tooltip(f"{c}:Q", format=f, title="family-wise p" if c == "p" else c) for c, f in formats.items()]
+    tooltip = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("site:N"), alt.Tooltip("stage:N")]
+    for column, (digits, name) in {
+        "step": (",", "step"),
+        "value": (".3f", "value"),
+        "p": (".3f", "family-wise p"),
+    }.items():
+        tooltip.append(alt.Tooltip(f"{column}:Q", format=digits, title=name))
     span = {"x": step_axis(line, ticks=5, brief=True, field="age_low"), "x2": "age_high:Q", "y": y, "y2": "high:Q"}
     pale = alt.Chart(inline_rows(cells[cells["pale"]], *columns)).mark_rect(color=MISSING_COLOUR, **SEAMLESS_CELLS)
     scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.5 if finding.metric != "r2" else 0.0, 1.0], clamp=True)
@@ -80,8 +82,8 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) ->
     )
     bright = alt.Chart(inline_rows(cells[cells["shown"].notna()], *columns)).mark_rect(**SEAMLESS_CELLS)
     colour = alt.Color("value:Q", scale=scale, legend=legend)
-    bright = bright.encode(**span, color=colour, tooltip=told)
-    layers = [pale.encode(**span, tooltip=told), bright, *stage_boundaries(line, height=150, names=False)]
+    bright = bright.encode(**span, color=colour, tooltip=tooltip)
+    layers = [pale.encode(**span, tooltip=tooltip), bright, *stage_boundaries(line, height=150, names=False)]
     best = cells[cells["site"].eq(finding.site)].head(1)
     if part in PARTS and len(best):
         edge = best.assign(age_low=line.moments["age_low"].min(), age_high=line.moments["age_high"].max())
@@ -89,11 +91,10 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) ->
             fill="transparent", stroke=INK_COLOUR, strokeWidth=1.2
         )
         layers.append(frame.encode(x="age_low:Q", x2="age_high:Q", y=y, y2="high:Q"))
-    marked = "" if cells["p"].notna().any() else "no p in this table: nothing is grey"
-    named = panel_title(finding.name)
-    named.subtitle = " · ".join(said for said in (f"best at {finding.site}", marked, fewer) if said)
+    without_p = "" if cells["p"].notna().any() else "no p in this table: nothing is grey"
+    heading = panel_title(finding.name, f"best at {finding.site}", without_p, fewer)
     height = min(max(18 * len(cells["site"].unique()), 90), 260)
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=height, title=named)
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=height, title=heading)
 
 
 def _ticks(top: int) -> list[int]:

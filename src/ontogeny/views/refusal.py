@@ -1,10 +1,10 @@
-"""Refusing from stage to stage: one direction or several, and whose vector works where.
+"""Refusal by stage: cosines of the refusal directions, and the effect of each stage's vector in each stage.
 
-Above: cosine of the stages' directions with template, position and layer the same for all, and with each stage's own; on the diagonal,
-what two halves of one stage's instructions agree on, about as much as noise lets two stages agree. Middle: what each stage's vector
-changes in each stage, ablated on harmful and added on harmless instructions, with 95 % intervals; grey: random directions as long, their
-mean, its interval and, pale, the reach of a single one. Below: another stage's vector against the stage's own, random ones taken off:
-1 is as good, 0 no better; what lies beyond ±3 is drawn at the edge.
+Top: cosine of the stages' directions with one template, position and layer for all, and with each stage's own; on the diagonal the cosine
+of two halves of one stage's instructions, about the highest that noise allows. Middle: effect of each stage's vector in each stage, ablated
+on harmful and added on harmless instructions, with 95 % intervals; grey: mean and interval of random directions of equal norm, pale:
+range of a single one. Bottom: another stage's vector relative to the stage's own, above random directions: 1 is as good, 0 no better than
+random; values beyond ±3 are drawn at the edge.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ import pandas as pd
 from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
-from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, panel_title
+from ontogeny.views import rows_with_metrics
+from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, labelled_cells, number_tooltips, panel_title
 from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
@@ -26,25 +27,21 @@ from ontogeny.views._theme import (
     MUTED_COLOUR,
 )
 
-title = "Refusing, stage by stage"
+title = "Refusal, stage by stage"
 place = 9
 needs = frozenset({"stage", "concept", "metric", "control", "value", "low", "high", "coords"})
 
 METRICS = ("refusal_cosine", "refusal_effect", "refusal_transfer")
 MOST = 6
-"""Checkpoints drawn."""
+"""Maximum number of checkpoints."""
 RANDOM = "random"
 ACTS = {"ablation": "ablated, harmful instructions", "addition": "added, harmless instructions"}
 MEASURES = {"log_odds": "change of refusing's log-odds (nats)", "phrases": "change of the share refused (−1 to 1)"}
-
-
-def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin(METRICS)]
+select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    what = "refusal_cosine or refusal_effect"
-    return stack_concepts(records, select(records), _subject, title=title, what=what)
+    return stack_concepts(records, select(records), _subject, title=title, what="refusal_cosine or refusal_effect")
 
 
 def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
@@ -65,45 +62,37 @@ def _cosines(rows: pd.DataFrame, order: list[str]) -> Any:
     plain = cells["control"].eq("") & cells["moment"].ne(cells["other"])
     cells = cells[halves | plain]
     charts = []
-    for held, said in (("shared", "same template, position, layer"), ("own", "each stage its own")):
-        mine = mean_over_seeds(cells[cells["held"].eq(held)], "moment", "other")
-        if not mine.empty:
-            charts.append(_matrix(mine, order, said))
+    for held, text in (("shared", "same template, position, layer"), ("own", "each stage its own")):
+        own = mean_over_seeds(cells[cells["held"].eq(held)], "moment", "other")
+        if not own.empty:
+            charts.append(_matrix(own, order, text))
     if not charts:
         return None
-    return (
-        alt.hconcat(*charts, spacing=40)
-        .resolve_scale(color="shared")
-        .properties(title=panel_title("Cosine of the refusal directions"))
-    )
+    row = alt.hconcat(*charts, spacing=40).resolve_scale(color="shared")
+    return row.properties(title=panel_title("Cosine of the refusal directions"))
 
 
-def _matrix(cells: pd.DataFrame, order: list[str], said: str) -> Any:
+def _matrix(cells: pd.DataFrame, order: list[str], text: str) -> Any:
     cells = cells.assign(
-        said=[format_score(v) for v in cells["value"]],
+        label=[format_score(v) for v in cells["value"]],
         ends=[
             f"[{format_score(low)}, {format_score(high)}]" if pd.notna(low) else "halves" * (a == b)
             for low, high, a, b in zip(cells["low"], cells["high"], cells["moment"], cells["other"], strict=True)
         ],
     )
     side = max(46, min(84, 360 / max(1, len(order))))
-    base = alt.Chart(inline_rows(cells, "moment", "other", "value", "low", "high", "said", "ends")).encode(
+    base = alt.Chart(inline_rows(cells, "moment", "other", "value", "low", "high", "label", "ends")).encode(
         x=alt.X("other:N", sort=order, title="stage", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("moment:N", sort=order, title="stage"),
     )
     scale = alt.Scale(scheme=DIVERGING_SCHEME, reverse=True, domain=[-1, 1])
     legend = alt.Legend(title="cosine (−1 to 1)", gradientLength=110)
-    told = ["moment:N", "other:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("value", "low", "high"))]
-    squares = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=told
-    )
-    light = alt.condition("abs(datum.value) > 0.6", alt.value("white"), alt.value(INK_COLOUR))
-    above = base.mark_text(fontSize=12, dy=-6).encode(text="said:N", color=light)
-    below = base.mark_text(fontSize=9, dy=8, opacity=0.85).encode(text="ends:N", color=light)
-    names = panel_title(said)
-    return alt.layer(squares, above, below).properties(
-        width=side * len(order), height=0.75 * side * len(order), title=names
-    )
+    colour = alt.Color("value:Q", scale=scale, legend=legend)
+    tooltip = ["moment:N", "other:N", *number_tooltips("value", "low", "high")]
+    labels = {"label": {"fontSize": 12, "dy": -6}, "ends": {"fontSize": 9, "dy": 8, "opacity": 0.85}}
+    layers = labelled_cells(base, colour, tooltip, "abs(datum.value) > 0.6", **labels)
+    size = side * len(order)
+    return alt.layer(*layers).properties(width=size, height=0.75 * size, title=panel_title(text))
 
 
 def _effects(rows: pd.DataFrame, order: list[str]) -> Any:
@@ -114,15 +103,12 @@ def _effects(rows: pd.DataFrame, order: list[str]) -> Any:
         for measure in MEASURES
         if not (part := cells[cells["act"].eq(act) & cells["of"].eq(measure)]).empty
     ]
-    if not lines:
-        return None
-    return alt.vconcat(*lines, spacing=16).properties(
-        title=panel_title("What each vector (up) changes in each stage (across)")
-    )
+    heading = panel_title("Effect of each stage's vector (rows) in each stage (columns)")
+    return alt.vconcat(*lines, spacing=16).properties(title=heading) if lines else None
 
 
 def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any:
-    """One act and measure: a panel a stage, a bar a vector, all on one scale."""
+    """One intervention and measure: one panel per stage, one bar per vector, on one scale."""
     cells = mean_over_seeds(cells, "moment", "other", "act", "of")
     ends = cells[["value", "low", "high"]].assign(reach=0.0)
     for key in ("q2_5", "q97_5"):
@@ -144,23 +130,15 @@ def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any
         base = alt.Chart(inline_rows(own, *columns)).encode(
             y=facet_rows_by_name("other", vectors, "vector of", first=i == 0)
         )
-        told = ["other:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[1:6])]
-        colour = alt.Color(
-            "whose:N",
-            scale=alt.Scale(
-                domain=["own", "another's", "random"], range=[CATEGORY_COLOURS[0], CATEGORY_COLOURS[1], MUTED_COLOUR]
-            ),
-            legend=alt.Legend(title="vector"),
-        )
+        tooltip = ["other:N", *number_tooltips(*columns[1:6])]
+        kinds = alt.Scale(domain=["own", "another's", "random"], range=[*CATEGORY_COLOURS[:2], MUTED_COLOUR])
+        colour = alt.Color("whose:N", scale=kinds, legend=alt.Legend(title="vector"))
         x = alt.X("value:Q", title=MEASURES[measure], scale=scale, axis=alt.Axis(tickCount=4, grid=True))
         reach = base.mark_rule(strokeWidth=9, color=FAINT_COLOUR).encode(x=alt.X("q2_5:Q", scale=scale), x2="q97_5:Q")
-        bars = base.mark_bar(size=9, opacity=0.85).encode(x=x, color=colour, tooltip=told)
+        bars = base.mark_bar(size=9, opacity=0.85).encode(x=x, color=colour, tooltip=tooltip)
         rules = base.mark_rule(color=INK_COLOUR, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-        panel = alt.layer(reach, bars, rules).properties(
-            width=(CHART_WIDTH - 130) / len(order) - 26,
-            height=20 * len(vectors),
-            title=panel_title(stage),
-        )
+        width, height = (CHART_WIDTH - 130) / len(order) - 26, 20 * len(vectors)
+        panel = alt.layer(reach, bars, rules).properties(width=width, height=height, title=panel_title(stage))
         panels.append(panel)
     return alt.hconcat(*panels, spacing=14).properties(title=panel_title(ACTS[act]))
 
@@ -185,24 +163,15 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
             y=facet_rows_by_name("couple", couples, "vector of → stage", first=i == 0)
         )
         x = alt.X("value:Q", title="share of the own vector's effect (0–1)", scale=scale, axis=alt.Axis(grid=True))
-        colour = alt.Color(
-            "way:N",
-            scale=alt.Scale(domain=["forward", "backward"], range=[CATEGORY_COLOURS[0], CATEGORY_COLOURS[4]]),
-            legend=alt.Legend(title=None),
-        )
-        told = ["couple:N", "way:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in columns[2:])]
-        one = (
-            alt.Chart(alt.InlineData(values=[{"x": 0}, {"x": 1}]))
-            .mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
-            .encode(x=alt.X("x:Q", scale=scale))
-        )
+        ways = alt.Scale(domain=["forward", "backward"], range=[CATEGORY_COLOURS[0], CATEGORY_COLOURS[4]])
+        colour = alt.Color("way:N", scale=ways, legend=alt.Legend(title=None))
+        tooltip = ["couple:N", "way:N", *number_tooltips(*columns[2:])]
+        marks = alt.Chart(alt.InlineData(values=[{"x": 0}, {"x": 1}])).mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
+        marks = marks.encode(x=alt.X("x:Q", scale=scale))
         rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour)
-        points = base.mark_circle(size=60, opacity=1).encode(x=x, color=colour, tooltip=told)
-        panels.append(
-            alt.layer(one, rules, points).properties(
-                width=(CHART_WIDTH - 160) / 2 - 20, height=max(24 * len(couples), 40), title=panel_title(ACTS[act])
-            )
-        )
-    return alt.hconcat(*panels, spacing=20).properties(
-        title=panel_title("Another stage's vector against the stage's own")
-    )
+        points = base.mark_circle(size=60, opacity=1).encode(x=x, color=colour, tooltip=tooltip)
+        width, height = (CHART_WIDTH - 160) / 2 - 20, max(24 * len(couples), 40)
+        panel = alt.layer(marks, rules, points).properties(width=width, height=height, title=panel_title(ACTS[act]))
+        panels.append(panel)
+    heading = panel_title("Another stage's vector against the stage's own")
+    return alt.hconcat(*panels, spacing=20).properties(title=heading)

@@ -1,7 +1,7 @@
-"""Samples side by side: what a model says unsteered, steered, and under a random edit as large, and how unlikely it finds each itself.
+"""Samples side by side: text of the unsteered model, the steered model, and a random edit of equal norm.
 
-The bar is nats per token of the text under the unsteered model: steering that drives it up has broken the language. An edit that says
-nothing that its control does not say has shown nothing.
+The bar is the surprise of the text under the unsteered model, in nats per token: a high value means that steering damaged the language.
+An edit whose text resembles that of its control has no specific effect.
 """
 
 from typing import Any
@@ -27,22 +27,22 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     table, line = tidy_records(select(records)), make_timeline(records)
-    said = table if table["value"].notna().any() else table.head(0)
-    longest = max(float(said["value"].max()), 1.0) if len(said) else 1.0
-    said = said.assign(**{key: coord_column(said, key) for key in ("arm", "prompt", "text")})
-    drawn: list[Any] = []
-    for subject in list(records_by_concept(said))[:CONCEPTS]:
+    samples = table if table["value"].notna().any() else table.head(0)
+    longest = max(float(samples["value"].max()), 1.0) if len(samples) else 1.0
+    samples = samples.assign(**{key: coord_column(samples, key) for key in ("arm", "prompt", "text")})
+    panels: list[Any] = []
+    for subject in list(records_by_concept(samples))[:CONCEPTS]:
         rows = line.last(subject.rows) if subject.rows["step"].notna().any() else subject.rows
-        drawn += [_panel(subject.name, prompt, rows, longest) for prompt in list(rows["prompt"].unique())[:PROMPTS]]
-    if not drawn:
+        panels += [_panel(subject.name, prompt, rows, longest) for prompt in list(rows["prompt"].unique())[:PROMPTS]]
+    if not panels:
         return blank_chart(title, missing_rows_reason(table, "sample_surprise (ontogeny evaluate makes them)"))
-    return alt.vconcat(*drawn, spacing=24)
+    return alt.vconcat(*panels, spacing=24)
 
 
 def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
     rows = rows[rows["prompt"].eq(prompt)].drop_duplicates("arm")
     rows = rows.assign(
-        arm=[_spoken(arm) for arm in rows["arm"]], text=[_cut(text) or "(nothing)" for text in rows["text"]]
+        arm=[_condition(arm) for arm in rows["arm"]], text=[_cut(text) or "(nothing)" for text in rows["text"]]
     )
     arms = list(rows["arm"])
     y = alt.Y("arm:N", sort=arms, title="arm", axis=alt.Axis(labelLimit=200))
@@ -57,11 +57,10 @@ def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
     )
     words = words.encode(y=alt.Y("arm:N", sort=arms, axis=None), x=alt.value(0), text="text:N")
     words = words.properties(width=CHART_WIDTH - 260, height=height)
-    named = panel_title(f"{name}: {_cut(prompt)}")
-    return alt.hconcat(bars, words, spacing=12).properties(title=named)
+    return alt.hconcat(bars, words, spacing=12).properties(title=panel_title(f"{name}: {_cut(prompt)}"))
 
 
-def _spoken(arm: str) -> str:
+def _condition(arm: str) -> str:
     control = "control of "
     method = arm.removeprefix(control)
     return (control if arm.startswith(control) else "") + METHOD_LABELS.get(method, method)

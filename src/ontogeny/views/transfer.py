@@ -1,9 +1,9 @@
-"""What is learned at one checkpoint, tried at another: learned down, tried across, time on both axes.
+"""Transfer of probes and vectors: source checkpoint in rows, target checkpoint in columns, time on both axes.
 
-Four squares a concept: how well the probe still tells the classes apart, the cosine of the two directions, what the vector changes there
-(nats of its answers, or spreads of the model's own probe), and what it costs on neutral text. Below: the vectors of all checkpoints
-moved into one model, beside random directions of the same length (grey: 95 % of them) and that model's own vector (dashed); on the right
-averages of several checkpoints. A square that is dark for the probe and pale for the vector was read and not used.
+Four matrices per concept: AUROC of the source's probe, cosine of the two directions, effect of the source's vector (nats of the answers, or
+standard deviations of the target's probe), and its KL on neutral text. Below: the vectors of all checkpoints in one target, with random
+directions of equal norm (grey: 95 % of them) and the target's own vector (dashed); right: averages of several checkpoints. A cell that is
+dark for the probe and pale for the vector was readable but not used.
 """
 
 from typing import Any
@@ -27,7 +27,14 @@ from ontogeny.views._axes import (
     thin_checkpoints,
     upright_step_axis,
 )
-from ontogeny.views._chart_parts import blank_chart, colour_by_name, inline_rows, missing_rows_reason, panel_title
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    colour_by_name,
+    inline_rows,
+    missing_rows_reason,
+    number_tooltips,
+    panel_title,
+)
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
     CHART_WIDTH,
@@ -49,30 +56,29 @@ SQUARES = {
 }
 UNITS = {"answers": "nats", "readout": "spreads"}
 MOST = 40
-"""Checkpoints drawn: a matrix has their square."""
+"""Maximum number of checkpoints; a matrix has its square of cells."""
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of checkpoints, and the nulls of a target; not one concept's probe on another's texts."""
+    """Pairs of checkpoints and the nulls of a target, without probes on texts of other concepts."""
     pairs = has_coord(records, "source_step") | has_coord(records, "rule") | records["control"].eq("random_direction")
     return records[records["metric"].isin(SQUARES) & pairs]
 
 
 def draw(records: pd.DataFrame) -> Any:
-    chosen = select(records)
-    table, line, fewer = thin_checkpoints(tidy_records(chosen), make_timeline(_taking_part(records, chosen)), MOST)
-    drawn = [chart for subject in records_by_concept(table) for chart in _rows_of(subject, line, fewer)]
-    if not drawn:
-        return blank_chart(
-            title, missing_rows_reason(table, "the transfer of a probe or vector (ontogeny transfer makes them)")
-        )
-    return alt.vconcat(*drawn, spacing=30).resolve_scale(color="independent")
+    rows = select(records)
+    table, line, fewer = thin_checkpoints(tidy_records(rows), make_timeline(_of_pairs(records, rows)), MOST)
+    charts = [chart for subject in records_by_concept(table) for chart in _rows_of(subject, line, fewer)]
+    if not charts:
+        what = "the transfer of a probe or vector (ontogeny transfer makes them)"
+        return blank_chart(title, missing_rows_reason(table, what))
+    return alt.vconcat(*charts, spacing=30).resolve_scale(color="independent")
 
 
-def _taking_part(records: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the checkpoints that are a source or a target: a run may hold others, which would be gaps in the squares."""
-    sources = zip(coord_column(chosen, "source_stage"), pd.to_numeric(coord_column(chosen, "source_step")), strict=True)
-    moments = {*sources, *zip(chosen["stage"], chosen["step"].astype("float64"), strict=True)}
+def _of_pairs(records: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the checkpoints that are a source or a target; others would be gaps in the matrices."""
+    sources = zip(coord_column(pairs, "source_stage"), pd.to_numeric(coord_column(pairs, "source_step")), strict=True)
+    moments = {*sources, *zip(pairs["stage"], pairs["step"].astype("float64"), strict=True)}
     here = zip(records["stage"], records["step"].astype("float64"), strict=True)
     return records[pd.Series([moment in moments for moment in here], index=records.index, dtype=bool)]
 
@@ -92,23 +98,22 @@ def _rows_of(subject: ConceptRecords, line: Timeline, fewer: str) -> list[Any]:
     squares = [_square(pairs, metric, line) for metric in SQUARES] if _is_matrix(pairs) else []
     curve = _curve(rows, pairs, line)
     shown = [square for square in squares if square is not None]
-    made = [alt.hconcat(*shown, spacing=18).resolve_scale(color="independent")] if shown else []
-    made += [] if curve is None else [curve]
-    if not made:
-        return []
-    said = f"{subject.name} · {rows['site'].iloc[0]}" + (f" · {fewer}" if fewer else "")
-    made[0] = alt.vconcat(made[0], title=panel_title(said)).resolve_scale(color="independent")
-    return made
+    charts = [alt.hconcat(*shown, spacing=18).resolve_scale(color="independent")] if shown else []
+    charts += [] if curve is None else [curve]
+    if charts:
+        text = f"{subject.name} · {rows['site'].iloc[0]}" + (f" · {fewer}" if fewer else "")
+        charts[0] = alt.vconcat(charts[0], title=panel_title(text)).resolve_scale(color="independent")
+    return charts
 
 
 def _is_matrix(pairs: pd.DataFrame) -> bool:
-    """Not of one target, nor of a few among many sources: these would be slivers."""
+    """Whether there are enough targets for a matrix: more than one, and at least a quarter of the sources."""
     into, of = (len(pairs[names].drop_duplicates()) for names in (["stage", "step"], ["source_stage", "source"]))
     return into > 1 and 4 * into >= of
 
 
 def _with_ages(pairs: pd.DataFrame, line: Timeline) -> pd.DataFrame:
-    """Source moments beside those of the target."""
+    """The pairs with the ages of source and target."""
     columns = ["source_stage", "source", "source_age", "source_low", "source_high"]
     moments = line.moments[["stage", "step", "age", "age_low", "age_high"]].set_axis(columns, axis=1)
     return mean_over_seeds(line.place(pairs).merge(moments, on=["source_stage", "source"]), "source_stage", "source")
@@ -121,19 +126,19 @@ def _square(pairs: pd.DataFrame, metric: str, line: Timeline) -> Any:
     if cells.empty:
         return None
     outcome = UNITS.get(str(rows["outcome"].iloc[0]), "")
-    said = f"{name}, {outcome}" if metric == "transfer_effect" and outcome else name
+    text = f"{name}, {outcome}" if metric == "transfer_effect" and outcome else name
     side = CHART_WIDTH / 4 - 62
     legend = alt.Legend(title=None, orient="bottom", type="gradient", gradientLength=side - 20)
-    drawn = alt.Chart(inline_rows(cells, *_COLUMNS)).mark_rect(x2Offset=0.6, y2Offset=0.6)
-    drawn = drawn.encode(
+    chart = alt.Chart(inline_rows(cells, *_COLUMNS)).mark_rect(x2Offset=0.6, y2Offset=0.6)
+    chart = chart.encode(
         x=step_axis(line, ticks=4, brief=True, field="age_low"),
         x2="age_high:Q",
         y=upright_step_axis(line, ticks=5, brief=True, field="source_low"),
         y2="source_high:Q",
         color=alt.Color("value:Q", scale=_scale(metric, cells["value"]), legend=legend),
-        tooltip=["source_stage:N", "source:Q", "stage:N", "step:Q", alt.Tooltip("value:Q", title=said, format=".3f")],
+        tooltip=["source_stage:N", "source:Q", "stage:N", "step:Q", alt.Tooltip("value:Q", title=text, format=".3f")],
     )
-    return alt.layer(drawn, *stage_boundary_crosses(line)).properties(width=side, height=side, title=panel_title(said))
+    return alt.layer(chart, *stage_boundary_crosses(line)).properties(width=side, height=side, title=panel_title(text))
 
 
 _COLUMNS = ("stage", "step", "source_stage", "source", "value", "age_low", "age_high", "source_low", "source_high")
@@ -149,7 +154,7 @@ def _scale(metric: str, values: pd.Series) -> alt.Scale:
 
 
 def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, line: Timeline) -> Any:
-    """All vectors in the last model that any was moved into, and beside them the averages."""
+    """The effects of all vectors in the last target, and of the averages."""
     effects = pairs[pairs["metric"].eq("transfer_effect")]
     last = line.last(effects) if len(effects) else effects
     if last.empty:
@@ -164,7 +169,9 @@ def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, line: Timeline) -> Any:
     wide = CHART_WIDTH - 90 if means.empty else CHART_WIDTH - 340
     x = step_axis(line, ticks=10 if means.empty else 7, brief=True, field="source_age")
     base = alt.Chart(inline_rows(cells, "source_stage", "source", "source_age", "value", "low", "high")).encode(x=x)
-    dots = base.mark_circle(color=CATEGORY_COLOURS[0], size=30, opacity=1).encode(y=y, tooltip=_told())
+    dots = base.mark_circle(color=CATEGORY_COLOURS[0], size=30, opacity=1).encode(
+        y=y, tooltip=["source_stage:N", "source:Q", *number_tooltips("value", "low", "high")]
+    )
     floor = _floor(here, cells[cells["source_stage"].eq(stage) & cells["source"].eq(step)], scale)
     bars = base.mark_rule(color=CATEGORY_COLOURS[0], opacity=0.5).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     layers = [*stage_boundaries(line, height=170, names=False), *floor, bars, dots]
@@ -180,21 +187,21 @@ def _reach(rows: pd.DataFrame) -> list[float]:
 
 
 def _floor(here: pd.DataFrame, own: pd.DataFrame, scale: alt.Scale) -> list[Any]:
-    """Nothing, the random directions, and the model's own vector."""
+    """Zero, the random directions, and the target's own vector."""
     nulls = here[here["control"].eq("random_direction")]
-    drawn: list[Any] = [alt.Chart(inline_rows(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED_COLOUR)]
+    marks: list[Any] = [alt.Chart(inline_rows(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED_COLOUR)]
     if len(own):
-        drawn.append(alt.Chart(inline_rows(own, "value")).mark_rule(color=INK_COLOUR, strokeDash=[5, 3]))
-    drawn = [one.encode(y=alt.Y("value:Q", scale=scale)) for one in drawn]
+        marks.append(alt.Chart(inline_rows(own, "value")).mark_rule(color=INK_COLOUR, strokeDash=[5, 3]))
+    marks = [mark.encode(y=alt.Y("value:Q", scale=scale)) for mark in marks]
     if len(nulls):
         band = pd.DataFrame({"low": [nulls["low"].min()], "high": [nulls["high"].max()]})
         grey = alt.Chart(inline_rows(band)).mark_rect(color=MUTED_COLOUR, opacity=0.18)
-        drawn.insert(0, grey.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"))
-    return drawn
+        marks.insert(0, grey.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"))
+    return marks
 
 
 def _averages(means: pd.DataFrame, floor: list[Any], y: alt.Y) -> Any:
-    """The effect of the mean direction of k checkpoints, by which they are."""
+    """The effect of the mean direction of k checkpoints, by their choice."""
     names = [rule for rule in ("last", "best", "even") if rule in set(means["rule"])]
     sizes = sorted(means["k"].unique())
     axis = alt.X("k:O", sort=sizes, title="checkpoints averaged", axis=alt.Axis(labelAngle=0, format="d"))
@@ -202,14 +209,9 @@ def _averages(means: pd.DataFrame, floor: list[Any], y: alt.Y) -> Any:
         inline_rows(means.assign(name=means["rule"]).sort_values("k"), "k", "name", "value", "low", "high")
     )
     lines = base.mark_line(point={"size": 22}, strokeWidth=1.5).encode(
-        x=axis, y=y, color=colour_by_name(names, title="which"), tooltip=["k:O", "name:N", *_formatted()]
+        x=axis,
+        y=y,
+        color=colour_by_name(names, title="which"),
+        tooltip=["k:O", "name:N", *number_tooltips("value", "low", "high")],
     )
     return alt.layer(*floor, lines).properties(width=150, height=170)
-
-
-def _told() -> list[Any]:
-    return ["source_stage:N", "source:Q", *_formatted()]
-
-
-def _formatted() -> list[Any]:
-    return [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high")]

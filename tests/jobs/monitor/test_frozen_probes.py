@@ -124,7 +124,7 @@ def test_sources_default_to_every_stage_and_rows_are_replaced(made) -> None:
     drawn = run.show("monitor")
     assert empty_reason(drawn) is None
     assert "probe and threshold frozen for 10 % false alarms" in json.dumps(drawn.to_dict())
-    assert "what a frozen probe still tells" in json.dumps(drawn.to_dict())
+    assert "AUROC of the frozen probe" in json.dumps(drawn.to_dict())
 
 
 def test_view_draws_curves_at_best_site(made) -> None:
