@@ -186,7 +186,7 @@ def _print_result(run: "Run", out: Path | None, as_json: bool) -> None:
     from ontogeny.findings.timeline import order_like_run
 
     verdicts = order_like_run(run.records("metric = 'steering_works'"), run.about)
-    sentences = [sentence for verdict in steering_verdicts(verdicts) for sentence in verdict.said]
+    sentences = [sentence for verdict in steering_verdicts(verdicts) for sentence in verdict.sentences]
     data: dict[str, Any] = {}
     if as_json:
         rows = run.query(

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -124,7 +124,7 @@ def number_tooltips(*columns: str, digits: str = ".3f") -> list[alt.Tooltip]:
 
 
 def labelled_cells(
-    base: alt.Chart, color: alt.Color, tooltip: Sequence[Any], dark: str, **labels: dict[str, Any]
+    base: alt.Chart, color: alt.Color, tooltip: Sequence[Any], dark: str, **labels: Mapping[str, Any]
 ) -> list[alt.Chart]:
     """Coloured cells with text.
 
