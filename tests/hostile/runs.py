@@ -63,6 +63,12 @@ def other_part(place: Path) -> list[object]:
     return ["query", place / "run", "select metric from records where value > 2"]
 
 
+def report_linked(place: Path) -> list[object]:
+    """A report through a link to a part of the run."""
+    (place / "link").symlink_to(place / "run" / "ledger.jsonl")
+    return ["report", place / "run", "-o", place / "link"]
+
+
 def raised(content: str) -> Case:
     def make(place: Path) -> list[object]:
         (place / "raised").mkdir()
@@ -94,6 +100,27 @@ CASES: dict[str, tuple[Case, str]] = {
     "view up": (lambda p: ["show", p / "run", "../../evil"], r"no view called '\.\./\.\./evil'"),
     "picture ending": (lambda p: ["show", p / "run", "emergence", "-o", p / "a.exe"], r"\.exe"),
     "report on a folder": (lambda p: ["report", p / "run", "-o", p / "model"], r"cannot write"),
+    "report on run.json": (lambda p: ["report", p / "run", "-o", p / "run/run.json"], r"--out must not be a part of"),
+    "report on a part": (lambda p: ["report", p / "run", "-o", p / "run/records/x"], r"--out must not be a part of"),
+    "report on another run": (report_linked, r"--out must not be a part of"),
+    "picture on run.json": (
+        lambda p: ["show", p / "run", "emergence", "-o", p / "model/../run/run.json"],
+        r"--out must not be a part of",
+    ),
+    "picture among the directions": (
+        lambda p: ["show", p / "run", "emergence", "-o", p / "run/directions/new/x.png"],
+        r"--out must not be a part of",
+    ),
+    "report nowhere": (lambda p: ["report", p / "run", "-o", "/proc/none/x.html"], r"cannot write /proc/none/x\.html"),
+    "picture nowhere": (
+        lambda p: ["show", p / "run", "emergence", "-o", "/proc/none/x.png"],
+        r"cannot write /proc/none",
+    ),
+    "report below a file": (
+        lambda p: ["report", p / "run", "-o", p / "planted.csv/x.html"],
+        r"a part of the path is a file",
+    ),
+    "report on a full disk": (lambda p: ["report", p / "run", "-o", "/dev/full"], r"the disk is full"),
     "no view": (lambda p: ["show", p / "run"], r"a picture needs a run directory and a view"),
     "run.json without a lineage": (
         about(lambda f: f.write_text('{"lineage": null}') and None),

@@ -53,6 +53,9 @@ def print_version(show: Annotated[bool, typer.Option("--version", help="Print th
         raise typer.Exit
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def main() -> None:
     """Run a command. Exit codes: 0, 1 (some units failed), 2 (bad input, printed as one line), 130 (interrupted)."""
     # OpenMP threads spin before they sleep. Spinning for long takes cores from others; not spinning adds a wake-up to every small
@@ -64,16 +67,21 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except BadInput as error:
         _fail(str(error))
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader (head, less) has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes stdout
-            sys.exit(0)
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"the name {str(error.filename)[:60]}… is too long for a file. Give a shorter one.")
+        if not isinstance(error, BrokenPipeError) and (error.filename or error.errno not in _FULL):
             raise
-        _fail(f"the name {str(error.filename)[:60]}… is too long for a file. Give a shorter one.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes stdout
+        if isinstance(error, BrokenPipeError):  # the reader (head, less) has closed the pipe
+            sys.exit(0)
+        _fail(f"the output cannot be written ({error.strerror}): write it to another disk.")
     except SystemExit as end:
         if end.code == 130:  # typer's exit code for Ctrl-C
             print("ontogeny: interrupted. Start the same command again: finished work is kept.", file=sys.stderr)

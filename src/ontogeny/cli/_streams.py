@@ -35,12 +35,23 @@ class VisibleStream:
 @contextlib.contextmanager
 def visible_streams() -> Iterator[None]:
     """Write through `VisibleStream` for the duration of a command."""
+    _open_closed_descriptors()
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and VisibleStream(stream) for stream in streams)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
+    with open(os.devnull, "w") as null:
+        sys.stdout, sys.stderr = (VisibleStream(stream or null) for stream in streams)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = streams
+
+
+def _open_closed_descriptors() -> None:
+    """Open the null device where the shell has closed standard input, output or error, or a file of ours would take its place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def raw(stream: Any) -> Any:

@@ -21,13 +21,14 @@ def show_command(
 ) -> None:
     """Draw one view of a run, or of several runs together."""
     from ontogeny.storage.files import disk_errors
-    from ontogeny.storage.run import Run, open_runs
+    from ontogeny.storage.run import Run, check_output, open_runs
     from ontogeny.views import save_chart
 
     if len(args) < 2:
         raise BadInput("a picture needs a run directory and a view. For example: ontogeny show runs/mine emergence.")
     *folders, view = args
     target = out or Path(folders[0]) / f"{view}.png"
+    check_output(target)
     chart = Run.open(folders[0]).show(view) if len(folders) == 1 else open_runs(folders).show(view)
     with disk_errors(target):
         save_chart(chart, target)

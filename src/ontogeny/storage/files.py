@@ -81,6 +81,10 @@ _REASONS: Mapping[int, str] = {
     errno.ENOTDIR: f"a part of the path is a file. {_OTHER_FOLDER}",
     errno.EEXIST: f"a part of the path is a file. {_OTHER_FOLDER}",
     errno.EISDIR: f"it is a folder. {_OTHER_FOLDER}",
+    errno.EFBIG: f"the file is larger than this process may write (ulimit -f). {_OTHER_FOLDER} or raise the limit",
+    errno.EIO: f"the disk has an input/output error. {_OTHER_FOLDER}",
+    errno.ELOOP: f"a link in the path leads to itself. {_OTHER_FOLDER}",
+    errno.ENOENT: f"no file or folder can be made there. {_OTHER_FOLDER}",
 }
 
 
@@ -102,7 +106,8 @@ def _errno(error: Exception) -> int:
         return error.errno or 0
     if type(error).__module__.split(".")[0] not in ("duckdb", "_duckdb", "safetensors", "safetensors_rust"):
         return 0
-    return next((code for code in _REASONS if os.strerror(code) in str(error)), 0)
+    # A missing file is one that is read: these libraries create none outside of a folder that exists.
+    return next((code for code in _REASONS if code != errno.ENOENT and os.strerror(code) in str(error)), 0)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

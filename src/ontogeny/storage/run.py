@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ontogeny.direction import Direction
 
 
+_RUN_PARTS = ("run.json", "records", "directions", "scores", "index.json", "ledger.jsonl", ".lock")
 UNIT_HEADER_KEYS = ("concept", "stage", "checkpoint", "step", "order", "sites", "methods")
 """Keys that the header of every directions file must have."""
 
@@ -321,6 +322,14 @@ def _entry(line: str) -> dict[str, Any]:
 def sql_text(value: str) -> str:
     """A text as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def check_output(path: Path) -> None:
+    """Raise `BadInput` if a chart or a report at this path would replace a part of a run directory."""
+    place = path.resolve()
+    for folder in place.parents:
+        if (folder / "run.json").is_file() and place.relative_to(folder).parts[0] in _RUN_PARTS:
+            raise BadInput(f"`out` must not be a part of the run {folder}, got {path}: give another name.")
 
 
 def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
