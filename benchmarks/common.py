@@ -1,4 +1,4 @@
-"""What the programs of the benchmark share: clocks by stage, the reference fits of a script that everyone writes, one JSON line out.
+"""Shared parts of the benchmark programs: clocks by stage, the fits of a common script, one JSON line of output.
 
 Imports nothing of the library: it runs in the peers' environments.
 """
@@ -44,7 +44,7 @@ class Clock:
 
 
 def peak():
-    """Greatest memory of this process, MB. `ru_maxrss` would begin with that of the parent, which may have made the models."""
+    """Peak memory of this process in MB. `ru_maxrss` would include that of the parent."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     told = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
@@ -53,7 +53,7 @@ def peak():
 
 def arguments():
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path, help="holds checkpoint-1, checkpoint-2, …")
+    parser.add_argument("folder", type=Path, help="folder of checkpoint-1, checkpoint-2, …")
     parser.add_argument("ids", type=Path, help="token ids and labels")
     parser.add_argument("--mode", default="padded")
     parser.add_argument("--only-activations", action="store_true")
@@ -65,7 +65,7 @@ def arguments():
 
 
 def analyse(clock, layers, heads, labels, train):
-    """Everything after the activations, as scripts do it: scikit-learn a site, mass-mean, HSIC and nHSIC a layer.
+    """Everything after the activations, as scripts do it: scikit-learn per site, mass-mean, HSIC and nHSIC per layer.
 
     layers [site, example, d], heads [site, example, d]; X is the first layer, as in arXiv:2402.19465.
     """

@@ -1,4 +1,4 @@
-"""What a job costs in things that can be counted, told from outside: tokens run, `lm_head`, models built, bytes read.
+"""Costs of a job that can be counted from outside: tokens, calls of `lm_head`, models built, bytes read.
 
 Counts do not depend on the machine, so a test can hold them where it could not hold seconds. Nothing here asks the job itself.
 """

@@ -1,4 +1,4 @@
-"""One virtual environment a peer, from its pinned file, under `.bench/`; a peer that cannot be installed is a row that says so."""
+"""One virtual environment per peer, from its pinned file, under `.bench/`; a peer that cannot be installed gives a row with the reason."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ ROOT = HERE.parent / ".bench"
 
 
 def python_of(peer: str) -> Path:
-    """The interpreter of a peer's environment, made on first use.
+    """The interpreter of a peer's environment, created on first use.
 
     Raises:
         RuntimeError: its packages cannot be installed; the last line that pip said.

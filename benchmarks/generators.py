@@ -1,4 +1,4 @@
-"""Tokens a second of every generated world, beside what a small model can train on: text must never be what training waits for.
+"""Tokens per second of every generated world, compared with the training speed of a small model.
 
     python benchmarks/generators.py [--threads 1] [--seconds 2]
 
@@ -21,13 +21,13 @@ from ontogeny.worlds import grammar
 
 ROWS = 16
 AIM = 10
-"""A generator is to be this many times as fast as the model."""
+"""Required ratio of the speed of a generator to that of the model."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Tokens a second of every generated world, beside a small model's.")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=2.0, help="spent on each figure")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per figure")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{'world':<22}{'tokens/s by row batches of':>30}{'':>14}{'model':>12}{'times':>8}")
@@ -71,7 +71,7 @@ def sampler(sample: Callable[..., object], world: object) -> Callable[..., objec
 
 
 def rate(call: Callable[[int], object], tokens: float, seconds: float) -> float:
-    """Tokens a second of the median call."""
+    """Tokens per second of the median call."""
     call(0)
     spent, begun, i = [], time.perf_counter(), 0
     while len(spent) < 3 or time.perf_counter() - begun < seconds:
@@ -109,7 +109,7 @@ def trained(vocabulary: int, context: int, seconds: float, threads: int) -> floa
 
 
 def told(name: str, world: grammar.World, seconds: float) -> None:
-    """Speed of drawing and judging whole strings, and what the cap on their length takes away."""
+    """Speed of sampling and judging strings, and the share that the length limit rejects."""
     strings = grammar.strings(world, np.random.default_rng(0), 4096)
     words = float(strings.lengths.sum())
     drawn = rate(lambda i: grammar.strings(world, np.random.default_rng(i), 4096), words, seconds)

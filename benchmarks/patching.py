@@ -1,4 +1,4 @@
-"""Patching every layer × token of 50 pairs: against one patch, one forward pass, and against the FLOPs that it needs.
+"""Activation patching of every layer × token of 50 pairs, compared with one patch, one forward pass, and the FLOPs that it needs.
 
 Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/patching.py` (about three minutes). Random GPT-NeoX of Pythia's shapes; prompts of 60
 shared and 14 own tokens, as four examples and a statement are. The other side is what everyone writes: hooks, one forward pass of the
@@ -95,7 +95,7 @@ def ours(model: Model, prompts: Prompts) -> tuple[torch.Tensor, PatchingCost]:
 
 @torch.no_grad()
 def one_by_one(network: torch.nn.Module, layers: int, prompts: Prompts, few: int) -> torch.Tensor:
-    """What everyone writes: cache the clean run, then for each cell hook a block's output and run the whole model."""
+    """The common script: cache the clean run, then for each cell hook a block's output and run the whole model."""
     start, clean, corrupt = prompts
     found = torch.zeros(layers + 1, few, OWN)
     for row in range(few):
@@ -127,7 +127,7 @@ def one_by_one(network: torch.nn.Module, layers: int, prompts: Prompts, few: int
 
 
 def flops(model: Model, prompts: Prompts) -> tuple[int, int]:
-    """What torch counts of ours, and what the blocks behind each patch need on the tokens from it on."""
+    """FLOPs that torch counts for ours, and the FLOPs of the blocks and tokens after each patch."""
     kept, onednn._count_packable = onednn._count_packable, lambda _: False
     model.network.set_attn_implementation("eager")  # torch counts no fused attention on a CPU
     try:

@@ -1,4 +1,4 @@
-"""What a visit costs more on Ray than in this process: the same checkpoints by both, one worker, one thread.
+"""Overhead of Ray per checkpoint: the same checkpoints in this process and with one worker, one thread.
 
 Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ray_overhead.py` (some minutes). Small visits: what Ray adds does not grow with them.
 Two figures that other programs on the machine disturb little: CPU seconds of all processes together, Ray's too, of nine checkpoints less
@@ -28,18 +28,18 @@ from ontogeny.measurements.settings import TraceSettings
 
 FEW, MANY = 1, 9
 UNIT = 20.0
-"""Seconds of the unit that the overhead is held against."""
+"""Seconds of the unit that the overhead is compared with."""
 
 
 @dataclass(frozen=True)
 class Cost:
     cpu: float
     between: float
-    """Wall seconds from visit to visit in which nothing is visited; the ledger tells whole seconds, so ± 1 / visits."""
+    """Idle wall seconds between checkpoints; the ledger has whole seconds, so ± 1 / checkpoints."""
 
 
 class Meter:
-    """CPU seconds of this process and of all below it, the dead ones as they were last seen."""
+    """CPU seconds of this process and its descendants; for ended ones the last value."""
 
     def __init__(self) -> None:
         self.seen: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""`make bench`: the main job beside the scripts and tools that people use, as ratios inside one run; a table in Markdown and JSON.
+"""`make bench`: a trace compared with common scripts and tools, as ratios within one run; a table in Markdown and JSON.
 
 Every program runs alone, on one thread, in its own pinned environment; CPU seconds count, imports do not. Rounds are interleaved
 (A B C A B C), each ratio is taken inside its round, and the table gives medians with the least and the greatest. A peer that cannot
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, few texts, no peers but the scripts")
     parser.add_argument("--shapes", default="70m,160m")
-    parser.add_argument("--words", default="zipf", choices=workload.EXPONENTS, help="how often words come again")
+    parser.add_argument("--words", default="zipf", choices=workload.EXPONENTS, help="distribution of words")
     told = parser.parse_args()
     began = time.time()
     rounds = 1 if told.quick else told.rounds
@@ -120,7 +120,7 @@ def limit(work: workload.Work) -> dict:
 
 
 def run(python: Path, script: str, work: workload.Work, *more: str) -> dict:
-    """What the program told.
+    """The output of a program.
 
     Raises:
         RuntimeError: it failed; the last line it said.

@@ -1,4 +1,4 @@
-"""Steered against unsteered batched generation, as CPU ratios inside one process a tool: ours, a bare hook, and the tools people use.
+"""Steered against unsteered batched generation, as CPU ratios within one process per tool: ours, a bare hook, and common tools.
 
 Rounds are interleaved, each ratio is taken inside its round; a tool that cannot be installed or run is a row that says so.
 """
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run(python: Path, tool: str, work: workload.Work, rounds: int, tokens: int) -> dict:
-    """What the program told.
+    """The output of a program.
 
     Raises:
         RuntimeError: it failed; the last line it said.
@@ -69,7 +69,7 @@ def run(python: Path, tool: str, work: workload.Work, rounds: int, tokens: int) 
 
 
 def ratios(found: dict) -> list[float]:
-    """One a round."""
+    """One value per round."""
     seconds = found["seconds"]
     return [steered / plain for plain, steered in zip(seconds["plain"], seconds["steered"], strict=True)]
 

@@ -1,4 +1,4 @@
-"""A series whose checkpoints take time to arrive: does the whole take as long as the slower of the two, or as both together?
+"""Overlap of download and computation: is the total the slower of the two, or their sum?
 
 Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/throttled.py` (two minutes). Each fetch sleeps as long as a download of that size would
 take; the trace is a real one. Wall seconds, for waiting is the point.
@@ -37,7 +37,7 @@ def main() -> None:
         pause = share * compute / DEPTH
         found = once(work, pause)
         longest, both = max(compute, DEPTH * pause), compute + DEPTH * pause
-        # The first checkpoint has nothing to hide behind, and behind the last download comes its own computation.
+        # The first download and the last computation overlap with nothing.
         least = longest + min(pause, compute / DEPTH)
         rows.append({"download / compute": share, "total": found, "longest": longest, "least": least, "sum": both})
         print(

@@ -1,4 +1,4 @@
-"""What the training loop costs beside a bare hand-written one, at the demo's shapes; what Trainer costs; what batching seeds gains.
+"""Cost of the training loop compared with a hand-written one, at the demo's shapes; cost of Trainer; gain of batched seeds.
 
 Run: `OMP_NUM_THREADS=1 python benchmarks/training.py` (about two minutes). All ratios come from one process, in which the loops take
 turns, so that a busy machine slows all of them alike; CPU time of the process is compared, medians over rounds.
@@ -79,7 +79,7 @@ def language_models(steps: int, rounds: int) -> list[dict]:
 
 
 def bare(shape: GPTNeoXConfig, ids, config: TrainingConfig, folder: Path, tokenizer) -> None:
-    """What one would write by hand, the one checkpoint at the end included."""
+    """A hand-written loop with one checkpoint at the end."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(shape).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.1)
@@ -187,7 +187,7 @@ def words(step: int, seed: int) -> torch.Tensor:
 
 
 def measured(loops: dict[str, Callable[[Path], None]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each; the first round warms up and does not count."""
+    """Median CPU seconds of each, without the first round."""
     taken: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds + 1):
         for name, loop in loops.items():

@@ -1,4 +1,4 @@
-"""Where the time of one visit goes, between us and the bare matrix products: operators of the pass, functions of the statistics.
+"""Profile of one checkpoint: operators of the forward pass, functions of the statistics.
 
 Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/where.py --texts 1000` (half a minute). Profilers cost time of their own: shares tell,
 not seconds.

@@ -17,9 +17,9 @@ ROOT = Path(__file__).parent.parent / ".bench" / "work"
 VERSION = 3
 TEST = 0.2
 MARKS = 40
-"""Words a class that end a text."""
+"""Final words of a text, per class."""
 EXPONENTS = {"zipf": 1.1, "uniform": 0.0}
-"""How often words come, by their rank to this power."""
+"""Frequency of words: their rank to this power."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Work:
 
 
 def make(shape: str, texts: int, checkpoints: int, words: str = "zipf") -> Work:
-    """Write what is not there yet."""
+    """Write missing files."""
     base = ROOT / f"v{VERSION}-{shape}"
     folder = base / f"C{checkpoints}"
     for step in range(1, checkpoints + 1):

@@ -1,4 +1,4 @@
-"""Hugging Face alone, three ways: `padded` (what everyone writes), `single` (batch 1, arXiv:2402.19465), `well` (well written)."""
+"""Hugging Face alone, three ways: `padded` (the common script), `single` (batch 1, arXiv:2402.19465), `well` (well written)."""
 
 import sys
 from pathlib import Path

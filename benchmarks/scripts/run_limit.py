@@ -1,4 +1,4 @@
-"""The least that the job can cost: the body's matrix products on the real tokens, laid out for oneDNN, and nothing else.
+"""Lower bound of a job's cost: only the body's matrix products on the real tokens, packed for oneDNN.
 
 The last block's query, output projection and MLP count for the read token alone. Source: every figure of the job is a sum of these.
 """

@@ -1,4 +1,4 @@
-"""The library's main job on the same series and texts: `ontogeny.trace` with its default statistics."""
+"""`ontogeny.trace` with its default statistics on the same checkpoints and texts."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ sys.path = [p for p in sys.path if p != str(Path(__file__).parent)]
 
 import common
 
-# What the job imports on its way: imports do not count.
+# Imports of the job, which do not count.
 import duckdb  # noqa: F401
 import scipy.linalg  # noqa: F401
 import sklearn.feature_extraction.text
@@ -29,7 +29,7 @@ def main():
     shutil.rmtree(told.out, ignore_errors=True)
     clock = common.Clock()
     with clock("trace"), counting() as seen:
-        # A series of random initialisations has no use for one more as a floor; peers have none either.
+        # The checkpoints are random initialisations, so no untrained floor is needed.
         settings = TraceSettings(
             untrained=False, dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32"
         )

@@ -1,4 +1,4 @@
-"""Parts of the job beside their references, in one process: dependence, head probes, a further concept; and whether the numbers agree."""
+"""Parts of the job compared with their references in one process: dependence, head probes, a further concept; and agreement of the numbers."""
 
 import sys
 import time
@@ -68,7 +68,7 @@ def main():
         told_of["further concept / whole"].append(measured / whole)
         told_of["further concept, fits / whole"].append(plain / whole)
     assert len(rows_of_both["second"].reads) == len(y)
-    # What a further concept adds to the forward pass: nothing, for its texts are there already.
+    # A further concept on the same texts adds nothing to the forward pass.
     counts = {"forwards of both / of one": len(both.sequences) / len(one.sequences)}
     assert (both.sequences, both.tokens) == (one.sequences, one.tokens)
 
@@ -99,7 +99,7 @@ def timed(work):
 
 
 def versus(ours, theirs):
-    """Theirs over ours, round by round."""
+    """Time of the reference over ours, by round."""
     ours(), theirs()
     return [timed(theirs)[0] / timed(ours)[0] for _ in range(ROUNDS)]
 

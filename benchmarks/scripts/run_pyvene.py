@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 
 class Keep(torch.nn.Module):
-    """What pyvene calls with the value of a component."""
+    """Called by pyvene with the value of a component."""
 
     is_source_constant = True
     keep_last_dim = True

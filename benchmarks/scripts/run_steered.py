@@ -20,7 +20,7 @@ def main():
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("tool", choices=sorted(TOOLS))
-    parser.add_argument("folder", type=Path, help="a checkpoint; the tokenizer lies in the folder above")
+    parser.add_argument("folder", type=Path, help="a checkpoint; the tokenizer is in the folder above")
     parser.add_argument("ids", type=Path, help="JSON: token ids")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=24)

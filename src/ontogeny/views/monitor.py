@@ -170,7 +170,10 @@ def _square(
     tooltip = [alt.Tooltip("source:N", title="frozen at"), alt.Tooltip("target:N", title="used at")]
     tooltip += [alt.Tooltip("value:Q", title=what, format=".3f"), alt.Tooltip("below:N", title=below)]
     small = 10 if cells["below"].str.len().max() < 5 or side > 46 else 8
-    labels = {"label": {"fontSize": 11, "dy": -6}, "below": {"fontSize": small, "dy": 7, "opacity": 0.8}}
+    labels: dict[str, dict[str, Any]] = {
+        "label": {"fontSize": 11, "dy": -6},
+        "below": {"fontSize": small, "dy": 7, "opacity": 0.8},
+    }
     layers = labelled_cells(base, alt.Color("value:Q", scale=scale, legend=legend), tooltip, dark, **labels)
     return alt.layer(*layers).properties(width=side * len(order), height=side * len(sources))
 

@@ -89,7 +89,10 @@ def _matrix(cells: pd.DataFrame, order: list[str], text: str) -> Any:
     legend = alt.Legend(title="cosine (−1 to 1)", gradientLength=110)
     colour = alt.Color("value:Q", scale=scale, legend=legend)
     tooltip = ["moment:N", "other:N", *number_tooltips("value", "low", "high")]
-    labels = {"label": {"fontSize": 12, "dy": -6}, "ends": {"fontSize": 9, "dy": 8, "opacity": 0.85}}
+    labels: dict[str, dict[str, Any]] = {
+        "label": {"fontSize": 12, "dy": -6},
+        "ends": {"fontSize": 9, "dy": 8, "opacity": 0.85},
+    }
     layers = labelled_cells(base, colour, tooltip, "abs(datum.value) > 0.6", **labels)
     size = side * len(order)
     return alt.layer(*layers).properties(width=size, height=0.75 * size, title=panel_title(text))
