@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,141 @@ def test_other_subfolders(tmp_path: Path) -> None:
     for name in ("late", "early", "middle"):
         model(tmp_path / "words" / name)
     words = Lineage.open(tmp_path / "words")
-    assert [(c.name, c.step) for c in words.checkpoints] == [("early", 0), ("late", 1), ("middle", 2)]
-    assert "late = 1" in words.notes[0]
+    assert [(c.name, c.step) for c in words.checkpoints] == [("early", 1), ("late", 2), ("middle", 3)]
+    assert "late = 2" in words.notes[0]
     assert "lineage.toml" in words.notes[0]
+
+
+def folders(top: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        model(top / name, seed=number)
+    return top
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("step-500k", "step-1M", "step-1500k"), (500_000, 1_000_000, 1_500_000)),
+        (("ckpt-800k", "ckpt-1.2M"), (800_000, 1_200_000)),
+        (("step1,000", "step500"), (500, 1000)),
+        (("epoch=0-step=100", "epoch=1-step=50"), (50, 100)),
+        (("model_500M", "model_1B", "model_2B"), (500_000_000, 10**9, 2 * 10**9)),
+        (("llama2-sft-100", "llama2-sft-20"), (20, 100)),
+        (("model10", "model9"), (9, 10)),
+        (("step0", "step10"), (0, 10)),
+        (("llama2-early", "llama2-late"), (1, 2)),
+    ],
+)
+def test_steps_are_whole_numbers_with_their_unit(
+    tmp_path: Path, names: tuple[str, ...], expected: tuple[int, ...]
+) -> None:
+    assert tuple(steps(Lineage.open(folders(tmp_path, *names)))) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("seed0", "seed1"), "differ in their seed"),
+        (("seed1-step100", "seed2-step200"), "differ in their seed"),
+        (("run-1", "run-2"), "differ in their run"),
+        (("a_lr1", "a_lr2"), "differ in their lr"),
+        (("step1.5", "step2"), "cannot be read from their names, first step1.5"),
+        (("step1_000", "step2_000"), "cannot be read from their names"),
+        (("qwen3-a", "llama2-b"), "cannot be read from their names"),
+    ],
+)
+def test_rejects_numbers_that_are_no_steps(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        Lineage.open(folders(tmp_path, *names))
+    assert "lineage.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rejects_models_of_different_sizes_as_steps(tmp_path: Path) -> None:
+    folders(tmp_path, "model_500M", "model_1B")
+    (tmp_path / "model_1B" / "config.json").write_text('{"model_type": "gpt_neox", "hidden_size": 2048}')
+    with pytest.raises(BadInput, match="different sizes"):
+        Lineage.open(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["final", "best", "merged", "last"])
+def test_a_word_is_placed_after_the_steps(tmp_path: Path, word: str) -> None:
+    lineage = Lineage.open(folders(tmp_path, "step308", "step1000", word))
+    assert [(c.name, c.step) for c in lineage.checkpoints] == [("step308", 308), ("step1000", 1000), (word, None)]
+    assert f"{word} has no step" in lineage.notes[0]
+    model(tmp_path / word, seed=0)
+    lineage = Lineage.open(tmp_path)
+    assert steps(lineage) == [308, 1000]
+    assert f"{word} holds the weights of step308" in lineage.notes[0]
+
+
+@pytest.mark.parametrize("best", [10, 20, 30])
+def test_a_model_on_top_may_be_any_checkpoint(tmp_path: Path, best: int) -> None:
+    trainer(tmp_path, 10, 20, 30)
+    model(tmp_path, seed=best)
+    lineage = Lineage.open(tmp_path)
+    assert steps(lineage) == [10, 20, 30]
+    assert [f"checkpoint-{best}" in note for note in lineage.notes] == ([] if best == 30 else [True])
+
+
+def test_links_keep_their_own_names(tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    for number in (156, 308):
+        model(tmp_path / "store" / str(number) / "model", seed=number)
+        (tmp_path / "links" / f"step{number}").symlink_to(tmp_path / "store" / str(number) / "model")
+    assert [c.name for c in Lineage.open(tmp_path / "links").checkpoints] == ["step156", "step308"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("dpo", "pretrain", "sft"), {"pretrain": None, "sft": "pretrain", "dpo": "sft"}),
+        (("my-base", "my-sft-v2"), {"my-base": None, "my-sft-v2": "my-base"}),
+        (("1_warm", "2_cool", "10_end"), {"1_warm": None, "2_cool": "1_warm", "10_end": "2_cool"}),
+        (("stage1", "stage2"), {"stage1": None, "stage2": "stage1"}),
+        (("seed0", "seed1"), {"seed0": None, "seed1": None}),
+    ],
+)
+def test_project_folder_is_a_lineage_of_stages(
+    tmp_path: Path, names: tuple[str, ...], expected: dict[str, str | None]
+) -> None:
+    for name in names:
+        trainer(tmp_path / name, 10, 20)
+    (tmp_path / "logs").mkdir()
+    lineage = Lineage.open(tmp_path)
+    assert {s.name: s.parent for s in lineage.stages} == expected
+    assert [s.name for s in lineage.stages] == list(expected)
+    assert steps(lineage) == [10, 20] * len(names)
+    assert all(c.train_seed == (int(c.stage[-1]) if "seed" in c.stage else None) for c in lineage.checkpoints)
+
+
+def test_project_folder_holds_models_and_runs_in_any_layout(tmp_path: Path) -> None:
+    model(tmp_path / "base")
+    folders(tmp_path / "sft", "step10", "step20")
+    trainer(tmp_path / "dpo", 5)
+    model(tmp_path / "dpo", seed=77)
+    lineage = Lineage.open(tmp_path)
+    assert [(c.stage, c.step) for c in lineage.checkpoints] == [
+        ("base", None),
+        ("sft", 10),
+        ("sft", 20),
+        ("dpo", 5),
+        ("dpo", None),
+    ]
+    for name in ("sft", "dpo"):  # single models are stages too, by their names
+        shutil.rmtree(tmp_path / name)
+        model(tmp_path / name, seed=3)
+    assert [s.name for s in Lineage.open(tmp_path).stages] == ["base", "sft", "dpo"]
+
+
+@pytest.mark.parametrize("names", [("alpha", "beta"), ("sft-a", "sft-b"), ("base", "other")])
+def test_unclear_project_folder_shows_the_lineage_file_it_needs(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        trainer(tmp_path / name, 1)
+    with pytest.raises(BadInput, match=r"whose order is not clear .* write .*lineage\.toml") as caught:
+        Lineage.open(tmp_path)
+    (tmp_path / "lineage.toml").write_text(str(caught.value).split("order: ")[1].removesuffix("."))
+    assert [s.name for s in Lineage.open(tmp_path).stages] == list(names)
 
 
 def test_rejects_two_folders_of_one_step(tmp_path: Path) -> None:

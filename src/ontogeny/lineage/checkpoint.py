@@ -1,5 +1,6 @@
 """Checkpoint and stage: one saved state of a run, and the ordered checkpoints of one phase of training."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """`step1000`, `checkpoint-500`, …: the branch or the folder name."""
-        return self.revision or Path(self.source).resolve().name
+        """`step1000`, `checkpoint-500`, …: the branch or the folder name; of a link its own name."""
+        return self.revision or Path(os.path.abspath(self.source)).name
 
     @property
     def branch(self) -> str:

@@ -3,18 +3,17 @@
 A folder takes precedence over a repository of the same name.
 """
 
-import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ontogeny import suites
 from ontogeny.errors import BadInput
-from ontogeny.lineage import hub, weight_files
+from ontogeny.lineage import folder_names, hub, project, weight_files
 from ontogeny.lineage.checkpoint import Checkpoint, Stage, sort_by_step
-from ontogeny.lineage.fetch import weight_fingerprint
+from ontogeny.lineage.fetch import checkpoint_files, weight_fingerprint
 from ontogeny.suites import ROOT_STAGE, BranchLabel
 
 
@@ -101,7 +100,7 @@ def _place_of_main(
     ends: dict[str, tuple[int, str]] = {}
     for name, mark in marks.items():
         ends[mark.stage] = max(ends.get(mark.stage, (-1, "")), (mark.step or 0, name))
-    for _, name in ends.values():
+    for name in [*(name for _, name in ends.values()), *marks]:
         if refs[name] == refs["main"]:
             return None, f"main is {name}"
     if offline:
@@ -152,32 +151,109 @@ def parents_first(stages: Iterable[Stage]) -> tuple[Stage, ...]:
 
 
 def stages_from_folder(folder: Path, stage: str, *, allow_pickle: bool = False) -> DiscoveredStages:
-    """Checkpoints in a folder: `checkpoint-N` of a trainer, other subfolders with one model each, or a single model."""
-    subs = sorted(
-        (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "tmp-"))), key=_natural_order
-    )
+    """Checkpoints in a folder: `checkpoint-N` of a trainer, a single model, subfolders with one model each, or with one stage each.
+
+    Raises:
+        BadInput: there is no checkpoint, or the order of several is not clear from their names.
+    """
+    subs = _subfolders(folder)
     name = folder.resolve().name
-    if saved := {int(m[1]): p for p in subs if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))}:
-        checkpoints = [_trainer_checkpoint(path, stage, step) for step, path in sorted(saved.items())]
-        return DiscoveredStages(name, (Stage(stage, _with_final(folder, checkpoints, allow_pickle)),))
-    if (folder / "config.json").is_file() and _has_weights(folder):
+    if _trainer_steps(subs):
+        checkpoints, notes = _with_final(folder, _trainer_checkpoints(subs, stage), allow_pickle)
+        return DiscoveredStages(name, (Stage(stage, checkpoints),), notes)
+    if _is_model(folder):
         weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
         return DiscoveredStages(name, (Stage(stage, (_trainer_checkpoint(folder, stage, None),)),))
-    models = [p for p in subs if (p / "config.json").is_file()]
+    runs = [p for p in subs if _holds_checkpoints(p)]
+    models = [p for p in subs if p not in runs and _has_config(p)]
+    if runs or project.is_lineage([path.name for path in models]):
+        return _stages_of_project(folder, [*runs, *models], allow_pickle)
     if not models:
         raise BadInput(_nothing_in(folder, subs))
-    steps, notes = _steps(models)
-    checkpoints = [Checkpoint(str(p), stage=stage, step=s, tokens=t) for p, (s, t) in zip(models, steps, strict=True)]
-    return DiscoveredStages(name, (Stage(stage, sort_by_step(checkpoints)),), notes)
+    labels, notes = folder_names.steps_of_folders(models)
+    numbered = [
+        replace(_trainer_checkpoint(path, label.stage or stage, label.step), tokens=label.tokens)
+        if label.tokens is not None
+        else _trainer_checkpoint(path, label.stage or stage, label.step)
+        for path, label in labels.items()
+        if label.step is not None or len(labels) == 1
+    ]
+    words = [path for path, label in labels.items() if label.step is None and len(labels) > 1]
+    checkpoints, more = _words_last(words, numbered, stage, allow_pickle)
+    return DiscoveredStages(name, _tree(list(checkpoints), labels.values(), stage), (*notes, *more))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "tmp-"))), key=_natural_order
+    )
+
+
+def _trainer_steps(subs: Iterable[Path]) -> dict[int, Path]:
+    return {int(match[1]): path for path in subs if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
+
+
+def _trainer_checkpoints(subs: Iterable[Path], stage: str) -> list[Checkpoint]:
+    return [_trainer_checkpoint(path, stage, step) for step, path in sorted(_trainer_steps(subs).items())]
+
+
+def _has_config(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", weight_files.ADAPTER_CONFIG))
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds a model or a LoRA adapter, complete or not."""
+    names = [path.name for path in folder.iterdir()]
+    return ("config.json" in names and weight_files.has_weights(names)) or weight_files.is_adapter(names)
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    """Whether a folder holds checkpoints of one run, in whatever way they are named."""
+    subs = _subfolders(folder)
+    if _trainer_steps(subs):
+        return True
+    return not _is_model(folder) and any(_has_config(path) for path in subs)
+
+
+def _stages_of_project(folder: Path, runs: Sequence[Path], allow_pickle: bool) -> DiscoveredStages:
+    """A stage for each folder, in the order that their names tell."""
+    places = project.order_stages(folder, [path.name for path in runs])
+    stages, notes = list[Stage](), list[str]()
+    for place in places:
+        found = stages_from_folder(folder / place.name, place.name, allow_pickle=allow_pickle)
+        if len(found.stages) > 1:
+            raise project.unclear_order(folder, [path.name for path in runs])
+        checkpoints = tuple(
+            c if place.train_seed is None else replace(c, train_seed=place.train_seed)
+            for c in found.stages[0].checkpoints
+        )
+        stages.append(Stage(place.name, checkpoints, place.parent))
+        notes += [f"{place.name}: {note}" for note in found.notes]
+    return DiscoveredStages(folder.resolve().name, parents_first(stages), tuple(notes))
+
+
+def _words_last(
+    folders: Sequence[Path], numbered: Sequence[Checkpoint], stage: str, allow_pickle: bool
+) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
+    """Place models without a number in their name (`final`, `best`, …) last, without those that repeat a numbered one."""
+    checkpoints, notes = list(numbered), list[str]()
+    last = max((c.step or 0 for c in numbered), default=0)
+    for folder in folders:
+        checkpoint = _trainer_checkpoint(folder, stage, None)
+        if checkpoint.step is not None and checkpoint.step <= last:
+            checkpoint = replace(checkpoint, step=None)
+        if (same := _same_weights(checkpoint, numbered, allow_pickle)) is not None:
+            notes.append(f"{folder.name} holds the weights of {same.name} and is left out")
+            continue
+        checkpoints.append(checkpoint)
+        if checkpoint.step is None:
+            notes.append(f"{folder.name} has no step and is placed after the last one")
+    return sort_by_step(checkpoints), tuple(notes)
 
 
 def _natural_order(path: Path) -> list[tuple[int, int, str]]:
     """`step2` before `step10`."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
-
-
-def _has_weights(folder: Path) -> bool:
-    return weight_files.has_weights([path.name for path in folder.iterdir()])
 
 
 def _trainer_checkpoint(folder: Path, stage: str, step: int | None) -> Checkpoint:
@@ -194,73 +270,42 @@ def _trainer_checkpoint(folder: Path, stage: str, step: int | None) -> Checkpoin
     return Checkpoint(str(folder), stage=stage, step=step, tokens=known)
 
 
-def _with_final(folder: Path, checkpoints: list[Checkpoint], allow_pickle: bool) -> tuple[Checkpoint, ...]:
-    """Add the trainer's final model in the top folder, unless its weights equal those of the last checkpoint."""
-    if not ((folder / "config.json").is_file() and _has_weights(folder)):
-        return tuple(checkpoints)
+def _with_final(
+    folder: Path, checkpoints: Sequence[Checkpoint], allow_pickle: bool
+) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
+    """Add the trainer's final model in the top folder, unless it is one of its checkpoints: the last one, or the best one, which a
+    trainer loads at the end with `load_best_model_at_end`."""
+    if not _is_model(folder):
+        return tuple(checkpoints), ()
     last = checkpoints[-1]
     final = _trainer_checkpoint(folder, last.stage, None)
-    try:
-        if weight_fingerprint(final, allow_pickle=allow_pickle) == weight_fingerprint(last, allow_pickle=allow_pickle):
-            return tuple(checkpoints)
-    except BadInput:
-        pass  # one of them is damaged: keep both, fetching raises the proper error
+    if (same := _same_weights(final, checkpoints, allow_pickle)) is not None:
+        note = f"the model in {folder.resolve().name} itself is {same.name}, not a later one, and is left out"
+        return tuple(checkpoints), (() if same == last else (note,))
     if final.step is not None and final.step <= (last.step or 0):
         final = replace(final, step=None)
-    return (*checkpoints, final)
+    return (*checkpoints, final), ()
 
 
-def _steps(models: list[Path]) -> tuple[list[tuple[int | None, float | None]], tuple[str, ...]]:
-    """Step and tokens of each folder from its name; if a name has no step, positions in the natural order of names."""
-    if len(models) == 1:
-        mark = suites.parse_branch(models[0].name)
-        return [(mark.step, mark.tokens) if mark else (None, None)], ()
-    found = [_step(path.name) for path in models]
-    if None in found:
-        found = _between([path.name for path in models]) or found
-    known = [pair for pair in found if pair is not None]
-    if len(known) < len(found):
-        named = ", ".join(f"{path.name} = {place}" for place, path in enumerate(models[:4]))
-        note = f"steps are positions in the order of the folder names ({named}{', …' if len(models) > 4 else ''})"
-        return [(place, None) for place in range(len(models))], (f"{note}; set other steps in a lineage.toml",)
-    steps = [step for step, _ in known]
-    if len(set(steps)) < len(steps):
-        twice = next(step for step in steps if steps.count(step) > 1)
-        both = [path.name for path, step in zip(models, steps, strict=True) if step == twice]
-        raise BadInput(
-            f"folders of {models[0].parent} must have different steps, but {both[0]} and {both[1]} both have step {twice}: "
-            "write a lineage.toml with a stage for each."
-        )
-    return list(known), ()
+def _same_weights(model: Checkpoint, checkpoints: Sequence[Checkpoint], allow_pickle: bool) -> Checkpoint | None:
+    """The latest checkpoint with the weights of this model; a damaged one equals none, and fetching it raises the proper error."""
 
+    def fingerprint(checkpoint: Checkpoint) -> tuple[int, str] | None:
+        try:
+            size = checkpoint_files(checkpoint, allow_pickle=allow_pickle).bytes
+            return size, weight_fingerprint(checkpoint, allow_pickle=allow_pickle)
+        except BadInput:
+            return None
 
-def _step(name: str) -> tuple[int, float | None] | None:
-    mark = suites.parse_branch(name)
-    if mark is not None and mark.step is not None:
-        return mark.step, mark.tokens
-    digits = re.findall(r"\d+", name)
-    return (int(digits[-1]), None) if len(digits) == 1 else None
-
-
-def _between(names: list[str]) -> list[tuple[int, float | None] | None]:
-    """Steps of names that differ in one number only: `qwen3-sft-100`, `qwen3-sft-200`."""
-    head = re.sub(r"\d+$", "", _common_prefix(names))
-    tail = re.sub(r"^\d+", "", _common_prefix([name[::-1] for name in names])[::-1])
-    middles = [name[len(head) : len(name) - len(tail)] for name in names]
-    return [(int(middle), None) for middle in middles] if all(middle.isdecimal() for middle in middles) else []
-
-
-def _common_prefix(names: list[str]) -> str:
-    """Longest common prefix."""
-    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in same)
+    own = fingerprint(model) if checkpoints else None
+    return next((c for c in reversed(checkpoints) if own is not None and fingerprint(c) == own), None)
 
 
 def _nothing_in(folder: Path, subs: list[Path]) -> str:
     inside = [path.name for path in folder.iterdir()]
     if not inside:
         return f"{folder} is empty: give a folder with config.json and weights, or with checkpoint-N folders."
-    if "config.json" in inside or _has_weights(folder):
+    if "config.json" in inside or weight_files.has_weights(inside) or weight_files.other_format(inside):
         try:
             weight_files.check_model_folder(folder, allow_pickle=True)
         except BadInput as error:
@@ -268,5 +313,5 @@ def _nothing_in(folder: Path, subs: list[Path]) -> str:
     hint = f" (it holds {', '.join(p.name for p in subs[:3])}{', …' if len(subs) > 3 else ''})" if subs else ""
     return (
         f"{folder} holds no model{hint}: give a folder with config.json and weights, with checkpoint-N folders, or with folders "
-        "that have a config.json."
+        "of models or of stages."
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +31,84 @@ def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> C
 
 
 def weight_bytes(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> int:
-    """Size of the weights in bytes, from metadata only."""
-    return checkpoint_files(checkpoint, allow_pickle=allow_pickle).bytes
+    """Size of the weights in bytes, from metadata only; of an adapter with those of its base model."""
+    size, base = checkpoint_files(checkpoint, allow_pickle=allow_pickle).bytes, adapter_base(checkpoint)
+    return size + (weight_bytes(base, allow_pickle=allow_pickle) if base is not None else 0)
+
+
+def adapter_base(checkpoint: Checkpoint) -> Checkpoint | None:
+    """The base model of a LoRA adapter, from its adapter_config.json; None for a whole model.
+
+    A folder is looked for at the path as it is written, next to the adapter and above it, since training runs are moved; a path that
+    is nowhere is a repository on the Hub.
+
+    Raises:
+        CheckpointError: the adapter names no base model, or one that is neither a folder nor a repository.
+    """
+    folder = _folder_on_disk(checkpoint, allow_pickle=True)
+    if folder is not None:
+        if not weight_files.is_adapter([path.name for path in folder.iterdir()]):
+            return None
+        config = weight_files.read_json(folder / weight_files.ADAPTER_CONFIG)
+        where = folder / weight_files.ADAPTER_CONFIG
+    else:
+        listed, _ = hub.list_hub_files(checkpoint.source, checkpoint.branch, checkpoint.commit)
+        if not weight_files.is_adapter(listed):
+            return None
+        config, where = _hub_json(checkpoint, weight_files.ADAPTER_CONFIG), Path(checkpoint.source)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f"{where} names no base model: add base_model_name_or_path.")
+    if folder is not None and (base := _base_folder(folder, name)) is not None:
+        return Checkpoint(str(base), stage=checkpoint.stage)
+    if not hub.looks_like_repository(name):
+        raise CheckpointError(f"{where} names the base model {name}, which is no folder here: correct its path.")
+    return Checkpoint(
+        name, revision=revision if isinstance(revision, str) and revision else "main", stage=checkpoint.stage
+    )
+
+
+def _base_folder(folder: Path, name: str) -> Path | None:
+    """The base model's folder: at its path, or under its path's end beside the adapter or up to three folders above."""
+    path = Path(name).expanduser()
+    above = [folder, *folder.absolute().parents[:4]]
+    ends = [Path(*path.parts[-n:]) for n in (3, 2, 1) if len(path.parts) >= n and path.anchor != path.parts[-n]]
+    places = [
+        path,
+        *(top / path for top in above if not path.is_absolute()),
+        *(top / end for end in ends for top in above),
+    ]
+    here = folder.resolve()
+    return next((p for p in places if p.is_dir() and p.resolve() != here and _holds_model(p)), None)
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", weight_files.ADAPTER_CONFIG))
+
+
+def _hub_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """A JSON file of a checkpoint on the Hub, without a download."""
+    revision, where = checkpoint.branch, f"{checkpoint.source} at {checkpoint.branch}"
+    listed, commit = hub.list_hub_files(checkpoint.source, revision, checkpoint.commit)
+    if name not in listed:
+        raise CheckpointError(f"{where} has no {name}: give a transformers checkpoint.")
+    content = hub.read_hub_range(checkpoint.source, revision, commit or revision, name, 0, listed[name].size)
+    return weight_files.parse_json(content, f"{where}, {name}")
 
 
 def checkpoint_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The content of config.json; on the Hub it is read without a download.
+    """The content of config.json, of an adapter that of its base model; on the Hub it is read without a download.
 
     Raises:
         CheckpointError, BadInput: it cannot be read.
     """
+    base = adapter_base(checkpoint)
+    if base is not None:
+        return checkpoint_config(base)
     folder = _folder_on_disk(checkpoint, allow_pickle=True)
     if folder is not None:
         return weight_files.read_json(folder / "config.json")
-    revision = checkpoint.branch
-    listed, commit = hub.list_hub_files(checkpoint.source, revision, checkpoint.commit)
-    where = f"{checkpoint.source} at {revision}"
-    if "config.json" not in listed:
-        raise CheckpointError(f"{where} has no config.json: give a transformers checkpoint.")
-    size = listed["config.json"].size
-    content = hub.read_hub_range(checkpoint.source, revision, commit or revision, "config.json", 0, size)
-    return weight_files.parse_json(content, f"{where}, config.json")
+    return _hub_json(checkpoint, "config.json")
 
 
 def fetch_checkpoint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> Path:
@@ -78,7 +136,8 @@ def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) ->
     the same fingerprint.
     Folder: sha256 over names, sizes and contents; of files above 64 MiB the header, and of each tensor 16 evenly spaced blocks of
     4 KiB. Training and weight editing change whole matrices and are detected; a single number between two samples is not.
-    Fingerprints of the two kinds are not comparable.
+    Adapter: of its weights, its config and its base model.
+    Fingerprints of the kinds are not comparable.
     """
     if checkpoint.is_local:
         folder = _folder(checkpoint)
@@ -86,7 +145,20 @@ def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) ->
         parts = [(file.name, _digest(folder / file.name)) for file in files.weights]
     else:
         parts = _hub_parts(checkpoint, allow_pickle)
+    base = adapter_base(checkpoint)
+    if base is not None:
+        parts.append(("base", weight_fingerprint(base, allow_pickle=allow_pickle)))
+        parts.append((weight_files.ADAPTER_CONFIG, _adapter_config_digest(checkpoint)))
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+
+
+def _adapter_config_digest(checkpoint: Checkpoint) -> str:
+    """Digest of the settings of an adapter, without the path of its base model."""
+    folder = _folder_on_disk(checkpoint, allow_pickle=True)
+    name = weight_files.ADAPTER_CONFIG
+    config = _hub_json(checkpoint, name) if folder is None else weight_files.read_json(folder / name)
+    kept = {key: value for key, value in config.items() if key != "base_model_name_or_path"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _folder(checkpoint: Checkpoint) -> Path:

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.lineage.retry import retry
-from ontogeny.lineage.weight_files import CheckpointFiles, WeightFile, choose_weight_files, config_and_tokenizer_files
+from ontogeny.lineage.weight_files import (
+    CheckpointFiles,
+    WeightFile,
+    choose_weight_files,
+    config_and_tokenizer_files,
+    is_adapter,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -178,7 +184,7 @@ def hub_checkpoint_files(
     """The files of a revision from which a model is loaded, from metadata only."""
     files, sha = list_hub_files(repository, revision, commit)
     where = _at(repository, revision)
-    if "config.json" not in files:
+    if "config.json" not in files and not is_adapter(files):
         raise CheckpointError(f"{where} has no config.json: give a transformers checkpoint.")
     weights = tuple(files[name] for name in choose_weight_files(files.keys(), where, allow_pickle=allow_pickle))
     return CheckpointFiles(

@@ -17,6 +17,7 @@ A folder with a file of this name is opened through it.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,23 @@ def load_manifest(path: Path) -> tuple[str, tuple[StageEntry, ...]]:
     if not isinstance(name, str):
         raise BadInput(f"{path}: name must be a text, got {name!r}.")
     return name, tuple(_parse_stage(path, stage, number) for number, stage in enumerate(stages, 1))
+
+
+def proposed(folder: Path, names: Sequence[str], *, siblings: bool = False) -> str:
+    """Advice with the lineage.toml that a folder of stages needs, in one line; `siblings` are independent runs."""
+    listed = names[:8]
+    entries = []
+    for place, name in enumerate(listed):
+        parent = (
+            ', parent = ""'
+            if siblings and place
+            else ""
+            if siblings or not place
+            else f', parent = "{listed[place - 1]}"'
+        )
+        entries.append(f'{{ name = "{name}", source = "{name}"{parent} }}')
+    more = ", …" if len(names) > len(listed) else ""
+    return f"write {folder / LINEAGE_FILE} with the right order: stages = [{', '.join(entries)}{more}]"
 
 
 def _parse_stage(path: Path, stage: dict[str, Any], number: int) -> StageEntry:

@@ -6,7 +6,7 @@ it. Source: github.com/huggingface/safetensors, "Format".
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from typing import Any
 from ontogeny.errors import CheckpointError
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_FILE = "adapter_model.safetensors"
+_ADAPTER_PICKLE = "adapter_model.bin"
 _PICKLE_FILE = "pytorch_model.bin"
 _PICKLE_INDEX = "pytorch_model.bin.index.json"
 _SMALL_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
@@ -47,7 +50,9 @@ class CheckpointFiles:
 def choose_weight_files(
     names: Collection[str], where: str, *, allow_pickle: bool = False, shards: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Choose the weight files of a folder as transformers does.
+    """Choose the weight files of a folder as transformers does: by these names only, whatever else lies beside them.
+
+    Of a LoRA folder without weights of its own they are the adapter's.
 
     Args:
         names: Names of the folder's files.
@@ -61,24 +66,50 @@ def choose_weight_files(
         return ("model.safetensors",)
     if SAFETENSORS_INDEX in names:
         return _shards(names, shards, "model", "safetensors", where)
-    single = sorted(name for name in names if name.endswith(".safetensors") and not name.startswith("adapter"))
-    if len(single) == 1:
-        return (single[0],)
     if _PICKLE_FILE in names or _PICKLE_INDEX in names:
-        if not allow_pickle:
-            raise CheckpointError(
-                f"{where} holds its weights only as a pickle ({_PICKLE_FILE}), which can run code when loaded: if you trust it, "
-                "set `allow_pickle`."
-            )
+        _check_pickle_allowed(_PICKLE_FILE, where, allow_pickle)
         return (_PICKLE_FILE,) if _PICKLE_FILE in names else _shards(names, shards, "pytorch_model", "bin", where)
+    if is_adapter(names) and _ADAPTER_FILE in names:
+        return (_ADAPTER_FILE,)
+    if is_adapter(names) and _ADAPTER_PICKLE in names:
+        _check_pickle_allowed(_ADAPTER_PICKLE, where, allow_pickle)
+        return (_ADAPTER_PICKLE,)
     raise CheckpointError(f"{where} has no weights ({_explain_missing(names)}).")
+
+
+def _check_pickle_allowed(file: str, where: str, allow_pickle: bool) -> None:
+    if not allow_pickle:
+        raise CheckpointError(
+            f"{where} holds its weights only as a pickle ({file}), which can run code when loaded: if you trust it, "
+            "set `allow_pickle`."
+        )
 
 
 def has_weights(names: Collection[str]) -> bool:
     """Whether the names include weights that transformers would load, complete or not."""
-    return any(
-        name in (SAFETENSORS_INDEX, _PICKLE_FILE, _PICKLE_INDEX) or name.endswith(".safetensors") for name in names
-    )
+    return any(name in names for name in ("model.safetensors", SAFETENSORS_INDEX, _PICKLE_FILE, _PICKLE_INDEX))
+
+
+def is_adapter(names: Collection[str]) -> bool:
+    """Whether the names are those of a PEFT adapter without a whole model beside it."""
+    return ADAPTER_CONFIG in names and not has_weights(names)
+
+
+def unread_weight_files(names: Collection[str], weights: Collection[str]) -> tuple[str, ...]:
+    """Files of tensors beside the weights, which are never read: a value head, the optimiser's state, another precision."""
+    return tuple(sorted(name for name in names if name.endswith(".safetensors") and name not in weights))
+
+
+_INNER_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+_OUTER_WRAPPERS = ("module.", "base_model.model.")
+
+
+def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
+    """The name of each stored tensor without the wrappers of torch.compile, DDP, FSDP or PEFT."""
+    inner = {name: _INNER_WRAPPERS.sub("", name).removeprefix(".") for name in names}
+    while wrapper := next((w for w in _OUTER_WRAPPERS if inner and all(n.startswith(w) for n in inner.values())), None):
+        inner = {stored: name.removeprefix(wrapper) for stored, name in inner.items()}
+    return inner
 
 
 def config_and_tokenizer_files(names: Collection[str]) -> tuple[str, ...]:
@@ -104,16 +135,59 @@ def _shards(names: Collection[str], named: tuple[str, ...], stem: str, suffix: s
     return tuple(present)
 
 
+_CONVERSIONS: tuple[tuple[str, str, str], ...] = (
+    (r".*\.distcp|\.metadata|pytorch_model_fsdp.*|.*_fsdp_\d+", "FSDP shards", "`accelerate merge-weights`"),
+    (r"zero_to_fp32\.py|global_step\d+|zero_pp_rank_.*", "DeepSpeed shards", "its zero_to_fp32.py"),
+    (
+        r"mp_rank_\d+.*|iter_\d{7}|latest_checkpointed_iteration\.txt|model_optim_rng\.pt|distrib_optim\.pt",
+        "Megatron shards",
+        "Megatron's tools/checkpoint/convert.py",
+    ),
+    (
+        r".*\.gguf",
+        "GGUF weights, which are quantised",
+        "`from_pretrained(folder, gguf_file=…)` and `save_pretrained()`",
+    ),
+    (
+        r".*\.msgpack",
+        "Flax weights",
+        "`from_pretrained(folder, from_flax=True)` and `save_pretrained()` of transformers 4",
+    ),
+    (
+        r"tf_model.*\.h5",
+        "TensorFlow weights",
+        "`from_pretrained(folder, from_tf=True)` and `save_pretrained()` of transformers 4",
+    ),
+    (r".*\.nemo", "NeMo weights", "NeMo's `export_ckpt` to `hf`"),
+    (r"consolidated\..*\.pth|params\.json", "weights in Meta's format", "transformers' convert_llama_weights_to_hf.py"),
+    (r".*\.orbax.*|_METADATA|_CHECKPOINT_METADATA", "Orbax weights", "the converter of its training code"),
+)
+"""Names of files and folders of other formats, the format, and what converts it."""
+
+
+def other_format(names: Collection[str]) -> bool:
+    """Whether the names are those of weights in a format that must be converted first."""
+    return any(re.fullmatch(pattern, name) for pattern, _, _ in _CONVERSIONS for name in names)
+
+
 def _explain_missing(names: Collection[str]) -> str:
-    if "adapter_model.safetensors" in names or "adapter_config.json" in names:
-        return "it is a LoRA adapter: merge it into its base model with PEFT's merge_and_unload and save that"
-    if any(name.endswith(".distcp") or name == ".metadata" or name.startswith("pytorch_model_fsdp") for name in names):
-        return "it holds FSDP shards: convert them with `accelerate merge-weights`"
-    if "zero_to_fp32.py" in names or any(name.startswith(("mp_rank_", "zero_pp_rank_")) for name in names):
-        return "it holds DeepSpeed shards: convert them with its zero_to_fp32.py"
-    several = sum(name.endswith(".safetensors") for name in names)
-    if several > 1:
-        return f"{several} safetensors files, but neither model.safetensors nor {SAFETENSORS_INDEX}"
+    """Why no weights were found: another format, another name, or nothing."""
+    for pattern, content, converter in _CONVERSIONS:
+        if any(re.fullmatch(pattern, name) for name in names):
+            return f"it holds {content}: convert them with {converter}"
+    if ADAPTER_CONFIG in names or _ADAPTER_FILE in names:
+        absent = ADAPTER_CONFIG if _ADAPTER_FILE in names else _ADAPTER_FILE
+        return (
+            f"it is a LoRA adapter without {absent}: save it again, or merge it into its base model with PEFT's "
+            "merge_and_unload and save that"
+        )
+    others = [name for name in sorted(names) if name.endswith(".safetensors")]
+    if len(others) == 1:
+        return f"{others[0]} is not a name that transformers loads: rename it to model.safetensors if it is the whole model"
+    if others:
+        return (
+            f"{len(others)} safetensors files, first {others[0]}, but neither model.safetensors nor {SAFETENSORS_INDEX}"
+        )
     return f"neither model.safetensors nor {SAFETENSORS_INDEX}: save the model with save_pretrained()"
 
 
@@ -123,10 +197,12 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Checkpoin
     Raises:
         CheckpointError: a file is missing, truncated or unreadable.
     """
-    names = [path.name for path in folder.iterdir() if path.is_file()]
+    names = [path.name for path in folder.iterdir() if path.exists()]
     chosen = choose_weight_files(names, str(folder), allow_pickle=allow_pickle, shards=_indexed_shards(folder, names))
-    read_json(folder / "config.json")
+    read_json(folder / (ADAPTER_CONFIG if is_adapter(names) else "config.json"))
     for name in chosen:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is not a regular file: fetch or save it again.")
         if name.endswith(".safetensors"):
             read_safetensors_header(folder / name)
         elif not (folder / name).stat().st_size:

@@ -23,6 +23,10 @@ from transformers.utils import logging as transformers_logging
 
 from ontogeny import architectures
 from ontogeny.errors import BadInput, CheckpointError
+from ontogeny.lineage import Checkpoint, fetch_checkpoint, weight_files
+from ontogeny.lineage.fetch import adapter_base, checkpoint_config
+from ontogeny.models.adapters import merge_adapter
+from ontogeny.models.stored_tensors import integer_tensors, stored_dtypes, unused_tensors
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -70,11 +74,15 @@ def silence_transformers() -> None:
 
 
 def read_config(folder: Path) -> PretrainedConfig:
-    """The config of a checkpoint folder.
+    """The config of a checkpoint folder; of an adapter that of its base model.
 
     Raises:
         CheckpointError: config.json is missing or invalid.
     """
+    base = _adapter_base(folder)
+    if base is not None:
+        config = None if base.is_local else parse_config(checkpoint_config(base))
+        return config if config is not None else read_config(fetch_checkpoint(base, allow_pickle=True))
     try:
         return _without_own_code(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     except Exception as error:  # each config class raises its own errors
@@ -178,26 +186,66 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTra
         CheckpointError: weights are missing, have the wrong shape, or cannot be read.
         BadInput: the architecture is unknown.
     """
+    base = _adapter_base(folder)
+    if base is not None:
+        network = load_network(fetch_checkpoint(base, allow_pickle=allow_pickle), dtype, allow_pickle)
+        merge_adapter(network, folder, allow_pickle=allow_pickle)
+        return network
     config = read_config(folder)
     _check_described(config)
+    dtypes = stored_dtypes(folder) if folder.is_dir() else {}
     try:
-        network, info = _auto_class(config).from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            # None: transformers falls back to .bin files, which it opens with weights_only=True.
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-            # Otherwise transformers prints mismatches as a table instead of naming them in its exception.
-            ignore_mismatched_sizes=True,
-        )
+        if any(stored != name for stored, name in weight_files.unwrapped_names(dtypes).items()):
+            network, info = _load_unwrapped(config, folder, dtype)
+        else:
+            network, info = _auto_class(config).from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                trust_remote_code=False,
+                # None: transformers falls back to .bin files, which it opens with weights_only=True.
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+                # Otherwise transformers prints mismatches as a table instead of naming them in its exception.
+                ignore_mismatched_sizes=True,
+            )
     except Exception as error:  # broken files raise many types
         raise CheckpointError(
             f"the weights of {folder} cannot be read ({first_error_line(error)}): fetch or save them again."
         ) from None
     _check_complete(network, info, folder)
+    if not hasattr(config, "quantization_config") and (scaled := integer_tensors(network, dtypes)):
+        raise CheckpointError(
+            f"the weights of {folder} hold {scaled[0]} ({len(scaled)} tensors in all) as integers or scaled floats "
+            f"({dtypes.get(scaled[0], 'I8')}), whose scales its config does not describe: save them as F32 or BF16."
+        )
     return network
+
+
+def _adapter_base(folder: Path) -> Checkpoint | None:
+    return adapter_base(Checkpoint(str(folder))) if folder.is_dir() else None
+
+
+def _load_unwrapped(
+    config: PretrainedConfig, folder: Path, dtype: torch.dtype
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load weights that were saved with the names of a wrapper such as torch.compile before them."""
+    from safetensors.torch import load_file
+
+    files = weight_files.check_model_folder(folder).weights
+    tensors = {name: value for file in files for name, value in load_file(folder / file.name).items()}
+    names = weight_files.unwrapped_names(tensors)
+    with torch.device("meta"):
+        kind = type(random_network(config))
+    network, info = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict={names[stored]: value for stored, value in tensors.items()},
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    return network, info
 
 
 def _check_complete(network: PreTrainedModel, info: dict[str, Any], folder: Path) -> None:
@@ -206,11 +254,21 @@ def _check_complete(network: PreTrainedModel, info: dict[str, Any], folder: Path
         # Encoders are used without their output head, which may be missing.
         missing = [name for name in missing if name.startswith(f"{network.base_model_prefix}.")]
     mismatched = sorted(str(key[0]) for key in info["mismatched_keys"])
+    unused = unused_tensors(network, info["unexpected_keys"]).inside
+    adapter = any(".lora_" in name for name in unused)
     if missing or mismatched:
         problem = f"lack {missing[0]}" if missing else f"have another shape for {mismatched[0]}"
         count = len(missing) + len(mismatched)
+        advice = "merge the LoRA adapter that they hold" if adapter else "fetch them again"
         raise CheckpointError(
-            f"the weights of {folder} {problem} ({count} tensors in all), which its config requires: fetch them again."
+            f"the weights of {folder} {problem} ({count} tensors in all), which its config requires: {advice}."
+        )
+    if unused:
+        advice = (
+            "merge the LoRA adapter that they hold" if adapter else "correct its config.json, or save the model again"
+        )
+        raise CheckpointError(
+            f"the weights of {folder} hold {unused[0]} ({len(unused)} tensors in all), for which its config has no place: {advice}."
         )
 
 
@@ -229,7 +287,8 @@ def load_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenize
     """The tokenizer of a folder or repository.
 
     Raises:
-        BadInput: it is missing or broken, or has more tokens than the network embeds.
+        BadInput: it is missing or broken, or its vocabulary is larger than the network's embedding. Tokens that were added to it, such as
+            a padding token, may lie beyond the embedding as long as no text uses them.
     """
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         # Transformers would build an empty one from config.json.
@@ -238,12 +297,33 @@ def load_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenize
         )
     tokenizer = open_tokenizer(folder)
     rows = network.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    if tokenizer.vocab_size > rows:
         raise BadInput(
             f"the tokenizer of {folder} has {len(tokenizer)} tokens but the model embeds {rows}, so they do not belong "
             "together: set `tokenizer` to the right one."
         )
+    _refuse_ids_without_row(network, tokenizer, rows)
     return tokenizer
+
+
+def _refuse_ids_without_row(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raise `BadInput` when a text holds an added token that the network does not embed."""
+    embedding = network.get_input_embeddings()
+    if (hook := getattr(embedding, "_ontogeny_row_check", None)) is not None:
+        hook.remove()
+        embedding._ontogeny_row_check = None
+    if len(tokenizer) <= rows:
+        return
+
+    def check(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments and arguments[0].numel() and int(arguments[0].max()) >= rows:
+            token = tokenizer.convert_ids_to_tokens(int(arguments[0].max()))
+            raise BadInput(
+                f"a text holds the token {token!r}, which the tokenizer has and the model does not embed ({rows} rows): remove it "
+                "from the text, or set `tokenizer` to the right one."
+            )
+
+    embedding._ontogeny_row_check = embedding.register_forward_pre_hook(check)
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -264,11 +344,13 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def nearest_tokenizer(folder: Path) -> Path | None:
-    """Folder of the checkpoint's tokenizer: its own, else its parent folder, where trainers save it once."""
+    """Folder of the checkpoint's tokenizer: its own, else its parent folder, where trainers save it once, else an adapter's base model."""
     # A linked checkpoint has two parent folders.
     folders = (folder, folder.absolute().parent, folder.resolve().parent)
-    names = ("tokenizer.json", "tokenizer_config.json")
-    return next((f for f in folders if any((f / name).is_file() for name in names)), None)
+    found = next((f for f in folders if any((f / name).is_file() for name in TOKENIZER_FILES)), None)
+    if found is not None or (base := _adapter_base(folder)) is None:
+        return found
+    return nearest_tokenizer(Path(base.source)) if base.is_local else fetch_checkpoint(base)
 
 
 def first_error_line(error: Exception) -> str:

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ontogeny.errors import CheckpointError
-from ontogeny.lineage.weight_files import SAFETENSORS_INDEX, choose_weight_files, read_json, read_safetensors_header
+from ontogeny.lineage.weight_files import (
+    SAFETENSORS_INDEX,
+    check_model_folder,
+    choose_weight_files,
+    read_json,
+    read_safetensors_header,
+    unwrapped_names,
+)
 
 _SAMPLE_BYTES = 2**15
 """Entries that are compared at each of three positions of a large tensor."""
@@ -115,7 +122,8 @@ def copy_to_own_memory(network: nn.Module, *, leave_out: Collection[str] = ()) -
 def warm_page_cache(folder: Path) -> None:
     """Read a checkpoint's files sequentially into the page cache: two to three times as fast as page faults of a mapped file."""
     buffer = memoryview(bytearray(16 * 2**20))
-    for file in sorted(folder.glob("*.safetensors")):
+    files = check_model_folder(folder, allow_pickle=True).weights
+    for file in (folder / file.name for file in files if file.name.endswith(".safetensors")):
         with file.open("rb", buffering=0) as source:
             while source.readinto(buffer):
                 pass
@@ -148,7 +156,7 @@ def tensor_locations(folder: Path) -> dict[str, TensorLocation]:
                     f"{tensor} in {folder / name} must have {size} bytes, got {last - first}: fetch or save it again."
                 )
             places[tensor] = TensorLocation(folder / name, dtype, shape, begin + first, last - first)
-    return places
+    return {name: places[stored] for stored, name in unwrapped_names(places).items()}
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

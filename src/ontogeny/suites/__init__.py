@@ -7,10 +7,21 @@ branch names. `tests/contracts/test_suites.py` checks it against its own example
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from ontogeny import plugins
 
-__all__ = ["GENERAL_SUITE", "ROOT_STAGE", "BranchLabel", "Suite", "find_suite", "no_seed", "numbered", "parse_branch"]
+__all__ = [
+    "GENERAL_SUITE",
+    "ROOT_STAGE",
+    "BranchLabel",
+    "Suite",
+    "find_suite",
+    "no_seed",
+    "numbered",
+    "parse_branch",
+    "whole_number",
+]
 
 ROOT_STAGE = ""
 """Placeholder in branch labels for the first stage, which the caller names (by default `pretrain`)."""
@@ -73,15 +84,24 @@ class Suite:
 
 
 _STAGE = re.compile(r"stage[-_]?(\d+)(?:[-_]ingredient[-_]?(\d+))?[-_](?=\D*\d)", re.IGNORECASE)
-_STEP = re.compile(
-    r"(?:^|[-_/.])(?:global[-_]?steps?|steps?|checkpoint|ckpt|iteration|iter|epoch)[-_=]?(\d+)(k?)(?=$|[-_/.])",
-    re.IGNORECASE,
-)
+_NUMBER = r"(\d+(?:,\d{3})*(?:\.\d+)?|\d+e\d{1,2})([kmb]?)(?![A-Za-z0-9,]|\.\d|_\d{3}(?!\d))"
+"""A whole number with a unit, never a part of one: `1000`, `1,000`, `1.2M`, `1e6`; `10_000` could be two numbers and is not read."""
+_STEP_WORDS = (r"global[-_]?steps?|steps?|updates?", r"iterations?|iters?", r"checkpoint|ckpt|chkpt", r"epochs?")
+"""Where a name holds several numbers, the first of these words wins."""
+_STEPS = tuple(re.compile(rf"(?:^|[-_/.,\s])(?:{word})[-_=\s]?{_NUMBER}", re.IGNORECASE) for word in _STEP_WORDS)
 _TOKENS = re.compile(
-    r"tokens?[-_=]?(\d+(?:\.\d+)?)([MBT])(?=$|[-_/.])|(?:^|[-_/])(\d+(?:\.\d+)?)([MBT])(?:T|[-_]?tokens?)(?=$|[-_/.])|^(?:train[-_])?(\d+)([MBT])$",
+    r"tokens?[-_=]?(\d+(?:\.\d+)?)([MBT])(?=$|[-_/.])|(?:^|[-_/])(\d+(?:\.\d+)?)([MBT])(?:T|[-_]?tokens?)(?=$|[-_/.])|"
+    r"^(?:train[-_])?(\d+(?:\.\d+)?)([MBT])$",
     re.IGNORECASE,
 )
-_SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
+_SCALE = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def whole_number(digits: str, unit: str = "") -> int | None:
+    """The number with its unit (`1.2`, `M` is 1,200,000); None if it is not whole."""
+    value = Fraction(digits.replace(",", "")) * _SCALE[unit.upper()]
+    # `1.000` may be one or a thousand.
+    return int(value) if value.denominator == 1 and (unit or "." not in digits) else None
 
 
 def parse_branch(branch: str) -> BranchLabel | None:
@@ -89,13 +109,19 @@ def parse_branch(branch: str) -> BranchLabel | None:
     if re.fullmatch(r"\d+", branch):
         return BranchLabel(int(branch))
     stage, parent, rest = _stage(branch)
-    step, tokens = _STEP.search(rest), _tokens(rest)
+    step, tokens = _step(rest), _tokens(rest)
     if step is None and tokens is None:
         return None
     if step is None:
         # Some runs count tokens only: use millions of tokens as steps.
         return BranchLabel(round((tokens or 0) / 1e6), tokens, stage, parent)
-    return BranchLabel(int(step[1]) * (1000 if step[2] else 1), tokens, stage, parent)
+    return BranchLabel(step, tokens, stage, parent)
+
+
+def _step(text: str) -> int | None:
+    """The step in a branch name."""
+    match = next((match for pattern in _STEPS if (match := pattern.search(text))), None)
+    return whole_number(match[1], match[2]) if match else None
 
 
 def _tokens(text: str) -> float | None:
