@@ -1,4 +1,4 @@
-"""Parts of the job compared with their references in one process: dependence, head probes, a further concept; and agreement of the numbers."""
+"""Parts of the job compared with their references in one process: dependence, head probes, a further concept."""
 
 import sys
 import time

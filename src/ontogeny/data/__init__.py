@@ -1,3 +1,14 @@
 """Concepts as labelled texts: files, parsing, groups, downloads, tokenization, read positions."""
 
-__all__ = ["concept", "download", "examples", "grouping", "parsing", "positions", "tables", "tokenization", "writing"]
+__all__ = [
+    "chats",
+    "concept",
+    "download",
+    "examples",
+    "grouping",
+    "parsing",
+    "positions",
+    "tables",
+    "tokenization",
+    "writing",
+]
