@@ -39,6 +39,8 @@ def monitor_command(
     ] = None,
     text_column: arg.TextColumn = None,
     label_column: arg.LabelColumn = None,
+    positive: arg.Positive = None,
+    ignore_column: arg.IgnoreColumn = None,
     device: arg.Device = "cpu",
     tokenizer: arg.Tokenizer = None,
     allow_pickle: arg.AllowPickle = False,
@@ -57,9 +59,13 @@ def monitor_command(
     if cross_concept and concept:
         raise BadInput("--cross-concept and -c are two modes: run them one after the other.")
     options = ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle)
-    concepts = [
-        arg.concept_from_argument(name, text=text_column, label=label_column) for name in cross_concept or concept or ()
-    ]
+    columns: dict[str, Any] = {
+        "text": text_column,
+        "label": label_column,
+        "positive": positive,
+        "ignore": ignore_column or (),
+    }
+    concepts = [arg.concept_from_argument(name, **columns) for name in cross_concept or concept or ()]
     if dry_run:
         _print_plan(opened, concepts, frozen or [], bool(cross_concept), as_json)
     elif cross_concept:
@@ -202,4 +208,6 @@ def _source(coords: dict[str, str]) -> str:
 
 
 def _step(step: float | None) -> str:
-    return "end" if step is None or step != step else f"{step:.0f}"
+    import pandas as pd
+
+    return "end" if step is None or pd.isna(step) else f"{step:.0f}"

@@ -108,7 +108,7 @@ def _probe_curves(
     floor, name = _highest_floor(floors)
     return ScoreCurve(
         of=metric,
-        steps=torch.tensor([float(visit.step or 0) for visit in visits]),
+        steps=torch.tensor([visit.step or 0 for visit in visits], dtype=torch.float64),
         points=scores.score(metric, stacked, design.y_test),
         samples=scores.bootstrap_scores(metric, stacked, design.y_test, design.weights),
         floor=floor,
@@ -141,7 +141,7 @@ def _answer_curve(
     floor, name = _highest_floor(floors)
     return ScoreCurve(
         of="answer_accuracy",
-        steps=torch.tensor([float(visit.step or 0) for visit in visits]),
+        steps=torch.tensor([visit.step or 0 for visit in visits], dtype=torch.float64),
         points=right.mean(-1),
         samples=bootstrap.mean_samples(right, weights),
         floor=floor,

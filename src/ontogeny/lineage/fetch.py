@@ -142,7 +142,7 @@ def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) ->
     if checkpoint.is_local:
         folder = _folder(checkpoint)
         files = weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
-        parts = [(file.name, _digest(folder / file.name)) for file in files.weights]
+        parts = [(file.name, file_digest(folder / file.name)) for file in files.weights]
     else:
         parts = _hub_parts(checkpoint, allow_pickle)
     base = adapter_base(checkpoint)
@@ -195,7 +195,8 @@ def _hub_parts(checkpoint: Checkpoint, allow_pickle: bool) -> list[tuple[str, st
     return [(file.name, file.sha256 or str(file.size)) for file in files.weights]
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Digest of a file; of a large one by samples of each tensor."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

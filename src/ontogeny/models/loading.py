@@ -171,6 +171,16 @@ def parse_config(settings: Mapping[str, Any]) -> PretrainedConfig | None:
         return None
 
 
+def empty_network(settings: Mapping[str, Any]) -> PreTrainedModel | None:
+    """The network that a config.json describes, without memory for its weights; None if transformers has none."""
+    config = parse_config(settings)
+    try:
+        with torch.device("meta"):
+            return random_network(config) if config is not None else None
+    except BadInput:
+        return None
+
+
 def no_text_error(kind: str) -> BadInput:
     """The error for texts given to an image model."""
     return BadInput(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -20,6 +21,7 @@ _BUFFERS = re.compile(
     r"embed_positions\.weights|attn_mask)"
 )
 """Constants that earlier versions of transformers saved with the weights."""
+_NORM_GAIN = re.compile(r"(?:norm|(?:^|[._])ln_?\w{0,8})\.weight$|LayerNorm\.weight$", re.IGNORECASE)
 _REAL_DTYPES = ("F64", "F32", "F16", "BF16")
 _REAL_TORCH_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -55,7 +57,8 @@ def unused_by_name(network: PreTrainedModel, stored: Collection[str]) -> UnusedT
     if not any(name.startswith(prefix) for name in names):  # the body alone was saved
         names = {prefix + name if not name.startswith("lm_head") else name for name in names}
     known = set(network.state_dict())
-    tied = set(getattr(network, "_tied_weights_keys", None) or ())
+    shared = getattr(network.config.get_text_config(), "tie_word_embeddings", False)
+    tied = set(getattr(network, "_tied_weights_keys", None) or ()) if shared else set()
     lost = {name for name in known - names if name not in tied}
     blocks = {name for name in lost if name.startswith(prefix)}
     unused = unused_tensors(network, names - known)
@@ -88,3 +91,20 @@ def stored_dtypes(folder: Path) -> dict[str, str]:
             table = weight_files.read_safetensors_header(folder / file.name)
             dtypes |= {name: str(entry["dtype"]) for name, entry in table.items() if name != "__metadata__"}
     return dtypes
+
+
+def looks_untrained(folder: Path) -> bool:
+    """Whether weights look freshly initialised: the gain of every normalisation is constant, which no training leaves so.
+
+    True where it cannot be told: without such gains, or for a pickle. An adapter is no random model.
+    """
+    if weight_files.is_adapter([path.name for path in folder.iterdir()]):
+        return False
+    files = weight_files.check_model_folder(folder, allow_pickle=True).weights
+    for path in (folder / file.name for file in files if file.name.endswith(".safetensors")):
+        with safe_open(path, framework="pt") as opened:
+            for name in filter(_NORM_GAIN.search, opened.keys()):
+                gain = opened.get_tensor(name)
+                if gain.numel() and not bool((gain == gain.reshape(-1)[0]).all()):
+                    return False
+    return True

@@ -75,6 +75,7 @@ def audit(
         *checks.checkpoint_faults(sheets),
         *checks.duplicates(lineage, sheets, _main_branch_identities(lineage, allow_pickle)),
         *checks.shared_shards(sheets),
+        *checks.unused_parts(sheets),
         *checks.config_drift(lineage, sheets),
         *checks.missing_steps(lineage),
     ]
@@ -109,7 +110,10 @@ def _weight_findings(sheets: list[CheckpointMetadata], found: list[AuditFinding]
         watch(TraceProgress(sheet.name, place, len(sheets), "reading numbers"))
         read.append(weight_norms.read_weight_norms(sheet))
     found += weight_norms.nonfinite_tensors(sheets, read)
-    found += weight_norms.norm_jumps(sheets, read)
+    jumps = weight_norms.norm_jumps(sheets, read)
+    jumping = {name for finding in jumps for name in finding.checkpoints}
+    far = weight_norms.far_from_neighbours(sheets, read)
+    found += [*jumps, *(finding for finding in far if not jumping & set(finding.checkpoints))]
     if absent := tuple(s.name for s, n in zip(sheets, read, strict=True) if n is None and not s.problems):
         text = f"{_counted(len(absent), 'checkpoint')} not on this machine: the numbers were not read"
         found.append(AuditFinding("not_read", "warning", absent, text, "Download them, then repeat the deep audit."))

@@ -4,6 +4,7 @@ The stale branches are those of EleutherAI/pythia#205: 86 of 154 branches of one
 """
 
 import itertools
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +45,82 @@ def checkpoint_faults(sheets: Iterable[CheckpointMetadata]) -> list[AuditFinding
         named = [*sheet.problems, *(("shards", text) for text in texts)]
         found += [AuditFinding(kind, "fault", (sheet.name,), text, REFETCH_ADVICE) for kind, text in named]
     return found
+
+
+def unused_parts(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
+    """Stored tensors, files and code that the loaded model does not use, and weights that are no real numbers."""
+    from ontogeny.models import stored_tensors
+
+    networks: dict[str, Any] = {}
+    found = []
+    for kind, severity, of, what, advice in (
+        (
+            "unused_tensors",
+            "fault",
+            lambda s, n: stored_tensors.unused_by_name(n, s.tensors).inside,
+            _NO_PLACE,
+            _RESAVE,
+        ),
+        ("integers", "fault", lambda s, n: stored_tensors.integer_tensors(n, _dtypes(s) or {}), _NO_REALS, _RESAVE),
+        (
+            "unused_tensors",
+            "warning",
+            lambda s, n: stored_tensors.unused_by_name(n, s.tensors).outside,
+            _NO_PLACE,
+            _PART,
+        ),
+    ):
+        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for sheet in sheets:
+            network = _network(sheet, networks)
+            scaled = kind == "integers" and "quantization_config" in sheet.config
+            if network is not None and not scaled and (names := tuple(of(sheet, network))):
+                groups[names].append(sheet.name)
+        for names, holders in groups.items():
+            text = what.format(_count(holders, "checkpoint"), len(names), names[0])
+            found.append(AuditFinding(kind, severity, tuple(holders), text, advice))
+    found += _said_once(sheets, "own_code", _OWN_CODE, _OWN_CODE_ADVICE, lambda s: s.config.get("auto_map") and ("",))
+    found += _said_once(sheets, "unread_file", _UNREAD, _UNREAD_ADVICE, lambda s: s.unread)
+    return found
+
+
+_NO_PLACE = "{0} hold {1} tensors for which the config has no place, first {2}"
+_NO_REALS = "{0} hold {1} matrices as integers or scaled floats, whose scales the config does not describe, first {2}"
+_RESAVE = "Correct its config.json, or save the whole model again: the numbers would be those of another model."
+_PART = "Activations are those of the model without this part."
+_OWN_CODE = "{0} bring modelling code of their own (auto_map), which is not run"
+_OWN_CODE_ADVICE = "The numbers are those of the model of this type in transformers; check that it computes the same."
+_UNREAD = "{0} hold files of tensors that are not read, first {1}"
+_UNREAD_ADVICE = "Only the files that transformers loads are the weights."
+
+
+def _said_once(
+    sheets: Sequence[CheckpointMetadata],
+    kind: str,
+    what: str,
+    advice: str,
+    of: Callable[[CheckpointMetadata], Any],
+) -> list[AuditFinding]:
+    """One warning for all checkpoints to which it applies."""
+    hit = [(sheet.name, values[0]) for sheet in sheets if (values := of(sheet))]
+    names = tuple(name for name, _ in hit)
+    return (
+        [AuditFinding(kind, "warning", names, what.format(_count(names, "checkpoint"), hit[0][1]), advice)]
+        if hit
+        else []
+    )
+
+
+def _network(sheet: CheckpointMetadata, known: dict[str, Any]) -> Any:
+    """The network that a config describes, without memory; None if there is none, or the weights are not whole."""
+    from ontogeny.models import loading
+
+    if sheet.adapter or not _is_complete(sheet):
+        return None
+    key = json.dumps(sheet.config, sort_keys=True)
+    if key not in known:
+        known[key] = loading.empty_network(sheet.config)
+    return known[key]
 
 
 def _misplaced_tensors(sheet: CheckpointMetadata) -> list[str]:
@@ -179,7 +256,8 @@ def _drop_repeated_tokenizer_finding(found: list[AuditFinding]) -> list[AuditFin
 
 
 def _shapes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
-    return {name: list(entry.shape) for name, entry in sheet.tensors.items()} if _is_complete(sheet) else None
+    whole = _is_complete(sheet) and not sheet.adapter
+    return {name: list(entry.shape) for name, entry in sheet.tensors.items()} if whole else None
 
 
 def _dtypes(sheet: CheckpointMetadata) -> dict[str, Any] | None:

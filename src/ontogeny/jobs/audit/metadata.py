@@ -8,14 +8,14 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.lineage import Checkpoint, WeightFile, hub, weight_fingerprint
 from ontogeny.lineage import weight_files as layout
-from ontogeny.lineage.fetch import complete_snapshot
+from ontogeny.lineage.fetch import checkpoint_config, complete_snapshot, file_digest
 
 HEADER_READ_BYTES = 16_384
 """Bytes of the first request for a weight file; most headers are shorter."""
@@ -57,6 +57,10 @@ class CheckpointMetadata:
     """Bytes that were read."""
     problems: tuple[tuple[str, str], ...] = ()
     """Kind and text of each fault of this checkpoint alone."""
+    unread: tuple[str, ...] = ()
+    """Files of tensors beside the weights."""
+    adapter: bool = False
+    """Whether the weights are those of a LoRA adapter, and the config is its base model's."""
 
     @property
     def name(self) -> str:
@@ -138,7 +142,8 @@ class _MetadataReading:
         index, total = self._index()
         weights = self._weights(tuple(sorted(set(index.values()))))
         tables = {file.name: self._table(file) for file in weights if file.name.endswith(".safetensors")}
-        config = self._json("config.json") or {}
+        adapter = layout.is_adapter(self.files.by_name)
+        config = self._base_config() if adapter else self._json("config.json") or {}
         identity = self.reader.identities.get(self.checkpoint)
         try:
             identity = identity or weight_fingerprint(self.checkpoint, allow_pickle=self.reader.allow_pickle)
@@ -149,7 +154,7 @@ class _MetadataReading:
         return CheckpointMetadata(
             self.checkpoint,
             identity,
-            weights,
+            self._with_hashes(weights),
             {name: table for name, table in tables.items() if table is not None},
             index,
             total,
@@ -159,7 +164,23 @@ class _MetadataReading:
             self._template(),
             self.bytes,
             tuple(self.problems),
+            layout.unread_weight_files(self.files.by_name, [file.name for file in weights]) if weights else (),
+            adapter,
         )
+
+    def _base_config(self) -> dict[str, Any]:
+        try:
+            return checkpoint_config(self.checkpoint)
+        except BadInput as error:
+            self.problems.append(("unreadable", str(error)))
+            return {}
+
+    def _with_hashes(self, weights: tuple[WeightFile, ...]) -> tuple[WeightFile, ...]:
+        """Weight files with their hashes; those of local shards are computed, as the Hub lists them."""
+        if self.files.folder is None or len(weights) < 2:
+            return weights
+        folder = self.files.folder
+        return tuple(f if f.sha256 else replace(f, sha256=file_digest(folder / f.name)) for f in weights)
 
     def _index(self) -> tuple[dict[str, str], int | None]:
         if layout.SAFETENSORS_INDEX not in self.files.by_name or "model.safetensors" in self.files.by_name:

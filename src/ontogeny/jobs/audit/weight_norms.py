@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +17,14 @@ from ontogeny.jobs.audit.checks import REFETCH_ADVICE, AuditFinding
 from ontogeny.jobs.audit.metadata import CheckpointMetadata
 from ontogeny.lineage import hub
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _MIN_LOG_JUMP = math.log(2.0)
 _ROBUST_FACTOR = 8.0
 _SPIKE_FACTOR = 4.0
+_FAR_FACTOR = 3.0
+"""In training with noise, neighbours are at most about √2 times as far from each other as from the checkpoint between them."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,7 @@ def read_weight_norms(sheet: CheckpointMetadata) -> WeightNorms | None:
     import torch
     from safetensors import safe_open
 
-    c = sheet.checkpoint
-    folder = Path(c.source) if c.is_local else hub.cached_snapshot(c.source, c.revision or "main", c.commit)
+    folder = _folder(sheet)
     if folder is None or sheet.problems or not sheet.tables:
         return None
     norms, broken = {}, {}
@@ -44,7 +49,7 @@ def read_weight_norms(sheet: CheckpointMetadata) -> WeightNorms | None:
             return None
         with safe_open(folder / file, framework="pt") as opened:
             for name in table:
-                tensor = opened.get_tensor(name)
+                tensor = _real(opened.get_tensor(name))
                 if not tensor.is_floating_point():
                     continue
                 # A norm in double precision is finite exactly if all values are: one pass checks both.
@@ -54,6 +59,56 @@ def read_weight_norms(sheet: CheckpointMetadata) -> WeightNorms | None:
                 elif tensor.ndim >= 2:
                     norms[name] = norm
     return WeightNorms(norms, broken)
+
+
+def _folder(sheet: CheckpointMetadata) -> Path | None:
+    c = sheet.checkpoint
+    return Path(c.source) if c.is_local else hub.cached_snapshot(c.source, c.revision or "main", c.commit)
+
+
+def _real(tensor: "Tensor") -> "Tensor":
+    """The tensor in a dtype that has norms and sums; float8 has none."""
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+
+
+def far_from_neighbours(sheets: Sequence[CheckpointMetadata], read: Sequence[WeightNorms | None]) -> list[AuditFinding]:
+    """Checkpoints far from both neighbours, although these are near to each other: weights of another part of training."""
+    found = []
+    for stage in dict.fromkeys(sheet.checkpoint.stage for sheet in sheets):
+        every = [(s, n) for s, n in zip(sheets, read, strict=True) if s.checkpoint.stage == stage and n is not None]
+        for (a, of_a), (b, of_b), (c, of_c) in zip(every, every[1:], every[2:], strict=False):
+            names = sorted(set(of_a.norms) & set(of_b.norms) & set(of_c.norms))
+            before, after, around = _distances(a, b, c, names)
+            if min(before, after) > _FAR_FACTOR * around > 0:
+                text = (
+                    f"its weights are {min(before, after) / around:.3g} times as far from {a.name} and {c.name} as these are from "
+                    "each other: they may be of another part of training"
+                )
+                advice = "Look at it before you trust a curve across it: is it this step?"
+                found.append(AuditFinding("far", "warning", (b.name,), text, advice))
+    return found
+
+
+def _distances(
+    a: CheckpointMetadata, b: CheckpointMetadata, c: CheckpointMetadata, names: Sequence[str]
+) -> tuple[float, float, float]:
+    """Distances a-b, b-c and a-c over all matrices."""
+    import torch
+    from safetensors import safe_open
+
+    def tensor(sheet: CheckpointMetadata, name: str) -> "Tensor":
+        folder = _folder(sheet)
+        file = next(file for file, table in sheet.tables.items() if name in table)
+        with safe_open(Path(str(folder)) / file, framework="pt") as opened:
+            return _real(opened.get_tensor(name))
+
+    squares = [0.0, 0.0, 0.0]
+    for name in names:
+        x, y, z = (tensor(sheet, name) for sheet in (a, b, c))
+        if x.shape == y.shape == z.shape:
+            for i, (one, other) in enumerate(((x, y), (y, z), (x, z))):
+                squares[i] += float(torch.linalg.vector_norm(one.float() - other.float(), dtype=torch.float64)) ** 2
+    return math.sqrt(squares[0]), math.sqrt(squares[1]), math.sqrt(squares[2])
 
 
 def nonfinite_tensors(sheets: Sequence[CheckpointMetadata], read: Sequence[WeightNorms | None]) -> list[AuditFinding]:

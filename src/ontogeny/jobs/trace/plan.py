@@ -1,5 +1,6 @@
 """Plan of a trace: its checkpoints, concepts, settings and units, checked before a model is loaded."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import MEASURE_VERSION, TraceSettings
 from ontogeny.models.size import check_family_supported, check_sites_exist
+from ontogeny.models.stored_tensors import looks_untrained
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
 
@@ -76,13 +78,23 @@ class TracePlan:
         return {c: [self.designs[name].concept for name in names] for c, names in missing.items()}
 
     def is_untrained(self, checkpoint: Checkpoint) -> bool:
-        """Whether it is step 0 of a first stage; step 0 of a later stage is a trained model."""
-        return checkpoint.step == 0 and self.lineage.stage(checkpoint.stage).parent is None
+        """Whether it is step 0 of a first stage with weights that look untrained; step 0 of a later stage is a trained model."""
+        return (
+            checkpoint.step == 0
+            and self.lineage.stage(checkpoint.stage).parent is None
+            and (not checkpoint.is_local or _looks_untrained(checkpoint.source, self.weights[checkpoint].fingerprint))
+        )
 
     def order(self, checkpoint: Checkpoint) -> int:
         """A number that grows along training, and stays the same when other steps are added later."""
         stage = [stage.name for stage in self.lineage.stages].index(checkpoint.stage)
         return stage * 10**12 + (10**12 - 1 if checkpoint.step is None else checkpoint.step)
+
+
+@functools.lru_cache(maxsize=256)
+def _looks_untrained(folder: str, fingerprint: str) -> bool:
+    """`looks_untrained`, read once for the same weights."""
+    return looks_untrained(Path(folder))
 
 
 def plan_trace(
@@ -119,12 +131,21 @@ def trace_settings_of(run: Run) -> TraceSettings:
 
 
 def concept_as_traced(run: Run, concept: Concept) -> Concept:
-    """The concept as a run read it: with the position, template and number of examples that run.json lists."""
+    """The concept as a run read it: with the position, template, classes and number of examples that run.json lists."""
     entry = next((entry for entry in run.about["concepts"] if entry["name"] == concept.name), None)
     if entry is None:
         return concept
     placed = replace(concept, position=Position.parse(entry["position"]))
-    candidates = [placed, replace(placed, template=True)]
+    turned = [placed, _with_classes(placed, entry["classes"])]
+    candidates = [*turned, *(replace(concept, template=True) for concept in turned)]
     if (n := entry["n"]) < len(concept.examples):
         candidates += [candidate.limited(n, trace_settings_of(run).seed) for candidate in candidates]
     return next((candidate for candidate in candidates if candidate.hash == entry["hash"]), placed)
+
+
+def _with_classes(concept: Concept, classes: list[str]) -> Concept:
+    """The concept with its two classes in the given order, if they are the same."""
+    if concept.kind != "binary" or concept.classes != tuple(reversed(classes)):
+        return concept
+    examples = tuple(replace(example, target=not example.target) for example in concept.examples)
+    return replace(concept, classes=tuple(classes), examples=examples)
