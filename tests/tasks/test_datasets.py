@@ -81,8 +81,8 @@ def test_task_files_are_recognised_by_their_columns(tmp_path):
         ("", "must have questions"),
         ('{"text": "x", "label": 1}', "columns of a known task"),
         ('{"who": 1}', "columns of a known task"),
-        ('{"goal": "a", "sol1": "b", "sol2": "c", "label": "d"}', "row 1"),
-        ("{", "cannot be read"),
+        ('{"goal": "a", "sol1": "b", "sol2": "c", "label": "d"}', "line 1 cannot be read"),
+        ("{", "invalid JSON"),
     ):
         (tmp_path / "bad.jsonl").write_text(content)
         with pytest.raises(BadInput, match=words) as caught:
@@ -122,3 +122,95 @@ def test_task_accuracy_follows_the_likelihoods(model):
     assert MultipleChoiceTask.of(model, "t", [long, questions[0]]).left_out in (0, 1)
     with pytest.raises(BadInput, match="a question of t must fit"):
         MultipleChoiceTask.of(model, "t", [long])
+
+
+def read(folder, rows, name="task.jsonl"):
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_multiple_choice(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("query", {"gold": -1}, "the right option must be one of 0 to 1, got -1"),
+        ("query", {"gold": 2}, "got 2, which marks a missing answer or counts from 1"),
+        ("query", {"gold": 0.5}, "must be a number, got 0.5"),
+        ("query", {"gold": None}, "must be a number, got None"),
+        ("query", {"choices": ["four", " four "]}, "'four' must differ from the others"),
+        ("query", {"choices": ["four"]}, "a list of two or more"),
+        ("query", {"choices": "four"}, "a list of two or more"),
+        ("query", {"choices": "['four' 'five']"}, "a list of two or more"),
+        ("query", {"choices": ["four", ""]}, "each option must be a text, got ''"),
+        ("query", {"choices": ["four", None]}, "each option must be a text, got None"),
+        ("query", {"query": None}, "the query must be a text"),
+        ("boolq", {"answer": -1}, "the answer must be true or false, got -1"),
+        ("boolq", {"answer": "maybe"}, "the answer must be true or false, got 'maybe'"),
+        ("boolq", {"passage": "nan"}, "the passage must be a text"),
+        ("arc", {"answerKey": ""}, "the answerKey must be one of A, B"),
+        ("arc", {"answerKey": "C"}, "the answerKey must be one of A, B"),
+        ("mmlu hub", {"answer": ""}, "must be a number"),
+        ("mmlu hub", {"answer": "AB"}, "must be a number"),
+        ("mmlu hub", {"answer": 4}, "must be one of 0 to 3, got 4"),
+        ("piqa", {"label": -1}, "must be one of 0 to 1, got -1"),
+        ("copa", {"label": -1}, "must be one of 0 to 1, got -1"),
+        ("copa", {"choice1": None}, "the choice1 must be a text"),
+        ("winogrande", {"answer": ""}, "must be a number"),
+        ("winogrande", {"answer": "0"}, "must be one of 0 to 1, got -1"),
+        ("winogrande", {"sentence": "Ann fell."}, "must have a _"),
+        ("concept", {"wrong": " so"}, "must differ from the others"),
+        ("concept", {"wrong": None}, "each option must be a text"),
+    ],
+)
+def test_rejects_rows_without_a_right_answer(name, change, message, tmp_path):
+    good = ROWS[name][0]
+    with pytest.raises(BadInput, match=f"line 2 cannot be read .*{message}") as caught:
+        read(tmp_path, [good, good | change])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [
+        (True, False),
+        ("true", "false"),
+        ("True", "False"),
+        ("yes", "no"),
+        ("Y", "N"),
+        ("T", "F"),
+        (1, 0),
+        (1.0, 0.0),
+        ("1.0", "0.0"),
+    ],
+)
+def test_boolq_answers_are_read_in_all_spellings(yes, no, tmp_path):
+    row = ROWS["boolq"][0]
+    assert [q.gold for q in read(tmp_path, [row | {"answer": yes}, row | {"answer": no}])] == [1, 0]
+
+
+def test_lists_in_csv_cells_are_read(tmp_path):
+    (tmp_path / "a.csv").write_text('query;choices;gold\n"Two; or";"[\'four\', ""five\'s""]";0\n', encoding="utf-16")
+    (tmp_path / "b.csv").write_text('query,choices,gold\n"Two; or","[""four"", ""five\'s""]",0\n')
+    found = [read_multiple_choice(tmp_path / name) for name in ("a.csv", "b.csv")]
+    assert found[0] == found[1] == [MultipleChoiceQuestion("Two; or", (" four", " five's"), 0)]
+
+
+def test_questions_end_alike_in_every_format(tmp_path):
+    arc, piqa = ROWS["arc"][0], ROWS["piqa"][0]
+    same = (
+        (arc, {"query": "Question: Which?", "choices": ["a", "b"], "gold": 1}),
+        (piqa, {"query": "Question: Open\n", "choices": ["pull", "sing"], "gold": 0}),
+        (piqa, {"query": "Question: Open\nAnswer:", "choices": ["pull", "sing"], "gold": 0}),
+    )
+    for one, other in same:
+        assert read(tmp_path, [one]) == read(tmp_path, [other])
+    assert read(tmp_path, [ROWS["copa"][0]])[0].prompt == "It rained, therefore"
+
+
+def test_normalised_accuracy_divides_by_characters_without_the_space(model, monkeypatch):
+    from ontogeny.tasks import accuracy
+
+    questions = [MultipleChoiceQuestion("Who?", (" ab", " éééé"), 0)]
+    task = MultipleChoiceTask.of(model, "t", questions)
+    for scores, best in (((-3.0, -5.9), 1), ((-3.0, -6.1), 0)):
+        monkeypatch.setattr(accuracy, "log_likelihoods", lambda rows, scores=scores: torch.tensor(scores).double())
+        assert task.answered(model).normalised.tolist() == [float(best == 0)]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,10 @@ RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
 ConceptNames = Annotated[
     list[str],
     texts(
-        "Concept file (CSV, TSV or JSONL) or name from `ontogeny list concepts`; repeat for more.", "--concept", "-c"
+        "Concept: file (CSV, TSV, JSON, JSONL, Parquet), folder of `datasets`, Hub data set OWNER/NAME[:SPLIT], or name from "
+        "`ontogeny list concepts`; repeat for more.",
+        "--concept",
+        "-c",
     ),
 ]
 Steps = Annotated[
@@ -46,6 +50,14 @@ Limit = Annotated[
 ]
 TextColumn = Annotated[str | None, texts("Column of the texts; default: text or statement.")]
 LabelColumn = Annotated[str | None, texts("Column of the labels; default: label or target. Needed if a file has both.")]
+Positive = Annotated[
+    str | None,
+    texts("Label of the positive class. Default: the file's column positive, a word such as true, or the first label."),
+]
+IgnoreColumn = Annotated[
+    list[str] | None,
+    texts("Column to leave out, because it means something else (type, kind, position, span); repeat."),
+]
 Neutral = Annotated[
     str | None, texts("Neutral texts: a text file, table or concept. Default: texts of the given concepts.")
 ]
@@ -75,13 +87,17 @@ def concept_from_argument(
     template: bool = False,
     text: str | None = None,
     label: str | None = None,
+    positive: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> "Concept":
-    """The concept in a file, or else the concept plug-in of this name.
+    """The concept in a file or data set, or else the concept plug-in of this name.
 
     Args:
-        name: Path of a concept file, or name of a plug-in. A folder of that name is ignored.
+        name: Path of a concept file, or name of a plug-in. A folder of that name is ignored, unless it is a saved data set.
         text: Column of the texts in a file.
         label: Column of the labels in a file.
+        positive: Label of the positive class in a file.
+        ignore: Columns of a file that are left out.
 
     Raises:
         BadInput: neither exists, or the file is not a valid concept.
@@ -91,13 +107,15 @@ def concept_from_argument(
     from ontogeny import plugins
     from ontogeny.data.concept import Concept
     from ontogeny.data.positions import Position
+    from ontogeny.data.tables import is_saved_dataset
 
     where = Position.parse(position) if position else None
-    if not Path(name).is_file() and "/" not in name and "." not in name:
+    is_file = Path(name).is_file() or is_saved_dataset(Path(name))
+    if not is_file and "/" not in name and "." not in name:
         concept: Concept = plugins.load_plugin("concepts", name).concept(seed)
         concept = replace(concept, position=where or concept.position)
     else:
-        concept = Concept.from_file(name, position=where, text=text, label=label)
+        concept = Concept.from_file(name, position=where, text=text, label=label, positive=positive, ignore=ignore)
     concept = replace(concept, template=concept.template or template)
     return concept if limit is None else concept.limited(limit, seed)
 
@@ -123,28 +141,43 @@ def read_text_lines(path: Path) -> list[str]:
         BadInput: the file cannot be read, has no column of texts, or is blank.
     """
     if _is_table(path):
-        from ontogeny.data.tables import read_table
-
-        rows = [row.cells for row in read_table(path).rows]
-        names = ("text", "statement", "instruction", "prompt", "goal")
-        column = next((name for name in names if rows and name in rows[0]), None)
-        if column is None:
-            raise BadInput(f"{path} must have a column {', '.join(names[:-1])} or goal: rename one.")
-        lines = [str(row[column]) for row in rows if row[column] is not None]
+        lines = _table_texts(path)
     else:
+        from ontogeny.data.tables import decode_text
+
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = decode_text(path.read_bytes(), str(path)).splitlines()
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): give a file with one text per line.") from None
-        except UnicodeDecodeError as error:
-            raise BadInput(f"{path} is not UTF-8 text (byte {error.start + 1}): save it as UTF-8.") from None
     if not any(line.strip() for line in lines):
         raise BadInput(f"{path} contains no text: write one text per line.")
     return [line for line in lines if line.strip()]
 
 
+def _table_texts(path: Path) -> list[str]:
+    """The texts of a table; rows with an empty text are left out."""
+    from ontogeny.data.tables import is_empty_word, read_table
+
+    table = read_table(path)
+    names = ("text", "statement", "instruction", "prompt", "goal")
+    column = next((name for name in names if name in table.columns), None)
+    if column is None:
+        raise BadInput(f"{path} must have a column {', '.join(names[:-1])} or goal: rename one.")
+    texts = []
+    for row in table.rows:
+        cell = row.cells.get(column)
+        if cell is not None and (not isinstance(cell, str) or is_empty_word(cell)):
+            raise BadInput(f"{path}, {row.line}: the {column} must be a text, got {cell!r}: correct or remove the row.")
+        texts += [] if cell is None else [cell]
+    if empty := len(table.rows) - len(texts):
+        typer.echo(f"{path}: {empty} of {len(table.rows)} rows have no {column} and are left out.", err=True)
+    return texts
+
+
 def _is_table(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith((".csv", ".tsv", ".jsonl"))
+    from ontogeny.data.tables import is_table_file
+
+    return is_table_file(path)
 
 
 def neutral_texts(name: str | None) -> list[str]:

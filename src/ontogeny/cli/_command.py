@@ -30,6 +30,7 @@ _ARGUMENT_OPTIONS = {
     "concepts": "--concept",
     "equal_cost": "--equal-kl",
     "fits": "--probes",
+    "ignore": "--ignore-column",
     "into": "--target",
     "ks": "--k",
     "label": "--label-column",

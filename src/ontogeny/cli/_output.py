@@ -55,7 +55,9 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
     quantities = {
         "checkpoints": f"{estimate.checkpoints}, of which {estimate.checkpoints_to_visit} to visit",
         "units": f"{estimate.units} (checkpoint × concept), of which {estimate.units_to_do} to do",
-        "concepts": ", ".join(f"{c.name} ({len(c.examples)} examples)" for c in plan.concepts),
+        "concepts": ", ".join(
+            f"{c.name} ({len(c.examples)} examples{c.meaning and f'; {c.meaning}'})" for c in plan.concepts
+        ),
         "model": f"about {_format_count(estimate.parameters)} parameters, {format_bytes(estimate.bytes_to_read)} to read",
         "to download": format_bytes(estimate.bytes_to_download),
         "texts": f"{estimate.texts:,} per checkpoint, {about}{estimate.tokens:,} tokens",
@@ -84,8 +86,18 @@ def run_outcome(run: "Run") -> dict[str, Any]:
         "checkpoints": len(about["lineage"]["checkpoints"]),
         "scores": json_rows(last),
         "events": json.loads(events.dropna(axis=1, how="all").to_json(orient="records")),
+        "positive": positive_classes(about["concepts"]),
         "warnings": {concept["name"]: concept["warnings"] for concept in about["concepts"]},
         "failures": about["failures"],
+    }
+
+
+def positive_classes(concepts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """By concept of run.json with two named classes: which one is positive."""
+    from ontogeny.data.concept import class_meaning
+
+    return {
+        c["name"]: class_meaning(c["classes"]) for c in concepts if c["kind"] == "binary" and len(c["classes"]) == 2
     }
 
 

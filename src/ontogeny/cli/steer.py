@@ -96,6 +96,7 @@ def steer_command(
         _print_samples(generated, vector)
         return
     data = {"model": model, "checkpoint": checkpoint.name, "direction": vector.origin, "site": str(vector.site)}
+    data["towards"] = vector.sign
     # NaN is not valid JSON.
     rows = [{k: None if v != v else v for k, v in asdict(sample).items()} for sample in generated]
     print_output({**data, "samples": rows}, [], as_json=True)
@@ -107,7 +108,9 @@ def _print_samples(samples: "list[SteeringSample]", direction: "Direction") -> N
     from rich.text import Text
 
     console = Console()
-    console.print(Text(f"{direction.origin} at {direction.site}, length {float(direction.vector.norm()):.3g}", "bold"))
+    towards = f", towards {direction.sign}" if direction.sign else ""
+    length = float(direction.vector.norm())
+    console.print(Text(f"{direction.origin} at {direction.site}, length {length:.3g}{towards}", "bold"))
     for prompt in dict.fromkeys(sample.prompt for sample in samples):
         table = Table("", "alpha", "continuation", "nats/token", box=None, padding=(0, 2, 0, 0))
         for sample in (sample for sample in samples if sample.prompt == prompt):

@@ -3,12 +3,12 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ontogeny.cli import _arguments as arg
-from ontogeny.cli._output import estimate_lines, print_failures, print_output, run_outcome
+from ontogeny.cli._output import estimate_lines, positive_classes, print_failures, print_output, run_outcome
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def trace_command(
     ] = None,
     text_column: arg.TextColumn = None,
     label_column: arg.LabelColumn = None,
+    positive: arg.Positive = None,
+    ignore_column: arg.IgnoreColumn = None,
     limit: arg.Limit = None,
     truncate: Annotated[bool, arg.texts("Cut long texts to their last tokens.", "--truncate")] = False,
     template: Annotated[bool, arg.texts("Read texts as user turns of the chat template.", "--template")] = False,
@@ -91,7 +93,12 @@ def trace_command(
     if cluster is None or cluster.device is None:
         arg.check_compute(device)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
-    columns = {"text": text_column, "label": label_column}
+    columns: dict[str, Any] = {
+        "text": text_column,
+        "label": label_column,
+        "positive": positive,
+        "ignore": ignore_column or (),
+    }
     concepts = [
         arg.concept_from_argument(name, position=position, limit=limit, seed=seed, template=template, **columns)
         for name in concept
@@ -137,6 +144,12 @@ def print_trace_summary(folder: Path, *, as_json: bool) -> None:
         from ontogeny.report.terminal import print_summary
 
         print_summary(order_like_run(run.records(), about), Console())
+        for name, meaning in positive_classes(about["concepts"]).items():
+            typer.echo(f"{name}: {meaning}")
+        for concept in about["concepts"]:
+            # Baselines on the surface of the texts are a column of the table.
+            for warning in (w for w in concept["warnings"] if "surface" not in w):
+                typer.echo(f"{typer.style('!', fg='yellow')} {concept['name']}: {warning}")
         shortened = run.query(
             "select concept, coords['what'] as what, max(value) as most, max(n) as n from records where metric = 'shortened' "
             "group by all order by all"

@@ -163,6 +163,28 @@ class Concept:
         """Pairs numbered in the order in which they appear; -1 for an example without one."""
         return number_groups(example.pair for example in self.examples)
 
+    @property
+    def meaning(self) -> str:
+        """Which class is positive, in words: '1 = singular, 0 = plural'; empty if the classes have no names or are more than two."""
+        return class_meaning(self.classes) if self.kind == "binary" else ""
+
+    def seam_warnings(self) -> list[str]:
+        """Warnings of questions whose prompt and answer run into one word, or meet with two spaces."""
+        pairs = [(a.prompt, end) for a in self.answers if not self.template for end in (a.right, a.wrong)]
+        problems = (
+            ("run into one word", "begin the answers with a space", _is_glued),
+            ("meet with two spaces", "leave one of them out", lambda start, end: start[-1:] == " " == end[:1]),
+        )
+        warnings = []
+        for problem, remedy, holds in problems:
+            if found := [pair for pair in pairs if holds(*pair)]:
+                start, end = found[0]
+                warnings.append(
+                    f"prompt and answer {problem} in {len(found)} of {len(pairs)} answers, as in {start[-20:] + end[:20]!r}, so the model "
+                    f"reads other tokens than in a text: {remedy}"
+                )
+        return warnings
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 of everything that determines measurements; name, licence, source and question do not."""
@@ -189,6 +211,17 @@ class Concept:
             return replace(self, examples=examples, answers=tuple(a for a in self.answers if a.group not in dropped))
         except BadInput as error:
             raise BadInput(f"a limit of {n} examples is too small, since groups stay whole: {error}") from error
+
+
+def class_meaning(classes: Sequence[str]) -> str:
+    """Which of two named classes is positive: '1 = singular, 0 = plural'; empty for other numbers of classes."""
+    return f"1 = {classes[1]}, 0 = {classes[0]}" if len(classes) == 2 else ""
+
+
+def _is_glued(prompt: str, answer: str) -> bool:
+    """Whether letters meet; scripts without spaces between words (from U+0E00 on: Thai, Chinese, Japanese, …) do not count."""
+    meeting = prompt[-1:] + answer[:1]
+    return len(meeting) == 2 and meeting.isalnum() and max(meeting) < "\u0e00"
 
 
 def _sample_groups(concept: Concept, n: int, seed: int) -> set[str]:

@@ -308,9 +308,9 @@ def _positive_label(labels: Sequence[str]) -> str:
     """The positive one of two words: a known word, the word that the other one negates, else the first in the file."""
     first, second = dict.fromkeys(labels)
     plain = {label: re.sub(r"[^\w]|_", "", label.casefold()) for label in (first, second)}
-    for rate in (lambda w: w in _POSITIVE_WORDS, lambda w: w not in _NEGATIVE_WORDS):
-        if rate(plain[first]) != rate(plain[second]):
-            return first if rate(plain[first]) else second
+    for words, is_positive in ((_POSITIVE_WORDS, True), (_NEGATIVE_WORDS, False)):
+        if (known := plain[first] in words) != (plain[second] in words):
+            return first if known == is_positive else second
     for label, other in ((first, second), (second, first)):
         if any(plain[other] == negation + plain[label] for negation in _NEGATIONS):
             return label

@@ -135,7 +135,7 @@ def parquet_table(path: Path) -> DataTable:
     try:
         # The file is read by its handle: a path with * or [ would be a pattern.
         with path.open("rb") as file:
-            relation = duckdb.connect().read_parquet(file)  # type: ignore[arg-type]
+            relation = duckdb.connect().read_parquet(file)
             columns, rows = tuple(relation.columns), relation.fetchall()
     except (duckdb.Error, OSError) as error:
         raise BadInput(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}): write it again.") from None

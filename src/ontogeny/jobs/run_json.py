@@ -12,6 +12,7 @@ import torch
 
 from ontogeny._version import __version__
 from ontogeny.data.concept import Concept
+from ontogeny.data.tokenization import TEMPLATE_DATE
 from ontogeny.lineage import Checkpoint, Lineage
 
 EVALUATIONS_FOLDER, TRANSFERS_FOLDER = "evaluations", "transfers"
@@ -88,6 +89,7 @@ def _describe_checkpoints(
 
 def describe_concept(concept: Concept, warnings: Iterable[str] = ()) -> dict[str, Any]:
     """A concept as run.json lists it."""
+    template = {"template": True, "template_date": f"{TEMPLATE_DATE:%Y-%m-%d}"} if concept.template else {}
     return {
         "name": concept.name,
         "kind": concept.kind,
@@ -100,7 +102,8 @@ def describe_concept(concept: Concept, warnings: Iterable[str] = ()) -> dict[str
         "licence": concept.licence,
         "question": concept.question,
         "hash": concept.hash,
-        "warnings": list(warnings),
+        **template,
+        "warnings": list(dict.fromkeys([*warnings, *concept.seam_warnings()])),
     }
 
 

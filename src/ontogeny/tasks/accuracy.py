@@ -1,7 +1,8 @@
 """Accuracy on multiple-choice tasks by the likelihood of the options, unnormalised and normalised by length.
 
-`accuracy` takes the option of the highest log-probability, `accuracy_normalised` divides by the option's length in bytes, as
-lm-evaluation-harness does (arXiv:2405.14782). With one option (LAMBADA) an answer is correct if each of its tokens is the likeliest.
+`accuracy` takes the option of the highest log-probability, `accuracy_normalised` divides by the option's number of characters
+without its leading space, as lm-evaluation-harness does (arXiv:2405.14782). With one option (LAMBADA) an answer is correct if each of
+its tokens is the likeliest.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ class QuestionAccuracy:
     plain: Float[Tensor, " question"]
     """1 where the likeliest option is correct."""
     normalised: Float[Tensor, " question"]
-    """The same with log-likelihoods divided by the options' bytes."""
+    """The same with log-likelihoods divided by the options' characters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class MultipleChoiceTask:
             right = _is_greedy(model, self.answers, edits)
             return QuestionAccuracy(right, right)
         scores = log_likelihoods(token_log_likelihoods(model, self.answers, edits))
-        sizes = torch.tensor([len(option.encode()) for q in self.questions for option in q.options]).double()
+        sizes = torch.tensor([len(option.removeprefix(" ")) for q in self.questions for option in q.options]).double()
         counts = [len(q.options) for q in self.questions]
         columns = []
         for values in (scores, scores / sizes):

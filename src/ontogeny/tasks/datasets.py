@@ -4,10 +4,10 @@ Formats are recognised by their columns: the query/choices/gold files of llm-fou
 data sets on the Hugging Face Hub (JSONL, CSV or Parquet). A concept file with questions is a task, too.
 """
 
-import csv
+import ast
+import contextlib
 import gzip
-import io
-import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +16,14 @@ from typing import Any
 
 from ontogeny.data import download
 from ontogeny.data.download import DataSource
+from ontogeny.data.tables import DataTable, decode_text, is_empty_word, parquet_table, table_from_text
 from ontogeny.errors import BadInput, unknown_name
 
 _DatasetRow = Mapping[str, Any]
 _OPTION_LETTERS = "ABCDEFGHIJ"
+_NO_OPTION = frozenset(("", "nan", "NaN", "NaT", "<NA>"))
+"""What other programs write for a missing option; "None" may be one."""
+_YES, _NO = frozenset(("true", "yes", "y", "t", "1", "1.0")), frozenset(("false", "no", "n", "f", "0", "0.0"))
 
 
 @dataclass(frozen=True)
@@ -41,25 +45,42 @@ def read_multiple_choice(name: str | Path) -> list[MultipleChoiceQuestion]:
         BadInput: the file cannot be read, or its columns are those of no known format.
     """
     raw, where = _content(str(name))
-    rows = _rows(raw, where)
-    if not rows:
+    table = _table(raw, where)
+    if table is None or not table.rows:
         raise BadInput(f"{where} must have questions, it has no rows: choose another file.")
-    form = next((read for columns, read in _DATASET_FORMATS if columns <= set(rows[0])), None)
-    if form is None or (form is _lambada and "label" in rows[0]):
+    columns = set(table.columns)
+    form = next((read for needed, read in _DATASET_FORMATS if needed <= columns), None)
+    if form is None or (form is _lambada and "label" in columns):
         raise BadInput(
             f"{where} must have the columns of a known task, such as query, choices and gold, or prompt, right and wrong, got "
-            f"{', '.join(map(str, rows[0]))}."
+            f"{', '.join(table.columns)}."
         )
     questions = []
-    for i, row in enumerate(rows):
+    for row in table.rows:
+        # A concept file may hold texts without a question.
+        if form is _pair and row.cells.get("prompt") is None:
+            continue
         try:
-            # A concept file may hold texts without a question.
-            questions += [] if form is _pair and not row.get("prompt") else [form(row)]
+            question = form(row.cells)
+            _check_question(question)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as fault:
-            raise BadInput(
-                f"{where}, row {i + 1} cannot be read ({type(fault).__name__} {fault}): correct or remove it."
-            ) from None
+            reason = str(fault) if type(fault) is ValueError else f"{type(fault).__name__} {fault}"
+            raise BadInput(f"{where}, {row.line} cannot be read ({reason}): correct or remove it.") from None
+        questions.append(question)
+    if not questions:
+        raise BadInput(f"{where} must have questions, it has only texts: choose another file.")
     return questions
+
+
+def _check_question(question: MultipleChoiceQuestion) -> None:
+    """Raise ValueError if no option, or more than one, is the right one."""
+    options = list(zip(question.prompts or question.options, question.options, strict=True))
+    if not 0 <= question.gold < len(options):
+        raise ValueError(
+            f"the right option must be one of 0 to {len(options) - 1}, got {question.gold}, which marks a missing answer or counts from 1"
+        )
+    if options.count(options[question.gold]) > 1:
+        raise ValueError(f"the right option {question.options[question.gold].strip()!r} must differ from the others")
 
 
 def _content(name: str) -> tuple[bytes, str]:
@@ -77,93 +98,129 @@ def _content(name: str) -> tuple[bytes, str]:
         raise BadInput(f"{path} cannot be read ({fault}): download it again.") from None
 
 
-def _rows(raw: bytes, where: str) -> list[dict[str, Any]]:
+def _table(raw: bytes, where: str) -> DataTable | None:
+    """The table of a file in any format; None if it is blank."""
     if raw[:4] == b"PAR1":
-        import duckdb
+        return parquet_table(Path(where))
+    text = decode_text(raw, where)
+    if not text.strip():
+        return None
+    suffix = {"{": ".jsonl", "[": ".json"}.get(text.lstrip()[0], ".csv")
+    return table_from_text(text, where, suffix)
 
-        table = duckdb.read_parquet(where).fetchdf().to_dict("records")
-        return [{str(k): v for k, v in row.items()} for row in table]
-    try:
-        text = raw.decode("utf-8-sig")
-        if text.lstrip()[:1] not in ("{", "["):
-            return list(csv.DictReader(io.StringIO(text, newline="")))
-        rows = json.loads(text) if text.lstrip()[0] == "[" else [json.loads(x) for x in text.split("\n") if x.strip()]
-    except ValueError as fault:
-        raise BadInput(f"{where} must be JSONL, CSV or Parquet, it cannot be read ({fault}).") from None
-    # In a concept file only the rows with a question have all columns.
-    first = next((i for i, row in enumerate(rows) if row.get("prompt")), 0)
-    return [rows[first], *rows[:first], *rows[first + 1 :]] if first else rows
+
+def _words(row: _DatasetRow, column: str) -> str:
+    """The text of a cell.
+
+    Raises:
+        ValueError: the cell is empty, or no text.
+    """
+    cell = row[column]
+    if cell is None or is_empty_word(cell) or not str(cell).strip() or isinstance(cell, list | dict):
+        raise ValueError(f"the {column} must be a text, got {cell!r}")
+    return str(cell)
+
+
+def _index(cell: Any) -> int:
+    """The index of the right option: a whole number, as a number or as text."""
+    if isinstance(cell, float | int) and cell == int(cell):
+        return int(cell)
+    if isinstance(cell, str) and re.fullmatch(r"\s*-?\d+(\.0)?\s*", cell):
+        return int(float(cell))
+    raise ValueError(f"the right option must be a number, got {cell!r}")
+
+
+def _choices(cell: Any) -> tuple[str, ...]:
+    """Two or more options, each with a leading space; a CSV file may hold the list as JSON or as Python writes it."""
+    if isinstance(cell, str):
+        # NumPy writes a list without commas, which Python would read as one joined string.
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            cell = cell if re.search(r"""['"]\s+['"]""", cell) else ast.literal_eval(cell)
+    if not isinstance(cell, list | tuple) or len(cell) < 2:
+        raise ValueError(f"the options must be a list of two or more, got {str(cell)[:60]!r}")
+    if empty := [choice for choice in cell if choice is None or str(choice).strip() in _NO_OPTION]:
+        raise ValueError(f"each option must be a text, got {empty[0]!r}")
+    return tuple(f" {str(choice).strip()}" for choice in cell)
 
 
 def _query(row: _DatasetRow) -> MultipleChoiceQuestion:
-    return MultipleChoiceQuestion(str(row["query"]).strip(), _with_leading_space(row["choices"]), int(row["gold"]))
+    query = _words(row, "query").strip()
+    # The files of llm-foundry have the question only; the other formats get the same words.
+    if query.startswith("Question:") and not query.endswith("Answer:"):
+        query += "\nAnswer:"
+    return MultipleChoiceQuestion(query, _choices(row["choices"]), _index(row["gold"]))
 
 
 def _boolq(row: _DatasetRow) -> MultipleChoiceQuestion:
-    answer = row["answer"] if isinstance(row["answer"], bool) else str(row["answer"]).lower() in ("true", "1")
-    question = str(row["question"]).strip().rstrip("?")
-    return MultipleChoiceQuestion(f"{row['passage']}\nQuestion: {question}?\nAnswer:", (" no", " yes"), int(answer))
+    answer = str(row["answer"]).strip().lower()
+    if answer not in _YES | _NO:
+        raise ValueError(f"the answer must be true or false, got {row['answer']!r}")
+    question = _words(row, "question").strip().rstrip("?")
+    return MultipleChoiceQuestion(
+        f"{_words(row, 'passage')}\nQuestion: {question}?\nAnswer:", (" no", " yes"), int(answer in _YES)
+    )
 
 
 def _mmlu(row: _DatasetRow) -> MultipleChoiceQuestion:
-    choices = list(row["choices"]) if "choices" in row else [row[f"choice{i}"] for i in range(4)]
-    answer = str(row["answer"]).strip()
-    gold = _OPTION_LETTERS.index(answer) if answer in _OPTION_LETTERS else int(answer)
-    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(_OPTION_LETTERS, choices, strict=False))
+    choices = _choices(row["choices"] if "choices" in row else [row[f"choice{i}"] for i in range(4)])
+    answer = str(row["answer"]).strip().upper()
+    letters = list(_OPTION_LETTERS)
+    listed = "\n".join(f"{letter}.{choice}" for letter, choice in zip(letters, choices, strict=False))
     return MultipleChoiceQuestion(
-        f"{str(row['question']).strip()}\n{listed}\nAnswer:",
-        tuple(f" {x}" for x in _OPTION_LETTERS[: len(choices)]),
-        gold,
+        f"{_words(row, 'question').strip()}\n{listed}\nAnswer:",
+        tuple(f" {x}" for x in letters[: len(choices)]),
+        letters.index(answer) if answer in letters else _index(row["answer"]),
     )
 
 
 def _arc(row: _DatasetRow) -> MultipleChoiceQuestion:
     labels = [str(label) for label in row["choices"]["label"]]
+    if (key := str(row["answerKey"]).strip()) not in labels:
+        raise ValueError(f"the answerKey must be one of {', '.join(labels)}, got {key!r}")
     return MultipleChoiceQuestion(
-        f"Question: {row['question']}\nAnswer:",
-        _with_leading_space(row["choices"]["text"]),
-        labels.index(str(row["answerKey"])),
+        f"Question: {_words(row, 'question')}\nAnswer:", _choices(row["choices"]["text"]), labels.index(key)
     )
 
 
 def _piqa(row: _DatasetRow) -> MultipleChoiceQuestion:
     return MultipleChoiceQuestion(
-        f"Question: {row['goal']}\nAnswer:", _with_leading_space([row["sol1"], row["sol2"]]), int(row["label"])
+        f"Question: {_words(row, 'goal')}\nAnswer:", _choices([row["sol1"], row["sol2"]]), _index(row["label"])
     )
 
 
 def _copa(row: _DatasetRow) -> MultipleChoiceQuestion:
     joint = "because" if row["question"] == "cause" else "therefore"
-    start = f"{str(row['premise']).strip().rstrip('.')}, {joint}"
-    choices = [str(row[f"choice{i}"]) for i in (1, 2)]
-    return MultipleChoiceQuestion(
-        start, _with_leading_space([c[:1].lower() + c[1:] for c in choices]), int(row["label"])
-    )
+    start = f"{_words(row, 'premise').strip().rstrip('.')}, {joint}"
+    choices = [_words(row, f"choice{i}") for i in (1, 2)]
+    return MultipleChoiceQuestion(start, _choices([c[:1].lower() + c[1:] for c in choices]), _index(row["label"]))
 
 
 def _winogrande(row: _DatasetRow) -> MultipleChoiceQuestion:
     if "context_options" in row:
-        starts, after, gold = list(row["context_options"]), str(row["continuation"]), int(row["gold"])
+        starts, after = (
+            [start.removeprefix(" ") for start in _choices(row["context_options"])],
+            _words(row, "continuation"),
+        )
+        gold = _index(row["gold"])
     else:
-        before, _, after = str(row["sentence"]).partition("_")
-        starts, gold = [before + str(row[f"option{i}"]) for i in (1, 2)], int(row["answer"]) - 1
+        before, blank, after = _words(row, "sentence").partition("_")
+        if not blank or not after.strip():
+            raise ValueError(f"the sentence must have a _ before its end, got {row['sentence']!r}")
+        starts, gold = [before + _words(row, f"option{i}") for i in (1, 2)], _index(row["answer"]) - 1
     ends = tuple(f" {after.strip()}" for _ in starts)
     return MultipleChoiceQuestion(starts[0], ends, gold, tuple(start.rstrip() for start in starts))
 
 
 def _lambada(row: _DatasetRow) -> MultipleChoiceQuestion:
     if "context" in row:
-        return MultipleChoiceQuestion(str(row["context"]).rstrip(), (f" {str(row['continuation']).strip()}",), 0)
-    before, _, word = str(row["text"]).rstrip().rpartition(" ")
+        return MultipleChoiceQuestion(_words(row, "context").rstrip(), (f" {_words(row, 'continuation').strip()}",), 0)
+    before, _, word = _words(row, "text").rstrip().rpartition(" ")
     return MultipleChoiceQuestion(before, (f" {word}",), 0)
 
 
 def _pair(row: _DatasetRow) -> MultipleChoiceQuestion:
-    return MultipleChoiceQuestion(str(row["prompt"]), (str(row["right"]), str(row["wrong"])), 0)
-
-
-def _with_leading_space(choices: Any) -> tuple[str, ...]:
-    return tuple(f" {str(choice).strip()}" for choice in choices)
+    _choices([row["right"], row["wrong"]])
+    return MultipleChoiceQuestion(_words(row, "prompt"), (str(row["right"]), str(row["wrong"])), 0)
 
 
 _DATASET_FORMATS: tuple[tuple[set[str], Callable[[_DatasetRow], MultipleChoiceQuestion]], ...] = (
