@@ -5,6 +5,7 @@ same l; heads count from 0 and are read before the output projection. `attn` and
 terms added to the stream, which differ from them only if a family normalises in between.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Site:
     head: int | None = None
 
     @classmethod
+    @functools.lru_cache(maxsize=100_000)
     def parse(cls, text: str) -> Self:
         """Read one site from its name.
 
@@ -33,9 +35,7 @@ class Site:
             r"(resid|attn_resid|mlp_resid|attn|mlp|neuron)\.(\d{1,9})|(head)\.(\d{1,9})\.(\d{1,9})", text.strip()
         )
         if match is None:
-            raise BadInput(
-                f"{text!r} is not a site: it must look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7."
-            )
+            raise BadInput(f"{text!r} is not a site: it must look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7.")
         part, layer, head_part, head_layer, head = match.groups()
         site = cls("head", int(head_layer), int(head)) if head_part else cls(part, int(layer))  # type: ignore[arg-type]
         if site.layer == 0 and site.part != "resid":

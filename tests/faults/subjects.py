@@ -20,6 +20,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
+from ontogeny.storage.parts import read_holders
 from ontogeny.storage.run import Run
 from ontogeny.training import checkpoints, train
 from ontogeny.training.loop import TrainingConfig
@@ -61,7 +62,7 @@ def trace_it(home: Path, out: Path) -> None:
 
 
 def parts(out: Path) -> set[str]:
-    return {path.stem for path in (out / "records").glob("[!.]*.parquet")}
+    return set(read_holders(out).parts)
 
 
 def rows_of(out: Path) -> dict[str, str]:

@@ -143,7 +143,7 @@ CASES: dict[str, tuple[Case, str]] = {
         r"is damaged .* trace again",
     ),
     "directions of somebody": (watched(lambda f: save_file({"a": torch.ones(1)}, f)), r"is damaged"),
-    "directions that say nothing": (watched(lambda f: told_as(f, {})), r"is damaged \(its header has no concept\)"),
+    "directions that say nothing": (watched(lambda f: told_as(f, {})), r"is damaged \(its header has no units\)"),
     "directions with a list on top": (watched(lambda f: told_as(f, [])), r"is damaged \(its header is not an object\)"),
     "a part of another table": (other_part, r"the records cannot be read|the query cannot be run"),
     "SQL that writes": (query("copy (select 1) to 'pwned'"), r"one statement that changes nothing"),

@@ -27,7 +27,8 @@ from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.weight_swap import tensor_locations
 from ontogeny.storage import directions
 from ontogeny.storage.files import read_tensor_header, read_tensors
-from ontogeny.storage.run import UNIT_HEADER_KEYS, Run
+from ontogeny.storage.parts import UNIT_HEADER_KEYS
+from ontogeny.storage.run import Run
 from tests.helpers.command_line import Say, command
 from tests.helpers.planted_lineages import planted, rows, write
 from tests.helpers.subprocesses import python, started

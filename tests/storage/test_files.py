@@ -131,13 +131,17 @@ FULL = Record(
 BARE = Record(metric="r2", value=math.nan, note="nothing to see")
 
 
+def parts_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet"))
+
+
 @pytest.mark.parametrize("name", ["plain", "it's", "[b]odd* name?", "ünï"])
 def test_records_round_trip(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     for i, record in enumerate((FULL, BARE)):
         write_records(folder / f"{i}.parquet", [record])
     write_records(folder / "empty.parquet", [])
-    with connect_records({"one": folder}) as connection:
+    with connect_records({"one": parts_in(folder)}) as connection:
         found = connection.execute("select * from records order by metric").fetchall()
         names = [column[0] for column in connection.description]
         kinds = dict(connection.execute("select column_name, column_type from (describe records)").fetchall())
@@ -149,7 +153,7 @@ def test_records_round_trip(name: str, tmp_path: Path) -> None:
     told = {column for column, value in bare.items() if value is not None}
     assert told == {"metric", "n", "note", "coords", "run"}
     assert bare["coords"] == {}
-    with connect_records({"one": folder}) as connection:
+    with connect_records({"one": parts_in(folder)}) as connection:
         frame = connection.execute("select * from records").df().set_index("metric")
     assert math.isnan(frame.value["r2"])
     assert frame.value["auroc"] == 0.75
@@ -157,16 +161,16 @@ def test_records_round_trip(name: str, tmp_path: Path) -> None:
 
 def test_folder_without_parts_is_empty_table(tmp_path: Path) -> None:
     write_records(tmp_path / "a" / "part.parquet", [FULL])
-    with connect_records({"a": tmp_path / "a", "b": tmp_path / "none"}) as connection:
+    with connect_records({"a": parts_in(tmp_path / "a"), "b": parts_in(tmp_path / "none")}) as connection:
         assert connection.execute("select run, count(*) from records group by run").fetchall() == [("a", 1)]
-    with connect_records({"b": tmp_path / "none"}) as connection:
+    with connect_records({"b": parts_in(tmp_path / "none")}) as connection:
         assert connection.execute("select * from records where metric = 'auroc' and step > 3").fetchall() == []
 
 
 def test_temporary_files_are_ignored(tmp_path: Path) -> None:
     write_records(tmp_path / "part.parquet", [FULL])
     (tmp_path / ".part2.parquet.1-2.tmp").write_bytes(b"half written by a job that was killed")
-    with connect_records({"a": tmp_path}) as connection:
+    with connect_records({"a": parts_in(tmp_path)}) as connection:
         assert connection.execute("select count(*) from records").fetchall() == [(1,)]
 
 

@@ -97,8 +97,8 @@ def _probe_curves(
 ) -> ScoreCurve:
     metric = scores.metrics_for(design.concept.kind)[0]
     key = f"{method}/{best.part}"
-    columns = [run.scores(visit.unit)[key][best.at : best.at + 1] for visit in visits]
-    stacked = torch.cat(columns)
+    at = slice(best.at, best.at + 1)
+    stacked = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in visits])
     floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
     if metric in surface:
         floors["the best surface baseline"] = torch.full((len(design.weights),), surface[metric])
@@ -132,7 +132,7 @@ def _answer_curve(
         of_test = design.groups[design.split.test]
         place = {int(group): i for i, group in enumerate(of_test.tolist())}
         weights = design.weights[:, [place[int(group)] for group in groups[tested]]]
-    margins = torch.stack([run.scores(visit.unit)["answers"] for visit in visits])
+    margins = torch.stack([run.scores(visit.unit, ["answers"])["answers"] for visit in visits])
     right = (margins[:, tested] > 0).float()
     floors = {"chance": torch.full((len(weights),), _CHANCE_SCORES["answer_accuracy"])}
     if untrained is not None and "answers" in untrained:

@@ -6,8 +6,7 @@ from typing import Any
 
 from ontogeny.errors import BadInput
 from ontogeny.sites import Site
-from ontogeny.storage.files import read_tensor_header
-from ontogeny.storage.run import UNIT_HEADER_KEYS, Run
+from ontogeny.storage.run import Run
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ def measured_checkpoints(run: Run, concept: str) -> list[MeasuredCheckpoint]:
         BadInput: a header does not describe a unit.
     """
     visits = []
-    for path in (run.folder / "directions").glob("*.safetensors"):
-        header = read_tensor_header(path, UNIT_HEADER_KEYS)
-        if header["concept"] == concept and run.done(path.stem):
+    for unit, header in run.headers().items():
+        if header["concept"] == concept:
             try:
-                visits.append(_measured_checkpoint(path.stem, header))
+                visits.append(_measured_checkpoint(unit, header))
             except (KeyError, TypeError, AttributeError, BadInput):
                 raise BadInput(
-                    f"the header of {path} is invalid: remove the file and the part of its name in records/, and trace again."
+                    f"the header of {run.folder / 'directions' / unit}.safetensors is invalid: "
+                    "remove the file and the part of its name in records/, and trace again."
                 ) from None
     return sorted(visits, key=lambda visit: visit.order)
 

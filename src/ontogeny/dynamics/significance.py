@@ -1,45 +1,95 @@
-"""Significance of every cell of the heat map, corrected for the number of cells, from one set of permutations."""
+"""Significance of every cell of the heat map, corrected for the number of cells, from one set of permutations.
 
-from collections.abc import Sequence
+The null of each unit is kept in `significance/`, so that a new checkpoint costs its own permutations only.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from ontogeny.dynamics.blocks import cell_block
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods
+from ontogeny.errors import BadInput
 from ontogeny.measurements.design import Design
-from ontogeny.measurements.rows import site_rows
 from ontogeny.measurements.scores import metrics_for, permutation_scores, score
-from ontogeny.records import Record, stamp_checkpoint
+from ontogeny.measurements.settings import MEASURE_VERSION
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.permutation import familywise_p, null_maxima, p_values
+from ontogeny.storage.files import RecordBlock, content_digest, read_tensor_header, read_tensors, write_tensors
 from ontogeny.storage.run import Run
 
 _SIGNIFICANCE_METHODS = ("logistic", "ridge", "mass_mean")
+_FAILED = "the score could not be computed"
+
+_UnitNull = Mapping[str, Float[Tensor, " cell"]]
+"""`maxima` over the unit's cells for each permutation, and `observed` and `p` of each cell."""
 
 
-def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], seed: int) -> list[Record]:
+def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], seed: int) -> list[RecordBlock]:
     """Family-wise p of each cell, against the permutation maximum over all steps and sites, and its Benjamini–Hochberg q."""
-    about = design.row_context(seed)
-    metric, y = metrics_for(design.concept.kind)[0], design.y_test
-    made: list[Record] = []
-    for method in (m for m in common_methods(visits) if m in _SIGNIFICANCE_METHODS):
-        places, observed, single = [], [], []
-        maxima = torch.full((len(design.permutations),), -torch.inf, dtype=torch.float64)
-        for visit in visits:
-            scores = run.scores(visit.unit)
-            for part, sites in visit.sites.items():
-                held_out = scores[f"{method}/{part}"]
-                null = permutation_scores(metric, held_out, y, design.permutations).double()
-                value = score(metric, held_out, y).double()
-                maxima = torch.maximum(maxima, null_maxima(null))
-                places.append((visit, sites))
-                observed.append(value)
-                single.append(p_values(value, null))
-        p, q = familywise_p(torch.cat(observed), maxima), q_values(torch.cat(single))
+    context = design.row_context(seed)
+    methods = [method for method in common_methods(visits) if method in _SIGNIFICANCE_METHODS]
+    nulls = _unit_nulls(run, design, visits, methods)
+    blocks = []
+    for method in methods:
+        units = [nulls[f"{visit.unit}/{method}"] for visit in visits]
+        maxima = torch.stack([unit["maxima"] for unit in units]).amax(0)
+        p = familywise_p(torch.cat([unit["observed"] for unit in units]), maxima)
+        q = q_values(torch.cat([unit["p"] for unit in units]))
         note = f"{len(maxima)} permutations, {len(p)} cells"
-        lengths = [len(sites) for _, sites in places]
-        for name, values in (("p_familywise", p), ("q", q)):
-            for (visit, sites), cells in zip(places, values.split(lengths), strict=True):
-                reason = "the score could not be computed"
-                rows = site_rows(about, name, cells, sites, method=method, note=note, reason=reason)
-                made += stamp_checkpoint(rows, visit)
-    return made
+        sites = [[site for part in visit.sites.values() for site in part] for visit in visits]
+        blocks += [
+            cell_block(context, visits, sites, values, metric=metric, method=method, note=note, reason=_FAILED)
+            for metric, values in (("p_familywise", p), ("q", q))
+        ]
+    return blocks
+
+
+def _unit_nulls(
+    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], methods: Sequence[str]
+) -> dict[str, _UnitNull]:
+    """The null of each unit and method; those that an earlier summary computed are read."""
+    path = run.folder / "significance" / f"{content_digest(design.concept.name)}.safetensors"
+    known = _read_nulls(path)
+    wanted = {f"{visit.unit}/{method}": (visit, method) for visit in visits for method in methods}
+    nulls = {key: known[key] for key in wanted if key in known}
+    missing = [key for key in wanted if key not in nulls]
+    for key in missing:
+        visit, method = wanted[key]
+        nulls[key] = _unit_null(run, design, visit, method)
+    if missing:
+        tensors = {f"{key}/{name}": tensor for key, null in nulls.items() for name, tensor in null.items()}
+        write_tensors(path, tensors, {"version": MEASURE_VERSION})
+    return nulls
+
+
+def _unit_null(run: Run, design: Design, visit: MeasuredCheckpoint, method: str) -> _UnitNull:
+    metric, y = metrics_for(design.concept.kind)[0], design.y_test
+    held_out = run.scores(visit.unit, [f"{method}/{part}" for part in visit.sites])
+    maxima, observed, single = [], [], []
+    for part in visit.sites:
+        scores = held_out[f"{method}/{part}"]
+        null = permutation_scores(metric, scores, y, design.permutations).double()
+        value = score(metric, scores, y).double()
+        maxima.append(null_maxima(null))
+        observed.append(value)
+        single.append(p_values(value, null))
+    return {"maxima": torch.stack(maxima).amax(0), "observed": torch.cat(observed), "p": torch.cat(single)}
+
+
+def _read_nulls(path: Path) -> dict[str, _UnitNull]:
+    """Nulls that an earlier summary kept; none if the file is missing, damaged or of another version."""
+    try:
+        if not path.is_file() or read_tensor_header(path, ["version"])["version"] != MEASURE_VERSION:
+            return {}
+        tensors = read_tensors(path)
+    except BadInput:
+        return {}
+    nulls: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        key, _, field = name.rpartition("/")
+        nulls.setdefault(key, {})[field] = tensor
+    return {key: null for key, null in nulls.items() if null.keys() == {"maxima", "observed", "p"}}

@@ -3,7 +3,7 @@
 Computed from finished units, so no model is loaded; a summary over other checkpoints replaces the old one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -15,15 +15,26 @@ from ontogeny.measurements.measure import PROBE_METHODS
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import MEASURE_VERSION
 from ontogeny.records import Record
-from ontogeny.storage.files import content_digest
+from ontogeny.storage.files import RecordBlock, content_digest
 from ontogeny.storage.run import Run, sql_text
 
 
-def summarise_trace(run: Run, designs: Mapping[str, Design], lineage: str, seed: int) -> None:
-    """Write the missing summaries: one per concept, and one over all concepts."""
+def summarise_trace(
+    run: Run,
+    designs: Mapping[str, Design],
+    lineage: str,
+    seed: int,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> None:
+    """Write the missing summaries: one per concept, and one over all concepts.
+
+    Args:
+        on_progress: Called with the concept at work, and how many of how many concepts are finished.
+    """
     bests: dict[str, tuple[BestSite, list[MeasuredCheckpoint]]] = {}
-    for design in designs.values():
+    for number, design in enumerate(designs.values()):
         concept = design.concept
+        on_progress(concept.name, number, len(designs))
         visits = measured_checkpoints(run, concept.name)
         if not visits:
             continue
@@ -32,8 +43,8 @@ def summarise_trace(run: Run, designs: Mapping[str, Design], lineage: str, seed:
         prefix = f"series-{content_digest(concept.name)}"
         unit = f"{prefix}-{content_digest([MEASURE_VERSION, concept.hash, floor, [visit.unit for visit in visits]])}"
         if not run.done(unit):
-            records = _concept_summary(run, design, visits, bests[concept.name][0], floor, seed)
-            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(records))
+            rows = _concept_summary(run, design, visits, bests[concept.name][0], floor, seed)
+            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(rows))
         run.forget(prefix, but=unit)
     units = sorted(visit.unit for _, visits in bests.values() for visit in visits)
     together = f"together-{content_digest([MEASURE_VERSION, units])}"
@@ -45,19 +56,16 @@ def summarise_trace(run: Run, designs: Mapping[str, Design], lineage: str, seed:
 
 def _concept_summary(
     run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], best: BestSite, floor: str | None, seed: int
-) -> list[Record]:
+) -> Iterator[Record | RecordBlock]:
     untrained = run.scores(floor) if floor else None
     surface = _surface_baselines(run, design.concept.name)
-    records = [
-        _best_row(design, best, seed),
-        *significance.significance_rows(run, design, visits, seed),
-        *drift.drift_rows(run, design, visits, best),
-    ]
+    yield _best_row(design, best, seed)
+    yield from significance.significance_rows(run, design, visits, seed)
+    yield from drift.drift_rows(run, design, visits, best)
     for stage in dict.fromkeys(visit.stage for visit in visits):
         inside = [visit for visit in visits if visit.stage == stage]
-        records += emergence.emergence_rows(run, design, inside, best, untrained, surface, seed)
-        records += phases.change_point_rows(run, design, stage, seed)
-    return records
+        yield from emergence.emergence_rows(run, design, inside, best, untrained, surface, seed)
+        yield from phases.change_point_rows(run, design, stage, seed)
 
 
 def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:

@@ -1,7 +1,7 @@
 """Records from tensors over sites: one record per site."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ontogeny.lineage import Checkpoint
 from ontogeny.records import Record, make_record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
+from ontogeny.storage.files import RecordBlock
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,13 @@ class CheckpointStamp:
 
     def on(self, records: Iterable[Record]) -> list[Record]:
         """Records with all columns of the stamp."""
-        return self.sign(stamp_checkpoint(records, self))
+        return [replace(record, lineage=self.lineage, unit=self.unit) for record in stamp_checkpoint(records, self)]
 
-    def sign(self, records: Iterable[Record]) -> list[Record]:
+    def sign(self, records: Iterable[Record | RecordBlock]) -> Iterator[Record | RecordBlock]:
         """Records with lineage and unit only; those of a summary name their checkpoints themselves."""
-        return [replace(record, lineage=self.lineage, unit=self.unit) for record in records]
+        own = {"lineage": self.lineage, "unit": self.unit}
+        for record in records:
+            if isinstance(record, RecordBlock):
+                yield replace(record, columns={**record.columns, **own})
+            else:
+                yield replace(record, lineage=self.lineage, unit=self.unit)

@@ -1,3 +1,3 @@
 """Run directories: records, directions, locks and rollback."""
 
-__all__ = ["directions", "export", "files", "lock", "rollback", "run"]
+__all__ = ["directions", "export", "files", "lock", "parts", "rollback", "run"]

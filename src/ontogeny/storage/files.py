@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,50 +111,110 @@ def _errno(error: Exception) -> int:
     return next((code for code in _REASONS if code != errno.ENOENT and os.strerror(code) in str(error)), 0)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=indent, ensure_ascii=False, default=str)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
+@dataclass(frozen=True, eq=False)
+class RecordBlock:
+    """Many rows as columns, for tables too long for one `Record` a row.
+
+    Args:
+        columns: Arrays of one length, or single values for all rows; missing columns are null.
+        coords: Arrays or single values of the further coordinates.
+    """
+
+    columns: Mapping[str, Any]
+    coords: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_records(path: Path, records: Iterable[Record | RecordBlock]) -> None:
     """Write one Parquet part; an empty one still marks its unit as done."""
     import duckdb
+
+    rows: list[Record] = []
+    blocks: list[RecordBlock] = []
+    for record in records:
+        (rows if isinstance(record, Record) else blocks).append(record)  # type: ignore[arg-type]
+    with atomic_path(path) as temporary, duckdb.connect() as connection:
+        selects = [_select_rows(connection, rows)] if rows or not blocks else []
+        selects += [_select_block(connection, block, f"block_{i}") for i, block in enumerate(blocks)]
+        table = " union all ".join(selects)
+        connection.execute(f"copy ({table}) to '{sql_path(temporary)}' (format parquet, compression zstd)")
+
+
+def _select_rows(connection: Any, rows: Sequence[Record]) -> str:
     import pandas as pd
 
-    rows = list(records)
     columns = {name: [getattr(row, name) for row in rows] for name in RECORD_COLUMNS}
     columns["coords"] = [json.dumps(dict(coords)) for coords in columns["coords"]]
-    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    connection.register(
+        "frame", pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    )
     casts = ", ".join(f'{_value(name)}::{kind} as "{name}"' for name, kind in RECORD_COLUMNS.items())
-    with atomic_path(path) as temporary, duckdb.connect() as connection:
-        connection.register("frame", frame)
-        connection.execute(
-            f"copy (select {casts} from frame) to '{_quoted(temporary)}' (format parquet, compression zstd)"
-        )
+    return f"select {casts} from frame"
 
 
 def _value(name: str) -> str:
     return f'"{name}"::JSON' if name == "coords" else f'"{name}"'
 
 
-def _quoted(path: Path | str) -> str:
+def _select_block(connection: Any, block: RecordBlock, name: str) -> str:
+    import pandas as pd
+
+    arrays = {key: value for key, value in block.columns.items() if _is_column(value)}
+    arrays |= {f"coords.{key}": value for key, value in block.coords.items() if _is_column(value)}
+    connection.register(name, pd.DataFrame(arrays, copy=False))
+
+    def value(key: str, given: Any) -> str:
+        if not _is_column(given):
+            return sql_literal(given)
+        # Missing numbers are null on disk, as in parts of single records.
+        return f"nullif(\"{key}\", 'nan'::DOUBLE)" if RECORD_COLUMNS.get(key) == "DOUBLE" else f'"{key}"'
+
+    parts = [
+        f'{value(c, block.columns.get(c))}::{kind} as "{c}"' for c, kind in RECORD_COLUMNS.items() if c != "coords"
+    ]
+    keys = ", ".join(sql_literal(key) for key in block.coords)
+    values = ", ".join(f"{value(f'coords.{key}', given)}::VARCHAR" for key, given in block.coords.items())
+    coords = f"map([{keys}], [{values}])" if keys else "map([], [])"
+    return f"select {', '.join(parts)}, {coords}::{RECORD_COLUMNS['coords']} as coords from {name}"
+
+
+def _is_column(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, str)
+
+
+def sql_literal(value: Any) -> str:
+    """A text, a number or None as SQL writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "'nan'::DOUBLE" if value != value else repr(value)
+
+
+def sql_path(path: Path | str) -> str:
+    """A path inside quotes in SQL."""
     return str(path).replace("'", "''")
 
 
-def connect_records(folders: Mapping[str, Path]) -> Any:
-    """A DuckDB connection with the view `records` over the parts of several run directories; the column `run` has their names."""
+def connect_records(parts: Mapping[str, Sequence[Path]]) -> Any:
+    """A DuckDB connection with the view `records` over the parts of several runs; the column `run` has their names."""
     import duckdb
 
     connection = duckdb.connect()
     selects = []
-    for name, folder in folders.items():
+    for name, files in parts.items():
         columns = ", ".join(f'"{column}"' for column in RECORD_COLUMNS)
-        if any(folder.glob("*.parquet")):
-            source = f"read_parquet('{_quoted(glob.escape(str(folder)))}/*.parquet')"
+        if files:
+            source = f"read_parquet([{', '.join(sql_literal(glob.escape(str(file))) for file in files)}])"
         else:
             columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in RECORD_COLUMNS.items())
             source = "range(0)"
-        selects.append(f"select {columns}, '{_quoted(name)}' as run from {source}")
+        selects.append(f"select {columns}, {sql_literal(name)} as run from {source}")
     connection.execute("create view records as " + " union all by name ".join(selects))
     return connection
 
@@ -211,6 +272,18 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, An
 
     with _damaged_file_errors(path), safe_open(path, framework="pt") as handle:
         return {name: handle.get_tensor(name) for name in (names or handle.keys())}
+
+
+def read_tensor_rows(path: Path, name: str, rows: slice) -> Any:
+    """A slice of the first axis of one tensor, without reading the rest of the file.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    from safetensors import safe_open
+
+    with _damaged_file_errors(path), safe_open(path, framework="pt") as handle:
+        return handle.get_slice(name)[rows]
 
 
 def atomic_folder(path: Path, write: Callable[[Path], None]) -> None:

@@ -12,7 +12,7 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,11 +21,12 @@ from ontogeny import plugins
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.records import Record
 from ontogeny.sites import Site
+from ontogeny.storage import parts
 from ontogeny.storage.files import (
+    RecordBlock,
     connect_records,
     disk_errors,
     read_tensor_header,
-    read_tensors,
     write_json,
     write_records,
     write_tensors,
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
     from ontogeny.direction import Direction
 
 
-_RUN_PARTS = ("run.json", "records", "directions", "scores", "index.json", "ledger.jsonl", ".lock")
-UNIT_HEADER_KEYS = ("concept", "stage", "checkpoint", "step", "order", "sites", "methods")
-"""Keys that the header of every directions file must have."""
+_RUN_PARTS = ("run.json", "records", "directions", "scores", "significance", "index.json", "ledger.jsonl", ".lock")
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,7 @@ class Run:
         """
         from ontogeny.direction import Direction
 
-        units = [
-            (path, header)
-            for path in sorted((self.folder / "directions").glob("*.safetensors"))
-            if self.done(path.stem) and (header := read_tensor_header(path, UNIT_HEADER_KEYS))["concept"] == concept
-        ]
+        units = [(unit, header) for unit, header in sorted(self.headers().items()) if header["concept"] == concept]
         if not units:
             raise unknown_name("traced concept", concept, {str(c["name"]) for c in self.about["concepts"]})
         stages = {u[1]["stage"] for u in units}
@@ -123,7 +118,7 @@ class Run:
         if step is not None and step not in steps:
             known = ", ".join(map(str, sorted(steps - {None}))) or "none with a step"
             raise BadInput(f"{concept} was not traced at step {step}; known: {known}.")
-        path, header = max((u for u in units if step in (None, u[1]["step"])), key=lambda u: u[1]["order"])
+        unit, header = max((u for u in units if step in (None, u[1]["step"])), key=lambda u: u[1]["order"])
         wanted = Site.parse(site) if site else self._best_site(concept)
         names = header["sites"].get(wanted.part, [])
         if str(wanted) not in names:
@@ -134,11 +129,11 @@ class Run:
             raise unknown_name("method in this run", method, header["methods"])
         key, at = f"{method}/{wanted.part}", names.index(str(wanted))
         facts = {name.rsplit("/", 1)[1]: name for name in header["tensors"] if name.startswith(f"{key}/facts/")}
-        tensors = read_tensors(path, [f"{key}/direction", *facts.values()])
+        tensors = self.directions(unit, [f"{key}/direction", *facts.values()])
         vector = tensors[f"{key}/direction"][at]
         if vector.shape[-1] != 1:
             raise BadInput(
-                f"{concept} must have two classes for a direction, got {vector.shape[-1]}: read the matrix from {path.name}."
+                f"{concept} must have two classes for a direction, got {vector.shape[-1]}: read the matrix with `Run.directions`."
             )
         classes = next((c.get("classes", ()) for c in self.about["concepts"] if c["name"] == concept), ())
         return Direction(
@@ -165,63 +160,96 @@ class Run:
 
     def done(self, unit: str) -> bool:
         """Whether the unit is finished: its part is written last, by a rename."""
-        return self._part(unit).is_file()
+        return unit in parts.read_holders(self.folder).parts
+
+    def headers(self) -> dict[str, Mapping[str, Any]]:
+        """Header of the directions of each finished unit.
+
+        Raises:
+            BadInput: a header lacks a key, or its file is damaged.
+        """
+        finished = parts.read_holders(self.folder).parts
+        return {unit: header for unit, header in parts.read_headers(self.folder).items() if unit in finished}
 
     def keep(
         self,
         unit: str,
-        records: Iterable[Record],
+        records: Iterable[Record | RecordBlock],
         *,
         header: Mapping[str, Any] | None = None,
         directions: Mapping[str, Any] | None = None,
         scores: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the results of a unit; its records last, since they mark it as done."""
+        older = self._older_units(unit, header) if directions and header else []
         for kind, tensors in (("directions", directions), ("scores", scores)):
             if tensors:
                 write_tensors(
                     self.folder / kind / f"{unit}.safetensors", tensors, {**(header or {}), "tensors": sorted(tensors)}
                 )
-        if directions and header:
-            self._supersede(unit, header)
-        write_records(self._part(unit), records)
+        for old in older:
+            self.drop(old)
+        write_records(self.folder / "records" / f"{unit}.parquet", records)
+        parts.add_unit(self.folder, unit, {**(header or {}), "tensors": sorted(directions)} if directions else None)
 
     def adopt(self, other: "Run", unit: str) -> None:
         """Move a finished unit here from another run directory on the same disk; its records last."""
+        source = other.folder / "directions" / f"{unit}.safetensors"
+        header = read_tensor_header(source) if source.is_file() else None
+        for old in self._older_units(unit, header) if header else []:
+            self.drop(old)
         for kind, ending in (("directions", "safetensors"), ("scores", "safetensors"), ("records", "parquet")):
             source = other.folder / kind / f"{unit}.{ending}"
             if source.is_file():
-                if kind == "directions":
-                    self._supersede(unit, read_tensor_header(source))
                 (self.folder / kind).mkdir(parents=True, exist_ok=True)
                 os.replace(source, self.folder / kind / source.name)
+        parts.add_unit(self.folder, unit, header)
 
-    def _supersede(self, unit: str, header: Mapping[str, Any]) -> None:
-        """Remove an older unit of the same concept and checkpoint, whose weights have changed since."""
-        for path in (self.folder / "directions").glob("*.safetensors"):
-            if path.stem == unit:
-                continue
-            old = read_tensor_header(path, UNIT_HEADER_KEYS)
-            if all(old[key] == header[key] for key in ("concept", "stage", "checkpoint")):
-                self.drop(path.stem)
+    def _older_units(self, unit: str, header: Mapping[str, Any]) -> list[str]:
+        """Units of the same concept and checkpoint, whose weights have changed since."""
+        keys = ("concept", "stage", "checkpoint")
+        place = [header[key] for key in keys]
+        headers = parts.read_headers(self.folder)
+        return [old for old, other in headers.items() if old != unit and [other[key] for key in keys] == place]
 
     def drop(self, unit: str) -> None:
         """Remove a unit; its records first, since they mark it as done."""
-        self._part(unit).unlink(missing_ok=True)
-        for kind in ("scores", "directions"):
-            (self.folder / kind / f"{unit}.safetensors").unlink(missing_ok=True)
+        parts.drop_unit(self.folder, unit)
 
-    def scores(self, unit: str) -> dict[str, Any]:
-        return read_tensors(self.folder / "scores" / f"{unit}.safetensors")
+    def compact_checkpoint(self, stage: str | None, checkpoint: str, units: Sequence[str]) -> None:
+        """Merge the unit parts of one checkpoint."""
+        parts.compact_checkpoint(self.folder, stage, checkpoint, units)
+        parts.save_index(self.folder)
+
+    def compact(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Merge the unit parts of each checkpoint into one part; what is finished stays finished if it is interrupted."""
+        parts.remove_stale_parts(self.folder)
+        holders = parts.read_holders(self.folder).parts
+        places: dict[tuple[str | None, str], list[str]] = {}
+        for unit, header in self.headers().items():
+            if holders[unit] == unit:
+                places.setdefault((header["stage"], header["checkpoint"]), []).append(unit)
+        for done, ((stage, checkpoint), units) in enumerate(places.items()):
+            on_progress(done, len(places))
+            parts.compact_checkpoint(self.folder, stage, checkpoint, units)
+        if places:
+            parts.save_index(self.folder)
+
+    def scores(self, unit: str, names: Iterable[str] | None = None) -> dict[str, Any]:
+        return parts.read_unit_tensors(self.folder, "scores", unit, names)
 
     def directions(self, unit: str, names: Iterable[str] | None = None) -> dict[str, Any]:
-        return read_tensors(self.folder / "directions" / f"{unit}.safetensors", names)
+        return parts.read_unit_tensors(self.folder, "directions", unit, names)
+
+    def tensor_rows(self, kind: str, unit: str, name: str, rows: slice) -> Any:
+        """Rows of one tensor of a unit; `kind` is "directions" or "scores"."""
+        return parts.read_unit_rows(self.folder, kind, unit, name, rows)
 
     def forget(self, prefix: str, *, but: str) -> None:
         """Remove the records of superseded summaries, such as one over fewer checkpoints."""
         for path in (self.folder / "records").glob(f"{prefix}*.parquet"):
             if path.stem != but:
-                path.unlink(missing_ok=True)
+                parts.drop_unit(self.folder, path.stem)
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append a line to the ledger."""
@@ -239,9 +267,6 @@ class Run:
     @property
     def _ledger(self) -> Path:
         return self.folder / "ledger.jsonl"
-
-    def _part(self, unit: str) -> Path:
-        return self.folder / "records" / f"{unit}.parquet"
 
 
 @dataclass(frozen=True)
@@ -340,10 +365,9 @@ def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
     """
     import duckdb
 
-    parts = {name: folder / "records" for name, folder in folders.items()}
     try:
-        connection = connect_records(parts)
-        _lock_connection(connection, parts.values())
+        connection = connect_records({name: parts.record_parts(folder) for name, folder in folders.items()})
+        _lock_connection(connection, [folder / "records" for folder in folders.values()])
     except duckdb.Error as error:
         raise _unreadable(error) from None
     with connection:

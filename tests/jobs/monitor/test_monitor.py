@@ -183,11 +183,10 @@ def test_rejects_run_without_binary_concepts_or_labels(run: Run, tmp_path: Path)
         monitor(empty)
     old = Run(tmp_path / "old")
     old.describe(run.about)
-    for path in (run.folder / "directions").glob("*.safetensors"):
-        scores = {name: value for name, value in run.scores(path.stem).items() if name not in ("labels", "groups")}
-        from ontogeny.storage.files import read_tensor_header
+    for unit, header in run.headers().items():
+        scores = {name: value for name, value in run.scores(unit).items() if name not in ("labels", "groups")}
 
-        old.keep(path.stem, [], header=read_tensor_header(path), directions=run.directions(path.stem), scores=scores)
+        old.keep(unit, [], header=header, directions=run.directions(unit), scores=scores)
     with pytest.raises(BadInput, match="without their labels"):
         monitor(old)
 

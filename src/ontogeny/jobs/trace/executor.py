@@ -72,9 +72,23 @@ class _Network:
 
 
 class CheckpointExecutor:
-    """Visits checkpoints in this process. `floor`: the concepts that still lack the scores of a random initialisation."""
+    """Visits checkpoints in this process.
 
-    def __init__(self, plan: TracePlan, run: Run, execution: TraceExecution, *, floor: Sequence[Concept]) -> None:
+    Args:
+        floor: The concepts that still lack the scores of a random initialisation.
+        compact: Whether the unit parts of a checkpoint are merged after its visit.
+    """
+
+    def __init__(
+        self,
+        plan: TracePlan,
+        run: Run,
+        execution: TraceExecution,
+        *,
+        floor: Sequence[Concept],
+        compact: bool = False,
+    ) -> None:
+        self.compact = compact
         self.plan, self.run, self.execution, self.floor = plan, run, execution, floor
         has_answers = any(concept.answers for concept in plan.concepts)
         self.reusable = ReusableModel(execution.model, scores_vocabulary=has_answers)
@@ -127,6 +141,8 @@ class CheckpointExecutor:
         stamps = {name: CheckpointStamp.of(self.plan.lineage.name, unit, checkpoint) for name, unit in units.items()}
         fingerprint = self.plan.weights[checkpoint].fingerprint
         self._measure(_Network(checkpoint.name, folder, fingerprint, load, stamps, header), concepts)
+        if self.compact:
+            self.run.compact_checkpoint(checkpoint.stage, checkpoint.name, list(units.values()))
         self.checkpoints_done += 1
 
     def _measure_floor(self, folder: Path) -> None:

@@ -7,6 +7,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def _trace_shard(plan: TracePlan, run: Run, execution: TraceExecution, shard: Sh
     with run_lock(share.folder):
         floor = concepts_without_floor(plan, share) if shard.index == 0 else []
         floor = [k for k in concepts_without_floor(plan, run) if k in floor]
-        failures = _visit_all(plan, share, execution, {c: k for c, k in todo.items() if k}, floor=floor)
+        failures = _visit_all(plan, share, execution, {c: k for c, k in todo.items() if k}, floor=floor, compact=False)
         share.describe(share.about | {"failures": [asdict(failure) for failure in failures]})
     with run_lock(run.folder, patience=_GATHER_SECONDS):
         gathered = gather_shards(run)
@@ -111,23 +112,34 @@ def _visit_all(
     missing: Mapping[Checkpoint, list[Concept]],
     *,
     floor: Sequence[Concept] | None = None,
+    compact: bool = True,
 ) -> list[Failure]:
     _begin(plan, run, execution)
     if execution.cluster:
         return [*plan.failures, *ray_executor.visit_all_on_ray(plan, run, execution, missing)]
     floor = concepts_without_floor(plan, run) if floor is None else floor
-    return [*plan.failures, *CheckpointExecutor(plan, run, execution, floor=floor).visit_all(missing)]
+    return [*plan.failures, *CheckpointExecutor(plan, run, execution, floor=floor, compact=compact).visit_all(missing)]
 
 
 def _summarise(
     plan: TracePlan, run: Run, execution: TraceExecution, failures: Sequence[Failure], certificate: object
 ) -> None:
     """Compute what needs several checkpoints, and complete run.json."""
-    count = len(plan.checkpoints)
-    execution.on_progress(TraceProgress("", count, count, "relating checkpoints"))
     about = _begin(plan, run, execution)
     _drop_floors(plan, run)
-    summarise_trace(run, plan.designs, plan.lineage.name, plan.settings.seed)
+
+    def report(what: str, done: int, total: int) -> None:
+        count = len(plan.checkpoints)
+        execution.on_progress(TraceProgress("", count, count, what, done, total))
+
+    run.compact(partial(report, "merging parts"))
+    summarise_trace(
+        run,
+        plan.designs,
+        plan.lineage.name,
+        plan.settings.seed,
+        lambda concept, done, total: report(f"relating checkpoints: {concept}", done, total),
+    )
     failed = {failure.checkpoint for failure in failures}
     finished = all(checkpoint.name in failed for checkpoint in plan.missing(run))
     about["parity"] = about.get("parity") or certificate

@@ -1,0 +1,431 @@
+"""Everything behind the forward pass at the size of a real run: made in minutes without a model, then timed as a user would.
+
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/results_scale.py --size small          # 20 seconds
+    .venv/bin/python benchmarks/results_scale.py --size i --size ii --size iii --out results/scale.json
+
+A tiny model is traced for real. Its parts are multiplied to the checkpoints, layers, heads and concepts of the size: rows by DuckDB with
+curves of known shape (a sigmoid in log steps, best in the middle layers), scores with the matching AUROC, random directions. The
+checkpoints themselves are sparse files with the headers of a 7B model, so the dry run and a second start read what they would read.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import NormalDist
+
+import duckdb
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, GPTNeoXConfig
+
+from ontogeny import Concept, Lineage, Run, TraceSettings, trace
+from ontogeny.data.writing import write_concept
+from ontogeny.jobs.trace.plan import plan_trace
+from ontogeny.records import RECORD_COLUMNS
+from ontogeny.storage.files import read_tensor_header, write_json
+from ontogeny.worlds import hearsay
+
+COMMAND = Path(sys.executable).parent / "ontogeny"
+SETTINGS = TraceSettings(sites="resid,head", untrained=False)
+BATCH = 64
+"""Checkpoints whose rows are made by one query."""
+
+
+@dataclass(frozen=True)
+class Size:
+    checkpoints: int
+    layers: int
+    heads: int
+    concepts: int
+    width: int
+
+    @property
+    def sites(self) -> dict[str, list[str]]:
+        heads = [f"head.{layer}.{head}" for layer in range(1, self.layers + 1) for head in range(self.heads)]
+        return {"resid": [f"resid.{layer}" for layer in range(self.layers + 1)], "head": heads}
+
+
+SIZES = {
+    "small": Size(12, 4, 8, 2, 64),
+    "i": Size(154, 24, 16, 5, 2048),
+    "ii": Size(360, 32, 32, 5, 4096),
+    "iii": Size(154, 32, 32, 30, 4096),
+}
+
+
+def emergence_midpoint(concept: int) -> float:
+    """The log step at which a concept's curve is half way."""
+    return 4.0 + 3.0 * ((concept * 0.37) % 1.0)
+
+
+def auroc(step: int, depth: float, concept: int) -> float:
+    """The AUROC that is planted at a step and a relative depth (0 to 1)."""
+    rise = 1 / (1 + math.exp(-(math.log(step + 1) - emergence_midpoint(concept)) / 0.4))
+    return 0.5 + 0.46 * rise * math.exp(-(((depth - 0.55) / 0.3) ** 2))
+
+
+# --- the lineage ------------------------------------------------------------------------------------------------------
+
+
+def config_of(size: Size, vocabulary: int) -> GPTNeoXConfig:
+    return GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.width,
+        max_position_embeddings=64,
+    )
+
+
+def make_lineage(folder: Path, size: Size, tokenizer) -> list[int]:
+    """Checkpoints with true headers and sparse weights; returns their steps."""
+    config = config_of(size, len(tokenizer))
+    with torch.device("meta"):
+        tensors = AutoModelForCausalLM.from_config(config).state_dict()
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + 2 * tensor.numel()
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    steps = sorted({round(float(s)) for s in np.geomspace(1, 140_000, size.checkpoints)} | {0})
+    while len(steps) < size.checkpoints:
+        steps = sorted({*steps, steps[-1] + 1000})
+    steps = steps[: size.checkpoints]
+    for step in steps:
+        here = folder / f"checkpoint-{step}"
+        here.mkdir(parents=True)
+        config.save_pretrained(here)
+        with (here / "model.safetensors").open("wb") as handle:
+            handle.write(struct.pack("<Q", len(text)) + text + struct.pack("<Q", step + 1))
+            handle.truncate(8 + len(text) + offset)
+    tokenizer.save_pretrained(folder / f"checkpoint-{steps[0]}")
+    tokenizer.save_pretrained(folder)
+    return steps
+
+
+def make_concepts(folder: Path, count: int, world) -> list[Path]:
+    source = next(c for c in hearsay.concepts(world) if c.name == "truth")
+    paths = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        paths.append(folder / f"concept{number:02d}.jsonl")
+        write_concept(replace(source, name=paths[-1].stem), folder)
+    return paths
+
+
+def make_template(folder: Path, concept: Path, tokenizer) -> Run:
+    """One checkpoint of a tiny model, traced for real."""
+    config = config_of(Size(1, 2, 2, 1, 32), len(tokenizer))
+    torch.manual_seed(0)
+    here = folder / "model" / "checkpoint-1"
+    AutoModelForCausalLM.from_config(config).save_pretrained(here)
+    tokenizer.save_pretrained(here)
+    return trace(Lineage.open(str(folder / "model")), [Concept.from_file(concept)], folder / "run", SETTINGS)
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+ROWS = """
+select t.* exclude (site, layer, head, value, low, high, stage, step, tokens, revision, concept, unit),
+       s.site, s.layer, s.head, u.stage, u.step, u.tokens, u.revision, u.concept, u.unit,
+       case when t.value is null or isnan(t.value) then t.value
+            when t.metric in ('auroc', 'accuracy', 'cv_score') and t.control is null then
+                 0.5 + 0.46 / (1 + exp(-(ln(u.step + 1) - u.midpoint) / 0.4))
+                     * exp(-pow((coalesce(s.layer, 0) / {layers}.0 - 0.55) / 0.3, 2)) + 0.01 * (random() - 0.5)
+            else t.value * (1 + 0.05 * (random() - 0.5)) end as value,
+       value - 0.05 as low, value + 0.05 as high
+from units u, template t join sites s on s.part = t.part and (t.part = 'head' or t.example)
+"""
+
+
+def make_records(folder: Path, template: Run, size: Size, units: list[tuple]) -> None:
+    """Record parts, one a unit, as a trace writes them."""
+    (folder / "records").mkdir(parents=True)
+    sites = [(part, *place(name)) for part, names in size.sites.items() for name in names]
+    with duckdb.connect() as connection:
+        connection.execute("select setseed(0.5)")
+        connection.execute(
+            f"""create table template as select *, split_part(site, '.', 1) as part, true as example
+                from read_parquet('{template.folder}/records/*.parquet')
+                where unit not like '%-%' and (site is null or site in ('resid.1', 'head.1.0'))"""
+        )
+        connection.execute("create table sites (part varchar, site varchar, layer integer, head integer)")
+        connection.executemany("insert into sites values (?, ?, ?, ?)", sites)
+        connection.execute(
+            "create table all_units (stage varchar, step bigint, tokens double, revision varchar, concept varchar, "
+            "unit varchar, midpoint double)"
+        )
+        connection.executemany("insert into all_units values (?, ?, ?, ?, ?, ?, ?)", units)
+        columns = ", ".join(RECORD_COLUMNS)
+        for at in range(0, len(units), BATCH):
+            names = [unit[5] for unit in units[at : at + BATCH]]
+            connection.execute(
+                "create or replace temp table units as select * from all_units where unit in (select unnest(?))",
+                [names],
+            )
+            # Rows without a site stay single.
+            connection.execute(
+                f"create or replace temp table made as select {columns} from ({ROWS.format(layers=size.layers)}) union all by name "
+                f"select {columns} from (select t.* exclude (stage, step, tokens, revision, concept, unit), "
+                "u.stage, u.step, u.tokens, u.revision, u.concept, u.unit from units u, template t where t.site is null)"
+            )
+            for name in names:
+                connection.execute(
+                    f"copy (select * from made where unit = '{name}') "
+                    f"to '{folder}/records/{name}.parquet' (format parquet, compression zstd)"
+                )
+
+
+def place(site: str) -> tuple[str, int, int | None]:
+    _, layer, *head = site.split(".")
+    return site, int(layer), int(head[0]) if head else None
+
+
+def make_tensors(folder: Path, template: Run, size: Size, plan) -> None:
+    """Directions and held-out scores of every unit."""
+    for kind in ("directions", "scores"):
+        (folder / kind).mkdir(parents=True)
+    source, header = next(iter(template.headers().items()))
+    generator = torch.Generator().manual_seed(0)
+    widths = {"resid": size.width, "head": size.width // size.heads}
+    shapes = {key: list(tensor.shape) for key, tensor in template.directions(source).items()}
+    held_out = template.scores(source)
+    directions = {}
+    for key, shape in shapes.items():
+        part = key.split("/")[1]
+        grown = [len(size.sites[part]), *(widths[part] if n in (32, 16) else n for n in shape[1:])]
+        directions[key] = torch.randn(grown, generator=generator)
+    normal = NormalDist()
+    for number, concept in enumerate(plan.concepts):
+        y = plan.designs[concept.name].y_test.float()
+        noise = {part: torch.randn(len(names), len(y), 1, generator=generator) for part, names in size.sites.items()}
+        for checkpoint in plan.checkpoints:
+            unit = plan.units[checkpoint, concept.name]
+            told = {
+                **header,
+                "checkpoint": checkpoint.name,
+                "stage": checkpoint.stage,
+                "step": checkpoint.step,
+                "tokens": checkpoint.tokens,
+                "revision": checkpoint.revision or checkpoint.name,
+                "train_seed": checkpoint.train_seed,
+                "order": plan.order(checkpoint),
+                "untrained": plan.is_untrained(checkpoint),
+                "concept": concept.name,
+                "sites": size.sites,
+                "tensors": sorted(directions),
+            }
+            scores = {}
+            for key, tensor in held_out.items():
+                if "/" not in key:
+                    scores[key] = tensor
+                    continue
+                part = key.split("/")[1]
+                lift = [
+                    math.sqrt(2) * normal.inv_cdf(auroc(checkpoint.step, layer / size.layers, number))
+                    for _, layer, _ in map(place, size.sites[part])
+                ]
+                scores[key] = noise[part] + torch.tensor(lift)[:, None, None] * y[None, :, None]
+            save(folder / "directions" / f"{unit}.safetensors", directions, told)
+            save(folder / "scores" / f"{unit}.safetensors", scores, {**told, "tensors": sorted(scores)})
+
+
+def save(path: Path, tensors, header) -> None:
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata={"ontogeny": json.dumps(header)})
+
+
+def make_run(folder: Path, size: Size) -> tuple[Path, list[Path]]:
+    """A run directory in which every checkpoint is measured and nothing is related yet; its lineage and its concept files."""
+    world = hearsay.make(hearsay.Config(families=64, context=64))
+    tokenizer = hearsay.tokenizer(world)
+    shutil.rmtree(folder, ignore_errors=True)
+    make_lineage(folder / "model", size, tokenizer)
+    concepts = make_concepts(folder / "concepts", size.concepts, world)
+    template = make_template(folder / "template", concepts[0], tokenizer)
+    lineage = Lineage.open(str(folder / "model"))
+    plan = plan_trace(lineage, [Concept.from_file(path) for path in concepts], SETTINGS)
+    units = [
+        (c.stage, c.step, c.tokens, c.revision or c.name, k.name, plan.units[c, k.name], emergence_midpoint(i))
+        for c in plan.checkpoints
+        for i, k in enumerate(plan.concepts)
+    ]
+    make_records(folder / "run", template, size, units)
+    about = template.about
+    entries = [{**about["concepts"][0], "name": k.name, "hash": k.hash} for k in plan.concepts]
+    write_json(
+        folder / "run" / "run.json", about | {"lineage": about["lineage"] | {"name": lineage.name}, "concepts": entries}
+    )
+    make_tensors(folder / "run", template, size, plan)
+    return folder / "model", concepts
+
+
+# --- the clock --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    cpu: float
+    seconds: float
+    peak_gb: float
+    exit: int
+
+
+def timed(*command: str | Path, limit_gb: float = 8.0) -> tuple[Cost, str]:
+    """A command as a process of its own: CPU seconds and peak memory of it and its children; killed above `limit_gb`."""
+    limit = int(limit_gb * 2**30)
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    cost = Cost(used.ru_utime + used.ru_stime, seconds, used.ru_maxrss / 2**20, os.waitstatus_to_exitcode(status))
+    return cost, output
+
+
+def seconds_to_draw(page: Path) -> float:
+    """Seconds from opening a report in Chromium until its last picture is drawn; NaN without a browser."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        return math.nan
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        view = browser.new_page(viewport={"width": 1300, "height": 900})
+        began = time.perf_counter()
+        view.goto(page.as_uri(), timeout=120_000)
+        view.wait_for_function("document.body.dataset.drawn !== undefined", timeout=120_000)
+        drawn = time.perf_counter() - began
+        browser.close()
+    return drawn
+
+
+ONE_QUERY = """
+import sys
+from ontogeny import Run
+print(len(Run.open(sys.argv[1]).records("metric = 'auroc' and control is null and site = 'resid.1'")))
+"""
+
+
+def measure(folder: Path, size: Size, views: list[str]) -> dict[str, object]:
+    """All rows of the table for one size."""
+    model, concepts = make_run(folder, size)
+    run = folder / "run"
+    words = [
+        COMMAND,
+        "trace",
+        model,
+        *(w for c in concepts for w in ("-c", c)),
+        "--sites",
+        SETTINGS.sites,
+        "--no-untrained",
+        "--quiet",
+    ]
+    made = bytes_in(run / "records")
+    late = hold_back(run, size)
+    table: dict[str, object] = {"size": asdict(size), "bytes of records before": made}
+
+    def note(name: str, cost: Cost, output: str) -> None:
+        table[name] = asdict(cost)
+        print(
+            f"  {name}: {cost.cpu:.1f} CPU-s, {cost.seconds:.1f} s, {cost.peak_gb:.2f} GB, exit {cost.exit}", flush=True
+        )
+        if cost.exit:
+            print("   ", output.strip()[-300:], flush=True)
+
+    note("dry run", *timed(*words, "--out", folder / "nowhere", "--dry-run"))
+    note("relate", *timed(*words, "--steps", f"0-{late.last}", "--out", run))
+    late.put_back()
+    note("relate again after one checkpoint", *timed(*words, "--out", run))
+    note("second start with nothing to do", *timed(*words, "--out", run))
+    note("open and one query", *timed(sys.executable, "-c", ONE_QUERY, run))
+    note("report", *timed(COMMAND, "report", run))
+    page = run / "report.html"
+    if page.is_file():
+        table["report MB"] = page.stat().st_size / 2**20
+        table["report seconds to draw"] = seconds_to_draw(page)
+        print(f"  report: {table['report MB']:.1f} MB, drawn in {table['report seconds to draw']:.1f} s", flush=True)
+    for view in views:
+        note(f"show {view}", *timed(COMMAND, "show", run, view, "--out", folder / f"{view}.json"))
+    files = sum(1 for kind in ("records", "directions", "scores") for _ in (run / kind).iterdir())
+    table |= {"files a checkpoint": files / size.checkpoints, "bytes of records": bytes_in(run / "records")}
+    print(f"  files a checkpoint: {table['files a checkpoint']:.1f}", flush=True)
+    print(f"  bytes of records: {table['bytes of records']:,}, of the unit parts {made:,}", flush=True)
+    return table
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """The last checkpoint's parts, moved aside."""
+
+    run: Path
+    aside: Path
+    last: int
+    """The last step that stays."""
+
+    def put_back(self) -> None:
+        for path in self.aside.rglob("*.*"):
+            target = self.run / path.relative_to(self.aside)
+            if path.is_file():
+                shutil.move(path, target)
+
+
+def hold_back(run: Path, size: Size) -> HeldBack:
+    headers = {p.stem: read_tensor_header(p) for p in (run / "directions").glob("*.safetensors")}
+    steps = sorted({int(h["step"]) for h in headers.values()})
+    aside = run.parent / "aside"
+    for kind in ("records", "directions", "scores"):
+        (aside / kind).mkdir(parents=True, exist_ok=True)
+        for path in list((run / kind).iterdir()):
+            if headers[path.stem]["step"] == steps[-1]:
+                shutil.move(path, aside / kind / path.name)
+    return HeldBack(run, aside, steps[-2])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", action="append", choices=sorted(SIZES), help="Repeat for more; small by default.")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/scale"), help="Where the runs are made (up to 40 GB)."
+    )
+    parser.add_argument("--views", default="emergence,layers,heads,drift,dependence", help="Pictures that are timed.")
+    parser.add_argument("--out", type=Path, help="JSON file that keeps the table.")
+    args = parser.parse_args()
+    tables = {}
+    for name in args.size or ["small"]:
+        print(f"{name}: {SIZES[name]}", flush=True)
+        tables[name] = measure(args.folder / name, SIZES[name], [v for v in args.views.split(",") if v])
+        with contextlib.suppress(OSError):
+            shutil.rmtree(args.folder / name / "aside")
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

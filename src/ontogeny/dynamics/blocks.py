@@ -1,0 +1,100 @@
+"""Rows of a summary as columns: one value for each checkpoint and site, or for each pair of checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint
+from ontogeny.measurements.rows import RowContext
+from ontogeny.sites import Site
+from ontogeny.storage.files import RecordBlock
+
+
+def cell_block(
+    context: RowContext,
+    visits: Sequence[MeasuredCheckpoint],
+    sites: Sequence[Sequence[Site]],
+    values: Float[Tensor, " cell"],
+    *,
+    metric: str,
+    method: str,
+    reason: str,
+    note: str | None = None,
+    others: Sequence[MeasuredCheckpoint] = (),
+) -> RecordBlock:
+    """One row for each site of each checkpoint.
+
+    Args:
+        sites: Sites of each checkpoint.
+        values: Values of all checkpoints one after another.
+        reason: Note of a NaN.
+        others: The second checkpoint of each row, for pairs; of the length of `values`.
+    """
+    counts = [len(group) for group in sites]
+    at = np.repeat(np.arange(len(visits)), counts)
+    value = values.double().numpy()
+    absent = np.isnan(value)
+    columns: dict[str, Any] = {
+        "metric": metric,
+        "method": method,
+        "concept": context.concept,
+        "position": context.position,
+        "split": context.split,
+        "seed": context.seed,
+        "value": value,
+        "n": np.where(absent, 0, context.n),
+        "note": _texts(np.where(absent, 0, 1), [reason, note]),
+        **_checkpoint_columns(visits, at),
+        **_site_columns(sites),
+    }
+    coords: Mapping[str, Any] = {}
+    if others:
+        coords = {
+            "other_step": _texts(np.arange(len(others)), [str(visit.step) for visit in others]),
+            "other_stage": _texts(np.arange(len(others)), [visit.stage for visit in others]),
+        }
+    return RecordBlock(columns, coords)
+
+
+def _checkpoint_columns(visits: Sequence[MeasuredCheckpoint], at: NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        "stage": _texts(at, [visit.stage for visit in visits]),
+        "revision": _texts(at, [visit.revision for visit in visits]),
+        "step": _numbers(at, [visit.step for visit in visits]),
+        "tokens": _numbers(at, [visit.tokens for visit in visits]),
+        "train_seed": _numbers(at, [visit.train_seed for visit in visits]),
+    }
+
+
+def _site_columns(sites: Sequence[Sequence[Site]]) -> dict[str, Any]:
+    names: dict[Site, int] = {}
+    at = np.array([names.setdefault(site, len(names)) for group in sites for site in group], dtype=np.int64)
+    return {
+        "site": _texts(at, [str(site) for site in names]),
+        "layer": _numbers(at, [site.layer for site in names]),
+        "head": _numbers(at, [site.head for site in names]),
+    }
+
+
+def _texts(at: NDArray[np.int64], values: Sequence[str | None]) -> Any:
+    """A text column: `values[at]`."""
+    import pandas as pd
+
+    known = list(dict.fromkeys(value for value in values if value is not None))
+    place = {value: i for i, value in enumerate(known)}
+    codes = np.array([-1 if value is None else place[value] for value in values], dtype=np.int64)[at]
+    return pd.Categorical.from_codes(codes, categories=pd.Index(known, dtype=object))
+
+
+def _numbers(at: NDArray[np.int64], values: Sequence[float | None]) -> Any:
+    """A column of numbers or nulls: `values[at]`."""
+    import pandas as pd
+
+    if all(value is None for value in values):
+        return None
+    whole = all(value is None or isinstance(value, int) for value in values)
+    return pd.array(list(values), dtype="Int64" if whole else "Float64").take(at)

@@ -1,0 +1,335 @@
+"""Parts of a run: one file a unit while a checkpoint is measured, one file a checkpoint afterwards, and an index of both.
+
+    records/UNIT.parquet      directions/UNIT.safetensors      scores/UNIT.safetensors       one unit, as it was measured
+    records/at-PLACE.parquet  directions/at-PLACE.safetensors  scores/at-PLACE.safetensors   all units of one checkpoint
+    index.json                                                                               headers of the parts
+
+Compaction merges the unit parts of a checkpoint. Its records are written last: a unit is finished where a records part holds it. The index
+is a cache: an entry counts only while its file has the size and time of the entry, else the file itself is read.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ontogeny.errors import BadInput
+from ontogeny.storage.files import (
+    atomic_path,
+    content_digest,
+    read_tensor_header,
+    read_tensor_rows,
+    read_tensors,
+    sql_path,
+    write_json,
+    write_tensors,
+)
+
+KINDS = ("records", "directions", "scores")
+_ENDINGS = {"records": ".parquet", "directions": ".safetensors", "scores": ".safetensors"}
+_MERGED = "at-"
+_INDEX_FILE = "index.json"
+_INDEX_VERSION = 1
+_ROW_GROUP = 16_384
+"""Rows of a row group. Rows are sorted by metric, so that a query of one metric skips most groups."""
+_ROW_ORDER = "metric, control, method, split, concept, site"
+
+UNIT_HEADER_KEYS = ("concept", "stage", "checkpoint", "step", "order", "sites", "methods")
+"""Keys that the header of every directions file must have."""
+UnitHeader = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Holders:
+    """Which records part holds which unit."""
+
+    parts: Mapping[str, str]
+    """Name of the records part of each finished unit."""
+    stale: frozenset[str] = frozenset()
+    """Unit parts that a checkpoint part replaces: left by a kill between the merge and the removal."""
+
+
+_holders: dict[Path, tuple[int, Holders]] = {}
+_headers: dict[Path, tuple[int, Mapping[str, UnitHeader]]] = {}
+
+
+def read_holders(folder: Path) -> Holders:
+    """The finished units of a run directory; read again only after its records changed."""
+    changed = _change_time(folder / "records")
+    known = _holders.get(folder)
+    if known is None or known[0] != changed:
+        known = _holders[folder] = (changed, _holders_of(_entries(folder, "records")))
+    return known[1]
+
+
+def read_headers(folder: Path) -> Mapping[str, UnitHeader]:
+    """The header of the directions of each unit that has some, finished or not; read again only after they changed.
+
+    Raises:
+        BadInput: a file is damaged.
+    """
+    changed = _change_time(folder / "directions")
+    known = _headers.get(folder)
+    if known is None or known[0] != changed:
+        known = _headers[folder] = (changed, _headers_of(_entries(folder, "directions")))
+    return known[1]
+
+
+def add_unit(folder: Path, unit: str, header: UnitHeader | None) -> None:
+    """Enter a unit that this process has just written, so that nothing is read again."""
+    if folder in _holders:
+        old = _holders[folder][1]
+        _remember_holders(folder, Holders({**old.parts, unit: unit}, old.stale - {unit}))
+    if header is not None and folder in _headers:
+        _remember_headers(folder, {**_headers[folder][1], unit: header})
+
+
+def _remember_holders(folder: Path, holders: Holders) -> None:
+    _holders[folder] = (_change_time(folder / "records"), holders)
+
+
+def _remember_headers(folder: Path, headers: Mapping[str, UnitHeader]) -> None:
+    _headers[folder] = (_change_time(folder / "directions"), headers)
+
+
+def save_index(folder: Path) -> None:
+    """Write index.json, so that the next process reads one file instead of every header."""
+    entries = {kind: _entries(folder, kind) for kind in ("records", "directions")}
+    sites: dict[str, Any] = {}
+    for entry in entries["directions"].values():
+        for unit, header in entry["units"].items():
+            if "sites" in header:
+                key = content_digest(header["sites"])
+                sites[key], entry["units"][unit] = header["sites"], {**header, "sites": key}
+    write_json(folder / _INDEX_FILE, {"version": _INDEX_VERSION, "sites": sites, "parts": entries}, indent=None)
+
+
+def record_parts(folder: Path) -> list[Path]:
+    """The files of the table, each unit once."""
+    stale = read_holders(folder).stale
+    return [path for path in sorted((folder / "records").glob("*.parquet")) if path.stem not in stale]
+
+
+def read_unit_tensors(folder: Path, kind: str, unit: str, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Some or all tensors of a unit.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    path, prefix = _tensor_file(folder, kind, unit)
+    if names is None and prefix:
+        names = read_tensor_header(path, ["units"])["units"][unit]["tensors"]
+    wanted = None if names is None else [f"{prefix}{name}" for name in names]
+    return {name.removeprefix(prefix): tensor for name, tensor in read_tensors(path, wanted).items()}
+
+
+def read_unit_rows(folder: Path, kind: str, unit: str, name: str, rows: slice) -> Any:
+    """A slice of the first axis of one tensor; the rest of the file is not read."""
+    path, prefix = _tensor_file(folder, kind, unit)
+    return read_tensor_rows(path, f"{prefix}{name}", rows)
+
+
+def drop_unit(folder: Path, unit: str) -> None:
+    """Remove a unit; its records first, since they mark it as done."""
+    holders = read_holders(folder)
+    part = holders.parts.get(unit, "")
+    if part.startswith(_MERGED):
+        _write_merged(folder, part, [other for other, name in holders.parts.items() if name == part and other != unit])
+    _unlink(folder, unit)
+    left = {other: name for other, name in holders.parts.items() if other != unit}
+    _remember_holders(folder, Holders(left, holders.stale - {unit}))
+    if folder in _headers:
+        headers = _headers[folder][1]
+        _remember_headers(folder, {other: header for other, header in headers.items() if other != unit})
+
+
+def compact_checkpoint(folder: Path, stage: str | None, checkpoint: str, units: Sequence[str]) -> None:
+    """Merge the unit parts of one checkpoint, and its checkpoint part if there is one, into one part.
+
+    Args:
+        units: Finished units of the checkpoint; those without a part of their own are in the checkpoint part already.
+    """
+    name = f"{_MERGED}{content_digest([stage, checkpoint])}"
+    holders, headers = read_holders(folder), read_headers(folder)
+    single = [unit for unit in units if holders.parts.get(unit) == unit]
+    if not single:
+        return
+    every = [*(unit for unit, part in holders.parts.items() if part == name), *single]
+    _write_merged(folder, name, every)
+    for unit in single:
+        _unlink(folder, unit)
+    _remember_holders(folder, Holders({**holders.parts, **dict.fromkeys(every, name)}, holders.stale))
+    _remember_headers(folder, headers)
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove unit parts that a killed compaction left behind. The caller must hold the folder's lock."""
+    holders = read_holders(folder)
+    for unit in holders.stale:
+        _unlink(folder, unit)
+    if holders.stale:
+        _remember_holders(folder, Holders(holders.parts))
+        _headers.pop(folder, None)
+
+
+def _unlink(folder: Path, part: str) -> None:
+    for kind in KINDS:
+        _path(folder, kind, part).unlink(missing_ok=True)
+
+
+def _write_merged(folder: Path, name: str, units: Sequence[str]) -> None:
+    """Write a checkpoint part that holds exactly these units: tensors first, records last."""
+    if not units:
+        _unlink(folder, name)
+        return
+    for kind in ("directions", "scores"):
+        headers: dict[str, UnitHeader] = {}
+        tensors: dict[str, Any] = {}
+        for unit in units:
+            path, prefix = _tensor_file(folder, kind, unit)
+            if not path.is_file():
+                continue
+            header = read_tensor_header(path)
+            if prefix:
+                sites = header["sites"]
+                header = header["units"][unit]
+                header = header | {"sites": sites[header["sites"]]} if "sites" in header else header
+            headers[unit] = header
+            found = read_unit_tensors(folder, kind, unit, header["tensors"])
+            tensors |= {f"{unit}/{key}": tensor for key, tensor in found.items()}
+        if headers:
+            shared, told = _share_sites(headers)
+            write_tensors(_path(folder, kind, name), tensors, {"units": told, "sites": shared})
+    _write_merged_records(folder, name, units)
+
+
+def _share_sites(headers: Mapping[str, UnitHeader]) -> tuple[list[Any], dict[str, UnitHeader]]:
+    """Each list of sites once; the headers name it by its place."""
+    shared: list[Any] = []
+    told = {}
+    for unit, header in headers.items():
+        if "sites" in header:
+            if header["sites"] not in shared:
+                shared.append(header["sites"])
+            header = {**header, "sites": shared.index(header["sites"])}
+        told[unit] = header
+    return shared, told
+
+
+def _write_merged_records(folder: Path, name: str, units: Sequence[str]) -> None:
+    import duckdb
+
+    holders = read_holders(folder).parts
+    sources = sorted({holders[unit] for unit in units})
+    files = ", ".join(f"'{sql_path(_path(folder, 'records', source))}'" for source in sources)
+    metadata = json.dumps(sorted(units)).replace("'", "''")
+    with atomic_path(_path(folder, "records", name)) as temporary, duckdb.connect() as connection:
+        connection.execute("set preserve_insertion_order = false")
+        connection.execute(
+            f"copy (select * from read_parquet([{files}]) where unit in (select unnest(?)) order by {_ROW_ORDER}) "
+            f"to '{sql_path(temporary)}' (format parquet, compression zstd, parquet_version v2, row_group_size {_ROW_GROUP}, "
+            f"kv_metadata {{units: '{metadata}'}})",
+            [list(units)],
+        )
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+_Entries = dict[str, dict[str, Any]]
+"""Part name -> size, time, and units with their headers ({} for records)."""
+
+
+def _entries(folder: Path, kind: str) -> _Entries:
+    saved = _saved_entries(folder, kind)
+    entries = {}
+    for name, size, time in _files(folder / kind, _ENDINGS[kind]):
+        entry = saved.get(name)
+        if entry is None or (entry["size"], entry["time"]) != (size, time):
+            entry = {"size": size, "time": time, "units": _read_units(folder, kind, name)}
+        entries[name] = entry
+    return entries
+
+
+def _read_units(folder: Path, kind: str, name: str) -> dict[str, UnitHeader]:
+    path = _path(folder, kind, name)
+    if not name.startswith(_MERGED):
+        return {name: {} if kind == "records" else read_tensor_header(path, UNIT_HEADER_KEYS)}
+    if kind == "records":
+        return {unit: {} for unit in _units_of_records(path)}
+    header = read_tensor_header(path, ["units", "sites"])
+    return {
+        unit: {**told, "sites": header["sites"][told["sites"]]} if "sites" in told else told
+        for unit, told in header["units"].items()
+    }
+
+
+def _units_of_records(path: Path) -> list[str]:
+    import duckdb
+
+    try:
+        with duckdb.connect() as connection:
+            rows = connection.execute(
+                f"select value from parquet_kv_metadata('{sql_path(path)}') where key = 'units'"
+            ).fetchall()
+        units: list[str] = json.loads(rows[0][0])
+    except (duckdb.Error, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it names no units"
+        raise BadInput(
+            f"{path} is damaged ({reason}). Remove it and trace again: its checkpoint is measured anew."
+        ) from None
+    return units
+
+
+def _holders_of(entries: _Entries) -> Holders:
+    merged = {unit: name for name, entry in entries.items() if name.startswith(_MERGED) for unit in entry["units"]}
+    single = {name for name in entries if not name.startswith(_MERGED)}
+    return Holders({name: name for name in single} | merged, frozenset(single & merged.keys()))
+
+
+def _headers_of(entries: _Entries) -> dict[str, UnitHeader]:
+    return {unit: header for entry in entries.values() for unit, header in entry["units"].items()}
+
+
+def _saved_entries(folder: Path, kind: str) -> _Entries:
+    """What index.json holds, if it can be read and is of this version."""
+    try:
+        saved = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
+        if saved["version"] != _INDEX_VERSION:
+            return {}
+        entries: _Entries = saved["parts"][kind]
+        for entry in entries.values():
+            for header in entry["units"].values():
+                if "sites" in header:
+                    header["sites"] = saved["sites"][header["sites"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return entries
+
+
+def _files(folder: Path, ending: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of each part in a folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        found = [(e.name, e.stat()) for e in entries if e.name.endswith(ending) and not e.name.startswith(".")]
+    return sorted((name.removesuffix(ending), stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+def _change_time(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _tensor_file(folder: Path, kind: str, unit: str) -> tuple[Path, str]:
+    """The file that holds a unit's tensors, and what their names begin with in it."""
+    holder = read_holders(folder).parts.get(unit, unit)
+    merged = holder.startswith(_MERGED)
+    return _path(folder, kind, holder), f"{unit}/" if merged else ""
+
+
+def _path(folder: Path, kind: str, name: str) -> Path:
+    return folder / kind / f"{name}{_ENDINGS[kind]}"
