@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.activations.sequence_packing import LengthGroup, offsets, segments
+from ontogeny.models.forward import split_at_switch
 
 _PADDING_SHARE = 0.02
 """Maximum share of padding."""
@@ -97,6 +98,7 @@ def make_batches(
     together: bool = True,
     one_row: bool = False,
     only: Sequence[int] | None = None,
+    switch: int | None = None,
 ) -> Iterator[CaptureBatch]:
     """Split the sequences into batches.
 
@@ -105,6 +107,7 @@ def make_batches(
         together: Whether sequences of slightly different lengths may share a batch.
         one_row: Whether to pack sequences of all lengths into one row.
         only: Indices of the sequences to run; by default all.
+        switch: Length above which the model computes positions otherwise: no batch holds, or is padded to, both sides of it.
     """
     reads, scored = _indices(read.sequence for read in work.reads), _indices(a.sequence for a in work.scored)
     for answers in (False, True):
@@ -112,13 +115,16 @@ def make_batches(
         indices = range(len(work.sequences)) if only is None else only
         members = [s for s in indices if bool(scored[s]) == answers]
         if one_row:
-            for row in _pack_rows(members, [len(ids) for ids in work.sequences], budget):
-                yield _batch(work, row, None, reads, scored, device)
+            lengths = [len(ids) for ids in work.sequences]
+            for side in split_at_switch(members, lengths, switch):
+                for row in _pack_rows(side, lengths, budget):
+                    yield _batch(work, row, None, reads, scored, device)
             continue
         by_length = defaultdict(list)
         for s in members:
             length = len(work.sequences[s])
-            by_length[padded_length(length) if together else length].append(s)
+            padded = padded_length(length) if together else length
+            by_length[min(padded, switch) if switch and length <= switch else padded].append(s)
         for length, rows in sorted(by_length.items()):
             size = max(1, budget // length)
             for start in range(0, len(rows), size):

@@ -20,6 +20,7 @@ from ontogeny.activations.first_block_memo import memoise_first_block, use_token
 from ontogeny.activations.prefix_sharing import PrefixGroup, group_by_prefix
 from ontogeny.activations.sequence_packing import can_pack, pack_sequences, position_ids
 from ontogeny.errors import BadInput
+from ontogeny.models.forward import rope_switch
 from ontogeny.models.hooks import read_hooks, replace_forward
 from ontogeny.models.model import Model, next_token_logits
 from ontogeny.models.onednn import packed_linears
@@ -99,14 +100,20 @@ def _run_all(
     on_batch: Callable[[int], None] | None,
 ) -> None:
     causal = model.architecture.causal
-    groups, rest = group_by_prefix(work) if causal and share_prefixes else ([], list(range(len(work.sequences))))
+    switch = rope_switch(model)
+    shared = causal and share_prefixes
+    groups, rest = group_by_prefix(work, longest=switch) if shared else ([], list(range(len(work.sequences))))
     one_row = can_pack(model, max((len(work.sequences[s]) for s in rest), default=0))
     runs: list[tuple[_PrefixState | None, CaptureBatch]] = [
-        (None, batch) for batch in make_batches(work, budget, model.device, together=causal, one_row=one_row, only=rest)
+        (None, batch)
+        for batch in make_batches(
+            work, budget, model.device, together=causal, one_row=one_row, only=rest, switch=switch
+        )
     ]
     for group in groups:
         prefix = _run_prefix(model, store, group)
-        batches = make_batches(group.suffixes, budget, model.device)
+        left = None if switch is None else switch - len(group.prefix)
+        batches = make_batches(group.suffixes, budget, model.device, switch=left)
         runs += [(prefix, group.to_whole_workload(batch)) for batch in batches]
     for state, batch in runs:
         _run(model, store, batch, state)

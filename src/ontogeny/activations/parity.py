@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ontogeny.activations.batching import ActivationRead, Workload
 from ontogeny.activations.capture import capture
+from ontogeny.models.forward import rope_switch
 from ontogeny.models.hooks import read_hooks
 from ontogeny.models.loading import first_error_line
 from ontogeny.models.model import Model
@@ -66,7 +67,9 @@ def parity_of_run(run: Run) -> dict[str, Any]:
 @torch.inference_mode()
 def parity_certificate(model: Model, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Parity certificate of a sample of these token sequences: the difference of each way to compute them, and the limit."""
-    texts = sample_sequences(sequences)
+    texts, switch = sample_sequences(sequences), rope_switch(model)
+    # The ways below pad and cache texts of all lengths, which differ by the model's own rule across the switch.
+    texts = [text for text in texts if switch is None or len(text) <= switch] or texts
     layers = sorted({1, (model.layers + 1) // 2, model.layers})
     alone = [_states(model, layers, [text])[0] for text in texts]
     causal = model.architecture.causal

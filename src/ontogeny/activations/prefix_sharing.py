@@ -33,11 +33,16 @@ class PrefixGroup:
         )
 
 
-def group_by_prefix(work: Workload) -> tuple[list[PrefixGroup], list[int]]:
-    """Groups worth sharing a prefix, and the indices of all other sequences."""
+def group_by_prefix(work: Workload, *, longest: int | None = None) -> tuple[list[PrefixGroup], list[int]]:
+    """Groups worth sharing a prefix, and the indices of all other sequences; those above `longest` tokens share none."""
     free = _unread_prefix_lengths(work)
     order = sorted(
-        (s for s in range(len(work.sequences)) if free[s] >= MIN_SHARED_TOKENS), key=lambda s: work.sequences[s]
+        (
+            s
+            for s in range(len(work.sequences))
+            if free[s] >= MIN_SHARED_TOKENS and (longest is None or len(work.sequences[s]) <= longest)
+        ),
+        key=lambda s: work.sequences[s],
     )
     groups, grouped = [], set()
     for run in _neighbours_with_prefix(work, order):

@@ -16,6 +16,31 @@ from torch.nn.utils.rnn import pad_sequence
 from ontogeny.models.model import Model
 
 
+def rope_switch(model: Model) -> int | None:
+    """Length above which the model turns its positions by other frequencies (longrope, dynamic RoPE); None if it never does.
+
+    The longest text of a pass decides for all of them, padding included, so that texts on the two sides must not share a pass.
+    """
+    config = model.network.config.get_text_config()
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for part in (parameters, *(value for value in parameters.values() if isinstance(value, dict))):
+        if part.get("rope_type") == "longrope":
+            known = part.get("original_max_position_embeddings")
+            return known or getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings
+        if "dynamic" in str(part.get("rope_type")):
+            return int(config.max_position_embeddings)
+    return None
+
+
+def split_at_switch(rows: Sequence[int], lengths: Sequence[int], switch: int | None) -> list[list[int]]:
+    """The rows in order, in two groups where some are above the switch and some are not."""
+    sides = (
+        [r for r in rows if switch is None or lengths[r] <= switch],
+        [r for r in rows if switch and lengths[r] > switch],
+    )
+    return [side for side in sides if side]
+
+
 def forward_padded(
     model: Model,
     ids: Sequence[Int[Tensor, " token"]],
@@ -34,8 +59,8 @@ def forward_padded(
     """
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     network = model.body if body else model.network
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
+    sides = split_at_switch(order, [len(row) for row in ids], rope_switch(model))
+    for rows in (side[start : start + batch] for side in sides for start in range(0, len(side), batch)):
         padded = pad_sequence([ids[i] for i in rows], batch_first=True).to(model.device)
         mask = pad_sequence([torch.ones_like(ids[i]) for i in rows], batch_first=True).to(model.device)
         with torch.no_grad(), context(rows):

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ontogeny.errors import BadInput
+from ontogeny.models.forward import rope_switch, split_at_switch
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import pad_left
 from ontogeny.steering.log_likelihood import TokenizedAnswer
@@ -41,6 +42,8 @@ class _Batch:
     """The prompt's last token and the answer without its last, padded on the right."""
     mask: Int[Tensor, "row column"]
     """Of the cached tokens and `ids`."""
+    skipped: tuple[int, ...]
+    """Tokens of each row's `ids` before the prompt's last; 0 if they are cached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +62,17 @@ class CachedPrompts:
         check_can_generate(model)
         rows = _rows(answers)
         order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
-        chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
-        return cls(model, tuple(answers), rows, tuple(_run_batch(model, rows, chunk) for chunk in chunks))
+        # An answer's last token is never run, but counts for the length of its text.
+        switch, whole, heads = rope_switch(model), [len(row.ids) + 1 for row in rows], [row.prompt - 1 for row in rows]
+        sides = [
+            part for side in split_at_switch(order, whole, switch) for part in split_at_switch(side, heads, switch)
+        ]
+        batches = []
+        for chunk in (side[start : start + batch] for side in sides for start in range(0, len(side), batch)):
+            # A head below the switch of a text above it has no cache that could be used.
+            across = switch is not None and whole[chunk[0]] > switch >= heads[chunk[0]]
+            batches.append(_run_batch(model, rows, chunk, cached=not across))
+        return cls(model, tuple(answers), rows, tuple(batches))
 
     @torch.no_grad()
     def scores(self, edits: Edits = ()) -> list[Float[Tensor, " token"]]:
@@ -91,8 +103,10 @@ class CachedPrompts:
             logits = run_with_cache(self.model, batch.ids, batch.mask, copy.deepcopy(batch.cache)).logits
         scores = logits.float().log_softmax(-1).cpu()
         return {
-            i: scores[place, : self.answers[i].tokens].gather(1, self.answers[i].ids[row.prompt :, None])[:, 0]
-            for place, row in enumerate(rows)
+            i: scores[place, skip : skip + self.answers[i].tokens].gather(1, self.answers[i].ids[row.prompt :, None])[
+                :, 0
+            ]
+            for place, (row, skip) in enumerate(zip(rows, batch.skipped, strict=True))
             for i in row.answers
         }
 
@@ -105,10 +119,12 @@ def _rows(answers: Sequence[TokenizedAnswer]) -> tuple[_Row, ...]:
     return tuple(_Row(answers[same[0]].ids[:-1], answers[same[0]].prompt, tuple(same)) for same in rows.values())
 
 
-def _run_batch(model: Model, rows: Sequence[_Row], chunk: list[int]) -> _Batch:
-    heads = [rows[i].ids[: rows[i].prompt - 1] for i in chunk]
-    tails = [rows[i].ids[rows[i].prompt - 1 :] for i in chunk]
-    return _Batch(chunk, *run_prompts(model, heads, tails))
+def _run_batch(model: Model, rows: Sequence[_Row], chunk: list[int], *, cached: bool = True) -> _Batch:
+    starts = [rows[i].prompt - 1 if cached else 0 for i in chunk]
+    heads = [rows[i].ids[:start] for i, start in zip(chunk, starts, strict=True)]
+    tails = [rows[i].ids[start:] for i, start in zip(chunk, starts, strict=True)]
+    skipped = tuple(rows[i].prompt - 1 - start for i, start in zip(chunk, starts, strict=True))
+    return _Batch(chunk, *run_prompts(model, heads, tails), skipped)
 
 
 def run_prompts(

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
+from ontogeny.models.forward import rope_switch, split_at_switch
 from ontogeny.models.model import Model
 from ontogeny.steering.steer import Edits, check_can_generate, edits_for_prompts, steer
 
@@ -79,8 +80,14 @@ def generate(
     # Sorted by length, for less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     continuations: dict[int, list[Continuation]] = {}
-    for start in range(0, len(order), how.batch):
-        rows = order[start : start + how.batch]
+    # Prompts that may cross the switch while they are continued run apart from both others.
+    switch, lengths = rope_switch(model), [len(row) for row in ids]
+    sides = [
+        part
+        for side in split_at_switch(order, lengths, switch)
+        for part in split_at_switch(side, [length + how.tokens for length in lengths], switch)
+    ]
+    for rows in (side[start : start + how.batch] for side in sides for start in range(0, len(side), how.batch)):
         outputs = iter(_batch(model, [ids[i] for i in rows], edits_for_prompts(edits, rows), how))
         for i in rows:
             new = [next(outputs) for _ in range(how.samples)]

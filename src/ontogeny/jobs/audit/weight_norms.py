@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _MIN_LOG_JUMP = math.log(2.0)
 _ROBUST_FACTOR = 8.0
 _SPIKE_FACTOR = 4.0
-_FAR_FACTOR = 3.0
-"""In training with noise, neighbours are at most about √2 times as far from each other as from the checkpoint between them."""
+_FAR_FACTOR = 2.0
+"""In a random walk the smaller distance to a neighbour is at most 0.71 of that between the neighbours; with noise alone they are equal."""
 
 
 @dataclass(frozen=True)
