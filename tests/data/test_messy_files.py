@@ -250,7 +250,7 @@ def test_folders_and_hub_data_sets_without_the_library_say_what_to_install(tmp_p
         with pytest.raises(BadInput, match="needs the package datasets: run pip install"):
             read_table(source)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match="got a folder without"):
+    with pytest.raises(BadInput, match="got a folder that datasets"):
         read_table(tmp_path / "empty")
 
 

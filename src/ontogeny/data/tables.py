@@ -95,7 +95,7 @@ def read_table(path: str | Path) -> DataTable:
     elif suffix not in _FORMATS and not path.exists() and (hub := _HUB_DATASET.fullmatch(path.as_posix())):
         table = _hub_dataset(hub["name"], hub["split"])
     elif suffix not in _FORMATS:
-        named = f"a folder without {_SAVED_DATASET_FILES[0]}" if path.is_dir() else repr(suffix)
+        named = "a folder that datasets.save_to_disk did not write" if path.is_dir() else repr(suffix)
         raise BadInput(f"{path} must end in {', '.join(_FORMATS)}, text files plain or .gz, got {named}.")
     elif suffix == ".parquet":
         table = parquet_table(path)
@@ -275,7 +275,9 @@ def _separated(text: str, where: str, usual: str) -> DataTable:
     delimiter = stated[1] if stated else _delimiter(text, usual)
     _check_quotes(text, where, delimiter)
     records = _records(text, where, delimiter)
-    _, header = next(records)
+    _, header = next(records, (1, []))
+    if not header:
+        raise BadInput(f"{where} is empty: a table needs a header and rows.")
     columns = tuple(name.strip() for name in header)
     _check_unique_columns(columns, where)
     rows = []

@@ -38,7 +38,7 @@ def twice(place: Place) -> list[str]:
 CONCEPTS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "no file": (lambda p: p.trace(None, "nowhere.csv"), r"no file nowhere\.csv: give the path"),
     "no such concept": (lambda p: p.trace(None, "subject_numbr"), r"no concept called.*did you mean subject_number"),
-    "a folder": (lambda p: p.trace(None, p.text("x", "a.txt").parent), r"must end in \.csv.*got ''"),
+    "a folder": (lambda p: p.trace(None, p.text("x", "a.txt").parent), r"must end in \.csv.*got a folder that"),
     "empty": (lambda p: p.trace(None, p.text("")), r"mine\.csv is empty:.*text and label"),
     "header only": (lambda p: p.trace(None, p.text("text,label\n")), r"has a header but no rows"),
     "binary": (lambda p: p.trace(None, p.text(b"\x80\x00\xff" * 99)), r"must be UTF-8 text.*save it as UTF-8"),
