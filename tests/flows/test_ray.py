@@ -1,8 +1,10 @@
 """All executors give the same rows, killed Ray workers lose nothing, and the GPUs of a model are on one machine."""
 
 import os
+import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,7 @@ from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.run import Run
 from tests.faults.on_ray import workers_of
 from tests.helpers.planted_lineages import planted, save_run
+from tests.helpers.subprocesses import python
 from tests.helpers.trace_runs import QUICK, same, save_five, units
 
 
@@ -249,16 +252,48 @@ def test_local_cluster_leaves_no_folder(monkeypatch):
     ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=shutdown)
     monkeypatch.setitem(sys.modules, "ray", ray)
     with clusters.connect_ray(RayCluster()):
-        left = folders[-1].with_name(f"{clusters._RAY_FOLDER_PREFIX}killed-{os.getpid()}")
+        left = folders[-1].parent.with_name(f"{clusters._RAY_FOLDER_PREFIX}killed-{os.getpid()}")
         left.mkdir()
         os.utime(left, (0, 0))
         with clusters.connect_ray(RayCluster()):
             assert folders[0] != folders[1]
             assert not left.exists()
         assert folders[0].is_dir()  # another's, at work
-    assert not any(folder.exists() for folder in folders)
+    assert not any(folder.parent.exists() for folder in folders)
 
 
 def test_rejects_shard_with_cluster(home, tmp_path):
     with pytest.raises(BadInput, match="`shard` must not be set together with a Ray cluster"):
         traced(home, tmp_path / "run", cluster=RayCluster(), shard=Shard.parse("0/2"))
+
+
+def test_local_cluster_is_closed_to_others() -> None:
+    """It listens on the loopback interface only, and its folder belongs to this user."""
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
+    code = """
+        import glob, os, re
+        from pathlib import Path
+        from ontogeny.jobs.trace.ray_cluster import RayCluster, connect_ray
+        with connect_ray(RayCluster(workers=1)) as ray:
+            place = Path(ray._private.worker._global_node.get_session_dir_path())
+            inside = [p for p in place.parents if p.name.startswith("ontogeny-ray-")]
+            print("modes", [oct(p.stat().st_mode & 0o777) for p in inside])
+            inodes = set()
+            for link in glob.glob("/proc/[0-9]*/fd/*"):
+                try:
+                    held = os.readlink(link)
+                    process = Path(link).parents[1]
+                    if held.startswith("socket:") and str(place) in (process / "cmdline").read_text():
+                        inodes.add(held[8:-1])
+                except OSError:
+                    pass
+            rows = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+            hosts = {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+            print("hosts", sorted(hosts))
+    """
+    done = python(textwrap.dedent(code), env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    modes, hosts = (line for line in done.stdout.splitlines() if line.startswith(("modes", "hosts")))
+    assert modes == "modes ['0o700']"
+    assert "0100007F" in hosts
+    assert set(re.findall("'(.+?)'", hosts)) <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}

@@ -162,9 +162,22 @@ def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
             ) from None
         return
     cores = max(os.cpu_count() or 1, asked.workers or 1)
-    ray.init(
-        num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=folder, **quiet
-    )
+    with _loopback():
+        ray.init(
+            num_cpus=cores, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=folder, **quiet
+        )
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Let Ray start on 127.0.0.1, where its servers listen on the loopback interface only; by default they listen on all."""
+    constants = importlib.import_module("ray._private.ray_constants")
+    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    constants.ENABLE_RAY_CLUSTER = False  # as on macOS and Windows, where Ray is on one machine
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager
@@ -179,6 +192,8 @@ def _own_folder() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix=_RAY_FOLDER_PREFIX, dir=above))
     try:
         with run_lock(folder):
-            yield str(folder)
+            # Ray lets everyone write to the folder that it is given: this one, inside a folder of this user only.
+            (folder / "ray").mkdir()
+            yield str(folder / "ray")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
