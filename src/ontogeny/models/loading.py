@@ -36,6 +36,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer_config.json",
 )
+_MOST = {"layer": 2_000, "expert": 10_000, "label": 200_000}
+"""Largest plausible count, by a word in the name of a setting."""
 _OWN_CODE = "trust_remote_code=True"
 """In the error of transformers about a checkpoint with its own code."""
 
@@ -83,6 +85,8 @@ def read_config(folder: Path) -> PretrainedConfig:
     if base is not None:
         config = None if base.is_local else parse_config(checkpoint_config(base))
         return config if config is not None else read_config(fetch_checkpoint(base, allow_pickle=True))
+    if (folder / "config.json").is_file():
+        _check_counts(weight_files.read_json(folder / "config.json"), f"{folder}/config.json")
     try:
         return _without_own_code(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     except Exception as error:  # each config class raises its own errors
@@ -91,6 +95,19 @@ def read_config(folder: Path) -> PretrainedConfig:
         raise CheckpointError(
             f"{folder} has no usable config.json ({first_error_line(error)}): give a Hugging Face checkpoint."
         ) from None
+
+
+def _check_counts(settings: Mapping[str, Any], where: str) -> None:
+    """Raise `CheckpointError` for a number of layers, experts or labels that no model has, before transformers builds a list of them."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_counts(value, where)
+        count = len(value) if isinstance(value, list | dict) else value
+        most = next((most for word, most in _MOST.items() if word in name), None)
+        if most is not None and type(count) is int and count > most:
+            raise CheckpointError(
+                f"{name} in {where} must be at most {most:,}, got {count:,}: the file is damaged, so fetch or save it again."
+            )
 
 
 def own_code_error(folder: Path) -> CheckpointError:
@@ -164,7 +181,12 @@ def _check_described(config: PretrainedConfig) -> None:
 
 
 def parse_config(settings: Mapping[str, Any]) -> PretrainedConfig | None:
-    """The config with the content of a config.json; None if transformers rejects it."""
+    """The config with the content of a config.json; None if transformers rejects it.
+
+    Raises:
+        CheckpointError: it has more layers, experts or labels than any model.
+    """
+    _check_counts(settings, "config.json")
     try:
         return _without_own_code(AutoConfig.for_model(**settings))
     except Exception:  # each config class raises its own errors; loading will raise the proper one
