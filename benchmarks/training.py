@@ -23,7 +23,7 @@ from transformers.utils import logging
 from ontogeny.training.batches import TokenBatch
 from ontogeny.training.loop import TrainingConfig, learning_rate_at
 from ontogeny.training.multi_seed import train_seeds
-from ontogeny.training.objectives import language_model
+from ontogeny.training.objectives.language_model import language_model
 from ontogeny.training.recorder import RecordingPlan
 from ontogeny.training.toy_models.in_world import TOY_MODEL_SIZES, build_network
 from ontogeny.training.train import train, train_module

@@ -13,14 +13,10 @@ from ontogeny.training import trl
 from ontogeny.training.batches import PreferenceBatch, PromptBatch, TokenBatch, pad_batch
 from ontogeny.training.loop import TrainingConfig
 from ontogeny.training.model_parts import model_parts
-from ontogeny.training.objectives import (
-    GroupRelative,
-    Preference,
-    Unlearn,
-    answers_only,
-    language_model,
-    with_reference_log_probs,
-)
+from ontogeny.training.objectives.dpo import Preference, with_reference_log_probs
+from ontogeny.training.objectives.grpo import GroupRelative
+from ontogeny.training.objectives.language_model import answers_only, language_model
+from ontogeny.training.objectives.unlearning import Unlearn
 from ontogeny.training.rollouts import sample_rollouts
 from ontogeny.training.train import train
 from ontogeny.training.trl import LoraOptions, train_with_trl

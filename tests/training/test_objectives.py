@@ -15,17 +15,12 @@ from ontogeny.training.batches import (
     concatenate_batches,
     pad_batch,
 )
-from ontogeny.training.objectives import (
-    GroupRelative,
-    Preference,
-    Unlearn,
-    answer_log_probs,
-    answers_only,
-    describe_objective,
-    group_advantages,
-    language_model,
-    with_reference_log_probs,
-)
+from ontogeny.training.objectives.dpo import Preference, with_reference_log_probs
+from ontogeny.training.objectives.grpo import GroupRelative, group_advantages
+from ontogeny.training.objectives.language_model import answers_only, language_model
+from ontogeny.training.objectives.log_probs import answer_log_probs
+from ontogeny.training.objectives.objective import describe_objective
+from ontogeny.training.objectives.unlearning import Unlearn
 from ontogeny.training.rollouts import sample_rollouts, text_reward
 from tests.helpers.tiny_models import byte_tokenizer, tiny_model
 

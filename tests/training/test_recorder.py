@@ -14,7 +14,10 @@ from ontogeny.lineage import Lineage
 from ontogeny.training.batches import PromptBatch, TokenBatch, UnlearningBatch
 from ontogeny.training.checkpoint_schedule import steps_around
 from ontogeny.training.loop import TrainingConfig
-from ontogeny.training.objectives import GroupRelative, Preference, Unlearn, language_model
+from ontogeny.training.objectives.dpo import Preference
+from ontogeny.training.objectives.grpo import GroupRelative
+from ontogeny.training.objectives.language_model import language_model
+from ontogeny.training.objectives.unlearning import Unlearn
 from ontogeny.training.recorder import RecordingPlan, batch_fingerprint, read_recording, recorded_states
 from ontogeny.training.replay import densify, replay
 from ontogeny.training.train import train, train_module

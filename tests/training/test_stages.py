@@ -18,14 +18,11 @@ from ontogeny.training.batches import PreferenceBatch, PromptBatch, TokenBatch, 
 from ontogeny.training.checkpoints import STATES_FOLDER
 from ontogeny.training.loop import TrainingConfig
 from ontogeny.training.model_parts import matching_parameters, model_parts
-from ontogeny.training.objectives import (
-    GroupRelative,
-    Preference,
-    Unlearn,
-    answer_log_probs,
-    answers_only,
-    language_model,
-)
+from ontogeny.training.objectives.dpo import Preference
+from ontogeny.training.objectives.grpo import GroupRelative
+from ontogeny.training.objectives.language_model import answers_only, language_model
+from ontogeny.training.objectives.log_probs import answer_log_probs
+from ontogeny.training.objectives.unlearning import Unlearn
 from ontogeny.training.train import TrainingProgress, train, train_module
 from tests.helpers.tiny_models import VOCAB, byte_tokenizer, tiny_model
 

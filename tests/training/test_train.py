@@ -20,7 +20,7 @@ from ontogeny.training.batches import TokenBatch
 from ontogeny.training.checkpoint_schedule import log_steps
 from ontogeny.training.checkpoints import STATES_FOLDER
 from ontogeny.training.loop import TrainingConfig, learning_rate_at
-from ontogeny.training.objectives import language_model
+from ontogeny.training.objectives.language_model import language_model
 from ontogeny.training.train import TrainingProgress
 from ontogeny.worlds import hearsay
 

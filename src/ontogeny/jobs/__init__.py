@@ -1,3 +1,3 @@
 """Long, resumable jobs: one folder per command."""
 
-__all__ = ["audit", "compare", "evaluate", "harness", "monitor", "progress", "run_json", "trace", "transfer"]
+__all__ = ["audit", "compare", "evaluate", "monitor", "progress", "resumable", "run_json", "trace", "transfer"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.training.batches import count_batch_tokens
-from ontogeny.training.objectives import Objective
+from ontogeny.training.objectives.objective import Objective
 
 BatchFunction = Callable[[int], Any]
 """The batch of a step (1, 2, …). A function of the step, so that a resumed run need not replay a stream."""

@@ -31,7 +31,7 @@ from ontogeny.training.checkpoints import (
     write_training_state,
 )
 from ontogeny.training.loop import TrainingConfig, TrainingSession, learning_rate_at, make_optimizer
-from ontogeny.training.objectives import Objective, describe_objective
+from ontogeny.training.objectives.objective import Objective, describe_objective
 
 SeededBatches = Callable[[int, int], Any]
 """The batch of a step and a seed: a tensor, or tuples or dictionaries of tensors, with equal shapes for all seeds."""

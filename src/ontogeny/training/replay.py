@@ -38,7 +38,7 @@ from ontogeny.training.loop import (
     start_session,
     train_step,
 )
-from ontogeny.training.objectives import Objective, describe_objective
+from ontogeny.training.objectives.objective import Objective, describe_objective
 from ontogeny.training.recorder import batch_fingerprint, read_recording, recorded_states
 
 StepCallback = Callable[[TrainingSession, Any], None]

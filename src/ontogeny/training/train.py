@@ -45,7 +45,7 @@ from ontogeny.training.loop import (
     start_session,
     train_step,
 )
-from ontogeny.training.objectives import Objective, describe_objective
+from ontogeny.training.objectives.objective import Objective, describe_objective
 from ontogeny.training.recorder import RecordingPlan, TrainingRecorder
 
 __all__ = [

@@ -31,7 +31,9 @@ from ontogeny.training.checkpoints import (
     write_checkpoint,
 )
 from ontogeny.training.loop import BatchFunction, TrainingConfig
-from ontogeny.training.objectives import GroupRelative, Objective, Preference, describe_objective
+from ontogeny.training.objectives.dpo import Preference
+from ontogeny.training.objectives.grpo import GroupRelative
+from ontogeny.training.objectives.objective import Objective, describe_objective
 from ontogeny.training.train import describe_start, initial_language_model
 from ontogeny.training.trl_trainers import TrlJob, trl_trainer_for
 

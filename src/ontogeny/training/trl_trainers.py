@@ -12,14 +12,10 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from ontogeny.errors import BadInput
 from ontogeny.training.batches import PreferenceBatch, PromptBatch, TokenBatch, TrainingBatch
 from ontogeny.training.loop import TrainingConfig, learning_rate_at, make_optimizer
-from ontogeny.training.objectives import (
-    GroupRelative,
-    Objective,
-    Preference,
-    answers_only,
-    describe_objective,
-    language_model,
-)
+from ontogeny.training.objectives.dpo import Preference
+from ontogeny.training.objectives.grpo import GroupRelative
+from ontogeny.training.objectives.language_model import answers_only, language_model
+from ontogeny.training.objectives.objective import Objective, describe_objective
 
 
 @dataclass(frozen=True)

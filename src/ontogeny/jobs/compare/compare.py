@@ -13,8 +13,8 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import STUDY_ALIASES, load_study
 from ontogeny.jobs.compare.plan import ComparisonPlan
 from ontogeny.jobs.compare.stages import StageModels, stamp_rows
-from ontogeny.jobs.harness import Failure, check_any_done, job_session
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.resumable import Failure, check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.storage.run import Run

@@ -9,7 +9,7 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageStudy, StudyInputs, load_study
 from ontogeny.jobs.compare.preflight import PreflightReport, run_preflight
 from ontogeny.jobs.compare.stages import weight_identities
-from ontogeny.jobs.harness import open_run_directory
+from ontogeny.jobs.resumable import open_run_directory
 from ontogeny.lineage import Checkpoint, Lineage, weight_bytes
 from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.files import content_digest

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ontogeny.jobs import harness
+from ontogeny.jobs import resumable
 from ontogeny.jobs.evaluate.measure import evaluate_concept
 from ontogeny.jobs.evaluate.plan import EvaluationPlan, check_model_shape
 from ontogeny.jobs.evaluate.rows import evaluation_rows
@@ -32,7 +32,7 @@ def evaluate(
     scorers: Sequence[TextScorer] = (),
     command: str | None = None,
     on_progress: ProgressCallback = ignore_progress,
-) -> tuple[Run, list[harness.Failure]]:
+) -> tuple[Run, list[resumable.Failure]]:
     """Write the rows of all concepts at all checkpoints, and the verdicts. Finished units are not computed again.
 
     Args:
@@ -48,16 +48,16 @@ def evaluate(
         BadInput: `out` holds a run of another lineage or of other examples, or no checkpoint can be evaluated.
     """
     options, concepts = model or ModelOptions(), [plan.concept for plan in plans]
-    harness.check_concepts(concepts)
-    run = harness.open_run_directory(out, lineage, concepts)
-    weights, failures = harness.readable_checkpoints(lineage, allow_pickle=options.allow_pickle)
+    resumable.check_concepts(concepts)
+    run = resumable.open_run_directory(out, lineage, concepts)
+    weights, failures = resumable.readable_checkpoints(lineage, allow_pickle=options.allow_pickle)
     beside = {"scorers": sorted(scorer.name for scorer in scorers), "dtype": options.dtype}
     units = {
         (checkpoint, plan.concept.name): _unit_key(checkpoint, identity, plan, beside)
         for checkpoint, identity in weights.items()
         for plan in plans
     }
-    by_concept, missing = {plan.concept.name: plan for plan in plans}, harness.missing_units(run, units)
+    by_concept, missing = {plan.concept.name: plan for plan in plans}, resumable.missing_units(run, units)
     reusable, done = ReusableModel(options), len(weights) - len(missing)
 
     def visit(checkpoint: Checkpoint, folder: Path) -> None:
@@ -79,12 +79,12 @@ def evaluate(
             run.log(entry | {"seconds": round(time.monotonic() - began, 2)})
         done += 1
 
-    with harness.job_session(run, units.values()):
+    with resumable.job_session(run, units.values()):
         _write_run_json(run, lineage, plans, weights, options, beside, command)
-        failures += harness.visit_checkpoints(
-            run, harness.fetch_ahead(missing, options), visit, tolerant=len(lineage.checkpoints) > 1
+        failures += resumable.visit_checkpoints(
+            run, resumable.fetch_ahead(missing, options), visit, tolerant=len(lineage.checkpoints) > 1
         )
-        harness.check_any_done(run, units.values(), failures)
+        resumable.check_any_done(run, units.values(), failures)
         write_verdicts(run, lineage.name)
     return run, failures
 
@@ -99,7 +99,7 @@ def check_model_configs(plans: Sequence[EvaluationPlan], folder: Path) -> int:
 
 
 def _unit_key(
-    checkpoint: Checkpoint, identity: harness.WeightIdentity, plan: EvaluationPlan, beside: Mapping[str, object]
+    checkpoint: Checkpoint, identity: resumable.WeightIdentity, plan: EvaluationPlan, beside: Mapping[str, object]
 ) -> str:
     """Name of a unit: a digest of the weights, their place, and everything that is evaluated."""
     place = [checkpoint.stage, checkpoint.step, checkpoint.name]
@@ -110,7 +110,7 @@ def _write_run_json(
     run: Run,
     lineage: Lineage,
     plans: Sequence[EvaluationPlan],
-    weights: Mapping[Checkpoint, harness.WeightIdentity],
+    weights: Mapping[Checkpoint, resumable.WeightIdentity],
     options: ModelOptions,
     beside: Mapping[str, object],
     command: str | None,

@@ -13,8 +13,8 @@ from ontogeny.activations.capture import CaptureCounts, capture
 from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import Failure, fetch_ahead, visit_checkpoints
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.resumable import Failure, fetch_ahead, visit_checkpoints
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.lineage import Checkpoint

@@ -9,7 +9,7 @@ from typing import Any
 from ontogeny.data.concept import Concept
 from ontogeny.data.positions import Position
 from ontogeny.errors import BadInput
-from ontogeny.jobs import harness
+from ontogeny.jobs import resumable
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import MEASURE_VERSION, TraceSettings
@@ -26,9 +26,9 @@ class TracePlan:
     lineage: Lineage
     concepts: tuple[Concept, ...]
     settings: TraceSettings
-    weights: Mapping[Checkpoint, harness.WeightIdentity]
+    weights: Mapping[Checkpoint, resumable.WeightIdentity]
     """Of the checkpoints that can be read, in training order."""
-    failures: tuple[harness.Failure, ...]
+    failures: tuple[resumable.Failure, ...]
     """The other checkpoints."""
     designs: Mapping[str, Design]
     """By concept."""
@@ -60,7 +60,7 @@ class TracePlan:
         Raises:
             BadInput: it was made with other settings, or as `open_run_directory`.
         """
-        run = harness.open_run_directory(out, self.lineage, self.concepts)
+        run = resumable.open_run_directory(out, self.lineage, self.concepts)
         # A run in which vectors were evaluated and nothing was traced has no settings yet.
         settings = run.about.get("settings", {}) if run.about_path.is_file() else {}
         before = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
@@ -74,7 +74,7 @@ class TracePlan:
 
     def missing(self, run: Run) -> dict[Checkpoint, list[Concept]]:
         """Concepts whose unit the run lacks, by checkpoint."""
-        missing = harness.missing_units(run, self.units)
+        missing = resumable.missing_units(run, self.units)
         return {c: [self.designs[name].concept for name in names] for c, names in missing.items()}
 
     def is_untrained(self, checkpoint: Checkpoint) -> bool:
@@ -105,9 +105,9 @@ def plan_trace(
     Raises:
         BadInput: two concepts have the same name, one cannot be split, no checkpoint can be read, or a site does not exist.
     """
-    harness.check_concepts(concepts)
+    resumable.check_concepts(concepts)
     designs = {concept.name: make_design(concept, settings) for concept in concepts}
-    weights, failures = harness.readable_checkpoints(lineage, allow_pickle=allow_pickle)
+    weights, failures = resumable.readable_checkpoints(lineage, allow_pickle=allow_pickle)
     first = next(iter(weights))
     check_family_supported(first)
     check_sites_exist(first, settings.sites)

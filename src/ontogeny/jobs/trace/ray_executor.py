@@ -15,8 +15,8 @@ import torch
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import Failure, log_failure
 from ontogeny.jobs.progress import TraceProgress, ignore_progress
+from ontogeny.jobs.resumable import Failure, log_failure
 from ontogeny.jobs.trace import ray_cluster
 from ontogeny.jobs.trace.executor import TraceExecution, concepts_without_floor
 from ontogeny.jobs.trace.plan import TracePlan

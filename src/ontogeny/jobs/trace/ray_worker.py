@@ -17,8 +17,8 @@ import torch
 
 from ontogeny._version import __version__
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import SHARDS_FOLDER, Failure, fetch_and_warm
 from ontogeny.jobs.progress import TraceProgress
+from ontogeny.jobs.resumable import SHARDS_FOLDER, Failure, fetch_and_warm
 from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.lineage import Checkpoint, Prefetcher

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import SHARDS_FOLDER, Failure
+from ontogeny.jobs.resumable import SHARDS_FOLDER, Failure
 from ontogeny.storage.lock import is_locked
 from ontogeny.storage.run import Run
 

@@ -17,8 +17,8 @@ from ontogeny.data.concept import Concept
 from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import audit
-from ontogeny.jobs.harness import Failure, check_any_done, job_session
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.resumable import Failure, check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.jobs.trace import ray_executor
 from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution, concepts_without_floor, untrained_unit

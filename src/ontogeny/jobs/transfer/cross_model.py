@@ -21,8 +21,8 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import encode_texts, shared_token_strings
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
-from ontogeny.jobs.harness import job_session
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.resumable import job_session
 from ontogeny.jobs.transfer.measure import EffectMeter, answer_margin_outcome, probe_readout_outcome
 from ontogeny.jobs.transfer.plan import TransferSettings, choose_neutral_texts, open_trace
 from ontogeny.jobs.transfer.rows import SiteRows, measure_nulls, null_p_values, shuffled_label_directions

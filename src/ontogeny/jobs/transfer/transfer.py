@@ -19,7 +19,7 @@ from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
-from ontogeny.jobs import harness
+from ontogeny.jobs import resumable
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.run_json import TRANSFERS_FOLDER
 from ontogeny.jobs.trace.plan import TracePlan
@@ -94,7 +94,7 @@ def transfer(
     transfer_targets(plan, settings.into)
     complete_trace(plan, run, options, delete_behind=delete_behind, command=command, on_progress=on_progress)
     job = _Transfer(plan, run, settings, options, on_progress)
-    with harness.job_session(run, job.units.values()):
+    with resumable.job_session(run, job.units.values()):
         described = {name: asdict(settings) | {"neutral": len(settings.neutral)} for name in job.concepts}
         run.describe(run.about | {TRANSFERS_FOLDER: run.about.get(TRANSFERS_FOLDER, {}) | described})
         job.run_all(delete_behind=delete_behind)
@@ -144,7 +144,7 @@ class _Transfer:
 
     def run_all(self, *, delete_behind: bool) -> None:
         """Visit the targets that lack a unit, then summarise all."""
-        missing, total = harness.missing_units(self.run, self.units), len(self.targets)
+        missing, total = resumable.missing_units(self.run, self.units), len(self.targets)
         done = total - len(missing)
 
         def visit(target: Checkpoint, folder: Path) -> None:
@@ -160,8 +160,8 @@ class _Transfer:
             self.run.log({**entry, "seconds": time.perf_counter() - began})
             done += 1
 
-        fetched = harness.fetch_ahead(missing, self.options, delete_behind=delete_behind)
-        harness.visit_checkpoints(self.run, fetched, visit, tolerant=False)
+        fetched = resumable.fetch_ahead(missing, self.options, delete_behind=delete_behind)
+        resumable.visit_checkpoints(self.run, fetched, visit, tolerant=False)
         self.on_progress(TraceProgress("", total, total, "relating checkpoints"))
         for name, one in self.concepts.items():
             summarise_transfer(self.run, self.plan, self.plan.designs[name], one.site)

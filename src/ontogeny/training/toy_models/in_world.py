@@ -26,7 +26,9 @@ from ontogeny.storage.lock import run_lock
 from ontogeny.training.batches import PreferenceBatch, TokenBatch, TrainingBatch
 from ontogeny.training.checkpoint_schedule import log_steps
 from ontogeny.training.loop import TrainingConfig
-from ontogeny.training.objectives import Objective, Preference, answers_only, language_model
+from ontogeny.training.objectives.dpo import Preference
+from ontogeny.training.objectives.language_model import answers_only, language_model
+from ontogeny.training.objectives.objective import Objective
 from ontogeny.training.train import TrainingCallback, train
 
 TOY_STAGES = ("base", "sft", "dpo")

@@ -25,7 +25,7 @@ from ontogeny.training.batches import TokenBatch
 from ontogeny.training.checkpoint_schedule import log_steps
 from ontogeny.training.checkpoints import hide_progress_bars
 from ontogeny.training.loop import TrainingConfig
-from ontogeny.training.objectives import language_model
+from ontogeny.training.objectives.language_model import language_model
 from ontogeny.training.toy_models.in_world import build_network, check_same_settings, toy_model_size, write_lineage_file
 from ontogeny.training.train import TrainingCallback, train
 

@@ -1,4 +1,4 @@
-"""Harness of the long jobs: one way to open a run directory, to hold a session in it, and to visit checkpoints.
+"""Resumable jobs: one way to open a run directory, to resume it in a session, and to visit checkpoints.
 
 A job plans its units (`plan.py`). In a `job_session` it measures the missing ones and keeps each, then summarises all of them and
 completes run.json.
