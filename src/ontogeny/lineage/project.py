@@ -55,6 +55,8 @@ def order_stages(folder: Path, names: Sequence[str]) -> list[StagePlace]:
 
 def unclear_order(folder: Path, names: Sequence[str]) -> BadInput:
     """The error for runs whose order is unknown."""
+    ranks = {name: rank for name in names if (rank := _rank(name)) is not None}
+    names = sorted(names, key=lambda name: ranks.get(name, len(_STAGE_WORDS)))
     return BadInput(
         f"{folder} holds {len(names)} runs ({', '.join(names[:4])}{', …' if len(names) > 4 else ''}) whose order is not clear from their "
         "names: " + manifest.proposed(folder, names)

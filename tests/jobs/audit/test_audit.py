@@ -18,7 +18,7 @@ from ontogeny.jobs.audit.weight_norms import _outlying_norms
 from ontogeny.lineage import Checkpoint, Lineage, WeightFile
 from ontogeny.lineage.weight_files import SAFETENSORS_INDEX
 from ontogeny.storage.run import Run
-from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tiny_models import save_tiny, tiny_model
 
 STEPS = (0, 1000, 2000, 3000, 4000, 5000)
 
@@ -300,3 +300,105 @@ def test_audit_in_run_json_is_json(sound: Path, tmp_path: Path) -> None:
     assert json.loads(json.dumps(kept)) == kept
     assert kept["sentence"] == "6 checkpoints audited, nothing found."
     assert kept["findings"] == []
+
+
+def tiny_run(top: Path, steps: tuple[int, ...] = (10, 20), family: str = "llama") -> Path:
+    for step in steps:
+        save_tiny(family, top / f"checkpoint-{step}", seed=step)
+    return top
+
+
+def add_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | tensors, path, metadata={"format": "pt"})
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+WHOLE: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
+    "biases": (
+        lambda m: add_tensors(m, {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}),
+        *("unused_tensors", "fault", r"first model\.layers\.0\.self_attn\.q_proj\.bias"),
+    ),
+    "layers": (
+        lambda m: edit(m / "config.json", num_hidden_layers=1),
+        "unused_tensors",
+        "fault",
+        r"first model\.layers\.1",
+    ),
+    "LoRA": (
+        lambda m: add_tensors(m, {"model.layers.0.mlp.up_proj.lora_A.weight": torch.ones(2, 32)}),
+        *("unused_tensors", "fault", "lora_A"),
+    ),
+    "a value head": (
+        lambda m: add_tensors(m, {"v_head.summary.weight": torch.ones(1, 32)}),
+        *("unused_tensors", "warning", "first v_head"),
+    ),
+    "integers": (lambda m: add_tensors(m, {UP: torch.ones(48, 32, dtype=torch.int8)}), "integers", "fault", UP),
+    "float8": (
+        lambda m: add_tensors(m, {UP: torch.ones(48, 32).to(torch.float8_e4m3fn)}),
+        *("integers", "fault", "scaled floats"),
+    ),
+    "own code": (
+        lambda m: edit(m / "config.json", auto_map={"AutoModelForCausalLM": "x.Y"}),
+        *("own_code", "warning", "modelling code of their own"),
+    ),
+    "another file": (
+        lambda m: save_file({"a": torch.ones(1)}, m / "value_head.safetensors"),
+        *("unread_file", "warning", r"first value_head\.safetensors"),
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", WHOLE)
+def test_finds_what_the_loaded_model_does_not_use(plant: str, tmp_path: Path) -> None:
+    change, kind, severity, words = WHOLE[plant]
+    top = tiny_run(tmp_path)
+    for folder in sorted(top.iterdir()):
+        change(folder)
+    result = audit(Lineage.open(top), deep=True)
+    found = [f for f in result.findings if f.kind == kind]
+    assert [(f.severity, f.checkpoints) for f in found] == [(severity, ("checkpoint-10", "checkpoint-20"))]
+    assert re.search(words, found[0].what)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "bert", "falcon", "gemma2", "opt", "mistral"])
+def test_whole_models_of_a_family_have_no_findings(family: str, tmp_path: Path) -> None:
+    assert audit(Lineage.open(tiny_run(tmp_path, family=family)), deep=True).findings == ()
+
+
+@pytest.mark.parametrize("shift", [0, 1e-4])
+def test_finds_late_weights_in_the_middle(shift: float, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(64, 64, generator=generator)
+    for step in range(1, 17):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        weights = weights + 0.1 * torch.randn(64, 64, generator=generator)
+        save_file({"a": weights}, folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
+    assert audit(Lineage.open(tmp_path), deep=True).findings == ()
+    late = load_file(tmp_path / "checkpoint-15" / "model.safetensors")["a"]
+    noise = torch.randn(64, 64, generator=generator)
+    save_file({"a": late + (shift or 0.05) * noise}, tmp_path / "checkpoint-2" / "model.safetensors")
+    found = audit(Lineage.open(tmp_path), deep=True).findings
+    assert [(f.kind, f.severity, f.checkpoints) for f in found] == [("far", "warning", ("checkpoint-2",))]
+
+
+@pytest.mark.parametrize("names", ["model-{:05}-of-00002.safetensors", "pytorch_model-{:05}-of-00002.bin"])
+def test_finds_shards_of_another_step_on_disk(names: str, tmp_path: Path) -> None:
+    generator, pickle = torch.Generator().manual_seed(0), names.endswith(".bin")
+    for step in range(1, 9):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for place, name in enumerate(("a", "b"), 1):
+            tensors = {name: torch.randn(4, 4, generator=generator)}
+            (torch.save if pickle else save_file)(tensors, folder / names.format(place))
+        index = "pytorch_model.bin.index.json" if pickle else SAFETENSORS_INDEX
+        places = {"a": names.format(1), "b": names.format(2)}
+        (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        (folder / "config.json").write_text("{}")
+    assert audit(Lineage.open(tmp_path, allow_pickle=pickle), allow_pickle=pickle).findings == ()
+    for step in (2, 3):
+        shutil.copy(tmp_path / "checkpoint-8" / names.format(1), tmp_path / f"checkpoint-{step}")
+    found = audit(Lineage.open(tmp_path, allow_pickle=pickle), allow_pickle=pickle).findings
+    assert [(f.kind, f.checkpoints) for f in found] == [("shards", ("checkpoint-2", "checkpoint-3", "checkpoint-8"))]

@@ -115,7 +115,7 @@ def _network(sheet: CheckpointMetadata, known: dict[str, Any]) -> Any:
     """The network that a config describes, without memory; None if there is none, or the weights are not whole."""
     from ontogeny.models import loading
 
-    if sheet.adapter or not _is_complete(sheet):
+    if not _is_whole_model(sheet):
         return None
     key = json.dumps(sheet.config, sort_keys=True)
     if key not in known:
@@ -256,12 +256,15 @@ def _drop_repeated_tokenizer_finding(found: list[AuditFinding]) -> list[AuditFin
 
 
 def _shapes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
-    whole = _is_complete(sheet) and not sheet.adapter
-    return {name: list(entry.shape) for name, entry in sheet.tensors.items()} if whole else None
+    return {name: list(entry.shape) for name, entry in sheet.tensors.items()} if _is_whole_model(sheet) else None
 
 
 def _dtypes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
-    return {name: entry.dtype for name, entry in sheet.tensors.items()} if _is_complete(sheet) else None
+    return {name: entry.dtype for name, entry in sheet.tensors.items()} if _is_whole_model(sheet) else None
+
+
+def _is_whole_model(sheet: CheckpointMetadata) -> bool:
+    return _is_complete(sheet) and not sheet.adapter
 
 
 def _is_complete(sheet: CheckpointMetadata) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MIN_LOG_JUMP = math.log(2.0)
 _ROBUST_FACTOR = 8.0
 _SPIKE_FACTOR = 4.0
-_FAR_FACTOR = 2.0
+_FAR_FACTOR = 1.5
 """In a random walk the smaller distance to a neighbour is at most 0.71 of that between the neighbours; with noise alone they are equal."""
 
 
