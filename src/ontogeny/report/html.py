@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ontogeny.data.concept import class_meaning
 from ontogeny.findings.finding import Finding, collect_findings
 from ontogeny.findings.sentences import (
     SCORE_LABELS,
@@ -221,6 +222,7 @@ def _row(finding: Finding, concept: Mapping[str, Any]) -> dict[str, str]:
 
     return {
         "concept": finding.name,
+        "meaning": class_meaning(concept.get("classes") or ()) if concept.get("kind") == "binary" else "",
         "examples": f"{concept['n']:,} ({concept['groups']:,})" if {"n", "groups"} <= concept.keys() else "–",
         "site": finding.site,
         "score": f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)}",
