@@ -38,6 +38,14 @@ def escape_control(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+_SECRET = re.compile(r"(\b(?:hf_|ghp_|glpat-))[A-Za-z0-9_-]{16,}|(:/{1,2})[^/@\s'\"]+(?=@)|(token=)[^&\s'\"]+")
+
+
+def redact(text: str) -> str:
+    """A text without access tokens, and without user and password in its URLs."""
+    return _SECRET.sub(lambda found: f"{found[found.lastindex or 0]}***", text)
+
+
 class CheckpointError(BadInput):
     """One checkpoint cannot be read; others of its lineage may be readable."""
 

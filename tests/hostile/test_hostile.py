@@ -20,6 +20,7 @@ from ontogeny.data import tables
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit.audit import audit
+from ontogeny.jobs.run_json import command_line
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Checkpoint, Stage, fetch, manifest, weight_files
 from ontogeny.lineage.hub import looks_like_repository
@@ -310,3 +311,30 @@ def test_a_repository_never_names_a_place_outside_of_the_cache(name: str) -> Non
         assert ".." not in name
         assert name.count("/") <= 1
         assert not re.search(r"[\\\s:?#%\0]", name)
+
+
+URLS = (
+    f"https://user:{SECRET}@huggingface.co/me/model",
+    "https://me:pass-word-of-mine@host/a/b",
+    f"https://host/model?token={SECRET}&x=1",
+    SECRET,
+)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_tokens_are_not_repeated(url: str, place: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (
+        ("trace", url, "-c", place / "planted.csv", "-o", place / "out"),
+        ("trace", place / "model", "-c", url, "-o", place / "out"),
+        ("steer", place / "model", "-d", f"hub:{url}", "-p", "hi"),
+        ("report", url),
+    ):
+        code, out, err = say(*words)
+        assert code == 2
+        assert SECRET not in out + err
+        assert "pass-word-of-mine" not in out + err
+    monkeypatch.setattr("sys.argv", ["ontogeny", "trace", url])
+    assert SECRET not in command_line()
+    assert "pass-word-of-mine" not in command_line()
+    monkeypatch.setattr("sys.argv", ["ontogeny", "trace", "a/b", "-c", "x@y.csv"])
+    assert command_line() == "ontogeny trace a/b -c x@y.csv"  # the control

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ontogeny.errors import escape_control
+from ontogeny.errors import escape_control, redact
 
 _STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 class VisibleStream:
-    """A text stream that writes control characters out; on a terminal, colours and bold print pass."""
+    """A text stream that writes control characters out and no access token; on a terminal, colours and bold print pass."""
 
     def __init__(self, raw: Any) -> None:
         self.raw_stream = raw
@@ -21,7 +21,7 @@ class VisibleStream:
 
     def write(self, text: str) -> int:
         parts = _STYLE.split(text) if self._styled else [text]  # every second part is a style
-        self.raw_stream.write("".join(part if i % 2 else escape_control(part) for i, part in enumerate(parts)))
+        self.raw_stream.write("".join(part if i % 2 else escape_control(redact(part)) for i, part in enumerate(parts)))
         return len(text)
 
     def writelines(self, lines: Any) -> None:

@@ -13,6 +13,7 @@ import torch
 from ontogeny._version import __version__
 from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import TEMPLATE_DATE
+from ontogeny.errors import redact
 from ontogeny.lineage import Checkpoint, Lineage
 
 EVALUATIONS_FOLDER, TRANSFERS_FOLDER = "evaluations", "transfers"
@@ -108,5 +109,5 @@ def describe_concept(concept: Concept, warnings: Iterable[str] = ()) -> dict[str
 
 
 def command_line() -> str:
-    """The command line of this process, quoted for a shell."""
-    return shlex.join(["ontogeny", *sys.argv[1:]])
+    """The command line of this process, quoted for a shell, without access tokens."""
+    return redact(shlex.join(["ontogeny", *sys.argv[1:]]))
