@@ -232,7 +232,7 @@ def test_concepts_that_cannot_be_steered_are_rejected(evaluate, tiny, tmp_path):
         for key in ("prompt", "right", "wrong"):
             row.pop(key)
     few.write_text("\n".join(json.dumps(row) for row in cut))
-    for path, words in ((bare, "neither questions"), (same, "same tokens"), (few, "add groups")):
+    for path, words in ((bare, "neither questions"), (same, "must be two answers"), (few, "add groups")):
         code, _, err = evaluate(tiny("gpt_neox"), "-c", path, *QUICK)
         assert code == 2
         assert words in err
