@@ -22,6 +22,10 @@ def config(**change: object) -> Case:
     return traced(edit)
 
 
+def template(text: str) -> Case:
+    return traced(lambda model: (model / "chat_template.jinja").write_text(text) and None, "--template")
+
+
 def elsewhere(model: Path) -> None:
     """An index that names a shard in another folder."""
     shutil.move(model / "model.safetensors", model.parent / "outside.safetensors")
@@ -131,6 +135,14 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "config of a giant": (config(vocab_size=10**12), r"cannot be read|no network can be built"),
     "config of other activations": (config(hidden_act="os.system"), r"."),
+    "template that loops": (template("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3), r"takes more than 10 s"),
+    "template that multiplies": (template("{{ messages[0].content * 10**6 }}"), r"it writes 19,000,000 characters"),
+    "template that doubles": (
+        template(
+            "{% set n = namespace(x='a') %}{% for i in range(25) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}"
+        ),
+        r"it writes 33,554,432 characters",
+    ),
     "template that breaks out": (
         traced(lambda m: (m / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}") and None, "--template"),
         r"chat template of the tokenizer cannot be rendered .*unsafe",

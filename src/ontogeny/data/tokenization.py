@@ -1,7 +1,10 @@
 """Tokenization of texts: ids, character offsets, special tokens, the marked span, and the user's words inside a chat template."""
 
+import contextlib
+import ctypes
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +19,9 @@ from ontogeny.errors import BadInput
 CharSpan = tuple[int, int] | None
 
 _MARK = "ontogeny7user7words"
+_RENDER_SECONDS = 10
+_RENDER_GROWTH = 1_000_000
+"""Characters that a chat template may add to a text."""
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """The date that a chat template which writes today's date gets, so that numbers do not change with the day; Llama's own default."""
@@ -196,19 +202,50 @@ def _render(tokenizer: Any, chat: Chat) -> str:
     """The turns in the template; after a user's turn follows the beginning of the assistant's."""
     turns = [{"role": role, "content": content} for role, content in chat]
     try:
-        rendered: str = tokenizer.apply_chat_template(
-            turns,
-            chat_template=_with_fixed_date(tokenizer.get_chat_template()),
-            tokenize=False,
-            add_generation_prompt=chat[-1][0] != "assistant",
-            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-        )
+        with _time_limit(_RENDER_SECONDS):
+            rendered: str = tokenizer.apply_chat_template(
+                turns,
+                chat_template=_with_fixed_date(tokenizer.get_chat_template()),
+                tokenize=False,
+                add_generation_prompt=chat[-1][0] != "assistant",
+                date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            )
+        if len(rendered) > (most := _RENDER_GROWTH + 10 * sum(len(content) for _, content in chat)):
+            raise ValueError(f"it writes {len(rendered):,} characters, more than {most:,}")
     except Exception as error:  # a template is a sandboxed program: it may raise anything
         reason = " ".join(str(error).split())[:160]
         raise BadInput(
             f"the chat template of the tokenizer cannot be rendered ({reason}): leave `template` off, or fix it."
         ) from None
     return rendered
+
+
+class _TooSlow(Exception):
+    """Raised in a thread whose call takes too long."""
+
+    def __str__(self) -> str:
+        return f"it takes more than {_RENDER_SECONDS} s"
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `_TooSlow` in this thread if the block takes longer; a call that is one step of Python is not interrupted."""
+    thread, lock, done = threading.get_ident(), threading.Lock(), False
+
+    def stop() -> None:
+        with lock:
+            if not done:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TooSlow))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            done = True
+        timer.cancel()
 
 
 def _special_ids(tokenizer: Any) -> frozenset[int]:
