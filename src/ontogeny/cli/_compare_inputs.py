@@ -77,7 +77,12 @@ class ComparisonTexts:
         if (self.harmful is None) != (self.harmless is None):
             raise BadInput("--harmful and --harmless belong together: give both files, or one concept as --requests.")
         if self.harmful is None or self.harmless is None:
-            return self._concept(self.requests, "requests")
+            concept = self._concept(self.requests, "requests")
+            if any(example.chat for example in concept.examples):
+                raise BadInput(
+                    f"requests must be texts, {concept.name} has chats of several turns: give their last turns as a text column."
+                )
+            return concept
         from ontogeny.data.concept import Concept
         from ontogeny.data.examples import Example
 

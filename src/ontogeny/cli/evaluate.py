@@ -60,6 +60,8 @@ def evaluate_command(
     tokens: arg.NewTokens = 20,
     instruction: Annotated[str | None, arg.texts("Sentence before each prompt in the prompt-only baseline.")] = None,
     neutral: arg.Neutral = None,
+    positive: arg.Positive = None,
+    ignore_column: arg.IgnoreColumn = None,
     limit: Annotated[int, arg.texts("Maximum number of development questions, and of test questions.")] = 100,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
@@ -97,7 +99,8 @@ def evaluate_command(
         seed=seed,
     )
     methods = [_method(name) for name in method or ["tracing_vector"]]
-    concepts = [arg.concept_from_argument(name, seed=seed) for name in concept]
+    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
+    concepts = [arg.concept_from_argument(name, seed=seed, **columns) for name in concept]
     neutral_lines, questions = arg.neutral_texts(neutral), _tasks(tasks or [])
     plans = [plan_evaluation(one, methods, settings, neutral=neutral_lines, tasks=questions) for one in concepts]
     scorers = [_scorer(text, seed) for text in scorer or []]
@@ -161,6 +164,7 @@ def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pic
     concepts: list[dict[str, Any]] = [
         {
             "concept": plan.concept.name,
+            "positive": plan.concept.meaning,
             "methods": [m if isinstance(m, str) else m.origin for m in plan.methods],
             "fit": len(plan.splits.fit),
             "development": len(plan.splits.development),
@@ -173,9 +177,10 @@ def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pic
     lines = [f"{len(names)} checkpoint{'s' * (len(names) != 1)}: {', '.join(names[:6])}{' …' * (len(names) > 6)}"]
     for row in concepts:
         passes = row["forwards"]
+        meaning = f" ({row['positive']})" if row["positive"] else ""
         cost = "" if passes is None else f"; at most {passes:,} short forward passes per checkpoint"
         lines.append(
-            f"{row['concept']}: {', '.join(row['methods'])}; fitted on {row['fit']} texts, alpha chosen on "
+            f"{row['concept']}{meaning}: {', '.join(row['methods'])}; fitted on {row['fit']} texts, alpha chosen on "
             f"{row['development']} questions, effects measured on {row['test']}{cost}"
         )
     print_output({"checkpoints": names, "concepts": concepts}, lines, as_json=as_json)

@@ -39,6 +39,8 @@ def transfer_command(
     controls: arg.Controls = 200,
     shuffles: arg.Shuffles = 200,
     neutral: arg.Neutral = None,
+    positive: arg.Positive = None,
+    ignore_column: arg.IgnoreColumn = None,
     limit: arg.Limit = None,
     seed: Annotated[int | None, arg.compute("Seed of the splits. Default: 0, or that of the run.")] = None,
     device: arg.Device = "cpu",
@@ -78,7 +80,8 @@ def transfer_command(
     )
     arg.check_compute(device)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
-    concepts = [arg.concept_from_argument(name, limit=limit, seed=seed or 0) for name in concept]
+    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
+    concepts = [arg.concept_from_argument(name, limit=limit, seed=seed or 0, **columns) for name in concept]
     reading = None if seed is None else replace(DEFAULT_READING_SETTINGS, seed=seed)
     if dry_run:
         estimate = estimate_transfer(
