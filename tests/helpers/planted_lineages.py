@@ -73,8 +73,12 @@ def write(path: Path, table: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def planted(push: float, *, answers: float = 0.0, context: int = 64):
-    """A model in which the concept stands out by `push` standard deviations, and is answered by it with the strength `answers`."""
+def planted(push: float, *, answers: float = 0.0, context: int = 64, fresh: bool = False):
+    """A model in which the concept stands out by `push` standard deviations, and is answered by it with the strength `answers`.
+
+    Args:
+        fresh: Whether its normalisations are those of a model before training.
+    """
     network = tiny_model("gpt_neox", context=context)
     tokenizer = byte_tokenizer()
     direction = torch.randn(network.config.hidden_size, generator=torch.Generator().manual_seed(1))
@@ -87,6 +91,9 @@ def planted(push: float, *, answers: float = 0.0, context: int = 64):
             for linear in (block.attention.dense, block.mlp.dense_4h_to_h):
                 linear.weight -= torch.outer(direction, direction @ linear.weight)
                 linear.bias -= direction * (direction @ linear.bias)
+        for module in network.modules() if fresh else ():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.weight.fill_(1.0)
         norm = network.gpt_neox.final_layer_norm
         norm.weight.fill_(1.0)
         norm.bias.zero_()

@@ -48,7 +48,7 @@ def order_stages(folder: Path, names: Sequence[str]) -> list[StagePlace]:
         return [StagePlace(name, train_seed=int(m[1])) for name, m in zip(names, seeds, strict=True) if m]
     for keys in ([_number(name) for name in names], [_rank(name) for name in names]):
         if None not in keys and len(set(keys)) == len(keys):
-            ordered = [name for _, name in sorted(zip(keys, names, strict=True))]  # type: ignore[type-var]
+            ordered = [name for _, name in sorted(zip(keys, names, strict=True))]
             return [StagePlace(n, up) for n, up in zip(ordered, [None, *ordered[:-1]], strict=True)]
     raise unclear_order(folder, names)
 

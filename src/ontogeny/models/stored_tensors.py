@@ -85,7 +85,7 @@ def stored_dtypes(folder: Path) -> dict[str, str]:
     Raises:
         CheckpointError: a file is missing or damaged.
     """
-    dtypes = {}
+    dtypes: dict[str, str] = {}
     for file in weight_files.check_model_folder(folder, allow_pickle=True).weights:
         if file.name.endswith(".safetensors"):
             table = weight_files.read_safetensors_header(folder / file.name)

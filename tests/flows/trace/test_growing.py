@@ -68,7 +68,7 @@ def test_tracing_one_concept_keeps_the_others(home: Path, tmp_path: Path, small:
 def test_step_0_replaces_random_initialisation(home: Path, tmp_path: Path, small: Concept) -> None:
     folder = Path(shutil.copytree(home / "few", tmp_path / "few"))
     trace(Lineage.open(folder), [small], tmp_path / "grown", QUICK)
-    planted(0.0).save_pretrained(folder / "checkpoint-0")
+    planted(0.0, fresh=True).save_pretrained(folder / "checkpoint-0")
     grown = trace(Lineage.open(folder), [small], tmp_path / "grown", QUICK)
     once = trace(Lineage.open(folder), [small], tmp_path / "once", QUICK)
     same(grown, once)

@@ -52,35 +52,33 @@ def unused_parts(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
     from ontogeny.models import stored_tensors
 
     networks: dict[str, Any] = {}
-    found = []
-    for kind, severity, of, what, advice in (
-        (
-            "unused_tensors",
-            "fault",
-            lambda s, n: stored_tensors.unused_by_name(n, s.tensors).inside,
-            _NO_PLACE,
-            _RESAVE,
-        ),
-        ("integers", "fault", lambda s, n: stored_tensors.integer_tensors(n, _dtypes(s) or {}), _NO_REALS, _RESAVE),
-        (
-            "unused_tensors",
-            "warning",
-            lambda s, n: stored_tensors.unused_by_name(n, s.tensors).outside,
-            _NO_PLACE,
-            _PART,
-        ),
+    groups: dict[tuple[str, Severity, str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for sheet in sheets:
+        network = _network(sheet, networks)
+        if network is None:
+            continue
+        unused = stored_tensors.unused_by_name(network, sheet.tensors)
+        groups["unused_tensors", "fault", _NO_PLACE, _RESAVE, unused.inside].append(sheet.name)
+        groups["unused_tensors", "warning", _NO_PLACE, _PART, unused.outside].append(sheet.name)
+        if "quantization_config" not in sheet.config:
+            scaled = tuple(stored_tensors.integer_tensors(network, _dtypes(sheet) or {}))
+            groups["integers", "fault", _NO_REALS, _RESAVE, scaled].append(sheet.name)
+    found = [
+        AuditFinding(kind, severity, tuple(at), what.format(_count(at, "checkpoint"), len(names), names[0]), advice)
+        for (kind, severity, what, advice, names), at in groups.items()
+        if names
+    ]
+    own_code = [sheet.name for sheet in sheets if sheet.config.get("auto_map")]
+    unread = [sheet for sheet in sheets if sheet.unread]
+    for kind, names, what, advice in (
+        ("own_code", own_code, _OWN_CODE, _OWN_CODE_ADVICE),
+        ("unread_file", [sheet.name for sheet in unread], _UNREAD, _UNREAD_ADVICE),
     ):
-        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for sheet in sheets:
-            network = _network(sheet, networks)
-            scaled = kind == "integers" and "quantization_config" in sheet.config
-            if network is not None and not scaled and (names := tuple(of(sheet, network))):
-                groups[names].append(sheet.name)
-        for names, holders in groups.items():
-            text = what.format(_count(holders, "checkpoint"), len(names), names[0])
-            found.append(AuditFinding(kind, severity, tuple(holders), text, advice))
-    found += _said_once(sheets, "own_code", _OWN_CODE, _OWN_CODE_ADVICE, lambda s: s.config.get("auto_map") and ("",))
-    found += _said_once(sheets, "unread_file", _UNREAD, _UNREAD_ADVICE, lambda s: s.unread)
+        if names:
+            file = unread[0].unread[0] if unread else ""
+            found.append(
+                AuditFinding(kind, "warning", tuple(names), what.format(_count(names, "checkpoint"), file), advice)
+            )
     return found
 
 
@@ -92,23 +90,6 @@ _OWN_CODE = "{0} bring modelling code of their own (auto_map), which is not run"
 _OWN_CODE_ADVICE = "The numbers are those of the model of this type in transformers; check that it computes the same."
 _UNREAD = "{0} hold files of tensors that are not read, first {1}"
 _UNREAD_ADVICE = "Only the files that transformers loads are the weights."
-
-
-def _said_once(
-    sheets: Sequence[CheckpointMetadata],
-    kind: str,
-    what: str,
-    advice: str,
-    of: Callable[[CheckpointMetadata], Any],
-) -> list[AuditFinding]:
-    """One warning for all checkpoints to which it applies."""
-    hit = [(sheet.name, values[0]) for sheet in sheets if (values := of(sheet))]
-    names = tuple(name for name, _ in hit)
-    return (
-        [AuditFinding(kind, "warning", names, what.format(_count(names, "checkpoint"), hit[0][1]), advice)]
-        if hit
-        else []
-    )
 
 
 def _network(sheet: CheckpointMetadata, known: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from ontogeny.data.positions import tokens_in_span
 from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import VerdictQuestion, VerdictTokens
+from ontogeny.models.forward import rope_switch
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model
 from ontogeny.sites import Site
@@ -113,7 +114,18 @@ def run_verdict_prompts(
             )
         heads.append(encoding.ids[: at + 1 - _PUSHED_TOKENS])
         tails.append(ids[at + 1 - _PUSHED_TOKENS :])
-    slices = [slice(i, min(i + _BATCH_SIZE, len(texts))) for i in range(0, len(texts), _BATCH_SIZE)]
+    slices = _slices([len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)], rope_switch(model))
     last = torch.tensor([len(tail) - 1 for tail in tails], device=model.device)
     batches = (_CachedBatch(rows, *run_prompts(model, heads[rows], tails[rows]), last[rows]) for rows in slices)
     return VerdictPrompts(model, verdicts, tuple(batches))
+
+
+def _slices(lengths: Sequence[int], switch: int | None) -> list[slice]:
+    """Batches of consecutive texts, none with texts on both sides of the switch."""
+    slices, start = list[slice](), 0
+    for i in range(1, len(lengths) + 1):
+        full = i == len(lengths) or i - start == _BATCH_SIZE
+        if full or (switch is not None and (lengths[i] > switch) != (lengths[start] > switch)):
+            slices.append(slice(start, i))
+            start = i
+    return slices
