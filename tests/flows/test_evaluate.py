@@ -120,7 +120,7 @@ def test_planted_direction_works_and_its_opposite_does_not(evaluate, tiny, conce
     assert "Dose and response" in page
     [said] = table[table.metric == "steering_works"].note
     assert escape(said, quote=False).replace("'", "&#39;") in page
-    assert "Does it steer?" in page
+    assert "Steering vectors" in page
     assert "nothing can be said" not in page
     assert "has no score in this table" not in page
     asked = {"methods": ["planted"], "alphas": [0.0, 1.0, 3.0], "controls": 40, "seed": 0, "neutral_texts": 0}
@@ -276,7 +276,7 @@ def test_verdicts_are_in_the_order_of_the_lineage(evaluate, tiny, concept, tmp_p
     said = [line for line in told.out.splitlines() if "test questions" in line]
     assert ["(zero " in line for line in said] == [True, False]
     [one] = steering_verdicts(order_like_run(Run.open(tmp_path / "run").records(), Run.open(tmp_path / "run").about))
-    assert list(one.said) == said
+    assert list(one.sentences) == said
 
 
 def test_trace_after_an_evaluation_sets_the_settings(evaluate, say, tiny, concept, tmp_path):
