@@ -22,6 +22,18 @@ def config(**change: object) -> Case:
     return traced(edit)
 
 
+def panicking(model: Path) -> None:
+    """A tokenizer whose regular expression backtracks without end."""
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": "(.|.|.|.|.|..)*(.|.|.|..)*[^a-z]$"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer | {"pre_tokenizer": split}))
+
+
 def template(text: str) -> Case:
     return traced(lambda model: (model / "chat_template.jinja").write_text(text) and None, "--template")
 
@@ -135,6 +147,10 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "config of a giant": (config(vocab_size=10**12), r"cannot be read|no network can be built"),
     "config of other activations": (config(hidden_act="os.system"), r"."),
+    "tokenizer that panics": (
+        traced(panicking),
+        r"the tokenizer cannot read the texts \(Onig: Regex search error: retry-limit-in-match over\)",
+    ),
     "template that loops": (template("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3), r"takes more than 10 s"),
     "template that multiplies": (template("{{ messages[0].content * 10**6 }}"), r"it writes 19,000,000 characters"),
     "template that doubles": (

@@ -72,13 +72,19 @@ def _tokenize(
     tokenizer: Any, texts: Sequence[str], *, add_special: bool
 ) -> list[tuple[Int[Tensor, " token"], Int[Tensor, "token 2"], Bool[Tensor, " token"]]]:
     """Ids, character offsets and special tokens of each text."""
-    output = tokenizer(
-        list(texts),
-        add_special_tokens=add_special,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-        verbose=False,
-    )
+    try:
+        output = tokenizer(
+            list(texts),
+            add_special_tokens=add_special,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # a panic of the library is no `Exception`
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise BadInput(f"the tokenizer cannot read the texts ({reason}): give another `tokenizer`.") from None
     special_ids, bos = _special_ids(tokenizer), tokenizer.bos_token_id
     rows = []
     for text, ids, offsets, marks in zip(
