@@ -141,6 +141,18 @@ CASES: dict[str, tuple[Case, str]] = {
         ),
         r"has no weights",
     ),
+    "weights that never end": (
+        traced(lambda m: (m / "model.safetensors").unlink() or os.mkfifo(m / "model.safetensors")),
+        r"model\.safetensors is not a regular file",
+    ),
+    "weights without end": (
+        traced(lambda m: (m / "model.safetensors").unlink() or (m / "model.safetensors").symlink_to("/dev/zero")),
+        r"model\.safetensors is not a regular file",
+    ),
+    "weights that are a folder": (
+        traced(lambda m: (m / "model.safetensors").unlink() or (m / "x.safetensors").mkdir()),
+        r"has no weights",
+    ),
     "config that never ends": (
         traced(lambda m: (m / "config.json").unlink() or os.mkfifo(m / "config.json")),
         r"config\.json is not a regular file",

@@ -38,7 +38,7 @@ def visible_streams() -> Iterator[None]:
     _open_closed_descriptors()
     streams = sys.stdout, sys.stderr
     with open(os.devnull, "w") as null:
-        sys.stdout, sys.stderr = (VisibleStream(stream or null) for stream in streams)  # type: ignore[assignment]
+        sys.stdout, sys.stderr = (VisibleStream(stream or null) for stream in streams)
         try:
             yield
         finally:

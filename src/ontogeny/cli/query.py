@@ -53,8 +53,8 @@ def _csv_cells(frame: "pd.DataFrame") -> "pd.DataFrame":
     frame = frame.copy(deep=False)
     for i, kind in enumerate(map(str, frame.dtypes)):
         if kind.startswith(("object", "str")):
-            column = frame.iloc[:, i]
-            frame.isetitem(i, column.map(lambda v: f"'{v}" if isinstance(v, str) and formula.match(v) else v))
+            cells = frame.iloc[:, i].tolist()
+            frame.isetitem(i, [f"'{v}" if isinstance(v, str) and formula.match(v) else v for v in cells])
     return frame
 
 

@@ -171,7 +171,7 @@ def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
 @contextlib.contextmanager
 def _loopback() -> Iterator[None]:
     """Let Ray start on 127.0.0.1, where its servers listen on the loopback interface only; by default they listen on all."""
-    constants = importlib.import_module("ray._private.ray_constants")
+    constants: Any = importlib.import_module("ray._private.ray_constants")
     before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
     constants.ENABLE_RAY_CLUSTER = False  # as on macOS and Windows, where Ray is on one machine
     try:
