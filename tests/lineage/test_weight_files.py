@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ontogeny.errors import CheckpointError
-from ontogeny.lineage import Checkpoint, checkpoint_files, fetch, fetch_checkpoint, weight_bytes, weight_fingerprint
+from ontogeny.errors import BadInput, CheckpointError
+from ontogeny.lineage import (
+    Checkpoint,
+    Lineage,
+    checkpoint_files,
+    fetch,
+    fetch_checkpoint,
+    weight_bytes,
+    weight_fingerprint,
+)
 
 
 def weights(seed: int = 0, size: int = 200) -> dict[str, np.ndarray]:
@@ -117,7 +125,7 @@ def gone(folder: Path) -> None:
         (bad_config, "cannot be read"),
         (list_config, "must hold a JSON object"),
         (pickled, "`allow_pickle`"),
-        (adapter, "merge_and_unload"),
+        (adapter, "LoRA adapter without adapter_config.json"),
         (deepspeed, "zero_to_fp32"),
         (gone, "is not a folder"),
     ],
@@ -204,3 +212,36 @@ def test_sampled_fingerprint_of_a_pickle(tmp_path: Path, monkeypatch: pytest.Mon
     first = weight_fingerprint(checkpoint, allow_pickle=True)
     path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
     assert weight_fingerprint(checkpoint, allow_pickle=True) != first
+
+
+FORMATS = {
+    "pytorch_model_fsdp_0/__0_0.distcp": "FSDP shards: convert them with `accelerate merge-weights`",
+    "__0_0.distcp": "accelerate merge-weights",
+    ".metadata": "accelerate merge-weights",
+    "global_step100/mp_rank_00_model_states.pt": "zero_to_fp32",
+    "zero_to_fp32.py": "zero_to_fp32",
+    "zero_pp_rank_0_mp_rank_00_optim_states.pt": "zero_to_fp32",
+    "mp_rank_00/model_optim_rng.pt": "Megatron shards",
+    "iter_0001000/x": "Megatron shards",
+    "latest_checkpointed_iteration.txt": "Megatron shards",
+    "model.Q4_K_M.gguf": "GGUF weights",
+    "flax_model.msgpack": "Flax weights",
+    "tf_model.h5": "TensorFlow weights",
+    "consolidated.00.pth": "Meta's format",
+    "params.json": "Meta's format",
+}
+
+
+@pytest.mark.parametrize("file", FORMATS)
+@pytest.mark.parametrize("place", ["", "checkpoint-5"])
+@pytest.mark.parametrize("config", [False, True])
+def test_other_formats_are_named_with_their_converter(file: str, place: str, config: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / place
+    (folder / file).parent.mkdir(parents=True)
+    (folder / file).write_bytes(b"x")
+    (folder / "optimizer.pt").touch()
+    if config:
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(BadInput, match=FORMATS[file]) as caught:
+        checkpoint_files(Lineage.open(tmp_path / "out").checkpoints[0])
+    assert "\n" not in str(caught.value)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ontogeny.activations.cache import cache_key
+from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.jobs.audit.audit import audit
 from ontogeny.lineage import Checkpoint, Lineage, weight_bytes, weight_fingerprint
@@ -16,6 +18,7 @@ from ontogeny.lineage.fetch import adapter_base
 from ontogeny.models.loading import ModelOptions, load_network, nearest_tokenizer, read_config
 from ontogeny.models.model import open_model
 from ontogeny.models.reusable import ReusableModel
+from tests.helpers.planted_lineages import rows, write
 from tests.helpers.tiny_models import save_tiny
 
 TARGETS = {
@@ -184,3 +187,10 @@ def test_a_lineage_of_adapters_is_audited_and_reused(tmp_path: Path) -> None:
     (base / "config.json").unlink()
     with pytest.raises(BadInput, match="base"):
         open_model(lineage.checkpoints[1])
+
+
+def test_adapter_has_a_cache_key_of_its_base(tmp_path: Path) -> None:
+    concept = Concept.from_file(write(tmp_path / "c.csv", rows(characters=12)))
+    folder = save_adapter(save_tiny("llama", tmp_path / "base"), tmp_path / "lora", tmp_path / "twin")
+    keys = {cache_key("w", at, "t", concept, ("resid",), device="cpu") for at in (folder, tmp_path / "base")}
+    assert len(keys) == 1

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ontogeny.activations.activations import Activations
 from ontogeny.data.concept import Concept
-from ontogeny.lineage.weight_files import read_json
+from ontogeny.lineage import Checkpoint
+from ontogeny.lineage.fetch import checkpoint_config
 from ontogeny.sites import Site
 from ontogeny.storage.files import content_digest, read_tensor_header, read_tensors, write_tensors
 
@@ -95,4 +96,6 @@ def cache_key(
     chats = [example.chat for example in concept.examples if example.chat]
     read = [texts, questions, str(concept.position), template, *chats]
     where = [*reading, device.split(":")[0]]
-    return content_digest([CAPTURE_VERSION, weights, read_json(folder / "config.json"), tokenizer, read, where])
+    return content_digest(
+        [CAPTURE_VERSION, weights, checkpoint_config(Checkpoint(str(folder))), tokenizer, read, where]
+    )

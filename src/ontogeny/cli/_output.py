@@ -66,6 +66,7 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
         "disk": f"about {format_bytes(estimate.disk_bytes)} in the run directory",
     }
     yield from (f"{name:11}  {value}" for name, value in quantities.items())
+    yield from (f"{'note':11}  {note}" for note in plan.lineage.notes)
     for failure in plan.failures:
         yield f"{typer.style('cannot be traced:', fg='red')} {failure.checkpoint}: {with_options(failure.reason)}"
 

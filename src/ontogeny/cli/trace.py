@@ -140,12 +140,16 @@ def print_trace_summary(folder: Path, *, as_json: bool) -> None:
     else:
         from rich.console import Console
 
-        from ontogeny.findings.timeline import order_like_run
+        from ontogeny.findings.selection import FINDING_ROWS, RecordSource
         from ontogeny.report.terminal import print_summary
 
-        print_summary(order_like_run(run.records(), about), Console())
+        print_summary(RecordSource(run.query, about).rows(FINDING_ROWS), Console())
         for name, meaning in positive_classes(about["concepts"]).items():
             typer.echo(f"{name}: {meaning}")
+        for note in about["lineage"].get("notes", []):
+            typer.echo(f"{about['lineage']['name']}: {note}")
+        if "tokenizer" in about:
+            typer.echo(f"tokenizer: {about['tokenizer']}, not in the folders of the checkpoints")
         for concept in about["concepts"]:
             # Baselines on the surface of the texts are a column of the table.
             for warning in (w for w in concept["warnings"] if "surface" not in w):

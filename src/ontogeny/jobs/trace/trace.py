@@ -170,13 +170,21 @@ def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, An
     about["audit"] = audit.audit_for_run(plan.lineage, run, known=prints, allow_pickle=execution.model.allow_pickle)
     if execution.cluster:
         about |= {"executor": "ray", "device": execution.device}
-    about |= parity.parity_of_run(run)
+    about |= parity.parity_of_run(run) | _tokenizer_elsewhere(plan, execution.model)
     # run.json is written first, so that the folder of an interrupted job is recognised as a run.
     run.describe(about)
     for unit, (concept, found) in audits.items():
         rows = surface_baselines.surface_records(concept, found)
         run.keep(unit, CheckpointStamp(plan.lineage.name, unit).on(rows))
     return about
+
+
+def _tokenizer_elsewhere(plan: TracePlan, options: ModelOptions) -> dict[str, str]:
+    """Folder or repository of the tokenizer, where it is not the checkpoints' own."""
+    folders = [Path(checkpoint.source) for checkpoint in plan.checkpoints if checkpoint.is_local]
+    places = {options.tokenizer_for(folder) for folder in folders}
+    others = sorted(str(place) for place in places if place is not None and place not in folders)
+    return {"tokenizer": ", ".join(others[:3])} if others else {}
 
 
 def _drop_floors(plan: TracePlan, run: Run) -> None:
