@@ -107,10 +107,13 @@ def test_interrupted_compaction_counts_each_unit_once(run: Run, tmp_path: Path) 
     for kind in parts.KINDS:
         for path in (tmp_path / "before" / kind).iterdir():
             shutil.copy2(path, run.folder / kind / path.name)
+    # Of one unit the records were removed already.
+    (run.folder / "records" / "truth001.parquet").unlink()
     assert_same(Run(run.folder), rows, tensors)
     run.compact()
     assert_same(run, rows, tensors)
     assert len(list((run.folder / "records").iterdir())) == 4
+    assert len(list((run.folder / "scores").iterdir())) == 3
 
 
 def test_merge_that_fails_leaves_the_unit_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

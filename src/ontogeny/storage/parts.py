@@ -8,9 +8,10 @@ Compaction merges the unit parts of a checkpoint. Its records are written last: 
 is a cache: an entry counts only while its file has the size and time of the entry, else the file itself is read.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,15 @@ def read_headers(folder: Path) -> Mapping[str, UnitHeader]:
     return known[1]
 
 
-def add_unit(folder: Path, unit: str, header: UnitHeader | None) -> None:
-    """Enter a unit that this process has just written, so that nothing is read again."""
-    if folder in _holders:
-        old = _holders[folder][1]
-        _remember_holders(folder, Holders({**old.parts, unit: unit}, old.stale - {unit}))
-    if header is not None and folder in _headers:
-        _remember_headers(folder, {**_headers[folder][1], unit: header})
+@contextlib.contextmanager
+def adding_unit(folder: Path, unit: str, header: UnitHeader | None) -> Iterator[None]:
+    """Enter a unit that the block writes, so that nothing is read again; what another process wrote before is read first."""
+    holders = read_holders(folder)
+    headers = None if header is None else read_headers(folder)
+    yield
+    _remember_holders(folder, Holders({**holders.parts, unit: unit}, holders.stale - {unit}))
+    if header is not None and headers is not None:
+        _remember_headers(folder, {**headers, unit: header})
 
 
 def _remember_holders(folder: Path, holders: Holders) -> None:
@@ -133,16 +136,14 @@ def read_unit_rows(folder: Path, kind: str, unit: str, name: str, rows: slice) -
 
 def drop_unit(folder: Path, unit: str) -> None:
     """Remove a unit; its records first, since they mark it as done."""
-    holders = read_holders(folder)
+    holders, headers = read_holders(folder), read_headers(folder)
     part = holders.parts.get(unit, "")
     if part.startswith(_MERGED):
         _write_merged(folder, part, [other for other, name in holders.parts.items() if name == part and other != unit])
     _unlink(folder, unit)
     left = {other: name for other, name in holders.parts.items() if other != unit}
     _remember_holders(folder, Holders(left, holders.stale - {unit}))
-    if folder in _headers:
-        headers = _headers[folder][1]
-        _remember_headers(folder, {other: header for other, header in headers.items() if other != unit})
+    _remember_headers(folder, {other: header for other, header in headers.items() if other != unit})
 
 
 def compact_checkpoint(folder: Path, stage: str | None, checkpoint: str, units: Sequence[str]) -> None:
@@ -167,9 +168,11 @@ def compact_checkpoint(folder: Path, stage: str | None, checkpoint: str, units: 
 def remove_stale_parts(folder: Path) -> None:
     """Remove unit parts that a killed compaction left behind. The caller must hold the folder's lock."""
     holders = read_holders(folder)
-    for unit in holders.stale:
+    merged = {unit for unit, part in holders.parts.items() if part.startswith(_MERGED)}
+    left = {name for kind in KINDS for name, _, _ in _files(folder / kind, _ENDINGS[kind])} & merged
+    for unit in left:
         _unlink(folder, unit)
-    if holders.stale:
+    if left:
         _remember_holders(folder, Holders(holders.parts))
         _headers.pop(folder, None)
 

@@ -89,7 +89,7 @@ class Run:
 
     def show(self, view: str) -> Any:
         """Draw the records as an Altair chart: `run.show("emergence")`."""
-        return _draw(view, _ordered(self))
+        return _draw(view, _source(self).rows)
 
     def direction(
         self,
@@ -181,16 +181,15 @@ class Run:
         scores: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the results of a unit; its records last, since they mark it as done."""
-        older = self._older_units(unit, header) if directions and header else []
-        for kind, tensors in (("directions", directions), ("scores", scores)):
-            if tensors:
-                write_tensors(
-                    self.folder / kind / f"{unit}.safetensors", tensors, {**(header or {}), "tensors": sorted(tensors)}
-                )
-        for old in older:
+        for old in self._older_units(unit, header) if directions and header else []:
             self.drop(old)
-        write_records(self.folder / "records" / f"{unit}.parquet", records)
-        parts.add_unit(self.folder, unit, {**(header or {}), "tensors": sorted(directions)} if directions else None)
+        own = {**(header or {}), "tensors": sorted(directions)} if directions else None
+        with parts.adding_unit(self.folder, unit, own):
+            for kind, tensors in (("directions", directions), ("scores", scores)):
+                if tensors:
+                    told = {**(header or {}), "tensors": sorted(tensors)}
+                    write_tensors(self.folder / kind / f"{unit}.safetensors", tensors, told)
+            write_records(self.folder / "records" / f"{unit}.parquet", records)
 
     def adopt(self, other: "Run", unit: str) -> None:
         """Move a finished unit here from another run directory on the same disk; its records last."""
@@ -198,12 +197,12 @@ class Run:
         header = read_tensor_header(source) if source.is_file() else None
         for old in self._older_units(unit, header) if header else []:
             self.drop(old)
-        for kind, ending in (("directions", "safetensors"), ("scores", "safetensors"), ("records", "parquet")):
-            source = other.folder / kind / f"{unit}.{ending}"
-            if source.is_file():
-                (self.folder / kind).mkdir(parents=True, exist_ok=True)
-                os.replace(source, self.folder / kind / source.name)
-        parts.add_unit(self.folder, unit, header)
+        with parts.adding_unit(self.folder, unit, header):
+            for kind, ending in (("directions", "safetensors"), ("scores", "safetensors"), ("records", "parquet")):
+                source = other.folder / kind / f"{unit}.{ending}"
+                if source.is_file():
+                    (self.folder / kind).mkdir(parents=True, exist_ok=True)
+                    os.replace(source, self.folder / kind / source.name)
 
     def _older_units(self, unit: str, header: Mapping[str, Any]) -> list[str]:
         """Units of the same concept and checkpoint, whose weights have changed since."""
@@ -283,11 +282,18 @@ class Runs:
         """Run SQL over the view `records` of all runs."""
         return query_records({name: run.folder for name, run in self.members.items()}, sql)
 
-    def table(self) -> "pd.DataFrame":
-        """All records in the order of each run; lineages of the same name and seed are renamed after their run."""
+    def table(self, where: str = "true") -> "pd.DataFrame":
+        """Records in the order of each run, then a row for each checkpoint; lineages of the same name and seed are named after their run.
+
+        Args:
+            where: A condition as in ontogeny.findings.selection.
+        """
         import pandas as pd
 
-        tables = [_ordered(run).assign(run=name) for name, run in self.members.items()]
+        timeline = importlib.import_module("ontogeny.findings.timeline")
+        checkpoints = pd.concat([_source(run).rows("false").astype(object) for run in self.members.values()])
+        line = timeline.make_timeline(checkpoints.infer_objects())
+        tables = [_source(run, line).rows(where).assign(run=name) for name, run in self.members.items()]
         # A column that is empty in one run has no type there: the other runs decide.
         rows: pd.DataFrame = pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
         who = rows[rows["step"].notna()][["lineage", "train_seed", "run"]].drop_duplicates()
@@ -297,19 +303,18 @@ class Runs:
 
     def show(self, view: str) -> Any:
         """Draw all runs in one Altair chart: `open_runs(["runs/a", "runs/b"]).show("seeds")`."""
-        return _draw(view, self.table())
+        return _draw(view, self.table)
 
 
 # Views and findings are on higher floors: a method of `Run` that is convenient in a notebook imports them by name.
-def _draw(view: str, table: "pd.DataFrame") -> Any:
+def _draw(view: str, rows: Callable[[str], "pd.DataFrame"]) -> Any:
     plugins.load_plugin("views", view)  # raises with the known views if there is no such view
-    return importlib.import_module("ontogeny.views").load_view(view).draw(table)
+    loaded = importlib.import_module("ontogeny.views").load_view(view)
+    return loaded.draw(rows(loaded.where))
 
 
-def _ordered(run: Run) -> "pd.DataFrame":
-    timeline = importlib.import_module("ontogeny.findings.timeline")
-    table: pd.DataFrame = timeline.order_like_run(run.records(), run.about)
-    return table
+def _source(run: Run, line: Any = None) -> Any:
+    return importlib.import_module("ontogeny.findings.selection").RecordSource(run.query, run.about, line)
 
 
 def open_runs(folders: Iterable[str | Path]) -> Runs:
