@@ -55,6 +55,6 @@ CASES: dict[str, tuple[Case, str]] = {
     "direction with no facts": (direction(facts=3), r"its facts is 3"),
     "direction of another tokenizer": (direction(tokenizer="other"), r"fitted with another tokenizer"),
     "direction from above": (lambda p: ["steer", p / "model", "-d", "hub:../../x", "-p", "hi"], r"\.\./\.\./x"),
-    "prompts of noise": (prompts(b"\xff\xfe\0"), r"is not UTF-8 text"),
+    "prompts of noise": (prompts(b"\xff\xfe\0"), r"must be UTF-8 text"),
     "alpha without end": (lambda p: [*direction()(p), "--alpha", "1e999"], r"--alpha must be finite numbers"),
 }
