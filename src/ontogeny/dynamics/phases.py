@@ -21,7 +21,10 @@ def change_point_rows(run: Run, design: Design, stage: str, seed: int) -> list[R
     curves = run.records(f"metric = 'nhsic_tx' and {inside} and method in ('gaussian_50', 'gaussian_median')")
     made = []
     for (kernel, site), group in curves.sort_values(["layer", "step"]).groupby(["method", "site"], sort=False):
-        steps, points = torch.tensor(group.step.tolist()).double(), torch.tensor(group.value.tolist()).double()
+        steps, points = (
+            torch.tensor(group.step.tolist(), dtype=torch.float64),
+            torch.tensor(group.value.tolist()).double(),
+        )
         fit, n = fit_phases(steps, points, seed=seed), int(group.n.max())
         made.append(_row(fit, str(kernel), Site.parse(str(site)), stage, design, seed, n))
     return made + _dependence_claim_row(run, design, inside, stage, seed)

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -11,6 +12,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.models.loading import load_network
+from tests.helpers.command_line import Say
 from tests.helpers.planted_lineages import planted, save_run
 from tests.helpers.trace_runs import QUICK
 
@@ -90,3 +92,27 @@ def test_best_model_on_top_is_no_later_checkpoint(tmp_path: Path, small: Concept
     run = trace(lineage, [small], tmp_path / "out", QUICK)
     assert run.about["audit"]["findings"] == []
     assert "checkpoint-2" in run.about["lineage"]["notes"][0]
+
+
+@pytest.mark.parametrize("first", [2**24, 11_000_000_001])
+def test_large_steps_are_exact_in_events(first: int, tmp_path: Path, small: Concept) -> None:
+    steps = [first + i for i in range(6)]
+    save_run(tmp_path / "run", dict(zip(steps, (0.0, 0.0, 0.0, 8.0, 8.0, 8.0), strict=True)))
+    run = trace(Lineage.open(tmp_path / "run"), [small], tmp_path / "out", QUICK)
+    assert sorted(set(run.records("metric = 'auroc' and control is null and step is not null").step)) == steps
+    events = run.records("metric = 'emergence_step' and not isnan(value)")
+    assert len(events)
+    assert set(events.low) | set(events.high.dropna()) <= set(steps)
+
+
+def test_monitor_of_checkpoints_without_a_step(home: Path, tmp_path: Path, small: Concept, say: Say) -> None:
+    for stage, step in (("base", 2), ("sft", 3)):
+        shutil.copytree(home / "few" / f"checkpoint-{step}", tmp_path / "run" / stage)
+    for file in (home / "few").glob("*.json"):
+        shutil.copy(file, tmp_path / "run")
+    lineage = Lineage.open(tmp_path / "run")
+    assert [(c.stage, c.step) for c in lineage.checkpoints] == [("base", None), ("sft", None)]
+    trace(lineage, [small], tmp_path / "out", QUICK)
+    code, out, error = say("monitor", tmp_path / "out", "--fpr", "0.2")
+    assert code == 0, error
+    assert "at sft end" in out
