@@ -109,6 +109,7 @@ def test_run_grows_on_ray_and_step_0_replaces_the_floor(home, ray, tmp_path):
     for name in ("here", "ray"):
         trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK)
     save_run(tmp_path / "run", {0: 0.0})
+    planted(0.0, fresh=True).save_pretrained(tmp_path / "run" / "checkpoint-0")
     for name, how in (("here", {}), ("ray", {"cluster": RayCluster(workers=1)})):
         grown[name] = trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK, **how)
     same(grown["ray"], grown["here"])
