@@ -143,11 +143,11 @@ def _print_plan(plan: "ComparisonPlan", estimate: "ComparisonEstimate", as_json:
 
 def _print_findings(run: "Run", as_json: bool) -> None:
     """Print the findings of each study; exit code 1 if a study failed."""
-    from ontogeny.findings.stage_comparison import comparison_sentences
-    from ontogeny.findings.timeline import order_like_run
+    from ontogeny.findings.selection import RecordSource
+    from ontogeny.findings.stage_comparison import COMPARISON_ROWS, comparison_sentences
 
     about = run.about
-    panels = comparison_sentences(order_like_run(run.records(), about))
+    panels = comparison_sentences(RecordSource(run.query, about).rows(COMPARISON_ROWS))
     data = {"run": str(run.folder), "panels": panels, "failures": about["failures"]}
     data |= {name: about["compare"][name] for name in ("stages", "preflight")}
     lines = [

@@ -41,7 +41,7 @@ def demo_command(
     console.print(f"[bold]2/3[/bold] tracing {len(files)} concepts through its checkpoints")
     from ontogeny.cli.report import write_run_report
     from ontogeny.data.concept import Concept
-    from ontogeny.findings.timeline import order_like_run
+    from ontogeny.findings.selection import FINDING_ROWS, RecordSource
     from ontogeny.jobs.trace.trace import trace
     from ontogeny.lineage import Lineage
     from ontogeny.report.terminal import print_summary
@@ -50,7 +50,7 @@ def demo_command(
     with progress_bar(quiet=quiet) as watch:
         concepts = [Concept.from_file(path) for path in files]
         run = trace(Lineage.open(lineage), concepts, out / "trace", command=again, on_progress=watch)
-    print_summary(order_like_run(run.records(), run.about), console)
+    print_summary(RecordSource(run.query, run.about).rows(FINDING_ROWS), console)
 
     console.print("[bold]3/3[/bold] writing the report")
     path = write_run_report(run, out / "report.html")

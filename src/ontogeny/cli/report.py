@@ -25,14 +25,16 @@ def report_command(
 
 def write_run_report(run: "Run", out: Path) -> Path:
     """Write the report of a run, with the total cost of its sessions."""
+    from ontogeny.findings.selection import RecordSource
     from ontogeny.report.html import write_report
     from ontogeny.storage.files import disk_errors
     from ontogeny.storage.run import check_output
 
     check_output(out)
-    records = run.records()
+    about = run.about
+    source = RecordSource(run.query, about)
     with disk_errors(out):
-        return write_report(records, run.about | {"ledger": ledger_totals(run.ledger())}, out)
+        return write_report(source, about | {"ledger": ledger_totals(run.ledger())}, out)
 
 
 def ledger_totals(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -131,7 +131,7 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
     measured = scored[scored["value"].notna()] if scored["value"].notna().any() else scored
     metric = next(m for m in SCORE_METRICS if m in set(measured["metric"]))
     scored, measured = scored[scored["metric"].eq(metric)], measured[measured["metric"].eq(metric)]
-    method = _preferred(measured["method"], PREFERRED_PROBES)
+    method = preferred_name(measured["method"], PREFERRED_PROBES)
     scored = scored[scored["method"].eq(method)]
     site, chosen_by = _best_site(rows, scored, line)
     curve = mean_over_seeds(line.place(scored[scored["site"].eq(site)]), "site")
@@ -154,7 +154,8 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
     )
 
 
-def _preferred(names: pd.Series, order: tuple[str, ...]) -> str:
+def preferred_name(names: pd.Series, order: tuple[str, ...]) -> str:
+    """The first name in `order` that is present, else the first present."""
     present = list(dict.fromkeys(names))
     return next((name for name in order if name in present), present[0])
 

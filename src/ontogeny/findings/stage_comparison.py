@@ -6,9 +6,18 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ontogeny.findings.finding import IntervalEstimate, first_interval
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.sentences import describe_site, format_interval, format_score, format_step
 from ontogeny.findings.table import coord_column, evenly_spread, tidy_records
 from ontogeny.findings.timeline import make_timeline
+
+COMPARISON_ROWS = metric_condition(
+    *("stage_cosine", "stage_auroc", "push_effect", "nie", "verdict_gap", "map_correlation", "patch_effect"),
+    *("knowledge_transfer", "knowledge_kept", "knowledge_adapted", "knowledge_lost", "knowledge_new"),
+    *("refusal_cosine", "refusal_phrases", "refusal_effect", "refusal_transfer", "entropy", "confidence_gap"),
+    *("ece", "brier", "neuron_overlap", "entropy_neurons", "swap_effect", "swap_share"),
+)
+"""Condition for the rows that the sentences are made from."""
 
 
 def comparison_sentences(records: pd.DataFrame) -> dict[str, list[str]]:

@@ -57,9 +57,15 @@ def best_site_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def preferred_site(concept_rows: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """The concept's best site if `rows` have it, else their last site."""
+    """The concept's best site if `rows` have it, else their deepest site."""
     sites = set(rows["site"])
-    return next((site for site in best_site_rows(concept_rows)["site"] if site in sites), str(rows["site"].iloc[-1]))
+    return next((site for site in best_site_rows(concept_rows)["site"] if site in sites), deepest_site(rows))
+
+
+def deepest_site(rows: pd.DataFrame) -> str:
+    """The last site of the last layer."""
+    deepest = rows[rows["layer"].eq(rows["layer"].max())] if rows["layer"].notna().any() else rows
+    return str(deepest["site"].iloc[-1])
 
 
 def evenly_spread(values: Sequence[_T], most: int) -> list[_T]:

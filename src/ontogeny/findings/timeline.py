@@ -16,7 +16,7 @@ import pandas as pd
 _STAGE_GAP = 0.35
 """Gap between two stages, in the unit of a stage's width."""
 EVENT_METRICS = ("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used")
-_SERIES_METRICS = (*EVENT_METRICS, "best_site", "dependence_within_accuracy")
+SERIES_METRICS = (*EVENT_METRICS, "best_site", "dependence_within_accuracy")
 """Metrics of a whole series: the checkpoint columns of their rows need not name a measured checkpoint."""
 
 
@@ -26,7 +26,7 @@ def numeric_steps(records: pd.DataFrame) -> "pd.Series[float]":
     stage = records["stage"] if "stage" in records else pd.Series("", index=records.index)
     bare = step.isna() & stage.notna() & stage.ne("")
     if "metric" in records:
-        bare &= ~records["metric"].isin(_SERIES_METRICS)
+        bare &= ~records["metric"].isin(SERIES_METRICS)
     if not bare.any():
         return step
     last = step.groupby(stage).max()

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 _SIGNIFICANCE_LEVEL = 0.05
-_EFFECT_METRICS = ("transfer_effect", "transfer_gain", "transfer_p", "transfer_q")
+EFFECT_METRICS = ("transfer_effect", "transfer_gain", "transfer_p", "transfer_q")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def transfer_verdicts(
     records: pd.DataFrame, about: Mapping[str, Any], concepts: Sequence[str] = ()
 ) -> list[TransferVerdict]:
     """A verdict for each concept (all by default) and target with effects, in developmental order; `about` is the content of run.json."""
-    rows = _rows_of_concepts(records[records["metric"].isin(_EFFECT_METRICS)], concepts)
+    rows = _rows_of_concepts(records[records["metric"].isin(EFFECT_METRICS)], concepts)
     if rows.empty:
         return []
     rows = rows.assign(**{c: [dict(coords).get(c, "") for coords in rows["coords"]] for c in _COORDS})

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ontogeny.data.concept import class_meaning
 from ontogeny.findings.finding import Finding, collect_findings
+from ontogeny.findings.selection import FINDING_ROWS, RecordSource, as_source, metric_condition
 from ontogeny.findings.sentences import (
     SCORE_LABELS,
     caveats,
@@ -25,10 +26,9 @@ from ontogeny.findings.sentences import (
     format_score,
     format_step_interval,
 )
-from ontogeny.findings.stage_comparison import comparison_sentences
+from ontogeny.findings.stage_comparison import COMPARISON_ROWS, comparison_sentences
 from ontogeny.findings.steering_verdicts import ConceptVerdicts, steering_verdicts
-from ontogeny.findings.timeline import EVENT_METRICS, make_timeline, order_like_run
-from ontogeny.findings.transfer_verdicts import final_transfer_sentences, transfer_verdicts
+from ontogeny.findings.transfer_verdicts import EFFECT_METRICS, final_transfer_sentences, transfer_verdicts
 from ontogeny.storage.files import atomic_path
 from ontogeny.views import (
     EMBED_SCRIPT,
@@ -38,6 +38,8 @@ from ontogeny.views import (
     load_views,
     vega_bundle,
 )
+
+_VERDICT_ROWS = metric_condition("steering_works")
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,23 @@ class _ReportPicture:
     """Sentences on its rows, for a comparison of stages."""
 
 
-def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> Path:
-    """Write the report of a run to `out` and return it; `about` is the content of run.json."""
-    ordered = order_like_run(records, about)
-    findings = collect_findings(ordered)
-    specs, pictures, absent = _report_pictures(ordered)
+def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any], out: Path) -> Path:
+    """Write the report of a run to `out` and return it.
+
+    Args:
+        records: A table, or the source from which the rows of each section are read.
+        about: The content of run.json.
+        out: An HTML file.
+    """
+    source = as_source(records, about)
+    rows = source.rows(FINDING_ROWS)
+    findings = collect_findings(rows)
+    specs, pictures, absent = _report_pictures(source)
     # The panels of a comparison have the names of their views.
-    panels = {title.lower(): s for title, s in comparison_sentences(ordered).items()} if "compare" in about else {}
+    panels = {}
+    if "compare" in about:
+        sentences = comparison_sentences(source.rows(COMPARISON_ROWS))
+        panels = {title.lower(): text for title, text in sentences.items()}
     bundle = vega_bundle()
     template = Environment(
         loader=PackageLoader("ontogeny.report.html", "."),
@@ -65,13 +77,13 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
         lstrip_blocks=True,
     ).get_template("page.html.j2")
     page = template.render(
-        name=_name(ordered, about),
+        name=_name(rows, about),
         today=date.today().isoformat(),
         about=about,
-        overview=_run_overview(ordered),
-        warnings=report_warnings(ordered, about, findings),
+        overview=_run_overview(source),
+        warnings=report_warnings(source, about, findings),
         cards=[_finding_card(f) for f in findings],
-        steered=_vector_verdicts(ordered, about),
+        steered=_vector_verdicts(source, about),
         rows=[_row(f, _concept_description(about, f.subject.concept)) for f in findings],
         pictures=[replace(picture, sentences=tuple(panels.get(picture.name, ()))) for picture in pictures],
         panels=panels,
@@ -95,12 +107,15 @@ def write_report(records: pd.DataFrame, about: Mapping[str, Any], out: Path) -> 
     return out
 
 
-def _vector_verdicts(records: pd.DataFrame, about: Mapping[str, Any]) -> list[ConceptVerdicts]:
+def _vector_verdicts(source: RecordSource, about: Mapping[str, Any]) -> list[ConceptVerdicts]:
     """Verdicts on evaluated vectors and on transferred ones, in the order of the concepts."""
     has_parents = "parents" in about.get("lineage", {})
-    transferred = final_transfer_sentences(transfer_verdicts(records, about)) if has_parents else {}
+    transferred = {}
+    if has_parents:
+        effects = source.rows(metric_condition(*EFFECT_METRICS))
+        transferred = final_transfer_sentences(transfer_verdicts(effects, about))
     verdicts = [
-        *steering_verdicts(records),
+        *steering_verdicts(source.rows(_VERDICT_ROWS)),
         *(ConceptVerdicts(name, "transferred", tuple(sentences)) for name, sentences in transferred.items()),
     ]
     place = {concept["name"]: i for i, concept in enumerate(about.get("concepts", []))}
@@ -114,21 +129,25 @@ class _RawScript(str):
         return str(self)
 
 
-def _run_overview(records: pd.DataFrame) -> list[tuple[str, str]]:
+def _run_overview(source: RecordSource) -> list[tuple[str, str]]:
     """Counts of checkpoints, stages, concepts, sites and values, with their nouns."""
-    line = make_timeline(records)
+    line = source.line
+    concepts, sites, values = source.total_counts()
     counts = [
         (len(line.moments), "checkpoint"),
         (len(line.stages), "stage"),
-        (records["concept"].dropna().nunique(), "concept"),
-        (records["site"].dropna().nunique(), "site"),
-        (int(records["value"].notna().sum()), "measured number"),
+        (concepts, "concept"),
+        (sites, "site"),
+        (values, "measured number"),
     ]
     return [(f"{n:,}", noun if n == 1 else noun + "s") for n, noun in counts if n]
 
 
-def report_warnings(records: pd.DataFrame, about: Mapping[str, Any], findings: list[Finding]) -> list[tuple[str, str]]:
+def report_warnings(
+    records: pd.DataFrame | RecordSource, about: Mapping[str, Any], findings: list[Finding]
+) -> list[tuple[str, str]]:
     """Warnings as (subject, text): caveats of the data first, then failures, then censored events and missing values."""
+    source = as_source(records, about)
     warnings = []
     for finding in findings:
         own = [str(w) for w in _concept_description(about, finding.subject.concept).get("warnings") or []]
@@ -139,7 +158,7 @@ def report_warnings(records: pd.DataFrame, about: Mapping[str, Any], findings: l
         ]
     scored = {f.subject.concept for f in findings}
     # A comparison has sentences by panel, an evaluation has verdicts: neither scores a concept over training.
-    evaluated = {verdict.concept for verdict in steering_verdicts(records)}
+    evaluated = {verdict.concept for verdict in steering_verdicts(source.rows(_VERDICT_ROWS))}
     rest = [c for c in about.get("concepts", []) if c.get("name") not in scored and "compare" not in about]
     for c in rest:
         warnings += [(str(c.get("name", "?")), str(text)) for text in c.get("warnings") or []]
@@ -161,7 +180,7 @@ def report_warnings(records: pd.DataFrame, about: Mapping[str, Any], findings: l
             if e is not None and not e.known
         ]
         warnings += [(finding.name, reason + ".") for reason in reasons]
-    missing = records[records["value"].isna() & ~records["metric"].isin(EVENT_METRICS)]
+    missing = source.absent_counts()
     # Reasons that differ in their numbers only are one reason.
     numbers = r" \(-?[\d.]+(?:(?:, | to )-?[\d.]+)*\)"
     notes = missing["note"].fillna("no reason given").str.replace(numbers, "", regex=True)
@@ -169,8 +188,9 @@ def report_warnings(records: pd.DataFrame, about: Mapping[str, Any], findings: l
         r"only [\d,]+ types", "too few types", regex=True
     )
     for note, rows in missing.groupby(notes, sort=False):
-        counts = ", ".join(f"{metric} ({n:,})" for metric, n in rows["metric"].value_counts(sort=False).items())
-        warnings.append((f"{len(rows):,} absent", f"could not be measured: {note} – {counts}"))
+        by_metric = rows.groupby("metric", sort=False)["n"].sum()
+        counts = ", ".join(f"{metric} ({n:,})" for metric, n in by_metric.items())
+        warnings.append((f"{by_metric.sum():,} absent", f"could not be measured: {note} – {counts}"))
     ended = [(of, text if text.endswith((".", "!", "?")) else f"{text}.") for of, text in dict.fromkeys(warnings)]
     # A reason that censors several concepts is listed once.
     all_of = {text: ", ".join(of for of, other in ended if other == text) for _, text in ended if " censored: " in text}
@@ -187,12 +207,12 @@ def _name(records: pd.DataFrame, about: Mapping[str, Any]) -> str:
     return str(about.get("lineage", {}).get("name") or next(iter(records["lineage"].dropna()), "a run"))
 
 
-def _report_pictures(records: pd.DataFrame) -> tuple[dict[str, Any], list[_ReportPicture], list[tuple[str, str]]]:
+def _report_pictures(source: RecordSource) -> tuple[dict[str, Any], list[_ReportPicture], list[tuple[str, str]]]:
     specs: dict[str, Any] = {}
     pictures: list[_ReportPicture] = []
     absent: list[tuple[str, str]] = []
     for view in load_views():
-        chart = view.draw(records)
+        chart = view.draw(source.rows(view.where))
         reason = empty_reason(chart)
         if reason is None:
             specs[view.name] = chart.to_dict()

@@ -1,7 +1,8 @@
 """Views: charts of the table of records, one file each.
 
 A view is a module with a `title`, the columns it `needs`, `select(records)` that keeps the rows it uses, and `draw(records)`
-that returns an Altair chart, also for an empty table. `draw` gets the whole table and does not change it. The docstring is the caption.
+that returns an Altair chart, also for an empty table. `draw` does not change the table. It gets at least the rows that meet the
+condition `where` (ontogeny.findings.selection; the whole table by default), and a row for each checkpoint. The docstring is the caption.
 """
 
 import json
@@ -14,6 +15,7 @@ import pandas as pd
 
 from ontogeny import plugins
 from ontogeny.errors import BadInput, escape_control
+from ontogeny.findings.selection import metric_condition
 from ontogeny.storage.files import atomic_path
 from ontogeny.views._page import EMBED_SCRIPT, chart_page, content_security_policy, embedded_json, vega_bundle
 
@@ -46,6 +48,8 @@ class View:
     """The module's `draw`: a chart without theme, which other charts can contain."""
     caption: str
     """What the chart shows and how to read it."""
+    where: str = "true"
+    """Condition for the rows that it draws, for `RecordSource`."""
     place: int = 50
     """Position in a report, in ascending order."""
 
@@ -65,9 +69,22 @@ class View:
         return apply_theme(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
 
 
-def rows_with_metrics(*metrics: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """A view's `select`: keeps the rows of some metrics."""
-    return lambda records: records[records["metric"].isin(metrics)]
+@dataclass(frozen=True)
+class MetricSelection:
+    """A view's `select`, which keeps the rows of some metrics, with its condition."""
+
+    metrics: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        return metric_condition(*self.metrics)
+
+    def __call__(self, records: pd.DataFrame) -> pd.DataFrame:
+        return records[records["metric"].isin(self.metrics)]
+
+
+def rows_with_metrics(*metrics: str) -> MetricSelection:
+    return MetricSelection(metrics)
 
 
 def load_view(name: str) -> View:
@@ -78,8 +95,9 @@ def load_view(name: str) -> View:
     """
     module = plugins.load_plugin("views", name)
     caption = " ".join((module.__doc__ or "").split())
+    where = getattr(module, "where", getattr(module.select, "where", "true"))
     place = getattr(module, "place", 50)
-    return View(name, module.title, frozenset(module.needs), module.select, module.draw, caption, place)
+    return View(name, module.title, frozenset(module.needs), module.select, module.draw, caption, where, place)
 
 
 def load_views() -> list[View]:

@@ -12,6 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import PREFERRED_KERNELS
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import (
     ConceptRecords,
     evenly_spread,
@@ -41,6 +42,7 @@ METRICS = ("nhsic_tx", "nhsic_ty")
 MOST, LAYERS = 60, 9
 """Maximum numbers of checkpoints and of layers, evenly spread."""
 select = rows_with_metrics(*METRICS)
+where = f"{metric_condition(*METRICS)} and head is null and {{thin:{MOST}}}"
 
 
 def draw(records: pd.DataFrame) -> Any:

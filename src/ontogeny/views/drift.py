@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import (
     ConceptRecords,
     coord_column,
@@ -37,6 +38,10 @@ needs = frozenset({"step", "concept", "site", "metric", "value", "coords"})
 CURVES = {"cosine_final": "with the last checkpoint", "cosine_previous": "with the preceding one"}
 MOST = 48
 """Maximum number of checkpoints; a matrix has its square of cells."""
+where = (
+    f"metric = 'best_site' or (metric = 'cosine' and {{thin:{MOST}}} and {{other:{MOST}}}) "
+    f"or ({metric_condition(*CURVES)} and {{thin:{MOST}}} and {{site:{'+'.join(CURVES)}}})"
+)
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from ontogeny.views._chart_parts import (
 )
 from ontogeny.views._scores import (
     LOWEST_DRAWN_SCORE,
+    SCORE_ROWS,
     findings_on_timeline,
     place_event,
     score_axis_minimum,
@@ -47,7 +48,7 @@ FLOOR_LOOKS = {
     "random_direction": (CATEGORY_COLOURS[0], [5, 4]),
 }
 """Colour and dash of each floor."""
-select = score_rows
+select, where = score_rows, SCORE_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:

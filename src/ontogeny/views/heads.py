@@ -10,6 +10,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import SCORE_METRICS
+from ontogeny.findings.selection import OWN_ROWS, metric_condition
 from ontogeny.findings.sentences import SCORE_LABELS, format_score
 from ontogeny.findings.table import ConceptRecords, mean_over_seeds, records_by_concept, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
@@ -28,6 +29,9 @@ place = 5
 needs = frozenset({"step", "concept", "site", "layer", "head", "metric", "value"})
 
 LEVEL = 0.05
+where = (
+    f"{metric_condition(*SCORE_METRICS, 'p_familywise')} and head is not null and {OWN_ROWS} and {{probe}} and {{last}}"
+)
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import SCORE_METRICS, Finding, collect_findings
+from ontogeny.findings.selection import OWN_ROWS, SCORES_AT_BEST_SITE, metric_condition
 from ontogeny.findings.sentences import SCORE_LABELS
 from ontogeny.findings.table import mean_over_seeds, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
@@ -27,6 +28,10 @@ MOST = 80
 """Maximum number of checkpoints; more would be thin cells and large files."""
 PARTS = ("resid", "attn", "mlp", "neuron", "attn_resid", "mlp_resid")
 select = rows_with_metrics(*SCORE_METRICS, "p_familywise", "best_site", "cv_score")
+where = (
+    f"metric = 'best_site' or ({SCORES_AT_BEST_SITE} and {{thin:{MOST}}}) or ({metric_condition(*SCORE_METRICS, 'p_familywise')} "
+    f"and head is null and {OWN_ROWS} and {{probe}} and {{thin:{MOST}}})"
+)
 
 
 def draw(records: pd.DataFrame) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import (
     ConceptRecords,
@@ -42,6 +43,10 @@ needs = frozenset({"step", "concept", "site", "metric", "method", "value", "low"
 REALISED = ("realised_fpr", "realised_tpr")
 FROZEN = ("frozen_fpr", "frozen_tpr")
 METHODS = ("logistic", "mass_mean")
+where = (
+    f"{metric_condition(*REALISED, *FROZEN, 'frozen_auroc', 'best_site')} "
+    "or (metric like 'tpr_at_%_fpr' and {site:tpr_at_%_fpr})"
+)
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:

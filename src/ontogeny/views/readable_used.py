@@ -10,6 +10,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate, collect_findings
+from ontogeny.findings.selection import SCORES_AT_BEST_SITE, metric_condition
 from ontogeny.findings.sentences import format_step_interval
 from ontogeny.findings.table import mean_over_seeds, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
@@ -26,6 +27,7 @@ needs = frozenset({"step", "concept", "site", "metric", "value", "low", "high"})
 KINDS = ["readable: score of the probe", "used: share answered right"]
 EVENTS = ("emergence_step", "used_step", "readable_minus_used")
 select = rows_with_metrics(*SCORE_METRICS, *EVENTS, "answer_accuracy", "best_site", "cv_score")
+where = f"{metric_condition(*EVENTS, 'answer_accuracy', 'best_site')} or ({SCORES_AT_BEST_SITE})"
 
 
 def draw(records: pd.DataFrame) -> Any:

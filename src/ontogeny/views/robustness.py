@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import best_site_rows, mean_over_seeds, records_by_concept, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views import rows_with_metrics
@@ -32,6 +33,7 @@ needs = frozenset({"step", "concept", "site", "method", "metric", "value", "low"
 METRICS = {"flip_rate": "pairs read differently (0–1)", "perturbed_drop": "accuracy lost (−1 to 1)"}
 MOST = 60
 select = rows_with_metrics(*METRICS, "best_site")
+where = f"metric = 'best_site' or ({metric_condition(*METRICS)} and {{best}} and {{thin:{MOST}}})"
 
 
 def draw(records: pd.DataFrame) -> Any:

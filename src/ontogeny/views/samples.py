@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.steering_verdicts import METHOD_LABELS
 from ontogeny.findings.table import coord_column, records_by_concept, tidy_records
 from ontogeny.findings.timeline import make_timeline
@@ -18,6 +19,7 @@ from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 title = "Samples side by side"
 place = 15
 needs = frozenset({"concept", "metric", "value", "coords"})
+where = metric_condition("sample_surprise")
 PROMPTS, CONCEPTS, LETTERS = 2, 6, 110
 
 

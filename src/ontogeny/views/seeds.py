@@ -23,6 +23,7 @@ from ontogeny.views._chart_parts import (
     small_multiples,
 )
 from ontogeny.views._scores import (
+    SCORE_ROWS,
     findings_on_timeline,
     place_event,
     score_axis_minimum,
@@ -34,7 +35,7 @@ from ontogeny.views._theme import CHART_WIDTH
 title = "Runs side by side"
 place = 9
 needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low", "high", "lineage", "train_seed"})
-select = score_rows
+select, where = score_rows, SCORE_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import (
     ConceptRecords,
     coord_column,
@@ -39,6 +40,10 @@ needs = frozenset({"step", "concept", "site", "layer", "metric", "value", "coord
 DIMENSIONS = {"effective_dimension": "effective dimension", "participation_ratio": "participation ratio"}
 MOST, LAYERS, RANKS = 60, 9, 10
 select = rows_with_metrics(*DIMENSIONS, "variance_share", "best_site")
+where = (
+    f"metric = 'best_site' or ({metric_condition(*DIMENSIONS)} and head is null and {{thin:{MOST}}}) "
+    f"or (metric = 'variance_share' and {{site:variance_share}} and {{thin:{MOST}}})"
+)
 
 
 def draw(records: pd.DataFrame) -> Any:

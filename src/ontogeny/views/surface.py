@@ -11,6 +11,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import FLOOR_LABELS, SCORE_METRICS, Finding, collect_findings
+from ontogeny.findings.selection import SCORES_AT_BEST_SITE
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
@@ -28,6 +29,7 @@ COLOURS = [INK_COLOUR, *(CATEGORY_COLOURS[i] for i in (1, 4, 3, 2, 5, 0))]
 SHAPES = ["diamond", "square", "triangle-up", "triangle-down", "circle", "cross", "M0,-1V1"]
 """An upright bar for random directions, since a flat one would be hidden by the line of the interval."""
 select = rows_with_metrics(*SCORE_METRICS, "best_site", "cv_score")
+where = f"metric = 'best_site' or ({SCORES_AT_BEST_SITE})"
 
 
 def draw(records: pd.DataFrame) -> Any:

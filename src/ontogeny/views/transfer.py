@@ -11,6 +11,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import (
     ConceptRecords,
     coord_column,
@@ -57,6 +58,7 @@ SQUARES = {
 UNITS = {"answers": "nats", "readout": "spreads"}
 MOST = 40
 """Maximum number of checkpoints; a matrix has its square of cells."""
+where = metric_condition(*SQUARES)
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:

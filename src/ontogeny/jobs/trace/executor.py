@@ -275,7 +275,7 @@ def concepts_without_floor(plan: TracePlan, run: Run) -> list[Concept]:
     if not plan.settings.untrained or any(map(plan.is_untrained, plan.checkpoints)):
         return []
     # A step 0 that an earlier session visited counts as well.
-    measured = set(run.records("control = 'untrained'").concept)
+    measured = set(run.query("select distinct concept from records where control = 'untrained'").concept)
     return [concept for concept in plan.concepts if concept.name not in measured]
 
 
