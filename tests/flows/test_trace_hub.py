@@ -94,12 +94,12 @@ def test_a_repository_is_traced_and_its_weights_deleted_behind(hub: Hub, home: P
 
 
 REFUSALS = {
-    "nobody/nothing": "no Hub repository 'nobody/nothing'",
+    "nobody/nothing": "no public Hub repository 'nobody/nothing'",
     "me/planted --steps 700": "no checkpoint 'step700' in me/planted, which has 4: the nearest are step512 and step1000",
-    "me/planted --sites resid.7": "'resid.7' does not exist: this model's layers are 0 to 2. Name other sites with --sites.",
+    "me/planted --sites resid.7": "'resid.7' does not exist: this model's layers are 0 to 2. Name other --sites.",
     "me/images": "vit reads images and has no tokenizer, so texts cannot be traced through it",
     "me/both": "no architecture table supports models of type 't5' (transformers has no language model of this type)",
-    "me/gated": "me/gated is gated: ask for access on its page, then log in with `hf auth login`",
+    "me/gated": "me/gated is gated: request access on its page, then log in with `hf auth login`",
 }
 
 
@@ -135,6 +135,6 @@ def test_no_network_is_one_line_as_a_command(hub: Hub, home: Path, tmp_path: Pat
     )
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
-    assert line.startswith("ontogeny: the Hub cannot be reached, so the branches of me/planted cannot be listed. Check")
+    assert line.startswith("ontogeny: the Hub cannot be reached, so the branches of me/planted cannot be listed: check")
     assert done.stdout == ""
     assert not (tmp_path / "runs").exists()
