@@ -51,7 +51,11 @@ def draw(records: pd.DataFrame) -> Any:
     if not paths:
         return blank_chart(title, missing_rows_reason(table, "both nhsic_tx and nhsic_ty"))
     both = pd.concat([path for _, path in paths])
-    axes = _axis(both["tx"], "tx", "input, nHSIC(T, X)"), _axis(both["ty"], "ty", "label, nHSIC(T, Y)")
+    floors = pd.Series([floor for s, path in paths for floor in _floor(s, path)], dtype=float)
+    axes = (
+        _axis(both["tx"], "tx", "input, nHSIC(T, X)"),
+        _axis(pd.concat([both["ty"], floors]), "ty", "label, nHSIC(T, Y)"),
+    )
     return small_multiples([_panel(subject, path, line, axes, fewer) for subject, path in paths])
 
 
@@ -88,10 +92,7 @@ def _panel(
     base = alt.Chart(inline_rows(path, *columns)).encode(x=x, y=y, detail="site:N")
     ends = path.groupby("site", sort=False)["age"].transform("max").eq(path["age"])
     last = alt.Chart(inline_rows(path[ends], *columns)).encode(x=x, y=y)
-    kernel = path["method"].iloc[0]
-    chance = select_rows(subject.rows, "nhsic_ty", control="shuffled")
-    highs = chance.loc[chance["method"].eq(kernel) & chance["head"].isna(), "high"].dropna().tolist()
-    floor = pd.DataFrame({"ty": [sum(highs) / len(highs)] if highs else []})
+    floor = pd.DataFrame({"ty": _floor(subject, path)})
     layers = [
         alt.Chart(inline_rows(floor)).mark_rule(color=MUTED_COLOUR, strokeDash=[4, 3]).encode(y=y),
         base.mark_line(color=MUTED_COLOUR, opacity=0.35, strokeWidth=1.2).encode(order="age:Q"),
@@ -101,8 +102,16 @@ def _panel(
         ),
         *_numbers(path[ends], x, y),
     ]
-    heading = panel_title(subject.name, f"kernel {kernel}", fewer)
+    heading = panel_title(subject.name, f"kernel {path['method'].iloc[0]}", fewer)
     return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=220, title=heading)
+
+
+def _floor(subject: ConceptRecords, path: pd.DataFrame) -> list[float]:
+    """The mean 97.5 % quantile of label permutations, if it was measured."""
+    chance = select_rows(subject.rows, "nhsic_ty", control="shuffled")
+    own = chance["method"].eq(path["method"].iloc[0]) & chance["head"].isna()
+    highs = chance.loc[own, "high"].dropna().tolist()
+    return [sum(highs) / len(highs)] if highs else []
 
 
 def _numbers(last: pd.DataFrame, x: alt.X, y: alt.Y) -> list[Any]:
