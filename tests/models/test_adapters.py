@@ -194,3 +194,26 @@ def test_adapter_has_a_cache_key_of_its_base(tmp_path: Path) -> None:
     folder = save_adapter(save_tiny("llama", tmp_path / "base"), tmp_path / "lora", tmp_path / "twin")
     keys = {cache_key("w", at, "t", concept, ("resid",), device="cpu") for at in (folder, tmp_path / "base")}
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_alpha": "many"},
+        {"lora_alpha": None},
+        {"alpha_pattern": {"(": 2}},
+        {"peft_type": 7},
+        {"base_model_name_or_path": "x" * 5000},
+        {"base_model_name_or_path": "~nobody-here/base"},
+        {"base_model_name_or_path": "a\0b/c/d"},
+        {"base_model_name_or_path": 7},
+        {"base_model_name_or_path": "."},
+    ],
+)
+def test_damaged_adapter_config_is_one_line(settings: dict[str, object], tmp_path: Path) -> None:
+    folder = save_adapter(save_tiny("llama", tmp_path / "base"), tmp_path / "lora", tmp_path / "twin")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | settings))
+    with pytest.raises(BadInput) as caught:
+        load_network(folder, torch.float32, False)
+    assert "\n" not in str(caught.value)

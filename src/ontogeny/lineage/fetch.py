@@ -59,10 +59,16 @@ def adapter_base(checkpoint: Checkpoint) -> Checkpoint | None:
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(name, str) or not name:
         raise CheckpointError(f"{where} names no base model: add base_model_name_or_path.")
-    if folder is not None and (base := _base_folder(folder, name)) is not None:
+    try:
+        base = _base_folder(folder, name) if folder is not None else None
+    except (OSError, RuntimeError, ValueError):  # no path on this system: too long, or of an unknown user
+        base = None
+    if base is not None:
         return Checkpoint(str(base), stage=checkpoint.stage)
     if not hub.looks_like_repository(name):
-        raise CheckpointError(f"{where} names the base model {name}, which is no folder here: correct its path.")
+        raise CheckpointError(
+            f"{where} names the base model {name[:200]!r}, which is no folder here: correct its path."
+        )
     return Checkpoint(
         name, revision=revision if isinstance(revision, str) and revision else "main", stage=checkpoint.stage
     )

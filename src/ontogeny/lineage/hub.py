@@ -36,7 +36,9 @@ _REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 def looks_like_repository(source: str) -> bool:
     """Whether a text is a valid repository name: `name` or `owner/name`."""
-    return _REPOSITORY.fullmatch(source) is not None and ".." not in source and "--" not in source
+    return (
+        len(source) <= 200 and _REPOSITORY.fullmatch(source) is not None and ".." not in source and "--" not in source
+    )
 
 
 @contextlib.contextmanager

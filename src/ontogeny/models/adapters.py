@@ -41,10 +41,14 @@ def merge_adapter(network: PreTrainedModel, folder: Path, *, allow_pickle: bool 
             updates[match["module"]][match["part"].replace("lora_embedding", "lora")] = tensor.float()
         else:
             whole[re.sub(r"\.(base_layer|modules_to_save(\.[^.]+)?|original_module)(?=\.)", "", name)] = tensor
-    for name, tensor in whole.items():
-        _replace(network, name, tensor, folder)
-    for module, parts in updates.items():
-        _add(network, module, parts, _scale(config, module, parts), folder)
+    try:
+        for name, tensor in whole.items():
+            _replace(network, name, tensor, folder)
+        for module, parts in updates.items():
+            _add(network, module, parts, _scale(config, module, parts), folder)
+    except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError, RuntimeError, re.error) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise CheckpointError(f"the adapter of {folder} cannot be merged ({line}): save it again.") from None
     network.tie_weights()
 
 
