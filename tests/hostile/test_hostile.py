@@ -197,7 +197,7 @@ def test_header_reader_on_noise(tmp_path: Path, data: bytes) -> None:
 @given(JSON)
 @FUZZ
 def test_index_and_config_readers(tmp_path: Path, content: object) -> None:
-    for name in (weight_files.SAFETENSORS_INDEX, "config.json", "trainer_state.json"):
+    for name in (weight_files.SAFETENSORS_INDEX, "config.json", "trainer_state.json", weight_files.ADAPTER_CONFIG):
         (tmp_path / name).write_text(json.dumps(content))
     only_ours(lambda: weight_files.check_model_folder(tmp_path))
     only_ours(lambda: Lineage.open(tmp_path))
