@@ -137,9 +137,10 @@ def broken_tokenizer(place: Place) -> list[str]:
 
 def foreign_tokenizer(place: Place) -> list[str]:
     folder = place.copy()
-    tokenizer = byte_tokenizer()
-    tokenizer.add_tokens([f"<extra{i}>" for i in range(100)])
-    tokenizer.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"] |= {f"extra{i}": len(content["model"]["vocab"]) + i for i in range(100)}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
     return place.trace(folder)
 
 
