@@ -272,5 +272,5 @@ def test_class_names_and_splits_of_a_data_set_are_used(tmp_path: Path, monkeypat
     assert len(Concept.from_file("owner/mood:test").examples) == 30
     with pytest.raises(BadInput, match="must have the split 'dev', got train, test"):
         Concept.from_file("owner/mood:dev")
-    (tmp_path / "state.json").write_text("{}")
+    (tmp_path / "dataset_dict.json").write_text("{}")
     assert Concept.from_file(tmp_path).hash == read.hash

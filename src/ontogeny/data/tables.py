@@ -26,7 +26,7 @@ _TEXT_FORMATS = (".csv", ".tsv", ".jsonl", ".json")
 _FORMATS = (*_TEXT_FORMATS, ".parquet")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _HUB_DATASET = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<split>[\w.-]+))?")
-_SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
+_SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json")
 _EMPTY_WORDS = frozenset(("nan", "NaN", "NaT", "<NA>", "None", "NULL", "#N/A"))
 
 
