@@ -101,7 +101,7 @@ def test_whole_modules_embeddings_and_biases_are_replaced(tmp_path: Path) -> Non
     assert torch.allclose(logits(folder), logits(tmp_path / "twin"), atol=1e-4)
 
 
-@pytest.mark.parametrize("written", ["{base}", "../base", "base", "/home/somebody/project/base"])
+@pytest.mark.parametrize("written", ["{base}", "../base", "base", "/data/somebody/project/base"])
 def test_base_model_is_found_where_it_is_now(written: str, tmp_path: Path) -> None:
     base = save_tiny("llama", tmp_path / "base")
     folder = save_adapter(base, tmp_path / "sft" / "checkpoint-10", tmp_path / "twin")

@@ -1,6 +1,7 @@
 """Hugging Face models under standard names: loading, sites, hooks and weights."""
 
 __all__ = [
+    "adapters",
     "forward",
     "hooks",
     "loading",
@@ -9,6 +10,7 @@ __all__ = [
     "onednn",
     "reusable",
     "size",
+    "stored_tensors",
     "validation",
     "vision",
     "weight_swap",
