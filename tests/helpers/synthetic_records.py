@@ -4,12 +4,13 @@ truth emerges at 512 and is used from 4,000 on; toxicity is early but so is its 
 fairness emerges late; robustness emerges and, where there is a fine-tuning stage, is lost in it.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from ontogeny.records import RECORD_COLUMNS
+from ontogeny.records import RECORD_COLUMNS, Record
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000, 4000, 8000, 16000)
 SFT_STEPS = (100, 200, 400, 800)
@@ -37,6 +38,22 @@ def frame(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(
         [{**dict.fromkeys(RECORD_COLUMNS), "coords": {}, **row} for row in rows], columns=list(RECORD_COLUMNS)
     )
+
+
+def as_records(rows: pd.DataFrame) -> list[Record]:
+    """The rows as records, which a run can keep."""
+    return [_record(row) for row in rows.to_dict("records")]
+
+
+def _record(row: dict) -> Record:
+    known = {name: None if value is None or value is pd.NaT or value != value else value for name, value in row.items()}
+    for name, kind in RECORD_COLUMNS.items():
+        if kind in ("BIGINT", "INTEGER") and known[name] is not None:
+            known[name] = int(known[name])
+    numbers = {name: math.nan if known[name] is None else float(known[name]) for name in ("value", "low", "high")}
+    lost = math.isnan(numbers["value"])
+    note = (known["note"] or "never above its floor") if lost else known["note"]
+    return Record(**{**known, **numbers, "n": 0 if lost else known["n"] or 1, "note": note})
 
 
 def about(*, sft: bool = False) -> dict:

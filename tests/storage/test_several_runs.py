@@ -2,16 +2,17 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import ontogeny
+from ontogeny.cli.query import query_command
 from ontogeny.errors import BadInput
 from ontogeny.findings.finding import collect_findings
 from ontogeny.findings.seed_agreement import seed_agreement_sentence, seed_agreements
-from ontogeny.records import RECORD_COLUMNS, Record
 from ontogeny.storage.run import Run, open_runs
 from ontogeny.views import empty_reason
 from tests.helpers import synthetic_records
@@ -29,19 +30,8 @@ def made(folder: Path, *, seed: int | None = 0, later: float = 1.0, stage: str |
         rows.loc[rows["stage"].notna(), "stage"] = stage
     run = Run(folder)
     run.describe(synthetic_records.about())
-    run.keep("all", [_record(row) for row in rows.to_dict("records")])
+    run.keep("all", synthetic_records.as_records(rows))
     return folder
-
-
-def _record(row: dict) -> Record:
-    known = {name: None if value is None or value is pd.NaT or value != value else value for name, value in row.items()}
-    for name, kind in RECORD_COLUMNS.items():
-        if kind in ("BIGINT", "INTEGER") and known[name] is not None:
-            known[name] = int(known[name])
-    numbers = {name: math.nan if known[name] is None else float(known[name]) for name in ("value", "low", "high")}
-    lost = math.isnan(numbers["value"])
-    note = (known["note"] or "never above its floor") if lost else known["note"]
-    return Record(**{**known, **numbers, "n": 0 if lost else known["n"] or 1, "note": note})
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +123,27 @@ def test_query_and_show_accept_several_runs(home: Path, tmp_path: Path, say) -> 
 def test_every_view_draws_several_runs(view: str, home: Path) -> None:
     chart = open_runs([home / "seed0", home / "seed1", home / "again" / "seed0"]).show(view)
     assert empty_reason(chart) is None
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 6, 7, 100, 200_000])
+def test_ends_of_a_query_are_its_first_and_last_rows(rows: int, home: Path) -> None:
+    runs = open_runs([home / "seed0"])
+    sql = f"select i, 'row ' || i as name, nullif(i % 2, 0) as odd from range({rows}) t(i) order by i desc"
+    ends, count = runs.query_ends(sql, 3)
+    whole = runs.query(sql)
+    shown = whole if rows <= 6 else pd.concat([whole.head(3), whole.tail(3)], ignore_index=True)
+    assert count == rows
+    pd.testing.assert_frame_equal(ends, shown, check_dtype=False)
+
+
+def test_long_table_on_the_screen_is_cut_in_the_middle(home: Path, capsys: pytest.CaptureFixture) -> None:
+    sql = "select i as number from range(1000) t(i) order by i"
+    query_command([str(home / "seed0"), sql])
+    out, err = capsys.readouterr()
+    assert [int(n) for n in re.findall(r"\d+", out)] == [*range(30), *range(970, 1000)]
+    assert "…" in out
+    assert "1000 rows, of which 60 are shown; all: --all" in err
+    query_command([str(home / "seed0"), sql], show_all=True)
+    out, err = capsys.readouterr()
+    assert [int(n) for n in re.findall(r"\d+", out)] == [*range(1000)]
+    assert "…" not in out + err

@@ -73,13 +73,20 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
 
 def run_outcome(run: "Run") -> dict[str, Any]:
     """The outcome of a run for `--json`: scores at the best site, events, warnings and failures."""
+    from ontogeny.storage.files import sql_literal
+
     about = run.about
     events = run.records("metric in ('emergence_step', 'loss_step', 'used_step', 'readable_minus_used', 'best_site')")
+    best = events[events["metric"].eq("best_site")][["concept", "site", "method"]].drop_duplicates()
+    # As values: a join of the table with itself takes much more memory.
+    at_best = " or ".join(
+        f"(concept = {sql_literal(concept)} and site = {sql_literal(site)} and method = {sql_literal(method)})"
+        for concept, site, method in best.itertuples(index=False)
+    )
     last = run.query(
-        """select r.concept, r.stage, r.step, r.site, r.method, r.metric, r.value, r.low, r.high, r.n from records r
-           join records b on b.metric = 'best_site' and b.concept = r.concept and b.site = r.site and b.method = r.method
-           where r.metric in ('auroc', 'r2', 'accuracy') and r.control is null and r.stage is not null
-           qualify r.step is not distinct from max(r.step) over (partition by r.concept, r.stage)"""
+        f"""select concept, stage, step, site, method, metric, value, low, high, n from records
+            where metric in ('auroc', 'r2', 'accuracy') and control is null and stage is not null and ({at_best or "false"})
+            qualify step is not distinct from max(step) over (partition by concept, stage)"""
     )
     return {
         "run": str(run.folder),

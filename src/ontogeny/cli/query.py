@@ -14,6 +14,8 @@ from ontogeny.errors import BadInput, escape_control
 if TYPE_CHECKING:
     import pandas as pd
 
+_MOST_ROWS = 60
+"""Maximum number of rows on the screen, half of them from each end."""
 _FORMATS = ("table", "csv", "json", "markdown")
 
 
@@ -23,6 +25,7 @@ def query_command(
         typer.Argument(metavar="RUN [RUN …] SQL", help="Run directories, then the query over the view `records`."),
     ],
     format: Annotated[str, arg.output("table, csv, json or markdown.", "--format", "-f")] = "table",
+    show_all: Annotated[bool, arg.output("Print all rows of a long table.", "--all")] = False,
     as_json: arg.AsJson = False,
 ) -> None:
     """Query the records of one or several runs in SQL; the column `run` names the run."""
@@ -35,8 +38,13 @@ def query_command(
     if format not in _FORMATS:
         raise BadInput(f"--format must be one of {', '.join(_FORMATS)}, got {format!r}.")
     *folders, sql = args
-    frame = open_runs(folders).query(sql)
-    match "json" if as_json else format:
+    runs = open_runs(folders)
+    format = "json" if as_json else format
+    if format == "table" and not show_all:
+        _table(*runs.query_ends(sql, _MOST_ROWS // 2))
+        return
+    frame = runs.query(sql)
+    match format:
         case "csv":
             _csv_cells(frame).to_csv(sys.stdout if sys.stdout.isatty() else raw(sys.stdout), index=False)
         case "json":
@@ -44,7 +52,7 @@ def query_command(
         case "markdown":
             print(_markdown(frame))
         case _:
-            _table(frame)
+            _table(frame, len(frame))
 
 
 def _csv_cells(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -65,16 +73,20 @@ def _markdown(frame: "pd.DataFrame") -> str:
     return "\n".join([head, rule, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _table(frame: "pd.DataFrame") -> None:
+def _table(frame: "pd.DataFrame", count: int) -> None:
+    """Print the rows of a query with `count` rows, all of them or as many from both ends."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*map(_format_cell, frame.columns))
-    for row in frame.itertuples(index=False):
+    for i, row in enumerate(frame.itertuples(index=False)):
+        if len(frame) < count and 2 * i == len(frame):
+            table.add_row(*("…" for _ in row))
         table.add_row(*(Text(_format_cell(value)) for value in row))  # a bracket in a name is no markup
     Console().print(table)
-    Console(stderr=True).print(f"{len(frame)} rows", style="dim")
+    rest = f", of which {len(frame)} are shown; all: --all, or --format csv" if len(frame) < count else ""
+    Console(stderr=True).print(f"{count} rows{rest}", style="dim")
 
 
 def _format_cell(value: object) -> str:

@@ -7,12 +7,13 @@ scores/*.safetensors     held-out scores of each unit, for intervals across chec
 ledger.jsonl             one line per checkpoint: forward passes, tokens, seconds
 """
 
+import contextlib
 import glob
 import importlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from ontogeny.direction import Direction
 
 
+_VECTORS = 32
+"""Vectors of 2,048 rows that are fetched at once."""
 _RUN_PARTS = ("run.json", "records", "directions", "scores", "significance", "index.json", "ledger.jsonl", ".lock")
 
 
@@ -280,7 +283,15 @@ class Runs:
 
     def query(self, sql: str) -> "pd.DataFrame":
         """Run SQL over the view `records` of all runs."""
-        return query_records({name: run.folder for name, run in self.members.items()}, sql)
+        return query_records(self._folders, sql)
+
+    def query_ends(self, sql: str, most: int) -> "tuple[pd.DataFrame, int]":
+        """The first and the last `most` rows of a query, and the number of its rows."""
+        return query_ends(self._folders, sql, most)
+
+    @property
+    def _folders(self) -> dict[str, Path]:
+        return {name: run.folder for name, run in self.members.items()}
 
     def table(self, where: str = "true") -> "pd.DataFrame":
         """Records in the order of each run, then a row for each checkpoint; lineages of the same name and seed are named after their run.
@@ -368,6 +379,34 @@ def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
     Raises:
         BadInput: the SQL is invalid or writes; the message is DuckDB's.
     """
+    with _result(folders, sql) as result:
+        table: pd.DataFrame = result.df()
+    return table
+
+
+def query_ends(folders: Mapping[str, Path], sql: str, most: int) -> "tuple[pd.DataFrame, int]":
+    """The first and the last `most` rows of a query, and the number of its rows; the rows between are not kept in memory.
+
+    Raises:
+        BadInput: as `query_records`.
+    """
+    import pandas as pd
+
+    with _result(folders, sql) as result:
+        chunk = first = result.fetch_df_chunk(_VECTORS)
+        last, count = first.iloc[:0], len(first)
+        while len(chunk):
+            last = pd.concat([last, chunk]).iloc[-most:] if len(last) else chunk.iloc[-most:]
+            chunk = result.fetch_df_chunk(_VECTORS)
+            count += len(chunk)
+    first = first.iloc[:most]
+    rest = count - len(first)
+    return (pd.concat([first, last.iloc[-rest:]], ignore_index=True) if rest else first), count
+
+
+@contextlib.contextmanager
+def _result(folders: Mapping[str, Path], sql: str) -> Iterator[Any]:
+    """The result of a query, before its rows are fetched."""
     import duckdb
 
     try:
@@ -383,14 +422,13 @@ def query_records(folders: Mapping[str, Path], sql: str) -> "pd.DataFrame":
                 raise BadInput(
                     f"a query must be one statement that changes nothing, got {sql[:60]!r}: begin with select, from or with."
                 )
-            table: pd.DataFrame = connection.execute(statements[0]).df()
+            yield connection.execute(statements[0])
         except duckdb.Error as error:
             if ".parquet'" in str(error):  # creating the view opens no part
                 raise _unreadable(error) from None
             raise BadInput(
                 f"the query cannot be run: {str(error).splitlines()[0]}. The view is called records; its columns are in docs/records.md."
             ) from None
-    return table
 
 
 def _lock_connection(connection: Any, folders: Iterable[Path]) -> None:
