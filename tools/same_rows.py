@@ -10,10 +10,6 @@ from pathlib import Path
 
 import duckdb
 
-from ontogeny.records import COLUMNS
-
-DOUBLES = ("value", "low", "high", "tokens")
-
 
 def find_runs(folder: Path) -> dict[str, Path]:
     """Run directories below a folder, by their relative path."""
@@ -22,16 +18,17 @@ def find_runs(folder: Path) -> dict[str, Path]:
 
 def rows_of(run: Path) -> str:
     """A query of all rows of a run, in a form in which equal text means equal bits."""
-    columns = [
-        "cast(list_sort(map_entries(coords)) as varchar) as coords"
-        if name == "coords"
-        else f"format('{{:a}}', {name}) as {name}"
-        if name in DOUBLES
-        else name
-        for name in COLUMNS
-    ]
-    pattern = str(run / "records" / "*.parquet").replace("'", "''")
-    return f"select {', '.join(columns)} from read_parquet('{pattern}', union_by_name = true)"
+    pattern = str(run / "records" / "**" / "*.parquet").replace("'", "''")
+    source = f"read_parquet('{pattern}', union_by_name = true)"
+    columns = []
+    for name, kind, *_ in duckdb.sql(f"describe select * from {source}").fetchall():
+        if kind.startswith("MAP"):
+            columns.append(f"cast(list_sort(map_entries({name})) as varchar) as {name}")
+        elif kind in ("DOUBLE", "FLOAT"):
+            columns.append(f"format('{{:a}}', {name}) as {name}")
+        else:
+            columns.append(name)
+    return f"select {', '.join(columns)} from {source}"
 
 
 def count(query: str) -> int:

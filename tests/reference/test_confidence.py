@@ -9,7 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from ontogeny.metrics.calibration import brier_score, expected_calibration_error, reliability_bins
-from ontogeny.models import model as models
+from ontogeny.models.model import load_model
 from ontogeny.neurons.entropy_neurons import neuron_overlap, neuron_statistics
 from ontogeny.neurons.last_layer_cache import entropy_of_logits
 
@@ -65,7 +65,7 @@ def test_entropy_of_scores():
 def test_criteria_of_entropy_neurons(tiny, family):
     """Written out from arXiv:2504.02904 (logit variance) and arXiv:2406.16254 (null space), on the weights as they are in the files."""
     folder = tiny(family)
-    network = models.load_model(folder).network
+    network = load_model(folder).network
     state = {name: value.double().numpy() for name, value in network.state_dict().items()}
     if family == "gpt2":
         w, gain, u = (
@@ -82,7 +82,7 @@ def test_criteria_of_entropy_neurons(tiny, family):
     cosines = (w / np.linalg.norm(w, axis=1, keepdims=True)) @ (u / np.linalg.norm(u, axis=1, keepdims=True)).T
     left, _, _ = np.linalg.svd(u.T, full_matrices=False)
     null = left[:, -(3 + (family == "gpt2")) :]
-    ours = neuron_statistics(models.load_model(folder))
+    ours = neuron_statistics(load_model(folder))
     assert ours.norm.numpy() == pytest.approx(np.linalg.norm(w, axis=1), rel=1e-5)
     assert ours.variance.numpy() == pytest.approx(cosines.var(1), rel=1e-4)
     assert ours.null_share.numpy() == pytest.approx(
