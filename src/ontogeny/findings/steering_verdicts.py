@@ -66,7 +66,8 @@ def steering_verdicts(records: pd.DataFrame) -> list[ConceptVerdicts]:
     rows = records[records["metric"].eq("steering_works") & records["value"].notna()]
     rows = rows.sort_values([name for name in ("order", "step", "method") if name in rows], kind="stable")
     return [
-        _concept_verdicts(str(name), list(own["value"]), list(own["note"])) for name, own in rows.groupby("concept")
+        _concept_verdicts(str(name), list(own["value"]), list(own["note"].fillna("")))
+        for name, own in rows.groupby("concept")
     ]
 
 
@@ -75,7 +76,7 @@ def _concept_verdicts(concept: str, works: list[float], notes: list[str]) -> Con
     tag = f"{count or 'none'} of {len(notes)} vectors work{'s' if count == 1 else ''}"
     if len(notes) == 1:
         tag = "works" if count else "does not work"
-    return ConceptVerdicts(concept, tag, tuple(map(str, notes)), bool(count))
+    return ConceptVerdicts(concept, tag, tuple(note for note in notes if note), bool(count))
 
 
 def evaluated_vectors(table: pd.DataFrame, line: Timeline) -> list[EvaluatedVector]:

@@ -33,7 +33,7 @@ needs = frozenset({"step", "concept", "site", "method", "metric", "value", "low"
 METRICS = {"flip_rate": "pairs read differently (0–1)", "perturbed_drop": "accuracy lost (−1 to 1)"}
 MOST = 60
 select = rows_with_metrics(*METRICS, "best_site")
-where = f"metric = 'best_site' or ({metric_condition(*METRICS)} and {{best}} and {{thin:{MOST}}})"
+where = f"metric = 'best_site' or ({metric_condition(*METRICS)} and {{site:{'+'.join(METRICS)}}} and {{thin:{MOST}}})"
 
 
 def draw(records: pd.DataFrame) -> Any:
