@@ -1,4 +1,4 @@
-"""Costs of a job that can be counted from outside: tokens, calls of `lm_head`, models built, bytes read.
+"""Costs of a job that can be counted from outside: tokens, calls of `lm_head`, models built with weights, bytes read.
 
 Counts do not depend on the machine, so a test can hold them where it could not hold seconds. Nothing here asks the job itself.
 """
@@ -14,6 +14,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 KEYS = ("tokens", "lm_head calls", "models", "bytes")
+
+
+def _has_weights(built: Any) -> int:
+    """1 for a model with numbers in it, 0 for a skeleton on the meta device."""
+    model = built[0] if isinstance(built, tuple) else built
+    return int(next(model.parameters()).device.type != "meta")
 
 
 @contextlib.contextmanager
@@ -43,7 +49,7 @@ def counting() -> Iterator[dict[str, int]]:
     try:
         with contextlib.ExitStack() as patched:
             for name in ("from_pretrained", "from_config"):
-                make = added("models", getattr(AutoModelForCausalLM, name), lambda _: 1)
+                make = added("models", getattr(AutoModelForCausalLM, name), _has_weights)
                 patched.enter_context(mock.patch.object(AutoModelForCausalLM, name, make))
             patched.enter_context(mock.patch.object(os, "preadv", added("bytes", os.preadv, int)))
             yield seen

@@ -91,7 +91,7 @@ def test_report_has_preflight_on_top_and_four_panels(done: Path, say: Say) -> No
     code, _, _ = say("report", done)
     assert code == 0
     page = (done / "report.html").read_text(encoding="utf-8")
-    assert page.index("What is alike") < page.index("<h2>Findings") < page.index("Pictures")
+    assert page.index("Preflight: tokenizers") < page.index("<h2>Findings") < page.index("Pictures")
     for view in ("knowledge", "truthfulness", "refusal", "confidence"):
         assert f'<figure id="{view}">' in page
         assert f'<a href="#{view}">' in page

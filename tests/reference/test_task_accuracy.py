@@ -19,7 +19,7 @@ def lines(path, count):
 
 
 def by_hand(folder, rows):
-    """Right by the sum of an option's own log-probabilities, and by the sum over its bytes; one pass an option, no padding."""
+    """Right by the sum of an option's log-probabilities, and by the sum over its characters without the leading space, as lm-eval does."""
     network, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     found = []
     for prompt, options, gold in rows:
@@ -32,7 +32,7 @@ def by_hand(folder, rows):
                 logp = torch.log_softmax(network(ids).logits[0], -1)
             picked = [float(logp[i - 1, ids[0, i]]) for i in range(start, ids.shape[1])]
             greedy = all(int(logp[i - 1].argmax()) == int(ids[0, i]) for i in range(start, ids.shape[1]))
-            scores.append((sum(picked), sum(picked) / len(option.encode()), greedy))
+            scores.append((sum(picked), sum(picked) / len(option.removeprefix(" ")), greedy))
         if len(options) == 1:
             found.append((scores[0][2], scores[0][2]))
         else:
@@ -51,7 +51,7 @@ def folder(shared, stories260k):
     ("file", "read"),
     [
         ("copa_validation.jsonl", lambda r: (r["query"], [f" {c}" for c in r["choices"]], r["gold"])),
-        ("arc_easy_test.jsonl.gz", lambda r: (r["query"], [f" {c}" for c in r["choices"]], r["gold"])),
+        ("arc_easy_test.jsonl.gz", lambda r: (f"{r['query']}\nAnswer:", [f" {c}" for c in r["choices"]], r["gold"])),
         ("lambada_openai_test.jsonl.gz", lambda r: (r["context"].rstrip(), [f" {r['continuation'].strip()}"], 0)),
     ],
 )

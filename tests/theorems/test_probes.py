@@ -273,7 +273,9 @@ def test_one_label_set_is_solved_as_well_without_principal_axes(seed: int, stren
             by_axes = logistic.refit_prepared(axes, y[None], strengths, weight=omega, tolerance=tolerance).scores(x)
             found = logistic.refit(x, y[None], strengths, weight=omega, tolerance=tolerance).scores(x)
             off, allowed = (found - exact).abs().amax(), (by_axes - exact).abs().amax()
-            assert off <= 2 * allowed + 10 * tolerance * exact.abs().amax(), (off, allowed)
+            # In float32 the scores of the weakest penalties are known to three or four digits only.
+            reachable = max(tolerance, 1e-4 if strength >= 100 else 0.0)
+            assert off <= 2 * allowed + 10 * reachable * exact.abs().amax(), (off, allowed)
 
 
 def test_tiny_penalty_is_solved_in_principal_axes() -> None:

@@ -3,6 +3,7 @@
 __all__ = [
     "finding",
     "seed_agreement",
+    "selection",
     "sentences",
     "stage_comparison",
     "steering_verdicts",
