@@ -215,7 +215,7 @@ def make_tensors(folder: Path, template: Run, size: Size, plan) -> None:
         noise = {part: torch.randn(len(names), len(y), 1, generator=generator) for part, names in size.sites.items()}
         for checkpoint in plan.checkpoints:
             unit = plan.units[checkpoint, concept.name]
-            told = {
+            header_of_unit = {
                 **header,
                 "checkpoint": checkpoint.name,
                 "stage": checkpoint.stage,
@@ -240,8 +240,8 @@ def make_tensors(folder: Path, template: Run, size: Size, plan) -> None:
                     for _, layer, _ in map(place, size.sites[part])
                 ]
                 scores[key] = noise[part] + torch.tensor(lift)[:, None, None] * y[None, :, None]
-            save(folder / "directions" / f"{unit}.safetensors", directions, told)
-            save(folder / "scores" / f"{unit}.safetensors", scores, {**told, "tensors": sorted(scores)})
+            save(folder / "directions" / f"{unit}.safetensors", directions, header_of_unit)
+            save(folder / "scores" / f"{unit}.safetensors", scores, {**header_of_unit, "tensors": sorted(scores)})
 
 
 def save(path: Path, tensors, header) -> None:

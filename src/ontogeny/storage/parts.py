@@ -203,22 +203,22 @@ def _write_merged(folder: Path, name: str, units: Sequence[str]) -> None:
             found = read_unit_tensors(folder, kind, unit, header["tensors"])
             tensors |= {f"{unit}/{key}": tensor for key, tensor in found.items()}
         if headers:
-            shared, told = _share_sites(headers)
-            write_tensors(_path(folder, kind, name), tensors, {"units": told, "sites": shared})
+            shared, unit_headers = _share_sites(headers)
+            write_tensors(_path(folder, kind, name), tensors, {"units": unit_headers, "sites": shared})
     _write_merged_records(folder, name, units)
 
 
 def _share_sites(headers: Mapping[str, UnitHeader]) -> tuple[list[Any], dict[str, UnitHeader]]:
     """Each list of sites once; the headers name it by its place."""
     shared: list[Any] = []
-    told = {}
+    unit_headers = {}
     for unit, header in headers.items():
         if "sites" in header:
             if header["sites"] not in shared:
                 shared.append(header["sites"])
             header = {**header, "sites": shared.index(header["sites"])}
-        told[unit] = header
-    return shared, told
+        unit_headers[unit] = header
+    return shared, unit_headers
 
 
 def _write_merged_records(folder: Path, name: str, units: Sequence[str]) -> None:
@@ -263,8 +263,8 @@ def _read_units(folder: Path, kind: str, name: str) -> dict[str, UnitHeader]:
         return {unit: {} for unit in _units_of_records(path)}
     header = read_tensor_header(path, ["units", "sites"])
     return {
-        unit: {**told, "sites": header["sites"][told["sites"]]} if "sites" in told else told
-        for unit, told in header["units"].items()
+        unit: {**unit_header, "sites": header["sites"][unit_header["sites"]]} if "sites" in unit_header else unit_header
+        for unit, unit_header in header["units"].items()
     }
 
 

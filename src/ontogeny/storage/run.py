@@ -190,8 +190,8 @@ class Run:
         with parts.adding_unit(self.folder, unit, own):
             for kind, tensors in (("directions", directions), ("scores", scores)):
                 if tensors:
-                    told = {**(header or {}), "tensors": sorted(tensors)}
-                    write_tensors(self.folder / kind / f"{unit}.safetensors", tensors, told)
+                    own_header = {**(header or {}), "tensors": sorted(tensors)}
+                    write_tensors(self.folder / kind / f"{unit}.safetensors", tensors, own_header)
             write_records(self.folder / "records" / f"{unit}.parquet", records)
 
     def adopt(self, other: "Run", unit: str) -> None:
