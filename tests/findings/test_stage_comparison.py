@@ -38,7 +38,7 @@ def _truthful(cosine: float, carried: float, note: str | None = None) -> pd.Data
 
 
 def test_sentences_contain_the_numbers_of_the_rows() -> None:
-    sentences = " ".join(comparison_sentences(_truthful(0.7, 0.82))["Truthfulness"])
+    sentences = " ".join(comparison_sentences(_truthful(0.7, 0.82))["truthfulness"])
     for what in (
         "cosine of .70 [.60, .80]",
         "agree at .95",
@@ -52,13 +52,13 @@ def test_sentences_contain_the_numbers_of_the_rows() -> None:
 
 
 def test_probe_that_does_not_transfer_is_worse() -> None:
-    assert "worse than its own" in " ".join(comparison_sentences(_truthful(0.7, 0.55))["Truthfulness"])
+    assert "worse than its own" in " ".join(comparison_sentences(_truthful(0.7, 0.55))["truthfulness"])
 
 
 def test_incomparable_stages_give_only_the_reason() -> None:
     lost = _truthful(np.nan, np.nan, "32 dimensions and 64")
     lost["n"] = lost["n"].where(lost["value"].notna(), 0)
-    assert comparison_sentences(lost)["Truthfulness"] == [
+    assert comparison_sentences(lost)["truthfulness"] == [
         "truth: base and post cannot be compared: 32 dimensions and 64."
     ]
 
@@ -66,14 +66,14 @@ def test_incomparable_stages_give_only_the_reason() -> None:
 def test_missing_cosine_keeps_the_other_sentences() -> None:
     lost = _truthful(np.nan, 0.82, "the direction of base is no longer than its noise")
     lost["n"] = lost["n"].where(lost["value"].notna(), 0)
-    sentences = comparison_sentences(lost)["Truthfulness"]
+    sentences = comparison_sentences(lost)["truthfulness"]
     assert sentences[0] == "truth: the direction of base is no longer than its noise."
     assert "AUROC .82" in sentences[1]
 
 
 def test_studies_with_rows_have_a_panel() -> None:
     table = synthetic_records.table(sft=True)
-    assert set(comparison_sentences(table)) == {"Knowledge", "Truthfulness", "Refusal", "Confidence"}
+    assert set(comparison_sentences(table)) == {"knowledge", "truthfulness", "refusal", "confidence"}
     sides = "patch|knowledge|map_|stage_|push|nie|refusal|entropy|ece|neuron|swap|confidence|reliability"
     assert comparison_sentences(table[~table["metric"].str.contains(sides)]) == {}
     assert comparison_sentences(table.head(0)) == {}

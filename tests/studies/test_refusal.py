@@ -36,6 +36,8 @@ PHRASES = ("No", "I can't")
 FAST = RefusalSettings(
     template="Q {} A:", phrases=PHRASES, positions=2, depth=0.5, tokens=4, nulls=4, phrase_nulls=1, samples=200
 )
+UNFILTERED = replace(FAST, max_kl=math.inf, min_induced=-math.inf)
+"""For random models, which never refuse."""
 HARMFUL = [f"zap number {i:02d} {word}" for i, word in enumerate(("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op") * 3)]
 HARMLESS = [
     f"cake number {i:02d} {word}" for i, word in enumerate(("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op") * 3)
@@ -151,7 +153,7 @@ def test_forward_transfer_is_one_along_the_same_axis_and_lost_along_another(foun
 
 def test_ratio_to_an_absent_effect_is_missing_with_its_reason(tiny_neox):
     plain = {"base": load_model(tiny_neox), "post": load_model(tiny_neox)}
-    found = list(study.run(plain, requests(HARMLESS, [t.replace("cake", "cakE") for t in HARMLESS]), FAST))
+    found = list(study.run(plain, requests(HARMLESS, [t.replace("cake", "cakE") for t in HARMLESS]), UNFILTERED))
     phrases = rows(found, "refusal_transfer", of="phrases", form="ratio")
     assert phrases
     assert all(math.isnan(row.value) and row.n == 0 and "no share of it" in row.note for row in phrases)
@@ -160,6 +162,41 @@ def test_ratio_to_an_absent_effect_is_missing_with_its_reason(tiny_neox):
     assert any("no more" in row.note for row in odds)
     same = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
     assert same.value == pytest.approx(1)
+
+
+def test_stage_that_does_not_refuse_has_no_direction(stages, tiny_neox):
+    mixed = {"base": load_model(tiny_neox), "sft": stages["sft"]}
+    found = list(study.run(mixed, requests(), replace(FAST, nulls=2, tokens=0)))
+    for held in ("shared", "own"):
+        layer = one(found, "refusal_layer", stage="base", held=held)
+        assert math.isnan(layer.value)
+        assert layer.n == 0
+        assert "no refusal direction: added to harmless instructions" in layer.note
+        assert one(found, "refusal_layer", stage="sft", held=held).value >= 1
+        cosine = one(found, "refusal_cosine", stage="sft", other_stage="base", held=held, control=None)
+        assert math.isnan(cosine.value)
+        assert cosine.note.startswith("base has no refusal direction")
+    effects = rows(found, "refusal_effect", other_stage="base", control=None)
+    assert len(effects) == 4
+    assert all(math.isnan(row.value) and row.note.startswith("base has no") for row in effects)
+    assert rows(found, "refusal_effect", stage="sft", other_stage="sft", act="addition", control=None)[0].value > 0.5
+
+
+def test_kl_filter_rejects_a_vector_that_breaks_harmless_answers(stages):
+    """The filter compares the next token before and after ablation, on harmless instructions."""
+    parts = split_groups(requests().requests, limits=FAST.limits, seed=0)
+    survey = study._survey_stage(stages["sft"], parts, PromptTemplate("Q {} A:"), FAST)
+    assert survey.passes.any()
+    at = survey.at(survey.best)
+    asked = RefusalPrompts.of(stages["sft"], PromptTemplate("Q {} A:"), parts[1].harmless, PHRASES)
+    before = asked.log_probs()
+    edits = refusal_edits(stages["sft"], "ablation", survey.activations.difference(survey.best), layer=1, dose=1.0)
+    after = asked.log_probs(edits)
+    expected = torch.nn.functional.kl_div(after, before, reduction="batchmean", log_target=True)
+    assert float(survey.kl[at]) == pytest.approx(float(expected), abs=1e-9)
+    strict = replace(survey, limits=(float(survey.kl.min()), 0.0))
+    assert not strict.passes.any()
+    assert "changes the next token by" in strict.why_none
 
 
 def test_batched_log_odds_equal_single_prompts(stages):
@@ -211,7 +248,7 @@ def test_ablation_equals_orthogonalised_weights(tiny, family):
 @pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2", "falcon"])
 def test_every_family_gives_all_rows(tiny, family):
     pair = {"base": load_model(tiny(family)), "post": load_model(tiny(family, seed=1))}
-    few = replace(FAST, nulls=1, phrase_nulls=0, tokens=0)
+    few = replace(UNFILTERED, nulls=1, phrase_nulls=0, tokens=0)
     found = list(study.run(pair, requests(), few))
     assert len(rows(found, "refusal_effect", control=None)) == 2 * 2 * 2
     assert all(not math.isnan(row.value) for row in rows(found, "refusal_effect"))
@@ -225,7 +262,7 @@ def test_rows_name_the_read_tokens_and_note_differences(found, tiny, tmp_path):
     later = load_model(tiny("gpt_neox"))
     later.tokenizer.add_tokens(["A:"])
     stages = {"base": load_model(tiny("gpt_neox")), "post": later}
-    made = list(study.run(stages, requests(), replace(FAST, positions=1, nulls=1, tokens=0)))
+    made = list(study.run(stages, requests(), replace(UNFILTERED, positions=1, nulls=1, tokens=0)))
     assert "different tokens: :, A:" in one(made, "refusal_layer", stage="post", held="shared").note
     with pytest.raises(BadInput, match="masked language model"):
         list(study.run({"base": load_model(tiny("bert")), "post": later}, requests(), FAST))
@@ -233,7 +270,7 @@ def test_rows_name_the_read_tokens_and_note_differences(found, tiny, tmp_path):
 
 def test_many_stages_are_generated_with_fewer_vectors(tiny):
     many = {name: load_model(tiny("gpt_neox")) for name in "abcd"}
-    found = list(study.run(many, requests(), replace(FAST, crossed=3, nulls=1, phrase_nulls=0)))
+    found = list(study.run(many, requests(), replace(UNFILTERED, crossed=3, nulls=1, phrase_nulls=0)))
     assert len(rows(found, "refusal_effect", of="log_odds", control=None)) == 4 * 4 * 2
     said = rows(found, "refusal_effect", of="phrases", control=None, stage="b", act="addition")
     assert [row.coords["other_stage"] for row in said] == ["a", "b", "d"]
@@ -249,7 +286,7 @@ def test_stages_of_other_widths_are_not_compared(tiny, tmp_path):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
     pair = {"base": load_model(tiny("gpt_neox")), "post": load_model(tmp_path)}
-    found = list(study.run(pair, requests(), replace(FAST, nulls=1, tokens=0)))
+    found = list(study.run(pair, requests(), replace(UNFILTERED, nulls=1, tokens=0)))
     lost = one(found, "refusal_cosine", stage="post", other_stage="base", held="shared", control=None)
     assert math.isnan(lost.value)
     assert "48" in lost.note

@@ -145,9 +145,11 @@ def _print_findings(run: "Run", as_json: bool) -> None:
     """Print the findings of each study; exit code 1 if a study failed."""
     from ontogeny.findings.selection import RecordSource
     from ontogeny.findings.stage_comparison import COMPARISON_ROWS, comparison_sentences
+    from ontogeny.jobs.compare.inputs import load_study
 
     about = run.about
-    panels = comparison_sentences(RecordSource(run.query, about).rows(COMPARISON_ROWS))
+    by_study = comparison_sentences(RecordSource(run.query, about).rows(COMPARISON_ROWS))
+    panels = {load_study(study).title: sentences for study, sentences in by_study.items()}
     data = {"run": str(run.folder), "panels": panels, "failures": about["failures"]}
     data |= {name: about["compare"][name] for name in ("stages", "preflight")}
     lines = [

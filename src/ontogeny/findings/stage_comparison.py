@@ -21,13 +21,13 @@ COMPARISON_ROWS = metric_condition(
 
 
 def comparison_sentences(records: pd.DataFrame) -> dict[str, list[str]]:
-    """Sentences by the title of the panel; a study without rows has none."""
+    """Sentences by the name of the study, which is the name of its view; a study without rows has none."""
     table = with_stage_labels(records)
     names = stage_labels(table)
     if len(names) < 2:
         return {}
-    panels = {title: write(ComparisonRows(table, names)) for title, write in _STUDY_SENTENCES.items()}
-    return {title: sentences for title, sentences in panels.items() if sentences}
+    panels = {study: write(ComparisonRows(table, names)) for study, write in _STUDY_SENTENCES.items()}
+    return {study: sentences for study, sentences in panels.items() if sentences}
 
 
 def with_stage_labels(records: pd.DataFrame) -> pd.DataFrame:
@@ -200,21 +200,32 @@ def _role(position: str) -> str:
 
 
 def _refusal(rows: ComparisonRows) -> list[str]:
-    a, b = rows.first, rows.last
     if rows.of("refusal_cosine", held="shared").empty:
         return []
+    sentences = [
+        f"Refusals, as a share of harmful requests: {_values_over_stages(rows, 'refusal_phrases', instructions='harmful')}; "
+        f"of harmless ones: {_values_over_stages(rows, 'refusal_phrases', instructions='harmless')}."
+    ]
+    chosen = {name: rows.read("refusal_layer", name, held="shared") for name in rows.names}
+    absent = {name: of.note for name, of in chosen.items() if not of.known and of.note != "no row"}
+    sentences += [f"{name} has {why}." for name, why in absent.items() if name in rows.some]
+    directed = [name for name in rows.names if name not in absent]
+    if len(directed) < 2:
+        return [*sentences, "Directions cannot be compared: fewer than two stages have one."]
+    a, b = directed[0], directed[-1]
     shared, own = (rows.read("refusal_cosine", b, a, held=held) for held in ("shared", "own"))
     if not shared.known:
-        return [f"The directions of {a} and {b} cannot be compared: {shared.note}."]
+        return [*sentences, f"The directions of {a} and {b} cannot be compared: {shared.note}."]
     noise = [
         format_score(rows.read("refusal_cosine", name, name, "split_half", held="shared").value) for name in (a, b)
     ]
-    sentences = [
-        f"Refusals, as a share of harmful requests: {_values_over_stages(rows, 'refusal_phrases', instructions='harmful')}; "
-        f"of harmless ones: {_values_over_stages(rows, 'refusal_phrases', instructions='harmless')}.",
+    own_text = (
+        f"{format_interval(own)} with each stage's own" if own.known else f"with each stage's own none ({own.note})"
+    )
+    sentences.append(
         f"The directions of {a} and {b} have a cosine of {format_interval(shared)} with template, position and layer alike, "
-        f"{format_interval(own)} with each stage's own; halves of one stage's requests agree at {noise[0]} and {noise[1]}.",
-    ]
+        f"{own_text}; halves of one stage's requests agree at {noise[0]} and {noise[1]}."
+    )
     for act, does in (("ablation", "Ablated from harmful requests"), ("addition", "Added to harmless ones")):
         transferred, own_effect = (rows.read("refusal_effect", b, there, act=act, of="log_odds") for there in (a, b))
         ratio = rows.read("refusal_transfer", b, a, act=act, of="log_odds", form="above_random")
@@ -269,9 +280,9 @@ def _values_over_stages(rows: ComparisonRows, metric: str, **coords: str) -> str
 
 
 _STUDY_SENTENCES: Mapping[str, Callable[[ComparisonRows], list[str]]] = {
-    "Knowledge": _knowledge,
-    "Truthfulness": _truth,
-    "Refusal": _refusal,
-    "Confidence": _confidence,
+    "knowledge": _knowledge,
+    "truthfulness": _truth,
+    "refusal": _refusal,
+    "confidence": _confidence,
 }
-"""By the title of the panel, which is the name of the view."""
+"""By the name of the study."""

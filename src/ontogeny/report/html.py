@@ -63,11 +63,7 @@ def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any],
     rows = source.rows(FINDING_ROWS)
     findings = collect_findings(rows)
     specs, pictures, absent = _report_pictures(source)
-    # The panels of a comparison have the names of their views.
-    panels = {}
-    if "compare" in about:
-        sentences = comparison_sentences(source.rows(COMPARISON_ROWS))
-        panels = {title.lower(): text for title, text in sentences.items()}
+    panels = comparison_sentences(source.rows(COMPARISON_ROWS)) if "compare" in about else {}
     bundle = vega_bundle()
     template = Environment(
         loader=PackageLoader("ontogeny.report.html", "."),

@@ -1,6 +1,6 @@
 """Refusal scores: log-odds of a refusal's first tokens, and refusal phrases at the beginning of texts (arXiv:2406.11717)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -65,7 +65,6 @@ def refusal_log_odds(
     return first_token_log_odds(model, ids, first, edits, batch=batch)
 
 
-@torch.no_grad()
 def first_token_log_odds(
     model: Model,
     ids: Sequence[Int[Tensor, " token"]],
@@ -76,12 +75,20 @@ def first_token_log_odds(
 ) -> Float[Tensor, " prompt"]:
     """Log-odds that the token after each prompt is one of its `first` tokens."""
     log_odds = torch.empty(len(ids), dtype=torch.float64)
+    for i, scores in next_token_log_probs(model, ids, edits, batch=batch):
+        chosen = torch.zeros(len(scores), dtype=torch.bool)
+        chosen[list(first[i])] = True
+        log_odds[i] = scores[chosen].logsumexp(0) - scores[~chosen].logsumexp(0)
+    return log_odds
+
+
+@torch.no_grad()
+def next_token_log_probs(
+    model: Model, ids: Sequence[Int[Tensor, " token"]], edits: Edits = (), *, batch: int = 64
+) -> Iterator[tuple[int, Float[Tensor, " vocabulary"]]]:
+    """Each prompt's number with the log-probabilities of the token after it, in the order of the batches."""
     lengths = torch.tensor([len(row) for row in ids])
     for rows, output in forward_steered(model, ids, edits, prompts=lengths, batch=batch, body=True):
         last = output.last_hidden_state[torch.arange(len(rows)), lengths[rows] - 1]
         scores = next_token_logits(model, last).cpu().double().log_softmax(-1)
-        for row, i in enumerate(rows):
-            chosen = torch.zeros(scores.shape[1], dtype=torch.bool)
-            chosen[list(first[i])] = True
-            log_odds[i] = scores[row, chosen].logsumexp(0) - scores[row, ~chosen].logsumexp(0)
-    return log_odds
+        yield from zip(map(int, rows), scores, strict=True)

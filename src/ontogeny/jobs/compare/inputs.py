@@ -160,6 +160,8 @@ class StageStudy:
     """`digest(inputs)`: plain values that decide the numbers, for the unit key. Default: the fields of `inputs`."""
     unit: str
     """`UNIT`: its name in unit keys, if that is not `name`."""
+    title: str
+    """`TITLE`: its name in headings, if that is not `name` with a capital."""
 
 
 def load_study(name: str) -> StageStudy:
@@ -178,7 +180,8 @@ def load_study(name: str) -> StageStudy:
         "digest": lambda inputs: inputs.digest(names),
     }
     functions = {key: getattr(module, key, default) for key, default in optional.items()}
-    return StageStudy(name, names, module.run, **functions, unit=getattr(module, "UNIT", name))
+    unit, title = getattr(module, "UNIT", name), getattr(module, "TITLE", name.replace("_", " ").capitalize())
+    return StageStudy(name, names, module.run, **functions, unit=unit, title=title)
 
 
 def text_tokens(texts: Sequence[str]) -> float:

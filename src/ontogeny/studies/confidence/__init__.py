@@ -16,6 +16,7 @@ from ontogeny.studies.confidence.neurons import EntropyNeuronLayer, entropy_neur
 from ontogeny.studies.confidence.settings import ConfidenceSettings
 from ontogeny.studies.confidence.stage_pairs import confidence_gap_rows, neuron_overlap_rows, neuron_swap_rows
 
+TITLE = "Confidence"
 INPUTS = ("neutral", "questions")
 
 

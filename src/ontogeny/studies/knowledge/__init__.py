@@ -26,6 +26,7 @@ from ontogeny.studies.knowledge.patch_maps import (
 )
 from ontogeny.studies.knowledge.prompt_pairs import MinedPairs, mine_pairs, realign_pairs
 
+TITLE = "Knowledge"
 INPUTS = ("statements", "question", "pairing")
 StagePairSelection = Literal["auto", "all", "ends", "none"]
 _MAX_STAGES_ALL_PAIRS = 4

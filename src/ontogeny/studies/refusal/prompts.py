@@ -18,7 +18,7 @@ from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig, generate
-from ontogeny.steering.refusal_score import first_token_log_odds, refusal_phrase_scores
+from ontogeny.steering.refusal_score import first_token_log_odds, next_token_log_probs, refusal_phrase_scores
 from ontogeny.steering.steer import Edits
 
 
@@ -178,6 +178,11 @@ class RefusalPrompts:
     def log_odds(self, edits: Edits = (), *, batch: int = 64) -> Float[Tensor, " prompt"]:
         """Log-odds that the next token begins a refusal."""
         return first_token_log_odds(self.model, self.ids, self.first, edits, batch=batch)
+
+    def log_probs(self, edits: Edits = ()) -> Float[Tensor, "prompt vocabulary"]:
+        """Log-probabilities of the next token."""
+        by_prompt = dict(next_token_log_probs(self.model, self.ids, edits))
+        return torch.stack([by_prompt[i] for i in range(len(self.ids))])
 
     def refused(self, edits: Edits = (), *, tokens: int = 16) -> Float[Tensor, " prompt"]:
         """1 where the greedy continuation begins with a refusal phrase."""

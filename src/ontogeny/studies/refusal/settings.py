@@ -26,6 +26,10 @@ class RefusalSettings:
     """Maximum number of tokens at the end that are tried, as far as all instructions share them."""
     depth: float = 0.8
     """Share of the blocks after which a direction is looked for: the last blocks hold the answer itself."""
+    max_kl: float = 0.1
+    """Filter of the method (arXiv:2406.11717): ablation from harmless instructions may change the next token by this much, nats."""
+    min_induced: float = 0.0
+    """Filter of the method: the log-odds of refusing harmless instructions that the added vector must exceed."""
     limits: tuple[int, int, int] = (128, 32, 100)
     """Maximum instructions of each kind: for the direction, for the choice of layer and position, and for the test."""
     tokens: int = 16

@@ -34,6 +34,7 @@ from ontogeny.studies.truthfulness.folds import LayerActivations, StatementFold,
 from ontogeny.studies.truthfulness.push_effects import push_effect_rows
 from ontogeny.studies.truthfulness.verdicts import run_verdict_prompts
 
+TITLE = "Truthfulness"
 INPUTS = ("statements", "question")
 UNIT = "truth"
 """The study's name when the first runs were made."""
