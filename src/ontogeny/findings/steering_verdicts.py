@@ -14,6 +14,8 @@ METHOD_LABELS = {
     "tracing_vector": "tracing vector",
     "caa": "CAA",
     "iti": "ITI",
+    "iti_official": "ITI (authors' code)",
+    "tracing_vector_official": "tracing vector (authors' code)",
     "ablate": "ablation",
     "given": "given direction",
 }

@@ -1,7 +1,8 @@
 """Steering methods: activations of labelled texts in, vectors to add (or to ablate) out.
 
 A plug-in is one file with `part` (the sites it reads: `resid`, or `head` for all heads), `choice_axis` (the grid axis beside alpha:
-`site`, or `k`, a number of heads), `needs_pairs` (whether it reads contrast pairs), `is_ablation` and
+`site`, or `k`, a number of heads), `needs_pairs` (whether it reads contrast pairs), `is_ablation`, `is_scale_free` (default True: the
+vectors are as large as the activations) and
 
     fit(data: TrainingActivations, *, ks: Sequence[int], where: TokenSelection) -> SteeringVectors
 
@@ -19,6 +20,7 @@ from ontogeny.direction import Direction
 from ontogeny.errors import BadInput, SingleClassError
 from ontogeny.interventions import Add
 from ontogeny.models.model import Model, tokenizer_fingerprint
+from ontogeny.probes import mass_mean
 from ontogeny.sites import Site
 from ontogeny.steering.log_likelihood import tokenize_answers
 from ontogeny.steering.steer import Edit, ablate_everywhere
@@ -30,6 +32,7 @@ __all__ = [
     "SteeringVectors",
     "TrainingActivations",
     "contrast_differences",
+    "head_shifts",
     "mean_difference_vectors",
 ]
 
@@ -98,15 +101,32 @@ class TrainingActivations:
             raise SingleClassError("a steering vector", n=len(self.y), label=bool(self.y[0]))
 
 
-def mean_difference_vectors(data: TrainingActivations) -> tuple[list[SiteVector], list[dict[str, float]]]:
-    """At each `resid` site, the unit difference of the class means times the spread of the projections, with both lengths."""
-    x, y = data.activations["resid"].double(), data.y
-    difference = x[:, y].mean(1) - x[:, ~y].mean(1)
+def mean_difference_vectors(
+    data: TrainingActivations, *, rows: int | None = None
+) -> tuple[list[SiteVector], list[dict[str, float]]]:
+    """At each `resid` site, the unit difference of the class means times the spread of the projections, with both lengths.
+
+    Args:
+        rows: The class means are those of the first `rows` examples; by default of all.
+    """
+    x, y = data.activations["resid"].double(), data.y[:rows]
+    inside = x[:, :rows]
+    difference = inside[:, y].mean(1) - inside[:, ~y].mean(1)
     gap = difference.norm(dim=1)
     unit = difference / gap[:, None].clamp(min=1e-12)
     spread = (x @ unit[:, :, None])[..., 0].std(1)
     facts = [{"gap": float(g), "std": float(s)} for g, s in zip(gap, spread, strict=True)]
     return list(zip(data.sites["resid"], (spread[:, None] * unit).float(), strict=True)), facts
+
+
+def head_shifts(data: TrainingActivations, heads: Sequence[int]) -> list[SiteVector]:
+    """At each of these `head` sites, the unit difference of the class means times the spread of the projections."""
+    x, y = data.activations["head"][list(heads)], data.y
+    axes = mass_mean.fit(x, y, groups=data.groups).direction[..., 0]
+    axes = axes / axes.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    spread = (x.double() @ axes[..., None].double())[..., 0].std(1)
+    sites = [data.sites["head"][i] for i in heads]
+    return [(site, (s * axis).float()) for site, axis, s in zip(sites, axes, spread, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.probes import logistic, mass_mean
+from ontogeny.probes import logistic
 from ontogeny.statistics.splits import group_folds
-from ontogeny.steering.methods import SteeringVectors, TrainingActivations
+from ontogeny.steering.methods import SteeringVectors, TrainingActivations, head_shifts
 from ontogeny.steering.token_selection import TokenSelection
 
 part = "head"
@@ -53,8 +53,5 @@ def fit(
         raise BadInput(f"`ks` must be between 1 and {len(heads)}, the heads of this model, got {[*ks]}.")
     accuracy = head_accuracy(x, data.y, data.groups)
     best = accuracy.argsort(descending=True, stable=True)[: max(ks)].tolist()
-    directions = mass_mean.fit(x[best], data.y, groups=data.groups).direction[..., 0]
-    axes = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    spread = (x[best].double() @ axes[..., None].double())[..., 0].std(1)
-    shifts = [(heads[i], (s * axis).float()) for i, axis, s in zip(best, axes, spread, strict=True)]
+    shifts = head_shifts(data, best)
     return SteeringVectors("iti", choice_axis, {str(k): tuple(shifts[:k]) for k in ks}, where)
