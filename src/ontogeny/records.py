@@ -125,3 +125,19 @@ def stamp_checkpoint(records: Iterable[Record], checkpoint: Any) -> list[Record]
     """Set the columns of a checkpoint: `stage`, `step`, `tokens`, `revision` and `train_seed` of any object that has them."""
     columns = {name: getattr(checkpoint, name) for name in _CHECKPOINT_COLUMNS}
     return [replace(record, **columns) for record in records]
+
+
+def checkpoint_label(stage: str | None, step: float | None) -> str:
+    """A step with its stage, as tables, axes and sentences write it: base 1,200.
+
+    Args:
+        stage: Stage of the checkpoint; None or "" if it is unknown.
+        step: Step of the checkpoint, or of an event between two checkpoints; None or NaN for the end of the stage.
+    """
+    return f"{stage} {_step_text(step)}" if stage else _step_text(step)
+
+
+def _step_text(step: float | None) -> str:
+    if step is None or math.isnan(step):
+        return "end"
+    return f"{step:,.0f}" if step >= 10 or step % 1 == 0 else f"{step:.1f}"
