@@ -1,4 +1,4 @@
-"""Inference-time intervention as its authors' code does it: likenneth/honest_llama @ 2c6b217 with centre-of-mass directions (arXiv:2306.03341).
+"""Inference-time intervention as its authors' code does it: likenneth/honest_llama @ 2c6b217, centre-of-mass directions (arXiv:2306.03341).
 
 It differs from `iti` in three points: one split into training and validation groups in place of folds; a logistic probe with C = 1 on
 activations as they are, in place of standardised ones with a chosen strength; ties between heads go to the later head; the
