@@ -2,9 +2,8 @@
 
 import torch
 
-from ontogeny.statistics.bootstrap import auroc_samples
 from ontogeny.statistics.fdr import q_values
-from ontogeny.statistics.permutation import familywise_p, group_permutations, null_maxima, p_values, permuted_auroc
+from ontogeny.statistics.permutation import auroc_test, familywise_p, group_permutations
 
 SETS = 300
 
@@ -27,9 +26,8 @@ def first_errors(*, gap: float, blind: bool = False) -> tuple[float, float]:
     for seed in range(SETS):
         groups, y, scores = sweep(g, gap=gap)
         index = group_permutations(y, torch.arange(120) if blind else groups, samples=199, seed=seed)
-        early, late = permuted_auroc(scores[:12], y[index]), permuted_auroc(scores[12:], y[index])
-        maxima = torch.maximum(null_maxima(early), null_maxima(late))
-        p = familywise_p(permuted_auroc(scores, y[None])[0], maxima)
+        early, late = auroc_test(scores[:12], y, y[index]), auroc_test(scores[12:], y, y[index])
+        p = familywise_p(torch.cat([early.observed, late.observed]), torch.maximum(early.maxima, late.maxima))
         false += bool((p[6 if gap else 0 :] <= 0.05).any())
         true += bool((p[:6] <= 0.05).any())
     return false / SETS, true / SETS
@@ -51,8 +49,7 @@ def test_permutations_that_ignore_groups_exceed_their_level():
         scores = (torch.randn(1, 30, generator=g)[:, groups] * 2) + torch.randn(1, 120, generator=g)
         for blind in (True, False):
             index = group_permutations(y, torch.arange(120) if blind else groups, samples=199, seed=seed)
-            p = p_values(permuted_auroc(scores, y[None])[0], permuted_auroc(scores, y[index]))
-            rate[blind] += int(p[0] <= 0.05)
+            rate[blind] += int(auroc_test(scores, y, y[index]).p[0] <= 0.05)
     assert rate[False] / SETS <= 0.08
     assert rate[True] / SETS > 0.12
 
@@ -81,8 +78,7 @@ def test_permutation_p_is_uniform_under_null():
     for seed in range(SETS):
         groups, y, scores = sweep(g, gap=0.0, cells=4)
         index = group_permutations(y, groups, samples=99, seed=seed)
-        observed = auroc_samples(scores, y, torch.ones(1, 120))[0].double()
-        p.append(p_values(observed, permuted_auroc(scores, y[index])))
+        p.append(auroc_test(scores, y, y[index]).p)
     flat = torch.cat(p)
     for level in (0.05, 0.2, 0.5):
         assert abs((flat <= level).double().mean() - level) < 0.06

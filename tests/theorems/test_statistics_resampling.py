@@ -1,6 +1,8 @@
 """Splits, bootstrap, permutations, false-discovery rate, control tasks: exact properties."""
 
+import itertools
 import time
+from fractions import Fraction
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ontogeny.errors import BadInput
+from ontogeny.statistics import permutation
 from ontogeny.statistics.bootstrap import (
     auroc_samples,
     group_weights,
@@ -20,13 +23,13 @@ from ontogeny.statistics.bootstrap import (
 from ontogeny.statistics.control_tasks import control_labels, control_types, random_directions
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.permutation import (
+    auroc_test,
     average_ranks,
     familywise_p,
     group_permutations,
-    null_maxima,
-    p_values,
-    permuted_auroc,
-    permuted_macro_auroc,
+    least_p,
+    macro_auroc_test,
+    permutation_test,
     permuted_r2,
 )
 from ontogeny.statistics.splits import contiguous_split, group_folds, group_split
@@ -120,12 +123,12 @@ def test_weighted_auroc_equals_auroc_of_repeated_examples(seed, levels):
     got = auroc_samples(scores, y, weights)
     for sample, w in enumerate(weights):
         expanded = torch.arange(30).repeat_interleave(w.long())
-        want = permuted_auroc(scores[:, expanded], y[expanded][None])[0]
+        want = auroc_test(scores[:, expanded], y[expanded], y[expanded][None]).observed
         torch.testing.assert_close(got[sample].double(), want, equal_nan=True)
     # One more road to the same number: all pairs, counted.
     pairs = scores[0][y][:, None] - scores[0][~y]
     counted = ((pairs > 0).double() + (pairs == 0).double() / 2).mean()
-    torch.testing.assert_close(permuted_auroc(scores, y[None])[0, 0], counted)
+    torch.testing.assert_close(auroc_test(scores, y, y[None]).observed[0], counted)
 
 
 def test_weighted_means_and_r2_equal_those_of_repeated_examples():
@@ -153,7 +156,7 @@ def test_thousand_resamples_of_a_sweep_are_fast():
 def test_one_class_gives_nan_and_perfect_score_has_interval():
     one = torch.ones(20, dtype=torch.bool)
     assert auroc_samples(torch.randn(1, 20), one, torch.ones(5, 20)).isnan().all()
-    assert permuted_auroc(torch.randn(1, 20), one[None]).isnan().all()
+    assert auroc_test(torch.randn(1, 20), one, one[None]).p.isnan().all()
     perfect = share_interval(torch.tensor([1.0, 0.0, torch.nan]), torch.ones(100, 3), groups=20)
     assert 0.8 < perfect.low[0] < 0.9
     assert perfect.high[0] == 1
@@ -193,9 +196,9 @@ def test_permuted_scores_equal_scores_of_permuted_labels():
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (5, 60), generator=g)
     scores = torch.randn(2, 60, 3, generator=g)
-    torch.testing.assert_close(
-        permuted_macro_auroc(scores, labels)[2], macro_auroc_samples(scores, labels[2], torch.ones(1, 60))[0].double()
-    )
+    macro = macro_auroc_test(scores, labels[2], labels)
+    torch.testing.assert_close(macro.observed, macro_auroc_samples(scores, labels[2], torch.ones(1, 60))[0].double())
+    torch.testing.assert_close(macro.maxima[2], macro.observed.amax())
     values = torch.randn(5, 60, generator=g)
     guess = torch.randn(2, 60, generator=g)
     want = 1 - (values[4] - guess[1]).square().sum() / (values[4] - values[4].mean()).square().sum()
@@ -204,14 +207,54 @@ def test_permuted_scores_equal_scores_of_permuted_labels():
 
 
 def test_p_values_count_observed_labelling_and_keep_nan():
-    null = torch.tensor([[0.1, 0.2], [0.3, torch.nan], [0.5, 0.9], [0.2, 0.4]], dtype=torch.float64)
-    observed = torch.tensor([0.5, torch.nan], dtype=torch.float64)
-    assert p_values(observed, null).tolist()[0] == 2 / 5
-    assert p_values(observed, null).isnan().tolist() == [False, True]
-    maxima = null_maxima(null)
-    assert maxima.tolist() == [0.2, 0.3, 0.9, 0.4]
-    familywise = familywise_p(torch.tensor([[0.95, 0.4], [0.1, torch.nan]], dtype=torch.float64), maxima)
+    nan = torch.nan
+    table = torch.tensor([[0.5, nan], [0.1, 0.2], [0.3, nan], [0.5, 0.9], [0.2, 0.4]], dtype=torch.float64)
+    test = permutation_test(lambda labels: table[labels[:, 0]], torch.tensor([0]), torch.tensor([[1], [2], [3], [4]]))
+    assert test.p.nan_to_num(-1).tolist() == [2 / 5, -1]
+    assert test.maxima.tolist() == [0.2, 0.3, 0.9, 0.4]
+    familywise = familywise_p(torch.tensor([[0.95, 0.4], [0.1, nan]], dtype=torch.float64), test.maxima)
     assert familywise.nan_to_num(-1).tolist() == [[1 / 5, 3 / 5], [1.0, -1.0]]
+
+
+@small
+@given(seeds, st.sampled_from([2, 5, 40]))
+def test_permutation_p_equals_exact_enumeration(seed, levels):
+    """All labellings of nine examples, with ties; the exact share is counted in fractions."""
+    g = torch.Generator().manual_seed(seed)
+    scores = torch.randint(levels, (4, 9), generator=g).float() / 7
+    chosen = list(itertools.combinations(range(9), 4))
+    labels = torch.zeros(len(chosen), 9, dtype=torch.bool)
+    for row, positives in enumerate(chosen):
+        labels[row, list(positives)] = True
+    test = auroc_test(scores, labels[0], labels)
+    for site, of_site in enumerate(scores.tolist()):
+        exact = [_exact_auroc(of_site, positives) for positives in chosen]
+        reached = sum(value >= exact[0] for value in exact)
+        assert float(test.p[site]) == (1 + reached) / (1 + len(chosen))
+    assert least_p(labels[0], labels) == 2 / (1 + len(chosen))
+    assert (test.p >= least_p(labels[0], labels)).all()
+
+
+def _exact_auroc(scores: list[float], positives: tuple[int, ...]) -> Fraction:
+    pairs = [(scores[a], scores[b]) for a in positives for b in range(len(scores)) if b not in positives]
+    return Fraction(sum(2 * (a > b) + (a == b) for a, b in pairs), 2 * len(pairs))
+
+
+def test_permutation_test_is_the_same_in_blocks_and_with_unequal_classes(monkeypatch):
+    groups, y = grouped(5)
+    scores = torch.randn(3, len(y), generator=torch.Generator().manual_seed(1))
+    scores[1, 4] = torch.nan
+    labels = y[group_permutations(y, groups, samples=50, seed=2)]
+    assert (labels.sum(1) != y.sum()).any()
+    whole = auroc_test(scores, y, labels)
+    for row in (0, 17):
+        alone = auroc_test(scores, labels[row], labels[row][None]).observed
+        torch.testing.assert_close(whole.maxima[row], alone[~alone.isnan()].amax())
+    assert whole.p.isnan().tolist() == [False, True, False]
+    monkeypatch.setattr(permutation, "_BLOCK", 3 * len(y))
+    blocks = auroc_test(scores, y, labels)
+    assert whole.p.nan_to_num(-1).equal(blocks.p.nan_to_num(-1))
+    assert whole.maxima.equal(blocks.maxima)
 
 
 @small

@@ -14,10 +14,11 @@ from ontogeny.dynamics.blocks import cell_block
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods
 from ontogeny.errors import BadInput
 from ontogeny.measurements.design import Design
-from ontogeny.measurements.scores import metrics_for, permutation_scores, score
+from ontogeny.measurements.scores import metrics_for, score_test
 from ontogeny.measurements.settings import MEASURE_VERSION
 from ontogeny.statistics.fdr import q_values
-from ontogeny.statistics.permutation import familywise_p, null_maxima, p_values
+from ontogeny.statistics.permutation import familywise_p, least_p
+from ontogeny.storage import checksums
 from ontogeny.storage.files import RecordBlock, content_digest, read_tensor_header, read_tensors, write_tensors
 from ontogeny.storage.run import Run
 
@@ -32,14 +33,16 @@ def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpo
     """Family-wise p of each cell, against the permutation maximum over all steps and sites, and its Benjamini–Hochberg q."""
     context = design.row_context(seed)
     methods = [method for method in common_methods(visits) if method in _SIGNIFICANCE_METHODS]
-    nulls = _unit_nulls(run, design, visits, methods)
+    labels = design.y_test[design.permutations]
+    least = least_p(design.y_test, labels)
+    nulls = _unit_nulls(run, design, visits, methods, labels)
     blocks = []
     for method in methods:
         units = [nulls[f"{visit.unit}/{method}"] for visit in visits]
         maxima = torch.stack([unit["maxima"] for unit in units]).amax(0)
         p = familywise_p(torch.cat([unit["observed"] for unit in units]), maxima)
         q = q_values(torch.cat([unit["p"] for unit in units]))
-        note = f"{len(maxima)} permutations, {len(p)} cells"
+        note = f"{len(maxima)} permutations, {len(p)} cells, p at least {least:.2g}"
         sites = [[site for part in visit.sites.values() for site in part] for visit in visits]
         blocks += [
             cell_block(context, visits, sites, values, metric=metric, method=method, note=note, reason=_FAILED)
@@ -49,7 +52,7 @@ def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpo
 
 
 def _unit_nulls(
-    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], methods: Sequence[str]
+    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], methods: Sequence[str], labels: Tensor
 ) -> dict[str, _UnitNull]:
     """The null of each unit and method; those that an earlier summary computed are read."""
     path = run.folder / "significance" / f"{content_digest(design.concept.name)}.safetensors"
@@ -59,30 +62,29 @@ def _unit_nulls(
     missing = [key for key in wanted if key not in nulls]
     for key in missing:
         visit, method = wanted[key]
-        nulls[key] = _unit_null(run, design, visit, method)
+        nulls[key] = _unit_null(run, design, visit, method, labels)
     if missing:
         tensors = {f"{key}/{name}": tensor for key, null in nulls.items() for name, tensor in null.items()}
-        write_tensors(path, tensors, {"version": MEASURE_VERSION})
+        write_tensors(path, tensors, {"version": MEASURE_VERSION}, writer=checksums.atomic_part)
     return nulls
 
 
-def _unit_null(run: Run, design: Design, visit: MeasuredCheckpoint, method: str) -> _UnitNull:
-    metric, y = metrics_for(design.concept.kind)[0], design.y_test
+def _unit_null(run: Run, design: Design, visit: MeasuredCheckpoint, method: str, labels: Tensor) -> _UnitNull:
+    metric = metrics_for(design.concept.kind)[0]
     held_out = run.scores(visit.unit, [f"{method}/{part}" for part in visit.sites])
-    maxima, observed, single = [], [], []
-    for part in visit.sites:
-        scores = held_out[f"{method}/{part}"]
-        null = permutation_scores(metric, scores, y, design.permutations).double()
-        value = score(metric, scores, y).double()
-        maxima.append(null_maxima(null))
-        observed.append(value)
-        single.append(p_values(value, null))
-    return {"maxima": torch.stack(maxima).amax(0), "observed": torch.cat(observed), "p": torch.cat(single)}
+    tests = [score_test(metric, held_out[f"{method}/{part}"], design.y_test, labels) for part in visit.sites]
+    return {
+        "maxima": torch.stack([test.maxima for test in tests]).amax(0),
+        "observed": torch.cat([test.observed for test in tests]),
+        "p": torch.cat([test.p for test in tests]),
+    }
 
 
 def _read_nulls(path: Path) -> dict[str, _UnitNull]:
     """Nulls that an earlier summary kept; none if the file is missing, damaged or of another version."""
     try:
+        if path.is_file():
+            checksums.check_file(path)
         if not path.is_file() or read_tensor_header(path, ["version"])["version"] != MEASURE_VERSION:
             return {}
         tensors = read_tensors(path)

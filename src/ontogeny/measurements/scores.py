@@ -1,9 +1,10 @@
 """Scores of a probe by the kind of its target: point, bootstrap and permutation null of each metric."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ontogeny.metrics import separability
@@ -40,18 +41,15 @@ def bootstrap_scores(
     return bootstrap.macro_auroc_samples(scores, y, weights)
 
 
-def permutation_scores(
-    metric: str, scores: ProbeScores, y: Tensor, permutations: Int[Tensor, "sample example"]
-) -> Float[Tensor, "sample site"]:
-    """The metric at every site under every permutation of the labels."""
-    labels = y[permutations]
+def score_test(
+    metric: str, scores: ProbeScores, y: Tensor, labels: Shaped[Tensor, "sample example"]
+) -> permutation.PermutationTest:
+    """The metric at every site against its null, with `y` under each permutation as `labels`."""
     if metric == "r2":
-        return permutation.permuted_r2(scores[..., 0], labels)
-    return (
-        permutation.permuted_auroc(scores[..., 0], labels)
-        if y.dtype == torch.bool
-        else permutation.permuted_macro_auroc(scores, labels)
-    )
+        return permutation.permutation_test(partial(permutation.permuted_r2, scores[..., 0]), y, labels)
+    if y.dtype == torch.bool:
+        return permutation.auroc_test(scores[..., 0], y, labels)
+    return permutation.macro_auroc_test(scores, y, labels)
 
 
 def score_interval(

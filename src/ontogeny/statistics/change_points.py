@@ -5,12 +5,13 @@ A bent line over log2(step + 1) is fitted by least squares (Hudson 1966; Muggeo 
 at each checkpoint, so a slow drift also looks like a phase.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ontogeny.errors import BadInput
@@ -24,6 +25,8 @@ _MIN_CHECKPOINTS = 8
 _COARSE_GRID, _FINE_GRID = 2, 50
 """Candidate bends per interval between two checkpoints: for the tests, and for the curve itself."""
 _PERMUTATIONS = 999
+_BLOCK = 2**20
+"""Numbers of a table of bends and checkpoints that is held at once."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +63,19 @@ def fit_phases(
     x, y = (steps[known].double() + 1).log2(), points[known].double()
     if y.max() - y.min() <= 1e-12 * y.abs().max():
         return _no_phases("the curve is constant")
-    curves = y[order_test.checkpoint_orders(count, samples=_PERMUTATIONS, seed=seed)]
-    error, before, after = _fit_bends(x, curves, _candidate_bends(x, _COARSE_GRID))
-    best = error.argmin(1)
-    p = _p(-error.amin(1))
-    slopes = [_p(sign * _at(t, best), sign * t) for t in (before, after) for sign in (1, -1)]
-    up_before, down_before, up_after, down_after = (q <= _ALPHA for q in slopes)
-    bends = _candidate_bends(x, _FINE_GRID)
-    errors = _fit_bends(x, y[None], bends)[0][0]
-    bend = bends[errors.argmin()]
-    slope_before, slope_after = _slopes(x, y, bend)
+    coarse, fine = (_bent_lines(tuple(x.tolist()), parts) for parts in (_COARSE_GRID, _FINE_GRID))
+    fits = coarse.fit(y[_orders(count, seed)])
+    errors = fine.fit(y[None])
+    at = int(errors.error.argmin())
+    bend, slope_before, slope_after = fine.bends[at], float(errors.slopes(0)[0, at]), float(errors.slopes(1)[0, at])
+    p = _p(-fits.error.amin(1))
     if p > _ALPHA:
         return _no_phases(f"the order of the checkpoints could be chance (p = {p:.2g})", slope_before, slope_after)
+    best = int(fits.error[0].argmin())
+    slopes = [_p(sign * t[:, best], sign * t) for t in (fits.t(0), fits.t(1)) for sign in (1, -1)]
+    up_before, down_before, up_after, down_after = (q <= _ALPHA for q in slopes)
     if up_before and down_after:
-        low, high = _profile(bends, errors, count, level)
+        low, high = _profile(fine.bends, errors.error[0], count, level)
         return TrainingPhases(
             "fitting then compression", _step(bend), _step(low), _step(high), slope_before, slope_after, ""
         )
@@ -88,6 +90,11 @@ def fit_phases(
     return TrainingPhases(verdict, math.nan, math.nan, math.nan, slope_before, slope_after, f"the curve {reason}")
 
 
+@functools.lru_cache(maxsize=16)
+def _orders(count: int, seed: int) -> Int[Tensor, "sample step"]:
+    return order_test.checkpoint_orders(count, samples=_PERMUTATIONS, seed=seed)
+
+
 def _candidate_bends(x: Float[Tensor, " step"], parts: int) -> Float[Tensor, " bend"]:
     """Candidate bends, with at least two checkpoints on each side."""
     inner = x[1:-1]
@@ -95,35 +102,77 @@ def _candidate_bends(x: Float[Tensor, " step"], parts: int) -> Float[Tensor, " b
     return torch.cat([(inner[:-1, None] + share * inner.diff()[:, None]).flatten(), inner[-1:]])
 
 
-def _design(x: Float[Tensor, " step"], bends: Float[Tensor, " bend"]) -> Float[Tensor, "bend step 3"]:
-    """Columns: constant, slope before the bend, slope after it."""
-    off = x - bends[:, None]
-    return torch.stack([torch.ones_like(off), off.clamp(max=0), off.clamp(min=0)], 2)
+@dataclass(frozen=True, eq=False)
+class _BentLines:
+    """Lines with one bend over the same checkpoints: constant, x, and the part of x after the bend.
+
+    The last is made orthogonal to the first two. A curve that is orthogonal to them too has a product with it that its cumulative sums
+    give, so that all bends of a curve cost as much as one pass over its checkpoints.
+    """
+
+    x: Float[Tensor, " step"]
+    """Centred."""
+    bends: Float[Tensor, " bend"]
+    shift: float
+    """Mean of the checkpoints; `bends` are not centred."""
+    last: Int[Tensor, " bend"]
+    """The last checkpoint that is not after the bend."""
+    norm: Float[Tensor, " bend"]
+    """Of the orthogonal part."""
+    gain: Float[Tensor, " bend"]
+    """Slope of the part after the bend, as a straight line through all checkpoints."""
+
+    def fit(self, curves: Float[Tensor, "sample step"]) -> "_BentFits":
+        """Least-squares fits of every curve with every bend."""
+        centred = curves - curves.mean(1, keepdim=True)
+        slope = centred @ self.x / self.x.square().sum()
+        rest = centred - slope[:, None] * self.x
+        product = rest.cumsum(1)[:, self.last] * (self.bends - self.shift)
+        product -= (rest * self.x).cumsum(1)[:, self.last]
+        product /= self.norm
+        error = (rest.square().sum(1, keepdim=True) - product.square()).clamp(min=1e-30)
+        return _BentFits(self, slope, product, error)
 
 
-def _fit_bends(
-    x: Float[Tensor, " step"], curves: Float[Tensor, "sample step"], bends: Float[Tensor, " bend"]
-) -> tuple[Float[Tensor, "sample bend"], Float[Tensor, "sample bend"], Float[Tensor, "sample bend"]]:
-    """Squared error of every curve with every bend, and the t of both slopes."""
-    design = _design(x, bends)
-    inverse = torch.linalg.inv(design.mT @ design)
-    centred = curves - curves.mean(1, keepdim=True)
-    weights = (inverse @ design.mT)[:, 1:]
-    before, after = (centred @ weights[:, i].T for i in (0, 1))
-    basis = torch.linalg.qr(design).Q
-    explained = sum((centred @ basis[:, :, i].T).square() for i in range(3))
-    error = (centred.square().sum(1, keepdim=True) - explained).clamp(min=1e-30)
-    noise = (error / (len(x) - 4)).sqrt()
-    return error, before / (noise * inverse[:, 1, 1].sqrt()), after / (noise * inverse[:, 2, 2].sqrt())
+@dataclass(frozen=True, eq=False)
+class _BentFits:
+    """Least-squares fits of curves by bent lines."""
+
+    lines: _BentLines
+    slope: Float[Tensor, " sample"]
+    """Of the straight line."""
+    product: Float[Tensor, "sample bend"]
+    """With the orthogonal part of the bend, which has norm 1."""
+    error: Float[Tensor, "sample bend"]
+    """Sum of squares."""
+
+    def slopes(self, side: int) -> Float[Tensor, "sample bend"]:
+        """Slope before (side 0) or after (side 1) each bend."""
+        return self.slope[:, None] + self.product * self._share(side)
+
+    def t(self, side: int) -> Float[Tensor, "sample bend"]:
+        """Slope over its standard error."""
+        spread = (1 / self.lines.x.square().sum() + self._share(side).square()).sqrt()
+        noise = (self.error / (len(self.lines.x) - 4)).sqrt_()
+        return self.slopes(side).div_(noise.mul_(spread))
+
+    def _share(self, side: int) -> Float[Tensor, " bend"]:
+        return (side - self.lines.gain) / self.lines.norm
 
 
-def _slopes(x: Float[Tensor, " step"], y: Float[Tensor, " step"], bend: Tensor) -> tuple[float, float]:
-    fit = torch.linalg.lstsq(_design(x, bend[None])[0], y[:, None]).solution
-    return float(fit[1, 0]), float(fit[2, 0])
-
-
-def _at(values: Float[Tensor, "sample bend"], best: Tensor) -> Float[Tensor, " sample"]:
-    return values.gather(1, best[:, None])[:, 0]
+@functools.lru_cache(maxsize=16)
+def _bent_lines(checkpoints: tuple[float, ...], parts: int) -> _BentLines:
+    places = torch.tensor(checkpoints, dtype=torch.float64)
+    shift = places.mean()
+    x, bends = places - shift, _candidate_bends(places, parts)
+    gains, norms = [], []
+    for block in (bends - shift).split(max(1, _BLOCK // len(x))):
+        after = (x - block[:, None]).clamp(min=0)
+        gain = after @ x / x.square().sum()
+        gains.append(gain)
+        norms.append((after - after.mean(1, keepdim=True) - gain[:, None] * x).norm(dim=1))
+    last = torch.searchsorted(places, bends, right=True) - 1
+    return _BentLines(x, bends, float(shift), last, torch.cat(norms), torch.cat(gains))
 
 
 def _p(statistic: Float[Tensor, " sample"], null: Float[Tensor, "sample bend"] | None = None) -> float:
