@@ -1,6 +1,7 @@
 """Splits, bootstrap, permutations, false-discovery rate, control tasks: exact properties."""
 
 import itertools
+import math
 import time
 from fractions import Fraction
 
@@ -20,7 +21,13 @@ from ontogeny.statistics.bootstrap import (
     r2_samples,
     share_interval,
 )
-from ontogeny.statistics.control_tasks import control_labels, control_types, random_directions
+from ontogeny.statistics.control_tasks import (
+    control_labels,
+    control_types,
+    random_directions,
+    selectivity,
+    type_baseline,
+)
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.permutation import (
     auroc_test,
@@ -301,6 +308,47 @@ def test_no_control_task_without_recurring_words():
     constant = [f"{text} end" for text in SENTENCES]
     even = torch.arange(0, 120, 2)
     assert control_types(constant, even, even + 1).rule == "second-last word"
+
+
+def test_pairs_and_rare_words_give_types_where_single_words_do_not():
+    # The last and first words take two values each: four types by both, sixteen by the last two words.
+    texts = [f"{a} {i} {b} {c}" for i, (a, b, c) in enumerate(itertools.product("ab", "wxyz" * 6, "qr"))]
+    half = torch.arange(len(texts)) % 2 == 0
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))
+    types = control_types([texts[i] for i in order], half.nonzero()[:, 0], (~half).nonzero()[:, 0])
+    assert types.rule == "last two words"
+    # Every text holds the same long word: only the rare ones tell texts apart.
+    texts = [f"q{i} everywhere k{i % 12} r{i} s{i}" for i in range(96)]
+    assert control_types(texts, torch.arange(64), torch.arange(64, 96)).rule == "rarest recurring word"
+
+
+def test_type_baseline_is_half_where_types_hold_both_labels():
+    train, test = torch.arange(0, 200), torch.arange(200, 300)
+    texts = [f"it is near w{i // 2 % 10}" for i in range(300)]
+    types = control_types(texts, train, test)
+    twins = type_baseline(types, torch.arange(300) % 2 == 0, train, test)
+    assert twins.accuracy == pytest.approx(0.5)
+    assert not twins.predicts
+    told = type_baseline(types, torch.arange(300) // 2 % 10 < 5, train, test)
+    assert told.accuracy == 1
+    assert told.predicts
+    assert math.isnan(type_baseline(types, torch.arange(300) / 3, train, test).accuracy)
+
+
+def test_selectivity_interval_is_paired():
+    """A probe that is right where the control is right has selectivity 0 with a narrow interval, whatever its accuracy."""
+    g = torch.Generator().manual_seed(0)
+    right = (torch.rand(2, 90, generator=g) < 0.8).float()
+    groups = torch.arange(90) // 3
+    weights = group_weights(groups, samples=300)
+    value, ends = selectivity(right, right[None], weights, groups=30)
+    assert value.tolist() == [0, 0]
+    assert ends.low.tolist() == ends.high.tolist() == [0, 0]
+    control = (torch.rand(3, 2, 90, generator=g) < 0.5).float()
+    value, ends = selectivity(right, control, weights, groups=30)
+    torch.testing.assert_close(value, (right - control.mean(0)).double().mean(1))
+    assert (ends.low < value).all()
+    assert (value < ends.high).all()
 
 
 def test_real_statements_have_control_types(shared):

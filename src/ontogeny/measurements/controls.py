@@ -1,6 +1,7 @@
 """Baselines of each probe: the control task, random directions, and the probe after the concept was erased."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from ontogeny.probes.logistic import refit_prepared
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
-from ontogeny.statistics.control_tasks import random_directions
+from ontogeny.statistics.control_tasks import random_directions, selectivity, type_baseline
 
 _RANDOM_DIRECTIONS = 200
 _RANDOM_DIRECTIONS_OFF_STREAM = 50
@@ -63,13 +64,21 @@ def control_task(
         ]
     usable = test[design.control.usable]
     control = refit_prepared(basis, design.control_y[:, train], fit.facts["strength"])
-    guesses = control.scores(x[:, usable]) > 0
-    floor = (guesses == design.control_y[:, usable].T).float().mean((1, 2))
-    accuracy = separability.accuracy(fit.scores(x[:, test]), design.y_test)
+    right = ((control.scores(x[:, usable]) > 0) == design.control_y[:, usable].T).float().permute(2, 0, 1)
+    # On the same rows as the control task.
+    gain, ends = selectivity(
+        scores.correct(fit.scores(x[:, usable]), design.y[usable]),
+        right,
+        design.weights[:, design.control.usable],
+        groups=len(design.groups[usable].unique()),
+    )
+    by_type = type_baseline(design.control, design.y, train, test)
+    coords = {"type_accuracy": f"{by_type.accuracy:.4f}", "types_predict": str(by_type.predicts).lower()}
     note = f"types by {design.control.rule}, {len(design.control_y)} tasks"
+    columns: dict[str, Any] = {"method": method, "n": len(usable), "note": note, "coords": coords}
     return [
-        *site_rows(about, "accuracy", floor, sites, method=method, control="control_task", n=len(usable), note=note),
-        *site_rows(about, "selectivity", accuracy - floor, sites, method=method, note=note),
+        *site_rows(about, "accuracy", right.mean((0, 2)), sites, control="control_task", **columns),
+        *site_rows(about, "selectivity", gain.to(x), sites, interval=ends, **columns),
     ]
 
 

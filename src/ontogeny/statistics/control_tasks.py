@@ -1,8 +1,10 @@
 """Control task for probes: random labels per word type, which a probe can only memorise (arXiv:1909.03368).
 
-A probe can be right on a held-out text only if its type occurs in training, so types are words that recur.
+A probe can be right on a held-out text only if its type occurs in training, so types are words that recur. The control says something
+about a concept only if its types predict the label: a probe that memorises types gains nothing where they do not.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from ontogeny.statistics.bootstrap import Interval, mean_samples, percentile_interval
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _CONTROL_TYPES = 8
@@ -20,6 +23,9 @@ _MAX_TYPE_SHARE = 1 / 3
 """Largest share of the test examples that one type may have."""
 _MIN_COVERAGE = 1 / 2
 """Smallest share of the test examples whose type occurs in training."""
+
+_LABEL_MARGIN = 2.0
+"""Standard errors, over types, by which types must beat the commonest class to count as predicting the label."""
 
 _Words = list[str]
 
@@ -36,17 +42,71 @@ class ControlTypes:
 
 
 def control_types(texts: Sequence[str], train: Int[Tensor, " train"], test: Int[Tensor, " test"]) -> ControlTypes:
-    """Types by the rule that covers most test examples: last, first or second-last word (ties in this order).
+    """Types by the first of these families that has enough recurring ones; in a family the rule that covers most test examples.
 
-    If none has enough recurring types: the longest word of a text that occurs in at least two training texts.
+    The last, first or second-last word; the last or first two words, or the first and the last; the longest, or the rarest, word that
+    occurs in at least two training texts; that pair of words.
     """
     words = [re.findall(r"\w+", text.lower()) for text in texts]
-    candidates = [_assign_types(words, train, test, name, pick) for name, pick in _positional()]
-    fit = [types for types in candidates if types.rule is not None]
-    if fit:
-        return max(fit, key=lambda types: int(types.usable.sum()))
     frequent = Counter(word for i in train.tolist() for word in set(words[i]))
-    return _assign_types(words, train, test, "longest recurring word", lambda text: _longest_recurring(text, frequent))
+    families = [_single_words(), _word_pairs(), *([rule] for rule in _recurring_words(frequent))]
+    reasons = []
+    for family in families:
+        candidates = [_assign_types(words, train, test, name, pick) for name, pick in family]
+        if fit := [types for types in candidates if types.rule is not None]:
+            return max(fit, key=lambda types: int(types.usable.sum()))
+        reasons += candidates
+    return max(reasons, key=lambda types: (len(types.ids[test][types.usable].unique()), int(types.usable.sum())))
+
+
+@dataclass(frozen=True)
+class TypeBaseline:
+    """How well the types alone tell the label."""
+
+    accuracy: float
+    """Of the commonest training label of a type, on the usable test examples; ties count by their share. NaN without types."""
+    predicts: bool
+    """Whether that is more than the commonest class of these examples has, beyond chance."""
+
+
+def type_baseline(
+    types: ControlTypes, y: Shaped[Tensor, " example"], train: Int[Tensor, " train"], test: Int[Tensor, " test"]
+) -> TypeBaseline:
+    """The label by type alone: without this, a control task says nothing about the concept."""
+    if types.rule is None or y.is_floating_point() or not types.usable.any():
+        return TypeBaseline(math.nan, False)
+    classes, label = unique_inverse(y)
+    kinds, member = unique_inverse(types.ids)
+    table = torch.zeros(kinds, classes, dtype=torch.float64)
+    table.index_put_((member[train], label[train]), torch.tensor(1.0, dtype=torch.float64), accumulate=True)
+    best = table == table.amax(1, keepdim=True)
+    held_out = test[types.usable]
+    right = (best.double() / best.sum(1, keepdim=True))[member[held_out], label[held_out]]
+    commonest = float(torch.bincount(label[held_out]).max()) / len(held_out)
+    # Examples of one type are right or wrong together: the error is that over types.
+    count = len(member[held_out].unique())
+    error = math.sqrt(commonest * (1 - commonest) / count)
+    accuracy = float(right.mean())
+    return TypeBaseline(accuracy, accuracy > commonest + _LABEL_MARGIN * error)
+
+
+def selectivity(
+    right: Float[Tensor, "site usable"],
+    control_right: Float[Tensor, "task site usable"],
+    weights: Float[Tensor, "sample usable"],
+    *,
+    groups: int,
+) -> tuple[Float[Tensor, " site"], Interval]:
+    """Accuracy minus the control task's, on the same examples, with a paired 95 % interval over resamples of the groups.
+
+    Args:
+        right: 1 where the probe is right, on the test examples whose type occurs in training.
+        control_right: Likewise for each control task.
+        weights: Resamples of the groups at these examples.
+    """
+    gain = right.double() - control_right.double().mean(0)
+    drawn = weights[weights.sum(1) > 0].double()
+    return gain.mean(1), percentile_interval(gain.mean(1), mean_samples(gain, drawn), groups=groups)
 
 
 def control_labels(
@@ -62,7 +122,10 @@ def random_directions(d: int, *, count: int = 200, seed: int = 0) -> Float[Tenso
     return torch.nn.functional.normalize(directions, dim=1)
 
 
-def _positional() -> list[tuple[str, Callable[[_Words], str | None]]]:
+_Rule = tuple[str, Callable[[_Words], str | None]]
+
+
+def _single_words() -> list[_Rule]:
     return [
         ("last word", lambda w: w[-1] if w else None),
         ("first word", lambda w: w[0] if w else None),
@@ -70,8 +133,29 @@ def _positional() -> list[tuple[str, Callable[[_Words], str | None]]]:
     ]
 
 
-def _longest_recurring(text: _Words, frequent: Counter[str]) -> str | None:
-    return max((word for word in text if frequent[word] > 1), key=len, default=None)
+def _word_pairs() -> list[_Rule]:
+    return [
+        ("last two words", lambda w: " ".join(w[-2:]) if len(w) > 1 else None),
+        ("first two words", lambda w: " ".join(w[:2]) if len(w) > 1 else None),
+        ("first and last word", lambda w: f"{w[0]} {w[-1]}" if len(w) > 1 else None),
+    ]
+
+
+def _recurring_words(frequent: Counter[str]) -> list[_Rule]:
+    def longest(text: _Words) -> str | None:
+        return max((word for word in text if frequent[word] > 1), key=len, default=None)
+
+    def rarest(text: _Words) -> str | None:
+        return min((word for word in text if frequent[word] > 1), key=lambda word: (frequent[word], word), default=None)
+
+    def both(text: _Words) -> str | None:
+        return None if longest(text) is None else f"{longest(text)} {rarest(text)}"
+
+    return [
+        ("longest recurring word", longest),
+        ("rarest recurring word", rarest),
+        ("longest and rarest recurring word", both),
+    ]
 
 
 def _assign_types(
