@@ -75,12 +75,13 @@ def type_baseline(
     """The label by type alone: without this, a control task says nothing about the concept."""
     if types.rule is None or y.is_floating_point() or not types.usable.any():
         return TypeBaseline(math.nan, False)
+    y, ids, train, test, usable = (part.cpu() for part in (y, types.ids, train, test, types.usable))
     classes, label = unique_inverse(y)
-    kinds, member = unique_inverse(types.ids)
+    kinds, member = unique_inverse(ids)
     table = torch.zeros(kinds, classes, dtype=torch.float64)
     table.index_put_((member[train], label[train]), torch.tensor(1.0, dtype=torch.float64), accumulate=True)
     best = table == table.amax(1, keepdim=True)
-    held_out = test[types.usable]
+    held_out = test[usable]
     right = (best.double() / best.sum(1, keepdim=True))[member[held_out], label[held_out]]
     commonest = float(torch.bincount(label[held_out]).max()) / len(held_out)
     # Examples of one type are right or wrong together: the error is that over types.
