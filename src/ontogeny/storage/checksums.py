@@ -152,9 +152,10 @@ def end_session(folder: Path) -> None:
         shorten_log(folder)
 
 
-def has_checksums(folder: Path) -> bool:
-    """Whether the run was written by a version that enters checksums."""
-    return bool(_read_log(folder).sums)
+def is_entered(path: Path) -> bool:
+    """Whether a part has a checksum; those of earlier versions have none."""
+    folder = path.parent.parent
+    return path.relative_to(folder).as_posix() in _read_log(folder).sums
 
 
 def shorten_log(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import glob
 import hashlib
 import json
@@ -130,19 +131,36 @@ class RecordBlock:
     coords: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_records(path: Path, records: Iterable[Record | RecordBlock]) -> None:
-    """Write one Parquet part; an empty one still marks its unit as done."""
-    import duckdb
+Writer = Callable[[Path], contextlib.AbstractContextManager[Path]]
+"""`atomic_path`, or a function like it."""
 
+
+def write_records(path: Path, records: Iterable[Record | RecordBlock], *, writer: Writer = atomic_path) -> None:
+    """Write one Parquet part; an empty one still marks its unit as done."""
     rows: list[Record] = []
     blocks: list[RecordBlock] = []
     for record in records:
         (rows if isinstance(record, Record) else blocks).append(record)  # type: ignore[arg-type]
-    with atomic_path(path) as temporary, duckdb.connect() as connection:
+    with writer(path) as temporary, scratch_connection() as connection:
         selects = [_select_rows(connection, rows)] if rows or not blocks else []
         selects += [_select_block(connection, block, f"block_{i}") for i, block in enumerate(blocks)]
         table = " union all ".join(selects)
         connection.execute(f"copy ({table}) to '{sql_path(temporary)}' (format parquet, compression zstd)")
+
+
+@functools.cache
+def _scratch_database(process: int) -> Any:
+    """An empty DuckDB database in memory; a forked process gets one of its own."""
+    import duckdb
+
+    database = duckdb.connect()
+    database.execute("set enable_progress_bar = false")
+    return database
+
+
+def scratch_connection() -> Any:
+    """A DuckDB connection for one small task: to close after use. Opening a database of its own would cost 14 ms each time."""
+    return _scratch_database(os.getpid()).cursor()
 
 
 def _select_rows(connection: Any, rows: Sequence[Record]) -> str:
@@ -219,9 +237,11 @@ def connect_records(parts: Mapping[str, Sequence[Path]]) -> Any:
     return connection
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Any], header: Mapping[str, Any], *, writer: Writer = atomic_path
+) -> None:
     """Write a safetensors file with `header` as JSON under `ontogeny` in its metadata."""
-    with atomic_path(path) as temporary:
+    with writer(path) as temporary:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             temporary,
@@ -247,6 +267,16 @@ def read_tensor_header(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]
     return header
 
 
+class DamagedPart(BadInput):
+    """A file of a run is damaged or lost; the job measures its units again where it finds this out."""
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(
+            f"{file} is {reason}: remove it if it is there, and trace again, which measures its units anew."
+        )
+        self.file = file
+
+
 @contextlib.contextmanager
 def _damaged_file_errors(path: Path) -> Iterator[None]:
     """Turn errors about a damaged file into one line."""
@@ -257,9 +287,7 @@ def _damaged_file_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadInput(
-            f"{path} is damaged ({error}): remove it and the part of its name in records/, and trace again."
-        ) from None
+        raise DamagedPart(path, f"damaged ({error})") from None
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Any]:

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import BadInput
+from ontogeny.storage import checksums
 from ontogeny.storage.files import (
-    atomic_path,
+    DamagedPart,
     content_digest,
     read_tensor_header,
     read_tensor_rows,
     read_tensors,
+    scratch_connection,
     sql_path,
-    write_json,
     write_tensors,
 )
 
@@ -69,11 +70,12 @@ def read_headers(folder: Path) -> Mapping[str, UnitHeader]:
     """The header of the directions of each unit that has some, finished or not; read again only after they changed.
 
     Raises:
-        BadInput: a file is damaged.
+        DamagedPart: a file is damaged or lost.
     """
     changed = _change_time(folder / "directions")
     known = _headers.get(folder)
     if known is None or known[0] != changed:
+        _check_none_lost(folder, "directions")
         known = _headers[folder] = (changed, _headers_of(_entries(folder, "directions")))
     return known[1]
 
@@ -106,22 +108,38 @@ def save_index(folder: Path) -> None:
             if "sites" in header:
                 key = content_digest(header["sites"])
                 sites[key], entry["units"][unit] = header["sites"], {**header, "sites": key}
-    write_json(folder / _INDEX_FILE, {"version": _INDEX_VERSION, "sites": sites, "parts": entries}, indent=None)
+    content = {"version": _INDEX_VERSION, "sites": sites, "parts": entries}
+    with checksums.atomic_part(folder / _INDEX_FILE, folder) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
 
 
 def record_parts(folder: Path) -> list[Path]:
-    """The files of the table, each unit once."""
+    """The files of the table, each unit once.
+
+    Raises:
+        DamagedPart: a file is damaged or lost.
+    """
+    _check_none_lost(folder, "records")
     stale = read_holders(folder).stale
-    return [path for path in sorted((folder / "records").glob("*.parquet")) if path.stem not in stale]
+    paths = [path for path in sorted((folder / "records").glob("*.parquet")) if path.stem not in stale]
+    for path in paths:
+        checksums.check_file(path)
+    return paths
+
+
+def _check_none_lost(folder: Path, kind: str) -> None:
+    for path in checksums.lost_files(folder, kind):
+        raise DamagedPart(path, "lost")
 
 
 def read_unit_tensors(folder: Path, kind: str, unit: str, names: Iterable[str] | None = None) -> dict[str, Any]:
     """Some or all tensors of a unit.
 
     Raises:
-        BadInput: the file is damaged.
+        DamagedPart: the file is damaged or lost.
     """
     path, prefix = _tensor_file(folder, kind, unit)
+    checksums.check_file(path)
     if names is None and prefix:
         names = read_tensor_header(path, ["units"])["units"][unit]["tensors"]
     wanted = None if names is None else [f"{prefix}{name}" for name in names]
@@ -129,8 +147,13 @@ def read_unit_tensors(folder: Path, kind: str, unit: str, names: Iterable[str] |
 
 
 def read_unit_rows(folder: Path, kind: str, unit: str, name: str, rows: slice) -> Any:
-    """A slice of the first axis of one tensor; the rest of the file is not read."""
+    """A slice of the first axis of one tensor; the rest of the file is read once in a process, for its checksum.
+
+    Raises:
+        DamagedPart: the file is damaged or lost.
+    """
     path, prefix = _tensor_file(folder, kind, unit)
+    checksums.check_file(path)
     return read_tensor_rows(path, f"{prefix}{name}", rows)
 
 
@@ -139,7 +162,10 @@ def drop_unit(folder: Path, unit: str) -> None:
     holders, headers = read_holders(folder), read_headers(folder)
     part = holders.parts.get(unit, "")
     if part.startswith(_MERGED):
-        _write_merged(folder, part, [other for other, name in holders.parts.items() if name == part and other != unit])
+        others = [other for other, name in holders.parts.items() if name == part and other != unit]
+        if others:
+            _write_merged_records(folder, part, others)  # first, so that no unit is finished and without tensors
+        _write_merged_tensors(folder, part, others)
     _unlink(folder, unit)
     left = {other: name for other, name in holders.parts.items() if other != unit}
     _remember_holders(folder, Holders(left, holders.stale - {unit}))
@@ -158,7 +184,8 @@ def compact_checkpoint(folder: Path, stage: str | None, checkpoint: str, units: 
     if not single:
         return
     every = [*(unit for unit, part in holders.parts.items() if part == name), *single]
-    _write_merged(folder, name, every)
+    _write_merged_tensors(folder, name, every)
+    _write_merged_records(folder, name, every)
     for unit in single:
         _unlink(folder, unit)
     _remember_holders(folder, Holders({**holders.parts, **dict.fromkeys(every, name)}, holders.stale))
@@ -177,13 +204,43 @@ def remove_stale_parts(folder: Path) -> None:
         _headers.pop(folder, None)
 
 
+def part_names(folder: Path, kind: str) -> dict[str, Path]:
+    """The files of a kind by the names of their parts."""
+    return {name: _path(folder, kind, name) for name, _, _ in _files(folder / kind, _ENDINGS[kind])}
+
+
+def check_header(folder: Path, kind: str, name: str) -> None:
+    """Raise `DamagedPart` if the header of a part cannot be read; those in the index are not read again."""
+    path = _path(folder, kind, name)
+    if kind == "scores":
+        if not checksums.is_entered(path):
+            read_tensor_header(path)
+        return
+    stat, entry = path.stat(), _saved_entries(folder, kind).get(name)
+    if entry is None or (entry["size"], entry["time"]) != (stat.st_size, stat.st_mtime_ns):
+        _read_units(folder, kind, name)
+        if kind == "records" and not checksums.is_entered(path):
+            _check_parquet(path)
+
+
+def remove_part(folder: Path, part: str) -> None:
+    """Remove a part that is damaged, with all its units. The caller must hold the folder's lock."""
+    _unlink(folder, part)
+    for kind in KINDS:  # a lost file is still missed
+        checksums.enter_removal(folder, [_path(folder, kind, part)])
+    _holders.pop(folder, None)
+    _headers.pop(folder, None)
+
+
 def _unlink(folder: Path, part: str) -> None:
-    for kind in KINDS:
-        _path(folder, kind, part).unlink(missing_ok=True)
+    paths = [_path(folder, kind, part) for kind in KINDS]
+    checksums.enter_removal(folder, paths)
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
-def _write_merged(folder: Path, name: str, units: Sequence[str]) -> None:
-    """Write a checkpoint part that holds exactly these units: tensors first, records last."""
+def _write_merged_tensors(folder: Path, name: str, units: Sequence[str]) -> None:
+    """Write the tensors of exactly these units as a checkpoint part; remove the whole part if there are none."""
     if not units:
         _unlink(folder, name)
         return
@@ -193,7 +250,9 @@ def _write_merged(folder: Path, name: str, units: Sequence[str]) -> None:
         for unit in units:
             path, prefix = _tensor_file(folder, kind, unit)
             if not path.is_file():
+                _check_none_lost(folder, kind)
                 continue
+            checksums.check_file(path)
             header = read_tensor_header(path)
             if prefix:
                 sites = header["sites"]
@@ -204,8 +263,8 @@ def _write_merged(folder: Path, name: str, units: Sequence[str]) -> None:
             tensors |= {f"{unit}/{key}": tensor for key, tensor in found.items()}
         if headers:
             shared, unit_headers = _share_sites(headers)
-            write_tensors(_path(folder, kind, name), tensors, {"units": unit_headers, "sites": shared})
-    _write_merged_records(folder, name, units)
+            merged = {"units": unit_headers, "sites": shared}
+            write_tensors(_path(folder, kind, name), tensors, merged, writer=checksums.atomic_part)
 
 
 def _share_sites(headers: Mapping[str, UnitHeader]) -> tuple[list[Any], dict[str, UnitHeader]]:
@@ -222,14 +281,13 @@ def _share_sites(headers: Mapping[str, UnitHeader]) -> tuple[list[Any], dict[str
 
 
 def _write_merged_records(folder: Path, name: str, units: Sequence[str]) -> None:
-    import duckdb
-
     holders = read_holders(folder).parts
-    sources = sorted({holders[unit] for unit in units})
-    files = ", ".join(f"'{sql_path(_path(folder, 'records', source))}'" for source in sources)
+    sources = [_path(folder, "records", source) for source in sorted({holders[unit] for unit in units})]
+    for source in sources:
+        checksums.check_file(source)
+    files = ", ".join(f"'{sql_path(source)}'" for source in sources)
     metadata = json.dumps(sorted(units)).replace("'", "''")
-    with atomic_path(_path(folder, "records", name)) as temporary, duckdb.connect() as connection:
-        connection.execute("set preserve_insertion_order = false")
+    with checksums.atomic_part(_path(folder, "records", name)) as temporary, scratch_connection() as connection:
         connection.execute(
             f"copy (select * from read_parquet([{files}]) where unit in (select unnest(?)) order by {_ROW_ORDER}) "
             f"to '{sql_path(temporary)}' (format parquet, compression zstd, parquet_version v2, row_group_size {_ROW_GROUP}, "
@@ -257,6 +315,7 @@ def _entries(folder: Path, kind: str) -> _Entries:
 
 def _read_units(folder: Path, kind: str, name: str) -> dict[str, UnitHeader]:
     path = _path(folder, kind, name)
+    checksums.check_file(path)
     if not name.startswith(_MERGED):
         return {name: {} if kind == "records" else read_tensor_header(path, UNIT_HEADER_KEYS)}
     if kind == "records":
@@ -272,17 +331,25 @@ def _units_of_records(path: Path) -> list[str]:
     import duckdb
 
     try:
-        with duckdb.connect() as connection:
+        with scratch_connection() as connection:
             rows = connection.execute(
                 f"select value from parquet_kv_metadata('{sql_path(path)}') where key = 'units'"
             ).fetchall()
         units: list[str] = json.loads(rows[0][0])
     except (duckdb.Error, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else "it names no units"
-        raise BadInput(
-            f"{path} is damaged ({reason}). Remove it and trace again: its checkpoint is measured anew."
-        ) from None
+        raise DamagedPart(path, f"damaged ({reason})") from None
     return units
+
+
+def _check_parquet(path: Path) -> None:
+    import duckdb
+
+    try:
+        with scratch_connection() as connection:
+            connection.execute(f"select 1 from read_parquet('{sql_path(path)}') limit 0")
+    except duckdb.Error as error:
+        raise DamagedPart(path, f"damaged ({str(error).splitlines()[0]})") from None
 
 
 def _holders_of(entries: _Entries) -> Holders:
@@ -298,6 +365,7 @@ def _headers_of(entries: _Entries) -> dict[str, UnitHeader]:
 def _saved_entries(folder: Path, kind: str) -> _Entries:
     """What index.json holds, if it can be read and is of this version."""
     try:
+        checksums.check_file(folder / _INDEX_FILE, folder)
         saved = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
         if saved["version"] != _INDEX_VERSION:
             return {}
@@ -306,7 +374,7 @@ def _saved_entries(folder: Path, kind: str) -> _Entries:
             for header in entry["units"].values():
                 if "sites" in header:
                     header["sites"] = saved["sites"][header["sites"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (BadInput, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return entries
 
