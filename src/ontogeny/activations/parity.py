@@ -61,7 +61,7 @@ def certify_parity(run: Run, model: Model, checkpoint: str, sequences: Sequence[
 
 def parity_of_run(run: Run) -> dict[str, Any]:
     """The certificate of a run as an entry of its run.json; None if it has none."""
-    return {"parity": run.about.get("parity") if run.about_path.is_file() else None}
+    return {"parity": run.about.get("parity") if run.exists() else None}
 
 
 @torch.inference_mode()

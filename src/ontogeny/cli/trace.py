@@ -41,7 +41,7 @@ def trace_command(
     ignore_column: arg.IgnoreColumn = None,
     limit: arg.Limit = None,
     truncate: Annotated[bool, arg.texts("Cut long texts to their last tokens.", "--truncate")] = False,
-    template: Annotated[bool, arg.texts("Read texts as user turns of the chat template.", "--template")] = False,
+    template: arg.Template = "none",
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
     dtype: arg.DataType = "float32",
@@ -108,7 +108,7 @@ def trace_command(
         from ontogeny.jobs.trace.estimate import estimate_trace
         from ontogeny.jobs.trace.plan import plan_trace
 
-        plan = plan_trace(checkpoints, concepts, settings, allow_pickle=allow_pickle)
+        plan = plan_trace(checkpoints, concepts, settings, allow_pickle=allow_pickle, tokenizer=tokenizer)
         estimate = estimate_trace(plan, plan.open_run(out), options)
         print_output(asdict(estimate), estimate_lines(estimate, plan), as_json=as_json)
         return

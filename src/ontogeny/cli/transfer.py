@@ -80,12 +80,13 @@ def transfer_command(
     )
     arg.check_compute(device)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
+    model = ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle)
     columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
     concepts = [arg.concept_from_argument(name, limit=limit, seed=seed or 0, **columns) for name in concept]
     reading = None if seed is None else replace(DEFAULT_READING_SETTINGS, seed=seed)
     if dry_run:
         estimate = estimate_transfer(
-            checkpoints, concepts, folder, options, reading=reading, traced=traced, allow_pickle=allow_pickle
+            checkpoints, concepts, folder, options, reading=reading, traced=traced, model=model
         )
         lines = [
             f"{estimate.sources} source checkpoints, {estimate.targets} targets; "
@@ -98,7 +99,7 @@ def transfer_command(
         how: dict[str, Any] = {
             "reading": reading,
             "traced": traced,
-            "model": ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle),
+            "model": model,
             "delete_behind": delete_behind,
             "command": command_line(),
             "on_progress": watch,

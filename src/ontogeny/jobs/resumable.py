@@ -20,8 +20,11 @@ from ontogeny.lineage import (
     weight_bytes,
     weight_fingerprint,
 )
-from ontogeny.models.loading import ModelOptions
+from ontogeny.models.identity import config_and_tokenizer_digest
+from ontogeny.models.loading import ModelOptions, has_chat_template
 from ontogeny.models.weight_swap import warm_page_cache
+from ontogeny.storage.checksums import end_session
+from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import is_empty_run, run_lock
 from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.run import Run
@@ -41,10 +44,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class WeightIdentity:
-    """Size and fingerprint of a checkpoint's weights."""
+    """Size and fingerprint of a checkpoint's weights, and a digest of the config and tokenizer with which they are read."""
 
     bytes: int
     fingerprint: str
+    read_with: str
+
+    @property
+    def whole(self) -> str:
+        """Digest of weights, config and tokenizer, as it enters the names of units."""
+        return content_digest([self.fingerprint, self.read_with])
 
 
 def check_concepts(concepts: Sequence[Concept]) -> None:
@@ -56,8 +65,42 @@ def check_concepts(concepts: Sequence[Concept]) -> None:
         raise BadInput(f"concepts must have different names, got {min(twice)!r} twice: rename one of the files.")
 
 
+def check_own_templates(
+    concepts: Iterable[Concept], checkpoints: Iterable[Checkpoint], tokenizer: str | Path | None = None
+) -> None:
+    """Raise BadInput if texts are to be read in each checkpoint's own chat template and none of them, all on disk, has one."""
+    if not any(concept.template is True for concept in concepts):
+        return
+    folders = [tokenizer] if tokenizer else [c.source if c.is_local else None for c in checkpoints]
+    if all(folder is not None and has_chat_template(Path(folder)) is False for folder in folders):
+        raise BadInput(
+            "no checkpoint has a chat template: leave `template` off, give one, or give a `tokenizer` with one.",
+            argument="template",
+        )
+
+
+def weight_identity(
+    checkpoint: Checkpoint, *, allow_pickle: bool = False, tokenizer: str | Path | None = None
+) -> WeightIdentity:
+    """Identity of a checkpoint, from metadata only.
+
+    Raises:
+        CheckpointError, BadInput: its files are incomplete or cannot be read.
+    """
+    return WeightIdentity(
+        weight_bytes(checkpoint, allow_pickle=allow_pickle),
+        weight_fingerprint(checkpoint, allow_pickle=allow_pickle),
+        config_and_tokenizer_digest(checkpoint, tokenizer),
+    )
+
+
+def unit_in_run(run: Run, unit: str, earlier: str) -> str:
+    """The name of a unit in a run: `earlier`, the name without config and tokenizer, if the run holds it under that one only."""
+    return earlier if run.done(earlier) and not run.done(unit) else unit
+
+
 def readable_checkpoints(
-    lineage: Lineage, *, allow_pickle: bool = False
+    lineage: Lineage, *, allow_pickle: bool = False, tokenizer: str | Path | None = None
 ) -> tuple[dict[Checkpoint, WeightIdentity], list[Failure]]:
     """Checkpoints whose files are complete, in training order, and the others as failures. Reads metadata only.
 
@@ -67,8 +110,7 @@ def readable_checkpoints(
     readable, failures = {}, []
     for checkpoint in lineage.checkpoints:
         try:
-            size = weight_bytes(checkpoint, allow_pickle=allow_pickle)
-            readable[checkpoint] = WeightIdentity(size, weight_fingerprint(checkpoint, allow_pickle=allow_pickle))
+            readable[checkpoint] = weight_identity(checkpoint, allow_pickle=allow_pickle, tokenizer=tokenizer)
         except BadInput as error:
             failures.append(Failure(checkpoint.name, checkpoint.stage, str(error)))
     if not readable:
@@ -84,7 +126,7 @@ def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Con
     """
     out = Path(out)
     run = Run(out)
-    if not run.about_path.is_file():
+    if not run.exists():
         if out.exists() and not (out.is_dir() and (is_empty_run(out) or (out / SHARDS_FOLDER).is_dir())):
             raise BadInput(f"`out` must be a run directory or an empty folder, got {out}: choose another one.")
         return run
@@ -93,9 +135,9 @@ def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Con
         raise BadInput(f"{run.about_path} does not say what was measured: restore it, or set another `out`.")
     if (name := about["lineage"]["name"]) != lineage.name:
         raise BadInput(f"`out` must hold a run of {lineage.name}, got {out} with a run of {name}: choose another one.")
-    known = {concept["name"]: concept["hash"] for concept in about["concepts"]}
+    known = {concept["name"]: concept.get("hash") for concept in about["concepts"]}
     for concept in concepts:
-        if known.get(concept.name, concept.hash) != concept.hash:
+        if known.get(concept.name) not in (None, concept.hash):
             raise BadInput(
                 f"{out} holds other examples of the concept {concept.name!r}: rename the file, or set another `out`."
             )
@@ -120,6 +162,7 @@ def job_session(run: Run, units: Collection[str]) -> Iterator[None]:
     """
     with run_lock(run.folder), rollback_on_failure(run, [unit for unit in units if not run.done(unit)]):
         yield
+        end_session(run.folder)
 
 
 def fetch_ahead(

@@ -12,9 +12,10 @@ import torch
 
 from ontogeny._version import __version__
 from ontogeny.data.concept import Concept
-from ontogeny.data.tokenization import TEMPLATE_DATE
+from ontogeny.data.templates import TEMPLATE_DATE
 from ontogeny.errors import redact
 from ontogeny.lineage import Checkpoint, Lineage
+from ontogeny.storage.run import RUN_FORMAT
 
 EVALUATIONS_FOLDER, TRANSFERS_FOLDER = "evaluations", "transfers"
 """Keys under which `evaluate` and `transfer` describe themselves in the run.json of a trace, which keeps them when it grows."""
@@ -45,6 +46,7 @@ def describe_run(
     parents = {stage.name: stage.parent for stage in lineage.stages}
     return {
         "ontogeny": __version__,
+        "format": RUN_FORMAT,
         "command": command,
         "lineage": {
             "name": lineage.name,
@@ -90,7 +92,7 @@ def _describe_checkpoints(
 
 def describe_concept(concept: Concept, warnings: Iterable[str] = ()) -> dict[str, Any]:
     """A concept as run.json lists it."""
-    template = {"template": True, "template_date": f"{TEMPLATE_DATE:%Y-%m-%d}"} if concept.template else {}
+    template = {"template": concept.template, "template_date": f"{TEMPLATE_DATE:%Y-%m-%d}"} if concept.template else {}
     return {
         "name": concept.name,
         "kind": concept.kind,

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,22 @@ def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) ->
         parts.append(("base", weight_fingerprint(base, allow_pickle=allow_pickle)))
         parts.append((weight_files.ADAPTER_CONFIG, _adapter_config_digest(checkpoint)))
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+
+
+def small_file_ids(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, str]:
+    """The Hub's checksum of each of these files that a checkpoint on the Hub has; nothing is downloaded.
+
+    Raises:
+        CheckpointError, BadInput: the repository cannot be read.
+    """
+    folder = complete_snapshot(checkpoint, allow_pickle=True)
+    if folder is not None:
+        # A file in the cache is a link to a blob named by its checksum.
+        blobs = {name: (folder / name).resolve() for name in names if (folder / name).is_file()}
+        if all(path.parent.name == "blobs" for path in blobs.values()):
+            return {name: path.name for name, path in blobs.items()}
+    listed, _ = hub.list_hub_files(checkpoint.source, checkpoint.branch, checkpoint.commit)
+    return {name: listed[name].sha256 or str(listed[name].size) for name in names if name in listed}
 
 
 def _adapter_config_digest(checkpoint: Checkpoint) -> str:

@@ -1,6 +1,7 @@
 """Settings of a trace: the options that decide its numbers; saved in run.json and part of every unit's key."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from ontogeny import plugins
@@ -62,3 +63,12 @@ class TraceSettings:
 
 
 MEASURE_VERSION = 2
+
+SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {}
+"""By name of a setting: its value in a run that was made before the setting was there."""
+
+
+def settings_for_key(settings: TraceSettings) -> dict[str, object]:
+    """The settings as they enter the names of units: without those that only repeat an earlier run."""
+    absent = object()
+    return {k: v for k, v in asdict(settings).items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}

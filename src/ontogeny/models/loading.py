@@ -36,6 +36,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer_config.json",
 )
+TOKENIZER_SETTINGS = ("special_tokens_map.json", "chat_template.jinja")
+"""Files that change how a text is tokenised, and are no tokenizer by themselves."""
 _MOST = {"layer": 2_000, "expert": 10_000, "label": 200_000}
 """Largest plausible count, by a word in the name of a setting."""
 _OWN_CODE = "trust_remote_code=True"
@@ -377,12 +379,29 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def nearest_tokenizer(folder: Path) -> Path | None:
     """Folder of the checkpoint's tokenizer: its own, else its parent folder, where trainers save it once, else an adapter's base model."""
-    # A linked checkpoint has two parent folders.
-    folders = (folder, folder.absolute().parent, folder.resolve().parent)
-    found = next((f for f in folders if any((f / name).is_file() for name in TOKENIZER_FILES)), None)
+    found = saved_tokenizer(folder)
     if found is not None or (base := _adapter_base(folder)) is None:
         return found
     return nearest_tokenizer(Path(base.source)) if base.is_local else fetch_checkpoint(base)
+
+
+def saved_tokenizer(folder: Path) -> Path | None:
+    """The folder itself or its parent folder, if it holds a tokenizer."""
+    # A linked checkpoint has two parent folders.
+    folders = (folder, folder.absolute().parent, folder.resolve().parent)
+    return next((f for f in folders if any((f / name).is_file() for name in TOKENIZER_FILES)), None)
+
+
+def has_chat_template(folder: Path) -> bool | None:
+    """Whether the tokenizer with which a checkpoint is read has a chat template, from its small files; None if they are elsewhere."""
+    place = saved_tokenizer(folder)
+    if place is None:
+        base = _adapter_base(folder)
+        return has_chat_template(Path(base.source)) if base is not None and base.is_local else None
+    if (place / "chat_template.jinja").is_file() or (place / "additional_chat_templates").is_dir():
+        return True
+    settings = place / "tokenizer_config.json"
+    return settings.is_file() and bool(weight_files.read_json(settings).get("chat_template"))
 
 
 def first_error_line(error: Exception) -> str:

@@ -1,10 +1,17 @@
 """Reuse one model object for all checkpoints: build it once, then load each checkpoint's weights into it."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ontogeny.errors import CheckpointError
-from ontogeny.models.loading import TOKENIZER_FILES, ModelOptions, check_finite_weights, load_tokenizer
+from ontogeny.models.loading import (
+    TOKENIZER_FILES,
+    TOKENIZER_SETTINGS,
+    ModelOptions,
+    check_finite_weights,
+    load_tokenizer,
+)
 from ontogeny.models.model import Model, open_model
 from ontogeny.models.weight_swap import (
     TensorMap,
@@ -75,5 +82,5 @@ def tokenizer_digest(folder: Path) -> str | None:
     """Digest of all files that decide how a text is tokenised; for a repository its name."""
     if not folder.is_dir():
         return str(folder)
-    files = [folder / name for name in (*TOKENIZER_FILES, "special_tokens_map.json", "chat_template.jinja")]
-    return content_digest([file.read_bytes().hex() for file in files if file.is_file()])
+    files = [folder / name for name in (*TOKENIZER_FILES, *TOKENIZER_SETTINGS)]
+    return content_digest([[f.name, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files if f.is_file()])

@@ -1,3 +1,3 @@
-"""Run directories: records, directions, locks and rollback."""
+"""Run directories: records, directions, checksums, locks, repair and rollback."""
 
-__all__ = ["directions", "export", "files", "lock", "parts", "rollback", "run"]
+__all__ = ["checksums", "directions", "export", "files", "lock", "parts", "rebuild", "repair", "rollback", "run"]

@@ -5,6 +5,7 @@ records/*.parquet        one part per unit, written last: a unit is done once it
 directions/*.safetensors directions of each probe, all sites of a unit in one file
 scores/*.safetensors     held-out scores of each unit, for intervals across checkpoints
 ledger.jsonl             one line per checkpoint: forward passes, tokens, seconds
+checksums.jsonl          checksum of every file above but run.json and the ledger
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from ontogeny import plugins
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.records import Record
 from ontogeny.sites import Site
-from ontogeny.storage import parts
+from ontogeny.storage import checksums, parts
 from ontogeny.storage.files import (
     RecordBlock,
     connect_records,
@@ -32,6 +33,7 @@ from ontogeny.storage.files import (
     write_records,
     write_tensors,
 )
+from ontogeny.storage.rebuild import about_from_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +41,22 @@ if TYPE_CHECKING:
     from ontogeny.direction import Direction
 
 
+RUN_FORMAT = 2
+"""Version of the layout of a run directory: 1 has no checksums and one part a unit, and is read and continued as well."""
 _VECTORS = 32
 """Vectors of 2,048 rows that are fetched at once."""
-_RUN_PARTS = ("run.json", "records", "directions", "scores", "significance", "index.json", "ledger.jsonl", ".lock")
+_RUN_PARTS = (
+    "run.json",
+    "run.json.bak",
+    "records",
+    "directions",
+    "scores",
+    "significance",
+    "index.json",
+    "ledger.jsonl",
+    "checksums.jsonl",
+    ".lock",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Run:
             BadInput: `folder` is not a run directory, or its run.json cannot be read.
         """
         run = cls(Path(folder))
-        if not run.about_path.is_file():
+        if not run.exists():
             raise BadInput(
                 f"{folder} is not a run directory (it has no run.json): make one with `ontogeny trace`, or name another folder."
             )
@@ -69,16 +84,49 @@ class Run:
         return self.folder / "run.json"
 
     @property
+    def copy_path(self) -> Path:
+        return self.folder / "run.json.bak"
+
+    def exists(self) -> bool:
+        """Whether the folder holds a run, also one whose run.json is lost."""
+        records = self.folder / "records"
+        return (
+            self.about_path.is_file() or self.copy_path.is_file() or next(records.glob("*.parquet"), None) is not None
+        )
+
+    @property
     def about(self) -> dict[str, Any]:
-        """The content of run.json."""
+        """The content of run.json; if it is damaged or lost, of its copy, or what the parts tell.
+
+        Raises:
+            BadInput: none of them can be read, or a newer version wrote the run.
+        """
         try:
-            about: dict[str, Any] = json.loads(self.about_path.read_text(encoding="utf-8"))
-            _check_about(about)
+            about = _read_about(self.about_path)
         except (OSError, ValueError, RecursionError) as error:
+            about = self._about_elsewhere(error)
+        if (version := about.get("format", 1)) not in range(1, RUN_FORMAT + 1):
             raise BadInput(
-                f"{self.about_path} cannot be read ({error}): restore it, or trace into another folder."
-            ) from None
+                f"{self.folder} has the format {version}, which a newer ontogeny wrote: update this one to read it."
+            )
         return about
+
+    def _about_elsewhere(self, error: Exception) -> dict[str, Any]:
+        """What run.json said, from its copy or from the parts; `error` is what is wrong with run.json."""
+        try:
+            return _read_about(self.copy_path)
+        except (OSError, ValueError, RecursionError):
+            pass
+        try:
+            names = self.query("select distinct lineage, concept from records")
+            lineages, concepts = (sorted(map(str, names[column].dropna().unique())) for column in names)
+            if lineages:
+                return about_from_parts(self.headers(), lineages, concepts)
+        except BadInput:
+            pass
+        raise BadInput(
+            f"{self.about_path} cannot be read ({error}): restore it, or trace into another folder."
+        ) from None
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -159,7 +207,9 @@ class Run:
     # --- writing ---------------------------------------------------------------------------------------------------------
 
     def describe(self, about: Mapping[str, Any]) -> None:
-        write_json(self.about_path, about)
+        """Write run.json, and its copy."""
+        for path in (self.about_path, self.copy_path):
+            write_json(path, about)
 
     def done(self, unit: str) -> bool:
         """Whether the unit is finished: its part is written last, by a rename."""
@@ -191,11 +241,17 @@ class Run:
             for kind, tensors in (("directions", directions), ("scores", scores)):
                 if tensors:
                     own_header = {**(header or {}), "tensors": sorted(tensors)}
-                    write_tensors(self.folder / kind / f"{unit}.safetensors", tensors, own_header)
-            write_records(self.folder / "records" / f"{unit}.parquet", records)
+                    path = self.folder / kind / f"{unit}.safetensors"
+                    write_tensors(path, tensors, own_header, writer=checksums.atomic_part)
+            path = self.folder / "records" / f"{unit}.parquet"
+            write_records(path, records, writer=checksums.atomic_part)
 
     def adopt(self, other: "Run", unit: str) -> None:
-        """Move a finished unit here from another run directory on the same disk; its records last."""
+        """Move a finished unit here from another run directory on the same disk; its records last.
+
+        Raises:
+            DamagedPart: one of its files is not what was written there.
+        """
         source = other.folder / "directions" / f"{unit}.safetensors"
         header = read_tensor_header(source) if source.is_file() else None
         for old in self._older_units(unit, header) if header else []:
@@ -205,6 +261,7 @@ class Run:
                 source = other.folder / kind / f"{unit}.{ending}"
                 if source.is_file():
                     (self.folder / kind).mkdir(parents=True, exist_ok=True)
+                    checksums.enter_move(source, self.folder / kind / source.name)
                     os.replace(source, self.folder / kind / source.name)
 
     def _older_units(self, unit: str, header: Mapping[str, Any]) -> list[str]:
@@ -255,11 +312,8 @@ class Run:
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append a line to the ledger."""
-        with disk_errors(self.folder), self._ledger.open("a+b") as handle:
-            handle.seek(max(0, handle.tell() - 1))
-            # A line cut off by a full disk or a kill must not merge with the next one.
-            start = b"\n" if handle.read(1) not in (b"", b"\n") else b""
-            handle.write(start + json.dumps(entry, default=str).encode() + b"\n")
+        with disk_errors(self.folder):
+            checksums.append_lines(self._ledger, json.dumps(entry, default=str) + "\n")
 
     def ledger(self) -> list[dict[str, Any]]:
         """Lines of the ledger; one that was cut off is left out."""
@@ -341,6 +395,12 @@ def open_runs(folders: Iterable[str | Path]) -> Runs:
     short = [place.name for place in places]
     names = short if len(set(short)) == len(short) else [str(run.folder) for run in opened]
     return Runs(dict(zip(names, opened, strict=True)))
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    _check_about(about)
+    return about
 
 
 def _check_about(about: Any) -> None:

@@ -90,7 +90,7 @@ def audit_for_run(
 ) -> dict[str, Any]:
     """The audit without `deep`, as `run.json` keeps it; a lineage of fixed Hub commits is audited once."""
     of = content_digest([[c.source, c.revision, c.commit] for c in lineage.checkpoints])
-    before: dict[str, Any] = run.about.get("audit", {}) if run.about_path.is_file() else {}
+    before: dict[str, Any] = run.about.get("audit", {}) if run.exists() else {}
     read = all(finding["kind"] != "unreadable" for finding in before.get("findings", []))
     if before.get("of") == of and read and all(c.commit for c in lineage.checkpoints):
         return before

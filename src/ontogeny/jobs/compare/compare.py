@@ -17,6 +17,7 @@ from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progr
 from ontogeny.jobs.resumable import Failure, check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.measurements.rows import CheckpointStamp
+from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
 
@@ -38,6 +39,8 @@ def compare(
         BadInput: no study can be run, `out` holds another run, or another process is writing into it.
     """
     run = plan.open_run(out)
+    repair_run(run)
+    plan = plan.named_as_in(run)
     units = plan.units.values()
     with job_session(run, units):
         run.describe(_describe(plan, run, command))
@@ -88,7 +91,7 @@ def _run_studies(
 def _describe(plan: ComparisonPlan, run: Run, command: str | None) -> dict[str, Any]:
     """The content of run.json, with the preflight."""
     inputs, checkpoints = plan.inputs, plan.checkpoints
-    before: dict[str, str] = run.about["compare"]["units"] if run.about_path.is_file() else {}
+    before: dict[str, str] = run.about["compare"]["units"] if run.exists() else {}
     before = {STUDY_ALIASES.get(name, name): unit for name, unit in before.items()}
     sources = [Path(c.source).parent.name if c.is_local else c.source for c in checkpoints.values()]
     settings = {

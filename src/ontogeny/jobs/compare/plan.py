@@ -1,7 +1,7 @@
 """Plan of a comparison: stages, studies and units, checked before a model is loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageStudy, StudyInputs, load_study
 from ontogeny.jobs.compare.preflight import PreflightReport, run_preflight
 from ontogeny.jobs.compare.stages import weight_identities
-from ontogeny.jobs.resumable import open_run_directory
+from ontogeny.jobs.resumable import open_run_directory, unit_in_run
 from ontogeny.lineage import Checkpoint, Lineage, weight_bytes
+from ontogeny.models.identity import config_and_tokenizer_digest
 from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
@@ -32,12 +33,20 @@ class ComparisonPlan:
     preflight: PreflightReport
     units: Mapping[str, str]
     """By study."""
+    earlier_units: Mapping[str, str]
+    """The names that the units have in runs of versions that did not compare config and tokenizer."""
     weight_bytes: Mapping[str, int]
     """By name of the stage."""
 
+    def named_as_in(self, run: Run) -> "ComparisonPlan":
+        """The plan with the units named as the run holds them; see `TracePlan.named_as_in`."""
+        units = {study: unit_in_run(run, unit, self.earlier_units[study]) for study, unit in self.units.items()}
+        return replace(self, units=units)
+
     def missing(self, run: Run) -> list[str]:
         """Studies whose unit the run lacks."""
-        return [study for study in self.studies if not run.done(self.units[study])]
+        units = self.named_as_in(run).units
+        return [study for study in self.studies if not run.done(units[study])]
 
     def open_run(self, out: str | Path) -> Run:
         """The run directory at `out`, which must be a comparison of the same stages if it exists.
@@ -46,7 +55,7 @@ class ComparisonPlan:
             BadInput: it is a trace, or compares other stages, or as `open_run_directory`.
         """
         run = open_run_directory(out, self.lineage)
-        if run.about_path.is_file():
+        if run.exists():
             stages = run.about.get("compare", {}).get("stages")
             if stages is None:
                 raise BadInput(f"`out` must hold a comparison, got {out} with a trace: choose another folder.")
@@ -76,10 +85,14 @@ def plan_comparison(
         tokenizer=Path(options.tokenizer) if options.tokenizer else None,
         allow_pickle=options.allow_pickle,
     )
+    read_with = {name: config_and_tokenizer_digest(c, options.tokenizer) for name, c in checkpoints.items()}
     places = [[name, c.stage, c.step, c.name, fingerprints[name]] for name, c in checkpoints.items()]
-    units = {study: _unit_key(load_study(study), places, inputs, options.dtype) for study in studies}
+    whole = [[*place, read_with[name]] for name, place in zip(checkpoints, places, strict=True)]
+    units, earlier = (
+        {study: _unit_key(load_study(study), at, inputs, options.dtype) for study in studies} for at in (whole, places)
+    )
     sizes = {name: weight_bytes(c, allow_pickle=options.allow_pickle) for name, c in checkpoints.items()}
-    return ComparisonPlan(lineage, checkpoints, inputs, studies, options, report, units, sizes)
+    return ComparisonPlan(lineage, checkpoints, inputs, studies, options, report, units, earlier, sizes)
 
 
 def _unit_key(study: StageStudy, places: list[list[Any]], inputs: StudyInputs, dtype: str) -> str:

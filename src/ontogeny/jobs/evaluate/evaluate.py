@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ontogeny.activations.activations import template_rows
+from ontogeny.data.templates import template_name
 from ontogeny.jobs import resumable
 from ontogeny.jobs.evaluate.measure import evaluate_concept
 from ontogeny.jobs.evaluate.plan import EvaluationPlan, check_model_shape
@@ -20,6 +22,7 @@ from ontogeny.models.loading import ModelOptions, read_config
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.steering.text_scorers import TextScorer
 from ontogeny.storage.files import content_digest
+from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
 
@@ -50,10 +53,18 @@ def evaluate(
     options, concepts = model or ModelOptions(), [plan.concept for plan in plans]
     resumable.check_concepts(concepts)
     run = resumable.open_run_directory(out, lineage, concepts)
-    weights, failures = resumable.readable_checkpoints(lineage, allow_pickle=options.allow_pickle)
+    repair_run(run)
+    weights, failures = resumable.readable_checkpoints(
+        lineage, allow_pickle=options.allow_pickle, tokenizer=options.tokenizer
+    )
+    resumable.check_own_templates(concepts, weights, options.tokenizer)
     beside = {"scorers": sorted(scorer.name for scorer in scorers), "dtype": options.dtype}
     units = {
-        (checkpoint, plan.concept.name): _unit_key(checkpoint, identity, plan, beside)
+        (checkpoint, plan.concept.name): resumable.unit_in_run(
+            run,
+            _unit_prefix(checkpoint, plan, beside) + identity.whole,
+            _earlier_unit_key(checkpoint, identity, plan, beside),
+        )
         for checkpoint, identity in weights.items()
         for plan in plans
     }
@@ -73,7 +84,10 @@ def evaluate(
             plan = by_concept[name]
             result = evaluate_concept(network, plan, say=report)
             rows = evaluation_rows(result, scorers=scorers, seed=plan.settings.seed)
+            template = template_name(network.tokenizer, plan.concept.template)
+            rows += template_rows(plan.concept, template, plan.settings.seed)
             run.keep(unit, CheckpointStamp.of(lineage.name, unit, checkpoint).on(rows))
+            run.forget(_unit_prefix(checkpoint, plan, beside), but=unit)
             cost = {"passes": result.passes.total, **vars(result.passes)}
             entry = {"evaluated": name, "checkpoint": checkpoint.name, "stage": checkpoint.stage, **cost}
             run.log(entry | {"seconds": round(time.monotonic() - began, 2)})
@@ -98,10 +112,16 @@ def check_model_configs(plans: Sequence[EvaluationPlan], folder: Path) -> int:
     return int(config.num_hidden_layers)
 
 
-def _unit_key(
+def _unit_prefix(checkpoint: Checkpoint, plan: EvaluationPlan, beside: Mapping[str, object]) -> str:
+    """What the name of a unit begins with: a digest of the checkpoint's place and of everything that is evaluated."""
+    place = [checkpoint.stage, checkpoint.step, checkpoint.name]
+    return f"evaluation-{content_digest([place, plan.key, beside['dtype'], beside['scorers']])}-"
+
+
+def _earlier_unit_key(
     checkpoint: Checkpoint, identity: resumable.WeightIdentity, plan: EvaluationPlan, beside: Mapping[str, object]
 ) -> str:
-    """Name of a unit: a digest of the weights, their place, and everything that is evaluated."""
+    """Name of a unit in runs of versions that did not compare config and tokenizer."""
     place = [checkpoint.stage, checkpoint.step, checkpoint.name]
     return f"evaluation-{content_digest([place, identity.fingerprint, plan.key, beside['dtype'], beside['scorers']])}"
 
@@ -116,7 +136,7 @@ def _write_run_json(
     command: str | None,
 ) -> None:
     """Add the evaluations to run.json; a new one has no settings, so that a trace which follows can set them."""
-    if run.about_path.is_file():
+    if run.exists():
         about = run.about
     else:
         sizes = {checkpoint: identity.bytes for checkpoint, identity in weights.items()}

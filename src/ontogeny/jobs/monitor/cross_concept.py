@@ -34,7 +34,7 @@ def monitor_cross_concept(run: Run, concepts: Sequence[Concept], *, model: Model
     if len(binary) < 2:
         raise BadInput(f"`concepts` must hold two concepts of two classes, got {len(binary)}: name the file of each.")
     settings, checkpoint, model = trace_settings_of(run), checkpoint_in_run(run), model or ModelOptions()
-    visits = measured_concepts_at(run, checkpoint, binary, settings, allow_pickle=model.allow_pickle)
+    visits = measured_concepts_at(run, checkpoint, binary, settings, model=model)
     designs = {concept.name: make_design(concept, settings) for concept in binary}
     with run_lock(run.folder):
         activations = reread_activations(checkpoint, binary, settings, settings.sites, model)

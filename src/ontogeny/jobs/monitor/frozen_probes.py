@@ -89,7 +89,7 @@ def monitor_frozen_probes(
         for done, (stage, name) in enumerate(keys):
             on_progress(TraceProgress(f"{stage} {name}", done, len(keys), "reading"))
             checkpoint = checkpoint_in_run(run, stage, name)
-            units = measured_concepts_at(run, checkpoint, traced, settings, allow_pickle=model.allow_pickle)
+            units = measured_concepts_at(run, checkpoint, traced, settings, model=model)
             read = reread_activations(checkpoint, traced, settings, sites, model)
             activations |= {
                 units[probe.concept.name].unit: _held_out_activations(read[probe.concept.name], probe)

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ontogeny.activations import parity
-from ontogeny.activations.activations import Activations
+from ontogeny.activations.activations import Activations, template_rows
 from ontogeny.activations.batching import Workload
 from ontogeny.activations.cache import ActivationCache, cache_key
 from ontogeny.activations.capture import CaptureCounts, capture
 from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
+from ontogeny.data.templates import template_name
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.resumable import Failure, fetch_ahead, visit_checkpoints
@@ -21,6 +22,7 @@ from ontogeny.lineage import Checkpoint
 from ontogeny.measurements import behaviour
 from ontogeny.measurements.measure import measure_concept
 from ontogeny.measurements.rows import CheckpointStamp
+from ontogeny.measurements.settings import settings_for_key
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import Model, tokenizer_fingerprint, untrained_model
 from ontogeny.models.multi_gpu import input_device
@@ -98,7 +100,7 @@ class CheckpointExecutor:
         """Model types."""
         self.tokenizer: tuple[object, str] = (None, "")
         """With its fingerprint."""
-        self.workloads: dict[tuple[str, ...], tuple[Workload, Mapping[str, ConceptRows]]] = {}
+        self.workloads: dict[tuple[object, ...], tuple[Workload, Mapping[str, ConceptRows]]] = {}
 
     def visit_all(self, missing: Mapping[Checkpoint, list[Concept]]) -> list[Failure]:
         """Measure the missing concepts of each checkpoint; one that cannot be read does not stop the others."""
@@ -237,6 +239,7 @@ class CheckpointExecutor:
         design, seed, stamp = self.plan.designs[concept.name], self.plan.settings.seed, network.stamps[concept.name]
         measured = measure_concept(design, activations.parts, activations.sites, activations.inputs, self.plan.settings)
         records = [*measured.records, *activations.truncation_rows(concept, seed)]
+        records += template_rows(concept, activations.template, seed)
         if activations.margin is not None:
             records += behaviour.behaviour_rows(design, activations.margin, seed)
             measured.scores["answers"] = activations.margin
@@ -258,7 +261,8 @@ class CheckpointExecutor:
         # The checkpoints of a run share their tokenizer, so that texts are tokenised once for each set of concepts.
         if self.tokenizer[0] is not model.tokenizer:
             self.tokenizer = model.tokenizer, tokenizer_fingerprint(model)
-        key = (self.tokenizer[1], *(concept.name for concept in concepts))
+        # Tokenizers of one vocabulary may have different templates.
+        key = (self.tokenizer[1], *((k.name, template_name(model.tokenizer, k.template)) for k in concepts))
         if key not in self.workloads:
             self.workloads[key] = build_workload(
                 concepts, model.tokenizer, model.context, truncate=self.plan.settings.truncate
@@ -281,7 +285,7 @@ def concepts_without_floor(plan: TracePlan, run: Run) -> list[Concept]:
 
 def untrained_unit(plan: TracePlan, concept: Concept) -> str:
     """The unit of a concept on a random initialisation; a run has one, whichever checkpoint is read first."""
-    return content_digest(["untrained", concept.name, concept.hash, asdict(plan.settings)])
+    return content_digest(["untrained", concept.name, concept.hash, settings_for_key(plan.settings)])
 
 
 def untrained_control_rows(records: Sequence[Record]) -> list[Record]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,12 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs import resumable
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.design import Design, make_design
-from ontogeny.measurements.settings import MEASURE_VERSION, TraceSettings
+from ontogeny.measurements.settings import (
+    MEASURE_VERSION,
+    SETTINGS_OF_EARLIER_RUNS,
+    TraceSettings,
+    settings_for_key,
+)
 from ontogeny.models.size import check_family_supported, check_sites_exist
 from ontogeny.models.stored_tensors import looks_untrained
 from ontogeny.storage.files import content_digest
@@ -34,6 +39,8 @@ class TracePlan:
     """By concept."""
     units: Mapping[tuple[Checkpoint, str], str]
     """By checkpoint and concept."""
+    earlier_units: Mapping[tuple[Checkpoint, str], str]
+    """The names that the units have in runs of versions that did not compare config and tokenizer."""
 
     @classmethod
     def of_run(
@@ -44,10 +51,13 @@ class TracePlan:
         settings: TraceSettings | None = None,
         *,
         allow_pickle: bool = False,
+        tokenizer: str | Path | None = None,
     ) -> "TracePlan":
         """The plan of an existing run: by default with its settings, and always with the concepts as it read them."""
         placed = [concept_as_traced(run, concept) for concept in concepts]
-        return plan_trace(lineage, placed, settings or trace_settings_of(run), allow_pickle=allow_pickle)
+        settings = settings or trace_settings_of(run)
+        plan = plan_trace(lineage, placed, settings, allow_pickle=allow_pickle, tokenizer=tokenizer)
+        return plan.named_as_in(run)
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -61,20 +71,30 @@ class TracePlan:
             BadInput: it was made with other settings, or as `open_run_directory`.
         """
         run = resumable.open_run_directory(out, self.lineage, self.concepts)
+        about = run.about if run.exists() else {}
         # A run in which vectors were evaluated and nothing was traced has no settings yet.
-        settings = run.about.get("settings", {}) if run.about_path.is_file() else {}
-        before = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        for name, value in asdict(self.settings).items() if before else ():
-            if str(before.get(name)) != str(value):
-                was = before.get(name)
-                raise BadInput(
-                    f"`{name}` must be {was}, with which {out} was traced, got {value}: keep it, or set another `out`."
-                )
+        if about.get("settings"):
+            before = asdict(trace_settings_of(run))
+            for name, value in asdict(self.settings).items():
+                if str(was := before[name]) != str(value):
+                    raise BadInput(
+                        f"`{name}` must be {was}, with which {out} was traced, got {value}: keep it, or set another `out`."
+                    )
+        if about.get("rebuilt") and run.headers() and not any(map(run.done, self.named_as_in(run).units.values())):
+            raise BadInput(
+                f"{run.about_path} is damaged, and {out} holds nothing of these texts, weights and settings: "
+                "take those with which it was traced, or set another `out`."
+            )
         return run
+
+    def named_as_in(self, run: Run) -> "TracePlan":
+        """The plan with the units named as in the run; a unit of an earlier version counts as of the same config and tokenizer."""
+        units = {at: resumable.unit_in_run(run, unit, self.earlier_units[at]) for at, unit in self.units.items()}
+        return replace(self, units=units)
 
     def missing(self, run: Run) -> dict[Checkpoint, list[Concept]]:
         """Concepts whose unit the run lacks, by checkpoint."""
-        missing = resumable.missing_units(run, self.units)
+        missing = resumable.missing_units(run, self.named_as_in(run).units)
         return {c: [self.designs[name].concept for name in names] for c, names in missing.items()}
 
     def is_untrained(self, checkpoint: Checkpoint) -> bool:
@@ -98,36 +118,53 @@ def _looks_untrained(folder: str, fingerprint: str) -> bool:
 
 
 def plan_trace(
-    lineage: Lineage, concepts: Sequence[Concept], settings: TraceSettings, *, allow_pickle: bool = False
+    lineage: Lineage,
+    concepts: Sequence[Concept],
+    settings: TraceSettings,
+    *,
+    allow_pickle: bool = False,
+    tokenizer: str | Path | None = None,
 ) -> TracePlan:
     """Check everything that can be checked before a model is loaded.
+
+    Args:
+        tokenizer: A folder or repository in place of the checkpoints' own tokenizer.
 
     Raises:
         BadInput: two concepts have the same name, one cannot be split, no checkpoint can be read, or a site does not exist.
     """
     resumable.check_concepts(concepts)
     designs = {concept.name: make_design(concept, settings) for concept in concepts}
-    weights, failures = resumable.readable_checkpoints(lineage, allow_pickle=allow_pickle)
+    weights, failures = resumable.readable_checkpoints(lineage, allow_pickle=allow_pickle, tokenizer=tokenizer)
+    resumable.check_own_templates(concepts, weights, tokenizer)
     first = next(iter(weights))
     check_family_supported(first)
     check_sites_exist(first, settings.sites)
-    units = {(c, k.name): unit_key(c, w.fingerprint, k, settings) for c, w in weights.items() for k in concepts}
-    return TracePlan(lineage, tuple(concepts), settings, weights, tuple(failures), designs, units)
+    units = {(c, k.name): unit_key(c, w.whole, k, settings) for c, w in weights.items() for k in concepts}
+    earlier = {(c, k.name): unit_key(c, w.fingerprint, k, settings) for c, w in weights.items() for k in concepts}
+    return TracePlan(lineage, tuple(concepts), settings, weights, tuple(failures), designs, units, earlier)
 
 
 def unit_key(checkpoint: Checkpoint, weights: str, concept: Concept, settings: TraceSettings) -> str:
     """Name of a unit: a digest of the weights, their place, the examples, the settings and `MEASURE_VERSION`.
 
     The place is part of it because some public runs serve the same weights under two steps.
+
+    Args:
+        weights: `WeightIdentity.whole`; in runs of earlier versions the fingerprint alone.
     """
     place = [checkpoint.stage, checkpoint.step, checkpoint.name]
-    return content_digest([MEASURE_VERSION, place, weights, concept.name, concept.hash, asdict(settings)])
+    return content_digest([MEASURE_VERSION, place, weights, concept.name, concept.hash, settings_for_key(settings)])
 
 
 def trace_settings_of(run: Run) -> TraceSettings:
     """The settings that a run was traced with; the defaults if nothing was traced."""
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in run.about["settings"].items()}
-    return TraceSettings(**settings)
+    if unknown := sorted(settings.keys() - {field.name for field in fields(TraceSettings)}):
+        raise BadInput(
+            f"{run.folder} was traced with the setting {unknown[0]}, which a newer ontogeny has: update this one to go on."
+        )
+    return TraceSettings(**{**SETTINGS_OF_EARLIER_RUNS, **settings} if settings else {})
 
 
 def concept_as_traced(run: Run, concept: Concept) -> Concept:
@@ -137,7 +174,7 @@ def concept_as_traced(run: Run, concept: Concept) -> Concept:
         return concept
     placed = replace(concept, position=Position.parse(entry["position"]))
     turned = [placed, _with_classes(placed, entry["classes"])]
-    candidates = [*turned, *(replace(concept, template=True) for concept in turned)]
+    candidates = [*turned, *(replace(concept, template=entry.get("template", True)) for concept in turned)]
     if (n := entry["n"]) < len(concept.examples):
         candidates += [candidate.limited(n, trace_settings_of(run).seed) for candidate in candidates]
     return next((candidate for candidate in candidates if candidate.hash == entry["hash"]), placed)

@@ -12,8 +12,9 @@ from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
 from ontogeny.errors import BadInput
+from ontogeny.jobs.resumable import unit_in_run, weight_identity
 from ontogeny.jobs.trace.plan import unit_key
-from ontogeny.lineage import Checkpoint, weight_fingerprint
+from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import open_model
@@ -40,17 +41,19 @@ def measured_concepts_at(
     concepts: Sequence[Concept],
     settings: TraceSettings,
     *,
-    allow_pickle: bool = False,
+    model: ModelOptions | None = None,
 ) -> dict[str, MeasuredCheckpoint]:
     """The units of these concepts at a checkpoint, of exactly these texts and weights.
 
     Raises:
         BadInput: texts, weights or settings differ from those of the trace.
     """
-    fingerprint = weight_fingerprint(checkpoint, allow_pickle=allow_pickle)
+    model = model or ModelOptions()
+    identity = weight_identity(checkpoint, allow_pickle=model.allow_pickle, tokenizer=model.tokenizer)
     measured = {}
     for concept in concepts:
-        unit = unit_key(checkpoint, fingerprint, concept, settings)
+        keys = [unit_key(checkpoint, weights, concept, settings) for weights in (identity.whole, identity.fingerprint)]
+        unit = unit_in_run(run, *keys)
         units = {entry.unit: entry for entry in measured_checkpoints(run, concept.name)}
         if unit not in units:
             raise BadInput(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ontogeny.errors import BadInput
 from ontogeny.jobs.resumable import SHARDS_FOLDER, Failure
+from ontogeny.storage.files import DamagedPart
 from ontogeny.storage.lock import is_locked
 from ontogeny.storage.run import Run
 
@@ -66,7 +67,8 @@ def gather_shards(run: Run) -> GatherResult:
         if busy:
             continue
         for part in sorted((folder / "records").glob("*.parquet")):
-            run.adopt(share, part.stem)
+            with contextlib.suppress(DamagedPart):  # its unit is measured again
+                run.adopt(share, part.stem)
         for entry in share.ledger():
             run.log({**entry, "shard": folder.name})
         shutil.rmtree(folder)

@@ -29,12 +29,15 @@ from ontogeny.jobs.trace.shards import Shard, gather_shards
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements import surface_baselines
 from ontogeny.measurements.rows import CheckpointStamp
-from ontogeny.measurements.settings import TraceSettings
+from ontogeny.measurements.settings import TraceSettings, settings_for_key
 from ontogeny.models.loading import ModelOptions
-from ontogeny.storage.files import content_digest
+from ontogeny.storage.files import DamagedPart, content_digest
 from ontogeny.storage.lock import run_lock
+from ontogeny.storage.repair import remove_damaged_parts, repair_run
 from ontogeny.storage.run import Run
 
+_ATTEMPTS = 2
+"""Times that a run is visited and related, if parts turn out to be damaged."""
 _GATHER_SECONDS = 3600
 """Seconds for which a shard waits while another one gathers."""
 
@@ -74,8 +77,10 @@ def trace(
         )
     settings = settings or TraceSettings()
     options = replace(model or ModelOptions(), dtype=settings.dtype)
-    plan = plan_trace(lineage, concepts, settings, allow_pickle=options.allow_pickle)
+    plan = plan_trace(lineage, concepts, settings, allow_pickle=options.allow_pickle, tokenizer=options.tokenizer)
     run = plan.open_run(out)
+    repair_run(run)
+    plan = plan.named_as_in(run)
     execution = TraceExecution(options, delete_behind, cache, command, on_progress, cluster)
     if shard:
         _trace_shard(plan, run, execution, shard)
@@ -83,15 +88,24 @@ def trace(
     with job_session(run, plan.units.values()):
         wait_for_dying_workers(run)
         certificate = gather_shards(run).parity
-        failures = _visit_all(plan, run, execution, plan.missing(run))
-        check_any_done(run, plan.units.values(), failures)
-        _summarise(plan, run, execution, failures, certificate)
+        plan = plan.named_as_in(run)
+        for attempt in range(_ATTEMPTS):
+            failures = _visit_all(plan, run, execution, plan.missing(run))
+            check_any_done(run, plan.units.values(), failures)
+            try:
+                _summarise(plan, run, execution, failures, certificate)
+                break
+            except DamagedPart:
+                # Tensors of a large run are read only here. Their checkpoints are visited again.
+                if attempt == _ATTEMPTS - 1 or not remove_damaged_parts(run, whole=True):
+                    raise
     return run
 
 
 def _trace_shard(plan: TracePlan, run: Run, execution: TraceExecution, shard: Shard) -> None:
     """Visit the checkpoints of a shard, gather all shards, and summarise what is finished."""
     share = Run(shard.folder(run))
+    repair_run(share)
     todo = {c: concepts for c, concepts in plan.missing(run).items() if shard.includes(plan.checkpoints.index(c))}
     todo = {c: [k for k in concepts if not share.done(plan.units[c, k.name])] for c, concepts in todo.items()}
     with run_lock(share.folder):
@@ -148,11 +162,11 @@ def _summarise(
 
 def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, Any]:
     """Write run.json and the surface baselines that the run lacks; returns the content of run.json."""
-    before = run.about if run.about_path.is_file() else None
-    known = {c["name"]: tuple(c["warnings"]) for c in before["concepts"]} if before else {}
+    before = run.about if run.exists() else None
+    known = {c["name"]: tuple(c["warnings"]) for c in before["concepts"] if c.get("hash")} if before else {}
     audits, concepts = {}, []
     for concept in plan.concepts:
-        unit = f"surface-{content_digest([concept.name, concept.hash, asdict(plan.settings)])}"
+        unit = f"surface-{content_digest([concept.name, concept.hash, settings_for_key(plan.settings)])}"
         if not (run.done(unit) and concept.name in known):
             audits[unit] = concept, surface_baselines.audit_surface(concept, plan.designs[concept.name].split)
             known[concept.name] = audits[unit][1].warnings

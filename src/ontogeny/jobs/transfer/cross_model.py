@@ -77,9 +77,7 @@ def transfer_to_model(
         BadInput: the trace fails, or the models share too little to fit a map.
     """
     settings, options = settings or TransferSettings(), model or ModelOptions()
-    plan, run = open_trace(
-        lineage.select("last"), concepts, out, reading, traced=traced, allow_pickle=options.allow_pickle
-    )
+    plan, run = open_trace(lineage.select("last"), concepts, out, reading, traced=traced, model=options)
     complete_trace(plan, run, options, delete_behind=delete_behind, command=command, on_progress=on_progress)
     here = plan.lineage.checkpoints[-1]
     there = Lineage.open(target, allow_pickle=options.allow_pickle).checkpoints[-1]

@@ -8,6 +8,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.jobs.transfer.plan import TransferSettings, check_transfer, open_trace, transfer_targets
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
+from ontogeny.models.loading import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def estimate_transfer(
     *,
     reading: TraceSettings | None = None,
     traced: bool = False,
-    allow_pickle: bool = False,
+    model: ModelOptions | None = None,
 ) -> TransferEstimate:
     """Estimate a transfer from the files of the lineage and of the run, if there is one. For the arguments see `transfer`.
 
@@ -40,7 +41,7 @@ def estimate_transfer(
         BadInput: as `transfer`, as far as that can be checked without a model.
     """
     check_transfer(lineage, concepts)
-    plan, run = open_trace(lineage, concepts, out, reading, traced=traced, allow_pickle=allow_pickle)
+    plan, run = open_trace(lineage, concepts, out, reading, traced=traced, model=model)
     n, targets, missing = len(plan.checkpoints), len(transfer_targets(plan, settings.into)), len(plan.missing(run))
     # With the lengths of the sources each vector has its own nulls.
     nulls = (settings.controls + settings.shuffles) * (n if settings.length == "source" else 1)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import encode_texts
@@ -11,7 +11,7 @@ from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.lineage import Checkpoint, Lineage, selectors
 from ontogeny.measurements.settings import TraceSettings
-from ontogeny.models.loading import nearest_tokenizer, open_tokenizer, read_config
+from ontogeny.models.loading import ModelOptions, nearest_tokenizer, open_tokenizer, read_config
 from ontogeny.models.reusable import tokenizer_digest
 from ontogeny.sites import Site
 from ontogeny.storage.run import Run
@@ -74,17 +74,19 @@ def open_trace(
     reading: TraceSettings | None = None,
     *,
     traced: bool = False,
-    allow_pickle: bool = False,
+    model: ModelOptions | None = None,
 ) -> tuple[TracePlan, Run]:
     """The run at `out` and the plan of its trace; of a new run, with the settings `reading`.
 
     Raises:
         BadInput: the run was made in another way, or `traced` and it does not exist or lacks a unit.
     """
-    if traced or Run(Path(out)).about_path.is_file():
-        plan = TracePlan.of_run(Run.open(out), lineage, concepts, reading, allow_pickle=allow_pickle)
+    model = model or ModelOptions()
+    files: Mapping[str, Any] = {"allow_pickle": model.allow_pickle, "tokenizer": model.tokenizer}
+    if traced or Run(Path(out)).exists():
+        plan = TracePlan.of_run(Run.open(out), lineage, concepts, reading, **files)
     else:
-        plan = plan_trace(lineage, concepts, reading or DEFAULT_READING_SETTINGS, allow_pickle=allow_pickle)
+        plan = plan_trace(lineage, concepts, reading or DEFAULT_READING_SETTINGS, **files)
     run = plan.open_run(out)
     missing = plan.missing(run)
     if missing and traced:

@@ -15,6 +15,7 @@ from ontogeny.measurements.scores import held_out_scores
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.fdr import q_values
+from ontogeny.storage.checksums import check_file
 from ontogeny.storage.files import content_digest, read_tensor_header
 from ontogeny.storage.run import Run
 
@@ -24,19 +25,25 @@ _OWN_MEAN_NOTE = "each model centred by the mean of its own training texts, with
 
 
 def summarise_transfer(run: Run, plan: TracePlan, design: Design, site: Site) -> str:
-    """Write the summary rows of one concept over all of its units, in place of an earlier summary; returns the unit."""
+    """Write the summary rows of one concept over all of its units, in place of an earlier summary; returns the unit.
+
+    A summary of the same units is left as it is.
+    """
     name, build = design.concept.name, SiteRows.of(design, site, plan.settings.seed)
     headers = _unit_headers(run, name)
     prefix = f"transfers-{content_digest(name)}"
     unit = f"{prefix}-{content_digest(sorted(headers))}"
-    records = [*_accuracy_rows(run, build, design, headers), *_q_value_rows(run, build, headers)]
-    run.keep(unit, CheckpointStamp(plan.lineage.name, unit).sign(records))
+    if not run.done(unit):
+        records = [*_accuracy_rows(run, build, design, headers), *_q_value_rows(run, build, headers)]
+        run.keep(unit, CheckpointStamp(plan.lineage.name, unit).sign(records))
     run.forget(prefix, but=unit)
     return unit
 
 
 def _unit_headers(run: Run, concept: str) -> _Headers:
     paths = sorted((run.folder / "scores").glob("transfer-*.safetensors"))
+    for path in paths:
+        check_file(path)
     headers = {path.stem: read_tensor_header(path) for path in paths}
     # Units of another version do not belong to this family of tests.
     current = {unit: header for unit, header in headers.items() if header.get("version") == TRANSFER_VERSION}

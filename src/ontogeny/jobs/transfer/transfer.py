@@ -56,6 +56,7 @@ from ontogeny.models.model import Model
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.sites import Site
 from ontogeny.storage.files import content_digest
+from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
 _SAME_SITE_NOTE = (
@@ -90,7 +91,9 @@ def transfer(
     """
     settings, options = settings or TransferSettings(), model or ModelOptions()
     check_transfer(lineage, concepts, has_tokenizer=options.tokenizer is not None)
-    plan, run = open_trace(lineage, concepts, out, reading, traced=traced, allow_pickle=options.allow_pickle)
+    if not traced:
+        repair_run(Run(Path(out)))
+    plan, run = open_trace(lineage, concepts, out, reading, traced=traced, model=options)
     transfer_targets(plan, settings.into)
     complete_trace(plan, run, options, delete_behind=delete_behind, command=command, on_progress=on_progress)
     job = _Transfer(plan, run, settings, options, on_progress)
@@ -102,8 +105,8 @@ def transfer(
 
 
 def complete_trace(plan: TracePlan, run: Run, options: ModelOptions, **execution: Any) -> None:
-    """Trace what the run lacks; `execution` as for `trace`."""
-    if plan.missing(run):
+    """Trace what the run lacks, and relate its checkpoints if that was interrupted; `execution` as for `trace`."""
+    if plan.missing(run) or not run.about.get("finished", False):
         trace(plan.lineage, plan.concepts, run.folder, plan.settings, model=options, **execution)
 
 
