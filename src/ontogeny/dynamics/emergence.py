@@ -1,8 +1,12 @@
-"""Emergence, use and loss of a concept: events of its score curves at its best site."""
+"""Emergence and loss of a concept, and the step from which its questions are answered right: events of its curves at its best site.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+The events of one kind are corrected together over the stages and concepts of a run (`statistics.emergence.correct_events`).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -10,7 +14,7 @@ from torch import Tensor
 
 from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods
 from ontogeny.measurements import scores
-from ontogeny.measurements.behaviour import answer_groups
+from ontogeny.measurements.behaviour import answer_groups, questions_begin_with_texts
 from ontogeny.measurements.design import Design
 from ontogeny.records import Record
 from ontogeny.statistics import bootstrap
@@ -18,17 +22,39 @@ from ontogeny.statistics.emergence import (
     EmergenceEvent,
     EventDifference,
     ThresholdForm,
+    correct_events,
     emergence_event,
     loss_event,
     paired_difference,
 )
-from ontogeny.storage.run import Run
+from ontogeny.statistics.permutation import sign_flip_p
+from ontogeny.storage.run import Run, sql_text
 
 _EMERGENCE_THRESHOLDS = {"auroc": 0.75, "r2": 0.5, "answer_accuracy": 0.75}
 _CHANCE_SCORES = {"auroc": 0.5, "r2": 0.0, "answer_accuracy": 0.5}
 _EMERGENCE_FORMS: tuple[ThresholdForm, ...] = ("half", "threshold")
 _MIN_PAIRED_GROUPS = 10
 """Held-out groups with questions that the paired difference of readable and used needs."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptSeries:
+    """One concept over the checkpoints of a run."""
+
+    design: Design
+    visits: Sequence[MeasuredCheckpoint]
+    best: BestSite
+    untrained: Mapping[str, Tensor] | None
+    """Held-out scores of the untrained model; None without one."""
+    surface: Mapping[str, float]
+    """The best surface baseline of each metric."""
+
+    @property
+    def stages(self) -> list[list[MeasuredCheckpoint]]:
+        """The checkpoints of each stage that have a step."""
+        names = dict.fromkeys(visit.stage for visit in self.visits)
+        inside = [[v for v in self.visits if v.stage == name and v.step is not None] for name in names]
+        return [visits for visits in inside if visits]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,40 +67,72 @@ class ScoreCurve:
     samples: Float[Tensor, "sample step"]
     floor: Float[Tensor, " sample"]
     floor_name: str
+    end_p: float
+    """p of the last score under permuted labels."""
 
 
-def emergence_rows(
-    run: Run,
-    design: Design,
-    visits: Sequence[MeasuredCheckpoint],
-    best: BestSite,
-    untrained: Mapping[str, Tensor] | None,
-    surface: Mapping[str, float],
-    seed: int,
-) -> list[Record]:
-    """Steps of emergence, loss and use, and readable minus used, within one stage and in both forms."""
-    numbered = [visit for visit in visits if visit.step is not None]
-    if not numbered:
-        return []
-    rows, row = [], partial(_row, design=design, first=numbered[0], seed=seed)
-    used = _answer_curve(run, design, numbered, untrained, seed)
-    for method in (m for m in common_methods(numbered) if m in (best.method, "mass_mean")):
-        curve = _probe_curves(run, design, numbered, best, method, untrained, surface)
-        for form in _EMERGENCE_FORMS:
-            readable = _event(emergence_event, curve, form, seed)
-            lost = _event(loss_event, curve, form, seed)
-            rows.append(row("emergence_step", readable, _coords(curve, form), method=method, best=best))
-            rows.append(row("loss_step", lost, _coords(curve, form), method=method, best=best))
-            if used is not None:
-                use = _event(emergence_event, used, form, seed)
-                if method == best.method:
-                    rows.append(row("used_step", use, _coords(used, form), method="likelihood", best=None))
-                difference = paired_difference(readable, use)
-                rows.append(row("readable_minus_used", difference, {"form": form}, method=method, best=best))
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One curve of one stage in which an event was looked for."""
+
+    series: ConceptSeries
+    first: MeasuredCheckpoint
+    metric: str
+    method: str
+    form: ThresholdForm
+    event: EmergenceEvent
+    coords: Mapping[str, str]
+
+    @property
+    def family(self) -> tuple[str, str, bool]:
+        """Looks with an equal family are corrected together: one kind of event by each concept's own probe."""
+        return self.metric, self.form, self.method == "mass_mean"
+
+    @property
+    def key(self) -> tuple[str, str | None, str, str, str]:
+        return self.series.design.concept.name, self.first.stage, self.metric, self.method, self.form
+
+
+def emergence_rows(run: Run, series: Sequence[ConceptSeries], seed: int) -> dict[str, list[Record]]:
+    """Steps of emergence, loss and right answers, and readable minus answered, by concept: in each stage and in both forms."""
+    looks = [look for one in series for visits in one.stages for look in _looks(run, one, visits, seed)]
+    families: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
+    for i, look in enumerate(looks):
+        families[look.family].append(i)
+    others = _other_looks(run, series)
+    for family, members in families.items():
+        events = correct_events([looks[i].event for i in members], others.get(family, []))
+        for i, event in zip(members, events, strict=True):
+            looks[i] = replace(looks[i], event=event)
+    by_key = {look.key: look for look in looks}
+    rows: dict[str, list[Record]] = {one.design.concept.name: [] for one in series}
+    for look in looks:
+        name, stage, metric, _, form = look.key
+        rows[name].append(_event_row(look, seed))
+        answers = by_key.get((name, stage, "used_step", "likelihood", form))
+        if metric == "emergence_step" and answers is not None:
+            rows[name].append(_difference_row(look, answers, seed))
     return rows
 
 
+def _looks(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheckpoint], seed: int) -> Iterator[_Look]:
+    """The curves of one stage."""
+    best = series.best
+    answers = _answer_curve(run, series, visits, seed)
+    for method in (m for m in common_methods(visits) if m in (best.method, "mass_mean")):
+        curve = _probe_curve(run, series, visits, method)
+        for form in _EMERGENCE_FORMS:
+            for metric, find in (("emergence_step", emergence_event), ("loss_step", loss_event)):
+                event = _event(find, curve, form, seed)
+                yield _Look(series, visits[0], metric, method, form, event, _coords(curve, form))
+    if answers is not None:
+        for form in _EMERGENCE_FORMS:
+            event = _event(emergence_event, answers, form, seed)
+            yield _Look(series, visits[0], "used_step", "likelihood", form, event, _coords(answers, form))
+
+
 def _event(find, curve: ScoreCurve, form: ThresholdForm, seed: int) -> EmergenceEvent:
+    more = {"end_p": curve.end_p} if find is emergence_event else {}
     return find(
         curve.steps,
         curve.points,
@@ -83,18 +141,12 @@ def _event(find, curve: ScoreCurve, form: ThresholdForm, seed: int) -> Emergence
         form=form,
         threshold=_EMERGENCE_THRESHOLDS[curve.of],
         seed=seed,
+        **more,
     )
 
 
-def _probe_curves(
-    run: Run,
-    design: Design,
-    visits: Sequence[MeasuredCheckpoint],
-    best: BestSite,
-    method: str,
-    untrained: Mapping[str, Tensor] | None,
-    surface: Mapping[str, float],
-) -> ScoreCurve:
+def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheckpoint], method: str) -> ScoreCurve:
+    design, best, untrained, surface = series.design, series.best, series.untrained, series.surface
     metric = scores.metrics_for(design.concept.kind)[0]
     key = f"{method}/{best.part}"
     at = slice(best.at, best.at + 1)
@@ -113,13 +165,15 @@ def _probe_curves(
         samples=scores.bootstrap_scores(metric, stacked, design.y_test, design.weights),
         floor=floor,
         floor_name=name,
+        end_p=float(scores.score_test(metric, stacked[-1:], design.y_test, design.y_test[design.permutations]).p[0]),
     )
 
 
 def _answer_curve(
-    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], untrained: Mapping[str, Tensor] | None, seed: int
+    run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheckpoint], seed: int
 ) -> ScoreCurve | None:
     """Share of questions answered correctly, resampled like the probe's held-out groups; None without questions."""
+    design, untrained = series.design, series.untrained
     if not design.concept.answers:
         return None
     groups = answer_groups(design)
@@ -146,6 +200,7 @@ def _answer_curve(
         samples=bootstrap.mean_samples(right, weights),
         floor=floor,
         floor_name=name,
+        end_p=sign_flip_p(right[-1] - _CHANCE_SCORES["answer_accuracy"], groups[tested], seed=seed),
     )
 
 
@@ -161,25 +216,46 @@ def _coords(curve: ScoreCurve, form: str) -> dict[str, str]:
     return coords | ({"threshold": str(_EMERGENCE_THRESHOLDS[curve.of])} if form == "threshold" else {})
 
 
+def _event_row(look: _Look, seed: int) -> Record:
+    event = look.event
+    tested = {} if math.isnan(event.p) else {"p": f"{event.p:.4g}", "p_corrected": f"{event.corrected_p:.4g}"}
+    return _row(look, look.metric, event, {**look.coords, **tested, "looks": str(event.looks)}, seed)
+
+
+def _difference_row(look: _Look, answers: _Look, seed: int) -> Record:
+    """Readable minus answered, where the questions ask about the texts that are read."""
+    if questions_begin_with_texts(look.series.design.concept):
+        difference = paired_difference(look.event, answers.event)
+    else:
+        reason = "the questions do not begin with the texts that are read, so that the two steps cannot be compared"
+        difference = EventDifference(math.nan, math.nan, math.nan, reason)
+    return _row(look, "readable_minus_used", difference, {"form": look.form}, seed)
+
+
 def _row(
-    metric: str,
-    event: EmergenceEvent | EventDifference,
-    coords: Mapping[str, str],
-    *,
-    design: Design,
-    first: MeasuredCheckpoint,
-    seed: int,
-    method: str,
-    best: BestSite | None,
+    look: _Look, metric: str, event: EmergenceEvent | EventDifference, coords: Mapping[str, str], seed: int
 ) -> Record:
-    return design.row_context(seed).row(
+    return look.series.design.row_context(seed).row(
         metric,
         event.value if isinstance(event, EventDifference) else event.step,
-        best.site if best else None,
+        None if look.method == "likelihood" else look.series.best.site,
         interval=(event.low, event.high),
         note=event.reason or None,
-        stage=first.stage,
-        train_seed=first.train_seed,
-        method=method,
+        stage=look.first.stage,
+        train_seed=look.first.train_seed,
+        method=look.method,
         coords=coords,
     )
+
+
+def _other_looks(run: Run, series: Sequence[ConceptSeries]) -> dict[tuple[str, str, bool], list[float]]:
+    """p of the looks at concepts that an earlier session traced into the run, by family."""
+    names = ", ".join(sql_text(one.design.concept.name) for one in series)
+    rows = run.query(
+        "select metric, coords['form'] as form, method, coords['p'] as p from records "
+        f"where metric in ('emergence_step', 'loss_step', 'used_step') and concept not in ({names}) and coords['p'] is not null"
+    )
+    looks: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
+    for metric, form, method, p in zip(rows["metric"], rows["form"], rows["method"], rows["p"], strict=True):
+        looks[metric, form, method == "mass_mean"].append(float(p))
+    return looks

@@ -1,6 +1,8 @@
 """Fitting and compression phases of each layer, and the claim that dependence is bounded by the probe's accuracy."""
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -8,30 +10,58 @@ from ontogeny.measurements.design import Design
 from ontogeny.metrics.information import dependence_within_accuracy
 from ontogeny.records import Record
 from ontogeny.sites import Site
-from ontogeny.statistics.change_points import TrainingPhases, fit_phases
+from ontogeny.statistics.change_points import PhaseFit, TrainingPhases, familywise_phases, fit_bend
 from ontogeny.storage.run import Run, sql_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PHASE_KERNELS = ("gaussian_50", "gaussian_median")
 """The published width, nearly linear, and the median width."""
 
 
-def change_point_rows(run: Run, design: Design, stage: str, seed: int) -> list[Record]:
-    """Change point of each layer and kernel within one stage, and the verdict on the claim, from the stage's records."""
-    inside = f"concept = {sql_text(design.concept.name)} and stage = {sql_text(stage)} and step is not null and control is null"
-    curves = run.records(f"metric = 'nhsic_tx' and {inside} and method in ('gaussian_50', 'gaussian_median')")
-    made = []
-    for (kernel, site), group in curves.sort_values(["layer", "step"]).groupby(["method", "site"], sort=False):
-        steps, points = (
-            torch.tensor(group.step.tolist(), dtype=torch.float64),
-            torch.tensor(group.value.tolist()).double(),
+def change_point_rows(run: Run, designs: Sequence[Design], seed: int) -> dict[str, list[Record]]:
+    """Change point of each layer and kernel within each stage, by concept; all curves of the concepts are tested together."""
+    names = ", ".join(sql_text(design.concept.name) for design in designs)
+    where = f"concept in ({names}) and step is not null and control is null and method in {_PHASE_KERNELS}"
+    curves = run.records(f"metric = 'nhsic_tx' and {where}")
+    stages = {str(stage): rows for stage, rows in curves.groupby("stage", sort=False, dropna=False)}
+    fits = {stage: _stage_fits(rows, seed) for stage, rows in stages.items()}
+    families = sum(any(_testable(kernels) for kernels in of.values()) for of in fits.values())
+    rows: dict[str, list[Record]] = {design.concept.name: [] for design in designs}
+    by_name = {design.concept.name: design for design in designs}
+    for stage, of in fits.items():
+        decided = familywise_phases(
+            [[fit for fit, _ in kernels.values()] for kernels in of.values()], families=families
         )
-        fit, n = fit_phases(steps, points, seed=seed), int(group.n.max())
-        made.append(_row(fit, str(kernel), Site.parse(str(site)), stage, design, seed, n))
-    return made + _dependence_claim_row(run, design, inside, stage, seed)
+        for ((name, site), kernels), phases in zip(of.items(), decided, strict=True):
+            for (kernel, (_, n)), of_kernel in zip(kernels.items(), phases, strict=True):
+                rows[name].append(_row(of_kernel, kernel, Site.parse(site), stage, by_name[name], seed, n))
+    return rows
+
+
+_SiteFits = dict[str, tuple[PhaseFit, int]]
+"""By kernel, with the number of examples."""
+
+
+def _testable(kernels: _SiteFits) -> bool:
+    return all(fit.explained is not None for fit, _ in kernels.values())
+
+
+def _stage_fits(curves: "pd.DataFrame", seed: int) -> dict[tuple[str, str], _SiteFits]:
+    """The fits of one stage by concept and site."""
+    fits: dict[tuple[str, str], _SiteFits] = {}
+    ordered = curves.sort_values(["layer", "step"], kind="stable")
+    for (concept, site, kernel), group in ordered.groupby(["concept", "site", "method"], sort=False):
+        steps = torch.tensor(group.step.tolist(), dtype=torch.float64)
+        fit = fit_bend(steps, torch.tensor(group.value.tolist()).double(), seed=seed)
+        fits.setdefault((str(concept), str(site)), {})[str(kernel)] = fit, int(group.n.max())
+    return fits
 
 
 def _row(fit: TrainingPhases, kernel: str, site: Site, stage: str, design: Design, seed: int, n: int) -> Record:
     slopes = {"slope_before": f"{fit.slope_before:.6g}", "slope_after": f"{fit.slope_after:.6g}"}
+    corrected = {} if math.isnan(fit.p) else {"p_corrected": f"{fit.p:.4g}"}
     return design.row_context(seed, n=n, split=None).row(
         "change_point",
         fit.step,
@@ -40,12 +70,13 @@ def _row(fit: TrainingPhases, kernel: str, site: Site, stage: str, design: Desig
         note=fit.reason or fit.verdict,
         stage=stage,
         method=kernel,
-        coords={"of": "nhsic_tx", "verdict": fit.verdict, **slopes},
+        coords={"of": "nhsic_tx", "verdict": fit.verdict, **slopes, **corrected},
     )
 
 
-def _dependence_claim_row(run: Run, design: Design, inside: str, stage: str, seed: int) -> list[Record]:
-    """Share of cells whose dependence on the label is at most the probe's accuracy."""
+def dependence_claim_rows(run: Run, design: Design, stage: str, seed: int) -> list[Record]:
+    """Share of a stage's cells whose dependence on the label is at most the probe's accuracy."""
+    inside = f"concept = {sql_text(design.concept.name)} and stage = {sql_text(stage)} and step is not null and control is null"
     if design.concept.kind == "number":
         return []
     cells = run.query(

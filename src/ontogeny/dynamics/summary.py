@@ -4,11 +4,13 @@ Computed from finished units, so no model is loaded; a summary over other checkp
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from ontogeny.data.concept import Concept
 from ontogeny.dynamics import drift, emergence, phases, significance
+from ontogeny.dynamics.emergence import ConceptSeries
 from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, measured_checkpoints
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.measure import PROBE_METHODS
@@ -18,6 +20,9 @@ from ontogeny.records import Record
 from ontogeny.storage.files import RecordBlock, content_digest
 from ontogeny.storage.run import Run, sql_text
 
+_SUMMARY_VERSION = 2
+"""Increased whenever the same units would give other rows."""
+
 
 def summarise_trace(
     run: Run,
@@ -26,46 +31,63 @@ def summarise_trace(
     seed: int,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> None:
-    """Write the missing summaries: one per concept, and one over all concepts.
+    """Write the missing summaries: two per concept, of which one holds its events, and one over all concepts.
 
     Args:
         on_progress: Called with the concept at work, and how many of how many concepts are finished.
     """
-    bests: dict[str, tuple[BestSite, list[MeasuredCheckpoint]]] = {}
+    series: dict[str, ConceptSeries] = {}
+    units: dict[str, list[Any]] = {}
     for number, design in enumerate(designs.values()):
         concept = design.concept
         on_progress(concept.name, number, len(designs))
         visits = measured_checkpoints(run, concept.name)
         if not visits:
             continue
-        bests[concept.name] = best_site(run, visits), visits
-        floor = _untrained_unit(run, concept)
-        prefix = f"series-{content_digest(concept.name)}"
-        unit = f"{prefix}-{content_digest([MEASURE_VERSION, concept.hash, floor, [visit.unit for visit in visits]])}"
+        floor, prefix = _untrained_unit(run, concept), f"series-{content_digest(concept.name)}"
+        untrained = run.scores(floor) if floor else None
+        surface = _surface_baselines(run, concept.name)
+        one = series[concept.name] = ConceptSeries(design, visits, best_site(run, visits), untrained, surface)
+        units[concept.name] = [concept.hash, floor, [visit.unit for visit in visits]]
+        unit = f"{prefix}-{content_digest([MEASURE_VERSION, _SUMMARY_VERSION, *units[concept.name]])}"
         if not run.done(unit):
-            rows = _concept_summary(run, design, visits, bests[concept.name][0], floor, seed)
-            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(rows))
+            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(_concept_summary(run, one, seed)))
         run.forget(prefix, but=unit)
-    units = sorted(visit.unit for _, visits in bests.values() for visit in visits)
-    together = f"together-{content_digest([MEASURE_VERSION, units])}"
-    if not run.done(together):
-        records = drift.concept_cosine_rows(run, designs, {name: visits for name, (_, visits) in bests.items()}, seed)
-        run.keep(together, CheckpointStamp(lineage, unit=together).sign(records))
-    run.forget("together-", but=together)
+    _keep_events(run, series, content_digest([MEASURE_VERSION, _SUMMARY_VERSION, units]), lineage, seed)
+    _keep_together(run, series, lineage, seed)
 
 
-def _concept_summary(
-    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], best: BestSite, floor: str | None, seed: int
-) -> Iterator[Record | RecordBlock]:
-    untrained = run.scores(floor) if floor else None
-    surface = _surface_baselines(run, design.concept.name)
+def _keep_events(run: Run, series: Mapping[str, ConceptSeries], key: str, lineage: str, seed: int) -> None:
+    """Write the events of each concept, which are corrected over all of them."""
+    names = {name: f"events-{content_digest(name)}" for name in series}
+    if not all(run.done(f"{prefix}-{key}") for prefix in names.values()):
+        events = emergence.emergence_rows(run, list(series.values()), seed)
+        turns = phases.change_point_rows(run, [one.design for one in series.values()], seed)
+        for name, prefix in names.items():
+            unit = f"{prefix}-{key}"
+            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign([*events[name], *turns[name]]))
+    for prefix in names.values():
+        run.forget(prefix, but=f"{prefix}-{key}")
+
+
+def _keep_together(run: Run, series: Mapping[str, ConceptSeries], lineage: str, seed: int) -> None:
+    """Write the rows about several concepts at once."""
+    units = sorted(visit.unit for one in series.values() for visit in one.visits)
+    unit = f"together-{content_digest([MEASURE_VERSION, units])}"
+    if not run.done(unit):
+        designs = {name: one.design for name, one in series.items()}
+        records = drift.concept_cosine_rows(run, designs, {name: one.visits for name, one in series.items()}, seed)
+        run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(records))
+    run.forget("together-", but=unit)
+
+
+def _concept_summary(run: Run, series: ConceptSeries, seed: int) -> Iterator[Record | RecordBlock]:
+    design, visits, best = series.design, series.visits, series.best
     yield _best_row(design, best, seed)
     yield from significance.significance_rows(run, design, visits, seed)
     yield from drift.drift_rows(run, design, visits, best)
     for stage in dict.fromkeys(visit.stage for visit in visits):
-        inside = [visit for visit in visits if visit.stage == stage]
-        yield from emergence.emergence_rows(run, design, inside, best, untrained, surface, seed)
-        yield from phases.change_point_rows(run, design, stage, seed)
+        yield from phases.dependence_claim_rows(run, design, stage, seed)
 
 
 def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:

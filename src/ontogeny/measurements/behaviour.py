@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ontogeny.data.concept import Concept
 from ontogeny.measurements.design import Design
 from ontogeny.records import Record, make_record
 from ontogeny.statistics import bootstrap
@@ -38,3 +39,11 @@ def answer_groups(design: Design) -> Int[Tensor, " answer"]:
     """The group of each question, numbered like the examples' groups, so that both can be resampled together."""
     numbers = {example.group: int(group) for example, group in zip(design.concept.examples, design.groups, strict=True)}
     return torch.tensor([numbers.setdefault(answer.group, len(numbers)) for answer in design.concept.answers])
+
+
+def questions_begin_with_texts(concept: Concept) -> bool:
+    """Whether each question's prompt begins with a text of its group: only then it asks about what a probe reads."""
+    texts: dict[str, list[str]] = {}
+    for example in concept.examples:
+        texts.setdefault(example.group, []).append(example.text.rstrip())
+    return all(answer.prompt.startswith(tuple(texts.get(answer.group, ()))) for answer in concept.answers)

@@ -2,12 +2,14 @@
 
 A bent line over log2(step + 1) is fitted by least squares (Hudson 1966; Muggeo 2003). The tracing paper claims such phases
 (arXiv:2402.19465, after arXiv:1703.00810); one is reported only if the order of the checkpoints matters. The null is independent noise
-at each checkpoint, so a slow drift also looks like a phase.
+at each checkpoint, so a slow drift also looks like a phase. The curves of a report are tested together (`familywise_phases`): every
+shuffle of the checkpoints gives the best bend among all of them (Westfall & Young 1993), and both kernels of a site must agree.
 """
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -40,6 +42,18 @@ class TrainingPhases:
     slope_before: float
     slope_after: float
     reason: str
+    p: float = math.nan
+    """Corrected p of the order of the checkpoints, where curves are tested together."""
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseFit:
+    """The phases of one curve, before the test of its order."""
+
+    phases: TrainingPhases
+    """As if the order of the checkpoints were known to matter."""
+    explained: Float[Tensor, " order"] | None
+    """Share of the variance that the best bend explains under each order of the checkpoints, the true one first; None if untestable."""
 
 
 def fit_phases(
@@ -50,6 +64,16 @@ def fit_phases(
     Three tests compare the curve with shuffles of its checkpoints: whether a bent line explains anything, and whether the slopes before
     and after the bend exceed the steepest ones of any bend in a shuffle.
     """
+    fit = fit_bend(steps, points, level=level, seed=seed)
+    if fit.explained is None or (p := _p(fit.explained)) <= _ALPHA:
+        return fit.phases
+    return _by_chance(fit.phases, f"(p = {p:.2g})")
+
+
+def fit_bend(
+    steps: Shaped[Tensor, " step"], points: Float[Tensor, " step"], *, level: float = 0.95, seed: int = 0
+) -> PhaseFit:
+    """`fit_phases` without the first test, for curves that are tested together."""
     if (steps[1:] <= steps[:-1]).any() or (steps < 0).any():
         raise BadInput(
             f"the steps of a curve must increase from 0 or more, got {steps.tolist()}: sort the checkpoints."
@@ -57,25 +81,77 @@ def fit_phases(
     known = ~points.isnan()
     count = int(known.sum())
     if count < _MIN_CHECKPOINTS:
-        return _no_phases(
-            f"{count} checkpoint{'s have' if count != 1 else ' has'} a score, phases need {_MIN_CHECKPOINTS}"
+        return PhaseFit(
+            _no_phases(
+                f"{count} checkpoint{'s have' if count != 1 else ' has'} a score, phases need {_MIN_CHECKPOINTS}"
+            ),
+            None,
         )
     x, y = (steps[known].double() + 1).log2(), points[known].double()
     if y.max() - y.min() <= 1e-12 * y.abs().max():
-        return _no_phases("the curve is constant")
+        return PhaseFit(_no_phases("the curve is constant"), None)
     coarse, fine = (_bent_lines(tuple(x.tolist()), parts) for parts in (_COARSE_GRID, _FINE_GRID))
     fits = coarse.fit(y[_orders(count, seed)])
+    explained = 1 - fits.error.amin(1) / (y - y.mean()).square().sum()
+    return PhaseFit(_phases(fits, fine, y, level), explained)
+
+
+def familywise_phases(sites: Sequence[Sequence[PhaseFit]], *, families: int = 1) -> list[list[TrainingPhases]]:
+    """The phases of many sites, each with one fit per kernel, at a common error rate of 5 %.
+
+    A site has phases if all its kernels give the same verdict, and if in at most 5 % / `families` of the orders any site explains as
+    much under the kernel that explains least.
+
+    Args:
+        families: Number of such calls in a report: one a stage.
+    """
+    least = [
+        torch.stack([fit.explained for fit in kernels if fit.explained is not None]).amin(0)
+        if kernels and all(fit.explained is not None for fit in kernels)
+        else None
+        for kernels in sites
+    ]
+    tested = [shares for shares in least if shares is not None]
+    if not tested:
+        return [[fit.phases for fit in kernels] for kernels in sites]
+    # Curves that lack a checkpoint have other orders; the sample is as good, since orders are drawn independently of the curves.
+    best = torch.stack(tested).amax(0)
+    looks = f"{len(tested)} site{'s' * (len(tested) > 1)}" + (f" and {families} stages" if families > 1 else "")
+    results = []
+    for kernels, shares in zip(sites, least, strict=True):
+        if shares is None:
+            results.append([fit.phases for fit in kernels])
+            continue
+        p = min(1.0, families * float((best >= shares[0] - 1e-12).double().mean()))
+        results.append([_corrected(fit.phases, kernels, p, looks) for fit in kernels])
+    return results
+
+
+def _corrected(phases: TrainingPhases, kernels: Sequence[PhaseFit], p: float, looks: str) -> TrainingPhases:
+    if p > _ALPHA:
+        return replace(_by_chance(phases, f"(p = {p:.2g}, corrected for {looks})"), p=p)
+    verdicts = [fit.phases.verdict for fit in kernels]
+    if len(set(verdicts)) > 1:
+        reason = f"the kernels disagree: {', '.join(dict.fromkeys(verdicts))}"
+        return replace(_no_phases(reason, phases.slope_before, phases.slope_after), p=p)
+    return replace(phases, p=p)
+
+
+def _by_chance(phases: TrainingPhases, p: str) -> TrainingPhases:
+    reason = f"the order of the checkpoints could be chance {p}"
+    return _no_phases(reason, phases.slope_before, phases.slope_after)
+
+
+def _phases(fits: "_BentFits", fine: "_BentLines", y: Float[Tensor, " step"], level: float) -> TrainingPhases:
+    """The verdict by the slopes before and after the best bend; `fits` are those of all orders on a coarse grid."""
     errors = fine.fit(y[None])
     at = int(errors.error.argmin())
     bend, slope_before, slope_after = fine.bends[at], float(errors.slopes(0)[0, at]), float(errors.slopes(1)[0, at])
-    p = _p(-fits.error.amin(1))
-    if p > _ALPHA:
-        return _no_phases(f"the order of the checkpoints could be chance (p = {p:.2g})", slope_before, slope_after)
     best = int(fits.error[0].argmin())
     slopes = [_p(sign * t[:, best], sign * t) for t in (fits.t(0), fits.t(1)) for sign in (1, -1)]
     up_before, down_before, up_after, down_after = (q <= _ALPHA for q in slopes)
     if up_before and down_after:
-        low, high = _profile(fine.bends, errors.error[0], count, level)
+        low, high = _profile(fine.bends, errors.error[0], len(y), level)
         return TrainingPhases(
             "fitting then compression", _step(bend), _step(low), _step(high), slope_before, slope_after, ""
         )

@@ -1,12 +1,14 @@
 """Emergence step: the step at which a concept emerges or is lost, with an interval; censored unless two tests agree.
 
 A curve has an event if its end differs from its floor (for a loss: from its peak) by more than the resampling of the test set
-explains, and if the order of its checkpoints matters. The step is the curve's last crossing of a level, interpolated between two
+explains and more than permuted labels give, and if the order of its checkpoints matters. Several curves of a report are corrected
+together (`correct_events`). The step is the curve's last crossing of a level, interpolated between two
 checkpoints on the axis log2(step + 1); its interval comes from the resampled curves and always includes both checkpoints.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.statistics import order_test
+from ontogeny.statistics.holm import holm_p
 
 ThresholdForm = Literal["half", "threshold"]
 _ALPHA = 0.05
@@ -34,6 +37,11 @@ class EmergenceEvent:
     """Steps of the checkpoints on both sides of the event."""
     samples: Float[Tensor, " sample"]
     """log2(step + 1) of the event in each resample: -inf at or before the first checkpoint, inf after the last."""
+    p: float = math.nan
+    """Of the last score against the floor, for a loss against the peak; NaN if nothing could be tested. The order has its own test."""
+    corrected_p: float = math.nan
+    """After the correction for `looks` curves."""
+    looks: int = 0
 
     @property
     def position(self) -> float:
@@ -61,6 +69,7 @@ def emergence_event(
     threshold: float = 0.75,
     level: float = 0.95,
     seed: int = 0,
+    end_p: float | None = None,
 ) -> EmergenceEvent:
     """First step from which the score stays above half-way from floor to final (`half`) or above the threshold.
 
@@ -69,22 +78,23 @@ def emergence_event(
     Args:
         samples: Scores on resamples of the test groups, the same for all steps.
         floor: Baseline; one that was measured is given as its values on those resamples.
+        end_p: p of the last score under permuted labels; with few test groups, resamples alone find too much.
     """
     curve = _Curve.of(steps, points, samples, floor)
     if isinstance(curve, str):
         return _censored(curve, samples)
     final, finals = curve.points[-1], curve.samples[:, -1]
-    p = (1 + int((finals <= curve.floors).sum())) / (1 + len(finals))
+    p = max((1 + int((finals <= curve.floors).sum())) / (1 + len(finals)), end_p or 0.0)
     if not final > curve.floor or p > _ALPHA:
         return _censored(
             f"the last score, {final:.3g}, is not significantly above its floor {curve.floor:.3g}", samples, p
         )
     if form == "threshold" and final < threshold:
-        return _censored(f"the last score, {final:.3g}, is below the threshold {threshold:.3g}", samples)
+        return _censored(f"the last score, {final:.3g}, is below the threshold {threshold:.3g}", samples, p, told=False)
     half = ((curve.floor + final) / 2, (curve.floors + finals) / 2)
     goal, goals = half if form == "half" else (threshold, torch.full_like(finals, threshold))
-    p = order_test.rise_p_value(curve.points, seed=seed)
-    return _event(curve, samples, goal, goals, 1.0, p, level)
+    order_p = order_test.rise_p_value(curve.points, seed=seed)
+    return _event(curve, samples, goal, goals, 1.0, p, order_p, level)
 
 
 def loss_event(
@@ -107,16 +117,43 @@ def loss_event(
         return _censored(curve, samples)
     top = int(curve.points.argmax())
     peak, final = curve.points[top], curve.points[-1]
-    if not _best_exceeds(curve.points - curve.floor, curve.samples - curve.floors[:, None]):
-        return _censored(f"the peak, {peak:.3g}, was never significantly above its floor {curve.floor:.3g}", samples)
-    if not _best_exceeds(curve.points - final, curve.samples - curve.samples[:, -1:]):
-        return _censored(f"the last score, {final:.3g}, is not significantly below the peak, {peak:.3g}", samples)
+    above = _best_p(curve.points - curve.floor, curve.samples - curve.floors[:, None])
+    below = _best_p(curve.points - final, curve.samples - curve.samples[:, -1:])
+    p = max(above, below)
+    if above > _ALPHA:
+        reason = f"the peak, {peak:.3g}, was never significantly above its floor {curve.floor:.3g}"
+        return _censored(reason, samples, p, told=False)
+    if below > _ALPHA:
+        reason = f"the last score, {final:.3g}, is not significantly below the peak, {peak:.3g}"
+        return _censored(reason, samples, p, told=False)
     if form == "threshold" and not final < threshold <= peak:
-        return _censored(f"the score does not fall through {threshold:.3g}: peak {peak:.3g}, last {final:.3g}", samples)
+        reason = f"the score does not fall through {threshold:.3g}: peak {peak:.3g}, last {final:.3g}"
+        return _censored(reason, samples, p, told=False)
     half = ((peak + final) / 2, (curve.samples[:, top] + curve.samples[:, -1]) / 2)
     goal, goals = half if form == "half" else (threshold, torch.full_like(curve.floors, threshold))
-    p = order_test.fall_p_value(curve.points, seed=seed)
-    return _event(curve, samples, goal, goals, -1.0, p, level)
+    order_p = order_test.fall_p_value(curve.points, seed=seed)
+    return _event(curve, samples, goal, goals, -1.0, p, order_p, level)
+
+
+def correct_events(events: Sequence[EmergenceEvent], others: Sequence[float] = ()) -> list[EmergenceEvent]:
+    """The events of one kind in a report, corrected together: one that does not hold among so many looks is censored.
+
+    A look is a curve whose end was tested. The p of the order of the checkpoints is not corrected: it cannot be small for a short
+    stage, and a curve that is no better than its floor never reaches that test.
+
+    Args:
+        others: p of further looks of the report.
+    """
+    every = [*(event.p for event in events), *others]
+    corrected = holm_p(torch.tensor(every, dtype=torch.float64)).tolist()[: len(events)]
+    looks = sum(not math.isnan(p) for p in every)
+    results = []
+    for event, p in zip(events, corrected, strict=True):
+        if not math.isnan(event.step) and p > _ALPHA:
+            reason = f"it does not hold among {looks} looks (p = {event.p:.2g}, {p:.2g} after Holm's correction)"
+            event = _censored(reason, event.samples, event.p, told=False)
+        results.append(replace(event, corrected_p=p, looks=looks))
+    return results
 
 
 def paired_difference(a: EmergenceEvent, b: EmergenceEvent, *, level: float = 0.95) -> EventDifference:
@@ -186,21 +223,32 @@ class _Curve:
 
 
 def _event(
-    curve: _Curve, samples: Tensor, goal: Tensor | float, goals: Tensor, sign: float, p: float, level: float
+    curve: _Curve,
+    samples: Tensor,
+    goal: Tensor | float,
+    goals: Tensor,
+    sign: float,
+    p: float,
+    order_p: float,
+    level: float,
 ) -> EmergenceEvent:
     """The event where a curve last crosses its goal upwards (sign 1) or downwards (sign -1)."""
     at, last = _crossing(curve.x, sign * curve.points[None], sign * torch.as_tensor(goal, dtype=torch.float64)[None])
     index, count = int(last[0]), len(curve.x)
     if index < 0:
         return _censored(
-            f"already so at the first checkpoint, step {curve.steps[0]:.0f}; add earlier checkpoints", samples
+            f"already so at the first checkpoint, step {curve.steps[0]:.0f}; add earlier checkpoints",
+            samples,
+            p,
+            told=False,
         )
-    if p > _ALPHA:
+    if order_p > _ALPHA:
         start = -1 if sign > 0 else order_test.first_upper_half_step(curve.points)
         before, after = index - start, count - index - 1
         few = order_test.smallest_p_value(max(before, 0), before + after) > _ALPHA
         hint = f"; too few lie before ({before}) and after ({after}) to tell, add some" if few else ""
-        return _censored(f"the order of the checkpoints could be chance{hint}", samples, p)
+        reason = f"the order of the checkpoints could be chance{hint} (p = {order_p:.2g})"
+        return _censored(reason, samples, p, told=False)
     found = torch.full((len(samples),), torch.nan, dtype=torch.float64)
     found[curve.whole] = _crossing(curve.x, sign * curve.samples, sign * goals)[0]
     low, high = _ends(found, level)
@@ -212,6 +260,7 @@ def _event(
         reason="" if math.isfinite(high) else "the upper end lies after the last checkpoint",
         between=between,
         samples=found,
+        p=p,
     )
 
 
@@ -229,10 +278,10 @@ def _crossing(
     return at, last
 
 
-def _best_exceeds(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"]) -> bool:
-    """Whether the best point exceeds 0 by more than the largest deviation under resampling, at 95 %."""
+def _best_p(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"]) -> float:
+    """p of the best point against 0: the share of resamples whose largest deviation reaches it."""
     largest = (samples - samples.mean(0)).amax(1)
-    return bool(points.max() > largest.quantile(1 - _ALPHA))
+    return (1 + int((largest >= points.max()).sum())) / (1 + len(largest))
 
 
 def _ends(samples: Float[Tensor, " sample"], level: float) -> tuple[float, float]:
@@ -248,7 +297,8 @@ def _step(position: Tensor | float) -> float:
     return float(2 ** float(position) - 1)
 
 
-def _censored(reason: str, samples: Tensor, p: float | None = None) -> EmergenceEvent:
+def _censored(reason: str, samples: Tensor, p: float = math.nan, *, told: bool = True) -> EmergenceEvent:
+    """No event; the reason ends with the p if `told`."""
     nothing = torch.full((len(samples),), torch.nan, dtype=torch.float64)
-    because = reason if p is None else f"{reason} (p = {p:.2g})"
-    return EmergenceEvent(math.nan, math.nan, math.nan, because, (math.nan, math.nan), nothing)
+    because = f"{reason} (p = {p:.2g})" if told and not math.isnan(p) else reason
+    return EmergenceEvent(math.nan, math.nan, math.nan, because, (math.nan, math.nan), nothing, p)

@@ -185,6 +185,16 @@ def _maxima(null: Float[Tensor, "sample cell"]) -> Float[Tensor, " sample"]:
     return null.nan_to_num(nan=-torch.inf).amax(1) if best.isnan().any() else best
 
 
+def sign_flip_p(
+    values: Float[Tensor, " example"], groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
+) -> float:
+    """One-sided p that the mean is above 0: share of random signs of the groups, the true ones included, whose mean is as large."""
+    number, member = unique_inverse(groups)
+    sums = torch.zeros(number, dtype=torch.float64).index_add_(0, member, values.double())
+    signs = torch.randint(2, (samples, number), generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
+    return (1 + int((signs @ sums >= sums.sum() - _TINY).sum())) / (1 + samples)
+
+
 def familywise_p(observed: Float[Tensor, "*cell"], maxima: Float[Tensor, " sample"]) -> Float[Tensor, "*cell"]:
     """One-sided family-wise p of each cell: share of labellings whose best cell reaches its score."""
     ordered = maxima.double().sort().values
