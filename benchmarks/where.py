@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ontogeny import Concept
 from ontogeny.activations.activations import Activations
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload as cut
 from ontogeny.measurements.design import make_design
 from ontogeny.measurements.measure import measure_concept
@@ -41,12 +41,12 @@ def main() -> None:
     )
     texts, rows = cut([concept], model.tokenizer, model.context)
     sites, of = model.sites("resid,head"), make_design(concept, settings)
-    captured = capture(model, texts, sites)
+    captured = capture_workload(model, texts, sites)
     seen = Activations.of(concept, captured, rows[concept.name])
     measure_concept(of, seen.parts, seen.sites, seen.inputs, settings)
 
     began = time.process_time()
-    capture(model, texts, sites)
+    capture_workload(model, texts, sites)
     middle = time.process_time()
     measure_concept(of, seen.parts, seen.sites, seen.inputs, settings)
     print(
@@ -54,7 +54,7 @@ def main() -> None:
     )
 
     with profile(activities=[ProfilerActivity.CPU]) as operators:
-        capture(model, texts, sites)
+        capture_workload(model, texts, sites)
     print(operators.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=36))
     functions = cProfile.Profile(time.process_time)
     functions.runcall(measure_concept, of, seen.parts, seen.sites, seen.inputs, settings)

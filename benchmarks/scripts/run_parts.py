@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM
 
 from ontogeny import Concept
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.measurements.design import make_design
 from ontogeny.measurements.measure import measure_concept
@@ -45,7 +45,7 @@ def main():
     one, rows = build_workload([first], model.tokenizer, model.context)
     both, rows_of_both = build_workload([first, second], model.tokenizer, model.context)
     sites = model.sites("resid,head")
-    capture(model, one, sites)
+    capture_workload(model, one, sites)
     settings = TraceSettings()
     designs = {concept.name: make_design(concept, settings) for concept in (first, second)}
 
@@ -56,7 +56,7 @@ def main():
         "further concept, fits / whole": [],
     }
     for _ in range(ROUNDS):
-        forward, captured = timed(lambda: capture(model, one, sites))
+        forward, captured = timed(lambda: capture_workload(model, one, sites))
         parts = {part: values[:, rows[first.name].reads] for part, values in captured.parts.items()}
         inputs = captured.inputs[rows[first.name].sequences]
         statistics, _ = timed(partial(measure_concept, designs[first.name], parts, captured.sites, inputs, settings))

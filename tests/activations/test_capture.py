@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ontogeny.activations.batching import Workload, padded_length
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
@@ -119,7 +119,7 @@ def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def read(model, position: str = "last", patterns=SITES, **more) -> dict[str, torch.Tensor]:
     """Every site's values for the examples, in their order."""
     work, rows = build_workload([concept(position)], model.tokenizer, model.context)
-    found = capture(model, work, model.sites(patterns), **more)
+    found = capture_workload(model, work, model.sites(patterns), **more)
     return {
         str(site): found.parts[part][at][rows["order"].reads]
         for part, sites in found.sites.items()
@@ -164,7 +164,7 @@ def test_last_block_is_computed_for_the_read_tokens_only(model, family, position
 
 def test_inputs_are_mean_token_embeddings(model, theirs, family):
     work, rows = build_workload([concept()], model.tokenizer, model.context)
-    found = capture(model, work, model.sites("resid.1"))
+    found = capture_workload(model, work, model.sites("resid.1"))
     bos = 1 if family == "llama" else 0
     expected = [
         hidden(theirs, family, model.tokenizer(e.text)["input_ids"])["resid.0"][bos:].mean(0) for e in examples()
@@ -179,7 +179,7 @@ def test_batch_size_and_order_change_no_number(model, budget):
     assert all(apart(other[name], plain[name]) <= CLOSE for name in plain)
     backwards = replace(concept("mean"), examples=examples()[::-1])
     work, rows = build_workload([backwards], model.tokenizer, model.context)
-    found = capture(model, work, model.sites("resid"), token_budget=budget)
+    found = capture_workload(model, work, model.sites("resid"), token_budget=budget)
     turned = found.parts["resid"][2][rows["order"].reads].flip(0)
     assert apart(turned, plain["resid.2"]) <= CLOSE
     assert apart(turned.flip(0), plain["resid.2"]) > 1e-2  # the control: the order of the rows does matter
@@ -223,7 +223,7 @@ def test_matches_a_kv_cache(model, theirs):
 def test_likelihoods_of_answers_equal_a_loop_over_all_logits(model, theirs):
     asked = concept(answers=12)
     work, rows = build_workload([asked], model.tokenizer, model.context)
-    found = capture(model, work, model.sites("resid"))
+    found = capture_workload(model, work, model.sites("resid"))
     for which in ("right", "wrong"):
         ours = found.answers[getattr(rows["order"], which)]
         for value, answer in zip(ours.tolist(), asked.answers, strict=True):
@@ -255,7 +255,7 @@ def test_each_sequence_runs_once_and_logits_only_where_scored(model):
     model.body.register_forward_pre_hook(
         lambda _m, _a, kwargs: entered.extend(tuple(row) for row in kwargs["input_ids"].tolist()), with_kwargs=True
     )
-    counts = capture(model, work, model.sites(SITES)).counts
+    counts = capture_workload(model, work, model.sites(SITES)).counts
     # Each once, and nothing besides.
     assert counts.forwards == len(work.sequences)
     assert sorted(t for row in entered for t in row) == sorted(t for s in work.sequences for t in s)
@@ -292,19 +292,19 @@ def ours_on(model) -> int:
 def test_hooks_are_removed_after_a_pass_and_after_an_exception(model):
     work, _ = build_workload([concept(answers=3)], model.tokenizer, model.context)
     before = ours_on(model)
-    capture(model, work, model.sites(SITES))
+    capture_workload(model, work, model.sites(SITES))
     assert ours_on(model) == before
     breaks = model.part(2, model.architecture.mlp).register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        capture(model, work, model.sites(SITES))
+        capture_workload(model, work, model.sites(SITES))
     breaks.remove()
     assert ours_on(model) == before
-    capture(model, work, model.sites(SITES))
+    capture_workload(model, work, model.sites(SITES))
 
 
 def test_inputs_are_read_without_sites(model):
     work, _ = build_workload([concept()], model.tokenizer, model.context)
-    found = capture(model, Workload(work.sequences, (), (), work.content), [])
+    found = capture_workload(model, Workload(work.sequences, (), (), work.content), [])
     assert found.parts == {}
     assert not found.inputs.isnan().any()
 

@@ -5,7 +5,7 @@ import torch
 
 from ontogeny.activations import first_block_memo
 from ontogeny.activations.batching import ActivationRead, Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import load_model
 from ontogeny.models.validation import validate_model
@@ -29,7 +29,7 @@ SEEN = {
 
 def read(model, texts=TEXTS, sites=SITES, **more):
     reads = tuple(ActivationRead(i, torch.eye(len(t))[-1]) for i, t in enumerate(texts))
-    return capture(model, Workload(tuple(texts), reads), model.sites(sites), **more)
+    return capture_workload(model, Workload(tuple(texts), reads), model.sites(sites), **more)
 
 
 def plainly(model, monkeypatch, **more):

@@ -12,7 +12,6 @@ from ontogeny.activations.parity import (
     certify_parity,
     describe_parity,
     parity_certificate,
-    parity_of_run,
     sample_sequences,
 )
 from ontogeny.models.model import load_model
@@ -134,14 +133,13 @@ def test_half_precision_has_its_own_limit(tiny):
 
 def test_run_keeps_its_first_certificate(model, tmp_path):
     run = Run(tmp_path / "run")
-    assert parity_of_run(run) == {"parity": None}
     run.folder.mkdir()
     run.describe({"name": "x"})
     certify_parity(run, model, "step10", TEXTS)
-    first = parity_of_run(run)["parity"]
+    first = run.about["parity"]
     assert first["checkpoint"] == "step10"
     certify_parity(run, model, "step20", TEXTS)
-    assert parity_of_run(run)["parity"] == first
+    assert run.about["parity"] == first
     assert json.loads(run.about_path.read_text())["name"] == "x"
     assert "4 of the run's texts" in describe_parity(first)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.prefix_sharing import MIN_SHARED_TOKENS, group_by_prefix
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
@@ -45,8 +45,8 @@ def concept(position: str = "last", *, shots: str = SHOTS, answers: int = 0) -> 
 
 def both(model, concept, sites=SITES):
     work, _ = build_workload([concept], model.tokenizer, model.context)
-    with_it = capture(model, work, model.sites(sites), share_prefixes=True)
-    return work, with_it, capture(model, work, model.sites(sites))
+    with_it = capture_workload(model, work, model.sites(sites), share_prefixes=True)
+    return work, with_it, capture_workload(model, work, model.sites(sites))
 
 
 @pytest.mark.parametrize("answers", [0, 4])

@@ -6,7 +6,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ontogeny.activations import sequence_packing as rows
 from ontogeny.activations.batching import ActivationRead, Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.sequence_packing import can_pack, offsets, position_ids
 from ontogeny.models.model import load_model
 from tests.helpers.tiny_models import SHAPES
@@ -26,7 +26,7 @@ NOT_SO = {
 def read(model, texts=TEXTS, sites=("resid", "head", "mlp"), **more):
     weights = [[torch.eye(len(t))[-1], torch.linspace(1, 2, len(t)) / len(t)] for t in texts]
     reads = tuple(ActivationRead(i, w) for i, both in enumerate(weights) for w in both)
-    return capture(model, Workload(tuple(texts), reads), model.sites(sites), **more)
+    return capture_workload(model, Workload(tuple(texts), reads), model.sites(sites), **more)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer
@@ -70,7 +70,7 @@ def test_score_is_that_of_the_truncated_question(concept: Concept, tmp_path: Pat
     save_run(tmp_path / "run", {1: 8.0}, context=40)
     model = load_model(tmp_path / "run" / "checkpoint-1", tokenizer=tmp_path / "run")
     work, found = build_workload([asking(concept, [PROMPT])], model.tokenizer, model.context, truncate=True)
-    [by_us] = capture(model, work, ()).answers[found["planted"].wrong].tolist()
+    [by_us] = capture_workload(model, work, ()).answers[found["planted"].wrong].tolist()
     ids = torch.tensor([model.tokenizer(PROMPT + " certainly not")["input_ids"][-40:]])
     with torch.no_grad():
         likely = model.network(ids).logits[0].log_softmax(-1)

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, ViTConfig, ViTModel
 
 from ontogeny import architectures, plugins
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.parity import parity_certificate
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
@@ -113,7 +113,7 @@ def test_encoder_batches_texts_of_one_length_only(tiny):
     model = load_model(tiny("bert"))
     concept = Concept("c", tuple(Example("a" * n, n % 2 == 0, str(n)) for n in range(1, 30)))
     work, _ = build_workload([concept], model.tokenizer, model.context)
-    counts = capture(model, work, model.sites("resid")).counts
+    counts = capture_workload(model, work, model.sites("resid")).counts
     assert counts.tokens == counts.real_tokens
 
 

@@ -5,7 +5,7 @@ import torch
 
 from ontogeny import plugins
 from ontogeny.activations.batching import ActivationRead, ScoredAnswer, Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.errors import BadInput
 from ontogeny.models import vision
 from ontogeny.models.hooks import read_hooks, write_hooks
@@ -159,7 +159,7 @@ def test_capture_in_any_batch_equals_hugging_face(model, budget):
         )
         for patterns in ("resid", "resid.1"):  # in the second, the last wanted block is the first
             sites = model.sites(patterns)
-            found = capture(model, Workload(tuple(sequences), tuple(reads)), sites, token_budget=budget)
+            found = capture_workload(model, Workload(tuple(sequences), tuple(reads)), sites, token_budget=budget)
             for place, site in enumerate(sites):
                 if site.layer < model.layers:
                     far = (found.parts["resid"][place] - expected[site.layer]).abs().max()
@@ -182,9 +182,9 @@ def test_answer_scores_match_the_whole_model(model):
     asked = Workload(tuple(sequences), scored=tuple(ScoredAnswer(i, len(s) - 2) for i, s in enumerate(sequences)))
     if not model.architecture.causal:
         with pytest.raises(BadInput, match="must be causal to score answers"):
-            capture(model, asked, [])
+            capture_workload(model, asked, [])
         return
-    found = capture(model, asked, []).answers
+    found = capture_workload(model, asked, []).answers
     for i, s in enumerate(sequences):
         with torch.no_grad():
             likely = model.network(torch.tensor([s])).logits[0].log_softmax(-1)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ontogeny.activations.batching import ActivationRead, ScoredAnswer, Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.models.forward import forward_padded, rope_switch, split_at_switch
 from ontogeny.models.model import Model, load_model
 from ontogeny.steering.cached_prompts import CachedPrompts
@@ -90,7 +90,7 @@ def test_captured_activations_and_answers_equal_each_text_alone(model: Model, sh
         reads.append(ActivationRead(i, weights))
         scored.append(ScoredAnswer(i, len(ids) - 2))
     work = Workload(sequences, tuple(reads), tuple(scored))
-    result = capture(model, work, model.sites("resid"), share_prefixes=share)
+    result = capture_workload(model, work, model.sites("resid"), share_prefixes=share)
     for i, ids in enumerate(sequences):
         logits = alone(model, torch.tensor(ids)).log_softmax(-1)
         expected = sum(float(logits[t - 1, ids[t]]) for t in (len(ids) - 2, len(ids) - 1))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ontogeny.activations import batching
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
@@ -68,7 +68,7 @@ def test_reads_are_moved_to_the_first_device(family, answers, tmp_path, monkeypa
         model = spread(family)
         outside = model.block(2)(torch.zeros(1, 3, 32), **_positions(model))
         assert (outside[0] if isinstance(outside, tuple) else outside).device == THERE
-        found = capture(model, work, model.sites("resid,head,mlp,neuron,attn_resid"))
+        found = capture_workload(model, work, model.sites("resid,head,mlp,neuron,attn_resid"))
         assert {part.device for part in (*found.parts.values(), found.inputs, found.answers)} == {HERE}
         assert found.parts["resid"].shape == (3, len(work.reads), 32)
         assert found.counts.answer_rows > 0 or not answers
@@ -92,7 +92,7 @@ def test_spread_network_reads_the_same(tiny, tmp_path):
     assert apart.network.hf_device_map
     validate_model(apart)
     work, _ = build_workload([concept], whole.tokenizer, whole.context)
-    plain, hooked = (capture(model, work, model.sites("resid,head")) for model in (whole, apart))
+    plain, hooked = (capture_workload(model, work, model.sites("resid,head")) for model in (whole, apart))
     for part in plain.parts:
         assert torch.equal(plain.parts[part], hooked.parts[part])
 

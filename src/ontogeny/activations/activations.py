@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ontogeny.activations.batching import ActivationRead, Workload
-from ontogeny.activations.capture import CaptureResult, capture
+from ontogeny.activations.capture import CaptureResult, capture_workload
 from ontogeny.activations.workload import ConceptRows
 from ontogeny.data.concept import Concept
 from ontogeny.models.model import Model
@@ -31,6 +31,8 @@ class Activations:
     """Log-likelihood of the right minus the wrong answer of each question, nats."""
     truncated: Mapping[str, int] = field(default_factory=dict)
     """Number of `texts` and `prompts` truncated to the context."""
+    template: str = "none"
+    """Name of the template of this model that the texts are in."""
 
     @classmethod
     def of(cls, concept: Concept, captured: CaptureResult, rows: ConceptRows) -> "Activations":
@@ -41,6 +43,7 @@ class Activations:
             inputs=captured.inputs[rows.sequences],
             margin=answer_margins(captured.answers.cpu(), rows) if concept.answers else None,
             truncated=rows.truncated,
+            template=rows.template,
         )
 
     def truncation_rows(self, concept: Concept, seed: int) -> list[Record]:
@@ -55,6 +58,19 @@ class Activations:
         ]
 
 
+def template_rows(concept: Concept, name: str, seed: int) -> list[Record]:
+    """A record of the template that the texts of a concept are in at a checkpoint, 0 for none; empty if no template was asked for.
+
+    Args:
+        name: `template_name` of the checkpoint's tokenizer.
+    """
+    if not concept.template:
+        return []
+    inside, n = float(name != "none"), len(concept.examples) + len(concept.answers)
+    coords = {"template": name}
+    return [Record("in_template", inside, concept=concept.name, split="all", n=n, seed=seed, coords=coords)]
+
+
 def activations_at_token(
     model: Model, rows: Sequence[Int[Tensor, " token"]], tokens: Sequence[int], sites: Sequence[Site]
 ) -> Float[Tensor, "site example d"]:
@@ -63,7 +79,7 @@ def activations_at_token(
         ActivationRead(i, one_hot(torch.tensor(token % len(row)), len(row)).float())
         for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
     )
-    result = capture(model, Workload(tuple(tuple(row.tolist()) for row in rows), reads), sites)
+    result = capture_workload(model, Workload(tuple(tuple(row.tolist()) for row in rows), reads), sites)
     return torch.stack([result.parts[site.part][result.sites[site.part].index(site)] for site in sites]).cpu()
 
 

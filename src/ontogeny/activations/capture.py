@@ -60,7 +60,7 @@ class CaptureResult:
 
 
 @torch.inference_mode()
-def capture(
+def capture_workload(
     model: Model,
     work: Workload,
     sites: Sequence[Site],

@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ontogeny.activations.batching import ActivationRead, Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
+from ontogeny.data.templates import template_of
 from ontogeny.data.tokenization import encode_texts
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
@@ -36,7 +37,7 @@ def read_training_activations(
             f"`sites` must be sites of the residual stream such as resid.3, got {sites!r}. iti reads all heads."
         )
     heads = [*model.sites("head")] if "head" in parts else []
-    captured = capture(
+    captured = capture_workload(
         model,
         _training_workload(model, concept, [concept.examples[i] for i in splits.fit.tolist()]),
         list(dict.fromkeys([*stream, *heads, *extra])),
@@ -44,7 +45,7 @@ def read_training_activations(
     differences = None
     if any(module.needs_pairs for module in modules):
         pairs = [ContrastPair(item.prompt, item.matching, item.other) for item in splits.fit_items]
-        differences = contrast_differences(model, pairs, stream)
+        differences = contrast_differences(model, pairs, stream, template=concept.template)
     return TrainingActivations(
         concept.labels()[splits.fit],
         concept.group_ids()[splits.fit],
@@ -58,8 +59,9 @@ def read_training_activations(
 def _training_workload(model: Model, concept: Concept, examples: Sequence[Example]) -> Workload:
     """The texts of some examples, each read at the concept's position."""
     spans = [e.span for e in examples]
+    template = template_of(model.tokenizer, concept.template)
     encodings = encode_texts(
-        model.tokenizer, [e.text for e in examples], spans, template=concept.template, chats=[e.chat for e in examples]
+        model.tokenizer, [e.text for e in examples], spans, template=template, chats=[e.chat for e in examples]
     )
     if long := [e for e in encodings if len(e.ids) > model.context]:
         raise BadInput(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ontogeny.activations.activations import Activations
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
@@ -75,5 +75,5 @@ def reread_activations(
     opened = open_model(checkpoint, replace(model or ModelOptions(), dtype=settings.dtype))
     silent = [replace(concept, answers=()) for concept in concepts]
     work, rows = build_workload(silent, opened.tokenizer, opened.context, truncate=settings.truncate)
-    captured = capture(opened, work, opened.sites(sites))
+    captured = capture_workload(opened, work, opened.sites(sites))
     return {concept.name: Activations.of(concept, captured, rows[concept.name]) for concept in silent}

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.activations.batching import ActivationRead, Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import encode_texts, shared_token_strings
@@ -157,7 +157,7 @@ def _word_activations(
                 weights[at[0]] = 1.0
                 reads.append(ActivationRead(i, weights))
                 groups.append(i)
-    captured = capture(model, Workload(tuple(sequences), tuple(reads)), [site])
+    captured = capture_workload(model, Workload(tuple(sequences), tuple(reads)), [site])
     return captured.parts["resid"][0].cpu(), torch.tensor(groups)
 
 
@@ -182,7 +182,7 @@ class _Mapping:
         concept, train = design.concept, design.split.train
         work, reads = build_workload([concept], target.tokenizer, target.context, truncate=self.reading.truncate)
         last = Site("resid", target.layers)
-        captured = capture(target, replace(work, scored=()), list(dict.fromkeys([site, last])))
+        captured = capture_workload(target, replace(work, scored=()), list(dict.fromkeys([site, last])))
         parts = dict(
             zip(captured.sites["resid"], captured.parts["resid"].cpu()[:, reads[concept.name].reads], strict=True)
         )

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.activations.batching import Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.interventions import Add
@@ -90,7 +90,7 @@ def probe_readout_outcome(
 
     def projected(edits: Sequence[Edit]) -> Tensor:
         with steer(model, edits):
-            captured = capture(model, part, [last])
+            captured = capture_workload(model, part, [last])
         return (captured.parts["resid"][0].cpu().double() @ probe.double())[places]
 
     std = projected([]).std()

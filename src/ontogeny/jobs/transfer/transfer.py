@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ontogeny.activations.batching import Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
@@ -203,7 +203,7 @@ class _Transfer:
         design = self.plan.designs[name]
         work, rows = self._workload(model)
         part, places = work.subset(rows[name].reads.tolist())
-        x = capture(model, part, [one.site]).parts["resid"][0].cpu()[places]
+        x = capture_workload(model, part, [one.site]).parts["resid"][0].cpu()[places]
         build = SiteRows.of(design, one.site, self.plan.settings.seed)
         sources = [*one.sources.values(), *self._averages(one, target)]
         records, raw = cross_auroc_rows(build, design, x, sources, own)

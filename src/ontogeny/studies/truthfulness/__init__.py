@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
@@ -145,7 +145,7 @@ def _layers(model: Model, settings: TruthfulnessSettings) -> list[int]:
 def _read(model: Model, concept: Concept, layers: Sequence[int]) -> Float[Tensor, "site example d"]:
     bare = replace(concept, answers=())
     work, rows = build_workload([bare], model.tokenizer, model.context)
-    captured = capture(model, work, [Site("resid", layer) for layer in layers])
+    captured = capture_workload(model, work, [Site("resid", layer) for layer in layers])
     return captured.parts["resid"][:, rows[bare.name].reads].float().cpu()
 
 
