@@ -17,7 +17,7 @@ import torch
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.jobs.trace import ray_cluster as clusters
-from ontogeny.jobs.trace.executor import TraceExecution
+from ontogeny.jobs.trace.execution import TraceExecution
 from ontogeny.jobs.trace.plan import plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster, WorkerLayout, plan_workers
 from ontogeny.jobs.trace.ray_worker import RayWorker, run_digest

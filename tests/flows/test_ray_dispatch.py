@@ -12,7 +12,7 @@ import pytest
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.jobs.trace import ray_cluster
-from ontogeny.jobs.trace.executor import TraceExecution, untrained_unit
+from ontogeny.jobs.trace.execution import TraceExecution, untrained_unit
 from ontogeny.jobs.trace.plan import plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.jobs.trace.ray_worker import RayWorker

@@ -1,6 +1,6 @@
 """Parity certificate: do a run's texts give the same numbers however they are computed? Measured once per run, stored in run.json.
 
-The reference is each text alone through the plain network. Compared with it: `capture` in batches, padding on either side, a KV
+The reference is each text alone through the plain network. Compared with it: `capture_workload` in batches, padding on either side, a KV
 cache, and the CPU if the run is on another device.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.activations.batching import ActivationRead, Workload
-from ontogeny.activations.capture import capture
+from ontogeny.activations.capture import capture_workload
 from ontogeny.models.forward import rope_switch
 from ontogeny.models.hooks import read_hooks
 from ontogeny.models.loading import first_error_line
@@ -57,11 +57,6 @@ def certify_parity(run: Run, model: Model, checkpoint: str, sequences: Sequence[
     """Write the parity certificate into run.json, unless it has one."""
     if not run.about.get("parity"):
         run.describe(run.about | {"parity": {"checkpoint": checkpoint, **parity_certificate(model, sequences)}})
-
-
-def parity_of_run(run: Run) -> dict[str, Any]:
-    """The certificate of a run as an entry of its run.json; None if it has none."""
-    return {"parity": run.about.get("parity") if run.exists() else None}
 
 
 @torch.inference_mode()
@@ -175,11 +170,11 @@ def _largest_difference(
 def _batched(
     model: Model, layers: Sequence[int], texts: Sequence[tuple[int, ...]], alone: LayerStates
 ) -> Float[Tensor, ""]:
-    """As in a trace: `capture` of the last token and of the mean, in batches."""
+    """As in a trace: `capture_workload` of the last token and of the mean, in batches."""
     sites = model.sites([f"resid.{layer}" for layer in layers])
     kinds = (lambda n: torch.eye(n)[-1], lambda n: torch.full((n,), 1 / n))
     reads = tuple(ActivationRead(i, weigh(len(text))) for weigh in kinds for i, text in enumerate(texts))
-    captured = capture(model, Workload(tuple(texts), reads), sites).parts["resid"]
+    captured = capture_workload(model, Workload(tuple(texts), reads), sites).parts["resid"]
     expected = [torch.einsum("t,ltd->ld", read.weights, alone[read.sequence]) for read in reads]
     return torch.stack(
         [_largest_difference(captured[:, i, None], own[:, None]) for i, own in enumerate(expected)]

@@ -12,7 +12,11 @@ from ontogeny.cli._output import estimate_lines, positive_classes, print_failure
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ontogeny.activations.cache import ActivationCache
     from ontogeny.jobs.trace.ray_cluster import RayCluster
+    from ontogeny.storage.run import Run
 
 
 def trace_command(
@@ -69,7 +73,6 @@ def trace_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Trace concepts through training: probes with floors and intervals at every site of every checkpoint."""
-    from ontogeny.activations.cache import ActivationCache, default_cache_folder
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.run_json import command_line
     from ontogeny.jobs.trace import trace as job
@@ -122,11 +125,19 @@ def trace_command(
             delete_behind=delete_behind,
             shard=Shard.parse(shard) if shard else None,
             cluster=cluster,
-            cache=ActivationCache(default_cache_folder(), int(cache_size * 1e9)) if cache_size else None,
+            cache=_cache(cache_size),
             command=command_line(),
             on_progress=watch,
         )
     print_trace_summary(run.folder, as_json=as_json)
+
+
+def _cache(gigabytes: float) -> "ActivationCache | None":
+    if not gigabytes:
+        return None
+    from ontogeny.activations.cache import ActivationCache, default_cache_folder
+
+    return ActivationCache(default_cache_folder(), int(gigabytes * 1e9))
 
 
 def print_trace_summary(folder: Path, *, as_json: bool) -> None:
@@ -162,6 +173,8 @@ def print_trace_summary(folder: Path, *, as_json: bool) -> None:
             typer.echo(
                 f"{row['concept']}: the beginning of {row['most']:.0f} of {row['n']} {row['what']} was left out, to fit the context"
             )
+        for line in _template_lines(run):
+            typer.echo(line)
         # Plain text: a bracket in a path is no markup.
         for found in about.get("audit", {}).get("findings", []):
             if found["severity"] == "fault":
@@ -172,6 +185,22 @@ def print_trace_summary(folder: Path, *, as_json: bool) -> None:
         typer.echo(f"\nrecords, directions and run.json are in {folder}; next: {report}")
     if about["failures"]:
         raise typer.Exit(1)
+
+
+def _template_lines(run: "Run") -> "Iterator[str]":
+    """For each concept for which a template was asked, the stages that were read in one and those that were read bare."""
+    rows = run.query(
+        "select concept, stage, max(value) as inside from records where metric = 'in_template' and stage is not null group by all"
+    )
+    order = list(run.about["lineage"]["stages"])
+    for concept, table in rows.groupby("concept"):
+        inside, bare = (
+            ", ".join(sorted(table["stage"][table["inside"].eq(value)], key=order.index)) for value in (1, 0)
+        )
+        if not inside:
+            yield f"{concept}: read bare, since no checkpoint has a chat template"
+        else:
+            yield f"{concept}: read in a template at {inside}" + f"; bare at {bare}, which has none" * bool(bare)
 
 
 def _cluster(

@@ -14,6 +14,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.lineage import (
     Checkpoint,
+    FileDigests,
     Lineage,
     fetch_checkpoint,
     prefetch_checkpoints,
@@ -80,7 +81,11 @@ def check_own_templates(
 
 
 def weight_identity(
-    checkpoint: Checkpoint, *, allow_pickle: bool = False, tokenizer: str | Path | None = None
+    checkpoint: Checkpoint,
+    *,
+    allow_pickle: bool = False,
+    tokenizer: str | Path | None = None,
+    digests: FileDigests | None = None,
 ) -> WeightIdentity:
     """Identity of a checkpoint, from metadata only.
 
@@ -89,7 +94,7 @@ def weight_identity(
     """
     return WeightIdentity(
         weight_bytes(checkpoint, allow_pickle=allow_pickle),
-        weight_fingerprint(checkpoint, allow_pickle=allow_pickle),
+        weight_fingerprint(checkpoint, allow_pickle=allow_pickle, digests=digests),
         config_and_tokenizer_digest(checkpoint, tokenizer),
     )
 
@@ -100,9 +105,16 @@ def unit_in_run(run: Run, unit: str, earlier: str) -> str:
 
 
 def readable_checkpoints(
-    lineage: Lineage, *, allow_pickle: bool = False, tokenizer: str | Path | None = None
+    lineage: Lineage,
+    *,
+    allow_pickle: bool = False,
+    tokenizer: str | Path | None = None,
+    digests: FileDigests | None = None,
 ) -> tuple[dict[Checkpoint, WeightIdentity], list[Failure]]:
     """Checkpoints whose files are complete, in training order, and the others as failures. Reads metadata only.
+
+    Args:
+        digests: Digests of files on disk that are known; others are added.
 
     Raises:
         BadInput: no checkpoint can be read.
@@ -110,7 +122,9 @@ def readable_checkpoints(
     readable, failures = {}, []
     for checkpoint in lineage.checkpoints:
         try:
-            readable[checkpoint] = weight_identity(checkpoint, allow_pickle=allow_pickle, tokenizer=tokenizer)
+            readable[checkpoint] = weight_identity(
+                checkpoint, allow_pickle=allow_pickle, tokenizer=tokenizer, digests=digests
+            )
         except BadInput as error:
             failures.append(Failure(checkpoint.name, checkpoint.stage, str(error)))
     if not readable:

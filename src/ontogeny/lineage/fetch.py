@@ -3,7 +3,9 @@
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ _HASH_WHOLE_BELOW = 64 * 2**20
 """Files up to this size are hashed completely, larger ones by samples."""
 _BLOCK_BYTES = 4096
 _BLOCKS_PER_TENSOR = 16
+_CLOCK_TICK_NS = 2 * 10**9
+"""Files that changed less than this ago are not remembered."""
 
 
 def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> CheckpointFiles:
@@ -136,7 +140,32 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> P
     return folder
 
 
-def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> str:
+@dataclass
+class FileDigests:
+    """Digests of weight files that were read before; a file counts as unchanged while its size, inode and times are."""
+
+    known: dict[str, list[Any]] = field(default_factory=dict)
+    """Path -> size, inode, times of content and inode in nanoseconds, digest."""
+    changed: bool = False
+    """Whether a digest was added."""
+
+    def of(self, path: Path) -> str:
+        """`file_digest`, read once."""
+        stat, key = path.stat(), str(path.absolute())
+        state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+        entry = self.known.get(key)
+        if entry is not None and entry[:-1] == state:
+            return str(entry[-1])
+        digest = file_digest(path)
+        # A file that was written a moment ago may be written again within the same tick of the clock.
+        if time.time_ns() - max(state[2:]) > _CLOCK_TICK_NS:
+            self.known[key], self.changed = [*state, digest], True
+        return digest
+
+
+def weight_fingerprint(
+    checkpoint: Checkpoint, *, allow_pickle: bool = False, digests: FileDigests | None = None
+) -> str:
     """Identity of the weights (without the config), without reading them completely.
 
     Hub: sha256 over the names and checksums of the weight files in the Hub's metadata, so that branches with the same weights have
@@ -145,16 +174,20 @@ def weight_fingerprint(checkpoint: Checkpoint, *, allow_pickle: bool = False) ->
     4 KiB. Training and weight editing change whole matrices and are detected; a single number between two samples is not.
     Adapter: of its weights, its config and its base model.
     Fingerprints of the kinds are not comparable.
+
+    Args:
+        digests: Digests of files on disk that are known; others are added.
     """
     if checkpoint.is_local:
         folder = _folder(checkpoint)
         files = weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
-        parts = [(file.name, file_digest(folder / file.name)) for file in files.weights]
+        digest = file_digest if digests is None else digests.of
+        parts = [(file.name, digest(folder / file.name)) for file in files.weights]
     else:
         parts = _hub_parts(checkpoint, allow_pickle)
     base = adapter_base(checkpoint)
     if base is not None:
-        parts.append(("base", weight_fingerprint(base, allow_pickle=allow_pickle)))
+        parts.append(("base", weight_fingerprint(base, allow_pickle=allow_pickle, digests=digests)))
         parts.append((weight_files.ADAPTER_CONFIG, _adapter_config_digest(checkpoint)))
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
 

@@ -8,14 +8,16 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from ontogeny.errors import CheckpointError
 from ontogeny.lineage import weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _MERGE_ADVICE = "merge it into its base model with PEFT's merge_and_unload and save that"
 _NAME = re.compile(
@@ -25,7 +27,7 @@ _NAME = re.compile(
 
 
 @torch.no_grad()
-def merge_adapter(network: PreTrainedModel, folder: Path, *, allow_pickle: bool = False) -> None:
+def merge_adapter(network: "PreTrainedModel", folder: Path, *, allow_pickle: bool = False) -> None:
     """Merge the LoRA adapter of a folder into its base model, in place; all of its tensors must find their place.
 
     Raises:
@@ -94,7 +96,7 @@ def _of_module(patterns: object, module: str, default: Any) -> Any:
     return default
 
 
-def _replace(network: PreTrainedModel, name: str, tensor: Tensor, folder: Path) -> None:
+def _replace(network: "PreTrainedModel", name: str, tensor: Tensor, folder: Path) -> None:
     """Replace a tensor that the adapter saves whole; more rows of an embedding are added first."""
     module, _, parameter = name.rpartition(".")
     owner = _module(network, module, name, folder)
@@ -108,7 +110,7 @@ def _replace(network: PreTrainedModel, name: str, tensor: Tensor, folder: Path) 
     old.copy_(tensor)
 
 
-def _add(network: PreTrainedModel, name: str, parts: Mapping[str, Tensor], scale: float, folder: Path) -> None:
+def _add(network: "PreTrainedModel", name: str, parts: Mapping[str, Tensor], scale: float, folder: Path) -> None:
     """Add a low-rank update to the weight of a module."""
     module = _module(network, name, name, folder)
     weight = getattr(module, "weight", None)

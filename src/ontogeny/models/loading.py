@@ -6,27 +6,19 @@ Weights must be safetensors unless pickles are allowed. Unknown families are ref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForMaskedLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging as transformers_logging
 
 from ontogeny import architectures
-from ontogeny.errors import BadInput, CheckpointError
+from ontogeny.errors import BadInput, CheckpointError, unknown_name
 from ontogeny.lineage import Checkpoint, fetch_checkpoint, weight_files
 from ontogeny.lineage.fetch import adapter_base, checkpoint_config
 from ontogeny.models.adapters import merge_adapter
 from ontogeny.models.stored_tensors import integer_tensors, stored_dtypes, unused_tensors
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -63,26 +55,43 @@ class ModelOptions:
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype as torch spells it."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return dtype
+        return as_torch_dtype(self.dtype)
 
     def tokenizer_for(self, folder: Path) -> Path | None:
         """The tokenizer for a checkpoint folder; None if there is none nearby."""
         return Path(self.tokenizer) if self.tokenizer else nearest_tokenizer(folder)
 
 
+def as_torch_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A data type as torch spells it.
+
+    Raises:
+        BadInput: the name is unknown.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    named = getattr(torch, dtype, None)
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+        raise unknown_name("dtype", dtype, ("float32", "bfloat16", "float16"))
+    return named
+
+
 def silence_transformers() -> None:
     """Switch off the warnings and progress bars of transformers."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
-def read_config(folder: Path) -> PretrainedConfig:
+def read_config(folder: Path) -> "PretrainedConfig":
     """The config of a checkpoint folder; of an adapter that of its base model.
 
     Raises:
         CheckpointError: config.json is missing or invalid.
     """
+    from transformers import AutoConfig
+
     base = _adapter_base(folder)
     if base is not None:
         config = None if base.is_local else parse_config(checkpoint_config(base))
@@ -119,14 +128,14 @@ def own_code_error(folder: Path) -> CheckpointError:
     )
 
 
-def _without_own_code(config: PretrainedConfig) -> PretrainedConfig:
+def _without_own_code(config: "PretrainedConfig") -> "PretrainedConfig":
     """The config of a type that transformers knows, without the names of code that a checkpoint brings for it."""
     if hasattr(config, "auto_map"):
         del config.auto_map
     return config
 
 
-def random_network(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def random_network(config: "PretrainedConfig", dtype: torch.dtype = torch.float32) -> "PreTrainedModel":
     """A network with freshly initialised weights.
 
     Raises:
@@ -147,8 +156,10 @@ def random_network(config: PretrainedConfig, dtype: torch.dtype = torch.float32)
     return network
 
 
-def _auto_class(config: PretrainedConfig) -> Any:
+def _auto_class(config: "PretrainedConfig") -> Any:
     """The transformers class: causal, masked or image model."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForMaskedLM
+
     table = architectures.find_architecture(config.model_type)
     if table is not None and table.images:
         return AutoModelForImageClassification
@@ -160,7 +171,7 @@ def check_language_model(folder: Path) -> None:
     _check_texts(read_config(folder))
 
 
-def check_loadable(config: PretrainedConfig) -> None:
+def check_loadable(config: "PretrainedConfig") -> None:
     """Check a model before its weights are fetched or read.
 
     Raises:
@@ -170,24 +181,26 @@ def check_loadable(config: PretrainedConfig) -> None:
     _check_texts(config)
 
 
-def _check_texts(config: PretrainedConfig) -> None:
+def _check_texts(config: "PretrainedConfig") -> None:
     table = architectures.find_architecture(config.model_type)
     if table is not None and table.images:
         raise no_text_error(config.model_type)
 
 
-def _check_described(config: PretrainedConfig) -> None:
+def _check_described(config: "PretrainedConfig") -> None:
     if architectures.find_architecture(config.model_type) is None:
         with torch.device("meta"):  # no memory for weights: checking an unknown family is free
             architectures.architecture_of(random_network(config))
 
 
-def parse_config(settings: Mapping[str, Any]) -> PretrainedConfig | None:
+def parse_config(settings: Mapping[str, Any]) -> "PretrainedConfig | None":
     """The config with the content of a config.json; None if transformers rejects it.
 
     Raises:
         CheckpointError: it has more layers, experts or labels than any model.
     """
+    from transformers import AutoConfig
+
     _check_counts(settings, "config.json")
     try:
         return _without_own_code(AutoConfig.for_model(**settings))
@@ -195,7 +208,7 @@ def parse_config(settings: Mapping[str, Any]) -> PretrainedConfig | None:
         return None
 
 
-def empty_network(settings: Mapping[str, Any]) -> PreTrainedModel | None:
+def empty_network(settings: Mapping[str, Any]) -> "PreTrainedModel | None":
     """The network that a config.json describes, without memory for its weights; None if transformers has none."""
     config = parse_config(settings)
     try:
@@ -213,7 +226,7 @@ def no_text_error(kind: str) -> BadInput:
     )
 
 
-def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> PreTrainedModel:
+def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> "PreTrainedModel":
     """The network of a checkpoint folder with its weights.
 
     Raises:
@@ -261,8 +274,8 @@ def _adapter_base(folder: Path) -> Checkpoint | None:
 
 
 def _load_unwrapped(
-    config: PretrainedConfig, folder: Path, dtype: torch.dtype
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+    config: "PretrainedConfig", folder: Path, dtype: torch.dtype
+) -> "tuple[PreTrainedModel, dict[str, Any]]":
     """Load weights that were saved with the names of a wrapper such as torch.compile before them."""
     from safetensors.torch import load_file
 
@@ -282,7 +295,7 @@ def _load_unwrapped(
     return network, info
 
 
-def _check_complete(network: PreTrainedModel, info: dict[str, Any], folder: Path) -> None:
+def _check_complete(network: "PreTrainedModel", info: dict[str, Any], folder: Path) -> None:
     missing = sorted(info["missing_keys"])
     if not architectures.architecture_of(network).causal:
         # Encoders are used without their output head, which may be missing.
@@ -306,7 +319,7 @@ def _check_complete(network: PreTrainedModel, info: dict[str, Any], folder: Path
         )
 
 
-def check_finite_weights(network: PreTrainedModel, folder: Path) -> None:
+def check_finite_weights(network: "PreTrainedModel", folder: Path) -> None:
     """Raise `CheckpointError` if a weight is NaN or infinite."""
     for name, parameter in network.named_parameters():
         # The sum is finite if all entries are; it may also overflow, so a failure is checked entry by entry.
@@ -317,7 +330,7 @@ def check_finite_weights(network: PreTrainedModel, folder: Path) -> None:
             )
 
 
-def load_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, network: "PreTrainedModel") -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder or repository.
 
     Raises:
@@ -340,7 +353,7 @@ def load_tokenizer(folder: Path, network: PreTrainedModel) -> PreTrainedTokenize
     return tokenizer
 
 
-def _refuse_ids_without_row(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+def _refuse_ids_without_row(network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: int) -> None:
     """Raise `BadInput` when a text holds an added token that the network does not embed."""
     embedding = network.get_input_embeddings()
     if (hook := getattr(embedding, "_ontogeny_row_check", None)) is not None:
@@ -360,12 +373,14 @@ def _refuse_ids_without_row(network: PreTrainedModel, tokenizer: PreTrainedToken
     embedding._ontogeny_row_check = embedding.register_forward_pre_hook(check)
 
 
-def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder or repository, without running its code.
 
     Raises:
         BadInput: it is broken, or needs its own code.
     """
+    from transformers import AutoTokenizer
+
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a broken file

@@ -4,25 +4,28 @@ Sites are defined in `ontogeny.sites`: `resid.0` is the input of block 1, `resid
 heads and neurons are the inputs of the linear map that follows them.
 """
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ontogeny import architectures
 from ontogeny.architectures import Architecture
 from ontogeny.errors import BadInput
-from ontogeny.lineage import Checkpoint, fetch_checkpoint
+from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
 from ontogeny.models.loading import (
     ModelOptions,
+    as_torch_dtype,
     check_finite_weights,
     check_language_model,
     load_network,
     load_tokenizer,
+    nearest_tokenizer,
     random_network,
     read_config,
     silence_transformers,
@@ -30,14 +33,17 @@ from ontogeny.models.loading import (
 from ontogeny.models.multi_gpu import place_network
 from ontogeny.sites import Site, expand_sites
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
 class Model:
     """A network with its tokenizer, its architecture table and its sizes."""
 
-    network: PreTrainedModel
+    network: "PreTrainedModel"
     architecture: Architecture
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     layers: int
     heads: int
     d: int
@@ -64,32 +70,124 @@ class Model:
     def sites(self, patterns: str | Sequence[str]) -> tuple[Site, ...]:
         return expand_sites(patterns, layers=self.layers, heads=self.heads)
 
+    @overload
+    def generate(
+        self,
+        prompts: str,
+        *,
+        tokens: int = 40,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        template: bool | str = False,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        tokens: int = 40,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        template: bool | str = False,
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        tokens: int = 40,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        template: bool | str = False,
+    ) -> str | list[str]:
+        """The continuation of each prompt; inside `steer`, that of the steered model.
+
+        Args:
+            prompts: One prompt, or several.
+            tokens: Maximum number of new tokens.
+            temperature: 0 for greedy decoding.
+            top_p: Sample from the likeliest tokens that have this share of the probability.
+            seed: Of the samples.
+            template: In which each prompt is a user's turn: none, own (True), a file or a text.
+
+        Raises:
+            BadInput: the model is not causal, or a prompt is empty or too long for the context.
+        """
+        # Steering is on a floor above, so it is imported by name.
+        generation = importlib.import_module("ontogeny.steering.generate")
+        how = generation.DecodingConfig(tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+        alone = isinstance(prompts, str)
+        continued = generation.generate(self, [prompts] if alone else prompts, how=how, template=template)
+        texts = [str(samples[0].text) for samples in continued]
+        return texts[0] if alone else texts
+
 
 def load_model(
-    folder: Path,
+    source: str | Path | Checkpoint | Lineage,
     *,
+    step: int | None = None,
+    stage: str | None = None,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    tokenizer: Path | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    tokenizer: str | Path | None = None,
     allow_pickle: bool = False,
 ) -> Model:
-    """Load the model of a checkpoint folder, in evaluation mode.
+    """Load the model of one checkpoint, in evaluation mode.
 
     Args:
-        folder: Folder with config.json and weights.
+        source: Repository on the Hub, folder of a model or of checkpoints, `Checkpoint`, or `Lineage`.
+        step: Training step of the checkpoint; by default the last one of the stage.
+        stage: Stage of the checkpoint; by default the last one that has the step.
         device: A torch device, or `auto` for all visible GPUs.
-        tokenizer: Folder or repository of the tokenizer; by default `folder`.
+        dtype: `float32`, `bfloat16` or `float16`, by name or as torch spells it.
+        tokenizer: Folder or repository of the tokenizer; by default the checkpoint's own, else that of the folder above.
         allow_pickle: Whether to read `pytorch_model.bin`, which can run code.
 
     Raises:
         CheckpointError: the weights are missing, incomplete or not finite.
-        BadInput: the architecture is unknown, or the tokenizer is missing or does not fit the model.
+        BadInput: the source has no such step or stage, the architecture is unknown, or the tokenizer is missing or does not fit the model.
     """
     silence_transformers()
+    folder = _folder_of_model(source, step, stage, allow_pickle)
     check_language_model(folder)
-    network = load_network(folder, dtype, allow_pickle)
+    network = load_network(folder, as_torch_dtype(dtype), allow_pickle)
     check_finite_weights(network, folder)
-    return model_from_network(place_network(network, device).eval(), load_tokenizer(tokenizer or folder, network))
+    text_reader = Path(tokenizer) if tokenizer else nearest_tokenizer(folder) or folder
+    return model_from_network(place_network(network, device).eval(), load_tokenizer(text_reader, network))
+
+
+def _folder_of_model(
+    source: str | Path | Checkpoint | Lineage, step: int | None, stage: str | None, allow_pickle: bool
+) -> Path:
+    if isinstance(source, Checkpoint):
+        return fetch_checkpoint(source, allow_pickle=allow_pickle)
+    if isinstance(source, str | Path) and step is None and stage is None:
+        folder = Path(source).expanduser()
+        if (folder / "config.json").is_file() or (isinstance(source, Path) and not folder.is_dir()):
+            return folder
+    lineage = source if isinstance(source, Lineage) else Lineage.open(source, allow_pickle=allow_pickle)
+    return fetch_checkpoint(pick_checkpoint(lineage, step, stage), allow_pickle=allow_pickle)
+
+
+def pick_checkpoint(lineage: Lineage, step: int | None = None, stage: str | None = None) -> Checkpoint:
+    """One checkpoint of a lineage: at a step, by default the last.
+
+    Raises:
+        BadInput: the lineage has no such stage or step.
+    """
+    candidates = lineage.checkpoints if stage is None else lineage.stage(stage).checkpoints
+    chosen = [checkpoint for checkpoint in candidates if step in (None, checkpoint.step)]
+    if not chosen:
+        steps = sorted({checkpoint.step for checkpoint in candidates if checkpoint.step is not None})
+        known = (
+            ", ".join(f"{s}" for s in steps[:12]) + (", …" if len(steps) > 12 else "") or "no checkpoint with a step"
+        )
+        raise BadInput(f"`step` must be one of {lineage.name}, got {step}: it has {known}.")
+    return chosen[-1]
 
 
 def open_model(checkpoint: Checkpoint | Path, options: ModelOptions | None = None) -> Model:
@@ -123,7 +221,7 @@ def untrained_model(
     return model_from_network(place_network(network, device).eval(), load_tokenizer(tokenizer or folder, network))
 
 
-def model_from_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
+def model_from_network(network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Model:
     """Wrap a network and its tokenizer as a `Model`.
 
     Raises:
@@ -151,7 +249,7 @@ def model_from_network(network: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     )
 
 
-def _image_tokens(config: PretrainedConfig) -> int:
+def _image_tokens(config: "PretrainedConfig") -> int:
     """Number of tokens of an image: its patches and the class token."""
     (height, width), (patch_height, patch_width) = image_sides(config.image_size), image_sides(config.patch_size)
     return (height // patch_height) * (width // patch_width) + 1
@@ -163,7 +261,7 @@ def image_sides(size: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+def _context(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> int:
     """From the config; without positions (ALiBi) from the tokenizer; else 2048."""
     for length in (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length):
         if length and length < 10**9:

@@ -4,17 +4,19 @@ The device is called `auto`. Reads are moved to the device of the embedding.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from ontogeny.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _AUTO_DEVICE = "auto"
 
 
-def place_network(network: PreTrainedModel, device: str) -> PreTrainedModel:
+def place_network(network: "PreTrainedModel", device: str) -> "PreTrainedModel":
     """Move a network to one device, or with `auto` spread it over all visible GPUs.
 
     Raises:

@@ -12,7 +12,6 @@ from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.lineage import Checkpoint
 from ontogeny.lineage.fetch import checkpoint_config
 from ontogeny.models import loading
-from ontogeny.models.onednn import packed_linears
 from ontogeny.sites import expand_sites
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
@@ -105,6 +104,8 @@ def _integer_setting(settings: Mapping[str, Any], names: tuple[str, ...]) -> int
 
 def measure_flops_per_second(device: str, dtype: torch.dtype) -> float:
     """Measured FLOPs per second of a linear map of typical shape, run as in a trace."""
+    from ontogeny.models.onednn import packed_linears
+
     linear, x = nn.Linear(768, 3072, device=device, dtype=dtype), torch.randn(512, 768, device=device, dtype=dtype)
     rounds, best = 5, 0.0
     with torch.inference_mode(), packed_linears(nn.Sequential(linear)):

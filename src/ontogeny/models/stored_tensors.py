@@ -8,13 +8,16 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedModel
 
 from ontogeny.lineage import weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _BUFFERS = re.compile(
     r".*\b(inv_freq|position_ids|masked_bias|attn\.bias|attention\.bias|causal_mask|decoder\.version|alibi|"
@@ -36,7 +39,7 @@ class UnusedTensors:
     """Of other parts, such as a value head or a classifier."""
 
 
-def unused_tensors(network: PreTrainedModel, unexpected: Collection[str]) -> UnusedTensors:
+def unused_tensors(network: "PreTrainedModel", unexpected: Collection[str]) -> UnusedTensors:
     """Sort the tensors that found no place in the network, without constants that are never loaded."""
     body, prefix = network.base_model, f"{network.base_model_prefix}."
     passed = {name for name, _ in body.named_children()} | {name for name, _ in network.named_children()}
@@ -50,7 +53,7 @@ def unused_tensors(network: PreTrainedModel, unexpected: Collection[str]) -> Unu
     return UnusedTensors(tuple(inside), tuple(outside))
 
 
-def unused_by_name(network: PreTrainedModel, stored: Collection[str]) -> UnusedTensors:
+def unused_by_name(network: "PreTrainedModel", stored: Collection[str]) -> UnusedTensors:
     """Tensors without a place, from names alone; none where transformers renames tensors, which only loading can tell."""
     names = set(weight_files.unwrapped_names(stored).values())
     prefix = f"{network.base_model_prefix}."

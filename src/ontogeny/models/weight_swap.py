@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from ontogeny.errors import CheckpointError
 from ontogeny.lineage.weight_files import (
@@ -24,6 +24,9 @@ from ontogeny.lineage.weight_files import (
     read_safetensors_header,
     unwrapped_names,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SAMPLE_BYTES = 2**15
 """Entries that are compared at each of three positions of a large tensor."""
@@ -168,7 +171,7 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in first.values()}
 
 
-def unembedding_tensors(network: PreTrainedModel) -> set[str]:
+def unembedding_tensors(network: "PreTrainedModel") -> set[str]:
     """Names of the tensors used for logits only; none if they are tied to the embedding."""
     head, embed = network.get_output_embeddings(), network.get_input_embeddings()
     untied = {id(tensor) for tensor in head.parameters()} if head is not None else set()

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from ontogeny.errors import BadInput
 from ontogeny.records import RECORD_COLUMNS, Record
 
@@ -241,6 +239,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Any], header: Mapping[str, Any], *, writer: Writer = atomic_path
 ) -> None:
     """Write a safetensors file with `header` as JSON under `ontogeny` in its metadata."""
+    from safetensors.torch import save_file
+
     with writer(path) as temporary:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},

@@ -55,6 +55,7 @@ _RUN_PARTS = (
     "index.json",
     "ledger.jsonl",
     "checksums.jsonl",
+    "weights.json",
     ".lock",
 )
 
@@ -138,9 +139,30 @@ class Run:
         """Run SQL over the view `records`."""
         return query_records({self.folder.name: self.folder}, sql)
 
-    def show(self, view: str) -> Any:
-        """Draw the records as an Altair chart: `run.show("emergence")`."""
-        return _draw(view, _source(self).rows)
+    def show(
+        self,
+        view: str,
+        *,
+        concepts: Sequence[str] = (),
+        sites: Sequence[str] = (),
+        stages: Sequence[str] = (),
+        step: int | None = None,
+    ) -> Any:
+        """Draw the records as an Altair chart: `run.show("emergence", concepts=["truth"])`.
+
+        Args:
+            view: Name of a view.
+            concepts: Concepts that are drawn; all by default.
+            sites: Sites (`resid.3`) or parts (`attn`) in place of each concept's best site.
+            stages: Stages that are drawn; all by default.
+            step: The one checkpoint that is drawn; all, or the last, by default.
+
+        Raises:
+            BadInput: no such view, or the run has no such concept, site, stage or step.
+        """
+        only = _row_filter(concepts, sites, stages, step)
+        only.check(self.query)
+        return _draw(view, _source(self, only=only).rows)
 
     def direction(
         self,
@@ -347,18 +369,19 @@ class Runs:
     def _folders(self) -> dict[str, Path]:
         return {name: run.folder for name, run in self.members.items()}
 
-    def table(self, where: str = "true") -> "pd.DataFrame":
+    def table(self, where: str = "true", only: Any = None) -> "pd.DataFrame":
         """Records in the order of each run, then a row for each checkpoint; lineages of the same name and seed are named after their run.
 
         Args:
             where: A condition as in ontogeny.findings.selection.
+            only: A `RowFilter` of ontogeny.findings.selection.
         """
         import pandas as pd
 
         timeline = importlib.import_module("ontogeny.findings.timeline")
-        checkpoints = pd.concat([_source(run).rows("false").astype(object) for run in self.members.values()])
+        checkpoints = pd.concat([_source(run, only=only).rows("false").astype(object) for run in self.members.values()])
         line = timeline.make_timeline(checkpoints.infer_objects())
-        tables = [_source(run, line).rows(where).assign(run=name) for name, run in self.members.items()]
+        tables = [_source(run, line, only).rows(where).assign(run=name) for name, run in self.members.items()]
         # A column that is empty in one run has no type there: the other runs decide.
         rows: pd.DataFrame = pd.concat([table.astype(object) for table in tables], ignore_index=True).infer_objects()
         who = rows[rows["step"].notna()][["lineage", "train_seed", "run"]].drop_duplicates()
@@ -366,9 +389,19 @@ class Runs:
             rows["lineage"] = rows["run"]
         return rows
 
-    def show(self, view: str) -> Any:
-        """Draw all runs in one Altair chart: `open_runs(["runs/a", "runs/b"]).show("seeds")`."""
-        return _draw(view, self.table)
+    def show(
+        self,
+        view: str,
+        *,
+        concepts: Sequence[str] = (),
+        sites: Sequence[str] = (),
+        stages: Sequence[str] = (),
+        step: int | None = None,
+    ) -> Any:
+        """Draw all runs in one Altair chart: `open_runs(["runs/a", "runs/b"]).show("seeds")`; arguments as `Run.show`."""
+        only = _row_filter(concepts, sites, stages, step)
+        only.check(self.query)
+        return _draw(view, lambda where: self.table(where, only))
 
 
 # Views and findings are on higher floors: a method of `Run` that is convenient in a notebook imports them by name.
@@ -378,8 +411,14 @@ def _draw(view: str, rows: Callable[[str], "pd.DataFrame"]) -> Any:
     return loaded.draw(rows(loaded.where))
 
 
-def _source(run: Run, line: Any = None) -> Any:
-    return importlib.import_module("ontogeny.findings.selection").RecordSource(run.query, run.about, line)
+def _source(run: Run, line: Any = None, only: Any = None) -> Any:
+    selection = importlib.import_module("ontogeny.findings.selection")
+    return selection.RecordSource(run.query, run.about, line, only or selection.ALL_ROWS)
+
+
+def _row_filter(concepts: Sequence[str], sites: Sequence[str], stages: Sequence[str], step: int | None) -> Any:
+    selection = importlib.import_module("ontogeny.findings.selection")
+    return selection.RowFilter(tuple(concepts), tuple(sites), tuple(stages), step)
 
 
 def open_runs(folders: Iterable[str | Path]) -> Runs:

@@ -3,11 +3,13 @@
 Faults make numbers wrong (identical, stale, mixed or broken checkpoints); warnings do not (missing steps, another dtype).
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from ontogeny._version import __version__
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import checks
 from ontogeny.jobs.audit.checks import AuditFinding
@@ -88,13 +90,31 @@ def audit(
 def audit_for_run(
     lineage: Lineage, run: Run, *, known: Mapping[Checkpoint, str] | None = None, allow_pickle: bool = False
 ) -> dict[str, Any]:
-    """The audit without `deep`, as `run.json` keeps it; a lineage of fixed Hub commits is audited once."""
-    of = content_digest([[c.source, c.revision, c.commit] for c in lineage.checkpoints])
+    """The audit without `deep`, as `run.json` keeps it; a lineage of fixed Hub commits and of unchanged files is audited once."""
+    known = known or {}
+    of = content_digest(
+        [
+            __version__,
+            [[c.stage, c.source, c.revision, c.commit, known.get(c), _listing(c)] for c in lineage.checkpoints],
+        ]
+    )
     before: dict[str, Any] = run.about.get("audit", {}) if run.exists() else {}
     read = all(finding["kind"] != "unreadable" for finding in before.get("findings", []))
-    if before.get("of") == of and read and all(c.commit for c in lineage.checkpoints):
+    if before.get("of") == of and read and all(c.commit or c.is_local for c in lineage.checkpoints):
         return before
     return {"of": of, **audit_as_dict(audit(lineage, allow_pickle=allow_pickle, known=known))}
+
+
+def _listing(checkpoint: Checkpoint) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file of a checkpoint on this machine."""
+    if not checkpoint.is_local:
+        return []
+    try:
+        with os.scandir(checkpoint.source) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries]
+    except OSError:
+        return []
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
 def audit_as_dict(result: Audit) -> dict[str, Any]:

@@ -8,51 +8,29 @@ from pathlib import Path
 from ontogeny.activations import parity
 from ontogeny.activations.activations import Activations, template_rows
 from ontogeny.activations.batching import Workload
-from ontogeny.activations.cache import ActivationCache, cache_key
-from ontogeny.activations.capture import CaptureCounts, capture
+from ontogeny.activations.cache import cache_key
+from ontogeny.activations.capture import CaptureCounts, capture_workload
 from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.templates import template_name
 from ontogeny.errors import BadInput
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import TraceProgress
 from ontogeny.jobs.resumable import Failure, fetch_ahead, visit_checkpoints
+from ontogeny.jobs.trace.execution import TraceExecution, untrained_unit
 from ontogeny.jobs.trace.plan import TracePlan
-from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements import behaviour
 from ontogeny.measurements.measure import measure_concept
 from ontogeny.measurements.rows import CheckpointStamp
-from ontogeny.measurements.settings import settings_for_key
-from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import Model, tokenizer_fingerprint, untrained_model
 from ontogeny.models.multi_gpu import input_device
 from ontogeny.models.reusable import ReusableModel, tokenizer_digest
 from ontogeny.models.validation import validate_model
 from ontogeny.records import Record
-from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
 
 _HEADLINE_METRICS = ("auroc", "accuracy", "r2")
 _UNTRAINED = "untrained"
-
-
-@dataclass(frozen=True)
-class TraceExecution:
-    """How a trace is executed. Does not change its results beyond floating-point noise."""
-
-    model: ModelOptions
-    delete_behind: bool = False
-    """Delete each downloaded checkpoint after its visit."""
-    cache: ActivationCache | None = None
-    command: str | None = None
-    on_progress: ProgressCallback = ignore_progress
-    cluster: RayCluster | None = None
-    """None: visit the checkpoints in this process."""
-
-    @property
-    def device(self) -> str:
-        """Device of a model, in the process that runs it."""
-        return (self.cluster and self.cluster.device) or self.model.device
 
 
 @dataclass(frozen=True)
@@ -220,7 +198,7 @@ class CheckpointExecutor:
             self._report(network.name, "reading", read, len(work.sequences))
 
         settings = self.plan.settings
-        captured = capture(
+        captured = capture_workload(
             model, work, model.sites(settings.sites), share_prefixes=settings.share_prefixes, on_batch=on_batch
         )
         return {k.name: Activations.of(k, captured, rows[k.name]) for k in concepts}, captured.counts
@@ -272,20 +250,6 @@ class CheckpointExecutor:
     def _report(self, name: str, activity: str, done: int = 0, total: int = 0) -> None:
         progress = TraceProgress(name, self.checkpoints_done, len(self.plan.checkpoints), activity, done, total)
         self.execution.on_progress(progress)
-
-
-def concepts_without_floor(plan: TracePlan, run: Run) -> list[Concept]:
-    """Concepts for which a random initialisation has to be measured, since the lineage has no step 0."""
-    if not plan.settings.untrained or any(map(plan.is_untrained, plan.checkpoints)):
-        return []
-    # A step 0 that an earlier session visited counts as well.
-    measured = set(run.query("select distinct concept from records where control = 'untrained'").concept)
-    return [concept for concept in plan.concepts if concept.name not in measured]
-
-
-def untrained_unit(plan: TracePlan, concept: Concept) -> str:
-    """The unit of a concept on a random initialisation; a run has one, whichever checkpoint is read first."""
-    return content_digest(["untrained", concept.name, concept.hash, settings_for_key(plan.settings)])
 
 
 def untrained_control_rows(records: Sequence[Record]) -> list[Record]:

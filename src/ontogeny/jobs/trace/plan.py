@@ -10,7 +10,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.positions import Position
 from ontogeny.errors import BadInput
 from ontogeny.jobs import resumable
-from ontogeny.lineage import Checkpoint, Lineage
+from ontogeny.lineage import Checkpoint, FileDigests, Lineage
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import (
     MEASURE_VERSION,
@@ -124,18 +124,22 @@ def plan_trace(
     *,
     allow_pickle: bool = False,
     tokenizer: str | Path | None = None,
+    digests: FileDigests | None = None,
 ) -> TracePlan:
     """Check everything that can be checked before a model is loaded.
 
     Args:
         tokenizer: A folder or repository in place of the checkpoints' own tokenizer.
+        digests: Digests of weight files that are known; others are added.
 
     Raises:
         BadInput: two concepts have the same name, one cannot be split, no checkpoint can be read, or a site does not exist.
     """
     resumable.check_concepts(concepts)
     designs = {concept.name: make_design(concept, settings) for concept in concepts}
-    weights, failures = resumable.readable_checkpoints(lineage, allow_pickle=allow_pickle, tokenizer=tokenizer)
+    weights, failures = resumable.readable_checkpoints(
+        lineage, allow_pickle=allow_pickle, tokenizer=tokenizer, digests=digests
+    )
     resumable.check_own_templates(concepts, weights, tokenizer)
     first = next(iter(weights))
     check_family_supported(first)

@@ -18,10 +18,10 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import TraceProgress, ignore_progress
 from ontogeny.jobs.resumable import Failure, log_failure
 from ontogeny.jobs.trace import ray_cluster
-from ontogeny.jobs.trace.executor import TraceExecution, concepts_without_floor
+from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor
 from ontogeny.jobs.trace.plan import TracePlan
-from ontogeny.jobs.trace.ray_worker import RayWorker, VisitResult, run_digest, wait_for_dying_workers
-from ontogeny.jobs.trace.shards import gather_shards
+from ontogeny.jobs.trace.ray_worker import RayWorker, VisitResult, run_digest
+from ontogeny.jobs.trace.shards import gather_shards, wait_for_dying_workers
 from ontogeny.lineage import Checkpoint
 from ontogeny.storage.run import Run
 

@@ -19,15 +19,15 @@ from ontogeny._version import __version__
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import TraceProgress
 from ontogeny.jobs.resumable import SHARDS_FOLDER, Failure, fetch_and_warm
-from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution
+from ontogeny.jobs.trace.execution import TraceExecution
+from ontogeny.jobs.trace.executor import CheckpointExecutor
 from ontogeny.jobs.trace.plan import TracePlan
+from ontogeny.jobs.trace.shards import SETTLE_SECONDS
 from ontogeny.lineage import Checkpoint, Prefetcher
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
 
-_SETTLE_SECONDS = 120
-"""Seconds within which a killed process ends and releases its lock."""
 _SHARED_FOLDER_HINT = (
     "put the run, the checkpoints and the working folder where all machines of the cluster see them under one path."
 )
@@ -86,7 +86,7 @@ class RayWorker:
         torch.set_num_threads(self.threads)
         fetched = self._fetch(checkpoint, prefetch)
         try:
-            with run_lock(self.share.folder, patience=_SETTLE_SECONDS):
+            with run_lock(self.share.folder, patience=SETTLE_SECONDS):
                 # run.json makes the shard a run; if it holds the parity certificate, none is made again.
                 self.share.describe(self.run.about | {"failures": []})
                 self.executor.floor = [concept for concept in self.plan.concepts if concept.name in floor]
@@ -124,17 +124,6 @@ def run_digest(run: Run) -> str:
     """Equal on two machines that see the same run and have the same versions; constant from the start of a run to its end."""
     about = [run.about[key] for key in ("lineage", "concepts", "settings")]
     return content_digest([__version__, torch.__version__.split("+")[0], about])
-
-
-def wait_for_dying_workers(run: Run, worker: str = "ray-*-of-*") -> None:
-    """Wait until killed workers release their shards, so that these can be gathered.
-
-    Raises:
-        BadInput: one of them still writes after two minutes.
-    """
-    for folder in sorted((run.folder / SHARDS_FOLDER).glob(worker)):
-        with run_lock(folder, patience=_SETTLE_SECONDS):
-            pass
 
 
 def _why_device_missing(device: str, host: str) -> str | None:

@@ -12,8 +12,11 @@ from pathlib import Path
 from ontogeny.errors import BadInput
 from ontogeny.jobs.resumable import SHARDS_FOLDER, Failure
 from ontogeny.storage.files import DamagedPart
-from ontogeny.storage.lock import is_locked
+from ontogeny.storage.lock import is_locked, run_lock
 from ontogeny.storage.run import Run
+
+SETTLE_SECONDS = 120
+"""Seconds within which a killed process ends and releases its lock."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,14 @@ def gather_shards(run: Run) -> GatherResult:
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
     return GatherResult(parity, failures)
+
+
+def wait_for_dying_workers(run: Run, worker: str = "ray-*-of-*") -> None:
+    """Wait until killed workers release their shards, so that these can be gathered.
+
+    Raises:
+        BadInput: one of them still writes after two minutes.
+    """
+    for folder in sorted((run.folder / SHARDS_FOLDER).glob(worker)):
+        with run_lock(folder, patience=SETTLE_SECONDS):
+            pass

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ontogeny.activations import parity
-from ontogeny.activations.cache import ActivationCache
 from ontogeny.data.concept import Concept
 from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
@@ -20,12 +18,11 @@ from ontogeny.jobs.audit import audit
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.resumable import Failure, check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
-from ontogeny.jobs.trace import ray_executor
-from ontogeny.jobs.trace.executor import CheckpointExecutor, TraceExecution, concepts_without_floor, untrained_unit
+from ontogeny.jobs.trace.digests import read_digests, write_digests
+from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor, untrained_unit
 from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
-from ontogeny.jobs.trace.ray_worker import wait_for_dying_workers
-from ontogeny.jobs.trace.shards import Shard, gather_shards
+from ontogeny.jobs.trace.shards import Shard, gather_shards, wait_for_dying_workers
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements import surface_baselines
 from ontogeny.measurements.rows import CheckpointStamp
@@ -35,6 +32,9 @@ from ontogeny.storage.files import DamagedPart, content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.repair import remove_damaged_parts, repair_run
 from ontogeny.storage.run import Run
+
+if TYPE_CHECKING:
+    from ontogeny.activations.cache import ActivationCache
 
 _ATTEMPTS = 2
 """Times that a run is visited and related, if parts turn out to be damaged."""
@@ -50,7 +50,7 @@ def trace(
     *,
     model: ModelOptions | None = None,
     delete_behind: bool = False,
-    cache: ActivationCache | None = None,
+    cache: "ActivationCache | None" = None,
     shard: Shard | None = None,
     cluster: RayCluster | None = None,
     command: str | None = None,
@@ -77,7 +77,15 @@ def trace(
         )
     settings = settings or TraceSettings()
     options = replace(model or ModelOptions(), dtype=settings.dtype)
-    plan = plan_trace(lineage, concepts, settings, allow_pickle=options.allow_pickle, tokenizer=options.tokenizer)
+    digests = read_digests(Path(out))
+    plan = plan_trace(
+        lineage,
+        concepts,
+        settings,
+        allow_pickle=options.allow_pickle,
+        tokenizer=options.tokenizer,
+        digests=digests,
+    )
     run = plan.open_run(out)
     repair_run(run)
     plan = plan.named_as_in(run)
@@ -92,8 +100,9 @@ def trace(
         for attempt in range(_ATTEMPTS):
             failures = _visit_all(plan, run, execution, plan.missing(run))
             check_any_done(run, plan.units.values(), failures)
+            write_digests(run.folder, digests)
             try:
-                _summarise(plan, run, execution, failures, certificate)
+                _summarise(plan, run, execution, run.about, failures, certificate)
                 break
             except DamagedPart:
                 # Tensors of a large run are read only here. Their checkpoints are visited again.
@@ -116,7 +125,8 @@ def _trace_shard(plan: TracePlan, run: Run, execution: TraceExecution, shard: Sh
     with run_lock(run.folder, patience=_GATHER_SECONDS):
         gathered = gather_shards(run)
         if any(run.done(unit) for unit in plan.units.values()):
-            _summarise(plan, run, execution, gathered.failures, gathered.parity)
+            about = _begin(plan, run, execution)
+            _summarise(plan, run, execution, about, gathered.failures, gathered.parity)
 
 
 def _visit_all(
@@ -129,17 +139,28 @@ def _visit_all(
     compact: bool = True,
 ) -> list[Failure]:
     _begin(plan, run, execution)
+    if not missing:
+        return list(plan.failures)
+    # What reads a model is imported here: a run with nothing to visit needs none of it.
     if execution.cluster:
-        return [*plan.failures, *ray_executor.visit_all_on_ray(plan, run, execution, missing)]
+        from ontogeny.jobs.trace.ray_executor import visit_all_on_ray
+
+        return [*plan.failures, *visit_all_on_ray(plan, run, execution, missing)]
+    from ontogeny.jobs.trace.executor import CheckpointExecutor
+
     floor = concepts_without_floor(plan, run) if floor is None else floor
     return [*plan.failures, *CheckpointExecutor(plan, run, execution, floor=floor, compact=compact).visit_all(missing)]
 
 
 def _summarise(
-    plan: TracePlan, run: Run, execution: TraceExecution, failures: Sequence[Failure], certificate: object
+    plan: TracePlan,
+    run: Run,
+    execution: TraceExecution,
+    about: dict[str, Any],
+    failures: Sequence[Failure],
+    certificate: object,
 ) -> None:
-    """Compute what needs several checkpoints, and complete run.json."""
-    about = _begin(plan, run, execution)
+    """Compute what needs several checkpoints, and complete run.json, whose content so far is `about`."""
     _drop_floors(plan, run)
 
     def report(what: str, done: int, total: int) -> None:
@@ -184,7 +205,8 @@ def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, An
     about["audit"] = audit.audit_for_run(plan.lineage, run, known=prints, allow_pickle=execution.model.allow_pickle)
     if execution.cluster:
         about |= {"executor": "ray", "device": execution.device}
-    about |= parity.parity_of_run(run) | _tokenizer_elsewhere(plan, execution.model)
+    about["parity"] = before.get("parity") if before else None
+    about |= _tokenizer_elsewhere(plan, execution.model)
     # run.json is written first, so that the folder of an interrupted job is recognised as a run.
     run.describe(about)
     for unit, (concept, found) in audits.items():
