@@ -40,7 +40,7 @@ class Ablate(Intervention):
             raise BadInput(
                 f"ablated directions must be linearly independent, the {len(axes)} given are not: remove the redundant ones."
             )
-        return cls(basis.to(axes[0]))
+        return cls(basis.to(axes[0])).at_site_of(*directions)
 
     def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         basis = self.basis.to(h)
@@ -68,7 +68,7 @@ class Clamp(Intervention):
         """
         if not math.isfinite(value):
             raise BadInput(f"`value` must be a finite number, got {value}.")
-        return cls(as_unit_vector(direction, "Clamp"), value)
+        return cls(as_unit_vector(direction, "Clamp"), value).at_site_of(direction)
 
     def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         axis = self.axis.to(h)

@@ -22,6 +22,7 @@ class Add(Intervention):
             raise BadInput(f"`alpha` must be a finite number, got {alpha}: try 1, or 0 for no edit.")
         vector = as_vector(shift, "Add")
         object.__setattr__(self, "shift", vector if alpha == 1.0 else alpha * vector)
+        self.at_site_of(shift)
 
     def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         return h + self.shift.to(h)
@@ -43,5 +44,7 @@ class Add(Intervention):
 
     def __rshift__(self, after: Intervention) -> Intervention:
         if isinstance(after, Add) and after.width == self.width:
-            return Add(self.shift + after.shift)
+            added, sites = Add(self.shift + after.shift), {self.site, after.site} - {None}
+            object.__setattr__(added, "_site", sites.pop() if len(sites) == 1 else None)
+            return added
         return super().__rshift__(after)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ontogeny.direction import Direction, random_unit_vector
 from ontogeny.errors import BadInput
+from ontogeny.sites import Site
 
 InterventionKind = Literal["activation", "attention", "weight"]
 
@@ -18,6 +19,17 @@ class Intervention:
     """A frozen edit. Subclasses are frozen dataclasses, equal if their fields are."""
 
     kind: ClassVar[InterventionKind] = "activation"
+
+    @property
+    def site(self) -> Site | None:
+        """Site of the direction that it was made from; it is no part of the edit, and None for a plain vector."""
+        return self.__dict__.get("_site")
+
+    def at_site_of(self, *directions: Direction | Tensor) -> Self:
+        """The same edit with the site that all these directions have, if they have one."""
+        sites = {one.site if isinstance(one, Direction) else None for one in directions}
+        object.__setattr__(self, "_site", sites.pop() if len(sites) == 1 else None)
+        return self
 
     def __call__(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
         """`h` edited where the mask is True (everywhere without one), elsewhere `h` bit for bit."""
@@ -68,6 +80,12 @@ class Sequential(Intervention):
     """Interventions at one site, applied in order."""
 
     steps: tuple[Intervention, ...]
+
+    @property
+    def site(self) -> Site | None:
+        """The site that all steps have, if they have one."""
+        sites = {step.site for step in self.steps}
+        return sites.pop() if len(sites) == 1 else None
 
     def __call__(
         self, h: Float[Tensor, "*rows d"], mask: Bool[Tensor, "*rows"] | None = None

@@ -36,13 +36,27 @@ class Edit:
         return Edit(self.site, self.what.null(seed), self.where)
 
 
-Edits = Sequence[Edit | tuple[Site | str, Intervention] | tuple[Site | str, Intervention, TokenSelection]]
+SingleEdit = Edit | Intervention | tuple[Site | str, Intervention] | tuple[Site | str, Intervention, TokenSelection]
+Edits = Sequence[SingleEdit]
+"""Each an `Edit`, an intervention made from a direction, or a site with an intervention and, if not all, the tokens."""
 
 
-def as_edits(given: Edits) -> list[Edit]:
-    """Pairs and triples as `Edit`s, with sites parsed from their names."""
+def as_edits(given: Edits | Edit | Intervention) -> list[Edit]:
+    """Interventions, pairs and triples as `Edit`s, with sites parsed from their names.
+
+    Raises:
+        BadInput: an intervention without a site, made from a plain vector.
+    """
     edits = []
-    for one in given:
+    for one in [given] if isinstance(given, Edit | Intervention) else given:
+        if isinstance(one, Intervention):
+            if one.site is None:
+                raise BadInput(
+                    f"{type(one).__name__} must be made from a direction, got a vector without a site: write (site, intervention), such "
+                    "as ('resid.6', Add(vector))."
+                )
+            edits.append(Edit(one.site, one))
+            continue
         site, what, where = (one.site, one.what, one.where) if isinstance(one, Edit) else (*one, "all")[:3]
         edits.append(Edit(Site.parse(site) if isinstance(site, str) else site, what, check_token_selection(where)))
     return edits
@@ -68,10 +82,17 @@ def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
 
 
 @contextlib.contextmanager
-def steer(model: Model, edits: Edits, *, prompts: Int[Tensor, " row"] | Sequence[int] | None = None) -> Iterator[None]:
+def steer(
+    model: Model,
+    edits: Edits | Edit | Intervention,
+    *,
+    prompts: Int[Tensor, " row"] | Sequence[int] | None = None,
+) -> Iterator[None]:
     """Steer every forward pass inside the context; edits at one site act in their order.
 
     Args:
+        edits: An intervention made from a direction (`Add(direction, alpha=4)`), or a list of these, of `Edit`s and of
+            (site, intervention) pairs.
         prompts: token count of each row's prompt, which edits of `prompt`, `generated` and `last` tokens need.
 
     Raises:
