@@ -106,7 +106,7 @@ def test_findings_of_the_rows_equal_findings_of_the_table(kind: str, runs: dict[
         pd.testing.assert_frame_equal(some.curve, every.curve)
         for field in ("name", "metric", "method", "site", "chosen_by", "final", "floors", "accuracy", "control_task"):
             assert repr(getattr(some, field)) == repr(getattr(every, field))
-        for field in ("emergence", "loss", "used", "readable_minus_used", "change_point"):
+        for field in ("emergence", "loss", "answers", "readable_minus_answers", "change_point"):
             assert repr(getattr(some, field)) == repr(getattr(every, field))
 
 

@@ -17,10 +17,10 @@ from ontogeny import views
 from ontogeny.errors import BadInput
 from ontogeny.findings.finding import Finding, collect_findings
 from ontogeny.findings.sentences import (
+    QUESTIONS_ELSEWHERE,
     caveats,
     describe_site,
     finding_sentences,
-    format_control_task,
     format_score,
     format_step,
 )
@@ -71,7 +71,7 @@ def test_sentences_state_known_and_censored_events(found: dict[str, Finding]) ->
     assert "TF-IDF .52" in first
     assert "untrained model" in first
     assert "4,000" in used
-    assert "readable before it is used" in used
+    assert "readable before answered right" in used
     assert "1,700 (1,000–3,100)" in phase
     assert finding_sentences(found["privacy"])[0].startswith(
         "shows no emergence: the final score is not above its floor (p = .31)"
@@ -94,10 +94,18 @@ def test_caveats_name_random_directions_and_control_task(table: pd.DataFrame) ->
     said = caveats(collect_findings(truth)[0])
     assert said == [
         "is not shown to be read better than along the best 2.5 % of random directions (.99).",
-        "is read no better than random labels of its words: "
-        f"accuracy {format_control_task(collect_findings(truth)[0]).replace(' / ', ' against ')}"
-        " on the control task.",
     ]
+    # A control task says nothing where word types cannot tell the label.
+    selective = truth["metric"].eq("selectivity") & truth["site"].eq("resid.3")
+    assert selective.any()
+    truth.loc[selective, ["value", "low", "high"]] = [0.05, -0.02, 0.12]
+    for predict, expected in (("false", 1), ("true", 2)):
+        truth.loc[selective, "coords"] = [{"type_accuracy": "0.71", "types_predict": predict}] * int(selective.sum())
+        said = caveats(collect_findings(truth)[0])
+        assert len(said) == expected
+    assert said[1] == (
+        "is not shown to be read better than random labels of its words, which tell its label at .71: selectivity .05 [−.02, .12]."
+    )
 
 
 def events(stage: str, metric: str, method: str, value: float, **of: str) -> dict:
@@ -142,7 +150,7 @@ def test_events_belong_to_the_preferred_probe() -> None:
     assert finding.emergence.step == 512
     said = finding_sentences(finding)
     assert not any("lost" in sentence or "less well" in sentence for sentence in said)
-    assert said[1].endswith("readable before it is used (readable − used: −3.0 doublings [−4.0, −2.0]).")
+    assert said[1].endswith("readable before answered right (readable − right answers: −3.0 doublings [−4.0, −2.0]).")
 
 
 @pytest.mark.parametrize("left", [0.85, 0.52])
@@ -161,11 +169,85 @@ def test_weakened_concept_is_not_lost(left: float, tmp_path: Path) -> None:
     )[1]
     if left > 0.8:
         assert said == (
-            "is read less well from step 200 (100–400) of sft on: AUROC .85 [.80, .90] at the end of sft, still above its floors."
+            "is read less well from step 200 of sft (95 % interval 100–400) on: AUROC .85 [.80, .90] at the end of sft, "
+            "still above its floors."
         )
     else:
-        assert said == "is lost again at step 200 (100–400) of sft."
-        assert unknown == "is lost at step 200 (100–400) of sft."
+        score = "AUROC .52 [.47, .57] at the end of sft"
+        assert said == f"is lost again at step 200 of sft (95 % interval 100–400): {score}."
+        assert unknown == f"is lost at step 200 of sft (95 % interval 100–400): {score}."
+
+
+def test_wide_interval_after_a_fall_is_no_loss() -> None:
+    table = synthetic_records.table(sft=True)
+    late = (
+        table["concept"].eq("truth") & table["stage"].eq("sft") & table["site"].eq("resid.3") & table["control"].isna()
+    )
+    late &= table["metric"].eq("auroc")
+    table.loc[late, ["value", "low", "high"]] = [0.6, 0.4, 0.8]
+    said = finding_sentences(with_events(table, events("sft", "loss_step", "logistic", 200.0, of="auroc")))
+    assert any(sentence.endswith("no longer shown to be above its floors.") for sentence in said)
+    assert not any("is lost" in sentence for sentence in said)
+
+
+def test_unsettled_event_says_so_and_names_its_correction() -> None:
+    table = synthetic_records.table(sft=True)
+    event = events("pretrain", "emergence_step", "logistic", 512.0, of="auroc") | {
+        "coords": {
+            "form": "half",
+            "of": "auroc",
+            "p_corrected": "0.013",
+            "looks": "18",
+            "folds": "5",
+            "folds_agree": "4",
+        }
+    }
+    said = finding_sentences(with_events(table, event))[0]
+    assert "(95 % interval 256–1,024; p = .013, corrected for 18 looks)" in said
+    assert said.endswith("; unsettled: 4 of 5 parts of the groups show it.")
+    agreed = finding_sentences(with_events(table, event | {"coords": event["coords"] | {"folds_agree": "5"}}))[0]
+    assert "unsettled" not in agreed
+
+
+def test_score_behind_an_event_is_that_of_its_own_stage() -> None:
+    table = synthetic_records.table(sft=True)
+    at_end = (
+        table["concept"].eq("truth")
+        & table["site"].eq("resid.3")
+        & table["control"].isna()
+        & table["metric"].eq("auroc")
+    )
+    table.loc[at_end & table["stage"].eq("sft"), ["value", "low", "high"]] = [0.71, 0.61, 0.81]
+    said = finding_sentences(with_events(table, events("pretrain", "emergence_step", "logistic", 512.0, of="auroc")))[0]
+    assert " at the end of pretrain; floors: " in said
+    assert said.endswith("; AUROC .71 [.61, .81] at the last checkpoint.")
+
+
+def test_use_needs_an_ablation_beyond_its_null() -> None:
+    table = synthetic_records.table(sft=True)
+    row = {
+        "concept": "truth",
+        "lineage": "tiny-neox",
+        "stage": "sft",
+        "step": 400.0,
+        "site": "resid.3",
+        "train_seed": 0,
+        "n": 40,
+    }
+    row |= {"method": "logistic", "split": "all"}
+    null = row | {"metric": "ablation_effect", "control": "random_direction", "value": 0.0, "low": -0.1, "high": 0.1}
+
+    def said(value: float, p: float) -> str:
+        effect = row | {"metric": "ablation_effect", "value": value, "low": value - 0.2, "high": value + 0.2}
+        finding = with_events(table, effect, null, row | {"metric": "ablation_p_corrected", "value": p})
+        return next(sentence for sentence in finding_sentences(finding) if "used" in sentence)
+
+    assert said(-1.5, 0.01).startswith(
+        "is used: ablating it at sft 400 changes the margin of the right answers by −1.50 nats"
+    )
+    assert "(95 % of random directions −0.10 to +0.10; p = .01, corrected)" in said(-1.5, 0.01)
+    assert said(-1.5, 0.2).startswith("is not shown to be used")
+    assert said(0.8, 0.01).startswith("is not shown to be used")
 
 
 def test_use_in_a_later_stage_has_an_order(table: pd.DataFrame) -> None:
@@ -174,9 +256,18 @@ def test_use_in_a_later_stage_has_an_order(table: pd.DataFrame) -> None:
         events("pretrain", "emergence_step", "logistic", 512.0, of="auroc"),
         events("sft", "used_step", "likelihood", 200.0, of="answer_accuracy") | {"site": None},
     )
-    assert (
-        finding_sentences(finding)[1]
-        == "is used in behaviour from step 200 (100–400) of sft: readable in an earlier stage."
+    assert finding_sentences(finding)[1] == "answers right from step 200 of sft (95 % interval 100–400)."
+    gap = events("sft", "readable_minus_used", "logistic", np.nan)
+    compared = [
+        events("pretrain", "emergence_step", "logistic", 512.0, of="auroc"),
+        events("sft", "used_step", "likelihood", 200.0, of="answer_accuracy") | {"site": None},
+    ]
+    said = finding_sentences(with_events(synthetic_records.table(sft=True), *compared, gap))[1]
+    assert said.endswith(": readable in an earlier stage.")
+    elsewhere = gap | {"note": f"{QUESTIONS_ELSEWHERE} that are read"}
+    said = finding_sentences(with_events(synthetic_records.table(sft=True), *compared, elsewhere))[1]
+    assert said.endswith(
+        "; the questions do not begin with the texts that are read, so the two steps are not compared."
     )
 
 
@@ -308,13 +399,14 @@ def test_steps_with_growing_gaps_have_a_log_axis() -> None:
     assert not log(5)
 
 
-def test_sentence_compares_accuracy_with_control_task(found: dict[str, Finding]) -> None:
-    truth = found["truth"]
-    assert "control_task" not in truth.floors
-    assert truth.accuracy is not None
-    assert truth.control_task is not None
-    said = f"accuracy {format_score(truth.accuracy.value)} against {format_score(truth.control_task.value)} on the control task"
-    assert said in finding_sentences(truth)[0]
+def test_control_task_is_in_the_sentence_only_if_types_predict_the_label(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")].copy()
+    assert "selectivity" not in finding_sentences(collect_findings(truth)[0])[0]
+    selective = truth["metric"].eq("selectivity")
+    truth.loc[selective, "coords"] = [{"type_accuracy": "0.71", "types_predict": "true"}] * int(selective.sum())
+    finding = collect_findings(truth)[0]
+    assert finding.selectivity is not None
+    assert f"; selectivity {format_score(finding.selectivity.value)}" in finding_sentences(finding)[0]
 
 
 def test_numbers_have_the_format_of_papers() -> None:

@@ -27,7 +27,7 @@ from ontogeny.statistics.emergence import (
     loss_event,
     paired_difference,
 )
-from ontogeny.statistics.permutation import sign_flip_p
+from ontogeny.statistics.permutation import least_labelling_p, sign_flip_p, tail_p
 from ontogeny.storage.run import Run, sql_text
 
 _EMERGENCE_THRESHOLDS = {"auroc": 0.75, "r2": 0.5, "answer_accuracy": 0.75}
@@ -165,8 +165,16 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
         samples=scores.bootstrap_scores(metric, stacked, design.y_test, design.weights),
         floor=floor,
         floor_name=name,
-        end_p=float(scores.score_test(metric, stacked[-1:], design.y_test, design.y_test[design.permutations]).p[0]),
+        end_p=_end_p(design, metric, stacked[-1:]),
     )
+
+
+def _end_p(design: Design, metric: str, last: scores.ProbeScores) -> float:
+    """p of the score of one site under permuted labels."""
+    y = design.y_test
+    test = scores.score_test(metric, last, y, y[design.permutations])
+    least = least_labelling_p(y, design.groups[design.split.test])
+    return tail_p(float(test.observed[0]), test.maxima, least=least)
 
 
 def _answer_curve(

@@ -1,4 +1,4 @@
-"""Findings: each concept's score at its best site, its floors, and the steps at which it emerged, was used and was lost.
+"""Findings: each concept's score at its best site, its floors, and the steps of its events: emergence, loss, right answers.
 
 Report, terminal summary and views read them, so that a number in a sentence is the number in the picture.
 """
@@ -64,10 +64,41 @@ class StepEstimate:
     stage: str
     site: str
     note: str
+    p: float = math.nan
+    """Corrected for `looks`; NaN in runs made before the correction."""
+    looks: int = 0
+    folds: int = 0
+    """Parts of the groups that were held out in turn; 0 with a single split."""
+    folds_agree: int = 0
+    """How many of them show the event's difference with the same sign."""
 
     @property
     def known(self) -> bool:
         return not math.isnan(self.step)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the sign of the event's difference depends on the groups that are held out."""
+        return self.known and self.folds_agree < self.folds
+
+
+@dataclass(frozen=True)
+class AblationEffect:
+    """Change of the answers when the concept's direction is ablated, beside the same change along random directions."""
+
+    effect: IntervalEstimate
+    """Mean change of the margin of the right answer, nats."""
+    null: IntervalEstimate
+    """Of random directions: mean, and 95 % of them."""
+    p: float
+    """Corrected over the concepts and checkpoints of the run."""
+    stage: str
+    step: float
+
+    @property
+    def is_use(self) -> bool:
+        """Whether the answers get worse by more than along random directions."""
+        return self.p <= 0.05 and self.effect.high < 0
 
 
 @dataclass(frozen=True)
@@ -89,29 +120,54 @@ class Finding:
     control_task: IntervalEstimate | None
     """Accuracy on random labels, to compare with `accuracy`."""
     accuracy: IntervalEstimate | None
+    selectivity: IntervalEstimate | None
+    """Accuracy above that on random labels, at the end of the stage of the emergence; None unless word types predict the label."""
+    type_accuracy: float
+    """How well word types alone tell the label there."""
     emergence: StepEstimate | None
     loss: StepEstimate | None
-    used: StepEstimate | None
-    readable_minus_used: IntervalEstimate | None
+    answers: StepEstimate | None
+    """The step from which the questions are answered right."""
+    readable_minus_answers: IntervalEstimate | None
+    """In doublings; NaN where the questions do not begin with the read texts."""
+    ablation: AblationEffect | None
+    """At the last checkpoint where it was measured."""
     change_point: StepEstimate | None
+    event_floors: Mapping[str, IntervalEstimate]
+    """The floors at the end of the stage of the emergence."""
 
     @property
     def name(self) -> str:
         return self.subject.name
 
+    def score_after(self, stage: str) -> IntervalEstimate:
+        """The score at the end of a stage."""
+        return first_interval(self.curve[self.curve["stage"].isin([stage, ""])].tail(1))
+
     @property
     def after_loss(self) -> IntervalEstimate | None:
         """The score at the end of the stage in which it fell; None without a loss."""
-        if self.loss is None or not self.loss.known:
-            return None
-        return first_interval(self.curve[self.curve["stage"].isin([self.loss.stage or "", ""])].tail(1))
+        return None if self.loss is None or not self.loss.known else self.score_after(self.loss.stage)
+
+    @property
+    def highest_floor(self) -> float:
+        """The highest of chance, the surface and the untrained model."""
+        floors = [f.value for c, f in self.floors.items() if c != "random_direction" and f.known]
+        return max([CHANCE_SCORES.get(self.metric, 0.5), *floors])
 
     @property
     def weakened(self) -> bool:
-        """Whether it fell but stays above chance, the surface and the untrained model: weakened, not lost."""
+        """Whether it fell but stays above its floors: weakened, not lost."""
         score = self.after_loss
-        floors = [f.value for c, f in self.floors.items() if c != "random_direction" and f.known]
-        return score is not None and score.low > max([CHANCE_SCORES.get(self.metric, 0.5), *floors])
+        return score is not None and score.low > self.highest_floor
+
+    @property
+    def lost(self) -> bool:
+        """Whether it fell so far that its interval ends below half-way between its floors and its peak."""
+        score = self.after_loss
+        if score is None or self.weakened:
+            return False
+        return score.high < (self.highest_floor + float(self.curve["value"].max())) / 2
 
 
 def collect_findings(records: pd.DataFrame, line: Timeline | None = None) -> list[Finding]:
@@ -135,6 +191,9 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
     scored = scored[scored["method"].eq(method)]
     site, chosen_by = _best_site(rows, scored, line)
     curve = mean_over_seeds(line.place(scored[scored["site"].eq(site)]), "site")
+    emergence = _event(rows, "emergence_step", site, metric, line, (method,))
+    until = rows[rows["stage"].isin([emergence.stage, ""])] if emergence is not None and emergence.stage else rows
+    selectivity, type_accuracy = _selectivity(until, site, method, line)
     return Finding(
         subject=subject,
         metric=metric,
@@ -146,10 +205,14 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
         floors=_floors(rows[rows["metric"].eq(metric)], site, method, line),
         control_task=_last_reading(rows[rows["control"].eq("control_task")], "accuracy", site, method, line),
         accuracy=_last_reading(rows[rows["control"].eq("")], "accuracy", site, method, line),
-        emergence=_event(rows, "emergence_step", site, metric, line, (method,)),
+        selectivity=selectivity,
+        type_accuracy=type_accuracy,
+        emergence=emergence,
         loss=_event(rows, "loss_step", site, metric, line, (method,)),
-        used=_event(rows, "used_step", site, "", line),
-        readable_minus_used=_readable_minus_used(rows, site, method, line),
+        answers=_event(rows, "used_step", site, "", line),
+        readable_minus_answers=_readable_minus_answers(rows, site, method, line),
+        ablation=_ablation(rows, line),
+        event_floors=_floors(until[until["metric"].eq(metric)], site, method, line),
         change_point=_event(rows, "change_point", site, "nhsic_tx", line, PREFERRED_KERNELS),
     )
 
@@ -206,7 +269,31 @@ def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[
     return floors
 
 
-def _readable_minus_used(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> IntervalEstimate | None:
+def _selectivity(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> tuple[IntervalEstimate | None, float]:
+    """The last selectivity and the accuracy of word types, if these predict the label."""
+    own = select_rows(rows, "selectivity")
+    own = own[own["site"].eq(site) & own["method"].eq(method) & own["value"].notna()]
+    if own.empty or coord_column(own := line.last(own), "types_predict").iloc[-1] != "true":
+        return None, math.nan
+    return first_interval(own.tail(1)), float(coord_column(own, "type_accuracy").iloc[-1])
+
+
+def _ablation(rows: pd.DataFrame, line: Timeline) -> AblationEffect | None:
+    """The effect of ablating the direction on the answers, at the last checkpoint where it was measured."""
+    own = rows[rows["metric"].isin(["ablation_effect", "ablation_p_corrected"]) & rows["value"].notna()]
+    if own.empty:
+        return None
+    own = line.last(own)
+    effects = own[own["metric"].eq("ablation_effect")]
+    null, effect = effects[effects["control"].eq("random_direction")], effects[effects["control"].eq("")]
+    p = own[own["metric"].eq("ablation_p_corrected")]["value"]
+    if effect.empty or null.empty or p.empty:
+        return None
+    stage, step = str(effect["stage"].iloc[0]), float(effect["step"].iloc[0])
+    return AblationEffect(first_interval(effect), first_interval(null), float(p.iloc[0]), stage, step)
+
+
+def _readable_minus_answers(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> IntervalEstimate | None:
     """The paired difference of the preferred probe, in the stage with both events."""
     event = _event(rows, "readable_minus_used", site, "", line, (method,))
     return None if event is None else IntervalEstimate(event.step, event.low, event.high, note=event.note)
@@ -231,4 +318,7 @@ def _event(
     )
     row = own.iloc[int(rank_of_match.argmax())]
     step, low, high = (float(row[c]) for c in ("value", "low", "high"))
-    return StepEstimate(step, low, high, row["stage"], row["site"], row["note"])
+    coords = row["coords"]
+    p = float(coords.get("p_corrected", math.nan))
+    counts = [int(coords.get(key, 0)) for key in ("looks", "folds", "folds_agree")]
+    return StepEstimate(step, low, high, row["stage"], row["site"], row["note"], p, *counts)

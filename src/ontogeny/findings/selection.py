@@ -6,17 +6,21 @@ A condition is SQL over the columns of a record. Names in braces stand for condi
     {site:METRICS}   the same; if these metrics (separated by +, in the syntax of LIKE) lack the best site, at their deepest layer
     {probe}          rows of the probe that the concept's findings use
     {last}           rows of the last checkpoint at which the metric was measured
-    {thin:48}        rows of the checkpoints in a chart of at most 48, and rows without a step
-    {other:48}       rows of pairs of checkpoints whose second one is in that chart
+    {thin:48}        rows of about 48 checkpoints of their concept, and rows without a step; the extremes of a long run stay:
+                     those of the concept's score, or of the metrics that follow the number, {thin:48:METRICS}
+    {other:48}       rows of pairs of checkpoints whose second one is among them, {other:48:METRICS}
+    {source:48:METRICS} rows of transfer from one of about 48 checkpoints, and rows without a source
 """
 
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from ontogeny.errors import BadInput, unknown_name
 from ontogeny.findings.finding import (
     PREFERRED_PROBES,
     SCORE_METRICS,
@@ -25,7 +29,7 @@ from ontogeny.findings.finding import (
 )
 from ontogeny.findings.table import deepest_site
 from ontogeny.findings.timeline import EVENT_METRICS, SERIES_METRICS, Timeline, make_timeline, order_like_run
-from ontogeny.records import RECORD_COLUMNS
+from ontogeny.records import RECORD_COLUMNS, checkpoint_label
 from ontogeny.storage.files import sql_literal
 
 OWN_ROWS = "(control is null or control = '')"
@@ -40,8 +44,80 @@ def metric_condition(*metrics: str) -> str:
 
 
 SCORES_AT_BEST_SITE = f"{metric_condition(*SCORE_METRICS, 'cv_score')} and {{best}}"
-FINDING_ROWS = f"{metric_condition('best_site', *EVENT_METRICS)} or ({SCORES_AT_BEST_SITE})"
+FINDING_ROWS = (
+    f"{metric_condition('best_site', 'ablation_effect', 'ablation_p_corrected', *EVENT_METRICS)} or ({SCORES_AT_BEST_SITE}) "
+    "or (metric = 'selectivity' and {best})"
+)
 """Condition for the rows that `collect_findings` reads."""
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """The part of a run that a chart shows; an empty field does not restrict it."""
+
+    concepts: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    """Sites (`resid.3`) or parts (`attn`)."""
+    stages: tuple[str, ...] = ()
+    step: int | None = None
+
+    @property
+    def condition(self) -> str:
+        """The rows as an SQL condition; rows without a concept, site, stage or step belong to all."""
+        parts = [_empty_or("concept", self.concepts), _empty_or("stage", self.stages)]
+        sites = [
+            _empty_or("site", self.sites),
+            *(f"starts_with(site, {sql_literal(f'{site}.')})" for site in self.sites),
+        ]
+        parts.append(" or ".join(condition for condition in sites if condition))
+        parts.append("" if self.step is None else f"step is null or step = {int(self.step)}")
+        return " and ".join(f"({part})" for part in parts if part) or "true"
+
+    def check(self, query: Callable[[str], pd.DataFrame]) -> None:
+        """Check that a run has what is named.
+
+        Raises:
+            BadInput: a concept, site, stage or step that the run does not have, or a step that several of its stages have.
+        """
+        for column, kind, names in (
+            ("concept", "concept in this run", self.concepts),
+            ("site", "site in this run", self.sites),
+            ("stage", "stage in this run", self.stages),
+        ):
+            if not names:
+                continue
+            known = query(f"select distinct {column} as name from records where {column} is not null")["name"].tolist()
+            parts = {name.partition(".")[0] for name in known} if column == "site" else set()
+            for name in names:
+                if name not in {*known, *parts}:
+                    raise unknown_name(kind, name, [*known, *parts])
+        if self.step is not None:
+            self._check_step(query)
+
+    def _check_step(self, query: Callable[[str], pd.DataFrame]) -> None:
+        measured = f"step is not null and not {metric_condition(*EVENT_METRICS)}"
+        stages = f" and {_empty_or('stage', self.stages)}" if self.stages else ""
+        rows = query(f"select distinct stage, step from records where {measured}{stages}")
+        rows = rows.assign(stage=rows["stage"].astype(object).where(rows["stage"].notna(), ""))
+        here = rows[rows["step"].eq(self.step)]
+        if here.empty:
+            near = rows.assign(far=(rows["step"] - self.step).abs()).nsmallest(3, "far").sort_values(["stage", "step"])
+            names = ", ".join(
+                checkpoint_label(stage, step) for stage, step in zip(near["stage"], near["step"], strict=True)
+            )
+            raise BadInput(f"`step` must be a measured step, got {self.step}: use one of the nearest, {names}.")
+        if here["stage"].nunique() > 1:
+            raise BadInput(
+                f"`step` {self.step} is in the stages {', '.join(here['stage'])}: name one of them by `stage`."
+            )
+
+
+ALL_ROWS = RowFilter()
+
+
+def _empty_or(column: str, names: Iterable[str]) -> str:
+    listed = ", ".join(map(sql_literal, names))
+    return f"{column} is null or {column} in ({listed})" if listed else ""
 
 
 class RecordSource:
@@ -51,12 +127,23 @@ class RecordSource:
         query: Runs SQL over the view `records`.
         about: The content of run.json, for the order of concepts and checkpoints.
         line: The timeline of a chart of several runs; by default the run's own.
+        only: The part of the run that is read.
     """
 
     def __init__(
-        self, query: Callable[[str], pd.DataFrame], about: Mapping[str, Any], line: Timeline | None = None
+        self,
+        query: Callable[[str], pd.DataFrame],
+        about: Mapping[str, Any],
+        line: Timeline | None = None,
+        only: RowFilter = ALL_ROWS,
     ) -> None:
-        self._query, self._about, self._given_line = query, about, line
+        self._all, self._about, self._given_line, self._only = query, about, line, only
+        self._drawn: dict[str, pd.DataFrame | None] = {}
+
+    def _query(self, sql: str) -> pd.DataFrame:
+        if self._only == ALL_ROWS:
+            return self._all(sql)
+        return self._all(f"with records as (select * from records where {self._only.condition}) {sql}")
 
     def rows(self, where: str) -> pd.DataFrame:
         """The rows that meet a condition, in the order of the run, then one row a checkpoint, for the time axis."""
@@ -112,8 +199,9 @@ class RecordSource:
                 "site": lambda: self._at_drawn_sites(given),
                 "probe": lambda: _of_concepts("method", self._probes),
                 "last": lambda: self._last_checkpoints,
-                "thin": lambda: self._drawn_checkpoints(int(given)),
-                "other": lambda: self._drawn_partners(int(given)),
+                "thin": lambda: self._at_drawn_checkpoints(given),
+                "other": lambda: self._with_drawn_partners(given),
+                "source": lambda: self._from_drawn_sources(given),
             }
             return conditions[name]()
 
@@ -182,22 +270,61 @@ class RecordSource:
             for row in ends.itertuples(index=False)
         )
 
-    def _drawn_checkpoints(self, most: int) -> str:
-        if len(self.line.moments) <= most:
+    def _at_drawn_checkpoints(self, given: str) -> str:
+        drawn = self._drawn_checkpoints(given)
+        if drawn is None:
             return "true"
-        shown = self.line.ticks(most)
-        stages = (
-            f"({_equals('stage', str(stage))} and step in ({', '.join(str(int(s)) for s in own['step'] if s % 1 == 0) or 'null'}))"
-            for stage, own in shown.groupby("stage")
+        listed = (
+            f"({_equals('concept', concept)} and {_equals('stage', stage)} and step in ({_whole(own['step'])}))"
+            for (concept, stage), own in drawn.groupby(["concept", "stage"], sort=False)
         )
-        return _any(["step is null", *stages])
+        return _any(["step is null", *listed])
 
-    def _drawn_partners(self, most: int) -> str:
-        other = "coords['other_step']"
-        if len(self.line.moments) <= most:
+    def _with_drawn_partners(self, given: str) -> str:
+        drawn, other = self._drawn_checkpoints(given), "coords['other_step']"
+        if drawn is None:
             return f"{other} is not null"
-        steps = self.line.ticks(most)["step"]
-        return f"{other} in ({', '.join(sql_literal(str(int(step)) if step % 1 == 0 else 'None') for step in steps)})"
+        return _any(
+            f"{_equals('concept', concept)} and {other} in ({_coords(own['step'])})"
+            for concept, own in drawn.groupby("concept", sort=False)
+        )
+
+    def _from_drawn_sources(self, given: str) -> str:
+        drawn, step = self._drawn_checkpoints(given, "source_"), "coords['source_step']"
+        if drawn is None:
+            return "true"
+        listed = (
+            f"({_equals('concept', concept)} and {_stage_is(stage)} and {step} in ({_coords(own['step'])}))"
+            for (concept, stage), own in drawn.groupby(["concept", "stage"], sort=False)
+        )
+        return _any([f"{step} is null", *listed])
+
+    def _drawn_checkpoints(self, given: str, side: str = "") -> pd.DataFrame | None:
+        """Concept, stage and step of the checkpoints in a chart; None if it has room for all."""
+        if (key := side + given) not in self._drawn:
+            most, _, metrics = given.partition(":")
+            large = len(self.line.moments) > int(most)
+            self._drawn[key] = self._thinned(int(most), metrics.split("+") if metrics else [], side) if large else None
+        return self._drawn[key]
+
+    def _thinned(self, most: int, metrics: list[str], side: str) -> pd.DataFrame:
+        of = (
+            metric_condition(*metrics)
+            if metrics
+            else f"{metric_condition(*SCORE_METRICS)} and {_at_sites(self._best_sites)}"
+        )
+        place = (
+            "coords['source_stage'] as stage, try_cast(coords['source_step'] as bigint) as step"
+            if side
+            else "stage, step"
+        )
+        rows = self._query(
+            f"select concept, stage, step, avg(value) as value from (select concept, value, {place} from records where {of} "
+            f"and {OWN_ROWS} and {_KNOWN_VALUE}) where concept is not null and step is not null group by all order by all"
+        )
+        rows = rows.assign(stage=rows["stage"].astype(object).where(rows["stage"].notna(), ""))
+        kept = [self.line.thin(own, most) for _, own in rows.groupby("concept", sort=False)]
+        return pd.concat(kept) if kept else rows
 
 
 class TableSource(RecordSource):
@@ -244,6 +371,20 @@ def _of_concepts(column: str, names: Mapping[str, Iterable[str]]) -> str:
         f"(concept = {sql_literal(concept)} and {column} in ({', '.join(map(sql_literal, sorted(own)))}))"
         for concept, own in names.items()
     )
+
+
+def _whole(steps: pd.Series) -> str:
+    return ", ".join(str(int(step)) for step in steps if step % 1 == 0) or "null"
+
+
+def _coords(steps: pd.Series) -> str:
+    """Steps as coordinates have them."""
+    texts = (str(int(step)) if step % 1 == 0 else "None" for step in steps)
+    return ", ".join(map(sql_literal, dict.fromkeys(texts))) or "null"
+
+
+def _stage_is(stage: str) -> str:
+    return f"coalesce(coords['source_stage'], '') = {sql_literal(stage)}"
 
 
 def _equals(column: str, value: Any) -> str:

@@ -1,9 +1,13 @@
 """Findings as sentences, made from rows: events, missing events, and caveats."""
 
 import math
+from collections.abc import Mapping
 
 from ontogeny.findings.finding import FLOOR_LABELS, Finding, IntervalEstimate, StepEstimate
+from ontogeny.records import checkpoint_label
 
+QUESTIONS_ELSEWHERE = "the questions do not begin with the texts"
+"""Beginning of the note of a difference that is not given, since the questions do not ask about the texts that are read."""
 SCORE_LABELS = {"auroc": "AUROC", "r2": "R²", "accuracy": "accuracy"}
 _SURFACE_WARNING_SCORE = 0.75
 """From this score of a surface baseline on, a warning is given: little is left for a probe to show."""
@@ -29,6 +33,11 @@ def format_interval(reading: IntervalEstimate) -> str:
     return f"{format_score(reading.value)} [{format_score(reading.low)}, {format_score(reading.high)}]"
 
 
+def format_p(p: float) -> str:
+    """A p-value: p = .013, p < .001."""
+    return "p < .001" if p < 0.001 else f"p = {p:.2g}".replace("0.", ".")
+
+
 def format_step(step: float) -> str:
     """A step with thousands separators: 143,000; a step between two checkpoints is rounded."""
     return "–" if math.isnan(step) else f"{step:,.0f}" if step >= 10 or step == int(step) else f"{step:.1f}"
@@ -39,6 +48,11 @@ def format_step_interval(event: StepEstimate) -> str:
     if not event.known or math.isnan(event.low) or math.isnan(event.high):
         return format_step(event.step)
     return f"{format_step(event.step)} ({format_step(event.low)}–{format_step(event.high)})"
+
+
+def format_event(event: StepEstimate) -> str:
+    """A step with its stage and interval: base 512 (256–724)."""
+    return f"{event.stage} {format_step_interval(event)}" if event.stage else format_step_interval(event)
 
 
 def describe_site(site: str) -> str:
@@ -67,7 +81,8 @@ def format_control_task(finding: Finding) -> str:
 
 def finding_sentences(finding: Finding) -> list[str]:
     """Sentences about a concept; each continues its name ('`truth` …')."""
-    return [text for text in (_emergence(finding), _loss(finding), _use(finding), _phase(finding)) if text]
+    parts = (_emergence(finding), _loss(finding), _answers(finding), _ablation(finding), _phase(finding))
+    return [text for text in parts if text]
 
 
 def caveats(finding: Finding) -> list[str]:
@@ -92,11 +107,11 @@ def caveats(finding: Finding) -> list[str]:
     if within:
         listed = " or ".join(f"{_CONTROL_PHRASES[c]} ({format_score(inner[c].value)})" for c in within)
         texts.append(f"is not shown to be read better than {listed}.")
-    if finding.control_task is not None and finding.accuracy is not None:
-        scored, memory = finding.accuracy.value, finding.control_task.value
-        if scored <= memory:
-            scores = f"accuracy {format_score(scored)} against {format_score(memory)} on the control task"
-            texts.append(f"is read no better than random labels of its words: {scores}.")
+    if finding.selectivity is not None and finding.selectivity.low <= 0:
+        texts.append(
+            f"is not shown to be read better than random labels of its words, which tell its label at "
+            f"{format_score(finding.type_accuracy)}: selectivity {format_interval(finding.selectivity)}."
+        )
     if finding.chosen_by != "cv_score":
         texts.append(
             "has its site chosen by the final test score, so that score is optimistic: no cv_score in the table."
@@ -107,69 +122,120 @@ def caveats(finding: Finding) -> list[str]:
 
 
 def _emergence(finding: Finding) -> str:
-    scored = f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)} at the last checkpoint{_floors(finding)}"
-    event = finding.emergence
-    if event is not None and event.known:
-        sure = "" if math.isnan(event.low) else f" (95 % interval {format_step(event.low)}–{format_step(event.high)})"
-        return f"becomes readable at step {format_step(event.step)}{_stage(finding, event)}{sure} {describe_site(finding.site)}: {scored}."
-    if event is not None:
-        return f"shows no emergence: {event.note or 'no reason given'}. Best {describe_site(finding.site)}, {scored}."
-    if not finding.final.known:
+    event, metric = finding.emergence, SCORE_LABELS[finding.metric]
+    at_end = f"{metric} {format_interval(finding.final)} at the last checkpoint"
+    if event is None:
+        if not finding.final.known:
+            return ""
+        scored = f"{at_end}{_floors(finding, finding.floors)}"
+        return f"is read best {describe_site(finding.site)}: {scored}; when it emerged was not measured."
+    if not _stage(finding, event) or event.stage == str(finding.curve["stage"].iloc[-1]):
+        scored = f"{at_end}{_floors(finding, finding.floors)}"
+    else:
+        then = format_interval(finding.score_after(event.stage))
+        scored = f"{metric} {then} at the end of {event.stage}{_floors(finding, finding.event_floors)}; {at_end}"
+    if event.known:
+        text = f"becomes readable at step {format_step(event.step)}{_stage(finding, event)}{_certainty(event)}"
+        return f"{text} {describe_site(finding.site)}: {scored}{_folds(event)}."
+    where = f" in any stage; in {event.stage}" if _stage(finding, event) else ""
+    return (
+        f"shows no emergence{where}: {event.note or 'no reason given'}. Best {describe_site(finding.site)}, {scored}."
+    )
+
+
+def _certainty(event: StepEstimate) -> str:
+    """The interval of a step and its corrected p."""
+    parts = [] if math.isnan(event.low) else [f"95 % interval {_step_range(event)}"]
+    if not math.isnan(event.p):
+        looks = f"corrected for {event.looks} looks" if event.looks > 1 else "one look"
+        parts.append(f"{format_p(event.p)}, {looks}")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _step_range(event: StepEstimate) -> str:
+    last = "after the last checkpoint" if math.isnan(event.high) else format_step(event.high)
+    return f"{format_step(event.low)}–{last}"
+
+
+def _folds(event: StepEstimate) -> str:
+    """That an event is unsettled, if the groups that are held out decide it."""
+    if not event.unsettled:
         return ""
-    return f"is read best {describe_site(finding.site)}: {scored}; when it emerged was not measured."
+    return f"; unsettled: {event.folds_agree} of {event.folds} parts of the groups show it"
 
 
 def _stage(finding: Finding, event: StepEstimate) -> str:
     return f" of {event.stage}" if event.stage and finding.curve["stage"].nunique() > 1 else ""
 
 
-def _floors(finding: Finding) -> str:
-    known = [(FLOOR_LABELS[c], floor.value) for c, floor in finding.floors.items() if floor.known]
+def _floors(finding: Finding, floors: Mapping[str, IntervalEstimate]) -> str:
+    known = [(FLOOR_LABELS[c], floor.value) for c, floor in floors.items() if floor.known]
     text = "; floors: " + ", ".join(f"{name} {format_score(value)}" for name, value in known) if known else ""
-    if finding.control_task is None or finding.accuracy is None or "control_task" in finding.floors:
+    if finding.selectivity is None:
         return text
-    return f"{text}; accuracy {format_score(finding.accuracy.value)} against {format_score(finding.control_task.value)} on the control task"
+    return f"{text}; selectivity {format_interval(finding.selectivity)}"
 
 
 def _loss(finding: Finding) -> str:
-    if finding.loss is None or not finding.loss.known:
-        return ""
-    at = f"{format_step_interval(finding.loss)}{_stage(finding, finding.loss)}"
     score_after = finding.after_loss
-    if finding.weakened and score_after is not None:
-        end = f"the end of {finding.loss.stage}" if _stage(finding, finding.loss) else "the last checkpoint"
-        score = f"{SCORE_LABELS[finding.metric]} {format_interval(score_after)}"
-        return f"is read less well from step {at} on: {score} at {end}, still above its floors."
-    again = " again" if finding.emergence is not None and finding.emergence.known else ""
-    return f"is lost{again} at step {at}."
-
-
-def _use(finding: Finding) -> str:
-    if finding.used is None:
+    if finding.loss is None or score_after is None:
         return ""
-    if not finding.used.known:
-        return f"is not shown to be used in behaviour: {finding.used.note or 'no reason given'}."
-    text = f"is used in behaviour from step {format_step_interval(finding.used)}{_stage(finding, finding.used)}"
-    gap = finding.readable_minus_used
+    event = finding.loss
+    at = f"{format_step(event.step)}{_stage(finding, event)}{_certainty(event)}"
+    end = f"the end of {event.stage}" if _stage(finding, event) else "the last checkpoint"
+    score = f"{SCORE_LABELS[finding.metric]} {format_interval(score_after)} at {end}"
+    if finding.lost:
+        again = " again" if finding.emergence is not None and finding.emergence.known else ""
+        return f"is lost{again} at step {at}: {score}{_folds(event)}."
+    now = "still above its floors" if finding.weakened else "no longer shown to be above its floors"
+    return f"is read less well from step {at} on: {score}, {now}{_folds(event)}."
+
+
+def _answers(finding: Finding) -> str:
+    """The step from which the questions are answered right; its order with the emergence only where that can be compared."""
+    event, gap = finding.answers, finding.readable_minus_answers
+    if event is None:
+        return ""
+    if not event.known:
+        return f"is not shown to be answered right: {event.note or 'no reason given'}."
+    text = f"answers right from step {format_step(event.step)}{_stage(finding, event)}{_certainty(event)}"
     if gap is None or not gap.known:
-        return f"{text}{_stage_order(finding)}."
+        return f"{text}{'' if gap is None else _stage_order(finding, gap)}{_folds(event)}."
     sure = "" if math.isnan(gap.low) else f" [{_signed(gap.low)}, {_signed(gap.high)}]"
-    if math.isnan(gap.low) or gap.low <= 0 <= gap.high:
-        return f"{text}; which came first is not settled (readable − used: {_signed(gap.value)} doublings{sure})."
-    order = "readable before it is used" if gap.value < 0 else "used before it is readable"
-    return f"{text}: {order} (readable − used: {_signed(gap.value)} doublings{sure})."
+    difference = f"(readable − right answers: {_signed(gap.value)} doublings{sure})"
+    if math.isnan(gap.low) or math.isnan(gap.high) or gap.low <= 0 <= gap.high:
+        return f"{text}; which came first is not settled {difference}."
+    order = "readable before answered right" if gap.value < 0 else "answered right before readable"
+    return f"{text}: {order} {difference}."
 
 
-def _stage_order(finding: Finding) -> str:
+def _stage_order(finding: Finding, gap: IntervalEstimate) -> str:
     """The order of two events in different stages, which no number of doublings separates."""
-    read, used = finding.emergence, finding.used
+    read, answers = finding.emergence, finding.answers
     order = list(finding.curve["stage"].unique())
-    if read is None or used is None or not read.known or not {read.stage, used.stage} <= set(order):
+    if read is None or answers is None or not read.known or not {read.stage, answers.stage} <= set(order):
         return ""
-    gap = order.index(read.stage) - order.index(used.stage)
-    if gap == 0:
+    if gap.note.startswith(QUESTIONS_ELSEWHERE):
+        return "; the questions do not begin with the texts that are read, so the two steps are not compared"
+    distance = order.index(read.stage) - order.index(answers.stage)
+    if distance == 0:
         return ""
-    return ": readable in an earlier stage" if gap < 0 else ": used in an earlier stage than readable"
+    return ": readable in an earlier stage" if distance < 0 else ": answered right in an earlier stage than readable"
+
+
+def _ablation(finding: Finding) -> str:
+    """Whether the answers use the direction: only an ablation beyond its null shows this."""
+    if (ablation := finding.ablation) is None:
+        return ""
+    at = checkpoint_label(ablation.stage, ablation.step)
+    effect = f"{_nats(ablation.effect.value)} nats [{_nats(ablation.effect.low)}, {_nats(ablation.effect.high)}]"
+    null = f"95 % of random directions {_nats(ablation.null.low)} to {_nats(ablation.null.high)}"
+    numbers = f"ablating it at {at} changes the margin of the right answers by {effect} ({null}; {format_p(ablation.p)}, corrected)"
+    return f"is used: {numbers}." if ablation.is_use else f"is not shown to be used: {numbers}."
+
+
+def _nats(value: float) -> str:
+    return "–" if math.isnan(value) else f"{'−' if value < 0 else '+'}{abs(value):.2f}"
 
 
 def _signed(value: float) -> str:
@@ -183,4 +249,5 @@ def _phase(finding: Finding) -> str:
     if not event.known:
         return f"shows no turn from fitting to compression: {event.note or 'no reason given'}."
     at = f"{format_step_interval(event)}{_stage(finding, event)}"
-    return f"turns from fitting to compression (dependence on the input begins to fall) at step {at}."
+    sure = "" if math.isnan(event.p) else f"; both kernels agree, {format_p(event.p)} corrected for the sites of the run"
+    return f"turns from fitting to compression at step {at}: dependence on the input begins to fall{sure}."

@@ -169,7 +169,7 @@ def report_warnings(
     failed = [(str(f.get("checkpoint", "?")), f.get("reason", "no reason given")) for f in about.get("failures") or []]
     warnings += [(checkpoint, f"was not measured: {reason}") for checkpoint, reason in failed]
     for finding in findings:
-        censored = {"emergence": finding.emergence, "use": finding.used}
+        censored = {"emergence": finding.emergence, "right answers": finding.answers}
         reasons = [
             f"{what} censored: {e.note or 'no reason given'}"
             for what, e in censored.items()
@@ -222,7 +222,7 @@ def _finding_card(finding: Finding) -> dict[str, Any]:
     event, loss = finding.emergence, finding.loss
     kind = "unknown" if event is None else "emerged" if event.known else "absent"
     if loss is not None and loss.known and kind == "emerged":
-        kind = "weakened" if finding.weakened else "lost"
+        kind = "lost" if finding.lost else "weakened"
     return {"name": finding.name, "kind": kind, "sentences": finding_sentences(finding)}
 
 
@@ -246,7 +246,7 @@ def _row(finding: Finding, concept: Mapping[str, Any]) -> dict[str, str]:
         "control": format_control_task(finding),
         "untrained": floors.get("untrained", "–"),
         "emerges": step(finding.emergence),
-        "used": step(finding.used),
+        "used": step(finding.answers),
         "source": " · ".join(str(concept[k]) for k in ("source", "licence") if concept.get(k)) or "–",
     }
 

@@ -34,7 +34,7 @@ def print_summary(records: pd.DataFrame, console: Console) -> None:
     score = f"{metrics[0]} [95 %]" if len(metrics) == 1 else "score [95 %]"
     rows = [_cells(f, len(metrics) > 1, 32 if wide else 12) for f in findings]
     more = ["acc. / control", "untrained"] if wide else []
-    used = ["used from"] if wide else []
+    used = ["right from"] if wide else []
     names = ["concept", "site", score, "TF-IDF", *more, "readable from", *used, "over training"]
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in names:
@@ -72,7 +72,7 @@ def _cells(finding: Finding, named: bool, most: int) -> dict[str, Text]:
         "readable from": Text(
             _step(finding.emergence), style="green" if finding.emergence and finding.emergence.known else "dim"
         ),
-        "used from": Text(_step(finding.used), style="dim"),
+        "right from": Text(_step(finding.answers), style="dim"),
         "over training": Text(sparkline(evenly_spread(finding.curve["value"].tolist(), most), start), style="blue"),
     }
 

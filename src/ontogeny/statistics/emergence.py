@@ -18,9 +18,12 @@ from torch import Tensor
 from ontogeny.errors import BadInput
 from ontogeny.statistics import order_test
 from ontogeny.statistics.holm import holm_p
+from ontogeny.statistics.permutation import tail_of_moments, tail_p
 
 ThresholdForm = Literal["half", "threshold"]
 _ALPHA = 0.05
+_LEAST_RESAMPLED_P = 1e-5
+"""The tail of resampled scores is not known any finer."""
 _MIN_CHECKPOINTS = 4
 """With three checkpoints the best of all orders has p = 1/6."""
 
@@ -84,7 +87,7 @@ def emergence_event(
     if isinstance(curve, str):
         return _censored(curve, samples)
     final, finals = curve.points[-1], curve.samples[:, -1]
-    p = max((1 + int((finals <= curve.floors).sum())) / (1 + len(finals)), end_p or 0.0)
+    p = max(_above_p(finals - curve.floors), end_p or 0.0)
     if not final > curve.floor or p > _ALPHA:
         return _censored(
             f"the last score, {final:.3g}, is not significantly above its floor {curve.floor:.3g}", samples, p
@@ -278,10 +281,24 @@ def _crossing(
     return at, last
 
 
+def _above_p(samples: Float[Tensor, " sample"]) -> float:
+    """p of a difference against 0, from its resamples."""
+    # The share of resamples at 0 or below is that of the mirrored ones that reach 0.
+    return tail_p(0.0, -samples, least=_LEAST_RESAMPLED_P)
+
+
 def _best_p(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"]) -> float:
     """p of the best point against 0: the share of resamples whose largest deviation reaches it."""
-    largest = (samples - samples.mean(0)).amax(1)
-    return (1 + int((largest >= points.max()).sum())) / (1 + len(largest))
+    deviations = samples - samples.mean(0)
+    best = int(points.argmax())
+    largest = deviations.amax(1)
+    reached = int((largest >= points[best]).sum())
+    if reached:
+        return (1 + reached) / (1 + len(samples))
+    # Finer than the number of resamples: the tail of the best point alone, times the number of points.
+    spread = float(deviations[:, best].std())
+    alone = tail_of_moments(float(points[best]), 0, len(samples), 0.0, spread, least=_LEAST_RESAMPLED_P)
+    return min(1 / (1 + len(samples)), len(points) * alone)
 
 
 def _ends(samples: Float[Tensor, " sample"], level: float) -> tuple[float, float]:

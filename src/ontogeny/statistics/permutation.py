@@ -4,6 +4,7 @@ The scores of the held-out examples stay fixed and their labels are permuted, so
 checkpoint: use the same one throughout, and combine checkpoints by `torch.maximum` of their maxima.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -105,7 +106,7 @@ def permutation_test(
     """
     observed = score(y[None])[0]
     maxima, reached = [], torch.zeros(observed.shape, dtype=torch.long, device=observed.device)
-    for block in labels.split(max(1, _BLOCK // max(len(y), len(observed)))):
+    for block in labels.split(max(1, _BLOCK // max(len(y), len(observed)))):  # type: ignore[no-untyped-call]
         null = score(block)
         maxima.append(_maxima(null))
         reached += (null >= observed - _TINY).sum(0)
@@ -185,14 +186,53 @@ def _maxima(null: Float[Tensor, "sample cell"]) -> Float[Tensor, " sample"]:
     return null.nan_to_num(nan=-torch.inf).amax(1) if best.isnan().any() else best
 
 
+def tail_p(observed: float, null: Float[Tensor, " sample"], *, least: float) -> float:
+    """One-sided p of a score that may be finer than the number of permutations, for corrections over many tests.
+
+    The share of the null that reaches the score; where none does, the tail of the normal distribution with the null's moments.
+
+    Args:
+        least: The least p that any score can have, such as 1 over the number of distinct labellings.
+    """
+    null = null[~null.isnan()].double()
+    if math.isnan(observed) or not len(null):
+        return math.nan
+    reached = int((null >= observed - _TINY).sum())
+    return tail_of_moments(observed, reached, len(null), float(null.mean()), float(null.std()), least=least)
+
+
+def tail_of_moments(observed: float, reached: int, count: int, mean: float, std: float, *, least: float) -> float:
+    """`tail_p` from how many of `count` null scores reach the observed one, and from their mean and spread."""
+    p = (1 + reached) / (1 + count)
+    if reached or not std > 0:
+        return p
+    return max(least, min(p, float(torch.special.ndtr(torch.tensor((mean - observed) / std, dtype=torch.float64)))))
+
+
+def least_labelling_p(y: Shaped[Tensor, " example"], groups: Int[Tensor, " example"]) -> float:
+    """1 over the number of distinct labellings that `group_permutations` can draw."""
+    number, member = unique_inverse(groups)
+    classes, label = unique_inverse(y)
+    table = torch.zeros(number, classes, dtype=torch.float64)
+    table.index_put_((member, label), torch.tensor(1.0, dtype=torch.float64), accumulate=True)
+    pure = (table > 0).sum(1) == 1
+    blocks = (table[pure] > 0).double().sum(0)[None]
+    return math.exp(-float(_log_arrangements(table[~pure]).sum() + _log_arrangements(blocks).sum()))
+
+
+def _log_arrangements(counts: Float[Tensor, "row class"]) -> Float[Tensor, " row"]:
+    """Log of the number of orders of things of which so many are alike."""
+    return torch.special.gammaln(counts.sum(1) + 1) - torch.special.gammaln(counts + 1).sum(1)
+
+
 def sign_flip_p(
     values: Float[Tensor, " example"], groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
 ) -> float:
-    """One-sided p that the mean is above 0: share of random signs of the groups, the true ones included, whose mean is as large."""
+    """One-sided p that the mean is above 0: share of random signs of the groups whose mean is as large, see `tail_p`."""
     number, member = unique_inverse(groups)
     sums = torch.zeros(number, dtype=torch.float64).index_add_(0, member, values.double())
     signs = torch.randint(2, (samples, number), generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
-    return (1 + int((signs @ sums >= sums.sum() - _TINY).sum())) / (1 + samples)
+    return tail_p(float(sums.sum()), signs @ sums, least=0.5**number)
 
 
 def familywise_p(observed: Float[Tensor, "*cell"], maxima: Float[Tensor, " sample"]) -> Float[Tensor, "*cell"]:
