@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from ontogeny.data.grouping import derive_groups
 from ontogeny.data.parsing import Columns, parse_table
 from ontogeny.data.positions import Position, last
 from ontogeny.data.tables import file_stem, read_table, table_from_frame
+from ontogeny.data.templates import Template, parse_template
 from ontogeny.errors import BadInput, SingleClassError
 from ontogeny.statistics.splits import number_groups
 
@@ -48,8 +49,9 @@ class Concept:
     """Names of the classes by index; a binary concept has the negative class first, or no names."""
     position: Position = last
     answers: tuple[Answer, ...] = ()
-    template: bool = False
-    """Whether to read the text, and ask the questions, as a user's turn in the tokenizer's chat template."""
+    template: Template = False
+    """The template in which texts are read and questions are asked: none, own (the chat template of each checkpoint's tokenizer; one
+    without is read bare), a file, or a text; see `ontogeny.data.templates`."""
     twins: bool = False
     """Whether each group is a text and its perturbed copy, the clean one first; `flip_rate` then compares the two."""
     sign: int = +1
@@ -60,6 +62,7 @@ class Concept:
     """The question that the label answers: 'Is the statement true?'"""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "template", parse_template(self.template))
         _check_concept(self)
 
     @classmethod
@@ -78,7 +81,7 @@ class Concept:
         kind: TargetKind | None = None,
         positive: str | None = None,
         ignore: Sequence[str] = (),
-        template: bool = False,
+        template: Template | Path = False,
         sign: int = +1,
         licence: str | None = None,
         source: str | None = None,
@@ -105,7 +108,7 @@ class Concept:
         concept = cls(
             name or file_stem(path),
             **vars(parsed),
-            template=template,
+            template=parse_template(template),
             sign=sign,
             licence=licence,
             source=source,
@@ -133,12 +136,34 @@ class Concept:
         return cls(name, **vars(parse_table(table, Columns(text, label, group, pair), position, kind, positive)))
 
     @classmethod
-    def from_pairs(cls, pairs: Iterable[tuple[str, str]], *, name: str, position: Position = last) -> "Concept":
-        """A binary concept from contrast pairs, each the positive text first; groups are derived as for a file."""
+    def from_pairs(
+        cls,
+        positive: Sequence[str],
+        negative: Sequence[str],
+        *,
+        name: str = "pairs",
+        position: Position = last,
+    ) -> "Concept":
+        """A binary concept from contrast pairs; groups are derived as for a file.
+
+        Args:
+            positive: Texts of the positive class.
+            negative: Their partners, in the same order.
+            name: Name of the concept.
+            position: Read position.
+
+        Raises:
+            BadInput: the lists differ in length, or there are too few pairs.
+        """
+        if len(positive) != len(negative):
+            raise BadInput(
+                f"`positive` and `negative` must hold the two texts of each pair, got {len(positive)} and {len(negative)} texts: give as "
+                "many of each, in the same order."
+            )
         rows = [
-            (text, positive, str(i))
-            for i, pair in enumerate(pairs)
-            for text, positive in zip(pair, (True, False), strict=True)
+            (text, label, str(i))
+            for i, pair in enumerate(zip(positive, negative, strict=True))
+            for text, label in zip(pair, (True, False), strict=True)
         ]
         groups = derive_groups([text for text, _, _ in rows], [pair for _, _, pair in rows])
         examples = (
