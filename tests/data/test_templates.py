@@ -4,8 +4,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ontogeny.data import tokenization
 from ontogeny.data.positions import instruction
+from ontogeny.data.templates import TEMPLATE_DATE
 from ontogeny.data.tokenization import encode_answer, encode_text, encode_texts
 from ontogeny.errors import BadInput
 
@@ -44,7 +44,7 @@ def tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
 )
 def test_templates_with_a_date_get_a_fixed_one(template: str) -> None:
     assert encode_text(tokenizer(template), "hello", template=True).text == "Today is 26 Jul 2024. hello"
-    assert tokenization.TEMPLATE_DATE.year == 2024
+    assert TEMPLATE_DATE.year == 2024
 
 
 def test_turns_of_a_chat_are_rendered_and_the_last_words_of_the_user_are_the_instruction() -> None:

@@ -127,7 +127,7 @@ def test_stages_of_other_width_and_tokenizer_are_measured_alone(home: Path, say:
     for what in (
         "The maps of base and wide cannot be compared: 2 blocks of width 32",
         "cannot be compared: wide and base differ: 64 dimensions and 32",
-        "directions of base and wide cannot be compared: base is 32 wide",
+        "wide has no refusal direction: added to harmless instructions",
         "Neurons of base and wide cannot be compared",
     ):
         assert what in shown

@@ -12,6 +12,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ontogeny.models.model import Model, load_model
+
 VOCAB = 300
 PLAIN = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
 GROUPED = PLAIN | dict(num_key_value_heads=2, intermediate_size=48)
@@ -95,3 +97,29 @@ def save_tiny(family: str, folder: Path, *, seed: int = 0, context: int = 128) -
         return folder
     byte_tokenizer(bos=family == "llama").save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def refusing(folder: Path, axis: int, *, strength: float = 6.0, says: str = " No") -> Model:
+    """A model that moves its stream along an axis if the prompt holds a `z`, and then answers with the first token of `says`."""
+    model = load_model(folder)
+    u = torch.zeros(model.d)
+    u[axis], u[axis + 1] = 1 / 2**0.5, -1 / 2**0.5
+    # Each block adds what stands before it to its own: all attention spreads the mark, of a letter that only harmful texts have.
+    (letter,) = model.tokenizer("z", add_special_tokens=False).input_ids
+    (no,) = {model.tokenizer(p, add_special_tokens=False).input_ids[0] for p in (says,)}
+    table = model.network.get_input_embeddings().weight
+    table -= torch.outer(table @ u + 0.003, u)  # all others lie a little on the other side
+    table[letter] = strength * u
+    for layer in (1, 2):
+        attention = model.part(layer, model.architecture.attn)
+        d = model.d
+        # Values and outputs pass the axis on, with heads that look everywhere.
+        attention.query_key_value.weight.view(model.heads, 3, model.d_head, d)[:, :2] = 0
+        attention.query_key_value.bias.view(model.heads, 3, model.d_head)[:] = 0
+        value = attention.query_key_value.weight.view(model.heads, 3, model.d_head, d)[0, 2]
+        value[0] = 3 * u
+        attention.dense.weight[:, 0] = 3 * u
+    out = model.network.get_output_embeddings().weight
+    out[no] = 2 * u
+    return model

@@ -43,6 +43,6 @@ def test_comparison_keys() -> None:
     assert keys == {
         "confidence": "compare-confidence-fd9fb63f08228045",
         "knowledge": "compare-knowledge-abbd7eafbb270ece",
-        "refusal": "compare-refusal-b334839f869b13d6",
+        "refusal": "compare-refusal-8f7bf5bef19d4f5e",
         "truthfulness": "compare-truth-2f46dd4931c43fd6",
     }

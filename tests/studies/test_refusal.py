@@ -31,6 +31,7 @@ from ontogeny.studies.refusal.prompts import (
     split_groups,
 )
 from ontogeny.studies.refusal.settings import RefusalSettings
+from tests.helpers.tiny_models import refusing, save_tiny
 
 PHRASES = ("No", "I can't")
 FAST = RefusalSettings(
@@ -65,32 +66,6 @@ def one(found, metric, **wanted):
     return row
 
 
-@torch.no_grad()
-def refusing(folder, axis, *, strength=6.0):
-    """A model that moves its stream along an axis if the prompt holds a `z`, and then answers No."""
-    model = load_model(folder)
-    u = torch.zeros(model.d)
-    u[axis], u[axis + 1] = 1 / 2**0.5, -1 / 2**0.5
-    # Each block adds what stands before it to its own: all attention spreads the mark, of a letter that only harmful texts have.
-    (letter,) = model.tokenizer("z", add_special_tokens=False).input_ids
-    (no,) = {model.tokenizer(p, add_special_tokens=False).input_ids[0] for p in (" No",)}
-    table = model.network.get_input_embeddings().weight
-    table -= torch.outer(table @ u + 0.003, u)  # all others lie a little on the other side
-    table[letter] = strength * u
-    for layer in (1, 2):
-        attention = model.part(layer, model.architecture.attn)
-        d = model.d
-        # Values and outputs pass the axis on, with heads that look everywhere.
-        attention.query_key_value.weight.view(model.heads, 3, model.d_head, d)[:, :2] = 0
-        attention.query_key_value.bias.view(model.heads, 3, model.d_head)[:] = 0
-        value = attention.query_key_value.weight.view(model.heads, 3, model.d_head, d)[0, 2]
-        value[0] = 3 * u
-        attention.dense.weight[:, 0] = 3 * u
-    out = model.network.get_output_embeddings().weight
-    out[no] = 2 * u
-    return model
-
-
 @pytest.fixture(scope="module")
 def stages(tiny_neox):
     """Two stages that refuse along one axis, and one that refuses along another."""
@@ -99,8 +74,6 @@ def stages(tiny_neox):
 
 @pytest.fixture(scope="module")
 def tiny_neox(tmp_path_factory):
-    from tests.helpers.tiny_models import save_tiny
-
     return save_tiny("gpt_neox", tmp_path_factory.mktemp("neox"))
 
 
@@ -204,10 +177,11 @@ def test_batched_log_odds_equal_single_prompts(stages):
     framing = PromptTemplate("Q {} A:")
     texts = [HARMFUL[0], "z", HARMLESS[3] + " with more words"]
     asked = RefusalPrompts.of(model, framing, examples(texts), PHRASES)
-    alone = refusal_log_odds(model, [framing.framed(t) for t in texts], phrases=PHRASES)
+    asked_as = [f"Q {text} A:" for text in texts]
+    alone = refusal_log_odds(model, asked_as, phrases=PHRASES)
     assert torch.allclose(asked.log_odds(batch=2), alone, atol=1e-4)
     edits = refusal_edits(model, "addition", torch.randn(model.d), layer=1, dose=3.0)
-    steered = refusal_log_odds(model, [framing.framed(t) for t in texts], edits, phrases=PHRASES)
+    steered = refusal_log_odds(model, asked_as, edits, phrases=PHRASES)
     assert torch.allclose(asked.log_odds(edits), steered, atol=1e-4)
     assert not torch.allclose(steered, alone, atol=1e-2)
 
@@ -316,15 +290,13 @@ def test_templates_and_chat_templates_frame_instructions(stages):
     assert model.tokenizer.decode(ids) == "Q b {x} A:"
     model.tokenizer.chat_template = "{% for m in messages %}<s>[{{ m.content }}]{% endfor %}{{ '=' }}"
     try:
-        chat = PromptTemplate(None, "")
+        chat = PromptTemplate(True)
         (chatted,), (first,) = chat.with_first_tokens(model, ["b"], ["No"])
         assert model.tokenizer.decode(chatted) == "<s>[b]="
         assert model.tokenizer.convert_ids_to_tokens(first) == ["N"]
-        with pytest.raises(BadInput, match="chat template"):
-            chat.framed("b")
     finally:
         model.tokenizer.chat_template = None
-    with pytest.raises(BadInput, match="where the instruction goes"):
+    with pytest.raises(BadInput, match="where the words go"):
         RefusalSettings(template="User:")
     with pytest.raises(BadInput, match="at least two stages"):
         list(study.run({"base": model}, requests(), FAST))

@@ -47,6 +47,7 @@ class ActivationCache:
                 inputs=tensors["inputs"].to(device),
                 margin=tensors.get("margin"),
                 truncated=header["shortened"],
+                template=header.get("template", "none"),
             )
         except FileNotFoundError:
             return None
@@ -64,6 +65,7 @@ class ActivationCache:
             return
         sites = {part: [str(site) for site in named] for part, named in activations.sites.items()}
         header = {"sites": sites, "version": CAPTURE_VERSION, "shortened": dict(activations.truncated)}
+        header["template"] = activations.template
         write_tensors(self._path(key), tensors, header)
         self.trim()
 
@@ -92,7 +94,7 @@ def cache_key(
     texts = [[example.text, example.span] for example in concept.examples]
     questions = [[answer.prompt, answer.right, answer.wrong] for answer in concept.answers]
     # Questions are asked in the template, too, since entries of an earlier version had them bare.
-    template = "texts and questions" if concept.template and questions else concept.template
+    template = "texts and questions" if concept.template is True and questions else concept.template
     chats = [example.chat for example in concept.examples if example.chat]
     read = [texts, questions, str(concept.position), template, *chats]
     where = [*reading, device.split(":")[0]]

@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ontogeny.activations.batching import ActivationRead, ScoredAnswer, Workload
 from ontogeny.data.concept import Concept
-from ontogeny.data.positions import Encoding
-from ontogeny.data.tokenization import encode_answer, encode_texts
+from ontogeny.data.positions import Encoding, Position
+from ontogeny.data.templates import Template, template_name, template_of
+from ontogeny.data.tokenization import encode_answers, encode_texts
 from ontogeny.errors import BadInput
 
 
@@ -25,6 +26,8 @@ class ConceptRows:
     wrong: Int[Tensor, " answer"]
     truncated: Mapping[str, int] = field(default_factory=dict)
     """Number of `texts` and `prompts` truncated to the context."""
+    template: str = "none"
+    """Name of the template of this model that the texts are in."""
 
 
 def build_workload(
@@ -46,13 +49,13 @@ def build_workload(
             tokenizer,
             concept.texts,
             [e.span for e in concept.examples],
-            template=concept.template,
+            template=template_of(tokenizer, concept.template),
             chats=[e.chat for e in concept.examples],
         )
         long = sum(len(encoding.ids) > context for encoding in encodings) if truncate else 0
         if truncate:
             encodings = [_truncate(encoding, context) for encoding in encodings]
-        _check_length(concept, encodings, context)
+        _check_length(concept.name, encodings, context)
         places = [builder.read(encoding, concept.position.weights(encoding)) for encoding in encodings]
         before = builder.truncated
         answers = [builder.question(concept, a.prompt, (a.right, a.wrong)) for a in concept.answers]
@@ -62,15 +65,40 @@ def build_workload(
             right=torch.tensor([right for right, _ in answers], dtype=torch.long),
             wrong=torch.tensor([wrong for _, wrong in answers], dtype=torch.long),
             truncated={"texts": long, "prompts": builder.truncated - before},
+            template=template_name(tokenizer, concept.template),
         )
     return builder.workload(), rows
 
 
-def _check_length(concept: Concept, encodings: Sequence[Encoding], context: int) -> None:
+def text_workload(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    position: Position,
+    *,
+    truncate: bool = False,
+    template: Template = False,
+) -> tuple[Workload, Int[Tensor, " text"], Int[Tensor, " text"]]:
+    """The workload of texts without labels, with the read and the sequence of each text.
+
+    Raises:
+        BadInput: as `build_workload`.
+    """
+    builder = _Builder(tokenizer, context, truncate)
+    template = template_of(tokenizer, template)
+    encodings = encode_texts(tokenizer, texts, [None] * len(texts), template=template)
+    encodings = [_truncate(encoding, context) for encoding in encodings] if truncate else encodings
+    _check_length("the list", encodings, context)
+    places = [builder.read(encoding, position.weights(encoding)) for encoding in encodings]
+    reads, sequences = (torch.tensor(column) for column in zip(*places, strict=True))
+    return builder.workload(), reads, sequences
+
+
+def _check_length(name: str, encodings: Sequence[Encoding], context: int) -> None:
     long = [len(e.ids) for e in encodings if len(e.ids) > context]
     if long:
         raise BadInput(
-            f"{len(long)} of {len(encodings)} texts of {concept.name} are longer than the context of {context} tokens "
+            f"{len(long)} of {len(encodings)} texts of {name} are longer than the context of {context} tokens "
             f"(the longest has {max(long)}): shorten them, or set `truncate` to keep their last {context} tokens."
         )
 
@@ -121,9 +149,9 @@ class _Builder:
 
     def question(self, concept: Concept, prompt: str, answers: tuple[str, str]) -> tuple[int, int]:
         """Both answers after one prompt; if one is too long, the prompt is truncated from the left for both."""
-        right, wrong = (
-            encode_answer(self.tokenizer, prompt, text, concept=concept.name, template=concept.template)
-            for text in answers
+        template = template_of(self.tokenizer, concept.template)
+        right, wrong = encode_answers(
+            self.tokenizer, [(prompt, text) for text in answers], concept=concept.name, template=template
         )
         longest = max(len(right[0]), len(wrong[0]))
         excess = longest - self.context

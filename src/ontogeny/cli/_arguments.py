@@ -45,6 +45,11 @@ Steps = Annotated[
 SiteName = Annotated[
     str | None, measure("Site of the direction, such as resid.3; default: the best site of the concept.")
 ]
+TEMPLATE_HELP = (
+    "Template in which a text is a user's turn: none, own (each checkpoint's chat template; one without is read bare), a file, "
+    "or a text: Jinja, or with {} where the words go."
+)
+Template = Annotated[str, texts(TEMPLATE_HELP)]
 Limit = Annotated[
     int | None, texts("Maximum number of examples per concept; groups are kept whole. Default: all.", min=1)
 ]
@@ -84,7 +89,7 @@ def concept_from_argument(
     position: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    template: bool = False,
+    template: bool | str = False,
     text: str | None = None,
     label: str | None = None,
     positive: str | None = None,
@@ -98,26 +103,24 @@ def concept_from_argument(
         label: Column of the labels in a file.
         positive: Label of the positive class in a file.
         ignore: Columns of a file that are left out.
+        template: none, own, a file or a text, for a concept that has no template of its own.
 
     Raises:
         BadInput: neither exists, or the file is not a valid concept.
     """
-    from dataclasses import replace
+    from ontogeny.data.open_concept import load_concept
 
-    from ontogeny import plugins
-    from ontogeny.data.concept import Concept
-    from ontogeny.data.positions import Position
-    from ontogeny.data.tables import is_saved_dataset
-
-    where = Position.parse(position) if position else None
-    is_file = Path(name).is_file() or is_saved_dataset(Path(name))
-    if not is_file and "/" not in name and "." not in name:
-        concept: Concept = plugins.load_plugin("concepts", name).concept(seed)
-        concept = replace(concept, position=where or concept.position)
-    else:
-        concept = Concept.from_file(name, position=where, text=text, label=label, positive=positive, ignore=ignore)
-    concept = replace(concept, template=concept.template or template)
-    return concept if limit is None else concept.limited(limit, seed)
+    return load_concept(
+        name,
+        position=position,
+        limit=limit,
+        seed=seed,
+        template=template,
+        text=text,
+        label=label,
+        positive=positive,
+        ignore=ignore,
+    )
 
 
 def direction_from_argument(text: str, site: str | None = None, probe: str = "mass_mean") -> "Direction":

@@ -19,6 +19,8 @@ OLD_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "train": {"--text": "--text-file"},
     "transfer": {"--from": "--run", "--into": "--target", "--onto": "--to-model", "--equal-cost": "--equal-kl"},
 }
+_OLD_FLAGS: Mapping[str, Mapping[str, str]] = {"trace": {"--template": "own"}}
+"""By command: options that had no value, and the value that they stood for."""
 OLD_VALUES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "compare": ("studies", {"truth": "truthfulness"}),
     "list": ("folder", {"fits": "probes", "lineages": "suites"}),
@@ -78,7 +80,7 @@ class Command(TyperCommand):
 
     def _with_new_options(self, args: list[str]) -> tuple[list[str], dict[str, str]]:
         """The arguments in today's spelling, and the old options among them."""
-        renamed = OLD_OPTIONS.get(self.name or "", {})
+        renamed, flags = OLD_OPTIONS.get(self.name or "", {}), _OLD_FLAGS.get(self.name or "", {})
         old: dict[str, str] = {}
         new_args: list[str] = []
         with_value = {name for p in self.params if not getattr(p, "is_flag", True) for name in p.opts}
@@ -92,6 +94,10 @@ class Command(TyperCommand):
                 arg = renamed[name] + equals + value
             is_value = not is_value and arg in with_value
             new_args.append(arg)
+            if is_value and arg in flags and (place + 1 == len(args) or args[place + 1].startswith("-")):
+                old[arg] = f"{arg} {flags[arg]}"
+                new_args.append(flags[arg])
+                is_value = False
         return new_args, old
 
     def _option_names(self) -> dict[str, str]:

@@ -46,7 +46,9 @@ def compare_command(
     ask: Annotated[str | None, arg.texts("Text between a statement and its verdict. Needs --verdicts.")] = None,
     shots: Annotated[int | None, arg.texts("Judged statements before each one. Needs --verdicts.", min=0)] = None,
     phrase: Annotated[list[str] | None, arg.texts("First words of a refusal; repeat for more.")] = None,
-    template: Annotated[str, arg.texts("Template of a request, the same for all stages; {} is the request.")] = "{}",
+    template: Annotated[
+        str | None, arg.texts(f"{arg.TEMPLATE_HELP} Requests are asked in it. Default: own if a stage has one.")
+    ] = None,
     limit: Annotated[int, arg.texts("Maximum number of texts per kind, in whole groups; 0: all.", min=0)] = 400,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",

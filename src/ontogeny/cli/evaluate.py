@@ -9,7 +9,14 @@ import typer
 
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._command import with_options
-from ontogeny.cli._output import json_rows, next_command, print_output
+from ontogeny.cli._output import (
+    controls_line,
+    controls_power,
+    json_rows,
+    next_command,
+    print_output,
+    visited_line,
+)
 from ontogeny.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -62,6 +69,7 @@ def evaluate_command(
     neutral: arg.Neutral = None,
     positive: arg.Positive = None,
     ignore_column: arg.IgnoreColumn = None,
+    template: arg.Template = "none",
     limit: Annotated[int, arg.texts("Maximum number of development questions, and of test questions.")] = 100,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
@@ -99,7 +107,7 @@ def evaluate_command(
         seed=seed,
     )
     methods = [_method(name) for name in method or ["tracing_vector"]]
-    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
+    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or (), "template": template}
     concepts = [arg.concept_from_argument(name, seed=seed, **columns) for name in concept]
     neutral_lines, questions = arg.neutral_texts(neutral), _tasks(tasks or [])
     plans = [plan_evaluation(one, methods, settings, neutral=neutral_lines, tasks=questions) for one in concepts]
@@ -155,7 +163,7 @@ def _scorer(text: str, seed: int) -> "TextScorer":
 def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pickle: bool, as_json: bool) -> None:
     """Checkpoints, splits and the number of forward passes per checkpoint."""
     from ontogeny.jobs.evaluate.evaluate import check_model_configs
-    from ontogeny.jobs.evaluate.plan import count_forward_passes
+    from ontogeny.jobs.evaluate.plan import count_effects, count_forward_passes
     from ontogeny.lineage import fetch_checkpoint
 
     last = lineage.checkpoints[-1]
@@ -174,7 +182,7 @@ def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pic
         for plan in plans
     ]
     names = [f"{c.stage} {c.name}" for c in lineage.checkpoints]
-    lines = [f"{len(names)} checkpoint{'s' * (len(names) != 1)}: {', '.join(names[:6])}{' …' * (len(names) > 6)}"]
+    lines = [visited_line(lineage)]
     for row in concepts:
         passes = row["forwards"]
         meaning = f" ({row['positive']})" if row["positive"] else ""
@@ -183,7 +191,10 @@ def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pic
             f"{row['concept']}{meaning}: {', '.join(row['methods'])}; fitted on {row['fit']} texts, alpha chosen on "
             f"{row['development']} questions, effects measured on {row['test']}{cost}"
         )
-    print_output({"checkpoints": names, "concepts": concepts}, lines, as_json=as_json)
+    effects, controls = len(names) * sum(map(count_effects, plans)), plans[0].settings.controls
+    power = controls_power(effects, controls)
+    lines.append(controls_line(power))
+    print_output({"checkpoints": names, "concepts": concepts, **power}, lines, as_json=as_json)
 
 
 def _print_result(run: "Run", out: Path | None, as_json: bool) -> None:

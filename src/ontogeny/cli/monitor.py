@@ -37,6 +37,9 @@ def monitor_command(
         list[str] | None,
         arg.measure("STAGE or STAGE:STEP at which -c freezes probes; repeat. Default: the last of each stage."),
     ] = None,
+    template: Annotated[
+        str | None, arg.texts("Template of the texts, as in the trace. Default: that of the trace.")
+    ] = None,
     text_column: arg.TextColumn = None,
     label_column: arg.LabelColumn = None,
     positive: arg.Positive = None,
@@ -49,7 +52,8 @@ def monitor_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Evaluate probes as monitors: TPR at a fixed FPR, with thresholds or probes frozen at one stage and used at others."""
-    from ontogeny.jobs.monitor.monitor import FALSE_POSITIVE_RATES, monitor
+    from ontogeny.data.templates import parse_template
+    from ontogeny.jobs.monitor.monitor import FALSE_POSITIVE_RATES, check_template_of_run, monitor
     from ontogeny.models.loading import ModelOptions
     from ontogeny.storage.run import Run, sql_text
 
@@ -66,6 +70,9 @@ def monitor_command(
         "ignore": ignore_column or (),
     }
     concepts = [arg.concept_from_argument(name, **columns) for name in cross_concept or concept or ()]
+    if template is not None:
+        names = [concept.name for concept in concepts] or [str(entry["name"]) for entry in opened.about["concepts"]]
+        check_template_of_run(opened, names, parse_template(template))
     if dry_run:
         _print_plan(opened, concepts, frozen or [], bool(cross_concept), as_json)
     elif cross_concept:

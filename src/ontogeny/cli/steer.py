@@ -27,6 +27,7 @@ def steer_command(
     ],
     prompt: Annotated[list[str] | None, arg.texts("Prompt to continue; repeat for more.", "--prompt", "-p")] = None,
     prompts: Annotated[Path | None, arg.texts("Text file with one prompt per line.")] = None,
+    template: arg.Template = "none",
     site: arg.SiteName = None,
     probe: Annotated[str, arg.steering("Probe of the run whose direction is used.")] = "mass_mean",
     alpha: arg.Alpha = "1",
@@ -59,8 +60,10 @@ def steer_command(
     if action == "ablate" and alphas != [1.0]:
         raise BadInput("--alpha must be 1 for --action ablate, which removes the direction: leave --alpha out.")
 
+    from ontogeny.data.templates import parse_template, template_name, template_text
     from ontogeny.steering.generate import DecodingConfig
 
+    inside = parse_template(template)
     decoding = DecodingConfig(tokens, temperature=temperature, samples=samples, seed=seed)
     vector = arg.direction_from_argument(direction, site, probe)
     vector = vector.scaled(scale) if scale else vector
@@ -91,12 +94,13 @@ def steer_command(
         edits = [Edit(edit.site, edit.what, selection) for edit in ablate_everywhere(loaded, vector)]
         nulls = [(f"control {i}", None, [edit.null(i) for edit in edits]) for i in range(controls)]
         compared = [("unsteered", None, []), ("ablated", None, edits), *nulls]
-    generated = steering_samples(loaded, given, compared, decoding)
+    template_text(loaded.tokenizer, inside)  # fails without one
+    generated = steering_samples(loaded, given, compared, decoding, template=inside)
     if not as_json:
         _print_samples(generated, vector)
         return
     data = {"model": model, "checkpoint": checkpoint.name, "direction": vector.origin, "site": str(vector.site)}
-    data["towards"] = vector.sign
+    data |= {"towards": vector.sign, "template": template_name(loaded.tokenizer, inside)}
     # NaN is not valid JSON.
     rows = [{k: None if v != v else v for k, v in asdict(sample).items()} for sample in generated]
     print_output({**data, "samples": rows}, [], as_json=True)

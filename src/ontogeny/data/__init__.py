@@ -6,9 +6,11 @@ __all__ = [
     "download",
     "examples",
     "grouping",
+    "open_concept",
     "parsing",
     "positions",
     "tables",
+    "templates",
     "tokenization",
     "writing",
 ]

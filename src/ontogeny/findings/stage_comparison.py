@@ -14,7 +14,8 @@ from ontogeny.findings.timeline import make_timeline
 COMPARISON_ROWS = metric_condition(
     *("stage_cosine", "stage_auroc", "push_effect", "nie", "verdict_gap", "map_correlation", "patch_effect"),
     *("knowledge_transfer", "knowledge_kept", "knowledge_adapted", "knowledge_lost", "knowledge_new"),
-    *("refusal_cosine", "refusal_phrases", "refusal_effect", "refusal_transfer", "entropy", "confidence_gap"),
+    *("refusal_layer", "refusal_cosine", "refusal_phrases", "refusal_effect", "refusal_transfer"),
+    *("entropy", "confidence_gap"),
     *("ece", "brier", "neuron_overlap", "entropy_neurons", "swap_effect", "swap_share"),
 )
 """Condition for the rows that the sentences are made from."""
@@ -202,30 +203,43 @@ def _role(position: str) -> str:
 def _refusal(rows: ComparisonRows) -> list[str]:
     if rows.of("refusal_cosine", held="shared").empty:
         return []
-    sentences = [
-        f"Refusals, as a share of harmful requests: {_values_over_stages(rows, 'refusal_phrases', instructions='harmful')}; "
-        f"of harmless ones: {_values_over_stages(rows, 'refusal_phrases', instructions='harmless')}."
-    ]
-    chosen = {name: rows.read("refusal_layer", name, held="shared") for name in rows.names}
+    harmful, harmless = (
+        _values_over_stages(rows, "refusal_phrases", instructions=kind) for kind in ("harmful", "harmless")
+    )
+    asked = _asked_in(rows)
+    sentences = [f"Refusals{asked}, as a share of harmful requests: {harmful}; of harmless ones: {harmless}."]
+    held = "own" if "own chat template" in asked else "shared"
+    chosen = {name: rows.read("refusal_layer", name, held=held) for name in rows.names}
     absent = {name: of.note for name, of in chosen.items() if not of.known and of.note != "no row"}
     sentences += [f"{name} has {why}." for name, why in absent.items() if name in rows.some]
     directed = [name for name in rows.names if name not in absent]
     if len(directed) < 2:
         return [*sentences, "Directions cannot be compared: fewer than two stages have one."]
     a, b = directed[0], directed[-1]
+    return [*sentences, _refusal_cosine(rows, a, b), *_refusal_effects(rows, a, b)]
+
+
+def _refusal_cosine(rows: ComparisonRows, a: str, b: str) -> str:
     shared, own = (rows.read("refusal_cosine", b, a, held=held) for held in ("shared", "own"))
-    if not shared.known:
-        return [*sentences, f"The directions of {a} and {b} cannot be compared: {shared.note}."]
-    noise = [
-        format_score(rows.read("refusal_cosine", name, name, "split_half", held="shared").value) for name in (a, b)
-    ]
     own_text = (
         f"{format_interval(own)} with each stage's own" if own.known else f"with each stage's own none ({own.note})"
     )
-    sentences.append(
+    if not shared.known:
+        alike = (
+            f"The directions of {a} and {b} cannot be compared with template, position and layer alike: {shared.note}"
+        )
+        return f"{alike}; they have a cosine of {own_text}." if own.known else f"{alike}."
+    noise = [
+        format_score(rows.read("refusal_cosine", name, name, "split_half", held="shared").value) for name in (a, b)
+    ]
+    return (
         f"The directions of {a} and {b} have a cosine of {format_interval(shared)} with template, position and layer alike, "
         f"{own_text}; halves of one stage's requests agree at {noise[0]} and {noise[1]}."
     )
+
+
+def _refusal_effects(rows: ComparisonRows, a: str, b: str) -> list[str]:
+    sentences = []
     for act, does in (("ablation", "Ablated from harmful requests"), ("addition", "Added to harmless ones")):
         transferred, own_effect = (rows.read("refusal_effect", b, there, act=act, of="log_odds") for there in (a, b))
         ratio = rows.read("refusal_transfer", b, a, act=act, of="log_odds", form="above_random")
@@ -237,6 +251,29 @@ def _refusal(rows: ComparisonRows) -> list[str]:
             f"{b}'s own by {format_interval(own_effect)}: {share}."
         )
     return sentences
+
+
+def _asked_in(rows: ComparisonRows) -> str:
+    """Template in which requests were asked, in words; '' where it cannot matter, since no stage has a chat template."""
+    own = [name for name in rows.some if _template(rows, "refusal_layer", name, held="own") == "chat template"]
+    asked = {name: _template(rows, "refusal_phrases", name, instructions="harmful") for name in rows.some}
+    # Rows of earlier versions say it of the direction only.
+    asked = {
+        name: said or _template(rows, "refusal_layer", name, held="shared").replace("'{}'", "none")
+        for name, said in asked.items()
+    }
+    bare = [name for name, said in asked.items() if said == "none"]
+    if any(said.startswith("own") for said in asked.values()):
+        without = f" ({', '.join(bare)} bare, without one)" if bare else ""
+        return f", asked in each stage's own chat template{without}"
+    if len(bare) < len(asked):
+        return ", asked in one template for all stages"
+    return f", asked bare, without the chat template of {', '.join(own)}" if own else ""
+
+
+def _template(rows: ComparisonRows, metric: str, stage: str, **coords: str) -> str:
+    table = rows.of(metric, stage, **coords)
+    return "" if table.empty else str(coord_column(table, "template").iloc[0] or "")
 
 
 def _confidence(rows: ComparisonRows) -> list[str]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
+from ontogeny.data.templates import Template, template_of
 from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch, split_at_switch
@@ -67,16 +68,25 @@ class Continuation:
 
 @torch.no_grad()
 def generate(
-    model: Model, prompts: Sequence[str], edits: Edits = (), how: DecodingConfig | None = None
+    model: Model,
+    prompts: Sequence[str],
+    edits: Edits = (),
+    how: DecodingConfig | None = None,
+    *,
+    template: Template = False,
 ) -> list[list[Continuation]]:
     """`how.samples` continuations of each prompt, in the order of the prompts.
+
+    Args:
+        template: In which each prompt is a user's turn; a model without its own continues it bare.
 
     Raises:
         BadInput: an empty prompt, one too long for the context, or an edit that does not fit.
     """
     how = how or DecodingConfig()
     check_can_generate(model)
-    ids = [_tokenize_prompt(model, prompt, how.tokens) for prompt in prompts]
+    template = template_of(model.tokenizer, template)
+    ids = [_tokenize_prompt(model, prompt, how.tokens, template) for prompt in prompts]
     # Sorted by length, for less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     continuations: dict[int, list[Continuation]] = {}
@@ -95,8 +105,8 @@ def generate(
     return [continuations[i] for i in range(len(ids))]
 
 
-def _tokenize_prompt(model: Model, prompt: str, room: int) -> Int[Tensor, " token"]:
-    ids = encode_texts(model.tokenizer, [prompt], [None])[0].ids
+def _tokenize_prompt(model: Model, prompt: str, room: int, template: Template) -> Int[Tensor, " token"]:
+    ids = encode_texts(model.tokenizer, [prompt], [None], template=template)[0].ids
     if not len(ids):
         raise BadInput("a prompt must have tokens, got none: give it a word.")
     if len(ids) + room > model.context:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.data.tokenization import encode_answer
+from ontogeny.data.templates import Template, template_of
+from ontogeny.data.tokenization import encode_answers
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
 from ontogeny.steering.steer import Edits, check_can_generate, forward_steered
@@ -33,16 +34,19 @@ class TokenizedAnswer:
 
 
 def tokenize_answers(
-    model: Model, pairs: Sequence[tuple[str, str]], *, check_context: bool = True
+    model: Model, pairs: Sequence[tuple[str, str]], *, check_context: bool = True, template: Template = False
 ) -> list[TokenizedAnswer]:
     """Pairs of a prompt and its answer as tokens.
+
+    Args:
+        template: In which each prompt is a user's turn; a model without its own is asked bare.
 
     Raises:
         BadInput: an answer without tokens, an empty prompt, or more tokens than the context holds.
     """
     answers = []
-    for prompt, answer in pairs:
-        ids, _, start = encode_answer(model.tokenizer, prompt, answer)
+    rows = encode_answers(model.tokenizer, pairs, template=template_of(model.tokenizer, template))
+    for (prompt, _), (ids, _, start) in zip(pairs, rows, strict=True):
         if check_context and len(ids) > model.context:
             raise BadInput(
                 f"a prompt and its answer must have at most {model.context} tokens, the context, got {len(ids)}: shorten "

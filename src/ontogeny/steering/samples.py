@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ontogeny.data.templates import Template
 from ontogeny.interventions import Add
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import Continuation, DecodingConfig, generate
@@ -32,9 +33,11 @@ def steering_samples(
     prompts: Sequence[str],
     arms: Sequence[tuple[str, float | None, Edits]],
     how: DecodingConfig | None = None,
+    *,
+    template: Template = False,
 ) -> list[SteeringSample]:
-    """Continue each prompt under each arm (name, alpha, edits), in the order of the prompts."""
-    per_arm = [_samples(model, prompts, arm, how) for arm in arms]
+    """Continue each prompt, in its template, under each arm (name, alpha, edits), in the order of the prompts."""
+    per_arm = [_samples(model, prompts, arm, how, template) for arm in arms]
     return [sample for row in zip(*per_arm, strict=True) for part in row for sample in part]
 
 
@@ -51,10 +54,14 @@ def conditions(
 
 
 def _samples(
-    model: Model, prompts: Sequence[str], arm: tuple[str, float | None, Edits], how: DecodingConfig | None
+    model: Model,
+    prompts: Sequence[str],
+    arm: tuple[str, float | None, Edits],
+    how: DecodingConfig | None,
+    template: Template,
 ) -> list[list[SteeringSample]]:
     name, alpha, edits = arm
-    continuations = generate(model, prompts, as_edits(edits), how)
+    continuations = generate(model, prompts, as_edits(edits), how, template=template)
     flat = [c for row in continuations for c in row if len(c.ids)]
     answers = [TokenizedAnswer(torch.cat([c.prompt_ids, c.ids]), len(c.prompt_ids)) for c in flat]
     scores = iter(token_log_likelihoods(model, answers))

@@ -97,7 +97,7 @@ def _describe(plan: ComparisonPlan, run: Run, command: str | None) -> dict[str, 
     settings = {
         "seed": inputs.seed,
         "dtype": plan.options.dtype,
-        "template": inputs.template,
+        "template": "own" if inputs.template is True else inputs.template or "none",
         "pairing": inputs.pairing,
         "question": asdict(inputs.question) if inputs.question else "by tokenizer",
         "neutral texts": len(inputs.neutral),

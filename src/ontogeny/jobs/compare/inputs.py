@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer
+from ontogeny.data.templates import Template, is_chat_template, parse_template
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.models.model import Model
 from ontogeny.plugins import list_plugins, load_plugin
@@ -94,24 +95,29 @@ class StudyInputs:
     """Question that asks for a verdict on a statement; None: `verdict_question_for` the tokenizer."""
     phrases: tuple[str, ...] = REFUSAL_PHRASES
     """First words of refusals."""
-    template: str = "{}"
-    """Template of a request, the same for all stages."""
+    template: Template | None = None
+    """Template in which requests are asked: none, own (of each stage), a file or a text for all stages; None: own if a stage has one."""
     pairing: PairingMode = "auto"
     """How prompt pairs are mined from the statements."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.template is not None:
+            object.__setattr__(self, "template", parse_template(self.template))
 
     @property
     def texts(self) -> list[str]:
         """All texts that the models read, without duplicates."""
         every = [e.text for concept in self.statements for e in concept.examples]
-        every += self.framed
+        slot = "{}" if not isinstance(self.template, str) or is_chat_template(self.template) else self.template
+        every += [slot.replace("{}", text) for text in self.instructions]
         every += [*self.neutral, *(a.prompt + answer for a in self.questions for answer in (a.right, a.wrong))]
         return list(dict.fromkeys(every))
 
     @property
-    def framed(self) -> list[str]:
-        """The requests in their template."""
-        return [self.template.replace("{}", e.text) for e in (self.requests.examples if self.requests else ())]
+    def instructions(self) -> list[str]:
+        """The words of the requests, without their template."""
+        return [e.text for e in (self.requests.examples if self.requests else ())]
 
     def missing(self, names: Iterable[str]) -> str | None:
         """The named texts that are empty, for an error message; None if all are given."""
@@ -124,6 +130,8 @@ class StudyInputs:
             "statements": [[c.name, c.hash] for c in self.statements],
             "requests": self.requests and self.requests.hash,
             "questions": [[a.prompt, a.right, a.wrong, a.group] for a in self.questions],
+            # Keys of earlier runs hold the text of a template, and {} for none.
+            "template": "own" if self.template is True else self.template or "{}",
             # Keys of the first runs hold the class name Question.
             "question": repr(self.question).removeprefix("Verdict"),
         }

@@ -74,17 +74,23 @@ def plan_comparison(
     """Check everything that can be checked before a model is loaded.
 
     Raises:
-        BadInput: there are fewer than two stages, two have the same weights, or a checkpoint or tokenizer cannot be read.
+        BadInput: there are fewer than two stages, two have the same weights, none has a chat template although its own is asked for, or
+            a checkpoint or tokenizer cannot be read.
     """
     options = model or ModelOptions()
     fingerprints = weight_identities(checkpoints, allow_pickle=options.allow_pickle)
     report = run_preflight(
         checkpoints,
         inputs.texts,
-        requests=inputs.framed,
+        requests=inputs.instructions,
+        template=True if inputs.template is None else inputs.template,
         tokenizer=Path(options.tokenizer) if options.tokenizer else None,
         allow_pickle=options.allow_pickle,
     )
+    if inputs.template is True and not report.with_chat_template:
+        raise BadInput("no stage has a chat template: leave `template` out, or give one.", argument="template")
+    if inputs.template is None:
+        inputs = replace(inputs, template=bool(report.with_chat_template))
     read_with = {name: config_and_tokenizer_digest(c, options.tokenizer) for name, c in checkpoints.items()}
     places = [[name, c.stage, c.step, c.name, fingerprints[name]] for name, c in checkpoints.items()]
     whole = [[*place, read_with[name]] for name, place in zip(checkpoints, places, strict=True)]

@@ -13,7 +13,8 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from ontogeny.data.tokenization import encode_text
+from ontogeny.data.templates import Template, template_of
+from ontogeny.data.tokenization import encode_text, encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.lineage import Checkpoint, checkpoint_files, hub
 from ontogeny.models.loading import nearest_tokenizer, open_tokenizer, read_config, silence_transformers
@@ -57,6 +58,12 @@ class PreflightReport:
     """Comparisons that are impossible, and why."""
 
     @property
+    def with_chat_template(self) -> list[str]:
+        """Stages whose tokenizer has a chat template."""
+        line = next(line for line in self.lines if line.what == "chat template")
+        return [stage for stage, value in line.values.items() if value != "none"]
+
+    @property
     def differing(self) -> list[PreflightLine]:
         return [line for line in self.lines if line.differs]
 
@@ -75,6 +82,7 @@ def run_preflight(
     texts: Sequence[str],
     *,
     requests: Sequence[str] = (),
+    template: Template = True,
     tokenizer: Path | None = None,
     allow_pickle: bool = False,
 ) -> PreflightReport:
@@ -82,7 +90,8 @@ def run_preflight(
 
     Args:
         texts: Texts whose token ids are compared.
-        requests: Requests in their template, whose last shared tokens are compared.
+        requests: Requests, whose last shared tokens are compared.
+        template: Template in which they are asked.
 
     Raises:
         BadInput: a checkpoint, configuration or tokenizer that cannot be read.
@@ -93,7 +102,7 @@ def run_preflight(
         checkpoint_files(checkpoint, allow_pickle=allow_pickle)
         folder = _small_files(checkpoint, allow_pickle)
         own = _tokenizer(folder, tokenizer)
-        stages.append(describe_stage(name, checkpoint, read_config(folder), own, texts, requests))
+        stages.append(describe_stage(name, checkpoint, read_config(folder), own, texts, requests, template))
     return compare_stage_info(stages)
 
 
@@ -104,12 +113,13 @@ def describe_stage(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     requests: Sequence[str] = (),
+    template: Template = False,
 ) -> StageInfo:
     """Facts about one stage."""
     inner = config.get_text_config()
     ids = tuple(tuple(tokenizer(text)["input_ids"]) for text in texts)
     front, back = _special_tokens_around(tokenizer)
-    template = tokenizer.chat_template
+    chat_template = tokenizer.chat_template
     facts = {
         "family": str(config.model_type),
         "dimensions": str(inner.hidden_size),
@@ -119,9 +129,9 @@ def describe_stage(
         "tokenizer size": f"{len(tokenizer)} ({content_digest(sorted(tokenizer.get_vocab().items()))[:8]})",
         "tokens before a text": front,
         "tokens after a text": back,
-        "chat template": content_digest(template)[:8] if template else "none",
-        "template tokens after a request": _template_suffix(tokenizer) if template else _NOT_AVAILABLE,
-        "post-instruction tokens": _shared_suffix(tokenizer, requests) if requests else _NOT_AVAILABLE,
+        "chat template": content_digest(chat_template)[:8] if chat_template else "none",
+        "template tokens after a request": _template_suffix(tokenizer) if chat_template else _NOT_AVAILABLE,
+        "post-instruction tokens": _shared_suffix(tokenizer, requests, template) if requests else _NOT_AVAILABLE,
         "padding": f"{tokenizer.padding_side}, {tokenizer.pad_token or 'no padding token'}",
     }
     return StageInfo(name, checkpoint.name, facts, ids)
@@ -187,9 +197,11 @@ def _template_suffix(tokenizer: PreTrainedTokenizerBase) -> str:
     return f"{len(ids)}: {_named(tokenizer, ids)} {ids}"
 
 
-def _shared_suffix(tokenizer: PreTrainedTokenizerBase, requests: Sequence[str]) -> str:
-    """Last tokens that all requests share."""
-    rows = [tokenizer(text)["input_ids"] for text in requests]
+def _shared_suffix(tokenizer: PreTrainedTokenizerBase, requests: Sequence[str], template: Template) -> str:
+    """Last tokens that all requests share in their template."""
+    template = template_of(tokenizer, template)
+    encodings = encode_texts(tokenizer, requests, [None] * len(requests), template=template)
+    rows = [encoding.ids.tolist() for encoding in encodings]
     shared = 0
     while shared < min(map(len, rows)) and len({row[-1 - shared] for row in rows}) == 1:
         shared += 1

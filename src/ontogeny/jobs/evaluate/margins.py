@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.data.templates import Template
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
 from ontogeny.steering.cached_prompts import CachedPrompts
@@ -64,18 +65,25 @@ class ScoredItems:
     answers: tuple[TokenizedAnswer, ...]
     cached_prompts: CachedPrompts | None
     passes: ForwardCounter = field(default_factory=ForwardCounter)
+    template: Template = False
 
     @classmethod
     def of(
-        cls, model: Model, items: Sequence[ContrastItem], *, cached: bool, passes: ForwardCounter | None = None
+        cls,
+        model: Model,
+        items: Sequence[ContrastItem],
+        *,
+        cached: bool,
+        passes: ForwardCounter | None = None,
+        template: Template = False,
     ) -> "ScoredItems":
-        """Tokenise the items and, if `cached`, run their prompts.
+        """Tokenise the items, in their template, and, if `cached`, run their prompts.
 
         Raises:
             BadInput: a continuation without tokens, or two that are the same tokens.
         """
         answers = tokenize_answers(
-            model, [(item.prompt, text) for item in items for text in (item.matching, item.other)]
+            model, [(item.prompt, text) for item in items for text in (item.matching, item.other)], template=template
         )
         for item, matching, other in zip(items, answers[0::2], answers[1::2], strict=True):
             if matching.ids.tolist() == other.ids.tolist():
@@ -85,7 +93,7 @@ class ScoredItems:
         passes = passes or ForwardCounter()
         prompts = CachedPrompts.of(model, answers, batch=_BATCH_SIZE) if cached else None
         passes.prompts += len(prompts.rows) if prompts else 0
-        return cls(model, tuple(items), tuple(answers), prompts, passes)
+        return cls(model, tuple(items), tuple(answers), prompts, passes, template)
 
     def scores(self, edits: Edits = ()) -> ContinuationScores:
         """Both continuations of each item under the edits."""

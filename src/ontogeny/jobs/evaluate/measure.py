@@ -101,7 +101,7 @@ class _Evaluator:
         return measure_side_effects(self.model, self.texts, edits, batch=64)
 
     def items(self, items: Sequence[ContrastItem], *, cached: bool) -> ScoredItems:
-        return ScoredItems.of(self.model, items, cached=cached, passes=self.passes)
+        return ScoredItems.of(self.model, items, cached=cached, passes=self.passes, template=self.ask.concept.template)
 
     def evaluate(self, vectors: SteeringVectors, nulls: Sequence[SteeringVectors]) -> MethodResult:
         """Choose alpha, then measure the effect and the side effects."""
@@ -215,7 +215,9 @@ def _samples(model: Model, ask: EvaluationPlan, methods: Sequence[MethodResult])
         name, alpha, controls = method.method, method.grid.chosen.alpha, as_edits(method.edits)
         conditions.append((name, alpha, method.edits))
         conditions.append((f"control of {name}", alpha, [edit.null(i) for i, edit in enumerate(controls)]))
-    return steering_samples(model, prompts, conditions, DecodingConfig(ask.settings.tokens))
+    return steering_samples(
+        model, prompts, conditions, DecodingConfig(ask.settings.tokens), template=ask.concept.template
+    )
 
 
 def _distinct_2(model: Model, samples: Sequence[SteeringSample]) -> dict[str, float]:

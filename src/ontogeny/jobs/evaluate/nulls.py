@@ -70,5 +70,7 @@ def measure_with_nulls(
 
 def prompt_baseline(items: ScoredItems, text: str) -> Float[Tensor, " item"]:
     """Change of each margin by a text before its prompt, without any vector."""
-    prompted = ScoredItems.of(items.model, prepend_text(items.items, text), cached=False, passes=items.passes)
+    prompted = ScoredItems.of(
+        items.model, prepend_text(items.items, text), cached=False, passes=items.passes, template=items.template
+    )
     return prompted.scores().margin - items.scores().margin

@@ -97,7 +97,9 @@ class EvaluationPlan:
         """Digest of everything but the model that decides the numbers."""
         methods = [[m, ""] if isinstance(m, str) else [m.origin, m.vector.double().sum().item()] for m in self.methods]
         tasks = {name: [[q.prompt, q.options, q.gold] for q in questions] for name, questions in self.tasks.items()}
-        concept = [self.concept.name, self.concept.hash]
+        # Earlier versions asked and continued the prompts of a concept in a template without it.
+        asked = ["asked in template"] if self.concept.template else []
+        concept = [self.concept.name, self.concept.hash, *asked]
         return content_digest([EVALUATION_VERSION, *concept, methods, asdict(self.settings), self.neutral, tasks])
 
     def describe(self) -> dict[str, Any]:
@@ -154,6 +156,15 @@ def count_forward_passes(plan: EvaluationPlan, layers: int) -> int:
         total += 2 * len(splits.development) * choices * alphas
         total += 2 * len(splits.test) * alphas * (1 + settings.controls + settings.shuffles)
     return total
+
+
+def count_effects(plan: EvaluationPlan) -> int:
+    """Number of effects at one checkpoint that get a p-value; those of all checkpoints and concepts are corrected together."""
+    alphas = sum(alpha != 0 for alpha in plan.settings.alphas)
+    return sum(
+        1 if isinstance(method, str) and load_plugin("steering/methods", method).is_ablation else alphas
+        for method in plan.methods
+    )
 
 
 def check_model_shape(plan: EvaluationPlan, *, layers: int, heads: int, width: int) -> None:

@@ -6,13 +6,14 @@ deployed models (arXiv:2502.03407).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ontogeny.data.templates import Template
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods, measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.jobs.trace.plan import trace_settings_of
@@ -87,6 +88,19 @@ def check_false_positive_rates(rates: Sequence[float]) -> None:
     for rate in rates:
         if not 0 < rate < 1:
             raise BadInput(f"`rates` must lie between 0 and 1, got {rate:g}: choose one such as 0.01.")
+
+
+def check_template_of_run(run: Run, concepts: Iterable[str], template: Template | None) -> None:
+    """Raise BadInput if concepts were traced in another template; None is the template of the trace."""
+    for concept in run.about.get("concepts", ()) if template is not None else ():
+        traced = concept.get("template", False)
+        if concept["name"] in concepts and traced != template:
+            names = [{False: "none", True: "own"}.get(one) or repr(one) for one in (traced, template)]
+            raise BadInput(
+                f"`template` must be that of the trace of {concept['name']} ({names[0]}), got {names[1]}: leave it out, or trace the "
+                "texts in the other template.",
+                argument="template",
+            )
 
 
 def monitor_rows(

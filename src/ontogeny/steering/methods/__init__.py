@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.activations.activations import activations_at_token
+from ontogeny.data.templates import Template
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput, SingleClassError
 from ontogeny.interventions import Add
@@ -139,9 +140,12 @@ class ContrastPair:
 
 
 def contrast_differences(
-    model: Model, pairs: Sequence[ContrastPair], sites: Sequence[Site]
+    model: Model, pairs: Sequence[ContrastPair], sites: Sequence[Site], *, template: Template = False
 ) -> Float[Tensor, "site pair d"]:
     """Activations of the positive minus the negative answer, at the first answer token on which the two differ.
+
+    Args:
+        template: In which each prompt is a user's turn; a model without its own is asked bare.
 
     Raises:
         BadInput: no pairs, or a pair whose answers are the same tokens.
@@ -149,7 +153,8 @@ def contrast_differences(
     if not pairs:
         raise BadInput("contrastive activation addition needs at least one pair, got none: add `pairs`.")
     sides = [
-        tokenize_answers(model, [(p.prompt, getattr(p, side)) for p in pairs]) for side in ("positive", "negative")
+        tokenize_answers(model, [(p.prompt, getattr(p, side)) for p in pairs], template=template)
+        for side in ("positive", "negative")
     ]
     tokens = []
     for pair, positive, negative in zip(pairs, *sides, strict=True):

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ontogeny.data.templates import template_name
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
 from ontogeny.jobs.compare.rows import StageRowBuilder
@@ -39,7 +40,6 @@ from ontogeny.studies.refusal.prompts import (
     RefusalPrompts,
     count_post_instruction_tokens,
     split_groups,
-    template_of_stage,
 )
 from ontogeny.studies.refusal.settings import RefusalSettings
 
@@ -49,7 +49,7 @@ INPUTS = ("requests", "phrases", "template")
 
 def settings(inputs: StudyInputs) -> RefusalSettings:
     """Default settings with the comparison's template, phrases and seed."""
-    return RefusalSettings(template=inputs.template, phrases=inputs.phrases, seed=inputs.seed)
+    return RefusalSettings(template=inputs.template or False, phrases=inputs.phrases, seed=inputs.seed)
 
 
 def digest(inputs: StudyInputs) -> list[Any]:
@@ -74,21 +74,23 @@ def run(stages: Mapping[str, Model], inputs: StudyInputs, settings: RefusalSetti
             f"refusal needs at least two stages and `requests`, got {len(stages)} stages: add what is missing."
         )
     parts = split_groups(inputs.requests, limits=settings.limits, seed=settings.seed)
-    common = PromptTemplate(settings.template, settings.separator)
+    each_in_own = settings.template is True
+    common = PromptTemplate(False if each_in_own else settings.template, settings.separator)
     shared = {name: _survey_stage(stages[name], parts, common, settings) for name in stages}
     own = {}
     for name in stages:
-        template = template_of_stage(stages[name], name, settings.templates, common)
+        of_stage = PromptTemplate.of_stage(stages[name], settings.templates.get(name, True), settings.separator)
+        template = of_stage if of_stage.template else common
         own[name] = shared[name] if template == common else _survey_stage(stages[name], parts, template, settings)
-    spot = _shared_layer_position(list(shared.values()))
     chosen = {
-        "shared": {name: _Choice(survey, spot, survey.why_not(spot)) for name, survey in shared.items()},
+        "shared": _choices_at_one_place(shared),
         "own": {name: _Choice(survey, survey.best, survey.why_none) for name, survey in own.items()},
     }
     for rows in (_choice_rows, _cosine_rows):
         for held, choices in chosen.items():
             yield from rows(choices, held, settings)
-    yield from _effect_rows(stages, parts[2], common, chosen["shared"], spot, settings)
+    asked = _choices_at_one_place(own) if each_in_own else chosen["shared"]
+    yield from _effect_rows(stages, parts[2], asked, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +204,12 @@ def _shared_layer_position(surveys: Sequence[StageRefusalSurvey]) -> LayerPositi
     return max(common, key=rank)
 
 
+def _choices_at_one_place(surveys: Mapping[str, StageRefusalSurvey]) -> dict[str, _Choice]:
+    """The direction of each stage at one layer and position for all."""
+    spot = _shared_layer_position(list(surveys.values()))
+    return {name: _Choice(survey, spot, survey.why_not(spot)) for name, survey in surveys.items()}
+
+
 def _table(settings: RefusalSettings, split: str, spot: LayerPosition | None = None) -> StageRowBuilder:
     position = "last" if spot is None or spot[1] == -1 else f"last-{-1 - spot[1]}"
     site = None if spot is None else Site("resid", spot[0])
@@ -267,16 +275,19 @@ def _cosine_rows(choices: Mapping[str, _Choice], held: str, settings: RefusalSet
 def _effect_rows(
     stages: Mapping[str, Model],
     test: InstructionSplit,
-    template: PromptTemplate,
     choices: Mapping[str, _Choice],
-    spot: LayerPosition,
     settings: RefusalSettings,
 ) -> Iterator[Record]:
-    """Ablation of each stage's vector on the harmful instructions of each stage, addition on the harmless ones."""
+    """Ablation of each stage's vector on the harmful instructions of each stage, addition on the harmless ones.
+
+    Args:
+        choices: At one layer and position; instructions are asked in the template of the stage's survey.
+    """
+    spot = next(iter(choices.values())).spot
     vectors = {name: choice.vector for name, choice in choices.items()}
     table, order = _table(settings, "test", spot), list(stages)
     for stage in stages:
-        model = stages[stage]
+        model, template = stages[stage], choices[stage].survey.template
         for act, examples, kind in zip(
             REFUSAL_EDITS, (test.harmful, test.harmless), ("harmful", "harmless"), strict=True
         ):
@@ -286,7 +297,7 @@ def _effect_rows(
             dose = settings.strength * float(vectors[stage].norm())
             count = int(groups.max()) + 1
             effects = RefusalEffects(prompts, table, stage, act, spot[0], dose, weights, count, settings)
-            yield from effects.plain_rows(kind)
+            yield from effects.plain_rows(kind, template_name(model.tokenizer, template.template))
             changes = {}
             for source, vector in vectors.items():
                 why = f"{source} has {choices[source].why_not}" if choices[source].why_not else ""

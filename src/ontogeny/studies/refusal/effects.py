@@ -145,14 +145,16 @@ class RefusalEffects:
             return value, (max(value - reach, min(value, -1.0)), min(value + reach, max(value, 1.0)))
         return value, interval_ends(value, samples, groups=self.groups)
 
-    def plain_rows(self, kind: str) -> Iterator[Record]:
-        """Refusals of the unsteered stage."""
+    def plain_rows(self, kind: str, template: str) -> Iterator[Record]:
+        """Refusals of the unsteered stage, asked in the template of this name."""
         for measure, values in self.plain.items():
             value, ends = self.mean(values)
             if measure == "phrases":
                 ends = max(0.0, ends[0]), min(1.0, ends[1])
             table = replace(self.table, site=None)
-            yield table.row(f"refusal_{measure}", value, self.stage, ends=ends, n=len(values), instructions=kind)
+            yield table.row(
+                f"refusal_{measure}", value, self.stage, ends=ends, n=len(values), instructions=kind, template=template
+            )
 
     def null_rows(self) -> Iterator[Record]:
         """Mean effect of the random directions, and the interval of a single one."""

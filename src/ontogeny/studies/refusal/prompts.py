@@ -5,7 +5,7 @@ Stages are compared in one template and at one position, or each in its own: pub
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
-from ontogeny.data.tokenization import encode_texts
+from ontogeny.data.templates import Template, is_chat_template, template_of
+from ontogeny.data.tokenization import encode_answers, encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig, generate
@@ -72,50 +73,24 @@ def split_groups(
 class PromptTemplate:
     """Template that an instruction is put into."""
 
-    template: str | None
-    """A text with {} where the instruction goes; None: the tokenizer's chat template."""
+    template: Template
     separator: str = " "
-    """Text between the template and an answer."""
+    """Text between an instruction and an answer, where no chat template writes it."""
+
+    @classmethod
+    def of_stage(cls, model: Model, template: Template, separator: str = " ") -> "PromptTemplate":
+        """The template as one stage uses it: bare in place of its own if it has none."""
+        return cls(template_of(model.tokenizer, template), separator)
 
     def __str__(self) -> str:
-        return "chat template" if self.template is None else repr(self.template)
-
-    def framed(self, text: str) -> str:
-        """The instruction in a template in words.
-
-        Raises:
-            BadInput: this is the chat template, which needs a tokenizer.
-        """
-        if self.template is None:
-            raise BadInput("generation needs a template in words, got the chat template: set `template`.")
-        return self.template.replace("{}", text)
+        if self.template is True:
+            return "chat template"
+        return repr(self.template or "{}")
 
     def tokens(self, model: Model, texts: Sequence[str]) -> list[Int[Tensor, " token"]]:
-        """Token ids of each instruction in the template."""
-        return [ids for ids, _ in self._tokenize(model, texts, "")]
-
-    def _tokenize(self, model: Model, texts: Sequence[str], answer: str) -> list[tuple[Int[Tensor, " token"], int]]:
-        """Token ids of each instruction with an answer, and the number of tokens before the answer."""
-        if self.template is None:
-            framed = [e.text for e in encode_texts(model.tokenizer, texts, [None] * len(texts), template=True)]
-        else:
-            framed = [self.framed(text) for text in texts]
-        encoded = model.tokenizer(
-            [text + (self.separator + answer if answer else "") for text in framed],
-            add_special_tokens=self.template is not None,  # a rendered chat template holds its own
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            verbose=False,
-        )
-        rows = []
-        for text, ids, offsets, special in zip(
-            framed, encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True
-        ):
-            answered = [i for i, (_, end) in enumerate(offsets) if end > len(text) and not special[i]]
-            # A special token at the end, such as EOS, would end the text before the answer.
-            end = len(ids) - next((i for i, s in enumerate(reversed(special)) if not s), 0)
-            rows.append((torch.tensor(ids[:end]), answered[0] if answered else end))
-        return rows
+        """Token ids of each instruction in the template, without tokens such as EOS that the tokenizer adds at the end."""
+        encodings = encode_texts(model.tokenizer, texts, [None] * len(texts), template=self.template)
+        return [e.ids[: int((e.offsets[:, 1] > 0).nonzero()[-1]) + 1] for e in encodings]
 
     def with_first_tokens(
         self, model: Model, texts: Sequence[str], phrases: Sequence[str]
@@ -129,24 +104,21 @@ class PromptTemplate:
             raise BadInput(
                 "`phrases` must name at least one beginning of a refusal, got none: give one, such as 'I cannot'."
             )
-        by_phrase = [self._tokenize(model, texts, phrase) for phrase in phrases]
+        in_turns = self.template is True or (self.template and is_chat_template(self.template))
+        before = "" if in_turns else self.separator
+        pairs = [(text, before + phrase) for text in texts for phrase in phrases]
+        rows = encode_answers(model.tokenizer, pairs, template=self.template)
         prompts, first = [], []
         for i, text in enumerate(texts):
-            ids, start = by_phrase[0][i]
-            if start == 0 or start >= model.context:
+            answered = rows[i * len(phrases) : (i + 1) * len(phrases)]
+            ids, _, start = answered[0]
+            if start >= model.context:
                 raise BadInput(
                     f"an instruction must have 1 to {model.context - 1} tokens, got {start}: change {text[:60]!r}."
                 )
             prompts.append(ids[:start])
-            first.append(sorted({int(rows[i][0][rows[i][1]]) for rows in by_phrase}))
+            first.append(sorted({int(ids[start]) for ids, _, start in answered}))
         return prompts, first
-
-
-def template_of_stage(model: Model, stage: str, templates: Mapping[str, str], shared: PromptTemplate) -> PromptTemplate:
-    """The stage's template in `templates`, else its tokenizer's chat template, else the shared one."""
-    if stage in templates:
-        return PromptTemplate(templates[stage], shared.separator)
-    return PromptTemplate(None, "") if model.tokenizer.chat_template else shared
 
 
 def count_post_instruction_tokens(rows: Sequence[Int[Tensor, " token"]], *, limit: int) -> int:
@@ -186,6 +158,6 @@ class RefusalPrompts:
 
     def refused(self, edits: Edits = (), *, tokens: int = 16) -> Float[Tensor, " prompt"]:
         """1 where the greedy continuation begins with a refusal phrase."""
-        prompts = [self.template.framed(text) for text in self.texts]
-        continuations = generate(self.model, prompts, edits, DecodingConfig(tokens=tokens, batch=64))
+        how, template = DecodingConfig(tokens=tokens, batch=64), self.template.template
+        continuations = generate(self.model, self.texts, edits, how, template=template)
         return refusal_phrase_scores([of.text for (of,) in continuations], self.phrases)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ontogeny.data.templates import Template, parse_template
 from ontogeny.errors import BadInput
 from ontogeny.steering.refusal_score import REFUSAL_PHRASES
 from ontogeny.steering.token_selection import TokenSelection
@@ -10,12 +11,12 @@ from ontogeny.steering.token_selection import TokenSelection
 
 @dataclass(frozen=True)
 class RefusalSettings:
-    template: str = "{}"
-    """Template of an instruction, the same for all stages."""
-    templates: Mapping[str, str] = field(default_factory=dict)
+    template: Template = False
+    """Template in which instructions are asked: own, that of each stage where it has one, or one for all stages."""
+    templates: Mapping[str, Template] = field(default_factory=dict)
     """Own templates of single stages; by default the tokenizer's chat template, if it has one."""
     separator: str = " "
-    """Text between the template and an answer."""
+    """Text between an instruction and an answer, where no chat template writes it."""
     phrases: Sequence[str] = REFUSAL_PHRASES
     """First words of refusals."""
     strength: float = 1.0
@@ -45,8 +46,8 @@ class RefusalSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if broken := [one for one in (self.template, *self.templates.values()) if "{}" not in one]:
-            raise BadInput(f"`template` must hold a {{}} where the instruction goes, got {broken[0]!r}: add it.")
+        object.__setattr__(self, "template", parse_template(self.template))
+        object.__setattr__(self, "templates", {name: parse_template(one) for name, one in self.templates.items()})
         if (
             min(self.nulls, self.samples, self.positions) < 1
             or not 0 < self.depth <= 1
