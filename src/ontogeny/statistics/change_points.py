@@ -242,7 +242,7 @@ def _bent_lines(checkpoints: tuple[float, ...], parts: int) -> _BentLines:
     shift = places.mean()
     x, bends = places - shift, _candidate_bends(places, parts)
     gains, norms = [], []
-    for block in (bends - shift).split(max(1, _BLOCK // len(x))):
+    for block in (bends - shift).split(max(1, _BLOCK // len(x))):  # type: ignore[no-untyped-call]
         after = (x - block[:, None]).clamp(min=0)
         gain = after @ x / x.square().sum()
         gains.append(gain)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ontogeny.errors import BadInput
 from ontogeny.storage import checksums
 from ontogeny.storage.files import (
     DamagedPart,
@@ -26,14 +25,15 @@ from ontogeny.storage.files import (
     read_tensors,
     scratch_connection,
     sql_path,
-    write_tensors,
 )
+from ontogeny.storage.merging import StoredTensor, stored_tensors_of, write_stored_tensors
 
 KINDS = ("records", "directions", "scores")
 _ENDINGS = {"records": ".parquet", "directions": ".safetensors", "scores": ".safetensors"}
 _MERGED = "at-"
 _INDEX_FILE = "index.json"
 _INDEX_VERSION = 1
+_INDEXED = ("records", "directions")
 _ROW_GROUP = 16_384
 """Rows of a row group. Rows are sorted by metric, so that a query of one metric skips most groups."""
 _ROW_ORDER = "metric, control, method, split, concept, site"
@@ -55,6 +55,7 @@ class Holders:
 
 _holders: dict[Path, tuple[int, Holders]] = {}
 _headers: dict[Path, tuple[int, Mapping[str, UnitHeader]]] = {}
+_indexes: dict[Path, tuple[tuple[int, int, int], dict[str, Any]]] = {}
 
 
 def read_holders(folder: Path) -> Holders:
@@ -100,17 +101,29 @@ def _remember_headers(folder: Path, headers: Mapping[str, UnitHeader]) -> None:
 
 
 def save_index(folder: Path) -> None:
-    """Write index.json, so that the next process reads one file instead of every header."""
-    entries = {kind: _entries(folder, kind) for kind in ("records", "directions")}
+    """Write index.json unless it is up to date, so that the next process reads one file instead of every header."""
+    saved, entries = _saved_index(folder), {kind: _entries(folder, kind) for kind in _INDEXED}
+    if saved == entries:
+        return
     sites: dict[str, Any] = {}
-    for entry in entries["directions"].values():
-        for unit, header in entry["units"].items():
-            if "sites" in header:
-                key = content_digest(header["sites"])
-                sites[key], entry["units"][unit] = header["sites"], {**header, "sites": key}
-    content = {"version": _INDEX_VERSION, "sites": sites, "parts": entries}
+    parts: dict[str, dict[str, Any]] = {}
+    for kind in _INDEXED:
+        parts[kind] = {}
+        for name, entry in entries[kind].items():
+            units = {unit: _with_sites_by_key(header, sites) for unit, header in entry["units"].items()}
+            parts[kind][name] = {**entry, "units": units}
+    content = {"version": _INDEX_VERSION, "sites": sites, "parts": parts}
     with checksums.atomic_part(folder / _INDEX_FILE, folder) as temporary:
         temporary.write_text(json.dumps(content, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def _with_sites_by_key(header: UnitHeader, sites: dict[str, Any]) -> UnitHeader:
+    """The header with a key in the place of its sites, which many headers share; `sites` gets them."""
+    if "sites" not in header:
+        return header
+    key = content_digest(header["sites"])
+    sites[key] = header["sites"]
+    return {**header, "sites": key}
 
 
 def record_parts(folder: Path) -> list[Path]:
@@ -246,7 +259,8 @@ def _write_merged_tensors(folder: Path, name: str, units: Sequence[str]) -> None
         return
     for kind in ("directions", "scores"):
         headers: dict[str, UnitHeader] = {}
-        tensors: dict[str, Any] = {}
+        tensors: dict[str, StoredTensor] = {}
+        stored: dict[Path, dict[str, StoredTensor]] = {}
         for unit in units:
             path, prefix = _tensor_file(folder, kind, unit)
             if not path.is_file():
@@ -259,12 +273,13 @@ def _write_merged_tensors(folder: Path, name: str, units: Sequence[str]) -> None
                 header = header["units"][unit]
                 header = header | {"sites": sites[header["sites"]]} if "sites" in header else header
             headers[unit] = header
-            found = read_unit_tensors(folder, kind, unit, header["tensors"])
-            tensors |= {f"{unit}/{key}": tensor for key, tensor in found.items()}
+            if path not in stored:
+                stored[path] = stored_tensors_of(path)
+            tensors |= {f"{unit}/{key}": stored[path][f"{prefix}{key}"] for key in header["tensors"]}
         if headers:
             shared, unit_headers = _share_sites(headers)
-            merged = {"units": unit_headers, "sites": shared}
-            write_tensors(_path(folder, kind, name), tensors, merged, writer=checksums.atomic_part)
+            with checksums.atomic_part(_path(folder, kind, name)) as temporary:
+                write_stored_tensors(temporary, tensors, {"units": unit_headers, "sites": shared})
 
 
 def _share_sites(headers: Mapping[str, UnitHeader]) -> tuple[list[Any], dict[str, UnitHeader]]:
@@ -363,20 +378,37 @@ def _headers_of(entries: _Entries) -> dict[str, UnitHeader]:
 
 
 def _saved_entries(folder: Path, kind: str) -> _Entries:
-    """What index.json holds, if it can be read and is of this version."""
+    return _saved_index(folder).get(kind, {})
+
+
+def _saved_index(folder: Path) -> dict[str, _Entries]:
+    """What index.json holds, by kind, if it can be read and is of this version; parsed once while it stays the same."""
+    path = folder / _INDEX_FILE
     try:
-        checksums.check_file(folder / _INDEX_FILE, folder)
-        saved = json.loads((folder / _INDEX_FILE).read_text(encoding="utf-8"))
+        stat = path.stat()
+        state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        known = _indexes.get(folder)
+        if known is None or known[0] != state:
+            known = _indexes[folder] = (state, _parse_index(path, folder))
+    except (OSError, DamagedPart):
+        return {}
+    return known[1]
+
+
+def _parse_index(path: Path, folder: Path) -> dict[str, _Entries]:
+    try:
+        checksums.check_file(path, folder)
+        saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["version"] != _INDEX_VERSION:
             return {}
-        entries: _Entries = saved["parts"][kind]
-        for entry in entries.values():
+        index: dict[str, _Entries] = {kind: saved["parts"][kind] for kind in _INDEXED}
+        for entry in (entry for entries in index.values() for entry in entries.values()):
             for header in entry["units"].values():
                 if "sites" in header:
                     header["sites"] = saved["sites"][header["sites"]]
-    except (BadInput, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (DamagedPart, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return entries
+    return index
 
 
 def _files(folder: Path, ending: str) -> list[tuple[str, int, int]]:

@@ -300,7 +300,6 @@ class Run:
     def compact_checkpoint(self, stage: str | None, checkpoint: str, units: Sequence[str]) -> None:
         """Merge the unit parts of one checkpoint."""
         parts.compact_checkpoint(self.folder, stage, checkpoint, units)
-        parts.save_index(self.folder)
 
     def compact(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Merge the unit parts of each checkpoint into one part; what is finished stays finished if it is interrupted."""
@@ -313,8 +312,7 @@ class Run:
         for done, ((stage, checkpoint), units) in enumerate(places.items()):
             on_progress(done, len(places))
             parts.compact_checkpoint(self.folder, stage, checkpoint, units)
-        if places:
-            parts.save_index(self.folder)
+        parts.save_index(self.folder)
 
     def scores(self, unit: str, names: Iterable[str] | None = None) -> dict[str, Any]:
         return parts.read_unit_tensors(self.folder, "scores", unit, names)
