@@ -174,6 +174,11 @@ def test_a_dry_run_does_nothing(evaluate, tiny, concept, tmp_path):
     assert not (tmp_path / "run").exists()
     told = json.loads(evaluate(tiny("gpt_neox"), "-c", concept, "--dry-run", "--json")[1])
     assert told["concepts"][0]["forwards"] > 0
+    # One method at four multiples of its vector.
+    assert (told["effects"], told["controls"], told["controls_needed"]) == (4, 200, 80)
+    few = evaluate(tiny("gpt_neox"), "-c", concept, "--controls", "40", "--dry-run")[1]
+    assert "too few controls to tell of an effect that is alone (80 needed): add --controls 80" in few
+    assert "too few" not in text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ontogeny.jobs.trace.estimate import TraceEstimate
     from ontogeny.jobs.trace.plan import TracePlan
+    from ontogeny.lineage import Lineage
     from ontogeny.storage.run import Run
 
 
@@ -69,6 +70,46 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
     yield from (f"{'note':11}  {note}" for note in plan.lineage.notes)
     for failure in plan.failures:
         yield f"{typer.style('cannot be traced:', fg='red')} {failure.checkpoint}: {with_options(failure.reason)}"
+
+
+_MOST_NAMED = 8
+"""Maximum number of checkpoints of a stage that are named; of more, the first and the last."""
+
+
+def visited_line(lineage: "Lineage") -> str:
+    """The checkpoints that a command visits, by stage."""
+    count = len(lineage.checkpoints)
+    stages = []
+    for stage in lineage.stages:
+        names = [checkpoint.label.removeprefix(f"{stage.name} ") for checkpoint in stage.checkpoints]
+        named = names if len(names) <= _MOST_NAMED else [*names[:3], f"… {len(names) - 4} more …", names[-1]]
+        stages.append(f"{stage.name} {'; '.join(named)}")
+    return f"{count} checkpoint{'s' * (count != 1)}: {' · '.join(stages)}"
+
+
+def controls_power(effects: int, controls: int) -> dict[str, float]:
+    """What random directions can show of effects that are corrected together."""
+    from ontogeny.statistics.attainable import controls_needed, least_p, least_q
+
+    return {
+        "effects": effects,
+        "controls": controls,
+        "least_p": least_p(controls),
+        "least_q": least_q(effects, controls),
+        "controls_needed": controls_needed(effects, 0.05),
+    }
+
+
+def controls_line(power: Mapping[str, float]) -> str:
+    """`controls_power` as a sentence of a dry run."""
+    effects, controls, needed = (int(power[name]) for name in ("effects", "controls", "controls_needed"))
+    line = (
+        f"{effects:,} effect{'s' * (effects != 1)} corrected together, {controls:,} random directions each: the least p is "
+        f"{power['least_p']:.2g}, the least q of a single effect {power['least_q']:.2g}"
+    )
+    if controls >= needed:
+        return line
+    return f"{line}; too few controls to tell of an effect that is alone ({needed:,} needed): add --controls {needed}"
 
 
 def run_outcome(run: "Run") -> dict[str, Any]:

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ontogeny.cli import _arguments as arg
-from ontogeny.cli._output import interval_text, json_rows, next_command, print_output
+from ontogeny.cli._output import (
+    controls_line,
+    controls_power,
+    interval_text,
+    json_rows,
+    next_command,
+    print_output,
+    visited_line,
+)
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
@@ -88,12 +96,15 @@ def transfer_command(
         estimate = estimate_transfer(
             checkpoints, concepts, folder, options, reading=reading, traced=traced, model=model
         )
+        power = controls_power(estimate.effects, controls) if estimate.effects else {}
         lines = [
+            visited_line(checkpoints),
             f"{estimate.sources} source checkpoints, {estimate.targets} targets; "
             f"{estimate.to_trace} still to be traced, {estimate.loads} loads in all (each at most twice)",
             f"{estimate.pairs} pairs × {len(concepts)} concepts; {estimate.trials} vectors in all, with nulls",
+            *([f"each concept: {controls_line(power)}"] if power else []),
         ]
-        print_output(asdict(estimate), lines, as_json=as_json)
+        print_output(asdict(estimate) | power, lines, as_json=as_json)
         return
     with progress_bar(quiet=quiet or as_json) as watch:
         how: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """Evaluated steering vectors, read back from the table: one per concept, method and checkpoint."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,9 +8,11 @@ import pandas as pd
 
 from ontogeny.findings.table import coord_column, has_coord, records_by_concept
 from ontogeny.findings.timeline import Timeline
+from ontogeny.records import checkpoint_label
 
 _MAX_VECTORS_DRAWN = 12
 """Maximum number of vectors in a picture; with more, only the last checkpoint is drawn."""
+TOO_FEW_CONTROLS = "too few controls to tell"
 METHOD_LABELS = {
     "tracing_vector": "tracing vector",
     "caa": "CAA",
@@ -35,7 +38,7 @@ class EvaluatedVector:
     """Site, or number of heads, chosen on development questions."""
     alpha: float
     verdict: str
-    """`works`, `does not work`, or nothing."""
+    """`works`, `does not work`, `too few controls to tell`, or nothing."""
 
     @property
     def effects(self) -> pd.DataFrame:
@@ -65,7 +68,7 @@ class ConceptVerdicts:
 
 def steering_verdicts(records: pd.DataFrame) -> list[ConceptVerdicts]:
     """The verdicts on the vectors of each concept, as `evaluate` wrote them, in the order of the lineage."""
-    rows = records[records["metric"].eq("steering_works") & records["value"].notna()]
+    rows = records[records["metric"].eq("steering_works")]
     rows = rows.sort_values([name for name in ("order", "step", "method") if name in rows], kind="stable")
     return [
         _concept_verdicts(str(name), list(own["value"]), list(own["note"].fillna("")))
@@ -74,11 +77,19 @@ def steering_verdicts(records: pd.DataFrame) -> list[ConceptVerdicts]:
 
 
 def _concept_verdicts(concept: str, works: list[float], notes: list[str]) -> ConceptVerdicts:
-    count = int(sum(works))
-    tag = f"{count or 'none'} of {len(notes)} vectors work{'s' if count == 1 else ''}"
-    if len(notes) == 1:
-        tag = "works" if count else "does not work"
+    count, untold = sum(value == 1 for value in works), sum(map(math.isnan, works))
+    if len(works) == 1:
+        tag = _verdict(works[0])
+    else:
+        told = len(works) - untold
+        tag = f"{count or 'none'} of {told} vectors work{'s' if count == 1 else ''}" if told else ""
+        tag = "; ".join([*([tag] if tag else []), *([f"{untold} with {TOO_FEW_CONTROLS}"] if untold else [])])
     return ConceptVerdicts(concept, tag, tuple(note for note in notes if note), bool(count))
+
+
+def _verdict(works: float) -> str:
+    """A value of `steering_works` in words; NaN where there is no verdict."""
+    return TOO_FEW_CONTROLS if math.isnan(works) else "works" if works else "does not work"
 
 
 def evaluated_vectors(table: pd.DataFrame, line: Timeline) -> list[EvaluatedVector]:
@@ -106,7 +117,7 @@ def _vectors(table: pd.DataFrame, line: Timeline, *, every_stage: bool) -> Itera
             ages = own["age"].unique()
             for age in ages:
                 here = own[own["age"].eq(age)]
-                more = [f"{here['stage'].iloc[0]} {_step(here['step'].iloc[0])}"] * (len(ages) > 1)
+                more = [_place(here["stage"].iloc[0], here["step"].iloc[0])] * (len(ages) > 1)
                 yield _vector([subject.name, METHOD_LABELS.get(method, method), *more], subject.concept, method, here)
 
 
@@ -117,12 +128,13 @@ def _vector(names: list[str], concept: str, method: str, rows: pd.DataFrame) -> 
     )
     chosen = rows[rows["metric"].eq("chosen_alpha") & rows["value"].notna()]
     tried = rows[rows["choice"].ne("")]["choice"]
-    works = rows[rows["metric"].eq("steering_works")]["value"].dropna()
-    verdict = "" if works.empty else "works" if works.iloc[0] else "does not work"
+    works = rows[rows["metric"].eq("steering_works")]["value"]
+    verdict = "" if works.empty else _verdict(float(works.iloc[0]))
     at = chosen["choice"].iloc[0] if len(chosen) else next(iter(tried), "")
     alpha = float(chosen["value"].iloc[0]) if len(chosen) else float("nan")
     return EvaluatedVector(" · ".join(names), concept, method, rows, at, alpha, verdict)
 
 
-def _step(step: float) -> str:
-    return "end" if step % 1 else f"{step:.0f}"
+def _place(stage: str, step: float) -> str:
+    """A step with its stage; a tidied table puts a checkpoint without a step half a step after the last one."""
+    return checkpoint_label(stage, None if step % 1 else step)

@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from ontogeny.findings.steering_verdicts import TOO_FEW_CONTROLS
+from ontogeny.records import checkpoint_label
+
 _SIGNIFICANCE_LEVEL = 0.05
 EFFECT_METRICS = ("transfer_effect", "transfer_gain", "transfer_p", "transfer_q")
 
@@ -56,6 +59,12 @@ class TransferVerdict:
     surely_larger: int
     """Number with an interval of the difference above 0."""
     averages: tuple[AveragedVector, ...]
+    untold: int = 0
+    """Number of vectors that would work but for a q which no effect could have undercut with so few random directions."""
+    controls: int = 0
+    """Number of random directions of each p-value."""
+    pairs: int = 0
+    """Number of effects of the concept that are corrected together."""
     why: str = ""
     """The reason, if nothing was measured."""
 
@@ -68,7 +77,7 @@ class TransferVerdict:
     def sentence(self) -> str:
         """The verdict as a sentence."""
         unit = "nats" if self.outcome == "answers" else "spreads of the probe"
-        where = f"{self.concept} into {self.stage} {'end' if self.step is None else self.step} at {self.site}"
+        where = f"{self.concept} into {checkpoint_label(self.stage, self.step)} at {self.site}"
         if math.isnan(self.own):
             return f"{where}: no effect was measured: {self.why or 'the target has no vector of its own'}."
         works = "does more than" if self.own_works else "does not do more than both"
@@ -76,14 +85,26 @@ class TransferVerdict:
             f"{where}: its own vector changes {self.own:+.2f} {unit} [{self.own_low:+.2f}, {self.own_high:+.2f}] and {works} "
             f"random directions ({self.null_low:+.2f} to {self.null_high:+.2f}) and directions of shuffled labels "
             f"({self.shuffled_low:+.2f} to {self.shuffled_high:+.2f}), p = {self.own_p:.3f}; "
-            f"of {self.sources} vectors of {self.of} {self.working} work, {self.larger} have a larger effect than its own "
-            f"({self.surely_larger} surely)"
+            f"of {self.sources} vectors of {self.of} {self.working} work{self._untold}, {self.larger} have a larger effect than its "
+            f"own ({self.surely_larger} surely)"
         )
         last = [average for average in self.averages if average.rule == "last"]
         if len(last) > 1:
             ks, values = ", ".join(str(a.k) for a in last), ", ".join(f"{a.effect:+.2f}" for a in last)
             text += f"; averages of their last {ks}: {values}"
         return text + "."
+
+    @property
+    def _untold(self) -> str:
+        """The vectors without a verdict, as a part of the sentence."""
+        if not self.untold:
+            return ""
+        from ontogeny.statistics.attainable import controls_needed
+
+        return (
+            f", {self.untold} with {TOO_FEW_CONTROLS} ({controls_needed(self.pairs, _SIGNIFICANCE_LEVEL):,} needed: the least p beside "
+            f"{self.controls:,} random directions is {1 / (self.controls + 1):.3f}, and {self.pairs:,} effects are corrected together)"
+        )
 
 
 def transfer_verdicts(
@@ -94,6 +115,7 @@ def transfer_verdicts(
     if rows.empty:
         return []
     rows = rows.assign(**{c: [dict(coords).get(c, "") for coords in rows["coords"]] for c in _COORDS})
+    rows = _with_too_few(rows)
     parents: dict[str, str | None] = about["lineage"]["parents"]
     groups = rows.groupby(["concept", "stage", "step"], sort=False, dropna=False)
     verdicts = [_verdict(here, _first_ancestor(str(here["stage"].iloc[0]), parents)) for _, here in groups]
@@ -122,6 +144,21 @@ def _rank(about: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     return {(c["stage"], f"{c['step']}"): i for i, c in enumerate(about["lineage"]["checkpoints"])}
 
 
+def _with_too_few(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `too_few` at each p against random directions, and `pairs`, the number of those of its concept."""
+    import torch
+
+    from ontogeny.statistics.attainable import too_few_controls
+
+    rows = rows.assign(too_few=False, pairs=0)
+    p = rows[rows["metric"].eq("transfer_p") & rows["control"].isna() & rows["value"].notna()]
+    for _, own in p.groupby("concept"):
+        values, controls = (torch.tensor(own[name].to_numpy(dtype="float64")) for name in ("value", "n"))
+        rows.loc[own.index, "too_few"] = too_few_controls(values, controls, _SIGNIFICANCE_LEVEL)
+        rows.loc[own.index, "pairs"] = len(own)
+    return rows
+
+
 _COORDS = ("source_stage", "source_step", "average_of", "rule", "outcome", "length")
 _KEY = ["source_stage", "source_step", "average_of", "rule"]
 
@@ -135,7 +172,8 @@ def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
     effects = effects[effects["control"].isna() & effects["value"].notna()].set_index(_KEY, drop=False)
     gains = rows[rows["metric"].eq("transfer_gain")].set_index(_KEY).reindex(effects.index)
     q = rows[rows["metric"].eq("transfer_q")].set_index(_KEY)["value"].reindex(effects.index)
-    p = rows[rows["metric"].eq("transfer_p") & rows["control"].isna()].set_index(_KEY)["value"].reindex(effects.index)
+    tests = rows[rows["metric"].eq("transfer_p") & rows["control"].isna()].set_index(_KEY).reindex(effects.index)
+    p, too_few = tests["value"], tests["too_few"].eq(True)
     is_own = effects["source_stage"].eq(stage) & effects["source_step"].eq(f"{step}")
     counted = effects["average_of"].eq("") & ~is_own & effects["source_stage"].eq(root)
     own = effects[is_own].iloc[0] if is_own.any() else None
@@ -148,6 +186,7 @@ def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
             means["average_of"], means["rule"], means["value"], mean_gains["low"], mean_gains["high"], strict=True
         )
     ]
+    beyond = counted & (effects["low"] > 0) & (effects["value"] > high)
     return TransferVerdict(
         concept=str(first["concept"]),
         stage=stage,
@@ -165,10 +204,13 @@ def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
         shuffled_high=high,
         of=root,
         sources=int(counted.sum()),
-        working=int((counted & (effects["low"] > 0) & (q < _SIGNIFICANCE_LEVEL) & (effects["value"] > high)).sum()),
+        working=int((beyond & (q < _SIGNIFICANCE_LEVEL)).sum()),
         larger=int((counted & (gains["value"] > 0)).sum()),
         surely_larger=int((counted & (gains["low"] > 0)).sum()),
         averages=tuple(sorted(averages, key=lambda a: (a.rule, a.k))),
+        untold=int((beyond & too_few).sum()),
+        controls=0 if tests["n"].isna().all() else int(tests["n"].max()),
+        pairs=0 if tests["pairs"].isna().all() else int(tests["pairs"].max()),
         why=str(missing.iloc[0]) if len(missing) else "",
     )
 
@@ -184,8 +226,8 @@ def stage_transfer_table(records: pd.DataFrame, about: Mapping[str, Any], concep
     coords, rank = [dict(c) for c in rows["coords"]], _rank(about)
     rows = rows.assign(**{"from": [rank[c["source_stage"], c["source_step"]] for c in coords]})
     rows["to"] = [rank[stage, _step(step)] for stage, step in zip(rows["stage"], rows["step"], strict=True)]
-    rows["source"] = [f"{c['source_stage']} {c['source_step']}" for c in coords]
-    rows["target"] = [f"{stage} {_step(step)}" for stage, step in zip(rows["stage"], rows["step"], strict=True)]
+    rows["source"] = [source_label(c) for c in coords]
+    rows["target"] = [checkpoint_label(stage, step) for stage, step in zip(rows["stage"], rows["step"], strict=True)]
     rows = rows.sort_values(["from", "to"])
     lasts = set(rows.assign(stage_of=[s.rpartition(" ")[0] for s in rows["source"]]).groupby("stage_of")["from"].max())
     if len(lasts) == 1:
@@ -196,6 +238,12 @@ def stage_transfer_table(records: pd.DataFrame, about: Mapping[str, Any], concep
     near = rows[rows["metric"].eq("transfer_cosine")].set_index(["concept", "source", "target"])["value"]
     auroc = auroc.assign(cosine=[near.get((r.concept, r.source, r.target)) for r in auroc.itertuples()])
     return auroc.sort_values(["concept", "from", "to"])[empty].reset_index(drop=True)
+
+
+def source_label(coords: Mapping[str, str]) -> str:
+    """The source checkpoint of a row with its stage: base 1,200."""
+    step = coords["source_step"]
+    return checkpoint_label(coords["source_stage"], None if step == "None" else float(step))
 
 
 def _step(step: float) -> str:

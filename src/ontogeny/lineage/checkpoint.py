@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontogeny.errors import BadInput
+from ontogeny.records import checkpoint_label
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Checkpoint:
     def name(self) -> str:
         """`step1000`, `checkpoint-500`, …: the branch or the folder name; of a link its own name."""
         return self.revision or Path(os.path.abspath(self.source)).name
+
+    @property
+    def label(self) -> str:
+        """The step with its stage, as people read it: base 1,200; the name where the step is unknown."""
+        return f"{self.stage} {self.name}" if self.step is None else checkpoint_label(self.stage, self.step)
 
     @property
     def branch(self) -> str:

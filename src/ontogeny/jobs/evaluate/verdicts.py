@@ -2,7 +2,8 @@
 
 A vector works if, on test items, its interval excludes 0 and its effect exceeds that of norm-matched random directions (q,
 Benjamini–Hochberg over everything that was tried) and 97.5 % of the fits on permuted labels. A stronger effect of a prompt alone is
-mentioned and does not change the verdict.
+mentioned and does not change the verdict. Where only the random directions speak against it, and they are too few for any effect to be
+significant among so many, there is no verdict: too few controls to tell (`statistics.attainable`).
 """
 
 import math
@@ -15,7 +16,8 @@ import torch
 
 from ontogeny.jobs.evaluate.nulls import SIGNIFICANCE_LEVEL
 from ontogeny.measurements.rows import CheckpointStamp
-from ontogeny.records import Record
+from ontogeny.records import Record, checkpoint_label
+from ontogeny.statistics.attainable import controls_needed, least_p, too_few_controls
 from ontogeny.statistics.fdr import q_values
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
@@ -36,16 +38,19 @@ def write_verdicts(run: Run, lineage: str) -> str:
 
 def _verdict_rows(table: pd.DataFrame) -> Iterator[Record]:
     p = table[(table["metric"] == "steering_p") & table["control"].isna()]
-    q = q_values(torch.tensor(p["value"].to_numpy(dtype="float64"))) if len(p) else torch.empty(0)
-    p = p.assign(q=q.tolist())
+    values, controls = (torch.tensor(p[name].to_numpy(dtype="float64")) for name in ("value", "n"))
+    q = q_values(values) if len(p) else torch.empty(0)
+    p = p.assign(q=q.tolist(), too_few=too_few_controls(values, controls, SIGNIFICANCE_LEVEL))
     for row in _dicts(p):
         record = _record(row, "steering_q", float(row["q"]), int(row["n"]))
         yield replace(record, note=f"Benjamini–Hochberg over {len(p)} effects")
     for chosen in _dicts(table[table["metric"] == "chosen_alpha"]):
         evidence = _evidence(table, p, chosen)
-        record = _record(chosen, "steering_works", float(not evidence.reasons), int(evidence.effect["n"]))
+        works, n = float(not evidence.reasons), int(evidence.effect["n"])
+        value = (math.nan, 0) if evidence.is_untold else (works, n)
         coords = {**dict(chosen["coords"]), "alpha": evidence.alpha}
-        yield replace(record, note=evidence.sentence, split="test", coords=coords)
+        record = _record(chosen, "steering_works", *value, note=evidence.sentence)
+        yield replace(record, split="test", coords=coords)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,10 @@ class _Evidence:
     prompt: Any
     promote: Any
     q: float
+    too_few: bool
+    """Whether no effect could have been significant beside so few random directions."""
+    effects: int
+    """Number of effects that are corrected together."""
     cost: float
 
     @property
@@ -71,16 +80,25 @@ class _Evidence:
         return -1 if self.chosen["method"] == "ablate" else 1
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether the effect is further in the desired direction than the mean random direction."""
+        return bool(self.wish * (self.effect["value"] - self.random["value"]) > 0)
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether nothing speaks against the vector but a q that no effect could have undercut with so few random directions."""
+        return self.too_few and self.is_ahead and not self.reasons
+
+    @property
     def reasons(self) -> list[str]:
-        """Why the vector does not work; empty if it does."""
+        """Why the vector does not work; empty if it does, or if its random directions are too few to tell."""
         effect, wish, q = self.effect, self.wish, _short(self.q)
         low, high = sorted((wish * effect["low"], wish * effect["high"]))
-        ahead = wish * (effect["value"] - self.random["value"]) > 0
         if high < 0:
-            beyond = self.q <= SIGNIFICANCE_LEVEL and not ahead
+            beyond = self.q <= SIGNIFICANCE_LEVEL and not self.is_ahead
             return [f"it moves the other way{', and further than random directions' if beyond else ''} (q {q})"]
         reasons = ["its interval holds 0"] if low <= 0 else []
-        if not ahead or self.q > SIGNIFICANCE_LEVEL:
+        if not self.is_ahead or (self.q > SIGNIFICANCE_LEVEL and not self.too_few):
             reasons.append(f"it does not beat random directions of its length (q {q})")
         null = self.permuted
         if null is not None and wish * effect["value"] <= max(wish * null["low"], wish * null["high"]):
@@ -91,10 +109,10 @@ class _Evidence:
     def sentence(self) -> str:
         chosen, effect, random, prompt = self.chosen, self.effect, self.random, self.prompt
         where = ", ".join(f"{k} {v}" if k != "site" else v for k, v in dict(chosen["coords"]).items())
-        step = "end" if pd.isna(chosen["step"]) else f"{chosen['step']:.0f}"
+        place = checkpoint_label(chosen["stage"], chosen["step"])
         scaled = "" if chosen["method"] == "ablate" else f", alpha {self.alpha}"
         parts = [
-            f"{chosen['concept']}, {chosen['method']} at {where}{scaled} ({chosen['stage']} {step}): "
+            f"{chosen['concept']}, {chosen['method']} at {where}{scaled} ({place}): "
             f"{_with_interval(effect)} nats on {effect['n']:.0f} test questions; "
             f"{random['n']:.0f} random directions {_interval(random)} (q {_short(self.q)})"
         ]
@@ -103,7 +121,13 @@ class _Evidence:
         parts += [] if prompt is None else [f"a prompt alone {_with_interval(prompt)}"]
         reasons = self.reasons
         verdict = "It works." if not reasons else f"It does not work: {'; '.join(reasons)}."
-        if not reasons and prompt is not None and abs(float(prompt["value"])) >= abs(float(effect["value"])):
+        if self.is_untold:
+            count, needed = int(random["n"]), controls_needed(self.effects, SIGNIFICANCE_LEVEL)
+            verdict = (
+                f"Too few controls to tell ({needed:,} needed): the least p beside {count:,} random directions is "
+                f"{_short(least_p(count))}, and {self.effects:,} effects are corrected together."
+            )
+        elif not reasons and prompt is not None and abs(float(prompt["value"])) >= abs(float(effect["value"])):
             verdict += " The prompt does as much or more."
         promote = self.promote
         # A margin can grow while both continuations become less likely.
@@ -120,6 +144,7 @@ def _evidence(table: pd.DataFrame, p: pd.DataFrame, chosen: dict[str, Any]) -> _
     at = _where(same[same["split"] == "test"], lambda coords: here.items() <= coords.items())
     effects = at[at["metric"] == "steering_effect"]
     cost = _first(_where(same[same["metric"] == "neutral_kl"], lambda coords: coords == here))
+    own = _first(_where(tried, lambda coords: coords.get("alpha") == here["alpha"]))
     return _Evidence(
         chosen,
         _first(effects[effects["control"].isna()]),
@@ -127,7 +152,9 @@ def _evidence(table: pd.DataFrame, p: pd.DataFrame, chosen: dict[str, Any]) -> _
         _first(effects[effects["control"] == "shuffled_label"]),
         _first(prompts[prompts["control"] == "prompt_only"]),
         _first(_where(at[at["metric"] == "promote"], lambda coords: coords.get("share") == "1")),
-        float(_first(_where(tried, lambda coords: coords.get("alpha") == here["alpha"]))["q"]),
+        float(own["q"]),
+        bool(own["too_few"]),
+        len(p),
         math.nan if cost is None else float(cost["value"]),
     )
 
@@ -145,12 +172,12 @@ def _same_vector(table: pd.DataFrame, row: dict[str, Any]) -> Any:
     return keep & (table["concept"] == row["concept"]) & (table["method"] == row["method"])
 
 
-def _record(row: dict[str, Any], metric: str, value: float, n: int) -> Record:
+def _record(row: dict[str, Any], metric: str, value: float, n: int, note: str | None = None) -> Record:
     whole = ("step", "train_seed", "layer", "head", "seed")
     names = ("stage", "revision", "concept", "site", "method", "split", "tokens", *whole)
     columns = {name: row[name] for name in names if not pd.isna(row[name])}
     columns |= {name: int(columns[name]) for name in whole if name in columns}
-    return Record(metric=metric, value=value, n=n, coords=dict(row["coords"]), **columns)
+    return Record(metric=metric, value=value, n=n, note=note, coords=dict(row["coords"]), **columns)
 
 
 def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ class TransferEstimate:
     pairs: int
     trials: int
     """Vectors whose effect is measured, nulls included, over all targets and concepts."""
+    effects: int
+    """Effects of one concept that are corrected together; 0 without effects."""
 
 
 def estimate_transfer(
@@ -46,4 +48,5 @@ def estimate_transfer(
     # With the lengths of the sources each vector has its own nulls.
     nulls = (settings.controls + settings.shuffles) * (n if settings.length == "source" else 1)
     trials = targets * (n + nulls) * len(concepts) if settings.effect else 0
-    return TransferEstimate(n, targets, missing, missing + targets, n * targets, trials)
+    effects = n * targets if settings.effect else 0
+    return TransferEstimate(n, targets, missing, missing + targets, n * targets, trials, effects)
