@@ -29,9 +29,14 @@ PLUGIN_FOLDERS = (
 SINGULAR = {"studies": "study", "steering/methods": "steering method"}
 
 
-def list_plugins(folder: str) -> list[str]:
-    """Sorted names of all plug-ins of a folder, without importing them."""
-    return sorted({*_builtin_names(folder), *_external_entry_points(folder)})
+def list_plugins(folder: str, *, defining: str | None = None) -> list[str]:
+    """Sorted names of the plug-ins of a folder, without importing them.
+
+    Args:
+        defining: Only plug-ins whose module assigns this name, where a folder has plug-ins of two kinds.
+    """
+    names = sorted({*_builtin_names(folder), *_external_entry_points(folder)})
+    return names if defining is None else [name for name in names if defining in _assigned_names(folder, name)]
 
 
 def load_plugin(folder: str, name: str) -> ModuleType:
@@ -51,12 +56,29 @@ def load_plugin(folder: str, name: str) -> ModuleType:
 
 def plugin_summary(folder: str, name: str) -> str:
     """First line of a plug-in's docstring, without importing it."""
+    tree = _syntax_tree(folder, name)
+    doc = ast.get_docstring(tree) if tree else None
+    return doc.splitlines()[0] if doc else ""
+
+
+def _assigned_names(folder: str, name: str) -> set[str]:
+    """Names that a plug-in's module assigns at its top level."""
+    tree = _syntax_tree(folder, name)
+    targets: list[ast.expr] = []
+    for statement in tree.body if tree else []:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _syntax_tree(folder: str, name: str) -> ast.Module | None:
     home = Path(__file__).parent / folder
     path = home / f"{name}.py" if (home / f"{name}.py").is_file() else home / name / "__init__.py"
     if not path.is_file() and (external := _external_entry_points(folder).get(name)):
         path = _file_of(external.module) or path
-    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
-    return doc.splitlines()[0] if doc else ""
+    return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _file_of(module: str) -> Path | None:

@@ -25,7 +25,7 @@ from ontogeny.jobs.compare.inputs import (
 from ontogeny.models.model import Model
 from tests.helpers.tiny_models import outspoken
 
-STUDIES = plugins.list_plugins("studies")
+STUDIES = plugins.list_plugins("studies", defining="INPUTS")
 TEXT_FIELDS = {"statements", "requests", "neutral", "questions"}
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim")
 TOWNS = ("Rome", "Oslo", "Kyiv", "Bern", "Lima", "Nice", "Doha", "Baku", "Cork", "Apia")

@@ -66,6 +66,7 @@ def test_recipes_pass_the_contract_tests(package: Path) -> None:
     # Metrics are tested by the name of the function.
     tested = ["ks" if name == "cutting" else name for name in names]
     files = [f"tests/contracts/test_{folder.replace('/', '_')}.py" for folder in plugins.PLUGIN_FOLDERS]
+    files.append("tests/contracts/test_paper_studies.py")
     selection = " or ".join(f"[{name}" for name in tested)
     options = ["-k", selection, "-p", "recipe_shapes", "-q", "-rA", "--tb=short"]
     code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
@@ -94,7 +95,9 @@ def undocumented(folder: Path) -> set[str]:
     """Metrics, controls and coordinates of all runs in a folder that docs/records.md does not define."""
     from ontogeny import open_runs
 
-    runs = open_runs([path.parent for path in sorted(folder.glob("*/run.json"))])
+    # The quantities of a study are its own; its file explains them.
+    paths = [path for path in sorted(folder.glob("*/run.json")) if "study" not in json.loads(path.read_text())]
+    runs = open_runs([path.parent for path in paths])
     rows = runs.query(
         "select distinct metric, control, unnest(list_concat([null], map_keys(coords))) as coord from records"
     )

@@ -323,6 +323,7 @@ URLS = (
 
 @pytest.mark.parametrize("url", URLS)
 def test_tokens_are_not_repeated(url: str, place: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # a token looks like a repository: no retries
     for words in (
         ("trace", url, "-c", place / "planted.csv", "-o", place / "out"),
         ("trace", place / "model", "-c", url, "-o", place / "out"),

@@ -19,6 +19,7 @@ from ontogeny.cli import (
     report,
     show,
     steer,
+    study,
     trace,
     train,
     transfer,
@@ -41,6 +42,8 @@ app = typer.Typer(
 for _module in (trace, audit, steer, evaluate, compare, transfer, monitor, report, show, query, list, train, demo):
     _name = _module.__name__.rpartition(".")[2]
     app.command(_name, cls=Command)(getattr(_module, f"{_name}_command"))
+
+app.add_typer(study.study_app, name="study")
 
 
 @app.callback(invoke_without_command=True)

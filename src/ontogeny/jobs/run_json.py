@@ -43,11 +43,10 @@ def describe_run(
     """
     before = before or {"concepts": [], "lineage": {"checkpoints": []}}
     described = {concept["name"]: concept for concept in concepts}
-    parents = {stage.name: stage.parent for stage in lineage.stages}
+    parents = _parents_of_measured(lineage, before)
+    environment = describe_environment(device, command)
     return {
-        "ontogeny": __version__,
-        "format": RUN_FORMAT,
-        "command": command,
+        **{key: environment[key] for key in ("ontogeny", "format", "command")},
         "lineage": {
             "name": lineage.name,
             "source": _common_source(lineage) if source is None else source,
@@ -58,6 +57,19 @@ def describe_run(
         },
         "concepts": [c for c in before["concepts"] if c["name"] not in described] + list(described.values()),
         "settings": dict(settings),
+        **{key: environment[key] for key in ("device", "versions", "machine")},
+        "failures": [],
+        "finished": False,
+        **{key: before[key] for key in (EVALUATIONS_FOLDER, TRANSFERS_FOLDER) if key in before},
+    }
+
+
+def describe_environment(device: str, command: str | None) -> dict[str, Any]:
+    """Version, format of the run, command line, device, packages and machine of this process."""
+    return {
+        "ontogeny": __version__,
+        "format": RUN_FORMAT,
+        "command": command,
         "device": device,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "machine": {
@@ -66,10 +78,21 @@ def describe_run(
             "threads": torch.get_num_threads(),
             "accelerator": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         },
-        "failures": [],
-        "finished": False,
-        **{key: before[key] for key in (EVALUATIONS_FOLDER, TRANSFERS_FOLDER) if key in before},
     }
+
+
+def _parents_of_measured(lineage: Lineage, before: Mapping[str, Any]) -> dict[str, str | None]:
+    """The parent of each stage that is measured now or was before, parents first; a stage without checkpoints is passed over."""
+    known: Mapping[str, str | None] = before["lineage"].get("parents") or {}
+    whole = {**{name: up for name, up in known.items() if name not in lineage.parents}, **lineage.parents}
+    measured = {stage.name for stage in lineage.stages} | {c["stage"] for c in before["lineage"]["checkpoints"]}
+    parents = {}
+    for name, up in whole.items():
+        while up is not None and up not in measured:
+            up = whole.get(up)
+        if name in measured:
+            parents[name] = up
+    return parents
 
 
 def _common_source(lineage: Lineage) -> str:

@@ -90,9 +90,9 @@ def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any],
         facts=_run_facts(about),
         provenance=json.dumps(about, indent=2, ensure_ascii=False, default=str),
         policy=content_security_policy(bundle, EMBED_SCRIPT),
-        specs=_RawScript(embedded_json(specs)),
-        bundle=_RawScript(bundle),
-        embed=_RawScript(EMBED_SCRIPT),
+        specs=RawScript(embedded_json(specs)),
+        bundle=RawScript(bundle),
+        embed=RawScript(EMBED_SCRIPT),
     )
     out = Path(out)
     if out.exists() and not out.is_file():  # write to a pipe or terminal, never replace it
@@ -118,7 +118,7 @@ def _vector_verdicts(source: RecordSource, about: Mapping[str, Any]) -> list[Con
     return sorted(verdicts, key=lambda verdict: place.get(verdict.concept, len(place)))
 
 
-class _RawScript(str):
+class RawScript(str):
     """A script of ours, which is not escaped."""
 
     def __html__(self) -> str:

@@ -4,6 +4,7 @@ __all__ = [
     "batches",
     "checkpoint_schedule",
     "checkpoints",
+    "in_memory",
     "loop",
     "model_parts",
     "multi_seed",

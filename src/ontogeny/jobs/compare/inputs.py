@@ -179,6 +179,10 @@ def load_study(name: str) -> StageStudy:
         BadInput: unknown name.
     """
     name = STUDY_ALIASES.get(name, name)
+    if name in list_plugins("studies", defining="PRESETS"):
+        raise BadInput(f"the study {name} trains its own models: run it with `ontogeny study run {name}`.")
+    if name not in list_plugins("studies"):
+        raise unknown_name("study", name, list_plugins("studies", defining="INPUTS"))
     module = load_plugin("studies", name)
     names: tuple[str, ...] = module.INPUTS
     optional: dict[str, Callable[..., Any]] = {
@@ -205,7 +209,9 @@ def study_names(text: str) -> list[str]:
     """
     names = dict.fromkeys(load_study(name.strip()).name for name in text.split(",") if name.strip())
     if not names:
-        raise BadInput(f"`studies` must name at least one study: {', '.join(list_plugins('studies'))}.")
+        raise BadInput(
+            f"`studies` must name at least one study: {', '.join(list_plugins('studies', defining='INPUTS'))}."
+        )
     return list(names)
 
 
