@@ -32,7 +32,7 @@ def same(a: Run, b: Run) -> None:
 
 
 def visits(run: Run) -> list[str]:
-    return [line["checkpoint"] for line in run.ledger()]
+    return [line["checkpoint"] for line in run.ledger() if "checkpoint" in line]
 
 
 def units(run: Run) -> list[str]:

@@ -22,6 +22,7 @@ from typing import Any
 from ontogeny.storage.files import DamagedPart, atomic_path, disk_errors
 
 CHECKSUM_FILE = "checksums.jsonl"
+_FOLDERS = ("records", "directions", "scores", "significance")
 _CHUNK = 4 * 2**20
 _SPARE_LINES = 1000
 """Lines about removed and replaced files that are kept before the file is written anew."""
@@ -35,6 +36,8 @@ class _Log:
     last: str = ""
     """The file of the last line, which may not have got its name yet."""
     lines: int = 0
+    damaged: bool = False
+    """Whether a line could not be read: then none is believed, until the end of a session writes the file anew."""
 
     def add(self, file: str, checksum: str | None) -> None:
         self.sums.setdefault(file, []).append(checksum)
@@ -149,7 +152,7 @@ def end_session(folder: Path) -> None:
         log = _read_log(folder)
         if log.last:
             _append(folder, {"": None})
-        shorten_log(folder)
+        _shorten(folder, log)
 
 
 def is_entered(path: Path) -> bool:
@@ -158,16 +161,17 @@ def is_entered(path: Path) -> bool:
     return path.relative_to(folder).as_posix() in _read_log(folder).sums
 
 
-def shorten_log(folder: Path) -> None:
-    """Write the file anew if most of its lines are about files that were removed or replaced. The caller must hold the folder's lock."""
-    with _writing:
-        log = _read_log(folder)
-        live = {name: sums[-1] for name, sums in log.sums.items() if (folder / name).is_file() and sums[-1] is not None}
-        if log.lines < 2 * len(live) + _SPARE_LINES:
-            return
-        with atomic_path(folder / CHECKSUM_FILE) as temporary:
-            temporary.write_text("".join(_line(name, entry) for name, entry in live.items()), encoding="utf-8")
-        _logs.pop(folder, None)
+def _shorten(folder: Path, log: _Log) -> None:
+    """Write the file anew if it is damaged, or if most of its lines are about files that were removed or replaced."""
+    live = {name: sums[-1] for name, sums in log.sums.items() if (folder / name).is_file() and sums[-1] is not None}
+    if log.damaged:
+        paths = [path for kind in _FOLDERS for path in (folder / kind).glob("[!.]*")]
+        live = {path.relative_to(folder).as_posix(): checksum(path) for path in paths}
+    elif log.lines < 2 * len(live) + _SPARE_LINES:
+        return
+    with atomic_path(folder / CHECKSUM_FILE) as temporary:
+        temporary.write_text("".join(_line(name, entry) for name, entry in live.items()), encoding="utf-8")
+    _logs.pop(folder, None)
 
 
 def checksum(path: Path) -> str:
@@ -211,7 +215,7 @@ def _line_checksum(name: str, entry: str | None) -> str:
 
 
 def _read_log(folder: Path) -> _Log:
-    """The checksums of a run; lines that are cut off or damaged are left out."""
+    """The checksums of a run; none if the file is damaged."""
     path = folder / CHECKSUM_FILE
     state = _state(path)
     known = _logs.get(folder)
@@ -219,8 +223,10 @@ def _read_log(folder: Path) -> _Log:
         return known[1]
     log = _Log()
     if state is not None:
-        for line in path.read_bytes().splitlines():
-            entry = _entry(line)
+        entries = [_entry(line) for line in path.read_bytes().splitlines()]
+        # The last line may have been cut off by a kill.
+        log.damaged = None in entries[:-1]
+        for entry in entries if not log.damaged else ():
             if entry is not None:
                 log.add(*entry)
         _logs[folder] = (state, log)
