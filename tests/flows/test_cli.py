@@ -93,7 +93,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(home: Path, tmp_path: Path, 
     args = ("trace", home / "rise", "-c", home / "planted.csv", "-o", tmp_path / "out", "--sites", "resid", "--dry-run")
     shown = say(*args)
     assert shown.code == 0
-    for words in ("8, of which 8 to visit", "planted (", "examples)", "forwards", "disk"):
+    for words in ("8 checkpoints: ", "; 8 to visit", "planted (", "examples)", "forwards", "disk"):
         assert words in shown.out
     plan = json.loads(say(*args, "--json").out)
     texts = len(

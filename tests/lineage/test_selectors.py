@@ -131,14 +131,27 @@ def test_step_must_be_in_one_stage_only() -> None:
 
 def test_selects_by_stage() -> None:
     run = staged()
-    assert steps(run.select("pretrain=0,last")) == [0, 2000, 10, 20, 30, None]
-    assert steps(run.select("pretrain=last; sft=10")) == [2000, 10, None]
+    assert steps(run.select("pretrain=0,last")) == [0, 2000]
+    assert steps(run.select("pretrain=last; sft=10")) == [2000, 10]
+    assert steps(run.select("sft=10; sft=last")) == [10, 30]
     with pytest.raises(BadInput, match=r"did you mean '?sft"):
         run.select("stf=last")
     with pytest.raises(BadInput, match="the stage sft of run"):
         run.select("sft=15")
     with pytest.raises(BadInput, match="have no steps"):
         run.select("dpo=15")
+    with pytest.raises(BadInput, match="'last' names no stage: write it as STAGE=last"):
+        run.select("sft=10;last")
+
+
+@pytest.mark.parametrize("names", [["pretrain"], ["sft"], ["dpo"], ["pretrain", "dpo"], ["sft", "dpo"]])
+def test_a_stage_that_is_not_named_is_not_visited(names: list[str]) -> None:
+    whole = staged()
+    run = whole.select(";".join(f"{name}=last" for name in names))
+    assert [stage.name for stage in run.stages] == names
+    assert run.checkpoints == tuple(whole.stage(name).checkpoints[-1] for name in names)
+    assert run.parents == whole.parents == {"pretrain": None, "sft": "pretrain", "dpo": "sft"}
+    assert run.select("all").parents == whole.parents
 
 
 def test_ancestry() -> None:

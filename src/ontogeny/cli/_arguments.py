@@ -40,7 +40,9 @@ ConceptNames = Annotated[
 ]
 Steps = Annotated[
     str,
-    measure("Checkpoints: all, log, log:8, last, every:10, 0,1000, 1000-5000, or by stage: base=log:4;sft=last."),
+    measure(
+        "Checkpoints: all, log, log:8, last, every:10, 0,1000, 1000-5000, or by stage: base=log:4;sft=last; others are left out."
+    ),
 ]
 SiteName = Annotated[
     str | None, measure("Site of the direction, such as resid.3; default: the best site of the concept.")

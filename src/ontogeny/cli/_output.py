@@ -54,7 +54,8 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
     """The dry run of a trace, one quantity per line."""
     about = "" if estimate.tokens_exact else "about "
     quantities = {
-        "checkpoints": f"{estimate.checkpoints}, of which {estimate.checkpoints_to_visit} to visit",
+        "checkpoints": f"{visited_line(plan.lineage)}; {estimate.checkpoints_to_visit} to visit",
+        "floor": estimate.floor,
         "units": f"{estimate.units} (checkpoint × concept), of which {estimate.units_to_do} to do",
         "concepts": ", ".join(
             f"{c.name} ({len(c.examples)} examples{c.meaning and f'; {c.meaning}'})" for c in plan.concepts

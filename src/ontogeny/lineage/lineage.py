@@ -8,6 +8,7 @@ from ontogeny.errors import BadInput, unknown_name
 from ontogeny.lineage import manifest, selectors
 from ontogeny.lineage.checkpoint import Checkpoint, Stage
 from ontogeny.lineage.discover import DiscoveredStages, discover_stages, parents_first
+from ontogeny.notebook import rich_html
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Lineage:
     stages: tuple[Stage, ...]
     notes: tuple[str, ...] = ()
     """Remarks about how the source was read, for readers of the results."""
+    unselected: tuple[tuple[str, str | None], ...] = ()
+    """Name and parent of all stages before a selection; () if nothing was selected."""
 
     @classmethod
     def open(
@@ -90,7 +93,9 @@ class Lineage:
             )
             for s in found.stages
         )
-        return replace(self, stages=parents_first((*self.stages, *added)), notes=(*self.notes, *found.notes))
+        stages, notes = parents_first((*self.stages, *added)), (*self.notes, *found.notes)
+        unselected = self.unselected and (*self.unselected, *((s.name, s.parent) for s in added))
+        return replace(self, stages=stages, notes=notes, unselected=unselected)
 
     def _with_seed(self, seed: int) -> Self:
         stages = (
@@ -103,6 +108,9 @@ class Lineage:
         """All checkpoints: parents before children, by step within a stage."""
         return tuple(checkpoint for stage in self.stages for checkpoint in stage.checkpoints)
 
+    def _repr_html_(self) -> str:
+        return rich_html("lineage", self)
+
     def stage(self, name: str) -> Stage:
         """One stage by its name.
 
@@ -114,6 +122,11 @@ class Lineage:
                 return stage
         raise unknown_name("stage", name, [s.name for s in self.stages])
 
+    @property
+    def parents(self) -> dict[str, str | None]:
+        """The parent of every stage of the whole run, those included that a selection left out, parents first."""
+        return dict(self.unselected) or {stage.name: stage.parent for stage in self.stages}
+
     def ancestry(self, name: str) -> tuple[Stage, ...]:
         """The path of stages from the root to a stage."""
         stage = self.stage(name)
@@ -122,8 +135,8 @@ class Lineage:
     def select(self, steps: str) -> Self:
         """The lineage with some of the checkpoints, by a selector (`log`, `last`, `0,1000`, `1000-5000`, `every:10`, …).
 
-        The selector applies to each stage; every listed step must exist in at least one. `pretrain=log;sft=all` selects by stage and
-        keeps all checkpoints of other stages. Stages without steps stay whole if steps are listed; empty stages are removed.
+        The selector applies to each stage; every listed step must exist in at least one. `pretrain=log;sft=all` selects by stage; a stage
+        that is not named is left out. Stages without steps stay whole if steps are listed; empty stages are removed.
 
         Raises:
             BadInput: the selector is invalid, or a step is in no stage.
@@ -143,14 +156,16 @@ class Lineage:
         return self._with_checkpoints(kept)
 
     def _by_stage(self, steps: str) -> Self:
-        kept = {stage.name: stage.checkpoints for stage in self.stages}
+        kept: dict[str, tuple[Checkpoint, ...]] = {stage.name: () for stage in self.stages}
         for part in filter(None, (part.strip() for part in steps.split(";"))):
-            name, _, text = part.partition("=")
+            name, equals, text = part.partition("=")
+            if not equals:
+                raise BadInput(f"{part!r} names no stage: write it as STAGE={part}, beside the others in {steps!r}.")
             stage = self.stage(name.strip())
             chosen, unmet = selectors.select_checkpoints(stage.checkpoints, text)
             if unmet:
                 raise selectors.no_such_step(unmet[0], stage.checkpoints, f"the stage {stage.name} of {self.name}")
-            kept[stage.name] = tuple(c for c in stage.checkpoints if c in chosen)
+            kept[stage.name] = tuple(c for c in stage.checkpoints if c in chosen or c in kept[stage.name])
         return self._with_checkpoints(kept)
 
     def _with_checkpoints(self, kept: dict[str, tuple[Checkpoint, ...]]) -> Self:
@@ -160,7 +175,7 @@ class Lineage:
             if kept[stage.name]:
                 up = next((s.name for s in reversed(self.ancestry(stage.name)[:-1]) if kept[s.name]), None)
                 stages.append(Stage(stage.name, kept[stage.name], up))
-        return replace(self, stages=tuple(stages))
+        return replace(self, stages=tuple(stages), unselected=tuple(self.parents.items()))
 
     def _most_informative(self) -> Stage:
         return max(self.stages, key=lambda stage: sum(c.step is not None for c in stage.checkpoints))

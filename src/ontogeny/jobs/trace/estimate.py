@@ -51,6 +51,8 @@ class TraceEstimate:
     """Size of the files that the trace will add."""
     parameters: int
     device: str
+    floor: str
+    """The untrained network that scores are compared with: a checkpoint, a random initialisation that is read as well, or none."""
 
 
 def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None) -> TraceEstimate:
@@ -59,7 +61,8 @@ def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None)
     missing = plan.missing(run)
     texts, tokens, exact = _count_texts(plan, options)
     first = plan.checkpoints[0]
-    floor = settings.untrained and missing and not any(map(plan.is_untrained, plan.checkpoints))
+    untrained = [checkpoint.label for checkpoint in plan.checkpoints if plan.is_untrained(checkpoint)]
+    floor = settings.untrained and missing and not untrained
     visits = len(missing) + bool(floor)
     size, shape = model_size(first, weights=plan.weights[first].bytes), _shape(first)
     speed = measure_flops_per_second(options.device, ModelOptions(dtype=settings.dtype).torch_dtype)
@@ -84,6 +87,7 @@ def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None)
         disk_bytes=_disk_bytes(plan, missing, shape),
         parameters=size.parameters,
         device=options.device,
+        floor=untrained[0] if untrained else "a random initialisation" if settings.untrained else "none",
     )
 
 

@@ -101,13 +101,13 @@ class TracePlan:
         """Whether it is step 0 of a first stage with weights that look untrained; step 0 of a later stage is a trained model."""
         return (
             checkpoint.step == 0
-            and self.lineage.stage(checkpoint.stage).parent is None
+            and self.lineage.parents[checkpoint.stage] is None
             and (not checkpoint.is_local or _looks_untrained(checkpoint.source, self.weights[checkpoint].fingerprint))
         )
 
     def order(self, checkpoint: Checkpoint) -> int:
-        """A number that grows along training, and stays the same when other steps are added later."""
-        stage = [stage.name for stage in self.lineage.stages].index(checkpoint.stage)
+        """A number that grows along training, and stays the same when other steps or stages are added later."""
+        stage = list(self.lineage.parents).index(checkpoint.stage)
         return stage * 10**12 + (10**12 - 1 if checkpoint.step is None else checkpoint.step)
 
 
