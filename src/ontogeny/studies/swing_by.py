@@ -159,7 +159,12 @@ PICTURES = (
         log_x=True,
         caption="Every initialisation counts; the one-layer null falls steadily.",
     ),
-    StudyPicture("Share of each concept's target at the held-out corner, SGD", ("learned",), ("sgd", "wide spread")),
+    StudyPicture(
+        "Share of each concept's target at the held-out corner, SGD",
+        ("learned",),
+        ("sgd", "wide spread"),
+        log_x=True,
+    ),
     StudyPicture(
         "Loss at the held-out corner by depth, SGD",
         ("sgd_held_out_loss",),

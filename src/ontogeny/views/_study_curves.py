@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.jobs.study.paper_study import StudyPicture
-from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, facet_header, inline_rows
+from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, inline_rows
 from ontogeny.views._theme import CHART_WIDTH
 
 _NULL_DASH = [5, 4]
@@ -33,7 +33,7 @@ def study_chart(records: pd.DataFrame, picture: StudyPicture) -> Any:
     width = CHART_WIDTH - 60 if len(parts) == 1 else CHART_WIDTH / 2 - 90
     panels = [_panel(curves[curves["part"].eq(part)], part, names, picture, width) for part in parts]
     chart = panels[0] if len(panels) == 1 else alt.concat(*panels, columns=2, spacing=30)
-    return apply_theme(chart.properties(title=facet_header(picture.title)))
+    return apply_theme(chart)
 
 
 def _part(metric: str, coords: Any, picture: StudyPicture) -> str:

@@ -120,7 +120,9 @@ def run_study(
             _finish(plan, run, command)
         return run
     with job_session(run, plan.units.values()):
-        run.describe(_about(plan, command))
+        about = _about(plan, command)
+        about["study"]["seeds_in_run"] = run.about["study"].get("seeds_in_run", []) if run.about_path.is_file() else []
+        run.describe(about)
         gather_shards(run)
         todo = {seed: unit for seed, unit in plan.units.items() if not run.done(unit)}
         if cluster and todo:
@@ -281,10 +283,11 @@ def _about(plan: StudyPlan, command: str | None) -> dict[str, Any]:
 
 
 def _finish(plan: StudyPlan, run: Run, command: str | None) -> None:
-    seeds = run.query("select distinct train_seed from records where train_seed is not null order by 1")["train_seed"]
+    before = run.about.get("study", {}).get("seeds_in_run", []) if run.about_path.is_file() else []
+    done = sorted({*before, *(seed for seed, unit in plan.units.items() if run.done(unit))})
     conditions = run.query("select distinct stage from records where stage is not null order by 1")["stage"]
     about = _about(plan, command or (run.about.get("command") if run.about_path.is_file() else None))
     about["lineage"]["stages"] = [str(name) for name in conditions]
-    about["study"]["seeds_in_run"] = [int(seed) for seed in seeds]
+    about["study"]["seeds_in_run"] = done
     about["finished"] = all(run.done(unit) for unit in plan.units.values())
     run.describe(about)
