@@ -23,7 +23,8 @@ NAMES = plugins.list_plugins("views")
 UNIT = re.compile(
     r"\((0–1|≤ 1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
     r"|units of the stream|of cosines)\)"
-    r"|^training step|^layer$|^concept$|^checkpoints averaged$|^arm$|^kind of token$|^states of → stage$"
+    r"|^training step|^(learned|tried) at step|\(training step\)$"
+    r"|^layer$|^concept$|^checkpoints averaged$|^arm$|^kind of token$|^states of → stage$"
     r"|^stage$|^vector of$|^vector of → stage$|^stage → stage$|nHSIC\(",
     re.IGNORECASE,
 )
@@ -175,7 +176,7 @@ def test_very_negative_score_does_not_compress_the_axis(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["layers", "heads"])
 def test_each_metric_has_its_own_colour_scale(name: str) -> None:
-    blocks = numbers_of_age(name)["vconcat"]
+    blocks = numbers_of_age(name)["vconcat"][0]["vconcat"]
     domains = [
         {tuple(n["scale"]["domain"]) for n in nodes(block) if "scheme" in n.get("scale", {})} for block in blocks
     ]
@@ -214,8 +215,34 @@ def test_drawing_does_not_change_the_table() -> None:
     pd.testing.assert_frame_equal(full(), synthetic_records.table())
 
 
+@pytest.mark.parametrize("name", ["emergence", "surface"])
+def test_auroc_and_r2_have_axes_of_their_own(name: str) -> None:
+    titles = [title for title in axis_titles(numbers_of_age(name)) if "AUROC" in title or "R²" in title]
+    assert any("AUROC" in title for title in titles)
+    assert any("R²" in title for title in titles)
+    assert not any("AUROC" in title and "R²" in title for title in titles)
+
+
+def test_best_head_is_chosen_on_the_training_groups() -> None:
+    """The head with the highest test score is not the one with the highest cross-validated score."""
+    truth = full()[full()["concept"].eq("truth")].copy()
+    own = truth["head"].notna() & truth["control"].isna()
+    at_head = own & truth["site"].eq("head.2.1")
+    truth.loc[own & truth["metric"].eq("auroc") & truth["site"].eq("head.1.0"), "value"] = 0.999
+    inner = pd.concat([truth[own & truth["metric"].eq("auroc")].assign(metric="cv_score", split="train", value=0.6)])
+    inner.loc[inner["site"].eq("head.2.1"), "value"] = 0.9
+    chart = views.load_view("heads").draw(pd.concat([truth[~truth["metric"].eq("cv_score")], inner]))
+    text = " ".join(
+        " ".join(node["title"]["text"])
+        for node in nodes(chart.to_dict())
+        if isinstance(node.get("title"), dict) and "text" in node["title"]
+    )
+    score = truth.loc[at_head & truth["metric"].eq("auroc") & truth["method"].eq("logistic"), "value"].iloc[-1]
+    assert f"best 2.1 ({score:.2f})".replace("0.", ".") in text
+
+
 @pytest.mark.parametrize("name", ["layers", "drift"])
-def test_long_run_is_thinned(name: str) -> None:
+def test_long_run_is_thinned_with_its_extremes(name: str) -> None:
     steps = [0, *(2**i for i in range(10)), *range(1000, 144_000, 1000)]
     base = {"lineage": "long", "stage": "pretrain", "concept": "truth", "method": "logistic", "n": 100}
     if name == "layers":
@@ -223,10 +250,20 @@ def test_long_run_is_thinned(name: str) -> None:
     else:
         base |= {"site": "resid.3", "layer": 3, "metric": "cosine"}
         cells = [{"step": s, "coords": {"other_step": str(t)}} for s in steps for t in steps]
-    chart = views.load_view(name).draw(synthetic_records.frame([base | {"value": 0.7} | cell for cell in cells]))
-    text = json.dumps(chart.to_dict(validate=False))
-    assert "of 154 checkpoints drawn" in text
-    assert len(text) < 1_500_000
+    peak, dip = 77_000, 101_000
+    values = {peak: 0.9, dip: 0.1}
+    rows = [base | {"value": values.get(cell["step"], 0.7)} | cell for cell in cells]
+    chart = views.load_view(name).draw(synthetic_records.frame(rows)).to_dict(validate=False)
+    said = [
+        " ".join(node["title"]["subtitle"])
+        for node in nodes(chart)
+        if isinstance(node.get("title"), dict) and node["title"].get("subtitle")
+    ]
+    assert any("of 154 checkpoints drawn" in line for line in said)
+    drawn = {row["step"] for data in chart["datasets"].values() for row in data if "step" in row}
+    assert {0, peak, dip, 143_000} <= drawn
+    assert len(drawn) < 100
+    assert len(json.dumps(chart)) < 1_500_000
 
 
 @pytest.mark.parametrize("name", ["drift", "robustness", "spectrum"])

@@ -249,5 +249,7 @@ def _phase(finding: Finding) -> str:
     if not event.known:
         return f"shows no turn from fitting to compression: {event.note or 'no reason given'}."
     at = f"{format_step_interval(event)}{_stage(finding, event)}"
-    sure = "" if math.isnan(event.p) else f"; both kernels agree, {format_p(event.p)} corrected for the sites of the run"
+    sure = (
+        "" if math.isnan(event.p) else f"; both kernels agree, {format_p(event.p)} corrected for the sites of the run"
+    )
     return f"turns from fitting to compression at step {at}: dependence on the input begins to fall{sure}."

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 _STAGE_GAP = 0.35
@@ -81,6 +80,30 @@ class Timeline:
         placed = self.place(rows)
         return placed[placed["age"].eq(placed["age"].max())]
 
+    def among(self, checkpoints: pd.DataFrame) -> "Timeline":
+        """The same axis with fewer checkpoints (columns stage and step), whose cells have no gaps between them."""
+        kept = self.moments.merge(checkpoints[["stage", "step"]].drop_duplicates(), on=["stage", "step"])
+        cells = [_with_edges(own, self._span(str(name)).width) for name, own in kept.groupby("stage", sort=False)]
+        return Timeline(self.stages, pd.concat(cells, ignore_index=True) if cells else kept)
+
+    def thin(self, series: pd.DataFrame, most: int) -> pd.DataFrame:
+        """About `most` checkpoints of a series (columns stage, step, value), with its extremes.
+
+        The axis is cut into `most / 2` equal parts, and each gives the checkpoints with its lowest and its highest value;
+        the first and the last checkpoint of each stage stay.
+        """
+        placed = self.place(series)
+        if len(placed) <= most or not self.stages:
+            return placed
+        part = (placed["age"] / (self.stages[-1].start + self.stages[-1].width or 1.0) * (most // 2)).astype(int)
+        value = placed["value"].fillna(placed["value"].mean() if placed["value"].notna().any() else 0.0)
+        by_part, by_stage = value.groupby(part), placed.groupby("stage")["age"]
+        rows = {*by_part.idxmin(), *by_part.idxmax(), *by_stage.idxmin(), *by_stage.idxmax()}
+        return placed.loc[[row for row in placed.index if row in rows]]
+
+    def _span(self, name: str) -> StageSpan:
+        return next(stage for stage in self.stages if stage.name == name)
+
     def ticks(self, count: int) -> pd.DataFrame:
         """About `count` checkpoints, far enough apart for labels; the ends of each stage have priority."""
         if not self.stages:
@@ -140,12 +163,17 @@ def _spans_decades(steps: tuple[float, ...]) -> bool:
 
 def _stage_moments(stage: StageSpan, checkpoints: pd.DataFrame) -> pd.DataFrame:
     frame = checkpoints.sort_values("step")[["stage", "step", "tokens"]].reset_index(drop=True)
-    age = np.array([stage.age(step) for step in frame["step"]])
+    return _with_edges(frame.assign(age=[stage.age(step) for step in frame["step"]]), stage.width)
+
+
+def _with_edges(moments: pd.DataFrame, width: float) -> pd.DataFrame:
+    """The checkpoints of a stage with the edges of their cells; `width` is that of the stage."""
+    age = moments["age"].to_numpy()
     between = (age[1:] + age[:-1]) / 2
     first, last = (between[0] - age[0], age[-1] - between[-1]) if len(age) > 1 else (_STAGE_GAP / 2, _STAGE_GAP / 2)
     # A late checkpoint of many is thin on a log axis: the last cell gets a minimum width.
-    first, last = min(first, _STAGE_GAP / 2), min(max(last, 0.02 * stage.width), _STAGE_GAP / 2)
-    return frame.assign(age=age, age_low=[age[0] - first, *between], age_high=[*between, age[-1] + last])
+    first, last = min(first, _STAGE_GAP / 2), min(max(last, 0.02 * width), _STAGE_GAP / 2)
+    return moments.assign(age_low=[age[0] - first, *between], age_high=[*between, age[-1] + last])
 
 
 def _by_importance(moments: pd.DataFrame) -> list[int]:

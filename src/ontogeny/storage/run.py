@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ontogeny import plugins
 from ontogeny.errors import BadInput, unknown_name
+from ontogeny.notebook import rich_html
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.storage import checksums, parts
+from ontogeny.storage.failures import Failure, failures_in
 from ontogeny.storage.files import (
     RecordBlock,
     connect_records,
@@ -34,6 +36,7 @@ from ontogeny.storage.files import (
     write_tensors,
 )
 from ontogeny.storage.rebuild import about_from_parts
+from ontogeny.storage.record_filter import ColumnValue, column_condition, sql_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,9 +134,43 @@ class Run:
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
-    def records(self, where: str = "true") -> "pd.DataFrame":
-        """Records as a table; `where` is an SQL condition: `run.records("metric = 'auroc'")`."""
-        return self.query(f"select * exclude (run) from records where {where}")
+    @property
+    def failures(self) -> list[Failure]:
+        """Checkpoints or studies that could not be measured, each with its reason."""
+        return failures_in(self.about)
+
+    def records(
+        self,
+        where: str = "true",
+        *,
+        metric: ColumnValue = ...,
+        concept: ColumnValue = ...,
+        site: ColumnValue = ...,
+        stage: ColumnValue = ...,
+        step: ColumnValue = ...,
+        method: ColumnValue = ...,
+        control: ColumnValue = ...,
+        split: ColumnValue = ...,
+    ) -> "pd.DataFrame":
+        """Records as a table, one measurement per row: `run.records(metric="auroc", control=None)`.
+
+        The same rows are an Arrow stream: `polars.DataFrame(run)`, `pyarrow.table(run)`.
+
+        Args:
+            where: A further SQL condition: `"value > 0.9"`.
+            metric, concept, site, stage, step, method, control, split: Value of the column, a list of values, or None for an empty cell
+                (`control=None`: the measurements themselves); any value by default.
+
+        Raises:
+            BadInput: the condition is invalid.
+        """
+        columns = {"metric": metric, "concept": concept, "site": site, "stage": stage}
+        columns |= {"step": step, "method": method, "control": control, "split": split}
+        return self.query(f"select * exclude (run) from records where {column_condition(where, columns)}")
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """All records as a stream of the Arrow C interface, which polars, pyarrow and others read."""
+        return records_stream({self.folder.name: self.folder}, requested_schema)
 
     def query(self, sql: str) -> "pd.DataFrame":
         """Run SQL over the view `records`."""
@@ -163,6 +200,32 @@ class Run:
         only = _row_filter(concepts, sites, stages, step)
         only.check(self.query)
         return _draw(view, _source(self, only=only).rows)
+
+    def monitor(
+        self,
+        concept: str,
+        *,
+        fpr: float = 0.01,
+        method: str | None = None,
+        site: str | None = None,
+        stage: str | None = None,
+        step: int | None = None,
+    ) -> Any:
+        """The probe of a concept as a monitor that can be saved: `run.monitor("refusal", fpr=0.05).save("monitor")`.
+
+        Args:
+            concept: A concept of two classes.
+            fpr: False-positive rate for which the threshold is set, on held-out negatives.
+            method: logistic or mass_mean; by default the first that was traced.
+            site: Of the residual stream; by default the best one on the training examples.
+            stage, step: The checkpoint; by default the last one.
+
+        Raises:
+            BadInput: the run lacks one of these, no site reads the concept, or the rate needs more negatives.
+        """
+        module = importlib.import_module("ontogeny.jobs.monitor.linear_monitor")
+        made: Monitor = module.make_monitor(self, concept, fpr=fpr, method=method, site=site, stage=stage, step=step)
+        return made
 
     def direction(
         self,
@@ -225,6 +288,9 @@ class Run:
         if found.empty:
             raise BadInput(f"{concept} has no best site yet (the trace has not finished): set `site`, such as resid.3.")
         return Site.parse(str(found.site.iloc[0]))
+
+    def _repr_html_(self) -> str:
+        return rich_html("run", self)
 
     # --- writing ---------------------------------------------------------------------------------------------------------
 
@@ -419,6 +485,18 @@ def _row_filter(concepts: Sequence[str], sites: Sequence[str], stages: Sequence[
     return selection.RowFilter(tuple(concepts), tuple(sites), tuple(stages), step)
 
 
+def open_run(folder: str | Path) -> Run:
+    """Open a run directory.
+
+    Args:
+        folder: What `trace` and the other jobs wrote.
+
+    Raises:
+        BadInput: the folder is not a run directory, or its run.json cannot be read.
+    """
+    return Run.open(folder)
+
+
 def open_runs(folders: Iterable[str | Path]) -> Runs:
     """Open several runs as one table; each is named by its folder, or by its path if two folders have one name.
 
@@ -455,11 +533,6 @@ def _entry(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return entry if isinstance(entry, dict) else {}
-
-
-def sql_text(value: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def check_output(path: Path) -> None:
@@ -501,6 +574,22 @@ def query_ends(folders: Mapping[str, Path], sql: str, most: int) -> "tuple[pd.Da
     return (pd.concat([first, last.iloc[-rest:]], ignore_index=True) if rest else first), count
 
 
+def records_stream(folders: Mapping[str, Path], requested_schema: object = None) -> object:
+    """The records of one or several runs as a stream of the Arrow C interface.
+
+    Raises:
+        BadInput: the records cannot be read.
+    """
+    import duckdb
+
+    try:
+        connection = connect_records({name: parts.record_parts(folder) for name, folder in folders.items()})
+        relation = connection.sql("select * exclude (run) from records")
+        return relation.__arrow_c_stream__(requested_schema)
+    except duckdb.Error as error:
+        raise _unreadable(error) from None
+
+
 @contextlib.contextmanager
 def _result(folders: Mapping[str, Path], sql: str) -> Iterator[Any]:
     """The result of a query, before its rows are fetched."""
@@ -520,6 +609,10 @@ def _result(folders: Mapping[str, Path], sql: str) -> Iterator[Any]:
                     f"a query must be one statement that changes nothing, got {sql[:60]!r}: begin with select, from or with."
                 )
             yield connection.execute(statements[0])
+        except (duckdb.InterruptException, RuntimeError) as error:
+            if "interrupted" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from None  # DuckDB takes Ctrl-C in the place of Python
         except duckdb.Error as error:
             if ".parquet'" in str(error):  # creating the view opens no part
                 raise _unreadable(error) from None
@@ -534,6 +627,7 @@ def _lock_connection(connection: Any, folders: Iterable[Path]) -> None:
     # DuckDB compares a pattern as it is written with the allowed folders.
     allowed = ", ".join(sql_text(place) for place in sorted(places | set(map(glob.escape, places))))
     for setting in (
+        "enable_progress_bar = false",  # it would be printed among the rows
         "python_enable_replacements = false",
         f"allowed_directories = [{allowed}]",
         "enable_external_access = false",

@@ -5,19 +5,17 @@ that returns an Altair chart, also for an empty table. `draw` does not change th
 condition `where` (ontogeny.findings.selection; the whole table by default), and a row for each checkpoint. The docstring is the caption.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ontogeny import plugins
-from ontogeny.errors import BadInput, escape_control
+from ontogeny.errors import BadInput
 from ontogeny.findings.selection import metric_condition
-from ontogeny.storage.files import atomic_path
-from ontogeny.views._page import EMBED_SCRIPT, chart_page, content_security_policy, embedded_json, vega_bundle
+from ontogeny.views._export import save_chart
+from ontogeny.views._page import EMBED_SCRIPT, content_security_policy, embedded_json, vega_bundle
 
 __all__ = [
     "EMBED_SCRIPT",
@@ -31,8 +29,6 @@ __all__ = [
     "save_chart",
     "vega_bundle",
 ]
-
-__all__ = ["View", "empty_reason", "load_view", "load_views", "save_chart"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +55,24 @@ class View:
         Raises:
             BadInput: the table lacks a needed column.
         """
-        from ontogeny.views._chart_parts import apply_theme
+        from ontogeny.views._chart_parts import apply_theme, wrap_panel_titles
 
         missing = sorted(self.needs - set(records.columns))
         if missing:
             raise BadInput(
                 f"view {self.name!r} needs the columns {', '.join(missing)}: pass rows of a run's table of records."
             )
-        return apply_theme(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
+        chart = apply_theme(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
+        wrap_panel_titles(chart)
+        meta = chart.usermeta if isinstance(chart.usermeta, dict) else {}
+        about = {"title": self.title, "run": _run_names(records), "caption": self.caption}
+        return chart.properties(usermeta=meta | about)
+
+
+def _run_names(records: pd.DataFrame) -> str:
+    """The lineages of the rows, or how many there are."""
+    names = list(records["lineage"].dropna().unique()) if "lineage" in records else []
+    return ", ".join(map(str, names)) if len(names) <= 4 else f"{len(names)} runs"
 
 
 @dataclass(frozen=True)
@@ -110,46 +116,3 @@ def empty_reason(chart: Any) -> str | None:
     from ontogeny.views._chart_parts import blank_chart_reason
 
     return blank_chart_reason(chart)
-
-
-def save_chart(chart: Any, path: str | Path) -> Path:
-    """Write a chart as .png, .svg, .html (self-contained) or .json.
-
-    Raises:
-        BadInput: unknown file extension.
-    """
-    path = Path(path)
-    if path.suffix not in (".png", ".svg", ".html", ".json"):
-        raise BadInput(f"the name of a chart must end with .png, .svg, .html or .json, got {path.name!r}.")
-    spec = _visible(chart.to_dict())
-    # With a full disk the previous file stays.
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_encode(spec, path))
-    return path
-
-
-def _encode(spec: dict[str, Any], path: Path) -> bytes:
-    import altair as alt
-    import vl_convert
-
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    match path.suffix:
-        case ".png":
-            picture: bytes = vl_convert.vegalite_to_png(spec, vl_version=version, scale=2)
-            return picture
-        case ".svg":
-            text: str = vl_convert.vegalite_to_svg(spec, vl_version=version)
-        case ".html":
-            text = chart_page(spec, path.stem)
-        case _:
-            text = json.dumps(spec, indent=2)
-    return text.encode()
-
-
-def _visible(value: Any) -> Any:
-    """A specification whose texts have no control character, which would abort the drawing of a picture."""
-    if isinstance(value, str):
-        return escape_control(value)
-    if isinstance(value, dict):
-        return {_visible(k): _visible(v) for k, v in value.items()}
-    return [_visible(v) for v in value] if isinstance(value, list | tuple) else value

@@ -20,6 +20,8 @@ from ontogeny.views._theme import (
 
 _EMPTY_REASON_KEY = "empty"
 """Key in a chart's `usermeta` for the reason why it is blank."""
+_LETTER, _TITLE_LETTER, _MARGIN = 6.2, 7.3, 36
+"""Mean width of a letter in a subtitle and in a title, and the room beside a panel that a title may use, in px."""
 _LINE_WIDTH = 120
 """Characters in a line of full width."""
 
@@ -116,6 +118,23 @@ def panel_title(text: str, *subtitle: str) -> alt.TitleParams:
     if subtitle:
         title.subtitle = " · ".join(part for part in subtitle if part)
     return title
+
+
+def wrap_panel_titles(chart: Any) -> None:
+    """Break the titles of panels into lines that are no wider than the panels, in place."""
+    children = [child for key in ("hconcat", "vconcat", "concat") for child in _list(getattr(chart, key, None))]
+    for child in children:
+        wrap_panel_titles(child)
+    width, title = getattr(chart, "width", None), getattr(chart, "title", None)
+    if children or not isinstance(width, int | float) or not isinstance(title, alt.TitleParams):
+        return
+    for key, letter in (("text", _TITLE_LETTER), ("subtitle", _LETTER)):
+        if isinstance(text := title[key], str):
+            title[key] = textwrap.wrap(text, max(int((width + _MARGIN) / letter), 16)) or text
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def number_tooltips(*columns: str, digits: str = ".3f") -> list[alt.Tooltip]:

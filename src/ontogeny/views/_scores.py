@@ -8,7 +8,7 @@ import pandas as pd
 
 from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate, collect_findings
 from ontogeny.findings.selection import SCORES_AT_BEST_SITE, metric_condition
-from ontogeny.findings.sentences import SCORE_LABELS, format_step_interval
+from ontogeny.findings.sentences import SCORE_LABELS, format_event
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views._chart_parts import missing_rows_reason
@@ -51,10 +51,21 @@ def findings_on_timeline(records: pd.DataFrame) -> tuple[list[Finding], Timeline
     )
 
 
+def thin_curve(curve: pd.DataFrame, most: int = 240) -> pd.DataFrame:
+    """At most about `most` points of one curve (columns age, value), with both ends and the extremes of each pixel."""
+    if len(curve) <= most:
+        return curve
+    ages = curve["age"]
+    part = ((ages - ages.min()) / ((ages.max() - ages.min()) or 1.0) * (most // 2)).astype(int)
+    value = curve["value"].fillna(curve["value"].mean()).fillna(0.0)
+    rows = {curve.index[0], curve.index[-1], *value.groupby(part).idxmin(), *value.groupby(part).idxmax()}
+    return curve.loc[[row for row in curve.index if row in rows]]
+
+
 def place_event(event: StepEstimate | None, line: Timeline) -> dict[str, Any] | None:
     """A known event on the time axis: `age`, the ends `low` and `high` of its interval, and its text; None if unknown."""
     if event is None or not event.known:
         return None
     age, low, high = (line.age(event.stage, step) for step in (event.step, event.low, event.high))
     ends = {"low": age if math.isnan(low) else low, "high": age if math.isnan(high) else high}
-    return {"age": age, "label": format_step_interval(event), **ends}
+    return {"age": age, "label": format_event(event), **ends}

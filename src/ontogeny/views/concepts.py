@@ -11,6 +11,7 @@ import pandas as pd
 from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import coord_column, has_coord, select_rows, tidy_records
 from ontogeny.findings.timeline import make_timeline
+from ontogeny.records import checkpoint_label
 from ontogeny.views._chart_parts import (
     blank_chart,
     inline_rows,
@@ -43,6 +44,15 @@ def draw(records: pd.DataFrame) -> Any:
     return small_multiples([_panel(str(lineage), rows, best, len(runs) > 1) for (lineage, _), rows in runs])
 
 
+def _headline(cells: pd.DataFrame) -> str:
+    """The two most similar concepts."""
+    pairs = cells[cells["concept"].ne(cells["other"])]
+    if pairs.empty:
+        return "One concept"
+    near = pairs.loc[pairs["value"].abs().idxmax()]
+    return f"Nearest pair: {near['concept']} and {near['other']}, cosine {near['label']}"
+
+
 def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> Any:
     site = next((s for s in best.value_counts().index if s in set(rows["site"])), rows["site"].iloc[-1])
     rows = make_timeline(rows).last(rows[rows["site"].eq(site)])
@@ -54,7 +64,7 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     cells = pd.concat([rows, swapped, same])[["concept", "other", "value"]]
     cells = cells.groupby(["concept", "other"], sort=False)["value"].first().reset_index()
     cells["label"] = [format_score(value) for value in cells["value"]]
-    side = max(26, min(54, 420 / len(order)))
+    side = max(16, min(54, 420 / len(order)))
     base = alt.Chart(inline_rows(cells)).encode(
         x=alt.X("other:N", sort=order, title="concept", axis=alt.Axis(labelAngle=-35, orient="bottom", labelLimit=160)),
         y=alt.Y("concept:N", sort=order, title="concept", axis=alt.Axis(labelLimit=160)),
@@ -63,8 +73,10 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     legend = alt.Legend(title="cosine", orient="right", gradientLength=160)
     colour = alt.Color("value:Q", scale=scale, legend=legend)
     tooltip = ["concept:N", "other:N", alt.Tooltip("value:Q", title="cosine", format=".3f")]
-    layers = labelled_cells(base, colour, tooltip, "abs(datum.value) > 0.7", label={"fontSize": 11})
+    # Numbers need room; the tooltip has them in any case.
+    labels = {"label": {"fontSize": 11}} if side > 26 else {}
+    layers = labelled_cells(base, colour, tooltip, "abs(datum.value) > 0.7", **labels)
     stage, step, method = (rows[name].iloc[0] for name in ("stage", "step", "method"))
-    at = "end" if step % 1 else f"step {step:,.0f}"
-    heading = panel_title(lineage if several else f"Directions at {site}", site * several, stage, at, method)
+    at = checkpoint_label(stage, None if step % 1 else step)
+    heading = panel_title(_headline(cells), lineage * several, site, at, method)
     return alt.layer(*layers).properties(width=side * len(order), height=side * len(order), title=heading)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ontogeny.findings.finding import PREFERRED_KERNELS
 from ontogeny.findings.selection import metric_condition
+from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import (
     ConceptRecords,
     evenly_spread,
@@ -23,7 +24,7 @@ from ontogeny.findings.table import (
 )
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views import rows_with_metrics
-from ontogeny.views._axes import step_label, thin_checkpoints
+from ontogeny.views._axes import place_label, thin_checkpoints
 from ontogeny.views._chart_parts import (
     blank_chart,
     inline_rows,
@@ -32,6 +33,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR, ORDINAL_SCHEME
 
 title = "Dependence plane"
@@ -42,11 +44,11 @@ METRICS = ("nhsic_tx", "nhsic_ty")
 MOST, LAYERS = 60, 9
 """Maximum numbers of checkpoints and of layers, evenly spread."""
 select = rows_with_metrics(*METRICS)
-where = f"{metric_condition(*METRICS)} and head is null and {{thin:{MOST}}}"
+where = f"{metric_condition(*METRICS)} and head is null and {{thin:{MOST}:nhsic_ty}}"
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST, "nhsic_ty")
     paths = [(s, path) for s in records_by_concept(table) if len(path := _path(s, line))]
     if not paths:
         return blank_chart(title, missing_rows_reason(table, "both nhsic_tx and nhsic_ty"))
@@ -56,7 +58,13 @@ def draw(records: pd.DataFrame) -> Any:
         _axis(both["tx"], "tx", "input, nHSIC(T, X)"),
         _axis(pd.concat([both["ty"], floors]), "ty", "label, nHSIC(T, Y)"),
     )
-    return small_multiples([_panel(subject, path, line, axes, fewer) for subject, path in paths])
+    chart = small_multiples([_panel(subject, path, line, axes, fewer) for subject, path in paths])
+    path = [
+        LegendEntry("path of a layer", "line", MUTED_COLOUR, opacity=0.35),
+        LegendEntry("checkpoint; the last one is large, with the layer's number", "dot", MUTED_COLOUR),
+    ]
+    floor = [LegendEntry("97.5 % of label permutations", "line", MUTED_COLOUR, (4, 3))] if len(floors) else []
+    return with_legend(chart, *path, *floor)
 
 
 def _axis(values: pd.Series, field: str, on: str) -> dict[str, Any]:
@@ -102,8 +110,18 @@ def _panel(
         ),
         *_numbers(path[ends], x, y),
     ]
-    heading = panel_title(subject.name, f"kernel {path['method'].iloc[0]}", fewer)
+    heading = panel_title(_headline(subject.name, path), f"kernel {path['method'].iloc[0]}", fewer)
     return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=220, title=heading)
+
+
+def _headline(name: str, path: pd.DataFrame) -> str:
+    """The layer that depends most on the label at the end, and from where it came."""
+    ends = path[path["age"].eq(path["age"].max())]
+    top = ends.loc[ends["ty"].idxmax()]
+    own = path[path["site"].eq(top["site"])]
+    first = own.loc[own["age"].idxmin()]
+    moved = "" if len(own) < 2 else f"from {format_score(first['ty'])} to "
+    return f"{name}: dependence on the label {moved}{format_score(top['ty'])} at {top['site']}"
 
 
 def _floor(subject: ConceptRecords, path: pd.DataFrame) -> list[float]:
@@ -128,10 +146,8 @@ def _numbers(last: pd.DataFrame, x: alt.X, y: alt.Y) -> list[Any]:
 
 def _time(line: Timeline) -> alt.Color:
     ticks = line.ticks(6)
-    # Steps restart in a stage, so its first label names it.
-    is_first = ~ticks.duplicated("stage") & (len(line.stages) > 1)
-    shown = zip(ticks["age"], ticks["step"], ticks["stage"].where(is_first, ""), strict=True)
-    labels = json.dumps({f"{age:.4f}": f"{stage} {step_label(step)}".strip() for age, step, stage in shown})
+    shown = zip(ticks["age"], ticks["step"], ticks["stage"], strict=True)
+    labels = json.dumps({f"{age:.4f}": place_label(stage, step, line) for age, step, stage in shown})
     legend = alt.Legend(
         title="training step",
         orient="bottom",

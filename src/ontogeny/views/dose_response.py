@@ -15,12 +15,20 @@ from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
 title = "Dose and response"
 place = 11
 needs = frozenset({"concept", "method", "metric", "control", "split", "value", "low", "high", "coords"})
 METRICS = ("steering_effect", "chosen_alpha", "steering_works")
+_KEY = (
+    LegendEntry("the vector", "line", CATEGORY_COLOURS[0]),
+    LegendEntry("its 95 % interval", "band", CATEGORY_COLOURS[0], opacity=0.2),
+    LegendEntry("95 % of random directions", "band", MUTED_COLOUR, opacity=0.28),
+    LegendEntry("95 % of permuted labels", "line", INK_COLOUR, (4, 3)),
+    LegendEntry("a prompt without a vector", "line", CATEGORY_COLOURS[1]),
+)
 select = rows_with_metrics(*METRICS)
 
 
@@ -28,7 +36,8 @@ def draw(records: pd.DataFrame) -> Any:
     table = tidy_records(select(records))
     vectors = evaluated_vectors(table, make_timeline(records))
     panels = [_panel(v, table) for v in vectors if v.method != "ablate" and len(_own(v))]
-    return multiples_or_blank(panels, title, table, "steering_effect (ontogeny evaluate makes them)")
+    chart = multiples_or_blank(panels, title, table, "steering_effect (ontogeny evaluate makes them)")
+    return with_legend(chart, *_KEY) if panels else chart
 
 
 def _own(vector: EvaluatedVector) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.selection import metric_condition
+from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import (
     ConceptRecords,
     coord_column,
@@ -21,6 +22,7 @@ from ontogeny.findings.table import (
     tidy_records,
 )
 from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.records import checkpoint_label
 from ontogeny.views._axes import (
     stage_boundaries,
     stage_boundary_crosses,
@@ -36,11 +38,13 @@ place = 7
 needs = frozenset({"step", "concept", "site", "metric", "value", "coords"})
 
 CURVES = {"cosine_final": "with the last checkpoint", "cosine_previous": "with the preceding one"}
+STABLE = 0.9
+"""Cosine with the last direction from which a title calls a direction the same."""
 MOST = 48
 """Maximum number of checkpoints; a matrix has its square of cells."""
 where = (
-    f"metric = 'best_site' or (metric = 'cosine' and {{thin:{MOST}}} and {{other:{MOST}}}) "
-    f"or ({metric_condition(*CURVES)} and {{thin:{MOST}}} and {{site:{'+'.join(CURVES)}}})"
+    f"metric = 'best_site' or (metric = 'cosine' and {{thin:{MOST}:cosine}} and {{other:{MOST}:cosine}}) "
+    f"or ({metric_condition(*CURVES)} and {{thin:{MOST}:{'+'.join(CURVES)}}} and {{site:{'+'.join(CURVES)}}})"
 )
 
 
@@ -50,13 +54,16 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
+    table, line, fewer = thin_checkpoints(
+        tidy_records(select(records)), make_timeline(records), MOST, "cosine", *CURVES
+    )
     charts = [chart for s in records_by_concept(table) if (chart := _panel(s, line, fewer)) is not None]
     measured = table[table["metric"].isin(["cosine", *CURVES])]
     return multiples_or_blank(charts, title, measured, "the cosine of two checkpoints' directions")
 
 
 def _panel(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
+    line = line.among(subject.rows)
     rows = select_rows(subject.rows, "cosine", *CURVES)
     rows = rows[rows["value"].notna()]
     if rows.empty:
@@ -67,8 +74,29 @@ def _panel(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
     rows = rows[rows["site"].eq(site)]
     rows = rows[rows["method"].eq(rows["method"].iloc[0])].assign(name=subject.name)
     chart = _matrix(rows, line) if len(pairs) else _curves(rows, line)
-    heading = panel_title(subject.name, site, rows["method"].iloc[0], fewer)
+    heading = panel_title(f"{subject.name}: {_headline(rows, line)}", site, rows["method"].iloc[0], fewer)
     return None if chart is None else chart.properties(title=heading, width=CHART_WIDTH / 3 - 60)
+
+
+def _headline(rows: pd.DataFrame, line: Timeline) -> str:
+    """Since when the direction has kept its last value."""
+    end = line.moments.iloc[-1]
+    if rows["metric"].eq("cosine").any():
+        other = pd.to_numeric(coord_column(rows, "other_step"), errors="coerce").eq(end["step"])
+        stage = coord_column(rows, "other_stage")
+        rows = rows[other & (stage.eq(end["stage"]) | stage.eq(""))]
+    else:
+        rows = rows[rows["metric"].eq("cosine_final")]
+    placed = line.place(rows)
+    turned = placed[placed["value"].lt(STABLE)]
+    later = placed if turned.empty else placed[placed["age"].gt(turned["age"].max())]
+    if later.empty or len(placed) < 2:
+        return "directions over training"
+    first = later.iloc[0]
+    if first["stage"] == end["stage"] and first["step"] == end["step"]:
+        return "still turns at the end"
+    at = checkpoint_label(first["stage"], None if first["step"] % 1 else first["step"])
+    return f"cosine with the last ≥ {format_score(STABLE)} from {at} on"
 
 
 def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:

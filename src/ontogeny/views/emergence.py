@@ -1,17 +1,18 @@
 """Emergence: the score of each concept over training at its best site, with 95 % band, floors and emergence step.
 
-Top: all concepts in one frame. Below: each concept (black) with its floors: the scores of surface baselines, a control task, the untrained
-model and random directions. A vertical line marks the emergence step, the shade its 95 % interval; without a line the emergence is
-censored. A curve that stays at its floors is no evidence for the concept.
+Top: all concepts in one frame; more than eight are rows of colour. Below: each concept with its floors, grey for scores from the text
+alone, black for a control task, the untrained model and random directions. Without a diamond or an upright line the emergence is censored.
+A curve that stays at its floors is no evidence for the concept.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.finding import FLOOR_LABELS, Finding
-from ontogeny.findings.sentences import SCORE_LABELS, format_interval, format_score, format_step_interval
+from ontogeny.findings.finding import CHANCE_SCORES, FLOOR_LABELS, Finding
+from ontogeny.findings.sentences import SCORE_LABELS, format_event, format_interval, format_score
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_boundaries, step_axis
 from ontogeny.views._chart_parts import (
@@ -24,6 +25,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import (
     LOWEST_DRAWN_SCORE,
     SCORE_ROWS,
@@ -32,22 +34,32 @@ from ontogeny.views._scores import (
     score_axis_minimum,
     score_axis_title,
     score_rows,
+    thin_curve,
 )
-from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
+from ontogeny.views._theme import (
+    CHART_WIDTH,
+    INK_COLOUR,
+    MUTED_COLOUR,
+    SEAMLESS_CELLS,
+    SEQUENTIAL_SCHEME,
+    colour_map,
+)
 
 title = "Emergence"
 place = 1
 needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low", "high"})
 
 FLOOR_LOOKS = {
-    "surface_tfidf": (CATEGORY_COLOURS[1], [6, 2]),
-    "surface_length": (CATEGORY_COLOURS[4], [2, 2]),
-    "surface_casing": (CATEGORY_COLOURS[3], [1, 3]),
-    "control_task": (CATEGORY_COLOURS[2], [8, 3, 2, 3]),
-    "untrained": (CATEGORY_COLOURS[5], [3, 3]),
-    "random_direction": (CATEGORY_COLOURS[0], [5, 4]),
+    "surface_tfidf": (MUTED_COLOUR, [6, 2]),
+    "surface_length": (MUTED_COLOUR, [2, 2]),
+    "surface_casing": (MUTED_COLOUR, [1, 3]),
+    "control_task": (INK_COLOUR, [8, 3, 2, 3]),
+    "untrained": (INK_COLOUR, [3, 3]),
+    "random_direction": (INK_COLOUR, [5, 4]),
 }
 """Colour and dash of each floor."""
+MOST_LINES = 8
+"""More concepts are rows of colour: so many lines in one frame cannot be followed."""
 select, where = score_rows, SCORE_ROWS
 
 
@@ -55,43 +67,117 @@ def draw(records: pd.DataFrame) -> Any:
     findings, line, reason = findings_on_timeline(records)
     if reason:
         return blank_chart(title, reason)
-    domain = _domain(findings)
-    own = {f.metric: _domain([g for g in findings if g.metric == f.metric]) for f in findings}
+    metrics = list(dict.fromkeys(f.metric for f in findings))
+    colours = dict(zip(map(_name, findings), _colours(findings), strict=True))
+    several = len(metrics) > 1
+    blocks = [_overview([f for f in findings if f.metric == m], line, colours, several) for m in metrics]
+    own = {metric: _domain([f for f in findings if f.metric == metric]) for metric in metrics}
     shown = [control for control in FLOOR_LABELS if any(control in f.floors for f in findings)]
-    small = small_multiples([_panel(f, line, own[f.metric], shown) for f in findings])
-    return alt.vconcat(_overview(findings, line, domain), small, spacing=36).resolve_scale(
-        color="independent", strokeDash="independent"
+    panels = [_panel(f, line, own[f.metric], shown, colours[f.name]) for f in findings]
+    one = colours[findings[0].name] if len(findings) == 1 else MUTED_COLOUR
+    below = with_legend(
+        small_multiples(panels),
+        LegendEntry("score", "line", one),
+        LegendEntry("its 95 % interval", "band", one, opacity=0.22),
+        LegendEntry("emergence step", "upright", one),
+        LegendEntry("its 95 % interval", "cell", one, opacity=0.3),
     )
+    return alt.vconcat(*blocks, below, spacing=36).resolve_scale(color="independent", strokeDash="independent")
 
 
-def _overview(findings: list[Finding], line: Timeline, domain: list[float]) -> Any:
+def _name(finding: Finding) -> str:
+    return finding.name
+
+
+def _colours(findings: Sequence[Finding]) -> list[str]:
+    """A colour for each concept if they are lines in one frame, else ink for all."""
+    few = len(findings) <= MOST_LINES
+    return colour_map(list(map(_name, findings))) if few else [INK_COLOUR] * len(findings)
+
+
+def _overview(findings: list[Finding], line: Timeline, colours: Mapping[str, str], several: bool) -> Any:
+    heading = facet_header(_headline(findings, several), *_key(findings), _clipped(findings))
+    chart = _lines(findings, line, colours) if len(findings) <= MOST_LINES else _strips(findings, line)
+    return chart.properties(title=heading)
+
+
+def _headline(findings: list[Finding], several: bool) -> str:
+    """How many concepts emerge, and which first."""
+    emerged = [f for f in findings if f.emergence is not None and f.emergence.known]
+    label = SCORE_LABELS[findings[0].metric]
+    concepts = f"concepts with {label}" if several else "concepts"
+    if not any(f.emergence is not None for f in findings):
+        return f"{label} of each concept at its best site"
+    if len(findings) == 1:
+        return f"{findings[0].name}: {_when(findings[0])}"
+    if not emerged:
+        return f"None of {len(findings)} {concepts} is shown to emerge"
+    order = {name: i for i, name in enumerate(dict.fromkeys(s for f in findings for s in f.curve["stage"]))}
+    first = min(emerged, key=lambda f: (order.get(f.emergence.stage, 0), f.emergence.step) if f.emergence else (0, 0))
+    count = "All" if len(emerged) == len(findings) else f"{len(emerged)} of"
+    event = format_event(first.emergence) if first.emergence else ""
+    return f"{count} {len(findings)} {concepts} emerge, {first.name} first, at {event}"
+
+
+def _key(findings: list[Finding]) -> list[str]:
+    marked = "on the curve" if len(findings) <= MOST_LINES else "on its row"
+    key = f"◆ emergence step with its 95 % interval, {marked}; a concept without ◆ is not shown to emerge"
+    return [key] if any(f.emergence is not None for f in findings) else []
+
+
+def _lines(findings: list[Finding], line: Timeline, colours: Mapping[str, str]) -> alt.LayerChart:
+    domain = _domain(findings)
     names = [f.name for f in findings]
     curves = pd.concat([_curve(f) for f in findings])
-    events = _events(findings, line)
-    pick = alt.selection_point(fields=["name"], bind="legend")
+    pick = alt.selection_point(name=f"pick_{findings[0].metric}", fields=["name"], bind="legend")
     shade = alt.condition(pick, alt.value(1.0), alt.value(0.15))
     colour = colour_by_name(names, title="concept (click to single out)")
+    colour.scale.range = [colours[name] for name in names]
     base = alt.Chart(inline_rows(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
     lines = base.mark_line(strokeWidth=2.2).encode(y=_score(findings, domain), strokeDash=dash_by_name(names))
     dots = base.mark_circle(size=26).encode(y=_score(findings, domain), tooltip=_tooltip())
-    marks = alt.Chart(inline_rows(events)).encode(color=colour, opacity=shade)
+    marks = alt.Chart(inline_rows(_events(findings, line))).encode(color=colour, opacity=shade)
     spans = marks.mark_rule(strokeWidth=2.2).encode(x="low:Q", x2="high:Q", y=_score(findings, domain, "score"))
     points = marks.mark_point(filled=True, size=110, shape="diamond", stroke="white", strokeWidth=1)
-    points = points.encode(
-        x="age:Q",
-        y=_score(findings, domain, "score"),
-        tooltip=["name:N", alt.Tooltip("label:N", title="emerges at step")],
-    )
+    points = points.encode(x="age:Q", y=_score(findings, domain, "score"), tooltip=_event_tooltip())
     layers = [*stage_boundaries(line, height=280), lines.add_params(pick), dots, spans, points]
-    return alt.layer(*layers).properties(
-        width=CHART_WIDTH - 120,
-        height=280,
-        title=facet_header(
-            "All concepts, each at its best site",
-            "◆ emergence step with its 95 % interval, drawn on the curve; concepts without ◆ have no emergence that could be shown",
-            _clipped(findings),
-        ),
+    return alt.layer(*layers).properties(width=CHART_WIDTH - 120, height=280)
+
+
+def _strips(findings: list[Finding], line: Timeline) -> alt.LayerChart:
+    """A row for each concept, in the order of emergence."""
+    metric = findings[0].metric
+    order = {stage.name: i for i, stage in enumerate(line.stages)}
+
+    def key(finding: Finding) -> tuple[bool, int, float]:
+        event = finding.emergence
+        known = event is not None and event.known
+        return (not known, order.get(event.stage, 0) if event else 0, event.step if known and event else 0.0)
+
+    names = [f.name for f in sorted(findings, key=key)]
+    cells = pd.concat([thin_curve(f.curve, 160).assign(name=f.name, at=f.site) for f in findings])
+    y = alt.Y("name:N", sort=names, title="concept", scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=160))
+    scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[CHANCE_SCORES[metric], 1], clamp=True)
+    legend = alt.Legend(title=SCORE_LABELS[metric], orient="right", gradientLength=160)
+    columns = ("name", "at", "stage", "step", "tokens", "value", "low", "high", "age_low", "age_high")
+    squares = alt.Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=SEAMLESS_CELLS["x2Offset"])
+    squares = squares.encode(
+        x=step_axis(line, field="age_low"),
+        x2="age_high:Q",
+        y=y,
+        color=alt.Color("value:Q", scale=scale, legend=legend),
+        tooltip=_tooltip(),
     )
+    marks = alt.Chart(inline_rows(_events(findings, line))).encode(y=y)
+    spans = marks.mark_rule(strokeWidth=2, color=INK_COLOUR).encode(x="low:Q", x2="high:Q")
+    points = marks.mark_point(filled=True, size=70, shape="diamond", color=INK_COLOUR, stroke="white", strokeWidth=1)
+    points = points.encode(x="age:Q", tooltip=_event_tooltip())
+    layers = [squares, *stage_boundaries(line, height=0), spans, points]
+    return alt.layer(*layers).properties(width=CHART_WIDTH - 200, height=max(16 * len(names), 120))
+
+
+def _event_tooltip() -> list[Any]:
+    return ["name:N", alt.Tooltip("label:N", title="emerges at step")]
 
 
 def _clipped(findings: list[Finding]) -> str:
@@ -99,13 +185,12 @@ def _clipped(findings: list[Finding]) -> str:
     return f"below {format_score(LOWEST_DRAWN_SCORE)}, and drawn there, at some checkpoints: {below}" if below else ""
 
 
-def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str]) -> Any:
+def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str], colour: str) -> Any:
     base = alt.Chart(inline_rows(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
-    colour = INK_COLOUR if len(finding.curve) == 1 else CATEGORY_COLOURS[0]
     band = interval_band(base, finding.curve, opacity=0.22, color=colour).encode(
         y=_score([finding], domain, "low"), y2="high:Q"
     )
-    curve = base.mark_line(strokeWidth=2, color=INK_COLOUR, point={"size": 14, "color": INK_COLOUR})
+    curve = base.mark_line(strokeWidth=2, color=colour, point={"size": 14, "color": colour})
     curve = curve.encode(y=_score([finding], domain), tooltip=_tooltip())
     names = [FLOOR_LABELS[control] for control in shown]
     legend = alt.Legend(title="floors", orient="bottom", direction="horizontal", columns=6, symbolSize=300)
@@ -120,25 +205,26 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
         tooltip=[alt.Tooltip("floor:N"), alt.Tooltip("value:Q", format=".2f")],
     )
     event = alt.Chart(inline_rows(_events([finding], line)))
-    span = event.mark_rect(opacity=0.16, color=CATEGORY_COLOURS[0]).encode(x="low:Q", x2="high:Q")
-    rule = event.mark_rule(color=CATEGORY_COLOURS[0], strokeWidth=1.6).encode(
-        x="age:Q", tooltip=[alt.Tooltip("label:N", title="emerges at step")]
-    )
+    span = event.mark_rect(opacity=0.3, color=colour).encode(x="low:Q", x2="high:Q")
+    rule = event.mark_rule(color=colour, strokeWidth=1.6).encode(x="age:Q", tooltip=_event_tooltip())
     layers = [*stage_boundaries(line, height=150, names=False), span, band, floors, rule, curve]
     return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=150, title=_panel_title(finding))
 
 
-def _panel_title(finding: Finding) -> alt.TitleParams:
+def _when(finding: Finding) -> str:
     event = finding.emergence
-    when = "no emergence" if event and not event.known else "emergence not measured"
-    if event and event.known:
-        when = f"step {format_step_interval(event)}"
-    score = f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)}"
-    return panel_title(f"{finding.name} · {finding.site}", score, when)
+    if event is None:
+        return "emergence not measured"
+    return f"emerges at {format_event(event)}" if event.known else "not shown to emerge"
+
+
+def _panel_title(finding: Finding) -> alt.TitleParams:
+    score = f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)} at the end"
+    return panel_title(f"{finding.name}: {_when(finding)}", finding.site, score)
 
 
 def _curve(finding: Finding) -> pd.DataFrame:
-    curve = finding.curve.assign(name=finding.name, at=finding.site)
+    curve = thin_curve(finding.curve).assign(name=finding.name, at=finding.site)
     return curve[["name", "at", "age", "stage", "step", "tokens", "value", "low", "high", "n"]]
 
 

@@ -1,7 +1,7 @@
-"""Score of every attention head at the last checkpoint, by layer.
+"""Score of every attention head, by layer, at the last checkpoint or at one that is named.
 
-Grey heads are not significant after correction over all cells of the concept (family-wise permutation p > .05). The number is the
-score of the best head.
+Grey heads are not significant after correction over all cells of the concept (family-wise permutation p > .05). The frame marks the head
+with the best cross-validated score on the training groups; its number is its score on the test groups.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ from ontogeny.findings.selection import OWN_ROWS, metric_condition
 from ontogeny.findings.sentences import SCORE_LABELS, format_score
 from ontogeny.findings.table import ConceptRecords, mean_over_seeds, records_by_concept, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.records import checkpoint_label
 from ontogeny.views._chart_parts import (
     blank_chart,
     inline_rows,
@@ -22,44 +23,69 @@ from ontogeny.views._chart_parts import (
     panel_title,
     stack_by_metric,
 )
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
-title = "Heads at the last checkpoint"
+title = "Heads"
 place = 5
 needs = frozenset({"step", "concept", "site", "layer", "head", "metric", "value"})
 
 LEVEL = 0.05
+CHOSEN_BY = "cv_score"
 where = (
-    f"{metric_condition(*SCORE_METRICS, 'p_familywise')} and head is not null and {OWN_ROWS} and {{probe}} and {{last}}"
+    f"{metric_condition(*SCORE_METRICS, 'p_familywise', CHOSEN_BY)} and head is not null and {OWN_ROWS} "
+    "and {probe} and {last}"
 )
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
-    return records[records["metric"].isin([*SCORE_METRICS, "p_familywise"]) & records["head"].notna()]
+    metrics = [*SCORE_METRICS, "p_familywise", CHOSEN_BY]
+    return records[records["metric"].isin(metrics) & records["head"].notna()]
 
 
 def draw(records: pd.DataFrame) -> Any:
     table, line = tidy_records(select(records)), make_timeline(records)
-    measured = [(s, cells) for s in records_by_concept(table) if (cells := _cells(s, line))["value"].notna().any()]
+    measured = [(s, cells) for s in records_by_concept(table) if (cells := head_scores(s, line))["value"].notna().any()]
+    if not measured:
+        missing = table[table["metric"].ne(CHOSEN_BY)]
+        return blank_chart(title, missing_rows_reason(missing, "a score at a head"))
     panels = [(str(cells["metric"].iloc[0]), _panel(s.name, cells)) for s, cells in measured]
-    return stack_by_metric(panels) if panels else blank_chart(title, missing_rows_reason(table, "a score at a head"))
+    return with_legend(
+        stack_by_metric(panels),
+        LegendEntry("not significant", "cell", MISSING_COLOUR),
+        LegendEntry("best head by cross-validation on the training groups", "frame"),
+    )
 
 
-def _cells(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
-    """The heads at the last checkpoint with their p, for one metric and one probe."""
+def head_scores(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
+    """The heads at the last checkpoint, for one metric and one probe.
+
+    Returns:
+        A row for each head, with the columns of a record, the family-wise `p` and the cross-validated score `chosen_by`.
+    """
     scored = line.last(select_rows(subject.rows, *SCORE_METRICS))
     for column, order in (("metric", SCORE_METRICS), ("method", ("logistic", "ridge", "mass_mean"))):
         present = list(scored[column].unique())
         if present:
             scored = scored[scored[column].eq(next((name for name in order if name in present), present[0]))]
     p = line.last(select_rows(subject.rows, "p_familywise"))
-    p = p[p["method"].isin(scored["method"])].drop_duplicates("site")[["site", "value"]].rename(columns={"value": "p"})
-    return mean_over_seeds(scored, "site").merge(p, on="site", how="left").assign(name=subject.name)
+    inner = line.last(select_rows(subject.rows, CHOSEN_BY, train=True))
+    cells = mean_over_seeds(scored, "site")
+    for rows, name in ((p, "p"), (inner, "chosen_by")):
+        own = rows[rows["method"].isin(scored["method"])].drop_duplicates("site")[["site", "value"]]
+        cells = cells.merge(own.rename(columns={"value": name}), on="site", how="left")
+    return cells.assign(name=subject.name)
+
+
+def best_head(cells: pd.DataFrame) -> pd.DataFrame:
+    """The row of the best head by cross-validation on the training groups; no row without such scores."""
+    known = cells[cells["chosen_by"].notna() & cells["value"].notna()]
+    return known.loc[[known["chosen_by"].idxmax()]] if len(known) else known
 
 
 def _panel(name: str, cells: pd.DataFrame) -> Any:
     wide, high = int(cells["head"].max()) + 1, int(cells["layer"].max())
-    side = max(7, min(34, 240 / max(wide, high)))
+    side = max(5, min(34, 240 / max(wide, high)))
     columns = ("name", "site", "layer", "head", "step", "value", "low", "high", "p")
     base = alt.Chart(inline_rows(cells, *columns)).encode(
         x=alt.X("head:O", title="head (0 first)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
@@ -68,18 +94,39 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
     )
     metric = cells["metric"].iloc[0]
     scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.0 if metric == "r2" else 0.5, 1.0], clamp=True)
-    legend = alt.Legend(title=f"{SCORE_LABELS[metric]} (grey: not significant)", orient="bottom", gradientLength=260)
+    legend = alt.Legend(title=SCORE_LABELS[metric], orient="bottom", gradientLength=260)
     significant = f"!isValid(datum.p) || datum.p <= {LEVEL}"
     colour = alt.condition(significant, alt.Color("value:Q", scale=scale, legend=legend), alt.value(MISSING_COLOUR))
-    squares = (
-        base.transform_filter("isValid(datum.value)").mark_rect(stroke="white", strokeWidth=1).encode(color=colour)
-    )
-    best = cells.loc[[cells["value"].idxmax()]]
-    best = best.assign(label=format_score(float(best["value"].iloc[0])))
-    frame = alt.Chart(inline_rows(best, *columns, "label")).encode(x="head:O", y=alt.Y("layer:O", sort="descending"))
-    layers = [squares, frame.mark_rect(fill="transparent", stroke=INK_COLOUR, strokeWidth=1.6)]
-    if side >= 22:
-        dark = float(best["value"].iloc[0]) > 0.75
-        layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="label:N"))
-    heading = panel_title(name, f"best: {best['site'].iloc[0]} at {best['label'].iloc[0]}")
+    edges = {"stroke": "white", "strokeWidth": 1 if side > 12 else 0.3}
+    squares = base.transform_filter("isValid(datum.value)").mark_rect(**edges).encode(color=colour)
+    best = best_head(cells)
+    layers = [squares]
+    unread = cells["p"].notna().any() and not cells["p"].le(LEVEL).any()
+    if len(best) and not unread:
+        best = best.assign(label=format_score(float(best["value"].iloc[0])))
+        frame = alt.Chart(inline_rows(best, *columns, "label")).encode(
+            x="head:O", y=alt.Y("layer:O", sort="descending")
+        )
+        layers.append(frame.mark_rect(fill="transparent", stroke=INK_COLOUR, strokeWidth=1.6))
+        if side >= 22:
+            dark = float(best["value"].iloc[0]) > 0.75 and not float(best["p"].iloc[0]) > LEVEL
+            layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="label:N"))
+    heading = panel_title(f"{name}: {_headline(cells, best)}", _at(cells))
     return alt.layer(*layers).properties(width=side * wide, height=side * high, title=heading)
+
+
+def _headline(cells: pd.DataFrame, best: pd.DataFrame) -> str:
+    if cells["p"].notna().any() and not cells["p"].le(LEVEL).any():
+        return "no head reads it"
+    if best.empty:
+        return f"{len(cells)} heads"
+    name = str(best["site"].iloc[0]).removeprefix("head.")
+    score = f"{name} ({format_score(float(best['value'].iloc[0]))})"
+    counted = cells["p"].notna().any()
+    many = f"{int(cells['p'].le(LEVEL).sum()):,} of {len(cells):,} heads read it, " if counted else ""
+    return f"{many}best {score}"
+
+
+def _at(cells: pd.DataFrame) -> str:
+    step = float(cells["step"].iloc[0])
+    return f"at {checkpoint_label(cells['stage'].iloc[0], None if step % 1 else step)}"

@@ -1,9 +1,9 @@
 """Probes as monitors: true-positive rate at a fixed false-positive rate, and frozen thresholds and probes.
 
-Top: true-positive rate at a false-positive rate of 1 % or 5 %, over training, at each concept's best site. Below: a threshold set at one
-checkpoint (rows) and used at another (columns), with each checkpoint's own probe, or with the frozen probe. Colour and upper number are
-the false-positive rate that results, the lower number is the true-positive rate. A value far from the diagonal means too many alarms or
-too few. Bottom, for frozen probes: the AUROC of the old probe at another checkpoint.
+Top: true-positive rate at a false-positive rate of 1 % or 5 %, over training, at each concept's best site, with its 95 % interval. Below: a
+threshold set at one checkpoint (rows) and used at another (columns), with each checkpoint's own probe, or with the frozen probe. Colour and
+upper number are the false-positive rate that results, the lower number is the true-positive rate. A value far from the diagonal means too
+many alarms or too few. Bottom, for frozen probes: the AUROC of the old probe at another checkpoint.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import (
     ConceptRecords,
     coord_column,
+    evenly_spread,
     mean_over_seeds,
     preferred_site,
     records_by_concept,
@@ -23,7 +24,7 @@ from ontogeny.findings.table import (
     tidy_records,
 )
 from ontogeny.findings.timeline import Timeline, make_timeline
-from ontogeny.views._axes import stage_boundaries, step_axis, step_label
+from ontogeny.views._axes import place_label, stage_boundaries, step_axis
 from ontogeny.views._chart_parts import (
     blank_chart,
     colour_by_name,
@@ -43,6 +44,8 @@ needs = frozenset({"step", "concept", "site", "metric", "method", "value", "low"
 REALISED = ("realised_fpr", "realised_tpr")
 FROZEN = ("frozen_fpr", "frozen_tpr")
 METHODS = ("logistic", "mass_mean")
+MOST = 10
+"""Maximum number of checkpoints in a row or column, evenly spread; all are in the table."""
 where = (
     f"{metric_condition(*REALISED, *FROZEN, 'frozen_auroc', 'best_site')} "
     "or (metric like 'tpr_at_%_fpr' and {site:tpr_at_%_fpr})"
@@ -99,7 +102,11 @@ def _curves(subject: ConceptRecords, line: Timeline) -> Any:
         y=alt.Y("value:Q", title="true-positive rate (0–1)", scale=scale),
         tooltip=["name:N", "stage:N", *number_tooltips("step", digits=","), *number_tooltips("value", "low", "high")],
     )
-    heading = panel_title(subject.name, site, curve["method"].iloc[0])
+    last = curve[curve["age"].eq(curve["age"].max())]
+    rates_at_end = ", ".join(
+        f"{format_score(r.value)} at {r.name_}" for r in last.rename(columns={"name": "name_"}).itertuples()
+    )
+    heading = panel_title(f"{subject.name}: at the end {rates_at_end}", site, curve["method"].iloc[0])
     layers = [*stage_boundaries(line, height=190, names=False), band, lines]
     return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=190, title=heading)
 
@@ -123,14 +130,16 @@ def _matrix(subject: ConceptRecords, line: Timeline, of: tuple[str, str]) -> Any
     scale = alt.Scale(scheme="blueorange", domain=[0, 4 * float(rate)], domainMid=float(rate), clamp=True)
     dark = f"datum.value > {2.5 * float(rate)} || datum.value < {0.3 * float(rate)}"
     what = "probe and threshold frozen" if of == FROZEN else "threshold"
-    text = f"{what} for {100 * float(rate):g} % false alarms"
+    other = cells[cells["source"].ne(cells["target"])]["value"]
+    reached = f" give {100 * other.min():.0f}–{100 * other.max():.0f} % elsewhere" if len(other) else ""
+    text = f"{what} for {100 * float(rate):g} % false alarms{reached}"
     chart = _square(cells, rows, scale, "false alarms", dark, "true-positive rate")
     return chart.properties(title=_heading(subject, rows, text))
 
 
 def _heading(subject: ConceptRecords, rows: pd.DataFrame, text: str) -> alt.TitleParams:
     sites = ", ".join(dict.fromkeys(rows["site"]))
-    return panel_title(subject.name, f"{text}, {sites}", rows["method"].iloc[0])
+    return panel_title(f"{subject.name}: {text}", sites, rows["method"].iloc[0])
 
 
 def _frozen_auroc(subject: ConceptRecords, line: Timeline) -> Any:
@@ -151,13 +160,25 @@ def _frozen_auroc(subject: ConceptRecords, line: Timeline) -> Any:
 
 
 def _from_to(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
-    """The rows in order, with the names of the checkpoints of freezing (`source`) and use (`target`)."""
+    """The rows in order, with the names of the checkpoints of freezing (`source`) and use (`target`), some of each."""
     rows = line.place(rows)
+    used = evenly_spread(list(dict.fromkeys(zip(rows["stage"], rows["step"], strict=True))), MOST)
+    rows = rows[[place in used for place in zip(rows["stage"], rows["step"], strict=True)]]
+    frozen = zip(coord_column(rows, "source_stage"), coord_column(rows, "source_step"), strict=True)
+    ages = {place: line.age(place[0], _number(place[1])) for place in frozen}
+    kept = evenly_spread(sorted(ages, key=lambda place: ages[place]), MOST)
+    frozen = zip(coord_column(rows, "source_stage"), coord_column(rows, "source_step"), strict=True)
+    rows = rows[[place in kept for place in frozen]]
     sources = zip(coord_column(rows, "source_stage"), coord_column(rows, "source_step"), strict=True)
     return rows.assign(
-        source=[_checkpoint_label(stage, step, line) for stage, step in sources],
-        target=[_checkpoint_label(stage, step, line) for stage, step in zip(rows["stage"], rows["step"], strict=True)],
+        source=[place_label(stage, _number(step), line) for stage, step in sources],
+        target=[place_label(stage, step, line) for stage, step in zip(rows["stage"], rows["step"], strict=True)],
     )
+
+
+def _number(step: str) -> float:
+    """A step of coordinates; a half step for the end of a stage."""
+    return float(step) if step not in ("None", "") else 0.5
 
 
 def _square(
@@ -168,8 +189,8 @@ def _square(
     sources = [name for name in order if name in set(rows["source"])] or order
     side = max(34, min(54, 330 / len(order)))
     base = alt.Chart(inline_rows(cells, "source", "target", "value", "label", "below")).encode(
-        x=alt.X("target:N", sort=order, title="training step of use", axis=alt.Axis(labelAngle=-35)),
-        y=alt.Y("source:N", sort=sources, title="training step frozen"),
+        x=alt.X("target:N", sort=order, title="used at (training step)", axis=alt.Axis(labelAngle=-35)),
+        y=alt.Y("source:N", sort=sources, title="frozen at (training step)"),
     )
     legend = alt.Legend(title=what, orient="right", gradientLength=120)
     tooltip = [alt.Tooltip("source:N", title="frozen at"), alt.Tooltip("target:N", title="used at")]
@@ -181,8 +202,3 @@ def _square(
     }
     layers = labelled_cells(base, alt.Color("value:Q", scale=scale, legend=legend), tooltip, dark, **labels)
     return alt.layer(*layers).properties(width=side * len(order), height=side * len(sources))
-
-
-def _checkpoint_label(stage: str, step: object, line: Timeline) -> str:
-    number = step_label(float(str(step))) if str(step) not in ("None", "") else "end"
-    return f"{stage} {number}" if len(line.stages) > 1 else number

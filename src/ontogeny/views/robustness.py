@@ -18,11 +18,11 @@ from ontogeny.views._chart_parts import (
     blank_chart,
     colour_by_name,
     dash_by_name,
-    facet_header,
     inline_rows,
     interval_band,
     missing_rows_reason,
     number_tooltips,
+    panel_title,
 )
 from ontogeny.views._theme import CHART_WIDTH
 
@@ -33,11 +33,11 @@ needs = frozenset({"step", "concept", "site", "method", "metric", "value", "low"
 METRICS = {"flip_rate": "pairs read differently (0–1)", "perturbed_drop": "accuracy lost (−1 to 1)"}
 MOST = 60
 select = rows_with_metrics(*METRICS, "best_site")
-where = f"metric = 'best_site' or ({metric_condition(*METRICS)} and {{site:{'+'.join(METRICS)}}} and {{thin:{MOST}}})"
+where = f"metric = 'best_site' or ({metric_condition(*METRICS)} and {{site:{'+'.join(METRICS)}}} and {{thin:{MOST}:flip_rate}})"
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST, "flip_rate")
     curves = [table.head(0)]
     for subject in records_by_concept(table):
         best = best_site_rows(subject.rows)
@@ -50,7 +50,8 @@ def draw(records: pd.DataFrame) -> Any:
         return blank_chart(title, missing_rows_reason(missing, "a flip_rate (concepts of twins have one)"))
     names = list(rows["name"].unique())
     panels = [_panel(rows[rows["metric"].eq(metric)], text, names, line) for metric, text in METRICS.items()]
-    return alt.hconcat(*panels, spacing=30).properties(title=facet_header(title, fewer))
+    chart = alt.hconcat(*panels, spacing=30)
+    return chart.properties(title=panel_title(fewer)) if fewer else chart
 
 
 def _panel(rows: pd.DataFrame, axis_title: str, names: list[str], line: Timeline) -> Any:

@@ -10,6 +10,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.selection import metric_condition
+from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import (
     ConceptRecords,
     coord_column,
@@ -39,15 +40,16 @@ needs = frozenset({"step", "concept", "site", "layer", "metric", "value", "coord
 
 DIMENSIONS = {"effective_dimension": "effective dimension", "participation_ratio": "participation ratio"}
 MOST, LAYERS, RANKS = 60, 9, 10
+OF = "+".join(DIMENSIONS)
 select = rows_with_metrics(*DIMENSIONS, "variance_share", "best_site")
 where = (
-    f"metric = 'best_site' or ({metric_condition(*DIMENSIONS)} and head is null and {{thin:{MOST}}}) "
-    f"or (metric = 'variance_share' and {{site:variance_share}} and {{thin:{MOST}}})"
+    f"metric = 'best_site' or ({metric_condition(*DIMENSIONS)} and head is null and {{thin:{MOST}:{OF}}}) "
+    f"or (metric = 'variance_share' and {{site:variance_share}} and {{thin:{MOST}:{OF}}})"
 )
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST)
+    table, line, fewer = thin_checkpoints(tidy_records(select(records)), make_timeline(records), MOST, *DIMENSIONS)
     several = list(records_by_concept(table))
     above = [chart for s in several if (chart := _dimensions(s, line, fewer)) is not None]
     below = [chart for s in several if (chart := _shares(s, line)) is not None]
@@ -76,8 +78,19 @@ def _dimensions(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
         detail="site:N",
         tooltip=["site:N", "stage:N", *number_tooltips("step", digits=","), *number_tooltips("value", digits=".2f")],
     )
-    heading = panel_title(f"{subject.name} · dimensions", rows["method"].iloc[0], fewer)
+    heading = panel_title(f"{subject.name}: {_moved(rows)}", rows["method"].iloc[0], fewer)
     return _panel([lines, lines.mark_circle(size=16)], heading, line)
+
+
+def _moved(rows: pd.DataFrame) -> str:
+    """The change of the deepest layer."""
+    deepest = rows[rows["layer"].eq(rows["layer"].max())]
+    first, last = (
+        float(deepest.loc[deepest["age"].eq(age), "value"].iloc[0])
+        for age in (deepest["age"].min(), deepest["age"].max())
+    )
+    moved = "" if deepest["age"].nunique() < 2 else f"from {first:.0f} to "
+    return f"{moved}{last:.0f} dimensions at {deepest['site'].iloc[0]}"
 
 
 def _shares(subject: ConceptRecords, line: Timeline) -> Any:
@@ -103,7 +116,9 @@ def _shares(subject: ConceptRecords, line: Timeline) -> Any:
     )
     # A single checkpoint is a bar.
     mark = chart.mark_area(opacity=0.9) if rows["age"].nunique() > 1 else chart.mark_bar(size=20)
-    return _panel([mark], panel_title(f"{subject.name} · variance", site), line)
+    last = rows[rows["age"].eq(rows["age"].max()) & rows["rank"].eq(rows["rank"].min())]["value"].iloc[0]
+    heading = panel_title(f"{subject.name}: first component {format_score(last)} of variance at the end", site)
+    return _panel([mark], heading, line)
 
 
 def _panel(layers: list[Any], heading: alt.TitleParams, line: Timeline) -> Any:

@@ -16,6 +16,7 @@ from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, facet_header, inline_rows, missing_rows_reason, number_tooltips
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import score_axis_title
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
@@ -38,6 +39,18 @@ def draw(records: pd.DataFrame) -> Any:
     if not findings:
         missing = table[table["metric"].isin(SCORE_METRICS)]
         return blank_chart(title, missing_rows_reason(missing, "a score at the last checkpoint"))
+    shown = {kind for finding in findings for kind in _rows(finding)["kind"]}
+    kinds = [kind for kind in KINDS if kind in shown]
+    metrics = list(dict.fromkeys(f.metric for f in findings))
+    blocks = [
+        _block([f for f in findings if f.metric == metric], kinds, legend=metric == metrics[0]) for metric in metrics
+    ]
+    span = LegendEntry("95 % interval of the probe", "line")
+    return with_legend(alt.vconcat(*blocks, spacing=24).resolve_scale(color="independent", shape="independent"), span)
+
+
+def _block(findings: list[Finding], kinds: list[str], *, legend: bool) -> alt.LayerChart:
+    """The concepts with one metric."""
     rows = pd.concat([_rows(f) for f in findings])
     names = [f.name for f in findings]
     # Only the probe has an interval; an R² has no lower bound.
@@ -45,24 +58,37 @@ def draw(records: pd.DataFrame) -> Any:
     scale = alt.Scale(domain=[max(-1.0, min(0.4, least - 0.04)), 1], clamp=True, zero=False, nice=False)
     axis_title = f"score at the last checkpoint: {score_axis_title(f.metric for f in findings)}"
     axis = alt.Axis(format=".1f", grid=True, tickCount=6, title=axis_title)
-    shown = [kind for kind in KINDS if kind in set(rows["kind"])]
-    colours = alt.Scale(domain=shown, range=[COLOURS[KINDS.index(kind)] for kind in shown])
-    shapes = alt.Scale(domain=shown, range=[SHAPES[KINDS.index(kind)] for kind in shown])
+    colours = alt.Scale(domain=kinds, range=[COLOURS[KINDS.index(kind)] for kind in kinds])
+    shapes = alt.Scale(domain=kinds, range=[SHAPES[KINDS.index(kind)] for kind in kinds])
     x = alt.X("value:Q", scale=scale, axis=axis)
     y = alt.Y("name:N", sort=names, title="concept", axis=alt.Axis(grid=True, labelLimit=200, labelFontSize=12))
     base = alt.Chart(inline_rows(rows)).encode(y=y)
-    legend = alt.Legend(title=None, orient="top", columns=7, symbolOpacity=1)
+    symbols = alt.Legend(title=None, orient="top", columns=7, symbolOpacity=1) if legend else None
     marks = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
         x=x,
-        color=alt.Color("kind:N", scale=colours, legend=legend),
-        shape=alt.Shape("kind:N", scale=shapes, legend=legend),
+        color=alt.Color("kind:N", scale=colours, legend=symbols),
+        shape=alt.Shape("kind:N", scale=shapes, legend=symbols),
         fill=alt.condition(f"datum.kind == '{PROBE}'", alt.value(INK_COLOUR), alt.value("transparent")),
         tooltip=["name:N", "kind:N", *number_tooltips("value", "low", "high")],
     )
     ends = {"x": alt.X("low:Q", scale=scale, axis=axis), "x2": "high:Q"}
     span = base.transform_filter(f"datum.kind == '{PROBE}'").mark_rule(color=INK_COLOUR, strokeWidth=2).encode(**ends)
-    heading = facet_header(title, "line: 95 % interval of the probe; random directions: their 97.5 % quantile")
-    return alt.layer(span, marks).properties(width=CHART_WIDTH - 60, height=36 * len(names) + 10, title=heading)
+    heading = facet_header(_headline(findings), "random directions: their 97.5 % quantile")
+    height = max(36 if len(names) <= 8 else 22, 22) * len(names) + 10
+    return alt.layer(span, marks).properties(width=CHART_WIDTH - 60, height=height, title=heading)
+
+
+def _headline(findings: list[Finding]) -> str:
+    """How many concepts are read better than every baseline."""
+    above = [
+        f
+        for f in findings
+        if f.final.low > max((floor.value for floor in f.floors.values() if floor.known), default=-1)
+    ]
+    if len(findings) == 1:
+        return f"{findings[0].name}: {'above' if above else 'not shown to be above'} every baseline"
+    count = "All" if len(above) == len(findings) else "None" if not above else str(len(above))
+    return f"{count} of {len(findings)} concepts are read better than from every baseline"
 
 
 def _rows(finding: Finding) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Transfer of probes and vectors: source checkpoint in rows, target checkpoint in columns, time on both axes.
+"""Transfer of probes and vectors: the checkpoint where they were learned in rows, the one where they are tried in columns.
 
 Four matrices per concept: AUROC of the source's probe, cosine of the two directions, effect of the source's vector (nats of the answers, or
 standard deviations of the target's probe), and its KL on neutral text. Below: the vectors of all checkpoints in one target, with random
@@ -21,11 +21,11 @@ from ontogeny.findings.table import (
     tidy_records,
 )
 from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.records import checkpoint_label
 from ontogeny.views._axes import (
     stage_boundaries,
     stage_boundary_crosses,
     step_axis,
-    thin_checkpoints,
     upright_step_axis,
 )
 from ontogeny.views._chart_parts import (
@@ -36,6 +36,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
     CHART_WIDTH,
@@ -58,7 +59,8 @@ SQUARES = {
 UNITS = {"answers": "nats", "readout": "spreads"}
 MOST = 40
 """Maximum number of checkpoints; a matrix has its square of cells."""
-where = metric_condition(*SQUARES)
+OF = "+".join(SQUARES)
+where = f"{metric_condition(*SQUARES)} and {{thin:{MOST}:{OF}}} and {{source:{MOST}:{OF}}}"
 
 
 def select(records: pd.DataFrame) -> pd.DataFrame:
@@ -69,12 +71,17 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 def draw(records: pd.DataFrame) -> Any:
     rows = select(records)
-    table, line, fewer = thin_checkpoints(tidy_records(rows), make_timeline(_of_pairs(records, rows)), MOST)
-    charts = [chart for subject in records_by_concept(table) for chart in _rows_of(subject, line, fewer)]
+    table, line = tidy_records(rows), make_timeline(_of_pairs(records, rows))
+    charts = [chart for subject in records_by_concept(table) for chart in _rows_of(subject, line)]
     if not charts:
         what = "the transfer of a probe or vector (ontogeny transfer makes them)"
         return blank_chart(title, missing_rows_reason(table, what))
-    return alt.vconcat(*charts, spacing=30).resolve_scale(color="independent")
+    return with_legend(
+        alt.vconcat(*charts, spacing=30).resolve_scale(color="independent"),
+        LegendEntry("effect of a vector, with its 95 % interval", "dot", CATEGORY_COLOURS[0]),
+        LegendEntry("95 % of random directions", "band", MUTED_COLOUR, opacity=0.18),
+        LegendEntry("the target's own vector", "line", INK_COLOUR, (5, 3)),
+    )
 
 
 def _of_pairs(records: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +92,7 @@ def _of_pairs(records: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return records[pd.Series([moment in moments for moment in here], index=records.index, dtype=bool)]
 
 
-def _rows_of(subject: ConceptRecords, line: Timeline, fewer: str) -> list[Any]:
+def _rows_of(subject: ConceptRecords, line: Timeline) -> list[Any]:
     rows = subject.rows[subject.rows["value"].notna()]
     rows = rows.assign(
         source_stage=coord_column(rows, "source_stage"),
@@ -97,15 +104,42 @@ def _rows_of(subject: ConceptRecords, line: Timeline, fewer: str) -> list[Any]:
     if rows.empty:
         return []
     pairs = rows[rows["control"].eq("") & rows["source"].notna()]
-    squares = [_square(pairs, metric, line) for metric in SQUARES] if _is_matrix(pairs) else []
-    curve = _curve(rows, pairs, line)
+    tried, learned = _thinned(pairs, line, ["stage", "step"]), _thinned(pairs, line, ["source_stage", "source"])
+    pairs = pairs.merge(tried.moments[["stage", "step"]], on=["stage", "step"])
+    sources = learned.moments[["stage", "step"]].set_axis(["source_stage", "source"], axis=1)
+    pairs = pairs.merge(sources, on=["source_stage", "source"])
+    squares = [_square(pairs, metric, tried, learned) for metric in SQUARES] if _is_matrix(pairs) else []
+    curve = _curve(rows, pairs, learned, line)
     shown = [square for square in squares if square is not None]
     charts = [alt.hconcat(*shown, spacing=18).resolve_scale(color="independent")] if shown else []
     charts += [] if curve is None else [curve]
     if charts:
-        text = f"{subject.name} · {rows['site'].iloc[0]}" + (f" · {fewer}" if fewer else "")
-        charts[0] = alt.vconcat(charts[0], title=panel_title(text)).resolve_scale(color="independent")
+        count = max(len(tried.moments), len(learned.moments))
+        fewer = f" · {count} of {len(line.moments)} checkpoints drawn, with the extremes" * (count < len(line.moments))
+        heading = panel_title(f"{subject.name}: {_headline(pairs)}", f"{rows['site'].iloc[0]}{fewer}")
+        charts[0] = alt.vconcat(charts[0], title=heading).resolve_scale(color="independent")
     return charts
+
+
+def _thinned(pairs: pd.DataFrame, line: Timeline, columns: list[str]) -> Timeline:
+    """The timeline of the sources or the targets that have room in a matrix."""
+    series = pairs.groupby(columns, sort=False)["value"].mean().reset_index()
+    series = series.set_axis(["stage", "step", "value"], axis=1)
+    room = MOST + 2 * len(line.stages)
+    return line.among(line.thin(series, MOST if len(series) > room else room))
+
+
+def _headline(pairs: pd.DataFrame) -> str:
+    """The vector with the largest effect, or the range of the probes' AUROC."""
+    for metric, text in (("transfer_effect", "largest effect"), ("transfer_auroc", "highest AUROC")):
+        rows = pairs[pairs["metric"].eq(metric)]
+        other = rows[rows["stage"].ne(rows["source_stage"]) | rows["step"].ne(rows["source"])]
+        if len(other):
+            top = other.loc[other["value"].idxmax()]
+            learned = checkpoint_label(top["source_stage"], None if top["source"] % 1 else top["source"])
+            tried = checkpoint_label(top["stage"], None if top["step"] % 1 else top["step"])
+            return f"{text} of another checkpoint {top['value']:.2f}, learned at {learned}, tried at {tried}"
+    return "transfer"
 
 
 def _is_matrix(pairs: pd.DataFrame) -> bool:
@@ -114,17 +148,17 @@ def _is_matrix(pairs: pd.DataFrame) -> bool:
     return into > 1 and 4 * into >= of
 
 
-def _with_ages(pairs: pd.DataFrame, line: Timeline) -> pd.DataFrame:
+def _with_ages(pairs: pd.DataFrame, tried: Timeline, learned: Timeline) -> pd.DataFrame:
     """The pairs with the ages of source and target."""
     columns = ["source_stage", "source", "source_age", "source_low", "source_high"]
-    moments = line.moments[["stage", "step", "age", "age_low", "age_high"]].set_axis(columns, axis=1)
-    return mean_over_seeds(line.place(pairs).merge(moments, on=["source_stage", "source"]), "source_stage", "source")
+    moments = learned.moments[["stage", "step", "age", "age_low", "age_high"]].set_axis(columns, axis=1)
+    return mean_over_seeds(tried.place(pairs).merge(moments, on=["source_stage", "source"]), "source_stage", "source")
 
 
-def _square(pairs: pd.DataFrame, metric: str, line: Timeline) -> Any:
+def _square(pairs: pd.DataFrame, metric: str, tried: Timeline, learned: Timeline) -> Any:
     method, name = SQUARES[metric]
     rows = pairs[pairs["metric"].eq(metric) & pairs["method"].eq(method)]
-    cells = _with_ages(rows, line)
+    cells = _with_ages(rows, tried, learned)
     if cells.empty:
         return None
     outcome = UNITS.get(str(rows["outcome"].iloc[0]), "")
@@ -133,16 +167,17 @@ def _square(pairs: pd.DataFrame, metric: str, line: Timeline) -> Any:
     legend = alt.Legend(title=None, orient="bottom", type="gradient", gradientLength=side - 20)
     chart = alt.Chart(inline_rows(cells, *_COLUMNS)).mark_rect(x2Offset=0.6, y2Offset=0.6)
     chart = chart.encode(
-        x=step_axis(line, ticks=4, brief=True, field="age_low"),
+        x=step_axis(tried, ticks=4, brief=True, field="age_low", name="tried at step"),
         x2="age_high:Q",
-        y=upright_step_axis(line, ticks=5, brief=True, field="source_low"),
+        y=upright_step_axis(learned, ticks=5, brief=True, field="source_low", name="learned at step"),
         y2="source_high:Q",
         color=alt.Color("value:Q", scale=_scale(metric, cells["value"]), legend=legend),
-        tooltip=["source_stage:N", "source:Q", "stage:N", "step:Q", alt.Tooltip("value:Q", title=text, format=".3f")],
+        tooltip=[*_PLACES, "stage:N", "step:Q", alt.Tooltip("value:Q", title=text, format=".3f")],
     )
-    return alt.layer(chart, *stage_boundary_crosses(line)).properties(width=side, height=side, title=panel_title(text))
+    return alt.layer(chart, *stage_boundary_crosses(tried)).properties(width=side, height=side, title=panel_title(text))
 
 
+_PLACES = (alt.Tooltip("source_stage:N", title="learned at"), alt.Tooltip("source:Q", title="step"))
 _COLUMNS = ("stage", "step", "source_stage", "source", "value", "age_low", "age_high", "source_low", "source_high")
 
 
@@ -155,24 +190,24 @@ def _scale(metric: str, values: pd.Series) -> alt.Scale:
     return alt.Scale(scheme=DIVERGING_SCHEME, domain=[-far, far], reverse=True)
 
 
-def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, line: Timeline) -> Any:
+def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, learned: Timeline, line: Timeline) -> Any:
     """The effects of all vectors in the last target, and of the averages."""
     effects = pairs[pairs["metric"].eq("transfer_effect")]
     last = line.last(effects) if len(effects) else effects
     if last.empty:
         return None
     stage, step = last["stage"].iloc[0], last["step"].iloc[0]
-    cells = _with_ages(last.drop(columns=["age", "age_low", "age_high"]), line).sort_values("source_age")
+    cells = _with_ages(last.drop(columns=["age", "age_low", "age_high"]), line, learned).sort_values("source_age")
     here = rows[rows["stage"].eq(stage) & rows["step"].eq(step) & rows["metric"].eq("transfer_effect")]
     means = mean_over_seeds(here[here["k"].notna()], "k", "rule")
     scale = alt.Scale(domain=_reach(here), nice=True)
     unit = UNITS.get(str(last["outcome"].iloc[0]), "nats")
-    y = alt.Y("value:Q", title=f"effect in {stage} {step:.0f} ({unit})", scale=scale)
+    y = alt.Y("value:Q", title=f"effect in {checkpoint_label(stage, None if step % 1 else step)} ({unit})", scale=scale)
     wide = CHART_WIDTH - 90 if means.empty else CHART_WIDTH - 340
-    x = step_axis(line, ticks=10 if means.empty else 7, brief=True, field="source_age")
+    x = step_axis(line, ticks=10 if means.empty else 7, brief=True, field="source_age", name="learned at step")
     base = alt.Chart(inline_rows(cells, "source_stage", "source", "source_age", "value", "low", "high")).encode(x=x)
     dots = base.mark_circle(color=CATEGORY_COLOURS[0], size=30, opacity=1).encode(
-        y=y, tooltip=["source_stage:N", "source:Q", *number_tooltips("value", "low", "high")]
+        y=y, tooltip=[*_PLACES, *number_tooltips("value", "low", "high")]
     )
     floor = _floor(here, cells[cells["source_stage"].eq(stage) & cells["source"].eq(step)], scale)
     bars = base.mark_rule(color=CATEGORY_COLOURS[0], opacity=0.5).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
