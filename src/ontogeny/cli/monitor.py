@@ -1,5 +1,6 @@
 """`ontogeny monitor`: evaluate the probes of a run as monitors at low false-positive rates."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ontogeny.cli import _arguments as arg
@@ -37,6 +38,12 @@ def monitor_command(
         list[str] | None,
         arg.measure("STAGE or STAGE:STEP at which -c freezes probes; repeat. Default: the last of each stage."),
     ] = None,
+    save: Annotated[
+        Path | None,
+        arg.output(
+            "Save the probe of a concept with its threshold in this folder; -c then names the concept of the run."
+        ),
+    ] = None,
     template: Annotated[
         str | None, arg.texts("Template of the texts, as in the trace. Default: that of the trace.")
     ] = None,
@@ -53,11 +60,19 @@ def monitor_command(
 ) -> None:
     """Evaluate probes as monitors: TPR at a fixed FPR, with thresholds or probes frozen at one stage and used at others."""
     from ontogeny.data.templates import parse_template
-    from ontogeny.jobs.monitor.monitor import FALSE_POSITIVE_RATES, check_template_of_run, monitor
+    from ontogeny.jobs.monitor.monitor import FALSE_POSITIVE_RATES, check_template_of_run, write_monitor_rows
     from ontogeny.models.loading import ModelOptions
-    from ontogeny.storage.run import Run, sql_text
+    from ontogeny.storage.record_filter import sql_text
+    from ontogeny.storage.run import Run
 
     opened, rates = Run.open(run), tuple(fpr or FALSE_POSITIVE_RATES)
+    if save is not None:
+        if cross_concept or frozen or dry_run:
+            raise BadInput(
+                "--save makes a monitor of the run as it is: leave --cross-concept, --frozen and --dry-run out."
+            )
+        _save_monitor(opened, concept or [], rates[:1] if fpr is None else rates, save, as_json)
+        return
     if frozen and not concept:
         raise BadInput("--frozen needs the texts, which a run does not keep: add -c FILE for each traced concept.")
     if cross_concept and concept:
@@ -80,7 +95,7 @@ def monitor_command(
     elif concept:
         _print_frozen_probes(opened, concepts, frozen or [], rates, options, as_json, quiet)
     else:
-        unit = monitor(opened, rates)
+        unit = write_monitor_rows(opened, rates)
         rows = opened.query(
             "select concept, method, site, stage, step, metric, value, low, high, n, note, coords from records r "
             f"where unit = {sql_text(unit)} and exists (select 1 from records b "
@@ -90,6 +105,28 @@ def monitor_command(
         rows = _in_order(rows, opened.about["lineage"]["stages"])
         lines = [] if as_json else [*_rate_lines(rows), *_threshold_lines(rows), next_command(run, "show {} monitor")]
         print_output(json_rows(rows), lines, as_json=as_json)
+
+
+def _save_monitor(run: "Run", named: list[str], rates: tuple[float, ...], folder: Path, as_json: bool) -> None:
+    """Save the monitor of one concept, and print where it reads and what it catches."""
+    from dataclasses import asdict
+
+    from ontogeny.data.tables import file_stem
+
+    known = [str(entry["name"]) for entry in run.about["concepts"] if entry["kind"] == "binary"]
+    names = [name if name in known else file_stem(name) for name in named] or known
+    if len(names) != 1:
+        raise BadInput(f"--save needs one concept of two classes, got {', '.join(names) or 'none'}: name it with -c.")
+    if len(rates) != 1:
+        raise BadInput(f"--save needs one false-positive rate, got {len(rates)}: give --fpr once.")
+    monitor = run.monitor(names[0], fpr=rates[0])
+    monitor.save(folder)
+    about = {name: value for name, value in asdict(monitor).items() if name != "weight"}
+    lines = [
+        monitor.summary,
+        f"monitor.safetensors and monitor.json are in {folder}; docs/monitor.md reads them without ontogeny",
+    ]
+    print_output({"folder": str(folder), **about}, lines, as_json=as_json)
 
 
 def _print_plan(run: "Run", concepts: "Sequence[Concept]", sources: list[str], cross: bool, as_json: bool) -> None:
@@ -113,7 +150,7 @@ def _print_plan(run: "Run", concepts: "Sequence[Concept]", sources: list[str], c
 def _print_cross_concept(run: "Run", concepts: "list[Concept]", options: "ModelOptions", as_json: bool) -> None:
     """Print one line per pair of concepts."""
     from ontogeny.jobs.monitor.cross_concept import monitor_cross_concept
-    from ontogeny.storage.run import sql_text
+    from ontogeny.storage.record_filter import sql_text
 
     unit = monitor_cross_concept(run, concepts, model=options)
     rows = run.query(
@@ -139,7 +176,7 @@ def _print_frozen_probes(
     """Print one line per frozen probe and checkpoint at which it was applied."""
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes
-    from ontogeny.storage.run import sql_text
+    from ontogeny.storage.record_filter import sql_text
 
     with progress_bar(quiet=quiet or as_json) as watch:
         units = monitor_frozen_probes(run, concepts, sources, rates=rates, on_progress=watch, model=options)

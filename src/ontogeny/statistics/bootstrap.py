@@ -15,6 +15,8 @@ from ontogeny.errors import BadInput
 from ontogeny.linalg.matmul import matmul
 from ontogeny.statistics.unique import unique_inverse
 
+_EXPANDED_FREEDOM = 5
+
 
 @dataclass(frozen=True, eq=False)
 class Interval:
@@ -98,7 +100,7 @@ def share_interval(
     tail = (1 - level) / 2
     edge = (point <= 0) | (point >= 1)
     inner = point.double().where(~edge, 0.5)
-    half = student_t_quantile(groups - 1, level) * _spread(samples) / (inner * (1 - inner))
+    half = student_t_quantile(float(groups - 1), level) * _spread(samples) / (inner * (1 - inner))
     low, high = torch.sigmoid(torch.logit(inner) - half), torch.sigmoid(torch.logit(inner) + half)
     reach = tail ** (1 / groups)
     low = torch.where(edge, torch.where(point >= 1, reach, 0.0), low)
@@ -114,7 +116,7 @@ def percentile_interval(
     ends = samples.double().nanquantile(
         torch.tensor([tail, 1 - tail], dtype=torch.float64, device=samples.device), dim=0
     )
-    stretch = student_t_quantile(groups - 1, level) / _z(level) * (groups / (groups - 1)) ** 0.5
+    stretch = student_t_quantile(float(groups - 1), level) / _z(level) * (groups / (groups - 1)) ** 0.5
     return _known(point, point + stretch * (ends[0] - point), point + stretch * (ends[1] - point))
 
 
@@ -133,10 +135,21 @@ def _z(level: float) -> float:
     return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
 
 
-def student_t_quantile(freedom: int, level: float) -> float:
-    """Student's t by its expansion in 1/freedom: within 1 % from 4 degrees of freedom on."""
+def student_t_quantile(freedom: int | float, level: float) -> float:
+    """Student's t: exact below 5 degrees of freedom, above that by its expansion in 1/freedom, to four digits."""
+    if freedom < _EXPANDED_FREEDOM:
+        from scipy.special import stdtrit
+
+        return float(stdtrit(freedom, (1 + level) / 2))
     z = _z(level)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def student_t_quantiles(freedom: Float[Tensor, "*cell"], level: float) -> Float[Tensor, "*cell"]:
+    """Student's t of each of some degrees of freedom, which need not be whole."""
+    from scipy.special import stdtrit
+
+    return torch.from_numpy(stdtrit(freedom.double().cpu().numpy(), (1 + level) / 2)).to(freedom)

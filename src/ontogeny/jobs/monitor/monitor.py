@@ -8,6 +8,7 @@ deployed models (arXiv:2502.03407).
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,7 @@ from torch import Tensor
 from ontogeny.data.templates import Template
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods, measured_checkpoints
 from ontogeny.errors import BadInput
+from ontogeny.jobs.inputs import as_run
 from ontogeny.jobs.trace.plan import trace_settings_of
 from ontogeny.measurements.rows import CheckpointStamp, RowContext, site_rows
 from ontogeny.metrics.separability import resolves_fpr, threshold_at_fpr, tpr_at_fpr
@@ -24,7 +26,8 @@ from ontogeny.sites import Site
 from ontogeny.statistics import bootstrap
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
-from ontogeny.storage.run import Run, sql_text
+from ontogeny.storage.record_filter import sql_text
+from ontogeny.storage.run import Run
 
 MONITORED_PROBES = ("logistic", "mass_mean")
 FALSE_POSITIVE_RATES = (0.01, 0.05)
@@ -61,7 +64,22 @@ class HeldOut:
         return RowContext(self.concept, self.position, n, self.seed)
 
 
-def monitor(run: Run, rates: Sequence[float] = FALSE_POSITIVE_RATES) -> str:
+def monitor(source: Run | str | Path, rates: Sequence[float] = FALSE_POSITIVE_RATES) -> Run:
+    """Add the true-positive rate of each probe at fixed false-positive rates to a traced run, see `write_monitor_rows`.
+
+    Args:
+        source: A run, or its folder.
+        rates: False-positive rates, between 0 and 1.
+
+    Raises:
+        BadInput: the folder is not a run, or the run cannot be monitored.
+    """
+    run = as_run(source)
+    write_monitor_rows(run, rates)
+    return run
+
+
+def write_monitor_rows(run: Run, rates: Sequence[float] = FALSE_POSITIVE_RATES) -> str:
     """Write TPR at each false-positive rate, and rates at frozen thresholds; returns the unit of the rows.
 
     The rows replace those of an earlier call.
@@ -83,11 +101,11 @@ def monitor(run: Run, rates: Sequence[float] = FALSE_POSITIVE_RATES) -> str:
     return unit
 
 
-def check_false_positive_rates(rates: Sequence[float]) -> None:
-    """Raise unless every rate lies between 0 and 1."""
+def check_false_positive_rates(rates: Sequence[float], *, argument: str = "rates") -> None:
+    """Raise unless every rate lies between 0 and 1; `argument` is named in the error."""
     for rate in rates:
         if not 0 < rate < 1:
-            raise BadInput(f"`rates` must lie between 0 and 1, got {rate:g}: choose one such as 0.01.")
+            raise BadInput(f"`{argument}` must lie between 0 and 1, got {rate:g}: choose one such as 0.01.")
 
 
 def check_template_of_run(run: Run, concepts: Iterable[str], template: Template | None) -> None:
@@ -95,7 +113,7 @@ def check_template_of_run(run: Run, concepts: Iterable[str], template: Template 
     for concept in run.about.get("concepts", ()) if template is not None else ():
         traced = concept.get("template", False)
         if concept["name"] in concepts and traced != template:
-            names = [{False: "none", True: "own"}.get(one) or repr(one) for one in (traced, template)]
+            names = [repr(one) if isinstance(one, str) else "own" if one else "none" for one in (traced, template)]
             raise BadInput(
                 f"`template` must be that of the trace of {concept['name']} ({names[0]}), got {names[1]}: leave it out, or trace the "
                 "texts in the other template.",

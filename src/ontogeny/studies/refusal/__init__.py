@@ -188,8 +188,12 @@ def _survey_stage(
         scores.append(float(plain[0] - bad.log_odds(ablation).mean() + induced[-1] - plain[1]))
         kl.append(float((unsteered.exp() * (unsteered - good.log_probs(ablation))).sum(1).mean()))
     end = tuple(model.tokenizer.convert_ids_to_tokens(ids[0][-positions:].tolist()))
-    columns = (torch.tensor(values, dtype=torch.float64) for values in (scores, induced, kl))
-    return StageRefusalSurvey(template, activations, *columns, end, (settings.max_kl, settings.min_induced))
+    limits = settings.max_kl, settings.min_induced
+    return StageRefusalSurvey(template, activations, _column(scores), _column(induced), _column(kl), end, limits)
+
+
+def _column(values: Sequence[float]) -> Float[Tensor, " spot"]:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _shared_layer_position(surveys: Sequence[StageRefusalSurvey]) -> LayerPosition:
