@@ -1,6 +1,16 @@
 """Ontogeny: when, where and how concepts form inside a language model while it is trained.
 
+    import ontogeny as on
+
 The public API. Names are imported on first use, so `import ontogeny` loads neither torch nor transformers.
+
+Models and texts     load_model, load_concept, Concept, Example, Answer, Lineage, Checkpoint, Stage
+Reading              capture, fit_probe, read, Activations, FittedProbe, TokenScores, Site
+Steering             steer, Add, Ablate, Clamp, Erase, Patch, RankOne, Reweight, Zero, Edit, Direction
+Jobs over a lineage  trace, evaluate, transfer, compare, monitor, audit, read_checkpoints
+Their settings       TraceSettings, EvaluationSettings, TransferSettings, StudyInputs, ModelOptions
+Results              Run, open_run, open_runs, Record
+Everything else      list_plugins, BadInput
 """
 
 import importlib
@@ -9,42 +19,69 @@ from typing import TYPE_CHECKING, Any
 from ontogeny._version import __version__
 
 if TYPE_CHECKING:
+    from ontogeny.activations.activations import Activations, capture
     from ontogeny.data.concept import Concept
     from ontogeny.data.examples import Answer, Example
+    from ontogeny.data.open_concept import load_concept
     from ontogeny.direction import Direction
     from ontogeny.errors import BadInput
     from ontogeny.interventions import Ablate, Add, Clamp, Erase, Patch, RankOne, Reweight, Zero
+    from ontogeny.jobs.audit.audit import audit
+    from ontogeny.jobs.compare.compare import compare
+    from ontogeny.jobs.compare.inputs import StudyInputs
+    from ontogeny.jobs.evaluate.evaluate import evaluate
+    from ontogeny.jobs.evaluate.plan import EvaluationSettings
+    from ontogeny.jobs.monitor.monitor import monitor
+    from ontogeny.jobs.reading import read_checkpoints
     from ontogeny.jobs.trace.trace import trace
+    from ontogeny.jobs.transfer.plan import TransferSettings
+    from ontogeny.jobs.transfer.transfer import transfer
     from ontogeny.lineage import Checkpoint, Lineage, Stage
+    from ontogeny.measurements.fitted_probe import FittedProbe, fit_probe
     from ontogeny.measurements.settings import TraceSettings
+    from ontogeny.measurements.token_scores import TokenScores, read
     from ontogeny.models.loading import ModelOptions
     from ontogeny.models.model import Model, load_model
     from ontogeny.plugins import list_plugins
     from ontogeny.records import Record
     from ontogeny.sites import Site
     from ontogeny.steering.steer import Edit, steer
-    from ontogeny.storage.run import Run, open_runs
+    from ontogeny.storage.run import Run, open_run, open_runs
 
 _MODULES = {
+    "ontogeny.activations.activations": ("Activations", "capture"),
     "ontogeny.data.concept": ("Concept",),
     "ontogeny.data.examples": ("Answer", "Example"),
+    "ontogeny.data.open_concept": ("load_concept",),
     "ontogeny.direction": ("Direction",),
     "ontogeny.errors": ("BadInput",),
     "ontogeny.interventions": ("Ablate", "Add", "Clamp", "Erase", "Patch", "RankOne", "Reweight", "Zero"),
+    "ontogeny.jobs.audit.audit": ("audit",),
+    "ontogeny.jobs.compare.compare": ("compare",),
+    "ontogeny.jobs.compare.inputs": ("StudyInputs",),
+    "ontogeny.jobs.evaluate.evaluate": ("evaluate",),
+    "ontogeny.jobs.evaluate.plan": ("EvaluationSettings",),
+    "ontogeny.jobs.monitor.monitor": ("monitor",),
+    "ontogeny.jobs.reading": ("read_checkpoints",),
     "ontogeny.jobs.trace.trace": ("trace",),
+    "ontogeny.jobs.transfer.plan": ("TransferSettings",),
+    "ontogeny.jobs.transfer.transfer": ("transfer",),
     "ontogeny.lineage": ("Checkpoint", "Lineage", "Stage"),
+    "ontogeny.measurements.fitted_probe": ("FittedProbe", "fit_probe"),
     "ontogeny.measurements.settings": ("TraceSettings",),
+    "ontogeny.measurements.token_scores": ("TokenScores", "read"),
     "ontogeny.models.loading": ("ModelOptions",),
     "ontogeny.models.model": ("Model", "load_model"),
     "ontogeny.plugins": ("list_plugins",),
     "ontogeny.records": ("Record",),
     "ontogeny.sites": ("Site",),
     "ontogeny.steering.steer": ("Edit", "steer"),
-    "ontogeny.storage.run": ("Run", "open_runs"),
+    "ontogeny.storage.run": ("Run", "open_run", "open_runs"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Ablate",
+    "Activations",
     "Add",
     "Answer",
     "BadInput",
@@ -54,7 +91,9 @@ __all__ = [
     "Direction",
     "Edit",
     "Erase",
+    "EvaluationSettings",
     "Example",
+    "FittedProbe",
     "Lineage",
     "Model",
     "ModelOptions",
@@ -65,14 +104,28 @@ __all__ = [
     "Run",
     "Site",
     "Stage",
+    "StudyInputs",
+    "TokenScores",
     "TraceSettings",
+    "TransferSettings",
     "Zero",
     "__version__",
+    "audit",
+    "capture",
+    "compare",
+    "evaluate",
+    "fit_probe",
     "list_plugins",
+    "load_concept",
     "load_model",
+    "monitor",
+    "open_run",
     "open_runs",
+    "read",
+    "read_checkpoints",
     "steer",
     "trace",
+    "transfer",
 ]
 
 
@@ -83,4 +136,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.errors import BadInput, unknown_name
+from ontogeny.notebook import rich_html
 from ontogeny.sites import Site
 
 DIRECTION_SCALES = ("unit", "std", "gap", "weight", "raw")
@@ -42,6 +43,9 @@ class Direction:
             )
         if self.scale not in DIRECTION_SCALES:
             raise unknown_name("scale", self.scale, DIRECTION_SCALES)
+
+    def _repr_html_(self) -> str:
+        return rich_html("direction", self)
 
     def unit(self) -> Self:
         """The same direction with length 1."""

@@ -30,13 +30,24 @@ SINGULAR = {"studies": "study", "steering/methods": "steering method"}
 
 
 def list_plugins(folder: str, *, defining: str | None = None) -> list[str]:
-    """Sorted names of the plug-ins of a folder, without importing them.
+    """Sorted names of the plug-ins of a folder, without importing them: `list_plugins("probes")`.
 
     Args:
+        folder: architectures, concepts, metrics, probes, steering/methods, studies, suites, views or worlds.
         defining: Only plug-ins whose module assigns this name, where a folder has plug-ins of two kinds.
     """
     names = sorted({*_builtin_names(folder), *_external_entry_points(folder)})
     return names if defining is None else [name for name in names if defining in _assigned_names(folder, name)]
+
+
+def check_plugin(folder: str, name: str) -> None:
+    """Check that a plug-in exists, without importing it.
+
+    Raises:
+        BadInput: the name is unknown.
+    """
+    if name not in (known := list_plugins(folder)):
+        raise unknown_name(SINGULAR.get(folder, folder.removesuffix("s")), name, known)
 
 
 def load_plugin(folder: str, name: str) -> ModuleType:
@@ -45,13 +56,11 @@ def load_plugin(folder: str, name: str) -> ModuleType:
     Raises:
         BadInput: the name is unknown.
     """
+    check_plugin(folder, name)
     if name in _builtin_names(folder):
         return importlib.import_module(f"ontogeny.{folder.replace('/', '.')}.{name}")
-    external = _external_entry_points(folder)
-    if name in external:
-        module: ModuleType = external[name].load()
-        return module
-    raise unknown_name(SINGULAR.get(folder, folder.removesuffix("s")), name, list_plugins(folder))
+    module: ModuleType = _external_entry_points(folder)[name].load()
+    return module
 
 
 def plugin_summary(folder: str, name: str) -> str:

@@ -136,7 +136,9 @@ def test_one_class_raises_single_class_error() -> None:
 
 
 def test_each_contrast_pair_is_one_group() -> None:
-    made = Concept.from_pairs([(f"I love thing {i}.", f"I hate thing {i}.") for i in range(12)], name="love")
+    made = Concept.from_pairs(
+        [f"I love thing {i}." for i in range(12)], [f"I hate thing {i}." for i in range(12)], name="love"
+    )
     assert made.labels().tolist() == [True, False] * 12
     assert made.pair_ids().tolist() == made.group_ids().tolist() == [i // 2 for i in range(24)]
 

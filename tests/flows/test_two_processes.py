@@ -14,7 +14,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.jobs.monitor.cross_concept import monitor_cross_concept
 from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes
-from ontogeny.jobs.monitor.monitor import monitor
+from ontogeny.jobs.monitor.monitor import write_monitor_rows
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
@@ -119,7 +119,7 @@ def test_monitor_rejects_locked_run(job: str, home: Path) -> None:
     run = Run.open(home / "run")
     both = [Concept.from_file(home / f"{name}.csv") for name in ("planted", "other")]
     jobs: dict[str, Callable[[], object]] = {
-        "monitor": lambda: monitor(run, (0.1,)),
+        "monitor": lambda: write_monitor_rows(run, (0.1,)),
         "frozen": lambda: monitor_frozen_probes(run, both, rates=(0.1,)),
         "across": lambda: monitor_cross_concept(run, both),
     }

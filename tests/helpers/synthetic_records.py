@@ -30,6 +30,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     """All rows of one trace, with every column and in the types that pandas gives them."""
     rng = np.random.default_rng(seed)
     rows = [row for concept in CONCEPTS for row in _concept(concept, _moments(sft), rng)]
+    rows += [row for moment in _moments(sft)[::4] for row in _token_scores(moment)]
     return frame([*rows, *_between_concepts(_moments(sft)[-1], rng)])
 
 
@@ -284,6 +285,16 @@ def _steered(end: dict, grown: float) -> Iterator[dict]:
         for asked in ("Is it?", "Was it?"):
             told = {"arm": arm, "prompt": asked, "text": " It is true that it is."}
             yield end | {"metric": "sample_surprise", "method": arm, "split": "all", "coords": told, "value": value}
+
+
+def _token_scores(moment: tuple[str, int, float]) -> Iterator[dict]:
+    """A text that is read token by token."""
+    stage, step, tokens = moment
+    row = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens, "concept": "truth"}
+    row |= {"site": "resid.3", "layer": 3, "method": "mass_mean", "metric": "token_score"}
+    for place, word in enumerate(("Oslo", " is", " in", " Norway", ".")):
+        told = {"text": "0", "token": f"{place}", "word": word}
+        yield row | {"coords": told, "value": (place - 2.0) * math.log1p(step), "n": 1}
 
 
 def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np.random.Generator) -> Iterator[dict]:

@@ -48,12 +48,13 @@ class ActivationOrigin:
     def select(self, index: Int[Tensor, " example"]) -> "ActivationOrigin":
         """The origin of some examples."""
         rows = index.tolist()
-        columns = {name: getattr(self, name) for name in ("labels", "groups", "pairs")}
         return replace(
             self,
             texts=tuple(self.texts[i] for i in rows),
             tokens=tuple(self.tokens[i] for i in rows),
-            **{name: None if column is None else column[index] for name, column in columns.items()},
+            labels=None if self.labels is None else self.labels[index],
+            groups=None if self.groups is None else self.groups[index],
+            pairs=None if self.pairs is None else self.pairs[index],
         )
 
 

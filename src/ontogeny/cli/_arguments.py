@@ -85,6 +85,34 @@ AsJson = Annotated[bool, output("Print the result as JSON.", "--json")]
 Quiet = Annotated[bool, output("Show no progress.", "--quiet", "-q")]
 
 
+def check_concepts(
+    names: Sequence[str],
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    positive: str | None = None,
+    ignore: Sequence[str] = (),
+    **_: object,
+) -> None:
+    """Check names, files and columns before torch is loaded; the arguments are those of `concept_from_argument`.
+
+    Raises:
+        BadInput: a concept does not exist, or its file has no texts or labels.
+    """
+    from ontogeny.data.concept_sources import check_concept_source
+
+    for name in names:
+        check_concept_source(name, text=text, label=label, positive=positive, ignore=ignore)
+
+
+def check_plugins(folder: str, names: Sequence[str]) -> None:
+    """Raise BadInput if one of the names is no plug-in of the folder, without importing any."""
+    from ontogeny.plugins import check_plugin
+
+    for name in names:
+        check_plugin(folder, name)
+
+
 def concept_from_argument(
     name: str,
     *,
@@ -218,6 +246,8 @@ def check_compute(device: str, dtype: str = "float32") -> None:
 
     if dtype not in DTYPE_NAMES:
         raise unknown_name("dtype", dtype, DTYPE_NAMES)
+    if device == "cpu":
+        return
     import torch
 
     try:

@@ -61,8 +61,14 @@ def compare_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Compare the stages of a lineage in knowledge, truthfulness, refusal and confidence, with intervals."""
+    # First what needs no torch: a typing error is answered at once.
+    arg.check_plugins("studies", [name for name in map(str.strip, studies.split(",")) if name])
+    texts = [*(statements or ()), *(name for name in (requests, questions) if name)]
+    arg.check_concepts(texts)
+    opened = _open_lineage(targets, stages, allow_pickle)
+
     from ontogeny.cli._progress import progress_bar
-    from ontogeny.jobs.compare.compare import compare
+    from ontogeny.jobs.compare.compare import run_comparison
     from ontogeny.jobs.compare.estimate import estimate_comparison
     from ontogeny.jobs.compare.inputs import parse_pairing, select_studies, study_names
     from ontogeny.jobs.compare.plan import plan_comparison
@@ -70,7 +76,7 @@ def compare_command(
     from ontogeny.models.loading import ModelOptions
 
     arg.check_compute(device, dtype)
-    lineage, checkpoints = _stages(targets, stages, allow_pickle)
+    lineage, checkpoints = _stages(opened, targets, stages, allow_pickle)
     given = ComparisonTexts(
         Path(targets[0]), statements, requests, harmful, harmless, neutral, questions, limit, seed
     ).inputs(
@@ -90,25 +96,37 @@ def compare_command(
             typer.echo(line, err=True)
     with progress_bar(quiet=quiet or as_json) as watch:
         budget = None if memory is None else int(memory * 1e9)
-        run = compare(plan, out, memory=budget, command=command_line(), on_progress=watch)
+        run = run_comparison(plan, out, memory=budget, command=command_line(), on_progress=watch)
     _print_findings(run, as_json)
 
 
-def _stages(targets: list[str], stages: str | None, allow_pickle: bool) -> "tuple[Lineage, dict[str, Checkpoint]]":
-    from dataclasses import replace
-
-    from ontogeny.jobs.compare.stages import drop_duplicate_checkpoints, lineage_from_names, select_stages
+def _open_lineage(targets: list[str], stages: str | None, allow_pickle: bool) -> "Lineage | None":
+    """The lineage whose stages are compared, with the names of `stages` checked; None where each stage is named as NAME=SOURCE."""
     from ontogeny.lineage import Lineage
 
     if any("=" in target for target in targets):
         if stages is not None:
             raise BadInput("--stages selects checkpoints of one lineage, and NAME=… names them already: leave one out.")
-        return lineage_from_names(targets, allow_pickle=allow_pickle)
+        return None
     if len(targets) > 1:
         raise BadInput(
             f"{len(targets)} lineages were given: give one, or name stages: base={targets[0]} post={targets[1]}."
         )
     lineage = Lineage.open(targets[0], allow_pickle=allow_pickle)
+    for part in filter(None, map(str.strip, (stages or "").split(","))):
+        lineage.stage(part.partition(":")[0].strip())
+    return lineage
+
+
+def _stages(
+    lineage: "Lineage | None", targets: list[str], stages: str | None, allow_pickle: bool
+) -> "tuple[Lineage, dict[str, Checkpoint]]":
+    from dataclasses import replace
+
+    from ontogeny.jobs.compare.stages import drop_duplicate_checkpoints, lineage_from_names, select_stages
+
+    if lineage is None:
+        return lineage_from_names(targets, allow_pickle=allow_pickle)
     selected = select_stages(lineage, stages or ",".join(stage.name for stage in lineage.stages))
     distinct, notes = drop_duplicate_checkpoints(selected, allow_pickle=allow_pickle)
     # If fewer than two are left, the plan raises an error that names the duplicates.

@@ -82,16 +82,26 @@ def evaluate_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Evaluate steering vectors: choose alpha on development groups, report effects and side effects on test groups."""
+    from ontogeny.lineage import Lineage
+    from ontogeny.models.shape import check_sites_exist
+
+    # First what needs no torch: a typing error is answered at once.
+    alphas, ks = arg.parse_numbers(alpha, "--alpha"), arg.parse_numbers(k, "--k", whole=True)
+    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
+    arg.check_plugins("steering/methods", [name for name in method or () if not _is_direction(name)])
+    arg.check_concepts(concept, **columns)
+    lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
+    check_sites_exist(lineage.checkpoints[0], sites)
+
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.evaluate.evaluate import evaluate
     from ontogeny.jobs.evaluate.plan import EvaluationSettings, plan_evaluation
     from ontogeny.jobs.run_json import command_line
-    from ontogeny.lineage import Lineage
     from ontogeny.models.loading import ModelOptions
 
     settings = EvaluationSettings(
-        alphas=tuple(arg.parse_numbers(alpha, "--alpha")),
-        ks=tuple(int(n) for n in arg.parse_numbers(k, "--k", whole=True)),
+        alphas=tuple(alphas),
+        ks=tuple(map(int, ks)),
         sites=sites,
         where=where,
         controls=controls,
@@ -107,18 +117,16 @@ def evaluate_command(
         seed=seed,
     )
     methods = [_method(name) for name in method or ["tracing_vector"]]
-    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or (), "template": template}
-    concepts = [arg.concept_from_argument(name, seed=seed, **columns) for name in concept]
+    concepts = [arg.concept_from_argument(name, seed=seed, template=template, **columns) for name in concept]
     neutral_lines, questions = arg.neutral_texts(neutral), _tasks(tasks or [])
     plans = [plan_evaluation(one, methods, settings, neutral=neutral_lines, tasks=questions) for one in concepts]
     scorers = [_scorer(text, seed) for text in scorer or []]
     arg.check_compute(device, dtype)
-    lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
     if dry_run:
         _print_plan(lineage, plans, allow_pickle, as_json)
         return
     with tempfile.TemporaryDirectory() as spare, progress_bar(quiet=quiet or as_json) as watch:
-        run, failures = evaluate(
+        run = evaluate(
             lineage,
             plans,
             out or Path(spare) / "run",
@@ -127,6 +135,7 @@ def evaluate_command(
             command=command_line(),
             on_progress=watch,
         )
+        failures = run.failures
         _print_result(run, out, as_json)
     for failure in failures:
         typer.echo(f"not evaluated: {failure.stage} {failure.checkpoint}: {with_options(failure.reason)}", err=True)
@@ -134,13 +143,12 @@ def evaluate_command(
         raise typer.Exit(1)
 
 
-def _method(name: str) -> "str | Direction":
-    if name.endswith(".safetensors") or ":" in name:
-        return arg.direction_from_argument(name)
-    from ontogeny.plugins import load_plugin
+def _is_direction(name: str) -> bool:
+    return name.endswith(".safetensors") or ":" in name
 
-    load_plugin("steering/methods", name)
-    return name
+
+def _method(name: str) -> "str | Direction":
+    return arg.direction_from_argument(name) if _is_direction(name) else name
 
 
 def _tasks(names: list[str]) -> dict[str, Any]:

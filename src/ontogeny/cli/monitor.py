@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import interval_text, json_rows, next_command, print_output
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,13 +59,27 @@ def monitor_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Evaluate probes as monitors: TPR at a fixed FPR, with thresholds or probes frozen at one stage and used at others."""
+    from ontogeny.storage.run import Run
+
+    # First what needs no torch: a typing error is answered at once.
+    opened = Run.open(run)
+    columns: dict[str, Any] = {
+        "text": text_column,
+        "label": label_column,
+        "positive": positive,
+        "ignore": ignore_column or (),
+    }
+    if save is None:
+        arg.check_concepts(cross_concept or concept or (), **columns)
+    for place in frozen or ():
+        _check_stage(opened, place.partition(":")[0])
+
     from ontogeny.data.templates import parse_template
     from ontogeny.jobs.monitor.monitor import FALSE_POSITIVE_RATES, check_template_of_run, write_monitor_rows
     from ontogeny.models.loading import ModelOptions
     from ontogeny.storage.record_filter import sql_text
-    from ontogeny.storage.run import Run
 
-    opened, rates = Run.open(run), tuple(fpr or FALSE_POSITIVE_RATES)
+    rates = tuple(fpr or FALSE_POSITIVE_RATES)
     if save is not None:
         if cross_concept or frozen or dry_run:
             raise BadInput(
@@ -78,12 +92,6 @@ def monitor_command(
     if cross_concept and concept:
         raise BadInput("--cross-concept and -c are two modes: run them one after the other.")
     options = ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle)
-    columns: dict[str, Any] = {
-        "text": text_column,
-        "label": label_column,
-        "positive": positive,
-        "ignore": ignore_column or (),
-    }
     concepts = [arg.concept_from_argument(name, **columns) for name in cross_concept or concept or ()]
     if template is not None:
         names = [concept.name for concept in concepts] or [str(entry["name"]) for entry in opened.about["concepts"]]
@@ -105,6 +113,12 @@ def monitor_command(
         rows = _in_order(rows, opened.about["lineage"]["stages"])
         lines = [] if as_json else [*_rate_lines(rows), *_threshold_lines(rows), next_command(run, "show {} monitor")]
         print_output(json_rows(rows), lines, as_json=as_json)
+
+
+def _check_stage(run: "Run", name: str) -> None:
+    names = [str(stage) for stage in run.about["lineage"]["stages"]]
+    if name not in names:
+        raise unknown_name("stage", name, names)
 
 
 def _save_monitor(run: "Run", named: list[str], rates: tuple[float, ...], folder: Path, as_json: bool) -> None:

@@ -60,21 +60,32 @@ def transfer_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Transfer probes and vectors between checkpoints: AUROC, cosine, effect and side effects of each on each."""
-    from ontogeny.cli._progress import progress_bar
-    from ontogeny.jobs.run_json import command_line
-    from ontogeny.jobs.transfer.cross_model import transfer_to_model
-    from ontogeny.jobs.transfer.estimate import estimate_transfer
-    from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS, TransferSettings
-    from ontogeny.jobs.transfer.transfer import transfer
     from ontogeny.lineage import Lineage
-    from ontogeny.models.loading import ModelOptions
+    from ontogeny.sites import Site
 
+    # First what needs no torch: a typing error is answered at once.
     folder, traced = out or run, run is not None
     if folder is None or (traced and out):
         raise BadInput("give --out, or --run if the checkpoints are already traced, and not both.")
     alphas = arg.parse_numbers(alpha, "--alpha")
     if len(alphas) > 1:
         raise BadInput(f"--alpha of a transfer must be one number, got {alpha}: run one transfer for each.")
+    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
+    arg.check_concepts(concept, **columns)
+    if site is not None:
+        Site.parse(site)
+    checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
+    if target is not None:
+        checkpoints.split_target(target)
+
+    from ontogeny.cli._progress import progress_bar
+    from ontogeny.jobs.run_json import command_line
+    from ontogeny.jobs.transfer.cross_model import transfer_to_model
+    from ontogeny.jobs.transfer.estimate import estimate_transfer
+    from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS, TransferSettings
+    from ontogeny.jobs.transfer.transfer import transfer
+    from ontogeny.models.loading import ModelOptions
+
     options = TransferSettings(
         into=target,
         effect=effect,
@@ -87,9 +98,7 @@ def transfer_command(
         site=site,
     )
     arg.check_compute(device)
-    checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     model = ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle)
-    columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
     concepts = [arg.concept_from_argument(name, limit=limit, seed=seed or 0, **columns) for name in concept]
     reading = None if seed is None else replace(DEFAULT_READING_SETTINGS, seed=seed)
     if dry_run:
@@ -142,7 +151,7 @@ def _print_verdicts(run: "Run", names: list[str], as_json: bool) -> None:
 
 
 def _print_cross_model(run: "Run", unit: str, as_json: bool) -> None:
-    from ontogeny.storage.run import sql_text
+    from ontogeny.storage.record_filter import sql_text
 
     rows = run.query(
         "select concept, site, metric, coords['map'] as map, control, coords['outcome'] as outcome, value, low, high, n, note "

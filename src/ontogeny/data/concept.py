@@ -25,6 +25,7 @@ from ontogeny.data.positions import Position, last
 from ontogeny.data.tables import file_stem, read_table, table_from_frame
 from ontogeny.data.templates import Template, parse_template
 from ontogeny.errors import BadInput, SingleClassError
+from ontogeny.notebook import rich_html
 from ontogeny.statistics.splits import number_groups
 
 if TYPE_CHECKING:
@@ -170,6 +171,9 @@ class Concept:
             Example(text, target, group, pair) for (text, target, pair), group in zip(rows, groups, strict=True)
         )
         return cls(name, tuple(examples), position=position)
+
+    def _repr_html_(self) -> str:
+        return rich_html("concept", self)
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -16,14 +16,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ontogeny.data.chats import CHAT_COLUMNS, Chat, chat_text, is_chat, parse_chat
 from ontogeny.data.examples import Answer, Example, TargetKind
 from ontogeny.data.grouping import derive_groups
-from ontogeny.data.positions import Position, last
 from ontogeny.data.tables import DataRow, DataTable, is_empty_word
 from ontogeny.errors import BadInput
+
+if TYPE_CHECKING:
+    from ontogeny.data.positions import Position
 
 _BINARY = (
     {"0": False, "1": True},
@@ -83,14 +85,14 @@ class ParsedTable:
     examples: tuple[Example, ...]
     kind: TargetKind
     classes: tuple[str, ...]
-    position: Position
+    position: "Position"
     answers: tuple[Answer, ...]
 
 
 def parse_table(
     table: DataTable,
     columns: Columns,
-    position: Position | None,
+    position: "Position | None",
     kind: TargetKind | None,
     positive: str | None = None,
 ) -> ParsedTable:
@@ -99,6 +101,23 @@ def parse_table(
     Raises:
         BadInput: a missing column, an empty or impossible cell, labels whose kind is unclear.
     """
+    examples, kind, classes = _parse_examples(table, columns, kind, positive)
+    answers = _answers(table, [example.group for example in examples])
+    return ParsedTable(examples, kind, classes, position or _position(table), answers)
+
+
+def check_table(table: DataTable, columns: Columns, positive: str | None = None) -> None:
+    """Check texts, labels and columns without loading torch, before a command loads what it needs.
+
+    Raises:
+        BadInput: as `parse_table`, but for the columns `position`, `prompt`, `right` and `wrong`.
+    """
+    _parse_examples(table, columns, None, positive)
+
+
+def _parse_examples(
+    table: DataTable, columns: Columns, kind: TargetKind | None, positive: str | None
+) -> tuple[tuple[Example, ...], TargetKind, tuple[str, ...]]:
     text = _text_column(table, columns.text)
     label = _column(table, columns.label, ("label", "target"), "label")
     chats = _chats(table, text)
@@ -116,10 +135,12 @@ def parse_table(
             texts, targets, groups, pairs, table.rows, chats or [()] * len(texts), strict=True
         )
     )
-    return ParsedTable(examples, kind, classes, position or _position(table), _answers(table, groups))
+    return examples, kind, classes
 
 
-def _position(table: DataTable) -> Position:
+def _position(table: DataTable) -> "Position":
+    from ontogeny.data.positions import Position, last  # loads torch
+
     written = _constant_value(table, "position")
     try:
         return Position.parse(written) if written else last

@@ -28,7 +28,8 @@ from ontogeny.statistics.emergence import (
     paired_difference,
 )
 from ontogeny.statistics.permutation import least_labelling_p, sign_flip_p, tail_p
-from ontogeny.storage.run import Run, sql_text
+from ontogeny.storage.record_filter import sql_text
+from ontogeny.storage.run import Run
 
 _EMERGENCE_THRESHOLDS = {"auroc": 0.75, "r2": 0.5, "answer_accuracy": 0.75}
 _CHANCE_SCORES = {"auroc": 0.5, "r2": 0.0, "answer_accuracy": 0.5}

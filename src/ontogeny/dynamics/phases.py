@@ -11,7 +11,8 @@ from ontogeny.metrics.information import dependence_within_accuracy
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.change_points import PhaseFit, TrainingPhases, familywise_phases, fit_bend
-from ontogeny.storage.run import Run, sql_text
+from ontogeny.storage.record_filter import sql_text
+from ontogeny.storage.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,9 @@ def change_point_rows(run: Run, designs: Sequence[Design], seed: int) -> dict[st
     """Change point of each layer and kernel within each stage, by concept; all curves of the concepts are tested together."""
     names = ", ".join(sql_text(design.concept.name) for design in designs)
     where = f"concept in ({names}) and step is not null and control is null and method in {_PHASE_KERNELS}"
-    curves = run.records(f"metric = 'nhsic_tx' and {where}")
+    curves = run.query(
+        f"select concept, stage, site, layer, method, step, value, n from records where metric = 'nhsic_tx' and {where}"
+    )
     stages = {str(stage): rows for stage, rows in curves.groupby("stage", sort=False, dropna=False)}
     fits = {stage: _stage_fits(rows, seed) for stage, rows in stages.items()}
     families = sum(any(_testable(kernels) for kernels in of.values()) for of in fits.values())
@@ -74,23 +77,24 @@ def _row(fit: TrainingPhases, kernel: str, site: Site, stage: str, design: Desig
     )
 
 
-def dependence_claim_rows(run: Run, design: Design, stage: str, seed: int) -> list[Record]:
-    """Share of a stage's cells whose dependence on the label is at most the probe's accuracy."""
-    inside = f"concept = {sql_text(design.concept.name)} and stage = {sql_text(stage)} and step is not null and control is null"
-    if design.concept.kind == "number":
-        return []
+def dependence_claim_rows(run: Run, designs: Sequence[Design], seed: int) -> dict[str, list[Record]]:
+    """Share of the cells of each stage whose dependence on the label is at most the probe's accuracy, by concept."""
+    rows: dict[str, list[Record]] = {design.concept.name: [] for design in designs}
+    by_name = {design.concept.name: design for design in designs if design.concept.kind != "number"}
+    if not by_name:
+        return rows
+    where = f"concept in ({', '.join(map(sql_text, by_name))}) and step is not null and control is null"
     cells = run.query(
-        f"""select d.method as kernel, d.value as dependence, a.value as accuracy
-            from (select * from records where {inside} and metric = 'nhsic_ty') d
-            join (select * from records where {inside} and metric = 'accuracy' and method = 'logistic') a
-            using (step, site)"""
+        f"""select concept, stage, d.method as kernel, d.value as dependence, a.value as accuracy
+            from (select * from records where {where} and metric = 'nhsic_ty') d
+            join (select * from records where {where} and metric = 'accuracy' and method = 'logistic') a
+            using (concept, stage, step, site)"""
     )
-    rows = []
-    for kernel, group in cells.groupby("kernel"):
+    for (name, stage, kernel), group in cells.groupby(["concept", "stage", "kernel"]):
         within = dependence_within_accuracy(
             torch.tensor(group.dependence.tolist()), torch.tensor(group.accuracy.tolist())
         )
-        about = design.row_context(seed, n=within.n, split=None)
-        columns: dict[str, Any] = {"stage": stage, "method": str(kernel), "note": within.verdict}
-        rows.append(about.row("dependence_within_accuracy", within.share, None, **columns))
+        about = by_name[str(name)].row_context(seed, n=within.n, split=None)
+        columns: dict[str, Any] = {"stage": str(stage), "method": str(kernel), "note": within.verdict}
+        rows[str(name)].append(about.row("dependence_within_accuracy", within.share, None, **columns))
     return rows

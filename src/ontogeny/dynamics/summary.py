@@ -3,12 +3,14 @@
 Computed from finished units, so no model is loaded; a summary over other checkpoints replaces the old one.
 """
 
+import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from ontogeny.data.concept import Concept
 from ontogeny.dynamics import drift, emergence, phases, significance
 from ontogeny.dynamics.emergence import ConceptSeries
 from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, measured_checkpoints
@@ -18,7 +20,7 @@ from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import MEASURE_VERSION
 from ontogeny.records import Record
 from ontogeny.storage.files import RecordBlock, content_digest
-from ontogeny.storage.run import Run, sql_text
+from ontogeny.storage.run import Run
 
 _SUMMARY_VERSION = 2
 """Increased whenever the same units would give other rows."""
@@ -36,33 +38,72 @@ def summarise_trace(
     Args:
         on_progress: Called with the concept at work, and how many of how many concepts are finished.
     """
-    series: dict[str, ConceptSeries] = {}
+    visits = {name: measured_checkpoints(run, name) for name in designs}
+    designs = {name: design for name, design in designs.items() if visits[name]}
+    baselines = _baselines(run)
     units: dict[str, list[Any]] = {}
-    for number, design in enumerate(designs.values()):
-        concept = design.concept
-        on_progress(concept.name, number, len(designs))
-        visits = measured_checkpoints(run, concept.name)
-        if not visits:
-            continue
-        floor, prefix = _untrained_unit(run, concept), f"series-{content_digest(concept.name)}"
+    names: dict[str, tuple[str, str]] = {}
+    for name, design in designs.items():
+        units[name] = [design.concept.hash, baselines[name].untrained, [visit.unit for visit in visits[name]]]
+        prefix = f"series-{content_digest(name)}"
+        names[name] = prefix, f"{prefix}-{content_digest([MEASURE_VERSION, _SUMMARY_VERSION, *units[name]])}"
+    missing = [name for name, (_, unit) in names.items() if not run.done(unit)]
+    claims = phases.dependence_claim_rows(run, [designs[name] for name in missing], seed) if missing else {}
+
+    @functools.cache
+    def series(name: str) -> ConceptSeries:
+        floor = baselines[name].untrained
         untrained = run.scores(floor) if floor else None
-        surface = _surface_baselines(run, concept.name)
-        one = series[concept.name] = ConceptSeries(design, visits, best_site(run, visits), untrained, surface)
-        units[concept.name] = [concept.hash, floor, [visit.unit for visit in visits]]
-        unit = f"{prefix}-{content_digest([MEASURE_VERSION, _SUMMARY_VERSION, *units[concept.name]])}"
-        if not run.done(unit):
-            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(_concept_summary(run, one, seed)))
+        best = best_site(run, visits[name])
+        return ConceptSeries(designs[name], visits[name], best, untrained, baselines[name].surface)
+
+    for number, name in enumerate(missing):
+        on_progress(name, len(designs) - len(missing) + number, len(designs))
+        unit = names[name][1]
+        rows = _concept_summary(run, series(name), claims[name], seed)
+        run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(rows))
+    for prefix, unit in names.values():
         run.forget(prefix, but=unit)
-    _keep_events(run, series, content_digest([MEASURE_VERSION, _SUMMARY_VERSION, units]), lineage, seed)
-    _keep_together(run, series, lineage, seed)
+    on_progress("all concepts", len(designs), len(designs))
+    _keep_events(run, series, units, lineage, seed)
+    _keep_together(run, designs, visits, lineage, seed)
 
 
-def _keep_events(run: Run, series: Mapping[str, ConceptSeries], key: str, lineage: str, seed: int) -> None:
+@dataclass(frozen=True)
+class _Baselines:
+    """Scores that a concept has without the model's training."""
+
+    untrained: str | None = None
+    """The unit with the random initialisation."""
+    surface: Mapping[str, float] = field(default_factory=dict)
+    """The highest surface baseline of each metric."""
+
+
+def _baselines(run: Run) -> Mapping[str, _Baselines]:
+    """The baselines of each concept."""
+    rows = run.query(
+        "select concept, control, metric, max(value) filter (where n > 0) as most, any_value(unit) as unit from records "
+        "where control = 'untrained' or control like 'surface%' group by all"
+    )
+    found: dict[str, _Baselines] = defaultdict(_Baselines)
+    for concept, group in rows.groupby("concept"):
+        untrained = group[group.control == "untrained"]
+        surface = group[(group.control != "untrained") & group.most.notna()]
+        highest = {str(metric): float(of.most.max()) for metric, of in surface.groupby("metric")}
+        found[str(concept)] = _Baselines(str(untrained.unit.iloc[0]) if len(untrained) else None, highest)
+    return found
+
+
+def _keep_events(
+    run: Run, series: Callable[[str], ConceptSeries], units: Mapping[str, list[Any]], lineage: str, seed: int
+) -> None:
     """Write the events of each concept, which are corrected over all of them."""
-    names = {name: f"events-{content_digest(name)}" for name in series}
+    key = content_digest([MEASURE_VERSION, _SUMMARY_VERSION, units])
+    names = {name: f"events-{content_digest(name)}" for name in units}
     if not all(run.done(f"{prefix}-{key}") for prefix in names.values()):
-        events = emergence.emergence_rows(run, list(series.values()), seed)
-        turns = phases.change_point_rows(run, [one.design for one in series.values()], seed)
+        every = [series(name) for name in units]
+        events = emergence.emergence_rows(run, every, seed)
+        turns = phases.change_point_rows(run, [one.design for one in every], seed)
         for name, prefix in names.items():
             unit = f"{prefix}-{key}"
             run.keep(unit, CheckpointStamp(lineage, unit=unit).sign([*events[name], *turns[name]]))
@@ -70,24 +111,30 @@ def _keep_events(run: Run, series: Mapping[str, ConceptSeries], key: str, lineag
         run.forget(prefix, but=f"{prefix}-{key}")
 
 
-def _keep_together(run: Run, series: Mapping[str, ConceptSeries], lineage: str, seed: int) -> None:
+def _keep_together(
+    run: Run,
+    designs: Mapping[str, Design],
+    visits: Mapping[str, Sequence[MeasuredCheckpoint]],
+    lineage: str,
+    seed: int,
+) -> None:
     """Write the rows about several concepts at once."""
-    units = sorted(visit.unit for one in series.values() for visit in one.visits)
+    units = sorted(visit.unit for name in designs for visit in visits[name])
     unit = f"together-{content_digest([MEASURE_VERSION, units])}"
     if not run.done(unit):
-        designs = {name: one.design for name, one in series.items()}
-        records = drift.concept_cosine_rows(run, designs, {name: one.visits for name, one in series.items()}, seed)
+        records = drift.concept_cosine_rows(run, designs, {name: visits[name] for name in designs}, seed)
         run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(records))
     run.forget("together-", but=unit)
 
 
-def _concept_summary(run: Run, series: ConceptSeries, seed: int) -> Iterator[Record | RecordBlock]:
+def _concept_summary(
+    run: Run, series: ConceptSeries, claims: Sequence[Record], seed: int
+) -> Iterator[Record | RecordBlock]:
     design, visits, best = series.design, series.visits, series.best
     yield _best_row(design, best, seed)
     yield from significance.significance_rows(run, design, visits, seed)
     yield from drift.drift_rows(run, design, visits, best)
-    for stage in dict.fromkeys(visit.stage for visit in visits):
-        yield from phases.dependence_claim_rows(run, design, stage, seed)
+    yield from claims
 
 
 def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:
@@ -108,14 +155,3 @@ def _best_row(design: Design, best: BestSite, seed: int) -> Record:
     about = design.row_context(seed, n=len(design.split.train), split="train")
     note = "best cross-validated score on the training groups at the last checkpoint"
     return about.row("best_site", float(best.site.layer), best.site, method=best.method, note=note)
-
-
-def _untrained_unit(run: Run, concept: Concept) -> str | None:
-    found = run.records(f"control = 'untrained' and concept = {sql_text(concept.name)}")
-    return str(found.unit.iloc[0]) if len(found) else None
-
-
-def _surface_baselines(run: Run, concept: str) -> Mapping[str, float]:
-    """The highest surface baseline of each metric."""
-    found = run.records(f"control like 'surface%' and concept = {sql_text(concept)} and n > 0")
-    return {str(metric): float(rows.value.max()) for metric, rows in found.groupby("metric")}

@@ -1,3 +1,15 @@
 """Long, resumable jobs: one folder per command."""
 
-__all__ = ["audit", "compare", "evaluate", "monitor", "progress", "resumable", "run_json", "trace", "transfer"]
+__all__ = [
+    "audit",
+    "compare",
+    "evaluate",
+    "inputs",
+    "monitor",
+    "progress",
+    "reading",
+    "resumable",
+    "run_json",
+    "trace",
+    "transfer",
+]

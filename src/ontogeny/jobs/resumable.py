@@ -25,6 +25,7 @@ from ontogeny.models.identity import config_and_tokenizer_digest
 from ontogeny.models.loading import ModelOptions, has_chat_template
 from ontogeny.models.weight_swap import warm_page_cache
 from ontogeny.storage.checksums import end_session
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import is_empty_run, run_lock
 from ontogeny.storage.rollback import rollback_on_failure
@@ -32,15 +33,6 @@ from ontogeny.storage.run import Run
 
 SHARDS_FOLDER = "shards"
 """Folder of a run in which processes that share its work write."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A checkpoint that could not be measured."""
-
-    checkpoint: str
-    stage: str
-    reason: str
 
 
 @dataclass(frozen=True)

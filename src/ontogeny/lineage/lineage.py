@@ -127,6 +127,18 @@ class Lineage:
         """The parent of every stage of the whole run, those included that a selection left out, parents first."""
         return dict(self.unselected) or {stage.name: stage.parent for stage in self.stages}
 
+    def split_target(self, text: str) -> tuple[Stage, str]:
+        """The stage and the selector of a target: `dpo:last`, `dpo`, or `last` and `100` of the last stage.
+
+        Raises:
+            BadInput: the stage does not exist.
+        """
+        name, _, steps = text.rpartition(":")
+        names = [stage.name for stage in self.stages]
+        if not name:
+            name, steps = (steps, "last") if steps in names else (names[-1], steps)
+        return self.stage(name), steps
+
     def ancestry(self, name: str) -> tuple[Stage, ...]:
         """The path of stages from the root to a stage."""
         stage = self.stage(name)

@@ -5,10 +5,12 @@ __all__ = [
     "controls",
     "dependence",
     "design",
+    "fitted_probe",
     "measure",
     "robustness",
     "rows",
     "scores",
     "settings",
     "surface_baselines",
+    "token_scores",
 ]

@@ -79,10 +79,15 @@ def measure_concept(
     # Labels and groups of the scores, so that a monitor needs no concept file.
     done.scores |= {"labels": design.y_test.float().cpu(), "groups": design.groups[design.split.test].cpu()}
     done.header |= {
-        "methods": {name: _DIRECTION_SCALES.get(name, "raw") for name in methods},
+        "methods": {name: direction_scale(name) for name in methods},
         "sites": {part: [str(site) for site in sites[part]] for part in parts},
     }
     return done
+
+
+def direction_scale(method: str) -> str:
+    """Meaning of the length of a probe's direction, see `Direction.scale`."""
+    return _DIRECTION_SCALES.get(method, "raw")
 
 
 def probes_for(design: Design, settings: TraceSettings) -> list[str]:

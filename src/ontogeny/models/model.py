@@ -56,6 +56,11 @@ class Model:
         return self.network.device
 
     @property
+    def name(self) -> str:
+        """Folder or repository of the network, without the path before it."""
+        return Path(str(self.network.name_or_path)).name or str(self.network.config.model_type)
+
+    @property
     def body(self) -> nn.Module:
         """The decoder without its `lm_head`."""
         return self.network.base_model

@@ -1,13 +1,16 @@
-"""HTML report: a run as one static file with warnings, findings in sentences, all views, and the command.
+"""HTML report: a run as one static file with findings in sentences, warnings, all views, and the command.
 
 The page opens from disk and loads nothing. Its security policy allows only two scripts, by their hashes, so names of concepts and
 notes are always text.
 """
 
+import functools
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +25,20 @@ from ontogeny.findings.sentences import (
     caveats,
     finding_sentences,
     format_control_task,
+    format_event,
     format_interval,
     format_score,
-    format_step_interval,
+    run_headline,
 )
 from ontogeny.findings.stage_comparison import COMPARISON_ROWS, comparison_sentences
 from ontogeny.findings.steering_verdicts import ConceptVerdicts, steering_verdicts
 from ontogeny.findings.transfer_verdicts import EFFECT_METRICS, final_transfer_sentences, transfer_verdicts
+from ontogeny.report.pictures import MOST_CONCEPTS, ReportPicture, report_pictures
+from ontogeny.report.warning_groups import group_warnings
 from ontogeny.storage.files import atomic_path
-from ontogeny.views import (
-    EMBED_SCRIPT,
-    content_security_policy,
-    embedded_json,
-    empty_reason,
-    load_views,
-    vega_bundle,
-)
+from ontogeny.views import content_security_policy, embedded_json, vega_bundle
 
 _VERDICT_ROWS = metric_condition("steering_works")
-
-
-@dataclass(frozen=True)
-class _ReportPicture:
-    name: str
-    title: str
-    caption: str
-    sentences: tuple[str, ...] = ()
-    """Sentences on its rows, for a comparison of stages."""
 
 
 def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any], out: Path) -> Path:
@@ -62,9 +52,9 @@ def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any],
     source = as_source(records, about)
     rows = source.rows(FINDING_ROWS)
     findings = collect_findings(rows)
-    specs, pictures, absent = _report_pictures(source)
+    pictures, absent = report_pictures(source)
     panels = comparison_sentences(source.rows(COMPARISON_ROWS)) if "compare" in about else {}
-    bundle = vega_bundle()
+    bundle, script = vega_bundle(), report_script()
     template = Environment(
         loader=PackageLoader("ontogeny.report.html", "."),
         autoescape=True,
@@ -77,8 +67,12 @@ def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any],
         today=date.today().isoformat(),
         about=about,
         overview=_run_overview(source),
-        warnings=report_warnings(source, about, findings),
+        warnings=group_warnings(report_warnings(source, about, findings)),
         cards=[_finding_card(f) for f in findings],
+        folded=len(findings) > MOST_CONCEPTS,
+        headline=run_headline(findings),
+        concepts=_tabbed_concepts(pictures),
+        checkpoints=_in_training_order(about.get("lineage", {})),
         steered=_vector_verdicts(source, about),
         rows=[_row(f, _concept_description(about, f.subject.concept)) for f in findings],
         pictures=[replace(picture, sentences=tuple(panels.get(picture.name, ()))) for picture in pictures],
@@ -89,10 +83,10 @@ def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any],
         parity=about.get("parity"),
         facts=_run_facts(about),
         provenance=json.dumps(about, indent=2, ensure_ascii=False, default=str),
-        policy=content_security_policy(bundle, EMBED_SCRIPT),
-        specs=RawScript(embedded_json(specs)),
+        policy=content_security_policy(bundle, script),
+        specs=RawScript(embedded_json({p.name: {"tabs": p.packed, "table": p.table} for p in pictures})),
         bundle=RawScript(bundle),
-        embed=RawScript(EMBED_SCRIPT),
+        embed=RawScript(script),
     )
     out = Path(out)
     if out.exists() and not out.is_file():  # write to a pipe or terminal, never replace it
@@ -203,19 +197,27 @@ def _name(records: pd.DataFrame, about: Mapping[str, Any]) -> str:
     return str(about.get("lineage", {}).get("name") or next(iter(records["lineage"].dropna()), "a run"))
 
 
-def _report_pictures(source: RecordSource) -> tuple[dict[str, Any], list[_ReportPicture], list[tuple[str, str]]]:
-    specs: dict[str, Any] = {}
-    pictures: list[_ReportPicture] = []
-    absent: list[tuple[str, str]] = []
-    for view in load_views():
-        chart = view.draw(source.rows(view.where))
-        reason = empty_reason(chart)
-        if reason is None:
-            specs[view.name] = chart.to_dict()
-            pictures.append(_ReportPicture(view.name, view.title, view.caption))
-        else:
-            absent.append((view.title, reason))
-    return specs, pictures, absent
+@functools.cache
+def report_script() -> str:
+    """The script of a page: draws charts when their tabs are opened, and turns the pages of tables."""
+    return "\n" + files("ontogeny.report").joinpath("report.js").read_text(encoding="utf-8")
+
+
+def _tabbed_concepts(pictures: list[ReportPicture]) -> list[str]:
+    """Concepts that have tabs, for the choice of one."""
+    tabs = [tab for picture in pictures if len(picture.tabs) > 1 for tab in picture.tabs]
+    return list(dict.fromkeys(name for tab in tabs for name in tab.concepts))
+
+
+def _in_training_order(lineage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The checkpoints of run.json by stage and step; one without a step is the end of its stage."""
+    rank = {stage: i for i, stage in enumerate(lineage.get("stages") or [])}
+
+    def key(checkpoint: Mapping[str, Any]) -> tuple[int, float]:
+        step = checkpoint.get("step")
+        return rank.get(checkpoint.get("stage"), len(rank)), math.inf if step is None else float(step)
+
+    return sorted(lineage.get("checkpoints") or [], key=key)
 
 
 def _finding_card(finding: Finding) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def _row(finding: Finding, concept: Mapping[str, Any]) -> dict[str, str]:
     floors = {c: format_score(f.value) for c, f in finding.floors.items()}
 
     def step(event: Any) -> str:
-        return "–" if event is None else format_step_interval(event) if event.known else "none"
+        return "–" if event is None else format_event(event) if event.known else "none"
 
     return {
         "concept": finding.name,

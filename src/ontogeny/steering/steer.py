@@ -91,6 +91,7 @@ def steer(
     """Steer every forward pass inside the context; edits at one site act in their order.
 
     Args:
+        model: From `load_model`.
         edits: An intervention made from a direction (`Add(direction, alpha=4)`), or a list of these, of `Edit`s and of
             (site, intervention) pairs.
         prompts: token count of each row's prompt, which edits of `prompt`, `generated` and `last` tokens need.

@@ -1,3 +1,16 @@
 """Run directories: records, directions, checksums, locks, repair and rollback."""
 
-__all__ = ["checksums", "directions", "export", "files", "lock", "parts", "rebuild", "repair", "rollback", "run"]
+__all__ = [
+    "checksums",
+    "directions",
+    "export",
+    "failures",
+    "files",
+    "lock",
+    "parts",
+    "rebuild",
+    "record_filter",
+    "repair",
+    "rollback",
+    "run",
+]

@@ -1,8 +1,8 @@
 """Files of a run: written under a temporary name, then renamed, so that a file that exists is complete."""
 
+import atexit
 import contextlib
 import errno
-import functools
 import glob
 import hashlib
 import json
@@ -146,14 +146,18 @@ def write_records(path: Path, records: Iterable[Record | RecordBlock], *, writer
         connection.execute(f"copy ({table}) to '{sql_path(temporary)}' (format parquet, compression zstd)")
 
 
-@functools.cache
+_databases: dict[int, Any] = {}
+"""An empty DuckDB database in memory, by process: a forked process gets one of its own."""
+atexit.register(_databases.clear)  # DuckDB complains on the screen about one that is left when Python ends
+
+
 def _scratch_database(process: int) -> Any:
-    """An empty DuckDB database in memory; a forked process gets one of its own."""
     import duckdb
 
-    database = duckdb.connect()
-    database.execute("set enable_progress_bar = false")
-    return database
+    if process not in _databases:
+        _databases[process] = duckdb.connect()
+        _databases[process].execute("set enable_progress_bar = false")
+    return _databases[process]
 
 
 def scratch_connection() -> Any:

@@ -55,6 +55,7 @@ class Holders:
 
 _holders: dict[Path, tuple[int, Holders]] = {}
 _headers: dict[Path, tuple[int, Mapping[str, UnitHeader]]] = {}
+_units: dict[Path, tuple[tuple[int, int, int], dict[str, UnitHeader]]] = {}
 _indexes: dict[Path, tuple[tuple[int, int, int], dict[str, Any]]] = {}
 
 
@@ -331,6 +332,15 @@ def _entries(folder: Path, kind: str) -> _Entries:
 def _read_units(folder: Path, kind: str, name: str) -> dict[str, UnitHeader]:
     path = _path(folder, kind, name)
     checksums.check_file(path)
+    stat = path.stat()
+    state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    known = _units.get(path)
+    if known is None or known[0] != state:
+        known = _units[path] = (state, _units_in(path, kind, name))
+    return known[1]
+
+
+def _units_in(path: Path, kind: str, name: str) -> dict[str, UnitHeader]:
     if not name.startswith(_MERGED):
         return {name: {} if kind == "records" else read_tensor_header(path, UNIT_HEADER_KEYS)}
     if kind == "records":

@@ -11,7 +11,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.findings.timeline import order_like_run
 from ontogeny.jobs.monitor.frozen_probes import checkpoint_named, monitor_frozen_probes
-from ontogeny.jobs.monitor.monitor import monitor
+from ontogeny.jobs.monitor.monitor import write_monitor_rows
 from ontogeny.jobs.trace.plan import concept_as_traced
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
@@ -129,7 +129,7 @@ def test_sources_default_to_every_stage_and_rows_are_replaced(made) -> None:
 
 def test_view_draws_curves_at_best_site(made) -> None:
     run, _ = made
-    monitor(run, (0.1,))
+    write_monitor_rows(run, (0.1,))
     table = order_like_run(run.records(), run.about)
     table.loc[table.metric.eq("best_site"), "site"] = "resid.2"
     for site, at in (("resid.2", True), ("resid.1", False)):

@@ -20,7 +20,7 @@ from ontogeny.jobs.monitor.monitor import (
     bootstrap_tpr,
     checkpoints_to_freeze,
     frozen_threshold_alarms,
-    monitor,
+    write_monitor_rows,
 )
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
@@ -135,7 +135,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_monitor_writes_rates_and_replaces_earlier_rows(run: Run) -> None:
     before = len(run.records())
-    unit = monitor(run, (0.01, 0.1))
+    unit = write_monitor_rows(run, (0.01, 0.1))
     found = run.records(f"unit = '{unit}'")
     assert len(run.records()) == before + len(found)
     assert set(found.concept) == {"planted"}
@@ -151,7 +151,7 @@ def test_monitor_writes_rates_and_replaces_earlier_rows(run: Run) -> None:
     }
     assert ((frozen.low <= frozen.value) & (frozen.value <= frozen.high)).all()
     # A second call with another rate replaces the rows.
-    again = monitor(run, (0.2,))
+    again = write_monitor_rows(run, (0.2,))
     assert run.records(f"unit = '{unit}'").empty
     assert set(run.records(f"unit = '{again}' and metric like 'tpr%'").metric) == {"tpr_at_20_fpr"}
 
@@ -180,7 +180,7 @@ def test_rejects_run_without_binary_concepts_or_labels(run: Run, tmp_path: Path)
     empty = Run(tmp_path / "empty")
     empty.describe({**run.about, "concepts": [c for c in run.about["concepts"] if c["kind"] != "binary"]})
     with pytest.raises(BadInput, match="must hold a concept of two classes"):
-        monitor(empty)
+        write_monitor_rows(empty)
     old = Run(tmp_path / "old")
     old.describe(run.about)
     for unit, header in run.headers().items():
@@ -188,7 +188,7 @@ def test_rejects_run_without_binary_concepts_or_labels(run: Run, tmp_path: Path)
 
         old.keep(unit, [], header=header, directions=run.directions(unit), scores=scores)
     with pytest.raises(BadInput, match="without their labels"):
-        monitor(old)
+        write_monitor_rows(old)
 
 
 # --- one concept's probe on another -----------------------------------------------------------------------------------------

@@ -7,17 +7,21 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ontogeny._version import __version__
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import checks
 from ontogeny.jobs.audit.checks import AuditFinding
 from ontogeny.jobs.audit.metadata import CheckpointMetadata, MetadataReader
+from ontogeny.jobs.inputs import as_lineage
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.lineage import Checkpoint, Lineage, weight_fingerprint
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
+
+if TYPE_CHECKING:
+    from ontogeny.jobs.inputs import LineageSource
 
 _Result = TypeVar("_Result")
 _MAX_CONCURRENT_REQUESTS = 16
@@ -53,7 +57,7 @@ class Audit:
 
 
 def audit(
-    lineage: Lineage,
+    source: "LineageSource",
     *,
     deep: bool = False,
     allow_pickle: bool = False,
@@ -63,12 +67,16 @@ def audit(
     """Audit the checkpoints of a lineage; a fault of a checkpoint is a finding, not an error.
 
     Args:
+        source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
         deep: Also read the weights of local checkpoints: NaN, infinities and jumps of norms.
+        allow_pickle: Whether to accept `pytorch_model.bin`.
         known: Fingerprints of weights that are known already.
+        watch: Called with each step; by default nothing is shown.
 
     Raises:
         BadInput: the lineage has no checkpoints.
     """
+    lineage = as_lineage(source, allow_pickle=allow_pickle)
     if not lineage.checkpoints:
         raise BadInput(f"{lineage.name} has no checkpoints: open another source.")
     reader = MetadataReader(allow_pickle=allow_pickle, identities=known)

@@ -52,16 +52,22 @@ def unused_parts(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
     from ontogeny.models import stored_tensors
 
     networks: dict[str, Any] = {}
+    compared: dict[tuple[int, frozenset[tuple[str, str]]], tuple[Any, tuple[str, ...]]] = {}
     groups: dict[tuple[str, Severity, str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for sheet in sheets:
         network = _network(sheet, networks)
         if network is None:
             continue
-        unused = stored_tensors.unused_by_name(network, sheet.tensors)
+        # The checkpoints of a lineage store the same tensors, so that one comparison serves them all.
+        dtypes = _dtypes(sheet) or {}
+        key = id(network), frozenset([*((name, "") for name in sheet.tensors), *dtypes.items()])
+        if key not in compared:
+            scaled = tuple(stored_tensors.integer_tensors(network, dtypes))
+            compared[key] = stored_tensors.unused_by_name(network, sheet.tensors), scaled
+        unused, scaled = compared[key]
         groups["unused_tensors", "fault", _NO_PLACE, _RESAVE, unused.inside].append(sheet.name)
         groups["unused_tensors", "warning", _NO_PLACE, _PART, unused.outside].append(sheet.name)
         if "quantization_config" not in sheet.config:
-            scaled = tuple(stored_tensors.integer_tensors(network, _dtypes(sheet) or {}))
             groups["integers", "fault", _NO_REALS, _RESAVE, scaled].append(sheet.name)
     found = [
         AuditFinding(kind, severity, tuple(at), what.format(_count(at, "checkpoint"), len(names), names[0]), advice)

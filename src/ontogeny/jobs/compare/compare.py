@@ -7,21 +7,65 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import STUDY_ALIASES, load_study
-from ontogeny.jobs.compare.plan import ComparisonPlan
-from ontogeny.jobs.compare.stages import StageModels, stamp_rows
+from ontogeny.jobs.compare.inputs import STUDY_ALIASES, StudyInputs, load_study, select_studies
+from ontogeny.jobs.compare.plan import ComparisonPlan, plan_comparison
+from ontogeny.jobs.compare.stages import StageModels, drop_duplicate_checkpoints, select_stages, stamp_rows
+from ontogeny.jobs.inputs import as_lineage, output_folder
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
-from ontogeny.jobs.resumable import Failure, check_any_done, job_session
+from ontogeny.jobs.resumable import check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.measurements.rows import CheckpointStamp
+from ontogeny.models.loading import ModelOptions
+from ontogeny.plugins import list_plugins
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
+if TYPE_CHECKING:
+    from ontogeny.jobs.inputs import LineageSource
+
 
 def compare(
+    source: "LineageSource",
+    inputs: StudyInputs,
+    out: str | Path | None = None,
+    studies: str | None = None,
+    *,
+    stages: str | None = None,
+    model: ModelOptions | None = None,
+    memory: int | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> Run:
+    """Run studies over the stages of a lineage: what did SFT and preference training keep and change?
+
+    Args:
+        source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
+        inputs: Texts that the studies read.
+        out: Run directory, new or of an earlier comparison; by default a temporary one.
+        studies: Names separated by commas, such as `knowledge,refusal`; by default every study whose texts are given.
+        stages: Stages that are compared, each with a selector: `pretrain:last,sft:*`; by default the last checkpoint of every stage.
+        model: How models are loaded.
+        memory: Bytes that loaded models may take together; by default half of the system's memory.
+        on_progress: Called with each step; by default nothing is shown.
+
+    Raises:
+        BadInput: fewer than two stages with different weights, no study can be run, or `out` holds another run.
+    """
+    options = model or ModelOptions()
+    lineage = as_lineage(source, allow_pickle=options.allow_pickle)
+    selected = select_stages(lineage, stages or ",".join(stage.name for stage in lineage.stages))
+    distinct, _ = drop_duplicate_checkpoints(selected, allow_pickle=options.allow_pickle)
+    checkpoints = distinct if len(distinct) > 1 else selected
+    possible = ",".join(name for name in list_plugins("studies") if not load_study(name).needs(inputs))
+    names = select_studies(possible if studies is None else studies, inputs)
+    plan = plan_comparison(lineage, checkpoints, inputs, names, options)
+    return run_comparison(plan, output_folder(out, "compare"), memory=memory, on_progress=on_progress)
+
+
+def run_comparison(
     plan: ComparisonPlan,
     out: str | Path,
     *,

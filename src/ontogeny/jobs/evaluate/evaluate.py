@@ -5,15 +5,19 @@ The verdicts are computed last, from the rows, and corrected over everything tha
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from ontogeny.activations.activations import template_rows
 from ontogeny.data.templates import template_name
+from ontogeny.direction import Direction
 from ontogeny.jobs import resumable
 from ontogeny.jobs.evaluate.measure import evaluate_concept
-from ontogeny.jobs.evaluate.plan import EvaluationPlan, check_model_shape
+from ontogeny.jobs.evaluate.plan import EvaluationPlan, EvaluationSettings, check_model_shape, plan_evaluation
 from ontogeny.jobs.evaluate.rows import evaluation_rows
 from ontogeny.jobs.evaluate.verdicts import write_verdicts
+from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.run_json import EVALUATIONS_FOLDER, describe_concept, describe_run
 from ontogeny.lineage import Checkpoint, Lineage
@@ -21,43 +25,58 @@ from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions, read_config
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.steering.text_scorers import TextScorer
+from ontogeny.storage.failures import EVALUATION_FAILURES
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
+if TYPE_CHECKING:
+    from ontogeny.jobs.inputs import ConceptSources, LineageSource
+
 
 def evaluate(
-    lineage: Lineage,
-    plans: Sequence[EvaluationPlan],
-    out: str | Path,
+    source: "LineageSource",
+    concepts: "ConceptSources | Sequence[EvaluationPlan]",
+    out: str | Path | None = None,
+    settings: EvaluationSettings | None = None,
     *,
+    methods: Sequence[str | Direction] = ("caa",),
+    neutral: Sequence[str] = (),
     model: ModelOptions | None = None,
     scorers: Sequence[TextScorer] = (),
     command: str | None = None,
     on_progress: ProgressCallback = ignore_progress,
-) -> tuple[Run, list[resumable.Failure]]:
+) -> Run:
     """Write the rows of all concepts at all checkpoints, and the verdicts. Finished units are not computed again.
 
-    Args:
-        plans: One per concept.
-        out: Run directory, new or of any run of the same lineage.
-        scorers: Score the sampled continuations.
-        command: The command line, for run.json.
+    Checkpoints that could not be evaluated are in `failures` of the run.
 
-    Returns:
-        The run, and the checkpoints that could not be evaluated.
+    Args:
+        source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
+        concepts: One or several: names of plug-ins, files, data frames, `Concept`s; or plans of `plan_evaluation`, one per concept.
+        out: Run directory, new or of any run of the same lineage; by default a temporary one.
+        settings: How vectors are evaluated.
+        methods: Names of steering methods, or directions.
+        neutral: Texts without the concept, on which side effects are measured; by default the concept's own texts.
+        scorers: Score the sampled continuations.
+        model: How models are loaded.
+        command: The command line, for run.json.
+        on_progress: Called with each step; by default nothing is shown.
 
     Raises:
         BadInput: `out` holds a run of another lineage or of other examples, or no checkpoint can be evaluated.
     """
-    options, concepts = model or ModelOptions(), [plan.concept for plan in plans]
-    resumable.check_concepts(concepts)
-    run = resumable.open_run_directory(out, lineage, concepts)
+    options = model or ModelOptions()
+    lineage = as_lineage(source, allow_pickle=options.allow_pickle)
+    plans = _plans(concepts, methods, settings or EvaluationSettings(), neutral)
+    planned = [plan.concept for plan in plans]
+    resumable.check_concepts(planned)
+    run = resumable.open_run_directory(output_folder(out, "evaluate"), lineage, planned)
     repair_run(run)
     weights, failures = resumable.readable_checkpoints(
         lineage, allow_pickle=options.allow_pickle, tokenizer=options.tokenizer
     )
-    resumable.check_own_templates(concepts, weights, options.tokenizer)
+    resumable.check_own_templates(planned, weights, options.tokenizer)
     beside = {"scorers": sorted(scorer.name for scorer in scorers), "dtype": options.dtype}
     units = {
         (checkpoint, plan.concept.name): resumable.unit_in_run(
@@ -100,7 +119,20 @@ def evaluate(
         )
         resumable.check_any_done(run, units.values(), failures)
         write_verdicts(run, lineage.name)
-    return run, failures
+        run.describe(run.about | {EVALUATION_FAILURES: [asdict(failure) for failure in failures]})
+    return run
+
+
+def _plans(
+    concepts: "ConceptSources | Sequence[EvaluationPlan]",
+    methods: Sequence[str | Direction],
+    settings: EvaluationSettings,
+    neutral: Sequence[str],
+) -> list[EvaluationPlan]:
+    if isinstance(concepts, Sequence) and any(isinstance(one, EvaluationPlan) for one in concepts):
+        return list(cast("Sequence[EvaluationPlan]", concepts))
+    opened = as_concepts(cast("ConceptSources", concepts))
+    return [plan_evaluation(concept, methods, settings, neutral=neutral) for concept in opened]
 
 
 def check_model_configs(plans: Sequence[EvaluationPlan], folder: Path) -> int:

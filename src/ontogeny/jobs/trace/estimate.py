@@ -11,8 +11,10 @@ from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.lineage import Checkpoint
 from ontogeny.lineage.fetch import checkpoint_config
 from ontogeny.measurements.design import MAX_DEPENDENCE_EXAMPLES, Design
+from ontogeny.measurements.settings import CAUSAL_CONTROLS
 from ontogeny.models.loading import ModelOptions
-from ontogeny.models.size import ModelShape, measure_flops_per_second, model_shape, model_size
+from ontogeny.models.shape import ModelShape, model_shape
+from ontogeny.models.size import measure_flops_per_second, model_size
 from ontogeny.sites import expand_sites
 from ontogeny.storage.run import Run
 
@@ -53,6 +55,8 @@ class TraceEstimate:
     device: str
     floor: str
     """The untrained network that scores are compared with: a checkpoint, a random initialisation that is read as well, or none."""
+    ablated_answers: int
+    """Answers that are scored to see whether ablating a direction makes them worse; 0 without `causal`."""
 
 
 def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None) -> TraceEstimate:
@@ -67,6 +71,7 @@ def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None)
     size, shape = model_size(first, weights=plan.weights[first].bytes), _shape(first)
     speed = measure_flops_per_second(options.device, ModelOptions(dtype=settings.dtype).torch_dtype)
     reading = tokens * max(_SECONDS_PER_CALL, _FORWARD_OVERHEAD * 2 * size.products / speed)
+    ablated = _ablated_answers(plan) if settings.causal else 0
     layers, d = (shape.layers or 16) + 1, shape.width or 1024
     measuring = sum(
         _FIXED_SECONDS + _STATISTICS_FACTOR * layers * _statistics_work(plan.designs[c.name], d) / speed
@@ -83,12 +88,19 @@ def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None)
         forwards=texts * visits,
         bytes_to_read=sum(plan.weights[c].bytes for c in missing),
         bytes_to_download=sum(plan.weights[c].bytes for c in missing if not c.is_local),
-        seconds=(reading + measuring) * visits,
+        seconds=(reading + measuring) * visits + reading / max(texts, 1) * ablated,
         disk_bytes=_disk_bytes(plan, missing, shape),
         parameters=size.parameters,
         device=options.device,
+        ablated_answers=ablated,
         floor=untrained[0] if untrained else "a random initialisation" if settings.untrained else "none",
     )
+
+
+def _ablated_answers(plan: TracePlan) -> int:
+    """Answers of every concept with questions at the end of each stage: unsteered, ablated, and with each control."""
+    stages = len({checkpoint.stage for checkpoint in plan.checkpoints})
+    return stages * sum(2 * len(concept.answers) for concept in plan.concepts) * (CAUSAL_CONTROLS + 2)
 
 
 def _count_texts(plan: TracePlan, options: ModelOptions) -> tuple[int, int, bool]:

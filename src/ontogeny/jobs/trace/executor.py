@@ -15,7 +15,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.templates import template_name
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import TraceProgress
-from ontogeny.jobs.resumable import Failure, fetch_ahead, visit_checkpoints
+from ontogeny.jobs.resumable import fetch_ahead, visit_checkpoints
 from ontogeny.jobs.trace.execution import TraceExecution, untrained_unit
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.lineage import Checkpoint
@@ -27,6 +27,7 @@ from ontogeny.models.multi_gpu import input_device
 from ontogeny.models.reusable import ReusableModel, tokenizer_digest
 from ontogeny.models.validation import validate_model
 from ontogeny.records import Record
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.run import Run
 
 _HEADLINE_METRICS = ("auroc", "accuracy", "r2")

@@ -15,10 +15,12 @@ from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import (
     MEASURE_VERSION,
     SETTINGS_OF_EARLIER_RUNS,
+    SETTINGS_OUTSIDE_KEYS,
     TraceSettings,
     settings_for_key,
 )
-from ontogeny.models.size import check_family_supported, check_sites_exist
+from ontogeny.models.shape import check_sites_exist
+from ontogeny.models.size import check_family_supported
 from ontogeny.models.stored_tensors import looks_untrained
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
@@ -76,7 +78,7 @@ class TracePlan:
         if about.get("settings"):
             before = asdict(trace_settings_of(run))
             for name, value in asdict(self.settings).items():
-                if str(was := before[name]) != str(value):
+                if str(was := before[name]) != str(value) and name not in SETTINGS_OUTSIDE_KEYS:
                     raise BadInput(
                         f"`{name}` must be {was}, with which {out} was traced, got {value}: keep it, or set another `out`."
                     )

@@ -10,8 +10,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +103,8 @@ def connect_ray(asked: RayCluster) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         folder = None if asked.address else stack.enter_context(_own_folder())
         stack.callback(ray.shutdown)
-        _start_ray(ray, asked, folder)
+        with _own_sigterm():
+            _start_ray(ray, asked, folder)
         yield ray
 
 
@@ -169,6 +172,17 @@ def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
 
 
 @contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the program's handler of SIGTERM: that of Ray aborts the driver."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _loopback() -> Iterator[None]:
     """Let Ray start on 127.0.0.1, where its servers listen on the loopback interface only; by default they listen on all."""
     constants: Any = importlib.import_module("ray._private.ray_constants")
@@ -188,6 +202,7 @@ def _own_folder() -> Iterator[str]:
         with contextlib.suppress(OSError):  # it belongs to another user
             # A new folder is not locked yet.
             if left.stat().st_mtime < time.time() - _SECONDS_PER_MINUTE and not is_locked(left):
+                _end_processes_of(left)
                 shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=_RAY_FOLDER_PREFIX, dir=above))
     try:
@@ -196,4 +211,15 @@ def _own_folder() -> Iterator[str]:
             (folder / "ray").mkdir()
             yield str(folder / "ray")
     finally:
+        _end_processes_of(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_processes_of(folder: Path) -> None:
+    """End the processes of Ray that were started with a folder of `_own_folder`, and outlived their driver or head."""
+    name = os.fsencode(folder)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended by itself, or belongs to another user
+            words = (process / "cmdline").read_bytes()
+            if name + b"/" in words and b"ray" in words and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)

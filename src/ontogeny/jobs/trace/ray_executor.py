@@ -16,13 +16,14 @@ import torch
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import TraceProgress, ignore_progress
-from ontogeny.jobs.resumable import Failure, log_failure
+from ontogeny.jobs.resumable import log_failure
 from ontogeny.jobs.trace import ray_cluster
 from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.ray_worker import RayWorker, VisitResult, run_digest
 from ontogeny.jobs.trace.shards import gather_shards, wait_for_dying_workers
 from ontogeny.lineage import Checkpoint
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.run import Run
 
 _MAX_ATTEMPTS = 3

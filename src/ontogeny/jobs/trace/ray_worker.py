@@ -18,12 +18,13 @@ import torch
 from ontogeny._version import __version__
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import TraceProgress
-from ontogeny.jobs.resumable import SHARDS_FOLDER, Failure, fetch_and_warm
+from ontogeny.jobs.resumable import SHARDS_FOLDER, fetch_and_warm
 from ontogeny.jobs.trace.execution import TraceExecution
 from ontogeny.jobs.trace.executor import CheckpointExecutor
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.shards import SETTLE_SECONDS
 from ontogeny.lineage import Checkpoint, Prefetcher
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontogeny.errors import BadInput
-from ontogeny.jobs.resumable import SHARDS_FOLDER, Failure
+from ontogeny.jobs.resumable import SHARDS_FOLDER
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.files import DamagedPart
 from ontogeny.storage.lock import is_locked, run_lock
 from ontogeny.storage.run import Run

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +15,21 @@ from ontogeny.data.concept import Concept
 from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import audit
+from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder, settings_and_options
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
-from ontogeny.jobs.resumable import Failure, check_any_done, job_session
+from ontogeny.jobs.resumable import check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.jobs.trace.digests import read_digests, write_digests
 from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor, untrained_unit
 from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.jobs.trace.shards import Shard, gather_shards, wait_for_dying_workers
-from ontogeny.lineage import Checkpoint, Lineage
+from ontogeny.lineage import Checkpoint
 from ontogeny.measurements import surface_baselines
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import TraceSettings, settings_for_key
 from ontogeny.models.loading import ModelOptions
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.files import DamagedPart, content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.repair import remove_damaged_parts, repair_run
@@ -35,6 +37,7 @@ from ontogeny.storage.run import Run
 
 if TYPE_CHECKING:
     from ontogeny.activations.cache import ActivationCache
+    from ontogeny.jobs.inputs import ConceptSources, LineageSource
 
 _ATTEMPTS = 2
 """Times that a run is visited and related, if parts turn out to be damaged."""
@@ -43,9 +46,9 @@ _GATHER_SECONDS = 3600
 
 
 def trace(
-    lineage: Lineage,
-    concepts: Sequence[Concept],
-    out: str | Path,
+    source: "LineageSource",
+    concepts: "ConceptSources",
+    out: str | Path | None = None,
     settings: TraceSettings | None = None,
     *,
     model: ModelOptions | None = None,
@@ -59,13 +62,17 @@ def trace(
     """Trace concepts through the checkpoints of a lineage into a run directory. Finished units are not computed again.
 
     Args:
-        out: Run directory, new or of an earlier trace of the same lineage with the same settings.
-        model: How models are loaded; its dtype is that of `settings`.
+        source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
+        concepts: One or several: names of plug-ins, files, data frames, or `Concept`s.
+        out: Run directory, new or of an earlier trace of the same lineage with the same settings; by default a temporary one.
+        settings: What is measured, and how.
+        model: How models are loaded. Its dtype counts if there are no `settings`, which have their own.
         delete_behind: Delete each downloaded checkpoint after its visit.
         cache: Keeps activations, so that other seeds or probes need no model.
         shard: Visit only this share of the checkpoints; at its end the finished units of all shards are gathered.
         cluster: Visit the checkpoints with Ray workers; this process assigns them and holds the run.
         command: The command line, for run.json.
+        on_progress: Called with each step; by default nothing is shown.
 
     Raises:
         BadInput: nothing can be traced, the run at `out` was made in another way, or another process is writing into it. A session
@@ -75,12 +82,16 @@ def trace(
         raise BadInput(
             "`shard` must not be set together with a Ray cluster, which divides the work itself: leave it out."
         )
-    settings = settings or TraceSettings()
-    options = replace(model or ModelOptions(), dtype=settings.dtype)
-    digests = read_digests(Path(out))
+    settings, options = settings_and_options(settings, model)
+    if settings.causal and (shard or cluster):
+        raise BadInput(
+            "`causal` must not be set for a shard or a Ray cluster: trace first, then run again in one process."
+        )
+    out = output_folder(out, "trace")
+    digests = read_digests(out)
     plan = plan_trace(
-        lineage,
-        concepts,
+        as_lineage(source, allow_pickle=options.allow_pickle),
+        as_concepts(concepts),
         settings,
         allow_pickle=options.allow_pickle,
         tokenizer=options.tokenizer,
@@ -108,6 +119,12 @@ def trace(
                 # Tensors of a large run are read only here. Their checkpoints are visited again.
                 if attempt == _ATTEMPTS - 1 or not remove_damaged_parts(run, whole=True):
                     raise
+        if settings.causal:
+            from ontogeny.jobs.trace.causal import measure_causes
+
+            unread = measure_causes(plan, run, execution)
+            known = run.about["failures"]
+            run.describe(run.about | {"failures": [*known, *(f for f in map(asdict, unread) if f not in known)]})
     return run
 
 

@@ -157,14 +157,12 @@ def transfer_targets(plan: TracePlan, into: str | None) -> list[Checkpoint]:
     if into is None:
         return list(plan.checkpoints)
     lineage = plan.lineage
-    stage, _, steps = into.rpartition(":") if ":" in into else ("", "", into)
-    names = [s.name for s in lineage.stages]
-    if not stage:
-        stage, steps = (steps, "last") if steps in names else (names[-1], steps)
-    candidates = [c for c in lineage.stage(stage).checkpoints if c in plan.checkpoints]
+    stage, steps = lineage.split_target(into)
+    candidates = [c for c in stage.checkpoints if c in plan.checkpoints]
     selected, _ = selectors.select_checkpoints(candidates, steps)
     if not selected:
-        raise selectors.no_such_step(steps, candidates or lineage.checkpoints, f"the stage {stage} of {lineage.name}")
+        where = f"the stage {stage.name} of {lineage.name}"
+        raise selectors.no_such_step(steps, candidates or lineage.checkpoints, where)
     return [c for c in candidates if c in selected]
 
 

@@ -6,10 +6,10 @@ checkpoint is loaded more than twice, and only once if a run already holds the t
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.jobs import resumable
+from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.run_json import TRANSFERS_FOLDER
 from ontogeny.jobs.trace.plan import TracePlan
@@ -48,7 +49,7 @@ from ontogeny.jobs.transfer.rows import (
 )
 from ontogeny.jobs.transfer.sources import TransferSource, average_sources, read_sources, transfer_site
 from ontogeny.jobs.transfer.summary import summarise_transfer
-from ontogeny.lineage import Checkpoint, Lineage
+from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.loading import ModelOptions
@@ -59,15 +60,18 @@ from ontogeny.storage.files import content_digest
 from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
+if TYPE_CHECKING:
+    from ontogeny.jobs.inputs import ConceptSources, LineageSource
+
 _SAME_SITE_NOTE = (
     "the vector is put where the probe reads, at the last layer: a dot product. Give answers, or another --site"
 )
 
 
 def transfer(
-    lineage: Lineage,
-    concepts: Sequence[Concept],
-    out: str | Path,
+    source: "LineageSource",
+    concepts: "ConceptSources",
+    out: str | Path | None = None,
     settings: TransferSettings | None = None,
     *,
     reading: TraceSettings | None = None,
@@ -80,16 +84,23 @@ def transfer(
     """Write the rows of a transfer into the run at `out`; what it lacks of the trace is traced first.
 
     Args:
+        source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
+        concepts: One or several: names of plug-ins, files, data frames, or `Concept`s.
+        out: Run directory of a trace, or a new one; by default a temporary one.
+        settings: Which vectors are moved where, and what is measured.
         reading: Settings of the trace; by default those of the run, or `DEFAULT_READING_SETTINGS`.
         traced: Raise an error if the run lacks a unit of the trace, instead of tracing it.
         model: How models are loaded; its dtype is that of the trace.
         delete_behind: Delete each downloaded checkpoint after its visit.
         command: The command line, for run.json.
+        on_progress: Called with each step; by default nothing is shown.
 
     Raises:
         BadInput: nothing can be transferred, or the run at `out` was made in another way.
     """
     settings, options = settings or TransferSettings(), model or ModelOptions()
+    lineage, concepts = as_lineage(source, allow_pickle=options.allow_pickle), as_concepts(concepts)
+    out = output_folder(out, "transfer")
     check_transfer(lineage, concepts, has_tokenizer=options.tokenizer is not None)
     if not traced:
         repair_run(Run(Path(out)))
@@ -107,6 +118,7 @@ def transfer(
 def complete_trace(plan: TracePlan, run: Run, options: ModelOptions, **execution: Any) -> None:
     """Trace what the run lacks, and relate its checkpoints if that was interrupted; `execution` as for `trace`."""
     if plan.missing(run) or not run.about.get("finished", False):
+        options = replace(options, dtype=plan.settings.dtype)
         trace(plan.lineage, plan.concepts, run.folder, plan.settings, model=options, **execution)
 
 
