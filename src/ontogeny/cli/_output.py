@@ -64,6 +64,7 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
         "to download": format_bytes(estimate.bytes_to_download),
         "texts": f"{estimate.texts:,} per checkpoint, {about}{estimate.tokens:,} tokens",
         "forwards": f"{estimate.forwards:,}",
+        **({"ablations": f"at most {estimate.ablated_answers:,} answers"} if estimate.ablated_answers else {}),
         "time": f"about {format_duration(estimate.seconds)} on {estimate.device}, one checkpoint after the other",
         "disk": f"about {format_bytes(estimate.disk_bytes)} in the run directory",
     }

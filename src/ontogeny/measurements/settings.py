@@ -10,6 +10,8 @@ from ontogeny.sites import expand_sites
 
 ProbeProtocol = Literal["default", "paper"]
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
+KERNEL_NAMES = ("gaussian_50", "gaussian_median", "linear", "imq")
+"""The kernels of `metrics.dependence`, listed here because that module loads torch."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class TraceSettings:
     """Compute common prefixes of texts once. Results then depend on the other texts in their last digits."""
     untrained: bool = True
     """Measure a random initialisation as a baseline if the lineage has no step 0."""
+    causal: bool = False
+    """Ablate each concept's direction at the end of each stage and see whether its answers get worse. No part of a unit's key: a
+    finished run can be asked afterwards."""
 
     def __post_init__(self) -> None:
         if self.protocol not in get_args(ProbeProtocol):
@@ -46,11 +51,9 @@ class TraceSettings:
         for fit in self.fits:
             if fit not in plugins.list_plugins("probes"):
                 raise unknown_name("probe", fit, plugins.list_plugins("probes"))
-        from ontogeny.metrics.dependence import KERNELS  # imports torch
-
         for kernel in self.kernels:
-            if kernel not in KERNELS:
-                raise unknown_name("kernel", kernel, KERNELS)
+            if kernel not in KERNEL_NAMES:
+                raise unknown_name("kernel", kernel, KERNEL_NAMES)
         # Layers are checked once a model is open, parts now.
         expand_sites([pattern.split(".")[0] for pattern in self.sites.split(",")], layers=1, heads=1)
         if not -(2**62) < self.seed < 2**62:
@@ -63,12 +66,19 @@ class TraceSettings:
 
 
 MEASURE_VERSION = 2
+CAUSAL_CONTROLS = 50
+"""Random directions of each ablation; beyond their number, p is the tail of their distribution."""
 
 SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {}
 """By name of a setting: its value in a run that was made before the setting was there."""
 
 
+SETTINGS_OUTSIDE_KEYS = frozenset({"causal"})
+"""Settings that add units and change none: a run may be continued with another value."""
+
+
 def settings_for_key(settings: TraceSettings) -> dict[str, object]:
     """The settings as they enter the names of units: without those that only repeat an earlier run."""
     absent = object()
-    return {k: v for k, v in asdict(settings).items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}
+    named = {k: v for k, v in asdict(settings).items() if k not in SETTINGS_OUTSIDE_KEYS}
+    return {k: v for k, v in named.items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}

@@ -2,12 +2,15 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from ontogeny.data.concept import Concept
+from ontogeny.errors import BadInput
+from ontogeny.jobs.trace.shards import Shard
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
@@ -102,3 +105,27 @@ def test_scrambled_checkpoints_show_no_emergence(home: Path, tmp_path: Path, ris
             assert not math.isnan(event(rise, "emergence_step", form, method).value)  # the control
     last = run.records("metric = 'auroc' and method = 'logistic' and control is null and step = 128")
     assert last.value.max() > 0.95
+
+
+def test_causal_part_adds_units_to_a_finished_run_and_changes_none(home: Path, tmp_path: Path, rise: Run) -> None:
+    shutil.copytree(rise.folder, tmp_path / "run")
+    settings = TraceSettings(sites="resid", resamples=200, permutations=200, causal=True)
+    concepts = [Concept.from_file(home / "planted.csv")]
+    before = {path.name for path in (tmp_path / "run" / "directions").iterdir()}
+    run = trace(Lineage.open(home / "rise"), concepts, tmp_path / "run", settings)
+    assert {path.name for path in (tmp_path / "run" / "directions").iterdir()} == before
+    rows = run.records("metric like 'ablation%'")
+    assert len(rows) == 4
+    assert set(rows.step) == {128}
+    effect = rows[rows.metric.eq("ablation_effect") & rows.control.isna()].iloc[0]
+    null = rows[rows.control.eq("random_direction")].iloc[0]
+    assert effect.low < effect.value < effect.high
+    assert null.low < null.value < null.high
+    assert rows[rows.metric.eq("ablation_p_corrected")].value.item() == rows[rows.metric.eq("ablation_p")].value.item()
+    # A second call, and one without the option, compute nothing and keep the rows.
+    parts = {path.name: path.stat().st_mtime_ns for path in (run.folder / "records").glob("caus*")}
+    for causal in (True, False):
+        trace(Lineage.open(home / "rise"), concepts, run.folder, replace(settings, causal=causal))
+        assert {path.name: path.stat().st_mtime_ns for path in (run.folder / "records").glob("caus*")} == parts
+    with pytest.raises(BadInput, match="`causal` must not be set for a shard"):
+        trace(Lineage.open(home / "rise"), concepts, tmp_path / "shards", settings, shard=Shard.parse("0/2"))
