@@ -1,6 +1,6 @@
 """Rows of a summary as columns: one value for each checkpoint and site, or for each pair of checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,57 @@ def cell_block(
     method: str,
     reason: str,
     note: str | None = None,
-    others: Sequence[MeasuredCheckpoint] = (),
 ) -> RecordBlock:
     """One row for each site of each checkpoint.
 
     Args:
-        sites: Sites of each checkpoint.
+        sites: Sites of each checkpoint; checkpoints with the same sites should share a list.
         values: Values of all checkpoints one after another.
         reason: Note of a NaN.
-        others: The second checkpoint of each row, for pairs; of the length of `values`.
     """
-    counts = [len(group) for group in sites]
-    at = np.repeat(np.arange(len(visits)), counts)
+    at = np.repeat(np.arange(len(visits)), [len(group) for group in sites])
+    columns = _shared_columns(context, values, metric=metric, method=method, reason=reason, note=note)
+    return RecordBlock({**columns, **_checkpoint_columns(visits, at), **_site_columns(sites)}, {})
+
+
+def pair_block(
+    context: RowContext,
+    visits: Sequence[MeasuredCheckpoint],
+    site: Site,
+    values: Float[Tensor, "step step"],
+    *,
+    metric: str,
+    method: str,
+    reason: str,
+) -> RecordBlock:
+    """One row for each pair of checkpoints at one site; the second one is in the further coordinates.
+
+    Args:
+        reason: Note of a NaN.
+    """
+    count = np.arange(len(visits))
+    first, second = np.repeat(count, len(visits)), np.tile(count, len(visits))
+    columns = _shared_columns(context, values.flatten(), metric=metric, method=method, reason=reason, note=None)
+    place = {"site": str(site), "layer": site.layer, "head": site.head}
+    other = {
+        "other_step": _texts(second, [str(visit.step) for visit in visits]),
+        "other_stage": _texts(second, [visit.stage for visit in visits]),
+    }
+    return RecordBlock({**columns, **_checkpoint_columns(visits, first), **place}, other)
+
+
+def _shared_columns(
+    context: RowContext,
+    values: Float[Tensor, " cell"],
+    *,
+    metric: str,
+    method: str,
+    reason: str,
+    note: str | None,
+) -> dict[str, Any]:
     value = values.double().numpy()
     absent = np.isnan(value)
-    columns: dict[str, Any] = {
+    return {
         "metric": metric,
         "method": method,
         "concept": context.concept,
@@ -47,17 +83,8 @@ def cell_block(
         "seed": context.seed,
         "value": value,
         "n": np.where(absent, 0, context.n),
-        "note": _texts(np.where(absent, 0, 1), [reason, note]),
-        **_checkpoint_columns(visits, at),
-        **_site_columns(sites),
+        "note": _texts(absent.astype(np.int64), [note, reason]),
     }
-    coords: Mapping[str, Any] = {}
-    if others:
-        coords = {
-            "other_step": _texts(np.arange(len(others)), [str(visit.step) for visit in others]),
-            "other_stage": _texts(np.arange(len(others)), [visit.stage for visit in others]),
-        }
-    return RecordBlock(columns, coords)
 
 
 def _checkpoint_columns(visits: Sequence[MeasuredCheckpoint], at: NDArray[np.int64]) -> dict[str, Any]:
@@ -72,7 +99,11 @@ def _checkpoint_columns(visits: Sequence[MeasuredCheckpoint], at: NDArray[np.int
 
 def _site_columns(sites: Sequence[Sequence[Site]]) -> dict[str, Any]:
     names: dict[Site, int] = {}
-    at = np.array([names.setdefault(site, len(names)) for group in sites for site in group], dtype=np.int64)
+    places: dict[int, NDArray[np.int64]] = {}
+    for group in sites:
+        if id(group) not in places:
+            places[id(group)] = np.array([names.setdefault(site, len(names)) for site in group], dtype=np.int64)
+    at = np.concatenate([places[id(group)] for group in sites])
     return {
         "site": _texts(at, [str(site) for site in names]),
         "layer": _numbers(at, [site.layer for site in names]),

@@ -1,16 +1,17 @@
 """Drift of directions over training: cosines to the last and the preceding checkpoint, of all pairs of steps, and of concepts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.dynamics.blocks import cell_block
+from ontogeny.dynamics.blocks import cell_block, pair_block
 from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.rows import RowContext, site_rows
-from ontogeny.metrics.similarity import cosine
+from ontogeny.metrics.similarity import cosine, cosine_of_units, unit_vectors
 from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.storage.files import RecordBlock
@@ -18,8 +19,6 @@ from ontogeny.storage.run import Run
 
 _DRIFT_METHODS = ("logistic", "ridge", "mass_mean")
 _DIRECTION_KEY = "mass_mean/resid/direction"
-_BLOCK = 16_000_000
-"""Numbers of the products of one block of pairs."""
 _NO_DIRECTION = "no direction: the class means coincide, or the fit failed"
 
 
@@ -31,51 +30,30 @@ def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], b
     part = "resid" if "resid" in visits[0].sites else best.part
     sites = visits[0].sites[part]
     for method in (m for m in common_methods(visits) if m in _DRIFT_METHODS):
-        final, previous = [], []
-        for site, vectors in enumerate(_vectors(run, visits, f"{method}/{part}/direction", len(sites))):
-            final.append(cosine(vectors, vectors[-1:].expand_as(vectors)))
-            previous.append(cosine(vectors, vectors.roll(1, 0))[1:])
-            if best.part == part and best.at == site:
-                yield _all_pairs(context, visits, vectors, best, method)
-        for metric, columns, shown in (("cosine_final", final, visits), ("cosine_previous", previous, visits[1:])):
-            if shown:
-                values = torch.stack(columns, 1).flatten()
-                yield cell_block(
-                    context, shown, [sites] * len(shown), values, metric=metric, method=method, reason=_NO_DIRECTION
-                )
+        make = partial(cell_block, context, method=method, reason=_NO_DIRECTION)
+        key = f"{method}/{part}/direction"
+        last = _units(run, visits[-1], key)
+        final, previous, at_best = [], [], []
+        before = None
+        for visit in visits:  # one checkpoint at a time, so that memory does not grow with their number
+            units = last if visit is visits[-1] else _units(run, visit, key)
+            final.append(cosine_of_units((units * last).sum(-1)))
+            if before is not None:
+                previous.append(cosine_of_units((units * before).sum(-1)))
+            if best.part == part:
+                at_best.append(units[best.at])
+            before = units
+        if at_best:
+            stacked = torch.stack(at_best)
+            pairs = cosine_of_units(stacked @ stacked.T)
+            yield pair_block(context, visits, best.site, pairs, metric="cosine", method=method, reason=_NO_DIRECTION)
+        yield make(visits, [sites] * len(visits), torch.cat(final), metric="cosine_final")
+        if previous:
+            yield make(visits[1:], [sites] * len(previous), torch.cat(previous), metric="cosine_previous")
 
 
-def _vectors(run: Run, visits: Sequence[MeasuredCheckpoint], key: str, sites: int) -> Iterator[Float[Tensor, "step d"]]:
-    """Each site's direction at every checkpoint; as many sites are read at once as a block holds."""
-    first = run.tensor_rows("directions", visits[0].unit, key, slice(0, 1))
-    count = max(1, 4 * _BLOCK // (first.numel() * len(visits)))
-    for start in range(0, sites, count):
-        rows = slice(start, start + count)
-        block = torch.stack([run.tensor_rows("directions", visit.unit, key, rows)[..., 0] for visit in visits])
-        yield from block.unbind(1)
-
-
-def _all_pairs(
-    context: RowContext,
-    visits: Sequence[MeasuredCheckpoint],
-    vectors: Float[Tensor, "step d"],
-    best: BestSite,
-    method: str,
-) -> RecordBlock:
-    # In blocks of rows: the whole table of products would hold steps² × width numbers.
-    rows = max(1, _BLOCK // vectors.numel())
-    values = torch.cat([cosine(block[:, None], vectors[None]) for block in vectors.split(rows)]).flatten()
-    first = [visit for visit in visits for _ in visits]
-    return cell_block(
-        context,
-        first,
-        [[best.site]] * len(first),
-        values,
-        metric="cosine",
-        method=method,
-        reason=_NO_DIRECTION,
-        others=list(visits) * len(visits),
-    )
+def _units(run: Run, visit: MeasuredCheckpoint, key: str) -> Float[Tensor, "site d"]:
+    return unit_vectors(run.tensor_rows("directions", visit.unit, key, slice(None))[..., 0])
 
 
 def concept_cosine_rows(

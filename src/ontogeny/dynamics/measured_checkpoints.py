@@ -47,11 +47,12 @@ def measured_checkpoints(run: Run, concept: str) -> list[MeasuredCheckpoint]:
     Raises:
         BadInput: a header does not describe a unit.
     """
-    visits = []
+    visits: list[MeasuredCheckpoint] = []
+    parsed: dict[tuple[str, ...], list[Site]] = {}
     for unit, header in run.headers().items():
         if header["concept"] == concept:
             try:
-                visits.append(_measured_checkpoint(unit, header))
+                visits.append(_measured_checkpoint(unit, header, parsed))
             except (KeyError, TypeError, AttributeError, BadInput):
                 raise BadInput(
                     f"the header of {run.folder / 'directions' / unit}.safetensors is invalid: "
@@ -60,8 +61,16 @@ def measured_checkpoints(run: Run, concept: str) -> list[MeasuredCheckpoint]:
     return sorted(visits, key=lambda visit: visit.order)
 
 
-def _measured_checkpoint(unit: str, header: Mapping[str, Any]) -> MeasuredCheckpoint:
-    sites = {part: [Site.parse(name) for name in names] for part, names in header["sites"].items()}
+def _measured_checkpoint(
+    unit: str, header: Mapping[str, Any], parsed: dict[tuple[str, ...], list[Site]]
+) -> MeasuredCheckpoint:
+    sites = {}
+    for part, names in header["sites"].items():
+        # Checkpoints with the same sites share a list.
+        key = tuple(names)
+        if key not in parsed:
+            parsed[key] = [Site.parse(name) for name in names]
+        sites[part] = parsed[key]
     fields = ("checkpoint", "stage", "step", "tokens", "revision", "train_seed", "order")
     if not isinstance(header["order"], int):
         raise TypeError("no order")

@@ -16,6 +16,7 @@ from ontogeny.errors import BadInput
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.scores import metrics_for, score_test
 from ontogeny.measurements.settings import MEASURE_VERSION
+from ontogeny.sites import Site
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.permutation import familywise_p, least_p
 from ontogeny.storage import checksums
@@ -43,12 +44,22 @@ def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpo
         p = familywise_p(torch.cat([unit["observed"] for unit in units]), maxima)
         q = q_values(torch.cat([unit["p"] for unit in units]))
         note = f"{len(maxima)} permutations, {len(p)} cells, p at least {least:.2g}"
-        sites = [[site for part in visit.sites.values() for site in part] for visit in visits]
+        sites = _sites_of(visits)
         blocks += [
             cell_block(context, visits, sites, values, metric=metric, method=method, note=note, reason=_FAILED)
             for metric, values in (("p_familywise", p), ("q", q))
         ]
     return blocks
+
+
+def _sites_of(visits: Sequence[MeasuredCheckpoint]) -> list[list[Site]]:
+    """The sites of all parts of each checkpoint; checkpoints with the same sites share a list."""
+    lists: dict[tuple[int, ...], list[Site]] = {}
+    keys = [tuple(map(id, visit.sites.values())) for visit in visits]
+    for key, visit in zip(keys, visits, strict=True):
+        if key not in lists:
+            lists[key] = [site for part in visit.sites.values() for site in part]
+    return [lists[key] for key in keys]
 
 
 def _unit_nulls(

@@ -255,7 +255,7 @@ def file_digest(path: Path) -> str:
     """Digest of a file; of a large one by samples of each tensor."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         if size <= _HASH_WHOLE_BELOW:
             digest.update(file.read())
             return digest.hexdigest()

@@ -19,6 +19,19 @@ def cosine(a: Float[Tensor, "*#batch d"], b: Float[Tensor, "*#batch d"]) -> Floa
     return value.clamp(-1, 1).float()
 
 
+def unit_vectors(vectors: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+    """Vectors of length 1 in float64, whose products are cosines; NaN for a zero vector."""
+    wide = vectors.double()
+    wide = wide / wide.abs().amax(-1, keepdim=True)
+    units: Tensor = wide / wide.norm(dim=-1, keepdim=True)
+    return units
+
+
+def cosine_of_units(products: Float[Tensor, "*cell"]) -> Float[Tensor, "*cell"]:
+    """Products of `unit_vectors` as `cosine` gives them."""
+    return products.clamp(-1, 1).float()
+
+
 def subspace_cosines(a: Float[Tensor, "*batch d k"], b: Float[Tensor, "*batch d j"]) -> Float[Tensor, "*batch least"]:
     """Cosines of the principal angles, largest first, in [0, 1]; invariant to a common rotation and to the choice of basis.
 

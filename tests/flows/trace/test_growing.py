@@ -19,7 +19,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("a checkpoint was read")
 
-    monkeypatch.setattr("ontogeny.jobs.trace.executor.capture", refuse)
+    monkeypatch.setattr("ontogeny.jobs.trace.executor.capture_workload", refuse)
     monkeypatch.setattr("ontogeny.models.reusable.open_model", refuse)
     monkeypatch.setattr("ontogeny.jobs.trace.executor.untrained_model", refuse)
 
