@@ -17,7 +17,7 @@ from ontogeny.findings import selection
 from ontogeny.findings.finding import collect_findings
 from ontogeny.findings.selection import FINDING_ROWS, RecordSource
 from ontogeny.findings.timeline import order_like_run
-from ontogeny.report import html
+from ontogeny.report import pictures
 from ontogeny.report.html import write_report
 from ontogeny.storage.run import Run, open_runs
 from tests.helpers import synthetic_records
@@ -137,7 +137,7 @@ def test_findings_of_the_rows_equal_findings_of_the_table(kind: str, runs: dict[
 @pytest.fixture
 def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report draws three views; the others have tests of their own."""
-    monkeypatch.setattr(html, "load_views", lambda: [views.load_view(name) for name in ("surface", "heads", "seeds")])
+    monkeypatch.setattr(pictures, "load_views", lambda: [views.load_view(name) for name in ("surface", "heads", "seeds")])
 
 
 @pytest.mark.usefixtures("few_views")

@@ -20,7 +20,7 @@ WARNED = FOUND | {"kind": "gap", "severity": "warning", "what": "between step 3 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the charts, which take seconds and do not depend on the audit."""
-    monkeypatch.setattr("ontogeny.report.html._report_pictures", lambda records: ({}, [], []))
+    monkeypatch.setattr("ontogeny.report.html.report_pictures", lambda records: ([], []))
 
 
 def page(tmp_path: Path, audit: dict[str, object] | None) -> str:

@@ -95,7 +95,7 @@ class RowFilter:
             self._check_step(query)
 
     def _check_step(self, query: Callable[[str], pd.DataFrame]) -> None:
-        measured = f"step is not null and not {metric_condition(*EVENT_METRICS)}"
+        measured = f"step is not null and concept is not null and not {metric_condition(*EVENT_METRICS)}"
         stages = f" and {_empty_or('stage', self.stages)}" if self.stages else ""
         rows = query(f"select distinct stage, step from records where {measured}{stages}")
         rows = rows.assign(stage=rows["stage"].astype(object).where(rows["stage"].notna(), ""))
@@ -167,6 +167,23 @@ class RecordSource:
             f"where not {_KNOWN_VALUE} and not {metric_condition(*EVENT_METRICS)}) group by all order by i"
         )
         return order_like_run(counts, {"concepts": self._about.get("concepts", [])})[["metric", "note", "n"]]
+
+    def blank_reason(self, where: str, reason: str) -> str:
+        """Why a chart is blank: the reason from the rows that it read, or, if it read none, from all rows of its metrics."""
+        listed = re.findall(r"metric in \(([^)]*)\)", where) + re.findall(r"metric = ('[^']*')", where)
+        metrics = [name for names in listed for name in re.findall(r"'([^']*)'", names) if name not in SERIES_METRICS]
+        if not reason.startswith("No rows") or not metrics:
+            return reason
+        counts = self._query(
+            f"select note, count(*) filter ({_KNOWN_VALUE}) as known, count(*) as n from records "
+            f"where {metric_condition(*metrics)} group by note order by n desc"
+        )
+        if counts.empty:
+            return reason
+        if counts["known"].sum():
+            return f"{reason} The run has {int(counts['known'].sum()):,} values of these metrics at other sites or checkpoints."
+        notes = [str(note) for note in counts["note"] if isinstance(note, str) and note]
+        return f"{int(counts['n'].sum()):,} rows without a value: {'; '.join(notes[:3]) or 'no reason given'}."
 
     def total_counts(self) -> tuple[int, int, int]:
         """Numbers of concepts, sites and known values."""
@@ -336,6 +353,9 @@ class TableSource(RecordSource):
 
     def rows(self, where: str) -> pd.DataFrame:
         return self._table
+
+    def blank_reason(self, where: str, reason: str) -> str:
+        return reason
 
     def absent_counts(self) -> pd.DataFrame:
         missing = self._table[self._table["value"].isna() & ~self._table["metric"].isin(EVENT_METRICS)]

@@ -1,7 +1,7 @@
 """Findings as sentences, made from rows: events, missing events, and caveats."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ontogeny.findings.finding import FLOOR_LABELS, Finding, IntervalEstimate, StepEstimate
 from ontogeny.records import checkpoint_label
@@ -253,3 +253,25 @@ def _phase(finding: Finding) -> str:
         "" if math.isnan(event.p) else f"; both kernels agree, {format_p(event.p)} corrected for the sites of the run"
     )
     return f"turns from fitting to compression at step {at}: dependence on the input begins to fall{sure}."
+
+
+def run_headline(findings: Sequence[Finding], kind: str = "concepts") -> str:
+    """How many concepts emerge, and which first; "" if no emergence was measured.
+
+    Args:
+        findings: The findings of one run.
+        kind: The noun for them.
+    """
+    measured = [f for f in findings if f.emergence is not None]
+    emerged = [f for f in measured if f.emergence is not None and f.emergence.known]
+    if not measured:
+        return ""
+    if not emerged:
+        return f"None of {len(findings)} {kind} is shown to emerge" if len(findings) > 1 else ""
+    order = {name: i for i, name in enumerate(dict.fromkeys(stage for f in findings for stage in f.curve["stage"]))}
+    events = [(f.name, f.emergence) for f in emerged if f.emergence is not None]
+    name, event = min(events, key=lambda pair: (order.get(pair[1].stage, 0), pair[1].step))
+    if len(findings) == 1:
+        return f"{name} emerges at {format_event(event)}"
+    count = "All" if len(emerged) == len(findings) else f"{len(emerged)} of"
+    return f"{count} {len(findings)} {kind} emerge, {name} first, at {format_event(event)}"

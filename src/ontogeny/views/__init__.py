@@ -48,6 +48,12 @@ class View:
     """Condition for the rows that it draws, for `RecordSource`."""
     place: int = 50
     """Position in a report, in ascending order."""
+    together: bool = False
+    """Whether it compares concepts: a report of many concepts draws it once, and other views in tabs."""
+    overview: Callable[[pd.DataFrame], Any] | None = None
+    """The module's `draw_overview`, if any: a chart of all concepts, before the tabs."""
+    table: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    """The module's `tabulate`, if any: rows that a report shows by page."""
 
     def draw(self, records: pd.DataFrame) -> Any:
         """The themed chart with its caption as alt text; without usable rows, a chart that states the reason.
@@ -55,14 +61,22 @@ class View:
         Raises:
             BadInput: the table lacks a needed column.
         """
-        from ontogeny.views._chart_parts import apply_theme, wrap_panel_titles
-
         missing = sorted(self.needs - set(records.columns))
         if missing:
             raise BadInput(
                 f"view {self.name!r} needs the columns {', '.join(missing)}: pass rows of a run's table of records."
             )
-        chart = apply_theme(self.plain(records)).properties(description=f"{self.title}. {self.caption}")
+        return self._themed(self.plain(records), records)
+
+    def draw_overview(self, records: pd.DataFrame) -> Any:
+        """The themed chart of all concepts; only for a view with an `overview`."""
+        assert self.overview is not None, "the view has an overview"
+        return self._themed(self.overview(records), records)
+
+    def _themed(self, plain: Any, records: pd.DataFrame) -> Any:
+        from ontogeny.views._chart_parts import apply_theme, wrap_panel_titles
+
+        chart = apply_theme(plain).properties(description=f"{self.title}. {self.caption}")
         wrap_panel_titles(chart)
         meta = chart.usermeta if isinstance(chart.usermeta, dict) else {}
         about = {"title": self.title, "run": _run_names(records), "caption": self.caption}
@@ -103,7 +117,19 @@ def load_view(name: str) -> View:
     caption = " ".join((module.__doc__ or "").split())
     where = getattr(module, "where", getattr(module.select, "where", "true"))
     place = getattr(module, "place", 50)
-    return View(name, module.title, frozenset(module.needs), module.select, module.draw, caption, where, place)
+    return View(
+        name,
+        module.title,
+        frozenset(module.needs),
+        module.select,
+        module.draw,
+        caption,
+        where,
+        place,
+        together=getattr(module, "together", False),
+        overview=getattr(module, "draw_overview", None),
+        table=getattr(module, "tabulate", None),
+    )
 
 
 def load_views() -> list[View]:

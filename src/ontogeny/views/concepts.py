@@ -24,6 +24,7 @@ from ontogeny.views._theme import DIVERGING_SCHEME
 
 title = "Concepts against concepts"
 place = 8
+together = True
 needs = frozenset({"step", "concept", "site", "metric", "value", "coords"})
 where = "metric = 'best_site' or (metric = 'cosine' and coords['other_concept'] is not null)"
 

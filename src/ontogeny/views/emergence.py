@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import CHANCE_SCORES, FLOOR_LABELS, Finding
-from ontogeny.findings.sentences import SCORE_LABELS, format_event, format_interval, format_score
+from ontogeny.findings.sentences import SCORE_LABELS, format_event, format_interval, format_score, run_headline
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_boundaries, step_axis
 from ontogeny.views._chart_parts import (
@@ -85,6 +85,18 @@ def draw(records: pd.DataFrame) -> Any:
     return alt.vconcat(*blocks, below, spacing=36).resolve_scale(color="independent", strokeDash="independent")
 
 
+def draw_overview(records: pd.DataFrame) -> Any:
+    """The concepts of each metric in one frame."""
+    findings, line, reason = findings_on_timeline(records)
+    if reason:
+        return blank_chart(title, reason)
+    metrics = list(dict.fromkeys(f.metric for f in findings))
+    colours = dict(zip(map(_name, findings), _colours(findings), strict=True))
+    own = [[f for f in findings if f.metric == metric] for metric in metrics]
+    blocks = [_overview(several, line, colours, len(metrics) > 1) for several in own]
+    return alt.vconcat(*blocks, spacing=36).resolve_scale(color="independent", strokeDash="independent")
+
+
 def _name(finding: Finding) -> str:
     return finding.name
 
@@ -103,20 +115,11 @@ def _overview(findings: list[Finding], line: Timeline, colours: Mapping[str, str
 
 def _headline(findings: list[Finding], several: bool) -> str:
     """How many concepts emerge, and which first."""
-    emerged = [f for f in findings if f.emergence is not None and f.emergence.known]
     label = SCORE_LABELS[findings[0].metric]
-    concepts = f"concepts with {label}" if several else "concepts"
-    if not any(f.emergence is not None for f in findings):
-        return f"{label} of each concept at its best site"
     if len(findings) == 1:
         return f"{findings[0].name}: {_when(findings[0])}"
-    if not emerged:
-        return f"None of {len(findings)} {concepts} is shown to emerge"
-    order = {name: i for i, name in enumerate(dict.fromkeys(s for f in findings for s in f.curve["stage"]))}
-    first = min(emerged, key=lambda f: (order.get(f.emergence.stage, 0), f.emergence.step) if f.emergence else (0, 0))
-    count = "All" if len(emerged) == len(findings) else f"{len(emerged)} of"
-    event = format_event(first.emergence) if first.emergence else ""
-    return f"{count} {len(findings)} {concepts} emerge, {first.name} first, at {event}"
+    kind = f"concepts with {label}" if several else "concepts"
+    return run_headline(findings, kind) or f"{label} of each concept at its best site"
 
 
 def _key(findings: list[Finding]) -> list[str]:

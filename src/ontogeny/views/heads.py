@@ -57,6 +57,24 @@ def draw(records: pd.DataFrame) -> Any:
     )
 
 
+def tabulate(records: pd.DataFrame) -> pd.DataFrame:
+    """All heads, the best ones by cross-validation first."""
+    table, line = tidy_records(select(records)), make_timeline(records)
+    parts = [head_scores(subject, line) for subject in records_by_concept(table)]
+    parts = [cells.sort_values(["chosen_by", "value"], ascending=False) for cells in parts if len(cells)]
+    columns = {
+        "name": "concept",
+        "site": "head",
+        "chosen_by": "cross-validated score",
+        "value": "score on test groups",
+        "low": "95 % from",
+        "high": "to",
+        "p": "family-wise p",
+    }
+    rows = pd.concat(parts) if parts else pd.DataFrame(columns=list(columns))
+    return rows[list(columns)].rename(columns=columns)
+
+
 def head_scores(subject: ConceptRecords, line: Timeline) -> pd.DataFrame:
     """The heads at the last checkpoint, for one metric and one probe.
 

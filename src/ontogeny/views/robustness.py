@@ -28,6 +28,7 @@ from ontogeny.views._theme import CHART_WIDTH
 
 title = "Robustness of predictions"
 place = 9
+together = True
 needs = frozenset({"step", "concept", "site", "method", "metric", "value", "low", "high"})
 
 METRICS = {"flip_rate": "pairs read differently (0–1)", "perturbed_drop": "accuracy lost (−1 to 1)"}

@@ -34,6 +34,7 @@ from ontogeny.views._theme import CHART_WIDTH
 
 title = "Runs side by side"
 place = 9
+together = True
 needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low", "high", "lineage", "train_seed"})
 select, where = score_rows, SCORE_ROWS
 

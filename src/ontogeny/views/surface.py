@@ -22,6 +22,7 @@ from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
 title = "Probe against surface"
 place = 4
+together = True
 needs = frozenset({"concept", "site", "metric", "control", "value", "low", "high"})
 
 PROBE = "probe"
