@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import signal
 import sys
+import threading
 from typing import Annotated, NoReturn
 
 import typer
@@ -56,14 +58,17 @@ def print_version(show: Annotated[bool, typer.Option("--version", help="Print th
         raise typer.Exit
 
 
+_TERMINATED = 128 + signal.SIGTERM
+_terminated = threading.Event()
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0, 1 (some units failed), 2 (bad input, printed as one line), 130 (interrupted)."""
+    """Run a command. Exit codes: 0, 1 (some units failed), 2 (bad input, printed as one line), 130 (interrupted), 143 (terminated)."""
     # OpenMP threads spin before they sleep. Spinning for long takes cores from others; not spinning adds a wake-up to every small
     # matrix product (docs/log.md). OpenMP reads this when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _end_on_sigterm()
     with visible_streams():
         _run()
 
@@ -86,9 +91,22 @@ def _run() -> None:
             sys.exit(0)
         _fail(f"the output cannot be written ({error.strerror}): write it to another disk.")
     except SystemExit as end:
-        if end.code == 130:  # typer's exit code for Ctrl-C
-            print("ontogeny: interrupted. Start the same command again: finished work is kept.", file=sys.stderr)
-        raise
+        code = _TERMINATED if _terminated.is_set() else end.code  # Ray puts a code of its own in the place of ours
+        if code in (130, _TERMINATED):  # typer's exit code for Ctrl-C, and ours for SIGTERM
+            what = "interrupted" if code == 130 else "terminated"
+            print(f"ontogeny: {what}. Start the same command again: finished work is kept.", file=sys.stderr)
+        sys.exit(code)
+
+
+def _end_on_sigterm() -> None:
+    """Let SIGTERM end a command like Ctrl-C, so that what it started, such as Ray, is ended too."""
+
+    def end(_signal: int, _frame: object) -> NoReturn:
+        _terminated.set()
+        sys.exit(_TERMINATED)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def _fail(message: str) -> NoReturn:

@@ -20,11 +20,13 @@ def audit_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Check checkpoints for duplicates, stale branches, gaps, corrupt shards and config drift. Exit code 1 on faults."""
-    from ontogeny.cli._progress import progress_bar
-    from ontogeny.jobs.audit import audit as job
     from ontogeny.lineage import Lineage
 
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
+
+    from ontogeny.cli._progress import progress_bar
+    from ontogeny.jobs.audit import audit as job
+
     with progress_bar(quiet=quiet or as_json) as watch:
         audit = job.audit(checkpoints, deep=deep, allow_pickle=allow_pickle, watch=watch)
     if as_json:

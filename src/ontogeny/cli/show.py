@@ -38,16 +38,20 @@ def show_command(
     ] = None,
 ) -> None:
     """Draw one view of a run, or of several runs together. Without rows for it, exit with code 1."""
-    from ontogeny.storage.files import disk_errors
-    from ontogeny.storage.run import Run, check_output, open_runs
-    from ontogeny.views import empty_reason, save_chart
-
     if len(args) < 2:
         raise BadInput("a picture needs a run directory and a view. For example: ontogeny show runs/mine emergence.")
     *folders, view = args
+    arg.check_plugins("views", [view])
+
+    from ontogeny.storage.files import disk_errors
+    from ontogeny.storage.run import Run, check_output, open_runs
+
     target = out or Path(folders[0]) / f"{view}.png"
     check_output(target)
     runs = Run.open(folders[0]) if len(folders) == 1 else open_runs(folders)
+
+    from ontogeny.views import empty_reason, save_chart
+
     chart = runs.show(view, concepts=concept or (), sites=site or (), stages=stage or (), step=step)
     if reason := empty_reason(chart):
         typer.echo(f"ontogeny: the view {view} has nothing to draw: {' '.join(reason.split())}", err=True)

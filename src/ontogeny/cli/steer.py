@@ -57,6 +57,7 @@ def steer_command(
         raise BadInput('there is no prompt to continue: add --prompt "Once upon a time".')
     if action not in _ACTIONS:
         raise unknown_name("action", action, _ACTIONS)
+    _check_direction(direction, site)
     if action == "ablate" and alphas != [1.0]:
         raise BadInput("--alpha must be 1 for --action ablate, which removes the direction: leave --alpha out.")
 
@@ -104,6 +105,22 @@ def steer_command(
     # NaN is not valid JSON.
     rows = [{k: None if v != v else v for k, v in asdict(sample).items()} for sample in generated]
     print_output({**data, "samples": rows}, [], as_json=True)
+
+
+def _check_direction(direction: str, site: str | None) -> None:
+    """Check the run and the concept of RUN:CONCEPT, and the name of the site, before torch is loaded."""
+    from ontogeny.sites import Site
+    from ontogeny.storage.run import Run
+
+    if site is not None:
+        Site.parse(site)
+    if ":" in direction and not direction.startswith("hub:") and not direction.endswith(".safetensors"):
+        folder, concept = direction.rsplit(":", 1)
+        known = [str(entry["name"]) for entry in Run.open(folder).about["concepts"]]
+        if concept not in known:
+            raise unknown_name("traced concept", concept, known)
+    elif direction.endswith(".safetensors") and not Path(direction).is_file():
+        raise BadInput(f"there is no file {direction}: write one with save_direction, or name a run and a concept.")
 
 
 def _print_samples(samples: "list[SteeringSample]", direction: "Direction") -> None:

@@ -35,6 +35,10 @@ def trace_command(
     ] = "gaussian_50,gaussian_median",
     protocol: Annotated[str, arg.measure("default, or paper: the protocol of the tracing paper.")] = "default",
     untrained: Annotated[bool, arg.measure("Measure a random initialisation as a floor if there is no step 0.")] = True,
+    causal: Annotated[
+        bool,
+        arg.measure("Ablate each concept's direction at the end of each stage: do its answers use it?", "--causal"),
+    ] = False,
     position: Annotated[
         str | None,
         arg.texts("Tokens to read: last, mean, mean:span, last:instruction, … Default: the file's, or last."),
@@ -73,14 +77,11 @@ def trace_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Trace concepts through training: probes with floors and intervals at every site of every checkpoint."""
-    from ontogeny.cli._progress import progress_bar
-    from ontogeny.jobs.run_json import command_line
-    from ontogeny.jobs.trace import trace as job
-    from ontogeny.jobs.trace.shards import Shard
     from ontogeny.lineage import Lineage
     from ontogeny.measurements.settings import TraceSettings
-    from ontogeny.models.loading import ModelOptions
+    from ontogeny.models.shape import check_sites_exist
 
+    # First what needs no torch: a typing error is answered at once.
     settings = TraceSettings(
         sites=sites,
         fits=tuple(name.strip() for name in probes.split(",") if name.strip()),
@@ -91,27 +92,41 @@ def trace_command(
         truncate=truncate,
         share_prefixes=share_prefixes,
         untrained=untrained,
+        causal=causal,
     )
-    cluster = _cluster(executor, address, gpus_per_model, workers, device)
-    if cluster is None or cluster.device is None:
-        arg.check_compute(device)
-    checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     columns: dict[str, Any] = {
         "text": text_column,
         "label": label_column,
         "positive": positive,
         "ignore": ignore_column or (),
     }
+    arg.check_concepts(concept, **columns)
+    checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
+    check_sites_exist(checkpoints.checkpoints[0], sites)
+
+    from ontogeny.cli._progress import progress_bar
+    from ontogeny.jobs.run_json import command_line
+    from ontogeny.jobs.trace import trace as job
+    from ontogeny.jobs.trace.shards import Shard
+    from ontogeny.models.loading import ModelOptions
+
+    cluster = _cluster(executor, address, gpus_per_model, workers, device)
+    if cluster is None or cluster.device is None:
+        arg.check_compute(device)
     concepts = [
         arg.concept_from_argument(name, position=position, limit=limit, seed=seed, template=template, **columns)
         for name in concept
     ]
     options = ModelOptions(device, dtype, tokenizer, allow_pickle)
     if dry_run:
+        from ontogeny.jobs.trace.digests import digests_for_estimate
         from ontogeny.jobs.trace.estimate import estimate_trace
         from ontogeny.jobs.trace.plan import plan_trace
 
-        plan = plan_trace(checkpoints, concepts, settings, allow_pickle=allow_pickle, tokenizer=tokenizer)
+        digests = digests_for_estimate(out)
+        plan = plan_trace(
+            checkpoints, concepts, settings, allow_pickle=allow_pickle, tokenizer=tokenizer, digests=digests
+        )
         estimate = estimate_trace(plan, plan.open_run(out), options)
         print_output(asdict(estimate), estimate_lines(estimate, plan), as_json=as_json)
         return

@@ -41,6 +41,7 @@ def train_command(
             raise BadInput("--check measures facts of a generated world, which --text-file has not: leave one out.")
         _on_text(out, TextConfig(text_file, vocabulary, steps, size, seed=seed), dry_run, as_json, quiet)
         return
+    arg.check_plugins("worlds", [world])
     from ontogeny.training.toy_models import in_world
 
     names = [name.strip() for name in stages.split(",") if name.strip()]

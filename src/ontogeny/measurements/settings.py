@@ -8,7 +8,7 @@ from ontogeny import plugins
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.sites import expand_sites
 
-ProbeProtocol = Literal["default", "paper"]
+ProbeProtocol = Literal["cross-fit", "single-split", "paper"]
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 KERNEL_NAMES = ("gaussian_50", "gaussian_median", "linear", "imq")
 """The kernels of `metrics.dependence`, listed here because that module loads torch."""
@@ -22,12 +22,15 @@ class TraceSettings:
     """Probes for binary concepts and classes; numbers use ridge. A probe that a concept does not allow is left out."""
     kernels: tuple[str, ...] = ("gaussian_50", "gaussian_median")
     """Kernels of the dependence: published width and median width; linear and imq are optional."""
-    protocol: ProbeProtocol = "default"
-    """`paper` is that of the tracing paper (arXiv:2402.19465): contiguous 80/20 split, z-scored over all rows, logistic C = 1,
+    protocol: ProbeProtocol = "single-split"
+    """`cross-fit` tests every group once, by a probe fitted on the other folds; `single-split` holds out one share of the groups.
+    `paper` is that of the tracing paper (arXiv:2402.19465): contiguous 80/20 split, z-scored over all rows, logistic C = 1,
     dependence on the first block's output at width 50. It leaks; see docs/gotchas.md."""
     seed: int = 0
     test_share: float = 0.3
-    """Share of the groups that are held out."""
+    """Share of the groups that a single split holds out."""
+    folds: int = 5
+    """Folds of cross-fitting; fewer if a class has fewer groups."""
     resamples: int = 1000
     """Bootstrap resamples of the test groups."""
     permutations: int = 1000
@@ -46,6 +49,8 @@ class TraceSettings:
     def __post_init__(self) -> None:
         if self.protocol not in get_args(ProbeProtocol):
             raise unknown_name("protocol", self.protocol, get_args(ProbeProtocol))
+        if not 2 <= self.folds <= 20:
+            raise BadInput(f"`folds` must lie between 2 and 20, got {self.folds}: 5 is usual.")
         if self.dtype not in DTYPE_NAMES:
             raise unknown_name("dtype", self.dtype, DTYPE_NAMES)
         for fit in self.fits:
@@ -69,16 +74,26 @@ MEASURE_VERSION = 2
 CAUSAL_CONTROLS = 50
 """Random directions of each ablation; beyond their number, p is the tail of their distribution."""
 
-SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {}
+SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {"folds": 5}
 """By name of a setting: its value in a run that was made before the setting was there."""
-
-
-SETTINGS_OUTSIDE_KEYS = frozenset({"causal"})
-"""Settings that add units and change none: a run may be continued with another value."""
+_EARLIER_PROTOCOL = "default"
+"""Name of `single-split` while it was the default."""
 
 
 def settings_for_key(settings: TraceSettings) -> dict[str, object]:
     """The settings as they enter the names of units: without those that only repeat an earlier run."""
     absent = object()
-    named = {k: v for k, v in asdict(settings).items() if k not in SETTINGS_OUTSIDE_KEYS}
-    return {k: v for k, v in named.items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}
+    entries = {k: v for k, v in asdict(settings).items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}
+    if settings.protocol == "single-split":
+        entries["protocol"] = _EARLIER_PROTOCOL
+    if settings.protocol == "paper":
+        entries["split"] = "truncated"  # earlier runs rounded
+    return entries
+
+
+def settings_of_run(saved: Mapping[str, object]) -> dict[str, object]:
+    """The settings in run.json, also those of an earlier version."""
+    entries = {**SETTINGS_OF_EARLIER_RUNS, **saved}
+    if entries.get("protocol", _EARLIER_PROTOCOL) == _EARLIER_PROTOCOL:
+        entries["protocol"] = "single-split"
+    return entries

@@ -14,7 +14,7 @@ from ontogeny.lineage import Checkpoint, FileDigests, Lineage
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import (
     MEASURE_VERSION,
-    SETTINGS_OF_EARLIER_RUNS,
+    settings_of_run,
     SETTINGS_OUTSIDE_KEYS,
     TraceSettings,
     settings_for_key,
@@ -170,7 +170,7 @@ def trace_settings_of(run: Run) -> TraceSettings:
         raise BadInput(
             f"{run.folder} was traced with the setting {unknown[0]}, which a newer ontogeny has: update this one to go on."
         )
-    return TraceSettings(**{**SETTINGS_OF_EARLIER_RUNS, **settings} if settings else {})
+    return TraceSettings(**settings_of_run(settings) if settings else {})  # type: ignore[arg-type]
 
 
 def concept_as_traced(run: Run, concept: Concept) -> Concept:
