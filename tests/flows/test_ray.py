@@ -217,7 +217,7 @@ def test_worker_rejects_missing_gpus_and_accelerate(worker, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert worker("cuda") is None
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert "lacks accelerate" in worker("auto")
+    assert "lacks accelerate" in worker("all")
 
 
 def test_rejects_cluster_without_ray(home, tmp_path, monkeypatch):

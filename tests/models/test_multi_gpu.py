@@ -14,6 +14,7 @@ from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.models import multi_gpu
+from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import Model, load_model, model_from_network
 from ontogeny.models.validation import validate_model
 from tests.helpers.planted_lineages import rows, write
@@ -82,13 +83,13 @@ def _positions(model: Model) -> dict[str, tuple[Tensor, Tensor]]:
 def test_missing_accelerate_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(BadInput, match="needs accelerate"):
-        multi_gpu.place_network(tiny_model("llama"), "auto")
+        multi_gpu.place_network(tiny_model("llama"), "all")
 
 
 def test_spread_network_reads_the_same(tiny, tmp_path):
     pytest.importorskip("accelerate", reason="accelerate is an extra: pip install 'ontogeny[ray]'")
     concept = Concept.from_file(write(tmp_path / "some.csv", rows(characters=20)))
-    whole, apart = (load_model(tiny("llama"), device=device) for device in ("cpu", "auto"))
+    whole, apart = (load_model(tiny("llama"), device=device) for device in ("cpu", "all"))
     assert apart.network.hf_device_map
     validate_model(apart)
     work, _ = build_workload([concept], whole.tokenizer, whole.context)
@@ -97,6 +98,15 @@ def test_spread_network_reads_the_same(tiny, tmp_path):
         assert torch.equal(plain.parts[part], hooked.parts[part])
 
 
-@pytest.mark.parametrize("device", ["cpu", "auto"])
+@pytest.mark.parametrize("device", ["cpu", "all"])
 def test_input_device(device):
-    assert multi_gpu.input_device(device) == ("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
+    assert multi_gpu.input_device(device) == ("cuda" if device == "all" and torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(("cuda", "mps", "fastest"), [(1, 1, "cuda"), (1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
+def test_auto_is_the_fastest_device(monkeypatch, cuda, mps, fastest):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
+    assert ModelOptions("auto").device == multi_gpu.input_device("auto") == fastest
+    assert ModelOptions("cuda:1").device == multi_gpu.input_device("cuda:1") == "cuda:1"
+    assert ModelOptions().device == "cpu"

@@ -75,7 +75,7 @@ Controls = Annotated[
 Shuffles = Annotated[int, steering("Vectors fitted on shuffled labels, the second null of each effect.", min=0)]
 NewTokens = Annotated[int, steering("Maximum number of new tokens.", min=1)]
 Seed = Annotated[int, compute("Seed of splits, resamples and random draws.")]
-Device = Annotated[str, compute("cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[str, compute("cpu, cuda, cuda:1, mps, or auto: the fastest of this machine.")]
 DataType = Annotated[str, compute("float32 (exact), bfloat16 or float16 (faster; results change slightly).")]
 Tokenizer = Annotated[Path | None, compute("Tokenizer folder or repository, if the checkpoints have none.")]
 AllowPickle = Annotated[bool, compute("Also read pytorch_model.bin (weights only).", "--allow-pickle")]
@@ -250,8 +250,10 @@ def check_compute(device: str, dtype: str = "float32") -> None:
         return
     import torch
 
+    from ontogeny.models.multi_gpu import resolve_device
+
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=resolve_device(device))
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0].rstrip(".")
         raise BadInput(

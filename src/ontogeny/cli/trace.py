@@ -109,7 +109,9 @@ def trace_command(
     from ontogeny.jobs.trace import trace as job
     from ontogeny.jobs.trace.shards import Shard
     from ontogeny.models.loading import ModelOptions
+    from ontogeny.models.multi_gpu import resolve_device
 
+    device = resolve_device(device)
     cluster = _cluster(executor, address, gpus_per_model, workers, device)
     if cluster is None or cluster.device is None:
         arg.check_compute(device)

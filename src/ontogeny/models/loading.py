@@ -15,6 +15,7 @@ from ontogeny.errors import BadInput, CheckpointError, unknown_name
 from ontogeny.lineage import Checkpoint, fetch_checkpoint, weight_files
 from ontogeny.lineage.fetch import adapter_base, checkpoint_config
 from ontogeny.models.adapters import merge_adapter
+from ontogeny.models.multi_gpu import resolve_device
 from ontogeny.models.stored_tensors import integer_tensors, stored_dtypes, unused_tensors
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class ModelOptions:
     """How the model of a checkpoint is loaded.
 
     Args:
-        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for all visible GPUs.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` for the fastest of this machine (cuda, else mps, else cpu), `all` for its GPUs
+            together.
         dtype: `float32`, `bfloat16` or `float16`. A trace takes it from its `TraceSettings` instead.
         tokenizer: Folder or repository; by default the checkpoint's own tokenizer, else that of the folder above.
         allow_pickle: Whether to read `pytorch_model.bin` as well (weights only).
@@ -51,6 +53,9 @@ class ModelOptions:
     dtype: str = "float32"
     tokenizer: str | Path | None = None
     allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", resolve_device(self.device))
 
     @property
     def torch_dtype(self) -> torch.dtype:

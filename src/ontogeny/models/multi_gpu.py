@@ -1,6 +1,6 @@
-"""Multi-GPU placement: spread the blocks of one network over the GPUs of one machine with accelerate. All hooks keep working.
+"""Placement of a network: on one device, or with its blocks spread over the GPUs of one machine by accelerate. All hooks keep working.
 
-The device is called `auto`. Reads are moved to the device of the embedding.
+The device `auto` is the fastest one of this machine, `all` are its GPUs together; reads are then moved to the device of the embedding.
 """
 
 import importlib
@@ -13,17 +13,24 @@ from ontogeny.errors import BadInput
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_AUTO_DEVICE = "auto"
+AUTO_DEVICE, ALL_GPUS = "auto", "all"
+
+
+def resolve_device(device: str) -> str:
+    """The fastest device of this machine for `auto`: cuda, else mps, else cpu; any other device as it is."""
+    if device != AUTO_DEVICE:
+        return device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def place_network(network: "PreTrainedModel", device: str) -> "PreTrainedModel":
-    """Move a network to one device, or with `auto` spread it over all visible GPUs.
+    """Move a network to one device, or with `all` spread it over all visible GPUs.
 
     Raises:
         BadInput: accelerate is not installed, or the network does not fit on the GPUs.
     """
-    if device != _AUTO_DEVICE:
-        moved: PreTrainedModel = network.to(device)
+    if device != ALL_GPUS:
+        moved: PreTrainedModel = network.to(resolve_device(device))
         return moved
     accelerate = _accelerate()
     unsplit = list(network._no_split_modules or ())  # a residual block must stay on one device
@@ -42,8 +49,8 @@ def place_network(network: "PreTrainedModel", device: str) -> "PreTrainedModel":
 
 def input_device(device: str) -> str:
     """Device of tensors outside the network."""
-    if device != _AUTO_DEVICE:
-        return device
+    if device != ALL_GPUS:
+        return resolve_device(device)
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

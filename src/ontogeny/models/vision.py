@@ -25,6 +25,7 @@ from ontogeny.models.loading import (
     silence_transformers,
 )
 from ontogeny.models.model import Model, image_sides, model_from_network
+from ontogeny.models.multi_gpu import resolve_device
 from ontogeny.sites import Site
 
 ImagePooling = Literal["first", "mean"]
@@ -59,7 +60,7 @@ def load_image_model(
     _check_image_model(read_config(folder).model_type)
     network = load_network(folder, dtype, allow_pickle)
     check_finite_weights(network, folder)
-    return model_from_network(network.to(device).eval(), _no_tokenizer(network.config.model_type))
+    return model_from_network(network.to(resolve_device(device)).eval(), _no_tokenizer(network.config.model_type))
 
 
 def untrained_image_model(folder: Path, *, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
@@ -69,7 +70,7 @@ def untrained_image_model(folder: Path, *, seed: int, device: str = "cpu", dtype
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = random_network(read_config(folder), dtype)
-    return model_from_network(network.to(device).eval(), _no_tokenizer(network.config.model_type))
+    return model_from_network(network.to(resolve_device(device)).eval(), _no_tokenizer(network.config.model_type))
 
 
 @torch.inference_mode()

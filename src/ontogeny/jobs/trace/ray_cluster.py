@@ -42,7 +42,7 @@ class RayCluster:
     @property
     def device(self) -> str | None:
         """Device of the model in a worker, which sees only its own GPUs."""
-        return {0: None, 1: "cuda"}.get(self.gpus_per_model, "auto")
+        return {0: None, 1: "cuda"}.get(self.gpus_per_model, "all")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ontogeny.jobs.trace.executor import CheckpointExecutor
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.shards import SETTLE_SECONDS
 from ontogeny.lineage import Checkpoint, Prefetcher
+from ontogeny.models.multi_gpu import ALL_GPUS
 from ontogeny.storage.failures import Failure
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
@@ -129,9 +130,9 @@ def run_digest(run: Run) -> str:
 
 def _why_device_missing(device: str, host: str) -> str | None:
     """Check that the GPUs which Ray assigned exist."""
-    if device == "auto" and importlib.util.find_spec("accelerate") is None:
+    if device == ALL_GPUS and importlib.util.find_spec("accelerate") is None:
         return f"{host} lacks accelerate, which a model on several GPUs needs: pip install 'ontogeny[ray]'"
-    if device not in ("auto", "cuda"):
+    if device not in (ALL_GPUS, "cuda"):
         return None
     assigned = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
     if (found := torch.cuda.device_count()) != assigned:
