@@ -76,6 +76,8 @@ CAUSAL_CONTROLS = 50
 
 SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {"folds": 5}
 """By name of a setting: its value in a run that was made before the setting was there."""
+SETTINGS_OUTSIDE_KEYS = frozenset({"causal"})
+"""Settings that add units and change none: a run may be continued with another value."""
 _EARLIER_PROTOCOL = "default"
 """Name of `single-split` while it was the default."""
 
@@ -83,7 +85,8 @@ _EARLIER_PROTOCOL = "default"
 def settings_for_key(settings: TraceSettings) -> dict[str, object]:
     """The settings as they enter the names of units: without those that only repeat an earlier run."""
     absent = object()
-    entries = {k: v for k, v in asdict(settings).items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}
+    named = {k: v for k, v in asdict(settings).items() if k not in SETTINGS_OUTSIDE_KEYS}
+    entries = {k: v for k, v in named.items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}
     if settings.protocol == "single-split":
         entries["protocol"] = _EARLIER_PROTOCOL
     if settings.protocol == "paper":
