@@ -56,7 +56,7 @@ def control_types(texts: Sequence[str], train: Int[Tensor, " train"], test: Int[
         if fit := [types for types in candidates if types.rule is not None]:
             return max(fit, key=lambda types: int(types.usable.sum()))
         reasons += candidates
-    return max(reasons, key=lambda types: (len(types.ids[test][types.usable].unique()), int(types.usable.sum())))
+    return max(reasons, key=lambda types: (len(unique_values(types.ids[test][types.usable])), int(types.usable.sum())))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def type_baseline(
     right = (best.double() / best.sum(1, keepdim=True))[member[held_out], label[held_out]]
     commonest = float(torch.bincount(label[held_out]).max()) / len(held_out)
     # Examples of one type are right or wrong together: the error is that over types.
-    count = len(member[held_out].unique())
+    count = len(unique_values(member[held_out]))
     error = math.sqrt(commonest * (1 - commonest) / count)
     accuracy = float(right.mean())
     return TypeBaseline(accuracy, accuracy > commonest + _LABEL_MARGIN * error)

@@ -1,9 +1,9 @@
-"""Emergence step: the step at which a concept emerges or is lost, with an interval; censored unless two tests agree.
+"""Emergence step: the step at which a concept emerges or is lost, with an interval; censored unless its tests agree.
 
-A curve has an event if its end differs from its floor (for a loss: from its peak) by more than the resampling of the test set
-explains and more than permuted labels give, and if the order of its checkpoints matters. Several curves of a report are corrected
-together (`correct_events`). The step is the curve's last crossing of a level, interpolated between two
-checkpoints on the axis log2(step + 1); its interval comes from the resampled curves and always includes both checkpoints.
+A curve has an event if its end differs from its floor and from its lowest score (for a loss: from its peak) by more than resampling of
+the test set and permutation of its labels explain, and if the order of its checkpoints matters. The curves of a report are corrected
+together (`correct_events`). The step is the curve's last crossing of a level, interpolated between two checkpoints on the axis
+log2(step + 1); its interval comes from the resampled curves and always includes both checkpoints.
 """
 
 import math
@@ -92,12 +92,18 @@ def emergence_event(
         return _censored(
             f"the last score, {final:.3g}, is not significantly above its floor {curve.floor:.3g}", samples, p
         )
+    p = max(p, rise := _best_p(final - curve.points, finals[:, None] - curve.samples))
     if form == "threshold" and final < threshold:
         return _censored(f"the last score, {final:.3g}, is below the threshold {threshold:.3g}", samples, p, told=False)
     half = ((curve.floor + final) / 2, (curve.floors + finals) / 2)
     goal, goals = half if form == "half" else (threshold, torch.full_like(finals, threshold))
     order_p = order_test.rise_p_value(curve.points, seed=seed)
-    return _event(curve, samples, goal, goals, 1.0, p, order_p, level)
+    event = _event(curve, samples, goal, goals, 1.0, p, order_p, level)
+    if math.isnan(event.step) or rise <= _ALPHA:
+        return event
+    lowest = float(curve.points.min())
+    reason = f"the last score, {final:.3g}, is not significantly above the lowest, {lowest:.3g}"
+    return _censored(f"{reason} (p = {rise:.2g})", samples, p, told=False)
 
 
 def loss_event(
@@ -142,7 +148,7 @@ def correct_events(events: Sequence[EmergenceEvent], others: Sequence[float] = (
     """The events of one kind in a report, corrected together: one that does not hold among so many looks is censored.
 
     A look is a curve whose end was tested. The p of the order of the checkpoints is not corrected: it cannot be small for a short
-    stage, and a curve that is no better than its floor never reaches that test.
+    stage, and it comes on top of a corrected test that the score did rise, or fall, by more than resampling explains.
 
     Args:
         others: p of further looks of the report.

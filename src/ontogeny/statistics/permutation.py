@@ -222,7 +222,8 @@ def least_labelling_p(y: Shaped[Tensor, " example"], groups: Int[Tensor, " examp
 
 def _log_arrangements(counts: Float[Tensor, "row class"]) -> Float[Tensor, " row"]:
     """Log of the number of orders of things of which so many are alike."""
-    return torch.special.gammaln(counts.sum(1) + 1) - torch.special.gammaln(counts + 1).sum(1)
+    orders: Tensor = torch.special.gammaln(counts.sum(1) + 1) - torch.special.gammaln(counts + 1).sum(1)
+    return orders
 
 
 def sign_flip_p(
