@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ontogeny.cli._streams import raw
-from ontogeny.errors import escape_control
-from ontogeny.jobs.progress import TraceProgress, ignore_progress
+from ontogeny.jobs.progress import TraceProgress, ignore_progress, progress_on_console
 
 if TYPE_CHECKING:
     from ontogeny.training.toy_models.in_world import ToyStage
@@ -24,25 +23,12 @@ def progress_bar(*, quiet: bool = False) -> Iterator[ShowProgress]:
         yield ignore_progress if quiet else _line_printer()
         return
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(
-        TextColumn("{task.description}"), *columns, console=Console(file=raw(sys.stderr)), transient=True
-    ) as bar:
-        task = bar.add_task("starting", total=None)
+    with progress_on_console(Console(file=raw(sys.stderr))) as bar:
 
         def show(now: "TraceProgress | TrainingProgress") -> None:
             text, done, total, _ = _state(now)
-            bar.update(task, description=escape(escape_control(text)), completed=done, total=total)
+            bar(text, done, total, _phase(now))
 
         yield show
 
@@ -62,11 +48,13 @@ def stage_bars(*, quiet: bool) -> "Iterator[Callable[[str, ToyStage], ShowProgre
 
 def _line_printer() -> ShowProgress:
     """A callback that prints a line at each checkpoint, or each tenth of a training."""
-    start, last = time.monotonic(), ""
+    start, last, phase = time.monotonic(), "", _phase(None)
 
     def show(now: "TraceProgress | TrainingProgress") -> None:
-        nonlocal last
+        nonlocal start, last, phase
         text, done, total, mark = _state(now)
+        if _phase(now) != phase:
+            start, phase = time.monotonic(), _phase(now)
         if mark != last:
             last, spent, done = mark, time.monotonic() - start, int(done)
             left = f", about {spent / done * (total - done):.0f} s left" if done else ""
@@ -75,10 +63,14 @@ def _line_printer() -> ShowProgress:
     return show
 
 
+def _phase(now: "TraceProgress | TrainingProgress | None") -> str:
+    """The phase of a job: each has its own count, time and estimate."""
+    return now.phase if isinstance(now, TraceProgress) else "visiting"
+
+
 def _state(now: "TraceProgress | TrainingProgress") -> tuple[str, float, int, str]:
     """Description, amount done, total, and a mark that changes when a new line is due."""
     if isinstance(now, TraceProgress):
-        done = now.checkpoints_done + min(now.done / (now.total or 1), 0.99)
-        return f"{now.checkpoint} {now.activity}".strip(), done, now.checkpoints_total, now.checkpoint
+        return now.text, now.amount, now.checkpoints_total, now.checkpoint
     text, tenth = f"loss {now.loss:.2f}, {now.tokens_per_second:,.0f} tokens/s", now.step * 10 // now.steps
     return text, now.step, now.steps, str(tenth or "")

@@ -3,7 +3,7 @@
 The null of each unit is kept in `significance/`, so that a new checkpoint costs its own permutations only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,19 +24,31 @@ from ontogeny.storage.files import RecordBlock, content_digest, read_tensor_head
 from ontogeny.storage.run import Run
 
 _SIGNIFICANCE_METHODS = ("logistic", "ridge", "mass_mean")
+_NULLS_VERSION = f"{MEASURE_VERSION}.2"
+"""Version of what `significance/` keeps."""
 _FAILED = "the score could not be computed"
 
 _UnitNull = Mapping[str, Float[Tensor, " cell"]]
 """`maxima` over the unit's cells for each permutation, and `observed` and `p` of each cell."""
 
 
-def significance_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], seed: int) -> list[RecordBlock]:
-    """Family-wise p of each cell, against the permutation maximum over all steps and sites, and its Benjamini–Hochberg q."""
+def significance_rows(
+    run: Run,
+    design: Design,
+    visits: Sequence[MeasuredCheckpoint],
+    seed: int,
+    on_checkpoint: Callable[[int, int], None] = lambda done, total: None,
+) -> list[RecordBlock]:
+    """Family-wise p of each cell, against the permutation maximum over all steps and sites, and its Benjamini–Hochberg q.
+
+    Args:
+        on_checkpoint: Called with how many of how many checkpoints have their null.
+    """
     context = design.row_context(seed)
     methods = [method for method in common_methods(visits) if method in _SIGNIFICANCE_METHODS]
     labels = design.y_test[design.permutations]
     least = least_p(design.y_test, labels)
-    nulls = _unit_nulls(run, design, visits, methods, labels)
+    nulls = _unit_nulls(run, design, visits, methods, labels, on_checkpoint)
     blocks = []
     for method in methods:
         units = [nulls[f"{visit.unit}/{method}"] for visit in visits]
@@ -63,7 +75,12 @@ def _sites_of(visits: Sequence[MeasuredCheckpoint]) -> list[list[Site]]:
 
 
 def _unit_nulls(
-    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], methods: Sequence[str], labels: Tensor
+    run: Run,
+    design: Design,
+    visits: Sequence[MeasuredCheckpoint],
+    methods: Sequence[str],
+    labels: Tensor,
+    on_checkpoint: Callable[[int, int], None],
 ) -> dict[str, _UnitNull]:
     """The null of each unit and method; those that an earlier summary computed are read."""
     path = run.folder / "significance" / f"{content_digest(design.concept.name)}.safetensors"
@@ -71,12 +88,13 @@ def _unit_nulls(
     wanted = {f"{visit.unit}/{method}": (visit, method) for visit in visits for method in methods}
     nulls = {key: known[key] for key in wanted if key in known}
     missing = [key for key in wanted if key not in nulls]
-    for key in missing:
+    for done, key in enumerate(missing):
         visit, method = wanted[key]
+        on_checkpoint(done // len(methods), len(visits))
         nulls[key] = _unit_null(run, design, visit, method, labels)
     if missing:
         tensors = {f"{key}/{name}": tensor for key, null in nulls.items() for name, tensor in null.items()}
-        write_tensors(path, tensors, {"version": MEASURE_VERSION}, writer=checksums.atomic_part)
+        write_tensors(path, tensors, {"version": _NULLS_VERSION}, writer=checksums.atomic_part)
     return nulls
 
 
@@ -96,7 +114,7 @@ def _read_nulls(path: Path) -> dict[str, _UnitNull]:
     try:
         if path.is_file():
             checksums.check_file(path)
-        if not path.is_file() or read_tensor_header(path, ["version"])["version"] != MEASURE_VERSION:
+        if not path.is_file() or read_tensor_header(path, ["version"])["version"] != _NULLS_VERSION:
             return {}
         tensors = read_tensors(path)
     except BadInput:

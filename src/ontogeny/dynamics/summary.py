@@ -22,6 +22,8 @@ from ontogeny.records import Record
 from ontogeny.storage.files import RecordBlock, content_digest
 from ontogeny.storage.run import Run
 
+RelatingProgress = Callable[[str, int, int, int, int], None]
+"""Concept, finished concepts, all concepts, finished checkpoints, all checkpoints."""
 _SUMMARY_VERSION = 2
 """Increased whenever the same units would give other rows."""
 
@@ -31,12 +33,13 @@ def summarise_trace(
     designs: Mapping[str, Design],
     lineage: str,
     seed: int,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: RelatingProgress = lambda *_: None,
 ) -> None:
     """Write the missing summaries: two per concept, of which one holds its events, and one over all concepts.
 
     Args:
-        on_progress: Called with the concept at work, and how many of how many concepts are finished.
+        on_progress: Called with the concept at work, how many of how many concepts are finished, and how many of how many of its
+            checkpoints.
     """
     visits = {name: measured_checkpoints(run, name) for name in designs}
     designs = {name: design for name, design in designs.items() if visits[name]}
@@ -58,13 +61,14 @@ def summarise_trace(
         return ConceptSeries(designs[name], visits[name], best, untrained, baselines[name].surface)
 
     for number, name in enumerate(missing):
-        on_progress(name, len(designs) - len(missing) + number, len(designs))
-        unit = names[name][1]
-        rows = _concept_summary(run, series(name), claims[name], seed)
+        (prefix, unit), report = names[name], functools.partial(on_progress, name, number, len(missing) + 1)
+        report(0, len(visits[name]))
+        rows = _concept_summary(run, series(name), claims[name], seed, report)
         run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(rows))
-    for prefix, unit in names.values():
         run.forget(prefix, but=unit)
-    on_progress("all concepts", len(designs), len(designs))
+    for name in designs.keys() - set(missing):  # a kill before `forget` leaves the older summary
+        run.forget(names[name][0], but=names[name][1])
+    on_progress("all concepts", len(missing), len(missing) + 1, 0, 0)
     _keep_events(run, series, units, lineage, seed)
     _keep_together(run, designs, visits, lineage, seed)
 
@@ -128,11 +132,15 @@ def _keep_together(
 
 
 def _concept_summary(
-    run: Run, series: ConceptSeries, claims: Sequence[Record], seed: int
+    run: Run,
+    series: ConceptSeries,
+    claims: Sequence[Record],
+    seed: int,
+    on_checkpoint: Callable[[int, int], None],
 ) -> Iterator[Record | RecordBlock]:
     design, visits, best = series.design, series.visits, series.best
     yield _best_row(design, best, seed)
-    yield from significance.significance_rows(run, design, visits, seed)
+    yield from significance.significance_rows(run, design, visits, seed, on_checkpoint)
     yield from drift.drift_rows(run, design, visits, best)
     yield from claims
 

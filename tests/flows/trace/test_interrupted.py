@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ontogeny.data.concept import Concept
+from ontogeny.dynamics import summary
+from ontogeny.dynamics.emergence import ConceptSeries
+from ontogeny.jobs.progress import TraceProgress
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
@@ -105,3 +109,40 @@ def test_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, sm
         run.about["concepts"][0]["warnings"]
         == trace(lineage, [small], tmp_path / "b", QUICK).about["concepts"][0]["warnings"]
     )
+
+
+def test_interrupted_relating_resumes(
+    home: Path, tmp_path: Path, small: Concept, others: Concept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary of each concept is kept when it is made, and each step is told with its own count."""
+    lineage, concepts = Lineage.open(home / "few"), [small, others]
+    whole = trace(lineage, concepts, tmp_path / "whole" / "out", QUICK)
+    make, made = summary._concept_summary, []
+
+    def stop_at_second(run: Run, series: ConceptSeries, *rest: Any) -> Any:
+        if made:
+            raise KeyboardInterrupt
+        made.append(series.design.concept.name)
+        return make(run, series, *rest)
+
+    monkeypatch.setattr(summary, "_concept_summary", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        trace(lineage, concepts, tmp_path / "cut" / "out", QUICK)
+    cut = Run.open(tmp_path / "cut" / "out")
+    visited = len(cut.ledger())
+    assert made == [small.name]
+    assert not cut.about["finished"]
+
+    def remember(run: Run, series: ConceptSeries, *rest: Any) -> Any:
+        made.append(series.design.concept.name)
+        return make(run, series, *rest)
+
+    seen: list[TraceProgress] = []
+    monkeypatch.setattr(summary, "_concept_summary", remember)
+    trace(lineage, concepts, cut.folder, QUICK, on_progress=seen.append)
+    assert made == [small.name, others.name]
+    assert len(cut.ledger()) == visited
+    same(cut, whole)
+    relating = [(now.checkpoints_done, now.checkpoints_total) for now in seen if now.phase == "relating"]
+    assert relating[0] == (0, 2)
+    assert relating[-1] == (1, 2)

@@ -22,6 +22,11 @@ def read_digests(folder: Path) -> FileDigests:
     return FileDigests(known)
 
 
+def digests_for_estimate(folder: Path) -> FileDigests:
+    """As `read_digests`; without a run at `folder` no weights are read, since there is nothing to compare them with."""
+    return read_digests(folder) if (folder / "records").is_dir() else FileDigests(read=False)
+
+
 def write_digests(folder: Path, digests: FileDigests) -> None:
     """Write the digests, if one was added. The caller must hold the folder's lock."""
     if digests.changed:

@@ -16,11 +16,12 @@ from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import audit
 from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder, settings_and_options
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.resumable import check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.jobs.trace.digests import read_digests, write_digests
 from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor, untrained_unit
+from ontogeny.jobs.trace.losses import keep_losses
 from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.jobs.trace.shards import Shard, gather_shards, wait_for_dying_workers
@@ -45,6 +46,7 @@ _GATHER_SECONDS = 3600
 """Seconds for which a shard waits while another one gathers."""
 
 
+@shows_progress
 def trace(
     source: "LineageSource",
     concepts: "ConceptSources",
@@ -72,7 +74,7 @@ def trace(
         shard: Visit only this share of the checkpoints; at its end the finished units of all shards are gathered.
         cluster: Visit the checkpoints with Ray workers; this process assigns them and holds the run.
         command: The command line, for run.json.
-        on_progress: Called with each step; by default nothing is shown.
+        on_progress: Called with each step; by default a terminal or notebook shows a bar.
 
     Raises:
         BadInput: nothing can be traced, the run at `out` was made in another way, or another process is writing into it. A session
@@ -179,18 +181,18 @@ def _summarise(
 ) -> None:
     """Compute what needs several checkpoints, and complete run.json, whose content so far is `about`."""
     _drop_floors(plan, run)
+    keep_losses(run, plan.lineage.name, plan.checkpoints)
 
-    def report(what: str, done: int, total: int) -> None:
-        count = len(plan.checkpoints)
-        execution.on_progress(TraceProgress("", count, count, what, done, total))
+    def report(phase: str, name: str, done: int, total: int, inside: tuple[int, int] = (0, 0)) -> None:
+        execution.on_progress(TraceProgress(name, done, total, "", *inside, phase))
 
-    run.compact(partial(report, "merging parts"))
+    run.compact(partial(report, "merging", "merging parts"))
     summarise_trace(
         run,
         plan.designs,
         plan.lineage.name,
         plan.settings.seed,
-        lambda concept, done, total: report(f"relating checkpoints: {concept}", done, total),
+        lambda name, done, total, *inside: report("relating", f"relating checkpoints: {name}", done, total, inside),
     )
     failed = {failure.checkpoint for failure in failures}
     finished = all(checkpoint.name in failed for checkpoint in plan.missing(run))
