@@ -14,7 +14,7 @@ from ontogeny.jobs.compare.inputs import STUDY_ALIASES, StudyInputs, load_study,
 from ontogeny.jobs.compare.plan import ComparisonPlan, plan_comparison
 from ontogeny.jobs.compare.stages import StageModels, drop_duplicate_checkpoints, select_stages, stamp_rows
 from ontogeny.jobs.inputs import as_lineage, output_folder
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.resumable import check_any_done, job_session
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.measurements.rows import CheckpointStamp
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ontogeny.jobs.inputs import LineageSource
 
 
+@shows_progress
 def compare(
     source: "LineageSource",
     inputs: StudyInputs,
@@ -49,7 +50,7 @@ def compare(
         stages: Stages that are compared, each with a selector: `pretrain:last,sft:*`; by default the last checkpoint of every stage.
         model: How models are loaded.
         memory: Bytes that loaded models may take together; by default half of the system's memory.
-        on_progress: Called with each step; by default nothing is shown.
+        on_progress: Called with each step; by default a terminal or notebook shows a bar.
 
     Raises:
         BadInput: fewer than two stages with different weights, no study can be run, or `out` holds another run.

@@ -18,7 +18,7 @@ from ontogeny.jobs.evaluate.plan import EvaluationPlan, EvaluationSettings, chec
 from ontogeny.jobs.evaluate.rows import evaluation_rows
 from ontogeny.jobs.evaluate.verdicts import write_verdicts
 from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.run_json import EVALUATIONS_FOLDER, describe_concept, describe_run
 from ontogeny.lineage import Checkpoint, Lineage
 from ontogeny.measurements.rows import CheckpointStamp
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ontogeny.jobs.inputs import ConceptSources, LineageSource
 
 
+@shows_progress
 def evaluate(
     source: "LineageSource",
     concepts: "ConceptSources | Sequence[EvaluationPlan]",
@@ -61,7 +62,7 @@ def evaluate(
         scorers: Score the sampled continuations.
         model: How models are loaded.
         command: The command line, for run.json.
-        on_progress: Called with each step; by default nothing is shown.
+        on_progress: Called with each step; by default a terminal or notebook shows a bar.
 
     Raises:
         BadInput: `out` holds a run of another lineage or of other examples, or no checkpoint can be evaluated.
@@ -95,7 +96,7 @@ def evaluate(
         check_model_configs(plans, folder)
         network, _ = reusable.load(folder)
         for name in missing[checkpoint]:
-            began, place, unit = time.monotonic(), f"{checkpoint.stage} {checkpoint.name}", units[checkpoint, name]
+            began, place, unit = time.monotonic(), checkpoint.label, units[checkpoint, name]
 
             def report(activity: str, name: str = name, place: str = place) -> None:
                 on_progress(TraceProgress(place, done, len(lineage.checkpoints), f"{name}: {activity}"))

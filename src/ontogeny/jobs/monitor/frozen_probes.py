@@ -24,7 +24,7 @@ from ontogeny.jobs.monitor.monitor import (
     checkpoints_to_freeze,
     held_out_examples,
 )
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.trace.plan import concept_as_traced, trace_settings_of
 from ontogeny.jobs.trace.reread import checkpoint_in_run, measured_concepts_at, reread_activations
 from ontogeny.measurements.design import Design, make_design
@@ -60,6 +60,7 @@ class FrozenProbe:
         return {best.site for best in self.best_sites.values()}
 
 
+@shows_progress
 def monitor_frozen_probes(
     run: Run,
     concepts: Sequence[Concept],

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ontogeny.claims.claim import JudgedClaim, judge_claims
 from ontogeny.errors import BadInput
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.resumable import SHARDS_FOLDER, job_session
 from ontogeny.jobs.run_json import describe_environment
 from ontogeny.jobs.study.paper_study import PRESET_NAMES, Lab, PaperStudy, load_paper_study, settings_as_json
@@ -85,6 +85,7 @@ def estimate_study(plan: StudyPlan, out: str | Path) -> StudyEstimate:
     return StudyEstimate(plan.study.name, plan.preset, len(plan.seeds), todo, todo * per_seed, len(plan.study.claims))
 
 
+@shows_progress
 def run_study(
     plan: StudyPlan,
     out: str | Path,

@@ -112,7 +112,7 @@ def _visitor(
         model, _ = reusable.load(folder)
         for ablation in missing[checkpoint]:
             name = ablation.design.concept.name
-            execution.on_progress(TraceProgress(checkpoint.name, done, len(missing), f"ablating {name}"))
+            execution.on_progress(TraceProgress(checkpoint.label, done, len(missing), f"ablating {name}"))
             stamp = CheckpointStamp.of(plan.lineage.name, ablation.unit, checkpoint)
             run.keep(ablation.unit, stamp.on(ablation.records(run, model)))
             run.forget(_prefix(ablation.design, ablation.visit), but=ablation.unit)

@@ -39,6 +39,8 @@ class _Network:
     """A checkpoint, or a random initialisation, that is to be measured."""
 
     name: str
+    label: str
+    """The name as people read it: base 1,200."""
     folder: Path
     fingerprint: str
     load: Callable[[], Model]
@@ -101,7 +103,7 @@ class CheckpointExecutor:
 
     def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept]) -> None:
         self._measure_floor(folder)
-        self._report(checkpoint.name, "loading")
+        self._report(checkpoint.label, "loading")
 
         def load() -> Model:
             model, built = self.reusable.load(folder)
@@ -121,7 +123,7 @@ class CheckpointExecutor:
         units = {concept.name: self.plan.units[checkpoint, concept.name] for concept in concepts}
         stamps = {name: CheckpointStamp.of(self.plan.lineage.name, unit, checkpoint) for name, unit in units.items()}
         fingerprint = self.plan.weights[checkpoint].fingerprint
-        self._measure(_Network(checkpoint.name, folder, fingerprint, load, stamps, header), concepts)
+        self._measure(_Network(checkpoint.name, checkpoint.label, folder, fingerprint, load, stamps, header), concepts)
         if self.compact:
             self.run.compact_checkpoint(checkpoint.stage, checkpoint.name, list(units.values()))
         self.checkpoints_done += 1
@@ -145,7 +147,7 @@ class CheckpointExecutor:
 
         header = {"checkpoint": _UNTRAINED, "stage": None, "step": None, "order": -1, "untrained": False}
         stamps = {c.name: CheckpointStamp(self.plan.lineage.name, untrained_unit(self.plan, c)) for c in concepts}
-        self._measure(_Network(_UNTRAINED, folder, f"untrained {seed}", load, stamps, header), concepts)
+        self._measure(_Network(_UNTRAINED, "untrained floor", folder, f"untrained {seed}", load, stamps, header), concepts)
 
     def _measure(self, network: _Network, concepts: list[Concept]) -> None:
         began, cache = time.perf_counter(), self.execution.cache
@@ -168,7 +170,7 @@ class CheckpointExecutor:
                     cache.put(keys[name], entry)
         read = time.perf_counter()
         for concept in concepts:
-            self._report(network.name, f"measuring {concept.name}")
+            self._report(network.label, f"measuring {concept.name}")
             self._keep(concept, activations[concept.name], network)
         self.run.log(
             {
@@ -196,7 +198,7 @@ class CheckpointExecutor:
         def on_batch(sequences: int) -> None:
             nonlocal read
             read += sequences
-            self._report(network.name, "reading", read, len(work.sequences))
+            self._report(network.label, "reading", read, len(work.sequences))
 
         settings = self.plan.settings
         captured = capture_workload(

@@ -21,7 +21,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import encode_texts, shared_token_strings
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.resumable import job_session
 from ontogeny.jobs.transfer.measure import EffectMeter, answer_margin_outcome, probe_readout_outcome
 from ontogeny.jobs.transfer.plan import TransferSettings, choose_neutral_texts, open_trace
@@ -50,6 +50,7 @@ _MapPairs = Mapping[str, tuple[Float[Tensor, "pair source"], Float[Tensor, "pair
 """Rows of source and target with their groups, by kind of pair."""
 
 
+@shows_progress
 def transfer_to_model(
     lineage: Lineage,
     concepts: Sequence[Concept],
@@ -85,14 +86,14 @@ def transfer_to_model(
     unit = _unit_key(target, there.name, units.values(), settings)
     with job_session(run, [unit]):
         options = replace(options, dtype=plan.settings.dtype)
-        on_progress(TraceProgress(here.name, 0, 2, "loading"))
+        on_progress(TraceProgress(here.label, 0, 2, "loading"))
         source_model = open_model(here, options)
-        on_progress(TraceProgress(there.name, 1, 2, "loading"))
+        on_progress(TraceProgress(there.label, 1, 2, "loading"))
         target_model = open_model(there, replace(options, tokenizer=None))
         texts = [d.concept.texts[i] for d in plan.designs.values() for i in d.split.train.tolist()]
         rows: list[Record] = []
         for concept in plan.concepts:
-            on_progress(TraceProgress(there.name, 1, 2, f"mapping {concept.name}"))
+            on_progress(TraceProgress(there.label, 1, 2, f"mapping {concept.name}"))
             measured = next(m for m in measured_checkpoints(run, concept.name) if m.unit == units[concept.name])
             site, at = transfer_site(run, measured, settings.site)
             key = "mass_mean/resid/direction"

@@ -21,7 +21,7 @@ from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.jobs import resumable
 from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder
-from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.run_json import TRANSFERS_FOLDER
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.trace import trace
@@ -68,6 +68,7 @@ _SAME_SITE_NOTE = (
 )
 
 
+@shows_progress
 def transfer(
     source: "LineageSource",
     concepts: "ConceptSources",
@@ -93,7 +94,7 @@ def transfer(
         model: How models are loaded; its dtype is that of the trace.
         delete_behind: Delete each downloaded checkpoint after its visit.
         command: The command line, for run.json.
-        on_progress: Called with each step; by default nothing is shown.
+        on_progress: Called with each step; by default a terminal or notebook shows a bar.
 
     Raises:
         BadInput: nothing can be transferred, or the run at `out` was made in another way.
@@ -165,10 +166,10 @@ class _Transfer:
         def visit(target: Checkpoint, folder: Path) -> None:
             nonlocal done
             began = time.perf_counter()
-            self.on_progress(TraceProgress(target.name, done, total, "loading"))
+            self.on_progress(TraceProgress(target.label, done, total, "loading"))
             model, _ = self.reusable.load(folder)
             for name in missing[target]:
-                self.on_progress(TraceProgress(target.name, done, total, f"trying {name}"))
+                self.on_progress(TraceProgress(target.label, done, total, f"trying {name}"))
                 self._measure(self.concepts[name], target, model)
             units = [self.units[target, name] for name in missing[target]]
             entry = {"transfer": target.name, "stage": target.stage, "units": units}

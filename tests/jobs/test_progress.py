@@ -1,0 +1,75 @@
+"""Progress of a job in Python: a bar in a terminal or notebook, nothing elsewhere, and the caller's callback before both."""
+
+import io
+import sys
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+
+from ontogeny.jobs import progress
+from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
+
+EVENTS = (TraceProgress("base 1,200", 3, 8, "measuring truth"), TraceProgress("relating", 1, 2, "", phase="relating"))
+
+
+@shows_progress
+def job(count: int, *, on_progress: ProgressCallback = ignore_progress) -> int:
+    """A job of two events."""
+    for event in EVENTS:
+        on_progress(event)
+    if count < 0:
+        raise ValueError("a fault")
+    return 2 * count
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    assert job(4) == 8
+    assert "base 1,200 measuring truth" in screen.getvalue()
+    assert "relating" in screen.getvalue()
+    with pytest.raises(ValueError, match="a fault"):
+        job(-1)
+
+
+def test_nothing_is_shown_elsewhere_or_beside_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", pipe := io.StringIO())
+    assert job(1) == 2
+    assert pipe.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    seen: list[TraceProgress] = []
+    assert job(1, on_progress=seen.append) == 2
+    assert (tuple(seen), screen.getvalue()) == (EVENTS, "")
+
+
+def test_a_notebook_has_a_console_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert progress._console() is None
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    assert isinstance(progress._console(), Console)
+
+
+def test_a_new_phase_has_its_own_count() -> None:
+    screen = Terminal()
+    with progress.progress_on_console(Console(file=screen, force_terminal=True, width=120)) as show:
+        show("reading", 7, 8, "visiting")
+        show("relating", 0, 2, "relating")
+    assert "0/2" in screen.getvalue()
+
+
+def test_jobs_with_progress_show_it() -> None:
+    from ontogeny.jobs.compare.compare import compare
+    from ontogeny.jobs.evaluate.evaluate import evaluate
+    from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes
+    from ontogeny.jobs.trace.trace import trace
+    from ontogeny.jobs.transfer.cross_model import transfer_to_model
+    from ontogeny.jobs.transfer.transfer import transfer
+
+    for one in (trace, evaluate, compare, transfer, transfer_to_model, monitor_frozen_probes):
+        assert hasattr(one, "__wrapped__"), one
