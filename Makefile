@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch comes from constraints.txt: bare `torch` would pull gigabytes of CUDA packages on Linux.
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check bench faults clean
+.PHONY: setup demo test check bench faults calibration clean
 
 setup: $(VENV)/.ready
 
@@ -35,6 +35,10 @@ bench: setup
 # Crashes at every point at which a job writes, kills, full disks: some minutes. The tests try a sample of it.
 faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
+
+# Error rates of the sentences by simulation: some minutes. docs/calibration.md holds the table; the tests run a small part of it.
+calibration: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation
 
 clean:
 	rm -rf runs build dist .mypy_cache .ruff_cache .hypothesis

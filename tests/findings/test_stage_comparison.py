@@ -44,7 +44,7 @@ def test_sentences_contain_the_numbers_of_the_rows() -> None:
         "agree at .95",
         "within ±.20",
         "AUROC .82 [.72, .92]",
-        "as well as its own",
+        "not shown to differ from its own",
     ):
         assert what in sentences
     assert "moves its verdicts by .30 [.20, .40] of at most 1, along its own by .40" in sentences
@@ -53,6 +53,43 @@ def test_sentences_contain_the_numbers_of_the_rows() -> None:
 
 def test_probe_that_does_not_transfer_is_worse() -> None:
     assert "worse than its own" in " ".join(comparison_sentences(_truthful(0.7, 0.55))["truthfulness"])
+
+
+def test_places_of_knowledge_need_an_interval_above_0() -> None:
+    def sentences(low: float) -> str:
+        cells = [
+            _row(
+                "patch_effect",
+                stage,
+                0.4 - i / 10,
+                low=low,
+                high=0.9,
+                method="patch",
+                site=f"resid.{i}",
+                position="subject_last",
+            )
+            for stage in ("base", "post")
+            for i in range(4)
+        ]
+        return " ".join(comparison_sentences(_table(*cells))["knowledge"])
+
+    assert "(the largest of 4 effects, so optimistic)" in sentences(0.1)
+    assert sentences(-0.1).count("no place is shown to bring the answer back") == 2
+
+
+def test_stages_without_a_refusal_direction_are_left_out_of_the_comparison() -> None:
+    held = {"coords": {"held": "shared"}}
+    why = (
+        "no refusal direction: added to harmless instructions it brings the log-odds of refusing to -3.10, not above 0"
+    )
+    rows = [
+        _row("refusal_layer", "base", np.nan, n=0, note=why, concept="refusal", **held),
+        _row("refusal_layer", "post", 3.0, concept="refusal", **held),
+        _row("refusal_cosine", "post", np.nan, "base", n=0, note=f"base has {why}", concept="refusal", **held),
+    ]
+    said = comparison_sentences(_table(*rows))["refusal"]
+    assert f"base has {why}." in said
+    assert said[-1] == "Directions cannot be compared: fewer than two stages have one."
 
 
 def test_incomparable_stages_give_only_the_reason() -> None:

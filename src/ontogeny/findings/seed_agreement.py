@@ -22,6 +22,8 @@ class SeedAgreement:
     high: float
     shared: tuple[float, float] | None
     """Steps that all intervals contain; None if two intervals are disjoint or one is missing."""
+    bounded: bool = True
+    """Whether each event has both ends of its interval."""
 
     @property
     def doublings(self) -> float:
@@ -42,7 +44,7 @@ def _agreement(concept: str, own: Sequence[Finding]) -> SeedAgreement:
     bounded = len(events) > 1 and not any(math.isnan(e.low) or math.isnan(e.high) for e in events)
     stages = tuple(dict.fromkeys(event.stage for event in events))
     shared = (low, high) if bounded and low <= high and len(stages) == 1 else None
-    return SeedAgreement(concept, len(own), len(events), stages, min(steps), max(steps), shared)
+    return SeedAgreement(concept, len(own), len(events), stages, min(steps), max(steps), shared, bounded)
 
 
 def seed_agreement_sentence(agreement: SeedAgreement) -> str:
@@ -50,7 +52,7 @@ def seed_agreement_sentence(agreement: SeedAgreement) -> str:
     if agreement.runs == 1:
         return "was traced in one run: nothing to compare."
     if agreement.emerged == 0:
-        return f"emerges in none of {agreement.runs} runs."
+        return f"is shown to emerge in none of {agreement.runs} runs."
     every = "both" if agreement.runs == 2 else f"all {agreement.runs}"
     share = every if agreement.emerged == agreement.runs else f"{agreement.emerged} of {agreement.runs}"
     if agreement.emerged == 1:
@@ -60,6 +62,8 @@ def seed_agreement_sentence(agreement: SeedAgreement) -> str:
     span = f"steps {format_step(agreement.low)} to {format_step(agreement.high)}, {agreement.doublings:.1f} doublings apart"
     if agreement.low == agreement.high:
         span = f"step {format_step(agreement.low)} in each"
+    if not agreement.bounded:
+        return f"emerges in {share} runs, {span}; not every interval has two ends, so the steps cannot be compared."
     if agreement.shared is None:
         return f"emerges in {share} runs, {span}; their intervals do not all overlap: the step depends on the run."
     first, last = (format_step(step) for step in agreement.shared)

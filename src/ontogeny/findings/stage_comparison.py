@@ -116,13 +116,11 @@ def _truth_of_concept(rows: ComparisonRows, concept: str, a: str, b: str) -> lis
         if alike.known
         else f"{concept}: {alike.note}."
     ]
-    rank = (
-        "as well as its own"
-        if own.low <= carried.value <= own.high
-        else "worse than its own"
-        if carried.value < own.value
-        else "better than its own"
-    )
+    rank = "not shown to differ from its own"
+    if own.low > carried.value and carried.high < own.value:
+        rank = "worse than its own"
+    elif own.high < carried.value and carried.low > own.value:
+        rank = "better than its own"
     sentences.append(
         f"{a}'s probe reads {b} at AUROC {format_interval(carried)}, {rank} ({format_interval(own)}; {a} itself: {format_interval(first)})."
     )
@@ -166,17 +164,22 @@ def _knowledge(rows: ComparisonRows) -> list[str]:
     cells = cells[~cells["note"].str.startswith("so by construction") & cells["value"].notna()]
     sentences = []
     for name in (a, b):
-        strong = cells[cells["here"].eq(name)].nlargest(3, "value")
-        if strong.empty:
+        inside = cells[cells["here"].eq(name)]
+        if inside.empty:
             why = rows.read("patch_effect", name, method="patch").note
             sentences += [f"In {name} no place can be told: {why}."] if why != "no row" else []
+            continue
+        strong = inside[inside["low"].gt(0)].nlargest(3, "value")
+        if strong.empty:
+            sentences.append(f"In {name} no place is shown to bring the answer back: every interval includes 0.")
             continue
         ends = zip(strong["value"], strong["low"], strong["high"], strong["n"], strong["note"], strict=True)
         at = zip(strong["site"], strong["position"], (IntervalEstimate(*row) for row in ends), strict=True)
         places = ", ".join(
             f"{describe_site(site)} at {_role(position)} {format_interval(effect)}" for site, position, effect in at
         )
-        sentences.append(f"In {name} the answer comes back (1 = wholly) from the true prompt's state {places}.")
+        of = f"the largest of {len(inside)} effects, so optimistic" if len(inside) > len(strong) else "all places"
+        sentences.append(f"In {name} the answer comes back (1 = wholly) from the true prompt's state {places} ({of}).")
     if alike.known:
         sentences.append(f"The maps of {a} and {b} correlate at {format_interval(alike)} ({alike.note}).")
     elif note := rows.read("map_correlation", b, a).note or rows.read("knowledge_transfer", b, a).note:
@@ -303,11 +306,11 @@ def _confidence(rows: ComparisonRows) -> list[str]:
     swapped, share = rows.read("swap_effect", b, a, of="entropy"), rows.read("swap_share", b, a, of="entropy")
     if swapped.known:
         swap = f"{format_interval(share)} of the difference between the two" if share.known else share.note
-        sentences.append(
-            f"With {a}'s rows for these neurons {b}'s entropy changes by {swapped.value:+.4f} nats: {swap}.".replace(
-                "-0", "−0"
-            )
-        )
+        null = rows.read("swap_effect", b, a, "random_neurons", of="entropy")
+        change = f"With {a}'s rows for these neurons {b}'s entropy changes by {swapped.value:+.4f} nats"
+        if null.known:
+            change += f" (95 % of sets of random neurons {null.low:+.4f} to {null.high:+.4f})"
+        sentences.append(f"{change}: {swap}.".replace("-0", "−0"))
     return sentences
 
 
