@@ -1,0 +1,58 @@
+"""Measure the error rates of the sentences by simulation and print them as a table: `make calibration`, a few minutes.
+
+The tests run a small part of it. `docs/calibration.md` holds the table.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+from tests.simulation import report_rates as simulated
+
+SECTIONS: dict[str, Callable[[], str]] = {}
+
+
+def section(title: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """Name a function that returns a Markdown table."""
+
+    def keep(measure: Callable[[], str]) -> Callable[[], str]:
+        SECTIONS[title] = measure
+        return measure
+
+    return keep
+
+
+@section("False claims of a report")
+def false_claims() -> str:
+    """Rates of reports in which nothing happens, without and with the correction."""
+    reports = {
+        "six null concepts: an emergence": (300, lambda n: simulated.claims_of_reports(n)),
+        "six concepts at AUROC .64 throughout: an emergence": (150, lambda n: simulated.claims_of_reports(n, gap=0.5)),
+        "six concepts at AUROC .75 throughout: an emergence": (150, lambda n: simulated.claims_of_reports(n, gap=0.95)),
+        "six null concepts: a loss": (200, lambda n: simulated.loss_claims_of_reports(n)),
+        "six concepts at AUROC .80 throughout: a loss": (150, lambda n: simulated.loss_claims_of_reports(n, gap=1.2)),
+        "96 random curves (6 concepts, 4 layers, 2 kernels, 2 stages): a phase": (
+            200,
+            lambda n: simulated.phase_claims_of_reports(n),
+        ),
+        "Holm over 18 independent nulls": (20000, lambda n: simulated.holm_rejections(n, shared=0.0)),
+        "Holm over 18 nulls correlated by a half": (20000, lambda n: simulated.holm_rejections(n)),
+    }
+    lines = ["| report | reports | claims, each curve alone | claims, corrected |", "|---|---|---|---|"]
+    for what, (count, simulate) in reports.items():
+        alone, corrected = simulated.rates(simulate(count))
+        lines.append(f"| {what} | {count:,} | {alone:.1%} | {corrected:.1%} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+    for title, measure in SECTIONS.items():
+        if wanted and not any(word.lower() in title.lower() for word in wanted):
+            continue
+        began = time.perf_counter()
+        print(f"\n## {title}\n\n{measure()}\n\n{time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
