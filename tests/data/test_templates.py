@@ -1,11 +1,13 @@
 """Chat templates: a fixed date, turns of a chat, questions as turns, and special tokens that a text already holds."""
 
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from ontogeny.data.positions import instruction
-from ontogeny.data.templates import TEMPLATE_DATE
+from ontogeny.data.templates import TEMPLATE_DATE, parse_template, template_name
 from ontogeny.data.tokenization import encode_answer, encode_text, encode_texts
 from ontogeny.errors import BadInput
 
@@ -104,3 +106,67 @@ def test_rejects_a_first_token_that_would_be_there_twice(text: str) -> None:
     with pytest.raises(BadInput, match="begins with '<s>', which the tokenizer adds itself"):
         encode_text(tokenizer(), text)
     assert encode_text(tokenizer(), f"the mark {text}").ids.tolist().count(0) == 2
+
+
+def test_a_format_in_a_variable_gets_the_fixed_date_too() -> None:
+    template = "{% set form = '%d %b %Y' %}Today is {{ strftime_now(form) }}. {{ messages[0]['content'] }}"
+    assert encode_text(tokenizer(template), "hello", template=True).text == "Today is 26 Jul 2024. hello"
+    assert encode_text(tokenizer(), "hello", template=template).text == "Today is 26 Jul 2024. hello"
+
+
+def test_of_several_chat_templates_the_default_is_used() -> None:
+    read = tokenizer(CHATML)
+    read.chat_template = {"default": CHATML, "tool_use": "x"}
+    assert encode_text(read, "hello", template=True).text == "<s>user : hello <end>\nassistant : "
+    read.chat_template = {"rag": CHATML, "tool_use": "x"}
+    with pytest.raises(BadInput, match=r"several chat templates \(rag, tool_use\) and none called default"):
+        encode_text(read, "hello", template=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "whole"),
+    [
+        ("Q: {} A:", "<s>Q: is it A: so"),
+        ("<s>Q: {} A:", "<s>Q: is it A: so"),
+        ("Q: {} A: ", "<s>Q: is it A: so"),
+        ("{} or {}", "<s>is it or is it so"),
+        (CHATML, "<s>user : is it <end>\nassistant : so"),
+    ],
+)
+def test_a_given_template_holds_each_special_token_and_space_once(template: str, whole: str) -> None:
+    read = tokenizer()
+    ids, _, start = encode_answer(read, "is it", " so", template=template)
+    assert "".join(read.convert_ids_to_tokens(ids.tolist())) == whole
+    assert "".join(read.convert_ids_to_tokens(ids[start:].tolist())).strip() == "so"
+    asked = encode_text(read, "is it", template=template)
+    assert asked.ids.tolist() == ids[: len(asked.ids)].tolist()
+    words = asked.offsets[instruction.mask(asked)]
+    assert asked.text[int(words[0, 0]) : int(words[-1, 1])] == "is it"
+
+
+def test_a_template_is_none_own_a_file_or_a_text(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_bytes(b"\xef\xbb\xbf" + CHATML.encode() + b"\n")
+    assert parse_template(tmp_path / "t.jinja") == parse_template(str(tmp_path / "t.jinja")) == CHATML
+    assert [parse_template(one) for one in ("none", "own", None, True, "{}", "Q {}")] == [
+        *(False, True, False, True, False, "Q {}")
+    ]
+    (tmp_path / "wide.txt").write_bytes("Q {}".encode("utf-16"))
+    for broken in ("", "no slot", tmp_path, tmp_path / "wide.txt", "missing.jinja"):
+        with pytest.raises(BadInput, match="`template` must be"):
+            parse_template(broken)
+
+
+def test_a_chat_of_several_turns_needs_a_chat_template() -> None:
+    with pytest.raises(BadInput, match="a chat of 4 turns needs a chat template"):
+        encode_texts(tokenizer(), ["x"], [None], template="Q {}", chats=[CHAT])
+    (one,) = encode_texts(tokenizer(), ["x"], [None], template="Q {}", chats=[(("user", "hi"),)])
+    assert one.text == "Q hi"
+
+
+def test_names_of_templates_tell_whose_they_are() -> None:
+    read = tokenizer(CHATML)
+    own = template_name(read, True)
+    assert own.startswith("own ")
+    assert template_name(read, CHATML) == own.replace("own", "given")
+    assert template_name(tokenizer(), True) == template_name(read, False) == "none"
+    assert template_name(tokenizer(SPACED), True) != own

@@ -27,6 +27,8 @@ _RENDER_GROWTH = 1_000_000
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """The date that a chat template which writes today's date gets, so that numbers do not change with the day; Llama's own default."""
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_TODAY_OF = re.compile(r"strftime_now\(\s*([^()]+?)\s*\)")
+_FORMAT = re.compile(r"""(["'])([^"'\n]*%[^"'\n]*)\1""")
 _MARK = "ontogeny7user7words"
 _SLOT = "{}"
 _JINJA = ("{{", "{%")
@@ -78,7 +80,14 @@ def template_text(tokenizer: Any, template: Template) -> str:
             "the tokenizer has no chat template: leave `template` off, or give a `tokenizer` with one.",
             argument="template",
         )
-    return _with_fixed_date(str(tokenizer.get_chat_template()))
+    try:
+        return _with_fixed_date(str(tokenizer.get_chat_template()))
+    except ValueError:  # several templates, none of which is the default
+        names = ", ".join(sorted(tokenizer.chat_template))
+        raise BadInput(
+            f"the tokenizer has several chat templates ({names}) and none called default: give one of them as `template`.",
+            argument="template",
+        ) from None
 
 
 def template_name(tokenizer: Any, template: Template) -> str:
@@ -169,7 +178,7 @@ def _file_text(given: "str | Path") -> str | None:
     try:
         if not Path(given).is_file():
             return None
-        return Path(given).read_text(encoding="utf-8").removesuffix("\n")
+        return Path(given).read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError:
         raise BadInput(
             f"`template` must be a text file in UTF-8, got {given}: save it as one.", argument="template"
@@ -199,8 +208,14 @@ def _locate_words(head: str, words: str, tail: str, shown: str) -> tuple[int, st
 
 
 def _with_fixed_date(text: str) -> str:
-    """The template with `TEMPLATE_DATE` where it asks for today's date."""
-    return re.sub(_TODAY, lambda call: repr(TEMPLATE_DATE.strftime(call[2])), text)
+    """The template with `TEMPLATE_DATE` where it asks for today's date.
+
+    A format in a variable is one of the texts of the template: the call becomes a lookup among these.
+    """
+    text = re.sub(_TODAY, lambda call: repr(TEMPLATE_DATE.strftime(call[2])), text)
+    dates = {quoted[2]: TEMPLATE_DATE.strftime(quoted[2]) for quoted in re.finditer(_FORMAT, text)}
+    unknown = "raise_exception('today’s date in an unknown format')"
+    return re.sub(_TODAY_OF, lambda call: f"({dates!r}[{call[1]}] or {unknown})", text)
 
 
 class _TooSlow(Exception):
