@@ -83,7 +83,7 @@ def test_overlapping_emergence_in_every_seed(home: Path) -> None:
     assert "all 3 runs" in said
     assert "no difference is shown" in said
     assert privacy.emerged == 0
-    assert seed_agreement_sentence(privacy) == "emerges in none of 3 runs."
+    assert seed_agreement_sentence(privacy) == "is shown to emerge in none of 3 runs."
 
 
 def test_late_run_is_reported(home: Path) -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ontogeny.errors import BadInput
 from ontogeny.statistics import order_test
-from ontogeny.statistics.change_points import fit_phases
-from ontogeny.statistics.emergence import emergence_event, loss_event, paired_difference
+from ontogeny.statistics.change_points import familywise_phases, fit_bend, fit_phases
+from ontogeny.statistics.emergence import correct_events, emergence_event, loss_event, paired_difference
+from ontogeny.statistics.permutation import least_labelling_p, tail_p
 
 small = settings(max_examples=25, deadline=None, derandomize=True)
 STEPS = torch.tensor([0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047])
@@ -188,3 +189,67 @@ def test_change_point_is_at_the_bend():
     assert fit_phases(STEPS, 7 * tent - 3).step == pytest.approx(found.step)
     tent[2] = torch.nan
     assert fit_phases(STEPS, tent).verdict == "fitting then compression"
+
+
+def test_tail_p_is_the_share_where_permutations_reach_and_the_skewed_tail_beyond() -> None:
+    g = torch.Generator().manual_seed(0)
+    null = torch.randn(1000, generator=g, dtype=torch.float64)
+    assert tail_p(1.0, null, least=0.0) == (1 + int((null >= 1).sum())) / 1001
+    assert tail_p(5.0, null, least=0.0) == pytest.approx(2.9e-7, rel=2)
+    assert tail_p(5.0, null, least=1e-4) == 1e-4
+    assert tail_p(3.6, null, least=0.0) <= 1 / 1001
+    # Of a chi-square with 4 degrees of freedom the truth is 5.0e-5; a normal tail would say 6e-13.
+    skewed = torch.randn(4, 1000, generator=g, dtype=torch.float64).square().sum(0)
+    assert 1e-5 < tail_p(25.0, skewed, least=0.0) < 2.5e-4
+    assert math.isnan(tail_p(math.nan, null, least=0.0))
+
+
+def test_least_labelling_p_counts_what_the_permutations_can_draw() -> None:
+    twins, pure = torch.tensor([0, 1] * 5) == 0, torch.arange(10) // 2
+    assert least_labelling_p(twins, pure) == pytest.approx(2.0**-5)
+    blocks = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 1]) == 0
+    assert least_labelling_p(blocks, pure) == pytest.approx(1 / math.comb(5, 2))
+
+
+def test_corrected_events_are_those_of_holm() -> None:
+    g = torch.Generator().manual_seed(0)
+    events = [emergence_event(STEPS, RISE, resampled(RISE, seed=i), end_p=p) for i, p in enumerate((0.001, 0.02, 0.03))]
+    assert [event.p for event in events] == [0.001, 0.02, 0.03]
+    alone = correct_events(events)
+    assert [event.corrected_p for event in alone] == pytest.approx([0.003, 0.04, 0.04])
+    assert all(not math.isnan(event.step) for event in alone)
+    assert {event.looks for event in alone} == {3}
+    crowded = correct_events(events, others=torch.rand(27, generator=g).tolist())
+    assert [math.isnan(event.step) for event in crowded] == [False, True, True]
+    assert "does not hold among 30 looks" in crowded[1].reason
+
+
+def test_rise_within_resampling_is_no_emergence() -> None:
+    """The last score is far above its floor at every checkpoint, and its rise is smaller than resampling explains."""
+    points = curve(0.62, 0.63, 0.62, 0.64, 0.63, 0.65, 0.66, 0.67, 0.68, 0.69, 0.7, 0.71)
+    noise = torch.randn(300, 12, generator=torch.Generator().manual_seed(0))
+    event = emergence_event(STEPS, points, points + 0.05 * noise, form="threshold", threshold=0.66, floor=0.5)
+    assert "not significantly above the lowest" in event.reason
+    assert not math.isnan(emergence_event(STEPS, points, points + 0.001 * noise, form="threshold", threshold=0.66).step)
+
+
+def test_phases_of_many_curves_are_corrected_and_kernels_must_agree() -> None:
+    x = (STEPS.double() + 1).log2()
+    tent = torch.where(x < 6, 0.1 * x, 0.6 - 0.05 * (x - 6)) + 1e-3 * torch.sin(40 * x)
+    rise = x + 0.1 * torch.sin(40 * x)
+    fits = {name: fit_bend(STEPS, y) for name, y in (("tent", tent), ("rise", rise))}
+    ((one, other),) = familywise_phases([[fits["tent"], fits["tent"]]])
+    assert one.verdict == other.verdict == "fitting then compression"
+    assert one.step == fit_phases(STEPS, tent).step
+    ((one, other),) = familywise_phases([[fits["tent"], fits["rise"]]])
+    assert one.verdict == other.verdict == "none"
+    assert "the kernels disagree" in one.reason
+    g = torch.Generator().manual_seed(0)
+    noise = [[fit_bend(STEPS, torch.randn(12, generator=g))] for _ in range(20)]
+    decided = familywise_phases([[fits["tent"]], *noise], families=2)
+    assert decided[0][0].verdict == "fitting then compression"
+    assert decided[0][0].p <= 0.05
+    assert all(phases.verdict == "none" for (phases,) in decided[1:])
+    assert "corrected for 21 sites and 2 stages" in decided[1][0].reason
+    short = fit_bend(STEPS[:5], x[:5])
+    assert familywise_phases([[short]])[0][0].reason == short.phases.reason

@@ -18,7 +18,7 @@ from torch import Tensor
 from ontogeny.errors import BadInput
 from ontogeny.statistics import order_test
 from ontogeny.statistics.holm import holm_p
-from ontogeny.statistics.permutation import tail_of_moments, tail_p
+from ontogeny.statistics.permutation import tail_p
 
 ThresholdForm = Literal["half", "threshold"]
 _ALPHA = 0.05
@@ -302,8 +302,7 @@ def _best_p(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"
     if reached:
         return (1 + reached) / (1 + len(samples))
     # Finer than the number of resamples: the tail of the best point alone, times the number of points.
-    spread = float(deviations[:, best].std())
-    alone = tail_of_moments(float(points[best]), 0, len(samples), 0.0, spread, least=_LEAST_RESAMPLED_P)
+    alone = tail_p(float(points[best]), deviations[:, best], least=_LEAST_RESAMPLED_P)
     return min(1 / (1 + len(samples)), len(points) * alone)
 
 

@@ -189,7 +189,8 @@ def _maxima(null: Float[Tensor, "sample cell"]) -> Float[Tensor, " sample"]:
 def tail_p(observed: float, null: Float[Tensor, " sample"], *, least: float) -> float:
     """One-sided p of a score that may be finer than the number of permutations, for corrections over many tests.
 
-    The share of the null that reaches the score; where none does, the tail of the normal distribution with the null's moments.
+    The share of the null that reaches the score; where none does, the tail of the Pearson III distribution with the null's moments, by
+    the approximation of Wilson and Hilferty (1931). A null that is skewed to the left is taken as symmetric.
 
     Args:
         least: The least p that any score can have, such as 1 over the number of distinct labellings.
@@ -197,16 +198,19 @@ def tail_p(observed: float, null: Float[Tensor, " sample"], *, least: float) -> 
     null = null[~null.isnan()].double()
     if math.isnan(observed) or not len(null):
         return math.nan
-    reached = int((null >= observed - _TINY).sum())
-    return tail_of_moments(observed, reached, len(null), float(null.mean()), float(null.std()), least=least)
-
-
-def tail_of_moments(observed: float, reached: int, count: int, mean: float, std: float, *, least: float) -> float:
-    """`tail_p` from how many of `count` null scores reach the observed one, and from their mean and spread."""
-    p = (1 + reached) / (1 + count)
-    if reached or not std > 0:
+    reached, spread = int((null >= observed - _TINY).sum()), float(null.std())
+    p = (1 + reached) / (1 + len(null))
+    if reached or not spread > 0:
         return p
-    return max(least, min(p, float(torch.special.ndtr(torch.tensor((mean - observed) / std, dtype=torch.float64)))))
+    standard = (null - null.mean()) / spread
+    return max(least, min(p, _upper_tail((observed - float(null.mean())) / spread, float(standard.pow(3).mean()))))
+
+
+def _upper_tail(x: float, skew: float) -> float:
+    """Chance that a Pearson III variable of mean 0, spread 1 and this skew exceeds x."""
+    if skew > 1e-3:
+        x = 6 / skew * ((skew / 2 * x + 1) ** (1 / 3) - 1) + skew / 6
+    return float(torch.special.ndtr(torch.tensor(-x, dtype=torch.float64)))
 
 
 def least_labelling_p(y: Shaped[Tensor, " example"], groups: Int[Tensor, " example"]) -> float:
