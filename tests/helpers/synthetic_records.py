@@ -31,7 +31,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     rows = [row for concept in CONCEPTS for row in _concept(concept, _moments(sft), rng)]
     rows += [row for moment in _moments(sft)[::4] for row in _token_scores(moment)]
-    return frame([*rows, *_between_concepts(_moments(sft)[-1], rng)])
+    return frame([*rows, *_between_concepts(_moments(sft)[-1], rng), *_stage_effects(_moments(sft))])
 
 
 def frame(rows: list[dict]) -> pd.DataFrame:
@@ -414,6 +414,17 @@ def _between_concepts(moment: tuple[str, int, float], rng: np.random.Generator) 
                 "lineage": "tiny-neox", "stage": stage, "step": step, "tokens": tokens, "train_seed": 0,
                 "concept": concept, "site": "resid.3", "layer": 3, "method": "mass_mean", "metric": "cosine",
                 "value": float(units[i] @ units[j]), "n": 120, "split": "test", "coords": {"other_concept": other},
+            }  # fmt: skip
+
+
+def _stage_effects(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    for stage in dict.fromkeys(stage for stage, *_ in moments):
+        for i, tier in enumerate(("telescoping", "endpoint", "subtraction", "addition", "linearised")):
+            interval = _around(0.5 + i / 10) if tier != "linearised" else {"value": 0.9}
+            coords = {"behaviour": "margin:truth", "unit": "nats", "question": "updates skipped"}
+            yield {
+                "lineage": "tiny-neox", "stage": stage, "concept": "truth", "method": tier, "metric": "stage_effect",
+                "n": 100, "seed": 0, "coords": coords, **interval,
             }  # fmt: skip
 
 

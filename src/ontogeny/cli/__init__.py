@@ -3,14 +3,13 @@
 import errno
 import os
 import re
-import signal
 import sys
-import threading
 from typing import Annotated, NoReturn
 
 import typer
 
 from ontogeny.cli import (
+    attribute,
     audit,
     compare,
     demo,
@@ -41,7 +40,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (trace, audit, steer, evaluate, compare, transfer, monitor, report, show, query, list, train, demo):
+for _module in (
+    trace,
+    audit,
+    steer,
+    evaluate,
+    compare,
+    transfer,
+    attribute,
+    monitor,
+    report,
+    show,
+    query,
+    list,
+    train,
+    demo,
+):
     _name = _module.__name__.rpartition(".")[2]
     app.command(_name, cls=Command)(getattr(_module, f"{_name}_command"))
 
@@ -58,8 +72,6 @@ def print_version(show: Annotated[bool, typer.Option("--version", help="Print th
         raise typer.Exit
 
 
-_TERMINATED = 128 + signal.SIGTERM
-_terminated = threading.Event()
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -68,7 +80,6 @@ def main() -> None:
     # OpenMP threads spin before they sleep. Spinning for long takes cores from others; not spinning adds a wake-up to every small
     # matrix product (docs/log.md). OpenMP reads this when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    _end_on_sigterm()
     with visible_streams():
         _run()
 
@@ -91,22 +102,11 @@ def _run() -> None:
             sys.exit(0)
         _fail(f"the output cannot be written ({error.strerror}): write it to another disk.")
     except SystemExit as end:
-        code = _TERMINATED if _terminated.is_set() else end.code  # Ray puts a code of its own in the place of ours
-        if code in (130, _TERMINATED):  # typer's exit code for Ctrl-C, and ours for SIGTERM
-            what = "interrupted" if code == 130 else "terminated"
+        # typer's exit code for Ctrl-C, and that of a trace on Ray for SIGTERM
+        what = {130: "interrupted", 143: "terminated"}.get(end.code) if isinstance(end.code, int) else None
+        if what:
             print(f"ontogeny: {what}. Start the same command again: finished work is kept.", file=sys.stderr)
-        sys.exit(code)
-
-
-def _end_on_sigterm() -> None:
-    """Let SIGTERM end a command like Ctrl-C, so that what it started, such as Ray, is ended too."""
-
-    def end(_signal: int, _frame: object) -> NoReturn:
-        _terminated.set()
-        sys.exit(_TERMINATED)
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, end)
+        raise
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,0 +1,59 @@
+"""Metasmoothness: whether training responds smoothly to a stage, so that a first-order estimate can be relied on (arXiv:2503.13751).
+
+Three trainings make the whole, a little less and twice as much less of the stage's updates. Where the two moves of the final parameters
+agree in sign, weighted by their size, a derivative describes them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ontogeny.attribution.path import PathStage, record_path
+
+MIN_METASMOOTHNESS = 0.6
+"""Below it a first-order estimate is not to be relied on."""
+
+
+@dataclass(frozen=True)
+class Metasmoothness:
+    """Agreement of two successive moves, −1 to 1."""
+
+    value: float
+
+    @property
+    def reliable(self) -> bool:
+        return self.value >= MIN_METASMOOTHNESS
+
+    @property
+    def sentence(self) -> str:
+        """What the number means for an estimate."""
+        number = f"metasmoothness {self.value:.2f}"
+        if self.reliable:
+            return f"training responds smoothly to this stage ({number})"
+        return f"do not rely on first-order estimates of this stage ({number}, below {MIN_METASMOOTHNESS:g})"
+
+
+def metasmoothness(
+    make: Callable[[], nn.Module],
+    stages: Sequence[PathStage],
+    stage: int,
+    *,
+    seed: int = 0,
+    share: float = 0.02,
+    dtype: torch.dtype = torch.float32,
+) -> Metasmoothness:
+    """Metasmoothness of a training with respect to the updates of a stage.
+
+    Args:
+        share: Share of the stage's updates by which the three trainings differ.
+    """
+    ends = [
+        record_path(make, stages, seed=seed, skip=stage, scale=1 - i * share, dtype=dtype).final.parameters.double()
+        for i in range(3)
+    ]
+    near, far = ends[0] - ends[1], ends[1] - ends[2]
+    weight = near.abs() + far.abs()
+    total = float(weight.sum())
+    return Metasmoothness(float((near.sign() * far.sign() * weight).sum()) / total if total else 1.0)
