@@ -139,16 +139,24 @@ def make_template(folder: Path, concept: Path, tokenizer) -> Run:
 
 # --- the parts --------------------------------------------------------------------------------------------------------
 
+VALUES = """
+case when t.value is null or isnan(t.value) then t.value
+     when t.metric in ('auroc', 'accuracy', 'cv_score') and t.control is null then
+          0.5 + 0.46 / (1 + exp(-(ln(u.step + 1) - u.midpoint) / 0.4))
+              * exp(-pow((coalesce(s.layer, 0) / {layers}.0 - 0.55) / 0.3, 2)) + 0.01 * (random() - 0.5)
+     else t.value * (1 + 0.05 * (random() - 0.5)) end
+"""
 ROWS = """
-select t.* exclude (site, layer, head, value, low, high, stage, step, tokens, revision, concept, unit),
-       s.site, s.layer, s.head, u.stage, u.step, u.tokens, u.revision, u.concept, u.unit,
-       case when t.value is null or isnan(t.value) then t.value
-            when t.metric in ('auroc', 'accuracy', 'cv_score') and t.control is null then
-                 0.5 + 0.46 / (1 + exp(-(ln(u.step + 1) - u.midpoint) / 0.4))
-                     * exp(-pow((coalesce(s.layer, 0) / {layers}.0 - 0.55) / 0.3, 2)) + 0.01 * (random() - 0.5)
-            else t.value * (1 + 0.05 * (random() - 0.5)) end as value,
-       value - 0.05 as low, value + 0.05 as high
-from units u, template t join sites s on s.part = t.part and (t.part = 'head' or t.example)
+with drawn as (
+    select t.* exclude (site, layer, head, stage, step, tokens, revision, concept, unit), t.value as before,
+           s.site, s.layer, s.head, u.stage, u.step, u.tokens, u.revision, u.concept, u.unit,
+           {values} as drawn
+    from units u, template t join sites s on s.part = t.part and (t.part = 'head' or t.example)
+)
+-- A trace measures in single precision.
+select * exclude (drawn, before) replace (
+    drawn::float::double as value, (drawn + low - before)::float::double as low, (drawn + high - before)::float::double as high)
+from drawn
 """
 
 
@@ -178,10 +186,14 @@ def make_records(folder: Path, template: Run, size: Size, units: list[tuple]) ->
                 [names],
             )
             # Rows without a site stay single.
+            stamped = "u.stage, u.step, u.tokens, u.revision, u.concept, u.unit"
+            single = (
+                f"select t.* exclude (stage, step, tokens, revision, concept, unit), {stamped} from units u, template t"
+            )
+            grown = ROWS.format(values=VALUES.format(layers=size.layers))
             connection.execute(
-                f"create or replace temp table made as select {columns} from ({ROWS.format(layers=size.layers)}) union all by name "
-                f"select {columns} from (select t.* exclude (stage, step, tokens, revision, concept, unit), "
-                "u.stage, u.step, u.tokens, u.revision, u.concept, u.unit from units u, template t where t.site is null)"
+                f"create or replace temp table made as select {columns} from ({grown}) union all by name "
+                f"select {columns} from ({single} where t.site is null)"
             )
             for name in names:
                 connection.execute(
@@ -203,7 +215,7 @@ def make_tensors(folder: Path, template: Run, size: Size, plan) -> None:
     generator = torch.Generator().manual_seed(0)
     widths = {"resid": size.width, "head": size.width // size.heads}
     shapes = {key: list(tensor.shape) for key, tensor in template.directions(source).items()}
-    held_out = template.scores(source)
+    held_out, template_sites = template.scores(source), header["sites"]
     directions = {}
     for key, shape in shapes.items():
         part = key.split("/")[1]
@@ -234,7 +246,12 @@ def make_tensors(folder: Path, template: Run, size: Size, plan) -> None:
                 if "/" not in key:
                     scores[key] = tensor
                     continue
-                part = key.split("/")[1]
+                part, *field = key.split("/")[1:]
+                if field:  # of nulls: by site, or by permutation
+                    count = len(template_sites[part])
+                    of_site = tensor.shape[0] == count
+                    scores[key] = tensor[torch.arange(len(size.sites[part])) % count] if of_site else tensor
+                    continue
                 lift = [
                     math.sqrt(2) * normal.inv_cdf(auroc(checkpoint.step, layer / size.layers, number))
                     for _, layer, _ in map(place, size.sites[part])
