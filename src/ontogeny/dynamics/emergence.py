@@ -70,6 +70,8 @@ class ScoreCurve:
     floor_name: str
     end_p: float
     """p of the last score under permuted labels."""
+    by_fold: Float[Tensor, "fold step"] | None = None
+    """The score on each fold's own groups; None without cross-fitting."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +127,11 @@ def _looks(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheckpoint]
         for form in _EMERGENCE_FORMS:
             for metric, find in (("emergence_step", emergence_event), ("loss_step", loss_event)):
                 event = _event(find, curve, form, seed)
-                yield _Look(series, visits[0], metric, method, form, event, _coords(curve, form))
+                yield _Look(series, visits[0], metric, method, form, event, _coords(curve, form, metric))
     if answers is not None:
         for form in _EMERGENCE_FORMS:
             event = _event(emergence_event, answers, form, seed)
-            yield _Look(series, visits[0], "used_step", "likelihood", form, event, _coords(answers, form))
+            yield _Look(series, visits[0], "used_step", "likelihood", form, event, _coords(answers, form, "used_step"))
 
 
 def _event(find, curve: ScoreCurve, form: ThresholdForm, seed: int) -> EmergenceEvent:
@@ -152,29 +154,46 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
     key = f"{method}/{best.part}"
     at = slice(best.at, best.at + 1)
     stacked = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in visits])
+    width = run.tensor_rows("directions", visits[0].unit, f"{key}/direction", at).shape[1]
     floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
     if metric in surface:
         floors["the best surface baseline"] = torch.full((len(design.weights),), surface[metric])
     if untrained is not None and key in untrained:
         at_start = untrained[key][best.at : best.at + 1]
-        floors["the untrained model"] = scores.bootstrap_scores(metric, at_start, design.y_test, design.weights)[:, 0]
+        floors["the untrained model"] = scores.resampled_scores(metric, at_start, design, width=width)[:, 0]
     floor, name = _highest_floor(floors)
     return ScoreCurve(
         of=metric,
         steps=torch.tensor([visit.step or 0 for visit in visits], dtype=torch.float64),
-        points=scores.score(metric, stacked, design.y_test),
-        samples=scores.bootstrap_scores(metric, stacked, design.y_test, design.weights),
+        points=scores.design_points(metric, stacked, design),
+        samples=scores.resampled_scores(metric, stacked, design, width=width),
         floor=floor,
         floor_name=name,
-        end_p=_end_p(design, metric, stacked[-1:]),
+        end_p=_end_p(run, design, metric, visits[-1], method, best, stacked[-1:]),
+        by_fold=scores.fold_scores(stacked, design),
     )
 
 
-def _end_p(design: Design, metric: str, last: scores.ProbeScores) -> float:
-    """p of the score of one site under permuted labels."""
+def _end_p(
+    run: Run,
+    design: Design,
+    metric: str,
+    visit: MeasuredCheckpoint,
+    method: str,
+    best: BestSite,
+    last: scores.ProbeScores,
+) -> float:
+    """p of the score of one site under permuted labels.
+
+    Under cross-fitting, the best site is chosen by the scores of the same examples: its p is then that of the best of all sites.
+    """
     y = design.y_test
-    test = scores.score_test(metric, last, y, y[design.permutations])
     least = least_labelling_p(y, design.groups[design.split.test])
+    if design.test_folds is not None:
+        key = f"{method}/{best.part}/null"
+        kept = run.scores(visit.unit, [f"{key}_observed", f"{key}_maxima"])
+        return tail_p(float(kept[f"{key}_observed"][best.at]), kept[f"{key}_maxima"], least=least)
+    test = scores.score_test(metric, last, y, y[design.permutations])
     return tail_p(float(test.observed[0]), test.maxima, least=least)
 
 
@@ -219,10 +238,27 @@ def _highest_floor(floors: Mapping[str, Float[Tensor, " sample"]]) -> tuple[Floa
     return floors[name], name
 
 
-def _coords(curve: ScoreCurve, form: str) -> dict[str, str]:
+def _coords(curve: ScoreCurve, form: str, metric: str) -> dict[str, str]:
     floor = f"{float(curve.floor.nanmean()):.4f}"
     coords = {"form": form, "of": curve.of, "floor": floor, "floor_name": curve.floor_name}
-    return coords | ({"threshold": str(_EMERGENCE_THRESHOLDS[curve.of])} if form == "threshold" else {})
+    coords |= {"threshold": str(_EMERGENCE_THRESHOLDS[curve.of])} if form == "threshold" else {}
+    return coords | _fold_coords(curve, metric)
+
+
+def _fold_coords(curve: ScoreCurve, metric: str) -> dict[str, str]:
+    """How many of the folds show the same change on their own groups: end above floor, or for a loss below the peak."""
+    if curve.by_fold is None or metric not in ("emergence_step", "loss_step"):
+        return {}
+    order = (~curve.points.isnan()).nonzero()[:, 0]
+    if not len(order):
+        return {}
+    last = curve.by_fold[:, order[-1]]
+    if metric == "emergence_step":
+        change = last - float(curve.floor.nanmean())
+    else:
+        change = curve.by_fold[:, int(curve.points.nan_to_num(-torch.inf).argmax())] - last
+    known = change[~change.isnan()]
+    return {"folds": str(len(known)), "folds_agree": str(int((known > 0).sum()))}
 
 
 def _event_row(look: _Look, seed: int) -> Record:

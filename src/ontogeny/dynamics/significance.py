@@ -99,6 +99,8 @@ def _unit_nulls(
 
 
 def _unit_null(run: Run, design: Design, visit: MeasuredCheckpoint, method: str, labels: Tensor) -> _UnitNull:
+    if design.test_folds is not None:
+        return _refit_null(run, visit, method)
     metric = metrics_for(design.concept.kind)[0]
     held_out = run.scores(visit.unit, [f"{method}/{part}" for part in visit.sites])
     tests = [score_test(metric, held_out[f"{method}/{part}"], design.y_test, labels) for part in visit.sites]
@@ -107,6 +109,16 @@ def _unit_null(run: Run, design: Design, visit: MeasuredCheckpoint, method: str,
         "observed": torch.cat([test.observed for test in tests]),
         "p": torch.cat([test.p for test in tests]),
     }
+
+
+def _refit_null(run: Run, visit: MeasuredCheckpoint, method: str) -> _UnitNull:
+    """The null that a cross-fitted unit kept: of probes fitted again under permuted labels."""
+    names = [f"{method}/{part}/null_{name}" for part in visit.sites for name in ("maxima", "observed", "p")]
+    kept = run.scores(visit.unit, names)
+    maxima, observed, p = (
+        [kept[f"{method}/{part}/null_{name}"] for part in visit.sites] for name in ("maxima", "observed", "p")
+    )
+    return {"maxima": torch.stack(maxima).amax(0), "observed": torch.cat(observed), "p": torch.cat(p)}
 
 
 def _read_nulls(path: Path) -> dict[str, _UnitNull]:

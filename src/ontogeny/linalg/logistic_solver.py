@@ -16,6 +16,8 @@ from ontogeny.linalg.matmul import matmul
 _MAX_NEWTON_STEPS = 30
 _MAX_CG_STEPS = 200
 """Per Newton step."""
+_EXACT_TOLERANCE = 1e-3
+"""Below it, the objective's change along a step is smaller than float32 resolves."""
 _Preconditioner = Callable[[Float[Tensor, "site r column k"]], Float[Tensor, "site r column k"]]
 
 
@@ -65,7 +67,9 @@ def solve_logistic(
             break
         forcing = (size / zero).sqrt().clamp(max=0.3)
         step, u_step = _conjugate_gradients(features, cost, p, penalty, precondition, -gradient, forcing, live)
-        t = _line_search(target, cost, penalty, theta, u, step, u_step, gradient)
+        given = (target, cost, penalty, theta, u, step, u_step, gradient)
+        wide = [part.double() for part in given] if tolerance < _EXACT_TOLERANCE else given
+        t = _line_search(*wide).to(theta)
         # No step lowers the objective: the remaining gradient is a rounding error.
         stuck |= live & (t == 0)
         theta += t[:, None, :, None] * step

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from ontogeny.linalg.matmul import matmul
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,20 @@ class Moments:
             self.xz + other.xz + between * dx[:, :, None] * dz,
         )
 
+    def __sub__(self, part: "Moments") -> "Moments":
+        """Moments of the rest, if `part` is some of the examples."""
+        count = self.count - part.count
+        share = part.count / count
+        dx, dz = self.x - part.x, self.z - part.z
+        between = self.count * share
+        return Moments(
+            count,
+            self.x + share * dx,
+            self.z + share * dz,
+            self.xx - part.xx - between * dx[:, :, None] * dx[:, None],
+            self.xz - part.xz - between * dx[:, :, None] * dz,
+        )
+
     @cached_property
     def variances(self) -> Float[Tensor, "site d"]:
         """Eigenvalues of `xx`, smallest first; NaN at a site with non-finite values."""
@@ -52,3 +68,24 @@ class Moments:
         """Means inside and outside each class, for z of 0 and 1."""
         spread = self.xz / self.count
         return self.x[:, :, None] + spread / self.z, self.x[:, :, None] - spread / (1 - self.z)
+
+
+def fold_moments(
+    whole: Moments, x: Float[Tensor, "site example d"], z: Float[Tensor, "example k"], folds: Int[Tensor, " example"]
+) -> list[Moments]:
+    """Moments of the examples outside each fold, from those of all; products in the precision of x, about the common mean."""
+    rest = []
+    for fold in range(int(folds.max()) + 1):
+        inside = folds == fold
+        rows, target = x[:, inside] - whole.x[:, None].to(x), z[inside].double() - whole.z
+        xx, xz = matmul(rows.mT, rows).double(), (target.to(rows).mT @ rows).mT.double()
+        mean, centre, count = rows.double().mean(1), target.mean(0), int(inside.sum())
+        part = Moments(
+            count,
+            whole.x + mean,
+            whole.z + centre,
+            xx - count * mean[:, :, None] * mean[:, None],
+            xz - count * mean[:, :, None] * centre,
+        )
+        rest.append(whole - part)
+    return rest

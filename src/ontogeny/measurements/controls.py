@@ -7,13 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.linalg.matmul import matmul
 from ontogeny.linalg.principal_axes import PrincipalAxes
 from ontogeny.measurements import scores
 from ontogeny.measurements.design import Design
+from ontogeny.measurements.held_out_probe import HeldOutProbe
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.metrics import separability
-from ontogeny.probes import Probe
+from ontogeny.probes import Probe, leace, training_masks
 from ontogeny.probes.logistic import refit_prepared
 from ontogeny.records import Record
 from ontogeny.sites import Site
@@ -29,7 +31,8 @@ def probe_control_rows(
     design: Design,
     about: RowContext,
     method: str,
-    fitted: Mapping[str, Probe],
+    fitted: Mapping[str, HeldOutProbe],
+    held_out: Float[Tensor, "site test k"],
     basis: PrincipalAxes,
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
@@ -38,8 +41,11 @@ def probe_control_rows(
     """Baselines of one probe at all sites of a part; erasure in the residual stream only."""
     if design.y.dtype != torch.bool:
         return []
-    rows = control_task(design, about, method, fitted[method], basis, x, sites)
-    rows += random_direction_floor(design, about, x, sites, settings)
+    rows = control_task(design, about, method, fitted[method].probe, held_out, basis, x, sites)
+    if design.test_folds is None:
+        rows += random_direction_floor(design, about, x, sites, settings)
+    else:
+        rows += trained_random_direction(design, about, method, held_out, x, sites, settings)
     if sites[0].part == "resid" and "leace" in fitted:
         rows += score_after_erasure(design, about, method, fitted[method], fitted["leace"], x, sites)
     return rows
@@ -50,12 +56,13 @@ def control_task(
     about: RowContext,
     method: str,
     fit: Probe,
+    held_out: Float[Tensor, "site test k"],
     basis: PrincipalAxes,
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
 ) -> list[Record]:
     """Accuracy on random labels per word type, for types that occur in training, and the selectivity (arXiv:1909.03368)."""
-    train, test = design.split.train, design.split.test
+    train, test = design.control_split.train, design.control_split.test
     if design.control_y is None:
         missing, reason = torch.full((len(sites),), torch.nan), design.control.reason
         return [
@@ -63,13 +70,19 @@ def control_task(
             *site_rows(about, "selectivity", missing, sites, method=method, reason=reason),
         ]
     usable = test[design.control.usable]
-    control = refit_prepared(basis, design.control_y[:, train], fit.facts["strength"])
+    if design.test_folds is None:
+        control = refit_prepared(basis, design.control_y[:, train], fit.facts["strength"])
+        at = design.control.usable
+    else:  # the principal axes are those of all examples
+        inside = torch.zeros(x.shape[1], device=x.device).index_fill_(0, train, 1.0).expand(len(design.control_y), -1)
+        control = refit_prepared(basis, design.control_y, fit.facts["strength"], weight=inside)
+        at = usable
     right = ((control.scores(x[:, usable]) > 0) == design.control_y[:, usable].T).float().permute(2, 0, 1)
     # On the same rows as the control task.
     gain, ends = selectivity(
-        scores.correct(fit.scores(x[:, usable]), design.y[usable]),
+        scores.correct(held_out[:, at], design.y[usable]),
         right,
-        design.weights[:, design.control.usable],
+        design.weights[:, at],
         groups=len(design.groups[usable].unique()),
     )
     by_type = type_baseline(design.control, design.y, train, test)
@@ -104,12 +117,51 @@ def random_direction_floor(
     )
 
 
+def trained_random_direction(
+    design: Design,
+    about: RowContext,
+    method: str,
+    held_out: Float[Tensor, "site example k"],
+    x: Float[Tensor, "site example d"],
+    sites: Sequence[Site],
+    settings: TraceSettings,
+) -> list[Record]:
+    """AUROC of the random direction that separates the training groups best, and how much the probe exceeds it, paired.
+
+    It is chosen like a probe: on the training side of each fold, among many, by the difference of the class means over the spread.
+    """
+    folds, y = design.test_folds, design.y
+    assert folds is not None
+    count = _RANDOM_DIRECTIONS if sites[0].part == "resid" else _RANDOM_DIRECTIONS_OFF_STREAM
+    directions = random_directions(x.shape[-1], count=count, seed=settings.seed).T.to(x)
+    projected = matmul(x - x.mean(1, keepdim=True), directions.expand(len(x), -1, -1).contiguous())
+    masks = training_masks(folds).to(x)
+    sums, squares, ones = (
+        torch.stack([(masks * side) @ values for side in (y.to(x), (~y).to(x))])
+        for values in (projected, projected.square(), torch.ones_like(projected[:1, :, :1]))
+    )
+    means = sums / ones
+    spread = ((squares / ones - means.square()).sum(0)).clamp(min=1e-30).sqrt()
+    separation = (means[0] - means[1]) / spread  # [site, fold, direction]
+    best = separation.abs().argmax(2)
+    sign = separation.gather(2, best[..., None])[..., 0].sign()
+    chosen = projected.gather(2, best[:, folds][..., None]) * sign[:, folds][..., None]
+    floor, floor_ends = scores.design_scores("auroc", chosen, design, width=1)
+    excess, ends = scores.paired_difference("auroc", held_out, chosen, design, width=x.shape[-1])
+    note = f"the best of {count} on the training groups"
+    columns: dict[str, Any] = {"control": "random_direction", "note": note}
+    return [
+        *site_rows(about, "auroc", floor, sites, method="random", interval=floor_ends, **columns),
+        *site_rows(about, "auroc_excess", excess, sites, method=method, interval=ends, **columns),
+    ]
+
+
 def score_after_erasure(
     design: Design,
     about: RowContext,
     method: str,
-    fit: Probe,
-    eraser: Probe,
+    fit: HeldOutProbe,
+    eraser: HeldOutProbe,
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
 ) -> list[Record]:
@@ -117,8 +169,23 @@ def score_after_erasure(
 
     The probe is not fitted again: on erased training activations a new one is constant, by LEACE's theorem.
     """
-    test = x[:, design.split.test]
-    read = eraser.scores(test) - (design.y_train.double().mean() - 0.5)
-    held_out = fit.scores(test) - read @ (eraser.facts["removed"].mT @ fit.direction)
-    scored = scores.held_out_scores("auroc", held_out, design.y_test, design.weights, design.test_groups)
-    return site_rows(about, "auroc", scored.value, sites, method=method, control="leace", interval=scored.interval)
+    columns: dict[str, Any] = {"method": method, "control": "leace"}
+    if fit.folds is None or eraser.folds is None or design.test_folds is None:
+        test = x[:, design.split.test]
+        held_out = _erased_scores(fit.probe, eraser.probe, test, design.y_train)
+    else:
+        held_out = x.new_empty(*x.shape[:2], 1)
+        for fold, mask in enumerate(training_masks(design.test_folds)):
+            one, other = fit.folds.fold(fold), eraser.folds.fold(fold)
+            held_out[:, ~mask] = _erased_scores(one, other, x[:, ~mask], design.y[mask]).to(x)
+        share = float(mask.sum()) / x.shape[-1]
+        columns["note"] = f"shrinkage {leace.SHRINK:g}, {share:.2g} training examples per dimension"
+    value, ends = scores.design_scores("auroc", held_out, design, width=x.shape[-1])
+    return site_rows(about, "auroc", value, sites, interval=ends, **columns)
+
+
+def _erased_scores(
+    fit: Probe, eraser: Probe, test: Float[Tensor, "site test d"], y_train: Tensor
+) -> Float[Tensor, "site test k"]:
+    read = eraser.scores(test) - (y_train.double().mean() - 0.5)
+    return fit.scores(test) - read @ (eraser.facts["removed"].mT @ fit.direction)

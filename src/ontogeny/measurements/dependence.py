@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.linalg.moments import Moments
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.measurements.settings import TraceSettings
@@ -33,12 +34,12 @@ def dependence_rows(
     sites: Sequence[Site],
     settings: TraceSettings,
     *,
-    variances: Float[Tensor, "site d"] | None = None,
+    moments: Moments | None = None,
 ) -> list[Record]:
     """HSIC and normalised HSIC of all layers under each kernel, the permutation baseline of the label, and the spectrum.
 
     Args:
-        variances: Eigenvalues of the scatter of these rows, ascending, if known.
+        moments: Those of the training examples, if known.
     """
     used, kernels = design.dependence_rows, settings.kernels
     about = replace(about, split=None)  # nothing is fitted
@@ -58,7 +59,9 @@ def dependence_rows(
         standardise=settings.protocol != "paper",
     )
     rows = [row for kernel, of in by_kernel.items() for row in _kernel_rows(about, of, kernel, len(used), sites)]
-    return rows + _spectrum_rows(about, x[:, used], sites, variances)
+    if moments is not None and (design.test_folds is not None or torch.equal(used, design.split.train)):
+        return rows + _spectrum_rows(about, x[:, design.split.train], sites, moments.variances)
+    return rows + _spectrum_rows(about, x[:, used], sites, None)
 
 
 def _kernel_rows(about: RowContext, of: Dependence, kernel: str, n: int, sites: Sequence[Site]) -> list[Record]:

@@ -17,7 +17,7 @@ from ontogeny.measurements.settings import TraceSettings
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.control_tasks import ControlTypes, control_labels, control_types
 from ontogeny.statistics.permutation import group_permutations
-from ontogeny.statistics.splits import Split, contiguous_split, group_split
+from ontogeny.statistics.splits import Split, contiguous_split, cross_fit_folds, group_split
 
 _CONTROL_TASKS = 3
 MAX_DEPENDENCE_EXAMPLES = 1000
@@ -32,6 +32,11 @@ class Design:
     groups: Int[Tensor, " example"]
     pairs: Int[Tensor, " example"] | None
     split: Split
+    """Under cross-fitting all examples are on both sides: each is scored by the probe of its fold."""
+    test_folds: Int[Tensor, " test"] | None
+    """The fold of each test example; None without cross-fitting."""
+    control_split: Split
+    """Split of the control task, which is fitted once."""
     weights: Float[Tensor, "sample test"]
     """Resamples of the test groups."""
     permutations: Int[Tensor, "sample test"]
@@ -63,6 +68,29 @@ class Design:
         return len(self.groups[self.split.test].unique())
 
     @property
+    def test_group_ids(self) -> Int[Tensor, " test"]:
+        return self.groups[self.split.test]
+
+    def one_fold(self) -> "Design":
+        """A design of one split for work that applies one direction: the first fold against the others.
+
+        The direction must be that of the first fold, see `Run.held_out_directions`. Without cross-fitting, the design itself.
+        """
+        if self.test_folds is None:
+            return self
+        test = (self.test_folds == 0).nonzero()[:, 0]
+        split = Split((self.test_folds != 0).nonzero()[:, 0], test)
+        samples, draws = len(self.weights), len(self.permutations)
+        return replace(
+            self,
+            split=split,
+            control_split=split,
+            test_folds=None,
+            weights=group_weights(self.groups[test].cpu(), samples=samples),
+            permutations=group_permutations(self.y[test].cpu(), self.groups[test].cpu(), samples=draws),
+        )
+
+    @property
     def y_train(self) -> Tensor:
         return self.y[self.split.train]
 
@@ -78,13 +106,19 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
         BadInput: a side of the split lacks a class or has too few groups.
     """
     y, groups, pairs = concept.labels(), concept.group_ids(), concept.pair_ids()
-    split = _split(concept, y, groups, settings)
-    control = control_types(_word_types(concept), split.train, split.test)
+    folds = None
+    if settings.protocol == "cross-fit":
+        folds = cross_fit_folds(groups, y, concept.kind, k=settings.folds, seed=settings.seed)
+        everything = torch.arange(len(y))
+        split, control_split = Split(everything, everything), _control_split(y, groups, folds, concept, settings)
+    else:
+        split = control_split = _split(concept, y, groups, settings)
+    control = control_types(_word_types(concept), control_split.train, control_split.test)
     if control.rule and any(example.type for example in concept.examples):
         control = replace(control, rule=f"{control.rule} of the column 'type'")
     # The published protocol uses every training example.
     most = len(y) if settings.protocol == "paper" else MAX_DEPENDENCE_EXAMPLES
-    test, rows = split.test, split.train[_evenly_spaced(len(split.train), most)]
+    test, rows = split.test, control_split.train[_evenly_spaced(len(control_split.train), most)]
     try:
         return Design(
             concept=concept,
@@ -92,6 +126,8 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
             groups=groups,
             pairs=pairs if (pairs >= 0).any() else None,
             split=split,
+            test_folds=folds,
+            control_split=control_split,
             weights=group_weights(groups[test], samples=settings.resamples, seed=settings.seed),
             permutations=group_permutations(y[test], groups[test], samples=settings.permutations, seed=settings.seed),
             control=control,
@@ -103,6 +139,14 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
         )
     except BadInput as error:
         raise BadInput(f"{concept.name}: {error}") from None
+
+
+def _control_split(y: Tensor, groups: Tensor, folds: Tensor, concept: Concept, settings: TraceSettings) -> Split:
+    """That of a single split; with too few groups for it, the first fold against the others."""
+    try:
+        return group_split(groups, y, concept.kind, test=settings.test_share, seed=settings.seed)
+    except BadInput:
+        return Split((folds != 0).nonzero()[:, 0], (folds == 0).nonzero()[:, 0])
 
 
 def _split(concept: Concept, y: Tensor, groups: Tensor, settings: TraceSettings) -> Split:

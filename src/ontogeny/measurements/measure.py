@@ -1,6 +1,6 @@
 """Measure one concept at one checkpoint: probes with intervals and baselines, dependence, geometry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -11,22 +11,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny import plugins
-from ontogeny.linalg.moments import Moments
+from ontogeny.linalg.moments import Moments, fold_moments
 from ontogeny.linalg.principal_axes import PrincipalAxes
 from ontogeny.measurements import controls, dependence, robustness, scores
 from ontogeny.measurements.design import Design
+from ontogeny.measurements.held_out_probe import HeldOutProbe
+from ontogeny.measurements.refit_null import refit_null
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.metrics import information, separability
-from ontogeny.probes import Probe
+from ontogeny.probes import FoldProbes, Probe, training_masks
 from ontogeny.records import Record
 from ontogeny.sites import Site
-from ontogeny.statistics import bootstrap
 
 _DIRECTION_SCALES = {"mass_mean": "unit", "logistic": "weight", "pca": "unit", "leace": "raw", "ridge": "weight"}
 """Meaning of the length of each probe's direction."""
 PROBE_METHODS = {"logistic", "ridge"}
 """Probes that choose their regularisation by cross-validation; its score selects the best site."""
+NULL_METHODS = ("logistic", "ridge", "mass_mean")
+"""Probes whose scores are tested; each has a closed form for refits."""
 _READOUT_METHODS = {"logistic", "mass_mean"}
 """Probes whose scores classify; PCA and LEACE do not."""
 
@@ -58,11 +61,16 @@ def measure_concept(
         x, train = activations, activations[:, design.split.train]
         shared = _TrainingStatistics.of(train, design)
         fitted = {name: _fit(name, x, train, shared, design, settings) for name in methods}
+        out_of_fit: dict[str, Tensor] = {}
         for name, fit in fitted.items():
-            _keep_direction(done, name, part, fit)
-            held_out = fit.scores(x[:, design.split.test])
+            _keep_direction(done, name, part, fit.probe)
+            out_of_fit[name] = held_out = fit.held_out_scores(x, design)
             done.scores[f"{name}/{part}"] = held_out.float().cpu()
-            done.records += probe_rows(design, about, name, fit, held_out, sites[part], settings)
+            if fit.folds is not None and name in NULL_METHODS:
+                if part in best_site_parts(parts):
+                    _keep_fold_directions(done, name, part, fit.folds)
+                done.scores |= _null(name, part, x, fit.probe, shared, design)
+            done.records += probe_rows(design, about, name, fit.probe, held_out, sites[part], width=x.shape[-1])
             done.records += (
                 robustness.robustness_rows(design, about, name, held_out, sites[part])
                 if name in _READOUT_METHODS
@@ -70,14 +78,16 @@ def measure_concept(
             )
         probe = next(name for name in methods if name in PROBE_METHODS)
         done.records += controls.probe_control_rows(
-            design, about, probe, fitted, shared.basis, x, sites[part], settings
+            design, about, probe, fitted, out_of_fit[probe], shared.basis, x, sites[part], settings
         )
         if part == "resid":
-            moments = shared.moments if torch.equal(design.dependence_rows, design.split.train) else None
-            known = None if moments is None else moments.variances
-            done.records += dependence.dependence_rows(design, about, x, inputs, sites[part], settings, variances=known)
+            done.records += dependence.dependence_rows(
+                design, about, x, inputs, sites[part], settings, moments=shared.moments
+            )
     # Labels and groups of the scores, so that a monitor needs no concept file.
     done.scores |= {"labels": design.y_test.float().cpu(), "groups": design.groups[design.split.test].cpu()}
+    if design.test_folds is not None:
+        done.scores["folds"] = design.test_folds.cpu()
     done.header |= {
         "methods": {name: direction_scale(name) for name in methods},
         "sites": {part: [str(site) for site in sites[part]] for part in parts},
@@ -102,6 +112,11 @@ def _probe(kind: str) -> list[str]:
     return ["ridge"] if kind == "number" else ["logistic"]
 
 
+def best_site_parts(parts: Iterable[str]) -> list[str]:
+    """Parts in which the best site is looked for: the residual stream if it was read."""
+    return ["resid"] if "resid" in parts else list(parts)
+
+
 @dataclass(frozen=True)
 class _TrainingStatistics:
     """Statistics of a part's training activations that several probes share."""
@@ -109,17 +124,23 @@ class _TrainingStatistics:
     basis: PrincipalAxes
     moments: Moments | None
     """None unless examples outnumber dimensions: else the d × d matrices would dominate the cost."""
+    rest: Sequence[Moments]
+    """Moments of the examples outside each fold, likewise."""
 
     @classmethod
     def of(cls, train: Float[Tensor, "site train d"], design: Design) -> "_TrainingStatistics":
         y = design.y_train
-        plain = y.dtype == torch.bool and train.shape[1] > train.shape[2]
-        return cls(PrincipalAxes.of(train), Moments.of(train, y[:, None].double()) if plain else None)
+        plain, folds, z = y.dtype == torch.bool and train.shape[1] > train.shape[2], design.test_folds, y[:, None]
+        moments = Moments.of(train, z.double()) if plain else None
+        rest = fold_moments(moments, train, z.double(), folds) if moments is not None and folds is not None else []
+        return cls(PrincipalAxes.of(train), moments, rest)
 
-    def given(self, fit: str) -> dict[str, PrincipalAxes | Moments | None]:
+    def given(self, fit: str, *, folds: bool) -> dict[str, Any]:
         if fit in PROBE_METHODS:
             return {"basis": self.basis}
-        return {"moments": self.moments} if fit in ("pca", "leace") else {}
+        if fit not in ("pca", "leace"):
+            return {}
+        return {"moments": self.moments, **({"rest": self.rest} if folds else {})}
 
 
 def _fit(
@@ -129,15 +150,50 @@ def _fit(
     shared: "_TrainingStatistics",
     design: Design,
     settings: TraceSettings,
-) -> Probe:
+) -> HeldOutProbe:
     module, inside = plugins.load_plugin("probes", name), design.split.train
-    pairs = design.pairs[inside] if design.pairs is not None else None
-    fit: Probe = module.fit(
-        train, design.y_train, groups=design.groups[inside], pairs=pairs, seed=settings.seed, **shared.given(name)
-    )
+    columns: dict[str, Any] = {
+        "groups": design.groups[inside],
+        "pairs": design.pairs[inside] if design.pairs is not None else None,
+        "seed": settings.seed,
+    }
+    if design.test_folds is not None:
+        return _fit_folds(module, train, design.y_train, design.test_folds, shared.given(name, folds=True), columns)
+    fit: Probe = module.fit(train, design.y_train, **columns, **shared.given(name, folds=False))
     if name == "logistic" and settings.protocol == "paper" and design.y.dtype == torch.bool:
-        return _fit_paper_protocol(fit, module, x, design)
-    return fit
+        return HeldOutProbe(_fit_paper_protocol(fit, module, x, design))
+    return HeldOutProbe(fit)
+
+
+def _fit_folds(
+    module: ModuleType, x: Tensor, y: Tensor, folds: Tensor, given: Mapping[str, Any], columns: Mapping[str, Any]
+) -> HeldOutProbe:
+    """By the probe's own `fit_folds`, or by a fit for each fold."""
+    if hasattr(module, "fit_folds"):
+        fits: FoldProbes = module.fit_folds(x, y, folds, **columns, **given)
+        return HeldOutProbe(fits.probe, fits)
+    each = []
+    for mask in training_masks(folds):
+        own = {k: v[mask] if isinstance(v, Tensor) else v for k, v in columns.items()}
+        each.append(module.fit(x[:, mask], y[mask], **own))
+    fits = FoldProbes.of(module.fit(x, y, **columns), each)
+    return HeldOutProbe(fits.probe, fits)
+
+
+def _null(
+    name: str, part: str, x: Tensor, probe: Probe, shared: "_TrainingStatistics", design: Design
+) -> dict[str, Tensor]:
+    assert design.test_folds is not None
+    null = refit_null(
+        name,
+        x,
+        design.y,
+        design.test_folds,
+        design.permutations,
+        basis=shared.basis,
+        strength=probe.facts.get("strength"),
+    )
+    return null.tensors(f"{name}/{part}")
 
 
 def _fit_paper_protocol(fit: Probe, module: ModuleType, x: Float[Tensor, "site example d"], design: Design) -> Probe:
@@ -159,18 +215,21 @@ def probe_rows(
     fit: Probe,
     held_out: Float[Tensor, "site example k"],
     sites: Sequence[Site],
-    settings: TraceSettings,
+    *,
+    width: int,
 ) -> list[Record]:
     """Scores on the held-out groups with intervals, and statistics of the fit."""
     y, rows = design.y_test, []
+    fits = None if design.test_folds is None else scores.fit_share(held_out, design, width=width)
     for metric in scores.metrics_for(design.concept.kind):
-        scored = scores.held_out_scores(metric, held_out, y, design.weights, design.test_groups)
-        rows += site_rows(about, metric, scored.value, sites, method=method, interval=scored.interval)
+        value, ends = scores.design_scores(metric, held_out, design, width=width, fits=fits)
+        note = scores.few_of_class(y) if metric == "auroc" else None
+        rows += site_rows(about, metric, value, sites, method=method, interval=ends, note=note)
     on_train = partial(site_rows, about, sites=sites, method=method, split="train", n=len(design.y_train))
     if method in PROBE_METHODS and "cv_score" in fit.facts:
         rows += on_train("cv_score", fit.facts["cv_score"], reason="no inner fold holds every class")
     if method == "logistic":
-        rows += _information_rows(design, about, held_out, sites)
+        rows += _information_rows(design, about, held_out, sites, fits)
     if method == "mass_mean" and y.dtype == torch.bool:
         rows += site_rows(about, "fisher", separability.fisher(held_out[..., 0], y), sites, method=method)
         for metric, fact in (("class_gap", "gap"), ("projection_std", "std")):
@@ -179,12 +238,21 @@ def probe_rows(
 
 
 def _information_rows(
-    design: Design, about: RowContext, held_out: Float[Tensor, "site example k"], sites: Sequence[Site]
+    design: Design,
+    about: RowContext,
+    held_out: Float[Tensor, "site example k"],
+    sites: Sequence[Site],
+    fits: Float[Tensor, " site"] | None,
 ) -> list[Record]:
     each = information.nats_contributions(held_out, design.y_test)
-    resampled = bootstrap.mean_samples(each, design.weights)
-    ends = bootstrap.percentile_interval(each.mean(-1), resampled, groups=design.test_groups)
+    ends = scores.design_mean(each, design, fits)
     return site_rows(about, "nats_bound", each.mean(-1), sites, method="logistic", interval=ends)
+
+
+def _keep_fold_directions(done: ConceptMeasurement, method: str, part: str, fits: FoldProbes) -> None:
+    """Of the probes of the folds, for work that applies them to their own fold."""
+    done.directions[f"{method}/{part}/folds/direction"] = fits.direction[..., 0].float().cpu()
+    done.directions[f"{method}/{part}/folds/bias"] = fits.bias[..., 0].float().cpu()
 
 
 def _keep_direction(done: ConceptMeasurement, method: str, part: str, fit: Probe) -> None:

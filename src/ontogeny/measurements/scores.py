@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from ontogeny.measurements.design import Design
 from ontogeny.metrics import separability
-from ontogeny.statistics import bootstrap, permutation
+from ontogeny.statistics import bootstrap, cross_fitting, permutation
 from ontogeny.statistics.bootstrap import Interval
 
+_LEAST_OF_CLASS = 5
 ProbeScores = Float[Tensor, "site example k"]
 
 
@@ -39,6 +41,115 @@ def bootstrap_scores(
     if y.dtype == torch.bool:
         return bootstrap.auroc_samples(scores[..., 0], y, weights)
     return bootstrap.macro_auroc_samples(scores, y, weights)
+
+
+def design_scores(
+    metric: str, scores: ProbeScores, design: Design, *, width: int, fits: Float[Tensor, " site"] | None = None
+) -> tuple[Float[Tensor, " site"], Interval]:
+    """Score probes on the held-out examples of a design, with an interval over groups and, under cross-fitting, over fits.
+
+    Args:
+        width: Dimensions of the activations.
+        fits: From `fit_share`, if known.
+    """
+    y = design.y_test
+    if design.test_folds is None:
+        scored = held_out_scores(metric, scores, y, design.weights, design.test_groups)
+        return scored.value, scored.interval
+    result = _cross_fit_score(metric, scores, design)
+    fits = fit_share(scores, design, width=width) if fits is None else fits
+    variance = cross_fitting.group_variance(result.influence, design.test_group_ids, y if metric == "auroc" else None)
+    ends = cross_fitting.cross_fit_interval(result.value, variance, fits, share=metric != "r2")
+    return result.value, _told_interval(metric, ends, y)
+
+
+def design_points(metric: str, scores: ProbeScores, design: Design) -> Float[Tensor, " site"]:
+    """Score of probes on the held-out examples of a design."""
+    if design.test_folds is None:
+        return score(metric, scores, design.y_test)
+    return _cross_fit_score(metric, scores, design).value
+
+
+def resampled_scores(metric: str, scores: ProbeScores, design: Design, *, width: int) -> Float[Tensor, "sample site"]:
+    """The score on each resample of the groups, paired over sites and checkpoints; under cross-fitting, of the fits as well.
+
+    Args:
+        width: Dimensions of the activations.
+    """
+    if design.test_folds is None:
+        return bootstrap_scores(metric, scores, design.y_test, design.weights)
+    result = _cross_fit_score(metric, scores, design)
+    fits = fit_share(scores, design, width=width)
+    return cross_fitting.cross_fit_samples(result, design.weights, fits, share=metric != "r2")
+
+
+def design_mean(each: Float[Tensor, "site example"], design: Design, fits: Float[Tensor, " site"] | None) -> Interval:
+    """Interval of the mean over held-out examples of a number that depends on their scores, such as nats."""
+    if fits is None:
+        resampled = bootstrap.mean_samples(each, design.weights)
+        return bootstrap.percentile_interval(each.mean(-1), resampled, groups=design.test_groups)
+    result = cross_fitting.cross_fit_mean(each)
+    variance = cross_fitting.group_variance(result.influence, design.test_group_ids)
+    return cross_fitting.cross_fit_interval(result.value, variance, fits, share=False)
+
+
+def fold_scores(scores: ProbeScores, design: Design) -> Float[Tensor, "fold site"] | None:
+    """The main metric on each fold's own groups, NaN where it cannot be computed; None without cross-fitting."""
+    folds, y = design.test_folds, design.y_test
+    if folds is None:
+        return None
+    if y.dtype == torch.bool:
+        return cross_fitting.fold_aurocs(scores[..., 0], y, folds)
+    metric = metrics_for(design.concept.kind)[0]
+    return torch.stack([score(metric, scores[:, folds == f], y[folds == f]) for f in range(int(folds.max()) + 1)])
+
+
+def paired_difference(
+    metric: str, a: ProbeScores, b: ProbeScores, design: Design, *, width: int
+) -> tuple[Float[Tensor, " site"], Interval]:
+    """Score of `a` minus that of `b` on the same held-out examples, under cross-fitting, with its interval."""
+    left, right = (_cross_fit_score(metric, one, design) for one in (a, b))
+    value = left.value - right.value
+    strata = design.y_test if metric == "auroc" else None
+    variance = cross_fitting.group_variance(left.influence - right.influence, design.test_group_ids, strata)
+    fits = torch.maximum(fit_share(a, design, width=width), fit_share(b, design, width=width))
+    return value, cross_fitting.cross_fit_interval(value, variance, fits, share=False)
+
+
+def _cross_fit_score(metric: str, scores: ProbeScores, design: Design) -> cross_fitting.CrossFitScore:
+    y, folds = design.y_test, design.test_folds
+    assert folds is not None
+    if metric == "r2":
+        return cross_fitting.cross_fit_r2(scores[..., 0], y)
+    if metric == "accuracy":
+        return cross_fitting.cross_fit_mean(correct(scores, y))
+    if y.dtype == torch.bool:
+        return cross_fitting.cross_fit_auroc(scores[..., 0], y, folds, design.test_group_ids)
+    return cross_fitting.cross_fit_macro_auroc(scores, y, folds, design.test_group_ids)
+
+
+def fit_share(scores: ProbeScores, design: Design, *, width: int) -> Float[Tensor, " site"]:
+    """Variance of a score by the training groups, as a share of that by the test groups, from the main metric."""
+    metric = metrics_for(design.concept.kind)[0]
+    value = _cross_fit_score(metric, scores, design).value
+    return cross_fitting.fit_variance_share(
+        value.nan_to_num(0.5), share=metric != "r2", examples=len(design.y_test), width=width
+    )
+
+
+def _told_interval(metric: str, ends: Interval, y: Tensor) -> Interval:
+    """No interval for an AUROC with so few examples of a class that none is right."""
+    if metric == "auroc" and few_of_class(y) is not None:
+        return Interval(torch.full_like(ends.low, torch.nan), torch.full_like(ends.high, torch.nan))
+    return ends
+
+
+def few_of_class(y: Tensor) -> str | None:
+    """Why an AUROC has no interval: a class has fewer than five held-out examples; None if it has one."""
+    counts = y.long().unique(return_counts=True)[1]
+    if y.is_floating_point() or int(counts.min()) >= _LEAST_OF_CLASS:
+        return None
+    return f"no interval: a class has {int(counts.min())} held-out examples, fewer than {_LEAST_OF_CLASS}"
 
 
 def score_test(
@@ -80,7 +191,7 @@ def held_out_scores(
         groups: Number of groups.
     """
     value, samples = score(metric, scores, y), bootstrap_scores(metric, scores, y, weights)
-    return HeldOutScores(value, samples, score_interval(metric, value, samples, groups))
+    return HeldOutScores(value, samples, _told_interval(metric, score_interval(metric, value, samples, groups), y))
 
 
 def correct(scores: ProbeScores, y: Tensor) -> Float[Tensor, "site example"]:

@@ -7,19 +7,20 @@ takes), `needs_pairs`, `recovers` (the direction its theory promises: the `shift
     fit(x: Float[Tensor, "site example d"], y: Tensor, *, groups, pairs=None, seed=0) -> Probe
 
 `y` is bool for binary, a class index (int64) for classes, float for a number; `pairs` is the pair id of each example, -1 for none. A
-probe that needs moments only may also have a `Fitter` with `update(x, y, pairs)` and `fitted`, for streaming.
+probe may also have `fit_folds`, with the arguments of `fit` and the `folds` of the examples: the probes of cross-fitting, with what they
+share computed once. A probe that needs moments only may also have a `Fitter` with `update(x, y, pairs)` and `fitted`, for streaming.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput, SingleClassError
 
-__all__ = ["Probe", "check_activations", "class_indicators", "number_target"]
+__all__ = ["FoldProbes", "Probe", "check_activations", "class_indicators", "number_target", "training_masks"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,45 @@ class Probe:
             )
         facts = {name.removeprefix("facts."): value for name, value in tensors.items() if name.startswith("facts.")}
         return cls(tensors["direction"], tensors["bias"], facts)
+
+
+@dataclass(frozen=True)
+class FoldProbes:
+    """Probes of cross-fitting: that of all examples, and that of each fold, fitted on the other folds."""
+
+    probe: Probe
+    direction: Float[Tensor, "site d fold k"]
+    bias: Float[Tensor, "site fold k"]
+    facts: Sequence[Mapping[str, Float[Tensor, "site ..."]]] = ()
+    """Further results of each fold, if the method keeps them."""
+
+    @classmethod
+    def of(cls, probe: Probe, folds: Sequence[Probe]) -> "FoldProbes":
+        """From separate fits."""
+        directions, biases = (
+            torch.stack([getattr(f, name) for f in folds], at) for name, at in (("direction", 2), ("bias", 1))
+        )
+        return cls(probe, directions, biases, [f.facts for f in folds])
+
+    def fold(self, number: int) -> Probe:
+        """The probe of one fold."""
+        facts = self.facts[number] if self.facts else {}
+        return Probe(self.direction[:, :, number], self.bias[:, number], facts)
+
+    def held_out_scores(
+        self, x: Float[Tensor, "site example d"], folds: Int[Tensor, " example"]
+    ) -> Float[Tensor, "site example k"]:
+        """Score of each example by the probe of its fold."""
+        scores = x.new_empty(*x.shape[:2], self.bias.shape[2], dtype=self.bias.dtype)
+        for fold in range(self.bias.shape[1]):
+            inside = (folds == fold).nonzero()[:, 0]
+            scores[:, inside] = self.fold(fold).scores(x[:, inside])
+        return scores
+
+
+def training_masks(folds: Int[Tensor, " example"]) -> Bool[Tensor, "fold example"]:
+    """The examples on which the probe of each fold is fitted."""
+    return folds != torch.arange(int(folds.max()) + 1, device=folds.device)[:, None]
 
 
 def check_activations(method: str, x: Float[Tensor, "site example d"], y: Tensor) -> Float[Tensor, "site example d"]:

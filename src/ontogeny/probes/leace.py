@@ -4,6 +4,7 @@ Paper: Belrose et al., arXiv:2306.03819. With B = Σ_xx⁺ Σ_xz (the least-squa
 x ↦ x − Σ_xz G⁺ Bᵀ (x − μ), which equals the paper's W⁺UUᵀW form.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,12 +13,15 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.linalg.moments import Moments
-from ontogeny.probes import Probe, check_activations, class_indicators, number_target
+from ontogeny.probes import FoldProbes, Probe, check_activations, class_indicators, number_target, training_masks
 
 targets = frozenset({"binary", "classes", "number"})
 needs_pairs = False
 recovers = "readout"
 recovers_from = "labels"
+
+SHRINK = 0.01
+"""Default of `fit_folds`: with about as many examples as dimensions, an unshrunk readout fits noise and leaves the concept readable."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,42 @@ def fit(
     pairs: Int[Tensor, " example"] | None = None,
     seed: int = 0,
     moments: Moments | None = None,
+    shrink: float = 0.0,
 ) -> Probe:
     """Scores are the least-squares prediction of the target (minus ½ for binary); fact `removed` [site, d, k]: the erased shift.
 
-    `eraser(x) = x − removed · (scores(x) − their mean)`. `moments` are those of x and y, if known.
+    `eraser(x) = x − removed · (scores(x) − their mean)`. `moments` are those of x and y, if known; `shrink` as in `LeaceFitter`.
     """
     x = check_activations("leace", x, y)
     z = number_target("leace", y)[:, None] if y.is_floating_point() else class_indicators("leace", y)
     known, axes = (moments, None) if moments is not None else _span(x, z.double())
-    removed, readout = _from_span(_edit(known, 0.0), axes)
+    removed, readout = _from_span(_edit(known, shrink, x.shape[2]), axes)
     mean = known.x if axes is None else x.double().mean(1)
     return _make_probe(removed, readout, mean, _mean_target(known.z, y.dtype))
+
+
+def fit_folds(
+    x: Float[Tensor, "site example d"],
+    y: Tensor,
+    folds: Int[Tensor, " example"],
+    *,
+    groups: Int[Tensor, " example"],
+    pairs: Int[Tensor, " example"] | None = None,
+    seed: int = 0,
+    moments: Moments | None = None,
+    rest: Sequence[Moments] = (),
+    shrink: float = SHRINK,
+) -> FoldProbes:
+    """The probe of all examples and that of each fold; `rest` are the moments of the examples outside each fold, if known."""
+    probe = fit(x, y, groups=groups, pairs=pairs, seed=seed, moments=moments, shrink=shrink)
+    each = []
+    for fold, mask in enumerate(training_masks(folds)):
+        if rest:
+            level = _mean_target(rest[fold].z, y.dtype)
+            each.append(_make_probe(*_edit(rest[fold], shrink), rest[fold].x, level))
+        else:
+            each.append(fit(x[:, mask], y[mask], groups=groups[mask], seed=seed, shrink=shrink))
+    return FoldProbes.of(probe, each)
 
 
 @dataclass
@@ -103,10 +132,13 @@ class Fitter:
         return _make_probe(*_edit(moments, 0.0), moments.x, _mean_target(moments.z, self.dtype))
 
 
-def _edit(moments: Moments, shrink: float) -> tuple[Float[Tensor, "site d k"], Float[Tensor, "site d k"]]:
-    """Σ_xz G⁺ and B."""
-    shift = shrink * moments.xx.diagonal(dim1=1, dim2=2).mean(1)
-    shifted = moments.xx + shift[:, None, None] * torch.eye(moments.xx.shape[1]).to(moments.xx)
+def _edit(
+    moments: Moments, shrink: float, d: int | None = None
+) -> tuple[Float[Tensor, "site d k"], Float[Tensor, "site d k"]]:
+    """Σ_xz G⁺ and B; `d` is the number of dimensions if the moments are those in a span."""
+    shift = shrink * moments.xx.diagonal(dim1=1, dim2=2).sum(1) / (d or moments.xx.shape[1])
+    shifted = moments.xx.clone()
+    shifted.diagonal(dim1=1, dim2=2).add_(shift[:, None])
     readout = _regression(shifted, moments.xz)
     inner = moments.xz.mT @ readout
     return moments.xz @ torch.linalg.pinv((inner + inner.mT) / 2, rtol=1e-9, hermitian=True), readout

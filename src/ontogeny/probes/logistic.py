@@ -6,6 +6,7 @@ lowest out-of-fold cross-entropy is chosen; `cv_score` is its out-of-fold AUROC.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +16,7 @@ from ontogeny.errors import BadInput
 from ontogeny.linalg.logistic_solver import cross_entropy_loss, is_factorable, linear_scores, solve_logistic
 from ontogeny.linalg.principal_axes import PrincipalAxes, StandardisedFeatures
 from ontogeny.metrics.separability import auroc
-from ontogeny.probes import Probe, check_activations, class_indicators
+from ontogeny.probes import FoldProbes, Probe, check_activations, class_indicators, training_masks
 from ontogeny.statistics.splits import balanced_folds
 
 targets = frozenset({"binary", "classes"})
@@ -26,8 +27,8 @@ recovers_from = "labels"
 SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Strengths tried: a principal component with this share of the variance is shrunk to half (C = 4 / (example · d · share))."""
 FOLDS = 3
-_ROUGH_TOLERANCE, _TIGHT_TOLERANCE = 1e-2, 1e-5
-"""Relative gradient for the choice of the strength, and for the final fit."""
+_ROUGH_TOLERANCE, _SCORE_TOLERANCE, _TIGHT_TOLERANCE = 1e-2, 1e-4, 1e-5
+"""Relative gradient for the choice of the strength, for the fits of the folds, and for the final fit."""
 
 
 def fit(
@@ -46,30 +47,124 @@ def fit(
     x = check_activations("logistic", x, y)
     target = class_indicators("logistic", y).to(x)
     basis = basis or PrincipalAxes.of(x)
+    search = _search(x, target, basis, list(_inner_folds(target, groups, seed)))
+    final = search.solve(search.choice[:, None], [0])[:, :, 0]
+    direction, bias = basis.to_raw(final[:, :-1], final[:, -1])
+    return Probe(
+        direction, bias, search.facts(search.solve_folds(search.choice[:, None].expand(-1, len(search.masks) - 1)))
+    )
+
+
+def fit_folds(
+    x: Float[Tensor, "site example d"],
+    y: Tensor,
+    folds: Int[Tensor, " example"],
+    *,
+    groups: Int[Tensor, " example"],
+    pairs: Int[Tensor, " example"] | None = None,
+    seed: int = 0,
+    basis: PrincipalAxes | None = None,
+) -> FoldProbes:
+    """The probe of all examples and that of each fold; the strength of a fold is chosen by the losses in the other folds.
+
+    The folds share the standardisation, which uses no label, and the search for the strength.
+    """
+    x = check_activations("logistic", x, y)
+    target = class_indicators("logistic", y).to(x)
+    basis = basis or PrincipalAxes.of(x)
+    search = _search(x, target, basis, [mask.to(x) for mask in training_masks(folds)])
+    count = len(search.masks) - 1
+    total = search.losses.sum(2, keepdim=True) - search.losses
+    choice = torch.cat([search.choice[:, None], total.argmin(1)], 1)
+    final = search.solve(choice[:, :1], [0])[:, :, 0]
+    solved = search.solve_folds(choice[:, 1:])
+    direction, bias = basis.to_raw(final[:, :-1], final[:, -1])
+    own, own_bias = basis.to_raw(solved[:, :-1].flatten(2), solved[:, -1].flatten(1))
+    shape = count, solved.shape[3]
+    probe = Probe(direction, bias, search.facts(solved))
+    return FoldProbes(probe, own.unflatten(2, shape), own_bias.unflatten(1, shape))
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """Rough fits of every strength on all examples and on each inner fold, and the losses of the folds' held-out examples."""
+
+    features: Float[Tensor, "site example r"]
+    target: Float[Tensor, "example k"]
+    masks: Float[Tensor, "fit example"]
+    """Training examples of each fit; the first holds all."""
+    grid: Float[Tensor, " strength"]
+    theta: Float[Tensor, "site r fit strength k"]
+    losses: Float[Tensor, "site strength fold"]
+    """Sum over the held-out examples."""
+
+    @property
+    def choice(self) -> Int[Tensor, " site"]:
+        """Index of the best strength; the middle one without folds (one group, or a class within one group)."""
+        if not self.losses.shape[2]:
+            return torch.full((len(self.features),), len(self.grid) // 2, device=self.features.device)
+        return self.losses.sum(2).argmin(1)
+
+    def solve(self, choice: Int[Tensor, "site fit"], fits: list[int]) -> Float[Tensor, "site r fit k"]:
+        """Exact fits at the chosen strengths, in float64, from the rough ones."""
+        site = torch.arange(len(self.features), device=self.features.device)[:, None]
+        start = self.theta[site, :, torch.tensor(fits, dtype=torch.int64, device=site.device), choice].movedim(1, 2)
+        return solve_logistic(
+            self.features.double(),
+            *_columns(self.target.double(), self.masks[fits].T.double()),
+            self.grid[choice].double(),
+            start.double(),
+            tolerance=_TIGHT_TOLERANCE,
+        )
+
+    def solve_folds(self, choice: Int[Tensor, "site fold"]) -> Float[Tensor, "site r fold k"]:
+        """Fits of the folds at the chosen strengths, exact enough for their scores."""
+        fits = torch.arange(1, len(self.masks), device=self.features.device)
+        site = torch.arange(len(self.features), device=self.features.device)[:, None]
+        start = self.theta[site, :, fits, choice].movedim(1, 2).contiguous()
+        if not len(fits):
+            return start
+        columns = _columns(self.target, self.masks[fits].T)
+        return solve_logistic(self.features, *columns, self.grid[choice], start, tolerance=_SCORE_TOLERANCE)
+
+    def facts(self, theta: Float[Tensor, "site r fold k"]) -> dict[str, Float[Tensor, " site"]]:
+        """Strength, out-of-fold AUROC of these fits, and out-of-fold loss of the search."""
+        choice = self.choice
+        unknown = self.features.new_full((len(self.features),), torch.nan)
+        if not self.losses.shape[2]:
+            return {"strength": self.grid[choice], "cv_score": unknown, "cv_loss": unknown}
+        site = torch.arange(len(self.features), device=choice.device)
+        count = sum(float((1 - mask).sum()) for mask in self.masks[1:])
+        areas = []
+        for k in range(self.target.shape[1]):
+            # Scores of different folds have different scales: average the AUROC of each fold, weighted by its pairs.
+            area, weight = unknown.new_zeros(len(unknown)), 0.0
+            for fold, mask in enumerate(self.masks[1:]):
+                out = mask == 0
+                held = self.target[out, k]
+                pairs = float(held.sum() * (1 - held).sum())
+                u = linear_scores(self.features[:, out], theta[:, :, fold : fold + 1, k : k + 1])[..., 0, 0]
+                area, weight = area + auroc(u, held > 0).nan_to_num() * pairs, weight + pairs
+            areas.append(area / weight if weight else unknown)
+        loss = self.losses.sum(2)[site, choice] / count
+        return {"strength": self.grid[choice], "cv_score": torch.stack(areas).mean(0), "cv_loss": loss}
+
+
+def _search(x: Tensor, target: Tensor, basis: PrincipalAxes, inner: list[Tensor]) -> _Search:
     features = _with_constant(basis.features)
     grid = 4 / (x.shape[1] * x.shape[2] * x.new_tensor(SHARES))
-
-    inner = list(_inner_folds(target, groups, seed))
-    masks = torch.stack([torch.ones_like(target[:, 0]), *inner], 1)
-    weight = masks.repeat_interleave(len(grid), 1)
+    masks = torch.stack([torch.ones_like(target[:, 0]), *inner])
+    weight = masks.T.repeat_interleave(len(grid), 1)
     theta = solve_logistic(
-        features, *_columns(target, weight), grid.repeat(masks.shape[1]).expand(len(x), -1), tolerance=_ROUGH_TOLERANCE
+        features, *_columns(target, weight), grid.repeat(len(masks)).expand(len(x), -1), tolerance=_ROUGH_TOLERANCE
     )
-    theta = theta.reshape(*theta.shape[:2], masks.shape[1], len(grid), -1)
-    choice, cv_loss, cv_score = _choose(features, target, inner, theta[:, :, 1:])
-
-    site = torch.arange(len(x), device=x.device)
-    strength = grid[choice]
-    start = theta[site, :, 0, choice][:, :, None].double()
-    final = solve_logistic(
-        features.double(),
-        *_columns(target.double(), masks[:, :1].double()),
-        strength[:, None].double(),
-        start,
-        tolerance=_TIGHT_TOLERANCE,
-    )[:, :, 0]
-    direction, bias = basis.to_raw(final[:, :-1], final[:, -1])
-    return Probe(direction, bias, {"strength": strength, "cv_score": cv_score, "cv_loss": cv_loss})
+    theta = theta.reshape(*theta.shape[:2], len(masks), len(grid), -1)
+    losses = [features.new_empty(len(x), len(grid), 0)]
+    for f, mask in enumerate(inner):
+        u = linear_scores(features[:, mask == 0], theta[:, :, f + 1])
+        held = target[mask == 0][:, None].expand_as(u)
+        losses.append(cross_entropy_loss(u, held).sum(1)[..., None])
+    return _Search(features, target, masks, grid, theta, torch.cat(losses, 2))
 
 
 def refit(
@@ -147,24 +242,3 @@ def _inner_folds(target: Tensor, groups: Tensor, seed: int) -> Iterator[Tensor]:
         inside = mask @ target
         if (inside > 0).all() and (target.shape[1] > 1 or inside[0] < mask.sum()):
             yield mask
-
-
-def _choose(features: Tensor, target: Tensor, inner: list[Tensor], theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Index of the best strength at each site, with its out-of-fold loss and AUROC."""
-    sites, strengths = len(features), theta.shape[3]
-    if not inner:
-        # No valid folds (one group, or a class within one group): the middle strength, without a score.
-        unknown = features.new_full((sites,), torch.nan)
-        return torch.full((sites,), strengths // 2, device=features.device), unknown, unknown
-    u = [linear_scores(features[:, mask == 0], theta[:, :, f]) for f, mask in enumerate(inner)]
-    held = [target[mask == 0] for mask in inner]
-    each = torch.cat([cross_entropy_loss(a, b[:, None].expand_as(a)) for a, b in zip(u, held, strict=True)], 1).mean(1)
-    best = each.argmin(1)
-    site = torch.arange(sites, device=features.device)
-    areas = []
-    for k in range(target.shape[1]):
-        # Scores of different folds have different scales: average the AUROC of each fold, weighted by its pairs.
-        pairs = torch.stack([b[:, k].sum() * (1 - b[:, k]).sum() for b in held])
-        area = torch.stack([auroc(a[site, :, best, k], b[:, k] > 0) for a, b in zip(u, held, strict=True)])
-        areas.append((area.nan_to_num() * pairs[:, None]).sum(0) / pairs.sum())
-    return best, each[site, best], torch.stack(areas).mean(0)

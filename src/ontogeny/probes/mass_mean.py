@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.linalg.moments import Moments
-from ontogeny.probes import Probe, check_activations, class_indicators
+from ontogeny.probes import FoldProbes, Probe, check_activations, class_indicators, training_masks
 
 targets = frozenset({"binary", "classes"})
 needs_pairs = False
@@ -40,6 +40,31 @@ def fit(
     unit, gap = _unit(positive - negative)
     spread = (unit.mT @ centred.mT).std(2)
     return _make_probe(unit, gap, spread, (positive + negative) / 2 + origin.mT)
+
+
+def fit_folds(
+    x: Float[Tensor, "site example d"],
+    y: Tensor,
+    folds: Int[Tensor, " example"],
+    *,
+    groups: Int[Tensor, " example"],
+    pairs: Int[Tensor, " example"] | None = None,
+    seed: int = 0,
+) -> FoldProbes:
+    """The probe of all examples and that of each fold; the folds share one pass over the activations."""
+    probe = fit(x, y, groups=groups, pairs=pairs, seed=seed)
+    x = check_activations("mass_mean", x, y)
+    inside, train = class_indicators("mass_mean", y).to(x), training_masks(folds).to(x)
+    origin = x.mean(1, keepdim=True)
+    columns = train.T[:, :, None] * inside[:, None]  # [example, fold, k]
+    others = train.T[:, :, None] * (1 - inside[:, None])
+    # Means of all folds and classes as one thin product.
+    means = _means(torch.cat([columns, others], 2).flatten(1), x - origin)
+    positive, negative = means.reshape(*means.shape[:2], columns.shape[1], -1).chunk(2, 3)
+    unit, _ = _unit((positive - negative).flatten(2))
+    middle = ((positive + negative) / 2).flatten(2) + origin.mT
+    shape = positive.shape[2:]
+    return FoldProbes(probe, unit.unflatten(2, shape), -(unit * middle).sum(1).unflatten(1, shape))
 
 
 def steering_vector(probe: Probe, rule: str) -> Float[Tensor, "site d k"]:

@@ -6,21 +6,25 @@ examples: that covariance is decomposed here, which finds the concept only if it
 takes the mean instead: `mass_mean`.)
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.errors import BadInput
+from ontogeny.linalg.matmul import matmul
 from ontogeny.linalg.moments import Moments
-from ontogeny.probes import Probe, check_activations, class_indicators
+from ontogeny.probes import FoldProbes, Probe, check_activations, class_indicators, training_masks
 
 targets = frozenset({"binary"})
 needs_pairs = False
 recovers = "shift"
 recovers_from = "pairs"
 
+_BLOCK, _BLOCK_ROUNDS = 8, 4
 _EIGENVALUE_SHIFT, _ITERATIONS = 1e-10, 4
 """Shift above the largest eigenvalue, relative to it: an eigenvector at a relative distance of 1e-6 is damped to 1e-16."""
 
@@ -51,6 +55,69 @@ def fit(
         )
     spread = (x @ unit[:, :, None]).std(1)[:, 0]
     return _make_probe(unit, share, gap, middle, spread)
+
+
+def fit_folds(
+    x: Float[Tensor, "site example d"],
+    y: Tensor,
+    folds: Int[Tensor, " example"],
+    *,
+    groups: Int[Tensor, " example"],
+    pairs: Int[Tensor, " example"] | None = None,
+    seed: int = 0,
+    moments: Moments | None = None,
+    rest: Sequence[Moments] = (),
+) -> FoldProbes:
+    """The probe of all examples and that of each fold; `rest` are the moments of the examples outside each fold, if known.
+
+    Without pairs, the axis of a fold comes from a few steps of subspace iteration from that of all.
+    """
+    probe = fit(x, y, groups=groups, pairs=pairs, seed=seed, moments=moments)
+    x = check_activations("pca", x, y)
+    paired = pairs is not None and bool((pairs >= 0).any())
+    each = []
+    for fold, mask in enumerate(training_masks(folds)):
+        if paired and pairs is not None:
+            each.append(fit(x[:, mask], y[mask], groups=groups[mask], pairs=pairs[mask], seed=seed))
+        elif rest:
+            positive, negative = (mean[..., 0].to(x) for mean in rest[fold].class_means())
+            second = rest[fold].xx.to(x)
+            unit, share = _iterated_axis(
+                partial(matmul, second), probe.direction, second.diagonal(dim1=1, dim2=2).sum(1)
+            )
+            variance = (unit * (second @ unit[..., None])[..., 0]).sum(1) / (rest[fold].count - 1)
+            middle = (positive + negative) / 2
+            each.append(_make_probe(unit, share, positive - negative, middle, variance.clamp(min=0).sqrt()))
+        else:
+            rows, inside = x[:, mask], class_indicators("pca", y[mask])[:, 0]
+            means = rows[:, inside].mean(1), rows[:, ~inside].mean(1)
+            centred = rows - rows.mean(1, keepdim=True)
+            unit, share = _iterated_axis(partial(_times_twice, centred), probe.direction, centred.square().sum((1, 2)))
+            spread = (unit[:, None] @ rows.mT).std(2)[:, 0]
+            each.append(_make_probe(unit, share, means[0] - means[1], (means[0] + means[1]) / 2, spread))
+    return FoldProbes.of(probe, each)
+
+
+def _times_twice(rows: Float[Tensor, "site row d"], block: Float[Tensor, "site d k"]) -> Float[Tensor, "site d k"]:
+    return matmul(rows.mT, matmul(rows, block))
+
+
+def _iterated_axis(
+    times: Callable[[Tensor], Tensor], start: Float[Tensor, "site d 1"], total: Float[Tensor, " site"]
+) -> tuple[Tensor, Tensor]:
+    """Eigenvector of the largest eigenvalue and its share of the `total`, in a fixed number of steps."""
+    d = start.shape[1]
+    draw = torch.Generator().manual_seed(0)
+    random = torch.randn(d, min(_BLOCK, d), generator=draw).to(start) / d**0.5
+    block = random.expand(len(start), -1, -1).clone()
+    block[..., :1] = start.where(~start.isnan(), block[..., :1])
+    values = start.new_zeros(len(start), 1)
+    for _ in range(_BLOCK_ROUNDS):
+        block = torch.linalg.qr(times(times(block)))[0]
+        values, turn = torch.linalg.eigh(block.mT @ times(block))
+        block = block @ turn
+    unit = block[..., -1].where(values[:, -1:] > 0, torch.nan)
+    return unit, values[:, -1] / total
 
 
 @dataclass

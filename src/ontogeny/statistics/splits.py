@@ -72,6 +72,23 @@ def group_folds(
     return fold
 
 
+def cross_fit_folds(
+    groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: _TargetKind, *, k: int = 5, seed: int = 0
+) -> Int[Tensor, " example"]:
+    """The fold of each example by `group_folds`: k folds, or as many as the rarest class has groups, at least 2.
+
+    Raises:
+        BadInput: a class is in fewer than two groups.
+    """
+    held = [len(unique_values(groups[y == label])) for label in unique_values(y)] if kind != "number" else []
+    for count in range(min(k, len(unique_values(groups)), *held), 2, -1):
+        try:
+            return group_folds(groups, y, kind, k=count, seed=seed)
+        except BadInput:  # a greedy assignment may leave a fold without a class
+            continue
+    return group_folds(groups, y, kind, k=2, seed=seed)
+
+
 def balanced_folds(
     groups: Int[Tensor, " example"], y: Float[Tensor, " example"], *, folds: int, seed: int
 ) -> tuple[Int[Tensor, " example"], int]:
@@ -94,12 +111,12 @@ def balanced_folds(
 
 
 def contiguous_split(n: int, *, test: float = 0.2) -> Split:
-    """First examples to train, last to test, ignoring groups: the tracing paper's split (arXiv:2402.19465).
+    """First examples to train, last to test, ignoring groups: the tracing paper's split (arXiv:2402.19465), which truncates.
 
     Raises:
         BadInput: a side would be empty.
     """
-    cut = round(n * (1 - test))
+    cut = int(n * (1 - test))
     if not 0 < cut < n:
         raise BadInput(
             f"both sides of a split need examples, got {n} examples with a test share of {test}: add examples."

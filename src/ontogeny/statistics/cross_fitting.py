@@ -1,0 +1,212 @@
+"""Scores of cross-fitted probes and their variance over groups, split and fits.
+
+Each example is scored by the probe of its fold, which was fitted on the other folds. AUROC compares pairs within a fold: a probe is
+independent of its own fold, so this is unbiased, where pooled scores of different fits are biased below chance. The variance over the
+test groups, given the fits, comes from the influence of each group (DeLong's components by cluster, Obuchowski 1997). At chance the
+true variance is twice that: the score is then a sum over pairs of examples, each of which counts twice, once with either as training
+data. Far from chance the fits add little. `fit_variance_share` interpolates; `make calibration` holds its coverage.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ontogeny.linalg.matmul import matmul
+from ontogeny.statistics.bootstrap import Interval, student_t_quantiles
+from ontogeny.statistics.unique import unique_inverse
+
+_PAIRS = 2**24
+"""Comparisons of a block that are held at once."""
+_LEAST_DECAY, _MOST_DECAY = 0.25, 1.5
+"""How fast the share of the fits in the variance falls with the score, from simulation: hardly with many more dimensions than examples."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFitScore:
+    """A score at each site and the derivative of it by each example's weight."""
+
+    value: Float[Tensor, " site"]
+    influence: Float[Tensor, "site example"]
+
+
+def cross_fit_auroc(
+    scores: Float[Tensor, "site example"],
+    y: Bool[Tensor, " example"],
+    folds: Int[Tensor, " example"],
+    groups: Int[Tensor, " example"],
+) -> CrossFitScore:
+    """AUROC of the pairs within folds, over all folds; NaN if no fold holds both classes or a score is NaN."""
+    wins, pairs, inside, inside_pairs = _wins(scores, y, folds, groups)
+    total = pairs[y].sum()
+    value = wins[:, y].sum(1) / total
+    value = value.where(~scores.isnan().any(1), torch.nan)
+    # A pair inside a group comes and goes with that group once, not once for either example.
+    influence = (wins - inside / 2 - value[:, None] * (pairs - inside_pairs / 2)) / total
+    return CrossFitScore(value.to(scores.dtype), influence - influence.mean(1, keepdim=True))
+
+
+def cross_fit_macro_auroc(
+    scores: Float[Tensor, "site example k"],
+    y: Int[Tensor, " example"],
+    folds: Int[Tensor, " example"],
+    groups: Int[Tensor, " example"],
+) -> CrossFitScore:
+    """Mean over the classes of that class against the rest."""
+    each = [cross_fit_auroc(scores[..., c], y == c, folds, groups) for c in range(scores.shape[-1])]
+    return CrossFitScore(
+        torch.stack([one.value for one in each]).mean(0), torch.stack([one.influence for one in each]).mean(0)
+    )
+
+
+def cross_fit_mean(values: Float[Tensor, "site example"]) -> CrossFitScore:
+    """Mean over examples, such as the share of right answers."""
+    mean = values.mean(1)
+    return CrossFitScore(mean, (values - mean[:, None]).double() / values.shape[1])
+
+
+def cross_fit_r2(predicted: Float[Tensor, "site example"], y: Float[Tensor, " example"]) -> CrossFitScore:
+    """Explained variance of the out-of-fold predictions."""
+    error = (y.double() - predicted.double()).square()
+    spread = (y.double() - y.double().mean()).square()
+    rest = error.sum(1) / spread.sum()
+    return CrossFitScore((1 - rest).to(predicted.dtype), (rest[:, None] * spread - error) / spread.sum())
+
+
+def fold_aurocs(
+    scores: Float[Tensor, "site example"], y: Bool[Tensor, " example"], folds: Int[Tensor, " example"]
+) -> Float[Tensor, "fold site"]:
+    """AUROC of each fold; NaN where a fold lacks a class."""
+    wins, pairs, _, _ = _wins(scores, y, folds, torch.arange(len(y), device=folds.device))
+    inside = (folds == torch.arange(int(folds.max()) + 1, device=folds.device)[:, None]) & y
+    total = torch.stack([pairs[fold].sum() for fold in inside])
+    won = torch.stack([wins[:, fold].sum(1) for fold in inside])
+    return (won / total[:, None]).where(~scores.isnan().any(1), torch.nan).to(scores.dtype)
+
+
+def _wins(scores: Tensor, y: Tensor, folds: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """How many examples of the other class in its fold each example is ordered rightly against (ties ½), and of how many.
+
+    Then the same inside its group.
+    """
+    wins, inside = torch.zeros(2, *scores.shape, dtype=torch.float64, device=scores.device)
+    pairs, inside_pairs = torch.zeros(2, len(y), dtype=torch.float64, device=scores.device)
+    for fold in range(int(folds.max()) + 1):
+        positive, negative = ((folds == fold) & y).nonzero()[:, 0], ((folds == fold) & ~y).nonzero()[:, 0]
+        if not len(positive) or not len(negative):
+            continue
+        pairs[positive], pairs[negative] = float(len(negative)), float(len(positive))
+        same = groups[positive][:, None] == groups[negative]
+        inside_pairs[positive], inside_pairs[negative] = same.sum(1).double(), same.sum(0).double()
+        left, right = same.nonzero(as_tuple=True)
+        size = max(1, _PAIRS // (len(positive) * len(negative)))
+        for rows in torch.arange(len(scores), device=scores.device).split(size):
+            a, b = scores[rows][:, positive, None], scores[rows][:, None, negative]
+            won = ((a > b).to(torch.float32) + (a >= b)) / 2
+            wins[rows[:, None], positive] = won.sum(2).double()
+            wins[rows[:, None], negative] = won.sum(1).double()
+            if len(left):
+                alone = won[:, left, right].double()
+                for side, at in ((positive, left), (negative, right)):
+                    inside[rows] = inside[rows].index_add(1, side[at], alone)
+    return wins, pairs, inside, inside_pairs
+
+
+@dataclass(frozen=True, eq=False)
+class GroupVariance:
+    value: Float[Tensor, " site"]
+    freedom: Float[Tensor, " site"]
+    """Degrees of freedom, by Satterthwaite 1946."""
+
+
+def group_variance(
+    influence: Float[Tensor, "site example"], groups: Int[Tensor, " example"], y: Tensor | None = None
+) -> GroupVariance:
+    """Variance of a score over groups, from the influence of its examples.
+
+    Args:
+        y: Labels of a score that compares classes, such as AUROC: groups of one label then count for their class only.
+    """
+    count, member = unique_inverse(groups.cpu())
+    member = member.to(groups.device)
+    by_group = influence.new_zeros(len(influence), count).index_add_(1, member, influence)
+    variance, smallness = torch.zeros(2, len(influence), dtype=influence.dtype, device=influence.device)
+    for inside in _strata(member, count, y):
+        size = int(inside.sum())
+        # A single group of a kind says nothing about its spread.
+        factor, freedom = (size / (size - 1), size - 1) if size > 1 else (count / (count - 1), 1)
+        part = factor * by_group[:, inside].square().sum(1)
+        variance, smallness = variance + part, smallness + part.square() / freedom
+    return GroupVariance(variance, torch.where(smallness > 0, variance.square() / smallness, count - 1.0))
+
+
+def _strata(member: Tensor, count: int, y: Tensor | None) -> list[Bool[Tensor, " group"]]:
+    """Groups of mixed labels, and those of each single label."""
+    if y is None or y.is_floating_point():
+        return [torch.ones(count, dtype=torch.bool, device=member.device)]
+    low = torch.full((count,), int(y.long().max()) + 1, device=member.device).scatter_reduce_(
+        0, member, y.long(), "amin"
+    )
+    high = torch.full((count,), -1, device=member.device).scatter_reduce_(0, member, y.long(), "amax")
+    kind = torch.where(low == high, low, -1)
+    return [kind == value for value in kind.unique().tolist()]
+
+
+def fit_variance_share(
+    value: Float[Tensor, "*cell"], *, share: bool, examples: int, width: int
+) -> Float[Tensor, "*cell"]:
+    """Variance by the training groups, as a share of that by the test groups: 1 at chance, 0 for a perfect score.
+
+    Args:
+        share: Whether the score is an AUROC, with chance at ½; else an explained variance.
+        examples: Number of examples, all folds together.
+        width: Dimensions of the activations.
+    """
+    strength = (2 * value.double() - 1).square() if share else value.double().clamp(0, 1)
+    decay = min(max(examples / width, _LEAST_DECAY), _MOST_DECAY)
+    return (1 - strength).clamp(0, 1) ** decay
+
+
+def cross_fit_interval(
+    value: Float[Tensor, " site"],
+    test: GroupVariance,
+    fits: Float[Tensor, " site"],
+    *,
+    share: bool,
+    level: float = 0.95,
+) -> Interval:
+    """t-interval over test groups and fits; of shares on the logit scale, exact binomial if the score is 0 or 1.
+
+    Args:
+        fits: From `fit_variance_share`.
+    """
+    inner = value.double()
+    half = student_t_quantiles(test.freedom.nan_to_num(1.0).clamp(min=1), level) * (test.value * (1 + fits)).sqrt()
+    if not share:
+        return Interval((inner - half).to(value.dtype), (inner + half).to(value.dtype))
+    edge = (inner <= 0) | (inner >= 1)
+    middle = inner.where(~edge, 0.5)
+    half = half / (middle * (1 - middle))
+    low, high = torch.sigmoid(torch.logit(middle) - half), torch.sigmoid(torch.logit(middle) + half)
+    reach = ((1 - level) / 2) ** (1 / (test.freedom + 1))
+    low = torch.where(edge, torch.where(inner >= 1, reach, 0.0), low)
+    high = torch.where(edge, torch.where(inner >= 1, 1.0, 1 - reach), high)
+    known = ~value.isnan()
+    return Interval(low.where(known, torch.nan).to(value.dtype), high.where(known, torch.nan).to(value.dtype))
+
+
+def cross_fit_samples(
+    score: CrossFitScore, weights: Float[Tensor, "sample example"], fits: Float[Tensor, " site"], *, share: bool
+) -> Float[Tensor, "sample site"]:
+    """The score on resamples of the groups, to first order in their weights; paired over sites and checkpoints.
+
+    Shares move on the logit scale, so that they stay between 0 and 1.
+    """
+    moved = matmul(weights.double() - 1, score.influence.T) * (1 + fits).sqrt()
+    value = score.value.double()
+    if not share:
+        return (value + moved).to(score.value.dtype)
+    edge = (value <= 0) | (value >= 1)
+    inner = value.where(~edge, 0.5)
+    return torch.sigmoid(torch.logit(inner) + moved / (inner * (1 - inner))).where(~edge, value).to(score.value.dtype)
