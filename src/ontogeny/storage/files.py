@@ -156,7 +156,7 @@ def _scratch_database(process: int) -> Any:
 
     if process not in _databases:
         _databases[process] = duckdb.connect()
-        _databases[process].execute("set enable_progress_bar = false")
+        _databases[process].execute("set enable_progress_bar_print = false")
     return _databases[process]
 
 

@@ -627,7 +627,7 @@ def _lock_connection(connection: Any, folders: Iterable[Path]) -> None:
     # DuckDB compares a pattern as it is written with the allowed folders.
     allowed = ", ".join(sql_text(place) for place in sorted(places | set(map(glob.escape, places))))
     for setting in (
-        "enable_progress_bar = false",  # it would be printed among the rows
+        "enable_progress_bar_print = false",  # DuckDB without a progress bar does not see Ctrl-C
         "python_enable_replacements = false",
         f"allowed_directories = [{allowed}]",
         "enable_external_access = false",

@@ -24,6 +24,7 @@ from ontogeny.errors import BadInput
 from ontogeny.storage.lock import is_locked, run_lock
 
 _RAY_FOLDER_PREFIX = "ontogeny-ray-"
+_TERMINATED = 128 + signal.SIGTERM
 _SECONDS_PER_MINUTE = 60
 _OBJECT_STORE_BYTES = 100 * 10**6
 """Bytes of shared memory; nothing but a job's description passes through it."""
@@ -103,8 +104,8 @@ def connect_ray(asked: RayCluster) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         folder = None if asked.address else stack.enter_context(_own_folder())
         stack.callback(ray.shutdown)
-        with _own_sigterm():
-            _start_ray(ray, asked, folder)
+        _start_ray(ray, asked, folder)
+        stack.enter_context(_end_on_sigterm())
         yield ray
 
 
@@ -172,14 +173,26 @@ def _start_ray(ray: Any, asked: RayCluster, folder: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the program's handler of SIGTERM: that of Ray aborts the driver."""
-    before = signal.getsignal(signal.SIGTERM)
+def _end_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the program as an exit with 143, so that Ray is shut down too; Ray's own handler aborts the driver."""
+    received = threading.Event()
+
+    def end(_signal: int, _frame: object) -> None:
+        received.set()
+        sys.exit(_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except SystemExit:
+        if received.is_set():
+            sys.exit(_TERMINATED)  # Ray has put a code of its own in its place
+        raise
     finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
