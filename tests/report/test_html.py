@@ -248,6 +248,17 @@ def test_use_needs_an_ablation_beyond_its_null() -> None:
     assert "(95 % of random directions −0.10 to +0.10; p = .01, corrected)" in said(-1.5, 0.01)
     assert said(-1.5, 0.2).startswith("is not shown to be used")
     assert said(0.8, 0.01).startswith("is not shown to be used")
+    # An evaluation of the same kind counts as well.
+    at = {"method": "ablate", "split": "test", "site": None, "coords": {"alpha": "1", "site": "resid.3"}}
+    effect = row | at | {"metric": "steering_effect", "value": -2.0, "low": -2.5, "high": -1.5}
+    q = row | at | {"metric": "steering_q", "value": 0.02}
+    finding = with_events(
+        table[table["method"].ne("ablate")], effect, effect | null | at | {"metric": "steering_effect"}, q
+    )
+    assert any(
+        "is used: ablating it at sft 400 changes the margin of the answers that show it by −2.00" in s
+        for s in finding_sentences(finding)
+    )
 
 
 def test_use_in_a_later_stage_has_an_order(table: pd.DataFrame) -> None:
@@ -381,7 +392,7 @@ def test_released_model_without_a_step_is_included(table: pd.DataFrame) -> None:
     line = make_timeline(both)
     assert list(line.moments["step"])[-2:] == [16000.0, 16000.5]
     assert collect_findings(both)[0].final.value == 0.9
-    assert '"end"' in json.dumps(views.load_view("emergence").draw(both).to_dict(validate=False)).replace("'", '"')
+    assert '\\"end\\"' in json.dumps(views.load_view("emergence").draw(both).to_dict(validate=False))
 
 
 def test_steps_with_growing_gaps_have_a_log_axis() -> None:
@@ -431,7 +442,7 @@ def test_warnings_name_failures_and_censored_events(table: pd.DataFrame, page: s
     assert ("truth", "has no score in this table.") in unscored
     assert ("2 absent", "could not be measured: kernel of one point – nhsic_ty (2).") in said
     assert (
-        page.index('id="warnings"') < page.index('id="findings"') < page.index('id="pictures"') < page.index('id="run"')
+        page.index('id="findings"') < page.index('id="warnings"') < page.index('id="pictures"') < page.index('id="run"')
     )
 
 
@@ -471,10 +482,10 @@ def test_empty_run_gives_a_page(tmp_path: Path) -> None:
     assert "<li><b>Emergence</b>: no rows" in page
 
 
-@pytest.mark.parametrize("ending", ["png", "svg", "html", "json"])
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf", "html", "json"])
 def test_chart_is_saved(ending: str, table: pd.DataFrame, tmp_path: Path) -> None:
     path = views.save_chart(views.load_view("concepts").draw(table), tmp_path / f"c.{ending}")
-    starts = {"png": b"\x89PNG", "svg": b"<svg", "html": b"<!DOCTYPE html>", "json": b"{"}
+    starts = {"png": b"\x89PNG", "svg": b"<svg", "pdf": b"%PDF", "html": b"<!DOCTYPE html>", "json": b"{"}
     content = path.read_bytes()
     assert content.startswith(starts[ending])
     if ending == "html":
@@ -482,7 +493,7 @@ def test_chart_is_saved(ending: str, table: pd.DataFrame, tmp_path: Path) -> Non
 
 
 def test_rejects_unknown_file_extension(table: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"\.png, \.svg, \.html or \.json"):
+    with pytest.raises(BadInput, match=r"\.png, \.svg, \.pdf, \.html or \.json"):
         views.save_chart(None, tmp_path / "c.gif")
 
 

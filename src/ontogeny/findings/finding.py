@@ -91,9 +91,11 @@ class AblationEffect:
     null: IntervalEstimate
     """Of random directions: mean, and 95 % of them."""
     p: float
-    """Corrected over the concepts and checkpoints of the run."""
+    """Corrected over the ablations, or the evaluated effects, of the run."""
     stage: str
     step: float
+    of: str = "right answers"
+    """The answers whose margin changed: an evaluation looks at those that show the concept."""
 
     @property
     def is_use(self) -> bool:
@@ -282,7 +284,7 @@ def _ablation(rows: pd.DataFrame, line: Timeline) -> AblationEffect | None:
     """The effect of ablating the direction on the answers, at the last checkpoint where it was measured."""
     own = rows[rows["metric"].isin(["ablation_effect", "ablation_p_corrected"]) & rows["value"].notna()]
     if own.empty:
-        return None
+        return _evaluated_ablation(rows, line)
     own = line.last(own)
     effects = own[own["metric"].eq("ablation_effect")]
     null, effect = effects[effects["control"].eq("random_direction")], effects[effects["control"].eq("")]
@@ -291,6 +293,23 @@ def _ablation(rows: pd.DataFrame, line: Timeline) -> AblationEffect | None:
         return None
     stage, step = str(effect["stage"].iloc[0]), float(effect["step"].iloc[0])
     return AblationEffect(first_interval(effect), first_interval(null), float(p.iloc[0]), stage, step)
+
+
+def _evaluated_ablation(rows: pd.DataFrame, line: Timeline) -> AblationEffect | None:
+    """The same from an evaluation of the method `ablate`, if the run holds one."""
+    own = rows[rows["metric"].isin(["steering_effect", "steering_q"]) & rows["method"].eq("ablate")]
+    own = own[own["value"].notna() & own["split"].eq("test") & coord_column(own, "alpha").ne("0")]
+    if own.empty:
+        return None
+    own = line.last(own)
+    effects = own[own["metric"].eq("steering_effect")]
+    null, effect = effects[effects["control"].eq("random_direction")], effects[effects["control"].eq("")]
+    q = own[own["metric"].eq("steering_q")]["value"]
+    if effect.empty or null.empty or q.empty:
+        return None
+    stage, step = str(effect["stage"].iloc[0]), float(effect["step"].iloc[0])
+    answers = "answers that show it"
+    return AblationEffect(first_interval(effect), first_interval(null), float(q.iloc[0]), stage, step, answers)
 
 
 def _readable_minus_answers(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> IntervalEstimate | None:

@@ -44,11 +44,12 @@ def metric_condition(*metrics: str) -> str:
 
 
 SCORES_AT_BEST_SITE = f"{metric_condition(*SCORE_METRICS, 'cv_score')} and {{best}}"
+_FINDING_METRICS = ("best_site", "answer_accuracy", "ablation_effect", "ablation_p_corrected", *EVENT_METRICS)
 FINDING_ROWS = (
-    f"{metric_condition('best_site', 'ablation_effect', 'ablation_p_corrected', *EVENT_METRICS)} or ({SCORES_AT_BEST_SITE}) "
-    "or (metric = 'selectivity' and {best})"
+    f"{metric_condition(*_FINDING_METRICS)} or ({SCORES_AT_BEST_SITE}) or (metric = 'selectivity' and {{best}}) "
+    "or (metric in ('steering_effect', 'steering_q') and method = 'ablate' and split = 'test')"
 )
-"""Condition for the rows that `collect_findings` reads."""
+"""Condition for the rows that `collect_findings` reads, and of the charts of findings: a report reads them once."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,15 @@ class RecordSource:
 
     def rows(self, where: str) -> pd.DataFrame:
         """The rows that meet a condition, in the order of the run, then one row a checkpoint, for the time axis."""
+        if where == FINDING_ROWS:
+            return self._finding_rows
+        return self._rows(where)
+
+    @functools.cached_property
+    def _finding_rows(self) -> pd.DataFrame:
+        return self._rows(FINDING_ROWS)
+
+    def _rows(self, where: str) -> pd.DataFrame:
         columns = ", ".join(f'"{name}"' for name in RECORD_COLUMNS)
         checkpoints = [
             f"({', '.join(sql_literal(None if pd.isna(v) else v) for v in row)})"
@@ -181,7 +191,7 @@ class RecordSource:
         if counts.empty:
             return reason
         if counts["known"].sum():
-            return f"{reason} The run has {int(counts['known'].sum()):,} values of these metrics at other sites or checkpoints."
+            return reason
         notes = [str(note) for note in counts["note"] if isinstance(note, str) and note]
         return f"{int(counts['n'].sum()):,} rows without a value: {'; '.join(notes[:3]) or 'no reason given'}."
 
@@ -200,11 +210,11 @@ class RecordSource:
 
     @functools.cached_property
     def _checkpoints(self) -> pd.DataFrame:
-        return self._query(
-            f"select {', '.join(_CHECKPOINT_COLUMNS)} from records where metric is null or not "
-            f"({metric_condition(*EVENT_METRICS)} or (step is null and {metric_condition(*SERIES_METRICS)})) "
-            "group by all order by all"
-        )
+        # The metrics are left out here: as a condition they would be compared in every row of a large run.
+        columns = ", ".join(_CHECKPOINT_COLUMNS)
+        rows = self._query(f"select {columns}, metric from records group by all order by all")
+        event = rows["metric"].isin(EVENT_METRICS) | (rows["metric"].isin(SERIES_METRICS) & rows["step"].isna())
+        return rows[~event].drop(columns="metric").drop_duplicates()
 
     def _resolve(self, where: str) -> str:
         """The condition with its braces filled in."""

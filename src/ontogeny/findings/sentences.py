@@ -230,7 +230,7 @@ def _ablation(finding: Finding) -> str:
     at = checkpoint_label(ablation.stage, ablation.step)
     effect = f"{_nats(ablation.effect.value)} nats [{_nats(ablation.effect.low)}, {_nats(ablation.effect.high)}]"
     null = f"95 % of random directions {_nats(ablation.null.low)} to {_nats(ablation.null.high)}"
-    numbers = f"ablating it at {at} changes the margin of the right answers by {effect} ({null}; {format_p(ablation.p)}, corrected)"
+    numbers = f"ablating it at {at} changes the margin of the {ablation.of} by {effect} ({null}; {format_p(ablation.p)}, corrected)"
     return f"is used: {numbers}." if ablation.is_use else f"is not shown to be used: {numbers}."
 
 
