@@ -76,11 +76,12 @@ class View:
     def _themed(self, plain: Any, records: pd.DataFrame) -> Any:
         from ontogeny.views._chart_parts import apply_theme, wrap_panel_titles
 
-        chart = apply_theme(plain).properties(description=f"{self.title}. {self.caption}")
+        chart = apply_theme(plain)
         wrap_panel_titles(chart)
         meta = chart.usermeta if isinstance(chart.usermeta, dict) else {}
-        about = {"title": self.title, "run": _run_names(records), "caption": self.caption}
-        return chart.properties(usermeta=meta | about)
+        chart.description = f"{self.title}. {self.caption}"
+        chart.usermeta = meta | {"title": self.title, "run": _run_names(records), "caption": self.caption}
+        return chart
 
 
 def _run_names(records: pd.DataFrame) -> str:

@@ -73,11 +73,18 @@ def missing_rows_reason(rows: pd.DataFrame, what: str) -> str:
     return f"{what} could not be measured: " + ("; ".join(notes[:3]) if notes else "no reason given") + "."
 
 
+def resolve_scales(chart: Any, **channels: str) -> Any:
+    """`chart.resolve_scale(…)` in place: Altair's method copies the whole chart."""
+    chart.resolve = alt.Resolve(scale=alt.ScaleResolveMap(**channels))
+    return chart
+
+
 def small_multiples(charts: Sequence[Any], *, columns: int = 3, spacing: int = 24) -> Any:
     """Small multiples with shared scales of colour and dash."""
     if len(charts) == 1:
         return charts[0]
-    return alt.concat(*charts, columns=columns, spacing=spacing).resolve_scale(color="shared", strokeDash="shared")
+    grid = alt.concat(*charts, columns=columns, spacing=spacing)
+    return resolve_scales(grid, color="shared", strokeDash="shared")
 
 
 def multiples_or_blank(charts: Sequence[Any], title: str, rows: pd.DataFrame, what: str, *, columns: int = 3) -> Any:
@@ -90,7 +97,7 @@ def stack_by_metric(charts: Sequence[tuple[str, Any]]) -> Any:
     blocks = [
         small_multiples([chart for m, chart in charts if m == metric]) for metric in dict.fromkeys(m for m, _ in charts)
     ]
-    return blocks[0] if len(blocks) == 1 else alt.vconcat(*blocks, spacing=30).resolve_scale(color="independent")
+    return blocks[0] if len(blocks) == 1 else resolve_scales(alt.vconcat(*blocks, spacing=30), color="independent")
 
 
 def interval_band(base: alt.Chart, rows: pd.DataFrame, *, opacity: float, **looks: Any) -> alt.Chart:
@@ -184,5 +191,6 @@ def dash_by_name(names: list[str]) -> Any:
 
 
 def apply_theme(chart: Any) -> Any:
-    """Apply the theme at the top level; charts without theme can be concatenated."""
-    return chart.configure(**THEME_CONFIG)
+    """Apply the theme at the top level, in place; charts without theme can be concatenated."""
+    chart.config = alt.Config(**THEME_CONFIG)
+    return chart

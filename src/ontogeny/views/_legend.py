@@ -6,7 +6,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from ontogeny.views._chart_parts import inline_rows
+from ontogeny.views._chart_parts import inline_rows, resolve_scales
 from ontogeny.views._theme import INK_COLOUR
 
 _SYMBOL_WIDTH, _LETTER_WIDTH, _HEIGHT = 24, 6.4, 14
@@ -25,9 +25,8 @@ class LegendEntry:
 
 def with_legend(chart: Any, *entries: LegendEntry) -> Any:
     """The chart with a legend of these marks below it."""
-    return alt.vconcat(chart, legend_of(*entries), spacing=10).resolve_scale(
-        color="independent", strokeDash="independent"
-    )
+    both = alt.vconcat(chart, legend_of(*entries), spacing=10)
+    return resolve_scales(both, color="independent", strokeDash="independent", shape="independent")
 
 
 def legend_of(*entries: LegendEntry) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate, collect_findings
-from ontogeny.findings.selection import SCORES_AT_BEST_SITE, metric_condition
 from ontogeny.findings.sentences import SCORE_LABELS, format_event
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
@@ -27,10 +26,6 @@ def score_axis_minimum(values: Iterable[float]) -> float:
     """Start of a score axis, in tenths."""
     known = [value for value in values if not math.isnan(value)]
     return max(LOWEST_DRAWN_SCORE, min([0.4, *(math.floor(10 * value) / 10 for value in known)]))
-
-
-SCORE_ROWS = f"{metric_condition('best_site', 'emergence_step')} or ({SCORES_AT_BEST_SITE})"
-"""The condition for `score_rows` that findings read."""
 
 
 def score_rows(records: pd.DataFrame) -> pd.DataFrame:

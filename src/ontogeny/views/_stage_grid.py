@@ -8,7 +8,7 @@ import pandas as pd
 
 from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread, records_by_concept, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
-from ontogeny.views._chart_parts import blank_chart, missing_rows_reason
+from ontogeny.views._chart_parts import blank_chart, missing_rows_reason, resolve_scales
 
 _ChartParts = Callable[[ConceptRecords, Timeline], Sequence[Any]]
 """The charts of one concept; None for charts without data."""
@@ -22,7 +22,7 @@ def stack_concepts(
     charts = [part for subject in records_by_concept(table) for part in parts(subject, line) if part is not None]
     if not charts:
         return blank_chart(title, missing_rows_reason(table, f"{what} (ontogeny compare makes them)"))
-    return alt.vconcat(*charts, spacing=spacing).resolve_scale(color="independent")
+    return resolve_scales(alt.vconcat(*charts, spacing=spacing), color="independent")
 
 
 def checkpoint_rows(subject: ConceptRecords, line: Timeline, *, most: int) -> tuple[pd.DataFrame, list[str]]:

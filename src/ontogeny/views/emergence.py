@@ -12,6 +12,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import CHANCE_SCORES, FLOOR_LABELS, Finding
+from ontogeny.findings.selection import FINDING_ROWS
 from ontogeny.findings.sentences import SCORE_LABELS, format_event, format_interval, format_score, run_headline
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_boundaries, step_axis
@@ -23,12 +24,12 @@ from ontogeny.views._chart_parts import (
     inline_rows,
     interval_band,
     panel_title,
+    resolve_scales,
     small_multiples,
 )
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import (
     LOWEST_DRAWN_SCORE,
-    SCORE_ROWS,
     findings_on_timeline,
     place_event,
     score_axis_minimum,
@@ -58,9 +59,11 @@ FLOOR_LOOKS = {
     "random_direction": (INK_COLOUR, [5, 4]),
 }
 """Colour and dash of each floor."""
+_MOST_DOTS = 60
+"""More checkpoints have no dots, which would hide the line."""
 MOST_LINES = 8
 """More concepts are rows of colour: so many lines in one frame cannot be followed."""
-select, where = score_rows, SCORE_ROWS
+select, where = score_rows, FINDING_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:
@@ -82,7 +85,7 @@ def draw(records: pd.DataFrame) -> Any:
         LegendEntry("emergence step", "upright", one),
         LegendEntry("its 95 % interval", "cell", one, opacity=0.3),
     )
-    return alt.vconcat(*blocks, below, spacing=36).resolve_scale(color="independent", strokeDash="independent")
+    return resolve_scales(alt.vconcat(*blocks, below, spacing=36), color="independent", strokeDash="independent")
 
 
 def draw_overview(records: pd.DataFrame) -> Any:
@@ -94,7 +97,7 @@ def draw_overview(records: pd.DataFrame) -> Any:
     colours = dict(zip(map(_name, findings), _colours(findings), strict=True))
     own = [[f for f in findings if f.metric == metric] for metric in metrics]
     blocks = [_overview(several, line, colours, len(metrics) > 1) for several in own]
-    return alt.vconcat(*blocks, spacing=36).resolve_scale(color="independent", strokeDash="independent")
+    return resolve_scales(alt.vconcat(*blocks, spacing=36), color="independent", strokeDash="independent")
 
 
 def _name(finding: Finding) -> str:
@@ -138,7 +141,10 @@ def _lines(findings: list[Finding], line: Timeline, colours: Mapping[str, str]) 
     colour.scale.range = [colours[name] for name in names]
     base = alt.Chart(inline_rows(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
     lines = base.mark_line(strokeWidth=2.2).encode(y=_score(findings, domain), strokeDash=dash_by_name(names))
-    dots = base.mark_circle(size=26).encode(y=_score(findings, domain), tooltip=_tooltip())
+    crowded = max(len(f.curve) for f in findings) > _MOST_DOTS
+    dots = base.mark_circle(size=26, **({"fillOpacity": 0, "strokeOpacity": 0} if crowded else {})).encode(
+        y=_score(findings, domain), tooltip=_tooltip()
+    )
     marks = alt.Chart(inline_rows(_events(findings, line))).encode(color=colour, opacity=shade)
     spans = marks.mark_rule(strokeWidth=2.2).encode(x="low:Q", x2="high:Q", y=_score(findings, domain, "score"))
     points = marks.mark_point(filled=True, size=110, shape="diamond", stroke="white", strokeWidth=1)
@@ -193,7 +199,8 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
     band = interval_band(base, finding.curve, opacity=0.22, color=colour).encode(
         y=_score([finding], domain, "low"), y2="high:Q"
     )
-    curve = base.mark_line(strokeWidth=2, color=colour, point={"size": 14, "color": colour})
+    point = {"size": 14, "color": colour} if len(finding.curve) <= _MOST_DOTS else False
+    curve = base.mark_line(strokeWidth=2, color=colour, point=point)
     curve = curve.encode(y=_score([finding], domain), tooltip=_tooltip())
     names = [FLOOR_LABELS[control] for control in shown]
     legend = alt.Legend(title="floors", orient="bottom", direction="horizontal", columns=6, symbolSize=300)

@@ -34,6 +34,7 @@ from ontogeny.views._chart_parts import (
     missing_rows_reason,
     number_tooltips,
     panel_title,
+    resolve_scales,
     small_multiples,
 )
 from ontogeny.views._theme import CHART_WIDTH, SEQUENTIAL_SCHEME
@@ -69,7 +70,7 @@ def draw(records: pd.DataFrame) -> Any:
         rows = table[table["metric"].ne("best_site")]
         what = "tpr_at_1_fpr or realised_fpr (ontogeny monitor RUN makes them)"
         return blank_chart(title, missing_rows_reason(rows, what))
-    return alt.vconcat(*blocks, spacing=36).resolve_scale(color="independent")
+    return resolve_scales(alt.vconcat(*blocks, spacing=36), color="independent")
 
 
 def _is_tpr(metrics: pd.Series) -> pd.Series:

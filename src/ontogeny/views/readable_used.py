@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate, collect_findings
-from ontogeny.findings.selection import SCORES_AT_BEST_SITE, metric_condition
+from ontogeny.findings.selection import FINDING_ROWS
 from ontogeny.findings.sentences import format_event
 from ontogeny.findings.table import mean_over_seeds, select_rows, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
@@ -34,7 +34,7 @@ _KEY = (
 KINDS = ["readable: score of the probe", "answers: share right"]
 EVENTS = ("emergence_step", "used_step", "readable_minus_used")
 select = rows_with_metrics(*SCORE_METRICS, *EVENTS, "answer_accuracy", "best_site", "cv_score")
-where = f"{metric_condition(*EVENTS, 'answer_accuracy', 'best_site')} or ({SCORES_AT_BEST_SITE})"
+where = FINDING_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ontogeny.findings.finding import Finding
 from ontogeny.findings.seed_agreement import seed_agreement_sentence, seed_agreements
+from ontogeny.findings.selection import FINDING_ROWS
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._axes import stage_boundaries, step_axis
 from ontogeny.views._chart_parts import (
@@ -23,7 +24,6 @@ from ontogeny.views._chart_parts import (
     small_multiples,
 )
 from ontogeny.views._scores import (
-    SCORE_ROWS,
     findings_on_timeline,
     place_event,
     score_axis_minimum,
@@ -36,7 +36,7 @@ title = "Runs side by side"
 place = 9
 together = True
 needs = frozenset({"step", "concept", "site", "metric", "control", "value", "low", "high", "lineage", "train_seed"})
-select, where = score_rows, SCORE_ROWS
+select, where = score_rows, FINDING_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:

@@ -30,6 +30,7 @@ from ontogeny.views._chart_parts import (
     missing_rows_reason,
     number_tooltips,
     panel_title,
+    resolve_scales,
     small_multiples,
 )
 from ontogeny.views._theme import CHART_WIDTH, ORDINAL_SCHEME
@@ -57,7 +58,7 @@ def draw(records: pd.DataFrame) -> Any:
         missing = table[table["metric"].ne("best_site")]
         return blank_chart(title, missing_rows_reason(missing, "a dimension or a variance share"))
     blocks = [small_multiples(charts) for charts in (above, below) if charts]
-    return blocks[0] if len(blocks) == 1 else alt.vconcat(*blocks, spacing=30).resolve_scale(color="independent")
+    return blocks[0] if len(blocks) == 1 else resolve_scales(alt.vconcat(*blocks, spacing=30), color="independent")
 
 
 def _dimensions(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:

@@ -11,11 +11,18 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.findings.finding import FLOOR_LABELS, SCORE_METRICS, Finding, collect_findings
-from ontogeny.findings.selection import SCORES_AT_BEST_SITE
+from ontogeny.findings.selection import FINDING_ROWS
 from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
-from ontogeny.views._chart_parts import blank_chart, facet_header, inline_rows, missing_rows_reason, number_tooltips
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    facet_header,
+    inline_rows,
+    missing_rows_reason,
+    number_tooltips,
+    resolve_scales,
+)
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import score_axis_title
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
@@ -31,7 +38,7 @@ COLOURS = [INK_COLOUR, *(CATEGORY_COLOURS[i] for i in (1, 4, 3, 2, 5, 0))]
 SHAPES = ["diamond", "square", "triangle-up", "triangle-down", "circle", "cross", "M0,-1V1"]
 """An upright bar for random directions, since a flat one would be hidden by the line of the interval."""
 select = rows_with_metrics(*SCORE_METRICS, "best_site", "cv_score")
-where = f"metric = 'best_site' or ({SCORES_AT_BEST_SITE})"
+where = FINDING_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:
@@ -47,7 +54,7 @@ def draw(records: pd.DataFrame) -> Any:
         _block([f for f in findings if f.metric == metric], kinds, legend=metric == metrics[0]) for metric in metrics
     ]
     span = LegendEntry("95 % interval of the probe", "line")
-    return with_legend(alt.vconcat(*blocks, spacing=24).resolve_scale(color="independent", shape="independent"), span)
+    return with_legend(resolve_scales(alt.vconcat(*blocks, spacing=24), color="independent", shape="independent"), span)
 
 
 def _block(findings: list[Finding], kinds: list[str], *, legend: bool) -> alt.LayerChart:

@@ -35,6 +35,7 @@ from ontogeny.views._chart_parts import (
     missing_rows_reason,
     number_tooltips,
     panel_title,
+    resolve_scales,
 )
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import (
@@ -77,7 +78,7 @@ def draw(records: pd.DataFrame) -> Any:
         what = "the transfer of a probe or vector (ontogeny transfer makes them)"
         return blank_chart(title, missing_rows_reason(table, what))
     return with_legend(
-        alt.vconcat(*charts, spacing=30).resolve_scale(color="independent"),
+        resolve_scales(alt.vconcat(*charts, spacing=30), color="independent"),
         LegendEntry("effect of a vector, with its 95 % interval", "dot", CATEGORY_COLOURS[0]),
         LegendEntry("95 % of random directions", "band", MUTED_COLOUR, opacity=0.18),
         LegendEntry("the target's own vector", "line", INK_COLOUR, (5, 3)),
@@ -111,13 +112,13 @@ def _rows_of(subject: ConceptRecords, line: Timeline) -> list[Any]:
     squares = [_square(pairs, metric, tried, learned) for metric in SQUARES] if _is_matrix(pairs) else []
     curve = _curve(rows, pairs, learned, line)
     shown = [square for square in squares if square is not None]
-    charts = [alt.hconcat(*shown, spacing=18).resolve_scale(color="independent")] if shown else []
+    charts = [resolve_scales(alt.hconcat(*shown, spacing=18), color="independent")] if shown else []
     charts += [] if curve is None else [curve]
     if charts:
         count = max(len(tried.moments), len(learned.moments))
         fewer = f" · {count} of {len(line.moments)} checkpoints drawn, with the extremes" * (count < len(line.moments))
         heading = panel_title(f"{subject.name}: {_headline(pairs)}", f"{rows['site'].iloc[0]}{fewer}")
-        charts[0] = alt.vconcat(charts[0], title=heading).resolve_scale(color="independent")
+        charts[0] = resolve_scales(alt.vconcat(charts[0], title=heading), color="independent")
     return charts
 
 
@@ -215,7 +216,7 @@ def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, learned: Timeline, line: Tim
     curve = alt.layer(*layers).properties(width=wide, height=170)
     if means.empty:
         return curve
-    return alt.hconcat(curve, _averages(means, floor, y), spacing=18).resolve_scale(color="independent")
+    return resolve_scales(alt.hconcat(curve, _averages(means, floor, y), spacing=18), color="independent")
 
 
 def _reach(rows: pd.DataFrame) -> list[float]:
