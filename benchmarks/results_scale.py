@@ -356,6 +356,8 @@ def measure(folder: Path, size: Size, views: list[str]) -> dict[str, object]:
         *(w for c in concepts for w in ("-c", c)),
         "--sites",
         SETTINGS.sites,
+        "--protocol",
+        SETTINGS.protocol,
         "--no-untrained",
         "--quiet",
     ]
