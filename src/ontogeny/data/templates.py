@@ -5,16 +5,15 @@ template may take neither long nor endless room, since it is a program.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import re
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ontogeny.data.chats import Chat
+from ontogeny.data.rendering import render_apart
 from ontogeny.errors import BadInput
 
 Template = bool | str
@@ -156,14 +155,16 @@ def render_chat(tokenizer: Any, chat: Chat, template: Template) -> str:
     """
     turns = [{"role": role, "content": content} for role, content in chat]
     try:
-        with _time_limit(RENDER_SECONDS):
-            rendered: str = tokenizer.apply_chat_template(
-                turns,
-                chat_template=template_text(tokenizer, template),
-                tokenize=False,
-                add_generation_prompt=chat[-1][0] != "assistant",
-                date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-            )
+        text = template_text(tokenizer, template)
+        request = {
+            "conversation": turns,
+            "chat_template": text,
+            "tokenize": False,
+            "add_generation_prompt": chat[-1][0] != "assistant",
+            "date_string": TEMPLATE_DATE.strftime("%d %b %Y"),
+        }
+        specials = tuple(map(str, tokenizer.special_tokens_map.values()))
+        rendered = render_apart((text, specials), tokenizer.apply_chat_template, request, RENDER_SECONDS)
         if len(rendered) > (most := _RENDER_GROWTH + 10 * sum(len(content) for _, content in chat)):
             raise ValueError(f"it writes {len(rendered):,} characters, more than {most:,}")
     except Exception as error:  # a template is a sandboxed program: it may raise anything
@@ -216,31 +217,3 @@ def _with_fixed_date(text: str) -> str:
     dates = {quoted[2]: TEMPLATE_DATE.strftime(quoted[2]) for quoted in re.finditer(_FORMAT, text)}
     unknown = "raise_exception('today’s date in an unknown format')"
     return re.sub(_TODAY_OF, lambda call: f"({dates!r}[{call[1]}] or {unknown})", text)
-
-
-class _TooSlow(Exception):
-    """Raised in a thread whose call takes too long."""
-
-    def __str__(self) -> str:
-        return f"it takes more than {RENDER_SECONDS} s"
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `_TooSlow` in this thread if the block takes longer; a call that is one step of Python is not interrupted."""
-    thread, lock, done = threading.get_ident(), threading.Lock(), False
-
-    def stop() -> None:
-        with lock:
-            if not done:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TooSlow))
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        with lock:
-            done = True
-        timer.cancel()

@@ -1,6 +1,9 @@
 """Tokenization of texts: ids, character offsets, special tokens, the marked span, and the user's words inside a chat template."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,7 +63,7 @@ def _tokenize(
     tokenizer: Any, texts: Sequence[str], *, add_special: bool
 ) -> list[tuple[Int[Tensor, " token"], Int[Tensor, "token 2"], Bool[Tensor, " token"]]]:
     """Ids, character offsets and special tokens of each text."""
-    try:
+    with _panic_errors():
         output = tokenizer(
             list(texts),
             add_special_tokens=add_special,
@@ -68,11 +71,6 @@ def _tokenize(
             return_special_tokens_mask=True,
             verbose=False,
         )
-    except BaseException as error:
-        if type(error).__module__ != "pyo3_runtime":  # a panic of the library is no `Exception`
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise BadInput(f"the tokenizer cannot read the texts ({reason}): give another `tokenizer`.") from None
     special_ids, bos = _special_ids(tokenizer), tokenizer.bos_token_id
     rows = []
     for text, ids, offsets, marks in zip(
@@ -91,6 +89,35 @@ def _tokenize(
             )
         )
     return rows
+
+
+@contextlib.contextmanager
+def _panic_errors() -> Iterator[None]:
+    """Turn a panic of the tokenizers library into one line, without the lines that it prints itself."""
+    printed = tempfile.TemporaryFile()
+    try:
+        screen = os.dup(2)
+    except OSError:  # standard error is closed
+        screen = None
+    panicked = False
+    try:
+        if screen is not None:
+            os.dup2(printed.fileno(), 2)
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # a panic is no `Exception`
+            raise
+        panicked = True
+        reason = " ".join(str(error).split())[:160]
+        raise BadInput(f"the tokenizer cannot read the texts ({reason}): give another `tokenizer`.") from None
+    finally:
+        if screen is not None:
+            os.dup2(screen, 2)
+            if not panicked:  # of another thread, such as a progress bar
+                printed.seek(0)
+                os.write(screen, printed.read())
+            os.close(screen)
+        printed.close()
 
 
 def encode_answer(
