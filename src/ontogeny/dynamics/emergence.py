@@ -16,7 +16,7 @@ from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint,
 from ontogeny.measurements import scores
 from ontogeny.measurements.behaviour import answer_groups, questions_begin_with_texts
 from ontogeny.measurements.design import Design
-from ontogeny.records import Record
+from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.statistics import bootstrap
 from ontogeny.statistics.emergence import (
     EmergenceEvent,
@@ -49,6 +49,8 @@ class ConceptSeries:
     """Held-out scores of the untrained model; None without one."""
     surface: Mapping[str, float]
     """The best surface baseline of each metric."""
+    surface_scores: tuple[str, Float[Tensor, "example k"]] | None = None
+    """Under cross-fitting, name and out-of-fold scores of the surface baseline with the best main metric."""
 
     @property
     def stages(self) -> list[list[MeasuredCheckpoint]]:
@@ -156,7 +158,10 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
     stacked = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in visits])
     width = run.tensor_rows("directions", visits[0].unit, f"{key}/direction", at).shape[1]
     floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
-    if metric in surface:
+    if series.surface_scores is not None:  # paired with the probe
+        words = series.surface_scores[1][None]
+        floors["the best surface baseline"] = scores.resampled_scores(metric, words, design, width=len(design.y))[:, 0]
+    elif metric in surface:
         floors["the best surface baseline"] = torch.full((len(design.weights),), surface[metric])
     if untrained is not None and key in untrained:
         at_start = untrained[key][best.at : best.at + 1]
@@ -195,6 +200,33 @@ def _end_p(
         return tail_p(float(kept[f"{key}_observed"][best.at]), kept[f"{key}_maxima"], least=least)
     test = scores.score_test(metric, last, y, y[design.permutations])
     return tail_p(float(test.observed[0]), test.maxima, least=least)
+
+
+def surface_excess_rows(run: Run, series: ConceptSeries, seed: int) -> list[Record]:
+    """How much the probe at the best site exceeds the best surface baseline at each checkpoint, on the same examples."""
+    design, best = series.design, series.best
+    if series.surface_scores is None:
+        return []
+    control, words = series.surface_scores
+    metric, key = scores.metrics_for(design.concept.kind)[0], f"{best.method}/{best.part}"
+    at = slice(best.at, best.at + 1)
+    held_out = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in series.visits])
+    width = run.tensor_rows("directions", series.visits[0].unit, f"{key}/direction", at).shape[1]
+    floor = words[None].expand(len(held_out), -1, -1).to(held_out)
+    excess, ends = scores.paired_difference(metric, held_out, floor, design, width=width)
+    rows = []
+    for i, visit in enumerate(series.visits):
+        row = design.row_context(seed).row(
+            f"{metric}_excess",
+            float(excess[i]),
+            best.site,
+            interval=ends[i].ends,
+            method=best.method,
+            control=control,
+            reason="degenerate scores",
+        )
+        rows += stamp_checkpoint([row], visit)
+    return rows
 
 
 def _answer_curve(

@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from ontogeny.errors import BadInput
+from ontogeny.measurements.design import Design
 from ontogeny.sites import Site
 from ontogeny.storage.run import Run
 
@@ -82,3 +86,23 @@ def _measured_checkpoint(
 def common_methods(visits: Sequence[MeasuredCheckpoint]) -> list[str]:
     """Probes that were fitted at every checkpoint."""
     return [method for method in visits[0].methods if all(method in visit.methods for visit in visits)]
+
+
+def one_fold_readout(
+    run: Run, design: Design, unit: str, method: str, part: str, at: int
+) -> tuple[Float[Tensor, " d"], float]:
+    """Direction and bias of a probe that was not fitted on the test examples of `design.one_fold()`.
+
+    Under cross-fitting that is the probe of the first fold, which units keep for the parts with the best site; else the probe itself.
+
+    Args:
+        at: Index of the site in its part.
+    """
+    names = ("direction", "bias")
+    if design.test_folds is None:
+        keys = [f"{method}/{part}/{name}" for name in names]
+        direction, bias = (run.directions(unit, keys)[key][at] for key in keys)
+        return direction[:, 0].float(), float(bias[0])
+    keys = [f"{method}/{part}/folds/{name}" for name in names]
+    direction, bias = (run.directions(unit, keys)[key][at] for key in keys)
+    return direction[:, 0].float(), float(bias[0])

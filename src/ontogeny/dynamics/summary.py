@@ -58,7 +58,11 @@ def summarise_trace(
         floor = baselines[name].untrained
         untrained = run.scores(floor) if floor else None
         best = best_site(run, visits[name])
-        return ConceptSeries(designs[name], visits[name], best, untrained, baselines[name].surface)
+        words = None
+        if designs[name].test_folds is not None and baselines[name].surface_scores is not None:
+            unit, control = baselines[name].surface_scores
+            words = control, run.scores(unit, [control])[control]
+        return ConceptSeries(designs[name], visits[name], best, untrained, baselines[name].surface, words)
 
     for number, name in enumerate(missing):
         (prefix, unit), report = names[name], functools.partial(on_progress, name, number, len(missing) + 1)
@@ -81,6 +85,8 @@ class _Baselines:
     """The unit with the random initialisation."""
     surface: Mapping[str, float] = field(default_factory=dict)
     """The highest surface baseline of each metric."""
+    surface_scores: tuple[str, str] | None = None
+    """Unit and name of the baseline with the highest main metric."""
 
 
 def _baselines(run: Run) -> Mapping[str, _Baselines]:
@@ -94,7 +100,9 @@ def _baselines(run: Run) -> Mapping[str, _Baselines]:
         untrained = group[group.control == "untrained"]
         surface = group[(group.control != "untrained") & group.most.notna()]
         highest = {str(metric): float(of.most.max()) for metric, of in surface.groupby("metric")}
-        found[str(concept)] = _Baselines(str(untrained.unit.iloc[0]) if len(untrained) else None, highest)
+        main = surface[surface.metric.isin(["auroc", "r2"])].sort_values("most")
+        best = (str(main.unit.iloc[-1]), str(main.control.iloc[-1])) if len(main) else None
+        found[str(concept)] = _Baselines(str(untrained.unit.iloc[0]) if len(untrained) else None, highest, best)
     return found
 
 
@@ -142,6 +150,7 @@ def _concept_summary(
     yield _best_row(design, best, seed)
     yield from significance.significance_rows(run, design, visits, seed, on_checkpoint)
     yield from drift.drift_rows(run, design, visits, best)
+    yield from emergence.surface_excess_rows(run, series, seed)
     yield from claims
 
 

@@ -7,7 +7,7 @@ in .79 to .85 of three others. TF-IDF takes lower-cased words and punctuation ma
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,16 @@ from ontogeny.statistics.bootstrap import (
     percentile_interval,
     r2_samples,
     share_interval,
+)
+from ontogeny.statistics.cross_fitting import (
+    CrossFitScore,
+    cross_fit_auroc,
+    cross_fit_interval,
+    cross_fit_macro_auroc,
+    cross_fit_mean,
+    cross_fit_r2,
+    fit_variance_share,
+    group_variance,
 )
 from ontogeny.statistics.splits import Split
 
@@ -80,22 +90,45 @@ class SurfaceAudit:
     shared_groups: int
     """Groups on both sides of the split."""
     warnings: tuple[str, ...]
+    held_out: Mapping[str, Float[Tensor, "example k"]] = field(default_factory=dict)
+    """Out-of-fold scores of each baseline, under cross-fitting."""
 
 
-def audit_surface(concept: Concept, split: Split, *, samples: int = 1000, seed: int = 0) -> SurfaceAudit:
-    """Fit each baseline on train, score it on test, and count texts that occur on both sides."""
+def audit_surface(
+    concept: Concept,
+    split: Split,
+    *,
+    folds: Int[Tensor, " example"] | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> SurfaceAudit:
+    """Fit each baseline on train, score it on test, and count texts that occur on both sides.
+
+    Args:
+        folds: The fold of each example, for cross-fitting; each fold is then a test side in turn, and `split` is not used.
+    """
     features: dict[str, Any] = {"tfidf": None, "length": _length(concept.texts), "casing": _casing(concept.texts)}
-    baselines = {name: _baseline(concept, split, x, samples, seed) for name, x in features.items()}
-    baselines["majority"] = _majority(concept, split)
-    duplicates, twins, other = _count_copies(concept, split)
+    splits = [split] if folds is None else _fold_splits(folds)
+    held_out = {}
+    if folds is None:
+        baselines = {name: _baseline(concept, split, x, samples, seed) for name, x in features.items()}
+        baselines["majority"] = _majority(concept, split)
+    else:
+        scored = {name: _out_of_fold(concept, splits, x) for name, x in features.items()}
+        held_out = {name: scores for name, scores in scored.items() if isinstance(scores, Tensor)}
+        baselines = {name: _cross_fit_baseline(concept, scores, folds) for name, scores in scored.items()}
+        baselines["majority"] = _fold_majority(concept, splits)
+    duplicates, twins, other = (
+        sum(counts) for counts in zip(*(_count_copies(concept, one) for one in splits), strict=True)
+    )
     groups = concept.group_ids()
-    shared = len(set(groups[split.train].tolist()) & set(groups[split.test].tolist()))
+    shared = sum(len(set(groups[one.train].tolist()) & set(groups[one.test].tolist())) for one in splits)
     warnings = [
-        *_leak_warnings(duplicates, twins, other, shared, len(split.test)),
+        *_leak_warnings(duplicates, twins, other, shared, sum(len(one.test) for one in splits)),
         *_contradictions(concept),
         *_informative_baselines(baselines),
     ]
-    return SurfaceAudit(baselines, duplicates, twins, shared, tuple(warnings))
+    return SurfaceAudit(baselines, duplicates, twins, shared, tuple(warnings), held_out)
 
 
 def surface_records(concept: Concept, surface: SurfaceAudit, *, lineage: str | None = None) -> list[Record]:
@@ -133,6 +166,67 @@ def _baseline(
     scores = _predict(concept, *parts, y[split.train].numpy())
     groups = concept.group_ids()[split.test]
     return SurfaceBaseline(_scores(concept, scores, y[split.test], groups, samples, seed), len(split.test))
+
+
+def _fold_splits(folds: Int[Tensor, " example"]) -> list[Split]:
+    return [Split((folds != f).nonzero()[:, 0], (folds == f).nonzero()[:, 0]) for f in range(int(folds.max()) + 1)]
+
+
+def _out_of_fold(
+    concept: Concept, splits: Sequence[Split], x: Float[np.ndarray, "example feature"] | None
+) -> Float[Tensor, "example k"] | str:
+    """Score of each example by the baseline fitted on the other folds; the reason if a fold has none."""
+    y, scores = concept.labels(), None
+    for split in splits:
+        parts = _words(concept.texts, split) if x is None else _scaled(x, split)
+        if parts is None:
+            return "the train texts hold no words"
+        own = _predict(concept, *parts, y[split.train].numpy())
+        scores = torch.full((len(y), own.shape[1]), math.nan) if scores is None else scores
+        scores[split.test] = own
+    assert scores is not None
+    return scores
+
+
+def _cross_fit_baseline(
+    concept: Concept, scores: Float[Tensor, "example k"] | str, folds: Int[Tensor, " example"]
+) -> SurfaceBaseline:
+    y, groups = concept.labels(), concept.group_ids()
+    metrics = ("r2",) if concept.kind == "number" else ("auroc", "accuracy")
+    if isinstance(scores, str):
+        return _missing_baseline(metrics, scores)
+    results = {}
+    main: CrossFitScore | None = None
+    for metric in metrics:
+        if metric == "r2":
+            result = cross_fit_r2(scores.T, y)
+        elif metric == "accuracy":
+            right = (scores[:, 0] > 0) == y if concept.kind == "binary" else scores.argmax(1) == y
+            result = cross_fit_mean(right.float()[None])
+        elif concept.kind == "binary":
+            result = cross_fit_auroc(scores.T, y, folds, groups)
+        else:
+            result = cross_fit_macro_auroc(scores[None], y, folds, groups)
+        main = main or result
+        share = metric != "r2"
+        fits = fit_variance_share(main.value.nan_to_num(0.5), share=share, examples=len(y), width=len(y))
+        variance = group_variance(result.influence, groups, y if metric == "auroc" else None)
+        ends = cross_fit_interval(result.value, variance, fits, share=share)
+        results[metric] = SurfaceScore(float(result.value[0]), *ends[0].ends)
+    return SurfaceBaseline(results, len(y))
+
+
+def _fold_majority(concept: Concept, splits: Sequence[Split]) -> SurfaceBaseline:
+    """The mean over the folds, weighted by their examples."""
+    each = [_majority(concept, split) for split in splits]
+    total = sum(one.n for one in each)
+    return SurfaceBaseline(
+        {
+            metric: SurfaceScore(sum(one.scores[metric].value * one.n for one in each) / total)
+            for metric in each[0].scores
+        },
+        total,
+    )
 
 
 def _missing_baseline(metrics: Sequence[str], why: str) -> SurfaceBaseline:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ontogeny.activations.activations import Activations
 from ontogeny.data.concept import Concept
-from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint
+from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, one_fold_readout
 from ontogeny.dynamics.summary import best_site
 from ontogeny.errors import BadInput
 from ontogeny.jobs.monitor.monitor import MONITORED_PROBES
@@ -57,10 +57,16 @@ def _cross_concept_rows(
     best = best_site(run, [visit])
     for method in (name for name in MONITORED_PROBES if name in visit.methods):
         key = f"{method}/{best.part}/direction"
-        direction = run.directions(visit.unit, [key])[key][best.at].float()
+        whole = run.directions(visit.unit, [key])[key][best.at, :, 0].float()
         for name, design in designs.items():
+            direction = whole
+            if name == trained:  # the probe of all examples was fitted on these
+                direction, _ = one_fold_readout(run, design, visit.unit, method, best.part, best.at)
+                design = design.one_fold()
             x = activations[name].parts[best.part][best.at, design.split.test].float().cpu()
-            scored = held_out_scores("auroc", (x @ direction)[None], design.y_test, design.weights, design.test_groups)
+            scored = held_out_scores(
+                "auroc", (x @ direction)[None, :, None], design.y_test, design.weights, design.test_groups
+            )
             about = design.row_context(0)
             coords = {"trained_on": trained}
             yield from site_rows(

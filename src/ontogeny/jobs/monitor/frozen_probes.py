@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ontogeny.activations.activations import Activations
 from ontogeny.data.concept import Concept
-from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, measured_checkpoints
+from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, measured_checkpoints, one_fold_readout
 from ontogeny.dynamics.summary import best_site
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.monitor.monitor import (
@@ -154,13 +154,13 @@ def _frozen_probe(run: Run, concept: Concept, sources: Sequence[str], settings: 
     targets = checkpoints_to_freeze(visits)
     chosen = [checkpoint_named(visits, source) for source in sources] or targets
     best = {visit.unit: best_site(run, [visit]) for visit in chosen}
-    held_out = held_out_examples(run, concept.name, visits[0])
+    held_out = held_out_examples(run, concept.name, visits[0], one_fold=True)
     return FrozenProbe(concept, make_design(concept, settings), held_out, chosen, targets, best)
 
 
 def _held_out_activations(activations: Activations, probe: FrozenProbe) -> HeldOutActivations:
     return {
-        site: values[at, probe.design.split.test].float().cpu()
+        site: values[at, probe.design.one_fold().split.test].float().cpu()
         for part, values in activations.parts.items()
         for at, site in enumerate(activations.sites[part])
         if site in probe.sites
@@ -171,18 +171,17 @@ def _frozen_probe_rows(
     run: Run, probe: FrozenProbe, activations: Mapping[str, HeldOutActivations], rates: Sequence[float]
 ) -> Iterator[Record]:
     """Each source's probes at the source and at every target."""
+    design = probe.design.one_fold()
     for source in probe.sources:
         best = probe.best_sites[source.unit]
         for method in (name for name in MONITORED_PROBES if name in source.methods):
-            direction = _direction(run, source, method, best)
+            direction = _direction(run, probe.design, source, method, best)
             at_source = activations[source.unit][best.site] @ direction
             targets = {visit.unit: visit for visit in (source, *probe.targets)}.values()
             for target in sorted(targets, key=lambda visit: visit.order):
                 x = activations[target.unit][best.site]
-                at_target, fresh = x @ direction, x @ _direction(run, target, method, best)
-                yield from _auroc_rows(
-                    probe.held_out, probe.design, source, target, best.site, method, at_target, fresh
-                )
+                at_target, fresh = x @ direction, x @ _direction(run, probe.design, target, method, best)
+                yield from _auroc_rows(probe.held_out, design, source, target, best.site, method, at_target, fresh)
                 for rate in rates:
                     yield from alarm_rate_rows(
                         probe.held_out,
@@ -197,10 +196,9 @@ def _frozen_probe_rows(
                     )
 
 
-def _direction(run: Run, visit: MeasuredCheckpoint, method: str, best: BestSite) -> Float[Tensor, " d"]:
-    key = f"{method}/{best.part}/direction"
-    vector: Tensor = run.directions(visit.unit, [key])[key][visit.sites[best.part].index(best.site)]
-    return vector[:, 0].float()
+def _direction(run: Run, design: Design, visit: MeasuredCheckpoint, method: str, best: BestSite) -> Float[Tensor, " d"]:
+    at = visit.sites[best.part].index(best.site)
+    return one_fold_readout(run, design, visit.unit, method, best.part, at)[0]
 
 
 def _auroc_rows(

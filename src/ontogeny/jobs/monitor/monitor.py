@@ -147,8 +147,11 @@ def checkpoints_to_freeze(visits: Sequence[MeasuredCheckpoint]) -> list[Measured
     return [visits[round(i * (len(visits) - 1) / last)] for i in range(_MAX_FROZEN_CHECKPOINTS)]
 
 
-def held_out_examples(run: Run, concept: str, visit: MeasuredCheckpoint) -> HeldOut:
+def held_out_examples(run: Run, concept: str, visit: MeasuredCheckpoint, *, one_fold: bool = False) -> HeldOut:
     """Labels and groups of a concept's held-out examples, as the run keeps them.
+
+    Args:
+        one_fold: Under cross-fitting, the examples of the first fold only, as in `Design.one_fold`.
 
     Raises:
         BadInput: the run was traced by a version that kept no labels.
@@ -156,12 +159,14 @@ def held_out_examples(run: Run, concept: str, visit: MeasuredCheckpoint) -> Held
     scores = run.scores(visit.unit)
     if "labels" not in scores:
         raise BadInput(f"{run.folder} has scores without their labels, from an older version: trace it again.")
-    seed, groups = trace_settings_of(run).seed, scores["groups"].long()
+    seed, groups, labels = trace_settings_of(run).seed, scores["groups"].long(), scores["labels"].bool()
+    if one_fold and "folds" in scores:
+        groups, labels = groups[scores["folds"] == 0], labels[scores["folds"] == 0]
     names, member = groups.unique(return_inverse=True)
     half = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))[member] % 2
     weights = bootstrap.group_weights(groups, samples=_RESAMPLES, seed=seed)
     position = next(str(c["position"]) for c in run.about["concepts"] if c["name"] == concept)
-    return HeldOut(concept, position, scores["labels"].bool(), groups, weights, half, seed)
+    return HeldOut(concept, position, labels, groups, weights, half, seed)
 
 
 def _tpr_rows(

@@ -14,10 +14,10 @@ from ontogeny.lineage import Checkpoint, FileDigests, Lineage
 from ontogeny.measurements.design import Design, make_design
 from ontogeny.measurements.settings import (
     MEASURE_VERSION,
-    settings_of_run,
     SETTINGS_OUTSIDE_KEYS,
     TraceSettings,
     settings_for_key,
+    settings_of_run,
 )
 from ontogeny.models.shape import check_sites_exist
 from ontogeny.models.size import check_family_supported

@@ -208,7 +208,8 @@ def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, An
     for concept in plan.concepts:
         unit = f"surface-{content_digest([concept.name, concept.hash, settings_for_key(plan.settings)])}"
         if not (run.done(unit) and concept.name in known):
-            audits[unit] = concept, surface_baselines.audit_surface(concept, plan.designs[concept.name].split)
+            design = plan.designs[concept.name]
+            audits[unit] = concept, surface_baselines.audit_surface(concept, design.split, folds=design.test_folds)
             known[concept.name] = audits[unit][1].warnings
         concepts.append(describe_concept(concept, known[concept.name]))
     about = describe_run(
@@ -230,7 +231,8 @@ def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, An
     run.describe(about)
     for unit, (concept, found) in audits.items():
         rows = surface_baselines.surface_records(concept, found)
-        run.keep(unit, CheckpointStamp(plan.lineage.name, unit).on(rows))
+        kept = {f"surface_{name}": scores for name, scores in found.held_out.items()}
+        run.keep(unit, CheckpointStamp(plan.lineage.name, unit).on(rows), scores=kept)
     return about
 
 

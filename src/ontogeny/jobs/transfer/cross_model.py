@@ -19,7 +19,7 @@ from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.tokenization import encode_texts, shared_token_strings
-from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
+from ontogeny.dynamics.measured_checkpoints import measured_checkpoints, one_fold_readout
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.resumable import job_session
@@ -90,18 +90,18 @@ def transfer_to_model(
         source_model = open_model(here, options)
         on_progress(TraceProgress(there.label, 1, 2, "loading"))
         target_model = open_model(there, replace(options, tokenizer=None))
-        texts = [d.concept.texts[i] for d in plan.designs.values() for i in d.split.train.tolist()]
+        designs = {name: design.one_fold() for name, design in plan.designs.items()}
+        texts = [d.concept.texts[i] for d in designs.values() for i in d.split.train.tolist()]
         rows: list[Record] = []
         for concept in plan.concepts:
             on_progress(TraceProgress(there.label, 1, 2, f"mapping {concept.name}"))
             measured = next(m for m in measured_checkpoints(run, concept.name) if m.unit == units[concept.name])
             site, at = transfer_site(run, measured, settings.site)
-            key = "mass_mean/resid/direction"
-            vector = run.directions(measured.unit, [key])[key][at, :, 0].float()
+            vector, _ = one_fold_readout(run, plan.designs[concept.name], measured.unit, "mass_mean", "resid", at)
             target_site = Site("resid", round(site.layer * target_model.layers / source_model.layers))
             pairs = _pairs(source_model, site, target_model, target_site, texts)
             neutral, _ = choose_neutral_texts(concept, plan.concepts, settings.neutral)
-            mapping = _Mapping(plan.designs[concept.name], plan.settings, settings, target_model, target_site, pairs)
+            mapping = _Mapping(designs[concept.name], plan.settings, settings, target_model, target_site, pairs)
             rows += mapping.rows(vector, neutral)
         coords = {"onto": Path(target).name, "onto_checkpoint": there.name}
         rows = [replace(record, coords={**record.coords, **coords}) for record in rows]

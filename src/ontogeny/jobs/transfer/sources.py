@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint
+from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, one_fold_readout
 from ontogeny.dynamics.summary import best_site
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.transfer.plan import TRANSFER_PROBES
+from ontogeny.measurements.design import Design
 from ontogeny.sites import Site
 from ontogeny.storage.run import Run
 
@@ -62,8 +63,8 @@ def transfer_site(run: Run, last: MeasuredCheckpoint, name: str | None) -> tuple
     return site, sites.index(site)
 
 
-def read_sources(run: Run, measured: Sequence[MeasuredCheckpoint], at: int) -> list[TransferSource]:
-    """The source of each checkpoint, at the site with index `at`.
+def read_sources(run: Run, design: Design, measured: Sequence[MeasuredCheckpoint], at: int) -> list[TransferSource]:
+    """The source of each checkpoint, at the site with index `at`; not fitted on the test examples of `design.one_fold()`.
 
     Raises:
         BadInput: the run lacks a probe, or its checkpoints differ in width.
@@ -73,7 +74,7 @@ def read_sources(run: Run, measured: Sequence[MeasuredCheckpoint], at: int) -> l
         raise BadInput(
             f"{run.folder} lacks the probe {missing[0]} at some checkpoint: trace it with the probes {','.join(TRANSFER_PROBES)}."
         )
-    sources = [_source(run, entry, at) for entry in measured]
+    sources = [_source(run, design, entry, at) for entry in measured]
     widths = {len(source.unit_direction) for source in sources}
     if len(widths) > 1:
         low, high = min(widths), max(widths)
@@ -84,18 +85,13 @@ def read_sources(run: Run, measured: Sequence[MeasuredCheckpoint], at: int) -> l
     return sources
 
 
-def _source(run: Run, measured: MeasuredCheckpoint, at: int) -> TransferSource:
-    names = [f"{m}/resid/{part}" for m in TRANSFER_PROBES for part in ("direction", "bias")]
+def _source(run: Run, design: Design, measured: MeasuredCheckpoint, at: int) -> TransferSource:
     facts = ["mass_mean/resid/facts/std", "logistic/resid/facts/cv_score"]
-    tensors = run.directions(measured.unit, [*names, *facts])
+    tensors = run.directions(measured.unit, facts)
     std, cv_score = (float(tensors[name][at].flatten()[0]) for name in facts)
-    return TransferSource(
-        {m: tensors[f"{m}/resid/direction"][at, :, 0].float() for m in TRANSFER_PROBES},
-        {m: float(tensors[f"{m}/resid/bias"][at, 0]) for m in TRANSFER_PROBES},
-        std,
-        measured,
-        cv_score,
-    )
+    readouts = {m: one_fold_readout(run, design, measured.unit, m, "resid", at) for m in TRANSFER_PROBES}
+    directions, biases = ({m: readout[i] for m, readout in readouts.items()} for i in (0, 1))
+    return TransferSource(directions, biases, std, measured, cv_score)
 
 
 def average_sources(pool: Sequence[TransferSource], sizes: Sequence[int]) -> list[TransferSource]:

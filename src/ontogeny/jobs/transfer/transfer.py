@@ -17,7 +17,7 @@ from ontogeny.activations.batching import Workload
 from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import ConceptRows, build_workload
 from ontogeny.data.concept import Concept
-from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
+from ontogeny.dynamics.measured_checkpoints import measured_checkpoints, one_fold_readout
 from ontogeny.errors import BadInput
 from ontogeny.jobs import resumable
 from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder
@@ -180,7 +180,7 @@ class _Transfer:
         resumable.visit_checkpoints(self.run, fetched, visit, tolerant=False)
         self.on_progress(TraceProgress("", total, total, "relating checkpoints"))
         for name, one in self.concepts.items():
-            summarise_transfer(self.run, self.plan, self.plan.designs[name], one.site)
+            summarise_transfer(self.run, self.plan, self.plan.designs[name].one_fold(), one.site)
 
     def _prepare(self, concept: Concept) -> _ConceptTransfer:
         checkpoints = {self.plan.units[c, concept.name]: c for c in self.plan.checkpoints}
@@ -190,7 +190,11 @@ class _Transfer:
                 f"{concept.name} must be measured at two checkpoints or more to be transferred, got {len(measured)}."
             )
         site, at = transfer_site(self.run, measured[-1], self.settings.site)
-        sources = {checkpoints[s.measured.unit]: s for s in read_sources(self.run, measured, at) if s.measured}
+        sources = {
+            checkpoints[s.measured.unit]: s
+            for s in read_sources(self.run, self.plan.designs[concept.name], measured, at)
+            if s.measured
+        }
         neutral, note = choose_neutral_texts(concept, self.plan.concepts, self.settings.neutral)
         return _ConceptTransfer(concept, site, sources, neutral, note)
 
@@ -213,7 +217,7 @@ class _Transfer:
     def _measure(self, one: _ConceptTransfer, target: Checkpoint, model: Model) -> None:
         """Try all vectors of a concept on a target, and keep the unit."""
         name, own, unit = one.concept.name, one.sources[target], self.units[target, one.concept.name]
-        design = self.plan.designs[name]
+        design = self.plan.designs[name].one_fold()
         work, rows = self._workload(model)
         part, places = work.subset(rows[name].reads.tolist())
         x = capture_workload(model, part, [one.site]).parts["resid"][0].cpu()[places]
@@ -254,7 +258,8 @@ class _Transfer:
         self.run.keep(unit, stamp.on(records), header=header, scores=kept)
 
     def _outcome(self, one: _ConceptTransfer, model: Model, rows: ConceptRows, own: TransferSource) -> TransferOutcome:
-        design = self.plan.designs[one.concept.name]
+        whole = self.plan.designs[one.concept.name]
+        design = whole.one_fold()
         if one.concept.answers:
             return answer_margin_outcome(model, design)
         assert own.measured is not None
@@ -264,8 +269,7 @@ class _Transfer:
                 f"{one.concept.name} has no answers, and {self.run.folder} no probe at {last} to measure the effect of a vector with: "
                 f"trace {last} too, give the concept answers, or turn `effect` off."
             )
-        key = "mass_mean/resid/direction"
-        probe = self.run.directions(own.measured.unit, [key])[key][sites.index(last), :, 0]
+        probe, _ = one_fold_readout(self.run, whole, own.measured.unit, "mass_mean", "resid", sites.index(last))
         return probe_readout_outcome(model, design, self._workload(model)[0], rows.reads, probe)
 
     def _workload(self, model: Model) -> tuple[Workload, Mapping[str, ConceptRows]]:

@@ -1,0 +1,253 @@
+"""Cross-fitting: folds that share their computations equal separate fits, and its scores, variances and nulls equal their definitions."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import t as student_t
+from torch import Tensor
+
+from ontogeny import plugins
+from ontogeny.linalg.moments import Moments, fold_moments
+from ontogeny.linalg.principal_axes import PrincipalAxes
+from ontogeny.measurements.refit_null import refit_null
+from ontogeny.measurements.scores import few_of_class
+from ontogeny.measurements.settings import TraceSettings, settings_for_key, settings_of_run
+from ontogeny.metrics.separability import auroc, r2
+from ontogeny.probes import FoldProbes, leace, training_masks
+from ontogeny.statistics import cross_fitting
+from ontogeny.statistics.bootstrap import group_weights, student_t_quantile, student_t_quantiles
+from ontogeny.statistics.permutation import group_permutations
+from ontogeny.statistics.splits import contiguous_split, cross_fit_folds
+
+
+def drawn(n: int, d: int, *, gap: float = 0.6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2 == 0
+    x = torch.randn(2, n, d, generator=g) * torch.linspace(2, 0.3, d) + gap * y[:, None] + 3
+    return x, y, torch.arange(n) // 2
+
+
+# --- folds ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_every_group_is_in_one_fold_and_every_fold_has_all_classes(size: int) -> None:
+    for count in range(4, 24):
+        groups = torch.arange(count).repeat_interleave(size)
+        y = groups % 2 == 0
+        folds = cross_fit_folds(groups, y, "binary", seed=count)
+        assert len(torch.stack([folds, groups]).unique(dim=1)[0]) == count
+        assert 2 <= int(folds.max()) + 1 <= min(5, count // 2)
+        for fold in folds.unique():
+            assert y[folds == fold].any()
+            assert not y[folds == fold].all()
+
+
+def test_published_split_truncates() -> None:
+    assert len(contiguous_split(1243).train) == 994  # .8 · 1243 = 994.4
+    assert len(contiguous_split(1248).train) == 998  # .8 · 1248 = 998.4
+    assert len(contiguous_split(1247).train) == 997  # .8 · 1247 = 997.6
+
+
+# --- probes ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "d"), [(160, 20), (60, 100)])
+@pytest.mark.parametrize(("name", "within"), [("mass_mean", 1e-5), ("leace", 1e-4), ("pca", 0.02)])
+def test_shared_folds_equal_separate_fits(name: str, within: float, n: int, d: int) -> None:
+    x, y, groups = drawn(n, d)
+    folds = cross_fit_folds(groups, y, "binary")
+    module = plugins.load_plugin("probes", name)
+    more = {"shrink": leace.SHRINK} if name == "leace" else {}
+    alone = [module.fit(x[:, m], y[m], groups=groups[m], **more) for m in training_masks(folds)]
+    expected = FoldProbes.of(module.fit(x, y, groups=groups), alone).held_out_scores(x, folds)
+    given: list[dict[str, object]] = [{}]
+    if n > d and name != "mass_mean":
+        moments = Moments.of(x, y[:, None].double())
+        given.append({"moments": moments, "rest": fold_moments(moments, x, y[:, None].double(), folds)})
+    for known in given:
+        found = module.fit_folds(x, y, folds, groups=groups, **known).held_out_scores(x, folds)
+        assert (found - expected).abs().max() < within * expected.abs().max(), known.keys()
+
+
+def test_strength_of_a_fold_does_not_depend_on_its_own_labels() -> None:
+    x, y, groups = drawn(120, 30)
+    folds = cross_fit_folds(groups, y, "binary")
+    other = y.clone()
+    other[folds == 1] = ~other[folds == 1]
+    module = plugins.load_plugin("probes", "mass_mean")
+    one, two = (module.fit_folds(x, labels, folds, groups=groups) for labels in (y, other))
+    assert torch.equal(one.direction[:, :, 1], two.direction[:, :, 1])
+    assert not torch.equal(one.direction[:, :, 0], two.direction[:, :, 0])
+    logistic = plugins.load_plugin("probes", "logistic")
+    scores = logistic.fit_folds(x, y, folds, groups=groups).held_out_scores(x, folds)[..., 0]
+    separate = FoldProbes.of(
+        logistic.fit(x, y, groups=groups),
+        [logistic.fit(x[:, m], y[m], groups=groups[m]) for m in training_masks(folds)],
+    ).held_out_scores(x, folds)[..., 0]
+    areas = [cross_fitting.cross_fit_auroc(s, y, folds, groups).value for s in (scores, separate)]
+    assert torch.allclose(areas[0], areas[1], atol=0.03)
+
+
+def test_ridge_folds_solve_their_own_normal_equations() -> None:
+    x, y, groups = drawn(90, 30)
+    number = x[0, :, 3] + y.float()
+    folds = cross_fit_folds(groups, number, "number")
+    ridge = plugins.load_plugin("probes", "ridge")
+    fits = ridge.fit_folds(x, number, folds, groups=groups)
+    held_out = r2(fits.held_out_scores(x, folds)[..., 0], number)
+    # By the hat matrix, at one strength for all folds.
+    assert float(held_out[0]) == pytest.approx(float(fits.probe.facts["cv_score"][0]), abs=5e-3)
+    assert held_out[0] > 0.9
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_score_compares_pairs_within_folds_only() -> None:
+    g = torch.Generator().manual_seed(1)
+    groups, y = torch.arange(40) // 2, torch.arange(40) % 2 == 0
+    folds = cross_fit_folds(groups, y, "binary")
+    scores = torch.randn(3, 40, generator=g).round(decimals=1)
+    found = cross_fitting.cross_fit_auroc(scores, y, folds, groups).value
+    each = torch.stack([auroc(scores[:, folds == f], y[folds == f]) for f in range(5)])
+    pairs = torch.tensor([float((y[folds == f]).sum() * (~y[folds == f]).sum()) for f in range(5)])
+    assert torch.allclose(found, (each * pairs[:, None]).sum(0) / pairs.sum())
+    assert torch.allclose(cross_fitting.fold_aurocs(scores, y, folds), each)
+    moved = scores.exp() + 100 * folds
+    assert torch.equal(cross_fitting.cross_fit_auroc(moved, y, folds, groups).value, found)
+
+
+def test_pooled_scores_of_different_fits_are_biased_and_those_within_folds_are_not() -> None:
+    g = torch.Generator().manual_seed(0)
+    y, groups = torch.arange(60) < 20, torch.arange(60)
+    module = plugins.load_plugin("probes", "logistic")
+    x = torch.randn(150, 60, 5, generator=g)
+    folds = torch.arange(60) % 15  # folds of four examples with unequal class shares
+    folds = folds[torch.randperm(60, generator=g)]
+    u = module.fit_folds(x, y, folds, groups=groups).held_out_scores(x, folds)[..., 0]
+    pooled, within = auroc(u, y), cross_fitting.cross_fit_auroc(u, y, folds, groups).value
+    error = float(within.std()) / 150**0.5
+    assert pooled.mean() < 0.5 - 3 * float(pooled.std()) / 150**0.5
+    assert abs(float(within.mean()) - 0.5) < 3 * error
+
+
+def test_influence_is_that_of_leaving_a_group_out() -> None:
+    g = torch.Generator().manual_seed(0)
+    groups, y = torch.arange(120) // 2, torch.arange(120) % 2 == 0
+    folds = cross_fit_folds(groups, y, "binary")
+    scores = torch.randn(1, 120, generator=g) + y.float()
+    whole = cross_fitting.cross_fit_auroc(scores, y, folds, groups)
+    by_group = whole.influence.new_zeros(60).index_add_(0, groups, whole.influence[0])
+    without = []
+    for group in range(60):
+        rest = groups != group
+        without.append(float(cross_fitting.cross_fit_auroc(scores[:, rest], y[rest], folds[rest], groups[rest]).value))
+    left = torch.tensor(without, dtype=torch.float64)
+    jackknife = 59 / 60 * (left - left.mean()).square().sum()
+    found = cross_fitting.group_variance(whole.influence, groups, y)
+    assert float(found.value[0]) == pytest.approx(float(jackknife), rel=0.1)
+    assert torch.corrcoef(torch.stack([by_group, -left]))[0, 1] > 0.98
+
+
+def test_resamples_have_the_spread_of_the_interval() -> None:
+    g = torch.Generator().manual_seed(0)
+    groups, y = torch.arange(200) // 2, torch.arange(200) % 2 == 0
+    folds = cross_fit_folds(groups, y, "binary")
+    score = cross_fitting.cross_fit_auroc(torch.randn(2, 200, generator=g) + y.float(), y, folds, groups)
+    share = cross_fitting.fit_variance_share(score.value, share=True, examples=200, width=64)
+    drawn = cross_fitting.cross_fit_samples(score, group_weights(groups, samples=2000), share, share=True)
+    ends = cross_fitting.cross_fit_interval(
+        score.value, cross_fitting.group_variance(score.influence, groups, y), share, share=True
+    )
+    low, high = drawn.quantile(0.025, 0), drawn.quantile(0.975, 0)
+    assert torch.allclose(high - low, ends.high - ends.low, rtol=0.1)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 6, 20])
+def test_t_quantiles_are_those_of_student(freedom: int) -> None:
+    exact = float(student_t.ppf(0.975, freedom))
+    assert student_t_quantile(freedom, 0.95) == pytest.approx(exact, rel=2e-3 if freedom > 4 else 1e-9)
+    assert float(student_t_quantiles(torch.tensor([freedom + 0.5]), 0.95)) < exact
+
+
+@pytest.mark.parametrize(("positives", "told"), [(1, True), (4, True), (5, False)])
+def test_few_examples_of_a_class_give_no_interval(positives: int, told: bool) -> None:
+    y = torch.arange(60) < positives
+    assert (few_of_class(y) is not None) == told
+    assert few_of_class(y.float()) is None
+
+
+# --- null -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_null_refits_the_probe_under_every_permutation() -> None:
+    x, y, groups = drawn(60, 90, gap=0.3)
+    folds = cross_fit_folds(groups, y, "binary")
+    permutations = group_permutations(y, groups, samples=20)
+    module = plugins.load_plugin("probes", "mass_mean")
+    null = refit_null("mass_mean", x, y, folds, permutations, basis=PrincipalAxes.of(x), strength=None)
+
+    def score(labels: Tensor) -> Tensor:
+        u = module.fit_folds(x, labels, folds, groups=groups).held_out_scores(x, folds)[..., 0]
+        return cross_fitting.cross_fit_auroc(u, labels, folds, groups).value
+
+    assert torch.allclose(null.observed.float(), score(y), atol=1e-6)
+    by_hand = torch.stack([score(y[one]) for one in permutations])
+    assert torch.allclose(null.maxima.float(), by_hand.amax(1), atol=1e-6)
+    reached = (by_hand >= score(y) - 1e-6).sum(0)
+    assert torch.allclose(null.p.float(), (1 + reached) / 21)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 12), (60, 90)])
+def test_null_of_least_squares_equals_refits(n: int, d: int) -> None:
+    x, _, groups = drawn(n, d)
+    number = x[0, :, 2] + torch.randn(n, generator=torch.Generator().manual_seed(5))
+    folds = cross_fit_folds(groups, number, "number")
+    basis, penalty = PrincipalAxes.of(x), torch.tensor([30.0, 300.0])
+    permutations = group_permutations(number, groups, samples=5)
+    null = refit_null("ridge", x, number, folds, permutations, basis=basis, strength=penalty)
+    z = basis.features.double()
+    for b, labels in enumerate([number, *number[permutations]]):
+        u = torch.zeros(2, n, dtype=torch.float64)
+        for mask in training_masks(folds):
+            rows = z[:, mask] - z[:, mask].mean(1, keepdim=True)
+            target = labels[mask].double() - labels[mask].double().mean()
+            inner = rows.mT @ rows + penalty[:, None, None] * torch.eye(z.shape[2])
+            w = torch.linalg.solve(inner, (rows.mT @ target)[..., None])
+            shifted = (z[:, ~mask] - z[:, mask].mean(1, keepdim=True)) @ w
+            u[:, ~mask] = shifted[..., 0] + labels[mask].double().mean()
+        expected = r2(u, labels.double())
+        found = null.observed if b == 0 else null.maxima[b - 1 : b]
+        assert torch.allclose(found, expected if b == 0 else expected.amax(0, keepdim=True), atol=1e-4)
+
+
+def test_fixed_scores_make_a_null_that_is_too_narrow() -> None:
+    """Each pair of examples counts twice, so the variance of cross-fitted scores at chance is twice that of fixed scores."""
+    g = torch.Generator().manual_seed(0)
+    y, groups = torch.arange(80) % 2 == 0, torch.arange(80) // 2
+    folds = cross_fit_folds(groups, y, "binary")
+    x = torch.randn(30, 80, 60, generator=g)
+    permutations = group_permutations(y, groups, samples=200)
+    null = refit_null("mass_mean", x, y, folds, permutations, basis=PrincipalAxes.of(x), strength=None)
+    module = plugins.load_plugin("probes", "mass_mean")
+    u = module.fit_folds(x, y, folds, groups=groups).held_out_scores(x, folds)[..., 0]
+    fixed = torch.stack([cross_fitting.cross_fit_auroc(u, y[p], folds, groups).value for p in permutations[:60]])
+    ratio = float((null.std.square() / fixed.var(0)).mean())
+    assert 1.6 < ratio < 2.5
+    assert math.isclose(float(null.mean.mean()), 0.5, abs_tol=0.02)
+
+
+# --- settings -------------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_of_an_earlier_run_mean_one_split_and_keep_their_key() -> None:
+    single = settings_for_key(TraceSettings(protocol="single-split"))
+    assert single["protocol"] == "default"
+    assert "folds" not in single
+    assert settings_of_run({"protocol": "default"})["protocol"] == "single-split"
+    assert settings_of_run({})["protocol"] == "single-split"
+    assert settings_for_key(TraceSettings(protocol="cross-fit")) != single
+    four = TraceSettings(protocol="cross-fit", folds=4)
+    assert settings_for_key(four) != settings_for_key(TraceSettings(protocol="cross-fit"))
