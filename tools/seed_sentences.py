@@ -1,6 +1,6 @@
 """Print the sentences of a trace under several seeds of the measurement: which of them say the same under every split.
 
-    python tools/seed_sentences.py LINEAGE CONCEPT.jsonl … --out FOLDER [--seeds 8] [--protocol cross-fit]
+    python tools/seed_sentences.py LINEAGE CONCEPT.jsonl … --out FOLDER [--seeds 8] [--protocol cross-fit] [--sites resid]
 
 The model is read once; other seeds take the activations from the cache in FOLDER. A claim is a sentence up to its numbers: what
 happened, and in which stage. It holds if at least 7 of 8 seeds make it, or if the sentence says that it is unsettled.
@@ -69,12 +69,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--protocol", default=TraceSettings.protocol)
+    parser.add_argument("--sites", default=TraceSettings.sites)
     options = parser.parse_args()
     concepts = [Concept.from_file(path) for path in options.concepts]
     cache = ActivationCache(options.out / "activations", 20 * 10**9)
     by_seed = []
     for seed in range(options.seeds):
-        settings = TraceSettings(seed=seed, protocol=options.protocol)
+        settings = TraceSettings(seed=seed, protocol=options.protocol, sites=options.sites)
         run = trace(Lineage.open(options.lineage), concepts, options.out / f"seed-{seed}", settings, cache=cache)
         claims = {}
         for finding in collect_findings(RecordSource(run.query, run.about).rows(FINDING_ROWS)):
