@@ -11,6 +11,8 @@ import torch
 
 from tests.helpers.command_line import Said, Say, command
 
+pytest.register_assert_rewrite("ontogeny.testing")
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 

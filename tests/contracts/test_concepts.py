@@ -8,33 +8,12 @@ import pytest
 from ontogeny import plugins
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
-from ontogeny.measurements.surface_baselines import audit_surface, surface_records
+from ontogeny.measurements.surface_baselines import audit_surface
 from ontogeny.statistics.splits import group_split
+from ontogeny.testing import check_concept
+from ontogeny.testing.concepts import broken_concept_clauses
 
 Plugin = Callable[[int], Concept]
-
-
-def broken(build: Plugin) -> list[str]:
-    """Clauses of the contract that a plug-in violates."""
-    made = build(0)
-    split = group_split(made.group_ids(), made.labels(), made.kind, seed=0)
-    groups = made.group_ids()
-    found = audit_surface(made, split, samples=100)
-    floors = {row.control for row in surface_records(made, found)}
-    kept = {
-        "is deterministic": made.hash == build(0).hash,
-        "has every class": made.kind == "number" or set(made.labels().tolist()) >= set(range(len(made.classes) or 2)),
-        "has no group on both sides": not set(groups[split.train].tolist()) & set(groups[split.test].tolist()),
-        "has no copy of a text on both sides": (found.duplicates, found.twins) == (0, 0),
-        "states its licence": bool(made.licence),
-        "states its source": bool(made.source),
-        "states its question": bool(made.question),
-        "has its surface floors": floors == {"surface_tfidf", "surface_length", "surface_casing"},
-        "asks answers that differ": all(
-            answer.right != answer.wrong and answer.prompt.strip() for answer in made.answers
-        ),
-    }
-    return [promise for promise, is_kept in kept.items() if not is_kept]
 
 
 @pytest.mark.parametrize("name", plugins.list_plugins("concepts"))
@@ -44,10 +23,7 @@ def test_plugin_satisfies_the_contract(
     module = plugins.load_plugin("concepts", name)
     if getattr(module, "SOURCES", ()):
         monkeypatch.setenv("ONTOGENY_DATA", str(request.getfixturevalue("shared")))
-    assert broken(module.concept) == []
-    made = module.concept()
-    assert (made.name, made.hash) == (name, module.concept(seed=0).hash)
-    assert plugins.plugin_summary("concepts", name)
+    check_concept(name)
 
 
 def good(seed: int = 0) -> Concept:
@@ -93,7 +69,7 @@ def lacking(seed: int = 0) -> Concept:
     ],
 )
 def test_contract_detects_violations(plugin: Plugin, promises: list[str]) -> None:
-    assert broken(plugin) == promises
+    assert broken_concept_clauses(plugin) == promises
 
 
 def test_words_do_not_predict_subject_number() -> None:

@@ -1,9 +1,7 @@
 """Every study plug-in: it names its inputs, needs no others, has stable unit keys, and its rows name stages by the given keys."""
 
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,14 +17,14 @@ from ontogeny.jobs.compare.inputs import (
     StudyInputs,
     VerdictQuestion,
     load_study,
-    select_studies,
     study_names,
 )
 from ontogeny.models.model import Model
+from ontogeny.testing import STUDY_CLAUSES
+from ontogeny.testing.studies import names_the_given_stages_and_keeps_the_weights
 from tests.helpers.tiny_models import outspoken
 
 STUDIES = plugins.list_plugins("studies", defining="INPUTS")
-TEXT_FIELDS = {"statements", "requests", "neutral", "questions"}
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim")
 TOWNS = ("Rome", "Oslo", "Kyiv", "Bern", "Lima", "Nice", "Doha", "Baku", "Cork", "Apia")
 
@@ -64,67 +62,16 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Model]:
     return {name: outspoken(save_tiny("gpt_neox", folders / name, seed=i)) for i, name in enumerate(("base", "post"))}
 
 
+@pytest.mark.parametrize("clause", STUDY_CLAUSES, ids=lambda clause: clause.__name__)
 @pytest.mark.parametrize("name", STUDIES)
-def test_study_declares_known_inputs_and_a_question(name: str) -> None:
-    study = load_study(name)
-    assert set(study.inputs) <= {field.name for field in fields(StudyInputs)}
-    assert TEXT_FIELDS & set(study.inputs), "a study reads texts"
-    assert plugins.plugin_summary("studies", name).startswith("Study: ")
-    assert len({load_study(other).unit for other in STUDIES}) == len(STUDIES)
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_study_needs_its_texts_and_no_others(name: str, inputs: StudyInputs) -> None:
-    study = load_study(name)
-    needed = TEXT_FIELDS & set(study.inputs)
-    empty = {field: getattr(StudyInputs(), field) for field in TEXT_FIELDS}
-    assert study.needs(replace(inputs, **{field: empty[field] for field in TEXT_FIELDS - needed})) is None
-    for field in needed:
-        missing = replace(inputs, **{field: empty[field]})
-        assert f"`{field}`" in (study.needs(missing) or "")
-        with pytest.raises(BadInput, match=f"the study {name} needs .*`{field}`"):
-            select_studies(name, missing)
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_unit_key_depends_on_the_inputs_of_the_study_only(name: str, inputs: StudyInputs) -> None:
-    study = load_study(name)
-    key = json.dumps(study.digest(inputs))
-    changes = {
-        "statements": (replace(inputs.statements[0], examples=inputs.statements[0].examples[:-1]),),
-        "requests": replace(inputs.requests, examples=inputs.requests.examples[:-1]) if inputs.requests else None,
-        "neutral": inputs.neutral[:-1],
-        "questions": inputs.questions[:-1],
-        "question": None,
-        "phrases": ("No",),
-        "template": "Q {}",
-        "pairing": "recall",
-        "seed": 1,
-    }
-    assert set(changes) == {field.name for field in fields(StudyInputs)}
-    for field, value in changes.items():
-        differs = json.dumps(study.digest(replace(inputs, **{field: value}))) != key
-        assert differs == (field in (*study.inputs, "seed")), field
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_cost_increases_with_stages(name: str, inputs: StudyInputs) -> None:
-    study = load_study(name)
-    few, many = (study.cost(inputs, StageSizes(stages, blocks=4)) for stages in (2, 3))
-    assert 0 < few < many
+def test_study_meets_the_contract(name: str, clause: object, inputs: StudyInputs) -> None:
+    assert callable(clause)
+    clause(name, inputs)
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_rows_name_the_given_stages(name: str, inputs: StudyInputs, stages: Mapping[str, Model]) -> None:
-    study = load_study(name)
-    before = {key: {k: v.clone() for k, v in model.network.state_dict().items()} for key, model in stages.items()}
-    rows = list(study.run(stages, inputs, study.settings(inputs)))
-    assert {row.stage for row in rows} == {"base", "post"}
-    assert {row.coords.get("other_stage") for row in rows} <= {None, "base", "post"}
-    assert {row.seed for row in rows} == {inputs.seed}
-    assert any(row.n for row in rows)
-    for key, model in stages.items():
-        assert all(v.equal(before[key][k]) for k, v in model.network.state_dict().items()), "a study keeps the weights"
+    names_the_given_stages_and_keeps_the_weights(name, inputs, stages)
 
 
 def test_former_names_load_the_renamed_study() -> None:

@@ -1,61 +1,17 @@
-"""Every suite: branch names are parsed, ordered and unique, and each repository belongs to one suite."""
-
-import itertools
-import re
+"""Every suite in the folder meets the contract in `ontogeny.testing`; general patterns read other repositories."""
 
 import pytest
 
 from ontogeny import plugins, suites
-from ontogeny.suites import GENERAL_SUITE, BranchLabel, Suite
-
-SUITES = plugins.list_plugins("suites")
-
-
-def suite(name: str) -> Suite:
-    return plugins.load_plugin("suites", name).suite
+from ontogeny.suites import GENERAL_SUITE, BranchLabel
+from ontogeny.testing import SUITE_CLAUSES
 
 
-@pytest.mark.parametrize("name", SUITES)
-def test_examples_are_parsed(name: str) -> None:
-    one = suite(name)
-    assert one.examples
-    assert one.repositories
-    for branch, mark in one.examples.items():
-        assert one.parse(branch) == mark
-        # What git allows in the name of a branch.
-        assert re.fullmatch(r"[A-Za-z0-9][\w.-]*", branch)
-        assert mark.step is None or mark.step >= 0
-        assert mark.tokens is None or mark.tokens >= 0
-    numbered = [(mark.stage, mark.train_seed, mark.step) for mark in one.examples.values()]
-    assert len(set(numbered)) == len(numbered)
-
-
-@pytest.mark.parametrize("name", SUITES)
-def test_steps_and_tokens_grow_together(name: str) -> None:
-    by_stage: dict[str, list[BranchLabel]] = {}
-    for mark in suite(name).examples.values():
-        if mark.step is not None and mark.tokens is not None:
-            by_stage.setdefault(mark.stage, []).append(mark)
-    for marks in by_stage.values():
-        marks.sort(key=lambda mark: mark.step or 0)
-        assert all(a.tokens < b.tokens for a, b in itertools.pairwise(marks) if a.tokens and b.tokens)
-
-
-@pytest.mark.parametrize("name", SUITES)
-def test_each_repository_belongs_to_one_suite(name: str) -> None:
-    for repository in suite(name).repositories:
-        assert re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
-        assert [other for other in SUITES if suite(other).has(repository)] == [name]
-        assert suites.find_suite(repository) == suite(name)
-
-
-@pytest.mark.parametrize("name", SUITES)
-def test_states_its_source_and_ignores_other_branches(name: str) -> None:
-    one = suite(name)
-    assert re.match(r"arXiv:\d{4}\.\d{4,5}|https://", one.source)
-    assert plugins.plugin_summary("suites", name)
-    for branch in ("main", "", "refs/pr/1", "dev", "fix-step"):
-        assert one.parse(branch) is None
+@pytest.mark.parametrize("clause", SUITE_CLAUSES, ids=lambda clause: clause.__name__)
+@pytest.mark.parametrize("name", plugins.list_plugins("suites"))
+def test_suite_meets_the_contract(name: str, clause: object) -> None:
+    assert callable(clause)
+    clause(name)
 
 
 def test_unknown_repositories_use_general_patterns() -> None:
@@ -82,7 +38,7 @@ def test_general_patterns_do_not_guess(branch: str) -> None:
 
 
 def test_seeds_in_names() -> None:
-    pythia = suite("pythia")
+    pythia, mistral = (plugins.load_plugin("suites", name).suite for name in ("pythia", "mistral_gpt2"))
     assert pythia.train_seed("EleutherAI/pythia-160m-seed3") == 3
     assert pythia.train_seed("EleutherAI/pythia-160m") == 0
-    assert suite("mistral_gpt2").train_seed("stanford-crfm/expanse-gpt2-small-x777") == 777
+    assert mistral.train_seed("stanford-crfm/expanse-gpt2-small-x777") == 777
