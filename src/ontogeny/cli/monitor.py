@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import interval_text, json_rows, next_command, print_output
 from ontogeny.errors import BadInput, unknown_name
+from ontogeny.records import checkpoint_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from ontogeny.data.concept import Concept
     from ontogeny.models.loading import ModelOptions
     from ontogeny.storage.run import Run
+
+_MOST_LINES = 10
+"""Maximum number of lines of a result; a longer one is summarised."""
 
 
 def monitor_command(
@@ -54,6 +58,7 @@ def monitor_command(
     device: arg.Device = "cpu",
     tokenizer: arg.Tokenizer = None,
     allow_pickle: arg.AllowPickle = False,
+    show_all: Annotated[bool, arg.output("Print every row of a long result.", "--all")] = False,
     dry_run: arg.DryRun = False,
     as_json: arg.AsJson = False,
     quiet: arg.Quiet = False,
@@ -99,9 +104,9 @@ def monitor_command(
     if dry_run:
         _print_plan(opened, concepts, frozen or [], bool(cross_concept), as_json)
     elif cross_concept:
-        _print_cross_concept(opened, concepts, options, as_json)
+        _print_cross_concept(opened, concepts, options, as_json, show_all)
     elif concept:
-        _print_frozen_probes(opened, concepts, frozen or [], rates, options, as_json, quiet)
+        _print_frozen_probes(opened, concepts, frozen or [], rates, options, as_json, quiet, show_all)
     else:
         unit = write_monitor_rows(opened, rates)
         rows = opened.query(
@@ -111,8 +116,18 @@ def monitor_command(
             "order by concept, method, metric, step"
         )
         rows = _in_order(rows, opened.about["lineage"]["stages"])
-        lines = [] if as_json else [*_rate_lines(rows), *_threshold_lines(rows), next_command(run, "show {} monitor")]
-        print_output(json_rows(rows), lines, as_json=as_json)
+        whole = [] if as_json else [*_rate_lines(rows), *_threshold_lines(rows)]
+        lines = _shortened(whole, lambda: list(_concept_lines(rows)), show_all)
+        print_output(json_rows(rows), [*lines, next_command(run, "show {} monitor")], as_json=as_json)
+
+
+def _shortened(whole: list[str], summary: "Callable[[], list[str]]", show_all: bool) -> list[str]:
+    """All lines if they are few or wanted, else a summary of as many, and how to read the rest."""
+    if show_all or sum(line.count("\n") + 1 for line in whole) <= _MOST_LINES:
+        return whole
+    lines, most = summary(), _MOST_LINES - 1
+    left = [f"… and {len(lines) - most + 1} more"] if len(lines) > most else []
+    return [*lines[: most - len(left)], *left, f"{len(whole)} rows in all: add --all, or --json"]
 
 
 def _check_stage(run: "Run", name: str) -> None:
@@ -161,7 +176,9 @@ def _print_plan(run: "Run", concepts: "Sequence[Concept]", sources: list[str], c
     print_output({"checkpoints": names, "texts": texts}, [line], as_json=as_json)
 
 
-def _print_cross_concept(run: "Run", concepts: "list[Concept]", options: "ModelOptions", as_json: bool) -> None:
+def _print_cross_concept(
+    run: "Run", concepts: "list[Concept]", options: "ModelOptions", as_json: bool, show_all: bool
+) -> None:
     """Print one line per pair of concepts."""
     from ontogeny.jobs.monitor.cross_concept import monitor_cross_concept
     from ontogeny.storage.record_filter import sql_text
@@ -171,11 +188,27 @@ def _print_cross_concept(run: "Run", concepts: "list[Concept]", options: "ModelO
         "select coords['trained_on'] as trained_on, concept as tried_on, method, site, stage, step, value, low, high, n "
         f"from records where unit = {sql_text(unit)} order by method, trained_on, tried_on"
     )
-    lines = [
+    whole = [
         f"{row.method}, {row.trained_on} → {row.tried_on} at {row.site}: AUROC {interval_text(row)}"
         for _, row in rows.iterrows()
     ]
+    place = "" if rows.empty else f" ({checkpoint_label(rows['stage'].iloc[0], rows['step'].iloc[0])})"
+    lines = _shortened(whole, lambda: list(_cross_concept_lines(rows, place)), show_all)
     print_output(json_rows(rows), lines, as_json=as_json)
+
+
+def _cross_concept_lines(rows: "pd.DataFrame", place: str) -> "Iterator[str]":
+    """For the probe of each concept: its AUROC on its own texts, and the lowest and highest on those of others."""
+    for trained_on, group in rows[rows["method"].eq(rows["method"].iloc[0])].groupby("trained_on", sort=False):
+        own, others = (
+            group[group["tried_on"].eq(trained_on)],
+            group[group["tried_on"].ne(trained_on)].dropna(subset="value"),
+        )
+        parts = [f"AUROC {interval_text(row)} on its own texts" for _, row in own.iterrows()]
+        if len(others):
+            ends = others.sort_values("value").iloc[[0, -1]].to_dict("records")
+            parts.append(" to ".join(f"{row['value']:.2f} ({row['tried_on']})" for row in ends) + " on those of others")
+        yield f"{trained_on}, {group['method'].iloc[0]} at {group['site'].iloc[0]}{place}: {', '.join(parts)}"
 
 
 def _print_frozen_probes(
@@ -186,6 +219,7 @@ def _print_frozen_probes(
     options: "ModelOptions",
     as_json: bool,
     quiet: bool,
+    show_all: bool,
 ) -> None:
     """Print one line per frozen probe and checkpoint at which it was applied."""
     from ontogeny.cli._progress import progress_bar
@@ -205,13 +239,36 @@ def _print_frozen_probes(
     places: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
         title = f"{row['concept']}, {row['method']} at {row['site']}, frozen at {_source(row)}, used at"
-        places.setdefault(title, {}).setdefault(f"{row['stage']} {_step(row['step'])}", []).append(row)
-    lines = [
+        places.setdefault(title, {}).setdefault(checkpoint_label(row["stage"], row["step"]), []).append(row)
+    whole = [
         line
         for title, by_place in places.items()
         for line in (title, *(f"  {place}: {'; '.join(_frozen_probe_parts(rows))}" for place, rows in by_place.items()))
     ]
+    lines = _shortened(whole, lambda: list(_lowest_lines(places)), show_all)
     print_output(json_rows(found), [*lines, next_command(run.folder, "show {} monitor")], as_json=as_json)
+
+
+def _lowest_lines(places: "Mapping[str, Mapping[str, list[dict[str, Any]]]]") -> "Iterator[str]":
+    """For each frozen probe, of one kind for each concept, the checkpoint at which it separates least, and what it gives there."""
+    import pandas as pd
+
+    from ontogeny.findings.finding import PREFERRED_PROBES, preferred_name
+
+    kinds = pd.DataFrame([next(iter(by_place.values()))[0] for by_place in places.values()])
+    kind_of = {name: preferred_name(own["method"], PREFERRED_PROBES) for name, own in kinds.groupby("concept")}
+    for title, by_place in places.items():
+        first = next(iter(by_place.values()))[0]
+        scores = {
+            place: row["value"]
+            for place, rows in by_place.items()
+            for row in rows
+            if row["metric"] == "frozen_auroc" and row["n"]
+        }
+        if scores and first["method"] == kind_of[first["concept"]]:
+            lowest = min(scores, key=lambda place: scores[place])
+            measured = [part for part in _frozen_probe_parts(by_place[lowest]) if "not measured" not in part]
+            yield f"{title.removesuffix(', used at')}, least at {lowest}: {'; '.join(measured)}"
 
 
 def _frozen_probe_parts(rows: list[dict[str, Any]]) -> "Iterator[str]":
@@ -231,6 +288,33 @@ def _in_order(rows: "pd.DataFrame", stages: list[str]) -> "pd.DataFrame":
     return rows.sort_values("stage", key=lambda names: names.map(place), kind="stable")
 
 
+def _concept_lines(rows: "pd.DataFrame") -> "Iterator[str]":
+    """For the first probe of each concept what it catches at the last checkpoint, and the most false alarms of a frozen threshold."""
+    from ontogeny.findings.finding import PREFERRED_PROBES, preferred_name
+
+    for concept, group in rows.groupby("concept", sort=False):
+        own = group[group["method"].eq(preferred_name(group["method"], PREFERRED_PROBES))]
+        parts: list[str] = []
+        caught = own[own["metric"].str.startswith("tpr_at")]
+        rates = [str(metric).removeprefix("tpr_at_").removesuffix("_fpr") for metric in caught["metric"]]
+        for rate, points in sorted(caught.groupby(rates), key=lambda item: float(str(item[0]))):
+            last = points.iloc[-1]
+            parts.append(
+                f"{rate} %: " + (f"{interval_text(last)} caught" if last["n"] else "too few negatives to measure")
+            )
+        alarms = own[own["metric"].eq("realised_fpr") & own["n"].gt(0)]
+        alarms = alarms.assign(wanted=[float(dict(coords)["at"]) for coords in alarms["coords"]])
+        if len(alarms):
+            most = alarms.iloc[int((alarms["value"] - alarms["wanted"]).argmax())]
+            parts.append(
+                f"a threshold for {100 * most['wanted']:g} % frozen at {_source(dict(most['coords']))} gives {100 * most['value']:.0f} % "
+                f"false alarms at {checkpoint_label(most['stage'], most['step'])}"
+            )
+        last = caught.iloc[-1]
+        place = checkpoint_label(last["stage"], last["step"])
+        yield f"{concept}, {last['method']} at {last['site']}, {place}, false positives of {'; '.join(parts)}"
+
+
 def _rate_lines(rows: "pd.DataFrame") -> "Iterator[str]":
     """TPR at each FPR at the last checkpoint, or why it was not measured."""
     caught = rows[rows.metric.str.startswith("tpr_at")]
@@ -242,7 +326,7 @@ def _rate_lines(rows: "pd.DataFrame") -> "Iterator[str]":
             yield f"{title} not measured: {last.note}"
         else:
             negatives = dict(last.coords)["negatives"]
-            yield f"{title} {interval_text(last)} caught at {last.stage} {_step(last.step)} ({negatives} negatives)"
+            yield f"{title} {interval_text(last)} caught at {checkpoint_label(last.stage, last.step)} ({negatives} negatives)"
 
 
 def _threshold_lines(rows: "pd.DataFrame") -> "Iterator[str]":
@@ -252,7 +336,7 @@ def _threshold_lines(rows: "pd.DataFrame") -> "Iterator[str]":
     for (concept, method, rate), group in frozen.groupby(["concept", "method", at]):
         percent = f"{100 * float(str(rate)):g} % false alarms"
         yield f"\n{concept}, {method}: threshold for {percent}, frozen → used: false alarms, caught"
-        used = [f"{stage} {_step(step)}" for stage, step in zip(group["stage"], group["step"], strict=True)]
+        used = [checkpoint_label(stage, step) for stage, step in zip(group["stage"], group["step"], strict=True)]
         place = {moment: i for i, moment in enumerate(dict.fromkeys(used))}
         group = group.assign(used=used, frozen=[_source(dict(coords)) for coords in group["coords"]])
         rates = group.pivot_table(index=["used", "frozen"], columns="metric", values="value", sort=False)
@@ -262,10 +346,6 @@ def _threshold_lines(rows: "pd.DataFrame") -> "Iterator[str]":
 
 
 def _source(coords: dict[str, str]) -> str:
-    return f"{coords['source_stage']} {coords['source_step'].replace('None', 'end')}"
+    from ontogeny.findings.transfer_verdicts import source_label
 
-
-def _step(step: float | None) -> str:
-    import pandas as pd
-
-    return "end" if step is None or pd.isna(step) else f"{step:.0f}"
+    return source_label(coords)

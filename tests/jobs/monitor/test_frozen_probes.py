@@ -145,6 +145,9 @@ def test_command_prints_frozen_probes(made, say: Say) -> None:
     code, out, err = watch("-c", concept, "--frozen", "base:5", "--fpr", "0.01", "--fpr", "0.1")
     assert code == 0, err
     assert "[0/4]" in err
+    assert len(out.split("\nrows are in")[0].splitlines()) <= 10
+    code, out, err = watch("-c", concept, "--frozen", "base:5", "--fpr", "0.01", "--fpr", "0.1", "--all")
+    assert code == 0, err
     assert "frozen at base 5, used at\n  base 5: AUROC 1.00" in out
     assert "\n  turned 5: AUROC 0." in out
     assert "at 1 % not measured: " in out

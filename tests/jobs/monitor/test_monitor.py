@@ -159,6 +159,14 @@ def test_monitor_writes_rates_and_replaces_earlier_rows(run: Run) -> None:
 def test_command_prints_rates_and_view_draws_them(run: Run, say: Say) -> None:
     code, out, _ = say("monitor", run.folder, "--fpr", "0.01", "--fpr", "0.1")
     assert code == 0
+    lines = [line for line in out.splitlines() if line and not line.startswith("rows are in")]
+    assert len(lines) <= 10
+    assert lines[0].startswith("planted, logistic at ")
+    assert "false positives of 1 %: too few negatives to measure; 10 %: " in lines[0]
+    assert "a threshold for 10 % frozen at pretrain " in lines[0]
+    assert lines[-1].endswith("rows in all: add --all, or --json")
+    code, out, _ = say("monitor", run.folder, "--fpr", "0.01", "--fpr", "0.1", "--all")
+    assert code == 0
     assert "1 % false positives: not measured" in out
     assert "caught at " in out
     assert "frozen → used" in out
