@@ -77,6 +77,8 @@ def folders(top: Path, *names: str) -> Path:
     [
         (("step-500k", "step-1M", "step-1500k"), (500_000, 1_000_000, 1_500_000)),
         (("ckpt-800k", "ckpt-1.2M"), (800_000, 1_200_000)),
+        (("0.1M", "0.5M"), (100_000, 500_000)),
+        (("tokens-1.5M", "tokens-10M"), (1_500_000, 10_000_000)),
         (("step1,000", "step500"), (500, 1000)),
         (("epoch=0-step=100", "epoch=1-step=50"), (50, 100)),
         (("model_500M", "model_1B", "model_2B"), (500_000_000, 10**9, 2 * 10**9)),
@@ -127,6 +129,29 @@ def test_a_word_is_placed_after_the_steps(tmp_path: Path, word: str) -> None:
     lineage = Lineage.open(tmp_path)
     assert steps(lineage) == [308, 1000]
     assert f"{word} holds the weights of step308" in lineage.notes[0]
+
+
+@pytest.mark.parametrize("name", ["final", "checkpoint-20-merged", "best_model"])
+def test_models_beside_the_checkpoints_of_a_trainer_come_last(tmp_path: Path, name: str) -> None:
+    trainer(tmp_path, 10, 20)
+    model(tmp_path / name, seed=99)
+    lineage = Lineage.open(tmp_path)
+    assert [(c.name, c.step) for c in lineage.checkpoints] == [
+        ("checkpoint-10", 10),
+        ("checkpoint-20", 20),
+        (name, None),
+    ]
+    assert f"{name} has no step and is placed after the last one" in lineage.notes
+    model(tmp_path / name, seed=10)
+    assert f"{name} holds the weights of checkpoint-10 and is left out" in Lineage.open(tmp_path).notes
+
+
+def test_a_run_beside_the_checkpoints_of_a_trainer_is_said(tmp_path: Path) -> None:
+    trainer(tmp_path, 10, 20)
+    trainer(tmp_path / "dpo", 5)
+    lineage = Lineage.open(tmp_path)
+    assert steps(lineage) == [10, 20]
+    assert "dpo beside the checkpoints holds a run of its own and is left out" in lineage.notes
 
 
 @pytest.mark.parametrize("best", [10, 20, 30])

@@ -108,13 +108,14 @@ def parse_branch(branch: str) -> BranchLabel | None:
     """Step, tokens and stage of names like `step1000`, `checkpoint-500`, `iter_7`, `stage2-step10-tokens5B`, `100B`, `128000`."""
     if re.fullmatch(r"\d+", branch):
         return BranchLabel(int(branch))
-    stage, parent, rest = _stage(branch)
-    step, tokens = _step(rest), _tokens(rest)
+    stage, parent, text = _stage(branch)
+    step, tokens = _step(text), _tokens(text)
     if step is None and tokens is None:
         return None
     if step is None:
-        # Some runs count tokens only: use millions of tokens as steps.
-        return BranchLabel(round((tokens or 0) / 1e6), tokens, stage, parent)
+        # Some runs count tokens only: millions of tokens are steps, and a part of a million is none.
+        millions, rest = divmod(round(tokens or 0), 10**6)
+        return None if rest else BranchLabel(millions, tokens, stage, parent)
     return BranchLabel(step, tokens, stage, parent)
 
 
