@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics import permutation
+from ontogeny.statistics import bootstrap, permutation
 from ontogeny.statistics.bootstrap import (
     auroc_samples,
     group_weights,
@@ -136,6 +136,20 @@ def test_weighted_auroc_equals_auroc_of_repeated_examples(seed, levels):
     pairs = scores[0][y][:, None] - scores[0][~y]
     counted = ((pairs > 0).double() + (pairs == 0).double() / 2).mean()
     torch.testing.assert_close(auroc_test(scores, y, y[None]).observed[0], counted)
+
+
+def test_resampling_along_sorted_scores_equals_all_pairs(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    y = torch.rand(300, generator=g) < 0.4
+    scores = torch.stack(
+        [torch.randn(300, generator=g) + y, torch.randint(5, (300,), generator=g).float(), torch.ones(300)]
+    )
+    weights = group_weights(torch.arange(300) // 3, samples=400, seed=1)
+    weights[3, y] = 0  # a resample of one class
+    pairs = auroc_samples(scores, y, weights)
+    monkeypatch.setattr(bootstrap, "_SORTED_FROM", 0)
+    assert auroc_samples(scores, y, weights).nan_to_num(-1).equal(pairs.nan_to_num(-1))
+    assert pairs[3].isnan().all()
 
 
 def test_weighted_means_and_r2_equal_those_of_repeated_examples():
