@@ -282,6 +282,21 @@ def test_use_in_a_later_stage_has_an_order(table: pd.DataFrame) -> None:
     )
 
 
+def test_no_best_site_is_named_where_none_reads_the_concept(table: pd.DataFrame) -> None:
+    """The score falls to chance at the last checkpoint: the sentence says until when the concept was read."""
+    truth = table[table["concept"].eq("truth") & ~table["metric"].isin(EVENT_METRICS)].copy()
+    none = events("pretrain", "emergence_step", "logistic", np.nan, of="auroc") | {"note": "it ends at its floor"}
+    end = truth["metric"].eq("auroc") & truth["step"].eq(16000) & truth["control"].isna()
+    truth.loc[end, ["value", "low", "high"]] = [0.5, 0.46, 0.55]
+    finding = collect_findings(pd.concat([truth, synthetic_records.frame([none])], ignore_index=True))[0]
+    text = finding_sentences(finding)[0]
+    assert not finding.read_at_end
+    assert "Best" not in text
+    assert "No site is shown to read it at the last checkpoint: AUROC .50 [.46, .55]" in text
+    row = finding.curve[finding.curve["step"].eq(8000)].iloc[0]
+    assert f"It was read until pretrain 8,000 after block 3: AUROC {format_score(row['value'])}" in text
+
+
 def test_concepts_have_the_order_of_the_run(table: pd.DataFrame) -> None:
     about = {"concepts": [{"name": name} for name in ("privacy", "truth", "robustness", "fairness", "toxicity")]}
     ordered = order_like_run(table, about)

@@ -158,6 +158,17 @@ class Finding:
         return max([CHANCE_SCORES.get(self.metric, 0.5), *floors])
 
     @property
+    def read_at_end(self) -> bool:
+        """Whether the interval of the final score is above chance, the surface and the untrained model."""
+        return self.final.low > self.highest_floor
+
+    @property
+    def last_read(self) -> "pd.Series[Any] | None":
+        """The row of the last checkpoint at which the site's interval was above them; None if there is none."""
+        read = self.curve[self.curve["low"].gt(self.highest_floor)]
+        return None if read.empty else read.iloc[-1]
+
+    @property
     def weakened(self) -> bool:
         """Whether it fell but stays above its floors: weakened, not lost."""
         score = self.after_loss

@@ -138,9 +138,20 @@ def _emergence(finding: Finding) -> str:
         text = f"becomes readable at step {format_step(event.step)}{_stage(finding, event)}{_certainty(event)}"
         return f"{text} {describe_site(finding.site)}: {scored}{_folds(event)}."
     where = f" in any stage; in {event.stage}" if _stage(finding, event) else ""
-    return (
-        f"shows no emergence{where}: {event.note or 'no reason given'}. Best {describe_site(finding.site)}, {scored}."
-    )
+    return f"shows no emergence{where}: {event.note or 'no reason given'}. {_best(finding, scored)}."
+
+
+def _best(finding: Finding, scored: str) -> str:
+    """The best site; if the last checkpoint is not read there, until when it was."""
+    if finding.read_at_end or math.isnan(finding.final.low):
+        return f"Best {describe_site(finding.site)}, {scored}"
+    row = finding.last_read
+    text = f"No site is shown to read it at the last checkpoint: {scored}"
+    if row is None:
+        return text
+    at = checkpoint_label(row["stage"], None if row["step"] % 1 else row["step"])
+    score = format_interval(IntervalEstimate(float(row["value"]), float(row["low"]), float(row["high"])))
+    return f"{text}. It was read until {at} {describe_site(finding.site)}: {SCORE_LABELS[finding.metric]} {score}"
 
 
 def _certainty(event: StepEstimate) -> str:

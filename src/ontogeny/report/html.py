@@ -242,7 +242,7 @@ def _row(finding: Finding, concept: Mapping[str, Any]) -> dict[str, str]:
         "concept": finding.name,
         "meaning": class_meaning(concept.get("classes") or ()) if concept.get("kind") == "binary" else "",
         "examples": f"{concept['n']:,} ({concept['groups']:,})" if {"n", "groups"} <= concept.keys() else "–",
-        "site": finding.site,
+        "site": finding.site if finding.read_at_end else "none at the end",
         "score": f"{SCORE_LABELS[finding.metric]} {format_interval(finding.final)}",
         "tfidf": floors.get("surface_tfidf", "–"),
         "control": format_control_task(finding),

@@ -1,6 +1,7 @@
 """Terminal summary: one line per concept with its curve as a sparkline, then caveats."""
 
 import math
+from collections.abc import Callable
 
 import pandas as pd
 from rich.console import Console
@@ -12,11 +13,13 @@ from ontogeny.findings.sentences import (
     SCORE_LABELS,
     caveats,
     format_control_task,
+    format_event,
     format_interval,
     format_score,
     format_step_interval,
 )
 from ontogeny.findings.table import evenly_spread
+from ontogeny.records import checkpoint_label
 
 _SPARK_BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARK_FLOOR = 0.5
@@ -32,7 +35,9 @@ def print_summary(records: pd.DataFrame, console: Console) -> None:
     wide = console.width >= 124
     metrics = list(dict.fromkeys(SCORE_LABELS[f.metric] for f in findings))
     score = f"{metrics[0]} [95 %]" if len(metrics) == 1 else "score [95 %]"
-    rows = [_cells(f, len(metrics) > 1, 32 if wide else 12) for f in findings]
+    stages = list(dict.fromkeys(stage for f in findings for stage in f.curve["stage"]))
+    step = format_step_interval if len(stages) == 1 else format_event if wide else _short_step
+    rows = [_cells(f, len(metrics) > 1, 32 if wide else 12, step) for f in findings]
     more = ["acc. / control", "untrained"] if wide else []
     used = ["right from"] if wide else []
     names = ["concept", "site", score, "TF-IDF", *more, "readable from", *used, "over training"]
@@ -42,6 +47,8 @@ def print_summary(records: pd.DataFrame, console: Console) -> None:
     for row in rows:
         table.add_row(*(row.get(name, row["score"]) for name in names))
     console.print(table)
+    if len(stages) == 1 and stages[0]:
+        console.print(Text(f"Steps are those of {stages[0]}.", style="dim"))
     for finding in findings:
         censored = finding.emergence is not None and not finding.emergence.known
         reason = [f"no emergence: {finding.emergence.note}."] if censored and finding.emergence else []
@@ -59,23 +66,28 @@ def sparkline(values: list[float], low: float = _SPARK_FLOOR, high: float = 1.0)
     return "".join("·" if math.isnan(value) else block(value) for value in values)
 
 
-def _cells(finding: Finding, named: bool, most: int) -> dict[str, Text]:
+def _cells(finding: Finding, named: bool, most: int, step: Callable[[StepEstimate], str]) -> dict[str, Text]:
     floors = {"TF-IDF": "surface_tfidf", "untrained": "untrained"}
     known = {name: finding.floors.get(control) for name, control in floors.items()}
     start = _SPARK_FLOOR if finding.metric != "r2" else 0.0
     return {
         "concept": Text(finding.name, style="bold"),
-        "site": Text(finding.site),
+        "site": Text(finding.site) if finding.read_at_end else Text("none", style="dim"),
         "score": Text(f"{SCORE_LABELS[finding.metric]} " * named + format_interval(finding.final)),
         **{name: Text("–" if floor is None else format_score(floor.value)) for name, floor in known.items()},
         "acc. / control": Text(format_control_task(finding)),
         "readable from": Text(
-            _step(finding.emergence), style="green" if finding.emergence and finding.emergence.known else "dim"
+            _event(finding.emergence, step), style="green" if finding.emergence and finding.emergence.known else "dim"
         ),
-        "right from": Text(_step(finding.answers), style="dim"),
+        "right from": Text(_event(finding.answers, step), style="dim"),
         "over training": Text(sparkline(evenly_spread(finding.curve["value"].tolist(), most), start), style="blue"),
     }
 
 
-def _step(event: StepEstimate | None) -> str:
-    return "–" if event is None else format_step_interval(event) if event.known else "none"
+def _event(event: StepEstimate | None, step: Callable[[StepEstimate], str]) -> str:
+    return "–" if event is None else step(event) if event.known else "none"
+
+
+def _short_step(event: StepEstimate) -> str:
+    """The step with its stage, without the interval: a narrow terminal has no room for both."""
+    return checkpoint_label(event.stage, event.step)
