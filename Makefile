@@ -19,8 +19,8 @@ demo: setup
 	$(BIN)/ontogeny demo --out runs/demo
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks tools
-	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools examples
+	$(BIN)/ruff check src tests benchmarks tools examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/python tools/figures.py
