@@ -33,7 +33,9 @@ def trace_command(
     kernels: Annotated[
         str, arg.measure("Kernels of the dependence measures: gaussian_50, gaussian_median, linear, imq.")
     ] = "gaussian_50,gaussian_median",
-    protocol: Annotated[str, arg.measure("cross-fit, single-split, or paper: the protocol of the tracing paper.")] = "single-split",
+    protocol: Annotated[
+        str, arg.measure("cross-fit, single-split, or paper: the protocol of the tracing paper.")
+    ] = "single-split",
     untrained: Annotated[bool, arg.measure("Measure a random initialisation as a floor if there is no step 0.")] = True,
     causal: Annotated[
         bool,

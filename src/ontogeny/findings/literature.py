@@ -33,9 +33,9 @@ class Challenge:
 
 
 SYSTEMS = (
-    LiteratureSystem("Trustworthiness dynamics over pre-training", "2402.19465", "tracing", "trace"),
+    LiteratureSystem("Trustworthiness dynamics over pre-training", "2402.19465", None, "trace"),
     LiteratureSystem("How post-training reshapes language models", "2504.02904", None, "compare"),
-    LiteratureSystem("Who gets credit or blame? Stage attribution", "2506.00175"),
+    LiteratureSystem("Who gets credit or blame? Stage attribution", "2506.00175", "stage_attribution", "attribute"),
     LiteratureSystem("Abrupt learning in transformers", "2410.22244", "abrupt_learning"),
     LiteratureSystem("Representation shattering by knowledge editing", "2410.17194"),
     LiteratureSystem("Reliable evaluation of behaviour steering", "2410.17245", None, "evaluate"),

@@ -147,7 +147,9 @@ class CheckpointExecutor:
 
         header = {"checkpoint": _UNTRAINED, "stage": None, "step": None, "order": -1, "untrained": False}
         stamps = {c.name: CheckpointStamp(self.plan.lineage.name, untrained_unit(self.plan, c)) for c in concepts}
-        self._measure(_Network(_UNTRAINED, "untrained floor", folder, f"untrained {seed}", load, stamps, header), concepts)
+        self._measure(
+            _Network(_UNTRAINED, "untrained floor", folder, f"untrained {seed}", load, stamps, header), concepts
+        )
 
     def _measure(self, network: _Network, concepts: list[Concept]) -> None:
         began, cache = time.perf_counter(), self.execution.cache

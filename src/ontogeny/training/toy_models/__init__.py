@@ -1,3 +1,3 @@
 """Toy models: small networks trained in a generated world or on a text."""
 
-__all__ = ["in_world", "on_text", "world_checks"]
+__all__ = ["in_world", "linear_attention", "matrix_encoder", "on_text", "world_checks"]
