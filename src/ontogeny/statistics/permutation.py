@@ -43,14 +43,21 @@ def group_permutations(
         raise BadInput(
             f"a permutation test needs two classes, got equal labels of {len(y)} examples in {number} groups: add a class."
         )
-    source = torch.arange(number).repeat(samples, 1)
-    source[:, pure] = pure[torch.rand(samples, len(pure), generator=generator).argsort(1)]
-    blocks = first[source][:, member]
+    swapped = torch.rand(samples, len(pure), generator=generator)
     # Sorting by group plus noise shuffles the examples inside each group and keeps the groups in place.
-    slots = (member.double() * 2).argsort(stable=True)
-    shuffled = (member.double() * 2 + torch.rand(samples, len(y), generator=generator, dtype=torch.float64)).argsort(1)
-    within = torch.empty_like(shuffled).scatter_(1, slots.expand(samples, -1), shuffled)
-    return torch.where(differs[member], within, blocks)
+    places = member.double() * 2
+    slots, mixed = places.argsort(stable=True), differs[member]
+    result = torch.empty(samples, len(y), dtype=torch.long)
+    for rows in torch.arange(samples).split(max(1, _BLOCK // len(y))):  # type: ignore[no-untyped-call]
+        source = torch.arange(number).repeat(len(rows), 1)
+        source[:, pure] = pure[swapped[rows].argsort(1)]
+        result[rows] = first[source][:, member]
+        noise = torch.rand(len(rows), len(y), generator=generator, dtype=torch.float64)
+        if mixed.any():
+            shuffled = _argsort(noise.add_(places))
+            within = torch.empty_like(shuffled).scatter_(1, slots.expand(len(rows), -1), shuffled)
+            result[rows] = torch.where(mixed, within, result[rows])
+    return result
 
 
 def average_ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*batch example"]:
@@ -69,7 +76,7 @@ def average_ranks(scores: Float[Tensor, "*batch example"]) -> Float[Tensor, "*ba
 def _argsort(rows: Float[Tensor, "row example"]) -> Int[Tensor, "row example"]:
     # On a CPU, NumPy sorts short rows several times as fast as PyTorch.
     if rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64):
-        return torch.from_numpy(rows.detach().numpy().argsort(-1))
+        return torch.from_numpy(rows.detach().numpy().argsort(-1)).to(device=rows.device)
     return rows.argsort(-1)
 
 
