@@ -13,5 +13,5 @@ concept = on.load_concept("subject_number", limit=80)
 inputs = on.StudyInputs(neutral=concept.texts, questions=concept.answers)
 run = on.compare(lineage, inputs, "runs/comparison", "confidence")
 
-table = run.records(control=None)[["stage", "metric", "value", "low", "high"]]
-print(table.dropna(subset="value").head(12).to_string())
+table = run.records(control=None).pivot_table(index="metric", columns="stage", values="value")
+print(table.head(12).to_string())

@@ -11,7 +11,7 @@ from tests.helpers.planted_lineages import save_run
 
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 SHOWS = {
-    "compare_stages": "sft",
+    "compare_stages": "entropy",
     "evaluate_vector": "not evaluated: nothing",
     "export_table": "metrics",
     "monitor_classes": "resid.2",
