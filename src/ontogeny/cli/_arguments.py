@@ -51,7 +51,7 @@ TEMPLATE_HELP = (
     "Template in which a text is a user's turn: none, own (each checkpoint's chat template; one without is read bare), a file, "
     "or a text: Jinja, or with {} where the words go."
 )
-Template = Annotated[str, texts(TEMPLATE_HELP)]
+TemplateOption = Annotated[str, texts(TEMPLATE_HELP)]
 Limit = Annotated[
     int | None, texts("Maximum number of examples per concept; groups are kept whole. Default: all.", min=1)
 ]

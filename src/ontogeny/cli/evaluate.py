@@ -69,7 +69,7 @@ def evaluate_command(
     neutral: arg.Neutral = None,
     positive: arg.Positive = None,
     ignore_column: arg.IgnoreColumn = None,
-    template: arg.Template = "none",
+    template: arg.TemplateOption = "none",
     limit: Annotated[int, arg.texts("Maximum number of development questions, and of test questions.")] = 100,
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",

@@ -27,7 +27,7 @@ def steer_command(
     ],
     prompt: Annotated[list[str] | None, arg.texts("Prompt to continue; repeat for more.", "--prompt", "-p")] = None,
     prompts: Annotated[Path | None, arg.texts("Text file with one prompt per line.")] = None,
-    template: arg.Template = "none",
+    template: arg.TemplateOption = "none",
     site: arg.SiteName = None,
     probe: Annotated[str, arg.steering("Probe of the run whose direction is used.")] = "mass_mean",
     alpha: arg.Alpha = "1",

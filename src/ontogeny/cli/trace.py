@@ -51,7 +51,7 @@ def trace_command(
     ignore_column: arg.IgnoreColumn = None,
     limit: arg.Limit = None,
     truncate: Annotated[bool, arg.texts("Cut long texts to their last tokens.", "--truncate")] = False,
-    template: arg.Template = "none",
+    template: arg.TemplateOption = "none",
     seed: arg.Seed = 0,
     device: arg.Device = "cpu",
     dtype: arg.DataType = "float32",
