@@ -51,6 +51,9 @@ _MISSING_WORDS = frozenset(
         "unlabelled",
         "not applicable",
         "undefined",
+        "tbd",
+        "tba",
+        "todo",
     )
 )
 """Labels, in lower case, that are no class."""
