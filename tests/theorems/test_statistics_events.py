@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ontogeny.errors import BadInput
 from ontogeny.statistics import order_test
 from ontogeny.statistics.change_points import familywise_phases, fit_bend, fit_phases
-from ontogeny.statistics.emergence import correct_events, emergence_event, loss_event, paired_difference
+from ontogeny.statistics.emergence import correct_events, emergence_event, loss_event, step_difference
 from ontogeny.statistics.permutation import least_labelling_p, tail_p
 
 small = settings(max_examples=25, deadline=None, derandomize=True)
@@ -133,17 +133,17 @@ def test_loss_mirrors_emergence():
 def test_paired_difference_is_in_doublings_and_includes_checkpoints():
     later = curve(*[LOW] * 9, *[HIGH] * 3)
     readable, used = emergence_event(STEPS, RISE, resampled(RISE)), emergence_event(STEPS, later, resampled(later))
-    gap = paired_difference(readable, used)
+    gap = step_difference(readable, used)
     assert gap.value == pytest.approx(-3)
     assert (gap.low, gap.high) == pytest.approx((-4, -2))
-    same = paired_difference(readable, readable)
+    same = step_difference(readable, readable)
     assert same.low <= -1
     assert same.high >= 1
     never = emergence_event(STEPS, RISE * 0 + 0.5, resampled(RISE * 0 + 0.5))
-    assert math.isnan(paired_difference(readable, never).value)
-    assert "second event is censored" in paired_difference(readable, never).reason
+    assert math.isnan(step_difference(readable, never).value)
+    assert "second event is censored" in step_difference(readable, never).reason
     with pytest.raises(BadInput, match="same resamples"):
-        paired_difference(readable, emergence_event(STEPS, RISE, resampled(RISE)[:200]))
+        step_difference(readable, emergence_event(STEPS, RISE, resampled(RISE)[:200]))
 
 
 @small

@@ -2,6 +2,7 @@
 
 __all__ = [
     "finding",
+    "literature",
     "seed_agreement",
     "selection",
     "sentences",

@@ -1,6 +1,7 @@
 """Measurements of one concept at one checkpoint, as records."""
 
 __all__ = [
+    "answer_ablation",
     "behaviour",
     "controls",
     "dependence",

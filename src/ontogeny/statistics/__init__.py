@@ -1,11 +1,14 @@
 """Splits, intervals, nulls and the steps at which things happen: tensors in, tensors out, no model and no disk."""
 
 __all__ = [
+    "attainable",
     "bootstrap",
     "change_points",
     "control_tasks",
+    "cross_fitting",
     "emergence",
     "fdr",
+    "holm",
     "nulls",
     "order_test",
     "paired_flips",

@@ -165,7 +165,7 @@ def correct_events(events: Sequence[EmergenceEvent], others: Sequence[float] = (
     return results
 
 
-def paired_difference(a: EmergenceEvent, b: EmergenceEvent, *, level: float = 0.95) -> EventDifference:
+def step_difference(a: EmergenceEvent, b: EmergenceEvent, *, level: float = 0.95) -> EventDifference:
     """Event a minus event b in doublings, from shared resamples; the interval includes the checkpoints around both.
 
     Raises:
