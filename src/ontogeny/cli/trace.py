@@ -35,7 +35,7 @@ def trace_command(
     ] = "gaussian_50,gaussian_median",
     protocol: Annotated[
         str, arg.measure("cross-fit, single-split, or paper: the protocol of the tracing paper.")
-    ] = "single-split",
+    ] = "cross-fit",
     untrained: Annotated[bool, arg.measure("Measure a random initialisation as a floor if there is no step 0.")] = True,
     causal: Annotated[
         bool,

@@ -177,4 +177,4 @@ def _rank_sums(
     ordered = np.sort(bits.view(torch.float32).cpu().numpy(), axis=-1)
     place = np.arange(1, ordered.shape[-1] + 1, dtype=np.float32)
     sums = (ordered.view(np.int32) & 1).astype(np.float32) @ place
-    return torch.from_numpy(sums).double().to(scores.device)
+    return torch.from_numpy(sums).double().to(device=scores.device)

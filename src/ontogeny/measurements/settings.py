@@ -22,7 +22,7 @@ class TraceSettings:
     """Probes for binary concepts and classes; numbers use ridge. A probe that a concept does not allow is left out."""
     kernels: tuple[str, ...] = ("gaussian_50", "gaussian_median")
     """Kernels of the dependence: published width and median width; linear and imq are optional."""
-    protocol: ProbeProtocol = "single-split"
+    protocol: ProbeProtocol = "cross-fit"
     """`cross-fit` tests every group once, by a probe fitted on the other folds; `single-split` holds out one share of the groups.
     `paper` is that of the tracing paper (arXiv:2402.19465): contiguous 80/20 split, z-scored over all rows, logistic C = 1,
     dependence on the first block's output at width 50. It leaks; see docs/gotchas.md."""

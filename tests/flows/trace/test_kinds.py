@@ -79,7 +79,7 @@ def test_paper_protocol_splits_by_order(home: Path, tmp_path: Path, small: Conce
     run = trace(Lineage.open(home / "few").select("1,3"), [small], tmp_path / "out", paper)
     scores = run.records("metric = 'accuracy' and control is null and method = 'logistic' and step = 3")
     assert len(scores) == 3
-    assert set(scores.n) == {len(small.examples) - round(0.8 * len(small.examples))}
+    assert set(scores.n) == {len(small.examples) - int(0.8 * len(small.examples))}
     assert not run.records("metric = 'nhsic_ty' and method = 'gaussian_50' and control is null").value.isna().any()
 
 

@@ -21,8 +21,9 @@ TRANSFER_VERSION = 3
 """Increased whenever the same input would give other numbers."""
 TRANSFER_PROBES = ("logistic", "mass_mean")
 """Probes that are tried on other checkpoints; the vector is that of mass_mean."""
-AVERAGED_COUNTS = (1, 2, 4, 8, 16, 32)
-DEFAULT_READING_SETTINGS = TraceSettings(sites="resid", fits=TRANSFER_PROBES)
+AVERAGED_COUNTS, AVERAGE_RULES = (1, 2, 4, 8, 16, 32), 3
+"""Numbers of checkpoints whose vectors are averaged, and the number of ways to choose them."""
+DEFAULT_READING_SETTINGS = TraceSettings(sites="resid", fits=TRANSFER_PROBES, protocol="single-split")
 """Settings of the trace if there is no run yet."""
 _MAX_NEUTRAL_TEXTS = 24
 """Maximum number of neutral texts taken from the concepts."""
