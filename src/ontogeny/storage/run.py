@@ -8,6 +8,7 @@ ledger.jsonl             one line per checkpoint: forward passes, tokens, second
 checksums.jsonl          checksum of every file above but run.json and the ledger
 """
 
+import atexit
 import contextlib
 import glob
 import importlib
@@ -596,8 +597,7 @@ def _result(folders: Mapping[str, Path], sql: str) -> Iterator[Any]:
     import duckdb
 
     try:
-        connection = connect_records({name: parts.record_parts(folder) for name, folder in folders.items()})
-        _lock_connection(connection, [folder / "records" for folder in folders.values()])
+        connection = _locked_connection(folders).cursor()
     except duckdb.Error as error:
         raise _unreadable(error) from None
     with connection:
@@ -619,6 +619,25 @@ def _result(folders: Mapping[str, Path], sql: str) -> Iterator[Any]:
             raise BadInput(
                 f"the query cannot be run: {str(error).splitlines()[0]}. The view is called records; its columns are in docs/records.md."
             ) from None
+
+
+_connections: dict[int, tuple[object, Any]] = {}
+"""The last locked connection of each process, with the parts that it reads."""
+atexit.register(_connections.clear)
+
+
+def _locked_connection(folders: Mapping[str, Path]) -> Any:
+    """A connection that reads these runs only; the same one for further queries, so that it reads the footers of their parts once."""
+    files = {name: parts.record_parts(folder) for name, folder in folders.items()}
+    known, connection = _connections.get(os.getpid(), (None, None))
+    if known != files:
+        connection = connect_records(files)
+        connection.execute(
+            "set global parquet_metadata_cache = true"
+        )  # a part that is replaced has another time, and is read again
+        _lock_connection(connection, [folder / "records" for folder in folders.values()])
+        _connections[os.getpid()] = files, connection
+    return connection
 
 
 def _lock_connection(connection: Any, folders: Iterable[Path]) -> None:
