@@ -1,9 +1,11 @@
-"""`make faults`: every point, moment and end of every job, SIGKILL at random moments, small disks; a table, exit 1 on a difference."""
+"""`make faults`: every point, moment and end of every job, signals at random moments, small disks; a table, exit 1 on a difference."""
 
 import argparse
 import ctypes
 import importlib.util
+import itertools
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -15,14 +17,17 @@ from tests.faults.on_ray import struck_on_ray
 from tests.faults.subjects import prepare
 from tests.faults.trials import Outcome, Trial, attempt, disk_trial, struck, trials, whole
 
-JOBS = ("trace", "raise", "record")
+JOBS = ("trace", "transfer", "evaluate", "monitor", "raise", "record")
+SECONDS = {"trace": 1.5, "transfer": 4.0, "evaluate": 1.5, "monitor": 2.0, "raise": 0.5}
+"""How long the jobs take that are struck by signals, about."""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 REMOUNT = 32
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--sample", type=int, default=0, help="points of each job and end; 0: all")
-    asked.add_argument("--kills", type=int, default=50, help="SIGKILL at so many random moments")
+    asked.add_argument("--kills", type=int, default=50, help="each signal at so many random moments, over all jobs")
     asked.add_argument(
         "--ray", type=int, default=8, help="SIGKILL of so many workers and drivers on Ray; half a minute each"
     )
@@ -50,11 +55,12 @@ def table(forks: Forks, home: Path, folder: Path, sample: int, kills: int, on_ra
             chosen = draw.sample(chosen, min(sample, len(chosen))) if sample else chosen
             places = ((trial, folder / f"{job}-{end}-{i}") for i, trial in enumerate(chosen))
             yield from _line(job, end, (attempt(forks, trial, home, place, expected) for trial, place in places))
-    for job, seconds in (("trace", 1.2), ("raise", 0.5)):
-        expected, _ = whole(forks, job, home, folder / f"{job}-struck-whole")
-        moments = (draw.uniform(0.0, seconds) for _ in range(kills // 2))
-        places = ((moment, folder / f"{job}-struck-{i}") for i, moment in enumerate(moments))
-        yield from _line(job, "SIGKILL", (struck(forks, job, m, home, place, expected) for m, place in places))
+    for job, sent in itertools.product(SECONDS, SIGNALS):
+        expected, _ = whole(forks, job, home, folder / f"{job}-{sent.name}-whole")
+        moments = (draw.uniform(0.0, SECONDS[job]) for _ in range(kills // len(SECONDS)))
+        places = ((moment, folder / f"{job}-{sent.name}-{i}") for i, moment in enumerate(moments))
+        tried = (struck(forks, job, m, home, place, expected, sent) for m, place in places)
+        yield from _line(job, sent.name, tried)
     if importlib.util.find_spec("ray"):
         expected, _ = whole(forks, "trace", home, folder / "ray-whole")
         for whom in ("worker", "driver"):

@@ -65,8 +65,9 @@ class Forks:
         moment: str = "before",
         end: str = "kill",
         kill_after: float = 0.0,
+        sent: int = signal.SIGKILL,
     ) -> Ended:
-        """One job in a process of its own, interrupted at point `at`, or by SIGKILL after so many seconds."""
+        """One job in a process of its own, interrupted at point `at`, or by the signal `sent` after so many seconds."""
         job: dict[str, object] = {
             "subject": subject,
             "home": str(home),
@@ -75,7 +76,7 @@ class Forks:
             "moment": moment,
             "end": end,
         }
-        job["kill_after"] = kill_after
+        job |= {"kill_after": kill_after, "sent": int(sent)}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -106,7 +107,7 @@ def main() -> None:
         os.close(write)
         if job["kill_after"]:
             time.sleep(job["kill_after"])
-            os.kill(child, signal.SIGKILL)  # not waited for yet, so the number is still its own
+            os.kill(child, job["sent"])  # not waited for yet, so the number is still its own
         with os.fdopen(read, "rb") as pipe:
             told = json.loads(pipe.read() or b"{}")
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -125,6 +126,8 @@ def _child(job: dict[str, Any], pipe: int) -> int:
             SUBJECTS[job["subject"]].work(Path(job["home"]), Path(job["out"]))
     except Crash:
         code = 3
+    except KeyboardInterrupt:
+        code = 130
     except BadInput as error:
         code, said = 2, str(error)
     except BaseException:

@@ -1,7 +1,7 @@
 """Count every point at which a job changes the disk; at one of them the process dies or the disk is full.
 
-A point is a rename, the sync of a growing file, a line of the ledger, or the removal of a file or folder. It fails before the change,
-in the middle of it, or right after it.
+A point is a rename, the sync of a growing file, a line of ledger or checksums, or the removal of a file or folder. It fails before
+the change, in the middle of it, or right after it.
 """
 
 import errno
@@ -56,10 +56,12 @@ class Points:
 @contextmanager
 def counted(points: Points) -> Iterator[Points]:
     """While open, everything that changes the disk passes through `points`."""
+    from ontogeny.storage import checksums
     from ontogeny.storage.files import disk_errors
     from ontogeny.storage.run import Run
 
     replace, fsync, unlink, rmtree, log = os.replace, os.fsync, Path.unlink, shutil.rmtree, Run.log
+    append = checksums.append_lines
 
     def replaced(source: Any, target: Any) -> None:
         points.change("rename", lambda: halve(Path(source)), lambda: replace(source, target))
@@ -98,7 +100,11 @@ def counted(points: Points) -> Iterator[Points]:
         with disk_errors(run.folder):  # what is written here fails inside of them
             points.change("line", torn, lambda: log(run, entry))
 
+    def appended(path: Path, text: str) -> None:
+        points.change("checksum", lambda: append(path, text[: len(text) // 2]), lambda: append(path, text))
+
     with (
+        mock.patch.object(checksums, "append_lines", appended),
         mock.patch.object(os, "replace", replaced),
         mock.patch.object(os, "fsync", synced),
         mock.patch.object(Path, "unlink", unlinked),

@@ -1,4 +1,4 @@
-"""Jobs that are interrupted: a trace, the training of a toy model, a recorded training; small and deterministic.
+"""Jobs that are interrupted: trace, transfer, evaluation, monitor, the training of a toy model, a recorded training; small, deterministic.
 
 `work(home, out)` runs the job, `finished(out)` names its finished units, `left(out)` is everything that a later reader can see.
 """
@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ import torch
 from torch import nn
 
 from ontogeny.data.concept import Concept
+from ontogeny.jobs.evaluate.evaluate import evaluate
+from ontogeny.jobs.evaluate.plan import EvaluationSettings
+from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes
 from ontogeny.jobs.trace.trace import trace
+from ontogeny.jobs.transfer.plan import TransferSettings
+from ontogeny.jobs.transfer.transfer import transfer
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.storage.parts import read_holders
@@ -45,12 +51,14 @@ def prepare(home: Path) -> None:
     """Checkpoints and a concept of forty texts, read by the traces."""
     save_run(home / "run", {1: 0.0, 2: 8.0})
     write(home / "small.csv", rows(characters=20))
+    write(home / "asked.csv", rows(characters=20, answers=True))
 
 
-# --- a trace ----------------------------------------------------------------------------------------------------------------
+# --- jobs over checkpoints --------------------------------------------------------------------------------------------------
 
 
-def trace_it(home: Path, out: Path) -> None:
+@contextmanager
+def _noted_units(out: Path) -> Iterator[None]:
     keep = Run.keep
 
     def kept(run: Run, unit: str, *rest: Any, **named: Any) -> None:
@@ -58,11 +66,41 @@ def trace_it(home: Path, out: Path) -> None:
         keep(run, unit, *rest, **named)
 
     with mock.patch.object(Run, "keep", kept):
+        yield
+
+
+def trace_it(home: Path, out: Path) -> None:
+    with _noted_units(out):
         trace(Lineage.open(home / "run"), [Concept.from_file(home / "small.csv")], out, QUICK)
+
+
+def transfer_it(home: Path, out: Path) -> None:
+    """Traces first, and tries the vectors of both checkpoints on each other."""
+    settings = TransferSettings(controls=20, shuffles=20, site="resid.1")
+    with _noted_units(out):
+        transfer(Lineage.open(home / "run"), [Concept.from_file(home / "small.csv")], out, settings, reading=QUICK)
+
+
+def evaluate_it(home: Path, out: Path) -> None:
+    settings = EvaluationSettings(alphas=(0.0, 1.0), controls=20, shuffles=0, samples=1, tokens=2, limit=8)
+    with _noted_units(out):
+        evaluate(Lineage.open(home / "run"), [Concept.from_file(home / "asked.csv")], out, settings)
+
+
+def monitor_it(home: Path, out: Path) -> None:
+    """Traces first, and reads the last checkpoint again with the probes that were frozen there."""
+    trace_it(home, out)
+    with _noted_units(out):
+        monitor_frozen_probes(Run.open(out), [Concept.from_file(home / "small.csv")], rates=(0.1,))
 
 
 def parts(out: Path) -> set[str]:
     return set(read_holders(out).parts)
+
+
+def costly_parts(out: Path) -> set[str]:
+    """Without what is computed from rows, or read again, at each start."""
+    return {name for name in parts(out) if not name.startswith(("verdicts-", "frozen-"))}
 
 
 def rows_of(out: Path) -> dict[str, str]:
@@ -72,10 +110,16 @@ def rows_of(out: Path) -> dict[str, str]:
     found["coords"] = found.coords.map(lambda coords: json.dumps(dict(coords), sort_keys=True))
     table = found.sort_values(list(found.columns), ignore_index=True).to_csv(float_format="%.17g")
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file() and p.name != "ledger.jsonl")
-    about = {name: run.about.get(name) for name in ("finished", "failures", "concepts", "settings")}
+    about = json.loads(run.about_path.read_text(encoding="utf-8"))
+    copied = about == json.loads((out / "run.json.bak").read_text(encoding="utf-8"))
     logged = Counter(unit for line in run.ledger() for unit in line.get("units", []))
     twice = sorted(unit for unit, times in logged.items() if times > 1)
-    return {"rows": table, "files": "\n".join(names), "about": json.dumps(about), "logged twice": "\n".join(twice)}
+    return {
+        "rows": table,
+        "files": "\n".join(names),
+        "about": f"{json.dumps(about, indent=0)} {copied}",
+        "logged twice": "\n".join(twice),
+    }
 
 
 # --- a model that is raised -------------------------------------------------------------------------------------------------
@@ -165,6 +209,9 @@ def _note(out: Path, unit: str) -> None:
 
 SUBJECTS: Mapping[str, Subject] = {
     "trace": Subject(trace_it, parts, rows_of),
+    "transfer": Subject(transfer_it, parts, rows_of),
+    "evaluate": Subject(evaluate_it, costly_parts, rows_of),
+    "monitor": Subject(monitor_it, costly_parts, rows_of),
     "raise": Subject(raise_it, steps_of, bytes_of),
     "record": Subject(record_it, steps_of, bytes_of),
     "careless": Subject(careless_it, names_in, bytes_of),

@@ -57,12 +57,21 @@ def attempt(forks: Forks, trial: Trial, home: Path, folder: Path, expected: dict
     return _go_on(forks, trial, home, folder, expected, _ending(trial, ended))
 
 
-def struck(forks: Forks, subject: str, seconds: float, home: Path, folder: Path, expected: dict[str, str]) -> Outcome:
-    """SIGKILL from outside at a moment of its own, look, go on, compare."""
+def struck(
+    forks: Forks,
+    subject: str,
+    seconds: float,
+    home: Path,
+    folder: Path,
+    expected: dict[str, str],
+    sent: signal.Signals = signal.SIGKILL,
+) -> Outcome:
+    """A signal from outside at a moment of its own, look, go on, compare."""
     folder.mkdir(parents=True, exist_ok=True)
-    ended = forks.run(subject, home, folder / "out", kill_after=seconds)
-    faults = [] if ended.code in (0, -signal.SIGKILL) else [f"ended with {ended.code}: {ended.said}"]
-    return _go_on(forks, Trial(subject, 0, f"{seconds:.3f} s", "SIGKILL"), home, folder, expected, faults)
+    ended = forks.run(subject, home, folder / "out", kill_after=seconds, sent=sent)
+    expected_code = 130 if sent == signal.SIGINT else -sent
+    faults = [] if ended.code in (0, expected_code) else [f"ended with {ended.code}: {ended.said}"]
+    return _go_on(forks, Trial(subject, 0, f"{seconds:.3f} s", sent.name), home, folder, expected, faults)
 
 
 def disk_trial(

@@ -34,8 +34,22 @@ def panicking(model: Path) -> None:
     (model / "tokenizer.json").write_text(json.dumps(tokenizer | {"pre_tokenizer": split}))
 
 
+def many_tokens(name: str, key: str, *, table: bool = False) -> Case:
+    """A tokenizer whose file adds tokens without end."""
+
+    def add(model: Path) -> None:
+        told = json.loads((model / name).read_text()) if (model / name).is_file() else {}
+        token = {"content": "<x>", "special": True}
+        told[key] = {f"{i}": token for i in range(10**5)} if table else [f"<x{i}>" for i in range(10**5)]
+        if name == "tokenizer.json":
+            told[key] = [token] * 10**5
+        (model / name).write_text(json.dumps(told))
+
+    return traced(add)
+
+
 def template(text: str) -> Case:
-    return traced(lambda model: (model / "chat_template.jinja").write_text(text) and None, "--template")
+    return traced(lambda model: (model / "chat_template.jinja").write_text(text) and None, "--template", "own")
 
 
 def elsewhere(model: Path) -> None:
@@ -163,7 +177,27 @@ CASES: dict[str, tuple[Case, str]] = {
         traced(panicking),
         r"the tokenizer cannot read the texts \(Onig: Regex search error: retry-limit-in-match over\)",
     ),
-    "template that loops": (template("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3), r"takes more than 10 s"),
+    "special tokens without end": (
+        many_tokens("tokenizer_config.json", "additional_special_tokens"),
+        r"tokenizer_config\.json must add at most 20,000 tokens, got 100,000",
+    ),
+    "extra tokens without end": (
+        many_tokens("special_tokens_map.json", "additional_special_tokens"),
+        r"special_tokens_map\.json must add at most 20,000 tokens, got 100,000",
+    ),
+    "decoded tokens without end": (
+        many_tokens("tokenizer_config.json", "added_tokens_decoder", table=True),
+        r"tokenizer_config\.json must add at most 20,000 tokens, got 100,000",
+    ),
+    "added tokens without end": (
+        many_tokens("tokenizer.json", "added_tokens"),
+        r"tokenizer\.json must add at most 20,000 tokens, got 100,\d\d\d",
+    ),
+    "template that loops in one step": (template("{{ 10 ** (10 ** 9) }}"), r"takes more than 0\.5 s"),
+    "template that loops": (
+        template("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3),
+        r"takes more than 0\.5 s",
+    ),
     "template that multiplies": (template("{{ messages[0].content * 10**6 }}"), r"it writes 19,000,000 characters"),
     "template that doubles": (
         template(
@@ -172,7 +206,9 @@ CASES: dict[str, tuple[Case, str]] = {
         r"it writes 33,554,432 characters",
     ),
     "template that breaks out": (
-        traced(lambda m: (m / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}") and None, "--template"),
+        traced(
+            lambda m: (m / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}") and None, "--template", "own"
+        ),
         r"chat template of the tokenizer cannot be rendered .*unsafe",
     ),
 }

