@@ -43,7 +43,8 @@ def next_command(folder: Path, command: str) -> str:
 def print_failures(title: str, failures: Sequence[Mapping[str, str]]) -> None:
     """Print failures as plain text, so that brackets in paths are not markup."""
     for failure in failures:
-        typer.echo(f"{typer.style(title, fg='red')} {failure['checkpoint']}: {with_options(failure['reason'])}")
+        place = f"{failure.get('stage') or ''} {failure['checkpoint']}".strip()
+        typer.echo(f"{typer.style(title, fg='red')} {place}: {with_options(failure['reason'])}")
 
 
 def interval_text(row: "Mapping[Any, Any] | pd.Series") -> str:
@@ -71,22 +72,27 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
     yield from (f"{name:11}  {value}" for name, value in quantities.items())
     yield from (f"{'note':11}  {note}" for note in plan.lineage.notes)
     for failure in plan.failures:
-        yield f"{typer.style('cannot be traced:', fg='red')} {failure.checkpoint}: {with_options(failure.reason)}"
+        title = typer.style("cannot be traced:", fg="red")
+        yield f"{title} {failure.stage} {failure.checkpoint}: {with_options(failure.reason)}"
 
 
 _MOST_NAMED = 8
 """Maximum number of checkpoints of a stage that are named; of more, the first and the last."""
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: 1 checkpoint, 1,200 checkpoints."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def visited_line(lineage: "Lineage") -> str:
     """The checkpoints that a command visits, by stage."""
-    count = len(lineage.checkpoints)
     stages = []
     for stage in lineage.stages:
         names = [checkpoint.label.removeprefix(f"{stage.name} ") for checkpoint in stage.checkpoints]
         named = names if len(names) <= _MOST_NAMED else [*names[:3], f"… {len(names) - 4} more …", names[-1]]
         stages.append(f"{stage.name} {'; '.join(named)}")
-    return f"{count} checkpoint{'s' * (count != 1)}: {' · '.join(stages)}"
+    return f"{counted(len(lineage.checkpoints), 'checkpoint')}: {' · '.join(stages)}"
 
 
 def controls_power(effects: int, controls: int) -> dict[str, float]:
@@ -106,7 +112,7 @@ def controls_line(power: Mapping[str, float]) -> str:
     """`controls_power` as a sentence of a dry run."""
     effects, controls, needed = (int(power[name]) for name in ("effects", "controls", "controls_needed"))
     line = (
-        f"{effects:,} effect{'s' * (effects != 1)} corrected together, {controls:,} random directions each: the least p is "
+        f"{counted(effects, 'effect')} corrected together, {counted(controls, 'random direction')} each: the least p is "
         f"{power['least_p']:.2g}, the least q of a single effect {power['least_q']:.2g}"
     )
     if controls >= needed:

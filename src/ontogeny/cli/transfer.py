@@ -8,6 +8,7 @@ from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import (
     controls_line,
     controls_power,
+    counted,
     interval_text,
     json_rows,
     next_command,
@@ -108,9 +109,10 @@ def transfer_command(
         power = controls_power(estimate.effects, controls) if estimate.effects else {}
         lines = [
             visited_line(checkpoints),
-            f"{estimate.sources} source checkpoints, {estimate.targets} targets; "
-            f"{estimate.to_trace} still to be traced, {estimate.loads} loads in all (each at most twice)",
-            f"{estimate.pairs} pairs × {len(concepts)} concepts; {estimate.trials} vectors in all, with nulls",
+            f"{counted(estimate.sources, 'source checkpoint')}, {counted(estimate.targets, 'target')}; "
+            f"{estimate.to_trace} still to be traced, {counted(estimate.loads, 'load')} in all (each at most twice)",
+            f"{counted(estimate.pairs, 'pair')} × {counted(len(concepts), 'concept')}; "
+            f"{counted(estimate.trials, 'vector')} in all, with nulls",
             *([f"each concept: {controls_line(power)}"] if power else []),
         ]
         print_output(asdict(estimate) | power, lines, as_json=as_json)

@@ -51,7 +51,7 @@ def test_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Path, 
     assert "not finite" in failures["checkpoint-4"]
     assert "cut off" in failures["checkpoint-5"]
     for name in failures:
-        assert f"not traced: {name}: " in shown.out
+        assert f"not traced: pretrain {name}: " in shown.out
     assert "Traceback" not in shown.err
     ledger = [(line["checkpoint"], "failed" in line) for line in run.ledger()]
     assert ledger[-1] == ("checkpoint-4", True)

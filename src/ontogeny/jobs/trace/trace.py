@@ -65,7 +65,7 @@ def trace(
 
     Args:
         source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
-        concepts: One or several: names of plug-ins, files, data frames, or `Concept`s.
+        concepts: One or several: names of plug-ins, files, data frames, or `Concept` objects.
         out: Run directory, new or of an earlier trace of the same lineage with the same settings; by default a temporary one.
         settings: What is measured, and how.
         model: How models are loaded. Its dtype counts if there are no `settings`, which have their own.
@@ -194,8 +194,8 @@ def _summarise(
         plan.settings.seed,
         lambda name, done, total, *inside: report("relating", f"relating checkpoints: {name}", done, total, inside),
     )
-    failed = {failure.checkpoint for failure in failures}
-    finished = all(checkpoint.name in failed for checkpoint in plan.missing(run))
+    failed = {(failure.stage, failure.checkpoint) for failure in failures}
+    finished = all((checkpoint.stage, checkpoint.name) in failed for checkpoint in plan.missing(run))
     about["parity"] = about.get("parity") or certificate
     run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": finished})
 

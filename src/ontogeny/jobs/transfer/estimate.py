@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontogeny.data.concept import Concept
-from ontogeny.jobs.transfer.plan import TransferSettings, check_transfer, open_trace, transfer_targets
+from ontogeny.jobs.trace.plan import TracePlan
+from ontogeny.jobs.transfer.plan import (
+    AVERAGE_RULES,
+    AVERAGED_COUNTS,
+    TransferSettings,
+    check_transfer,
+    checkpoints_to_average,
+    open_trace,
+    transfer_targets,
+)
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.loading import ModelOptions
@@ -25,6 +34,14 @@ class TransferEstimate:
     """Vectors whose effect is measured, nulls included, over all targets and concepts."""
     effects: int
     """Effects of one concept that are corrected together; 0 without effects."""
+
+
+def _count_averages(plan: TracePlan, into: str | None) -> int:
+    """Number of averaged vectors that are tried: of each number of checkpoints by three rules, on the last target of each stage."""
+    last = {target.stage: target for target in transfer_targets(plan, into)}
+    targets = last.values() if into is None else transfer_targets(plan, into)
+    earlier = [len(checkpoints_to_average(plan, target)) for target in targets]
+    return sum(AVERAGE_RULES * sum(count <= most for count in AVERAGED_COUNTS) for most in earlier)
 
 
 def estimate_transfer(
@@ -48,5 +65,5 @@ def estimate_transfer(
     # With the lengths of the sources each vector has its own nulls.
     nulls = (settings.controls + settings.shuffles) * (n if settings.length == "source" else 1)
     trials = targets * (n + nulls) * len(concepts) if settings.effect else 0
-    effects = n * targets if settings.effect else 0
+    effects = n * targets + _count_averages(plan, settings.into) if settings.effect else 0
     return TransferEstimate(n, targets, missing, missing + targets, n * targets, trials, effects)
