@@ -25,7 +25,7 @@ from ontogeny.statistics.emergence import (
     correct_events,
     emergence_event,
     loss_event,
-    paired_difference,
+    step_difference,
 )
 from ontogeny.statistics.permutation import least_labelling_p, sign_flip_p, tail_p
 from ontogeny.storage.record_filter import sql_text
@@ -213,7 +213,7 @@ def surface_excess_rows(run: Run, series: ConceptSeries, seed: int) -> list[Reco
     held_out = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in series.visits])
     width = run.tensor_rows("directions", series.visits[0].unit, f"{key}/direction", at).shape[1]
     floor = words[None].expand(len(held_out), -1, -1).to(held_out)
-    excess, ends = scores.paired_difference(metric, held_out, floor, design, width=width)
+    excess, ends = scores.score_difference(metric, held_out, floor, design, width=width)
     rows = []
     for i, visit in enumerate(series.visits):
         row = design.row_context(seed).row(
@@ -302,7 +302,7 @@ def _event_row(look: _Look, seed: int) -> Record:
 def _difference_row(look: _Look, answers: _Look, seed: int) -> Record:
     """Readable minus answered, where the questions ask about the texts that are read."""
     if questions_begin_with_texts(look.series.design.concept):
-        difference = paired_difference(look.event, answers.event)
+        difference = step_difference(look.event, answers.event)
     else:
         reason = "the questions do not begin with the texts that are read, so that the two steps cannot be compared"
         difference = EventDifference(math.nan, math.nan, math.nan, reason)
