@@ -147,7 +147,7 @@ def trained_random_direction(
     sign = separation.gather(2, best[..., None])[..., 0].sign()
     chosen = projected.gather(2, best[:, folds][..., None]) * sign[:, folds][..., None]
     floor, floor_ends = scores.design_scores("auroc", chosen, design, width=1)
-    excess, ends = scores.paired_difference("auroc", held_out, chosen, design, width=x.shape[-1])
+    excess, ends = scores.score_difference("auroc", held_out, chosen, design, width=x.shape[-1])
     note = f"the best of {count} on the training groups"
     columns: dict[str, Any] = {"control": "random_direction", "note": note}
     return [

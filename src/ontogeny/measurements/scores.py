@@ -104,7 +104,7 @@ def fold_scores(scores: ProbeScores, design: Design) -> Float[Tensor, "fold site
     return torch.stack([score(metric, scores[:, folds == f], y[folds == f]) for f in range(int(folds.max()) + 1)])
 
 
-def paired_difference(
+def score_difference(
     metric: str, a: ProbeScores, b: ProbeScores, design: Design, *, width: int
 ) -> tuple[Float[Tensor, " site"], Interval]:
     """Score of `a` minus that of `b` on the same held-out examples, under cross-fitting, with its interval."""
