@@ -161,6 +161,8 @@ def test_losses_of_the_log_are_rows(home: Path) -> None:
     assert set(losses.stage) == {"pretrain"}
     assert losses.tokens.dropna().tolist() == [100.0 * i for i in range(1, 21) if i != 4]
     assert run.records("metric = 'eval_loss'")[["step", "value"]].to_numpy().tolist() == [[20, 3.5]]
+    chart = json.dumps(run.show("emergence").to_dict())
+    assert "Loss that the trainer logged" in chart
     # Again: nothing is written twice.
     assert command("trace", home / "lora", "-c", home / "coin.csv", "-o", home / "run-lora", *FAST) == 0
     assert len(Run.open(home / "run-lora").records("metric = 'train_loss'")) == 20

@@ -14,7 +14,12 @@ import pandas as pd
 
 _STAGE_GAP = 0.35
 """Gap between two stages, in the unit of a stage's width."""
-EVENT_METRICS = ("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used")
+LOSS_METRICS = ("train_loss", "eval_loss")
+"""Losses that the trainer logged, also between checkpoints."""
+EVENT_METRICS = (
+    *("emergence_step", "loss_step", "used_step", "change_point", "readable_minus_used"),
+    *LOSS_METRICS,
+)
 SERIES_METRICS = (*EVENT_METRICS, "best_site", "dependence_within_accuracy", "stage_effect")
 """Metrics of a whole series: the checkpoint columns of their rows need not name a measured checkpoint."""
 

@@ -2,7 +2,7 @@
 
 Top: all concepts in one frame; more than eight are rows of colour. Below: each concept with its floors, grey for scores from the text
 alone, black for a control task, the untrained model and random directions. Without a diamond or an upright line the emergence is censored.
-A curve that stays at its floors is no evidence for the concept.
+A curve that stays at its floors is no evidence for the concept. Last: the losses that the trainer logged, if there is a log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import pandas as pd
 from ontogeny.findings.finding import CHANCE_SCORES, FLOOR_LABELS, Finding
 from ontogeny.findings.selection import FINDING_ROWS
 from ontogeny.findings.sentences import SCORE_LABELS, format_event, format_interval, format_score, run_headline
-from ontogeny.findings.timeline import Timeline
+from ontogeny.findings.timeline import LOSS_METRICS, Timeline
 from ontogeny.views._axes import stage_boundaries, step_axis
 from ontogeny.views._chart_parts import (
     blank_chart,
@@ -63,7 +63,12 @@ _MOST_DOTS = 60
 """More checkpoints have no dots, which would hide the line."""
 MOST_LINES = 8
 """More concepts are rows of colour: so many lines in one frame cannot be followed."""
-select, where = score_rows, FINDING_ROWS
+where = FINDING_ROWS
+
+
+def select(records: pd.DataFrame) -> pd.DataFrame:
+    """Rows of scores, events and training losses."""
+    return pd.concat([score_rows(records), records[records["metric"].isin(LOSS_METRICS)]])
 
 
 def draw(records: pd.DataFrame) -> Any:
@@ -85,7 +90,8 @@ def draw(records: pd.DataFrame) -> Any:
         LegendEntry("emergence step", "upright", one),
         LegendEntry("its 95 % interval", "cell", one, opacity=0.3),
     )
-    return resolve_scales(alt.vconcat(*blocks, below, spacing=36), color="independent", strokeDash="independent")
+    charts = [*blocks, below, *_losses(records, line)]
+    return resolve_scales(alt.vconcat(*charts, spacing=36), color="independent", strokeDash="independent")
 
 
 def draw_overview(records: pd.DataFrame) -> Any:
@@ -183,6 +189,39 @@ def _strips(findings: list[Finding], line: Timeline) -> alt.LayerChart:
     points = points.encode(x="age:Q", tooltip=_event_tooltip())
     layers = [squares, *stage_boundaries(line, height=0), spans, points]
     return alt.layer(*layers).properties(width=CHART_WIDTH - 200, height=max(16 * len(names), 120))
+
+
+def _losses(records: pd.DataFrame, line: Timeline) -> list[Any]:
+    """The losses that the trainer logged, on the same time axis; nothing without a log."""
+    first = {stage.name: stage.steps[0] for stage in line.stages}
+    rows = records[records["metric"].isin(LOSS_METRICS) & records["value"].notna() & records["step"].notna()]
+    rows = rows[
+        [stage in first and step >= first[stage] for stage, step in zip(rows["stage"], rows["step"], strict=True)]
+    ]
+    if rows.empty:
+        return []
+    ages = [line.age(str(stage), float(step)) for stage, step in zip(rows["stage"], rows["step"], strict=True)]
+    names = rows["metric"].map({"train_loss": "training texts", "eval_loss": "held-out texts"})
+    placed = rows.assign(age=ages, name=names).sort_values("age", kind="stable")
+    curves = pd.concat([thin_curve(own) for _, own in placed.groupby(["stage", "name"], sort=False)])
+    columns = ("age", "value", "name", "stage", "step")
+    tooltip = [
+        "name:N",
+        "stage:N",
+        alt.Tooltip("step:Q", format=","),
+        alt.Tooltip("value:Q", title="loss", format=".3f"),
+    ]
+    curve = alt.Chart(inline_rows(curves, *columns)).mark_line(strokeWidth=1.6, point={"size": 12})
+    curve = curve.encode(
+        x=step_axis(line),
+        y=alt.Y("value:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
+        color=colour_by_name(list(dict.fromkeys(curves["name"])), title="loss on"),
+        detail="stage:N",
+        tooltip=tooltip,
+    )
+    layers = [*stage_boundaries(line, height=140, names=False), curve]
+    heading = facet_header("Loss that the trainer logged")
+    return [alt.layer(*layers).properties(width=CHART_WIDTH - 120, height=140, title=heading)]
 
 
 def _event_tooltip() -> list[Any]:
