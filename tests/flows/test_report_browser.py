@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from ontogeny.report import pictures
 from ontogeny.report.html import write_report
 from ontogeny.views import empty_reason, load_view, load_views, save_chart
 from tests.helpers import synthetic_records
@@ -106,3 +108,34 @@ def test_saved_chart_runs_no_script(browser: Any, tmp_path: Path) -> None:
     assert page.locator("svg.marks").count() == 1
     assert page.locator("img").count() == 0
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+
+
+def test_tabs_and_pages_of_many_concepts(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten concepts: a tab is drawn when it is opened, a chosen concept opens its tabs, and the heads are a table by page."""
+    truth = synthetic_records.table()
+    truth = truth[truth["concept"].eq("truth") & truth["metric"].isin(["auroc", "best_site", "p_familywise"])]
+    truth = truth[truth["site"].eq("resid.3") | truth["head"].notna()]
+    table = pd.concat([truth.assign(concept=f"c{i}") for i in range(10)], ignore_index=True)
+    monkeypatch.setattr(pictures, "load_views", lambda: [load_view(name) for name in ("emergence", "heads")])
+    path = write_report(table, {}, tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-drawn]", timeout=60_000)
+    assert "c9" not in page.locator("#view-heads").inner_text()
+    page.locator('[data-view="heads"]').nth(1).click()
+    page.wait_for_function("document.getElementById('view-heads').textContent.includes('c9')")
+    page.locator("#concept").select_option("c2")
+    page.wait_for_function("document.getElementById('view-heads').textContent.includes('c2')")
+    assert page.locator('[data-view="emergence"][aria-selected="true"]').inner_text() == "c0 – c5"
+    page.locator('details[data-table="heads"] summary').click()
+    rows = page.locator("#table-heads tbody tr")
+    assert rows.count() == 16
+    assert rows.first.locator("td").first.inner_text() == "c2"
+    page.locator("#concept").select_option("")
+    page.wait_for_function("document.querySelector('#table-heads .turn').textContent.includes('160 rows')")
+    page.get_by_role("button", name="later").click()
+    assert "page 2 of 8" in page.locator("#table-heads .turn").inner_text()
+    assert said == []

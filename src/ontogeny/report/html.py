@@ -183,8 +183,13 @@ def report_warnings(
         warnings.append((f"{by_metric.sum():,} absent", f"could not be measured: {note} – {counts}"))
     ended = [(of, text if text.endswith((".", "!", "?")) else f"{text}.") for of, text in dict.fromkeys(warnings)]
     # A reason that censors several concepts is listed once.
-    all_of = {text: ", ".join(of for of, other in ended if other == text) for _, text in ended if " censored: " in text}
+    all_of = {text: _named([of for of, other in ended if other == text]) for _, text in ended if " censored: " in text}
     return list(dict.fromkeys((all_of.get(text, of), text) for of, text in ended))
+
+
+def _named(subjects: list[str]) -> str:
+    """Subjects in one phrase: the first ones by name, and the number of the others."""
+    return ", ".join(subjects) if len(subjects) <= 4 else f"{', '.join(subjects[:3])} and {len(subjects) - 3} more"
 
 
 def _checkpoints(finding: Mapping[str, Any]) -> str:
@@ -225,7 +230,8 @@ def _finding_card(finding: Finding) -> dict[str, Any]:
     kind = "unknown" if event is None else "emerged" if event.known else "absent"
     if loss is not None and loss.known and kind == "emerged":
         kind = "lost" if finding.lost else "weakened"
-    return {"name": finding.name, "kind": kind, "sentences": finding_sentences(finding)}
+    when = format_event(event) if event is not None and event.known else ""
+    return {"name": finding.name, "kind": kind, "when": when, "sentences": finding_sentences(finding)}
 
 
 def _concept_description(about: Mapping[str, Any], concept: str) -> Mapping[str, Any]:
