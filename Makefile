@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch comes from constraints.txt: bare `torch` would pull gigabytes of CUDA packages on Linux.
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check bench faults calibration clean
+.PHONY: docs pictures setup demo test check bench faults calibration clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,17 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/python tools/figures.py
+
+# The site in docs/_build/html: offline, warnings are errors. Notebooks are executed and pictures drawn on the run of `make demo`.
+docs: demo
+	@$(INSTALL) -e '.[docs]'
+	ONTOGENY_DEMO=$(CURDIR)/runs/demo OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	$(BIN)/python tools/check_links.py docs/_build/html
+	@echo "site: docs/_build/html/index.html"
+
+# The picture of the README and of the home page, from the run of `make demo`.
+pictures: demo
+	$(BIN)/ontogeny show runs/demo/trace emergence --out docs/pictures/emergence.svg
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q

@@ -17,6 +17,7 @@ import ontogeny as on
 from ontogeny import plugins
 from ontogeny.measurements.design import make_design
 from tests.helpers.planted_lineages import rows, save_run, write
+from tests.helpers.tiny_models import SHAPES, save_tiny
 
 SETTINGS = dict(sites="resid", resamples=100, permutations=100, untrained=False)
 
@@ -270,3 +271,34 @@ def test_a_missing_step_names_the_steps_there_are(home: Path) -> None:
     with pytest.raises(on.BadInput, match=r"`step` must be one of .*, got 2000: it has 1000, 3000"):
         on.load_model(home / "sft", step=2000)
     assert plugins.list_plugins("probes") == on.list_plugins("probes")
+
+
+BLOCK = """
+model = on.load_model("EleutherAI/pythia-160m", step=3000)
+truth = on.load_concept("truth_cities")
+acts = on.capture(model, truth, sites="resid")
+probe = on.fit_probe(acts, "mass_mean")
+with on.steer(model, on.Add(probe.direction("resid.6"), alpha=4)):
+    model.generate("The city of Lodz is in")
+run = on.trace("runs/sft", ["truth_cities", my_frame], model=on.ModelOptions(device="cpu", dtype="bfloat16"))
+run.records(metric="auroc", control=None)
+run.show("emergence")
+run.direction("truth_cities")
+"""
+
+
+def test_the_lines_of_the_review_run_as_written(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On folders with the names of the repository and of the run; with fewer examples of the concept."""
+    from ontogeny.concepts import truth_cities
+
+    whole = truth_cities.concept
+    monkeypatch.setenv("ONTOGENY_DATA", str(shared))
+    monkeypatch.setattr(truth_cities, "concept", lambda seed=0: whole(seed).limited(60))
+    monkeypatch.setitem(SHAPES, "gpt_neox", SHAPES["gpt_neox"] | {"num_hidden_layers": 7})
+    for place in ("EleutherAI/pythia-160m/step3000", "runs/sft/checkpoint-1", "runs/sft/checkpoint-2"):
+        save_tiny("gpt_neox", tmp_path / place, seed=len(place))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"on": on, "my_frame": pd.DataFrame(rows(characters=12))[["text", "label", "group"]]}
+    exec(BLOCK, names)
+    assert names["run"].about["settings"]["dtype"] == "bfloat16"
+    assert set(names["run"].records(metric="auroc")["concept"]) == {"truth_cities", "frame"}

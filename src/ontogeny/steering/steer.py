@@ -92,7 +92,7 @@ def steer(
 
     Args:
         model: From `load_model`.
-        edits: An intervention made from a direction (`Add(direction, alpha=4)`), or a list of these, of `Edit`s and of
+        edits: An intervention made from a direction (`Add(direction, alpha=4)`), or a list of these, of `Edit` objects and of
             (site, intervention) pairs.
         prompts: token count of each row's prompt, which edits of `prompt`, `generated` and `last` tokens need.
 

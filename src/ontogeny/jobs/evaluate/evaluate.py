@@ -54,7 +54,7 @@ def evaluate(
 
     Args:
         source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
-        concepts: One or several: names of plug-ins, files, data frames, `Concept`s; or plans of `plan_evaluation`, one per concept.
+        concepts: One or several: names of plug-ins, files, data frames, `Concept` objects; or plans of `plan_evaluation`, one per concept.
         out: Run directory, new or of any run of the same lineage; by default a temporary one.
         settings: How vectors are evaluated.
         methods: Names of steering methods, or directions.

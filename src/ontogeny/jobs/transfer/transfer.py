@@ -86,7 +86,7 @@ def transfer(
 
     Args:
         source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
-        concepts: One or several: names of plug-ins, files, data frames, or `Concept`s.
+        concepts: One or several: names of plug-ins, files, data frames, or `Concept` objects.
         out: Run directory of a trace, or a new one; by default a temporary one.
         settings: Which vectors are moved where, and what is measured.
         reading: Settings of the trace; by default those of the run, or `DEFAULT_READING_SETTINGS`.
