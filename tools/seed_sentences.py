@@ -68,13 +68,14 @@ def main() -> None:
     parser.add_argument("concepts", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="the first seed; seeds of several calls share FOLDER")
     parser.add_argument("--protocol", default=TraceSettings.protocol)
     parser.add_argument("--sites", default=TraceSettings.sites)
     options = parser.parse_args()
     concepts = [Concept.from_file(path) for path in options.concepts]
     cache = ActivationCache(options.out / "activations", 20 * 10**9)
     by_seed = []
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         settings = TraceSettings(seed=seed, protocol=options.protocol, sites=options.sites)
         run = trace(Lineage.open(options.lineage), concepts, options.out / f"seed-{seed}", settings, cache=cache)
         claims = {}
