@@ -20,9 +20,9 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
-    *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name != "log.md"),
+    *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name != "log.md" and "/docs/_" not in p.as_posix()),
 ]
-"""Without the log, which may name things that no longer exist."""
+"""Without the log, which may name things that no longer exist, and without pages that are made for the site."""
 ELSEWHERE = ("git", "cd", ".", "source", ".venv/bin/python", ".ci/run")
 """First words of commands that are skipped; another test runs the pytest commands of the recipes."""
 
