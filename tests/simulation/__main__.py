@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.simulation import cross_fit_coverage
 from tests.simulation import report_rates as simulated
 
 SECTIONS: dict[str, Callable[[], str]] = {}
@@ -43,6 +44,18 @@ def false_claims() -> str:
         alone, corrected = simulated.rates(simulate(count))
         lines.append(f"| {what} | {count:,} | {alone:.1%} | {corrected:.1%} |")
     return "\n".join(lines)
+
+
+@section("Coverage of cross-fitted intervals")
+def score_coverage() -> str:
+    """Intervals of AUROC over split, groups and fit."""
+    return cross_fit_coverage.score_table()
+
+
+@section("Coverage of emergence steps")
+def step_coverage() -> str:
+    """Intervals of steps of weak and strong curves."""
+    return cross_fit_coverage.step_table()
 
 
 def main() -> None:

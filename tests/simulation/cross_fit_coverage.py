@@ -1,11 +1,11 @@
 """Coverage of cross-fitted intervals over split, groups and fit, against the score that the probe has on new data on average.
 
-`python tests/simulation/cross_fit_coverage.py [data sets]` prints the table of docs/calibration.md; the tests run a few of its lines.
+`make calibration` prints the tables; the tests run a few of their lines.
 """
 
-import sys
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from ontogeny import plugins
 from ontogeny.metrics.separability import auroc
 from ontogeny.statistics import cross_fitting
+from ontogeny.statistics.bootstrap import group_weights
+from ontogeny.statistics.emergence import emergence_event
 from ontogeny.statistics.splits import cross_fit_folds
 
 NEW_DATA_GROUPS = 1500
@@ -76,6 +78,47 @@ def coverage(situation: Situation, *, sets: int, seed: int = 0) -> Coverage:
     return Coverage(truth, covered(share), covered(torch.zeros_like(share)), sets)
 
 
+@dataclass(frozen=True)
+class StepCoverage:
+    final: float
+    """Mean AUROC at the last checkpoint."""
+    told: float
+    """Share of data sets in which the concept emerges."""
+    covered: float
+    """Share of these whose interval of the step holds that of the mean curve."""
+
+
+def step_coverage(gap: float, groups: int, *, sets: int, d: int = 30, seed: int = 1) -> StepCoverage:
+    """Coverage of the interval of an emergence step; the classes move apart by `gap` along a sigmoid over nine checkpoints."""
+    g = torch.Generator().manual_seed(seed)
+    steps = torch.tensor([0, 1, 2, 4, 8, 16, 32, 64, 128])
+    position = (steps + 1.0).log2()
+    gaps = gap * torch.sigmoid(2.2 * (position - 3.6))
+    group = torch.arange(groups).repeat_interleave(2)
+    y, along = torch.arange(len(group)) % 2 == 0, torch.ones(d) / d**0.5
+    module, curves, events = plugins.load_plugin("probes", "mass_mean"), [], []
+    for draw in range(sets):
+        shared = torch.randn(len(y), d, generator=g) + 0.7 * torch.randn(groups, d, generator=g)[group]
+        own = torch.randn(len(steps), len(y), d, generator=g)
+        x = 0.8**0.5 * shared + 0.2**0.5 * own + gaps[:, None, None] * (y.float() - 0.5)[:, None] * along
+        folds = cross_fit_folds(group, y, "binary", seed=draw)
+        u = module.fit_folds(x, y, folds, groups=group).held_out_scores(x, folds)[..., 0]
+        score = cross_fitting.cross_fit_auroc(u, y, folds, group)
+        share = cross_fitting.fit_variance_share(score.value, share=True, examples=len(y), width=d)
+        weights = group_weights(group, samples=200, seed=draw)
+        samples = cross_fitting.cross_fit_samples(score, weights, share, share=True)
+        curves.append(score.value)
+        events.append(emergence_event(steps, score.value, samples, floor=0.5))
+    mean = torch.stack(curves).mean(0)
+    goal = (0.5 + mean[-1]) / 2
+    last = int((mean < goal).nonzero().max())
+    part = (goal - mean[last]) / (mean[last + 1] - mean[last])
+    truth = float(2 ** (position[last] + part * (position[last + 1] - position[last])) - 1)
+    known = [event for event in events if not math.isnan(event.step)]
+    held = [event.low <= truth and not event.high < truth for event in known]
+    return StepCoverage(float(mean[-1]), len(known) / sets, sum(held) / max(len(held), 1))
+
+
 def situations() -> Iterator[Situation]:
     """From chance to AUROC .97, 6 to 40 groups, more and fewer dimensions than examples."""
     for method, d in (("logistic", 30), ("logistic", 200), ("mass_mean", 30), ("mass_mean", 200)):
@@ -84,21 +127,25 @@ def situations() -> Iterator[Situation]:
                 yield from (Situation(method, kind, groups, d, gap) for gap in gaps)
 
 
-def main(sets: int) -> None:
-    """Print the table as Markdown."""
-    print("| probe | labels of a group | groups | dimensions | true AUROC | covered | fits taken as fixed |")
-    print("|---|---|---|---|---|---|---|")
+def score_table(sets: int = 300) -> str:
+    """Coverage of every situation as Markdown."""
+    lines = [
+        "| probe | labels of a group | groups | dimensions | true AUROC | covered | fits taken as fixed |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for situation in situations():
-        found = coverage(replace(situation), sets=sets)
+        found = coverage(situation, sets=sets)
         columns = (situation.method, situation.kind, situation.groups, situation.d)
-        print(
-            "|",
-            " | ".join(map(str, columns)),
-            f"| {found.truth:.2f} | {found.covered:.3f} | {found.tests_alone:.3f} |",
-            flush=True,
+        lines.append(
+            f"| {' | '.join(map(str, columns))} | {found.truth:.2f} | {found.covered:.3f} | {found.tests_alone:.3f} |"
         )
+    return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+def step_table(sets: int = 200) -> str:
+    """Coverage of the intervals of steps as Markdown."""
+    lines = ["| groups | final AUROC | concept emerges | interval holds the step |", "|---|---|---|---|"]
+    for groups, gap in ((40, 0.9), (40, 1.4), (40, 2.5), (100, 0.8), (100, 1.2)):
+        found = step_coverage(gap, groups, sets=sets)
+        lines.append(f"| {groups} | {found.final:.2f} | {found.told:.2f} | {found.covered:.3f} |")
+    return "\n".join(lines)
