@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ontogeny.findings.selection import FINDING_ROWS, RecordSource
+from ontogeny.findings.timeline import make_timeline
 from ontogeny.jobs.audit.audit import audit
 from ontogeny.lineage import Lineage
 from ontogeny.lineage.training_log import logged_losses
@@ -163,6 +165,9 @@ def test_losses_of_the_log_are_rows(home: Path) -> None:
     assert run.records("metric = 'eval_loss'")[["step", "value"]].to_numpy().tolist() == [[20, 3.5]]
     chart = json.dumps(run.show("emergence").to_dict())
     assert "Loss that the trainer logged" in chart
+    # Steps between checkpoints do not change the order of the stages.
+    rows = RecordSource(run.query, run.about).rows(FINDING_ROWS)
+    assert [stage.name for stage in make_timeline(rows).stages] == list(STAGES)
     # Again: nothing is written twice.
     assert command("trace", home / "lora", "-c", home / "coin.csv", "-o", home / "run-lora", *FAST) == 0
     assert len(Run.open(home / "run-lora").records("metric = 'train_loss'")) == 20

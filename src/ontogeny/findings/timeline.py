@@ -210,4 +210,6 @@ def order_like_run(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFr
     steps = records["step"].astype(object).where(records["step"].notna(), None)
     order = pd.Series([place.get(key) for key in zip(stages, steps, strict=True)], index=records.index, dtype="float64")
     known = order.notna() | records["step"].isna()
+    if "metric" in records:
+        known |= records["metric"].isin(LOSS_METRICS)
     return records.assign(order=order) if checkpoints and known.all() else records
