@@ -36,7 +36,7 @@ app = typer.Typer(
     cls=CommandGroup,
     help="See when, where and how concepts form inside a language model while it is trained.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

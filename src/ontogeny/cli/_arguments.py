@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,18 @@ measure, texts, steering, training, compute, ray, output = (
 )
 """Options of one panel of `--help`: the help text, then the spellings where they are not the parameter's name."""
 
+
+def plugin_completion(folder: str) -> Callable[[str], list[str]]:
+    """Completion in the shell of the names of plug-ins; where none fits, the shell completes names of files."""
+
+    def complete(incomplete: str) -> list[str]:
+        from ontogeny.plugins import list_plugins
+
+        return [name for name in list_plugins(folder) if name.startswith(incomplete)]
+
+    return complete
+
+
 LineageArgument = Annotated[
     str, typer.Argument(help="Hub repository, folder of checkpoints, single model, or lineage.toml.")
 ]
@@ -36,6 +48,7 @@ ConceptNames = Annotated[
         "`ontogeny list concepts`; repeat for more.",
         "--concept",
         "-c",
+        autocompletion=plugin_completion("concepts"),
     ),
 ]
 Steps = Annotated[

@@ -37,6 +37,7 @@ def evaluate_command(
             "Default: tracing_vector.",
             "--method",
             "-m",
+            autocompletion=arg.plugin_completion("steering/methods"),
         ),
     ] = None,
     alpha: arg.Alpha = "0,0.5,1,2,4",

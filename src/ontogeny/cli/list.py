@@ -12,7 +12,13 @@ _FOLDERS = {folder.rpartition("/")[2]: folder for folder in plugins.PLUGIN_FOLDE
 
 
 def list_command(
-    folder: Annotated[str | None, typer.Argument(help=f"One of {', '.join(_FOLDERS)}; default: all.")] = None,
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"One of {', '.join(_FOLDERS)}; default: all.",
+            autocompletion=lambda incomplete: [name for name in _FOLDERS if name.startswith(incomplete)],
+        ),
+    ] = None,
     as_json: arg.AsJson = False,
 ) -> None:
     """List plug-ins such as concepts, probes, steering methods, suites or views, with a line on each."""

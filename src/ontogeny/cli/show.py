@@ -12,7 +12,11 @@ from ontogeny.errors import BadInput
 def show_command(
     args: Annotated[
         list[str],
-        typer.Argument(metavar="RUN [RUN …] VIEW", help="Run directories, then a view; see `ontogeny list views`."),
+        typer.Argument(
+            metavar="RUN [RUN …] VIEW",
+            help="Run directories, then a view; see `ontogeny list views`.",
+            autocompletion=arg.plugin_completion("views"),
+        ),
     ],
     concept: Annotated[
         list[str] | None, arg.measure("Concept to draw; repeat. Default: all.", "--concept", "-c")
