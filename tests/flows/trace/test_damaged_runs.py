@@ -46,7 +46,9 @@ def everything(run: Run) -> pd.DataFrame:
     """The rows, after every file of the run was read."""
     for unit in run.headers():
         run.directions(unit)
-        run.scores(unit)
+    for unit, part in parts.read_holders(run.folder).parts.items():
+        if unit in run.headers() or (run.folder / "scores" / f"{part}.safetensors").is_file():
+            run.scores(unit)
     for path in (run.folder / "significance").iterdir():
         checksums.check_file(path)
     return table(run)
@@ -246,21 +248,6 @@ def test_removed_units_are_not_missed(run: Run) -> None:
         run.drop(unit)
     assert not repair.find_damaged_parts(run.folder)
     assert len(Run(run.folder).records()) == 0
-
-
-def test_old_and_new_units_are_one_run(home: Path, tmp_path: Path, small: Concept, whole: Run, monkeypatch) -> None:
-    """The units of a run of an earlier version are named without config and tokenizer."""
-    from ontogeny.jobs.resumable import WeightIdentity
-
-    lineage = Lineage.open(home / "few")
-    with monkeypatch.context() as patch:
-        patch.setattr(WeightIdentity, "whole", property(lambda identity: identity.fingerprint))
-        old = trace(lineage.select("1,3"), [small], tmp_path / "run", FAST)
-    names = set(old.headers())
-    grown = resume(home, old)
-    assert len(visits(grown)) == 3
-    assert names < set(grown.headers())
-    pd.testing.assert_frame_equal(*(table(run).drop(columns="unit") for run in (grown, whole)))
 
 
 # --- config and tokenizer ------------------------------------------------------------------------------------------------
