@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ontogeny import architectures
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.lineage import Checkpoint
 from ontogeny.lineage.fetch import checkpoint_config
@@ -49,7 +50,11 @@ def check_family_supported(checkpoint: Checkpoint) -> None:
         BadInput: it reads images, or its architecture is unknown.
     """
     try:
-        config = loading.parse_config(checkpoint_config(checkpoint))
+        settings = checkpoint_config(checkpoint)
+        table = architectures.find_architecture(str(settings.get("model_type")))
+        if table is not None and not table.images:
+            return  # known without transformers, which takes half a second to import
+        config = loading.parse_config(settings)
     except CheckpointError:
         return  # loading raises the proper error
     if config is not None:

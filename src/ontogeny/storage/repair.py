@@ -8,7 +8,7 @@ from ontogeny.storage.files import DamagedPart, read_tensor_header
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
 
-_WHOLE_BELOW = 4 * 2**30
+_WHOLE_BELOW = 2**28
 """Tensors of at most so many bytes are read before a job goes on; those of larger runs where they are needed."""
 
 
