@@ -108,6 +108,43 @@ def test_caveats_name_random_directions_and_control_task(table: pd.DataFrame) ->
     )
 
 
+def test_floors_are_judged_by_the_paired_difference_where_there_is_one(table: pd.DataFrame) -> None:
+    truth = table[table["concept"].eq("truth")]
+    last = truth[
+        truth["metric"].eq("auroc")
+        & truth["control"].isna()
+        & truth["site"].eq("resid.3")
+        & truth["method"].eq("logistic")
+    ]
+    last = last[last["step"].eq(last["step"].max())].iloc[0].to_dict()
+    floor = last | {
+        "metric": "auroc",
+        "method": "random",
+        "control": "random_direction",
+        "value": 0.91,
+        "low": 0.88,
+        "high": 0.94,
+    }
+    floor["note"] = "the best of 200 on the training groups"
+    random = truth["control"].eq("random_direction") & truth["site"].eq("resid.3")
+    for low, doubted in ((0.01, False), (-0.01, True)):
+        excess = last | {
+            "metric": "auroc_excess",
+            "control": "random_direction",
+            "value": 0.03,
+            "low": low,
+            "high": 0.07,
+        }
+        finding = collect_findings(
+            pd.concat([truth[~random], synthetic_records.frame([floor, excess])], ignore_index=True)
+        )[0]
+        assert finding.floors["random_direction"].value == 0.91
+        said = (
+            "is not shown to be read better than along the random direction that is best on the training groups (.91)."
+        )
+        assert (said in caveats(finding)) == doubted
+
+
 def events(stage: str, metric: str, method: str, value: float, **of: str) -> dict:
     """One event of truth at its best site."""
     row = {

@@ -33,6 +33,8 @@ FLOOR_LABELS: Mapping[str, str] = {
     "random_direction": "random directions",
 }
 """Controls of a score and their names."""
+_ONE_DIRECTION = "the best of"
+"""Beginning of the note of a random direction that was chosen on the training groups."""
 _BEHAVIOUR_METRICS = ("answer_accuracy", "answer_margin")
 CHANCE_SCORES: Mapping[str, float] = {"auroc": 0.5, "r2": 0.0, "accuracy": 0.5}
 PREFERRED_KERNELS = ("gaussian_50", "gaussian_median", "imq", "linear")
@@ -118,7 +120,7 @@ class Finding:
     curve: pd.DataFrame
     """The score at that site over all checkpoints, in order."""
     floors: Mapping[str, IntervalEstimate]
-    """At the same site and checkpoint if the floor has them; for random directions their 97.5 % quantile."""
+    """At the same site and checkpoint if the floor has them; for random directions of a single split their 97.5 % quantile."""
     control_task: IntervalEstimate | None
     """Accuracy on random labels, to compare with `accuracy`."""
     accuracy: IntervalEstimate | None
@@ -137,6 +139,8 @@ class Finding:
     change_point: StepEstimate | None
     event_floors: Mapping[str, IntervalEstimate]
     """The floors at the end of the stage of the emergence."""
+    excess: Mapping[str, IntervalEstimate]
+    """By floor: the score minus that of the floor on the same examples, at the last checkpoint; empty in runs of a single split."""
 
     @property
     def name(self) -> str:
@@ -145,6 +149,12 @@ class Finding:
     def score_after(self, stage: str) -> IntervalEstimate:
         """The score at the end of a stage."""
         return first_interval(self.curve[self.curve["stage"].isin([stage, ""])].tail(1))
+
+    def exceeds(self, control: str) -> bool:
+        """Whether the last score is above this floor: by the paired difference if there is one, else by the score's own interval."""
+        if control in self.excess:
+            return self.excess[control].low > 0
+        return self.final.low > self.floors[control].value
 
     @property
     def after_loss(self) -> IntervalEstimate | None:
@@ -226,6 +236,7 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
         readable_minus_answers=_readable_minus_answers(rows, site, method, line),
         ablation=_ablation(rows, line),
         event_floors=_floors(until[until["metric"].eq(metric)], site, method, line),
+        excess=_excess(rows[rows["metric"].eq(f"{metric}_excess")], site, method, line),
         change_point=_event(rows, "change_point", site, "nhsic_tx", line, PREFERRED_KERNELS),
     )
 
@@ -277,9 +288,17 @@ def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[
         own = line.last(own) if own["step"].notna().any() else own
         if len(own):
             reading = first_interval(own.tail(1))
-            above = control == "random_direction" and not math.isnan(reading.high)
+            # Many directions give their 97.5 % quantile; one that was chosen on train has an interval of its own.
+            many = control == "random_direction" and not reading.note.startswith(_ONE_DIRECTION)
+            above = many and not math.isnan(reading.high)
             floors[control] = IntervalEstimate(reading.high, n=reading.n, note=reading.note) if above else reading
     return floors
+
+
+def _excess(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[str, IntervalEstimate]:
+    """The last difference to each floor."""
+    own = rows[rows["site"].eq(site) & rows["method"].eq(method) & rows["value"].notna()]
+    return {str(control): first_interval(line.last(of).tail(1)) for control, of in own.groupby("control", sort=False)}
 
 
 def _selectivity(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> tuple[IntervalEstimate | None, float]:

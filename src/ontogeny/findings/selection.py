@@ -46,7 +46,8 @@ def metric_condition(*metrics: str) -> str:
 SCORES_AT_BEST_SITE = f"{metric_condition(*SCORE_METRICS, 'cv_score')} and {{best}}"
 _FINDING_METRICS = ("best_site", "answer_accuracy", "ablation_effect", "ablation_p_corrected", *EVENT_METRICS)
 FINDING_ROWS = (
-    f"{metric_condition(*_FINDING_METRICS)} or ({SCORES_AT_BEST_SITE}) or (metric = 'selectivity' and {{best}}) "
+    f"{metric_condition(*_FINDING_METRICS)} or ({SCORES_AT_BEST_SITE}) "
+    "or (metric in ('selectivity', 'auroc_excess', 'r2_excess') and {best}) "
     "or (metric in ('steering_effect', 'steering_q') and method = 'ablate' and split = 'test')"
 )
 """Condition for the rows that `collect_findings` reads, and of the charts of findings: a report reads them once."""

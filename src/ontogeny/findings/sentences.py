@@ -93,19 +93,19 @@ def caveats(finding: Finding) -> list[str]:
     }
     for control, floor in surface.items():
         if floor.value >= _SURFACE_WARNING_SCORE:
-            little = "little" if finding.final.low > floor.value else "nothing"
+            little = "little" if finding.exceeds(control) else "nothing"
             texts.append(
                 f"can be told from {FLOOR_LABELS[control]} alone at {format_score(floor.value)}: "
                 f"a probe at {format_score(finding.final.value)} shows {little} beyond that."
             )
-    near = [c for c, f in surface.items() if f.value < _SURFACE_WARNING_SCORE and finding.final.low <= f.value]
+    near = [c for c, f in surface.items() if f.value < _SURFACE_WARNING_SCORE and not finding.exceeds(c)]
     if near:
         listed = ", ".join(f"{FLOOR_LABELS[c]} ({format_score(surface[c].value)})" for c in near)
         texts.append(f"is not shown to be read better than from the surface of the text: {listed}.")
     inner = {c: f for c in ("untrained", "random_direction") if (f := finding.floors.get(c)) and f.known}
-    within = [c for c, f in inner.items() if finding.final.low <= f.value]
+    within = [c for c in inner if not finding.exceeds(c)]
     if within:
-        listed = " or ".join(f"{_CONTROL_PHRASES[c]} ({format_score(inner[c].value)})" for c in within)
+        listed = " or ".join(f"{_control_phrase(finding, c)} ({format_score(inner[c].value)})" for c in within)
         texts.append(f"is not shown to be read better than {listed}.")
     if finding.selectivity is not None and finding.selectivity.low <= 0:
         texts.append(
@@ -119,6 +119,12 @@ def caveats(finding: Finding) -> list[str]:
     if not finding.final.known:
         texts.append(f"could not be scored at the last checkpoint: {finding.final.note or 'no reason given'}.")
     return texts
+
+
+def _control_phrase(finding: Finding, control: str) -> str:
+    if control == "random_direction" and control in finding.excess:
+        return "along the random direction that is best on the training groups"
+    return _CONTROL_PHRASES[control]
 
 
 def _emergence(finding: Finding) -> str:
