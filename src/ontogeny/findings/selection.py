@@ -94,24 +94,22 @@ class RowFilter:
                 if name not in {*known, *parts}:
                     raise unknown_name(kind, name, [*known, *parts])
         if self.step is not None:
-            self._check_step(query)
+            self._check_step(query, self.step)
 
-    def _check_step(self, query: Callable[[str], pd.DataFrame]) -> None:
+    def _check_step(self, query: Callable[[str], pd.DataFrame], step: int) -> None:
         measured = f"step is not null and concept is not null and not {metric_condition(*EVENT_METRICS)}"
         stages = f" and {_empty_or('stage', self.stages)}" if self.stages else ""
         rows = query(f"select distinct stage, step from records where {measured}{stages}")
         rows = rows.assign(stage=rows["stage"].astype(object).where(rows["stage"].notna(), ""))
-        here = rows[rows["step"].eq(self.step)]
+        here = rows[rows["step"].eq(step)]
         if here.empty:
-            near = rows.assign(far=(rows["step"] - self.step).abs()).nsmallest(3, "far").sort_values(["stage", "step"])
+            near = rows.assign(far=(rows["step"] - step).abs()).nsmallest(3, "far").sort_values(["stage", "step"])
             names = ", ".join(
-                checkpoint_label(stage, step) for stage, step in zip(near["stage"], near["step"], strict=True)
+                checkpoint_label(stage, at) for stage, at in zip(near["stage"], near["step"], strict=True)
             )
-            raise BadInput(f"`step` must be a measured step, got {self.step}: use one of the nearest, {names}.")
+            raise BadInput(f"`step` must be a measured step, got {step}: use one of the nearest, {names}.")
         if here["stage"].nunique() > 1:
-            raise BadInput(
-                f"`step` {self.step} is in the stages {', '.join(here['stage'])}: name one of them by `stage`."
-            )
+            raise BadInput(f"`step` {step} is in the stages {', '.join(here['stage'])}: name one of them by `stage`.")
 
 
 ALL_ROWS = RowFilter()
@@ -414,8 +412,8 @@ def _coords(steps: pd.Series) -> str:
     return ", ".join(map(sql_literal, dict.fromkeys(texts))) or "null"
 
 
-def _stage_is(stage: str) -> str:
-    return f"coalesce(coords['source_stage'], '') = {sql_literal(stage)}"
+def _stage_is(stage: object) -> str:
+    return f"coalesce(coords['source_stage'], '') = {sql_literal(str(stage))}"
 
 
 def _equals(column: str, value: Any) -> str:

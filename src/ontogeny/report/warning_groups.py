@@ -44,7 +44,7 @@ class GroupedWarnings:
 
 def group_warnings(warnings: Sequence[tuple[str, str]]) -> GroupedWarnings:
     """Warnings (subject, text) by cause; of several subjects with one text, the subjects together."""
-    by_cause: dict[str, list[tuple[str, str]]] = {cause: [] for cause, _ in _CAUSES} | {_OTHER: []}
+    by_cause: dict[str, list[tuple[str, str]]] = {cause: [] for cause in (*(cause for cause, _ in _CAUSES), _OTHER)}
     for subject, text in warnings:
         by_cause[_cause(subject, text)].append((subject, text))
     groups = [(cause, own) for cause, own in by_cause.items() if own]

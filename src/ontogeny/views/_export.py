@@ -71,8 +71,8 @@ def _encode(spec: dict[str, Any], path: Path, width: Length | None, height: Leng
         case ".png":
             printed = size[0] is not None and size[0].unit != "px"
             # The converter takes 72 px for an inch.
-            dots = {"scale": 0.75 * scale, "ppi": _PRINT_DPI} if printed else {"scale": 2 * scale}
-            picture: bytes = vl_convert.vegalite_to_png(spec, vl_version=version, **dots)
+            dots, ppi = (0.75 * scale, _PRINT_DPI) if printed else (2 * scale, None)
+            picture: bytes = vl_convert.vegalite_to_png(spec, vl_version=version, scale=dots, ppi=ppi)
             return picture
         case ".pdf":
             svg = vl_convert.vegalite_to_svg(spec, vl_version=version)

@@ -50,7 +50,7 @@ def _headline(cells: pd.DataFrame) -> str:
     pairs = cells[cells["concept"].ne(cells["other"])]
     if pairs.empty:
         return "One concept"
-    near = pairs.loc[pairs["value"].abs().idxmax()]
+    near = pairs.iloc[int(pairs["value"].abs().argmax())]
     return f"Nearest pair: {near['concept']} and {near['other']}, cosine {near['label']}"
 
 

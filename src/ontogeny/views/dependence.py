@@ -59,12 +59,12 @@ def draw(records: pd.DataFrame) -> Any:
         _axis(pd.concat([both["ty"], floors]), "ty", "label, nHSIC(T, Y)"),
     )
     chart = small_multiples([_panel(subject, path, line, axes, fewer) for subject, path in paths])
-    path = [
+    key = [
         LegendEntry("path of a layer", "line", MUTED_COLOUR, opacity=0.35),
         LegendEntry("checkpoint; the last one is large, with the layer's number", "dot", MUTED_COLOUR),
     ]
     floor = [LegendEntry("97.5 % of label permutations", "line", MUTED_COLOUR, (4, 3))] if len(floors) else []
-    return with_legend(chart, *path, *floor)
+    return with_legend(chart, *key, *floor)
 
 
 def _axis(values: pd.Series, field: str, on: str) -> dict[str, Any]:
@@ -117,9 +117,9 @@ def _panel(
 def _headline(name: str, path: pd.DataFrame) -> str:
     """The layer that depends most on the label at the end, and from where it came."""
     ends = path[path["age"].eq(path["age"].max())]
-    top = ends.loc[ends["ty"].idxmax()]
+    top = ends.iloc[int(ends["ty"].argmax())]
     own = path[path["site"].eq(top["site"])]
-    first = own.loc[own["age"].idxmin()]
+    first = own.iloc[int(own["age"].argmin())]
     moved = "" if len(own) < 2 else f"from {format_score(first['ty'])} to "
     return f"{name}: dependence on the label {moved}{format_score(top['ty'])} at {top['site']}"
 

@@ -118,7 +118,7 @@ def _headline(finding: Finding, cells: pd.DataFrame) -> str:
     if read.empty:
         return f"{finding.name}: read at no layer"
     latest = read[read["age"].eq(read["age"].max())]
-    row = latest.loc[latest["value"].idxmax()]
+    row = latest.iloc[int(latest["value"].argmax())]
     at = checkpoint_label(row["stage"], None if row["step"] % 1 else row["step"])
     return f"{finding.name}: read until {at} ({row['site']}), not at the end"
 

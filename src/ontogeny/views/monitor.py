@@ -104,9 +104,8 @@ def _curves(subject: ConceptRecords, line: Timeline) -> Any:
         tooltip=["name:N", "stage:N", *number_tooltips("step", digits=","), *number_tooltips("value", "low", "high")],
     )
     last = curve[curve["age"].eq(curve["age"].max())]
-    rates_at_end = ", ".join(
-        f"{format_score(r.value)} at {r.name_}" for r in last.rename(columns={"name": "name_"}).itertuples()
-    )
+    at_end = zip(last["name"], last["value"], strict=True)
+    rates_at_end = ", ".join(f"{format_score(float(value))} at {name}" for name, value in at_end)
     heading = panel_title(f"{subject.name}: at the end {rates_at_end}", site, curve["method"].iloc[0])
     layers = [*stage_boundaries(line, height=190, names=False), band, lines]
     return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=190, title=heading)

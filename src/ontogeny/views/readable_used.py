@@ -57,9 +57,9 @@ def _panel(finding: Finding, used: pd.DataFrame, line: Timeline) -> Any:
         low = float(pd.concat(parts)[["value", "low"]].min().min())
         chart = _curves(parts, _Frame(f"{label}, share right (0–1)", low, 160), finding, line)
         return chart.properties(title=_panel_title(finding))
-    low = [float(part[["value", "low"]].min().min()) for part in parts]
-    score = _curves(parts[:1], _Frame(label, low[0], 90), finding, line)
-    share = _curves(parts[1:], _Frame("share right (0–1)", low[1], 90), finding, line)
+    lows = [float(part[["value", "low"]].min().min()) for part in parts]
+    score = _curves(parts[:1], _Frame(label, lows[0], 90), finding, line)
+    share = _curves(parts[1:], _Frame("share right (0–1)", lows[1], 90), finding, line)
     return alt.vconcat(score.properties(title=_panel_title(finding)), share, spacing=8)
 
 

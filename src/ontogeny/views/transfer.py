@@ -136,7 +136,7 @@ def _headline(pairs: pd.DataFrame) -> str:
         rows = pairs[pairs["metric"].eq(metric)]
         other = rows[rows["stage"].ne(rows["source_stage"]) | rows["step"].ne(rows["source"])]
         if len(other):
-            top = other.loc[other["value"].idxmax()]
+            top = other.iloc[int(other["value"].argmax())]
             learned = checkpoint_label(top["source_stage"], None if top["source"] % 1 else top["source"])
             tried = checkpoint_label(top["stage"], None if top["step"] % 1 else top["step"])
             return f"{text} of another checkpoint {top['value']:.2f}, learned at {learned}, tried at {tried}"
