@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import asdict
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -182,3 +183,24 @@ def test_tensors_and_header_round_trip(tmp_path: Path) -> None:
     assert set(found) == {"a", "b"}
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
     assert set(read_tensors(tmp_path / "x.safetensors", ["a"])) == {"a"}
+
+
+def test_a_notebook_without_widgets_can_use_the_database() -> None:
+    """In its kernel DuckDB has no progress bar and raises when it is to be changed."""
+    import duckdb
+
+    from ontogeny.storage.files import hide_progress_bar
+
+    class Kernel:
+        said: ClassVar[list[str]] = []
+
+        def execute(self, statement: str) -> None:
+            self.said.append(statement)
+            raise duckdb.InvalidInputException("required package 'ipywidgets' is missing")
+
+    hide_progress_bar(Kernel())
+    assert Kernel.said == ["set enable_progress_bar_print = false"]
+    with duckdb.connect() as connection:
+        hide_progress_bar(connection)
+        (shown,) = connection.execute("select current_setting('enable_progress_bar_print')").fetchone()  # type: ignore[misc]
+    assert shown is False

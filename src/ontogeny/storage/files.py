@@ -157,9 +157,21 @@ def _scratch_database(process: int) -> Any:
     if process not in _databases:
         _databases[process] = duckdb.connect()
         # On one thread, rows keep their order without being held back: half the memory, two thirds of the CPU time.
-        for setting in ("enable_progress_bar_print = false", "threads = 1", "enable_external_file_cache = false"):
+        hide_progress_bar(_databases[process])
+        for setting in ("threads = 1", "enable_external_file_cache = false"):
             _databases[process].execute(f"set {setting}")
     return _databases[process]
+
+
+def hide_progress_bar(connection: Any) -> None:
+    """Print no progress bar of DuckDB, but keep it: without one DuckDB does not see Ctrl-C.
+
+    In a notebook without ipywidgets there is none, and DuckDB raises at any attempt to change it.
+    """
+    import duckdb
+
+    with contextlib.suppress(duckdb.InvalidInputException):
+        connection.execute("set enable_progress_bar_print = false")
 
 
 def scratch_connection() -> Any:

@@ -31,6 +31,7 @@ from ontogeny.storage.files import (
     RecordBlock,
     connect_records,
     disk_errors,
+    hide_progress_bar,
     read_tensor_header,
     write_json,
     write_records,
@@ -645,8 +646,8 @@ def _lock_connection(connection: Any, folders: Iterable[Path]) -> None:
     places = {str(place) for folder in folders for place in (folder, folder.resolve())}
     # DuckDB compares a pattern as it is written with the allowed folders.
     allowed = ", ".join(sql_text(place) for place in sorted(places | set(map(glob.escape, places))))
+    hide_progress_bar(connection)
     for setting in (
-        "enable_progress_bar_print = false",  # DuckDB without a progress bar does not see Ctrl-C
         "python_enable_replacements = false",
         f"allowed_directories = [{allowed}]",
         "enable_external_access = false",
