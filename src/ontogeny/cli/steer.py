@@ -98,9 +98,15 @@ def steer_command(
     template_text(loaded.tokenizer, inside)  # fails without one
     generated = steering_samples(loaded, given, compared, decoding, template=inside)
     if not as_json:
-        _print_samples(generated, vector)
+        _print_samples(generated, vector, checkpoint.label)
         return
-    data = {"model": model, "checkpoint": checkpoint.name, "direction": vector.origin, "site": str(vector.site)}
+    data = {
+        "model": model,
+        "checkpoint": checkpoint.name,
+        "stage": checkpoint.stage,
+        "direction": vector.origin,
+        "site": str(vector.site),
+    }
     data |= {"towards": vector.sign, "template": template_name(loaded.tokenizer, inside)}
     # NaN is not valid JSON.
     rows = [{k: None if v != v else v for k, v in asdict(sample).items()} for sample in generated]
@@ -123,7 +129,7 @@ def _check_direction(direction: str, site: str | None) -> None:
         raise BadInput(f"there is no file {direction}: write one with save_direction, or name a run and a concept.")
 
 
-def _print_samples(samples: "list[SteeringSample]", direction: "Direction") -> None:
+def _print_samples(samples: "list[SteeringSample]", direction: "Direction", checkpoint: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -131,7 +137,9 @@ def _print_samples(samples: "list[SteeringSample]", direction: "Direction") -> N
     console = Console()
     towards = f", towards {direction.sign}" if direction.sign else ""
     length = float(direction.vector.norm())
-    console.print(Text(f"{direction.origin} at {direction.site}, length {length:.3g}{towards}", "bold"))
+    console.print(
+        Text(f"{checkpoint}, steered with {direction.origin} at {direction.site}, length {length:.3g}{towards}", "bold")
+    )
     for prompt in dict.fromkeys(sample.prompt for sample in samples):
         table = Table("", "alpha", "continuation", "nats/token", box=None, padding=(0, 2, 0, 0))
         for sample in (sample for sample in samples if sample.prompt == prompt):

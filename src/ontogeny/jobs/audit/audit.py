@@ -135,7 +135,7 @@ def _weight_findings(sheets: list[CheckpointMetadata], found: list[AuditFinding]
 
     read = []
     for place, sheet in enumerate(sheets):
-        watch(TraceProgress(sheet.name, place, len(sheets), "reading numbers"))
+        watch(TraceProgress(sheet.checkpoint.label, place, len(sheets), "reading numbers"))
         read.append(weight_norms.read_weight_norms(sheet))
     found += weight_norms.nonfinite_tensors(sheets, read)
     jumps = weight_norms.norm_jumps(sheets, read)
@@ -167,7 +167,7 @@ def _map_concurrently(
     every = list(items)
     with ThreadPoolExecutor(min(_MAX_CONCURRENT_REQUESTS, len(every))) as pool:
         for place, (item, result) in enumerate(zip(every, pool.map(do, every), strict=True)):
-            watch(TraceProgress(item.name, place + 1, len(every), what))
+            watch(TraceProgress(item.label, place + 1, len(every), what))
             yield result
 
 
