@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,7 +43,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     for name, template in (("bare", "none"), ("own", "own"), ("text", "Q: {} A:")):
         concepts = [Concept.from_file(path, template=template)]
         concepts += [Concept.from_file(flat)] if name == "bare" else []
-        made[name] = trace(Lineage.open(home / "model"), concepts, home / name, READ)
+        settings = replace(READ, protocol="single-split" if name == "bare" else "cross-fit")
+        made[name] = trace(Lineage.open(home / "model"), concepts, home / name, settings)
     return made
 
 
@@ -83,11 +85,11 @@ def test_scores_at_every_layer_equal_those_that_the_run_keeps(
     run = runs["bare"]
     monitor = run.monitor("coin", fpr=0.1, site=f"resid.{layer}", method=method)
     concept = Concept.from_file(run.folder.parent / "coin.csv")
-    texts = [concept.texts[i] for i in make_design(concept, READ).split.test.tolist()]
+    single = replace(READ, protocol="single-split")
+    texts = [concept.texts[i] for i in make_design(concept, single).split.test.tolist()]
     (unit,) = [unit for unit, header in run.headers().items() if header["concept"] == "coin"]
     kept = run.scores(unit)[f"{method}/resid"][layer, :, 0]
-    if len(kept) == len(texts):
-        assert torch.allclose(monitor.scores(load_model(monitor.model), texts), kept, atol=1e-3)
+    assert torch.allclose(monitor.scores(load_model(monitor.model), texts), kept, atol=1e-3)
     scores, _ = by_the_docs(monitor.save(tmp_path / "m"), texts[:3])
     assert scores == pytest.approx(monitor.scores(load_model(monitor.model), texts[:3]).tolist(), abs=1e-3)
 
