@@ -12,7 +12,6 @@ from tests.simulation.cross_fit_coverage import Situation, coverage, step_covera
         ("one", 20, 30, 1.5),
         ("mixed", 40, 30, 0.0),
         ("one", 40, 200, 2.0),
-        ("mixed", 40, 30, 3.0),
     ],
 )
 def test_intervals_cover_split_groups_and_fit(kind: str, groups: int, d: int, gap: float) -> None:

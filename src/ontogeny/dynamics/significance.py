@@ -4,6 +4,7 @@ The null of each unit is kept in `significance/`, so that a new checkpoint costs
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from ontogeny.errors import BadInput
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.scores import metrics_for, score_test
 from ontogeny.measurements.settings import MEASURE_VERSION
+from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.permutation import familywise_p, least_p
@@ -26,6 +28,7 @@ from ontogeny.storage.run import Run
 _SIGNIFICANCE_METHODS = ("logistic", "ridge", "mass_mean")
 _NULLS_VERSION = f"{MEASURE_VERSION}.2"
 """Version of what `significance/` keeps."""
+_LEVEL = 0.05
 _FAILED = "the score could not be computed"
 
 _UnitNull = Mapping[str, Float[Tensor, " cell"]]
@@ -62,6 +65,43 @@ def significance_rows(
             for metric, values in (("p_familywise", p), ("q", q))
         ]
     return blocks
+
+
+def earliest_site_rows(
+    run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], method: str, seed: int
+) -> list[Record]:
+    """The lowest layer of the residual stream that reads a concept at the end of each stage, by family-wise p.
+
+    The family is all sites of the stream at the last checkpoints of the stages.
+    """
+    lasts = list({visit.stage: visit for visit in visits if "resid" in visit.sites}.values())
+    if not lasts or any(method not in visit.methods for visit in lasts):
+        return []
+    labels = design.y_test[design.permutations]
+    alone = [replace(visit, sites={"resid": visit.sites["resid"]}) for visit in lasts]
+    nulls = [_unit_null(run, design, visit, method, labels) for visit in alone]
+    maxima = torch.stack([null["maxima"] for null in nulls]).amax(0)
+    context, rows = design.row_context(seed), []
+    for visit, null in zip(alone, nulls, strict=True):
+        p = familywise_p(null["observed"], maxima)
+        read = (p <= _LEVEL).nonzero().flatten().tolist()
+        first = min(read, key=lambda at: visit.sites["resid"][at].layer) if read else None
+        site = None if first is None else visit.sites["resid"][first]
+        note = (
+            None
+            if first is None
+            else f"p = {float(p[first]):.2g} among {len(maxima)} permutations of all layers and stages"
+        )
+        row = context.row(
+            "earliest_site",
+            float("nan") if site is None else float(site.layer),
+            site,
+            method=method,
+            note=note,
+            reason="no layer reads the concept at the end of the stage",
+        )
+        rows += stamp_checkpoint([row], visit)
+    return rows
 
 
 def _sites_of(visits: Sequence[MeasuredCheckpoint]) -> list[list[Site]]:

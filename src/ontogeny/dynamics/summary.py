@@ -6,7 +6,7 @@ Computed from finished units, so no model is loaded; a summary over other checkp
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -18,13 +18,13 @@ from ontogeny.measurements.design import Design
 from ontogeny.measurements.measure import PROBE_METHODS
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import MEASURE_VERSION
-from ontogeny.records import Record
+from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.storage.files import RecordBlock, content_digest
 from ontogeny.storage.run import Run
 
 RelatingProgress = Callable[[str, int, int, int, int], None]
 """Concept, finished concepts, all concepts, finished checkpoints, all checkpoints."""
-_SUMMARY_VERSION = 2
+_SUMMARY_VERSION = 3
 """Increased whenever the same units would give other rows."""
 
 
@@ -148,10 +148,21 @@ def _concept_summary(
 ) -> Iterator[Record | RecordBlock]:
     design, visits, best = series.design, series.visits, series.best
     yield _best_row(design, best, seed)
+    yield from _stage_best_rows(run, design, visits, seed)
+    yield from significance.earliest_site_rows(run, design, visits, best.method, seed)
     yield from significance.significance_rows(run, design, visits, seed, on_checkpoint)
     yield from drift.drift_rows(run, design, visits, best)
     yield from emergence.surface_excess_rows(run, series, seed)
     yield from claims
+
+
+def _stage_best_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], seed: int) -> Iterator[Record]:
+    """The best site at the last checkpoint of each stage."""
+    for visit in {visit.stage: visit for visit in visits}.values():
+        best = best_site(run, [visit])
+        row = _best_row(design, best, seed)
+        note = "best cross-validated score at the last checkpoint of the stage"
+        yield from stamp_checkpoint([replace(row, metric="stage_best_site", note=note)], visit)
 
 
 def best_site(run: Run, visits: Sequence[MeasuredCheckpoint]) -> BestSite:

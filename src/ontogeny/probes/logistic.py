@@ -82,7 +82,7 @@ def fit_folds(
     own, own_bias = basis.to_raw(solved[:, :-1].flatten(2), solved[:, -1].flatten(1))
     shape = count, solved.shape[3]
     probe = Probe(direction, bias, search.facts(solved))
-    return FoldProbes(probe, own.unflatten(2, shape), own_bias.unflatten(1, shape))
+    return FoldProbes(probe, own.reshape(*own.shape[:2], *shape), own_bias.reshape(len(x), *shape))
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ def fit_folds(
     unit, _ = _unit((positive - negative).flatten(2))
     middle = ((positive + negative) / 2).flatten(2) + origin.mT
     shape = positive.shape[2:]
-    return FoldProbes(probe, unit.unflatten(2, shape), -(unit * middle).sum(1).unflatten(1, shape))
+    return FoldProbes(probe, unit.reshape(*unit.shape[:2], *shape), -(unit * middle).sum(1).reshape(len(x), *shape))
 
 
 def steering_vector(probe: Probe, rule: str) -> Float[Tensor, "site d k"]:

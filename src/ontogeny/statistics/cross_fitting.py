@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ontogeny.linalg.matmul import matmul
 from ontogeny.statistics.bootstrap import Interval, student_t_quantiles
-from ontogeny.statistics.unique import unique_inverse
+from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _PAIRS = 2**24
 """Comparisons of a block that are held at once."""
@@ -101,7 +101,7 @@ def _wins(scores: Tensor, y: Tensor, folds: Tensor, groups: Tensor) -> tuple[Ten
         inside_pairs[positive], inside_pairs[negative] = same.sum(1).double(), same.sum(0).double()
         left, right = same.nonzero(as_tuple=True)
         size = max(1, _PAIRS // (len(positive) * len(negative)))
-        for rows in torch.arange(len(scores), device=scores.device).split(size):
+        for rows in torch.split(torch.arange(len(scores), device=scores.device), size):
             a, b = scores[rows][:, positive, None], scores[rows][:, None, negative]
             won = ((a > b).to(torch.float32) + (a >= b)) / 2
             wins[rows[:, None], positive] = won.sum(2).double()
@@ -150,7 +150,7 @@ def _strata(member: Tensor, count: int, y: Tensor | None) -> list[Bool[Tensor, "
     )
     high = torch.full((count,), -1, device=member.device).scatter_reduce_(0, member, y.long(), "amax")
     kind = torch.where(low == high, low, -1)
-    return [kind == value for value in kind.unique().tolist()]
+    return [kind == value for value in unique_values(kind).tolist()]
 
 
 def fit_variance_share(

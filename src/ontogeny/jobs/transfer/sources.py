@@ -90,8 +90,8 @@ def _source(run: Run, design: Design, measured: MeasuredCheckpoint, at: int) -> 
     tensors = run.directions(measured.unit, facts)
     std, cv_score = (float(tensors[name][at].flatten()[0]) for name in facts)
     readouts = {m: one_fold_readout(run, design, measured.unit, m, "resid", at) for m in TRANSFER_PROBES}
-    directions, biases = ({m: readout[i] for m, readout in readouts.items()} for i in (0, 1))
-    return TransferSource(directions, biases, std, measured, cv_score)
+    directions = {m: direction for m, (direction, _) in readouts.items()}
+    return TransferSource(directions, {m: bias for m, (_, bias) in readouts.items()}, std, measured, cv_score)
 
 
 def average_sources(pool: Sequence[TransferSource], sizes: Sequence[int]) -> list[TransferSource]:
