@@ -99,7 +99,7 @@ def _sorted_wins(
     before = torch.zeros(weights.shape[1])
     wins = torch.zeros(weights.shape[1], dtype=torch.float64)
     lower = torch.ones(_ROWS, _ROWS).tril()
-    for block in order.split(_ROWS):
+    for block in order.split(_ROWS):  # type: ignore[no-untyped-call]
         own, positive = weights[block], y[block, None].float()
         # Sums inside a block by one product: whole numbers, and exact in float32.
         counted = lower[: len(block), : len(block)] @ (own * (1 - positive)) + before
