@@ -293,10 +293,11 @@ def test_the_lines_of_the_review_run_as_written(shared: Path, tmp_path: Path, mo
 
     whole = truth_cities.concept
     monkeypatch.setenv("ONTOGENY_DATA", str(shared))
-    monkeypatch.setattr(truth_cities, "concept", lambda seed=0: whole(seed).limited(60))
+    monkeypatch.setattr(truth_cities, "concept", lambda seed=0: whole(seed).limited(40))
+    for step in (1, 2):
+        save_tiny("gpt_neox", tmp_path / f"runs/sft/checkpoint-{step}", seed=step)
     monkeypatch.setitem(SHAPES, "gpt_neox", SHAPES["gpt_neox"] | {"num_hidden_layers": 7})
-    for place in ("EleutherAI/pythia-160m/step3000", "runs/sft/checkpoint-1", "runs/sft/checkpoint-2"):
-        save_tiny("gpt_neox", tmp_path / place, seed=len(place))
+    save_tiny("gpt_neox", tmp_path / "EleutherAI/pythia-160m/step3000")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"on": on, "my_frame": pd.DataFrame(rows(characters=12))[["text", "label", "group"]]}
     exec(BLOCK, names)
