@@ -112,6 +112,7 @@ def trace_command(
     from ontogeny.jobs.trace.shards import Shard
     from ontogeny.models.loading import ModelOptions
     from ontogeny.models.multi_gpu import resolve_device
+    from ontogeny.storage.run import Run
 
     device = resolve_device(device)
     cluster = _cluster(executor, address, gpus_per_model, workers, device)
@@ -134,6 +135,7 @@ def trace_command(
         estimate = estimate_trace(plan, plan.open_run(out), options)
         print_output(asdict(estimate), estimate_lines(estimate, plan), as_json=as_json)
         return
+    visits = len(Run(out).ledger())
     with progress_bar(quiet=quiet or as_json) as watch:
         run = job.trace(
             checkpoints,
@@ -148,6 +150,8 @@ def trace_command(
             command=command_line(),
             on_progress=watch,
         )
+    if not as_json and not quiet and visits and len(run.ledger()) == visits:
+        typer.echo(f"nothing is left to do: {out} holds all of this trace", err=True)
     print_trace_summary(run.folder, as_json=as_json)
 
 

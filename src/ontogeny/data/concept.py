@@ -239,7 +239,10 @@ class Concept:
         try:
             return replace(self, examples=examples, answers=tuple(a for a in self.answers if a.group not in dropped))
         except BadInput as error:
-            raise BadInput(f"a limit of {n} examples is too small, since groups stay whole: {error}") from error
+            reason = str(error).rsplit(": ", 1)[0]  # without its remedy, which is for a file
+            raise BadInput(
+                f"a limit of {n} examples is too small, since groups stay whole ({reason}): raise `limit`, up to {len(self.examples)}."
+            ) from error
 
 
 def class_meaning(classes: Sequence[str]) -> str:
