@@ -78,3 +78,10 @@ def test_broken_links_and_foreign_files_are_found(tmp_path: Path) -> None:
         "b.html loads https://cdn.example.org/x.js",
         "b.html -> c.html",
     ]
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """Else the build of the site fails."""
+    lines = set((ROOT / "docs/index.md").read_text(encoding="utf-8").splitlines())
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert {page for page in pages if page not in lines and not page.startswith("add-")} == set()
