@@ -84,7 +84,7 @@ def test_compare_asks_each_stage_in_its_own_template_and_says_so(home: Path, say
 
 def test_compare_asks_all_stages_in_one_given_template(home: Path, say: Say) -> None:
     (home / "chat.jinja").write_text(CHAT + "\n")
-    shown, run = _compare(home, say, "given", "--template", home / "chat.jinja")
+    shown, run = _compare(home, say, "together", "--template", home / "chat.jinja")
     assert _refused(run) == {"base": 1.0, "chat": 1.0}
     assert "Refusals, asked in one template for all stages, as a share" in shown
 
