@@ -31,7 +31,7 @@ TOPICS = {
 
 def claim_of(sentence: str) -> str:
     """The sentence without its numbers, intervals, reasons and sites."""
-    head = re.split(r":| after block| in (?:the|head)", re.sub(r" \([^)]*\)", "", sentence))[0]
+    head = re.split(r":|;| after block| in (?:the|head)", re.sub(r" \([^)]*\)", "", sentence))[0]
     return re.sub(r"[\d.,–−]*\d", "#", head).rstrip(".")
 
 

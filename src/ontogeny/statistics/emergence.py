@@ -22,6 +22,7 @@ from ontogeny.statistics.permutation import tail_p
 
 ThresholdForm = Literal["half", "threshold"]
 _ALPHA = 0.05
+_TINY = 1e-9
 _LEAST_RESAMPLED_P = 1e-5
 """The tail of resampled scores is not known any finer."""
 _MIN_CHECKPOINTS = 4
@@ -294,16 +295,20 @@ def _above_p(samples: Float[Tensor, " sample"]) -> float:
 
 
 def _best_p(points: Float[Tensor, " step"], samples: Float[Tensor, "sample step"]) -> float:
-    """p of the best point against 0: the share of resamples whose largest deviation reaches it."""
+    """p of the best point against 0, in units of its spread: the share of resamples whose largest deviation reaches it."""
     deviations = samples - samples.mean(0)
-    best = int(points.argmax())
-    largest = deviations.amax(1)
-    reached = int((largest >= points[best]).sum())
+    spread = deviations.std(0)
+    steady = spread <= _TINY
+    if steady.all() or bool((points[steady] > _TINY).any()):
+        return 1 / (1 + len(samples)) if bool((points[steady] > _TINY).any()) else 1.0
+    standard, largest = points[~steady] / spread[~steady], (deviations[:, ~steady] / spread[~steady]).amax(1)
+    best = int(standard.argmax())
+    reached = int((largest >= standard[best]).sum())
     if reached:
         return (1 + reached) / (1 + len(samples))
     # Finer than the number of resamples: the tail of the best point alone, times the number of points.
-    alone = tail_p(float(points[best]), deviations[:, best], least=_LEAST_RESAMPLED_P)
-    return min(1 / (1 + len(samples)), len(points) * alone)
+    alone = tail_p(float(points[~steady][best]), deviations[:, ~steady][:, best], least=_LEAST_RESAMPLED_P)
+    return min(1 / (1 + len(samples)), len(standard) * alone)
 
 
 def _ends(samples: Float[Tensor, " sample"], level: float) -> tuple[float, float]:
