@@ -1,6 +1,7 @@
 """Interrupted jobs lose nothing and do nothing twice: a sample of `make faults`; and locks of nested folders."""
 
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +28,14 @@ def forks() -> Iterator[Forks]:
         yield made
 
 
-@pytest.mark.parametrize(("subject", "sample"), [("trace", 5), ("raise", 5), ("record", 16)])
+@pytest.mark.parametrize(
+    ("subject", "sample"),
+    [("trace", 4), ("transfer", 3), ("evaluate", 2), ("monitor", 1), ("raise", 5), ("record", 16)],
+)
 def test_job_interrupted_at_any_point_resumes_equal(subject, sample, forks, home, tmp_path) -> None:
     expected, points = whole(forks, subject, home, tmp_path / "whole")
     every = list(trials(subject, points))
-    assert len(every) > 6 * len(points)
+    assert len(every) > 5 * len(points)
     chosen = random.Random(f"{subject}").sample(every, sample)
     # The first write decides whether the folder is known for a run, the last whether it is told as finished.
     chosen += [Trial(subject, 1, "before", "kill"), Trial(subject, len(points), "before", "kill")]
@@ -39,11 +43,21 @@ def test_job_interrupted_at_any_point_resumes_equal(subject, sample, forks, home
     assert [outcome for outcome in tried if not outcome.well] == []
 
 
-def test_job_killed_at_any_moment_resumes_equal(forks, home, tmp_path) -> None:
+def test_job_struck_at_any_moment_resumes_equal(forks, home, tmp_path) -> None:
     expected, _ = whole(forks, "trace", home, tmp_path / "whole")
-    draw = random.Random(5)
-    tried = [struck(forks, "trace", draw.uniform(0.02, 0.8), home, tmp_path / f"{i}", expected) for i in range(5)]
+    draw, sent = random.Random(5), (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+    places = ((draw.uniform(0.02, 0.8), tmp_path / f"{i}", one) for i, one in enumerate(sent))
+    tried = [struck(forks, "trace", moment, home, place, expected, one) for moment, place, one in places]
     assert [outcome for outcome in tried if not outcome.well] == []
+
+
+def test_transfer_killed_while_relating_gets_its_events(forks, home, tmp_path) -> None:
+    """The trace of a transfer is finished where its run.json says so, not where its last unit is written."""
+    expected, points = whole(forks, "transfer", home, tmp_path / "whole")
+    # The last line of the ledger of the trace is followed by its summaries.
+    last_visit = [at for at, kind in enumerate(points, start=1) if kind == "line"][2]
+    trial = Trial("transfer", last_visit + 12, "before", "kill")
+    assert attempt(forks, trial, home, tmp_path / "killed", expected).well
 
 
 def test_killed_ray_driver_resumes_equal(forks, home, tmp_path) -> None:

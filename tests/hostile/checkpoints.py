@@ -198,12 +198,15 @@ CASES: dict[str, tuple[Case, str]] = {
         template("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3),
         r"takes more than 0\.5 s",
     ),
-    "template that multiplies": (template("{{ messages[0].content * 10**6 }}"), r"it writes 19,000,000 characters"),
+    "template that multiplies": (
+        template("{{ messages[0].content * 10**6 }}"),
+        r"it writes 19,000,000 characters|takes more than 0\.5 s",
+    ),
     "template that doubles": (
         template(
             "{% set n = namespace(x='a') %}{% for i in range(25) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}"
         ),
-        r"it writes 33,554,432 characters",
+        r"it writes 33,554,432 characters|takes more than 0\.5 s",
     ),
     "template that breaks out": (
         traced(
