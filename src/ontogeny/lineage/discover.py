@@ -162,8 +162,8 @@ def stages_from_folder(folder: Path, stage: str, *, allow_pickle: bool = False) 
         checkpoints, notes = _with_final(folder, _trainer_checkpoints(subs, stage), allow_pickle)
         others = [path for path in subs if path not in _trainer_steps(subs).values()]
         checkpoints, more = _words_last([path for path in others if _is_model(path)], checkpoints, stage, allow_pickle)
-        runs = [path.name for path in others if not _is_model(path) and _holds_checkpoints(path)]
-        more += tuple(f"{run} beside the checkpoints holds a run of its own and is left out" for run in runs)
+        beside = [path.name for path in others if not _is_model(path) and _holds_checkpoints(path)]
+        more += tuple(f"{run} beside the checkpoints holds a run of its own and is left out" for run in beside)
         return DiscoveredStages(name, (Stage(stage, checkpoints),), (*notes, *more))
     if _is_model(folder):
         weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
