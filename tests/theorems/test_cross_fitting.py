@@ -200,6 +200,26 @@ def test_null_refits_the_probe_under_every_permutation() -> None:
     assert torch.allclose(null.p.float(), (1 + reached) / 21)
 
 
+def test_equal_activations_are_at_chance_under_every_labelling() -> None:
+    """Also where rows are equal in groups, as at the embedding of a few last tokens; equal scores count half."""
+    x, y, groups = drawn(60, 12)
+    x[0] = 3.7
+    x[1] = x[1, torch.arange(60) % 3]
+    folds = cross_fit_folds(groups, y, "binary")
+    permutations = group_permutations(y, groups, samples=20)
+    for method, strength in (("mass_mean", None), ("logistic", torch.ones(2))):
+        null = refit_null(method, x, y, folds, permutations, basis=PrincipalAxes.of(x), strength=strength)
+        assert float(null.observed[0]) == pytest.approx(0.5)
+        assert float(null.std[0]) == pytest.approx(0, abs=1e-9)
+        assert float(null.maxima.min()) < 0.6
+        assert 0.2 < float(null.mean[1]) < 0.7
+    module = plugins.load_plugin("probes", "mass_mean")
+    u = module.fit_folds(x, y, folds, groups=groups).held_out_scores(x, folds)[1:, :, 0].round(decimals=4)
+    expected = cross_fitting.cross_fit_auroc(u, y, folds, groups).value
+    null = refit_null("mass_mean", x, y, folds, permutations, basis=PrincipalAxes.of(x), strength=None)
+    assert float(null.observed[1]) == pytest.approx(float(expected[0]), abs=1e-6)
+
+
 @pytest.mark.parametrize(("n", "d"), [(60, 12), (60, 90)])
 def test_null_of_least_squares_equals_refits(n: int, d: int) -> None:
     x, _, groups = drawn(n, d)

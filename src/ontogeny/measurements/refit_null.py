@@ -20,6 +20,8 @@ from ontogeny.statistics.permutation import permuted_r2
 
 REFITS = 200
 """At most so many permutations are fitted again."""
+_STEPS = 2**22
+"""Whole numbers that the scores of a site become on either side of zero; closer scores are equal but for rounding."""
 _BLOCK = 2**24
 """Predictions that are held at once."""
 
@@ -168,13 +170,22 @@ def _aurocs(
 def _rank_sums(
     scores: Float[Tensor, "labelling site example"], labels: Bool[Tensor, "labelling example"]
 ) -> Float[Tensor, "labelling site"]:
-    """Sum of the ranks of the positives.
+    """Sum of the ranks of the positives, ties at their mean.
 
-    The label replaces the last bit of each score, and values are sorted instead of indices: ten times as fast. Scores that are equal but
-    for that bit are ordered by label, under every labelling alike.
+    Scores become whole numbers with the label as their last bit, and values are sorted instead of indices: ten times as fast. Equal scores
+    are then ordered by label; at sites with such, the mean with the opposite order counts them half.
     """
-    bits = scores.float().contiguous().view(torch.int32) & -2 | labels[:, None].int()
-    ordered = np.sort(bits.view(torch.float32).cpu().numpy(), axis=-1)
-    place = np.arange(1, ordered.shape[-1] + 1, dtype=np.float32)
-    sums = (ordered.view(np.int32) & 1).astype(np.float32) @ place
-    return torch.from_numpy(sums).double().to(device=scores.device)
+    reach = scores.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    whole = (scores / reach * _STEPS).round().nan_to_num().to(torch.int32) * 2
+    bit = labels[:, None].to(torch.int32)
+    place = np.arange(1, scores.shape[-1] + 1, dtype=np.float32)
+
+    def sums(keys: Int[Tensor, "labelling site example"], positive: int) -> tuple[np.ndarray, np.ndarray]:
+        ordered = np.sort(keys.cpu().numpy(), axis=-1)
+        return ((ordered & 1) == positive).astype(np.float32) @ place, ordered[0] >> 1
+
+    result, first = sums(whole + bit, 1)
+    tied = np.flatnonzero((first[:, 1:] == first[:, :-1]).any(-1))
+    if len(tied):
+        result[:, tied] = (result[:, tied] + sums(whole[:, tied] + 1 - bit, 0)[0]) / 2
+    return torch.from_numpy(result).double().to(device=scores.device)
