@@ -28,6 +28,8 @@ _FIXED_SECONDS = 0.3
 """Minimum seconds per unit, for statistics and files."""
 _STATISTICS_FACTOR = 20
 """Operations of the probes and statistics of a layer, in units of (n + min(n, d))² (n + d), at the speed of a matrix product."""
+_SECONDS_PER_SCORE = 7.5e-6
+"""Seconds of fits, resamples and permutations per example, site and probe, whatever the width; heads are many and narrow."""
 _ROWS_BYTES, _ROWS_BYTES_PER_SITE = 8_000, 150
 """Bytes of the records of a unit, and of each of its sites."""
 
@@ -73,8 +75,12 @@ def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None)
     reading = tokens * max(_SECONDS_PER_CALL, _FORWARD_OVERHEAD * 2 * size.products / speed)
     ablated = _ablated_answers(plan) if settings.causal else 0
     layers, d = (shape.layers or 16) + 1, shape.width or 1024
+    sites = expand_sites(settings.sites, layers=shape.layers or 16, heads=shape.heads or 16)
+    scores = _SECONDS_PER_SCORE * len(sites) * len(settings.fits)
     measuring = sum(
-        _FIXED_SECONDS + _STATISTICS_FACTOR * layers * _statistics_work(plan.designs[c.name], d) / speed
+        _FIXED_SECONDS
+        + scores * len(c.examples)
+        + _STATISTICS_FACTOR * layers * _statistics_work(plan.designs[c.name], d) / speed
         for c in plan.concepts
     )
     return TraceEstimate(
