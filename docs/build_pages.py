@@ -32,7 +32,7 @@ def write(folder: Path, *, run: str | None = None) -> None:
         folder: Folder of the generated pages, replaced.
         run: Folder of `ontogeny demo`, from which the pictures are drawn; none without.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     pictures = draw_pictures(Path(run) / "trace", folder / "pictures") if run else set()
     (folder / "gallery.md").write_text("\n".join(_gallery(pictures)) + "\n", encoding="utf-8")
     (folder / "commands.md").write_text("\n".join(_commands()) + "\n", encoding="utf-8")

@@ -50,4 +50,12 @@ autodoc_mock_imports: list[str] = []
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
+# Kernels draw charts as SVG: Altair's own output loads scripts from another host.
+STARTUP = HERE / "_generated/ipython/profile_default/startup"
+STARTUP.mkdir(parents=True, exist_ok=True)
+(STARTUP / "charts.py").write_text(
+    "import warnings\nwarnings.filterwarnings('ignore', module='tqdm')\nimport altair\naltair.renderers.enable('svg')\n"
+)
+os.environ["IPYTHONDIR"] = str(STARTUP.parents[1])
+
 build_pages.write(HERE / "_generated", run=os.environ.get("ONTOGENY_DEMO"))

@@ -10,6 +10,7 @@ __all__ = [
     "reading",
     "resumable",
     "run_json",
+    "study",
     "trace",
     "transfer",
 ]

@@ -7,6 +7,7 @@ __all__ = [
     "failures",
     "files",
     "lock",
+    "merging",
     "parts",
     "rebuild",
     "record_filter",
