@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from nbclient import NotebookClient
+
 from ontogeny import __version__
 
 HERE = Path(__file__).parent
@@ -56,6 +58,7 @@ STARTUP.mkdir(parents=True, exist_ok=True)
 (STARTUP / "charts.py").write_text(
     "import warnings\nwarnings.filterwarnings('ignore', module='tqdm')\nimport altair\naltair.renderers.enable('svg')\n"
 )
+NotebookClient.startup_timeout.default_value = 600  # seconds, on a busy machine
 os.environ["IPYTHONDIR"] = str(STARTUP.parents[1])
 
 build_pages.write(HERE / "_generated", run=os.environ.get("ONTOGENY_DEMO"))
