@@ -129,6 +129,14 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda p: ["report", p / "run", "-o", p / "planted.csv/x.html"],
         r"a part of the path is a file",
     ),
+    "trace below a file": (
+        lambda p: ["trace", p / "model", "-c", p / "planted.csv", "-o", p / "planted.csv/out"],
+        r"a part of the path is a file",
+    ),
+    "trace nowhere": (
+        lambda p: ["trace", p / "model", "-c", p / "planted.csv", "-o", "/proc/none/x"],
+        r"cannot write /proc/none/x",
+    ),
     "report on a full disk": (lambda p: ["report", p / "run", "-o", "/dev/full"], r"the disk is full"),
     "no view": (lambda p: ["show", p / "run"], r"a picture needs a run directory and a view"),
     "run.json without a lineage": (

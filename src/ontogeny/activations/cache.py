@@ -101,7 +101,7 @@ def _checksum(key: str, header: Mapping[str, object], tensors: Mapping[str, Tens
     for name in sorted(tensors):
         content = tensors[name].detach().cpu().contiguous()
         value = zlib.crc32(f"{name} {content.dtype} {list(content.shape)}".encode(), value)
-        value = zlib.crc32(content.reshape(-1).view(torch.uint8).numpy(), value)
+        value = zlib.crc32(content.reshape(-1).view(torch.uint8).numpy().tobytes(), value)
     return f"{value:08x}"
 
 

@@ -236,11 +236,11 @@ def _read_log(folder: Path) -> _Log:
 def _entry(line: bytes) -> tuple[str, str | None] | None:
     try:
         entry: Any = json.loads(line)
-        name, value, line = entry["file"], entry["sum"], entry["line"]
+        name, value, own = entry["file"], entry["sum"], entry["line"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     known = isinstance(name, str) and (value is None or isinstance(value, str))
-    return (name, value) if known and line == _line_checksum(name, value) else None
+    return (name, value) if known and own == _line_checksum(name, value) else None
 
 
 def _state(path: Path) -> _State | None:

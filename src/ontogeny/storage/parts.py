@@ -433,7 +433,7 @@ def _files(folder: Path, ending: str) -> list[tuple[str, int, int]]:
 def _change_time(folder: Path) -> int:
     try:
         return folder.stat().st_mtime_ns
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

@@ -95,10 +95,7 @@ class Run:
 
     def exists(self) -> bool:
         """Whether the folder holds a run, also one whose run.json is lost."""
-        records = self.folder / "records"
-        return (
-            self.about_path.is_file() or self.copy_path.is_file() or next(records.glob("*.parquet"), None) is not None
-        )
+        return self.about_path.is_file() or self.copy_path.is_file() or bool(parts.part_names(self.folder, "records"))
 
     @property
     def about(self) -> dict[str, Any]:
