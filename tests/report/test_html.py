@@ -246,6 +246,15 @@ def test_unsettled_event_says_so_and_names_its_correction() -> None:
     assert "unsettled" not in agreed
 
 
+def test_emergence_before_the_last_checkpoint_alone_is_unsettled() -> None:
+    table = synthetic_records.table(sft=True)
+    steps = sorted(synthetic_records.STEPS)
+    for step, unsettled in ((steps[-2] + 1.0, True), (steps[-3] + 1.0, False)):
+        event = events("pretrain", "emergence_step", "logistic", step, of="auroc")
+        said = finding_sentences(with_events(table, event))[0]
+        assert said.endswith("; unsettled: a single checkpoint lies after it.") == unsettled
+
+
 def test_score_behind_an_event_is_that_of_its_own_stage() -> None:
     table = synthetic_records.table(sft=True)
     at_end = (

@@ -142,7 +142,7 @@ def _emergence(finding: Finding) -> str:
         scored = f"{metric} {then} at the end of {event.stage}{_floors(finding, finding.event_floors)}; {at_end}"
     if event.known:
         text = f"becomes readable at step {format_step(event.step)}{_stage(finding, event)}{_certainty(event)}"
-        return f"{text} {describe_site(finding.site)}: {scored}{_folds(event)}."
+        return f"{text} {describe_site(finding.site)}: {scored}{_folds(event) or _last_alone(finding, event)}."
     where = f" in any stage; in {event.stage}" if _stage(finding, event) else ""
     return f"shows no emergence{where}: {event.note or 'no reason given'}. {_best(finding, scored)}."
 
@@ -179,6 +179,12 @@ def _folds(event: StepEstimate) -> str:
     if not event.unsettled:
         return ""
     return f"; unsettled: {event.folds_agree} of {event.folds} parts of the groups show it"
+
+
+def _last_alone(finding: Finding, event: StepEstimate) -> str:
+    """That an emergence is unsettled, if a single checkpoint of its stage lies after it: nothing shows that the score stays."""
+    steps = finding.curve[finding.curve["stage"].isin([event.stage, ""])]["step"]
+    return "; unsettled: a single checkpoint lies after it" if int((steps >= event.step).sum()) == 1 else ""
 
 
 def _stage(finding: Finding, event: StepEstimate) -> str:
