@@ -58,7 +58,7 @@ STARTUP.mkdir(parents=True, exist_ok=True)
 (STARTUP / "charts.py").write_text(
     "import warnings\nwarnings.filterwarnings('ignore', module='tqdm')\nimport altair\naltair.renderers.enable('svg')\n"
 )
-NotebookClient.startup_timeout.default_value = 600  # seconds, on a busy machine
+NotebookClient.startup_timeout = 600  # seconds, on a busy machine
 os.environ["IPYTHONDIR"] = str(STARTUP.parents[1])
 
 build_pages.write(HERE / "_generated", run=os.environ.get("ONTOGENY_DEMO"))
