@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ontogeny.statistics.attainable import controls_needed, least_p, least_q, least_q_beside, too_few_controls
+from ontogeny.statistics.attainable import controls_needed, least_control_p, least_q, least_q_beside, too_few_controls
 from ontogeny.statistics.fdr import q_values
 from ontogeny.statistics.nulls import null_p_value
 
@@ -16,7 +16,7 @@ def test_no_effect_has_a_smaller_p_than_one_beyond_all_controls(controls: int) -
     draws = torch.randn(controls, generator=torch.Generator().manual_seed(0)).double()
     values = [*torch.linspace(-5, 5, 101).tolist(), 1e9, -1e9]
     found = [null_p_value(value, draws) for value in values]
-    assert min(found) == found[-1] == least_p(controls)
+    assert min(found) == found[-1] == least_control_p(controls)
 
 
 @pytest.mark.parametrize("effects", EFFECTS)
@@ -24,7 +24,7 @@ def test_needed_controls_make_a_lone_effect_significant_and_one_less_does_not(ef
     needed = controls_needed(effects, LEVEL)
     for controls, significant in ((needed, True), (needed - 1, False)):
         p = torch.ones(effects, dtype=torch.float64)
-        p[effects // 2] = least_p(controls)
+        p[effects // 2] = least_control_p(controls)
         q = q_values(p)[effects // 2].item()
         assert (q < LEVEL - 1e-12) == significant
         assert q == pytest.approx(least_q(effects, controls))
@@ -36,8 +36,8 @@ def test_needed_controls_suffice_whatever_the_other_effects_are(effects: int) ->
     for _ in range(10):
         others = torch.randint(1, needed + 2, (effects,), generator=generator).double() / (needed + 1)
         p = others**2
-        p[0] = least_p(needed)
-        assert q_values(p.clamp(min=least_p(needed)))[0] < LEVEL
+        p[0] = least_control_p(needed)
+        assert q_values(p.clamp(min=least_control_p(needed)))[0] < LEVEL
 
 
 def test_least_q_is_a_bound_over_all_values_of_one_effect() -> None:
@@ -70,6 +70,6 @@ def test_an_effect_that_could_have_been_significant_is_told() -> None:
 def test_nothing_is_untold_from_the_needed_number_on(effects: int, share: float) -> None:
     controls = max(1, int(controls_needed(effects, LEVEL) * share))
     p = torch.ones(effects, dtype=torch.float64)
-    p[0] = least_p(controls)
+    p[0] = least_control_p(controls)
     untold = too_few_controls(p, torch.full((effects,), float(controls)), LEVEL)[0]
     assert untold == (controls < controls_needed(effects, LEVEL))

@@ -98,7 +98,7 @@ AsJson = Annotated[bool, output("Print the result as JSON.", "--json")]
 Quiet = Annotated[bool, output("Show no progress.", "--quiet", "-q")]
 
 
-def check_concepts(
+def check_concept_arguments(
     names: Sequence[str],
     *,
     text: str | None = None,

@@ -97,12 +97,12 @@ def visited_line(lineage: "Lineage") -> str:
 
 def controls_power(effects: int, controls: int) -> dict[str, float]:
     """What random directions can show of effects that are corrected together."""
-    from ontogeny.statistics.attainable import controls_needed, least_p, least_q
+    from ontogeny.statistics.attainable import controls_needed, least_control_p, least_q
 
     return {
         "effects": effects,
         "controls": controls,
-        "least_p": least_p(controls),
+        "least_p": least_control_p(controls),
         "least_q": least_q(effects, controls),
         "controls_needed": controls_needed(effects, 0.05),
     }

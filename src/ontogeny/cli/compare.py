@@ -64,7 +64,7 @@ def compare_command(
     # First what needs no torch: a typing error is answered at once.
     arg.check_plugins("studies", [name for name in map(str.strip, studies.split(",")) if name])
     texts = [*(statements or ()), *(name for name in (requests, questions) if name)]
-    arg.check_concepts(texts)
+    arg.check_concept_arguments(texts)
     opened = _open_lineage(targets, stages, allow_pickle)
 
     from ontogeny.cli._progress import progress_bar

@@ -90,7 +90,7 @@ def evaluate_command(
     alphas, ks = arg.parse_numbers(alpha, "--alpha"), arg.parse_numbers(k, "--k", whole=True)
     columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
     arg.check_plugins("steering/methods", [name for name in method or () if not _is_direction(name)])
-    arg.check_concepts(concept, **columns)
+    arg.check_concept_arguments(concept, **columns)
     lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
     check_sites_exist(lineage.checkpoints[0], sites)
 

@@ -75,7 +75,7 @@ def monitor_command(
         "ignore": ignore_column or (),
     }
     if save is None:
-        arg.check_concepts(cross_concept or concept or (), **columns)
+        arg.check_concept_arguments(cross_concept or concept or (), **columns)
     for place in frozen or ():
         _check_stage(opened, place.partition(":")[0])
 

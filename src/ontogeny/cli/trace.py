@@ -102,7 +102,7 @@ def trace_command(
         "positive": positive,
         "ignore": ignore_column or (),
     }
-    arg.check_concepts(concept, **columns)
+    arg.check_concept_arguments(concept, **columns)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     check_sites_exist(checkpoints.checkpoints[0], sites)
 

@@ -72,7 +72,7 @@ def transfer_command(
     if len(alphas) > 1:
         raise BadInput(f"--alpha of a transfer must be one number, got {alpha}: run one transfer for each.")
     columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
-    arg.check_concepts(concept, **columns)
+    arg.check_concept_arguments(concept, **columns)
     if site is not None:
         Site.parse(site)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)

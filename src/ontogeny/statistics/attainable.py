@@ -12,14 +12,14 @@ from torch import Tensor
 from ontogeny.statistics.fdr import q_values
 
 
-def least_p(controls: int) -> float:
+def least_control_p(controls: int) -> float:
     """The smallest p-value that `controls` controls can give."""
     return 1 / (controls + 1)
 
 
 def least_q(effects: int, controls: int) -> float:
     """The smallest q of an effect that is alone beyond its controls, among `effects` that are corrected together."""
-    return min(1.0, effects * least_p(controls))
+    return min(1.0, effects * least_control_p(controls))
 
 
 def controls_needed(effects: int, level: float) -> int:
@@ -36,7 +36,7 @@ def least_q_beside(p: Float[Tensor, " effect"], at: int, controls: int) -> float
         controls: Number of its controls.
     """
     best = p.double().clone()
-    best[at] = least_p(controls)
+    best[at] = least_control_p(controls)
     return float(q_values(best)[at])
 
 
@@ -54,7 +54,7 @@ def too_few_controls(p: Float[Tensor, " effect"], controls: Float[Tensor, " effe
     known: dict[tuple[float, float], bool] = {}
     told = []
     for i, (own, count) in enumerate(zip(p.double().tolist(), controls.tolist(), strict=True)):
-        if math.isnan(own) or q[i] <= level or (own > level >= least_p(int(count))):
+        if math.isnan(own) or q[i] <= level or (own > level >= least_control_p(int(count))):
             told.append(False)
             continue
         if (own, count) not in known:  # effects with equal p and controls have the same least q

@@ -17,7 +17,7 @@ import torch
 from ontogeny.jobs.evaluate.nulls import SIGNIFICANCE_LEVEL
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.records import Record, checkpoint_label
-from ontogeny.statistics.attainable import controls_needed, least_p, too_few_controls
+from ontogeny.statistics.attainable import controls_needed, least_control_p, too_few_controls
 from ontogeny.statistics.fdr import q_values
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
@@ -125,7 +125,7 @@ class _Evidence:
             count, needed = int(random["n"]), controls_needed(self.effects, SIGNIFICANCE_LEVEL)
             verdict = (
                 f"Too few controls to tell ({needed:,} needed): the least p beside {count:,} random directions is "
-                f"{_short(least_p(count))}, and {self.effects:,} effects are corrected together."
+                f"{_short(least_control_p(count))}, and {self.effects:,} effects are corrected together."
             )
         elif not reasons and prompt is not None and abs(float(prompt["value"])) >= abs(float(effect["value"])):
             verdict += " The prompt does as much or more."
