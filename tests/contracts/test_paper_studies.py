@@ -12,8 +12,7 @@ from ontogeny.jobs.study.paper_study import PRESET_NAMES, Lab, load_paper_study,
 from ontogeny.jobs.study.study import judge_study, plan_study, run_study
 from ontogeny.report.study_html import write_study_report
 from ontogeny.storage.run import Run
-from ontogeny.views import empty_reason
-from ontogeny.views._study_curves import study_chart
+from ontogeny.views import empty_reason, study_chart
 
 STUDIES = paper_study_names()
 

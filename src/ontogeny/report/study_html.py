@@ -16,8 +16,7 @@ from ontogeny.jobs.study.study import judge_study, study_of_run
 from ontogeny.report.html import RawScript
 from ontogeny.storage.files import atomic_path
 from ontogeny.storage.run import Run
-from ontogeny.views import EMBED_SCRIPT, content_security_policy, embedded_json, vega_bundle
-from ontogeny.views._study_curves import study_chart
+from ontogeny.views import EMBED_SCRIPT, content_security_policy, embedded_json, study_chart, vega_bundle
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ __all__ = [
     "load_views",
     "rows_with_metrics",
     "save_chart",
+    "study_chart",
     "vega_bundle",
 ]
 
@@ -136,6 +137,18 @@ def load_view(name: str) -> View:
 def load_views() -> list[View]:
     """Load all views, in the order of a report."""
     return sorted((load_view(name) for name in plugins.list_plugins("views")), key=lambda v: (v.place, v.name))
+
+
+def study_chart(records: pd.DataFrame, picture: Any) -> Any:
+    """The themed chart of a study's picture: a metric over training steps per condition, null runs dashed.
+
+    Args:
+        records: Rows of the study.
+        picture: A `StudyPicture`.
+    """
+    from ontogeny.views._study_curves import draw_study_curves
+
+    return draw_study_curves(records, picture)
 
 
 def empty_reason(chart: Any) -> str | None:

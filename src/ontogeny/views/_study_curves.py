@@ -12,7 +12,7 @@ from ontogeny.views._theme import CHART_WIDTH
 _NULL_DASH = [5, 4]
 
 
-def study_chart(records: pd.DataFrame, picture: StudyPicture) -> Any:
+def draw_study_curves(records: pd.DataFrame, picture: StudyPicture) -> Any:
     """The themed chart of a picture; without such rows, a chart that says so."""
     rows = records[records["metric"].isin(picture.metrics) & records["step"].notna() & records["value"].notna()]
     if picture.conditions:
