@@ -22,7 +22,10 @@ CONCEPT = Concept("c", EXAMPLES, answers=ANSWERS)
 
 def test_trace_key() -> None:
     checkpoint = Checkpoint("run/checkpoint-4", stage="pretrain", step=4)
-    assert unit_key(checkpoint, "weights", CONCEPT, TraceSettings(sites="resid")) == "e0c0778c315866a3"
+    assert (
+        unit_key(checkpoint, "weights", CONCEPT, TraceSettings(sites="resid", protocol="single-split"))
+        == "e0c0778c315866a3"
+    )
 
 
 def test_cross_model_key() -> None:
