@@ -177,6 +177,7 @@ def options_of_the_cli() -> set[str]:
 
     group = typer.main.get_command(app)
     commands = [group, *getattr(group, "commands", {}).values()]
+    commands += [command for one in commands[1:] for command in getattr(one, "commands", {}).values()]
     options = {
         opt
         for command in commands

@@ -147,7 +147,7 @@ def load_model(
         source: Repository on the Hub, folder of a model or of checkpoints, `Checkpoint`, or `Lineage`.
         step: Training step of the checkpoint; by default the last one of the stage.
         stage: Stage of the checkpoint; by default the last one that has the step.
-        device: A torch device, or `auto` for all visible GPUs.
+        device: A torch device, `auto` for the fastest of this machine, or `all` for all visible GPUs.
         dtype: `float32`, `bfloat16` or `float16`, by name or as torch spells it.
         tokenizer: Folder or repository of the tokenizer; by default the checkpoint's own, else that of the folder above.
         allow_pickle: Whether to read `pytorch_model.bin`, which can run code.
