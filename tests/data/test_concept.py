@@ -84,7 +84,10 @@ def test_limit_drops_answers_of_dropped_groups() -> None:
 def test_rejects_limit_with_too_few_groups() -> None:
     made = Concept("some", tuple(example(i, group=f"g{i // 10}") for i in range(200)))
     assert len(made.limited(100).examples) == 100
-    with pytest.raises(BadInput, match=r"a limit of 40 examples is too small, since groups stay whole \(.* 4 groups.*: raise `limit`, up to"):
+    with pytest.raises(
+        BadInput,
+        match=r"a limit of 40 examples is too small, since groups stay whole \(.* 4 groups.*: raise `limit`, up to",
+    ):
         made.limited(40)
 
 

@@ -111,7 +111,8 @@ def test_rejects_words_that_programs_write_for_an_empty_cell(tmp_path: Path, wor
 @pytest.mark.parametrize(
     "labels",
     [
-        (0, 1, -1), ("0", "1", "-1"), (0, 1, -100), (0, 1, 2, -1), (0.0, 1.0, -1.0), ("true", "false", "N/A"), (True, False, "n/a"), ("yes", "no", "TBD"), ("a", "b", "todo"),
+        (0, 1, -1), ("0", "1", "-1"), (0, 1, -100), (0, 1, 2, -1), (0.0, 1.0, -1.0), ("true", "false", "N/A"), (True, False, "n/a"), 
+        ("yes", "no", "TBD"), ("a", "b", "todo"),
         ("yes", "no", "none"), ("yes", "no", "Unknown"), (0, 1, "?"), ("joy", "anger", "missing"), ("pos", "neg", "NULL"),
         ("joy", "anger", "unlabeled"),
     ],

@@ -137,7 +137,9 @@ def test_findings_of_the_rows_equal_findings_of_the_table(kind: str, runs: dict[
 @pytest.fixture
 def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report draws three views; the others have tests of their own."""
-    monkeypatch.setattr(pictures, "load_views", lambda: [views.load_view(name) for name in ("surface", "heads", "seeds")])
+    monkeypatch.setattr(
+        pictures, "load_views", lambda: [views.load_view(name) for name in ("surface", "heads", "seeds")]
+    )
 
 
 @pytest.mark.usefixtures("few_views")

@@ -132,7 +132,9 @@ def test_run_reports_a_failed_checkpoint_and_fetches_only_it_next_time(hub: Hub,
     hub.troubles.append(Trouble(f"GET .*{commit(models / 'step100')}/model.safetensors$", "status", 99, 503, AT_ONCE))
     [(code, out, _)] = commands(hub, argv)
     assert code == 1, out
-    assert "not traced: pretrain step100: the Hub answered 503 for me/run at step100: start the same command again" in out
+    assert (
+        "not traced: pretrain step100: the Hub answered 503 for me/run at step100: start the same command again" in out
+    )
     metadata = json.loads((tmp_path / "out/run.json").read_text())
     assert [f["checkpoint"] for f in metadata["failures"]] == ["step100"]
     assert metadata["finished"]

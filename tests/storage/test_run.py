@@ -10,8 +10,8 @@ import torch
 
 from ontogeny.errors import BadInput
 from ontogeny.records import Record
-from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.record_filter import sql_text
+from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.run import Run
 
 ABOUT = {"concepts": [{"name": "truth"}, {"name": "it's"}], "lineage": {"name": "run"}}

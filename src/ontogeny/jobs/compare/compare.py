@@ -60,7 +60,9 @@ def compare(
     selected = select_stages(lineage, stages or ",".join(stage.name for stage in lineage.stages))
     distinct, _ = drop_duplicate_checkpoints(selected, allow_pickle=options.allow_pickle)
     checkpoints = distinct if len(distinct) > 1 else selected
-    possible = ",".join(name for name in list_plugins("studies", defining="INPUTS") if not load_study(name).needs(inputs))
+    possible = ",".join(
+        name for name in list_plugins("studies", defining="INPUTS") if not load_study(name).needs(inputs)
+    )
     names = select_studies(possible if studies is None else studies, inputs)
     plan = plan_comparison(lineage, checkpoints, inputs, names, options)
     return run_comparison(plan, output_folder(out, "compare"), memory=memory, on_progress=on_progress)
