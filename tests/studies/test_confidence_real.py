@@ -88,6 +88,9 @@ def test_refusal_rows_on_real_instructions(model, shared):
         nulls=2,
         phrase_nulls=1,
         samples=200,
+        # A model of 260,000 parameters does not refuse: no vector of it passes the filters of the method.
+        max_kl=math.inf,
+        min_induced=-math.inf,
     )
     stages = {"base": model, "post": perturbed(model, noise=0.05)}
     found = list(refusal.run(stages, requests(harmful, harmless), settings))
