@@ -139,7 +139,9 @@ def test_run_killed_during_a_checkpoint_resumes(run, tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(TOKENIZER, "save_pretrained", lambda folder: fail(folder) if "-4" in str(folder) else None)
+        patched.setattr(
+            TOKENIZER, "save_pretrained", lambda folder: fail(folder) if "checkpoint-4" in Path(folder).name else None
+        )
         with pytest.raises(Killed):
             train(tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint-4").exists()
