@@ -12,6 +12,7 @@ import pytest
 
 from ontogeny.records import Record
 from ontogeny.storage.run import Run
+from tests.helpers import synthetic_records
 from tests.helpers.command_line import Say
 
 
@@ -19,8 +20,14 @@ from tests.helpers.command_line import Say
 def run(tmp_path: Path) -> Path:
     run = Run(tmp_path / "run")
     run.describe({"lineage": {"name": "x", "checkpoints": []}, "concepts": [], "settings": {}})
-    run.keep("a", [Record("m", 0.5, n=1)])
+    run.keep("a", [Record("m", 0.5, n=1), *_score_rows()])
     return run.folder
+
+
+def _score_rows() -> list[Record]:
+    """Scores of one concept: a view of them has something to draw."""
+    table = synthetic_records.table()
+    return synthetic_records.as_records(table[(table["concept"] == "truth") & (table["metric"] == "auroc")])
 
 
 @contextmanager
