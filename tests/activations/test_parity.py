@@ -147,7 +147,7 @@ def test_run_keeps_its_first_certificate(model, tmp_path):
 def test_report_shows_certificate_and_warning(model, tmp_path):
     told = {"checkpoint": "step10", **parity_certificate(model, TEXTS)}
     page = write_report(synthetic_records.frame([]), {"parity": told}, tmp_path / "a.html").read_text(encoding="utf-8")
-    assert page.index('id="parity"') < page.index('id="findings"')
+    assert page.index('id="findings"') < page.index('id="run"') < page.index('id="parity"')
     assert told["sentence"].split(":")[0].replace("'", "&#39;") in page
     assert 'id="warnings"' not in page
     bad = told | {"holds": False, "sentence": "NOT the same numbers"}
