@@ -81,8 +81,8 @@ def test_no_group_is_in_two_splits():
     from ontogeny.measurements.design import make_design
     from ontogeny.measurements.settings import TraceSettings
 
-    traced = make_design(made, TraceSettings()).split.test.tolist()
-    assert {made.examples[i].group for i in traced} == test, "the test groups of a trace with the same seed"
+    traced = make_design(made, TraceSettings(protocol="single-split")).split.test.tolist()
+    assert {made.examples[i].group for i in traced} == test, "the test groups of such a trace with the same seed"
     with pytest.raises(BadInput, match="two classes"):
         split_items(Concept("n", tuple(Example(f"t{i}", float(i), str(i)) for i in range(12)), kind="number"), [])
 
