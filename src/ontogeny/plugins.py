@@ -40,13 +40,19 @@ def list_plugins(folder: str, *, defining: str | None = None) -> list[str]:
     return names if defining is None else [name for name in names if defining in _assigned_names(folder, name)]
 
 
-def check_plugin(folder: str, name: str) -> None:
+def check_plugin(folder: str, name: str, *, defining: str | None = None) -> None:
     """Check that a plug-in exists, without importing it.
+
+    Args:
+        folder: As of `list_plugins`.
+        name: Name of the plug-in.
+        defining: The error names only plug-ins whose module assigns this name.
 
     Raises:
         BadInput: the name is unknown.
     """
-    if name not in (known := list_plugins(folder)):
+    if name not in list_plugins(folder):
+        known = list_plugins(folder, defining=defining)
         raise unknown_name(SINGULAR.get(folder, folder.removesuffix("s")), name, known)
 
 

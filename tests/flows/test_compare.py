@@ -87,11 +87,11 @@ def test_another_seed_replaces_the_rows_of_its_study_only(home: Path, say: Say) 
     assert set(Run.open(out).records("metric = 'entropy'").seed) == {1}
 
 
-def test_report_has_preflight_on_top_and_four_panels(done: Path, say: Say) -> None:
+def test_report_has_findings_then_preflight_then_four_pictures(done: Path, say: Say) -> None:
     code, _, _ = say("report", done)
     assert code == 0
     page = (done / "report.html").read_text(encoding="utf-8")
-    assert page.index("Preflight: tokenizers") < page.index("<h2>Findings") < page.index("Pictures")
+    assert page.index("<h2>Findings") < page.index("<h2>Preflight: tokenizers") < page.index("<h2>Pictures")
     for view in ("knowledge", "truthfulness", "refusal", "confidence"):
         assert f'<figure id="{view}">' in page
         assert f'<a href="#{view}">' in page
@@ -175,11 +175,15 @@ BAD = {
     "an unknown stage": (["{home}/line", "--stages", "pretran:last"], "did you mean pretrain"),
     "an unknown step": (["{home}/line", "--stages", "pretrain:7"], "no checkpoint"),
     "one checkpoint of a lineage": (["{home}/line"], "two stages or more"),
-    "an unknown view": (
+    "an unknown study": (
         ["{home}/line", "--stages", "pretrain:*", "--studies", "truht"],
-        "known: confidence, knowledge",
+        "known: confidence, knowledge, refusal, truthfulness.",
     ),
-    "no view": (["{home}/line", "--stages", "pretrain:*", "--studies", ","], "--studies must name at least one study"),
+    "a study of its own models": (
+        ["{home}/line", "--stages", "pretrain:*", "--studies", "swing_by"],
+        "run it with `ontogeny study run swing_by`",
+    ),
+    "no study": (["{home}/line", "--stages", "pretrain:*", "--studies", ","], "--studies must name at least one study"),
     "one file of two": (
         ["{home}/line", "--stages", "pretrain:*", "--harmful", "{home}/harmful.txt"],
         "belong together",

@@ -118,12 +118,12 @@ def check_concept_arguments(
         check_concept_source(name, text=text, label=label, positive=positive, ignore=ignore)
 
 
-def check_plugins(folder: str, names: Sequence[str]) -> None:
-    """Raise BadInput if one of the names is no plug-in of the folder, without importing any."""
+def check_plugins(folder: str, names: Sequence[str], *, defining: str | None = None) -> None:
+    """Raise BadInput if one of the names is no plug-in of the folder, without importing any; `defining` is that of `check_plugin`."""
     from ontogeny.plugins import check_plugin
 
     for name in names:
-        check_plugin(folder, name)
+        check_plugin(folder, name, defining=defining)
 
 
 def concept_from_argument(

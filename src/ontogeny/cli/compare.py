@@ -62,7 +62,7 @@ def compare_command(
 ) -> None:
     """Compare the stages of a lineage in knowledge, truthfulness, refusal and confidence, with intervals."""
     # First what needs no torch: a typing error is answered at once.
-    arg.check_plugins("studies", [name for name in map(str.strip, studies.split(",")) if name])
+    arg.check_plugins("studies", [name for name in map(str.strip, studies.split(",")) if name], defining="INPUTS")
     texts = [*(statements or ()), *(name for name in (requests, questions) if name)]
     arg.check_concept_arguments(texts)
     opened = _open_lineage(targets, stages, allow_pickle)

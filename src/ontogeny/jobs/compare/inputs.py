@@ -12,7 +12,7 @@ from ontogeny.data.examples import Answer
 from ontogeny.data.templates import Template, is_chat_template, parse_template
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.models.model import Model
-from ontogeny.plugins import list_plugins, load_plugin
+from ontogeny.plugins import check_plugin, list_plugins, load_plugin
 from ontogeny.records import Record
 from ontogeny.steering.refusal_score import REFUSAL_PHRASES
 
@@ -181,8 +181,7 @@ def load_study(name: str) -> StageStudy:
     name = STUDY_ALIASES.get(name, name)
     if name in list_plugins("studies", defining="PRESETS"):
         raise BadInput(f"the study {name} trains its own models: run it with `ontogeny study run {name}`.")
-    if name not in list_plugins("studies"):
-        raise unknown_name("study", name, list_plugins("studies", defining="INPUTS"))
+    check_plugin("studies", name, defining="INPUTS")
     module = load_plugin("studies", name)
     names: tuple[str, ...] = module.INPUTS
     optional: dict[str, Callable[..., Any]] = {
