@@ -84,7 +84,7 @@ def test_clean_branches_have_no_findings_and_faulty_ones_do(hub: Hub, tmp_path: 
     hub.add("me/clean", "main", tmp_path / "19000")
     code, out, err, _ = command(hub, "me/clean")
     assert (code, out, "Traceback" in err) == (0, "20 checkpoints audited, nothing found.\n", False)
-    assert "step19000 reading headers" in err
+    assert "pretrain 19,000 reading headers" in err
     assert sum(hub.sent.values()) < 0.01 * 20 * SIZE
 
     hub.add("me/clean", "step3000", branch(tmp_path / "other", "other", rope_theta=7))

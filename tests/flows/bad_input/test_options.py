@@ -30,7 +30,10 @@ OPTIONS: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "protocol": (lambda p: p.trace(None, None, "--protocol", "papr"), r"no protocol called 'papr'; did you mean"),
     "position": (lambda p: p.trace(None, None, "--position", "middle"), r"no position called 'middle'"),
     "limit": (lambda p: p.trace(None, None, "--limit", "6"), r"a limit of 6 examples is too small"),
-    "template": (lambda p: p.trace(None, None, "--template"), r"no chat template.*tokenizer"),
+    "template": (
+        lambda p: p.trace(None, None, "--template", "own"),
+        r"no checkpoint has a chat template: leave --template off.*--tokenizer",
+    ),
     "no folder": (lambda p: p.trace("no/such/folder"), r"there is no folder no/such/folder: give a folder"),
     "a file": (lambda p: p.trace(p.concept), r"is a file: give a folder"),
     "no manifest": (lambda p: p.trace("lineages.toml"), r"there is no file lineages\.toml"),
@@ -70,7 +73,7 @@ def test_interrupted_command_explains_how_to_resume(place: Place, say: Say, monk
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ontogeny.jobs.trace.executor.capture", interrupt)
+    monkeypatch.setattr("ontogeny.jobs.trace.executor.capture_workload", interrupt)
     code, out, err = say(*place.trace())
     assert (code, out) == (130, "")
     assert "interrupted. Start the same command again" in one_line(err)
