@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -113,7 +114,12 @@ def test_trace_prints_a_summary_and_json_parses(home: Path, tmp_path: Path, say)
     assert text.code == 0, text.err
     assert "planted" in text.out
     assert str(tmp_path / "my [b] run") in text.out.replace("\n", "")
-    assert "[8/8]" in text.err
+    assert [line.partition(" (")[0] for line in text.err.splitlines()] == [
+        "[0/8] untrained floor reading",
+        *(f"[{done}/8] pretrain {2**done} loading" for done in range(8)),
+        "[0/2] relating checkpoints: planted",
+        "[1/2] relating checkpoints: all concepts",
+    ]
     done = say(*args, "--json")
     assert done.code == 0
     assert done.err == ""
@@ -213,10 +219,19 @@ def test_show(ending: str, start: bytes, run: Path, tmp_path: Path, say) -> None
         assert "vega" in json.loads(content)["$schema"]
 
 
-def test_show_draws_every_view(run: Path, tmp_path: Path, say) -> None:
+def test_show_draws_every_view_that_has_rows_and_says_what_others_lack(run: Path, tmp_path: Path, say) -> None:
+    drawn = set()
     for view in plugins.list_plugins("views"):
-        done = say("show", run, view, "--out", tmp_path / f"{view}.json")
-        assert done.code == 0, done.err
+        target = tmp_path / f"{view}.json"
+        done = say("show", run, view, "--out", target)
+        if done.code == 0:
+            drawn.add(view)
+            assert json.loads(target.read_text(encoding="utf-8"))["$schema"]
+        else:
+            assert done.code == 1, done.err
+            assert done.err.startswith(f"ontogeny: the view {view} has nothing to draw: "), done.err
+            assert not target.exists()
+    assert drawn == {"concepts", "dependence", "drift", "emergence", "layers", "readable_used", "spectrum", "surface"}
 
 
 SQL = "select step, site, value from records where metric = 'auroc' and method = 'logistic' and control is null order by step, site"
@@ -241,9 +256,12 @@ def test_query_formats(run: Path, say) -> None:
 @pytest.mark.parametrize("form", ["table", "markdown"])
 def test_missing_values_are_empty_cells_and_names_are_not_markup(run: Path, say, form: str) -> None:
     sql = "select 143000.0::double as step, null as nothing, 'nan'::double as low, .123456 as value, '[red]a|b' as name, null::int as n"
-    line = say("query", run, sql, "-f", form).out.splitlines()[-1 if form == "markdown" else -2]
-    bar = "|" if form == "markdown" else "│"
-    cells = [cell.strip() for cell in line.replace("\\|", "/").strip(bar).split(bar)]
+    head, *_, line = say("query", run, sql, "-f", form).out.splitlines()
+    if form == "markdown":
+        cells = [cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")]
+    else:  # a cell begins below its name
+        starts = [column.start() for column in re.finditer(r"\S+", head)]
+        cells = [line[start:end].strip() for start, end in itertools.pairwise([*starts, None])]
     assert cells == ["143000", "", "", "0.1235", "[red]a/b" if form == "markdown" else "[red]a|b", ""]
 
 
