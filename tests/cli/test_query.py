@@ -12,9 +12,9 @@ LONG = "It was a day like others, and the sun was up.\nThen it was night, and no
 ROWS = [["truth_common_claims", "attn_resid.12", "sample_surprise", LONG], ["age", "resid.1", "auroc", ""]]
 
 
-def on_screen(width: int) -> list[str]:
+def on_screen(width: int, rows: list[list[str]] = ROWS) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    query._print_on_screen(console, NAMES, ROWS)
+    query._print_on_screen(console, NAMES, rows)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -33,6 +33,11 @@ def test_names_are_whole_at_every_width(width: int) -> None:
 def test_a_narrow_screen_gets_a_block_for_each_row() -> None:
     assert any(line.startswith("concept") and "truth_common_claims" in line for line in on_screen(60))
     assert not any(line.startswith("concept") for line in on_screen(200))
+
+
+@pytest.mark.parametrize("width", [30, 120])  # a block for each row, and a table
+def test_brackets_on_screen_are_not_markup(width: int) -> None:
+    assert any("[red]a|b" in line for line in on_screen(width, [["[red]a|b", "resid.1", "auroc", ""]]))
 
 
 def test_a_pipe_gets_whole_columns_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
