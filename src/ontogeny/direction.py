@@ -35,6 +35,8 @@ class Direction:
     """Class of the positive end: `true`, `toxic`, …"""
     tokenizer: str = ""
     """Fingerprint of its model's tokenizer; empty if unknown."""
+    fitted_on: str = ""
+    """Hash of the concept that it was fitted on with every group, none held out; empty if some were, or it is unknown."""
 
     def __post_init__(self) -> None:
         if self.vector.ndim != 1 or not len(self.vector) or not torch.isfinite(self.vector).all():
@@ -87,7 +89,13 @@ class Direction:
         """A random direction of equal norm, as a null baseline."""
         vector = random_unit_vector(len(self.vector), seed).to(self.vector) * self.vector.norm()
         return replace(
-            self, vector=vector, origin=f"random({seed}) as long as {self.origin}", scale="raw", facts={}, sign=""
+            self,
+            vector=vector,
+            origin=f"random({seed}) as long as {self.origin}",
+            scale="raw",
+            facts={},
+            sign="",
+            fitted_on="",
         )
 
     def at(self, site: Site) -> Self:

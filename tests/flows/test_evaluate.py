@@ -1,15 +1,20 @@
 """`ontogeny evaluate` end to end: what was planted works, what knows nothing does not, and bad input is one line."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from html import escape
 
 import pytest
 import torch
 
+from ontogeny.data.concept import Concept
 from ontogeny.direction import Direction
 from ontogeny.findings.steering_verdicts import steering_verdicts
 from ontogeny.findings.timeline import order_like_run
+from ontogeny.jobs.trace.trace import trace
+from ontogeny.lineage import Lineage
+from ontogeny.measurements.settings import TraceSettings
 from ontogeny.sites import Site
 from ontogeny.storage.directions import save_direction
 from ontogeny.storage.run import Run
@@ -245,11 +250,6 @@ def test_concepts_that_cannot_be_steered_are_rejected(evaluate, tiny, tmp_path):
 
 
 def test_direction_of_a_trace_is_evaluated_in_its_run(evaluate, tiny, concept, tmp_path):
-    from ontogeny.data.concept import Concept
-    from ontogeny.jobs.trace.trace import trace
-    from ontogeny.lineage import Lineage
-    from ontogeny.measurements.settings import TraceSettings
-
     settings = TraceSettings(sites="resid", fits=("logistic", "mass_mean"), kernels=(), untrained=False)
     run = trace(Lineage.open(tiny("gpt_neox")), [Concept.from_file(concept)], tmp_path / "run", settings)
     before = len(run.records())
@@ -257,6 +257,7 @@ def test_direction_of_a_trace_is_evaluated_in_its_run(evaluate, tiny, concept, t
     code, text, err = evaluate(*told, "--out", run.folder)
     assert (code, err) == (0, "")
     assert "day, given at resid." in text
+    assert "test questions (fitted on all groups, those of the test questions too)" in one_line(text)
     assert len(run.records()) > before
     assert len(run.records("metric = 'steering_works'")) == 1
     assert [c["name"] for c in run.about["concepts"]] == ["day"]
@@ -268,6 +269,28 @@ def test_direction_of_a_trace_is_evaluated_in_its_run(evaluate, tiny, concept, t
     code, _, err = evaluate(tiny("llama"), "-c", concept, *QUICK, "--out", run.folder)
     assert code == 2
     assert "--out must hold a run of" in err
+
+
+def test_verdict_says_whether_a_direction_was_fitted_on_the_test_questions(evaluate, tiny, concept, tmp_path):
+    (tmp_path / "more").mkdir()
+    other = written(tmp_path / "more/day.jsonl", groups=14)
+    settings = TraceSettings(sites="resid", fits=("mass_mean",), kernels=(), untrained=False, permutations=100)
+    for protocol, evaluated, seen in (
+        ("cross-fit", concept, True),
+        ("cross-fit", other, False),
+        ("single-split", concept, False),
+    ):
+        out, vector = tmp_path / protocol, tmp_path / f"{protocol}.safetensors"
+        run = trace(tiny("gpt_neox"), [concept], out, replace(settings, protocol=protocol))
+        save_direction(run.direction("day", site="resid.1"), vector)
+        code, text, err = evaluate(tiny("gpt_neox"), "-c", evaluated, "-m", vector, "--alpha", "1", *QUICK)
+        assert (code, err) == (0, "")
+        assert ("test questions (fitted on all groups, those of the test questions too)" in one_line(text)) == seen
+
+
+def one_line(text):
+    """The text without its line breaks."""
+    return " ".join(text.split())
 
 
 def test_verdicts_are_in_the_order_of_the_lineage(evaluate, tiny, concept, tmp_path):

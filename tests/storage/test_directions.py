@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ import torch
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
 from ontogeny.sites import Site
-from ontogeny.storage.directions import DIRECTION_FILE, DIRECTION_FORMAT, direction_card, load_direction, save_direction
+from ontogeny.storage.directions import (
+    DIRECTION_FILE,
+    DIRECTION_FORMAT,
+    direction_card,
+    direction_header,
+    load_direction,
+    save_direction,
+)
 from ontogeny.storage.export import read_vector, vllm_lens_arguments, write_gguf, write_lm_eval
 from tests.helpers.fake_hub import Hub
 
@@ -19,12 +27,20 @@ from tests.helpers.fake_hub import Hub
 def direction(site="resid.2", d=24):
     vector = torch.randn(d, generator=torch.Generator().manual_seed(1))
     return Direction(
-        vector, Site.parse(site), "truth@step3/mass_mean", "gap", "last:span", {"gap": 2.5, "std": 0.5}, "true", "cafe"
+        vector,
+        Site.parse(site),
+        "truth@step3/mass_mean",
+        "gap",
+        "last:span",
+        {"gap": 2.5, "std": 0.5},
+        "true",
+        "cafe",
+        "f00d",
     )
 
 
 def same(a, b):
-    told = ("site", "origin", "scale", "position", "facts", "sign", "tokenizer")
+    told = ("site", "origin", "scale", "position", "facts", "sign", "tokenizer", "fitted_on")
     return torch.equal(a.vector, b.vector) and all(getattr(a, name) == getattr(b, name) for name in told)
 
 
@@ -38,6 +54,15 @@ def test_save_and_load_round_trip(tmp_path, site):
 def test_round_trip_of_half_precision_and_slices(tmp_path):
     one = Direction(torch.randn(8, 3)[:, 1].bfloat16(), Site("resid", 1), "x")
     assert same(load_direction(save_direction(one, tmp_path / "a.safetensors")), one)
+
+
+def test_file_of_an_earlier_version_is_read(tmp_path):
+    from safetensors.torch import save_file
+
+    one = replace(direction(), fitted_on="")
+    header = {name: value for name, value in direction_header(one).items() if name != "fitted_on"}
+    save_file({"vector": one.vector}, tmp_path / "a.safetensors", metadata={"ontogeny": json.dumps(header)})
+    assert same(load_direction(tmp_path / "a.safetensors"), one)
 
 
 def test_load_rejects_other_files_in_one_line(tmp_path):

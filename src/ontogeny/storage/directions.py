@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 DIRECTION_FORMAT = "ontogeny-direction-1"
 DIRECTION_FILE = "direction.safetensors"
-_KINDS = {"origin": str, "scale": str, "position": str, "facts": dict, "sign": str, "tokenizer": str}
+_KINDS = {"origin": str, "scale": str, "position": str, "facts": dict, "sign": str, "tokenizer": str, "fitted_on": str}
+_DEFAULTS: dict[str, Any] = {"fitted_on": ""}
+"""Fields that files of earlier versions lack."""
 
 
 def save_direction(direction: "Direction", path: str | Path) -> Path:
@@ -46,7 +48,7 @@ def load_direction(path: str | Path) -> "Direction":
     if not isinstance(header, dict) or header.get("format") != DIRECTION_FORMAT:
         raise _not_a_direction(file, "its header has another format")
     try:
-        fields = {name: header[name] for name in _KINDS}
+        fields = {name: (_DEFAULTS | header)[name] for name in _KINDS}
         if wrong := [name for name, kind in _KINDS.items() if not isinstance(fields[name], kind)]:
             raise _not_a_direction(file, f"its {wrong[0]} is {fields[wrong[0]]!r}")
         if not all(isinstance(fact, int | float) for fact in fields["facts"].values()):

@@ -270,7 +270,10 @@ class Run:
             raise BadInput(
                 f"{concept} must have two classes for a direction, got {vector.shape[-1]}: read the matrix with `Run.directions`."
             )
-        classes = next((c.get("classes", ()) for c in self.about["concepts"] if c["name"] == concept), ())
+        entry: Mapping[str, Any] = next((c for c in self.about["concepts"] if c["name"] == concept), {})
+        classes = entry.get("classes", ())
+        # Cross-fitting keeps the fit on all groups beside those of its folds.
+        is_fitted_on_all = f"{key}/folds/direction" in header["tensors"]
         return Direction(
             vector=vector[:, 0],
             site=wanted,
@@ -280,6 +283,7 @@ class Run:
             facts={name: float(tensors[key][at]) for name, key in facts.items() if tensors[key][at].numel() == 1},
             sign=str(classes[1]) if len(classes) == 2 else "",
             tokenizer=header.get("tokenizer", ""),
+            fitted_on=str(entry.get("hash", "")) if is_fitted_on_all else "",
         )
 
     def _best_site(self, concept: str) -> Site:

@@ -21,7 +21,7 @@ from ontogeny.statistics.splits import group_split, number_groups
 ContrastAim = Literal["auto", "right", "positive"]
 """The promoted answer: the right one, or that of the positive class for every prompt."""
 _TEST_GROUP_SHARE, _DEVELOPMENT_GROUP_SHARE = 0.3, 0.3
-"""Shares of the groups; vectors are fitted on the rest. The test groups are those of a trace with the same seed."""
+"""Shares of the groups; vectors are fitted on the rest. The test groups are those of a single-split trace with the same seed."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class MethodResult:
     """The grid axis beside alpha: `site`, or `k`."""
     origin: str
     """Source of a direction that was fitted elsewhere."""
+    is_fitted_on_test: bool
+    """Whether that direction was fitted on all groups of this concept, those of the test items among them."""
     grid: GridResult
     dose_response: tuple[EffectWithNulls, ...]
     """On test items, one per alpha that is not 0, at the chosen site or number of heads."""
@@ -133,6 +135,7 @@ class _Evaluator:
             vectors.method,
             vectors.choice_axis,
             vectors.origin,
+            vectors.fitted_on == self.ask.concept.hash,
             grid,
             tuple(dose_response),
             base.per_token,

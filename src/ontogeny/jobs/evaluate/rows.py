@@ -20,6 +20,9 @@ from ontogeny.steering.text_scorers import TextScorer
 from ontogeny.tasks.contrast_items import item_group_ids
 from ontogeny.tasks.truthfulqa_mc import MultipleChoiceScores
 
+FITTED_ON_TEST = "fitted on all groups, those of the test questions too"
+"""In the note of the choice, where it is so."""
+
 
 def evaluation_rows(result: EvaluationResult, *, scorers: Sequence[TextScorer] = (), seed: int = 0) -> list[Record]:
     """All rows of one concept at one checkpoint."""
@@ -38,7 +41,8 @@ def evaluation_rows(result: EvaluationResult, *, scorers: Sequence[TextScorer] =
 def _method_rows(result: EvaluationResult, method: MethodResult, seed: int) -> Iterator[Record]:
     name, groups, chosen = method.method, item_group_ids(result.splits.test), method.grid.chosen
     choice = {method.choice_axis: chosen.choice}
-    note = f"{method.origin}{': ' * bool(method.origin)}chosen by the {method.grid.note}"
+    source = ", ".join([method.origin] * bool(method.origin) + [FITTED_ON_TEST] * method.is_fitted_on_test)
+    note = f"{source}{': ' * bool(source)}chosen by the {method.grid.note}"
     yield _row("chosen_alpha", name, chosen.alpha, len(chosen.shift), coords=choice, note=note)
     for cell in method.grid.cells:
         yield from _grid_cell_rows(result, method, cell, seed)

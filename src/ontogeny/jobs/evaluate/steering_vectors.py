@@ -99,7 +99,7 @@ def from_direction(
     """
     check_direction(model, direction)
     shifts = {str(direction.site): ((direction.site, direction.vector),)}
-    return SteeringVectors(name, "site", shifts, where, origin=direction.origin)
+    return SteeringVectors(name, "site", shifts, where, origin=direction.origin, fitted_on=direction.fitted_on)
 
 
 def refit_on_permuted_labels(

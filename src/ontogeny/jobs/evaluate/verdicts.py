@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ontogeny.jobs.evaluate.nulls import SIGNIFICANCE_LEVEL
+from ontogeny.jobs.evaluate.rows import FITTED_ON_TEST
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.records import Record, checkpoint_label
 from ontogeny.statistics.attainable import controls_needed, least_control_p, too_few_controls
@@ -111,9 +112,10 @@ class _Evidence:
         where = ", ".join(f"{k} {v}" if k != "site" else v for k, v in dict(chosen["coords"]).items())
         place = checkpoint_label(chosen["stage"], chosen["step"])
         scaled = "" if chosen["method"] == "ablate" else f", alpha {self.alpha}"
+        seen = f" ({FITTED_ON_TEST})" if FITTED_ON_TEST in str(chosen["note"]) else ""
         parts = [
             f"{chosen['concept']}, {chosen['method']} at {where}{scaled} ({place}): "
-            f"{_with_interval(effect)} nats on {effect['n']:.0f} test questions; "
+            f"{_with_interval(effect)} nats on {effect['n']:.0f} test questions{seen}; "
             f"{random['n']:.0f} random directions {_interval(random)} (q {_short(self.q)})"
         ]
         parts += [] if self.permuted is None else [f"permuted labels {_interval(self.permuted)}"]

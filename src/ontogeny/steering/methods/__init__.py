@@ -55,6 +55,8 @@ class SteeringVectors:
     """Fitted on contrast pairs, not on labels."""
     origin: str = ""
     """Source of a direction that was fitted elsewhere."""
+    fitted_on: str = ""
+    """As of a `Direction`."""
     scale: str = "raw"
     facts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """`scale` and, for each choice, `facts` of a `Direction`."""
