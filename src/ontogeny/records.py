@@ -7,6 +7,7 @@ measured is NaN with n = 0 and the reason in `note`, never 0.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import Any
 
 from ontogeny.sites import Site
@@ -132,12 +133,12 @@ def checkpoint_label(stage: str | None, step: float | None) -> str:
 
     Args:
         stage: Stage of the checkpoint; None or "" if it is unknown.
-        step: Step of the checkpoint, or of an event between two checkpoints; None or NaN for the end of the stage.
+        step: Step of the checkpoint, or of an event between two checkpoints; None, NaN or pandas.NA for the end of the stage.
     """
     return f"{stage} {_step_text(step)}" if stage else _step_text(step)
 
 
 def _step_text(step: float | None) -> str:
-    if step is None or math.isnan(step):
+    if not isinstance(step, Real) or math.isnan(step):  # None and pandas.NA are no numbers
         return "end"
     return f"{step:,.0f}" if step >= 10 or step % 1 == 0 else f"{step:.1f}"

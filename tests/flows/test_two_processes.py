@@ -86,7 +86,7 @@ def test_second_process_is_rejected_and_first_continues(job: str, home: Path, tm
         "raise": ("train", "--size", "demo", "--out", out),
     }
     place = {
-        "trace": ("ontogeny.jobs.trace.executor", "capture"),
+        "trace": ("ontogeny.jobs.trace.executor", "capture_workload"),
         "raise": ("ontogeny.training.toy_models.in_world", "train"),
     }[job]
     first = started(HELD.format(module=place[0], name=place[1], go=str(go), inside=str(inside)), *argv[job])

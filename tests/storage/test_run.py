@@ -1,7 +1,9 @@
 """Run directory: units, ledger, directions, rollback."""
 
+import errno
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from ontogeny.errors import BadInput
 from ontogeny.records import Record
+from ontogeny.storage.checksums import check_file, lost_files
 from ontogeny.storage.record_filter import sql_text
 from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.run import Run
@@ -202,3 +205,27 @@ def test_run_can_be_moved(run: Run, tmp_path: Path) -> None:
     moved = Run.open(shutil.move(run.folder, tmp_path / "else [where]"))
     assert len(moved.records()) == 3
     assert moved.direction("truth", site="resid.0").scale == "unit"
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_failed_write_takes_its_checksum_back_unless_the_file_has_its_name(
+    is_renamed: bool, run: Run, monkeypatch
+) -> None:
+    log, row, rename = run.folder / "checksums.jsonl", Record(metric="auroc", value=0.5, n=4), os.replace
+    before = log.read_bytes()
+
+    def full(source: Path, target: Path) -> None:
+        if is_renamed:
+            rename(source, target)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(BadInput, match="disk is full"):
+            run.keep("late", [row])
+    assert run.done("late") == is_renamed
+    assert (log.read_bytes() != before) == is_renamed
+    if is_renamed:
+        check_file(run.folder / "records" / "late.parquet")
+    run.keep("last", [row])
+    assert lost_files(run.folder, "records") == []

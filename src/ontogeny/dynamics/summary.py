@@ -100,7 +100,8 @@ def _baselines(run: Run) -> Mapping[str, _Baselines]:
         untrained = group[group.control == "untrained"]
         surface = group[(group.control != "untrained") & group.most.notna()]
         highest = {str(metric): float(of.most.max()) for metric, of in surface.groupby("metric")}
-        main = surface[surface.metric.isin(["auroc", "r2"])].sort_values("most")
+        # By name too, since the order of the rows is not fixed: of equal baselines, it is always the same one.
+        main = surface[surface.metric.isin(["auroc", "r2"])].sort_values(["most", "control", "unit"])
         best = (str(main.unit.iloc[-1]), str(main.control.iloc[-1])) if len(main) else None
         found[str(concept)] = _Baselines(str(untrained.unit.iloc[0]) if len(untrained) else None, highest, best)
     return found

@@ -185,7 +185,7 @@ class RecordSource:
             return reason
         counts = self._query(
             f"select note, count(*) filter ({_KNOWN_VALUE}) as known, count(*) as n from records "
-            f"where {metric_condition(*metrics)} group by note order by n desc"
+            f"where {metric_condition(*metrics)} group by note order by n desc, note"
         )
         if counts.empty:
             return reason

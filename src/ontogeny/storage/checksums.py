@@ -55,13 +55,36 @@ _checked: dict[Path, _State] = {}
 def atomic_part(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """As `atomic_path`, and the file's checksum is entered before it gets its name.
 
+    An error that keeps the file from getting its name, such as a full disk, takes the line back.
+
     Args:
         folder: The run directory; by default the one above the file's folder.
     """
     folder = path.parent.parent if folder is None else folder
-    with _writing, atomic_path(path) as temporary:
-        yield temporary
-        _append(folder, {path.relative_to(folder).as_posix(): checksum(temporary)})
+    with _writing:
+        entered: tuple[int, int] | None = None
+        try:
+            with atomic_path(path) as temporary:
+                yield temporary
+                log = _state(folder / CHECKSUM_FILE)
+                entered = (log[0] if log else 0), temporary.stat().st_ino
+                _append(folder, {path.relative_to(folder).as_posix(): checksum(temporary)})
+        except BaseException:
+            named = _state(path)
+            if entered is not None and (named is None or named[2] != entered[1]):
+                _cut_log(folder, entered[0])
+            raise
+
+
+def _cut_log(folder: Path, size: int) -> None:
+    """Take back the lines beyond the first `size` bytes."""
+    path = folder / CHECKSUM_FILE
+    _logs.pop(folder, None)
+    with contextlib.suppress(OSError):
+        if size:
+            os.truncate(path, size)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def enter_removal(folder: Path, paths: Iterable[Path]) -> None:
