@@ -140,6 +140,11 @@ def test_run_keeps_its_first_certificate(model, tmp_path):
     assert first["checkpoint"] == "step10"
     certify_parity(run, model, "step20", TEXTS)
     assert run.about["parity"] == first
+    certify_parity(run, model, "step30", TEXTS, visits=["step30", "step40"])  # a later trace of other checkpoints
+    certify_parity(run, model, "step20", TEXTS, visits=["step0", "step10", "step20"])
+    assert run.about["parity"] == first
+    certify_parity(run, model, "step0", TEXTS, visits=["step0", "step10", "step20"])
+    assert run.about["parity"] == first | {"checkpoint": "step0"}
     assert json.loads(run.about_path.read_text())["name"] == "x"
     assert "4 of the run's texts" in describe_parity(first)
 

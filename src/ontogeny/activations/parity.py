@@ -53,9 +53,17 @@ class ParityDifference:
 ParityMeasure = Callable[[], Float[Tensor, ""] | str]
 
 
-def certify_parity(run: Run, model: Model, checkpoint: str, sequences: Sequence[Sequence[int]]) -> None:
-    """Write the parity certificate into run.json, unless it has one."""
-    if not run.about.get("parity"):
+def certify_parity(
+    run: Run, model: Model, checkpoint: str, sequences: Sequence[Sequence[int]], *, visits: Sequence[str] = ()
+) -> None:
+    """Write the parity certificate into run.json, unless it has one.
+
+    Args:
+        visits: Names of the checkpoints that are visited, in their order. The certificate of the first replaces that of a later one, so
+            that it does not depend on which visit began first.
+    """
+    known = (run.about.get("parity") or {}).get("checkpoint")
+    if not known or (checkpoint != known and checkpoint in visits[:1] and known in visits):
         run.describe(run.about | {"parity": {"checkpoint": checkpoint, **parity_certificate(model, sequences)}})
 
 

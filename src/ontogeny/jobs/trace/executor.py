@@ -194,7 +194,8 @@ class CheckpointExecutor:
         """Read the texts of these concepts in one pass."""
         work, rows = self._workload(model, concepts)
         if network.trained:
-            parity.certify_parity(self.run, model, network.name, work.sequences)
+            visits = [checkpoint.name for checkpoint in self.plan.checkpoints]
+            parity.certify_parity(self.run, model, network.name, work.sequences, visits=visits)
         read = 0
 
         def on_batch(sequences: int) -> None:

@@ -21,7 +21,7 @@ from ontogeny.jobs.trace import ray_cluster
 from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.ray_worker import RayWorker, VisitResult, run_digest
-from ontogeny.jobs.trace.shards import gather_shards, wait_for_dying_workers
+from ontogeny.jobs.trace.shards import choose_certificate, gather_shards, wait_for_dying_workers
 from ontogeny.lineage import Checkpoint
 from ontogeny.storage.failures import Failure
 from ontogeny.storage.run import Run
@@ -108,7 +108,7 @@ class _Driver:
             for worker in self.workers:
                 self._stop(worker)
             wait_for_dying_workers(self.run)
-            gather_shards(self.run)
+            self._gather()
         return self.failures
 
     def _start(self, index: int) -> _Worker:
@@ -201,8 +201,9 @@ class _Driver:
         self.failures.append(log_failure(self.run, Failure(checkpoint.name, checkpoint.stage, reason)))
 
     def _gather(self) -> None:
-        certificate = gather_shards(self.run).parity
-        if certificate and not self.run.about.get("parity"):
+        certificates, known = gather_shards(self.run).certificates, self.run.about.get("parity")
+        certificate = choose_certificate(known, certificates, [checkpoint.name for checkpoint in self.plan.checkpoints])
+        if certificate != known:
             self.run.describe(self.run.about | {"parity": certificate})
 
     def _report_progress(self) -> None:

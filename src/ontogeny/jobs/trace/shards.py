@@ -6,8 +6,10 @@ records last, so that an interruption leaves nothing half gathered. The last sha
 
 import contextlib
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ontogeny.errors import BadInput
 from ontogeny.jobs.resumable import SHARDS_FOLDER
@@ -53,20 +55,20 @@ class Shard:
 class GatherResult:
     """What shards left beside their units."""
 
-    parity: object
-    """The parity certificate of one of them, or None."""
+    certificates: list[Mapping[str, Any]]
+    """Their parity certificates."""
     failures: list[Failure]
     """Of the shards that have ended."""
 
 
 def gather_shards(run: Run) -> GatherResult:
     """Move the finished units of all ended shards into the run, and remove these shards. The caller holds the run's lock."""
-    parity: object = None
+    certificates: list[Mapping[str, Any]] = []
     failures: list[Failure] = []
     for folder in sorted((run.folder / SHARDS_FOLDER).glob("*-of-*")):
         share, busy = Run(folder), is_locked(folder)
         if share.about_path.is_file():
-            parity = parity or share.about.get("parity")
+            certificates += filter(None, [share.about.get("parity")])
             failures += [] if busy else [Failure(**failure) for failure in share.about.get("failures", [])]
         if busy:
             continue
@@ -78,7 +80,21 @@ def gather_shards(run: Run) -> GatherResult:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
-    return GatherResult(parity, failures)
+    return GatherResult(certificates, failures)
+
+
+def choose_certificate(
+    known: Mapping[str, Any] | None, others: Sequence[Mapping[str, Any]], visits: Sequence[str]
+) -> Mapping[str, Any] | None:
+    """The parity certificate of a run: the one that it has, unless that of the first of its visits is among those of its shards.
+
+    Args:
+        visits: Names of the checkpoints that are visited, in their order. A certificate of an earlier trace of others stays.
+    """
+    if known and known.get("checkpoint") not in visits:
+        return known
+    every = [*filter(None, [known]), *others]
+    return next((one for one in every if one.get("checkpoint") in visits[:1]), every[0] if every else None)
 
 
 def wait_for_dying_workers(run: Run, worker: str = "ray-*-of-*") -> None:

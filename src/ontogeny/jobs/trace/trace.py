@@ -24,7 +24,7 @@ from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor
 from ontogeny.jobs.trace.losses import keep_losses
 from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
-from ontogeny.jobs.trace.shards import Shard, gather_shards, wait_for_dying_workers
+from ontogeny.jobs.trace.shards import Shard, choose_certificate, gather_shards, wait_for_dying_workers
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements import surface_baselines
 from ontogeny.measurements.rows import CheckpointStamp
@@ -108,14 +108,14 @@ def trace(
         return run
     with job_session(run, plan.units.values()):
         wait_for_dying_workers(run)
-        certificate = gather_shards(run).parity
+        certificates = gather_shards(run).certificates
         plan = plan.named_as_in(run)
         for attempt in range(_ATTEMPTS):
             failures = _visit_all(plan, run, execution, plan.missing(run))
             check_any_done(run, plan.units.values(), failures)
             write_digests(run.folder, digests)
             try:
-                _summarise(plan, run, execution, run.about, failures, certificate)
+                _summarise(plan, run, execution, run.about, failures, certificates)
                 break
             except DamagedPart:
                 # Tensors of a large run are read only here. Their checkpoints are visited again.
@@ -145,7 +145,7 @@ def _trace_shard(plan: TracePlan, run: Run, execution: TraceExecution, shard: Sh
         gathered = gather_shards(run)
         if any(run.done(unit) for unit in plan.units.values()):
             about = _begin(plan, run, execution)
-            _summarise(plan, run, execution, about, gathered.failures, gathered.parity)
+            _summarise(plan, run, execution, about, gathered.failures, gathered.certificates)
 
 
 def _visit_all(
@@ -177,7 +177,7 @@ def _summarise(
     execution: TraceExecution,
     about: dict[str, Any],
     failures: Sequence[Failure],
-    certificate: object,
+    certificates: Sequence[Mapping[str, Any]],
 ) -> None:
     """Compute what needs several checkpoints, and complete run.json, whose content so far is `about`."""
     _drop_floors(plan, run)
@@ -196,7 +196,8 @@ def _summarise(
     )
     failed = {(failure.stage, failure.checkpoint) for failure in failures}
     finished = all((checkpoint.stage, checkpoint.name) in failed for checkpoint in plan.missing(run))
-    about["parity"] = about.get("parity") or certificate
+    visits = [checkpoint.name for checkpoint in plan.checkpoints]
+    about["parity"] = choose_certificate(about.get("parity"), certificates, visits)
     run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": finished})
 
 
