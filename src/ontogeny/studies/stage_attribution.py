@@ -63,7 +63,7 @@ PRESETS: Mapping[str, Settings] = {
     "small": Settings(steps=150, orders=5, controls=4),
     "paper": Settings(steps=1000, orders=5, classes=10, controls=4),
 }
-SECONDS = {"smoke": 3, "tiny": 20, "small": 300, "paper": 6000}
+SECONDS = {"smoke": 3, "tiny": 5, "small": 120, "paper": 6000}
 _TIERS = (
     "hessian",
     "thinned",
