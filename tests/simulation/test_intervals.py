@@ -82,3 +82,21 @@ def test_intervals_of_means_and_explained_variance_cover():
         ).float()
     assert missed[0] / SETS == pytest.approx(0.05, abs=0.02)
     assert missed[1] / SETS < 0.09  # a log-normal's mean: skewed on purpose, percentiles lag a little
+
+
+@pytest.mark.parametrize("positives", [1, 2, 3, 4, 10])
+def test_interval_of_auroc_with_few_positives_covers_or_is_absent(positives: int) -> None:
+    """One to four positives among 300: resamples without any are many, and the others vary too little."""
+    generator, n, true = torch.Generator().manual_seed(positives), 300, 0.8
+    y = torch.arange(n) < positives
+    scores = torch.randn(150, n, generator=generator)
+    scores[:, y] += normal(true) * 2**0.5
+    points = torch.stack([(row[y][:, None] > row[~y]).float().mean() for row in scores])
+    weights = group_weights(torch.arange(n), samples=1000, seed=0)
+    ends = share_interval(points, auroc_samples(scores, y, weights), groups=n)
+    known = ~ends.low.isnan()
+    if positives <= 4:
+        assert not known.any()
+    else:
+        assert known.all()
+        assert float(((ends.low <= true) & (true <= ends.high)).float().mean()) > 0.88

@@ -17,6 +17,7 @@ from ontogeny.linalg.matmul import matmul
 from ontogeny.statistics.unique import unique_inverse
 
 _EXPANDED_FREEDOM = 5
+_MAX_RESAMPLES_WITHOUT_CLASS = 0.01
 
 _SORTED_FROM = 1024
 """Examples from which on AUROC is resampled along the sorted scores; below, a product over all pairs is faster."""
@@ -135,7 +136,10 @@ def r2_samples(
 def share_interval(
     point: Float[Tensor, "*cell"], samples: Float[Tensor, "sample *cell"], *, groups: int, level: float = 0.95
 ) -> Interval:
-    """Interval of a score between 0 and 1: t on the logit scale; exact binomial if the score is 0 or 1."""
+    """Interval of a score between 0 and 1: t on the logit scale; exact binomial if the score is 0 or 1.
+
+    Absent where more than 1 % of the resamples lack a class (one to four examples of it): the others do not vary as new data would.
+    """
     tail = (1 - level) / 2
     edge = (point <= 0) | (point >= 1)
     inner = point.double().where(~edge, 0.5)
@@ -144,7 +148,8 @@ def share_interval(
     reach = tail ** (1 / groups)
     low = torch.where(edge, torch.where(point >= 1, reach, 0.0), low)
     high = torch.where(edge, torch.where(point >= 1, 1.0, 1 - reach), high)
-    return _known(point, low, high)
+    rare = samples.isnan().double().mean(0) > _MAX_RESAMPLES_WITHOUT_CLASS
+    return _known(point.where(~rare, torch.nan), low, high)
 
 
 def percentile_interval(
