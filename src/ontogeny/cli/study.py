@@ -95,7 +95,8 @@ def run_one_study(
             command=command_line(),
             on_progress=show,
         )
-    _print_claims(claims_table(judge_study(run)), [j.sentence for j in judge_study(run)], out, as_json=as_json)
+    judged = judge_study(run)
+    _print_claims(claims_table(judged), [j.sentence for j in judged], out, as_json=as_json)
 
 
 @study_app.command("claims", cls=Command)

@@ -124,6 +124,12 @@ def readable_checkpoints(
     return readable, failures
 
 
+def check_new_run_folder(out: Path) -> None:
+    """Raise BadInput if a folder without run.json holds anything but what shards and killed processes leave."""
+    if out.exists() and not (out.is_dir() and (is_empty_run(out) or (out / SHARDS_FOLDER).is_dir())):
+        raise BadInput(f"`out` must be a run directory or an empty folder, got {out}: choose another one.")
+
+
 def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Concept] = ()) -> Run:
     """The run at `out`, new or existing. A run may grow, but its lineage and the examples of its concepts must stay the same.
 
@@ -133,8 +139,7 @@ def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Con
     out = Path(out)
     run = Run(out)
     if not run.exists():
-        if out.exists() and not (out.is_dir() and (is_empty_run(out) or (out / SHARDS_FOLDER).is_dir())):
-            raise BadInput(f"`out` must be a run directory or an empty folder, got {out}: choose another one.")
+        check_new_run_folder(out)
         return run
     about = run.about
     if not {"lineage", "concepts"} <= set(about) or "name" not in about["lineage"]:

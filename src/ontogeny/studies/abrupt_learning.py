@@ -265,11 +265,9 @@ def _window_run(
     )
     held_out = moving_window.evaluation(world)["random"]
     points: list[dict[str, float]] = []
-    weights: dict[str, Tensor] = {}
     for session in training_sessions(TrainingRecipe(make, batches, objective, config, lab.seed + 1000 * repeat)):
         if session.step % settings.every == 0 or session.step == settings.steps:
             points.append({"step": session.step, **_window_point(session.network, world, held_out, scale)})
-        weights = {name: p.detach().clone() for name, p in session.network.named_parameters()}
     rows = [
         lab.row(metric, value, condition, step=int(point["step"]), control=control, n=len(held_out))
         for point in points
@@ -278,7 +276,7 @@ def _window_run(
     ]
     if condition == "window" and control is None:
         rows += list(_window_phases(lab, points, world, len(held_out)))
-    return rows, weights
+    return rows, {name: p.detach() for name, p in session.network.named_parameters()}
 
 
 def _window_point(

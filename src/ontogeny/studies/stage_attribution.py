@@ -18,7 +18,7 @@ from ontogeny.attribution.checkpoint_tiers import checkpoint_scores
 from ontogeny.attribution.metasmoothness import metasmoothness
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
 from ontogeny.attribution.recorded_tiers import Behaviour, behaviour_value, reverse_scores
-from ontogeny.attribution.retraining import rank_correlation
+from ontogeny.attribution.retraining import rank_correlation, retrained_effects
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Separation
@@ -144,10 +144,10 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
     behaviours, gaps = _behaviours(worlds[0])
     make, stages = _network(settings, worlds[0]), _stages(settings, worlds, seed)
     path = record_path(make, stages(0), seed=seed)
-    truth = _truth(make, stages, behaviours, settings, seed)
+    truth = retrained_effects(make, stages, behaviours, seeds=[seed], orders=range(settings.orders))
     estimates = dict(_estimates(path, behaviours))
     rng = np.random.default_rng([seed, 3])
-    mean = truth.mean(0)
+    mean = truth.mean
     for tier in _TIERS:
         scores = estimates[tier]
         named = _named(scores[:, 0], gaps(path))
@@ -169,9 +169,7 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
                 control="shuffled",
             )
     if control is None and settings.orders > 1:
-        half = settings.orders // 2
-        ceiling = rank_correlation(truth[:half].mean(0).ravel(), truth[half:].mean(0).ravel())
-        yield lab.row("noise_ceiling", ceiling, "retraining", n=mean.size)
+        yield lab.row("noise_ceiling", truth.noise_ceiling, "retraining", n=mean.size)
         smooth = metasmoothness(make, stages(0), planted, seed=seed)
         yield lab.row("metasmoothness", smooth.value, "planted stage")
     without = record_path(make, stages(0), seed=seed, skip=planted)
@@ -248,25 +246,6 @@ def _behaviours(world: digits.World) -> tuple[list[Behaviour], Callable[[Trainin
             )
 
     return [gap, plain], gaps
-
-
-def _truth(
-    make: Callable[[], nn.Module],
-    stages: Callable[[int], list[PathStage]],
-    behaviours: Sequence[Behaviour],
-    settings: Settings,
-    seed: int,
-) -> np.ndarray:
-    """Effects by retraining: order × stage × behaviour."""
-    effects = np.zeros((settings.orders, STAGES, len(behaviours)))
-    for order in range(settings.orders):
-        whole = record_path(make, stages(order), seed=seed)
-        for stage in range(STAGES):
-            less = record_path(make, stages(order), seed=seed, skip=stage)
-            for k, behaviour in enumerate(behaviours):
-                high, low = (behaviour_value(one, one.final.parameters, behaviour) for one in (whole, less))
-                effects[order, stage, k] = high - low
-    return effects
 
 
 def _estimates(path: TrainingPath, behaviours: Sequence[Behaviour]) -> Iterator[tuple[str, np.ndarray]]:

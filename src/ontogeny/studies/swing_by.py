@@ -64,6 +64,7 @@ PRESETS: Mapping[str, Settings] = {
 SECONDS = {"smoke": 2, "tiny": 24, "small": 110, "paper": 400}
 
 _LATE, _EARLY = 0.95, 0.5
+_THEORY_SPREAD = 0.05
 
 
 def _learned(concept: int, condition: str, level: float = 0.9) -> Event:
@@ -242,7 +243,7 @@ def _loss_rows(
 
 
 def two_layer_outputs(
-    settings: Settings, signals: tuple[float, ...], *, squared: bool, seed: int, spread: float = 0.05
+    settings: Settings, signals: tuple[float, ...], *, squared: bool, seed: int
 ) -> tuple[Floats, Floats]:
     """Measured steps, and outputs at the held-out corner (initialisation × step × concept), of the two-layer model U Uᵀ under gradient
     descent from small positive weights.
@@ -252,11 +253,7 @@ def two_layer_outputs(
     Args:
         squared: Whether the second moment is squared, as in the paper's scripts.
     """
-    mu = np.array(signals)
-    moment = mu**2 / len(mu) + spread**2
-    a = moment**2 if squared else moment
-    rng = np.random.default_rng([seed, len(mu), 7])
-    u = rng.uniform(0, 0.2, (settings.theory_seeds, len(mu), len(mu)))
+    mu, a, u = _theory_start(settings, signals, squared, seed)
     steps = _measured_steps(settings.theory_steps, settings.measured)
     marks, outputs, eye = set(steps.astype(int)), [], np.eye(len(mu))
     for step in range(settings.theory_steps + 1):
@@ -269,18 +266,24 @@ def two_layer_outputs(
 
 
 def _one_layer_outputs(
-    settings: Settings, signals: tuple[float, ...], steps: Floats, *, squared: bool, seed: int, spread: float = 0.05
+    settings: Settings, signals: tuple[float, ...], steps: Floats, *, squared: bool, seed: int
 ) -> Floats:
     """As `two_layer_outputs` for one layer from the same W, in closed form: each concept approaches its target exponentially."""
-    mu = np.array(signals)
-    moment = mu**2 / len(mu) + spread**2
-    a = moment**2 if squared else moment
-    rng = np.random.default_rng([seed, len(mu), 7])
-    u = rng.uniform(0, 0.2, (settings.theory_seeds, len(mu), len(mu)))
+    mu, a, u = _theory_start(settings, signals, squared, seed)
     gap = u @ u.swapaxes(1, 2) - np.eye(len(mu))
     decay = np.exp(-settings.theory_rate * steps[:, None] * a)  # step × concept
     outputs: Floats = mu + np.einsum("sij,tj,j->sti", gap, decay, mu)
     return outputs
+
+
+def _theory_start(
+    settings: Settings, signals: tuple[float, ...], squared: bool, seed: int
+) -> tuple[Floats, Floats, Floats]:
+    """Signals, diagonal of the second moment (squared or not), and the first U of each initialisation."""
+    mu = np.array(signals)
+    moment = mu**2 / len(mu) + _THEORY_SPREAD**2
+    rng = np.random.default_rng([seed, len(mu), 7])
+    return mu, moment**2 if squared else moment, rng.uniform(0, 0.2, (settings.theory_seeds, len(mu), len(mu)))
 
 
 def _loss(outputs: Floats, signals: tuple[float, ...]) -> Floats:

@@ -16,13 +16,13 @@ import pandas as pd
 from ontogeny.claims.claim import JudgedClaim, judge_claims
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
-from ontogeny.jobs.resumable import SHARDS_FOLDER, job_session
+from ontogeny.jobs.resumable import SHARDS_FOLDER, check_new_run_folder, job_session
 from ontogeny.jobs.run_json import describe_environment
 from ontogeny.jobs.study.paper_study import PRESET_NAMES, Lab, PaperStudy, load_paper_study, settings_as_json
 from ontogeny.jobs.trace.ray_cluster import RayCluster, connect_ray
 from ontogeny.jobs.trace.shards import Shard, gather_shards
 from ontogeny.storage.files import content_digest
-from ontogeny.storage.lock import is_empty_run, run_lock
+from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
 
 _WORK_FOLDER = "work"
@@ -245,8 +245,7 @@ def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _open_run(folder: Path, plan: StudyPlan) -> Run:
     run = Run(folder)
     if not run.about_path.is_file():
-        if folder.exists() and not (folder.is_dir() and (is_empty_run(folder) or (folder / SHARDS_FOLDER).is_dir())):
-            raise BadInput(f"`out` must be a run directory or an empty folder, got {folder}: choose another one.")
+        check_new_run_folder(folder)
         return run
     before = run.about.get("study")
     if before is None:
