@@ -31,6 +31,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     rows = [row for concept in CONCEPTS for row in _concept(concept, _moments(sft), rng)]
     rows += [row for moment in _moments(sft)[::4] for row in _token_scores(moment)]
+    rows += [row for concept in ("truth", "privacy") for row in _examples(concept, _moments(sft))]
     return frame([*rows, *_between_concepts(_moments(sft)[-1], rng), *_stage_effects(_moments(sft))])
 
 
@@ -297,6 +298,30 @@ def _token_scores(moment: tuple[str, int, float]) -> Iterator[dict]:
         yield row | {"coords": told, "value": (place - 2.0) * math.log1p(step), "n": 1}
 
 
+def _examples(concept: str, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Scores of twelve texts, of which the last one stays wrong, and their places in the plane of the last probe."""
+    row = {"lineage": "tiny-neox", "train_seed": 0, "concept": concept, "site": "resid.3", "layer": 3, "n": 1}
+    for example in range(12):
+        told = {"example": f"{example}", "target": f"{example % 2}", "label": "true" if example % 2 else "false"}
+        sign = (1 if example % 2 else -1) * (-1 if example == 11 else 1)
+        own = row | {"coords": told}
+        for number, (stage, step, tokens) in enumerate(moments):
+            at = own | {"stage": stage, "step": step, "tokens": tokens}
+            grown = sign * (math.log1p(step) - 3.0 + 0.1 * example)
+            yield at | {"metric": "example_score", "method": "logistic", "value": grown}
+            if number % 4 == 0:
+                yield at | {"metric": "plane_probe", "method": "mass_mean", "value": grown}
+                yield at | {"metric": "plane_orthogonal", "method": "mass_mean", "value": 0.3 * example}
+        more = {"text": f"The statement {example} is long."} | ({"rank": "0"} if example == 11 else {})
+        known = {"metric": "example_wrong", "method": "logistic", "value": 0.8, "n": len(moments)}
+        yield own | known | {"coords": told | more}
+    end = {"stage": moments[-1][0], "step": moments[-1][1], "metric": "example_errors", "method": "logistic"}
+    yield row | end | {"value": 1.0, "n": 12}
+    for stage, step, tokens in moments[::4]:
+        at = {"stage": stage, "step": step, "tokens": tokens, "metric": "plane_auroc", "method": "mass_mean"}
+        yield row | at | {"value": 0.9}
+
+
 def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np.random.Generator) -> Iterator[dict]:
     noise = float(rng.normal(0, 0.006))
     for method, less in (("logistic", 0.0), ("mass_mean", 0.015)):
@@ -315,6 +340,13 @@ def _cell(cell: dict, score: float, layer: int, grown: float, step: int, rng: np
     if cell["concept"] in ("truth", "robustness"):  # as of twins
         yield cell | {"metric": "flip_rate", "method": "logistic"} | _around(0.5 - 0.4 * grown)
         yield cell | {"metric": "perturbed_drop", "method": "logistic"} | _around(0.1 * grown + noise)
+    for unit, name in ((1.0, "fragility"), (0.3, "fragility_absolute")):
+        borne = max(0.0, 8 * (score - 0.55))
+        yield (
+            cell
+            | {"metric": name, "method": "logistic"}
+            | {"value": unit * borne, "low": unit * borne * 0.8, "high": unit * borne * 1.3}
+        )
     yield cell | {"metric": "selectivity", "method": "logistic", "value": score - 0.53}
     yield cell | {"metric": "cv_score", "method": "logistic", "split": "train", "value": score + noise}
     yield cell | {"metric": "p_familywise", "method": "logistic", "value": _p(score)}

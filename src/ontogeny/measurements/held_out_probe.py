@@ -21,3 +21,9 @@ class HeldOutProbe:
         if self.folds is None or design.test_folds is None:
             return self.probe.scores(x[:, design.split.test])
         return self.folds.held_out_scores(x, design.test_folds)
+
+    def lengths(self, design: Design) -> Float[Tensor, "site test"]:
+        """Length of the direction that scores each test example, of a probe of two classes."""
+        if self.folds is None or design.test_folds is None:
+            return self.probe.direction[..., 0].norm(dim=1)[:, None].expand(-1, len(design.split.test))
+        return self.folds.direction[..., 0].norm(dim=1)[:, design.test_folds]

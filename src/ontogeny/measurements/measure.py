@@ -13,7 +13,7 @@ from torch import Tensor
 from ontogeny import plugins
 from ontogeny.linalg.moments import Moments, fold_moments
 from ontogeny.linalg.principal_axes import PrincipalAxes
-from ontogeny.measurements import controls, dependence, robustness, scores
+from ontogeny.measurements import controls, dependence, fragility, robustness, scores
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.held_out_probe import HeldOutProbe
 from ontogeny.measurements.refit_null import refit_null
@@ -76,6 +76,8 @@ def measure_concept(
                 if name in _READOUT_METHODS
                 else []
             )
+            if name == "logistic":
+                done.records += fragility.fragility_rows(design, about, name, fit, held_out, x, sites[part])
         probe = next(name for name in methods if name in PROBE_METHODS)
         done.records += controls.probe_control_rows(
             design, about, probe, fitted, out_of_fit[probe], shared.basis, x, sites[part], settings
