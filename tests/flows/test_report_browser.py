@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 
@@ -140,3 +141,29 @@ def test_tabs_and_pages_of_many_concepts(browser: Any, tmp_path: Path, monkeypat
     page.get_by_role("button", name="later").click()
     page.wait_for_function("document.querySelector('#table-heads .turn').textContent.includes('page 2 of 8')")
     assert said == []
+
+
+def test_charts_of_a_notebook_are_drawn_without_a_network(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first output brings the script, the second one uses it, and both are pictures where no script runs."""
+    monkeypatch.setattr("ontogeny.views._notebook._session", {"script": False, "default": None})
+    table = synthetic_records.table()
+    charts = [load_view(name).draw(table[table["concept"].eq("truth")]) for name in ("token_ribbon", "class_plane")]
+    with alt.renderers.enable("default"):
+        load_view("token_ribbon").draw(table)  # a user who has chosen nothing
+        assert alt.renderers.active == "ontogeny"
+        outputs = [chart._repr_mimebundle_()["text/html"] for chart in charts]
+        foreign = alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_point().encode(x="a:Q")._repr_mimebundle_()
+    assert "cdn" in str(foreign)  # charts of others stay as they were
+    assert [output.count("window.ontogenyEmbed=") for output in outputs] == [1, 0]
+    assert all("<svg" in output and "cdn" not in output for output in outputs)
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{''.join(outputs)}", encoding="utf-8")
+    page = browser.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_function("document.querySelectorAll('.vega-embed').length == 2")
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+    page.close()

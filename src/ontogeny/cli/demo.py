@@ -44,12 +44,14 @@ def demo_command(
     from ontogeny.findings.selection import FINDING_ROWS, RecordSource
     from ontogeny.jobs.trace.trace import trace
     from ontogeny.lineage import Lineage
+    from ontogeny.measurements.settings import TraceSettings
     from ontogeny.report.terminal import print_summary
 
-    again = f"ontogeny trace {lineage} {' '.join(f'-c {path}' for path in files)} --out {out / 'trace'}"
+    settings = TraceSettings(planes=6)
+    again = f"ontogeny trace {lineage} {' '.join(f'-c {path}' for path in files)} --planes 6 --out {out / 'trace'}"
     with progress_bar(quiet=quiet) as watch:
         concepts = [Concept.from_file(path) for path in files]
-        run = trace(Lineage.open(lineage), concepts, out / "trace", command=again, on_progress=watch)
+        run = trace(Lineage.open(lineage), concepts, out / "trace", settings, command=again, on_progress=watch)
     print_summary(RecordSource(run.query, run.about).rows(FINDING_ROWS), console)
 
     console.print("[bold]3/3[/bold] writing the report")

@@ -41,6 +41,16 @@ def trace_command(
         bool,
         arg.measure("Ablate each concept's direction at the end of each stage: do its answers use it?", "--causal"),
     ] = False,
+    planes: Annotated[
+        int,
+        arg.measure(
+            "Checkpoints to read again for the picture of both classes in the plane of a probe; 0: none.", min=0
+        ),
+    ] = 0,
+    texts: Annotated[
+        bool,
+        arg.texts("Keep the beginnings of at most 120 texts a concept, for the table of errors.", "--texts/--no-texts"),
+    ] = True,
     position: Annotated[
         str | None,
         arg.texts("Tokens to read: last, mean, mean:span, last:instruction, … Default: the file's, or last."),
@@ -95,6 +105,8 @@ def trace_command(
         share_prefixes=share_prefixes,
         untrained=untrained,
         causal=causal,
+        planes=planes,
+        texts=texts,
     )
     columns: dict[str, Any] = {
         "text": text_column,

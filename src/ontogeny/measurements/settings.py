@@ -45,12 +45,19 @@ class TraceSettings:
     causal: bool = False
     """Ablate each concept's direction at the end of each stage and see whether its answers get worse. No part of a unit's key: a
     finished run can be asked afterwards."""
+    planes: int = 0
+    """Checkpoints, spread evenly, whose texts are read again for the picture of two classes in the plane of the last checkpoint's probe.
+    No part of a unit's key."""
+    texts: bool = True
+    """Keep the beginnings of at most 120 texts of each concept in the run, for the table of a probe's errors. No part of a unit's key."""
 
     def __post_init__(self) -> None:
         if self.protocol not in get_args(ProbeProtocol):
             raise unknown_name("protocol", self.protocol, get_args(ProbeProtocol))
         if not 2 <= self.folds <= 20:
             raise BadInput(f"`folds` must lie between 2 and 20, got {self.folds}: 5 is usual.")
+        if not 0 <= self.planes <= 12:
+            raise BadInput(f"`planes` must lie between 0 and 12, got {self.planes}: 6 panels fit a page.")
         if self.dtype not in DTYPE_NAMES:
             raise unknown_name("dtype", self.dtype, DTYPE_NAMES)
         for fit in self.fits:
@@ -76,7 +83,7 @@ CAUSAL_CONTROLS = 50
 
 SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {"folds": 5}
 """By name of a setting: its value in a run that was made before the setting was there."""
-SETTINGS_OUTSIDE_KEYS = frozenset({"causal"})
+SETTINGS_OUTSIDE_KEYS = frozenset({"causal", "planes", "texts"})
 """Settings that add units and change none: a run may be continued with another value."""
 _EARLIER_PROTOCOL = "default"
 """Name of `single-split` while it was the default."""

@@ -14,12 +14,19 @@ import pandas as pd
 from ontogeny import plugins
 from ontogeny.errors import BadInput
 from ontogeny.findings.selection import metric_condition
+from ontogeny.views._chart_parts import apply_theme
 from ontogeny.views._export import save_chart
 from ontogeny.views._page import EMBED_SCRIPT, content_security_policy, embedded_json, vega_bundle
+from ontogeny.views._theme import DIVERGING_SCHEME, INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
 __all__ = [
+    "DIVERGING_SCHEME",
     "EMBED_SCRIPT",
+    "INK_COLOUR",
+    "MISSING_COLOUR",
+    "SEQUENTIAL_SCHEME",
     "View",
+    "apply_theme",
     "content_security_policy",
     "embedded_json",
     "empty_reason",
@@ -75,7 +82,7 @@ class View:
         return self._themed(self.overview(records), records)
 
     def _themed(self, plain: Any, records: pd.DataFrame) -> Any:
-        from ontogeny.views._chart_parts import apply_theme, wrap_panel_titles
+        from ontogeny.views._chart_parts import wrap_panel_titles
 
         chart = apply_theme(plain)
         wrap_panel_titles(chart)

@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.views._notebook import OFFLINE_KEY, use_offline_renderer
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
     CHART_WIDTH,
@@ -193,4 +194,7 @@ def dash_by_name(names: list[str]) -> Any:
 def apply_theme(chart: Any) -> Any:
     """Apply the theme at the top level, in place; charts without theme can be concatenated."""
     chart.config = alt.Config(**THEME_CONFIG)
+    meta = chart.usermeta if isinstance(chart.usermeta, dict) else {}
+    chart.usermeta = meta | {OFFLINE_KEY: True}
+    use_offline_renderer()
     return chart

@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ontogeny.data.concept import Concept
+from ontogeny.dynamics.example_scores import keep_example_scores
 from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import audit
 from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder, settings_and_options
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
 from ontogeny.jobs.resumable import check_any_done, job_session
-from ontogeny.jobs.run_json import describe_concept, describe_run
+from ontogeny.jobs.run_json import describe_run
 from ontogeny.jobs.trace.digests import read_digests, write_digests
 from ontogeny.jobs.trace.execution import TraceExecution, concepts_without_floor, untrained_unit
 from ontogeny.jobs.trace.losses import keep_losses
 from ontogeny.jobs.trace.plan import TracePlan, plan_trace
 from ontogeny.jobs.trace.ray_cluster import RayCluster
 from ontogeny.jobs.trace.shards import Shard, choose_certificate, gather_shards, wait_for_dying_workers
+from ontogeny.jobs.trace.surface import audit_concepts, keep_surface_audits
 from ontogeny.lineage import Checkpoint
-from ontogeny.measurements import surface_baselines
-from ontogeny.measurements.rows import CheckpointStamp
-from ontogeny.measurements.settings import TraceSettings, settings_for_key
+from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.failures import Failure
-from ontogeny.storage.files import DamagedPart, content_digest
+from ontogeny.storage.files import DamagedPart
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.repair import remove_damaged_parts, repair_run
 from ontogeny.storage.run import Run
@@ -58,6 +58,7 @@ def trace(
     cache: "ActivationCache | None" = None,
     shard: Shard | None = None,
     cluster: RayCluster | None = None,
+    freeze: bool = False,
     command: str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Run:
@@ -73,6 +74,7 @@ def trace(
         cache: Keeps activations, so that other seeds or probes need no model.
         shard: Visit only this share of the checkpoints; at its end the finished units of all shards are gathered.
         cluster: Visit the checkpoints with Ray workers; this process assigns them and holds the run.
+        freeze: Also apply the probe of the first checkpoint at which a concept can be read to all later ones (`frozen_probe_auroc`).
         command: The command line, for run.json.
         on_progress: Called with each step; by default a terminal or notebook shows a bar.
 
@@ -84,11 +86,14 @@ def trace(
         raise BadInput(
             "`shard` must not be set together with a Ray cluster, which divides the work itself: leave it out."
         )
+    if freeze and (shard or cluster):
+        raise BadInput("`freeze` must not be set for a shard or a Ray cluster: visit the checkpoints in one process.")
     settings, options = settings_and_options(settings, model)
-    if settings.causal and (shard or cluster):
-        raise BadInput(
-            "`causal` must not be set for a shard or a Ray cluster: trace first, then run again in one process."
-        )
+    for name in ("causal", "planes"):
+        if getattr(settings, name) and (shard or cluster):
+            raise BadInput(
+                f"`{name}` must not be set for a shard or a Ray cluster: trace first, then run again in one process."
+            )
     out = output_folder(out, "trace")
     digests = read_digests(out)
     plan = plan_trace(
@@ -102,7 +107,7 @@ def trace(
     run = plan.open_run(out)
     repair_run(run)
     plan = plan.named_as_in(run)
-    execution = TraceExecution(options, delete_behind, cache, command, on_progress, cluster)
+    execution = TraceExecution(options, delete_behind, cache, command, on_progress, cluster, freeze)
     if shard:
         _trace_shard(plan, run, execution, shard)
         return run
@@ -124,10 +129,17 @@ def trace(
         if settings.causal:
             from ontogeny.jobs.trace.causal import measure_causes
 
-            unread = measure_causes(plan, run, execution)
-            known = run.about["failures"]
-            run.describe(run.about | {"failures": [*known, *(f for f in map(asdict, unread) if f not in known)]})
+            _add_failures(run, measure_causes(plan, run, execution))
+        if settings.planes:
+            from ontogeny.jobs.trace.planes import measure_planes
+
+            _add_failures(run, measure_planes(plan, run, execution))
     return run
+
+
+def _add_failures(run: Run, failures: Sequence[Failure]) -> None:
+    known = run.about["failures"]
+    run.describe(run.about | {"failures": [*known, *(f for f in map(asdict, failures) if f not in known)]})
 
 
 def _trace_shard(plan: TracePlan, run: Run, execution: TraceExecution, shard: Shard) -> None:
@@ -158,6 +170,10 @@ def _visit_all(
     compact: bool = True,
 ) -> list[Failure]:
     _begin(plan, run, execution)
+    if floor is None and not execution.cluster:
+        floor = concepts_without_floor(plan, run)
+        # A run of a watched training has all units and no random initialisation.
+        missing = missing or ({plan.checkpoints[0]: []} if floor else {})
     if not missing:
         return list(plan.failures)
     # What reads a model is imported here: a run with nothing to visit needs none of it.
@@ -167,8 +183,8 @@ def _visit_all(
         return [*plan.failures, *visit_all_on_ray(plan, run, execution, missing)]
     from ontogeny.jobs.trace.executor import CheckpointExecutor
 
-    floor = concepts_without_floor(plan, run) if floor is None else floor
-    return [*plan.failures, *CheckpointExecutor(plan, run, execution, floor=floor, compact=compact).visit_all(missing)]
+    visits = CheckpointExecutor(plan, run, execution, floor=floor or (), compact=compact).visit_all(missing)
+    return [*plan.failures, *visits]
 
 
 def _summarise(
@@ -194,6 +210,7 @@ def _summarise(
         plan.settings.seed,
         lambda name, done, total, *inside: report("relating", f"relating checkpoints: {name}", done, total, inside),
     )
+    keep_example_scores(run, plan.designs, plan.lineage.name, plan.settings.seed, texts=plan.settings.texts)
     failed = {(failure.stage, failure.checkpoint) for failure in failures}
     finished = all((checkpoint.stage, checkpoint.name) in failed for checkpoint in plan.missing(run))
     visits = [checkpoint.name for checkpoint in plan.checkpoints]
@@ -204,15 +221,7 @@ def _summarise(
 def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, Any]:
     """Write run.json and the surface baselines that the run lacks; returns the content of run.json."""
     before = run.about if run.exists() else None
-    known = {c["name"]: tuple(c["warnings"]) for c in before["concepts"] if c.get("hash")} if before else {}
-    audits, concepts = {}, []
-    for concept in plan.concepts:
-        unit = f"surface-{content_digest([concept.name, concept.hash, settings_for_key(plan.settings)])}"
-        if not (run.done(unit) and concept.name in known):
-            design = plan.designs[concept.name]
-            audits[unit] = concept, surface_baselines.audit_surface(concept, design.split, folds=design.test_folds)
-            known[concept.name] = audits[unit][1].warnings
-        concepts.append(describe_concept(concept, known[concept.name]))
+    concepts, audits = audit_concepts(plan, run, before)
     about = describe_run(
         plan.lineage,
         {checkpoint: weights.bytes for checkpoint, weights in plan.weights.items()},
@@ -230,10 +239,7 @@ def _begin(plan: TracePlan, run: Run, execution: TraceExecution) -> dict[str, An
     about |= _tokenizer_elsewhere(plan, execution.model)
     # run.json is written first, so that the folder of an interrupted job is recognised as a run.
     run.describe(about)
-    for unit, (concept, found) in audits.items():
-        rows = surface_baselines.surface_records(concept, found)
-        kept = {f"surface_{name}": scores for name, scores in found.held_out.items()}
-        run.keep(unit, CheckpointStamp(plan.lineage.name, unit).on(rows), scores=kept)
+    keep_surface_audits(plan, run, audits)
     return about
 
 
