@@ -11,7 +11,7 @@ from torch import Tensor
 
 _TOLERANCE = 1e-5
 """Maximum difference from the plain product, relative to its largest entry; float32 sums in another order differ by 1e-6."""
-_MIN_OPERATIONS = 2**22
+_MIN_OPERATIONS = 2**21
 """Below this number of multiplications the overhead of the call dominates."""
 
 

@@ -6,7 +6,7 @@ their strength (one Newton step for the latter), observed labels and permuted on
 follow from the hat matrix, see `probes.ridge`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +20,14 @@ from ontogeny.statistics.permutation import permuted_r2
 
 REFITS = 200
 """At most so many permutations are fitted again."""
-_STEPS = 2**22
-"""Whole numbers that the scores of a site become on either side of zero; closer scores are equal but for rounding."""
+_STEP = 8
+"""Scores are equal if they differ by less, in units of the last bit of the largest."""
 _BLOCK = 2**24
 """Predictions that are held at once."""
+
+
+_Predictions = Callable[[Float[Tensor, "labelling example"]], Iterator[Float[Tensor, "site labelling held"]]]
+"""Out-of-fold predictions of each fold's examples in turn, from the targets of each labelling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +77,13 @@ def refit_null(
             penalty = 4 / strength[at] if method == "logistic" else strength[at]
             predict = _least_squares_predictions(basis, at, penalty, folds)
         if y.is_floating_point():
-            fitted = predict(labels.T.float())
-            blocks.append(torch.stack([permuted_r2(fitted[..., b], labels[b][None])[0] for b in range(len(labels))]))
+            fitted = x.new_empty(len(x[at]), len(labels), len(y))
+            for inside, held_out in zip(_members(folds), predict(labels.float()), strict=True):
+                fitted[..., inside] = held_out
+            blocks.append(torch.stack([permuted_r2(fitted[:, b], labels[b][None])[0] for b in range(len(labels))]))
             continue
         of_class = [labels == c if c is not None else labels for c in classes]
-        areas = [_aurocs(predict(one.T.float()), one, folds) for one in of_class]
+        areas = [_aurocs(predict(one.float()), one, folds) for one in of_class]
         blocks.append(torch.stack(areas).nanmean(0))
     scores = torch.cat(blocks, 1).double()
     observed, null = scores[0], scores[1:]
@@ -96,96 +102,104 @@ def refit_null(
 
 def _least_squares_predictions(
     basis: PrincipalAxes, at: slice, penalty: Float[Tensor, " site"], folds: Int[Tensor, " example"]
-) -> Callable[[Tensor], Tensor]:
+) -> _Predictions:
     features, power = basis.features[at], basis.squared_norms[at]
     scaled = features / (power + penalty[:, None]).sqrt()[:, None]
     # The intercept is not penalised.
     scaled = torch.cat([scaled, torch.full_like(scaled[..., :1], scaled.shape[1] ** -0.5)], 2)
-    members = [(folds == fold).nonzero()[:, 0] for fold in range(int(folds.max()) + 1)]
-    parts = [scaled[:, inside] for inside in members]
-    factors = []
-    for part in parts:
-        short = part if part.shape[1] < part.shape[2] else part.mT.contiguous()
-        hat = matmul(short, short.mT.contiguous())
-        factors.append(torch.linalg.cholesky(torch.eye(hat.shape[1]).to(hat) - hat))
+    steps = []
+    for inside in _members(folds):
+        part = scaled[:, inside]
+        narrow = part.shape[1] < part.shape[2]
+        short = part if narrow else part.mT.contiguous()
+        hat = matmul(short, short.mT)
+        factor = torch.linalg.cholesky(torch.eye(hat.shape[1]).to(hat) - hat)
+        # (I − RRᵀ)⁻¹ R = R (I − RᵀR)⁻¹, by the shorter side.
+        inverse = torch.cholesky_inverse(factor)
+        steps.append((part.mT, inverse) if narrow else (matmul(inverse, short), None))
 
-    def predict(target: Float[Tensor, "example labelling"]) -> Float[Tensor, "site example labelling"]:
-        centre = target.mean(0)
-        centred = (target - centre).expand(len(scaled), -1, -1).contiguous()
-        inner = [
-            matmul(part.mT.contiguous(), centred[:, i].contiguous()) for part, i in zip(parts, members, strict=True)
-        ]
-        whole = torch.stack(inner).sum(0)
-        fitted = torch.empty_like(centred)
-        for part, inside, factor, own in zip(parts, members, factors, inner, strict=True):
-            if part.shape[1] < part.shape[2]:
-                fitted[:, inside] = torch.cholesky_solve(matmul(part, whole - own), factor)
-            else:  # (I − RRᵀ)⁻¹ R = R (I − RᵀR)⁻¹
-                fitted[:, inside] = matmul(part, torch.cholesky_solve(whole - own, factor))
-        return fitted + centre
+    def predict(target: Float[Tensor, "labelling example"]) -> Iterator[Float[Tensor, "site labelling held"]]:
+        centre = target.mean(1, keepdim=True)
+        inner = _fold_products(target - centre, scaled, folds)
+        whole = sum(inner[1:], inner[0])
+        for (readout, after), own in zip(steps, inner, strict=True):
+            held_out = matmul(whole - own, readout)
+            yield (held_out if after is None else matmul(held_out, after)).add_(centre)
 
     return predict
 
 
-def _mass_mean_predictions(x: Tensor, folds: Tensor) -> Callable[[Tensor], Tensor]:
+def _mass_mean_predictions(x: Float[Tensor, "site example d"], folds: Int[Tensor, " example"]) -> _Predictions:
     centred = x - x.mean(1, keepdim=True)
-    members = [(folds == fold).nonzero()[:, 0] for fold in range(int(folds.max()) + 1)]
+    totals = [centred[:, inside].sum(1) for inside in _members(folds)]
 
-    def predict(target: Float[Tensor, "example labelling"]) -> Float[Tensor, "site example labelling"]:
-        sums = [matmul(centred[:, i].mT.contiguous(), target[i].expand(len(x), -1, -1).contiguous()) for i in members]
-        whole = torch.stack(sums).sum(0)
-        total = torch.zeros_like(whole[..., :1])  # of centred rows
-        fitted = x.new_empty(len(x), len(folds), target.shape[1])
-        for inside, positive in zip(members, sums, strict=True):
-            count = target.sum(0) - target[inside].sum(0)
-            other = len(folds) - len(inside) - count
-            everything = total - centred[:, inside].sum(1)[..., None]
-            plus = (whole - positive) / count
-            direction = plus - (everything - (whole - positive)) / other
-            # As the probe does, with the score 0 half-way between the means.
-            fitted[:, inside] = matmul(centred[:, inside], direction)
-        return fitted
+    def predict(target: Float[Tensor, "labelling example"]) -> Iterator[Float[Tensor, "site labelling held"]]:
+        sums = _fold_products(target, centred, folds)
+        whole = sum(sums[1:], sums[0])
+        for inside, positive, total in zip(_members(folds), sums, totals, strict=True):
+            share = (target.sum(1) - target[:, inside].sum(1)) / (len(folds) - len(inside))
+            # The difference of the class means outside the fold, but for its scale; all rows together sum to zero.
+            direction = (whole - positive).add_(share[:, None] * total[:, None])
+            yield matmul(direction, centred[:, inside].mT)
 
     return predict
+
+
+def _members(folds: Int[Tensor, " example"]) -> list[Int[Tensor, " held"]]:
+    """The examples of each fold."""
+    return [(folds == fold).nonzero()[:, 0] for fold in range(int(folds.max()) + 1)]
+
+
+def _fold_products(
+    target: Float[Tensor, "labelling example"], x: Float[Tensor, "site example d"], folds: Int[Tensor, " example"]
+) -> list[Float[Tensor, "site labelling d"]]:
+    """Sums of the rows of each fold, weighted by the targets; one product serves all sites."""
+    wide = x.transpose(0, 1).reshape(x.shape[1], -1)
+    products = [matmul(target[:, inside], wide[inside]) for inside in _members(folds)]
+    return [product.reshape(len(target), len(x), -1).transpose(0, 1).contiguous() for product in products]
 
 
 def _aurocs(
-    fitted: Float[Tensor, "site example labelling"],
+    predictions: Iterable[Float[Tensor, "site labelling held"]],
     labels: Bool[Tensor, "labelling example"],
     folds: Int[Tensor, " example"],
 ) -> Float[Tensor, "labelling site"]:
     """AUROC of the pairs within folds under each labelling."""
-    won = fitted.new_zeros(len(labels), len(fitted), dtype=torch.float64)
-    pairs = fitted.new_zeros(len(labels), 1, dtype=torch.float64)
-    for fold in range(int(folds.max()) + 1):
-        inside = (folds == fold).nonzero()[:, 0]
+    won, pairs = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for inside, held_out in zip(_members(folds), predictions, strict=True):
         own = labels[:, inside]
-        positive = own.sum(1, keepdim=True).double()
-        ranks = _rank_sums(fitted[:, inside].permute(2, 0, 1), own)
-        won += ranks - positive * (positive + 1) / 2
-        pairs += positive * (len(inside) - positive)
-    return (won / pairs).where(~fitted.isnan().any(1).T, torch.nan)
+        positive = own.sum(1).double()
+        won = won + _rank_sums(held_out, own) - positive * (positive + 1) / 2
+        pairs = pairs + positive * (len(inside) - positive)
+    return (won / pairs).T
 
 
 def _rank_sums(
-    scores: Float[Tensor, "labelling site example"], labels: Bool[Tensor, "labelling example"]
-) -> Float[Tensor, "labelling site"]:
-    """Sum of the ranks of the positives, ties at their mean.
+    scores: Float[Tensor, "site labelling example"], labels: Bool[Tensor, "labelling example"]
+) -> Float[Tensor, "site labelling"]:
+    """Sum of the ranks of the positives, ties at their mean; NaN if a score is.
 
-    Scores become whole numbers with the label as their last bit, and values are sorted instead of indices: ten times as fast. Equal scores
-    are then ordered by label; at sites with such, the mean with the opposite order counts them half.
+    Scores are moved above zero, where floats are ordered as the whole numbers of their bits; their last bits are rounding errors, and the
+    very last becomes the label: values are then sorted instead of indices, ten times as fast. Scores that are equal so are ordered by
+    label; at sites with such, the mean with the opposite order counts them half.
     """
-    reach = scores.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    whole = (scores / reach * _STEPS).round().nan_to_num().to(torch.int32) * 2
-    bit = labels[:, None].to(torch.int32)
+    low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
+    above = 2 * torch.maximum(high, -low)
+    # Counted from the lowest score, so that equal scores do not fall on both sides of a step.
+    first_step = above.view(torch.int32) - _STEP // 2
+    bits = (scores + (above - low)).view(torch.int32).sub_(first_step).bitwise_and_(-_STEP)
     place = np.arange(1, scores.shape[-1] + 1, dtype=np.float32)
 
-    def sums(keys: Int[Tensor, "labelling site example"], positive: int) -> tuple[np.ndarray, np.ndarray]:
-        ordered = np.sort(keys.cpu().numpy(), axis=-1)
-        return ((ordered & 1) == positive).astype(np.float32) @ place, ordered[0] >> 1
+    def sums(keys: Int[Tensor, "site labelling example"], positive: int) -> tuple[np.ndarray, np.ndarray]:
+        ordered = keys.cpu().numpy()
+        ordered.sort(axis=-1)
+        first = ordered[:, 0] >> 1
+        ordered &= 1
+        return (ordered == positive).astype(np.float32) @ place, first
 
-    result, first = sums(whole + bit, 1)
+    bit = labels.to(torch.int32)
+    result, first = sums(bits | bit, 1)
     tied = np.flatnonzero((first[:, 1:] == first[:, :-1]).any(-1))
     if len(tied):
-        result[:, tied] = (result[:, tied] + sums(whole[:, tied] + 1 - bit, 0)[0]) / 2
-    return torch.from_numpy(result).double().to(device=scores.device)
+        result[tied] = (result[tied] + sums(bits[tied] | (1 - bit), 0)[0]) / 2
+    return torch.from_numpy(result).double().to(scores.device).where(~low[..., 0].isnan(), torch.nan)
