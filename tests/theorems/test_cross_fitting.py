@@ -119,6 +119,23 @@ def test_score_compares_pairs_within_folds_only() -> None:
     assert torch.equal(cross_fitting.cross_fit_auroc(moved, y, folds, groups).value, found)
 
 
+@pytest.mark.parametrize("groups_drawn", [2, 9, 60])
+def test_wins_by_ranks_equal_all_comparisons_with_ties_and_mixed_groups(groups_drawn: int) -> None:
+    g = torch.Generator().manual_seed(groups_drawn)
+    groups = torch.randint(groups_drawn, (60,), generator=g)
+    folds, y = groups % 3, torch.rand(60, generator=g) < 0.5
+    scores = torch.randn(4, 60, generator=g).mul(3).round()
+    wins, pairs, inside, inside_pairs = cross_fitting._wins(scores, y, folds, groups)
+    compared = (folds[:, None] == folds) & (y[:, None] != y)
+    sign = torch.where(y, 1.0, -1.0)
+    won = ((scores[:, :, None] - scores[:, None, :]) * sign[:, None]).sign().add(1).div(2).double()
+    assert torch.equal(wins, (won * compared).sum(2))
+    assert torch.equal(pairs, compared.sum(1).double())
+    together = compared & (groups[:, None] == groups)
+    assert torch.equal(inside, (won * together).sum(2))
+    assert torch.equal(inside_pairs, together.sum(1).double())
+
+
 def test_pooled_scores_of_different_fits_are_biased_and_those_within_folds_are_not() -> None:
     g = torch.Generator().manual_seed(0)
     y, groups = torch.arange(60) < 20, torch.arange(60)

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ontogeny.linalg.matmul import matmul
 from ontogeny.statistics.bootstrap import Interval, student_t_quantiles
+from ontogeny.statistics.permutation import average_ranks
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
-_PAIRS = 2**24
-"""Comparisons of a block that are held at once."""
 _LEAST_DECAY, _MOST_DECAY = 0.25, 1.5
 """How fast the share of the fits in the variance falls with the score, from simulation: hardly with many more dimensions than examples."""
 
@@ -88,7 +87,7 @@ def fold_aurocs(
 def _wins(scores: Tensor, y: Tensor, folds: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """How many examples of the other class in its fold each example is ordered rightly against (ties ½), and of how many.
 
-    Then the same inside its group.
+    Then the same inside its group. O(n log n) by sorting.
     """
     wins, inside = torch.zeros(2, *scores.shape, dtype=torch.float64, device=scores.device)
     pairs, inside_pairs = torch.zeros(2, len(y), dtype=torch.float64, device=scores.device)
@@ -97,20 +96,32 @@ def _wins(scores: Tensor, y: Tensor, folds: Tensor, groups: Tensor) -> tuple[Ten
         if not len(positive) or not len(negative):
             continue
         pairs[positive], pairs[negative] = float(len(negative)), float(len(positive))
-        same = groups[positive][:, None] == groups[negative]
-        inside_pairs[positive], inside_pairs[negative] = same.sum(1).double(), same.sum(0).double()
-        left, right = same.nonzero(as_tuple=True)
-        size = max(1, _PAIRS // (len(positive) * len(negative)))
-        for rows in torch.split(torch.arange(len(scores), device=scores.device), size):
-            a, b = scores[rows][:, positive, None], scores[rows][:, None, negative]
-            won = ((a > b).to(torch.float32) + (a >= b)) / 2
-            wins[rows[:, None], positive] = won.sum(2).double()
-            wins[rows[:, None], negative] = won.sum(1).double()
-            if len(left):
-                alone = won[:, left, right].double()
-                for side, at in ((positive, left), (negative, right)):
-                    inside[rows] = inside[rows].index_add(1, side[at], alone)
+        wins[:, positive], wins[:, negative] = _ordered_pairs(scores[:, positive], scores[:, negative])
+        positive = positive[torch.isin(groups[positive], groups[negative])]
+        negative = negative[torch.isin(groups[negative], groups[positive])]
+        if not len(positive):
+            continue
+        examples = torch.cat([positive, negative])
+        count, member = unique_inverse(groups[examples])
+        left, right = member[: len(positive)], member[len(positive) :]
+        left_count, right_count = left.bincount(minlength=count), right.bincount(minlength=count)
+        inside_pairs[positive], inside_pairs[negative] = right_count[left].double(), left_count[right].double()
+        # Ranks are shifted group by group: every pair across groups is then won by the later group, and is taken off.
+        ranks = average_ranks(scores[:, examples]) + 2 * len(examples) * member
+        won, lost = _ordered_pairs(ranks[:, : len(positive)], ranks[:, len(positive) :])
+        inside[:, positive] = won - (right_count.cumsum(0) - right_count)[left]
+        inside[:, negative] = lost - (len(positive) - left_count.cumsum(0))[right]
     return wins, pairs, inside, inside_pairs
+
+
+def _ordered_pairs(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """For each positive the negatives below it, for each negative the positives above it; ties count ½."""
+    positive, negative = positive.contiguous(), negative.contiguous()
+    ordered = negative.sort(1).values
+    below = torch.searchsorted(ordered, positive) + torch.searchsorted(ordered, positive, right=True)
+    ordered = positive.sort(1).values
+    not_above = torch.searchsorted(ordered, negative) + torch.searchsorted(ordered, negative, right=True)
+    return below.double() / 2, positive.shape[1] - not_above.double() / 2
 
 
 @dataclass(frozen=True, eq=False)
