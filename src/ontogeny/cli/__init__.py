@@ -12,7 +12,9 @@ from ontogeny.cli import (
     attribute,
     audit,
     compare,
+    dashboard,
     demo,
+    doctor,
     evaluate,
     list,
     monitor,
@@ -24,6 +26,7 @@ from ontogeny.cli import (
     trace,
     train,
     transfer,
+    watch,
 )
 from ontogeny.cli._command import Command, CommandGroup
 from ontogeny.cli._streams import visible_streams
@@ -42,6 +45,8 @@ app = typer.Typer(
 )
 for _module in (
     trace,
+    watch,
+    doctor,
     audit,
     steer,
     evaluate,
@@ -50,6 +55,7 @@ for _module in (
     attribute,
     monitor,
     report,
+    dashboard,
     show,
     query,
     list,

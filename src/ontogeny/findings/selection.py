@@ -168,6 +168,28 @@ class RecordSource:
             sql += f" union all by name select {casts} from {values}"
         return order_like_run(self._query(sql), self._about)
 
+    def page(self, where: str, also: str, order: str, most: int, start: int) -> tuple[pd.DataFrame, int]:
+        """Some of the rows that meet two conditions, and the number of all of them.
+
+        Args:
+            where: A condition.
+            also: A condition in SQL, in which braces have no meaning.
+            order: Columns by which they are sorted, as in SQL.
+            most: Maximum number of rows.
+            start: Number of rows that are skipped.
+        """
+        condition = f"({self._resolve(where)}) and ({also})"
+        columns = ", ".join(f'"{name}"' for name in RECORD_COLUMNS)
+        count = int(self._query(f"select count(*) as n from records where {condition}")["n"].iloc[0])
+        sql = f"select {columns} from records where {condition} order by {order} limit {int(most)} offset {int(start)}"
+        return self._query(sql), count
+
+    def counts(self, conditions: Iterable[str]) -> list[int]:
+        """Numbers of rows that meet each condition, in one pass over the records."""
+        filters = [f"count(*) filter ({self._resolve(where)})" for where in conditions]
+        counts = self._query(f"select {', '.join(filters)} from records") if filters else pd.DataFrame([[]])
+        return [int(n) for n in counts.iloc[0]]
+
     def absent_counts(self) -> pd.DataFrame:
         """Numbers of rows without a value, by metric and note, in the order of the run; rows of events are left out."""
         counts = self._query(

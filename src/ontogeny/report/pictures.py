@@ -47,13 +47,21 @@ def report_pictures(source: RecordSource) -> tuple[list[ReportPicture], list[tup
     pictures: list[ReportPicture] = []
     absent: list[tuple[str, str]] = []
     for view in load_views():
-        rows = source.rows(view.where)
-        tabs, reason = _draw_tabs(view, rows)
-        if tabs:
-            pictures.append(ReportPicture(view.name, view.title, view.caption, tabs, _table(view, rows)))
+        picture, reason = draw_picture(view, source)
+        if picture is not None:
+            pictures.append(picture)
         else:
-            absent.append((view.title, source.blank_reason(view.where, reason)))
+            absent.append((view.title, reason))
     return pictures, absent
+
+
+def draw_picture(view: View, source: RecordSource) -> tuple[ReportPicture | None, str]:
+    """One view of a run; without anything to draw, None and the reason."""
+    rows = source.rows(view.where)
+    tabs, reason = _draw_tabs(view, rows)
+    if not tabs:
+        return None, source.blank_reason(view.where, reason)
+    return ReportPicture(view.name, view.title, view.caption, tabs, _table(view, rows)), ""
 
 
 def _draw_tabs(view: View, rows: pd.DataFrame) -> tuple[tuple[PictureTab, ...], str]:

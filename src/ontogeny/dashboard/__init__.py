@@ -1,0 +1,17 @@
+"""Dashboard: runs in a browser, from one process on this machine.
+
+`endpoints/` answers in JSON and needs no page; `page` is the NiceGUI page over it; `assets/` is what a browser loads.
+Needs the extra `dashboard`.
+"""
+
+__all__ = [
+    "access",
+    "api",
+    "atlas",
+    "endpoints",
+    "page",
+    "selection",
+    "server",
+    "shown_run",
+    "widget",
+]

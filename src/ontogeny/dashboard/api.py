@@ -1,0 +1,45 @@
+"""API of the dashboard: its endpoints in one FastAPI application, behind the token."""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from ontogeny.dashboard.access import TokenAccess
+from ontogeny.dashboard.assets import browser_files
+from ontogeny.dashboard.endpoints import atlas, charts, records, runs
+from ontogeny.dashboard.shown_run import ShownRuns
+from ontogeny.errors import BadInput
+
+_CACHED = {"cache-control": "public, max-age=31536000, immutable"}
+"""The name of a file of the browser holds the digest of its content."""
+
+
+def make_api(shown: ShownRuns, token: str, *, port: int = 0) -> FastAPI:
+    """The application: JSON under `/api`, the files of the browser under `/assets`; every request needs the token.
+
+    Args:
+        shown: The runs.
+        token: The token of its addresses.
+        port: Its port, which is a part of the name of the cookie.
+    """
+    app = FastAPI(title="ontogeny dashboard", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.runs = shown
+    for router in (runs.router, atlas.router, charts.router, records.router):
+        app.include_router(router, prefix="/api")
+    app.add_api_route("/assets/{name}", _read_asset, include_in_schema=False)
+    app.add_exception_handler(BadInput, _refuse)
+    app.add_middleware(TokenAccess, token=token, cookie=f"ontogeny-{port}")
+    return app
+
+
+def _read_asset(name: str) -> Response:
+    files: Mapping[str, tuple[str, str]] = browser_files()
+    if name not in files:
+        return JSONResponse({"error": "there is no such file."}, 404)
+    kind, content = files[name]
+    return Response(content, media_type=kind, headers=_CACHED)
+
+
+def _refuse(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)

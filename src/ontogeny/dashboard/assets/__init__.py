@@ -1,0 +1,33 @@
+"""Files that a browser loads: the Vega bundle, the script of the charts and the style of the page."""
+
+import functools
+import hashlib
+from importlib.resources import files
+
+from ontogeny.views import vega_bundle
+
+__all__ = ["asset_address", "browser_files"]
+
+_KINDS = {"vega.js": "text/javascript", "dashboard.js": "text/javascript", "dashboard.css": "text/css"}
+
+
+@functools.cache
+def browser_files() -> dict[str, tuple[str, str]]:
+    """Media type and content of each file, by a name that holds the digest of its content."""
+    return {_digest_name(name): (kind, _content(name)) for name, kind in _KINDS.items()}
+
+
+@functools.cache
+def asset_address(name: str) -> str:
+    """The address of a file: vega.js, dashboard.js or dashboard.css."""
+    return f"/assets/{_digest_name(name)}"
+
+
+@functools.cache
+def _content(name: str) -> str:
+    return vega_bundle() if name == "vega.js" else files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest_name(name: str) -> str:
+    stem, _, ending = name.partition(".")
+    return f"{stem}.{hashlib.sha256(_content(name).encode()).hexdigest()[:12]}.{ending}"

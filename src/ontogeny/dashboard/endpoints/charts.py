@@ -1,0 +1,55 @@
+"""Charts: every view of the package as Vega-Lite, drawn from the records of a run or of one of its concepts."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+
+from ontogeny.dashboard.endpoints._common import run_of
+from ontogeny.dashboard.shown_run import ShownRun
+from ontogeny.findings.selection import RowFilter
+from ontogeny.report.pictures import draw_picture
+from ontogeny.views import load_view, load_views
+
+router = APIRouter()
+
+
+@router.get("/charts")
+def list_charts() -> list[dict[str, str]]:
+    """Name, title and caption of every view, in the order of a report."""
+    return [{"name": view.name, "title": view.title, "caption": view.caption} for view in load_views()]
+
+
+@router.get("/runs/{run}/charts")
+def count_chart_rows(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, int]:
+    """Number of rows of each view in this run; a view without rows has nothing to draw."""
+    views = load_views()
+    counts = shown.result("counts", lambda: shown.source().counts([view.where for view in views]))
+    return dict(zip((view.name for view in views), counts, strict=True))
+
+
+@router.get("/runs/{run}/charts/{view}")
+def read_chart(
+    shown: Annotated[ShownRun, Depends(run_of)], view: str, concept: str = "", stage: str = "", step: int | None = None
+) -> dict[str, Any]:
+    """A view as the tabs of a report, or the reason why it has nothing to draw.
+
+    Args:
+        shown: The run.
+        view: Name of the view.
+        concept: The one concept that is drawn; "" for all.
+        stage: The one stage that is drawn; "" for all.
+        step: The one step that is drawn; all by default.
+    """
+    only = RowFilter((concept,) if concept else (), (), (stage,) if stage else (), step)
+    return shown.result(("chart", view, only), lambda: _draw(shown, view, only))
+
+
+def _draw(shown: ShownRun, name: str, only: RowFilter) -> dict[str, Any]:
+    view = load_view(name)
+    only.check(shown.run.query)
+    picture, reason = draw_picture(view, shown.source(only))
+    about = {"name": name, "title": view.title, "caption": view.caption}
+    if picture is None:
+        return {**about, "tabs": [], "reason": reason}
+    tabs = [{"label": tab.label, **packed} for tab, packed in zip(picture.tabs, picture.packed, strict=True)]
+    return {**about, "tabs": tabs, "reason": ""}

@@ -1,0 +1,149 @@
+"""Shown run: a run directory that the dashboard reads, and reads again when its records have changed."""
+
+import hashlib
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ontogeny.errors import BadInput, unknown_name
+from ontogeny.findings.selection import OWN_ROWS, RecordSource, RowFilter
+from ontogeny.findings.timeline import LOSS_METRICS
+from ontogeny.records import checkpoint_label
+from ontogeny.storage.run import Run, open_runs
+
+_T = TypeVar("_T")
+_MOST_RESULTS = 256
+
+
+class ShownRun:
+    """A run with its timeline and the results that were computed from its present records.
+
+    Args:
+        name: Its name in addresses and on the page.
+        run: The run directory.
+    """
+
+    def __init__(self, name: str, run: Run) -> None:
+        self.name, self.run = name, run
+        self.lock = threading.RLock()
+        self._version = ""
+        self._results: OrderedDict[object, Any] = OrderedDict()
+
+    def version(self) -> str:
+        """Digest of the names and times of its records: it changes when a job adds some."""
+        files = [self.run.about_path, *sorted((self.run.folder / "records").glob("*.parquet"))]
+        seen = hashlib.sha256()
+        for file in files:
+            try:
+                seen.update(f"{file.name} {file.stat().st_mtime_ns}\n".encode())
+            except OSError:  # replaced while it was listed
+                continue
+        return seen.hexdigest()[:16]
+
+    def result(self, key: object, compute: Callable[[], _T]) -> _T:
+        """A result that is computed once for the present records; one at a time for a run."""
+        with self.lock:
+            if (version := self.version()) != self._version:
+                self._version = version
+                self._results.clear()
+            if key not in self._results:
+                self._results[key] = compute()
+                if len(self._results) > _MOST_RESULTS:
+                    self._results.popitem(last=False)
+            self._results.move_to_end(key)
+            known: _T = self._results[key]
+            return known
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """The content of run.json."""
+        return self.result("about", lambda: self.run.about)
+
+    def source(self, only: RowFilter = RowFilter()) -> RecordSource:  # noqa: B008
+        """Its records by condition, of all rows or of a part."""
+        return self.result(("source", only), lambda: RecordSource(self.run.query, self.about, only=only))
+
+    def describe(self) -> dict[str, Any]:
+        """What a page needs to offer a choice: checkpoints on the time axis, concepts, metrics with their parts and probes."""
+        return self.result("describe", self._describe)
+
+    def _describe(self) -> dict[str, Any]:
+        line, about = self.source().line, self.about
+        several = len(line.stages) > 1
+        columns = (line.moments[name].tolist() for name in ("stage", "step", "tokens", "age"))
+        checkpoints = [
+            {
+                "stage": stage,
+                "step": step,
+                "label": checkpoint_label(stage if several else "", None if step % 1 else step),
+                "tokens": None if math.isnan(tokens) else tokens,
+                "age": round(age, 5),
+            }
+            for stage, step, tokens, age in zip(*columns, strict=True)
+        ]
+        ticks = [int(i) for i in line.ticks(9).index]
+        named = [str(concept["name"]) for concept in about.get("concepts", [])]
+        measured = self.run.query(
+            "select metric, split_part(site, '.', 1) as part, method, list(distinct concept) as concepts from records "
+            f"where site is not null and layer is not null and (step is not null or stage is not null) and {OWN_ROWS} "
+            "group by all order by all"
+        )
+        metrics: dict[str, dict[str, list[str]]] = {}
+        cells = measured[~measured["metric"].isin([*LOSS_METRICS, *_NO_CELLS])]
+        for metric, part, method in zip(*(cells[name].tolist() for name in ("metric", "part", "method")), strict=True):
+            methods = metrics.setdefault(metric, {}).setdefault(part, [])
+            methods += [method] if isinstance(method, str) else []
+        concepts = {str(name) for names in measured["concepts"] for name in names if name is not None}
+        return {
+            "name": self.name,
+            "lineage": str(about.get("lineage", {}).get("name") or self.name),
+            "finished": bool(about.get("finished", True)),
+            "stages": [stage.name for stage in line.stages],
+            "checkpoints": checkpoints,
+            "ticks": ticks,
+            "concepts": list(dict.fromkeys([*named, *sorted(concepts - set(named))])),
+            "metrics": metrics,
+            "failures": len(about.get("failures") or []),
+        }
+
+
+_NO_CELLS = (
+    "best_site",
+    "stage_best_site",
+    "earliest_site",
+    "change_point",
+    "emergence_step",
+    "loss_step",
+    "token_score",
+)
+"""Metrics of a series or of a token, which are no cell of a layer at a checkpoint."""
+
+
+class ShownRuns:
+    """The runs of a dashboard; a name from an address is only ever looked up here."""
+
+    def __init__(self, folders: Iterable[str | Path]) -> None:
+        """Open the runs.
+
+        Args:
+            folders: Run directories.
+
+        Raises:
+            BadInput: one of them is not a run directory, is given twice, or none is given.
+        """
+        opened = open_runs(folders).members
+        if not opened:
+            raise BadInput("`runs` must name at least one run directory, got none: name one.")
+        self.members: dict[str, ShownRun] = {name: ShownRun(name, run) for name, run in opened.items()}
+
+    def __getitem__(self, name: str) -> ShownRun:
+        if name not in self.members:
+            raise unknown_name("run", name, self.members)
+        return self.members[name]
+
+    @property
+    def first(self) -> ShownRun:
+        return next(iter(self.members.values()))
