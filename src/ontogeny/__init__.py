@@ -8,6 +8,7 @@ Models and texts     load_model, load_concept, Concept, Example, Answer, Lineage
 Reading              capture, fit_probe, read, Activations, FittedProbe, TokenScores, Site
 Steering             steer, Add, Ablate, Clamp, Erase, Patch, RankOne, Reweight, Zero, Edit, Direction
 Jobs over a lineage  trace, evaluate, transfer, compare, monitor, audit, read_checkpoints
+While it trains      TraceCallback, Watcher, doctor, Alert, AlertSettings
 Their settings       TraceSettings, EvaluationSettings, TransferSettings, StudyInputs, ModelOptions
 Results              Run, open_run, open_runs, Record
 Everything else      list_plugins, BadInput
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from ontogeny.jobs.trace.trace import trace
     from ontogeny.jobs.transfer.plan import TransferSettings
     from ontogeny.jobs.transfer.transfer import transfer
+    from ontogeny.jobs.watch.alerts import Alert, AlertSettings
+    from ontogeny.jobs.watch.callback import TraceCallback
+    from ontogeny.jobs.watch.doctor import doctor
+    from ontogeny.jobs.watch.watcher import Watcher
     from ontogeny.lineage import Checkpoint, Lineage, Stage
     from ontogeny.measurements.fitted_probe import FittedProbe, fit_probe
     from ontogeny.measurements.settings import TraceSettings
@@ -66,6 +71,10 @@ _MODULES = {
     "ontogeny.jobs.trace.trace": ("trace",),
     "ontogeny.jobs.transfer.plan": ("TransferSettings",),
     "ontogeny.jobs.transfer.transfer": ("transfer",),
+    "ontogeny.jobs.watch.alerts": ("Alert", "AlertSettings"),
+    "ontogeny.jobs.watch.callback": ("TraceCallback",),
+    "ontogeny.jobs.watch.doctor": ("doctor",),
+    "ontogeny.jobs.watch.watcher": ("Watcher",),
     "ontogeny.lineage": ("Checkpoint", "Lineage", "Stage"),
     "ontogeny.measurements.fitted_probe": ("FittedProbe", "fit_probe"),
     "ontogeny.measurements.settings": ("TraceSettings",),
@@ -83,6 +92,8 @@ __all__ = [
     "Ablate",
     "Activations",
     "Add",
+    "Alert",
+    "AlertSettings",
     "Answer",
     "BadInput",
     "Checkpoint",
@@ -106,13 +117,16 @@ __all__ = [
     "Stage",
     "StudyInputs",
     "TokenScores",
+    "TraceCallback",
     "TraceSettings",
     "TransferSettings",
+    "Watcher",
     "Zero",
     "__version__",
     "audit",
     "capture",
     "compare",
+    "doctor",
     "evaluate",
     "fit_probe",
     "list_plugins",

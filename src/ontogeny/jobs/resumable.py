@@ -117,7 +117,7 @@ def readable_checkpoints(
             readable[checkpoint] = weight_identity(
                 checkpoint, allow_pickle=allow_pickle, tokenizer=tokenizer, digests=digests
             )
-        except BadInput as error:
+        except (BadInput, OSError) as error:  # a folder may be deleted while it is read
             failures.append(Failure(checkpoint.name, checkpoint.stage, str(error)))
     if not readable:
         raise BadInput(failures[0].reason if failures else f"{lineage.name} has no checkpoints.")

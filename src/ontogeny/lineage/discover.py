@@ -187,6 +187,14 @@ def stages_from_folder(folder: Path, stage: str, *, allow_pickle: bool = False) 
     return DiscoveredStages(name, _tree(list(checkpoints), labels.values(), stage), (*notes, *more))
 
 
+def checkpoint_folders(folder: Path, stage: str) -> list[Checkpoint]:
+    """The checkpoint-N folders of a trainer that are there now, complete or not, by step; none without the folder."""
+    try:
+        return _trainer_checkpoints(_subfolders(folder), stage)
+    except FileNotFoundError:
+        return []
+
+
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(
         (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "tmp-"))), key=_natural_order
@@ -194,7 +202,14 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _trainer_steps(subs: Iterable[Path]) -> dict[int, Path]:
-    return {int(match[1]): path for path in subs if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
+    steps: dict[int, Path] = {}
+    for path in subs:
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and (other := steps.setdefault(int(match[1]), path)) is not path:
+            raise BadInput(
+                f"checkpoints of {path.parent} must have different steps, but {other.name} and {path.name} have the same: remove one."
+            )
+    return steps
 
 
 def _trainer_checkpoints(subs: Iterable[Path], stage: str) -> list[Checkpoint]:
@@ -236,6 +251,11 @@ def _stages_of_project(folder: Path, runs: Sequence[Path], allow_pickle: bool) -
     return DiscoveredStages(folder.resolve().name, parents_first(stages), tuple(notes))
 
 
+_UNTRAINED_WORDS = re.compile(
+    r"(?:^|[-_.])(init|initial|initiali[sz]ed|untrained|random|scratch)(?=$|[-_.])", re.IGNORECASE
+)
+
+
 def _words_last(
     folders: Sequence[Path], numbered: Sequence[Checkpoint], stage: str, allow_pickle: bool
 ) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
@@ -243,12 +263,22 @@ def _words_last(
     checkpoints, notes = list(numbered), list[str]()
     last = max((c.step or 0 for c in numbered), default=0)
     for folder in folders:
-        checkpoint = _trainer_checkpoint(folder, stage, None)
-        if checkpoint.step is not None and checkpoint.step <= last:
-            checkpoint = replace(checkpoint, step=None)
+        label = suites.parse_branch(folder.name)
+        if label and label.step is not None and label.step not in {c.step for c in checkpoints}:
+            # `Checkpoint-200` or `step300` beside `checkpoint-100`: its name holds its step.
+            checkpoint = _trainer_checkpoint(folder, stage, label.step)
+        else:
+            checkpoint = _trainer_checkpoint(folder, stage, None)
+            if checkpoint.step is not None and checkpoint.step <= last:
+                checkpoint = replace(checkpoint, step=None)
         if (same := _same_weights(checkpoint, numbered, allow_pickle)) is not None:
             notes.append(f"{folder.name} holds the weights of {same.name} and is left out")
             continue
+        if checkpoint.step is None and _UNTRAINED_WORDS.search(folder.name):
+            raise BadInput(
+                f"{folder} looks like the model before training, and a name without a step would be the last checkpoint: rename it to "
+                f"{'checkpoint-0' if folder.parent.joinpath(f'checkpoint-{last}').is_dir() else 'step0'}, or write a lineage.toml."
+            )
         checkpoints.append(checkpoint)
         if checkpoint.step is None:
             notes.append(f"{folder.name} has no step and is placed after the last one")

@@ -310,9 +310,21 @@ def attention_output_bias(model: Model, layer: int) -> Float[Tensor, " d"]:
 
 
 def _matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:
+    if hasattr(linear, "get_base_layer"):  # an adapter of PEFT around the map, in a model in training
+        return _matrix_with_adapter(linear)
     # nn.Linear stores [out, in]; GPT-2's Conv1D stores [in, out].
     weight: Tensor = linear.get_parameter("weight")
     return weight.T if isinstance(linear, nn.Linear) else weight
+
+
+@torch.no_grad()
+def _matrix_with_adapter(linear: nn.Module) -> Float[Tensor, "inside d"]:
+    """The map of a layer and its adapter together, whatever the kind of the adapter: what it makes of each unit vector."""
+    weight = linear.get_base_layer().get_parameter("weight")  # type: ignore[operator]
+    inside = weight.shape[1] if isinstance(linear.get_base_layer(), nn.Linear) else weight.shape[0]  # type: ignore[operator]
+    units = torch.eye(inside, dtype=weight.dtype, device=weight.device)
+    mapped: Tensor = linear(units) - linear(torch.zeros_like(units[:1]))
+    return mapped
 
 
 def tokenizer_fingerprint(model: Model) -> str:

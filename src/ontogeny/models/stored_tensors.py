@@ -107,7 +107,16 @@ def looks_untrained(folder: Path) -> bool:
     for path in (folder / file.name for file in files if file.name.endswith(".safetensors")):
         with safe_open(path, framework="pt") as opened:
             for name in filter(_NORM_GAIN.search, opened.keys()):
-                gain = opened.get_tensor(name)
-                if gain.numel() and not bool((gain == gain.reshape(-1)[0]).all()):
+                if not _is_constant(opened.get_tensor(name)):
                     return False
     return True
+
+
+def network_looks_untrained(network: nn.Module) -> bool:
+    """`looks_untrained` of a network in memory."""
+    gains = (gain for name, gain in network.named_parameters() if _NORM_GAIN.search(name))
+    return all(_is_constant(gain.detach()) for gain in gains)
+
+
+def _is_constant(gain: torch.Tensor) -> bool:
+    return not gain.numel() or bool((gain == gain.reshape(-1)[0]).all())

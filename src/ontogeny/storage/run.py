@@ -60,6 +60,7 @@ _RUN_PARTS = (
     "index.json",
     "ledger.jsonl",
     "checksums.jsonl",
+    "alerts.jsonl",
     "weights.json",
     ".lock",
 )

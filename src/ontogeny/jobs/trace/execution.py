@@ -28,6 +28,8 @@ class TraceExecution:
     on_progress: ProgressCallback = ignore_progress
     cluster: RayCluster | None = None
     """None: visit the checkpoints in this process."""
+    freeze: bool = False
+    """Also apply the probe of the first checkpoint at which a concept can be read to all later ones."""
 
     @property
     def device(self) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ontogeny.activations import parity
 from ontogeny.activations.activations import Activations, template_rows
@@ -17,6 +18,7 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import TraceProgress
 from ontogeny.jobs.resumable import fetch_ahead, visit_checkpoints
 from ontogeny.jobs.trace.execution import TraceExecution, untrained_unit
+from ontogeny.jobs.trace.frozen import FrozenProbes
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements import behaviour
@@ -46,8 +48,10 @@ class _Network:
     load: Callable[[], Model]
     stamps: Mapping[str, CheckpointStamp]
     """By concept."""
-    header: Mapping[str, object]
+    header: Mapping[str, Any]
     """Header of the tensors that are kept."""
+    live: bool = False
+    """Whether it is a model in training, whose run gets its parity certificate from a saved checkpoint."""
 
     @property
     def trained(self) -> bool:
@@ -75,6 +79,7 @@ class CheckpointExecutor:
         self.plan, self.run, self.execution, self.floor = plan, run, execution, floor
         has_answers = any(concept.answers for concept in plan.concepts)
         self.reusable = ReusableModel(execution.model, scores_vocabulary=has_answers)
+        self.frozen = FrozenProbes() if execution.freeze else None
         self.checkpoints_done = 0
         self.models_built = 0
         self.validated: set[str] = set()
@@ -103,6 +108,8 @@ class CheckpointExecutor:
 
     def _visit(self, checkpoint: Checkpoint, folder: Path, concepts: list[Concept]) -> None:
         self._measure_floor(folder)
+        if not concepts:
+            return
         self._report(checkpoint.label, "loading")
 
         def load() -> Model:
@@ -110,23 +117,39 @@ class CheckpointExecutor:
             self.models_built += built
             return model
 
+        network = self._network(checkpoint, folder, load, untrained=self.plan.is_untrained(checkpoint))
+        self._measure(network, concepts)
+        if self.compact:
+            units = [self.plan.units[checkpoint, concept.name] for concept in concepts]
+            self.run.compact_checkpoint(checkpoint.stage, checkpoint.name, units)
+        self.checkpoints_done += 1
+
+    def measure_loaded(self, checkpoint: Checkpoint, model: Model, *, untrained: bool) -> None:
+        """Measure all concepts of the plan on a model that is in memory, such as one in training, in place of a saved checkpoint.
+
+        Args:
+            untrained: Whether its weights are freshly initialised.
+        """
+        network = self._network(checkpoint, Path(checkpoint.source), lambda: model, untrained=untrained, live=True)
+        self._measure(network, list(self.plan.concepts))
+
+    def _network(
+        self, checkpoint: Checkpoint, folder: Path, load: Callable[[], Model], *, untrained: bool, live: bool = False
+    ) -> _Network:
         header = {
             "checkpoint": checkpoint.name,
             "stage": checkpoint.stage,
             "step": checkpoint.step,
             "tokens": checkpoint.tokens,
-            "revision": checkpoint.revision or checkpoint.name,
+            "revision": checkpoint.name,
             "train_seed": checkpoint.train_seed,
             "order": self.plan.order(checkpoint),
-            "untrained": self.plan.is_untrained(checkpoint),
+            "untrained": untrained,
         }
-        units = {concept.name: self.plan.units[checkpoint, concept.name] for concept in concepts}
+        units = {concept.name: self.plan.units[checkpoint, concept.name] for concept in self.plan.concepts}
         stamps = {name: CheckpointStamp.of(self.plan.lineage.name, unit, checkpoint) for name, unit in units.items()}
         fingerprint = self.plan.weights[checkpoint].fingerprint
-        self._measure(_Network(checkpoint.name, checkpoint.label, folder, fingerprint, load, stamps, header), concepts)
-        if self.compact:
-            self.run.compact_checkpoint(checkpoint.stage, checkpoint.name, list(units.values()))
-        self.checkpoints_done += 1
+        return _Network(checkpoint.name, checkpoint.label, folder, fingerprint, load, stamps, header, live)
 
     def _measure_floor(self, folder: Path) -> None:
         """Measure a random initialisation for the concepts that lack one; tried once."""
@@ -193,7 +216,7 @@ class CheckpointExecutor:
     ) -> tuple[dict[str, Activations], CaptureCounts]:
         """Read the texts of these concepts in one pass."""
         work, rows = self._workload(model, concepts)
-        if network.trained:
+        if network.trained and not network.live:
             visits = [checkpoint.name for checkpoint in self.plan.checkpoints]
             parity.certify_parity(self.run, model, network.name, work.sequences, visits=visits)
         read = 0
@@ -238,6 +261,8 @@ class CheckpointExecutor:
             directions=measured.directions if network.trained else None,
             scores=measured.scores,
         )
+        if network.trained and self.frozen is not None:
+            self.frozen.keep(self.run, design, activations, measured, stamp, network.header)
         if network.header["untrained"]:
             self.run.drop(untrained_unit(self.plan, concept))  # step 0 of the run itself is the better floor
 
