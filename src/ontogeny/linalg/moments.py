@@ -43,20 +43,6 @@ class Moments:
             self.xz + other.xz + between * dx[:, :, None] * dz,
         )
 
-    def __sub__(self, part: "Moments") -> "Moments":
-        """Moments of the rest, if `part` is some of the examples."""
-        count = self.count - part.count
-        share = part.count / count
-        dx, dz = self.x - part.x, self.z - part.z
-        between = self.count * share
-        return Moments(
-            count,
-            self.x + share * dx,
-            self.z + share * dz,
-            self.xx - part.xx - between * dx[:, :, None] * dx[:, None],
-            self.xz - part.xz - between * dx[:, :, None] * dz,
-        )
-
     @cached_property
     def variances(self) -> Float[Tensor, "site d"]:
         """Eigenvalues of `xx`, smallest first; NaN at a site with non-finite values."""
@@ -76,16 +62,13 @@ def fold_moments(
     """Moments of the examples outside each fold, from those of all; products in the precision of x, about the common mean."""
     rest = []
     for fold in range(int(folds.max()) + 1):
-        inside = folds == fold
-        rows, target = x[:, inside] - whole.x[:, None].to(x), z[inside].double() - whole.z
-        xx, xz = matmul(rows.mT, rows).double(), (target.to(rows).mT @ rows).mT.double()
-        mean, centre, count = rows.double().mean(1), target.mean(0), int(inside.sum())
-        part = Moments(
-            count,
-            whole.x + mean,
-            whole.z + centre,
-            xx - count * mean[:, :, None] * mean[:, None],
-            xz - count * mean[:, :, None] * centre,
-        )
-        rest.append(whole - part)
+        inside = (folds == fold).nonzero()[:, 0]
+        rows, target = x[:, inside].sub_(whole.x[:, None].to(x)), z[inside].double() - whole.z
+        count = whole.count - len(inside)
+        # Sums about the mean of all; those outside the fold are the negative of these, since all together are zero.
+        dx, dz = -rows.sum(1, dtype=torch.float64), -target.sum(0)
+        xx = torch.sub(whole.xx, matmul(rows.mT, rows))
+        xx.baddbmm_(dx[:, :, None], dx[:, None], alpha=-1 / count)
+        xz = whole.xz - (target.to(rows).mT @ rows).mT.double() - dx[:, :, None] * dz / count
+        rest.append(Moments(count, whole.x + dx / count, whole.z + dz / count, xx, xz))
     return rest

@@ -275,7 +275,8 @@ def _factor(y: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
     distinct, index = torch.unique(y, dim=0, return_inverse=True)
     if len(distinct) < 2 or not y.isfinite().all():
         return y.new_zeros(0).double(), y.new_zeros(len(y), 0).double()
-    if len(distinct) > len(y) // 4 or kernel == "gaussian_median":
+    # Two labels have one distance, which is its own median; of more, each pair of examples counts.
+    if len(distinct) > len(y) // 4 or (kernel == "gaussian_median" and len(distinct) > 2):
         values, vectors = torch.linalg.eigh(centred_gram(y, kernel))
     else:
         # Few distinct labels: solve the small eigenproblem over the distinct values and expand it to the examples.

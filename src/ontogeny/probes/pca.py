@@ -45,16 +45,15 @@ def fit(
     x = check_activations("pca", x, y)
     inside = class_indicators("pca", y)[:, 0]
     paired = pairs is not None and bool((pairs >= 0).any())
-    middle = (x[:, inside].mean(1) + x[:, ~inside].mean(1)) / 2
-    gap = x[:, inside].mean(1) - x[:, ~inside].mean(1)
     if moments is not None and not paired:
         unit, share = _axis(moments.xx, x.dtype, moments.variances[:, -1])
-    else:
-        unit, share = _first(
-            _differences(x, inside, pairs) if pairs is not None and paired else x - x.mean(1, keepdim=True)
-        )
+        return _probe_of_moments(unit, share, moments)
+    unit, share = _first(
+        _differences(x, inside, pairs) if pairs is not None and paired else x - x.mean(1, keepdim=True)
+    )
+    means = x[:, inside].mean(1), x[:, ~inside].mean(1)
     spread = (x @ unit[:, :, None]).std(1)[:, 0]
-    return _make_probe(unit, share, gap, middle, spread)
+    return _make_probe(unit, share, means[0] - means[1], (means[0] + means[1]) / 2, spread)
 
 
 def fit_folds(
@@ -80,14 +79,11 @@ def fit_folds(
         if paired and pairs is not None:
             each.append(fit(x[:, mask], y[mask], groups=groups[mask], pairs=pairs[mask], seed=seed))
         elif rest:
-            positive, negative = (mean[..., 0].to(x) for mean in rest[fold].class_means())
             second = rest[fold].xx.to(x)
             unit, share = _iterated_axis(
                 partial(matmul, second), probe.direction, second.diagonal(dim1=1, dim2=2).sum(1)
             )
-            variance = (unit * (second @ unit[..., None])[..., 0]).sum(1) / (rest[fold].count - 1)
-            middle = (positive + negative) / 2
-            each.append(_make_probe(unit, share, positive - negative, middle, variance.clamp(min=0).sqrt()))
+            each.append(_probe_of_moments(unit, share, rest[fold]))
         else:
             rows, inside = x[:, mask], class_indicators("pca", y[mask])[:, 0]
             means = rows[:, inside].mean(1), rows[:, ~inside].mean(1)
@@ -149,10 +145,7 @@ class Fitter:
         second = self.moments.xx if self.differences is None else self.differences
         values, vectors = torch.linalg.eigh(second)
         unit, share = vectors[..., -1], values[..., -1] / values.sum(-1)
-        positive, negative = (m[..., 0] for m in self.moments.class_means())
-        variance = torch.einsum("sd,sde,se->s", unit, self.moments.xx, unit) / (self.moments.count - 1)
-        parts = (unit, share, positive - negative, (positive + negative) / 2, variance.sqrt())
-        return _make_probe(*(part.float() for part in parts))
+        return _probe_of_moments(unit.float(), share.float(), self.moments)
 
 
 def _differences(x: Tensor, inside: Tensor, pairs: Tensor) -> Tensor:
@@ -204,6 +197,14 @@ def _leading(second: Float[Tensor, "site d d"], largest: Float[Tensor, " site"])
     if failed.any():  # e.g. a zero matrix
         found[failed > 0] = torch.linalg.eigh(second[failed > 0])[1][..., -1]
     return found
+
+
+def _probe_of_moments(unit: Tensor, share: Tensor, moments: Moments) -> Probe:
+    positive, negative = (mean[..., 0].to(unit) for mean in moments.class_means())
+    wide = unit.double()
+    variance = (wide * (moments.xx @ wide[..., None])[..., 0]).sum(1) / (moments.count - 1)
+    spread = variance.clamp(min=0).sqrt().to(unit)
+    return _make_probe(unit, share, positive - negative, (positive + negative) / 2, spread)
 
 
 def _make_probe(unit: Tensor, share: Tensor, gap: Tensor, middle: Tensor, spread: Tensor) -> Probe:
