@@ -116,8 +116,13 @@ class Hub:
 
 def commit(folder: Path) -> str:
     """The stand-in's commit of a folder: changes with its files."""
-    parts = [(path.name, sha256(path)) for path in sorted(folder.iterdir()) if path.is_file()]
+    parts = [(path.relative_to(folder).as_posix(), sha256(path)) for path in files_of(folder)]
     return hashlib.sha1(repr(parts).encode()).hexdigest()
+
+
+def files_of(folder: Path) -> list[Path]:
+    """All files of a revision, those in folders too."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def sha256(path: Path) -> str:
@@ -159,10 +164,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._api(*match.groups(), blobs="blobs" in parse_qs(url.query))
         elif match := re.fullmatch(r"/api/models/([^/]+(?:/[^/]+)?)", path):
             self._api(match[1], "revision", "main", blobs="blobs" in parse_qs(url.query))
-        elif match := re.fullmatch(r"/(.+?)/resolve/(.+)/([^/]+)", path):
-            self._file(*match.groups())
+        elif match := re.fullmatch(r"/(.+?)/resolve/(.+)", path):
+            self._file(match[1], *self._split(match[1], match[2]))
         else:
             self._error(404, "EntryNotFound")
+
+    def _split(self, repository: str, place: str) -> tuple[str, str]:
+        """Revision and file; both may hold slashes, and the revision is one that there is."""
+        ends = [i for i, letter in enumerate(place) if letter == "/"]
+        known = [i for i in ends if repository in self.hub.repositories and self.hub.find(repository, place[:i])]
+        end = (known or ends[-1:])[0]
+        return place[:end], place[end + 1 :]
 
     def _trouble(self) -> Trouble | None:
         for trouble in self.hub.troubles:
@@ -200,23 +212,23 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.find(repository, revision or "main")
         if folder is None:
             return self._error(404, "RevisionNotFound")
-        files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
         if what == "tree":
-            return self._json([self._entry(path) for path in files])
-        siblings = [self._sibling(path) if blobs else {"rfilename": path.name} for path in files]
+            return self._json([self._entry(name, path) for name, path in files.items()])
+        siblings = [self._sibling(name, path) if blobs else {"rfilename": name} for name, path in files.items()]
         self._json({"id": repository, "sha": commit(folder), "siblings": siblings, "private": False, "tags": []})
 
     @staticmethod
-    def _sibling(path: Path) -> dict[str, Any]:
+    def _sibling(name: str, path: Path) -> dict[str, Any]:
         found = describe(path)
         lfs = {"lfs": found["lfs"]} if "lfs" in found else {}
-        return {"rfilename": path.name, "size": found["size"], "blobId": found["blob"], **lfs}
+        return {"rfilename": name, "size": found["size"], "blobId": found["blob"], **lfs}
 
     @staticmethod
-    def _entry(path: Path) -> dict[str, Any]:
+    def _entry(name: str, path: Path) -> dict[str, Any]:
         found = describe(path)
         lfs = {"lfs": {"oid": found["lfs"]["sha256"], **found["lfs"]}} if "lfs" in found else {}
-        return {"type": "file", "path": path.name, "size": found["size"], "oid": found["blob"], **lfs}
+        return {"type": "file", "path": name, "size": found["size"], "oid": found["blob"], **lfs}
 
     def _file(self, repository: str, revision: str, name: str) -> None:
         if not self._known(repository):

@@ -104,7 +104,14 @@ def _describe_checkpoints(
     weight_bytes: Mapping[Checkpoint, int], before: Iterable[dict[str, Any]], stages: list[str]
 ) -> list[dict[str, Any]]:
     fields = ("name", "source", "revision", "commit", "stage", "step", "tokens", "train_seed")
-    new = [{**{field: getattr(c, field) for field in fields}, "bytes": size} for c, size in weight_bytes.items()]
+    new = [
+        {
+            **{field: getattr(c, field) for field in fields},
+            **{field: value for field in ("subfolder", "off_trajectory") if (value := getattr(c, field))},
+            "bytes": size,
+        }
+        for c, size in weight_bytes.items()
+    ]
     places = {(c["stage"], c["name"]) for c in new}
     rank = {name: i for i, name in enumerate(stages)}
     return sorted(

@@ -24,6 +24,10 @@ class Checkpoint:
     train_seed: int | None = None
     commit: str | None = None
     """Commit of the branch when the lineage was opened."""
+    subfolder: str = ""
+    """Folder of the model inside the revision; "" for its top."""
+    off_trajectory: str = ""
+    """Why it does not lie on the path of its stage: `annealed`, `averaged` or `branch`; "" if it does."""
 
     def __post_init__(self) -> None:
         for what, number in (("step", self.step), ("training seed", self.train_seed)):
@@ -34,8 +38,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """`step1000`, `checkpoint-500`, …: the branch or the folder name; of a link its own name."""
-        return self.revision or Path(os.path.abspath(self.source)).name
+        """`step1000`, `checkpoint-500`, …: the folder in the revision, the branch or the folder name; of a link its own name."""
+        return self.subfolder or self.revision or Path(os.path.abspath(self.source)).name
 
     @property
     def label(self) -> str:
@@ -46,6 +50,15 @@ class Checkpoint:
     def branch(self) -> str:
         """Branch or tag on the Hub, by default `main`."""
         return self.revision or "main"
+
+    @property
+    def hub_place(self) -> tuple[str, str, str | None, str]:
+        """Repository, branch, commit and folder of a checkpoint on the Hub."""
+        return self.source, self.branch, self.commit, self.subfolder
+
+    def path_of(self, name: str) -> str:
+        """Path of one of its files inside the revision."""
+        return f"{self.subfolder}/{name}" if self.subfolder else name
 
     @property
     def is_local(self) -> bool:
@@ -61,6 +74,8 @@ class Stage:
     checkpoints: tuple[Checkpoint, ...]
     parent: str | None = None
     """The stage that it continues; None for an independent run."""
+    off_trajectory: str = ""
+    """Why its steps do not follow from its parent's by training: `annealed`, `averaged` or `branch`; "" if they do."""
 
 
 def sort_by_step(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:

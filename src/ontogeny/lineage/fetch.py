@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> C
     folder = _folder_on_disk(checkpoint, allow_pickle)
     if folder is not None:
         return weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
-    return hub.hub_checkpoint_files(checkpoint.source, checkpoint.branch, checkpoint.commit, allow_pickle=allow_pickle)
+    return hub.hub_checkpoint_files(*checkpoint.hub_place, allow_pickle=allow_pickle)
 
 
 def weight_bytes(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> int:
@@ -57,7 +58,7 @@ def adapter_base(checkpoint: Checkpoint) -> Checkpoint | None:
         config = weight_files.read_json(folder / weight_files.ADAPTER_CONFIG)
         where = folder / weight_files.ADAPTER_CONFIG
     else:
-        listed, _ = hub.list_hub_files(checkpoint.source, checkpoint.branch, checkpoint.commit)
+        listed, _ = hub.list_hub_files(*checkpoint.hub_place)
         if not weight_files.is_adapter(listed):
             return None
         config, where = _hub_json(checkpoint, weight_files.ADAPTER_CONFIG), Path(checkpoint.source)
@@ -100,10 +101,12 @@ def _holds_model(folder: Path) -> bool:
 def _hub_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     """A JSON file of a checkpoint on the Hub, without a download."""
     revision, where = checkpoint.branch, f"{checkpoint.source} at {checkpoint.branch}"
-    listed, commit = hub.list_hub_files(checkpoint.source, revision, checkpoint.commit)
+    listed, commit = hub.list_hub_files(*checkpoint.hub_place)
     if name not in listed:
         raise CheckpointError(f"{where} has no {name}: give a transformers checkpoint.")
-    content = hub.read_hub_range(checkpoint.source, revision, commit or revision, name, 0, listed[name].size)
+    content = hub.read_hub_range(
+        checkpoint.source, revision, commit or revision, checkpoint.path_of(name), 0, listed[name].size
+    )
     return weight_files.parse_json(content, f"{where}, {name}")
 
 
@@ -133,9 +136,8 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> P
     """
     folder = _folder_on_disk(checkpoint, allow_pickle)
     if folder is None:
-        branch = checkpoint.branch
-        wanted = hub.hub_checkpoint_files(checkpoint.source, branch, checkpoint.commit, allow_pickle=allow_pickle)
-        folder = hub.download_snapshot(checkpoint.source, branch, wanted)
+        wanted = hub.hub_checkpoint_files(*checkpoint.hub_place, allow_pickle=allow_pickle)
+        folder = hub.download_snapshot(checkpoint.source, checkpoint.branch, wanted, checkpoint.subfolder)
     weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
     return folder
 
@@ -208,7 +210,7 @@ def small_file_ids(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, st
         blobs = {name: (folder / name).resolve() for name in names if (folder / name).is_file()}
         if all(path.parent.name == "blobs" for path in blobs.values()):
             return {name: path.name for name, path in blobs.items()}
-    listed, _ = hub.list_hub_files(checkpoint.source, checkpoint.branch, checkpoint.commit)
+    listed, _ = hub.list_hub_files(*checkpoint.hub_place)
     return {name: listed[name].sha256 or str(listed[name].size) for name in names if name in listed}
 
 
@@ -234,7 +236,7 @@ def _folder_on_disk(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
 
 def complete_snapshot(checkpoint: Checkpoint, allow_pickle: bool) -> Path | None:
     """The snapshot in the cache, if it is complete."""
-    folder = hub.cached_snapshot(checkpoint.source, checkpoint.branch, checkpoint.commit)
+    folder = hub.cached_snapshot(*checkpoint.hub_place)
     try:
         if folder is not None:
             weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
@@ -251,7 +253,7 @@ def _hub_parts(checkpoint: Checkpoint, allow_pickle: bool) -> list[tuple[str, st
         blobs = [(file.name, (folder / file.name).resolve()) for file in weights]
         if all(path.parent.name == "blobs" for _, path in blobs):
             return [(name, path.name) for name, path in blobs]
-    files = hub.hub_checkpoint_files(checkpoint.source, checkpoint.branch, checkpoint.commit, allow_pickle=allow_pickle)
+    files = hub.hub_checkpoint_files(*checkpoint.hub_place, allow_pickle=allow_pickle)
     return [(file.name, file.sha256 or str(file.size)) for file in files.weights]
 
 
@@ -263,10 +265,9 @@ def file_digest(path: Path) -> str:
         if size <= _HASH_WHOLE_BELOW:
             digest.update(file.read())
             return digest.hexdigest()
+        read, handle = os.pread, file.fileno()
         for start, end in _spans(path, size):
-            for offset in _samples(start, end):
-                file.seek(offset)
-                digest.update(file.read(min(_BLOCK_BYTES, end - offset)))
+            digest.update(b"".join([read(handle, min(_BLOCK_BYTES, end - at), at) for at in _samples(start, end)]))
     return digest.hexdigest()
 
 

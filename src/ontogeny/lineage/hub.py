@@ -152,11 +152,11 @@ def _cached_refs(repository: str) -> dict[str, str]:
     return {name: commit for name, commit in refs.items() if not _COMMIT.fullmatch(name)}
 
 
-def cached_snapshot(repository: str, revision: str, commit: str | None) -> Path | None:
-    """The folder of a revision in the local cache, complete or not."""
+def cached_snapshot(repository: str, revision: str, commit: str | None, inside: str = "") -> Path | None:
+    """The folder of a revision, or a folder inside it, in the local cache, complete or not."""
     known = commit or (revision if _COMMIT.fullmatch(revision) else _cached_refs(repository).get(revision))
     _check_ref(repository, known or revision)
-    folder = _cache(repository) / "snapshots" / known if known else None
+    folder = _cache(repository) / "snapshots" / known / inside if known else None
     return folder if folder is not None and folder.is_dir() else None
 
 
@@ -169,23 +169,38 @@ def _info(repository: str, revision: str) -> "ModelInfo":
 _info_of_commit = functools.lru_cache(maxsize=4096)(_info)
 
 
-def list_hub_files(repository: str, revision: str, commit: str | None) -> tuple[dict[str, WeightFile], str | None]:
-    """Top-level files with sizes and hashes, and the commit, from one request (cached for a commit)."""
-    with friendly_errors(repository, revision):
-        info = _info_of_commit(repository, commit) if commit else _info(repository, revision)
-    _check_ref(repository, info.sha or revision)
-    top = [file for file in info.siblings or () if "/" not in file.rfilename]
+def list_hub_files(
+    repository: str, revision: str, commit: str | None, folder: str = ""
+) -> tuple[dict[str, WeightFile], str | None]:
+    """Files directly in a folder, with sizes and hashes, and the commit, from one request (cached for a commit)."""
+    info = _file_info(repository, revision, commit)
+    inside = f"{folder}/" if folder else ""
+    names = {file.rfilename: file for file in info.siblings or ()}
+    own = {n.removeprefix(inside): f for n, f in names.items() if n.startswith(inside) and "/" not in n[len(inside) :]}
     return {
-        f.rfilename: WeightFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else f.blob_id) for f in top
+        name: WeightFile(name, f.size or 0, f.lfs.sha256 if f.lfs else f.blob_id) for name, f in own.items()
     }, info.sha
 
 
+def list_hub_folders(repository: str, revision: str, commit: str | None) -> tuple[str, ...]:
+    """Folders of a revision that hold files directly, sorted."""
+    info = _file_info(repository, revision, commit)
+    return tuple(sorted({file.rfilename.rpartition("/")[0] for file in info.siblings or ()} - {""}))
+
+
+def _file_info(repository: str, revision: str, commit: str | None) -> "ModelInfo":
+    with friendly_errors(repository, revision):
+        info = _info_of_commit(repository, commit) if commit else _info(repository, revision)
+    _check_ref(repository, info.sha or revision)
+    return info
+
+
 def hub_checkpoint_files(
-    repository: str, revision: str, commit: str | None, *, allow_pickle: bool = False
+    repository: str, revision: str, commit: str | None, folder: str = "", *, allow_pickle: bool = False
 ) -> CheckpointFiles:
-    """The files of a revision from which a model is loaded, from metadata only."""
-    files, sha = list_hub_files(repository, revision, commit)
-    where = _at(repository, revision)
+    """The files of a revision, or of a folder in it, from which a model is loaded, from metadata only."""
+    files, sha = list_hub_files(repository, revision, commit, folder)
+    where = _at(repository, f"{revision}, {folder}" if folder else revision)
     if "config.json" not in files and not is_adapter(files):
         raise CheckpointError(f"{where} has no config.json: give a transformers checkpoint.")
     weights = tuple(files[name] for name in choose_weight_files(files.keys(), where, allow_pickle=allow_pickle))
@@ -225,8 +240,10 @@ def read_hub_range(repository: str, revision: str, commit: str, name: str, start
         return retry(read)
 
 
-def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles) -> Path:
+def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles, inside: str = "") -> Path:
     """Download the wanted files that are not in the cache yet, and return their folder.
+
+    Of a folder inside the revision, the tokenizer files at the top of the revision come with it.
 
     Raises:
         CheckpointError: a file has the wrong checksum twice.
@@ -236,14 +253,22 @@ def download_snapshot(repository: str, revision: str, wanted: CheckpointFiles) -
     commit = wanted.commit or revision
     for name in (commit, revision):
         _check_ref(repository, name)
-    here = _cache(repository) / "snapshots" / commit
+    here = _cache(repository) / "snapshots" / commit / inside
+    path = f"{inside}/" if inside else ""
 
     def fetch(names: list[str]) -> Path:
-        return Path(retry(lambda: snapshot_download(repository, revision=commit, allow_patterns=names)))
+        allowed = [f"{path}{name}" for name in names]
+        return Path(retry(lambda: snapshot_download(repository, revision=commit, allow_patterns=allowed))) / inside
 
     with friendly_errors(repository, revision):
         # Weights last: a folder with all weights is complete and needs no network next time.
         fetch(list(wanted.small_files))
+        if inside and not any(name.startswith("tokenizer") for name in wanted.small_files):
+            top, _ = list_hub_files(repository, revision, wanted.commit)
+            shared = [
+                n for n in config_and_tokenizer_files(top) if n != "config.json" and top[n].size <= _SMALL_FILE_LIMIT
+            ]
+            retry(lambda: snapshot_download(repository, revision=commit, allow_patterns=shared))
         fresh = [file for file in wanted.weights if not (here / file.name).exists()]
         folder = fetch([file.name for file in wanted.weights])
         if corrupt := _delete_corrupt_files(folder, fresh):
@@ -287,3 +312,7 @@ def delete_snapshot(folder: Path) -> None:
 
     if folder.parent.name == "snapshots" and folder.is_dir():
         scan_cache_dir(folder.parents[2]).delete_revisions(folder.name).execute()
+    elif "snapshots" in folder.parts and folder.is_dir():  # a folder inside a revision: its own files only
+        for file in [path for path in folder.iterdir() if path.is_symlink() or path.is_file()]:
+            file.resolve().unlink(missing_ok=True)
+            file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from ontogeny.errors import BadInput, unknown_name
 from ontogeny.lineage import manifest, selectors
 from ontogeny.lineage.checkpoint import Checkpoint, Stage
 from ontogeny.lineage.discover import DiscoveredStages, discover_stages, parents_first
+from ontogeny.lineage.entry_stages import stages_of_entry
 from ontogeny.notebook import rich_html
 
 
@@ -26,7 +27,7 @@ class Lineage:
     def open(
         cls, source: str | Path, *, allow_pickle: bool = False, stage: str = "pretrain", offline: bool = False
     ) -> Self:
-        """Open a repository, a folder or a `lineage.toml`; a path on disk takes precedence over a repository.
+        """Open a repository, a folder, a `lineage.toml` or a public run by its name; a path on disk takes precedence.
 
         Args:
             allow_pickle: Whether to accept weights in `pytorch_model.bin`, which can run code.
@@ -40,6 +41,9 @@ class Lineage:
         file = path / manifest.LINEAGE_FILE if path.is_dir() else path
         if file.is_file() and file.suffix == ".toml":
             return cls._from_manifest(file, allow_pickle, offline)
+        packaged = manifest.packaged_manifests().get(str(source))
+        if packaged is not None and not path.exists():
+            return cls._from_manifest(packaged, allow_pickle, offline)
         if path.suffix == ".toml" and not path.exists():
             raise BadInput(f"there is no file {source}: give a lineage.toml, a folder, or a repository.")
         found = discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=offline)
@@ -47,14 +51,12 @@ class Lineage:
 
     @classmethod
     def _from_manifest(cls, file: Path, allow_pickle: bool, offline: bool) -> Self:
-        name, lines = manifest.load_manifest(file)
-        lineage = cls(name, ())
-        for line in lines:
-            found = discover_stages(line.source, stage=line.name, allow_pickle=allow_pickle, offline=offline)
+        told = manifest.load_manifest(file)
+        lineage = cls(told.name, (), told.notes)
+        for line in told.stages:
+            found = stages_of_entry(line, allow_pickle=allow_pickle, offline=offline)
             part = cls(line.source, found.stages, found.notes).select(line.steps)
-            if line.train_seed is not None:
-                part = part._with_seed(line.train_seed)
-            lineage = lineage._add_stages(line.name, DiscoveredStages(name, part.stages, part.notes), line.parent)
+            lineage = lineage._add_stages(line.name, DiscoveredStages(told.name, part.stages, part.notes), line.parent)
         return lineage
 
     def with_stage(
@@ -90,18 +92,13 @@ class Lineage:
                 names[s.name],
                 tuple(replace(c, stage=names[s.name]) for c in s.checkpoints),
                 up if s.parent is None else names[s.parent],
+                s.off_trajectory,
             )
             for s in found.stages
         )
         stages, notes = parents_first((*self.stages, *added)), (*self.notes, *found.notes)
         unselected = self.unselected and (*self.unselected, *((s.name, s.parent) for s in added))
         return replace(self, stages=stages, notes=notes, unselected=unselected)
-
-    def _with_seed(self, seed: int) -> Self:
-        stages = (
-            replace(s, checkpoints=tuple(replace(c, train_seed=seed) for c in s.checkpoints)) for s in self.stages
-        )
-        return replace(self, stages=tuple(stages))
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -186,7 +183,7 @@ class Lineage:
         for stage in self.stages:
             if kept[stage.name]:
                 up = next((s.name for s in reversed(self.ancestry(stage.name)[:-1]) if kept[s.name]), None)
-                stages.append(Stage(stage.name, kept[stage.name], up))
+                stages.append(replace(stage, checkpoints=kept[stage.name], parent=up))
         return replace(self, stages=tuple(stages), unselected=tuple(self.parents.items()))
 
     def _most_informative(self) -> Stage:

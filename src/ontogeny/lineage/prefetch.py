@@ -33,9 +33,7 @@ class _FetchedFolders:
     def acquire(self, checkpoint: Checkpoint) -> _FetchOutcome:
         """Fetch a checkpoint and count its user."""
         try:
-            present = checkpoint.is_local or hub.cached_snapshot(
-                checkpoint.source, checkpoint.branch, checkpoint.commit
-            )
+            present = checkpoint.is_local or hub.cached_snapshot(*checkpoint.hub_place)
             folder = self.fetch(checkpoint)
         except BadInput as error:
             return error

@@ -67,7 +67,7 @@ class CheckpointStamp:
     def of(cls, lineage: str, unit: str, checkpoint: Checkpoint) -> "CheckpointStamp":
         """The stamp of one checkpoint; `revision` is the name of a checkpoint without a revision, such as a local folder."""
         c = checkpoint
-        return cls(lineage, unit, c.stage, c.step, c.tokens, c.revision or c.name, c.train_seed)
+        return cls(lineage, unit, c.stage, c.step, c.tokens, c.name, c.train_seed)
 
     def on(self, records: Iterable[Record]) -> list[Record]:
         """Records with all columns of the stamp."""

@@ -43,7 +43,8 @@ def hits_under_noise(
     weights = torch.where(y, len(y) / (2 * y.sum()), len(y) / (2 * (~y).sum())).to(margins.dtype)
     # Without noise an example on the plane counts half.
     ratio = torch.where(noise[:, None] > 0, margins / noise[:, None], margins.sign() * torch.inf).nan_to_num(0.0)
-    return torch.special.ndtr(ratio) * weights
+    hits: Tensor = torch.special.ndtr(ratio) * weights
+    return hits
 
 
 def first_crossing(

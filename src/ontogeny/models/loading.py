@@ -430,9 +430,10 @@ def nearest_tokenizer(folder: Path) -> Path | None:
 
 
 def saved_tokenizer(folder: Path) -> Path | None:
-    """The folder itself or its parent folder, if it holds a tokenizer."""
+    """The folder itself or its parent folder, if it holds a tokenizer; of a folder inside a revision of the Hub also its top."""
     # A linked checkpoint has two parent folders.
-    folders = (folder, folder.absolute().parent, folder.resolve().parent)
+    folders = [folder, folder.absolute().parent, folder.resolve().parent]
+    folders += [above for above in folder.absolute().parents if above.parent.name == "snapshots"]
     return next((f for f in folders if any((f / name).is_file() for name in TOKENIZER_FILES)), None)
 
 

@@ -6,7 +6,7 @@ branch names. `tests/contracts/test_suites.py` checks it against its own example
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from ontogeny import plugins
@@ -83,7 +83,18 @@ class Suite:
         return re.fullmatch(self.matches, repository, re.IGNORECASE) is not None
 
 
-_STAGE = re.compile(r"stage[-_]?(\d+)(?:[-_]ingredient[-_]?(\d+))?[-_](?=\D*\d)", re.IGNORECASE)
+_STAGE = re.compile(
+    r"(stage|(?:[A-Za-z]+[-_])?phase)[-_]?(\d+)(?:[-_]ingredient[-_]?(\d+))?[-_](?=\D*\d)", re.IGNORECASE
+)
+_STAGE_WORD = re.compile(
+    r"(rlvr|rl|grpo|ppo|sft|dpo|kto|orpo|decay|cooldown|anneal(?:ing)?|midtrain(?:ing)?|long[-_]?context)[-_/]"
+    r"(?=(?:global[-_]?)?(?:step|update|iter|checkpoint|ckpt|chkpt))",
+    re.IGNORECASE,
+)
+"""A stage before the step: `rl_step_100`, `decay-step-3000`."""
+_SEED = re.compile(r"[-_]seed[-_=]?(\d{1,9})$", re.IGNORECASE)
+_WORDS_SEEN = re.compile(r"chck[-_](\d+)([MB])", re.IGNORECASE)
+"""BabyLM counts words, which are no tokens: a step is a million of them."""
 _NUMBER = r"(\d+(?:,\d{3})*(?:\.\d+)?|\d+e\d{1,2})([kmb]?)(?![A-Za-z0-9,]|\.\d|_\d{3}(?!\d))"
 """A whole number with a unit, never a part of one: `1000`, `1,000`, `1.2M`, `1e6`; `10_000` could be two numbers and is not read."""
 _STEP_WORDS = (r"global[-_]?steps?|steps?|updates?", r"iterations?|iters?", r"checkpoint|ckpt|chkpt", r"epochs?")
@@ -91,7 +102,7 @@ _STEP_WORDS = (r"global[-_]?steps?|steps?|updates?", r"iterations?|iters?", r"ch
 _STEPS = tuple(re.compile(rf"(?:^|[-_/.,\s])(?:{word})[-_=\s]?{_NUMBER}", re.IGNORECASE) for word in _STEP_WORDS)
 _TOKENS = re.compile(
     r"tokens?[-_=]?(\d+(?:\.\d+)?)([MBT])(?=$|[-_/.])|(?:^|[-_/])(\d+(?:\.\d+)?)([MBT])(?:T|[-_]?tokens?)(?=$|[-_/.])|"
-    r"^(?:train[-_])?(\d+(?:\.\d+)?)([MBT])$",
+    r"^(?:train[-_]|\w*(?:ckpt|checkpoint)s?/)?(\d+(?:\.\d+)?)([MBT])$",
     re.IGNORECASE,
 )
 _SCALE = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -105,9 +116,16 @@ def whole_number(digits: str, unit: str = "") -> int | None:
 
 
 def parse_branch(branch: str) -> BranchLabel | None:
-    """Step, tokens and stage of names like `step1000`, `checkpoint-500`, `iter_7`, `stage2-step10-tokens5B`, `100B`, `128000`."""
+    """Step, tokens, stage and seed of names like `step1000`, `checkpoint-500`, `iter_7`, `stage2-step10-tokens5B`, `rl_step_100`,
+    `step1000-seed2`, `100B`, `128000`."""
     if re.fullmatch(r"\d+", branch):
         return BranchLabel(int(branch))
+    if words := _WORDS_SEEN.fullmatch(branch):
+        return BranchLabel((whole_number(words[1], words[2]) or 0) // 10**6)
+    if (seed := _SEED.search(branch)) and (label := parse_branch(branch[: seed.start()])) is not None:
+        # Each seed is a run of its own.
+        stage = f"{label.stage}-seed{int(seed[1])}" if label.stage else f"seed{int(seed[1])}"
+        return replace(label, stage=stage, parent=None, train_seed=int(seed[1]))
     stage, parent, text = _stage(branch)
     step, tokens = _step(text), _tokens(text)
     if step is None and tokens is None:
@@ -136,15 +154,17 @@ def _tokens(text: str) -> float | None:
 
 def _stage(branch: str) -> tuple[str, str | None, str]:
     """Stage, its parent, and the rest of the name; ingredients of a stage are siblings."""
+    if word := _STAGE_WORD.match(branch):
+        return word[1].lower(), ROOT_STAGE, branch[word.end() :]
     match = _STAGE.match(branch)
     if match is None:
         return ROOT_STAGE, None, branch
-    number, ingredient = int(match[1]), match[2]
+    kind, number, ingredient = re.split("[-_]", match[1].lower())[-1], int(match[2]), match[3]
     rest = branch[match.end() :]
     if number <= 1:
         return ROOT_STAGE, None, rest
-    name = f"stage{number}" + (f"-ingredient{ingredient}" if ingredient else "")
-    return name, ROOT_STAGE if number == 2 else f"stage{number - 1}", rest
+    name = f"{kind}{number}" + (f"-ingredient{ingredient}" if ingredient else "")
+    return name, ROOT_STAGE if number == 2 else f"{kind}{number - 1}", rest
 
 
 GENERAL_SUITE = Suite(name="general", source="common ways to name branches", matches=".*", parse=parse_branch)

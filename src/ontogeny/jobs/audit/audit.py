@@ -88,6 +88,7 @@ def audit(
         *checks.unused_parts(sheets),
         *checks.config_drift(lineage, sheets),
         *checks.missing_steps(lineage),
+        *checks.off_trajectory(lineage),
     ]
     numbers = _weight_findings(sheets, found, watch) if deep else 0
     size = sum(file.size for sheet in sheets for file in sheet.weights)

@@ -208,6 +208,32 @@ class ConfigField:
     """Whether a change between stages is a warning."""
 
 
+_OFF_TRAJECTORY = {
+    "annealed": "learning rate was taken down there, which the later steps of the stage did not see",
+    "averaged": "average of several checkpoints, which no step of training led to",
+    "branch": "a branch of its own, from which no later step follows",
+}
+
+
+def off_trajectory(lineage: Lineage) -> list[AuditFinding]:
+    """Checkpoints that do not lie on the path of their stage: a difference over such an edge is not the effect of a stage."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for stage in lineage.stages:
+        for checkpoint in stage.checkpoints:
+            if kind := checkpoint.off_trajectory or stage.off_trajectory:
+                kinds[kind].append(checkpoint.name)
+    return [
+        AuditFinding(
+            "off_trajectory",
+            "warning",
+            tuple(names),
+            f"{_count(names, 'checkpoint')} off the path of training: {_OFF_TRAJECTORY.get(kind, kind)}",
+            "Do not read the difference to the next checkpoint as the effect of training between them.",
+        )
+        for kind, names in kinds.items()
+    ]
+
+
 def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
     """Changes within a stage (checkpoints that differ from most), and from one stage to the next."""
     found = []

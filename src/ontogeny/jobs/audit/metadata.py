@@ -115,7 +115,7 @@ class _CheckpointFiles:
                 return file.read(stop - start)
         c = self.checkpoint
         return hub.read_hub_range(
-            c.source, c.revision or "main", self.commit or c.revision or "main", name, start, stop
+            c.source, c.revision or "main", self.commit or c.revision or "main", c.path_of(name), start, stop
         )
 
 
@@ -126,7 +126,7 @@ def _open(checkpoint: Checkpoint) -> _CheckpointFiles:
             raise CheckpointError(f"{folder} is not a folder any more: open the lineage again.")
         sizes = {path.name: WeightFile(path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file()}
         return _CheckpointFiles(str(folder), sizes, folder, checkpoint, None)
-    files, commit = hub.list_hub_files(checkpoint.source, checkpoint.revision or "main", checkpoint.commit)
+    files, commit = hub.list_hub_files(*checkpoint.hub_place)
     return _CheckpointFiles(f"{checkpoint.source} at {checkpoint.revision}", files, None, checkpoint, commit)
 
 

@@ -63,7 +63,7 @@ def read_weight_norms(sheet: CheckpointMetadata) -> WeightNorms | None:
 
 def _folder(sheet: CheckpointMetadata) -> Path | None:
     c = sheet.checkpoint
-    return Path(c.source) if c.is_local else hub.cached_snapshot(c.source, c.revision or "main", c.commit)
+    return Path(c.source) if c.is_local else hub.cached_snapshot(*c.hub_place)
 
 
 def _real(tensor: "Tensor") -> "Tensor":

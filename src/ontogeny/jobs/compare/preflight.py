@@ -218,10 +218,10 @@ def _small_files(checkpoint: Checkpoint, allow_pickle: bool) -> Path:
     if checkpoint.is_local:
         return Path(checkpoint.source)
     revision = checkpoint.revision or "main"
-    if folder := hub.cached_snapshot(checkpoint.source, revision, checkpoint.commit):
+    if folder := hub.cached_snapshot(*checkpoint.hub_place):
         return folder
-    files = hub.hub_checkpoint_files(checkpoint.source, revision, checkpoint.commit, allow_pickle=allow_pickle)
-    return hub.download_snapshot(checkpoint.source, revision, replace(files, weights=()))
+    files = hub.hub_checkpoint_files(*checkpoint.hub_place, allow_pickle=allow_pickle)
+    return hub.download_snapshot(checkpoint.source, revision, replace(files, weights=()), checkpoint.subfolder)
 
 
 def _tokenizer(folder: Path, given: Path | None) -> PreTrainedTokenizerBase:
