@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ontogeny.attribution.attribute import BehaviourRequest, attribute, plan_attribution, stages_on_path
+from ontogeny.attribution.attribute import attribute
 from ontogeny.attribution.behaviours import split_behaviour
 from ontogeny.attribution.checkpoint_tiers import CHECKPOINT_TIERS
+from ontogeny.attribution.plan import BehaviourRequest, plan_attribution, stages_on_path
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
@@ -85,7 +86,7 @@ def test_second_run_computes_nothing(
 ) -> None:
     requests = [BehaviourRequest("loss:inside", concept)]
     first = attribute(Lineage.open(lineage), requests, tmp_path / "run").records()
-    monkeypatch.setattr("ontogeny.attribution.attribute.open_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("ontogeny.models.reusable.open_model", lambda *_: pytest.fail("a model was loaded"))
     again = attribute(Lineage.open(lineage), requests, tmp_path / "run").records()
     assert first["value"].tolist() == again["value"].tolist()
 

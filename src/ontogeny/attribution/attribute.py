@@ -1,18 +1,24 @@
 """Attribute behaviours to the stages of a lineage from its checkpoints: the tiers that need no recorded path, resumable by behaviour.
 
 Stages are those on the way to the final one, by their parents. A stage must start where its parent ended; an edge over which weights were
-averaged, annealed or taken from elsewhere is no stage effect, and its rows are absent with the reason.
+averaged, annealed or taken from elsewhere is no stage effect, and its rows are absent with the reason. Every checkpoint is read once, into
+one network.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from ontogeny.attribution.baselines import bm25_scores, order_scores
 from ontogeny.attribution.behaviours import (
     ModelBehaviour,
+    concept_direction,
     direction_behaviour,
     margin_behaviour,
     refusal_behaviour,
@@ -20,117 +26,29 @@ from ontogeny.attribution.behaviours import (
     text_behaviour,
 )
 from ontogeny.attribution.checkpoint_tiers import (
-    CHECKPOINT_TIERS,
     Values,
     Weights,
-    checkpoint_scores,
+    activation_difference,
+    check_same_shapes,
     parameters_of,
+    weight_difference,
+    weight_dot,
+    weight_sum,
 )
 from ontogeny.attribution.loss_derivatives import math_attention
-from ontogeny.data.concept import Concept
+from ontogeny.attribution.plan import AttributionPlan, AttributionSettings, BehaviourRequest, plan_attribution
+from ontogeny.attribution.rows import QUESTION, StageResults, attribution_rows
+from ontogeny.attribution.stage_data import StageData, segment_effects
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
-from ontogeny.jobs.resumable import check_any_done, job_session, open_run_directory, weight_identity
+from ontogeny.jobs.resumable import check_any_done, job_session, open_run_directory
 from ontogeny.jobs.run_json import describe_concept, describe_run
-from ontogeny.lineage import Checkpoint, Lineage, Stage, fetch_checkpoint
+from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
 from ontogeny.models.loading import ModelOptions
-from ontogeny.models.model import Model, open_model
-from ontogeny.records import Record, make_record
+from ontogeny.models.model import Model
+from ontogeny.models.reusable import ReusableModel
 from ontogeny.sites import Site
-from ontogeny.statistics.bootstrap import group_weights, mean_samples, percentile_interval
-from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
-
-QUESTION = "updates skipped"
-"""The counterfactual that the tiers estimate."""
-_VERSION = 1
-
-
-@dataclass(frozen=True)
-class AttributionSettings:
-    samples: int = 1000
-    """Bootstrap resamples of the examples."""
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class BehaviourRequest:
-    """A behaviour as it was asked for, with its texts."""
-
-    name: str
-    """`KIND:SOURCE`."""
-    concept: Concept
-
-
-@dataclass(frozen=True)
-class AttributionPlan:
-    """The stages on the path, their checkpoints, and one unit per behaviour."""
-
-    lineage: Lineage
-    path: tuple[Stage, ...]
-    off_path: tuple[str, ...]
-    """Stages that do not lead to the final one."""
-    requests: tuple[BehaviourRequest, ...]
-    settings: AttributionSettings
-    units: dict[str, str]
-    """By name of the behaviour."""
-    checkpoints: dict[Checkpoint, tuple[int, str]]
-    """Size and fingerprint of the weights."""
-
-    @property
-    def loads(self) -> int:
-        """Weights read: every checkpoint for telescoping, and the ends of stages for the others."""
-        return len(self.checkpoints) + 3 * len(self.path)
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of each behaviour."""
-        return len(self.checkpoints) + 3 * len(self.path) + 3
-
-
-def plan_attribution(
-    lineage: Lineage,
-    requests: Sequence[BehaviourRequest],
-    settings: AttributionSettings | None = None,
-    *,
-    allow_pickle: bool = False,
-) -> AttributionPlan:
-    """Plan an attribution; reads metadata only.
-
-    Raises:
-        BadInput: no behaviours, a lineage with a single checkpoint, or checkpoints that cannot be read.
-    """
-    if not requests:
-        raise BadInput("`behaviours` must name at least one behaviour, got none: add one such as loss:truth.")
-    settings = settings or AttributionSettings()
-    path = stages_on_path(lineage)
-    checkpoints = {}
-    for stage in path:
-        for checkpoint in stage.checkpoints:
-            identity = weight_identity(checkpoint, allow_pickle=allow_pickle)
-            checkpoints[checkpoint] = identity.bytes, identity.fingerprint
-    if len(checkpoints) < 2:
-        raise BadInput(
-            f"an attribution needs at least two checkpoints, got {len(checkpoints)}: name a lineage of stages."
-        )
-    prints = [fingerprint for _, fingerprint in checkpoints.values()]
-    units = {
-        request.name: content_digest(
-            ["attribution", _VERSION, request.name, request.concept.hash, prints, settings.samples, settings.seed]
-        )
-        for request in requests
-    }
-    off = tuple(stage.name for stage in lineage.stages if stage not in path)
-    return AttributionPlan(lineage, path, off, tuple(requests), settings, units, checkpoints)
-
-
-def stages_on_path(lineage: Lineage) -> tuple[Stage, ...]:
-    """The stages that lead to the last one, in order, by their parents."""
-    by_name = {stage.name: stage for stage in lineage.stages}
-    path = [lineage.stages[-1]]
-    while (parent := path[0].parent) is not None and parent in by_name and by_name[parent] not in path:
-        path.insert(0, by_name[parent])
-    return tuple(path)
 
 
 def attribute(
@@ -140,10 +58,16 @@ def attribute(
     settings: AttributionSettings | None = None,
     *,
     model: ModelOptions | None = None,
+    stage_texts: Mapping[str, Sequence[str]] | None = None,
+    without: Mapping[str, Lineage] | None = None,
     command: str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """Attribute behaviours to stages and write their rows; finished behaviours are not computed again.
+
+    Args:
+        stage_texts: Texts that a stage was trained on, by name of the stage, for the estimates that need them.
+        without: Runs that were trained without a stage's data, by name of the stage: the truth of *data replaced, steps kept*.
 
     Raises:
         BadInput: as `plan_attribution`, or a behaviour that the model or its concept cannot have.
@@ -153,7 +77,9 @@ def attribute(
         raise BadInput(
             f"an attribution takes gradients and needs float32, got {options.dtype}: leave `dtype` as it is."
         )
-    plan = plan_attribution(lineage, requests, settings, allow_pickle=options.allow_pickle)
+    plan = plan_attribution(
+        lineage, requests, settings, allow_pickle=options.allow_pickle, stage_texts=stage_texts, without=without
+    )
     concepts = [request.concept for request in plan.requests]
     run = open_run_directory(out, lineage, concepts)
     with job_session(run, plan.units.values()):
@@ -168,117 +94,214 @@ def attribute(
             command=command,
             before=run.about if run.about_path.is_file() else None,
         )
-        about["attribution"] = {
-            "behaviours": [request.name for request in plan.requests],
-            "path": [stage.name for stage in plan.path],
-            "off_path": list(plan.off_path),
-            "question": QUESTION,
-        }
+        about["attribution"] = _describe(plan)
         run.describe(about)
         todo = [request for request in plan.requests if not run.done(plan.units[request.name])]
         if todo:
-            _measure(plan, run, options, todo, on_progress)
+            for name, result in _measure(plan, options, todo, on_progress).items():
+                unit = plan.units[name]
+                run.keep(unit, [replace(row, unit=unit) for row in attribution_rows(plan, result)])
         check_any_done(run, plan.units.values(), [])
         run.describe(about | {"finished": True})
     return run
 
 
+def _describe(plan: AttributionPlan) -> dict[str, object]:
+    """The plan in run.json."""
+    return {
+        "behaviours": [request.name for request in plan.requests],
+        "path": [stage.name for stage in plan.path],
+        "off_path": list(plan.off_path),
+        "question": QUESTION,
+        "stage_texts": {name: len(texts) for name, texts in plan.stage_texts.items()},
+        "without": {name: twin.label for name, twin in plan.without.items()},
+        "cost": {
+            request.name: {
+                cost.tier: {"tokens": cost.passes, "share": cost.share if cost.retraining > 0 else None}
+                for cost in plan.costs(request)
+            }
+            for request in plan.requests
+        },
+    }
+
+
+@dataclass
+class _Measurement:
+    """What is held in memory: one network, the final weights, and one gradient per behaviour."""
+
+    plan: AttributionPlan
+    options: ModelOptions
+    reusable: ReusableModel
+    model: Model
+    behaviours: Mapping[str, ModelBehaviour]
+    values: dict[Checkpoint, dict[str, Values]] = field(default_factory=dict)
+    tokens: list[list[int]] = field(default_factory=list)
+    """Ids of some texts, which every checkpoint's tokenizer must give."""
+
+    def read(self, checkpoint: Checkpoint) -> None:
+        """Fill the network with a checkpoint's weights.
+
+        Raises:
+            BadInput: its tensors have other shapes, or its tokenizer other tokens.
+        """
+        shapes = {name: p.shape for name, p in self.model.network.named_parameters()}
+        folder = fetch_checkpoint(checkpoint, allow_pickle=self.options.allow_pickle)
+        self.model, _ = self.reusable.load(folder)
+        if {name: p.shape for name, p in self.model.network.named_parameters()} != shapes:
+            raise BadInput(
+                f"the checkpoints of all stages must have the same tensors, got others in {checkpoint.label}: compare stages of one "
+                "architecture."
+            )
+        if self._ids() != self.tokens:
+            raise BadInput(
+                f"the checkpoints of all stages must have the same tokens, got others from the tokenizer of {checkpoint.label}: set "
+                "`tokenizer` to one for all."
+            )
+
+    def remember_tokens(self) -> None:
+        self.tokens = self._ids()
+
+    def _ids(self) -> list[list[int]]:
+        texts = [example.text for request in self.plan.requests for example in request.concept.examples[:4]]
+        return [list(self.model.tokenizer(text)["input_ids"]) for text in texts]
+
+    def evaluate(self) -> dict[str, Values]:
+        """Every behaviour at the weights in the network."""
+        network = self.model.network
+        return {name: np.asarray(b.values(network).numpy(), dtype=np.float64) for name, b in self.behaviours.items()}
+
+    @torch.no_grad()
+    def set(self, weights: Weights) -> None:
+        for name, parameter in self.model.network.named_parameters():
+            parameter.copy_(weights[name])
+
+    def at(self, weights: Weights) -> dict[str, Values]:
+        self.set(weights)
+        return self.evaluate()
+
+
 def _measure(
-    plan: AttributionPlan,
-    run: Run,
-    options: ModelOptions,
-    todo: Sequence[BehaviourRequest],
-    on_progress: ProgressCallback,
-) -> None:
-    final = plan.path[-1].checkpoints[-1]
-    network = open_model(final, options)
-    behaviours = {request.name: make_behaviour(request, network) for request in todo}
-    ends = _StageEnds(plan, options)
-    breaks = [_break(plan, index) for index in range(len(plan.path))]
-    total = len(plan.checkpoints)
-    inside: dict[str, list[list[Values]]] = {name: [] for name in behaviours}
-    done = 0
-    for stage in plan.path:
-        chain = _chain(plan, stage)
-        for values in inside.values():
-            values.append([])
-        for checkpoint in chain:
-            _load(network, _weights(checkpoint, options))
-            for name, behaviour in behaviours.items():
-                inside[name][-1].append(behaviour.values(network.network).numpy())
-            done += checkpoint in stage.checkpoints
-            on_progress(TraceProgress(checkpoint.name, min(done, total), total, "measuring behaviours"))
+    plan: AttributionPlan, options: ModelOptions, todo: Sequence[BehaviourRequest], on_progress: ProgressCallback
+) -> dict[str, StageResults]:
+    """Scores of all stages for the behaviours; weights are read in the order of training, after the final ones."""
+    reusable = ReusableModel(options)
+    end = plan.path[-1].checkpoints[-1]
+    model, _ = reusable.load(fetch_checkpoint(end, allow_pickle=options.allow_pickle))
+    behaviours = {request.name: make_behaviour(request, model) for request in todo}
+    here = _Measurement(plan, options, reusable, model, behaviours)
+    here.remember_tokens()
+    results = {name: StageResults(behaviour) for name, behaviour in behaviours.items()}
+    data = {name: StageData.of(model, name, texts) for name, texts in plan.stage_texts.items()}
+    final = parameters_of(model.network)
+    here.values[end] = here.evaluate()
+    slopes = {}
     for name, behaviour in behaviours.items():
-        on_progress(TraceProgress(name, total, total, "comparing stages"))
+        with math_attention():
+            slopes[name] = behaviour.gradient(model.network)
+    directions = {request.name: _direction(request, model) for request in todo}
+    for stage, own in data.items():
+        gradient = own.gradient(model)
+        for name, result in results.items():
+            result.scores["gradient_dot"][stage] = np.array([-weight_dot(slopes[name], gradient)])
+    total = len(plan.checkpoints)
+    states: dict[tuple[str, Checkpoint], Float[Tensor, "example d"]] = {}
+    initial: Weights = {}
+    before: Weights = {}
+    deltas: dict[str, Weights] = {}
+    ends: dict[str, Weights] = {}
+    layers = {name: site for name, (site, _) in directions.items()}
+    for index, stage in enumerate(plan.path):
+        chain = plan.chain(index)
+        for checkpoint in chain:
+            wanted = [name for name in data if checkpoint in _ends(plan, name) and (name, checkpoint) not in states]
+            if checkpoint not in here.values or checkpoint == chain[-1] or not initial or wanted:
+                here.read(checkpoint)
+                here.values.setdefault(checkpoint, here.evaluate())
+                initial = initial or parameters_of(here.model.network)
+                before = before or initial
+            for name in wanted:
+                states[name, checkpoint] = data[name].states(here.model, set(layers.values()))
+            on_progress(TraceProgress(checkpoint.name, min(len(here.values), total), total, "measuring behaviours"))
+        here.read(chain[-1])
+        after = parameters_of(here.model.network)
+        check_same_shapes(before, after)
+        delta = weight_difference(after, before)
+        if stage.name in data:
+            deltas[stage.name], ends[stage.name] = delta, after
+        removed = here.at(weight_sum(final, delta, -1.0))
+        added = here.at(weight_sum(initial, delta, 1.0))
+        for name, result in results.items():
+            _score(result, plan, index, here.values, removed[name], added[name], weight_dot(slopes[name], delta))
+        before = after
+    for name, result in results.items():
+        request = next(r for r in todo if r.name == name)
+        _score_by_data(result, plan, request, states, directions[name])
+        segment_effects(result, plan, data, deltas, ends, slopes[name], here.model, options.allow_pickle)
+    for stage_name, twin in plan.without.items():
+        here.read(twin)
+        for name, values in here.evaluate().items():
+            results[name].scores["retraining"][stage_name] = here.values[end][name] - values
+    return results
 
-        def value(weights: Weights, behaviour: ModelBehaviour = behaviour) -> Values:
-            _load(network, weights)
-            return np.asarray(behaviour.values(network.network).numpy(), dtype=np.float64)
 
-        def gradient(weights: Weights, behaviour: ModelBehaviour = behaviour) -> Weights:
-            _load(network, weights)
-            with math_attention():
-                return behaviour.gradient(network.network)
-
-        scores = checkpoint_scores(ends, value, gradient, inside=inside[name])
-        rows = attribution_rows(plan, behaviour, scores, inside[name], breaks)
-        unit = plan.units[name]
-        run.keep(unit, [replace(row, unit=unit) for row in rows])
-
-
-def attribution_rows(
+def _score(
+    result: StageResults,
     plan: AttributionPlan,
-    behaviour: ModelBehaviour,
-    scores: dict[str, list[Values]],
-    inside: Sequence[Sequence[Values]],
-    breaks: Sequence[str],
-) -> Iterator[Record]:
-    """Rows of a behaviour: its value at every checkpoint of the path, and the effect of each stage by each tier."""
-    settings = plan.settings
-    names = {group: i for i, group in enumerate(dict.fromkeys(behaviour.groups))}
-    groups = torch.tensor([names[group] for group in behaviour.groups])
-    weights = group_weights(groups, samples=settings.samples, seed=settings.seed)
-    kind, _ = split_behaviour(behaviour.name)
-    concept = next(request.concept.name for request in plan.requests if request.name == behaviour.name)
+    index: int,
+    values: Mapping[Checkpoint, Mapping[str, Values]],
+    removed: Values,
+    added: Values,
+    linearised: float,
+) -> None:
+    """The tiers that need checkpoints only."""
+    name, stage = result.behaviour.name, plan.path[index].name
+    chain = plan.chain(index)
+    path = [values[checkpoint][name] for checkpoint in chain]
+    moves = [b - a for a, b in itertools.pairwise(path)]
+    first, last = values[plan.chain(0)[0]][name], values[plan.path[-1].checkpoints[-1]][name]
+    result.inside[stage] = list(zip(chain, path, strict=True))
+    result.scores["telescoping"][stage] = np.sum(moves, axis=0) if moves else np.zeros_like(first)
+    result.scores["endpoint"][stage] = path[-1] - path[0]
+    result.scores["subtraction"][stage] = last - removed
+    result.scores["addition"][stage] = added - first
+    result.scores["linearised"][stage] = np.array([linearised])
+    result.scores["order"][stage] = np.array([order_scores(len(plan.path))[index]])
 
-    def row(metric: str, values: Values, stage: str, step: int | None, **extra: object) -> Record:
-        value, interval = float(values.mean()), (float("nan"), float("nan"))
-        if len(values) > 1:
-            samples = mean_samples(torch.from_numpy(values)[None], weights)[:, 0]
-            interval = percentile_interval(torch.tensor(value).to(samples), samples, groups=len(names)).ends
-        coords = {"behaviour": behaviour.name, "unit": behaviour.unit, "question": QUESTION}
-        return make_record(
-            metric,
-            value,
-            n=len(behaviour.groups),
-            interval=interval,
-            lineage=plan.lineage.name,
-            stage=stage,
-            step=step,
-            concept=concept,
-            seed=settings.seed,
-            coords=coords,
-            **extra,  # type: ignore[arg-type]
-        )
 
-    for stage, path in zip(plan.path, inside, strict=True):
-        for checkpoint, values in zip(_chain(plan, stage), path, strict=True):
-            if checkpoint in stage.checkpoints:
-                yield row("behaviour", values, stage.name, checkpoint.step, method=kind)
-    for tier in CHECKPOINT_TIERS:
-        for index, stage in enumerate(plan.path):
-            values = scores[tier.name][index]
-            if breaks[index]:
-                yield replace(
-                    row("stage_effect", values, stage.name, None, method=tier.name),
-                    value=float("nan"),
-                    low=float("nan"),
-                    high=float("nan"),
-                    n=0,
-                    note=breaks[index],
-                )
-            else:
-                yield row("stage_effect", values, stage.name, None, method=tier.name)
+def _score_by_data(
+    result: StageResults,
+    plan: AttributionPlan,
+    request: BehaviourRequest,
+    states: Mapping[tuple[str, Checkpoint], Mapping[int, Float[Tensor, "example d"]]],
+    direction: tuple[int, Float[Tensor, " d"] | None],
+) -> None:
+    """BM25 of the stages' texts, and the change of activations on them along the concept's direction."""
+    texts = list(plan.stage_texts.values())
+    queries = [example.text for example in request.concept.examples][:200]
+    for stage, score in zip(plan.stage_texts, bm25_scores(texts, queries) if texts else (), strict=True):
+        result.scores["bm25"][stage] = np.array([score])
+        layer, along = direction
+        if along is None:
+            result.reasons["activation_difference"][stage] = "the concept has no two classes, so it has no direction"
+            continue
+        start, end = _ends(plan, stage)
+        cosine = activation_difference(states[stage, start][layer], states[stage, end][layer], along.cpu())
+        result.scores["activation_difference"][stage] = np.array([cosine])
+
+
+def _ends(plan: AttributionPlan, stage: str) -> tuple[Checkpoint, Checkpoint]:
+    """The checkpoints at the start and the end of a stage."""
+    chain = plan.chain([own.name for own in plan.path].index(stage))
+    return chain[0], chain[-1]
+
+
+def _direction(request: BehaviourRequest, model: Model) -> tuple[int, Float[Tensor, " d"] | None]:
+    """Layer and direction of the behaviour's concept at the final weights; None without two classes."""
+    _, source = split_behaviour(request.name)
+    site = _site(source, model)
+    if request.concept.kind != "binary":
+        return site.layer or 0, None
+    return site.layer or 0, concept_direction(model, request.concept, site)[0]
 
 
 def make_behaviour(request: BehaviourRequest, model: Model) -> ModelBehaviour:
@@ -304,50 +327,3 @@ def _site(source: str, model: Model) -> Site:
     """The site after @, or the middle of the network."""
     _, at, site = source.rpartition("@")
     return Site.parse(site) if at else Site("resid", (model.layers + 1) // 2)
-
-
-def _chain(plan: AttributionPlan, stage: Stage) -> list[Checkpoint]:
-    """The checkpoints from the start of a stage to its end; it starts at its parent's end, unless it has a step 0 of its own."""
-    index = plan.path.index(stage)
-    own = list(stage.checkpoints)
-    return own if index == 0 or own[0].step == 0 else [plan.path[index - 1].checkpoints[-1], *own]
-
-
-def _break(plan: AttributionPlan, index: int) -> str:
-    """Why a stage does not start where its parent ended; empty if it does, or if no step 0 is there to tell."""
-    stage = plan.path[index]
-    first = stage.checkpoints[0]
-    if index == 0 or first.step != 0:
-        return ""
-    parent = plan.path[index - 1].checkpoints[-1]
-    if plan.checkpoints[first][1] == plan.checkpoints[parent][1]:
-        return ""
-    before = plan.path[index - 1].name
-    return f"the stage does not start at the end of {before}: its step 0 has other weights, so a difference is no stage effect"
-
-
-class _StageEnds(Sequence[Weights]):
-    """Weights before the first stage and after each stage, read when they are asked for."""
-
-    def __init__(self, plan: AttributionPlan, options: ModelOptions) -> None:
-        self.checkpoints = [plan.path[0].checkpoints[0], *(stage.checkpoints[-1] for stage in plan.path)]
-        self.options = options
-
-    def __len__(self) -> int:
-        return len(self.checkpoints)
-
-    def __getitem__(self, index: int) -> Weights:  # type: ignore[override]
-        return _weights(self.checkpoints[index], self.options)
-
-
-def _weights(checkpoint: Checkpoint, options: ModelOptions) -> Weights:
-    folder = fetch_checkpoint(checkpoint, allow_pickle=options.allow_pickle)
-    return parameters_of(open_model(folder, options).network)
-
-
-@torch.no_grad()
-def _load(model: Model, weights: Weights) -> None:
-    for name, parameter in model.network.named_parameters():
-        if name not in weights or weights[name].shape != parameter.shape:
-            raise BadInput(f"the checkpoints of all stages must have the same tensors, got another {name}.")
-        parameter.copy_(weights[name])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -148,19 +148,8 @@ def direction_behaviour(name: str, model: Model, concept: Concept, site: Site) -
         )
     if site.part != "resid":
         raise BadInput(f"`behaviour` {name} needs a site of the residual stream, such as resid.3, got {site}.")
+    direction, every, labels = concept_direction(model, concept, site)
     rows = first_tokens(model, [example.text for example in concept.examples], model.context)
-    labels = torch.tensor([bool(example.target) for example in concept.examples])
-    layer = site.layer
-
-    def last_states(network: nn.Module, batch: Sequence[int]) -> Tensor:
-        own = [rows[i] for i in batch]
-        states: Tensor = _forward(network, own, model.device, output_hidden_states=True).hidden_states[layer]
-        return states[torch.arange(len(own)), torch.tensor([len(row) - 1 for row in own])]
-
-    with torch.no_grad():
-        every = torch.cat([last_states(model.network, batch) for batch in _split(range(len(rows)))]).float()
-    gap = every[labels].mean(0) - every[~labels].mean(0)
-    direction = gap / gap.norm()
     centred = torch.where(
         labels[:, None].to(every.device), every - every[labels].mean(0), every - every[~labels].mean(0)
     )
@@ -170,13 +159,49 @@ def direction_behaviour(name: str, model: Model, concept: Concept, site: Site) -
 
     def part(batch: Sequence[int]) -> Callable[[nn.Module], Tensor]:
         def values(network: nn.Module) -> Tensor:
-            contributions: Tensor = share[list(batch)] * (last_states(network, batch).float() @ direction) / spread
+            contributions: Tensor = (
+                share[list(batch)]
+                * (last_states(network, [rows[i] for i in batch], model.device, site.layer).float() @ direction)
+                / spread
+            )
             return contributions
 
         return values
 
     groups = tuple(example.group for example in concept.examples)
     return ModelBehaviour(name, "spreads", groups, _batches(range(len(rows)), part))
+
+
+def concept_direction(
+    model: Model, concept: Concept, site: Site
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "example d"], Bool[Tensor, " example"]]:
+    """Unit mass-mean direction of a binary concept at a site of the residual stream, with the activations and labels it was fitted on."""
+    rows = first_tokens(model, [example.text for example in concept.examples], model.context)
+    labels = torch.tensor([bool(example.target) for example in concept.examples])
+    with torch.no_grad():
+        states = [
+            last_states(model.network, rows[i : i + _BATCH], model.device, site.layer)
+            for i in range(0, len(rows), _BATCH)
+        ]
+    every = torch.cat(states).float()
+    gap = every[labels].mean(0) - every[~labels].mean(0)
+    return gap / gap.norm(), every, labels
+
+
+def last_states(
+    network: nn.Module, rows: Sequence[Int[Tensor, " token"]], device: torch.device, layer: int
+) -> Float[Tensor, "example d"]:
+    """The residual stream after a number of blocks, at the last token of each text."""
+    states: Tensor = _forward(network, rows, device, output_hidden_states=True).hidden_states[layer]
+    return states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+
+
+def next_token_loss(
+    network: nn.Module, rows: Sequence[Int[Tensor, " token"]], device: torch.device
+) -> Float[Tensor, ""]:
+    """Mean over texts of the mean next-token loss, nats per token; differentiable."""
+    logs = _log_probs(network, rows, device)
+    return torch.stack([_text_value(logs[r], row, entropy=False) for r, row in enumerate(rows)]).mean()
 
 
 def split_behaviour(text: str) -> tuple[str, str]:

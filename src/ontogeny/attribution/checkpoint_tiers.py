@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ontogeny.attribution.cost import GRADIENT
 from ontogeny.errors import BadInput
 
 Weights = Mapping[str, Tensor]
@@ -40,7 +41,7 @@ CHECKPOINT_TIERS = (
     CheckpointTier("endpoint", "γ(end of stage) − γ(start of stage)", 1),
     CheckpointTier("subtraction", "γ(final) − γ(final − Δ), where Δ is the stage's change of the weights", 1),
     CheckpointTier("addition", "γ(initial + Δ) − γ(initial)", 1),
-    CheckpointTier("linearised", "gradient of γ at the final weights times Δ", 3, gradient=True),
+    CheckpointTier("linearised", "gradient of γ at the final weights times Δ", GRADIENT, gradient=True),
 )
 
 

@@ -89,18 +89,53 @@ class FlatNetwork:
             (product,) = torch.autograd.grad(gradient @ direction.detach(), at)
         return product.detach()
 
+    def gauss_newton_product(self, vector: Vector, loss: Loss, batch: Any, direction: Vector) -> Vector:
+        """Product of the loss's Gauss–Newton matrix at a vector with a direction: Jᵀ H J, where J is the derivative of the network's
+        outputs (or logits) and H the Hessian of the loss by them. It has no negative eigenvalue where the loss is convex in the outputs.
+        """
+        at, cut = vector.detach().requires_grad_(True), list[tuple[Tensor, Tensor]]()
+        with math_attention():
+            value = loss(_Called(self.network, self.split(at), cut), batch)
+            outputs, leaves = [output for output, _ in cut], [leaf for _, leaf in cut]
+            # J·direction by differentiating the transposed product, which is linear in its cotangents.
+            cotangents = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+            (back,) = torch.autograd.grad(outputs, at, cotangents, create_graph=True)
+            moves = torch.autograd.grad(back, cotangents, direction.detach())
+            slopes = torch.autograd.grad(value, leaves, create_graph=True)
+            bent = sum((slope * move).sum() for slope, move in zip(slopes, moves, strict=True))
+            if not isinstance(bent, Tensor) or not bent.requires_grad:
+                return torch.zeros_like(vector)
+            (product,) = torch.autograd.grad(outputs, at, torch.autograd.grad(bent, leaves))
+        return product.detach()
+
 
 class _Called(nn.Module):
-    """A network that is called with given parameters."""
+    """A network that is called with given parameters.
 
-    def __init__(self, network: nn.Module, parameters: dict[str, Tensor]) -> None:
+    Args:
+        cut: If given, each output is appended as a pair: the output, and the leaf that the caller receives in its place.
+    """
+
+    def __init__(
+        self, network: nn.Module, parameters: dict[str, Tensor], cut: list[tuple[Tensor, Tensor]] | None = None
+    ) -> None:
         super().__init__()
         # Not registered: these are tensors of the graph, and the network keeps its own parameters.
         object.__setattr__(self, "wrapped", network)
         object.__setattr__(self, "values", parameters)
+        object.__setattr__(self, "cut", cut)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return functional_call(self.wrapped, self.values, args, kwargs)
+        outputs = functional_call(self.wrapped, self.values, args, kwargs)
+        if self.cut is None:
+            return outputs
+        output = outputs if isinstance(outputs, Tensor) else outputs.logits
+        leaf = output.detach().requires_grad_(True)
+        self.cut.append((output, leaf))
+        if isinstance(outputs, Tensor):
+            return leaf
+        outputs.logits = leaf
+        return outputs
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -1,9 +1,11 @@
 """Metasmoothness: whether training responds smoothly to a stage, so that a first-order estimate can be relied on (arXiv:2503.13751).
 
 Three trainings make the whole, a little less and twice as much less of the stage's updates. Where the two moves of the final parameters
-agree in sign, weighted by their size, a derivative describes them.
+agree in sign, weighted by their size, a derivative describes them. It is a local property: over the whole of a stage's updates the response
+may bend all the same, which `share_linearity` measures with one more training.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from ontogeny.attribution.path import PathStage, record_path
+from ontogeny.attribution.recorded_tiers import Behaviour, behaviour_value
 
 MIN_METASMOOTHNESS = 0.6
 """Below it a first-order estimate is not to be relied on."""
@@ -57,3 +60,32 @@ def metasmoothness(
     weight = near.abs() + far.abs()
     total = float(weight.sum())
     return Metasmoothness(float((near.sign() * far.sign() * weight).sum()) / total if total else 1.0)
+
+
+def share_linearity(
+    make: Callable[[], nn.Module],
+    stages: Sequence[PathStage],
+    stage: int,
+    behaviour: Behaviour,
+    *,
+    seed: int = 0,
+    share: float = 0.5,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """Slope of a behaviour in the share of a stage's updates at the full share, over its slope at a smaller share.
+
+    1: the response is straight, and first order gives the effect of skipping. Below 1: diminishing returns of the stage's updates, and
+    first order under-estimates. NaN if the behaviour does not change at the smaller share.
+
+    Args:
+        share: The smaller share; skipping the whole stage has, to second order, the slope at 0.5.
+    """
+    step = 0.04
+
+    def value(at: float) -> float:
+        path = record_path(make, stages, seed=seed, skip=stage, scale=at, dtype=dtype)
+        return behaviour_value(path, path.final.parameters, behaviour)
+
+    full = (value(1.0) - value(1 - step)) / step
+    part = (value(share + step / 2) - value(share - step / 2)) / step
+    return full / part if part else math.nan

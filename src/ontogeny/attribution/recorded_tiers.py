@@ -23,7 +23,7 @@ from ontogeny.errors import BadInput
 
 Behaviour = Callable[[torch.nn.Module], Tensor]
 """A differentiable scalar of a network: a loss on a set, a gap between groups, a margin."""
-CurvatureMode = Literal["hessian", "thinned", "none"]
+CurvatureMode = Literal["hessian", "gauss_newton", "thinned", "none"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def reverse_scores(
     """First-order effects of all stages on one behaviour: one pass backwards along the path.
 
     Args:
-        curvature: `hessian` at every step; `thinned`: at every `every`-th step, counted `every` times; `none`: left out, which over-blames
-            early stages.
+        curvature: `hessian` at every step; `gauss_newton`: its part without negative eigenvalues; `thinned`: the Hessian at every
+            `every`-th step, counted `every` times; `none`: left out.
     """
     scores, count = [0.0] * len(path.stages), 0
     adjoint = initial_state(behaviour_gradient(path, behaviour))
@@ -113,12 +113,13 @@ def _curvature(
     path: TrainingPath, step: PathStep, index: int, mode: CurvatureMode, every: int
 ) -> tuple[Callable[[Vector], Vector], int]:
     """The curvature of a step, and how many Hessian products a use of it costs."""
-    factor = {"hessian": 1, "none": 0, "thinned": every if index % every == 0 else 0}[mode]
+    factor = {"hessian": 1, "gauss_newton": 1, "none": 0, "thinned": every if index % every == 0 else 0}[mode]
     if factor == 0:
         return torch.zeros_like, 0
-    loss = path.stages[step.stage].loss
+    loss, network = path.stages[step.stage].loss, path.network
+    multiply = network.gauss_newton_product if mode == "gauss_newton" else network.hessian_product
 
     def product(direction: Vector) -> Vector:
-        return factor * path.network.hessian_product(step.state.parameters, loss, step.batch, direction)
+        return factor * multiply(step.state.parameters, loss, step.batch, direction)
 
     return product, 1

@@ -7,18 +7,23 @@ estimate of a stage's effect is compared with retraining without the stage.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ontogeny.attribution.baselines import gradient_dot_scores, order_scores
-from ontogeny.attribution.checkpoint_tiers import checkpoint_scores
-from ontogeny.attribution.metasmoothness import metasmoothness
+from ontogeny.attribution.comparison import (
+    TIERS,
+    StageExperiment,
+    compare_tiers,
+    comparison_rows,
+    follow_up_rows,
+    named_stage,
+    tier_estimates,
+    validity_rows,
+)
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
-from ontogeny.attribution.recorded_tiers import Behaviour, behaviour_value, reverse_scores
-from ontogeny.attribution.retraining import rank_correlation, retrained_effects
+from ontogeny.attribution.recorded_tiers import behaviour_value
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Separation
@@ -41,6 +46,7 @@ DIFFERENCES = (
     "A stage is named only if the final gap is significantly above zero over images.",
 )
 CHALLENGES = (9, 11, 13)
+VERSION = 2
 STAGES = 3
 
 
@@ -55,26 +61,19 @@ class Settings:
     """Data orders over which retraining is repeated."""
     controls: int = 1
     """Unplanted runs per seed."""
+    rates: tuple[float, ...] = (1e-3,)
+    """Further learning rates at which all estimates are compared with retraining."""
+    lengths: tuple[int, ...] = ()
+    """Further numbers of steps per stage at which they are compared."""
 
 
 PRESETS: Mapping[str, Settings] = {
-    "smoke": Settings(steps=6, orders=2),
+    "smoke": Settings(steps=6, orders=2, rates=()),
     "tiny": Settings(),
-    "small": Settings(steps=150, orders=5, controls=4),
-    "paper": Settings(steps=1000, orders=5, classes=10, controls=4),
+    "small": Settings(steps=150, orders=5, controls=4, rates=(3e-4, 1e-3), lengths=(50,)),
+    "paper": Settings(steps=1000, orders=5, classes=10, controls=4, rates=(3e-4, 1e-3), lengths=(100, 300)),
 }
-SECONDS = {"smoke": 3, "tiny": 5, "small": 120, "paper": 6000}
-_TIERS = (
-    "hessian",
-    "thinned",
-    "no hessian",
-    "endpoint",
-    "subtraction",
-    "addition",
-    "linearised",
-    "gradient dot",
-    "order",
-)
+SECONDS = {"smoke": 3, "tiny": 20, "small": 300, "paper": 15000}
 
 
 def _against(tier: str, metric: str = "rank_correlation") -> Separation:
@@ -106,6 +105,18 @@ CLAIMS = (
         "arXiv:2506.00175, section 4; toy evidence in the derivation",
         "dropping the Hessian over-blames early stages",
         Separation(Quantity("error", "no hessian"), Quantity("error", "hessian"), unit="relative error"),
+        "shuffled",
+    ),
+    Claim(
+        "curvature_matters_at_a_small_rate",
+        "At a third of the learning rate the estimate without the Hessian is further from retraining.",
+        "arXiv:2506.00175, section 4",
+        "dropping the Hessian over-blames early stages",
+        Separation(
+            Quantity("grid_error", "no hessian", coords={"rate": "0.001"}),
+            Quantity("grid_error", "hessian", coords={"rate": "0.001"}),
+            unit="relative error",
+        ),
         "shuffled",
     ),
     Claim(
@@ -141,45 +152,65 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
         digits.make(digits.Config(settings.classes, patch=patch if i == planted else "absent", seed=seed))
         for i in range(STAGES)
     ]
-    behaviours, gaps = _behaviours(worlds[0])
-    make, stages = _network(settings, worlds[0]), _stages(settings, worlds, seed)
-    path = record_path(make, stages(0), seed=seed)
-    truth = retrained_effects(make, stages, behaviours, seeds=[seed], orders=range(settings.orders))
-    estimates = dict(_estimates(path, behaviours))
-    rng = np.random.default_rng([seed, 3])
-    mean = truth.mean
-    for tier in _TIERS:
-        scores = estimates[tier]
-        named = _named(scores[:, 0], gaps(path))
+    sets = _sets(worlds[0])
+    experiment = _experiment_of(settings, worlds, sets, seed)
+    names = [f"stage {i + 1}" + (" planted" if i == planted else "") for i in range(STAGES)]
+    if control is None:
+        comparison = compare_tiers(experiment, seed=seed, orders=settings.orders)
+        path, estimates = comparison.path, comparison.estimates
+        yield from comparison_rows(lab, comparison, names)
+        yield from validity_rows(lab, comparison, names)
+        yield from follow_up_rows(lab, comparison, planted, lambda network: _accuracies(network, sets))
+        for rate, steps in _grid(settings):
+            lab.on_activity(f"rate {rate:g}, {steps} steps", 0, 1)
+            other = _experiment_of(replace(settings, rate=rate, steps=steps), worlds, sets, seed)
+            compared = compare_tiers(other, seed=seed, orders=settings.orders)
+            for row in comparison_rows(lab, compared, names, rate=rate, steps=steps):
+                # Under names of their own, so that claims read the main setting only.
+                if row.metric != "stage_effect":
+                    yield replace(row, metric=f"grid_{row.metric}")
+    else:
+        path = record_path(experiment.make, experiment.stages(0), seed=seed)
+        estimates = tier_estimates(experiment, path)
+    gaps = _gaps(path, sets)
+    for tier in TIERS:
+        named = named_stage(estimates[tier][:, 0], gaps)
         yield lab.row("named_planted", float(named == planted), tier, control=control)
         yield lab.row("named_any", float(named is not None), tier, control=control)
-        if control is None:
-            yield lab.row("rank_correlation", rank_correlation(scores.ravel(), mean.ravel()), tier, n=mean.size)
-            mixed = rng.permutation(scores.ravel())
-            # The null: the same numbers on other stages and behaviours, for this tier and for the order of the stages.
-            yield lab.row(
-                "rank_correlation", rank_correlation(mixed, mean.ravel()), tier, n=mean.size, control="shuffled"
-            )
-            error = float(np.abs(scores - mean).sum() / np.abs(mean).sum())
-            yield lab.row("error", error, tier, n=mean.size)
-            yield lab.row(
-                "error",
-                float(np.abs(mixed.reshape(mean.shape) - mean).sum() / np.abs(mean).sum()),
-                tier,
-                control="shuffled",
-            )
-    if control is None and settings.orders > 1:
-        yield lab.row("noise_ceiling", truth.noise_ceiling, "retraining", n=mean.size)
-        smooth = metasmoothness(make, stages(0), planted, seed=seed)
-        yield lab.row("metasmoothness", smooth.value, "planted stage")
-    without = record_path(make, stages(0), seed=seed, skip=planted)
+    without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
     for name, one in (("all stages", path), ("without the stage", without)):
-        values = gaps(one)
+        values = _gaps(one, sets)
         yield lab.row("gap", float(values.mean()), name, control=control, n=len(values))
+    gap = experiment.behaviours["spurious gap"]
     for index, step in enumerate(path.steps):
         if index % max(1, len(path.steps) // 30) == 0:
-            gap = behaviour_value(path, step.state.parameters, behaviours[0])
-            yield lab.row("gap_along", gap, f"planted in stage {planted + 1}", step=index, control=control)
+            value = behaviour_value(path, step.state.parameters, gap)
+            yield lab.row("gap_along", value, f"planted in stage {planted + 1}", step=index, control=control)
+
+
+def _grid(settings: Settings) -> list[tuple[float, int]]:
+    """Further learning rates at the same length, and further lengths at the same rate."""
+    return [
+        *((rate, settings.steps) for rate in settings.rates),
+        *((settings.rate, steps) for steps in settings.lengths),
+    ]
+
+
+def _experiment_of(
+    settings: Settings, worlds: Sequence[digits.World], sets: Mapping[str, tuple[Tensor, Tensor]], seed: int
+) -> StageExperiment:
+    def gap(network: nn.Module) -> Tensor:
+        return _losses(network, sets["conflicting"]).mean() - _losses(network, sets["aligned"]).mean()
+
+    def plain(network: nn.Module) -> Tensor:
+        return _losses(network, sets["absent"]).mean()
+
+    return StageExperiment(
+        _network(settings, worlds[0]),
+        _stages(settings, worlds, seed),
+        {"spurious gap": gap, "plain loss": plain},
+        {"spurious gap": "nats", "plain loss": "nats"},
+    )
 
 
 def _network(settings: Settings, world: digits.World) -> Callable[[], nn.Module]:
@@ -221,61 +252,26 @@ def _stages(settings: Settings, worlds: Sequence[digits.World], seed: int) -> Ca
     return of_order
 
 
-def _behaviours(world: digits.World) -> tuple[list[Behaviour], Callable[[TrainingPath], np.ndarray]]:
-    """The spurious gap and the plain loss; and the gap of each image at the end of a path."""
-    sets = {
+def _sets(world: digits.World) -> dict[str, tuple[Tensor, Tensor]]:
+    """Images and digits of each evaluation set."""
+    return {
         name: (torch.from_numpy(batch.inputs).float(), torch.from_numpy(batch.coordinates["digit"]))
         for name, batch in digits.evaluation(world).items()
     }
 
-    def losses(network: nn.Module, name: str) -> Tensor:
-        inputs, digit = sets[name]
-        return nn.functional.cross_entropy(network(inputs), digit, reduction="none")
 
-    def gap(network: nn.Module) -> Tensor:
-        return losses(network, "conflicting").mean() - losses(network, "aligned").mean()
-
-    def plain(network: nn.Module) -> Tensor:
-        return losses(network, "absent").mean()
-
-    def gaps(path: TrainingPath) -> np.ndarray:
-        path.network.load(path.final.parameters)
-        with torch.no_grad():
-            return np.asarray(
-                (losses(path.network.network, "conflicting") - losses(path.network.network, "aligned")).double()
-            )
-
-    return [gap, plain], gaps
+def _losses(network: nn.Module, images: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(network(images[0]), images[1], reduction="none")
 
 
-def _estimates(path: TrainingPath, behaviours: Sequence[Behaviour]) -> Iterator[tuple[str, np.ndarray]]:
-    """Each estimate as stage × behaviour."""
-    for name, how in (("hessian", "hessian"), ("thinned", "thinned"), ("no hessian", "none")):
-        columns = [reverse_scores(path, b, curvature=how, every=5).scores for b in behaviours]  # type: ignore[arg-type]
-        yield name, np.array(columns).T
-    yield "gradient dot", np.array([gradient_dot_scores(path, b) for b in behaviours]).T
-    yield "order", np.array([order_scores(STAGES)] * len(behaviours)).T
-    ends = [path.network.split(end) for end in path.ends]
-
-    def flat(weights: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([weight.flatten() for weight in weights.values()])
-
-    tiers: dict[str, list[list[float]]] = {}
-    for behaviour in behaviours:
-
-        def value(weights: Mapping[str, Tensor], behaviour: Behaviour = behaviour) -> Any:
-            return np.array([behaviour_value(path, flat(weights), behaviour)])
-
-        def gradient(weights: Mapping[str, Tensor], behaviour: Behaviour = behaviour) -> Any:
-            return path.network.split(path.network.gradient(flat(weights), lambda network, _: behaviour(network), None))
-
-        for name, values in checkpoint_scores(ends, value, gradient).items():
-            tiers.setdefault(name, []).append([float(v[0]) for v in values])
-    for name, values_by_behaviour in tiers.items():
-        yield name, np.array(values_by_behaviour).T
+def _gaps(path: TrainingPath, sets: Mapping[str, tuple[Tensor, Tensor]]) -> np.ndarray:
+    """The spurious gap of each image at the end of a path."""
+    path.network.load(path.final.parameters)
+    network = path.network.network
+    with torch.no_grad():
+        return np.asarray((_losses(network, sets["conflicting"]) - _losses(network, sets["aligned"])).double())
 
 
-def _named(scores: np.ndarray, gaps: np.ndarray) -> int | None:
-    """The stage with the largest effect on the gap; none if the final gap is not significantly above zero."""
-    error = float(gaps.std(ddof=1)) / len(gaps) ** 0.5
-    return int(scores.argmax()) if float(gaps.mean()) > 3 * error else None
+def _accuracies(network: nn.Module, sets: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Accuracy by group of images: each kind of patch."""
+    return {name: float((network(x).argmax(1) == digit).float().mean()) for name, (x, digit) in sets.items()}
