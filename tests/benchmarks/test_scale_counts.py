@@ -58,8 +58,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     def nothing(*_: Any) -> None: ...
 
     spy(run_module, "query_records", rows)
-    spy(parts, "read_tensors", tensors)
-    spy(parts, "read_tensor_rows", tensors)
+    spy(parts, "read_stored_tensors", tensors)
     spy(parts, "read_tensor_header", nothing)
     spy(parts, "_parse_index", nothing)
     spy(fetch, "file_digest", nothing)

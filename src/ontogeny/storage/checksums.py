@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ _State = tuple[int, int, int]
 _logs: dict[Path, tuple[_State, _Log]] = {}
 _checked: dict[Path, _State] = {}
 """Files that this process found whole, with size, time and inode."""
+_checked_by_tensors: dict[Path, _State] = {}
+"""Files of which this process compared the checksums of the tensors."""
 
 
 @contextlib.contextmanager
@@ -60,15 +62,31 @@ def atomic_part(path: Path, folder: Path | None = None) -> Iterator[Path]:
     Args:
         folder: The run directory; by default the one above the file's folder.
     """
-    folder = path.parent.parent if folder is None else folder
+    with _part(path, path.parent.parent if folder is None else folder) as (temporary, _):
+        yield temporary
+
+
+def write_part(path: Path, write: Callable[[Path], int]) -> None:
+    """As `atomic_part`, by a function that returns the CRC-32 of the file that it writes, which then is not read again."""
+    with _part(path, path.parent.parent) as (temporary, sums):
+        crc = write(temporary)
+        sums.append(f"{temporary.stat().st_size:016x}{crc:08x}")
+
+
+@contextlib.contextmanager
+def _part(path: Path, folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A temporary path, and a list for its checksum, if that is known."""
     with _writing:
         entered: tuple[int, int] | None = None
         try:
             with atomic_path(path) as temporary:
-                yield temporary
+                sums: list[str] = []
+                yield temporary, sums
                 log = _state(folder / CHECKSUM_FILE)
                 entered = (log[0] if log else 0), temporary.stat().st_ino
-                _append(folder, {path.relative_to(folder).as_posix(): checksum(temporary)})
+                _append(folder, {path.relative_to(folder).as_posix(): sums[0] if sums else checksum(temporary)})
+            if state := _state(path):
+                _checked[path] = state
         except BaseException:
             named = _state(path)
             if entered is not None and (named is None or named[2] != entered[1]):
@@ -150,6 +168,31 @@ def check_file(path: Path, folder: Path | None = None) -> None:
         if not whole:
             raise DamagedPart(path, "damaged (its checksum differs)")
     _checked[path] = state
+
+
+def check_by_tensors(path: Path, crc32: Callable[[Path], int | None]) -> None:
+    """As `check_file`, for a file whose tensors have checksums of their own, which are compared when one of them is read.
+
+    Args:
+        crc32: The CRC-32 of the file by those of its tensors; None for a file without them, which is read as a whole.
+
+    Raises:
+        DamagedPart: it is lost, or another than the one that was written.
+    """
+    state = _state(path)
+    if state is not None and state in (_checked.get(path), _checked_by_tensors.get(path)):
+        return
+    folder = path.parent.parent
+    sums = _read_log(folder).sums.get(path.relative_to(folder).as_posix(), [])
+    if state is None:
+        raise DamagedPart(path, "lost")
+    if known := {entry for entry in sums if entry is not None}:
+        value = crc32(path)
+        if value is None:
+            check_file(path)
+        elif f"{state[0]:016x}{value:08x}" not in known:
+            raise DamagedPart(path, "damaged (its checksum differs)")
+    _checked_by_tensors[path] = state
 
 
 def lost_files(folder: Path, kind: str) -> list[Path]:

@@ -268,15 +268,20 @@ def write_tensors(
 
 
 def read_tensor_header(path: Path, wanted: Iterable[str] = ()) -> dict[str, Any]:
-    """The header of a file of `write_tensors`.
+    """The header of a file of `write_tensors`. Its tensors are not read, but must be there by the size of the file.
 
     Raises:
         BadInput: the file is damaged or has another format, or its header lacks a key of `wanted`.
     """
-    from safetensors import safe_open
-
-    with _damaged_file_errors(path), safe_open(path, framework="pt") as handle:
-        header: dict[str, Any] = json.loads(handle.metadata()["ontogeny"])
+    with _damaged_file_errors(path), path.open("rb", buffering=0) as handle:
+        length, size = int.from_bytes(handle.read(8), "little"), os.fstat(handle.fileno()).st_size
+        if 8 + length > size:
+            raise ValueError("its header is longer than the file")
+        table = json.loads(handle.read(length))
+        end = max((entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"it has {size} bytes, and its header says {8 + length + end}")
+        header: dict[str, Any] = json.loads(table["__metadata__"]["ontogeny"])
         for name in wanted:
             if not isinstance(header, dict) or name not in header:
                 raise ValueError(
@@ -304,7 +309,7 @@ def _damaged_file_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedPart(path, f"damaged ({error})") from None
 
 
@@ -318,18 +323,6 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, An
 
     with _damaged_file_errors(path), safe_open(path, framework="pt") as handle:
         return {name: handle.get_tensor(name) for name in (names or handle.keys())}
-
-
-def read_tensor_rows(path: Path, name: str, rows: slice) -> Any:
-    """A slice of the first axis of one tensor, without reading the rest of the file.
-
-    Raises:
-        BadInput: the file is damaged.
-    """
-    from safetensors import safe_open
-
-    with _damaged_file_errors(path), safe_open(path, framework="pt") as handle:
-        return handle.get_slice(name)[rows]
 
 
 def atomic_folder(path: Path, write: Callable[[Path], None]) -> None:

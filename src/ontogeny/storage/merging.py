@@ -1,12 +1,18 @@
-"""Merge safetensors files by their bytes: no tensor is built, so that a merge costs as much as a copy.
+"""Read and merge safetensors files by their bytes: a merge costs as much as a copy, and one tensor of many as much as its bytes.
 
 Layout: 8 bytes with the length of the header, a JSON header of dtype, shape and offsets, then the data without holes. Source:
-github.com/huggingface/safetensors, "Format".
+github.com/huggingface/safetensors, "Format". The metadata of a merged file hold the CRC-32 of each tensor, so that one of them can be
+compared without reading the rest.
 """
 
+import contextlib
+import functools
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,52 +57,229 @@ def stored_tensors_of(file: Path) -> dict[str, StoredTensor]:
             for name, entry in table.items()
             if name != "__metadata__"
         }
+    except FileNotFoundError:
+        raise DamagedPart(file, "lost") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DamagedPart(file, f"damaged ({error})") from None
 
 
-def write_stored_tensors(path: Path, tensors: Mapping[str, StoredTensor], header: Mapping[str, Any]) -> None:
-    """Write tensors of other files as one file with `header`, as `write_tensors` does.
+def read_stored_tensors(file: Path, names: Iterable[str], rows: slice | None = None) -> dict[str, Any]:
+    """Some tensors of a safetensors file, or rows of their first axis; the rest of the file is not read.
+
+    Raises:
+        DamagedPart: the file is damaged or lost, or lacks a tensor.
+    """
+    try:
+        with file.open("rb", buffering=0) as handle:
+            length, size = int.from_bytes(handle.read(8), "little"), os.fstat(handle.fileno()).st_size
+            if 8 + length > size:
+                raise ValueError("its header is longer than the file")
+            header = handle.read(length)
+            found = {}
+            for name in names:
+                entry, known = _entry(header, name), _sum_in(header, name)
+                if 8 + length + entry["data_offsets"][1] > size:
+                    raise ValueError("it is shorter than its header says")
+                if known is None:
+                    found[name] = _read_tensor(handle, 8 + length, entry, rows)
+                    continue
+                tensor = _read_tensor(handle, 8 + length, entry, None)
+                if f"{zlib.crc32(_bytes_of(tensor)):08x}".encode() != known:
+                    raise ValueError("the checksum of a tensor differs")
+                found[name] = tensor if rows is None else tensor[rows]
+            return found
+    except FileNotFoundError:
+        raise DamagedPart(file, "lost") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedPart(file, f"damaged ({error})") from None
+
+
+def crc32_by_tensors(file: Path) -> int | None:
+    """The CRC-32 of a file by those of its header and of its tensors, which are not read; None if the header has none of tensors.
+
+    Raises:
+        DamagedPart: its header cannot be read.
+    """
+    try:
+        with file.open("rb", buffering=0) as handle:
+            start = handle.read(8)
+            text = start + handle.read(int.from_bytes(start, "little"))
+        table = json.loads(text[8:])
+        sums = table.pop("__metadata__").get("crc32")
+        if sums is None:
+            return None
+        known = {name: int(value, 16) for name, value in re.findall(r" (\S[^=]*)=([0-9a-f]{8})", sums)}
+        crc = zlib.crc32(text)
+        for name, entry in sorted(table.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+            start_of_tensor, end = entry["data_offsets"]
+            if not 0 <= start_of_tensor <= end <= file.stat().st_size:
+                raise ValueError("a tensor ends before it starts, or after the file")
+            crc = combine_crc32(crc, known[name], end - start_of_tensor)
+        return crc
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise DamagedPart(file, f"damaged ({error})") from None
+
+
+def _entry(header: bytes, name: str) -> Mapping[str, Any]:
+    """The entry of a tensor in a header, which may have thousands; in the header's own texts, quotes are escaped."""
+    key = json.dumps(name).encode() + b":{"
+    start = header.find(key)
+    if start >= 0:
+        end = header.index(b"}", start) + 1
+        entry: Mapping[str, Any] = json.loads(header[start + len(key) - 1 : end])
+    else:  # another writer may put spaces there
+        entry = json.loads(header)[name]
+    return entry
+
+
+def _sum_in(header: bytes, name: str) -> bytes | None:
+    """The CRC-32 of a tensor, 8 hex digits; None in a file without checksums of tensors."""
+    key = b" " + json.dumps(name)[1:-1].encode() + b"="
+    start = header.find(key)
+    return header[start + len(key) :][:8] if start >= 0 else None
+
+
+def _bytes_of(tensor: Any) -> memoryview:
+    import torch
+
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
+
+
+def _read_tensor(handle: Any, data: int, entry: Mapping[str, Any], rows: slice | None) -> Any:
+    import torch
+
+    dtype, shape, (start, end) = _torch_dtypes()[entry["dtype"]], list(entry["shape"]), entry["data_offsets"]
+    if rows is not None:
+        first, last, _ = rows.indices(shape[0])
+        row = (end - start) // max(1, shape[0])
+        start, end = start + row * first, start + row * last
+        shape[0] = last - first
+    if end - start != dtype.itemsize * math.prod(shape):
+        raise ValueError("the size of a tensor is not that of its shape")
+    tensor = torch.empty(shape, dtype=dtype)
+    if start == end:
+        return tensor
+    handle.seek(data + start)
+    into = _bytes_of(tensor)
+    while len(into):
+        if not (count := handle.readinto(into)):
+            raise ValueError("it is shorter than its header says")
+        into = into[count:]
+    return tensor
+
+
+def _torch_dtypes() -> dict[str, Any]:
+    import torch
+
+    return {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }
+
+
+def write_stored_tensors(path: Path, tensors: Mapping[str, StoredTensor], header: Mapping[str, Any]) -> int:
+    """Write tensors of other files as one file with `header`, as `write_tensors` does, and with a checksum of each tensor.
+
+    Returns the CRC-32 of the file.
 
     Raises:
         DamagedPart: a file is shorter than its header says.
     """
     ordered = sorted(tensors.items(), key=lambda item: -_ITEM_BYTES.get(item[1].dtype, 1))
-    table: dict[str, Any] = {"__metadata__": {"ontogeny": json.dumps(header, default=str)}}
-    offset = 0
+    sums = dict.fromkeys((name for name, _ in ordered), 0)
+    text = _header(ordered, header, sums)
+    with path.open("wb") as target:
+        target.write(text)
+        buffer = memoryview(bytearray(_CHUNK))
+        with contextlib.ExitStack() as stack:
+            sources: dict[Path, Any] = {}
+            for name, tensor in ordered:
+                if tensor.file not in sources:
+                    sources[tensor.file] = stack.enter_context(tensor.file.open("rb", buffering=0))
+                sums[name] = _copy(sources[tensor.file], target, tensor, buffer)
+        target.seek(0)  # the checksums are as long as the zeros in their place
+        text = _header(ordered, header, sums)
+        target.write(text)
+    crc = zlib.crc32(text)
     for name, tensor in ordered:
+        crc = combine_crc32(crc, sums[name], tensor.end - tensor.start)
+    return crc
+
+
+def _header(tensors: Sequence[tuple[str, StoredTensor]], header: Mapping[str, Any], sums: Mapping[str, int]) -> bytes:
+    own = {
+        "ontogeny": json.dumps(header, default=str),
+        "crc32": "".join(f" {name}={value:08x}" for name, value in sums.items()),
+    }
+    table: dict[str, Any] = {"__metadata__": own}
+    offset = 0
+    for name, tensor in tensors:
         end = offset + tensor.end - tensor.start
         table[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as target:
-        target.write(len(text).to_bytes(8, "little") + text)
-        for file, start, end in _ranges([tensor for _, tensor in ordered]):
-            with file.open("rb", buffering=0) as source:
-                _copy(source, target, file, start, end)
+    return len(text).to_bytes(8, "little") + text
 
 
-def _ranges(tensors: list[StoredTensor]) -> Iterator[tuple[Path, int, int]]:
-    """File, start and end of the bytes of all tensors, neighbours as one range."""
-    current: tuple[Path, int, int] | None = None
-    for tensor in tensors:
-        if current is not None and (current[0], current[2]) == (tensor.file, tensor.start):
-            current = (tensor.file, current[1], tensor.end)
-            continue
-        if current is not None:
-            yield current
-        current = (tensor.file, tensor.start, tensor.end)
-    if current is not None:
-        yield current
-
-
-def _copy(source: Any, target: BinaryIO, file: Path, start: int, end: int) -> None:
-    buffer = memoryview(bytearray(min(_CHUNK, end - start)))
+def _copy(source: Any, target: BinaryIO, tensor: StoredTensor, buffer: memoryview) -> int:
+    """Copy the bytes of a tensor; returns their CRC-32."""
+    start, value = tensor.start, 0
     source.seek(start)
-    while start < end:
-        count = source.readinto(buffer[: end - start])
+    while start < tensor.end:
+        count = source.readinto(buffer[: tensor.end - start])
         if not count:
-            raise DamagedPart(file, f"damaged (it ends at {os.fstat(source.fileno()).st_size} bytes)")
+            raise DamagedPart(tensor.file, f"damaged (it ends at {os.fstat(source.fileno()).st_size} bytes)")
         target.write(buffer[:count])
+        value = zlib.crc32(buffer[:count], value)
         start += count
+    return value
+
+
+def combine_crc32(first: int, second: int, length: int) -> int:
+    """CRC-32 of two pieces one after the other, of which the second has so many bytes.
+
+    The first is multiplied by x^(8 length) modulo the polynomial of CRC-32, bits in reversed order, as in crc32_combine of zlib.
+    """
+    return _multiply(_power(length), first) ^ second
+
+
+_POLYNOMIAL = 0xEDB88320
+
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    for place in range(31, -1, -1):
+        if a >> place & 1:
+            product ^= b
+        b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
+    return product
+
+
+@functools.lru_cache(maxsize=4096)
+def _power(length: int) -> int:
+    """x^(8 length)."""
+    power, square = 1 << 31, 1 << 23  # 1 and x^8
+    while length:
+        if length & 1:
+            power = _multiply(power, square)
+        square = _multiply(square, square)
+        length >>= 1
+    return power

@@ -9,6 +9,7 @@ is a cache: an entry counts only while its file has the size and time of the ent
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,12 +22,16 @@ from ontogeny.storage.files import (
     DamagedPart,
     content_digest,
     read_tensor_header,
-    read_tensor_rows,
-    read_tensors,
     scratch_connection,
     sql_path,
 )
-from ontogeny.storage.merging import StoredTensor, stored_tensors_of, write_stored_tensors
+from ontogeny.storage.merging import (
+    StoredTensor,
+    crc32_by_tensors,
+    read_stored_tensors,
+    stored_tensors_of,
+    write_stored_tensors,
+)
 
 KINDS = ("records", "directions", "scores")
 _ENDINGS = {"records": ".parquet", "directions": ".safetensors", "scores": ".safetensors"}
@@ -153,22 +158,24 @@ def read_unit_tensors(folder: Path, kind: str, unit: str, names: Iterable[str] |
         DamagedPart: the file is damaged or lost.
     """
     path, prefix = _tensor_file(folder, kind, unit)
-    checksums.check_file(path)
-    if names is None and prefix:
-        names = read_tensor_header(path, ["units"])["units"][unit]["tensors"]
-    wanted = None if names is None else [f"{prefix}{name}" for name in names]
-    return {name.removeprefix(prefix): tensor for name, tensor in read_tensors(path, wanted).items()}
+    checksums.check_by_tensors(path, crc32_by_tensors)
+    if names is None:
+        wanted = [name for name in stored_tensors_of(path) if name.startswith(prefix)]
+    else:
+        wanted = [f"{prefix}{name}" for name in names]
+    found = read_stored_tensors(path, wanted)
+    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 
 def read_unit_rows(folder: Path, kind: str, unit: str, name: str, rows: slice) -> Any:
-    """A slice of the first axis of one tensor; the rest of the file is read once in a process, for its checksum.
+    """A slice of the first axis of one tensor.
 
     Raises:
         DamagedPart: the file is damaged or lost.
     """
     path, prefix = _tensor_file(folder, kind, unit)
-    checksums.check_file(path)
-    return read_tensor_rows(path, f"{prefix}{name}", rows)
+    checksums.check_by_tensors(path, crc32_by_tensors)
+    return read_stored_tensors(path, [f"{prefix}{name}"], rows)[f"{prefix}{name}"]
 
 
 def drop_unit(folder: Path, unit: str) -> None:
@@ -279,8 +286,9 @@ def _write_merged_tensors(folder: Path, name: str, units: Sequence[str]) -> None
             tensors |= {f"{unit}/{key}": stored[path][f"{prefix}{key}"] for key in header["tensors"]}
         if headers:
             shared, unit_headers = _share_sites(headers)
-            with checksums.atomic_part(_path(folder, kind, name)) as temporary:
-                write_stored_tensors(temporary, tensors, {"units": unit_headers, "sites": shared})
+            content = {"units": unit_headers, "sites": shared}
+            write = functools.partial(write_stored_tensors, tensors=tensors, header=content)
+            checksums.write_part(_path(folder, kind, name), write)
 
 
 def _share_sites(headers: Mapping[str, UnitHeader]) -> tuple[list[Any], dict[str, UnitHeader]]:

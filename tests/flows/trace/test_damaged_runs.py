@@ -17,6 +17,7 @@ from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.storage import checksums, parts, repair
+from ontogeny.storage.merging import stored_tensors_of
 from ontogeny.storage.run import Run
 from tests.helpers.command_line import Say
 from tests.helpers.trace_runs import QUICK, same, table, visits
@@ -141,7 +142,7 @@ def test_tensors_of_a_large_run_are_checked_where_they_are_read(home: Path, run:
     path = run.folder / "directions" / f"{parts.read_holders(run.folder).parts[unit]}.safetensors"
     before = path.stat()
     content = bytearray(path.read_bytes())
-    content[-3] ^= 8
+    content[stored_tensors_of(path)[f"{unit}/mass_mean/resid/direction"].end - 3] ^= 8
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a disk that decays
     visited = len(visits(run))
