@@ -114,7 +114,8 @@ def test_rejects_words_that_programs_write_for_an_empty_cell(tmp_path: Path, wor
         (0, 1, -1), ("0", "1", "-1"), (0, 1, -100), (0, 1, 2, -1), (0.0, 1.0, -1.0), ("true", "false", "N/A"), (True, False, "n/a"), 
         ("yes", "no", "TBD"), ("a", "b", "todo"),
         ("yes", "no", "none"), ("yes", "no", "Unknown"), (0, 1, "?"), ("joy", "anger", "missing"), ("pos", "neg", "NULL"),
-        ("joy", "anger", "unlabeled"),
+        ("joy", "anger", "unlabeled"), ("true", "false", "mixed"), (True, False, "idk"), ("yes", "no", "both"), ("pos", "neg", "skip"),
+        ("pos", "neg", "–"), ("pos", "neg", "..."), (0, 1, 99), (0, 1, 9), (1, 2, 3, 9), ("0", "1", "999"), ("pos", "neg", "ERROR"),
     ],
 )  # fmt: skip
 def test_rejects_markers_of_missing_labels(tmp_path: Path, labels: tuple[object, ...]) -> None:
@@ -124,8 +125,11 @@ def test_rejects_markers_of_missing_labels(tmp_path: Path, labels: tuple[object,
 
 
 @pytest.mark.parametrize(
-    "labels", [(1, -1), (-2, -1, 0, 1), ("favor", "against", "none"), (1, 2, 3), ("other", "same")]
-)
+    "labels", [
+        (1, -1), (-2, -1, 0, 1), ("favor", "against", "none"), (1, 2, 3), ("other", "same"), (7, 8, 9), (0, 9), ("😀", "😢", "😡"),
+        ("true", "half-true", "false", "pants-fire"),
+    ],
+)  # fmt: skip
 def test_labels_that_look_alike_but_are_classes_are_kept(tmp_path: Path, labels: tuple[object, ...]) -> None:
     assert len(concept(tmp_path, rows(labels)).classes) == len(labels)
 
@@ -136,6 +140,8 @@ def test_labels_that_look_alike_but_are_classes_are_kept(tmp_path: Path, labels:
         (("yes", "no", "Y"), "mix words for yes and no"),
         (("true", "false", "yes", "no"), "mix words for yes and no"),
         (("Pos", "pos", "neg"), "line 2: the labels 'pos' and 'Pos' differ only in case"),
+        (("caf\u00e9", "cafe\u0301", "tea"), "line 2: the labels .* differ in no visible character"),
+        (("pos", "pos\u200b", "neg"), "line 2: the labels .* differ in no visible character"),
         (("0,5", "1,5"), "must have a decimal point: write 0.5"),
         (("[0]", "[1]"), "got the list"),
     ],

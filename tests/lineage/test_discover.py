@@ -86,6 +86,11 @@ def folders(top: Path, *names: str) -> Path:
         (("model10", "model9"), (9, 10)),
         (("step0", "step10"), (0, 10)),
         (("llama2-early", "llama2-late"), (1, 2)),
+        (("2024-05-31", "2024-06-01"), (1, 2)),
+        (("20240531-a", "20240601-a"), (1, 2)),
+        (("2024-05-31-step9", "2024-06-01-step10"), (9, 10)),
+        (("checkpoint-100", "Checkpoint-50"), (50, 100)),
+        (("checkpoint-100", "checkpoint-200-merged"), (100, 200)),
     ],
 )
 def test_steps_are_whole_numbers_with_their_unit(
@@ -101,6 +106,9 @@ def test_steps_are_whole_numbers_with_their_unit(
         (("seed1-step100", "seed2-step200"), "differ in their seed"),
         (("run-1", "run-2"), "differ in their run"),
         (("a_lr1", "a_lr2"), "differ in their lr"),
+        (("lr1e-4-step100", "lr3e-4-step200"), "differ in their lr"),
+        (("1e3", "1e4"), "cannot be read from their names"),
+        (("step10", "step20", "init"), "init looks like the model before training"),
         (("step1.5", "step2"), "cannot be read from their names, first step1.5"),
         (("step1_000", "step2_000"), "cannot be read from their names"),
         (("qwen3-a", "llama2-b"), "cannot be read from their names"),
@@ -111,6 +119,20 @@ def test_rejects_numbers_that_are_no_steps(tmp_path: Path, names: tuple[str, ...
         Lineage.open(folders(tmp_path, *names))
     assert "lineage.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_rejects_two_checkpoints_of_one_step(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="checkpoint-100 and checkpoint-0100 have the same"):
+        Lineage.open(folders(tmp_path, "checkpoint-100", "checkpoint-0100", "checkpoint-200"))
+
+
+def test_untrained_model_that_repeats_step_0_is_left_out(tmp_path: Path) -> None:
+    trainer(tmp_path, 0, 10)
+    shutil.copytree(tmp_path / "checkpoint-0", tmp_path / "init")
+    assert steps(Lineage.open(tmp_path)) == [0, 10]
+    model(tmp_path / "random_init", seed=77)
+    with pytest.raises(BadInput, match="rename it to checkpoint-0"):
+        Lineage.open(tmp_path)
 
 
 def test_rejects_models_of_different_sizes_as_steps(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ Labels: 0 and 1, true and false, or yes and no make a binary concept. So do two 
 positive class is, in this order: the stated one; the larger integer; a word such as correct or toxic, or the word that the other one
 negates (matching, not_matching); the first label of the file. Up to 50 strings, or up to 10 integers, make classes. More than 30
 different numbers make a numeric target, and so do more than 10 if at least one has a decimal point. All other labels are ambiguous and
-rejected: write names for classes, or state the kind. Markers of missing labels (-1 beside 0 and 1, N/A) are rejected, too.
+rejected: write names for classes, or state the kind. Markers of missing labels (-1 or 99 beside 0 and 1, N/A, one more word beside true
+and false) are rejected, too, and so are labels that differ in no visible character.
 """
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,12 +56,21 @@ _MISSING_WORDS = frozenset(
         "tbd",
         "tba",
         "todo",
+        "n.a.",
+        "not available",
+        "no data",
+        "skip",
+        "skipped",
+        "error",
+        "idk",
     )
 )
 """Labels, in lower case, that are no class."""
 _MISSING_BESIDE_TRUTH = frozenset(("none", "unknown", "unsure", "undecided", "other"))
 """Labels that are no class beside a binary pair, and may be one beside other names."""
 _MISSING_NUMBERS = frozenset((-1.0, -9.0, -99.0, -100.0, -999.0, -9999.0))
+_MISSING_CODES = frozenset((9.0, 88.0, 98.0, 99.0, 999.0, 9999.0))
+"""Codes of surveys, which are no class where the other labels are 0, 1, … without a gap."""
 _POSITIVE_WORDS = frozenset(
     ("true", "correct", "positive", "pos", "yes", "good", "harmful", "unsafe", "toxic", "hateful", "spam", "biased")
 )
@@ -191,9 +202,10 @@ def _column(table: DataTable, given: str | None, usual: tuple[str, ...], argumen
 
 
 def _text(cell: Any, column: str, table: DataTable, row: DataRow) -> str:
-    if isinstance(cell, str) and cell.strip() and not is_empty_word(cell):
+    visible = isinstance(cell, str) and any(not c.isspace() and unicodedata.category(c) != "Cf" for c in cell)
+    if isinstance(cell, str) and visible and not is_empty_word(cell):
         return cell
-    problem = "is empty" if cell is None else f"must be a string, got {cell!r}"
+    problem = "is empty" if cell is None or isinstance(cell, str) else f"must be a string, got {cell!r}"
     if is_empty_word(cell):
         problem = f"is {cell.strip()!r}, which programs write for an empty cell"
     raise BadInput(f"{table.where}, {row.line}: the {column} {problem}: fix or remove the row.")
@@ -291,21 +303,51 @@ def _check_missing(table: DataTable, labels: list[str]) -> None:
     """Refuse markers of missing labels beside classes."""
     classes = {label for label in labels if not _is_missing(label)}
     truth = any(classes & pair.keys() for pair in _BINARY)
+    # One more label beside a whole pair such as true and false is seldom a class: idk, mixed, both.
+    third = next((classes - pair.keys() for pair in _BINARY[2:] if pair.keys() <= classes), set())
     numbers = {float(c) for c in classes if _NUMBER.fullmatch(c)}
+    code = _missing_code(labels)
     for row, label in zip(table.rows, labels, strict=True):
         number = float(label) if _NUMBER.fullmatch(label) else None
         is_code = number in _MISSING_NUMBERS and 0.0 in numbers and min(numbers - _MISSING_NUMBERS) >= 0
-        is_word = number is None and (_is_missing(label) or (truth and label.lower() in _MISSING_BESIDE_TRUTH))
-        if (is_code and len(numbers) <= 12) or (is_word and classes - {label}):
+        is_code = is_code or (number is not None and number == code)
+        is_word = number is None and (
+            _is_missing(label)
+            or (truth and label.lower() in _MISSING_BESIDE_TRUTH)
+            or (third == {label} and label.lower() not in _TRUTH_WORDS)
+        )
+        if (is_code and (len(numbers) <= 12 or number == code)) or (is_word and classes - {label}):
             others = " and ".join(sorted(classes - {label})[:3])
+            kind = "classes" if len(numbers) <= 12 else "number"
             raise BadInput(
                 f"{table.where}, {row.line}: the label {label} beside {others} looks like a missing one: remove the row, or add a column "
-                "'kind' with the value classes."
+                f"'kind' with the value {kind}."
             )
 
 
+def _missing_code(labels: Sequence[str]) -> float | None:
+    """The number that stands for a missing label: 9 or 99 beside 0 and 1, or -1 and -999 more than once beside measured numbers."""
+    if not all(map(_NUMBER.fullmatch, labels)):
+        return None
+    counts = Counter(map(float, labels))
+    low, high = min(counts), max(counts)
+    others = sorted(value for value in counts if value != high)
+    if (
+        high in _MISSING_CODES
+        and 2 <= len(others) <= 8
+        and others in ([float(i) for i in range(len(others))], [float(i + 1) for i in range(len(others))])
+        and high > others[-1] + 1
+    ):
+        return high
+    rest = [value for value in counts if value != low]
+    if len(counts) > 12 and low in _MISSING_NUMBERS and counts[low] > 1 and min(rest) >= 0:
+        return low
+    return None
+
+
 def _is_missing(label: str) -> bool:
-    return label.lower() in _MISSING_WORDS
+    """Whether a label is a word for a missing one, or nothing but punctuation."""
+    return label.lower() in _MISSING_WORDS or all(unicodedata.category(c).startswith("P") for c in label)
 
 
 def _check_spelling(table: DataTable, labels: list[str]) -> None:
@@ -318,14 +360,21 @@ def _check_spelling(table: DataTable, labels: list[str]) -> None:
         )
     first: dict[str, str] = {}
     for row, label in zip(table.rows, labels, strict=True):
-        if (other := first.setdefault(label.casefold(), label)) != label:
+        if (other := first.setdefault(_folded(label), label)) != label:
+            how = "only in case" if label.casefold() == other.casefold() else "in no visible character"
             raise BadInput(
-                f"{table.where}, {row.line}: the labels {label!r} and {other!r} differ only in case: write both in one way."
+                f"{table.where}, {row.line}: the labels {label!a} and {other!a} differ {how}: write both in one way."
             )
     if all(re.fullmatch(r"[-+]?\d+,\d+", value) for value in values):
         raise BadInput(
             f"{table.where}: labels like {min(values)} must have a decimal point: write {min(values).replace(',', '.')}."
         )
+
+
+def _folded(label: str) -> str:
+    """The label without case, and without differences that no reader sees: composed letters, characters of no width."""
+    plain = unicodedata.normalize("NFKC", label)
+    return " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split()).casefold()
 
 
 def _positive_label(labels: Sequence[str]) -> str:

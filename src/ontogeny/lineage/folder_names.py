@@ -11,10 +11,12 @@ from ontogeny.lineage import manifest, weight_files
 from ontogeny.suites import BranchLabel
 
 _SIBLINGS = re.compile(
-    r"(?:^|[-_/.])(seed|run|rank|trial|exp|experiment|fold|replica|version|v|size|lr|rep|copy|part|worker)[-_=]?(\d+(?:\.\d+)?)(?![a-z0-9])",
+    r"(?:^|[-_/.])(seed|run|rank|trial|exp|experiment|fold|replica|version|v|size|lr|rep|copy|part|worker)[-_=]?(\d+(?:\.\d+)?(?:e-?\d+)?)(?![a-z0-9])",
     re.IGNORECASE,
 )
 """Words whose number counts runs, not steps."""
+_DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)")
+_EXPONENT = re.compile(r"(?<![\w.])\d+e\d+(?![\w.])", re.IGNORECASE)
 _WHOLE = re.compile(r"(\d+(?:,\d{3})*(?:\.\d+)?)([kmb]?)", re.IGNORECASE)
 _SIZE_KEYS = ("hidden_size", "n_embd", "d_model", "num_hidden_layers", "n_layer", "num_layers", "intermediate_size")
 
@@ -34,8 +36,12 @@ def steps_of_folders(folders: Sequence[Path]) -> tuple[dict[Path, BranchLabel], 
     _refuse_siblings(folders)
     words = [path for path in folders if not re.search(r"\d", path.name)]
     unknown = [path for path in folders if path not in words and labels[path] is None]
+    if unknown and all(map(_DATE.search, names)):
+        return _places(folders)
     if len(words) == len(folders) or (unknown and not re.search(r"\d", "".join(_differing_parts(names)))):
         return _places(folders)
+    if unknown and any(map(_EXPONENT.search, names)):
+        raise _unreadable(folders, next(filter(_EXPONENT.search, names)))
     if unknown:
         read = _different_numbers([path.name for path in folders if path not in words]) or [
             _only_number(path.name) for path in folders if path not in words

@@ -126,6 +126,7 @@ def audit_surface(
     warnings = [
         *_leak_warnings(duplicates, twins, other, shared, sum(len(one.test) for one in splits)),
         *_contradictions(concept),
+        *_undecoded(concept),
         *_informative_baselines(baselines),
     ]
     return SurfaceAudit(baselines, duplicates, twins, shared, tuple(warnings), held_out)
@@ -361,6 +362,11 @@ def _contradictions(concept: Concept) -> list[str]:
         targets[example.text].add(example.target)
     count = sum(len(values) > 1 for values in targets.values())
     return [f"{count} texts occur with two labels"] if count else []
+
+
+def _undecoded(concept: Concept) -> list[str]:
+    count = sum("\ufffd" in example.text for example in concept.examples)
+    return [f"{count} texts hold U+FFFD, which programs write for letters that they could not read"] if count else []
 
 
 def _informative_baselines(baselines: Mapping[str, SurfaceBaseline]) -> list[str]:
