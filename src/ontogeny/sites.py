@@ -1,8 +1,8 @@
-"""Sites of a network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`, `attn_resid.7`, `mlp_resid.7`.
+"""Sites of a network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`, `attn_resid.7`, `mlp_resid.7`, `router.7`.
 
 `resid.0` is the embedding, `resid.l` the residual stream after block l (l = 1..L), before the final norm. The parts of block l have the
 same l; heads count from 0 and are read before the output projection. `attn` and `mlp` are raw outputs, `attn_resid` and `mlp_resid` the
-terms added to the stream, which differ from them only if a family normalises in between.
+terms added to the stream, which differ from them only if a family normalises in between. `router` is the logit of each expert of a mixture.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Literal, Self, get_args
 
 from ontogeny.errors import BadInput
 
-SitePart = Literal["resid", "attn", "mlp", "head", "neuron", "attn_resid", "mlp_resid"]
+SitePart = Literal["resid", "attn", "mlp", "head", "neuron", "attn_resid", "mlp_resid", "router"]
 SITE_PARTS: tuple[str, ...] = get_args(SitePart)
 
 
@@ -32,7 +32,7 @@ class Site:
             BadInput: the text is not a site name.
         """
         match = re.fullmatch(
-            r"(resid|attn_resid|mlp_resid|attn|mlp|neuron)\.(\d{1,9})|(head)\.(\d{1,9})\.(\d{1,9})", text.strip()
+            r"(resid|attn_resid|mlp_resid|attn|mlp|neuron|router)\.(\d{1,9})|(head)\.(\d{1,9})\.(\d{1,9})", text.strip()
         )
         if match is None:
             raise BadInput(f"{text!r} is not a site: it must look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7.")

@@ -41,6 +41,15 @@ SHAPES = {
     "gemma3_text": GROUPED | dict(head_dim=12, layer_types=["sliding_attention", "full_attention"], sliding_window=8),
 }
 
+EXPERTS = dict(num_experts_per_tok=2, moe_intermediate_size=24)
+SHAPES |= {
+    "olmoe": GROUPED | dict(num_experts=4, num_experts_per_tok=2),
+    "mixtral": GROUPED | dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
+    "qwen2_moe": GROUPED | EXPERTS | dict(num_experts=4, shared_expert_intermediate_size=24),
+    "qwen3_moe": GROUPED | EXPERTS | dict(num_experts=4, head_dim=12),
+}
+"""Mixtures of experts, two for each token."""
+
 PICTURES = {"vit": PLAIN | dict(intermediate_size=64, image_size=16, patch_size=4)}
 """Families that look at images."""
 

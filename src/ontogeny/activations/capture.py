@@ -247,7 +247,8 @@ def _skip_unread_tokens(model: Model, store: _PooledStore, batch: CaptureBatch) 
     known = not (table.is_inferred or table.flat_mlp)
     with contextlib.ExitStack() as hooks:
         if known and tokens is not None and store.last and not batch.scored and not store.sites.get("neuron"):
-            for path in (table.heads_out, table.mlp):
+            # A mixture of experts takes its tokens in rows and columns.
+            for path in (table.heads_out, *(() if table.router else (table.mlp,))):
                 hooks.enter_context(_compute_only_at(model.part(store.last, path), tokens))
         yield
 

@@ -39,13 +39,16 @@ class Architecture:
     mlp: str
     """MLP, as a path from a block; its output is `mlp.l`."""
     neurons: str
-    """Second linear layer of the MLP, as a path from a block; its input is the neurons after the non-linearity."""
+    """Second linear layer of the MLP, as a path from a block; its input is the neurons after the non-linearity. Empty for a mixture of
+    experts, each of which has neurons of its own."""
     final_norm: str
     """Norm after the last block, as a path from the model; empty if the blocks normalise the residual stream."""
     attn_added: str = ""
     """Module whose output is added to the residual stream, as a path from a block, if it is not the attention module."""
     mlp_added: str = ""
     """The same for the MLP."""
+    router: str = ""
+    """Router of a mixture of experts, as a path from a block; its first output, a row for each token, is `router.l`. Blocks may lack it."""
     flat_mlp: bool = False
     """Whether the MLP receives the tokens of a batch as one row, `[batch * token, d]`."""
     causal: bool = True

@@ -68,6 +68,7 @@ def describe_site(site: str) -> str:
         "attn_resid": f"in what the attention of block {layer} adds",
         "mlp_resid": f"in what the MLP of block {layer} adds",
         "neuron": f"in the neurons of block {layer}",
+        "router": f"in the router of block {layer}",
         "head": f"in head {head} of block {layer}",
     }
     return words.get(part, f"at {site}")

@@ -76,7 +76,13 @@ def read_hooks(model: Model, wanted: Sequence[tuple[str, int]], sink: Activation
 
 @contextlib.contextmanager
 def write_hooks(model: Model, site: Site, edit: ActivationEdit) -> Iterator[None]:
-    """In every forward pass, replace the activation `h` at `site` by `edit(h)`."""
+    """In every forward pass, replace the activation `h` at `site` by `edit(h)`.
+
+    Raises:
+        BadInput: the site is a router, whose choice of experts does not follow from a changed logit.
+    """
+    if site.part == "router":
+        raise BadInput(f"{site} can be read and not changed: change mlp.{site.layer}, the output of its experts.")
 
     def replace(value: Tensor) -> Tensor:
         if site.head is None:
@@ -120,7 +126,7 @@ def _hook(model: Model, part: str, layer: int, visit: HookFunction) -> Iterator[
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     with contextlib.ExitStack() as hooks:
-        if model.architecture.flat_mlp and part in ("mlp", "mlp_resid", "neuron"):
+        if part == "router" or (model.architecture.flat_mlp and part in ("mlp", "mlp_resid", "neuron")):
             visit = hooks.enter_context(_row_hook(model.block(layer), visit))
         handle = (
             module.register_forward_pre_hook(on_input, with_kwargs=True)
@@ -166,6 +172,7 @@ def _module(model: Model, part: str, layer: int) -> tuple[nn.Module, bool]:
         "mlp_resid": (table.mlp_added or table.mlp, False),
         "head": (table.heads_out, True),
         "neuron": (table.neurons, True),
+        "router": (table.router, False),
     }[part]
     return model.part(layer, path), before
 

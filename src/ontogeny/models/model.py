@@ -73,7 +73,30 @@ class Model:
         return self.block(layer).get_submodule(path)
 
     def sites(self, patterns: str | Sequence[str]) -> tuple[Site, ...]:
-        return expand_sites(patterns, layers=self.layers, heads=self.heads)
+        """All sites that match the patterns, see `expand_sites`.
+
+        Raises:
+            BadInput: a pattern is invalid, or the model has no such site.
+        """
+        sites = expand_sites(patterns, layers=self.layers, heads=self.heads)
+        kind, routed = self.network.config.model_type, self.routed_layers
+        if not self.architecture.neurons and any(site.part == "neuron" for site in sites):
+            raise BadInput(
+                f"`sites` must be sites of {kind}, got neuron: its experts have neurons of their own, so read mlp."
+            )
+        if absent := [site for site in sites if site.part == "router" and site.layer not in routed]:
+            where = "none" if not routed else f"those of blocks {', '.join(map(str, routed))}"
+            raise BadInput(f"`sites` must be sites of {kind}, got {absent[0]}: its routers are {where}.")
+        return sites
+
+    @property
+    def routed_layers(self) -> tuple[int, ...]:
+        """Blocks with a router of experts."""
+        path = self.architecture.router
+        if not path:
+            return ()
+        layers = range(1, self.layers + 1)
+        return tuple(layer for layer in layers if _has_module(self.block(layer), path))
 
     @overload
     def generate(
@@ -129,6 +152,14 @@ class Model:
         continued = generation.generate(self, [prompts] if alone else prompts, how=how, template=template)
         texts = [str(samples[0].text) for samples in continued]
         return texts[0] if alone else texts
+
+
+def _has_module(block: nn.Module, path: str) -> bool:
+    try:
+        block.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def load_model(

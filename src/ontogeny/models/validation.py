@@ -58,9 +58,10 @@ def _check(model: Model) -> Float[Tensor, "batch token d"]:
             )
         values[part, layer] = value.clone()  # Falcon changes it in place afterwards
 
-    inside = ("attn", "mlp", "attn_resid", "mlp_resid", "head", "neuron")
+    inside = ["attn", "mlp", "attn_resid", "mlp_resid", "head", *(["neuron"] if model.architecture.neurons else [])]
     wanted = [("resid", layer) for layer in range(model.layers + 1)] + [("norm", 0)]
     wanted += [(part, layer) for layer in range(1, model.layers + 1) for part in inside]
+    wanted += [("router", layer) for layer in model.routed_layers]
     with read_hooks(model, wanted, keep):
         expected = model.body(**given, output_hidden_states=True)
     for layer in range(model.layers):
@@ -88,6 +89,8 @@ def _check(model: Model) -> Float[Tensor, "batch token d"]:
 def _check_parts(model: Model, layer: int, values: Mapping[str, Tensor]) -> None:
     through = head_contributions(model, layer, values["head"]).sum(-2) + attention_output_bias(model, layer)
     _check_equal(model, f"head.{layer}.* through W_O", through, values["attn"])
+    if not model.architecture.neurons:
+        return
     out = model.part(layer, model.architecture.neurons)
     _check_equal(model, f"neuron.{layer} through W_out", out(values["neuron"]), values["mlp"])
 

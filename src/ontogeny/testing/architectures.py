@@ -68,7 +68,8 @@ def reads_the_hidden_states_of_transformers(model: Model) -> None:
 
 def changes_nothing_by_a_write_of_the_same(model: Model) -> None:
     plain = _logits(model)
-    names = ("resid.0", "resid.2", "attn.1", "mlp.2", "attn_resid.2", "mlp_resid.1", "head.1.3", "neuron.2")
+    names = ["resid.0", "resid.2", "attn.1", "mlp.2", "attn_resid.2", "mlp_resid.1", "head.1.3"]
+    names += ["neuron.2"] if model.architecture.neurons else []
     for site in map(Site.parse, names):
         with write_hooks(model, site, lambda h: h):
             assert torch.equal(_logits(model), plain), site
@@ -110,7 +111,8 @@ def removes_its_hooks_after_an_exception(model: Model) -> None:
 
 
 def is_refused_with_a_wrong_table(model: Model) -> None:
-    wrong = replace(model, architecture=replace(model.architecture, heads_out=model.architecture.neurons))
+    other = model.architecture.neurons or "self_attn.q_proj"
+    wrong = replace(model, architecture=replace(model.architecture, heads_out=other))
     with rejects(BadInput, "does not fit its architecture table"):
         validate_model(wrong)
 
@@ -177,6 +179,40 @@ def scores_answers_as_the_whole_model(model: Model) -> None:
         assert not math.isclose(float(found[i]), shifted, rel_tol=1e-5)
 
 
+def reads_the_router_logits_of_transformers(model: Model) -> None:
+    """Of a mixture of experts, in one pass and captured in batches; other models and dense blocks have no router."""
+    if not model.architecture.router:
+        with rejects(BadInput, "got router"):
+            model.sites("router.1")
+        return
+    with torch.no_grad():
+        theirs = model.network(**_given(model), output_router_logits=True).router_logits
+    layers = model.routed_layers
+    assert layers
+    assert len(layers) == len(theirs)
+    ours = _read(model, *[("router", layer) for layer in layers])
+    for layer, logits in zip(layers, theirs, strict=True):
+        assert ours["router", layer].shape[:2] == _IDS.shape
+        assert torch.equal(ours["router", layer].flatten(0, 1), logits)
+    with rejects(BadInput, "neurons of their own"):
+        model.sites("neuron")
+    with rejects(BadInput, "can be read and not changed"), write_hooks(model, Site("router", layers[0]), lambda h: h):
+        pass
+    sequences = _texts()
+    last, mean = _pools(sequences)
+    sites = [Site("router", layer) for layer in layers]
+    for pool, reads in (("last", last), ("mean", mean)):
+        found = capture_workload(model, Workload(tuple(sequences), tuple(reads)), sites, token_budget=60).parts[
+            "router"
+        ]
+        for i, ids in enumerate(sequences):
+            with torch.no_grad():
+                alone = model.network(torch.tensor([ids]), output_router_logits=True).router_logits
+            for place, logits in enumerate(alone):
+                expected = logits[-1] if pool == "last" else logits.mean(0)
+                torch.testing.assert_close(found[place, i], expected, rtol=1e-4, atol=1e-5)
+
+
 ARCHITECTURE_CLAUSES: tuple[Clause, ...] = (
     passes_its_validation,
     reads_the_hidden_states_of_transformers,
@@ -189,6 +225,7 @@ ARCHITECTURE_CLAUSES: tuple[Clause, ...] = (
     captures_the_same_in_any_batch,
     has_parts_that_sum_to_the_residual_stream,
     scores_answers_as_the_whole_model,
+    reads_the_router_logits_of_transformers,
 )
 
 

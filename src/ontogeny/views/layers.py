@@ -29,7 +29,7 @@ LEVEL = 0.05
 MOST = 80
 """Maximum number of checkpoints; more would be thin cells and large files."""
 OF = "+".join(SCORE_METRICS)
-PARTS = ("resid", "attn", "mlp", "neuron", "attn_resid", "mlp_resid")
+PARTS = ("resid", "attn", "mlp", "neuron", "attn_resid", "mlp_resid", "router")
 select = rows_with_metrics(*SCORE_METRICS, "p_familywise", "best_site", "cv_score")
 where = (
     f"metric = 'best_site' or ({SCORES_AT_BEST_SITE} and {{thin:{MOST}:{OF}}}) or ({metric_condition(*SCORE_METRICS, 'p_familywise')} "
