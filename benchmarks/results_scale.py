@@ -49,6 +49,8 @@ class Size:
     heads: int
     concepts: int
     width: int
+    families: int = 64
+    """Groups of texts of a concept, of 12 texts each."""
 
     @property
     def sites(self) -> dict[str, list[str]]:
@@ -60,8 +62,9 @@ SIZES = {
     "small": Size(12, 4, 8, 2, 64),
     "i": Size(154, 24, 16, 5, 2048),
     "ii": Size(360, 32, 32, 5, 4096),
-    "iii": Size(154, 32, 32, 30, 4096),
+    "iii": Size(154, 32, 32, 30, 1024, families=24),
 }
+"""The tensors of (iii) at full width and with 768 texts would take 105 GB; neither is part of the bounds."""
 
 
 def emergence_midpoint(concept: int) -> float:
@@ -143,25 +146,38 @@ VALUES = """
 case when t.value is null or isnan(t.value) then t.value
      when t.metric in ('auroc', 'accuracy', 'cv_score') and t.control is null then
           0.5 + 0.46 / (1 + exp(-(ln(u.step + 1) - u.midpoint) / 0.4))
-              * exp(-pow((coalesce(s.layer, 0) / {layers}.0 - 0.55) / 0.3, 2)) + 0.01 * (random() - 0.5)
-     else t.value * (1 + 0.05 * (random() - 0.5)) end
+              * exp(-pow((coalesce(s.layer, 0) / {layers}.0 - 0.55) / 0.3, 2)) + 0.01 * ({noise} - 0.5)
+     else t.value * (1 + 0.05 * ({noise} - 0.5)) end
 """
+NOISE = """
+hash(u.unit, s.site, case when t.method = 'logistic' and t.control is null and t.metric in ('auroc', 'cv_score') then ''
+                          else concat_ws(' ', t.metric, t.method, t.control, t.coords::varchar) end) / 18446744073709551616.0
+"""
+"""Between 0 and 1. Under cross-fitting the score of training and test groups is one number, here as well."""
+STEPS = """
+case when metric in ('auroc', 'auroc_excess', 'cv_score') then {pairs}
+     when metric in ('accuracy', 'selectivity') then n * if(control is null and metric = 'accuracy', 1, 3) end
+"""
+"""Shares are multiples of 1 over the number of pairs within folds, of examples, or of examples and tasks."""
 ROWS = """
 with drawn as (
     select t.* exclude (site, layer, head, stage, step, tokens, revision, concept, unit), t.value as before,
            s.site, s.layer, s.head, u.stage, u.step, u.tokens, u.revision, u.concept, u.unit,
            {values} as drawn
     from units u, template t join sites s on s.part = t.part and (t.part = 'head' or t.example)
+), rounded as (
+    select * replace (coalesce(round(drawn * ({steps})) / ({steps}), drawn) as drawn) from drawn
 )
--- A trace measures in single precision.
+-- A trace measures in single precision. Intervals of real cells differ in width.
 select * exclude (drawn, before) replace (
-    drawn::float::double as value, (drawn + low - before)::float::double as low, (drawn + high - before)::float::double as high)
-from drawn
+    drawn::float::double as value, (drawn + (low - before) * (0.9 + 0.2 * random()))::float::double as low,
+    (drawn + (high - before) * (0.9 + 0.2 * random()))::float::double as high)
+from rounded
 """
 
 
-def make_records(folder: Path, template: Run, size: Size, units: list[tuple]) -> None:
-    """Record parts, one a unit, as a trace writes them."""
+def make_records(folder: Path, template: Run, size: Size, units: list[tuple], pairs: int) -> None:
+    """Record parts, one a unit, as a trace writes them; `pairs` is the number of pairs that an AUROC compares."""
     (folder / "records").mkdir(parents=True)
     sites = [(part, *place(name)) for part, names in size.sites.items() for name in names]
     with duckdb.connect() as connection:
@@ -190,7 +206,8 @@ def make_records(folder: Path, template: Run, size: Size, units: list[tuple]) ->
             single = (
                 f"select t.* exclude (stage, step, tokens, revision, concept, unit), {stamped} from units u, template t"
             )
-            grown = ROWS.format(values=VALUES.format(layers=size.layers))
+            values = VALUES.format(layers=size.layers, noise=NOISE)
+            grown = ROWS.format(values=values, steps=STEPS.format(pairs=pairs))
             connection.execute(
                 f"create or replace temp table made as select {columns} from ({grown}) union all by name "
                 f"select {columns} from ({single} where t.site is null)"
@@ -200,6 +217,11 @@ def make_records(folder: Path, template: Run, size: Size, units: list[tuple]) ->
                     f"copy (select * from made where unit = '{name}') "
                     f"to '{folder}/records/{name}.parquet' (format parquet, compression zstd)"
                 )
+
+
+def pairs_within_folds(design) -> int:
+    y, folds = design.y_test, design.test_folds
+    return sum(int(y[folds == f].sum() * (~y[folds == f]).sum()) for f in range(int(folds.max()) + 1))
 
 
 def place(site: str) -> tuple[str, int, int | None]:
@@ -267,7 +289,7 @@ def save(path: Path, tensors, header) -> None:
 
 def make_run(folder: Path, size: Size) -> tuple[Path, list[Path]]:
     """A run directory in which every checkpoint is measured and nothing is related yet; its lineage and its concept files."""
-    world = hearsay.make(hearsay.Config(families=64, context=64))
+    world = hearsay.make(hearsay.Config(families=size.families, context=64))
     tokenizer = hearsay.tokenizer(world)
     shutil.rmtree(folder, ignore_errors=True)
     make_lineage(folder / "model", size, tokenizer)
@@ -280,7 +302,7 @@ def make_run(folder: Path, size: Size) -> tuple[Path, list[Path]]:
         for c in plan.checkpoints
         for i, k in enumerate(plan.concepts)
     ]
-    make_records(folder / "run", template, size, units)
+    make_records(folder / "run", template, size, units, pairs_within_folds(plan.designs[plan.concepts[0].name]))
     about = template.about
     entries = [{**about["concepts"][0], "name": k.name, "hash": k.hash} for k in plan.concepts]
     write_json(
@@ -430,20 +452,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", action="append", choices=sorted(SIZES), help="Repeat for more; small by default.")
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/scale"), help="Where the runs are made (up to 40 GB)."
+        "--folder", type=Path, default=Path("runs/scale"), help="Where the runs are made (up to 45 GB)."
     )
     parser.add_argument("--views", default="emergence,layers,heads,drift,dependence", help="Pictures that are timed.")
+    parser.add_argument("--keep", action="store_true", help="Keep the runs.")
     parser.add_argument("--out", type=Path, help="JSON file that keeps the table.")
     args = parser.parse_args()
     tables = {}
     for name in args.size or ["small"]:
         print(f"{name}: {SIZES[name]}", flush=True)
         tables[name] = measure(args.folder / name, SIZES[name], [v for v in args.views.split(",") if v])
-        with contextlib.suppress(OSError):
-            shutil.rmtree(args.folder / name / "aside")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+        if args.keep:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(args.folder / name / "aside")
+        else:
+            shutil.rmtree(args.folder / name)
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

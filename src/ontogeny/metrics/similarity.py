@@ -22,7 +22,8 @@ def cosine(a: Float[Tensor, "*#batch d"], b: Float[Tensor, "*#batch d"]) -> Floa
 def unit_vectors(vectors: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     """Vectors of length 1 in float64, whose products are cosines; NaN for a zero vector."""
     wide = vectors.double()
-    wide = wide / wide.abs().amax(-1, keepdim=True)
+    if vectors.dtype == torch.float64:  # of narrower numbers, no square leaves the range
+        wide = wide / wide.abs().amax(-1, keepdim=True)
     units: Tensor = wide / wide.norm(dim=-1, keepdim=True)
     return units
 

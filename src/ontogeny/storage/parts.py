@@ -40,8 +40,8 @@ _INDEX_FILE = "index.json"
 _INDEX_VERSION = 1
 _INDEXED = ("records", "directions")
 _ROW_GROUP = 16_384
-"""Rows of a row group. Rows are sorted by metric, so that a query of one metric skips most groups."""
-_ROW_ORDER = "metric, control, method, split, concept, site"
+"""Rows of a row group. Rows are sorted by metric, so that a query of one metric skips most groups; those of heads, the most, are last."""
+_ROW_ORDER = "head is not null, metric, control, method, split, concept, site"
 
 UNIT_HEADER_KEYS = ("concept", "stage", "checkpoint", "step", "order", "sites", "methods")
 """Keys that the header of every directions file must have."""
