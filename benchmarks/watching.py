@@ -69,7 +69,7 @@ def bit_identity(home: Path, concept: Concept) -> dict[str, list[str]]:
     return found
 
 
-def overhead(home: Path, concept: Concept, seconds: float) -> list[dict]:
+def overhead(home: Path, concept: Concept, seconds: float, budgets: list[float]) -> list[dict]:
     """Trainings of about so many seconds, alone and at each budget."""
     save_model(home / "small", byte_tokenizer(), layers=4, width=192)
     size = {"rows": 8, "length": 96}
@@ -81,7 +81,7 @@ def overhead(home: Path, concept: Concept, seconds: float) -> list[dict]:
     loop(network(home / "small"), steps, lambda step: None, **size)
     alone = time.process_time() - start
     table = []
-    for budget in BUDGETS:
+    for budget in budgets:
         model = network(home / "small")
         start = time.process_time()
         watcher = Watcher(
@@ -180,7 +180,8 @@ def rotation(home: Path, concept_file: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=75, help="CPU seconds of each training")
+    parser.add_argument("--budgets", type=float, nargs="*", default=list(BUDGETS))
     parser.add_argument("--only", choices=("identity", "overhead", "rotation"))
     told = parser.parse_args()
     torch.set_num_threads(1)
@@ -194,7 +195,9 @@ def main() -> None:
         if told.only in (None, "identity"):
             found["not_as_without"] = bit_identity(home, concept)
         if told.only in (None, "overhead"):
-            found["overhead"] = overhead(home, concept, told.seconds)
+            before = [row for row in found.get("overhead", ()) if row["budget"] not in told.budgets]
+            new = overhead(home, concept, told.seconds, told.budgets)
+            found["overhead"] = sorted(before + new, key=lambda row: row["budget"])
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     for name, parts in found.get("not_as_without", {}).items():
         print(f"{name}: {', '.join(parts) if parts else 'bit-identical after 50 steps'}")

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.simulation import cross_fit_coverage
+from tests.simulation import cross_fit_coverage, watched_runs
 from tests.simulation import report_rates as simulated
 
 SECTIONS: dict[str, Callable[[], str]] = {}
@@ -56,6 +56,12 @@ def score_coverage() -> str:
 def step_coverage() -> str:
     """Intervals of steps of weak and strong curves."""
     return cross_fit_coverage.step_table()
+
+
+@section("Alerts of a watched training")
+def alerts() -> str:
+    """False alarms of null runs and delays of planted ones; docs/watching.md holds the table."""
+    return watched_runs.alarm_table()
 
 
 def main() -> None:

@@ -58,15 +58,17 @@ def concept(groups: int) -> Concept:
     return Concept("coin", tuple(examples))
 
 
-def simulate(kind: str, seed: int, *, checkpoints: int = 30, groups: int = 40, width: int = 16) -> SimulatedRun:
+def simulate(
+    kind: str, seed: int, *, checkpoints: int = 30, groups: int = 40, width: int = 16, sites: int = 2
+) -> SimulatedRun:
     """One run: what is planted begins at its middle and takes two checkpoints."""
     generator = torch.Generator().manual_seed(seed)
     coin, event = concept(groups), checkpoints // 2
     design = make_design(coin, SETTINGS)
     signs = coin.labels().float() * 2 - 1
     n = len(signs)
-    fixed = torch.randn(len(_SITES), n, width, generator=generator)
-    noise = torch.randn(len(_SITES), n, width, generator=generator)
+    fixed = torch.randn(sites, n, width, generator=generator)
+    noise = torch.randn(sites, n, width, generator=generator)
     first, second = torch.linalg.qr(torch.randn(width, 2, generator=generator))[0].T
     frozen = FrozenProbes()
     with tempfile.TemporaryDirectory() as home:
@@ -79,7 +81,7 @@ def simulate(kind: str, seed: int, *, checkpoints: int = 30, groups: int = 40, w
             }
         )
         for at in range(checkpoints):
-            fresh = torch.randn(len(_SITES), n, width, generator=generator)
+            fresh = torch.randn(sites, n, width, generator=generator)
             noise = _MEMORY * noise + math.sqrt(1 - _MEMORY**2) * fresh
             x = (fixed + _NOISE * noise) / math.hypot(1, _NOISE)
             strength, angle, scale = _truth(kind, at, event, checkpoints)
@@ -107,7 +109,7 @@ def _truth(kind: str, at: int, event: int, checkpoints: int) -> tuple[float, flo
 
 
 def _keep(run: Run, design: object, x: Tensor, at: int, checkpoints: int, frozen: FrozenProbes) -> None:
-    activations = Activations(parts={"resid": x}, sites={"resid": _SITES}, inputs=x[0], margin=None)
+    activations = Activations(parts={"resid": x}, sites={"resid": _SITES[: len(x)]}, inputs=x[0], margin=None)
     measured = measure_concept(design, activations.parts, activations.sites, activations.inputs, SETTINGS)
     step, name = 2**at, f"{at}"
     stamp = CheckpointStamp("simulated", f"unit{at}", "pretrain", step, None, name, None)

@@ -11,7 +11,7 @@ import typer
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import print_failures, print_output
 from ontogeny.cli._streams import raw
-from ontogeny.errors import escape_control
+from ontogeny.errors import BadInput, escape_control
 
 if TYPE_CHECKING:
     from ontogeny.jobs.progress import ProgressCallback
@@ -57,13 +57,15 @@ def watch_command(
     """Trace each checkpoint of a training as it is saved, with alerts, a live table and a live page."""
     from ontogeny.jobs.watch.alerts import AlertSettings
     from ontogeny.jobs.watch.follow import FollowOptions, follow
-    from ontogeny.jobs.watch.transports import alert_sinks
+    from ontogeny.jobs.watch.transports import alert_sinks, wants_save
     from ontogeny.measurements.settings import TraceSettings
 
     settings = TraceSettings(
         sites=sites, fits=tuple(name.strip() for name in probes.split(",") if name.strip()), seed=seed, dtype=dtype
     )
-    sinks = alert_sinks([one for one in on_alert or ["terminal"] if one != "save"])
+    if wants_save(on_alert or []):
+        raise BadInput("--on-alert must not be save here: only the callback of a Trainer can ask it to save.")
+    sinks = alert_sinks(on_alert or ["terminal"])
 
     from ontogeny.jobs.run_json import command_line
     from ontogeny.models.loading import ModelOptions
@@ -144,13 +146,13 @@ def _content(run: "FollowedRun") -> dict[str, Any]:
 
     return {
         "run": str(run.run.folder),
-        "traced": sorted(run.done - {failure.checkpoint for failure in run.failures}),
+        "traced": sorted(run.done),
         "alerts": [alert_content(alert) for alert in run.alerts],
         "failures": [vars(failure) for failure in run.failures],
     }
 
 
 def _line(run: "FollowedRun") -> str:
-    traced = len(run.done) - len(run.failures)
+    traced = len(run.done)
     noun = "checkpoint" if traced == 1 else "checkpoints"
     return f"{run.name}: {traced} {noun} traced, {len(run.alerts)} alerts; {run.run.folder}"

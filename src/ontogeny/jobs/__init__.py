@@ -13,4 +13,5 @@ __all__ = [
     "study",
     "trace",
     "transfer",
+    "watch",
 ]

@@ -8,11 +8,11 @@ from ontogeny.errors import escape_control
 from ontogeny.jobs.watch.alerts import ConceptPoint, WatchedSeries
 from ontogeny.jobs.watch.follow import FollowedRun
 from ontogeny.records import checkpoint_label
+from ontogeny.report.terminal import sparkline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _MOST_POINTS = 32
 _MOST_ALERTS = 6
 _COLOURS = {"info": "green", "warning": "yellow", "critical": "red"}
@@ -36,7 +36,7 @@ def live_table(runs: Sequence[FollowedRun], activity: str = "") -> "RenderableTy
             own = series.points[series.inherited :]
             last = own[-1]
             place = checkpoint_label(last.stage, last.step)
-            cells = (run.name, series.concept, f"{len(own)}, last {place}", sparkline(series), score_text(last))
+            cells = (run.name, series.concept, f"{len(own)}, last {place}", _curve(series), score_text(last))
             frozen = "–" if math.isnan(last.frozen.value) else f"{last.frozen.value:.2f}"
             table.add_row(*(Text(escape_control(cell)) for cell in (*cells, frozen, last.site)))
     states = [f"{run.name}: {len(run.done)} traced, {run.activity}" for run in runs]
@@ -53,19 +53,6 @@ def live_table(runs: Sequence[FollowedRun], activity: str = "") -> "RenderableTy
     return Group(table, *lines) if any(run.series for run in runs) else Group(*lines)
 
 
-def sparkline(series: WatchedSeries) -> str:
-    """The scores as blocks from the floor to 1, the last 32 of them."""
-    blocks = []
-    for point in series.points[series.inherited :][-_MOST_POINTS:]:
-        value = point.score.value
-        if math.isnan(value):
-            blocks.append(" ")
-            continue
-        height = (value - series.floor) / max(1 - series.floor, 1e-9)
-        blocks.append(_BLOCKS[min(max(int(height * len(_BLOCKS)), 0), len(_BLOCKS) - 1)])
-    return "".join(blocks)
-
-
 def score_text(point: ConceptPoint) -> str:
     """The score of a point with its interval."""
     score = point.score
@@ -73,3 +60,9 @@ def score_text(point: ConceptPoint) -> str:
         return "–"
     ends = "" if math.isnan(score.low) else f" ({score.low:.2f}–{score.high:.2f})"
     return f"{score.value:.2f}{ends}"
+
+
+def _curve(series: WatchedSeries) -> str:
+    """The last 32 scores as blocks, from the floor to 1."""
+    values = [point.score.value for point in series.points[series.inherited :][-_MOST_POINTS:]]
+    return sparkline(values, low=min(series.floor, 0.99))

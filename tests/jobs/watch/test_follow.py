@@ -3,10 +3,12 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import ontogeny as on
 from ontogeny.data.concept import Concept
@@ -17,6 +19,7 @@ from ontogeny.jobs.watch.follow import FollowedRun, FollowOptions, follow
 from tests.helpers.planted_lineages import save_run
 from tests.helpers.watched_trainings import LIGHT, concept
 
+BARE = replace(LIGHT, untrained=False)
 PUSHES = {1: 0.0, 2: 6.0, 4: 8.0}
 
 
@@ -63,13 +66,13 @@ def end_after(looks: int) -> Iterator[float]:
 def watch(training: Training, run: Path, coin: Concept, *, looks: int = 12, **more: Any) -> FollowedRun:
     ticks = end_after(looks)
     options = FollowOptions(patience=100, **more)
-    steps = follow([training.out], [coin], run, LIGHT, options=options, sleep=training.sleep, clock=lambda: next(ticks))
+    steps = follow([training.out], [coin], run, BARE, options=options, sleep=training.sleep, clock=lambda: next(ticks))
     *_, last = ([*runs] for runs in steps)
     return last[0]
 
 
 def test_followed_run_equals_a_trace_and_survives_rotation_and_a_restart(source: Path, tmp_path: Path) -> None:
-    coin, training = concept(tmp_path), Training(source, tmp_path / "out")
+    coin, training = concept(tmp_path, characters=24), Training(source, tmp_path / "out")
     given: list[Any] = []
     training.acts = [
         lambda: training.save(1, without="trainer_state.json"),
@@ -88,11 +91,11 @@ def test_followed_run_equals_a_trace_and_survives_rotation_and_a_restart(source:
     second = watch(training, tmp_path / "run", coin, sinks=[given.append])
     assert second.failures == []
     run = on.open_run(tmp_path / "run")
-    assert [line["checkpoint"] for line in run.ledger()] == ["untrained", *(f"checkpoint-{step}" for step in PUSHES)]
+    assert [line["checkpoint"] for line in run.ledger()] == [f"checkpoint-{step}" for step in PUSHES]
     assert {c["source"] for c in run.about["lineage"]["checkpoints"]} == {
         str(training.out / f"checkpoint-{step}") for step in PUSHES
     }
-    whole = on.trace(source, [coin], tmp_path / "whole", LIGHT)
+    whole = on.trace(source, [coin], tmp_path / "whole", BARE)
     question = (
         "select stage, step, site, metric, method, control, value, low, high from records "
         "where metric in ('auroc', 'cv_score', 'emergence_step') order by all"
@@ -107,7 +110,7 @@ def test_followed_run_equals_a_trace_and_survives_rotation_and_a_restart(source:
 def test_a_checkpoint_that_rotates_away_is_a_row_with_its_reason(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coin, training = concept(tmp_path), Training(source, tmp_path / "out")
+    coin, training = concept(tmp_path, characters=24), Training(source, tmp_path / "out")
     real = following.trace
 
     def trace(lineage: Any, *args: Any, **more: Any) -> Any:
@@ -134,6 +137,28 @@ def test_a_checkpoint_that_rotates_away_is_a_row_with_its_reason(
     assert rows["note"].str.contains("save_total_limit").all()
     assert {failure.checkpoint for failure in run.failures} == {"checkpoint-2", "checkpoint-4"}
     assert on.doctor(run).checkpoints == 1
+
+
+def test_a_diverged_checkpoint_is_a_row_and_is_not_tried_again(source: Path, tmp_path: Path) -> None:
+    coin, training = concept(tmp_path, characters=24), Training(source, tmp_path / "out")
+
+    def diverge() -> None:
+        training.save(2)
+        path = training.out / "checkpoint-2/model.safetensors"
+        tensors = load_file(path)
+        tensors[min(tensors)][:] = float("nan")
+        save_file(tensors, path, {"format": "pt"})
+
+    training.acts = [lambda: training.save(1), lambda: None, diverge, lambda: None, lambda: None]
+    followed = watch(training, tmp_path / "run", coin)
+    assert followed.done == {"checkpoint-1"}
+    assert [failure.checkpoint for failure in followed.failures] == ["checkpoint-2"]
+    run = on.open_run(tmp_path / "run")
+    assert len(run.records(metric="not_traced")) == 1
+    assert len([line for line in run.ledger() if line.get("checkpoint") == "checkpoint-2"]) == 1
+    training.acts = [lambda: training.save(2), lambda: None]
+    assert watch(training, tmp_path / "run", coin).failures == []
+    assert run.records(metric="not_traced").empty
 
 
 def test_only_files_that_stand_still_are_complete(source: Path, tmp_path: Path) -> None:
@@ -170,10 +195,10 @@ def test_links_keep_a_checkpoint_that_is_deleted(source: Path, tmp_path: Path) -
 
 
 def test_folders_that_never_fill_are_clear_lines(source: Path, tmp_path: Path) -> None:
-    coin = concept(tmp_path)
+    coin = concept(tmp_path, characters=24)
 
     def once(folder: Path) -> None:
-        list(follow([folder], [coin], tmp_path / "run", LIGHT, options=FollowOptions(once=True), sleep=lambda _: None))
+        list(follow([folder], [coin], tmp_path / "run", BARE, options=FollowOptions(once=True), sleep=lambda _: None))
 
     with pytest.raises(BadInput, match="there is no folder"):
         once(tmp_path / "absent")
@@ -188,7 +213,7 @@ def test_folders_that_never_fill_are_clear_lines(source: Path, tmp_path: Path) -
     with pytest.raises(BadInput, match="must be folders of checkpoints, got the file"):
         once(tmp_path / "coin.csv")
     with pytest.raises(BadInput, match="must have different names, got out twice"):
-        list(follow([training.out, source], [coin], tmp_path / "run", LIGHT))
+        list(follow([training.out, source], [coin], tmp_path / "run", BARE))
     for options in ({"interval": 0}, {"patience": 0}):
         with pytest.raises(BadInput, match="must be above 0 seconds"):
             FollowOptions(**options)

@@ -2,14 +2,17 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 import ontogeny as on
 from ontogeny.errors import BadInput
-from ontogeny.jobs.watch.undisturbed import random_state
+from ontogeny.jobs.watch.transports import wants_save
+from ontogeny.jobs.watch.undisturbed import random_state, undisturbed
 from tests.helpers.tiny_models import byte_tokenizer
 from tests.helpers.watched_trainings import LIGHT, concept, differences, start
 
@@ -152,3 +155,47 @@ def test_callback_checks_its_arguments_before_a_training(tmp_path: Path) -> None
         on.TraceCallback([concept(tmp_path)], tmp_path / "run", budget=0)
     with pytest.raises(BadInput, match="after the training has begun"):
         _ = on.TraceCallback([concept(tmp_path)], tmp_path / "run").run
+
+
+def test_an_alert_asks_the_trainer_to_save_where_that_is_wanted(tmp_path: Path) -> None:
+    class Watched:
+        """A watcher that raises an alert at step 2."""
+
+        pace = SimpleNamespace(measured=[])
+        series: tuple[()] = ()
+        alerts: tuple[()] = ()
+
+        def __init__(self, on_alert: list[str]) -> None:
+            self.save_on_alert = wants_save(on_alert)
+
+        def step(self, step: int, **_: Any) -> list[str]:
+            return ["alert"] if step == 2 else []
+
+    def saves(on_alert: list[str]) -> list[bool]:
+        callback = on.TraceCallback([concept(tmp_path)], tmp_path / "run", on_alert=on_alert)
+        callback.watcher = Watched(on_alert)  # type: ignore[assignment]
+        asked = []
+        for step in (1, 2, 3):
+            control = TrainerControl()
+            callback.on_step_end(SimpleNamespace(), TrainerState(global_step=step), control)
+            asked.append(control.should_save)
+        return asked
+
+    assert saves(["log", "save"]) == [False, True, False]
+    assert saves(["log"]) == [False, False, False]
+
+
+def test_generators_of_gpus_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = [torch.tensor([1], dtype=torch.uint8), torch.tensor([2], dtype=torch.uint8)]
+    drawn = [torch.tensor([9], dtype=torch.uint8)] * 2
+    now = [state]
+    for name, value in {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "get_rng_state_all": lambda: now[0],
+        "set_rng_state_all": lambda states: now.__setitem__(0, states),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    with undisturbed(start()):
+        now[0] = drawn
+    assert now[0] is state

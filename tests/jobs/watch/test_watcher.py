@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import ontogeny as on
 from ontogeny.errors import BadInput
@@ -156,6 +157,9 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
         Watcher(network, tokenizer, [coin], tmp_path / "a", settings=on.TraceSettings(dtype="bfloat16"))
     with pytest.raises(BadInput, match="`on_alert` must be terminal"):
         Watcher(network, tokenizer, [coin], tmp_path / "a", on_alert="pager")
+    config = AutoConfig.for_model("mamba", hidden_size=16, num_hidden_layers=2, state_size=4, vocab_size=300)
+    with pytest.raises(BadInput, match="no architecture table supports models of type 'mamba'"):
+        Watcher(AutoModelForCausalLM.from_config(config), tokenizer, [coin], tmp_path / "a")
     with pytest.raises(BadInput, match="groups"):
         concept(tmp_path, "few", characters=4)
     assert not (tmp_path / "a").exists()

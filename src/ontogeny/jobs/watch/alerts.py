@@ -14,7 +14,7 @@ from typing import Literal
 from ontogeny.errors import BadInput
 from ontogeny.records import checkpoint_label
 
-Severity = Literal["info", "warning", "critical"]
+AlertSeverity = Literal["info", "warning", "critical"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Alert:
     stage: str
     step: int | None
     checkpoint: str
-    severity: Severity
+    severity: AlertSeverity
     measured: Measured
     reference: float
     """The limit or the level that it is compared with."""
@@ -151,7 +151,7 @@ def emergence_alerts(series: WatchedSeries, settings: AlertSettings) -> Iterator
                 point.score,
                 limit,
                 f"{series.concept} emerges: {_score(point)} at {point.site}, floor {series.floor:.2f}",
-                "save checkpoints around this step, and trace them for the step with its interval",
+                "Save checkpoints around this step, and trace them for the step with its interval",
             )
 
 
@@ -182,7 +182,7 @@ def collapse_alerts(series: WatchedSeries, settings: AlertSettings) -> Iterator[
                 reference,
                 f"{series.concept} collapses: {_score(point)} at {point.site}, was {reference:.2f}"
                 + (", at its floor" if gone else ""),
-                "compare the directions before and after, and look at the loss and the data of these steps",
+                "Compare the directions before and after, and look at the loss and the data of these steps",
             )
             reference, kept, hits, last = math.nan, [], 0, i
 
@@ -210,7 +210,7 @@ def turn_alerts(series: WatchedSeries, settings: AlertSettings) -> Iterator[Aler
                 angle,
                 settings.angle,
                 f"the direction of {series.concept} turned by {angle.value:.0f}° ({angle.low:.0f}–{angle.high:.0f}) since {since}",
-                "fit vectors and monitors again: those of the earlier direction no longer act on this concept",
+                "Fit vectors and monitors again: those of the earlier direction no longer act on this concept",
             )
             reference, hits, last = i, 0, i
 
@@ -239,7 +239,7 @@ def drift_alerts(series: WatchedSeries, settings: AlertSettings) -> Iterator[Ale
                 settings.confidence,
                 f"the frozen probe of {series.concept} is {more} confident by {abs(change.value):.2f} "
                 f"({change.low:+.2f} to {change.high:+.2f})",
-                "thresholds that were set with the frozen probe no longer hold: set them again",
+                "Thresholds that were set with the frozen probe no longer hold: set them again",
             )
 
 
@@ -260,7 +260,7 @@ def _alert(
     kind: str,
     series: WatchedSeries,
     place: int,
-    severity: Severity,
+    severity: AlertSeverity,
     measured: Measured,
     reference: float,
     message: str,

@@ -50,6 +50,10 @@ class FolderLook:
             else:
                 self.ready[name] = checkpoint
 
+    def files(self, name: str) -> object:
+        """Name, size and time of the files of a checkpoint at the last look."""
+        return self.looks.get(name, ((), 0))[0]
+
     def _missing(self, name: str, folder: Path) -> str:
         """What a checkpoint lacks; empty if it is complete."""
         try:

@@ -44,7 +44,7 @@ def doctor(
         BadInput: the folder is not a run, or lacks a concept, or nothing was traced.
     """
     run, settings = as_run(source), settings or AlertSettings()
-    known = [str(entry["name"]) for entry in run.about["concepts"]]
+    known = [str(entry["name"]) for entry in run.about.get("concepts", ())]
     for name in concepts:
         if name not in known:
             raise unknown_name("traced concept", name, known)

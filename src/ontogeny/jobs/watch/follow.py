@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ontogeny.data.concept import Concept
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.resumable import log_failure
 from ontogeny.jobs.trace.plan import plan_trace
@@ -45,6 +45,12 @@ class FollowedRun:
     series: list[WatchedSeries] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    """Checkpoints that could not be traced, those of earlier processes too."""
+    unwritten: list[tuple[Checkpoint, str]] = field(default_factory=list)
+    """Failures that the run does not hold yet."""
+    tried: dict[str, object] = field(default_factory=dict)
+    """Files of the checkpoints that cannot be read, which are tried again once they change."""
+    reader: SeriesReader | None = None
     activity: str = ""
     digests: FileDigests = field(default_factory=FileDigests)
     done: set[str] = field(default_factory=set)
@@ -131,10 +137,13 @@ def _runs(folders: Sequence[str | Path], out: Path, options: FollowOptions) -> l
         if path.exists() and not path.is_dir():
             raise BadInput(f"`folders` must be folders of checkpoints, got the file {path}: name the folder.")
     places = [out] if len(paths) == 1 else [out / name for name in names]
-    return [
+    runs = [
         FollowedRun(name, FolderLook(path, options.stage, options.model.allow_pickle), Run(place))
         for name, path, place in zip(names, paths, places, strict=True)
     ]
+    for run in runs:
+        run.failures = run.run.failures if run.run.exists() else []
+    return runs
 
 
 def _look(followed: FollowedRun, options: FollowOptions) -> None:
@@ -142,8 +151,9 @@ def _look(followed: FollowedRun, options: FollowOptions) -> None:
     before = set(followed.look.seen)
     followed.look.look()
     followed.changed = bool(set(followed.look.seen) - before)
+    missed = {failure.checkpoint for failure in followed.failures}
     for checkpoint in followed.look.gone:
-        if checkpoint.name not in followed.done:
+        if checkpoint.name not in followed.done | missed:
             _fail(followed, checkpoint, _ROTATED)
 
 
@@ -178,7 +188,11 @@ def _untraced(
     followed: FollowedRun, concepts: Sequence[Concept], settings: TraceSettings, options: FollowOptions
 ) -> list[Checkpoint]:
     """Complete checkpoints whose units the run lacks, by step."""
-    new = [c for name, c in followed.look.ready.items() if name not in followed.done]
+    new = [
+        c
+        for name, c in followed.look.ready.items()
+        if name not in followed.done and followed.tried.get(name) != followed.look.files(name)
+    ]
     if not new:
         return []
     try:
@@ -216,7 +230,6 @@ def _trace_one(
     def report(progress: TraceProgress) -> None:
         on_progress(replace(progress, checkpoint=f"{followed.name} {progress.checkpoint}"))
 
-    failed = [asdict(failure) for failure in followed.failures]
     try:
         trace(
             _lineage(followed.name, options.stage, [pinned]),
@@ -229,42 +242,50 @@ def _trace_one(
             on_progress=report,
         )
     except Exception as error:
-        # Only a checkpoint that could not be linked can vanish while it is read.
-        if Path(pinned.source).is_dir() and not isinstance(error, BadInput):
+        # Only a checkpoint that could not be linked can vanish while it is read, with any error.
+        if not Path(pinned.source).is_dir():
+            _fail(followed, checkpoint, _ROTATED)
+        elif isinstance(error, CheckpointError):
+            followed.tried[checkpoint.name] = followed.look.files(checkpoint.name)
+            _fail(followed, checkpoint, str(error))
+        else:
             raise
-        if Path(pinned.source).is_dir() and not str(error).startswith(pinned.source):
-            raise
-        _fail(followed, checkpoint, str(error) if Path(pinned.source).is_dir() else _ROTATED)
         return
     followed.done.add(checkpoint.name)
-    followed.run.drop(_failure_unit(checkpoint))
-    about = followed.run.about
-    sources = {(checkpoint.stage, checkpoint.name): checkpoint.source}
-    listed = [
-        c | {"source": sources.get((c["stage"], c["name"]), c["source"])} for c in about["lineage"]["checkpoints"]
-    ]
-    about["lineage"] |= {"checkpoints": listed, "source": str(followed.look.folder)}
-    about["failures"] = [f for f in failed if f["checkpoint"] != checkpoint.name]
+    followed.failures = [f for f in followed.failures if f.checkpoint != checkpoint.name]
     with run_lock(followed.run.folder):
-        followed.run.describe(about)
+        followed.run.drop(_failure_unit(checkpoint))
+        about = followed.run.about
+        here = {(checkpoint.stage, checkpoint.name): checkpoint.source}  # in place of its links
+        listed = [
+            c | {"source": here.get((c["stage"], c["name"]), c["source"])} for c in about["lineage"]["checkpoints"]
+        ]
+        about["lineage"] |= {"checkpoints": listed, "source": str(followed.look.folder)}
+        followed.run.describe(about | {"failures": [asdict(failure) for failure in followed.failures]})
+    _write_failures(followed)
 
 
 def _fail(followed: FollowedRun, checkpoint: Checkpoint, reason: str) -> None:
-    """A row, a line of the ledger and an entry of run.json for a checkpoint that cannot be traced."""
-    failure = Failure(checkpoint.name, checkpoint.stage, reason)
-    followed.done.add(checkpoint.name)
-    followed.failures.append(failure)
+    """Note a checkpoint that cannot be traced."""
+    others = [failure for failure in followed.failures if failure.checkpoint != checkpoint.name]
+    followed.failures = [*others, Failure(checkpoint.name, checkpoint.stage, reason)]
+    followed.unwritten.append((checkpoint, reason))
     followed.changed = True
-    if not followed.run.exists():
-        return  # without a traced checkpoint there is no run yet; the failures are written with its first one
+    _write_failures(followed)
+
+
+def _write_failures(followed: FollowedRun) -> None:
+    """A row, a line of the ledger and an entry of run.json for each; they wait for the run's first traced checkpoint."""
+    if not followed.unwritten or not followed.run.exists():
+        return
     with run_lock(followed.run.folder):
-        about = followed.run.about
-        known = [*about["failures"], asdict(failure)]
-        followed.run.describe(about | {"failures": known})
-        log_failure(followed.run, failure)
-        unit = _failure_unit(checkpoint)
-        row = make_record("not_traced", float("nan"), n=0, reason=reason)
-        followed.run.keep(unit, CheckpointStamp.of(followed.name, unit, checkpoint).on([row]))
+        followed.run.describe(followed.run.about | {"failures": [asdict(failure) for failure in followed.failures]})
+        for checkpoint, reason in followed.unwritten:
+            log_failure(followed.run, Failure(checkpoint.name, checkpoint.stage, reason))
+            unit = _failure_unit(checkpoint)
+            row = make_record("not_traced", float("nan"), n=0, reason=reason)
+            followed.run.keep(unit, CheckpointStamp.of(followed.name, unit, checkpoint).on([row]))
+    followed.unwritten.clear()
 
 
 def _failure_unit(checkpoint: Checkpoint) -> str:
@@ -277,7 +298,8 @@ def _read_series(followed: FollowedRun, concepts: Sequence[Concept], options: Fo
         return
     known_concepts = {str(entry["name"]) for entry in followed.run.about["concepts"]}
     names = [concept.name for concept in concepts if concept.name in known_concepts]
-    followed.series = SeriesReader(followed.run).read(names) if names else []
+    followed.reader = followed.reader or SeriesReader(followed.run)
+    followed.series = followed.reader.read(names) if names else []
     followed.alerts = [alert for one in followed.series for alert in find_alerts(one, options.alerts)]
     path = followed.run.folder / _ALERTS_FILE
     given = {_alert_key(entry) for entry in _lines(path)}

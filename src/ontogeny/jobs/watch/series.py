@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,33 +29,48 @@ class SeriesReader:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.points: dict[str, ConceptPoint] = {}
+        """By unit."""
         self.directions: dict[tuple[str, str], Float[Tensor, "fold d"] | None] = {}
 
     def read(self, concepts: Sequence[str] = ()) -> list[WatchedSeries]:
         """The series of each concept and stage, in the order of run.json; all concepts by default."""
         about = self.run.about
-        names = list(concepts) or [str(entry["name"]) for entry in about["concepts"]]
-        parents: Mapping[str, str | None] = about["lineage"].get("parents") or {}
-        rows = _rows(self.run, names)
+        kinds = {str(entry["name"]): entry.get("kind", "binary") for entry in about.get("concepts", ())}
+        names = list(concepts) or list(kinds)
+        if not names:
+            return []
+        parents: Mapping[str, str | None] = about.get("lineage", {}).get("parents") or {}
+        visits = {name: measured_checkpoints(self.run, name) for name in names}
+        self._read_points([visit for of in visits.values() for visit in of if visit.unit not in self.points])
+        surface = _surface_scores(self.run, names)
         series = []
-        for name in names:
-            visits = measured_checkpoints(self.run, name)
-            own = rows[rows["concept"] == name]
+        for name, measured in visits.items():
             by_stage: dict[str, list[MeasuredCheckpoint]] = {}
-            for visit in visits:
+            for visit in measured:
                 by_stage.setdefault(visit.stage, []).append(visit)
-            for stage, measured in by_stage.items():
+            for stage, own in by_stage.items():
                 up = by_stage.get(parents.get(stage) or "", [])[-1:]
-                series.append(self._series(name, own, [*up, *measured], len(up)))
+                one = self._series(name, surface, [*up, *own], len(up))
+                # Several classes have several directions, of which none is the one of the concept.
+                series.append(replace(one, angle=lambda *_: Measured()) if kinds.get(name) == "classes" else one)
         return series
 
+    def _read_points(self, visits: Sequence[MeasuredCheckpoint]) -> None:
+        if visits:
+            rows = _rows(self.run, visits)
+            self.points |= {visit.unit: _point(rows, visit) for visit in visits}
+
     def _series(
-        self, name: str, rows: "pd.DataFrame", visits: Sequence[MeasuredCheckpoint], inherited: int
+        self,
+        name: str,
+        surface: Mapping[tuple[str, str], float],
+        visits: Sequence[MeasuredCheckpoint],
+        inherited: int,
     ) -> WatchedSeries:
-        points = tuple(_point(rows, visit) for visit in visits)
-        metric = points[0].metric if points else "auroc"
-        surface = rows[rows["control"].fillna("").str.startswith("surface") & (rows["metric"] == metric)]["value"].max()
-        floor = max(_CHANCE[metric], float(surface) if surface == surface else 0.0)
+        points = tuple(self.points[visit.unit] for visit in visits)
+        metric = points[0].metric
+        floor = max(_CHANCE[metric], surface.get((name, metric), 0.0))
 
         def angle(first: int, second: int) -> Measured:
             site = points[first].site
@@ -96,28 +112,43 @@ def _fold_directions(run: Run, visit: MeasuredCheckpoint, site: Site) -> Float[T
     return None
 
 
-def _rows(run: Run, names: Sequence[str]) -> "pd.DataFrame":
-    listed = ", ".join(map(sql_text, names))
+def _surface_scores(run: Run, names: Sequence[str]) -> dict[tuple[str, str], float]:
+    """The best surface baseline of each concept and metric."""
+    rows = run.query(
+        "select concept, metric, max(value) as best from records where metric in ('auroc', 'r2') and control like 'surface%' "
+        f"and n > 0 and concept in ({', '.join(map(sql_text, names))}) group by all"
+    )
+    return {
+        (str(concept), str(metric)): float(best)
+        for concept, metric, best in zip(rows["concept"], rows["metric"], rows["best"], strict=True)
+    }
+
+
+def _rows(run: Run, visits: Sequence[MeasuredCheckpoint]) -> "pd.DataFrame":
+    """The scores of these units by the probe that chooses the best site, and those of the frozen probe at their checkpoints."""
+    units = ", ".join(sql_text(visit.unit) for visit in visits)
+    places = ", ".join(sorted({sql_text(visit.revision or visit.checkpoint) for visit in visits}))
+    resid = "and site like 'resid%' " if all("resid" in visit.sites for visit in visits) else ""
     return run.query(
-        "select concept, stage, revision, site, method, metric, control, value, low, high, unit from records where "
-        f"concept in ({listed}) and ((metric in ('auroc', 'r2', 'cv_score') and (control is null or control like 'surface%') "
-        "and (method is null or method in ('logistic', 'ridge') or control is not null)) or metric like 'frozen_probe_%')"
+        "select concept, stage, revision, site, method, metric, value, low, high, unit from records where "
+        f"(unit in ({units}) and metric in ('auroc', 'r2', 'cv_score') and control is null and method in ('logistic', 'ridge') {resid}) "
+        f"or (metric like 'frozen_probe_%' and revision in ({places}))"
     )
 
 
 def _point(rows: "pd.DataFrame", visit: MeasuredCheckpoint) -> ConceptPoint:
-    own = rows[(rows["unit"] == visit.unit) & rows["control"].isna()]
+    own = rows[rows["unit"] == visit.unit]
     metric = "r2" if (own["metric"] == "r2").any() else "auroc"
     chosen = own[own["metric"] == "cv_score"].dropna(subset=["value"])
-    resid = chosen[chosen["site"].str.startswith("resid")]
-    chosen = resid if len(resid) else chosen
     if len(chosen):
         best = chosen.iloc[int(chosen["value"].to_numpy().argmax())]
         site, method = str(best["site"]), str(best["method"])
         score = _measured(own[(own["metric"] == metric) & (own["site"] == site) & (own["method"] == method)])
     else:
         site, score = "", Measured()
-    here = rows[(rows["stage"] == visit.stage) & (rows["revision"] == visit.checkpoint)]
+    concept = own["concept"].iloc[0] if len(own) else ""
+    place = visit.revision or visit.checkpoint
+    here = rows[(rows["concept"] == concept) & (rows["stage"] == visit.stage) & (rows["revision"] == place)]
     frozen = {
         name: _measured(here[here["metric"] == f"frozen_probe_{name}"]) for name in ("auroc", "confidence_change")
     }

@@ -74,7 +74,7 @@ class TrackerLog:
 
     def _writer(self) -> Any:
         if self.board is None:
-            from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
+            from torch.utils.tensorboard import SummaryWriter
 
             runs = sorted((self.folder / "runs").glob("*"), key=lambda path: path.stat().st_mtime)
             self.board = SummaryWriter(log_dir=str(runs[-1] if runs else self.folder / "runs"))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ontogeny.dynamics.example_scores import keep_example_scores
 from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
 from ontogeny.jobs.inputs import as_concepts, output_folder, settings_and_options
@@ -101,7 +102,7 @@ class Watcher:
         self.series: list[WatchedSeries] = []
         """As of the last measurement."""
         self.rollouts = RolloutBuffer()
-        self.last_error = ""
+        self.last_error = self.cost = ""
         self.failures = 0
         """Measurements in a row that failed."""
         self._is_main = _rank() == 0
@@ -269,6 +270,8 @@ class Watcher:
                 self.run.compact()
                 plan = self.executor.plan
                 summarise_trace(self.run, plan.designs, plan.lineage.name, plan.settings.seed)
+                name, settings = plan.lineage.name, plan.settings
+                keep_example_scores(self.run, plan.designs, name, settings.seed, texts=settings.texts)
             self._describe(self.executor.plan, finished=summarised)
             _LOG.info("ontogeny: %s", cost)
             seconds = time.perf_counter() - began
