@@ -17,8 +17,8 @@ from tests.faults.on_ray import struck_on_ray
 from tests.faults.subjects import prepare
 from tests.faults.trials import Outcome, Trial, attempt, disk_trial, struck, trials, whole
 
-JOBS = ("trace", "transfer", "evaluate", "monitor", "raise", "record")
-SECONDS = {"trace": 1.5, "transfer": 4.0, "evaluate": 1.5, "monitor": 2.0, "raise": 0.5}
+JOBS = ("trace", "transfer", "evaluate", "monitor", "compare", "raise", "record")
+SECONDS = {"trace": 1.5, "transfer": 4.0, "evaluate": 1.5, "monitor": 2.0, "compare": 2.0, "raise": 0.5}
 """How long the jobs take that are struck by signals, about."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 REMOUNT = 32

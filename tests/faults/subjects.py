@@ -1,4 +1,4 @@
-"""Jobs that are interrupted: trace, transfer, evaluation, monitor, the training of a toy model, a recorded training; small, deterministic.
+"""Jobs that are interrupted, small and deterministic: trace, transfer, evaluation, monitor, comparison, and two kinds of training.
 
 `work(home, out)` runs the job, `finished(out)` names its finished units, `left(out)` is everything that a later reader can see.
 """
@@ -18,6 +18,8 @@ import torch
 from torch import nn
 
 from ontogeny.data.concept import Concept
+from ontogeny.jobs.compare.compare import compare
+from ontogeny.jobs.compare.inputs import StudyInputs, VerdictQuestion
 from ontogeny.jobs.evaluate.evaluate import evaluate
 from ontogeny.jobs.evaluate.plan import EvaluationSettings
 from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes
@@ -33,7 +35,7 @@ from ontogeny.training.loop import TrainingConfig
 from ontogeny.training.recorder import RecordingPlan
 from ontogeny.training.toy_models import in_world
 from ontogeny.training.toy_models.in_world import ToyModelSize, ToyStage
-from tests.helpers.planted_lineages import rows, save_run, write
+from tests.helpers.planted_lineages import NO, YES, rows, save_run, write
 
 QUICK = TraceSettings(sites="resid", fits=("logistic", "mass_mean"), resamples=100, permutations=100)
 DIARY = "computed.txt"
@@ -92,6 +94,20 @@ def monitor_it(home: Path, out: Path) -> None:
     trace_it(home, out)
     with _noted_units(out):
         monitor_frozen_probes(Run.open(out), [Concept.from_file(home / "small.csv")], rates=(0.1,))
+
+
+def compare_it(home: Path, out: Path) -> None:
+    """Two studies of two checkpoints."""
+    lineage, texts = Lineage.open(home / "run"), tuple(f"how to paint {c} now?" for c in "abcdef")
+    asked = Concept.from_file(home / "asked.csv")
+    inputs = StudyInputs(
+        statements=(asked,),
+        questions=asked.answers,
+        neutral=texts,
+        question=VerdictQuestion("", YES, NO, shots=0),
+    )
+    with _noted_units(out):
+        compare(lineage, inputs, out, "truthfulness,confidence", stages=f"{lineage.stages[0].name}:*")
 
 
 def parts(out: Path) -> set[str]:
@@ -212,6 +228,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "transfer": Subject(transfer_it, parts, rows_of),
     "evaluate": Subject(evaluate_it, costly_parts, rows_of),
     "monitor": Subject(monitor_it, costly_parts, rows_of),
+    "compare": Subject(compare_it, parts, rows_of),
     "raise": Subject(raise_it, steps_of, bytes_of),
     "record": Subject(record_it, steps_of, bytes_of),
     "careless": Subject(careless_it, names_in, bytes_of),

@@ -30,7 +30,7 @@ def forks() -> Iterator[Forks]:
 
 @pytest.mark.parametrize(
     ("subject", "sample"),
-    [("trace", 4), ("transfer", 3), ("evaluate", 2), ("monitor", 1), ("raise", 5), ("record", 16)],
+    [("trace", 4), ("transfer", 3), ("evaluate", 2), ("monitor", 1), ("compare", 1), ("raise", 5), ("record", 16)],
 )
 def test_job_interrupted_at_any_point_resumes_equal(subject, sample, forks, home, tmp_path) -> None:
     expected, points = whole(forks, subject, home, tmp_path / "whole")

@@ -3,19 +3,23 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.jobs.study.study import plan_study, run_study
 from ontogeny.jobs.trace import ray_cluster as clusters
 from ontogeny.jobs.trace.execution import TraceExecution
 from ontogeny.jobs.trace.plan import plan_trace
@@ -114,6 +118,36 @@ def test_run_grows_on_ray_and_step_0_replaces_the_floor(home, ray, tmp_path):
         grown[name] = trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK, **how)
     same(grown["ray"], grown["here"])
     assert set(grown["here"].records("control = 'untrained'").unit) == {grown["here"].ledger()[-1]["units"][0]}
+
+
+def test_study_on_ray_has_the_rows_of_one_process_even_if_a_worker_is_killed(ray, tmp_path):
+    plan, killed, over = plan_study("swing_by", "smoke", seeds=3), [], threading.Event()
+    whole = run_study(plan, tmp_path / "whole")
+
+    def strike() -> None:
+        while not killed and not over.wait(0.02):
+            if any((tmp_path / "ray" / "shards").glob("*-of-ray/run.json")):
+                for worker in workers_of(os.getpid()):
+                    os.kill(worker, signal.SIGKILL)
+                    killed.append(worker)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        on_ray = run_study(plan, tmp_path / "ray", cluster=RayCluster())
+    finally:
+        over.set()
+        striker.join()
+    assert killed
+    columns = ["train_seed", "stage", "step", "metric", "control", "value"]
+    one, other = (run.records()[columns].sort_values(columns, ignore_index=True) for run in (whole, on_ray))
+    pd.testing.assert_frame_equal(one, other)
+    assert on_ray.about["finished"]
+    assert on_ray.about["study"]["seeds_in_run"] == [0, 1, 2]
+    assert not (on_ray.folder / "shards").exists()
+    before = on_ray.ledger()
+    assert sorted(line["seed"] for line in before) == [0, 1, 2]
+    assert run_study(plan, tmp_path / "ray", cluster=RayCluster()).ledger() == before  # nothing is computed again
 
 
 # --- placement --------------------------------------------------------------------------------------------------------------
@@ -298,3 +332,23 @@ def test_local_cluster_is_closed_to_others() -> None:
     assert modes == "modes ['0o700']"
     assert "0100007F" in hosts
     assert set(re.findall("'(.+?)'", hosts)) <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}
+
+
+def test_sigterm_to_a_driver_is_one_line_and_its_exit_code(home: Path, tmp_path: Path) -> None:
+    """Ray's own handler aborts the driver with a C++ stack, exit 134, and leaves its processes."""
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
+    texts = [word for name in ("one.csv", "two.csv") for word in ("-c", str(home / name))]
+    command = [str(Path(sys.executable).parent / "ontogeny"), "trace", str(home / "five"), *texts, "--sites", "resid"]
+    on_ray = [*command, "--quiet", "--out", str(tmp_path / "run"), "--executor", "ray", "--workers", "1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(on_ray, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        until = time.monotonic() + 120
+        while not (busy := workers_of(driver.pid)) and driver.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        driver.terminate()
+        out, said = driver.communicate(timeout=120)
+    assert busy, said
+    assert driver.returncode == 128 + signal.SIGTERM, said
+    assert said == "ontogeny: terminated. Start the same command again: finished work is kept.\n"
+    assert not out.strip()
+    assert not any(Path(f"/proc/{worker}").exists() for worker in busy)
