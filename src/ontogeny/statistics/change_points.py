@@ -148,8 +148,7 @@ def _phases(fits: "_BentFits", fine: "_BentLines", y: Float[Tensor, " step"], le
     at = int(errors.error.argmin())
     bend, slope_before, slope_after = fine.bends[at], float(errors.slopes(0)[0, at]), float(errors.slopes(1)[0, at])
     best = int(fits.error[0].argmin())
-    slopes = [_p(sign * t[:, best], sign * t) for t in (fits.t(0), fits.t(1)) for sign in (1, -1)]
-    up_before, down_before, up_after, down_after = (q <= _ALPHA for q in slopes)
+    (up_before, down_before), (up_after, down_after) = (_significant_signs(fits.t(side), best) for side in (0, 1))
     if up_before and down_after:
         low, high = _profile(fine.bends, errors.error[0], len(y), level)
         return TrainingPhases(
@@ -164,6 +163,13 @@ def _phases(fits: "_BentFits", fine: "_BentLines", y: Float[Tensor, " step"], le
         verdict = "compression"
     reason = {"fitting": "rises without falling", "compression": "falls without rising"}.get(verdict, "no clear slope")
     return TrainingPhases(verdict, math.nan, math.nan, math.nan, slope_before, slope_after, f"the curve {reason}")
+
+
+def _significant_signs(t: Float[Tensor, "sample bend"], best: int) -> tuple[bool, bool]:
+    """Whether the slope of the first curve at its best bend is above, and whether it is below, those of the others at any bend."""
+    low, high = t[1:].aminmax(dim=1)
+    first = t[:1, best]
+    return _p(torch.cat([first, high])) <= _ALPHA, _p(torch.cat([-first, -low])) <= _ALPHA
 
 
 @functools.lru_cache(maxsize=16)
@@ -229,8 +235,11 @@ class _BentFits:
     def t(self, side: int) -> Float[Tensor, "sample bend"]:
         """Slope over its standard error."""
         spread = (1 / self.lines.x.square().sum() + self._share(side).square()).sqrt()
-        noise = (self.error / (len(self.lines.x) - 4)).sqrt_()
-        return self.slopes(side).div_(noise.mul_(spread))
+        return self.slopes(side).div_(self._noise * spread)
+
+    @functools.cached_property
+    def _noise(self) -> Float[Tensor, "sample bend"]:
+        return (self.error / (len(self.lines.x) - 4)).sqrt_()
 
     def _share(self, side: int) -> Float[Tensor, " bend"]:
         return (side - self.lines.gain) / self.lines.norm
@@ -251,10 +260,9 @@ def _bent_lines(checkpoints: tuple[float, ...], parts: int) -> _BentLines:
     return _BentLines(x, bends, float(shift), last, torch.cat(norms), torch.cat(gains))
 
 
-def _p(statistic: Float[Tensor, " sample"], null: Float[Tensor, "sample bend"] | None = None) -> float:
-    """Share of curves that reach the first one, the true curve; with `null`, the others count at their best bend."""
-    reached = statistic if null is None else torch.cat([statistic[:1], null[1:].amax(1)])
-    return float((reached >= statistic[0] - 1e-12 * statistic[0].abs()).double().mean())
+def _p(statistic: Float[Tensor, " sample"]) -> float:
+    """Share of curves that reach the first one, the true curve."""
+    return float((statistic >= statistic[0] - 1e-12 * statistic[0].abs()).double().mean())
 
 
 def _profile(
