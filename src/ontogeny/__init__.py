@@ -7,9 +7,9 @@ The public API. Names are imported on first use, so `import ontogeny` loads neit
 Models and texts     load_model, load_concept, Concept, Example, Answer, Lineage, Checkpoint, Stage
 Reading              capture, fit_probe, read, Activations, FittedProbe, TokenScores, Site
 Steering             steer, Add, Ablate, Clamp, Erase, Patch, RankOne, Reweight, Zero, Edit, Direction
-Jobs over a lineage  trace, evaluate, transfer, compare, monitor, audit, read_checkpoints
+Jobs over a lineage  trace, evaluate, transfer, compare, monitor, lens, audit, read_checkpoints
 While it trains      TraceCallback, Watcher, doctor, Alert, AlertSettings
-Their settings       TraceSettings, EvaluationSettings, TransferSettings, StudyInputs, ModelOptions
+Their settings       TraceSettings, EvaluationSettings, TransferSettings, LensSettings, StudyInputs, ModelOptions
 Results              Run, open_run, open_runs, Record
 Everything else      list_plugins, BadInput
 """
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ontogeny.jobs.compare.inputs import StudyInputs
     from ontogeny.jobs.evaluate.evaluate import evaluate
     from ontogeny.jobs.evaluate.plan import EvaluationSettings
+    from ontogeny.jobs.lens.lens import lens
+    from ontogeny.jobs.lens.plan import LensSettings
     from ontogeny.jobs.monitor.monitor import monitor
     from ontogeny.jobs.reading import read_checkpoints
     from ontogeny.jobs.trace.trace import trace
@@ -66,6 +68,8 @@ _MODULES = {
     "ontogeny.jobs.compare.inputs": ("StudyInputs",),
     "ontogeny.jobs.evaluate.evaluate": ("evaluate",),
     "ontogeny.jobs.evaluate.plan": ("EvaluationSettings",),
+    "ontogeny.jobs.lens.lens": ("lens",),
+    "ontogeny.jobs.lens.plan": ("LensSettings",),
     "ontogeny.jobs.monitor.monitor": ("monitor",),
     "ontogeny.jobs.reading": ("read_checkpoints",),
     "ontogeny.jobs.trace.trace": ("trace",),
@@ -105,6 +109,7 @@ __all__ = [
     "EvaluationSettings",
     "Example",
     "FittedProbe",
+    "LensSettings",
     "Lineage",
     "Model",
     "ModelOptions",
@@ -129,6 +134,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "fit_probe",
+    "lens",
     "list_plugins",
     "load_concept",
     "load_model",

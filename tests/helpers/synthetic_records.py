@@ -32,6 +32,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rows = [row for concept in CONCEPTS for row in _concept(concept, _moments(sft), rng)]
     rows += [row for moment in _moments(sft)[::4] for row in _token_scores(moment)]
     rows += [row for concept in ("truth", "privacy") for row in _examples(concept, _moments(sft))]
+    rows += _lenses(_moments(sft))
     return frame([*rows, *_between_concepts(_moments(sft)[-1], rng), *_stage_effects(_moments(sft))])
 
 
@@ -97,6 +98,18 @@ def about(*, sft: bool = False) -> dict:
         "failures": [{"checkpoint": "step3", "reason": "weights are those of step 143000 (audit)"}],
         "ledger": {"forward_s": 41.2, "fit_s": 6.3, "statistics_s": 8.8, "tokens": 2_380_800},
     }
+
+
+def _lenses(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Agreement of two lenses with the output, of a whole model."""
+    for stage, step, tokens in moments:
+        for layer in range(4):
+            at = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens}
+            at |= {"site": f"resid.{layer}", "layer": layer, "n": 400}
+            for method, gain in (("logit", 0.0), ("tuned", 0.15)):
+                share = min(1.0, 0.1 + 0.2 * layer + gain + 0.2 * _rise(step, 200))
+                yield at | {"metric": "lens_agreement", "method": method} | _around(share)
+                yield at | {"metric": "lens_kl", "method": method} | _around(4 * (1 - share))
 
 
 def _moments(sft: bool) -> list[tuple[str, int, float]]:
@@ -450,14 +463,19 @@ def _between_concepts(moment: tuple[str, int, float], rng: np.random.Generator) 
 
 
 def _stage_effects(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    coords = {"behaviour": "margin:truth", "unit": "nats", "question": "updates skipped"}
+    about = {"lineage": "tiny-neox", "n": 100, "seed": 0, "train_seed": 0}
     for stage in dict.fromkeys(stage for stage, *_ in moments):
-        for i, tier in enumerate(("telescoping", "endpoint", "subtraction", "addition", "linearised")):
+        for i, tier in enumerate(("telescoping", "endpoint", "subtraction", "addition", "linearised", "retraining")):
             interval = _around(0.5 + i / 10) if tier != "linearised" else {"value": 0.9}
-            coords = {"behaviour": "margin:truth", "unit": "nats", "question": "updates skipped"}
             yield {
-                "lineage": "tiny-neox", "stage": stage, "concept": "truth", "method": tier, "metric": "stage_effect",
-                "n": 100, "seed": 0, "coords": coords, **interval,
+                **about, "stage": stage, "concept": "truth", "method": tier, "metric": "stage_effect", "coords": coords, **interval,
             }  # fmt: skip
+    for stage, step, _ in moments:
+        yield {
+            **about, "stage": stage, "step": step, "concept": "truth", "method": "margin", "metric": "behaviour", "coords": coords,
+            **_around(step / 4e5),
+        }  # fmt: skip
 
 
 def _around(value: float, half: float = 0.035) -> dict:

@@ -91,6 +91,36 @@ def test_a_wrapper_inside_of_names_is_mapped(tmp_path: Path) -> None:
     assert torch.equal(logits(folder), before)
 
 
+@pytest.mark.parametrize("prefix", ["", "_fsdp_wrapped_module."])
+def test_whole_weights_gathered_from_fsdp_are_read_with_permission(prefix: str, tmp_path: Path) -> None:
+    folder = save_tiny("gpt_neox", tmp_path / "m")
+    before = logits(folder)
+    tensors = {prefix + name: value for name, value in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model_fsdp.bin")
+    with pytest.raises(CheckpointError, match=r"only as a pickle \(pytorch_model_fsdp.bin\)"):
+        load_network(folder, torch.float32, False)
+    network = load_network(folder, torch.float32, True)
+    with torch.no_grad():
+        assert torch.equal(network(torch.tensor([[5, 17, 40, 9]]), use_cache=False).logits, before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "package"),
+    [({"load_in_4bit": True}, "bitsandbytes"), ({"quant_method": "awq", "bits": 4}, "gptqmodel")],
+    ids=["bitsandbytes", "awq"],
+)
+def test_quantised_weights_name_the_package_that_reads_them(
+    settings: dict, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny("llama", tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    monkeypatch.setattr("ontogeny.models.loading.find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match=f"which needs the package {package}: install it, or save them in BF16"):
+        load_network(folder, torch.float32, False)
+
+
 @pytest.mark.parametrize("other", ["value_head", "optimizer", "model.fp16", "consolidated", "model-00001-of-00001"])
 def test_other_safetensors_are_not_the_weights(other: str, tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path / "m")

@@ -19,6 +19,8 @@ _ADAPTER_FILE = "adapter_model.safetensors"
 _ADAPTER_PICKLE = "adapter_model.bin"
 _PICKLE_FILE = "pytorch_model.bin"
 _PICKLE_INDEX = "pytorch_model.bin.index.json"
+FSDP_PICKLE = "pytorch_model_fsdp.bin"
+"""Whole weights that Accelerate gathers from FSDP (FULL_STATE_DICT)."""
 _SMALL_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Config and tokenizer files; never code or pickles."""
 MAX_HEADER_BYTES = 100_000_000
@@ -69,6 +71,9 @@ def choose_weight_files(
     if _PICKLE_FILE in names or _PICKLE_INDEX in names:
         _check_pickle_allowed(_PICKLE_FILE, where, allow_pickle)
         return (_PICKLE_FILE,) if _PICKLE_FILE in names else _shards(names, shards, "pytorch_model", "bin", where)
+    if FSDP_PICKLE in names and "config.json" in names:
+        _check_pickle_allowed(FSDP_PICKLE, where, allow_pickle)
+        return (FSDP_PICKLE,)
     if is_adapter(names) and _ADAPTER_FILE in names:
         return (_ADAPTER_FILE,)
     if is_adapter(names) and _ADAPTER_PICKLE in names:
@@ -87,7 +92,8 @@ def _check_pickle_allowed(file: str, where: str, allow_pickle: bool) -> None:
 
 def has_weights(names: Collection[str]) -> bool:
     """Whether the names include weights that transformers would load, complete or not."""
-    return any(name in names for name in ("model.safetensors", SAFETENSORS_INDEX, _PICKLE_FILE, _PICKLE_INDEX))
+    known = ("model.safetensors", SAFETENSORS_INDEX, _PICKLE_FILE, _PICKLE_INDEX, FSDP_PICKLE)
+    return any(name in names for name in known)
 
 
 def is_adapter(names: Collection[str]) -> bool:
@@ -136,7 +142,7 @@ def _shards(names: Collection[str], named: tuple[str, ...], stem: str, suffix: s
 
 
 _CONVERSIONS: tuple[tuple[str, str, str], ...] = (
-    (r".*\.distcp|\.metadata|pytorch_model_fsdp.*|.*_fsdp_\d+", "FSDP shards", "`accelerate merge-weights`"),
+    (r".*\.distcp|\.metadata|pytorch_model_fsdp_\d+.*|.*_fsdp_\d+", "FSDP shards", "`accelerate merge-weights`"),
     (r"zero_to_fp32\.py|global_step\d+|zero_pp_rank_.*", "DeepSpeed shards", "its zero_to_fp32.py"),
     (
         r"mp_rank_\d+.*|iter_\d{7}|latest_checkpointed_iteration\.txt|model_optim_rng\.pt|distrib_optim\.pt",

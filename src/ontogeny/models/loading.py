@@ -5,6 +5,7 @@ Weights must be safetensors unless pickles are allowed. Unknown families are ref
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,9 +248,11 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> "PreTr
     config = read_config(folder)
     _check_described(config)
     dtypes = stored_dtypes(folder) if folder.is_dir() else {}
+    quantised = _check_quantised(config, folder)
     try:
-        if any(stored != name for stored, name in weight_files.unwrapped_names(dtypes).items()):
-            network, info = _load_unwrapped(config, folder, dtype)
+        wrapped = any(stored != name for stored, name in weight_files.unwrapped_names(dtypes).items())
+        if wrapped or _other_names(folder, allow_pickle):
+            network, info = _load_unwrapped(config, folder, dtype, allow_pickle)
         else:
             network, info = _auto_class(config).from_pretrained(
                 folder,
@@ -267,6 +270,8 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> "PreTr
             f"the weights of {folder} cannot be read ({first_error_line(error)}): fetch or save them again."
         ) from None
     _check_complete(network, info, folder)
+    if quantised:
+        network = network.dequantize().to(dtype)
     if not hasattr(config, "quantization_config") and (scaled := integer_tensors(network, dtypes)):
         raise CheckpointError(
             f"the weights of {folder} hold {scaled[0]} ({len(scaled)} tensors in all) as integers or scaled floats "
@@ -279,14 +284,63 @@ def _adapter_base(folder: Path) -> Checkpoint | None:
     return adapter_base(Checkpoint(str(folder))) if folder.is_dir() else None
 
 
+_QUANTISERS = {
+    "bitsandbytes": "bitsandbytes",
+    "bitsandbytes_4bit": "bitsandbytes",
+    "bitsandbytes_8bit": "bitsandbytes",
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+    "hqq": "hqq",
+    "compressed-tensors": "compressed_tensors",
+    "torchao": "torchao",
+    "quanto": "optimum.quanto",
+}
+"""Package that reads the weights of each kind of quantisation."""
+
+
+def _check_quantised(config: "PretrainedConfig", folder: Path) -> bool:
+    """Whether the weights are quantised; they are read in full precision, if the package of their kind is installed.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
+        return False
+    told = settings if isinstance(settings, Mapping) else settings.to_dict()
+    kind = str(getattr(told.get("quant_method"), "value", told.get("quant_method") or "bitsandbytes"))
+    package = _QUANTISERS.get(kind)
+    if package is None:  # of a kind that transformers reads by itself
+        return False
+    if find_spec(package.split(".")[0]) is None:
+        raise CheckpointError(
+            f"the weights of {folder} are quantised ({kind}), which needs the package {package}: install it, or save them in BF16."
+        )
+    return True
+
+
+def _other_names(folder: Path, allow_pickle: bool) -> bool:
+    """Whether the weights are in a file that transformers does not look for."""
+    if not folder.is_dir():
+        return False
+    files = weight_files.check_model_folder(folder, allow_pickle=allow_pickle).weights
+    return any(file.name == weight_files.FSDP_PICKLE for file in files)
+
+
 def _load_unwrapped(
-    config: "PretrainedConfig", folder: Path, dtype: torch.dtype
+    config: "PretrainedConfig", folder: Path, dtype: torch.dtype, allow_pickle: bool
 ) -> "tuple[PreTrainedModel, dict[str, Any]]":
-    """Load weights that were saved with the names of a wrapper such as torch.compile before them."""
+    """Load weights that were saved with the names of a wrapper such as torch.compile before them, or in one file by FSDP."""
     from safetensors.torch import load_file
 
-    files = weight_files.check_model_folder(folder).weights
-    tensors = {name: value for file in files for name, value in load_file(folder / file.name).items()}
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files.check_model_folder(folder, allow_pickle=allow_pickle).weights:
+        path = folder / file.name
+        # A pickle is reached with `allow_pickle` only, and restricted to tensors.
+        if path.suffix == ".safetensors":
+            tensors |= load_file(path)
+        else:
+            tensors |= torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251
     names = weight_files.unwrapped_names(tensors)
     with torch.device("meta"):
         kind = type(random_network(config))
