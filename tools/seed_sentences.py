@@ -22,6 +22,7 @@ from ontogeny.measurements.settings import TraceSettings
 
 TOPICS = {
     "readable": ("becomes readable", "shows no emergence", "is read best"),
+    "sites": ("is read first", "is read by no layer"),
     "lost": ("is lost", "is read less well"),
     "answers": ("answers", "is used", "is not shown to be"),
     "phase": ("turns", "shows no turn"),

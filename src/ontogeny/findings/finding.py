@@ -41,6 +41,10 @@ PREFERRED_KERNELS = ("gaussian_50", "gaussian_median", "imq", "linear")
 """Kernels of the dependence; the first that a concept has is used."""
 
 
+_LEVEL, _NEAR = 0.05, 4
+"""Level of the tests of events, and the factor within which p moves from one draw of the examples to the next."""
+
+
 @dataclass(frozen=True)
 class IntervalEstimate:
     """A value with its interval; NaN with a reason if it could not be measured."""
@@ -79,9 +83,25 @@ class StepEstimate:
         return not math.isnan(self.step)
 
     @property
-    def unsettled(self) -> bool:
+    def folds_disagree(self) -> bool:
         """Whether the sign of the event's difference depends on the groups that are held out."""
         return self.known and self.folds_agree < self.folds
+
+    @property
+    def near_level(self) -> bool:
+        """Whether p is so near to .05 that other examples may decide otherwise, whichever way it was decided."""
+        return _LEVEL / _NEAR <= self.p <= _LEVEL * _NEAR
+
+
+@dataclass(frozen=True)
+class StageSites:
+    """Where a concept is read at the end of a stage."""
+
+    stage: str
+    best: str
+    """The site with the best cross-validated score there."""
+    earliest: str
+    """The lowest layer of the residual stream at family-wise p ≤ .05 over layers and stages; '' if none."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,8 @@ class Finding:
     change_point: StepEstimate | None
     event_floors: Mapping[str, IntervalEstimate]
     """The floors at the end of the stage of the emergence."""
+    stage_sites: tuple[StageSites, ...]
+    """By stage, in order; empty in runs that did not measure them."""
     excess: Mapping[str, IntervalEstimate]
     """By floor: the score minus that of the floor on the same examples, at the last checkpoint; empty in runs of a single split."""
 
@@ -235,10 +257,24 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
         answers=_event(rows, "used_step", site, "", line),
         readable_minus_answers=_readable_minus_answers(rows, site, method, line),
         ablation=_ablation(rows, line),
+        stage_sites=_stage_sites(rows, line),
         event_floors=_floors(until[until["metric"].eq(metric)], site, method, line),
         excess=_excess(rows[rows["metric"].eq(f"{metric}_excess")], site, method, line),
         change_point=_event(rows, "change_point", site, "nhsic_tx", line, PREFERRED_KERNELS),
     )
+
+
+def _stage_sites(rows: pd.DataFrame, line: Timeline) -> tuple[StageSites, ...]:
+    """Best and earliest site at the end of each stage that has both rows."""
+    best, earliest = (rows[rows["metric"].eq(metric)] for metric in ("stage_best_site", "earliest_site"))
+    sites = []
+    for stage in line.stages:
+        own_best, own_earliest = (of[of["stage"].eq(stage.name)] for of in (best, earliest))
+        if len(own_best) and len(own_earliest):
+            row = own_earliest.iloc[-1]
+            first = "" if math.isnan(row["value"]) else str(row["site"])
+            sites.append(StageSites(stage.name, str(own_best["site"].iloc[-1]), first))
+    return tuple(sites)
 
 
 def preferred_name(names: pd.Series, order: tuple[str, ...]) -> str:

@@ -44,7 +44,15 @@ def metric_condition(*metrics: str) -> str:
 
 
 SCORES_AT_BEST_SITE = f"{metric_condition(*SCORE_METRICS, 'cv_score')} and {{best}}"
-_FINDING_METRICS = ("best_site", "answer_accuracy", "ablation_effect", "ablation_p_corrected", *EVENT_METRICS)
+_FINDING_METRICS = (
+    "best_site",
+    "stage_best_site",
+    "earliest_site",
+    "answer_accuracy",
+    "ablation_effect",
+    "ablation_p_corrected",
+    *EVENT_METRICS,
+)
 FINDING_ROWS = (
     f"{metric_condition(*_FINDING_METRICS)} or ({SCORES_AT_BEST_SITE}) "
     "or (metric in ('selectivity', 'auroc_excess', 'r2_excess') and {best}) "

@@ -82,7 +82,14 @@ def format_control_task(finding: Finding) -> str:
 
 def finding_sentences(finding: Finding) -> list[str]:
     """Sentences about a concept; each continues its name ('`truth` …')."""
-    parts = (_emergence(finding), _loss(finding), _answers(finding), _ablation(finding), _phase(finding))
+    parts = (
+        _emergence(finding),
+        _sites(finding),
+        _loss(finding),
+        _answers(finding),
+        _ablation(finding),
+        _phase(finding),
+    )
     return [text for text in parts if text]
 
 
@@ -143,9 +150,28 @@ def _emergence(finding: Finding) -> str:
         scored = f"{metric} {then} at the end of {event.stage}{_floors(finding, finding.event_floors)}; {at_end}"
     if event.known:
         text = f"becomes readable at step {format_step(event.step)}{_stage(finding, event)}{_certainty(event)}"
-        return f"{text} {describe_site(finding.site)}: {scored}{_folds(event) or _last_alone(finding, event)}."
+        return f"{text} {describe_site(finding.site)}: {scored}{_doubt(event) or _last_alone(finding, event)}."
     where = f" in any stage; in {event.stage}" if _stage(finding, event) else ""
-    return f"shows no emergence{where}: {event.note or 'no reason given'}. {_best(finding, scored)}."
+    return f"shows no emergence{where}: {event.note or 'no reason given'}{_doubt(event)}. {_best(finding, scored)}."
+
+
+def _sites(finding: Finding) -> str:
+    """The earliest layer and the best site at the end of each stage; stages with equal ones together."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for sites in finding.stage_sites:
+        key = (sites.earliest, sites.best) if sites.earliest else ("", "")
+        together.setdefault(key, []).append(sites.stage)
+    if not together:
+        return ""
+    several = len(finding.stage_sites) > 1
+    parts = []
+    for (earliest, best), stages in together.items():
+        where = f"first {describe_site(earliest)} and best {describe_site(best)}"
+        if earliest == best:
+            where = f"first and best {describe_site(best)}"
+        at = f" at the end of {', '.join(stages)}" if several else ""
+        parts.append(f"{where if earliest else 'by no layer'}{at}")
+    return f"is read {'; '.join(parts)} (family-wise p ≤ .05 over the layers{' and stages' if several else ''})."
 
 
 def _best(finding: Finding, scored: str) -> str:
@@ -175,11 +201,11 @@ def _step_range(event: StepEstimate) -> str:
     return f"{format_step(event.low)}–{last}"
 
 
-def _folds(event: StepEstimate) -> str:
-    """That an event is unsettled, if the groups that are held out decide it."""
-    if not event.unsettled:
-        return ""
-    return f"; unsettled: {event.folds_agree} of {event.folds} parts of the groups show it"
+def _doubt(event: StepEstimate) -> str:
+    """That an event or its absence is unsettled: the groups that are held out decide it, or its p is near the level."""
+    if event.folds_disagree:
+        return f"; unsettled: {event.folds_agree} of {event.folds} parts of the groups show it"
+    return f"; unsettled: {format_p(event.p)} is near .05" if event.near_level else ""
 
 
 def _last_alone(finding: Finding, event: StepEstimate) -> str:
@@ -210,9 +236,9 @@ def _loss(finding: Finding) -> str:
     score = f"{SCORE_LABELS[finding.metric]} {format_interval(score_after)} at {end}"
     if finding.lost:
         again = " again" if finding.emergence is not None and finding.emergence.known else ""
-        return f"is lost{again} at step {at}: {score}{_folds(event)}."
+        return f"is lost{again} at step {at}: {score}{_doubt(event)}."
     now = "still above its floors" if finding.weakened else "no longer shown to be above its floors"
-    return f"is read less well from step {at} on: {score}, {now}{_folds(event)}."
+    return f"is read less well from step {at} on: {score}, {now}{_doubt(event)}."
 
 
 def _answers(finding: Finding) -> str:
@@ -221,10 +247,10 @@ def _answers(finding: Finding) -> str:
     if event is None:
         return ""
     if not event.known:
-        return f"is not shown to be answered right: {event.note or 'no reason given'}."
+        return f"is not shown to be answered right: {event.note or 'no reason given'}{_doubt(event)}."
     text = f"answers right from step {format_step(event.step)}{_stage(finding, event)}{_certainty(event)}"
     if gap is None or not gap.known:
-        return f"{text}{'' if gap is None else _stage_order(finding, gap)}{_folds(event)}."
+        return f"{text}{'' if gap is None else _stage_order(finding, gap)}{_doubt(event)}."
     sure = "" if math.isnan(gap.low) else f" [{_signed(gap.low)}, {_signed(gap.high)}]"
     difference = f"(readable − right answers: {_signed(gap.value)} doublings{sure})"
     if math.isnan(gap.low) or math.isnan(gap.high) or gap.low <= 0 <= gap.high:
@@ -271,12 +297,14 @@ def _phase(finding: Finding) -> str:
     if event is None:
         return ""
     if not event.known:
-        return f"shows no turn from fitting to compression: {event.note or 'no reason given'}."
+        return f"shows no turn from fitting to compression: {event.note or 'no reason given'}{_doubt(event)}."
     at = f"{format_step_interval(event)}{_stage(finding, event)}"
     sure = (
         "" if math.isnan(event.p) else f"; both kernels agree, {format_p(event.p)} corrected for the sites of the run"
     )
-    return f"turns from fitting to compression at step {at}: dependence on the input begins to fall{sure}."
+    return (
+        f"turns from fitting to compression at step {at}: dependence on the input begins to fall{sure}{_doubt(event)}."
+    )
 
 
 def run_headline(findings: Sequence[Finding], kind: str = "concepts") -> str:

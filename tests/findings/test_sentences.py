@@ -1,0 +1,105 @@
+"""Sentences about sites and doubts follow from their rows."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from ontogeny.findings.finding import Finding, collect_findings
+from ontogeny.findings.sentences import finding_sentences
+from ontogeny.findings.timeline import EVENT_METRICS
+from tests.helpers import synthetic_records
+
+
+@pytest.fixture(scope="module")
+def truth() -> pd.DataFrame:
+    """Rows of one concept in two stages, without events."""
+    table = synthetic_records.table(sft=True)
+    return table[table["concept"].eq("truth") & ~table["metric"].isin(EVENT_METRICS)]
+
+
+def finding(truth: pd.DataFrame, *rows: dict) -> Finding:
+    own = {"lineage": "tiny-neox", "concept": "truth", "train_seed": 0, "n": 120, "seed": 0, "split": "test"}
+    own |= {"method": "logistic", "site": "resid.3"}
+    more = synthetic_records.frame([own | row for row in rows])
+    return collect_findings(pd.concat([truth, more], ignore_index=True))[0]
+
+
+def site_rows(stage: str, step: int, best: int, earliest: int | None) -> list[dict]:
+    at = {"stage": stage, "step": step}
+    layer = math.nan if earliest is None else earliest
+    site = None if earliest is None else f"resid.{earliest}"
+    return [
+        at | {"metric": "stage_best_site", "value": best, "site": f"resid.{best}", "split": "train"},
+        at | {"metric": "earliest_site", "value": layer, "site": site},
+    ]
+
+
+def sentence(of: Finding, *starts: str) -> str:
+    return next((text for text in finding_sentences(of) if text.startswith(starts)), "")
+
+
+@pytest.mark.parametrize(
+    ("base", "sft", "said"),
+    [
+        ((3, 1), (3, 1), "is read first after block 1 and best after block 3 at the end of pretrain, sft"),
+        (
+            (3, 3),
+            (2, None),
+            "is read first and best after block 3 at the end of pretrain; by no layer at the end of sft",
+        ),
+        ((2, 0), (4, 1), "first after block 1 and best after block 4 at the end of sft"),
+        ((2, None), (4, None), "is read by no layer at the end of pretrain, sft"),
+    ],
+)
+def test_sites_of_each_stage(truth: pd.DataFrame, base: tuple, sft: tuple, said: str) -> None:
+    rows = [*site_rows("pretrain", 16000, *base), *site_rows("sft", 800, *sft)]
+    text = sentence(finding(truth, *rows), "is read first", "is read by no")
+    assert said in text
+    assert text.endswith("(family-wise p ≤ .05 over the layers and stages).")
+
+
+def test_runs_without_sites_of_stages_have_no_sentence_on_them(truth: pd.DataFrame) -> None:
+    assert not sentence(finding(truth), "is read first", "is read by no")
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "agree", "doubt"),
+    [
+        (512.0, 0.0001, 5, ""),
+        (512.0, 0.03, 5, "unsettled: p = .03 is near .05"),
+        (512.0, 0.0001, 3, "unsettled: 3 of 5 parts of the groups show it"),
+        (math.nan, 0.12, 5, "unsettled: p = .12 is near .05"),
+        (math.nan, 0.6, 1, ""),
+    ],
+)
+def test_an_event_or_its_absence_is_unsettled_near_the_level(
+    truth: pd.DataFrame, value: float, p: float, agree: int, doubt: str
+) -> None:
+    coords = {
+        "form": "half",
+        "of": "auroc",
+        "p_corrected": str(p),
+        "looks": "4",
+        "folds": "5",
+        "folds_agree": str(agree),
+    }
+    row = {"stage": "pretrain", "metric": "emergence_step", "value": value, "coords": coords}
+    row |= {"note": "it did not happen"} if math.isnan(value) else {"low": 256.0, "high": 700.0}
+    text = sentence(finding(truth, row), "becomes readable", "shows no emergence")
+    assert doubt in text
+    assert ("unsettled" in text) == bool(doubt)
+
+
+def test_a_turn_near_the_level_is_unsettled(truth: pd.DataFrame) -> None:
+    row = {
+        "stage": "pretrain",
+        "metric": "change_point",
+        "method": "gaussian_50",
+        "value": 512.0,
+        "low": 300.0,
+        "high": 700.0,
+    }
+    for p, said in (("0.02", True), ("0.001", False)):
+        coords = {"of": "nhsic_tx", "verdict": "fitting then compression", "p_corrected": p}
+        assert ("unsettled" in sentence(finding(truth, row | {"coords": coords}), "turns")) == said
