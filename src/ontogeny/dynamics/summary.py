@@ -24,7 +24,7 @@ from ontogeny.storage.run import Run
 
 RelatingProgress = Callable[[str, int, int, int, int], None]
 """Concept, finished concepts, all concepts, finished checkpoints, all checkpoints."""
-_SUMMARY_VERSION = 3
+_SUMMARY_VERSION = 4
 """Increased whenever the same units would give other rows."""
 
 

@@ -111,14 +111,17 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
         folds = cross_fit_folds(groups, y, concept.kind, k=settings.folds, seed=settings.seed)
         everything = torch.arange(len(y))
         split, control_split = Split(everything, everything), _control_split(y, groups, folds, concept, settings)
+        # Nothing is fitted to these: the same examples under every seed.
+        related = _control_split(y, groups, folds, concept, replace(settings, seed=0)).train
     else:
         split = control_split = _split(concept, y, groups, settings)
+        related = split.train
     control = control_types(_word_types(concept), control_split.train, control_split.test)
     if control.rule and any(example.type for example in concept.examples):
         control = replace(control, rule=f"{control.rule} of the column 'type'")
     # The published protocol uses every training example.
     most = len(y) if settings.protocol == "paper" else MAX_DEPENDENCE_EXAMPLES
-    test, rows = split.test, control_split.train[_evenly_spaced(len(control_split.train), most)]
+    test, rows = split.test, related[_evenly_spaced(len(related), most)]
     try:
         return Design(
             concept=concept,

@@ -85,6 +85,8 @@ SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {"folds": 5}
 """By name of a setting: its value in a run that was made before the setting was there."""
 SETTINGS_OUTSIDE_KEYS = frozenset({"causal", "planes", "texts"})
 """Settings that add units and change none: a run may be continued with another value."""
+_CROSS_FIT_VERSION = 2
+"""Version of the folds and intervals of cross-fitting."""
 _EARLIER_PROTOCOL = "default"
 """Name of `single-split` while it was the default."""
 
@@ -96,6 +98,8 @@ def settings_for_key(settings: TraceSettings) -> dict[str, object]:
     entries = {k: v for k, v in named.items() if SETTINGS_OF_EARLIER_RUNS.get(k, absent) != v}
     if settings.protocol == "single-split":
         entries["protocol"] = _EARLIER_PROTOCOL
+    if settings.protocol == "cross-fit":
+        entries["cross_fit"] = _CROSS_FIT_VERSION
     if settings.protocol == "paper":
         entries["split"] = "truncated"  # earlier runs rounded
     return entries

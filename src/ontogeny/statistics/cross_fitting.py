@@ -3,8 +3,8 @@
 Each example is scored by the probe of its fold, which was fitted on the other folds. AUROC compares pairs within a fold: a probe is
 independent of its own fold, so this is unbiased, where pooled scores of different fits are biased below chance. The variance over the
 test groups, given the fits, comes from the influence of each group (DeLong's components by cluster, Obuchowski 1997). At chance the
-true variance is twice that: the score is then a sum over pairs of examples, each of which counts twice, once with either as training
-data. Far from chance the fits add little. `fit_variance_share` interpolates; `make calibration` holds its coverage.
+true variance is up to twice that: the score is then a sum over pairs of examples, each of which counts twice, once with either as
+training data. Far from chance the fits add little. `fit_variance_share` interpolates; `make calibration` holds its coverage.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from ontogeny.statistics.bootstrap import Interval, student_t_quantiles
 from ontogeny.statistics.permutation import average_ranks
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
+_SHARE_AT_CHANCE = 0.65
+"""Less than the 1 of a sum over pairs, as simulated: pairs inside a fold do not count twice, and ranks ignore the length of a direction."""
 _LEAST_DECAY, _MOST_DECAY = 0.25, 1.5
 """How fast the share of the fits in the variance falls with the score, from simulation: hardly with many more dimensions than examples."""
 
@@ -167,7 +169,7 @@ def _strata(member: Tensor, count: int, y: Tensor | None) -> list[Bool[Tensor, "
 def fit_variance_share(
     value: Float[Tensor, "*cell"], *, share: bool, examples: int, width: int
 ) -> Float[Tensor, "*cell"]:
-    """Variance by the training groups, as a share of that by the test groups: 1 at chance, 0 for a perfect score.
+    """Variance by the training groups, as a share of that by the test groups: largest at chance, 0 for a perfect score.
 
     Args:
         share: Whether the score is an AUROC, with chance at ½; else an explained variance.
@@ -176,7 +178,7 @@ def fit_variance_share(
     """
     strength = (2 * value.double() - 1).square() if share else value.double().clamp(0, 1)
     decay = min(max(examples / width, _LEAST_DECAY), _MOST_DECAY)
-    return (1 - strength).clamp(0, 1) ** decay
+    return _SHARE_AT_CHANCE * (1 - strength).clamp(0, 1) ** decay
 
 
 def cross_fit_interval(

@@ -75,13 +75,15 @@ def group_folds(
 def cross_fit_folds(
     groups: Int[Tensor, " example"], y: Shaped[Tensor, " example"], kind: _TargetKind, *, k: int = 5, seed: int = 0
 ) -> Int[Tensor, " example"]:
-    """The fold of each example by `group_folds`: k folds, or as many as the rarest class has groups, at least 2.
+    """The fold of each example by `group_folds`: k folds, or as many as the rarest class has groups or half of all groups, at least 2.
+
+    A fold of one group among folds of two has a quarter of their pairs: the score would then rest on the larger folds.
 
     Raises:
         BadInput: a class is in fewer than two groups.
     """
     held = [len(unique_values(groups[y == label])) for label in unique_values(y)] if kind != "number" else []
-    for count in range(min(k, len(unique_values(groups)), *held), 2, -1):
+    for count in range(min(k, len(unique_values(groups)) // 2, *held), 2, -1):
         try:
             return group_folds(groups, y, kind, k=count, seed=seed)
         except BadInput:  # a greedy assignment may leave a fold without a class
