@@ -18,6 +18,8 @@ _MAX_CG_STEPS = 200
 """Per Newton step."""
 _EXACT_TOLERANCE = 1e-3
 """Below it, the objective's change along a step is smaller than float32 resolves."""
+_SINGLE_TOLERANCE = 1e-4
+"""Least tolerance that float32 reaches: below it, rounding errors of the gradient are taken for convergence."""
 _Preconditioner = Callable[[Float[Tensor, "site r column k"]], Float[Tensor, "site r column k"]]
 
 
@@ -41,7 +43,12 @@ def solve_logistic(
         weight: Weight of each example in each problem.
         strength: C of each problem.
         start: Initial weights; by default zero.
+        tolerance: Below 1e-4, float32 features are solved to 1e-3 and from there in float64.
     """
+    if tolerance < _SINGLE_TOLERANCE and features.dtype == torch.float32:
+        near = solve_logistic(features, target, weight, strength, start, tolerance=_EXACT_TOLERANCE, factored=factored)
+        wide = (part.double() for part in (features, target, weight, strength, near))
+        return solve_logistic(*wide, tolerance=tolerance, factored=factored).to(features)
     penalty = features.new_ones(features.shape[2], 1, 1)
     penalty[-1] = 0
     cost = strength[:, None] * weight

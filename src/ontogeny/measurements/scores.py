@@ -57,7 +57,7 @@ def design_scores(
         scored = held_out_scores(metric, scores, y, design.weights, design.test_groups)
         return scored.value, scored.interval
     result = _cross_fit_score(metric, scores, design)
-    fits = fit_share(scores, design, width=width) if fits is None else fits
+    fits = _fit_share(metric, result, scores, design, width) if fits is None else fits
     variance = cross_fitting.group_variance(result.influence, design.test_group_ids, y if metric == "auroc" else None)
     ends = cross_fitting.cross_fit_interval(result.value, variance, fits, share=metric != "r2")
     return result.value, _told_interval(metric, ends, y)
@@ -79,7 +79,7 @@ def resampled_scores(metric: str, scores: ProbeScores, design: Design, *, width:
     if design.test_folds is None:
         return bootstrap_scores(metric, scores, design.y_test, design.weights)
     result = _cross_fit_score(metric, scores, design)
-    fits = fit_share(scores, design, width=width)
+    fits = _fit_share(metric, result, scores, design, width)
     return cross_fitting.cross_fit_samples(result, design.weights, fits, share=metric != "r2")
 
 
@@ -112,7 +112,7 @@ def score_difference(
     value = left.value - right.value
     strata = design.y_test if metric == "auroc" else None
     variance = cross_fitting.group_variance(left.influence - right.influence, design.test_group_ids, strata)
-    fits = torch.maximum(fit_share(a, design, width=width), fit_share(b, design, width=width))
+    fits = torch.maximum(*(_fit_share(metric, *one, design, width) for one in ((left, a), (right, b))))
     return value, cross_fitting.cross_fit_interval(value, variance, fits, share=False)
 
 
@@ -131,9 +131,17 @@ def _cross_fit_score(metric: str, scores: ProbeScores, design: Design) -> cross_
 def fit_share(scores: ProbeScores, design: Design, *, width: int) -> Float[Tensor, " site"]:
     """Variance of a score by the training groups, as a share of that by the test groups, from the main metric."""
     metric = metrics_for(design.concept.kind)[0]
-    value = _cross_fit_score(metric, scores, design).value
+    return _fit_share(metric, _cross_fit_score(metric, scores, design), scores, design, width)
+
+
+def _fit_share(
+    metric: str, scored: cross_fitting.CrossFitScore, scores: ProbeScores, design: Design, width: int
+) -> Float[Tensor, " site"]:
+    """`fit_share` where one metric of these scores is known already."""
+    if metric != (main := metrics_for(design.concept.kind)[0]):
+        scored = _cross_fit_score(main, scores, design)
     return cross_fitting.fit_variance_share(
-        value.nan_to_num(0.5), share=metric != "r2", examples=len(design.y_test), width=width
+        scored.value.nan_to_num(0.5), share=main != "r2", examples=len(design.y_test), width=width
     )
 
 

@@ -106,16 +106,11 @@ class _Search:
         return self.losses.sum(2).argmin(1)
 
     def solve(self, choice: Int[Tensor, "site fit"], fits: list[int]) -> Float[Tensor, "site r fit k"]:
-        """Exact fits at the chosen strengths, in float64, from the rough ones."""
+        """Exact fits at the chosen strengths, from the rough ones."""
         site = torch.arange(len(self.features), device=self.features.device)[:, None]
         start = self.theta[site, :, torch.tensor(fits, dtype=torch.int64, device=site.device), choice].movedim(1, 2)
-        return solve_logistic(
-            self.features.double(),
-            *_columns(self.target.double(), self.masks[fits].T.double()),
-            self.grid[choice].double(),
-            start.double(),
-            tolerance=_TIGHT_TOLERANCE,
-        )
+        columns = _columns(self.target, self.masks[fits].T)
+        return solve_logistic(self.features, *columns, self.grid[choice], start, tolerance=_TIGHT_TOLERANCE)
 
     def solve_folds(self, choice: Int[Tensor, "site fold"]) -> Float[Tensor, "site r fold k"]:
         """Fits of the folds at the chosen strengths, exact enough for their scores."""
