@@ -94,7 +94,14 @@ def overhead(home: Path, concept: Concept, seconds: float, budgets: list[float])
             steps=steps,
             on_alert="log",
         )
-        loop(model, steps, watcher.step, **size)
+        inside = [time.process_time() - start]
+
+        def after(step: int, watcher: Watcher = watcher, inside: list[float] = inside) -> None:
+            began = time.process_time()
+            watcher.step(step)
+            inside.append(time.process_time() - began)
+
+        loop(model, steps, after, **size)
         used, pace = time.process_time() - start, watcher.pace
         share, measured = pace.share, list(pace.measured)
         watcher.finish(steps)
@@ -108,6 +115,7 @@ def overhead(home: Path, concept: Concept, seconds: float, budgets: list[float])
                 "first_gaps": gaps[:6],
                 "median_gap_of_the_last_half": sorted(gaps[len(gaps) // 2 :])[len(gaps) // 4] if gaps else None,
                 "share_of_wall_time": share,
+                "share_of_cpu_time": sum(inside) / used,
                 "cpu_overhead": used / alone - 1,
                 "share_with_the_last_measurement": pace.share,
                 "said": watcher.cost,
@@ -204,9 +212,12 @@ def main() -> None:
     if "rotation" in found:
         print(f"TRL with save_total_limit=2: {found['rotation']}")
     for row in found.get("overhead", ()):
+        cost = f"{row['share_of_wall_time']:.2%} of the wall time, {row['share_of_cpu_time']:.2%} of the CPU time"
         print(
-            f"budget {row['budget']:.0%}: {row['measurements']} measurements in {row['steps']} steps, gaps {row['first_gaps']} … "
-            f"{row['median_gap_of_the_last_half']}, {row['share_of_wall_time']:.2%} of the wall time, CPU {row['cpu_overhead']:+.1%}"
+            f"budget {row['budget']:.0%}: {row['measurements']} measurements in {row['steps']} steps, gaps {row['first_gaps']} …"
+        )
+        print(
+            f"  {row['median_gap_of_the_last_half']}; {cost}, {row['cpu_overhead']:+.1%} CPU against the training alone"
         )
 
 

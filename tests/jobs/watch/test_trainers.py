@@ -199,3 +199,32 @@ def test_generators_of_gpus_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> Non
     with undisturbed(start()):
         now[0] = drawn
     assert now[0] is state
+
+
+@needs_trl
+def test_rollouts_of_grpo_are_read_and_change_nothing(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    def reward(completions: list[str], **_: Any) -> list[float]:
+        return [float(len(set(completion))) for completion in completions]
+
+    def grpo(out: Path, callback: on.TraceCallback | None) -> Any:
+        network = start()
+        settings = arguments(out, max_steps=6, save_steps=100, per_device_train_batch_size=4)
+        return GRPOTrainer(
+            network,
+            reward if callback is None else callback.observe_rollouts(reward),
+            args=GRPOConfig(**settings, num_generations=2, max_completion_length=12),
+            train_dataset=Dataset.from_list([{"prompt": f"so {i} "} for i in range(32)]),
+            processing_class=byte_tokenizer(),
+            callbacks=[callback] if callback else [],
+        )
+
+    alone = state(grpo(tmp_path / "alone", None))
+    callback = on.TraceCallback([concept(tmp_path)], tmp_path / "run", budget=0.9, settings=LIGHT, on_alert="log")
+    assert differences(alone, state(grpo(tmp_path / "out", callback))) == []
+    rows = callback.run.records(metric="rollout_share")
+    assert len(rows) >= 2
+    assert (rows["n"] > 0).all()
+    assert rows["value"].between(0, 1).all()

@@ -71,7 +71,8 @@ class MeasurementPace:
         since = step - (self.measured[-1] if self.measured else self.first_step)
         if self.steps is not None and since < self.steps / _MOST_MEASUREMENTS and not self._is_mark(step):
             return False
-        after = self.spent + self.expected
+        # The last step is measured whatever the budget says: where it is known to come, its cost is set aside.
+        after = self.spent + self.expected * (1 if self.steps is None else 2)
         if after <= self.budget * (self.elapsed + self.expected):
             return True
         return self._is_mark(step) and after <= _BORROWED * self.budget * self._whole_time(step)
