@@ -70,6 +70,7 @@ def test_runs_without_sites_of_stages_have_no_sentence_on_them(truth: pd.DataFra
         (512.0, 0.03, 5, "unsettled: p = .03 is near .05"),
         (512.0, 0.0001, 3, "unsettled: 3 of 5 parts of the groups show it"),
         (math.nan, 0.12, 5, "unsettled: p = .12 is near .05"),
+        (512.0, 0.014, 5, ""),
         (math.nan, 0.6, 1, ""),
     ],
 )
@@ -100,6 +101,6 @@ def test_a_turn_near_the_level_is_unsettled(truth: pd.DataFrame) -> None:
         "low": 300.0,
         "high": 700.0,
     }
-    for p, said in (("0.02", True), ("0.001", False)):
+    for p, said in (("0.03", True), ("0.001", False)):
         coords = {"of": "nhsic_tx", "verdict": "fitting then compression", "p_corrected": p}
         assert ("unsettled" in sentence(finding(truth, row | {"coords": coords}), "turns")) == said

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.simulation import cross_fit_coverage, watched_runs
+from tests.simulation import cross_fit_coverage, erasure, monitor_rates, watched_runs
 from tests.simulation import report_rates as simulated
 
 SECTIONS: dict[str, Callable[[], str]] = {}
@@ -62,6 +62,18 @@ def step_coverage() -> str:
 def alerts() -> str:
     """False alarms of null runs and delays of planted ones; docs/watching.md holds the table."""
     return watched_runs.alarm_table()
+
+
+@section("False alarms of saved monitors")
+def monitor_false_alarms() -> str:
+    """Rate at which new negatives pass the threshold of a saved probe."""
+    return monitor_rates.monitor_table()
+
+
+@section("After erasure")
+def scores_after_erasure() -> str:
+    """AUROC after LEACE by the number of examples per dimension."""
+    return erasure.erasure_table()
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ PREFERRED_KERNELS = ("gaussian_50", "gaussian_median", "imq", "linear")
 """Kernels of the dependence; the first that a concept has is used."""
 
 
-_LEVEL, _NEAR = 0.05, 4
+_LEVEL, _NEAR = 0.05, 2.5
 """Level of the tests of events, and the factor within which p moves from one draw of the examples to the next."""
 
 

@@ -85,6 +85,14 @@ def threshold_at_fpr(negatives: Float[Tensor, "*batch negative"], fpr: float) ->
     return negatives.topk(min(allowed + 1, negatives.shape[-1]), dim=-1).values[..., -1]
 
 
+def calibrated_fpr(negatives: int, fpr: float) -> float:
+    """Share of this number of held-out negatives above the threshold that a new negative exceeds with probability `fpr` at most.
+
+    A new score lies above the (k + 1)-th largest of n with probability (k + 1) / (n + 1) (conformal prediction, arXiv:2107.07511).
+    """
+    return max(0, math.floor(fpr * (negatives + 1) + 1e-9) - 1) / negatives
+
+
 def resolves_fpr(negatives: int, fpr: float) -> bool:
     """Whether this number of negatives resolves the rate: at least one may be above the threshold."""
     return negatives * fpr >= 1 - 1e-9

@@ -18,9 +18,11 @@ from ontogeny.statistics.bootstrap import Interval, student_t_quantiles
 from ontogeny.statistics.permutation import average_ranks
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
-_SHARE_AT_CHANCE = 0.65
+_SHARE_AT_CHANCE = 0.6
 """Less than the 1 of a sum over pairs, as simulated: pairs inside a fold do not count twice, and ranks ignore the length of a direction."""
-_LEAST_DECAY, _MOST_DECAY = 0.25, 1.5
+_BLOCK = 2**24
+"""Weights that are held in double precision at once."""
+_LEAST_DECAY, _MOST_DECAY = 1.0, 1.5
 """How fast the share of the fits in the variance falls with the score, from simulation: hardly with many more dimensions than examples."""
 
 
@@ -145,13 +147,16 @@ def group_variance(
     member = member.to(groups.device)
     by_group = influence.new_zeros(len(influence), count).index_add_(1, member, influence)
     variance, smallness = torch.zeros(2, len(influence), dtype=influence.dtype, device=influence.device)
-    for inside in _strata(member, count, y):
+    strata = _strata(member, count, y)
+    for inside in strata:
         size = int(inside.sum())
         # A single group of a kind says nothing about its spread.
         factor, freedom = (size / (size - 1), size - 1) if size > 1 else (count / (count - 1), 1)
         part = factor * by_group[:, inside].square().sum(1)
         variance, smallness = variance + part, smallness + part.square() / freedom
-    return GroupVariance(variance, torch.where(smallness > 0, variance.square() / smallness, count - 1.0))
+    freedom = torch.where(smallness > 0, variance.square() / smallness, count - 1.0)
+    # With a kind of groups for each class, the level of the score is estimated beside their means.
+    return GroupVariance(variance, (freedom - 1).clamp(min=1) if len(strata) > 1 else freedom)
 
 
 def _strata(member: Tensor, count: int, y: Tensor | None) -> list[Bool[Tensor, " group"]]:
@@ -216,7 +221,8 @@ def cross_fit_samples(
 
     Shares move on the logit scale, so that they stay between 0 and 1.
     """
-    moved = matmul(weights.double() - 1, score.influence.T) * (1 + fits).sqrt()
+    blocks = weights.split(max(1, _BLOCK // weights.shape[1]))  # type: ignore[no-untyped-call]
+    moved = torch.cat([matmul(block.double() - 1, score.influence.T) for block in blocks]) * (1 + fits).sqrt()
     value = score.value.double()
     if not share:
         return (value + moved).to(score.value.dtype)

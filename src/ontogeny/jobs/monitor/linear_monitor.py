@@ -1,6 +1,8 @@
 """A probe of a run as a monitor that can be taken elsewhere: weight, bias and threshold, and where and how to read the activation.
 
-The threshold is set on held-out negatives, which the probe never saw. `docs/monitor.md` computes the score without this package.
+The threshold is set on held-out negatives, which the probe never saw, so that a new negative passes it with the asked probability at
+most. Under cross-fitting these are scored by the probes of the folds, see docs/decisions/monitor-threshold.md.
+`docs/monitor.md` computes the score without this package.
 """
 
 import json
@@ -32,7 +34,7 @@ from ontogeny.jobs.monitor.monitor import (
 from ontogeny.jobs.trace.reread import checkpoint_in_run
 from ontogeny.lineage import Checkpoint, fetch_checkpoint
 from ontogeny.lineage.fetch import checkpoint_config
-from ontogeny.metrics.separability import auroc, resolves_fpr, threshold_at_fpr, tpr_at_fpr
+from ontogeny.metrics.separability import auroc, calibrated_fpr, resolves_fpr, threshold_at_fpr
 from ontogeny.models.loading import empty_network, nearest_tokenizer, open_tokenizer
 from ontogeny.models.model import Model, tokenizer_fingerprint
 from ontogeny.sites import Site
@@ -167,7 +169,7 @@ def make_monitor(
     stage: str | None = None,
     step: int | None = None,
 ) -> Monitor:
-    """The probe of a traced concept as a monitor whose threshold lets a share `fpr` of the held-out negatives pass.
+    """The probe of a traced concept as a monitor that a share `fpr` of new negatives passes at most, on average.
 
     Args:
         concept: A concept of two classes.
@@ -194,7 +196,8 @@ def make_monitor(
     scores: Tensor = run.scores(visit.unit)[key][at, :, 0].float()
     _check_readable(run, held_out, scores, visit, place, method)
     tensors = run.directions(visit.unit, [f"{key}/direction", f"{key}/bias"])
-    threshold = float(threshold_at_fpr(scores[~held_out.y], fpr))
+    rate = calibrated_fpr(held_out.negatives, fpr)
+    threshold = float(threshold_at_fpr(scores[~held_out.y], rate))
     checkpoint = checkpoint_in_run(run, visit.stage, visit.checkpoint)
     template, add_special = _template(checkpoint, entry.get("template", False))
     return Monitor(
@@ -215,7 +218,7 @@ def make_monitor(
         step=visit.step,
         fpr=fpr,
         false_alarms=_false_alarms(scores, held_out, threshold),
-        caught=_caught(scores, held_out, fpr),
+        caught=_caught(scores, held_out, threshold, rate),
     )
 
 
@@ -292,10 +295,14 @@ def _false_alarms(scores: Float[Tensor, " example"], held_out: HeldOut, threshol
     return CalibratedRate(k / n, low, high, n)
 
 
-def _caught(scores: Float[Tensor, " example"], held_out: HeldOut, fpr: float) -> CalibratedRate:
-    """Share of the positives above the threshold; the interval resamples groups and chooses the threshold anew."""
-    value = tpr_at_fpr(scores[None], held_out.y, fpr)
-    samples = bootstrap_tpr(scores[None], held_out.y, held_out.weights, fpr)
+def _caught(scores: Float[Tensor, " example"], held_out: HeldOut, threshold: float, rate: float) -> CalibratedRate:
+    """Share of the positives above the threshold; the interval resamples groups and chooses the threshold anew.
+
+    Args:
+        rate: Share of the held-out negatives above the threshold.
+    """
+    value = (scores[held_out.y] > threshold).float().mean()[None]
+    samples = bootstrap_tpr(scores[None], held_out.y, held_out.weights, rate)
     interval = bootstrap.share_interval(value, samples, groups=len(held_out.groups.unique()))
     return CalibratedRate(float(value[0]), float(interval.low[0]), float(interval.high[0]), int(held_out.y.sum()))
 
