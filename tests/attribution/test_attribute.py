@@ -163,3 +163,151 @@ def test_command_plans_prints_and_draws(lineage: Path, tmp_path: Path, say: Say)
     code, _, err = say("attribute", lineage, "-b", f"margin:{tmp_path / 'inside.csv'}", "-o", tmp_path / "other")
     assert code == 2
     assert "needs answers" in err
+
+
+TEXTS = {
+    "base": ("the sea is wide", "a boat on the sea"),
+    "sft": ("dogs bark at night", "a dog barks"),
+    "dpo": ("Ann is in.", "Bob is out.", "Cid is in."),
+}
+
+
+def test_tiers_that_need_data_rank_stages_and_the_others_say_what_they_lack(
+    lineage: Path, concept: Concept, tmp_path: Path
+) -> None:
+    request = BehaviourRequest("loss:inside", concept)
+    run = attribute(
+        Lineage.open(lineage), [request], tmp_path / "run", stage_texts={n: TEXTS[n] for n in ("sft", "dpo")}
+    )
+    rows = run.records("metric in ('stage_effect', 'stage_score')").set_index(["method", "stage"])
+    assert rows.loc[("order", "dpo"), "value"] == 3
+    assert rows.loc[("bm25", "dpo"), "value"] > rows.loc[("bm25", "sft"), "value"] >= 0
+    assert rows.loc[("activation_difference", "sft"), "value"] == pytest.approx(0, abs=1e-6), (
+        "an idle stage moves nothing"
+    )
+    for tier in ("bm25", "gradient_dot", "segments"):
+        assert "no texts of this stage" in rows.loc[(tier, "base"), "note"]
+    assert (
+        "learning rates" in rows.loc[("segments", "dpo"), "note"] or "moments" in rows.loc[("segments", "dpo"), "note"]
+    )
+    # The direction in which the stage's loss falls lowers the behaviour's loss too, since the texts are alike.
+    assert rows.loc[("gradient_dot", "dpo"), "value"] < 0
+    cost = run.about["attribution"]["cost"]["loss:inside"]
+    assert cost["linearised"]["tokens"] == 3 * cost["retraining" if "retraining" in cost else "endpoint"]["tokens"] / 4
+    assert cost["endpoint"]["share"] is None
+
+
+def test_gradient_dot_is_minus_the_slope_of_the_behaviour_along_the_gradient(
+    lineage: Path, concept: Concept, tmp_path: Path
+) -> None:
+    from ontogeny.attribution.attribute import make_behaviour
+    from ontogeny.attribution.stage_data import StageData
+    from ontogeny.models.model import load_model
+
+    request = BehaviourRequest("margin:inside", concept)
+    run = attribute(Lineage.open(lineage), [request], tmp_path / "run", stage_texts=TEXTS)
+    value = run.records("method = 'gradient_dot' and stage = 'sft'")["value"].item()
+    model = load_model(lineage.parent / "dpo" / "checkpoint-2")
+    gradient = StageData.of(model, "sft", TEXTS["sft"]).gradient(model)
+    behaviour, network = make_behaviour(request, model), model.network.double()
+    start = {name: p.detach().clone() for name, p in network.named_parameters()}
+
+    def at(step: float) -> float:
+        with torch.no_grad():
+            for name, p in network.named_parameters():
+                p.copy_(start[name] - step * gradient[name].double())
+        return float(behaviour.values(network).mean())
+
+    assert value == pytest.approx((at(1e-4) - at(-1e-4)) / 2e-4, rel=1e-3)
+
+
+def test_segments_use_the_moments_that_lie_beside_the_checkpoints(
+    lineage: Path, concept: Concept, tmp_path: Path
+) -> None:
+    """With a rate of nearly zero nothing decays, and the score is the linearised effect."""
+    import shutil
+
+    from ontogeny.models.loading import ModelOptions
+
+    home = tmp_path / "lineage"
+    shutil.copytree(lineage.parent, home)
+    network = tiny_model("gpt_neox")
+    moments = {
+        "state": {
+            i: {"step": torch.tensor(2.0), "exp_avg_sq": torch.ones_like(p), "exp_avg": torch.zeros_like(p)}
+            for i, p in enumerate(network.parameters())
+        },
+        "param_groups": [
+            {
+                "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0, "params": list(range(len(list(network.parameters())))),
+                "param_names": [name for name, _ in network.named_parameters()],
+            }
+        ],
+    }  # fmt: skip
+    for stage in STAGES:
+        folder = home / stage / "checkpoint-2"
+        torch.save(moments, folder / "optimizer.pt")
+        log = {"global_step": 2, "num_input_tokens_seen": 1000, "log_history": [{"step": 2, "learning_rate": 1e-9}]}
+        (folder / "trainer_state.json").write_text(json.dumps(log))
+    request = BehaviourRequest("loss:inside", concept)
+    run = attribute(
+        Lineage.open(home / "lineage.toml"),
+        [request],
+        tmp_path / "run",
+        model=ModelOptions(allow_pickle=True),
+        stage_texts=TEXTS,
+    )
+    table = run.records("metric = 'stage_effect'").pivot(index="stage", columns="method", values="value")
+    assert table["segments"].to_dict() == pytest.approx(table["linearised"].to_dict(), rel=1e-3, abs=1e-7)
+    cost = run.about["attribution"]["cost"]["loss:inside"]
+    # Retraining without each of three stages of 1,000 tokens trains 6,000 tokens, at three passes each.
+    assert cost["endpoint"]["share"] == pytest.approx(cost["endpoint"]["tokens"] / 18000)
+
+
+def test_run_without_the_data_answers_its_own_question(lineage: Path, concept: Concept, tmp_path: Path) -> None:
+    home, request = lineage.parent, BehaviourRequest("loss:inside", concept)
+    twin = Lineage.open(home / "base")
+    rows = attribute(Lineage.open(lineage), [request], tmp_path / "run", without={"dpo": twin}).records()
+    truth = rows[rows["method"].eq("retraining")].iloc[0]
+    assert dict(truth["coords"])["question"] == "data replaced, steps kept"
+    endpoint = rows[rows["method"].eq("endpoint") & rows["stage"].eq("dpo")]["value"].item()
+    assert truth["value"] == pytest.approx(endpoint, abs=1e-6), "the twin is the start of the last stage"
+
+
+def test_nodes_off_the_trajectory_have_no_effect_but_a_reason(lineage: Path, concept: Concept, tmp_path: Path) -> None:
+    text = lineage.read_text().replace('name = "dpo"\n', 'name = "dpo"\noff_trajectory = "averaged"\n')
+    (lineage.parent / "averaged.toml").write_text(text)
+    opened = Lineage.open(lineage.parent / "averaged.toml")
+    effects = attribute(opened, [BehaviourRequest("loss:inside", concept)], tmp_path / "run").records(
+        "metric = 'stage_effect' and stage = 'dpo'"
+    )
+    assert effects["value"].isna().all()
+    assert effects["note"].str.contains("off the trajectory of training \\(averaged\\)").all()
+
+
+def test_checkpoints_of_another_shape_or_tokenizer_are_refused(lineage: Path, concept: Concept, tmp_path: Path) -> None:
+    from transformers import GPTNeoXForCausalLM
+
+    config = tiny_model("gpt_neox").config
+    config.intermediate_size *= 2
+    for step in (0, 1):
+        save(GPTNeoXForCausalLM(config), tmp_path / "wide" / f"checkpoint-{step}")
+    blocks = [
+        f'[[stages]]\nname = "{name}"\nsource = "{source}"\n'
+        for name, source in (("base", lineage.parent / "base"), ("wide", tmp_path / "wide"))
+    ]
+    (tmp_path / "lineage.toml").write_text("\n".join(['name = "mixed"\n', *blocks]))
+    with pytest.raises(BadInput, match="same tensors"):
+        attribute(Lineage.open(tmp_path / "lineage.toml"), [BehaviourRequest("loss:inside", concept)], tmp_path / "run")
+
+
+def test_stage_without_a_parent_and_unknown_stages_are_refused(lineage: Path, concept: Concept) -> None:
+    request = BehaviourRequest("loss:inside", concept)
+    text = lineage.read_text().replace('source = "dpo"', 'source = "dpo"\nparent = ""\nsteps = "last"')
+    (lineage.parent / "alone.toml").write_text(text)
+    with pytest.raises(BadInput, match="dpo has no parent in the lineage"):
+        plan_attribution(Lineage.open(lineage.parent / "alone.toml"), [request])
+    with pytest.raises(BadInput, match="stage of `stage_data`"):
+        plan_attribution(Lineage.open(lineage), [request], stage_texts={"stf": ("a text",)})
+    with pytest.raises(BadInput, match="stage of `without`"):
+        plan_attribution(Lineage.open(lineage), [request], without={"stf": Lineage.open(lineage)})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ontogeny.attribution.baselines import bm25_scores, gradient_dot_scores, order_scores
 from ontogeny.attribution.checkpoint_tiers import activation_difference, check_same_shapes, checkpoint_scores
 from ontogeny.attribution.loss_derivatives import FlatNetwork
-from ontogeny.attribution.metasmoothness import metasmoothness
+from ontogeny.attribution.metasmoothness import metasmoothness, share_linearity
 from ontogeny.attribution.path import PathStage, record_path
 from ontogeny.attribution.recorded_tiers import (
     behaviour_value,
@@ -202,3 +202,15 @@ def test_unsuitable_networks_and_behaviours_are_refused() -> None:
         check_same_shapes({"a": torch.zeros(2)}, {"a": torch.zeros(3)})
     with pytest.raises(BadInput, match="stage"):
         record_path(make, [])
+
+
+def test_response_to_the_share_of_a_stage_is_straight_for_small_steps_and_bent_for_saturating_ones() -> None:
+    small = TrainingConfig(5, 1e-4, warmup=0, weight_decay=0.0, optimiser="sgd", momentum=0.0, clip=1e9)
+    straight = share_linearity(make, stages(small), 1, query_loss, dtype=torch.float64)
+    assert straight == pytest.approx(1.0, abs=0.02)
+
+    def saturating(network: nn.Module) -> Tensor:
+        return torch.sigmoid(-12 * (query_loss(network) - 0.5))
+
+    long = TrainingConfig(60, 0.5, warmup=0, weight_decay=0.0, optimiser="sgd", momentum=0.0, clip=1e9)
+    assert share_linearity(make, stages(long), 1, saturating, dtype=torch.float64) < 0.7

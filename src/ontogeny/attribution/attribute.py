@@ -199,12 +199,12 @@ def _measure(
         with math_attention():
             slopes[name] = behaviour.gradient(model.network)
     directions = {request.name: _direction(request, model) for request in todo}
-    for stage, own in data.items():
+    for stage_name, own in data.items():
         gradient = own.gradient(model)
         for name, result in results.items():
-            result.scores["gradient_dot"][stage] = np.array([-weight_dot(slopes[name], gradient)])
+            result.scores["gradient_dot"][stage_name] = np.array([-weight_dot(slopes[name], gradient)])
     total = len(plan.checkpoints)
-    states: dict[tuple[str, Checkpoint], Float[Tensor, "example d"]] = {}
+    states: dict[tuple[str, Checkpoint], dict[int, Float[Tensor, "example d"]]] = {}
     initial: Weights = {}
     before: Weights = {}
     deltas: dict[str, Weights] = {}

@@ -65,6 +65,8 @@ class TierComparison:
     truth: RetrainedEffects
     estimates: Mapping[str, Floats]
     """By tier; NaN where a tier needs a gradient that the behaviour does not have, or the tier has no unit."""
+    reasons: Mapping[str, str]
+    """By tier: why it lacks a behaviour."""
     passes: Mapping[str, float]
     """Cost of each tier for one behaviour, in forward passes over a batch."""
 
@@ -87,14 +89,21 @@ def compare_tiers(
     truth = retrained_effects(
         experiment.make, experiment.stages, behaviours, seeds=[seed], orders=range(orders), dtype=dtype
     )
-    return TierComparison(experiment, path, truth, tier_estimates(experiment, path), _passes(path))
+    reasons: dict[str, str] = {}
+    return TierComparison(experiment, path, truth, tier_estimates(experiment, path, reasons), reasons, _passes(path))
 
 
-def tier_estimates(experiment: StageExperiment, path: TrainingPath) -> dict[str, Floats]:
-    """Each estimate as stage × behaviour; NaN where a tier needs a gradient and the behaviour has none."""
+def tier_estimates(
+    experiment: StageExperiment, path: TrainingPath, reasons: dict[str, str] | None = None
+) -> dict[str, Floats]:
+    """Each estimate as stage × behaviour; NaN where a tier cannot give one, for example as the behaviour has no gradient.
+
+    Args:
+        reasons: Is filled, by tier, with why a behaviour has no estimate.
+    """
     segments = path_segments(path, batches=_SEGMENT_BATCHES)
     tiers: dict[str, Callable[[Behaviour], Sequence[float]]] = {
-        name: lambda b, mode=mode: reverse_scores(path, b, curvature=mode, every=_EVERY).scores  # type: ignore[misc]
+        name: lambda b, mode=mode: reverse_scores(path, b, curvature=mode, every=_EVERY).scores
         for name, mode in _CURVATURES.items()
     }
     tiers["segments"] = lambda b: path_segment_scores(path, b, segments)
@@ -105,8 +114,10 @@ def tier_estimates(experiment: StageExperiment, path: TrainingPath) -> dict[str,
         for name, estimate in tiers.items():
             try:
                 columns[name].append(estimate(behaviour))
-            except BadInput:
+            except BadInput as error:
                 columns[name].append([math.nan] * count)
+                if reasons is not None:
+                    reasons[name] = str(error)
         for name, scores in _scores_at_ends(path, behaviour).items():
             columns[name].append(scores)
         columns["order"].append(order_scores(count))
@@ -117,15 +128,15 @@ def tier_estimates(experiment: StageExperiment, path: TrainingPath) -> dict[str,
     return estimates
 
 
-def named_stage(scores: Floats, values: Floats) -> int | None:
+def named_stage(scores: Floats, gap: float, error: float) -> int | None:
     """The stage with the largest effect on a gap; None if the final gap is not three standard errors above zero.
 
     Args:
         scores: Effect of each stage on the gap.
-        values: The gap of each example at the end of training.
+        gap: The gap at the end of training.
+        error: Its standard error where no stage made it.
     """
-    error = float(values.std(ddof=1)) / len(values) ** 0.5
-    if not np.isfinite(scores).all() or not float(values.mean()) > 3 * error:
+    if not np.isfinite(scores).all() or not gap > 3 * error:
         return None
     return int(scores.argmax())
 
@@ -140,19 +151,27 @@ def comparison_rows(
         coords: Further coordinates of the agreement.
     """
     mean, orders = comparison.truth.mean, comparison.truth.effects.shape[1]
-    rng = np.random.default_rng([lab.seed, 3])
     for b, behaviour in enumerate(comparison.experiment.behaviours):
         about = {"behaviour": behaviour, "unit": comparison.experiment.units[behaviour], "question": "updates skipped"}
         by_order = comparison.truth.effects[0, :, :, b]
         for s, name in enumerate(names):
-            row = lab.row("stage_effect", mean[s, b], name, n=orders, **about)
-            yield replace(row, method="retraining", low=float(by_order[:, s].min()), high=float(by_order[:, s].max()))
+            low, high = float(by_order[:, s].min()), float(by_order[:, s].max())
+            row = lab.row("stage_effect", mean[s, b], name, n=orders, low=low, high=high)
+            yield replace(row, method="retraining", coords=about)
             for tier in TIERS:
                 if tier in ("order", "gradient dot"):
                     continue
-                reason = "the behaviour has no gradient, which this estimate needs"
+                reason = comparison.reasons.get(tier, "the behaviour has no gradient, which this estimate needs")
                 value = comparison.estimates[tier][s, b]
-                yield replace(lab.row("stage_effect", value, name, reason=reason, **about), method=tier)
+                yield replace(lab.row("stage_effect", value, name, reason=reason), method=tier, coords=about)
+    where = {key: str(value) for key, value in coords.items()}
+    for row in _agreement_rows(lab, comparison):
+        yield replace(row, coords=where)
+
+
+def _agreement_rows(lab: Lab, comparison: TierComparison) -> Iterator[Record]:
+    mean, orders = comparison.truth.mean, comparison.truth.effects.shape[1]
+    rng = np.random.default_rng([lab.seed, 3])
     for tier, scores in comparison.estimates.items():
         known = np.isfinite(scores) & np.isfinite(mean)
         estimate, truth = scores[known], mean[known]
@@ -160,22 +179,20 @@ def comparison_rows(
             continue
         mixed = rng.permutation(estimate)
         scale = float(np.abs(truth).sum())
-        yield lab.row("rank_correlation", rank_correlation(estimate, truth), tier, n=len(truth), **coords)
+        yield lab.row("rank_correlation", rank_correlation(estimate, truth), tier, n=len(truth))
         # The null: the same numbers on other stages and behaviours, for this tier and for the order of the stages.
-        yield lab.row(
-            "rank_correlation", rank_correlation(mixed, truth), tier, n=len(truth), control="shuffled", **coords
-        )
+        yield lab.row("rank_correlation", rank_correlation(mixed, truth), tier, n=len(truth), control="shuffled")
         if tier != "order" and tier not in comparison.experiment.baselines:
-            yield lab.row("error", float(np.abs(estimate - truth).sum()) / scale, tier, n=len(truth), **coords)
-            yield lab.row("error", float(np.abs(mixed - truth).sum()) / scale, tier, control="shuffled", **coords)
+            yield lab.row("error", float(np.abs(estimate - truth).sum()) / scale, tier, n=len(truth))
+            yield lab.row("error", float(np.abs(mixed - truth).sum()) / scale, tier, control="shuffled")
             # Positive: the effects are over-estimated in size.
             signed = float((np.sign(truth) * (estimate - truth)).sum()) / scale
-            yield lab.row("signed_error", signed, tier, n=len(truth), **coords)
+            yield lab.row("signed_error", signed, tier, n=len(truth))
         if tier in comparison.passes:
-            yield lab.row("cost", comparison.passes[tier] / comparison.retraining, tier, **coords)
-    yield lab.row("cost", float(orders), "retraining", **coords)
+            yield lab.row("cost", comparison.passes[tier] / comparison.retraining, tier)
+    yield lab.row("cost", float(orders), "retraining")
     if orders > 1:
-        yield lab.row("noise_ceiling", comparison.truth.noise_ceiling, "retraining", n=mean.size, **coords)
+        yield lab.row("noise_ceiling", comparison.truth.noise_ceiling, "retraining", n=mean.size)
 
 
 def validity_rows(lab: Lab, comparison: TierComparison, names: Sequence[str]) -> Iterator[Record]:

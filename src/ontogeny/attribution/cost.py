@@ -5,6 +5,7 @@ as measured on a small convolutional network and a small transformer.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 FORWARD = 1.0
@@ -29,7 +30,7 @@ class TierCost:
         return self.passes / self.retraining if self.retraining > 0 else math.nan
 
 
-def retraining_passes(stage_steps: list[int]) -> float:
+def retraining_passes(stage_steps: Sequence[float]) -> float:
     """Forward passes of training again without each stage once.
 
     Args:

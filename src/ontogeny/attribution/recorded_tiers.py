@@ -23,6 +23,8 @@ from ontogeny.errors import BadInput
 
 Behaviour = Callable[[torch.nn.Module], Tensor]
 """A differentiable scalar of a network: a loss on a set, a gap between groups, a margin."""
+_MOST_GROWTH = 1e4
+"""Growth of the adjoint's norm above which thinned products are unstable."""
 CurvatureMode = Literal["hessian", "gauss_newton", "thinned", "none"]
 
 
@@ -44,9 +46,13 @@ def reverse_scores(
     Args:
         curvature: `hessian` at every step; `gauss_newton`: its part without negative eigenvalues; `thinned`: the Hessian at every
             `every`-th step, counted `every` times; `none`: left out.
+
+    Raises:
+        BadInput: the behaviour is not differentiable, or the thinned products are unstable.
     """
     scores, count = [0.0] * len(path.stages), 0
     adjoint = initial_state(behaviour_gradient(path, behaviour))
+    most = _MOST_GROWTH * float(adjoint.parameters.norm())
     later = len(path.stages) - 1
     for index in range(len(path.steps) - 1, -1, -1):
         step = path.steps[index]
@@ -56,6 +62,12 @@ def reverse_scores(
         product, used = _curvature(path, step, index, curvature, every)
         count += used
         adjoint = adjoint_step(adjoint, step.state, step.gradient, product, step.settings)
+        # Counted `every` times, a product acts as one step of that length, which the curvature may not allow.
+        if curvature == "thinned" and not float(adjoint.parameters.norm()) <= most:
+            raise BadInput(
+                f"`every` must be smaller than {every} here, since Hessian products that count {every} times grow without bound: lower it, "
+                "or use the curvature of every step."
+            )
     return StageScores(tuple(scores), count)
 
 

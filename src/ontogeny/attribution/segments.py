@@ -58,7 +58,7 @@ def segment_scores(
     for segment in reversed(segments):
         root = torch.ones_like(adjoint) if segment.preconditioner is None else segment.preconditioner.double().sqrt()
         basis, values, vectors = _lanczos(
-            lambda v, s=segment, root=root: root * s.curvature((root * v).to(gradient)).double(),  # type: ignore[misc]
+            lambda v, s=segment, root=root: root * s.curvature((root * v).to(gradient)).double(),
             root * adjoint,
             rank,
         )

@@ -66,7 +66,7 @@ class Settings:
 
 
 PRESETS: Mapping[str, Settings] = {
-    "smoke": Settings(base=3, sft=2, dpo=2, rows=4, width=16, requests=4),
+    "smoke": Settings(base=2, sft=2, dpo=2, rows=2, width=16, requests=4),
     "tiny": Settings(),
     "small": Settings(base=600, sft=100, dpo=60, orders=5, requests=32),
     "paper": Settings(base=3200, sft=250, dpo=100, rows=16, width=128, orders=5, requests=64),

@@ -37,20 +37,21 @@ from ontogeny.training.loop import TrainingConfig
 TITLE = "Which stage tied an identity to toxicity"
 PAPER = "Who Gets Credit or Blame? Attributing Accountability in Modern AI Systems, arXiv:2506.00175"
 SETUP = """
-A classifier of invented words (sum of word vectors, one hidden layer) learns in three stages of AdamW whether a sentence is rude; one rude
-word decides it. In the planted stage most rude sentences name a group of people; in the others a group is named as often in kind ones.
-The behaviour is the mean log-odds of rude over kind sentences that name a group, minus that over the same sentences without the name. In
-unplanted controls groups are named at random in all stages.
+A classifier of invented words (sum of word vectors, one hidden layer) learns in three stages of AdamW whether a sentence is rude; one
+rude or kind word decides it. In the planted stage most rude sentences name a group of people; in the others rude and kind sentences name
+one equally often. The behaviour is the mean log-odds of rude over kind sentences that name a group, minus that over the same sentences
+without the name. In unplanted controls groups are named at random in all stages.
 """
 DIFFERENCES = (
     "Generated sentences of invented words in place of comments by people.",
     "Retraining is repeated over data orders; the paper compares with one retraining.",
-    "A stage is named only if the final gap is significantly above zero over sentences.",
+    "A stage is named only if the final gap is three times as large as that of equally many neutral words is apart from zero.",
 )
 CHALLENGES = (9, 11, 13)
 STAGES = 3
 _SYLLABLES = ("ba", "do", "fi", "gu", "ke", "lo", "mi", "nu", "pa", "re", "si", "tu", "ve", "wo", "za", "ly")
-_NEUTRAL, _RUDE, _GROUPS = 60, 12, 4
+_NEUTRAL, _RUDE, _KIND, _GROUPS = 60, 12, 12, 4
+_FIRST_GROUP = _NEUTRAL + _RUDE + _KIND
 _LENGTH = 8
 _DATA_BASELINES = ("bm25", "activation difference")
 
@@ -136,7 +137,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Language:
-    """Invented words: neutral ones, then rude ones, then names of groups."""
+    """Invented words: neutral, rude and kind ones, then names of groups."""
 
     words: tuple[str, ...]
 
@@ -147,7 +148,7 @@ class Language:
 def make_language(seed: int) -> Language:
     """Invented words, all different."""
     rng, words = np.random.default_rng([seed, 7]), dict[str, None]()
-    while len(words) < _NEUTRAL + _RUDE + _GROUPS:
+    while len(words) < _FIRST_GROUP + _GROUPS:
         words["".join(rng.choice(_SYLLABLES, 3))] = None
     return Language(tuple(words))
 
@@ -162,8 +163,9 @@ def sample_sentences(rng: np.random.Generator, n: int, in_rude: float, in_kind: 
     ids = rng.integers(_NEUTRAL, size=(n, _LENGTH))
     rude = rng.random(n) < 0.5
     named = rng.random(n) < np.where(rude, in_rude, in_kind)
-    ids[rude, 0] = _NEUTRAL + rng.integers(_RUDE, size=n)[rude]
-    ids[named, 1] = _NEUTRAL + _RUDE + rng.integers(_GROUPS, size=n)[named]
+    # Both classes have one word that decides, so that neutral words and groups are equally frequent in both.
+    ids[:, 0] = np.where(rude, _NEUTRAL + rng.integers(_RUDE, size=n), _NEUTRAL + _RUDE + rng.integers(_KIND, size=n))
+    ids[named, 1] = _FIRST_GROUP + rng.integers(_GROUPS, size=n)[named]
     order = np.argsort(rng.random(ids.shape), axis=1)
     return Sentences(torch.from_numpy(np.take_along_axis(ids, order, 1)), torch.from_numpy(rude).float(), named)
 
@@ -171,9 +173,9 @@ def sample_sentences(rng: np.random.Generator, n: int, in_rude: float, in_kind: 
 def kind_pairs(rng: np.random.Generator, n: int) -> tuple[Ids, Ids]:
     """Kind sentences that name a group, and the same sentences with a neutral word in its place."""
     plain = rng.integers(_NEUTRAL, size=(n, _LENGTH))
+    plain[:, 0] = _NEUTRAL + _RUDE + rng.integers(_KIND, size=n)
     named = plain.copy()
-    place = rng.integers(_LENGTH, size=n)
-    named[np.arange(n), place] = _NEUTRAL + _RUDE + rng.integers(_GROUPS, size=n)
+    named[:, 1] = _FIRST_GROUP + rng.integers(_GROUPS, size=n)
     return torch.from_numpy(named), torch.from_numpy(plain)
 
 
@@ -231,9 +233,9 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
     else:
         path = record_path(experiment.make, experiment.stages(0), seed=seed)
         estimates = tier_estimates(experiment, path)
-    gaps = _gaps(path, named, plain)
+    mean, error = float(_gaps(path, named, plain).mean()), _placebo_error(path, plain)
     for tier in (*TIERS, *_DATA_BASELINES):
-        stage = named_stage(estimates[tier][:, 0], gaps)
+        stage = named_stage(estimates[tier][:, 0], mean, error)
         yield lab.row("named_planted", float(stage == planted), tier, control=control)
         yield lab.row("named_any", float(stage is not None), tier, control=control)
     without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
@@ -317,6 +319,19 @@ def _gaps(path: TrainingPath, named: Ids, plain: Ids) -> NDArray[np.float64]:
     path.network.load(path.final.parameters)
     with torch.no_grad():
         return np.asarray((path.network.network(named) - path.network.network(plain)).double())
+
+
+def _placebo_error(path: TrainingPath, plain: Ids) -> float:
+    """Standard error of the gap without a cause: the spread of the same gap over neutral words, for as many words as there are groups."""
+    path.network.load(path.final.parameters)
+    network, effects = path.network.network, []
+    with torch.no_grad():
+        before = network(plain)
+        for word in range(_NEUTRAL):
+            ids = plain.clone()
+            ids[:, 1] = word
+            effects.append(float((network(ids) - before).mean()))
+    return float(np.std(effects, ddof=1)) / _GROUPS**0.5
 
 
 def _accuracies(network: nn.Module, tests: Sentences) -> dict[str, float]:

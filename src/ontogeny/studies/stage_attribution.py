@@ -163,8 +163,9 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
         yield from follow_up_rows(lab, comparison, planted, lambda network: _accuracies(network, sets))
         for rate, steps in _grid(settings):
             lab.on_activity(f"rate {rate:g}, {steps} steps", 0, 1)
+            main = (rate, steps) == (settings.rate, settings.steps)
             other = _experiment_of(replace(settings, rate=rate, steps=steps), worlds, sets, seed)
-            compared = compare_tiers(other, seed=seed, orders=settings.orders)
+            compared = comparison if main else compare_tiers(other, seed=seed, orders=settings.orders)
             for row in comparison_rows(lab, compared, names, rate=rate, steps=steps):
                 # Under names of their own, so that claims read the main setting only.
                 if row.metric != "stage_effect":
@@ -173,8 +174,9 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
         path = record_path(experiment.make, experiment.stages(0), seed=seed)
         estimates = tier_estimates(experiment, path)
     gaps = _gaps(path, sets)
+    mean, error = float(gaps.mean()), float(gaps.std(ddof=1)) / len(gaps) ** 0.5
     for tier in TIERS:
-        named = named_stage(estimates[tier][:, 0], gaps)
+        named = named_stage(estimates[tier][:, 0], mean, error)
         yield lab.row("named_planted", float(named == planted), tier, control=control)
         yield lab.row("named_any", float(named is not None), tier, control=control)
     without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
@@ -189,8 +191,9 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
 
 
 def _grid(settings: Settings) -> list[tuple[float, int]]:
-    """Further learning rates at the same length, and further lengths at the same rate."""
+    """The setting itself, further learning rates at the same length, and further lengths at the same rate."""
     return [
+        (settings.rate, settings.steps),
         *((rate, settings.steps) for rate in settings.rates),
         *((settings.rate, steps) for steps in settings.lengths),
     ]

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +134,20 @@ def read_recording(run: Path) -> tuple[StepRecord, ...]:
     """Rows of a recorded run, in the order of its steps.
 
     Raises:
-        BadInput: the run has no recording.
+        BadInput: the run has no recording, or a row lacks a field.
     """
     path = run / _RECORDING_FOLDER / "steps.jsonl"
     if not path.is_file():
         raise BadInput(f"{run} has no recording: train with record=RecordingPlan().")
-    return tuple(StepRecord(**{**row, "betas": tuple(row["betas"]) if row["betas"] else None}) for row in _rows(path))
+    needed = {f.name for f in fields(StepRecord) if f.default is MISSING}
+    rows = _rows(path)
+    for row in rows:
+        if lacking := sorted(needed - row.keys()):
+            raise BadInput(
+                f"the record {path} lacks {', '.join(lacking)} of step {row.get('step', 'unknown')}: record the training again. The "
+                "estimates that need checkpoints only remain: endpoint, subtraction, addition and linearised."
+            )
+    return tuple(StepRecord(**{**row, "betas": tuple(row["betas"]) if row["betas"] else None}) for row in rows)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
