@@ -2,6 +2,8 @@
 
 __all__ = [
     "activations",
+    "attention_geometry",
+    "attention_vectors",
     "batching",
     "cache",
     "capture",

@@ -2,24 +2,44 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._streams import raw
+from ontogeny.errors import BadInput
+
+if TYPE_CHECKING:
+    from ontogeny.dashboard.shown_run import ShownRuns
 
 
 def dashboard_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN …]", help="Run directories.")],
     port: Annotated[int, arg.output("Port on this machine; 0 for any that is free.", min=0, max=65535)] = 8017,
     no_browser: Annotated[bool, arg.output("Print the address, and open no browser.", "--no-browser")] = False,
+    out: Annotated[
+        Path | None,
+        arg.output("Write one run into this folder, as a page that opens from disk, and start no server.", "--export"),
+    ] = None,
+    texts: Annotated[
+        list[str] | None,
+        arg.texts("Text that an export reads at every checkpoint, for each concept of two classes; repeat.", "--text"),
+    ] = None,
 ) -> None:
-    """Show runs in a browser: atlas, all views, records. The address holds a token and is reachable from this machine only."""
-    from ontogeny.dashboard.server import make_server
+    """Show runs in a browser: any checkpoint, all views, records, texts that you type. Only this machine can reach the address."""
     from ontogeny.dashboard.shown_run import ShownRuns
 
-    server = make_server(ShownRuns(runs), port=port)
+    shown = ShownRuns(runs)
+    if out is not None:
+        _export(shown, out, texts or [])
+        return
+    if texts:
+        raise BadInput("`texts` are for an export: set `out`, or type them in the page.")
+
+    from ontogeny.dashboard.server import make_server
+
+    server = make_server(shown, port=port)
 
     def announce() -> None:
         # Commands print no token. This one is made for the address, and ends with the command.
@@ -31,3 +51,13 @@ def dashboard_command(
             webbrowser.open(server.address)
 
     server.serve(announce)
+
+
+def _export(shown: "ShownRuns", out: Path, texts: list[str]) -> None:
+    from ontogeny.dashboard.export import export_site
+    from ontogeny.storage.files import disk_errors
+
+    if len(shown.members) > 1:
+        raise BadInput(f"an export must be of one run, got {len(shown.members)}: name one.")
+    with disk_errors(out):
+        typer.echo(export_site(shown.first, out, texts))

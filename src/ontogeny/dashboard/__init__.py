@@ -7,11 +7,16 @@ Needs the extra `dashboard`.
 __all__ = [
     "access",
     "api",
+    "assets",
     "atlas",
+    "attention",
+    "checkpoint_models",
     "endpoints",
+    "export",
     "page",
     "selection",
     "server",
     "shown_run",
+    "text_lens",
     "widget",
 ]

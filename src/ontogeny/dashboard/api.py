@@ -7,7 +7,11 @@ from fastapi.responses import JSONResponse, Response
 
 from ontogeny.dashboard.access import TokenAccess
 from ontogeny.dashboard.assets import browser_files
-from ontogeny.dashboard.endpoints import atlas, charts, records, runs
+from ontogeny.dashboard.endpoints.atlas import atlas_router
+from ontogeny.dashboard.endpoints.charts import charts_router
+from ontogeny.dashboard.endpoints.records import records_router
+from ontogeny.dashboard.endpoints.runs import runs_router
+from ontogeny.dashboard.endpoints.texts import texts_router
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.errors import BadInput
 
@@ -25,7 +29,7 @@ def make_api(shown: ShownRuns, token: str, *, port: int = 0) -> FastAPI:
     """
     app = FastAPI(title="ontogeny dashboard", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.runs = shown
-    for router in (runs.router, atlas.router, charts.router, records.router):
+    for router in (runs_router, atlas_router, charts_router, records_router, texts_router):
         app.include_router(router, prefix="/api")
     app.add_api_route("/assets/{name}", _read_asset, include_in_schema=False)
     app.add_exception_handler(BadInput, _refuse)

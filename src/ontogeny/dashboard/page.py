@@ -3,7 +3,7 @@
 The selection is in the address of the page, so that an address shows the same thing again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -237,6 +237,8 @@ class _Dashboard:
             "atlas": self._atlas,
             "records": self._records,
             "charts": self._all_charts,
+            "text": self._text_lens,
+            "attention": self._attention,
         }.get(name)
         with self._main:
             if build is not None:
@@ -313,6 +315,37 @@ class _Dashboard:
             if self._counts.get(name, 1):
                 self._view(name)
 
+    def _text_lens(self) -> None:
+        def options() -> dict[str, Any]:
+            concept = self._chosen.concept or next(iter(self._described["concepts"]), "")
+            listed: Mapping[str, Any] = next(
+                (c for c in self._run.about.get("concepts", ()) if c.get("name") == concept), {}
+            )
+            classes = listed.get("classes") or ()
+            return {
+                "src": self._address("/texts"),
+                "text": self._chosen.text,
+                "concept": concept,
+                "method": self._chosen.method if self._chosen.metric in SCORE_LABELS else "",
+                "site": "",
+                "positive": str(classes[1]) if len(classes) == 2 else "",
+                "checkpoints": [{**m, "address": step_text(m["step"])} for m in self._described["checkpoints"]],
+                "a": self._timeline_options()["a"],
+                "hint": f"Each token is read by the probes of {concept}. Choose another concept above.",
+            }
+
+        ui.element("h2")._text = "Text lens"
+        self._add(self._in_panel, "lens", options, lambda name, text: self._change(text=str(text)))
+
+    def _attention(self) -> None:
+        def options() -> dict[str, Any]:
+            chosen = self._chosen
+            here = {"stage": chosen.stage, "step": chosen.step, "label": self._label("")}
+            return {"src": self._address("/attention"), "text": chosen.text, **here}
+
+        ui.element("h2")._text = "Attention"
+        self._add(self._in_panel, "attention", options, lambda name, text: self._change(text=str(text)))
+
     def _records(self) -> None:
         def options() -> dict[str, Any]:
             chosen = self._chosen
@@ -322,5 +355,12 @@ class _Dashboard:
         self._add(self._in_panel, "table", options)
 
 
-_PANELS = {"findings": "Findings", "atlas": "Atlas", "charts": "All charts", "records": "Records"}
+_PANELS = {
+    "findings": "Findings",
+    "atlas": "Atlas",
+    "text": "Text lens",
+    "attention": "Attention",
+    "charts": "All charts",
+    "records": "Records",
+}
 """The panels that are no view."""

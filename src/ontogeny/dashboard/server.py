@@ -1,5 +1,6 @@
 """Server of the dashboard: the endpoints and the page on this machine, behind a token."""
 
+import functools
 import secrets
 import socket
 import warnings
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ontogeny.dashboard.api import make_api
+from ontogeny.dashboard.assets import browser_files
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.errors import BadInput
 
@@ -26,20 +28,30 @@ class DashboardServer:
     bound: socket.socket
 
     def serve(self, on_start: Callable[[], None] = lambda: None) -> None:
-        """Answer until it is interrupted.
+        """Answer until it is interrupted or stopped.
 
         Args:
             on_start: Called once when it answers.
         """
+        self._server.on_start = on_start
+        self._server.run([self.bound])
+
+    def stop(self) -> None:
+        """Let `serve`, in another thread, return."""
+        self._server.should_exit = True
+
+    @functools.cached_property
+    def _server(self) -> Any:
         import uvicorn
 
         class Server(uvicorn.Server):
+            on_start: Callable[[], None]
+
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
-                on_start()
+                self.on_start()
 
-        settings = uvicorn.Config(self.app, log_level="warning", ws_max_size=2**24, timeout_graceful_shutdown=1)
-        Server(settings).run([self.bound])
+        return Server(uvicorn.Config(self.app, log_level="warning", ws_max_size=2**24, timeout_graceful_shutdown=1))
 
 
 def make_server(runs: ShownRuns, *, port: int = 8017, token: str | None = None) -> DashboardServer:
@@ -59,6 +71,8 @@ def make_server(runs: ShownRuns, *, port: int = 8017, token: str | None = None) 
         raise BadInput("the dashboard needs NiceGUI: install it by `pip install 'ontogeny[dashboard]'`.") from None
     from ontogeny.dashboard.page import register_page
 
+    runs.first.describe()  # before the address is printed, so that the first page is fast
+    browser_files()
     bound = _bind(port)
     port, token = bound.getsockname()[1], token or secrets.token_urlsafe(24)
     app = make_api(runs, token, port=port)

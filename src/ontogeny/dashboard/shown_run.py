@@ -12,6 +12,7 @@ from ontogeny.errors import BadInput, unknown_name
 from ontogeny.findings.selection import OWN_ROWS, RecordSource, RowFilter
 from ontogeny.findings.timeline import LOSS_METRICS
 from ontogeny.records import checkpoint_label
+from ontogeny.sites import SITE_PARTS
 from ontogeny.storage.run import Run, open_runs
 
 _T = TypeVar("_T")
@@ -31,6 +32,7 @@ class ShownRun:
         self.lock = threading.RLock()
         self._version = ""
         self._results: OrderedDict[object, Any] = OrderedDict()
+        self._tools: dict[str, Any] = {}
 
     def version(self) -> str:
         """Digest of the names and times of its records: it changes when a job adds some."""
@@ -55,6 +57,14 @@ class ShownRun:
                     self._results.popitem(last=False)
             self._results.move_to_end(key)
             known: _T = self._results[key]
+            return known
+
+    def tool(self, name: str, make: Callable[[], _T]) -> _T:
+        """An object that lives as long as the dashboard, such as a model in memory; made at its first use."""
+        with self.lock:
+            if name not in self._tools:
+                self._tools[name] = make()
+            known: _T = self._tools[name]
             return known
 
     @property
@@ -96,6 +106,8 @@ class ShownRun:
         for metric, part, method in zip(*(cells[name].tolist() for name in ("metric", "part", "method")), strict=True):
             methods = metrics.setdefault(metric, {}).setdefault(part, [])
             methods += [method] if isinstance(method, str) else []
+        for metric, parts in metrics.items():
+            metrics[metric] = dict(sorted(parts.items(), key=lambda entry: (*SITE_PARTS, entry[0]).index(entry[0])))
         concepts = {str(name) for names in measured["concepts"] for name in names if name is not None}
         return {
             "name": self.name,

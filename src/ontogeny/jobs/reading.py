@@ -66,7 +66,7 @@ def read_checkpoints(
             on_progress(TraceProgress(f"{visit.stage} {visit.checkpoint}", done, len(visits), "reading tokens"))
             checkpoint = checkpoint_in_run(run, visit.stage, visit.checkpoint)
             network, _ = reusable.load(fetch_checkpoint(checkpoint, allow_pickle=options.allow_pickle))
-            probe = _probe_in_run(run, concept, visit, wanted, method)
+            probe = probe_in_run(run, concept, visit, wanted, method)
             for number, text in enumerate(listed):
                 reading = read(network, probe, text)
                 records += stamp_checkpoint(_token_rows(reading, concept, wanted, method, number), visit)
@@ -78,8 +78,12 @@ def read_checkpoints(
     return run
 
 
-def _probe_in_run(run: Run, concept: str, visit: MeasuredCheckpoint, site: Site, method: str) -> FittedProbe:
-    """The probe that a trace fitted at one checkpoint and site."""
+def probe_in_run(run: Run, concept: str, visit: MeasuredCheckpoint, site: Site, method: str) -> FittedProbe:
+    """The probe that a trace fitted at one checkpoint and site.
+
+    Raises:
+        BadInput: the trace fitted none there.
+    """
     if site not in visit.sites.get(site.part, ()) or method not in visit.methods:
         raise BadInput(
             f"{concept} has no {method} at {site} of {visit.checkpoint}: trace it there, or read another site."

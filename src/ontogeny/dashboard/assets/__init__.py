@@ -6,15 +6,20 @@ from importlib.resources import files
 
 from ontogeny.views import vega_bundle
 
-__all__ = ["asset_address", "browser_files"]
+__all__ = ["asset_address", "asset_text", "browser_files"]
 
-_KINDS = {"vega.js": "text/javascript", "dashboard.js": "text/javascript", "dashboard.css": "text/css"}
+_KINDS = {
+    "vega.js": "text/javascript",
+    "dashboard.js": "text/javascript",
+    "site.js": "text/javascript",
+    "dashboard.css": "text/css",
+}
 
 
 @functools.cache
 def browser_files() -> dict[str, tuple[str, str]]:
     """Media type and content of each file, by a name that holds the digest of its content."""
-    return {_digest_name(name): (kind, _content(name)) for name, kind in _KINDS.items()}
+    return {_digest_name(name): (kind, asset_text(name)) for name, kind in _KINDS.items()}
 
 
 @functools.cache
@@ -24,10 +29,11 @@ def asset_address(name: str) -> str:
 
 
 @functools.cache
-def _content(name: str) -> str:
+def asset_text(name: str) -> str:
+    """The content of a file."""
     return vega_bundle() if name == "vega.js" else files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest_name(name: str) -> str:
     stem, _, ending = name.partition(".")
-    return f"{stem}.{hashlib.sha256(_content(name).encode()).hexdigest()[:12]}.{ending}"
+    return f"{stem}.{hashlib.sha256(asset_text(name).encode()).hexdigest()[:12]}.{ending}"

@@ -38,7 +38,8 @@ window.ontogeny = (() => {
   // In a static export an address is a key of the page's own data.
   async function fetchJson(address, body) {
     if (window.ontogenyData) {
-      if (address in window.ontogenyData) return window.ontogenyData[address];
+      const key = body === undefined ? address : `${address}/${body.concept}/${body.text}/${body.stage}/${body.step}`;
+      if (key in window.ontogenyData) return window.ontogenyData[key];
       throw new Error("this export does not hold it: start `ontogeny dashboard` for it.");
     }
     let answer;
@@ -192,6 +193,7 @@ window.ontogeny = (() => {
         tabPicker.hidden = tabs.length < 2;
         tabPicker.value = String(tab);
         if (tabs.length) await embed(mine); else problem(about.reason);
+        if (options.apart && view) await change(); // the chart holds the rows of another checkpoint
       } catch (error) { if (mine === turn) problem(error.message); }
       if (mine === turn) figure.removeAttribute("aria-busy");
       if (details.open) openTable();
@@ -201,9 +203,9 @@ window.ontogeny = (() => {
       try {
         const data = await fetchJson(options.rows);
         if (mine !== rowsTurn || drawing !== turn || !view) return;
-        const vega = vegaEmbed.vega;
-        for (const [name, values] of Object.entries(data)) view.change(name, vega.changeset().remove(() => true).insert(values));
+        for (const [name, values] of Object.entries(data)) view.data(name, values); // a change set: the view stays
         await view.runAsync();
+        title.textContent = options.title || title.textContent;
         if (mine === rowsTurn) figure.dataset.drawn = options.rows;
       } catch (error) { if (mine === rowsTurn) problem(error.message); }
       if (details.open) openTable();
@@ -242,6 +244,7 @@ window.ontogeny = (() => {
       if (options.b === null) move("b", options.a === 0 ? options.checkpoints.length - 1 : 0); else choose("b", null);
     }}, "Compare");
     const label = element("output", {class: "now", "aria-live": "polite"});
+    compare.hidden = Boolean(options.alone);
     place.replaceChildren(element("div", {class: "timeline"}, play, compare, label, frame));
 
     const ages = () => options.checkpoints.map((one) => one.age);
@@ -409,6 +412,175 @@ window.ontogeny = (() => {
     return {update(next) { if (next.src !== options.src) { options = next; read(); } }};
   }
 
+  // --- the text lens: every token of a text at every checkpoint, a row each ------------------------------------------
+
+  function lens(place, options, emit) {
+    let turn = 0;
+    const area = element("textarea", {rows: "3", maxlength: "4000", "aria-label": "Text", placeholder: "Type a text; every token gets the score of the probe at every checkpoint."});
+    area.value = options.text;
+    const go = element("button", {type: "submit"}, "Read");
+    const form = element("form", {onsubmit: (event) => { event.preventDefault(); emit("text", area.value); if (area.value === options.text) read(); }}, area, go);
+    const said = element("p", {class: "notice", role: "status"}), body = element("tbody");
+    const grid = element("div", {class: "scroll lens", tabindex: "0"}, element("table", {"aria-label": "Score of each token at each checkpoint"}, body));
+    form.hidden = Boolean(options.fixed);
+    place.replaceChildren(form, said, grid);
+    let rows = [];
+
+    function paint() {
+      // Beyond the score that 95 % of the tokens stay below, the colour is full: one token would make all others pale.
+      const sizes = rows.flatMap((row) => (row.scores || []).map(Math.abs)).sort((a, b) => a - b);
+      const most = Math.max(1e-9, sizes[Math.floor(0.95 * (sizes.length - 1))] || 0);
+      body.replaceChildren(...rows.map((row, i) => {
+        const head = element("th", {scope: "row"}, row.label);
+        if (row.problem) return element("tr", {}, head, element("td", {class: "long"}, row.problem));
+        if (!row.scores) return element("tr", {}, head, element("td", {}, "…"));
+        const spans = row.tokens.map((token, k) => {
+          const score = row.scores[k], share = Math.min(Math.abs(score) / most, 1) * 0.72;
+          return element("span", {class: "token", title: `${score.toPrecision(3)} at ${row.label}`,
+            style: `background-color: rgba(${score > 0 ? "230, 126, 34" : "52, 132, 196"}, ${share.toFixed(3)})`}, token.replaceAll("\n", "⏎"));
+        });
+        return element("tr", {"aria-current": i === options.a ? "true" : null}, head, element("td", {}, ...spans));
+      }));
+      const read = rows.filter((row) => row.scores || row.problem).length;
+      if (read) grid.dataset.read = String(read);
+    }
+
+    // The chosen checkpoint first, then those next to it.
+    async function read() {
+      const mine = ++turn;
+      rows = options.checkpoints.map((one) => ({label: one.label}));
+      delete grid.dataset.read;
+      if (!options.text.trim()) { body.replaceChildren(); said.textContent = options.hint; return; }
+      paint();
+      const order = options.checkpoints.map((_, i) => i).sort((i, k) => Math.abs(i - options.a) - Math.abs(k - options.a));
+      for (const i of order) {
+        const at = options.checkpoints[i];
+        try {
+          const answer = await fetchJson(options.src, {text: options.text, concept: options.concept, site: options.site, method: options.method, stage: at.stage, step: at.address});
+          if (mine !== turn) return;
+          Object.assign(rows[i], answer);
+          const space = /\s$/.test(options.text) ? " The text ends in a space, which may be a token of its own." : "";
+          said.textContent = `${options.concept} at ${answer.site}, ${answer.method}. Orange: towards ${options.positive || "the positive class"}; blue: away. ` +
+            `The probe was fitted at the position “${answer.position}”; scores of other tokens are an extrapolation.${space}`;
+        } catch (error) {
+          if (mine !== turn) return;
+          rows[i].problem = error.message;
+        }
+        paint();
+      }
+    }
+    read();
+    return {update(next) {
+      const old = options;
+      options = next;
+      if (["src", "text", "concept", "site", "method"].some((name) => next[name] !== old[name])) { if (next.text !== old.text) area.value = next.text; read(); }
+      else paint();
+    }, destroy() { turn += 1; }};
+  }
+
+  // --- attention: every head's queries and keys in one plane, and one head's lines between tokens ---------------------
+
+  const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [230, 210, 40]];
+  const FIVE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"];
+
+  function along(share) {
+    const at = Math.min(Math.max(share, 0), 1) * (VIRIDIS.length - 1), i = Math.min(Math.floor(at), VIRIDIS.length - 2);
+    return `rgb(${VIRIDIS[i].map((c, k) => Math.round(c + (at - i) * (VIRIDIS[i + 1][k] - c))).join(",")})`;
+  }
+
+  function attention(place, options, emit) {
+    let turn = 0, found = null, head = [0, 0], colour = "type", hideFirst = false;
+    const area = element("textarea", {rows: "2", maxlength: "4000", "aria-label": "Text", placeholder: "Type a text of up to 128 tokens."});
+    area.value = options.text;
+    const form = element("form", {onsubmit: (event) => { event.preventDefault(); emit("text", area.value); if (area.value === options.text) read(); }}, area, element("button", {type: "submit"}, "Read"));
+    const said = element("p", {class: "notice", role: "status"}), grid = element("div", {class: "heads"}), one = element("div", {class: "one-head"});
+    const colours = element("select", {onchange: () => { colour = colours.value; draw(); }}, ...[["type", "query or key"], ["position", "position"], ["mod5", "position mod 5"], ["norm", "norm"]].map(([value, text]) => element("option", {value}, text)));
+    const first = element("input", {type: "checkbox", onchange: () => { hideFirst = first.checked; draw(); }});
+    const controls = element("p", {class: "bar"}, element("label", {class: "choice"}, element("span", {}, "colour"), colours), element("label", {class: "choice"}, first, element("span", {}, "hide the first token")));
+    place.replaceChildren(form, said, controls, element("div", {class: "attention"}, grid, one));
+    controls.hidden = true;
+
+    function ink(l, h, point) {
+      const count = found.tokens.length, position = point % count;
+      if (colour === "position") return along(position / Math.max(count - 1, 1));
+      if (colour === "mod5") return FIVE[position % 5];
+      if (colour === "norm") { const norms = found.norms[l][h], most = Math.max(...norms), least = Math.min(...norms); return along((norms[point] - least) / Math.max(most - least, 1e-9)); }
+      return point < count ? "#0072B2" : "#D55E00";
+    }
+    function placed(l, h, size) {
+      const points = found.planes[l][h], used = points.map((_, i) => i).filter((i) => !(hideFirst && i % found.tokens.length === 0));
+      const most = Math.max(1e-9, ...used.flatMap((i) => points[i].map(Math.abs)));
+      return [used, (i) => points[i].map((c, k) => size / 2 + (k ? -1 : 1) * (c / most) * (size / 2 - 7))];
+    }
+    function mini(l, h) {
+      const size = 66, canvas = element("canvas", {width: size * 2, height: size * 2, style: `width:${size}px;height:${size}px`});
+      const pen = canvas.getContext("2d"), [used, at] = placed(l, h, size);
+      pen.scale(2, 2);
+      for (const i of used) { const [x, y] = at(i); pen.fillStyle = ink(l, h, i); pen.fillRect(x - 1.3, y - 1.3, 2.6, 2.6); }
+      const label = `head.${l + 1}.${h}`;
+      return element("button", {type: "button", title: label, "aria-label": label, "aria-pressed": String(l === head[0] && h === head[1]), onclick: () => { head = [l, h]; draw(); }}, canvas);
+    }
+    function draw() {
+      if (!found) return;
+      controls.hidden = false;
+      head = [Math.min(head[0], found.layers - 1), Math.min(head[1], found.heads - 1)];
+      const focused = grid.contains(document.activeElement);
+      grid.style.gridTemplateColumns = `auto repeat(${found.heads}, max-content)`;
+      grid.replaceChildren(...Array.from({length: found.layers}, (_, k) => found.layers - 1 - k).flatMap((l) => [element("span", {class: "notice"}, `layer ${l + 1}`), ...Array.from({length: found.heads}, (_, h) => mini(l, h))]));
+      if (focused) grid.querySelector("[aria-pressed=true]").focus();
+      const [l, h] = head, size = 380, [used, at] = placed(l, h, size), count = found.tokens.length;
+      const cloud = drawn("svg", {viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": `Queries and keys of head.${l + 1}.${h} in a plane`});
+      for (const i of used) {
+        const [x, y] = at(i), look = {fill: ink(l, h, i), "fill-opacity": 0.85};
+        const mark = i < count ? drawn("circle", {cx: x, cy: y, r: 4.5, ...look}) : drawn("rect", {x: x - 4, y: y - 4, width: 8, height: 8, transform: `rotate(45 ${x} ${y})`, ...look});
+        mark.append(drawn("title", {}, `${i < count ? "query" : "key"} of “${found.tokens[i % count]}”, position ${i % count}`));
+        cloud.append(mark);
+      }
+      const row = 17, lines = drawn("svg", {viewBox: `0 0 380 ${count * row + 6}`, role: "img", "aria-label": `Attention of head.${l + 1}.${h} from each token on the left to tokens on the right`});
+      found.patterns[l][h].forEach((weights, q) => weights.forEach((weight, k) => {
+        if (weight < 0.04 || (hideFirst && k === 0)) return;
+        const line = drawn("line", {x1: 150, x2: 230, y1: q * row + 12, y2: k * row + 12, class: "attended", "stroke-opacity": weight.toFixed(2), "stroke-width": 0.6 + 2.4 * weight});
+        line.append(drawn("title", {}, `${found.tokens[q]} → ${found.tokens[k]}: ${weight}`));
+        lines.append(line);
+      }));
+      found.tokens.forEach((token, i) => {
+        const text = token.replaceAll("\n", "⏎").trim() || "␣";
+        for (const [x, anchor] of [[145, "end"], [235, "start"]]) lines.append(drawn("text", {x, y: i * row + 16, "text-anchor": anchor, class: "word"}, text.slice(0, 18)));
+      });
+      const names = {distance_correlation: "q·k with distance", previous_token: "to the previous token", first_token: "to the first token", induction: "to the token after an earlier equal one", position_r2: "queries by position, R²"};
+      const numbers = found.score_names.map((name, i) => element("tr", {}, element("th", {scope: "row"}, names[name] || name), element("td", {class: "number"}, shown(found.scores[l][h][i]))));
+      one.replaceChildren(element("h3", {}, `head.${l + 1}.${h} at ${options.label}`), element("p", {class: "notice"}, "● query   ◆ key: what is near attends to each other"), cloud,
+        element("table", {class: "numbers"}, element("tbody", {}, ...numbers)), element("div", {class: "scroll"}, lines));
+      place.dataset.read = `${options.stage} ${options.step}`;
+    }
+    async function read() {
+      const mine = ++turn;
+      if (!options.text.trim()) { said.textContent = "Queries and keys of every head after rotation, moved and scaled into one space, which leaves the attention as it is."; return; }
+      said.textContent = found ? "" : "Reading …";
+      try {
+        const answer = await fetchJson(options.src, {text: options.text, stage: options.stage, step: options.step});
+        if (mine !== turn) return;
+        found = answer;
+        said.textContent = "";
+        draw();
+      } catch (error) {
+        if (mine !== turn) return;
+        found = null;
+        grid.replaceChildren();
+        one.replaceChildren(element("p", {class: "problem", role: "alert"}, error.message));
+        said.textContent = "";
+        controls.hidden = true;
+      }
+    }
+    read();
+    return {update(next) {
+      const same = JSON.stringify(next) === JSON.stringify(options);
+      if (next.text !== options.text) area.value = next.text;
+      options = next;
+      if (!same) read();
+    }, destroy() { turn += 1; }};
+  }
+
   function tools(place, options, emit) {
     const said = element("span", {role: "status", class: "notice"});
     place.replaceChildren(element("span", {class: "bar"},
@@ -428,5 +600,5 @@ window.ontogeny = (() => {
     return {update: fill};
   }
 
-  return {tools, notice, chart, table, timeline, choice, navigation, findings, fetchJson, element, shown, isDark};
+  return {attention, lens, tools, notice, chart, table, timeline, choice, navigation, findings, fetchJson, element, shown, isDark};
 })();

@@ -9,7 +9,7 @@ from ontogeny.dashboard.endpoints._common import run_of
 from ontogeny.dashboard.selection import Selection
 from ontogeny.dashboard.shown_run import ShownRun
 
-router = APIRouter()
+atlas_router = APIRouter()
 
 
 def selection_of(request: Request, shown: Annotated[ShownRun, Depends(run_of)]) -> Selection:
@@ -17,7 +17,7 @@ def selection_of(request: Request, shown: Annotated[ShownRun, Depends(run_of)]) 
     return Selection.from_query(request.query_params, shown.describe())
 
 
-@router.get("/runs/{run}/atlas")
+@atlas_router.get("/runs/{run}/atlas")
 def read_atlas(
     shown: Annotated[ShownRun, Depends(run_of)], chosen: Annotated[Selection, Depends(selection_of)]
 ) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def read_atlas(
     return _chart(shown, chosen, difference=False)
 
 
-@router.get("/runs/{run}/atlas/difference")
+@atlas_router.get("/runs/{run}/atlas/difference")
 def read_difference(
     shown: Annotated[ShownRun, Depends(run_of)], chosen: Annotated[Selection, Depends(selection_of)]
 ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def read_difference(
     return _chart(shown, chosen, difference=True)
 
 
-@router.get("/runs/{run}/atlas/cells")
+@atlas_router.get("/runs/{run}/atlas/cells")
 def read_cells(
     shown: Annotated[ShownRun, Depends(run_of)], chosen: Annotated[Selection, Depends(selection_of)]
 ) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def read_cells(
     return {"cells": cell_values(atlas_cells(shown, chosen).at(chosen.stage, chosen.step))}
 
 
-@router.get("/runs/{run}/atlas/difference/cells")
+@atlas_router.get("/runs/{run}/atlas/difference/cells")
 def read_difference_cells(
     shown: Annotated[ShownRun, Depends(run_of)], chosen: Annotated[Selection, Depends(selection_of)]
 ) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from ontogeny.findings.selection import RowFilter
 from ontogeny.report.pictures import draw_picture
 from ontogeny.views import load_view, load_views
 
-router = APIRouter()
+charts_router = APIRouter()
 
 
-@router.get("/charts")
+@charts_router.get("/charts")
 def list_charts() -> list[dict[str, str]]:
     """Name, title and caption of every view, in the order of a report."""
     return [{"name": view.name, "title": view.title, "caption": view.caption} for view in load_views()]
 
 
-@router.get("/runs/{run}/charts")
+@charts_router.get("/runs/{run}/charts")
 def count_chart_rows(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, int]:
     """Number of rows of each view in this run; a view without rows has nothing to draw."""
     views = load_views()
@@ -27,7 +27,7 @@ def count_chart_rows(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, i
     return dict(zip((view.name for view in views), counts, strict=True))
 
 
-@router.get("/runs/{run}/charts/{view}")
+@charts_router.get("/runs/{run}/charts/{view}")
 def read_chart(
     shown: Annotated[ShownRun, Depends(run_of)], view: str, concept: str = "", stage: str = "", step: int | None = None
 ) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from ontogeny.records import RECORD_COLUMNS
 from ontogeny.storage.files import sql_literal
 from ontogeny.views import load_view
 
-router = APIRouter()
+records_router = APIRouter()
 
 MOST_ROWS = 500
 """Maximum number of rows of one request."""
 
 
-@router.get("/runs/{run}/records")
+@records_router.get("/runs/{run}/records")
 def read_records(
     shown: Annotated[ShownRun, Depends(run_of)],
     view: str = "",

@@ -10,22 +10,22 @@ from ontogeny.findings.finding import collect_findings
 from ontogeny.findings.selection import FINDING_ROWS
 from ontogeny.findings.sentences import finding_sentences, run_headline
 
-router = APIRouter()
+runs_router = APIRouter()
 
 
-@router.get("/runs")
+@runs_router.get("/runs")
 def list_runs(request: Request) -> list[dict[str, Any]]:
     """Names of the runs, in the order in which they were given, with the version of their records."""
     return [{"name": shown.name, "version": shown.version()} for shown in request.app.state.runs.members.values()]
 
 
-@router.get("/runs/{run}")
-def describe_run(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, Any]:
+@runs_router.get("/runs/{run}")
+def read_run(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, Any]:
     """Checkpoints on the time axis, stages, concepts, and the metrics with their parts and probes."""
     return {**shown.describe(), "version": shown.version()}
 
 
-@router.get("/runs/{run}/findings")
+@runs_router.get("/runs/{run}/findings")
 def read_findings(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, Any]:
     """The headline, the sentences of each concept, and the warnings of a report."""
     return shown.result("findings", lambda: _findings(shown))

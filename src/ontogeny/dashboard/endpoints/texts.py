@@ -1,0 +1,53 @@
+"""Texts: what a reader types, read by the probe of a checkpoint."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+
+from ontogeny.dashboard.endpoints._common import run_of
+from ontogeny.dashboard.shown_run import ShownRun
+
+texts_router = APIRouter()
+
+
+class TypedText(BaseModel):
+    """The body of a request; its fields are those of `LensRequest`."""
+
+    text: str
+    concept: str
+    stage: str
+    step: str
+    site: str = ""
+    method: str = ""
+
+
+class TextAtCheckpoint(BaseModel):
+    """The body of a request for attention."""
+
+    text: str
+    stage: str
+    step: str
+
+
+@texts_router.post("/runs/{run}/texts")
+def read_text(shown: Annotated[ShownRun, Depends(run_of)], typed: TypedText) -> dict[str, Any]:
+    """Tokens of the text with their scores at one checkpoint; one text at a time for a run, others wait."""
+    from ontogeny.dashboard.text_lens import LensRequest, read_typed_text
+
+    return read_typed_text(shown, _models(shown), LensRequest(**typed.model_dump()))
+
+
+@texts_router.post("/runs/{run}/attention")
+def read_attention(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtCheckpoint) -> dict[str, Any]:
+    """Queries and keys of every head in a plane, attention and numbers about each head, for one text at one checkpoint."""
+    from ontogeny.dashboard.attention import attention_of_text
+
+    return attention_of_text(shown, _models(shown), typed.text, typed.stage, typed.step)
+
+
+def _models(shown: ShownRun) -> Any:
+    # Torch takes seconds to load, and a first look at a run needs no model.
+    from ontogeny.dashboard.checkpoint_models import CheckpointModels
+
+    return shown.tool("models", lambda: CheckpointModels(shown.run))

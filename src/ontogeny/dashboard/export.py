@@ -1,0 +1,140 @@
+"""Static export of a dashboard: one page that opens from disk, with the answers of the endpoints inside.
+
+It holds the findings, the atlas of every score at every checkpoint, the views, and the text lens of given texts.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ontogeny.dashboard.assets import asset_text
+from ontogeny.dashboard.atlas import atlas_cells, cell_values, draw_atlas
+from ontogeny.dashboard.endpoints.charts import count_chart_rows, read_chart
+from ontogeny.dashboard.endpoints.runs import read_findings
+from ontogeny.dashboard.selection import Selection, step_text
+from ontogeny.dashboard.shown_run import ShownRun
+from ontogeny.errors import BadInput
+from ontogeny.findings.finding import SCORE_METRICS
+from ontogeny.storage.files import atomic_path
+from ontogeny.storage.run import check_output
+from ontogeny.views import content_security_policy, embedded_json, load_views, vega_bundle
+
+
+def export_site(shown: ShownRun, out: Path, texts: Sequence[str] = ()) -> Path:
+    """Write a run as one folder with a page that opens from disk and loads nothing; returns the page.
+
+    Args:
+        shown: The run.
+        out: The folder; it is made.
+        texts: Texts that are read by the probes of every concept of two classes at every checkpoint.
+
+    Raises:
+        BadInput: `out` is a file or a part of a run, or a text cannot be read.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"`out` must be a folder, got the file {out}: name another one.")
+    page = out / "index.html"
+    check_output(page)
+    described = shown.describe()
+    site, data = _site(shown, described, texts)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(page) as temporary:
+        temporary.write_text(_page(described["lineage"], site, data), encoding="utf-8", newline="\n")
+    return page
+
+
+def _site(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the shell of the page offers, and the answers by address."""
+    data: dict[str, Any] = {"findings": read_findings(shown)}
+    metrics = [name for name in SCORE_METRICS if name in described["metrics"]]
+    for metric in metrics:
+        for part in described["metrics"][metric]:
+            data |= _atlas(shown, described, metric, part)
+    panels = [{"name": "findings", "label": "Findings", "title": ""}]
+    panels += [{"name": "atlas", "label": "Atlas", "title": ""}] if metrics else []
+    if texts:
+        panels.append({"name": "text", "label": "Text lens", "title": ""})
+        data |= _readings(shown, described, texts)
+    counts = count_chart_rows(shown)
+    for view in load_views():
+        if counts[view.name] and (chart := read_chart(shown, view.name))["tabs"]:
+            data[f"charts/{view.name}"] = chart
+            panels.append({"name": view.name, "label": view.title, "title": view.caption})
+    checkpoints = [{**moment, "address": step_text(moment["step"])} for moment in described["checkpoints"]]
+    parts = {metric: list(described["metrics"][metric]) for metric in metrics}
+    site = {
+        "described": {**described, "checkpoints": checkpoints, "metrics": {}},
+        "metrics": metrics,
+        "parts": parts,
+        "panels": panels,
+        "texts": list(texts),
+    }
+    return site, data
+
+
+def _atlas(shown: ShownRun, described: Mapping[str, Any], metric: str, part: str) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    first = Selection(metric=metric, part=part).fitted(described)
+    for concept in described["concepts"] if part == "head" else [""]:
+        chosen = replace(first, concept=concept)
+        cells = atlas_cells(shown, chosen)
+        if not len(cells.rows) or not cells.rows["value"].notna().any():
+            continue
+        of = f"{metric}/{part}{f'/{concept}' if concept else ''}"
+        spec = draw_atlas(shown, chosen).to_dict(validate=False)
+        data[f"atlas/{of}"] = {
+            "name": "atlas",
+            "title": "",
+            "caption": "",
+            "tabs": [{"label": "", "spec": spec}],
+            "reason": "",
+        }
+        for index, moment in enumerate(described["checkpoints"]):
+            rows = cells.at(moment["stage"], step_text(moment["step"]))
+            data[f"cells/{of}/{index}"] = {"cells": cell_values(rows)}
+    return data
+
+
+def _readings(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    from ontogeny.dashboard.checkpoint_models import CheckpointModels
+    from ontogeny.dashboard.text_lens import LensRequest, read_typed_text
+
+    kinds = {str(concept["name"]): concept.get("kind", "binary") for concept in shown.about.get("concepts", ())}
+    models = shown.tool("models", lambda: CheckpointModels(shown.run))
+    data: dict[str, Any] = {}
+    for moment in described["checkpoints"]:
+        stage, step = moment["stage"], step_text(moment["step"])
+        for concept in described["concepts"]:
+            for text in texts if kinds.get(concept) == "binary" else ():
+                request = LensRequest(text, concept, stage, step)
+                data[f"texts/{concept}/{text}/{stage}/{step}"] = read_typed_text(shown, models, request)
+    return data
+
+
+def _page(name: str, site: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    scripts = [vega_bundle(), _SETUP, asset_text("dashboard.js"), asset_text("site.js")]
+    marked = "\n".join(f"<script>{script}</script>" for script in scripts)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{content_security_policy(*scripts)}">
+<title>ontogeny · {html.escape(name)}</title>
+<style>{asset_text("dashboard.css")}</style>
+</head>
+<body>
+<script type="application/json" id="site">{embedded_json(site)}</script>
+<script type="application/json" id="data">{embedded_json(data)}</script>
+{marked}
+</body>
+</html>
+"""
+
+
+_SETUP = """
+window.ontogenySite = JSON.parse(document.getElementById("site").textContent);
+window.ontogenyData = JSON.parse(document.getElementById("data").textContent);
+"""

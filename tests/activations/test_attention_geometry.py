@@ -1,0 +1,68 @@
+"""Geometry of attention: the joint space leaves the softmax, alignment leaves distances, and scores name planted heads."""
+
+import math
+
+import torch
+
+from ontogeny.activations.attention_geometry import HEAD_SCORES, align_planes, head_scores, joint_space, plane_of
+from ontogeny.activations.attention_vectors import AttentionVectors
+
+
+def random_vectors(tokens: int = 12, d: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(2, 3, tokens, d, generator=draw), torch.randn(2, 3, tokens, d, generator=draw)
+    return queries * 3 + 1, keys - 2
+
+
+def test_joint_space_leaves_the_softmax() -> None:
+    queries, keys = random_vectors()
+    q, k = joint_space(queries, keys)
+    torch.testing.assert_close((q @ k.mT).softmax(-1), (queries @ keys.mT).softmax(-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(k.mean(-2), q.mean(-2), atol=1e-5, rtol=1e-4)
+
+
+def test_planes_are_aligned_by_a_rotation() -> None:
+    plane = plane_of(*random_vectors())
+    turn = torch.tensor([[math.cos(2.0), -math.sin(2.0)], [math.sin(2.0), math.cos(2.0)]]) @ torch.diag(
+        torch.tensor([1.0, -1.0])
+    )
+    torch.testing.assert_close(align_planes(plane @ turn, plane), plane, atol=1e-4, rtol=1e-4)
+    other = plane_of(*(x.flip(-2) for x in random_vectors()))
+    torch.testing.assert_close(
+        torch.cdist(align_planes(other, plane), align_planes(other, plane)),
+        torch.cdist(other, other),
+        atol=1e-3,
+        rtol=1e-3,
+    )
+
+
+def test_scores_name_planted_heads() -> None:
+    ids = torch.tensor([4, 9, 7, 1, 4, 9, 7, 2])
+    count = len(ids)
+    previous, first, induction = (torch.eye(count) * 0.02 for _ in range(3))
+    for i in range(count):
+        previous[i, max(i - 1, 0)] = first[i, 0] = induction[i, i - 3 if 4 <= i <= 6 else 0] = 1
+    patterns = torch.stack([previous, first, induction])[None]
+    place = torch.linspace(0, 1, count)
+    queries = torch.stack([place, place**2, place**3], 1).expand(1, 3, count, 3)
+    keys = torch.randn(1, 3, count, 3, generator=torch.Generator().manual_seed(1))
+    scores = head_scores(AttentionVectors(queries, keys, patterns / patterns.sum(-1, keepdim=True)), ids)[0]
+    named = {name: scores[:, i] for i, name in enumerate(HEAD_SCORES)}
+    assert int(named["previous_token"].argmax()) == 0
+    assert int(named["first_token"].argmax()) == 1
+    assert int(named["induction"].argmax()) == 2
+    assert float(named["induction"][2]) > 0.9
+    assert float(named["position_r2"].min()) > 0.99
+    none = head_scores(AttentionVectors(queries, keys, patterns), torch.arange(count))
+    assert bool(none[..., HEAD_SCORES.index("induction")].isnan().all())
+    shuffled = queries[:, :, torch.tensor([3, 0, 6, 1, 7, 2, 5, 4])]
+    unplaced = head_scores(AttentionVectors(shuffled, keys, patterns), ids)
+    assert float(unplaced[..., HEAD_SCORES.index("position_r2")].max()) < 0.9
+
+
+def test_near_means_attended_where_distance_follows_the_dot_product() -> None:
+    """Queries of one norm and keys of one norm: q·k falls with their distance."""
+    draw = torch.Generator().manual_seed(0)
+    unit = torch.nn.functional.normalize(torch.randn(2, 1, 1, 40, 16, generator=draw), dim=-1)
+    vectors = AttentionVectors(unit[0], unit[1] - unit[1].mean(-2, keepdim=True), torch.ones(1, 1, 40, 40) / 40)
+    assert float(head_scores(vectors, torch.arange(40))[0, 0, 0]) < -0.8

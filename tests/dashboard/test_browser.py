@@ -1,0 +1,109 @@
+"""The dashboard in a browser: panels, keys, the address, two tabs; nothing is loaded from elsewhere, and names are text."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nicegui", reason="needs the extra dashboard")
+from tests.dashboard.conftest import HOSTILE
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def address(run_folder: Path) -> Iterator[str]:
+    from ontogeny.dashboard.server import make_server
+    from ontogeny.dashboard.shown_run import ShownRuns
+
+    server, started = make_server(ShownRuns([run_folder]), port=0), threading.Event()
+    thread = threading.Thread(target=server.serve, args=(started.set,), daemon=True)
+    thread.start()
+    assert started.wait(30)
+    yield server.address
+    server.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium on the PATH")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        page = opened.new_context(viewport={"width": 1200, "height": 900}).new_page()
+        page.requests, page.said = [], []
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector(".chart[data-drawn*=atlas] svg.marks", timeout=60_000)
+        yield page
+        opened.close()
+
+
+def test_arrow_key_changes_checkpoint_cells_and_address(page: Any) -> None:
+    before = page.locator(".chart svg.marks").first.inner_html()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("document.querySelector('.chart').dataset.drawn.includes('step=400&')")
+    assert page.locator(".chart svg.marks").first.inner_html() != before
+    assert page.locator(".chart h3").first.inner_text() == "AUROC at every layer: <b>sft</b> 400"
+    page.wait_for_function("location.search.includes('step=400')")
+    assert page.locator("[role=slider]").get_attribute("aria-valuetext") == "<b>sft</b> 400"
+    assert "token=" in page.url
+
+
+def test_compare_shows_the_difference(page: Any) -> None:
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_selector(".chart[data-drawn*=difference]")
+    assert page.get_by_role("slider").count() == 2
+    page.get_by_role("button", name="Compare: on").click()
+    page.wait_for_selector(".chart[data-drawn*=difference]", state="hidden")
+
+
+def test_panels_open_and_their_rows_turn_by_page(page: Any) -> None:
+    page.locator("[data-panel=records]").click()
+    page.wait_for_selector("[data-rows]")
+    first = page.locator("tbody tr").first.inner_text()
+    page.get_by_role("button", name="next ›").click()
+    page.wait_for_function("(old) => document.querySelector('tbody tr').innerText !== old", arg=first)
+    page.locator("[data-panel=findings]").click()
+    page.wait_for_selector("[data-read]")
+    assert page.locator("article h3").all_inner_texts() == ["truth", HOSTILE]
+
+
+def test_an_address_shows_the_same_again_and_tabs_are_apart(page: Any) -> None:
+    page.get_by_label("concept").select_option("truth")
+    page.wait_for_function("location.search.includes('concept=truth')")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("[data-read]")
+    assert other.get_by_label("concept").input_value() == "truth"
+    other.get_by_label("concept").select_option("")
+    other.wait_for_function("!location.search.includes('concept=')")
+    assert "concept=truth" in page.url
+    other.close()
+
+
+def test_names_run_no_script_and_nothing_is_loaded_from_elsewhere(page: Any, address: str) -> None:
+    host = address.split("/?")[0]
+    assert page.title() == "ontogeny"
+    assert page.locator("img").count() == 0
+    assert HOSTILE in page.get_by_label("concept").inner_text()
+    assert [
+        url for url in page.requests if not url.startswith((host, host.replace("http", "ws"), "blob:", "data:"))
+    ] == []
+    assert page.said == []
+
+
+def test_a_narrow_page_does_not_scroll_sideways(page: Any) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.wait_for_timeout(50)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
