@@ -6,23 +6,53 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread, records_by_concept, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views._chart_parts import blank_chart, missing_rows_reason, resolve_scales
+from ontogeny.views._legend import LegendEntry, with_legend
 
 _ChartParts = Callable[[ConceptRecords, Timeline], Sequence[Any]]
 """The charts of one concept; None for charts without data."""
 
 
 def stack_concepts(
-    records: pd.DataFrame, chosen: pd.DataFrame, parts: _ChartParts, *, title: str, what: str, spacing: int = 30
+    records: pd.DataFrame,
+    chosen: pd.DataFrame,
+    parts: _ChartParts,
+    *,
+    title: str,
+    what: str,
+    legend: Sequence[LegendEntry] = (),
+    spacing: int = 30,
 ) -> Any:
-    """The charts of all concepts in `chosen`, one below another, on the timeline of all records; blank if there are none."""
+    """The charts of all concepts in `chosen`, one below another, on the timeline of all records; blank if there are none.
+
+    Args:
+        legend: Marks that no scale explains.
+    """
     table, line = tidy_records(chosen), make_timeline(records)
     charts = [part for subject in records_by_concept(table) for part in parts(subject, line) if part is not None]
     if not charts:
         return blank_chart(title, missing_rows_reason(table, f"{what} (ontogeny compare makes them)"))
-    return resolve_scales(alt.vconcat(*charts, spacing=spacing), color="independent")
+    chart = resolve_scales(alt.vconcat(*charts, spacing=spacing), color="independent")
+    return with_legend(chart, *legend) if legend else chart
+
+
+def lowest_pair(cells: pd.DataFrame, what: str) -> str:
+    """The two different checkpoints with the lowest value, in words; empty if there are no two."""
+    pairs = cells[cells["moment"].ne(cells["other"]) & cells["value"].notna()]
+    if pairs.empty:
+        return ""
+    low = pairs.loc[pairs["value"].idxmin()]
+    return f"lowest {what}: {format_score(low['value'])}, {low['other']} and {low['moment']}"
+
+
+def each_stage(cells: pd.DataFrame, order: Sequence[str], unit: str = "") -> str:
+    """The value of each checkpoint in words: base: 1.2, dpo: 3.4 nats."""
+    values = cells.drop_duplicates("moment").set_index("moment")["value"].dropna()
+    said = [f"{name}: " + f"{values[name]:.3g}".replace("-", "−") for name in order if name in values.index]
+    return ", ".join(said) + (f" {unit}" if unit and said else "")
 
 
 def checkpoint_rows(subject: ConceptRecords, line: Timeline, *, most: int) -> tuple[pd.DataFrame, list[str]]:

@@ -15,6 +15,7 @@ from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, labelled_cells, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR
 
 title = "Alpha grid"
@@ -29,7 +30,12 @@ def draw(records: pd.DataFrame) -> Any:
     grids = [(v, cells) for v in evaluated_vectors(table, make_timeline(records)) if len(cells := _cells(v)) > 0]
     most = max((float(cells["value"].abs().max()) for _, cells in grids), default=0.0) or 1.0
     what = "steering_effect on development questions (ontogeny evaluate makes them)"
-    return multiples_or_blank([_panel(v, cells, most) for v, cells in grids], title, table, what)
+    chart = multiples_or_blank([_panel(v, cells, most) for v, cells in grids], title, table, what)
+    return (
+        with_legend(chart, LegendEntry("chosen: the largest effect within the limit of cost", "frame"))
+        if grids
+        else chart
+    )
 
 
 def _cells(vector: EvaluatedVector) -> pd.DataFrame:

@@ -23,7 +23,8 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
+from ontogeny.views._legend import LegendEntry
+from ontogeny.views._stage_grid import checkpoint_rows, each_stage, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
 title = "Confidence, stage by stage"
@@ -40,11 +41,18 @@ NUMBERS = {
 METRICS = (*NUMBERS, "reliability", "neuron_norm", "logit_variance", "entropy_neurons", "neuron_overlap", "swap_share")
 MOST = 6
 """Maximum number of checkpoints."""
+_KEY = (
+    LegendEntry("95 % interval", "line", INK_COLOUR),
+    LegendEntry("a calibrated model, or random sets of neurons", "band", MUTED_COLOUR, opacity=0.28),
+    LegendEntry("perfect calibration", "line", MUTED_COLOUR, (4, 4)),
+)
 select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    return stack_concepts(records, select(records), _subject, title=title, what="entropy or logit_variance")
+    return stack_concepts(
+        records, select(records), _subject, title=title, what="entropy or logit_variance", legend=_KEY
+    )
 
 
 def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
@@ -84,7 +92,12 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
             points,
         ]
         panels.append(alt.layer(*marks).properties(width=330, height=18 * len(order) + 8))
-    heading = panel_title("Confidence and calibration")
+    said = [
+        f"{word} {text}"
+        for metric, word in (("entropy", "entropy"), ("ece", "calibration error"))
+        if (text := each_stage(rows[rows["metric"].eq(metric) & rows["control"].eq("")], order))
+    ]
+    heading = panel_title("Confidence and calibration", *said)
     return alt.vconcat(*panels, spacing=10).properties(title=heading) if panels else None
 
 

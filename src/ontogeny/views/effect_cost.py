@@ -15,12 +15,19 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import colour_by_name, inline_rows, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
 title = "Effect against side effect"
 place = 12
 needs = frozenset({"concept", "method", "metric", "control", "split", "value", "coords"})
 METRICS = ("steering_effect", "neutral_kl", "effect_at_equal_kl", "chosen_alpha", "steering_works")
+_KEY = (
+    LegendEntry("one alpha of a method", "dot", MUTED_COLOUR),
+    LegendEntry("its 95 % interval", "upright", MUTED_COLOUR, opacity=0.6),
+    LegendEntry("equal cost", "upright", MUTED_COLOUR, (2, 3)),
+    LegendEntry("effect there", "diamond", MUTED_COLOUR),
+)
 select = rows_with_metrics(*METRICS)
 
 
@@ -33,7 +40,8 @@ def draw(records: pd.DataFrame) -> Any:
             places.setdefault(_place(vector), []).append(vector)
     names = list(dict.fromkeys(map(_method, vectors)))
     panels = [_panel(name, several, names) for name, several in places.items()]
-    return multiples_or_blank(panels, title, table, "steering_effect and neutral_kl (ontogeny evaluate makes them)")
+    chart = multiples_or_blank(panels, title, table, "steering_effect and neutral_kl (ontogeny evaluate makes them)")
+    return with_legend(chart, *_KEY) if panels else chart
 
 
 def _method(vector: EvaluatedVector) -> str:
@@ -89,4 +97,13 @@ def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
             shape="diamond", size=90, strokeWidth=1.8
         )
         layers.append(marks.encode(x=x, y=y, color=colour))
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=220, title=panel_title(name))
+    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=220, title=panel_title(name, _said(equal)))
+
+
+def _said(equal: pd.DataFrame) -> str:
+    """The effects at equal cost, the largest first."""
+    if equal.empty:
+        return ""
+    best = equal.sort_values("value", ascending=False)
+    effects = ", ".join(f"{n} {v:+.2f}".replace("-", "−") for n, v in zip(best["name"], best["value"], strict=True))
+    return f"at a KL of {equal['kl'].iloc[0]:g}: {effects} nats"

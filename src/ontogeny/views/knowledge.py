@@ -16,12 +16,12 @@ from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread,
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, number_tooltips, panel_title
+from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import stack_concepts, with_checkpoint_names
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
     CHART_WIDTH,
     DIVERGING_SCHEME,
-    INK_COLOUR,
     MISSING_COLOUR,
     MUTED_COLOUR,
     SEQUENTIAL_SCHEME,
@@ -43,11 +43,16 @@ WORDS = {"subject_last": "end of subject", "last": "last token"}
 MOST = 8
 """Maximum number of maps of one kind."""
 COUPLE = "states of → stage"
+_KEY = (
+    LegendEntry("fixed by construction", "cell", MISSING_COLOUR),
+    LegendEntry("95 % interval", "line", MUTED_COLOUR),
+)
 select = rows_with_metrics(MAPS, DIFFERENCE, CROSSED, *FATES)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    return stack_concepts(records, select(records), _parts, title=title, what="patch_effect", spacing=28)
+    what = "patch_effect"
+    return stack_concepts(records, select(records), _parts, title=title, what=what, legend=_KEY, spacing=28)
 
 
 def _parts(subject: ConceptRecords, line: Timeline) -> list[Any]:
@@ -90,9 +95,19 @@ def _maps(cells: pd.DataFrame, text: str, scheme: str, domain: tuple[int, int]) 
     columns = min(len(shown), 4)
     width = min(max(34 * len(order), 90), CHART_WIDTH / columns - 90)
     charts = [_map(cells[cells["panel"].eq(name)], name, order, scheme, domain, width) for name in shown]
-    heading = panel_title(text, *_omitted(shown, names, "maps"))
+    heading = panel_title(text, _largest(cells[~cells["fixed"]]), *_omitted(shown, names, "maps"))
     grid = alt.concat(*charts, columns=columns, spacing=18).resolve_scale(color="shared")
     return grid.properties(title=heading)
+
+
+def _largest(cells: pd.DataFrame) -> str:
+    """The cell with the largest value, in words."""
+    known = cells[cells["value"].notna()]
+    if known.empty:
+        return ""
+    top = known.loc[known["value"].abs().idxmax()]
+    value = f"{top['value']:.2f}".replace("-", "−")
+    return f"largest: {value} at resid.{top['layer']:.0f}, {top['token']}, {top['panel']}"
 
 
 def _map(
@@ -143,7 +158,7 @@ def _fates(rows: pd.DataFrame, text: str) -> Any:
         ends = base.mark_rule(color=MUTED_COLOUR, strokeWidth=2).encode(
             x=alt.X("low:Q", title=FATES[metric], scale=scale), x2="high:Q"
         )
-        points = base.mark_circle(size=45, opacity=1, color=CATEGORY_COLOURS[0] if i else INK_COLOUR).encode(
+        points = base.mark_circle(size=45, opacity=1, color=CATEGORY_COLOURS[0]).encode(
             x=alt.X("value:Q", title=FATES[metric], scale=scale), tooltip=tooltip
         )
         width = 200 if metric == "knowledge_transfer" else 105

@@ -17,7 +17,8 @@ from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seed
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, labelled_cells, number_tooltips, panel_title
-from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
+from ontogeny.views._legend import LegendEntry
+from ontogeny.views._stage_grid import checkpoint_rows, each_stage, lowest_pair, stack_concepts
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
     CHART_WIDTH,
@@ -37,11 +38,17 @@ MOST = 6
 RANDOM = "random"
 ACTS = {"ablation": "ablated, harmful instructions", "addition": "added, harmless instructions"}
 MEASURES = {"log_odds": "change of refusing's log-odds (nats)", "phrases": "change of the share refused (−1 to 1)"}
+_KEY = (
+    LegendEntry("95 % interval", "line", INK_COLOUR),
+    LegendEntry("range of one random direction", "band", FAINT_COLOUR),
+    LegendEntry("0: no better than random, 1: as good as the own vector", "upright", MUTED_COLOUR, (3, 3)),
+)
 select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    return stack_concepts(records, select(records), _subject, title=title, what="refusal_cosine or refusal_effect")
+    what = "refusal_cosine or refusal_effect"
+    return stack_concepts(records, select(records), _subject, title=title, what=what, legend=_KEY)
 
 
 def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
@@ -69,7 +76,8 @@ def _cosines(rows: pd.DataFrame, order: list[str]) -> Any:
     if not charts:
         return None
     row = alt.hconcat(*charts, spacing=40).resolve_scale(color="shared")
-    return row.properties(title=panel_title("Cosine of the refusal directions"))
+    pairs = cells[plain.reindex(cells.index) & cells["held"].eq("shared")]
+    return row.properties(title=panel_title("Cosine of the refusal directions", lowest_pair(pairs, "cosine")))
 
 
 def _matrix(cells: pd.DataFrame, order: list[str], text: str) -> Any:
@@ -106,7 +114,11 @@ def _effects(rows: pd.DataFrame, order: list[str]) -> Any:
         for measure in MEASURES
         if not (part := cells[cells["act"].eq(act) & cells["of"].eq(measure)]).empty
     ]
-    heading = panel_title("Effect of each stage's vector (rows) in each stage (columns)")
+    own = cells[cells["moment"].eq(cells["other"]) & cells["act"].eq("ablation") & cells["of"].eq("log_odds")]
+    said = each_stage(own, order, "nats")
+    heading = panel_title(
+        "Effect of each stage's vector (rows) in each stage (columns)", f"own vector ablated: {said}" if said else ""
+    )
     return alt.vconcat(*lines, spacing=16).properties(title=heading) if lines else None
 
 
@@ -176,5 +188,8 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
         width, height = (CHART_WIDTH - 160) / 2 - 20, max(24 * len(couples), 40)
         panel = alt.layer(marks, rules, points).properties(width=width, height=height, title=panel_title(ACTS[act]))
         panels.append(panel)
-    heading = panel_title("Another stage's vector against the stage's own")
+    own = cells[cells["value"].notna()]
+    best = own.loc[own["value"].idxmax()] if len(own) else None
+    said = "" if best is None else f"largest share: {best['value']:.2f}, {best['couple']}, {best['what'].split(',')[0]}"
+    heading = panel_title("Another stage's vector against the stage's own", said)
     return alt.hconcat(*panels, spacing=20).properties(title=heading)

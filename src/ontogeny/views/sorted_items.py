@@ -1,7 +1,7 @@
 """Every held-out item before and after steering, sorted by its log-likelihood under the unsteered model (arXiv:2410.17245).
 
-Left: continuations that do not show the concept, most likely first; right: those that do, least likely first. Blue is the unsteered
-model, orange the steered one: a good vector lowers the left side and raises the right side, most of all in the shaded quarters.
+Left: continuations that do not show the concept, most likely first; right: those that do, least likely first. Grey is the unsteered
+model, blue the steered one: a good vector lowers the left side and raises the right side, most of all in the shaded quarters.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, FAINT_COLOUR, MUTED_COLOUR
 
 title = "Promoted and suppressed"
@@ -21,13 +22,19 @@ place = 14
 needs = frozenset({"concept", "method", "metric", "control", "value", "coords"})
 METRICS = ("item_nats", "promote", "suppress", "chosen_alpha", "steering_works")
 KINDS = ["unsteered", "steered"]
+_KEY = (
+    LegendEntry("what steering moved", "upright", MUTED_COLOUR, opacity=0.5),
+    LegendEntry("quarter that needs it most", "band", FAINT_COLOUR),
+    LegendEntry("left: not the concept, right: the concept", "upright", MUTED_COLOUR, (3, 3)),
+)
 select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:
     table = tidy_records(select(records))
     panels = [_panel(v, items) for v in evaluated_vectors(table, make_timeline(records)) if len(items := _items(v)) > 0]
-    return multiples_or_blank(panels, title, table, "item_nats (ontogeny evaluate makes them)", columns=2)
+    chart = multiples_or_blank(panels, title, table, "item_nats (ontogeny evaluate makes them)", columns=2)
+    return with_legend(chart, *_KEY) if panels else chart
 
 
 def _items(vector: EvaluatedVector) -> pd.DataFrame:
@@ -58,7 +65,7 @@ def _panel(vector: EvaluatedVector, items: pd.DataFrame) -> Any:
         .encode(x=x)
     )
     long = items.melt(id_vars=["rank", "side", "prompt", "text"], value_vars=KINDS, var_name="kind", value_name="value")
-    kinds = alt.Scale(domain=KINDS, range=list(CATEGORY_COLOURS[:2]))
+    kinds = alt.Scale(domain=KINDS, range=[MUTED_COLOUR, CATEGORY_COLOURS[0]])
     colour = alt.Color("kind:N", scale=kinds, legend=alt.Legend(title=None, orient="bottom"))
     tooltip = ["side:N", "prompt:N", "text:N", "kind:N", *number_tooltips("value", digits=".2f")]
     marks = (

@@ -15,7 +15,8 @@ from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread,
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, labelled_cells, number_tooltips, panel_title
-from ontogeny.views._stage_grid import checkpoint_rows, stack_concepts
+from ontogeny.views._legend import LegendEntry
+from ontogeny.views._stage_grid import checkpoint_rows, lowest_pair, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME, SEQUENTIAL_SCHEME
 
 title = "Truthfulness, stage by stage"
@@ -26,13 +27,13 @@ MOST = 16
 """Maximum number of stages in the matrices."""
 CLOUDS = 4
 """Maximum number of stages whose statements are drawn."""
+_KEY = (LegendEntry("half-way between true and false statements", "upright", "#b9c0c8", (3, 3)),)
 select = rows_with_metrics(*METRICS)
 
 
 def draw(records: pd.DataFrame) -> Any:
-    return stack_concepts(
-        records, select(records), _subject, title=title, what="stage_cosine or push_effect", spacing=36
-    )
+    what = "stage_cosine or push_effect"
+    return stack_concepts(records, select(records), _subject, title=title, what=what, legend=_KEY, spacing=36)
 
 
 def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
@@ -81,7 +82,8 @@ def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale:
         labels["ends"] = {"fontSize": 9, "dy": 9, "opacity": 0.85}
     dark = "abs(datum.value) > 0.7" if scale.scheme == DIVERGING_SCHEME else "datum.value > 0.8"
     layers = labelled_cells(base, alt.Color("value:Q", scale=scale, legend=legend), tips, dark, **labels)
-    heading = panel_title(what, *dict.fromkeys([str(rows["concept"].iloc[0]), str(rows["site"].iloc[0])]))
+    said = lowest_pair(cells, "value")
+    heading = panel_title(what, *dict.fromkeys([str(rows["concept"].iloc[0]), str(rows["site"].iloc[0]), said]))
     return alt.layer(*layers).properties(width=side * size, height=side * size, title=heading)
 
 
@@ -106,7 +108,7 @@ def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
         )
         cloud = cloud.encode(
             x=alt.X("direction:Q", title="along its direction (units of the stream)", axis=bare),
-            y=alt.Y("beside:Q", title="largest other component (units of the stream)", axis=bare),
+            y=alt.Y("beside:Q", title="beside it (units of the stream)", axis=bare),
             color=colour,
             tooltip=["text:N", "label:N"],
         )
