@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -119,6 +120,17 @@ def cases(place: Path) -> dict[str, tuple[list[str], str]]:
         "query, format": (["query", run, "select 1", "--format", "tsv"], "--format must be one of"),
         "audit, stage": (["audit", lineage, "--steps", "sftt=last"], "did you mean sft?"),
         "list, folder": (["list", "conceptz"], "did you mean concepts?"),
+        "evaluate, where": ([*evaluate, "--where", "promt"], "no set of tokens called 'promt'; did you mean prompt?"),
+        "evaluate, aim": ([*evaluate, "--aim", "rigth"], "did you mean right?"),
+        "evaluate, scorer": ([*evaluate, "--scorer", "lexikon:a,b"], "did you mean lexicon?"),
+        "transfer, length": ([*transfer, "--length", "sorce"], "did you mean source?"),
+        "steer, where": (["steer", lineage, "-d", f"{run}:c", "-p", "hi", "--where", "al"], "did you mean all?"),
+        "steer, scale": (["steer", lineage, "-d", f"{run}:c", "-p", "hi", "--scale", "sdt"], "did you mean std?"),
+        "compare, pairing": (["compare", lineage, *out, "--pairing", "same"], "did you mean same_object?"),
+        "train, size": (["train", "--size", "smal", *out], "did you mean small?"),
+        "train, stage": (["train", "--stages", "base,stf", *out], "did you mean sft?"),
+        "train, file": (["train", "--text-file", "nowhere.txt", *out], "there is no file nowhere.txt"),
+        "trace, planes": ([*trace, "--planes", "99"], "--planes must lie between 0 and 12"),
         "train, world": (["train", "--world", "nusery", *out], "did you mean nursery?"),
     }
 
@@ -144,3 +156,22 @@ def test_kernels_of_the_settings_are_those_of_the_metric() -> None:
     from ontogeny.metrics.dependence import KERNELS
 
     assert set(KERNEL_NAMES) == set(KERNELS)
+
+
+def test_choices_of_options_are_those_of_the_library() -> None:
+    from ontogeny.cli._arguments import CHOICES
+    from ontogeny.jobs.compare.inputs import PairingMode
+    from ontogeny.jobs.transfer.plan import VectorLength
+    from ontogeny.steering.token_selection import TOKEN_SELECTORS
+    from ontogeny.tasks.contrast_items import ContrastAim
+    from ontogeny.training.toy_models.in_world import TOY_MODEL_SIZES, TOY_STAGES
+
+    known = {
+        "set of tokens": TOKEN_SELECTORS,
+        "aim": get_args(ContrastAim),
+        "length of a vector": get_args(VectorLength),
+        "pairing": get_args(PairingMode),
+        "size": TOY_MODEL_SIZES,
+        "stage": TOY_STAGES,
+    }
+    assert {kind: set(names) for kind, names in known.items()} == {kind: set(CHOICES[kind]) for kind in known}

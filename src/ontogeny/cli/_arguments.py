@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,6 +124,26 @@ def check_plugins(folder: str, names: Sequence[str], *, defining: str | None = N
 
     for name in names:
         check_plugin(folder, name, defining=defining)
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "set of tokens": ("all", "prompt", "generated", "last"),
+    "aim": ("auto", "right", "positive"),
+    "scorer": ("lexicon", "classifier"),
+    "length of a vector": ("target", "source"),
+    "scale rule": ("unit", "std", "gap"),
+    "size": ("small", "demo"),
+    "stage": ("base", "sft", "dpo"),
+    "pairing": ("auto", "recall", "same_object", "one_span"),
+}
+"""Names that an option can have, by kind; a copy of those in the library, whose modules load torch. A test compares them."""
+
+
+def check_choices(kind: str, names: Sequence[str]) -> None:
+    """Raise BadInput if one of the names is not among `CHOICES`."""
+    for name in names:
+        if name not in CHOICES[kind]:
+            raise unknown_name(kind, name, CHOICES[kind])
 
 
 def concept_from_argument(

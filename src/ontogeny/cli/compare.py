@@ -65,6 +65,7 @@ def compare_command(
     arg.check_plugins("studies", [name for name in map(str.strip, studies.split(",")) if name], defining="INPUTS")
     texts = [*(statements or ()), *(name for name in (requests, questions) if name)]
     arg.check_concept_arguments(texts)
+    arg.check_choices("pairing", [pairing])
     opened = _open_lineage(targets, stages, allow_pickle)
 
     from ontogeny.cli._progress import progress_bar

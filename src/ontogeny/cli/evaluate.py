@@ -89,6 +89,9 @@ def evaluate_command(
     # First what needs no torch: a typing error is answered at once.
     alphas, ks = arg.parse_numbers(alpha, "--alpha"), arg.parse_numbers(k, "--k", whole=True)
     columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
+    arg.check_choices("set of tokens", [where])
+    arg.check_choices("aim", [aim])
+    arg.check_choices("scorer", [text.partition(":")[0] for text in scorer or []])
     arg.check_plugins("steering/methods", [name for name in method or () if not _is_direction(name)])
     arg.check_concept_arguments(concept, **columns)
     lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)

@@ -57,6 +57,8 @@ def steer_command(
         raise BadInput('there is no prompt to continue: add --prompt "Once upon a time".')
     if action not in _ACTIONS:
         raise unknown_name("action", action, _ACTIONS)
+    arg.check_choices("set of tokens", [where])
+    arg.check_choices("scale rule", [scale] if scale else [])
     _check_direction(direction, site)
     if action == "ablate" and alphas != [1.0]:
         raise BadInput("--alpha must be 1 for --action ablate, which removes the direction: leave --alpha out.")

@@ -34,6 +34,11 @@ def train_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Train a small model in a generated world and check what it learned. Resumes if interrupted."""
+    names = [name.strip() for name in stages.split(",") if name.strip()]
+    arg.check_choices("size", [size])
+    arg.check_choices("stage", names)
+    if text_file is not None and not text_file.is_file():
+        raise BadInput(f"there is no file {text_file}: give the path of a text file.")
     if text_file is not None:
         from ontogeny.training.toy_models.on_text import TextConfig
 
@@ -44,7 +49,6 @@ def train_command(
     arg.check_plugins("worlds", [world])
     from ontogeny.training.toy_models import in_world
 
-    names = [name.strip() for name in stages.split(",") if name.strip()]
     if dry_run:
         _print_plan(in_world.size_named(size, names, world), names, out, as_json)
         return
