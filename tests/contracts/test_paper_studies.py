@@ -80,5 +80,10 @@ def test_same_seed_gives_the_same_rows(name: str, runs: Mapping[str, Run], tmp_p
 
 
 def test_systems_name_existing_studies() -> None:
-    named = {system.study for system in SYSTEMS if system.study}
-    assert set(STUDIES) <= named
+    named = {name for system in SYSTEMS for name in system.studies}
+    assert named == set(STUDIES)
+
+
+def test_systems_have_a_paper_and_a_claim_each() -> None:
+    assert len({system.paper for system in SYSTEMS}) == len(SYSTEMS) == 27
+    assert all(system.claim.endswith(".") for system in SYSTEMS)

@@ -10,7 +10,7 @@ WORLD = low_rank.make()
 FINE = low_rank.Config(decimals=4, largest=100.0)
 
 
-@pytest.mark.parametrize("factors", ["uniform", "normal", "laplace", "full"])
+@pytest.mark.parametrize("factors", ["uniform", "normal", "laplace", "levels", "signs", "full"])
 def test_matrices_have_the_rank_up_to_rounding(factors):
     world = low_rank.make(low_rank.Config(rows=6, columns=8, rank=2, factors=factors, decimals=4, largest=100.0))
     u, v, matrix = low_rank.matrices(world, np.random.default_rng(0), 200)
@@ -33,6 +33,23 @@ def test_tokens_match_the_paper_and_are_invertible():
     np.testing.assert_allclose(WORLD.values(batch.inputs)[observed], batch.targets[observed], atol=1e-12)
     assert np.isnan(WORLD.values(batch.inputs)[~observed]).all()
     assert abs((~observed).mean() - 0.3) < 0.03
+
+
+@pytest.mark.parametrize(("factors", "sizes"), [("signs", [1.0]), ("levels", [0.25, 0.5, 1.0])])
+def test_discrete_factors_have_few_numbers(factors, sizes):
+    world = low_rank.make(low_rank.Config(factors=factors, rank=1))
+    batch = low_rank.sample(world, np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(np.unique(np.abs(batch.targets)), sizes)
+
+
+def test_shuffled_entries_are_the_same_numbers_without_the_rank():
+    world = low_rank.make(low_rank.Config(factors="signs", rank=1, rows=4, columns=4))
+    batch = low_rank.sample(world, np.random.default_rng(0), 200)
+    shuffled = low_rank.shuffle_entries(world, batch, np.random.default_rng(1))
+    np.testing.assert_array_equal(np.sort(shuffled.targets, axis=1), np.sort(batch.targets, axis=1))
+    assert ((shuffled.inputs == low_rank.MASK_ID) == (batch.inputs == low_rank.MASK_ID)).all()
+    assert np.linalg.matrix_rank(batch.coordinates["matrix"]).max() == 1
+    assert np.linalg.matrix_rank(shuffled.coordinates["matrix"]).mean() > 2
 
 
 def test_large_entries_are_clipped():

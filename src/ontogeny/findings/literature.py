@@ -15,8 +15,10 @@ class LiteratureSystem:
     name: str
     paper: str
     """arXiv id."""
-    study: str | None = None
-    """Name of its study, if there is one."""
+    claim: str
+    """Its main claim."""
+    studies: tuple[str, ...] = ()
+    """Names of its studies."""
     command: str | None = None
     """Command that does its measurement on a user's own model."""
 
@@ -33,28 +35,161 @@ class Challenge:
 
 
 SYSTEMS = (
-    LiteratureSystem("Trustworthiness dynamics over pre-training", "2402.19465", None, "trace"),
-    LiteratureSystem("How post-training reshapes language models", "2504.02904", None, "compare"),
-    LiteratureSystem("Who gets credit or blame? Stage attribution", "2506.00175", "stage_attribution", "attribute"),
-    LiteratureSystem("Abrupt learning in transformers", "2410.22244", "abrupt_learning"),
-    LiteratureSystem("Representation shattering by knowledge editing", "2410.17194"),
-    LiteratureSystem("Reliable evaluation of behaviour steering", "2410.17245", None, "evaluate"),
-    LiteratureSystem("Sparse autoencoders on formal languages", "2410.11767"),
-    LiteratureSystem("Swing-by dynamics in concept learning", "2410.08309", "swing_by"),
-    LiteratureSystem("A percolation model of emergence", "2408.12578"),
-    LiteratureSystem("What makes and breaks safety fine-tuning", "2407.10264"),
-    LiteratureSystem("Emergence of hidden capabilities", "2406.19370"),
-    LiteratureSystem("Foundational challenges of language models", "2404.09932", None, "study challenges"),
-    LiteratureSystem("When bad data leads to good models", "2505.04741"),
-    LiteratureSystem("The geometry of self-verification", "2504.14379"),
-    LiteratureSystem("Shared global and local geometry of embeddings", "2503.21073", None, "transfer"),
-    LiteratureSystem("Dialogue action tokens", "2406.11978"),
-    LiteratureSystem("TalkTuner: a dashboard of the user model", "2406.07882"),
-    LiteratureSystem("Instruction (in)stability and persona drift", "2402.10962"),
-    LiteratureSystem("Scene representations in a diffusion model", "2306.05720"),
-    LiteratureSystem("Inference-time intervention", "2306.03341", None, "evaluate"),
-    LiteratureSystem("The system model and the user model", "2305.02469"),
-    LiteratureSystem("AttentionViz", "2305.03210"),
+    LiteratureSystem(
+        "Trustworthiness dynamics over pre-training",
+        "2402.19465",
+        "Concepts become linearly readable early in pretraining; vectors from pretraining steer the tuned model; "
+        "information about the input rises, then falls.",
+        studies=("tracing",),
+        command="trace",
+    ),
+    LiteratureSystem(
+        "How post-training reshapes language models",
+        "2504.02904",
+        "Post-training keeps where knowledge is and the direction of truth; it changes the direction of refusal and, "
+        "without entropy neurons, the confidence.",
+        command="compare",
+    ),
+    LiteratureSystem(
+        "Who gets credit or blame? Stage attribution",
+        "2506.00175",
+        "The effect of a training stage is estimated from one run, without retraining.",
+        studies=("stage_attribution", "planted_toxicity", "nursery_stages"),
+        command="attribute",
+    ),
+    LiteratureSystem(
+        "Optimiser-aware training-data attribution",
+        "2605.18814",
+        "Estimates that follow AdamW's own steps rank effects far better than those of plain gradient descent.",
+        studies=("stage_attribution",),
+        command="attribute",
+    ),
+    LiteratureSystem(
+        "Order variance of retraining",
+        "2606.29554",
+        "With AdamW the order of the data alone moves the end point to first order in the learning rate, so that "
+        "retraining is a noisy truth.",
+        studies=("stage_attribution",),
+    ),
+    LiteratureSystem(
+        "Abrupt learning in transformers",
+        "2410.22244",
+        "Matrix completion is learned by copying first, then at once; heads, states and embeddings change with the drop.",
+        studies=("abrupt_learning",),
+    ),
+    LiteratureSystem(
+        "What happens during the loss plateau?",
+        "2506.13688",
+        "On the plateau outputs repeat and states collapse while attention slowly finds its sources.",
+        studies=("abrupt_learning",),
+    ),
+    LiteratureSystem(
+        "Representation shattering by knowledge editing",
+        "2410.17194",
+        "An edit distorts the representation of related facts, the more the further it moves one, and the distortion "
+        "predicts the loss of accuracy.",
+    ),
+    LiteratureSystem(
+        "Reliable evaluation of behaviour steering",
+        "2410.17245",
+        "Measured by likelihoods of open continuations, steering vectors do less than reported.",
+        command="evaluate",
+    ),
+    LiteratureSystem(
+        "Sparse autoencoders on formal languages",
+        "2410.11767",
+        "Latents that correlate with a feature are often not its cause; a causal loss helps.",
+    ),
+    LiteratureSystem(
+        "Swing-by dynamics in concept learning",
+        "2410.08309",
+        "The loss on unseen combinations rises on its way down; concepts are learned in the order of signal and diversity.",
+        studies=("swing_by",),
+    ),
+    LiteratureSystem(
+        "A percolation model of emergence",
+        "2408.12578",
+        "The step at which a capability emerges is a power of the number of properties, as in percolation on a bipartite graph.",
+    ),
+    LiteratureSystem(
+        "What makes and breaks safety fine-tuning",
+        "2407.10264",
+        "Safety fine-tuning moves unsafe inputs into the null space of the weights; jailbreaks look like safe inputs.",
+    ),
+    LiteratureSystem(
+        "Emergence of hidden capabilities",
+        "2406.19370",
+        "A capability can be elicited from the latent space before plain prompts show it.",
+    ),
+    LiteratureSystem(
+        "Foundational challenges of language models",
+        "2404.09932",
+        "Eighteen challenges for alignment and safety, as a map of what a tool addresses.",
+        command="study challenges",
+    ),
+    LiteratureSystem(
+        "When bad data leads to good models",
+        "2505.04741",
+        "Up to a tenth of toxic pretraining data makes toxicity easier to remove by steering, at a lower price.",
+    ),
+    LiteratureSystem(
+        "The geometry of self-verification",
+        "2504.14379",
+        "A model that checks its own reasoning does so along few directions, written by few attention heads.",
+    ),
+    LiteratureSystem(
+        "Shared global and local geometry of embeddings",
+        "2503.21073",
+        "Token embeddings of models of one family have the same geometry; steering vectors are carried over by a linear map.",
+        command="transfer",
+    ),
+    LiteratureSystem(
+        "Dialogue action tokens",
+        "2406.11978",
+        "A small planner that writes two prefix vectors steers a whole dialogue towards a goal.",
+    ),
+    LiteratureSystem(
+        "TalkTuner: a dashboard of the user model",
+        "2406.07882",
+        "Probes read what a chat model believes about its user; users can see and correct it.",
+    ),
+    LiteratureSystem(
+        "Instruction (in)stability and persona drift",
+        "2402.10962",
+        "Within eight rounds a model drifts from its instructions as attention to them decays; split-softmax slows it.",
+    ),
+    LiteratureSystem(
+        "The assistant axis",
+        "2601.10387",
+        "The projection on a principal axis of role vectors predicts persona drift; capping it prevents some.",
+    ),
+    LiteratureSystem(
+        "Scene representations in a diffusion model",
+        "2306.05720",
+        "Depth and salient objects are linearly readable in early denoising steps, and causal.",
+    ),
+    LiteratureSystem(
+        "Inference-time intervention",
+        "2306.03341",
+        "Shifting few attention heads along probe directions makes answers more truthful.",
+        command="evaluate",
+    ),
+    LiteratureSystem(
+        "The system model and the user model",
+        "2305.02469",
+        "People should see how a model represents itself and its user, with uncertainty.",
+    ),
+    LiteratureSystem(
+        "AttentionViz",
+        "2305.03210",
+        "Queries and keys in one space show global patterns of attention heads.",
+    ),
+    LiteratureSystem(
+        "Fragility of probes over training",
+        "2606.11375",
+        "Accuracy of probes saturates early in training; the noise at which they fail keeps changing.",
+        command="trace",
+    ),
 )
 
 _SCIENCE, _METHODS, _SOCIETY = "Scientific understanding", "Development and deployment", "Sociotechnical"

@@ -9,6 +9,7 @@ __all__ = [
     "emergence",
     "fdr",
     "holm",
+    "mine",
     "nulls",
     "order_test",
     "paired_flips",

@@ -16,13 +16,13 @@ from ontogeny.worlds._batch import WorldBatch
 
 __all__ = [
     "MASK_ID", "Config", "MatrixCompletion", "World", "WorldBatch", "complete_matrix", "evaluation", "fill_missing",
-    "make", "matrices", "sample", "score", "sequence",
+    "make", "matrices", "sample", "score", "sequence", "shuffle_entries",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-_Factors = Literal["uniform", "normal", "laplace", "full"]
+_Factors = Literal["uniform", "normal", "laplace", "levels", "signs", "full"]
 
 MASK_ID = 0
 
@@ -33,8 +33,8 @@ class Config:
     columns: int = 7
     rank: int = 2
     factors: _Factors = "uniform"
-    """Distribution of the entries of U and V: uniform in ±scale, normal or Laplace of that scale. `full`: no factors, the entries of
-    the matrix itself are uniform in ±scale, a control that cannot be completed."""
+    """Distribution of the entries of U and V: uniform in ±scale, normal or Laplace of that scale, ±scale/2 and ±scale (`levels`), or
+    ±scale (`signs`). `full`: no factors, the entries of the matrix itself are uniform in ±scale, a control that cannot be completed."""
     scale: float = 1.0
     missing: float = 0.3
     """Probability of masking an entry."""
@@ -109,6 +109,9 @@ def matrices(world: World, rng: np.random.Generator, n: int) -> tuple[Floats, Fl
             u, v = (rng.uniform(-config.scale, config.scale, shape) for shape in (shape_u, shape_v))
         case "normal":
             u, v = (rng.normal(0, config.scale, shape) for shape in (shape_u, shape_v))
+        case "levels" | "signs":
+            values = config.scale * np.array([-1.0, 1.0] if config.factors == "signs" else [-1.0, -0.5, 0.5, 1.0])
+            u, v = (rng.choice(values, shape) for shape in (shape_u, shape_v))
         case "laplace":
             u, v = (rng.laplace(0, config.scale, shape) for shape in (shape_u, shape_v))
         case _:
@@ -142,6 +145,12 @@ def evaluation(world: World) -> Mapping[str, WorldBatch]:
             {"u": -random.coordinates["u"], "v": random.coordinates["v"]},
         ),
     }
+
+
+def shuffle_entries(world: World, batch: WorldBatch, rng: np.random.Generator) -> WorldBatch:
+    """The same entries and gaps, each matrix with its entries in random order: a control that cannot be completed."""
+    matrix = rng.permuted(batch.targets, axis=1).reshape(batch.coordinates["matrix"].shape)
+    return _batch(world, matrix, batch.coordinates["observed"], {})
 
 
 def fill_missing(world: World, batch: WorldBatch, value: float) -> Ids:

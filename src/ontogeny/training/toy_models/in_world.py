@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import GPTNeoXConfig, PreTrainedTokenizerBase
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from ontogeny import plugins
 from ontogeny.data.writing import write_concept
@@ -32,6 +32,7 @@ from ontogeny.training.objectives.objective import Objective
 from ontogeny.training.train import TrainingCallback, train
 
 TOY_STAGES = ("base", "sft", "dpo")
+_TOY_FAMILIES = ("gpt_neox", "llama", "gpt2")
 _NEEDS = {
     "base": ("make", "tokenizer", "sample", "facts", "concepts"),
     "sft": ("instructions", "requests"),
@@ -235,21 +236,40 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def build_network(plan: ToyModelSize, words: int, context: int) -> GPTNeoXConfig:
-    """Configuration of a GPT-NeoX of this size."""
-    return GPTNeoXConfig(
-        vocab_size=words,
-        hidden_size=plan.width,
-        num_hidden_layers=plan.layers,
-        num_attention_heads=plan.heads,
-        intermediate_size=4 * plan.width,
-        max_position_embeddings=context,
+def build_network(plan: ToyModelSize, words: int, context: int, family: str = "gpt_neox") -> PretrainedConfig:
+    """Configuration of a decoder of this size.
+
+    Args:
+        family: `gpt_neox`, `llama` (RMS norm, gated MLP, rotary positions) or `gpt2` (learned positions).
+
+    Raises:
+        BadInput: no such family.
+    """
+    if family not in _TOY_FAMILIES:
+        raise unknown_name("family", family, _TOY_FAMILIES)
+    given = {
+        "vocab_size": words,
         # Three times the default, which shortens the plateau before facts are recalled (docs/log.md).
-        initializer_range=0.06,
-        bos_token_id=2,
-        eos_token_id=3,
-        tie_word_embeddings=False,
-    )
+        "initializer_range": 0.06,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "tie_word_embeddings": False,
+    }
+    if family == "gpt2":
+        no_dropout = {name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+        return GPT2Config(
+            n_embd=plan.width, n_layer=plan.layers, n_head=plan.heads, n_positions=context, **no_dropout, **given
+        )
+    sizes = {
+        "hidden_size": plan.width,
+        "num_hidden_layers": plan.layers,
+        "num_attention_heads": plan.heads,
+        "max_position_embeddings": context,
+    }
+    if family == "llama":
+        # Three matrices in place of two: 8/3 of the width has as many weights as four times the width.
+        return LlamaConfig(intermediate_size=8 * plan.width // 3, **sizes, **given)
+    return GPTNeoXConfig(intermediate_size=4 * plan.width, **sizes, **given)
 
 
 def write_lineage_file(out: Path, name: str, seed: int) -> None:
@@ -290,7 +310,7 @@ def _train(
     out: Path, stage: str, plan: ToyModelSize, toy_world: ToyWorld, seed: int, on_progress: TrainingCallback | None
 ) -> None:
     index, settings, config = TOY_STAGES.index(stage), plan.stages[stage], toy_world.world.config
-    start: GPTNeoXConfig | Path = build_network(plan, len(toy_world.tokenizer), config.context)
+    start: PretrainedConfig | Path = build_network(plan, len(toy_world.tokenizer), config.context)
     if index:
         start = last_stage_checkpoint(out, plan, TOY_STAGES[index - 1])
 
