@@ -3,7 +3,7 @@
 import pytest
 
 from ontogeny import plugins, suites
-from ontogeny.suites import GENERAL_SUITE, BranchLabel
+from ontogeny.suites import GENERAL_SUITE, ROOT_STAGE, BranchLabel, parse_branch
 from ontogeny.testing import SUITE_CLAUSES
 
 
@@ -42,3 +42,25 @@ def test_seeds_in_names() -> None:
     assert pythia.train_seed("EleutherAI/pythia-160m-seed3") == 3
     assert pythia.train_seed("EleutherAI/pythia-160m") == 0
     assert mistral.train_seed("stanford-crfm/expanse-gpt2-small-x777") == 777
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("chck_10M", BranchLabel(10)),
+        ("hf_ckpt/16.78B", BranchLabel(16_780, 16.78e9)),
+        ("rl_step_100", BranchLabel(100, None, "rl", ROOT_STAGE)),
+        ("decay-step-3000", BranchLabel(3000, None, "decay", ROOT_STAGE)),
+        ("step1000-seed2", BranchLabel(1000, stage="seed2", train_seed=2)),
+        ("stage2-step10-seed3", BranchLabel(10, None, "stage2-seed3", train_seed=3)),
+        ("phase1_checkpoint_055500", BranchLabel(55_500)),
+        ("CrystalCoder_phase2_checkpoint_100", BranchLabel(100, None, "phase2", ROOT_STAGE)),
+        ("epoch_3_step_10000", BranchLabel(10_000)),
+        ("step_0025", BranchLabel(25)),
+        ("kestrel", None),
+        ("model-7B", None),
+        ("seed2", None),
+    ],
+)
+def test_general_names_tell_step_tokens_stage_and_seed(name: str, label: BranchLabel | None) -> None:
+    assert parse_branch(name) == label

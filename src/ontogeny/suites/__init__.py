@@ -149,7 +149,7 @@ def _tokens(text: str) -> float | None:
     if match is None:
         return None
     number, unit = next((n, u) for n, u in zip(match.groups()[::2], match.groups()[1::2], strict=True) if n)
-    return float(number) * _SCALE[unit.upper()]
+    return float(Fraction(number) * _SCALE[unit.upper()])
 
 
 def _stage(branch: str) -> tuple[str, str | None, str]:
