@@ -281,3 +281,22 @@ def test_class_names_and_splits_of_a_data_set_are_used(tmp_path: Path, monkeypat
         Concept.from_file("owner/mood:dev")
     (tmp_path / "dataset_dict.json").write_text("{}")
     assert Concept.from_file(tmp_path).hash == read.hash
+
+
+def test_rejects_a_text_beside_a_chat(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hello"}]
+    table = [row | {"messages": turns} for row in rows()]
+    with pytest.raises(BadInput, match="has both columns 'text' and 'messages'"):
+        concept(tmp_path, table)
+    assert concept(tmp_path, table, text="text").examples[0].chat == ()
+    assert concept(tmp_path, table, ignore=["messages"]).examples[0].chat == ()
+    assert len(concept(tmp_path, [row | {"messages": 3} for row in rows()]).examples) == N  # a number of messages
+
+
+def test_groups_written_as_floats_and_as_integers_are_the_same(tmp_path: Path) -> None:
+    table = [row | {"group": float(i // 2) if i % 2 else i // 2} for i, row in enumerate(rows())]
+    assert len({example.group for example in concept(tmp_path, table).examples}) == N // 2
+    floats = [
+        row | {"group": float(i // 2)} for i, row in enumerate(rows())
+    ]  # written in one way they keep their names
+    assert concept(tmp_path, floats).examples[0].group == "0.0"

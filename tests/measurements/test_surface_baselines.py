@@ -2,6 +2,8 @@
 
 import math
 import random
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,3 +197,16 @@ def test_baselines_on_the_tracing_papers_data(shared, name: str, floor: str, acc
         assert found.baselines["tfidf"].accuracy < 0.15
         assert found.twins > 400
         assert abs(grouped.baselines["tfidf"].auroc - 0.5) < 0.02
+
+
+def test_texts_and_groups_that_another_program_spoiled_are_said() -> None:
+    made = concept(
+        lambda t, w: w + (" \ufffd" if t else ""), HALF, group_of=lambda i: f"{i // 2} {'Ann' if i % 2 else 'ann'}"
+    )
+    told = " ".join(audited(made).warnings)
+    assert "200 texts hold U+FFFD" in told
+    assert re.search(r"\d+ groups differ from another one only in case", told)
+    paired = replace(made, examples=tuple(replace(e, pair=e.group) for e in concept(lambda t, w: w, HALF).examples))
+    assert "400 of 400 pairs hold one label only" in " ".join(audited(paired).warnings)
+    sound = " ".join(audited(concept(lambda t, w: w, HALF)).warnings)
+    assert not any(word in sound for word in ("U+FFFD", "in case", "one label only"))

@@ -136,6 +136,9 @@ def read(folder, rows, name="task.jsonl"):
         ("query", {"gold": 2}, "got 2, which marks a missing answer or counts from 1"),
         ("query", {"gold": 0.5}, "must be a number, got 0.5"),
         ("query", {"gold": None}, "must be a number, got None"),
+        ("query", {"gold": True}, "must be a number, got True"),
+        ("mmlu file", {"choice2": ""}, "each option must be a text, got None"),
+        ("copa", {"question": "why"}, "the question must be cause or effect, got 'why'"),
         ("query", {"choices": ["four", " four "]}, "'four' must differ from the others"),
         ("query", {"choices": ["four"]}, "a list of two or more"),
         ("query", {"choices": "four"}, "a list of two or more"),
@@ -166,6 +169,19 @@ def test_rejects_rows_without_a_right_answer(name, change, message, tmp_path):
     with pytest.raises(BadInput, match=f"line 2 cannot be read .*{message}") as caught:
         read(tmp_path, [good, good | change])
     assert "\n" not in str(caught.value)
+
+
+def test_columns_beyond_the_usual_ones_are_not_left_out(tmp_path):
+    """A fifth option counts, `Cause` is a cause, and texts with further columns are no LAMBADA."""
+    five = {"question": "Which?", **{f"choice{i}": letter for i, letter in enumerate("vwxyz")}, "answer": 1}
+    questions = read(tmp_path, [five, five | {"choice4": ""}, five | {"answer": 4}])
+    assert [len(question.options) for question in questions] == [5, 4, 5]
+    assert questions[2].gold == 4
+    copa = ROWS["copa"][0] | {"question": "Cause"}
+    assert read(tmp_path, [copa])[0].prompt.endswith(", because")
+    assert len(read(tmp_path, [{"text": "It was a dark night", "domain": None}])) == 1
+    with pytest.raises(BadInput, match="must have the columns of a known task"):
+        read(tmp_path, [{"text": "It was a dark night", "answer": "bright"}])
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,15 @@ def _position(table: DataTable) -> "Position":
 
 def _text_column(table: DataTable, given: str | None) -> str:
     chat = next((name for name in CHAT_COLUMNS if name in table.columns), None)
-    if given is None and chat and not {"text", "statement"} & set(table.columns):
+    plain = sorted({"text", "statement"} & set(table.columns))
+    if given is None and chat and not plain:
         return chat
+    if given is None and chat and is_chat(table.rows[0].cells.get(chat)):
+        raise BadInput(
+            f"{table.where} has both columns {plain[0]!r} and {chat!r}, a text and a chat: name the right one with `text`, or leave the "
+            "other out with `ignore`.",
+            argument="text",
+        )
     return _column(table, given, ("text", "statement"), "text")
 
 
@@ -246,7 +253,10 @@ def _kind(table: DataTable) -> TargetKind | None:
 
 def _names(table: DataTable, given: str | None, usual: str) -> list[str | None]:
     column = _column(table, given, (usual,), usual) if given else usual
-    return [None if is_empty_word(name := _cell(row, column)) else name for row in table.rows]
+    names = [None if is_empty_word(name := _cell(row, column)) else name for row in table.rows]
+    known = set(names)
+    # Beside an empty cell, programs write the number 3 as 3.0.
+    return [name[:-2] if name and name.endswith(".0") and name[:-2] in known else name for name in names]
 
 
 def _groups(table: DataTable, given: str | None, texts: Sequence[str], pairs: Sequence[str | None]) -> list[str]:

@@ -127,6 +127,7 @@ def audit_surface(
         *_leak_warnings(duplicates, twins, other, shared, sum(len(one.test) for one in splits)),
         *_contradictions(concept),
         *_undecoded(concept),
+        *_odd_groups(concept),
         *_informative_baselines(baselines),
     ]
     return SurfaceAudit(baselines, duplicates, twins, shared, tuple(warnings), held_out)
@@ -362,6 +363,25 @@ def _contradictions(concept: Concept) -> list[str]:
         targets[example.text].add(example.target)
     count = sum(len(values) > 1 for values in targets.values())
     return [f"{count} texts occur with two labels"] if count else []
+
+
+def _odd_groups(concept: Concept) -> list[str]:
+    """Groups that are probably one, and pairs that hold no contrast."""
+    groups = {example.group for example in concept.examples}
+    alike = len(groups) - len({" ".join(group.split()).casefold() for group in groups})
+    members = defaultdict(set)
+    for example in concept.examples:
+        if example.pair is not None:
+            members[example.pair].add(example.target)
+    flat = sum(len(targets) < 2 for targets in members.values())
+    found = []
+    if alike:
+        found.append(
+            f"{alike} groups differ from another one only in case or white space: write both in one way, or they are split"
+        )
+    if flat and concept.kind != "number":
+        found.append(f"{flat} of {len(members)} pairs hold one label only, and no contrast")
+    return found
 
 
 def _undecoded(concept: Concept) -> list[str]:

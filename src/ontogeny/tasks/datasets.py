@@ -23,6 +23,8 @@ _DatasetRow = Mapping[str, Any]
 _OPTION_LETTERS = "ABCDEFGHIJ"
 _NO_OPTION = frozenset(("", "nan", "NaN", "NaT", "<NA>"))
 """What other programs write for a missing option; "None" may be one."""
+_LAMBADA_COLUMNS = frozenset(("text", "domain", "id", "idx"))
+"""A file with other columns beside `text` asks something else than its last word."""
 _YES, _NO = frozenset(("true", "yes", "y", "t", "1", "1.0")), frozenset(("false", "no", "n", "f", "0", "0.0"))
 
 
@@ -50,7 +52,7 @@ def read_multiple_choice(name: str | Path) -> list[MultipleChoiceQuestion]:
         raise BadInput(f"{where} must have questions, it has no rows: choose another file.")
     columns = set(table.columns)
     form = next((read for needed, read in _DATASET_FORMATS if needed <= columns), None)
-    if form is None or (form is _lambada and "label" in columns):
+    if form is None or (form is _lambada and not columns & {"context"} and columns - _LAMBADA_COLUMNS):
         raise BadInput(
             f"{where} must have the columns of a known task, such as query, choices and gold, or prompt, right and wrong, got "
             f"{', '.join(table.columns)}."
@@ -123,7 +125,7 @@ def _words(row: _DatasetRow, column: str) -> str:
 
 def _index(cell: Any) -> int:
     """The index of the right option: a whole number, as a number or as text."""
-    if isinstance(cell, float | int) and cell == int(cell):
+    if isinstance(cell, float | int) and not isinstance(cell, bool) and cell == int(cell):
         return int(cell)
     if isinstance(cell, str) and re.fullmatch(r"\s*-?\d+(\.0)?\s*", cell):
         return int(float(cell))
@@ -141,6 +143,16 @@ def _choices(cell: Any) -> tuple[str, ...]:
     if empty := [choice for choice in cell if choice is None or str(choice).strip() in _NO_OPTION]:
         raise ValueError(f"each option must be a text, got {empty[0]!r}")
     return tuple(f" {str(choice).strip()}" for choice in cell)
+
+
+def _numbered(row: _DatasetRow, name: str) -> list[Any]:
+    """The cells of choice0, choice1, … as far as the columns go; empty ones after the fourth are left out."""
+    cells = []
+    while (column := f"{name}{len(cells)}") in row:
+        cells.append(row[column])
+    while len(cells) > 4 and (cells[-1] is None or str(cells[-1]).strip() in _NO_OPTION):
+        cells.pop()
+    return cells
 
 
 def _query(row: _DatasetRow) -> MultipleChoiceQuestion:
@@ -162,7 +174,7 @@ def _boolq(row: _DatasetRow) -> MultipleChoiceQuestion:
 
 
 def _mmlu(row: _DatasetRow) -> MultipleChoiceQuestion:
-    choices = _choices(row["choices"] if "choices" in row else [row[f"choice{i}"] for i in range(4)])
+    choices = _choices(row["choices"] if "choices" in row else _numbered(row, "choice"))
     answer = str(row["answer"]).strip().upper()
     letters = list(_OPTION_LETTERS)
     listed = "\n".join(f"{letter}.{choice}" for letter, choice in zip(letters, choices, strict=False))
@@ -189,7 +201,9 @@ def _piqa(row: _DatasetRow) -> MultipleChoiceQuestion:
 
 
 def _copa(row: _DatasetRow) -> MultipleChoiceQuestion:
-    joint = "because" if row["question"] == "cause" else "therefore"
+    joint = {"cause": "because", "effect": "therefore"}.get(str(row["question"]).strip().lower())
+    if joint is None:
+        raise ValueError(f"the question must be cause or effect, got {row['question']!r}")
     start = f"{_words(row, 'premise').strip().rstrip('.')}, {joint}"
     choices = [_words(row, f"choice{i}") for i in (1, 2)]
     return MultipleChoiceQuestion(start, _choices([c[:1].lower() + c[1:] for c in choices]), _index(row["label"]))

@@ -402,3 +402,20 @@ def test_finds_shards_of_another_step_on_disk(names: str, tmp_path: Path) -> Non
         shutil.copy(tmp_path / "checkpoint-8" / names.format(1), tmp_path / f"checkpoint-{step}")
     found = audit(Lineage.open(tmp_path, allow_pickle=pickle), allow_pickle=pickle).findings
     assert [(f.kind, f.checkpoints) for f in found] == [("shards", ("checkpoint-2", "checkpoint-3", "checkpoint-8"))]
+
+
+def test_findings_name_the_stage_where_there_are_several(sound: Path, tmp_path: Path) -> None:
+    for stage in ("pretrain", "sft"):
+        shutil.copytree(sound, tmp_path / stage)
+    shutil.rmtree(tmp_path / "sft" / "checkpoint-3000")
+    for folder in (tmp_path / "sft").iterdir():  # other weights than in the first stage
+        rewrite(shard(folder, 1), lambda tensors: {name: tensor + 1 for name, tensor in tensors.items()})
+    for stage in ("pretrain", "sft"):
+        shard(tmp_path / stage / "checkpoint-1000").write_bytes(b"cut off")
+    result = audit(tmp_path)
+    broken = {name for finding in result.faults for name in finding.checkpoints}
+    assert {"pretrain checkpoint-1000", "sft checkpoint-1000"} <= broken
+    assert "on 2 checkpoints" in result.sentence
+    gap = next(finding for finding in result.findings if finding.kind == "gap")
+    assert gap.checkpoints == ("sft checkpoint-2000", "sft checkpoint-4000")
+    assert "between step 2000 and 4000 of sft" in gap.what

@@ -6,14 +6,14 @@ Faults make numbers wrong (identical, stale, mixed or broken checkpoints); warni
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ontogeny._version import __version__
 from ontogeny.errors import BadInput
 from ontogeny.jobs.audit import checks
 from ontogeny.jobs.audit.checks import AuditFinding
-from ontogeny.jobs.audit.metadata import CheckpointMetadata, MetadataReader
+from ontogeny.jobs.audit.metadata import CheckpointMetadata, MetadataReader, checkpoint_names
 from ontogeny.jobs.inputs import as_lineage
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.lineage import Checkpoint, Lineage, weight_fingerprint
@@ -80,7 +80,9 @@ def audit(
     if not lineage.checkpoints:
         raise BadInput(f"{lineage.name} has no checkpoints: open another source.")
     reader = MetadataReader(allow_pickle=allow_pickle, identities=known)
-    sheets = list(_map_concurrently(reader.metadata, lineage.checkpoints, "reading headers", watch))
+    names = checkpoint_names(lineage)
+    read = _map_concurrently(reader.metadata, lineage.checkpoints, "reading headers", watch)
+    sheets = [replace(sheet, shown=names[sheet.checkpoint]) for sheet in read]
     found = [
         *checks.checkpoint_faults(sheets),
         *checks.duplicates(lineage, sheets, _main_branch_identities(lineage, allow_pickle)),

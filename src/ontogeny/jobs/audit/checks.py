@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ontogeny.jobs.audit.metadata import CheckpointMetadata
+from ontogeny.jobs.audit.metadata import CheckpointMetadata, checkpoint_names
 from ontogeny.lineage import Lineage
 
 Severity = Literal["fault", "warning"]
@@ -185,11 +185,12 @@ def shared_shards(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
 
 def missing_steps(lineage: Lineage) -> list[AuditFinding]:
     """Missing steps in a series that is regular around them."""
-    found = []
+    found, shown = [], checkpoint_names(lineage)
     for stage in lineage.stages:
-        names = {c.step: c.name for c in stage.checkpoints if c.step is not None}
+        names = {c.step: shown[c] for c in stage.checkpoints if c.step is not None}
+        of = f" of {stage.name}" * (len(lineage.stages) > 1)
         for before, after, missing in spacing_gaps(list(names)):
-            text = f"between step {before} and {after} about {missing} {'step is' if missing == 1 else 'steps are'} missing"
+            text = f"between step {before} and {after}{of} about {missing} {'step is' if missing == 1 else 'steps are'} missing"
             advice = "Curves are drawn straight across it; fetch what is missing, if it exists."
             found.append(AuditFinding("gap", "warning", (names[before], names[after]), text, advice))
     return found
@@ -218,10 +219,11 @@ _OFF_TRAJECTORY = {
 def off_trajectory(lineage: Lineage) -> list[AuditFinding]:
     """Checkpoints that do not lie on the path of their stage: a difference over such an edge is not the effect of a stage."""
     kinds: dict[str, list[str]] = defaultdict(list)
+    shown = checkpoint_names(lineage)
     for stage in lineage.stages:
         for checkpoint in stage.checkpoints:
             if kind := checkpoint.off_trajectory or stage.off_trajectory:
-                kinds[kind].append(checkpoint.name)
+                kinds[kind].append(shown[checkpoint])
     return [
         AuditFinding(
             "off_trajectory",
@@ -236,7 +238,7 @@ def off_trajectory(lineage: Lineage) -> list[AuditFinding]:
 
 def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
     """Changes within a stage (checkpoints that differ from most), and from one stage to the next."""
-    found = []
+    found, shown = [], checkpoint_names(lineage)
     for trait in _CONFIG_FIELDS:
         usual: dict[str, Any] = {}
         for stage in lineage.stages:
@@ -258,7 +260,7 @@ def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list
                     f"{trait.what} changes from {stage.parent} to {stage.name}{_difference(parent, usual[stage.name])}"
                 )
                 advice = "Compare numbers of the two stages with this in mind."
-                found.append(AuditFinding(trait.kind, "warning", (stage.checkpoints[0].name,), text, advice))
+                found.append(AuditFinding(trait.kind, "warning", (shown[stage.checkpoints[0]],), text, advice))
     return _drop_repeated_tokenizer_finding(found)
 
 

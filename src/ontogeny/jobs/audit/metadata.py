@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import BadInput, CheckpointError
-from ontogeny.lineage import Checkpoint, WeightFile, hub, weight_fingerprint
+from ontogeny.lineage import Checkpoint, Lineage, WeightFile, hub, weight_fingerprint
 from ontogeny.lineage import weight_files as layout
 from ontogeny.lineage.fetch import checkpoint_config, complete_snapshot, file_digest
 
@@ -30,6 +30,12 @@ class TensorEntry:
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+
+
+def checkpoint_names(lineage: Lineage) -> dict[Checkpoint, str]:
+    """Name of each checkpoint in findings: with its stage where there are several."""
+    several = len(lineage.stages) > 1
+    return {c: f"{c.stage} {c.name}" if several and c.name != c.stage else c.name for c in lineage.checkpoints}
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,12 @@ class CheckpointMetadata:
     adapter: bool = False
     """Whether the weights are those of a LoRA adapter, and the config is its base model's."""
 
+    shown: str = ""
+    """Name in findings, see `checkpoint_names`."""
+
     @property
     def name(self) -> str:
-        return self.checkpoint.name
+        return self.shown or self.checkpoint.name
 
     @property
     def tensors(self) -> Mapping[str, TensorEntry]:
