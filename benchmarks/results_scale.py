@@ -367,9 +367,9 @@ print(len(Run.open(sys.argv[1]).records("metric = 'auroc' and control is null an
 """
 
 
-def measure(folder: Path, size: Size, views: list[str]) -> dict[str, object]:
-    """All rows of the table for one size."""
-    model, concepts = make_run(folder, size)
+def measure(folder: Path, size: Size, views: list[str], *, made: bool = False) -> dict[str, object]:
+    """All rows of the table for one size; of the run that is in the folder, if it is `made`."""
+    model, concepts = (folder / "model", sorted((folder / "concepts").iterdir())) if made else make_run(folder, size)
     run = folder / "run"
     words = [
         COMMAND,
@@ -383,9 +383,9 @@ def measure(folder: Path, size: Size, views: list[str]) -> dict[str, object]:
         "--no-untrained",
         "--quiet",
     ]
-    made = bytes_in(run / "records")
+    before = bytes_in(run / "records")
     late = hold_back(run, size)
-    table: dict[str, object] = {"size": asdict(size), "bytes of records before": made}
+    table: dict[str, object] = {"size": asdict(size), "bytes of records before": before}
 
     def note(name: str, cost: Cost, output: str) -> None:
         table[name] = asdict(cost)
@@ -412,7 +412,7 @@ def measure(folder: Path, size: Size, views: list[str]) -> dict[str, object]:
     files = sum(1 for kind in ("records", "directions", "scores") for _ in (run / kind).iterdir())
     table |= {"files a checkpoint": files / size.checkpoints, "bytes of records": bytes_in(run / "records")}
     print(f"  files a checkpoint: {table['files a checkpoint']:.1f}", flush=True)
-    print(f"  bytes of records: {table['bytes of records']:,}, of the unit parts {made:,}", flush=True)
+    print(f"  bytes of records: {table['bytes of records']:,}, of the unit parts {before:,}", flush=True)
     return table
 
 
@@ -455,13 +455,17 @@ def main() -> None:
         "--folder", type=Path, default=Path("runs/scale"), help="Where the runs are made (up to 45 GB)."
     )
     parser.add_argument("--views", default="emergence,layers,heads,drift,dependence", help="Pictures that are timed.")
+    parser.add_argument(
+        "--made", action="store_true", help="Measure runs that are in the folder, with unit parts only."
+    )
     parser.add_argument("--keep", action="store_true", help="Keep the runs.")
     parser.add_argument("--out", type=Path, help="JSON file that keeps the table.")
     args = parser.parse_args()
     tables = {}
     for name in args.size or ["small"]:
         print(f"{name}: {SIZES[name]}", flush=True)
-        tables[name] = measure(args.folder / name, SIZES[name], [v for v in args.views.split(",") if v])
+        views = [v for v in args.views.split(",") if v]
+        tables[name] = measure(args.folder / name, SIZES[name], views, made=args.made)
         if args.keep:
             with contextlib.suppress(OSError):
                 shutil.rmtree(args.folder / name / "aside")

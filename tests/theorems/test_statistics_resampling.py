@@ -398,3 +398,16 @@ def test_random_directions_are_unit_vectors_on_the_sphere():
     directions = random_directions(50, count=400, seed=1)
     torch.testing.assert_close(directions.norm(dim=1), torch.ones(400))
     assert directions.mean(0).abs().max() < 0.05
+
+
+def test_many_groups_are_ordered_as_few():
+    chances = torch.rand(3, permutation._PACKED_FROM + 5, generator=torch.Generator().manual_seed(0))
+    chances[:, 7] = chances[:, 9]  # equal ones keep their order
+    assert torch.equal(permutation._order_of_chances(chances), chances.argsort(dim=1, stable=True))
+
+
+def test_permuted_labels_are_those_of_one_index(monkeypatch):
+    y, groups = torch.arange(40) % 4 < 2, torch.arange(40) // 2
+    permutations = permutation.group_permutations(y, groups, samples=100)
+    monkeypatch.setattr(permutation, "_BLOCK", 120)
+    assert torch.equal(permutation.permuted_labels(y, permutations), y[permutations.long()])

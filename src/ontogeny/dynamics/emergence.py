@@ -27,7 +27,7 @@ from ontogeny.statistics.emergence import (
     loss_event,
     step_difference,
 )
-from ontogeny.statistics.permutation import least_labelling_p, sign_flip_p, tail_p
+from ontogeny.statistics.permutation import least_labelling_p, permuted_labels, sign_flip_p, tail_p
 from ontogeny.storage.record_filter import sql_text
 from ontogeny.storage.run import Run
 
@@ -198,7 +198,7 @@ def _end_p(
         key = f"{method}/{best.part}/null"
         kept = run.scores(visit.unit, [f"{key}_observed", f"{key}_maxima"])
         return tail_p(float(kept[f"{key}_observed"][best.at]), kept[f"{key}_maxima"], least=least)
-    test = scores.score_test(metric, last, y, y[design.permutations])
+    test = scores.score_test(metric, last, y, permuted_labels(y, design.permutations))
     return tail_p(float(test.observed[0]), test.maxima, least=least)
 
 

@@ -20,7 +20,7 @@ from ontogeny.measurements.settings import MEASURE_VERSION
 from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics.fdr import q_values
-from ontogeny.statistics.permutation import familywise_p, least_p
+from ontogeny.statistics.permutation import familywise_p, least_p, permuted_labels
 from ontogeny.storage import checksums
 from ontogeny.storage.files import RecordBlock, content_digest, read_tensor_header, read_tensors, write_tensors
 from ontogeny.storage.run import Run
@@ -49,7 +49,7 @@ def significance_rows(
     """
     context = design.row_context(seed)
     methods = [method for method in common_methods(visits) if method in _SIGNIFICANCE_METHODS]
-    labels = design.y_test[design.permutations]
+    labels = permuted_labels(design.y_test, design.permutations)
     least = least_p(design.y_test, labels)
     nulls = _unit_nulls(run, design, visits, methods, labels, on_checkpoint)
     blocks = []
@@ -77,7 +77,7 @@ def earliest_site_rows(
     lasts = list({visit.stage: visit for visit in visits if "resid" in visit.sites}.values())
     if not lasts or any(method not in visit.methods for visit in lasts):
         return []
-    labels = design.y_test[design.permutations]
+    labels = permuted_labels(design.y_test, design.permutations)
     alone = [replace(visit, sites={"resid": visit.sites["resid"]}) for visit in lasts]
     nulls = [_unit_null(run, design, visit, method, labels) for visit in alone]
     maxima = torch.stack([null["maxima"] for null in nulls]).amax(0)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from ontogeny.lineage import weight_files
+from ontogeny.storage.merging import read_stored_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -105,10 +105,10 @@ def looks_untrained(folder: Path) -> bool:
         return False
     files = weight_files.check_model_folder(folder, allow_pickle=True).weights
     for path in (folder / file.name for file in files if file.name.endswith(".safetensors")):
-        with safe_open(path, framework="pt") as opened:
-            for name in filter(_NORM_GAIN.search, opened.keys()):
-                if not _is_constant(opened.get_tensor(name)):
-                    return False
+        # Reads the gains only: mapping a file of many gigabytes into memory is not allowed everywhere.
+        gains = list(filter(_NORM_GAIN.search, weight_files.read_safetensors_header(path)))
+        if not all(_is_constant(gain.float()) for gain in read_stored_tensors(path, gains).values()):
+            return False
     return True
 
 

@@ -19,6 +19,8 @@ from ontogeny.statistics.unique import unique_inverse
 _EXPANDED_FREEDOM = 5
 _MAX_RESAMPLES_WITHOUT_CLASS = 0.01
 
+_BLOCK = 2**24
+"""Resampled groups that are drawn at once."""
 _SORTED_FROM = 1024
 """Examples from which on AUROC is resampled along the sorted scores; below, a product over all pairs is faster."""
 _ROWS, _SAMPLES = 64, 250
@@ -55,9 +57,12 @@ def group_weights(
             f"a bootstrap by group needs at least 2 groups, got {count}: add groups, or make each example a group."
         )
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(count, (samples, count), generator=generator)
-    times = torch.zeros(samples, count).scatter_add_(1, drawn, torch.ones(samples, count))
-    return times[:, member]
+    weights = torch.empty(samples, len(groups))
+    for rows in weights.split(max(1, _BLOCK // count)):  # type: ignore[no-untyped-call]
+        drawn = torch.randint(count, (len(rows), count), generator=generator)
+        times = torch.zeros(len(rows), count).scatter_add_(1, drawn, torch.ones(len(rows), count))
+        torch.index_select(times, 1, member, out=rows)
+    return weights
 
 
 def auroc_samples(

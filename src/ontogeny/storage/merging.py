@@ -191,6 +191,8 @@ def _torch_dtypes() -> dict[str, Any]:
         "I8": torch.int8,
         "U8": torch.uint8,
         "BOOL": torch.bool,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
     }
 
 
