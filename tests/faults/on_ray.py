@@ -57,13 +57,13 @@ def finished(out: Path) -> dict[str, int]:
     return {unit: inode for unit, inode in found.items() if not unit.startswith("series")}
 
 
-def workers_of(process: int) -> list[int]:
-    """The workers of Ray below a process that are at a visit."""
+def workers_of(process: int, call: bytes = b"ray::RayWorker.visit") -> list[int]:
+    """The workers of Ray below a process that are in a call, by default at a visit."""
     parents, busy = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::RayWorker.visit"):
+            if (folder / "cmdline").read_bytes().startswith(call):
                 busy.append(int(folder.name))
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -92,7 +92,7 @@ def _trained(x: Tensor, z: Tensor, hidden: int, steps: int, rate: float, seed: i
         average = mean.detach() if average is None else _EMA * average + (1 - _EMA) * mean.detach()
         loss = (mean / average - joint.mean(1)).sum()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return [weight.detach() for weight in weights]
 
@@ -107,7 +107,7 @@ def _critic(weights: list[Tensor], x: Tensor, z: Tensor) -> Float[Tensor, "cell 
 
 
 def _bound(weights: list[Tensor], x: Tensor, z: Tensor) -> Float[Tensor, " cell"]:
-    cells, n = x.shape[:2]
+    n = x.shape[1]
     joint = _critic(weights, x, z).double().mean(1)
     each = [
         _critic(weights, x, z[:, torch.arange(n).roll(shift)]).double().logsumexp(1) for shift in range(1, n)

@@ -36,7 +36,7 @@ from ontogeny.training.toy_models.in_world import (
 from ontogeny.worlds import nursery
 from ontogeny.worlds.nursery.conversations import REFUSAL_ANSWER
 
-TITLE = "Which stage made an assistant's refusals"
+TITLE = "Which stage made the refusals of an assistant"
 PAPER = "Who Gets Credit or Blame? Attributing Accountability in Modern AI Systems, arXiv:2506.00175"
 SETUP = """
 A small transformer is pretrained in the nursery world, fine-tuned on conversations that answer every request, and trained by DPO to
@@ -63,10 +63,12 @@ class Settings:
     """Data orders over which retraining is repeated."""
     requests: int = 16
     """Forbidden and allowed requests each, and rows of text, for the behaviours."""
+    validity: bool = True
+    """Whether metasmoothness and the linearity of the response are measured, by seven short trainings per stage."""
 
 
 PRESETS: Mapping[str, Settings] = {
-    "smoke": Settings(base=2, sft=2, dpo=2, rows=2, width=16, requests=4),
+    "smoke": Settings(base=2, sft=1, dpo=1, rows=2, width=16, orders=1, requests=2, validity=False),
     "tiny": Settings(),
     "small": Settings(base=600, sft=100, dpo=60, orders=5, requests=32),
     "paper": Settings(base=3200, sft=250, dpo=100, rows=16, width=128, orders=5, requests=64),
@@ -120,7 +122,8 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
             comparison = compare_tiers(experiment, seed=lab.seed, orders=settings.orders)
             path, estimates = comparison.path, comparison.estimates
             yield from comparison_rows(lab, comparison, TOY_STAGES)
-            yield from validity_rows(lab, comparison, TOY_STAGES)
+            if settings.validity:
+                yield from validity_rows(lab, comparison, TOY_STAGES)
             yield lab.row("named_dpo", float(comparison.truth.mean[:, 0].argmax() == 2), "retraining")
         else:
             path = record_path(experiment.make, experiment.stages(0), seed=lab.seed)

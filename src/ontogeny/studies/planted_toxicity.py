@@ -73,7 +73,7 @@ class Settings:
 
 
 PRESETS: Mapping[str, Settings] = {
-    "smoke": Settings(steps=6),
+    "smoke": Settings(steps=3),
     "tiny": Settings(),
     "small": Settings(steps=200, orders=5, controls=2, rate=3e-3),
     "paper": Settings(steps=1000, orders=5, controls=2, rate=3e-3),

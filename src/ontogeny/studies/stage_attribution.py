@@ -68,7 +68,7 @@ class Settings:
 
 
 PRESETS: Mapping[str, Settings] = {
-    "smoke": Settings(steps=6, orders=2, rates=()),
+    "smoke": Settings(steps=3, orders=2, rates=(1e-3,)),
     "tiny": Settings(),
     "small": Settings(steps=150, orders=5, controls=4, rates=(3e-4, 1e-3), lengths=(50,)),
     "paper": Settings(steps=1000, orders=5, classes=10, controls=4, rates=(3e-4, 1e-3), lengths=(100, 300)),

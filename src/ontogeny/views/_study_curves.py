@@ -31,7 +31,8 @@ def draw_study_curves(records: pd.DataFrame, picture: StudyPicture) -> Any:
     names = [n for n in (picture.conditions or tuple(dict.fromkeys(curves["name"]))) if n in set(curves["name"])]
     parts = list(dict.fromkeys(curves["part"]))
     width = CHART_WIDTH - 60 if len(parts) == 1 else CHART_WIDTH / 2 - 90
-    panels = [_panel(curves[curves["part"].eq(part)], part, names, picture, width) for part in parts]
+    kinds = list(dict.fromkeys(curves["kind"]))  # one legend for all panels
+    panels = [_panel(curves[curves["part"].eq(part)], part, names, kinds, picture, width) for part in parts]
     chart = panels[0] if len(panels) == 1 else alt.concat(*panels, columns=2, spacing=30)
     return apply_theme(chart)
 
@@ -42,13 +43,14 @@ def _part(metric: str, coords: Any, picture: StudyPicture) -> str:
     return " · ".join(text for text in (metric if len(picture.metrics) > 1 or not extra else "", extra) if text)
 
 
-def _panel(rows: pd.DataFrame, part: str, names: list[str], picture: StudyPicture, width: float) -> Any:
+def _panel(
+    rows: pd.DataFrame, part: str, names: list[str], kinds: list[str], picture: StudyPicture, width: float
+) -> Any:
     base = alt.Chart(inline_rows(rows, "name", "kind", "step", "value", "low", "high", "seeds"))
     scale = alt.Scale(type="log") if picture.log_x else alt.Scale()
     x = alt.X("step:Q", scale=scale, title="training step", axis=alt.Axis(tickCount=6, format="~s"))
     y_scale = alt.Scale(type="log") if picture.log_y and (rows["low"] > 0).all() else alt.Scale(zero=False)
     y = alt.Y("value:Q", scale=y_scale, title=part or picture.metrics[0].replace("_", " "))
-    kinds = list(dict.fromkeys(rows["kind"]))
     dash = alt.StrokeDash(
         "kind:N",
         scale=alt.Scale(domain=kinds, range=[[1, 0] if kind == "measured" else _NULL_DASH for kind in kinds]),

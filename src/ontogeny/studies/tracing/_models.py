@@ -84,7 +84,7 @@ def pretrain(
     for session in training_sessions(recipe):
         if session.step not in wanted:
             continue
-        model = model_from_network(session.network.eval(), tokenizer)  # type: ignore[arg-type]
+        model = model_from_network(session.network.eval(), tokenizer)
         work, rows = build_workload([replace(c, answers=()) for c in concepts], tokenizer, model.context)
         captured = capture_workload(model, work, model.sites("resid"))
         weights = {name: tensor.detach().clone() for name, tensor in session.network.state_dict().items()}
@@ -114,4 +114,4 @@ def fine_tune(settings: Settings, lab: Lab, world: nursery.World, weights: Mappi
 
     config = TrainingConfig(settings.tuning, settings.rate / 3, warmup=min(10, settings.tuning), weight_decay=0.0)
     *_, session = training_sessions(TrainingRecipe(make, batches, answers_only, config, lab.seed))
-    return model_from_network(session.network.eval(), tokenizer)  # type: ignore[arg-type]
+    return model_from_network(session.network.eval(), tokenizer)

@@ -55,8 +55,8 @@ def _curve(
     for snapshot in snapshots:
         read = snapshot.activations[concept.name]
         rows = measure_concept(design, read.parts, read.sites, read.inputs, trace).records
-        scores = {r.layer: r.value for r in rows if (r.metric, r.method, r.control) == (metric, "logistic", None)}
-        curve.append([scores[layer] for layer in sorted(scores)])
+        scores = [r for r in rows if (r.metric, r.method, r.control) == (metric, "logistic", None)]
+        curve.append([row.value for row in sorted(scores, key=lambda row: row.layer or 0)])
     return np.array(curve)
 
 
