@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,6 +141,13 @@ def test_sharded_weights_are_refused() -> None:
     sharded = type("FullyShardedDataParallel", (_Wrapper,), {})(tiny_model("gpt2"), "module")
     with pytest.raises(BadInput, match="sharded by FSDP"):
         inner_network(sharded)
+
+
+def test_learned_prompts_are_refused() -> None:
+    wrapper = _Wrapper(tiny_model("gpt2"), "inner")
+    wrapper.get_base_model, wrapper.active_peft_config = None, SimpleNamespace(is_prompt_learning=True)
+    with pytest.raises(BadInput, match=r"got a learned prompt \(PEFT\)"):
+        inner_network(wrapper)
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def inner_network(model: Any) -> "PreTrainedModel":
         model: The network, or a wrapper of it.
 
     Raises:
-        BadInput: the weights are sharded (FSDP, ZeRO-3), or there is no transformers network inside.
+        BadInput: the weights are sharded (FSDP, ZeRO-3), a prompt is learned, or there is no transformers network inside.
     """
     from transformers import PreTrainedModel
 
@@ -43,6 +43,11 @@ def inner_network(model: Any) -> "PreTrainedModel":
 
 def _wrapped(network: nn.Module) -> Any:
     if hasattr(network, "get_base_model"):  # PEFT puts its layers into the network
+        if getattr(getattr(network, "active_peft_config", None), "is_prompt_learning", False):
+            raise BadInput(
+                "`model` must hold what it learns in its weights, got a learned prompt (PEFT), which is outside of the network: use an "
+                "adapter such as LoRA."
+            )
         return cast("Any", network).get_base_model()
     return next((getattr(network, name) for name in _INSIDE if hasattr(network, name)), None)
 
