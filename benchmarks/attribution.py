@@ -1,6 +1,7 @@
 """Our adjoint of AdamW against AdamW-influence of dattri-llm, on the same recorded run of a small network in two stages.
 
-Both give the effect of a stage's batch gradients on a loss. With the rows of our Gauss–Newton matrix in place of its empirical Fisher their
+Both give the effect of half of the examples of each stage's batches on a loss (all gradients together have none: Adam does not see their
+scale). With the rows of our Gauss–Newton matrix in place of its empirical Fisher their
 sweep must give our numbers; with the Fisher it is their own method, whose distance is printed.
 """
 
@@ -47,13 +48,17 @@ def main() -> None:
         return loss(network, (x, y[0]))
 
     slope = behaviour_gradient(path, behaviour)
-    ours = {c: removed_gradients(path, slope, c) for c in ("gauss_newton", "hessian")}
+    removed = [
+        path.network.gradient(s.state.parameters, loss, (s.batch[0][: ROWS // 2], s.batch[1][: ROWS // 2])) / 2
+        for s in path.steps
+    ]
+    ours = {c: removed_examples(path, slope, removed, c) for c in ("gauss_newton", "hessian")}
     try:
-        theirs = run_peer(path, slope, loss)
+        theirs = run_peer(path, slope, removed, loss)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         print(f"dattri-llm fails: {str(error)[:200]}")
         return
-    print("| effect of the batch gradients of | stage 1 | stage 2 |\n|---|---|---|")
+    print("| effect of half of the examples of | stage 1 | stage 2 |\n|---|---|---|")
     for name, scores in (
         ("ours, Gauss–Newton", ours["gauss_newton"]),
         ("dattri-llm 0.1.0, with our curvature", theirs["given curvature"]),
@@ -69,10 +74,12 @@ def main() -> None:
         sys.exit("the two sweeps disagree")
 
 
-def removed_gradients(path: TrainingPath, slope: torch.Tensor, curvature: str) -> list[float]:
-    """Effect of each stage's batch gradients: the adjoint's slope in the gradient of a step times that gradient."""
+def removed_examples(
+    path: TrainingPath, slope: torch.Tensor, removed: list[torch.Tensor], curvature: str
+) -> list[float]:
+    """Effect of examples of each stage: the adjoint's slope in the gradient of a step times their share of that gradient."""
     scores, adjoint, later = [0.0] * len(path.stages), initial_state(slope), len(path.stages) - 1
-    for step in reversed(path.steps):
+    for step, share in zip(reversed(path.steps), reversed(removed), strict=True):
         if step.stage != later:
             adjoint, later = initial_state(adjoint.parameters), step.stage
         network, loss, seen = path.network, path.stages[step.stage].loss, []
@@ -83,11 +90,11 @@ def removed_gradients(path: TrainingPath, slope: torch.Tensor, curvature: str) -
             return multiply(step.state.parameters, loss, step.batch, direction)
 
         adjoint = adjoint_step(adjoint, step.state, step.gradient, product, step.settings)
-        scores[step.stage] += step.settings.clip * float(seen[0].double() @ step.gradient.double())
+        scores[step.stage] += step.settings.clip * float(seen[0].double() @ share.double())
     return scores
 
 
-def run_peer(path: TrainingPath, slope: torch.Tensor, loss) -> dict[str, list[float]]:
+def run_peer(path: TrainingPath, slope: torch.Tensor, removed: list[torch.Tensor], loss) -> dict[str, list[float]]:
     """Run their sweep on the recorded steps.
 
     Raises:
@@ -107,6 +114,7 @@ def run_peer(path: TrainingPath, slope: torch.Tensor, loss) -> dict[str, list[fl
         factors.append((values.clamp(min=0).sqrt()[:, None] * vectors.T).float())
     arrays = {
         "slope": slope,
+        "removed": torch.stack(removed),
         "gradient": torch.stack([step.gradient for step in steps]),
         "first": torch.stack([state.first for state in after]),
         "second": torch.stack([state.second for state in after]),

@@ -1,6 +1,6 @@
 """AdamW-influence of dattri-llm (arXiv:2605.18814) over a trajectory that another process recorded: its push, coupling and transition.
 
-Prints the effect on the behaviour of the batch gradients of each stage, with the empirical Fisher of the method and with given rows of the
+Prints the effect on the behaviour of the removed examples of each stage, with the empirical Fisher of the method and with given rows of the
 curvature's factor. Runs in the tool's own environment.
 """
 
@@ -35,7 +35,7 @@ def sweep(saved, rows, scale):
             saved["first"][step] / (1 - beta1**number), saved["second"][step] / (1 - beta2**number), eps=eps
         )
         common = {"lr": float(saved["rate"][step]), "step": number, "beta1": beta1, "beta2": beta2}
-        push = ops.adamw_influence_push(g[None], g, d, s, **common)
+        push = ops.adamw_influence_push(saved["removed"][step][None].float(), g, d, s, **common)
         scores[stage] = scores.get(stage, 0.0) - float((push @ torch.cat([u_theta, u_m, u_v], 1).T).squeeze())
         own = saved[rows][step].float()
         coupled = ops.adamw_influence_coupling(u_theta, u_m, u_v, own, g, d, s, **common)

@@ -185,15 +185,16 @@ def test_tiers_that_need_data_rank_stages_and_the_others_say_what_they_lack(
     assert rows.loc[("activation_difference", "sft"), "value"] == pytest.approx(0, abs=1e-6), (
         "an idle stage moves nothing"
     )
-    for tier in ("bm25", "gradient_dot", "segments"):
+    for tier in ("bm25", "gradient_dot"):
         assert "no texts of this stage" in rows.loc[(tier, "base"), "note"]
-    assert (
-        "learning rates" in rows.loc[("segments", "dpo"), "note"] or "moments" in rows.loc[("segments", "dpo"), "note"]
-    )
+    for stage in STAGES:
+        assert "optimizer's moments of dpo 2" in rows.loc[("segments", stage), "note"], (
+            "a later stage blocks the way back"
+        )
     # The direction in which the stage's loss falls lowers the behaviour's loss too, since the texts are alike.
     assert rows.loc[("gradient_dot", "dpo"), "value"] < 0
     cost = run.about["attribution"]["cost"]["loss:inside"]
-    assert cost["linearised"]["tokens"] == 3 * cost["retraining" if "retraining" in cost else "endpoint"]["tokens"] / 4
+    assert cost["linearised"]["tokens"] == 3 * cost["endpoint"]["tokens"] / 4
     assert cost["endpoint"]["share"] is None
 
 
@@ -218,7 +219,8 @@ def test_gradient_dot_is_minus_the_slope_of_the_behaviour_along_the_gradient(
                 p.copy_(start[name] - step * gradient[name].double())
         return float(behaviour.values(network).mean())
 
-    assert value == pytest.approx((at(1e-4) - at(-1e-4)) / 2e-4, rel=1e-3)
+    # Logits are float32, so that the difference quotient has three digits.
+    assert value == pytest.approx((at(1e-4) - at(-1e-4)) / 2e-4, rel=5e-3)
 
 
 def test_segments_use_the_moments_that_lie_beside_the_checkpoints(

@@ -1,8 +1,8 @@
 """Attribute behaviours to the stages of a lineage from its checkpoints: the tiers that need no recorded path, resumable by behaviour.
 
 Stages are those on the way to the final one, by their parents. A stage must start where its parent ended; an edge over which weights were
-averaged, annealed or taken from elsewhere is no stage effect, and its rows are absent with the reason. Every checkpoint is read once, into
-one network.
+averaged, annealed or taken from elsewhere is no stage effect, and its rows are absent with the reason. Every checkpoint is read once, the
+final one twice, into one network.
 """
 
 import itertools
@@ -216,14 +216,14 @@ def _measure(
             wanted = [name for name in data if checkpoint in _ends(plan, name) and (name, checkpoint) not in states]
             if checkpoint not in here.values or checkpoint == chain[-1] or not initial or wanted:
                 here.read(checkpoint)
-                here.values.setdefault(checkpoint, here.evaluate())
+                if checkpoint not in here.values:
+                    here.values[checkpoint] = here.evaluate()
                 initial = initial or parameters_of(here.model.network)
                 before = before or initial
             for name in wanted:
                 states[name, checkpoint] = data[name].states(here.model, set(layers.values()))
             on_progress(TraceProgress(checkpoint.name, min(len(here.values), total), total, "measuring behaviours"))
-        here.read(chain[-1])
-        after = parameters_of(here.model.network)
+        after = parameters_of(here.model.network)  # the end of the chain was read last
         check_same_shapes(before, after)
         delta = weight_difference(after, before)
         if stage.name in data:

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ontogeny.attribution.cost import GRADIENT
 from ontogeny.errors import BadInput
 
 Weights = Mapping[str, Tensor]
@@ -26,22 +25,20 @@ GradientOfWeights = Callable[[Weights], Weights]
 
 @dataclass(frozen=True)
 class CheckpointTier:
-    """An estimator: its name, what it computes, and its cost in evaluations of the behaviour per stage."""
+    """An estimator: its name, and what it computes."""
 
     name: str
     meaning: str
-    evaluations: float
-    gradient: bool = False
 
 
 CHECKPOINT_TIERS = (
     CheckpointTier(
-        "telescoping", "sum of γ(next) − γ(this) over the stage's checkpoints: the change while the stage ran", 1
+        "telescoping", "sum of γ(next) − γ(this) over the stage's checkpoints: the change while the stage ran"
     ),
-    CheckpointTier("endpoint", "γ(end of stage) − γ(start of stage)", 1),
-    CheckpointTier("subtraction", "γ(final) − γ(final − Δ), where Δ is the stage's change of the weights", 1),
-    CheckpointTier("addition", "γ(initial + Δ) − γ(initial)", 1),
-    CheckpointTier("linearised", "gradient of γ at the final weights times Δ", GRADIENT, gradient=True),
+    CheckpointTier("endpoint", "γ(end of stage) − γ(start of stage)"),
+    CheckpointTier("subtraction", "γ(final) − γ(final − Δ), where Δ is the stage's change of the weights"),
+    CheckpointTier("addition", "γ(initial + Δ) − γ(initial)"),
+    CheckpointTier("linearised", "gradient of γ at the final weights times Δ"),
 )
 
 

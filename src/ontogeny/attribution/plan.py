@@ -67,12 +67,6 @@ class AttributionPlan:
     without: Mapping[str, Checkpoint] = field(default_factory=dict)
     """The end of a training without a stage's data, by name of the stage."""
 
-    @property
-    def loads(self) -> int:
-        """Weights read from disk."""
-        segments = len(self.stage_texts)
-        return len(self.checkpoints) + 1 + len(self.without) + segments
-
     def chain(self, index: int) -> list[Checkpoint]:
         """Checkpoints from the start of a stage to its end, without those off the trajectory.
 
