@@ -61,7 +61,7 @@ PRESETS: Mapping[str, Settings] = {
         matrix_layers=4, matrix_spread=0.02, matrix_warmup=0, matrix_beta=0.999, part_steps=50_000,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 4, "tiny": 35, "small": 1500, "paper": 500_000}
+SECONDS = {"smoke": 4, "tiny": 50, "small": 1500, "paper": 500_000}
 
 
 PICTURES = (
