@@ -269,18 +269,28 @@ def make_tensors(folder: Path, template: Run, size: Size, plan) -> None:
                     scores[key] = tensor
                     continue
                 part, *field = key.split("/")[1:]
-                if field:  # of nulls: by site, or by permutation
-                    count = len(template_sites[part])
-                    of_site = tensor.shape[0] == count
-                    scores[key] = tensor[torch.arange(len(size.sites[part])) % count] if of_site else tensor
-                    continue
-                lift = [
-                    math.sqrt(2) * normal.inv_cdf(auroc(checkpoint.step, layer / size.layers, number))
-                    for _, layer, _ in map(place, size.sites[part])
+                planted = [
+                    auroc(checkpoint.step, layer / size.layers, number) for _, layer, _ in map(place, size.sites[part])
                 ]
+                if field:
+                    scores[key] = grown_null(field[0], tensor, len(template_sites[part]), torch.tensor(planted))
+                    continue
+                lift = [math.sqrt(2) * normal.inv_cdf(value) for value in planted]
                 scores[key] = noise[part] + torch.tensor(lift)[:, None, None] * y[None, :, None]
             save(folder / "directions" / f"{unit}.safetensors", directions, header_of_unit)
             save(folder / "scores" / f"{unit}.safetensors", scores, {**header_of_unit, "tensors": sorted(scores)})
+
+
+def grown_null(field: str, tensor, count: int, planted):
+    """What a unit keeps of a null, for more sites: by permutation as it is, by site again and again, with the planted score."""
+    if tensor.shape[0] != count:
+        return tensor
+    again = tensor[torch.arange(len(planted)) % count]
+    if field == "null_observed":
+        return again + planted - 0.5
+    if field == "null_p":
+        return torch.where(planted > 0.6, again.new_tensor(1 / (SETTINGS.permutations + 1)), again)
+    return again
 
 
 def save(path: Path, tensors, header) -> None:
