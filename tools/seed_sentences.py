@@ -28,6 +28,7 @@ TOPICS = {
     "phase": ("turns", "shows no turn"),
 }
 """The beginnings of the sentences on each topic."""
+_UNSETTLED = " (unsettled)"
 
 
 def claim_of(sentence: str) -> str:
@@ -43,7 +44,7 @@ def claims_of(sentences: list[str]) -> dict[str, str]:
         topic = next((name for name, starts in TOPICS.items() if sentence.startswith(starts)), None)
         if topic is None:
             raise ValueError(f"a sentence must begin as one of {TOPICS}, got {sentence!r}: add its topic.")
-        unsettled = " (unsettled)" if "unsettled" in sentence else ""
+        unsettled = _UNSETTLED if "unsettled" in sentence else ""
         claims[topic] = claim_of(sentence) + unsettled
     return claims
 
@@ -54,7 +55,8 @@ def agreement_table(by_seed: list[dict[tuple[str, str], str]]) -> str:
     lines = ["| concept | topic | claims, with the number of seeds | holds |", "|---|---|---|---|"]
     for key in by_seed[0]:
         counts = Counter(claims[key] for claims in by_seed).most_common()
-        same = counts[0][1] >= least
+        happened = Counter(claims[key].removesuffix(_UNSETTLED) for claims in by_seed)
+        same = happened.most_common(1)[0][1] >= least
         said = all("unsettled" in claim for claim, _ in counts if claim != "nothing said")
         verdict = "same" if same else "says so" if said else "**no**"
         lines.append(

@@ -46,7 +46,7 @@ def sentence(of: Finding, *starts: str) -> str:
         (
             (3, 3),
             (2, None),
-            "is read first and best after block 3 at the end of pretrain; by no layer at the end of sft",
+            "is read first after block 3 and best after block 3 at the end of pretrain; by no layer at the end of sft",
         ),
         ((2, 0), (4, 1), "first after block 1 and best after block 4 at the end of sft"),
         ((2, None), (4, None), "is read by no layer at the end of pretrain, sft"),
@@ -90,6 +90,23 @@ def test_an_event_or_its_absence_is_unsettled_near_the_level(
     text = sentence(finding(truth, row), "becomes readable", "shows no emergence")
     assert doubt in text
     assert ("unsettled" in text) == bool(doubt)
+
+
+def test_an_event_that_the_checkpoints_cannot_show_is_unsettled(truth: pd.DataFrame) -> None:
+    reason = "the order of the checkpoints could be chance"
+    row = {
+        "stage": "pretrain",
+        "metric": "emergence_step",
+        "value": math.nan,
+        "coords": {"form": "half", "of": "auroc"},
+    }
+    for hint, unsettled in (
+        ("; too few lie before (11) and after (1) to tell, add some (p = 0.088)", True),
+        (" (p = 0.4)", False),
+    ):
+        text = sentence(finding(truth, row | {"note": reason + hint}), "shows no emergence")
+        assert hint in text
+        assert ("unsettled: the checkpoints cannot tell" in text) == unsettled
 
 
 def test_a_turn_near_the_level_is_unsettled(truth: pd.DataFrame) -> None:

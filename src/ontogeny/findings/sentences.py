@@ -8,6 +8,8 @@ from ontogeny.records import checkpoint_label
 
 QUESTIONS_ELSEWHERE = "the questions do not begin with the texts"
 """Beginning of the note of a difference that is not given, since the questions do not ask about the texts that are read."""
+_TOO_FEW_AROUND = "; too few lie before"
+"""Part of the reason of an event that no order of its checkpoints could have shown."""
 SCORE_LABELS = {"auroc": "AUROC", "r2": "R²", "accuracy": "accuracy"}
 _SURFACE_WARNING_SCORE = 0.75
 """From this score of a surface baseline on, a warning is given: little is left for a probe to show."""
@@ -167,8 +169,6 @@ def _sites(finding: Finding) -> str:
     parts = []
     for (earliest, best), stages in together.items():
         where = f"first {describe_site(earliest)} and best {describe_site(best)}"
-        if earliest == best:
-            where = f"first and best {describe_site(best)}"
         at = f" at the end of {', '.join(stages)}" if several else ""
         parts.append(f"{where if earliest else 'by no layer'}{at}")
     return f"is read {'; '.join(parts)} (family-wise p ≤ .05 over the layers{' and stages' if several else ''})."
@@ -203,6 +203,8 @@ def _step_range(event: StepEstimate) -> str:
 
 def _doubt(event: StepEstimate) -> str:
     """That an event or its absence is unsettled: the groups that are held out decide it, or its p is near the level."""
+    if not event.known and _TOO_FEW_AROUND in event.note:
+        return "; unsettled: the checkpoints cannot tell"
     if event.folds_disagree:
         return f"; unsettled: {event.folds_agree} of {event.folds} parts of the groups show it"
     return f"; unsettled: {format_p(event.p)} is near .05" if event.near_level else ""

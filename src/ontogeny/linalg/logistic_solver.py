@@ -47,8 +47,8 @@ def solve_logistic(
     """
     if tolerance < _SINGLE_TOLERANCE and features.dtype == torch.float32:
         near = solve_logistic(features, target, weight, strength, start, tolerance=_EXACT_TOLERANCE, factored=factored)
-        wide = (part.double() for part in (features, target, weight, strength, near))
-        return solve_logistic(*wide, tolerance=tolerance, factored=factored).to(features)
+        doubles = (part.double() for part in (features, target, weight, strength, near))
+        return solve_logistic(*doubles, tolerance=tolerance, factored=factored).to(features)
     penalty = features.new_ones(features.shape[2], 1, 1)
     penalty[-1] = 0
     cost = strength[:, None] * weight

@@ -16,4 +16,5 @@ __all__ = [
     "settings",
     "surface_baselines",
     "token_scores",
+    "training_statistics",
 ]

@@ -11,14 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny import plugins
-from ontogeny.linalg.moments import Moments, fold_moments
-from ontogeny.linalg.principal_axes import PrincipalAxes
 from ontogeny.measurements import controls, dependence, fragility, robustness, scores
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.held_out_probe import HeldOutProbe
 from ontogeny.measurements.refit_null import refit_null
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.measurements.settings import TraceSettings
+from ontogeny.measurements.training_statistics import TrainingStatistics
 from ontogeny.metrics import information, separability
 from ontogeny.probes import FoldProbes, Probe, training_masks
 from ontogeny.records import Record
@@ -59,7 +58,7 @@ def measure_concept(
     methods = probes_for(design, settings)
     for part, activations in parts.items():
         x, train = activations, activations[:, design.split.train]
-        shared = _TrainingStatistics.of(train, design)
+        shared = TrainingStatistics.of(train, design)
         fitted = {name: _fit(name, x, train, shared, design, settings) for name in methods}
         out_of_fit: dict[str, Tensor] = {}
         for name, fit in fitted.items():
@@ -119,37 +118,11 @@ def best_site_parts(parts: Iterable[str]) -> list[str]:
     return ["resid"] if "resid" in parts else list(parts)
 
 
-@dataclass(frozen=True)
-class _TrainingStatistics:
-    """Statistics of a part's training activations that several probes share."""
-
-    basis: PrincipalAxes
-    moments: Moments | None
-    """None unless examples outnumber dimensions: else the d × d matrices would dominate the cost."""
-    rest: Sequence[Moments]
-    """Moments of the examples outside each fold, likewise."""
-
-    @classmethod
-    def of(cls, train: Float[Tensor, "site train d"], design: Design) -> "_TrainingStatistics":
-        y = design.y_train
-        plain, folds, z = y.dtype == torch.bool and train.shape[1] > train.shape[2], design.test_folds, y[:, None]
-        moments = Moments.of(train, z.double()) if plain else None
-        rest = fold_moments(moments, train, z.double(), folds) if moments is not None and folds is not None else []
-        return cls(PrincipalAxes.of(train), moments, rest)
-
-    def given(self, fit: str, *, folds: bool) -> dict[str, Any]:
-        if fit in PROBE_METHODS:
-            return {"basis": self.basis}
-        if fit not in ("pca", "leace"):
-            return {}
-        return {"moments": self.moments, **({"rest": self.rest} if folds else {})}
-
-
 def _fit(
     name: str,
     x: Float[Tensor, "site example d"],
     train: Float[Tensor, "site train d"],
-    shared: "_TrainingStatistics",
+    shared: TrainingStatistics,
     design: Design,
     settings: TraceSettings,
 ) -> HeldOutProbe:
@@ -160,19 +133,25 @@ def _fit(
         "seed": settings.seed,
     }
     if design.test_folds is not None:
-        return _fit_folds(module, train, design.y_train, design.test_folds, shared.given(name, folds=True), columns)
-    fit: Probe = module.fit(train, design.y_train, **columns, **shared.given(name, folds=False))
+        return _fit_folds(name, module, train, design.y_train, design.test_folds, shared, columns)
+    fit: Probe = module.fit(train, design.y_train, **columns, **shared.given(name))
     if name == "logistic" and settings.protocol == "paper" and design.y.dtype == torch.bool:
         return HeldOutProbe(_fit_paper_protocol(fit, module, x, design))
     return HeldOutProbe(fit)
 
 
 def _fit_folds(
-    module: ModuleType, x: Tensor, y: Tensor, folds: Tensor, given: Mapping[str, Any], columns: Mapping[str, Any]
+    name: str,
+    module: ModuleType,
+    x: Tensor,
+    y: Tensor,
+    folds: Tensor,
+    shared: TrainingStatistics,
+    columns: Mapping[str, Any],
 ) -> HeldOutProbe:
     """By the probe's own `fit_folds`, or by a fit for each fold."""
     if hasattr(module, "fit_folds"):
-        fits: FoldProbes = module.fit_folds(x, y, folds, **columns, **given)
+        fits = shared.fold_probes(name, module.fit_folds, x, y, {"folds": folds, **columns})
         return HeldOutProbe(fits.probe, fits)
     each = []
     for mask in training_masks(folds):
@@ -183,7 +162,7 @@ def _fit_folds(
 
 
 def _null(
-    name: str, part: str, x: Tensor, probe: Probe, shared: "_TrainingStatistics", design: Design
+    name: str, part: str, x: Tensor, probe: Probe, shared: TrainingStatistics, design: Design
 ) -> dict[str, Tensor]:
     assert design.test_folds is not None
     null = refit_null(

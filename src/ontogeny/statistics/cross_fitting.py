@@ -154,9 +154,9 @@ def group_variance(
         factor, freedom = (size / (size - 1), size - 1) if size > 1 else (count / (count - 1), 1)
         part = factor * by_group[:, inside].square().sum(1)
         variance, smallness = variance + part, smallness + part.square() / freedom
-    freedom = torch.where(smallness > 0, variance.square() / smallness, count - 1.0)
+    total = torch.where(smallness > 0, variance.square() / smallness, count - 1.0)
     # With a kind of groups for each class, the level of the score is estimated beside their means.
-    return GroupVariance(variance, (freedom - 1).clamp(min=1) if len(strata) > 1 else freedom)
+    return GroupVariance(variance, (total - 1).clamp(min=1) if len(strata) > 1 else total)
 
 
 def _strata(member: Tensor, count: int, y: Tensor | None) -> list[Bool[Tensor, " group"]]:
