@@ -16,7 +16,7 @@ from ontogeny.jobs.resumable import weight_identity
 from ontogeny.lineage import Checkpoint, Lineage, Stage
 from ontogeny.storage.files import content_digest
 
-VERSION = 2
+_VERSION = 1
 DATA_TIERS: Mapping[str, str] = {
     "segments": "decay over each stage by its data's Gauss–Newton matrix and published optimizer moments (SOURCE, arXiv:2405.12186)",
     "gradient_dot": "−∇γ(final) · ∇loss of the stage's data at the final weights, per unit of learning rate",
@@ -166,7 +166,7 @@ def plan_attribution(
         request.name: content_digest(
             [
                 "attribution",
-                VERSION,
+                _VERSION,
                 request.name,
                 request.concept.hash,
                 prints,
