@@ -92,6 +92,15 @@ def test_an_address_shows_the_same_again_and_tabs_are_apart(page: Any) -> None:
     other.close()
 
 
+def test_a_typed_text_is_text_and_a_run_without_models_says_so(page: Any) -> None:
+    page.locator("[data-panel=text]").click()
+    page.get_by_role("textbox", name="Text").fill(HOSTILE)
+    page.get_by_role("button", name="Read", exact=True).click()
+    page.get_by_text("this run keeps no directions").first.wait_for()
+    page.get_by_text("the run lists no checkpoint").wait_for()
+    page.said.clear()  # the browser says that the server refused
+
+
 def test_names_run_no_script_and_nothing_is_loaded_from_elsewhere(page: Any, address: str) -> None:
     host = address.split("/?")[0]
     assert page.title() == "ontogeny"

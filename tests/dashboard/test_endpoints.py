@@ -154,6 +154,16 @@ def test_a_hostile_name_is_a_name(client: TestClient, run_folder: Path) -> None:
     assert read(client, "/records", site="{best}")["count"] == 0
 
 
+@pytest.mark.parametrize("path", ["texts", "lens", "attention"])
+def test_a_run_without_models_says_so(client: TestClient, path: str) -> None:
+    asked = {"text": "word", "concept": "truth", "stage": "pretrain", "step": "512"}
+    answer = client.post(f"/api/runs/demo/{path}", json=asked)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(
+        "this run keeps no directions" if path == "texts" else "the run lists no checkpoint"
+    )
+
+
 def test_new_records_are_seen(tmp_path: Path) -> None:
     run = Run(tmp_path / "demo")
     run.describe({"lineage": {"name": "x"}, "concepts": [{"name": "truth"}]})

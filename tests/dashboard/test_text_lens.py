@@ -11,14 +11,15 @@ import ontogeny as on
 from ontogeny.activations.attention_vectors import attention_vectors
 from ontogeny.dashboard.attention import attention_of_text
 from ontogeny.dashboard.checkpoint_models import CheckpointModels
+from ontogeny.dashboard.logit_lens import lens_of_text
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.dashboard.text_lens import MOST_LETTERS, LensRequest, read_typed_text
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.storage.run import Run
 from tests.helpers.planted_lineages import rows, save_run, write
 
-TEXT = "so they say"
-ASKED = LensRequest(TEXT, "planted", "sft", "3000", site="resid.1", method="mass_mean")
+TEXT, STAGE = "so they say", "pretrain"
+ASKED = LensRequest(TEXT, "planted", STAGE, "3000", site="resid.1", method="mass_mean")
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +56,10 @@ def scores(found: pd.DataFrame, step: int) -> list[float]:
 
 def test_scores_are_those_of_the_library(run: Run) -> None:
     lens = TextLens(run)
-    early = LensRequest(TEXT, "planted", "sft", "1000", "resid.1", "mass_mean")
+    early = LensRequest(TEXT, "planted", STAGE, "1000", "resid.1", "mass_mean")
     answers = [lens.read(request) for request in (early, ASKED)]
     stages = {visit["stage"] for visit in run.about["lineage"]["checkpoints"]}
-    assert stages == {"sft"}
+    assert stages == {STAGE}
     on.read_checkpoints(run, "planted", TEXT, site="resid.1")
     found = run.records(metric="token_score")
     for answer, step in zip(answers, (1000, 3000), strict=True):
@@ -91,11 +92,11 @@ def test_a_reading_is_kept_until_the_weights_change(run: Run, loads: list[Path],
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (LensRequest(TEXT, "nothing", "sft", "3000"), "no traced concept"),
-        (LensRequest(TEXT, "planted", "sft", "7"), "not traced at sft 7"),
-        (LensRequest("x" * (MOST_LETTERS + 1), "planted", "sft", "3000"), "shorten"),
-        (LensRequest(" ", "planted", "sft", "3000"), "must not be empty"),
-        (LensRequest(TEXT, "planted", "sft", "3000", site="mlp.1"), "was not traced"),
+        (LensRequest(TEXT, "nothing", STAGE, "3000"), "no traced concept"),
+        (LensRequest(TEXT, "planted", STAGE, "7"), "not traced at pretrain 7"),
+        (LensRequest("x" * (MOST_LETTERS + 1), "planted", STAGE, "3000"), "shorten"),
+        (LensRequest(" ", "planted", STAGE, "3000"), "must not be empty"),
+        (LensRequest(TEXT, "planted", STAGE, "3000", site="mlp.1"), "was not traced"),
     ],
 )
 def test_what_cannot_be_read_is_an_error(run: Run, request_: LensRequest, message: str) -> None:
@@ -105,7 +106,7 @@ def test_what_cannot_be_read_is_an_error(run: Run, request_: LensRequest, messag
 
 def test_attention_is_that_of_the_model_and_layouts_are_aligned(run: Run) -> None:
     shown, models = ShownRun("run", run), CheckpointModels(run)
-    early, late = (attention_of_text(shown, models, "so they say so", "sft", step) for step in ("1000", "3000"))
+    early, late = (attention_of_text(shown, models, "so they say so", STAGE, step) for step in ("1000", "3000"))
     assert "".join(late["tokens"]) == "so they say so"
     assert (len(late["planes"]), len(late["planes"][0])) == (late["layers"], late["heads"])
     pattern = torch.tensor(late["patterns"][1][0])
@@ -115,4 +116,16 @@ def test_attention_is_that_of_the_model_and_layouts_are_aligned(run: Run) -> Non
     a, b = (torch.tensor(found["planes"][0][0]) for found in (early, late))
     assert float((a * b).sum()) >= 0, "a layout that is aligned does not lie opposite"
     with pytest.raises(on.BadInput, match="tokens"):
-        attention_of_text(shown, models, "word " * 90, "sft", "3000")
+        attention_of_text(shown, models, "word " * 90, STAGE, "3000")
+
+
+def test_the_last_layer_of_the_lens_is_the_model(run: Run) -> None:
+    answer = lens_of_text(CheckpointModels(run), TEXT, STAGE, "3000")
+    model = on.load_model(str(run.about["lineage"]["source"]), step=3000)
+    with torch.no_grad():
+        logits = model.network(torch.tensor([model.tokenizer(TEXT).input_ids])).logits[0]
+    best = logits.softmax(-1).max(-1)
+    assert [word for word, _ in answer["layers"][-1]] == [model.tokenizer.decode([i]) for i in best.indices.tolist()]
+    assert [p for _, p in answer["layers"][-1]] == pytest.approx(best.values.tolist(), abs=1e-3)
+    assert len(answer["layers"]) == model.layers + 1
+    assert answer["layers"][0] != answer["layers"][-1]

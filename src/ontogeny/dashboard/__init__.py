@@ -13,6 +13,7 @@ __all__ = [
     "checkpoint_models",
     "endpoints",
     "export",
+    "logit_lens",
     "page",
     "selection",
     "server",

@@ -54,7 +54,7 @@ class CheckpointModels:
     def _model(self, checkpoint: Checkpoint) -> Iterator[Model]:
         if self._reusable is None:
             options = replace(ModelOptions(), dtype=trace_settings_of(self._run).dtype)
-            self._reusable = ReusableModel(options, scores_vocabulary=False)
+            self._reusable = ReusableModel(options)
         yield self._reusable.load(fetch_checkpoint(checkpoint))[0]
 
     def at(self, stage: str, step: str) -> Checkpoint:
@@ -66,7 +66,11 @@ class CheckpointModels:
         entries = self._run.about.get("lineage", {}).get("checkpoints") or []
         for entry in entries:
             own = entry.get("step")
-            if (entry.get("stage") or "") == stage and ("." in step if own is None else step_text(own) == step):
+            if (
+                "source" in entry
+                and (entry.get("stage") or "") == stage
+                and ("." in step if own is None else step_text(own) == step)
+            ):
                 return checkpoint_in_run(self._run, entry["stage"], entry["name"])
         raise BadInput(f"the run lists no checkpoint at {stage} {step}: choose another one.")
 

@@ -13,6 +13,7 @@ from nicegui import ui
 from starlette.requests import Request
 
 from ontogeny.dashboard.assets import asset_address
+from ontogeny.dashboard.endpoints.charts import count_chart_rows
 from ontogeny.dashboard.selection import Selection, step_text
 from ontogeny.dashboard.shown_run import ShownRun, ShownRuns
 from ontogeny.dashboard.widget import Widget
@@ -60,6 +61,7 @@ class _Dashboard:
         self._version = shown.version()
         self._views = {view.name: view for view in load_views()}
         self._turn = 0
+        self._counts: dict[str, int] = count_chart_rows(shown) if shown.known("counts") is not None else {}
         self._fixed: list[tuple[Widget, _Options]] = []
         self._in_panel: list[tuple[Widget, _Options]] = []
 
@@ -94,7 +96,6 @@ class _Dashboard:
                     self._fixed, "navigation", self._navigation_options, lambda _, name: self._show_panel(str(name))
                 )
             self._main = ui.element("main")
-        self._counts: dict[str, int] = {}
         self._fill_panel()
         ui.timer(0.05, self._count_rows, once=True)
         ui.timer(_REFRESH, self._refresh)
@@ -152,16 +153,11 @@ class _Dashboard:
         }
 
     def _counts_known(self, view: View) -> bool:
-        counts = getattr(self, "_counts", {})
-        return counts.get(view.name, 0) > 0 or self._chosen.panel == f"view-{view.name}"
+        return self._counts.get(view.name, 0) > 0 or self._chosen.panel == f"view-{view.name}"
 
     async def _count_rows(self) -> None:
         """Offer the views that have rows; counting them takes part of a second, so the page is shown first."""
-        views = list(self._views.values())
-        counts = await background.io_bound(
-            self._run.result, "counts", lambda: self._run.source().counts([view.where for view in views])
-        )
-        self._counts = dict(zip(self._views, counts or [], strict=False))
+        self._counts = await background.io_bound(count_chart_rows, self._run) or {}
         self._update(self._fixed)
 
     # --- events --------------------------------------------------------------------------------------------------------
@@ -336,15 +332,21 @@ class _Dashboard:
 
         ui.element("h2")._text = "Text lens"
         self._add(self._in_panel, "lens", options, lambda name, text: self._change(text=str(text)))
+        self._add(self._in_panel, "logitLens", lambda: self._text_at_checkpoint("/lens"))
+
+    def _text_at_checkpoint(self, path: str) -> dict[str, Any]:
+        chosen = self._chosen
+        here = {"stage": chosen.stage, "step": chosen.step, "label": self._label("")}
+        return {"src": self._address(path), "text": chosen.text, **here}
 
     def _attention(self) -> None:
-        def options() -> dict[str, Any]:
-            chosen = self._chosen
-            here = {"stage": chosen.stage, "step": chosen.step, "label": self._label("")}
-            return {"src": self._address("/attention"), "text": chosen.text, **here}
-
         ui.element("h2")._text = "Attention"
-        self._add(self._in_panel, "attention", options, lambda name, text: self._change(text=str(text)))
+        self._add(
+            self._in_panel,
+            "attention",
+            lambda: self._text_at_checkpoint("/attention"),
+            lambda name, text: self._change(text=str(text)),
+        )
 
     def _records(self) -> None:
         def options() -> dict[str, Any]:

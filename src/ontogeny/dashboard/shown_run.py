@@ -47,6 +47,9 @@ class ShownRun:
 
     def result(self, key: object, compute: Callable[[], _T]) -> _T:
         """A result that is computed once for the present records; one at a time for a run."""
+        if (known_result := self.known(key)) is not None:  # what is known does not wait for what is computed
+            found: _T = known_result
+            return found
         with self.lock:
             if (version := self.version()) != self._version:
                 self._version = version
@@ -55,9 +58,12 @@ class ShownRun:
                 self._results[key] = compute()
                 if len(self._results) > _MOST_RESULTS:
                     self._results.popitem(last=False)
-            self._results.move_to_end(key)
             known: _T = self._results[key]
             return known
+
+    def known(self, key: object) -> Any:
+        """The result for the present records if it was computed, else None."""
+        return self._results.get(key) if self.version() == self._version else None
 
     def tool(self, name: str, make: Callable[[], _T]) -> _T:
         """An object that lives as long as the dashboard, such as a model in memory; made at its first use."""

@@ -44,6 +44,10 @@ def read_typed_text(shown: ShownRun, models: CheckpointModels, request: LensRequ
         raise BadInput(f"`text` must have at most {MOST_LETTERS:,} letters, got {len(request.text):,}: shorten it.")
     run = shown.run
     visits = measured_checkpoints(run, request.concept)
+    if not visits and not run.headers():
+        raise BadInput(
+            "this run keeps no directions, so that no probe can read a text: open a run of `ontogeny trace`."
+        )
     if not visits:
         raise unknown_name("traced concept", request.concept, shown.describe()["concepts"])
     visit = _visit_at(visits, request.stage, request.step)

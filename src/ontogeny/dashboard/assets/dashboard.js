@@ -441,7 +441,8 @@ window.ontogeny = (() => {
         });
         return element("tr", {"aria-current": i === options.a ? "true" : null}, head, element("td", {}, ...spans));
       }));
-      const read = rows.filter((row) => row.scores || row.problem).length;
+      const read = rows.filter((row) => row.scores || row.problem).length, now = body.children[options.a];
+      if (read === 1 && now) grid.scrollTop = Math.max(0, now.offsetTop - grid.clientHeight / 2);
       if (read) grid.dataset.read = String(read);
     }
 
@@ -465,6 +466,13 @@ window.ontogeny = (() => {
         } catch (error) {
           if (mine !== turn) return;
           rows[i].problem = error.message;
+          if (rows.filter((row) => row.problem === error.message).length > 1 && !rows.some((row) => row.scores)) {
+            // The same for every checkpoint: said once.
+            said.textContent = "";
+            body.replaceChildren(element("tr", {}, element("td", {class: "long"}, error.message)));
+            grid.dataset.read = "problem";
+            return;
+          }
         }
         paint();
       }
@@ -476,6 +484,31 @@ window.ontogeny = (() => {
       if (["src", "text", "concept", "site", "method"].some((name) => next[name] !== old[name])) { if (next.text !== old.text) area.value = next.text; read(); }
       else paint();
     }, destroy() { turn += 1; }};
+  }
+
+  // --- the logit lens: the next token that each layer holds, at checkpoint A ---------------------------------------------
+
+  function logitLens(place, options) {
+    let turn = 0;
+    async function read() {
+      const mine = ++turn;
+      if (!options.text.trim()) { place.replaceChildren(); delete place.dataset.read; return; }
+      const head = element("h3", {class: "below"}, `Logit lens at ${options.label}`);
+      try {
+        const answer = await fetchJson(options.src, {text: options.text, stage: options.stage, step: options.step});
+        if (mine !== turn) return;
+        const names = element("tr", {}, element("th", {scope: "col"}, "layer"), ...answer.tokens.map((token) => element("th", {scope: "col"}, token.replaceAll("\n", "⏎"))));
+        const lines = answer.layers.map((cells, layer) => element("tr", {}, element("th", {scope: "row"}, String(layer)), ...cells.map(([word, p]) =>
+          element("td", {title: `${p} after ${layer ? `block ${layer}` : "the embedding"}`, style: `background-color: rgba(52, 132, 196, ${(0.72 * p).toFixed(3)})`}, word.replaceAll("\n", "⏎").trim() || "␣")))).reverse();
+        place.replaceChildren(head, element("p", {class: "notice"}, "The next token that the residual stream of each layer gives at each token of the text, by the model’s own final norm and unembedding; a stronger colour is more probable. The last layer is the model’s own answer."),
+          element("div", {class: "scroll logits", tabindex: "0"}, element("table", {}, element("thead", {}, names), element("tbody", {}, ...lines))));
+        place.dataset.read = `${options.stage} ${options.step}`;
+      } catch (error) {
+        if (mine === turn) place.replaceChildren(head, element("p", {class: "problem", role: "status"}, error.message));
+      }
+    }
+    read();
+    return {update(next) { if (JSON.stringify(next) !== JSON.stringify(options)) { options = next; read(); } }, destroy() { turn += 1; }};
   }
 
   // --- attention: every head's queries and keys in one plane, and one head's lines between tokens ---------------------
@@ -600,5 +633,5 @@ window.ontogeny = (() => {
     return {update: fill};
   }
 
-  return {attention, lens, tools, notice, chart, table, timeline, choice, navigation, findings, fetchJson, element, shown, isDark};
+  return {attention, lens, logitLens, tools, notice, chart, table, timeline, choice, navigation, findings, fetchJson, element, shown, isDark};
 })();

@@ -23,7 +23,7 @@ class TypedText(BaseModel):
 
 
 class TextAtCheckpoint(BaseModel):
-    """The body of a request for attention."""
+    """The body of a request that needs no probe."""
 
     text: str
     stage: str
@@ -44,6 +44,14 @@ def read_attention(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtChe
     from ontogeny.dashboard.attention import attention_of_text
 
     return attention_of_text(shown, _models(shown), typed.text, typed.stage, typed.step)
+
+
+@texts_router.post("/runs/{run}/lens")
+def read_lens(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtCheckpoint) -> dict[str, Any]:
+    """The logit lens: the next token that each layer holds at each token of the text."""
+    from ontogeny.dashboard.logit_lens import lens_of_text
+
+    return lens_of_text(_models(shown), typed.text, typed.stage, typed.step)
 
 
 def _models(shown: ShownRun) -> Any:
