@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from ontogeny import Concept, TraceSettings, Watcher, open_run
 from tests.helpers.planted_lineages import rows, write
 from tests.helpers.tiny_models import byte_tokenizer
 
-RESULTS = HERE / "results" / "watching.json"
+RESULTS = HERE / "results" / f"watching-{date.today().isoformat()}.json"
 BUDGETS = (0.03, 0.1)
 LIGHT = TraceSettings(
     sites="resid", fits=("logistic", "mass_mean"), kernels=("linear",), resamples=200, permutations=200
@@ -212,7 +213,8 @@ def main() -> None:
     if "rotation" in found:
         print(f"TRL with save_total_limit=2: {found['rotation']}")
     for row in found.get("overhead", ()):
-        cost = f"{row['share_of_wall_time']:.2%} of the wall time, {row['share_of_cpu_time']:.2%} of the CPU time"
+        cpu = row.get("share_of_cpu_time", float("nan"))  # not in results of earlier versions
+        cost = f"{row['share_of_wall_time']:.2%} of the wall time, {cpu:.2%} of the CPU time"
         print(
             f"budget {row['budget']:.0%}: {row['measurements']} measurements in {row['steps']} steps, gaps {row['first_gaps']} …"
         )
