@@ -1,9 +1,10 @@
-"""One option for templates in trace, compare, steer, evaluate and monitor: none, own, a file, or a text."""
+"""One option for templates in trace, compare, steer, evaluate, transfer and monitor: none, own, a file, or a text."""
 
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
@@ -11,6 +12,10 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.jobs.compare.plan import plan_comparison
 from ontogeny.jobs.compare.stages import lineage_from_names
+from ontogeny.jobs.transfer.measure import answer_margin_outcome
+from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS
+from ontogeny.measurements.design import make_design
+from ontogeny.models.model import Model, open_model
 from ontogeny.storage.run import Run
 from tests.helpers.command_line import Say
 from tests.helpers.tiny_models import byte_tokenizer, refusing, save_tiny
@@ -240,3 +245,43 @@ def test_a_concept_takes_the_template_by_any_name(home: Path, tmp_path: Path) ->
     assert given.hash not in {Concept.from_file(path).hash, Concept.from_file(path, template="own").hash}
     with pytest.raises(BadInput, match="where the words go"):
         Concept.from_file(path, template="t.jinja")
+
+
+def test_transfer_asks_and_reads_in_the_template(home: Path, say: Say) -> None:
+    """The margin of the unsteered answers is that of the questions in the template, and only a bare transfer differs."""
+    margins = {}
+    chat = open_model(home / "chat")
+    for template in ("none", "own"):
+        concept = Concept.from_file(home / "mood.jsonl", template=template)
+        design = make_design(concept, DEFAULT_READING_SETTINGS)
+        margins[template] = answer_margin_outcome(chat, design).measure([])
+        held_out = [
+            a for a in concept.answers if a.group not in {concept.examples[i].group for i in design.split.train}
+        ]
+        inside = "buzz {} A:" if template == "own" else "{}"
+        ids = [
+            [byte_tokenizer()(inside.format(a.prompt) + end)["input_ids"] for end in (a.right, a.wrong)]
+            for a in held_out
+        ]
+        for margin, answer, pair in zip(margins[template].tolist(), held_out, ids, strict=True):
+            start = len(byte_tokenizer()(inside.format(answer.prompt))["input_ids"])
+            right, wrong = (_log_likelihood(chat, tokens, start) for tokens in pair)
+            assert abs(margin) == pytest.approx(abs(right - wrong), abs=1e-4)
+    assert (margins["none"] - margins["own"]).abs().max() > 1e-3
+    words = ("transfer", home / "lineage.toml", "-c", home / "mood.jsonl", "--controls", 20, "--shuffles", 20, "-q")
+    code, _, error = say(*words, "-o", home / "transferred", "--template", "own")
+    assert code == 0, error
+    about = Run.open(home / "transferred").about["concepts"][0]
+    assert about["template"] is True
+    # Later calls read the texts as the run has them, and none reads them in another way without a word.
+    assert say(*words, "-o", home / "transferred")[0] == 0
+    assert Run.open(home / "transferred").about["concepts"][0]["template"] is True
+    code, _, error = say(*words, "-o", home / "transferred", "--template", "none")
+    assert code == 2
+    assert "--template must be that of the trace of mood ('own'), got 'none'" in error
+
+
+def _log_likelihood(model: Model, ids: list[int], start: int) -> float:
+    with torch.no_grad():
+        logits = model.network(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(float(logits[i - 1, ids[i]]) for i in range(start, len(ids)))

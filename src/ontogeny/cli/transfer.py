@@ -51,6 +51,7 @@ def transfer_command(
     positive: arg.Positive = None,
     ignore_column: arg.IgnoreColumn = None,
     limit: arg.Limit = None,
+    template: Annotated[str | None, arg.texts(f"{arg.TEMPLATE_HELP} Default: none, or that of the run.")] = None,
     seed: Annotated[int | None, arg.compute("Seed of the splits. Default: 0, or that of the run.")] = None,
     device: arg.Device = "cpu",
     tokenizer: arg.Tokenizer = None,
@@ -71,6 +72,7 @@ def transfer_command(
     alphas = arg.parse_numbers(alpha, "--alpha")
     if len(alphas) > 1:
         raise BadInput(f"--alpha of a transfer must be one number, got {alpha}: run one transfer for each.")
+    arg.check_choices("length of a vector", [length])
     columns: dict[str, Any] = {"positive": positive, "ignore": ignore_column or ()}
     arg.check_concept_arguments(concept, **columns)
     if site is not None:
@@ -80,12 +82,15 @@ def transfer_command(
         checkpoints.split_target(target)
 
     from ontogeny.cli._progress import progress_bar
+    from ontogeny.data.templates import parse_template
+    from ontogeny.jobs.monitor.monitor import check_template_of_run
     from ontogeny.jobs.run_json import command_line
     from ontogeny.jobs.transfer.cross_model import transfer_to_model
     from ontogeny.jobs.transfer.estimate import estimate_transfer
     from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS, TransferSettings
     from ontogeny.jobs.transfer.transfer import transfer
     from ontogeny.models.loading import ModelOptions
+    from ontogeny.storage.run import Run
 
     options = TransferSettings(
         into=target,
@@ -100,7 +105,12 @@ def transfer_command(
     )
     arg.check_compute(device)
     model = ModelOptions(device, tokenizer=tokenizer, allow_pickle=allow_pickle)
-    concepts = [arg.concept_from_argument(name, limit=limit, seed=seed or 0, **columns) for name in concept]
+    concepts = [
+        arg.concept_from_argument(name, limit=limit, seed=seed or 0, template=template or "none", **columns)
+        for name in concept
+    ]
+    if template is not None and Run(folder).exists():
+        check_template_of_run(Run.open(folder), [one.name for one in concepts], parse_template(template))
     reading = None if seed is None else replace(DEFAULT_READING_SETTINGS, seed=seed)
     if dry_run:
         estimate = estimate_transfer(

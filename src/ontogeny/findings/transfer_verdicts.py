@@ -165,7 +165,7 @@ _KEY = ["source_stage", "source_step", "average_of", "rule"]
 
 def _verdict(rows: pd.DataFrame, root: str) -> TransferVerdict:
     first = rows.iloc[0]
-    stage, step = str(first["stage"]), None if math.isnan(first["step"]) else int(first["step"])
+    stage, step = str(first["stage"]), None if pd.isna(first["step"]) else int(first["step"])
     effects = rows[rows["metric"].eq("transfer_effect")]
     nulls, shuffled = (effects[effects["control"].eq(name)] for name in ("random_direction", "shuffled_label"))
     missing = effects[effects["control"].isna() & effects["value"].isna()]["note"]
@@ -247,4 +247,4 @@ def source_label(coords: Mapping[str, str]) -> str:
 
 
 def _step(step: float) -> str:
-    return "None" if math.isnan(step) else str(int(step))
+    return "None" if pd.isna(step) else str(int(step))

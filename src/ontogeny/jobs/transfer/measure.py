@@ -56,7 +56,7 @@ def answer_signs(concept: Concept) -> list[int]:
 
 
 def answer_margin_outcome(model: Model, design: Design) -> TransferOutcome:
-    """The margin of the questions of held-out groups.
+    """The margin of the questions of held-out groups, asked in the template of the concept.
 
     Raises:
         BadInput: fewer than two held-out groups have questions.
@@ -72,7 +72,7 @@ def answer_margin_outcome(model: Model, design: Design) -> TransferOutcome:
     signs = torch.tensor([answer_signs(concept)[i] for i in held_out], dtype=torch.float64)
     answers = [concept.answers[i] for i in held_out]
     pairs = [(answer.prompt, text) for answer in answers for text in (answer.right, answer.wrong)]
-    prompts = CachedPrompts.of(model, tokenize_answers(model, pairs), batch=_BATCH_SIZE)
+    prompts = CachedPrompts.of(model, tokenize_answers(model, pairs, template=concept.template), batch=_BATCH_SIZE)
 
     def margin(edits: Sequence[Edit]) -> Tensor:
         scores = log_likelihoods(prompts.scores(edits))

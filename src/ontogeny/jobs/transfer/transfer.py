@@ -203,7 +203,9 @@ class _Transfer:
         settings = {name: value for name, value in asdict(self.settings).items() if name != "into"}
         sources = [s.measured.unit for s in one.sources.values() if s.measured]
         averaged = self._averages(one, target) != []
-        key = content_digest([TRANSFER_VERSION, settings, str(one.site), sources, one.neutral, averaged])
+        # Earlier versions asked the questions of a concept in a template without it.
+        asked = ["asked in template"] if one.concept.template and one.concept.answers and self.settings.effect else []
+        key = content_digest([TRANSFER_VERSION, settings, str(one.site), sources, one.neutral, averaged, *asked])
         return f"{_unit_prefix(one.concept, target)}{key}"
 
     def _averages(self, one: _ConceptTransfer, target: Checkpoint) -> list[TransferSource]:
