@@ -66,6 +66,7 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
         "texts": f"{estimate.texts:,} per checkpoint, {about}{estimate.tokens:,} tokens",
         "forwards": f"{estimate.forwards:,}",
         **({"ablations": f"at most {estimate.ablated_answers:,} answers"} if estimate.ablated_answers else {}),
+        **({"planes": f"at most {estimate.read_again} checkpoints are read again"} if estimate.read_again else {}),
         "time": f"about {format_duration(estimate.seconds)} on {estimate.device}, one checkpoint after the other",
         "disk": f"about {format_bytes(estimate.disk_bytes)} in the run directory",
     }

@@ -59,6 +59,8 @@ class TraceEstimate:
     """The untrained network that scores are compared with: a checkpoint, a random initialisation that is read as well, or none."""
     ablated_answers: int
     """Answers that are scored to see whether ablating a direction makes them worse; 0 without `causal`."""
+    read_again: int
+    """Checkpoints that are read once more for `planes`."""
 
 
 def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None) -> TraceEstimate:
@@ -74,6 +76,7 @@ def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None)
     speed = measure_flops_per_second(options.device, ModelOptions(dtype=settings.dtype).torch_dtype)
     reading = tokens * max(_SECONDS_PER_CALL, _FORWARD_OVERHEAD * 2 * size.products / speed)
     ablated = _ablated_answers(plan) if settings.causal else 0
+    again = min(settings.planes, len(plan.checkpoints))
     layers, d = (shape.layers or 16) + 1, shape.width or 1024
     sites = expand_sites(settings.sites, layers=shape.layers or 16, heads=shape.heads or 16)
     scores = _SECONDS_PER_SCORE * len(sites) * len(settings.fits)
@@ -94,11 +97,12 @@ def estimate_trace(plan: TracePlan, run: Run, model: ModelOptions | None = None)
         forwards=texts * visits,
         bytes_to_read=sum(plan.weights[c].bytes for c in missing),
         bytes_to_download=sum(plan.weights[c].bytes for c in missing if not c.is_local),
-        seconds=(reading + measuring) * visits + reading / max(texts, 1) * ablated,
+        seconds=(reading + measuring) * visits + reading * again + reading / max(texts, 1) * ablated,
         disk_bytes=_disk_bytes(plan, missing, shape),
         parameters=size.parameters,
         device=options.device,
         ablated_answers=ablated,
+        read_again=again,
         floor=untrained[0] if untrained else "a random initialisation" if settings.untrained else "none",
     )
 
