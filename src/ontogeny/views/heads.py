@@ -106,7 +106,7 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
     side = max(5, min(34, 240 / max(wide, high)))
     columns = ("name", "site", "layer", "head", "step", "value", "low", "high", "p")
     base = alt.Chart(inline_rows(cells, *columns)).encode(
-        x=alt.X("head:O", title="head (0 first)", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        x=alt.X("head:O", title="head (0 first)", axis=alt.Axis(labelAngle=0, labelOverlap=True, labelSeparation=6)),
         y=alt.Y("layer:O", title="layer", sort="descending", axis=alt.Axis(labelOverlap=True)),
         tooltip=["name:N", "site:N", *number_tooltips("value", "low", "high", "p")],
     )
