@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ontogeny.attribution.baselines import gradient_dot_scores, order_scores
@@ -20,13 +19,12 @@ from ontogeny.attribution.metasmoothness import metasmoothness, share_linearity
 from ontogeny.attribution.optimizer_steps import Vector
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
 from ontogeny.attribution.recorded_tiers import Behaviour, CurvatureMode, behaviour_value, reverse_scores
-from ontogeny.attribution.retraining import RetrainedEffects, rank_correlation, retrained_effects
+from ontogeny.attribution.retraining import Floats, RetrainedEffects, rank_correlation, retrained_effects
 from ontogeny.attribution.segments import KRYLOV_RANK, path_segment_scores, path_segments
 from ontogeny.errors import BadInput
 from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.records import Record
 
-Floats = NDArray[np.float64]
 _EVERY = 5
 """Steps between the Hessian products of the thinned estimate."""
 _SEGMENT_BATCHES = 4
