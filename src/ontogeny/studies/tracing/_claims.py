@@ -9,10 +9,13 @@ TRAINED, UNTRAINED, PEAK, LARGER_END = "trained", "untrained", "peak", "first or
 MIDDLE, AVERAGE, OWN = "mid-pretraining", "average over checkpoints", "own"
 
 
+_PROTOCOLS = {"paper": "paper's protocol", "ours": "cross-fitted over groups"}
+
+
 def _readable(metric: str, family: str, protocol: str, reported: str) -> Claim:
     return Claim(
         f"readable_{protocol}_{FAMILIES[family]}",
-        f"Concepts become linearly readable in pretraining: {family}, {protocol}'s protocol.",
+        f"Concepts become linearly readable in pretraining: {family}, {_PROTOCOLS[protocol]}.",
         "arXiv:2402.19465, section 3 and Fig. 2" if family == "GPT-NeoX" else "arXiv:2402.19465, next check 2",
         reported,
         Separation(
