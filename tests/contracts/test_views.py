@@ -32,7 +32,8 @@ NAMES = plugins.list_plugins("views")
 @functools.cache
 def full(sft: bool = False) -> pd.DataFrame:
     table = synthetic_records.table(sft=sft)
-    return table[table["concept"].isin(["truth", "privacy"])] if sft else table
+    whole_model = table["metric"].str.startswith("lens_")  # rows without a concept
+    return table[table["concept"].isin(["truth", "privacy"]) | whole_model] if sft else table
 
 
 @functools.cache

@@ -240,7 +240,7 @@ def test_audit_names_annealed_and_averaged_checkpoints(hub: Hub) -> None:
         found = audit("sbordt-179m-unlearning").findings + audit(Lineage.open("olmo2-1b-early").select("soup=all;later=last")).findings
         show([[f.checkpoints, f.what] for f in found if f.kind == "off_trajectory"])
     """)
-    assert [names for names, _ in kinds] == [["stage1-step100000-tokens210B"], ["main"]]
+    assert [names for names, _ in kinds] == [["stage1-step100000-tokens210B"], ["soup main"]]
     assert "learning rate was taken down" in kinds[0][1]
     assert "average" in kinds[1][1]
 

@@ -13,8 +13,10 @@ from ontogeny.activations.cache import cache_key
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.jobs.audit.audit import audit
+from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Checkpoint, Lineage, weight_bytes, weight_fingerprint
 from ontogeny.lineage.fetch import adapter_base
+from ontogeny.measurements.settings import TraceSettings
 from ontogeny.models.loading import ModelOptions, load_network, nearest_tokenizer, read_config
 from ontogeny.models.model import open_model
 from ontogeny.models.reusable import ReusableModel
@@ -187,6 +189,43 @@ def test_a_lineage_of_adapters_is_audited_and_reused(tmp_path: Path) -> None:
     (base / "config.json").unlink()
     with pytest.raises(BadInput, match="base"):
         open_model(lineage.checkpoints[1])
+
+
+def test_traced_lineage_of_adapters_equals_its_merged_twin(tmp_path: Path) -> None:
+    base = save_tiny("llama", tmp_path / "base")
+    for step in (10, 20):
+        save_adapter(
+            base, tmp_path / "lora" / f"checkpoint-{step}", tmp_path / "twin" / f"checkpoint-{step}", seed=step
+        )
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(base / name, tmp_path / "twin" / f"checkpoint-{step}")
+    concept = Concept.from_file(write(tmp_path / "c.csv", rows()))
+    settings = TraceSettings(
+        sites="resid,head", fits=("logistic",), kernels=("linear",), resamples=100, permutations=100, untrained=False
+    )
+    traced = [
+        trace(Lineage.open(tmp_path / kind), [concept], tmp_path / f"run-{kind}", settings) for kind in ("lora", "twin")
+    ]
+    keys = ["step", "site", "metric", "method", "control", "split", "coords"]
+    numbers = []
+    for run in traced:
+        found = run.records("metric in ('auroc', 'accuracy', 'nats_bound', 'nhsic_ty', 'cosine_final', 'fragility')")
+        found["coords"] = found["coords"].map(str)
+        numbers.append(found.sort_values(keys).reset_index(drop=True))
+    ours, theirs = numbers
+    assert len(ours) > 100
+    assert ours[keys].equals(theirs[keys])
+    torch.testing.assert_close(
+        torch.tensor(ours["value"]), torch.tensor(theirs["value"]), rtol=1e-5, atol=1e-5, equal_nan=True
+    )
+    directions = [
+        [run.directions(unit) for unit in sorted(run.headers(), key=lambda u: run.headers()[u]["step"])]
+        for run in traced
+    ]
+    for left, right in zip(*directions, strict=True):
+        for name, tensor in left.items():
+            scale = float(torch.as_tensor(tensor).abs().max())
+            torch.testing.assert_close(torch.as_tensor(tensor), torch.as_tensor(right[name]), rtol=0, atol=1e-4 * scale)
 
 
 def test_adapter_has_a_cache_key_of_its_base(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """`ontogeny lens`: how far each layer of each checkpoint already holds the model's own output."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import counted, next_command, print_output, visited_line
@@ -39,6 +39,7 @@ def lens_command(
     from ontogeny.jobs.lens import LensSettings, lens
     from ontogeny.jobs.run_json import command_line
     from ontogeny.models.loading import ModelOptions
+    from ontogeny.records import checkpoint_label
 
     names = tuple(name.strip() for name in lenses.split(",") if name.strip())
     settings = LensSettings(lenses=names, most_texts=limit, most_tokens=tokens, seed=seed)
@@ -58,12 +59,11 @@ def lens_command(
     rows = run.records("metric = 'lens_agreement' and not isnan(value)")
     if rows.empty:
         raise BadInput(f"{out} holds no lens: give longer texts.")
-    half = {}
-    for (stage, step, name), own in rows.sort_values("layer").groupby(
-        ["stage", "step", "method"], dropna=False, sort=False
-    ):
+    half: dict[str, int | None] = {}
+    for place, own in rows.sort_values("layer").groupby(["stage", "step", "method"], dropna=False, sort=False):
+        stage, step, name = cast("tuple[str, float, str]", place)
         reached = own[own["value"].ge(0.5)]["layer"]
-        half[f"{name}, {_label(stage, step)}"] = int(reached.iloc[0]) if len(reached) else None
+        half[f"{name}, {checkpoint_label(stage, step)}"] = int(reached.iloc[0]) if len(reached) else None
     lines = [
         visited_line(checkpoints),
         f"{counted(len(rows), 'row')} of agreement with the final output",
@@ -74,10 +74,3 @@ def lens_command(
         next_command(out, "show {} lens"),
     ]
     print_output({"run": str(out), "first_layer_of_half": half}, lines, as_json=as_json)
-
-
-def _label(stage: str, step: float | None) -> str:
-    """A checkpoint as people read it."""
-    from ontogeny.records import checkpoint_label
-
-    return checkpoint_label(stage, step)

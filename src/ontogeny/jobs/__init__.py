@@ -5,6 +5,7 @@ __all__ = [
     "compare",
     "evaluate",
     "inputs",
+    "lens",
     "monitor",
     "progress",
     "reading",

@@ -5,14 +5,13 @@ affine and fitted to the model's own output (arXiv:2303.08112); the Jacobian len
 """
 
 from ontogeny.lenses.agreement import LensScores, score_lens
-from ontogeny.lenses.fitting import TUNED_STEPS, fit_jacobian_lens, fit_tuned_lens
+from ontogeny.lenses.fitting import fit_jacobian_lens, fit_tuned_lens
 from ontogeny.lenses.lens import LENS_KINDS, Lens, lens_logits, logit_lens
 from ontogeny.lenses.readout import TokenReadout, read_in_tokens, unembedding_rank
 from ontogeny.lenses.streams import TextStreams, read_streams
 
 __all__ = [
     "LENS_KINDS",
-    "TUNED_STEPS",
     "Lens",
     "LensScores",
     "TextStreams",

@@ -90,7 +90,7 @@ def read_in_tokens(
     scores = (rows @ _through_norm(model, direction.to(rows))).cpu()
     top = min(top, len(ids))
     high, low = scores.topk(top).indices, (-scores).topk(top).indices
-    listed = torch.cat([high, low]).unique()
+    listed = unique_values(torch.cat([high, low]))
     named = model.tokenizer.convert_ids_to_tokens
     promoted, suppressed = (
         tuple((str(named(int(ids[i]))), float(scores[i])) for i in chosen) for chosen in (high, low)

@@ -7,6 +7,7 @@ __all__ = [
     "dependence",
     "design",
     "fitted_probe",
+    "fragility",
     "held_out_probe",
     "measure",
     "refit_null",

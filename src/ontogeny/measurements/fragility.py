@@ -20,7 +20,6 @@ from ontogeny.metrics.fragility import (
 )
 from ontogeny.records import Record
 from ontogeny.sites import Site
-from ontogeny.statistics.bootstrap import Interval
 
 LARGEST_NOISE = 100.0
 """Noise, in standard deviations of the activations, beyond which a fragility is censored."""
@@ -46,12 +45,14 @@ def fragility_rows(
     margins = torch.where(y, held_out[..., 0], -held_out[..., 0]) / fit.lengths(design)
     known = margins.isfinite().all(-1) & bool(y.any()) & bool((~y).any())
     margins = torch.where(known[:, None], margins, 0.0)
-    value = first_crossing(margins, y, COLLAPSED_ACCURACY)
     grid = noise_grid(margins)
+    each = torch.stack([hits_under_noise(margins, y, noise) for noise in grid])
+    curve = each.mean(-1)
+    value = first_crossing(margins, y, COLLAPSED_ACCURACY, curve=curve)
     fits = None if design.test_folds is None else scores.fit_share(held_out, design, width=x.shape[-1])
-    ends = _accuracy_ends(design, margins, grid, fits)
-    low = torch.minimum(interpolated_crossing(grid, ends.low, COLLAPSED_ACCURACY), value)
-    high = torch.maximum(interpolated_crossing(grid, ends.high, COLLAPSED_ACCURACY), value)
+    below, above = _half_widths(design, each, fits)
+    low = torch.minimum(interpolated_crossing(grid, curve - below, COLLAPSED_ACCURACY), value)
+    high = torch.maximum(interpolated_crossing(grid, curve + above, COLLAPSED_ACCURACY), value)
     scale = x[:, design.split.test].var(1).mean(-1).sqrt()
     rows = []
     for site, *cell in zip(sites, known.tolist(), *(v.tolist() for v in (value, low, high, scale)), strict=True):
@@ -59,14 +60,24 @@ def fragility_rows(
     return rows
 
 
-def _accuracy_ends(
-    design: Design, margins: Float[Tensor, "site test"], grid: Float[Tensor, "point site"], fits: Tensor | None
-) -> Interval:
-    """Interval of the balanced accuracy at each noise of the grid, `[point, site]`."""
-    each = torch.cat([hits_under_noise(margins, design.y_test, noise) for noise in grid])
-    shared = None if fits is None else fits.repeat(len(grid))
-    ends = scores.design_mean(each, design, shared)
-    return Interval(ends.low.unflatten(0, grid.shape), ends.high.unflatten(0, grid.shape))
+def _half_widths(
+    design: Design, each: Float[Tensor, "point site test"], fits: Tensor | None
+) -> tuple[Float[Tensor, "point site"], Float[Tensor, "point site"]]:
+    """How far the interval of the balanced accuracy reaches below and above it at each noise.
+
+    It is computed at every second one, since resampling is the cost, and in between by the mean: it changes slowly.
+    """
+    some = each[::2]
+    ends = scores.design_mean(some.flatten(0, 1), design, None if fits is None else fits.repeat(len(some)))
+    mean = some.mean(-1)
+    return tuple(_fill_between(half) for half in (mean - ends.low.view_as(mean), ends.high.view_as(mean) - mean))  # type: ignore[return-value]
+
+
+def _fill_between(values: Float[Tensor, "half site"]) -> Float[Tensor, "point site"]:
+    """Means of neighbours between the values."""
+    filled = values.repeat_interleave(2, dim=0)[:-1]
+    filled[1::2] = (values[1:] + values[:-1]) / 2
+    return filled
 
 
 def _cell_rows(

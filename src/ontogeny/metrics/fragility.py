@@ -13,7 +13,7 @@ from ontogeny.metrics import Metric
 
 COLLAPSED_ACCURACY = 0.6
 """Balanced accuracy at which a probe counts as broken, as in the source."""
-_DECADES, _POINTS, _BISECTIONS = 5.0, 26, 12
+_DECADES, _POINTS, _BISECTIONS = 5.0, 25, 10
 
 
 def fragility(
@@ -48,11 +48,21 @@ def hits_under_noise(
 
 
 def first_crossing(
-    margins: Float[Tensor, "site example"], y: Bool[Tensor, " example"], level: float
+    margins: Float[Tensor, "site example"],
+    y: Bool[Tensor, " example"],
+    level: float,
+    *,
+    curve: Float[Tensor, "point site"] | None = None,
 ) -> Float[Tensor, " site"]:
-    """Smallest noise at which the expected balanced accuracy is at most `level`; 0 if it is without noise, infinity if it never is."""
+    """Smallest noise at which the expected balanced accuracy is at most `level`; 0 if it is without noise, infinity if it never is.
+
+    Args:
+        curve: The accuracy on `noise_grid`, if known.
+    """
     grid = noise_grid(margins)
-    below = torch.stack([hits_under_noise(margins, y, noise).mean(-1) for noise in grid]) <= level
+    if curve is None:
+        curve = torch.stack([hits_under_noise(margins, y, noise).mean(-1) for noise in grid])
+    below = curve <= level
     first = below.int().argmax(0)
     low, high = (grid.gather(0, (first - back).clamp(min=0)[None])[0] for back in (1, 0))
     for _ in range(_BISECTIONS):

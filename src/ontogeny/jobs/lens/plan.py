@@ -6,7 +6,8 @@ from typing import Any
 
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.resumable import WeightIdentity
-from ontogeny.lenses import LENS_KINDS, TUNED_STEPS
+from ontogeny.lenses import LENS_KINDS
+from ontogeny.lenses.fitting import TUNED_STEPS
 from ontogeny.storage.files import content_digest
 
 _LENS_VERSION = 1
