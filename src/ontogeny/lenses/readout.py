@@ -12,6 +12,7 @@ from ontogeny.lenses.lens import Lens, check_lens_model, logit_lens
 from ontogeny.metrics.geometry import effective_rank, variance_share
 from ontogeny.models.model import Model
 from ontogeny.neurons.entropy_neurons import final_norm
+from ontogeny.statistics.unique import unique_values
 
 DEGENERATE_SHARE = 0.9
 """Share of the variance of unembedding rows in one dimension from which a read-out is degenerate."""

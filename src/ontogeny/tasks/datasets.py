@@ -147,7 +147,7 @@ def _choices(cell: Any) -> tuple[str, ...]:
 
 def _numbered(row: _DatasetRow, name: str) -> list[Any]:
     """The cells of choice0, choice1, … as far as the columns go; empty ones after the fourth are left out."""
-    cells = []
+    cells: list[Any] = []
     while (column := f"{name}{len(cells)}") in row:
         cells.append(row[column])
     while len(cells) > 4 and (cells[-1] is None or str(cells[-1]).strip() in _NO_OPTION):

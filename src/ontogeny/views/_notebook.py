@@ -33,7 +33,7 @@ def use_offline_renderer() -> None:
     """Show the charts of this package by `offline_bundle`, unless the user has chosen a renderer of Altair."""
     if alt.renderers.active == "default":
         _session["default"] = alt.renderers.get()
-        alt.renderers.register(_RENDERER, _render)  # type: ignore[arg-type]
+        alt.renderers.register(_RENDERER, _render)
         alt.renderers.enable(_RENDERER)
 
 

@@ -44,7 +44,7 @@ def lowest_pair(cells: pd.DataFrame, what: str) -> str:
     pairs = cells[cells["moment"].ne(cells["other"]) & cells["value"].notna()]
     if pairs.empty:
         return ""
-    low = pairs.loc[pairs["value"].idxmin()]
+    low = pairs.iloc[int(pairs["value"].argmin())]
     return f"lowest {what}: {format_score(low['value'])}, {low['other']} and {low['moment']}"
 
 

@@ -105,7 +105,7 @@ def _largest(cells: pd.DataFrame) -> str:
     known = cells[cells["value"].notna()]
     if known.empty:
         return ""
-    top = known.loc[known["value"].abs().idxmax()]
+    top = known.iloc[int(known["value"].abs().argmax())]
     value = f"{top['value']:.2f}".replace("-", "−")
     return f"largest: {value} at resid.{top['layer']:.0f}, {top['token']}, {top['panel']}"
 

@@ -189,7 +189,7 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
         panel = alt.layer(marks, rules, points).properties(width=width, height=height, title=panel_title(ACTS[act]))
         panels.append(panel)
     own = cells[cells["value"].notna()]
-    best = own.loc[own["value"].idxmax()] if len(own) else None
+    best = own.iloc[int(own["value"].argmax())] if len(own) else None
     said = "" if best is None else f"largest share: {best['value']:.2f}, {best['couple']}, {best['what'].split(',')[0]}"
     heading = panel_title("Another stage's vector against the stage's own", said)
     return alt.hconcat(*panels, spacing=20).properties(title=heading)
