@@ -107,11 +107,15 @@ def test_few_names_with_a_slash_go_to_the_trackers(monkeypatch: pytest.MonkeyPat
     for name, call in (("wandb", "log"), ("trackio", "log"), ("mlflow", "log_metrics")):
         module = types.ModuleType(name)
         setattr(module, call, lambda given, step=None, name=name: got.append((name, (sorted(given), step))))
+        module.active_run = lambda: "open"  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, name, module)
     log = TrackerLog(["wandb", "mlflow", "trackio", "none"], Path("out"))
     log.write(values, 8)
     names = sorted(values)
     assert got == [("wandb", ([*names, "train/global_step"], None)), ("trackio", (names, 8)), ("mlflow", (names, 8))]
+    sys.modules["mlflow"].active_run = lambda: None  # type: ignore[attr-defined]
+    TrackerLog(["mlflow"], Path("out")).write(values, 9)
+    assert len(got) == 3
 
 
 def test_a_tracker_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

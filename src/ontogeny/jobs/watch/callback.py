@@ -126,15 +126,12 @@ class TraceCallback(TrainerCallback):
         """Measure the last step, relate the checkpoints, and say what it cost."""
         if self.watcher is None:
             return
-        before = len(self.watcher.pace.measured)
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.watcher.finish(
             state.global_step,
             tokens=_tokens(state),
             saved=folder if (folder / "trainer_state.json").is_file() else None,
         )
-        if len(self.watcher.pace.measured) > before:
-            self._report(state.global_step)
         if self.trackers is not None:
             self.trackers.close()
         print(f"ontogeny: {self.watcher.cost} The run is in {self.watcher.run.folder}.", file=sys.stderr)
@@ -142,7 +139,10 @@ class TraceCallback(TrainerCallback):
     def _measure(self, state: Any, control: Any, saved: Path | None = None) -> None:
         assert self.watcher is not None
         before = len(self.watcher.pace.measured)
-        alerts = self.watcher.step(state.global_step, tokens=_tokens(state), saved=saved)
+        # Trackers close their runs when the training ends, so that its last step is measured before that.
+        is_last = 0 < state.max_steps <= state.global_step
+        measure = self.watcher.measure if is_last else self.watcher.step
+        alerts = measure(state.global_step, tokens=_tokens(state), saved=saved)
         if alerts and self.watcher.save_on_alert and saved is None:
             control.should_save = True
         if len(self.watcher.pace.measured) > before:

@@ -65,7 +65,8 @@ class TrackerLog:
             return
         tracker = importlib.import_module(name)
         if name == "mlflow":
-            tracker.log_metrics(dict(values), step=step)
+            if tracker.active_run() is not None:  # else it would begin another one
+                tracker.log_metrics(dict(values), step=step)
         elif name == "wandb":
             # W&B refuses a step below its own, so that the step is a number beside the others, as with Trainer.
             tracker.log({**values, "train/global_step": step})
