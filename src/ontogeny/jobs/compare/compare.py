@@ -115,12 +115,12 @@ def _run_studies(
         stages.on_access = report
         study, unit = load_study(name), plan.units[name]
         try:
-            records = stamp_rows(study.run(stages, plan.inputs, study.settings(plan.inputs)), plan.checkpoints)
-            run.keep(unit, CheckpointStamp(plan.lineage.name, unit).sign(records))
+            records = list(stamp_rows(study.run(stages, plan.inputs, study.settings(plan.inputs)), plan.checkpoints))
         except BadInput as error:
             failures.append(Failure(name, "", str(error)))
             run.log({"aspect": name, "failed": str(error)})
             continue
+        run.keep(unit, CheckpointStamp(plan.lineage.name, unit).sign(records))  # a full disk is no fault of the study
         run.forget(f"compare-{study.unit}-", but=unit)
         run.log(
             {
