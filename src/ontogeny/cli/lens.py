@@ -60,7 +60,9 @@ def lens_command(
     if rows.empty:
         raise BadInput(f"{out} holds no lens: give longer texts.")
     half: dict[str, int | None] = {}
-    for place, own in rows.sort_values("layer").groupby(["stage", "step", "method"], dropna=False, sort=False):
+    order = {stage.name: place for place, stage in enumerate(checkpoints.stages)}
+    rows = rows.assign(place=rows["stage"].map(order)).sort_values(["method", "place", "step", "layer"])
+    for place, own in rows.groupby(["stage", "step", "method"], dropna=False, sort=False):
         stage, step, name = cast("tuple[str, float, str]", place)
         reached = own[own["value"].ge(0.5)]["layer"]
         half[f"{name}, {checkpoint_label(stage, step)}"] = int(reached.iloc[0]) if len(reached) else None
