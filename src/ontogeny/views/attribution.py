@@ -55,7 +55,11 @@ def draw(records: pd.DataFrame) -> Any:
         if len(panels) + len(row) > _MOST_PANELS:
             break
         panels += row
-    return panels[0] if len(panels) == 1 else alt.concat(*panels, columns=min(len(stages), 2), spacing=26)
+    return (
+        panels[0]
+        if len(panels) == 1
+        else alt.concat(*panels, columns=len(stages) if len(stages) <= 3 else 2, spacing=26)
+    )
 
 
 def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -83,4 +87,4 @@ def _panel(rows: pd.DataFrame, heading: str, names: list[str]) -> Any:
     layers = [bars, zero]
     if rows["low"].notna().any():
         layers.append(base.mark_rule(strokeWidth=1.5, color=CATEGORY_COLOURS[1]).encode(x="low:Q", x2="high:Q", y=y))
-    return alt.layer(*layers).properties(width=260, height=18 * len(shown) + 4, title=panel_title(heading))
+    return alt.layer(*layers).properties(width=220, height=18 * len(shown) + 4, title=panel_title(heading))
