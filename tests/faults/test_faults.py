@@ -60,6 +60,13 @@ def test_transfer_killed_while_relating_gets_its_events(forks, home, tmp_path) -
     assert attempt(forks, trial, home, tmp_path / "killed", expected).well
 
 
+def test_full_disk_in_a_comparison_is_no_failed_study(forks, home, tmp_path) -> None:
+    expected, points = whole(forks, "compare", home, tmp_path / "whole")
+    # The checksum of the first study's part, before its part gets its name.
+    trial = Trial("compare", points.index("checksum") + 1, "torn", "full")
+    assert attempt(forks, trial, home, tmp_path / "full", expected).well
+
+
 def test_killed_ray_driver_resumes_equal(forks, home, tmp_path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
     expected, _ = whole(forks, "trace", home, tmp_path / "whole")

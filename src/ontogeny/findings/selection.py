@@ -53,10 +53,13 @@ _FINDING_METRICS = (
     "ablation_p_corrected",
     *EVENT_METRICS,
 )
-FINDING_ROWS = (
-    f"{metric_condition(*_FINDING_METRICS)} or ({SCORES_AT_BEST_SITE}) "
-    "or (metric in ('selectivity', 'auroc_excess', 'r2_excess') and {best}) "
+_AT_ANY_SITE = (
+    f"{metric_condition(*_FINDING_METRICS)} "
     "or (metric in ('steering_effect', 'steering_q') and method = 'ablate' and split = 'test')"
+)
+FINDING_ROWS = (
+    f"{_AT_ANY_SITE} or ({SCORES_AT_BEST_SITE}) "
+    "or (metric in ('selectivity', 'auroc_excess', 'r2_excess') and {best})"
 )
 """Condition for the rows that `collect_findings` reads, and of the charts of findings: a report reads them once."""
 
@@ -161,15 +164,18 @@ class RecordSource:
 
     @functools.cached_property
     def _finding_rows(self) -> pd.DataFrame:
-        return self._rows(FINDING_ROWS)
+        if any(site.startswith("head.") for sites in self._best_sites.values() for site in sites):
+            return self._rows(FINDING_ROWS)
+        # Most rows of a large run are of heads. They come last in a part, and are skipped where a condition names them.
+        return self._rows(f"head is null and ({FINDING_ROWS})", f"head is not null and ({_AT_ANY_SITE})")
 
-    def _rows(self, where: str) -> pd.DataFrame:
+    def _rows(self, *wheres: str) -> pd.DataFrame:
         columns = ", ".join(f'"{name}"' for name in RECORD_COLUMNS)
         checkpoints = [
             f"({', '.join(sql_literal(None if pd.isna(v) else v) for v in row)})"
             for row in self._checkpoints.astype(object).itertuples(index=False)
         ]
-        sql = f"select {columns} from records where {self._resolve(where)}"
+        sql = " union all ".join(f"select {columns} from records where {self._resolve(where)}" for where in wheres)
         if checkpoints:
             casts = ", ".join(f"{name}::{RECORD_COLUMNS[name]} as {name}" for name in _CHECKPOINT_COLUMNS)
             values = f"(values {', '.join(checkpoints)}) as checkpoints({', '.join(_CHECKPOINT_COLUMNS)})"
@@ -241,7 +247,11 @@ class RecordSource:
     def _checkpoints(self) -> pd.DataFrame:
         # The metrics are left out here: as a condition they would be compared in every row of a large run.
         columns = ", ".join(_CHECKPOINT_COLUMNS)
-        rows = self._query(f"select {columns}, metric from records group by all order by all")
+        # Every head that a trace reads has a cross-validated score.
+        rows = self._query(
+            f"select distinct {columns}, metric from records where head is null union "
+            f"select distinct {columns}, metric from records where head is not null and metric = 'cv_score' order by all"
+        )
         event = rows["metric"].isin(EVENT_METRICS) | (rows["metric"].isin(SERIES_METRICS) & rows["step"].isna())
         return rows[~event].drop(columns="metric").drop_duplicates()
 
