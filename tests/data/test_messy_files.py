@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer
+from ontogeny.data.open_concept import load_concept
 from ontogeny.data.tables import read_table
 from ontogeny.errors import BadInput
 
@@ -300,3 +302,13 @@ def test_groups_written_as_floats_and_as_integers_are_the_same(tmp_path: Path) -
         row | {"group": float(i // 2)} for i, row in enumerate(rows())
     ]  # written in one way they keep their names
     assert concept(tmp_path, floats).examples[0].group == "0.0"
+
+
+def test_rejects_a_frame_without_rows_and_a_single_column() -> None:
+    frame = pd.DataFrame(rows())
+    for source, message in (
+        (frame.head(0), "the data frame has no rows"),
+        (frame.text, "got a Series: give the whole frame"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            load_concept(source, name="mood")

@@ -73,6 +73,10 @@ def _pandas_frame(source: Any) -> "pandas.DataFrame":
 
     if isinstance(source, pandas.DataFrame):
         return source
+    if hasattr(source, "__arrow_c_stream__") and not hasattr(source, "columns") and not hasattr(source, "to_pandas"):
+        raise BadInput(
+            f"a concept must be a data frame with the columns text and label, got a {type(source).__name__}: give the whole frame."
+        )
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "to_pandas"):  # polars, Arrow, datasets
         rows = source.to_dicts() if hasattr(source, "to_dicts") else source.to_pandas()
         return pandas.DataFrame(rows)

@@ -211,7 +211,13 @@ def _first_line(error: Exception) -> str:
 
 
 def table_from_frame(frame: "pandas.DataFrame") -> DataTable:
-    """Table of a data frame; missing values are None."""
+    """Table of a data frame; missing values are None.
+
+    Raises:
+        BadInput: it has no rows, or a repeated column.
+    """
+    if not len(frame):
+        raise BadInput("the data frame has no rows: add examples.")
     columns = tuple(map(str, frame.columns))
     _check_unique_columns(columns, "the data frame")
     values = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
