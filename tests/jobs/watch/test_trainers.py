@@ -225,6 +225,6 @@ def test_rollouts_of_grpo_are_read_and_change_nothing(tmp_path: Path) -> None:
     callback = on.TraceCallback([concept(tmp_path)], tmp_path / "run", budget=0.9, settings=LIGHT, on_alert="log")
     assert differences(alone, state(grpo(tmp_path / "out", callback))) == []
     rows = callback.run.records(metric="rollout_share")
-    assert len(rows) >= 2
+    assert 6 in set(rows["step"])  # the last step is measured, whatever the time allows before
     assert (rows["n"] > 0).all()
     assert rows["value"].between(0, 1).all()
