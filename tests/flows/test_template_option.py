@@ -278,7 +278,7 @@ def test_transfer_asks_and_reads_in_the_template(home: Path, say: Say) -> None:
     assert Run.open(home / "transferred").about["concepts"][0]["template"] is True
     code, _, error = say(*words, "-o", home / "transferred", "--template", "none")
     assert code == 2
-    assert "--template must be that of the trace of mood ('own'), got 'none'" in error
+    assert "--template must be that of the trace of mood (own), got none" in error
 
 
 def _log_likelihood(model: Model, ids: list[int], start: int) -> float:
