@@ -21,6 +21,7 @@ from ontogeny._version import __version__
 
 if TYPE_CHECKING:
     from ontogeny.activations.activations import Activations, capture
+    from ontogeny.alerts.detection import Alert, AlertSettings
     from ontogeny.data.concept import Concept
     from ontogeny.data.examples import Answer, Example
     from ontogeny.data.open_concept import load_concept
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from ontogeny.jobs.trace.trace import trace
     from ontogeny.jobs.transfer.plan import TransferSettings
     from ontogeny.jobs.transfer.transfer import transfer
-    from ontogeny.jobs.watch.alerts import Alert, AlertSettings
     from ontogeny.jobs.watch.callback import TraceCallback
     from ontogeny.jobs.watch.doctor import doctor
     from ontogeny.jobs.watch.watcher import Watcher
@@ -75,7 +75,7 @@ _MODULES = {
     "ontogeny.jobs.trace.trace": ("trace",),
     "ontogeny.jobs.transfer.plan": ("TransferSettings",),
     "ontogeny.jobs.transfer.transfer": ("transfer",),
-    "ontogeny.jobs.watch.alerts": ("Alert", "AlertSettings"),
+    "ontogeny.alerts.detection": ("Alert", "AlertSettings"),
     "ontogeny.jobs.watch.callback": ("TraceCallback",),
     "ontogeny.jobs.watch.doctor": ("doctor",),
     "ontogeny.jobs.watch.watcher": ("Watcher",),

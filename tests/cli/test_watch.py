@@ -9,8 +9,8 @@ import pytest
 import requests
 from rich.console import Console
 
+from ontogeny.alerts.detection import Alert, ConceptPoint, Measured, WatchedSeries
 from ontogeny.errors import BadInput
-from ontogeny.jobs.watch.alerts import Alert, ConceptPoint, Measured, WatchedSeries
 from ontogeny.jobs.watch.arrivals import FolderLook
 from ontogeny.jobs.watch.follow import FollowedRun
 from ontogeny.report.live_page import LiveChanges, live_page

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ontogeny.activations.activations import Activations
+from ontogeny.alerts.detection import Alert, AlertSettings, find_alerts
+from ontogeny.alerts.series import SeriesReader
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
 from ontogeny.jobs.trace.frozen import FrozenProbes
-from ontogeny.jobs.watch.alerts import Alert, AlertSettings, find_alerts
-from ontogeny.jobs.watch.series import SeriesReader
 from ontogeny.measurements.design import make_design
 from ontogeny.measurements.measure import measure_concept
 from ontogeny.measurements.rows import CheckpointStamp

@@ -24,12 +24,12 @@ def doctor_command(
     as_json: arg.AsJson = False,
 ) -> None:
     """Find where in a run a concept emerges, collapses, turns or drifts, and what to look at."""
-    from ontogeny.jobs.watch.alerts import AlertSettings
+    from ontogeny.alerts.detection import AlertSettings
 
     settings = AlertSettings(angle=angle, change=change)
 
+    from ontogeny.alerts.transports import alert_content
     from ontogeny.jobs.watch.doctor import doctor
-    from ontogeny.jobs.watch.transports import alert_content
 
     found = doctor(run, concept or (), settings=settings)
     content = {

@@ -55,9 +55,9 @@ def watch_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Trace each checkpoint of a training as it is saved, with alerts, a live table and a live page."""
-    from ontogeny.jobs.watch.alerts import AlertSettings
+    from ontogeny.alerts.detection import AlertSettings
+    from ontogeny.alerts.transports import alert_sinks, wants_save
     from ontogeny.jobs.watch.follow import FollowOptions, follow
-    from ontogeny.jobs.watch.transports import alert_sinks, wants_save
     from ontogeny.measurements.settings import TraceSettings
 
     settings = TraceSettings(
@@ -142,7 +142,7 @@ def _shown(
 
 
 def _content(run: "FollowedRun") -> dict[str, Any]:
-    from ontogeny.jobs.watch.transports import alert_content
+    from ontogeny.alerts.transports import alert_content
 
     return {
         "run": str(run.run.folder),

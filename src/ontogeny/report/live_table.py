@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ontogeny.alerts.detection import ConceptPoint, WatchedSeries
 from ontogeny.errors import escape_control
-from ontogeny.jobs.watch.alerts import ConceptPoint, WatchedSeries
 from ontogeny.jobs.watch.follow import FollowedRun
 from ontogeny.records import checkpoint_label
 from ontogeny.report.terminal import sparkline

@@ -10,8 +10,8 @@ import torch
 from transformers import TrainerControl, TrainerState
 
 import ontogeny as on
+from ontogeny.alerts.transports import wants_save
 from ontogeny.errors import BadInput
-from ontogeny.jobs.watch.transports import wants_save
 from ontogeny.jobs.watch.undisturbed import random_state, undisturbed
 from tests.helpers.tiny_models import byte_tokenizer
 from tests.helpers.watched_trainings import LIGHT, concept, differences, start

@@ -1,7 +1,6 @@
 """Watching a training: concepts measured on the model in training or on each checkpoint as it is saved, alerts, trackers."""
 
 __all__ = [
-    "alerts",
     "arrivals",
     "callback",
     "doctor",
@@ -10,9 +9,6 @@ __all__ = [
     "live_plan",
     "pace",
     "rollouts",
-    "series",
-    "trackers",
-    "transports",
     "undisturbed",
     "watcher",
 ]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ontogeny.alerts.detection import AlertSettings
+from ontogeny.alerts.trackers import TrackerLog, tracker_values
+from ontogeny.alerts.transports import AlertSink, alert_sinks
 from ontogeny.errors import BadInput
 from ontogeny.jobs.inputs import as_concepts
-from ontogeny.jobs.watch.alerts import AlertSettings
 from ontogeny.jobs.watch.pace import MeasurementPace
 from ontogeny.jobs.watch.rollouts import RolloutBuffer, observed_reward
-from ontogeny.jobs.watch.trackers import TrackerLog, tracker_values
-from ontogeny.jobs.watch.transports import AlertSink, alert_sinks
 from ontogeny.jobs.watch.watcher import Watcher
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.storage.run import Run

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ontogeny.alerts.detection import Alert, AlertSettings, WatchedSeries, find_alerts
+from ontogeny.alerts.series import SeriesReader
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.inputs import as_run
-from ontogeny.jobs.watch.alerts import Alert, AlertSettings, WatchedSeries, find_alerts
-from ontogeny.jobs.watch.series import SeriesReader
 from ontogeny.storage.run import Run
 
 

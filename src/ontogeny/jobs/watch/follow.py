@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from ontogeny.alerts.detection import Alert, AlertSettings, WatchedSeries, find_alerts
+from ontogeny.alerts.series import SeriesReader
+from ontogeny.alerts.transports import AlertSink, alert_content
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.resumable import log_failure
 from ontogeny.jobs.trace.plan import plan_trace
 from ontogeny.jobs.trace.trace import trace
-from ontogeny.jobs.watch.alerts import Alert, AlertSettings, WatchedSeries, find_alerts
 from ontogeny.jobs.watch.arrivals import FolderLook, pin, unpin
-from ontogeny.jobs.watch.series import SeriesReader
-from ontogeny.jobs.watch.transports import AlertSink, alert_content
 from ontogeny.lineage import Checkpoint, FileDigests, Lineage, Stage
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import TraceSettings

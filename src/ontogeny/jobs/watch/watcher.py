@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ontogeny.alerts.detection import Alert, AlertSettings, WatchedSeries, find_alerts
+from ontogeny.alerts.series import SeriesReader
+from ontogeny.alerts.transports import AlertSink, alert_sinks, wants_save
 from ontogeny.dynamics.example_scores import keep_example_scores
 from ontogeny.dynamics.summary import summarise_trace
 from ontogeny.errors import BadInput
@@ -28,13 +31,10 @@ from ontogeny.jobs.trace.execution import TraceExecution
 from ontogeny.jobs.trace.executor import CheckpointExecutor
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.surface import audit_concepts, keep_surface_audits
-from ontogeny.jobs.watch.alerts import Alert, AlertSettings, WatchedSeries, find_alerts
 from ontogeny.jobs.watch.inner_network import inner_network
 from ontogeny.jobs.watch.live_plan import LiveSubject
 from ontogeny.jobs.watch.pace import MeasurementPace
 from ontogeny.jobs.watch.rollouts import RolloutBuffer, observed_reward, rollout_rows
-from ontogeny.jobs.watch.series import SeriesReader
-from ontogeny.jobs.watch.transports import AlertSink, alert_sinks, wants_save
 from ontogeny.jobs.watch.undisturbed import TrainingDisturbed, undisturbed
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.rows import CheckpointStamp

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ontogeny.alerts.detection import Alert, WatchedSeries
 from ontogeny.errors import redact
-from ontogeny.jobs.watch.alerts import Alert, WatchedSeries
 
 TRACKERS = ("wandb", "trackio", "mlflow", "tensorboard")
 _LOG = logging.getLogger("ontogeny")

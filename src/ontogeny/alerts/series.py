@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.alerts.detection import ConceptPoint, Measured, WatchedSeries
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
-from ontogeny.jobs.watch.alerts import ConceptPoint, Measured, WatchedSeries
 from ontogeny.metrics.similarity import unit_vectors
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import student_t_quantile

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ontogeny.alerts.detection import Alert, ConceptPoint, Measured, WatchedSeries
+from ontogeny.alerts.trackers import TrackerLog, tracker_values
+from ontogeny.alerts.transports import alert_content, alert_sinks, wants_save
 from ontogeny.errors import BadInput
-from ontogeny.jobs.watch.alerts import Alert, ConceptPoint, Measured, WatchedSeries
-from ontogeny.jobs.watch.trackers import TrackerLog, tracker_values
-from ontogeny.jobs.watch.transports import alert_content, alert_sinks, wants_save
 
 ALERT = Alert(
     "collapses", "truth", "sft", 8, "checkpoint-8", "critical", Measured(0.5, 0.4, 0.6), 0.9, "truth collapses", "look"

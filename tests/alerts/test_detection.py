@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import ontogeny as on
+from ontogeny.alerts.detection import AlertSettings, ConceptPoint, Measured, WatchedSeries, find_alerts
 from ontogeny.errors import BadInput
-from ontogeny.jobs.watch.alerts import AlertSettings, ConceptPoint, Measured, WatchedSeries, find_alerts
 
 HALF = 0.05
 

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
+from ontogeny.alerts.detection import Alert
 from ontogeny.errors import BadInput, escape_control, redact
-from ontogeny.jobs.watch.alerts import Alert
 
 AlertSink = Callable[[Alert], None]
 SAVE_NOW = "save"
