@@ -77,7 +77,10 @@ def _kernel_rows(about: RowContext, of: Dependence, kernel: str, n: int, sites: 
 
 
 def _spectrum_rows(
-    about: RowContext, t: Float[Tensor, "site row d"], sites: Sequence[Site], variances: Float[Tensor, "site d"] | None
+    about: RowContext,
+    t: Float[Tensor, "site row d"],
+    sites: Sequence[Site],
+    variances: Float[Tensor, "site component"] | None,
 ) -> list[Record]:
     shape = geometry(t, k=_SPECTRUM_COMPONENTS, variances=variances)
     rows = partial(site_rows, about, sites=sites, method="pca", n=t.shape[1], reason=_NO_VARIANCE)

@@ -23,7 +23,7 @@ class Geometry:
 
 
 def geometry(
-    x: Float[Tensor, "site example d"], *, k: int = 10, variances: Float[Tensor, "site d"] | None = None
+    x: Float[Tensor, "site example d"], *, k: int = 10, variances: Float[Tensor, "site component"] | None = None
 ) -> Geometry:
     """All metrics from one decomposition per site; `variances` are the eigenvalues of its scatter, smallest first, if known."""
     values = _variances(x) if variances is None else _where_spread(variances, x)
