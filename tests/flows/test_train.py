@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ontogeny.cli._arguments import CHOICES
 from ontogeny.data.concept import Concept
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
@@ -40,6 +41,7 @@ def few(monkeypatch):
     }
     size = ToyModelSize(stages, {"families": 18, "potions": 20}, layers=1, heads=2, width=32)
     monkeypatch.setattr(in_world, "TOY_MODEL_SIZES", {**TOY_MODEL_SIZES, "few": size})
+    monkeypatch.setitem(CHOICES, "size", (*CHOICES["size"], "few"))
 
 
 def written(folder: Path) -> dict[str, int]:
@@ -103,7 +105,7 @@ def test_dry_run_writes_nothing(raise_, tmp_path):
         (("--world", "corners", "--stages", "base"), "has no text for the stage base"),
         (("--size", "few", "--stages", "dpo"), "train sft first"),
         (("--check",), "no model was trained in"),
-        (("--text-file", "absent.txt"), "cannot be read"),
+        (("--text-file", "absent.txt"), "there is no file absent.txt"),
         (("--text-file", "absent.txt", "--check"), "--check measures facts of a generated world"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -37,13 +37,13 @@ def train_command(
     names = [name.strip() for name in stages.split(",") if name.strip()]
     arg.check_choices("size", [size])
     arg.check_choices("stage", names)
-    if text_file is not None and not text_file.is_file():
-        raise BadInput(f"there is no file {text_file}: give the path of a text file.")
     if text_file is not None:
-        from ontogeny.training.toy_models.on_text import TextConfig
-
         if check:
             raise BadInput("--check measures facts of a generated world, which --text-file has not: leave one out.")
+        if not text_file.is_file():
+            raise BadInput(f"there is no file {text_file}: give the path of a text file.")
+        from ontogeny.training.toy_models.on_text import TextConfig
+
         _on_text(out, TextConfig(text_file, vocabulary, steps, size, seed=seed), dry_run, as_json, quiet)
         return
     arg.check_plugins("worlds", [world])
