@@ -24,7 +24,8 @@ from ontogeny.neurons.mean_ablation import entropy_effects, mean_ablate
 from ontogeny.sites import Site
 from tests.helpers.tiny_models import SHAPES
 
-FAMILIES = sorted(set(SHAPES) - {"bert"})
+MIXTURES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+FAMILIES = sorted(set(SHAPES) - {"bert", *MIXTURES})
 TEXTS = ("a cat sat on a mat", "the king of the hill went home", "0123456789 and more", "who is there ?")
 PLANTED = 7
 
@@ -110,6 +111,22 @@ def test_effect_equals_that_of_a_model_with_the_neuron_fixed(tiny, family):
     assert float(effect.signed[0]) == pytest.approx(float(changed.mean()), abs=2e-5)
     assert float(effect.total[0]) == pytest.approx(float(changed.abs().mean()), abs=2e-5)
     assert effect.total[0] > 1e-4
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_neurons_of_a_mixture_of_experts_are_rejected(tiny, family):
+    """Each expert has its own: neither weights nor activations are taken from another module."""
+    model = lively(tiny(family))
+    site = Site("neuron", model.layers)
+    for asked in (
+        lambda: neuron_statistics(model),
+        lambda: neuron_output_vectors(model),
+        lambda: entropy_effects(model, TEXTS, [0]),
+        lambda: read_hooks(model, [("neuron", 1)], print).__enter__(),
+        lambda: write_hooks(model, site, torch.zeros_like).__enter__(),
+    ):
+        with pytest.raises(BadInput, match=f"got {family}, a mixture of experts: use a site of attention"):
+            asked()
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ontogeny.errors import BadInput
-from ontogeny.models.model import Model
+from ontogeny.models.model import Model, output_weight_path
 from ontogeny.sites import Site
 
 _CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -67,6 +67,9 @@ def read_hooks(model: Model, wanted: Sequence[tuple[str, int]], sink: Activation
     """In every forward pass, call `sink(part, layer, value)` for each wanted `(part, layer)`.
 
     Reads see the changes of `write_hooks` that were opened before. Values are `[batch, token, d]`; heads are concatenated.
+
+    Raises:
+        BadInput: neurons of a mixture of experts, each of which has its own.
     """
     with contextlib.ExitStack() as hooks:
         for part, layer in wanted:
@@ -79,7 +82,7 @@ def write_hooks(model: Model, site: Site, edit: ActivationEdit) -> Iterator[None
     """In every forward pass, replace the activation `h` at `site` by `edit(h)`.
 
     Raises:
-        BadInput: the site is a router, whose choice of experts does not follow from a changed logit.
+        BadInput: the site is a router, whose choice of experts does not follow from a changed logit, or neurons of a mixture of experts.
     """
     if site.part == "router":
         raise BadInput(f"{site} can be read and not changed: change mlp.{site.layer}, the output of its experts.")
@@ -159,6 +162,8 @@ def _row_hook(block: nn.Module, visit: HookFunction) -> Iterator[HookFunction]:
 def _module(model: Model, part: str, layer: int) -> tuple[nn.Module, bool]:
     """The module to hook for a part, and whether to hook its input (else its output)."""
     table = model.architecture
+    if part == "neuron":
+        return model.part(layer, output_weight_path(model, Site("neuron", layer))), True
     if part == "resid":
         return (model.block(1), True) if layer == 0 else (model.block(layer), False)
     if part == "norm":
@@ -171,7 +176,6 @@ def _module(model: Model, part: str, layer: int) -> tuple[nn.Module, bool]:
         "attn_resid": (table.attn_added or table.attn, False),
         "mlp_resid": (table.mlp_added or table.mlp, False),
         "head": (table.heads_out, True),
-        "neuron": (table.neurons, True),
         "router": (table.router, False),
     }[part]
     return model.part(layer, path), before

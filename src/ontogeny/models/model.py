@@ -378,5 +378,16 @@ def output_weight(model: Model, site: Site) -> Tensor:
 
 
 def output_weight_path(model: Model, site: Site) -> str:
-    """Path of that projection from a block."""
-    return model.architecture.heads_out if site.part.startswith(("attn", "head")) else model.architecture.neurons
+    """Path of that projection from a block.
+
+    Raises:
+        BadInput: the block is a mixture of experts, each of which has a projection of its own.
+    """
+    if site.part.startswith(("attn", "head")):
+        return model.architecture.heads_out
+    if not model.architecture.neurons:
+        raise BadInput(
+            f"the model must have one MLP in each block to use the neurons or the output weights of {site}, got "
+            f"{model.network.config.model_type}, a mixture of experts: use a site of attention, or a dense model."
+        )
+    return model.architecture.neurons

@@ -44,7 +44,7 @@ def neuron_statistics(model: Model, *, processing: WeightProcessing = "folded") 
     """Norm, logit variance and null-space share of each neuron of the last MLP.
 
     Raises:
-        BadInput: a model that is not causal, or whose unembedding does not read the stream.
+        BadInput: a model that is not causal or a mixture of experts, or whose unembedding does not read the stream.
     """
     w, u = output_and_unembedding(model, processing=processing)
     norm = w.norm(dim=1)
