@@ -14,6 +14,7 @@ import pytest
 import ontogeny
 from ontogeny import plugins
 from ontogeny.cli import app
+from ontogeny.lineage.manifest import packaged_manifests
 from ontogeny.measurements.settings import TraceSettings
 from tests.helpers.planted_lineages import RISE, SPOKEN, rows, save_run, write
 
@@ -231,7 +232,8 @@ def test_show_draws_every_view_that_has_rows_and_says_what_others_lack(run: Path
             assert done.code == 1, done.err
             assert done.err.startswith(f"ontogeny: the view {view} has nothing to draw: "), done.err
             assert not target.exists()
-    assert drawn == {"concepts", "dependence", "drift", "emergence", "layers", "readable_used", "spectrum", "surface"}
+    by_concept = {"concepts", "emergence", "layers", "readable_used", "surface"}
+    assert drawn == by_concept | {"dependence", "drift", "spectrum", "fragility", "examples", "probe_errors"}
 
 
 SQL = "select step, site, value from records where metric = 'auroc' and method = 'logistic' and control is null order by step, site"
@@ -286,7 +288,9 @@ def test_list(folder: str, say) -> None:
 
 
 def test_list_of_all(say) -> None:
-    assert set(json.loads(say("list", "--json").out)) == set(plugins.PLUGIN_FOLDERS)
+    found = json.loads(say("list", "--json").out)
+    assert set(found) == {*plugins.PLUGIN_FOLDERS, "public runs, opened by name"}
+    assert found["public runs, opened by name"].keys() == packaged_manifests().keys()
 
 
 BAD = {

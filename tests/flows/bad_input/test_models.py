@@ -96,7 +96,8 @@ def broken_config(place: Place) -> list[str]:
 def unknown_architecture(place: Place) -> list[str]:
     folder = place.folder / "model"
     config = AutoConfig.for_model(
-        "mixtral",
+        "phimoe",
+        num_local_experts=2,
         vocab_size=VOCAB,
         hidden_size=16,
         num_hidden_layers=1,
@@ -170,7 +171,7 @@ MODELS: dict[Callable[..., list[str]], str] = {
     other_shape: r"have another shape for .*dense.*config requires.*again",
     more_layers: r"lack gpt_neox\.layers\.2.*config requires.*again",
     broken_config: r"config\.json cannot be read.*(again|checkpoint)",
-    unknown_architecture: r"no architecture table supports models of type 'mixtral' \(.*no MLP.*\): add one .* known types are .*gpt_neox",
+    unknown_architecture: r"no architecture table supports models of type 'phimoe' \(.*no MLP.*\): add one .* known types are .*gpt_neox",
     no_language_model: r"nonesuch.*",
     unfit_architecture: r"gpt_neox does not fit its architecture table \(.*\): correct the table",
     no_tokenizer: r"no usable tokenizer in .*--tokenizer",

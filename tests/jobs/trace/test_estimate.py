@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from transformers import AutoConfig
-from transformers.pytorch_utils import Conv1D
 
 from ontogeny import Concept, Lineage, trace
 from ontogeny.jobs.trace import estimate
@@ -19,8 +18,15 @@ from tests.helpers.tiny_models import SHAPES
 
 def products(body) -> int:
     """Multiplications of one token, counted where maps are called."""
-    maps = {m: m.weight.numel() for m in body.modules() if isinstance(m, torch.nn.Linear | Conv1D)}
-    seen, hooks = [], [m.register_forward_hook(lambda m, *_: seen.append(maps[m])) for m in maps]
+    seen = []
+
+    def count(module, args, _):
+        weights = [p for p in module.parameters(recurse=False) if p.ndim > 1]
+        # Experts are one tensor [expert, out, in], called with the indices of those that the token passes through.
+        seen.extend(w.numel() if w.ndim == 2 else w[0].numel() * args[1].numel() for w in weights)
+
+    maps = [m for m in body.modules() if not isinstance(m, torch.nn.Embedding)]
+    hooks = [m.register_forward_hook(count) for m in maps]
     body(input_ids=torch.tensor([[5]]))
     for hook in hooks:
         hook.remove()
