@@ -14,7 +14,7 @@ from ontogeny import plugins, views
 from ontogeny.cli.report import write_run_report
 from ontogeny.cli.trace import print_trace_summary
 from ontogeny.findings import selection
-from ontogeny.findings.finding import collect_findings
+from ontogeny.findings.finding import SCORE_METRICS, collect_findings
 from ontogeny.findings.selection import FINDING_ROWS, RecordSource
 from ontogeny.findings.timeline import order_like_run
 from ontogeny.report import pictures
@@ -53,12 +53,14 @@ STEPS = (0, 64, 512, 2000, 16000, 100, 400, 800)
 
 
 def few_rows() -> pd.DataFrame:
-    """Two concepts, eight checkpoints of two stages, two heads a layer."""
+    """Two concepts and rows of the whole model, eight checkpoints of two stages, two heads a layer."""
     table = synthetic_records.table(sft=True)
     partner = table["coords"].map(
         lambda coords: [coords[key] for key in ("other_step", "source_step") if key in coords]
     )
-    kept = table["concept"].isin(["truth", "privacy"]) & (table["head"].isna() | table["head"].lt(2))
+    kept = (table["concept"].isin(["truth", "privacy"]) | table["concept"].isna()) & (
+        table["head"].isna() | table["head"].lt(2)
+    )
     # The pairs of a transfer or of frozen probes are at the last six checkpoints.
     late = table["metric"].str.startswith(("transfer", "realised"))
     kept &= late | table["step"].isna() | table["step"].isin(STEPS)
@@ -109,16 +111,24 @@ def test_rows_of_a_long_run_are_thinned_with_their_extremes(name: str, runs: dic
     source = RecordSource(run.query, run.about)
     few = view.select(source.rows(re.sub(r"{(thin|other|source):\d+(:[^}]+)?}", r"{\1:4\2}", view.where)))
     few = few[few["step"].notna() & few["metric"].ne("best_site")]
-    metrics = re.findall(r"{thin:\d+:([^}]+)}", view.where)[-1].split("+")
-    every = run.records(f"{selection.metric_condition(*metrics)} and {selection.OWN_ROWS} and step is not null")
-    for concept, rows in every[every["value"].notna()].groupby("concept"):
-        own = few[few["concept"].eq(concept) & few["metric"].isin(metrics)]
+    named = re.findall(r"{thin:\d+(?::([^}]+))?}", view.where)[-1]
+    if named:
+        every = run.records(f"{selection.metric_condition(*named.split('+'))} and {selection.OWN_ROWS}")
+        few = few[few["metric"].isin(named.split("+"))]
+    else:  # the concept's score decides
+        every = source.rows(f"{selection.metric_condition(*SCORE_METRICS)} and {{best}} and {selection.OWN_ROWS}")
+    checked = 0
+    every = every[every["value"].notna() & every["step"].notna()]
+    for concept, rows in every.groupby("concept", dropna=False):
+        own = few[few["concept"].isna() if pd.isna(concept) else few["concept"].eq(concept)]
         if own.empty:
             continue
         means = rows.groupby(["stage", "step"])["value"].mean()
         shown = set(zip(own["stage"], own["step"], strict=True))
         assert {means.idxmin(), means.idxmax()} <= shown
         assert len(shown) < len(means)
+        checked += 1
+    assert checked
 
 
 @pytest.mark.parametrize("kind", [kind.__name__ for kind in KINDS])

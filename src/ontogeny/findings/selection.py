@@ -247,10 +247,11 @@ class RecordSource:
     def _checkpoints(self) -> pd.DataFrame:
         # The metrics are left out here: as a condition they would be compared in every row of a large run.
         columns = ", ".join(_CHECKPOINT_COLUMNS)
-        # Every head that a trace reads has a cross-validated score.
+        # A head that was measured has a cross-validated score or, as after an evaluation, a score of readability alone.
+        scored = metric_condition("cv_score", *SCORE_METRICS)
         rows = self._query(
             f"select distinct {columns}, metric from records where head is null union "
-            f"select distinct {columns}, metric from records where head is not null and metric = 'cv_score' order by all"
+            f"select distinct {columns}, metric from records where head is not null and {scored} order by all"
         )
         event = rows["metric"].isin(EVENT_METRICS) | (rows["metric"].isin(SERIES_METRICS) & rows["step"].isna())
         return rows[~event].drop(columns="metric").drop_duplicates()
@@ -342,7 +343,7 @@ class RecordSource:
             return "true"
         listed = (
             f"({_equals('concept', concept)} and {_equals('stage', stage)} and step in ({_whole(own['step'])}))"
-            for (concept, stage), own in drawn.groupby(["concept", "stage"], sort=False)
+            for (concept, stage), own in drawn.groupby(["concept", "stage"], sort=False, dropna=False)
         )
         return _any(["step is null", *listed])
 
@@ -352,7 +353,7 @@ class RecordSource:
             return f"{other} is not null"
         return _any(
             f"{_equals('concept', concept)} and {other} in ({_coords(own['step'])})"
-            for concept, own in drawn.groupby("concept", sort=False)
+            for concept, own in drawn.groupby("concept", sort=False, dropna=False)
         )
 
     def _from_drawn_sources(self, given: str) -> str:
@@ -361,7 +362,7 @@ class RecordSource:
             return "true"
         listed = (
             f"({_equals('concept', concept)} and {_stage_is(stage)} and {step} in ({_coords(own['step'])}))"
-            for (concept, stage), own in drawn.groupby(["concept", "stage"], sort=False)
+            for (concept, stage), own in drawn.groupby(["concept", "stage"], sort=False, dropna=False)
         )
         return _any([f"{step} is null", *listed])
 
@@ -386,10 +387,10 @@ class RecordSource:
         )
         rows = self._query(
             f"select concept, stage, step, avg(value) as value from (select concept, value, {place} from records where {of} "
-            f"and {OWN_ROWS} and {_KNOWN_VALUE}) where concept is not null and step is not null group by all order by all"
+            f"and {OWN_ROWS} and {_KNOWN_VALUE}) where step is not null group by all order by all"
         )
         rows = rows.assign(stage=rows["stage"].astype(object).where(rows["stage"].notna(), ""))
-        kept = [self.line.thin(own, most) for _, own in rows.groupby("concept", sort=False)]
+        kept = [self.line.thin(own, most) for _, own in rows.groupby("concept", sort=False, dropna=False)]
         return pd.concat(kept) if kept else rows
 
 
