@@ -95,7 +95,7 @@ def test_job_killed_before_its_first_unit_resumes(home: Path, tmp_path: Path, sm
         raise Killed
 
     lineage = Lineage.open(home / "few").select("1")
-    for name in ("jobs.trace.trace.surface_baselines.audit_surface", "models.reusable.open_model"):
+    for name in ("jobs.trace.surface.surface_baselines.audit_surface", "models.reusable.open_model"):
         with monkeypatch.context() as patch:
             patch.setattr(f"ontogeny.{name}", kill)
             patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # a killed process cleans nothing up
