@@ -1,5 +1,6 @@
 """Contract of a view: empty, one-row and NaN tables, axes with units, colours that are safe for colour-blind readers."""
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -45,9 +46,9 @@ _charts: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {}
 def _drawn(name: str, records: pd.DataFrame) -> dict[str, Any]:
     """The chart of a table, which drawing must leave as it is."""
     if name not in _charts or _charts[name][0] is not records:
-        before = records.select_dtypes("number").copy()
+        before = records.assign(coords=records["coords"].map(copy.copy))
         chart = views.load_view(name).draw(records).to_dict()
-        pd.testing.assert_frame_equal(records.select_dtypes("number"), before)
+        pd.testing.assert_frame_equal(records, before)
         _charts[name] = (records, chart)
     return _charts[name][1]
 
