@@ -35,6 +35,9 @@ from tests.helpers.planted_lineages import planted, save_run
 from tests.helpers.subprocesses import python
 from tests.helpers.trace_runs import QUICK, same, save_five, units
 
+SHORT = {"steps": 60}
+"""A study of half a second a seed."""
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -121,9 +124,13 @@ def test_run_grows_on_ray_and_step_0_replaces_the_floor(home, ray, tmp_path):
 
 
 def test_study_on_ray_has_the_rows_of_one_process_even_if_a_worker_is_killed(ray, tmp_path):
-    plan, killed, over = plan_study("swing_by", "smoke", seeds=2), [], threading.Event()
+    (one_seed, plan), killed, over = (
+        (plan_study("swing_by", "smoke", seeds=n, changes=SHORT) for n in (1, 2)),
+        [],
+        threading.Event(),
+    )
     whole = run_study(plan, tmp_path / "whole")
-    run_study(plan_study("swing_by", "smoke", seeds=1), tmp_path / "ray")
+    run_study(one_seed, tmp_path / "ray")
 
     def strike() -> None:
         while not killed and not over.wait(0.01):

@@ -26,6 +26,7 @@ from ontogeny.findings.sentences import (
 )
 from ontogeny.findings.timeline import EVENT_METRICS, make_timeline, order_like_run
 from ontogeny.records import RECORD_COLUMNS
+from ontogeny.report import pictures
 from ontogeny.report.html import report_warnings, write_report
 from ontogeny.report.terminal import print_summary, sparkline
 from tests.helpers import synthetic_records
@@ -49,7 +50,9 @@ def page(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> str:
     about = synthetic_records.about()
     about["concepts"][0]["warnings"] = [HOSTILE]
     few = table[table["concept"].isin(["truth", "privacy"])]
-    assert write_report(few.replace({"concept": {"privacy": HOSTILE}}), about, out) == out
+    with pytest.MonkeyPatch.context() as patch:  # the test in a browser draws all views
+        patch.setattr(pictures, "load_views", lambda: [views.load_view(name) for name in ("emergence", "heads")])
+        assert write_report(few.replace({"concept": {"privacy": HOSTILE}}), about, out) == out
     return out.read_text(encoding="utf-8")
 
 

@@ -17,12 +17,12 @@ import torch
 from ontogeny.jobs.study.study import plan_study, run_study
 
 torch.set_num_threads(1)
-run_study(plan_study("swing_by", "smoke", seeds=3), sys.argv[1])
+run_study(plan_study("swing_by", "smoke", seeds=3, changes={"steps": 60}), sys.argv[1])
 """
 
 
 def test_killed_and_resumed_study_equals_one_run(tmp_path: Path) -> None:
-    plan, run = plan_study("swing_by", "smoke", seeds=3), tmp_path / "run"
+    plan, run = plan_study("swing_by", "smoke", seeds=3, changes={"steps": 60}), tmp_path / "run"
     process = fork(_CODE, run, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not (run / "ledger.jsonl").is_file() and process.ended() is None:
         time.sleep(0.001)
