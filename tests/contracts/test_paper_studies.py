@@ -1,6 +1,7 @@
 """Every study of a paper: its smoke preset runs, is reproducible, and has the rows that its claims, null runs and pictures read."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -18,9 +19,10 @@ STUDIES = paper_study_names()
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Run]:
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """smoke("swing_by") -> its smoke preset, run where it is first asked for."""
     home = tmp_path_factory.mktemp("studies")
-    return {name: run_study(plan_study(name, "smoke", seeds=1), home / name) for name in STUDIES}
+    return functools.cache(lambda name: run_study(plan_study(name, "smoke", seeds=1), home / name))
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -45,8 +47,8 @@ def test_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_smoke_preset_has_the_rows_of_each_claim_and_picture(name: str, runs: Mapping[str, Run]) -> None:
-    study, records = load_paper_study(name), runs[name].records()
+def test_smoke_preset_has_the_rows_of_each_claim_and_picture(name: str, smoke: Callable[[str], Run]) -> None:
+    study, records = load_paper_study(name), smoke(name).records()
     for claim in study.claims:
         if "4 layers" not in repr(claim.shape):  # the smoke preset of a sweep over depths has fewer
             assert claim.shape.effects(records), claim.name
@@ -54,12 +56,12 @@ def test_smoke_preset_has_the_rows_of_each_claim_and_picture(name: str, runs: Ma
     for picture in study.pictures:
         assert empty_reason(study_chart(records, picture)) is None, picture.title
     assert records["train_seed"].notna().all()
-    assert {j.verdict for j in judge_study(runs[name])} <= {"held", "did not hold", "undecided"}
+    assert {j.verdict for j in judge_study(smoke(name))} <= {"held", "did not hold", "undecided"}
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_page_has_each_claim(name: str, runs: Mapping[str, Run], tmp_path: Path) -> None:
-    page = write_study_report(runs[name], tmp_path / "page.html").read_text(encoding="utf-8")
+def test_page_has_each_claim(name: str, smoke: Callable[[str], Run], tmp_path: Path) -> None:
+    page = write_study_report(smoke(name), tmp_path / "page.html").read_text(encoding="utf-8")
     study = load_paper_study(name)
     for claim in study.claims:
         assert claim.source.split(",")[0] in page
@@ -67,13 +69,13 @@ def test_page_has_each_claim(name: str, runs: Mapping[str, Run], tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_same_seed_gives_the_same_rows(name: str, runs: Mapping[str, Run], tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_rows(name: str, smoke: Callable[[str], Run], tmp_path: Path) -> None:
     study = load_paper_study(name)
     rows = [
         (r.metric, r.stage, r.step, r.control, r.value)
         for r in study.run(study.presets["smoke"], Lab(name, 0, tmp_path))
     ]
-    kept = runs[name].records()
+    kept = smoke(name).records()
     before = list(kept[["metric", "stage", "step", "control", "value"]].itertuples(index=False, name=None))
     assert len(rows) == len(before)
     assert sorted(v for *_, v in rows if v == v) == sorted(v for *_, v in before if v == v)
