@@ -2,10 +2,10 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -32,7 +32,6 @@ from ontogeny.models.loading import ModelOptions
 from ontogeny.storage.run import Run
 from tests.faults.on_ray import workers_of
 from tests.helpers.planted_lineages import planted, save_run
-from tests.helpers.subprocesses import python
 from tests.helpers.trace_runs import QUICK, same, save_five, units
 
 SHORT = {"steps": 60}
@@ -113,8 +112,8 @@ def test_run_grows_on_ray_and_step_0_replaces_the_floor(home, ray, tmp_path):
     save_run(tmp_path / "run", {2: 4.0, 3: 8.0})
     concept = [Concept.from_file(home / "one.csv")]
     grown = {}
-    for name in ("here", "ray"):
-        trace(Lineage.open(tmp_path / "run"), concept, tmp_path / name, QUICK)
+    trace(Lineage.open(tmp_path / "run"), concept, tmp_path / "here", QUICK)
+    shutil.copytree(tmp_path / "here", tmp_path / "ray")
     save_run(tmp_path / "run", {0: 0.0})
     planted(0.0, fresh=True).save_pretrained(tmp_path / "run" / "checkpoint-0")
     for name, how in (("here", {}), ("ray", {"cluster": RayCluster(workers=1)})):
@@ -309,40 +308,30 @@ def test_rejects_shard_with_cluster(home, tmp_path):
         traced(home, tmp_path / "run", cluster=RayCluster(), shard=Shard.parse("0/2"))
 
 
-def test_local_cluster_is_closed_to_others() -> None:
-    """It listens on the loopback interface only, and its folder belongs to this user."""
-    pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
-    code = """
-        import glob, os, re
-        from pathlib import Path
-        from ontogeny.jobs.trace.ray_cluster import RayCluster, connect_ray
-        with connect_ray(RayCluster(workers=1)) as ray:
-            place = Path(ray._private.worker._global_node.get_session_dir_path())
-            inside = [p for p in place.parents if p.name.startswith("ontogeny-ray-")]
-            print("modes", [oct(p.stat().st_mode & 0o777) for p in inside])
-            inodes = set()
-            for link in glob.glob("/proc/[0-9]*/fd/*"):
-                try:
-                    held = os.readlink(link)
-                    process = Path(link).parents[1]
-                    if held.startswith("socket:") and str(place) in (process / "cmdline").read_text():
-                        inodes.add(held[8:-1])
-                except OSError:
-                    pass
-            rows = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
-            hosts = {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
-            print("hosts", sorted(hosts))
+def reachable(raylet: int) -> tuple[str, set[str]]:
+    """The mode of the folder of a local cluster, and the addresses that its processes listen on, as /proc writes them."""
+    words = Path(f"/proc/{raylet}/cmdline").read_text()
+    session = re.search(r"(/[^\0=]*/ontogeny-ray-[^/]+)/ray/session_[^/\0]+", words)
+    assert session, words
+    inodes = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if (held := os.readlink(link)).startswith("socket:") and session[0] in link.parents[1].joinpath(
+                "cmdline"
+            ).read_text():
+                inodes.add(held[8:-1])
+        except OSError:  # it has ended
+            continue
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    hosts = {line[1].split(":")[0] for line in lines if line[3] == "0A" and line[9] in inodes}
+    return oct(Path(session[1]).stat().st_mode & 0o777), hosts
+
+
+def test_local_cluster_is_closed_to_others_and_sigterm_to_its_driver_is_one_line(home: Path, tmp_path: Path) -> None:
+    """It listens on the loopback interface only, and its folder belongs to this user.
+
+    Ray's own handler aborts the driver with a C++ stack, exit 134, and leaves its processes.
     """
-    done = python(textwrap.dedent(code), env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    modes, hosts = (line for line in done.stdout.splitlines() if line.startswith(("modes", "hosts")))
-    assert modes == "modes ['0o700']"
-    assert "0100007F" in hosts
-    assert set(re.findall("'(.+?)'", hosts)) <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}
-
-
-def test_sigterm_to_a_driver_is_one_line_and_its_exit_code(home: Path, tmp_path: Path) -> None:
-    """Ray's own handler aborts the driver with a C++ stack, exit 134, and leaves its processes."""
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
     texts = [word for name in ("one.csv", "two.csv") for word in ("-c", str(home / name))]
     command = [str(Path(sys.executable).parent / "ontogeny"), "trace", str(home / "five"), *texts, "--sites", "resid"]
@@ -352,9 +341,17 @@ def test_sigterm_to_a_driver_is_one_line_and_its_exit_code(home: Path, tmp_path:
         until = time.monotonic() + 120
         while not (busy := workers_of(driver.pid)) and driver.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
+        if busy:
+            os.kill(busy[0], signal.SIGSTOP)  # the trace does not end while its cluster is looked at
+            raylet = int(Path(f"/proc/{busy[0]}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            mode, hosts = reachable(raylet)
+            os.kill(busy[0], signal.SIGCONT)
         driver.terminate()
         out, said = driver.communicate(timeout=120)
     assert busy, said
+    assert mode == "0o700"
+    assert hosts
+    assert hosts <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}
     assert driver.returncode == 128 + signal.SIGTERM, said
     assert said == "ontogeny: terminated. Start the same command again: finished work is kept.\n"
     assert not out.strip()
