@@ -260,6 +260,22 @@ def test_null_of_least_squares_equals_refits(n: int, d: int) -> None:
         assert torch.allclose(found, expected if b == 0 else expected.amax(0, keepdim=True), atol=1e-4)
 
 
+@pytest.mark.parametrize(("n", "d"), [(24, 24), (32, 64), (60, 128)])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("method", ["logistic", "ridge"])
+def test_null_of_a_weak_penalty_in_many_dimensions_is_finite(method: str, scale: float, n: int, d: int) -> None:
+    x, y, groups = drawn(n, d)
+    x[:, :, 0] *= scale
+    x[1] *= 1e-4
+    folds = cross_fit_folds(groups, y, "binary")
+    permutations = group_permutations(y, groups, samples=20)
+    strength = torch.full((2,), 1e8 if method == "logistic" else 1e-8)
+    null = refit_null(method, x, y, folds, permutations, basis=PrincipalAxes.of(x), strength=strength)
+    assert null.observed.isfinite().all()
+    assert null.maxima.isfinite().all()
+    assert (null.p > 0).all()
+
+
 def test_fixed_scores_make_a_null_that_is_too_narrow() -> None:
     """Each pair of examples counts twice, so the variance of cross-fitted scores at chance is twice that of fixed scores."""
     g = torch.Generator().manual_seed(0)

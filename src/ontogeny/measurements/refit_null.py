@@ -24,6 +24,7 @@ _STEP = 8
 """Scores are equal if they differ by less, in units of the last bit of the largest."""
 _BLOCK = 2**24
 """Predictions that are held at once."""
+_DAMPING = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 _Predictions = Callable[[Float[Tensor, "labelling example"]], Iterator[Float[Tensor, "site labelling held"]]]
@@ -113,9 +114,8 @@ def _least_squares_predictions(
         narrow = part.shape[1] < part.shape[2]
         short = part if narrow else part.mT.contiguous()
         hat = matmul(short, short.mT)
-        factor = torch.linalg.cholesky(torch.eye(hat.shape[1]).to(hat) - hat)
         # (I − RRᵀ)⁻¹ R = R (I − RᵀR)⁻¹, by the shorter side.
-        inverse = torch.cholesky_inverse(factor)
+        inverse = _inverse(torch.eye(hat.shape[1]).to(hat) - hat)
         steps.append((part.mT, inverse) if narrow else (matmul(inverse, short), None))
 
     def predict(target: Float[Tensor, "labelling example"]) -> Iterator[Float[Tensor, "site labelling held"]]:
@@ -127,6 +127,22 @@ def _least_squares_predictions(
             yield (held_out if after is None else matmul(held_out, after)).add_(centre)
 
     return predict
+
+
+def _inverse(rest: Float[Tensor, "site k k"]) -> Float[Tensor, "site k k"]:
+    """Inverse of what the fit of all examples leaves of a fold.
+
+    A weak penalty in more dimensions than examples leaves less than float32 resolves, even below zero: such sites get the least damping,
+    from 1e-6, that makes them positive definite. The observed score and its null are damped alike.
+    """
+    factor, failed = torch.linalg.cholesky_ex(rest)
+    identity = torch.eye(rest.shape[1]).to(rest)
+    for damping in _DAMPING:
+        at = failed.nonzero()[:, 0]
+        if not len(at):
+            break
+        factor[at], failed[at] = torch.linalg.cholesky_ex(rest[at] + damping * identity)
+    return torch.cholesky_inverse(factor)
 
 
 def _mass_mean_predictions(x: Float[Tensor, "site example d"], folds: Int[Tensor, " example"]) -> _Predictions:
