@@ -9,6 +9,7 @@ __all__ = [
     "frozen",
     "losses",
     "plan",
+    "plane_reader",
     "planes",
     "ray_cluster",
     "ray_executor",

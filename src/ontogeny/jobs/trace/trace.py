@@ -131,9 +131,12 @@ def trace(
 
             _add_failures(run, measure_causes(plan, run, execution))
         if settings.planes:
-            from ontogeny.jobs.trace.planes import measure_planes
+            from ontogeny.jobs.trace.planes import missing_planes
 
-            _add_failures(run, measure_planes(plan, run, execution))
+            if missing := missing_planes(plan, run):
+                from ontogeny.jobs.trace.plane_reader import measure_planes
+
+                _add_failures(run, measure_planes(plan, run, execution, missing))
     return run
 
 
