@@ -125,3 +125,20 @@ def test_checkpoints_are_in_the_order_of_training(tmp_path: Path, monkeypatch: p
     page = write_report(synthetic_records.frame([]), about, tmp_path / "r.html").read_text(encoding="utf-8")
     listed = re.findall(r"<tr><td>(\w+-\w+)</td>", page)
     assert listed == ["base-20", "base-1000", "base-None", "dpo-9"]
+
+
+def test_a_concept_has_one_colour_in_frames_of_different_scores_and_in_its_own() -> None:
+    """The second of three concepts has an explained variance: its frame does not begin the palette again."""
+    truth = synthetic_records.table()
+    truth = truth[
+        truth["concept"].eq("truth") & truth["metric"].isin(["auroc", "best_site", "emergence_step", "p_familywise"])
+    ]
+    age = truth.assign(concept="b", metric=truth["metric"].replace("auroc", "r2"))
+    chart = views.load_view("emergence").draw(pd.concat([truth.assign(concept="a"), age, truth.assign(concept="c")]))
+    scales = re.findall(r'"domain": (\["[abc"\s,]*"\]), "range": (\[[^]]*\])', json.dumps(chart.to_dict()))
+    shown = {name: set() for name in "abc"}
+    for domain, colours in scales:
+        for name, colour in zip(json.loads(domain), json.loads(colours), strict=True):
+            shown[name].add(colour)
+    assert [len(colours) for colours in shown.values()] == [1, 1, 1]
+    assert len(set.union(*shown.values())) == 3

@@ -167,14 +167,16 @@ def labelled_cells(
     return [cells, *(base.mark_text(**mark).encode(text=f"{c}:N", color=ink) for c, mark in labels.items())]
 
 
-def colour_by_name(names: list[str], *, title: str | None = None, legend: bool = True) -> alt.Color:
-    """Colour by `name`, in the palette of categories."""
+def colour_by_name(
+    names: list[str], *, title: str | None = None, legend: bool = True, colours: Sequence[str] | None = None
+) -> alt.Color:
+    """Colour by `name`, in the palette of categories or in the given colours."""
     # In a long list the symbol is a line that also shows the dash; symbols are opaque although bands are not.
     symbols = {"symbolOpacity": 1} | (
         {"symbolType": "stroke", "symbolSize": 250} if len(names) > len(CATEGORY_COLOURS) else {}
     )
     shown = alt.Legend(title=title, orient="right", **symbols) if legend else None
-    return alt.Color("name:N", scale=alt.Scale(domain=names, range=colour_map(names)), legend=shown)
+    return alt.Color("name:N", scale=alt.Scale(domain=names, range=list(colours or colour_map(names))), legend=shown)
 
 
 def facet_rows_by_name(field: str, names: Sequence[str], title: str, *, first: bool) -> alt.Y:

@@ -143,8 +143,7 @@ def _lines(findings: list[Finding], line: Timeline, colours: Mapping[str, str]) 
     curves = pd.concat([_curve(f) for f in findings])
     pick = alt.selection_point(name=f"pick_{findings[0].metric}", fields=["name"], bind="legend")
     shade = alt.condition(pick, alt.value(1.0), alt.value(0.15))
-    colour = colour_by_name(names, title="concept (click to single out)")
-    colour.scale.range = [colours[name] for name in names]
+    colour = colour_by_name(names, title="concept (click to single out)", colours=[colours[name] for name in names])
     base = alt.Chart(inline_rows(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
     lines = base.mark_line(strokeWidth=2.2).encode(y=_score(findings, domain), strokeDash=dash_by_name(names))
     crowded = max(len(f.curve) for f in findings) > _MOST_DOTS
