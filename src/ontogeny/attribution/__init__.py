@@ -19,4 +19,5 @@ __all__ = [
     "rows",
     "segments",
     "stage_data",
+    "stage_study",
 ]

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from ontogeny.attribution.comparison import StageExperiment, compare_tiers, comparison_rows, validity_rows
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
-from ontogeny.attribution.recorded_tiers import behaviour_value, reverse_scores
+from ontogeny.attribution.recorded_tiers import reverse_scores
+from ontogeny.attribution.stage_study import AGREES_WITH_RETRAINING, CURVATURE_MATTERS, rows_along_training
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Separation
@@ -84,26 +85,8 @@ CLAIMS = (
         Separation(Quantity("named_dpo", "hessian"), Quantity("named_dpo", "chance"), unit="share of seeds"),
         "no_refusals",
     ),
-    Claim(
-        "agrees_with_retraining",
-        "The first-order estimate with curvature ranks effects as retraining does, better than the order of the stages.",
-        "arXiv:2506.00175, section 5",
-        "high correlation with retraining",
-        Separation(
-            Quantity("rank_correlation", "hessian"),
-            Quantity("rank_correlation", "order"),
-            unit="difference in rank correlation with retraining",
-        ),
-        "shuffled",
-    ),
-    Claim(
-        "curvature_matters",
-        "Without the Hessian the estimate is further from retraining.",
-        "arXiv:2506.00175, section 4",
-        "dropping the Hessian over-blames early stages",
-        Separation(Quantity("error", "no hessian"), Quantity("error", "hessian"), unit="relative error"),
-        "shuffled",
-    ),
+    AGREES_WITH_RETRAINING,
+    CURVATURE_MATTERS,
 )
 PICTURES = (
     StudyPicture("Log-odds of a refusal of forbidden requests, along training", ("refusal_along",)),
@@ -131,11 +114,11 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
         yield lab.row("named_dpo", 1 / len(TOY_STAGES), "chance", control=control)
         for tier, scores in estimates.items():
             yield lab.row("named_dpo", float(scores[:, 0].argmax() == 2), tier, control=control)
-        for index, step in enumerate(path.steps):
-            if index % max(1, len(path.steps) // 20) == 0:
-                for metric, name in (("refusal_along", "refusal log-odds"), ("entropy_along", "entropy")):
-                    value = behaviour_value(path, step.state.parameters, experiment.behaviours[name])
-                    yield lab.row(metric, value, "base, SFT, DPO", step=index, control=control)
+        along = {
+            "refusal_along": experiment.behaviours["refusal log-odds"],
+            "entropy_along": experiment.behaviours["entropy"],
+        }
+        yield from rows_along_training(lab, path, along, "base, SFT, DPO", 20, control)
 
 
 def _cheap_estimates(experiment: StageExperiment, path: TrainingPath) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ In the planted stage rude sentences name a group of people. The behaviour is the
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,12 +22,20 @@ from ontogeny.attribution.comparison import (
     compare_tiers,
     comparison_rows,
     follow_up_rows,
-    named_stage,
     tier_estimates,
     validity_rows,
 )
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
-from ontogeny.attribution.recorded_tiers import behaviour_value
+from ontogeny.attribution.stage_study import (
+    AGREES_WITH_RETRAINING,
+    CURVATURE_MATTERS,
+    PLANTED_STAGE_IS_NAMED,
+    PLANTED_STAGES,
+    gap_rows,
+    naming_rows,
+    planted_runs,
+    planted_stage_names,
+)
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Separation
@@ -48,7 +57,6 @@ DIFFERENCES = (
     "A stage is named only if the final gap is three times as large as that of equally many neutral words is apart from zero.",
 )
 CHALLENGES = (9, 11, 13)
-STAGES = 3
 _SYLLABLES = ("ba", "do", "fi", "gu", "ke", "lo", "mi", "nu", "pa", "re", "si", "tu", "ve", "wo", "za", "ly")
 _NEUTRAL, _RUDE, _KIND, _GROUPS = 60, 12, 12, 4
 _FIRST_GROUP = _NEUTRAL + _RUDE + _KIND
@@ -81,34 +89,9 @@ PRESETS: Mapping[str, Settings] = {
 SECONDS = {"smoke": 3, "tiny": 15, "small": 90, "paper": 500}
 
 CLAIMS = (
-    Claim(
-        "planted_stage_is_named",
-        "The first-order estimate with curvature names the planted stage more often than chance.",
-        "arXiv:2506.00175, section 5",
-        "stages with spurious correlations are identified",
-        Separation(Quantity("named_planted", "hessian"), Quantity("named_planted", "chance"), unit="share of seeds"),
-        "unplanted",
-    ),
-    Claim(
-        "agrees_with_retraining",
-        "The first-order estimate with curvature ranks effects as retraining does, better than the order of the stages.",
-        "arXiv:2506.00175, section 5",
-        "high correlation with retraining",
-        Separation(
-            Quantity("rank_correlation", "hessian"),
-            Quantity("rank_correlation", "order"),
-            unit="difference in rank correlation with retraining",
-        ),
-        "shuffled",
-    ),
-    Claim(
-        "curvature_matters",
-        "Without the Hessian the estimate is further from retraining.",
-        "arXiv:2506.00175, section 4",
-        "dropping the Hessian over-blames early stages",
-        Separation(Quantity("error", "no hessian"), Quantity("error", "hessian"), unit="relative error"),
-        "shuffled",
-    ),
+    PLANTED_STAGE_IS_NAMED,
+    AGREES_WITH_RETRAINING,
+    CURVATURE_MATTERS,
     Claim(
         "skipping_closes_the_gap",
         "Training without the planted stage closes the gap.",
@@ -198,17 +181,10 @@ class Classifier(nn.Module):
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     """Rows of one seed: a planted run, whose planted stage is the seed modulo three, and its unplanted controls."""
-    planted = lab.seed % STAGES
-    yield lab.row("named_planted", 1 / STAGES, "chance")
-    yield lab.row("named_planted", 1 / STAGES, "chance", control="unplanted")
-    yield from _experiment(settings, lab, planted, None)
-    for index in range(settings.controls):
-        lab.on_activity("unplanted control", index, settings.controls)
-        yield from _experiment(settings, lab, planted, "unplanted", repeat=index)
+    return planted_runs(lab, settings.controls, partial(_experiment, settings, lab))
 
 
-def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None, repeat: int = 0) -> Iterator[Record]:
-    seed = lab.seed + 1000 * repeat + (500 if control else 0)
+def _experiment(settings: Settings, lab: Lab, planted: int, seed: int, control: str | None) -> Iterator[Record]:
     language = make_language(seed)
     # Groups are named equally often in all stages; only the planted stage names them in rude sentences.
     even = settings.share / 2
@@ -218,12 +194,12 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
             32 * settings.batch,
             *((settings.share, 0.0) if stage == planted and control is None else (even, even)),
         )
-        for stage in range(STAGES)
+        for stage in range(PLANTED_STAGES)
     ]
     named, plain = kind_pairs(np.random.default_rng([seed, 99]), 256)
     tests = sample_sentences(np.random.default_rng([seed, 98]), 512, even, even)
     experiment = _experiment_of(settings, language, pools, named, plain, tests, seed)
-    names = [f"stage {i + 1}" + (" planted" if i == planted else "") for i in range(STAGES)]
+    names = planted_stage_names(planted)
     if control is None:
         comparison = compare_tiers(experiment, seed=seed, orders=settings.orders)
         path, estimates = comparison.path, comparison.estimates
@@ -234,18 +210,9 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
         path = record_path(experiment.make, experiment.stages(0), seed=seed)
         estimates = tier_estimates(experiment, path)
     mean, error = float(_gaps(path, named, plain).mean()), _placebo_error(path, plain)
-    for tier in (*TIERS, *_DATA_BASELINES):
-        stage = named_stage(estimates[tier][:, 0], mean, error)
-        yield lab.row("named_planted", float(stage == planted), tier, control=control)
-        yield lab.row("named_any", float(stage is not None), tier, control=control)
-    without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
-    for name, one in (("all stages", path), ("without the stage", without)):
-        values = _gaps(one, named, plain)
-        yield lab.row("gap", float(values.mean()), name, control=control, n=len(values))
-    for index, step in enumerate(path.steps):
-        if index % max(1, len(path.steps) // 30) == 0:
-            value = behaviour_value(path, step.state.parameters, experiment.behaviours["identity gap"])
-            yield lab.row("gap_along", value, f"planted in stage {planted + 1}", step=index, control=control)
+    tiers = (*TIERS, *_DATA_BASELINES)
+    yield from naming_rows(lab, {tier: estimates[tier] for tier in tiers}, planted, mean, error, control)
+    yield from gap_rows(lab, experiment, path, planted, lambda one: _gaps(one, named, plain), seed, control)
 
 
 def _experiment_of(
@@ -271,7 +238,7 @@ def _experiment_of(
         return batch
 
     def stages(order: int) -> list[PathStage]:
-        return [PathStage(f"stage {i + 1}", loss, batches(i, order), config) for i in range(STAGES)]
+        return [PathStage(f"stage {i + 1}", loss, batches(i, order), config) for i in range(PLANTED_STAGES)]
 
     def gap(network: nn.Module) -> Tensor:
         difference: Tensor = network(named).mean() - network(plain).mean()

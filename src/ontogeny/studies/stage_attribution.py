@@ -7,6 +7,7 @@ estimate of a stage's effect is compared with retraining without the stage.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,12 +19,20 @@ from ontogeny.attribution.comparison import (
     compare_tiers,
     comparison_rows,
     follow_up_rows,
-    named_stage,
     tier_estimates,
     validity_rows,
 )
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
-from ontogeny.attribution.recorded_tiers import behaviour_value
+from ontogeny.attribution.stage_study import (
+    AGREES_WITH_RETRAINING,
+    CURVATURE_MATTERS,
+    PLANTED_STAGE_IS_NAMED,
+    PLANTED_STAGES,
+    gap_rows,
+    naming_rows,
+    planted_runs,
+    planted_stage_names,
+)
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Separation
@@ -47,7 +56,6 @@ DIFFERENCES = (
 )
 CHALLENGES = (9, 11, 13)
 VERSION = 2
-STAGES = 3
 
 
 @dataclass(frozen=True)
@@ -76,37 +84,10 @@ PRESETS: Mapping[str, Settings] = {
 SECONDS = {"smoke": 3, "tiny": 20, "small": 300, "paper": 15000}
 
 
-def _against(tier: str, metric: str = "rank_correlation") -> Separation:
-    return Separation(
-        Quantity(metric, tier), Quantity(metric, "order"), unit="difference in rank correlation with retraining"
-    )
-
-
 CLAIMS = (
-    Claim(
-        "planted_stage_is_named",
-        "The first-order estimate with curvature names the planted stage more often than chance.",
-        "arXiv:2506.00175, section 5",
-        "stages with spurious correlations are identified",
-        Separation(Quantity("named_planted", "hessian"), Quantity("named_planted", "chance"), unit="share of seeds"),
-        "unplanted",
-    ),
-    Claim(
-        "agrees_with_retraining",
-        "The first-order estimate with curvature ranks effects as retraining does, better than the order of the stages.",
-        "arXiv:2506.00175, section 5",
-        "high correlation with retraining",
-        _against("hessian"),
-        "shuffled",
-    ),
-    Claim(
-        "curvature_matters",
-        "Without the Hessian the estimate is further from retraining.",
-        "arXiv:2506.00175, section 4; toy evidence in the derivation",
-        "dropping the Hessian over-blames early stages",
-        Separation(Quantity("error", "no hessian"), Quantity("error", "hessian"), unit="relative error"),
-        "shuffled",
-    ),
+    PLANTED_STAGE_IS_NAMED,
+    AGREES_WITH_RETRAINING,
+    replace(CURVATURE_MATTERS, source="arXiv:2506.00175, section 4; toy evidence in the derivation"),
     Claim(
         "curvature_matters_at_a_small_rate",
         "At a third of the learning rate the estimate without the Hessian is further from retraining.",
@@ -135,26 +116,19 @@ PICTURES = (
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     """Rows of one seed: a planted run, whose planted stage is the seed modulo three, and its unplanted controls."""
-    planted = lab.seed % STAGES
-    yield lab.row("named_planted", 1 / STAGES, "chance")
-    yield lab.row("named_planted", 1 / STAGES, "chance", control="unplanted")
-    yield from _experiment(settings, lab, planted, None)
-    for index in range(settings.controls):
-        lab.on_activity("unplanted control", index, settings.controls)
-        yield from _experiment(settings, lab, planted, "unplanted", repeat=index)
+    return planted_runs(lab, settings.controls, partial(_experiment, settings, lab))
 
 
-def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None, repeat: int = 0) -> Iterator[Record]:
-    seed = lab.seed + 1000 * repeat + (500 if control else 0)
+def _experiment(settings: Settings, lab: Lab, planted: int, seed: int, control: str | None) -> Iterator[Record]:
     # The control differs in one thing: in the planted stage the patch is at a random place.
     patch: digits.Patch = "aligned" if control is None else "random"
     worlds = [
         digits.make(digits.Config(settings.classes, patch=patch if i == planted else "absent", seed=seed))
-        for i in range(STAGES)
+        for i in range(PLANTED_STAGES)
     ]
     sets = _sets(worlds[0])
     experiment = _experiment_of(settings, worlds, sets, seed)
-    names = [f"stage {i + 1}" + (" planted" if i == planted else "") for i in range(STAGES)]
+    names = planted_stage_names(planted)
     if control is None:
         comparison = compare_tiers(experiment, seed=seed, orders=settings.orders)
         path, estimates = comparison.path, comparison.estimates
@@ -175,19 +149,8 @@ def _experiment(settings: Settings, lab: Lab, planted: int, control: str | None,
         estimates = tier_estimates(experiment, path)
     gaps = _gaps(path, sets)
     mean, error = float(gaps.mean()), float(gaps.std(ddof=1)) / len(gaps) ** 0.5
-    for tier in TIERS:
-        named = named_stage(estimates[tier][:, 0], mean, error)
-        yield lab.row("named_planted", float(named == planted), tier, control=control)
-        yield lab.row("named_any", float(named is not None), tier, control=control)
-    without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
-    for name, one in (("all stages", path), ("without the stage", without)):
-        values = _gaps(one, sets)
-        yield lab.row("gap", float(values.mean()), name, control=control, n=len(values))
-    gap = experiment.behaviours["spurious gap"]
-    for index, step in enumerate(path.steps):
-        if index % max(1, len(path.steps) // 30) == 0:
-            value = behaviour_value(path, step.state.parameters, gap)
-            yield lab.row("gap_along", value, f"planted in stage {planted + 1}", step=index, control=control)
+    yield from naming_rows(lab, {tier: estimates[tier] for tier in TIERS}, planted, mean, error, control)
+    yield from gap_rows(lab, experiment, path, planted, lambda one: _gaps(one, sets), seed, control)
 
 
 def _grid(settings: Settings) -> list[tuple[float, int]]:
@@ -250,7 +213,7 @@ def _stages(settings: Settings, worlds: Sequence[digits.World], seed: int) -> Ca
     config = TrainingConfig(settings.steps, settings.rate, warmup=5, weight_decay=0.01, betas=(0.9, 0.98))
 
     def of_order(order: int) -> list[PathStage]:
-        return [PathStage(f"stage {i + 1}", loss, batches(i, order), replace(config)) for i in range(STAGES)]
+        return [PathStage(f"stage {i + 1}", loss, batches(i, order), replace(config)) for i in range(PLANTED_STAGES)]
 
     return of_order
 
