@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,9 @@ from ontogeny.report.live_page import LiveChanges, live_page
 from ontogeny.report.live_table import live_table
 from ontogeny.storage.failures import Failure
 from ontogeny.storage.run import Run
+from tests.helpers.browser import open_chromium
 from tests.helpers.command_line import Say
 from tests.helpers.planted_lineages import rows, save_run, write
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +103,10 @@ def test_live_table_shows_curves_alerts_and_failures(tmp_path: Path) -> None:
     assert "▁▃▅" in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
 def test_page_draws_points_and_takes_names_as_text(tmp_path: Path) -> None:
-    sync = pytest.importorskip("playwright.sync_api")
     changes = LiveChanges()
     changes.update([followed(tmp_path)])
-    with live_page(changes) as address, sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with live_page(changes) as address, open_chromium() as browser:
         page = browser.new_page()
         errors: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -1,6 +1,5 @@
 """The dashboard in a browser: panels, keys, the address, two tabs; nothing is loaded from elsewhere, and names are text."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 pytest.importorskip("nicegui", reason="needs the extra dashboard")
 from tests.dashboard.conftest import HOSTILE
+from tests.helpers.browser import open_chromium
 
 pytestmark = pytest.mark.browser
 
@@ -31,13 +31,7 @@ def address(run_folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(address: str) -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium on the PATH")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+    with open_chromium() as opened:
         page = opened.new_context(viewport={"width": 1200, "height": 900}).new_page()
         page.requests, page.said = [], []
         page.on("request", lambda request: page.requests.append(request.url))
@@ -46,7 +40,6 @@ def page(address: str) -> Iterator[Any]:
         page.goto(address)
         page.wait_for_selector(".chart[data-drawn*=atlas] svg.marks", timeout=60_000)
         yield page
-        opened.close()
 
 
 def test_arrow_key_changes_checkpoint_cells_and_address(page: Any) -> None:

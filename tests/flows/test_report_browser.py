@@ -1,6 +1,5 @@
 """The report in a browser: opens from disk, makes no request, draws every chart, runs no foreign script."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ontogeny.report import pictures
 from ontogeny.report.html import write_report
 from ontogeny.views import load_view, load_views, save_chart
 from tests.helpers import synthetic_records
+from tests.helpers.browser import open_chromium
 
 pytestmark = pytest.mark.browser
 
@@ -23,15 +23,8 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium on the PATH")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+    with open_chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
