@@ -24,6 +24,7 @@ from ontogeny.lineage.weight_files import (
     read_safetensors_header,
     unwrapped_names,
 )
+from ontogeny.storage.merging import safetensors_dtypes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,18 +33,8 @@ _SAMPLE_BYTES = 2**15
 """Entries that are compared at each of three positions of a large tensor."""
 _CHUNK_BYTES = 64 * 2**20
 """Size of one chunk when a tensor is copied to a device or converted to another dtype."""
-_SAFETENSORS_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+_READABLE_DTYPES = {name: dtype for name, dtype in safetensors_dtypes().items() if not name.startswith("F8")}
+"""Float8 weights need scales."""
 _IGNORED_CONFIG_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "use_cache")
 
 
@@ -148,7 +139,7 @@ def tensor_locations(folder: Path) -> dict[str, TensorLocation]:
         for tensor, entry in table.items():
             if tensor == "__metadata__":
                 continue
-            dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+            dtype, shape = _READABLE_DTYPES.get(entry["dtype"]), tuple(entry["shape"])
             if dtype is None:
                 raise CheckpointError(
                     f"{folder / name} holds {tensor} as {entry['dtype']}, which cannot be read: save it as F32 or BF16."

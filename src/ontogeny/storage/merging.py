@@ -157,7 +157,7 @@ def _bytes_of(tensor: Any) -> memoryview:
 def _read_tensor(handle: Any, data: int, entry: Mapping[str, Any], rows: slice | None) -> Any:
     import torch
 
-    dtype, shape, (start, end) = _torch_dtypes()[entry["dtype"]], list(entry["shape"]), entry["data_offsets"]
+    dtype, shape, (start, end) = safetensors_dtypes()[entry["dtype"]], list(entry["shape"]), entry["data_offsets"]
     if rows is not None:
         first, last, _ = rows.indices(shape[0])
         row = (end - start) // max(1, shape[0])
@@ -177,7 +177,8 @@ def _read_tensor(handle: Any, data: int, entry: Mapping[str, Any], rows: slice |
     return tensor
 
 
-def _torch_dtypes() -> dict[str, Any]:
+def safetensors_dtypes() -> dict[str, Any]:
+    """Dtypes of torch by their names in a safetensors header."""
     import torch
 
     return {
