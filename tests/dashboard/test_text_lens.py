@@ -12,8 +12,9 @@ from ontogeny.activations.attention_vectors import attention_vectors
 from ontogeny.dashboard.attention import attention_of_text
 from ontogeny.dashboard.checkpoint_models import CheckpointModels
 from ontogeny.dashboard.logit_lens import lens_of_text
+from ontogeny.dashboard.selection import LensRequest
 from ontogeny.dashboard.shown_run import ShownRun
-from ontogeny.dashboard.text_lens import MOST_LETTERS, LensRequest, read_typed_text
+from ontogeny.dashboard.text_lens import MOST_LETTERS, read_typed_text
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.storage.run import Run
 from tests.helpers.planted_lineages import rows, save_run, write

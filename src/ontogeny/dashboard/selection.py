@@ -93,3 +93,17 @@ def _checkpoint(stage: str, step: str, moments: Sequence[Mapping[str, Any]]) -> 
 
 def _last(moments: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return (moments[-1]["stage"], step_text(moments[-1]["step"])) if moments else ("", "")
+
+
+@dataclass(frozen=True)
+class LensRequest:
+    """What is read: a text, by the probe of a concept at one checkpoint."""
+
+    text: str
+    concept: str
+    stage: str
+    step: str
+    site: str = ""
+    """A site; "" for the best one of the concept."""
+    method: str = ""
+    """A probe; "" for the one that the findings use."""

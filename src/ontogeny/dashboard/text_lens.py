@@ -4,11 +4,10 @@ One model is in memory, refilled for each checkpoint. A reading is kept under th
 which have changed under the same name are read anew.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from ontogeny.dashboard.checkpoint_models import CheckpointModels
-from ontogeny.dashboard.selection import step_text
+from ontogeny.dashboard.selection import LensRequest, step_text
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
 from ontogeny.errors import BadInput, unknown_name
@@ -18,20 +17,6 @@ from ontogeny.measurements.token_scores import read
 
 MOST_LETTERS = 4000
 """Maximum length of a text."""
-
-
-@dataclass(frozen=True)
-class LensRequest:
-    """What is read: a text, by the probe of a concept at one checkpoint."""
-
-    text: str
-    concept: str
-    stage: str
-    step: str
-    site: str = ""
-    """A site; "" for the best one of the concept."""
-    method: str = ""
-    """A probe; "" for the one that the findings use."""
 
 
 def read_typed_text(shown: ShownRun, models: CheckpointModels, request: LensRequest) -> dict[str, Any]:

@@ -6,20 +6,10 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from ontogeny.dashboard.endpoints._common import run_of
+from ontogeny.dashboard.selection import LensRequest
 from ontogeny.dashboard.shown_run import ShownRun
 
 texts_router = APIRouter()
-
-
-class TypedText(BaseModel):
-    """The body of a request; its fields are those of `LensRequest`."""
-
-    text: str
-    concept: str
-    stage: str
-    step: str
-    site: str = ""
-    method: str = ""
 
 
 class TextAtCheckpoint(BaseModel):
@@ -31,11 +21,11 @@ class TextAtCheckpoint(BaseModel):
 
 
 @texts_router.post("/runs/{run}/texts")
-def read_text(shown: Annotated[ShownRun, Depends(run_of)], typed: TypedText) -> dict[str, Any]:
+def read_text(shown: Annotated[ShownRun, Depends(run_of)], request: LensRequest) -> dict[str, Any]:
     """Tokens of the text with their scores at one checkpoint; one text at a time for a run, others wait."""
-    from ontogeny.dashboard.text_lens import LensRequest, read_typed_text
+    from ontogeny.dashboard.text_lens import read_typed_text
 
-    return read_typed_text(shown, _models(shown), LensRequest(**typed.model_dump()))
+    return read_typed_text(shown, _models(shown), request)
 
 
 @texts_router.post("/runs/{run}/attention")
