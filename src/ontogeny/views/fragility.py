@@ -12,29 +12,25 @@ import pandas as pd
 
 from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import best_site_rows, mean_over_seeds, records_by_concept, select_rows, tidy_records
-from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
-from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
-from ontogeny.views._chart_parts import (
-    blank_chart,
-    colour_by_name,
-    dash_by_name,
-    inline_rows,
-    interval_band,
-    missing_rows_reason,
-    number_tooltips,
-    panel_title,
-)
-from ontogeny.views._theme import CHART_WIDTH
+from ontogeny.views._axes import thin_checkpoints
+from ontogeny.views._chart_parts import blank_chart, missing_rows_reason
+from ontogeny.views._metric_panels import metric_panels
 
 title = "Fragility"
 place = 9
 together = True
 needs = frozenset({"step", "concept", "site", "method", "metric", "value", "low", "high"})
 
+_AXIS = alt.Axis(tickCount=6)
 METRICS = {
-    "accuracy": ("accuracy (0–1)", alt.Scale(domain=[0, 1])),
-    "fragility": ("noise (spreads of the activations)", alt.Scale(type="sqrt", domainMin=0)),
+    "accuracy": {"title": "accuracy (0–1)", "scale": alt.Scale(domain=[0, 1]), "axis": _AXIS},
+    "fragility": {
+        "title": "noise (spreads of the activations)",
+        "scale": alt.Scale(type="sqrt", domainMin=0),
+        "axis": _AXIS,
+    },
 }
 MOST = 60
 select = rows_with_metrics(*METRICS, "best_site")
@@ -54,21 +50,4 @@ def draw(records: pd.DataFrame) -> Any:
     if rows.empty:
         missing = table[table["metric"].eq("fragility")]
         return blank_chart(title, missing_rows_reason(missing, "a fragility (concepts of two classes have one)"))
-    names = list(rows["name"].unique())
-    panels = [_panel(rows[rows["metric"].eq(metric)], *axis, names, line) for metric, axis in METRICS.items()]
-    chart = alt.hconcat(*panels, spacing=30)
-    return chart.properties(title=panel_title(fewer)) if fewer else chart
-
-
-def _panel(rows: pd.DataFrame, axis_title: str, scale: alt.Scale, names: list[str], line: Timeline) -> Any:
-    base = alt.Chart(inline_rows(rows, "name", "site", "n", "age", "stage", "step", "value", "low", "high"))
-    base = base.encode(x=step_axis(line, ticks=6), color=colour_by_name(names))
-    y = {"title": axis_title, "scale": scale, "axis": alt.Axis(tickCount=6)}
-    tooltip = ["name:N", "site:N", "stage:N", *number_tooltips("step", digits=","), alt.Tooltip("n:Q", title="texts")]
-    tooltip += number_tooltips("value", "low", "high")
-    band = interval_band(base, rows, opacity=0.18).encode(y=alt.Y("low:Q", **y), y2="high:Q")
-    curve = base.mark_line(strokeWidth=2, point={"size": 14}).encode(
-        y=alt.Y("value:Q", **y), strokeDash=dash_by_name(names), tooltip=tooltip
-    )
-    layers = [*stage_boundaries(line, height=200), band, curve]
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 2 - 90, height=200)
+    return metric_panels(rows, METRICS, line, of="texts", fewer=fewer)
