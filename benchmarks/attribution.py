@@ -130,11 +130,11 @@ def run_peer(path: TrainingPath, slope: torch.Tensor, removed: list[torch.Tensor
         np.savez(file, **{name: value.numpy() for name, value in arrays.items()})
         command = [str(python), str(HERE / "scripts" / "run_dattri_llm.py"), str(file)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    told = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not told:
+    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not results:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise RuntimeError(said[-1] if said else f"exit {done.returncode}")
-    return json.loads(told[0].removeprefix("RESULT "))
+    return json.loads(results[0].removeprefix("RESULT "))
 
 
 if __name__ == "__main__":

@@ -34,23 +34,23 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=1000, help="texts of each concept")
     parser.add_argument("--concepts", type=int, default=4)
     parser.add_argument("--out", type=Path, help="JSON file")
-    told = parser.parse_args()
+    options = parser.parse_args()
     import torch
 
-    if told.device.startswith("cuda") and not torch.cuda.is_available():
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
         print(
             "gpu.py: no CUDA device on this machine, so nothing was measured: run it where there is one, or try "
             "--device cpu --size tiny."
         )
         return 1
-    found = measure(told)
-    if told.out:
-        told.out.write_text(json.dumps(found, indent=2) + "\n")
+    found = measure(options)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
     return 0
 
 
-def measure(told: argparse.Namespace) -> dict:
+def measure(options: argparse.Namespace) -> dict:
     import torch
 
     from ontogeny.activations.capture import capture_workload
@@ -61,8 +61,8 @@ def measure(told: argparse.Namespace) -> dict:
     from ontogeny.models import weight_swap
     from ontogeny.models.model import load_model
 
-    device, dtype = told.device, "float32" if told.device == "cpu" else "bfloat16"
-    folders = checkpoints(told.size, dtype)
+    device, dtype = options.device, "float32" if options.device == "cpu" else "bfloat16"
+    folders = checkpoints(options.size, dtype)
     size = (folders[0] / "model.safetensors").stat().st_size
     for folder in folders:
         weight_swap.warm_page_cache(folder)
@@ -77,7 +77,7 @@ def measure(told: argparse.Namespace) -> dict:
     )
     pageable, pinned = copies(clock, min(size, 2**30), device)
     settings = TraceSettings(sites="resid", dtype=dtype)
-    concepts = [concept(told.texts, number) for number in range(told.concepts)]
+    concepts = [concept(options.texts, number) for number in range(options.concepts)]
     designs = [make_design(c, settings) for c in concepts]
     sites = model.sites("resid")
 
@@ -96,7 +96,7 @@ def measure(told: argparse.Namespace) -> dict:
     tokens = captured.counts.real_tokens
     return {
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
-        "size": told.size,
+        "size": options.size,
         "dtype": dtype,
         "gigabytes": size / 1e9,
         "pageable GB/s": pageable,

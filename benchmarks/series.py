@@ -34,20 +34,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--checkpoints", type=int, default=3)
-    told = parser.parse_args()
-    folder = make(told.texts, told.checkpoints)
+    options = parser.parse_args()
+    folder = make(options.texts, options.checkpoints)
     found: dict[str, list[dict]] = {"ours": [], "deepsteer": []}
     try:
         theirs = environments.python_of("deepsteer")
     except RuntimeError as error:
         theirs = None
         print(f"deepsteer 0.2.0 cannot be installed here: {error}", flush=True)
-    for _ in range(told.rounds):
+    for _ in range(options.rounds):
         found["ours"].append(run(Path(sys.executable), "run_series_ours.py", folder))
         if theirs is not None:
             found["deepsteer"].append(run(theirs, "run_deepsteer.py", folder))
     rows = {name: summary(runs) for name, runs in found.items() if runs}
-    result = {"shape": SHAPE, "texts": told.texts, "checkpoints": told.checkpoints, "rounds": told.rounds, "rows": rows}
+    result = {
+        "shape": SHAPE,
+        "texts": options.texts,
+        "checkpoints": options.checkpoints,
+        "rounds": options.rounds,
+        "rows": rows,
+    }
     path = HERE / "results" / f"series-{date.today()}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(rows, indent=2))

@@ -192,20 +192,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=75, help="CPU seconds of each training")
     parser.add_argument("--budgets", type=float, nargs="*", default=list(BUDGETS))
     parser.add_argument("--only", choices=("identity", "overhead", "rotation"))
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write(home / "coin.csv", rows(characters=36))
         concept = Concept.from_file(home / "coin.csv")
-        if told.only in (None, "rotation"):
+        if options.only in (None, "rotation"):
             found["rotation"] = rotation(home, home / "coin.csv")
-        if told.only in (None, "identity"):
+        if options.only in (None, "identity"):
             found["not_as_without"] = bit_identity(home, concept)
-        if told.only in (None, "overhead"):
-            before = [row for row in found.get("overhead", ()) if row["budget"] not in told.budgets]
-            new = overhead(home, concept, told.seconds, told.budgets)
+        if options.only in (None, "overhead"):
+            before = [row for row in found.get("overhead", ()) if row["budget"] not in options.budgets]
+            new = overhead(home, concept, options.seconds, options.budgets)
             found["overhead"] = sorted(before + new, key=lambda row: row["budget"])
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     for name, parts in found.get("not_as_without", {}).items():

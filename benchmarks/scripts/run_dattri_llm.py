@@ -15,10 +15,10 @@ from dattri_llm.gradient import ops
 
 def main():
     saved = {name: torch.from_numpy(value) for name, value in np.load(Path(sys.argv[1])).items()}
-    told = {}
+    results = {}
     for name, rows, scale in (("fisher", "samples", None), ("given curvature", "factors", 1.0)):
-        told[name] = sweep(saved, rows, scale)
-    print("RESULT " + json.dumps(told), flush=True)
+        results[name] = sweep(saved, rows, scale)
+    print("RESULT " + json.dumps(results), flush=True)
 
 
 def sweep(saved, rows, scale):

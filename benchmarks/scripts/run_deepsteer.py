@@ -21,13 +21,13 @@ from deepsteer.datasets.types import DatasetMetadata, GenerationMethod, NeutralD
 
 def main():
     torch.set_num_threads(1)
-    told = common.arguments()
-    pairs = [pair(a, b) for a, b in told.work["pairs"]]
+    options = common.arguments()
+    pairs = [pair(a, b) for a, b in options.work["pairs"]]
     fifth = len(pairs) // 5
     about = DatasetMetadata("1", "handwritten", len(pairs), len(pairs) - fifth, fifth)
     dataset = ProbingDataset(pairs[fifth:], pairs[:fifth], about)
     clock, scores = common.Clock(), []
-    for checkpoint in told.checkpoints:
+    for checkpoint in options.checkpoints:
         model = WhiteBoxModel(str(checkpoint), device="cpu", torch_dtype=torch.float32)
         scores.append(LayerWiseMoralProbe(dataset).run(model).layer_scores)
         del model

@@ -18,12 +18,12 @@ from ontogeny.data.positions import Position
 
 def main():
     torch.set_num_threads(1)
-    told = common.arguments()
-    out = told.folder / "run"
+    options = common.arguments()
+    out = options.folder / "run"
     shutil.rmtree(out, ignore_errors=True)
-    concept = replace(Concept.from_file(told.folder / "texts.csv"), position=Position.parse("mean"))
+    concept = replace(Concept.from_file(options.folder / "texts.csv"), position=Position.parse("mean"))
     clock = common.Clock()
-    run = trace(Lineage.open(told.folder), [concept], out, TraceSettings(sites="resid", untrained=False))
+    run = trace(Lineage.open(options.folder), [concept], out, TraceSettings(sites="resid", untrained=False))
     rows = run.records("metric = 'accuracy' and method = 'logistic' and control is null")
     last = rows[rows["step"].eq(rows["step"].max()) & rows["layer"].gt(0)].sort_values("layer")
     count = int(run.query("select count(*) as n from records")["n"].iloc[0])

@@ -44,7 +44,7 @@ def test_one_command_compares_the_run_that_saw_canaries_with_its_twin(tmp_path: 
             "attribute", "sbordt-179m-exp-mid", "-b", f"loss:{tmp_path / 'canaries.csv'}", "--without", "midtrain=sbordt-179m-mid",
             "-o", str(tmp_path / "run"), "--json", "--quiet",
         ]  # fmt: skip
-        told = hub.run(f"""
+        result = hub.run(f"""
             import contextlib, io
             from ontogeny.cli import main
             sys.argv = ["ontogeny", *{argv!r}]
@@ -54,8 +54,8 @@ def test_one_command_compares_the_run_that_saw_canaries_with_its_twin(tmp_path: 
                 except SystemExit as end: code = end.code
             show([code, out.getvalue()])
         """)
-    assert told[0] in (0, None)
-    rows = {row["method"]: row for row in json.loads(told[1])}
+    assert result[0] in (0, None)
+    rows = {row["method"]: row for row in json.loads(result[1])}
     assert rows["retraining"]["question"] == "data replaced, steps kept"
     assert rows["retraining"]["value"] < -0.01, "the run that saw the canaries has a lower loss on them"
     assert rows["endpoint"]["value"] == pytest.approx(rows["retraining"]["value"], abs=1e-5)

@@ -306,10 +306,10 @@ def test_folders_on_disk_are_picked_by_the_same_pattern(tmp_path: Path, tiny) ->
 
 def test_manifests_are_complete() -> None:
     for name, path in packaged_manifests().items():
-        told = load_manifest(path)
-        assert told.name == name
-        assert told.summary
-        assert told.parameters
-        assert told.gigabytes
-        assert told.reference
+        manifest = load_manifest(path)
+        assert manifest.name == name
+        assert manifest.summary
+        assert manifest.parameters
+        assert manifest.gigabytes
+        assert manifest.reference
     assert json.dumps(sorted(packaged_manifests()))

@@ -203,9 +203,9 @@ def test_texts_and_groups_that_another_program_spoiled_are_said() -> None:
     made = concept(
         lambda t, w: w + (" \ufffd" if t else ""), HALF, group_of=lambda i: f"{i // 2} {'Ann' if i % 2 else 'ann'}"
     )
-    told = " ".join(audited(made).warnings)
-    assert "200 texts hold U+FFFD" in told
-    assert re.search(r"\d+ groups differ from another one only in case", told)
+    warnings = " ".join(audited(made).warnings)
+    assert "200 texts hold U+FFFD" in warnings
+    assert re.search(r"\d+ groups differ from another one only in case", warnings)
     paired = replace(made, examples=tuple(replace(e, pair=e.group) for e in concept(lambda t, w: w, HALF).examples))
     assert "400 of 400 pairs hold one label only" in " ".join(audited(paired).warnings)
     sound = " ".join(audited(concept(lambda t, w: w, HALF)).warnings)

@@ -38,8 +38,8 @@ def false_alarms(situation: Situation, *, sets: int, fpr: float = 0.05, seed: in
                 for share in (calibrated_fpr(len(out_of_fold), fpr), fpr)
             ]
         )
-    told = torch.tensor(rates)
-    return float(told[:, 0].mean()), float(told[:, 0].std()) / sets**0.5, float(told[:, 1].mean())
+    shares = torch.tensor(rates)
+    return float(shares[:, 0].mean()), float(shares[:, 0].std()) / sets**0.5, float(shares[:, 1].mean())
 
 
 def monitor_table(sets: int = 60) -> str:

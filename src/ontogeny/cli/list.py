@@ -17,11 +17,13 @@ def _public_runs() -> dict[str, str]:
 
     lines = {}
     for name, path in packaged_manifests().items():
-        told = load_manifest(path)
-        stages = [stage.name for stage in told.stages]
+        manifest = load_manifest(path)
+        stages = [stage.name for stage in manifest.stages]
         listed = " → ".join(stages) if len(stages) < 8 else f"{stages[0]} … {stages[-1]}"
-        gap = "; not all of it verified" if any(stage.unverified for stage in told.stages) else ""
-        lines[name] = f"{told.summary} [{told.parameters}, {told.gigabytes:g} GB a checkpoint; stages: {listed}{gap}]"
+        gap = "; not all of it verified" if any(stage.unverified for stage in manifest.stages) else ""
+        lines[name] = (
+            f"{manifest.summary} [{manifest.parameters}, {manifest.gigabytes:g} GB a checkpoint; stages: {listed}{gap}]"
+        )
     return lines
 
 

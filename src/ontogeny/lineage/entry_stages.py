@@ -28,9 +28,9 @@ def stages_of_entry(entry: StageEntry, *, allow_pickle: bool, offline: bool) -> 
         if len(found.stages) == 1:
             found = replace(found, stages=(replace(found.stages[0], name=entry.name),))
     stages = tuple(_marked(stage, entry) for stage in found.stages)
-    told = [f"{entry.name}: {note}" for note in entry.notes]
-    told += [f"{entry.name} is not verified: {entry.unverified}"] if entry.unverified else []
-    return replace(found, stages=stages, notes=(*found.notes, *told))
+    notes = [f"{entry.name}: {note}" for note in entry.notes]
+    notes += [f"{entry.name} is not verified: {entry.unverified}"] if entry.unverified else []
+    return replace(found, stages=stages, notes=(*found.notes, *notes))
 
 
 def _marked(stage: Stage, entry: StageEntry) -> Stage:

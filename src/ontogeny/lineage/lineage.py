@@ -51,12 +51,14 @@ class Lineage:
 
     @classmethod
     def _from_manifest(cls, file: Path, allow_pickle: bool, offline: bool) -> Self:
-        told = manifest.load_manifest(file)
-        lineage = cls(told.name, (), told.notes)
-        for line in told.stages:
+        loaded = manifest.load_manifest(file)
+        lineage = cls(loaded.name, (), loaded.notes)
+        for line in loaded.stages:
             found = stages_of_entry(line, allow_pickle=allow_pickle, offline=offline)
             part = cls(line.source, found.stages, found.notes).select(line.steps)
-            lineage = lineage._add_stages(line.name, DiscoveredStages(told.name, part.stages, part.notes), line.parent)
+            lineage = lineage._add_stages(
+                line.name, DiscoveredStages(loaded.name, part.stages, part.notes), line.parent
+            )
         return lineage
 
     def with_stage(

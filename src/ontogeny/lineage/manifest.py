@@ -131,8 +131,8 @@ def load_manifest(path: Path) -> LineageManifest:
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
         raise BadInput(f"{path} has no stages: write a block [[stages]] with name and source for each.")
     entries = tuple(_parse_stage(path, stage, number) for number, stage in enumerate(stages, 1))
-    told = _frozen({"name": path.resolve().parent.name, **content, "stages": entries})
-    return LineageManifest(**told)
+    fields = _frozen({"name": path.resolve().parent.name, **content, "stages": entries})
+    return LineageManifest(**fields)
 
 
 def packaged_manifests() -> dict[str, Path]:

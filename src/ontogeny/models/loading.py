@@ -307,8 +307,8 @@ def _check_quantised(config: "PretrainedConfig", folder: Path) -> bool:
     settings = getattr(config, "quantization_config", None)
     if settings is None:
         return False
-    told = settings if isinstance(settings, Mapping) else settings.to_dict()
-    kind = str(getattr(told.get("quant_method"), "value", told.get("quant_method") or "bitsandbytes"))
+    quantization = settings if isinstance(settings, Mapping) else settings.to_dict()
+    kind = str(getattr(quantization.get("quant_method"), "value", quantization.get("quant_method") or "bitsandbytes"))
     package = _QUANTISERS.get(kind)
     if package is None:  # of a kind that transformers reads by itself
         return False

@@ -91,12 +91,14 @@ def _scatter(points: pd.DataFrame, behaviour: str, names: list[str], rows: pd.Da
     equal = line.mark_line(color=MUTED_COLOUR, strokeDash=[4, 3], strokeWidth=1.2).encode(x="truth:Q", y="value:Q")
     ceiling = rows.loc[rows["metric"].eq("noise_ceiling"), "value"]
     first = rows.loc[rows["metric"].eq("rank_correlation") & rows["stage"].eq("hessian"), "value"]
-    told = [
+    correlations = [
         f"{word} {values.mean():.2f}"
         for word, values in (("noise ceiling", ceiling), ("hessian", first))
         if len(values)
     ]
-    heading = panel_title(behaviour, "rank correlation over all behaviours: " + ", ".join(told) if told else "")
+    heading = panel_title(
+        behaviour, "rank correlation over all behaviours: " + ", ".join(correlations) if correlations else ""
+    )
     return alt.layer(equal, orders, marks).properties(width=280, height=240, title=heading)
 
 

@@ -65,9 +65,9 @@ def test_rows_of_examples_are_the_scores_of_the_best_site(kinds: Run, kind: str)
 
 def test_share_of_wrong_checkpoints_agrees_with_the_scores(kinds: Run) -> None:
     scores = kinds.records(metric="example_score", concept="binary")
-    told = scores.coords.map(dict)
-    wrong = (scores.value > 0) != told.map(lambda c: c["target"] == "1")
-    shares = wrong.groupby(told.map(lambda c: c["example"])).mean()
+    coords = scores.coords.map(dict)
+    wrong = (scores.value > 0) != coords.map(lambda c: c["target"] == "1")
+    shares = wrong.groupby(coords.map(lambda c: c["example"])).mean()
     listed = kinds.records(metric="example_wrong", concept="binary")
     assert {dict(c)["example"]: value for c, value in zip(listed.coords, listed.value, strict=True)} == pytest.approx(
         shares.to_dict()

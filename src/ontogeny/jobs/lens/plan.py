@@ -60,5 +60,5 @@ def chosen_texts(texts: Sequence[str], settings: LensSettings) -> tuple[str, ...
 
 def lens_unit(identity: WeightIdentity, texts: Sequence[str], settings: LensSettings, place: Any) -> str:
     """Name of the unit of a checkpoint."""
-    told = [_LENS_VERSION, "lens", identity.whole, list(texts), asdict(settings), place]
-    return "lens-" + content_digest(told)
+    key = [_LENS_VERSION, "lens", identity.whole, list(texts), asdict(settings), place]
+    return "lens-" + content_digest(key)
