@@ -209,12 +209,16 @@ def follow_up_rows(
     lab: Lab,
     comparison: TierComparison,
     stage: int,
+    without: TrainingPath,
     accuracies: Callable[[nn.Module], Mapping[str, float]],
     control: str | None = None,
 ) -> Iterator[Record]:
-    """Worst-group and average accuracy with all stages, without a stage, and with its change of the weights subtracted."""
-    path, experiment = comparison.path, comparison.experiment
-    without = record_path(experiment.make, experiment.stages(0), seed=lab.seed, skip=stage)
+    """Worst-group and average accuracy with all stages, without a stage, and with its change of the weights subtracted.
+
+    Args:
+        without: The training without the stage.
+    """
+    path = comparison.path
     ends = path.ends
     weights = {
         "all stages": path.final.parameters,

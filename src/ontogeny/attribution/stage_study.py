@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from ontogeny.attribution.comparison import StageExperiment, named_stage
-from ontogeny.attribution.path import TrainingPath, record_path
+from ontogeny.attribution.path import TrainingPath
 from ontogeny.attribution.recorded_tiers import Behaviour, behaviour_value
 from ontogeny.attribution.retraining import Floats
 from ontogeny.claims.claim import Claim
@@ -85,17 +85,17 @@ def gap_rows(
     lab: Lab,
     experiment: StageExperiment,
     path: TrainingPath,
+    without: TrainingPath,
     planted: int,
     gaps: Callable[[TrainingPath], Floats],
-    seed: int,
     control: str | None,
 ) -> Iterator[Record]:
     """The gap at the end with all stages and without the planted one, and the first behaviour along training.
 
     Args:
+        without: The training without the planted stage.
         gaps: The gap of each example at the end of a path.
     """
-    without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
     for name, one in (("all stages", path), ("without the stage", without)):
         values = gaps(one)
         yield lab.row("gap", float(values.mean()), name, control=control, n=len(values))

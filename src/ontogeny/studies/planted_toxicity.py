@@ -200,19 +200,20 @@ def _experiment(settings: Settings, lab: Lab, planted: int, seed: int, control: 
     tests = sample_sentences(np.random.default_rng([seed, 98]), 512, even, even)
     experiment = _experiment_of(settings, language, pools, named, plain, tests, seed)
     names = planted_stage_names(planted)
+    without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
     if control is None:
         comparison = compare_tiers(experiment, seed=seed, orders=settings.orders)
         path, estimates = comparison.path, comparison.estimates
         yield from comparison_rows(lab, comparison, names)
         yield from validity_rows(lab, comparison, names)
-        yield from follow_up_rows(lab, comparison, planted, lambda network: _accuracies(network, tests))
+        yield from follow_up_rows(lab, comparison, planted, without, lambda network: _accuracies(network, tests))
     else:
         path = record_path(experiment.make, experiment.stages(0), seed=seed)
         estimates = tier_estimates(experiment, path)
     mean, error = float(_gaps(path, named, plain).mean()), _placebo_error(path, plain)
     tiers = (*TIERS, *_DATA_BASELINES)
     yield from naming_rows(lab, {tier: estimates[tier] for tier in tiers}, planted, mean, error, control)
-    yield from gap_rows(lab, experiment, path, planted, lambda one: _gaps(one, named, plain), seed, control)
+    yield from gap_rows(lab, experiment, path, without, planted, lambda one: _gaps(one, named, plain), control)
 
 
 def _experiment_of(

@@ -129,12 +129,13 @@ def _experiment(settings: Settings, lab: Lab, planted: int, seed: int, control: 
     sets = _sets(worlds[0])
     experiment = _experiment_of(settings, worlds, sets, seed)
     names = planted_stage_names(planted)
+    without = record_path(experiment.make, experiment.stages(0), seed=seed, skip=planted)
     if control is None:
         comparison = compare_tiers(experiment, seed=seed, orders=settings.orders)
         path, estimates = comparison.path, comparison.estimates
         yield from comparison_rows(lab, comparison, names)
         yield from validity_rows(lab, comparison, names)
-        yield from follow_up_rows(lab, comparison, planted, lambda network: _accuracies(network, sets))
+        yield from follow_up_rows(lab, comparison, planted, without, lambda network: _accuracies(network, sets))
         for rate, steps in _grid(settings):
             lab.on_activity(f"rate {rate:g}, {steps} steps", 0, 1)
             main = (rate, steps) == (settings.rate, settings.steps)
@@ -150,7 +151,7 @@ def _experiment(settings: Settings, lab: Lab, planted: int, seed: int, control: 
     gaps = _gaps(path, sets)
     mean, error = float(gaps.mean()), float(gaps.std(ddof=1)) / len(gaps) ** 0.5
     yield from naming_rows(lab, {tier: estimates[tier] for tier in TIERS}, planted, mean, error, control)
-    yield from gap_rows(lab, experiment, path, planted, lambda one: _gaps(one, sets), seed, control)
+    yield from gap_rows(lab, experiment, path, without, planted, lambda one: _gaps(one, sets), control)
 
 
 def _grid(settings: Settings) -> list[tuple[float, int]]:
