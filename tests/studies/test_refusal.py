@@ -14,6 +14,7 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.models.model import load_model
 from ontogeny.steering.bake import bake_edits
+from ontogeny.steering.refusal_prompts import PromptTemplate, RefusalPrompts
 from ontogeny.steering.refusal_score import refusal_log_odds
 from ontogeny.studies import refusal as study
 from ontogeny.studies.refusal.directions import (
@@ -23,13 +24,7 @@ from ontogeny.studies.refusal.directions import (
     split_half_cosine,
 )
 from ontogeny.studies.refusal.effects import refusal_edits
-from ontogeny.studies.refusal.prompts import (
-    InstructionSplit,
-    PromptTemplate,
-    RefusalPrompts,
-    count_post_instruction_tokens,
-    split_groups,
-)
+from ontogeny.studies.refusal.prompts import InstructionSplit, count_post_instruction_tokens, split_groups
 from ontogeny.studies.refusal.settings import RefusalSettings
 from tests.helpers.tiny_models import refusing, save_tiny
 

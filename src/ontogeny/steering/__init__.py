@@ -8,6 +8,7 @@ __all__ = [
     "log_likelihood",
     "methods",
     "promote_suppress",
+    "refusal_prompts",
     "refusal_score",
     "samples",
     "side_effects",

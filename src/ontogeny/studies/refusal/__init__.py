@@ -24,6 +24,7 @@ from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.splits import number_groups
+from ontogeny.steering.refusal_prompts import PromptTemplate, RefusalPrompts
 from ontogeny.steering.steer import check_can_generate
 from ontogeny.studies.refusal.directions import (
     LayerPosition,
@@ -34,13 +35,7 @@ from ontogeny.studies.refusal.directions import (
     split_half_cosine,
 )
 from ontogeny.studies.refusal.effects import REFUSAL_EDITS, RefusalEffects, refusal_edits
-from ontogeny.studies.refusal.prompts import (
-    InstructionSplit,
-    PromptTemplate,
-    RefusalPrompts,
-    count_post_instruction_tokens,
-    split_groups,
-)
+from ontogeny.studies.refusal.prompts import InstructionSplit, count_post_instruction_tokens, split_groups
 from ontogeny.studies.refusal.settings import RefusalSettings
 
 TITLE = "Refusal"

@@ -16,7 +16,8 @@ from ontogeny.models.model import Model
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import student_t_quantile
 from ontogeny.statistics.splits import number_groups
-from ontogeny.studies.refusal.prompts import InstructionSplit, PromptTemplate
+from ontogeny.steering.refusal_prompts import PromptTemplate
+from ontogeny.studies.refusal.prompts import InstructionSplit
 
 LayerPosition = tuple[int, int]
 """A layer, and a token position counted from the end: -1 is the last token."""

@@ -21,9 +21,9 @@ from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.control_tasks import random_directions
 from ontogeny.statistics.nulls import null_interval
+from ontogeny.steering.refusal_prompts import RefusalPrompts
 from ontogeny.steering.steer import Edit, ablate_everywhere
 from ontogeny.steering.token_selection import TokenSelection
-from ontogeny.studies.refusal.prompts import RefusalPrompts
 from ontogeny.studies.refusal.settings import RefusalSettings
 
 REFUSAL_EDITS = ("ablation", "addition")
