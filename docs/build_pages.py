@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 GROUPS = {
     "Models and texts": "load_model Model load_concept Concept Example Answer Lineage Checkpoint Stage",
     "Reading": "capture Activations fit_probe FittedProbe read TokenScores Site",
-    "Steering": "steer Edit Add Ablate Clamp Erase Patch RankOne Reweight Zero Direction",
+    "Steering": "steer Edit Add Ablate Cap Clamp Erase Patch RankOne Reweight SplitSoftmax Zero Direction",
     "Jobs over a lineage": "trace evaluate transfer compare monitor lens audit read_checkpoints",
     "While it trains": "TraceCallback Watcher doctor Alert AlertSettings",
     "Settings": "TraceSettings EvaluationSettings TransferSettings LensSettings StudyInputs ModelOptions",

@@ -6,7 +6,7 @@ The public API. Names are imported on first use, so `import ontogeny` loads neit
 
 Models and texts     load_model, load_concept, Concept, Example, Answer, Lineage, Checkpoint, Stage
 Reading              capture, fit_probe, read, Activations, FittedProbe, TokenScores, Site
-Steering             steer, Add, Ablate, Clamp, Erase, Patch, RankOne, Reweight, Zero, Edit, Direction
+Steering             steer, Add, Ablate, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero, Edit, Direction
 Jobs over a lineage  trace, evaluate, transfer, compare, monitor, lens, audit, read_checkpoints
 While it trains      TraceCallback, Watcher, doctor, Alert, AlertSettings
 Their settings       TraceSettings, EvaluationSettings, TransferSettings, LensSettings, StudyInputs, ModelOptions
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ontogeny.data.open_concept import load_concept
     from ontogeny.direction import Direction
     from ontogeny.errors import BadInput
-    from ontogeny.interventions import Ablate, Add, Clamp, Erase, Patch, RankOne, Reweight, Zero
+    from ontogeny.interventions import Ablate, Add, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero
     from ontogeny.jobs.audit.audit import audit
     from ontogeny.jobs.compare.compare import compare
     from ontogeny.jobs.compare.inputs import StudyInputs
@@ -62,7 +62,18 @@ _MODULES = {
     "ontogeny.data.open_concept": ("load_concept",),
     "ontogeny.direction": ("Direction",),
     "ontogeny.errors": ("BadInput",),
-    "ontogeny.interventions": ("Ablate", "Add", "Clamp", "Erase", "Patch", "RankOne", "Reweight", "Zero"),
+    "ontogeny.interventions": (
+        "Ablate",
+        "Add",
+        "Cap",
+        "Clamp",
+        "Erase",
+        "Patch",
+        "RankOne",
+        "Reweight",
+        "SplitSoftmax",
+        "Zero",
+    ),
     "ontogeny.jobs.audit.audit": ("audit",),
     "ontogeny.jobs.compare.compare": ("compare",),
     "ontogeny.jobs.compare.inputs": ("StudyInputs",),
@@ -100,6 +111,7 @@ __all__ = [
     "AlertSettings",
     "Answer",
     "BadInput",
+    "Cap",
     "Checkpoint",
     "Clamp",
     "Concept",
@@ -119,6 +131,7 @@ __all__ = [
     "Reweight",
     "Run",
     "Site",
+    "SplitSoftmax",
     "Stage",
     "StudyInputs",
     "TokenScores",

@@ -61,5 +61,5 @@ def test_the_model_is_left_as_it_was(tiny: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("family", OTHER_WAYS)
 def test_a_family_with_another_attention_is_refused(family: str, tiny: Callable[..., Path]) -> None:
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot be reached"):
         attention_vectors(outspoken(tiny(family)), IDS)

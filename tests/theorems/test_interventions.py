@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
-from ontogeny.interventions import Ablate, Add, Clamp, Erase, Patch, RankOne, Reweight, Zero
+from ontogeny.interventions import Ablate, Add, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero
 from ontogeny.probes.leace import leace
 from ontogeny.sites import Site
 
@@ -138,6 +138,49 @@ def test_reweight_multiplies_the_attention_pattern(seed, factor):
     wanted = torch.where(keys[:, None, None], factor * plain, plain)
     wanted = wanted / wanted.sum(-1, keepdim=True)
     torch.testing.assert_close(Reweight(factor)(scores, keys).softmax(-1), wanted, rtol=1e-4, atol=1e-6)
+
+
+@quick
+@given(seeds, st.floats(0.05, 3), st.floats(0.05, 3), st.floats(0.1, 30))
+def test_split_softmax_is_a_power_of_the_share_and_keeps_proportions(seed, k, again, sharp):
+    scores, keys = sharp * drawn(seed, 2, 3, 4, 6), drawn(seed + 1, 2, 6) > 0
+    plain = scores.masked_fill(torch.ones(4, 6).triu(3).bool(), -torch.inf).double().softmax(-1)
+    chosen = keys[:, None, None].expand_as(plain)
+
+    def share(pattern):
+        return torch.where(chosen, pattern, 0.0).sum(-1)
+
+    changed = SplitSoftmax(k)(plain, keys)
+    torch.testing.assert_close(changed.sum(-1), torch.ones_like(changed[..., 0]))
+    inner = (share(plain) > 1e-9) & (share(plain) < 1 - 1e-4)
+    torch.testing.assert_close(share(changed)[inner], share(plain)[inner] ** k)
+    for part in (chosen, ~chosen):
+        sums = [torch.where(part, pattern, 0.0) for pattern in (plain, changed)]
+        ratios = [one / one.sum(-1, keepdim=True) for one in sums]
+        torch.testing.assert_close(ratios[0][inner], ratios[1][inner], rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(
+        SplitSoftmax(again)(changed, keys)[inner], SplitSoftmax(k * again)(plain, keys)[inner], rtol=1e-3, atol=1e-5
+    )
+    assert SplitSoftmax(1.0)(plain, keys) is plain
+    assert SplitSoftmax(1.0).is_noop
+    nobody, all_of_them = torch.zeros_like(keys), torch.ones_like(keys)
+    assert torch.equal(SplitSoftmax(k)(plain, nobody), plain)
+    assert torch.equal(SplitSoftmax(k)(plain, all_of_them), plain)
+
+
+@quick
+@given(seeds, widths, st.floats(-2, 0), st.floats(0, 2))
+def test_capping_is_a_projection_on_a_range(seed, d, low, high):
+    h, axis = drawn(seed, 3, 5, d), drawn(seed + 1, d)
+    unit, cap = axis / axis.norm(), Cap.between(axis, low, high)
+    capped = cap(h)
+    inside = ((h @ unit) >= low) & ((h @ unit) <= high)
+    assert torch.equal(capped[inside], h[inside])
+    torch.testing.assert_close(capped @ unit, (h @ unit).clamp(low, high), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cap(capped), capped, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(Ablate.of(axis)(capped), Ablate.of(axis)(h), rtol=1e-3, atol=1e-4)
+    assert Cap.between(axis).is_noop
+    assert Cap.between(axis)(h) is h
 
 
 def test_factor_zero_keeps_future_tokens_masked():

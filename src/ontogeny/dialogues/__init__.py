@@ -1,3 +1,3 @@
 """Dialogues of a chat model with itself: does it keep to its system prompt, and for how many turns?"""
 
-__all__ = ["instructions", "judges"]
+__all__ = ["attention_mass", "instructions", "judges"]

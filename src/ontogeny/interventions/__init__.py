@@ -4,9 +4,9 @@ Each is a callable `h -> h` (with a mask: only where it is True) with a `kind`, 
 norm-matched control: an edit of equal norm in a random direction. `a >> b` applies first a, then b.
 """
 
-from ontogeny.interventions.ablate import Ablate, Clamp, Erase
+from ontogeny.interventions.ablate import Ablate, Cap, Clamp, Erase
 from ontogeny.interventions.add import Add
-from ontogeny.interventions.attention import Reweight
+from ontogeny.interventions.attention import AttentionIntervention, Reweight, SplitSoftmax
 from ontogeny.interventions.base import Intervention, NormMatched, Sequential
 from ontogeny.interventions.patch import Patch, Zero
 from ontogeny.interventions.rank_one import RankOne
@@ -14,6 +14,8 @@ from ontogeny.interventions.rank_one import RankOne
 __all__ = [
     "Ablate",
     "Add",
+    "AttentionIntervention",
+    "Cap",
     "Clamp",
     "Erase",
     "Intervention",
@@ -22,5 +24,6 @@ __all__ = [
     "RankOne",
     "Reweight",
     "Sequential",
+    "SplitSoftmax",
     "Zero",
 ]

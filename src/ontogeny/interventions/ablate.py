@@ -1,4 +1,4 @@
-"""Edits along a direction: ablate it (arXiv:2406.11717), erase a concept (LEACE, arXiv:2306.03819), or clamp the projection."""
+"""Edits along a direction: ablate it (arXiv:2406.11717), erase a concept (LEACE, arXiv:2306.03819), clamp or cap the projection."""
 
 import math
 from dataclasses import dataclass
@@ -73,6 +73,46 @@ class Clamp(Intervention):
     def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         axis = self.axis.to(h)
         return h + (self.value - h @ axis)[..., None] * axis
+
+    @property
+    def width(self) -> int:
+        return len(self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Cap(Intervention):
+    """`h + (clip(h·u, low, high) − h·u) u`: keep the projection of every token in a range (activation capping, arXiv:2601.10387)."""
+
+    axis: Float[Tensor, " d"]
+    """Of length 1. `Cap.between` computes it from a direction."""
+    low: float
+    high: float
+
+    @classmethod
+    def between(
+        cls, direction: Direction | Float[Tensor, " d"], low: float = -math.inf, high: float = math.inf
+    ) -> "Cap":
+        """Along a direction of any length; the ends are in the units of the activations, an infinite one does not cap.
+
+        Raises:
+            BadInput: an end that is not a number, a low end above the high one, or a direction of zeros.
+        """
+        if math.isnan(low) or math.isnan(high) or low > high or low == math.inf or high == -math.inf:
+            raise BadInput(
+                f"`low` must be a number below `high`, got {low} and {high}: leave one out for no cap on its side."
+            )
+        return cls(as_unit_vector(direction, "Cap"), low, high).at_site_of(direction)
+
+    def edit(self, h: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+        axis = self.axis.to(h)
+        projection = h @ axis
+        capped = projection.clamp(self.low, self.high)
+        # Tokens inside the range keep their bits.
+        return torch.where((capped == projection)[..., None], h, h + (capped - projection)[..., None] * axis)
+
+    @property
+    def is_noop(self) -> bool:
+        return self.low == -math.inf and self.high == math.inf
 
     @property
     def width(self) -> int:

@@ -18,8 +18,8 @@ from transformers import DynamicCache
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch, split_at_switch
 from ontogeny.models.model import Model
-from ontogeny.steering.generate import pad_left
 from ontogeny.steering.log_likelihood import TokenizedAnswer
+from ontogeny.steering.padding import pad_left
 from ontogeny.steering.steer import Edits, as_edits, check_can_generate, steer
 
 

@@ -19,7 +19,9 @@ from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch, split_at_switch
 from ontogeny.models.model import Model
-from ontogeny.steering.steer import Edits, check_can_generate, edits_for_prompts, steer
+from ontogeny.steering.guidance import GuidanceProcessor, check_guidance
+from ontogeny.steering.padding import pad_left
+from ontogeny.steering.steer import Edits, as_edits, check_can_generate, edits_for_prompts, steer
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,43 @@ def generate(
     check_can_generate(model)
     template = template_of(model.tokenizer, template)
     ids = [_tokenize_prompt(model, prompt, how.tokens, template) for prompt in prompts]
+    return [
+        [Continuation(prompt, continuation_text(model, row, new), new, row) for new in samples]
+        for prompt, row, samples in zip(prompts, ids, continue_ids(model, ids, edits, how), strict=True)
+    ]
+
+
+@torch.no_grad()
+def continue_ids(
+    model: Model,
+    ids: Sequence[Int[Tensor, " token"]],
+    edits: Edits = (),
+    how: DecodingConfig | None = None,
+    *,
+    against: Sequence[Int[Tensor, " token"]] = (),
+    guidance: float = 1.0,
+) -> list[list[Int[Tensor, " token"]]]:
+    """`how.samples` continuations of each tokenized prompt, without the end token, in the order of the prompts.
+
+    Args:
+        against: Another prompt for each, whose logits are guided away from.
+        guidance: Scale of this classifier-free guidance; 1 for none.
+
+    Raises:
+        BadInput: a masked model, an edit that does not fit, or guidance together with edits or beams.
+    """
+    how = how or DecodingConfig()
+    check_can_generate(model)
+    check_guidance(guidance)
+    edited = any(not edit.what.is_noop for edit in as_edits(edits))
+    if guidance != 1 and (len(against) != len(ids) or how.beams > 1 or edited):
+        raise BadInput(
+            f"`guidance` needs one other prompt for each of {len(ids)}, no beams and no edits, got {len(against)} other prompts, "
+            f"{how.beams} beams and {len(edits)} edits: set it to 1, or leave these out."
+        )
     # Sorted by length, for less padding.
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    continuations: dict[int, list[Continuation]] = {}
+    continuations: dict[int, list[Tensor]] = {}
     # Prompts that may cross the switch while they are continued run apart from both others.
     switch, lengths = rope_switch(model), [len(row) for row in ids]
     sides = [
@@ -98,10 +134,10 @@ def generate(
         for part in split_at_switch(side, [length + how.tokens for length in lengths], switch)
     ]
     for rows in (side[start : start + how.batch] for side in sides for start in range(0, len(side), how.batch)):
-        outputs = iter(_batch(model, [ids[i] for i in rows], edits_for_prompts(edits, rows), how))
+        others = [against[i] for i in rows] if guidance != 1 else []
+        outputs = iter(_batch(model, [ids[i] for i in rows], edits_for_prompts(edits, rows), how, others, guidance))
         for i in rows:
-            new = [next(outputs) for _ in range(how.samples)]
-            continuations[i] = [Continuation(prompts[i], continuation_text(model, ids[i], n), n, ids[i]) for n in new]
+            continuations[i] = [next(outputs) for _ in range(how.samples)]
     return [continuations[i] for i in range(len(ids))]
 
 
@@ -117,19 +153,14 @@ def _tokenize_prompt(model: Model, prompt: str, room: int, template: Template) -
     return ids
 
 
-def pad_left(
-    rows: Sequence[Int[Tensor, " token"]], padding: int
-) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]]:
-    """Rows padded on the left, and their attention mask."""
-    ids = torch.full((len(rows), max(map(len, rows))), padding)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        start = ids.shape[1] - len(row)
-        ids[i, start:], mask[i, start:] = row, 1
-    return ids, mask
-
-
-def _batch(model: Model, rows: Sequence[Tensor], edits: Edits, how: DecodingConfig) -> list[Int[Tensor, " token"]]:
+def _batch(
+    model: Model,
+    rows: Sequence[Tensor],
+    edits: Edits,
+    how: DecodingConfig,
+    others: Sequence[Tensor],
+    guidance: float,
+) -> list[Int[Tensor, " token"]]:
     ends = _end_tokens(model)
     padding = next((t for t in (model.tokenizer.pad_token_id, *ends) if t is not None), 0)
     ids, mask = pad_left(rows, padding)
@@ -146,6 +177,9 @@ def _batch(model: Model, rows: Sequence[Tensor], edits: Edits, how: DecodingConf
         bos_token_id=model.tokenizer.bos_token_id,
     )
     processors = LogitsProcessorList(_sampling(rows, how) if how.temperature > 0 else [])
+    if others:
+        each = [row for row in others for _ in range(many)]
+        processors.insert(0, GuidanceProcessor(model, each, guidance, cached=how.cache))
     with steer(model, edits, prompts=[len(row) for row in rows]), _reset_generation_config(model):
         out = model.network.generate(
             input_ids=ids.to(model.device),

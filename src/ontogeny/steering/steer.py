@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
-from ontogeny.interventions import Ablate, Add, Intervention, RankOne, Reweight
+from ontogeny.interventions import Ablate, Add, AttentionIntervention, Intervention, RankOne, SplitSoftmax
+from ontogeny.models.attention_patterns import AttentionCall, pattern_hooks
 from ontogeny.models.forward import forward_padded
 from ontogeny.models.hooks import attention_hooks, call_hooks, write_hooks
 from ontogeny.models.model import Model, output_weight, site_width, tokenizer_fingerprint
@@ -74,9 +75,9 @@ def edits_for_prompts(edits: Edits, rows: Sequence[int]) -> list[Edit]:
             raise BadInput(
                 f"an edit must have one mask for each prompt, got {len(where)} for at least {max(rows) + 1}."
             )
-        if isinstance(what, Reweight) and what.seed is not None:
+        if isinstance(what, AttentionIntervention) and what.seed is not None:
             # A control draws its tokens by the index of the prompt, not by its row in a batch.
-            what, where = Reweight(what.factor), [what.reweighted_tokens(mask, row) for row, mask in enumerate(where)]
+            what, where = what.without_seed(), [what.reweighted_tokens(mask, row) for row, mask in enumerate(where)]
         selected.append(Edit(edit.site, what, [where[row] for row in rows]))
     return selected
 
@@ -149,7 +150,7 @@ def check_edit(model: Model, edit: Edit) -> None:
         raise BadInput(f"{site} does not exist: this model has {model.layers} blocks of {model.heads} heads.")
     if edit.what.kind == "attention" and site.part != "attn":
         raise BadInput(f"attention is re-weighted at attention sites only, got {site}: use attn.{max(1, site.layer)}.")
-    if isinstance(edit.what, Reweight) and edit.what.seed is not None and isinstance(edit.where, str):
+    if isinstance(edit.what, AttentionIntervention) and edit.what.seed is not None and isinstance(edit.where, str):
         raise BadInput(f"the control of re-weighted attention needs one mask for each prompt, got {edit.where!r}.")
     if edit.what.kind == "weight" and site.part not in ("attn", "mlp"):
         raise BadInput(f"weights are edited at attn.l or mlp.l, in the map that writes them, got {site}.")
@@ -181,6 +182,8 @@ def _hook_edit(model: Model, edit: Edit, rows: PassTokens) -> Iterator[None]:
     match edit.what.kind:
         case "weight":
             opened = _edit_weight(output_weight(model, edit.site), edit)
+        case "attention" if isinstance(edit.what, SplitSoftmax):
+            opened = pattern_hooks(model, _PatternHook(edit, rows))
         case "attention":
             opened = attention_hooks(model, edit.site.layer, _AttentionHook(edit, rows))
         case _:
@@ -213,18 +216,32 @@ class _ActivationHook:
         return h if mask is not None and not mask.any() else self.what(h, mask)
 
 
-class _AttentionHook:
+class _KeyHook:
+    """An edit of the attention to chosen keys."""
+
     def __init__(self, edit: Edit, rows: PassTokens) -> None:
-        self.what, self.rows = edit.what, rows
+        self.what, self.rows, self.layer = edit.what, rows, edit.site.layer
         self.where: TokenSelection = edit.where
-        if isinstance(edit.what, Reweight) and not isinstance(edit.where, str):
+        if isinstance(edit.what, AttentionIntervention) and not isinstance(edit.where, str):
             self.where = [edit.what.reweighted_tokens(mask, row) for row, mask in enumerate(edit.where)]
 
+    def chosen(self, keys: int) -> Tensor:
+        """The chosen ones of the last `keys` keys: a sliding window has the newest only, a static cache is longer than the tokens."""
+        mask = self.rows.key_mask(self.where)[:, -keys:]
+        return nn.functional.pad(mask, (0, keys - mask.shape[1]))
+
+
+class _AttentionHook(_KeyHook):
     def __call__(self, mask: Tensor | None, h: Tensor) -> Tensor:
-        scores, chosen = _additive(mask, self.rows, h), self.rows.key_mask(self.where)
-        # A sliding window has the newest tokens only; a static cache is longer than the tokens so far.
-        chosen = chosen[:, -scores.shape[-1] :]
-        return self.what(scores, nn.functional.pad(chosen, (0, scores.shape[-1] - chosen.shape[1])))
+        scores = _additive(mask, self.rows, h)
+        return self.what(scores, self.chosen(scores.shape[-1]))
+
+
+class _PatternHook(_KeyHook):
+    def __call__(self, call: AttentionCall) -> Tensor | None:
+        if call.layer != self.layer:
+            return None
+        return self.what(call.pattern, self.chosen(call.pattern.shape[-1]))
 
 
 def _additive(mask: Tensor | None, rows: PassTokens, h: Tensor) -> Tensor:
@@ -246,6 +263,11 @@ def control_edits(edits: Edits, seeds: Sequence[int]) -> Iterator[list[Edit]]:
     """The norm-matched controls of the edits, once for each seed."""
     for seed in seeds:
         yield [edit.null(1000 * seed + i) for i, edit in enumerate(as_edits(edits))]
+
+
+def split_softmax_everywhere(model: Model, k: float, tokens: TokenSelection) -> list[Edit]:
+    """Edits that raise the share of attention to the given tokens to its k-th power in every head of every layer."""
+    return [Edit(Site("attn", layer), SplitSoftmax(k), tokens) for layer in range(1, model.layers + 1)]
 
 
 def ablate_everywhere(model: Model, direction: Direction | Float[Tensor, " d"]) -> list[Edit]:
