@@ -1,0 +1,134 @@
+"""Conversation as tokens: the chat up to each of the user's turns, where gauges are read, and which tokens belong to which turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ontogeny.data.chats import Chat
+from ontogeny.data.positions import Encoding
+from ontogeny.data.templates import Template, is_chat_template, template_text
+from ontogeny.data.tokenization import encode_texts
+from ontogeny.errors import BadInput
+from ontogeny.models.model import Model
+
+MOST_TURNS = 40
+
+
+@dataclass(frozen=True)
+class TurnTokens:
+    """The tokens of one turn in the whole conversation."""
+
+    role: str
+    start: int
+    end: int
+    """One past the last token."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedConversation:
+    """A conversation that ends with a user's turn, in its template."""
+
+    chat: Chat
+    prefixes: tuple[Encoding, ...]
+    """The conversation up to each user's turn, with the beginning of the assistant's; the last one is the whole conversation."""
+    turns: tuple[TurnTokens, ...]
+    unknown_words: tuple[int, ...]
+    """For each turn the number of tokens that the tokenizer does not know."""
+
+    @property
+    def whole(self) -> Encoding:
+        return self.prefixes[-1]
+
+
+def check_chat(chat: Chat) -> None:
+    """Raise BadInput unless user and assistant take turns, the user begins and ends, and every user's turn has words."""
+    roles = [role for role, _ in chat]
+    if not chat or roles != ["user", "assistant"] * (len(chat) // 2) + ["user"]:
+        raise BadInput(
+            f"a conversation must have turns of user and assistant, the user's first and last, got {', '.join(roles) or 'none'}: "
+            "add a turn."
+        )
+    if (count := (len(chat) + 1) // 2) > MOST_TURNS:
+        raise BadInput(
+            f"a conversation must have at most {MOST_TURNS} turns of the user, got {count}: start a new one."
+        )
+    if not all(content.strip() for role, content in chat if role == "user"):
+        raise BadInput("a user's turn must have words, got none: write some.")
+
+
+def check_chat_template(model: Model, template: Template) -> None:
+    """Raise BadInput unless the template renders a chat."""
+    if not is_chat_template(template_text(model.tokenizer, template)):
+        raise BadInput(
+            "the model must have a chat template for a conversation, and has none: give one in Jinja as `template`.",
+            argument="template",
+        )
+
+
+def encode_conversation(model: Model, chat: Chat, template: Template, *, room: int = 0) -> EncodedConversation:
+    """The tokens of a conversation.
+
+    Args:
+        chat: Turns of user and assistant, the user's first and last.
+        template: A chat template, or True for the tokenizer's own.
+        room: New tokens that must fit into the context as well.
+
+    Raises:
+        BadInput: turns in another order, no chat template, one that fails, or more tokens than the context has.
+    """
+    check_chat(chat)
+    check_chat_template(model, template)
+    ends = range(1, len(chat) + 1, 2)
+    prefixes = _encode(model, [chat[:end] for end in ends], template)
+    whole = prefixes[-1]
+    if len(whole.ids) + room > model.context:
+        raise BadInput(
+            f"the conversation has {len(whole.ids)} tokens{f' and {room} new ones' if room else ''}, and the model's context has "
+            f"{model.context}: start a new one, or shorten it."
+        )
+    unknown = model.tokenizer.unk_token_id
+    turns, counts = [], []
+    for number, (role, content) in enumerate(chat):
+        before = prefixes[number // 2]
+        start, end = (
+            (before.instruction_start, before.instruction_end or 0)
+            if role == "user"
+            else _span(whole, content, len(before.text))
+        )
+        turns.append(TurnTokens(role, start, end))
+        own = whole.ids[start:end]
+        counts.append(0 if unknown is None else int((own == unknown).sum()))
+    return EncodedConversation(chat, tuple(prefixes), tuple(turns), tuple(counts))
+
+
+def encode_with_suffix(model: Model, chat: Chat, suffix: str, template: Template) -> Encoding:
+    """The conversation with the beginning of an answer, cut after its last token.
+
+    Raises:
+        BadInput: the template does not write the beginning as it is.
+    """
+    (encoding,) = _encode(model, [(*chat, ("assistant", suffix))], template)
+    at = encoding.text.rfind(suffix)
+    if at < 0:
+        raise BadInput(
+            f"the chat template rewrites {suffix[:60]!r}, so that its tokens cannot be located: leave the gauge off."
+        )
+    covered = (encoding.offsets[:, 0] < at + len(suffix)) & (encoding.offsets[:, 1] > at)
+    end = int(covered.nonzero().max()) + 1
+    return replace(encoding, ids=encoding.ids[:end], offsets=encoding.offsets[:end], special=encoding.special[:end])
+
+
+def _encode(model: Model, chats: Sequence[Chat], template: Template) -> list[Encoding]:
+    words = [next(content for role, content in reversed(chat) if role == "user") for chat in chats]
+    return encode_texts(model.tokenizer, words, [None] * len(chats), template=template, chats=chats)
+
+
+def _span(whole: Encoding, content: str, start: int) -> tuple[int, int]:
+    """Tokens of an answer, whose characters begin at `start` or a little later."""
+    at = whole.text.find(content.strip(), start)
+    if not content.strip() or at < 0:
+        return 0, 0
+    inside = (whole.offsets[:, 0] < at + len(content.strip())) & (whole.offsets[:, 1] > torch.tensor(at))
+    places = (inside & ~whole.special).nonzero().flatten().tolist()
+    return (places[0], places[-1] + 1) if places else (0, 0)
