@@ -215,7 +215,7 @@ def test_sampled_fingerprint_of_a_pickle(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 FORMATS = {
-    "pytorch_model_fsdp_0/__0_0.distcp": "FSDP shards: convert them with `accelerate merge-weights`",
+    "pytorch_model_fsdp_0/__0_0.distcp": "FSDP shards without their .metadata: convert them with `accelerate merge-weights`",
     "__0_0.distcp": "accelerate merge-weights",
     ".metadata": "accelerate merge-weights",
     "global_step100/mp_rank_00_model_states.pt": "zero_to_fp32",

@@ -161,15 +161,17 @@ def stages_from_folder(folder: Path, stage: str, *, allow_pickle: bool = False) 
     if _trainer_steps(subs):
         checkpoints, notes = _with_final(folder, _trainer_checkpoints(subs, stage), allow_pickle)
         others = [path for path in subs if path not in _trainer_steps(subs).values()]
-        checkpoints, more = _words_last([path for path in others if _is_model(path)], checkpoints, stage, allow_pickle)
-        beside = [path.name for path in others if not _is_model(path) and _holds_checkpoints(path)]
+        checkpoints, more = _words_last(
+            [path for path in others if weight_files.is_model_folder(path)], checkpoints, stage, allow_pickle
+        )
+        beside = [path.name for path in others if not weight_files.is_model_folder(path) and _holds_checkpoints(path)]
         more += tuple(f"{run} beside the checkpoints holds a run of its own and is left out" for run in beside)
         return DiscoveredStages(name, (Stage(stage, checkpoints),), (*notes, *more))
-    if _is_model(folder):
+    if weight_files.is_model_folder(folder):
         weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
         return DiscoveredStages(name, (Stage(stage, (_trainer_checkpoint(folder, stage, None),)),))
     runs = [p for p in subs if _holds_checkpoints(p)]
-    models = [p for p in subs if p not in runs and _has_config(p)]
+    models = [p for p in subs if p not in runs and weight_files.has_config(p)]
     if runs or project.is_lineage([path.name for path in models]):
         return _stages_of_project(folder, [*runs, *models], allow_pickle)
     if not models:
@@ -216,22 +218,12 @@ def _trainer_checkpoints(subs: Iterable[Path], stage: str) -> list[Checkpoint]:
     return [_trainer_checkpoint(path, stage, step) for step, path in sorted(_trainer_steps(subs).items())]
 
 
-def _has_config(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", weight_files.ADAPTER_CONFIG))
-
-
-def _is_model(folder: Path) -> bool:
-    """Whether a folder holds a model or a LoRA adapter, complete or not."""
-    names = [path.name for path in folder.iterdir()]
-    return ("config.json" in names and weight_files.has_weights(names)) or weight_files.is_adapter(names)
-
-
 def _holds_checkpoints(folder: Path) -> bool:
     """Whether a folder holds checkpoints of one run, in whatever way they are named."""
     subs = _subfolders(folder)
     if _trainer_steps(subs):
         return True
-    return not _is_model(folder) and any(_has_config(path) for path in subs)
+    return not weight_files.is_model_folder(folder) and any(weight_files.has_config(path) for path in subs)
 
 
 def _stages_of_project(folder: Path, runs: Sequence[Path], allow_pickle: bool) -> DiscoveredStages:
@@ -309,7 +301,7 @@ def _with_final(
 ) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
     """Add the trainer's final model in the top folder, unless it is one of its checkpoints: the last one, or the best one, which a
     trainer loads at the end with `load_best_model_at_end`."""
-    if not _is_model(folder):
+    if not weight_files.is_model_folder(folder):
         return tuple(checkpoints), ()
     last = checkpoints[-1]
     final = _trainer_checkpoint(folder, last.stage, None)
@@ -344,6 +336,12 @@ def _nothing_in(folder: Path, subs: list[Path]) -> str:
             weight_files.check_model_folder(folder, allow_pickle=True)
         except BadInput as error:
             return str(error)
+    for place in subs:
+        if weight_files.sharded_weights(place) is not None:
+            try:
+                weight_files.check_model_folder(place, allow_pickle=True)
+            except BadInput as error:
+                return str(error)
     hint = f" (it holds {', '.join(p.name for p in subs[:3])}{', …' if len(subs) > 3 else ''})" if subs else ""
     return (
         f"{folder} holds no model{hint}: give a folder with config.json and weights, with checkpoint-N folders, or with folders "

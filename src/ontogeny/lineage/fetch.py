@@ -91,11 +91,7 @@ def _base_folder(folder: Path, name: str) -> Path | None:
         *(top / end for end in ends for top in above),
     ]
     here = folder.resolve()
-    return next((p for p in places if p.is_dir() and p.resolve() != here and _holds_model(p)), None)
-
-
-def _holds_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", weight_files.ADAPTER_CONFIG))
+    return next((p for p in places if p.is_dir() and p.resolve() != here and weight_files.has_config(p)), None)
 
 
 def _hub_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
@@ -121,7 +117,7 @@ def checkpoint_config(checkpoint: Checkpoint) -> dict[str, Any]:
         return checkpoint_config(base)
     folder = _folder_on_disk(checkpoint, allow_pickle=True)
     if folder is not None:
-        return weight_files.read_json(folder / "config.json")
+        return weight_files.read_json(weight_files.config_folder(folder) / "config.json")
     return _hub_json(checkpoint, "config.json")
 
 

@@ -79,7 +79,7 @@ def _refuse_sizes(folders: Sequence[Path]) -> None:
     sizes = {}
     for path in folders:
         try:
-            config = weight_files.read_json(path / "config.json")
+            config = weight_files.read_json(weight_files.config_folder(path) / "config.json")
         except BadInput:
             continue
         sizes[path] = str([config.get(key) for key in _SIZE_KEYS])

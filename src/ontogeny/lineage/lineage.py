@@ -30,7 +30,7 @@ class Lineage:
         """Open a repository, a folder, a `lineage.toml` or a public run by its name; a path on disk takes precedence.
 
         Args:
-            allow_pickle: Whether to accept weights in `pytorch_model.bin`, which can run code.
+            allow_pickle: Whether to accept weights in `pytorch_model.bin` or `.distcp` shards, which can run code.
             stage: Name of the first stage.
             offline: Whether to use the local cache only.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import CheckpointError
+from ontogeny.lineage.shard_metadata import SHARD_METADATA, read_shard_metadata, shard_folder, shard_names
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -74,6 +75,9 @@ def choose_weight_files(
     if FSDP_PICKLE in names and "config.json" in names:
         _check_pickle_allowed(FSDP_PICKLE, where, allow_pickle)
         return (FSDP_PICKLE,)
+    if sharded := shard_names(names):
+        _check_pickle_allowed(f"{len(sharded)} .distcp shards", where, allow_pickle)
+        return (SHARD_METADATA, *sharded)
     if is_adapter(names) and _ADAPTER_FILE in names:
         return (_ADAPTER_FILE,)
     if is_adapter(names) and _ADAPTER_PICKLE in names:
@@ -93,7 +97,7 @@ def _check_pickle_allowed(file: str, where: str, allow_pickle: bool) -> None:
 def has_weights(names: Collection[str]) -> bool:
     """Whether the names include weights that transformers would load, complete or not."""
     known = ("model.safetensors", SAFETENSORS_INDEX, _PICKLE_FILE, _PICKLE_INDEX, FSDP_PICKLE)
-    return any(name in names for name in known)
+    return any(name in names for name in known) or bool(shard_names(names))
 
 
 def is_adapter(names: Collection[str]) -> bool:
@@ -142,7 +146,11 @@ def _shards(names: Collection[str], named: tuple[str, ...], stem: str, suffix: s
 
 
 _CONVERSIONS: tuple[tuple[str, str, str], ...] = (
-    (r".*\.distcp|\.metadata|pytorch_model_fsdp_\d+.*|.*_fsdp_\d+", "FSDP shards", "`accelerate merge-weights`"),
+    (
+        r".*\.distcp|\.metadata|pytorch_model_fsdp_\d+.*|.*_fsdp_\d+",
+        "FSDP shards without their .metadata",
+        "`accelerate merge-weights`, from the whole folder",
+    ),
     (r"zero_to_fp32\.py|global_step\d+|zero_pp_rank_.*", "DeepSpeed shards", "its zero_to_fp32.py"),
     (
         r"mp_rank_\d+.*|iter_\d{7}|latest_checkpointed_iteration\.txt|model_optim_rng\.pt|distrib_optim\.pt",
@@ -203,9 +211,11 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Checkpoin
     Raises:
         CheckpointError: a file is missing, truncated or unreadable.
     """
-    names = [path.name for path in folder.iterdir() if path.exists()]
+    names = file_names(folder)
+    if shards := _only_shards(folder, names):
+        return _check_shards(folder, shards, names, allow_pickle)
     chosen = choose_weight_files(names, str(folder), allow_pickle=allow_pickle, shards=_indexed_shards(folder, names))
-    read_json(folder / (ADAPTER_CONFIG if is_adapter(names) else "config.json"))
+    read_json(folder / ADAPTER_CONFIG if is_adapter(names) else config_folder(folder) / "config.json")
     for name in chosen:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is not a regular file: fetch or save it again.")
@@ -216,6 +226,61 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Checkpoin
     return CheckpointFiles(
         tuple(WeightFile(name, (folder / name).stat().st_size) for name in chosen), config_and_tokenizer_files(names)
     )
+
+
+def file_names(folder: Path) -> list[str]:
+    """Names in a folder, links to nowhere left out."""
+    return [path.name for path in folder.iterdir() if path.exists()]
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder holds a model or a LoRA adapter, complete or not."""
+    names = [path.name for path in folder.iterdir()]
+    if is_adapter(names):
+        return True
+    return (has_weights(names) or sharded_weights(folder) is not None) and has_config(folder)
+
+
+def has_config(folder: Path) -> bool:
+    """Whether a folder has a config of a model or of an adapter, in itself or, of shards, above."""
+    return (folder / ADAPTER_CONFIG).is_file() or (config_folder(folder) / "config.json").is_file()
+
+
+def sharded_weights(folder: Path) -> Path | None:
+    """The folder with the shards from which a model folder is read; None if it has weights that need no `.metadata`.
+
+    Raises:
+        CheckpointError: it holds the shards of several models.
+    """
+    return _only_shards(folder, file_names(folder)) if folder.is_dir() else None
+
+
+def _only_shards(folder: Path, names: Collection[str]) -> Path | None:
+    others = [name for name in names if name != SHARD_METADATA]
+    return None if has_weights(others) or is_adapter(others) else shard_folder(folder)
+
+
+def config_folder(folder: Path) -> Path:
+    """The folder whose config.json a model is built from: its own, or, of weights that a trainer saves alone, one of the two above."""
+    if (folder / "config.json").is_file() or not folder.is_dir():
+        return folder
+    names = file_names(folder)
+    if is_adapter(names) or not (has_weights(names) or sharded_weights(folder) is not None):
+        return folder
+    return next((above for above in folder.absolute().parents[:2] if (above / "config.json").is_file()), folder)
+
+
+def _check_shards(folder: Path, shards: Path, names: Collection[str], allow_pickle: bool) -> CheckpointFiles:
+    where, inside = str(folder), "" if shards == folder else f"{shards.name}/"
+    chosen = choose_weight_files(file_names(shards), where, allow_pickle=allow_pickle)
+    if not (config_folder(folder) / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} holds shards without the config.json of their model: copy it there, or into the folder above."
+        )
+    read_json(config_folder(folder) / "config.json")
+    table = read_shard_metadata(shards)
+    weights = [WeightFile(f"{inside}{name}", table.bytes_of[name]) for name in chosen if table.bytes_of.get(name)]
+    return CheckpointFiles(tuple(weights), config_and_tokenizer_files(names))
 
 
 def _indexed_shards(folder: Path, names: Collection[str]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def _config_digest(checkpoint: Checkpoint) -> str:
         return _config_digest(base)
     if not checkpoint.is_local:
         return content_digest(small_file_ids(checkpoint, ["config.json"]))
-    config = weight_files.read_json(Path(checkpoint.source) / "config.json")
+    config = weight_files.read_json(weight_files.config_folder(Path(checkpoint.source)) / "config.json")
     return content_digest({name: value for name, value in config.items() if name not in _WITHOUT_EFFECT})
 
 

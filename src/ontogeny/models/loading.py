@@ -17,6 +17,7 @@ from ontogeny.lineage import Checkpoint, fetch_checkpoint, weight_files
 from ontogeny.lineage.fetch import adapter_base, checkpoint_config
 from ontogeny.models.adapters import merge_adapter
 from ontogeny.models.multi_gpu import resolve_device
+from ontogeny.models.shard_reader import read_shards
 from ontogeny.models.stored_tensors import integer_tensors, stored_dtypes, unused_tensors
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ModelOptions:
             together.
         dtype: `float32`, `bfloat16` or `float16`. A trace takes it from its `TraceSettings` instead.
         tokenizer: Folder or repository; by default the checkpoint's own tokenizer, else that of the folder above.
-        allow_pickle: Whether to read `pytorch_model.bin` as well (weights only).
+        allow_pickle: Whether to read `pytorch_model.bin` and the shards of FSDP as well (weights only).
     """
 
     device: str = "cpu"
@@ -103,10 +104,11 @@ def read_config(folder: Path) -> "PretrainedConfig":
     if base is not None:
         config = None if base.is_local else parse_config(checkpoint_config(base))
         return config if config is not None else read_config(fetch_checkpoint(base, allow_pickle=True))
-    if (folder / "config.json").is_file():
-        _check_counts(weight_files.read_json(folder / "config.json"), f"{folder}/config.json")
+    place = weight_files.config_folder(folder)
+    if (place / "config.json").is_file():
+        _check_counts(weight_files.read_json(place / "config.json"), f"{place}/config.json")
     try:
-        return _without_own_code(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        return _without_own_code(AutoConfig.from_pretrained(place, trust_remote_code=False))
     except Exception as error:  # each config class raises its own errors
         if _OWN_CODE in str(error):
             raise own_code_error(folder) from None
@@ -247,11 +249,12 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> "PreTr
         return network
     config = read_config(folder)
     _check_described(config)
+    unnamed = _other_names(folder, allow_pickle)
     dtypes = stored_dtypes(folder) if folder.is_dir() else {}
     quantised = _check_quantised(config, folder)
     try:
         wrapped = any(stored != name for stored, name in weight_files.unwrapped_names(dtypes).items())
-        if wrapped or _other_names(folder, allow_pickle):
+        if wrapped or unnamed:
             network, info = _load_unwrapped(config, folder, dtype, allow_pickle)
         else:
             network, info = _auto_class(config).from_pretrained(
@@ -265,6 +268,8 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> "PreTr
                 # Otherwise transformers prints mismatches as a table instead of naming them in its exception.
                 ignore_mismatched_sizes=True,
             )
+    except CheckpointError:
+        raise
     except Exception as error:  # broken files raise many types
         raise CheckpointError(
             f"the weights of {folder} cannot be read ({first_error_line(error)}): fetch or save them again."
@@ -320,20 +325,30 @@ def _check_quantised(config: "PretrainedConfig", folder: Path) -> bool:
 
 
 def _other_names(folder: Path, allow_pickle: bool) -> bool:
-    """Whether the weights are in a file that transformers does not look for."""
+    """Whether the weights are in files that transformers does not look for, or without a config.json beside them."""
     if not folder.is_dir():
         return False
     files = weight_files.check_model_folder(folder, allow_pickle=allow_pickle).weights
-    return any(file.name == weight_files.FSDP_PICKLE for file in files)
+    other = any(file.name == weight_files.FSDP_PICKLE or file.name.endswith(".distcp") for file in files)
+    return other or (
+        weight_files.config_folder(folder) != folder and not weight_files.is_adapter(weight_files.file_names(folder))
+    )
 
 
 def _load_unwrapped(
     config: "PretrainedConfig", folder: Path, dtype: torch.dtype, allow_pickle: bool
 ) -> "tuple[PreTrainedModel, dict[str, Any]]":
-    """Load weights that were saved with the names of a wrapper such as torch.compile before them, or in one file by FSDP."""
+    """Load weights that were saved with the names of a wrapper such as torch.compile before them, or by FSDP."""
     from safetensors.torch import load_file
 
+    with torch.device("meta"):
+        empty = random_network(config)
     tensors: dict[str, torch.Tensor] = {}
+    if (shards := weight_files.sharded_weights(folder)) is not None:
+        # `.metadata` and the shards are pickles, reached with `allow_pickle` only and restricted to tensors.
+        weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+        tensors = read_shards(shards, empty)
+        return _from_tensors(empty, config, tensors, dtype)
     for file in weight_files.check_model_folder(folder, allow_pickle=allow_pickle).weights:
         path = folder / file.name
         # A pickle is reached with `allow_pickle` only, and restricted to tensors.
@@ -342,12 +357,17 @@ def _load_unwrapped(
         else:
             tensors |= torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251
     names = weight_files.unwrapped_names(tensors)
-    with torch.device("meta"):
-        kind = type(random_network(config))
-    network, info = kind.from_pretrained(
+    return _from_tensors(empty, config, {names[stored]: value for stored, value in tensors.items()}, dtype)
+
+
+def _from_tensors(
+    empty: "PreTrainedModel", config: "PretrainedConfig", tensors: dict[str, torch.Tensor], dtype: torch.dtype
+) -> "tuple[PreTrainedModel, dict[str, Any]]":
+    """A network of the class of `empty` with these tensors, and what transformers says of them."""
+    network, info = type(empty).from_pretrained(
         None,
         config=config,
-        state_dict={names[stored]: value for stored, value in tensors.items()},
+        state_dict=tensors,
         dtype=dtype,
         output_loading_info=True,
         ignore_mismatched_sizes=True,

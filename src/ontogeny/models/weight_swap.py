@@ -20,6 +20,7 @@ from ontogeny.lineage.weight_files import (
     SAFETENSORS_INDEX,
     check_model_folder,
     choose_weight_files,
+    config_folder,
     read_json,
     read_safetensors_header,
     unwrapped_names,
@@ -171,7 +172,7 @@ def unembedding_tensors(network: "PreTrainedModel") -> set[str]:
 
 
 def _config(folder: Path) -> dict[str, object]:
-    config = read_json(folder / "config.json")
+    config = read_json(config_folder(folder) / "config.json")
     return {name: value for name, value in config.items() if name not in _IGNORED_CONFIG_KEYS}
 
 

@@ -69,7 +69,7 @@ def audit(
     Args:
         source: Lineage, repository on the Hub, folder of checkpoints, or lineage.toml.
         deep: Also read the weights of local checkpoints: NaN, infinities and jumps of norms.
-        allow_pickle: Whether to accept `pytorch_model.bin`.
+        allow_pickle: Whether to accept `pytorch_model.bin` and `.distcp` shards.
         known: Fingerprints of weights that are known already.
         watch: Called with each step; by default nothing is shown.
 
@@ -145,7 +145,11 @@ def _weight_findings(sheets: list[CheckpointMetadata], found: list[AuditFinding]
     jumping = {name for finding in jumps for name in finding.checkpoints}
     far = weight_norms.far_from_neighbours(sheets, read)
     found += [*jumps, *(finding for finding in far if not jumping & set(finding.checkpoints))]
-    if absent := tuple(s.name for s, n in zip(sheets, read, strict=True) if n is None and not s.problems):
+    unread = [s for s, n in zip(sheets, read, strict=True) if n is None and not s.problems]
+    if pickled := tuple(s.name for s in unread if s.checkpoint.is_local and not s.tables):
+        text = f"{_counted(len(pickled), 'checkpoint')} with weights as pickles: the numbers were not read"
+        found.append(AuditFinding("not_read", "warning", pickled, text, "Save them as safetensors, or trace them."))
+    if absent := tuple(s.name for s in unread if s.name not in pickled):
         text = f"{_counted(len(absent), 'checkpoint')} not on this machine: the numbers were not read"
         found.append(AuditFinding("not_read", "warning", absent, text, "Download them, then repeat the deep audit."))
     return sum(n is not None for n in read)

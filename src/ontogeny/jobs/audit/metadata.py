@@ -152,7 +152,8 @@ class _MetadataReading:
         weights = self._weights(tuple(sorted(set(index.values()))))
         tables = {file.name: self._table(file) for file in weights if file.name.endswith(".safetensors")}
         adapter = layout.is_adapter(self.files.by_name)
-        config = self._base_config() if adapter else self._json("config.json") or {}
+        elsewhere = adapter or ((folder := self.files.folder) is not None and layout.config_folder(folder) != folder)
+        config = self._base_config() if elsewhere else self._json("config.json") or {}
         identity = self.reader.identities.get(self.checkpoint)
         try:
             identity = identity or weight_fingerprint(self.checkpoint, allow_pickle=self.reader.allow_pickle)
@@ -209,6 +210,9 @@ class _MetadataReading:
             self.problems.append(("shards", f"{len(lost)} of {len(shards)} weight shards are missing, first {lost[0]}"))
             return tuple(files[name] for name in shards if name in files)
         try:
+            folder = self.files.folder
+            if folder is not None and layout.sharded_weights(folder) is not None:
+                return layout.check_model_folder(folder, allow_pickle=self.reader.allow_pickle).weights
             names = layout.choose_weight_files(
                 files, self.files.where, allow_pickle=self.reader.allow_pickle, shards=shards
             )
