@@ -155,6 +155,7 @@ def _concept(concept: str, moments: list[tuple[str, int, float]], rng: np.random
     if concept == "truth":
         yield from _stages(whole, moments)
         yield from _truthful(whole, moments)
+        yield from _weight_changes(whole, moments)
 
 
 def _stages(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
@@ -194,6 +195,49 @@ def _stages(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict
             if i != j:
                 yield now | {"metric": "neuron_overlap", "value": 0.5, "coords": {**other, "by": "variance"}}
                 yield now | {"metric": "swap_share", "coords": {**other, "of": "entropy"}} | _around(0.1)
+
+
+def _weight_changes(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """What training did to the weights between the first checkpoint and two later ones, beside changes of equal size."""
+    chosen = [moments[0], moments[len(moments) // 2], moments[-1]]
+    (first_stage, first_step, _), *_ = chosen
+    for i, (stage, step, tokens) in enumerate(chosen):
+        now = whole | {"stage": stage, "step": step, "tokens": tokens}
+        for layer in (1, 2):
+            at = now | {"site": f"resid.{layer}", "layer": layer, "metric": "cluster_separation"}
+            yield at | _around(0.3 * i * layer, 0.1)
+            yield at | {"control": "shuffled_label"} | _around(0.0, 0.2)
+        if not i:
+            continue
+        pair = {"other_stage": first_stage, "other_step": str(first_step)}
+        for layer in (1, 2):
+            for matrix in ("attn.c_attn", "mlp.c_fc"):
+                at = now | {"site": f"mlp.{layer}", "layer": layer, "coords": pair | {"matrix": matrix}}
+                yield at | {"metric": "weight_change_norm", "value": 0.1 * i}
+                for control, share in ((None, 0.2), ("gaussian", 0.7)):
+                    rank = {"coords": pair | {"matrix": matrix, "share": str(share)}, "control": control}
+                    yield at | {"metric": "weight_change_rank", "value": 32 * share} | rank
+                for metric in ("column_alignment", "row_alignment", "response_ratio"):
+                    yield at | {"metric": metric} | _around(0.6 - 0.1 * layer)
+                    yield at | {"metric": metric, "control": "random_change"} | _around(0.4)
+                    yield at | {"metric": metric, "control": "neutral_gradient", "value": 0.5}
+            for kind, sign in (("harmful", 1), ("harmless", 0)):
+                patch = now | {"site": f"mlp.{layer}", "layer": layer, "coords": pair | {"kind": kind}}
+                for control, effect in ((None, sign * layer), ("random_direction", 0.1)):
+                    yield patch | {"metric": "mlp_patch_effect", "control": control} | _around(effect, 0.2)
+        for kind, sign in (("harmful", 1), ("harmless", 0)):
+            of = now | {"coords": pair | {"kind": kind}}
+            for control, change in ((None, -sign), ("random_change", 0.1), ("neutral_gradient", 0.2)):
+                yield of | {"metric": "jacobian_change", "control": control} | _around(change, 0.1)
+                for alpha in (0.0, 0.5, 1.0):
+                    for parts in ("all", "matrices")[control is not None :]:
+                        coords = pair | {"kind": kind, "alpha": f"{alpha:g}", "parts": parts}
+                        odds = now | {"metric": "interpolated_log_odds", "control": control, "coords": coords}
+                        yield odds | _around(4 * sign * alpha * (control is None) - 2)
+                        if kind == "harmful":
+                            coords = pair | {"alpha": f"{alpha:g}", "parts": parts}
+                            value = {"value": 2 + alpha / 10, "coords": coords, "control": control}
+                            yield now | {"metric": "interpolated_loss"} | value
 
 
 def _truthful(whole: dict, moments: list[tuple[str, int, float]]) -> Iterator[dict]:

@@ -17,6 +17,8 @@ COMPARISON_ROWS = metric_condition(
     *("refusal_layer", "refusal_cosine", "refusal_phrases", "refusal_effect", "refusal_transfer"),
     *("entropy", "confidence_gap"),
     *("ece", "brier", "neuron_overlap", "entropy_neurons", "swap_effect", "swap_share"),
+    *("weight_change_norm", "weight_change_rank", "column_alignment", "row_alignment", "response_ratio"),
+    *("cluster_separation", "cluster_change", "jacobian_change", "interpolated_log_odds", "mlp_patch_effect"),
 )
 """Condition for the rows that the sentences are made from."""
 
@@ -319,10 +321,127 @@ def _values_over_stages(rows: ComparisonRows, metric: str, **coords: str) -> str
     return ", ".join(f"{name} {format_interval(rows.read(metric, name, **coords))}" for name in rows.some)
 
 
+def _weight_change(rows: ComparisonRows) -> list[str]:
+    a, b = rows.first, rows.last
+    norms = rows.of("weight_change_norm", b, a)
+    if norms.empty:
+        return []
+    if norms["value"].isna().all():
+        return [f"The weights of {a} and {b} cannot be compared: {norms['note'].iloc[0]}."]
+    moved = norms["value"].dropna()
+    ranks, noise = (
+        pd.to_numeric(coord_column(rows.of("weight_change_rank", b, a, control), "share"), errors="coerce").dropna()
+        for control in ("", "gaussian")
+    )
+    sentences = [
+        f"From {a} to {b}, {len(moved)} of {len(norms)} matrices of the blocks change, by {format_score(moved.min())} to "
+        f"{format_score(moved.max())} of their norm; nine tenths of a change lie in {format_score(ranks.min())} to "
+        f"{format_score(ranks.max())} of its ranks, of Gaussian noise in {format_score(noise.min())} to {format_score(noise.max())}."
+    ]
+    for metric, does in (
+        ("column_alignment", "writes into the base's column space"),
+        ("row_alignment", "reads its row space"),
+    ):
+        more, less, among = _beyond_random(rows, metric, b, a)
+        if among:
+            sentences.append(
+                f"ΔW {does} less than random changes of equal rank and norm in {less} of {among} matrices, more in {more} "
+                "(1 in 40 of the random ones each way); matrices whose space is whole are left out."
+            )
+    more, less, among = _beyond_random(rows, "response_ratio", b, a)
+    sentences.append(
+        f"ΔW responds more to harmful than to harmless requests, beyond random changes, in {more} of {among} matrices, less in {less}."
+    )
+    return [*sentences, *_weight_change_effects(rows, a, b)]
+
+
+def _beyond_random(rows: ComparisonRows, metric: str, here: str, there: str) -> tuple[int, int, int]:
+    """In how many matrices the change is above the range of random ones, below it, and of how many; by the interval if there is one."""
+    tables = []
+    for control in ("", "random_change"):
+        of = rows.of(metric, here, there, control)
+        of = of[of["value"].notna() & ~of["note"].str.contains("all .* dimensions")]
+        tables.append(of.assign(matrix=coord_column(of, "matrix")).set_index(["site", "matrix"]))
+    own, null = tables
+    both = own.join(null[["low", "high"]].add_suffix("_null"), how="inner")
+    above = both["low"].fillna(both["value"]).gt(both["high_null"])
+    below = both["high"].fillna(both["value"]).lt(both["low_null"])
+    return int(above.sum()), int(below.sum()), len(both)
+
+
+def _weight_change_effects(rows: ComparisonRows, a: str, b: str) -> list[str]:
+    """Clusters, Jacobian norms, interpolation and MLP patches, each against its null."""
+    sentences = []
+    changes = rows.of("cluster_change", b, a)
+    if changes["value"].notna().any():
+        last = str(changes["site"].iloc[-1])
+        before, after = (rows.read("cluster_separation", name, site=last) for name in (a, b))
+        change, null = (
+            rows.read("cluster_change", b, a, site=last),
+            rows.read("cluster_separation", b, None, "shuffled_label", site=last),
+        )
+        verdict = "farther apart" if change.low > 0 else "closer together" if change.high < 0 else "not shown to move"
+        sentences.append(
+            f"After the last block harmful and harmless requests are separated by {format_interval(before)} in {a} and by "
+            f"{format_interval(after)} in {b} (1: each at the centre of its kind), {verdict}: {format_interval(change)}; shuffled labels "
+            f"{format_interval(null)}."
+        )
+    for kind in ("harmful", "harmless"):
+        change, null, gradient = (
+            rows.read("jacobian_change", b, a, control, kind=kind)
+            for control in ("", "random_change", "neutral_gradient")
+        )
+        if not change.known:
+            continue
+        does = "rises" if change.low > 0 else "falls" if change.high < 0 else "is not shown to change"
+        beyond = (
+            ""
+            if does.startswith("is")
+            else ", beyond random changes"
+            if change.low > null.high or change.high < null.low
+            else (", not shown to differ from random changes")
+        )
+        sentences.append(
+            f"The Jacobian norm on {kind} requests {does}{beyond}: {format_interval(change)} doublings; random changes "
+            f"{format_interval(null)}, along the gradient on neutral texts {format_score(gradient.value)}."
+        )
+    sweep = rows.of("interpolated_log_odds", b, a, kind="harmful", parts="all")
+    sweep = sweep.assign(alpha=pd.to_numeric(coord_column(sweep, "alpha"), errors="coerce")).sort_values("alpha")
+    if len(sweep) > 1:
+        top = f"{sweep['alpha'].iloc[-1]:g}"
+        matrices, null, gradient = (
+            rows.read("interpolated_log_odds", b, a, control, kind="harmful", parts="matrices", alpha=top)
+            for control in ("", "random_change", "neutral_gradient")
+        )
+        low, high = (first_interval(part) for part in (sweep.head(1), sweep.tail(1)))
+        rises = int(sweep["value"].diff().dropna().gt(0).sum())
+        sentences.append(
+            f"{a} with α times the change: the log-odds of refusing harmful requests go from {format_interval(low)} to "
+            f"{format_interval(high)} at α = {top}, and rise in {rises} of {len(sweep) - 1} steps; with the matrices of the "
+            f"blocks alone {format_interval(matrices)}, random changes {format_interval(null)}, along the neutral gradient "
+            f"{format_score(gradient.value)}."
+        )
+    patches = rows.of("mlp_patch_effect", b, a, kind="harmful")
+    patches = patches[patches["value"].notna()]
+    if len(patches):
+        best = patches.iloc[int(patches["value"].abs().argmax())]
+        own, null = (
+            rows.read("mlp_patch_effect", b, a, control, kind="harmful", site=str(best["site"]))
+            for control in ("", "random_direction")
+        )
+        larger = own.low > null.high or own.high < null.low
+        sentences.append(
+            f"Of {b}'s MLP outputs put into {a}, that {describe_site(str(best['site']))} moves the log-odds of refusing most, by "
+            f"{format_interval(own)}; {'' if larger else 'not shown to be more than '}a random move as far {format_interval(null)}."
+        )
+    return sentences
+
+
 _STUDY_SENTENCES: Mapping[str, Callable[[ComparisonRows], list[str]]] = {
     "knowledge": _knowledge,
     "truthfulness": _truth,
     "refusal": _refusal,
     "confidence": _confidence,
+    "weight_change": _weight_change,
 }
 """By the name of the study."""

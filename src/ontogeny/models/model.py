@@ -280,7 +280,7 @@ def model_from_network(network: "PreTrainedModel", tokenizer: "PreTrainedTokeniz
         layers=config.num_hidden_layers,
         heads=heads,
         d=config.hidden_size,
-        d_head=_matrix(projection).shape[0] // heads,
+        d_head=linear_matrix(projection).shape[0] // heads,
         context=_image_tokens(config) if architecture.images else _context(config, tokenizer),
     )
 
@@ -326,7 +326,7 @@ def head_contributions(
 ) -> Float[Tensor, "batch token head d"]:
     """Contribution of each head to the residual stream: its slice of the output projection, without the bias."""
     split = heads.unflatten(-1, (model.heads, model.d_head))
-    weight = _matrix(model.part(layer, model.architecture.heads_out)).unflatten(0, (model.heads, model.d_head))
+    weight = linear_matrix(model.part(layer, model.architecture.heads_out)).unflatten(0, (model.heads, model.d_head))
     return torch.einsum("bthi,hid->bthd", split, weight.to(split.device))
 
 
@@ -340,7 +340,8 @@ def attention_output_bias(model: Model, layer: int) -> Float[Tensor, " d"]:
     )
 
 
-def _matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:
+def linear_matrix(linear: nn.Module) -> Float[Tensor, "inside d"]:
+    """The matrix of a linear layer, which maps x to x @ matrix + bias, with its adapter if it has one."""
     if hasattr(linear, "get_base_layer"):  # an adapter of PEFT around the map, in a model in training
         return _matrix_with_adapter(linear)
     # nn.Linear stores [out, in]; GPT-2's Conv1D stores [in, out].
@@ -374,7 +375,7 @@ def site_width(model: Model, site: Site) -> int:
 
 def output_weight(model: Model, site: Site) -> Tensor:
     """Output projection that maps heads to `attn.l` or neurons to `mlp.l`, `[inside, d]`; a view of the weight, so it can be edited."""
-    return _matrix(model.part(site.layer, output_weight_path(model, site))).data
+    return linear_matrix(model.part(site.layer, output_weight_path(model, site))).data
 
 
 def output_weight_path(model: Model, site: Site) -> str:
