@@ -35,6 +35,7 @@ _ARGUMENT_OPTIONS = {
     "ignore": "--ignore-column",
     "into": "--target",
     "ks": "--k",
+    "layers": "--layer",
     "label": "--label-column",
     "methods": "--method",
     "phrases": "--phrase",

@@ -79,10 +79,6 @@ class NullSpace:
 
 def null_space(second_moment: Float[Tensor, "inside inside"], share: float) -> NullSpace:
     """The `share` of all eigenvectors with the smallest eigenvalues: a share of the rank, since the scale of eigenvalues is the model's."""
-    if not 0 < share < 1:
-        raise BadInput(
-            f"`null_share` must be between 0 and 1, got {share:g}: AlphaEdit's own threshold selects about .7."
-        )
     values, vectors = torch.linalg.eigh(second_moment)
     rank = max(1, round(share * len(values)))
     basis = vectors[:, :rank]

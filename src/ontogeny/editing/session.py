@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.data.tokenization import encode_texts
-from ontogeny.editing.closed_forms import alphaedit_keys, memit_keys, rome_keys
+from ontogeny.editing.closed_forms import NullSpace, alphaedit_keys, memit_keys, rome_keys
 from ontogeny.editing.facts import FactEdit, TokenizedFact, check_reaches_object, tokenize_fact
 from ontogeny.editing.nulls import edit_norm
 from ontogeny.editing.second_moment import SecondMoment, key_second_moments
@@ -53,6 +53,10 @@ class EditSettings:
                 f"`ridge` must be at least 0, `preservation` and `damping` above 0, got {self.ridge:g}, {self.preservation:g} and "
                 f"{self.damping:g}."
             )
+        if not 0 < self.null_share < 1:
+            raise BadInput(
+                f"`null_share` must be between 0 and 1, got {self.null_share:g}: AlphaEdit's own threshold selects about .7."
+            )
         if self.method == "rome" and len(self.layers) > 1:
             raise BadInput(f"`layers` of rome must be one, got {list(self.layers)}: use memit for several.")
 
@@ -73,7 +77,17 @@ class AppliedEdit:
     """Frobenius norm of the change."""
     relative_norm: float
     """The same, as a share of the norm of the edited weights."""
-    notes: tuple[str, ...] = ()
+    null_spaces: Mapping[int, NullSpace] = field(default_factory=dict)
+    """AlphaEdit: the null space of each layer."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The null spaces in words."""
+        return tuple(
+            f"null space of layer {layer}: {space.rank} of {len(space.projector)} directions, with {space.trace_share:.2g} of the keys' "
+            "squared norm"
+            for layer, space in self.null_spaces.items()
+        )
 
 
 class EditSession:
@@ -149,7 +163,9 @@ class EditSession:
         values = tuple(self._rome(fact, new) for fact in tokenized) if alone else self._spread(tokenized, new)
         norms = [float(output_weight(self.model, Site("mlp", layer)).double().norm()) for layer in self.layers]
         norm = edit_norm(new)
-        applied = AppliedEdit(facts, tuple(new), values, norm, norm / sum(n * n for n in norms) ** 0.5, self._notes())
+        applied = AppliedEdit(
+            facts, tuple(new), values, norm, norm / sum(n * n for n in norms) ** 0.5, self._null_spaces()
+        )
         self._applied.append(applied)
         return applied
 
@@ -199,12 +215,7 @@ class EditSession:
         (value,) = read_at_place(self.model, fact, [site], self.edits + new)
         return value.double().cpu().mean(0)
 
-    def _notes(self) -> tuple[str, ...]:
+    def _null_spaces(self) -> dict[int, NullSpace]:
         if self.settings.method != "alphaedit":
-            return ()
-        spaces = {layer: self.moments[layer].null_space(self.settings.null_share) for layer in self.layers}
-        return tuple(
-            f"null space of layer {layer}: {space.rank} of {len(space.projector)} directions, with {space.trace_share:.2g} of the keys' "
-            "squared norm"
-            for layer, space in spaces.items()
-        )
+            return {}
+        return {layer: self.moments[layer].null_space(self.settings.null_share) for layer in self.layers}

@@ -41,10 +41,10 @@ def shattering(before: Float[Tensor, "thing d"], after: Float[Tensor, "thing d"]
     distortion = float((d1 - d0).norm() / d0.norm()) if float(d0.norm()) > 0 else nan
     a, b = d0 - d0.mean(), d1 - d1.mean()
     size = float(a.norm() * b.norm())
-    rearrangement = 1 - float(a @ b) / size if size > 0 else nan
+    rearrangement = max(0.0, 1 - float(a @ b) / size) if size > 0 else nan
     x, y = x - x.mean(0), y - y.mean(0)
     size = float(x.norm() * y.norm())
-    procrustes = 1 - min(1.0, (float(torch.linalg.svdvals(x.T @ y).sum()) / size) ** 2) if size > 0 else nan
+    procrustes = max(0.0, 1 - (float(torch.linalg.svdvals(x.T @ y).sum()) / size) ** 2) if size > 0 else nan
     return Shattering(distortion, rearrangement, procrustes)
 
 

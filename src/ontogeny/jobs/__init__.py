@@ -3,6 +3,7 @@
 __all__ = [
     "audit",
     "compare",
+    "edit",
     "evaluate",
     "inputs",
     "lens",
