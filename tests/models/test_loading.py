@@ -121,6 +121,21 @@ def test_quantised_weights_name_the_package_that_reads_them(
         load_network(folder, torch.float32, False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"), [("fp8", "are quantised .fp8. and cannot be read"), ("made_up", "as integers")]
+)
+def test_quantised_weights_of_other_kinds_are_never_read_as_they_are_stored(
+    kind: str, words: str, tmp_path: Path
+) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    folder = rewrite(save_tiny("llama", tmp_path / "m"), lambda t: t | {name: t[name].to(torch.int8)})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": kind}}))
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_network(folder, torch.float32, False)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("other", ["value_head", "optimizer", "model.fp16", "consolidated", "model-00001-of-00001"])
 def test_other_safetensors_are_not_the_weights(other: str, tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path / "m")

@@ -271,13 +271,19 @@ def load_network(folder: Path, dtype: torch.dtype, allow_pickle: bool) -> "PreTr
     except CheckpointError:
         raise
     except Exception as error:  # broken files raise many types
+        if kind := _quantisation(config):
+            raise CheckpointError(
+                f"the weights of {folder} are quantised ({kind}) and cannot be read ({first_error_line(error)}): install or use what is "
+                "named there, or save them in BF16."
+            ) from None
         raise CheckpointError(
             f"the weights of {folder} cannot be read ({first_error_line(error)}): fetch or save them again."
         ) from None
     _check_complete(network, info, folder)
     if quantised:
         network = network.dequantize().to(dtype)
-    if not hasattr(config, "quantization_config") and (scaled := integer_tensors(network, dtypes)):
+    as_stored = not quantised and getattr(network, "hf_quantizer", None) is None
+    if as_stored and (scaled := integer_tensors(network, dtypes)):
         raise CheckpointError(
             f"the weights of {folder} hold {scaled[0]} ({len(scaled)} tensors in all) as integers or scaled floats "
             f"({dtypes.get(scaled[0], 'I8')}), whose scales its config does not describe: save them as F32 or BF16."
@@ -309,11 +315,9 @@ def _check_quantised(config: "PretrainedConfig", folder: Path) -> bool:
     Raises:
         CheckpointError: it is not.
     """
-    settings = getattr(config, "quantization_config", None)
-    if settings is None:
+    kind = _quantisation(config)
+    if kind is None:
         return False
-    quantization = settings if isinstance(settings, Mapping) else settings.to_dict()
-    kind = str(getattr(quantization.get("quant_method"), "value", quantization.get("quant_method") or "bitsandbytes"))
     package = _QUANTISERS.get(kind)
     if package is None:  # of a kind that transformers reads by itself
         return False
@@ -322,6 +326,15 @@ def _check_quantised(config: "PretrainedConfig", folder: Path) -> bool:
             f"the weights of {folder} are quantised ({kind}), which needs the package {package}: install it, or save them in BF16."
         )
     return True
+
+
+def _quantisation(config: "PretrainedConfig") -> str | None:
+    """Kind of quantisation of the weights, by the config; None without one."""
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
+        return None
+    values = settings if isinstance(settings, Mapping) else settings.to_dict()
+    return str(getattr(values.get("quant_method"), "value", values.get("quant_method") or "bitsandbytes"))
 
 
 def _other_names(folder: Path, allow_pickle: bool) -> bool:
