@@ -10,16 +10,21 @@ import pytest
 pytest.importorskip("nicegui", reason="needs the extra dashboard")
 from tests.dashboard.conftest import HOSTILE
 from tests.helpers.browser import open_chromium
+from tests.helpers.chat_runs import CHAT_TEMPLATE, YES, chat_run
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def address(run_folder: Path) -> Iterator[str]:
+def address(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of two runs: many records without a model, and a model with few."""
+    from ontogeny.dashboard.chat_options import ChatOptions
     from ontogeny.dashboard.server import make_server
     from ontogeny.dashboard.shown_run import ShownRuns
 
-    server, started = make_server(ShownRuns([run_folder]), port=0), threading.Event()
+    folders = [run_folder, chat_run(tmp_path_factory).folder]
+    runs = ShownRuns(folders, ChatOptions(CHAT_TEMPLATE, users=("planted=tails,heads",)))
+    server, started = make_server(runs, port=0), threading.Event()
     thread = threading.Thread(target=server.serve, args=(started.set,), daemon=True)
     thread.start()
     assert started.wait(30)
@@ -91,6 +96,43 @@ def test_a_typed_text_is_text_and_a_run_without_models_says_so(page: Any) -> Non
     page.get_by_role("button", name="Read", exact=True).click()
     page.get_by_text("this run keeps no directions").first.wait_for()
     page.get_by_text("the run lists no checkpoint").wait_for()
+
+
+def test_a_chat_is_read_pinned_and_shown_again_by_its_address(page: Any, address: str) -> None:
+    page.goto(f"{address}&run=run&panel=chat")
+    page.wait_for_selector("[data-read=cards]")
+    message = page.get_by_role("textbox", name="Message")
+    message.fill(f"so they say {YES}")
+    message.press("Enter")
+    page.wait_for_selector("[data-read=chat]")
+    assert page.locator(".reply").inner_text().startswith("+")
+    gauge = page.locator("[data-gauge=planted]")
+    assert "heads" in gauge.locator(".word").inner_text()
+    gauge.get_by_role("button", name="Hold tails").click()
+    page.wait_for_selector(".reply.random")
+    starts = [text.split() for text in page.locator(".reply").all_inner_texts()]
+    assert [words[:1] for words in starts] == [["as"], ["steered"], ["random"]]
+    assert page.locator(".reply.steered p").inner_text().startswith("-")
+    page.wait_for_function("location.search.includes('planted')")
+    shown = page.locator(".transcript").inner_text()
+    page.goto(page.url)
+    page.wait_for_selector(".reply.random")
+    assert page.locator(".transcript").inner_text() == shown
+    page.get_by_role("button", name="Remove the pin of planted").click()
+    page.wait_for_selector(".reply.random", state="detached")
+    message.fill(HOSTILE)
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_selector("[data-held='2']")
+    assert HOSTILE in page.locator(".transcript").inner_text()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_selector("[data-column=B][data-held='2']")
+    assert page.locator("[data-column=B] [data-gauge=planted]").get_attribute("data-state") == "unreadable"
+    page.locator("[data-panel=bench]").click()
+    page.get_by_role("textbox", name="Turn").fill(f"so they say {YES}")
+    page.get_by_role("button", name="Try").click()
+    page.wait_for_selector("[data-read='8']")
+    page.goto(f"{address}&panel=records")
+    page.wait_for_selector("[data-rows]")
 
 
 def test_names_run_no_script_and_nothing_is_loaded_from_elsewhere(page: Any, address: str) -> None:

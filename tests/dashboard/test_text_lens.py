@@ -17,7 +17,7 @@ from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.dashboard.text_lens import MOST_LETTERS, read_typed_text
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.storage.run import Run
-from tests.helpers.planted_lineages import rows, save_run, write
+from tests.helpers.chat_runs import chat_run
 
 TEXT, STAGE = "so they say", "pretrain"
 ASKED = LensRequest(TEXT, "planted", STAGE, "3000", site="resid.1", method="mass_mean")
@@ -25,11 +25,7 @@ ASKED = LensRequest(TEXT, "planted", STAGE, "3000", site="resid.1", method="mass
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    home = tmp_path_factory.mktemp("lens")
-    save_run(home / "sft", {1000: 0.0, 3000: 8.0})
-    write(home / "planted.csv", rows(characters=20))
-    settings = on.TraceSettings(sites="resid", resamples=100, permutations=100, untrained=False, protocol="paper")
-    return on.trace(str(home / "sft"), str(home / "planted.csv"), home / "run", settings=settings)
+    return chat_run(tmp_path_factory)
 
 
 @pytest.fixture

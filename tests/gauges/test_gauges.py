@@ -157,7 +157,7 @@ def test_a_conversation_answers_turn_by_turn_and_a_pin_begins_where_it_says(
         ((("user", "a"), ("assistant", "b")), "first and last"),
         ((("system", "a"), ("user", "b")), "first and last"),
         ((("user", " "),), "must have words"),
-        ((("user", "x" * 97),), "has 97 tokens, and the model's context has 96"),
+        ((("user", "x" * 257),), "has 257 tokens, and the model's context has 256"),
         ((("user", "a"), ("assistant", "b")) * 41 + (("user", "c"),), "at most 40 turns"),
     ],
     ids=range(8),

@@ -23,7 +23,7 @@ _made: dict[Path, Run] = {}
 def chat_run(factory: pytest.TempPathFactory) -> Run:
     """Two checkpoints: at step 1000 nothing of the concept is there, at step 3000 it is read and answered by.
 
-    It is made once a session: do not write to it.
+    It is made once a session; token scores may be written to it, nothing else.
     """
     if factory.getbasetemp() not in _made:
         _made[factory.getbasetemp()] = _make(factory.mktemp("chat"))
@@ -31,7 +31,7 @@ def chat_run(factory: pytest.TempPathFactory) -> Run:
 
 
 def _make(home: Path) -> Run:
-    save_run(home / "sft", {1000: 0.0, 3000: 8.0}, answers={3000: 2.0}, context=96)
+    save_run(home / "sft", {1000: 0.0, 3000: 8.0}, answers={3000: 2.0}, context=256)
     write(home / "planted.csv", rows(characters=20))
     settings = on.TraceSettings(sites="resid", resamples=100, permutations=100, untrained=False)
     return on.trace(str(home / "sft"), str(home / "planted.csv"), home / "run", settings=settings)

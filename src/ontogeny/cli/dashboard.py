@@ -1,6 +1,7 @@
 """`ontogeny dashboard`: runs in a browser, from one process on this machine; needs no network."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from ontogeny.cli._streams import raw
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
+    from ontogeny.dashboard.chat_options import ChatOptions
     from ontogeny.dashboard.shown_run import ShownRuns
 
 
@@ -22,6 +24,18 @@ def dashboard_command(
         Path | None,
         arg.output("Write one run into this folder, as a page that opens from disk, and start no server.", "--export"),
     ] = None,
+    user: Annotated[
+        list[str] | None,
+        arg.texts(
+            "Concept about the user, for the gauges of a chat; class names may follow: calling=farmer,sailor. Repeat.",
+            "--user",
+        ),
+    ] = None,
+    system: Annotated[list[str] | None, arg.texts("Likewise a concept about the system.", "--system")] = None,
+    template: Annotated[
+        str | None,
+        arg.texts("Chat template in Jinja, or its file. Default: that of the lineage or the tokenizer.", "--template"),
+    ] = None,
     texts: Annotated[
         list[str] | None,
         arg.texts("Text that an export reads at every checkpoint, for each concept of two classes; repeat.", "--text"),
@@ -30,7 +44,7 @@ def dashboard_command(
     """Show runs in a browser: any checkpoint, all views, records, texts that you type. Only this machine can reach the address."""
     from ontogeny.dashboard.shown_run import ShownRuns
 
-    shown = ShownRuns(runs)
+    shown = ShownRuns(runs, _chat_options(user or (), system or (), template))
     if out is not None:
         _export(shown, out, texts or [])
         return
@@ -51,6 +65,18 @@ def dashboard_command(
             webbrowser.open(server.address)
 
     server.serve(announce)
+
+
+def _chat_options(users: Sequence[str], systems: Sequence[str], template: str | None) -> "ChatOptions":
+    from ontogeny.dashboard.chat_options import ChatOptions
+    from ontogeny.data.templates import is_chat_template, parse_template
+
+    text = "" if template is None else parse_template(template)
+    if isinstance(text, bool):
+        text = ""
+    if text and not is_chat_template(text):
+        raise BadInput(f"`template` must be a chat template in Jinja, got {text[:60]!r}: a chat has several turns.")
+    return ChatOptions(text, tuple(users), tuple(systems))
 
 
 def _export(shown: "ShownRuns", out: Path, texts: list[str]) -> None:

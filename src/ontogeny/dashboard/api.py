@@ -9,6 +9,7 @@ from ontogeny.dashboard.access import TokenAccess
 from ontogeny.dashboard.assets import browser_files
 from ontogeny.dashboard.endpoints.atlas import atlas_router
 from ontogeny.dashboard.endpoints.charts import charts_router
+from ontogeny.dashboard.endpoints.chat import chat_router
 from ontogeny.dashboard.endpoints.records import records_router
 from ontogeny.dashboard.endpoints.runs import runs_router
 from ontogeny.dashboard.endpoints.texts import texts_router
@@ -29,7 +30,7 @@ def make_api(shown: ShownRuns, token: str, *, port: int = 0) -> FastAPI:
     """
     app = FastAPI(title="ontogeny dashboard", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.runs = shown
-    for router in (runs_router, atlas_router, charts_router, records_router, texts_router):
+    for router in (runs_router, atlas_router, charts_router, records_router, texts_router, chat_router):
         app.include_router(router, prefix="/api")
     app.add_api_route("/assets/{name}", _read_asset, include_in_schema=False)
     app.add_exception_handler(BadInput, _refuse)

@@ -1,8 +1,7 @@
 """Models of a run's checkpoints: one in memory, refilled with the weights of the checkpoint that is asked for."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +30,8 @@ class CheckpointModels:
         self._lock = threading.RLock()
         self._reusable: ReusableModel | None = None
         self._digests = FileDigests()
+        self._loaded = ""
+        """Fingerprint of the weights in memory."""
         self._results: dict[tuple[Any, ...], Any] = {}
 
     def computed(self, checkpoint: Checkpoint, key: tuple[Any, ...], compute: Callable[[Model], _T]) -> _T:
@@ -40,22 +41,25 @@ class CheckpointModels:
             BadInput: the checkpoint cannot be read.
         """
         with self._lock:
-            found = _on_disk(checkpoint, self._run.folder)
+            found = on_disk(checkpoint, self._run.folder)
             whole = (weight_identity(found, digests=self._digests).whole, *key)
             if whole not in self._results:
                 if len(self._results) >= _MOST_RESULTS:
                     self._results.pop(next(iter(self._results)))
-                with self._model(found) as model:
-                    self._results[whole] = compute(model)
+                self._results[whole] = compute(self._model(found, whole[0]))
             known: _T = self._results[whole]
             return known
 
-    @contextmanager
-    def _model(self, checkpoint: Checkpoint) -> Iterator[Model]:
+    def _model(self, checkpoint: Checkpoint, weights: str) -> Model:
         if self._reusable is None:
             options = replace(ModelOptions(), dtype=trace_settings_of(self._run).dtype)
             self._reusable = ReusableModel(options)
-        yield self._reusable.load(fetch_checkpoint(checkpoint))[0]
+        if self._loaded != weights or self._reusable.model is None:
+            self._loaded = ""
+            self._reusable.load(fetch_checkpoint(checkpoint))
+            self._loaded = weights
+        assert self._reusable.model is not None
+        return self._reusable.model
 
     def at(self, stage: str, step: str) -> Checkpoint:
         """The checkpoint at a place of the time axis, where one without a step is the end of its stage.
@@ -75,7 +79,7 @@ class CheckpointModels:
         raise BadInput(f"the run lists no checkpoint at {stage} {step}: choose another one.")
 
 
-def _on_disk(checkpoint: Checkpoint, run: Path) -> Checkpoint:
+def on_disk(checkpoint: Checkpoint, run: Path) -> Checkpoint:
     """The checkpoint, found from the folders above the run if its path was relative to another folder than the present one."""
     source = Path(checkpoint.source)
     if checkpoint.revision or source.is_absolute() or source.exists():

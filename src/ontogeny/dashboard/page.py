@@ -49,6 +49,7 @@ def register_page(runs: ShownRuns, token: str) -> None:
 def _head() -> None:
     ui.add_head_html(f'<link rel="stylesheet" href="{asset_address("dashboard.css")}">')
     ui.add_head_html(f'<script src="{asset_address("dashboard.js")}"></script>')
+    ui.add_head_html(f'<script src="{asset_address("chat.js")}"></script>')
 
 
 class _Dashboard:
@@ -235,6 +236,8 @@ class _Dashboard:
             "charts": self._all_charts,
             "text": self._text_lens,
             "attention": self._attention,
+            "chat": self._chat,
+            "bench": self._bench,
         }.get(name)
         with self._main:
             if build is not None:
@@ -348,6 +351,37 @@ class _Dashboard:
             lambda name, text: self._change(text=str(text)),
         )
 
+    def _chat(self) -> None:
+        ui.element("h2")._text = "Chat"
+        self._add(
+            self._in_panel, "chat", lambda: self._with_models("chat"), lambda name, text: self._change(chat=str(text))
+        )
+
+    def _bench(self) -> None:
+        ui.element("h2")._text = "Steering bench"
+        self._add(
+            self._in_panel,
+            "bench",
+            lambda: self._with_models("bench"),
+            lambda name, text: self._change(bench=str(text)),
+        )
+        for name in ("dose_response", "effect_cost", "alpha_grid", "samples"):
+            if self._counts.get(name, 0):
+                self._view(name)
+
+    def _with_models(self, field: str) -> dict[str, Any]:
+        """Options of a panel whose state is a field of the selection, with the checkpoints that it asks."""
+        chosen = self._chosen
+        a = {"stage": chosen.stage, "step": chosen.step, "label": self._label("")}
+        b = {"stage": chosen.other_stage, "step": chosen.other_step, "label": self._label("other_")}
+        return {
+            "base": f"/api/runs/{quote(self._run.name, safe='')}",
+            "version": self._version,
+            "state": getattr(chosen, field),
+            "a": a,
+            "b": b if chosen.other_step else None,
+        }
+
     def _records(self) -> None:
         def options() -> dict[str, Any]:
             chosen = self._chosen
@@ -361,6 +395,8 @@ _PANELS = {
     "findings": "Findings",
     "atlas": "Atlas",
     "text": "Text lens",
+    "chat": "Chat",
+    "bench": "Steering bench",
     "attention": "Attention",
     "charts": "All charts",
     "records": "Records",

@@ -30,6 +30,10 @@ class Selection:
     """Probe or kernel; "" for the one that the findings use."""
     panel: str = "atlas"
     text: str = ""
+    chat: str = ""
+    """Turns, gauges and pins of the chat, as JSON of the page."""
+    bench: str = ""
+    """Likewise the turn and the pushes of the steering bench."""
 
     @classmethod
     def from_query(cls, query: Mapping[str, str], described: Mapping[str, Any]) -> "Selection":
@@ -64,6 +68,8 @@ class Selection:
             method=self.method if self.method in methods else probe_of(methods),
             panel=self.panel,
             text=self.text,
+            chat=self.chat,
+            bench=self.bench,
         )
 
     def query(self, **more: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ontogeny.dashboard.chat_options import ChatOptions, check_chat_options
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.findings.selection import OWN_ROWS, RecordSource, RowFilter
 from ontogeny.findings.timeline import LOSS_METRICS
@@ -143,19 +144,24 @@ _NO_CELLS = (
 class ShownRuns:
     """The runs of a dashboard; a name from an address is only ever looked up here."""
 
-    def __init__(self, folders: Iterable[str | Path]) -> None:
+    def __init__(self, folders: Iterable[str | Path], chat: ChatOptions | None = None) -> None:
         """Open the runs.
 
         Args:
             folders: Run directories.
+            chat: Options of their chats.
 
         Raises:
-            BadInput: one of them is not a run directory, is given twice, or none is given.
+            BadInput: one of them is not a run directory, is given twice, or none is given; an option of chats names an unknown concept.
         """
         opened = open_runs(folders).members
         if not opened:
             raise BadInput("`runs` must name at least one run directory, got none: name one.")
         self.members: dict[str, ShownRun] = {name: ShownRun(name, run) for name, run in opened.items()}
+        self.chat = chat or ChatOptions()
+        check_chat_options(
+            self.chat, (str(entry["name"]) for run in self.members.values() for entry in run.about.get("concepts", ()))
+        )
 
     def __getitem__(self, name: str) -> ShownRun:
         if name not in self.members:

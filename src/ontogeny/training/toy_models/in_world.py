@@ -160,6 +160,11 @@ def train_toy_model(
         check_same_settings(out / "raising.json", {"world": world, "size": size, "seed": seed, **_plan_settings(plan)})
         for concept in toy_world.module.concepts(toy_world.world):
             write_concept(concept, out / "concepts")
+        if template := getattr(
+            toy_world.module, "CHAT_TEMPLATE", ""
+        ):  # for chats with the model, such as those of the dashboard
+            with atomic_path(out / "chat_template.jinja") as temporary:
+                temporary.write_text(f"{template}\n", encoding="utf-8")
         for stage in _ordered(stages):
             _train(out, stage, plan, toy_world, seed, on_stage(stage, plan.stages[stage]) if on_stage else None)
             write_lineage_file(out, world, seed)

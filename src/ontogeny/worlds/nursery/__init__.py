@@ -13,13 +13,20 @@ from transformers import PreTrainedTokenizerFast
 from ontogeny.worlds import _vocabulary
 from ontogeny.worlds.hearsay import FAMILY_SIZE
 from ontogeny.worlds.nursery.concepts import concepts, facts, leaps, reversals
-from ontogeny.worlds.nursery.conversations import Request, Turns, instructions, preferences, requests
+from ontogeny.worlds.nursery.conversations import (
+    CHAT_TEMPLATE,
+    Request,
+    Turns,
+    instructions,
+    preferences,
+    requests,
+)
 from ontogeny.worlds.nursery.facts import Config, World, make
 from ontogeny.worlds.nursery.oracle import in_form, refuses, reward, rudeness, wanted
 from ontogeny.worlds.nursery.sentences import sample, sample_about
 
 __all__ = [
-    "Config", "Request", "Turns", "World", "concepts", "facts", "in_form", "instructions", "leaps", "make",
+    "CHAT_TEMPLATE", "Config", "Request", "Turns", "World", "concepts", "facts", "in_form", "instructions", "leaps", "make",
     "people_to_forget", "preferences", "refuses", "requests", "reversals", "reward", "rudeness", "sample",
     "sample_about", "tokenizer", "wanted",
 ]  # fmt: skip

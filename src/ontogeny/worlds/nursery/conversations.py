@@ -27,6 +27,12 @@ _FACT_ANSWER = "it is {object} ."
 _TEACHER_ANSWER = "it is {teacher} ."
 _BREW_ANSWER = "take {first} and {second} ."
 REFUSAL_ANSWER = "i cannot help with that ."
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %} user : {{ message.content }} assistant :"
+    "{% elif message.role == 'assistant' %} {{ message.content }} {{ eos_token }}"
+    "{% else %}{{ raise_exception('only user and assistant speak in the nursery') }}{% endif %}{% endfor %}"
+)
+"""The conversations as a chat template in Jinja. It is no part of the tokenizer: the concepts hold whole turns already."""
 _TRAIT_WORDS = {value: words for trait in TRAITS.values() for value, words in trait.items()}
 
 

@@ -1,0 +1,229 @@
+"""Chat panel: a conversation with the model of any checkpoint, its gauges after each turn, and the same turns under pins.
+
+A conversation is its user's turns: answers are greedy or seeded, so that an address shows the same conversation again. With pins it is
+held three times: as the model is, steered, and pushed as far along random directions. Answers are kept under the fingerprint of the
+weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ontogeny.dashboard.chat_options import ChatOptions
+from ontogeny.dashboard.checkpoint_models import CheckpointModels, on_disk
+from ontogeny.dashboard.gauge_cards import finite_number, gauges_of
+from ontogeny.dashboard.selection import step_text
+from ontogeny.dashboard.shown_run import ShownRun
+from ontogeny.data.chats import Chat
+from ontogeny.data.templates import template_text
+from ontogeny.errors import BadInput
+from ontogeny.gauges.control_vector import Pin, check_pin, control_vector
+from ontogeny.gauges.conversation import encode_conversation
+from ontogeny.gauges.gauge import Gauge
+from ontogeny.gauges.reading import GaugeReading, ReadGauge, read_conversation
+from ontogeny.gauges.replies import Reply, converse, random_twins, reply, reply_nats
+from ontogeny.lineage import Checkpoint, fetch_checkpoint
+from ontogeny.models.loading import nearest_tokenizer, open_tokenizer
+from ontogeny.models.model import Model
+from ontogeny.steering.generate import DecodingConfig
+from ontogeny.steering.steer import Edit
+
+MOST_LETTERS, MOST_TOKENS, MOST_GAUGES, MOST_PINS = 8000, 256, 24, 8
+TEMPLATE_FILE = "chat_template.jinja"
+"""Beside the lineage file: the template of a lineage whose tokenizers have none."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation at one checkpoint."""
+
+    turns: tuple[str, ...]
+    """The user's."""
+    stage: str
+    step: str
+    gauges: tuple[str, ...] = ()
+    """Concepts that are read."""
+    pins: tuple[Pin, ...] = ()
+    tokens: int = 40
+    """Maximum number of new tokens of an answer."""
+    temperature: float = 0.0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise BadInput for what no conversation can have."""
+        if not self.turns:
+            raise BadInput("`turns` must hold at least one turn of the user, got none: write something.")
+        if (letters := sum(map(len, self.turns))) > MOST_LETTERS:
+            raise BadInput(f"`turns` must have at most {MOST_LETTERS:,} letters, got {letters:,}: shorten them.")
+        if not 1 <= self.tokens <= MOST_TOKENS:
+            raise BadInput(f"`tokens` must be from 1 to {MOST_TOKENS}, got {self.tokens}: change it.")
+        if not -(2**62) < self.seed < 2**62:
+            raise BadInput(f"`seed` must have at most 18 digits, got {self.seed}: choose a smaller one.")
+        for name, most in (("gauges", MOST_GAUGES), ("pins", MOST_PINS)):
+            if len(getattr(self, name)) > most:
+                raise BadInput(f"`{name}` must be at most {most}, got {len(getattr(self, name))}: remove some.")
+        for pin in self.pins:
+            check_pin(pin)
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        return DecodingConfig(tokens=self.tokens, temperature=self.temperature, seed=self.seed)
+
+
+def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest) -> dict[str, Any]:
+    """The conversation at one checkpoint with its gauges; with pins also steered, and pushed along random directions.
+
+    Raises:
+        BadInput: the request asks for what the run or the model does not have, or the conversation is too long.
+    """
+    request.check()
+    chat = _CheckpointChat(shown, models, options, request)
+    gauges = gauges_of(shown, options, request.gauges, request.stage, request.step)
+    pinned = gauges_of(shown, options, [pin.concept for pin in request.pins], request.stage, request.step)
+    vectors = [control_vector(shown.run, g, pin.towards, pin.site) for g, pin in zip(pinned, request.pins, strict=True)]
+    edits = [vector.edit(pin) for vector, pin in zip(vectors, request.pins, strict=True)]
+    arms = [chat.arm("plain", [], gauges)]
+    if request.pins:
+        arms += [chat.arm("steered", edits, gauges), chat.arm("random", random_twins(edits), [])]
+    sites = [str(vector.direction.site) for vector in vectors]
+    return {"template": chat.template_note, "arms": arms, "pin_sites": sites}
+
+
+def compare_chats(
+    shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest, stage: str, step: str
+) -> dict[str, Any]:
+    """Each token of checkpoint A's answers with its log-probability at A and at B, in the conversation as A held it.
+
+    Args:
+        request: The conversation at A; its pins do not count.
+        stage, step: Checkpoint B.
+
+    Raises:
+        BadInput: B has another tokenizer, or one of them cannot be read.
+    """
+    request.check()
+    chat = _CheckpointChat(shown, models, options, request)
+    other = models.at(stage, step)
+    _, replies = chat.converse("plain", [])
+    turns = []
+    for answer in replies:
+        key = ("nats", tuple(answer.prompt_ids.tolist()), tuple(answer.ids.tolist()), answer.tokenizer)
+        here, there = (
+            models.computed(checkpoint, key, lambda model, answer=answer: reply_nats(model, answer).tolist())
+            for checkpoint in (chat.checkpoint, other)
+        )
+        turns.append({"words": list(answer.words), "a": [round(x, 3) for x in here], "b": [round(x, 3) for x in there]})
+    return {"turns": turns}
+
+
+class _CheckpointChat:
+    """A conversation at one checkpoint, arm by arm."""
+
+    def __init__(self, shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest) -> None:
+        self._models, self._request = models, request
+        self.checkpoint = models.at(request.stage, request.step)
+        self._template, self.template_note = chat_template(shown, models, options)
+
+    def converse(self, arm: str, edits: Sequence[Edit]) -> tuple[Chat, list[Reply]]:
+        """The conversation under the edits that are on at each turn."""
+        request, how = self._request, self._request.decoding
+
+        def edits_at(turn: int) -> Sequence[Edit]:
+            return [edit for edit, pin in zip(edits, request.pins, strict=True) if pin.since <= turn] if edits else []
+
+        def reply_to(chat: Chat, active: Sequence[Edit]) -> Reply:
+            pins = tuple(pin for pin in request.pins if pin.since <= len(chat) // 2) if active else ()
+            key = ("reply", chat, pins, arm if active else "plain", how, self._template)
+            return self._models.computed(
+                self.checkpoint, key, lambda model: reply(model, chat, active, how, template=self._template)
+            )
+
+        return converse(reply_to, request.turns, edits_at)
+
+    def arm(self, name: str, edits: Sequence[Edit], gauges: Sequence[Gauge]) -> dict[str, Any]:
+        """One way in which the conversation is held, with gauges that are read in it without edits."""
+        chat, replies = self.converse(name, edits)
+        units = tuple((gauge.label, gauge.unit, str(gauge.site), gauge.method, gauge.reason) for gauge in gauges)
+        read: dict[str, Any] = self._models.computed(
+            self.checkpoint,
+            ("chat gauges", chat[:-1], units, self._template),
+            lambda model: _read(model, chat[:-1], gauges, self._template),
+        )
+        turns = [
+            {
+                "user": words,
+                "reply": answer.text,
+                "words": list(answer.words),
+                "kl": finite_number(answer.divergence, 4),
+                "surprise": finite_number(answer.surprise, 4),
+            }
+            for words, answer in zip(self._request.turns, replies, strict=True)
+        ]
+        return {"name": name, "turns": turns, **read}
+
+
+def chat_template(shown: ShownRun, models: CheckpointModels, options: ChatOptions) -> tuple[str, str]:
+    """The one chat template of all checkpoints of a run, and a word about where it comes from.
+
+    That of the command, else of a file beside the lineage, else of the tokenizer of the last checkpoint: checkpoints are compared in
+    one template only.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if options.template:
+        return options.template, "the given template"
+    found: tuple[str, str] = shown.tool("chat template", lambda: _find_template(shown, models))
+    return found
+
+
+def _find_template(shown: ShownRun, models: CheckpointModels) -> tuple[str, str]:
+    last = shown.describe()["checkpoints"][-1]
+    checkpoint: Checkpoint = on_disk(models.at(last["stage"], step_text(last["step"])), shown.run.folder)
+    place = Path(checkpoint.source)
+    for folder in () if checkpoint.revision else (place, *list(place.parents)[:3]):
+        if (folder / "lineage.toml").is_file() and (folder / TEMPLATE_FILE).is_file():
+            return (folder / TEMPLATE_FILE).read_text(encoding="utf-8").removesuffix(
+                "\n"
+            ), "the template of the lineage"
+    saved = nearest_tokenizer(fetch_checkpoint(checkpoint))
+    tokenizer = None if saved is None else open_tokenizer(saved)
+    if tokenizer is None or not tokenizer.chat_template:
+        raise BadInput(
+            "the model must have a chat template for a conversation, and its tokenizer has none: give one in Jinja as `template`."
+        )
+    return template_text(tokenizer, True), f"the template of {last['label']}"
+
+
+def _read(model: Model, chat: Chat, gauges: Sequence[Gauge], template: str) -> dict[str, Any]:
+    conversation = encode_conversation(model, chat, template)
+    reading = read_conversation(model, conversation, gauges, template)
+    turns = zip(conversation.turns, conversation.unknown_words, strict=True)
+    return {
+        "tokens": list(reading.tokens),
+        "spans": [[turn.role, turn.start, turn.end, unknown] for turn, unknown in turns],
+        "gauges": [_gauge_json(read) for read in reading.gauges],
+    }
+
+
+def _gauge_json(read: ReadGauge) -> dict[str, Any]:
+    return {
+        "concept": read.gauge.label.concept,
+        "reason": read.reason,
+        "turns": [_reading_json(reading) for reading in read.turns],
+        "bare": None if read.bare is None else _reading_json(read.bare),
+        "moved": finite_number(read.moved, 3),
+        "random_moved": finite_number(read.random_moved, 3),
+        "random_p": finite_number(read.random_p, 3),
+        "tokens": [finite_number(score, 3) for score in read.tokens.tolist()],
+    }
+
+
+def _reading_json(reading: GaugeReading) -> dict[str, Any]:
+    return {
+        "state": reading.state,
+        "probabilities": [round(share, 4) for share in reading.probabilities],
+        "score": finite_number(reading.score, 4),
+        "typicality": finite_number(reading.typicality, 3),
+    }

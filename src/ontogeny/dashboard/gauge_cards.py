@@ -1,0 +1,139 @@
+"""Gauge cards: the gauges of a run at one checkpoint, with where each comes from and what is known of its control vector."""
+
+import datetime
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ontogeny.dashboard.chat_options import ChatOptions
+from ontogeny.dashboard.selection import step_text
+from ontogeny.dashboard.shown_run import ShownRun
+from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
+from ontogeny.errors import BadInput
+from ontogeny.gauges.control_vector import control_site
+from ontogeny.gauges.gauge import Gauge, default_gauges, make_gauge
+from ontogeny.gauges.labels import GaugeLabel, gauge_label, parse_gauge_names
+from ontogeny.storage.record_filter import sql_text
+
+
+def gauge_labels(shown: ShownRun, options: ChatOptions) -> dict[str, GaugeLabel]:
+    """Labels of the traced concepts of a run, by name."""
+    entries = {str(entry["name"]): entry for entry in shown.about.get("concepts", ())}
+
+    def known(texts: Iterable[str]) -> list[str]:
+        return [text for text in texts if text.partition("=")[0] in entries]
+
+    named = parse_gauge_names(known(options.users), known(options.systems), list(entries))
+    return {name: gauge_label(entry, named) for name, entry in entries.items()}
+
+
+def gauge_at(shown: ShownRun, label: GaugeLabel, stage: str, step: str) -> Gauge:
+    """The gauge of a concept at a place of the time axis."""
+    return shown.result(
+        ("gauge", label, stage, step), lambda: make_gauge(shown.run, label, visit_at(shown, label.concept, stage, step))
+    )
+
+
+def visit_at(shown: ShownRun, concept: str, stage: str, step: str) -> MeasuredCheckpoint | None:
+    """The measured checkpoint at a place of the time axis, where one without a step is the end of its stage; None if there is none."""
+    for visit in measured_checkpoints(shown.run, concept):
+        at_end = visit.step is None and "." in step
+        if (visit.stage or "") == stage and (at_end or (visit.step is not None and step_text(visit.step) == step)):
+            return visit
+    return None
+
+
+def gauge_cards(
+    shown: ShownRun, runs: Iterable[ShownRun], options: ChatOptions, stage: str, step: str
+) -> dict[str, Any]:
+    """All gauges of a run at one checkpoint, and which are on by default.
+
+    Args:
+        shown: The run.
+        runs: Runs that may hold an evaluation of its directions.
+        options: Labels of gauges.
+        stage, step: The checkpoint.
+
+    Raises:
+        BadInput: the run keeps no directions.
+    """
+    if not shown.run.headers():
+        raise BadInput("this run keeps no directions, so that it has no gauges: open a run of `ontogeny trace`.")
+    labels = gauge_labels(shown, options)
+    verdicts = list(runs)
+    cards = [
+        _card(shown, gauge_at(shown, label, stage, step), _verdict(verdicts, label.concept, stage, step))
+        for label in labels.values()
+    ]
+    return {"gauges": cards, "default": default_gauges(list(labels.values()))}
+
+
+def _card(shown: ShownRun, gauge: Gauge, verdict: str) -> dict[str, Any]:
+    label = gauge.label
+    return {
+        "concept": label.concept,
+        "subject": label.subject,
+        "classes": list(label.classes),
+        "sensitive": label.sensitive,
+        "readable": gauge.probe is not None,
+        "reason": gauge.reason,
+        "site": str(gauge.site or ""),
+        "method": gauge.method,
+        "position": gauge.position + (f", after “{label.suffix}”" if label.suffix else ""),
+        "auroc": finite_number(gauge.auroc),
+        "low": finite_number(gauge.auroc_low),
+        "high": finite_number(gauge.auroc_high),
+        "n": gauge.n,
+        "groups": gauge.groups,
+        "ece": finite_number(gauge.calibration_error),
+        "ece_noise": finite_number(gauge.calibration_noise),
+        "control_site": str(control_site(shown.run, gauge)) if gauge.probe is not None else "",
+        "control": verdict,
+        "traced": _date(shown),
+    }
+
+
+def _date(shown: ShownRun) -> str:
+    """The day on which the run was written last, as its file says."""
+    seconds = shown.run.about_path.stat().st_mtime
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+
+
+def _verdict(runs: Iterable[ShownRun], concept: str, stage: str, step: str) -> str:
+    """What `evaluate` found about the concept's directions at this checkpoint, else at others; "" if nothing was evaluated."""
+    elsewhere = ""
+    for shown in runs:
+        rows = shown.result(
+            ("steering verdicts", concept),
+            lambda shown=shown: shown.run.query(
+                f"select stage, step, value, note from records where metric = 'steering_works' and concept = {sql_text(concept)}"
+            ),
+        )
+        for own_stage, own_step, _, note in rows.astype(object).itertuples(index=False):
+            here = (own_stage or "") == stage and own_step is not None and step_text(float(own_step)) == step
+            if here:
+                return str(note)
+            elsewhere = f"at another checkpoint: {note}"
+    return elsewhere
+
+
+def finite_number(value: float, digits: int = 5) -> float | None:
+    """A number with a few digits as JSON has it; None if it is not finite."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+
+
+def gauges_of(shown: ShownRun, options: ChatOptions, names: Iterable[str], stage: str, step: str) -> list[Gauge]:
+    """The gauges of some concepts at a checkpoint.
+
+    Raises:
+        BadInput: a concept that the run lacks.
+    """
+    labels: Mapping[str, GaugeLabel] = gauge_labels(shown, options)
+    found = []
+    for name in names:
+        if name not in labels:
+            raise BadInput(
+                f"`gauges` must be concepts of the run ({', '.join(labels)}), got {name!r}: choose among them."
+            )
+        found.append(gauge_at(shown, labels[name], stage, step))
+    return found
