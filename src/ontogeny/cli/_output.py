@@ -53,6 +53,8 @@ def interval_text(row: "Mapping[Any, Any] | pd.Series") -> str:
 
 def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str]:
     """The dry run of a trace, one quantity per line."""
+    from ontogeny.data.class_names import misspelt_classes
+
     about = "" if estimate.tokens_exact else "about "
     quantities = {
         "checkpoints": f"{visited_line(plan.lineage)}; {estimate.checkpoints_to_visit} to visit",
@@ -72,6 +74,7 @@ def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str
     }
     yield from (f"{name:11}  {value}" for name, value in quantities.items())
     yield from (f"{'note':11}  {note}" for note in plan.lineage.notes)
+    yield from (f"{'note':11}  {c.name}: {warning}" for c in plan.concepts for warning in misspelt_classes(c))
     for failure in plan.failures:
         title = typer.style("cannot be traced:", fg="red")
         yield f"{title} {failure.stage} {failure.checkpoint}: {with_options(failure.reason)}"

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ontogeny.data.class_names import misspelt_classes
 from ontogeny.data.concept import Concept
 from ontogeny.data.grouping import normalize_text
 from ontogeny.records import Record, make_record
@@ -128,6 +129,7 @@ def audit_surface(
         *_contradictions(concept),
         *_undecoded(concept),
         *_odd_groups(concept),
+        *misspelt_classes(concept),
         *_informative_baselines(baselines),
     ]
     return SurfaceAudit(baselines, duplicates, twins, shared, tuple(warnings), held_out)
