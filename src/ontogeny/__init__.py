@@ -7,9 +7,9 @@ The public API. Names are imported on first use, so `import ontogeny` loads neit
 Models and texts     load_model, load_concept, Concept, Example, Answer, Lineage, Checkpoint, Stage
 Reading              capture, fit_probe, read, Activations, FittedProbe, TokenScores, Site
 Steering             steer, Add, Ablate, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero, Edit, Direction
-Jobs over a lineage  trace, evaluate, transfer, compare, monitor, lens, audit, read_checkpoints
+Jobs over a lineage  trace, evaluate, transfer, compare, monitor, lens, embedding_geometry, audit, read_checkpoints
 While it trains      TraceCallback, Watcher, doctor, Alert, AlertSettings
-Their settings       TraceSettings, EvaluationSettings, TransferSettings, LensSettings, StudyInputs, ModelOptions
+Their settings       TraceSettings, EvaluationSettings, TransferSettings, LensSettings, GeometrySettings, StudyInputs, ModelOptions
 Results              Run, open_run, open_runs, Record
 Everything else      list_plugins, BadInput
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ontogeny.data.examples import Answer, Example
     from ontogeny.data.open_concept import load_concept
     from ontogeny.direction import Direction
+    from ontogeny.embeddings.model_geometry import GeometrySettings
     from ontogeny.errors import BadInput
     from ontogeny.interventions import Ablate, Add, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero
     from ontogeny.jobs.audit.audit import audit
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ontogeny.jobs.compare.inputs import StudyInputs
     from ontogeny.jobs.evaluate.evaluate import evaluate
     from ontogeny.jobs.evaluate.plan import EvaluationSettings
+    from ontogeny.jobs.geometry.geometry import embedding_geometry
     from ontogeny.jobs.lens.lens import lens
     from ontogeny.jobs.lens.plan import LensSettings
     from ontogeny.jobs.monitor.monitor import monitor
@@ -61,6 +63,7 @@ _MODULES = {
     "ontogeny.data.examples": ("Answer", "Example"),
     "ontogeny.data.open_concept": ("load_concept",),
     "ontogeny.direction": ("Direction",),
+    "ontogeny.embeddings.model_geometry": ("GeometrySettings",),
     "ontogeny.errors": ("BadInput",),
     "ontogeny.interventions": (
         "Ablate",
@@ -79,6 +82,7 @@ _MODULES = {
     "ontogeny.jobs.compare.inputs": ("StudyInputs",),
     "ontogeny.jobs.evaluate.evaluate": ("evaluate",),
     "ontogeny.jobs.evaluate.plan": ("EvaluationSettings",),
+    "ontogeny.jobs.geometry.geometry": ("embedding_geometry",),
     "ontogeny.jobs.lens.lens": ("lens",),
     "ontogeny.jobs.lens.plan": ("LensSettings",),
     "ontogeny.jobs.monitor.monitor": ("monitor",),
@@ -121,6 +125,7 @@ __all__ = [
     "EvaluationSettings",
     "Example",
     "FittedProbe",
+    "GeometrySettings",
     "LensSettings",
     "Lineage",
     "Model",
@@ -145,6 +150,7 @@ __all__ = [
     "capture",
     "compare",
     "doctor",
+    "embedding_geometry",
     "evaluate",
     "fit_probe",
     "lens",

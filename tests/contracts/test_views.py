@@ -29,6 +29,7 @@ from ontogeny.views._theme import CATEGORY_COLOURS
 from tests.helpers import synthetic_records
 
 NAMES = plugins.list_plugins("views")
+DIALOGUES = ("adherence", "instruction_recall", "adoption", "attention_mass", "capability_margin")
 OF_THE_WHOLE_CHART = (
     has_axes_with_titles_and_units,
     uses_safe_colours_only,
@@ -40,7 +41,9 @@ OF_THE_WHOLE_CHART = (
 @functools.cache
 def full(sft: bool = False) -> pd.DataFrame:
     table = synthetic_records.table(sft=sft)
-    whole_model = table["metric"].str.startswith("lens_")  # rows without a concept
+    whole_model = table["metric"].str.startswith(
+        ("lens_", "embedding_", "local_", "hidden_", "intrinsic_", *DIALOGUES)
+    )  # no concept
     return table[table["concept"].isin(["truth", "privacy"]) | whole_model]
 
 

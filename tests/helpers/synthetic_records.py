@@ -33,6 +33,8 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rows += [row for moment in _moments(sft)[::4] for row in _token_scores(moment)]
     rows += [row for concept in ("truth", "privacy") for row in _examples(concept, _moments(sft))]
     rows += _lenses(_moments(sft))
+    rows += _dialogues(_moments(sft))
+    rows += _geometries(_moments(sft))
     return frame([*rows, *_between_concepts(_moments(sft)[-1], rng), *_stage_effects(_moments(sft))])
 
 
@@ -110,6 +112,50 @@ def _lenses(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
                 share = min(1.0, 0.1 + 0.2 * layer + gain + 0.2 * _rise(step, 200))
                 yield at | {"metric": "lens_agreement", "method": method} | _around(share)
                 yield at | {"metric": "lens_kl", "method": method} | _around(4 * (1 - share))
+
+
+def _geometries(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Similarity of a model to its last checkpoint and to another model, its dimension, and their nulls."""
+    for stage, step, tokens in moments:
+        at = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens, "n": 300}
+        shared = 0.8 * _rise(step, 300)
+        for space in ("embedding", "unembedding"):
+            for against, other in (("last", "tiny-neox"), ("model", "wide-neox")):
+                place = {"space": space, "against": against, "other_model": other}
+                for metric, method, share in (
+                    ("embedding_similarity", "pearson", 1.0),
+                    ("local_similarity", "lle", 0.6),
+                ):
+                    row = at | {"metric": metric, "method": method, "coords": place | {"form": "centred"}}
+                    yield row | _around(share * shared)
+                    yield row | {"control": "frequency_matched"} | _around(0.2 * shared)
+            row = at | {"metric": "intrinsic_dimension", "method": "two_nn", "coords": {"space": space}}
+            yield row | _around(20 - 10 * shared)
+            yield row | {"control": "gaussian"} | _around(30)
+        for layer in range(4):
+            place = {"form": "centred", "depth": f"{layer / 3:.3g}", "against": "model", "other_model": "wide-neox"}
+            row = at | {"metric": "hidden_similarity", "method": "pearson", "site": f"resid.{layer}", "layer": layer}
+            yield row | {"coords": place} | _around(shared * (1 - 0.2 * layer))
+
+
+def _dialogues(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Adherence of a chat model over a dialogue, under three mitigations, of all instructions together."""
+    for stage, step, tokens in moments[-2:]:
+        at = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens, "n": 48}
+        for method, gain in (("plain", 0.0), ("split_softmax .7", 0.2), ("guidance 1.5", 0.1)):
+            at |= {"method": method, "coords": {}}
+            for number in range(0, 9, 2):
+                here = at | {"coords": {"rounds": str(number), "history_tokens": str(40 + 60 * number)}}
+                kept = min(1.0, 0.9 - 0.05 * number + gain * number / 8)
+                yield here | {"metric": "adherence"} | _around(kept)
+                yield here | {"metric": "instruction_recall"} | _around(0.9)
+                yield here | {"metric": "adoption"} | _around(0.1 + 0.03 * number)
+                yield here | {"metric": "adoption", "control": "stranger"} | _around(0.1)
+                if method == "plain":
+                    yield here | {"metric": "adherence", "control": "one_turn"} | _around(0.85)
+                    yield here | {"metric": "attention_mass"} | _around(0.5 / (1 + number))
+            yield at | {"metric": "adherence_change"} | _around(-0.4 + gain)
+            yield at | {"metric": "capability_margin"} | _around(3 - 2 * gain)
 
 
 def _moments(sft: bool) -> list[tuple[str, int, float]]:

@@ -5,6 +5,7 @@ stem or an ending, or are both digits or both without letters.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -15,20 +16,35 @@ _STEM, _ENDING = 4, 4
 _STEM_SHARE = 0.6
 
 
+@dataclass(frozen=True)
+class _Spelling:
+    """A token without case and outer spaces."""
+
+    text: str
+    kind: str
+    """`digits`, `signs` for no letters at all, or empty."""
+
+    @classmethod
+    def of(cls, token: str) -> "_Spelling":
+        text = token.strip().casefold()
+        signs = not any(letter.isalnum() for letter in text)
+        return cls(text, "digits" if text.isdigit() else "signs" if text and signs else "")
+
+    def is_related(self, other: "_Spelling") -> bool:
+        a, b = self.text, other.text
+        if a == b or not a or not b:
+            return a == b
+        if self.kind or other.kind:
+            return self.kind == other.kind
+        shared = _common(a, b)
+        if shared >= _STEM or (shared >= 3 and shared >= _STEM_SHARE * max(len(a), len(b))):
+            return True
+        return min(len(a), len(b)) > _ENDING and _common(a[::-1], b[::-1]) >= _ENDING
+
+
 def are_related(one: str, other: str) -> bool:
     """Whether two tokens are related by their spelling."""
-    a, b = one.strip().casefold(), other.strip().casefold()
-    if not a or not b:
-        return a == b
-    if a == b:
-        return True
-    kinds = (str.isdigit, lambda text: not any(letter.isalnum() for letter in text))
-    if any(kind(a) and kind(b) for kind in kinds):
-        return True
-    shared = _common(a, b)
-    if shared >= _STEM or (shared >= 3 and shared >= _STEM_SHARE * max(len(a), len(b))):
-        return True
-    return min(len(a), len(b)) > _ENDING and _common(a[::-1], b[::-1]) >= _ENDING
+    return _Spelling.of(one).is_related(_Spelling.of(other))
 
 
 def neighbour_coherence(
@@ -43,11 +59,13 @@ def neighbour_coherence(
         classes: Class of each token, where it is known; tokens of one class are related, and spelling does not count.
     """
 
-    def related(one: str, other: str) -> bool:
-        return are_related(one, other) if classes is None else classes.get(one, one) == classes.get(other, other)
-
-    rows = zip(queries.tolist(), neighbours.tolist(), strict=True)
-    return torch.tensor([sum(related(names[q], names[n]) for n in near) / len(near) for q, near in rows])
+    rows = list(zip(queries.tolist(), neighbours.tolist(), strict=True))
+    if classes is not None:
+        known = [classes.get(name, name) for name in names]
+        return torch.tensor([sum(known[q] == known[n] for n in near) / len(near) for q, near in rows])
+    places = {place for q, near in rows for place in (q, *near)}
+    spelled = {place: _Spelling.of(names[place]) for place in places}
+    return torch.tensor([sum(spelled[q].is_related(spelled[n]) for n in near) / len(near) for q, near in rows])
 
 
 def _common(a: str, b: str) -> int:

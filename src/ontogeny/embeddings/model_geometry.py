@@ -1,6 +1,6 @@
 """Geometry of one model: sampled rows of its embedding and unembedding, their neighbours, weights and dimensions, and hidden states."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -100,9 +100,8 @@ class ModelGeometry:
     """Why a space is not there."""
     hidden: Float[Tensor, "layer place d"] | None
 
-    @property
-    def layers(self) -> int:
-        return 0 if self.hidden is None else len(self.hidden) - 1
+
+OnSpace = Callable[[EmbeddingSpace, Float[Tensor, "token d"], SpaceGeometry], None]
 
 
 def whole_spaces(model: Model, tokens: ComparedTokens) -> Iterator[tuple[EmbeddingSpace, Float[Tensor, "token d"]]]:
@@ -127,17 +126,24 @@ def model_geometry(
     places: TokenPlaces | None,
     settings: GeometrySettings,
     *,
-    spaces: Sequence[EmbeddingSpace] = EMBEDDING_SPACES,
+    on_space: OnSpace = lambda space, whole, geometry: None,
 ) -> ModelGeometry:
     """Read the geometry of a model for tokens that its tokenizer shares with others.
+
+    Args:
+        places: Where hidden states are read; None for none.
+        on_space: Called with each matrix while all its rows are in memory.
 
     Raises:
         BadInput: there are fewer usable tokens than neighbours.
     """
-    read = {space: space_geometry(rows, settings) for space, rows in whole_spaces(model, tokens) if space in spaces}
+    spaces: dict[EmbeddingSpace, SpaceGeometry] = {}
+    for space, whole in whole_spaces(model, tokens):
+        spaces[space] = space_geometry(whole, settings)
+        on_space(space, whole, spaces[space])
     reason = missing_reason(model)
     hidden = hidden_states(model, places) if places is not None and len(places.tokens) else None
-    return ModelGeometry(read, {"unembedding": reason} if reason else {}, hidden)
+    return ModelGeometry(spaces, {"unembedding": reason} if reason else {}, hidden)
 
 
 def space_geometry(whole: Float[Tensor, "vocabulary d"], settings: GeometrySettings) -> SpaceGeometry:

@@ -113,6 +113,8 @@ class _Build:
                 "embedding_similarity", a.rows[both], b.rows[both], both, {"form": form}, centred=centred
             ):
                 yield record, correlation if form == "centred" else None
+            cloud = self.cloud_null(a.rows[both], b.rows[both], {"form": form}, centred=centred)
+            yield from ((record, None) for record in cloud)
 
     def similarity_rows(
         self,
@@ -124,6 +126,7 @@ class _Build:
         *,
         centred: bool,
         site: Site | None = None,
+        controls: tuple[ShuffleKind, ...] = _SHUFFLES,
     ) -> Iterator[tuple[Record, Correlation | None]]:
         """Global similarity, plain and with frequency held fixed, then its nulls."""
         frequency = None if self.tokens.log_frequency is None else self.tokens.log_frequency[places]
@@ -145,14 +148,17 @@ class _Build:
             )
         few = slice(0, _NULL_TOKENS)
         columns["method"] = "pearson"
-        for kind in _SHUFFLES:
+        for kind in controls:
             if orders := self.orders(kind, places[few]):
                 draws = shuffled_similarities(x[few], y[few], orders, centred=centred)
                 yield from ((row, None) for row in self.null(metric, list(draws), control=kind, **columns))
-        here = [torch.arange(len(x[few]))]
+
+    def cloud_null(self, x: Tensor, y: Tensor, coords: Mapping[str, str], *, centred: bool) -> Iterator[Record]:
+        """Similarity to Gaussian clouds in place of the other model."""
+        few, here = slice(0, _NULL_TOKENS), [torch.arange(min(len(x), _NULL_TOKENS))]
         clouds = (gaussian_cloud(y[few], seed=self.settings.seed + draw) for draw in range(self.settings.nulls))
-        draws_of_clouds = [shuffled_similarities(x[few], cloud, here, centred=centred)[0] for cloud in clouds]
-        yield from ((row, None) for row in self.null(metric, draws_of_clouds, control="gaussian", **columns))
+        draws = [shuffled_similarities(x[few], cloud, here, centred=centred)[0] for cloud in clouds]
+        yield from self.null("embedding_similarity", draws, method="pearson", control="gaussian", coords=coords)
 
     def local_rows(self, a: SpaceGeometry, b: SpaceGeometry) -> Iterator[Record]:
         """Weights of locally linear embeddings and overlap of neighbours; no mean is removed, since it cancels."""
@@ -202,6 +208,9 @@ class _Build:
     def hidden_rows(self, one: Tensor, other: Tensor, places: TokenPlaces) -> Iterator[Record]:
         """Similarity of the hidden states at each layer and the layer of the same relative depth."""
         layers, others = len(one) - 1, len(other) - 1
+        controls: tuple[ShuffleKind, ...] = (
+            ("shuffled",) if self.tokens.log_frequency is None else ("frequency_matched",)
+        )
         for layer, states in enumerate(one):
             depth = layer / max(layers, 1)
             opposite = round(depth * others)
@@ -215,5 +224,6 @@ class _Build:
                     coords,
                     centred=centred,
                     site=Site("resid", layer),
+                    controls=controls,
                 ):
                     yield record

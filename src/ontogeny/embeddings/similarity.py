@@ -112,14 +112,17 @@ def shuffled_similarities(
     x: Float[Tensor, "token d"], y: Float[Tensor, "token e"], orders: Sequence[Int[Tensor, " token"]], *, centred: bool
 ) -> Float[Tensor, " order"]:
     """The similarity when the second set's tokens are taken in other orders; of few tokens, since all pairs are in memory."""
-    one, other = (unit_rows(rows, centred=centred) for rows in (x, y))
-    above = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
-    cosines, others = one @ one.T, other @ other.T
-    fixed = cosines[above].double()
-    fixed = fixed - fixed.mean()
-    values = []
-    for order in orders:
-        moved = others[order][:, order][above].double()
-        moved = moved - moved.mean()
-        values.append((fixed @ moved) / (fixed.norm() * moved.norm()))
-    return torch.stack(values)
+    one, other = (_centred_cosines(rows, centred=centred) for rows in (x, y))
+    scale = one.norm() * other.norm()
+    # Another order changes neither mean nor norm of the cosines.
+    moved = (other.index_select(0, order).index_select(1, order) for order in orders)
+    return torch.stack([torch.dot(one.view(-1), cosines.view(-1)) / scale for cosines in moved])
+
+
+def _centred_cosines(rows: Float[Tensor, "token d"], *, centred: bool) -> Float[Tensor, "token token"]:
+    """Cosines of all pairs about their mean, and 0 for a token with itself."""
+    units = unit_rows(rows, centred=centred)
+    cosines = units @ units.T
+    cosines.fill_diagonal_(0)
+    cosines -= cosines.sum() / (len(cosines) * (len(cosines) - 1))
+    return cosines.fill_diagonal_(0)
