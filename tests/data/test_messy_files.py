@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from ontogeny.data.examples import Answer
 from ontogeny.data.open_concept import load_concept
 from ontogeny.data.tables import read_table
 from ontogeny.errors import BadInput
+from ontogeny.measurements.surface_baselines import audit_surface
+from ontogeny.statistics.splits import group_split
 
 N = 24
 
@@ -98,7 +101,7 @@ def test_quotes_inside_texts_and_spaces_before_answers_stay(tmp_path: Path) -> N
     assert read.texts[0] == ' "Stop" she said'
 
 
-@pytest.mark.parametrize("word", ["nan", "None", "NULL", "<NA>", "NaN"])
+@pytest.mark.parametrize("word", ["nan", "None", "NULL", "<NA>", "NaN", "#REF!", "#DIV/0!"])
 def test_rejects_words_that_programs_write_for_an_empty_cell(tmp_path: Path, word: str) -> None:
     table = rows()
     table[5]["text"] = word
@@ -129,7 +132,7 @@ def test_rejects_markers_of_missing_labels(tmp_path: Path, labels: tuple[object,
 @pytest.mark.parametrize(
     "labels", [
         (1, -1), (-2, -1, 0, 1), ("favor", "against", "none"), (1, 2, 3), ("other", "same"), (7, 8, 9), (0, 9), ("😀", "😢", "😡"),
-        ("true", "half-true", "false", "pants-fire"),
+        ("true", "half-true", "false", "pants-fire"), ("C", "C++", "C#"),
     ],
 )  # fmt: skip
 def test_labels_that_look_alike_but_are_classes_are_kept(tmp_path: Path, labels: tuple[object, ...]) -> None:
@@ -143,6 +146,8 @@ def test_labels_that_look_alike_but_are_classes_are_kept(tmp_path: Path, labels:
         (("true", "false", "yes", "no"), "mix words for yes and no"),
         (("Pos", "pos", "neg"), "line 2: the labels 'pos' and 'Pos' differ only in case"),
         (("caf\u00e9", "cafe\u0301", "tea"), "line 2: the labels .* differ in no visible character"),
+        (("positive", "positive.", "negative"), "line 2: the labels .* differ only in punctuation"),
+        (("positive", '"Positive"', "negative"), "line 2: the labels .* differ only in punctuation"),
         (("pos", "pos\u200b", "neg"), "line 2: the labels .* differ in no visible character"),
         (("0,5", "1,5"), "must have a decimal point: write 0.5"),
         (("[0]", "[1]"), "got the list"),
@@ -160,7 +165,7 @@ def test_rejects_one_class_written_in_several_ways(tmp_path: Path, labels: tuple
         (("non-hateful", "hateful"), "hateful"), (("harmless", "harmful"), "harmful"), (("safe", "unsafe"), "unsafe"),
         (("wrong", "right"), "right"), (("neg", "pos"), "pos"), (("fictional", "true"), "true"), (("plural", "singular"), "plural"),
         (("singular", "plural"), "singular"), ((1, 2), "2"), ((1, -1), "1"), (("legal", "illegal"), "legal"),
-        (("neutral", "toxic"), "toxic"),
+        (("neutral", "toxic"), "toxic"), (("-", "+"), "+"),
     ],
 )  # fmt: skip
 def test_positive_class_follows_the_word_then_the_first_label(
@@ -312,3 +317,24 @@ def test_rejects_a_frame_without_rows_and_a_single_column() -> None:
     ):
         with pytest.raises(BadInput, match=message):
             load_concept(source, name="mood")
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (("cat", "caf\u00c3\u00a9"), "read in another encoding"),
+        (("cat", "itâ€™s"), "read in another encoding"),
+        (("cat", "cats &amp; dogs"), "HTML entities"),
+        (("cat", "one\\ntwo"), "in place of a new line"),
+        (("cat", "\ufffd"), r"U\+FFFD"),
+    ],
+)
+def test_texts_that_were_damaged_on_their_way_are_named(tmp_path: Path, damage: tuple[str, str], what: str) -> None:
+    table = rows()
+    table[0]["text"] = str(table[0]["text"]) + " " + damage[1]
+    table[1]["text"] = str(table[1]["text"]) + r" $\nu \neq \nabla$, AT&T; Ã and â"
+    damaged = concept(tmp_path, table)
+    audit = audit_surface(damaged, group_split(damaged.group_ids(), damaged.labels(), "binary"), samples=10)
+    assert [w for w in audit.warnings if re.search(what, w)] == [
+        w for w in audit.warnings if w.startswith("a text holds")
+    ]

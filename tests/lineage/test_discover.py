@@ -88,6 +88,11 @@ def folders(top: Path, *names: str) -> Path:
         (("llama2-early", "llama2-late"), (1, 2)),
         (("2024-05-31", "2024-06-01"), (1, 2)),
         (("20240531-a", "20240601-a"), (1, 2)),
+        (("20240531", "20240601"), (1, 2)),
+        (("1000hf", "2000hf"), (1000, 2000)),
+        (("10pct", "50pct", "100pct"), (10, 50, 100)),
+        (("step10x", "step20x"), (10, 20)),
+        (("a10b0", "a20b0"), (10, 20)),
         (("2024-05-31-step9", "2024-06-01-step10"), (9, 10)),
         (("checkpoint-100", "Checkpoint-50"), (50, 100)),
         (("checkpoint-100", "checkpoint-200-merged"), (100, 200)),
@@ -214,6 +219,13 @@ def test_project_folder_is_a_lineage_of_stages(
     assert [s.name for s in lineage.stages] == list(expected)
     assert steps(lineage) == [10, 20] * len(names)
     assert all(c.train_seed == (int(c.stage[-1]) if "seed" in c.stage else None) for c in lineage.checkpoints)
+
+
+@pytest.mark.parametrize("names", [("stage1", "stage2"), ("phase-1", "phase-2_anneal", "phase-10")])
+def test_models_that_are_numbered_as_stages_are_stages(tmp_path: Path, names: tuple[str, ...]) -> None:
+    lineage = Lineage.open(folders(tmp_path, *names))
+    assert [s.name for s in lineage.stages] == list(names)
+    assert [s.parent for s in lineage.stages] == [None, *names[:-1]]
 
 
 def test_project_folder_holds_models_and_runs_in_any_layout(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ _POSITIVE_WORDS = frozenset(
 _NEGATIVE_WORDS = frozenset(
     ("false", "incorrect", "wrong", "negative", "neg", "no", "bad", "harmless", "neutral", "normal", "none")
 )
+_ENDS = ".,;:!\"'“”‘’` "
+"""Punctuation that people and models write around a label; `C++` and `C#` keep their own."""
 _NEGATIONS = ("non", "not", "no", "un", "in", "im", "ir", "il", "dis", "mis", "anti", "a")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)
 _Targets = tuple[TargetKind, tuple[str, ...], list[Any]]
@@ -202,10 +204,15 @@ def _column(table: DataTable, given: str | None, usual: tuple[str, ...], argumen
         )
     wanted = repr(given) if given else " or ".join(map(repr, usual))
     raise BadInput(
-        f"{table.where} has no column {wanted}, only {', '.join(map(repr, table.columns))}: name the column with `{argument}`, or rename "
+        f"{table.where} has no column {wanted}, only {_shown(table.columns)}: name the column with `{argument}`, or rename "
         "it.",
         argument=argument,
     )
+
+
+def _shown(columns: Sequence[str]) -> str:
+    first = ", ".join(repr(name[:40]) for name in columns[:8])
+    return first if len(columns) <= 8 else f"{first} and {len(columns) - 8} more"
 
 
 def _text(cell: Any, column: str, table: DataTable, row: DataRow) -> str:
@@ -311,6 +318,8 @@ def _stated_positive(table: DataTable, values: set[str], given: str | None) -> s
 
 def _check_missing(table: DataTable, labels: list[str]) -> None:
     """Refuse markers of missing labels beside classes."""
+    if set(labels) == {"+", "-"}:
+        return
     classes = {label for label in labels if not _is_missing(label)}
     truth = any(classes & pair.keys() for pair in _BINARY)
     # One more label beside a whole pair such as true and false is seldom a class: idk, mixed, both.
@@ -371,7 +380,11 @@ def _check_spelling(table: DataTable, labels: list[str]) -> None:
     first: dict[str, str] = {}
     for row, label in zip(table.rows, labels, strict=True):
         if (other := first.setdefault(_folded(label), label)) != label:
-            how = "only in case" if label.casefold() == other.casefold() else "in no visible character"
+            how = "in no visible character"
+            if label.casefold() == other.casefold():
+                how = "only in case"
+            elif label.strip(_ENDS).casefold() == other.strip(_ENDS).casefold():
+                how = "only in punctuation"
             raise BadInput(
                 f"{table.where}, {row.line}: the labels {label!a} and {other!a} differ {how}: write both in one way."
             )
@@ -382,14 +395,17 @@ def _check_spelling(table: DataTable, labels: list[str]) -> None:
 
 
 def _folded(label: str) -> str:
-    """The label without case, and without differences that no reader sees: composed letters, characters of no width."""
-    plain = unicodedata.normalize("NFKC", label)
+    """The label without case, quotes and full stops around it, and without differences that no reader sees: composed letters, characters
+    of no width."""
+    plain = unicodedata.normalize("NFKC", label.strip(_ENDS) or label)
     return " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split()).casefold()
 
 
 def _positive_label(labels: Sequence[str]) -> str:
     """The positive one of two words: a known word, the word that the other one negates, else the first in the file."""
     first, second = dict.fromkeys(labels)
+    if {first, second} == {"+", "-"}:
+        return "+"
     plain = {label: re.sub(r"[^\w]|_", "", label.casefold()) for label in (first, second)}
     for words, is_positive in ((_POSITIVE_WORDS, True), (_NEGATIVE_WORDS, False)):
         if (known := plain[first] in words) != (plain[second] in words):
@@ -409,6 +425,8 @@ def _label(cell: Any, column: str, table: DataTable, row: DataRow) -> str:
             f"{table.where}, {row.line}: the {column} must be one word or number, got a {type(cell).__name__}."
         )
     value = str(cell).strip()
+    if not value.isascii() and _NUMBER.fullmatch(plain := unicodedata.normalize("NFKC", value)):
+        value = plain  # digits of full width
     if value[:1] == "[" and value[-1:] == "]":
         raise BadInput(
             f"{table.where}, {row.line}: the {column} must be one word or number, got the list {value[:40]}."

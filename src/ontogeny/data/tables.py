@@ -27,7 +27,9 @@ _FORMATS = (*_TEXT_FORMATS, ".parquet")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _HUB_DATASET = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(:(?P<split>[\w.-]+))?")
 _SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json")
-_EMPTY_WORDS = frozenset(("nan", "NaN", "NaT", "<NA>", "None", "NULL", "#N/A"))
+_EMPTY_WORDS = frozenset(
+    ("nan", "NaN", "NaT", "<NA>", "None", "NULL", "#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!")
+)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def steps_of_folders(folders: Sequence[Path]) -> tuple[dict[Path, BranchLabel], 
     _refuse_siblings(folders)
     words = [path for path in folders if not re.search(r"\d", path.name)]
     unknown = [path for path in folders if path not in words and labels[path] is None]
-    if unknown and all(map(_DATE.search, names)):
+    if (unknown and all(map(_DATE.search, names))) or all(map(_DATE.fullmatch, names)):
         return _places(folders)
     if len(words) == len(folders) or (unknown and not re.search(r"\d", "".join(_differing_parts(names)))):
         return _places(folders)
@@ -132,7 +132,7 @@ def _differing_parts(names: Sequence[str]) -> list[str]:
     """What is left of each name without their common beginning and end; numbers and their units stay whole."""
     head = re.sub(r"[\d.,]+$", "", _common_prefix(names))
     tail = re.sub(
-        r"^[\d.,]*(?:_\d{3}(?!\d))*[kmb]?(?=$|[-_/.])",
+        r"^[\d.,]*(?:_\d{3}(?!\d))*(?:[kmb](?=$|[-_/.]))?",
         "",
         _common_prefix([name[::-1] for name in names])[::-1],
         flags=re.IGNORECASE,

@@ -17,6 +17,8 @@ _STAGE_WORDS: tuple[tuple[str, ...], ...] = (
 )
 """Words for the stages of a pipeline, in the order in which they follow each other."""
 _NUMBERED = re.compile(r"(?:stage|phase|part)?[-_]?0*(\d+)(?=$|[-_.])", re.IGNORECASE)
+_STAGE_NUMBER = re.compile(r"(?:stage|phase)[-_]?0*(\d+)(?:[-_][a-z]+)*", re.IGNORECASE)
+"""A name that holds the number of a stage and no other: `stage1`, `phase_2_anneal`."""
 _SEED = re.compile(r"(?:.*[-_.])?seed[-_=]?(\d+)", re.IGNORECASE)
 
 
@@ -31,8 +33,9 @@ class StagePlace:
 
 
 def is_lineage(names: Sequence[str]) -> bool:
-    """Whether names are different stages of one pipeline, such as `base` and `sft`."""
-    ranks = [_rank(name) for name in names]
+    """Whether names are different stages of one pipeline, such as `base` and `sft`, or `stage1` and `stage2`."""
+    numbers = [_STAGE_NUMBER.fullmatch(name) for name in names]
+    ranks = [int(m[1]) for m in numbers if m] if all(numbers) else [_rank(name) for name in names]
     return len(names) > 1 and None not in ranks and len(set(ranks)) == len(ranks)
 
 

@@ -5,6 +5,7 @@ in .79 to .85 of three others. TF-IDF takes lower-cased words and punctuation ma
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -386,9 +387,24 @@ def _odd_groups(concept: Concept) -> list[str]:
     return found
 
 
+_BROKEN_TEXTS = (
+    (re.compile("\ufffd"), "U+FFFD, which programs write for letters that they could not read"),
+    (
+        re.compile("Ã[\u0080-\u00bf]|â€[\u0098-\u00a6™œ“”]"),
+        "letters that were read in another encoding, as in Ã© for é",
+    ),
+    (re.compile(r"&(?:amp|lt|gt|quot|nbsp|apos|#\d{2,5}|#x[0-9a-fA-F]{2,4});"), "HTML entities such as &amp;"),
+    (
+        re.compile(r"\\n(?!abla|e\b|eq|eg|u\b|ot|i\b|mid|ew|leq|geq|o(?:indent|number)|um)"),
+        "a backslash and an n in place of a new line",
+    ),
+)
+
+
 def _undecoded(concept: Concept) -> list[str]:
-    count = sum("\ufffd" in example.text for example in concept.examples)
-    return [f"{count} texts hold U+FFFD, which programs write for letters that they could not read"] if count else []
+    """Texts that were damaged on their way: a model reads other tokens than those of the text."""
+    counts = [(sum(bool(sign.search(text)) for text in concept.texts), what) for sign, what in _BROKEN_TEXTS]
+    return [f"{count} texts hold {what}" if count > 1 else f"a text holds {what}" for count, what in counts if count]
 
 
 def _informative_baselines(baselines: Mapping[str, SurfaceBaseline]) -> list[str]:
