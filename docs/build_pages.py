@@ -11,9 +11,9 @@ GROUPS = {
     "Models and texts": "load_model Model load_concept Concept Example Answer Lineage Checkpoint Stage",
     "Reading": "capture Activations fit_probe FittedProbe read TokenScores Site",
     "Steering": "steer Edit Add Ablate Cap Clamp Erase Patch RankOne Reweight SplitSoftmax Zero Direction",
-    "Jobs over a lineage": "trace evaluate transfer compare monitor lens embedding_geometry audit read_checkpoints",
+    "Jobs over a lineage": "trace evaluate transfer compare monitor lens drift embedding_geometry audit read_checkpoints",
     "While it trains": "TraceCallback Watcher doctor Alert AlertSettings",
-    "Settings": "TraceSettings EvaluationSettings TransferSettings LensSettings GeometrySettings StudyInputs ModelOptions",
+    "Settings": "TraceSettings EvaluationSettings TransferSettings LensSettings DriftSettings GeometrySettings StudyInputs ModelOptions",
     "Results": "Run open_run open_runs Record",
     "Everything else": "list_plugins BadInput",
 }

@@ -7,9 +7,10 @@ The public API. Names are imported on first use, so `import ontogeny` loads neit
 Models and texts     load_model, load_concept, Concept, Example, Answer, Lineage, Checkpoint, Stage
 Reading              capture, fit_probe, read, Activations, FittedProbe, TokenScores, Site
 Steering             steer, Add, Ablate, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero, Edit, Direction
-Jobs over a lineage  trace, evaluate, transfer, compare, monitor, lens, embedding_geometry, audit, read_checkpoints
+Jobs over a lineage  trace, evaluate, transfer, compare, monitor, lens, drift, embedding_geometry, audit, read_checkpoints
 While it trains      TraceCallback, Watcher, doctor, Alert, AlertSettings
-Their settings       TraceSettings, EvaluationSettings, TransferSettings, LensSettings, GeometrySettings, StudyInputs, ModelOptions
+Their settings       TraceSettings, EvaluationSettings, TransferSettings, LensSettings, DriftSettings, GeometrySettings, StudyInputs,
+                     ModelOptions
 Results              Run, open_run, open_runs, Record
 Everything else      list_plugins, BadInput
 """
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ontogeny.jobs.audit.audit import audit
     from ontogeny.jobs.compare.compare import compare
     from ontogeny.jobs.compare.inputs import StudyInputs
+    from ontogeny.jobs.drift.drift import drift
+    from ontogeny.jobs.drift.plan import DriftSettings
     from ontogeny.jobs.evaluate.evaluate import evaluate
     from ontogeny.jobs.evaluate.plan import EvaluationSettings
     from ontogeny.jobs.geometry.geometry import embedding_geometry
@@ -80,6 +83,8 @@ _MODULES = {
     "ontogeny.jobs.audit.audit": ("audit",),
     "ontogeny.jobs.compare.compare": ("compare",),
     "ontogeny.jobs.compare.inputs": ("StudyInputs",),
+    "ontogeny.jobs.drift.drift": ("drift",),
+    "ontogeny.jobs.drift.plan": ("DriftSettings",),
     "ontogeny.jobs.evaluate.evaluate": ("evaluate",),
     "ontogeny.jobs.evaluate.plan": ("EvaluationSettings",),
     "ontogeny.jobs.geometry.geometry": ("embedding_geometry",),
@@ -120,6 +125,7 @@ __all__ = [
     "Clamp",
     "Concept",
     "Direction",
+    "DriftSettings",
     "Edit",
     "Erase",
     "EvaluationSettings",
@@ -150,6 +156,7 @@ __all__ = [
     "capture",
     "compare",
     "doctor",
+    "drift",
     "embedding_geometry",
     "evaluate",
     "fit_probe",

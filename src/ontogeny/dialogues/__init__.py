@@ -1,3 +1,16 @@
-"""Dialogues of a chat model with itself: does it keep to its system prompt, and for how many turns?"""
+"""Dialogues of a chat model with itself: does it keep to its system prompt, for how many turns, and what helps?"""
 
-__all__ = ["attention_mass", "instructions", "judges"]
+__all__ = [
+    "answers",
+    "attention_decay",
+    "attention_mass",
+    "capability",
+    "instructions",
+    "judges",
+    "mitigations",
+    "persona_axis",
+    "probes",
+    "prompts",
+    "rows",
+    "self_chat",
+]

@@ -118,7 +118,7 @@ def instructions_named(names: Sequence[str]) -> list[Instruction]:
     return [INSTRUCTIONS[name] for name in names]
 
 
-def own_instruction(system: str, judge: str) -> Instruction:
+def own_instruction(system: str, judge: str, *, name: str = "own") -> Instruction:
     """A system prompt of one's own.
 
     Args:
@@ -133,8 +133,8 @@ def own_instruction(system: str, judge: str) -> Instruction:
     kind, _, listed = judge.partition(":")
     if kind == "words" and listed:
         words = tuple(word.strip() for word in listed.split(",") if word.strip())
-        return Instruction("own", "own", system, judges.contains(*words), words)
+        return Instruction(name, "own", system, judges.contains(*words), words)
     if judge not in INSTRUCTIONS:
         raise unknown_name("judge", judge, (*INSTRUCTIONS, "words:"))
     like = INSTRUCTIONS[judge]
-    return Instruction("own", "own", system, like.judge, like.keywords, like.question)
+    return Instruction(name, "own", system, like.judge, like.keywords, like.question)
