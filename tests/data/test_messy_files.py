@@ -338,3 +338,30 @@ def test_texts_that_were_damaged_on_their_way_are_named(tmp_path: Path, damage: 
     assert [w for w in audit.warnings if re.search(what, w)] == [
         w for w in audit.warnings if w.startswith("a text holds")
     ]
+
+
+@pytest.mark.parametrize("several", [[" a", " b"], "[' a', ' b']", '[" a"]', {"text": [" a"]}])
+@pytest.mark.parametrize("column", ["right", "wrong"])
+def test_several_answers_in_one_cell_are_refused(tmp_path: Path, several: object, column: str) -> None:
+    table = [
+        row | {"prompt": f"Q{i}?", "right": " a", "wrong": " b"} | {column: several} for i, row in enumerate(rows())
+    ]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    with pytest.raises(
+        BadInput, match=rf"line 1: the {column} must be one text, got .*: give each answer a row of its own"
+    ):
+        Concept.from_file(tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["regression", "Classification", "numeric"])
+def test_other_words_for_a_kind_are_refused_where_they_would_be_passed_over(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(BadInput, match=r"the column 'kind' must be binary, classes, number, got"):
+        concept(tmp_path, rows(kind=kind))
+    assert concept(tmp_path, rows(kind="Binary")).kind == "binary"
+
+
+def test_questions_that_are_asked_again_are_counted(tmp_path: Path) -> None:
+    asked = [row | {"prompt": "Is it?", "right": " yes", "wrong": " [no]", "group": i} for i, row in enumerate(rows())]
+    repeated = concept(tmp_path, asked)
+    audit = audit_surface(repeated, group_split(repeated.group_ids(), repeated.labels(), "binary"), samples=10)
+    assert any(w.startswith(f"{N - 1} of {N} questions repeat one of another group") for w in audit.warnings)

@@ -156,6 +156,8 @@ class Concept:
         Raises:
             BadInput: the lists differ in length, or there are too few pairs.
         """
+        if isinstance(positive, str) or isinstance(negative, str):
+            raise BadInput("`positive` and `negative` must be lists of texts, got one text: put it in a list.")
         if len(positive) != len(negative):
             raise BadInput(
                 f"`positive` and `negative` must hold the two texts of each pair, got {len(positive)} and {len(negative)} texts: give as "

@@ -12,6 +12,8 @@ rejected: write names for classes, or state the kind. Markers of missing labels 
 and false) are rejected, too, and so are labels that differ in no visible character.
 """
 
+import ast
+import contextlib
 import math
 import re
 import unicodedata
@@ -240,6 +242,10 @@ _MEANING = {
 _WAY_OUT = "if it means something else, rename or remove the column, or leave it out with `ignore`"
 
 
+_OTHER_KINDS = frozenset(("regression", "classification", "multiclass", "class", "numeric", "numbers", "continuous"))
+"""Other words for a kind of target."""
+
+
 def _constant_value(table: DataTable, column: str) -> str | None:
     """The value of a column that is equal in all rows."""
     values = {value.strip() for row in table.rows if (value := _cell(row, column)) is not None}
@@ -253,9 +259,16 @@ def _constant_value(table: DataTable, column: str) -> str | None:
 
 def _kind(table: DataTable) -> TargetKind | None:
     """The kind that the column `kind` states; many data sets have a column of that name with another meaning."""
-    if not {_cell(row, "kind") for row in table.rows} & set(get_args(TargetKind)):
+    stated = {cell.strip().casefold() for row in table.rows if (cell := _cell(row, "kind")) is not None}
+    if stated and stated <= _OTHER_KINDS:
+        raise BadInput(
+            f"{table.where}: the column 'kind' must be {', '.join(get_args(TargetKind))}, got {min(stated)}: write one of these, "
+            f"or, {_WAY_OUT}."
+        )
+    if not stated & set(get_args(TargetKind)):
         return None
-    return _constant_value(table, "kind")  # type: ignore[return-value]
+    value = _constant_value(table, "kind")
+    return value.casefold() if value else None  # type: ignore[return-value]
 
 
 def _names(table: DataTable, given: str | None, usual: str) -> list[str | None]:
@@ -516,6 +529,8 @@ def _answers(table: DataTable, groups: Sequence[str]) -> tuple[Answer, ...]:
     answers: dict[Answer, None] = {}
     for row, group in zip(table.rows, groups, strict=True):
         cells = [_cell(row, column) for column in columns]
+        for column in columns:
+            _check_one_text(row.cells.get(column), column, f"{table.where}, {row.line}")
         match cells:
             case [None, None, None]:
                 continue
@@ -528,6 +543,18 @@ def _answers(table: DataTable, groups: Sequence[str]) -> tuple[Answer, ...]:
                     f"{table.where}, {row.line}: an answer needs prompt, right and wrong: fill all three or none."
                 )
     return tuple(answers)
+
+
+def _check_one_text(cell: Any, column: str, where: str) -> None:
+    """Refuse several answers in one cell, also those that were written as text: the model would be asked for brackets."""
+    several = isinstance(cell, list | dict)
+    if isinstance(cell, str) and column != "prompt" and cell.strip()[:1] + cell.strip()[-1:] == "[]":
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            several = isinstance(ast.literal_eval(cell.strip()), list)
+    if several:
+        raise BadInput(
+            f"{where}: the {column} must be one text, got {str(cell)[:40]}: give each answer a row of its own."
+        )
 
 
 def _check_answer(prompt: str, right: str, wrong: str, where: str) -> None:

@@ -131,6 +131,7 @@ def audit_surface(
         *_undecoded(concept),
         *_odd_groups(concept),
         *misspelt_classes(concept),
+        *_repeated_questions(concept),
         *_informative_baselines(baselines),
     ]
     return SurfaceAudit(baselines, duplicates, twins, shared, tuple(warnings), held_out)
@@ -366,6 +367,17 @@ def _contradictions(concept: Concept) -> list[str]:
         targets[example.text].add(example.target)
     count = sum(len(values) > 1 for values in targets.values())
     return [f"{count} texts occur with two labels"] if count else []
+
+
+def _repeated_questions(concept: Concept) -> list[str]:
+    """Questions that are asked again in another group, where each counts as if it were new."""
+    asked = {(answer.prompt, answer.right, answer.wrong) for answer in concept.answers}
+    again = len(concept.answers) - len(asked)
+    return (
+        [f"{again} of {len(concept.answers)} questions repeat one of another group: their interval is too narrow"]
+        if again
+        else []
+    )
 
 
 def _odd_groups(concept: Concept) -> list[str]:
