@@ -71,6 +71,15 @@ def test_vector_maps_into_another_width(place: Path, run: Run) -> None:
             assert abs(null["value"]) < 0.5 * effect
         assert _told(run, unit, "mapped_p", name)["value"] < 0.05
         assert 0 < _told(run, unit, "map_r2", name)["value"] <= 1
+    cosines = {name: _told(run, unit, "mapped_cosine", name)["value"] for name in ("identity", "activations")}
+    assert cosines["identity"] < cosines["activations"]
+    doses = run.records(
+        f"unit = '{unit}' and metric = 'mapped_dose_effect' and control is null and coords['map'] = 'activations'"
+    )
+    curve = {float(dict(c)["dose"]): value for c, value in zip(doses.coords, doses.value, strict=True)}
+    assert sorted(curve) == [0.25, 0.5, 1, 2, 4]
+    assert curve[1] == pytest.approx(_told(run, unit, "mapped_effect", "activations")["value"], abs=1e-5)
+    assert curve[0.25] < curve[0.5] < curve[1] < curve[2]
     again = _mapped(place, run, "wide")
     assert again == unit  # the same question takes the place of its answer
 

@@ -166,12 +166,14 @@ def _print_cross_model(run: "Run", unit: str, as_json: bool) -> None:
     from ontogeny.storage.record_filter import sql_text
 
     rows = run.query(
-        "select concept, site, metric, coords['map'] as map, control, coords['outcome'] as outcome, value, low, high, n, note "
-        f"from records where unit = {sql_text(unit)} order by concept, metric, map, control nulls first"
+        "select concept, site, metric, coords['map'] as map, coords['dose'] as dose, control, "
+        "coords['outcome'] as outcome, value, low, high, n, note "
+        f"from records where unit = {sql_text(unit)} order by concept, metric, map, "
+        "try_cast(dose as double) nulls first, control nulls first"
     )
     lines = []
     for row in rows.to_dict("records"):
         value = f"{row['value']:.2f}" if row["low"] != row["low"] else interval_text(row)
-        kind = " ".join(str(row[c]) for c in ("map", "control") if isinstance(row[c], str))
+        kind = " ".join(str(row[c]) for c in ("map", "dose", "control") if isinstance(row[c], str))
         lines.append(f"{row['concept']} at {row['site']}, {row['metric']}, {kind}: {value}")
     print_output(json_rows(rows), [*lines, f"\nrows are in {run.folder}"], as_json=as_json)

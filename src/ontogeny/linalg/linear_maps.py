@@ -89,3 +89,8 @@ def random_map(source: int, target: int, *, seed: int = 0) -> LinearMap:
     """A Gaussian matrix, as a null."""
     drawn = torch.randn(source, target, generator=torch.Generator().manual_seed(seed))
     return LinearMap(drawn / source**0.5, 0.0, float("nan"), 0)
+
+
+def identity_map(source: int, target: int) -> LinearMap:
+    """The vector as it is, cut or filled with zeros to the target's width: a null without any map."""
+    return LinearMap(torch.eye(source, target), 0.0, float("nan"), 0)

@@ -1,7 +1,8 @@
 """Map a vector into a model of another width or tokenizer, by a map fitted on what both models have read (arXiv:2503.21073).
 
 The concept's vector of the source is mapped to a site of the same relative depth. Its effect there is compared with those of the target's
-own vector, random directions, random maps, and maps fitted on shuffled pairs. Maps are fitted without held-out texts.
+own vector, random directions, the vector without a map, random maps, and maps fitted on shuffled pairs, at several doses. Maps are
+fitted without held-out texts.
 """
 
 import re
@@ -46,6 +47,12 @@ from ontogeny.storage.run import Run
 
 _CONTROL_MAPS = 20
 """Number of random maps, and of maps fitted on shuffled pairs."""
+_DOSES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Multiples of the settings' alpha in a dose curve."""
+_DOSE_CONTROLS = 5
+"""Maps of shuffled pairs in a dose curve."""
+_CROSS_MODEL_VERSION = 2
+"""Raised when the same input gives other rows."""
 _MapPairs = Mapping[str, tuple[Float[Tensor, "pair source"], Float[Tensor, "pair target"], Int[Tensor, " pair"]]]
 """Rows of source and target with their groups, by kind of pair."""
 
@@ -105,14 +112,22 @@ def transfer_to_model(
             rows += mapping.rows(vector, neutral)
         coords = {"onto": Path(target).name, "onto_checkpoint": there.name}
         rows = [replace(record, coords={**record.coords, **coords}) for record in rows]
+        # The rows of the first version, without doses, would stand twice.
+        run.drop(_unit_key(target, there.name, units.values(), settings, ()))
         run.keep(unit, CheckpointStamp.of(plan.lineage.name, unit, here).on(rows))
     return run, unit
 
 
-def _unit_key(target: str, checkpoint: str, sources: Iterable[str], settings: TransferSettings) -> str:
+def _unit_key(
+    target: str,
+    checkpoint: str,
+    sources: Iterable[str],
+    settings: TransferSettings,
+    version: tuple[int, ...] = (_CROSS_MODEL_VERSION,),
+) -> str:
     # The class was called Options when the first runs were made.
     text = f"Options{str(settings).removeprefix(TransferSettings.__name__)}"
-    return f"onto-{content_digest([target, checkpoint, sorted(sources), text])}"
+    return f"onto-{content_digest([target, checkpoint, sorted(sources), text, *version])}"
 
 
 def _pairs(source: Model, site: Site, target: Model, target_site: Site, texts: Sequence[str]) -> _MapPairs:
@@ -195,7 +210,8 @@ class _Mapping:
         for name, fitted in maps.items():
             coords = {"map": name, "strength": f"{fitted.strength:g}"}
             yield self._row("map_r2", _float32(fitted.r2), coords, method="least_squares", n=fitted.pairs, split="all")
-        vectors = {"native": own} | {name: _unit(fitted.apply(vector)) for name, fitted in maps.items()}
+        vectors = {"native": own, "identity": _unit(linear_maps.identity_map(len(vector), len(own)).apply(vector))}
+        vectors |= {name: _unit(fitted.apply(vector)) for name, fitted in maps.items()}
         controls = {
             (name, control): mapped
             for name, fitted in maps.items()
@@ -222,6 +238,30 @@ class _Mapping:
         for (name, control), mapped_controls in controls.items():
             effects = torch.stack([meter.measure(v * length).effect.mean() for v in mapped_controls])
             yield self.build.null("mapped_effect", control, effects.double(), kind | {"map": name})
+        if self.settings.equal_cost is None:
+            yield from self._dose_rows(meter, length, vectors, controls, weights)
+
+    def _dose_rows(
+        self,
+        meter: EffectMeter,
+        length: float,
+        vectors: Mapping[str, Tensor],
+        controls: Mapping[tuple[str, str], Sequence[Tensor]],
+        weights: Float[Tensor, "sample unit"],
+    ) -> Iterator[Record]:
+        """Effect of each vector at several lengths, beside that of maps fitted on shuffled pairs."""
+        for dose in _DOSES:
+            coords = {"outcome": meter.outcome.kind, "dose": f"{dose:g}"}
+            for name, vector in vectors.items():
+                effect = meter.measure(vector * (dose * length)).effect
+                yield self.build.mean(
+                    "mapped_dose_effect", effect, meter.outcome.groups, weights, coords | {"map": name}
+                )
+            for (name, control), drawn in controls.items():
+                if control == "shuffled_map":
+                    few = (meter.measure(vector * (dose * length)).effect.mean() for vector in drawn[:_DOSE_CONTROLS])
+                    effects = torch.stack(list(few)).double()
+                    yield self.build.null("mapped_dose_effect", control, effects, coords | {"map": name})
 
     def _control_vectors(
         self, name: str, fitted: linear_maps.LinearMap, vector: Tensor
