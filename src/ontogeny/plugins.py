@@ -56,6 +56,11 @@ def check_plugin(folder: str, name: str, *, defining: str | None = None) -> None
         raise unknown_name(SINGULAR.get(folder, folder.removesuffix("s")), name, known)
 
 
+def is_builtin_plugin(folder: str, name: str) -> bool:
+    """Whether a plug-in is part of this package, not of another one."""
+    return name in _builtin_names(folder)
+
+
 def load_plugin(folder: str, name: str) -> ModuleType:
     """Import a plug-in's module.
 
@@ -63,7 +68,7 @@ def load_plugin(folder: str, name: str) -> ModuleType:
         BadInput: the name is unknown.
     """
     check_plugin(folder, name)
-    if name in _builtin_names(folder):
+    if is_builtin_plugin(folder, name):
         return importlib.import_module(f"ontogeny.{folder.replace('/', '.')}.{name}")
     module: ModuleType = _external_entry_points(folder)[name].load()
     return module
@@ -105,11 +110,13 @@ def _file_of(module: str) -> Path | None:
     return Path(spec.origin).parent.joinpath(*rest).with_suffix(".py") if rest else Path(spec.origin)
 
 
-def _builtin_names(folder: str) -> list[str]:
+@functools.cache
+def _builtin_names(folder: str) -> tuple[str, ...]:
+    # Cached: a trace of a small model asks some hundred times, and each time would list the folder.
     if folder not in PLUGIN_FOLDERS:
         raise unknown_name("plug-in folder", folder, PLUGIN_FOLDERS)
     modules = pkgutil.iter_modules([str(Path(__file__).parent / folder)])
-    return [module.name for module in modules if not module.name.startswith("_")]
+    return tuple(module.name for module in modules if not module.name.startswith("_"))
 
 
 def _external_entry_points(folder: str) -> dict[str, EntryPoint]:

@@ -155,7 +155,7 @@ def run_outcome(run: "Run") -> dict[str, Any]:
 
 def positive_classes(concepts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """By concept of run.json with two named classes: which one is positive."""
-    from ontogeny.data.concept import class_meaning
+    from ontogeny.data.examples import class_meaning
 
     return {
         c["name"]: class_meaning(c["classes"]) for c in concepts if c["kind"] == "binary" and len(c["classes"]) == 2

@@ -89,6 +89,7 @@ def trace_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Trace concepts through training: probes with floors and intervals at every site of every checkpoint."""
+    from ontogeny.jobs.trace import finished
     from ontogeny.lineage import Lineage
     from ontogeny.measurements.settings import TraceSettings
     from ontogeny.models.shape import check_sites_exist
@@ -117,6 +118,14 @@ def trace_command(
     arg.check_concept_arguments(concept, **columns)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     check_sites_exist(checkpoints.checkpoints[0], sites)
+    read_as = {"position": position, "limit": limit, "template": template, "tokenizer": tokenizer}
+    request = None
+    if not dry_run and not shard and template in ("none", "own") and tokenizer is None:
+        request = finished.request_digest(checkpoints, concept, {**asdict(settings), **columns, **read_as})
+    if finished.is_finished(out, request):
+        _say_nothing_is_left(out, silent=quiet or as_json)
+        print_trace_summary(out, as_json=as_json)
+        return
 
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.run_json import command_line
@@ -162,9 +171,16 @@ def trace_command(
             command=command_line(),
             on_progress=watch,
         )
-    if not as_json and not quiet and visits and len(run.ledger()) == visits:
-        typer.echo(f"nothing is left to do: {out} holds all of this trace", err=True)
+    if request is not None:
+        finished.write_stamp(run, request)
+    if visits and len(run.ledger()) == visits:
+        _say_nothing_is_left(out, silent=quiet or as_json)
     print_trace_summary(run.folder, as_json=as_json)
+
+
+def _say_nothing_is_left(out: Path, *, silent: bool) -> None:
+    if not silent:
+        typer.echo(f"nothing is left to do: {out} holds all of this trace", err=True)
 
 
 def _cache(gigabytes: float) -> "ActivationCache | None":

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ontogeny.data.examples import Answer, Example, TargetKind
+from ontogeny.data.examples import Answer, Example, TargetKind, class_meaning
 from ontogeny.data.grouping import derive_groups
 from ontogeny.data.parsing import Columns, parse_table
 from ontogeny.data.positions import Position, last
@@ -245,11 +245,6 @@ class Concept:
             raise BadInput(
                 f"a limit of {n} examples is too small, since groups stay whole ({reason}): raise `limit`, up to {len(self.examples)}."
             ) from error
-
-
-def class_meaning(classes: Sequence[str]) -> str:
-    """Which of two named classes is positive: '1 = singular, 0 = plural'; empty for other numbers of classes."""
-    return f"1 = {classes[1]}, 0 = {classes[0]}" if len(classes) == 2 else ""
 
 
 def _is_glued(prompt: str, answer: str) -> bool:

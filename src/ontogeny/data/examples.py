@@ -1,5 +1,6 @@
 """Examples of a concept: a labelled text, and a question with a right and a wrong answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,3 +33,8 @@ class Answer:
     right: str
     wrong: str
     group: str
+
+
+def class_meaning(classes: Sequence[str]) -> str:
+    """Which of two named classes is positive: '1 = singular, 0 = plural'; empty for other numbers of classes."""
+    return f"1 = {classes[1]}, 0 = {classes[0]}" if len(classes) == 2 else ""

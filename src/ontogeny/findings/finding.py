@@ -318,8 +318,9 @@ def _last_reading(rows: pd.DataFrame, metric: str, site: str, method: str, line:
 
 def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[str, IntervalEstimate]:
     floors = {}
+    rows = rows[rows["control"].isin(FLOOR_LABELS) & rows["site"].isin([site, ""])]
     for control in FLOOR_LABELS:
-        own = rows[rows["control"].eq(control) & rows["site"].isin([site, ""])]
+        own = rows[rows["control"].eq(control)]
         own = own[own["method"].eq(method)] if own["method"].eq(method).any() else own
         own = line.last(own) if own["step"].notna().any() else own
         if len(own):

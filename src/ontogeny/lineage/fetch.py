@@ -19,7 +19,7 @@ _HASH_WHOLE_BELOW = 64 * 2**20
 """Files up to this size are hashed completely, larger ones by samples."""
 _BLOCK_BYTES = 4096
 _BLOCKS_PER_TENSOR = 16
-_CLOCK_TICK_NS = 2 * 10**9
+CLOCK_TICK_NS = 2 * 10**9
 """Files that changed less than this ago are not remembered."""
 
 
@@ -160,7 +160,7 @@ class FileDigests:
             return f"not read: {state}"
         digest = file_digest(path)
         # A file that was written a moment ago may be written again within the same tick of the clock.
-        if time.time_ns() - max(state[2:]) > _CLOCK_TICK_NS:
+        if time.time_ns() - max(state[2:]) > CLOCK_TICK_NS:
             self.known[key], self.changed = [*state, digest], True
         return digest
 

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ontogeny.data.concept import class_meaning
+from ontogeny.data.examples import class_meaning
 from ontogeny.findings.finding import Finding, collect_findings
 from ontogeny.findings.selection import FINDING_ROWS, RecordSource, as_source, metric_condition
 from ontogeny.findings.sentences import (

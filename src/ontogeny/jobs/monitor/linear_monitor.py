@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ontogeny import architectures
 from ontogeny.activations.activations import capture
-from ontogeny.data.concept import class_meaning
+from ontogeny.data.examples import class_meaning
 from ontogeny.data.templates import Template, adds_special_tokens, template_of, template_text
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
 from ontogeny.dynamics.summary import best_site

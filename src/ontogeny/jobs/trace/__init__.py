@@ -6,6 +6,7 @@ __all__ = [
     "estimate",
     "execution",
     "executor",
+    "finished",
     "frozen",
     "losses",
     "plan",
