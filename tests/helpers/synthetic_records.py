@@ -34,6 +34,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rows += [row for concept in ("truth", "privacy") for row in _examples(concept, _moments(sft))]
     rows += _lenses(_moments(sft))
     rows += _dialogues(_moments(sft))
+    rows += [row for concept in ("truth", "privacy") for row in _mapped_vectors(concept, _moments(sft)[-1])]
     rows += _geometries(_moments(sft))
     return frame([*rows, *_between_concepts(_moments(sft)[-1], rng), *_stage_effects(_moments(sft))])
 
@@ -112,6 +113,19 @@ def _lenses(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
                 share = min(1.0, 0.1 + 0.2 * layer + gain + 0.2 * _rise(step, 200))
                 yield at | {"metric": "lens_agreement", "method": method} | _around(share)
                 yield at | {"metric": "lens_kl", "method": method} | _around(4 * (1 - share))
+
+
+def _mapped_vectors(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:
+    """Effect of a vector in another model, by map and dose."""
+    stage, step, tokens = moment
+    at = {"lineage": "tiny-neox", "concept": concept, "stage": stage, "step": step, "tokens": tokens, "n": 40}
+    at |= {"metric": "mapped_dose_effect", "method": "mass_mean", "site": "resid.2", "layer": 2}
+    for dose in (0.25, 0.5, 1.0, 2.0, 4.0):
+        for name, slope in (("native", 2.0), ("identity", 0.0), ("embeddings", 0.3), ("activations", 1.2)):
+            row = at | {"coords": {"map": name, "dose": f"{dose:g}", "outcome": "answers", "onto": "wide-neox"}}
+            yield row | _around(slope * dose)
+            if name in ("embeddings", "activations"):
+                yield row | {"control": "shuffled_map"} | _around(0.1 * dose)
 
 
 def _geometries(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
