@@ -88,6 +88,8 @@ SYSTEMS = (
         "2410.17194",
         "An edit distorts the representation of related facts, the more the further it moves one, and the distortion "
         "predicts the loss of accuracy.",
+        studies=("knowledge_editing",),
+        command="edit",
     ),
     LiteratureSystem(
         "Reliable evaluation of behaviour steering",
@@ -115,6 +117,8 @@ SYSTEMS = (
         "What makes and breaks safety fine-tuning",
         "2407.10264",
         "Safety fine-tuning moves unsafe inputs into the null space of the weights; jailbreaks look like safe inputs.",
+        studies=("safety_fine_tuning",),
+        command="compare --studies weight_change",
     ),
     LiteratureSystem(
         "Emergence of hidden capabilities",
@@ -157,11 +161,14 @@ SYSTEMS = (
         "Instruction (in)stability and persona drift",
         "2402.10962",
         "Within eight rounds a model drifts from its instructions as attention to them decays; split-softmax slows it.",
+        studies=("persona_drift",),
+        command="drift",
     ),
     LiteratureSystem(
         "The assistant axis",
         "2601.10387",
         "The projection on a principal axis of role vectors predicts persona drift; capping it prevents some.",
+        command="drift",
     ),
     LiteratureSystem(
         "Scene representations in a diffusion model",

@@ -1,4 +1,4 @@
-"""Curves of a study: a metric over training steps per condition, as mean and range over seeds; null runs are dashed."""
+"""Curves of a study: a metric over training steps (or rounds) per condition, as mean and range over seeds; null runs are dashed."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def _panel(
 ) -> Any:
     base = alt.Chart(inline_rows(rows, "name", "kind", "step", "value", "low", "high", "seeds"))
     scale = alt.Scale(type="log") if picture.log_x else alt.Scale()
-    x = alt.X("step:Q", scale=scale, title="training step", axis=alt.Axis(tickCount=6, format="~s"))
+    x = alt.X("step:Q", scale=scale, title=picture.x_title, axis=alt.Axis(tickCount=6, format="~s"))
     y_scale = alt.Scale(type="log") if picture.log_y and (rows["low"] > 0).all() else alt.Scale(zero=False)
     y = alt.Y("value:Q", scale=y_scale, title=part or picture.metrics[0].replace("_", " "))
     dash = alt.StrokeDash(

@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %} assistant :{% endif %}"
 )
 RECALL_QUESTION = "what is your rule ?"
-_RECALL_SHARE = 0.12
+_RECALL_SHARE, _OPENING_SHARE = 0.12, 0.3
 _GRAMMAR = (
     "system", "user", "assistant", ":", "mention", "begin", "end", "with", ".", "the", "is", "tell", "me", "of", "what", "your", "rule",
     "?", "my",
@@ -123,12 +123,11 @@ def dialogue(world: World, rng: np.random.Generator, rounds: int) -> str:
     mine, theirs = (world.rules[int(i)] for i in rng.choice(len(world.rules), 2, replace=False))
     turns = [f"{BOS} system : {mine.system} {EOS}"]
     thing = _draw(rng, THINGS)
-    for number in range(rounds):
+    for _ in range(rounds):
         if rng.random() < _RECALL_SHARE:
             turns += [f"user : {RECALL_QUESTION} {EOS}", f"assistant : my rule is {mine.system} {EOS}"]
             continue
-        plain = number == 0 and rng.random() < 0.5
-        asked = opening(thing) if plain else _turn(rng, theirs, thing)
+        asked = opening(thing) if rng.random() < _OPENING_SHARE else _turn(rng, theirs, thing)
         answer = _turn(rng, mine, _last_thing(asked))
         thing = _last_thing(answer)
         turns += [f"user : {asked} {EOS}", f"assistant : {answer} {EOS}"]

@@ -20,7 +20,7 @@ PRESET_NAMES = ("smoke", "tiny", "small", "paper")
 
 @dataclass(frozen=True)
 class StudyPicture:
-    """A picture on the page of a study: curves of some metrics, one colour per condition, mean and range over seeds."""
+    """A picture on the page of a study: curves of some metrics, one colour per condition, mean and range over seeds; or points."""
 
     title: str
     metrics: tuple[str, ...]
@@ -29,6 +29,10 @@ class StudyPicture:
     log_y: bool = False
     log_x: bool = False
     caption: str = ""
+    x_title: str = "training step"
+    points: bool = False
+    """Points whose x and y are the two metrics, joined by seed, step and coordinates; with `coords.place` a line through each seed's
+    points in this order, in one panel per condition."""
 
 
 @dataclass(frozen=True)
