@@ -135,6 +135,7 @@ def trace_command(
     from ontogeny.models.multi_gpu import resolve_device
     from ontogeny.storage.run import Run
 
+    part = Shard.parse(shard) if shard else None
     device = resolve_device(device)
     cluster = _cluster(executor, address, gpus_per_model, workers, device)
     if cluster is None or cluster.device is None:
@@ -165,7 +166,7 @@ def trace_command(
             settings,
             model=options,
             delete_behind=delete_behind,
-            shard=Shard.parse(shard) if shard else None,
+            shard=part,
             cluster=cluster,
             cache=_cache(cache_size),
             command=command_line(),
