@@ -53,6 +53,7 @@ def test_a_gauge_is_read_only_where_the_run_reads_it(gauges: list[Gauge]) -> Non
     assert late.reason == ""
     assert late.auroc_low > 0.5
     assert late.n == 40
+    assert late.floors["surface_tfidf"] < late.auroc
     assert 0 <= late.calibration_error < 0.3
 
 

@@ -10,6 +10,7 @@ from ontogeny.dashboard.selection import step_text
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
 from ontogeny.errors import BadInput
+from ontogeny.findings.finding import FLOOR_LABELS
 from ontogeny.gauges.control_vector import control_site
 from ontogeny.gauges.gauge import Gauge, default_gauges, make_gauge
 from ontogeny.gauges.labels import GaugeLabel, gauge_label, parse_gauge_names
@@ -83,6 +84,9 @@ def _card(shown: ShownRun, gauge: Gauge, verdict: str) -> dict[str, Any]:
         "auroc": finite_number(gauge.auroc),
         "low": finite_number(gauge.auroc_low),
         "high": finite_number(gauge.auroc_high),
+        "floors": [
+            [FLOOR_LABELS[name], finite_number(gauge.floors[name], 3)] for name in FLOOR_LABELS if name in gauge.floors
+        ],
         "n": gauge.n,
         "groups": gauge.groups,
         "ece": finite_number(gauge.calibration_error),

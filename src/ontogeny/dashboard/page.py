@@ -247,9 +247,10 @@ class _Dashboard:
             else:
                 Widget("notice", {"text": f"there is no panel {name}: choose one above.", "problem": True})
 
-    def _address(self, path: str, **query: str) -> str:
+    def _address(self, path: str, run: ShownRun | None = None, /, **query: str) -> str:
         listed = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value)
-        return f"/api/runs/{quote(self._run.name, safe='')}{path}?{listed}&version={self._version}"
+        version = self._version if run is None else run.version()
+        return f"/api/runs/{quote((run or self._run).name, safe='')}{path}?{listed}&version={version}"
 
     def _findings(self) -> None:
         self._add(self._in_panel, "findings", lambda: {"src": self._address("/findings")})
@@ -295,14 +296,14 @@ class _Dashboard:
         moments = self._described["checkpoints"]
         return next((m["label"] for m in moments if (m["stage"], step_text(m["step"])) == at), "")
 
-    def _view(self, name: str, *, eager: bool = False) -> None:
+    def _view(self, name: str, *, eager: bool = False, run: ShownRun | None = None) -> None:
         def options() -> dict[str, Any]:
             query = {"concept": self._chosen.concept}
             if name == "heads" and float(self._chosen.step or 0) % 1 == 0:
                 query |= {"stage": self._chosen.stage, "step": self._chosen.step}
             return {
-                "src": self._address(f"/charts/{name}", **query),
-                "table": self._address("/records", view=name, concept=self._chosen.concept),
+                "src": self._address(f"/charts/{name}", run, **query),
+                "table": self._address("/records", run, view=name, concept=self._chosen.concept),
                 "vega": asset_address("vega.js"),
                 "eager": eager,
             }
@@ -365,9 +366,19 @@ class _Dashboard:
             lambda: self._with_models("bench"),
             lambda name, text: self._change(bench=str(text)),
         )
-        for name in ("dose_response", "effect_cost", "alpha_grid", "samples"):
-            if self._counts.get(name, 0):
-                self._view(name)
+        evaluated = self._evaluated_run()
+        for name in _STEERING_VIEWS if evaluated is not None else ():
+            self._view(name, run=evaluated)
+        if evaluated is None:
+            Widget("notice", {"text": _NO_EVALUATION})
+
+    def _evaluated_run(self) -> ShownRun | None:
+        """The run with effects of steering: this one if it has some, else another one that is open."""
+        runs = [self._run, *(run for run in self._runs.members.values() if run is not self._run)]
+        count = "select count(*) as n from records where metric = 'steering_effect'"
+        return next(
+            (run for run in runs if run.result("effects", lambda run=run: int(run.run.query(count)["n"][0]))), None
+        )
 
     def _with_models(self, field: str) -> dict[str, Any]:
         """Options of a panel whose state is a field of the selection, with the checkpoints that it asks."""
@@ -391,6 +402,10 @@ class _Dashboard:
         self._add(self._in_panel, "table", options)
 
 
+_STEERING_VIEWS = ("dose_response", "effect_cost", "alpha_grid", "samples")
+_NO_EVALUATION = (
+    "Open a run of `ontogeny evaluate` as well: its effects on held-out questions, nulls and costs are drawn here."
+)
 _PANELS = {
     "findings": "Findings",
     "atlas": "Atlas",

@@ -7,7 +7,7 @@ traced texts: the interval is that of a further normal draw (Student's t).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,6 +83,8 @@ class Gauge:
     auroc: float = math.nan
     auroc_low: float = math.nan
     auroc_high: float = math.nan
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """AUROC of each control, by its name: random directions, words alone, the untrained model."""
     n: int = 0
     """Held-out examples."""
     groups: int = 0
@@ -145,7 +147,8 @@ def _calibrated(
     """The gauge with its probe, if it reads held-out examples better than chance."""
     gauge = replace(gauge, site=best.site)
     low, value, high = _auroc(run, gauge)
-    gauge = replace(gauge, auroc=value, auroc_low=low, auroc_high=high, n=len(y), groups=len(unique_values(groups)))
+    gauge = replace(gauge, auroc=value, auroc_low=low, auroc_high=high, floors=_floors(run, gauge))
+    gauge = replace(gauge, n=len(y), groups=len(unique_values(groups)))
     if not low > 0.5:
         reason = f"{best.site} does not read it here: held-out AUROC {value:.2f}, its interval begins at {low:.2f}, not above .5"
         return replace(gauge, reason=reason)
@@ -186,6 +189,17 @@ def _auroc(run: Run, gauge: Gauge) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     low, value, high = (float(rows[name].iloc[0]) for name in ("low", "value", "high"))
     return low, value, high
+
+
+def _floors(run: Run, gauge: Gauge) -> dict[str, float]:
+    """The AUROC of each control of the concept at the gauge's site, and of those that have no site or no checkpoint."""
+    rows = run.query(
+        f"select control, max(value) as value from records where metric = 'auroc' and control is not null and not isnan(value) "
+        f"and concept = {sql_text(gauge.label.concept)} and (site is null or site = {sql_text(str(gauge.site))}) "
+        f"and (unit = {sql_text(gauge.unit)} or step is null and stage is null) "
+        f"and (method is null or site is null or method in ('random', {sql_text(gauge.method)})) group by all order by all"
+    )
+    return {str(control): float(value) for control, value in zip(rows["control"], rows["value"], strict=True)}
 
 
 def _calibration_error(

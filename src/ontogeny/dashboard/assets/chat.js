@@ -65,6 +65,7 @@
       ["reading probe", card.method && `${card.method} at ${card.site}, position ${card.position}`],
       ["held out", card.n ? `${card.n} texts in ${card.groups} groups` : ""],
       ["AUROC", card.auroc === null ? "" : `${shown(card.auroc)} [${shown(card.low)}, ${shown(card.high)}]`],
+      ["floors of it", card.floors.map(([name, value]) => `${name} ${shown(value)}`).join(", ")],
       ["calibration error", card.ece === null ? "" : `${shown(card.ece)}; perfect calibration stays below ${shown(card.ece_noise)} on so few texts`],
       ["run of", card.traced],
       ["typicality", last ? `p ${shown(last.typicality)} of the class that it is nearest to; below .01 it is off the distribution` : ""],

@@ -129,7 +129,7 @@ window.ontogeny = (() => {
 
   function chart(place, options, emit) {
     let view = null, tabs = [], tab = 0, about = {}, turn = 0, rowsTurn = 0, visible = Boolean(options.eager), stale = true;
-    const title = element("h3"), tabPicker = element("select", {"aria-label": "part of the chart", onchange: () => { tab = Number(tabPicker.value); embed(turn); }});
+    const title = element("h3"), tabPicker = element("select", {"aria-label": "part of the chart", onchange: () => { tab = Number(tabPicker.value); embed(turn); }, hidden: true});
     const plot = element("div", {class: "plot"}), caption = element("figcaption");
     const rowsPlace = element("div");
     const details = element("details", {ontoggle: () => { if (details.open) openTable(); }}, element("summary", {}, "Rows"), rowsPlace);
