@@ -147,15 +147,16 @@ def load_views() -> list[View]:
 
 
 def study_chart(records: pd.DataFrame, picture: Any) -> Any:
-    """The themed chart of a study's picture: a metric over training steps per condition, null runs dashed.
+    """The themed chart of a study's picture: a metric over training steps per condition, null runs dashed, or one metric over another.
 
     Args:
         records: Rows of the study.
         picture: A `StudyPicture`.
     """
     from ontogeny.views._study_curves import draw_study_curves
+    from ontogeny.views._study_points import draw_study_points
 
-    return draw_study_curves(records, picture)
+    return draw_study_points(records, picture) if picture.points else draw_study_curves(records, picture)
 
 
 def empty_reason(chart: Any) -> str | None:
