@@ -121,6 +121,25 @@ def test_quantised_weights_name_the_package_that_reads_them(
         load_network(folder, torch.float32, False)
 
 
+@pytest.mark.parametrize("stored", ["policy.", "nested", "module"])
+def test_weights_of_other_names_are_shown(stored: str, tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    content: dict[str, object] | torch.nn.Module = {"state_dict": tensors}
+    if stored == "policy.":
+        rewrite(folder, lambda t: {f"policy.{n}": v for n, v in t.items()})
+    else:
+        (folder / "model.safetensors").unlink()
+        torch.save(content if stored == "nested" else torch.nn.Linear(2, 2), folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError) as caught:
+        load_network(folder, torch.float32, True)
+    line = str(caught.value)
+    words = {"policy.": "such as policy.model.embed_tokens", "nested": "such as state_dict", "module": "cannot be read"}
+    assert words[stored] in line
+    assert "\n" not in line
+    assert "\x1b" not in line
+
+
 @pytest.mark.parametrize(
     ("kind", "words"), [("fp8", "are quantised .fp8. and cannot be read"), ("made_up", "as integers")]
 )

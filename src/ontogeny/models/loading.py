@@ -3,6 +3,7 @@
 Weights must be safetensors unless pickles are allowed. Unknown families are refused before their weights are read.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,6 +37,8 @@ TOKENIZER_SETTINGS = ("special_tokens_map.json", "chat_template.jinja")
 _MOST = {"layer": 2_000, "expert": 10_000, "label": 200_000}
 """Largest plausible count, by a word in the name of a setting."""
 _MOST_ADDED_TOKENS = 20_000
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+"""Colours of a terminal, which torch writes into some errors."""
 _OWN_CODE = "trust_remote_code=True"
 """In the error of transformers about a checkpoint with its own code."""
 
@@ -400,6 +403,9 @@ def _check_complete(network: "PreTrainedModel", info: dict[str, Any], folder: Pa
         problem = f"lack {missing[0]}" if missing else f"have another shape for {mismatched[0]}"
         count = len(missing) + len(mismatched)
         advice = "merge the LoRA adapter that they hold" if adapter else "fetch them again"
+        if info["unexpected_keys"] and 2 * count >= len(network.state_dict()) and not adapter:
+            example = min(info["unexpected_keys"])
+            advice = f"they hold other names, such as {example}, so save the model with save_pretrained()"
         raise CheckpointError(
             f"the weights of {folder} {problem} ({count} tensors in all), which its config requires: {advice}."
         )
@@ -538,5 +544,5 @@ def has_chat_template(folder: Path) -> bool | None:
 
 def first_error_line(error: Exception) -> str:
     """First line of an error message, at most 160 characters."""
-    lines = str(error).strip().splitlines()
+    lines = _COLOUR.sub("", str(error)).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(" .:")[:160]
