@@ -1,26 +1,35 @@
 """Sentences on persona drift: adherence before and after a dialogue, what it is compared with, and what mitigations do to it."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.records import checkpoint_label
+
+DRIFT_ROWS = metric_condition("adherence", "adherence_change", "adoption", "instruction_recall", "degenerate_share")
+"""SQL condition of the rows that the sentences read."""
 
 
 def drift_sentences(records: pd.DataFrame) -> list[str]:
     """One sentence for each checkpoint and mitigation, over all instructions; the verdict claims no more than the interval."""
     table = pooled_rows(records)
-    table = table.assign(mitigated=table["method"].ne("plain"), moment=pd.to_numeric(records["step"]).loc[table.index])
+    table = table.assign(mitigated=table["method"].ne("plain"))
     groups = table.groupby(["stage", "moment", "mitigated", "method"], dropna=False)
     return [_sentence(rows) for _, rows in groups]
 
 
 def pooled_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """Rows of drift over all instructions, with `rounds` as a column; those of the instruction where there is only one."""
-    table = tidy_records(records).set_index(records.index)
+    """Rows of drift over all instructions, those of the instruction where there is only one, with `rounds` and the step as columns.
+
+    `moment` is the step, which is missing for a model without one.
+    """
+    steps = pd.to_numeric(records["step"], errors="coerce").to_numpy() if "step" in records else math.nan
+    table = tidy_records(records).assign(moment=steps)
     table = table.assign(rounds=pd.to_numeric(coord_column(table, "rounds"), errors="coerce"))
     drifting = table[table["metric"].eq("adherence")]
     return table[table["concept"].eq("")] if drifting["concept"].eq("").any() else table

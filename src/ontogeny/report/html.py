@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ontogeny.data.examples import class_meaning
 from ontogeny.findings.finding import Finding, collect_findings
+from ontogeny.findings.persona_drift import DRIFT_ROWS, drift_sentences
 from ontogeny.findings.selection import FINDING_ROWS, RecordSource, as_source, metric_condition
 from ontogeny.findings.sentences import (
     SCORE_LABELS,
@@ -54,6 +55,8 @@ def write_report(records: pd.DataFrame | RecordSource, about: Mapping[str, Any],
     findings = collect_findings(rows)
     pictures, absent = report_pictures(source)
     panels = comparison_sentences(source.rows(COMPARISON_ROWS)) if "compare" in about else {}
+    if "mitigations" in about.get("settings", {}):
+        panels |= {"persona_drift": drift_sentences(source.rows(DRIFT_ROWS))}
     bundle, script = vega_bundle(), report_script()
     template = Environment(
         loader=PackageLoader("ontogeny.report.html", "."),

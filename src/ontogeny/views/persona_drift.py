@@ -1,9 +1,9 @@
 """Persona drift: how far a chat model keeps to its system prompt after each round of a dialogue with itself, under each mitigation.
 
-Top: adherence of answers to a question after each round, with 95 % intervals over dialogues, one panel for each checkpoint; dashed: the
-same words in one turn, which has the length without the turns. Middle: recall of the instruction, and adoption of the partner's, with the
-null of instructions that neither party has; attention to the system prompt, mean over heads. Bottom: adherence after the last round
-against the margin on plain questions, for each mitigation: up and to the right is better.
+Top: adherence of answers to a question after each round, with 95 % intervals over dialogues (of many curves of the first only), one panel a
+checkpoint; dashed: the same words in one turn, which has the length without the turns. Middle: recall of the instruction, adoption of the
+partner's, with the null of instructions that neither party has, and attention to the system prompt, mean over heads. Bottom: adherence
+after the last round against the margin on plain questions, for each mitigation: up and to the right is better.
 """
 
 from typing import Any
@@ -37,8 +37,8 @@ needs = frozenset({"stage", "step", "concept", "method", "metric", "control", "v
 
 CURVES = ("adherence", "instruction_recall", "adoption")
 METRICS = (*CURVES, "adherence_change", "attention_mass", "capability_margin")
-MOST = 4
-"""Maximum number of checkpoints."""
+MOST, _MOST_BANDS = 4, 4
+"""Maximum number of checkpoints, and of curves that all have their interval."""
 _LINES = (
     ("instruction_recall", "", "recall of the instruction"),
     ("adoption", "", "adoption of the partner's"),
@@ -75,22 +75,26 @@ def draw(records: pd.DataFrame) -> Any:
 
 
 def _place(rows: pd.DataFrame) -> str:
-    return checkpoint_label(rows["stage"].iloc[0], rows["step"].iloc[0])
+    return checkpoint_label(rows["stage"].iloc[0], rows["moment"].iloc[0])
 
 
 def _curve(rows: pd.DataFrame, colour: Any, y: alt.Y) -> list[Any]:
-    base = alt.Chart(inline_rows(rows, "name", "rounds", "value", "low", "high", "n")).encode(
-        x=alt.X("rounds:Q", title="rounds of the dialogue (count)", axis=alt.Axis(tickMinStep=1, format="d")),
-        color=colour,
-    )
-    band = base.mark_area(opacity=0.14) if rows["rounds"].nunique() > 1 else base.mark_rule(strokeWidth=1.5)
+    """Lines with intervals as bands, of the first name alone where there are many."""
+    axis = alt.Axis(values=sorted(rows["rounds"].unique().tolist()), format="d", labelOverlap=True)
+    x = alt.X("rounds:Q", title="rounds of the dialogue (count)", axis=axis)
+    columns = ("name", "rounds", "value", "low", "high", "n")
+    banded = rows if rows["name"].nunique() <= _MOST_BANDS else rows[rows["name"].eq(rows["name"].iloc[0])]
+    base = alt.Chart(inline_rows(banded, *columns))
+    band = base.mark_area(opacity=0.16) if banded["rounds"].nunique() > 1 else base.mark_rule(strokeWidth=1.5)
+    band = band.encode(x=x, color=colour, y=alt.Y("low:Q", title=y["title"]), y2="high:Q")
     tooltip = ["name:N", *number_tooltips("rounds", "n", digits="d"), *number_tooltips("value", "low", "high")]
-    lines = base.mark_line(strokeWidth=1.8, point={"size": 22}).encode(y=y, tooltip=tooltip)
-    return [*known_intervals(band.encode(y=alt.Y("low:Q", title=y["title"]), y2="high:Q"), rows), lines]
+    lines = alt.Chart(inline_rows(rows, *columns)).mark_line(strokeWidth=1.8, point={"size": 22})
+    return [*known_intervals(band, banded), lines.encode(x=x, y=y, color=colour, tooltip=tooltip)]
 
 
 def _adherence(rows: pd.DataFrame, names: list[str], width: float) -> Any:
-    own = rows[rows["metric"].eq("adherence")].sort_values("rounds")
+    own = rows[rows["metric"].eq("adherence") & rows["name"].isin(names)]
+    own = own.assign(order=own["name"].map(names.index)).sort_values(["order", "rounds"])
     curves, once = own[own["control"].eq("")], own[own["control"].eq("one_turn")]
     if curves.empty:
         return None
