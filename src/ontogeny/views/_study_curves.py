@@ -9,7 +9,8 @@ from ontogeny.jobs.study.paper_study import StudyPicture
 from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, inline_rows
 from ontogeny.views._theme import CHART_WIDTH
 
-_NULL_DASH = [5, 4]
+_NULL_DASHES = ([5, 4], [1, 3], [8, 3, 2, 3])
+"""One for each null run, again from the first where there are more."""
 
 
 def draw_study_curves(records: pd.DataFrame, picture: StudyPicture) -> Any:
@@ -51,9 +52,11 @@ def _panel(
     x = alt.X("step:Q", scale=scale, title=picture.x_title, axis=alt.Axis(tickCount=6, format="~s"))
     y_scale = alt.Scale(type="log") if picture.log_y and (rows["low"] > 0).all() else alt.Scale(zero=False)
     y = alt.Y("value:Q", scale=y_scale, title=part or picture.metrics[0].replace("_", " "))
+    nulls = [kind for kind in kinds if kind != "measured"]
+    dashes = {kind: _NULL_DASHES[i % len(_NULL_DASHES)] for i, kind in enumerate(nulls)}
     dash = alt.StrokeDash(
         "kind:N",
-        scale=alt.Scale(domain=kinds, range=[[1, 0] if kind == "measured" else _NULL_DASH for kind in kinds]),
+        scale=alt.Scale(domain=kinds, range=[dashes.get(kind, [1, 0]) for kind in kinds]),
         legend=alt.Legend(title=None) if len(kinds) > 1 else None,
     )
     colour = colour_by_name(names)
