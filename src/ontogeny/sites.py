@@ -1,8 +1,9 @@
-"""Sites of a network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`, `attn_resid.7`, `mlp_resid.7`, `router.7`.
+"""Sites of a network: `resid.12`, `attn.7`, `mlp.7`, `head.3.5`, `neuron.7`, `attn_resid.7`, `mlp_resid.7`, `router.7`, `query.3.5`.
 
 `resid.0` is the embedding, `resid.l` the residual stream after block l (l = 1..L), before the final norm. The parts of block l have the
 same l; heads count from 0 and are read before the output projection. `attn` and `mlp` are raw outputs, `attn_resid` and `mlp_resid` the
 terms added to the stream, which differ from them only if a family normalises in between. `router` is the logit of each expert of a mixture.
+`query` and `key` are those of a head after their rotation; keys of a group are those of each of its heads.
 """
 
 import functools
@@ -13,8 +14,10 @@ from typing import Literal, Self, get_args
 
 from ontogeny.errors import BadInput
 
-SitePart = Literal["resid", "attn", "mlp", "head", "neuron", "attn_resid", "mlp_resid", "router"]
+SitePart = Literal["resid", "attn", "mlp", "head", "neuron", "attn_resid", "mlp_resid", "router", "query", "key"]
 SITE_PARTS: tuple[str, ...] = get_args(SitePart)
+HEAD_PARTS = ("head", "query", "key")
+"""Parts of which each head has one."""
 
 
 @dataclass(frozen=True, order=True)
@@ -32,12 +35,13 @@ class Site:
             BadInput: the text is not a site name.
         """
         match = re.fullmatch(
-            r"(resid|attn_resid|mlp_resid|attn|mlp|neuron|router)\.(\d{1,9})|(head)\.(\d{1,9})\.(\d{1,9})", text.strip()
+            r"(resid|attn_resid|mlp_resid|attn|mlp|neuron|router)\.(\d{1,9})|(head|query|key)\.(\d{1,9})\.(\d{1,9})",
+            text.strip(),
         )
         if match is None:
             raise BadInput(f"{text!r} is not a site: it must look like resid.12, attn.7, mlp.7, head.3.5 or neuron.7.")
         part, layer, head_part, head_layer, head = match.groups()
-        site = cls("head", int(head_layer), int(head)) if head_part else cls(part, int(layer))  # type: ignore[arg-type]
+        site = cls(head_part, int(head_layer), int(head)) if head_part else cls(part, int(layer))  # type: ignore[arg-type]
         if site.layer == 0 and site.part != "resid":
             raise BadInput(
                 f"{text!r} does not exist: blocks count from 1, and only resid.0, the embedding, has the number 0."
@@ -66,16 +70,16 @@ def _expand(pattern: str, layers: int, heads: int) -> list[Site]:
     if part not in SITE_PARTS:
         raise BadInput(f"{pattern!r} is not a site: it must begin with one of {', '.join(SITE_PARTS)}.")
     fields = rest[0].split(".") if rest else []
-    if len(fields) > (2 if part == "head" else 1):
+    if len(fields) > (2 if part in HEAD_PARTS else 1):
         raise BadInput(
-            f"{pattern!r} is not a site: {part} takes {'a layer and a head' if part == 'head' else 'one layer'}."
+            f"{pattern!r} is not a site: {part} takes {'a layer and a head' if part in HEAD_PARTS else 'one layer'}."
         )
     first = 0 if part == "resid" else 1
     span = _span(fields[0] if fields else "*", first, layers, pattern, "layer")
-    if part != "head":
+    if part not in HEAD_PARTS:
         return [Site(part, layer) for layer in span]  # type: ignore[arg-type]
     inside = _span(fields[1] if len(fields) > 1 else "*", 0, heads - 1, pattern, "head")
-    return [Site("head", layer, head) for layer in span for head in inside]
+    return [Site(part, layer, head) for layer in span for head in inside]  # type: ignore[arg-type]
 
 
 def _span(text: str, first: int, last: int, pattern: str, what: str) -> range:

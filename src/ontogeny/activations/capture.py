@@ -21,10 +21,10 @@ from ontogeny.activations.prefix_sharing import PrefixGroup, group_by_prefix
 from ontogeny.activations.sequence_packing import can_pack, pack_sequences, position_ids
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch
-from ontogeny.models.hooks import read_hooks, replace_forward
+from ontogeny.models.hooks import ATTENTION_PARTS, read_hooks, replace_forward
 from ontogeny.models.model import Model, next_token_logits
 from ontogeny.models.onednn import packed_linears
-from ontogeny.sites import Site
+from ontogeny.sites import HEAD_PARTS, Site
 
 
 @dataclass
@@ -103,7 +103,9 @@ def _run_all(
     switch = rope_switch(model)
     shared = causal and share_prefixes
     groups, rest = group_by_prefix(work, longest=switch) if shared else ([], list(range(len(work.sequences))))
-    one_row = can_pack(model, max((len(work.sequences[s]) for s in rest), default=0))
+    # Packed texts and sites of attention exchange the same function.
+    in_attention = any(site.part in ATTENTION_PARTS for site in store.places)
+    one_row = not in_attention and can_pack(model, max((len(work.sequences[s]) for s in rest), default=0))
     runs: list[tuple[_PrefixState | None, CaptureBatch]] = [
         (None, batch)
         for batch in make_batches(
@@ -164,10 +166,11 @@ class _PooledStore:
             self.sites[part] = tuple(site for site in sites if site.part == part)
         self.parts: dict[str, Tensor] = {}
         self.places = {site: i for group in self.sites.values() for i, site in enumerate(group)}
-        self.heads_of: dict[int, list[Site]] = defaultdict(list)
-        for site in self.sites.get("head", ()):
-            self.heads_of[site.layer].append(site)
-        self.work, self.d_head = work, model.d_head
+        self.heads_of: dict[tuple[str, int], list[Site]] = defaultdict(list)
+        for site in sites:
+            if site.part in HEAD_PARTS:
+                self.heads_of[site.part, site.layer].append(site)
+        self.work, self.heads = work, model.heads
         self.device = model.device
         self.inputs = torch.zeros(len(work.sequences), model.d, device=self.device)
         self.answers = torch.full((len(work.scored),), torch.nan, device=self.device)
@@ -180,11 +183,12 @@ class _PooledStore:
 
     def store(self, part: str, layer: int, rows: list[int], pooled: Float[Tensor, "read d"]) -> None:
         pooled = pooled.float()
-        if part != "head":
+        if part not in HEAD_PARTS:
             self._tensor_for(part, pooled.shape[-1])[self.places[Site(part, layer)], rows] = pooled  # type: ignore[arg-type]
             return
-        target, split = self._tensor_for(part, self.d_head), pooled.unflatten(-1, (-1, self.d_head))
-        for site in self.heads_of[layer]:
+        split = pooled.unflatten(-1, (self.heads, -1))
+        target = self._tensor_for(part, split.shape[-1])
+        for site in self.heads_of[part, layer]:
             target[self.places[site], rows] = split[:, site.head]
 
     def _tensor_for(self, part: str, d: int) -> Float[Tensor, "site read d"]:

@@ -17,6 +17,7 @@ from ontogeny.findings.finding import CHANCE_SCORES, FLOOR_LABELS
 from ontogeny.findings.selection import OWN_ROWS
 from ontogeny.findings.sentences import SCORE_LABELS
 from ontogeny.findings.table import mean_over_seeds, tidy_records
+from ontogeny.sites import HEAD_PARTS
 from ontogeny.storage.files import sql_literal
 from ontogeny.views import DIVERGING_SCHEME, INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME, apply_theme
 from ontogeny.views.layers import LEVEL
@@ -48,7 +49,7 @@ def atlas_cells(shown: ShownRun, chosen: Selection) -> AtlasCells:
 
 def heads_concept(shown: ShownRun, chosen: Selection) -> str:
     """The concept whose heads are shown: the chosen one, else the first; "" for other parts, which show all concepts."""
-    if chosen.part != "head":
+    if chosen.part not in HEAD_PARTS:
         return ""
     return chosen.concept or next(iter(shown.describe()["concepts"]), "")
 
@@ -130,7 +131,7 @@ def draw_atlas(shown: ShownRun, chosen: Selection, *, difference: bool = False) 
     rows = difference_cells(cells, chosen) if difference else cells.at(chosen.stage, chosen.step)
     layers = sorted(cells.rows["layer"].dropna().unique())
     names = list(dict.fromkeys(cells.rows["row"]))
-    heads = chosen.part == "head"
+    heads = chosen.part in HEAD_PARTS
     if heads:
         names.sort(key=float)
     x = alt.X(

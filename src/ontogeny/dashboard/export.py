@@ -17,6 +17,7 @@ from ontogeny.dashboard.selection import Selection, step_text
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.errors import BadInput
 from ontogeny.findings.finding import SCORE_METRICS
+from ontogeny.sites import HEAD_PARTS
 from ontogeny.storage.files import atomic_path
 from ontogeny.storage.run import check_output
 from ontogeny.views import content_security_policy, embedded_json, load_views, vega_bundle
@@ -77,7 +78,7 @@ def _site(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -
 def _atlas(shown: ShownRun, described: Mapping[str, Any], metric: str, part: str) -> dict[str, Any]:
     data: dict[str, Any] = {}
     first = Selection(metric=metric, part=part).fitted(described)
-    for concept in described["concepts"] if part == "head" else [""]:
+    for concept in described["concepts"] if part in HEAD_PARTS else [""]:
         chosen = replace(first, concept=concept)
         cells = atlas_cells(shown, chosen)
         if not len(cells.rows) or not cells.rows["value"].notna().any():

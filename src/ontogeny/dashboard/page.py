@@ -19,6 +19,7 @@ from ontogeny.dashboard.shown_run import ShownRun, ShownRuns
 from ontogeny.dashboard.widget import Widget
 from ontogeny.errors import BadInput
 from ontogeny.findings.sentences import SCORE_LABELS
+from ontogeny.sites import HEAD_PARTS
 from ontogeny.views import View, load_views
 
 _REFRESH = 3.0
@@ -266,14 +267,14 @@ class _Dashboard:
         if of and not chosen.other_step:
             return {"hidden": True}
         fixed = {"metric": chosen.metric, "part": chosen.part, "method": chosen.method}
-        if chosen.part == "head":
+        if chosen.part in HEAD_PARTS:
             fixed["concept"] = chosen.concept
         here = {"stage": chosen.stage, "step": chosen.step}
         if of:
             here |= {"other_stage": chosen.other_stage, "other_step": chosen.other_step}
         heads = (
             f", heads of {chosen.concept or next(iter(self._described['concepts']), '')}"
-            if chosen.part == "head"
+            if chosen.part in HEAD_PARTS
             else ""
         )
         what = f"B − A, {self._label('other_')} minus {self._label('')}" if of else self._label("")

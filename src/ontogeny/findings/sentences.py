@@ -72,6 +72,8 @@ def describe_site(site: str) -> str:
         "neuron": f"in the neurons of block {layer}",
         "router": f"in the router of block {layer}",
         "head": f"in head {head} of block {layer}",
+        "query": f"in the queries of head {head} of block {layer}",
+        "key": f"in the keys of head {head} of block {layer}",
     }
     return words.get(part, f"at {site}")
 

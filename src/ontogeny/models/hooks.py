@@ -5,15 +5,18 @@ All hooks are context managers and are removed when the block ends.
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ontogeny.errors import BadInput
+from ontogeny.models.attention_patterns import AttentionCall, pattern_hooks
 from ontogeny.models.model import Model, output_weight_path
 from ontogeny.sites import Site
 
+ATTENTION_PARTS = ("query", "key")
+"""Parts that are read where attention is computed."""
 _CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
 ActivationEdit = Callable[[Tensor], Tensor]
 """Maps the whole tensor at a site, `[batch, token, d]`, to its replacement."""
@@ -69,12 +72,31 @@ def read_hooks(model: Model, wanted: Sequence[tuple[str, int]], sink: Activation
     Reads see the changes of `write_hooks` that were opened before. Values are `[batch, token, d]`; heads are concatenated.
 
     Raises:
-        BadInput: neurons of a mixture of experts, each of which has its own.
+        BadInput: neurons of a mixture of experts, each of which has its own, or queries and keys of a family whose attention is not the
+            common function of transformers.
     """
+    in_attention = {(part, layer) for part, layer in wanted if part in ATTENTION_PARTS}
     with contextlib.ExitStack() as hooks:
+        if in_attention:
+            hooks.enter_context(pattern_hooks(model, _attention_reader(model, in_attention, sink)))
         for part, layer in wanted:
-            hooks.enter_context(_hook(model, part, layer, _reader(model, part, layer, sink)))
+            if part not in ATTENTION_PARTS:
+                hooks.enter_context(_hook(model, part, layer, _reader(model, part, layer, sink)))
         yield
+
+
+def _attention_reader(
+    model: Model, wanted: Collection[tuple[str, int]], sink: ActivationSink
+) -> Callable[[AttentionCall], None]:
+    """Hand queries and keys of the pass's own tokens to the sink, `[batch, token, head × d]`."""
+
+    def read(call: AttentionCall) -> None:
+        tokens = call.queries.shape[2]
+        for part, value in (("query", call.queries), ("key", call.keys[:, :, -tokens:])):
+            if (part, call.layer) in wanted:
+                sink(part, call.layer, value.transpose(1, 2).flatten(2).to(model.device))
+
+    return read
 
 
 @contextlib.contextmanager
@@ -82,8 +104,13 @@ def write_hooks(model: Model, site: Site, edit: ActivationEdit) -> Iterator[None
     """In every forward pass, replace the activation `h` at `site` by `edit(h)`.
 
     Raises:
-        BadInput: the site is a router, whose choice of experts does not follow from a changed logit, or neurons of a mixture of experts.
+        BadInput: the site is a router, whose choice of experts does not follow from a changed logit, neurons of a mixture of experts, or
+            queries and keys.
     """
+    if site.part in ATTENTION_PARTS:
+        raise BadInput(
+            f"{site} can be read and not changed: change attention with Reweight, or head.{site.layer}.{site.head}."
+        )
     if site.part == "router":
         raise BadInput(f"{site} can be read and not changed: change mlp.{site.layer}, the output of its experts.")
 

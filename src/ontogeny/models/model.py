@@ -31,7 +31,7 @@ from ontogeny.models.loading import (
     silence_transformers,
 )
 from ontogeny.models.multi_gpu import place_network
-from ontogeny.sites import Site, expand_sites
+from ontogeny.sites import HEAD_PARTS, Site, expand_sites
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -368,7 +368,7 @@ def tokenizer_fingerprint(model: Model) -> str:
 
 def site_width(model: Model, site: Site) -> int:
     """Number of dimensions of a site."""
-    if site.part == "head":
+    if site.part in HEAD_PARTS:
         return model.d_head
     return output_weight(model, site).shape[0] if site.part == "neuron" else model.d
 

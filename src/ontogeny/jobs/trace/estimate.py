@@ -15,7 +15,7 @@ from ontogeny.measurements.settings import CAUSAL_CONTROLS
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.shape import ModelShape, model_shape
 from ontogeny.models.size import measure_flops_per_second, model_size
-from ontogeny.sites import expand_sites
+from ontogeny.sites import HEAD_PARTS, expand_sites
 from ontogeny.storage.run import Run
 
 _CHARACTERS_PER_TOKEN = 4.0
@@ -142,7 +142,7 @@ def _shape(checkpoint: Checkpoint) -> ModelShape:
 def _disk_bytes(plan: TracePlan, missing: Mapping[Checkpoint, list[Concept]], shape: ModelShape) -> int:
     """Bytes of directions, held-out scores and records of the missing units."""
     d, layers, heads = shape.width or 1024, shape.layers or 16, shape.heads or 16
-    width = {"resid": d, "attn": d, "mlp": d, "head": d // heads, "neuron": 4 * d}
+    width = {"neuron": 4 * d, **dict.fromkeys(HEAD_PARTS, d // heads)}
     widths = [width.get(site.part, d) for site in expand_sites(plan.settings.sites, layers=layers, heads=heads)]
     total = 0
     for concept in itertools.chain.from_iterable(missing.values()):
