@@ -29,3 +29,9 @@ def test_page_has_a_policy_and_no_markup_in_its_data(tmp_path: Path) -> None:
     assert "document.title" in page
     assert "<script>document.title" not in page
     assert 'src="http' not in page
+
+
+def test_a_still_picture_does_not_ask_to_be_clicked(tmp_path: Path) -> None:
+    drawn = views.load_view("emergence").draw(synthetic_records.table())
+    assert "click to single out" in views.save_chart(drawn, tmp_path / "c.html").read_text()
+    assert "click to" not in views.save_chart(drawn, tmp_path / "c.svg").read_text()

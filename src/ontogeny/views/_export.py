@@ -23,6 +23,8 @@ _TOP_LEVEL = ("$schema", "config", "params", "datasets", "usermeta", "descriptio
 _SVG = "{http://www.w3.org/2000/svg}"
 _PRINT_DPI = 300
 """Resolution of a PNG whose size is given in mm, cm, in or pt; one in px has two dots a px."""
+_CLICK_HINT = " (click to single out)"
+"""End of the title of a legend whose entries can be clicked."""
 _CAPTION_LETTER = 5.5
 """Mean width of a letter of the caption, in px."""
 
@@ -59,6 +61,8 @@ def _encode(spec: dict[str, Any], path: Path, width: Length | None, height: Leng
     if path.suffix == ".json":
         return json.dumps(spec if width is height is None else resize(spec, version, width, height), indent=2).encode()
     spec = _framed(spec, None if width is None else width.px)
+    if path.suffix != ".html":
+        spec = _without_hints(spec)
     scale, size = 1.0, (width, height)
     if width is not None or height is not None:
         spec = resize(spec, version, width, height)
@@ -139,6 +143,15 @@ def _framed(spec: Mapping[str, Any], width: float | None) -> dict[str, Any]:
     if width is None:
         wrap_titles(framed, max(room, 420))
     return framed
+
+
+def _without_hints(value: Any) -> Any:
+    """A specification without the hint to click, which a picture on paper does not answer."""
+    if isinstance(value, dict):
+        return {key: _without_hints(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_hints(item) for item in value]
+    return value.removesuffix(_CLICK_HINT) if isinstance(value, str) else value
 
 
 def _visible(value: Any) -> Any:
