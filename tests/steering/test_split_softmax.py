@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ontogeny.dialogues.attention_mass import attention_mass
+from ontogeny.activations.attention_mass import attention_mass
 from ontogeny.errors import BadInput
 from ontogeny.interventions import Cap, SplitSoftmax
 from ontogeny.models.attention_patterns import AttentionCall, pattern_hooks

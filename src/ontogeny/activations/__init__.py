@@ -3,6 +3,7 @@
 __all__ = [
     "activations",
     "attention_geometry",
+    "attention_mass",
     "attention_vectors",
     "batching",
     "cache",
@@ -11,5 +12,6 @@ __all__ = [
     "parity",
     "prefix_sharing",
     "sequence_packing",
+    "target_heads",
     "workload",
 ]

@@ -3,7 +3,6 @@
 __all__ = [
     "answers",
     "attention_decay",
-    "attention_mass",
     "capability",
     "instructions",
     "judges",

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.activations.attention_mass import attention_mass
 from ontogeny.data.templates import Template
-from ontogeny.dialogues.attention_mass import attention_mass
 from ontogeny.dialogues.prompts import chat_prompts
 from ontogeny.dialogues.self_chat import Dialogue
 from ontogeny.models.model import Model

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from ontogeny.activations.attention_mass import attention_mass
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Relation, Separation
 from ontogeny.data.chats import Chat
 from ontogeny.dialogues.answers import answer_log_likelihoods
 from ontogeny.dialogues.attention_decay import AttentionDecay, attention_decay
-from ontogeny.dialogues.attention_mass import attention_mass
 from ontogeny.dialogues.instructions import Instruction
 from ontogeny.dialogues.judges import TextJudge
 from ontogeny.dialogues.mitigations import PLAIN, Mitigation
@@ -85,7 +85,8 @@ class Settings:
 
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
-        steps=8, rows=2, width=16, layers=1, rounds=2, rules=3, runs=1, split_softmax=(0.6,), repetition=(1.0,), guidance=(1.5,), capping=(0.5,)
+        steps=8, rows=2, width=16, layers=1, rounds=2, rules=3, runs=1,
+        split_softmax=(0.6,), repetition=(1.0,), guidance=(1.5,), capping=(0.5,),
     ),
     "tiny": Settings(),
     "small": Settings(steps=4000, width=128, layers=4, pairs=6, runs=4),

@@ -1,4 +1,4 @@
-"""Attention mass on the system prompt: the share π of each head's attention that goes to its tokens, at every token (arXiv:2402.10962)."""
+"""Attention mass: the share of each head's attention that goes to chosen tokens, such as the system prompt or a target."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def attention_mass(
     *,
     batch: int = 16,
 ) -> list[Float[Tensor, "layer head token"]]:
-    """The share of the attention of each token that goes to the chosen tokens of its text, for every head.
+    """The share of the attention of each token that goes to the chosen tokens of its text, for every head (arXiv:2402.10962).
 
     Args:
         tokens: For each text, True at the chosen tokens.
