@@ -1,4 +1,4 @@
-"""When a similarity forms: the step from which it stays above half-way from its frequency-matched null to its last value, in each stage."""
+"""When a similarity forms: the step from which it stays above half-way from its floor to its last value, in each stage."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class SimilarityCurve:
     influences: Sequence[Float[Tensor, " token"]]
     """What each token contributes at each step."""
     floor: float
-    """Mean of the frequency-matched null, or of the shuffled one, at the last step."""
+    """Mean of the frequency-matched null, or of the shuffled one, at the last step; of a run with itself at least that at step 0."""
 
 
 def formation_rows(curves: Sequence[SimilarityCurve], *, seed: int) -> list[Record]:

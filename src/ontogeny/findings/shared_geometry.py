@@ -39,7 +39,8 @@ def geometry_sentences(run: "Run") -> list[str]:
     """When each similarity formed, and how far each stage moved the geometry."""
     formed = run.query(
         "select lineage, stage, value, low, high, note, coords['model'] as model, coords['space'] as space, "
-        "coords['against'] as against, coords['other_model'] as other from records where metric = 'geometry_step'"
+        "coords['against'] as against, coords['other_model'] as other from records where metric = 'geometry_step' "
+        "and not (isnan(value) and note like '%an event needs%')"
     )
     moved = run.query(
         "select lineage, stage, step, value, low, high, coords['space'] as space, coords['other_stage'] as other_stage, "

@@ -159,11 +159,14 @@ def _summarise(run: Run, plan: GeometryPlan) -> None:
         name, stage, space, against, other = map(str, key)
         own = rows[rows["control"].isna()].sort_values("step")
         nulls = rows[rows["step"].eq(own["step"].max())]
-        floors = [nulls[nulls["control"].eq(c)]["value"] for c in ("frequency_matched", "shuffled")]
-        floor = next((float(values.iloc[0]) for values in floors if len(values)), 0.0)
+        floors = {c: nulls[nulls["control"].eq(c)]["value"].tolist() for c in ("frequency_matched", "shuffled")}
+        floor, floor_name = next(((found[0], c) for c, found in floors.items() if found), (0.0, "zero"))
+        # The first weights of a run stay in its last ones: what they share is not formed by training.
+        if against == "last" and own["step"].iloc[0] == 0 and own["value"].iloc[0] > floor:
+            floor, floor_name = own["value"].iloc[0], "step_0"
         at = f"{against}/{plan.names.index(other)}/{space}"
         influences = [run.scores(unit, [at])[at].double() for unit in own["unit"]]
-        coords = {"space": space, "against": against, "other_model": other, "model": name}
+        coords = {"space": space, "against": against, "other_model": other, "model": name, "floor_name": floor_name}
         curves.append(SimilarityCurve(stage, coords, own["step"].tolist(), own["value"].tolist(), influences, floor))
     unit = f"{_FORMATION}-{content_digest(sorted(finished))}"
     if curves:
