@@ -6,6 +6,7 @@ __all__ = [
     "capability",
     "instructions",
     "judges",
+    "measure",
     "mitigations",
     "persona_axis",
     "probes",

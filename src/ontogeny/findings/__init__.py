@@ -3,6 +3,7 @@
 __all__ = [
     "finding",
     "literature",
+    "persona_drift",
     "seed_agreement",
     "selection",
     "sentences",

@@ -3,6 +3,7 @@
 __all__ = [
     "audit",
     "compare",
+    "drift",
     "edit",
     "evaluate",
     "inputs",

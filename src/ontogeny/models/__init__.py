@@ -2,6 +2,7 @@
 
 __all__ = [
     "adapters",
+    "attention_patterns",
     "forward",
     "hooks",
     "identity",
