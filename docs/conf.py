@@ -32,7 +32,10 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+html_context = {"default_mode": "auto"}
+html_sidebars = {"_generated/gallery": []}  # it is a section of one page
 html_show_sourcelink = False
+add_module_names = False  # names are imported from `ontogeny`, wherever they are defined
 copyright = "the Ontogeny developers, Apache-2.0"
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from contextlib import nullcontext
 from types import ModuleType
 
 import pytest
@@ -48,11 +49,28 @@ def test_nothing_is_shown_elsewhere_or_beside_a_callback(monkeypatch: pytest.Mon
     assert (tuple(seen), screen.getvalue()) == (EVENTS, "")
 
 
-def test_a_notebook_has_a_console_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_has_a_bar_or_one_line_that_is_rewritten(widgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ipywidgets rich would print a warning at each step in place of the bar."""
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert progress._console() is None
+    shown: list[str] = []
+
+    class Handle:
+        update = staticmethod(shown.append)
+
+    kernel = ModuleType("IPython.display")
+    kernel.HTML = str  # type: ignore[attr-defined]
+    kernel.display = lambda first, display_id: shown.append(first) or Handle()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython.display", kernel)
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
-    assert isinstance(progress._console(), Console)
+    monkeypatch.setattr(progress, "find_spec", lambda _: ModuleType("ipywidgets") if widgets else None)
+    monkeypatch.setattr(progress, "progress_on_console", lambda console: nullcontext(lambda *_: shown.append("bar")))
+    assert job(4) == 8
+    if widgets:
+        assert shown == ["bar", "bar"]
+    else:
+        assert [line.startswith("<code>") for line in shown] == [False, True, True, False]
+        assert shown[1].startswith("<code>[3/8] base 1,200 measuring truth, about ")
 
 
 def test_a_new_phase_has_its_own_count() -> None:

@@ -2,9 +2,12 @@
 
 import contextlib
 import functools
+import html
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ontogeny.errors import escape_control
@@ -56,10 +59,10 @@ def shows_progress(job: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(job)
     def run(*args: _P.args, **options: _P.kwargs) -> _R:
-        console = _console()
-        if "on_progress" in options or console is None:
+        display = None if "on_progress" in options else _display()
+        if display is None:
             return job(*args, **options)
-        with progress_on_console(console) as show:
+        with display as show:
             options["on_progress"] = lambda now: show(now.text, now.amount, now.checkpoints_total, now.phase)
             return job(*args, **options)
 
@@ -93,11 +96,32 @@ def progress_on_console(console: "Console") -> Iterator[Callable[[str, float, in
         yield show
 
 
-def _console() -> "Console | None":
-    """The console of a terminal or a notebook; None if output goes elsewhere, as in tests, pipes and batch jobs."""
+@contextlib.contextmanager
+def progress_line() -> Iterator[Callable[[str, float, int, str], None]]:
+    """One line below the cell of a notebook, which is rewritten, and empty at the end; for notebooks without ipywidgets."""
+    from IPython.display import HTML, display
+
+    start, handle = time.monotonic(), display(HTML(""), display_id=True)
+
+    def show(text: str, done: float, total: int, _: str) -> None:
+        spent = time.monotonic() - start
+        left = f", about {spent * (total - done) / done:.0f} s left" if done > 0 else ""
+        handle.update(HTML(f"<code>[{int(done)}/{total}] {html.escape(escape_control(text))}{left}</code>"))
+
+    try:
+        yield show
+    finally:
+        handle.update(HTML("<!-- done -->"))
+
+
+def _display() -> "contextlib.AbstractContextManager[Callable[[str, float, int, str], None]] | None":
+    """The progress of a terminal or a notebook; None if output goes elsewhere, as in tests, pipes and batch jobs."""
     in_notebook = "ipykernel" in sys.modules
+    if in_notebook and find_spec("ipywidgets") is None:
+        # Rich would warn at each step in place of drawing.
+        return progress_line()
     if not in_notebook and not (sys.stderr and sys.stderr.isatty()):
         return None
     from rich.console import Console
 
-    return Console(stderr=not in_notebook)
+    return progress_on_console(Console(stderr=not in_notebook))
