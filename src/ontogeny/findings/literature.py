@@ -124,6 +124,7 @@ SYSTEMS = (
         "Emergence of hidden capabilities",
         "2406.19370",
         "A capability can be elicited from the latent space before plain prompts show it.",
+        studies=("hidden_capabilities",),
     ),
     LiteratureSystem(
         "Foundational challenges of language models",
