@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ontogeny.editing.facts import FactEdit
 
 _METHODS = ("rome", "memit", "alphaedit", "pmet")
+_WEAK = 0.5
+"""Probability of the new object under the value of the edit below which it is said to be weak."""
 _LINES = {
     ("edit_probability", "fact"): "probability of the new object",
     ("edit_success", "fact"): "new object above the old one",
@@ -183,7 +185,20 @@ def _table(rows: "pd.DataFrame") -> list[str]:
                     f"{'':38}{'edited':>9}{'before':>9}  random change · random value",
                 ]
                 lines += [line for key, label in _LINES.items() if (line := _line(own, key, label))]
+                lines += _weak_value(rows, number) if when == "after_this" else []
     return lines
+
+
+def _weak_value(rows: "pd.DataFrame", number: int) -> list[str]:
+    """A warning if no value of the layer gives the new object."""
+    own = rows[rows["metric"].eq("edit_value_probability")]
+    reached = own[own["coords"].map(lambda c: int(dict(c)["fact"]) == number)]["value"]
+    if reached.empty or reached.iloc[0] >= _WEAK:
+        return []
+    return [
+        f"the value that the edit aims at gives the new object a probability of {reached.iloc[0]:.2g} only: try another --layer, or "
+        "other braces"
+    ]
 
 
 def _line(rows: "pd.DataFrame", key: tuple[str, str], label: str) -> str:

@@ -75,8 +75,8 @@ def tokenize_fact(model: Model, fact: FactEdit, prefixes: Sequence[str] = ()) ->
             )
         if len(ids) > model.context:
             raise BadInput(
-                f"a prefix, the prompt and the object must have at most {model.context} tokens, the context, got {len(ids)}: shorten "
-                f"{text[:60]!r}."
+                f"a prefix, the prompt and the object must have at most {model.context} tokens, got {len(ids)}: shorten {text[:60]!r}, or "
+                "take fewer `prefixes`."
             )
         first = len(prefix) + at if fact.subject else len(prefix)
         inside = tokens_in_span(encoding.offsets, first, len(prefix) + end) & ~encoding.special

@@ -4,6 +4,7 @@ All state is in the session: the edits so far, and the keys that AlphaEdit prote
 for a while, or with `bake_edits` for good. A new session, or `reset`, starts from the unedited model.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ class EditSettings:
     def __post_init__(self) -> None:
         if self.method not in EDIT_METHODS:
             raise unknown_name("editing method", self.method, EDIT_METHODS)
-        if self.ridge < 0 or self.preservation <= 0 or self.damping <= 0:
+        if not (0 <= self.ridge < math.inf and 0 < self.preservation < math.inf and 0 < self.damping < math.inf):
             raise BadInput(
                 f"`ridge` must be at least 0, `preservation` and `damping` above 0, got {self.ridge:g}, {self.preservation:g} and "
                 f"{self.damping:g}."

@@ -52,10 +52,8 @@ def edit(
     run = resumable.open_run_directory(out, lineage)
     if run.exists():
         repair_run(run)
-        if (known := run.about.get("settings", {}).get("unit")) not in (None, plan.unit):
-            raise BadInput(
-                f"`out` must be a new folder, got {run.folder} with another edit ({known}): choose another one."
-            )
+        if run.about.get("settings", {}).get("unit") not in (None, plan.unit):
+            raise BadInput(f"`out` must be a new folder, got {run.folder} with another edit: choose another one.")
     folder = run.folder / EDITED_MODEL_FOLDER
     if run.done(plan.unit) and folder.is_dir():
         return run
