@@ -5,6 +5,7 @@ held three times: as the model is, steered, and pushed as far along random direc
 weights.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,14 +107,11 @@ def compare_chats(
     chat = _CheckpointChat(shown, models, options, request)
     other = models.at(stage, step)
     _, replies = chat.converse("plain", [])
-    turns = []
-    for answer in replies:
-        key = ("nats", tuple(answer.prompt_ids.tolist()), tuple(answer.ids.tolist()), answer.tokenizer)
-        here, there = (
-            models.computed(checkpoint, key, lambda model, answer=answer: reply_nats(model, answer).tolist())
-            for checkpoint in (chat.checkpoint, other)
-        )
-        turns.append({"words": list(answer.words), "a": [round(x, 3) for x in here], "b": [round(x, 3) for x in there]})
+    here, there = ([chat.nats(checkpoint, answer) for answer in replies] for checkpoint in (chat.checkpoint, other))
+    turns = [
+        {"words": list(answer.words), "a": [round(x, 3) for x in a], "b": [round(x, 3) for x in b]}
+        for answer, a, b in zip(replies, here, there, strict=True)
+    ]
     return {"turns": turns}
 
 
@@ -156,11 +154,24 @@ class _CheckpointChat:
                 "reply": answer.text,
                 "words": list(answer.words),
                 "kl": finite_number(answer.divergence, 4),
-                "surprise": finite_number(answer.surprise, 4),
+                "surprise": finite_number(self._surprise(answer), 4),
             }
             for words, answer in zip(self._request.turns, replies, strict=True)
         ]
         return {"name": name, "turns": turns, **read}
+
+    def _surprise(self, answer: Reply) -> float:
+        """Cross-entropy of an answer under the unsteered model; of a plain answer only where it stands beside a steered one."""
+        if answer.divergence != 0 or not self._request.pins:
+            return answer.surprise
+        nats = self.nats(self.checkpoint, answer)
+        return -sum(nats) / len(nats) if nats else math.nan
+
+    def nats(self, checkpoint: Checkpoint, answer: Reply) -> list[float]:
+        """The log-probability of each token of an answer at a checkpoint."""
+        key = ("nats", tuple(answer.prompt_ids.tolist()), tuple(answer.ids.tolist()), answer.tokenizer)
+        found: list[float] = self._models.computed(checkpoint, key, lambda model: reply_nats(model, answer).tolist())
+        return found
 
 
 def chat_template(shown: ShownRun, models: CheckpointModels, options: ChatOptions) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy.special import stdtr
 from torch import Tensor
 
 from ontogeny.data.templates import Template
@@ -60,7 +60,7 @@ class CalibratedProbe:
         columns, n = classes.clamp(max=scores.shape[1] - 1), self.counts.double()
         centres, spreads = self.centres[classes, columns], self.spreads[classes, columns]
         distance = (scores.double()[:, columns] - centres).abs() / (spreads * (1 + 1 / n).sqrt()).clamp(min=1e-12)
-        p = torch.from_numpy(2 * stats.t.sf(distance.numpy(), df=(n - 1).numpy()))
+        p = torch.from_numpy(2 * stdtr((n - 1).numpy(), -distance.numpy()))
         return p.max(1).values
 
 

@@ -4,6 +4,7 @@ One control reads the user's last words without the chat template. The other is 
 probe's score moves: a gauge whose score no more than theirs differs from the rest of the conversation has told nothing of it.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 from ontogeny.activations.batching import ActivationRead, Workload
 from ontogeny.activations.capture import capture_workload
@@ -177,9 +178,12 @@ def _capture(model: Model, whole: Encoding, places: Sequence[_Places]) -> list[_
     tokens = [_Read(whole, one_hot(torch.tensor(i), len(whole.ids)).float()) for i in range(len(whole.ids))]
     sequences: dict[tuple[int, ...], int] = {}
     reads = []
+    everything = tuple(whole.ids.tolist())
     for read in (*tokens, *(read for place in places for read in (*place.turns, *place.bare))):
-        key = tuple(read.encoding.ids.tolist())
-        reads.append(ActivationRead(sequences.setdefault(key, len(sequences)), read.weights))
+        key, weights = tuple(read.encoding.ids.tolist()), read.weights
+        if key == everything[: len(key)]:  # no token of a causal model sees what follows
+            key, weights = everything, pad(weights, (0, len(everything) - len(key)))
+        reads.append(ActivationRead(sequences.setdefault(key, len(sequences)), weights))
     captured = capture_workload(
         model, Workload(tuple(sequences), tuple(reads)), sorted({place.site for place in places})
     )
@@ -194,16 +198,21 @@ def _capture(model: Model, whole: Encoding, places: Sequence[_Places]) -> list[_
 
 
 def _read_gauge(gauge: Gauge, probe: CalibratedProbe, x: _Activations) -> ReadGauge:
-    turns, bare = (_readings(probe, probe.scores(part)) for part in (x.turns, x.bare))
+    readings = _readings(probe, probe.scores(torch.cat([x.turns, x.bare])))
+    turns, bare = readings[: len(x.turns)], readings[len(x.turns) :]
     scores, last = probe.scores(x.tokens), turns[-1].probabilities
     column = last.index(max(last)) if scores.shape[1] > 1 else 0
     weight, difference = probe.weight[:, column], x.turns[-1] - x.tokens.mean(0)
     moved = float(difference @ weight)
-    axes = torch.stack([random_unit_vector(len(weight), seed) for seed in range(RANDOM_DIRECTIONS)])
-    sizes = (axes @ difference).abs() * weight.norm()
+    sizes = (_random_axes(len(weight)) @ difference).abs() * weight.norm()
     p = float((1 + (sizes >= abs(moved)).sum()) / (1 + RANDOM_DIRECTIONS))
     control = bare[0] if bare else None
     return ReadGauge(gauge, turns, control, moved, float(sizes.quantile(0.95)), p, scores[:, column], "")
+
+
+@functools.lru_cache(maxsize=8)
+def _random_axes(width: int) -> Float[Tensor, "axis d"]:
+    return torch.stack([random_unit_vector(width, seed) for seed in range(RANDOM_DIRECTIONS)])
 
 
 def _readings(probe: CalibratedProbe, scores: Float[Tensor, "read k"]) -> tuple[GaugeReading, ...]:

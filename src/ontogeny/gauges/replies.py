@@ -6,7 +6,7 @@ KL of the steered from the unsteered next-token distribution, and cross-entropy 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +34,7 @@ class Reply:
     divergence: float
     """KL of the steered from the unsteered distribution, nats per token of the reply; 0 without an edit, NaN for an empty reply."""
     surprise: float
-    """Cross-entropy of the reply under the unsteered model, nats per token."""
+    """Cross-entropy of the reply under the unsteered model, nats per token; NaN without an edit: `reply_nats` has it."""
     tokenizer: str
     """Fingerprint of the tokenizer."""
 
@@ -51,7 +51,7 @@ def reply(
     Args:
         chat: Turns of user and assistant, the user's first and last.
         edits: Interventions, such as `ControlVector.edit` gives.
-        how: Decoding of one sample; by default 40 greedy tokens.
+        how: Decoding of one sample; by default 40 greedy tokens. An answer ends with the context at the latest.
         template: The chat template.
 
     Raises:
@@ -60,8 +60,9 @@ def reply(
     how = how or DecodingConfig()
     if how.samples != 1:
         raise BadInput(f"`samples` must be 1 for a reply, got {how.samples}: ask again with another `seed`.")
-    prompt = encode_conversation(model, chat, template, room=how.tokens).whole.ids
-    ((ids,),) = continue_ids(model, [prompt], list(edits), how)
+    prompt = encode_conversation(model, chat, template, room=1).whole.ids
+    left = replace(how, tokens=min(how.tokens, model.context - len(prompt)))
+    ((ids,),) = continue_ids(model, [prompt], list(edits), left)
     words = tuple(continuation_text(model, torch.cat([prompt, ids[:i]]), ids[i : i + 1]) for i in range(len(ids)))
     divergence, surprise = _cost(model, prompt, ids, edits)
     return Reply(
@@ -126,12 +127,10 @@ def _answer(prompt: Tensor, ids: Tensor) -> TokenizedAnswer:
 def _cost(model: Model, prompt: Tensor, ids: Tensor, edits: Sequence[Edit]) -> tuple[float, float]:
     if not len(ids):
         return math.nan, math.nan
-    answer = [_answer(prompt, ids)]
-    ((_, plain),) = answer_logits(model, answer, (), batch=1)
-    before = plain.float().log_softmax(-1)
-    surprise = -float(before.gather(1, ids.to(before.device)[:, None]).double().mean())
     if all(edit.what.is_noop for edit in edits):
-        return 0.0, surprise
-    ((_, steered),) = answer_logits(model, answer, list(edits), batch=1)
-    after = steered.float().log_softmax(-1)
+        return 0.0, math.nan
+    answer = [_answer(prompt, ids)]
+    ((_, plain),), ((_, steered),) = (answer_logits(model, answer, own, batch=1) for own in ((), list(edits)))
+    before, after = (logits.float().log_softmax(-1) for logits in (plain, steered))
+    surprise = -float(before.gather(1, ids.to(before.device)[:, None]).double().mean())
     return float((after.exp() * (after - before)).double().sum(-1).mean()), surprise
