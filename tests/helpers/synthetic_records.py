@@ -33,6 +33,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rows += [row for moment in _moments(sft)[::4] for row in _token_scores(moment)]
     rows += [row for concept in ("truth", "privacy") for row in _examples(concept, _moments(sft))]
     rows += _lenses(_moments(sft))
+    rows += _autoencoders(_moments(sft))
     rows += _dialogues(_moments(sft))
     rows += [row for concept in ("truth", "privacy") for row in _mapped_vectors(concept, _moments(sft)[-1])]
     rows += _geometries(_moments(sft))
@@ -113,6 +114,35 @@ def _lenses(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
                 share = min(1.0, 0.1 + 0.2 * layer + gain + 0.2 * _rise(step, 200))
                 yield at | {"metric": "lens_agreement", "method": method} | _around(share)
                 yield at | {"metric": "lens_kl", "method": method} | _around(4 * (1 - share))
+
+
+def _autoencoders(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
+    """Scores and matches of two autoencoders of each checkpoint, and of an untrained network."""
+    for seed in (0, 1):
+        same = {
+            "lineage": "tiny-neox",
+            "train_seed": 0,
+            "site": "resid.2",
+            "layer": 2,
+            "method": "topk",
+            "n": 128,
+            "seed": seed,
+        }
+        same |= {"coords": {"latents": "128", "sparsity": "k 16"}}
+        yield same | {"metric": "sae_l0", "control": "untrained", "value": 15.0}
+        yield same | {"metric": "sae_loss_recovered", "control": "untrained", "value": 0.99}
+        for stage, step, tokens in moments:
+            at = same | {"stage": stage, "step": step, "tokens": tokens}
+            yield at | {"metric": "sae_l0", "value": 16.0 + seed}
+            yield at | {"metric": "sae_loss_recovered", "value": 0.95 + 0.04 * _rise(step, 200)}
+            yield at | {"metric": "sae_births", "value": 10.0 + seed}
+            for metric, control, top in (
+                ("sae_matched", None, 0.6),
+                ("sae_matched", "other_seed", 0.4),
+                ("sae_matched", "untrained", 0.1),
+                ("sae_persists", None, 0.8),
+            ):
+                yield at | {"metric": metric, "control": control, "value": top * _rise(step, 200)}
 
 
 def _mapped_vectors(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:

@@ -40,7 +40,10 @@ def test_finds_planted_features_and_their_places() -> None:
 
 def test_finds_nothing_in_noise() -> None:
     """At a level of 5 % a set of noise has a match in one run of twenty."""
-    runs = [match_latents(random_latents(2 * s), random_latents(2 * s + 1), OWNER, permutations=39, seed=s) for s in range(12)]
+    runs = [
+        match_latents(random_latents(2 * s), random_latents(2 * s + 1), OWNER, permutations=39, seed=s)
+        for s in range(12)
+    ]
     assert sum(bool(run.matched.any()) for run in runs) <= 3
     assert sum(int(run.matched.sum()) for run in runs) <= 4
 

@@ -28,6 +28,7 @@ OLD_VALUES: Mapping[str, tuple[str, Mapping[str, str]]] = {
 }
 """By command: a parameter and its old values; of a list of arguments only the last one is a name."""
 _ARGUMENT_OPTIONS = {
+    "activations": "--activation",
     "alphas": "--alpha",
     "concepts": "--concept",
     "equal_cost": "--equal-kl",
@@ -38,6 +39,9 @@ _ARGUMENT_OPTIONS = {
     "layers": "--layer",
     "label": "--label-column",
     "methods": "--method",
+    "most_tokens": "--tokens",
+    "penalties": "--penalty",
+    "penalty": "--penalty",
     "phrases": "--phrase",
     "rates": "--fpr",
     "rule": "--scale",

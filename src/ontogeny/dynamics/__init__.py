@@ -5,6 +5,7 @@ __all__ = [
     "drift",
     "emergence",
     "example_scores",
+    "latent_history",
     "measured_checkpoints",
     "phases",
     "significance",

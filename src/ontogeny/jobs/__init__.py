@@ -13,6 +13,7 @@ __all__ = [
     "reading",
     "resumable",
     "run_json",
+    "sae",
     "study",
     "trace",
     "transfer",

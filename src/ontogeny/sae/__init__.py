@@ -6,11 +6,10 @@ from ontogeny.sae.evaluation import SaeScores, score_autoencoders
 from ontogeny.sae.interventions import ClampLatent, Reconstruct, ScaleLatent
 from ontogeny.sae.matching import LatentMatch, latent_births, match_latents
 from ontogeny.sae.saelens import load_saelens, save_saelens
-from ontogeny.sae.settings import SAE_ACTIVATIONS, SaeBudget, SaeSettings
+from ontogeny.sae.settings import SaeBudget, SaeSettings
 from ontogeny.sae.training import train_autoencoders
 
 __all__ = [
-    "SAE_ACTIVATIONS",
     "ActivationChunks",
     "ClampLatent",
     "LatentMatch",

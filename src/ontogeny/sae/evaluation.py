@@ -16,7 +16,7 @@ from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights
 
 _SAMPLES = 200
-Edit = Callable[[Float[Tensor, "token d"]], Float[Tensor, "token d"]]
+_Edit = Callable[[Float[Tensor, "token d"]], Float[Tensor, "token d"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def _intervals(columns: dict[str, Tensor], owner: Int[Tensor, " token"]) -> dict
 
 @torch.no_grad()
 def token_losses(
-    model: Model, rows: TokenRows, site: Site | None = None, edit: Edit | None = None
+    model: Model, rows: TokenRows, site: Site | None = None, edit: _Edit | None = None
 ) -> Float[Tensor, " counted"]:
     """Cross-entropy of the next token at each token that counts, in the order of `read_rows`; NaN at the end of a text.
 
@@ -122,7 +122,7 @@ def counted_mask(rows: TokenRows, texts: Sequence[int], length: int) -> Bool[Ten
     return mask
 
 
-def edit_counted(counted: Bool[Tensor, "row token"], edit: Edit) -> Callable[[Tensor], Tensor]:
+def edit_counted(counted: Bool[Tensor, "row token"], edit: _Edit) -> Callable[[Tensor], Tensor]:
     """The edit of a whole activation that changes the marked tokens, each in its own place."""
 
     def replace_tokens(h: Float[Tensor, "row token d"]) -> Float[Tensor, "row token d"]:

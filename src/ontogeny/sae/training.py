@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.errors import BadInput
+from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.sae.autoencoder import SparseAutoencoder
 from ontogeny.sae.chunks import ActivationChunks
 from ontogeny.sae.settings import SaeBudget, SaeSettings, check_width
@@ -39,8 +39,8 @@ def train_autoencoders(
         on_step: Called with the steps done and their total.
 
     Raises:
-        BadInput: no settings, more latents than the tokens can train, activations that are not finite or all equal, or a loss that is not
-            finite.
+        BadInput: no settings, more latents than the tokens can train, or a loss that is not finite.
+        CheckpointError: activations that are not finite, or all equal.
     """
     budget = budget or SaeBudget()
     if not members:
@@ -48,7 +48,7 @@ def train_autoencoders(
     for member in members:
         check_width(member.latents, chunks.tokens)
     first = next(chunks.batches(budget.batch, budget.seed))
-    check_activations(first)
+    check_trainable(first)
     run = _Training(chunks, tuple(members), budget, first)
     digest = content_digest(
         [[asdict(member) for member in members], asdict(budget), list(chunks.sizes), first.double().sum().item()]
@@ -66,14 +66,14 @@ def train_autoencoders(
     return run.result()
 
 
-def check_activations(x: Float[Tensor, "token d"]) -> None:
-    """Raise BadInput if activations are not finite, or do not differ."""
+def check_trainable(x: Float[Tensor, "token d"]) -> None:
+    """Raise CheckpointError if activations are not finite, or do not differ."""
     if not bool(torch.isfinite(x).all()):
-        raise BadInput(
+        raise CheckpointError(
             "activations must be finite, got NaN or infinity: audit the checkpoint, its training may be dead."
         )
     if float(x.var(0, correction=0).sum()) <= 1e-12 * float(x.square().sum(1).mean()):
-        raise BadInput(
+        raise CheckpointError(
             "activations must differ between tokens, got equal ones: audit the checkpoint, its training may be dead."
         )
 
