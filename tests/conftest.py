@@ -6,6 +6,7 @@ from pathlib import Path
 # Ray reads these once, whoever imports it first; without a token of ours it would keep one in the home.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
+import jaxtyping
 import pytest
 import torch
 
@@ -17,6 +18,16 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 
 torch.set_num_threads(1)
+
+WHOLE_JOBS = {"dashboard", "docs", "faults", "flows", "report", "simulation"}
+"""Folders of tests that call the same functions thousands of times: their shapes are checked in the tests of the functions themselves."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check shapes in tests of functions only: in whole jobs the checks would take a quarter of the time."""
+    whole = item.path.relative_to(ROOT / "tests").parts[0] in WHOLE_JOBS if item.path.is_relative_to(ROOT) else False
+    jaxtyping.config.update("jaxtyping_disable", whole)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """Interrupted jobs lose nothing and do nothing twice: a sample of `make faults`; and locks of nested folders."""
 
+import functools
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.faults.forks import Forks
 from tests.faults.on_ray import struck_on_ray
 from tests.faults.subjects import SUBJECTS, prepare, raise_it, record_it
 from tests.faults.trials import Trial, attempt, struck, trials, whole
+
+Uninterrupted = Callable[[str], tuple[dict[str, str], tuple[str, ...]]]
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +31,18 @@ def forks() -> Iterator[Forks]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(forks: Forks, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """The files and the points of a job that ran to its end, once a subject."""
+    return functools.cache(lambda subject: whole(forks, subject, home, tmp_path_factory.mktemp(subject)))
+
+
 @pytest.mark.parametrize(
     ("subject", "sample"),
-    [("trace", 4), ("transfer", 3), ("evaluate", 2), ("monitor", 1), ("compare", 1), ("raise", 5), ("record", 16)],
+    [("trace", 2), ("transfer", 1), ("evaluate", 1), ("monitor", 1), ("compare", 1), ("raise", 3), ("record", 10)],
 )
-def test_job_interrupted_at_any_point_resumes_equal(subject, sample, forks, home, tmp_path) -> None:
-    expected, points = whole(forks, subject, home, tmp_path / "whole")
+def test_job_interrupted_at_any_point_resumes_equal(subject, sample, uninterrupted, forks, home, tmp_path) -> None:
+    expected, points = uninterrupted(subject)
     every = list(trials(subject, points))
     assert len(every) > 5 * len(points)
     chosen = random.Random(f"{subject}").sample(every, sample)
@@ -43,33 +52,33 @@ def test_job_interrupted_at_any_point_resumes_equal(subject, sample, forks, home
     assert [outcome for outcome in tried if not outcome.well] == []
 
 
-def test_job_struck_at_any_moment_resumes_equal(forks, home, tmp_path) -> None:
-    expected, _ = whole(forks, "trace", home, tmp_path / "whole")
+def test_job_struck_at_any_moment_resumes_equal(uninterrupted, forks, home, tmp_path) -> None:
+    expected, _ = uninterrupted("trace")
     draw, sent = random.Random(5), (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
     places = ((draw.uniform(0.02, 0.8), tmp_path / f"{i}", one) for i, one in enumerate(sent))
     tried = [struck(forks, "trace", moment, home, place, expected, one) for moment, place, one in places]
     assert [outcome for outcome in tried if not outcome.well] == []
 
 
-def test_transfer_killed_while_relating_gets_its_events(forks, home, tmp_path) -> None:
+def test_transfer_killed_while_relating_gets_its_events(uninterrupted, forks, home, tmp_path) -> None:
     """The trace of a transfer is finished where its run.json says so, not where its last unit is written."""
-    expected, points = whole(forks, "transfer", home, tmp_path / "whole")
+    expected, points = uninterrupted("transfer")
     # The last line of the ledger of the trace is followed by its summaries.
     last_visit = [at for at, kind in enumerate(points, start=1) if kind == "line"][2]
     trial = Trial("transfer", last_visit + 12, "before", "kill")
     assert attempt(forks, trial, home, tmp_path / "killed", expected).well
 
 
-def test_full_disk_in_a_comparison_is_no_failed_study(forks, home, tmp_path) -> None:
-    expected, points = whole(forks, "compare", home, tmp_path / "whole")
+def test_full_disk_in_a_comparison_is_no_failed_study(uninterrupted, forks, home, tmp_path) -> None:
+    expected, points = uninterrupted("compare")
     # The checksum of the first study's part, before its part gets its name.
     trial = Trial("compare", points.index("checksum") + 1, "torn", "full")
     assert attempt(forks, trial, home, tmp_path / "full", expected).well
 
 
-def test_killed_ray_driver_resumes_equal(forks, home, tmp_path) -> None:
+def test_killed_ray_driver_resumes_equal(uninterrupted, forks, home, tmp_path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'ontogeny[ray]'")
-    expected, _ = whole(forks, "trace", home, tmp_path / "whole")
+    expected, _ = uninterrupted("trace")
     outcome = struck_on_ray(forks, "driver", 0.8, home, tmp_path / "struck", expected)
     assert outcome.well, outcome
 

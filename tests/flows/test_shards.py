@@ -40,9 +40,8 @@ def visited(run: Run) -> list[str]:
     return sorted(entry["checkpoint"] for entry in run.ledger() if "forwards" in entry)
 
 
-@pytest.mark.parametrize("order", [("0/3", "1/3", "2/3"), ("2/3", "0/3", "1/3")])
-def test_shards_in_any_order_equal_one_process(home, once, order, tmp_path):
-    for i, which in enumerate(order):
+def test_shards_in_another_order_equal_one_process(home, once, tmp_path):
+    for i, which in enumerate(("2/3", "0/3", "1/3")):
         run = share(home, tmp_path / "run", which)
         assert run.about["finished"] == (i == 2)
     same(run, once)
