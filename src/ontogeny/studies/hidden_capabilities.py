@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Event, Quantity
-from ontogeny.claims.shapes import ElicitationGap, EventOrder, PowerLaw
+from ontogeny.claims.shapes import ElicitationGap, EventOrder, PowerLaw, Relation, Separation
 from ontogeny.jobs.study.paper_study import Lab, StudyPicture
 from ontogeny.records import Record
 from ontogeny.training.in_memory import training_sessions
@@ -44,6 +44,7 @@ _LATENT_STRENGTHS = (1.0, 1.5, 2.0, 3.0)
 _DIRECTIONS = 2
 """Unrelated moves of each kind, each in four strengths, over which the null is averaged."""
 _SIGNALS = (0.2, 0.3, 0.45, 0.6)
+_SATURATED = 0.9
 _RANDOM = "unrelated moves"
 
 
@@ -98,6 +99,29 @@ CLAIMS = (
         "the order follows the signals",
         EventOrder(_reached("first_right", "swapped"), _reached("second_right", "swapped")),
         "equal signals",
+    ),
+    Claim(
+        "path_bows_to_the_stronger",
+        "When the stronger concept has half of its target, the weaker one is more than a quarter of its own behind.",
+        "arXiv:2406.19370, section 4.2 and Fig. 3",
+        "trajectories bow towards the axis of the stronger concept: concept memorisation",
+        Separation(
+            Quantity("share_of_second", "main"),
+            Quantity("share_of_first", "main"),
+            threshold=0.25,
+            unit="share of the target",
+        ),
+        "equal signals",
+    ),
+    Claim(
+        "turn_with_saturation",
+        "Across signals the path turns the later, the later the shown combinations are learned.",
+        "arXiv:2406.19370, section 4.2 and Fig. 4",
+        "the turn is where the training classes saturate",
+        Relation(
+            Quantity("saturation_step"), Quantity("turn_step"), tuple(f"signal {signal:g}" for signal in _SIGNALS)
+        ),
+        "shuffled conditions",
     ),
     *(
         Claim(
@@ -201,7 +225,9 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     ]
     for i, plan in enumerate(runs):
         lab.on_activity(", ".join(plan.conditions), i, len(runs))
+        path: list[tuple[float, ...]] = []
         for step, values, null in _training(settings, lab.seed, plan):
+            path.append((step, values["first_share"], values["second_share"], values["shown"]))
             for condition in plan.conditions:
                 yield from _rows(lab, condition, plan.control, step, values, settings.samples)
             if plan.control is None and plan.conditions[0] == "main":
@@ -211,6 +237,55 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
                 # The second concept has one signal in all these runs.
                 other = {"first_right": values["second_right"]}
                 yield from _rows(lab, plan.conditions[-1], "other concept", step, other, settings.samples)
+
+        if plan.control is None and plan.conditions[-1].startswith("signal"):
+            yield from _turn_rows(lab, plan.conditions[-1], np.array(path), settings.samples)
+        if plan.control == "equal signals" or plan.conditions[0] == "main":
+            yield from _detour_rows(lab, plan.control, np.array(path), settings.samples)
+
+
+def _turn_rows(lab: Lab, condition: str, path: np.ndarray, n: int) -> Iterator[Record]:
+    """Step at which the path of the outputs turns, and step at which the shown combinations are nine tenths as often right as ever."""
+    turn = turn_index(path[:, 1:3])
+    right = np.flatnonzero(path[:, 3] >= _SATURATED * path[:, 3].max())
+    steps = {
+        "turn_step": math.nan if turn is None else path[turn, 0],
+        "saturation_step": path[right[0], 0],
+    }
+    reason = "the outputs do not move"
+    for metric, step in steps.items():
+        yield lab.row(metric, float(step), condition, n=n, reason=reason)
+    # The null run: turns belong to the conditions in another order.
+    others = list(_SIGNALS)
+    np.random.default_rng([lab.seed, 5]).shuffle(others)
+    other = f"signal {others[[f'signal {signal:g}' for signal in _SIGNALS].index(condition)]:g}"
+    yield lab.row("turn_step", float(steps["turn_step"]), other, control="shuffled conditions", n=n, reason=reason)
+    saturation = float(steps["saturation_step"])
+    yield lab.row("saturation_step", saturation, condition, control="shuffled conditions", n=n, reason=reason)
+
+
+def turn_index(path: Float[np.ndarray, "step 2"]) -> int | None:
+    """Index of the sharpest turn of a path: the largest angle between two moves times the shorter of them; None if it never moves twice."""
+    moves = np.diff(path, axis=0)
+    lengths = np.hypot(*moves.T)
+    shorter = np.minimum(lengths[1:], lengths[:-1])
+    if not (shorter > 0).any():
+        return None
+    crossed = moves[:-1, 0] * moves[1:, 1] - moves[:-1, 1] * moves[1:, 0]
+    angles = np.abs(np.arctan2(crossed, (moves[:-1] * moves[1:]).sum(1)))
+    return int((angles * shorter).argmax()) + 1
+
+
+def _detour_rows(lab: Lab, control: str | None, path: np.ndarray, n: int) -> Iterator[Record]:
+    """Both concepts' shares of their targets at the step where the second one has half of its own, or at the last step if it never has.
+
+    The first steps are left out: outputs of an untrained network are anywhere.
+    """
+    trained = path[path[:, 0] >= path[-1, 0] / 40]
+    reached = np.flatnonzero(trained[:, 2] >= 0.5)
+    first, second = trained[reached[0] if len(reached) else -1, 1:3]
+    for metric, value in (("share_of_first", first), ("share_of_second", second)):
+        yield lab.row(metric, float(value), "main", control=control, n=n)
 
 
 def _rows(
