@@ -75,6 +75,7 @@ def monitor_command(
         "ignore": ignore_column or (),
     }
     if save is None:
+        _check_files(opened, cross_concept or concept or ())
         arg.check_concept_arguments(cross_concept or concept or (), **columns)
     for place in frozen or ():
         _check_stage(opened, place.partition(":")[0])
@@ -134,6 +135,15 @@ def _check_stage(run: "Run", name: str) -> None:
     names = [str(stage) for stage in run.about["lineage"]["stages"]]
     if name not in names:
         raise unknown_name("stage", name, names)
+
+
+def _check_files(run: "Run", names: "Sequence[str]") -> None:
+    """Raise `BadInput` for a concept of the run that is named as such: the texts are in the file that it was traced from."""
+    from ontogeny.plugins import list_plugins
+
+    known = {str(entry["name"]) for entry in run.about["concepts"]} - set(list_plugins("concepts"))
+    if traced := next((name for name in names if name in known), None):
+        raise BadInput(f"a run keeps no texts: in place of {traced!r} give the file that this concept was traced from.")
 
 
 def _save_monitor(run: "Run", named: list[str], rates: tuple[float, ...], folder: Path, as_json: bool) -> None:
