@@ -10,7 +10,8 @@ import torch
 from ontogeny.dialogues.answers import answer_chats
 from ontogeny.dialogues.attention_decay import attention_decay
 from ontogeny.dialogues.instructions import INSTRUCTIONS, RECALL_QUESTION
-from ontogeny.dialogues.mitigations import PLAIN, Mitigation, parse_mitigations, repeat_system_prompt
+from ontogeny.dialogues.mitigated_prompts import repeat_system_prompt
+from ontogeny.dialogues.mitigations import PLAIN, Mitigation, parse_mitigations
 from ontogeny.dialogues.persona_axis import persona_caps
 from ontogeny.dialogues.probes import probe_dialogues
 from ontogeny.dialogues.prompts import PLAIN_TEMPLATE, chat_prompts, dialogue_template

@@ -73,13 +73,16 @@ def drift_command(
     quiet: arg.Quiet = False,
 ) -> None:
     """Let a chat model talk to itself under a system prompt: adherence, adoption and recall by round, and mitigations."""
+    from ontogeny.dialogues.instructions import DEFAULT_INSTRUCTIONS
+    from ontogeny.dialogues.mitigations import parse_mitigations
     from ontogeny.lineage import Lineage
 
+    # First what needs no torch: a typing error is answered at once.
+    instructions: Sequence[str | Instruction] = _instructions(system or [], judge or []) or DEFAULT_INSTRUCTIONS
+    mitigations = parse_mitigations(method or ["plain"])
     lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
 
     from ontogeny.cli._progress import progress_bar
-    from ontogeny.dialogues.instructions import DEFAULT_INSTRUCTIONS
-    from ontogeny.dialogues.mitigations import parse_mitigations
     from ontogeny.dialogues.self_chat import OPENINGS, DialogueSettings
     from ontogeny.jobs.drift import DriftSettings, drift
     from ontogeny.jobs.drift.plan import plan_drift
@@ -99,10 +102,9 @@ def drift_command(
             seed=seed,
             openings=topics,
         ),
-        tuple(parse_mitigations(method or ["plain"])),
+        tuple(mitigations),
         _template(template),
     )
-    instructions: Sequence[str | Instruction] = _instructions(system or [], judge or []) or DEFAULT_INSTRUCTIONS
     design = plan_drift(instructions, settings)
     arg.check_compute(device, dtype)
     if dry_run:

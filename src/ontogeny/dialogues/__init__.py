@@ -7,6 +7,7 @@ __all__ = [
     "instructions",
     "judges",
     "measure",
+    "mitigated_prompts",
     "mitigations",
     "persona_axis",
     "probes",

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ontogeny.data.chats import Chat
 from ontogeny.data.templates import Template
-from ontogeny.dialogues.mitigations import PLAIN, Mitigation, mitigated_prompts
+from ontogeny.dialogues.mitigated_prompts import mitigated_prompts
+from ontogeny.dialogues.mitigations import PLAIN, Mitigation
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig, continuation_text, continue_ids
 from ontogeny.steering.guidance import guided_logits

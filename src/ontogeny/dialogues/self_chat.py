@@ -13,7 +13,8 @@ from ontogeny.data.chats import Chat
 from ontogeny.data.templates import Template
 from ontogeny.dialogues.answers import answer_chats
 from ontogeny.dialogues.instructions import Instruction
-from ontogeny.dialogues.mitigations import PLAIN, Mitigation, mitigated_chats
+from ontogeny.dialogues.mitigated_prompts import mitigated_chats
+from ontogeny.dialogues.mitigations import PLAIN, Mitigation
 from ontogeny.dialogues.prompts import chat_prompts
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model

@@ -60,7 +60,7 @@ CHALLENGES = (3, 9)
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 900
+    steps: int = 800
     """Of training."""
     rows: int = 8
     """Rows of 256 tokens per step."""
@@ -77,10 +77,10 @@ class Settings:
     """Answers to each question after each round."""
     cost: float = 0.1
     """Largest loss of capability at which mitigations are compared, as a share of the plain margin."""
-    split_softmax: tuple[float, ...] = (0.8, 0.6, 0.4)
-    repetition: tuple[float, ...] = (3.0, 2.0, 1.0)
-    guidance: tuple[float, ...] = (1.5, 2.0, 3.0)
-    capping: tuple[float, ...] = (0.25, 0.5, 0.75)
+    split_softmax: tuple[float, ...] = (0.5, 0.2)
+    repetition: tuple[float, ...] = (2.0, 1.0)
+    guidance: tuple[float, ...] = (1.5, 3.0)
+    capping: tuple[float, ...] = (0.25, 0.5)
 
 
 PRESETS: Mapping[str, Settings] = {
@@ -185,7 +185,7 @@ CLAIMS = (
 )
 PICTURES = (
     StudyPicture(
-        "Adherence by round, without mitigation and with each at its middle strength",
+        "Adherence by round, without mitigation and with each at its second strength",
         ("adherence",),
         x_title="rounds of the dialogue (count)",
         caption="Dashed: the question of each round is asked right after the system prompt.",
