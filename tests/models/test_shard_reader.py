@@ -126,7 +126,7 @@ def test_shards_are_the_saved_weights(layout: str, family: str, tmp_path: Path) 
     run = shards(tmp_path, family, layout, steps=(5, 10))
     closed = Lineage.open(run)
     assert [c.step for c in closed.checkpoints] == [5, 10]
-    with pytest.raises(CheckpointError, match=r"only as a pickle \(\d+ \.distcp shards\)"):
+    with pytest.raises(CheckpointError, match=r"only as a pickle \(\.distcp shards of FSDP: \d+\)"):
         load_model(closed.checkpoints[0])
     whole = sum(value.nbytes for value in load_network(tmp_path / "whole-5", torch.float32, False).parameters())
     for checkpoint in closed.checkpoints:

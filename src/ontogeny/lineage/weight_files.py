@@ -76,7 +76,7 @@ def choose_weight_files(
         _check_pickle_allowed(FSDP_PICKLE, where, allow_pickle)
         return (FSDP_PICKLE,)
     if sharded := shard_names(names):
-        _check_pickle_allowed(f"{len(sharded)} .distcp shards", where, allow_pickle)
+        _check_pickle_allowed(f".distcp shards of FSDP: {len(sharded)}", where, allow_pickle)
         return (SHARD_METADATA, *sharded)
     if is_adapter(names) and _ADAPTER_FILE in names:
         return (_ADAPTER_FILE,)
