@@ -4,7 +4,14 @@ import math
 
 import torch
 
-from ontogeny.activations.attention_geometry import HEAD_SCORES, align_planes, head_scores, joint_space, plane_of
+from ontogeny.activations.attention_geometry import (
+    HEAD_SCORES,
+    align_planes,
+    head_scores,
+    joint_space,
+    neighbour_map,
+    plane_of,
+)
 from ontogeny.activations.attention_vectors import AttentionVectors
 
 
@@ -66,3 +73,17 @@ def test_near_means_attended_where_distance_follows_the_dot_product() -> None:
     unit = torch.nn.functional.normalize(torch.randn(2, 1, 1, 40, 16, generator=draw), dim=-1)
     vectors = AttentionVectors(unit[0], unit[1] - unit[1].mean(-2, keepdim=True), torch.ones(1, 1, 40, 40) / 40)
     assert float(head_scores(vectors, torch.arange(40))[0, 0, 0]) < -0.8
+
+
+def test_a_map_keeps_neighbours_and_the_turn_of_its_start() -> None:
+    draw = torch.Generator().manual_seed(0)
+    centres, member = 4 * torch.randn(3, 8, generator=draw), torch.arange(24) % 3
+    queries, keys = (centres[member] + 0.3 * torch.randn(24, 8, generator=draw) for _ in range(2))
+    start = plane_of(queries, keys)
+    layout = neighbour_map(queries, keys, start)
+    assert torch.equal(layout, neighbour_map(queries, keys, start))
+    distances = torch.cdist(layout, layout).fill_diagonal_(torch.inf)
+    whose = member.repeat(2)
+    assert float((whose[distances.argmin(1)] == whose).double().mean()) == 1
+    assert float((layout * (start - start.mean(0))).sum()) > 0
+    assert neighbour_map(queries[:2], keys[:2], start[[0, 1, 24, 25]]).shape == (4, 2)

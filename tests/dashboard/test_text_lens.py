@@ -9,7 +9,7 @@ import torch
 
 import ontogeny as on
 from ontogeny.activations.attention_vectors import attention_vectors
-from ontogeny.dashboard.attention import attention_of_text
+from ontogeny.dashboard.attention import attention_of_text, map_of_head
 from ontogeny.dashboard.checkpoint_models import CheckpointModels
 from ontogeny.dashboard.logit_lens import lens_of_text
 from ontogeny.dashboard.selection import LensRequest
@@ -112,6 +112,10 @@ def test_attention_is_that_of_the_model_and_layouts_are_aligned(run: Run) -> Non
     torch.testing.assert_close(pattern, attention_vectors(model, ids).patterns[1, 0], atol=1e-3, rtol=0)
     a, b = (torch.tensor(found["planes"][0][0]) for found in (early, late))
     assert float((a * b).sum()) >= 0, "a layout that is aligned does not lie opposite"
+    points = map_of_head(shown, models, "so they say so", STAGE, "3000", 2, 1)["points"]
+    assert len(points) == 2 * len(late["tokens"])
+    with pytest.raises(on.BadInput, match=r"no head\.3\.0"):
+        map_of_head(shown, models, "so they say so", STAGE, "3000", 3, 0)
     with pytest.raises(on.BadInput, match="tokens"):
         attention_of_text(shown, models, "word " * 90, STAGE, "3000")
 

@@ -43,6 +43,32 @@ def align_planes(
     return planes @ (u @ v)
 
 
+def neighbour_map(
+    queries: Float[Tensor, "token d"], keys: Float[Tensor, "token d"], start: Float[Tensor, "point 2"]
+) -> Float[Tensor, "point 2"]:
+    """t-SNE of one head's queries and keys by their cosines in the joint space: the queries first, then the keys.
+
+    Args:
+        queries: Of one head.
+        keys: Of the same head.
+        start: Layout from which it starts and onto which it is turned, such as the plane of `plane_of`; so layouts of checkpoints agree.
+    """
+    from sklearn.manifold import TSNE
+
+    points = torch.cat(joint_space(queries, keys), -2)
+    spread = start[:, 0].std().clamp_min(1e-12)
+    perplexity = min(50.0, (len(points) - 1) / 3)
+    layout = TSNE(
+        perplexity=perplexity,
+        metric="cosine",
+        init=(1e-4 * start / spread).numpy(),
+        max_iter=500,
+        random_state=0,
+    ).fit_transform(points.numpy())
+    found = torch.as_tensor(layout).float()
+    return align_planes(found - found.mean(0), start - start.mean(0))
+
+
 def head_scores(vectors: AttentionVectors, ids: Int[Tensor, " token"]) -> Float[Tensor, "layer head score"]:
     """Numbers about each head on one text, in the order of `HEAD_SCORES`.
 

@@ -7,9 +7,10 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.activations.attention_geometry import HEAD_SCORES, align_planes, head_scores, plane_of
+from ontogeny.activations.attention_geometry import HEAD_SCORES, align_planes, head_scores, neighbour_map, plane_of
 from ontogeny.activations.attention_vectors import AttentionVectors, attention_vectors
 from ontogeny.dashboard.checkpoint_models import CheckpointModels
 from ontogeny.dashboard.selection import step_text
@@ -32,13 +33,7 @@ def attention_of_text(shown: ShownRun, models: CheckpointModels, text: str, stag
     tokens, vectors, ids = models.computed(
         models.at(stage, step), ("attention", text), lambda model: _read(model, text)
     )
-    planes = plane_of(vectors.queries, vectors.keys)
-    last = shown.describe()["checkpoints"][-1]
-    end = models.at(last["stage"], step_text(last["step"]))
-    if end != models.at(stage, step):
-        _, reference, _ = models.computed(end, ("attention", text), lambda model: _read(model, text))
-        if reference.queries.shape == vectors.queries.shape:  # else another tokenizer or another size
-            planes = align_planes(planes, plane_of(reference.queries, reference.keys))
+    planes = _aligned_planes(shown, models, vectors, text, stage, step)
     layers, heads = planes.shape[:2]
     return {
         "tokens": tokens,
@@ -50,6 +45,46 @@ def attention_of_text(shown: ShownRun, models: CheckpointModels, text: str, stag
         "scores": _rounded(head_scores(vectors, ids)),
         "score_names": list(HEAD_SCORES),
     }
+
+
+def map_of_head(
+    shown: ShownRun, models: CheckpointModels, text: str, stage: str, step: str, layer: int, head: int
+) -> dict[str, Any]:
+    """t-SNE of the queries and keys of one head, started from its plane.
+
+    Args:
+        layer: From 1.
+        head: From 0.
+
+    Raises:
+        BadInput: the model has no such head, or the text cannot be read.
+    """
+    _, vectors, _ = models.computed(models.at(stage, step), ("attention", text), lambda model: _read(model, text))
+    layers, heads = vectors.queries.shape[:2]
+    if not (1 <= layer <= layers and 0 <= head < heads):
+        raise BadInput(
+            f"the model has {layers} blocks of {heads} heads, and no head.{layer}.{head}: choose another one."
+        )
+    queries, keys = vectors.queries[layer - 1, head], vectors.keys[layer - 1, head]
+    start = _aligned_planes(shown, models, vectors, text, stage, step)[layer - 1, head]
+    points = models.computed(
+        models.at(stage, step), ("map", text, layer, head), lambda _: _rounded(neighbour_map(queries, keys, start))
+    )
+    return {"points": points}
+
+
+def _aligned_planes(
+    shown: ShownRun, models: CheckpointModels, vectors: AttentionVectors, text: str, stage: str, step: str
+) -> Float[Tensor, "layer head point 2"]:
+    """Planes of all heads, turned onto those of the last checkpoint."""
+    planes = plane_of(vectors.queries, vectors.keys)
+    last = shown.describe()["checkpoints"][-1]
+    end = models.at(last["stage"], step_text(last["step"]))
+    if end != models.at(stage, step):
+        _, reference, _ = models.computed(end, ("attention", text), lambda model: _read(model, text))
+        if reference.queries.shape == vectors.queries.shape:  # else another tokenizer or another size
+            planes = align_planes(planes, plane_of(reference.queries, reference.keys))
+    return planes
 
 
 def _read(model: Model, text: str) -> tuple[list[str], AttentionVectors, Tensor]:

@@ -522,14 +522,15 @@ window.ontogeny = (() => {
   }
 
   function attention(place, options, emit) {
-    let turn = 0, found = null, head = [0, 0], colour = "type", hideFirst = false;
+    let turn = 0, found = null, head = [0, 0], colour = "type", hideFirst = false, projection = "pca", maps = {};
     const area = element("textarea", {rows: "2", maxlength: "4000", "aria-label": "Text", placeholder: "Type a text of up to 128 tokens."});
     area.value = options.text;
     const form = element("form", {onsubmit: (event) => { event.preventDefault(); emit("text", area.value); if (area.value === options.text) read(); }}, area, element("button", {type: "submit"}, "Read"));
     const said = element("p", {class: "notice", role: "status"}), grid = element("div", {class: "heads"}), one = element("div", {class: "one-head"});
     const colours = element("select", {onchange: () => { colour = colours.value; draw(); }}, ...[["type", "query or key"], ["position", "position"], ["mod5", "position mod 5"], ["norm", "norm"]].map(([value, text]) => element("option", {value}, text)));
     const first = element("input", {type: "checkbox", onchange: () => { hideFirst = first.checked; draw(); }});
-    const controls = element("p", {class: "bar"}, element("label", {class: "choice"}, element("span", {}, "colour"), colours), element("label", {class: "choice"}, first, element("span", {}, "hide the first token")));
+    const projections = element("select", {onchange: () => { projection = projections.value; draw(); }}, element("option", {value: "pca"}, "two principal components"), element("option", {value: "tsne"}, "t-SNE, this head"));
+    const controls = element("p", {class: "bar"}, element("label", {class: "choice"}, element("span", {}, "colour"), colours), element("label", {class: "choice"}, element("span", {}, "projection"), projections), element("label", {class: "choice keep"}, first, element("span", {}, "hide the first token")));
     place.replaceChildren(form, said, controls, element("div", {class: "attention"}, grid, one));
     controls.hidden = true;
 
@@ -540,10 +541,20 @@ window.ontogeny = (() => {
       if (colour === "norm") { const norms = found.norms[l][h], most = Math.max(...norms), least = Math.min(...norms); return along((norms[point] - least) / Math.max(most - least, 1e-9)); }
       return point < count ? "#0072B2" : "#D55E00";
     }
-    function placed(l, h, size) {
-      const points = found.planes[l][h], used = points.map((_, i) => i).filter((i) => !(hideFirst && i % found.tokens.length === 0));
+    function placed(l, h, size, points = found.planes[l][h]) {
+      const used = points.map((_, i) => i).filter((i) => !(hideFirst && i % found.tokens.length === 0));
       const most = Math.max(1e-9, ...used.flatMap((i) => points[i].map(Math.abs)));
       return [used, (i) => points[i].map((c, k) => size / 2 + (k ? -1 : 1) * (c / most) * (size / 2 - 7))];
+    }
+    async function readMap(l, h) {
+      const mine = turn, key = `${l}.${h}`;
+      maps[key] = "asked";
+      try {
+        const answer = await fetchJson(`${options.src.split("?")[0]}/map`, {text: options.text, stage: options.stage, step: options.step, layer: l + 1, head: h});
+        if (mine !== turn) return;
+        maps[key] = answer.points;
+      } catch (error) { if (mine !== turn) return; maps[key] = null; said.textContent = error.message; }
+      draw();
     }
     function mini(l, h) {
       const size = 66, canvas = element("canvas", {width: size * 2, height: size * 2, style: `width:${size}px;height:${size}px`});
@@ -561,8 +572,10 @@ window.ontogeny = (() => {
       grid.style.gridTemplateColumns = `auto repeat(${found.heads}, max-content)`;
       grid.replaceChildren(...Array.from({length: found.layers}, (_, k) => found.layers - 1 - k).flatMap((l) => [element("span", {class: "notice"}, `layer ${l + 1}`), ...Array.from({length: found.heads}, (_, h) => mini(l, h))]));
       if (focused) grid.querySelector("[aria-pressed=true]").focus();
-      const [l, h] = head, size = 380, [used, at] = placed(l, h, size), count = found.tokens.length;
-      const cloud = drawn("svg", {viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": `Queries and keys of head.${l + 1}.${h} in a plane`});
+      const [l, h] = head, size = 380, map = projection === "tsne" ? maps[`${l}.${h}`] : null;
+      if (projection === "tsne" && map === undefined) readMap(l, h);
+      const [used, at] = placed(l, h, size, Array.isArray(map) ? map : found.planes[l][h]), count = found.tokens.length;
+      const cloud = drawn("svg", {viewBox: `0 0 ${size} ${size}`, role: "img", "data-projection": Array.isArray(map) ? "tsne" : "pca", "aria-label": `Queries and keys of head.${l + 1}.${h}, ${Array.isArray(map) ? "t-SNE" : "two principal components"}`});
       for (const i of used) {
         const [x, y] = at(i), look = {fill: ink(l, h, i), "fill-opacity": 0.85};
         const mark = i < count ? drawn("circle", {cx: x, cy: y, r: 4.5, ...look}) : drawn("rect", {x: x - 4, y: y - 4, width: 8, height: 8, transform: `rotate(45 ${x} ${y})`, ...look});
@@ -582,7 +595,7 @@ window.ontogeny = (() => {
       });
       const names = {distance_correlation: "q·k with distance", previous_token: "to the previous token", first_token: "to the first token", induction: "to the token after an earlier equal one", position_r2: "queries by position, R²"};
       const numbers = found.score_names.map((name, i) => element("tr", {}, element("th", {scope: "row"}, names[name] || name), element("td", {class: "number"}, shown(found.scores[l][h][i]))));
-      one.replaceChildren(element("h3", {}, `head.${l + 1}.${h} at ${options.label}`), element("p", {class: "notice"}, "● query   ◆ key: what is near attends to each other"), cloud,
+      one.replaceChildren(element("h3", {}, `head.${l + 1}.${h} at ${options.label}`), element("p", {class: "notice"}, "● query   ◆ key: near ones attend to each other in a head whose q·k falls with their distance"), cloud,
         element("table", {class: "numbers"}, element("tbody", {}, ...numbers)), element("div", {class: "scroll"}, lines));
       place.dataset.read = `${options.stage} ${options.step}`;
     }
@@ -594,6 +607,7 @@ window.ontogeny = (() => {
         const answer = await fetchJson(options.src, {text: options.text, stage: options.stage, step: options.step});
         if (mine !== turn) return;
         found = answer;
+        maps = {};
         said.textContent = "";
         draw();
       } catch (error) {

@@ -20,6 +20,13 @@ class TextAtCheckpoint(BaseModel):
     step: str
 
 
+class TextAtHead(TextAtCheckpoint):
+    """The body of a request about one head."""
+
+    layer: int
+    head: int
+
+
 @texts_router.post("/runs/{run}/texts")
 def read_text(shown: Annotated[ShownRun, Depends(run_of)], request: LensRequest) -> dict[str, Any]:
     """Tokens of the text with their scores at one checkpoint; one text at a time for a run, others wait."""
@@ -34,6 +41,14 @@ def read_attention(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtChe
     from ontogeny.dashboard.attention import attention_of_text
 
     return attention_of_text(shown, _models(shown), typed.text, typed.stage, typed.step)
+
+
+@texts_router.post("/runs/{run}/attention/map")
+def read_attention_map(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtHead) -> dict[str, Any]:
+    """t-SNE of the queries and keys of one head; it takes part of a second."""
+    from ontogeny.dashboard.attention import map_of_head
+
+    return map_of_head(shown, _models(shown), typed.text, typed.stage, typed.step, typed.layer, typed.head)
 
 
 @texts_router.post("/runs/{run}/lens")
