@@ -111,7 +111,8 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
         tooltip=["name:N", "site:N", *number_tooltips("value", "low", "high", "p")],
     )
     metric = cells["metric"].iloc[0]
-    scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.0 if metric == "r2" else 0.5, 1.0], clamp=True)
+    lowest = 0.0 if metric == "r2" else 0.5
+    scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[lowest, 1.0], clamp=True)
     legend = alt.Legend(title=SCORE_LABELS[metric], orient="bottom", gradientLength=260)
     significant = f"!isValid(datum.p) || datum.p <= {LEVEL}"
     colour = alt.condition(significant, alt.Color("value:Q", scale=scale, legend=legend), alt.value(MISSING_COLOUR))
@@ -127,7 +128,7 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
         )
         layers.append(frame.mark_rect(fill="transparent", stroke=INK_COLOUR, strokeWidth=1.6))
         if side >= 22:
-            dark = float(best["value"].iloc[0]) > 0.75 and not float(best["p"].iloc[0]) > LEVEL
+            dark = float(best["value"].iloc[0]) > (1 + lowest) / 2 and not float(best["p"].iloc[0]) > LEVEL
             layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="label:N"))
     heading = panel_title(f"{name}: {_headline(cells, best)}", _at(cells))
     return alt.layer(*layers).properties(width=side * wide, height=side * high, title=heading)
