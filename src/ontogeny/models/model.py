@@ -181,7 +181,7 @@ def load_model(
         device: A torch device, `auto` for the fastest of this machine, or `all` for all visible GPUs.
         dtype: `float32`, `bfloat16` or `float16`, by name or as torch spells it.
         tokenizer: Folder or repository of the tokenizer; by default the checkpoint's own, else that of the folder above.
-        allow_pickle: Whether to read `pytorch_model.bin`, which can run code.
+        allow_pickle: Whether to read `pytorch_model.bin` and `.distcp` shards, which can run code.
 
     Raises:
         CheckpointError: the weights are missing, incomplete or not finite.
