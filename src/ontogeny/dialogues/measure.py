@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ontogeny.data.templates import Template
 from ontogeny.dialogues.attention_decay import attention_decay
 from ontogeny.dialogues.capability import PLAIN_QUESTIONS, PlainQuestion, capability_margins
-from ontogeny.dialogues.instructions import DEFAULT_INSTRUCTIONS, RECALL_QUESTION, Instruction, instructions_named
+from ontogeny.dialogues.instructions import RECALL_QUESTION, Instruction
 from ontogeny.dialogues.mitigations import PLAIN, Mitigation
 from ontogeny.dialogues.persona_axis import persona_caps
 from ontogeny.dialogues.probes import ProbeAnswers, ProbeKind, probe_dialogues
@@ -128,7 +128,7 @@ def _rows(
             )
         ]  # fmt: skip
 
-    strangers = list(dict.fromkeys([*design.agents, *design.partners, *instructions_named(DEFAULT_INSTRUCTIONS)]))
+    strangers = list(dict.fromkeys([*design.agents, *design.partners]))
     yield from adherence_rows(ask("adherence", every), strangers)
     yield from curve_rows("instruction_recall", ask("recall", every), recall_of)
     yield from _capability(model, design, groups, template, mitigation)

@@ -60,27 +60,27 @@ CHALLENGES = (3, 9)
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 800
+    steps: int = 600
     """Of training."""
-    rows: int = 8
+    rows: int = 6
     """Rows of 256 tokens per step."""
     width: int = 64
-    layers: int = 3
+    layers: int = 2
     trained_rounds: int = 3
     """Most rounds of a training dialogue."""
     rounds: int = 8
-    rules: int = 14
+    rules: int = 7
     """Rules whose observance is measured, evenly over their kinds."""
-    pairs: int = 2
-    """Dialogues of each rule."""
-    runs: int = 2
+    pairs: int = 4
+    """Dialogues of each rule; an even number, since strengths are chosen on half of them."""
+    runs: int = 1
     """Answers to each question after each round."""
     cost: float = 0.1
     """Largest loss of capability at which mitigations are compared, as a share of the plain margin."""
     split_softmax: tuple[float, ...] = (0.5, 0.2)
     repetition: tuple[float, ...] = (2.0, 1.0)
     guidance: tuple[float, ...] = (1.5, 3.0)
-    capping: tuple[float, ...] = (0.25, 0.5)
+    capping: tuple[float, ...] = (0.25,)
 
 
 PRESETS: Mapping[str, Settings] = {
@@ -89,8 +89,14 @@ PRESETS: Mapping[str, Settings] = {
         split_softmax=(0.6,), repetition=(1.0,), guidance=(1.5,), capping=(0.5,),
     ),
     "tiny": Settings(),
-    "small": Settings(steps=4000, width=128, layers=4, pairs=6, runs=4),
-    "paper": Settings(steps=20_000, rows=16, width=256, layers=6, pairs=12, runs=8),
+    "small": Settings(
+        steps=4000, rows=8, width=128, layers=4, rules=14, pairs=6, runs=4,
+        split_softmax=(0.7, 0.5, 0.2), repetition=(3.0, 2.0, 1.0), guidance=(1.5, 2.0, 3.0), capping=(0.25, 0.5, 0.75),
+    ),
+    "paper": Settings(
+        steps=20_000, rows=16, width=256, layers=6, rules=14, pairs=12, runs=8,
+        split_softmax=(0.8, 0.7, 0.5, 0.2), repetition=(3.0, 2.0, 1.0), guidance=(1.5, 2.0, 3.0), capping=(0.1, 0.25, 0.5, 0.75),
+    ),
 }  # fmt: skip
 SECONDS = {"smoke": 6, "tiny": 120, "small": 1500, "paper": 40_000}
 

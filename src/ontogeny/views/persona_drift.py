@@ -1,6 +1,6 @@
 """Persona drift: how far a chat model keeps to its system prompt after each round of a dialogue with itself, under each mitigation.
 
-Top: adherence of answers to a question after each round, with 95 % intervals over dialogues (of many curves of the first only), one panel a
+Top: adherence of answers to a question after each round, with 95 % intervals over dialogues (of many curves plain only), one panel a
 checkpoint; dashed: the same words in one turn, which has the length without the turns. Middle: recall of the instruction, adoption of the
 partner's, with the null of instructions that neither party has, and attention to the system prompt, mean over heads. Bottom: adherence
 after the last round against the margin on plain questions, for each mitigation: up and to the right is better.
@@ -37,8 +37,8 @@ needs = frozenset({"stage", "step", "concept", "method", "metric", "control", "v
 
 CURVES = ("adherence", "instruction_recall", "adoption")
 METRICS = (*CURVES, "adherence_change", "attention_mass", "capability_margin")
-MOST, _MOST_BANDS = 4, 4
-"""Maximum number of checkpoints, and of curves that all have their interval."""
+MOST, _MOST_BANDS = 4, 3
+"""Maximum number of checkpoints, and of mitigations that all have their interval."""
 _LINES = (
     ("instruction_recall", "", "recall of the instruction"),
     ("adoption", "", "adoption of the partner's"),
@@ -78,12 +78,12 @@ def _place(rows: pd.DataFrame) -> str:
     return checkpoint_label(rows["stage"].iloc[0], rows["moment"].iloc[0])
 
 
-def _curve(rows: pd.DataFrame, colour: Any, y: alt.Y) -> list[Any]:
+def _curve(rows: pd.DataFrame, colour: Any, y: alt.Y, bands: int) -> list[Any]:
     """Lines with intervals as bands, of the first name alone where there are many."""
     axis = alt.Axis(values=sorted(rows["rounds"].unique().tolist()), format="d", labelOverlap=True)
     x = alt.X("rounds:Q", title="rounds of the dialogue (count)", axis=axis)
     columns = ("name", "rounds", "value", "low", "high", "n")
-    banded = rows if rows["name"].nunique() <= _MOST_BANDS else rows[rows["name"].eq(rows["name"].iloc[0])]
+    banded = rows if rows["name"].nunique() <= bands else rows[rows["name"].eq(rows["name"].iloc[0])]
     base = alt.Chart(inline_rows(banded, *columns))
     band = base.mark_area(opacity=0.16) if banded["rounds"].nunique() > 1 else base.mark_rule(strokeWidth=1.5)
     band = band.encode(x=x, color=colour, y=alt.Y("low:Q", title=y["title"]), y2="high:Q")
@@ -99,7 +99,7 @@ def _adherence(rows: pd.DataFrame, names: list[str], width: float) -> Any:
     if curves.empty:
         return None
     y = alt.Y("value:Q", title="adherence (0–1)", scale=alt.Scale(domain=[0, 1]))
-    layers = _curve(curves, colour_by_name(names, title="mitigation"), y)
+    layers = _curve(curves, colour_by_name(names, title="mitigation"), y, _MOST_BANDS)
     if len(once):
         dashed = alt.Chart(inline_rows(once, "rounds", "value")).mark_line(color=MUTED_COLOUR, strokeDash=[4, 3])
         layers.append(dashed.encode(x="rounds:Q", y=y))
@@ -122,7 +122,7 @@ def _compared(rows: pd.DataFrame, width: float) -> Any:
         return None
     names = [words for *_, words in _LINES if words in set(curves["name"])]
     y = alt.Y("value:Q", title="share (0–1)", scale=alt.Scale(domain=[0, 1]))
-    layers = _curve(curves, colour_by_name(names, title="plain model"), y)
+    layers = _curve(curves, colour_by_name(names, title="plain model"), y, len(_LINES))
     return alt.layer(*layers).properties(width=width, height=150, title=panel_title("Without mitigation"))
 
 
