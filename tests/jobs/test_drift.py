@@ -50,6 +50,9 @@ def test_rows_of_each_round_mitigation_and_step(run) -> None:
         ("attention_drop", "within_turns"),
         ("instruction_recall", "not_asked"),
     }
+    template = run.records("metric = 'in_template'")
+    assert set(template.value) == {0}
+    assert [dict(c) for c in template.coords] == [{"template": "plain"}] * 4
     mass = run.records("metric = 'attention_mass'")
     heads = mass[mass.site.notna()]
     assert len(heads) == 2 * 2 * 2 * 2 * 4  # steps, instructions, rounds, layers, heads

@@ -11,7 +11,9 @@ from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.records import checkpoint_label
 
-DRIFT_ROWS = metric_condition("adherence", "adherence_change", "adoption", "instruction_recall", "degenerate_share")
+DRIFT_ROWS = metric_condition(
+    "adherence", "adherence_change", "adoption", "instruction_recall", "degenerate_share", "in_template"
+)
 """SQL condition of the rows that the sentences read."""
 
 
@@ -48,6 +50,8 @@ def _sentence(rows: pd.DataFrame) -> str:
         *_changes(rows),
         *_compared(rows),
     ]
+    if rows["metric"].eq("in_template").any() and rows[rows["metric"].eq("in_template")]["value"].eq(0).any():
+        parts.append("in the plain template")
     return "; ".join(parts)
 
 

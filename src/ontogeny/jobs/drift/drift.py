@@ -19,6 +19,7 @@ from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.reusable import ReusableModel
+from ontogeny.records import Record, make_record
 from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
@@ -81,6 +82,7 @@ def drift(
                 on_progress(TraceProgress(checkpoint.label, done, len(missing), activity, part, parts))
 
             rows = measure_drift(network, design, template, mitigation, report)
+            rows.append(_template_row(named, mitigation.name, len(design.agents) * design.dialogues.pairs))
             run.keep(unit, CheckpointStamp.of(lineage.name, unit, checkpoint).on(rows))
             spent = {"mitigation": mitigation.name, "template": named, "seconds": time.perf_counter() - began}
             run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage} | spent)
@@ -99,3 +101,9 @@ def drift(
         resumable.check_any_done(run, every, failures)
         run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
     return run
+
+
+def _template_row(name: str, method: str, dialogues: int) -> Record:
+    """The chat template of the dialogues at a checkpoint; 0 for the plain one."""
+    coords = {"template": name}
+    return make_record("in_template", float(name != "plain"), n=dialogues, method=method, split="all", coords=coords)
