@@ -1,6 +1,6 @@
 """Points of a study: one metric over another, a point for each condition and seed; null runs are hollow.
 
-Rows with `coords.place` are things in an order, such as the entities of a ring: a panel per condition, with a line through each seed's
+Rows with `coords.place` are things in an order, such as the entities of a ring: a panel per condition and seed, with a line through its
 points.
 """
 
@@ -13,8 +13,10 @@ from ontogeny.jobs.study.paper_study import StudyPicture
 from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, inline_rows
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR, ORDINAL_SCHEME
 
-_PANELS = 4
-"""Panels in a row."""
+_FEW_VALUES = 6
+"""Up to so many values of x, each has a tick."""
+_MOST_SEEDS = 3
+"""Seeds whose things are drawn in their order."""
 
 
 def draw_study_points(records: pd.DataFrame, picture: StudyPicture) -> Any:
@@ -50,15 +52,20 @@ def _scatter(points: pd.DataFrame, picture: StudyPicture) -> Any:
     # Conditions such as "rome, distance 4" share the colour of their first word.
     points = points.assign(condition=points["name"], name=[name.partition(",")[0] for name in points["name"]])
     names, kinds = list(dict.fromkeys(points["name"])), list(dict.fromkeys(points["kind"]))
-    x, y = (alt.Scale(type="log") if log and (points[axis] > 0).all() else alt.Scale(zero=False) for axis, log in (
-        ("x", picture.log_x), ("y", picture.log_y)
-    ))  # fmt: skip
+    x, y = (
+        alt.Scale(type="log", padding=20, nice=False)
+        if log and (points[axis] > 0).all()
+        else alt.Scale(zero=False, padding=20)
+        for axis, log in (("x", picture.log_x), ("y", picture.log_y))
+    )
+    steps = sorted(points["x"].unique())
+    axis = alt.Axis(values=steps, format="~g") if len(steps) <= _FEW_VALUES else alt.Axis()
     shapes = ["circle", "diamond", "triangle-up", "square"][: len(kinds)]
     return (
         alt.Chart(inline_rows(points, "x", "y", "name", "condition", "kind", "seed"))
         .mark_point(size=42, strokeWidth=1.3)
         .encode(
-            x=alt.X("x:Q", scale=x, title=_words(picture.metrics[0])),
+            x=alt.X("x:Q", scale=x, axis=axis, title=_words(picture.metrics[0])),
             y=alt.Y("y:Q", scale=y, title=_words(picture.metrics[1])),
             color=colour_by_name(names),
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=shapes), legend=alt.Legend(title=None)),
@@ -73,12 +80,19 @@ def _scatter(points: pd.DataFrame, picture: StudyPicture) -> Any:
 
 
 def _paths(points: pd.DataFrame, picture: StudyPicture) -> Any:
-    """A panel per condition with the first seed's things in their order, the last joined to the first."""
-    points = points[points["seed"].eq(points["seed"].min())].sort_values("place")
+    """A row for each of the first seeds, a panel per condition: things in their order, the last joined to the first."""
+    places = {name: number for number, name in enumerate(picture.conditions)}
+    points = points[points["seed"].isin(sorted(points["seed"].unique())[:_MOST_SEEDS])].sort_values("place")
+    groups = sorted(
+        points.groupby(["seed", "name", "kind"], sort=False),
+        key=lambda group: (group[0][0], places.get(str(group[0][1]), len(places)), group[0][2] != "measured"),
+    )
+    columns = max(1, len(points.groupby(["name", "kind"])))
+    side = CHART_WIDTH / max(columns, 4) - 30
     panels = []
-    for (name, kind), own in points.groupby(["name", "kind"], sort=False):
+    for (seed, name, kind), own in groups:
         closed = pd.concat([own, own.head(1)]).assign(number=range(len(own) + 1))
-        title = str(name) if kind == "measured" else f"{name}, {kind}"
+        title = [str(name), f"seed {seed:.0f}" if kind == "measured" else f"seed {seed:.0f}, {kind}"]
         hidden = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
         base = alt.Chart(inline_rows(closed, "x", "y", "place", "number")).encode(
             x=alt.X("x:Q", axis=hidden), y=alt.Y("y:Q", axis=hidden)
@@ -88,11 +102,8 @@ def _paths(points: pd.DataFrame, picture: StudyPicture) -> Any:
             color=alt.Color("place:O", scale=alt.Scale(scheme=ORDINAL_SCHEME), legend=None),
             tooltip=[alt.Tooltip("place:Q", title="place in the order")],
         )
-        side = CHART_WIDTH / _PANELS - 30
-        panels.append((line + dots).properties(width=side, height=side, title=title))
-    order = {name: number for number, name in enumerate(picture.conditions)}
-    panels.sort(key=lambda panel: (order.get(str(panel.title).partition(", null")[0], 0), "null" in str(panel.title)))
-    return alt.concat(*panels, columns=_PANELS, spacing=20)
+        panels.append((line + dots).properties(width=side, height=side, title={"text": title[0], "subtitle": title[1]}))
+    return alt.concat(*panels, columns=columns, spacing=20)
 
 
 def _words(metric: str) -> str:

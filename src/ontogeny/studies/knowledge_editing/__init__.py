@@ -90,14 +90,15 @@ PICTURES = (
     StudyPicture(
         "Entities of one order by Isomap, before and after an edit of one of its facts",
         ("isomap_x", "isomap_y"),
-        (BEFORE, at_distance("rome", 1), _FAR),
+        (BEFORE, at_distance("rome", 1), _FAR, at_distance("unbounded", DISTANCES[-1])),
         points=True,
-        caption="Lines join neighbours in the order; a ring that stays a ring has not shattered. Seed 0.",
+        caption="Lines join neighbours in the order; a ring that stays a ring has not shattered.",
     ),
     StudyPicture(
         "Distortion R and lost probability of direct recall, edited order",
         ("distortion_of_edited", "direct_drop"),
         points=True,
+        log_x=True,
         caption="A mark for each method, kind of edit and seed; hollow marks are random changes of equal norm.",
     ),
     StudyPicture(
@@ -105,6 +106,7 @@ PICTURES = (
         ("distance", "distortion_of_edited"),
         tuple(at_distance(method, distance) for method in METHODS for distance in DISTANCES),
         points=True,
+        log_y=True,
     ),
     StudyPicture("Order of the representations over training", ("ring_correlation", "direct_recall"), (TRAINING,)),
     StudyPicture(
@@ -251,16 +253,19 @@ def _other_contexts(bench: Bench, seed: int) -> Reading:
 
 def _isomap_rows(bench: Bench, lab: Lab, near: Target, far: Target) -> Iterator[Record]:
     """Coordinates of the entities at the first relation, turned towards those before the edit."""
-    panel = bench.panel
-    order = _places(panel.world)
-    edits = {
-        at_distance("rome", 1): bench.edit("rome", near, lab.seed).edits,
-        _FAR: bench.edit("rome", far, lab.seed).edits,
-    }
+    order, last = _places(bench.panel.world), DISTANCES[-1]
+    plans = (
+        (at_distance("rome", 1), "rome", near),
+        (_FAR, "rome", far),
+        (at_distance("unbounded", last), "unbounded", far),
+    )
     readings: list[tuple[str, str | None, Reading]] = [(BEFORE, None, bench.before)]
-    readings += [(name, None, read_panel(bench.model, panel, own)) for name, own in edits.items()]
-    null = norm_matched_edits(edits[_FAR], seed=lab.seed)
-    readings.append((_FAR, "random_rank_one", read_panel(bench.model, panel, null)))
+    for name, method, target in plans:
+        edits = bench.edit(method, target, lab.seed).edits
+        readings.append((name, None, read_panel(bench.model, bench.panel, edits)))
+        if name == _FAR:
+            null = norm_matched_edits(edits, seed=lab.seed)
+            readings.append((name, "random_rank_one", read_panel(bench.model, bench.panel, null)))
     reference: NDArray[np.float64] | None = None
     for condition, control, reading in readings:
         try:
