@@ -71,11 +71,10 @@ def _chat_options(users: Sequence[str], systems: Sequence[str], template: str | 
     from ontogeny.dashboard.chat_options import ChatOptions
     from ontogeny.data.templates import is_chat_template, parse_template
 
-    text = "" if template is None else parse_template(template)
-    if isinstance(text, bool):
-        text = ""
-    if text and not is_chat_template(text):
-        raise BadInput(f"`template` must be a chat template in Jinja, got {text[:60]!r}: a chat has several turns.")
+    parsed = parse_template(template)
+    text = "" if isinstance(parsed, bool) else parsed
+    if template not in (None, "own") and not is_chat_template(text):
+        raise BadInput(f"`template` must be a chat template in Jinja, got {template!r}: a chat has several turns.")
     return ChatOptions(text, tuple(users), tuple(systems))
 
 

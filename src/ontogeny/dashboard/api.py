@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from ontogeny.dashboard.access import TokenAccess
@@ -34,6 +35,7 @@ def make_api(shown: ShownRuns, token: str, *, port: int = 0) -> FastAPI:
         app.include_router(router, prefix="/api")
     app.add_api_route("/assets/{name}", _read_asset, include_in_schema=False)
     app.add_exception_handler(BadInput, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_values)
     app.add_middleware(TokenAccess, token=token, cookie=f"ontogeny-{port}")
     return app
 
@@ -48,3 +50,11 @@ def _read_asset(name: str) -> Response:
 
 def _refuse(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
+
+
+def _refuse_values(request: Request, error: Exception) -> Response:
+    """One sentence about the first value of another type."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
+    return JSONResponse({"error": f"`{name}` cannot be used: {first['msg']}; correct the request."}, 422)

@@ -63,7 +63,7 @@ def vector_file(
     Raises:
         BadInput: the concept is not readable at the checkpoint, or lacks the class or the site.
     """
-    (gauge,) = gauges_of(shown, options, [concept], stage, step)
+    (gauge,) = gauges_of(shown, options, [concept], stage, step, argument="concept")
     direction = control_vector(shown.run, gauge, towards, site).direction.scaled("gap")
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{concept}-{stage}-{step}-{direction.site}")
     with TemporaryDirectory() as folder:

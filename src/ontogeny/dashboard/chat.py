@@ -81,7 +81,8 @@ def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, r
     request.check()
     chat = _CheckpointChat(shown, models, options, request)
     gauges = gauges_of(shown, options, request.gauges, request.stage, request.step)
-    pinned = gauges_of(shown, options, [pin.concept for pin in request.pins], request.stage, request.step)
+    concepts = [pin.concept for pin in request.pins]
+    pinned = gauges_of(shown, options, concepts, request.stage, request.step, argument="pins")
     vectors = [control_vector(shown.run, g, pin.towards, pin.site) for g, pin in zip(pinned, request.pins, strict=True)]
     edits = [vector.edit(pin) for vector, pin in zip(vectors, request.pins, strict=True)]
     arms = [chat.arm("plain", [], gauges)]

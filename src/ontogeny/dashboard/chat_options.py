@@ -1,9 +1,10 @@
 """Chat options: what the command line says about the chats of a dashboard."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from ontogeny.gauges.labels import parse_gauge_names
+from ontogeny.gauges.labels import gauge_label, parse_gauge_names
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,14 @@ class ChatOptions:
     systems: tuple[str, ...] = ()
 
 
-def check_chat_options(options: ChatOptions, concepts: Iterable[str]) -> None:
-    """Raise BadInput if an option names a concept that no run has."""
-    parse_gauge_names(options.users, options.systems, list(dict.fromkeys(concepts)))
+def check_chat_options(options: ChatOptions, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Raise BadInput if an option names a concept that no run has, or not each of its classes.
+
+    Args:
+        options: The options.
+        entries: Concepts of all runs, as run.json lists them.
+    """
+    known = list(entries)
+    named = parse_gauge_names(options.users, options.systems, list(dict.fromkeys(str(one["name"]) for one in known)))
+    for entry in known:
+        gauge_label(entry, named)

@@ -126,8 +126,10 @@ def finite_number(value: float, digits: int = 5) -> float | None:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def gauges_of(shown: ShownRun, options: ChatOptions, names: Iterable[str], stage: str, step: str) -> list[Gauge]:
-    """The gauges of some concepts at a checkpoint.
+def gauges_of(
+    shown: ShownRun, options: ChatOptions, names: Iterable[str], stage: str, step: str, *, argument: str = "gauges"
+) -> list[Gauge]:
+    """The gauges of some concepts at a checkpoint; `argument` is named in the error.
 
     Raises:
         BadInput: a concept that the run lacks.
@@ -137,7 +139,7 @@ def gauges_of(shown: ShownRun, options: ChatOptions, names: Iterable[str], stage
     for name in names:
         if name not in labels:
             raise BadInput(
-                f"`gauges` must be concepts of the run ({', '.join(labels)}), got {name!r}: choose among them."
+                f"`{argument}` must be concepts of the run ({', '.join(labels)}), got {name!r}: choose among them."
             )
         found.append(gauge_at(shown, labels[name], stage, step))
     return found

@@ -160,7 +160,7 @@ class ShownRuns:
         self.members: dict[str, ShownRun] = {name: ShownRun(name, run) for name, run in opened.items()}
         self.chat = chat or ChatOptions()
         check_chat_options(
-            self.chat, (str(entry["name"]) for run in self.members.values() for entry in run.about.get("concepts", ()))
+            self.chat, (entry for run in self.members.values() for entry in run.about.get("concepts", ()))
         )
 
     def __getitem__(self, name: str) -> ShownRun:

@@ -84,7 +84,7 @@ def encode_conversation(model: Model, chat: Chat, template: Template, *, room: i
     whole = prefixes[-1]
     if len(whole.ids) + room > model.context:
         raise BadInput(
-            f"the conversation has {len(whole.ids)} tokens{f' and {room} new ones' if room else ''}, and the model's context has "
+            f"the conversation has {len(whole.ids)} tokens{f' before {room} new' if room else ''}, and the model's context has "
             f"{model.context}: start a new one, or shorten it."
         )
     unknown = model.tokenizer.unk_token_id

@@ -77,15 +77,16 @@
 
   function chat(root, options, emit) {
     let state = parsed(options.state), turn = 0;
-    const area = element("textarea", {rows: "2", maxlength: "4000", "aria-label": "Message", placeholder: "Write as the user."});
+    const area = element("textarea", {rows: "2", maxlength: "4000", "aria-label": "Message", placeholder: "Write as the user; Enter sends."});
     const send = element("button", {type: "submit"}, "Send"), clear = element("button", {type: "button", onclick: () => change({turns: [], pins: []})}, "New chat");
+    const undo = element("button", {type: "button", "aria-label": "Take the last turn back", onclick: () => { area.value = state.turns[state.turns.length - 1] || ""; change({turns: state.turns.slice(0, -1)}); }}, "Undo");
     const form = element("form", {onsubmit: (event) => {
       event.preventDefault();
       if (!area.value.trim()) return;
       const words = area.value.trim();
       area.value = "";
       change({turns: [...state.turns, words]});
-    }}, area, send, clear);
+    }}, area, send, undo, clear);
     area.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); form.requestSubmit(); } });
     const colour = element("select", {onchange: () => change({colour: colour.value})});
     const length = element("input", {type: "number", min: "1", max: "256", "aria-label": "longest answer, tokens", onchange: () => change({tokens: Math.min(Math.max(Number(length.value) || 24, 1), 256)})});
@@ -178,6 +179,7 @@
       colour.replaceChildren(element("option", {value: ""}, "nothing"), ...on().map((name) => element("option", {value: name}, name)));
       colour.value = on().includes(state.colour) ? state.colour : "";
       length.value = String(state.tokens);
+      undo.disabled = !state.turns.length;
       clear.disabled = !state.turns.length && !state.pins.length;
       const open = chooser.open;
       chooser.replaceChildren(element("summary", {}, `Gauges: ${on().length} of ${known.length} on`), element("p", {class: "bar"}, ...known.map((card) => {
