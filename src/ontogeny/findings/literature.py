@@ -101,6 +101,7 @@ SYSTEMS = (
         "Sparse autoencoders on formal languages",
         "2410.11767",
         "Latents that correlate with a feature are often not its cause; a causal loss helps.",
+        studies=("sparse_autoencoders",),
     ),
     LiteratureSystem(
         "Swing-by dynamics in concept learning",
@@ -146,7 +147,8 @@ SYSTEMS = (
         "Shared global and local geometry of embeddings",
         "2503.21073",
         "Token embeddings of models of one family have the same geometry; steering vectors are carried over by a linear map.",
-        command="transfer",
+        studies=("embedding_geometry",),
+        command="geometry",
     ),
     LiteratureSystem(
         "Dialogue action tokens",
