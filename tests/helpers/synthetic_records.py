@@ -297,6 +297,12 @@ def _weight_changes(whole: dict, moments: list[tuple[str, int, float]]) -> Itera
             at = now | {"site": f"resid.{layer}", "layer": layer, "metric": "cluster_separation"}
             yield at | _around(0.3 * i * layer, 0.1)
             yield at | {"control": "shuffled_label"} | _around(0.0, 0.2)
+        for metric, value in (("shown", 0.5), ("few_shot", 0.7), ("readable", 0.8)):
+            yield now | {"metric": f"{metric}_accuracy"} | _around(value + 0.05 * i)
+            if metric != "shown":
+                null = "shuffled_label" if metric == "readable" else "wrong_examples"
+                yield now | {"metric": f"{metric}_accuracy", "control": null} | _around(0.5)
+                yield now | {"metric": f"{metric}_gain"} | _around(value - 0.5)
         if not i:
             continue
         pair = {"other_stage": first_stage, "other_step": str(first_step)}

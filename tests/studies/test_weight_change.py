@@ -112,6 +112,15 @@ def test_lora_stage_has_the_rank_of_its_adapter(tmp_path: Path) -> None:
     assert all(row.value > 10 for row in rows_of(rows, "weight_change_rank", "gaussian"))
 
 
+def test_experts_are_named_and_not_compared_one_by_one(tiny) -> None:
+    stages = {name: load_model(tiny("qwen2_moe", seed=seed)) for seed, name in enumerate(("base", "tuned"))}
+    rows = rows_of(weight_change.run(stages, INPUTS, SMALL), "weight_change_norm")
+    experts = [row for row in rows if row.coords["matrix"] == "experts"]
+    assert {row.layer for row in experts} == {1, 2}
+    assert all(row.n == 0 and "mixture of experts" in str(row.note) for row in experts)
+    assert {row.coords["matrix"] for row in rows if row.n} >= {"self_attn.q_proj", "mlp.shared_expert.up_proj"}
+
+
 def test_sentences_claim_what_the_intervals_carry(rows: list[Record], stages: dict[str, Model]) -> None:
     import pandas as pd
 

@@ -19,6 +19,7 @@ COMPARISON_ROWS = metric_condition(
     *("ece", "brier", "neuron_overlap", "entropy_neurons", "swap_effect", "swap_share"),
     *("weight_change_norm", "weight_change_rank", "column_alignment", "row_alignment", "response_ratio"),
     *("cluster_separation", "cluster_change", "jacobian_change", "interpolated_log_odds", "mlp_patch_effect"),
+    *("shown_accuracy", "few_shot_accuracy", "few_shot_gain", "readable_accuracy", "readable_gain"),
 )
 """Condition for the rows that the sentences are made from."""
 
@@ -328,6 +329,7 @@ def _weight_change(rows: ComparisonRows) -> list[str]:
         return []
     if norms["value"].isna().all():
         return [f"The weights of {a} and {b} cannot be compared: {norms['note'].iloc[0]}."]
+    norms = norms[~norms["note"].str.startswith("a mixture of experts")]
     moved = norms["value"].dropna()
     ranks, noise = (
         pd.to_numeric(coord_column(rows.of("weight_change_rank", b, a, control), "share"), errors="coerce").dropna()
@@ -437,11 +439,45 @@ def _weight_change_effects(rows: ComparisonRows, a: str, b: str) -> list[str]:
     return sentences
 
 
+def _elicitation(rows: ComparisonRows) -> list[str]:
+    if rows.of("shown_accuracy").empty:
+        return []
+    sentences = []
+    for metric, what in (
+        ("shown_accuracy", "Plain answers"),
+        ("few_shot_accuracy", "Answers behind worked examples"),
+        ("readable_accuracy", "Readings of the stream"),
+    ):
+        first = next((name for name in rows.names if rows.read(metric, name).low > 0.5), None)
+        since = f"first at {first}" if first else "at no stage"
+        values = _values_over_stages(rows, metric)
+        sentences.append(f"{what} are shown to be right for more than half of the questions {since}: {values}.")
+    for metric, what, control in (
+        ("few_shot_gain", "Worked examples", "wrong_examples"),
+        ("readable_gain", "The reading", ""),
+    ):
+        more = [name for name in rows.names if rows.read(metric, name).low > 0]
+        if not more:
+            sentences.append(f"{what}: at no stage shown to be right more often than the plain answers.")
+            continue
+        null = (
+            f"; with wrong answers in them {format_interval(rows.read(metric, more[0], None, control))}"
+            if control
+            else ""
+        )
+        gain = format_interval(rows.read(metric, more[0]))
+        sentences.append(
+            f"{what}: right more often than the plain answers at {', '.join(more)}, first by {gain}{null}."
+        )
+    return sentences
+
+
 _STUDY_SENTENCES: Mapping[str, Callable[[ComparisonRows], list[str]]] = {
     "knowledge": _knowledge,
     "truthfulness": _truth,
     "refusal": _refusal,
     "confidence": _confidence,
     "weight_change": _weight_change,
+    "elicitation": _elicitation,
 }
 """By the name of the study."""

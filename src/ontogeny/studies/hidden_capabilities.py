@@ -50,7 +50,7 @@ _RANDOM = "unrelated moves"
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 1200
+    steps: int = 800
     rate: float = 1e-3
     batch: int = 128
     hidden: int = 64
@@ -58,7 +58,7 @@ class Settings:
     sampling_steps: int = 20
     samples: int = 64
     """Generated points of each prompt."""
-    measured: int = 28
+    measured: int = 20
     """Measured steps, spaced as squares."""
 
 

@@ -210,6 +210,10 @@ def _pair_rows(
     ]
     for change in changes:
         yield from matrix_rows(table, stage, other, change, inputs[change.base.parameter], requests, settings)
+    for layer in base.routed_layers:
+        at = replace(table, site=Site("mlp", layer))
+        reason = "a mixture of experts, whose matrices are stored together and are compared in the interpolation only"
+        yield at.row("weight_change_norm", math.nan, stage, other, n=0, reason=reason, matrix="experts")
     yield from jacobian_rows(table, stage, other, base, norms, changes, requests, settings)
     yield from sweep_rows(table, stage, other, base, difference, changes, Readout(requests, texts), settings)
     yield from patch_rows(table, stage, other, base, tuned, requests, settings)
