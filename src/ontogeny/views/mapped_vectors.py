@@ -43,9 +43,9 @@ def draw(records: pd.DataFrame) -> Any:
     rows = rows.assign(dose=pd.to_numeric(coord_column(rows, "dose"), errors="coerce"), **names)
     rows = rows[rows["map"].isin(_NAMES) & rows["dose"].notna()]
     panels = [
-        _panel(own, f"{concept.name} in {target}" if target else concept.name)
+        _panel(concept.rows[concept.rows["onto"].eq(target)], f"{concept.name} in {target}" if target else concept.name)
         for concept in records_by_concept(rows)
-        for target, own in concept.rows.groupby("onto", sort=False)
+        for target in dict.fromkeys(concept.rows["onto"])
     ]
     chart = multiples_or_blank(
         panels, title, table, "a mapped vector (ontogeny transfer --to-model makes them)", columns=2
