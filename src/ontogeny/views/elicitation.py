@@ -73,10 +73,10 @@ def _curves(rows: pd.DataFrame, order: list[str], y: str, rule: float, names: li
             "moment:N",
             sort=order,
             title="stage",
-            scale=alt.Scale(type="point", padding=0.5, domain=order),
+            scale=alt.Scale(domain=order),
             axis=alt.Axis(labelAngle=-30),
         ),
-        xOffset=alt.XOffset("name:N", scale=alt.Scale(domain=names, rangeMin=-6, rangeMax=6)),
+        xOffset=alt.XOffset("name:N", scale=alt.Scale(domain=names, paddingOuter=1)),
         color=colour_by_name(names),
     )
     dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=[_REAL, _NULL], range=[[1, 0], [5, 4]]), legend=None)

@@ -31,7 +31,7 @@ from ontogeny.studies.safety_fine_tuning._measures import (
     soft_token_attack,
 )
 from ontogeny.studies.safety_fine_tuning._settings import ALPHAS, METHODS, SHUFFLED, Settings
-from ontogeny.studies.safety_fine_tuning._training import FineTuning, as_model, log_spaced, pretrain
+from ontogeny.studies.safety_fine_tuning._training import FineTuning, as_model, measured_steps, pretrain
 from ontogeny.worlds import operators
 
 __all__ = ["CLAIMS", "PICTURES", "PRESETS", "SECONDS", "Settings", "run"]
@@ -71,6 +71,7 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     lab.on_activity("pretraining", 0, 8)
     base = pretrain(settings, world, lab.seed)
     sets = evaluation_sets(settings, world, lab.seed)
+    path_sets = {name: sets[name] for name in ("safe", "unsafe", "unsafe again")}
     before = read_all(as_model(base, world), sets, world.refusal)
     yield from _reading_rows(lab, "base", None, before)
     runs = [FineTuning(method, settings.tune_rate) for method in METHODS]
@@ -81,12 +82,13 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
         control = SHUFFLED if tuning.shuffled else None
         lab.on_activity(f"{condition} {control or ''}".strip(), i, 8)
         followed = tuning.method == "SSFT" and not small
-        marks = log_spaced(settings.tune_steps, settings.measured) if followed else set()
+        marks = measured_steps(settings.tune_steps, settings.measured) if followed else set()
         tuned = base
         for session in tuning.sessions(base, settings, world, lab.seed):
             tuned = session.network
             if session.step in marks:
-                yield from _path_rows(lab, session.step, control, read_all(as_model(tuned, world), sets, world.refusal))
+                readings = read_all(as_model(tuned, world), path_sets, world.refusal)
+                yield from _path_rows(lab, session.step, control, readings)
                 tuned.train()
         after = read_all(as_model(tuned, world), sets, world.refusal)
         yield from _reading_rows(lab, condition, control, after)

@@ -20,8 +20,8 @@ class Settings:
     """Share of unsafe prompts in supervised fine-tuning; in DPO and unlearning a half."""
     prompts: int = 128
     """Prompts of each evaluation set."""
-    measured: int = 14
-    """Measured steps along the fine-tuning path."""
+    measured: int = 44
+    """Measured steps along the fine-tuning path, spaced as squares."""
     draws: int = 20
     """Draws of each null."""
     attack_steps: int = 10

@@ -125,6 +125,6 @@ def _answered(ids: np.ndarray, world: operators.World) -> TokenBatch:
     return TokenBatch(torch.from_numpy(ids), mask)
 
 
-def log_spaced(last: int, count: int) -> set[int]:
-    """About `count` steps from 0 to the last one, dense at the beginning."""
-    return {0, *np.unique(np.rint(np.geomspace(1, last, count)).astype(int)).tolist()}
+def measured_steps(last: int, count: int) -> set[int]:
+    """At most `count` steps from 0 to the last one, spaced as squares."""
+    return set(np.rint(np.linspace(0, last**0.5, count) ** 2).astype(int).tolist())
