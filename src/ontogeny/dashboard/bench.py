@@ -14,7 +14,7 @@ from ontogeny.errors import BadInput
 from ontogeny.gauges.control_vector import Pin, control_vector
 from ontogeny.storage.directions import save_direction
 
-MOST_PUSHES = 12
+_MOST_PUSHES = 12
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def try_pushes(
     Raises:
         BadInput: no pushes or too many, or what a chat does not allow.
     """
-    if not 1 <= len(request.gaps) <= MOST_PUSHES:
-        raise BadInput(f"`gaps` must hold 1 to {MOST_PUSHES} numbers, got {len(request.gaps)}: change them.")
+    if not 1 <= len(request.gaps) <= _MOST_PUSHES:
+        raise BadInput(f"`gaps` must hold 1 to {_MOST_PUSHES} numbers, got {len(request.gaps)}: change them.")
     chat = ChatRequest((request.text,), request.stage, request.step, tokens=request.tokens)
     held = Pin(request.concept, request.towards, hold=True, site=request.site)
     pins = [*(replace(held, gaps=gaps, hold=False) for gaps in request.gaps), held]

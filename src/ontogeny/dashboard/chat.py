@@ -30,8 +30,8 @@ from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig
 from ontogeny.steering.steer import Edit
 
-MOST_LETTERS, MOST_TOKENS, MOST_GAUGES, MOST_PINS = 8000, 256, 24, 8
-TEMPLATE_FILE = "chat_template.jinja"
+_MOST_LETTERS, _MOST_TOKENS, _MOST_GAUGES, _MOST_PINS = 8000, 256, 24, 8
+_TEMPLATE_FILE = "chat_template.jinja"
 """Beside the lineage file: the template of a lineage whose tokenizers have none."""
 
 
@@ -55,13 +55,13 @@ class ChatRequest:
         """Raise BadInput for what no conversation can have."""
         if not self.turns:
             raise BadInput("`turns` must hold at least one turn of the user, got none: write something.")
-        if (letters := sum(map(len, self.turns))) > MOST_LETTERS:
-            raise BadInput(f"`turns` must have at most {MOST_LETTERS:,} letters, got {letters:,}: shorten them.")
-        if not 1 <= self.tokens <= MOST_TOKENS:
-            raise BadInput(f"`tokens` must be from 1 to {MOST_TOKENS}, got {self.tokens}: change it.")
+        if (letters := sum(map(len, self.turns))) > _MOST_LETTERS:
+            raise BadInput(f"`turns` must have at most {_MOST_LETTERS:,} letters, got {letters:,}: shorten them.")
+        if not 1 <= self.tokens <= _MOST_TOKENS:
+            raise BadInput(f"`tokens` must be from 1 to {_MOST_TOKENS}, got {self.tokens}: change it.")
         if not -(2**62) < self.seed < 2**62:
             raise BadInput(f"`seed` must have at most 18 digits, got {self.seed}: choose a smaller one.")
-        for name, most in (("gauges", MOST_GAUGES), ("pins", MOST_PINS)):
+        for name, most in (("gauges", _MOST_GAUGES), ("pins", _MOST_PINS)):
             if len(getattr(self, name)) > most:
                 raise BadInput(f"`{name}` must be at most {most}, got {len(getattr(self, name))}: remove some.")
         for pin in self.pins:
@@ -195,8 +195,8 @@ def _find_template(shown: ShownRun, models: CheckpointModels) -> tuple[str, str]
     checkpoint: Checkpoint = on_disk(models.at(last["stage"], step_text(last["step"])), shown.run.folder)
     place = Path(checkpoint.source)
     for folder in () if checkpoint.revision else (place, *list(place.parents)[:3]):
-        if (folder / "lineage.toml").is_file() and (folder / TEMPLATE_FILE).is_file():
-            return (folder / TEMPLATE_FILE).read_text(encoding="utf-8").removesuffix(
+        if (folder / "lineage.toml").is_file() and (folder / _TEMPLATE_FILE).is_file():
+            return (folder / _TEMPLATE_FILE).read_text(encoding="utf-8").removesuffix(
                 "\n"
             ), "the template of the lineage"
     saved = nearest_tokenizer(fetch_checkpoint(checkpoint))

@@ -14,6 +14,7 @@ __all__ = [
     "order_test",
     "paired_flips",
     "permutation",
+    "platt",
     "splits",
     "unique",
 ]

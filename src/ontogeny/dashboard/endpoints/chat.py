@@ -91,7 +91,7 @@ def read_bench(request: Request, shown: Annotated[ShownRun, Depends(run_of)], bo
 
 
 @chat_router.get("/runs/{run}/vector")
-def read_vector(
+def read_control_vector(
     request: Request,
     shown: Annotated[ShownRun, Depends(run_of)],
     concept: str,
