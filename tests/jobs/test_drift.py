@@ -16,7 +16,7 @@ from tests.helpers.command_line import Say
 from tests.helpers.tiny_models import save_tiny
 
 NAMES = ("mentions_blue", "upper_case")
-QUICK = DialogueSettings(rounds=2, pairs=2, runs=1, tokens=4)
+QUICK = DialogueSettings(rounds=1, pairs=2, runs=1, tokens=4)
 SETTINGS = DriftSettings(QUICK, (PLAIN, Mitigation("split_softmax", 0.5)))
 
 
@@ -38,7 +38,7 @@ def test_rows_of_each_round_mitigation_and_step(run) -> None:
     methods = ["plain", "split_softmax .5"]
     assert sorted(set(zip(rows.step, rows.method, strict=True))) == [(s, m) for s in (1, 2) for m in methods]
     for _, own in rows.groupby(["step", "method", "concept"], dropna=False):
-        assert [dict(c)["rounds"] for c in own.coords] == ["0", "1", "2"]
+        assert [dict(c)["rounds"] for c in own.coords] == ["0", "1"]
         assert own.n.isin([2, 4]).all()
         assert ((own.low <= own.value) & (own.value <= own.high)).all()
     controls = run.query("select distinct metric, control from records where control is not null")
@@ -55,8 +55,8 @@ def test_rows_of_each_round_mitigation_and_step(run) -> None:
     assert [dict(c) for c in template.coords] == [{"template": "plain"}] * 4
     mass = run.records("metric = 'attention_mass'")
     heads = mass[mass.site.notna()]
-    assert len(heads) == 2 * 2 * 2 * 2 * 4  # steps, instructions, rounds, layers, heads
-    assert len(mass) - len(heads) == 2 * 3 * 2  # means over heads, of both instructions too
+    assert len(heads) == 2 * 2 * 2 * 4  # steps, instructions, layers, heads
+    assert len(mass) - len(heads) == 2 * 3  # means over heads, of both instructions too
     assert mass.value.between(0, 1).all()
 
 
@@ -73,7 +73,7 @@ def test_finished_units_are_not_measured_again_and_a_new_mitigation_joins(run, l
 def test_view_and_command(run, lineage: Path, say: Say) -> None:
     chart = json.dumps(run.show("persona_drift").to_dict())
     assert "split_softmax .5" in chart
-    quick = ("--rounds", 2, "--pairs", 2, "--runs", 1, "--tokens", 4, "--quiet")
+    quick = ("--rounds", 1, "--pairs", 2, "--runs", 1, "--tokens", 4, "--quiet")
     both = ("-s", "mentions_blue", "-s", "upper_case", "--steps", "all")
     done = say("drift", lineage, *both, *quick, "--out", run.folder)
     assert done.code == 0, done.err

@@ -15,7 +15,7 @@ from ontogeny.steering.log_likelihood import TokenizedAnswer, token_log_likeliho
 from ontogeny.steering.steer import Edit, split_softmax_everywhere, steer
 from tests.helpers.tiny_models import outspoken
 
-FAMILIES = ("gpt_neox", "llama", "gpt2", "gemma3_text")
+FAMILIES = ("gpt2", "llama", "gemma3_text")
 ROWS = [torch.tensor([5, 17, 40, 9, 201, 33, 61, 7]), torch.tensor([8, 8, 120, 64, 77])]
 SYSTEM = [torch.arange(len(row)) < 3 for row in ROWS]
 SAMPLED = {"tokens": 6, "temperature": 1.0, "samples": 2}
