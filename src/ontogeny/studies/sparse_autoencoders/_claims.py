@@ -1,0 +1,124 @@
+"""Claims of the study of sparse autoencoders on formal languages."""
+
+from ontogeny.claims.claim import Claim
+from ontogeny.claims.quantity import Quantity
+from ontogeny.claims.shapes import Separation
+
+NAMES = {"dyck": "Dyck-2", "expressions": "prefix expressions"}
+FEATURES = {"dyck": "depth", "expressions": "number of operands owed"}
+_SOURCE = "arXiv:2410.11767"
+
+CLAIMS = (
+    Claim(
+        "model_is_grammatical",
+        "The language model gives nearly all probability to tokens that may follow.",
+        f"{_SOURCE}, section 3",
+        "nearly all generations are grammatical",
+        Separation(
+            Quantity("grammatical_mass", "dyck", coords={"kind": "none"}),
+            Quantity("chance_mass", "dyck"),
+            threshold=0.3,
+            unit="probability, above that of an untrained model",
+        ),
+        "untrained",
+    ),
+    *(
+        Claim(
+            f"{name}_feature_is_correlated",
+            f"{NAMES[name]}: a latent correlates above 0.9 with the {FEATURES[name]}.",
+            f"{_SOURCE}, section 4.2",
+            "latents with correlations above 0.9",
+            Separation(
+                Quantity("best_r", name),
+                Quantity("needed_r", name),
+                unit="|r| of the best latent of all kinds minus 0.9",
+            ),
+            "permuted_features",
+        )
+        for name in NAMES
+    ),
+    *(
+        Claim(
+            f"{name}_feature_is_learned",
+            f"{NAMES[name]}: the {FEATURES[name]} correlates better with a latent at the end than in the untrained model.",
+            f"{_SOURCE}, section 4.2",
+            "not reported; an untrained model is the floor",
+            Separation(
+                Quantity("feature_r", name, coords={"main": "yes"}),
+                Quantity("untrained_r", name),
+                threshold=0.05,
+                unit="difference of |r|",
+            ),
+            "permuted_features",
+        )
+        for name in NAMES
+    ),
+    *(
+        Claim(
+            f"{name}_correlation_exceeds_effect",
+            f"{NAMES[name]}: the latent that correlates with the {FEATURES[name]} has less of its effect than its correlation says.",
+            f"{_SOURCE}, section 4.3",
+            "correlated latents have no or unpredictable effects when clamped",
+            Separation(
+                Quantity("main_r", name),
+                Quantity("effect_share", name),
+                threshold=0.1,
+                unit="|r| minus the share of the natural effect",
+            ),
+            "mean_difference",
+        )
+        for name in NAMES
+    ),
+    *(
+        Claim(
+            f"{name}_causal_loss_helps",
+            f"{NAMES[name]}: with the causal loss a step in latent space moves the logits more as it should.",
+            f"{_SOURCE}, section 5",
+            "helps on English; limited success on Dyck-2 and expressions",
+            Separation(
+                Quantity("causal_score", f"{name}, causal"),
+                Quantity("causal_score", f"{name}, plain"),
+                threshold=0.02,
+                unit="difference of the share of the step",
+            ),
+            "no_causal_loss",
+        )
+        for name in NAMES
+    ),
+    Claim(
+        "sparse_loses_grammar",
+        "Dyck-2: the sparsest autoencoders lose grammaticality that the densest keep.",
+        f"{_SOURCE}, section 4.1 and Fig. 3",
+        "only a part of the grid keeps grammaticality",
+        Separation(
+            Quantity("densest_mass", "dyck"), Quantity("sparsest_mass", "dyck"), threshold=0.01, unit="probability"
+        ),
+        "no_edit",
+    ),
+    Claim(
+        "kind_matters_more_than_seed",
+        "Dyck-2: the correlation with depth varies more over kinds and sizes than over seeds.",
+        f"{_SOURCE}, section 4.4",
+        "features depend on the inductive biases",
+        Separation(
+            Quantity("r_spread", "dyck, kinds"),
+            Quantity("r_spread", "dyck, seeds"),
+            threshold=0.02,
+            unit="difference of standard deviations of |r|",
+        ),
+        "one_kind",
+    ),
+    Claim(
+        "shift_hurts",
+        "An autoencoder trained on shallower brackets explains less of deep ones than one trained on them.",
+        f"{_SOURCE}, section 4.4",
+        "autoencoders do not carry over to another distribution",
+        Separation(
+            Quantity("explained", "dyck, own strings"),
+            Quantity("explained", "dyck, shallow strings"),
+            threshold=0.001,
+            unit="explained variance",
+        ),
+        "same_strings",
+    ),
+)
