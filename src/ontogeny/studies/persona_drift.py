@@ -45,14 +45,14 @@ SETUP = """
 A small transformer is trained on dialogues of at most three rounds, in which each speaker follows a rule and only the assistant's is in the
 system prompt. It then talks to itself for eight rounds, each side under its own rule. After each round a question is asked that is no part
 of the dialogue; exact judges score whether the answer keeps the own rule or the other side's, and whether the rule is named when asked for.
-Mitigations act on the assistant; their cost is the loss of its log-likelihood margin for sentences about what was asked.
+Mitigations act on the assistant; their cost is the loss of its log-likelihood margin for sentences over the same words in another order.
 """
 DIFFERENCES = (
     "A model of a generated language with 14 rules in place of LLaMA2-chat-70B and GPT-3.5 with 100 system prompts; rules are exact, so "
     "fluency is whether an answer is a sentence of the language.",
     "Dialogues longer than those of training cause the drift here; the paper's models have seen long ones.",
-    "Capability is a margin between answers of one style in place of MMLU. Mitigations are compared at equal capability: the strength is "
-    "chosen on half of the dialogues and reported on the other half.",
+    "Capability is whether the language is kept, a margin of sentences over their words in another order, in place of MMLU. Mitigations "
+    "are compared at equal capability: the strength is chosen on half of the dialogues and reported on the other half.",
     "Activation capping is not in the paper.",
 )
 CHALLENGES = (3, 9)
@@ -65,7 +65,7 @@ class Settings:
     rows: int = 6
     """Rows of 256 tokens per step."""
     width: int = 64
-    layers: int = 2
+    layers: int = 3
     trained_rounds: int = 3
     """Most rounds of a training dialogue."""
     rounds: int = 8
@@ -206,7 +206,7 @@ PICTURES = (
         "Attention to the system prompt, mean over heads", ("attention_mass",), x_title="rounds of the dialogue (count)"
     ),
     StudyPicture(
-        "Adherence after the dialogue against the margin of sentences about what was asked, at each strength",
+        "Adherence after the dialogue against the margin of sentences over their words in another order, at each strength",
         ("capability", "kept_end"),
         points=True,
         caption="Margin in nats per token; up and to the right is better.",
@@ -305,7 +305,7 @@ class _Bench:
         return _Held(dialogues, answers, caps)
 
     def capability(self, mitigation: Mitigation, caps: Mapping[str, list[Edit]]) -> float:
-        """Margin of a sentence about what was asked over one about another thing, after the system prompt, nats per token."""
+        """Margin of a sentence over its words in another order, after the system prompt, nats per token: is the language kept?"""
         groups = [[rule] for rule in self.rules] if caps else [self.rules]
         margins = [self._margins(group, mitigation, caps.get(group[0].name, [])) for group in groups]
         return float(torch.cat(margins).mean())
@@ -316,7 +316,10 @@ class _Bench:
         chats: list[Chat] = [
             (("system", rule.system), ("user", speaking_rules.opening(things[i]))) for rule, i in pairs
         ]
-        right, wrong = ([f" the {things[(i + shift) % len(things)]} is" for _, i in pairs] for shift in (0, 7))
+        right = [
+            f" the {things[(i + 7) % len(things)]} is near the {things[(i + 11) % len(things)]} ." for _, i in pairs
+        ]
+        wrong = [" ".join(["", *text.split()[1::-1], *text.split()[:1:-1]]) for text in right]
         scores = answer_log_likelihoods(
             self.model, [*chats, *chats], [*right, *wrong], True, mitigation, caps, batch=64
         )
