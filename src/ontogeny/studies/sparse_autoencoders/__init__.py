@@ -68,8 +68,8 @@ CHALLENGES = (3,)
 
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
-        steps=20, checkpoints=2, rows=8, strings=160, latents=32, sae_steps=20, batch=64, ks=(2, 8), penalties=(0.1,), sae_seeds=2,
-        causal_steps=10, causal_rows=6, generated=32, width=32,
+        steps=12, checkpoints=2, rows=4, strings=100, latents=24, sae_steps=12, batch=64, ks=(2, 8), penalties=(0.1,), sae_seeds=2,
+        causal_steps=6, causal_rows=6, generated=16, width=32,
     ),
     "tiny": Settings(),
     "small": Settings(
