@@ -164,6 +164,7 @@ def test_kernels_of_the_settings_are_those_of_the_metric() -> None:
 
 def test_choices_of_options_are_those_of_the_library() -> None:
     from ontogeny.cli._arguments import CHOICES
+    from ontogeny.editing.session import EDIT_METHODS
     from ontogeny.jobs.compare.inputs import PairingMode
     from ontogeny.jobs.transfer.plan import VectorLength
     from ontogeny.steering.token_selection import TOKEN_SELECTORS
@@ -173,6 +174,7 @@ def test_choices_of_options_are_those_of_the_library() -> None:
     known = {
         "set of tokens": TOKEN_SELECTORS,
         "aim": get_args(ContrastAim),
+        "editing method": EDIT_METHODS,
         "length of a vector": get_args(VectorLength),
         "pairing": get_args(PairingMode),
         "size": TOY_MODEL_SIZES,

@@ -91,7 +91,9 @@ Seed = Annotated[int, compute("Seed of splits, resamples and random draws.")]
 Device = Annotated[str, compute("cpu, cuda, cuda:1, mps, or auto: the fastest of this machine.")]
 DataType = Annotated[str, compute("float32 (exact), bfloat16 or float16 (faster; results change slightly).")]
 Tokenizer = Annotated[Path | None, compute("Tokenizer folder or repository, if the checkpoints have none.")]
-AllowPickle = Annotated[bool, compute("Also read pytorch_model.bin and .distcp shards (weights only).", "--allow-pickle")]
+AllowPickle = Annotated[
+    bool, compute("Also read pytorch_model.bin and .distcp shards (weights only).", "--allow-pickle")
+]
 DeleteBehind = Annotated[bool, compute("Delete each downloaded checkpoint after use.", "--delete-behind")]
 DryRun = Annotated[bool, output("Print what would be computed, and stop.", "--dry-run")]
 AsJson = Annotated[bool, output("Print the result as JSON.", "--json")]
@@ -129,6 +131,7 @@ def check_plugins(folder: str, names: Sequence[str], *, defining: str | None = N
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "set of tokens": ("all", "prompt", "generated", "last"),
     "aim": ("auto", "right", "positive"),
+    "editing method": ("rome", "memit", "alphaedit", "pmet"),
     "scorer": ("lexicon", "classifier"),
     "length of a vector": ("target", "source"),
     "scale rule": ("unit", "std", "gap"),

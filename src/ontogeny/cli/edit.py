@@ -7,14 +7,13 @@ import typer
 
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import counted, format_duration, json_rows, next_command, print_output
-from ontogeny.errors import BadInput, unknown_name
+from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ontogeny.editing.facts import FactEdit
 
-_METHODS = ("rome", "memit", "alphaedit", "pmet")
 _WEAK = 0.5
 """Probability of the new object under the value of the edit below which it is said to be weak."""
 _LINES = {
@@ -48,7 +47,7 @@ def edit_command(
         str, arg.texts("Texts like those of the training: a text file (a text a line), a table, or a concept.")
     ],
     out: Annotated[Path, arg.output("Run directory; the edited model is in its folder model.", "--out", "-o")],
-    method: Annotated[str, arg.measure(f"Method: {', '.join(_METHODS)}.")] = "rome",
+    method: Annotated[str, arg.measure(f"Method: {', '.join(arg.CHOICES['editing method'])}.")] = "rome",
     layer: Annotated[
         str, arg.measure("Block whose MLP is edited, from 1; several for memit: 3,4,5. Default: the middle.")
     ] = "",
@@ -76,8 +75,7 @@ def edit_command(
     """Edit facts in the weights of a model: efficacy, paraphrases, neighbours, side effects and shattering, each beside its nulls."""
     from ontogeny.lineage import Lineage
 
-    if method not in _METHODS:
-        raise unknown_name("editing method", method, _METHODS)
+    arg.check_choices("editing method", [method])
     if len(fact) != len(to):
         raise BadInput(
             f"--to must be given once for each --fact, got {len(to)} for {counted(len(fact), 'fact')}: add the others."
