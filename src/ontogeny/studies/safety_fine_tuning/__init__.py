@@ -62,7 +62,7 @@ PRESETS: Mapping[str, Settings] = {
         width=192, layers=6, steps=100_000, rate=1e-3, batch=512, tune_steps=10_000, tune_rate=1e-4, tune_batch=512
     ),
 }
-SECONDS = {"smoke": 3, "tiny": 40, "small": 500, "paper": 400_000}
+SECONDS = {"smoke": 2, "tiny": 30, "small": 500, "paper": 400_000}
 
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:

@@ -95,7 +95,7 @@ CLAIMS = (
     *(
         Claim(
             f"{method.lower()}_clusters_more",
-            f"{method} separates the clusters of unsafe and safe prompts more than supervised fine-tuning.",
+            f"{method[:1].upper()}{method[1:]} separates the clusters of unsafe and safe prompts more than supervised fine-tuning.",
             f"{_PAPER}, section 4 and Fig. 3",
             "larger separation with DPO and unlearning",
             Separation(

@@ -53,7 +53,7 @@ class Reading:
 
 
 @torch.no_grad()
-def read(model: Model, prompts: PromptSet, refusal: int) -> Reading:
+def read_prompt_set(model: Model, prompts: PromptSet, refusal: int) -> Reading:
     """One forward pass over a set."""
     streams: dict[int, Tensor] = {}
 
@@ -71,7 +71,7 @@ def read(model: Model, prompts: PromptSet, refusal: int) -> Reading:
 
 
 def read_all(model: Model, sets: Mapping[str, PromptSet], refusal: int) -> dict[str, Reading]:
-    return {name: read(model, prompts, refusal) for name, prompts in sets.items()}
+    return {name: read_prompt_set(model, prompts, refusal) for name, prompts in sets.items()}
 
 
 def separation(readings: Mapping[str, Reading]) -> Float[Tensor, " block"]:
