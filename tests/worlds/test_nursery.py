@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ontogeny.data.concept import Concept
+from ontogeny.data.templates import render_chat
 from ontogeny.errors import BadInput
 from ontogeny.measurements.surface_baselines import audit_surface
 from ontogeny.plugins import list_plugins, load_plugin
@@ -356,3 +357,16 @@ def test_answers_are_one_known_word():
 def test_rejects_too_small_worlds(given, message):
     with pytest.raises(BadInput, match=message):
         nursery.make(nursery.Config(**given))
+
+
+def test_the_chat_template_writes_conversations_as_training_does() -> None:
+    tokenizer = nursery.tokenizer(WORLD)
+    turns = nursery.instructions(WORLD, np.random.default_rng(0), 60)
+    for row in turns.ids:
+        row = row[row != tokenizer.pad_token_id]
+        said = re.findall(r"user : (.*?) assistant : (.*?) </s>", tokenizer.decode(row))
+        chat = tuple(turn for user, answer in said for turn in (("user", user), ("assistant", answer)))
+        rendered = render_chat(tokenizer, chat, nursery.CHAT_TEMPLATE)
+        assert tokenizer(rendered, add_special_tokens=False).input_ids == row.tolist()
+    with pytest.raises(BadInput, match="only user and assistant"):
+        render_chat(tokenizer, (("system", "be brief"), ("user", "hello")), nursery.CHAT_TEMPLATE)

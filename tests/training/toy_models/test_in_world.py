@@ -57,6 +57,7 @@ def test_stages_are_one_lineage(tmp_path):
     for before, last, after, end in (("base", 6, "sft", 4), ("sft", 4, "dpo", 3)):
         assert same(tmp_path / before / f"checkpoint-{last}", tmp_path / after / "checkpoint-0")
         assert not same(tmp_path / after / "checkpoint-0", tmp_path / after / f"checkpoint-{end}")
+    assert (tmp_path / "chat_template.jinja").read_text(encoding="utf-8").startswith("{{ bos_token }}")
     made = {path.stem for path in (tmp_path / "concepts").iterdir()}
     assert made == {concept.name for concept in nursery.concepts(nursery.make())}
     assert Concept.from_file(tmp_path / "concepts" / "forbidden.jsonl").kind == "binary"
