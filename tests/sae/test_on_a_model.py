@@ -117,7 +117,7 @@ def test_causal_patch_is_written_at_the_tokens_own_place_only(model: Model) -> N
 def test_causal_loss_brings_logits_nearer_to_their_target(model: Model) -> None:
     rows = token_rows(model, TEXTS)
     tokens, chunks = CausalTokens.of(model, rows, SITE), chunk_activations(model, rows, SITE)
-    members, budget = [SaeSettings("topk", 32, k=8, seed=s) for s in (0, 1)], SaeBudget(steps=100, batch=64)
+    members, budget = [SaeSettings("topk", 32, k=8, seed=s) for s in (0, 1)], SaeBudget(steps=60, batch=64)
     plain = train_autoencoders(chunks, members, budget)
     causal = train_autoencoders(chunks, members, budget, extra=causal_loss(tokens, 30.0, rows=8, nearest_of=512))
     score = [sum(causal_score(tokens, own, rows=64) for own in both) / 2 for both in (plain, causal)]
