@@ -22,8 +22,8 @@ PERSONAL = re.compile(
 )
 
 
-EXTENDS = {"worlds.nursery": {"ontogeny.worlds.hearsay"}}
-"""The one plug-in that builds on another: modules that it may import."""
+EXTENDS = {"worlds.nursery": {"ontogeny.worlds.hearsay"}, "worlds.operators": {"ontogeny.worlds.grammar"}}
+"""Worlds that build on another one: modules that they may import."""
 
 
 def relative_name(path: Path) -> str:
