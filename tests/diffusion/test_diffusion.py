@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression
 
 from ontogeny.diffusion import (
     Denoiser,
+    best_threshold,
     block_activations,
     denoise,
     depth_error,
@@ -155,6 +156,8 @@ def test_push_reaches_the_target_within_its_bound() -> None:
     length = (bound(x) - x).flatten(1).norm(dim=1)
     assert (length <= 0.1 * x.flatten(1).norm(dim=1) * (1 + 1e-5)).all()
     assert (probe.read(bound(x), 4) - cells).square().mean() < (probe.read(x, 4) - cells).square().mean()
+    twice = push_to_target(probe, target, strength=2.0, bound=1e6)(x)
+    assert torch.allclose(twice - x, 2 * (free(x) - x), atol=1e-4)
     control = push_at_random(bound, seed=1)(x)
     assert torch.allclose((control - x).norm(dim=1), (bound(x) - x).norm(dim=1), atol=1e-5)
     for wrong in (0.0, float("nan")):
@@ -167,6 +170,10 @@ def test_scores_equal_their_definitions() -> None:
     one = [2 * int((x & y).sum()) / int(x.sum() + y.sum()) for x, y in zip(a, b, strict=True)]
     assert dice(a, b).tolist() == pytest.approx(one)
     assert dice(a & False, b & False).isnan().all()
+    rare = torch.rand(30, 6, 6) < 0.1
+    values = 0.1 * rare + 0.02 * torch.randn(30, 6, 6)  # least squares of a rare mask stays below a half
+    assert not (values > 0.5).any()
+    assert dice(values > best_threshold(values, rare), rare).nanmean() > 0.9
     x, y = torch.randn(3, 6, 6), torch.randn(3, 6, 6).round()
     known = [spearmanr(p.flatten(), q.flatten())[0] for p, q in zip(x, y, strict=True)]
     assert rank_correlation(x, y).tolist() == pytest.approx(known, abs=1e-5)

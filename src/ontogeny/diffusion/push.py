@@ -15,11 +15,14 @@ from ontogeny.diffusion.spatial_probe import SpatialProbe, shrink
 from ontogeny.errors import BadInput
 
 
-def push_to_target(probe: SpatialProbe, target: Float[Tensor, "image side side"], *, bound: float = 0.5) -> BlockEdit:
+def push_to_target(
+    probe: SpatialProbe, target: Float[Tensor, "image side side"], *, strength: float = 1.0, bound: float = 0.5
+) -> BlockEdit:
     """An edit after which the probe reads the target, or comes as near as the bound allows.
 
     Args:
         target: A mask of 0 and 1, or a depth, for each image.
+        strength: Multiple of the change; above 1 the probe reads more than the target.
         bound: Largest length of the change, as a share of the length of the activation of its image.
 
     Raises:
@@ -30,7 +33,7 @@ def push_to_target(probe: SpatialProbe, target: Float[Tensor, "image side side"]
     def edit(x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image channel row column"]:
         weight = probe.weight.to(x)
         gap = shrink(target, x.shape[-1]).to(x) - torch.einsum("nchw,c->nhw", x, weight) - probe.bias
-        change = gap[:, None] * (weight / weight.square().sum().clamp(min=1e-12))[None, :, None, None]
+        change = strength * gap[:, None] * (weight / weight.square().sum().clamp(min=1e-12))[None, :, None, None]
         return x + within_bound(change, x, bound)
 
     return edit

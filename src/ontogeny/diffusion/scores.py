@@ -6,11 +6,26 @@ from torch import Tensor
 
 from ontogeny.statistics.permutation import average_ranks
 
+_LEVELS = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+"""Quantiles that are tried as thresholds."""
+
 
 def dice(a: Bool[Tensor, "image side side"], b: Bool[Tensor, "image side side"]) -> Float[Tensor, " image"]:
     """2 |A ∩ B| / (|A| + |B|), from 0 to 1; NaN where both masks are empty (Dice 1945)."""
     both, sizes = (a & b).sum((1, 2)).float(), (a.sum((1, 2)) + b.sum((1, 2))).float()
     return torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), torch.nan)
+
+
+def best_threshold(values: Float[Tensor, "image side side"], masks: Bool[Tensor, "image side side"]) -> float:
+    """The value above which a pixel is part of the mask, so that Dice over all pixels is largest; half is too high for a rare mask.
+
+    Choose it on the images that the probe was fitted on.
+    """
+    levels = torch.quantile(values.flatten().double()[:: max(1, values.numel() // 100_000)], _LEVELS)
+    above = (values[None].double() > levels[:, None, None, None]).flatten(1)
+    truth = masks.flatten()
+    scores = 2 * (above & truth).sum(1) / (above.sum(1) + truth.sum()).clamp(min=1)
+    return float(levels[scores.argmax()])
 
 
 def depth_error(
