@@ -21,7 +21,7 @@ from ontogeny.studies.knowledge_editing._panel import (
 from ontogeny.studies.knowledge_editing._settings import DISTANCES, NULLS, ROLES, Settings
 from ontogeny.worlds import entity_graph
 
-Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+EffectValues = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """A value by metric and coordinates."""
 
 
@@ -95,7 +95,7 @@ def condition_rows(
     bench: Bench, lab: Lab, method: str, condition: str, targets: Sequence[Target], distance: int | None = None
 ) -> Iterator[Record]:
     """Mean effects of edits of one kind, each alone, and of their nulls."""
-    arms: dict[str | None, list[Values]] = {None: [], **{kind: [] for kind in NULLS}}
+    arms: dict[str | None, list[EffectValues]] = {None: [], **{kind: [] for kind in NULLS}}
     for target in targets:
         session = bench.edit(method, target, lab.seed)
         arms[None].append(effects(bench, target, session.edits) | {("norm", ()): session.applied[0].relative_norm})
@@ -112,11 +112,11 @@ def condition_rows(
         yield lab.row("efficacy", float("nan"), condition, reason="the model gets no such fact wrong")
 
 
-def effects(bench: Bench, target: Target, edits: Sequence[Edit]) -> Values:
+def effects(bench: Bench, target: Target, edits: Sequence[Edit]) -> EffectValues:
     """Efficacy, distortion and loss of accuracy of one edit."""
     panel, before = bench.panel, bench.before
     after, fact = read_panel(bench.model, panel, edits), (target.relation, target.entity)
-    values: Values = {("efficacy", ()): float(after.facts[*fact, target.new])}
+    values: EffectValues = {("efficacy", ()): float(after.facts[*fact, target.new])}
     original, propagated = consequences(panel, after, target.entity, target.relation, target.new)
     values["consequences_original", ()], values["consequences_propagated", ()] = original, propagated
     for name, moved in distortions(panel, before, after).items():
