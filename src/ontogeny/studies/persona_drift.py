@@ -48,8 +48,8 @@ of the dialogue; exact judges score whether the answer keeps the own rule or the
 Mitigations act on the assistant; their cost is the loss of its log-likelihood margin for sentences over the same words in another order.
 """
 DIFFERENCES = (
-    "A model of a generated language with 14 rules in place of LLaMA2-chat-70B and GPT-3.5 with 100 system prompts; rules are exact, so "
-    "fluency is whether an answer is a sentence of the language.",
+    "A model of a generated language with 14 rules, 7 of them measured at tiny, in place of LLaMA2-chat-70B and GPT-3.5 with 100 system "
+    "prompts; rules are exact, so fluency is whether an answer is a sentence of the language.",
     "Dialogues longer than those of training cause the drift here; the paper's models have seen long ones.",
     "Capability is whether the language is kept, a margin of sentences over their words in another order, in place of MMLU. Mitigations "
     "are compared at equal capability: the strength is chosen on half of the dialogues and reported on the other half.",
@@ -98,7 +98,7 @@ PRESETS: Mapping[str, Settings] = {
         split_softmax=(0.8, 0.7, 0.5, 0.2), repetition=(3.0, 2.0, 1.0), guidance=(1.5, 2.0, 3.0), capping=(0.1, 0.25, 0.5, 0.75),
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 6, "tiny": 120, "small": 1500, "paper": 40_000}
+SECONDS = {"smoke": 2, "tiny": 60, "small": 1500, "paper": 40_000}
 
 _START, _END = "right after the system prompt", "after the dialogue"
 _KINDS = ("split_softmax", "repetition", "guidance", "capping")
