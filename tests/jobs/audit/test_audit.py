@@ -17,6 +17,7 @@ from ontogeny.jobs.audit.metadata import CheckpointMetadata
 from ontogeny.jobs.audit.weight_norms import _outlying_norms
 from ontogeny.lineage import Checkpoint, Lineage, WeightFile
 from ontogeny.lineage.weight_files import SAFETENSORS_INDEX
+from ontogeny.models import loading
 from ontogeny.storage.run import Run
 from tests.helpers.tiny_models import save_tiny, tiny_model
 
@@ -359,11 +360,20 @@ def test_finds_what_the_loaded_model_does_not_use(plant: str, tmp_path: Path) ->
     found = [f for f in result.findings if f.kind == kind]
     assert [(f.severity, f.checkpoints) for f in found] == [(severity, ("checkpoint-10", "checkpoint-20"))]
     assert re.search(words, found[0].what)
+    whole = audit(Lineage.open(tiny_run(tmp_path / "whole"))).clean_layouts
+    again = audit(Lineage.open(top), deep=True, clean_layouts=(*whole, *result.clean_layouts))
+    assert again.findings == result.findings
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "bert", "falcon", "gemma2", "opt", "mistral"])
-def test_whole_models_of_a_family_have_no_findings(family: str, tmp_path: Path) -> None:
-    assert audit(Lineage.open(tiny_run(tmp_path, family=family)), deep=True).findings == ()
+def test_whole_models_of_a_family_have_no_findings(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lineage = Lineage.open(tiny_run(tmp_path, family=family))
+    first = audit(lineage, deep=True)
+    assert first.findings == ()
+    monkeypatch.delattr(loading, "empty_network")  # a known layout builds no network
+    assert audit(lineage, clean_layouts=first.clean_layouts).findings == ()
 
 
 @pytest.mark.parametrize("shift", [0, 1e-4])

@@ -4,7 +4,7 @@ Faults make numbers wrong (identical, stale, mixed or broken checkpoints); warni
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,8 @@ class Audit:
     """Bytes of headers and small files that were read; `deep` and the hashing of local weights do not count."""
     deep: int = 0
     """Number of checkpoints whose weights were read."""
+    clean_layouts: tuple[str, ...] = ()
+    """Digests of config and tensors of which the model uses all; a later audit of the same layout builds no network."""
 
     @property
     def faults(self) -> tuple[AuditFinding, ...]:
@@ -62,6 +64,7 @@ def audit(
     deep: bool = False,
     allow_pickle: bool = False,
     known: Mapping[Checkpoint, str] | None = None,
+    clean_layouts: Collection[str] = frozenset(),
     watch: ProgressCallback = ignore_progress,
 ) -> Audit:
     """Audit the checkpoints of a lineage; a fault of a checkpoint is a finding, not an error.
@@ -71,6 +74,7 @@ def audit(
         deep: Also read the weights of local checkpoints: NaN, infinities and jumps of norms.
         allow_pickle: Whether to accept `pytorch_model.bin` and `.distcp` shards.
         known: Fingerprints of weights that are known already.
+        clean_layouts: Those of an earlier audit.
         watch: Called with each step; by default nothing is shown.
 
     Raises:
@@ -87,7 +91,7 @@ def audit(
         *checks.checkpoint_faults(sheets),
         *checks.duplicates(lineage, sheets, _main_branch_identities(lineage, allow_pickle)),
         *checks.shared_shards(sheets),
-        *checks.unused_parts(sheets),
+        *(unused := checks.unused_parts(sheets, clean_layouts)),
         *checks.config_drift(lineage, sheets),
         *checks.missing_steps(lineage),
         *checks.off_trajectory(lineage),
@@ -95,7 +99,10 @@ def audit(
     numbers = _weight_findings(sheets, found, watch) if deep else 0
     size = sum(file.size for sheet in sheets for file in sheet.weights)
     ordered = tuple(sorted(found, key=lambda f: f.severity != "fault"))
-    return Audit(lineage.name, len(sheets), ordered, size, sum(sheet.bytes_read for sheet in sheets), numbers)
+    touched = {name for finding in unused for name in finding.checkpoints}
+    layouts = {checks.layout_digest(sheet) for sheet in sheets if sheet.name not in touched}
+    read_bytes = sum(sheet.bytes_read for sheet in sheets)
+    return Audit(lineage.name, len(sheets), ordered, size, read_bytes, numbers, tuple(sorted(filter(None, layouts))))
 
 
 def audit_for_run(
@@ -113,7 +120,8 @@ def audit_for_run(
     read = all(finding["kind"] != "unreadable" for finding in before.get("findings", []))
     if before.get("of") == of and read and all(c.commit or c.is_local for c in lineage.checkpoints):
         return before
-    return {"of": of, **audit_as_dict(audit(lineage, allow_pickle=allow_pickle, known=known))}
+    clean = frozenset(before.get("clean_layouts", ()))
+    return {"of": of, **audit_as_dict(audit(lineage, allow_pickle=allow_pickle, known=known, clean_layouts=clean))}
 
 
 def _listing(checkpoint: Checkpoint) -> list[tuple[str, int, int]]:
@@ -130,7 +138,8 @@ def _listing(checkpoint: Checkpoint) -> list[tuple[str, int, int]]:
 
 def audit_as_dict(result: Audit) -> dict[str, Any]:
     """An audit as JSON."""
-    return {**asdict(result), "findings": [asdict(f) for f in result.findings], "sentence": result.sentence}
+    lists = {"findings": [asdict(f) for f in result.findings], "clean_layouts": list(result.clean_layouts)}
+    return {**asdict(result), **lists, "sentence": result.sentence}
 
 
 def _weight_findings(sheets: list[CheckpointMetadata], found: list[AuditFinding], watch: ProgressCallback) -> int:

@@ -7,12 +7,15 @@ import itertools
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Literal
 
+from ontogeny._version import __version__
 from ontogeny.jobs.audit.metadata import CheckpointMetadata, checkpoint_names
 from ontogeny.lineage import Lineage
+from ontogeny.storage.files import content_digest
 
 Severity = Literal["fault", "warning"]
 _CHECKED_CONFIG_FIELDS = """
@@ -47,15 +50,29 @@ def checkpoint_faults(sheets: Iterable[CheckpointMetadata]) -> list[AuditFinding
     return found
 
 
-def unused_parts(sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
-    """Stored tensors, files and code that the loaded model does not use, and weights that are no real numbers."""
+def layout_digest(sheet: CheckpointMetadata) -> str | None:
+    """Digest of the config, the names and the dtypes of a checkpoint's tensors; None if its weights are not whole."""
+    dtypes = _dtypes(sheet)
+    if dtypes is None:
+        return None
+    return content_digest([__version__, version("transformers"), sheet.config, sorted(dtypes.items())])
+
+
+def unused_parts(
+    sheets: Sequence[CheckpointMetadata], clean_layouts: Collection[str] = frozenset()
+) -> list[AuditFinding]:
+    """Stored tensors, files and code that the loaded model does not use, and weights that are no real numbers.
+
+    Args:
+        clean_layouts: Layouts of which an earlier audit found that the model uses all tensors; their networks are not built.
+    """
     from ontogeny.models import stored_tensors
 
     networks: dict[str, Any] = {}
     compared: dict[tuple[int, frozenset[tuple[str, str]]], tuple[Any, tuple[str, ...]]] = {}
     groups: dict[tuple[str, Severity, str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for sheet in sheets:
-        network = _network(sheet, networks)
+        network = None if layout_digest(sheet) in clean_layouts else _network(sheet, networks)
         if network is None:
             continue
         # The checkpoints of a lineage store the same tensors, so that one comparison serves them all.
