@@ -158,6 +158,17 @@ def test_each_token_is_read_where_it_stands(model: on.Model, acts: on.Activation
         on.read(model, probe, "x" * 70)
 
 
+def test_texts_that_end_alike_are_read_behind_the_embedding(model: on.Model, planted: on.Concept) -> None:
+    """All statements end with a full stop: at the embedding of that token nothing tells them apart."""
+    positive, negative = ([e.text + "." for e in planted.examples if bool(e.target) is side] for side in (True, False))
+    count = min(len(positive), len(negative))
+    stopped = on.Concept.from_pairs(positive[:count], negative[:count])
+    probe = on.fit_probe(on.capture(model, stopped, "resid"), "mass_mean")
+    assert on.read(model, probe, positive[0]).rows == ("resid.1", "resid.2")
+    with pytest.raises(on.BadInput, match=r"resid\.0 has no direction, since all examples are alike there"):
+        on.read(model, probe, positive[0], "resid.0")
+
+
 def test_tokens_are_read_at_every_checkpoint_and_drawn(run: on.Run, home: Path) -> None:
     text = rows(characters=3)[0]["text"]
     on.read_checkpoints(run, "planted", [text, "we have seen it"], site="resid.2")

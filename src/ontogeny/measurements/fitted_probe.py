@@ -79,11 +79,16 @@ class FittedProbe:
                 values[str(site)] = float(score(metric, scores[None], y.to(scores.device))[0])
         return pandas.Series(values, name=metric)
 
+    def is_fitted(self, site: Site | str) -> bool:
+        """Whether there is a direction at a site; not where all examples are alike, as embeddings of one last token are."""
+        readout, at = self.readout(site)
+        return bool(readout.direction[at].isfinite().all())
+
     def direction(self, site: Site | str) -> Direction:
         """The direction at one site, as `Run.direction` gives it: `probe.direction("resid.6")`.
 
         Raises:
-            BadInput: the probe lacks the site, or has more than two classes.
+            BadInput: the probe lacks the site, has more than two classes, or its examples do not differ there.
         """
         readout, at = self.readout(site)
         vector = readout.direction[at]
@@ -91,6 +96,8 @@ class FittedProbe:
             raise BadInput(
                 f"{self.origin.name} must have two classes for a direction, got {vector.shape[-1]}: read `parts` for the matrix."
             )
+        if not self.is_fitted(site):
+            raise BadInput(f"{site} has no direction, since all examples are alike there: choose another site.")
         facts = {name: float(values[at]) for name, values in readout.facts.items() if values[at].numel() == 1}
         return Direction(
             vector=vector[:, 0].float().cpu(),

@@ -56,7 +56,7 @@ def read(
         model: From `load_model`.
         probe: From `fit_probe`, or a direction, such as `Run.direction`, which is read at its own site.
         text: One text, at most as long as the context.
-        sites: Sites of the probe, one row each; by default all.
+        sites: Sites of the probe, one row each; by default all at which the examples differ.
         template: Template that the text is put into, see `ontogeny.data.templates`.
 
     Raises:
@@ -89,7 +89,12 @@ def _sites_of(model: Model, probe: FittedProbe | Direction, sites: str | Sequenc
             raise BadInput(f"`sites` must be {probe.site}, the site of the direction, got {sites!r}: leave it out.")
         return [probe.site]
     fitted = [site for group in probe.sites.values() for site in group]
-    wanted = fitted if sites is None else list(model.sites(sites))
+    wanted = [site for site in fitted if probe.is_fitted(site)] if sites is None else list(model.sites(sites))
+    if not wanted:
+        raise BadInput(
+            f"the probe of {probe.origin.name} has no direction at any site, since its examples are alike there: capture them at another "
+            "`position`."
+        )
     for site in wanted:
         probe.direction(site)  # raises for a site that was not fitted, and for several classes
     return wanted
