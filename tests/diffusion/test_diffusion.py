@@ -21,9 +21,9 @@ from ontogeny.diffusion import (
     fit_spatial_probe,
     make_scenes,
     open_denoiser,
+    pixel_rank_correlation,
     push_at_random,
     push_to_target,
-    rank_correlation,
     read_scenes,
 )
 from ontogeny.errors import BadInput
@@ -176,8 +176,8 @@ def test_scores_equal_their_definitions() -> None:
     assert dice(values > best_threshold(values, rare), rare).nanmean() > 0.9
     x, y = torch.randn(3, 6, 6), torch.randn(3, 6, 6).round()
     known = [spearmanr(p.flatten(), q.flatten())[0] for p, q in zip(x, y, strict=True)]
-    assert rank_correlation(x, y).tolist() == pytest.approx(known, abs=1e-5)
-    assert rank_correlation(x, torch.zeros_like(x)).isnan().all()
+    assert pixel_rank_correlation(x, y).tolist() == pytest.approx(known, abs=1e-5)
+    assert pixel_rank_correlation(x, torch.zeros_like(x)).isnan().all()
     assert depth_error(x, y).tolist() == pytest.approx(
         [float(((p - q) ** 2).mean() ** 0.5) for p, q in zip(x, y, strict=True)]
     )

@@ -35,7 +35,7 @@ def depth_error(
     return (predicted - depth).square().mean((1, 2)).sqrt()
 
 
-def rank_correlation(
+def pixel_rank_correlation(
     a: Float[Tensor, "image side side"], b: Float[Tensor, "image side side"]
 ) -> Float[Tensor, " image"]:
     """Spearman's correlation over the pixels of each image; NaN where one of them is constant."""

@@ -3,7 +3,7 @@
 from ontogeny.embeddings.coherence import are_related, neighbour_coherence
 from ontogeny.embeddings.dimension import IntrinsicDimension, local_dimensions, two_nn_dimension
 from ontogeny.embeddings.local_linear import lle_weights, neighbour_overlap, weight_cosines
-from ontogeny.embeddings.matrices import EMBEDDING_SPACES, EmbeddingSpace, embedding_rows, is_tied, unembedding_rows
+from ontogeny.embeddings.matrices import EmbeddingSpace, embedding_rows, is_tied, unembedding_rows
 from ontogeny.embeddings.model_geometry import (
     GeometrySettings,
     ModelGeometry,
@@ -19,7 +19,6 @@ from ontogeny.embeddings.similarity import GlobalSimilarity, global_similarity
 from ontogeny.embeddings.tokens import ComparedTokens, choose_tokens
 
 __all__ = [
-    "EMBEDDING_SPACES",
     "ComparedTokens",
     "EmbeddingSpace",
     "GeometryComparison",

@@ -30,7 +30,7 @@ class GlobalSimilarity:
     """Given the frequency bins of both tokens of a pair; None if frequencies are not known."""
 
 
-def unit_rows(rows: Float[Tensor, "token d"], *, centred: bool) -> Float[Tensor, "token d"]:
+def unit_length_rows(rows: Float[Tensor, "token d"], *, centred: bool) -> Float[Tensor, "token d"]:
     """Rows of length 1, after their mean is subtracted if `centred`; zero rows stay zero."""
     wide = rows.double()
     wide = wide - wide.mean(0) if centred else wide
@@ -61,7 +61,7 @@ def global_similarity(
         raise BadInput(
             f"two geometries must be compared on the same tokens, at least {FEWEST_TOKENS}, got {count} and {len(y)}: choose more tokens."
         )
-    x, y = unit_rows(x, centred=centred), unit_rows(y, centred=centred)
+    x, y = unit_length_rows(x, centred=centred), unit_length_rows(y, centred=centred)
     bins = torch.zeros(count, dtype=torch.long) if log_frequency is None else frequency_bins(log_frequency)
     sums = _sums_by_token(x, y, torch.nn.functional.one_hot(bins).float())
     every = torch.zeros_like(bins)
@@ -121,7 +121,7 @@ def shuffled_similarities(
 
 def _centred_cosines(rows: Float[Tensor, "token d"], *, centred: bool) -> Float[Tensor, "token token"]:
     """Cosines of all pairs about their mean, and 0 for a token with itself."""
-    units = unit_rows(rows, centred=centred)
+    units = unit_length_rows(rows, centred=centred)
     cosines = units @ units.T
     cosines.fill_diagonal_(0)
     cosines -= cosines.sum() / (len(cosines) * (len(cosines) - 1))

@@ -6,6 +6,7 @@ __all__ = [
     "drift",
     "edit",
     "evaluate",
+    "geometry",
     "inputs",
     "lens",
     "monitor",

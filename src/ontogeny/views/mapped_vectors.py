@@ -48,7 +48,7 @@ def draw(records: pd.DataFrame) -> Any:
         for target in dict.fromkeys(concept.rows["onto"])
     ]
     chart = multiples_or_blank(
-        panels, title, table, "a mapped vector (ontogeny transfer --to-model makes them)", columns=2
+        panels, title, table, "a mapped vector (a transfer to another model makes them)", columns=2
     )
     if not panels:
         return chart

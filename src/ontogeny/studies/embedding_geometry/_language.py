@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
+_Numbers = NDArray[np.float64]
+_WordIds = NDArray[np.int64]
 BOS, PARTS = 0, 4
 _SPECIAL = ("<s>", "</s>")
 _OWN_TOPIC, _CONCENTRATION = 0.85, 3.0
@@ -19,12 +19,12 @@ _OWN_TOPIC, _CONCENTRATION = 0.85, 3.0
 class ClassLanguage:
     """Words with their topic, part of speech, place on a circle and weight."""
 
-    topic: Ids
-    part: Ids
-    place: Floats
-    weight: Floats
+    topic: _WordIds
+    part: _WordIds
+    place: _Numbers
+    weight: _Numbers
     """Zipf weight of each word; not of its class."""
-    order: Floats
+    order: _Numbers
     """Probabilities of the next part of speech."""
 
     @property
@@ -55,7 +55,7 @@ def make_language(words: int, topics: int, *, seed: int, version: int = 0) -> Cl
 
 def sample_rows(
     language: ClassLanguage, rng: np.random.Generator, rows: int, context: int, topic: int | None = None
-) -> Ids:
+) -> _WordIds:
     """Rows of token ids, each `<s>` and words of one topic; word w is token w + 2."""
     own = rng.integers(language.topics, size=rows) if topic is None else np.full(rows, topic)
     part, angle = rng.integers(PARTS, size=rows), rng.uniform(0, 2 * np.pi, rows)
