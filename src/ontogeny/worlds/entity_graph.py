@@ -10,6 +10,8 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import shortest_path
 from transformers import PreTrainedTokenizerFast
 
 from ontogeny.data.concept import Concept
@@ -267,19 +269,9 @@ def path_to(world: World, rng: np.random.Generator, entity: int, steps: int) -> 
 def distances(world: World, order: int) -> TokenIds:
     """Entity × entity: edges of the shortest path in one order."""
     n = world.config.entities
-    steps = np.full((n, n), n, dtype=np.int64)
-    steps[np.arange(n), np.arange(n)] = 0
     child = np.arange(n)
-    edge = np.zeros((n, n), dtype=bool)
-    edge[child, world.parents[order]] = edge[world.parents[order], child] = True
-    reached, front = np.eye(n, dtype=bool), np.eye(n, dtype=bool)
-    for length in range(1, n):
-        front = ((front.astype(np.int64) @ edge) > 0) & ~reached
-        steps[front] = length
-        reached |= front
-        if not front.any():
-            break
-    return steps
+    edges = csr_matrix((np.ones(n), (child, world.parents[order])), shape=(n, n))
+    return np.asarray(shortest_path(edges, directed=False, unweighted=True), dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,8 @@ from ontogeny.studies.knowledge_editing._settings import ROLES, Settings
 from ontogeny.worlds import entity_graph
 
 Rows = NDArray[np.bool_]
+_ROWS = 4096
+"""Questions of one forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +89,12 @@ def read_panel(model: Model, panel: Panel, edits: Sequence[Edit] = ()) -> Readin
             facts = _answers(model, panel.facts, panel.entities)
         pairs = _answers(model, panel.pairs, panel.entities)
     shape = (relations, entities, panel.contexts, -1)
-    return Reading(facts.view(shape).mean(2), pairs, states[0].view(shape).mean(2))
+    return Reading(facts.view(shape).mean(2), pairs, torch.cat(states).view(shape).mean(2))
 
 
 def _answers(model: Model, ids: Tensor, entities: Tensor) -> Float[Tensor, "question object"]:
-    logits = model.network(input_ids=ids, use_cache=False).logits
-    answers: Tensor = logits[:, -1][:, entities].float().softmax(-1)
+    logits = [model.network(input_ids=part, use_cache=False).logits[:, -1][:, entities] for part in ids.split(_ROWS)]
+    answers: Tensor = torch.cat(logits).float().softmax(-1)
     return answers
 
 
