@@ -2,6 +2,7 @@
 
 __all__ = [
     "chats",
+    "class_names",
     "concept",
     "concept_sources",
     "download",

@@ -12,6 +12,7 @@ __all__ = [
     "onednn",
     "reusable",
     "shape",
+    "shard_reader",
     "size",
     "stored_tensors",
     "validation",
