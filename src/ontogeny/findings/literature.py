@@ -119,7 +119,7 @@ SYSTEMS = (
         "2407.10264",
         "Safety fine-tuning moves unsafe inputs into the null space of the weights; jailbreaks look like safe inputs.",
         studies=("safety_fine_tuning",),
-        command="compare --studies weight_change",
+        command="compare",
     ),
     LiteratureSystem(
         "Emergence of hidden capabilities",
