@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ontogeny.fine_tuning.jacobian_norm import jacobian_norms
 from ontogeny.fine_tuning.null_changes import gradient_change, random_change
-from ontogeny.fine_tuning.subspaces import singular_vectors
 from ontogeny.fine_tuning.weight_differences import changed_weights
 from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, StageRowBuilder
 from ontogeny.models.forward import forward_padded
@@ -52,24 +51,22 @@ class Readout:
 
 def random_changes(changes: Sequence[MatrixChange], count: int, seed: int) -> Iterator[Change]:
     """Random changes of all matrices, each with the singular values of ΔW."""
-    values = [singular_vectors(change.difference, 1.0).values for change in changes]
     for draw in range(count):
         generator = torch.Generator().manual_seed(1000 * seed + draw)
         yield {
-            change.base.parameter: change.base.stored(random_change(own, change.difference.shape, generator))
-            for change, own in zip(changes, values, strict=True)
-            if len(own)
+            change.base.parameter: change.base.stored(random_change(change.values, change.difference.shape, generator))
+            for change in changes
+            if len(change.values)
         }
 
 
 def neutral_change(changes: Sequence[MatrixChange]) -> Change:
     """A change of all matrices along the gradient of the loss on neutral texts, each with the singular values of ΔW."""
-    along = {}
-    for change in changes:
-        gradient, values = singular_vectors(change.gradient, 1.0), singular_vectors(change.difference, 1.0).values
-        if gradient.rank and len(values):
-            along[change.base.parameter] = change.base.stored(gradient_change(values, gradient))
-    return along
+    return {
+        change.base.parameter: change.base.stored(gradient_change(change.values, change.unrelated))
+        for change in changes
+        if change.unrelated.rank and len(change.values)
+    }
 
 
 def _null_changes(changes: Sequence[MatrixChange], settings: WeightChangeSettings) -> Iterator[tuple[str, Change]]:

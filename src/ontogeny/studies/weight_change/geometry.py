@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,6 +31,16 @@ class MatrixChange:
     difference: Float[Tensor, "out in"]
     gradient: Float[Tensor, "out in"]
     """Gradient of the base's loss on neutral texts."""
+
+    @cached_property
+    def values(self) -> Float[Tensor, " r"]:
+        """Singular values of the difference that are not rounding errors."""
+        return singular_vectors(self.difference, 1.0).values
+
+    @cached_property
+    def unrelated(self) -> SingularVectors:
+        """Singular vectors of the gradient."""
+        return singular_vectors(self.gradient, 1.0)
 
 
 def matrix_rows(
@@ -79,7 +90,7 @@ def _alignment_rows(
     coords: Mapping[str, Any],
 ) -> Iterator[Record]:
     space = singular_vectors(change.base.weight, settings.share)
-    gradient = singular_vectors(change.gradient, 1.0)
+    gradient = change.unrelated
     sides = (
         ("column_alignment", top.left, space.left, gradient.left),
         ("row_alignment", top.right, space.right, gradient.right),
@@ -127,7 +138,7 @@ def _response_rows(
     coords: Mapping[str, Any],
 ) -> Iterator[Record]:
     """How much more ΔW responds to harmful than to harmless requests."""
-    values = singular_vectors(change.difference, 1.0).values
+    values = change.values
     generator = torch.Generator().manual_seed(settings.seed)
     shape = change.difference.shape
     value, samples = response_ratio(change.difference, inputs, requests)
@@ -153,9 +164,8 @@ def _response_rows(
         note="random directions of equal rank and norm; low to high: 95 % of them",
         **coords,
     )
-    gradient = singular_vectors(change.gradient, 1.0)
-    if gradient.rank:
-        value, _ = response_ratio(gradient_change(values, gradient), inputs, requests)
+    if change.unrelated.rank:
+        value, _ = response_ratio(gradient_change(values, change.unrelated), inputs, requests)
     else:
         value = math.nan
     reason = "the loss on neutral texts has no gradient here"
