@@ -83,7 +83,7 @@ PRESETS: Mapping[str, Settings] = {
         entities=2048, heads=12, steps=150_000, rate=6e-4, batch=256, facts=10, contexts=5, pairs=5000,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 2, "tiny": 42, "small": 1200, "paper": 400_000}
+SECONDS = {"smoke": 2, "tiny": 35, "small": 1200, "paper": 400_000}
 
 _FAR = at_distance("rome", DISTANCES[-1])
 PICTURES = (

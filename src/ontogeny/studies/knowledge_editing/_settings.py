@@ -21,8 +21,8 @@ class Settings:
     hops: int = 4
     width: int = 24
     heads: int = 4
-    steps: int = 1800
-    rate: float = 0.01
+    steps: int = 2400
+    rate: float = 0.006
     batch: int = 64
     decay: float = 0.3
     spread: float = 0.2
