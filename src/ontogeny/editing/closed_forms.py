@@ -37,7 +37,7 @@ def memit_keys(
     Raises:
         BadInput: a second moment that is singular.
     """
-    return _solve(preservation * len(keys) * second_moment + keys @ keys.T, keys)
+    return _solve(torch.addmm(second_moment, keys, keys.T, beta=preservation * len(keys)), keys)
 
 
 def alphaedit_keys(
@@ -62,8 +62,9 @@ def alphaedit_keys(
         raise BadInput(
             "the edited token lies outside the null space of the preserved keys, so that no edit there reaches it: raise `null_share`."
         )
-    ridge = damping * float(kept.mean()) * torch.eye(len(keys), dtype=keys.dtype)
-    solved: Tensor = torch.linalg.solve(projector @ (previous + keys @ keys.T) + ridge, inside)
+    system = projector @ torch.addmm(previous, keys, keys.T)
+    system.diagonal().add_(damping * float(kept.mean()))
+    solved: Tensor = torch.linalg.solve(system, inside)
     return solved
 
 
