@@ -81,7 +81,7 @@ PRESETS: Mapping[str, Settings] = {
         strings=60_000, latents=256, sae_steps=20_000, ks=(8, 16, 32, 64, 128), causal_steps=20_000, generated=640,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 4, "tiny": 40, "small": 900, "paper": 100_000}
+SECONDS = {"smoke": 4, "tiny": 50, "small": 900, "paper": 100_000}
 PICTURES = (
     StudyPicture(
         "Correlation of the best latent with each feature, over training",
