@@ -68,7 +68,7 @@ PRESETS: Mapping[str, Settings] = {
     "small": Settings(steps=6000, samples=256, measured=80, hidden=128),
     "paper": Settings(steps=20_000, samples=512, measured=200, hidden=256, sampling_steps=50),
 }
-SECONDS = {"smoke": 1, "tiny": 18, "small": 250, "paper": 2000}
+SECONDS = {"smoke": 1, "tiny": 14, "small": 250, "paper": 2000}
 
 
 def _reached(metric: str, condition: str = "main", level: float = 0.9) -> Event:
