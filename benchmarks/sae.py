@@ -22,7 +22,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from ontogeny.models.model import load_model
-from ontogeny.sae import SaeBudget, SaeSettings, chunk_activations, read_rows, token_rows, train_autoencoders
+from ontogeny.sae import SaeBudget, SaeSettings, chunk_activations, read_site_tokens, token_rows, train_autoencoders
 from ontogeny.sites import Site
 
 SEEDS, K, BATCH, ROWS = 8, 16, 512, 16
@@ -60,7 +60,7 @@ def main() -> None:
     network = AutoModelForCausalLM.from_pretrained(folder).eval()
     site, rows = Site("resid", model.layers // 2), token_rows(model, texts)
     latents = 4 * model.d
-    x = read_rows(model, rows, site)
+    x = read_site_tokens(model, rows, site)
     ratios, shared, alone = [], 0.0, 0.0
     for _ in range(told.rounds):
         began = time.process_time()

@@ -13,7 +13,7 @@ from ontogeny.sae import (
     ScaleLatent,
     SparseAutoencoder,
     chunk_activations,
-    read_rows,
+    read_site_tokens,
     score_autoencoders,
     token_rows,
     train_autoencoders,
@@ -47,7 +47,7 @@ def nothing(width: int) -> SparseAutoencoder:
 @pytest.mark.parametrize("site", ["resid.0", "resid.1", "resid.2", "mlp.1", "head.2.3"])
 def test_reads_each_token_but_the_first(model: Model, site: str) -> None:
     rows, at = token_rows(model, TEXTS, most_tokens=14), Site.parse(site)
-    values = read_rows(model, rows, at)
+    values = read_site_tokens(model, rows, at)
     assert len(values) == rows.tokens == len(rows.owner)
     if at.part == "resid" and at.layer < 2:
         with torch.no_grad():
@@ -83,7 +83,7 @@ def test_an_edit_changes_no_token_before_the_first_that_counts(model: Model) -> 
 
 
 def test_latents_are_clamped_and_scaled_along_their_direction(model: Model) -> None:
-    x = read_rows(model, token_rows(model, TEXTS), SITE)
+    x = read_site_tokens(model, token_rows(model, TEXTS), SITE)
     (own,) = train_autoencoders(
         chunk_activations(model, token_rows(model, TEXTS), SITE),
         [SaeSettings("topk", 32, k=4)],
@@ -129,6 +129,6 @@ def test_causal_loss_brings_logits_nearer_to_their_target(model: Model) -> None:
 def test_rejects_models_and_texts_without_tokens_to_read(tiny, model: Model) -> None:
     both_ways = load_model(tiny("bert"))
     with pytest.raises(BadInput, match="causal language model"):
-        read_rows(both_ways, token_rows(both_ways, TEXTS), SITE)
+        read_site_tokens(both_ways, token_rows(both_ways, TEXTS), SITE)
     with pytest.raises(BadInput, match="tokens after the first"):
         token_rows(model, ["a", ""])

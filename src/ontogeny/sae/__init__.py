@@ -1,7 +1,7 @@
 """Sparse autoencoders: dictionaries of latents for the activations of one model, trained for several seeds and sizes in one pass."""
 
 from ontogeny.sae.autoencoder import SparseAutoencoder
-from ontogeny.sae.chunks import ActivationChunks, TokenRows, chunk_activations, read_rows, token_rows
+from ontogeny.sae.chunks import ActivationChunks, TokenRows, chunk_activations, read_site_tokens, token_rows
 from ontogeny.sae.evaluation import SaeScores, score_autoencoders
 from ontogeny.sae.interventions import ClampLatent, Reconstruct, ScaleLatent
 from ontogeny.sae.matching import LatentMatch, latent_births, match_latents
@@ -24,7 +24,7 @@ __all__ = [
     "latent_births",
     "load_saelens",
     "match_latents",
-    "read_rows",
+    "read_site_tokens",
     "save_saelens",
     "score_autoencoders",
     "token_rows",

@@ -16,7 +16,7 @@ from ontogeny.errors import BadInput
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model
 from ontogeny.sae.autoencoder import SparseAutoencoder
-from ontogeny.sae.chunks import TokenRows, check_causal, read_rows
+from ontogeny.sae.chunks import TokenRows, check_causal, read_site_tokens
 from ontogeny.sae.evaluation import counted_mask
 from ontogeny.sae.stack import SaeStack
 from ontogeny.sites import Site
@@ -54,7 +54,7 @@ class CausalTokens:
         ids = torch.nn.utils.rnn.pad_sequence(list(rows.ids), batch_first=True).to(model.device)
         mask = counted_mask(rows, range(len(rows)), ids.shape[1])
         text, place = mask.nonzero(as_tuple=True)
-        values = read_rows(model, rows, site)
+        values = read_site_tokens(model, rows, site)
         activations = values.new_zeros(*ids.shape, values.shape[1])
         activations[text, place] = values
         with torch.no_grad():

@@ -85,7 +85,7 @@ class _StopForward(Exception):
 
 
 @torch.no_grad()
-def read_rows(model: Model, rows: TokenRows, site: Site) -> Float[Tensor, "counted d"]:
+def read_site_tokens(model: Model, rows: TokenRows, site: Site) -> Float[Tensor, "counted d"]:
     """The activation of each token that counts, in the order of the texts; float32.
 
     Raises:
@@ -170,4 +170,4 @@ def chunk_activations(model: Model, rows: TokenRows, site: Site, *, most: int = 
         groups[-1] += [text] if text else []
         size += tokens
     parts = [rows.of(group) for group in groups]
-    return ActivationChunks(tuple(part.tokens for part in parts), lambda i: read_rows(model, parts[i], site))
+    return ActivationChunks(tuple(part.tokens for part in parts), lambda i: read_site_tokens(model, parts[i], site))

@@ -11,7 +11,7 @@ from torch import Tensor
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model
 from ontogeny.sae.autoencoder import SparseAutoencoder
-from ontogeny.sae.chunks import TokenRows, padded_passes, read_rows
+from ontogeny.sae.chunks import TokenRows, padded_passes, read_site_tokens
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights
 
@@ -42,7 +42,7 @@ def score_autoencoders(
     Args:
         losses: Whether the model is run again with each reconstruction.
     """
-    x, owner = read_rows(model, rows, site), rows.owner
+    x, owner = read_site_tokens(model, rows, site), rows.owner
     clean = token_losses(model, rows) if losses else None
     zeros = token_losses(model, rows, site, torch.zeros_like) if losses else None
     found = []
@@ -93,7 +93,7 @@ def _intervals(columns: dict[str, Tensor], owner: Int[Tensor, " token"]) -> dict
 def token_losses(
     model: Model, rows: TokenRows, site: Site | None = None, edit: _Edit | None = None
 ) -> Float[Tensor, " counted"]:
-    """Cross-entropy of the next token at each token that counts, in the order of `read_rows`; NaN at the end of a text.
+    """Cross-entropy of the next token at each token that counts, in the order of `read_site_tokens`; NaN at the end of a text.
 
     Args:
         edit: Replaces the activations of the tokens that count, in place: all others stay bit for bit.

@@ -17,7 +17,7 @@ def member_coords(member: SaeSettings) -> dict[str, str]:
     return {"latents": str(member.latents), "sparsity": sparsity}
 
 
-def score_rows(
+def autoencoder_rows(
     members: Sequence[SaeSettings], scores: Sequence[SaeScores], site: Site, *, control: str | None = None
 ) -> Iterator[Record]:
     """A row for each score of each autoencoder."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from ontogeny.models.model import Model
 from ontogeny.records import Record
 from ontogeny.sae.autoencoder import SparseAutoencoder
-from ontogeny.sae.chunks import TokenRows, chunk_activations, read_rows, token_rows
+from ontogeny.sae.chunks import TokenRows, chunk_activations, read_site_tokens, token_rows
 from ontogeny.sae.evaluation import score_autoencoders
 from ontogeny.sae.plan import SaePlan
-from ontogeny.sae.rows import score_rows
+from ontogeny.sae.rows import autoencoder_rows
 from ontogeny.sae.settings import SaeSettings
 from ontogeny.sae.training import train_autoencoders
 
@@ -54,13 +54,13 @@ def measure_network(
     chunks = chunk_activations(model, train, site)
     autoencoders = train_autoencoders(chunks, settings.members, settings.budget, state=state, on_step=on_step)
     rows = list(
-        score_rows(settings.members, score_autoencoders(model, shared, site, autoencoders), site, control=control)
+        autoencoder_rows(settings.members, score_autoencoders(model, shared, site, autoencoders), site, control=control)
     )
     tensors = {
         f"{i}/{name}": value.cpu() for i, one in enumerate(autoencoders) for name, value in one.tensors().items()
     }
     tensors |= {f"{i}/temperature": torch.tensor([one.temperature]) for i, one in enumerate(autoencoders)}
-    return rows, tensors | {"shared": read_rows(model, shared, site).cpu(), "owner": shared.owner}
+    return rows, tensors | {"shared": read_site_tokens(model, shared, site).cpu(), "owner": shared.owner}
 
 
 def shared_rows(rows: TokenRows, most: int) -> TokenRows:

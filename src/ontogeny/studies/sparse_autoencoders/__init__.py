@@ -12,7 +12,14 @@ import torch
 from ontogeny.jobs.study.paper_study import Lab, StudyPicture
 from ontogeny.models.model import Model
 from ontogeny.records import Record
-from ontogeny.sae import SaeBudget, SaeSettings, SparseAutoencoder, chunk_activations, read_rows, train_autoencoders
+from ontogeny.sae import (
+    SaeBudget,
+    SaeSettings,
+    SparseAutoencoder,
+    chunk_activations,
+    read_site_tokens,
+    train_autoencoders,
+)
 from ontogeny.sae.causal import CausalTokens, causal_loss, causal_score
 from ontogeny.sites import Site
 from ontogeny.studies.sparse_autoencoders._claims import CLAIMS
@@ -179,7 +186,7 @@ def _over_training(
     member = replace(next(iter(grid(settings).values())), seed=lab.seed)
     for step, model in models:
         (own,) = _train(settings, model, train, [member], lab.seed)
-        latents = own.encode(read_rows(model, test.rows, _SITE))
+        latents = own.encode(read_site_tokens(model, test.rows, _SITE))
         for feature, values in test.features.items():
             best = best_latent(latents, values, test.rows.owner)
             main = "yes" if feature == MAIN_FEATURES[name] else "no"
@@ -199,7 +206,7 @@ def _grid_rows(
     labels = [*kinds, *(f"{first}, seed {i}" for i in range(1, 2 * settings.sae_seeds))]
     members = [replace(member, seed=10 * lab.seed) for member in kinds.values()]
     members += [replace(kinds[first], seed=10 * lab.seed + i) for i in range(1, 2 * settings.sae_seeds)]
-    x, main = read_rows(model, test.rows, _SITE), MAIN_FEATURES[name]
+    x, main = read_site_tokens(model, test.rows, _SITE), MAIN_FEATURES[name]
     categories, n = token_categories(name, make_world(settings, name)), test.rows.tokens
     clean = grammatical_mass(next_token_shares(model, test), test)
     r, masses, best_of_all = dict[str, float](), dict[str, tuple[float, float]](), dict[str, float]()
@@ -264,7 +271,7 @@ def _causal_rows(
     extra = causal_loss(tokens, settings.causal_weight, rows=settings.causal_rows, nearest_of=512, seed=lab.seed)
     (causal,) = train_autoencoders(chunks, [member], budget, extra=extra)
     plain, again = train_autoencoders(chunks, [member, replace(member, seed=member.seed + 1)], budget)
-    x, main = read_rows(model, test.rows, _SITE), test.features[MAIN_FEATURES[name]]
+    x, main = read_site_tokens(model, test.rows, _SITE), test.features[MAIN_FEATURES[name]]
     categories = token_categories(name, make_world(settings, name))
     for condition, own, null in (("plain", plain, plain), ("causal", causal, again)):
         stage = f"{name}, {condition}"
@@ -287,7 +294,7 @@ def _shift_rows(
     member = replace(next(iter(grid(settings).values())), seed=30 * lab.seed)
     shallow = draw_tokens(settings, "shallow dyck", lab.seed, 2 * settings.strings)
     another = draw_tokens(settings, "dyck", lab.seed + 2000, settings.strings)
-    x = read_rows(model, test.rows, _SITE)
+    x = read_site_tokens(model, test.rows, _SITE)
     own, other, shifted = (
         _explained(_train(settings, model, tokens, [member], lab.seed)[0], x) for tokens in (train, another, shallow)
     )
