@@ -48,7 +48,9 @@ def test_facts_are_edited_in_sequence_and_the_saved_model_gives_them(place: Path
     assert {r["step"] for r in rows} == {1}
     assert {r["control"] for r in rows} == {None, "unedited", "random_rank_one", "random_value"}
     for number in "12":
-        edited, before = (table["edit_probability", c, "fact", number, "after_this"]["value"] for c in (None, "unedited"))
+        edited, before = (
+            table["edit_probability", c, "fact", number, "after_this"]["value"] for c in (None, "unedited")
+        )
         assert edited > before
         assert ("edit_probability", None, "fact", number, "after_all") in table
     assert ("edit_null_rank", None, None, "1", "after_this") in table
@@ -92,7 +94,18 @@ def test_bad_input_is_one_line_and_writes_nothing(place: Path, say: Say, words: 
     texts = () if "--texts" in words else ("--texts", place / "texts.txt")
     layer = () if "--layer" in words else ("--layer", "1")
     said = say(
-        "edit", place / "run", "--fact", "the {cat} is", "--to", "old", *texts, *layer, *words, "-q", "--out", place / "bad"
+        "edit",
+        place / "run",
+        "--fact",
+        "the {cat} is",
+        "--to",
+        "old",
+        *texts,
+        *layer,
+        *words,
+        "-q",
+        "--out",
+        place / "bad",
     )
     assert said.code == 2
     assert line in said.err
