@@ -10,10 +10,8 @@ from starlette.testclient import TestClient
 
 import ontogeny as on
 from ontogeny.dashboard.api import make_api
-from ontogeny.dashboard.chat import ChatRequest
 from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.shown_run import ShownRuns
-from ontogeny.gauges.control_vector import Pin
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.storage.directions import load_direction
 from tests.helpers.chat_runs import CHAT_TEMPLATE, EARLY, LATE, NO, STAGE, YES, chat_run
@@ -174,4 +172,3 @@ def test_a_model_without_a_chat_template_says_so(client: TestClient, tmp_path_fa
     ):
         with pytest.raises(on.BadInput, match="gauge"):
             ShownRuns([run.folder], options)
-    assert ChatRequest(("a",), "", "", pins=(Pin("x", 0),)).decoding.temperature == 0

@@ -10,10 +10,11 @@ import ontogeny as on
 from ontogeny.concepts._talktuner import _ATTRIBUTES
 from ontogeny.data.chats import Chat
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
-from ontogeny.gauges.control_vector import Pin, check_pin, control_site, control_vector
+from ontogeny.gauges.control_vector import control_site, control_vector
 from ontogeny.gauges.conversation import encode_conversation
 from ontogeny.gauges.gauge import Gauge, default_gauges, make_gauge
 from ontogeny.gauges.labels import gauge_label, parse_gauge_names
+from ontogeny.gauges.pin import Pin, check_pin
 from ontogeny.gauges.reading import read_conversation
 from ontogeny.gauges.replies import converse, random_twins, reply, reply_nats
 from ontogeny.models.model import Model

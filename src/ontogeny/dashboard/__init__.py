@@ -13,6 +13,7 @@ __all__ = [
     "bench",
     "chat",
     "chat_options",
+    "chat_requests",
     "checkpoint_models",
     "endpoints",
     "export",

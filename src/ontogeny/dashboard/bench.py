@@ -1,36 +1,22 @@
 """Steering bench: one turn under pushes of several lengths, each beside a random direction of equal norm, and the vector as a file."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ontogeny.dashboard.chat import ChatRequest, hold_chat
+from ontogeny.dashboard.chat import hold_chat
 from ontogeny.dashboard.chat_options import ChatOptions
+from ontogeny.dashboard.chat_requests import BenchRequest, ChatRequest
 from ontogeny.dashboard.checkpoint_models import CheckpointModels
 from ontogeny.dashboard.gauge_cards import gauges_of
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.errors import BadInput
-from ontogeny.gauges.control_vector import Pin, control_vector
+from ontogeny.gauges.control_vector import control_vector
+from ontogeny.gauges.pin import Pin
 from ontogeny.storage.directions import save_direction
 
 _MOST_PUSHES = 12
-
-
-@dataclass(frozen=True)
-class BenchRequest:
-    """A turn, and how it is pushed."""
-
-    text: str
-    stage: str
-    step: str
-    concept: str
-    towards: int = 1
-    site: str = ""
-    """"" for `control_site`."""
-    gaps: tuple[float, ...] = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
-    """Lengths of the push, in distances of the class means."""
-    tokens: int = 40
 
 
 def try_pushes(

@@ -7,11 +7,11 @@ weights.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ontogeny.dashboard.chat_options import ChatOptions
+from ontogeny.dashboard.chat_requests import ChatRequest
 from ontogeny.dashboard.checkpoint_models import CheckpointModels, on_disk
 from ontogeny.dashboard.gauge_cards import finite_number, gauges_of
 from ontogeny.dashboard.selection import step_text
@@ -19,7 +19,7 @@ from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.data.chats import Chat
 from ontogeny.data.templates import template_text
 from ontogeny.errors import BadInput
-from ontogeny.gauges.control_vector import Pin, check_pin, control_vector
+from ontogeny.gauges.control_vector import control_vector
 from ontogeny.gauges.conversation import encode_conversation
 from ontogeny.gauges.gauge import Gauge
 from ontogeny.gauges.reading import GaugeReading, ReadGauge, read_conversation
@@ -30,46 +30,8 @@ from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig
 from ontogeny.steering.steer import Edit
 
-_MOST_LETTERS, _MOST_TOKENS, _MOST_GAUGES, _MOST_PINS = 8000, 256, 24, 8
 _TEMPLATE_FILE = "chat_template.jinja"
 """Beside the lineage file: the template of a lineage whose tokenizers have none."""
-
-
-@dataclass(frozen=True)
-class ChatRequest:
-    """A conversation at one checkpoint."""
-
-    turns: tuple[str, ...]
-    """The user's."""
-    stage: str
-    step: str
-    gauges: tuple[str, ...] = ()
-    """Concepts that are read."""
-    pins: tuple[Pin, ...] = ()
-    tokens: int = 40
-    """Maximum number of new tokens of an answer."""
-    temperature: float = 0.0
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise BadInput for what no conversation can have."""
-        if not self.turns:
-            raise BadInput("`turns` must hold at least one turn of the user, got none: write something.")
-        if (letters := sum(map(len, self.turns))) > _MOST_LETTERS:
-            raise BadInput(f"`turns` must have at most {_MOST_LETTERS:,} letters, got {letters:,}: shorten them.")
-        if not 1 <= self.tokens <= _MOST_TOKENS:
-            raise BadInput(f"`tokens` must be from 1 to {_MOST_TOKENS}, got {self.tokens}: change it.")
-        if not -(2**62) < self.seed < 2**62:
-            raise BadInput(f"`seed` must have at most 18 digits, got {self.seed}: choose a smaller one.")
-        for name, most in (("gauges", _MOST_GAUGES), ("pins", _MOST_PINS)):
-            if len(getattr(self, name)) > most:
-                raise BadInput(f"`{name}` must be at most {most}, got {len(getattr(self, name))}: remove some.")
-        for pin in self.pins:
-            check_pin(pin)
-
-    @property
-    def decoding(self) -> DecodingConfig:
-        return DecodingConfig(tokens=self.tokens, temperature=self.temperature, seed=self.seed)
 
 
 def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest) -> dict[str, Any]:
@@ -93,20 +55,19 @@ def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, r
 
 
 def compare_chats(
-    shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest, stage: str, step: str
+    shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest
 ) -> dict[str, Any]:
     """Each token of checkpoint A's answers with its log-probability at A and at B, in the conversation as A held it.
 
     Args:
-        request: The conversation at A; its pins do not count.
-        stage, step: Checkpoint B.
+        request: The conversation at A, and checkpoint B; pins do not count.
 
     Raises:
         BadInput: B has another tokenizer, or one of them cannot be read.
     """
     request.check()
     chat = _CheckpointChat(shown, models, options, request)
-    other = models.at(stage, step)
+    other = models.at(request.other_stage, request.other_step)
     _, replies = chat.converse("plain", [])
     here, there = ([chat.nats(checkpoint, answer) for answer in replies] for checkpoint in (chat.checkpoint, other))
     turns = [
@@ -126,7 +87,8 @@ class _CheckpointChat:
 
     def converse(self, arm: str, edits: Sequence[Edit]) -> tuple[Chat, list[Reply]]:
         """The conversation under the edits that are on at each turn."""
-        request, how = self._request, self._request.decoding
+        request = self._request
+        how = DecodingConfig(tokens=request.tokens, temperature=request.temperature, seed=request.seed)
 
         def edits_at(turn: int) -> Sequence[Edit]:
             return [edit for edit, pin in zip(edits, request.pins, strict=True) if pin.since <= turn] if edits else []

@@ -12,30 +12,13 @@ from torch import Tensor
 from ontogeny.direction import Direction
 from ontogeny.errors import BadInput
 from ontogeny.gauges.gauge import Gauge
+from ontogeny.gauges.pin import Pin
 from ontogeny.interventions import Add, Clamp
 from ontogeny.sites import Site
 from ontogeny.steering.steer import Edit
 from ontogeny.storage.run import Run
 
 _METHOD = "mass_mean"
-MOST_GAPS = 20.0
-
-
-@dataclass(frozen=True)
-class Pin:
-    """A wish about one attribute, from one of the user's turns on."""
-
-    concept: str
-    towards: int
-    """The class, from 0."""
-    gaps: float = 1.0
-    """How far each token is pushed, in distances of the class means; ignored where it is held."""
-    hold: bool = False
-    """Whether the projection is held at the mean of the class."""
-    site: str = ""
-    """Where it acts; "" for `control_site`."""
-    since: int = 0
-    """The user's turn, from 0, whose answer is the first that is steered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +97,3 @@ def control_site(run: Run, gauge: Gauge) -> Site:
         return gauge.site
     wanted = 0.75 * max(site.layer for site in stream)
     return min(stream, key=lambda site: (abs(site.layer - wanted), site.layer))
-
-
-def check_pin(pin: Pin) -> None:
-    """Raise BadInput if a push is not a number, or is longer than 20 gaps."""
-    if not -MOST_GAPS <= pin.gaps <= MOST_GAPS:
-        raise BadInput(f"`gaps` must be a number from {-MOST_GAPS:g} to {MOST_GAPS:g}, got {pin.gaps}: push less.")
-    if pin.since < 0:
-        raise BadInput(f"`since` must be a turn, from 0, got {pin.since}: change it.")

@@ -4,52 +4,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from ontogeny.dashboard.chat_options import ChatOptions
+from ontogeny.dashboard.chat_requests import BenchRequest, ChatRequest
 from ontogeny.dashboard.endpoints._common import run_of
 from ontogeny.dashboard.shown_run import ShownRun
 
 chat_router = APIRouter()
-
-
-class PinBody(BaseModel):
-    """A pin in a request."""
-
-    concept: str
-    towards: int
-    gaps: float = 1.0
-    hold: bool = False
-    site: str = ""
-    since: int = 0
-
-
-class ChatBody(BaseModel):
-    """A conversation in a request."""
-
-    turns: list[str]
-    stage: str
-    step: str
-    gauges: list[str] = []
-    pins: list[PinBody] = []
-    tokens: int = 40
-    temperature: float = 0.0
-    seed: int = 0
-    other_stage: str = ""
-    other_step: str = ""
-
-
-class BenchBody(BaseModel):
-    """A turn and its pushes in a request."""
-
-    text: str
-    stage: str
-    step: str
-    concept: str
-    towards: int = 1
-    site: str = ""
-    gaps: list[float]
-    tokens: int = 40
 
 
 @chat_router.get("/runs/{run}/gauges")
@@ -64,30 +25,29 @@ def read_gauges(
 
 
 @chat_router.post("/runs/{run}/chat")
-def read_chat(request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: ChatBody) -> dict[str, Any]:
+def read_chat(request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: ChatRequest) -> dict[str, Any]:
     """The conversation that the user's turns make at one checkpoint; one at a time for a run, others wait."""
     from ontogeny.dashboard.chat import hold_chat
 
-    return hold_chat(shown, _models(shown), _options(request), _chat(body))
+    return hold_chat(shown, _models(shown), _options(request), body)
 
 
 @chat_router.post("/runs/{run}/chat/difference")
 def read_chat_difference(
-    request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: ChatBody
+    request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: ChatRequest
 ) -> dict[str, Any]:
     """Log-probabilities of the answers of checkpoint A at A and at B, token by token."""
     from ontogeny.dashboard.chat import compare_chats
 
-    return compare_chats(shown, _models(shown), _options(request), _chat(body), body.other_stage, body.other_step)
+    return compare_chats(shown, _models(shown), _options(request), body)
 
 
 @chat_router.post("/runs/{run}/bench")
-def read_bench(request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: BenchBody) -> dict[str, Any]:
+def read_bench(request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: BenchRequest) -> dict[str, Any]:
     """One turn under pushes of several lengths, each beside a random direction of equal norm."""
-    from ontogeny.dashboard.bench import BenchRequest, try_pushes
+    from ontogeny.dashboard.bench import try_pushes
 
-    asked = body.model_dump()
-    return try_pushes(shown, _models(shown), _options(request), BenchRequest(**{**asked, "gaps": tuple(asked["gaps"])}))
+    return try_pushes(shown, _models(shown), _options(request), body)
 
 
 @chat_router.get("/runs/{run}/vector")
@@ -106,16 +66,6 @@ def read_control_vector(
     name, content = vector_file(shown, _options(request), concept, stage, step, towards, site)
     headers = {"content-disposition": f'attachment; filename="{name.encode("ascii", "replace").decode()}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
-
-
-def _chat(body: ChatBody) -> Any:
-    from ontogeny.dashboard.chat import ChatRequest
-    from ontogeny.gauges.control_vector import Pin
-
-    pins = tuple(Pin(**pin.model_dump()) for pin in body.pins)
-    return ChatRequest(
-        tuple(body.turns), body.stage, body.step, tuple(body.gauges), pins, body.tokens, body.temperature, body.seed
-    )
 
 
 def _options(request: Request) -> ChatOptions:
