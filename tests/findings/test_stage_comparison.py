@@ -110,8 +110,10 @@ def test_missing_cosine_keeps_the_other_sentences() -> None:
 
 def test_studies_with_rows_have_a_panel() -> None:
     table = synthetic_records.table(sft=True)
-    assert set(comparison_sentences(table)) == {"knowledge", "truthfulness", "refusal", "confidence"}
+    studies = {"knowledge", "truthfulness", "refusal", "confidence", "weight_change", "elicitation"}
+    assert set(comparison_sentences(table)) == studies
     sides = "patch|knowledge|map_|stage_|push|nie|refusal|entropy|ece|neuron|swap|confidence|reliability"
+    sides += "|weight_change|alignment|response_ratio|cluster|jacobian|interpolated|shown_|few_shot|readable_"
     assert comparison_sentences(table[~table["metric"].str.contains(sides)]) == {}
     assert comparison_sentences(table.head(0)) == {}
 

@@ -177,7 +177,7 @@ BAD = {
     "one checkpoint of a lineage": (["{home}/line"], "two stages or more"),
     "an unknown study": (
         ["{home}/line", "--stages", "pretrain:*", "--studies", "truht"],
-        "known: confidence, knowledge, refusal, truthfulness.",
+        "known: confidence, elicitation, knowledge, refusal, truthfulness, weight_change.",
     ),
     "a study of its own models": (
         ["{home}/line", "--stages", "pretrain:*", "--studies", "swing_by"],

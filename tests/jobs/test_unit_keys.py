@@ -30,7 +30,7 @@ def test_trace_key() -> None:
 
 def test_cross_model_key() -> None:
     settings = TransferSettings(controls=20, neutral=("a", "b"), site="resid.1")
-    assert cross_model._unit_key("models/base", "checkpoint-4", ["b", "a"], settings) == "onto-abb39fa9a7b9584e"
+    assert cross_model._unit_key("models/base", "checkpoint-4", ["b", "a"], settings) == "onto-1a0eac8cdd47afe9"
 
 
 def test_evaluation_key() -> None:
