@@ -63,7 +63,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     spy(parts, "_parse_index", nothing)
     spy(fetch, "file_digest", nothing)
     # The checkpoints were written a moment ago; a user's were not, so their digests are kept.
-    monkeypatch.setattr(fetch, "_CLOCK_TICK_NS", 0)
+    monkeypatch.setattr(fetch, "CLOCK_TICK_NS", 0)
     spy(audit, "audit", nothing)
     return seen
 

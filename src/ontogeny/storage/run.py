@@ -15,7 +15,9 @@ import importlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -611,17 +613,30 @@ def _result(folders: Mapping[str, Path], sql: str) -> Iterator[Any]:
                 raise BadInput(
                     f"a query must be one statement that changes nothing, got {sql[:60]!r}: begin with select, from or with."
                 )
-            yield connection.execute(statements[0])
+            yield _execute(connection, statements[0])
         except (duckdb.InterruptException, RuntimeError) as error:
             if "interrupted" not in str(error).lower():
                 raise
-            raise KeyboardInterrupt from None  # DuckDB takes Ctrl-C in the place of Python
+            raise KeyboardInterrupt from None  # rows that are fetched: there DuckDB takes Ctrl-C in the place of Python
         except duckdb.Error as error:
             if ".parquet'" in str(error):  # creating the view opens no part
                 raise _unreadable(error) from None
             raise BadInput(
                 f"the query cannot be run: {str(error).splitlines()[0]}. The view is called records; its columns are in docs/records.md."
             ) from None
+
+
+def _execute(connection: Any, statement: Any) -> Any:
+    """Execute a statement in another thread: this one may wait in DuckDB without asking for signals, and Ctrl-C would have no effect."""
+    with ThreadPoolExecutor(1) as pool:
+        execution = pool.submit(connection.execute, statement)
+        try:
+            return execution.result()
+        except KeyboardInterrupt:
+            while not execution.done():  # again and again, since a query that is about to begin takes no interrupt
+                connection.interrupt()
+                time.sleep(0.02)
+            raise
 
 
 _connections: dict[int, tuple[object, Any]] = {}
