@@ -40,8 +40,10 @@ def demo_command(
     files = [out / "concepts" / f"{name}.jsonl" for name in _DEMO_CONCEPTS]
     console.print(f"[bold]2/3[/bold] tracing {len(files)} concepts through its checkpoints")
     from ontogeny.cli.report import write_run_report
+    from ontogeny.cli.trace import trace_request
     from ontogeny.data.concept import Concept
     from ontogeny.findings.selection import FINDING_ROWS, RecordSource
+    from ontogeny.jobs.trace.finished import write_stamp
     from ontogeny.jobs.trace.trace import trace
     from ontogeny.lineage import Lineage
     from ontogeny.measurements.settings import TraceSettings
@@ -50,8 +52,10 @@ def demo_command(
     settings = TraceSettings(planes=6)
     again = f"ontogeny trace {lineage} {' '.join(f'-c {path}' for path in files)} --planes 6 --out {out / 'trace'}"
     with progress_bar(quiet=quiet) as watch:
-        concepts = [Concept.from_file(path) for path in files]
-        run = trace(Lineage.open(lineage), concepts, out / "trace", settings, command=again, on_progress=watch)
+        concepts, checkpoints = [Concept.from_file(path) for path in files], Lineage.open(lineage)
+        run = trace(checkpoints, concepts, out / "trace", settings, command=again, on_progress=watch)
+    # After the trace, since the last checkpoint was written a moment before it, by this command itself.
+    write_stamp(run, trace_request(checkpoints, [str(path) for path in files], settings))
     print_summary(RecordSource(run.query, run.about).rows(FINDING_ROWS), console)
 
     console.print("[bold]3/3[/bold] writing the report")

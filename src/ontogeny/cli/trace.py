@@ -12,10 +12,12 @@ from ontogeny.cli._output import estimate_lines, positive_classes, print_failure
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ontogeny.activations.cache import ActivationCache
     from ontogeny.jobs.trace.ray_cluster import RayCluster
+    from ontogeny.lineage import Lineage
+    from ontogeny.measurements.settings import TraceSettings
     from ontogeny.storage.run import Run
 
 
@@ -118,10 +120,18 @@ def trace_command(
     arg.check_concept_arguments(concept, **columns)
     checkpoints = Lineage.open(lineage, allow_pickle=allow_pickle).select(steps)
     check_sites_exist(checkpoints.checkpoints[0], sites)
-    read_as = {"position": position, "limit": limit, "template": template, "tokenizer": tokenizer}
     request = None
-    if not dry_run and not shard and template in ("none", "own") and tokenizer is None:
-        request = finished.request_digest(checkpoints, concept, {**asdict(settings), **columns, **read_as})
+    if not dry_run and not shard:
+        request = trace_request(
+            checkpoints,
+            concept,
+            settings,
+            **columns,
+            position=position,
+            limit=limit,
+            template=template,
+            tokenizer=tokenizer,
+        )
     if finished.is_finished(out, request):
         _say_nothing_is_left(out, silent=quiet or as_json)
         print_trace_summary(out, as_json=as_json)
@@ -177,6 +187,28 @@ def trace_command(
     if visits and len(run.ledger()) == visits:
         _say_nothing_is_left(out, silent=quiet or as_json)
     print_trace_summary(run.folder, as_json=as_json)
+
+
+def trace_request(
+    lineage: "Lineage",
+    concepts: "Sequence[str]",
+    settings: "TraceSettings",
+    *,
+    template: str = "none",
+    tokenizer: Path | None = None,
+    **reading: Any,
+) -> str | None:
+    """`request_digest` of this command; None where a template or a tokenizer is a file of its own.
+
+    Args:
+        reading: Options of the texts that were given: columns, position, limit.
+    """
+    from ontogeny.jobs.trace.finished import request_digest
+
+    if template not in ("none", "own") or tokenizer is not None:
+        return None
+    given = {name: value for name, value in reading.items() if value}
+    return request_digest(lineage, concepts, {**asdict(settings), **given, "template": template})
 
 
 def _say_nothing_is_left(out: Path, *, silent: bool) -> None:

@@ -7,6 +7,7 @@ run and the package itself. Whatever it cannot tell goes the whole way, which co
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def request_digest(lineage: Lineage, concepts: Sequence[str], arguments: Mapping
     if time.time_ns() - max(state[-1] for state in inputs) <= CLOCK_TICK_NS:
         return None
     stages = [lineage.name, dict(lineage.parents), lineage.notes]
-    return content_digest([stages, [repr(c) for c in lineage.checkpoints], inputs, package, list(concepts), arguments])
+    checkpoints = [repr(replace(c, source=str(Path(c.source).absolute()))) for c in lineage.checkpoints]
+    names = [str(Path(concept).absolute()) if names_concept_file(concept) else concept for concept in concepts]
+    return content_digest([stages, checkpoints, inputs, package, names, arguments])
 
 
 def is_finished(out: Path, request: str | None) -> bool:
