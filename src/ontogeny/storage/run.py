@@ -64,6 +64,7 @@ _RUN_PARTS = (
     "checksums.jsonl",
     "alerts.jsonl",
     "weights.json",
+    "finished.json",
     ".lock",
 )
 
