@@ -87,11 +87,13 @@ def audit(
     names = checkpoint_names(lineage)
     read = _map_concurrently(reader.metadata, lineage.checkpoints, "reading headers", watch)
     sheets = [replace(sheet, shown=names[sheet.checkpoint]) for sheet in read]
+    layouts = checks.layout_digests(sheets)
+    clean = {name for name, layout in layouts.items() if layout in clean_layouts}
     found = [
         *checks.checkpoint_faults(sheets),
         *checks.duplicates(lineage, sheets, _main_branch_identities(lineage, allow_pickle)),
         *checks.shared_shards(sheets),
-        *(unused := checks.unused_parts(sheets, clean_layouts)),
+        *(unused := checks.unused_parts(sheets, clean)),
         *checks.config_drift(lineage, sheets),
         *checks.missing_steps(lineage),
         *checks.off_trajectory(lineage),
@@ -100,9 +102,9 @@ def audit(
     size = sum(file.size for sheet in sheets for file in sheet.weights)
     ordered = tuple(sorted(found, key=lambda f: f.severity != "fault"))
     touched = {name for finding in unused for name in finding.checkpoints}
-    layouts = {checks.layout_digest(sheet) for sheet in sheets if sheet.name not in touched}
+    used = sorted({layout for name, layout in layouts.items() if name not in touched})
     read_bytes = sum(sheet.bytes_read for sheet in sheets)
-    return Audit(lineage.name, len(sheets), ordered, size, read_bytes, numbers, tuple(sorted(filter(None, layouts))))
+    return Audit(lineage.name, len(sheets), ordered, size, read_bytes, numbers, tuple(used))
 
 
 def audit_for_run(

@@ -50,21 +50,22 @@ def checkpoint_faults(sheets: Iterable[CheckpointMetadata]) -> list[AuditFinding
     return found
 
 
-def layout_digest(sheet: CheckpointMetadata) -> str | None:
-    """Digest of the config, the names and the dtypes of a checkpoint's tensors; None if its weights are not whole."""
-    dtypes = _dtypes(sheet)
-    if dtypes is None:
-        return None
-    return content_digest([__version__, version("transformers"), sheet.config, sorted(dtypes.items())])
+def layout_digests(sheets: Iterable[CheckpointMetadata]) -> dict[str, str]:
+    """By name, a digest of the config, the names and the dtypes of the tensors of each checkpoint whose weights are whole."""
+    versions = [__version__, version("transformers")]
+    tables = ((sheet, _dtypes(sheet)) for sheet in sheets)
+    return {
+        sheet.name: content_digest([*versions, sheet.config, sorted(dtypes.items())])
+        for sheet, dtypes in tables
+        if dtypes is not None
+    }
 
 
-def unused_parts(
-    sheets: Sequence[CheckpointMetadata], clean_layouts: Collection[str] = frozenset()
-) -> list[AuditFinding]:
+def unused_parts(sheets: Sequence[CheckpointMetadata], clean: Collection[str] = frozenset()) -> list[AuditFinding]:
     """Stored tensors, files and code that the loaded model does not use, and weights that are no real numbers.
 
     Args:
-        clean_layouts: Layouts of which an earlier audit found that the model uses all tensors; their networks are not built.
+        clean: Names of checkpoints of which an earlier audit found that the model uses all tensors; their networks are not built.
     """
     from ontogeny.models import stored_tensors
 
@@ -72,7 +73,7 @@ def unused_parts(
     compared: dict[tuple[int, frozenset[tuple[str, str]]], tuple[Any, tuple[str, ...]]] = {}
     groups: dict[tuple[str, Severity, str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for sheet in sheets:
-        network = None if layout_digest(sheet) in clean_layouts else _network(sheet, networks)
+        network = None if sheet.name in clean else _network(sheet, networks)
         if network is None:
             continue
         # The checkpoints of a lineage store the same tensors, so that one comparison serves them all.
