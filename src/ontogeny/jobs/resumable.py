@@ -6,12 +6,14 @@ completes run.json.
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput, CheckpointError
+from ontogeny.jobs.run_json import describe_run
 from ontogeny.lineage import (
     Checkpoint,
     FileDigests,
@@ -174,6 +176,33 @@ def job_session(run: Run, units: Collection[str]) -> Iterator[None]:
     with run_lock(run.folder), rollback_on_failure(run, [unit for unit in units if not run.done(unit)]):
         yield
         end_session(run.folder)
+
+
+@contextlib.contextmanager
+def described_session(
+    run: Run,
+    lineage: Lineage,
+    units: Collection[str],
+    sizes: Mapping[Checkpoint, int],
+    failures: Sequence[Failure],
+    *,
+    settings: Mapping[str, Any],
+    device: str,
+    command: str | None,
+) -> Iterator[None]:
+    """A `job_session` of a job without concepts: run.json is written at its start, and completed at its end.
+
+    Args:
+        sizes: Size of the weights of each checkpoint that is measured.
+        failures: May grow until the end.
+        settings: As run.json holds them.
+    """
+    with job_session(run, units):
+        before = run.about if run.exists() else None
+        about = describe_run(lineage, sizes, [], settings=settings, device=device, command=command, before=before)
+        run.describe(about)
+        yield
+        run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
 
 
 def fetch_ahead(

@@ -14,7 +14,6 @@ from ontogeny.jobs import resumable
 from ontogeny.jobs.drift.plan import DriftSettings, drift_units, plan_drift
 from ontogeny.jobs.inputs import as_lineage, output_folder
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
-from ontogeny.jobs.run_json import describe_run
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions
@@ -88,18 +87,14 @@ def drift(
             run.log({"checkpoint": checkpoint.name, "stage": checkpoint.stage} | spent)
         done += 1
 
-    with resumable.job_session(run, every):
-        before = run.about if run.exists() else None
-        sizes = {checkpoint: identity.bytes for checkpoint, identity in readable.items()}
-        described = asdict(settings) | {"instructions": {one.name: one.system for one in design.agents}}
-        about = describe_run(
-            lineage, sizes, [], settings=described, device=options.device, command=command, before=before
-        )
-        run.describe(about)
+    sizes = {checkpoint: identity.bytes for checkpoint, identity in readable.items()}
+    described = asdict(settings) | {"instructions": {one.name: one.system for one in design.agents}}
+    with resumable.described_session(
+        run, lineage, every, sizes, failures, settings=described, device=options.device, command=command
+    ):
         fetched = resumable.fetch_ahead(missing, options, delete_behind=delete_behind)
         failures += resumable.visit_checkpoints(run, fetched, visit, tolerant=len(lineage.checkpoints) > 1)
         resumable.check_any_done(run, every, failures)
-        run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
     return run
 
 

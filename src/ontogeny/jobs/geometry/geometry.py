@@ -15,12 +15,11 @@ from ontogeny.embeddings.matrices import EmbeddingSpace
 from ontogeny.embeddings.model_geometry import GeometrySettings, ModelGeometry, SpaceGeometry, model_geometry
 from ontogeny.embeddings.own_rows import own_geometry_rows
 from ontogeny.embeddings.pair_rows import compare_geometries
-from ontogeny.errors import BadInput, CheckpointError
+from ontogeny.errors import CheckpointError
 from ontogeny.jobs import resumable
 from ontogeny.jobs.geometry.plan import GeometryPlan, Place, Visit, plan_geometry
 from ontogeny.jobs.inputs import output_folder
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
-from ontogeny.jobs.run_json import describe_run
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import open_model
@@ -68,14 +67,11 @@ def embedding_geometry(
         repair_run(run)
     units, failures = [visit.unit for visit in plan.visits], list(plan.failures)
     missing = [visit for visit in plan.visits if not run.done(visit.unit)]
-    with resumable.job_session(run, units):
-        before = run.about if run.exists() else None
-        sizes = {place.checkpoint: size for place, size in plan.sizes.items() if place.model == 0}
-        described = {**asdict(plan.settings), "models": list(plan.names), "frequency": plan.tokens.frequency}
-        about = describe_run(
-            plan.lineages[0], sizes, [], settings=described, device=options.device, command=command, before=before
-        )
-        run.describe(about)
+    sizes = {place.checkpoint: size for place, size in plan.sizes.items() if place.model == 0}
+    described = {**asdict(plan.settings), "models": list(plan.names), "frequency": plan.tokens.frequency}
+    with resumable.described_session(
+        run, plan.lineages[0], units, sizes, failures, settings=described, device=options.device, command=command
+    ):
         reader = _Reader(plan, options, {visit.place for visit in missing})
         for done, visit in enumerate(missing):
             began, c = time.perf_counter(), visit.place.checkpoint
@@ -86,11 +82,9 @@ def embedding_geometry(
                 failures.append(resumable.log_failure(run, Failure(c.name, c.stage, str(error))))
                 continue
             run.log({"checkpoint": c.name, "stage": c.stage, "seconds": time.perf_counter() - began})
-        if not any(map(run.done, units)):
-            raise BadInput(failures[0].reason)
+        resumable.check_any_done(run, units, failures)
         if missing:
             _summarise(run, plan)
-        run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
     return run
 
 

@@ -11,7 +11,6 @@ from ontogeny.jobs.inputs import as_lineage, output_folder
 from ontogeny.jobs.lens.measure import lens_rows
 from ontogeny.jobs.lens.plan import LensSettings, chosen_texts, lens_unit
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
-from ontogeny.jobs.run_json import describe_run
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions
@@ -60,13 +59,10 @@ def lens(
     )
     units = {c: lens_unit(identity, texts, settings, [c.stage, c.step, c.name]) for c, identity in readable.items()}
     missing = [checkpoint for checkpoint, unit in units.items() if not run.done(unit)]
-    with resumable.job_session(run, units.values()):
-        before = run.about if run.exists() else None
-        sizes = {checkpoint: identity.bytes for checkpoint, identity in readable.items()}
-        about = describe_run(
-            lineage, sizes, [], settings=asdict(settings), device=options.device, command=command, before=before
-        )
-        run.describe(about)
+    sizes = {checkpoint: identity.bytes for checkpoint, identity in readable.items()}
+    with resumable.described_session(
+        run, lineage, units.values(), sizes, failures, settings=asdict(settings), device=options.device, command=command
+    ):
         done = 0
 
         def visit(checkpoint: Checkpoint, folder: Path) -> None:
@@ -81,5 +77,4 @@ def lens(
         fetched = resumable.fetch_ahead(missing, options, delete_behind=delete_behind)
         failures += resumable.visit_checkpoints(run, fetched, visit, tolerant=len(lineage.checkpoints) > 1)
         resumable.check_any_done(run, units.values(), failures)
-        run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
     return run

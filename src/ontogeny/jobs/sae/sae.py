@@ -11,7 +11,6 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs import resumable
 from ontogeny.jobs.inputs import as_lineage, as_run, output_folder
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
-from ontogeny.jobs.run_json import describe_run
 from ontogeny.jobs.sae.plan import SaeEstimate, estimate_sae, floor_unit, sae_units
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.rows import CheckpointStamp
@@ -71,13 +70,17 @@ def sae(
     units = sae_units(readable, texts, plan)
     missing = [checkpoint for checkpoint, unit in units.items() if not run.done(unit)]
     floor = floor_unit(readable[next(iter(readable))], texts, plan)
-    with resumable.job_session(run, [*units.values(), floor]):
-        before = run.about if run.exists() else None
-        sizes = {checkpoint: identity.bytes for checkpoint, identity in readable.items()}
-        about = describe_run(
-            lineage, sizes, [], settings=asdict(plan), device=options.device, command=command, before=before
-        )
-        run.describe(about)
+    sizes = {checkpoint: identity.bytes for checkpoint, identity in readable.items()}
+    with resumable.described_session(
+        run,
+        lineage,
+        [*units.values(), floor],
+        sizes,
+        failures,
+        settings=asdict(plan),
+        device=options.device,
+        command=command,
+    ):
         done = 0
 
         def measure(network: Model, unit: str, label: str, stamp: CheckpointStamp, control: str | None = None) -> None:
@@ -111,7 +114,6 @@ def sae(
         resumable.check_any_done(run, units.values(), failures)
         measured = {checkpoint: unit for checkpoint, unit in units.items() if run.done(unit)}
         _keep_history(run, lineage.name, measured, floor, plan, on_progress)
-        run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
     return run
 
 
