@@ -21,7 +21,7 @@ from ontogeny.activations.prefix_sharing import PrefixGroup, group_by_prefix
 from ontogeny.activations.sequence_packing import can_pack, pack_sequences, position_ids
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch
-from ontogeny.models.hooks import ATTENTION_PARTS, read_hooks, replace_forward
+from ontogeny.models.hooks import ATTENTION_PARTS, StopForward, read_hooks, replace_forward
 from ontogeny.models.model import Model, next_token_logits
 from ontogeny.models.onednn import packed_linears
 from ontogeny.sites import HEAD_PARTS, Site
@@ -144,17 +144,13 @@ def _run_prefix(model: Model, store: "_PooledStore", group: PrefixGroup) -> _Pre
         if (part, layer) == ("resid", 0):
             embedded.append(value[0].float())
         elif not group.suffixes.scored:
-            raise _StopForward
+            raise StopForward
 
-    with read_hooks(model, [("resid", 0), ("resid", max(1, store.last))], sink), contextlib.suppress(_StopForward):
+    with read_hooks(model, [("resid", 0), ("resid", max(1, store.last))], sink), contextlib.suppress(StopForward):
         model.body(input_ids=ids, past_key_values=past, use_cache=True)
     store.counts.batches += 1
     store.counts.tokens += ids.numel()
     return _PrefixState(embedded[0], past)
-
-
-class _StopForward(Exception):
-    """Ends the forward pass after the last read of a batch."""
 
 
 class _PooledStore:
@@ -221,9 +217,9 @@ def _run(model: Model, store: _PooledStore, batch: CaptureBatch, prefix: _Prefix
             store.store(part, layer, batch.reads, _pool(batch, value))
         if part == "norm":
             _score(model, store, batch, value)
-            raise _StopForward
+            raise StopForward
         if (part, layer) == ("resid", store.last) and not batch.scored:
-            raise _StopForward
+            raise StopForward
 
     skipped = _skip_unread_tokens(model, store, batch)
     with read_hooks(model, sorted(hooks), sink), skipped, use_token_memo(store.memo, batch.ids) as computed:
@@ -239,7 +235,7 @@ def _run(model: Model, store: _PooledStore, batch: CaptureBatch, prefix: _Prefix
                 past = copy.deepcopy(prefix.keys_and_values)
                 past.batch_repeat_interleave(len(batch.sequences))
                 model.body(input_ids=batch.ids, past_key_values=past, use_cache=True)
-        except _StopForward:
+        except StopForward:
             return
 
 

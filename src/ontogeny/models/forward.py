@@ -41,6 +41,13 @@ def split_at_switch(rows: Sequence[int], lengths: Sequence[int], switch: int | N
     return [side for side in sides if side]
 
 
+def batches_by_length(model: Model, lengths: Sequence[int], batch: int) -> Iterator[list[int]]:
+    """Indices of sequences of similar length, at most `batch` at a time, none of them across the switch of a rotary embedding."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    for side in split_at_switch(order, lengths, rope_switch(model)):
+        yield from (side[start : start + batch] for start in range(0, len(side), batch))
+
+
 def forward_padded(
     model: Model,
     ids: Sequence[Int[Tensor, " token"]],
@@ -57,10 +64,8 @@ def forward_padded(
         body: run the decoder without its `lm_head`.
         context: opened around the forward pass over the given indices, such as one that installs hooks.
     """
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     network = model.body if body else model.network
-    sides = split_at_switch(order, [len(row) for row in ids], rope_switch(model))
-    for rows in (side[start : start + batch] for side in sides for start in range(0, len(side), batch)):
+    for rows in batches_by_length(model, [len(row) for row in ids], batch):
         padded = pad_sequence([ids[i] for i in rows], batch_first=True).to(model.device)
         mask = pad_sequence([torch.ones_like(ids[i]) for i in rows], batch_first=True).to(model.device)
         with torch.no_grad(), context(rows):

@@ -26,6 +26,10 @@ HookFunction = Callable[[Tensor], Tensor | None]
 """Returns the replacement of a value, or None to keep it."""
 
 
+class StopForward(Exception):
+    """Raised by a sink to end a forward pass whose later layers are not needed; the caller suppresses it."""
+
+
 @contextlib.contextmanager
 def call_hooks(model: Model, on_arguments: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """Before every forward pass, call `on_arguments` with its arguments by name: token ids, masks, the KV cache."""

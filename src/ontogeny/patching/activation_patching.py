@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from ontogeny.errors import BadInput
-from ontogeny.models.hooks import ActivationEdit, read_hooks, write_hooks
+from ontogeny.models.hooks import ActivationEdit, StopForward, read_hooks, write_hooks
 from ontogeny.models.loading import first_error_line
 from ontogeny.models.model import Model, next_token_logits, scale_logits
 from ontogeny.patching.kv_cache import blocks_return_tuples, copy_cache, empty_cache, skip_blocks, view_from
@@ -122,13 +122,13 @@ def run_baseline(
     def sink(part: str, layer: int, value: Tensor) -> None:
         if part == "norm":
             ends.append(value[:, -1])
-            raise _StopForward
+            raise StopForward
         streams.append(value[:, -tokens:].clone())
 
     wanted = [("resid", layer) for layer in range(model.layers + 1)] + [("norm", 0)]
     cache = None if prefix.cache is None else view_from(prefix.cache, len(prefix.ids))
     written = contextlib.nullcontext() if edit is None else write_hooks(model, Site("resid", 0), edit)
-    with written, read_hooks(model, wanted, sink), contextlib.suppress(_StopForward):
+    with written, read_hooks(model, wanted, sink), contextlib.suppress(StopForward):
         if cache is None:
             model.body(input_ids=_prepend_prefix(prefix, prompts.ids), use_cache=False)
         else:
@@ -291,10 +291,6 @@ def _prepend_prefix(prefix: Prefix, ids: Int[Tensor, "row token"]) -> Int[Tensor
     return torch.cat([prefix.ids.expand(len(ids), -1), ids], 1)
 
 
-class _StopForward(Exception):
-    """Ends a forward pass whose later layers are not needed."""
-
-
 @contextlib.contextmanager
 def _stop_at(model: Model, part: tuple[str, int]) -> Iterator[list[Any]]:
     """Context manager: end a forward pass at this part and collect its value."""
@@ -302,7 +298,7 @@ def _stop_at(model: Model, part: tuple[str, int]) -> Iterator[list[Any]]:
 
     def sink(_: str, __: int, value: Tensor) -> None:
         values.append(value)
-        raise _StopForward
+        raise StopForward
 
-    with contextlib.suppress(_StopForward), read_hooks(model, [part], sink):
+    with contextlib.suppress(StopForward), read_hooks(model, [part], sink):
         yield values

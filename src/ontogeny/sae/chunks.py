@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ontogeny.errors import BadInput
-from ontogeny.models.forward import rope_switch, split_at_switch
-from ontogeny.models.hooks import read_hooks
+from ontogeny.models.forward import batches_by_length
+from ontogeny.models.hooks import StopForward, read_hooks
 from ontogeny.models.model import Model
 from ontogeny.models.onednn import packed_linears
 from ontogeny.sites import Site
@@ -72,16 +72,8 @@ def token_rows(model: Model, texts: Sequence[str], *, most_tokens: int = 128) ->
 
 def padded_passes(model: Model, rows: TokenRows) -> Iterator[tuple[list[int], Int[Tensor, "row token"]]]:
     """Indices of texts of similar length, and their ids padded on the right, where no causal model looks."""
-    lengths = [len(row) for row in rows.ids]
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for side in split_at_switch(order, lengths, rope_switch(model)):
-        for start in range(0, len(side), _ROWS_PER_PASS):
-            texts = side[start : start + _ROWS_PER_PASS]
-            yield texts, pad_sequence([rows.ids[i] for i in texts], batch_first=True).to(model.device)
-
-
-class _StopForward(Exception):
-    """Ends a forward pass at the site."""
+    for texts in batches_by_length(model, [len(row) for row in rows.ids], _ROWS_PER_PASS):
+        yield texts, pad_sequence([rows.ids[i] for i in texts], batch_first=True).to(model.device)
 
 
 @torch.no_grad()
@@ -97,12 +89,12 @@ def read_site_tokens(model: Model, rows: TokenRows, site: Site) -> Float[Tensor,
 
     def keep(_: str, __: int, value: Tensor) -> None:
         seen.append(value)
-        raise _StopForward
+        raise StopForward
 
     with packed_linears(model.body), read_hooks(model, [(site.part, site.layer)], keep):
         for texts, ids in padded_passes(model, rows):
             seen.clear()
-            with contextlib.suppress(_StopForward):
+            with contextlib.suppress(StopForward):
                 model.body(input_ids=ids, use_cache=False)
             value = seen[0]
             if site.head is not None:
