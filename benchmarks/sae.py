@@ -50,9 +50,9 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    work = workload.make(told.shape, told.texts, 1)
+    work = workload.make(options.shape, options.texts, 1)
     with work.texts.open(encoding="utf-8", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     folder = work.checkpoints[0]
@@ -62,21 +62,21 @@ def main() -> None:
     latents = 4 * model.d
     x = read_site_tokens(model, rows, site)
     ratios, shared, alone = [], 0.0, 0.0
-    for _ in range(told.rounds):
+    for _ in range(options.rounds):
         began = time.process_time()
         members = [SaeSettings("topk", latents, k=K, seed=seed) for seed in range(SEEDS)]
-        own = train_autoencoders(chunk_activations(model, rows, site), members, SaeBudget(told.steps, BATCH))
+        own = train_autoencoders(chunk_activations(model, rows, site), members, SaeBudget(options.steps, BATCH))
         shared = time.process_time() - began
         began = time.process_time()
-        plain = [plain_loop(network, rows.ids, site.layer, latents, told.steps, seed) for seed in range(SEEDS)]
+        plain = [plain_loop(network, rows.ids, site.layer, latents, options.steps, seed) for seed in range(SEEDS)]
         alone = time.process_time() - began
         ratios.append(alone / shared)
-    found = {
-        "shape": told.shape,
+    figures = {
+        "shape": options.shape,
         "width": model.d,
         "latents": latents,
         "seeds": SEEDS,
-        "steps": told.steps,
+        "steps": options.steps,
         "tokens": len(x),
         "CPU seconds, ours": round(shared, 2),
         "CPU seconds, plain loop": round(alone, 2),
@@ -86,7 +86,7 @@ def main() -> None:
         "explained variance, ours": round(explained(own[0].reconstruct(x), x), 3),
         "explained variance, plain loop": round(explained(plain[0](x).detach(), x), 3),
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(figures, indent=1))
 
 
 def plain_loop(network: nn.Module, ids: tuple, layer: int, latents: int, steps: int, seed: int) -> nn.Module:

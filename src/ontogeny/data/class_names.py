@@ -8,7 +8,7 @@ from ontogeny.data.concept import Concept
 _RARE_SHARE = 0.1
 """Size of a misspelt class in units of the class that was meant: typing slips are fewer than one in ten."""
 _SHORTEST = 4
-"""Letters of the shortest name of which a slip can be told: `cat` and `car` are words of their own."""
+"""Letters of the shortest name in which a slip can be recognised: `cat` and `car` are words of their own."""
 _LONG = 8
 """Letters of a name that may hold two slips."""
 _OPPOSITES = ("a", "an", "de", "dis", "il", "im", "in", "ir", "mis", "no", "non", "not", "pre", "re", "un")

@@ -1,7 +1,7 @@
 """Reading of gauges on a conversation: after each of the user's turns, and at every token, with two controls.
 
-One control reads the user's last words without the chat template. The other is how far random directions of equal length move where the
-probe's score moves: a gauge whose score no more than theirs differs from the rest of the conversation has told nothing of it.
+One control reads the user's last words without the chat template. The other is how far the scores of random directions of equal length
+move over the same tokens: a gauge that moves no further than they do shows nothing about the conversation.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Entity graph: entities in several independent orders, rings or trees, told as random walks; for knowledge editing (arXiv:2410.17194).
+"""Entity graph: entities in several independent orders, rings or trees, written as random walks; for knowledge editing (arXiv:2410.17194).
 
 A relation goes some hops along one order. A walk reads `entity relation entity relation relation entity …`: a step is one relation, or two
 of the same order, the second after the first. Some facts and some pairs of relations are never shown, but follow from others.

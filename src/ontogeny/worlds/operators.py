@@ -127,7 +127,7 @@ def _alphabet(config: Config) -> tuple[str, ...]:
 
 
 def _rules(config: Config) -> dict[str, dict[str, float]]:
-    """A branch is three phrases of its two symbols; all phrases of the grammar differ, so that a branch can be told by its phrases."""
+    """A branch is three phrases of its two symbols; all phrases of the grammar differ, so that its phrases identify a branch."""
     rng = np.random.default_rng([config.seed, 2])
     alphabet = _alphabet(config)
     symbols = [symbol for pair in _BRANCHES.values() for symbol in pair]

@@ -242,7 +242,7 @@
       if (options.b && held.A && held.B && !held.A.problem && !held.B.problem) {
         try {
           held.difference = (await fetchJson(`${options.base}/chat/difference`, {...asked(), pins: [], ...place(options.a), other_stage: options.b.stage, other_step: options.b.step})).turns;
-        } catch (error) { held.B = {...held.B, problem: null, told: error.message}; }
+        } catch (error) { delete held.difference; } // other tokenizers: shown, not compared word by word
         if (mine !== turn) return;
         draw();
       }
