@@ -12,15 +12,14 @@ from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import VerdictQuestion
 from ontogeny.models.model import load_model
+from ontogeny.statistics.correlation import pearson_correlation, spearman_correlation
 from ontogeny.studies.knowledge import KnowledgeSettings, patch_stages
 from ontogeny.studies.knowledge.map_statistics import (
     PatchMap,
     bin_cells,
     map_effect,
     null_correlation,
-    pearson_correlation,
     retention,
-    spearman_correlation,
 )
 from ontogeny.studies.knowledge.patch_maps import PatchModes, compute_patch_maps, layout_pairs
 from ontogeny.studies.knowledge.prompt_pairs import mine_pairs, realign_pairs

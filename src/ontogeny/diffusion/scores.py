@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ontogeny.statistics.permutation import average_ranks
+from ontogeny.statistics.correlation import spearman_correlation
 
 _LEVELS = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
 """Quantiles that are tried as thresholds."""
@@ -39,7 +39,4 @@ def pixel_rank_correlation(
     a: Float[Tensor, "image side side"], b: Float[Tensor, "image side side"]
 ) -> Float[Tensor, " image"]:
     """Spearman's correlation over the pixels of each image; NaN where one of them is constant."""
-    x, y = (average_ranks(values.flatten(1).double()) for values in (a, b))
-    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    scale = x.norm(dim=1) * y.norm(dim=1)
-    return torch.where(scale > 0, (x * y).sum(1) / scale.clamp(min=1e-12), torch.nan)
+    return spearman_correlation(a.flatten(1), b.flatten(1))

@@ -5,6 +5,7 @@ __all__ = [
     "bootstrap",
     "change_points",
     "control_tasks",
+    "correlation",
     "cross_fitting",
     "emergence",
     "fdr",

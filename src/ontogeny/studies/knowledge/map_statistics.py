@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ontogeny.statistics.permutation import average_ranks
+from ontogeny.statistics.correlation import pearson_correlation
 
 HOT_CELL_EFFECT = 0.2
 """Minimum effect of a cell that counts as a place of the knowledge."""
@@ -73,23 +73,6 @@ def clean_corrupt_gap(map: PatchMap, weights: Float[Tensor, "sample pair"]) -> F
     """Difference of the two unpatched runs, by which effects are divided."""
     w = weights.double()
     return (w @ (map.ceiling - map.floor).double()) / w.sum(1)
-
-
-def pearson_correlation(a: Float[Tensor, "*sample cell"], b: Float[Tensor, "*sample cell"]) -> Float[Tensor, "*sample"]:
-    """Pearson's r over the cells that both have; NaN if one is constant."""
-    both = ~(a.isnan() | b.isnan())
-    n = both.sum(-1, keepdim=True)
-    a, b = (torch.where(both, x.double(), 0.0) for x in (a, b))
-    a, b = (torch.where(both, x - x.sum(-1, keepdim=True) / n, 0.0) for x in (a, b))
-    scale = a.norm(dim=-1) * b.norm(dim=-1)
-    return torch.where(scale > ROUNDING_TOLERANCE, (a * b).sum(-1) / scale, torch.nan)
-
-
-def spearman_correlation(
-    a: Float[Tensor, "*sample cell"], b: Float[Tensor, "*sample cell"]
-) -> Float[Tensor, "*sample"]:
-    """Pearson's r of the ranks, without NaN cells."""
-    return pearson_correlation(average_ranks(a), average_ranks(b))
 
 
 def bin_cells(cells: Float[Tensor, "*sample cell"]) -> Float[Tensor, "*sample cell"]:

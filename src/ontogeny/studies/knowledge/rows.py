@@ -15,6 +15,7 @@ from ontogeny.patching.activation_patching import PatchingCost
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights, share_interval
+from ontogeny.statistics.correlation import pearson_correlation, spearman_correlation
 from ontogeny.statistics.splits import number_groups
 from ontogeny.studies.knowledge import map_statistics as maps
 from ontogeny.studies.knowledge.map_statistics import PatchMap
@@ -225,14 +226,14 @@ def _correlation_rows(
         return
     x, y = (maps.mean_log_odds(map, about.weights) for map in (a, b))
     cells = [z[:, free] for z in (x, y)]
-    r = maps.pearson_correlation(*cells)
+    r = pearson_correlation(*cells)
     whole = (z[0].masked_fill(~free, torch.nan) for z in (x, y))
     null = maps.null_correlation(*whole, samples=about.samples, seed=about.seed)
     p = float((1 + (null >= r[0] - maps.ROUNDING_TOLERANCE).sum()) / (1 + len(null)))
     note = f"{count} cells; permutation of layers and columns p = {p:.3g}"
-    kinds = {"pearson": r, "spearman": maps.spearman_correlation(*cells)}
+    kinds = {"pearson": r, "spearman": spearman_correlation(*cells)}
     if binned_too:
-        kinds["pearson_binned"] = maps.pearson_correlation(*(maps.bin_cells(z) for z in cells))
+        kinds["pearson_binned"] = pearson_correlation(*(maps.bin_cells(z) for z in cells))
     for method, values in kinds.items():
         if values[0].isnan():
             yield about.missing(metric, "a map is constant", method=method, of=mode)
