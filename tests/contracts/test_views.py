@@ -42,7 +42,7 @@ OF_THE_WHOLE_CHART = (
 def full(sft: bool = False) -> pd.DataFrame:
     table = synthetic_records.table(sft=sft)
     whole_model = table["metric"].str.startswith(
-        ("lens_", "sae_", "embedding_", "local_", "hidden_", "intrinsic_", *DIALOGUES)
+        ("lens_", "sae_", "edit_", "embedding_", "local_", "hidden_", "intrinsic_", *DIALOGUES)
     )  # no concept
     return table[table["concept"].isin(["truth", "privacy"]) | whole_model]
 

@@ -64,6 +64,14 @@ def test_facts_are_edited_in_sequence_and_the_saved_model_gives_them(place: Path
     again = say(*command)
     assert json.loads(again.out) == json.loads(done.out)
     assert (out / "ledger.jsonl").read_text() == ledger, "a second run computes nothing"
+    about = json.loads((out / "run.json").read_text())
+    assert about["finished"]
+    assert about["command"]
+    drawn = say("show", out, "edits", "--out", out / "edits.svg")
+    assert drawn.code == 0, drawn.err
+    picture = (out / "edits.svg").read_text()
+    assert "a king is → T" in picture
+    assert "random rank-one changes" in picture
     other = say(*command, "--seed", "1")
     assert other.code == 2
     assert "`" not in other.err

@@ -34,6 +34,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rows += [row for concept in ("truth", "privacy") for row in _examples(concept, _moments(sft))]
     rows += _lenses(_moments(sft))
     rows += _autoencoders(_moments(sft))
+    rows += _edits(_moments(sft)[-1])
     rows += _dialogues(_moments(sft))
     rows += [row for concept in ("truth", "privacy") for row in _mapped_vectors(concept, _moments(sft)[-1])]
     rows += _geometries(_moments(sft))
@@ -143,6 +144,28 @@ def _autoencoders(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
                 ("sae_persists", None, 0.8),
             ):
                 yield at | {"metric": metric, "control": control, "value": top * _rise(step, 200)}
+
+
+def _edits(moment: tuple[str, int, float]) -> Iterator[dict]:
+    """Two edited facts after each and after both: the edited model, the unedited one, and two random changes."""
+    stage, step, tokens = moment
+    effects = {
+        "fact": {"edit_probability": 0.9, "edit_success": 1.0},
+        "paraphrase": {"edit_probability": 0.6, "edit_success": 0.5},
+        "neighbour": {"edit_kept": 0.8, "edit_kl": 0.3},
+        "text": {"edit_kl": 0.1, "edit_loss_change": 0.05},
+        "thing": {"edit_distortion": 0.2, "edit_rearrangement": 0.1, "edit_procrustes": 0.05},
+    }
+    for fact, evaluated in (("1", "after_this"), ("2", "after_this"), ("1", "after_all"), ("2", "after_all")):
+        about = {"fact": fact, "prompt": f"the tower {fact} is in", "object": "Rome", "evaluated": evaluated}
+        for kind, values in effects.items():
+            for metric, value in values.items():
+                at = {"lineage": "tiny-neox", "stage": stage, "step": step, "tokens": tokens, "n": 4}
+                at |= {"metric": metric, "method": "rome", "coords": about | {"prompts": kind}}
+                yield at | {"value": value}
+                yield at | {"control": "unedited", "value": 0.0}
+                for control, size in (("random_rank_one", 0.4), ("random_value", 0.7)):
+                    yield at | {"control": control} | _around(size * value, 0.1 * value)
 
 
 def _mapped_vectors(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:

@@ -130,9 +130,7 @@ def edit_command(
         f"\nthe edited model is in {out / EDITED_MODEL_FOLDER}",
     ]
     data = {"run": str(out), "model": str(out / EDITED_MODEL_FOLDER), "method": method, "records": json_rows(rows)}
-    print_output(
-        data, [*lines, next_command(out, 'query {} "select metric, control, value from records"')], as_json=as_json
-    )
+    print_output(data, [*lines, next_command(out, "show {} edits")], as_json=as_json)
 
 
 def _fact(text: str, goal: str) -> "FactEdit":

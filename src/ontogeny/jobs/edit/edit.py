@@ -11,7 +11,6 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs import resumable
 from ontogeny.jobs.edit.plan import EditPlan
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
-from ontogeny.jobs.run_json import describe_run
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.models.loading import ModelOptions
@@ -57,11 +56,11 @@ def edit(
     folder = run.folder / EDITED_MODEL_FOLDER
     if run.done(plan.unit) and folder.is_dir():
         return run
-    with resumable.job_session(run, [plan.unit]):
-        settings = {"unit": plan.unit, **asdict(plan.settings), "facts": [asdict(fact) for fact in plan.facts]}
-        sizes = {plan.checkpoint: plan.identity.bytes}
-        about = describe_run(lineage, sizes, [], settings=settings, device=options.device, command=command)
-        run.describe(about | {"failures": [], "finished": False})
+    settings = {"unit": plan.unit, **asdict(plan.settings), "facts": [asdict(fact) for fact in plan.facts]}
+    sizes = {plan.checkpoint: plan.identity.bytes}
+    with resumable.described_session(
+        run, lineage, [plan.unit], sizes, [], settings=settings, device=options.device, command=command
+    ):
         began = time.perf_counter()
 
         def report(activity: str, done: int, total: int) -> None:
@@ -86,7 +85,6 @@ def edit(
         run.log(
             {"checkpoint": plan.checkpoint.name, "stage": plan.checkpoint.stage, "seconds": time.perf_counter() - began}
         )
-        run.describe(about | {"failures": [], "finished": True})
     return run
 
 
