@@ -1,7 +1,9 @@
 """Push activations until a probe reads a target, no further than a share of their length.
 
-For a probe that is linear at each place, the change of least squared error within the bound lies along the probe's weight and is known in
-closed form, so that no steps of gradient descent are needed (arXiv:2306.05720 takes 128 of Adam).
+For a probe that is linear at each place the change is known in closed form, so that no steps of gradient descent are needed
+(arXiv:2306.05720 takes 128 of Adam). It lies along the probe's pattern, the direction in which activations differ where the probe reads
+more: of all changes that reach the target this one is the most likely under the covariance of the activations. The shortest one lies along
+the probe's weight, where activations hardly vary, and the layers above do not listen to it (`docs/log.md`).
 """
 
 import math
@@ -31,9 +33,8 @@ def push_to_target(
     check_bound(bound)
 
     def edit(x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image channel row column"]:
-        weight = probe.weight.to(x)
-        gap = shrink(target, x.shape[-1]).to(x) - torch.einsum("nchw,c->nhw", x, weight) - probe.bias
-        change = strength * gap[:, None] * (weight / weight.square().sum().clamp(min=1e-12))[None, :, None, None]
+        gap = shrink(target, x.shape[-1]).to(x) - torch.einsum("nchw,c->nhw", x, probe.weight.to(x)) - probe.bias
+        change = strength * gap[:, None] * probe.pattern.to(x)[None, :, None, None]
         return x + within_bound(change, x, bound)
 
     return edit
@@ -50,6 +51,18 @@ def push_at_random(like: BlockEdit, *, seed: int = 0) -> BlockEdit:
         return moved
 
     return edit
+
+
+def push_as_far(edit: BlockEdit, like: BlockEdit) -> BlockEdit:
+    """The change of an edit, made as long in each image as that of another edit: a control that pushes to another target."""
+
+    def rescaled(x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image channel row column"]:
+        change, length = edit(x) - x, (like(x) - x).flatten(1).norm(dim=1)
+        factor = length / change.flatten(1).norm(dim=1).clamp(min=1e-12)
+        moved: Tensor = x + change * factor[:, None, None, None]
+        return moved
+
+    return rescaled
 
 
 def within_bound(

@@ -22,6 +22,9 @@ class SpatialProbe:
 
     weight: Float[Tensor, " channel"]
     bias: float
+    pattern: Float[Tensor, " channel"]
+    """Covariance of the channels with the prediction, in units that raise the prediction by 1: how activations differ where it is
+    higher (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067)."""
 
     def read(self, x: Float[Tensor, "image channel row column"], side: int) -> Float[Tensor, "image side side"]:
         """Predictions at the size of the image."""
@@ -58,7 +61,9 @@ def fit_spatial_probe(
     gram = flat.T @ flat
     lift = _RIDGE * gram.diagonal().mean().clamp(min=1e-12)
     weight = torch.linalg.solve(gram + lift * torch.eye(len(gram), dtype=gram.dtype), flat.T @ y)
-    return SpatialProbe(weight.float(), float(centre - mean @ weight))
+    pattern = gram @ weight
+    pattern = pattern / (pattern @ weight).clamp(min=1e-12)
+    return SpatialProbe(weight.float(), float(centre - mean @ weight), pattern.float())
 
 
 def fit_place_mean(target: Float[Tensor, "image side side"]) -> Float[Tensor, "side side"]:
