@@ -5,18 +5,15 @@ four methods, each alone, at several distances and at several checkpoints, besid
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from ontogeny.editing import key_second_moments, norm_matched_edits
+from ontogeny.editing import norm_matched_edits
 from ontogeny.errors import BadInput
 from ontogeny.jobs.study.paper_study import Lab, StudyPicture
 from ontogeny.linalg.isomap import isomap
-from ontogeny.models.model import Model, model_from_network
+from ontogeny.models.model import model_from_network
 from ontogeny.records import Record
 from ontogeny.studies.knowledge_editing._claims import BEFORE, CLAIMS, EARLY, LATE, TRAINING, at_distance, corrective
 from ontogeny.studies.knowledge_editing._edits import (
@@ -26,6 +23,8 @@ from ontogeny.studies.knowledge_editing._edits import (
     corrective_targets,
     counterfactual_targets,
     effects,
+    shuffled_costs,
+    with_costs,
 )
 from ontogeny.studies.knowledge_editing._panel import (
     Panel,
@@ -36,11 +35,10 @@ from ontogeny.studies.knowledge_editing._panel import (
     ring_correlations,
 )
 from ontogeny.studies.knowledge_editing._settings import DISTANCES, METHODS, NULLS, ROLES, Settings
-from ontogeny.training.batches import TokenBatch
+from ontogeny.studies.knowledge_editing._training import make_bench, recipe
+from ontogeny.studies.knowledge_editing._tree import tree_rows
 from ontogeny.training.checkpoint_schedule import sqrt_steps
 from ontogeny.training.in_memory import training_sessions
-from ontogeny.training.loop import TrainingConfig, TrainingRecipe
-from ontogeny.training.objectives.language_model import language_model
 from ontogeny.worlds import entity_graph
 
 __all__ = [
@@ -53,6 +51,7 @@ __all__ = [
     "SECONDS",
     "SETUP",
     "TITLE",
+    "VERSION",
     "Settings",
     "run",
 ]
@@ -64,6 +63,7 @@ A GPT-2 of two layers learns walks over entities in three random cyclic orders. 
 MEMIT, AlphaEdit and PMET, and by ROME without its bounds: wrong answers are corrected, known facts get an object 1 to 4 places from the
 right one. After each edit all facts of the three orders are asked again, by the original answers and by those that follow from the edit,
 and the states (the stream after the first block at the relation) are compared by R, the relative change of their pairwise distances.
+The same is done at checkpoints on the way, and in a second decoder whose facts lie in trees.
 """
 DIFFERENCES = (
     "20 entities in place of 2,048, so 480 facts in place of 49,152; 4 heads in place of 12. Preset paper has the paper's sizes.",
@@ -72,15 +72,20 @@ DIFFERENCES = (
     "Edited and compared is the first block, at the last token of the prompt: there the rings are, while states after the second lie by "
     "their unembedding. Both are settings (layer, site).",
     "The second moment has a ridge, and the shift of the value a largest length; the paper states neither.",
+    "The tree is generated (ancestors and siblings), in place of cities and countries in GPT-2 XL.",
     "Two nulls of equal norm: a random rank-one change, and a random value at the key of the edit.",
 )
 CHALLENGES = (2, 3)
+VERSION = 2
 PRESETS: Mapping[str, Settings] = {
-    "smoke": Settings(entities=12, hops=2, steps=60, batch=32, facts=1, contexts=1, pairs=48, checkpoints=3, descent=4),
+    "smoke": Settings(entities=12, hops=2, steps=60, batch=32, facts=1, contexts=1, pairs=48, checkpoints=3, descent=4,
+        tree_entities=14, tree_steps=30),
     "tiny": Settings(),
-    "small": Settings(entities=48, width=48, steps=6000, facts=10, contexts=5, pairs=500, checkpoints=12),
+    "small": Settings(entities=48, width=48, steps=6000, facts=10, contexts=5, pairs=500, checkpoints=12,
+        tree_entities=40, tree_steps=3000),
     "paper": Settings(
-        entities=2048, heads=12, steps=150_000, rate=6e-4, batch=256, facts=10, contexts=5, pairs=5000,
+        entities=2048, heads=12, steps=150_000, rate=6e-4, batch=256, facts=10, contexts=5, pairs=5000, tree_entities=2048,
+        tree_hops=4, tree_steps=150_000,
     ),
 }  # fmt: skip
 SECONDS = {"smoke": 2, "tiny": 35, "small": 1200, "paper": 400_000}
@@ -111,7 +116,7 @@ PICTURES = (
     StudyPicture("Order of the representations over training", ("ring_correlation", "direct_recall"), (TRAINING,)),
     StudyPicture(
         "Effects of edits at distance 4 over training",
-        ("training_distortion", "training_drop", "training_efficacy"),
+        ("training_distortion", "training_drop", "training_efficacy", "unbounded_distortion"),
         (TRAINING,),
         caption="Each checkpoint is edited by itself; dashed lines are random changes of equal norm.",
     ),
@@ -130,43 +135,26 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     tokenizer = entity_graph.tokenizer(world)
     marks = sqrt_steps(settings.steps, settings.checkpoints, first=max(1, settings.steps // 8))
     trained: list[tuple[int, float, dict[str | None, dict[str, float]]]] = []
-    for session in training_sessions(_recipe(world, settings, lab.seed)):
+    for session in training_sessions(recipe(world, settings, settings.steps, lab.seed)):
         if session.step in marks:
             lab.on_activity("training", session.step, settings.steps)
             session.network.eval()
             model = model_from_network(session.network, tokenizer)
-            bench = _bench(model, panel, settings, lab.seed)
+            bench = make_bench(model, panel, settings, lab.seed)
             ring, other = ring_correlations(panel, bench.before)
             yield from _curve_rows(lab, session.step, bench, ring, other)
             trained.append((session.step, ring, _training_effects(bench, lab)))
             for control, values in trained[-1][2].items():
                 for metric, value in values.items():
                     yield lab.row(metric, value, TRAINING, step=session.step, control=control)
+                if control:  # a random change comes to the same ring
+                    yield lab.row("ring_before_edit", ring, TRAINING, step=session.step, control=control)
+            yield lab.row("ring_before_edit", ring, TRAINING, step=session.step)
             if session.step == settings.steps:
                 yield from _final_rows(bench, lab)
             session.network.train()
     yield from _halves(lab, trained)
-
-
-def _recipe(world: entity_graph.World, settings: Settings, seed: int) -> TrainingRecipe:
-    config = GPT2Config(
-        vocab_size=len(world.vocabulary), n_positions=world.config.context, n_embd=settings.width, n_layer=2, n_head=settings.heads,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=settings.spread, bos_token_id=2, eos_token_id=3,
-    )  # fmt: skip
-
-    def batches(step: int) -> TokenBatch:
-        return TokenBatch(
-            torch.from_numpy(entity_graph.sample(world, np.random.default_rng([seed, 2, step]), settings.batch))
-        )
-
-    training = TrainingConfig(settings.steps, settings.rate, weight_decay=settings.decay)
-    return TrainingRecipe(lambda: GPT2LMHeadModel(config), batches, language_model, training, seed)
-
-
-def _bench(model: Model, panel: Panel, settings: Settings, seed: int) -> Bench:
-    walks = entity_graph.sample(panel.world, np.random.default_rng([seed, 3]), 256)
-    moments = key_second_moments(model, [torch.from_numpy(row) for row in walks], [settings.layer], batch=256)
-    return Bench(model, panel, moments, read_panel(model, panel), settings)
+    yield from tree_rows(settings, lab)
 
 
 def _curve_rows(lab: Lab, step: int, bench: Bench, ring: float, other: float) -> Iterator[Record]:
@@ -181,18 +169,27 @@ def _curve_rows(lab: Lab, step: int, bench: Bench, ring: float, other: float) ->
 
 
 def _training_effects(bench: Bench, lab: Lab) -> dict[str | None, dict[str, float]]:
-    """Mean effects of edits at the largest distance at one checkpoint, by control."""
+    """Mean effects of edits at the largest distance at one checkpoint, by control; and the distortion by ROME without its bounds."""
     targets = counterfactual_targets(bench, np.random.default_rng([lab.seed, 5]))[DISTANCES[-1]]
-    drawn: dict[str | None, list[tuple[float, ...]]] = {None: [], **{kind: [] for kind in NULLS}}
+    drawn: dict[str | None, list[dict[str, float]]] = {None: [], **{kind: [] for kind in NULLS}}
     for target in targets:
-        session = bench.edit("rome", target, lab.seed)
-        nulls = {kind: norm_matched_edits(session.edits, kind, seed=lab.seed) for kind in NULLS}
-        for control, edits in {None: session.edits, **nulls}.items():
-            values = effects(bench, target, edits)
-            drop = values["accuracy_drop", (("kind", "direct"), ("role", "edit"))]
-            drawn[control].append((values["distortion", (("role", "edit"),)], drop, values["efficacy", ()]))
-    names = ("training_distortion", "training_drop", "training_efficacy")
-    return {control: dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True)) for control, rows in drawn.items()}
+        bounded, free = (bench.edit(method, target, lab.seed).edits for method in ("rome", "unbounded"))
+        nulls = {kind: [norm_matched_edits(e, kind, seed=lab.seed) for e in (bounded, free)] for kind in NULLS}
+        for control, (own, loose) in {None: [bounded, free], **nulls}.items():
+            values = effects(bench, target, own)
+            moved = distortions(bench.panel, bench.before, read_panel(bench.model, bench.panel, loose))
+            drawn[control].append(
+                {
+                    "training_distortion": values["distortion", (("role", "edit"),)],
+                    "training_drop": values["accuracy_drop", (("kind", "direct"), ("role", "edit"))],
+                    "training_efficacy": values["efficacy", ()],
+                    "unbounded_distortion": moved["edit"].distortion,
+                }
+            )
+    return {
+        control: {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        for control, rows in drawn.items()
+    }
 
 
 def _final_rows(bench: Bench, lab: Lab) -> Iterator[Record]:
@@ -218,33 +215,11 @@ def _final_rows(bench: Bench, lab: Lab) -> Iterator[Record]:
         lab.on_activity(f"editing by {method}", number, len(METHODS))
         plans = [(at_distance(method, d), targets[d], d) for d in DISTANCES]
         for condition, chosen, distance in [*plans, (corrective(method), wrong, None)]:
-            for row in condition_rows(bench, lab, method, condition, chosen, distance):
-                yield row
-                if drawn := _IN_PICTURES.get((row.metric, tuple(sorted(row.coords.items())))):
-                    yield replace(row, metric=drawn, coords={})
-                    if row.control is None:
-                        costs.setdefault(condition, {})[drawn] = row.value
+            yield from with_costs(condition_rows(bench, lab, method, condition, chosen, distance), costs)
     for name in ROLES:
         yield lab.row("accuracy_drop", 0.0, corrective("rome"), control="unedited", role=name, kind="direct")
-    yield from _shuffled_costs(lab, costs)
+    yield from shuffled_costs(lab, costs)
     yield from _isomap_rows(bench, lab, targets[1][0], targets[DISTANCES[-1]][0])
-
-
-_IN_PICTURES = {
-    ("distortion", (("role", "edit"),)): "distortion_of_edited",
-    ("accuracy_drop", (("kind", "direct"), ("role", "edit"))): "direct_drop",
-}
-"""Rows that are drawn, under a name without coordinates."""
-
-
-def _shuffled_costs(lab: Lab, costs: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
-    """Null run of the relation of distortion and cost: the costs belong to other edits."""
-    order = np.random.default_rng([lab.seed, 8]).permutation(len(costs))
-    others = [list(costs.values())[i] for i in order]
-    for (condition, own), other in zip(costs.items(), others, strict=True):
-        yield lab.row("distortion", own["distortion_of_edited"], condition, control="shuffled_costs", role="edit")
-        drop = other["direct_drop"]
-        yield lab.row("accuracy_drop", drop, condition, control="shuffled_costs", role="edit", kind="direct")
 
 
 def _other_contexts(bench: Bench, seed: int) -> Reading:
@@ -263,9 +238,8 @@ def _isomap_rows(bench: Bench, lab: Lab, near: Target, far: Target) -> Iterator[
     for name, method, target in plans:
         edits = bench.edit(method, target, lab.seed).edits
         readings.append((name, None, read_panel(bench.model, bench.panel, edits)))
-        if name == _FAR:
-            null = norm_matched_edits(edits, seed=lab.seed)
-            readings.append((name, "random_rank_one", read_panel(bench.model, bench.panel, null)))
+        null = norm_matched_edits(edits, seed=lab.seed)
+        readings.append((name, "random_rank_one", read_panel(bench.model, bench.panel, null)))
     reference: NDArray[np.float64] | None = None
     for condition, control, reading in readings:
         try:
@@ -298,8 +272,8 @@ def _halves(lab: Lab, trained: Sequence[tuple[int, float, dict[str | None, dict[
     for condition, late in ((EARLY, False), (LATE, True)):
         own = [effect for _, ring, effect in trained if (ring >= level) == late]
         for control in (None, *NULLS):
-            for metric in ("training_distortion", "training_drop", "training_efficacy"):
-                values = [effect[control][metric] for effect in own if control in effect]
+            for metric in trained[0][2][None]:
+                values = [effect[control][metric] for effect in own]
                 mean = float(np.mean(values)) if values else float("nan")
                 yield lab.row(
                     metric, mean, condition, control=control, n=len(values), reason="no checkpoint is on this side"

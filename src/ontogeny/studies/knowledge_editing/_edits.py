@@ -1,6 +1,6 @@
 """Edits of the study, each alone on the same model, and the rows of their effects."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,6 +110,33 @@ def condition_rows(
             yield replace(row, coords=dict(place))
     if not targets:
         yield lab.row("efficacy", float("nan"), condition, reason="the model gets no such fact wrong")
+
+
+_COSTS = {
+    ("distortion", (("role", "edit"),)): "distortion_of_edited",
+    ("accuracy_drop", (("kind", "direct"), ("role", "edit"))): "direct_drop",
+}
+"""Distortion and cost of the edited order, which pictures read under a name without coordinates."""
+
+
+def with_costs(rows: Iterable[Record], costs: dict[str, dict[str, float]]) -> Iterator[Record]:
+    """The rows, and those of pictures; distortion and cost of each condition are added to `costs`."""
+    for row in rows:
+        yield row
+        if drawn := _COSTS.get((row.metric, tuple(sorted(row.coords.items())))):
+            yield replace(row, metric=drawn, coords={})
+            if row.control is None and row.stage is not None:
+                costs.setdefault(row.stage, {})[drawn] = row.value
+
+
+def shuffled_costs(lab: Lab, costs: Mapping[str, Mapping[str, float]]) -> Iterator[Record]:
+    """Null run of the relation of distortion and cost: the costs belong to other edits."""
+    order = np.random.default_rng([lab.seed, 8]).permutation(len(costs))
+    others = [list(costs.values())[i] for i in order]
+    for (condition, own), other in zip(costs.items(), others, strict=True):
+        yield lab.row("distortion", own["distortion_of_edited"], condition, control="shuffled_costs", role="edit")
+        drop = other["direct_drop"]
+        yield lab.row("accuracy_drop", drop, condition, control="shuffled_costs", role="edit", kind="direct")
 
 
 def effects(bench: Bench, target: Target, edits: Sequence[Edit]) -> EffectValues:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from ontogeny.editing.nulls import NULL_KINDS as NULLS
 
-__all__ = ["DISTANCES", "METHODS", "NULLS", "ROLES", "Settings"]
+__all__ = ["DISTANCES", "METHODS", "NULLS", "ROLES", "TREE_METHODS", "Settings"]
 
 DISTANCES = (1, 2, 3, 4)
 METHODS = ("rome", "memit", "alphaedit", "pmet", "unbounded")
 """The four editors, and ROME without its bounds: no early stop, hardly a limit to the value, and the second moment almost an identity."""
+TREE_METHODS = ("rome", "unbounded")
 ROLES = ("edit", "retain", "test")
 """Orders I, II and III: facts of the first are edited, all are measured."""
 
@@ -38,7 +39,7 @@ class Settings:
     """Contexts of each question."""
     pairs: int = 192
     """Hidden pairs of relations that are asked."""
-    checkpoints: int = 6
+    checkpoints: int = 9
     """Checkpoints at which facts are edited."""
     ridge: float = 1e-3
     descent: int = 40
@@ -47,3 +48,7 @@ class Settings:
     """Ridge of `unbounded`."""
     loose_bound: float = 30.0
     """Its largest value, as a multiple of the activation."""
+    tree_entities: int = 20
+    """Entities of the second model's trees."""
+    tree_hops: int = 2
+    tree_steps: int = 1000
