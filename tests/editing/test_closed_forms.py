@@ -46,7 +46,7 @@ def test_alphaedit_is_the_papers_formula_with_a_relative_ridge() -> None:
     moment, keys, residuals = problem(2)
     before = problem(3)[1]
     space = null_space(moment, 0.7)
-    update = alphaedit_keys(space.projector, before @ before.T, keys, 0.1) @ residuals
+    update = alphaedit_keys(space.projector, before, keys, 0.1) @ residuals
     p = space.projector.numpy()
     ridge = 0.1 * np.mean(np.sum((p @ keys.numpy()) ** 2, axis=0)) * np.eye(INSIDE)
     inner = (before @ before.T).numpy() @ p + (keys @ keys.T).numpy() @ p + ridge
@@ -61,7 +61,7 @@ def test_alphaedit_is_the_papers_formula_with_a_relative_ridge() -> None:
 def test_edits_do_not_depend_on_the_scale_of_the_keys(seed: int, scale: float) -> None:
     """A model whose neurons are all larger gives the same changes of outputs."""
     moment, keys, residuals = problem(seed)
-    p, none = null_space(moment, 0.7).projector, torch.zeros(INSIDE, INSIDE, dtype=torch.float64)
+    p, none = null_space(moment, 0.7).projector, torch.zeros(INSIDE, 0, dtype=torch.float64)
     larger = null_space(scale**2 * moment, 0.7).projector
     for before, after in (
         (
@@ -85,4 +85,4 @@ def test_singular_moment_and_unreachable_key_are_one_line() -> None:
     key[-1] = 1
     space = null_space(used, 0.5)
     with pytest.raises(BadInput, match=r"outside the null space .* `null_share`"):
-        alphaedit_keys(space.projector, torch.zeros_like(used), key, 0.1)
+        alphaedit_keys(space.projector, used[:, :0], key, 0.1)

@@ -42,29 +42,33 @@ def memit_keys(
 
 def alphaedit_keys(
     projector: Float[Tensor, "inside inside"],
-    previous: Float[Tensor, "inside inside"],
+    previous: Float[Tensor, "inside earlier"],
     keys: Float[Tensor, "inside fact"],
     damping: float,
 ) -> Float[Tensor, "inside fact"]:
     """(P(KₚKₚᵀ + KKᵀ) + λI)⁻¹PK with λ = `damping` · mean ‖Pk‖²: the update stays in the null space of the preserved keys.
 
-    The paper has λ = 1, which means another thing in each model; this one is a share of the edited keys themselves.
+    The paper has λ = 1, which means another thing in each model; this one is a share of the edited keys themselves. With A = [Kₚ K] it is
+    the last columns of PA(AᵀPA + λI)⁻¹, a system of as many rows as there are keys.
 
     Args:
-        previous: KₚKₚᵀ of the edits before, in the same session.
+        previous: Kₚ, the keys of the edits before in the same session.
 
     Raises:
         BadInput: a key outside the null space, which then cannot be edited.
     """
-    inside = projector @ keys
-    kept = inside.square().sum(0)
-    if bool((kept <= 1e-12 * keys.square().sum(0)).any()):
+    every = torch.cat([previous, keys], dim=1)
+    inside = projector @ every
+    sizes = inside[:, previous.shape[1] :].square().sum(0)
+    if bool((sizes <= 1e-12 * keys.square().sum(0)).any()):
         raise BadInput(
             "the edited token lies outside the null space of the preserved keys, so that no edit there reaches it: raise `null_share`."
         )
-    system = projector @ torch.addmm(previous, keys, keys.T)
-    system.diagonal().add_(damping * float(kept.mean()))
-    solved: Tensor = torch.linalg.solve(system, inside)
+    system = inside.T @ inside  # AᵀPA, since P is a projector
+    system.diagonal().add_(damping * float(sizes.mean()))
+    last = torch.zeros(every.shape[1], keys.shape[1], dtype=keys.dtype)
+    last[previous.shape[1] :].fill_diagonal_(1)
+    solved: Tensor = inside @ torch.linalg.solve(system, last)
     return solved
 
 
@@ -89,8 +93,8 @@ def null_space(second_moment: Float[Tensor, "inside inside"], share: float) -> N
 
 def _solve(matrix: Tensor, keys: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(matrix)
-    diagonal = factor.diagonal()
-    if int(failed) or float(diagonal.min()) <= 1e-8 * float(diagonal.max()):
+    least, most = factor.diagonal().aminmax()
+    if int(failed) or float(least) <= 1e-8 * float(most):
         raise BadInput(
             f"the second moment of the {len(matrix)} neurons is singular: give more or longer texts, or set `ridge` above 0."
         )

@@ -132,7 +132,7 @@ class EditSession:
     def reset(self) -> None:
         """Forget all edits and the keys that they protect."""
         self._applied: list[AppliedEdit] = []
-        self._protected = {layer: torch.zeros_like(self.moments[layer].matrix) for layer in self.layers}
+        self._protected = {layer: self.moments[layer].matrix[:, :0] for layer in self.layers}
 
     @property
     def applied(self) -> tuple[AppliedEdit, ...]:
@@ -195,7 +195,7 @@ class EditSession:
             new += [
                 Edit(Site("mlp", layer), RankOne(left[:, i], residual * share)) for i, residual in enumerate(missing)
             ]
-            protected[layer] = self._protected[layer] + keys @ keys.T
+            protected[layer] = torch.cat([self._protected[layer], keys], dim=1)
         self._protected = protected  # at the end, so that an edit that fails leaves none of its keys
         return values
 
