@@ -1,9 +1,9 @@
 """Closed forms of the editors compared with the bare linear solve of the same system, and a whole edit at the study's tiny size.
 
 Run: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/editing.py`. Random second moments of full rank and random keys in float64. The bare
-solve is the paper's formula in one line: Cholesky factor and back substitution, or `torch.linalg.solve` where the matrix is not symmetric,
-whose matrix is ready. It checks nothing. Rounds are interleaved and each ratio is taken inside its round; median, least and greatest are given. A whole edit has the gradient descent for the
-value, at its full number of steps, since the model is untrained. CPU seconds.
+solve is the paper's formula in one line without checks: Cholesky factor and back substitution, or `torch.linalg.solve` of a matrix that is
+ready where it is not symmetric. Rounds are interleaved and each ratio is taken inside its round; median, least and greatest are given. A
+whole edit has the gradient descent for the value, at its full number of steps, since the model is untrained. CPU seconds.
 """
 
 import argparse
