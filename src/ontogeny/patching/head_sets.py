@@ -4,6 +4,9 @@ Heads are zeroed at the last token of the prompt and the generated ones, or at a
 its null are the effects of random sets, drawn among all heads or with as many heads in each layer.
 """
 
+import itertools
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,10 +29,9 @@ ScoreUnderEdits = Callable[[Sequence[Edit]], Float[Tensor, " example"]]
 
 
 @dataclass(frozen=True, eq=False)
-class HeadSetEffect:
-    """The effect of ablating a set of heads."""
+class AblationEffect:
+    """The effect of an ablation on a score, and those of random ones."""
 
-    heads: tuple[tuple[int, int], ...]
     change: Float[Tensor, " example"]
     """Score with the ablation minus without it."""
     null: Float[Tensor, " set"]
@@ -51,6 +53,15 @@ class HeadSetEffect:
         return null_p_value(self.effect, self.null)
 
 
+@dataclass(frozen=True, eq=False)
+class HeadSetEffect(AblationEffect):
+    """The effect of ablating a set of heads."""
+
+    heads: tuple[tuple[int, int], ...]
+    every: bool
+    """Whether the null has every other set of as many heads, since the model has no more than were asked for."""
+
+
 def zeroed_heads(heads: Heads, where: TokenSelection = "last") -> list[Edit]:
     """Edits that zero the heads."""
     return [Edit(Site("head", layer, head), Zero(), where) for layer, head in heads]
@@ -70,7 +81,7 @@ def ablate_head_set(
 
     Args:
         score: Called with the edits; it scores the same examples each time.
-        sets: Random sets; none of them is the set itself.
+        sets: Random sets, all different; none of them is the set itself. Where there are no more, every other set is taken.
         same_layers: Draw as many heads from each layer as the set has there, in place of any heads.
 
     Raises:
@@ -89,27 +100,35 @@ def ablate_head_set(
     change = score(zeroed_heads(chosen, where)) - plain
     drawn = random_head_sets(model, chosen, sets, same_layers=same_layers, seed=seed)
     null = torch.stack([(score(zeroed_heads(one, where)) - plain).double().mean() for one in drawn])
-    return HeadSetEffect(chosen, change, null)
+    return HeadSetEffect(change, null, chosen, len(drawn) == count_head_sets(model, chosen, same_layers) - 1)
+
+
+def count_head_sets(model: Model, heads: Heads, same_layers: bool = False) -> int:
+    """Number of sets of as many heads as these, or of as many in each layer."""
+    if not same_layers:
+        return math.comb(model.layers * model.heads, len(heads))
+    return math.prod(math.comb(model.heads, count) for count in Counter(layer for layer, _ in heads).values())
 
 
 def random_head_sets(
     model: Model, heads: Heads, sets: int, *, same_layers: bool = False, seed: int = 0
 ) -> list[tuple[tuple[int, int], ...]]:
-    """Random sets of as many heads, none of which is the set itself.
+    """Different random sets of as many heads, none of which is the set itself; every such set if there are no more than `sets`.
 
     Raises:
         BadInput: the model has no other set of as many heads.
     """
-    generator, own = torch.Generator().manual_seed(seed), tuple(sorted(heads))
-    per_layer = {layer: sum(one[0] == layer for one in own) for layer in range(1, model.layers + 1)}
-    everything = [(layer, head) for layer in per_layer for head in range(model.heads)]
-    whole = (
-        all(count in (0, model.heads) for count in per_layer.values()) if same_layers else len(own) == len(everything)
-    )
-    if whole:
+    own = tuple(sorted(heads))
+    others = count_head_sets(model, own, same_layers) - 1
+    if not others:
         raise BadInput(f"there must be other sets of {len(own)} heads, this model has none: name fewer heads.")
-    drawn: list[tuple[tuple[int, int], ...]] = []
-    while len(drawn) < sets:
+    per_layer = Counter(layer for layer, _ in own)
+    everything = [(layer, head) for layer in range(1, model.layers + 1) for head in range(model.heads)]
+    if others <= sets:
+        whole = itertools.combinations(everything, len(own))
+        return [one for one in whole if one != own and (not same_layers or Counter(a for a, _ in one) == per_layer)]
+    generator, drawn = torch.Generator().manual_seed(seed), dict.fromkeys([own])
+    while len(drawn) <= sets:
         if same_layers:
             one = [
                 (layer, int(h))
@@ -118,6 +137,5 @@ def random_head_sets(
             ]
         else:
             one = [everything[int(i)] for i in torch.randperm(len(everything), generator=generator)[: len(own)]]
-        if tuple(sorted(one)) != own:
-            drawn.append(tuple(sorted(one)))
-    return drawn
+        drawn[tuple(sorted(one))] = None
+    return list(drawn)[1:]

@@ -1,10 +1,10 @@
-"""GRPO loss (arXiv:2402.03300)."""
+"""GRPO losses (arXiv:2402.03300): one update a sample, or several with a clipped ratio."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ontogeny.errors import BadInput
@@ -22,7 +22,7 @@ class GroupRelative:
 
     -mean over answers of the mean over their tokens of ratio·A - β·KL, with A = (reward - mean) / std within the group and
     KL = exp(r) - r - 1, r the log-ratio of reference to model. Each sample serves one update, so the ratio is 1 in value, and clipping
-    it has no effect.
+    it has no effect; `ontogeny.training.grpo` takes several updates.
     """
 
     reward: RewardFunction
@@ -72,11 +72,73 @@ class GroupRelative:
         log_probs = token_log_probs(network, rollouts)
         with torch.no_grad():
             reference_log_probs = token_log_probs(reference, rollouts)
-        log_ratio = reference_log_probs - log_probs
-        ratio = (log_probs - log_probs.detach()).exp()
-        gain = ratio * advantage[:, None] - self.beta * (log_ratio.exp() - log_ratio - 1)
-        mask = rollouts.mask[:, 1:]  # type: ignore[index]
-        return -((gain * mask).sum(-1) / mask.sum(-1)).mean()
+        return policy_loss(log_probs, log_probs.detach(), reference_log_probs, advantage, rollouts, beta=self.beta)
+
+
+@dataclass(frozen=True)
+class ScoredRollouts:
+    """Rollouts with their advantages, and the log-probabilities of their tokens at the time of sampling."""
+
+    rollouts: TokenBatch
+    advantages: Float[Tensor, " row"]
+    sampled: Float[Tensor, "row token"]
+    """Under the model that sampled them, of each token after the first."""
+    reference: Float[Tensor, "row token"]
+
+    @property
+    def tokens(self) -> int:
+        return self.rollouts.tokens
+
+    def rows(self, chosen: Int[Tensor, " row"]) -> "ScoredRollouts":
+        """Some of the rows."""
+        whole = self.rollouts
+        parts = (None if part is None else part[chosen] for part in (whole.mask, whole.real))
+        batch = TokenBatch(whole.ids[chosen], *parts)
+        return ScoredRollouts(batch, self.advantages[chosen], self.sampled[chosen], self.reference[chosen])
+
+
+@dataclass(frozen=True)
+class ClippedPolicy:
+    """GRPO with a clipped ratio: -mean of min(ratio·A, clip(ratio, 1 - ε, 1 + ε)·A) - β·KL, for several updates of one sample."""
+
+    clip: float = 0.2
+    """ε."""
+    beta: float = 0.04
+
+    def __post_init__(self) -> None:
+        if not (0 < self.clip < 1 and self.beta >= 0):
+            raise BadInput(
+                f"`clip` must lie between 0 and 1 and `beta` be at least 0, got {self.clip} and {self.beta}."
+            )
+
+    def __call__(
+        self, network: nn.Module, batch: ScoredRollouts, reference: nn.Module | None = None, /
+    ) -> Float[Tensor, ""]:
+        log_probs = token_log_probs(network, batch.rollouts)
+        return policy_loss(
+            log_probs, batch.sampled, batch.reference, batch.advantages, batch.rollouts, beta=self.beta, clip=self.clip
+        )
+
+
+def policy_loss(
+    log_probs: Float[Tensor, "row token"],
+    sampled: Float[Tensor, "row token"],
+    reference: Float[Tensor, "row token"],
+    advantage: Float[Tensor, " row"],
+    rollouts: TokenBatch,
+    *,
+    beta: float,
+    clip: float | None = None,
+) -> Float[Tensor, ""]:
+    """GRPO loss from the log-probabilities of each token after the first; None for no clipping."""
+    log_ratio = reference - log_probs
+    ratio = (log_probs - sampled).exp()
+    gain = ratio * advantage[:, None]
+    if clip is not None:
+        gain = torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * advantage[:, None])
+    gain = gain - beta * (log_ratio.exp() - log_ratio - 1)
+    mask = rollouts.mask[:, 1:]  # type: ignore[index]
+    return -((gain * mask).sum(-1) / mask.sum(-1)).mean()
 
 
 def group_advantages(rewards: Float[Tensor, " row"], group: int) -> Float[Tensor, " row"]:
