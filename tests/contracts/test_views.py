@@ -29,6 +29,7 @@ from ontogeny.views._theme import CATEGORY_COLOURS
 from tests.helpers import synthetic_records
 
 NAMES = plugins.list_plugins("views")
+SCENES = ("mask_", "depth_", "picture")
 DIALOGUES = ("adherence", "instruction_recall", "adoption", "attention_mass", "capability_margin")
 OF_THE_WHOLE_CHART = (
     has_axes_with_titles_and_units,
@@ -42,7 +43,7 @@ OF_THE_WHOLE_CHART = (
 def full(sft: bool = False) -> pd.DataFrame:
     table = synthetic_records.table(sft=sft)
     whole_model = table["metric"].str.startswith(
-        ("lens_", "sae_", "edit_", "embedding_", "local_", "hidden_", "intrinsic_", *DIALOGUES)
+        ("lens_", "sae_", "edit_", "embedding_", "local_", "hidden_", "intrinsic_", *SCENES, *DIALOGUES)
     )  # no concept
     return table[table["concept"].isin(["truth", "privacy"]) | whole_model]
 

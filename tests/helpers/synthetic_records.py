@@ -4,6 +4,7 @@ truth emerges at 512 and is used from 4,000 on; toxicity is early but so is its 
 fairness emerges late; robustness emerges and, where there is a fine-tuning stage, is lost in it.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -25,6 +26,10 @@ CONCEPTS = {
     "robustness": (240.0, 0.88, 2, 0.61, 200.0),
 }
 
+_ONE_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg=="
+)
+
 
 def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     """All rows of one trace, with every column and in the types that pandas gives them."""
@@ -38,6 +43,7 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rows += _dialogues(_moments(sft))
     rows += [row for concept in ("truth", "privacy") for row in _mapped_vectors(concept, _moments(sft)[-1])]
     rows += _geometries(_moments(sft))
+    rows += [row for moment in _moments(sft)[::5] for row in _scenes(moment)]
     return frame([*rows, *_between_concepts(_moments(sft)[-1], rng), *_stage_effects(_moments(sft))])
 
 
@@ -166,6 +172,23 @@ def _edits(moment: tuple[str, int, float]) -> Iterator[dict]:
                 yield at | {"control": "unedited", "value": 0.0}
                 for control, size in (("random_rank_one", 0.4), ("random_value", 0.7)):
                     yield at | {"control": control} | _around(size * value, 0.1 * value)
+
+
+def _scenes(moment: tuple[str, int, float]) -> Iterator[dict]:
+    """Mask and depth read from the blocks of a diffusion model and from its pixels, and two pictures."""
+    stage, step, tokens = moment
+    at = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens, "n": 80}
+    for block, share in (("pixels", 0.1), ("down.0", 0.3), ("mid", 0.6), ("up.0", 0.9)):
+        for denoising in range(4):
+            place = {"coords": {"block": block, "denoising": str(denoising)}}
+            score = share * _rise(step, 300) * (0.5 + denoising / 6)
+            for metric, value in (("mask_dice", score), ("depth_rank", score), ("depth_error", 0.3 - 0.2 * score)):
+                yield at | place | {"metric": metric} | _around(value)
+                if block != "pixels":
+                    yield at | place | {"metric": f"{metric}_gain"} | _around(score - 0.2, 0.1)
+    for image, number in itertools.product((1, 2), range(12)):
+        coords = {"image": str(image), "place": str(number), "name": f"step {number}", "picture": _ONE_PIXEL}
+        yield at | {"metric": "picture", "value": 1.0, "n": 1, "coords": coords}
 
 
 def _mapped_vectors(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:

@@ -147,7 +147,7 @@ def load_views() -> list[View]:
 
 
 def study_chart(records: pd.DataFrame, picture: Any) -> Any:
-    """The themed chart of a study's picture: a metric over training steps per condition, null runs dashed, or one metric over another.
+    """The themed chart of a study's picture: a metric over training steps per condition, one metric over another, or a view.
 
     Args:
         records: Rows of the study.
@@ -156,6 +156,8 @@ def study_chart(records: pd.DataFrame, picture: Any) -> Any:
     from ontogeny.views._study_curves import draw_study_curves
     from ontogeny.views._study_points import draw_study_points
 
+    if picture.view:
+        return load_view(picture.view).draw(records)
     return draw_study_points(records, picture) if picture.points else draw_study_curves(records, picture)
 
 

@@ -18,8 +18,9 @@ from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, stack_by_metric
+from ontogeny.views._heat_map import score_cells
 from ontogeny.views._legend import LegendEntry, with_legend
-from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MISSING_COLOUR, SEAMLESS_CELLS, SEQUENTIAL_SCHEME
+from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
 title = "Layers over training"
 place = 2
@@ -87,13 +88,10 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) ->
     }.items():
         tooltip.append(alt.Tooltip(f"{column}:Q", format=digits, title=name))
     span = {"x": step_axis(line, ticks=5, brief=True, field="age_low"), "x2": "age_high:Q", "y": y, "y2": "high:Q"}
-    pale = alt.Chart(inline_rows(cells[cells["pale"]], *columns)).mark_rect(color=MISSING_COLOUR, **SEAMLESS_CELLS)
     scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0.5 if finding.metric != "r2" else 0.0, 1.0], clamp=True)
     legend = alt.Legend(title=SCORE_LABELS[finding.metric], orient="bottom", gradientLength=260)
-    bright = alt.Chart(inline_rows(cells[cells["shown"].notna()], *columns)).mark_rect(**SEAMLESS_CELLS)
     colour = alt.Color("value:Q", scale=scale, legend=legend)
-    bright = bright.encode(**span, color=colour, tooltip=tooltip)
-    layers = [pale.encode(**span, tooltip=tooltip), bright, *stage_boundaries(line, height=150, names=False)]
+    layers = score_cells(cells, columns, span, colour, tooltip) + stage_boundaries(line, height=150, names=False)
     best = cells[cells["site"].eq(finding.site)].head(1)
     if part in PARTS and len(best) and _read_at_end(cells):
         edge = best.assign(age_low=line.moments["age_low"].min(), age_high=line.moments["age_high"].max())

@@ -6,6 +6,7 @@ A study of the stages of a lineage (`ontogeny compare`) is the other kind in tha
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class StudyPicture:
     points: bool = False
     """Points whose x and y are the two metrics, joined by seed, step and coordinates; with `coords.place` a line through each seed's
     points in this order, in one panel per condition."""
+    view: str = ""
+    """Name of a view that draws the rows of the metrics; the other fields are for curves and points."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,15 @@ class PaperStudy:
     """`PICTURES`."""
     challenges: tuple[int, ...]
     """`CHALLENGES`: numbers of the foundational challenges that it speaks to (arXiv:2404.09932)."""
+    packages: Mapping[str, str]
+    """`PACKAGES`: names of packages beyond those of this one, and the extra that brings each."""
     version: int
     """`VERSION`: raised when the same settings give other numbers; part of every unit key."""
+
+    @property
+    def missing_packages(self) -> list[str]:
+        """Packages that it needs and that are not installed."""
+        return [name for name in self.packages if find_spec(name) is None]
 
     def settings(self, preset: str, changes: Mapping[str, Any] | None = None) -> Any:
         """Settings of a preset, with changed fields.
@@ -164,6 +174,7 @@ def load_paper_study(name: str) -> PaperStudy:
         module.CLAIMS,
         tuple(getattr(module, "PICTURES", ())),
         tuple(getattr(module, "CHALLENGES", ())),
+        getattr(module, "PACKAGES", {}),
         getattr(module, "VERSION", 1),
     )
 

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
-from ontogeny.jobs.study.paper_study import paper_study_names
+from ontogeny.jobs.study.paper_study import load_paper_study, paper_study_names
 from ontogeny.jobs.study.study import StudyPlan, plan_study, run_study
 from ontogeny.storage.run import Run
 
 
 def plan_replication(preset: str = "tiny", *, seeds: int = 5, names: Sequence[str] = ()) -> list[StudyPlan]:
-    """The plans of all studies that have the preset, or of the named ones.
+    """The plans of the named studies, or of all whose packages are installed.
 
     Raises:
         BadInput: unknown study or preset.
     """
-    return [plan_study(name, preset, seeds=seeds) for name in names or paper_study_names()]
+    installed = [name for name in paper_study_names() if not load_paper_study(name).missing_packages]
+    return [plan_study(name, preset, seeds=seeds) for name in names or installed]
 
 
 def run_replication(

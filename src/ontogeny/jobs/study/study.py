@@ -69,11 +69,15 @@ def plan_study(
         changes: Settings that differ from the preset.
 
     Raises:
-        BadInput: unknown study, preset or setting, or no seeds.
+        BadInput: unknown study, preset or setting, no seeds, or a package that is not installed.
     """
     if seeds < 1:
         raise BadInput(f"`seeds` must be at least 1, got {seeds}.")
     study = load_paper_study(name)
+    if missing := study.missing_packages:
+        raise BadInput(
+            f"the study {name} needs {missing[0]}, which is not installed: pip install 'ontogeny[{study.packages[missing[0]]}]'."
+        )
     return StudyPlan(study, preset, study.settings(preset, changes), tuple(range(seeds)))
 
 
