@@ -177,6 +177,7 @@ SYSTEMS = (
         "Scene representations in a diffusion model",
         "2306.05720",
         "Depth and salient objects are linearly readable in early denoising steps, and causal.",
+        studies=("diffusion_scenes",),
     ),
     LiteratureSystem(
         "Inference-time intervention",
