@@ -1,5 +1,7 @@
 """Edit sessions on random models: the new object is given, state stays in the session, the model is unchanged, nulls are as large."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from ontogeny.editing import (
     key_second_moments,
     norm_matched_edits,
 )
+from ontogeny.editing.facts import tokenize_fact
 from ontogeny.editing.nulls import NULL_KINDS, edit_norm
 from ontogeny.editing.session import EDIT_METHODS
 from ontogeny.errors import BadInput
@@ -21,6 +24,7 @@ from ontogeny.models.model import Model, output_weight
 from ontogeny.sites import Site
 from ontogeny.steering.bake import bake_edits
 from ontogeny.steering.steer import steer
+from ontogeny.worlds import entity_graph
 from tests.helpers.tiny_models import outspoken, save_tiny
 
 TEXTS = tuple(
@@ -148,6 +152,25 @@ def test_effects_have_the_unedited_model_and_both_nulls_beside_them(models: dict
     assert {r.note for r in bare if r.n == 0} == {
         "no paraphrase was given", "no neighbour was given", "no text was given", "distances need 3 neighbours or texts, got 0",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        (FactEdit("e00 I_C", "1"), "must not merge"),
+        (FactEdit("e00 I_C1", " e99"), "new object must be of words that the tokenizer knows"),
+        (FactEdit("e00 I_C9", " e01"), "edited token must be one that the tokenizer knows"),
+    ],
+)
+def test_tokens_that_do_not_align_or_are_unknown_are_refused(
+    models: dict[str, Model], fact: FactEdit, words: str
+) -> None:
+    """With a token before the text, as most tokenizers of words have it."""
+    world = entity_graph.make()
+    model = replace(models["gpt2"], tokenizer=entity_graph.tokenizer(world))
+    assert tokenize_fact(model, FactEdit("e00 I_C1", " e01"), ["e02 I_C1"]).starts == (3, 5)
+    with pytest.raises(BadInput, match=words):
+        tokenize_fact(model, fact)
 
 
 @pytest.mark.parametrize(

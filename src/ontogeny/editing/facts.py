@@ -46,7 +46,8 @@ def tokenize_fact(model: Model, fact: FactEdit, prefixes: Sequence[str] = ()) ->
     """A fact alone and after each prefix, as tokens.
 
     Raises:
-        BadInput: the subject is not in the prompt, the tokens of prompt and object merge, or a row is longer than the context.
+        BadInput: the subject is not in the prompt, the tokens of prompt and object merge, the tokenizer does not know a word, or a row is
+            longer than the context.
     """
     at = fact.prompt.rfind(fact.subject) if fact.subject else 0
     if at < 0:
@@ -68,7 +69,8 @@ def tokenize_fact(model: Model, fact: FactEdit, prefixes: Sequence[str] = ()) ->
     encodings = encode_texts(model.tokenizer, texts, [None] * len(texts))
     rows, places, starts = [], [], []
     for prefix, text, (ids, _, start), encoding in zip(before, texts, answers, encodings, strict=True):
-        if not torch.equal(ids[:start], encoding.ids[:start]) or len(encoding.ids[~encoding.special]) > start:
+        last = int((~encoding.special).nonzero()[-1]) + 1
+        if last > start or not torch.equal(ids[:start], encoding.ids[:start]):
             raise BadInput(
                 f"the tokens of the prompt {text[-60:]!r} and of the object {fact.answer!r} must not merge: begin the object with a space, "
                 "or end the prompt before one."
@@ -82,10 +84,28 @@ def tokenize_fact(model: Model, fact: FactEdit, prefixes: Sequence[str] = ()) ->
         inside = tokens_in_span(encoding.offsets, first, len(prefix) + end) & ~encoding.special
         if not inside.any():
             raise BadInput(f"`subject` must have a token of its own, got {fact.subject!r} in {fact.prompt!r}.")
+        place = int(inside.nonzero()[-1])
+        _check_known(model, fact, ids, place, start)
         rows.append(ids)
-        places.append(int(inside.nonzero()[-1]))
+        places.append(place)
         starts.append(start)
     return TokenizedFact(fact, tuple(rows), tuple(places), tuple(starts))
+
+
+def _check_known(model: Model, fact: FactEdit, ids: Int[Tensor, " token"], place: int, start: int) -> None:
+    """Raise BadInput if the tokenizer has no word for the edited token or for the object."""
+    unknown = model.tokenizer.unk_token_id
+    if unknown is None:
+        return
+    if bool((ids[start:] == unknown).any()):
+        raise BadInput(
+            f"the new object must be of words that the tokenizer knows, got {fact.answer!r}: choose another one."
+        )
+    if int(ids[place]) == unknown:
+        raise BadInput(
+            f"the edited token must be one that the tokenizer knows, got an unknown word in {(fact.subject or fact.prompt)!r}: write it "
+            "otherwise."
+        )
 
 
 def check_reaches_object(model: Model, fact: TokenizedFact, layer: int) -> None:
