@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.views._layout import concat, vconcat
 from ontogeny.views._notebook import OFFLINE_KEY, use_offline_renderer
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
@@ -84,7 +85,7 @@ def small_multiples(charts: Sequence[Any], *, columns: int = 3, spacing: int = 2
     """Small multiples with shared scales of colour and dash."""
     if len(charts) == 1:
         return charts[0]
-    grid = alt.concat(*charts, columns=columns, spacing=spacing)
+    grid = concat(*charts, columns=columns, spacing=spacing)
     return resolve_scales(grid, color="shared", strokeDash="shared")
 
 
@@ -98,7 +99,7 @@ def stack_by_metric(charts: Sequence[tuple[str, Any]]) -> Any:
     blocks = [
         small_multiples([chart for m, chart in charts if m == metric]) for metric in dict.fromkeys(m for m, _ in charts)
     ]
-    return blocks[0] if len(blocks) == 1 else resolve_scales(alt.vconcat(*blocks, spacing=30), color="independent")
+    return blocks[0] if len(blocks) == 1 else resolve_scales(vconcat(*blocks, spacing=30), color="independent")
 
 
 def interval_band(base: alt.Chart, rows: pd.DataFrame, *, opacity: float, **looks: Any) -> alt.Chart:

@@ -7,6 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.views._chart_parts import inline_rows, resolve_scales
+from ontogeny.views._layout import concat, overlay, vconcat
 from ontogeny.views._theme import INK_COLOUR
 
 _SYMBOL_WIDTH, _LETTER_WIDTH, _HEIGHT = 24, 6.4, 14
@@ -25,13 +26,13 @@ class LegendEntry:
 
 def with_legend(chart: Any, *entries: LegendEntry) -> Any:
     """The chart with a legend of these marks below it."""
-    both = alt.vconcat(chart, legend_of(*entries), spacing=10)
+    both = vconcat(chart, legend_of(*entries), spacing=10)
     return resolve_scales(both, color="independent", strokeDash="independent", shape="independent")
 
 
 def legend_of(*entries: LegendEntry) -> Any:
     """A row of symbols with their meanings; it wraps in a narrow picture."""
-    return alt.concat(*map(_entry, entries), columns=len(entries), align="none", spacing=6)
+    return concat(*map(_entry, entries), columns=len(entries), align="none", spacing=6)
 
 
 def _entry(entry: LegendEntry) -> alt.LayerChart:
@@ -39,7 +40,7 @@ def _entry(entry: LegendEntry) -> alt.LayerChart:
     text = alt.Chart(inline_rows(pd.DataFrame({"label": [entry.label]})))
     text = text.mark_text(align="left", baseline="middle", fontSize=11, color=INK_COLOUR)
     text = text.encode(x=alt.value(_SYMBOL_WIDTH + 6), y=alt.value(_HEIGHT / 2), text="label:N")
-    return alt.layer(_symbol(entry), text).properties(width=width, height=_HEIGHT)
+    return overlay(_symbol(entry), text).properties(width=width, height=_HEIGHT)
 
 
 def _symbol(entry: LegendEntry) -> alt.Chart:

@@ -16,6 +16,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._layout import hconcat, overlay
 from ontogeny.views._theme import CHART_WIDTH
 
 
@@ -31,7 +32,7 @@ def metric_panels(
     """
     names = list(rows["name"].unique())
     panels = [_panel(rows[rows["metric"].eq(metric)], axis, names, line, of) for metric, axis in axes.items()]
-    chart = alt.hconcat(*panels, spacing=30)
+    chart = hconcat(*panels, spacing=30)
     return chart.properties(title=panel_title(fewer)) if fewer else chart
 
 
@@ -45,4 +46,4 @@ def _panel(rows: pd.DataFrame, axis: Mapping[str, Any], names: list[str], line: 
         y=alt.Y("value:Q", **axis), strokeDash=dash_by_name(names), tooltip=tooltip
     )
     layers = [*stage_boundaries(line, height=200), band, curve]
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 2 - 90, height=200)
+    return overlay(*layers).properties(width=CHART_WIDTH / 2 - 90, height=200)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread, records_by_concept, tidy_records
 from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views._chart_parts import blank_chart, missing_rows_reason, resolve_scales
+from ontogeny.views._layout import vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 
 _ChartParts = Callable[[ConceptRecords, Timeline], Sequence[Any]]
@@ -35,7 +35,7 @@ def stack_concepts(
     charts = [part for subject in records_by_concept(table) for part in parts(subject, line) if part is not None]
     if not charts:
         return blank_chart(title, missing_rows_reason(table, f"{what} (ontogeny compare makes them)"))
-    chart = resolve_scales(alt.vconcat(*charts, spacing=spacing), color="independent")
+    chart = resolve_scales(vconcat(*charts, spacing=spacing), color="independent")
     return with_legend(chart, *legend) if legend else chart
 
 

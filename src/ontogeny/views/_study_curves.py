@@ -7,6 +7,7 @@ import pandas as pd
 
 from ontogeny.jobs.study.paper_study import StudyPicture
 from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, inline_rows
+from ontogeny.views._layout import concat, overlay
 from ontogeny.views._theme import CHART_WIDTH
 
 _NULL_DASHES = ([5, 4], [1, 3], [8, 3, 2, 3])
@@ -34,7 +35,7 @@ def draw_study_curves(records: pd.DataFrame, picture: StudyPicture) -> Any:
     width = CHART_WIDTH - 60 if len(parts) == 1 else CHART_WIDTH / 2 - 90
     kinds = list(dict.fromkeys(curves["kind"]))  # one legend for all panels
     panels = [_panel(curves[curves["part"].eq(part)], part, names, kinds, picture, width) for part in parts]
-    chart = panels[0] if len(panels) == 1 else alt.concat(*panels, columns=2, spacing=30)
+    chart = panels[0] if len(panels) == 1 else concat(*panels, columns=2, spacing=30)
     return apply_theme(chart)
 
 
@@ -68,4 +69,4 @@ def _panel(
         alt.Tooltip("value:Q", format=".4g"), alt.Tooltip("seeds:Q"),
     ]  # fmt: skip
     line = base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip)
-    return alt.layer(band, line).properties(width=width, height=240)
+    return overlay(band, line).properties(width=width, height=240)

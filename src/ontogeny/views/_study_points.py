@@ -11,6 +11,7 @@ import pandas as pd
 
 from ontogeny.jobs.study.paper_study import StudyPicture
 from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, inline_rows
+from ontogeny.views._layout import concat
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR, ORDINAL_SCHEME
 
 _FEW_VALUES = 6
@@ -103,7 +104,7 @@ def _paths(points: pd.DataFrame, picture: StudyPicture) -> Any:
             tooltip=[alt.Tooltip("place:Q", title="place in the order")],
         )
         panels.append((line + dots).properties(width=side, height=side, title={"text": title[0], "subtitle": title[1]}))
-    return alt.concat(*panels, columns=columns, spacing=20)
+    return concat(*panels, columns=columns, spacing=20)
 
 
 def _words(metric: str) -> str:

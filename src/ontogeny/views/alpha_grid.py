@@ -15,6 +15,7 @@ from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, labelled_cells, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR
 
@@ -77,6 +78,6 @@ def _panel(vector: EvaluatedVector, cells: pd.DataFrame, most: float) -> Any:
         )
         layers.append(frame.encode(x=x, y=y))
     height = min(max(26 * len(choices), 80), 320)
-    return alt.layer(*layers).properties(
+    return overlay(*layers).properties(
         width=CHART_WIDTH / 3 - 70, height=height, title=panel_title(vector.name, vector.subtitle)
     )

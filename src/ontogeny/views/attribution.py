@@ -19,6 +19,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._layout import concat, overlay
 from ontogeny.views._theme import CATEGORY_COLOURS, INK_COLOUR, MUTED_COLOUR
 
 title = "Effect of each stage on a behaviour"
@@ -56,9 +57,7 @@ def draw(records: pd.DataFrame) -> Any:
             break
         panels += row
     return (
-        panels[0]
-        if len(panels) == 1
-        else alt.concat(*panels, columns=len(stages) if len(stages) <= 3 else 2, spacing=26)
+        panels[0] if len(panels) == 1 else concat(*panels, columns=len(stages) if len(stages) <= 3 else 2, spacing=26)
     )
 
 
@@ -87,4 +86,4 @@ def _panel(rows: pd.DataFrame, heading: str, names: list[str]) -> Any:
     layers = [bars, zero]
     if rows["low"].notna().any():
         layers.append(base.mark_rule(strokeWidth=1.5, color=CATEGORY_COLOURS[1]).encode(x="low:Q", x2="high:Q", y=y))
-    return alt.layer(*layers).properties(width=220, height=18 * len(shown) + 4, title=panel_title(heading))
+    return overlay(*layers).properties(width=220, height=18 * len(shown) + 4, title=panel_title(heading))

@@ -18,6 +18,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH
 
 title = "Behaviour along the path of stages"
@@ -36,7 +37,7 @@ def draw(records: pd.DataFrame) -> Any:
     lines = [
         _line(rows[rows["behaviour"].eq(b)], str(b)) for b in list(dict.fromkeys(rows["behaviour"]))[:_MOST_BEHAVIOURS]
     ]
-    return lines[0] if len(lines) == 1 else alt.vconcat(*lines, spacing=26)
+    return lines[0] if len(lines) == 1 else vconcat(*lines, spacing=26)
 
 
 def _line(rows: pd.DataFrame, behaviour: str) -> Any:
@@ -61,5 +62,5 @@ def _line(rows: pd.DataFrame, behaviour: str) -> Any:
                 0, base.mark_area(opacity=0.15, color=colour).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q")
             )
         heading = panel_title(stage if place else f"{behaviour}: {stage}")
-        panels.append(alt.layer(*layers).properties(width=width, height=140, title=heading))
-    return panels[0] if len(panels) == 1 else alt.hconcat(*panels, spacing=8)
+        panels.append(overlay(*layers).properties(width=width, height=140, title=heading))
+    return panels[0] if len(panels) == 1 else hconcat(*panels, spacing=8)

@@ -16,6 +16,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, colour_by_name, inline_rows, missing_rows_reason, panel_title
+from ontogeny.views._layout import concat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
@@ -35,7 +36,7 @@ def draw(records: pd.DataFrame) -> Any:
     blocks = [block for s in list(records_by_concept(rows))[:_CONCEPTS] if (block := _block(s.name, s.rows, line))]
     if not blocks:
         return blank_chart(title, missing_rows_reason(table, "plane_probe (a trace with `planes` makes them)"))
-    chart = alt.vconcat(*blocks, spacing=28).resolve_scale(color="independent")
+    chart = vconcat(*blocks, spacing=28).resolve_scale(color="independent")
     return with_legend(chart, LegendEntry("threshold of the last probe", "upright", MUTED_COLOUR, dash=(4, 3)))
 
 
@@ -55,7 +56,7 @@ def _block(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
         at = checkpoint_label(str(own["stage"].iloc[0]), float(own["step"].iloc[0]))
         said = f"AUROC {scores[age]:.2f} along the probe".replace("0.", ".") if age in scores.index else ""
         panels.append(_panel(own, panel_title(at, said), names, scales))
-    grid = alt.concat(*panels, columns=_COLUMNS, spacing=18).resolve_scale(color="shared")
+    grid = concat(*panels, columns=_COLUMNS, spacing=18).resolve_scale(color="shared")
     return grid.properties(title=panel_title(f"{name} at {rows['site'].iloc[0]}"))
 
 
@@ -71,7 +72,7 @@ def _panel(points: pd.DataFrame, heading: Any, names: list[str], scales: dict[st
         color=MUTED_COLOUR, strokeDash=[4, 3], clip=True
     )
     threshold = threshold.encode(x=alt.X("across:Q", scale=scales["across"]))
-    return alt.layer(threshold, dots).properties(width=CHART_WIDTH / _COLUMNS - 80, height=190, title=heading)
+    return overlay(threshold, dots).properties(width=CHART_WIDTH / _COLUMNS - 80, height=190, title=heading)
 
 
 def _ends(values: pd.Series) -> list[float]:

@@ -20,6 +20,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
+from ontogeny.views._layout import overlay
 from ontogeny.views._theme import DIVERGING_SCHEME
 
 title = "Concepts against concepts"
@@ -80,4 +81,4 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     stage, step, method = (rows[name].iloc[0] for name in ("stage", "step", "method"))
     at = checkpoint_label(stage, None if step % 1 else step)
     heading = panel_title(_headline(cells), lineage * several, site, at, method)
-    return alt.layer(*layers).properties(width=side * len(order), height=side * len(order), title=heading)
+    return overlay(*layers).properties(width=side * len(order), height=side * len(order), title=heading)

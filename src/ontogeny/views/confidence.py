@@ -23,6 +23,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._layout import concat, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, each_stage, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
@@ -61,7 +62,7 @@ def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
         return []
     rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, ""])]
     top = [chart for chart in (_numbers(rows, order), _reliability(rows, order)) if chart is not None]
-    row = alt.hconcat(*top, spacing=40).resolve_scale(color="independent") if top else None
+    row = hconcat(*top, spacing=40).resolve_scale(color="independent") if top else None
     return [row, _scatter(rows, order), _pairs(rows, order)]
 
 
@@ -91,14 +92,14 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
             *known_intervals(rules, own[own["control"].eq("")]),
             points,
         ]
-        panels.append(alt.layer(*marks).properties(width=330, height=18 * len(order) + 8))
+        panels.append(overlay(*marks).properties(width=330, height=18 * len(order) + 8))
     said = [
         f"{word} {text}"
         for metric, word in (("entropy", "entropy"), ("ece", "calibration error"))
         if (text := each_stage(rows[rows["metric"].eq(metric) & rows["control"].eq("")], order))
     ]
     heading = panel_title("Confidence and calibration", *said)
-    return alt.vconcat(*panels, spacing=10).properties(title=heading) if panels else None
+    return vconcat(*panels, spacing=10).properties(title=heading) if panels else None
 
 
 def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
@@ -126,7 +127,7 @@ def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
         .mark_line(color=MUTED_COLOUR, strokeDash=[4, 4], clip=True)
         .encode(x=alt.X("confidence:Q", scale=scales[0]), y=alt.Y("value:Q", scale=scales[1]))
     )
-    return alt.layer(right, ends, line, points).properties(width=300, height=300, title=panel_title("Reliability"))
+    return overlay(right, ends, line, points).properties(width=300, height=300, title=panel_title("Reliability"))
 
 
 _KINDS = {"": "other", "variance": "candidate by variance", "null": "candidate by null space"}
@@ -169,8 +170,8 @@ def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
         ring = base.transform_filter("datum.ring > 0").mark_point(size=140, color=INK_COLOUR, strokeWidth=1.5)
         layers = [points, ring] if count else [points]
         heading = panel_title(name, f"{count} confirmed" if count else "none confirmed" if len(sure) else "")
-        panels.append(alt.layer(*layers).properties(width=CHART_WIDTH / columns - 90, height=210, title=heading))
-    grid = alt.concat(*panels, columns=columns, spacing=20).resolve_scale(color="shared", y="shared")
+        panels.append(overlay(*layers).properties(width=CHART_WIDTH / columns - 90, height=210, title=heading))
+    grid = concat(*panels, columns=columns, spacing=20).resolve_scale(color="shared", y="shared")
     return grid.properties(title=panel_title("Neurons of the last MLP"))
 
 
@@ -215,6 +216,6 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
             *known_intervals(rules, own[own["control"].eq("")]),
             points,
         ]
-        panels.append(alt.layer(*marks).properties(width=230, height=20 * len(couples) + 8))
+        panels.append(overlay(*marks).properties(width=230, height=20 * len(couples) + 8))
     heading = panel_title("Common candidates, and the effect of swapping their weights")
-    return alt.hconcat(*panels, spacing=18).properties(title=heading) if panels else None
+    return hconcat(*panels, spacing=18).properties(title=heading) if panels else None

@@ -33,6 +33,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR, ORDINAL_SCHEME
 
@@ -111,7 +112,7 @@ def _panel(
         *_numbers(path[ends], x, y),
     ]
     heading = panel_title(_headline(subject.name, path), f"kernel {path['method'].iloc[0]}", fewer)
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=220, title=heading)
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 55, height=220, title=heading)
 
 
 def _headline(name: str, path: pd.DataFrame) -> str:

@@ -15,6 +15,7 @@ from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -80,4 +81,4 @@ def _panel(vector: EvaluatedVector, table: pd.DataFrame) -> Any:
         mark = alt.Chart(inline_rows(ring, "alpha", "value")).mark_point(size=110, color=INK_COLOUR, strokeWidth=1.6)
         layers.append(mark.encode(x=x, y=alt.Y("value:Q", **y)))
     heading = panel_title(vector.name, vector.subtitle)
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=190, title=heading)
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 60, height=190, title=heading)

@@ -31,6 +31,7 @@ from ontogeny.views._axes import (
     upright_step_axis,
 )
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._layout import overlay
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME
 
 title = "Drift of directions"
@@ -130,7 +131,7 @@ def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
         color=alt.Color("value:Q", scale=scale, legend=legend),
         tooltip=tooltip,
     )
-    return alt.layer(chart, *stage_boundary_crosses(line)).properties(height=CHART_WIDTH / 3 - 60)
+    return overlay(chart, *stage_boundary_crosses(line)).properties(height=CHART_WIDTH / 3 - 60)
 
 
 def _curves(rows: pd.DataFrame, line: Timeline) -> Any:
@@ -148,4 +149,4 @@ def _curves(rows: pd.DataFrame, line: Timeline) -> Any:
         color=alt.Color("against:N", scale=scale, legend=alt.Legend(title="cosine", orient="bottom")),
         tooltip=["name:N", "stage:N", *number_tooltips("step", digits=","), "against:N", *number_tooltips("value")],
     )
-    return alt.layer(*stage_boundaries(line, height=150, names=False), chart).properties(height=150)
+    return overlay(*stage_boundaries(line, height=150, names=False), chart).properties(height=150)

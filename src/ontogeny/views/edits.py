@@ -15,6 +15,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, number_tooltips, panel_title
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
 title = "Edits of facts"
@@ -70,7 +71,7 @@ def draw(records: pd.DataFrame) -> Any:
     edits = [own for _, own in rows.groupby(_KEY, sort=False, dropna=False)]
     more = f"{MOST} of {len(edits)} are drawn" if len(edits) > MOST else ""
     blocks = [_block(own, more if not i else "") for i, own in enumerate(edits[:MOST])]
-    return blocks[0] if len(blocks) == 1 else alt.vconcat(*blocks, spacing=26)
+    return blocks[0] if len(blocks) == 1 else vconcat(*blocks, spacing=26)
 
 
 def _block(rows: pd.DataFrame, more: str) -> Any:
@@ -84,7 +85,7 @@ def _block(rows: pd.DataFrame, more: str) -> Any:
     step = None if first["step"] != first["step"] else int(first["step"])
     at = checkpoint_label(first["stage"], step) if first["stage"] or step is not None else ""
     when = _WHEN.get(first["evaluated"], first["evaluated"])
-    return alt.hconcat(*panels, spacing=22, title=panel_title(heading, first["method"], at, when, more))
+    return hconcat(*panels, spacing=22, title=panel_title(heading, first["method"], at, when, more))
 
 
 def _panel(rows: pd.DataFrame, axis: str, labels: dict[tuple[str, str], str]) -> Any:
@@ -125,4 +126,4 @@ def _panel(rows: pd.DataFrame, axis: str, labels: dict[tuple[str, str], str]) ->
             )
             layers.append(dots.encode(x=x, y=y, yOffset=offset, color=colour, tooltip=tooltip))
     widths = {True: CHART_WIDTH / 4, False: CHART_WIDTH / 4 - 105}
-    return alt.layer(*layers).properties(width=widths[share], height=16 + 34 * len(shown))
+    return overlay(*layers).properties(width=widths[share], height=16 + 34 * len(shown))

@@ -15,6 +15,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import colour_by_name, inline_rows, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
@@ -97,7 +98,7 @@ def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
             shape="diamond", size=90, strokeWidth=1.8
         )
         layers.append(marks.encode(x=x, y=y, color=colour))
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 60, height=220, title=panel_title(name, _said(equal)))
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 60, height=220, title=panel_title(name, _said(equal)))
 
 
 def _said(equal: pd.DataFrame) -> str:

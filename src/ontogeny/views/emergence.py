@@ -27,6 +27,7 @@ from ontogeny.views._chart_parts import (
     resolve_scales,
     small_multiples,
 )
+from ontogeny.views._layout import overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import (
     LOWEST_DRAWN_SCORE,
@@ -91,7 +92,7 @@ def draw(records: pd.DataFrame) -> Any:
         LegendEntry("its 95 % interval", "cell", one, opacity=0.3),
     )
     charts = [*blocks, below, *_losses(records, line)]
-    return resolve_scales(alt.vconcat(*charts, spacing=36), color="independent", strokeDash="independent")
+    return resolve_scales(vconcat(*charts, spacing=36), color="independent", strokeDash="independent")
 
 
 def draw_overview(records: pd.DataFrame) -> Any:
@@ -103,7 +104,7 @@ def draw_overview(records: pd.DataFrame) -> Any:
     colours = dict(zip(map(_name, findings), _colours(findings), strict=True))
     own = [[f for f in findings if f.metric == metric] for metric in metrics]
     blocks = [_overview(several, line, colours, len(metrics) > 1) for several in own]
-    return resolve_scales(alt.vconcat(*blocks, spacing=36), color="independent", strokeDash="independent")
+    return resolve_scales(vconcat(*blocks, spacing=36), color="independent", strokeDash="independent")
 
 
 def _name(finding: Finding) -> str:
@@ -155,7 +156,7 @@ def _lines(findings: list[Finding], line: Timeline, colours: Mapping[str, str]) 
     points = marks.mark_point(filled=True, size=110, shape="diamond", stroke="white", strokeWidth=1)
     points = points.encode(x="age:Q", y=_score(findings, domain, "score"), tooltip=_event_tooltip())
     layers = [*stage_boundaries(line, height=280), lines.add_params(pick), dots, spans, points]
-    return alt.layer(*layers).properties(width=CHART_WIDTH - 120, height=280)
+    return overlay(*layers).properties(width=CHART_WIDTH - 120, height=280)
 
 
 def _strips(findings: list[Finding], line: Timeline) -> alt.LayerChart:
@@ -187,7 +188,7 @@ def _strips(findings: list[Finding], line: Timeline) -> alt.LayerChart:
     points = marks.mark_point(filled=True, size=70, shape="diamond", color=INK_COLOUR, stroke="white", strokeWidth=1)
     points = points.encode(x="age:Q", tooltip=_event_tooltip())
     layers = [squares, *stage_boundaries(line, height=0), spans, points]
-    return alt.layer(*layers).properties(width=CHART_WIDTH - 200, height=max(16 * len(names), 120))
+    return overlay(*layers).properties(width=CHART_WIDTH - 200, height=max(16 * len(names), 120))
 
 
 def _losses(records: pd.DataFrame, line: Timeline) -> list[Any]:
@@ -220,7 +221,7 @@ def _losses(records: pd.DataFrame, line: Timeline) -> list[Any]:
     )
     layers = [*stage_boundaries(line, height=140, names=False), curve]
     heading = facet_header("Loss that the trainer logged")
-    return [alt.layer(*layers).properties(width=CHART_WIDTH - 120, height=140, title=heading)]
+    return [overlay(*layers).properties(width=CHART_WIDTH - 120, height=140, title=heading)]
 
 
 def _event_tooltip() -> list[Any]:
@@ -256,7 +257,7 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
     span = event.mark_rect(opacity=0.3, color=colour).encode(x="low:Q", x2="high:Q")
     rule = event.mark_rule(color=colour, strokeWidth=1.6).encode(x="age:Q", tooltip=_event_tooltip())
     layers = [*stage_boundaries(line, height=150, names=False), span, band, floors, rule, curve]
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=150, title=_panel_title(finding))
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 55, height=150, title=_panel_title(finding))
 
 
 def _when(finding: Finding) -> str:

@@ -15,6 +15,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, number_tooltips, panel_title
+from ontogeny.views._layout import overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME
 
 title = "Examples over training"
@@ -33,7 +34,7 @@ def draw(records: pd.DataFrame) -> Any:
     panels = [_panel(s.name, s.rows, line) for s in list(records_by_concept(rows))[:_CONCEPTS]]
     if not panels:
         return blank_chart(title, missing_rows_reason(table, "example_score"))
-    return alt.vconcat(*panels, spacing=22).resolve_scale(color="independent")
+    return vconcat(*panels, spacing=22).resolve_scale(color="independent")
 
 
 def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
@@ -76,4 +77,4 @@ def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
             )
         )
     height = max(_ROW_HEIGHT * len(checkpoints), 40)
-    return alt.layer(*layers).properties(width=CHART_WIDTH - 160, height=height, title=heading)
+    return overlay(*layers).properties(width=CHART_WIDTH - 160, height=height, title=heading)

@@ -25,6 +25,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     resolve_scales,
 )
+from ontogeny.views._layout import concat, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, SEQUENTIAL_SCHEME
 
@@ -77,7 +78,7 @@ def draw(records: pd.DataFrame) -> Any:
     hidden = rows[rows["metric"].eq("hidden_similarity")]
     blocks += [_by_depth(_last(hidden, line))] if len(hidden) else []
     return with_legend(
-        resolve_scales(alt.vconcat(*blocks, spacing=26), color="independent"),
+        resolve_scales(vconcat(*blocks, spacing=26), color="independent"),
         LegendEntry("measured, with its 95 % interval", "line", INK_COLOUR),
         LegendEntry("null: tokens of the same frequency, or a Gaussian cloud", "line", INK_COLOUR, (4, 3)),
     )
@@ -117,11 +118,11 @@ def _space(rows: pd.DataFrame, space: str, line: Timeline, fewer: str) -> list[A
         names = _names(placed)
         shown = [metric for metric in _SHOWN if placed["metric"].eq(metric).any()]
         panels = [_over_steps(placed[placed["metric"].eq(metric)], metric, names, line) for metric in shown]
-        return [alt.concat(*panels, columns=2, spacing=30, title=panel_title(f"{space} over training", fewer))]
+        return [concat(*panels, columns=2, spacing=30, title=panel_title(f"{space} over training", fewer))]
     pairs = [metric for metric in ("embedding_similarity", "local_similarity") if rows["metric"].eq(metric).any()]
     matrices = [_matrix(rows[rows["metric"].eq(metric)], metric) for metric in pairs]
     own = rows[rows["metric"].eq("intrinsic_dimension")]
-    blocks = [alt.hconcat(*matrices, spacing=50, title=panel_title(space))] if matrices else []
+    blocks = [hconcat(*matrices, spacing=50, title=panel_title(space))] if matrices else []
     return [*blocks, *([_bars(own, space)] if len(own) else [])]
 
 
@@ -136,7 +137,7 @@ def _over_steps(rows: pd.DataFrame, metric: str, names: list[str], line: Timelin
         _curves(rows[rows["null"].eq(flag)], x, _AXES[metric], colour, dashed=flag) for flag in (False, True)
     )
     layers = [*stage_boundaries(line, height=_HEIGHT), *measured, *null]
-    return alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT)
+    return overlay(*layers).properties(width=_WIDTH, height=_HEIGHT)
 
 
 def _curves(rows: pd.DataFrame, x: alt.X, name: str, colour: Any, *, dashed: bool, axis: str = "age") -> list[Any]:
@@ -163,7 +164,7 @@ def _by_depth(rows: pd.DataFrame) -> Any:
         for flag in (False, True)
         for layer in _curves(rows[rows["null"].eq(flag)], x, name, colour, dashed=flag, axis="depth")
     ]
-    return alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT, title=panel_title("hidden states by depth"))
+    return overlay(*layers).properties(width=_WIDTH, height=_HEIGHT, title=panel_title("hidden states by depth"))
 
 
 def _matrix(rows: pd.DataFrame, metric: str) -> Any:
@@ -183,7 +184,7 @@ def _matrix(rows: pd.DataFrame, metric: str) -> Any:
     boxes = base.mark_rect().encode(color=alt.Color("value:Q", scale=scale, legend=legend))
     ink = alt.condition("datum.value > 0.6", alt.value("white"), alt.value(INK_COLOUR))
     labels = base.mark_text(fontSize=11).encode(text="text:N", color=ink)
-    chart = alt.layer(boxes, labels).properties(width=side, height=side)
+    chart = overlay(boxes, labels).properties(width=side, height=side)
     return chart.properties(title=panel_title(_AXES[metric].split(" (")[0]))
 
 
@@ -201,6 +202,6 @@ def _bars(rows: pd.DataFrame, space: str) -> Any:
     dots = base.mark_circle(size=60, opacity=1).encode(x=x)
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=_AXES["intrinsic_dimension"]), x2="high:Q")
     layers = [bars, dots] if rows["low"].notna().any() else [dots]
-    return alt.layer(*layers).properties(
+    return overlay(*layers).properties(
         width=_WIDTH - 60, height=40 + 36 * rows["lineage"].nunique(), title=panel_title(f"dimension of the {space}")
     )

@@ -23,6 +23,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     stack_by_metric,
 )
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
@@ -131,7 +132,7 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
             dark = float(best["value"].iloc[0]) > (1 + lowest) / 2 and not float(best["p"].iloc[0]) > LEVEL
             layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="label:N"))
     heading = panel_title(f"{name}: {_headline(cells, best)}", _at(cells))
-    return alt.layer(*layers).properties(width=side * wide, height=side * high, title=heading)
+    return overlay(*layers).properties(width=side * wide, height=side * high, title=heading)
 
 
 def _headline(cells: pd.DataFrame, best: pd.DataFrame) -> str:

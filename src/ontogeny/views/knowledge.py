@@ -16,6 +16,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread,
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, number_tooltips, panel_title
+from ontogeny.views._layout import concat, hconcat, overlay
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import stack_concepts, with_checkpoint_names
 from ontogeny.views._theme import (
@@ -96,7 +97,7 @@ def _maps(cells: pd.DataFrame, text: str, scheme: str, domain: tuple[int, int]) 
     width = min(max(34 * len(order), 90), CHART_WIDTH / columns - 90)
     charts = [_map(cells[cells["panel"].eq(name)], name, order, scheme, domain, width) for name in shown]
     heading = panel_title(text, _largest(cells[~cells["fixed"]]), *_omitted(shown, names, "maps"))
-    grid = alt.concat(*charts, columns=columns, spacing=18).resolve_scale(color="shared")
+    grid = concat(*charts, columns=columns, spacing=18).resolve_scale(color="shared")
     return grid.properties(title=heading)
 
 
@@ -127,7 +128,7 @@ def _map(
     tooltip = [alt.Tooltip("token:N"), alt.Tooltip("layer:O"), *number_tooltips(*columns[3:])]
     bright = alt.Chart(inline_rows(cells[~cells["fixed"]], *columns)).mark_rect()
     pale = alt.Chart(inline_rows(cells[cells["fixed"]], *columns)).mark_rect(color=MISSING_COLOUR)
-    layers = alt.layer(pale.encode(**axes, tooltip=tooltip), bright.encode(**axes, color=colour, tooltip=tooltip))
+    layers = overlay(pale.encode(**axes, tooltip=tooltip), bright.encode(**axes, color=colour, tooltip=tooltip))
     height = min(max(16 * cells["layer"].nunique(), 70), 320)
     return layers.properties(width=width, height=height, title=panel_title(name))
 
@@ -162,6 +163,6 @@ def _fates(rows: pd.DataFrame, text: str) -> Any:
             x=alt.X("value:Q", title=FATES[metric], scale=scale), tooltip=tooltip
         )
         width = 200 if metric == "knowledge_transfer" else 105
-        charts.append(alt.layer(ends, points).properties(width=width, height=max(24 * len(couples), 48)))
+        charts.append(overlay(ends, points).properties(width=width, height=max(24 * len(couples), 48)))
     heading = panel_title(text, *_omitted(couples, every, "couples"))
-    return alt.hconcat(*charts, spacing=14).properties(title=heading)
+    return hconcat(*charts, spacing=14).properties(title=heading)

@@ -15,6 +15,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, number_tooltips, panel_title
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, ORDINAL_SCHEME
 
 title = "Lenses"
@@ -42,8 +43,8 @@ def draw(records: pd.DataFrame) -> Any:
         panels = [
             _panel(own[own["metric"].eq(m)], text, line) for m, text in METRICS.items() if own["metric"].eq(m).any()
         ]
-        columns.append(alt.vconcat(*panels, spacing=20, title=panel_title(f"{kind} lens", fewer)))
-    return columns[0] if len(columns) == 1 else alt.hconcat(*columns, spacing=30)
+        columns.append(vconcat(*panels, spacing=20, title=panel_title(f"{kind} lens", fewer)))
+    return columns[0] if len(columns) == 1 else hconcat(*columns, spacing=30)
 
 
 def _panel(rows: pd.DataFrame, axis_title: str, line: Timeline) -> Any:
@@ -56,4 +57,4 @@ def _panel(rows: pd.DataFrame, axis_title: str, line: Timeline) -> Any:
         detail="site:N",
         tooltip=["site:N", "stage:N", *number_tooltips("step", digits=","), *number_tooltips("value", "low", "high")],
     )
-    return alt.layer(*stage_boundaries(line, height=150), lines).properties(width=CHART_WIDTH / 2 - 90, height=150)
+    return overlay(*stage_boundaries(line, height=150), lines).properties(width=CHART_WIDTH / 2 - 90, height=150)

@@ -19,6 +19,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR
 
@@ -73,4 +74,4 @@ def _panel(rows: pd.DataFrame, name: str) -> Any:
     dashed = alt.Chart(inline_rows(null, "name", "dose", "value")).mark_line(strokeWidth=1.2, strokeDash=[4, 3])
     layers = [*([band] if measured["low"].notna().any() else []), lines]
     layers += [dashed.encode(x=x, y=alt.Y("value:Q", **y), color=colour)] if len(null) else []
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 2 - 120, height=190, title=panel_title(name))
+    return overlay(*layers).properties(width=CHART_WIDTH / 2 - 120, height=190, title=panel_title(name))

@@ -37,6 +37,7 @@ from ontogeny.views._chart_parts import (
     resolve_scales,
     small_multiples,
 )
+from ontogeny.views._layout import overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, SEQUENTIAL_SCHEME
 
 title = "Probes as monitors"
@@ -70,7 +71,7 @@ def draw(records: pd.DataFrame) -> Any:
         rows = table[table["metric"].ne("best_site")]
         what = "tpr_at_1_fpr or realised_fpr (ontogeny monitor RUN makes them)"
         return blank_chart(title, missing_rows_reason(rows, what))
-    return resolve_scales(alt.vconcat(*blocks, spacing=36), color="independent")
+    return resolve_scales(vconcat(*blocks, spacing=36), color="independent")
 
 
 def _is_tpr(metrics: pd.Series) -> pd.Series:
@@ -108,7 +109,7 @@ def _curves(subject: ConceptRecords, line: Timeline) -> Any:
     rates_at_end = ", ".join(f"{format_score(float(value))} at {name}" for name, value in at_end)
     heading = panel_title(f"{subject.name}: at the end {rates_at_end}", site, curve["method"].iloc[0])
     layers = [*stage_boundaries(line, height=190, names=False), band, lines]
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=190, title=heading)
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 55, height=190, title=heading)
 
 
 def _percent(metric: str) -> str:
@@ -201,4 +202,4 @@ def _square(
         "below": {"fontSize": small, "dy": 7, "opacity": 0.8},
     }
     layers = labelled_cells(base, alt.Color("value:Q", scale=scale, legend=legend), tooltip, dark, **labels)
-    return alt.layer(*layers).properties(width=side * len(order), height=side * len(sources))
+    return overlay(*layers).properties(width=side * len(order), height=side * len(sources))

@@ -27,6 +27,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     resolve_scales,
 )
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -70,8 +71,8 @@ def draw(records: pd.DataFrame) -> Any:
         [_compared(plain[plain["age"].eq(age)], width) for age in ages],
         [_frontier(rows[rows["age"].eq(age)], names, width) for age in ages],
     ]
-    shown = [alt.hconcat(*panels, spacing=30) for own in blocks if (panels := [one for one in own if one is not None])]
-    return with_legend(resolve_scales(alt.vconcat(*shown, spacing=26), color="independent"), *_KEY)
+    shown = [hconcat(*panels, spacing=30) for own in blocks if (panels := [one for one in own if one is not None])]
+    return with_legend(resolve_scales(vconcat(*shown, spacing=26), color="independent"), *_KEY)
 
 
 def _place(rows: pd.DataFrame) -> str:
@@ -109,7 +110,7 @@ def _adherence(rows: pd.DataFrame, names: list[str], width: float) -> Any:
         row = change.iloc[0]
         ends = "" if pd.isna(row["low"]) else f" [{format_score(row['low'])}, {format_score(row['high'])}]"
         said = f"change of plain {format_score(row['value'])}{ends}"
-    return alt.layer(*layers).properties(width=width, height=190, title=panel_title(_place(own), said))
+    return overlay(*layers).properties(width=width, height=190, title=panel_title(_place(own), said))
 
 
 def _compared(rows: pd.DataFrame, width: float) -> Any:
@@ -123,7 +124,7 @@ def _compared(rows: pd.DataFrame, width: float) -> Any:
     names = [words for *_, words in _LINES if words in set(curves["name"])]
     y = alt.Y("value:Q", title="share (0–1)", scale=alt.Scale(domain=[0, 1]))
     layers = _curve(curves, colour_by_name(names, title="plain model"), y, len(_LINES))
-    return alt.layer(*layers).properties(width=width, height=150, title=panel_title("Without mitigation"))
+    return overlay(*layers).properties(width=width, height=150, title=panel_title("Without mitigation"))
 
 
 def _frontier(rows: pd.DataFrame, names: list[str], width: float) -> Any:
@@ -142,4 +143,4 @@ def _frontier(rows: pd.DataFrame, names: list[str], width: float) -> Any:
     across = base.mark_rule().encode(y=y, x=alt.X("low_margin:Q", title=x["title"]), x2="high_margin:Q")
     bars = [*known_intervals(upright, both), *([across] if both["low_margin"].notna().any() else [])]
     heading = panel_title("Adherence against capability", "bars: 95 % intervals")
-    return alt.layer(*bars, points).properties(width=width, height=190, title=heading)
+    return overlay(*bars, points).properties(width=width, height=190, title=heading)

@@ -17,6 +17,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title
+from ontogeny.views._layout import hconcat, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
 title = "Errors of the probe"
@@ -37,7 +38,7 @@ def draw(records: pd.DataFrame) -> Any:
     panels = [panel for panel in panels if panel is not None]
     if not panels:
         return blank_chart(title, missing_rows_reason(table, "example_wrong or example_error"))
-    return alt.vconcat(*panels, spacing=22)
+    return vconcat(*panels, spacing=22)
 
 
 def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
@@ -78,7 +79,7 @@ def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
     words = base.mark_text(align="left", color=INK_COLOUR, fontSize=11, limit=CHART_WIDTH - 290)
     words = words.encode(y=alt.Y("example:N", sort=order, axis=None), x=alt.value(0), text="shown:N")
     words = words.properties(width=CHART_WIDTH - 290, height=height)
-    chart = alt.hconcat(bars.properties(width=130, height=height), words, spacing=12)
+    chart = hconcat(bars.properties(width=130, height=height), words, spacing=12)
     more = [
         f"{value:.0f} of {n:.0f} test examples are wrong" for value, n in zip(count["value"], count["n"], strict=True)
     ]

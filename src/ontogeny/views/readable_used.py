@@ -18,6 +18,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis
 from ontogeny.views._chart_parts import inline_rows, interval_band, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._layout import overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import place_event, score_axis_minimum, score_axis_title, thin_curve
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, MUTED_COLOUR
@@ -60,7 +61,7 @@ def _panel(finding: Finding, used: pd.DataFrame, line: Timeline) -> Any:
     lows = [float(part[["value", "low"]].min().min()) for part in parts]
     score = _curves(parts[:1], _Frame(label, lows[0], 90), finding, line)
     share = _curves(parts[1:], _Frame("share right (0–1)", lows[1], 90), finding, line)
-    return alt.vconcat(score.properties(title=_panel_title(finding)), share, spacing=8)
+    return vconcat(score.properties(title=_panel_title(finding)), share, spacing=8)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _curves(parts: list[pd.DataFrame], frame: _Frame, finding: Finding, line: Ti
     span = events.mark_rect(opacity=0.3, strokeWidth=0).encode(x="low:Q", x2="high:Q")
     rule = events.mark_rule(strokeWidth=1.6).encode(x="age:Q", tooltip=["kind:N", alt.Tooltip("label:N", title="step")])
     layers = [*stage_boundaries(line, height=frame.height, names=False), span, band, rule, lines]
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=frame.height)
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 55, height=frame.height)
 
 
 def _colour() -> alt.Color:

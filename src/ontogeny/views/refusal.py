@@ -17,6 +17,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seed
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, labelled_cells, number_tooltips, panel_title
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, each_stage, lowest_pair, stack_concepts
 from ontogeny.views._theme import (
@@ -75,7 +76,7 @@ def _cosines(rows: pd.DataFrame, order: list[str]) -> Any:
             charts.append(_matrix(own, order, text))
     if not charts:
         return None
-    row = alt.hconcat(*charts, spacing=40).resolve_scale(color="shared")
+    row = hconcat(*charts, spacing=40).resolve_scale(color="shared")
     pairs = cells[plain.reindex(cells.index) & cells["held"].eq("shared")]
     return row.properties(title=panel_title("Cosine of the refusal directions", lowest_pair(pairs, "cosine")))
 
@@ -103,7 +104,7 @@ def _matrix(cells: pd.DataFrame, order: list[str], text: str) -> Any:
     }
     layers = labelled_cells(base, colour, tooltip, "abs(datum.value) > 0.6", **labels)
     size = side * len(order)
-    return alt.layer(*layers).properties(width=size, height=0.75 * size, title=panel_title(text))
+    return overlay(*layers).properties(width=size, height=0.75 * size, title=panel_title(text))
 
 
 def _effects(rows: pd.DataFrame, order: list[str]) -> Any:
@@ -119,7 +120,7 @@ def _effects(rows: pd.DataFrame, order: list[str]) -> Any:
     heading = panel_title(
         "Effect of each stage's vector (rows) in each stage (columns)", f"own vector ablated: {said}" if said else ""
     )
-    return alt.vconcat(*lines, spacing=16).properties(title=heading) if lines else None
+    return vconcat(*lines, spacing=16).properties(title=heading) if lines else None
 
 
 def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any:
@@ -153,9 +154,9 @@ def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any
         bars = base.mark_bar(size=9, opacity=0.85).encode(x=x, color=colour, tooltip=tooltip)
         rules = base.mark_rule(color=INK_COLOUR, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
         width, height = (CHART_WIDTH - 130) / len(order) - 26, 20 * len(vectors)
-        panel = alt.layer(reach, bars, rules).properties(width=width, height=height, title=panel_title(stage))
+        panel = overlay(reach, bars, rules).properties(width=width, height=height, title=panel_title(stage))
         panels.append(panel)
-    return alt.hconcat(*panels, spacing=14).properties(title=panel_title(ACTS[act]))
+    return hconcat(*panels, spacing=14).properties(title=panel_title(ACTS[act]))
 
 
 def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
@@ -186,10 +187,10 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
         rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour)
         points = base.mark_circle(size=60, opacity=1).encode(x=x, color=colour, tooltip=tooltip)
         width, height = (CHART_WIDTH - 160) / 2 - 20, max(24 * len(couples), 40)
-        panel = alt.layer(marks, rules, points).properties(width=width, height=height, title=panel_title(ACTS[act]))
+        panel = overlay(marks, rules, points).properties(width=width, height=height, title=panel_title(ACTS[act]))
         panels.append(panel)
     own = cells[cells["value"].notna()]
     best = own.iloc[int(own["value"].argmax())] if len(own) else None
     said = "" if best is None else f"largest share: {best['value']:.2f}, {best['couple']}, {best['what'].split(',')[0]}"
     heading = panel_title("Another stage's vector against the stage's own", said)
-    return alt.hconcat(*panels, spacing=20).properties(title=heading)
+    return hconcat(*panels, spacing=20).properties(title=heading)

@@ -21,6 +21,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._layout import concat, overlay
 from ontogeny.views._theme import MUTED_COLOUR
 
 title = "Estimates against retraining"
@@ -70,7 +71,7 @@ def draw(records: pd.DataFrame) -> Any:
         for metric, unit in _AFTER.items()
         if rows["metric"].eq(metric).any()
     ]
-    return panels[0] if len(panels) == 1 else alt.concat(*panels, columns=2, spacing=30)
+    return panels[0] if len(panels) == 1 else concat(*panels, columns=2, spacing=30)
 
 
 def _scatter(points: pd.DataFrame, behaviour: str, names: list[str], rows: pd.DataFrame) -> Any:
@@ -99,7 +100,7 @@ def _scatter(points: pd.DataFrame, behaviour: str, names: list[str], rows: pd.Da
     heading = panel_title(
         behaviour, "rank correlation over all behaviours: " + ", ".join(correlations) if correlations else ""
     )
-    return alt.layer(equal, orders, marks).properties(width=280, height=240, title=heading)
+    return overlay(equal, orders, marks).properties(width=280, height=240, title=heading)
 
 
 def _error_panels(rows: pd.DataFrame) -> list[Any]:
@@ -140,4 +141,4 @@ def _after(rows: pd.DataFrame, unit: str) -> Any:
     tooltip = ["name:N", *number_tooltips("value", "low", "high")]
     bars = base.mark_bar(opacity=0.85).encode(x=x, y=y, tooltip=tooltip)
     ranges = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q", y=y)
-    return alt.layer(bars, ranges).properties(width=280, height=90, title=panel_title(unit.split(" (")[0].capitalize()))
+    return overlay(bars, ranges).properties(width=280, height=90, title=panel_title(unit.split(" (")[0].capitalize()))

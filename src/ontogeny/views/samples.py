@@ -15,6 +15,7 @@ from ontogeny.findings.steering_verdicts import METHOD_LABELS
 from ontogeny.findings.table import coord_column, records_by_concept, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title
+from ontogeny.views._layout import hconcat, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -43,7 +44,7 @@ def draw(records: pd.DataFrame) -> Any:
         panels += [_panel(subject.name, prompt, rows, longest) for prompt in list(rows["prompt"].unique())[:PROMPTS]]
     if not panels:
         return blank_chart(title, missing_rows_reason(table, "sample_surprise (ontogeny evaluate makes them)"))
-    return with_legend(alt.vconcat(*panels, spacing=24), *_KEY)
+    return with_legend(vconcat(*panels, spacing=24), *_KEY)
 
 
 def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
@@ -71,7 +72,7 @@ def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
     )
     words = words.encode(y=alt.Y("arm:N", sort=arms, axis=None), x=alt.value(0), text="text:N")
     words = words.properties(width=CHART_WIDTH - 260, height=height)
-    return alt.hconcat(bars, words, spacing=12).properties(title=panel_title(f"{name}: {_cut(prompt)}", _said(rows)))
+    return hconcat(bars, words, spacing=12).properties(title=panel_title(f"{name}: {_cut(prompt)}", _said(rows)))
 
 
 def _said(rows: pd.DataFrame) -> str:

@@ -23,6 +23,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
+from ontogeny.views._layout import overlay, vconcat
 from ontogeny.views._scores import (
     findings_on_timeline,
     place_event,
@@ -50,7 +51,7 @@ def draw(records: pd.DataFrame) -> Any:
     curves = small_multiples(
         [_curves(c, [f for f in findings if f.subject.concept == c], line, names) for c in concepts]
     )
-    return alt.vconcat(_events(findings, line, names, concepts), curves, spacing=36)
+    return vconcat(_events(findings, line, names, concepts), curves, spacing=36)
 
 
 def _run(finding: Finding) -> str:
@@ -79,7 +80,7 @@ def _events(findings: list[Finding], line: Timeline, names: list[str], concepts:
     height = max(26, 13 * len(names)) * len(concepts)
     sentences = [f"{agreement.concept} {seed_agreement_sentence(agreement)}" for agreement in seed_agreements(findings)]
     heading = facet_header("Emergence step, 95 % interval", *sentences)
-    return alt.layer(*stage_boundaries(line, height=height), spans, points).properties(
+    return overlay(*stage_boundaries(line, height=height), spans, points).properties(
         width=CHART_WIDTH - 160, height=height, title=heading
     )
 
@@ -94,4 +95,4 @@ def _curves(concept: str, own: list[Finding], line: Timeline, names: list[str]) 
         tooltip=["name:N", "site:N", "stage:N", *number_tooltips("step", digits=","), *number_tooltips("value")],
     )
     lines = base.mark_line(strokeWidth=1.6, point={"size": 14})
-    return alt.layer(lines).properties(width=CHART_WIDTH / 3 - 55, height=150, title=panel_title(concept))
+    return overlay(lines).properties(width=CHART_WIDTH / 3 - 55, height=150, title=panel_title(concept))

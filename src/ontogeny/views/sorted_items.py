@@ -14,6 +14,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, FAINT_COLOUR, MUTED_COLOUR
 
@@ -75,7 +76,7 @@ def _panel(vector: EvaluatedVector, items: pd.DataFrame) -> Any:
     moved = moved.encode(x=x, y=alt.Y("unsteered:Q", title="log-likelihood (nats per token)"), y2="steered:Q")
     heading = panel_title(vector.name)
     heading.subtitle = [vector.subtitle, _scores(vector)]
-    return alt.layer(band, rule, moved, marks).properties(width=CHART_WIDTH / 2 - 70, height=200, title=heading)
+    return overlay(band, rule, moved, marks).properties(width=CHART_WIDTH / 2 - 70, height=200, title=heading)
 
 
 def _scores(vector: EvaluatedVector) -> str:

@@ -24,6 +24,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, MUTED_COLOUR, ORDINAL_SCHEME
 
 title = "Sparse autoencoders"
@@ -54,8 +55,8 @@ def draw(records: pd.DataFrame) -> Any:
     for name in list(dict.fromkeys(rows["name"]))[:KINDS]:
         own = rows[rows["name"].eq(name)]
         parts = [panel for panel in (_matches(own, line, name), _births(own, line)) if panel is not None]
-        panels += [alt.hconcat(*parts, spacing=30)] if parts else []
-    return panels[0] if len(panels) == 1 else alt.vconcat(*panels, spacing=24).resolve_scale(color="independent")
+        panels += [hconcat(*parts, spacing=30)] if parts else []
+    return panels[0] if len(panels) == 1 else vconcat(*panels, spacing=24).resolve_scale(color="independent")
 
 
 def _scores(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
@@ -93,7 +94,7 @@ def _reconstruction(scores: pd.DataFrame, fewer: str) -> Any:
         crosses = alt.Chart(inline_rows(floor, *columns)).mark_point(shape="cross", size=50, color=MUTED_COLOUR)
         marks.append(crosses.encode(x=x, y=y, tooltip=tooltip))
     heading = panel_title("Sparsity against what the model can still use", fewer)
-    return alt.layer(*marks).properties(width=CHART_WIDTH / 2 - 60, height=200, title=heading)
+    return overlay(*marks).properties(width=CHART_WIDTH / 2 - 60, height=200, title=heading)
 
 
 def _matches(own: pd.DataFrame, line: Timeline, name: str) -> Any:
@@ -122,7 +123,7 @@ def _matches(own: pd.DataFrame, line: Timeline, name: str) -> Any:
     if len(floor):
         rule = alt.Chart(alt.InlineData(values=[{"value": float(floor.mean())}]))
         marks.append(rule.mark_rule(color=MUTED_COLOUR, strokeDash=[4, 3]).encode(y="value:Q"))
-    return alt.layer(*marks).properties(width=CHART_WIDTH / 2 - 60, height=170, title=panel_title(name))
+    return overlay(*marks).properties(width=CHART_WIDTH / 2 - 60, height=170, title=panel_title(name))
 
 
 def _births(own: pd.DataFrame, line: Timeline) -> Any:
@@ -137,6 +138,6 @@ def _births(own: pd.DataFrame, line: Timeline) -> Any:
     tooltip = ["stage:N", "step:Q", *number_tooltips("value", digits=".1f"), "n:Q"]
     drawn = bars.encode(x=step_axis(line, ticks=5, brief=True), y=y, tooltip=tooltip)
     heading = panel_title("Births of the last checkpoint's latents")
-    return alt.layer(*stage_boundaries(line, height=170), drawn).properties(
+    return overlay(*stage_boundaries(line, height=170), drawn).properties(
         width=CHART_WIDTH / 2 - 80, height=170, title=heading
     )

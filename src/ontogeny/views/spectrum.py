@@ -33,6 +33,7 @@ from ontogeny.views._chart_parts import (
     resolve_scales,
     small_multiples,
 )
+from ontogeny.views._layout import overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, ORDINAL_SCHEME
 
 title = "Spectrum"
@@ -58,7 +59,7 @@ def draw(records: pd.DataFrame) -> Any:
         missing = table[table["metric"].ne("best_site")]
         return blank_chart(title, missing_rows_reason(missing, "a dimension or a variance share"))
     blocks = [small_multiples(charts) for charts in (above, below) if charts]
-    return blocks[0] if len(blocks) == 1 else resolve_scales(alt.vconcat(*blocks, spacing=30), color="independent")
+    return blocks[0] if len(blocks) == 1 else resolve_scales(vconcat(*blocks, spacing=30), color="independent")
 
 
 def _dimensions(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
@@ -124,4 +125,4 @@ def _shares(subject: ConceptRecords, line: Timeline) -> Any:
 
 def _panel(layers: list[Any], heading: alt.TitleParams, line: Timeline) -> Any:
     rules = stage_boundaries(line, height=140, names=False)
-    return alt.layer(*layers, *rules).properties(width=CHART_WIDTH / 3 - 55, height=140, title=heading)
+    return overlay(*layers, *rules).properties(width=CHART_WIDTH / 3 - 55, height=140, title=heading)

@@ -23,6 +23,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     resolve_scales,
 )
+from ontogeny.views._layout import overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import score_axis_title
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
@@ -54,7 +55,7 @@ def draw(records: pd.DataFrame) -> Any:
         _block([f for f in findings if f.metric == metric], kinds, legend=metric == metrics[0]) for metric in metrics
     ]
     span = LegendEntry("95 % interval of the probe", "line")
-    return with_legend(resolve_scales(alt.vconcat(*blocks, spacing=24), color="independent", shape="independent"), span)
+    return with_legend(resolve_scales(vconcat(*blocks, spacing=24), color="independent", shape="independent"), span)
 
 
 def _block(findings: list[Finding], kinds: list[str], *, legend: bool) -> alt.LayerChart:
@@ -83,7 +84,7 @@ def _block(findings: list[Finding], kinds: list[str], *, legend: bool) -> alt.La
     span = base.transform_filter(f"datum.kind == '{PROBE}'").mark_rule(color=INK_COLOUR, strokeWidth=2).encode(**ends)
     heading = facet_header(_headline(findings), "random directions: their 97.5 % quantile")
     height = max(36 if len(names) <= 8 else 22, 22) * len(names) + 10
-    return alt.layer(span, marks).properties(width=CHART_WIDTH - 60, height=height, title=heading)
+    return overlay(span, marks).properties(width=CHART_WIDTH - 60, height=height, title=heading)
 
 
 def _headline(findings: list[Finding]) -> str:

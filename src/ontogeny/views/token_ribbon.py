@@ -15,6 +15,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title
+from ontogeny.views._layout import vconcat
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR
 
 title = "Token ribbon"
@@ -35,7 +36,7 @@ def draw(records: pd.DataFrame) -> Any:
     panels = [panel for s in list(records_by_concept(rows))[:_CONCEPTS] for panel in _panels(s.name, s.rows, line)]
     if not panels:
         return blank_chart(title, missing_rows_reason(table, "token_score (ontogeny.read_checkpoints makes them)"))
-    return alt.vconcat(*panels, spacing=18).resolve_scale(color="independent")
+    return vconcat(*panels, spacing=18).resolve_scale(color="independent")
 
 
 def _panels(name: str, rows: pd.DataFrame, line: Timeline) -> list[Any]:

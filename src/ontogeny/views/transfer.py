@@ -37,6 +37,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     resolve_scales,
 )
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
@@ -78,7 +79,7 @@ def draw(records: pd.DataFrame) -> Any:
         what = "the transfer of a probe or vector (ontogeny transfer makes them)"
         return blank_chart(title, missing_rows_reason(table, what))
     return with_legend(
-        resolve_scales(alt.vconcat(*charts, spacing=30), color="independent"),
+        resolve_scales(vconcat(*charts, spacing=30), color="independent"),
         LegendEntry("effect of a vector, with its 95 % interval", "dot", CATEGORY_COLOURS[0]),
         LegendEntry("95 % of random directions", "band", MUTED_COLOUR, opacity=0.18),
         LegendEntry("the target's own vector", "line", INK_COLOUR, (5, 3)),
@@ -112,13 +113,13 @@ def _rows_of(subject: ConceptRecords, line: Timeline) -> list[Any]:
     squares = [_square(pairs, metric, tried, learned) for metric in SQUARES] if _is_matrix(pairs) else []
     curve = _curve(rows, pairs, learned, line)
     shown = [square for square in squares if square is not None]
-    charts = [resolve_scales(alt.hconcat(*shown, spacing=18), color="independent")] if shown else []
+    charts = [resolve_scales(hconcat(*shown, spacing=18), color="independent")] if shown else []
     charts += [] if curve is None else [curve]
     if charts:
         count = max(len(tried.moments), len(learned.moments))
         fewer = f" · {count} of {len(line.moments)} checkpoints drawn, with the extremes" * (count < len(line.moments))
         heading = panel_title(f"{subject.name}: {_headline(pairs)}", f"{rows['site'].iloc[0]}{fewer}")
-        charts[0] = resolve_scales(alt.vconcat(charts[0], title=heading), color="independent")
+        charts[0] = resolve_scales(vconcat(charts[0], title=heading), color="independent")
     return charts
 
 
@@ -175,7 +176,7 @@ def _square(pairs: pd.DataFrame, metric: str, tried: Timeline, learned: Timeline
         color=alt.Color("value:Q", scale=_scale(metric, cells["value"]), legend=legend),
         tooltip=[*_PLACES, "stage:N", "step:Q", alt.Tooltip("value:Q", title=text, format=".3f")],
     )
-    return alt.layer(chart, *stage_boundary_crosses(tried)).properties(width=side, height=side, title=panel_title(text))
+    return overlay(chart, *stage_boundary_crosses(tried)).properties(width=side, height=side, title=panel_title(text))
 
 
 _PLACES = (alt.Tooltip("source_stage:N", title="learned at"), alt.Tooltip("source:Q", title="step"))
@@ -213,10 +214,10 @@ def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, learned: Timeline, line: Tim
     floor = _floor(here, cells[cells["source_stage"].eq(stage) & cells["source"].eq(step)], scale)
     bars = base.mark_rule(color=CATEGORY_COLOURS[0], opacity=0.5).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     layers = [*stage_boundaries(line, height=170, names=False), *floor, bars, dots]
-    curve = alt.layer(*layers).properties(width=wide, height=170)
+    curve = overlay(*layers).properties(width=wide, height=170)
     if means.empty:
         return curve
-    return resolve_scales(alt.hconcat(curve, _averages(means, floor, y), spacing=18), color="independent")
+    return resolve_scales(hconcat(curve, _averages(means, floor, y), spacing=18), color="independent")
 
 
 def _reach(rows: pd.DataFrame) -> list[float]:
@@ -252,4 +253,4 @@ def _averages(means: pd.DataFrame, floor: list[Any], y: alt.Y) -> Any:
         color=colour_by_name(names, title="which"),
         tooltip=["k:O", "name:N", *number_tooltips("value", "low", "high")],
     )
-    return alt.layer(*floor, lines).properties(width=150, height=170)
+    return overlay(*floor, lines).properties(width=150, height=170)

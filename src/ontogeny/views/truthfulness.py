@@ -15,6 +15,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread,
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, labelled_cells, number_tooltips, panel_title
+from ontogeny.views._layout import hconcat, overlay
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, lowest_pair, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME, SEQUENTIAL_SCHEME
@@ -39,7 +40,7 @@ def draw(records: pd.DataFrame) -> Any:
 def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
     rows, names = checkpoint_rows(subject, line, most=MOST)
     squares = [square for square in _squares(rows, names) if square is not None]
-    row = alt.hconcat(*squares, spacing=30).resolve_scale(color="independent") if squares else None
+    row = hconcat(*squares, spacing=30).resolve_scale(color="independent") if squares else None
     return [row, _clouds(rows, names)]
 
 
@@ -84,7 +85,7 @@ def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale:
     layers = labelled_cells(base, alt.Color("value:Q", scale=scale, legend=legend), tips, dark, **labels)
     said = lowest_pair(cells, "value")
     heading = panel_title(what, *dict.fromkeys([str(rows["concept"].iloc[0]), str(rows["site"].iloc[0]), said]))
-    return alt.layer(*layers).properties(width=side * size, height=side * size, title=heading)
+    return overlay(*layers).properties(width=side * size, height=side * size, title=heading)
 
 
 def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
@@ -113,6 +114,6 @@ def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
             tooltip=["text:N", "label:N"],
         )
         zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="#b9c0c8", strokeDash=[3, 3])
-        panel = alt.layer(zero.encode(x="x:Q"), cloud)
+        panel = overlay(zero.encode(x="x:Q"), cloud)
         charts.append(panel.properties(width=CHART_WIDTH / 4 - 50, height=150, title=panel_title(name)))
-    return alt.hconcat(*charts, spacing=24)
+    return hconcat(*charts, spacing=24)

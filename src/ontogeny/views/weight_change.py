@@ -17,6 +17,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seed
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import colour_by_name, inline_rows, known_intervals, number_tooltips, panel_title
+from ontogeny.views._layout import concat, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, each_stage, stack_concepts
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
@@ -75,7 +76,7 @@ def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
         *(_patches(_of(rows, moment, other), f"{other} → {moment}") for other, moment in pairs[-1:]),
     ]
     if any(chart is not None for chart in middle):
-        row = alt.hconcat(*(chart for chart in middle if chart is not None), spacing=50)
+        row = hconcat(*(chart for chart in middle if chart is not None), spacing=50)
         charts.append(row.resolve_scale(color="independent"))
     charts += [_sweep(_of(rows, moment, other), f"{other} → {moment}") for other, moment in pairs[-1:]]
     return charts
@@ -114,7 +115,7 @@ def _lines(
     bars = base.mark_rule(strokeWidth=1.3, opacity=0.6).encode(y=alt.Y("low:Q", title=y), y2="high:Q")
     # A rule without an interval would have no extent.
     layers = [*known_intervals(bars.transform_filter("datum.low != null"), rows), lines, points]
-    return alt.layer(*layers).properties(width=width, height=170)
+    return overlay(*layers).properties(width=width, height=170)
 
 
 def _layer_axis(rows: pd.DataFrame) -> Any:
@@ -137,7 +138,7 @@ def _matrices(rows: pd.DataFrame, pair: str) -> Any:
         return None
     norms = rows[rows["metric"].eq("weight_change_norm") & rows["value"].notna()]["value"]
     said = f"ΔW is {norms.min():.2g} to {norms.max():.2g} of the norm of W₀" if len(norms) else ""
-    grid = alt.concat(*panels, columns=3, spacing=34)
+    grid = concat(*panels, columns=3, spacing=34)
     return grid.resolve_scale(color="shared").properties(title=panel_title(f"Matrices, {pair}", said))
 
 
@@ -188,9 +189,9 @@ def _sweep(rows: pd.DataFrame, pair: str) -> Any:
     jacobian = _jacobian(rows)
     if not panels and jacobian is None:
         return None
-    top = alt.hconcat(*panels, spacing=34).resolve_scale(color="independent") if panels else None
+    top = hconcat(*panels, spacing=34).resolve_scale(color="independent") if panels else None
     parts_shown = [part for part in (top, jacobian) if part is not None]
-    return alt.vconcat(*parts_shown, spacing=18).properties(title=panel_title(f"W₀ + αΔW, {pair}"))
+    return vconcat(*parts_shown, spacing=18).properties(title=panel_title(f"W₀ + αΔW, {pair}"))
 
 
 def _jacobian(rows: pd.DataFrame) -> Any:
@@ -213,4 +214,4 @@ def _jacobian(rows: pd.DataFrame) -> Any:
         x=x, tooltip=["name:N", "change:N", *number_tooltips(*columns[2:])]
     )
     layers = [zero.encode(x="x:Q"), *known_intervals(bars.transform_filter("datum.low != null"), own), points]
-    return alt.layer(*layers).properties(width=CHART_WIDTH - 320, height=32 * len(kinds))
+    return overlay(*layers).properties(width=CHART_WIDTH - 320, height=32 * len(kinds))
