@@ -148,6 +148,8 @@ def test_effects_have_the_unedited_model_and_both_nulls_beside_them(models: dict
         assert table[metric, "thing", "unedited"].value == pytest.approx(0, abs=1e-6)
         assert table[metric, "thing", None].value > 0
         assert table[metric, "thing", "random_rank_one"].low < table[metric, "thing", "random_rank_one"].high
+    given = edit_effects(bake_edits(model, session.edits), FACT, [], EditPrompts())
+    assert given[1].value == 1, "an object that the model gives already is above all others"
     bare = edit_effects(model, FACT, session.edits, EditPrompts(), controls=0)
     assert {r.note for r in bare if r.n == 0} == {
         "no paraphrase was given", "no neighbour was given", "no text was given", "distances need 3 neighbours or texts, got 0",

@@ -56,7 +56,7 @@ def edit_command(
     ] = None,
     neighbour: Annotated[list[str] | None, arg.texts("Prompt about another subject that should stay; repeat.")] = None,
     neighbours: Annotated[Path | None, arg.texts("Text file with one such prompt per line.")] = None,
-    before: Annotated[str, arg.texts("The old object. Default: the likeliest next token.", "--from")] = "",
+    before: Annotated[str, arg.texts("The old object. Default: the likeliest other next token.", "--from")] = "",
     together: Annotated[bool, arg.measure("One change for all facts; else one after the other.")] = False,
     prefixes: Annotated[int, arg.measure("Contexts over which the fact is read, openings of the texts.", min=0)] = 5,
     controls: Annotated[int, arg.measure("Random changes of equal norm, the null of each number.", min=0)] = 8,

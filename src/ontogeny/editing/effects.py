@@ -42,7 +42,7 @@ class EditPrompts:
     texts: tuple[str, ...] = ()
     """Texts whose likelihood should stay."""
     before: str = ""
-    """The old object, as it continues the prompt; empty: the likeliest next token of the unedited model."""
+    """The old object, as it continues the prompt; empty: the likeliest next token of the unedited model beside the new object."""
 
 
 def edit_effects(
@@ -102,7 +102,10 @@ class _Unedited:
             old = _answers(model, [(text, prompts.before) for _, text in kinds])
         else:
             bare = new[0].ids[: new[0].prompt]
-            likeliest = _last_scores(model, [bare], ()).argmax(-1)
+            scores = _last_scores(model, [bare], ())
+            if len(own := new[0].ids[new[0].prompt :]) == 1:  # the model may give the new object already
+                scores[0, own] = -math.inf
+            likeliest = scores.argmax(-1)
             old = [TokenizedAnswer(torch.cat([a.ids[: a.prompt], likeliest]), a.prompt) for a in new]
         neighbours = _rows(model, prompts.neighbours)
         things = [*neighbours, *_rows(model, prompts.texts)]

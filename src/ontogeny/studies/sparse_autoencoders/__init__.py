@@ -3,7 +3,8 @@
 Sparse autoencoders on formal languages (arXiv:2410.11767): brackets and expressions, whose features are known for every token.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -24,9 +25,11 @@ from ontogeny.sae.causal import CausalTokens, causal_loss, causal_score
 from ontogeny.sites import Site
 from ontogeny.studies.sparse_autoencoders._claims import CLAIMS
 from ontogeny.studies.sparse_autoencoders._effects import (
+    ClampedLatents,
+    NaturalEffect,
     best_latent,
     clamp_curve,
-    effect_shares,
+    clamped_latents,
     grammatical_mass,
     next_token_shares,
 )
@@ -51,6 +54,7 @@ __all__ = [
     "SECONDS",
     "SETUP",
     "TITLE",
+    "VERSION",
     "Settings",
     "run",
 ]
@@ -58,61 +62,67 @@ __all__ = [
 TITLE = "Sparse autoencoders on formal languages"
 PAPER = "Analyzing (In)Abilities of SAEs via Formal Languages, arXiv:2410.11767"
 SETUP = """
-A decoder of two blocks learns a language: nested brackets of two kinds (Dyck-2), or prefix expressions. Sparse autoencoders of several
+A decoder of two blocks learns a language: nested brackets of two kinds (Dyck-2), prefix expressions, or English-like sentences whose parts
+of speech the grammar knows. Sparse autoencoders of several
 kinds, sizes of sparsity, scalings and seeds are trained in one pass on the stream after the first block. Latents are compared with the
 features of each token; the best latent of the main feature is clamped, and the change of the next token's category is compared with the
-change that goes with the feature. Further autoencoders are trained with the causal loss, and on shallower brackets.
+change that goes with the feature, and with that of latents which fire as often, clamped as far. Further autoencoders are trained with the
+causal loss, and on shallower brackets.
 """
 DIFFERENCES = (
     "Grammaticality of an edited model is the probability of tokens that may follow, which needs one pass; free generations are only those "
-    "of the model itself. The English grammar is in the presets small and paper, without it.",
+    "of the model itself. English has only the latter: no rule says which single tokens may follow.",
+    "An effect is a share of that of the mean difference of activations, at equal length; the paper has neither this ceiling nor matched "
+    "latents.",
     "The patch of the causal loss is written at the token's own place, one token of a text at a time, and the partner is any token of "
     "another text: the nearest one is mostly the same word in the same place, whose logits hardly differ.",
     "Penalties are means over tokens, so that they do not depend on the batch. The learning rate is 3e-3 in place of 1e-5, with 300 steps.",
     "All three forms of the sparsemax encoder are one: sparsemax ignores a shift, and rows and input have length 1.",
 )
 CHALLENGES = (3,)
+VERSION = 2
 
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
         steps=12, checkpoints=2, rows=4, strings=100, latents=24, sae_steps=12, batch=64, ks=(2, 8), penalties=(0.1,), sae_seeds=2,
-        causal_steps=6, causal_rows=6, generated=16, width=32,
+        causal_steps=6, causal_rows=6, generated=16, width=32, effect_strings=30,
     ),
     "tiny": Settings(),
     "small": Settings(
-        languages=("dyck", "expressions", "english"), steps=3000, width=128, longest=60, context=128, strings=8000, latents=256,
-        sae_steps=2000, causal_steps=1000, generated=256,
+        steps=3000, width=128, longest=60, context=128, strings=8000, latents=256,
+        sae_steps=2000, causal_steps=1000, generated=256, effect_strings=2000,
     ),
     "paper": Settings(
-        languages=("dyck", "expressions", "english"), steps=100_000, rate=1e-3, rows=128, width=128, longest=118, context=256,
-        strings=60_000, latents=256, sae_steps=20_000, ks=(8, 16, 32, 64, 128), causal_steps=20_000, generated=640,
+        steps=100_000, rate=1e-3, rows=128, width=128, longest=118, context=256,
+        strings=60_000, latents=256, sae_steps=20_000, ks=(8, 16, 32, 64, 128), causal_steps=20_000, generated=640, effect_strings=10_000,
     ),
 }  # fmt: skip
 SECONDS = {"smoke": 4, "tiny": 50, "small": 900, "paper": 100_000}
+_LANGUAGES = ("dyck", "expressions", "english")
 PICTURES = (
     StudyPicture(
         "Correlation of the best latent with each feature, over training",
         ("feature_r",),
-        ("dyck", "expressions"),
+        _LANGUAGES,
         caption="The first checkpoint is an untrained model; the dashed null run has the features of other words.",
     ),
     StudyPicture(
         "Sparsity against grammaticality of the reconstruction, a point for each kind and seed",
         ("l0", "grammatical_mass"),
-        ("dyck", "expressions"),
+        _LANGUAGES,
         points=True,
     ),
     StudyPicture(
         "Correlation against the effect of clamping, a point for each kind and seed",
         ("main_r", "effect_share"),
-        ("dyck", "expressions"),
+        _LANGUAGES,
         points=True,
         caption="On the line y = x an effect would be as large as the correlation.",
     ),
     StudyPicture(
         "Grammaticality where the best latent of the main feature is clamped",
         ("clamped_mass",),
-        ("dyck", "expressions"),
+        _LANGUAGES,
         x_title="clamped value, in units of the latent's largest (count)",
     ),
 )
@@ -170,8 +180,21 @@ def _model_rows(
     # In the null run the trained model is an untrained one.
     yield lab.row("grammatical_mass", mass[0], name, n=n, reason=reason, control="untrained", kind="none")
     yield lab.row("chance_mass", mass[0], name, n=n, reason=reason, control="untrained")
-    share, ended = write_strings(models[-1][1], make_world(settings, name), settings.generated, lab.seed)
+    written = {
+        place: write_strings(models[place][1], make_world(settings, name), settings.generated, lab.seed)
+        for place in (0, -1)
+    }
+    share, ended = written[-1]
     yield lab.row("grammatical_strings", share, name, n=max(ended, 1), reason="no string ended")
+    for metric, place, control in (
+        ("written_right", -1, None),
+        ("chance_written_right", 0, None),
+        ("written_right", 0, "untrained"),
+        ("chance_written_right", 0, "untrained"),
+    ):
+        share, ended = written[place]
+        right = share * ended / settings.generated if ended else 0.0
+        yield lab.row(metric, right, name, n=settings.generated, control=control)
 
 
 def _over_training(
@@ -206,8 +229,9 @@ def _grid_rows(
     labels = [*kinds, *(f"{first}, seed {i}" for i in range(1, 2 * settings.sae_seeds))]
     members = [replace(member, seed=10 * lab.seed) for member in kinds.values()]
     members += [replace(kinds[first], seed=10 * lab.seed + i) for i in range(1, 2 * settings.sae_seeds)]
-    x, main = read_site_tokens(model, test.rows, _SITE), MAIN_FEATURES[name]
-    categories, n = token_categories(name, make_world(settings, name)), test.rows.tokens
+    x, main, n = read_site_tokens(model, test.rows, _SITE), MAIN_FEATURES[name], test.rows.tokens
+    natural = _natural_effect(settings, name, model, test)
+    whole_step = natural.share_of_step(natural.step)
     clean = grammatical_mass(next_token_shares(model, test), test)
     r, masses, best_of_all = dict[str, float](), dict[str, tuple[float, float]](), dict[str, float]()
     reason = "no rule says which tokens may follow"
@@ -223,15 +247,12 @@ def _grid_rows(
         every = [best_latent(latents, values, test.rows.owner) for values in test.features.values()]
         for control, value in ((None, abs(best.r)), ("permuted_features", best.permuted_r)):
             best_of_all[str(control)] = max(best_of_all.get(str(control), 0.0), value)
-        effects = effect_shares(model, test, _SITE, x, own, best, test.features[main], categories, lab.seed)
         yield lab.row("l0", l0, name, n=n, kind=label)
         yield lab.row("grammatical_mass", mass, name, n=n, reason=reason, kind=label)
         yield lab.row("dead", float((latents.amax(0) <= 0).float().mean()), name, n=own.latents, kind=label)
         yield lab.row("explained", _explained(own, x), name, n=n, kind=label)
         yield lab.row("largest_r", max(abs(one.r) for one in every), name, n=n, kind=label)
-        for control, value in effects.items():
-            yield lab.row("main_r", abs(best.r), name, n=n, control=control, kind=label)
-            yield lab.row("effect_share", value, name, n=n, control=control, kind=label)
+        yield from _effect_rows(lab, name, label, clamped_latents(natural, own, best, lab.seed), natural, whole_step)
         if label == first:
             fires = latents[:, best.latent]
             top = float(fires.max())
@@ -253,6 +274,49 @@ def _grid_rows(
         yield lab.row("r_spread", float(np.std(halves[key])), f"{name}, {key}", n=len(halves[key]), control="one_kind")
 
 
+def _natural_effect(settings: Settings, name: str, model: Model, test: LabelledTokens) -> NaturalEffect:
+    few = test.first(settings.effect_strings)
+    categories = token_categories(name, make_world(settings, name))
+    return NaturalEffect.of(model, few, _SITE, few.features[MAIN_FEATURES[name]], categories)
+
+
+def _effect_rows(
+    lab: Lab, name: str, label: str, clamped: ClampedLatents, natural: NaturalEffect, whole_step: float
+) -> Iterator[Record]:
+    """Correlation and effect of the best latent, and of latents that fire as often and are clamped as far."""
+    n, best, matched = len(natural.x), clamped.best, clamped.matched
+    few, weak = "fewer than four other latents fire", "the mean difference has hardly an effect"
+    arms = {
+        None: (best.r, best.share),
+        "random_direction": (best.r, clamped.random),
+        "mean_difference": (abs(natural.r), whole_step),
+        "matched_latents": (_mean(one.r for one in matched), _mean(one.share for one in matched)),
+    }
+    for control, (r, share) in arms.items():
+        yield lab.row("main_r", r, name, n=n, control=control, kind=label, reason=few)
+        yield lab.row("effect_share", share, name, n=n, control=control, kind=label, reason=few)
+    yield lab.row("clamp_length", clamped.length, name, n=n, kind=label)
+    yield lab.row("frequency_ratio", clamped.frequency, name, n=n, kind=label, reason=few)
+    half = len(matched) // 2
+    paired, stand_in = (_mean(one.excess for one in part) for part in (matched[:half], matched[half:]))
+    excess = best.excess if matched else math.nan  # without its pairs it is left out
+    reason = weak if matched else few
+    yield lab.row("excess", excess, f"{name}, best latent", n=n, kind=label, reason=reason)
+    yield lab.row("excess", paired, f"{name}, matched latents", n=n, kind=label, reason=reason)
+    # In the null run other matched latents are in the place of the best one.
+    yield lab.row(
+        "excess", stand_in, f"{name}, best latent", n=n, control="other_matched_latents", kind=label, reason=reason
+    )
+    yield lab.row(
+        "excess", paired, f"{name}, matched latents", n=n, control="other_matched_latents", kind=label, reason=reason
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return sum(known) / len(known) if known else math.nan
+
+
 def _explained(autoencoder: SparseAutoencoder, x: torch.Tensor) -> float:
     error = (autoencoder.reconstruct(x) - x).square().sum()
     return 1 - float(error / (x - x.mean(0)).square().sum())
@@ -271,20 +335,27 @@ def _causal_rows(
     extra = causal_loss(tokens, settings.causal_weight, rows=settings.causal_rows, nearest_of=512, seed=lab.seed)
     (causal,) = train_autoencoders(chunks, [member], budget, extra=extra)
     plain, again = train_autoencoders(chunks, [member, replace(member, seed=member.seed + 1)], budget)
+    (fresh,) = train_autoencoders(chunks, [member], SaeBudget(1, settings.batch, seed=lab.seed))
     x, main = read_site_tokens(model, test.rows, _SITE), test.features[MAIN_FEATURES[name]]
-    categories = token_categories(name, make_world(settings, name))
+    natural = _natural_effect(settings, name, model, test)
     for condition, own, null in (("plain", plain, plain), ("causal", causal, again)):
         stage = f"{name}, {condition}"
         # In the null run neither side has a causal loss.
         for control, one in ((None, own), ("no_causal_loss", null)):
             yield lab.row("causal_score", causal_score(held_out, one, seed=lab.seed), stage, n=256, control=control)
             yield lab.row("explained", _explained(one, x), stage, n=len(x), control=control)
+        # In this null run the side with the causal loss is hardly trained.
+        bare = fresh if condition == "causal" else plain
+        yield lab.row("explained", _explained(bare, x), stage, n=len(x), control="one_step")
         nearest = causal_score(held_out, own, nearest_of=1, seed=lab.seed)
         yield lab.row("causal_score_nearest", nearest, stage, n=256)
         best = best_latent(own.encode(x), main, test.rows.owner)
-        effects = effect_shares(model, test, _SITE, x, own, best, main, categories, lab.seed)
+        clamped = clamped_latents(natural, own, best, lab.seed)
         yield lab.row("causal_main_r", abs(best.r), stage, n=len(x))
-        yield lab.row("causal_effect_share", effects[None], stage, n=len(x))
+        yield lab.row("causal_effect_share", clamped.best.share, stage, n=len(natural.x))
+        matched = _mean(one.share for one in clamped.matched)
+        reason = "fewer than four other latents fire"
+        yield lab.row("causal_effect_share", matched, stage, n=len(natural.x), control="matched_latents", reason=reason)
 
 
 def _shift_rows(

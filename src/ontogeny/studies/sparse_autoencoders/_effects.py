@@ -1,16 +1,17 @@
 """Measurements of an autoencoder against the ground truth: correlation of its latents, and the effect of clamping them."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ontogeny.direction import random_unit_vector
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model
-from ontogeny.sae import ClampLatent, SparseAutoencoder
+from ontogeny.sae import ClampLatent, SparseAutoencoder, read_site_tokens
 from ontogeny.sae.chunks import padded_passes
 from ontogeny.sae.evaluation import counted_mask, edit_counted
 from ontogeny.sites import Site
@@ -93,40 +94,119 @@ def natural_contrast(
     return mass[much].mean(0) - mass[little].mean(0), much, little
 
 
-def effect_shares(
-    model: Model,
-    tokens: LabelledTokens,
-    site: Site,
-    x: Float[Tensor, "counted d"],
-    autoencoder: SparseAutoencoder,
-    best: BestLatent,
-    feature: Float[Tensor, " counted"],
-    categories: Int[Tensor, " vocab"],
-    seed: int,
-) -> Mapping[str | None, float]:
-    """Share of the natural contrast of a feature that is made by clamping its latent from 0 to its largest value.
+@dataclass(frozen=True, eq=False)
+class NaturalEffect:
+    """A feature of a language model: how the next token's category differs with it, and the activations that go with it."""
 
-    1 is what a cause would give, 0 no effect; negative values go the other way. Beside it, as controls: an equal step in a random
-    direction, and the step between the mean activations of words with little and much of the feature.
-    """
-    clean = category_mass(next_token_shares(model, tokens), categories)
-    contrast, much, little = natural_contrast(clean, feature)
-    size = contrast.square().sum().clamp(min=1e-9)
-    latents = autoencoder.encode(x)[:, best.latent]
-    top = float(latents[latents > 0].quantile(0.95)) if bool((latents > 0).any()) else 0.0
-    sign = 1.0 if best.r >= 0 else -1.0
+    model: Model
+    tokens: LabelledTokens
+    site: Site
+    x: Float[Tensor, "counted d"]
+    """Activations of the words."""
+    feature: Float[Tensor, " counted"]
+    categories: Int[Tensor, " vocab"]
+    contrast: Float[Tensor, " category"]
+    step: Float[Tensor, " d"]
+    """Mean activation of words with much of the feature minus that of words with little."""
+    r: float
+    """Correlation of the projection on `step` with the feature, on strings that did not give it."""
 
-    def share(high: _Edit, low: _Edit) -> float:
-        both = [category_mass(next_token_shares(model, tokens, site, edit), categories).mean(0) for edit in (high, low)]
-        return float(((both[0] - both[1]) * contrast).sum() / size)
+    @classmethod
+    def of(
+        cls, model: Model, tokens: LabelledTokens, site: Site, feature: Float[Tensor, " counted"], categories: Tensor
+    ) -> "NaturalEffect":
+        x, owner = read_site_tokens(model, tokens.rows, site), tokens.rows.owner
+        contrast, much, little = natural_contrast(category_mass(next_token_shares(model, tokens), categories), feature)
+        even = owner % 2 == 0
+        half = x[much & even].mean(0) - x[little & even].mean(0)
+        r = float(correlations((x[~even] @ half)[:, None], feature[~even])[0])
+        return cls(model, tokens, site, x, feature, categories, contrast, x[much].mean(0) - x[little].mean(0), r)
 
-    clamps = [ClampLatent(autoencoder, best.latent, value) for value in (top, 0.0)]
-    step = (x[much].mean(0) - x[little].mean(0)) / 2
-    return {
-        None: sign * share(*clamps),
-        "random_direction": sign * share(clamps[0].null(seed), clamps[1].null(seed + 1)),
-        "mean_difference": share(lambda h: h + step, lambda h: h - step),
-    }
+    def share(self, high: _Edit, low: _Edit) -> float:
+        """Share of the natural contrast that lies between two edits: 1 is what a cause would give; negative values go the other way."""
+        both = [
+            category_mass(next_token_shares(self.model, self.tokens, self.site, edit), self.categories).mean(0)
+            for edit in (high, low)
+        ]
+        return float(((both[0] - both[1]) * self.contrast).sum() / self.contrast.square().sum().clamp(min=1e-9))
+
+    def share_of_step(self, step: Float[Tensor, " d"]) -> float:
+        """Share that a step makes, half of it to either side of each activation."""
+        return self.share(lambda h: h + step / 2, lambda h: h - step / 2)
+
+
+@dataclass(frozen=True)
+class LatentEffect:
+    """A latent's correlation with the feature and the effect of clamping it, in units of the mean difference."""
+
+    r: float
+    """|r| with the feature, on the strings that did not choose the latent."""
+    share: float
+    """Share of the natural contrast that is made by clamping it from 0 to its largest value, in the direction of its correlation."""
+    excess: float
+    """|r| minus the effect, each as a share of that of the mean difference, whose step has the length of the clamp."""
+
+
+_FEWEST_FIRINGS = 10
+_LEAST_CEILING = 0.02
+"""Effect of the mean difference below which no share of it is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClampedLatents:
+    """The best latent of an autoencoder, and latents that fire as often and are clamped as far."""
+
+    best: LatentEffect
+    matched: tuple[LatentEffect, ...]
+    """Two halves of them, the second of which stands in for the best latent in the null run; empty if too few latents fire."""
+    frequency: float
+    """Mean firing rate of the matched latents over that of the best one."""
+    random: float
+    """Share made by an equal step in a random direction."""
+    length: float
+    """Length of the clamp over that of the mean difference."""
+
+
+def clamped_latents(
+    natural: NaturalEffect, autoencoder: SparseAutoencoder, best: BestLatent, seed: int, *, pairs: int = 2
+) -> ClampedLatents:
+    """Clamp the best latent and `2 * pairs` others whose firing rates are nearest to its own, by steps of one length."""
+    latents = autoencoder.encode(natural.x)
+    fires = (latents > 0).sum(0)
+    own = latents[:, best.latent]
+    top = float(own[own > 0].quantile(0.95)) if bool((own > 0).any()) else 0.0
+    lengths = autoencoder.decoder.norm(dim=1)
+    length = top * float(lengths[best.latent])
+    ceiling = natural.share_of_step(natural.step * (length / max(float(natural.step.norm()), 1e-9)))
+    random = length * random_unit_vector(autoencoder.width, seed).to(natural.x)
+    odd = natural.tokens.rows.owner % 2 == 1
+    r = correlations(latents[odd], natural.feature[odd])
+
+    def clamps(latent: int) -> tuple[ClampLatent, ClampLatent]:
+        value = length / max(float(lengths[latent]), 1e-9)
+        return ClampLatent(autoencoder, latent, value), ClampLatent(autoencoder, latent, 0.0)
+
+    def effect(latent: int, correlation: float) -> LatentEffect:
+        share = natural.share(*clamps(latent)) * (1.0 if correlation >= 0 else -1.0)
+        known = ceiling >= _LEAST_CEILING and abs(natural.r) > 0
+        excess = abs(correlation) / abs(natural.r) - share / ceiling if known else float("nan")
+        return LatentEffect(abs(correlation), share, excess)
+
+    apart = (fires.float().clamp(min=1).log() - fires[best.latent].float().clamp(min=1).log()).abs()
+    apart[(fires < _FEWEST_FIRINGS) | (lengths < 1e-6)] = torch.inf
+    apart[best.latent] = torch.inf
+    nearest = apart.argsort()[: 2 * pairs]
+    enough = len(nearest) == 2 * pairs and bool(apart[nearest].isfinite().all())
+    # Shuffled, so that neither half is nearer to the best latent.
+    order = torch.randperm(len(nearest), generator=torch.Generator().manual_seed(seed))
+    chosen = nearest[order].tolist() if enough else []
+    return ClampedLatents(
+        effect(best.latent, best.r),
+        tuple(effect(latent, float(r[latent])) for latent in chosen),
+        float(fires[chosen].float().mean() / fires[best.latent].clamp(min=1)) if chosen else float("nan"),
+        natural.share_of_step(random),
+        length / max(float(natural.step.norm()), 1e-9),
+    )
 
 
 def clamp_curve(

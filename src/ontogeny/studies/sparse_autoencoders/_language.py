@@ -24,7 +24,7 @@ from ontogeny.worlds import grammar
 
 @dataclass(frozen=True)
 class Settings:
-    languages: tuple[str, ...] = ("dyck", "expressions")
+    languages: tuple[str, ...] = ("dyck", "expressions", "english")
     steps: int = 500
     """Training steps of the language model."""
     checkpoints: int = 3
@@ -51,6 +51,8 @@ class Settings:
     causal_weight: float = 0.1
     causal_rows: int = 24
     """Tokens that are patched in a step."""
+    effect_strings: int = 250
+    """Strings on which latents are clamped."""
     generated: int = 64
     """Strings that the model writes freely."""
 
@@ -64,6 +66,13 @@ class LabelledTokens:
     """Ground truth of each word; NaN where it has none. Classes are 0 and 1, one feature each."""
     allowed: Bool[Tensor, "counted vocab"] | None
     """Tokens that may follow; None for a language without a rule for single tokens."""
+
+    def first(self, count: int) -> "LabelledTokens":
+        """The first strings."""
+        rows = self.rows.of(range(min(count, len(self.rows))))
+        words = rows.tokens
+        features = {name: values[:words] for name, values in self.features.items()}
+        return LabelledTokens(rows, features, None if self.allowed is None else self.allowed[:words])
 
 
 PRESETS_BY_NAME: Mapping[str, grammar.Dyck | grammar.Expressions | grammar.English] = {
@@ -148,8 +157,9 @@ def _allowed(name: str, world: grammar.World, features: Mapping[str, Tensor]) ->
 
 
 def token_categories(name: str, world: grammar.World) -> Int[Tensor, " vocab"]:
-    """A category for each token: for brackets the opening ones and each closing one, for expressions the arity; the end has its own."""
+    """A category for each token: the opening brackets and each closing one, the arity, the part of speech; the end has its own."""
     groups: dict[str, int] = {}
+    parts = _parts_of_speech(world) if name == "english" else {}
     numbers = torch.zeros(len(world.vocabulary), dtype=torch.long)
     for word, token in world.vocabulary.items():
         if token < 4:
@@ -159,9 +169,21 @@ def token_categories(name: str, world: grammar.World) -> Int[Tensor, " vocab"]:
         elif name == "expressions":
             group = next((kind for kind, words in _ARITIES.items() if word in words), word)
         else:
-            group = word
+            group = parts.get(word, word)
         numbers[token] = groups.setdefault(group, len(groups))
     return numbers
+
+
+def _parts_of_speech(world: grammar.World) -> dict[str, str]:
+    """The part of speech of each word: in this grammar a word has one."""
+    drawn = grammar.strings(world, np.random.default_rng([world.config.seed, 78]), 1000)
+    feature = next(f for f in world.language.features if f.name == "part_of_speech")
+    values = feature.read(drawn)
+    known = drawn.inside & ~np.isnan(values)
+    return {
+        world.words[word]: feature.classes[int(number)]
+        for word, number in zip(drawn.words[known].tolist(), values[known].tolist(), strict=True)
+    }
 
 
 _ARITIES = {
