@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ontogeny.claims.quantity import Curve, Event, Quantity
+from ontogeny.statistics.power_laws import fit_power_law
 
 
 class ClaimShape(Protocol):
@@ -126,17 +127,14 @@ class PowerLaw:
         return replace(self, event=self.event.under(control))
 
     def effects(self, records: pd.DataFrame) -> dict[int, float]:
-        points: dict[int, list[tuple[float, float]]] = {}
-        for condition, value in self.parameter.items():
+        sizes = {condition: value for condition, value in self.parameter.items() if value > 0}
+        times: dict[int, np.ndarray] = {}
+        for place, condition in enumerate(sizes):
             event = replace(self.event, quantity=replace(self.event.quantity, condition=condition))
             for seed, (step, _) in event.steps(records).items():
-                if math.isfinite(step) and step > 0 and value > 0:
-                    points.setdefault(seed, []).append((math.log(value), math.log(step)))
-        seeds = {seed for c in self.parameter for seed in self._seeds(records, c)}
-        return {seed: self.sign * _slope(points.get(seed, [])) for seed in sorted(seeds)}
-
-    def _seeds(self, records: pd.DataFrame, condition: str) -> list[int]:
-        return list(replace(self.event.quantity, condition=condition).curves(records))
+                times.setdefault(seed, np.full(len(sizes), math.nan))[place] = step
+        parameter = np.array(list(sizes.values()))
+        return {seed: self.sign * fit_power_law(parameter, row).exponent for seed, row in sorted(times.items())}
 
 
 @dataclass(frozen=True)
@@ -222,13 +220,6 @@ def _doublings(first: tuple[float, float], second: tuple[float, float]) -> float
     if math.isinf(first[0]) and math.isinf(second[0]):
         return math.nan
     return math.log2(b + 1) - math.log2(a + 1)
-
-
-def _slope(points: list[tuple[float, float]]) -> float:
-    if len({x for x, _ in points}) < 2:
-        return math.nan
-    x, y = np.array(points).T
-    return float(np.polyfit(x, y, 1)[0])
 
 
 def _spearman(points: list[tuple[float, float]]) -> float:

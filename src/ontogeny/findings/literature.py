@@ -113,6 +113,7 @@ SYSTEMS = (
         "A percolation model of emergence",
         "2408.12578",
         "The step at which a capability emerges is a power of the number of properties, as in percolation on a bipartite graph.",
+        studies=("percolation",),
     ),
     LiteratureSystem(
         "What makes and breaks safety fine-tuning",
@@ -142,6 +143,7 @@ SYSTEMS = (
         "The geometry of self-verification",
         "2504.14379",
         "A model that checks its own reasoning does so along few directions, written by few attention heads.",
+        studies=("self_verification",),
     ),
     LiteratureSystem(
         "Shared global and local geometry of embeddings",

@@ -14,14 +14,16 @@ MetricInputs = Literal[
     "scores, labels",
     "scores, classes",
     "scores, numbers",
+    "scores, pairs",
     "confidences, correct",
     "variables",
     "activations",
     "directions",
     "subspaces",
 ]
-"""Arguments of a metric: scores and targets, confidences and whether each answer is correct, two sets of variables over the same
-examples, activations [site, example, d], two directions [d], two subspaces [d, k]."""
+"""Arguments of a metric: scores and targets, scores of pairs [site, entity, property] and which pairs occur, confidences and whether each
+answer is correct, two sets of variables over the same examples, activations [site, example, d], two directions [d], two subspaces [d, k].
+"""
 
 
 @dataclass(frozen=True)

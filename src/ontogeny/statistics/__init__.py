@@ -7,6 +7,7 @@ __all__ = [
     "control_tasks",
     "correlation",
     "cross_fitting",
+    "curve_collapse",
     "emergence",
     "fdr",
     "holm",
@@ -14,8 +15,10 @@ __all__ = [
     "nulls",
     "order_test",
     "paired_flips",
+    "percolation",
     "permutation",
     "platt",
+    "power_laws",
     "splits",
     "unique",
 ]

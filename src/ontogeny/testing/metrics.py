@@ -27,6 +27,10 @@ def _inputs(metric: Metric, seed: int = 0) -> _Inputs:
         "scores, labels": (_rand(2, _N, seed=seed), label > 0),
         "scores, classes": (_rand(2, _N, 3, seed=seed), label),
         "scores, numbers": (_rand(2, _N, seed=seed), _rand(_N, seed=seed + 1)),
+        "scores, pairs": (
+            _rand(2, _N, 9, seed=seed),
+            ((torch.arange(_N)[:, None] + torch.arange(9)) % 5 - 2).clamp(min=0),
+        ),
         "confidences, correct": (_rand(_N, seed=seed).sigmoid(), label > 0),
         "variables": (_rand(_N, _D, seed=seed), _rand(_N, 2, seed=seed + 1)),
         "activations": (_rand(2, _N, _D, seed=seed) * torch.arange(1, _D + 1), *()),
