@@ -244,7 +244,7 @@ CLAIMS = (
     ),
     Claim(
         "tree_has_its_order",
-        "Trees: before an edit the representations lie as the entities do in their tree, and not as in another one.",
+        "Trees: before an edit the representations lie as the objects of the facts do in their tree, and not as in another one.",
         f"{_PAPER}, appendix on a hierarchy of cities and countries",
         "not as a number",
         Separation(

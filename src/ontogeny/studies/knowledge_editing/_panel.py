@@ -159,14 +159,19 @@ def distortions(panel: Panel, before: Reading, after: Reading) -> dict[str, Shat
 
 
 def ring_correlations(panel: Panel, reading: Reading) -> tuple[float, float]:
-    """Correlation of the distances between representations with those in their own order, and with those in another one."""
+    """Correlation of the distances between representations with those of their objects in the own order, and with those in another one.
+
+    On a ring a relation is a rotation, so that objects are as far from each other as the entities themselves.
+    """
     world = panel.world
     own, other = [], []
     count = world.config.orders
+    apart = [entity_graph.distances(world, order) for order in range(count)]
     for relation, order in enumerate(world.orders):
-        points = reading.states[relation].double()
-        own.append(_correlation(points, entity_graph.distances(world, int(order))))
-        other.append(_correlation(points, entity_graph.distances(world, (int(order) + 1) % count)))
+        points, objects = reading.states[relation].double(), world.objects[relation]
+        pairs = np.ix_(objects, objects)
+        own.append(_correlation(points, apart[order][pairs]))
+        other.append(_correlation(points, apart[(order + 1) % count][pairs]))
     return float(np.mean(own)), float(np.mean(other))
 
 
