@@ -3,7 +3,9 @@
 For a probe that is linear at each place the change is known in closed form, so that no steps of gradient descent are needed
 (arXiv:2306.05720 takes 128 of Adam). It lies along the probe's pattern, the direction in which activations differ where the probe reads
 more: of all changes that reach the target this one is the most likely under the covariance of the activations. The shortest one lies along
-the probe's weight, where activations hardly vary, and the layers above do not listen to it (`docs/log.md`).
+the probe's weight, where activations vary little.
+
+Push every block of a UNet: skip connections carry what is left as it was around the blocks that are pushed (`docs/log.md`).
 """
 
 import math

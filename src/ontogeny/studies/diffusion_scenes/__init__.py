@@ -10,7 +10,7 @@ from ontogeny.diffusion.readability import PIXELS, PLACE
 from ontogeny.diffusion.scenes import read_scenes
 from ontogeny.jobs.study.paper_study import Lab, StudyPicture
 from ontogeny.records import Record
-from ontogeny.studies.diffusion_scenes._claims import CLAIMS
+from ontogeny.studies.diffusion_scenes._claims import CLAIMS, STRENGTHS
 from ontogeny.studies.diffusion_scenes._model import train_denoisers, untrained_denoiser
 from ontogeny.studies.diffusion_scenes._pictures import picture_rows
 from ontogeny.studies.diffusion_scenes._probing import (
@@ -41,8 +41,8 @@ DIFFERENCES = (
     "A pixel model of 16 × 16 scenes; the paper reads Stable Diffusion, which `ontogeny.diffusion` opens as well.",
     "Labels come from a rule that is exact on painted scenes; the paper's come from other networks.",
     "Probes are least squares, with the threshold of a mask chosen on the images of the fit; the paper takes steps of Adam.",
-    "Pushes are closed forms along the probe's pattern, of bounded length, at the outputs of the decoder's blocks; the paper takes 128 "
-    "steps of Adam at self-attentions.",
+    "Pushes are closed forms along the probe's pattern, of bounded length, at the outputs of all blocks, and of the decoder's alone; the "
+    "paper takes 128 steps of Adam at the self-attentions of the decoder.",
     "Pixels are read with their neighbourhood of 5 × 5, and untrained networks, places, other images' masks and random directions of equal "
     "length stand beside.",
 )
@@ -89,8 +89,9 @@ PICTURES = (
         (EARLY, LATE),
     ),
     StudyPicture(
-        "Damage to the rest of the image, and images that follow their new mask, by strength of the push",
+        "Images that follow their new mask, by damage to the rest of the image, for pushes of four strengths",
         ("damage", "share_followed"),
+        STRENGTHS,
         points=True,
     ),
 )

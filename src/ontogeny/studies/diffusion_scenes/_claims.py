@@ -5,7 +5,7 @@ from ontogeny.claims.quantity import Event, Quantity
 from ontogeny.claims.shapes import EventOrder, Relation, Separation
 from ontogeny.diffusion.readability import PIXELS, PLACE, UNTRAINED
 from ontogeny.studies.diffusion_scenes._probing import DECODER, EARLY, LATE
-from ontogeny.studies.diffusion_scenes._pushing import OTHER_MASK, OWN_MASK
+from ontogeny.studies.diffusion_scenes._pushing import DECODER_ALONE, OTHER_MASK, OWN_MASK
 from ontogeny.studies.diffusion_scenes._settings import Settings
 
 _PAPER = "arXiv:2306.05720"
@@ -17,7 +17,7 @@ _WORDS = {
     PLACE: "from the place alone",
     UNTRAINED: "from the same block of an untrained network",
 }
-_STRENGTHS = tuple(f"{OWN_MASK}, strength {strength:g}" for strength in Settings().strengths)
+STRENGTHS = tuple(f"{OWN_MASK}, strength {strength:g}" for strength in Settings().strengths)
 _READABLE = 0.5
 
 
@@ -43,6 +43,12 @@ def _early(label: str, beside: str) -> Claim:
 
 def _half(metric: str, condition: str) -> Event:
     return Event(Quantity(f"{metric}_over_training", condition), 0.5, relative=True)
+
+
+def _followed(arm: str, beside: str) -> Separation:
+    return Separation(
+        Quantity("share_followed", arm), Quantity("share_followed", beside), threshold=0.1, unit="share of images"
+    )
 
 
 CLAIMS = (
@@ -85,16 +91,27 @@ CLAIMS = (
     ),
     Claim(
         "mask_is_followed",
-        "When activations of the first steps are pushed to a moved mask, more images have it in place of their own than when they are "
-        "pushed as far to the mask of another image.",
+        "When activations of all blocks are pushed to a moved mask in the first half of the denoising steps, more images have it in "
+        "place of their own than when they are pushed as far to the mask of another image.",
         f"{_PAPER}, interventions",
         "the salient object moves with the mask",
-        Separation(
-            Quantity("share_followed", OWN_MASK),
-            Quantity("share_followed", OTHER_MASK),
-            threshold=0.1,
-            unit="share of images",
-        ),
+        _followed(OWN_MASK, OTHER_MASK),
+        "random_direction",
+    ),
+    Claim(
+        "decoder_is_enough",
+        "The same holds when the blocks of the decoder alone are pushed.",
+        f"{_PAPER}, interventions",
+        "pushed at the nine self-attentions of the decoder",
+        _followed(f"{OWN_MASK}, {DECODER_ALONE}", f"{OTHER_MASK}, {DECODER_ALONE}"),
+        "random_direction",
+    ),
+    Claim(
+        "skip_connections_carry_it",
+        "More images follow when the blocks on the way down are pushed as well.",
+        _OURS,
+        "not tested",
+        _followed(OWN_MASK, f"{OWN_MASK}, {DECODER_ALONE}"),
         "random_direction",
     ),
     Claim(
@@ -102,7 +119,7 @@ CLAIMS = (
         "The stronger the push, the more images follow it.",
         _OURS,
         "not tested",
-        Relation(Quantity("strength"), Quantity("share_followed"), _STRENGTHS),
+        Relation(Quantity("strength"), Quantity("share_followed"), STRENGTHS),
         "random_direction",
     ),
     Claim(
@@ -110,7 +127,7 @@ CLAIMS = (
         "Strengths that more images follow also change the rest of the image more.",
         _OURS,
         "not tested",
-        Relation(Quantity("share_followed"), Quantity("damage"), _STRENGTHS),
+        Relation(Quantity("share_followed"), Quantity("damage"), STRENGTHS),
         "random_direction",
     ),
     Claim(

@@ -1,6 +1,6 @@
 """Activations pushed until their probes read another scene: the mask moved, or the shapes nearer; and what it does to the image."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,10 @@ from ontogeny.studies.diffusion_scenes._settings import Settings
 
 OWN_MASK, OTHER_MASK = "its own", "another image's"
 """Arms: pushed to the moved mask of the image, or as far to that of another image."""
+DECODER_ALONE = "decoder alone"
+"""Suffix of the arms in which the blocks on the way down, and with them the skip connections, are left as they are."""
+MAIN_STRENGTH = 1.0
+"""Of the claims: the probes read the target."""
 _NEARER = 0.3
 """By how much the depth of the target is smaller."""
 Pushes = Mapping[tuple[int, str], BlockEdit]
@@ -75,7 +79,7 @@ def moved_mask(mask: Bool[Tensor, "image side side"], shift: int) -> Bool[Tensor
 def pushing_rows(
     denoiser: Denoiser, generation: Generation, start: Tensor, settings: Settings, lab: Lab
 ) -> Iterator[Record | PushedImages]:
-    """Effects of pushes on held-out images by strength, and the images of the strongest one."""
+    """Effects of pushes on held-out images by strength, and the images of the claims' one."""
     split = split_images(len(generation.labels.mask))
     before = part_of(generation.labels, split.rest)
     bench = _Bench(denoiser, start[split.rest], before, settings, lab)
@@ -85,43 +89,57 @@ def pushing_rows(
         )
         for step in range(settings.pushed)
         for block in denoiser.blocks
-        if block.startswith("up")
     }
     masks, depths = ({at: getattr(probe, label) for at, probe in probes.items()} for label in ("mask", "depth"))
     target = moved_mask(before.mask, settings.side // 4)
     for strength in settings.strengths:
-        yield from _mask_rows(bench, masks, target, strength, last=strength == settings.strengths[-1])
+        arms = _arms(bench, masks, target, strength)
+        main = strength == MAIN_STRENGTH
+        after: dict[str, Scenes] = {}
+        for arm, pushes in arms.items():
+            conditions = (f"{arm}, strength {strength:g}", *((arm,) if main else ()))
+            after[arm] = bench.after(pushes)
+            yield from _mask_rows(bench, after[arm], target, strength, conditions, None)
+            unprobed = bench.after(bench.random(pushes))
+            yield from _mask_rows(bench, unprobed, target, strength, conditions, "random_direction")
+        if main:
+            yield PushedImages(target, after[OWN_MASK], after[OTHER_MASK])
+            decoder = {at: probe for at, probe in masks.items() if at[1].startswith("up")}
+            for arm, pushes in _arms(bench, decoder, target, strength).items():
+                name = (f"{arm}, {DECODER_ALONE}",)
+                yield from _mask_rows(bench, bench.after(pushes), target, strength, name, None)
+                unprobed = bench.after(bench.random(pushes))
+                yield from _mask_rows(bench, unprobed, target, strength, name, "random_direction")
     nearer = torch.where(before.mask, (before.depth - _NEARER).clamp(min=0), before.depth)
-    pushes = bench.pushes(depths, nearer, settings.strengths[-1])
-    for control, edits in ((None, pushes), ("random_direction", bench.random(pushes))):
+    towards = bench.pushes(depths, nearer, MAIN_STRENGTH)
+    for control, edits in ((None, towards), ("random_direction", bench.random(towards))):
         yield from _depth_rows(bench, bench.after(edits), control)
 
 
-def _mask_rows(
+def _arms(
     bench: _Bench,
     probes: Mapping[tuple[int, str], SpatialProbe],
     target: Bool[Tensor, "image side side"],
     strength: float,
-    *,
-    last: bool,
-) -> Iterator[Record | PushedImages]:
+) -> dict[str, Pushes]:
+    """Pushes to the moved mask of each image, and, as far, to that of another image."""
     own = bench.pushes(probes, target.float(), strength)
     others = bench.pushes(probes, target.roll(1, 0).float(), strength)
-    other = {at: push_as_far(push, own[at]) for at, push in others.items()}
-    images: dict[tuple[str, str | None], Scenes] = {}
-    for control in (None, "random_direction"):
-        for arm, pushes in ((OWN_MASK, own), (OTHER_MASK, other)):
-            images[arm, control] = after = bench.after(pushes if control is None else bench.random(pushes))
-            values = _mask_effects(bench.before, after, target)
-            shown = {f"{arm}, strength {strength:g}", *((arm,) if last else ())}
-            for condition in sorted(shown):
-                for metric, (value, count) in values.items():
-                    yield bench.lab.row(
-                        metric, value, condition, control=control, n=count, reason="no image has a mask"
-                    )
-                yield bench.lab.row("strength", strength, condition, control=control)
-    if last:
-        yield PushedImages(target, images[OWN_MASK, None], images[OTHER_MASK, None])
+    return {OWN_MASK: own, OTHER_MASK: {at: push_as_far(push, own[at]) for at, push in others.items()}}
+
+
+def _mask_rows(
+    bench: _Bench,
+    after: Scenes,
+    target: Bool[Tensor, "image side side"],
+    strength: float,
+    conditions: Sequence[str],
+    control: str | None,
+) -> Iterator[Record]:
+    for condition in conditions:
+        for metric, (value, count) in _mask_effects(bench.before, after, target).items():
+            yield bench.lab.row(metric, value, condition, control=control, n=count, reason="no image has a mask")
+        yield bench.lab.row("strength", strength, condition, control=control)
 
 
 def _mask_effects(

@@ -26,9 +26,9 @@ class Settings:
     """Images that are generated to be probed; the last third is scored and pushed."""
     pushed: int = 5
     """First denoising steps at which activations are pushed."""
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Multiples of the push after which the probe reads the target; the claims are about the last one."""
-    bound: float = 2.0
+    strengths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    """Multiples of the push after which the probe reads the target; the claims are about 1, which is one of them."""
+    bound: float = 1.0
     """Largest length of a push, as a share of the activation's."""
     pictures: int = 3
     """Held-out images whose pictures are stored."""
