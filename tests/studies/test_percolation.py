@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from ontogeny.errors import BadInput
 from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.studies import percolation
-from ontogeny.studies.percolation._model import Panel, reveal_pairs
-from ontogeny.studies.percolation._settings import Settings
+from ontogeny.studies.percolation._answers import answer_tasks
+from ontogeny.studies.percolation._model import reveal_pairs
+from ontogeny.studies.percolation._panel import Panel
+from ontogeny.studies.percolation._settings import Settings, check_settings
 from ontogeny.worlds import typed_sentences as typed
 
 SMALL = replace(Settings(), entities=5, prompts=12, sentences=20, minimal_pairs=8)
@@ -45,7 +47,7 @@ def test_a_network_that_answers_rightly_scores_one(right: bool) -> None:
     world = typed.make(SMALL.world(1, "typed", 0))
     panel = Panel.draw(SMALL, world)
     network = Answering(world, panel.tasks, right=right)
-    scores = {(m.coords["task"], m.coords["part"]): m.value for m in panel.answer_tasks(network, 0)}
+    scores = {(m.coords["task"], m.coords["part"]): m.value for m in answer_tasks(network, world, panel.tasks, 0)}
     for task in ("order", "use"):
         own = {part: value for (name, part), value in scores.items() if name == task}
         assert set(own.values()) == {float(right)}, own
@@ -65,6 +67,13 @@ def test_training_rows_reveal_the_pairs_that_they_state() -> None:
     revealed = np.zeros_like(world.seen)
     reveal_pairs(world, rows, revealed)
     assert np.argwhere(revealed).tolist() == [[entity, value]]
+
+
+def test_each_preset_has_its_worlds() -> None:
+    for preset in percolation.PRESETS.values():
+        check_settings(preset)
+        sizes = [typed.make(preset.world(factor, "typed", 0)).config.value_count for factor in preset.factors[:2]]
+        assert sizes[1] == preset.factors[1] * sizes[0]
 
 
 def test_gain_after_a_boundary_is_that_of_the_doubling() -> None:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from ontogeny.claims.quantity import Curve, Event, Quantity
-from ontogeny.jobs.study.paper_study import Lab, StudyPicture
+from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.records import Record
 from ontogeny.statistics.curve_collapse import collapse_spread, fit_collapse
 from ontogeny.statistics.percolation import connected_share, percolation_curve, percolation_threshold
 from ontogeny.statistics.power_laws import fit_power_law
 from ontogeny.studies.percolation._claims import CLAIMS, GRAPHS, ISOLATED, LEVEL, MAIN, PRIVATE, SHARED, TOLERANCE
-from ontogeny.studies.percolation._model import Measured, reveal_pairs, train_and_measure
+from ontogeny.studies.percolation._model import reveal_pairs, train_and_measure
+from ontogeny.studies.percolation._panel import Measured
+from ontogeny.studies.percolation._pictures import EVENTS, PICTURES
 from ontogeny.studies.percolation._settings import Settings, check_settings, condition_of
 from ontogeny.worlds import typed_sentences
 
@@ -69,79 +71,6 @@ PRESETS: Mapping[str, Settings] = {
     ),
 }  # fmt: skip
 SECONDS = {"smoke": 2, "tiny": 100, "small": 4000, "paper": 100_000}
-_ROOT_STEPS = "step / √(values, relative to the fewest)"
-PICTURES = (
-    StudyPicture(
-        "Rules learned over training, as the share of the way from chance to certainty",
-        ("grammar_learned", "relation_learned", "value_learned", "unseen_learned"),
-        (MAIN,),
-        log_x=True,
-        caption="Phases: word order, types of relations, types of values; then values that never occur with the entity.",
-    ),
-    StudyPicture(
-        "Accuracy on minimal pairs",
-        ("pair_accuracy",),
-        (MAIN,),
-        log_x=True,
-        caption="The null run is a language without types.",
-    ),
-    StudyPicture(
-        "Right sentences: written freely, unscrambled, and with given words",
-        ("right_sentences",),
-        ("write", "order", "use"),
-        log_x=True,
-        caption="write: grammatical and of right types. order: grammatical, with the words given. use: the same, typed as well.",
-    ),
-    StudyPicture(
-        "Unseen pairs: probability on valid values by number of values",
-        ("unseen_learned",),
-        tuple(condition_of(factor) for factor in (1, 2, 4, 8)),
-        log_x=True,
-        caption="The null run has the fewest values under each name.",
-    ),
-    StudyPicture(
-        "The same, rescaled by the square root of the number of values",
-        ("rescaled_root",),
-        log_x=True,
-        x_title=_ROOT_STEPS,
-    ),
-    StudyPicture(
-        "The same by number of values, rescaled by the fitted exponent of each seed",
-        ("rescaled_best",),
-        log_x=True,
-        x_title="step / (relative number)^γ",
-    ),
-    StudyPicture(
-        "Step of each event against the number of values",
-        ("number_of_values", "event_step"),
-        points=True,
-        log_x=True,
-        log_y=True,
-        caption="A point for each seed. Events that do not happen in time are missing.",
-    ),
-    StudyPicture(
-        "Pairs shown by training: share of unseen pairs that they connect, beside the model",
-        ("connected_share", "unseen_learned"),
-        (MAIN,),
-        log_x=True,
-        caption="The data percolate within the first steps; the model follows much later.",
-    ),
-    StudyPicture(
-        "Random bipartite graphs: largest component by number of edges over the threshold, in hundredths",
-        ("graph_largest",),
-        x_title="edges / √(|E||K|), hundredths",
-        caption="The threshold is at 100; the larger the graph, the sharper.",
-    ),
-)
-_EVENTS = {
-    "grammar_learned": "grammar",
-    "relation_learned": "relations",
-    "value_learned": "values",
-    "unseen_learned": "unseen pairs",
-    "unseen_unscrambled": "unseen pairs unscrambled",
-    "connected_share": "connected pairs",
-}
-"""Metrics whose events are compared over sizes, and their names in the picture."""
 
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
@@ -202,6 +131,9 @@ def _panel_rows(lab: Lab, numbers: Sequence[Measured], control: str | None) -> I
 
 def _main_rows(lab: Lab, settings: Settings, numbers: Sequence[Measured], seed: int) -> Iterator[Record]:
     yield from _panel_rows(lab, numbers, None)
+    for m in numbers:
+        if m.metric in EVENTS:
+            yield lab.row("learned", m.value, EVENTS[m.metric], step=m.step, n=m.n)
     # In this null run all three rules are one, measured on two halves of its places.
     halves = {half: [m for m in numbers if m.metric == "relation_half" and m.coords["half"] == half] for half in "12"}
     for metric, half in (("grammar_learned", "1"), ("relation_learned", "2"), ("value_learned", "1")):
@@ -261,7 +193,7 @@ def _size_rows(lab: Lab, settings: Settings, factor: int, numbers: Sequence[Meas
     """Curves of unseen pairs, and the events, of one number of values."""
     condition, count = condition_of(factor), settings.world(factor, "typed", lab.seed).value_count
     yield from _unseen_rows(lab, numbers, condition, None)
-    for metric, name in _EVENTS.items():
+    for metric, name in EVENTS.items():
         at = event_step(numbers, metric)
         yield lab.row("event_step", at, f"{name}, {condition}", reason="the event did not happen")
         yield lab.row("number_of_values", count, f"{name}, {condition}")
@@ -285,8 +217,12 @@ def _scaling_rows(
 ) -> Iterator[Record]:
     """Exponents of all events, the collapse, and curves over the rescaled step."""
     sizes = np.array(settings.factors, dtype=np.float64)
-    for metric, name in _EVENTS.items():
-        fit = fit_power_law(sizes, np.array([event_step(numbers, metric) for numbers in runs]))
+    times = {name: np.array([event_step(numbers, metric) for numbers in runs]) for metric, name in EVENTS.items()}
+    # The rules before take their time whatever the number of values.
+    before = np.where(np.isfinite(times["relations"]), times["relations"], math.nan)
+    times["unseen pairs, after relations"] = times["unseen pairs"] - before
+    for name, steps in times.items():
+        fit = fit_power_law(sizes, steps)
         reason = "the event happened in fewer than two conditions"
         yield lab.row(
             "exponent",
@@ -310,9 +246,9 @@ def _scaling_rows(
     if control is None:
         for factor, curve in zip(settings.factors, curves, strict=True):
             for metric, exponent in (("rescaled_root", 0.5), ("rescaled_best", best.exponent)):
-                steps = np.rint(curve[0] / factor**exponent) if math.isfinite(exponent) else curve[0]
-                for step in np.unique(steps[steps > 0]):
-                    yield lab.row(metric, float(curve[1][steps == step].mean()), condition_of(factor), step=int(step))
+                moved = np.rint(curve[0] / factor**exponent) if math.isfinite(exponent) else curve[0]
+                for step in np.unique(moved[moved > 0]):
+                    yield lab.row(metric, float(curve[1][moved == step].mean()), condition_of(factor), step=int(step))
 
 
 def _exponent_rows(lab: Lab, exponent: float, condition: str, control: str | None) -> Iterator[Record]:

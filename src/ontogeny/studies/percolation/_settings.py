@@ -36,7 +36,7 @@ class Settings:
     """Conditions: multiples of `properties`; some of FACTORS, with 1."""
     main: int = 2
     """Condition in which the tasks are generated, and which the null runs repeat."""
-    steps: int = 400
+    steps: int = 360
     rate: float = 3e-3
     rows: int = 24
     """Rows of text per step."""
@@ -44,7 +44,7 @@ class Settings:
     context: int = 48
     width: int = 64
     layers: int = 2
-    measured: int = 40
+    measured: int = 36
     """Measured steps of each run."""
     sentences: int = 128
     """Sentences on which shares of probability are measured."""
