@@ -142,7 +142,7 @@ def test_scores_of_changed_texts_agree_with_the_oracle(seed: int) -> None:
                 verdict == "right" and len(words[:ended]) - words[:ended][::-1].index("answer") + 5 == ended
             )
         assert bool(scores.answered[row]) is (verdict != "no answer")
-    rewards = countdown.reward_texts(scores, ids[:, countdown.TARGET] - WORLD.vocabulary["0"])
+    rewards = countdown.reward(WORLD, ids)
     assert ((rewards == 1) == scores.right).all()
     assert (rewards[~scores.answered] == 0).all()
     assert ((rewards >= 0) & (rewards <= 1)).all()
@@ -191,7 +191,7 @@ def test_wrong_worlds_and_answers_are_refused() -> None:
     with pytest.raises(BadInput, match="keep the prompts"):
         countdown.score(WORLD, np.zeros((2, 20), dtype=np.int64))
     with pytest.raises(BadInput, match="must be at least 0 and below 1 together"):
-        countdown.reward_texts(countdown.score(WORLD, countdown.texts(WORLD, rng, 2).ids), np.ones(2), near=0.9)
+        countdown.reward(WORLD, countdown.texts(WORLD, rng, 2).ids, near=0.9)
     with pytest.raises(BadInput, match="must begin with `numbers"):
         countdown.judge(WORLD, "answer 7")
     with pytest.raises(BadInput, match="at least one number"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from ontogeny.data.concept import Concept
@@ -19,6 +20,7 @@ from ontogeny.worlds.countdown.expressions import Expression, parse_expression
 from ontogeny.worlds.countdown.scoring import CountdownScores, reward_texts, score_texts
 from ontogeny.worlds.countdown.texts import (
     ATTEMPT_TOKENS,
+    EXPRESSION_TOKENS,
     PROMPT_TOKENS,
     RESULT,
     TARGET,
@@ -34,6 +36,7 @@ from ontogeny.worlds.countdown.texts import (
 
 __all__ = [
     "ATTEMPT_TOKENS",
+    "EXPRESSION_TOKENS",
     "PROMPT_TOKENS",
     "RESULT",
     "TARGET",
@@ -54,7 +57,7 @@ __all__ = [
     "make",
     "parse_expression",
     "prompts",
-    "reward_texts",
+    "reward",
     "sample",
     "score",
     "texts",
@@ -169,6 +172,18 @@ def verdict_prefixes(
 def score(world: World, ids: Ints) -> CountdownScores:
     """Scores of texts that begin with a prompt, `[text, token]`."""
     return score_texts(world.vocabulary, ids, end=world.vocabulary[EOS])
+
+
+def reward(world: World, ids: Ints, *, answered: float = 0.1, near: float = 0.1) -> NDArray[np.float64]:
+    """Reward of each text that begins with a prompt, by `reward_texts`; 1 for a right answer.
+
+    Args:
+        ids: [text, token].
+        answered: For a wrong answer.
+        near: At most, beyond it, for a value close to the target.
+    """
+    scores = score(world, ids)
+    return reward_texts(scores, ids[:, TARGET] - world.vocabulary["0"], answered=answered, near=near)
 
 
 def sample(world: World, rng: np.random.Generator, rows: int) -> TokenIds:

@@ -15,7 +15,8 @@ from ontogeny.worlds.countdown.expressions import OPERATORS
 
 WORDS = ("numbers", "target", ":", *OPERATORS, "=", "(", ")", "this", "works", "not", "answer")
 PROMPT_TOKENS = 8
-ATTEMPT_TOKENS = 15
+ATTEMPT_TOKENS, EXPRESSION_TOKENS = 15, 5
+"""Tokens of an attempt, and of the expression that it begins with."""
 RESULT, VERDICT = 10, 11
 """Places of an attempt's result and of the parenthesis before its verdict, from its first token."""
 TARGET = 6
