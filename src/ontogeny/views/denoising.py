@@ -15,6 +15,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, missing_rows_reason, panel_title, resolve_scales
 from ontogeny.views._heat_map import score_cells
+from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
@@ -44,8 +45,8 @@ def draw(records: pd.DataFrame) -> Any:
             for i, metric in enumerate(LABELS)
             if cells["metric"].eq(metric).any()
         ]
-        rows.append(resolve_scales(alt.hconcat(*panels, spacing=24), color="independent"))
-    chart = rows[0] if len(rows) == 1 else resolve_scales(alt.vconcat(*rows, spacing=16), color="independent")
+        rows.append(resolve_scales(hconcat(*panels, spacing=24), color="independent"))
+    chart = rows[0] if len(rows) == 1 else resolve_scales(vconcat(*rows, spacing=16), color="independent")
     return with_legend(chart, LegendEntry("not better than the controls", "cell", MISSING_COLOUR))
 
 
@@ -110,4 +111,4 @@ def _panel(cells: pd.DataFrame, metric: str, step: float, *, first: bool) -> Any
     layers = score_cells(cells, columns, span, alt.Color("value:Q", scale=colours, legend=legend), tooltip)
     heading = panel_title(LABELS[metric], "" if step < 0 else f"training step {step:,.0f}")
     height = max(18 * len(names), 90)
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 80, height=height, title=heading)
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 80, height=height, title=heading)

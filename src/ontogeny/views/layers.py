@@ -19,6 +19,7 @@ from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, stack_by_metric
 from ontogeny.views._heat_map import score_cells
+from ontogeny.views._layout import overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
@@ -102,7 +103,7 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) ->
     without_p = "" if cells["p"].notna().any() else "no p in this table: nothing is grey"
     heading = panel_title(_headline(finding, cells), without_p, fewer)
     height = min(max(18 * len(cells["site"].unique()), 90), 260)
-    return alt.layer(*layers).properties(width=CHART_WIDTH / 3 - 55, height=height, title=heading)
+    return overlay(*layers).properties(width=CHART_WIDTH / 3 - 55, height=height, title=heading)
 
 
 def _headline(finding: Finding, cells: pd.DataFrame) -> str:

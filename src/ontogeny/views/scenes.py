@@ -15,6 +15,7 @@ from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason
+from ontogeny.views._layout import overlay
 from ontogeny.views._theme import INK_COLOUR, MUTED_COLOUR
 
 title = "Scenes from noise to image"
@@ -26,7 +27,8 @@ IMAGES = 6
 LARGEST = 400_000
 """Characters of a picture; a longer one is not drawn."""
 _PNG = "data:image/png;base64,"
-_SIDE = 58
+_SIDE, _LINE = 58, 13
+"""Side of a picture, and height of a line of its name, in px."""
 
 
 def draw(records: pd.DataFrame) -> Any:
@@ -46,12 +48,20 @@ def draw(records: pd.DataFrame) -> Any:
         pictures = pictures[pictures[column].eq(chosen) | pictures[column].isna()]
     pictures = pictures[pictures["image"].rank(method="dense").le(IMAGES)].sort_values(["place", "image"])
     names = list(pictures["name"].unique())
+    lines = max(len(name.split(" ")) for name in names)
     base = alt.Chart(inline_rows(pictures, "name", "image", "value", "picture")).encode(
         x=alt.X(
             "name:N",
             sort=names,
             title="condition",
-            axis=alt.Axis(orient="top", labelAngle=0, labelLimit=_SIDE + 8, labelExpr="split(datum.label, ' ')"),
+            axis=alt.Axis(
+                orient="top",
+                labelAngle=0,
+                labelPadding=_LINE * lines - 8,
+                labelExpr="split(datum.label, ' ')",
+                domain=False,
+                ticks=False,
+            ),
         ),
         y=alt.Y("image:O", title="image (number in the file)"),
         tooltip=[alt.Tooltip("name:N", title="picture"), alt.Tooltip("value:Q", format=".2f", title="Dice")],
@@ -62,7 +72,7 @@ def draw(records: pd.DataFrame) -> Any:
         text=alt.Text("value:Q", format=".2f")
     )
     step = {"step": _SIDE + 12}
-    return alt.layer(shown, frame, text).properties(width=step, height={"step": _SIDE + 24})
+    return overlay(shown, frame, text).properties(width=step, height={"step": _SIDE + 32})
 
 
 def _checked_picture(text: Any) -> str:

@@ -23,7 +23,7 @@ from ontogeny.studies.diffusion_scenes._probing import (
     early_rows,
     training_rows,
 )
-from ontogeny.studies.diffusion_scenes._pushing import PushedImages, pushing_rows
+from ontogeny.studies.diffusion_scenes._pushing import OTHER_MASK, OWN_MASK, PushedImages, pushing_rows
 from ontogeny.studies.diffusion_scenes._settings import Settings
 
 __all__ = ["CLAIMS", "PICTURES", "PRESETS", "SECONDS", "Settings", "run"]
@@ -91,7 +91,7 @@ PICTURES = (
     StudyPicture(
         "Images that follow their new mask, by damage to the rest of the image, for pushes of four strengths",
         ("damage", "share_followed"),
-        STRENGTHS,
+        (*STRENGTHS, *(name.replace(OWN_MASK, OTHER_MASK) for name in STRENGTHS)),
         points=True,
     ),
 )
