@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -37,6 +39,7 @@ from ontogeny.diffusion import (
     start_noise,
 )
 from ontogeny.errors import BadInput
+from ontogeny.views import load_view
 
 _OLD_NUMPY_CALL = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 """Some schedulers of diffusers convert tensors as numpy 1 did."""
@@ -196,6 +199,14 @@ def test_latent_pipeline_with_prompts_guidance_and_autoencoder(tmp_path: Path) -
     # An edit of an attention that returns its input changes nothing, another one does, in both passes.
     same = denoise(opened, start, steps=3, edits={(1, "up.0.attn.0"): lambda x: x})
     assert torch.equal(same.images, made.images)
+    # The heat map of the pipeline: attentions × steps, with labels of the size of the decoded images.
+    many = open_denoiser(folder, prompts=["a red disc"] * 6)
+    read = denoise(many, start_noise(many, 6), steps=2, read=many.attentions)
+    scenes = make_scenes(6, side=16)
+    labels = Scenes(decode_images(many, read.images), scenes.depth, scenes.mask)
+    rows = pd.DataFrame([asdict(row) for row in readability_records(read, labels)])
+    chart = load_view("denoising").draw(rows).to_dict()
+    assert all(f"'{name}'" in json.dumps(chart) for name in (*many.attentions, "pixels", "place"))
     passes = []
     denoise(opened, start, steps=3, edits={(1, "up.0.attn.0"): lambda x: passes.append(x.shape) or x * 2})
     assert passes == [(2, 16, 4, 4)] * 2
