@@ -136,3 +136,5 @@ def test_judge_and_bad_words() -> None:
         typed.check_sentences(WORLD, tokens("ECV"), np.array([4]))
     with pytest.raises(BadInput, match="kind of minimal pair"):
         typed.draw_minimal_pairs(WORLD, np.random.default_rng(0), 3, "word")
+    with pytest.raises(BadInput, match="`task` must be 0 to 2"):
+        typed.draw_prompts(WORLD, np.random.default_rng(0), 3, 3)

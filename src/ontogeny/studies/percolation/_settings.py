@@ -85,6 +85,11 @@ def check_settings(settings: Settings) -> None:
         raise BadInput(
             f"`measured` must be at least 5 and at most `steps`, {settings.steps}, got {settings.measured}: events need a curve."
         )
+    if min(settings.rows, settings.layers) < 1 or settings.width < 4 or settings.width % 4 or not settings.rate > 0:
+        raise BadInput(
+            "`rows` and `layers` must be at least 1, `width` a multiple of 4 and `rate` above 0, got "
+            f"{settings.rows}, {settings.layers}, {settings.width} and {settings.rate}."
+        )
     if min(settings.sentences, settings.minimal_pairs, settings.prompts, settings.draws) < 1:
         raise BadInput(
             "`sentences`, `minimal_pairs`, `prompts` and `draws` must be at least 1, got "

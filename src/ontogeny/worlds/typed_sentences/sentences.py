@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
+from ontogeny.errors import BadInput
 from ontogeny.worlds._vocabulary import BOS, EOS, PAD, TokenIds
 from ontogeny.worlds.typed_sentences.language import COLON, CONJUNCTIONS, COPULAS, PREPOSITIONS, TASKS, World
 
@@ -114,7 +115,14 @@ def draw_prompts(world: World, rng: np.random.Generator, count: int, task: int) 
     """Prompts of a task, as its number in `TASKS`.
 
     `order` gives the words of a sentence in random order; `use` gives some of its entities, verbs and values, at least one.
+
+    Raises:
+        BadInput: no such task, or a negative number of prompts.
     """
+    if task not in range(len(TASKS)) or count < 0:
+        raise BadInput(
+            f"`task` must be 0 to {len(TASKS) - 1}, a number in TASKS, and `count` at least 0, got {task} and {count}."
+        )
     answers = draw_sentences(world, rng, count)
     width, words = world.config.longest, answers.words
     chance = rng.random(words.shape)
