@@ -41,13 +41,13 @@ def test_partners_fire_as_often_and_are_clamped_as_far() -> None:
     rates = torch.tensor([0.3, 0.02, 0.28, 0.9, 0.32, 0.05, 0.33, 0.6, 0.27, 0.01, 0.8, 0.1])
     feature = (x[:, 0] > 0.5).double()
     length_only = natural(x, feature, torch.full((D,), 1.0))
-    clamped = clamped_latents(length_only, autoencoder(rates), BestLatent(0, 0.8, 0.0), 0)
+    clamped = clamped_latents(length_only, 1.0, autoencoder(rates), BestLatent(0, 0.8, 0.0), 0)
     assert clamped.frequency == pytest.approx(1, abs=0.1)
     # With equal weight on all coordinates each clamp of a coordinate has an effect of its length.
     shares = [abs(one.share) for one in clamped.matched]
     assert shares == pytest.approx([clamped.best.share] * 4, rel=1e-4)
     few = autoencoder(torch.where(torch.arange(LATENTS) < 3, rates, 1e-9))
-    assert clamped_latents(length_only, few, BestLatent(0, 0.8, 0.0), 0).matched == ()
+    assert clamped_latents(length_only, 1.0, few, BestLatent(0, 0.8, 0.0), 0).matched == ()
 
 
 def test_a_latent_along_the_mean_difference_has_no_excess_and_one_beside_it_has() -> None:
@@ -55,7 +55,7 @@ def test_a_latent_along_the_mean_difference_has_no_excess_and_one_beside_it_has(
     toward = torch.nn.functional.one_hot(torch.tensor(0), D).float()
     own = natural(x, (x[:, 0] > 0.5).double(), toward)
     along, beside = (
-        clamped_latents(own, autoencoder(torch.full((LATENTS,), 0.3)), BestLatent(latent, 0.9, 0.0), 0)
+        clamped_latents(own, 2.0, autoencoder(torch.full((LATENTS,), 0.3)), BestLatent(latent, 0.9, 0.0), 0)
         for latent in (0, 5)
     )
     assert along.best.excess == pytest.approx(0, abs=1e-4)

@@ -72,8 +72,8 @@ causal loss, and on shallower brackets.
 DIFFERENCES = (
     "Grammaticality of an edited model is the probability of tokens that may follow, which needs one pass; free generations are only those "
     "of the model itself. English has only the latter: no rule says which single tokens may follow.",
-    "An effect is a share of that of the mean difference of activations, at equal length; the paper has neither this ceiling nor matched "
-    "latents.",
+    "An effect is a share of that of the mean difference of activations, and all clamps are as long as it; the paper has neither this "
+    "ceiling nor matched latents.",
     "The patch of the causal loss is written at the token's own place, one token of a text at a time, and the partner is any token of "
     "another text: the nearest one is mostly the same word in the same place, whose logits hardly differ.",
     "Penalties are means over tokens, so that they do not depend on the batch. The learning rate is 3e-3 in place of 1e-5, with 300 steps.",
@@ -231,7 +231,7 @@ def _grid_rows(
     members += [replace(kinds[first], seed=10 * lab.seed + i) for i in range(1, 2 * settings.sae_seeds)]
     x, main, n = read_site_tokens(model, test.rows, _SITE), MAIN_FEATURES[name], test.rows.tokens
     natural = _natural_effect(settings, name, model, test)
-    whole_step = natural.share_of_step(natural.step)
+    ceiling = natural.share_of_step(natural.step)
     clean = grammatical_mass(next_token_shares(model, test), test)
     r, masses, best_of_all = dict[str, float](), dict[str, tuple[float, float]](), dict[str, float]()
     reason = "no rule says which tokens may follow"
@@ -252,7 +252,9 @@ def _grid_rows(
         yield lab.row("dead", float((latents.amax(0) <= 0).float().mean()), name, n=own.latents, kind=label)
         yield lab.row("explained", _explained(own, x), name, n=n, kind=label)
         yield lab.row("largest_r", max(abs(one.r) for one in every), name, n=n, kind=label)
-        yield from _effect_rows(lab, name, label, clamped_latents(natural, own, best, lab.seed), natural, whole_step)
+        yield from _effect_rows(
+            lab, name, label, clamped_latents(natural, ceiling, own, best, lab.seed), natural, ceiling
+        )
         if label == first:
             fires = latents[:, best.latent]
             top = float(fires.max())
@@ -281,7 +283,7 @@ def _natural_effect(settings: Settings, name: str, model: Model, test: LabelledT
 
 
 def _effect_rows(
-    lab: Lab, name: str, label: str, clamped: ClampedLatents, natural: NaturalEffect, whole_step: float
+    lab: Lab, name: str, label: str, clamped: ClampedLatents, natural: NaturalEffect, ceiling: float
 ) -> Iterator[Record]:
     """Correlation and effect of the best latent, and of latents that fire as often and are clamped as far."""
     n, best, matched = len(natural.x), clamped.best, clamped.matched
@@ -289,13 +291,13 @@ def _effect_rows(
     arms = {
         None: (best.r, best.share),
         "random_direction": (best.r, clamped.random),
-        "mean_difference": (abs(natural.r), whole_step),
+        "mean_difference": (abs(natural.r), ceiling),
         "matched_latents": (_mean(one.r for one in matched), _mean(one.share for one in matched)),
     }
     for control, (r, share) in arms.items():
         yield lab.row("main_r", r, name, n=n, control=control, kind=label, reason=few)
         yield lab.row("effect_share", share, name, n=n, control=control, kind=label, reason=few)
-    yield lab.row("clamp_length", clamped.length, name, n=n, kind=label)
+    yield lab.row("latent_reach", clamped.reach, name, n=n, kind=label)
     yield lab.row("frequency_ratio", clamped.frequency, name, n=n, kind=label, reason=few)
     half = len(matched) // 2
     paired, stand_in = (_mean(one.excess for one in part) for part in (matched[:half], matched[half:]))
@@ -338,6 +340,7 @@ def _causal_rows(
     (fresh,) = train_autoencoders(chunks, [member], SaeBudget(1, settings.batch, seed=lab.seed))
     x, main = read_site_tokens(model, test.rows, _SITE), test.features[MAIN_FEATURES[name]]
     natural = _natural_effect(settings, name, model, test)
+    ceiling = natural.share_of_step(natural.step)
     for condition, own, null in (("plain", plain, plain), ("causal", causal, again)):
         stage = f"{name}, {condition}"
         # In the null run neither side has a causal loss.
@@ -350,7 +353,7 @@ def _causal_rows(
         nearest = causal_score(held_out, own, nearest_of=1, seed=lab.seed)
         yield lab.row("causal_score_nearest", nearest, stage, n=256)
         best = best_latent(own.encode(x), main, test.rows.owner)
-        clamped = clamped_latents(natural, own, best, lab.seed)
+        clamped = clamped_latents(natural, ceiling, own, best, lab.seed)
         yield lab.row("causal_main_r", abs(best.r), stage, n=len(x))
         yield lab.row("causal_effect_share", clamped.best.share, stage, n=len(natural.x))
         matched = _mean(one.share for one in clamped.matched)

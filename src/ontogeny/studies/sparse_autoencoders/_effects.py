@@ -12,6 +12,7 @@ from ontogeny.direction import random_unit_vector
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model
 from ontogeny.sae import ClampLatent, SparseAutoencoder, read_site_tokens
+from ontogeny.sae.autoencoder import token_factor
 from ontogeny.sae.chunks import padded_passes
 from ontogeny.sae.evaluation import counted_mask, edit_counted
 from ontogeny.sites import Site
@@ -142,9 +143,9 @@ class LatentEffect:
     r: float
     """|r| with the feature, on the strings that did not choose the latent."""
     share: float
-    """Share of the natural contrast that is made by clamping it from 0 to its largest value, in the direction of its correlation."""
+    """Share of the natural contrast that is made by clamping it from 0 up, as far as the mean difference, in the direction of its r."""
     excess: float
-    """|r| minus the effect, each as a share of that of the mean difference, whose step has the length of the clamp."""
+    """|r| minus the effect, each as a share of that of the mean difference."""
 
 
 _FEWEST_FIRINGS = 10
@@ -163,21 +164,31 @@ class ClampedLatents:
     """Mean firing rate of the matched latents over that of the best one."""
     random: float
     """Share made by an equal step in a random direction."""
-    length: float
-    """Length of the clamp over that of the mean difference."""
+    reach: float
+    """How far the best latent moves an activation by itself, at the 95 % quantile of its values, over the length of the clamp."""
 
 
 def clamped_latents(
-    natural: NaturalEffect, autoencoder: SparseAutoencoder, best: BestLatent, seed: int, *, pairs: int = 2
+    natural: NaturalEffect,
+    ceiling: float,
+    autoencoder: SparseAutoencoder,
+    best: BestLatent,
+    seed: int,
+    *,
+    pairs: int = 2,
 ) -> ClampedLatents:
-    """Clamp the best latent and `2 * pairs` others whose firing rates are nearest to its own, by steps of one length."""
+    """Clamp the best latent and `2 * pairs` others whose firing rates are nearest to its own, all as far as the mean difference is long.
+
+    Args:
+        ceiling: Share of the natural contrast that the mean difference makes.
+    """
     latents = autoencoder.encode(natural.x)
     fires = (latents > 0).sum(0)
     own = latents[:, best.latent]
     top = float(own[own > 0].quantile(0.95)) if bool((own > 0).any()) else 0.0
-    lengths = autoencoder.decoder.norm(dim=1)
-    length = top * float(lengths[best.latent])
-    ceiling = natural.share_of_step(natural.step * (length / max(float(natural.step.norm()), 1e-9)))
+    scale = float(token_factor(natural.x).mean()) if autoencoder.token_scale else 1.0
+    lengths = autoencoder.decoder.norm(dim=1) / scale
+    length = float(natural.step.norm())
     random = length * random_unit_vector(autoencoder.width, seed).to(natural.x)
     odd = natural.tokens.rows.owner % 2 == 1
     r = correlations(latents[odd], natural.feature[odd])
@@ -205,7 +216,7 @@ def clamped_latents(
         tuple(effect(latent, float(r[latent])) for latent in chosen),
         float(fires[chosen].float().mean() / fires[best.latent].clamp(min=1)) if chosen else float("nan"),
         natural.share_of_step(random),
-        length / max(float(natural.step.norm()), 1e-9),
+        top * float(lengths[best.latent]) / max(length, 1e-9),
     )
 
 

@@ -1,5 +1,6 @@
 """A language, its model at some checkpoints, and strings with the ground truth of each token."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from ontogeny.worlds import grammar
 @dataclass(frozen=True)
 class Settings:
     languages: tuple[str, ...] = ("dyck", "expressions", "english")
-    steps: int = 500
+    steps: int = 400
     """Training steps of the language model."""
     checkpoints: int = 3
     rate: float = 3e-3
@@ -47,11 +48,11 @@ class Settings:
     """L1 weights of ReLU autoencoders."""
     sae_seeds: int = 3
     """Autoencoders of one kind, for the spread over seeds."""
-    causal_steps: int = 200
+    causal_steps: int = 150
     causal_weight: float = 0.1
     causal_rows: int = 24
     """Tokens that are patched in a step."""
-    effect_strings: int = 250
+    effect_strings: int = 200
     """Strings on which latents are clamped."""
     generated: int = 64
     """Strings that the model writes freely."""
@@ -75,6 +76,8 @@ class LabelledTokens:
         return LabelledTokens(rows, features, None if self.allowed is None else self.allowed[:words])
 
 
+_STEPS_PER_DRAW = 25
+"""Steps whose rows are drawn at once: a draw costs the same for few rows."""
 PRESETS_BY_NAME: Mapping[str, grammar.Dyck | grammar.Expressions | grammar.English] = {
     "dyck": grammar.Dyck(),
     "shallow dyck": grammar.Dyck(nest=0.3),
@@ -98,10 +101,14 @@ def train_model(settings: Settings, lab: Lab, name: str) -> list[tuple[int, Mode
     def make() -> PreTrainedModel:
         return initial_language_model(build_network(size, len(tokenizer), settings.context, "gpt2"))
 
+    @functools.lru_cache(maxsize=1)
+    def rows_of(block: int) -> Tensor:
+        rng = np.random.default_rng([lab.seed, block])
+        return torch.from_numpy(grammar.sample(world, rng, settings.rows * _STEPS_PER_DRAW))
+
     def batches(step: int) -> TokenBatch:
-        return TokenBatch(
-            torch.from_numpy(grammar.sample(world, np.random.default_rng([lab.seed, step]), settings.rows))
-        )
+        block, place = divmod(step, _STEPS_PER_DRAW)
+        return TokenBatch(rows_of(block)[place * settings.rows : (place + 1) * settings.rows])
 
     config = TrainingConfig(settings.steps, settings.rate, warmup=min(30, settings.steps))
     wanted = {0, *sqrt_steps(settings.steps, settings.checkpoints, first=max(1, settings.steps // 20))}
