@@ -72,3 +72,25 @@ def test_without_diffusers_the_study_is_refused_before_anything_runs(
     monkeypatch.setattr(paper_study, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"needs diffusers, which is not installed: pip install 'ontogeny\[diffusion\]'"):
         plan_study("diffusion_scenes", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("block", "up.7", "block"),
+        ("side", 18, "multiple of 4"),
+        ("channels", (16, 32), "3 multiples of 8"),
+        ("channels", (16, 32, 30), "3 multiples of 8"),
+        ("steps", 0, "at least 1"),
+        ("denoising", 500, "from 3 to `noise_steps`"),
+        ("early", 10, "below `denoising`"),
+        ("pushed", 11, "from 1 to `denoising`"),
+        ("generated", 4, "at least 12"),
+        ("strengths", (0.5, 2.0), "1 among them"),
+        ("checkpoints", (0.0, 0.5), "1 among them"),
+        ("bound", 0.0, "above 0"),
+    ],
+)
+def test_refuses_settings_that_cannot_be_measured(setting: str, value: object, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        plan_study("diffusion_scenes", "tiny", changes={setting: value})

@@ -17,14 +17,12 @@ from ontogeny.diffusion.spatial_probe import SpatialProbe
 from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.records import Record
 from ontogeny.studies.diffusion_scenes._probing import Generation
-from ontogeny.studies.diffusion_scenes._settings import Settings
+from ontogeny.studies.diffusion_scenes._settings import MAIN_STRENGTH, Settings
 
 OWN_MASK, OTHER_MASK = "its own", "another image's"
 """Arms: pushed to the moved mask of the image, or as far to that of another image."""
 DECODER_ALONE = "decoder alone"
 """Suffix of the arms in which the blocks on the way down, and with them the skip connections, are left as they are."""
-MAIN_STRENGTH = 1.0
-"""Of the claims: the probes read the target."""
 _NEARER = 0.3
 """By how much the depth of the target is smaller."""
 Pushes = Mapping[tuple[int, str], BlockEdit]
