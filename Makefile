@@ -37,6 +37,7 @@ pictures: demo
 	$(BIN)/ontogeny show runs/demo/trace emergence --out docs/pictures/emergence.svg
 
 test: setup
+	@$(BIN)/python -m compileall -q -j 2 src  # once for the commands that tests start, where Python writes no caches
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 # About 25 minutes. Peers are installed into .bench/ on first use.

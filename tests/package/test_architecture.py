@@ -1,6 +1,7 @@
 """The architecture of the package: floors, rooms, names that are defined once, imports without a cycle."""
 
 import ast
+import functools
 import re
 import tomllib
 from collections import defaultdict
@@ -15,7 +16,12 @@ PACKAGE = ROOT / "src/ontogeny"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
 PLUGIN_FOLDERS = {*plugins.PLUGIN_FOLDERS, "methods"}
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """The syntax tree of each file."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def relative_name(path: Path) -> str:
@@ -49,10 +55,10 @@ def is_plugin(path: Path) -> bool:
 def contract_names(path: Path) -> set[str]:
     """Names that a file of a plug-in folder defines for the `__init__` that exports them."""
     face = path.parent / "__init__.py"
-    if path.stem == "__init__" or face not in TREES or not is_plugin(face):
+    if path.stem == "__init__" or face not in trees() or not is_plugin(face):
         return set()
     imports = [
-        node for node in TREES[face].body if isinstance(node, ast.ImportFrom) and node.module == module_name(path)
+        node for node in trees()[face].body if isinstance(node, ast.ImportFrom) and node.module == module_name(path)
     ]
     return {alias.name for node in imports for alias in node.names}
 
@@ -71,7 +77,7 @@ def test_public_name_is_defined_once() -> None:
     """In the whole package, plug-ins aside: these define the names of their folder's contract."""
     names = {
         relative_name(path): defined_names(tree) - contract_names(path)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if not is_plugin(path)
     }
     assert homonyms(names) == {}
@@ -86,7 +92,7 @@ def test_homonyms_are_detected() -> None:
 @pytest.mark.parametrize("room", ROOMS, ids=relative_name)
 def test_room_describes_itself(room: Path) -> None:
     """A docstring and `__all__`; a room that defines nothing lists its public files and folders."""
-    tree = TREES[room / "__init__.py"]
+    tree = trees()[room / "__init__.py"]
     assert ast.get_docstring(tree)
     if room.name in PLUGIN_FOLDERS or room.parent.name in PLUGIN_FOLDERS:
         return  # the names of a plug-in folder are the plug-ins, found by name
@@ -128,7 +134,7 @@ def test_private_files_are_imported_in_their_room_only() -> None:
     known = {module_name(path) for path in FILES}
     foreign = {
         (module_name(path), module)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for module in imported_modules(module_name(path), tree, known)
         if (parts := module.split("."))[-1].startswith("_") and parts[-1] != "_version"
         if not f"{module_name(path)}.".startswith(f"{'.'.join(parts[:-1])}.")
@@ -159,7 +165,7 @@ def find_cycle(graph: dict[str, set[str]]) -> list[str]:
 
 def test_imports_have_no_cycle() -> None:
     modules = {
-        module_name(path): tree for path, tree in TREES.items() if path.parent != PACKAGE or path.stem != "__init__"
+        module_name(path): tree for path, tree in trees().items() if path.parent != PACKAGE or path.stem != "__init__"
     }
     assert find_cycle({name: imported_modules(name, tree, set(modules)) for name, tree in modules.items()}) == []
 
