@@ -29,7 +29,7 @@ ScoreUnderEdits = Callable[[Sequence[Edit]], Float[Tensor, " example"]]
 
 
 @dataclass(frozen=True, eq=False)
-class AblationEffect:
+class SetEffect:
     """The effect of an ablation on a score, and those of random ones."""
 
     change: Float[Tensor, " example"]
@@ -54,7 +54,7 @@ class AblationEffect:
 
 
 @dataclass(frozen=True, eq=False)
-class HeadSetEffect(AblationEffect):
+class HeadSetEffect(SetEffect):
     """The effect of ablating a set of heads."""
 
     heads: tuple[tuple[int, int], ...]

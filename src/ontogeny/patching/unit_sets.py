@@ -12,7 +12,7 @@ import torch
 from ontogeny.errors import BadInput
 from ontogeny.interventions import Ablate
 from ontogeny.models.model import Model, output_weight
-from ontogeny.patching.head_sets import AblationEffect, ScoreUnderEdits
+from ontogeny.patching.head_sets import ScoreUnderEdits, SetEffect
 from ontogeny.sites import Site
 from ontogeny.steering.steer import Edit
 from ontogeny.steering.token_selection import TokenSelection
@@ -22,7 +22,7 @@ Units = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
-class UnitSetEffect(AblationEffect):
+class UnitSetEffect(SetEffect):
     """The effect of ablating a set of neurons."""
 
     units: tuple[tuple[int, int], ...]

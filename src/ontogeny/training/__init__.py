@@ -4,6 +4,7 @@ __all__ = [
     "batches",
     "checkpoint_schedule",
     "checkpoints",
+    "grpo",
     "in_memory",
     "loop",
     "model_parts",

@@ -82,7 +82,7 @@ class GrpoRound:
     kl: float
     """Of the reference, at the time of sampling, nats per token."""
     clipped: float
-    """Share of tokens whose ratio is outside of the clip after the round's updates."""
+    """Share of tokens whose ratio is outside of the clip before the last update of the round."""
     stopped: str = ""
     """Why the training stopped after this round; "" if it goes on."""
 
@@ -137,9 +137,11 @@ def grpo_rounds(
             recent.append(float((groups == groups[:, :1]).all(1).float().mean()))
             stopped, clipped = _why_stop(recent, config, number, float(rewards.mean())), 0.0
             if recent[-1] < 1:
-                for chosen in torch.randperm(len(rewards)).chunk(config.updates):
+                *others, final = torch.randperm(len(rewards)).chunk(config.updates)
+                for chosen in others:
                     train_step(session, recipe, scored.rows(chosen))
-                clipped = _clipped_share(network, scored, config.clip)
+                clipped = _clipped_share(network, scored.rows(final), config.clip)
+                train_step(session, recipe, scored.rows(final))
             yield GrpoRound(
                 number,
                 network,

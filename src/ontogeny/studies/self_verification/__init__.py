@@ -44,7 +44,7 @@ DIFFERENCES = (
     "attempt is always the last one.",
     "The nulls are random sets of heads and of neurons, shuffled verdicts, an untrained model and shuffled rewards; the paper has none.",
     "Heads are ranked by OV score among those that attend to the target, if there are more than three, else among all.",
-    "A verdict counts as flipped if `not` is likelier than `this`; what the model writes then is classified as in the paper.",
+    "A verdict counts as flipped if “not” is likelier than “this”; what the model writes then is classified as in the paper.",
 )
 CHALLENGES = (4, 11)
 

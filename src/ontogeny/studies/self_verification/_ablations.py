@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ontogeny.models.model import Model
-from ontogeny.patching.head_sets import AblationEffect, Heads, ablate_head_set, zeroed_heads
+from ontogeny.patching.head_sets import Heads, SetEffect, ablate_head_set, zeroed_heads
 from ontogeny.patching.unit_sets import Units, ablate_unit_set, zeroed_units
 from ontogeny.records import Record
 from ontogeny.statistics.control_tasks import random_directions
@@ -29,7 +29,7 @@ def ablation_rows(bench: Bench, circuit: Circuit) -> Iterator[Record]:
         "invalid vectors": circuit.invalid_units,
         "valid and invalid vectors": list(dict.fromkeys([*circuit.valid_units, *circuit.invalid_units])),
     }
-    effects: dict[str, AblationEffect] = {}
+    effects: dict[str, SetEffect] = {}
     edits: dict[str, list[Edit]] = {"nothing": []}
     for name, own in heads.items():
         edits[name] = zeroed_heads(own)
@@ -40,15 +40,14 @@ def ablation_rows(bench: Bench, circuit: Circuit) -> Iterator[Record]:
         flipped = float((plain - score(edits[name])).mean())
         yield lab.row("flipped", flipped, name, n=len(plain))
         reason = "all heads attend to the target, so that no other set is as large"
-        yield lab.row("flipped", math.nan if own else 0.0, name, n=len(plain), control=NULL_HEADS, reason=reason)
+        for metric, control in (("flipped", NULL_HEADS), ("random_flips", None), ("random_flips", NULL_HEADS)):
+            yield lab.row(metric, math.nan if own else 0.0, name, n=len(plain), control=control, reason=reason)
     for name, chosen in units.items():
         effects[name] = ablate_unit_set(model, chosen, score, sets=sets, seed=lab.seed)
         edits[name] = zeroed_units(model, chosen)
     for name, effect in effects.items():
         yield from _effect_rows(bench, name, effect)
-    three = -effects["three heads"].null
-    for control, value in ((None, float(three.mean())), (NULL_HEADS, float(three[1:].mean()))):
-        yield lab.row("flipped", value, "random heads", n=len(three), control=control)
+    for control in (None, NULL_HEADS):
         yield lab.row("flipped", 0.0, "nothing", n=len(plain), control=control)
     yield from _distribution_rows(bench, effects)
     for name, changes in edits.items():
@@ -57,17 +56,18 @@ def ablation_rows(bench: Bench, circuit: Circuit) -> Iterator[Record]:
     yield from _margin_rows(bench, model, circuit)
 
 
-def _effect_rows(bench: Bench, name: str, effect: AblationEffect) -> Iterator[Record]:
+def _effect_rows(bench: Bench, name: str, effect: SetEffect) -> Iterator[Record]:
     low, high = effect.null_range
     count = len(effect.null)
     yield bench.lab.row("flipped", -effect.effect, name, n=len(effect.change))
     # The null run has the first of the random sets in place of the set.
     yield bench.lab.row("flipped", float(-effect.null[0]), name, n=len(effect.change), control=NULL_HEADS)
     yield bench.lab.row("random_flips", float(-effect.null.mean()), name, n=count, low=-high, high=-low)
+    yield bench.lab.row("random_flips", float(-effect.null[1:].mean()), name, n=count - 1, control=NULL_HEADS)
     yield bench.lab.row("p", effect.p, name, n=count)
 
 
-def _distribution_rows(bench: Bench, effects: dict[str, AblationEffect]) -> Iterator[Record]:
+def _distribution_rows(bench: Bench, effects: dict[str, SetEffect]) -> Iterator[Record]:
     """Quantiles of the random sets, and a level for each set."""
     shown: Sequence[tuple[str, str]] = (
         ("three heads", "random heads"),

@@ -78,7 +78,12 @@ CLAIMS = (
         "Without the three heads of the largest OV scores the model denies attempts that work, more than without three random heads.",
         f"{_PAPER}, section 5",
         "three heads disable verification, without a null",
-        Separation(_flips("three heads"), _flips("random heads"), threshold=0.2, unit="share of verdicts flipped"),
+        Separation(
+            _flips("three heads"),
+            Quantity("random_flips", "three heads"),
+            threshold=0.2,
+            unit="share of verdicts flipped beyond random heads",
+        ),
         NULL_HEADS,
     ),
     Claim(
@@ -90,11 +95,37 @@ CLAIMS = (
         NULL_HEADS,
     ),
     Claim(
+        "attending_heads_beyond_random",
+        "That is more than without as many random heads.",
+        f"control of {_PAPER}, section 5",
+        "no null in the paper",
+        Separation(
+            _flips("attending heads"),
+            Quantity("random_flips", "attending heads"),
+            threshold=0.2,
+            unit="share of verdicts flipped beyond random heads",
+        ),
+        NULL_HEADS,
+    ),
+    Claim(
+        "vectors_beyond_random",
+        "Without both sets of value vectors it denies more than without as many random neurons of their layers.",
+        f"control of {_PAPER}, section 5",
+        "no null in the paper",
+        Separation(
+            _flips("valid and invalid vectors"),
+            Quantity("random_flips", "valid and invalid vectors"),
+            threshold=0.2,
+            unit="share of verdicts flipped beyond random neurons",
+        ),
+        NULL_HEADS,
+    ),
+    Claim(
         "valid_vectors_do_part",
-        "The value vectors nearest to valid flip fewer verdicts than the three heads.",
+        "The value vectors nearest to valid flip fewer verdicts than the heads that attend to the target.",
         f"{_PAPER}, section 5",
         "partial effect",
-        Separation(_flips("three heads"), _flips("valid vectors"), unit="share of verdicts flipped"),
+        Separation(_flips("attending heads"), _flips("valid vectors"), unit="share of verdicts flipped"),
         NULL_HEADS,
     ),
     Claim(
@@ -107,7 +138,7 @@ CLAIMS = (
     ),
     Claim(
         "vectors_read_as_verdicts",
-        "Value vectors near the probe promote `this` over `not`; their antipodes do the reverse.",
+        "Value vectors near the probe promote “this” over “not”; their antipodes do the reverse.",
         f"{_PAPER}, section 3",
         "tokens of success, and of failure at the antipodes",
         Separation(
@@ -139,7 +170,7 @@ CLAIMS = (
     ),
     Claim(
         "heads_form_in_fine_tuning",
-        "The three heads get their effect in supervised fine-tuning, not under GRPO.",
+        "The heads that attend to the target get their effect in supervised fine-tuning, not under GRPO.",
         "over checkpoints; not in the paper",
         "one checkpoint in the paper",
         Separation(
@@ -153,8 +184,8 @@ CLAIMS = (
         "over checkpoints; not in the paper",
         "one checkpoint in the paper",
         EventOrder(
-            Event(Quantity("formed", "probe at the parenthesis"), 0.5, relative=True),
-            Event(Quantity("formed", "verdicts right"), 0.5, relative=True),
+            Event(Quantity("reached", "probe at the parenthesis"), 0.75),
+            Event(Quantity("reached", "verdicts right"), 0.75),
         ),
         "same_quantity",
     ),

@@ -30,7 +30,7 @@ from ontogeny.training.batches import TokenBatch
 from ontogeny.training.rollouts import sample_rollouts
 from ontogeny.worlds import countdown
 
-READ_AT = {"(": -1, "the result": -2, "= before it": -3, "the operand before": -4}
+READ_AT = {"the parenthesis": -1, "the result": -2, "the equals sign": -3, "the operand before": -4}
 """Tokens at which a verdict is probed, from the end of a prefix."""
 _FOLDS = 4
 _CONTINUED = 10
@@ -109,7 +109,7 @@ def behaviour_shares(scores: countdown.CountdownScores) -> dict[str, float]:
 
 
 @torch.no_grad()
-def read_streams(model: Model, task: VerdictTask) -> Float[Tensor, "layer place example d"]:
+def read_verdict_streams(model: Model, task: VerdictTask) -> Float[Tensor, "layer place example d"]:
     """The residual stream after each block, at each of `READ_AT`."""
     parts = []
     layers = list(range(1, model.layers + 1))

@@ -23,7 +23,7 @@ from ontogeny.studies.self_verification._measures import (
     find_circuit,
     generate_texts,
     probe_accuracies,
-    read_streams,
+    read_verdict_streams,
     shuffled_verdicts,
 )
 from ontogeny.studies.self_verification._settings import Settings
@@ -50,7 +50,9 @@ class Bench:
     def circuit(self, saved: SavedModel) -> Circuit:
         """Heads and neurons of a checkpoint, by its own probes at the parenthesis."""
         model = self.models.model(saved)
-        _, directions = probe_accuracies(read_streams(model, self.task)[:, 0], self.task.valid, self.task.groups)
+        _, directions = probe_accuracies(
+            read_verdict_streams(model, self.task)[:, 0], self.task.valid, self.task.groups
+        )
         return find_circuit(self.settings, model, self.task, directions)
 
 
@@ -89,7 +91,7 @@ def course_rows(bench: Bench, circuit: Circuit) -> Iterator[Record]:
             yield lab.row(
                 "share", value, name, step=step, n=settings.generated, reason="no text has an attempt in form"
             )
-        x, readable = read_streams(model, task)[-1], math.nan
+        x, readable = read_verdict_streams(model, task)[-1], math.nan
         for control, labels in ((None, task.valid), (NULL_VERDICTS, shuffled)):
             accuracies, _ = probe_accuracies(x, labels, task.groups)
             for name, value in zip(READ_AT, accuracies, strict=True):
@@ -98,14 +100,18 @@ def course_rows(bench: Bench, circuit: Circuit) -> Iterator[Record]:
         says = task.says_this(model, valid_only=False)([]) > 0
         verdicts = float((says == task.valid).double().mean())
         for control, read in ((None, readable), ("same_quantity", verdicts)):
-            yield lab.row("formed", read, _READABLE, step=step, n=len(says), control=control)
-            yield lab.row("formed", verdicts, _SAID, step=step, n=len(says), control=control)
+            yield lab.row("reached", read, _READABLE, step=step, n=len(says), control=control)
+            yield lab.row("reached", verdicts, _SAID, step=step, n=len(says), control=control)
+        for name, value in ((_READABLE, readable), (_SAID, verdicts)):
+            yield lab.row("formed", value, name, step=step, n=len(says))
         score, mass = task.says_this(model), attend_to_target(model, task, draws=1).mass.mean(-1)
         plain = score([])
-        for control, heads in ((None, circuit.chosen), (NULL_HEADS, random_heads(model, circuit.chosen, lab.seed))):
+        # Heads of the last checkpoint; where none attends to the target, those of the largest OV scores.
+        final = circuit.attending or circuit.chosen
+        for control, heads in ((None, final), (NULL_HEADS, random_heads(model, final, lab.seed))):
             flipped = float((plain - score(zeroed_heads(heads))).mean())
             flips.setdefault((saved.stage, control), []).append(flipped)
-            yield lab.row("formed", flipped, "flipped by three heads", step=step, n=len(plain), control=control)
+            yield lab.row("formed", flipped, "flipped by attending heads", step=step, n=len(plain), control=control)
             own = float(torch.stack([mass[layer - 1, head] for layer, head in heads]).mean())
             yield lab.row("formed", own, "their attention to the target", step=step, control=control)
         yield lab.row("formed", _mean_cosine(model, circuit), "cosine of valid value vectors", step=step)
@@ -151,8 +157,9 @@ def _solving(bench: Bench, model: Model) -> dict[str, float]:
 
 
 def random_heads(model: Model, heads: Heads, seed: int) -> Heads:
-    """As many other heads."""
-    return random_head_sets(model, heads, 2, seed=seed)[0]
+    """As many random heads; the same ones if the model has no others."""
+    whole = len(heads) == model.layers * model.heads
+    return heads if whole else random_head_sets(model, heads, 2, seed=seed)[0]
 
 
 def _mean_cosine(model: Model, circuit: Circuit) -> float:

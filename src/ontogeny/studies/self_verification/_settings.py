@@ -17,21 +17,21 @@ class Settings:
     """Most attempts of a text."""
     hit: float = 0.3
     """Probability that an attempt of a training text works."""
-    sft_steps: int = 600
+    sft_steps: int = 500
     sft_rows: int = 48
     sft_rate: float = 5e-3
     searched: float = 0.25
     """Share of training texts in whose loss the expressions count. They are random, so that their loss is noise beside calculations and
     verdicts."""
-    sft_checkpoints: int = 10
-    rounds: int = 60
+    sft_checkpoints: int = 12
+    rounds: int = 40
     """Of GRPO; each samples anew."""
     prompts: int = 16
     """Puzzles of a round."""
     group: int = 8
     """Answers to each."""
     updates: int = 2
-    rl_rate: float = 1e-3
+    rl_rate: float = 3e-4
     beta: float = 0.01
     answered: float = 0.1
     """Reward of a wrong answer; a right one has 1."""

@@ -13,7 +13,7 @@ from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.models.model import Model, model_from_network
 from ontogeny.studies.self_verification._settings import Settings
 from ontogeny.training.batches import TokenBatch
-from ontogeny.training.checkpoint_schedule import log_steps, sqrt_steps
+from ontogeny.training.checkpoint_schedule import every_k_steps, sqrt_steps
 from ontogeny.training.grpo import GrpoConfig, GrpoRound, grpo_rounds
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
@@ -78,7 +78,7 @@ def make_world(settings: Settings, seed: int) -> countdown.World:
 def train_models(settings: Settings, lab: Lab, world: countdown.World) -> TrainedModels:
     """Both stages, with checkpoints in memory."""
     saved: list[SavedModel] = []
-    marks = log_steps(settings.sft_steps, settings.sft_checkpoints, first=max(1, settings.sft_steps // 30))
+    marks = every_k_steps(settings.sft_steps, max(1, settings.sft_steps // settings.sft_checkpoints))
     network: nn.Module | None = None
     for session in training_sessions(_sft_recipe(settings, lab.seed, world)):
         network = session.network
