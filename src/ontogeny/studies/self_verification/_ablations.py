@@ -10,7 +10,7 @@ from ontogeny.records import Record
 from ontogeny.statistics.control_tasks import random_directions
 from ontogeny.steering.steer import Edit
 from ontogeny.studies.self_verification._claims import NULL_HEADS
-from ontogeny.studies.self_verification._measures import Circuit, continuation_kinds, vector_margins
+from ontogeny.studies.self_verification._measures import Circuit, continuation_kinds, vector_margins, vector_tokens
 from ontogeny.studies.self_verification._over_training import Bench
 
 _QUANTILES = range(0, 101, 5)
@@ -90,4 +90,8 @@ def _margin_rows(bench: Bench, model: Model, circuit: Circuit) -> Iterator[Recor
         for antipodes, margin in vector_margins(model, bench.models.world, direction, top).items():
             name = "nearest to invalid" if antipodes else "nearest to valid"
             yield bench.lab.row("verdict_margin", margin, name, n=top, control=control)
+    for antipodes, tokens in vector_tokens(model, circuit.directions[-1]).items():
+        for token, change in tokens:
+            name = "nearest to invalid" if antipodes else "nearest to valid"
+            yield bench.lab.row("promoted", change, name, token=token)
     yield bench.lab.row("chance_cosine", circuit.chance, "nearest to valid", n=top)

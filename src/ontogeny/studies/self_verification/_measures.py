@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ontogeny.activations.target_heads import TargetAttention, target_attention
+from ontogeny.lenses import read_in_tokens
 from ontogeny.metrics.separability import accuracy
 from ontogeny.models.hooks import read_hooks
 from ontogeny.models.model import Model
@@ -225,6 +226,15 @@ def vector_margins(model: Model, world: countdown.World, direction: Float[Tensor
         vectors = torch.stack([one.vector / one.vector.norm() for one in nearest])
         margins[antipodes] = float((vectors * gain @ row).mean())
     return margins
+
+
+def vector_tokens(model: Model, direction: Float[Tensor, " d"], top: int = 5) -> dict[bool, list[tuple[str, float]]]:
+    """Tokens that the value vector nearest to a direction (False), and its nearest antipode (True), promote most."""
+    tokens = {}
+    for antipodes in (False, True):
+        (nearest,) = nearest_value_vectors(model, direction, top=1, antipodes=antipodes, draws=2)
+        tokens[antipodes] = list(read_in_tokens(model, nearest.vector, top=top).promoted)
+    return tokens
 
 
 @torch.no_grad()
