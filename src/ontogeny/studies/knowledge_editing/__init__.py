@@ -88,7 +88,7 @@ PRESETS: Mapping[str, Settings] = {
         tree_hops=4, tree_steps=150_000,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 2, "tiny": 35, "small": 1200, "paper": 400_000}
+SECONDS = {"smoke": 3, "tiny": 55, "small": 1200, "paper": 400_000}
 
 _FAR = at_distance("rome", DISTANCES[-1])
 PICTURES = (
@@ -104,7 +104,7 @@ PICTURES = (
         ("distortion_of_edited", "direct_drop"),
         points=True,
         log_x=True,
-        caption="A mark for each method, kind of edit and seed; hollow marks are random changes of equal norm.",
+        caption="A mark for each method, kind of edit and seed; diamonds and triangles are random changes of equal norm.",
     ),
     StudyPicture(
         "Distortion R by the distance of the new object",
