@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ontogeny.diffusion.denoiser import block_activations, denoise, start_noise
 from ontogeny.diffusion.readability import PIXELS, PLACE
-from ontogeny.diffusion.scenes import read_scenes
+from ontogeny.diffusion.scenes import make_scenes, read_scenes
 from ontogeny.jobs.study.paper_study import Lab, StudyPicture
 from ontogeny.records import Record
 from ontogeny.studies.diffusion_scenes._claims import CLAIMS, STRENGTHS
@@ -110,6 +110,9 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     untrained = models[0], untrained_denoiser(settings, lab.seed)
     raw, other = (block_activations(network, made.inputs, model.blocks) for network in untrained)
     generation = Generation(made, read_scenes(made.images), raw, other)
+    painted = make_scenes(settings.generated, side=settings.side, seed=lab.seed)
+    for name, mask in (("generated", generation.labels.mask), ("painted", painted.mask)):
+        yield lab.row("mask_share", float(mask.float().mean()), name, n=len(mask))
     lab.on_activity("probing", 2, 4)
     for step, checkpoint in models.items():
         final = step == last

@@ -120,7 +120,7 @@ CLAIMS = (
         _OURS,
         "not tested",
         Relation(Quantity("strength"), Quantity("share_followed"), STRENGTHS),
-        "random_direction",
+        "one_strength",
     ),
     Claim(
         "following_costs",
@@ -128,7 +128,7 @@ CLAIMS = (
         _OURS,
         "not tested",
         Relation(Quantity("share_followed"), Quantity("damage"), STRENGTHS),
-        "random_direction",
+        "one_strength",
     ),
     Claim(
         "depth_is_followed",

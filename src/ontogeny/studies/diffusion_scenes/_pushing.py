@@ -102,6 +102,7 @@ def pushing_rows(
             yield from _mask_rows(bench, unprobed, target, strength, conditions, "random_direction")
         if main:
             yield PushedImages(target, after[OWN_MASK], after[OTHER_MASK])
+            yield from _one_strength_rows(bench, after[OWN_MASK], target)
             decoder = {at: probe for at, probe in masks.items() if at[1].startswith("up")}
             for arm, pushes in _arms(bench, decoder, target, strength).items():
                 name = (f"{arm}, {DECODER_ALONE}",)
@@ -136,6 +137,18 @@ def _mask_rows(
 ) -> Iterator[Record]:
     for condition in conditions:
         for metric, (value, count) in _mask_effects(bench.before, after, target).items():
+            yield bench.lab.row(metric, value, condition, control=control, n=count, reason="no image has a mask")
+        yield bench.lab.row("strength", strength, condition, control=control)
+
+
+def _one_strength_rows(bench: _Bench, after: Scenes, target: Bool[Tensor, "image side side"]) -> Iterator[Record]:
+    """The null run of strength: all are one strength, each on other images."""
+    strengths = bench.settings.strengths
+    for place, strength in enumerate(strengths):
+        images = slice(place, None, len(strengths))
+        effects = _mask_effects(part_of(bench.before, images), part_of(after, images), target[images])
+        condition, control = f"{OWN_MASK}, strength {strength:g}", "one_strength"
+        for metric, (value, count) in effects.items():
             yield bench.lab.row(metric, value, condition, control=control, n=count, reason="no image has a mask")
         yield bench.lab.row("strength", strength, condition, control=control)
 
