@@ -153,7 +153,7 @@ def _autoencoders(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
 
 
 def _edits(moment: tuple[str, int, float]) -> Iterator[dict]:
-    """Two edited facts after each and after both: the edited model, the unedited one, and two random changes."""
+    """An edited fact after its edit and after all: the edited model, the unedited one, and two random changes."""
     stage, step, tokens = moment
     effects = {
         "fact": {"edit_probability": 0.9, "edit_success": 1.0},
@@ -162,8 +162,8 @@ def _edits(moment: tuple[str, int, float]) -> Iterator[dict]:
         "text": {"edit_kl": 0.1, "edit_loss_change": 0.05},
         "thing": {"edit_distortion": 0.2, "edit_rearrangement": 0.1, "edit_procrustes": 0.05},
     }
-    for fact, evaluated in (("1", "after_this"), ("2", "after_this"), ("1", "after_all"), ("2", "after_all")):
-        about = {"fact": fact, "prompt": f"the tower {fact} is in", "object": "Rome", "evaluated": evaluated}
+    for evaluated in ("after_this", "after_all"):
+        about = {"fact": "1", "prompt": "the tower is in", "object": "Rome", "evaluated": evaluated}
         for kind, values in effects.items():
             for metric, value in values.items():
                 at = {"lineage": "tiny-neox", "stage": stage, "step": step, "tokens": tokens, "n": 4}

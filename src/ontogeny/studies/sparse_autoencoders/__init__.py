@@ -84,8 +84,8 @@ VERSION = 2
 
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
-        steps=12, checkpoints=2, rows=4, strings=100, latents=24, sae_steps=12, batch=64, ks=(2, 8), penalties=(0.1,), sae_seeds=2,
-        causal_steps=6, causal_rows=6, generated=16, width=32, effect_strings=30,
+        steps=12, checkpoints=2, rows=4, strings=60, latents=24, sae_steps=12, batch=64, ks=(4,), penalties=(), sae_seeds=2,
+        causal_steps=4, causal_rows=6, generated=16, width=32, effect_strings=30,
     ),
     "tiny": Settings(),
     "small": Settings(
