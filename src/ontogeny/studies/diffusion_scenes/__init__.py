@@ -38,7 +38,7 @@ training. Activations of the first steps are then pushed until the probes read a
 its mask overlaps more with the new mask than with its own.
 """
 DIFFERENCES = (
-    "A pixel model of 16 × 16 scenes; the paper reads Stable Diffusion, which `ontogeny.diffusion` opens as well.",
+    "A pixel model of 16 × 16 scenes; the paper reads Stable Diffusion, which ontogeny.diffusion opens as well.",
     "Labels come from a rule that is exact on painted scenes; the paper's come from other networks.",
     "Probes are least squares, with the threshold of a mask chosen on the images of the fit; the paper takes steps of Adam.",
     "Pushes are closed forms along the probe's pattern, of bounded length, at the outputs of all blocks, and of the decoder's alone; the "
