@@ -91,15 +91,22 @@ def evaluate_attempts(numbers: Ints, operators: Ints) -> tuple[Ints, Ints, NDArr
 @functools.cache
 def all_attempts(largest: int, most: int) -> Attempts:
     """Attempts with numbers from 1 to `largest`, all of whose values lie between 0 and `most`."""
-    grid = np.array(list(itertools.product(range(1, largest + 1), repeat=3)))
-    pairs = np.array(list(itertools.product(range(4), repeat=2)))
-    numbers, operators = np.repeat(grid, len(pairs), 0), np.tile(pairs, (len(grid), 1))
-    middle, value, whole = evaluate_attempts(numbers, operators)
-    valid = whole & (middle >= 0) & (middle <= most) & (value >= 0) & (value <= most)
-    numbers, operators, middle, value = numbers[valid], operators[valid], middle[valid], value[valid]
-    sets, owner = np.unique(np.sort(numbers, 1), axis=0, return_inverse=True)
-    owner = owner.reshape(-1)
-    count = np.bincount(owner, minlength=len(sets))
+    grid = np.indices((largest,) * 3).reshape(3, -1).T + 1
+    parts = []
+    for pair in itertools.product(range(4), repeat=2):  # one at a time, since large numbers make many
+        operators = np.broadcast_to(np.array(pair), (len(grid), 2))
+        middle, value, whole = evaluate_attempts(grid, operators)
+        valid = whole & (middle >= 0) & (middle <= most) & (value >= 0) & (value <= most)
+        parts.append((np.flatnonzero(valid), operators[valid], middle[valid], value[valid]))
+    place, operators, middle, value = (np.concatenate(own) for own in zip(*parts, strict=True))
+    order = np.argsort(place, kind="stable")  # by numbers, then by operators
+    numbers, operators, middle, value = grid[place[order]], operators[order], middle[order], value[order]
+    ascending = np.sort(numbers, 1)
+    keys, first, owner = np.unique(
+        ascending @ np.array([(largest + 1) ** 2, largest + 1, 1]), return_index=True, return_inverse=True
+    )
+    sets, owner = ascending[first], owner.reshape(-1)
+    count = np.bincount(owner, minlength=len(keys))
     return Attempts(
         numbers,
         operators,
