@@ -91,6 +91,7 @@ def test_facts_are_edited_in_sequence_and_the_saved_model_gives_them(place: Path
         (("--fact", " ", "--to", "x"), "--fact must be the text before the object"),
         (("--fact", "a dog is", "--to", " "), "--to must be the new object"),
         (("--fact", "a dog is", "--to", "x", "--from", "y"), "--paraphrase and --from belong to one fact"),
+        (("--neighbour", " "), "a paraphrase or a neighbour must have a word"),
         (("--layer", "2"), "an edit in the last block acts on"),
         (("--null-share", "1.5", "--method", "alphaedit"), "--null-share must be between 0 and 1"),
         (("--ridge", "-1"), "--ridge must be at least 0"),

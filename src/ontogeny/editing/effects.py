@@ -44,6 +44,10 @@ class EditPrompts:
     before: str = ""
     """The old object, as it continues the prompt; empty: the likeliest next token of the unedited model beside the new object."""
 
+    def __post_init__(self) -> None:
+        if any(not text.strip() for text in (*self.paraphrases, *self.neighbours)):
+            raise BadInput("a paraphrase or a neighbour must have a word, got one without: leave it out.")
+
 
 def edit_effects(
     model: Model,
