@@ -19,8 +19,9 @@ from ontogeny.attribution.recorded_tiers import (
     reverse_scores,
     stage_embeddings,
 )
-from ontogeny.attribution.retraining import RetrainedEffects, rank_correlation, retrained_effects
+from ontogeny.attribution.retraining import RetrainedEffects, retrained_effects
 from ontogeny.errors import BadInput
+from ontogeny.statistics.rank_correlation import rank_correlation
 from ontogeny.training.loop import TrainingConfig
 
 FEATURES = 5

@@ -19,11 +19,12 @@ from ontogeny.attribution.metasmoothness import metasmoothness, share_linearity
 from ontogeny.attribution.optimizer_steps import Vector
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
 from ontogeny.attribution.recorded_tiers import Behaviour, CurvatureMode, behaviour_value, reverse_scores
-from ontogeny.attribution.retraining import Floats, RetrainedEffects, rank_correlation, retrained_effects
+from ontogeny.attribution.retraining import Floats, RetrainedEffects, retrained_effects
 from ontogeny.attribution.segments import KRYLOV_RANK, path_segment_scores, path_segments
 from ontogeny.errors import BadInput
 from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.records import Record
+from ontogeny.statistics.rank_correlation import rank_correlation
 
 _EVERY = 5
 """Steps between the Hessian products of the thinned estimate."""

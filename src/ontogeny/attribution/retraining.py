@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import nn
 
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
 from ontogeny.attribution.recorded_tiers import Behaviour, behaviour_value
 from ontogeny.errors import BadInput
+from ontogeny.statistics.rank_correlation import rank_correlation
 
 StagesOfOrder = Callable[[int], Sequence[PathStage]]
 """The stages with the batches of a data order."""
@@ -81,12 +81,6 @@ def retrained_effects(
                 )
             on_progress(i * len(orders) + j + 1, len(seeds) * len(orders))
     return RetrainedEffects(effects)
-
-
-def rank_correlation(a: Floats, b: Floats) -> float:
-    """Spearman's correlation; 0 if one side is constant."""
-    x, y = rankdata(a), rankdata(b)
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else 0.0
 
 
 def _values(path: TrainingPath, behaviours: Sequence[Behaviour]) -> Floats:

@@ -11,10 +11,10 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ontogeny.claims.quantity import Curve, Event, Quantity
 from ontogeny.statistics.power_laws import fit_power_law
+from ontogeny.statistics.rank_correlation import rank_correlation
 
 
 class ClaimShape(Protocol):
@@ -157,7 +157,10 @@ class Relation:
             x, y = (replace(q, condition=condition).final_values(records) for q in (self.x, self.y))
             for seed in x.keys() & y.keys():
                 pairs.setdefault(seed, []).append((x[seed], y[seed]))
-        return {seed: self.sign * _spearman(points) for seed, points in sorted(pairs.items())}
+        return {
+            seed: self.sign * (rank_correlation(*zip(*points, strict=True)) if len(points) >= 3 else math.nan)
+            for seed, points in sorted(pairs.items())
+        }
 
 
 @dataclass(frozen=True)
@@ -220,12 +223,3 @@ def _doublings(first: tuple[float, float], second: tuple[float, float]) -> float
     if math.isinf(first[0]) and math.isinf(second[0]):
         return math.nan
     return math.log2(b + 1) - math.log2(a + 1)
-
-
-def _spearman(points: list[tuple[float, float]]) -> float:
-    if len(points) < 3:
-        return math.nan
-    x, y = (rankdata(column) for column in np.array(points).T)
-    if x.std() == 0 or y.std() == 0:
-        return 0.0
-    return float(np.corrcoef(x, y)[0, 1])

@@ -19,6 +19,7 @@ __all__ = [
     "permutation",
     "platt",
     "power_laws",
+    "rank_correlation",
     "splits",
     "unique",
 ]

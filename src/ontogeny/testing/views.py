@@ -19,7 +19,8 @@ AXIS_UNIT = re.compile(
     r"|units of the stream|units of the target|number in the file|share of the truth|of cosines|spreads of the activations"
     r"|share of W₀|share of the distances|share of the ranks|log₂ of a ratio|times the change|doublings)\)"
     r"|^training step|^(learned|tried) at step|\(training step\)$"
-    r"|^layer$|^block$|^model$|^concept$|^checkpoints averaged$|^arm$|^estimate$|^condition$|^kind of token$|^kind of change$|^states of → stage$"
+    r"|^layer$|^block$|^model$|^concept$|^checkpoints averaged$|^arm$|^estimate$|^condition$|^kind of token$|^kind of change$"
+    r"|^states of → stage$"
     r"|^stage$|^vector of$|^vector of → stage$|^stage → stage$|nHSIC\(",
     re.IGNORECASE,
 )
