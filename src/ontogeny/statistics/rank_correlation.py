@@ -1,0 +1,13 @@
+"""Spearman's correlation of one pair of samples, for tables that need no torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+
+def rank_correlation(a: Sequence[float] | NDArray[np.floating], b: Sequence[float] | NDArray[np.floating]) -> float:
+    """Spearman's correlation; 0 if one side is constant."""
+    x, y = rankdata(a), rankdata(b)
+    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else 0.0
