@@ -43,6 +43,7 @@ DIFFERENCES = (
     "Attempts to be judged come in fours: two results crossed with two targets, with equal places and numbers. In the paper the valid "
     "attempt is always the last one.",
     "The nulls are random sets of heads and of neurons, shuffled verdicts, an untrained model and shuffled rewards; the paper has none.",
+    "Attention to the target counts its mention in earlier verdicts as well: the paper counts the prompt alone.",
     "Heads are ranked by OV score among those that attend to the target, if there are more than three, else among all.",
     "A verdict counts as flipped if “not” is likelier than “this”; what the model writes then is classified as in the paper.",
 )
@@ -64,7 +65,7 @@ PRESETS: Mapping[str, Settings] = {
         units=50, pooled=200,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 4, "tiny": 240, "small": 3600, "paper": 2_000_000}
+SECONDS = {"smoke": 4, "tiny": 170, "small": 3600, "paper": 2_000_000}
 _STEPS = "step of the optimiser: SFT, then GRPO"
 PICTURES = (
     StudyPicture(

@@ -61,6 +61,12 @@ class VerdictTask:
         parts = [one.group + place * 10_000 for place, one in enumerate(self.prefixes)]
         return torch.from_numpy(np.concatenate(parts))
 
+    @property
+    def number_sets(self) -> Int[Tensor, " example"]:
+        """The numbers of each puzzle, by which folds are divided."""
+        given = np.sort(np.concatenate([one.ids[:, 2:5] for one in self.prefixes]), axis=1)
+        return torch.from_numpy(np.unique(given, axis=0, return_inverse=True)[1].reshape(-1))
+
     def rows(self) -> list[Int[Tensor, " token"]]:
         return [torch.from_numpy(row) for one in self.prefixes for row in one.ids]
 
@@ -127,11 +133,15 @@ def read_verdict_streams(model: Model, task: VerdictTask) -> Float[Tensor, "laye
 
 
 def probe_accuracies(
-    x: Float[Tensor, "site example d"], valid: Bool[Tensor, " example"], groups: Int[Tensor, " example"]
+    x: Float[Tensor, "site example d"], valid: Bool[Tensor, " example"], sets: Int[Tensor, " example"]
 ) -> tuple[list[float], Float[Tensor, "site d"]]:
-    """Accuracy of cross-fitted probes of the verdict, and the direction of the probe of all examples, at each site."""
-    folds = group_folds(groups, valid, "binary", k=_FOLDS)
-    fitted = logistic.fit_folds(x, valid, folds, groups=groups)
+    """Accuracy of cross-fitted probes of the verdict, and the direction of the probe of all examples, at each site.
+
+    Args:
+        sets: Set of numbers of each example; none is in two folds.
+    """
+    folds = group_folds(sets, valid, "binary", k=_FOLDS)
+    fitted = logistic.fit_folds(x, valid, folds, groups=sets)
     right = accuracy(fitted.held_out_scores(x, folds), valid)
     return right.tolist(), fitted.probe.direction[:, :, 0]
 
@@ -208,11 +218,18 @@ def find_circuit(
 
 
 def attend_to_target(model: Model, task: VerdictTask, *, draws: int, texts: int = 48) -> TargetAttention:
-    """Attention at the parenthesis to the target in the prompt; earlier verdicts, which repeat it, do not count."""
+    """Attention at the parenthesis to the target: in the prompt, and in the verdicts on earlier attempts, which repeat it."""
     rows = [row for row, valid in zip(task.rows(), task.valid.tolist(), strict=True) if valid]
     rows = rows[:: max(1, len(rows) // texts)][:texts]
-    masks = [torch.arange(len(row)) == countdown.TARGET for row in rows]
+    masks = [_target_tokens(len(row)) for row in rows]
     return target_attention(model, rows, masks, [len(row) - 1 for row in rows], draws=draws, batch=64)
+
+
+def _target_tokens(length: int) -> Bool[Tensor, " token"]:
+    """True at the target in a prefix of this many tokens."""
+    place = torch.arange(length)
+    after = place - countdown.PROMPT_TOKENS
+    return (place == countdown.TARGET) | ((after >= 0) & (after % countdown.ATTEMPT_TOKENS == countdown.TARGET_AGAIN))
 
 
 def vector_margins(model: Model, world: countdown.World, direction: Float[Tensor, " d"], top: int) -> dict[bool, float]:

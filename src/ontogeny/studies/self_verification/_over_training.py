@@ -51,7 +51,7 @@ class Bench:
         """Heads and neurons of a checkpoint, by its own probes at the parenthesis."""
         model = self.models.model(saved)
         _, directions = probe_accuracies(
-            read_verdict_streams(model, self.task)[:, 0], self.task.valid, self.task.groups
+            read_verdict_streams(model, self.task)[:, 0], self.task.valid, self.task.number_sets
         )
         return find_circuit(self.settings, model, self.task, directions)
 
@@ -93,7 +93,7 @@ def course_rows(bench: Bench, circuit: Circuit) -> Iterator[Record]:
             )
         x, readable = read_verdict_streams(model, task)[-1], math.nan
         for control, labels in ((None, task.valid), (NULL_VERDICTS, shuffled)):
-            accuracies, _ = probe_accuracies(x, labels, task.groups)
+            accuracies, _ = probe_accuracies(x, labels, task.number_sets)
             for name, value in zip(READ_AT, accuracies, strict=True):
                 yield lab.row("accuracy_over_training", value, name, step=step, n=len(labels), control=control)
             readable = accuracies[0] if control is None else readable

@@ -23,11 +23,11 @@ def reading_rows(bench: Bench) -> Iterator[Record]:
     lab, task, models = bench.lab, bench.task, bench.models
     untrained = []
     for model in (models.model(models.untrained), models.fresh(lab.seed)):
-        accuracies, _ = probe_accuracies(read_verdict_streams(model, task)[-1, :1], task.valid, task.groups)
+        accuracies, _ = probe_accuracies(read_verdict_streams(model, task)[-1, :1], task.valid, task.number_sets)
         untrained.append(accuracies[0])
     streams, n = read_verdict_streams(models.model(models.last("grpo")), task), len(task.valid)
     for control, labels in ((None, task.valid), (NULL_VERDICTS, bench.shuffled)):
-        flat, _ = probe_accuracies(streams.flatten(0, 1), labels, task.groups)
+        flat, _ = probe_accuracies(streams.flatten(0, 1), labels, task.number_sets)
         table = [flat[start : start + len(READ_AT)] for start in range(0, len(flat), len(READ_AT))]
         for layer, own in enumerate(table, 1):
             for name, value in zip(READ_AT, own, strict=True):

@@ -8,10 +8,10 @@ class Settings:
     width: int = 64
     layers: int = 3
     heads: int = 4
-    largest: int = 6
+    largest: int = 5
     """Numbers of a puzzle are 1 to this."""
-    targets: int = 16
-    most: int = 24
+    targets: int = 12
+    most: int = 15
     """Largest value of an attempt."""
     attempts: int = 4
     """Most attempts of a text."""
@@ -24,7 +24,7 @@ class Settings:
     """Share of training texts in whose loss the expressions count. They are random, so that their loss is noise beside calculations and
     verdicts."""
     sft_checkpoints: int = 12
-    rounds: int = 40
+    rounds: int = 50
     """Of GRPO; each samples anew."""
     prompts: int = 16
     """Puzzles of a round."""

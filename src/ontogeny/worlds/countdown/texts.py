@@ -19,8 +19,8 @@ ATTEMPT_TOKENS, EXPRESSION_TOKENS = 15, 5
 """Tokens of an attempt, and of the expression that it begins with."""
 RESULT, VERDICT = 10, 11
 """Places of an attempt's result and of the parenthesis before its verdict, from its first token."""
-TARGET = 6
-"""Place of the target in the prompt."""
+TARGET, TARGET_AGAIN = 6, 13
+"""Place of the target in the prompt, and in the verdict `( not 37 )` from an attempt's first token."""
 _ANSWER_TOKENS = 7
 
 
