@@ -1,4 +1,4 @@
-"""Clamped latents of the study: partners fire as often, every clamp is as long, and the mean difference itself has no excess."""
+"""Clamped latents of the study: partners fire as often, every clamp is as long, and the mean difference itself has no shortfall."""
 
 from types import SimpleNamespace
 
@@ -50,7 +50,7 @@ def test_partners_fire_as_often_and_are_clamped_as_far() -> None:
     assert clamped_latents(length_only, 1.0, few, BestLatent(0, 0.8, 0.0), 0).matched == ()
 
 
-def test_a_latent_along_the_mean_difference_has_no_excess_and_one_beside_it_has() -> None:
+def test_a_latent_along_the_mean_difference_has_no_shortfall_and_one_beside_it_has() -> None:
     x = torch.randn(WORDS, D, generator=torch.Generator().manual_seed(0))
     toward = torch.nn.functional.one_hot(torch.tensor(0), D).float()
     own = natural(x, (x[:, 0] > 0.5).double(), toward)
@@ -58,8 +58,8 @@ def test_a_latent_along_the_mean_difference_has_no_excess_and_one_beside_it_has(
         clamped_latents(own, 2.0, autoencoder(torch.full((LATENTS,), 0.3)), BestLatent(latent, 0.9, 0.0), 0)
         for latent in (0, 5)
     )
-    assert along.best.excess == pytest.approx(0, abs=1e-4)
-    assert beside.best.excess == pytest.approx(1, abs=1e-4)
+    assert along.best.shortfall == pytest.approx(0, abs=1e-4)
+    assert beside.best.shortfall == pytest.approx(2, abs=1e-4)
     assert all(abs(one.share) < 1e-4 for one in along.matched)
 
 

@@ -72,7 +72,7 @@ causal loss, and on shallower brackets.
 DIFFERENCES = (
     "Grammaticality of an edited model is the probability of tokens that may follow, which needs one pass; free generations are only those "
     "of the model itself. English has only the latter: no rule says which single tokens may follow.",
-    "An effect is a share of that of the mean difference of activations, and all clamps are as long as it; the paper has neither this "
+    "An effect is compared with that of the mean difference of activations, and all clamps are as long as it; the paper has neither this "
     "ceiling nor matched latents.",
     "The patch of the causal loss is written at the token's own place, one token of a text at a time, and the partner is any token of "
     "another text: the nearest one is mostly the same word in the same place, whose logits hardly differ.",
@@ -80,7 +80,7 @@ DIFFERENCES = (
     "All three forms of the sparsemax encoder are one: sparsemax ignores a shift, and rows and input have length 1.",
 )
 CHALLENGES = (3,)
-VERSION = 2
+VERSION = 3
 
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
@@ -287,7 +287,7 @@ def _effect_rows(
 ) -> Iterator[Record]:
     """Correlation and effect of the best latent, and of latents that fire as often and are clamped as far."""
     n, best, matched = len(natural.x), clamped.best, clamped.matched
-    few, weak = "fewer than four other latents fire", "the mean difference has hardly an effect"
+    few, weak = "fewer than four other latents fire", "the mean difference hardly correlates with the feature"
     arms = {
         None: (best.r, best.share),
         "random_direction": (best.r, clamped.random),
@@ -300,17 +300,17 @@ def _effect_rows(
     yield lab.row("latent_reach", clamped.reach, name, n=n, kind=label)
     yield lab.row("frequency_ratio", clamped.frequency, name, n=n, kind=label, reason=few)
     half = len(matched) // 2
-    paired, stand_in = (_mean(one.excess for one in part) for part in (matched[:half], matched[half:]))
-    excess = best.excess if matched else math.nan  # without its pairs it is left out
+    paired, stand_in = (_mean(one.shortfall for one in part) for part in (matched[:half], matched[half:]))
+    shortfall = best.shortfall if matched else math.nan  # without its pairs it is left out
     reason = weak if matched else few
-    yield lab.row("excess", excess, f"{name}, best latent", n=n, kind=label, reason=reason)
-    yield lab.row("excess", paired, f"{name}, matched latents", n=n, kind=label, reason=reason)
+    yield lab.row("shortfall", shortfall, f"{name}, best latent", n=n, kind=label, reason=reason)
+    yield lab.row("shortfall", paired, f"{name}, matched latents", n=n, kind=label, reason=reason)
     # In the null run other matched latents are in the place of the best one.
     yield lab.row(
-        "excess", stand_in, f"{name}, best latent", n=n, control="other_matched_latents", kind=label, reason=reason
+        "shortfall", stand_in, f"{name}, best latent", n=n, control="other_matched_latents", kind=label, reason=reason
     )
     yield lab.row(
-        "excess", paired, f"{name}, matched latents", n=n, control="other_matched_latents", kind=label, reason=reason
+        "shortfall", paired, f"{name}, matched latents", n=n, control="other_matched_latents", kind=label, reason=reason
     )
 
 

@@ -9,34 +9,34 @@ FEATURES = {"dyck": "depth", "expressions": "number of operands owed", "english"
 _SOURCE = "arXiv:2410.11767"
 
 CLAIMS = (
-    *(
-        Claim(
-            claim,
-            f"{NAMES[name]}: the language model gives nearly all probability to tokens that may follow.",
-            f"{_SOURCE}, section 3",
-            "nearly all generations are grammatical",
-            Separation(
-                Quantity("grammatical_mass", name, coords={"kind": "none"}),
-                Quantity("chance_mass", name),
-                threshold=0.3,
-                unit="probability, above that of an untrained model",
-            ),
-            "untrained",
-        )
-        for claim, name in (("model_is_grammatical", "dyck"), ("expressions_model_is_grammatical", "expressions"))
-    ),
     Claim(
-        "english_model_is_grammatical",
-        "English: most sentences that the model writes and ends are grammatical.",
+        "model_is_grammatical",
+        "Dyck-2: the language model gives nearly all probability to tokens that may follow.",
         f"{_SOURCE}, section 3",
         "nearly all generations are grammatical",
         Separation(
-            Quantity("written_right", "english"),
-            Quantity("chance_written_right", "english"),
-            threshold=0.5,
-            unit="share of the written strings, above that of an untrained model",
+            Quantity("grammatical_mass", "dyck", coords={"kind": "none"}),
+            Quantity("chance_mass", "dyck"),
+            threshold=0.3,
+            unit="probability, above that of an untrained model",
         ),
         "untrained",
+    ),
+    *(
+        Claim(
+            f"{name}_model_is_grammatical",
+            f"{NAMES[name]}: most strings that the model writes are complete and grammatical.",
+            f"{_SOURCE}, section 3",
+            "nearly all generations are grammatical",
+            Separation(
+                Quantity("written_right", name),
+                Quantity("chance_written_right", name),
+                threshold=0.5,
+                unit="share of the written strings, above that of an untrained model",
+            ),
+            "untrained",
+        )
+        for name in ("expressions", "english")
     ),
     *(
         Claim(
@@ -72,15 +72,14 @@ CLAIMS = (
     *(
         Claim(
             f"{name}_correlation_exceeds_effect",
-            f"{NAMES[name]}: the latent that correlates with the {FEATURES[name]} has more of the correlation than of the effect, compared "
+            f"{NAMES[name]}: the latent that correlates with the {FEATURES[name]} has less effect than its correlation predicts, compared "
             "with latents that fire as often and are clamped as far.",
             f"{_SOURCE}, section 4.3",
             "correlated latents have no or unpredictable effects when clamped",
             Separation(
-                Quantity("excess", f"{name}, best latent"),
-                Quantity("excess", f"{name}, matched latents"),
-                threshold=0.1,
-                unit="|r| minus effect, as shares of the mean difference's, above matched latents",
+                Quantity("shortfall", f"{name}, best latent"),
+                Quantity("shortfall", f"{name}, matched latents"),
+                unit="share of the natural effect that is missing, more than in matched latents",
             ),
             "other_matched_latents",
         )

@@ -138,19 +138,19 @@ class NaturalEffect:
 
 @dataclass(frozen=True)
 class LatentEffect:
-    """A latent's correlation with the feature and the effect of clamping it, in units of the mean difference."""
+    """A latent's correlation with the feature and the effect of clamping it, beside those of the mean difference."""
 
     r: float
     """|r| with the feature, on the strings that did not choose the latent."""
     share: float
     """Share of the natural contrast that is made by clamping it from 0 up, as far as the mean difference, in the direction of its r."""
-    excess: float
-    """|r| minus the effect, each as a share of that of the mean difference."""
+    shortfall: float
+    """Effect that the correlation predicts, by the ratio of both for the mean difference, minus `share`."""
 
 
 _FEWEST_FIRINGS = 10
-_LEAST_CEILING = 0.02
-"""Effect of the mean difference below which no share of it is taken."""
+_LEAST_R = 0.05
+"""Correlation of the mean difference below which it predicts no effect."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +199,8 @@ def clamped_latents(
 
     def effect(latent: int, correlation: float) -> LatentEffect:
         share = natural.share(*clamps(latent)) * (1.0 if correlation >= 0 else -1.0)
-        known = ceiling >= _LEAST_CEILING and abs(natural.r) > 0
-        excess = abs(correlation) / abs(natural.r) - share / ceiling if known else float("nan")
-        return LatentEffect(abs(correlation), share, excess)
+        predicted = ceiling * abs(correlation) / abs(natural.r) if abs(natural.r) >= _LEAST_R else float("nan")
+        return LatentEffect(abs(correlation), share, predicted - share)
 
     apart = (fires.float().clamp(min=1).log() - fires[best.latent].float().clamp(min=1).log()).abs()
     apart[(fires < _FEWEST_FIRINGS) | (lengths < 1e-6)] = torch.inf
