@@ -50,7 +50,7 @@ estimated from the recorded path and from checkpoints, and compared with retrain
 controls the patch of that stage is at a random place.
 """
 DIFFERENCES = (
-    "Generated seven-segment digits in place of MNIST; three stages of equal length.",
+    "Generated seven-segment digits in place of MNIST, unless a folder of MNIST is given; three stages of equal length.",
     "Retraining is repeated over data orders, since order alone moves the end point; the paper compares with one retraining.",
     "A stage is named only if the final gap is significantly above zero over images.",
 )
@@ -73,6 +73,8 @@ class Settings:
     """Further learning rates at which all estimates are compared with retraining."""
     lengths: tuple[int, ...] = ()
     """Further numbers of steps per stage at which they are compared."""
+    images: str = ""
+    """Folder of handwritten digits in the IDX format, such as MNIST; "" for seven-segment digits."""
 
 
 PRESETS: Mapping[str, Settings] = {
@@ -123,7 +125,11 @@ def _experiment(settings: Settings, lab: Lab, planted: int, seed: int, control: 
     # The control differs in one thing: in the planted stage the patch is at a random place.
     patch: digits.Patch = "aligned" if control is None else "random"
     worlds = [
-        digits.make(digits.Config(settings.classes, patch=patch if i == planted else "absent", seed=seed))
+        digits.make(
+            digits.Config(
+                settings.classes, patch=patch if i == planted else "absent", seed=seed, images=settings.images
+            )
+        )
         for i in range(PLANTED_STAGES)
     ]
     sets = _sets(worlds[0])
