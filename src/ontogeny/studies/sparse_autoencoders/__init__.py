@@ -97,7 +97,7 @@ PRESETS: Mapping[str, Settings] = {
         strings=60_000, latents=256, sae_steps=20_000, ks=(8, 16, 32, 64, 128), causal_steps=20_000, generated=640, effect_strings=10_000,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 4, "tiny": 50, "small": 900, "paper": 100_000}
+SECONDS = {"smoke": 4, "tiny": 67, "small": 900, "paper": 100_000}
 _LANGUAGES = ("dyck", "expressions", "english")
 PICTURES = (
     StudyPicture(
@@ -117,7 +117,7 @@ PICTURES = (
         ("main_r", "effect_share"),
         _LANGUAGES,
         points=True,
-        caption="On the line y = x an effect would be as large as the correlation.",
+        caption="Triangles are the mean difference: on the line from 0 through them an effect is what the correlation predicts.",
     ),
     StudyPicture(
         "Grammaticality where the best latent of the main feature is clamped",
