@@ -30,7 +30,7 @@ FACTS, PRESERVATION, DAMPING, SHARE = 4, 0.1, 0.1, 0.7
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="96,512,2048")
+    parser.add_argument("--sizes", default="96,512,1024")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
