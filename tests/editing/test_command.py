@@ -67,9 +67,9 @@ def test_facts_are_edited_in_sequence_and_the_saved_model_gives_them(place: Path
     about = json.loads((out / "run.json").read_text())
     assert about["finished"]
     assert about["command"]
-    drawn = say("show", out, "edits", "--out", out / "edits.svg")
+    drawn = say("show", out, "edits", "--out", out / "edits.json")
     assert drawn.code == 0, drawn.err
-    picture = (out / "edits.svg").read_text()
+    picture = (out / "edits.json").read_text()
     assert "a king is → T" in picture
     assert "random rank-one changes" in picture
     other = say(*command, "--seed", "1")
