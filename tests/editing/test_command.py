@@ -70,7 +70,7 @@ def test_facts_are_edited_in_sequence_and_the_saved_model_gives_them(place: Path
     drawn = say("show", out, "edits", "--out", out / "edits.json")
     assert drawn.code == 0, drawn.err
     picture = (out / "edits.json").read_text()
-    assert "a king is → T" in picture
+    assert "a king is \\u2192 T" in picture
     assert "random rank-one changes" in picture
     other = say(*command, "--seed", "1")
     assert other.code == 2
