@@ -94,10 +94,16 @@ PICTURES = (
         points=True,
     ),
     StudyPicture(
+        "OV score of each head against the verdicts that flip without it alone",
+        ("head_ov_score", "head_flips"),
+        (GRPO,),
+        points=True,
+    ),
+    StudyPicture(
         "Verdicts flipped by ablations, against the distribution of random ones",
         ("flipped_at",),
         x_title="share of the random sets that flip at most as many verdicts (%)",
-        caption="Level lines are the sets of the paper; rising ones are random sets of as many heads or neurons.",
+        caption="Level lines: the sets of the paper. Rising lines: random sets of as many; one head that is enough alone makes a step.",
     ),
     StudyPicture(
         "When the parts form",

@@ -9,7 +9,7 @@ from ontogeny.patching.unit_sets import Units, ablate_unit_set, zeroed_units
 from ontogeny.records import Record
 from ontogeny.statistics.control_tasks import random_directions
 from ontogeny.steering.steer import Edit
-from ontogeny.studies.self_verification._claims import NULL_HEADS
+from ontogeny.studies.self_verification._claims import GRPO, NULL_HEADS
 from ontogeny.studies.self_verification._measures import Circuit, continuation_kinds, vector_margins, vector_tokens
 from ontogeny.studies.self_verification._over_training import Bench
 
@@ -23,6 +23,10 @@ def ablation_rows(bench: Bench, circuit: Circuit) -> Iterator[Record]:
     score = task.says_this(model)
     plain = score([])
     yield lab.row("said_this", float(plain.mean()), "nothing", n=len(plain))
+    for layer in range(1, model.layers + 1):
+        for head in range(model.heads):
+            alone = float((plain - score(zeroed_heads([(layer, head)]))).mean())
+            yield lab.row("head_flips", alone, GRPO, n=len(plain), layer=layer, head=head)
     heads: dict[str, Heads] = {"three heads": circuit.chosen, "attending heads": circuit.attending}
     units: dict[str, Units] = {
         "valid vectors": circuit.valid_units,

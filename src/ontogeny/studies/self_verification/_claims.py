@@ -75,7 +75,7 @@ CLAIMS = (
     ),
     Claim(
         "three_heads_verify",
-        "Without the three heads of the largest OV scores the model denies attempts that work, more than without three random heads.",
+        "Without the three heads of the largest OV scores it denies attempts that work, more than without three random heads on average.",
         f"{_PAPER}, section 5",
         "three heads disable verification, without a null",
         Separation(
@@ -96,7 +96,7 @@ CLAIMS = (
     ),
     Claim(
         "attending_heads_beyond_random",
-        "That is more than without as many random heads.",
+        "That is more than without as many random heads on average.",
         f"control of {_PAPER}, section 5",
         "no null in the paper",
         Separation(
