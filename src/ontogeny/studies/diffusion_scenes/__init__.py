@@ -69,7 +69,7 @@ PRESETS: Mapping[str, Settings] = {
         side=64, scenes=50_000, channels=(128, 256, 256), steps=100_000, rate=2e-4, batch=128, denoising=15, generated=3000
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 3, "tiny": 150, "small": 9000, "paper": 2_000_000}
+SECONDS = {"smoke": 3, "tiny": 130, "small": 9000, "paper": 2_000_000}
 
 PICTURES = (
     StudyPicture(
