@@ -7,7 +7,6 @@ weights.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ontogeny.dashboard.chat_options import ChatOptions
@@ -17,21 +16,16 @@ from ontogeny.dashboard.gauge_cards import finite_number, gauges_of
 from ontogeny.dashboard.selection import step_text
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.data.chats import Chat
-from ontogeny.data.templates import template_text
-from ontogeny.errors import BadInput
+from ontogeny.gauges.chat_template import lineage_chat_template
 from ontogeny.gauges.control_vector import control_vector
 from ontogeny.gauges.conversation import encode_conversation
 from ontogeny.gauges.gauge import Gauge
 from ontogeny.gauges.reading import GaugeReading, ReadGauge, read_conversation
 from ontogeny.gauges.replies import Reply, converse, random_twins, reply, reply_nats
-from ontogeny.lineage import Checkpoint, fetch_checkpoint
-from ontogeny.models.loading import nearest_tokenizer, open_tokenizer
+from ontogeny.lineage import Checkpoint
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig
 from ontogeny.steering.steer import Edit
-
-_TEMPLATE_FILE = "chat_template.jinja"
-"""Beside the lineage file: the template of a lineage whose tokenizers have none."""
 
 
 def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest) -> dict[str, Any]:
@@ -155,19 +149,8 @@ def chat_template(shown: ShownRun, models: CheckpointModels, options: ChatOption
 def _find_template(shown: ShownRun, models: CheckpointModels) -> tuple[str, str]:
     last = shown.describe()["checkpoints"][-1]
     checkpoint: Checkpoint = on_disk(models.at(last["stage"], step_text(last["step"])), shown.run.folder)
-    place = Path(checkpoint.source)
-    for folder in () if checkpoint.revision else (place, *list(place.parents)[:3]):
-        if (folder / "lineage.toml").is_file() and (folder / _TEMPLATE_FILE).is_file():
-            return (folder / _TEMPLATE_FILE).read_text(encoding="utf-8").removesuffix(
-                "\n"
-            ), "the template of the lineage"
-    saved = nearest_tokenizer(fetch_checkpoint(checkpoint))
-    tokenizer = None if saved is None else open_tokenizer(saved)
-    if tokenizer is None or not tokenizer.chat_template:
-        raise BadInput(
-            "the model must have a chat template for a conversation, and its tokenizer has none: give one in Jinja as `template`."
-        )
-    return template_text(tokenizer, True), f"the template of {last['label']}"
+    text, whose = lineage_chat_template(checkpoint)
+    return text, whose.replace("the tokenizer", str(last["label"]))
 
 
 def _read(model: Model, chat: Chat, gauges: Sequence[Gauge], template: str) -> dict[str, Any]:

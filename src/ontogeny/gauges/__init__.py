@@ -1,3 +1,18 @@
-"""Gauges: what a model takes its user and itself to be, read from a conversation by the probes of a run, and turned by its directions."""
+"""Gauges: what a model takes its user and itself to be, read from a conversation by calibrated probes, and turned by control vectors."""
 
-__all__ = ["control_vector", "conversation", "gauge", "labels", "pin", "reading", "replies"]
+__all__ = [
+    "chat_template",
+    "control_check",
+    "control_vector",
+    "conversation",
+    "fitting",
+    "gauge",
+    "labelled_chats",
+    "labels",
+    "pack",
+    "packing",
+    "pin",
+    "reading",
+    "replies",
+    "three_splits",
+]

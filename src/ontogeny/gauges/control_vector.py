@@ -3,6 +3,7 @@
 It is another object than the reading probe: the probe that reads best is not the vector that steers best (arXiv:2406.07882).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,23 +67,36 @@ def control_vector(run: Run, gauge: Gauge, towards: int, site: str = "") -> Cont
         raise BadInput(f"`site` must be one that was traced ({traced[:200]}), got {place}: choose another one.")
     key, at = f"{_METHOD}/{place.part}", known.index(str(place))
     tensors = run.directions(gauge.unit, [f"{key}/direction", f"{key}/bias", f"{key}/facts/gap"])
-    columns = tensors[f"{key}/direction"].shape[-1]
+    readout = (tensors[f"{key}/{name}"][at].float() for name in ("direction", "bias", "facts/gap"))
+    origin = f"{gauge.label.concept}@{header['checkpoint']}/{_METHOD}"
+    return class_vector(gauge, towards, place, *readout, origin=origin)
+
+
+def class_vector(
+    gauge: Gauge,
+    towards: int,
+    site: Site,
+    direction: Float[Tensor, "d k"],
+    bias: Float[Tensor, " k"],
+    gap: Float[Tensor, " k"],
+    *,
+    origin: str,
+) -> ControlVector:
+    """The control vector towards one class, from the mass-mean directions of all classes at a site.
+
+    Raises:
+        BadInput: the means of the class and of the others coincide.
+    """
+    columns = direction.shape[-1]
     column, sign = (towards, 1.0) if columns > 1 else (0, 1.0 if towards == 1 else -1.0)
-    vector: Float[Tensor, " d"] = sign * tensors[f"{key}/direction"][at, :, column].float()
-    middle, gap = (float(tensors[f"{key}/{name}"][at].flatten()[column]) for name in ("bias", "facts/gap"))
+    vector: Float[Tensor, " d"] = sign * direction[:, column]
+    middle, distance = float(bias[column]), float(gap.flatten()[column])
     if not bool(torch.isfinite(vector).all()):
-        raise BadInput(f"the class means of {gauge.label.concept} coincide at {place}: remove the pin.")
-    direction = Direction(
-        vector,
-        place,
-        f"{gauge.label.concept}@{header['checkpoint']}/{_METHOD}",
-        "unit",
-        gauge.position,
-        {"gap": gap},
-        gauge.label.classes[towards],
-        gauge.tokenizer,
-    )
-    return ControlVector(direction, gap, -sign * middle)
+        raise BadInput(f"the class means of {gauge.label.concept} coincide at {site}: remove the pin.")
+    named = gauge.label.classes[towards]
+    facts = {"gap": distance}
+    unit = Direction(vector, site, origin, "unit", gauge.position, facts, named, gauge.tokenizer)
+    return ControlVector(unit, distance, -sign * middle)
 
 
 def control_site(run: Run, gauge: Gauge) -> Site:
@@ -95,5 +109,10 @@ def control_site(run: Run, gauge: Gauge) -> Site:
     if not stream:
         assert gauge.site is not None
         return gauge.site
+    return usual_control_site(stream)
+
+
+def usual_control_site(stream: Sequence[Site]) -> Site:
+    """The site of the stream nearest to three quarters of the depth."""
     wanted = 0.75 * max(site.layer for site in stream)
     return min(stream, key=lambda site: (abs(site.layer - wanted), site.layer))

@@ -80,7 +80,7 @@ def encode_conversation(model: Model, chat: Chat, template: Template, *, room: i
     check_chat(chat)
     check_chat_template(model, template)
     ends = range(1, len(chat) + 1, 2)
-    prefixes = _encode(model, [chat[:end] for end in ends], template)
+    prefixes = encode_chats(model, [chat[:end] for end in ends], template)
     whole = prefixes[-1]
     if len(whole.ids) + room > model.context:
         raise BadInput(
@@ -108,18 +108,29 @@ def encode_with_suffix(model: Model, chat: Chat, suffix: str, template: Template
     Raises:
         BadInput: the template does not write the beginning as it is.
     """
-    (encoding,) = _encode(model, [(*chat, ("assistant", suffix))], template)
-    at = encoding.text.rfind(suffix)
-    if at < 0:
-        raise BadInput(
-            f"the chat template rewrites {suffix[:60]!r}, so that its tokens cannot be located: leave the gauge off."
+    (encoding,) = encode_all_with_suffix(model, [chat], suffix, template)
+    return encoding
+
+
+def encode_all_with_suffix(model: Model, chats: Sequence[Chat], suffix: str, template: Template) -> list[Encoding]:
+    """`encode_with_suffix` for many conversations, in one call of the tokenizer."""
+    cut = []
+    for encoding in encode_chats(model, [(*chat, ("assistant", suffix)) for chat in chats], template):
+        at = encoding.text.rfind(suffix)
+        if at < 0:
+            raise BadInput(
+                f"the chat template rewrites {suffix[:60]!r}, so that its tokens cannot be located: leave the gauge off."
+            )
+        covered = (encoding.offsets[:, 0] < at + len(suffix)) & (encoding.offsets[:, 1] > at)
+        end = int(covered.nonzero().max()) + 1
+        cut.append(
+            replace(encoding, ids=encoding.ids[:end], offsets=encoding.offsets[:end], special=encoding.special[:end])
         )
-    covered = (encoding.offsets[:, 0] < at + len(suffix)) & (encoding.offsets[:, 1] > at)
-    end = int(covered.nonzero().max()) + 1
-    return replace(encoding, ids=encoding.ids[:end], offsets=encoding.offsets[:end], special=encoding.special[:end])
+    return cut
 
 
-def _encode(model: Model, chats: Sequence[Chat], template: Template) -> list[Encoding]:
+def encode_chats(model: Model, chats: Sequence[Chat], template: Template) -> list[Encoding]:
+    """The tokens of conversations, in one call of the tokenizer; after a user's turn follows the beginning of the assistant's."""
     words = [next(content for role, content in reversed(chat) if role == "user") for chat in chats]
     return encode_texts(model.tokenizer, words, [None] * len(chats), template=template, chats=chats)
 

@@ -22,8 +22,9 @@ from ontogeny.errors import BadInput
 from ontogeny.gauges.labels import GaugeLabel
 from ontogeny.metrics.calibration import expected_calibration_error, perfect_calibration_error
 from ontogeny.sites import Site
-from ontogeny.statistics.platt import PlattScaling, fit_platt_scaling
-from ontogeny.statistics.unique import unique_inverse, unique_values
+from ontogeny.statistics.calibration_maps import CalibrationMap, cross_fitted_probabilities
+from ontogeny.statistics.platt import fit_platt_scaling
+from ontogeny.statistics.unique import unique_values
 from ontogeny.storage.record_filter import sql_text
 from ontogeny.storage.run import Run
 
@@ -43,12 +44,27 @@ class CalibratedProbe:
     weight: Float[Tensor, "d k"]
     """k = 1 for two classes, else a column for each."""
     bias: Float[Tensor, " k"]
-    calibration: PlattScaling
+    calibration: CalibrationMap
     centres: Float[Tensor, "c k"]
     """Mean held-out score of each class in each column."""
     spreads: Float[Tensor, "c k"]
     counts: Int[Tensor, " c"]
     """Held-out examples of each class."""
+
+    @classmethod
+    def of(
+        cls,
+        weight: Float[Tensor, "d k"],
+        bias: Float[Tensor, " k"],
+        calibration: CalibrationMap,
+        scores: Float[Tensor, "example k"],
+        y: Int[Tensor, " example"],
+    ) -> "CalibratedProbe":
+        """The probe with the means and spreads of the classes in its held-out scores."""
+        classes = range(max(scores.shape[1], 2))
+        centres = torch.stack([scores[y == c].mean(0) for c in classes])
+        spreads = torch.stack([scores[y == c].std(0) for c in classes])
+        return cls(weight, bias, calibration, centres, spreads, y.bincount(minlength=len(classes)))
 
     def scores(self, x: Float[Tensor, "token d"]) -> Float[Tensor, "token k"]:
         """Scores of activations; of two classes positive for the positive one."""
@@ -161,14 +177,8 @@ def _calibrated(
         return replace(gauge, reason="its scores rank the held-out examples of a class the wrong way round")
     key, at = f"{gauge.method}/{best.part}", best.at
     tensors = run.directions(gauge.unit, [f"{key}/direction", f"{key}/bias"])
-    probe = CalibratedProbe(
-        tensors[f"{key}/direction"][at].float(),
-        tensors[f"{key}/bias"][at].float(),
-        calibration,
-        torch.stack([scores[y == c].mean(0) for c in classes]),
-        torch.stack([scores[y == c].std(0) for c in classes]),
-        counts,
-    )
+    readout = tensors[f"{key}/direction"][at].float(), tensors[f"{key}/bias"][at].float()
+    probe = CalibratedProbe.of(*readout, calibration, scores, y)
     error, noise = _calibration_error(scores, y, groups)
     return replace(gauge, calibration_error=error, calibration_noise=noise, probe=probe)
 
@@ -206,16 +216,16 @@ def _calibration_error(
     scores: Float[Tensor, "example k"], y: Int[Tensor, " example"], groups: Int[Tensor, " example"]
 ) -> tuple[float, float]:
     """Calibration error across two halves of the groups, and that of perfect calibration; NaN if a half lacks a class."""
-    count, member = unique_inverse(groups)
-    half = torch.randperm(count, generator=torch.Generator().manual_seed(0))[member] % 2
-    confidence, right = torch.empty(len(y), dtype=torch.float64), torch.empty(len(y), dtype=torch.bool)
-    for side in (0, 1):
-        fit, tried = half == side, half != side
-        try:
-            shares = fit_platt_scaling(scores[fit], y[fit]).probabilities(scores[tried])
-        except BadInput:
-            return math.nan, math.nan
-        confidence[tried], best = shares.max(1)
-        right[tried] = best == y[tried]
+    try:
+        shares = cross_fitted_probabilities(fit_platt_scaling, scores, y, groups)
+    except BadInput:
+        return math.nan, math.nan
+    return calibration_error(shares, y)
+
+
+def calibration_error(shares: Float[Tensor, "example c"], y: Int[Tensor, " example"]) -> tuple[float, float]:
+    """Calibration error of the likeliest class in bins of equal counts, and the 95 % quantile of it under perfect calibration."""
+    confidence, best = shares.max(1)
+    right = best == y
     error = float(expected_calibration_error(confidence, right, by="count"))
     return error, float(perfect_calibration_error(confidence, by="count").quantile(0.95))

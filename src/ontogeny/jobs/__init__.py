@@ -6,6 +6,7 @@ __all__ = [
     "drift",
     "edit",
     "evaluate",
+    "gauges",
     "geometry",
     "inputs",
     "lens",

@@ -6,7 +6,7 @@ completes run.json.
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,12 @@ def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Con
                 f"{out} holds other examples of the concept {concept.name!r}: rename the file, or set another `out`."
             )
     return run
+
+
+def single_checkpoint_lineage(lineage: Lineage, checkpoint: Checkpoint) -> Lineage:
+    """The lineage with one of its checkpoints only."""
+    stages = (replace(stage, checkpoints=(checkpoint,)) for stage in lineage.stages if checkpoint in stage.checkpoints)
+    return replace(lineage, stages=tuple(stages))
 
 
 def missing_units(run: Run, units: Mapping[tuple[Checkpoint, str], str]) -> dict[Checkpoint, list[str]]:

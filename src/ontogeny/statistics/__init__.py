@@ -3,6 +3,7 @@
 __all__ = [
     "attainable",
     "bootstrap",
+    "calibration_maps",
     "change_points",
     "control_tasks",
     "correlation",

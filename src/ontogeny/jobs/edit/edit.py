@@ -47,7 +47,7 @@ def edit(
         BadInput: `out` holds something else, tokens that do not align, or a model that cannot be edited.
     """
     options = model or ModelOptions()
-    lineage = _with_checkpoint(lineage, plan)
+    lineage = resumable.single_checkpoint_lineage(lineage, plan.checkpoint)
     run = resumable.open_run_directory(out, lineage)
     if run.exists():
         repair_run(run)
@@ -86,16 +86,6 @@ def edit(
             {"checkpoint": plan.checkpoint.name, "stage": plan.checkpoint.stage, "seconds": time.perf_counter() - began}
         )
     return run
-
-
-def _with_checkpoint(lineage: Lineage, plan: EditPlan) -> Lineage:
-    """The lineage with the edited checkpoint only."""
-    stages = [
-        replace(stage, checkpoints=(plan.checkpoint,))
-        for stage in lineage.stages
-        if plan.checkpoint in stage.checkpoints
-    ]
-    return replace(lineage, stages=tuple(stages))
 
 
 def _fitting(model: Model, texts: tuple[str, ...]) -> list[str]:
