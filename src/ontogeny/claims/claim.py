@@ -16,6 +16,9 @@ from ontogeny.claims.quantity import Event, Quantity
 from ontogeny.claims.shapes import ClaimShape
 from ontogeny.statistics.bootstrap import student_t_quantile
 
+_ROUNDING = 1e-9
+"""Below this an effect is the rounding error of zero."""
+
 ClaimVerdict = Literal["held", "did not hold", "undecided"]
 MIN_CLAIM_SEEDS = 3
 """With fewer seeds no claim is decided."""
@@ -75,11 +78,17 @@ class JudgedClaim:
         """The effect with its interval, the number of seeds and the null run."""
         if math.isnan(self.effect.value):
             return f"{self.note}."
-        interval = f"{self.effect.value:.3g} [{self.effect.low:.3g}, {self.effect.high:.3g}]"
+        effect = self.effect
+        interval = f"{_number_text(effect.value)} [{_number_text(effect.low)}, {_number_text(effect.high)}]"
         threshold = f"above {self.claim.shape.threshold:g} in {self.effect.above} of {self.effect.seeds} seeds"
-        null = "not measured" if math.isnan(self.null.value) else f"{self.null.value:.3g}"
+        null = "not measured" if math.isnan(self.null.value) else _number_text(self.null.value)
         note = f"; {self.note}" if self.note else ""
         return f"{self.claim.shape.unit} {interval}, {threshold}; null run {null}{note}."
+
+
+def _number_text(value: float) -> str:
+    """Three digits; what is left of a sum that should be zero is zero."""
+    return f"{0.0 if abs(value) < _ROUNDING else value:.3g}".replace("-", "−")
 
 
 def judge_claim(claim: Claim, records: pd.DataFrame) -> JudgedClaim:

@@ -5,7 +5,7 @@ from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Separation
 
 NAMES = {"dyck": "Dyck-2", "expressions": "prefix expressions", "english": "English"}
-FEATURES = {"dyck": "depth", "expressions": "number of operands owed", "english": "verbs"}
+FEATURES = {"dyck": "depth", "expressions": "number of operands owed", "english": "part of speech verb"}
 _SOURCE = "arXiv:2410.11767"
 
 CLAIMS = (
