@@ -12,10 +12,14 @@ import ontogeny as on
 from ontogeny.dashboard.api import make_api
 from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.shown_run import ShownRuns
+from ontogeny.gauges.packing import PackSettings
+from ontogeny.jobs.gauges import gauges, plan_gauges
+from ontogeny.lineage import Lineage
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.storage.directions import load_direction
 from tests.helpers.chat_runs import CHAT_TEMPLATE, EARLY, LATE, NO, STAGE, YES, chat_run
 from tests.helpers.command_line import Say
+from tests.helpers.planted_lineages import rows, write
 
 TURNS = [f"so they say {YES}", f"it was told {NO}"]
 
@@ -172,3 +176,39 @@ def test_a_model_without_a_chat_template_says_so(client: TestClient, tmp_path_fa
     ):
         with pytest.raises(on.BadInput, match="gauge"):
             ShownRuns([run.folder], options)
+
+
+def test_a_gauge_pack_takes_the_place_of_the_gauges_of_the_run(
+    client: TestClient, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """Its card has its provenance, its vector pins, and a chat at another checkpoint says so."""
+    run = chat_run(tmp_path_factory)
+    lineage = Lineage.open(run.about["lineage"]["source"]).select("last")
+    write(tmp_path / "planted.csv", rows(characters=32, answers=True))
+    plan = plan_gauges(
+        lineage.checkpoints[-1],
+        [on.load_concept(tmp_path / "planted.csv")],
+        PackSettings(suffix="", controls=39),
+        template=CHAT_TEMPLATE,
+        users=["planted=<b>tails</b>,heads"],
+    )
+    pack = gauges(plan, lineage, tmp_path / "pack")
+    packed = TestClient(make_api(ShownRuns([run.folder], ChatOptions(pack=pack)), "secret"))
+    assert packed.get("/api/runs?token=secret").status_code == 200
+    early, late = (
+        packed.get("/api/runs/run/gauges", params={"stage": STAGE, "step": step}).json()["gauges"][0]
+        for step in (EARLY, LATE)
+    )
+    assert "another checkpoint" in early["elsewhere"]
+    assert late["elsewhere"] == ""
+    assert late["pack"].startswith("gauge pack of pretrain checkpoint-3000: 24 / 16 / 24 conversations")
+    assert late["control"].startswith("steers: towards <b>tails</b>")
+    assert late["control_site"] == str(pack.members[0].control_site)
+    held = ask(packed, pins=[{"concept": "planted", "towards": 0, "hold": True}])
+    assert held["template"] == "the template of the gauge pack"
+    plain, steered, _ = held["arms"]
+    assert plain["gauges"][0]["turns"][0]["probabilities"][1] > 0.8
+    assert (plain["turns"][0]["reply"], steered["turns"][0]["reply"]) == ("+", "-")
+    assert "where the gauge pack controls" in refused(
+        packed, pins=[{"concept": "planted", "towards": 0, "site": "resid.0"}]
+    )

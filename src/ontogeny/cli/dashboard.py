@@ -32,6 +32,10 @@ def dashboard_command(
         ),
     ] = None,
     system: Annotated[list[str] | None, arg.texts("Likewise a concept about the system.", "--system")] = None,
+    gauges: Annotated[
+        Path | None,
+        arg.texts("Gauge pack, as `ontogeny gauges` writes: its gauges take the place of those of the runs in a chat."),
+    ] = None,
     template: Annotated[
         str | None,
         arg.texts("Chat template in Jinja, or its file. Default: that of the lineage or the tokenizer.", "--template"),
@@ -44,7 +48,7 @@ def dashboard_command(
     """Show runs in a browser: any checkpoint, all views, records, texts that you type. Only this machine can reach the address."""
     from ontogeny.dashboard.shown_run import ShownRuns
 
-    shown = ShownRuns(runs, _chat_options(user or (), system or (), template))
+    shown = ShownRuns(runs, _chat_options(user or (), system or (), template, gauges))
     if out is not None:
         _export(shown, out, texts or [])
         return
@@ -67,7 +71,9 @@ def dashboard_command(
     server.serve(announce)
 
 
-def _chat_options(users: Sequence[str], systems: Sequence[str], template: str | None) -> "ChatOptions":
+def _chat_options(
+    users: Sequence[str], systems: Sequence[str], template: str | None, gauges: Path | None
+) -> "ChatOptions":
     from ontogeny.dashboard.chat_options import ChatOptions
     from ontogeny.data.templates import is_chat_template, parse_template
 
@@ -75,7 +81,12 @@ def _chat_options(users: Sequence[str], systems: Sequence[str], template: str | 
     text = "" if isinstance(parsed, bool) else parsed
     if template not in (None, "own") and not is_chat_template(text):
         raise BadInput(f"`template` must be a chat template in Jinja, got {template!r}: a chat has several turns.")
-    return ChatOptions(text, tuple(users), tuple(systems))
+    pack = None
+    if gauges is not None:
+        from ontogeny.gauges.pack import load_gauges
+
+        pack = load_gauges(gauges)
+    return ChatOptions(text, tuple(users), tuple(systems), pack)
 
 
 def _export(shown: "ShownRuns", out: Path, texts: list[str]) -> None:

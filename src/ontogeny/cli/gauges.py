@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ontogeny.data.concept import Concept
     from ontogeny.gauges.pack import PackedGauge
 
+_CUT = {"left_out": "left out", "shortened": "read up to an earlier turn that fits into the context"}
+
 
 def gauges_command(
     model: Annotated[
@@ -150,8 +152,9 @@ def _lines(member: "PackedGauge") -> list[str]:
     classes = escape_control(", ".join(gauge.label.classes))
     splits = " / ".join(map(str, member.splits.values()))
     scores = numbers["scores"]
+    cut = [f"{numbers[key]} {words}" for key, words in _CUT.items() if numbers[key]]
     lines = [
-        f"{name} ({classes}): {splits} conversations to fit, choose and test",
+        f"{name} ({classes}): {splits} conversations to fit, choose and test{'; ' if cut else ''}{', '.join(cut)}",
         f"  reading   {_where(gauge.site)}  AUROC {gauge.auroc:.2f} [{gauge.auroc_low:.2f}, {gauge.auroc_high:.2f}], words alone "
         f"{gauge.floors.get('surface_tfidf', float('nan')):.2f}; ECE {gauge.calibration_error:.3f} ({member.calibration}; perfect "
         f"calibration stays below {gauge.calibration_noise:.3f})",

@@ -9,10 +9,9 @@ from ontogeny.dashboard.chat import hold_chat
 from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.chat_requests import BenchRequest, ChatRequest
 from ontogeny.dashboard.checkpoint_models import CheckpointModels
-from ontogeny.dashboard.gauge_cards import gauges_of
+from ontogeny.dashboard.gauge_cards import gauges_of, pinned_vector
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.errors import BadInput
-from ontogeny.gauges.control_vector import control_vector
 from ontogeny.gauges.pin import Pin
 from ontogeny.storage.directions import save_direction
 
@@ -50,7 +49,7 @@ def vector_file(
         BadInput: the concept is not readable at the checkpoint, or lacks the class or the site.
     """
     (gauge,) = gauges_of(shown, options, [concept], stage, step, argument="concept")
-    direction = control_vector(shown.run, gauge, towards, site).direction.scaled("gap")
+    direction = pinned_vector(shown, options, gauge, towards, site).direction.scaled("gap")
     name = "".join(letter if letter.isalnum() else "-" for letter in f"{concept}-{stage}-{step}-{direction.site}")
     with TemporaryDirectory() as folder:
         return f"{name}.safetensors", save_direction(direction, Path(folder) / "vector.safetensors").read_bytes()

@@ -12,12 +12,11 @@ from typing import Any
 from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.chat_requests import ChatRequest
 from ontogeny.dashboard.checkpoint_models import CheckpointModels, on_disk
-from ontogeny.dashboard.gauge_cards import finite_number, gauges_of
+from ontogeny.dashboard.gauge_cards import finite_number, gauges_of, pinned_vector
 from ontogeny.dashboard.selection import step_text
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.data.chats import Chat
 from ontogeny.gauges.chat_template import lineage_chat_template
-from ontogeny.gauges.control_vector import control_vector
 from ontogeny.gauges.conversation import encode_conversation
 from ontogeny.gauges.gauge import Gauge
 from ontogeny.gauges.reading import GaugeReading, ReadGauge, read_conversation
@@ -39,7 +38,9 @@ def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, r
     gauges = gauges_of(shown, options, request.gauges, request.stage, request.step)
     concepts = [pin.concept for pin in request.pins]
     pinned = gauges_of(shown, options, concepts, request.stage, request.step, argument="pins")
-    vectors = [control_vector(shown.run, g, pin.towards, pin.site) for g, pin in zip(pinned, request.pins, strict=True)]
+    vectors = [
+        pinned_vector(shown, options, g, pin.towards, pin.site) for g, pin in zip(pinned, request.pins, strict=True)
+    ]
     edits = [vector.edit(pin) for vector, pin in zip(vectors, request.pins, strict=True)]
     arms = [chat.arm("plain", [], gauges)]
     if request.pins:
@@ -142,6 +143,8 @@ def chat_template(shown: ShownRun, models: CheckpointModels, options: ChatOption
     """
     if options.template:
         return options.template, "the given template"
+    if options.pack is not None:
+        return options.pack.template, "the template of the gauge pack"
     found: tuple[str, str] = shown.tool("chat template", lambda: _find_template(shown, models))
     return found
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ontogeny.gauges.labels import gauge_label, parse_gauge_names
+
+if TYPE_CHECKING:
+    from ontogeny.gauges.pack import GaugePack
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,8 @@ class ChatOptions:
     users: tuple[str, ...] = ()
     """Concepts about the user, with the names of their classes or without, see `parse_gauge_names`."""
     systems: tuple[str, ...] = ()
+    pack: "GaugePack | None" = None
+    """Gauges that take the place of those of the same concepts in the runs."""
 
 
 def check_chat_options(options: ChatOptions, entries: Iterable[Mapping[str, Any]]) -> None:

@@ -50,6 +50,15 @@ class CheckpointModels:
             known: _T = self._results[whole]
             return known
 
+    def fingerprint(self, checkpoint: Checkpoint) -> str:
+        """Fingerprint of a checkpoint's weights, config and tokenizer.
+
+        Raises:
+            BadInput: the checkpoint cannot be read.
+        """
+        with self._lock:
+            return weight_identity(on_disk(checkpoint, self._run.folder), digests=self._digests).whole
+
     def _model(self, checkpoint: Checkpoint, weights: str) -> Model:
         if self._reusable is None:
             options = replace(ModelOptions(), dtype=trace_settings_of(self._run).dtype)

@@ -11,9 +11,12 @@ from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
 from ontogeny.errors import BadInput
 from ontogeny.findings.finding import FLOOR_LABELS
-from ontogeny.gauges.control_vector import control_site
+from ontogeny.gauges.control_vector import ControlVector, control_site, control_vector
 from ontogeny.gauges.gauge import Gauge, default_gauges, make_gauge
 from ontogeny.gauges.labels import GaugeLabel, gauge_label, parse_gauge_names
+from ontogeny.gauges.pack import PackedGauge
+from ontogeny.jobs.gauges.rows import verdict_text
+from ontogeny.sites import Site
 from ontogeny.storage.record_filter import sql_text
 
 
@@ -25,11 +28,20 @@ def gauge_labels(shown: ShownRun, options: ChatOptions) -> dict[str, GaugeLabel]
         return [text for text in texts if text.partition("=")[0] in entries]
 
     named = parse_gauge_names(known(options.users), known(options.systems), list(entries))
-    return {name: gauge_label(entry, named) for name, entry in entries.items()}
+    packed = {} if options.pack is None else {gauge.label.concept: gauge.label for gauge in options.pack.gauges}
+    return {name: gauge_label(entry, named) for name, entry in entries.items()} | packed
 
 
-def gauge_at(shown: ShownRun, label: GaugeLabel, stage: str, step: str) -> Gauge:
-    """The gauge of a concept at a place of the time axis."""
+def packed_gauge(options: ChatOptions, concept: str) -> PackedGauge | None:
+    """The gauge of a concept in the pack of the command; None if there is none."""
+    members = () if options.pack is None else options.pack.members
+    return next((member for member in members if member.gauge.label.concept == concept), None)
+
+
+def gauge_at(shown: ShownRun, options: ChatOptions, label: GaugeLabel, stage: str, step: str) -> Gauge:
+    """The gauge of a concept at a place of the time axis; of the pack, where it has one."""
+    if (member := packed_gauge(options, label.concept)) is not None:
+        return member.gauge
     return shown.result(
         ("gauge", label, stage, step), lambda: make_gauge(shown.run, label, visit_at(shown, label.concept, stage, step))
     )
@@ -58,15 +70,57 @@ def gauge_cards(
     Raises:
         BadInput: the run keeps no directions.
     """
-    if not shown.run.headers():
+    if not shown.run.headers() and options.pack is None:
         raise BadInput("this run keeps no directions, so that it has no gauges: open a run of `ontogeny trace`.")
     labels = gauge_labels(shown, options)
     verdicts = list(runs)
-    cards = [
-        _card(shown, gauge_at(shown, label, stage, step), _verdict(verdicts, label.concept, stage, step))
-        for label in labels.values()
-    ]
+    cards = [_card_at(shown, verdicts, options, label, stage, step) for label in labels.values()]
     return {"gauges": cards, "default": default_gauges(list(labels.values()))}
+
+
+def _card_at(
+    shown: ShownRun, runs: Iterable[ShownRun], options: ChatOptions, label: GaugeLabel, stage: str, step: str
+) -> dict[str, Any]:
+    gauge, member = gauge_at(shown, options, label, stage, step), packed_gauge(options, label.concept)
+    if member is None or options.pack is None:
+        return _card(shown, gauge, _verdict(runs, label.concept, stage, step))
+    pack, splits = options.pack, " / ".join(map(str, member.splits.values()))
+    return {
+        **_card(shown, gauge, verdict_text(member)),
+        "control_site": str(member.control_site),
+        "traced": str(pack.about.get("date", "")),
+        "pack": f"gauge pack of {pack.model.label}: {splits} conversations to fit, choose and test; calibration: {member.calibration}",
+        "elsewhere": _fitted_elsewhere(shown, options, stage, step),
+    }
+
+
+def _fitted_elsewhere(shown: ShownRun, options: ChatOptions, stage: str, step: str) -> str:
+    """A sentence if the weights of a checkpoint are not those that the pack was fitted at; "" if they are."""
+    from ontogeny.dashboard.checkpoint_models import CheckpointModels
+
+    assert options.pack is not None
+    label = options.pack.model.label
+    models = shown.tool("models", lambda: CheckpointModels(shown.run))
+    try:
+        here = shown.result(("fingerprint", stage, step), lambda: models.fingerprint(models.at(stage, step)))
+    except BadInput:
+        return f"fitted at {label}; the weights of this checkpoint cannot be compared with it"
+    return "" if here == options.pack.model.fingerprint else f"fitted at {label}, and this is another checkpoint"
+
+
+def pinned_vector(shown: ShownRun, options: ChatOptions, gauge: Gauge, towards: int, site: str = "") -> ControlVector:
+    """The control vector of a gauge: that of the pack, else the one of the run at the gauge's checkpoint.
+
+    Raises:
+        BadInput: there is none, or the pack has it at another site.
+    """
+    if (member := packed_gauge(options, gauge.label.concept)) is None:
+        return control_vector(shown.run, gauge, towards, site)
+    if site and Site.parse(site) != member.control_site:
+        raise BadInput(
+            f"`site` must be {member.control_site}, where the gauge pack controls, got {site}: leave it out."
+        )
+    return member.control_vector(towards)
 
 
 def _card(shown: ShownRun, gauge: Gauge, verdict: str) -> dict[str, Any]:
@@ -91,7 +145,9 @@ def _card(shown: ShownRun, gauge: Gauge, verdict: str) -> dict[str, Any]:
         "groups": gauge.groups,
         "ece": finite_number(gauge.calibration_error),
         "ece_noise": finite_number(gauge.calibration_noise),
-        "control_site": str(control_site(shown.run, gauge)) if gauge.probe is not None else "",
+        "control_site": str(control_site(shown.run, gauge))
+        if gauge.probe is not None and gauge.unit in shown.run.headers()
+        else "",
         "control": verdict,
         "traced": _date(shown),
     }
@@ -141,5 +197,5 @@ def gauges_of(
             raise BadInput(
                 f"`{argument}` must be concepts of the run ({', '.join(labels)}), got {name!r}: choose among them."
             )
-        found.append(gauge_at(shown, labels[name], stage, step))
+        found.append(gauge_at(shown, options, labels[name], stage, step))
     return found

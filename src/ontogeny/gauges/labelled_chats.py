@@ -44,7 +44,9 @@ class LabelledChats:
     rows: tuple[int, ...]
     """Index of each one among the examples of the concept."""
     left_out: int
-    """Examples that are no such conversation, or are longer than the context."""
+    """Examples that are no such conversation, or whose first turn is longer than the context."""
+    shortened: int
+    """Dialogues that are read up to an earlier user's turn, since the whole is longer than the context."""
     classes: int
 
     def __len__(self) -> int:
@@ -52,7 +54,7 @@ class LabelledChats:
 
 
 def labelled_chats(model: Model, concept: Concept, template: Template, suffix: str = "") -> LabelledChats:
-    """The conversations of a concept, each up to its last user's turn.
+    """The conversations of a concept, each up to its last user's turn that fits into the context.
 
     Args:
         suffix: Beginning of an answer that must fit into the context as well.
@@ -76,26 +78,32 @@ def labelled_chats(model: Model, concept: Concept, template: Template, suffix: s
             problem = problem or str(error)
         else:
             fitting.append((row, chat, replies))
-    chats = [chat for _, chat, _ in fitting]
+    # Every beginning of a dialogue that ends with a user's turn, the longest last.
+    starts = [(i, chat[:end]) for i, (_, chat, _) in enumerate(fitting) for end in range(1, len(chat) + 1, 2)]
+    chats = [chat for _, chat in starts]
     prompts = encode_chats(model, chats, template) if chats else []
     begun = encode_all_with_suffix(model, chats, suffix, template) if chats and suffix else prompts
-    # One token must be left for an answer.
-    short = [max(len(a.ids), len(b.ids)) < model.context for a, b in zip(prompts, begun, strict=True)]
-    if fitting and not any(short):
+    longest = dict[int, tuple[Chat, Encoding, Encoding]]()
+    for (i, chat), prompt, read in zip(starts, prompts, begun, strict=True):
+        if max(len(prompt.ids), len(read.ids)) < model.context:  # one token must be left for an answer
+            longest[i] = chat, prompt, read
+    if fitting and not longest:
         problem = f"the shortest has {min(len(e.ids) for e in begun)} tokens, and the context has {model.context}."
-    fitting = [one for one, fits in zip(fitting, short, strict=True) if fits]
+    shortened = sum(len(chat) < len(fitting[i][1]) for i, (chat, _, _) in longest.items())
+    fitting = [one for i, one in enumerate(fitting) if i in longest]
     if not fitting:
         raise BadInput(f"{concept.name} has no conversation that can be read: {problem}")
     kept = torch.tensor([row for row, _, _ in fitting])
     return LabelledChats(
-        tuple(chat for _, chat, _ in fitting),
-        tuple(encoding for encoding, fits in zip(prompts, short, strict=True) if fits),
-        tuple(encoding for encoding, fits in zip(begun, short, strict=True) if fits),
+        tuple(chat for chat, _, _ in longest.values()),
+        tuple(prompt for _, prompt, _ in longest.values()),
+        tuple(read for _, _, read in longest.values()),
         tuple(text for _, _, text in fitting),
         concept.labels()[kept].long(),
         concept.group_ids()[kept],
         tuple(kept.tolist()),
         len(concept.examples) - len(kept),
+        shortened,
         max(2, len(concept.classes)) if concept.kind == "classes" else 2,
     )
 

@@ -154,6 +154,7 @@ def make_packed_gauge(
             "control_site_chosen_by": chosen,
             "brier_by_calibration": dict(fitted.brier),
             "left_out": chats.left_out,
+            "shortened": chats.shortened,
             "suffix_tokens": suffix_tokens,
             "suffix_unknown_tokens": unknown,
         },

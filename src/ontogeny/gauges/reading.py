@@ -24,7 +24,7 @@ from ontogeny.errors import BadInput
 from ontogeny.gauges.conversation import EncodedConversation, encode_with_suffix
 from ontogeny.gauges.gauge import CalibratedProbe, Gauge, gauge_state
 from ontogeny.measurements.token_scores import token_texts
-from ontogeny.models.model import Model, tokenizer_fingerprint
+from ontogeny.models.model import Model, site_width, tokenizer_fingerprint
 from ontogeny.sites import Site
 
 RANDOM_DIRECTIONS = 199
@@ -118,7 +118,7 @@ def read_conversation(
     """
     whole = conversation.whole
     texts, fingerprint = token_texts(model, whole), tokenizer_fingerprint(model)
-    unread = {number: _why_unread(gauge, fingerprint) for number, gauge in enumerate(gauges)}
+    unread = {number: _why_unread(model, gauge, fingerprint) for number, gauge in enumerate(gauges)}
     places: dict[int, _Places] = {}
     for number, gauge in enumerate(gauges):
         if gauge.probe is not None and gauge.site is not None and not unread[number]:
@@ -139,9 +139,13 @@ def read_conversation(
     return ConversationReading(texts, tuple(readings))
 
 
-def _why_unread(gauge: Gauge, fingerprint: str) -> str:
+def _why_unread(model: Model, gauge: Gauge, fingerprint: str) -> str:
     if gauge.probe is not None and gauge.tokenizer and gauge.tokenizer != fingerprint:
         return "its probe was fitted with another tokenizer"
+    if gauge.probe is not None and gauge.site is not None:
+        width = site_width(model, gauge.site) if gauge.site.layer <= model.layers else 0
+        if width != len(gauge.probe.weight):
+            return "its probe was fitted on a model of another width or depth"
     return gauge.reason
 
 

@@ -67,7 +67,8 @@
       ["AUROC", card.auroc === null ? "" : `${shown(card.auroc)} [${shown(card.low)}, ${shown(card.high)}]`],
       ["floors of it", card.floors.map(([name, value]) => `${name} ${shown(value)}`).join(", ")],
       ["calibration error", card.ece === null ? "" : `${shown(card.ece)}; perfect calibration stays below ${shown(card.ece_noise)} on so few texts`],
-      ["run of", card.traced],
+      ["gauge pack", card.pack || ""],
+      [card.pack ? "fitted on" : "run of", card.traced],
       ["typicality", last ? `p ${shown(last.typicality)} of the class that it is nearest to; below .01 it is off the distribution` : ""],
       ["without template", read && read.bare ? `${card.classes.map((name, i) => `${name} ${percent(read.bare.probabilities[i])}`).join(", ")} (${read.bare.state}): the last words alone` : ""],
       ["against chance", read && read.random_p !== null ? `the score lies ${shown(read.moved)} from its mean over the tokens; 95 % of 199 random directions of equal length within ${shown(read.random_moved)} (p ${shown(read.random_p)})` : ""],
@@ -142,7 +143,7 @@
         element("label", {class: "choice keep"}, element("span", {}, `alarm if ${card.classes[card.classes.length - 1]} reaches`), limit));
       return element("article", {class: "gauge", "data-gauge": card.concept, "data-state": reason ? "unreadable" : !last ? "early" : last.state, "data-changed": changed ? "yes" : null, "data-alarm": rings ? "yes" : null},
         element("h4", {}, card.concept, card.sensitive ? element("span", {class: "tag"}, "sensitive") : null, element("span", {class: "spring"}), rings ? element("span", {class: "tag alarm", role: "alert"}, "alarm") : null, element("span", {class: "word"}, word)),
-        ...(reason ? [] : rows), read && read.turns.length > 1 ? sparkline(read.turns, card.classes.length - 1, card.classes[card.classes.length - 1]) : null, about);
+        card.elsewhere ? element("p", {class: "notice"}, `${card.elsewhere}.`) : null, ...(reason ? [] : rows), read && read.turns.length > 1 ? sparkline(read.turns, card.classes.length - 1, card.classes[card.classes.length - 1]) : null, about);
     }
 
     function ribbon(arm, index, words) {
