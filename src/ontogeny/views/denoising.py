@@ -1,8 +1,8 @@
 """How well mask and depth of the final image are read from each block (up) at each denoising step (right).
 
 Rows of panels are steps of the training. Grey cells are not better than the best control at their step: noisy pixels, place and, where
-measured, an untrained network (95 % interval over images, mean of seeds); their values are in the tooltip. White cells could not be measured. The lowest rows are
-controls. Means over training seeds. The error of the depth is small where it is read well.
+measured, an untrained network (95 % interval over images, mean of seeds); their values are in the tooltip.
+White cells could not be measured. The lowest rows are controls. Means over training seeds. The error of the depth is small where it is read well.
 """
 
 from typing import Any
