@@ -2,7 +2,8 @@
 
 Rows of panels are steps of the training. Grey cells are not better than the best control at their step: noisy pixels, place and, where
 measured, an untrained network (95 % interval over images, mean of seeds); their values are in the tooltip.
-White cells could not be measured. The lowest rows are controls. Means over training seeds. The error of the depth is small where it is read well.
+White cells could not be measured. The lowest rows are controls. Means over training seeds.
+The error of the depth is small where it is read well.
 """
 
 from typing import Any
