@@ -65,7 +65,7 @@ PRESETS: Mapping[str, Settings] = {
         units=50, pooled=200,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 4, "tiny": 170, "small": 3600, "paper": 2_000_000}
+SECONDS = {"smoke": 4, "tiny": 170, "small": 10_000, "paper": 2_000_000}
 _STEPS = "step of the optimiser: SFT, then GRPO"
 PICTURES = (
     StudyPicture(
