@@ -201,7 +201,7 @@ def test_a_gauge_pack_takes_the_place_of_the_gauges_of_the_run(
     )
     assert "another checkpoint" in early["elsewhere"]
     assert late["elsewhere"] == ""
-    assert late["pack"].startswith("gauge pack of pretrain checkpoint-3000: 24 / 16 / 24 conversations")
+    assert late["pack"].startswith("of pretrain checkpoint-3000: 24 / 16 / 24 conversations")
     assert late["control"].startswith("steers: towards <b>tails</b>")
     assert late["control_site"] == str(pack.members[0].control_site)
     held = ask(packed, pins=[{"concept": "planted", "towards": 0, "hold": True}])

@@ -153,12 +153,19 @@ def _lines(member: "PackedGauge") -> list[str]:
     splits = " / ".join(map(str, member.splits.values()))
     scores = numbers["scores"]
     cut = [f"{numbers[key]} {words}" for key, words in _CUT.items() if numbers[key]]
+    floors = [gauge.floors.get(key, float("nan")) for key in ("surface_tfidf", "random_direction")]
     lines = [
         f"{name} ({classes}): {splits} conversations to fit, choose and test{'; ' if cut else ''}{', '.join(cut)}",
-        f"  reading   {_where(gauge.site)}  AUROC {gauge.auroc:.2f} [{gauge.auroc_low:.2f}, {gauge.auroc_high:.2f}], words alone "
-        f"{gauge.floors.get('surface_tfidf', float('nan')):.2f}; ECE {gauge.calibration_error:.3f} ({member.calibration}; perfect "
-        f"calibration stays below {gauge.calibration_noise:.3f})",
+        f"  reading   {_where(gauge.site)}  AUROC {gauge.auroc:.2f} [{gauge.auroc_low:.2f}, {gauge.auroc_high:.2f}]; words alone "
+        f"{floors[0]:.2f}, the best of random directions {floors[1]:.2f}",
+        f"            ECE {gauge.calibration_error:.3f} ({member.calibration}); perfect calibration stays below "
+        f"{gauge.calibration_noise:.3f}",
     ]
+    if numbers["suffix_unknown_tokens"]:
+        unknown = f"{numbers['suffix_unknown_tokens']} of {numbers['suffix_tokens']}"
+        lines.append(
+            f"            the tokenizer does not know {unknown} tokens of the begun answer {gauge.label.suffix!r}"
+        )
     if gauge.reason:
         lines.append(f"            not readable: {escape_control(gauge.reason)}")
     tried = ", ".join(f"{key} {_number(one['accuracy']):.2f}" for key, one in scores.items() if one is not None)

@@ -89,7 +89,7 @@ def _card_at(
         **_card(shown, gauge, verdict_text(member)),
         "control_site": str(member.control_site),
         "traced": str(pack.about.get("date", "")),
-        "pack": f"gauge pack of {pack.model.label}: {splits} conversations to fit, choose and test; calibration: {member.calibration}",
+        "pack": f"of {pack.model.label}: {splits} conversations to fit, choose and test; calibration: {member.calibration}",
         "elsewhere": _fitted_elsewhere(shown, options, stage, step),
     }
 

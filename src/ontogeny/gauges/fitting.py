@@ -87,11 +87,13 @@ def fit_gauge(
     reading = _fit(READING_METHOD, at["reading"], target, chats.groups, splits.train, seed)
     control = _fit(CONTROL_METHOD, at["control"], target, chats.groups, splits.train, seed)
     chosen = {
-        name: score("auroc", probe.scores(at[name][:, splits.choose]), target[splits.choose]).nan_to_num(0.0)
+        name: score("auroc", probe.scores(at[name][:, splits.choose]), target[splits.choose])
         for name, probe in (("reading", reading), ("control", control))
     }
-    best = _best_site(chosen["reading"], reading.scores(at["reading"][:, splits.choose]), target[splits.choose])
-    best_control = int(chosen["control"].argmax())
+    best = _best_site(
+        chosen["reading"].nan_to_num(0.0), reading.scores(at["reading"][:, splits.choose]), target[splits.choose]
+    )
+    best_control = int(chosen["control"].nan_to_num(0.0).argmax())
     tested = {
         f"{name} at {place}": _on_test(probe, index, at[place], target, chats.groups, splits.test, seed)
         for name, probe, index in (("reading", reading, best), ("control", control, best_control))

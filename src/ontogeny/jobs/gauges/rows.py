@@ -80,7 +80,9 @@ def verdict_text(member: PackedGauge) -> str:
 def _best_control(member: PackedGauge) -> Site:
     """The site at which the control vector reads the choose split best."""
     by_site = member.numbers["auroc_by_site"]
-    return Site.parse(max(by_site, key=lambda name: _value(by_site[name][1])))
+    return Site.parse(
+        max(by_site, key=lambda name: by_site[name][1] if math.isfinite(_value(by_site[name][1])) else 0.0)
+    )
 
 
 def _value(number: float | None) -> float:
