@@ -16,8 +16,8 @@ from ontogeny.claims.quantity import Event, Quantity
 from ontogeny.claims.shapes import ClaimShape
 from ontogeny.statistics.bootstrap import student_t_quantile
 
-_ROUNDING = 1e-9
-"""Below this an effect is the rounding error of zero."""
+_ROUNDING = 1e-7
+"""Below this an effect is zero but for the rounding of single precision."""
 
 ClaimVerdict = Literal["held", "did not hold", "undecided"]
 MIN_CLAIM_SEEDS = 3
