@@ -184,7 +184,7 @@ def test_a_gauge_pack_takes_the_place_of_the_gauges_of_the_run(
     """Its card has its provenance, its vector pins, and a chat at another checkpoint says so."""
     run = chat_run(tmp_path_factory)
     lineage = Lineage.open(run.about["lineage"]["source"]).select("last")
-    write(tmp_path / "planted.csv", rows(characters=32, answers=True))
+    write(tmp_path / "planted.csv", rows(characters=24, answers=True))
     plan = plan_gauges(
         lineage.checkpoints[-1],
         [on.load_concept(tmp_path / "planted.csv")],
@@ -201,7 +201,7 @@ def test_a_gauge_pack_takes_the_place_of_the_gauges_of_the_run(
     )
     assert "another checkpoint" in early["elsewhere"]
     assert late["elsewhere"] == ""
-    assert late["pack"].startswith("of pretrain checkpoint-3000: 24 / 16 / 24 conversations")
+    assert late["pack"].startswith("of pretrain checkpoint-3000: 18 / 12 / 18 conversations")
     assert late["control"].startswith("steers: towards <b>tails</b>")
     assert late["control_site"] == str(pack.members[0].control_site)
     held = ask(packed, pins=[{"concept": "planted", "towards": 0, "hold": True}])
