@@ -247,7 +247,10 @@ def _member(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Pack
     probe = None
     if reading["readable"]:
         parts = {name: tensors[f"reading.{name}"] for name in ("weight", "bias", "centres", "spreads", "counts")}
-        _check_shape(parts["weight"], (model.d, columns))
+        count = len(label.classes)
+        shapes = ((model.d, columns), (columns,), (count, columns), (count, columns), (count,))
+        for part, shape in zip(parts.values(), shapes, strict=True):
+            _check_shape(part, shape)
         probe = CalibratedProbe(
             parts["weight"],
             parts["bias"],
@@ -278,7 +281,8 @@ def _member(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Pack
         probe,
         str(reading["reason"]),
     )
-    _check_shape(tensors["direction"], (model.d, columns))
+    for name, shape in (("direction", (model.d, columns)), ("bias", (columns,)), ("gap", (columns,))):
+        _check_shape(tensors[name], shape)
     site = Site.parse(str(control.pop("site")))
     control.pop("method")
     effects = tuple(_effect(one) for one in control.pop("effects"))
