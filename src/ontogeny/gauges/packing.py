@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.data.chats import chat_text
 from ontogeny.data.concept import Concept
+from ontogeny.data.positions import last
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.gauges.control_check import (
     ControlCheck,
@@ -271,10 +273,17 @@ def _vectors(fitted: FittedGauge, at: int) -> tuple[list[ControlVector], list[Fl
 
 
 def _surface_floor(concept: Concept, chats: LabelledChats, splits: ThreeSplits) -> dict[str, float]:
-    """AUROC on the test split of the words alone, fitted on train and choose."""
-    rows = torch.tensor(chats.rows)
-    split = Split(rows[torch.cat([splits.train, splits.choose]).sort().values], rows[splits.test])
-    return {"surface_tfidf": audit_surface(concept, split, samples=100).baselines["tfidf"].auroc}
+    """AUROC on the test split of the words that the model reads, fitted on train and choose."""
+    rows = [
+        replace(concept.examples[row], text=chat_text(chat), span=None, chat=())
+        for row, chat in zip(chats.rows, chats.chats, strict=True)
+    ]
+    try:
+        read = replace(concept, examples=tuple(rows), answers=(), position=last, twins=False)
+        split = Split(torch.cat([splits.train, splits.choose]).sort().values, splits.test)
+        return {"surface_tfidf": audit_surface(read, split, samples=100).baselines["tfidf"].auroc}
+    except BadInput:  # all conversations have the same words
+        return {}
 
 
 def _unknown_tokens(model: Model, suffix: str) -> tuple[int, int]:
