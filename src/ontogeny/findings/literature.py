@@ -138,6 +138,7 @@ SYSTEMS = (
         "When bad data leads to good models",
         "2505.04741",
         "Up to a tenth of toxic pretraining data makes toxicity easier to remove by steering, at a lower price.",
+        studies=("toxic_pretraining",),
     ),
     LiteratureSystem(
         "The geometry of self-verification",
@@ -156,6 +157,7 @@ SYSTEMS = (
         "Dialogue action tokens",
         "2406.11978",
         "A small planner that writes two prefix vectors steers a whole dialogue towards a goal.",
+        studies=("dialogue_actions",),
     ),
     LiteratureSystem(
         "TalkTuner: a dashboard of the user model",

@@ -1,0 +1,46 @@
+"""Detoxifiers of one model over their strengths: intervention, random directions, prompt, SFT and DPO, and their frontiers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from transformers import GPT2LMHeadModel
+
+from ontogeny.studies.toxic_pretraining._measures import EvaluationTexts, Outcome, ReadModel, outcome, random_edits
+from ontogeny.studies.toxic_pretraining._settings import Settings
+from ontogeny.studies.toxic_pretraining._training import as_model, fine_tunings
+from ontogeny.worlds import marked_register as register
+
+ITI, RANDOM, PROMPT, SFT, DPO = METHODS = ("ITI", "random", "prompt", "SFT", "DPO")
+
+
+@dataclass(frozen=True)
+class DetoxifiedModel:
+    """A model under one method at one strength."""
+
+    method: str
+    strength: float
+    draw: int
+    """Number of the random direction; 0 for the other methods."""
+    outcome: Outcome
+
+
+def detoxify(
+    network: GPT2LMHeadModel,
+    read: ReadModel,
+    world: register.World,
+    texts: EvaluationTexts,
+    settings: Settings,
+    seed: int,
+) -> Iterator[DetoxifiedModel]:
+    """Outcomes of all methods at all strengths; the seeds of the continuations are common to the methods."""
+    model, vectors = read.model, read.intervention(settings)
+    for alpha in settings.alphas:
+        edits = vectors.edits(model, str(settings.steered_heads), -alpha)
+        yield DetoxifiedModel(ITI, alpha, 0, outcome(model, world, texts, seed, edits))
+        for draw in range(settings.draws):
+            null = random_edits(edits, 100 * seed + draw + 1)
+            yield DetoxifiedModel(RANDOM, alpha, draw, outcome(model, world, texts, seed, null))
+    yield DetoxifiedModel(PROMPT, 1.0, 0, outcome(model, world, texts, seed, polite=True))
+    for method in (SFT, DPO):
+        for step, tuned in fine_tunings(method, network, settings, world, seed):
+            yield DetoxifiedModel(method, step, 0, outcome(as_model(tuned, world), world, texts, seed))
