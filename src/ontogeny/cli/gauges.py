@@ -152,7 +152,7 @@ def _lines(member: "PackedGauge") -> list[str]:
     classes = escape_control(", ".join(gauge.label.classes))
     splits = " / ".join(map(str, member.splits.values()))
     scores = numbers["scores"]
-    cut = [f"{numbers[key]} {words}" for key, words in _CUT.items() if numbers[key]]
+    cut = [f"{numbers[key]} {words}" for key, words in _CUT.items() if numbers.get(key)]
     floors = [gauge.floors.get(key, float("nan")) for key in ("surface_tfidf", "random_direction")]
     lines = [
         f"{name} ({classes}): {splits} conversations to fit, choose and test{'; ' if cut else ''}{', '.join(cut)}",
