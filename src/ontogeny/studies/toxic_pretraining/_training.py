@@ -21,7 +21,7 @@ PROMPT_TOKENS = 1 + register.SENTENCE_TOKENS
 """The first token and one sentence."""
 
 
-def new_network(settings: Settings, world: register.World) -> GPT2LMHeadModel:
+def _new_network(settings: Settings, world: register.World) -> GPT2LMHeadModel:
     """A decoder for texts of the world, from the process's random numbers."""
     config = GPT2Config(
         vocab_size=len(world.vocabulary),
@@ -53,7 +53,7 @@ def pretrain(settings: Settings, world: register.World, seed: int) -> GPT2LMHead
         return TokenBatch(torch.from_numpy(ids))
 
     config = TrainingConfig(steps, settings.rate, warmup=min(50, steps), weight_decay=0.01)
-    recipe = TrainingRecipe(lambda: new_network(settings, world), batches, language_model, config, seed)
+    recipe = TrainingRecipe(lambda: _new_network(settings, world), batches, language_model, config, seed)
     for session in training_sessions(recipe):
         network = session.network
     return network
