@@ -1,6 +1,7 @@
 """Dialogues of a chat model with itself: does it keep to its system prompt, for how many turns, and what helps?"""
 
 __all__ = [
+    "action_tokens",
     "answers",
     "attention_decay",
     "capability",
@@ -14,4 +15,6 @@ __all__ = [
     "prompts",
     "rows",
     "self_chat",
+    "self_cloning",
+    "td3_bc",
 ]
