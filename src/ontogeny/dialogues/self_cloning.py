@@ -1,4 +1,4 @@
-"""Self-cloning: a planner and its prefix map learn to leave what the frozen model says unchanged (arXiv:2406.11978, section 3).
+"""Self-cloning: a planner and its prefix map learn to leave what the frozen model says unchanged (arXiv:2406.11978).
 
 The loss is the divergence of the prefixed model from the model alone over the model's own utterances: cross-entropy on these utterances
 less its smallest possible value, without the noise of one sample a token.

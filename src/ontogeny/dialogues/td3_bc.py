@@ -1,7 +1,7 @@
 """TD3+BC: offline reinforcement learning of a planner whose actions have a fixed length (arXiv:2106.06860, arXiv:1802.09477).
 
 Twin critics, delayed updates, targets with clipped noise that goes back to the sphere, and a pull of the planner towards the actions of the
-data, as dialogue action tokens use it (arXiv:2406.11978, section 3).
+data, as dialogue action tokens use it (arXiv:2406.11978).
 """
 
 import copy

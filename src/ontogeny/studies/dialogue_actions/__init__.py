@@ -22,17 +22,17 @@ from ontogeny.studies.dialogue_actions._policies import fixed_prefix, planned, r
 from ontogeny.studies.dialogue_actions._settings import (
     ANY_ACTION,
     CLONED,
+    EXCHANGED,
     LOSS_MARGIN,
     NATIVE,
-    NULL_REWARDS,
-    NULL_SHUFFLED,
+    NULL_EXCHANGED,
+    NULL_PAYOFFS,
     NULL_SOFT,
     NULL_TWICE,
     NULL_UNCLONED,
     NULL_WORD,
     PAYOFF_MARGIN,
     RANDOM,
-    SHUFFLED,
     STEERED,
     VALID_MARGIN,
     Settings,
@@ -51,8 +51,8 @@ learns offline from explored games, with TD3+BC, and plays new games. The payoff
 language is judged by the model alone: margins of {LOSS_MARGIN:g} nats per token, and of {VALID_MARGIN:.0%} of the utterances.
 """
 DIFFERENCES = (
-    "A model of a generated language with 35 words and a partner that follows a rule, in place of Llama-2-7B and Llama-3-8B in Sotopia "
-    "with GPT-4 as partner and judge; the paper's second setting, attacks on a chat model, is left out.",
+    "A model of a generated language with 35 words and a partner that follows a rule, in place of Llama models in Sotopia, with "
+    "language models as partner and judge; the paper's second setting, attacks on a chat model, is left out.",
     "Half of the training texts name a posture and a kind of item to concede where the prefix goes later, so that prefixes can have a "
     "meaning; the model alone is never given them.",
     "Self-cloning minimises the divergence from the model alone over its own utterances: the paper's loss without the noise of one sample "
@@ -60,7 +60,7 @@ DIFFERENCES = (
     "The map starts on the main axes of the embedding matrix. Half of the explored games have actions that are uniform on the sphere.",
     "Learning rates are larger than the paper's (1e-3 and 3e-4 against 1e-5 and 1e-6) for far smaller networks.",
 )
-CHALLENGES = (7, 11)
+CHALLENGES = (2,)
 
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
@@ -89,7 +89,7 @@ PICTURES = (
     StudyPicture(
         "Payoff against the cross-entropy of what is said under the model alone",
         ("utterance_loss", "payoff"),
-        (NATIVE, RANDOM, ANY_ACTION, CLONED, STEERED, SHUFFLED),
+        (NATIVE, RANDOM, ANY_ACTION, CLONED, STEERED, EXCHANGED),
         points=True,
         caption="Nats per token, and share of the own worth; up and to the left is better.",
     ),
@@ -133,7 +133,7 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
         return bench.learn(planners.cloned, data if control is None else null_data, on_point, name)
 
     steered = learn(None, "TD3+BC")
-    unrewarded = learn(NULL_REWARDS, "TD3+BC on exchanged payoffs")
+    unrewarded = learn(NULL_PAYOFFS, "TD3+BC on exchanged payoffs")
     yield from curves
     yield from _arm_rows(bench, planners, alone, steered, unrewarded)
 
@@ -162,7 +162,7 @@ def _arm_rows(
         ANY_ACTION: any_action,
         CLONED: planned(planners.cloned, prefix_map),
         STEERED: planned(steered, prefix_map),
-        SHUFFLED: planned(steered, prefix_map, shuffled=True),
+        EXCHANGED: planned(steered, prefix_map, shuffled=True),
     }
     arms = {NATIVE: alone}
     for place, (name, policy) in enumerate(policies.items()):
@@ -188,13 +188,13 @@ def _arm_rows(
             yield _mean_row(lab, "payoff", played.payoff, name, control)
 
     yield from null_payoff(
-        NULL_REWARDS,
+        NULL_PAYOFFS,
         {STEERED: bench.play(planned(unrewarded, prefix_map)), NATIVE: alone, CLONED: arms[CLONED]},
     )
     again = bench.play(random, seed=41)
     yield from null_payoff(NULL_TWICE, {STEERED: again, RANDOM: arms[RANDOM]})
-    shuffled = bench.play(policies[SHUFFLED], seed=41)
-    yield from null_payoff(NULL_SHUFFLED, {STEERED: shuffled, SHUFFLED: arms[SHUFFLED]})
+    shuffled = bench.play(policies[EXCHANGED], seed=41)
+    yield from null_payoff(NULL_EXCHANGED, {STEERED: shuffled, EXCHANGED: arms[EXCHANGED]})
     pairs = {
         STEERED: again,
         RANDOM: arms[RANDOM],

@@ -6,17 +6,17 @@ from ontogeny.claims.shapes import Separation
 from ontogeny.studies.dialogue_actions._settings import (
     ANY_ACTION,
     CLONED,
+    EXCHANGED,
     LOSS_MARGIN,
     NATIVE,
-    NULL_REWARDS,
-    NULL_SHUFFLED,
+    NULL_EXCHANGED,
+    NULL_PAYOFFS,
     NULL_SOFT,
     NULL_TWICE,
     NULL_UNCLONED,
     NULL_WORD,
     PAYOFF_MARGIN,
     RANDOM,
-    SHUFFLED,
     STEERED,
     VALID_MARGIN,
 )
@@ -33,18 +33,18 @@ CLAIMS = (
     Claim(
         "rl_above_native",
         "With the planner of TD3+BC the model's payoff is higher than alone.",
-        f"{_PAPER}, section 4, Table 1",
+        f"{_PAPER}, experiments in Sotopia",
         _HIGHER,
         _payoff_above(NATIVE, "share of the own worth"),
-        NULL_REWARDS,
+        NULL_PAYOFFS,
     ),
     Claim(
         "rl_above_cloned",
         "Reinforcement learning adds payoff to the self-cloned planner that it starts from.",
-        f"{_PAPER}, section 4, Table 1",
+        f"{_PAPER}, experiments in Sotopia",
         "higher scores than after self-cloning alone",
         _payoff_above(CLONED, "share of the own worth"),
-        NULL_REWARDS,
+        NULL_PAYOFFS,
     ),
     Claim(
         "rl_above_random_prefix",
@@ -59,13 +59,13 @@ CLAIMS = (
         "The payoff is higher than with the same actions, exchanged between dialogues.",
         f"control of {_PAPER}: a planner, or one good prefix?",
         "not separated in the paper",
-        _payoff_above(SHUFFLED, "share of the own worth"),
-        NULL_SHUFFLED,
+        _payoff_above(EXCHANGED, "share of the own worth"),
+        NULL_EXCHANGED,
     ),
     Claim(
         "language_kept",
         f"What is said is at most {LOSS_MARGIN:g} nats per token less likely under the model alone than what it says itself.",
-        f"{_PAPER}, section 1",
+        f"{_PAPER}, abstract",
         "no language degradation, since the model is frozen",
         Separation(
             Quantity("utterance_loss_allowed", STEERED),
@@ -77,7 +77,7 @@ CLAIMS = (
     Claim(
         "sentences_kept",
         f"At most {VALID_MARGIN:.0%} fewer utterances are sentences of the language.",
-        f"{_PAPER}, section 1",
+        f"{_PAPER}, abstract",
         "no language degradation, since the model is frozen",
         Separation(
             Quantity("valid_share", STEERED),
@@ -99,7 +99,7 @@ CLAIMS = (
     Claim(
         "cloning_removes_the_prefix",
         "Self-cloning brings the divergence of the prefixed model from the model alone to less than an eighth.",
-        f"{_PAPER}, section 3",
+        f"{_PAPER}, self-cloning",
         "the model's own style is kept at the start of reinforcement learning",
         Separation(
             Quantity("divergence", "before self-cloning"),
@@ -113,7 +113,7 @@ CLAIMS = (
     Claim(
         "cloned_payoff_is_native",
         f"The payoff after self-cloning differs from the model's own by less than {PAYOFF_MARGIN:g}.",
-        f"{_PAPER}, section 4, Table 1",
+        f"{_PAPER}, experiments in Sotopia",
         "scores near those of the model alone",
         Separation(
             Quantity("payoff_gap_allowed", CLONED),
@@ -124,7 +124,7 @@ CLAIMS = (
     ),
     Claim(
         "actions_still_act",
-        "After self-cloning, random actions are still said with less likely words than the planner's own: there is room to steer.",
+        "After self-cloning the prefix still acts: random actions make the model say less likely words than the planner's own do.",
         f"control of {_PAPER}: does cloning make the prefix inert?",
         "not measured in the paper",
         Separation(

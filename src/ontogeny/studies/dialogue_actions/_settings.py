@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass
 
-NATIVE, RANDOM, ANY_ACTION, CLONED, STEERED, SHUFFLED = (
+NATIVE, RANDOM, ANY_ACTION, CLONED, STEERED, EXCHANGED = (
     "native",
     "random prefix",
     "random actions",
     "self-cloned",
     "TD3+BC",
-    "TD3+BC, actions shuffled",
+    "exchanged actions",
 )
-NULL_REWARDS, NULL_TWICE, NULL_WORD, NULL_SOFT, NULL_UNCLONED, NULL_SHUFFLED = (
-    "shuffled_rewards",
+NULL_PAYOFFS, NULL_TWICE, NULL_WORD, NULL_SOFT, NULL_UNCLONED, NULL_EXCHANGED = (
+    "exchanged_payoffs",
     "random_twice",
     "one_word_changed",
     "soft_hint",
     "two_uncloned",
-    "shuffled_twice",
+    "exchanged_twice",
 )
 
 
