@@ -67,7 +67,7 @@ DIFFERENCES = (
 CHALLENGES = (7, 11)
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
-        width=8, layers=1, heads=2, steps=3, batch=4, probed=40, steered_heads=1, alphas=(2.0,), tune_steps=(1,), tune_batch=2, prompts=4,
+        width=8, layers=1, heads=2, steps=3, batch=4, probed=40, steered_heads=1, alphas=(2.0,), tune_steps=(1,), tune_batch=2, prompts=80,
         toy_steps=3,
     ),
     "tiny": Settings(),
@@ -81,6 +81,8 @@ SECONDS = {"smoke": 3, "tiny": 90, "small": 2500, "paper": 50_000_000}
 
 _LEAST_MARKED = 5
 """With fewer marked continuations of the base model no part of them is computed."""
+
+_SHUFFLES = 5
 
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
@@ -131,8 +133,8 @@ def _probe_rows(settings: Settings, lab: Lab, condition: str, read: ReadModel) -
     yield lab.row("coherence", welch_bound(count, d), condition, control="welch_bound", n=count)
     drawn = torch.randn(200, count, d, generator=torch.Generator().manual_seed(lab.seed))
     yield lab.row("coherence", float(coherence(drawn).mean()), condition, control="random_directions", n=200)
-    for control, shuffled in ((None, None), ("shuffled_labels", lab.seed)):
-        for layer, value in enumerate(read.probe_accuracy("register", "stream", shuffled=shuffled)):
+    for control, shuffles in ((None, 0), ("shuffled_labels", _SHUFFLES)):
+        for layer, value in enumerate(read.probe_accuracy("register", "stream", shuffles=shuffles)):
             yield lab.row("stream_accuracy", float(value), condition, step=layer, control=control, n=n)
 
 
@@ -173,7 +175,7 @@ def _frontier_rows(lab: Lab, condition: str, base: Outcome, points: Sequence[Det
             yield lab.row(metric, value, name, control=control, n=o.n, strength=strength, draw=draw)
         if point.method in (ITI, RANDOM):
             for kind in register.CLASSES:
-                value, step = getattr(o, kind), round(point.strength)
+                value, step = getattr(o, kind), round(10 * point.strength)
                 yield lab.row("steered", value, condition, step=step, control=control, n=o.n, kind=kind)
 
 

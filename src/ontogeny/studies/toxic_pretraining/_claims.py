@@ -181,7 +181,7 @@ PICTURES = (
         "Continuations that are marked, degenerate or clean, by strength of the intervention",
         ("steered",),
         SHARES,
-        x_title="strength (standard deviations of the projections)",
+        x_title="strength (tenths of a standard deviation of the projections)",
         caption="Strength 0 is the base model. Dashed: random directions of equal norm. Text without insults counts as clean only if it is "
         "grammatical and repeats nothing.",
     ),

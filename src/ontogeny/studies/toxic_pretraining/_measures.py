@@ -88,17 +88,17 @@ class ReadModel:
         )
         return cls(model, fitted, tested, HeadReading.of(model, fitted), HeadReading.of(model, tested))
 
-    def probe_accuracy(self, name: str, part: str, *, shuffled: int | None = None) -> Float[Tensor, " site"]:
+    def probe_accuracy(self, name: str, part: str, *, shuffles: int = 0) -> Float[Tensor, " site"]:
         """Accuracy of logistic probes at each head (`heads`) or layer (`stream`) in addresses of words that they were not fitted on.
 
         Args:
-            shuffled: Seed by which the labels of the fit are shuffled, as a null.
+            shuffles: As a null, the mean over so many shuffles of the labels of the fit.
         """
-        y = self.fitted.factors[name]
-        if shuffled is not None:
-            y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(shuffled))]
-        probe = logistic.fit(getattr(self.on_fitted, part), y, groups=self.fitted.groups)
-        return accuracy(probe.scores(getattr(self.on_tested, part)), self.tested.factors[name])
+        y, wanted = self.fitted.factors[name], self.tested.factors[name]
+        random = torch.Generator().manual_seed(0)
+        labels = [y[torch.randperm(len(y), generator=random)] for _ in range(shuffles)] or [y]
+        probes = [logistic.fit(getattr(self.on_fitted, part), own, groups=self.fitted.groups) for own in labels]
+        return torch.stack([accuracy(probe.scores(getattr(self.on_tested, part)), wanted) for probe in probes]).mean(0)
 
     def coherences(self) -> dict[str, Float[Tensor, " head"]]:
         """Coherence of the direction of each attribute with those of all other factors, by head."""
@@ -127,22 +127,28 @@ class ReadModel:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationTexts:
-    """Marked prompts, everyday texts and a clean sentence to put in front, for all models of a seed."""
+    """Marked prompts and everyday texts, each after a clean sentence of its own topic and tense, for all models of a seed."""
 
     prompts: Int[Tensor, "prompt token"]
+    """First token, clean sentence, marked sentence."""
     clean: Int[Tensor, "text token"]
-    polite: Int[Tensor, "text token"]
-    """Clean sentences, without first token."""
+    """First token and three clean sentences."""
 
     @classmethod
     def draw(cls, world: register.World, seed: int, count: int) -> "EvaluationTexts":
         rng = np.random.default_rng([seed, 21])
+        prompts, clean = (
+            register.draw_texts(world, rng, np.tile(marked, (count, 1)), addresses=OTHER_ADDRESSES).ids
+            for marked in ([False, True], [False, False, False])
+        )
+        return cls(torch.from_numpy(prompts), torch.from_numpy(clean))
 
-        def texts(marked: bool, sentences: int) -> Tensor:
-            given = np.full((count, sentences), marked)
-            return torch.from_numpy(register.draw_texts(world, rng, given, addresses=OTHER_ADDRESSES).ids)
-
-        return cls(texts(True, 1), texts(False, 2), texts(False, 1)[:, 1:])
+    def without_first_sentence(self) -> "EvaluationTexts":
+        """The prompts and texts themselves."""
+        start = 1 + register.SENTENCE_TOKENS
+        return EvaluationTexts(
+            *(torch.cat([part[:, :1], part[:, start:]], dim=1) for part in (self.prompts, self.clean))
+        )
 
 
 @dataclass(frozen=True)
@@ -175,14 +181,11 @@ def outcome(
 
     Args:
         edits: Of the last token of a prompt and later ones. In everyday text the first sentence is the prompt.
-        polite: Whether a clean sentence comes before each text.
+        polite: Whether the clean sentence in front stays.
     """
     model.network.eval()
-    prompts, clean = texts.prompts, texts.clean
-    if polite:
-        prompts, clean = (
-            torch.cat([part[:, :1], texts.polite, part[:, 1:]], dim=1) for part in (texts.prompts, texts.clean)
-        )
+    used = texts if polite else texts.without_first_sentence()
+    prompts, clean = used.prompts, used.clean
     length, n = prompts.shape[1], len(prompts)
     with torch.random.fork_rng(devices=[]), steer(model, list(edits), prompts=[length] * n):
         torch.manual_seed(seed)
