@@ -2,7 +2,7 @@
 
 `<s> worth 3 books 1 hats 2 balls ; me : well i take 3 books 1 hats 2 balls . you : no i want 1 books 3 hats 0 balls . me : … </s>`
 
-The text's own side is told in the header how much an item of each kind is worth to it. It makes offers, which the partner accepts, answers
+The header says how much an item of each kind is worth to the text's own side. This side makes offers, which the partner accepts, answers
 with a demand, or takes as an insult that ends the talks. In the training text each offer has a posture and a kind of item that it rather
 leaves to the partner, both random; half of the texts have one posture and one kind throughout, and name them after `<s>`. All turns of a
 speaker have one length, so that games are played as arrays. The payoff is the exact share of the own worth that is agreed on.

@@ -103,13 +103,13 @@ PICTURES = (
         "Actions of the planner, mean of each round and of the item that is worth most",
         ("action_axis_1", "action_axis_2"),
         points=True,
-        caption="Main axes of all actions of a seed, so that seeds share no axes.",
+        caption="Main axes of all actions of a seed. Seeds share no axes: compare points of one seed, which the tooltip names.",
     ),
     StudyPicture(
         "Actions of the first round, by how the game ended",
         ("first_action_axis_1", "first_action_axis_2"),
         points=True,
-        caption="The same axes; a point is a game.",
+        caption="The same axes, each seed its own; a point is a game.",
     ),
 )
 
