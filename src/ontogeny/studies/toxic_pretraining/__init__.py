@@ -59,8 +59,8 @@ They are compared at equal cross-entropy on everyday text; a degenerate continua
 DIFFERENCES = (
     "Insults of invented words in generated sentences in place of toxic text; an exact scorer in place of a classifier.",
     "Two layers, 32 dimensions and 8 heads; the paper has 24 layers and 384 heads.",
-    "The everyday corpus has a background of 1 % marked texts, so that the clean model has something to remove.",
-    "Methods are compared at equal cross-entropy, by frontiers over strengths, and the part removed stands beside what remains.",
+    "The everyday corpus has a background of 1 % marked texts; even so the model without a share writes few insults.",
+    "Methods are compared at equal cross-entropy, by frontiers over strengths, and the part removed is beside what remains.",
     "Random directions of equal norm at the same heads are the null of the intervention, and tense that of probes and coherence.",
     "MEDA, INST, red-teaming and the toy of three Markov chains are left out; an autoencoder of sparse features is in its place.",
 )
@@ -77,7 +77,7 @@ PRESETS: Mapping[str, Settings] = {
         tune_rate=1e-5,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 3, "tiny": 90, "small": 2500, "paper": 50_000_000}
+SECONDS = {"smoke": 3, "tiny": 76, "small": 2500, "paper": 50_000_000}
 
 _LEAST_MARKED = 5
 """With fewer marked continuations of the base model no part of them is computed."""
