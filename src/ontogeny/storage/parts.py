@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ class Holders:
 _holders: dict[Path, tuple[int, Holders]] = {}
 _headers: dict[Path, tuple[int, Mapping[str, UnitHeader]]] = {}
 _units: dict[Path, tuple[tuple[int, int, int], dict[str, UnitHeader]]] = {}
+_sites: deque[Any] = deque(maxlen=8)
+"""Sites of the headers that were read last."""
 _indexes: dict[Path, tuple[tuple[int, int, int], dict[str, Any]]] = {}
 
 
@@ -350,14 +353,24 @@ def _read_units(folder: Path, kind: str, name: str) -> dict[str, UnitHeader]:
 
 def _units_in(path: Path, kind: str, name: str) -> dict[str, UnitHeader]:
     if not name.startswith(_MERGED):
-        return {name: {} if kind == "records" else read_tensor_header(path, UNIT_HEADER_KEYS)}
+        return {name: {} if kind == "records" else _with_shared_sites(read_tensor_header(path, UNIT_HEADER_KEYS))}
     if kind == "records":
         return {unit: {} for unit in _units_of_records(path)}
     header = read_tensor_header(path, ["units", "sites"])
     return {
-        unit: {**unit_header, "sites": header["sites"][unit_header["sites"]]} if "sites" in unit_header else unit_header
-        for unit, unit_header in header["units"].items()
+        unit: _with_shared_sites({**own, "sites": header["sites"][own["sites"]]}) if "sites" in own else own
+        for unit, own in header["units"].items()
     }
+
+
+def _with_shared_sites(header: UnitHeader) -> UnitHeader:
+    """The header with the very object of equal sites that another header has: of thousands of units each would hold its own names."""
+    if "sites" not in header:
+        return header
+    shared = next((sites for sites in _sites if sites == header["sites"]), None)
+    if shared is None:
+        _sites.append(shared := header["sites"])
+    return {**header, "sites": shared}
 
 
 def _units_of_records(path: Path) -> list[str]:
