@@ -79,7 +79,9 @@ class JudgedClaim:
         if math.isnan(self.effect.value):
             return f"{self.note}."
         effect = self.effect
-        interval = f"{_number_text(effect.value)} [{_number_text(effect.low)}, {_number_text(effect.high)}]"
+        interval = _number_text(effect.value)
+        if math.isfinite(effect.low):  # one seed has none
+            interval += f" [{_number_text(effect.low)}, {_number_text(effect.high)}]"
         threshold = f"above {self.claim.shape.threshold:g} in {self.effect.above} of {self.effect.seeds} seeds"
         null = "not measured" if math.isnan(self.null.value) else _number_text(self.null.value)
         note = f"; {self.note}" if self.note else ""
