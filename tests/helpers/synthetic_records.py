@@ -651,12 +651,15 @@ def _between_concepts(moment: tuple[str, int, float], rng: np.random.Generator) 
 def _stage_effects(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
     coords = {"behaviour": "margin:truth", "unit": "nats", "question": "updates skipped"}
     about = {"lineage": "tiny-neox", "n": 100, "seed": 0, "train_seed": 0}
-    for stage in dict.fromkeys(stage for stage, *_ in moments):
-        for i, tier in enumerate(("telescoping", "endpoint", "subtraction", "addition", "linearised", "retraining")):
-            interval = _around(0.5 + i / 10) if tier != "linearised" else {"value": 0.9}
-            yield {
-                **about, "stage": stage, "concept": "truth", "method": tier, "metric": "stage_effect", "coords": coords, **interval,
-            }  # fmt: skip
+    stages = dict.fromkeys(stage for stage, *_ in moments)
+    tiers = ("telescoping", "endpoint", "subtraction", "addition", "linearised", "retraining")
+    behaviours = ("margin:truth", "margin:privacy", "loss:neutral", "loss:groups")
+    for stage, behaviour, (i, tier) in itertools.product(stages, behaviours, enumerate(tiers)):
+        interval = _around(0.5 + i / 10) if tier != "linearised" else {"value": 0.9}
+        yield {
+            **about, "stage": stage, "concept": "truth", "method": tier, "metric": "stage_effect",
+            "coords": {**coords, "behaviour": behaviour}, **interval,
+        }  # fmt: skip
     for stage, step, _ in moments:
         yield {
             **about, "stage": stage, "step": step, "concept": "truth", "method": "margin", "metric": "behaviour", "coords": coords,

@@ -1,13 +1,15 @@
 """Files of a run: written whole or not at all, and readable by DuckDB in any folder."""
 
 import errno
+import itertools
 import math
 import os
 import stat
 from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -204,3 +206,21 @@ def test_a_notebook_without_widgets_can_use_the_database() -> None:
         hide_progress_bar(connection)
         (shown,) = connection.execute("select current_setting('enable_progress_bar_print')").fetchone()  # type: ignore[misc]
     assert shown is False
+
+
+@pytest.mark.parametrize("call", range(1, 5))
+def test_interrupt_while_rows_are_read_is_an_interrupt(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB reads Python objects while it writes a part, and makes an error of its own of a Ctrl-C there."""
+    real, calls = pd.Series.__iter__, itertools.count(1)
+
+    def interrupted(self: pd.Series) -> Any:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return real(self)
+
+    monkeypatch.setattr(pd.core.base.IndexOpsMixin, "__iter__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_records(tmp_path / "unit.parquet", [Record(lineage="tiny", metric="auroc", value=0.5, n=1)] * 3000)
+    assert list(tmp_path.iterdir()) == []

@@ -139,11 +139,24 @@ def write_records(path: Path, records: Iterable[Record | RecordBlock], *, writer
     blocks: list[RecordBlock] = []
     for record in records:
         (rows if isinstance(record, Record) else blocks).append(record)  # type: ignore[arg-type]
-    with writer(path) as temporary, scratch_connection() as connection:
+    with writer(path) as temporary, scratch_connection() as connection, _interrupts_as_such():
         selects = [_select_rows(connection, rows)] if rows or not blocks else []
         selects += [_select_block(connection, block, f"block_{i}") for i, block in enumerate(blocks)]
         table = " union all ".join(selects)
         connection.execute(f"copy ({table}) to '{sql_path(temporary)}' (format parquet, compression zstd)")
+
+
+@contextlib.contextmanager
+def _interrupts_as_such() -> Iterator[None]:
+    """Raise Ctrl-C as Ctrl-C: while DuckDB reads Python objects, it makes an error of its own of it, with the traceback as its text."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        if str(error).rstrip(": \n").endswith(KeyboardInterrupt.__name__):
+            raise KeyboardInterrupt from None
+        raise
 
 
 _databases: dict[int, Any] = {}

@@ -14,7 +14,14 @@ from ontogeny.findings.sentences import format_score
 from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
-from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, number_tooltips, panel_title
+from ontogeny.views._chart_parts import (
+    blank_chart,
+    inline_rows,
+    missing_rows_reason,
+    number_tooltips,
+    panel_title,
+    resolve_scales,
+)
 from ontogeny.views._layout import hconcat, overlay, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
@@ -85,7 +92,8 @@ def _block(rows: pd.DataFrame, more: str) -> Any:
     step = None if first["step"] != first["step"] else int(first["step"])
     at = checkpoint_label(first["stage"], step) if first["stage"] or step is not None else ""
     when = _WHEN.get(first["evaluated"], first["evaluated"])
-    return hconcat(*panels, spacing=22, title=panel_title(heading, first["method"], at, when, more))
+    row = hconcat(*panels, spacing=22, title=panel_title(heading, first["method"], at, when, more))
+    return resolve_scales(row, color="independent")  # one panel has the legend
 
 
 def _panel(rows: pd.DataFrame, axis: str, labels: dict[tuple[str, str], str]) -> Any:
