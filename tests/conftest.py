@@ -19,14 +19,17 @@ SHARED = ROOT.parent / "shared"
 
 torch.set_num_threads(1)
 
-WHOLE_JOBS = {"dashboard", "docs", "faults", "flows", "report", "simulation"}
-"""Folders of tests that call the same functions thousands of times: their shapes are checked in the tests of the functions themselves."""
+WHOLE_JOBS = {"cli", "dashboard", "docs", "faults", "flows", "hostile", "jobs", "report", "simulation"}
+WHOLE_JOB_CONTRACTS = {"test_paper_studies.py", "test_studies.py"}
+"""Folders and contracts that call the same functions thousands of times: shapes are checked in the tests of the functions themselves."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Check shapes in tests of functions only: in whole jobs the checks would take a quarter of the time."""
-    whole = item.path.relative_to(ROOT / "tests").parts[0] in WHOLE_JOBS if item.path.is_relative_to(ROOT) else False
+    whole = False
+    if item.path.is_relative_to(ROOT):
+        whole = item.path.relative_to(ROOT / "tests").parts[0] in WHOLE_JOBS or item.path.name in WHOLE_JOB_CONTRACTS
     jaxtyping.config.update("jaxtyping_disable", whole)
 
 

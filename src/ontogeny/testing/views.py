@@ -32,12 +32,12 @@ _SAFE_COLOURS = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 
 
 def render_view(chart: Any) -> str:
-    """The chart as SVG; an invalid specification fails here.
+    """The chart as SVG; a specification that Vega-Lite cannot draw fails here.
 
     Args:
         chart: An Altair chart, or its specification.
     """
-    svg: str = vl_convert.vegalite_to_svg(chart if isinstance(chart, dict) else chart.to_dict())
+    svg: str = vl_convert.vegalite_to_svg(chart if isinstance(chart, dict) else chart.to_dict(validate=False))
     return svg
 
 
@@ -83,7 +83,7 @@ def draws_one_row_of_each_metric(name: str, records: pd.DataFrame) -> None:
     view = views.load_view(name)
     rows = view.select(records)
     for index in rows.groupby("metric").head(1).index:
-        view.draw(records.loc[[index]]).to_dict()
+        view.draw(records.loc[[index]]).to_dict(validate=False)  # the whole chart is validated in other clauses
     shown = rows[rows["value"].notna() & rows["control"].isna()].drop_duplicates("metric", keep="last")
     render_view(view.draw(shown))
 
