@@ -16,10 +16,10 @@ from ontogeny.gauges.gauge import Gauge, default_gauges, make_gauge
 from ontogeny.gauges.labels import gauge_label, parse_gauge_names
 from ontogeny.gauges.pin import Pin, check_pin
 from ontogeny.gauges.reading import read_conversation
-from ontogeny.gauges.replies import converse, random_twins, reply, reply_nats
+from ontogeny.gauges.replies import converse, reply, reply_nats
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig
-from ontogeny.steering.steer import Edit
+from ontogeny.steering.steer import Edit, control_edits
 from ontogeny.storage.run import Run
 from tests.helpers.chat_runs import CHAT_TEMPLATE, NO, YES, chat_run
 
@@ -119,7 +119,7 @@ def test_a_pin_changes_the_answer_and_its_random_twin_does_not(run: Run, model: 
             steered = reply(model, chat, [edit], ONE_TOKEN, template=CHAT_TEMPLATE)
             assert steered.text == wanted
             assert steered.divergence > 0.01
-            assert said(model, chat, random_twins([edit])) == plain
+            assert said(model, chat, next(control_edits([edit], [0]))) == plain
     free = reply(
         model, chat, [control_vector(run, late, 1).edit(Pin("planted", 1, gaps=0))], ONE_TOKEN, template=CHAT_TEMPLATE
     )

@@ -260,6 +260,21 @@ def neutral_texts(name: str | None) -> list[str]:
     return list(dict.fromkeys(lines)) if _is_table(path) else [line.strip() for line in lines]
 
 
+def given_chat_template(template: str | None) -> str:
+    """The text of the chat template of `--template`; "" for that of the lineage or the tokenizer.
+
+    Raises:
+        BadInput: the template renders no chat.
+    """
+    from ontogeny.data.templates import is_chat_template, parse_template
+
+    parsed = parse_template(template)
+    text = "" if isinstance(parsed, bool) else parsed
+    if template not in (None, "own") and not is_chat_template(text):
+        raise BadInput(f"`template` must be a chat template in Jinja, got {template!r}: a chat has several turns.")
+    return text
+
+
 def parse_numbers(text: str, option: str, *, whole: bool = False) -> list[float]:
     """Numbers separated by commas.
 

@@ -75,18 +75,13 @@ def _chat_options(
     users: Sequence[str], systems: Sequence[str], template: str | None, gauges: Path | None
 ) -> "ChatOptions":
     from ontogeny.dashboard.chat_options import ChatOptions
-    from ontogeny.data.templates import is_chat_template, parse_template
 
-    parsed = parse_template(template)
-    text = "" if isinstance(parsed, bool) else parsed
-    if template not in (None, "own") and not is_chat_template(text):
-        raise BadInput(f"`template` must be a chat template in Jinja, got {template!r}: a chat has several turns.")
     pack = None
     if gauges is not None:
         from ontogeny.gauges.pack import load_gauges
 
         pack = load_gauges(gauges)
-    return ChatOptions(text, tuple(users), tuple(systems), pack)
+    return ChatOptions(arg.given_chat_template(template), tuple(users), tuple(systems), pack)
 
 
 def _export(shown: "ShownRuns", out: Path, texts: list[str]) -> None:

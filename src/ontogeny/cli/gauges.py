@@ -7,7 +7,7 @@ import typer
 
 from ontogeny.cli import _arguments as arg
 from ontogeny.cli._output import counted, format_duration, print_output
-from ontogeny.errors import BadInput, escape_control
+from ontogeny.errors import escape_control
 
 if TYPE_CHECKING:
     from ontogeny.data.concept import Concept
@@ -74,7 +74,7 @@ def gauges_command(
     from ontogeny.lineage import Lineage
 
     asked = arg.neutral_texts(questions)
-    jinja = _chat_template(template)
+    jinja = arg.given_chat_template(template)
     lineage = Lineage.open(model, allow_pickle=allow_pickle).select(steps)
 
     from ontogeny.cli._progress import progress_bar
@@ -124,16 +124,6 @@ def gauges_command(
     lines += [f"pack of {counted(len(pack.members), 'gauge')}: {out}", f"ontogeny dashboard RUN --gauges {out}"]
     data = {"pack": str(out), "gauges": [member_json(member) for member in members]}
     print_output(data, lines, as_json=as_json)
-
-
-def _chat_template(template: str | None) -> str:
-    from ontogeny.data.templates import is_chat_template, parse_template
-
-    parsed = parse_template(template)
-    text = "" if isinstance(parsed, bool) else parsed
-    if template not in (None, "own") and not is_chat_template(text):
-        raise BadInput(f"`template` must be a chat template in Jinja, got {template!r}: a chat has several turns.")
-    return text
 
 
 def _concept(name: str, limit: int | None, seed: int) -> "Concept":

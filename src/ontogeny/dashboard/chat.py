@@ -20,11 +20,11 @@ from ontogeny.gauges.chat_template import lineage_chat_template
 from ontogeny.gauges.conversation import encode_conversation
 from ontogeny.gauges.gauge import Gauge
 from ontogeny.gauges.reading import GaugeReading, ReadGauge, read_conversation
-from ontogeny.gauges.replies import Reply, converse, random_twins, reply, reply_nats
+from ontogeny.gauges.replies import Reply, converse, reply, reply_nats
 from ontogeny.lineage import Checkpoint
 from ontogeny.models.model import Model
 from ontogeny.steering.generate import DecodingConfig
-from ontogeny.steering.steer import Edit
+from ontogeny.steering.steer import Edit, control_edits
 
 
 def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, request: ChatRequest) -> dict[str, Any]:
@@ -44,7 +44,8 @@ def hold_chat(shown: ShownRun, models: CheckpointModels, options: ChatOptions, r
     edits = [vector.edit(pin) for vector, pin in zip(vectors, request.pins, strict=True)]
     arms = [chat.arm("plain", [], gauges)]
     if request.pins:
-        arms += [chat.arm("steered", edits, gauges), chat.arm("random", random_twins(edits), [])]
+        (random,) = control_edits(edits, [0])
+        arms += [chat.arm("steered", edits, gauges), chat.arm("random", random, [])]
     sites = [str(vector.direction.site) for vector in vectors]
     return {"template": chat.template_note, "arms": arms, "pin_sites": sites}
 

@@ -33,7 +33,7 @@ def gauge_labels(shown: ShownRun, options: ChatOptions) -> dict[str, GaugeLabel]
 
 
 def packed_gauge(options: ChatOptions, concept: str) -> PackedGauge | None:
-    """The gauge of a concept in the pack of the command; None if there is none."""
+    """The gauge of a concept in the pack of the command line; None where the pack lacks the concept."""
     members = () if options.pack is None else options.pack.members
     return next((member for member in members if member.gauge.label.concept == concept), None)
 
@@ -112,7 +112,7 @@ def pinned_vector(shown: ShownRun, options: ChatOptions, gauge: Gauge, towards: 
     """The control vector of a gauge: that of the pack, else the one of the run at the gauge's checkpoint.
 
     Raises:
-        BadInput: there is none, or the pack has it at another site.
+        BadInput: the gauge has no control vector, or the pack has it at another site.
     """
     if (member := packed_gauge(options, gauge.label.concept)) is None:
         return control_vector(shown.run, gauge, towards, site)

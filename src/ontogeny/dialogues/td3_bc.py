@@ -25,7 +25,7 @@ class Transitions:
     actions: Float[Tensor, "turn action"]
     rewards: Float[Tensor, " turn"]
     following: Float[Tensor, "turn d"]
-    """States of the next turns; any finite numbers where there is none."""
+    """States of the next turns; any finite numbers after the last turn of a dialogue."""
     over: Bool[Tensor, " turn"]
     """True at the last turn of a dialogue."""
 

@@ -1,8 +1,7 @@
 """Small images as text, so that a row of the table carries its picture: PNG as a data URL (RFC 2397)."""
 
 import base64
-import struct
-import zlib
+import io
 
 import torch
 from jaxtyping import Float
@@ -29,12 +28,8 @@ def picture_url(pixels: Float[Tensor, "*channel row column"]) -> str:
     shown = (pixels.float() + 1) / 2 if colour else pixels.float()
     values = (shown.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
     rows = (values.movedim(0, -1) if colour else values).contiguous().numpy()
-    # Every row of a PNG begins with its filter; 0 is none.
-    lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], 8, 2 if colour else 0, 0, 0, 0)
-    parts = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(lines, 9)) + _chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode("ascii")
+    from PIL import Image  # with the extra `diffusion`
 
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    content = io.BytesIO()
+    Image.fromarray(rows).save(content, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")

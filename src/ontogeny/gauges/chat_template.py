@@ -18,7 +18,7 @@ def lineage_chat_template(checkpoint: Checkpoint, tokenizer: str | Path | None =
         tokenizer: Folder of a tokenizer, if the checkpoint has none.
 
     Raises:
-        BadInput: there is none.
+        BadInput: neither the lineage nor the tokenizer has a chat template.
     """
     place = Path(checkpoint.source)
     for folder in () if checkpoint.revision else (place, *list(place.parents)[:3]):

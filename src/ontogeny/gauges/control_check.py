@@ -6,7 +6,7 @@ log-odds that a bag-of-words judge gives a reply. The judge is fitted on replies
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ontogeny.data.chats import Chat
 from ontogeny.data.templates import Template
-from ontogeny.direction import Direction
+from ontogeny.data.tokenization import encode_texts
 from ontogeny.gauges.control_vector import ControlVector
 from ontogeny.gauges.conversation import encode_chats
 from ontogeny.gauges.labelled_chats import ClassAnswers
@@ -31,6 +31,7 @@ from ontogeny.steering.generate import DecodingConfig, continuation_text, contin
 from ontogeny.steering.log_likelihood import log_likelihoods, token_log_likelihoods, tokenize_answers
 from ontogeny.steering.side_effects import measure_side_effects
 from ontogeny.steering.steer import Edit
+from ontogeny.steering.text_scorers import fit_text_classifier
 
 SIGNIFICANT = 0.05
 LEAST_QUESTION_GROUPS = 5
@@ -180,10 +181,6 @@ def reply_judge(
     Args:
         source: Whose replies they are, in words.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     name, unknown = f"bag of words, fitted on {source}", (math.nan, math.nan, math.nan)
 
     def nothing(texts: Sequence[str]) -> Tensor:
@@ -191,11 +188,7 @@ def reply_judge(
 
     if len(set(replies)) < 2:
         return ReplyJudge(name, nothing, unknown, "all replies are alike, so that no judge can tell the classes")
-    judge = make_pipeline(
-        TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True),
-        LogisticRegression(max_iter=1000, random_state=seed),
-    )
-    judge.fit(list(replies), y.numpy())
+    judge = fit_text_classifier(replies, y.numpy(), words=1, seed=seed)
 
     def log_odds(texts: Sequence[str]) -> Tensor:
         shares = torch.from_numpy(judge.predict_proba(list(texts))).clamp(_FARTHEST_SHARE, 1 - _FARTHEST_SHARE)
@@ -252,8 +245,7 @@ def check_control(
     """
     count, groups = len(questions.texts), len(unique_values(questions.groups))
     if questions.outcome is None:
-        about = {"judge": questions.judge, "judge_auroc": questions.judge_auroc}
-        return ControlCheck("undecided", questions.reason, count, groups, 0, **about)  # type: ignore[arg-type]
+        return ControlCheck("undecided", questions.reason, count, groups, 0, questions.judge, questions.judge_auroc)
     base = questions.outcome([])
     norms = sorted({round(vector.gap, 6) for vector in vectors})
     total, done = len(norms) * controls + 2 * len(vectors), 0
@@ -300,7 +292,7 @@ def check_control(
             )
         )
     corrected = holm_p(torch.tensor(p, dtype=torch.float64)).tolist()
-    effects = [ClassEffect(**{**vars(one), "p": own_p}) for one, own_p in zip(effects, corrected, strict=True)]
+    effects = [replace(one, p=own_p) for one, own_p in zip(effects, corrected, strict=True)]
     verdict, reason = _verdict(effects, controls, classes)
     return ControlCheck(
         verdict,
@@ -318,15 +310,15 @@ def _verdict(effects: Sequence[ClassEffect], controls: int, classes: Sequence[st
     """It steers if each class is pushed further than by random directions; it does not if no push leaves their range."""
     if (controls + 1) * SIGNIFICANT < len(effects):
         return "undecided", f"{controls} random directions are too few for {len(effects)} classes"
-    if all(one.low > 0 and one.p <= SIGNIFICANT and one.pushed > one.random_high for one in effects):
+    clear = [one.low > 0 and one.p <= SIGNIFICANT and one.pushed > one.random_high for one in effects]
+    if all(clear):
         return "steers", ""
     against = [one.high < 0 for one in effects]
     if all(one.random + one.high <= one.random_high for one in effects):
         return "does not steer", "no push goes beyond the range of random directions of equal norm"
     if any(against):
         return "does not steer", f"the push towards {classes[against.index(True)]} moves answers the other way"
-    unclear = [not (one.low > 0 and one.p <= SIGNIFICANT and one.pushed > one.random_high) for one in effects]
-    return "undecided", f"the push towards {classes[unclear.index(True)]} is not told apart from random directions"
+    return "undecided", f"the push towards {classes[clear.index(False)]} cannot be distinguished from random directions"
 
 
 def _random_edits(vectors: Sequence[ControlVector], norm: float, gaps: float, controls: int, seed: int) -> list[Edit]:
@@ -338,15 +330,12 @@ def _random_edits(vectors: Sequence[ControlVector], norm: float, gaps: float, co
 
 def _along(vector: ControlVector, weight: Float[Tensor, " d"], gaps: float) -> Edit:
     """A push of the same length along another vector at the same site."""
-    site: Direction = vector.direction
     unit = weight.float() / weight.float().norm().clamp(min=1e-12)
-    return Edit(site.site, Add(unit, gaps * vector.gap), "last")
+    return Edit(vector.direction.site, Add(unit, gaps * vector.gap), "last")
 
 
 def _cost(model: Model, texts: Sequence[str], edit: Edit) -> float:
     """KL from the unsteered model on the questions, nats per token; NaN if all of them are too short or too long."""
-    from ontogeny.data.tokenization import encode_texts
-
     rows = encode_texts(model.tokenizer, texts, [None] * len(texts))
     fitting = [text for text, row in zip(texts, rows, strict=True) if 2 <= len(row.ids) <= model.context]
     if not fitting:

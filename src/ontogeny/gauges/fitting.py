@@ -63,11 +63,6 @@ class FittedGauge:
     sites: tuple[Site, ...]
 
 
-def stream_sites(model: Model) -> tuple[Site, ...]:
-    """All sites of the residual stream, the embedding included."""
-    return model.sites("resid")
-
-
 def fit_gauge(
     model: Model, gauge: Gauge, chats: LabelledChats, splits: ThreeSplits, *, calibration: str = "auto", seed: int = 0
 ) -> FittedGauge:
@@ -78,7 +73,7 @@ def fit_gauge(
         chats: From `labelled_chats`, read with the suffix of the gauge's label.
         calibration: temperature, platt or isotonic; auto for the one with the lowest Brier score on the choose split.
     """
-    sites, y = stream_sites(model), chats.y
+    sites, y = model.sites("resid"), chats.y
     target = y.bool() if chats.classes == 2 else y
     at = {
         "reading": _last_tokens(model, [e.ids for e in chats.begun], sites),

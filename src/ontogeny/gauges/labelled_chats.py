@@ -104,8 +104,13 @@ def labelled_chats(model: Model, concept: Concept, template: Template, suffix: s
         tuple(kept.tolist()),
         len(concept.examples) - len(kept),
         shortened,
-        max(2, len(concept.classes)) if concept.kind == "classes" else 2,
+        class_count(concept),
     )
+
+
+def class_count(concept: Concept) -> int:
+    """Number of classes of a concept that is not a number; two without names."""
+    return max(2, len(concept.classes)) if concept.kind == "classes" else 2
 
 
 def turn_extractor(model: Model, template: Template) -> Callable[[str], str]:
@@ -150,7 +155,7 @@ def class_answers(model: Model, concept: Concept, template: Template) -> list[Cl
         members = by_group.get(answer.group, set())
         own = by_text.get(answer.prompt.strip(), next(iter(members)) if len(members) == 1 else None)
         known += [] if own is None else [(index, own)]
-    classes = max(2, len(concept.classes)) if concept.kind == "classes" else 2
+    classes = class_count(concept)
     right: list[Counter[str]] = [Counter() for _ in range(classes)]
     for index, own in known:
         right[own][concept.answers[index].right] += 1

@@ -98,11 +98,6 @@ def converse(
     return chat, replies
 
 
-def random_twins(edits: Sequence[Edit], seed: int = 0) -> list[Edit]:
-    """The same pushes along random directions of equal norm."""
-    return [edit.null(1000 * seed + number) for number, edit in enumerate(edits)]
-
-
 def reply_nats(model: Model, reply: Reply) -> Float[Tensor, " token"]:
     """The log-probability of each token of a reply under a model with the same tokenizer, nats.
 

@@ -1,15 +1,17 @@
 """Scorers of generated text without a judge model: a lexicon, or a small classifier with its own accuracy.
 
 A scorer is a function from texts to one number between 0 and 1 each. The classifier is TF-IDF and logistic regression on a concept's texts;
-its accuracy on predicted-out groups is reported beside its scores.
+its accuracy on held-out groups is reported beside its scores.
 """
 
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
@@ -23,7 +25,7 @@ class TextScorer:
     score: Callable[[Sequence[str]], list[float]]
     """One number per text, 0 to 1."""
     accuracy: float = math.nan
-    """Of a classifier on predicted-out groups; NaN for a lexicon."""
+    """Of a classifier on held-out groups; NaN for a lexicon."""
     n: int = 0
     """Held-out texts behind the accuracy."""
 
@@ -47,19 +49,11 @@ def classifier_scorer(concept: Concept, *, seed: int = 0) -> TextScorer:
     Raises:
         BadInput: a concept that has not two classes.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     if concept.kind != "binary":
         raise BadInput(f"a classifier needs a binary concept, {concept.name} is of kind {concept.kind}.")
     y = concept.labels()
     split = group_split(concept.group_ids(), y, "binary", seed=seed)
-    classifier = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True),
-        LogisticRegression(max_iter=1000, random_state=seed),
-    )
-    classifier.fit([concept.texts[i] for i in split.train], y[split.train].numpy())
+    classifier = fit_text_classifier([concept.texts[i] for i in split.train], y[split.train].numpy(), seed=seed)
     predicted = classifier.predict([concept.texts[i] for i in split.test])
     accuracy = float(np.mean(predicted == y[split.test].numpy()))
 
@@ -67,3 +61,17 @@ def classifier_scorer(concept: Concept, *, seed: int = 0) -> TextScorer:
         return [float(p) for p in classifier.predict_proba(list(texts))[:, 1]] if texts else []
 
     return TextScorer(f"classifier:{concept.name}", score, accuracy, len(split.test))
+
+
+def fit_text_classifier(texts: Sequence[str], y: NDArray[Any], *, words: int = 2, seed: int = 0) -> Any:
+    """TF-IDF of words and punctuation, and logistic regression, as a pipeline of scikit-learn.
+
+    Args:
+        words: Most words of a feature.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    features = TfidfVectorizer(ngram_range=(1, words), token_pattern=r"(?u)\w+|[^\w\s]", sublinear_tf=True)
+    return make_pipeline(features, LogisticRegression(max_iter=1000, random_state=seed)).fit(list(texts), y)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from ontogeny.attribution.comparison import StageExperiment, compare_tiers, comparison_rows, validity_rows
 from ontogeny.attribution.path import PathStage, TrainingPath, record_path
@@ -34,6 +33,7 @@ from ontogeny.training.toy_models.in_world import (
     ToyWorld,
     build_network,
 )
+from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import nursery
 from ontogeny.worlds.nursery.conversations import REFUSAL_ANSWER
 
@@ -132,9 +132,7 @@ def _experiment(settings: Settings, world: ToyWorld, seed: int, control: str | N
     refusal = world.tokenizer.convert_tokens_to_ids(REFUSAL_ANSWER.split()[0])
 
     def make() -> nn.Module:
-        config = build_network(plan, len(world.tokenizer), world.world.config.context)
-        network: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return network
+        return initial_language_model(build_network(plan, len(world.tokenizer), world.world.config.context))
 
     def stages(order: int) -> list[PathStage]:
         first = [

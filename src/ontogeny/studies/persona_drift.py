@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from ontogeny.activations.attention_mass import attention_mass
 from ontogeny.claims.claim import Claim
@@ -33,10 +32,11 @@ from ontogeny.models.model import Model, model_from_network
 from ontogeny.records import Record
 from ontogeny.steering.steer import Edit
 from ontogeny.training.batches import TokenBatch
-from ontogeny.training.in_memory import training_sessions
+from ontogeny.training.in_memory import train_in_memory
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import language_model
 from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
+from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import speaking_rules
 
 TITLE = "Persona drift"
@@ -230,9 +230,7 @@ def _train(settings: Settings, lab: Lab, world: speaking_rules.World) -> Model:
     size = ToyModelSize({}, layers=settings.layers, heads=4, width=settings.width)
 
     def make() -> nn.Module:
-        config = build_network(size, len(tokenizer), world.config.context)
-        network: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return network
+        return initial_language_model(build_network(size, len(tokenizer), world.config.context))
 
     def batches(step: int) -> TokenBatch:
         return TokenBatch(
@@ -240,13 +238,12 @@ def _train(settings: Settings, lab: Lab, world: speaking_rules.World) -> Model:
         )
 
     recipe = TrainingRecipe(make, batches, language_model, TrainingConfig(settings.steps, 3e-3), lab.seed)
-    network: nn.Module | None = None
-    for session in training_sessions(recipe):
-        if session.step % 50 == 0:
-            lab.on_activity("training", session.step, settings.steps)
-        network = session.network
-    assert network is not None
-    return model_from_network(network.eval(), tokenizer)
+
+    def on_step(step: int) -> None:
+        if step % 50 == 0:
+            lab.on_activity("training", step, settings.steps)
+
+    return model_from_network(train_in_memory(recipe, on_step).eval(), tokenizer)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
 """Training in memory, for small networks whose measurements need every step: nothing is written, the recipe decides the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import nn
 
 from ontogeny.training.loop import TrainingRecipe, TrainingSession, start_session, train_step
 
@@ -21,3 +22,17 @@ def training_sessions(recipe: TrainingRecipe) -> Iterator[TrainingSession]:
         while session.step < recipe.config.steps:
             train_step(session, recipe, recipe.batches(session.step + 1))
             yield session
+
+
+def train_in_memory(recipe: TrainingRecipe, on_step: Callable[[int], None] = lambda step: None) -> nn.Module:
+    """The network after the last step, in training mode.
+
+    Args:
+        on_step: Called with each step, from 0 on.
+
+    Raises:
+        BadInput: the loss is not finite.
+    """
+    for session in training_sessions(recipe):
+        on_step(session.step)
+    return session.network

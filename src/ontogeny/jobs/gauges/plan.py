@@ -7,6 +7,7 @@ from pathlib import Path
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.gauges.chat_template import lineage_chat_template
+from ontogeny.gauges.labelled_chats import class_count
 from ontogeny.gauges.labels import GaugeLabel, gauge_label, parse_gauge_names
 from ontogeny.gauges.packing import PackSettings, with_suffix
 from ontogeny.gauges.three_splits import three_splits
@@ -86,8 +87,8 @@ def plan_gauges(
     for concept in concepts:
         if concept.kind == "number":
             raise BadInput(f"a gauge must be of classes, and the target of {concept.name} is a number: leave it out.")
-        classes = max(2, len(concept.classes)) if concept.kind == "classes" else 2
-        three_splits(concept.name, concept.labels().long(), concept.group_ids(), classes, seed=settings.seed)
+        y, groups = concept.labels().long(), concept.group_ids()
+        three_splits(concept.name, y, groups, class_count(concept), seed=settings.seed)
     check_family_supported(checkpoint)
     layers = _layers(checkpoint)
     if settings.control_site and layers and (site := Site.parse(settings.control_site)).layer > layers:
@@ -113,7 +114,7 @@ def estimate_gauges(plan: GaugePlan, out: str | Path, model: ModelOptions | None
     tokens = 0.0
     for concept in missing:
         length = 1.5 * sum(len(text.split()) for text in concept.texts) / len(concept.examples) + 8
-        classes = max(2, len(concept.classes))
+        classes = class_count(concept)
         held_out = len(plan.questions) or 0.3 * (len(concept.answers) or len(concept.examples))
         asked = min(settings.questions, round(held_out))
         spaces = 1 if classes == 2 else classes

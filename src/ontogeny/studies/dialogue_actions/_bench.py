@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from ontogeny.dialogues.action_tokens import ActionConfig, ActionPlanner, PrefixMap, prefixed_logits
 from ontogeny.dialogues.self_cloning import CloningConfig, clone_self, divergence
@@ -17,10 +16,11 @@ from ontogeny.studies.dialogue_actions._game import Played, Policy, play
 from ontogeny.studies.dialogue_actions._policies import planned, random_actions
 from ontogeny.studies.dialogue_actions._settings import Settings
 from ontogeny.training.batches import TokenBatch
-from ontogeny.training.in_memory import training_sessions
+from ontogeny.training.in_memory import train_in_memory
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import language_model
 from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
+from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import negotiation
 
 CurvePoint = Callable[[int, ActionPlanner], None]
@@ -132,9 +132,7 @@ def train_speaker(settings: Settings, lab: Lab, world: negotiation.World) -> Mod
     size = ToyModelSize({}, layers=settings.layers, heads=4, width=settings.width)
 
     def make() -> nn.Module:
-        config = build_network(size, len(words), world.config.context)
-        network: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return network
+        return initial_language_model(build_network(size, len(words), world.config.context))
 
     def batches(step: int) -> TokenBatch:
         ids, lengths = negotiation.texts(world, np.random.default_rng([lab.seed, step]), settings.rows)
@@ -143,10 +141,9 @@ def train_speaker(settings: Settings, lab: Lab, world: negotiation.World) -> Mod
         return TokenBatch(torch.from_numpy(ids[:, :width]), None, torch.from_numpy(real))
 
     recipe = TrainingRecipe(make, batches, language_model, TrainingConfig(settings.steps, 3e-3), lab.seed)
-    network: nn.Module | None = None
-    for session in training_sessions(recipe):
-        if session.step % 50 == 0:
-            lab.on_activity("training the language model", session.step, settings.steps)
-        network = session.network
-    assert network is not None
-    return model_from_network(network.eval().requires_grad_(False), words)
+
+    def on_step(step: int) -> None:
+        if step % 50 == 0:
+            lab.on_activity("training the language model", step, settings.steps)
+
+    return model_from_network(train_in_memory(recipe, on_step).eval().requires_grad_(False), words)

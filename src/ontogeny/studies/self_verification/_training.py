@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.models.model import Model, model_from_network
@@ -19,6 +18,7 @@ from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import answers_only
 from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
+from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import countdown
 
 
@@ -53,7 +53,7 @@ class TrainedModels:
         """Another untrained model."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1_000_003)
-            network = AutoModelForCausalLM.from_config(self.empty.config, dtype=torch.float32)
+            network = initial_language_model(self.empty.config)
         return model_from_network(network.eval(), countdown.tokenizer(self.world))
 
     @property
@@ -79,14 +79,12 @@ def train_models(settings: Settings, lab: Lab, world: countdown.World) -> Traine
     """Both stages, with checkpoints in memory."""
     saved: list[SavedModel] = []
     marks = every_k_steps(settings.sft_steps, max(1, settings.sft_steps // settings.sft_checkpoints))
-    network: nn.Module | None = None
     for session in training_sessions(_sft_recipe(settings, lab.seed, world)):
-        network = session.network
         if session.step % 25 == 0:
             lab.on_activity("supervised fine-tuning", session.step, settings.sft_steps)
         if session.step in marks:
-            saved.append(_save("sft", session.step, network))
-    assert network is not None
+            saved.append(_save("sft", session.step, session.network))
+    network = session.network
     empty, rounds = copy.deepcopy(network), []
     marks = sqrt_steps(settings.rounds, settings.rl_checkpoints + 1)
     for one in reinforce(settings, lab, world, network):
@@ -149,9 +147,7 @@ def _sft_recipe(settings: Settings, seed: int, world: countdown.World) -> Traini
     size = ToyModelSize({}, layers=settings.layers, heads=settings.heads, width=settings.width)
 
     def make() -> nn.Module:
-        config = build_network(size, len(world.vocabulary), world.config.context, "llama")
-        network: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return network
+        return initial_language_model(build_network(size, len(world.vocabulary), world.config.context, "llama"))
 
     def batches(step: int) -> TokenBatch:
         rng = np.random.default_rng([seed, 1, step])

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from transformers import GPT2LMHeadModel
 
-from ontogeny.studies.toxic_pretraining._measures import EvaluationTexts, Outcome, ReadModel, outcome, random_edits
+from ontogeny.steering.steer import control_edits
+from ontogeny.studies.toxic_pretraining._measures import EvaluationTexts, Outcome, ReadModel, outcome
 from ontogeny.studies.toxic_pretraining._settings import Settings
 from ontogeny.studies.toxic_pretraining._training import as_model, fine_tunings
 from ontogeny.worlds import marked_register as register
@@ -37,8 +38,8 @@ def detoxify(
     for alpha in settings.alphas:
         edits = vectors.edits(model, str(settings.steered_heads), -alpha)
         yield DetoxifiedModel(ITI, alpha, 0, outcome(model, world, texts, seed, edits))
-        for draw in range(settings.draws):
-            null = random_edits(edits, 100 * seed + draw + 1)
+        seeds = range(100 * seed + 1, 100 * seed + settings.draws + 1)
+        for draw, null in enumerate(control_edits(edits, seeds)):
             yield DetoxifiedModel(RANDOM, alpha, draw, outcome(model, world, texts, seed, null))
     yield DetoxifiedModel(PROMPT, 1.0, 0, outcome(model, world, texts, seed, polite=True))
     for method in (SFT, DPO):

@@ -206,11 +206,6 @@ def outcome(
     )
 
 
-def random_edits(edits: Sequence[Edit], seed: int) -> list[Edit]:
-    """The edits in random directions of equal norm, at the same heads."""
-    return [edit.null(1000 * seed + i) for i, edit in enumerate(edits)]
-
-
 def lowest_at_cost(points: Sequence[tuple[float, float]], cost: float) -> float:
     """Lowest share on a frontier at a price of at most `cost`.
 

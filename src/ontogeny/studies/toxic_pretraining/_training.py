@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from ontogeny.models.model import Model, model_from_network
 from ontogeny.studies.toxic_pretraining._settings import PROBE_ADDRESSES, Settings
 from ontogeny.training.batches import PreferenceBatch, TokenBatch
-from ontogeny.training.in_memory import training_sessions
+from ontogeny.training.in_memory import train_in_memory, training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.dpo import Preference
 from ontogeny.training.objectives.language_model import language_model
@@ -54,9 +54,7 @@ def pretrain(settings: Settings, world: register.World, seed: int) -> GPT2LMHead
 
     config = TrainingConfig(steps, settings.rate, warmup=min(50, steps), weight_decay=0.01)
     recipe = TrainingRecipe(lambda: _new_network(settings, world), batches, language_model, config, seed)
-    for session in training_sessions(recipe):
-        network = session.network
-    return network
+    return train_in_memory(recipe)
 
 
 def fine_tunings(
