@@ -76,29 +76,38 @@ def load_plugin(folder: str, name: str) -> ModuleType:
 
 def plugin_summary(folder: str, name: str) -> str:
     """First line of a plug-in's docstring, without importing it."""
-    tree = _syntax_tree(folder, name)
-    doc = ast.get_docstring(tree) if tree else None
-    return doc.splitlines()[0] if doc else ""
+    path = _source_file(folder, name)
+    return _read_source(path, path.stat().st_mtime_ns)[0] if path else ""
 
 
-def _assigned_names(folder: str, name: str) -> set[str]:
+def _assigned_names(folder: str, name: str) -> frozenset[str]:
     """Names that a plug-in's module assigns at its top level."""
-    tree = _syntax_tree(folder, name)
-    targets: list[ast.expr] = []
-    for statement in tree.body if tree else []:
-        if isinstance(statement, ast.Assign):
-            targets += statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets.append(statement.target)
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    path = _source_file(folder, name)
+    return _read_source(path, path.stat().st_mtime_ns)[1] if path else frozenset()
 
 
-def _syntax_tree(folder: str, name: str) -> ast.Module | None:
+def _source_file(folder: str, name: str) -> Path | None:
     home = Path(__file__).parent / folder
     path = home / f"{name}.py" if (home / f"{name}.py").is_file() else home / name / "__init__.py"
     if not path.is_file() and (external := _external_entry_points(folder).get(name)):
         path = _file_of(external.module) or path
-    return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return path if path.is_file() else None
+
+
+@functools.cache
+def _read_source(path: Path, _changed: int) -> tuple[str, frozenset[str]]:
+    """First line of a file's docstring, and the names that it assigns at its top level."""
+    # Cached while the file is unchanged: a comparison asks some hundred times which plug-ins define a name.
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    targets: list[ast.expr] = []
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    doc = ast.get_docstring(tree)
+    names = frozenset(target.id for target in targets if isinstance(target, ast.Name))
+    return doc.splitlines()[0] if doc else "", names
 
 
 def _file_of(module: str) -> Path | None:

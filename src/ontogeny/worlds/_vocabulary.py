@@ -71,8 +71,11 @@ def pack_sentences(blocks: Sequence[TokenIds], order: TokenIds, *, rows: int, co
     Every row starts with `first` and a whole sentence, so that a single text, as it is read later, looks like the start of a row.
     """
     widest = max(block.shape[1] for block in blocks)
-    sentences = np.concatenate([np.pad(block, ((0, 0), (0, widest - block.shape[1]))) for block in blocks])
-    lengths = np.concatenate([np.full(len(block), block.shape[1]) for block in blocks])
+    lengths = np.repeat([block.shape[1] for block in blocks], [len(block) for block in blocks])
+    sentences, end = np.zeros((len(lengths), widest), dtype=np.int64), 0
+    for block in blocks:
+        sentences[end : end + len(block), : block.shape[1]] = block
+        end += len(block)
     order = order.reshape(rows, -1)
     lengths, sentences = lengths[order], sentences[order]
     starts = 1 + np.cumsum(lengths, axis=1) - lengths
