@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from ontogeny.errors import BadInput
-from ontogeny.studies.hidden_capabilities import _best, turn_index
+from ontogeny.studies._prompting import best_on_other_half, turn_index
 from ontogeny.worlds import concept_space
 
 
 def test_the_best_of_many_useless_moves_is_chance() -> None:
     """Chosen and reported on one set, the best of twenty coins would be well above a half."""
     rng = np.random.default_rng(0)
-    draws = [_best(list((rng.random((20, 40)) < 0.5).astype(float))) for _ in range(300)]
+    draws = [best_on_other_half(list((rng.random((20, 40)) < 0.5).astype(float))) for _ in range(300)]
     assert float(np.mean(draws)) == pytest.approx(0.5, abs=0.02)
-    assert _best([np.zeros(8), np.ones(8), np.zeros(8)]) == 1
+    assert best_on_other_half([np.zeros(8), np.ones(8), np.zeros(8)]) == 1
 
 
 def test_attributes_are_read_back_and_masked_only_in_the_condition() -> None:

@@ -97,7 +97,8 @@ def test_each_effect_has_its_nulls(rows: list[Record]) -> None:
             null = rows_of(rows, metric, control)
             places = {(r.site, r.coords.get("matrix"), r.coords.get("kind")) for r in null}
             assert {(r.site, r.coords.get("matrix"), r.coords.get("kind")) for r in known} == places, (metric, control)
-    assert len(rows_of(rows, "mlp_patch_effect")) == len(rows_of(rows, "mlp_patch_effect", "random_direction")) == 4
+    for metric in ("mlp_patch_effect", "mlp_restore_effect"):
+        assert len(rows_of(rows, metric)) == len(rows_of(rows, metric, "random_direction")) == 4
 
 
 def test_lora_stage_has_the_rank_of_its_adapter(tmp_path: Path) -> None:

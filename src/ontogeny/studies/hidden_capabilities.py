@@ -19,6 +19,7 @@ from ontogeny.claims.quantity import Event, Quantity
 from ontogeny.claims.shapes import ElicitationGap, EventOrder, PowerLaw, Relation, Separation
 from ontogeny.jobs.study.paper_study import Lab, StudyPicture
 from ontogeny.records import Record
+from ontogeny.studies._prompting import elicited_scores, shares_at_half, turn_and_saturation, ways_of_asking
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.worlds import concept_space
@@ -39,12 +40,9 @@ DIFFERENCES = (
     "The strength of an elicitation is chosen on other samples than those it is reported on.",
 )
 CHALLENGES = (2,)
-_STRENGTHS = (1.5, 2.0, 3.0, 4.0)
-_LATENT_STRENGTHS = (1.0, 1.5, 2.0, 3.0)
 _DIRECTIONS = 2
 """Unrelated moves of each kind, each in four strengths, over which the null is averaged."""
 _SIGNALS = (0.2, 0.3, 0.45, 0.6)
-_SATURATED = 0.9
 _RANDOM = "unrelated moves"
 
 
@@ -245,43 +243,25 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
 
 
 def _turn_rows(lab: Lab, condition: str, path: np.ndarray, n: int) -> Iterator[Record]:
-    """Step at which the path of the outputs turns, and step at which the shown combinations are nine tenths as often right as ever."""
-    turn = turn_index(path[:, 1:3])
-    right = np.flatnonzero(path[:, 3] >= _SATURATED * path[:, 3].max())
-    steps = {
-        "turn_step": math.nan if turn is None else path[turn, 0],
-        "saturation_step": path[right[0], 0],
-    }
+    """Step at which the path of the outputs turns, and step at which the shown combinations are learned."""
+    steps = turn_and_saturation(path[:, 0], path[:, 1:3], path[:, 3])
     reason = "the outputs do not move"
     for metric, step in steps.items():
-        yield lab.row(metric, float(step), condition, n=n, reason=reason)
+        yield lab.row(metric, step, condition, n=n, reason=reason)
     # The null run: turns belong to the conditions in another order.
     others = list(_SIGNALS)
     np.random.default_rng([lab.seed, 5]).shuffle(others)
     other = f"signal {others[[f'signal {signal:g}' for signal in _SIGNALS].index(condition)]:g}"
-    yield lab.row("turn_step", float(steps["turn_step"]), other, control="shuffled conditions", n=n, reason=reason)
-    saturation = float(steps["saturation_step"])
-    yield lab.row("saturation_step", saturation, condition, control="shuffled conditions", n=n, reason=reason)
-
-
-def turn_index(path: Float[np.ndarray, "step 2"]) -> int | None:
-    """Index of the sharpest turn of a path: the largest angle between two moves times the shorter of them; None if it never moves twice."""
-    moves = np.diff(path, axis=0)
-    lengths = np.hypot(*moves.T)
-    shorter = np.minimum(lengths[1:], lengths[:-1])
-    if not (shorter > 0).any():
-        return None
-    crossed = moves[:-1, 0] * moves[1:, 1] - moves[:-1, 1] * moves[1:, 0]
-    angles = np.abs(np.arctan2(crossed, (moves[:-1] * moves[1:]).sum(1)))
-    return int((angles * shorter).argmax()) + 1
+    yield lab.row("turn_step", steps["turn_step"], other, control="shuffled conditions", n=n, reason=reason)
+    yield lab.row(
+        "saturation_step", steps["saturation_step"], condition, control="shuffled conditions", n=n, reason=reason
+    )
 
 
 def _detour_rows(lab: Lab, control: str | None, path: np.ndarray, n: int) -> Iterator[Record]:
-    """Both concepts' shares of their targets at the step where the second one has half of its own, or at the last step if it never has."""
-    reached = np.flatnonzero(path[:, 2] >= 0.5)
-    first, second = path[reached[0] if len(reached) else -1, 1:3]
-    for metric, value in (("share_of_first", first), ("share_of_second", second)):
-        yield lab.row(metric, float(value), "main", control=control, n=n)
+    """Both concepts' shares of their targets at the step where the second one has half of its own."""
+    for metric, value in zip(("share_of_first", "share_of_second"), shares_at_half(path[:, 1:3]), strict=True):
+        yield lab.row(metric, value, "main", control=control, n=n)
 
 
 def _rows(
@@ -329,55 +309,24 @@ def _measure(
     held_out = sets["11"]
     condition = torch.from_numpy(held_out.inputs).float()
     middle = torch.from_numpy(np.stack([world.centre(of) for of in concept_space.CLASSES])).float()
-    embedded, corners = network.embed(condition), network.embed(middle)
     generator = torch.Generator().manual_seed(seed)
-    # Over-prompting goes outward from the middle of all classes; the latent move goes from the class without either concept.
-    outward = middle[3] * torch.tensor([1.0, 1.0, 0.0, 0.0])
-    along = (corners[1] - corners[0]) + (corners[2] - corners[0])
-    start = embedded - network.embed(middle[3:]) + corners[0]
-    prompts = [embedded]
-    prompts += [network.embed(condition + (k - 1) * outward) for k in _STRENGTHS]
-    prompts += [start + k * along for k in _LATENT_STRENGTHS]
-    # The nulls move the plain prompt as far: along the places, which have nothing to do with the concepts, and at random.
-    nulls: list[Tensor] = []
-    for _ in range(_DIRECTIONS if with_null else 0):
-        angle = float(torch.rand(1, generator=generator)) * 2 * math.pi
-        beside = torch.tensor([0.0, 0.0, math.cos(angle), math.sin(angle)]) * outward.norm()
-        nulls += [network.embed(condition + (k - 1) * beside) for k in _STRENGTHS]
-        random = torch.randn(along.shape, generator=generator)
-        nulls += [embedded + (k - 1) * random * along.norm() / random.norm() for k in _LATENT_STRENGTHS]
+    asked = ways_of_asking(network.embed, condition, middle, generator, draws=_DIRECTIONS if with_null else 0)
     shown = [network.embed(torch.from_numpy(sets[name].inputs).float()) for name in ("00", "01", "10")]
-    outputs = _generate(settings, network, [*prompts, *shown, *nulls], world.config.width, generator)
-    right = [concept_space.score(world, points, held_out) for points in outputs]
-    both = [of["both"] for of in right]
-    share = concept_space.attributes(world, outputs[0])[:, :2].mean(0) / world.centre((1, 1))[:2]
-    values = {
-        "naive": float(both[0].mean()),
-        "over_prompted": _best(both[0:5]),
-        "latent": _best([both[0], *both[5:9]]),
+    outputs = _generate(settings, network, [*shown, *asked.all], world.config.width, generator)
+    right = [concept_space.score(world, points, held_out) for points in outputs[3:]]
+    values, null = elicited_scores(asked, [of["both"] for of in right])
+    share = concept_space.attributes(world, outputs[3])[:, :2].mean(0) / world.centre((1, 1))[:2]
+    values |= {
         "first_right": float(right[0]["first"].mean()),
         "second_right": float(right[0]["second"].mean()),
         "first_share": float(share[0]),
         "second_share": float(share[1]),
         "shown": sum(
             float(concept_space.score(world, points, sets[name])["both"].mean()) / 3
-            for name, points in zip(("00", "01", "10"), outputs[9:12], strict=True)
+            for name, points in zip(("00", "01", "10"), outputs, strict=False)
         ),
     }
-    pieces = [both[start : start + 4] for start in range(12, len(both), 4)]
-    null = {
-        name: float(np.mean([_best([both[0], *four]) for four in pieces[first::2]]))
-        for first, name in enumerate(("over_prompted", "latent"))
-        if with_null
-    }
-    return values, {"naive": values["naive"], **null}
-
-
-def _best(scores: Sequence[np.ndarray]) -> float:
-    """The score on one half of the samples of the strength that is best on the other half, averaged over both halves."""
-    table = np.stack(scores)
-    halves = table[:, ::2].mean(1), table[:, 1::2].mean(1)
-    return float((halves[1][halves[0].argmax()] + halves[0][halves[1].argmax()]) / 2)
+    return values, null
 
 
 def _generate(

@@ -248,21 +248,12 @@ def two_layer_outputs(
     """Measured steps, and outputs at the held-out corner (initialisation × step × concept), of the two-layer model U Uᵀ under gradient
     descent from small positive weights.
 
-    The step is U ← U − η/2 [(W−I)A + A(W−I)] U with W = U Uᵀ, so W stays positive semi-definite.
-
     Args:
         squared: Whether the second moment is squared, as in the paper's scripts.
     """
     mu, a, u = _theory_start(settings, signals, squared, seed)
     steps = _measured_steps(settings.theory_steps, settings.measured)
-    marks, outputs, eye = set(steps.astype(int)), [], np.eye(len(mu))
-    for step in range(settings.theory_steps + 1):
-        w = u @ u.swapaxes(1, 2)
-        if step in marks:
-            outputs.append(w @ mu)
-        gap = w - eye
-        u = u - settings.theory_rate / 2 * (gap * a + a[:, None] * gap) @ u
-    return steps, np.stack(outputs, axis=1)
+    return steps, corners.two_layer_flow_outputs(np.diag(a), u, mu, steps.astype(int), rate=settings.theory_rate)
 
 
 def _one_layer_outputs(

@@ -16,7 +16,7 @@ from ontogeny.worlds._batch import WorldBatch
 
 __all__ = [
     "Config", "World", "WorldBatch", "concept_coordinates", "evaluation", "linear_flow_outputs", "make", "sample",
-    "score", "second_moment",
+    "score", "second_moment", "two_layer_flow_outputs",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -132,6 +132,30 @@ def linear_flow_outputs(world: World, weights: Floats, inputs: Floats, times: Fl
     inside = np.einsum("tk,kd,ek->ted", decay, (distance @ world.axes.T).T, concept_coordinates(world, inputs))
     rest = inputs - concept_coordinates(world, inputs) @ world.axes
     return inputs + inside + rest @ distance.T
+
+
+def two_layer_flow_outputs(
+    moment: Floats, start: Floats, probe: Floats, steps: NDArray[np.int64], *, rate: float
+) -> Floats:
+    """Outputs of the symmetric two-layer model U Uᵀ at a point under gradient descent: initialisation × step × concept.
+
+    The step is U ← U − η/2 [(W−I)A + A(W−I)] U with W = U Uᵀ, so W stays positive semi-definite (arXiv:2410.08309).
+
+    Args:
+        moment: Second moment A of the data, concept × concept.
+        start: First U of each initialisation, initialisation × concept × hidden.
+        probe: The point, in concept coordinates.
+        steps: Measured steps, ascending.
+    """
+    u, outputs, eye = start, [], np.eye(len(moment))
+    marks = set(steps.tolist())
+    for step in range(int(steps[-1]) + 1):
+        w = u @ u.swapaxes(1, 2)
+        if step in marks:
+            outputs.append(w @ probe)
+        gap = w - eye
+        u = u - rate / 2 * (gap @ moment + moment @ gap) @ u
+    return np.stack(outputs, axis=1)
 
 
 def _points(world: World, rng: np.random.Generator, corner: NDArray[np.int64], *, clear: bool) -> Floats:

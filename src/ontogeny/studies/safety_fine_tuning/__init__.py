@@ -30,11 +30,12 @@ from ontogeny.studies.safety_fine_tuning._measures import (
     separation,
     soft_token_attack,
 )
+from ontogeny.studies.safety_fine_tuning._patching import patching_rows
 from ontogeny.studies.safety_fine_tuning._settings import ALPHAS, METHODS, SHUFFLED, Settings
 from ontogeny.studies.safety_fine_tuning._training import FineTuning, as_model, measured_steps, pretrain
 from ontogeny.worlds import operators
 
-__all__ = ["CLAIMS", "PICTURES", "PRESETS", "SECONDS", "Settings", "run"]
+__all__ = ["CLAIMS", "PICTURES", "PRESETS", "SECONDS", "VERSION", "Settings", "run"]
 
 TITLE = "What makes and breaks safety fine-tuning"
 PAPER = "What Makes and Breaks Safety Fine-tuning? A Mechanistic Study, arXiv:2407.10264"
@@ -42,7 +43,8 @@ SETUP = """
 A decoder learns to apply two operators to a string of letters. Then it is fine-tuned to refuse operators that are unsafe on the string: by
 supervised fine-tuning (SSFT), DPO or unlearning, each at two learning rates. Measured are refusals and right results on safe and unsafe
 prompts and on four jailbreaks, clusters of activations, the change of the weights against that of random and unrelated changes of equal
-size, Jacobian norms, and the interpolation W₀ + αΔW; along the fine-tuning path, when clusters form and when refusals start.
+size, Jacobian norms, the interpolation W₀ + αΔW, and MLP outputs exchanged between the base and the tuned network, beside random moves as
+far; along the fine-tuning path, when clusters form and when refusals start.
 """
 DIFFERENCES = (
     "Two layers and 48 dimensions; operands of six letters, two operators and one result in place of two pairs and two results.",
@@ -54,6 +56,7 @@ DIFFERENCES = (
     "gradient on safe prompts.",
 )
 CHALLENGES = (7, 9, 12)
+VERSION = 2
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(width=16, steps=8, tune_steps=4, prompts=16, measured=3, draws=2, attack_steps=1),
     "tiny": Settings(),
@@ -201,6 +204,7 @@ def _change_rows(lab: Lab, settings: Settings, pair: _Pair, control: str | None)
         yield lab.row("jacobian_change", change, "SSFT", control=null, n=settings.prompts, prompts=name)
     yield from _subspace_rows(lab, settings, pair, mlps, difference)
     yield from _interpolation_rows(lab, settings, pair, matrices, difference)
+    yield from patching_rows(lab, pair.base, pair.tuned, pair.sets, pair.refusal)
     for null_run, optimise in ((None, True), ("random soft tokens", False)):
         right = soft_token_attack(pair.tuned, pair.sets["unsafe"], settings, seed=lab.seed, optimise=optimise)
         value = float(right.mean())

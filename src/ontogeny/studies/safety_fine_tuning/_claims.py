@@ -4,6 +4,7 @@ from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Event, Quantity
 from ontogeny.claims.shapes import EventOrder, Relation, Separation
 from ontogeny.jobs.study.paper_study import StudyPicture
+from ontogeny.studies.safety_fine_tuning._patching import INTO_BASE, INTO_TUNED, RANDOM_MOVE
 from ontogeny.studies.safety_fine_tuning._settings import ALPHAS, SHUFFLED
 
 _PAPER = "arXiv:2407.10264"
@@ -15,6 +16,56 @@ def _on(metric: str, condition: str, prompts: str) -> Quantity:
 
 def _at(metric: str, condition: str, layer: str) -> Quantity:
     return Quantity(metric, condition, coords={"layer": layer})
+
+
+def _patched(metric: str, condition: str, layer: str) -> Quantity:
+    return Quantity(metric, condition, coords={"prompts": "unsafe", "layer": layer})
+
+
+def _patches() -> tuple[Claim, ...]:
+    """MLP outputs exchanged, on unsafe prompts."""
+    refused, reported = "patched_refusals", "MLP activations are exchanged; no number is taken from it"
+    shapes = (
+        (
+            "tuned_mlps_refuse_in_the_base",
+            "The tuned network's MLP outputs, put into the base in all blocks, make it refuse most unsafe prompts.",
+            _patched(refused, INTO_BASE, "all"),
+            _patched(refused, INTO_BASE, "none"),
+            0.5,
+        ),
+        (
+            "base_mlps_undo_it",
+            "The base's MLP outputs, put into the tuned network in all blocks, take most refusals away.",
+            _patched(refused, INTO_TUNED, "none"),
+            _patched(refused, INTO_TUNED, "all"),
+            0.5,
+        ),
+        (
+            "base_mlps_bring_the_result_back",
+            "And bring the true result back for most unsafe prompts.",
+            _patched("patched_right", INTO_TUNED, "all"),
+            _patched("patched_right", INTO_TUNED, "none"),
+            0.5,
+        ),
+        (
+            "last_mlp_refuses_more",
+            "Of the tuned network's MLPs, that of the last block makes the base refuse more than that of the first.",
+            _patched(refused, INTO_BASE, "last"),
+            _patched(refused, INTO_BASE, "1"),
+            0.0,
+        ),
+    )
+    return tuple(
+        Claim(
+            name,
+            text,
+            f"{_PAPER}, section 4",
+            reported,
+            Separation(larger, smaller, threshold=least, unit="share of prompts"),
+            RANDOM_MOVE,
+        )
+        for name, text, larger, smaller, least in shapes
+    )
 
 
 def _jailbreaks() -> tuple[Claim, ...]:
@@ -208,6 +259,7 @@ CLAIMS = (
         ),
         "random change",
     ),
+    *_patches(),
     Claim(
         "clusters_before_refusals",
         "Along supervised fine-tuning half of the gain in separation comes before half of the refusals.",

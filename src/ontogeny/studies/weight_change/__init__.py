@@ -1,8 +1,8 @@
 """Study: what did fine-tuning do to the weights, layer by layer, and is it more than a change of this size does? (arXiv:2407.10264)
 
 Each later stage is compared with the first one. Of each matrix: norm and rank of ΔW, its alignment with the column and the row space of the
-base's weights, its response to harmful and harmless requests. Of each layer: clusters of the two kinds, MLP outputs of the tuned stage in
-the base. Of the whole: Jacobian norms and the sweep W₀ + αΔW. Beside each stand two nulls: random changes of equal rank and norm, and
+base's weights, its response to harmful and harmless requests. Of each layer: clusters of the two kinds, MLP outputs of one stage in
+the other. Of the whole: Jacobian norms and the sweep W₀ + αΔW. Beside each stand two nulls: random changes of equal rank and norm, and
 changes of this size along the gradient of the loss on neutral texts, to which the model is sensitive for another reason.
 """
 
@@ -41,6 +41,7 @@ _PAIR_METRICS = (
     "jacobian_change",
     "interpolated_log_odds",
     "mlp_patch_effect",
+    "mlp_restore_effect",
 )
 
 
@@ -55,7 +56,7 @@ def cost(inputs: StudyInputs, sizes: StageSizes) -> float:
     plan = WeightChangeSettings()
     read = text_tokens(requests[: 2 * plan.requests]) + text_tokens(inputs.neutral[: plan.texts])
     sweeps = (
-        len(plan.alphas) * (3 + plan.random_changes) + 3 * plan.probes * (2 + plan.random_changes) + 2 * sizes.blocks
+        len(plan.alphas) * (3 + plan.random_changes) + 3 * plan.probes * (2 + plan.random_changes) + 4 * sizes.blocks
     )
     return read * (sizes.stages * (1 + 3 * plan.probes) + (sizes.stages - 1) * sweeps)
 

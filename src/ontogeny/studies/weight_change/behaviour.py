@@ -1,4 +1,4 @@
-"""Rows of what a weight change does: Jacobian norms, the sweep W₀ + αΔW, and the tuned stage's MLP outputs put into its base."""
+"""Rows of what a weight change does: Jacobian norms, the sweep W₀ + αΔW, and MLP outputs exchanged between both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ontogeny.fine_tuning.jacobian_norm import jacobian_norms
+from ontogeny.fine_tuning.mlp_patching import mlp_outputs, moved_as_far, patched_mlps
 from ontogeny.fine_tuning.null_changes import gradient_change, random_change
 from ontogeny.fine_tuning.weight_differences import changed_weights
 from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, StageRowBuilder
 from ontogeny.models.forward import forward_padded
-from ontogeny.models.hooks import read_hooks, write_hooks
 from ontogeny.models.model import Model, next_token_logits
 from ontogeny.records import Record
 from ontogeny.sites import Site
@@ -170,21 +170,24 @@ def patch_rows(
     requests: Requests,
     settings: WeightChangeSettings,
 ) -> Iterator[Record]:
-    """Change of the base's log-odds of a refusal when the output of one MLP is the tuned stage's, and when it is moved as far at random."""
-    effects = _patch_effects(base, tuned, requests, settings)
-    for (control, layer), values in effects.items():
-        own = replace(table, site=Site("mlp", layer))
-        for kind in KINDS:
-            value, ends = requests.estimate(values, kind)
-            n = int(requests.of(kind).sum())
-            yield own.row("mlp_patch_effect", value, stage, other, n=n, ends=ends, control=control, kind=kind)
+    """Change of the base's log-odds of a refusal when the output of one MLP is the tuned stage's, of the tuned stage's when it is the
+    base's, and of both when it is moved as far at random.
+    """
+    for metric, (model, source) in {"mlp_patch_effect": (base, tuned), "mlp_restore_effect": (tuned, base)}.items():
+        effects = _patch_effects(model, source, requests, settings)
+        for (control, layer), values in effects.items():
+            own = replace(table, site=Site("mlp", layer))
+            for kind in KINDS:
+                value, ends = requests.estimate(values, kind)
+                n = int(requests.of(kind).sum())
+                yield own.row(metric, value, stage, other, n=n, ends=ends, control=control, kind=kind)
 
 
 def _patch_effects(
-    base: Model, tuned: Model, requests: Requests, settings: WeightChangeSettings, batch: int = 32
+    model: Model, source: Model, requests: Requests, settings: WeightChangeSettings, batch: int = 32
 ) -> dict[tuple[str | None, int], Float[Tensor, " request"]]:
-    """By control and block: the log-odds of each request with the patch, less those of the base."""
-    layers = range(1, base.layers + 1)
+    """By control and block: the log-odds of each request with the MLP output of the source, less those of the model itself."""
+    layers = range(1, model.layers + 1)
     effects = {
         (control, layer): torch.empty(len(requests.ids), dtype=torch.float64)
         for control in (None, "random_direction")
@@ -197,33 +200,14 @@ def _patch_effects(
         ids = pad_sequence([requests.ids[i] for i in rows], batch_first=True)
         real = pad_sequence([torch.ones_like(requests.ids[i]) for i in rows], batch_first=True)
         first = [requests.first[i] for i in rows]
-        before, plain = _mlp_outputs(base, ids, real, first)
-        after, _ = _mlp_outputs(tuned, ids, real, first)
+        before, plain = mlp_outputs(model, partial(_log_odds, model, ids, real, first))
+        after, _ = mlp_outputs(source, partial(_log_odds, source, ids, real, first))
         for layer in layers:
-            own, new = before[layer], after[layer]
-            noise = torch.randn(own.shape, generator=generator)
-            moved = own + noise * ((new - own).norm(dim=-1) / noise.norm(dim=-1))[..., None]
-            for control, value in ((None, new), ("random_direction", moved)):
-                with write_hooks(base, Site("mlp", layer), partial(_replace, value)):
-                    effects[control, layer][rows] = _log_odds(base, ids, real, first) - plain
+            moved = moved_as_far(before[layer], after[layer], generator)
+            for control, value in ((None, after[layer]), ("random_direction", moved)):
+                with patched_mlps(model, {layer: value}):
+                    effects[control, layer][rows] = _log_odds(model, ids, real, first) - plain
     return effects
-
-
-def _replace(value: Float[Tensor, "row token d"], old: Float[Tensor, "row token d"]) -> Float[Tensor, "row token d"]:
-    return value.to(old)
-
-
-def _mlp_outputs(
-    model: Model, ids: Int[Tensor, "row token"], real: Int[Tensor, "row token"], first: Sequence[Sequence[int]]
-) -> tuple[dict[int, Float[Tensor, "row token d"]], Float[Tensor, " row"]]:
-    """Output of each MLP by block, and the log-odds of a refusal."""
-    outputs: dict[int, Tensor] = {}
-
-    def keep(_: str, layer: int, value: Tensor) -> None:
-        outputs[layer] = value.cpu()
-
-    with read_hooks(model, [("mlp", layer) for layer in range(1, model.layers + 1)], keep):
-        return outputs, _log_odds(model, ids, real, first)
 
 
 def _log_odds(
