@@ -1,5 +1,6 @@
 """Chat of the dashboard: what the model takes its user to be at any checkpoint, under pins, and at two checkpoints; the steering bench."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.gauges.packing import PackSettings
 from ontogeny.jobs.gauges import gauges, plan_gauges
-from ontogeny.lineage import Lineage
+from ontogeny.jobs.trace.digests import write_digests
+from ontogeny.lineage import FileDigests, Lineage
+from ontogeny.lineage.fetch import file_digest
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.storage.directions import load_direction
+from ontogeny.storage.run import Run
 from tests.helpers.chat_runs import CHAT_TEMPLATE, EARLY, LATE, NO, STAGE, YES, chat_run
 from tests.helpers.command_line import Say
 from tests.helpers.planted_lineages import rows, write
@@ -176,6 +180,55 @@ def test_a_model_without_a_chat_template_says_so(client: TestClient, tmp_path_fa
     ):
         with pytest.raises(on.BadInput, match="gauge"):
             ShownRuns([run.folder], options)
+
+
+def test_models_that_are_gone_come_from_the_lineage_file(
+    client: TestClient, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, say: Say
+) -> None:
+    """A run that was copied to another machine: its chat, texts and attention, and no other weights than the traced ones."""
+    run = chat_run(tmp_path_factory)
+    home = Path(run.about["lineage"]["source"])
+    moved = Run(Path(shutil.copytree(run.folder, tmp_path / "run")))
+    about = moved.about
+    for entry in about["lineage"]["checkpoints"]:
+        entry["source"] = f"{home.name}/{Path(entry['source']).name}"
+    moved.describe(about)
+    weights = home / f"checkpoint-{LATE}/model.safetensors"
+    # A trace keeps the digests of weights that are older than two seconds.
+    write_digests(moved.folder, FileDigests({str(weights): [0, 0, 0, 0, file_digest(weights)]}, changed=True))
+
+    def asked_of(lineage: Lineage | None) -> TestClient:
+        made = TestClient(make_api(ShownRuns([moved.folder], ChatOptions(CHAT_TEMPLATE), lineage), "secret"))
+        assert made.get("/api/runs?token=secret").status_code == 200
+        return made
+
+    assert home.name in refused(asked_of(None))
+    opened = Lineage.open(home, stage=STAGE)
+    here = asked_of(opened)
+    assert ask(here, turns=TURNS)["arms"][0]["turns"] == ask(client, turns=TURNS)["arms"][0]["turns"]
+    text = {"text": TURNS[0], "concept": "planted"}
+    assert ask(here, "texts", **text)["scores"] == ask(client, "texts", **text)["scores"]
+    assert ask(here, "attention", text=TURNS[0])["heads"] > 0
+    other = Path(shutil.copytree(home, tmp_path / "other"))
+    shutil.copy(other / f"checkpoint-{EARLY}/model.safetensors", other / f"checkpoint-{LATE}/model.safetensors")
+    assert "weights that were traced" in refused(asked_of(Lineage.open(other, stage=STAGE)))
+    assert say("dashboard", moved.folder, "--lineage", tmp_path / "no.toml").code == 2
+    elsewhere = say("dashboard", moved.folder, "--lineage", write_lineage(tmp_path, home))
+    assert (elsewhere.code, "--lineage must have checkpoints of the runs" in elsewhere.err) == (2, True), elsewhere.err
+
+
+def write_lineage(folder: Path, source: Path) -> Path:
+    """A lineage file whose stage has another name."""
+    file = folder / "lineage.toml"
+    file.write_text(f'name = "x"\n[[stages]]\nname = "sft"\nsource = "{source}"\n')
+    return file
+
+
+def test_controls_of_a_gauge_are_asked_for_apart(client: TestClient) -> None:
+    (controls,) = ask(client, "chat/controls")["gauges"]
+    assert controls["bare"]["probabilities"][1] < 0.2
+    assert controls["random_p"] < 0.1
+    assert "bare" not in ask(client)["arms"][0]["gauges"][0]
 
 
 def test_a_gauge_pack_takes_the_place_of_the_gauges_of_the_run(

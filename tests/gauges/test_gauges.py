@@ -10,6 +10,7 @@ import ontogeny as on
 from ontogeny.concepts._talktuner import _ATTRIBUTES
 from ontogeny.data.chats import Chat
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
+from ontogeny.gauges import prompt_states
 from ontogeny.gauges.control_vector import control_site, control_vector
 from ontogeny.gauges.conversation import encode_conversation
 from ontogeny.gauges.gauge import Gauge, default_gauges, make_gauge
@@ -17,7 +18,9 @@ from ontogeny.gauges.labels import gauge_label, parse_gauge_names
 from ontogeny.gauges.pin import Pin, check_pin
 from ontogeny.gauges.reading import read_conversation
 from ontogeny.gauges.replies import converse, reply, reply_nats
+from ontogeny.gauges.turn_reading import answer_and_read, read_turn
 from ontogeny.models.model import Model
+from ontogeny.sites import Site
 from ontogeny.steering.generate import DecodingConfig
 from ontogeny.steering.steer import Edit, control_edits
 from ontogeny.storage.run import Run
@@ -79,6 +82,46 @@ def test_each_turn_is_read_as_the_text_alone(model: Model, gauges: list[Gauge]) 
     assert float(late.tokens[conversation.turns[0].end - 1]) == pytest.approx(first.score, rel=1e-4)
     assert late.random_p < 0.1
     assert late.bare is not None
+
+
+def test_gauges_are_read_in_the_forward_passes_of_the_answer(
+    model: Model, gauges: list[Gauge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers as a reading of its own; only begun answers need one pass more, all of them the same one."""
+    early, late = gauges
+    assert late.probe is not None
+    head = replace(late, site=Site("head", 1, 1), probe=replace(late.probe, weight=torch.ones(model.d_head, 1)))
+    begun = [replace(late, label=replace(late.label, suffix=words)) for words in (" so I think", " it is a well known")]
+    mean, asked = replace(late, position="mean:content"), replace(late, position="last:instruction")
+    passes: list[int] = []
+    handle = model.network.register_forward_hook(lambda *_: passes.append(1))
+    chat = (("user", f"so they say {YES}"), ("assistant", "+"), ("user", f"it was told {NO}"))
+    how = DecodingConfig(tokens=3)
+    try:
+        plain, alone = reply(model, chat, (), how, template=CHAT_TEMPLATE), len(passes)
+        answer, read = answer_and_read(model, chat, [late, head, mean, asked, early], how, template=CHAT_TEMPLATE)
+        assert (answer.text, len(passes)) == (plain.text, 2 * alone)
+        again, more = answer_and_read(model, chat, [*begun, late], how, template=CHAT_TEMPLATE)
+        assert (again.text, 3 * alone <= len(passes) <= 3 * alone + 1) == (plain.text, True)
+    finally:
+        handle.remove()
+    everything = [late, head, mean, asked, early, *begun, late]
+    conversation = encode_conversation(model, chat, CHAT_TEMPLATE)
+    expected = read_conversation(model, conversation, everything, CHAT_TEMPLATE).gauges
+    alone_read = read_turn(model, chat, everything, CHAT_TEMPLATE)
+    for turn, again_read, whole in zip([*read, *more], alone_read, expected, strict=True):
+        assert turn.reason == again_read.reason == whole.reason
+        if not whole.reason:
+            assert turn.reading is not None
+            assert turn.reading.probabilities == pytest.approx(whole.turns[-1].probabilities, abs=1e-5)
+            assert turn.reading.score == pytest.approx(whole.turns[-1].score, abs=1e-3, rel=1e-4)
+            torch.testing.assert_close(turn.tokens, whole.tokens, atol=1e-3, rtol=1e-4)
+            torch.testing.assert_close(again_read.tokens, turn.tokens, atol=1e-3, rtol=1e-4)
+    monkeypatch.setattr(prompt_states, "_MOST_CACHED", 1)
+    one_by_one = read_turn(model, chat, begun, CHAT_TEMPLATE)
+    assert [one.reading.score for one in one_by_one if one.reading] == pytest.approx(
+        [one.turns[-1].score for one in expected[5:7]], rel=1e-4
+    )
 
 
 def _direction(gauge: Gauge) -> on.Direction:

@@ -14,6 +14,7 @@ from ontogeny.errors import BadInput
 if TYPE_CHECKING:
     from ontogeny.dashboard.chat_options import ChatOptions
     from ontogeny.dashboard.shown_run import ShownRuns
+    from ontogeny.lineage import Lineage
 
 
 def dashboard_command(
@@ -36,6 +37,12 @@ def dashboard_command(
         Path | None,
         arg.texts("Gauge pack, as `ontogeny gauges` writes: its gauges take the place of those of the runs in a chat."),
     ] = None,
+    lineage: Annotated[
+        Path | None,
+        arg.texts(
+            "Lineage file: where checkpoints are that the runs name at places which are gone or remote.", "--lineage"
+        ),
+    ] = None,
     template: Annotated[
         str | None,
         arg.texts("Chat template in Jinja, or its file. Default: that of the lineage or the tokenizer.", "--template"),
@@ -48,7 +55,7 @@ def dashboard_command(
     """Show runs in a browser: any checkpoint, all views, records, texts that you type. Only this machine can reach the address."""
     from ontogeny.dashboard.shown_run import ShownRuns
 
-    shown = ShownRuns(runs, _chat_options(user or (), system or (), template, gauges))
+    shown = ShownRuns(runs, _chat_options(user or (), system or (), template, gauges), _opened_lineage(lineage))
     if out is not None:
         _export(shown, out, texts or [])
         return
@@ -69,6 +76,14 @@ def dashboard_command(
             webbrowser.open(server.address)
 
     server.serve(announce)
+
+
+def _opened_lineage(lineage: Path | None) -> "Lineage | None":
+    if lineage is None:
+        return None
+    from ontogeny.lineage import Lineage
+
+    return Lineage.open(str(lineage))
 
 
 def _chat_options(

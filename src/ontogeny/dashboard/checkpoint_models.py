@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ontogeny.dashboard.selection import step_text
+from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.errors import BadInput
 from ontogeny.jobs.resumable import weight_identity
+from ontogeny.jobs.trace.digests import read_digests
 from ontogeny.jobs.trace.plan import trace_settings_of
 from ontogeny.jobs.trace.reread import checkpoint_in_run
-from ontogeny.lineage import Checkpoint, fetch_checkpoint
+from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
 from ontogeny.lineage.fetch import FileDigests
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import Model
@@ -23,13 +25,19 @@ _MOST_RESULTS = 4096
 
 
 class CheckpointModels:
-    """The models of one run, used by one request at a time."""
+    """The models of one run, used by one request at a time.
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    Args:
+        run: The run.
+        lineage: Where checkpoints are that the run names at places which are gone or remote.
+    """
+
+    def __init__(self, run: Run, lineage: Lineage | None = None) -> None:
+        self._run, self._lineage = run, lineage
         self._lock = threading.RLock()
         self._reusable: ReusableModel | None = None
         self._digests = FileDigests()
+        self._traced = read_digests(run.folder).known
         self._loaded = ""
         """Fingerprint of the weights in memory."""
         self._results: dict[tuple[Any, ...], Any] = {}
@@ -40,15 +48,17 @@ class CheckpointModels:
         Raises:
             BadInput: the checkpoint cannot be read.
         """
+        return self.results_of(checkpoint).computed(key, compute)
+
+    def results_of(self, checkpoint: Checkpoint) -> "CheckpointResults":
+        """The results of a checkpoint as its weights are now; for one request, since the weights may be written again.
+
+        Raises:
+            BadInput: the checkpoint cannot be read.
+        """
         with self._lock:
-            found = on_disk(checkpoint, self._run.folder)
-            whole = (weight_identity(found, digests=self._digests).whole, *key)
-            if whole not in self._results:
-                if len(self._results) >= _MOST_RESULTS:
-                    self._results.pop(next(iter(self._results)))
-                self._results[whole] = compute(self._model(found, whole[0]))
-            known: _T = self._results[whole]
-            return known
+            here = on_disk(checkpoint, self._run.folder)
+            return CheckpointResults(self, here, weight_identity(here, digests=self._digests).whole)
 
     def fingerprint(self, checkpoint: Checkpoint) -> str:
         """Fingerprint of a checkpoint's weights, config and tokenizer.
@@ -56,8 +66,24 @@ class CheckpointModels:
         Raises:
             BadInput: the checkpoint cannot be read.
         """
+        return self.results_of(checkpoint).weights
+
+    def computed_with(
+        self, checkpoint: Checkpoint, weights: str, key: tuple[Any, ...], compute: Callable[[Model], _T]
+    ) -> _T:
+        """A result under a known fingerprint."""
         with self._lock:
-            return weight_identity(on_disk(checkpoint, self._run.folder), digests=self._digests).whole
+            if (weights, *key) not in self._results:
+                self.keep(weights, key, compute(self._model(checkpoint, weights)))
+            known: _T = self._results[weights, *key]
+            return known
+
+    def keep(self, weights: str, key: tuple[Any, ...], result: Any) -> None:
+        """Add a result that was computed beside another one."""
+        with self._lock:
+            if len(self._results) >= _MOST_RESULTS:
+                self._results.pop(next(iter(self._results)))
+            self._results[weights, *key] = result
 
     def _model(self, checkpoint: Checkpoint, weights: str) -> Model:
         if self._reusable is None:
@@ -73,19 +99,67 @@ class CheckpointModels:
     def at(self, stage: str, step: str) -> Checkpoint:
         """The checkpoint at a place of the time axis, where one without a step is the end of its stage.
 
+        It is that of the run; of the lineage, if there is one and the run names a place that is gone or remote.
+
         Raises:
-            BadInput: the run lists none there.
+            BadInput: there is none, or the lineage has other weights there than those that were traced.
         """
-        entries = self._run.about.get("lineage", {}).get("checkpoints") or []
-        for entry in entries:
-            own = entry.get("step")
-            if (
-                "source" in entry
-                and (entry.get("stage") or "") == stage
-                and ("." in step if own is None else step_text(own) == step)
-            ):
+        listed = self._listed(stage, step)
+        if listed is None or (self._lineage is not None and not _is_here(listed, self._run.folder)):
+            given = self._in_lineage(stage, step)
+            if given is not None:
+                self._check_traced(listed, given)
+                return given
+        if listed is None:
+            raise BadInput(f"the run lists no checkpoint at {stage} {step}: choose another one.")
+        return listed
+
+    def _listed(self, stage: str, step: str) -> Checkpoint | None:
+        for entry in self._run.about.get("lineage", {}).get("checkpoints") or []:
+            if "source" in entry and (entry.get("stage") or "") == stage and _is_at(entry.get("step"), step):
                 return checkpoint_in_run(self._run, entry["stage"], entry["name"])
-        raise BadInput(f"the run lists no checkpoint at {stage} {step}: choose another one.")
+        return None
+
+    def _in_lineage(self, stage: str, step: str) -> Checkpoint | None:
+        known = () if self._lineage is None else self._lineage.checkpoints
+        return next((one for one in known if one.stage == stage and _is_at(one.step, step)), None)
+
+    def _check_traced(self, listed: Checkpoint | None, given: Checkpoint) -> None:
+        """Raise BadInput if a weight file in the lineage is not the one whose digest the run keeps under the name of the checkpoint."""
+        if listed is None or not given.is_local:
+            return
+        place = Path(listed.source).parts
+        for name, (*_, digest) in self._traced.items():
+            file, here = Path(name), Path(given.source) / Path(name).name
+            if file.parent.parts[-len(place) :] == place and here.is_file() and self._digests.of(here) != digest:
+                raise BadInput(
+                    f"`lineage` must hold the weights that were traced, and {here} has others: give the lineage of this run.",
+                    argument="lineage",
+                )
+
+
+class CheckpointResults:
+    """Results of one checkpoint with one fingerprint of its weights."""
+
+    def __init__(self, models: CheckpointModels, checkpoint: Checkpoint, weights: str) -> None:
+        self._models, self._checkpoint, self.weights = models, checkpoint, weights
+
+    def computed(self, key: tuple[Any, ...], compute: Callable[[Model], _T]) -> _T:
+        """A result of the checkpoint's model, computed once.
+
+        Raises:
+            BadInput: the checkpoint cannot be read.
+        """
+        return self._models.computed_with(self._checkpoint, self.weights, key, compute)
+
+    def keep(self, key: tuple[Any, ...], result: Any) -> None:
+        """Add a result that was computed beside another one."""
+        self._models.keep(self.weights, key, result)
+
+
+def models_of(shown: ShownRun) -> CheckpointModels:
+    """The models of a shown run, which live as long as the dashboard."""
+    return shown.tool("models", lambda: CheckpointModels(shown.run, shown.lineage))
 
 
 def on_disk(checkpoint: Checkpoint, run: Path) -> Checkpoint:
@@ -95,3 +169,12 @@ def on_disk(checkpoint: Checkpoint, run: Path) -> Checkpoint:
         return checkpoint
     places = (folder / source for folder in run.resolve().parents)
     return next((replace(checkpoint, source=str(place)) for place in places if place.is_dir()), checkpoint)
+
+
+def _is_here(checkpoint: Checkpoint, run: Path) -> bool:
+    return checkpoint.is_local and Path(on_disk(checkpoint, run).source).exists()
+
+
+def _is_at(own: int | None, step: str) -> bool:
+    """Whether a step is that of an address, in which the end of a stage has a half."""
+    return "." in step if own is None else step_text(own) == step

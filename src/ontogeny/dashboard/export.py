@@ -99,12 +99,12 @@ def _atlas(shown: ShownRun, described: Mapping[str, Any], metric: str, part: str
 
 
 def _readings(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    from ontogeny.dashboard.checkpoint_models import CheckpointModels
+    from ontogeny.dashboard.checkpoint_models import models_of
     from ontogeny.dashboard.selection import LensRequest
     from ontogeny.dashboard.text_lens import read_typed_text
 
     kinds = {str(concept["name"]): concept.get("kind", "binary") for concept in shown.about.get("concepts", ())}
-    models = shown.tool("models", lambda: CheckpointModels(shown.run))
+    models = models_of(shown)
     data: dict[str, Any] = {}
     for moment in described["checkpoints"]:
         stage, step = moment["stage"], step_text(moment["step"])

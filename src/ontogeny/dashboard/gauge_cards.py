@@ -96,11 +96,11 @@ def _card_at(
 
 def _fitted_elsewhere(shown: ShownRun, options: ChatOptions, stage: str, step: str) -> str:
     """A sentence if the weights of a checkpoint are not those that the pack was fitted at; "" if they are."""
-    from ontogeny.dashboard.checkpoint_models import CheckpointModels
+    from ontogeny.dashboard.checkpoint_models import models_of
 
     assert options.pack is not None
     label = options.pack.model.label
-    models = shown.tool("models", lambda: CheckpointModels(shown.run))
+    models = models_of(shown)
     try:
         here = shown.result(("fingerprint", stage, step), lambda: models.fingerprint(models.at(stage, step)))
     except BadInput:

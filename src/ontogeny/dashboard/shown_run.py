@@ -12,6 +12,7 @@ from ontogeny.dashboard.chat_options import ChatOptions, check_chat_options
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.findings.selection import OWN_ROWS, RecordSource, RowFilter
 from ontogeny.findings.timeline import LOSS_METRICS
+from ontogeny.lineage import Lineage
 from ontogeny.records import checkpoint_label
 from ontogeny.sites import SITE_PARTS
 from ontogeny.storage.run import Run, open_runs
@@ -26,10 +27,11 @@ class ShownRun:
     Args:
         name: Its name in addresses and on the page.
         run: The run directory.
+        lineage: Where checkpoints are that the run names at places which are gone or remote.
     """
 
-    def __init__(self, name: str, run: Run) -> None:
-        self.name, self.run = name, run
+    def __init__(self, name: str, run: Run, lineage: Lineage | None = None) -> None:
+        self.name, self.run, self.lineage = name, run, lineage
         self.lock = threading.RLock()
         self._version = ""
         self._results: OrderedDict[object, Any] = OrderedDict()
@@ -144,20 +146,26 @@ _NO_CELLS = (
 class ShownRuns:
     """The runs of a dashboard; a name from an address is only ever looked up here."""
 
-    def __init__(self, folders: Iterable[str | Path], chat: ChatOptions | None = None) -> None:
+    def __init__(
+        self, folders: Iterable[str | Path], chat: ChatOptions | None = None, lineage: Lineage | None = None
+    ) -> None:
         """Open the runs.
 
         Args:
             folders: Run directories.
             chat: Options of their chats.
+            lineage: Where checkpoints are that the runs name at places which are gone or remote.
 
         Raises:
-            BadInput: one of them is not a run directory, is given twice, or none is given; an option of chats names an unknown concept.
+            BadInput: one of them is not a run directory, is given twice, or none is given; an option of chats names an unknown concept; the
+                lineage has no checkpoint of a run.
         """
         opened = open_runs(folders).members
         if not opened:
             raise BadInput("`runs` must name at least one run directory, got none: name one.")
-        self.members: dict[str, ShownRun] = {name: ShownRun(name, run) for name, run in opened.items()}
+        self.members: dict[str, ShownRun] = {name: ShownRun(name, run, lineage) for name, run in opened.items()}
+        if lineage is not None:
+            _check_lineage(lineage, opened.values())
         self.chat = chat or ChatOptions()
         check_chat_options(
             self.chat, (entry for run in self.members.values() for entry in run.about.get("concepts", ()))
@@ -171,3 +179,15 @@ class ShownRuns:
     @property
     def first(self) -> ShownRun:
         return next(iter(self.members.values()))
+
+
+def _check_lineage(lineage: Lineage, runs: Iterable[Run]) -> None:
+    """Raise BadInput if a lineage has no checkpoint of any of the runs."""
+    listed = [entry for run in runs for entry in run.about.get("lineage", {}).get("checkpoints") or []]
+    places = {(entry.get("stage"), entry.get("step")) for entry in listed}
+    if places and not any((one.stage, one.step) in places for one in lineage.checkpoints):
+        own = ", ".join(dict.fromkeys(str(stage) for stage, _ in sorted(places, key=str)))
+        raise BadInput(
+            f"`lineage` must have checkpoints of the runs (stages {own[:200]}), got {lineage.name} with others: give their lineage.toml.",
+            argument="lineage",
+        )

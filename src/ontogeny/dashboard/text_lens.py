@@ -12,7 +12,6 @@ from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, measured_checkpoints
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.reading import probe_in_run
-from ontogeny.jobs.trace.reread import checkpoint_in_run
 from ontogeny.measurements.token_scores import read
 
 MOST_LETTERS = 4000
@@ -39,7 +38,7 @@ def read_typed_text(shown: ShownRun, models: CheckpointModels, request: LensRequ
     method = request.method or next(m for m in ("logistic", *visit.methods) if m in visit.methods)
     site = run.direction(request.concept, site=request.site or None, method=method).site
     reading = models.computed(
-        checkpoint_in_run(run, visit.stage, visit.checkpoint),
+        models.at(visit.stage or "", request.step),
         ("text", visit.unit, str(site), method, request.text),
         lambda model: read(model, probe_in_run(run, request.concept, visit, site, method), request.text),
     )

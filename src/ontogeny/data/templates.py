@@ -5,6 +5,7 @@ template may take neither long nor endless room, since it is a program.
 """
 
 import contextlib
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -208,6 +209,7 @@ def _locate_words(head: str, words: str, tail: str, shown: str) -> tuple[int, st
     )
 
 
+@functools.lru_cache(maxsize=64)
 def _with_fixed_date(text: str) -> str:
     """The template with `TEMPLATE_DATE` where it asks for today's date.
 

@@ -59,6 +59,13 @@ def encode_texts(
     return encodings
 
 
+def encode_rendered(tokenizer: Any, texts: Sequence[str], template: Template) -> list[Encoding]:
+    """Texts that are already in the template, without the place of the user's words, in one call of the tokenizer."""
+    _check_fast(tokenizer)
+    rows = _tokenize(tokenizer, texts, add_special=adds_special_tokens(tokenizer, template))
+    return [Encoding(*row, text) for text, row in zip(texts, rows, strict=True)]
+
+
 def _tokenize(
     tokenizer: Any, texts: Sequence[str], *, add_special: bool
 ) -> list[tuple[Int[Tensor, " token"], Int[Tensor, "token 2"], Bool[Tensor, " token"]]]:

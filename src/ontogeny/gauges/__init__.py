@@ -12,7 +12,9 @@ __all__ = [
     "pack",
     "packing",
     "pin",
+    "prompt_states",
     "reading",
     "replies",
     "three_splits",
+    "turn_reading",
 ]

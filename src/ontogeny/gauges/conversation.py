@@ -7,12 +7,13 @@ import torch
 
 from ontogeny.data.chats import Chat
 from ontogeny.data.positions import Encoding
-from ontogeny.data.templates import Template, is_chat_template, template_text
-from ontogeny.data.tokenization import encode_texts
+from ontogeny.data.templates import Template, is_chat_template, render_chat, template_text
+from ontogeny.data.tokenization import encode_rendered, encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.model import Model
 
 MOST_TURNS = 40
+_MARK = "ontogeny7begun7answer"
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,28 @@ def encode_conversation(model: Model, chat: Chat, template: Template, *, room: i
     """
     check_chat(chat)
     check_chat_template(model, template)
-    ends = range(1, len(chat) + 1, 2)
-    prefixes = encode_chats(model, [chat[:end] for end in ends], template)
-    whole = prefixes[-1]
-    if len(whole.ids) + room > model.context:
-        raise BadInput(
-            f"the conversation has {len(whole.ids)} tokens{f' before {room} new' if room else ''}, and the model's context has "
-            f"{model.context}: start a new one, or shorten it."
-        )
-    unknown = model.tokenizer.unk_token_id
+    prefixes = encode_chats(model, [chat[:end] for end in range(1, len(chat) + 1, 2)], template)
+    _check_length(model, prefixes[-1], room)
+    return arrange_turns(model, chat, prefixes)
+
+
+def encode_prompt(model: Model, chat: Chat, template: Template, *, room: int = 0) -> Encoding:
+    """The tokens of a conversation up to the beginning of the answer; `encode_conversation` also tells its turns apart."""
+    check_chat(chat)
+    check_chat_template(model, template)
+    (whole,) = encode_chats(model, [chat], template)
+    _check_length(model, whole, room)
+    return whole
+
+
+def arrange_turns(model: Model, chat: Chat, prefixes: Sequence[Encoding]) -> EncodedConversation:
+    """A conversation from its tokens up to each of the user's turns, such as the prompts of its answers.
+
+    Args:
+        chat: Turns of user and assistant, the user's first and last.
+        prefixes: From `encode_prompt`, one for each user's turn.
+    """
+    whole, unknown = prefixes[-1], model.tokenizer.unk_token_id
     turns, counts = [], []
     for number, (role, content) in enumerate(chat):
         before = prefixes[number // 2]
@@ -114,25 +128,50 @@ def encode_with_suffix(model: Model, chat: Chat, suffix: str, template: Template
 
 def encode_all_with_suffix(model: Model, chats: Sequence[Chat], suffix: str, template: Template) -> list[Encoding]:
     """`encode_with_suffix` for many conversations, in one call of the tokenizer."""
-    cut = []
-    for encoding in encode_chats(model, [(*chat, ("assistant", suffix)) for chat in chats], template):
-        at = encoding.text.rfind(suffix)
-        if at < 0:
-            raise BadInput(
-                f"the chat template rewrites {suffix[:60]!r}, so that its tokens cannot be located: leave the gauge off."
-            )
-        covered = (encoding.offsets[:, 0] < at + len(suffix)) & (encoding.offsets[:, 1] > at)
-        end = int(covered.nonzero().max()) + 1
-        cut.append(
-            replace(encoding, ids=encoding.ids[:end], offsets=encoding.offsets[:end], special=encoding.special[:end])
+    encodings = encode_chats(model, [(*chat, ("assistant", suffix)) for chat in chats], template)
+    return [_cut_after(encoding, suffix) for encoding in encodings]
+
+
+def encode_begun_answers(model: Model, chat: Chat, suffixes: Sequence[str], template: Template) -> list[Encoding]:
+    """`encode_with_suffix` of one conversation with several beginnings of an answer, in one call of the tokenizer.
+
+    The conversation is rendered with one of them and with a mark; a template that writes an answer as it is needs no more.
+    """
+
+    def rendered(suffix: str) -> str:
+        return render_chat(model.tokenizer, (*chat, ("assistant", suffix)), template)
+
+    first = rendered(suffixes[0])
+    head, mark, tail = rendered(_MARK).partition(_MARK) if len(suffixes) > 1 else (first, "", "")
+    as_it_is = bool(mark) and first == head + suffixes[0] + tail
+    texts = [first, *(head + suffix + tail if as_it_is else rendered(suffix) for suffix in suffixes[1:])]
+    encodings = encode_rendered(model.tokenizer, texts, template)
+    return [_cut_after(encoding, suffix) for encoding, suffix in zip(encodings, suffixes, strict=True)]
+
+
+def _cut_after(encoding: Encoding, suffix: str) -> Encoding:
+    at = encoding.text.rfind(suffix)
+    if at < 0:
+        raise BadInput(
+            f"the chat template rewrites {suffix[:60]!r}, so that its tokens cannot be located: leave the gauge off."
         )
-    return cut
+    covered = (encoding.offsets[:, 0] < at + len(suffix)) & (encoding.offsets[:, 1] > at)
+    end = int(covered.nonzero().max()) + 1
+    return replace(encoding, ids=encoding.ids[:end], offsets=encoding.offsets[:end], special=encoding.special[:end])
 
 
 def encode_chats(model: Model, chats: Sequence[Chat], template: Template) -> list[Encoding]:
     """The tokens of conversations, in one call of the tokenizer; after a user's turn follows the beginning of the assistant's."""
     words = [next(content for role, content in reversed(chat) if role == "user") for chat in chats]
     return encode_texts(model.tokenizer, words, [None] * len(chats), template=template, chats=chats)
+
+
+def _check_length(model: Model, whole: Encoding, room: int) -> None:
+    if len(whole.ids) + room > model.context:
+        raise BadInput(
+            f"the conversation has {len(whole.ids)} tokens{f' before {room} new' if room else ''}, and the model's context has "
+            f"{model.context}: start a new one, or shorten it."
+        )
 
 
 def _span(whole: Encoding, content: str, start: int) -> tuple[int, int]:

@@ -118,7 +118,7 @@ def read_conversation(
     """
     whole = conversation.whole
     texts, fingerprint = token_texts(model, whole), tokenizer_fingerprint(model)
-    unread = {number: _why_unread(model, gauge, fingerprint) for number, gauge in enumerate(gauges)}
+    unread = {number: why_unread(model, gauge, fingerprint) for number, gauge in enumerate(gauges)}
     places: dict[int, _Places] = {}
     for number, gauge in enumerate(gauges):
         if gauge.probe is not None and gauge.site is not None and not unread[number]:
@@ -139,7 +139,8 @@ def read_conversation(
     return ConversationReading(texts, tuple(readings))
 
 
-def _why_unread(model: Model, gauge: Gauge, fingerprint: str) -> str:
+def why_unread(model: Model, gauge: Gauge, fingerprint: str) -> str:
+    """Why a gauge cannot be read in a model whose tokenizer has this fingerprint; "" if it can."""
     if gauge.probe is not None and gauge.tokenizer and gauge.tokenizer != fingerprint:
         return "its probe was fitted with another tokenizer"
     if gauge.probe is not None and gauge.site is not None:
@@ -202,7 +203,7 @@ def _capture(model: Model, whole: Encoding, places: Sequence[_Places]) -> list[_
 
 
 def _read_gauge(gauge: Gauge, probe: CalibratedProbe, x: _Activations) -> ReadGauge:
-    readings = _readings(probe, probe.scores(torch.cat([x.turns, x.bare])))
+    readings = calibrated_readings(probe, probe.scores(torch.cat([x.turns, x.bare])))
     turns, bare = readings[: len(x.turns)], readings[len(x.turns) :]
     scores, last = probe.scores(x.tokens), turns[-1].probabilities
     column = last.index(max(last)) if scores.shape[1] > 1 else 0
@@ -219,11 +220,11 @@ def _random_axes(width: int) -> Float[Tensor, "axis d"]:
     return torch.stack([random_unit_vector(width, seed) for seed in range(RANDOM_DIRECTIONS)])
 
 
-def _readings(probe: CalibratedProbe, scores: Float[Tensor, "read k"]) -> tuple[GaugeReading, ...]:
+def calibrated_readings(probe: CalibratedProbe, scores: Float[Tensor, "read k"]) -> tuple[GaugeReading, ...]:
+    """Calibrated readings of the scores of a probe."""
+    shares = probe.calibration.probabilities(scores).tolist()
     readings = []
-    shares, typicalities = probe.calibration.probabilities(scores), probe.typicality(scores).tolist()
-    for score, share, typicality in zip(scores, shares, typicalities, strict=True):
-        column = int(share.argmax()) if len(score) > 1 else 0
-        state = gauge_state(share, typicality)
-        readings.append(GaugeReading(state, tuple(share.tolist()), float(score[column]), typicality))
+    for score, share, typicality in zip(scores.tolist(), shares, probe.typicality(scores).tolist(), strict=True):
+        column = share.index(max(share)) if len(score) > 1 else 0
+        readings.append(GaugeReading(gauge_state(share, typicality), tuple(share), score[column], typicality))
     return tuple(readings)

@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.data.chats import Chat
+from ontogeny.data.positions import Encoding
 from ontogeny.data.templates import Template
 from ontogeny.errors import BadInput
-from ontogeny.gauges.conversation import encode_conversation
+from ontogeny.gauges.conversation import encode_prompt
 from ontogeny.models.model import Model, tokenizer_fingerprint
 from ontogeny.steering.generate import DecodingConfig, continuation_text, continue_ids
 from ontogeny.steering.log_likelihood import TokenizedAnswer, answer_logits, token_log_likelihoods
@@ -27,10 +28,9 @@ class Reply:
     """The answer of a model to a conversation."""
 
     text: str
-    words: tuple[str, ...]
-    """Text of each of its tokens."""
     ids: Int[Tensor, " token"]
-    prompt_ids: Int[Tensor, " token"]
+    prompt: Encoding
+    """The conversation that it answers."""
     divergence: float
     """KL of the steered from the unsteered distribution, nats per token of the reply; 0 without an edit, NaN for an empty reply."""
     surprise: float
@@ -60,20 +60,18 @@ def reply(
     how = how or DecodingConfig()
     if how.samples != 1:
         raise BadInput(f"`samples` must be 1 for a reply, got {how.samples}: ask again with another `seed`.")
-    prompt = encode_conversation(model, chat, template, room=1).whole.ids
-    left = replace(how, tokens=min(how.tokens, model.context - len(prompt)))
-    ((ids,),) = continue_ids(model, [prompt], list(edits), left)
-    words = tuple(continuation_text(model, torch.cat([prompt, ids[:i]]), ids[i : i + 1]) for i in range(len(ids)))
-    divergence, surprise = _cost(model, prompt, ids, edits)
-    return Reply(
-        continuation_text(model, prompt, ids).strip(),
-        words,
-        ids,
-        prompt,
-        divergence,
-        surprise,
-        tokenizer_fingerprint(model),
-    )
+    prompt = encode_prompt(model, chat, template, room=1)
+    left = replace(how, tokens=min(how.tokens, model.context - len(prompt.ids)))
+    ((ids,),) = continue_ids(model, [prompt.ids], list(edits), left)
+    divergence, surprise = _cost(model, prompt.ids, ids, edits)
+    text = continuation_text(model, prompt.ids, ids).strip()
+    return Reply(text, ids, prompt, divergence, surprise, tokenizer_fingerprint(model))
+
+
+def reply_words(model: Model, reply: Reply) -> tuple[str, ...]:
+    """The text of each token of a reply."""
+    ids, before = reply.ids, reply.prompt.ids
+    return tuple(continuation_text(model, torch.cat([before, ids[:i]]), ids[i : i + 1]) for i in range(len(ids)))
 
 
 def converse(
@@ -110,7 +108,7 @@ def reply_nats(model: Model, reply: Reply) -> Float[Tensor, " token"]:
         )
     if not len(reply.ids):
         return torch.zeros(0)
-    (nats,) = token_log_likelihoods(model, [_answer(reply.prompt_ids, reply.ids)])
+    (nats,) = token_log_likelihoods(model, [_answer(reply.prompt.ids, reply.ids)])
     return nats
 
 

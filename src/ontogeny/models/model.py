@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -363,7 +364,15 @@ def tokenizer_fingerprint(model: Model) -> str:
     """Digest of the tokenizer's vocabulary, sixteen hex digits."""
     from ontogeny.storage.files import content_digest
 
-    return content_digest(sorted(model.tokenizer.get_vocab().items()))
+    count, digest = _DIGESTS.get(model.tokenizer, (-1, ""))
+    if count != len(model.tokenizer):
+        digest = content_digest(sorted(model.tokenizer.get_vocab().items()))
+        _DIGESTS[model.tokenizer] = (len(model.tokenizer), digest)
+    return digest
+
+
+_DIGESTS: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]]" = WeakKeyDictionary()
+"""Size and digest of each vocabulary: sorting 50,000 words takes as long as several tokens of an answer."""
 
 
 def site_width(model: Model, site: Site) -> int:

@@ -59,7 +59,7 @@
 
   const shown = window.ontogeny.shown;
 
-  function provenance(card, read) {
+  function provenance(card, read, control) {
     const last = read && read.turns[read.turns.length - 1];
     return numbers([
       ["reading probe", card.method && `${card.method} at ${card.site}, position ${card.position}`],
@@ -70,8 +70,8 @@
       ["gauge pack", card.pack || ""],
       [card.pack ? "fitted on" : "run of", card.traced],
       ["typicality", last ? `p ${shown(last.typicality)} of the class that it is nearest to; below .01 it is off the distribution` : ""],
-      ["without template", read && read.bare ? `${card.classes.map((name, i) => `${name} ${percent(read.bare.probabilities[i])}`).join(", ")} (${read.bare.state}): the last words alone` : ""],
-      ["against chance", read && read.random_p !== null ? `the score lies ${shown(read.moved)} from its mean over the tokens; 95 % of 199 random directions of equal length within ${shown(read.random_moved)} (p ${shown(read.random_p)})` : ""],
+      ["without template", control && control.bare ? `${card.classes.map((name, i) => `${name} ${percent(control.bare.probabilities[i])}`).join(", ")} (${control.bare.state}): the last words alone` : ""],
+      ["against chance", control && control.random_p !== null ? `the score lies ${shown(control.moved)} from its mean over the tokens; 95 % of 199 random directions of equal length within ${shown(control.random_moved)} (p ${shown(control.random_p)})` : ""],
       ["control vector", card.control_site ? `mass_mean at ${card.control_site}: another vector than the probe. ${card.control || "Not evaluated: run `ontogeny evaluate`."}` : ""],
     ]);
   }
@@ -118,7 +118,21 @@
       change({pins: [...others, {concept, towards, gaps, hold, site: old ? old.site : "", since: old ? old.since : since}]});
     }
 
-    function gauge(card, arm) {
+    // Two controls of a reading cost a forward pass, so they are read when somebody looks at where a gauge comes from.
+    async function readControls(name) {
+      const answer = held[name], mine = turn;
+      if (!answer || answer.problem || answer.controls) return;
+      answer.controls = {};
+      try {
+        const at = checkpoints().find(([other]) => other === name)[1];
+        const read = await fetchJson(`${options.base}/chat/controls`, {...asked(), pins: [], ...place(at)});
+        if (mine !== turn) return;
+        answer.controls = Object.fromEntries(read.gauges.map((one) => [one.concept, one]));
+        draw();
+      } catch (error) { if (mine === turn) note.textContent = error.message; }
+    }
+
+    function gauge(card, arm, column) {
       const read = arm && arm.gauges.find((one) => one.concept === card.concept);
       const reason = read ? read.reason : card.reason;
       const last = read && read.turns[read.turns.length - 1], before = read && read.turns[read.turns.length - 2];
@@ -139,7 +153,7 @@
         if (limit.value === "" || !(at > 0 && at <= 1)) delete alarms[card.concept]; else alarms[card.concept] = {towards: card.classes.length - 1, at};
         change({alarms});
       }});
-      const about = element("details", {}, element("summary", {}, "Where it comes from"), reason ? element("p", {class: "notice"}, `${reason}.`) : null, provenance(card, read),
+      const about = element("details", {ontoggle: () => { if (about.open && last) readControls(column); }}, element("summary", {}, "Where it comes from"), reason ? element("p", {class: "notice"}, `${reason}.`) : null, provenance(card, read, held[column] && held[column].controls && held[column].controls[card.concept]),
         element("label", {class: "choice keep"}, element("span", {}, `alarm if ${card.classes[card.classes.length - 1]} reaches`), limit));
       return element("article", {class: "gauge", "data-gauge": card.concept, "data-state": reason ? "unreadable" : !last ? "early" : last.state, "data-changed": changed ? "yes" : null, "data-alarm": rings ? "yes" : null},
         element("h4", {}, card.concept, card.sensitive ? element("span", {class: "tag"}, "sensitive") : null, element("span", {class: "spring"}), rings ? element("span", {class: "tag alarm", role: "alert"}, "alarm") : null, element("span", {class: "word"}, word)),
@@ -155,9 +169,9 @@
         return element("span", {class: "token", title: `${shown(score)}; an extrapolation away from the probe's own position`, style: `background-color: rgba(${score > 0 ? "230, 126, 34" : "52, 132, 196"}, ${share.toFixed(3)})`}, tokenText(text));
       });
     }
-    function compared(words, nats) {
+    function compared(nats) {
       if (!nats) return null;
-      return words.map((word, i) => {
+      return nats.words.map((word, i) => {
         const change = nats.b[i] - nats.a[i], share = Math.min(Math.abs(change) / 3, 1) * 0.72;
         return element("span", {class: "token", title: `log p: A ${nats.a[i]}, B ${nats.b[i]} nats`, style: `background-color: rgba(${change < 0 ? "230, 126, 34" : "52, 132, 196"}, ${share.toFixed(3)})`}, tokenText(word));
       });
@@ -167,7 +181,7 @@
       return element("ol", {class: "transcript"}, ...plain.turns.map((one, i) => {
         const unknown = plain.spans[2 * i] ? plain.spans[2 * i][3] : 0;
         const replies = [plain, ...others].map((arm) => {
-          const said = arm.turns[i], content = arm === plain && name === "A" ? compared(said.words, difference && difference[i]) : null;
+          const said = arm.turns[i], content = arm === plain && name === "A" ? compared(difference && difference[i]) : null;
           const cost = arm.name === "plain" || said.kl === null ? "" : `KL ${brief(said.kl)} · ${brief(said.surprise)} nats a token, its own answer ${brief(one.surprise)}`;
           return element("div", {class: `reply ${arm.name}`}, others.length ? element("span", {class: "arm"}, ARMS[arm.name]) : null, element("p", {}, ...(content || [said.reply || "(nothing)"])), cost ? element("span", {class: "cost", title: "side effects on this answer: KL of the steered from the unsteered distribution, and its cross-entropy under the unsteered model"}, cost) : null);
         });
@@ -202,7 +216,7 @@
         const answer = held[name], problem = answer && answer.problem, arm = answer && !problem ? answer.arms[0] : null;
         const groups = Object.entries(SUBJECTS).map(([subject, title]) => {
           const own = (cards[name] ? cards[name].gauges : []).filter((card) => card.subject === subject && on().includes(card.concept));
-          return own.length ? element("section", {}, element("h3", {}, title), ...own.map((card) => gauge(card, arm))) : null;
+          return own.length ? element("section", {}, element("h3", {}, title), ...own.map((card) => gauge(card, arm, name))) : null;
         });
         const wrong = problem || (cards[name] && cards[name].problem);
         return element("div", {class: "chat-column", "data-column": name, "data-held": answer ? (problem ? "problem" : String(answer.arms[0].turns.length)) : "none"},
@@ -215,6 +229,7 @@
       note.textContent = held.A && held.A.template ? `In ${held.A.template}. Gauges are read at the end of the user's turn, in the conversation as it is.${compare}` : "";
     }
 
+    const asked = () => ({turns: state.turns, gauges: on(), pins: state.pins.map(({concept, towards, gaps, hold, site, since}) => ({concept, towards, gaps, hold, site: site || "", since: since || 0})), tokens: state.tokens});
     async function read() {
       const mine = ++turn;
       held = {};
@@ -227,7 +242,6 @@
       }
       draw();
       if (!state.turns.length) { root.dataset.read = "cards"; return; }
-      const asked = () => ({turns: state.turns, gauges: on(), pins: state.pins.map(({concept, towards, gaps, hold, site, since}) => ({concept, towards, gaps, hold, site: site || "", since: since || 0})), tokens: state.tokens});
       delete root.dataset.read;
       for (const [name, at] of checkpoints()) {
         try {

@@ -42,6 +42,16 @@ def read_chat_difference(
     return compare_chats(shown, _models(shown), _options(request), body)
 
 
+@chat_router.post("/runs/{run}/chat/controls")
+def read_chat_controls(
+    request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: ChatRequest
+) -> dict[str, Any]:
+    """Two controls of each gauge after the last turn; a forward pass that no turn pays."""
+    from ontogeny.dashboard.chat import read_controls
+
+    return read_controls(shown, _models(shown), _options(request), body)
+
+
 @chat_router.post("/runs/{run}/bench")
 def read_bench(request: Request, shown: Annotated[ShownRun, Depends(run_of)], body: BenchRequest) -> dict[str, Any]:
     """One turn under pushes of several lengths, each beside a random direction of equal norm."""
@@ -75,6 +85,6 @@ def _options(request: Request) -> ChatOptions:
 
 def _models(shown: ShownRun) -> Any:
     # Torch takes seconds to load, and a first look at a run needs no model.
-    from ontogeny.dashboard.checkpoint_models import CheckpointModels
+    from ontogeny.dashboard.checkpoint_models import models_of
 
-    return shown.tool("models", lambda: CheckpointModels(shown.run))
+    return models_of(shown)

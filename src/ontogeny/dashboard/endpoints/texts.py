@@ -61,6 +61,6 @@ def read_lens(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtCheckpoi
 
 def _models(shown: ShownRun) -> Any:
     # Torch takes seconds to load, and a first look at a run needs no model.
-    from ontogeny.dashboard.checkpoint_models import CheckpointModels
+    from ontogeny.dashboard.checkpoint_models import models_of
 
-    return shown.tool("models", lambda: CheckpointModels(shown.run))
+    return models_of(shown)

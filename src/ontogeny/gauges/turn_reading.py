@@ -1,0 +1,195 @@
+"""Reading of gauges while a model answers: the answer's own forward passes give the states, so that gauges cost a few products.
+
+A gauge without a begun answer is read in the first forward pass of the generation. One with a begun answer needs the few tokens of it
+after the prompt, which are run on the generation's KV cache, all gauges in one batch and not beyond the last site that is read.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.data.chats import Chat
+from ontogeny.data.positions import Encoding, Position
+from ontogeny.data.templates import Template
+from ontogeny.errors import BadInput
+from ontogeny.gauges.conversation import encode_begun_answers, encode_conversation, encode_prompt
+from ontogeny.gauges.gauge import CalibratedProbe, Gauge
+from ontogeny.gauges.prompt_states import PromptStates, can_record
+from ontogeny.gauges.reading import GaugeReading, calibrated_readings, read_conversation, why_unread
+from ontogeny.gauges.replies import Reply, reply
+from ontogeny.models.forward import rope_switch
+from ontogeny.models.model import Model, tokenizer_fingerprint
+from ontogeny.sites import Site
+from ontogeny.steering.generate import DecodingConfig
+
+
+@dataclass(frozen=True, eq=False)
+class TurnReading:
+    """One gauge after the last of the user's turns; nothing is read if it is not readable, and `reason` says why."""
+
+    gauge: Gauge
+    reading: GaugeReading | None
+    tokens: Float[Tensor, " token"]
+    """Score at every token of the conversation; empty if nothing is read. An extrapolation away from the probe's own position."""
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Readable:
+    """A gauge that can be read while the model answers."""
+
+    number: int
+    probe: CalibratedProbe
+    site: Site
+    position: Position
+    suffix: str
+
+
+_parsed = functools.lru_cache(Position.parse)
+
+
+def answer_and_read(
+    model: Model, chat: Chat, gauges: Sequence[Gauge], how: DecodingConfig | None = None, *, template: Template
+) -> tuple[Reply, tuple[TurnReading, ...]]:
+    """The model's answer without edits, and the gauges after the user's turn that it answers.
+
+    Args:
+        chat: Turns of user and assistant, the user's first and last.
+        gauges: From `make_gauge`, or those of a gauge pack.
+        how: Decoding, as `reply` takes it.
+        template: The chat template.
+
+    Raises:
+        BadInput: as `reply`; what only one gauge cannot read is the reason of that gauge.
+    """
+    readable, unread = _sorted(model, gauges)
+    states = _states_for(model, readable)
+    with states.recorded():
+        answer = reply(model, chat, (), how, template=template)
+    return answer, _read(model, chat, answer.prompt, gauges, readable, unread, states, template)
+
+
+def read_turn(model: Model, chat: Chat, gauges: Sequence[Gauge], template: Template) -> tuple[TurnReading, ...]:
+    """The gauges after the last of the user's turns, without an answer; by one forward pass over the conversation.
+
+    Raises:
+        BadInput: the conversation cannot be read; what only one gauge cannot read is the reason of that gauge.
+    """
+    prompt = encode_prompt(model, chat, template)
+    readable, unread = _sorted(model, gauges)
+    states = _states_for(model, readable)
+    if readable:
+        states.run(prompt.ids)
+    return _read(model, chat, prompt, gauges, readable, unread, states, template)
+
+
+def _states_for(model: Model, readable: Sequence[_Readable]) -> PromptStates:
+    return PromptStates(model, [one.site for one in readable], cached=any(one.suffix for one in readable))
+
+
+def _sorted(model: Model, gauges: Sequence[Gauge]) -> tuple[list[_Readable], dict[int, str]]:
+    """Gauges that are read while the model answers, and why others are not; the rest needs a forward pass of its own."""
+    readable, unread, fingerprint = list[_Readable](), dict[int, str](), tokenizer_fingerprint(model)
+    switched = rope_switch(model) is not None
+    for number, gauge in enumerate(gauges):
+        if gauge.probe is None or gauge.site is None or (reason := why_unread(model, gauge, fingerprint)):
+            unread[number] = gauge.reason if gauge.probe is None or gauge.site is None else reason
+            continue
+        position, suffix = _parsed(gauge.position), gauge.label.suffix
+        at_end = (position.reduce, position.shift, str(position.region)) == ("last", 0, "everything")
+        if can_record(model, [gauge.site]) and (not suffix or (at_end and not switched)):
+            readable.append(_Readable(number, gauge.probe, gauge.site, position, suffix))
+    return readable, unread
+
+
+def _read(
+    model: Model,
+    chat: Chat,
+    prompt: Encoding,
+    gauges: Sequence[Gauge],
+    readable: Sequence[_Readable],
+    unread: dict[int, str],
+    states: PromptStates,
+    template: Template,
+) -> tuple[TurnReading, ...]:
+    read: dict[int, TurnReading] = {
+        number: TurnReading(gauges[number], None, torch.zeros(0), reason) for number, reason in unread.items()
+    }
+    ends, reasons = _ends(model, chat, prompt, readable, states, template)
+    for one in readable:
+        gauge = gauges[one.number]
+        if one.number in reasons:
+            read[one.number] = TurnReading(gauge, None, torch.zeros(0), reasons[one.number])
+        elif one.number in ends:
+            scores = one.probe.scores(torch.cat([ends[one.number][None], states.at(one.site)]))
+            (reading,) = calibrated_readings(one.probe, scores[:1])
+            column = reading.probabilities.index(max(reading.probabilities)) if scores.shape[1] > 1 else 0
+            read[one.number] = TurnReading(gauge, reading, scores[1:, column], "")
+    apart = [number for number in range(len(gauges)) if number not in read]
+    if apart:
+        conversation = encode_conversation(model, chat, template)
+        whole = read_conversation(model, conversation, [gauges[number] for number in apart], template)
+        for number, one_read in zip(apart, whole.gauges, strict=True):
+            last = one_read.turns[-1] if one_read.turns else None
+            read[number] = TurnReading(gauges[number], last, one_read.tokens, one_read.reason)
+    return tuple(read[number] for number in range(len(gauges)))
+
+
+def _ends(
+    model: Model,
+    chat: Chat,
+    prompt: Encoding,
+    readable: Sequence[_Readable],
+    states: PromptStates,
+    template: Template,
+) -> tuple[dict[int, Float[Tensor, " d"]], dict[int, str]]:
+    """The state at which each gauge is read, and why one has none; a gauge in neither needs a forward pass of its own."""
+    ends, reasons = dict[int, Tensor](), dict[int, str]()
+    tails = list[tuple[int, Tensor, Site]]()
+    begun = _begun(model, chat, readable, template, reasons)
+    weights = dict[Position, Tensor]()
+    for one in readable:
+        try:
+            if not one.suffix:
+                if one.position not in weights:
+                    weights[one.position] = one.position.weights(prompt)
+                ends[one.number] = weights[one.position] @ states.at(one.site)
+        except BadInput as error:
+            reasons[one.number] = str(error)
+        if (encoding := begun.get(one.number)) is None:
+            continue
+        count = len(prompt.ids)
+        if len(encoding.ids) > model.context:
+            reasons[one.number] = (
+                f"with the begun answer the conversation has {len(encoding.ids)} tokens, and the context has {model.context}"
+            )
+        elif len(encoding.ids) > count and torch.equal(encoding.ids[:count], prompt.ids):
+            tails.append((one.number, encoding.ids[count:], one.site))
+    if tails:
+        values = states.continued([(ids, site) for _, ids, site in tails], len(prompt.ids))
+        ends |= {number: value for (number, _, _), value in zip(tails, values, strict=True)}
+    return ends, reasons
+
+
+def _begun(
+    model: Model, chat: Chat, readable: Sequence[_Readable], template: Template, reasons: dict[int, str]
+) -> dict[int, Encoding]:
+    """The conversation with the begun answer of each gauge that has one; why it cannot be written goes into `reasons`."""
+    own = [one for one in readable if one.suffix]
+    if not own:
+        return {}
+    try:
+        encodings = encode_begun_answers(model, chat, [one.suffix for one in own], template)
+        return {one.number: encoding for one, encoding in zip(own, encodings, strict=True)}
+    except BadInput:  # that of one gauge: each alone
+        found = dict[int, Encoding]()
+        for one in own:
+            try:
+                (found[one.number],) = encode_begun_answers(model, chat, [one.suffix], template)
+            except BadInput as error:
+                reasons[one.number] = str(error)
+        return found
