@@ -6,6 +6,7 @@ condition `where` (ontogeny.findings.selection; the whole table by default), and
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +75,14 @@ class View:
             raise BadInput(
                 f"view {self.name!r} needs the columns {', '.join(missing)}: pass rows of a run's table of records."
             )
-        return self._themed(self.plain(records), records)
+        with _unchecked_parts():
+            return self._themed(self.plain(records), records)
 
     def draw_overview(self, records: pd.DataFrame) -> Any:
         """The themed chart of all concepts; only for a view with an `overview`."""
         assert self.overview is not None, "the view has an overview"
-        return self._themed(self.overview(records), records)
+        with _unchecked_parts():
+            return self._themed(self.overview(records), records)
 
     def _themed(self, plain: Any, records: pd.DataFrame) -> Any:
         from ontogeny.views._chart_parts import wrap_panel_titles
@@ -90,6 +93,14 @@ class View:
         chart.description = f"{self.title}. {self.caption}"
         chart.usermeta = meta | {"title": self.title, "run": _run_names(records), "caption": self.caption}
         return chart
+
+
+def _unchecked_parts() -> AbstractContextManager[None]:
+    """Altair checks no part against its schema when it is made: the contract of views checks whole charts."""
+    from altair.utils.schemapi import debug_mode
+
+    parts: AbstractContextManager[None] = debug_mode(False)
+    return parts
 
 
 def _run_names(records: pd.DataFrame) -> str:
@@ -158,7 +169,8 @@ def study_chart(records: pd.DataFrame, picture: Any) -> Any:
 
     if picture.view:
         return load_view(picture.view).draw(records)
-    return draw_study_points(records, picture) if picture.points else draw_study_curves(records, picture)
+    with _unchecked_parts():
+        return draw_study_points(records, picture) if picture.points else draw_study_curves(records, picture)
 
 
 def empty_reason(chart: Any) -> str | None:

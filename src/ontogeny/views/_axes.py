@@ -9,6 +9,7 @@ import pandas as pd
 from ontogeny.errors import escape_control
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views._chart_parts import inline_rows
+from ontogeny.views._layout import Chart
 from ontogeny.views._theme import MUTED_COLOUR
 
 _STAGE_LETTERS = 11
@@ -38,11 +39,11 @@ def stage_boundaries(line: Timeline, *, height: float, names: bool = True) -> li
     edges = line.moments.groupby("stage", sort=False).agg(low=("age_low", "min"), high=("age_high", "max"))
     between = [(a + b) / 2 for a, b in zip(edges["high"][:-1], edges["low"][1:], strict=True)]
     rules = pd.DataFrame({"age": between})
-    chart = alt.Chart(inline_rows(rules)).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3]).encode(x="age:Q")
+    chart = Chart(inline_rows(rules)).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3]).encode(x="age:Q")
     if not names:
         return [chart]
     labels = pd.DataFrame({"age": edges["low"].to_numpy(), "stage": list(edges.index)})
-    text = alt.Chart(inline_rows(labels)).mark_text(
+    text = Chart(inline_rows(labels)).mark_text(
         align="left", baseline="bottom", dx=2, y=-3, color=MUTED_COLOUR, fontSize=10, fontStyle="italic"
     )
     return [chart, text.encode(x="age:Q", text="stage:N")]

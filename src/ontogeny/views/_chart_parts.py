@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.views._layout import concat, vconcat
+from ontogeny.views._layout import Chart, concat, vconcat
 from ontogeny.views._notebook import OFFLINE_KEY, use_offline_renderer
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
@@ -50,7 +50,7 @@ def blank_chart(title: str, reason: str) -> alt.Chart:
     """A chart without data that states the reason."""
     # Wrapped: the end of a long line would be cut off.
     lines = textwrap.wrap(reason, _LINE_WIDTH)
-    chart = alt.Chart(alt.InlineData(values=[{"reason": "\n".join(lines)}]), title=title, width=CHART_WIDTH)
+    chart = Chart(alt.InlineData(values=[{"reason": "\n".join(lines)}]), title=title, width=CHART_WIDTH)
     return (
         chart.properties(height=44 + 16 * len(lines))
         .mark_text(

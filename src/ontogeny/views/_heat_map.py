@@ -7,6 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.views._chart_parts import inline_rows
+from ontogeny.views._layout import Chart
 from ontogeny.views._theme import MISSING_COLOUR, SEAMLESS_CELLS
 
 
@@ -24,8 +25,8 @@ def score_cells(
         columns: Columns that the chart stores.
         span: Encodings of the four edges: x, x2, y, y2.
     """
-    pale = alt.Chart(inline_rows(cells[cells["pale"]], *columns)).mark_rect(color=MISSING_COLOUR, **SEAMLESS_CELLS)
-    bright = alt.Chart(inline_rows(cells[cells["shown"].notna()], *columns)).mark_rect(**SEAMLESS_CELLS)
+    pale = Chart(inline_rows(cells[cells["pale"]], *columns)).mark_rect(color=MISSING_COLOUR, **SEAMLESS_CELLS)
+    bright = Chart(inline_rows(cells[cells["shown"].notna()], *columns)).mark_rect(**SEAMLESS_CELLS)
     return [
         pale.encode(**span, tooltip=list(tooltip)),
         bright.encode(**span, color=colour, tooltip=list(tooltip)),

@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ontogeny.views._chart_parts import inline_rows, resolve_scales
-from ontogeny.views._layout import concat, overlay, vconcat
+from ontogeny.views._layout import Chart, concat, overlay, vconcat
 from ontogeny.views._theme import INK_COLOUR
 
 _SYMBOL_WIDTH, _LETTER_WIDTH, _HEIGHT = 24, 6.4, 14
@@ -37,7 +37,7 @@ def legend_of(*entries: LegendEntry) -> Any:
 
 def _entry(entry: LegendEntry) -> alt.LayerChart:
     width = _SYMBOL_WIDTH + 8 + _LETTER_WIDTH * len(entry.label)
-    text = alt.Chart(inline_rows(pd.DataFrame({"label": [entry.label]})))
+    text = Chart(inline_rows(pd.DataFrame({"label": [entry.label]})))
     text = text.mark_text(align="left", baseline="middle", fontSize=11, color=INK_COLOUR)
     text = text.encode(x=alt.value(_SYMBOL_WIDTH + 6), y=alt.value(_HEIGHT / 2), text="label:N")
     return overlay(_symbol(entry), text).properties(width=width, height=_HEIGHT)
@@ -45,7 +45,7 @@ def _entry(entry: LegendEntry) -> alt.LayerChart:
 
 def _symbol(entry: LegendEntry) -> alt.Chart:
     middle, end = _HEIGHT / 2, _SYMBOL_WIDTH
-    bare = alt.Chart(alt.InlineData(values=[{}]))
+    bare = Chart(alt.InlineData(values=[{}]))
     looks: dict[str, Any] = {"opacity": entry.opacity}
     match entry.mark:
         case "line":

@@ -16,7 +16,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._layout import hconcat, overlay
+from ontogeny.views._layout import Chart, hconcat, overlay
 from ontogeny.views._theme import CHART_WIDTH
 
 
@@ -37,7 +37,7 @@ def metric_panels(
 
 
 def _panel(rows: pd.DataFrame, axis: Mapping[str, Any], names: list[str], line: Timeline, of: str) -> Any:
-    base = alt.Chart(inline_rows(rows, "name", "site", "n", "age", "stage", "step", "value", "low", "high"))
+    base = Chart(inline_rows(rows, "name", "site", "n", "age", "stage", "step", "value", "low", "high"))
     base = base.encode(x=step_axis(line, ticks=6), color=colour_by_name(names))
     tooltip = ["name:N", "site:N", "stage:N", *number_tooltips("step", digits=","), alt.Tooltip("n:Q", title=of)]
     tooltip += number_tooltips("value", "low", "high")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ontogeny.jobs.study.paper_study import StudyPicture
 from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, inline_rows
-from ontogeny.views._layout import concat, overlay
+from ontogeny.views._layout import Chart, concat, overlay
 from ontogeny.views._theme import CHART_WIDTH
 
 _NULL_DASHES = ([5, 4], [1, 3], [8, 3, 2, 3])
@@ -48,7 +48,7 @@ def _part(metric: str, coords: Any, picture: StudyPicture) -> str:
 def _panel(
     rows: pd.DataFrame, part: str, names: list[str], kinds: list[str], picture: StudyPicture, width: float
 ) -> Any:
-    base = alt.Chart(inline_rows(rows, "name", "kind", "step", "value", "low", "high", "seeds"))
+    base = Chart(inline_rows(rows, "name", "kind", "step", "value", "low", "high", "seeds"))
     scale = alt.Scale(type="log") if picture.log_x else alt.Scale()
     x = alt.X("step:Q", scale=scale, title=picture.x_title, axis=alt.Axis(tickCount=6, format="~s"))
     y_scale = alt.Scale(type="log") if picture.log_y and (rows["low"] > 0).all() else alt.Scale(zero=False)

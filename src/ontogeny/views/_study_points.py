@@ -11,7 +11,7 @@ import pandas as pd
 
 from ontogeny.jobs.study.paper_study import StudyPicture
 from ontogeny.views._chart_parts import apply_theme, blank_chart, colour_by_name, inline_rows
-from ontogeny.views._layout import concat
+from ontogeny.views._layout import Chart, concat
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR, ORDINAL_SCHEME
 
 _FEW_VALUES = 6
@@ -63,7 +63,7 @@ def _scatter(points: pd.DataFrame, picture: StudyPicture) -> Any:
     axis = alt.Axis(values=steps, format="~g") if len(steps) <= _FEW_VALUES else alt.Axis()
     shapes = ["circle", "diamond", "triangle-up", "square"][: len(kinds)]
     return (
-        alt.Chart(inline_rows(points, "x", "y", "name", "condition", "kind", "seed"))
+        Chart(inline_rows(points, "x", "y", "name", "condition", "kind", "seed"))
         .mark_point(size=42, strokeWidth=1.3)
         .encode(
             x=alt.X("x:Q", scale=x, axis=axis, title=_words(picture.metrics[0])),
@@ -95,7 +95,7 @@ def _paths(points: pd.DataFrame, picture: StudyPicture) -> Any:
         closed = pd.concat([own, own.head(1)]).assign(number=range(len(own) + 1))
         title = [str(name), f"seed {seed:.0f}" if kind == "measured" else f"seed {seed:.0f}, {kind}"]
         hidden = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
-        base = alt.Chart(inline_rows(closed, "x", "y", "place", "number")).encode(
+        base = Chart(inline_rows(closed, "x", "y", "place", "number")).encode(
             x=alt.X("x:Q", axis=hidden), y=alt.Y("y:Q", axis=hidden)
         )
         line = base.mark_line(color=MUTED_COLOUR, strokeWidth=1, opacity=0.7).encode(order="number:Q")

@@ -15,7 +15,7 @@ from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, labelled_cells, multiples_or_blank, number_tooltips, panel_title
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME, INK_COLOUR
 
@@ -65,7 +65,7 @@ def _panel(vector: EvaluatedVector, cells: pd.DataFrame, most: float) -> Any:
     heads = not any("." in choice for choice in choices)
     x = alt.X("dose:N", sort=doses, title="alpha (times the vector)", axis=alt.Axis(labelAngle=0))
     y = alt.Y("choice:N", sort=choices[::-1], title="heads K (count)" if heads else "site (resid)")
-    base = alt.Chart(inline_rows(cells.drop(columns="chosen"))).encode(x=x, y=y)
+    base = Chart(inline_rows(cells.drop(columns="chosen"))).encode(x=x, y=y)
     scale = alt.Scale(scheme=DIVERGING_SCHEME, domain=[-most, most], domainMid=0, reverse=True)
     legend = alt.Legend(title="effect, nats", orient="bottom", gradientLength=200)
     colour = alt.Color("value:Q", scale=scale, legend=legend)
@@ -73,7 +73,7 @@ def _panel(vector: EvaluatedVector, cells: pd.DataFrame, most: float) -> Any:
     layers = labelled_cells(base, colour, tooltip, f"abs(datum.value) > {0.6 * most}", label={"fontSize": 10})
     chosen = cells[cells["chosen"]]
     if len(chosen):
-        frame = alt.Chart(inline_rows(chosen, "dose", "choice")).mark_rect(
+        frame = Chart(inline_rows(chosen, "dose", "choice")).mark_rect(
             fill="transparent", stroke=INK_COLOUR, strokeWidth=2
         )
         layers.append(frame.encode(x=x, y=y))

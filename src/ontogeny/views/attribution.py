@@ -19,7 +19,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._layout import concat, overlay
+from ontogeny.views._layout import Chart, concat, overlay
 from ontogeny.views._theme import CATEGORY_COLOURS, INK_COLOUR, MUTED_COLOUR
 
 title = "Effect of each stage on a behaviour"
@@ -75,14 +75,14 @@ def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _panel(rows: pd.DataFrame, heading: str, names: list[str]) -> Any:
     shown = [name for name in names if name in set(rows["name"])]
-    base = alt.Chart(inline_rows(rows, "name", "value", "low", "high", "seeds"))
+    base = Chart(inline_rows(rows, "name", "value", "low", "high", "seeds"))
     unit = str(rows["unit_name"].iloc[0])
     x = alt.X("value:Q", title=f"effect ({unit})", axis=alt.Axis(tickCount=5))
     y = alt.Y("name:N", sort=shown, title="estimate")
     tooltip = [alt.Tooltip("name:N", title="estimate"), *number_tooltips("value", "low", "high"), "seeds:Q"]
     colour = alt.condition("datum.name == 'retraining'", alt.value(INK_COLOUR), alt.value(CATEGORY_COLOURS[0]))
     bars = base.mark_bar(opacity=0.85, height={"band": 0.7}).encode(x=x, y=y, color=colour, tooltip=tooltip)
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=MUTED_COLOUR).encode(x="zero:Q")
+    zero = Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=MUTED_COLOUR).encode(x="zero:Q")
     layers = [bars, zero]
     if rows["low"].notna().any():
         layers.append(base.mark_rule(strokeWidth=1.5, color=CATEGORY_COLOURS[1]).encode(x="low:Q", x2="high:Q", y=y))

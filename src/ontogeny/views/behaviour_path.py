@@ -18,7 +18,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._layout import hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, hconcat, overlay, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH
 
 title = "Behaviour along the path of stages"
@@ -48,7 +48,7 @@ def _line(rows: pd.DataFrame, behaviour: str) -> Any:
     panels = []
     for place, stage in enumerate(stages):
         own = rows[rows["stage"].eq(stage)].sort_values("step")
-        base = alt.Chart(inline_rows(own, "stage", "step", "value", "low", "high"))
+        base = Chart(inline_rows(own, "stage", "step", "value", "low", "high"))
         x = alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=4, format="~s"))
         title_of_axis = f"γ ({rows['unit_name'].iloc[0]})" if place == 0 else None
         axis = alt.Axis(tickCount=5) if place == 0 else alt.Axis(labels=False, ticks=False)

@@ -16,7 +16,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, colour_by_name, inline_rows, missing_rows_reason, panel_title
-from ontogeny.views._layout import concat, overlay, vconcat
+from ontogeny.views._layout import Chart, concat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
@@ -66,9 +66,9 @@ def _panel(points: pd.DataFrame, heading: Any, names: list[str], scales: dict[st
     )
     y = alt.Y("up:Q", title="orthogonal (units of the stream)", scale=scales["up"], axis=alt.Axis(tickCount=4))
     tooltip = ["example:N", alt.Tooltip("name:N", title="class"), alt.Tooltip("across:Q", format="+.3g")]
-    dots = alt.Chart(inline_rows(points, "example", "name", "across", "up")).mark_circle(size=34, opacity=0.75)
+    dots = Chart(inline_rows(points, "example", "name", "across", "up")).mark_circle(size=34, opacity=0.75)
     dots = dots.encode(x=x, y=y, color=colour_by_name(names, title="class"), tooltip=tooltip)
-    threshold = alt.Chart(alt.InlineData(values=[{"across": 0}])).mark_rule(
+    threshold = Chart(alt.InlineData(values=[{"across": 0}])).mark_rule(
         color=MUTED_COLOUR, strokeDash=[4, 3], clip=True
     )
     threshold = threshold.encode(x=alt.X("across:Q", scale=scales["across"]))

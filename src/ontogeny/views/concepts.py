@@ -20,7 +20,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._theme import DIVERGING_SCHEME
 
 title = "Concepts against concepts"
@@ -67,7 +67,7 @@ def _panel(lineage: str, rows: pd.DataFrame, best: pd.Series, several: bool) -> 
     cells = cells.groupby(["concept", "other"], sort=False)["value"].first().reset_index()
     cells["label"] = [format_score(value) for value in cells["value"]]
     side = max(16, min(54, 420 / len(order)))
-    base = alt.Chart(inline_rows(cells)).encode(
+    base = Chart(inline_rows(cells)).encode(
         x=alt.X("other:N", sort=order, title="concept", axis=alt.Axis(labelAngle=-35, orient="bottom", labelLimit=160)),
         y=alt.Y("concept:N", sort=order, title="concept", axis=alt.Axis(labelLimit=160)),
     )

@@ -23,7 +23,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._layout import concat, hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, concat, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, each_stage, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
@@ -74,7 +74,7 @@ def _numbers(rows: pd.DataFrame, order: list[str]) -> Any:
             continue
         columns = ("moment", "value", "low", "high")
         plain, floor = (
-            alt.Chart(inline_rows(mean_over_seeds(own[own["control"].eq(control)], "moment"), *columns)).encode(
+            Chart(inline_rows(mean_over_seeds(own[own["control"].eq(control)], "moment"), *columns)).encode(
                 y=alt.Y("moment:N", sort=order, title="stage", scale=alt.Scale(domain=order))
             )
             for control in ("", "calibrated")
@@ -112,7 +112,7 @@ def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
     low = min(least, float(cells["value"].min()) // 0.1 / 10)
     scales = alt.Scale(domain=[least, 1]), alt.Scale(domain=[low, 1])
     columns = ("name", "confidence", "value", "low", "high", "n")
-    base = alt.Chart(inline_rows(cells, *columns)).encode(
+    base = Chart(inline_rows(cells, *columns)).encode(
         x=alt.X("confidence:Q", title="belief in the likeliest answer (0–1)", scale=scales[0]),
         y=alt.Y("value:Q", title="how often it is right (0–1)", scale=scales[1]),
         color=colour_by_name(order),
@@ -123,7 +123,7 @@ def _reliability(rows: pd.DataFrame, order: list[str]) -> Any:
     ends = base.mark_rule(opacity=0.35, clip=True).encode(y=alt.Y("low:Q", scale=scales[1]), y2="high:Q")
     line = base.mark_line(opacity=0.6, strokeWidth=1.5)
     right = (
-        alt.Chart(alt.InlineData(values=[{"confidence": low, "value": low}, {"confidence": 1, "value": 1}]))
+        Chart(alt.InlineData(values=[{"confidence": low, "value": low}, {"confidence": 1, "value": 1}]))
         .mark_line(color=MUTED_COLOUR, strokeDash=[4, 4], clip=True)
         .encode(x=alt.X("confidence:Q", scale=scales[0]), y=alt.Y("value:Q", scale=scales[1]))
     )
@@ -159,7 +159,7 @@ def _scatter(rows: pd.DataFrame, order: list[str]) -> Any:
     panels = []
     for name in names:
         own = cells[cells["moment"].eq(name)].sort_values("kind", key=lambda k: k.map(kinds.index))
-        base = alt.Chart(inline_rows(own, "neuron", "norm", "variance", "kind", "ring")).encode(
+        base = Chart(inline_rows(own, "neuron", "norm", "variance", "kind", "ring")).encode(
             x=alt.X("norm:Q", title="norm (units of the stream)", scale=alt.Scale(zero=False)),
             y=alt.Y("variance:Q", title="logit variance (of cosines)", scale=alt.Scale(type="log", domain=domain)),
         )
@@ -199,7 +199,7 @@ def _pairs(rows: pd.DataFrame, order: list[str]) -> Any:
         scale = alt.Scale(domain=[max(-2.0, min(0.0, low)), min(2.0, max(1.0, high))], clamp=True)
         columns = ("couple", "value", "low", "high")
         plain, chance = (
-            alt.Chart(inline_rows(mean_over_seeds(own[own["control"].eq(control)], "couple"), *columns)).encode(
+            Chart(inline_rows(mean_over_seeds(own[own["control"].eq(control)], "couple"), *columns)).encode(
                 y=facet_rows_by_name("couple", couples, "stage → stage", first=first)
             )
             for control in ("", "random_set")

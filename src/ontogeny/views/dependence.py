@@ -33,7 +33,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR, ORDINAL_SCHEME
 
@@ -98,12 +98,12 @@ def _panel(
 ) -> Any:
     columns = ("name", "site", "layer", "stage", "step", "age", "tx", "ty")
     x, y = alt.X(**axes[0]), alt.Y(**axes[1])
-    base = alt.Chart(inline_rows(path, *columns)).encode(x=x, y=y, detail="site:N")
+    base = Chart(inline_rows(path, *columns)).encode(x=x, y=y, detail="site:N")
     ends = path.groupby("site", sort=False)["age"].transform("max").eq(path["age"])
-    last = alt.Chart(inline_rows(path[ends], *columns)).encode(x=x, y=y)
+    last = Chart(inline_rows(path[ends], *columns)).encode(x=x, y=y)
     floor = pd.DataFrame({"ty": _floor(subject, path)})
     layers = [
-        alt.Chart(inline_rows(floor)).mark_rule(color=MUTED_COLOUR, strokeDash=[4, 3]).encode(y=y),
+        Chart(inline_rows(floor)).mark_rule(color=MUTED_COLOUR, strokeDash=[4, 3]).encode(y=y),
         base.mark_line(color=MUTED_COLOUR, opacity=0.35, strokeWidth=1.2).encode(order="age:Q"),
         base.mark_circle(size=30, opacity=1).encode(color=_time(line), tooltip=_tooltip()),
         last.mark_circle(size=110, opacity=1, stroke="white", strokeWidth=1).encode(
@@ -137,7 +137,7 @@ def _numbers(last: pd.DataFrame, x: alt.X, y: alt.Y) -> list[Any]:
     """Numbers of the layers at their last dots, odd ones right and even ones left, since adjacent layers often end close together."""
     sides = (("left", 9, last[last["layer"].mod(2).eq(1)]), ("right", -9, last[last["layer"].mod(2).eq(0)]))
     return [
-        alt.Chart(inline_rows(rows, "tx", "ty", "layer"))
+        Chart(inline_rows(rows, "tx", "ty", "layer"))
         .mark_text(dx=dx, align=align, fontSize=10, color=INK_COLOUR)
         .encode(x=x, y=y, text="layer:N")
         for align, dx, rows in sides

@@ -15,7 +15,7 @@ from ontogeny.findings.table import tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -63,22 +63,22 @@ def _panel(vector: EvaluatedVector, table: pd.DataFrame) -> Any:
     layers: list[Any] = []
     random, permuted = _null(vector, "random_direction"), _null(vector, "shuffled_label")
     if len(random):
-        grey = alt.Chart(inline_rows(random)).mark_area(color=MUTED_COLOUR, opacity=0.28)
+        grey = Chart(inline_rows(random)).mark_area(color=MUTED_COLOUR, opacity=0.28)
         layers.append(grey.encode(x=x, y=alt.Y("low:Q", **y), y2="high:Q"))
     for end in ("low", "high") if len(permuted) else ():
-        dashed = alt.Chart(inline_rows(permuted)).mark_line(color=INK_COLOUR, strokeDash=[4, 3], strokeWidth=1)
+        dashed = Chart(inline_rows(permuted)).mark_line(color=INK_COLOUR, strokeDash=[4, 3], strokeWidth=1)
         layers.append(dashed.encode(x=x, y=alt.Y(f"{end}:Q", **y)))
     prompt = prompt_baseline_rows(table, vector)
     if len(prompt):
-        rule = alt.Chart(inline_rows(prompt.head(1), "value", "low", "high"))
+        rule = Chart(inline_rows(prompt.head(1), "value", "low", "high"))
         layers.append(rule.mark_rule(color=CATEGORY_COLOURS[1], strokeWidth=1.5).encode(y=alt.Y("value:Q", **y)))
-    base = alt.Chart(inline_rows(own, "alpha", "value", "low", "high")).encode(x=x)
+    base = Chart(inline_rows(own, "alpha", "value", "low", "high")).encode(x=x)
     layers.append(base.mark_area(color=CATEGORY_COLOURS[0], opacity=0.2).encode(y=alt.Y("low:Q", **y), y2="high:Q"))
     line = base.mark_line(color=CATEGORY_COLOURS[0], strokeWidth=2, point={"size": 18, "color": CATEGORY_COLOURS[0]})
     layers.append(line.encode(y=alt.Y("value:Q", **y), tooltip=number_tooltips("alpha", "value", "low", "high")))
     ring = own[own["alpha"].eq(vector.alpha)]
     if len(ring):
-        mark = alt.Chart(inline_rows(ring, "alpha", "value")).mark_point(size=110, color=INK_COLOUR, strokeWidth=1.6)
+        mark = Chart(inline_rows(ring, "alpha", "value")).mark_point(size=110, color=INK_COLOUR, strokeWidth=1.6)
         layers.append(mark.encode(x=x, y=alt.Y("value:Q", **y)))
     heading = panel_title(vector.name, vector.subtitle)
     return overlay(*layers).properties(width=CHART_WIDTH / 3 - 60, height=190, title=heading)

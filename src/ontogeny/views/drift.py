@@ -31,7 +31,7 @@ from ontogeny.views._axes import (
     upright_step_axis,
 )
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME
 
 title = "Drift of directions"
@@ -122,7 +122,7 @@ def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
     tooltip = [alt.Tooltip("name:N", title="concept"), alt.Tooltip("stage:N"), *number_tooltips("step", digits=",")]
     tooltip += [alt.Tooltip("other_stage:N"), *number_tooltips("other", digits=",")]
     tooltip += [alt.Tooltip("value:Q", title="cosine", format=".3f")]
-    chart = alt.Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=0.6, y2Offset=0.6)
+    chart = Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=0.6, y2Offset=0.6)
     chart = chart.encode(
         x=step_axis(line, ticks=5, brief=True, field="age_low"),
         x2="age_high:Q",
@@ -140,7 +140,7 @@ def _curves(rows: pd.DataFrame, line: Timeline) -> Any:
     if placed.empty:
         return None
     scale = alt.Scale(domain=list(CURVES.values()), range=list(CATEGORY_COLOURS[:2]))
-    chart = alt.Chart(inline_rows(placed, "name", "age", "stage", "step", "against", "value")).mark_line(point=True)
+    chart = Chart(inline_rows(placed, "name", "age", "stage", "step", "against", "value")).mark_line(point=True)
     chart = chart.encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y(

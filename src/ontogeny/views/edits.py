@@ -22,7 +22,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     resolve_scales,
 )
-from ontogeny.views._layout import hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, hconcat, overlay, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
 title = "Edits of facts"
@@ -123,15 +123,13 @@ def _panel(rows: pd.DataFrame, axis: str, labels: dict[tuple[str, str], str]) ->
     layers = []
     ranges = own[own["low"].notna() & own["high"].notna()]
     if len(ranges):
-        bars = alt.Chart(inline_rows(ranges, *columns)).mark_bar(size=4, opacity=0.35)
+        bars = Chart(inline_rows(ranges, *columns)).mark_bar(size=4, opacity=0.35)
         layers.append(
             bars.encode(x=alt.X("low:Q", title=axis, scale=scale), x2="high:Q", y=y, yOffset=offset, color=colour)
         )
     for chosen, solid in ((own[filled], True), (own[~filled], False)):
         if len(chosen):
-            dots = alt.Chart(inline_rows(chosen, *columns)).mark_point(
-                filled=solid, size=34, opacity=1, strokeWidth=1.4
-            )
+            dots = Chart(inline_rows(chosen, *columns)).mark_point(filled=solid, size=34, opacity=1, strokeWidth=1.4)
             layers.append(dots.encode(x=x, y=y, yOffset=offset, color=colour, tooltip=tooltip))
     widths = {True: CHART_WIDTH / 4, False: CHART_WIDTH / 4 - 105}
     return overlay(*layers).properties(width=widths[share], height=16 + 34 * len(shown))

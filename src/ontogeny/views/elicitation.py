@@ -14,7 +14,7 @@ from ontogeny.findings.table import ConceptRecords, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import colour_by_name, inline_rows, known_intervals, number_tooltips, panel_title
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, each_stage, stack_concepts
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
@@ -69,7 +69,7 @@ def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
 def _curves(rows: pd.DataFrame, order: list[str], y: str, rule: float, names: list[str]) -> Any:
     rows = mean_over_seeds(rows, "moment", "name", "kind")
     columns = ("moment", "name", "kind", "value", "low", "high")
-    base = alt.Chart(inline_rows(rows, *columns)).encode(
+    base = Chart(inline_rows(rows, *columns)).encode(
         x=alt.X(
             "moment:N",
             sort=order,
@@ -91,6 +91,6 @@ def _curves(rows: pd.DataFrame, order: list[str], y: str, rule: float, names: li
     )
     bars = base.transform_filter("datum.low != null").mark_rule(strokeWidth=1.3, opacity=0.6)
     bars = bars.encode(y=alt.Y("low:Q", title=y), y2="high:Q")
-    chance = alt.Chart(alt.InlineData(values=[{"y": rule}])).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 2])
+    chance = Chart(alt.InlineData(values=[{"y": rule}])).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 2])
     layers = [chance.encode(y=alt.Y("y:Q", title=y)), *known_intervals(bars, rows), lines, points]
     return overlay(*layers).properties(width=CHART_WIDTH - 260, height=200)

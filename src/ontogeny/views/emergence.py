@@ -27,7 +27,7 @@ from ontogeny.views._chart_parts import (
     resolve_scales,
     small_multiples,
 )
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import (
     LOWEST_DRAWN_SCORE,
@@ -145,13 +145,13 @@ def _lines(findings: list[Finding], line: Timeline, colours: Mapping[str, str]) 
     pick = alt.selection_point(name=f"pick_{findings[0].metric}", fields=["name"], bind="legend")
     shade = alt.condition(pick, alt.value(1.0), alt.value(0.15))
     colour = colour_by_name(names, title="concept (click to single out)", colours=[colours[name] for name in names])
-    base = alt.Chart(inline_rows(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
+    base = Chart(inline_rows(curves)).encode(x=step_axis(line), color=colour, opacity=shade)
     lines = base.mark_line(strokeWidth=2.2).encode(y=_score(findings, domain), strokeDash=dash_by_name(names))
     crowded = max(len(f.curve) for f in findings) > _MOST_DOTS
     dots = base.mark_circle(size=26, **({"fillOpacity": 0, "strokeOpacity": 0} if crowded else {})).encode(
         y=_score(findings, domain), tooltip=_tooltip()
     )
-    marks = alt.Chart(inline_rows(_events(findings, line))).encode(color=colour, opacity=shade)
+    marks = Chart(inline_rows(_events(findings, line))).encode(color=colour, opacity=shade)
     spans = marks.mark_rule(strokeWidth=2.2).encode(x="low:Q", x2="high:Q", y=_score(findings, domain, "score"))
     points = marks.mark_point(filled=True, size=110, shape="diamond", stroke="white", strokeWidth=1)
     points = points.encode(x="age:Q", y=_score(findings, domain, "score"), tooltip=_event_tooltip())
@@ -175,7 +175,7 @@ def _strips(findings: list[Finding], line: Timeline) -> alt.LayerChart:
     scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[CHANCE_SCORES[metric], 1], clamp=True)
     legend = alt.Legend(title=SCORE_LABELS[metric], orient="right", gradientLength=160)
     columns = ("name", "at", "stage", "step", "tokens", "value", "low", "high", "age_low", "age_high")
-    squares = alt.Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=SEAMLESS_CELLS["x2Offset"])
+    squares = Chart(inline_rows(cells, *columns)).mark_rect(x2Offset=SEAMLESS_CELLS["x2Offset"])
     squares = squares.encode(
         x=step_axis(line, field="age_low"),
         x2="age_high:Q",
@@ -183,7 +183,7 @@ def _strips(findings: list[Finding], line: Timeline) -> alt.LayerChart:
         color=alt.Color("value:Q", scale=scale, legend=legend),
         tooltip=_tooltip(),
     )
-    marks = alt.Chart(inline_rows(_events(findings, line))).encode(y=y)
+    marks = Chart(inline_rows(_events(findings, line))).encode(y=y)
     spans = marks.mark_rule(strokeWidth=2, color=INK_COLOUR).encode(x="low:Q", x2="high:Q")
     points = marks.mark_point(filled=True, size=70, shape="diamond", color=INK_COLOUR, stroke="white", strokeWidth=1)
     points = points.encode(x="age:Q", tooltip=_event_tooltip())
@@ -211,7 +211,7 @@ def _losses(records: pd.DataFrame, line: Timeline) -> list[Any]:
         alt.Tooltip("step:Q", format=","),
         alt.Tooltip("value:Q", title="loss", format=".3f"),
     ]
-    curve = alt.Chart(inline_rows(curves, *columns)).mark_line(strokeWidth=1.6, point={"size": 12})
+    curve = Chart(inline_rows(curves, *columns)).mark_line(strokeWidth=1.6, point={"size": 12})
     curve = curve.encode(
         x=step_axis(line),
         y=alt.Y("value:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
@@ -234,7 +234,7 @@ def _clipped(findings: list[Finding]) -> str:
 
 
 def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[str], colour: str) -> Any:
-    base = alt.Chart(inline_rows(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
+    base = Chart(inline_rows(_curve(finding))).encode(x=step_axis(line, ticks=5, brief=True))
     band = interval_band(base, finding.curve, opacity=0.22, color=colour).encode(
         y=_score([finding], domain, "low"), y2="high:Q"
     )
@@ -245,7 +245,7 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
     legend = alt.Legend(title="floors", orient="bottom", direction="horizontal", columns=6, symbolSize=300)
     colours = alt.Scale(domain=names, range=[FLOOR_LOOKS[control][0] for control in shown])
     dashes = alt.Scale(domain=names, range=[FLOOR_LOOKS[control][1] for control in shown])
-    floors = alt.Chart(inline_rows(_floor_lines(finding, line))).mark_line(strokeWidth=1.4)
+    floors = Chart(inline_rows(_floor_lines(finding, line))).mark_line(strokeWidth=1.4)
     floors = floors.encode(
         x="age:Q",
         y=_score([finding], domain),
@@ -253,7 +253,7 @@ def _panel(finding: Finding, line: Timeline, domain: list[float], shown: list[st
         strokeDash=alt.StrokeDash("floor:N", scale=dashes, legend=legend),
         tooltip=[alt.Tooltip("floor:N"), alt.Tooltip("value:Q", format=".2f")],
     )
-    event = alt.Chart(inline_rows(_events([finding], line)))
+    event = Chart(inline_rows(_events([finding], line)))
     span = event.mark_rect(opacity=0.3, color=colour).encode(x="low:Q", x2="high:Q")
     rule = event.mark_rule(color=colour, strokeWidth=1.6).encode(x="age:Q", tooltip=_event_tooltip())
     layers = [*stage_boundaries(line, height=150, names=False), span, band, floors, rule, curve]

@@ -15,7 +15,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, number_tooltips, panel_title
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, DIVERGING_SCHEME
 
 title = "Examples over training"
@@ -53,7 +53,7 @@ def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
     classes = list(dict.fromkeys(last["label"]))
     few = len(classes) <= 8
     scale = alt.Scale(scheme=DIVERGING_SCHEME, reverse=True, domain=[-largest, largest], domainMid=0, clamp=True)
-    base = alt.Chart(inline_rows(rows, "example", "label", "checkpoint", "value")).encode(
+    base = Chart(inline_rows(rows, "example", "label", "checkpoint", "value")).encode(
         x=alt.X(
             "example:N", sort=order, title="example (number in the file)", axis=alt.Axis(labels=False, ticks=False)
         ),
@@ -70,7 +70,7 @@ def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
     if few and len(classes) > 1:
         # The first example of each further class, at whose left edge a line separates the classes.
         firsts = [str(last[last["label"].eq(label)]["example"].iloc[0]) for label in classes[1:]]
-        edges = alt.Chart(inline_rows(pd.DataFrame({"example": [e for e in firsts if e in order]})))
+        edges = Chart(inline_rows(pd.DataFrame({"example": [e for e in firsts if e in order]})))
         layers.append(
             edges.mark_rule(color="#1b1f24", strokeWidth=1.2).encode(
                 x=alt.X("example:N", sort=order, bandPosition=0, title="example (number in the file)")

@@ -25,7 +25,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     resolve_scales,
 )
-from ontogeny.views._layout import concat, hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, concat, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, SEQUENTIAL_SCHEME
 
@@ -145,7 +145,7 @@ def _curves(rows: pd.DataFrame, x: alt.X, name: str, colour: Any, *, dashed: boo
         return []
     y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=True))
     columns = ["name", axis, "stage", "step", "value", "low", "high"]
-    base = alt.Chart(inline_rows(rows, *columns)).encode(x=x, color=colour)
+    base = Chart(inline_rows(rows, *columns)).encode(x=x, color=colour)
     tooltip = ["name:N", "stage:N", *number_tooltips("step", digits=","), *number_tooltips("value", "low", "high")]
     if dashed:
         return [base.mark_line(strokeWidth=1.2, strokeDash=_DASH).encode(y=y, tooltip=tooltip)]
@@ -175,7 +175,7 @@ def _matrix(rows: pd.DataFrame, metric: str) -> Any:
     names: Sequence[str] = list(dict.fromkeys(cells["lineage"]))
     side = min(_WIDTH - 60, 60 + 60 * len(names))
     scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[0, 1], clamp=True)
-    base = alt.Chart(inline_rows(cells, "lineage", "other_model", "value", "low", "high", "text")).encode(
+    base = Chart(inline_rows(cells, "lineage", "other_model", "value", "low", "high", "text")).encode(
         x=alt.X("lineage:N", sort=names, title="model", axis=alt.Axis(labelAngle=-30, labelLimit=140)),
         y=alt.Y("other_model:N", sort=names, title="model", axis=alt.Axis(labelLimit=140)),
         tooltip=["lineage:N", "other_model:N", *number_tooltips("value", "low", "high")],
@@ -192,7 +192,7 @@ def _bars(rows: pd.DataFrame, space: str) -> Any:
     """Intrinsic dimension of each model, beside that of a Gaussian cloud."""
     kinds = ["measured", "Gaussian cloud"]
     rows = rows.assign(name=[kinds[int(flag)] for flag in rows["null"]])
-    base = alt.Chart(inline_rows(rows, "lineage", "name", "value", "low", "high")).encode(
+    base = Chart(inline_rows(rows, "lineage", "name", "value", "low", "high")).encode(
         y=alt.Y("lineage:N", title="model", axis=alt.Axis(labelLimit=140)),
         color=colour_by_name(kinds),
         yOffset=alt.YOffset("name:N", sort=kinds),

@@ -23,7 +23,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     stack_by_metric,
 )
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
@@ -106,7 +106,7 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
     wide, high = int(cells["head"].max()) + 1, int(cells["layer"].max())
     side = max(5, min(34, 240 / max(wide, high)))
     columns = ("name", "site", "layer", "head", "step", "value", "low", "high", "p")
-    base = alt.Chart(inline_rows(cells, *columns)).encode(
+    base = Chart(inline_rows(cells, *columns)).encode(
         x=alt.X("head:O", title="head (0 first)", axis=alt.Axis(labelAngle=0, labelOverlap=True, labelSeparation=6)),
         y=alt.Y("layer:O", title="layer", sort="descending", axis=alt.Axis(labelOverlap=True)),
         tooltip=["name:N", "site:N", *number_tooltips("value", "low", "high", "p")],
@@ -124,9 +124,7 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
     unread = cells["p"].notna().any() and not cells["p"].le(LEVEL).any()
     if len(best) and not unread:
         best = best.assign(label=format_score(float(best["value"].iloc[0])))
-        frame = alt.Chart(inline_rows(best, *columns, "label")).encode(
-            x="head:O", y=alt.Y("layer:O", sort="descending")
-        )
+        frame = Chart(inline_rows(best, *columns, "label")).encode(x="head:O", y=alt.Y("layer:O", sort="descending"))
         layers.append(frame.mark_rect(fill="transparent", stroke=INK_COLOUR, strokeWidth=1.6))
         if side >= 22:
             dark = float(best["value"].iloc[0]) > (1 + lowest) / 2 and not float(best["p"].iloc[0]) > LEVEL

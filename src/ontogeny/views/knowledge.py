@@ -16,7 +16,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread,
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, number_tooltips, panel_title
-from ontogeny.views._layout import concat, hconcat, overlay
+from ontogeny.views._layout import Chart, concat, hconcat, overlay
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import stack_concepts, with_checkpoint_names
 from ontogeny.views._theme import (
@@ -126,8 +126,8 @@ def _map(
         "y": alt.Y("layer:O", sort="descending", title="layer (resid)", axis=alt.Axis(format="d")),
     }
     tooltip = [alt.Tooltip("token:N"), alt.Tooltip("layer:O"), *number_tooltips(*columns[3:])]
-    bright = alt.Chart(inline_rows(cells[~cells["fixed"]], *columns)).mark_rect()
-    pale = alt.Chart(inline_rows(cells[cells["fixed"]], *columns)).mark_rect(color=MISSING_COLOUR)
+    bright = Chart(inline_rows(cells[~cells["fixed"]], *columns)).mark_rect()
+    pale = Chart(inline_rows(cells[cells["fixed"]], *columns)).mark_rect(color=MISSING_COLOUR)
     layers = overlay(pale.encode(**axes, tooltip=tooltip), bright.encode(**axes, color=colour, tooltip=tooltip))
     height = min(max(16 * cells["layer"].nunique(), 70), 320)
     return layers.properties(width=width, height=height, title=panel_title(name))
@@ -152,9 +152,7 @@ def _fates(rows: pd.DataFrame, text: str) -> Any:
         low = min(0.0, float(own[["value", "low"]].min().min()))
         scale = alt.Scale(domain=[low, top], nice=False, clamp=True)
         columns = ("couple", "value", "low", "high", "note")
-        base = alt.Chart(inline_rows(own, *columns)).encode(
-            y=facet_rows_by_name("couple", couples, COUPLE, first=i == 0)
-        )
+        base = Chart(inline_rows(own, *columns)).encode(y=facet_rows_by_name("couple", couples, COUPLE, first=i == 0))
         tooltip = ["couple:N", *number_tooltips(*columns[1:4]), "note:N"]
         ends = base.mark_rule(color=MUTED_COLOUR, strokeWidth=2).encode(
             x=alt.X("low:Q", title=FATES[metric], scale=scale), x2="high:Q"

@@ -19,7 +19,7 @@ from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, stack_by_metric
 from ontogeny.views._heat_map import score_cells
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MISSING_COLOUR, SEQUENTIAL_SCHEME
 
@@ -96,7 +96,7 @@ def _panel(finding: Finding, cells: pd.DataFrame, line: Timeline, fewer: str) ->
     best = cells[cells["site"].eq(finding.site)].head(1)
     if part in PARTS and len(best) and _read_at_end(cells):
         edge = best.assign(age_low=line.moments["age_low"].min(), age_high=line.moments["age_high"].max())
-        frame = alt.Chart(inline_rows(edge, "age_low", "age_high", "low", "high")).mark_rect(
+        frame = Chart(inline_rows(edge, "age_low", "age_high", "low", "high")).mark_rect(
             fill="transparent", stroke=INK_COLOUR, strokeWidth=1.2
         )
         layers.append(frame.encode(x="age_low:Q", x2="age_high:Q", y=y, y2="high:Q"))

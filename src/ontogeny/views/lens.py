@@ -15,7 +15,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis, thin_checkpoints
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, number_tooltips, panel_title
-from ontogeny.views._layout import hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, hconcat, overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, ORDINAL_SCHEME
 
 title = "Lenses"
@@ -49,7 +49,7 @@ def draw(records: pd.DataFrame) -> Any:
 
 def _panel(rows: pd.DataFrame, axis_title: str, line: Timeline) -> Any:
     legend = alt.Legend(title="layer", orient="bottom", columns=9, symbolType="stroke", symbolSize=200)
-    lines = alt.Chart(inline_rows(rows, "site", "layer", "age", "stage", "step", "value", "low", "high"))
+    lines = Chart(inline_rows(rows, "site", "layer", "age", "stage", "step", "value", "low", "high"))
     lines = lines.mark_line(strokeWidth=1.8, point={"size": 14}).encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y("value:Q", title=axis_title, axis=alt.Axis(tickCount=5)),

@@ -19,7 +19,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR
 
@@ -67,11 +67,11 @@ def _panel(rows: pd.DataFrame, name: str) -> Any:
     x = alt.X("dose:Q", title="length (times the vector)", axis=alt.Axis(values=sorted(set(rows["dose"])), format="~g"))
     y = {"title": f"effect ({unit})", "scale": alt.Scale(zero=True)}
     colour = colour_by_name(list(_NAMES.values()))
-    base = alt.Chart(inline_rows(measured, "name", "dose", "value", "low", "high")).encode(x=x, color=colour)
+    base = Chart(inline_rows(measured, "name", "dose", "value", "low", "high")).encode(x=x, color=colour)
     tooltip = ["name:N", *number_tooltips("dose", "value", "low", "high")]
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", **y), y2="high:Q")
     lines = base.mark_line(strokeWidth=2, point={"size": 18}).encode(y=alt.Y("value:Q", **y), tooltip=tooltip)
-    dashed = alt.Chart(inline_rows(null, "name", "dose", "value")).mark_line(strokeWidth=1.2, strokeDash=[4, 3])
+    dashed = Chart(inline_rows(null, "name", "dose", "value")).mark_line(strokeWidth=1.2, strokeDash=[4, 3])
     layers = [*([band] if measured["low"].notna().any() else []), lines]
     layers += [dashed.encode(x=x, y=alt.Y("value:Q", **y), color=colour)] if len(null) else []
     return overlay(*layers).properties(width=CHART_WIDTH / 2 - 120, height=190, title=panel_title(name))

@@ -37,7 +37,7 @@ from ontogeny.views._chart_parts import (
     resolve_scales,
     small_multiples,
 )
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, SEQUENTIAL_SCHEME
 
 title = "Probes as monitors"
@@ -95,7 +95,7 @@ def _curves(subject: ConceptRecords, line: Timeline) -> Any:
         return None
     curve = curve.assign(name=[f"{_percent(metric)} %" for metric in curve["metric"]])
     rates = sorted(curve["name"].unique(), key=lambda name: float(name.split()[0]))
-    base = alt.Chart(inline_rows(curve, "name", "stage", "step", "age", "value", "low", "high")).encode(
+    base = Chart(inline_rows(curve, "name", "stage", "step", "age", "value", "low", "high")).encode(
         x=step_axis(line, ticks=5, brief=True), color=colour_by_name(rates, title="at a false-positive rate of")
     )
     scale = alt.Scale(domain=[0, 1])
@@ -189,7 +189,7 @@ def _square(
     order = list(dict.fromkeys(rows["target"]))
     sources = [name for name in order if name in set(rows["source"])] or order
     side = max(34, min(54, 330 / len(order)))
-    base = alt.Chart(inline_rows(cells, "source", "target", "value", "label", "below")).encode(
+    base = Chart(inline_rows(cells, "source", "target", "value", "label", "below")).encode(
         x=alt.X("target:N", sort=order, title="used at (training step)", axis=alt.Axis(labelAngle=-35)),
         y=alt.Y("source:N", sort=sources, title="frozen at (training step)"),
     )

@@ -27,7 +27,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     resolve_scales,
 )
-from ontogeny.views._layout import hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -85,11 +85,11 @@ def _curve(rows: pd.DataFrame, colour: Any, y: alt.Y, bands: int) -> list[Any]:
     x = alt.X("rounds:Q", title="rounds of the dialogue (count)", axis=axis)
     columns = ("name", "rounds", "value", "low", "high", "n")
     banded = rows if rows["name"].nunique() <= bands else rows[rows["name"].eq(rows["name"].iloc[0])]
-    base = alt.Chart(inline_rows(banded, *columns))
+    base = Chart(inline_rows(banded, *columns))
     band = base.mark_area(opacity=0.16) if banded["rounds"].nunique() > 1 else base.mark_rule(strokeWidth=1.5)
     band = band.encode(x=x, color=colour, y=alt.Y("low:Q", title=y["title"]), y2="high:Q")
     tooltip = ["name:N", *number_tooltips("rounds", "n", digits="d"), *number_tooltips("value", "low", "high")]
-    lines = alt.Chart(inline_rows(rows, *columns)).mark_line(strokeWidth=1.8, point={"size": 22})
+    lines = Chart(inline_rows(rows, *columns)).mark_line(strokeWidth=1.8, point={"size": 22})
     return [*known_intervals(band, banded), lines.encode(x=x, y=y, color=colour, tooltip=tooltip)]
 
 
@@ -102,7 +102,7 @@ def _adherence(rows: pd.DataFrame, names: list[str], width: float) -> Any:
     y = alt.Y("value:Q", title="adherence (0–1)", scale=alt.Scale(domain=[0, 1]))
     layers = _curve(curves, colour_by_name(names, title="mitigation"), y, _MOST_BANDS)
     if len(once):
-        dashed = alt.Chart(inline_rows(once, "rounds", "value")).mark_line(color=MUTED_COLOUR, strokeDash=[4, 3])
+        dashed = Chart(inline_rows(once, "rounds", "value")).mark_line(color=MUTED_COLOUR, strokeDash=[4, 3])
         layers.append(dashed.encode(x="rounds:Q", y=y))
     change = rows[rows["metric"].eq("adherence_change") & rows["control"].eq("") & rows["name"].eq("plain")]
     said = ""
@@ -135,7 +135,7 @@ def _frontier(rows: pd.DataFrame, names: list[str], width: float) -> Any:
     if len(both) < 2:
         return None
     columns = list(both.columns)
-    base = alt.Chart(inline_rows(both, *columns)).encode(color=colour_by_name(names, title="mitigation"))
+    base = Chart(inline_rows(both, *columns)).encode(color=colour_by_name(names, title="mitigation"))
     x = alt.X("value_margin:Q", title="margin on plain questions (nats per token)", scale=alt.Scale(zero=False))
     y = alt.Y("value:Q", title="adherence at the end (0–1)", scale=alt.Scale(domain=[0, 1]))
     points = base.mark_circle(size=90, opacity=1).encode(x=x, y=y, tooltip=["name:N", *number_tooltips(*columns[1:])])

@@ -17,7 +17,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title
-from ontogeny.views._layout import hconcat, vconcat
+from ontogeny.views._layout import Chart, hconcat, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
 
 title = "Errors of the probe"
@@ -54,7 +54,7 @@ def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
     where_read = f"{name} at {listed['site'].iloc[0]}, {at}"
     if wrong.empty:
         said = pd.DataFrame({"said": ["No example is wrong."]})
-        none = alt.Chart(inline_rows(said)).mark_text(align="left", color=INK_COLOUR, fontSize=11)
+        none = Chart(inline_rows(said)).mark_text(align="left", color=INK_COLOUR, fontSize=11)
         none = none.encode(x=alt.value(0), text="said:N")
         return none.properties(width=CHART_WIDTH - 200, height=_ROW_HEIGHT, title=panel_title(where_read))
     wrong = wrong.merge(last[["example", "value"]].rename(columns={"value": "score"}), on="example")
@@ -69,7 +69,7 @@ def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
     height = _ROW_HEIGHT * len(order)
     y = alt.Y("example:N", sort=order, title="example (number in the file)")
     axis = "prediction minus target (units of the target)" if numbers else "score (nats)"
-    base = alt.Chart(inline_rows(wrong, "example", "label", "score", "shown"))
+    base = Chart(inline_rows(wrong, "example", "label", "score", "shown"))
     bars = base.mark_bar(height=10).encode(
         x=alt.X("score:Q", title=axis, axis=alt.Axis(tickCount=3)),
         y=y,

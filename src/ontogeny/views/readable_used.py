@@ -18,7 +18,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis
 from ontogeny.views._chart_parts import inline_rows, interval_band, multiples_or_blank, number_tooltips, panel_title
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import place_event, score_axis_minimum, score_axis_title, thin_curve
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, MUTED_COLOUR
@@ -79,12 +79,12 @@ def _curves(parts: list[pd.DataFrame], frame: _Frame, finding: Finding, line: Ti
     y = {"type": "quantitative", "scale": alt.Scale(domain=domain, clamp=True, zero=False)}
     axis = alt.Axis(format=".1f", tickCount=5, title=frame.title)
     tooltip = ["kind:N", "stage:N", *number_tooltips("step", digits=","), *number_tooltips("value", "low", "high")]
-    base = alt.Chart(inline_rows(curves, "kind", "age", "stage", "step", "value", "low", "high"))
+    base = Chart(inline_rows(curves, "kind", "age", "stage", "step", "value", "low", "high"))
     base = base.encode(x=step_axis(line, ticks=5, brief=True), color=_colour())
     band = interval_band(base, curves, opacity=0.18).encode(y=alt.Y("low", axis=axis, **y), y2="high:Q")
     lines = base.mark_line(strokeWidth=2, point={"size": 14}).encode(y=alt.Y("value", axis=axis, **y), tooltip=tooltip)
     events = _events(finding, line)
-    events = alt.Chart(inline_rows(events[events["kind"].isin(curves["kind"])])).encode(color=_colour())
+    events = Chart(inline_rows(events[events["kind"].isin(curves["kind"])])).encode(color=_colour())
     span = events.mark_rect(opacity=0.3, strokeWidth=0).encode(x="low:Q", x2="high:Q")
     rule = events.mark_rule(strokeWidth=1.6).encode(x="age:Q", tooltip=["kind:N", alt.Tooltip("label:N", title="step")])
     layers = [*stage_boundaries(line, height=frame.height, names=False), span, band, rule, lines]

@@ -17,7 +17,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seed
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import facet_rows_by_name, inline_rows, labelled_cells, number_tooltips, panel_title
-from ontogeny.views._layout import hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, each_stage, lowest_pair, stack_concepts
 from ontogeny.views._theme import (
@@ -90,7 +90,7 @@ def _matrix(cells: pd.DataFrame, order: list[str], text: str) -> Any:
         ],
     )
     side = max(46, min(84, 360 / max(1, len(order))))
-    base = alt.Chart(inline_rows(cells, "moment", "other", "value", "low", "high", "label", "ends")).encode(
+    base = Chart(inline_rows(cells, "moment", "other", "value", "low", "high", "label", "ends")).encode(
         x=alt.X("other:N", sort=order, title="stage", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("moment:N", sort=order, title="stage"),
     )
@@ -143,7 +143,7 @@ def _strip(cells: pd.DataFrame, order: list[str], act: str, measure: str) -> Any
             ]
         )
         columns = ("other", "value", "low", "high", "q2_5", "q97_5", "whose")
-        base = alt.Chart(inline_rows(own, *columns)).encode(
+        base = Chart(inline_rows(own, *columns)).encode(
             y=facet_rows_by_name("other", vectors, "vector of", first=i == 0)
         )
         tooltip = ["other:N", *number_tooltips(*columns[1:6])]
@@ -175,14 +175,14 @@ def _transfer(rows: pd.DataFrame, order: list[str]) -> Any:
     for i, act in enumerate(ACTS):
         own = cells[cells["act"].eq(act)]
         columns = ("couple", "way", "value", "low", "high")
-        base = alt.Chart(inline_rows(own, *columns)).encode(
+        base = Chart(inline_rows(own, *columns)).encode(
             y=facet_rows_by_name("couple", couples, "vector of → stage", first=i == 0)
         )
         x = alt.X("value:Q", title="share of the own vector's effect (0–1)", scale=scale, axis=alt.Axis(grid=True))
         ways = alt.Scale(domain=["forward", "backward"], range=[CATEGORY_COLOURS[0], CATEGORY_COLOURS[4]])
         colour = alt.Color("way:N", scale=ways, legend=alt.Legend(title=None))
         tooltip = ["couple:N", "way:N", *number_tooltips(*columns[2:])]
-        marks = alt.Chart(alt.InlineData(values=[{"x": 0}, {"x": 1}])).mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
+        marks = Chart(alt.InlineData(values=[{"x": 0}, {"x": 1}])).mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
         marks = marks.encode(x=alt.X("x:Q", scale=scale))
         rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale), x2="high:Q", color=colour)
         points = base.mark_circle(size=60, opacity=1).encode(x=x, color=colour, tooltip=tooltip)

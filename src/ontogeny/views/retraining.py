@@ -21,7 +21,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._layout import concat, overlay
+from ontogeny.views._layout import Chart, concat, overlay
 from ontogeny.views._theme import MUTED_COLOUR
 
 title = "Estimates against retraining"
@@ -78,7 +78,7 @@ def _scatter(points: pd.DataFrame, behaviour: str, names: list[str], rows: pd.Da
     points = points.assign(
         name=points["method"], truth=points["value_truth"], least=points["low_truth"], most=points["high_truth"]
     )
-    base = alt.Chart(inline_rows(points, "name", "stage", "train_seed", "value", "truth", "least", "most"))
+    base = Chart(inline_rows(points, "name", "stage", "train_seed", "value", "truth", "least", "most"))
     unit = str(points["unit_name"].iloc[0])
     x = alt.X("truth:Q", title=f"retraining ({unit})", axis=alt.Axis(tickCount=5))
     y = alt.Y("value:Q", title=f"estimate ({unit})", axis=alt.Axis(tickCount=5))
@@ -88,7 +88,7 @@ def _scatter(points: pd.DataFrame, behaviour: str, names: list[str], rows: pd.Da
     )
     orders = base.mark_rule(opacity=0.25).encode(x="least:Q", x2="most:Q", y=y, color=colour_by_name(names))
     ends = [float(points["truth"].min()), float(points["truth"].max())]
-    line = alt.Chart(alt.InlineData(values=[{"truth": e, "value": e} for e in ends]))
+    line = Chart(alt.InlineData(values=[{"truth": e, "value": e} for e in ends]))
     equal = line.mark_line(color=MUTED_COLOUR, strokeDash=[4, 3], strokeWidth=1.2).encode(x="truth:Q", y="value:Q")
     ceiling = rows.loc[rows["metric"].eq("noise_ceiling"), "value"]
     first = rows.loc[rows["metric"].eq("rank_correlation") & rows["stage"].eq("hessian"), "value"]
@@ -120,7 +120,7 @@ def _error_panels(rows: pd.DataFrame) -> list[Any]:
             continue
         own = own.rename(columns={"mean": "value", "min": "low", "max": "high", column: "setting"})
         names = [name for name in _ERRORS if name in set(own["name"])]
-        base = alt.Chart(inline_rows(own, "name", "setting", "value", "low", "high"))
+        base = Chart(inline_rows(own, "name", "setting", "value", "low", "high"))
         scale = alt.Scale(type="log") if log else alt.Scale()
         x = alt.X("setting:Q", scale=scale, title=unit)
         y = alt.Y("value:Q", title="relative error (share of the truth)")
@@ -135,7 +135,7 @@ def _after(rows: pd.DataFrame, unit: str) -> Any:
     """A quantity with all stages and without the planted one: mean and range over seeds."""
     own = rows.groupby("stage", sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
     own = own.rename(columns={"stage": "name", "mean": "value", "min": "low", "max": "high"})
-    base = alt.Chart(inline_rows(own, "name", "value", "low", "high"))
+    base = Chart(inline_rows(own, "name", "value", "low", "high"))
     y = alt.Y("name:N", sort=list(own["name"]), title="condition")
     x = alt.X("value:Q", title=unit, axis=alt.Axis(tickCount=5))
     tooltip = ["name:N", *number_tooltips("value", "low", "high")]

@@ -15,7 +15,7 @@ from ontogeny.findings.steering_verdicts import METHOD_LABELS
 from ontogeny.findings.table import coord_column, records_by_concept, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title
-from ontogeny.views._layout import hconcat, vconcat
+from ontogeny.views._layout import Chart, hconcat, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
 
@@ -56,7 +56,7 @@ def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
     )
     arms = list(rows["arm"])
     y = alt.Y("arm:N", sort=arms, title="arm", axis=alt.Axis(labelLimit=200))
-    base = alt.Chart(inline_rows(rows, "arm", "kind", "text", "value")).encode(y=y)
+    base = Chart(inline_rows(rows, "arm", "kind", "text", "value")).encode(y=y)
     x = alt.X(
         "value:Q", title="surprise (nats per token)", axis=alt.Axis(tickCount=2), scale=alt.Scale(domain=[0, longest])
     )
@@ -67,7 +67,7 @@ def _panel(name: str, prompt: str, rows: pd.DataFrame, longest: float) -> Any:
         .encode(x=x, color=alt.Color("kind:N", scale=scale, legend=None))
         .properties(width=110, height=height)
     )
-    words = alt.Chart(inline_rows(rows, "arm", "text")).mark_text(
+    words = Chart(inline_rows(rows, "arm", "text")).mark_text(
         align="left", color=INK_COLOUR, fontSize=11, limit=CHART_WIDTH - 260
     )
     words = words.encode(y=alt.Y("arm:N", sort=arms, axis=None), x=alt.value(0), text="text:N")

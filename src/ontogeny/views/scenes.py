@@ -15,7 +15,7 @@ from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._theme import INK_COLOUR, MUTED_COLOUR
 
 title = "Scenes from noise to image"
@@ -49,7 +49,7 @@ def draw(records: pd.DataFrame) -> Any:
     pictures = pictures[pictures["image"].rank(method="dense").le(IMAGES)].sort_values(["place", "image"])
     names = list(pictures["name"].unique())
     lines = max(len(name.split(" ")) for name in names)
-    base = alt.Chart(inline_rows(pictures, "name", "image", "value", "picture")).encode(
+    base = Chart(inline_rows(pictures, "name", "image", "value", "picture")).encode(
         x=alt.X(
             "name:N",
             sort=names,

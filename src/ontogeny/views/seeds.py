@@ -23,7 +23,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     small_multiples,
 )
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._scores import (
     findings_on_timeline,
     place_event,
@@ -68,7 +68,7 @@ def _events(findings: list[Finding], line: Timeline, names: list[str], concepts:
         if (event := place_event(finding.emergence, line))
     ]
     events = pd.DataFrame(rows, columns=["concept", "name", "label", "age", "low", "high"])
-    base = alt.Chart(inline_rows(events)).encode(
+    base = Chart(inline_rows(events)).encode(
         y=alt.Y("concept:N", sort=concepts, title="concept", scale=alt.Scale(domain=concepts)),
         yOffset=alt.YOffset("name:N", scale=alt.Scale(domain=names)),
         color=colour_by_name(names, title="run"),
@@ -88,7 +88,7 @@ def _events(findings: list[Finding], line: Timeline, names: list[str], concepts:
 def _curves(concept: str, own: list[Finding], line: Timeline, names: list[str]) -> Any:
     rows = pd.concat([f.curve.assign(name=_run(f)) for f in own])
     scale = alt.Scale(domain=[score_axis_minimum(rows["value"]), 1], clamp=True, nice=False)
-    base = alt.Chart(inline_rows(rows, "name", "site", "stage", "step", "age", "value")).encode(
+    base = Chart(inline_rows(rows, "name", "site", "stage", "step", "age", "value")).encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y("value:Q", title=score_axis_title(f.metric for f in own), scale=scale),
         color=colour_by_name(names, title="run"),

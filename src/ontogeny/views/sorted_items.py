@@ -14,7 +14,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, multiples_or_blank, number_tooltips, panel_title
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, FAINT_COLOUR, MUTED_COLOUR
 
@@ -58,10 +58,10 @@ def _panel(vector: EvaluatedVector, items: pd.DataFrame) -> Any:
     x = alt.X("rank:Q", title="item (rank)", scale=scale, axis=alt.Axis(tickCount=5))
     y = alt.Y("value:Q", title="log-likelihood (nats per token)", scale=alt.Scale(zero=False))
     quarters = pd.DataFrame({"from": [-0.5, left - 0.5], "to": [left / 4 - 0.5, left - 0.5 + right / 4]})
-    band = alt.Chart(inline_rows(quarters)).mark_rect(color=FAINT_COLOUR)
+    band = Chart(inline_rows(quarters)).mark_rect(color=FAINT_COLOUR)
     band = band.encode(x=alt.X("from:Q", title="item (rank)"), x2="to:Q")
     rule = (
-        alt.Chart(inline_rows(pd.DataFrame({"rank": [left - 0.5]})))
+        Chart(inline_rows(pd.DataFrame({"rank": [left - 0.5]})))
         .mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
         .encode(x=x)
     )
@@ -69,10 +69,8 @@ def _panel(vector: EvaluatedVector, items: pd.DataFrame) -> Any:
     kinds = alt.Scale(domain=KINDS, range=[MUTED_COLOUR, CATEGORY_COLOURS[0]])
     colour = alt.Color("kind:N", scale=kinds, legend=alt.Legend(title=None, orient="bottom"))
     tooltip = ["side:N", "prompt:N", "text:N", "kind:N", *number_tooltips("value", digits=".2f")]
-    marks = (
-        alt.Chart(inline_rows(long)).mark_circle(size=16, opacity=0.85).encode(x=x, y=y, color=colour, tooltip=tooltip)
-    )
-    moved = alt.Chart(inline_rows(items, "rank", "unsteered", "steered")).mark_rule(color=MUTED_COLOUR, opacity=0.4)
+    marks = Chart(inline_rows(long)).mark_circle(size=16, opacity=0.85).encode(x=x, y=y, color=colour, tooltip=tooltip)
+    moved = Chart(inline_rows(items, "rank", "unsteered", "steered")).mark_rule(color=MUTED_COLOUR, opacity=0.4)
     moved = moved.encode(x=x, y=alt.Y("unsteered:Q", title="log-likelihood (nats per token)"), y2="steered:Q")
     heading = panel_title(vector.name)
     heading.subtitle = [vector.subtitle, _scores(vector)]

@@ -24,7 +24,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     panel_title,
 )
-from ontogeny.views._layout import hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, hconcat, overlay, vconcat
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, MUTED_COLOUR, ORDINAL_SCHEME
 
 title = "Sparse autoencoders"
@@ -88,10 +88,10 @@ def _reconstruction(scores: pd.DataFrame, fewer: str) -> Any:
     )
     legend = alt.Legend(title="place in training (early to late)", gradientLength=120, labelExpr="''", tickCount=0)
     age = alt.Color("age:Q", scale=alt.Scale(scheme=alt.SchemeParams(**ORDINAL_SCHEME)), legend=legend)
-    points = alt.Chart(inline_rows(own, *columns)).mark_point(filled=True, size=60, opacity=0.85)
+    points = Chart(inline_rows(own, *columns)).mark_point(filled=True, size=60, opacity=0.85)
     marks = [points.encode(x=x, y=y, color=age, shape=shape, tooltip=tooltip)]
     if len(floor):
-        crosses = alt.Chart(inline_rows(floor, *columns)).mark_point(shape="cross", size=50, color=MUTED_COLOUR)
+        crosses = Chart(inline_rows(floor, *columns)).mark_point(shape="cross", size=50, color=MUTED_COLOUR)
         marks.append(crosses.encode(x=x, y=y, tooltip=tooltip))
     heading = panel_title("Sparsity against what the model can still use", fewer)
     return overlay(*marks).properties(width=CHART_WIDTH / 2 - 60, height=200, title=heading)
@@ -107,7 +107,7 @@ def _matches(own: pd.DataFrame, line: Timeline, name: str) -> Any:
     if not curves:
         return None
     points = pd.concat(curves)
-    base = alt.Chart(inline_rows(points, "name", "age", "stage", "step", "value", "low", "high"))
+    base = Chart(inline_rows(points, "name", "age", "stage", "step", "value", "low", "high"))
     y = alt.Y("value:Q", title=_MATCHED, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5))
     colour = colour_by_name([label for label in _SHARES.values() if label in set(points["name"])])
     colour.legend = alt.Legend(title=None, orient="bottom", columns=1, symbolOpacity=1)
@@ -121,7 +121,7 @@ def _matches(own: pd.DataFrame, line: Timeline, name: str) -> Any:
     ]
     floor = own[own["metric"].eq("sae_matched") & own["control"].eq("untrained")]["value"]
     if len(floor):
-        rule = alt.Chart(alt.InlineData(values=[{"value": float(floor.mean())}]))
+        rule = Chart(alt.InlineData(values=[{"value": float(floor.mean())}]))
         marks.append(rule.mark_rule(color=MUTED_COLOUR, strokeDash=[4, 3]).encode(y="value:Q"))
     return overlay(*marks).properties(width=CHART_WIDTH / 2 - 60, height=170, title=panel_title(name))
 
@@ -131,9 +131,7 @@ def _births(own: pd.DataFrame, line: Timeline) -> Any:
     if births.empty:
         return None
     births = line.place(mean_over_seeds(births, "metric"))
-    bars = alt.Chart(inline_rows(births, "age", "stage", "step", "value", "n")).mark_bar(
-        size=9, color=CATEGORY_COLOURS[0]
-    )
+    bars = Chart(inline_rows(births, "age", "stage", "step", "value", "n")).mark_bar(size=9, color=CATEGORY_COLOURS[0])
     y = alt.Y("value:Q", title="latents born (count)", axis=alt.Axis(tickCount=5))
     tooltip = ["stage:N", "step:Q", *number_tooltips("value", digits=".1f"), "n:Q"]
     drawn = bars.encode(x=step_axis(line, ticks=5, brief=True), y=y, tooltip=tooltip)

@@ -33,7 +33,7 @@ from ontogeny.views._chart_parts import (
     resolve_scales,
     small_multiples,
 )
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._theme import CHART_WIDTH, ORDINAL_SCHEME
 
 title = "Spectrum"
@@ -72,7 +72,7 @@ def _dimensions(subject: ConceptRecords, line: Timeline, fewer: str) -> Any:
     rows = mean_over_seeds(rows[rows["method"].eq(rows["method"].iloc[0])], "site")
     rows = rows[rows["layer"].isin(evenly_spread(sorted(rows["layer"].unique()), LAYERS))]
     legend = alt.Legend(title="layer", orient="bottom", columns=12, symbolType="stroke", symbolSize=200)
-    lines = alt.Chart(inline_rows(rows, "site", "layer", "age", "stage", "step", "value")).mark_line(strokeWidth=1.8)
+    lines = Chart(inline_rows(rows, "site", "layer", "age", "stage", "step", "value")).mark_line(strokeWidth=1.8)
     lines = lines.encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y("value:Q", title=f"{DIMENSIONS[metric]} (dimensions)", axis=alt.Axis(tickCount=5)),
@@ -109,7 +109,7 @@ def _shares(subject: ConceptRecords, line: Timeline) -> Any:
         return None
     legend = alt.Legend(title="principal component", orient="bottom", columns=12, symbolType="square", symbolSize=120)
     shares, colours = alt.Scale(domain=[0, 1]), alt.SchemeParams(name=ORDINAL_SCHEME["name"], extent=[0.1, 0.92])
-    chart = alt.Chart(inline_rows(rows, "rank", "age", "stage", "step", "value")).encode(
+    chart = Chart(inline_rows(rows, "rank", "age", "stage", "step", "value")).encode(
         x=step_axis(line, ticks=5, brief=True),
         y=alt.Y("value:Q", title="share of variance (0–1)", stack="zero", scale=shares, axis=alt.Axis(tickCount=5)),
         color=alt.Color("rank:O", scale=alt.Scale(scheme=colours), legend=legend),

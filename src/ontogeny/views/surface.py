@@ -23,7 +23,7 @@ from ontogeny.views._chart_parts import (
     number_tooltips,
     resolve_scales,
 )
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._scores import score_axis_title
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, INK_COLOUR
@@ -71,7 +71,7 @@ def _block(findings: list[Finding], kinds: list[str], *, legend: bool) -> alt.La
     shapes = alt.Scale(domain=kinds, range=[SHAPES[KINDS.index(kind)] for kind in kinds])
     x = alt.X("value:Q", scale=scale, axis=axis)
     y = alt.Y("name:N", sort=names, title="concept", axis=alt.Axis(grid=True, labelLimit=200, labelFontSize=12))
-    base = alt.Chart(inline_rows(rows)).encode(y=y)
+    base = Chart(inline_rows(rows)).encode(y=y)
     symbols = alt.Legend(title=None, orient="top", columns=7, symbolOpacity=1) if legend else None
     marks = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
         x=x,

@@ -15,7 +15,7 @@ from ontogeny.findings.timeline import Timeline, make_timeline
 from ontogeny.records import checkpoint_label
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title
-from ontogeny.views._layout import vconcat
+from ontogeny.views._layout import Chart, vconcat
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR
 
 title = "Token ribbon"
@@ -93,7 +93,7 @@ def _panel(cells: pd.DataFrame, checkpoints: list[str], largest: float, heading:
         legend=alt.Legend(title="score", orient="right", gradientLength=90) if heading else None,
     )
     data = inline_rows(cells, "checkpoint", "start", "end", "middle", "shown", "value")
-    base = alt.Chart(data).encode(y=y)
+    base = Chart(data).encode(y=y)
     tooltip = [
         alt.Tooltip("shown:N", title="token"),
         alt.Tooltip("checkpoint:N"),

@@ -37,7 +37,7 @@ from ontogeny.views._chart_parts import (
     panel_title,
     resolve_scales,
 )
-from ontogeny.views._layout import hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import (
     CATEGORY_COLOURS,
@@ -167,7 +167,7 @@ def _square(pairs: pd.DataFrame, metric: str, tried: Timeline, learned: Timeline
     text = f"{name}, {outcome}" if metric == "transfer_effect" and outcome else name
     side = CHART_WIDTH / 4 - 62
     legend = alt.Legend(title=None, orient="bottom", type="gradient", gradientLength=side - 20)
-    chart = alt.Chart(inline_rows(cells, *_COLUMNS)).mark_rect(x2Offset=0.6, y2Offset=0.6)
+    chart = Chart(inline_rows(cells, *_COLUMNS)).mark_rect(x2Offset=0.6, y2Offset=0.6)
     chart = chart.encode(
         x=step_axis(tried, ticks=4, brief=True, field="age_low", name="tried at step"),
         x2="age_high:Q",
@@ -207,7 +207,7 @@ def _curve(rows: pd.DataFrame, pairs: pd.DataFrame, learned: Timeline, line: Tim
     y = alt.Y("value:Q", title=f"effect in {checkpoint_label(stage, None if step % 1 else step)} ({unit})", scale=scale)
     wide = CHART_WIDTH - 90 if means.empty else CHART_WIDTH - 340
     x = step_axis(line, ticks=10 if means.empty else 7, brief=True, field="source_age", name="learned at step")
-    base = alt.Chart(inline_rows(cells, "source_stage", "source", "source_age", "value", "low", "high")).encode(x=x)
+    base = Chart(inline_rows(cells, "source_stage", "source", "source_age", "value", "low", "high")).encode(x=x)
     dots = base.mark_circle(color=CATEGORY_COLOURS[0], size=30, opacity=1).encode(
         y=y, tooltip=[*_PLACES, *number_tooltips("value", "low", "high")]
     )
@@ -228,13 +228,13 @@ def _reach(rows: pd.DataFrame) -> list[float]:
 def _floor(here: pd.DataFrame, own: pd.DataFrame, scale: alt.Scale) -> list[Any]:
     """Zero, the random directions, and the target's own vector."""
     nulls = here[here["control"].eq("random_direction")]
-    marks: list[Any] = [alt.Chart(inline_rows(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED_COLOUR)]
+    marks: list[Any] = [Chart(inline_rows(pd.DataFrame({"value": [0.0]}))).mark_rule(color=MUTED_COLOUR)]
     if len(own):
-        marks.append(alt.Chart(inline_rows(own, "value")).mark_rule(color=INK_COLOUR, strokeDash=[5, 3]))
+        marks.append(Chart(inline_rows(own, "value")).mark_rule(color=INK_COLOUR, strokeDash=[5, 3]))
     marks = [mark.encode(y=alt.Y("value:Q", scale=scale)) for mark in marks]
     if len(nulls):
         band = pd.DataFrame({"low": [nulls["low"].min()], "high": [nulls["high"].max()]})
-        grey = alt.Chart(inline_rows(band)).mark_rect(color=MUTED_COLOUR, opacity=0.18)
+        grey = Chart(inline_rows(band)).mark_rect(color=MUTED_COLOUR, opacity=0.18)
         marks.insert(0, grey.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q"))
     return marks
 
@@ -244,9 +244,7 @@ def _averages(means: pd.DataFrame, floor: list[Any], y: alt.Y) -> Any:
     names = [rule for rule in ("last", "best", "even") if rule in set(means["rule"])]
     sizes = sorted(means["k"].unique())
     axis = alt.X("k:O", sort=sizes, title="checkpoints averaged", axis=alt.Axis(labelAngle=0, format="d"))
-    base = alt.Chart(
-        inline_rows(means.assign(name=means["rule"]).sort_values("k"), "k", "name", "value", "low", "high")
-    )
+    base = Chart(inline_rows(means.assign(name=means["rule"]).sort_values("k"), "k", "name", "value", "low", "high"))
     lines = base.mark_line(point={"size": 22}, strokeWidth=1.5).encode(
         x=axis,
         y=y,

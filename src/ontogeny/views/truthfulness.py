@@ -15,7 +15,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, evenly_spread,
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import inline_rows, labelled_cells, number_tooltips, panel_title
-from ontogeny.views._layout import hconcat, overlay
+from ontogeny.views._layout import Chart, hconcat, overlay
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, lowest_pair, stack_concepts
 from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, DIVERGING_SCHEME, SEQUENTIAL_SCHEME
@@ -68,7 +68,7 @@ def _square(rows: pd.DataFrame, names: list[str], what: str, across: str, scale:
     size = len(names)
     side = max(14.0, min(66.0, (CHART_WIDTH - 260) / 3 / size))
     columns = ("moment", "other", "value", "low", "high", "label", "ends", "concept", "site")
-    base = alt.Chart(inline_rows(cells, *columns)).encode(
+    base = Chart(inline_rows(cells, *columns)).encode(
         x=alt.X("other:N", sort=names, title=across, axis=alt.Axis(labelAngle=-35 if size > 3 else 0)),
         y=alt.Y("moment:N", sort=names, title="stage"),
     )
@@ -104,16 +104,14 @@ def _clouds(table: pd.DataFrame, names: list[str]) -> Any:
     charts = []
     for name in evenly_spread([name for name in names if name in set(wide["moment"])], CLOUDS):
         points = wide[wide["moment"].eq(name)]
-        cloud = alt.Chart(inline_rows(points, "direction", "beside", "label", "text")).mark_circle(
-            size=26, opacity=0.65
-        )
+        cloud = Chart(inline_rows(points, "direction", "beside", "label", "text")).mark_circle(size=26, opacity=0.65)
         cloud = cloud.encode(
             x=alt.X("direction:Q", title="along its direction (units of the stream)", axis=bare),
             y=alt.Y("beside:Q", title="beside it (units of the stream)", axis=bare),
             color=colour,
             tooltip=["text:N", "label:N"],
         )
-        zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="#b9c0c8", strokeDash=[3, 3])
+        zero = Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="#b9c0c8", strokeDash=[3, 3])
         panel = overlay(zero.encode(x="x:Q"), cloud)
         charts.append(panel.properties(width=CHART_WIDTH / 4 - 50, height=150, title=panel_title(name)))
     return hconcat(*charts, spacing=24)

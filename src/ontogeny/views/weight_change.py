@@ -17,7 +17,7 @@ from ontogeny.findings.table import ConceptRecords, coord_column, mean_over_seed
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import colour_by_name, inline_rows, known_intervals, number_tooltips, panel_title
-from ontogeny.views._layout import concat, hconcat, overlay, vconcat
+from ontogeny.views._layout import Chart, concat, hconcat, overlay, vconcat
 from ontogeny.views._legend import LegendEntry
 from ontogeny.views._stage_grid import checkpoint_rows, each_stage, stack_concepts
 from ontogeny.views._theme import CHART_WIDTH, INK_COLOUR, MUTED_COLOUR
@@ -101,7 +101,7 @@ def _lines(
     """Lines with points and intervals: a colour by `name`, a dash by kind of change."""
     rows = mean_over_seeds(rows, by, "name", "change")
     columns = (by, "name", "change", "value", "low", "high")
-    base = alt.Chart(inline_rows(rows, *columns)).encode(
+    base = Chart(inline_rows(rows, *columns)).encode(
         x=x, color=colour_by_name(colours, legend=legend), detail="change:N"
     )
     scale = alt.Scale(domain=list(_DASHES), range=list(_DASHES.values()))
@@ -201,14 +201,14 @@ def _jacobian(rows: pd.DataFrame) -> Any:
     kinds = [kind for kind in (CHANGE, RANDOM, GRADIENT) if kind in set(own["change"])]
     own = mean_over_seeds(_named(own, "kind"), "name", "change")
     columns = ("name", "change", "value", "low", "high")
-    base = alt.Chart(inline_rows(own, *columns)).encode(
+    base = Chart(inline_rows(own, *columns)).encode(
         y=alt.Y("change:N", sort=kinds, title="kind of change", axis=alt.Axis(labelLimit=220)),
         yOffset=alt.YOffset("name:N"),
         color=colour_by_name(_KINDS),
     )
     words = "change of the Jacobian norm (doublings)"
     x = alt.X("value:Q", title=words, axis=alt.Axis(grid=True))
-    zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
+    zero = Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color=MUTED_COLOUR, strokeDash=[3, 3])
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=words), x2="high:Q")
     points = base.mark_circle(size=60, opacity=1).encode(
         x=x, tooltip=["name:N", "change:N", *number_tooltips(*columns[2:])]
