@@ -9,7 +9,7 @@ from typing import Any
 HERE = Path(__file__).parent
 GROUPS = {
     "Models and texts": "load_model Model load_concept Concept Example Answer Lineage Checkpoint Stage",
-    "Reading": "capture Activations fit_probe FittedProbe read TokenScores Site",
+    "Reading": "capture Activations fit_probe FittedProbe read TokenScores load_gauges GaugePack Site",
     "Steering": "steer Edit Add Ablate Cap Clamp Erase Patch RankOne Reweight SplitSoftmax Zero Direction",
     "Jobs over a lineage": "trace evaluate transfer compare monitor lens drift embedding_geometry audit read_checkpoints",
     "While it trains": "TraceCallback Watcher doctor Alert AlertSettings",

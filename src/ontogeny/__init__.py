@@ -5,7 +5,7 @@
 The public API. Names are imported on first use, so `import ontogeny` loads neither torch nor transformers.
 
 Models and texts     load_model, load_concept, Concept, Example, Answer, Lineage, Checkpoint, Stage
-Reading              capture, fit_probe, read, Activations, FittedProbe, TokenScores, Site
+Reading              capture, fit_probe, read, load_gauges, Activations, FittedProbe, TokenScores, GaugePack, Site
 Steering             steer, Add, Ablate, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero, Edit, Direction
 Jobs over a lineage  trace, evaluate, transfer, compare, monitor, lens, drift, embedding_geometry, audit, read_checkpoints
 While it trains      TraceCallback, Watcher, doctor, Alert, AlertSettings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ontogeny.direction import Direction
     from ontogeny.embeddings.model_geometry import GeometrySettings
     from ontogeny.errors import BadInput
+    from ontogeny.gauges.pack import GaugePack, load_gauges
     from ontogeny.interventions import Ablate, Add, Cap, Clamp, Erase, Patch, RankOne, Reweight, SplitSoftmax, Zero
     from ontogeny.jobs.audit.audit import audit
     from ontogeny.jobs.compare.compare import compare
@@ -68,6 +69,7 @@ _MODULES = {
     "ontogeny.direction": ("Direction",),
     "ontogeny.embeddings.model_geometry": ("GeometrySettings",),
     "ontogeny.errors": ("BadInput",),
+    "ontogeny.gauges.pack": ("GaugePack", "load_gauges"),
     "ontogeny.interventions": (
         "Ablate",
         "Add",
@@ -131,6 +133,7 @@ __all__ = [
     "EvaluationSettings",
     "Example",
     "FittedProbe",
+    "GaugePack",
     "GeometrySettings",
     "LensSettings",
     "Lineage",
@@ -163,6 +166,7 @@ __all__ = [
     "lens",
     "list_plugins",
     "load_concept",
+    "load_gauges",
     "load_model",
     "monitor",
     "open_run",

@@ -42,8 +42,11 @@ def table(*, sft: bool = False, seed: int = 0) -> pd.DataFrame:
     rows += _edits(_moments(sft)[-1])
     rows += _dialogues(_moments(sft))
     rows += [row for concept in ("truth", "privacy") for row in _mapped_vectors(concept, _moments(sft)[-1])]
+    rows += [row for concept in ("truth", "privacy") for row in _siblings(concept, _moments(sft)[-1])]
+    rows += [row for concept in ("truth", "privacy") for row in _gauge(concept, _moments(sft)[-1])]
     rows += _geometries(_moments(sft))
     rows += [row for moment in _moments(sft)[::5] for row in _scenes(moment)]
+    rows += list(_attention_planes(_moments(sft)[-1]))
     return frame([*rows, *_between_concepts(_moments(sft)[-1], rng), *_stage_effects(_moments(sft))])
 
 
@@ -174,6 +177,21 @@ def _edits(moment: tuple[str, int, float]) -> Iterator[dict]:
                     yield at | {"control": control} | _around(size * value, 0.1 * value)
 
 
+def _attention_planes(moment: tuple[str, int, float]) -> Iterator[dict]:
+    """Queries and keys of two heads in a plane, one with positions and one with hues."""
+    stage, step, tokens = moment
+    at = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens, "n": 1}
+    for panel, tint, labels in (
+        ("position, head.1.0", "position", "0123456789"),
+        ("hue, head.2.1", "hue", ("red", "grey") * 5),
+    ):
+        for kind in ("query", "key"):
+            for token, label in enumerate(labels):
+                coords = {"panel": panel, "tint": tint, "label": label, "kind": kind, "token": str(token)}
+                for metric, value in (("plane_x", math.cos(token)), ("plane_y", math.sin(token) + (kind == "key"))):
+                    yield at | {"metric": metric, "value": value, "coords": coords}
+
+
 def _scenes(moment: tuple[str, int, float]) -> Iterator[dict]:
     """Mask and depth read from the blocks of a diffusion model and from its pixels, and two pictures."""
     stage, step, tokens = moment
@@ -246,6 +264,25 @@ def _dialogues(moments: list[tuple[str, int, float]]) -> Iterator[dict]:
                     yield here | {"metric": "attention_mass"} | _around(0.5 / (1 + number))
             yield at | {"metric": "adherence_change"} | _around(-0.4 + gain)
             yield at | {"metric": "capability_margin"} | _around(3 - 2 * gain)
+
+
+def _gauge(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:
+    """A gauge of a pack: calibration of its percentage, and its control vector, which works for the first concept only."""
+    stage, step, tokens = moment
+    at = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens, "n": 24}
+    at |= {"concept": concept, "site": "resid.3", "layer": 3}
+    works = concept == "truth"
+    for confidence in (0.6, 0.75, 0.9):
+        own = {"metric": "gauge_reliability", "method": "platt", "coords": {"confidence": str(confidence)}}
+        yield at | own | _around(confidence - 0.05, 0.1)
+    yield at | {"metric": "gauge_ece", "method": "platt", "value": 0.08}
+    yield at | {"metric": "gauge_ece", "method": "platt", "control": "calibrated", "value": 0.15}
+    yield at | {"metric": "gauge_control_works", "method": "mass_mean", "value": float(works)}
+    for towards in ("no", "yes"):
+        own = {"metric": "gauge_control_effect", "coords": {"towards": towards, "site": "resid.3"}}
+        yield at | own | {"method": "mass_mean"} | _around(3.0 if works else 0.4, 0.3)
+        yield at | own | {"method": "logistic", "value": 1.0}
+        yield at | own | {"method": "mass_mean", "control": "random_direction"} | _around(0.1, 1.5)
 
 
 def _moments(sft: bool) -> list[tuple[str, int, float]]:
@@ -485,6 +522,29 @@ def _steered(end: dict, grown: float) -> Iterator[dict]:
         for asked in ("Is it?", "Was it?"):
             told = {"arm": arm, "prompt": asked, "text": " It is true that it is."}
             yield end | {"metric": "sample_surprise", "method": arm, "split": "all", "coords": told, "value": value}
+
+
+def _siblings(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:
+    """What two vectors leave and remove in models that differ in the share of some data."""
+    stage, step, tokens = moment
+    row = {"lineage": "tiny-neox", "train_seed": 0, "stage": stage, "step": step, "tokens": tokens, "concept": concept}
+    row |= {"split": "test", "n": 40, "unit": "siblings"}
+    for method, gain in (("caa", 1.0), ("iti", 0.6)):
+        for share in (0.0, 0.1, 0.25):
+            before, told = 0.2 + 2 * share, {"data_share": f"{share:g}", "site": "resid.2"}
+            own = row | {"method": method, "metric": "unwanted_share"}
+            start = {"control": "unsteered", "coords": told | {"alpha": "0", "cost": "0"}}
+            yield own | start | _around(before)
+            for alpha, cost in ((1, 0.05), (2, 0.2)):
+                at = told | {"alpha": f"{alpha}", "cost": f"{cost}"}
+                yield own | {"coords": at} | _around(before / (1 + gain * alpha))
+                yield own | {"control": "random_direction", "coords": at} | _around(before)
+            at = told | {"alpha": "1.4", "cost": "0.1", "kl": "0.1"}
+            removed = row | {"method": method, "metric": "removed_share", "coords": at}
+            yield removed | _around(gain * (0.3 + share))
+            yield removed | {"control": "random_direction"} | _around(0.0)
+        trend = row | {"method": method, "metric": "share_trend", "value": 1.0, "note": "It rises."}
+        yield trend | {"coords": {"of": "removed", "siblings": "3", "p": "0.333", "q": "0.5"}}
 
 
 def _token_scores(moment: tuple[str, int, float]) -> Iterator[dict]:

@@ -20,6 +20,7 @@ from ontogeny.gauges.gauge import CalibratedProbe, Gauge, calibration_error
 from ontogeny.gauges.labelled_chats import LabelledChats
 from ontogeny.gauges.three_splits import ThreeSplits
 from ontogeny.measurements.scores import held_out_scores, score
+from ontogeny.metrics.calibration import CalibrationBin, reliability_bins
 from ontogeny.models.model import Model
 from ontogeny.probes import Probe
 from ontogeny.sites import Site
@@ -29,6 +30,7 @@ from ontogeny.statistics.unique import unique_values
 
 READING_METHOD, CONTROL_METHOD = "logistic", "mass_mean"
 _RANDOM_READERS = 100
+_RELIABILITY_BINS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,8 @@ class FittedGauge:
     reading: Probe
     control: Probe
     sites: tuple[Site, ...]
+    reliability: tuple[CalibrationBin, ...] = ()
+    """Confidence in the likeliest class on the test split, and how often it is right."""
 
 
 def fit_gauge(
@@ -143,9 +147,12 @@ def _calibrated(
         (calibration, {}) if calibration != "auto" else choose_calibration(chosen, y[choose], chats.groups[choose])
     )
     mapped = fit_calibration(name, chosen, y[choose])
-    error, noise = calibration_error(mapped.probabilities(scores[splits.test]), y[splits.test])
+    shares = mapped.probabilities(scores[splits.test])
+    error, noise = calibration_error(shares, y[splits.test])
     gauge = replace(gauge, calibration_error=error, calibration_noise=noise)
-    fitted = replace(fitted, calibration=name, brier=brier)
+    confidence, best_class = shares.max(1)
+    reliable = reliability_bins(confidence, best_class == y[splits.test], bins=_RELIABILITY_BINS, by="count")
+    fitted = replace(fitted, calibration=name, brier=brier, reliability=tuple(reliable))
     if not on_test.low > 0.5:
         start = "has no interval" if math.isnan(on_test.low) else f"begins at {on_test.low:.2f}, not above .5"
         reason = f"{gauge.site} does not read it: AUROC {on_test.auroc:.2f} on the test split, its interval {start}"

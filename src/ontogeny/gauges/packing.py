@@ -155,6 +155,7 @@ def make_packed_gauge(
             "cosine": fitted.cosines[str(fitted.sites[at])],
             "control_site_chosen_by": chosen,
             "brier_by_calibration": dict(fitted.brier),
+            "reliability": [asdict(one) for one in fitted.reliability],
             "left_out": chats.left_out,
             "shortened": chats.shortened,
             "suffix_tokens": suffix_tokens,

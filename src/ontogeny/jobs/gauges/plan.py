@@ -20,7 +20,7 @@ from ontogeny.sites import Site
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.run import Run
 
-_GAUGES_VERSION = 1
+_GAUGES_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ def gauge_rows(member: PackedGauge, seed: int) -> Iterator[Record]:
     calibrated: dict[str, Any] = {"method": member.calibration or "none", "reason": gauge.reason or "not calibrated"}
     yield about.row("gauge_ece", gauge.calibration_error, gauge.site, **calibrated)
     yield about.row("gauge_ece", gauge.calibration_noise, gauge.site, control="calibrated", **calibrated)
+    for one in numbers.get("reliability", ()):
+        ends = (_value(one["accuracy_low"]), _value(one["accuracy_high"]))
+        own_bin: dict[str, Any] = {"n": one["n"], "coords": {"confidence": f"{one['confidence']:.6g}"}}
+        yield about.row("gauge_reliability", one["accuracy"], gauge.site, interval=ends, **calibrated, **own_bin)
     yield about.row("gauge_cosine", _value(numbers["cosine"]), member.control_site, reason="a vector is not finite")
     steers = {"steers": 1.0, "does not steer": 0.0}.get(check.verdict, math.nan)
     yield about.row(
