@@ -29,7 +29,7 @@ from ontogeny.views._theme import CATEGORY_COLOURS
 from tests.helpers import synthetic_records
 
 NAMES = plugins.list_plugins("views")
-SCENES = ("mask_", "depth_", "picture")
+SCENES = ("mask_", "depth_", "picture", "plane_", "path_colour", "path_size", "generated_image")
 DIALOGUES = ("adherence", "instruction_recall", "adoption", "attention_mass", "capability_margin")
 OF_THE_WHOLE_CHART = (
     has_axes_with_titles_and_units,

@@ -207,6 +207,11 @@ def _scenes(moment: tuple[str, int, float]) -> Iterator[dict]:
     for image, number in itertools.product((1, 2), range(12)):
         coords = {"image": str(image), "place": str(number), "name": f"step {number}", "picture": _ONE_PIXEL}
         yield at | {"metric": "picture", "value": 1.0, "n": 1, "coords": coords}
+        coords = {"image": "1", "name": f"way {number}", "picture": _ONE_PIXEL}
+        yield at | {"metric": "generated_image", "value": 1.0, "n": 1, "coords": coords}
+        for control in ({}, {"control": "linear theory"}):
+            for metric, value in (("path_colour", 0.1 * number), ("path_size", 0.3 * number)):
+                yield at | control | {"metric": metric, "value": value, "step": step + number, "n": 16}
 
 
 def _mapped_vectors(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:

@@ -12,10 +12,11 @@ from ontogeny.models.model import Model, load_model
 from ontogeny.statistics.splits import number_groups
 from ontogeny.studies import elicitation
 from ontogeny.studies.elicitation import ElicitationSettings
+from ontogeny.studies.elicitation import _asking as asking
 
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal")
 QUESTIONS = tuple(Answer(f"{name} is", " oz", " um", name) for name in NAMES)
-SMALL = ElicitationSettings(shots=2, draws=10, samples=100)
+SMALL = ElicitationSettings(shots=2, draws=10, strengths=(2.0,), steering_draws=1, samples=100)
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +37,18 @@ def test_right_answers_that_are_one_word_are_read_and_shuffled_ones_are_not(mode
 
 def test_worked_examples_are_of_other_groups_and_fit_the_context(model: Model) -> None:
     groups = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-    chosen = elicitation.worked_examples(QUESTIONS, groups, SMALL)
+    chosen = asking.worked_examples(QUESTIONS, groups, shots=2, seed=0)
     assert all(groups[i] != groups[own] for own, examples in enumerate(chosen) for i in examples)
-    prompts = elicitation._with_examples(model, QUESTIONS, chosen, "wrong")
+    prompts = asking.prompts_with_examples(model, QUESTIONS, chosen, "wrong")
     assert all(
         prompt.count(" um\n") == 2 and prompt.endswith(q.prompt) for prompt, q in zip(prompts, QUESTIONS, strict=True)
     )
     long = tuple(replace(q, prompt=q.prompt * 8) for q in QUESTIONS)  # one example fits beside each, two do not
-    assert elicitation._with_examples(model, long, chosen, "right")[0].count("\n") == 1
+    assert asking.prompts_with_examples(model, long, chosen, "right")[0].count("\n") == 1
     longer = tuple(replace(q, prompt=q.prompt * 15) for q in QUESTIONS)
     rows = list(elicitation.run({"base": model}, StudyInputs(questions=longer), SMALL))
     lost = [row for row in rows if row.metric == "few_shot_accuracy"]
-    assert {(row.n, row.note) for row in lost} == {(0, elicitation._TOO_SHORT)}
+    assert {(row.n, row.note) for row in lost} == {(0, asking.TOO_SHORT)}
 
 
 def test_equal_likelihoods_count_half(model: Model) -> None:
@@ -55,7 +56,7 @@ def test_equal_likelihoods_count_half(model: Model) -> None:
     with torch.no_grad():
         for parameter in model_of_nothing.network.parameters():
             parameter.zero_()
-    assert elicitation.answered(model_of_nothing, [q.prompt for q in QUESTIONS], QUESTIONS).eq(0.5).all()
+    assert asking.answered(model_of_nothing, [q.prompt for q in QUESTIONS], QUESTIONS).eq(0.5).all()
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ Below each picture is Dice of its mask with the mask of the image, or with the n
 near is dark in a depth. A push “to another” is as long and to the new mask of another image. Pictures are stored with the run.
 """
 
-import base64
-import binascii
 from typing import Any
 
 import altair as alt
@@ -16,6 +14,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason
 from ontogeny.views._layout import Chart, overlay
+from ontogeny.views._pictures import checked_picture
 from ontogeny.views._theme import INK_COLOUR, MUTED_COLOUR
 
 title = "Scenes from noise to image"
@@ -24,9 +23,6 @@ needs = frozenset({"step", "train_seed", "metric", "value", "coords"})
 select = rows_with_metrics("picture")
 where = metric_condition("picture")
 IMAGES = 6
-LARGEST = 400_000
-"""Characters of a picture; a longer one is not drawn."""
-_PNG = "data:image/png;base64,"
 _SIDE, _LINE = 58, 13
 """Side of a picture, and height of a line of its name, in px."""
 
@@ -35,7 +31,7 @@ def draw(records: pd.DataFrame) -> Any:
     table = tidy_records(select(records))
     pictures = table[table["value"].notna()]
     pictures = pictures.assign(
-        picture=[_checked_picture(text) for text in coord_column(pictures, "picture")],
+        picture=[checked_picture(text) for text in coord_column(pictures, "picture")],
         image=pd.to_numeric(coord_column(pictures, "image"), errors="coerce"),
         place=pd.to_numeric(coord_column(pictures, "place"), errors="coerce"),
         name=coord_column(pictures, "name"),
@@ -73,14 +69,3 @@ def draw(records: pd.DataFrame) -> Any:
     )
     step = {"step": _SIDE + 12}
     return overlay(shown, frame, text).properties(width=step, height={"step": _SIDE + 32})
-
-
-def _checked_picture(text: Any) -> str:
-    """The text if it is a PNG as a data URL, or nothing: no other address is ever drawn."""
-    if not isinstance(text, str) or not text.startswith(_PNG) or len(text) > LARGEST:
-        return ""
-    try:
-        content = base64.b64decode(text.removeprefix(_PNG), validate=True)
-    except (binascii.Error, ValueError):
-        return ""
-    return text if content.startswith(b"\x89PNG\r\n\x1a\n") else ""

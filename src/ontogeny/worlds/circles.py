@@ -1,8 +1,8 @@
 """Circles: small images of one circle with a colour and a size, conditioned on both and on its place; one combination is held out.
 
 Colour goes from red to blue and size from big to small. A circle with soft edges is painted on white, and what its red and blue channels
-take away from white adds up to the mask, so that colour, size and place of any image are read without a classifier. The images are those
-of arXiv:2406.19370, smaller.
+take away from the background adds up to the mask, so that colour, size and place of any image are read without a classifier. The images are
+those of arXiv:2406.19370, smaller.
 """
 
 from collections.abc import Mapping
@@ -112,7 +112,10 @@ def attributes(world: World, images: Float[NDArray[np.float64], "image 3 side si
     """Attributes of images, image × attribute, as `paint` takes them; NaN where there is no circle."""
     side = world.config.side
     grid = (np.arange(side) + 0.5) * 2 / side - 1
-    taken = (1 - np.asarray(images, dtype=np.float64)) / 2
+    shown = (1 + np.asarray(images, dtype=np.float64)) / 2
+    # A tint of the whole background is no part of the circle.
+    background = np.median(shown.reshape(*shown.shape[:2], -1), axis=2)[..., None, None]
+    taken = background - shown
     mask = taken[:, 0] + taken[:, 2]
     area = mask.sum((1, 2))
     present = area >= _LEAST_AREA
