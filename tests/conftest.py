@@ -62,6 +62,15 @@ def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+@pytest.fixture
+def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports draw one picture, in a test of something else: all views take seconds."""
+    from ontogeny.report import pictures
+    from ontogeny.views import load_view
+
+    monkeypatch.setattr(pictures, "load_views", lambda: [load_view("emergence")])
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory):
     """tiny("gpt_neox") -> folder of a two-layer random model with tokenizer; made once a session."""

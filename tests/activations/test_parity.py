@@ -149,6 +149,7 @@ def test_run_keeps_its_first_certificate(model, tmp_path):
     assert "4 of the run's texts" in describe_parity(first)
 
 
+@pytest.mark.usefixtures("one_view")
 def test_report_shows_certificate_and_warning(model, tmp_path):
     told = {"checkpoint": "step10", **parity_certificate(model, TEXTS)}
     page = write_report(synthetic_records.frame([]), {"parity": told}, tmp_path / "a.html").read_text(encoding="utf-8")

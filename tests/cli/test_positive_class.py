@@ -28,6 +28,7 @@ def trace(place: Path, out: str, *more: object) -> list[object]:
     return ["trace", place / "model", "-c", place / "number.jsonl", *known, "-o", place / out, *more]
 
 
+@pytest.mark.usefixtures("one_view")
 @pytest.mark.parametrize(
     ("given", "positive", "negative"), [((), "plural", "singular"), (("--positive", "singular"), "singular", "plural")]
 )

@@ -195,13 +195,14 @@ def test_single_model_has_scores_in_json(home: Path, tmp_path: Path, say, tiny) 
 # --- what a run can be asked ---------------------------------------------------------------------------------------------------
 
 
-def test_report(run: Path, tmp_path: Path, say) -> None:
+def test_report(run: Path, tmp_path: Path, say, request: pytest.FixtureRequest) -> None:
     done = say("report", run)
     assert (done.code, done.err) == (0, "")
     assert Path(done.out.strip()) == run / "report.html"
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "planted" in page
     assert 'src="http' not in page
+    request.getfixturevalue("one_view")
     other = say("report", run, "-o", tmp_path / "deep" / "page.html")
     assert other.code == 0
     assert (tmp_path / "deep" / "page.html").stat().st_size > 10_000
@@ -328,6 +329,7 @@ BAD = {
 }
 
 
+@pytest.mark.usefixtures("one_view")
 @pytest.mark.parametrize(("args", "expected"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_line(args, expected, run: Path, tmp_path: Path, say) -> None:
     import re

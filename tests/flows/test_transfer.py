@@ -166,6 +166,7 @@ def test_pairs_do_not_depend_on_other_checkpoints(place: Path, run: Run, tmp_pat
         assert _value(few, metric, 128, 8, of) == pytest.approx(_value(run, metric, 128, 8, of), abs=1e-4)
 
 
+@pytest.mark.usefixtures("one_view")
 def test_single_target_gets_averages(place: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "into"
     shutil.copytree(run.folder, again)

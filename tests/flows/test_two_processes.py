@@ -132,6 +132,7 @@ def test_monitor_rejects_locked_run(job: str, home: Path) -> None:
     assert state(run.folder) != before
 
 
+@pytest.mark.usefixtures("one_view")
 @pytest.mark.parametrize(
     "argv",
     [

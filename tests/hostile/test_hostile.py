@@ -74,11 +74,13 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_line_and_nothing_else(name: str, place: Path, say: Say, monkeypatch) -> None:
+def test_one_line_and_nothing_else(name: str, place: Path, say: Say, monkeypatch, request) -> None:
     make, expected = CASES[name]
     argv = make(place)
     monkeypatch.chdir(place)
     monkeypatch.setattr(templates, "RENDER_SECONDS", 0.5)
+    if name.startswith("report "):  # its place is wrong, whatever it shows
+        request.getfixturevalue("one_view")
     before, above = listing(place), sorted(place.parent.iterdir())
     code, _, err = say(*argv)
     told = [line for line in err.splitlines() if not re.match(r"\[\d+/\d+\] ", line)]

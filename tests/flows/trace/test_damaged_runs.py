@@ -194,6 +194,7 @@ def test_damaged_run_json_is_read_from_the_parts(content: str | None, run: Run, 
     assert "run.json was damaged" in told["lineage"]["notes"][0]
 
 
+@pytest.mark.usefixtures("one_view")
 def test_damaged_run_json_is_shown_and_written_again(home: Path, run: Run, whole: Run, say: Say) -> None:
     _damage_about(run, "{")
     assert say("report", run.folder)[0] == 0
