@@ -1,6 +1,7 @@
 """Merged tensor files: read by their bytes, each tensor with a checksum of its own."""
 
 import contextlib
+import itertools
 import zlib
 from pathlib import Path
 
@@ -90,11 +91,12 @@ def test_file_without_checksums_of_tensors_is_read_as_well(tmp_path: Path) -> No
     assert crc32_by_tensors(path) is None
 
 
-def test_checksum_of_two_pieces_is_that_of_both_together() -> None:
+def test_checksum_of_pieces_is_that_of_all_together() -> None:
     content = bytes(range(256)) * 40
-    for cut in (0, 1, 77, 4096, len(content)):
-        first, second = content[:cut], content[cut:]
-        assert combine_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(content)
+    for cuts in ([], [0], [1], [77, 77, 4096], [len(content)], [5, 6, 7, 9000]):
+        ends = [0, *cuts, len(content)]
+        pieces = [content[start:end] for start, end in itertools.pairwise(ends)]
+        assert combine_crc32([(zlib.crc32(piece), len(piece)) for piece in pieces]) == zlib.crc32(content)
 
 
 def test_checksum_of_a_merged_file_is_that_of_its_content(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -253,3 +253,16 @@ def test_phases_of_many_curves_are_corrected_and_kernels_must_agree() -> None:
     assert "corrected for 21 sites and 2 stages" in decided[1][0].reason
     short = fit_bend(STEPS[:5], x[:5])
     assert familywise_phases([[short]])[0][0].reason == short.phases.reason
+
+
+def test_curves_of_many_checkpoints_are_tested_at_few_bends_and_drawn_at_all() -> None:
+    steps = torch.logspace(0, 15, 300, base=2.0).round().unique()
+    x = (steps.double() + 1).log2()
+    noise = torch.randn(len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.where(x < 9, 0.1 * x, 1.8 - 0.1 * x) + 0.02 * noise
+    fit = fit_bend(steps, y)
+    assert fit.explained is not None
+    assert float(fit.explained[0]) > 0.95 > float(fit.explained[1:].max())
+    assert fit.phases.verdict == "fitting then compression"
+    assert fit.phases.low <= 2**9 - 1 <= fit.phases.high
+    assert abs(math.log2(fit.phases.step + 1) - 9) < 0.1

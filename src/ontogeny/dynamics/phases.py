@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 _PHASE_KERNELS = ("gaussian_50", "gaussian_median")
 """The published width, nearly linear, and the median width."""
+_WHOLE_LAYERS = "step is not null and control is null and head is null"
+"""Dependence is measured in the residual stream. Most rows of a large run are of heads, which come last in a part and are skipped."""
 
 
 def change_point_rows(run: Run, designs: Sequence[Design], seed: int) -> dict[str, list[Record]]:
     """Change point of each layer and kernel within each stage, by concept; all curves of the concepts are tested together."""
     names = ", ".join(sql_text(design.concept.name) for design in designs)
-    where = f"concept in ({names}) and step is not null and control is null and method in {_PHASE_KERNELS}"
+    where = f"concept in ({names}) and {_WHOLE_LAYERS} and method in {_PHASE_KERNELS}"
     curves = run.query(
         f"select concept, stage, site, layer, method, step, value, n from records where metric = 'nhsic_tx' and {where}"
     )
@@ -83,7 +85,7 @@ def dependence_claim_rows(run: Run, designs: Sequence[Design], seed: int) -> dic
     by_name = {design.concept.name: design for design in designs if design.concept.kind != "number"}
     if not by_name:
         return rows
-    where = f"concept in ({', '.join(map(sql_text, by_name))}) and step is not null and control is null"
+    where = f"concept in ({', '.join(map(sql_text, by_name))}) and {_WHOLE_LAYERS}"
     cells = run.query(
         f"""select concept, stage, d.method as kernel, d.value as dependence, a.value as accuracy
             from (select * from records where {where} and metric = 'nhsic_ty') d

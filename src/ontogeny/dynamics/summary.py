@@ -5,7 +5,7 @@ Computed from finished units, so no model is loaded; a summary over other checkp
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ def summarise_trace(
     """
     visits = {name: measured_checkpoints(run, name) for name in designs}
     designs = {name: design for name, design in designs.items() if visits[name]}
-    baselines = _baselines(run)
+    baselines = _baselines(run, {part for of in visits.values() for visit in of for part in visit.sites})
     units: dict[str, list[Any]] = {}
     names: dict[str, tuple[str, str]] = {}
     for name, design in designs.items():
@@ -89,11 +89,13 @@ class _Baselines:
     """Unit and name of the baseline with the highest main metric."""
 
 
-def _baselines(run: Run) -> Mapping[str, _Baselines]:
+def _baselines(run: Run, measured_parts: Set[str]) -> Mapping[str, _Baselines]:
     """The baselines of each concept."""
+    # Most rows of a large run are of heads, which come last in a part and are skipped where a unit has other rows.
+    where = "true" if measured_parts <= {"head"} else "head is null"
     rows = run.query(
         "select concept, control, metric, max(value) filter (where n > 0) as most, any_value(unit) as unit from records "
-        "where control = 'untrained' or control like 'surface%' group by all"
+        f"where {where} and (control = 'untrained' or control like 'surface%') group by all"
     )
     found: dict[str, _Baselines] = defaultdict(_Baselines)
     for concept, group in rows.groupby("concept"):

@@ -18,6 +18,7 @@ from ontogeny.lineage import (
     Checkpoint,
     FileDigests,
     Lineage,
+    checkpoint_files,
     fetch_checkpoint,
     prefetch_checkpoints,
     weight_bytes,
@@ -86,9 +87,10 @@ def weight_identity(
     Raises:
         CheckpointError, BadInput: its files are incomplete or cannot be read.
     """
+    files = checkpoint_files(checkpoint, allow_pickle=allow_pickle)
     return WeightIdentity(
-        weight_bytes(checkpoint, allow_pickle=allow_pickle),
-        weight_fingerprint(checkpoint, allow_pickle=allow_pickle, digests=digests),
+        weight_bytes(checkpoint, allow_pickle=allow_pickle, files=files),
+        weight_fingerprint(checkpoint, allow_pickle=allow_pickle, digests=digests, files=files),
         config_and_tokenizer_digest(checkpoint, tokenizer),
     )
 

@@ -36,10 +36,15 @@ def checkpoint_files(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> C
     return hub.hub_checkpoint_files(*checkpoint.hub_place, allow_pickle=allow_pickle)
 
 
-def weight_bytes(checkpoint: Checkpoint, *, allow_pickle: bool = False) -> int:
-    """Size of the weights in bytes, from metadata only; of an adapter with those of its base model."""
-    size, base = checkpoint_files(checkpoint, allow_pickle=allow_pickle).bytes, adapter_base(checkpoint)
-    return size + (weight_bytes(base, allow_pickle=allow_pickle) if base is not None else 0)
+def weight_bytes(checkpoint: Checkpoint, *, allow_pickle: bool = False, files: CheckpointFiles | None = None) -> int:
+    """Size of the weights in bytes, from metadata only; of an adapter with those of its base model.
+
+    Args:
+        files: `checkpoint_files` of the checkpoint, if known.
+    """
+    files = checkpoint_files(checkpoint, allow_pickle=allow_pickle) if files is None else files
+    base = adapter_base(checkpoint)
+    return files.bytes + (weight_bytes(base, allow_pickle=allow_pickle) if base is not None else 0)
 
 
 def adapter_base(checkpoint: Checkpoint) -> Checkpoint | None:
@@ -166,7 +171,11 @@ class FileDigests:
 
 
 def weight_fingerprint(
-    checkpoint: Checkpoint, *, allow_pickle: bool = False, digests: FileDigests | None = None
+    checkpoint: Checkpoint,
+    *,
+    allow_pickle: bool = False,
+    digests: FileDigests | None = None,
+    files: CheckpointFiles | None = None,
 ) -> str:
     """Identity of the weights (without the config), without reading them completely.
 
@@ -179,10 +188,11 @@ def weight_fingerprint(
 
     Args:
         digests: Digests of files on disk that are known; others are added.
+        files: `checkpoint_files` of the checkpoint, if known.
     """
     if checkpoint.is_local:
         folder = _folder(checkpoint)
-        files = weight_files.check_model_folder(folder, allow_pickle=allow_pickle)
+        files = weight_files.check_model_folder(folder, allow_pickle=allow_pickle) if files is None else files
         digest = file_digest if digests is None else digests.of
         parts = [(file.name, digest(folder / file.name)) for file in files.weights]
     else:

@@ -26,6 +26,8 @@ _MIN_CHECKPOINTS = 8
 """A bent line has four parameters; fewer checkpoints cannot show its noise."""
 _COARSE_GRID, _FINE_GRID = 2, 50
 """Candidate bends per interval between two checkpoints: for the tests, and for the curve itself."""
+_MOST_TEST_BENDS = 256
+"""Of more candidate bends, evenly spaced ones are tested: each is fitted to a thousand shuffles."""
 _PERMUTATIONS = 999
 _BLOCK = 2**20
 """Numbers of a table of bends and checkpoints that is held at once."""
@@ -90,7 +92,8 @@ def fit_bend(
     x, y = (steps[known].double() + 1).log2(), points[known].double()
     if y.max() - y.min() <= 1e-12 * y.abs().max():
         return PhaseFit(_no_phases("the curve is constant"), None)
-    coarse, fine = (_bent_lines(tuple(x.tolist()), parts) for parts in (_COARSE_GRID, _FINE_GRID))
+    places = tuple(x.tolist())
+    coarse, fine = _bent_lines(places, _COARSE_GRID, _MOST_TEST_BENDS), _bent_lines(places, _FINE_GRID)
     fits = coarse.fit(y[_orders(count, seed)])
     explained = 1 - fits.error.amin(1) / (y - y.mean()).square().sum()
     return PhaseFit(_phases(fits, fine, y, level), explained)
@@ -246,10 +249,12 @@ class _BentFits:
 
 
 @functools.lru_cache(maxsize=16)
-def _bent_lines(checkpoints: tuple[float, ...], parts: int) -> _BentLines:
+def _bent_lines(checkpoints: tuple[float, ...], parts: int, most: int | None = None) -> _BentLines:
     places = torch.tensor(checkpoints, dtype=torch.float64)
     shift = places.mean()
     x, bends = places - shift, _candidate_bends(places, parts)
+    if most is not None and len(bends) > most:
+        bends = bends[torch.linspace(0, len(bends) - 1, most).round().long()]
     gains, norms = [], []
     for block in (bends - shift).split(max(1, _BLOCK // len(x))):  # type: ignore[no-untyped-call]
         after = (x - block[:, None]).clamp(min=0)

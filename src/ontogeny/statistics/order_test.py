@@ -4,6 +4,7 @@ The test is exact for exchangeable checkpoints: constants, noise, shuffled runs.
 in ten, so one such checkpoint is never evidence. A slow drift also counts as order.
 """
 
+import functools
 import itertools
 import math
 
@@ -16,6 +17,7 @@ _MAX_ENUMERATED = 7
 """Up to this many checkpoints all orders are used, beyond it a sample."""
 
 
+@functools.lru_cache(maxsize=8)
 def checkpoint_orders(count: int, *, samples: int = 1999, seed: int = 0) -> Int[Tensor, "sample step"]:
     """Orders of the checkpoints, the true one first."""
     if count <= _MAX_ENUMERATED:

@@ -7,6 +7,7 @@ compared without reading the rest.
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import os
@@ -109,13 +110,13 @@ def crc32_by_tensors(file: Path) -> int | None:
         if sums is None:
             return None
         known = {name: int(value, 16) for name, value in re.findall(r" (\S[^=]*)=([0-9a-f]{8})", sums)}
-        crc = zlib.crc32(text)
+        size, pieces = file.stat().st_size, [(zlib.crc32(text), len(text))]
         for name, entry in sorted(table.items(), key=lambda item: tuple(item[1]["data_offsets"])):
             start_of_tensor, end = entry["data_offsets"]
-            if not 0 <= start_of_tensor <= end <= file.stat().st_size:
+            if not 0 <= start_of_tensor <= end <= size:
                 raise ValueError("a tensor ends before it starts, or after the file")
-            crc = combine_crc32(crc, known[name], end - start_of_tensor)
-        return crc
+            pieces.append((known[name], end - start_of_tensor))
+        return combine_crc32(pieces)
     except (
         OSError,
         ValueError,
@@ -220,10 +221,8 @@ def write_stored_tensors(path: Path, tensors: Mapping[str, StoredTensor], header
         target.seek(0)  # the checksums are as long as the zeros in their place
         text = _header(ordered, header, sums)
         target.write(text)
-    crc = zlib.crc32(text)
-    for name, tensor in ordered:
-        crc = combine_crc32(crc, sums[name], tensor.end - tensor.start)
-    return crc
+    pieces = [(zlib.crc32(text), len(text)), *((sums[name], tensor.end - tensor.start) for name, tensor in ordered)]
+    return combine_crc32(pieces)
 
 
 def _header(tensors: Sequence[tuple[str, StoredTensor]], header: Mapping[str, Any], sums: Mapping[str, int]) -> bytes:
@@ -256,12 +255,21 @@ def _copy(source: Any, target: BinaryIO, tensor: StoredTensor, buffer: memoryvie
     return value
 
 
-def combine_crc32(first: int, second: int, length: int) -> int:
-    """CRC-32 of two pieces one after the other, of which the second has so many bytes.
+def combine_crc32(pieces: Sequence[tuple[int, int]]) -> int:
+    """CRC-32 of pieces one after the other, from the CRC-32 and the number of bytes of each.
 
-    The first is multiplied by x^(8 length) modulo the polynomial of CRC-32, bits in reversed order, as in crc32_combine of zlib.
+    Each is multiplied by x^(8 bytes after it) modulo the polynomial of CRC-32, bits in reversed order, as in crc32_combine of zlib.
     """
-    return _multiply(_power(length), first) ^ second
+    import numpy as np
+
+    after = itertools.accumulate((length for _, length in reversed(pieces[1:])), initial=0)
+    power = np.array([_power(length) for length in after], dtype=np.uint32)[::-1]
+    value = np.array([crc for crc, _ in pieces], dtype=np.uint32)
+    product = np.zeros_like(value)
+    for place in range(31, -1, -1):
+        product ^= value * (power >> np.uint32(place) & np.uint32(1))
+        value = value >> np.uint32(1) ^ np.uint32(_POLYNOMIAL) * (value & np.uint32(1))
+    return int(np.bitwise_xor.reduce(product))
 
 
 _POLYNOMIAL = 0xEDB88320

@@ -261,13 +261,15 @@ def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list
         usual: dict[str, Any] = {}
         for stage in lineage.stages:
             mine = [
-                (s, value) for s in sheets if s.checkpoint.stage == stage.name and (value := trait.of(s)) is not None
+                (s, value, _comparison_key(value))
+                for s in sheets
+                if s.checkpoint.stage == stage.name and (value := trait.of(s)) is not None
             ]
             if not mine:
                 continue
-            most = Counter(_comparison_key(value) for _, value in mine).most_common(1)[0][0]
-            usual[stage.name] = next(value for _, value in mine if _comparison_key(value) == most)
-            if odd := [(s, value) for s, value in mine if _comparison_key(value) != most]:
+            most = Counter(key for _, _, key in mine).most_common(1)[0][0]
+            usual[stage.name] = next(value for _, value, key in mine if key == most)
+            if odd := [(s, value) for s, value, key in mine if key != most]:
                 names = tuple(s.name for s, _ in odd)
                 text = f"{trait.what} of {_count(names, 'checkpoint')} is not that of the others of {stage.name}"
                 detail = _difference(usual[stage.name], odd[0][1])

@@ -146,8 +146,9 @@ def plan_trace(
     first = next(iter(weights))
     check_family_supported(first)
     check_sites_exist(first, settings.sites)
-    units = {(c, k.name): unit_key(c, w.whole, k, settings) for c, w in weights.items() for k in concepts}
-    earlier = {(c, k.name): unit_key(c, w.fingerprint, k, settings) for c, w in weights.items() for k in concepts}
+    named = settings_for_key(settings)
+    units = {(c, k.name): _unit_digest(c, w.whole, k, named) for c, w in weights.items() for k in concepts}
+    earlier = {(c, k.name): _unit_digest(c, w.fingerprint, k, named) for c, w in weights.items() for k in concepts}
     return TracePlan(lineage, tuple(concepts), settings, weights, tuple(failures), designs, units, earlier)
 
 
@@ -159,8 +160,12 @@ def unit_key(checkpoint: Checkpoint, weights: str, concept: Concept, settings: T
     Args:
         weights: `WeightIdentity.whole`; in runs of earlier versions the fingerprint alone.
     """
+    return _unit_digest(checkpoint, weights, concept, settings_for_key(settings))
+
+
+def _unit_digest(checkpoint: Checkpoint, weights: str, concept: Concept, settings: Mapping[str, object]) -> str:
     place = [checkpoint.stage, checkpoint.step, checkpoint.name]
-    return content_digest([MEASURE_VERSION, place, weights, concept.name, concept.hash, settings_for_key(settings)])
+    return content_digest([MEASURE_VERSION, place, weights, concept.name, concept.hash, settings])
 
 
 def trace_settings_of(run: Run) -> TraceSettings:
