@@ -7,10 +7,17 @@ import torch
 from ontogeny.activations.attention_geometry import (
     HEAD_SCORES,
     align_planes,
+    distance_correlation,
+    explained_share,
     head_scores,
+    induction_attention,
     joint_space,
+    key_norm_gap,
     neighbour_map,
+    offset_attention,
+    path_turns,
     plane_of,
+    position_waves,
 )
 from ontogeny.activations.attention_vectors import AttentionVectors
 
@@ -87,3 +94,57 @@ def test_a_map_keeps_neighbours_and_the_turn_of_its_start() -> None:
     assert float((whose[distances.argmin(1)] == whose).double().mean()) == 1
     assert float((layout * (start - start.mean(0))).sum()) > 0
     assert neighbour_map(queries[:2], keys[:2], start[[0, 1, 24, 25]]).shape == (4, 2)
+
+
+def test_any_scale_leaves_the_softmax_and_one_mean_norm_brings_distance_near_the_dot_product() -> None:
+    queries, keys = random_vectors(40)
+    vectors = AttentionVectors(queries, keys, torch.ones(2, 3, 40, 40) / 40)
+    correlations = []
+    for ratio in (None, torch.full((2, 3), 0.2), torch.full((2, 3), 5.0)):
+        q, k = joint_space(queries, keys, ratio)
+        torch.testing.assert_close((q @ k.mT).softmax(-1), (queries @ keys.mT).softmax(-1), atol=1e-4, rtol=1e-3)
+        correlations.append(float(distance_correlation(vectors, q, k).mean()))
+    assert correlations[0] < min(correlations[1:])
+
+
+def test_share_of_the_variance_is_that_of_the_columns() -> None:
+    draw = torch.Generator().manual_seed(0)
+    member = torch.arange(60) % 4
+    centres, noise = torch.randn(2, 4, 5, generator=draw), torch.randn(2, 60, 5, generator=draw)
+    one_hot = torch.nn.functional.one_hot(member).float()
+    assert float(explained_share(centres[:, member], one_hot).min()) > 0.9999
+    points = centres[:, member] + noise
+    means = torch.stack([points[:, member == c].mean(1) for c in range(4)], 1)[:, member]
+    total = points - points.mean(1, keepdim=True)
+    wanted = 1 - (points - means).square().sum((1, 2)) / total.square().sum((1, 2))
+    torch.testing.assert_close(explained_share(points, one_hot), wanted, atol=1e-4, rtol=1e-4)
+    # Twice the same column is one column.
+    torch.testing.assert_close(explained_share(points, torch.cat([one_hot, one_hot], 1)), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_spiral_of_three_turns_is_counted() -> None:
+    place = torch.arange(40)
+    angle = 2 * torch.pi * 3 * place / 39
+    helix = torch.stack([3 * angle.cos(), 3 * angle.sin(), 0.1 * place / 40], 1)
+    turns, steadiness = path_turns(helix[None])
+    assert abs(float(turns) - 3) < 0.1
+    assert float(steadiness) > 0.99
+    draw = torch.Generator().manual_seed(0)
+    shuffled = torch.stack([helix[order := torch.randperm(40, generator=draw)] for _ in range(20)])
+    assert float(path_turns(shuffled)[1].mean()) < 0.4
+    assert float(explained_share(helix, position_waves(place, 40, waves=3))) > 0.95
+    assert float(explained_share(helix, position_waves(order, 40, waves=3))) < 0.5
+
+
+def test_offsets_and_norms() -> None:
+    patterns = torch.eye(6).roll(1, 0)[None]
+    assert [float(offset_attention(patterns, back)) for back in (0, 1, 2)] == [0, 1, 0]
+    assert bool(offset_attention(patterns, 6).isnan().all())
+    ids = torch.tensor([1, 2, 3, 1, 2, 3])
+    onto_next = torch.zeros(6, 6)
+    onto_next[3, 1] = onto_next[4, 2] = onto_next[5, 3] = 1
+    assert [round(float(induction_attention(onto_next, ids, after)), 3) for after in (0, 1, 2)] == [0, 1, 0]
+    keys = torch.ones(2, 8, 3)
+    keys[1, 0] *= 8
+    assert key_norm_gap(keys).tolist() == [0, 3]
+    assert key_norm_gap(keys, 1).tolist() == [0, 0]

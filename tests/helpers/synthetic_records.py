@@ -385,12 +385,22 @@ def _weight_changes(whole: dict, moments: list[tuple[str, int, float]]) -> Itera
             at = now | {"site": f"resid.{layer}", "layer": layer, "metric": "cluster_separation"}
             yield at | _around(0.3 * i * layer, 0.1)
             yield at | {"control": "shuffled_label"} | _around(0.0, 0.2)
-        for metric, value in (("shown", 0.5), ("few_shot", 0.7), ("readable", 0.8)):
+        for metric, value in (("shown", 0.5), ("few_shot", 0.7), ("steered", 0.6), ("readable", 0.8)):
             yield now | {"metric": f"{metric}_accuracy"} | _around(value + 0.05 * i)
             if metric != "shown":
-                null = "shuffled_label" if metric == "readable" else "wrong_examples"
+                null = {"readable": "shuffled_label", "steered": "random_direction"}.get(metric, "wrong_examples")
                 yield now | {"metric": f"{metric}_accuracy", "control": null} | _around(0.5)
                 yield now | {"metric": f"{metric}_gain"} | _around(value - 0.5)
+            if i == len(chosen) - 1:
+                yield now | {
+                    "metric": f"{metric}_step",
+                    "value": 100 * value,
+                    "low": 80 * value,
+                    "high": 150 * value,
+                    "n": 40,
+                }
+                if metric != "shown":
+                    yield now | {"metric": f"{metric}_minus_shown"} | _around(0.5 - value, 0.1)
         if not i:
             continue
         pair = {"other_stage": first_stage, "other_step": str(first_step)}

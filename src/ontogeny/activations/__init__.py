@@ -10,6 +10,7 @@ __all__ = [
     "capture",
     "first_block_memo",
     "parity",
+    "patch_labels",
     "prefix_sharing",
     "sequence_packing",
     "target_heads",

@@ -15,14 +15,26 @@ HEAD_SCORES = ("distance_correlation", "previous_token", "first_token", "inducti
 
 
 def joint_space(
-    queries: Float[Tensor, "*head token d"], keys: Float[Tensor, "*head token d"]
+    queries: Float[Tensor, "*head token d"],
+    keys: Float[Tensor, "*head token d"],
+    ratio: Float[Tensor, "*head"] | None = None,
 ) -> tuple[Float[Tensor, "*head token d"], Float[Tensor, "*head token d"]]:
-    """Queries and keys moved and scaled into one space, where what is near attends to each other."""
-    ratio = (queries.norm(dim=-1).mean(-1) / keys.norm(dim=-1).mean(-1).clamp_min(1e-12)).sqrt().clamp_min(1e-12)
+    """Queries and keys moved and scaled into one space, where what is near attends to each other.
+
+    Args:
+        ratio: Factor by which queries are divided and keys multiplied; by default that of one mean norm.
+    """
+    if ratio is None:
+        ratio = norm_ratio(queries, keys)
     scale = ratio[..., None, None]
     moved = keys - keys.mean(-2, keepdim=True)
     q, k = queries / scale, moved * scale
     return q, k + q.mean(-2, keepdim=True)
+
+
+def norm_ratio(queries: Float[Tensor, "*head token d"], keys: Float[Tensor, "*head token d"]) -> Float[Tensor, "*head"]:
+    """The factor that gives queries and keys one mean norm."""
+    return (queries.norm(dim=-1).mean(-1) / keys.norm(dim=-1).mean(-1).clamp_min(1e-12)).sqrt().clamp_min(1e-12)
 
 
 def plane_of(
@@ -76,17 +88,39 @@ def head_scores(vectors: AttentionVectors, ids: Int[Tensor, " token"]) -> Float[
     `previous_token` and `first_token` are the mean attention to that token, `induction` that to the token after an earlier equal one
     (NaN without one). `position_r2` is the share of the variance of the queries that a cubic in the position explains.
     """
-    q, k = joint_space(vectors.queries, vectors.keys)
     count = len(ids)
-    seen = vectors.patterns > 0
-    dots, distances = vectors.queries @ vectors.keys.transpose(-1, -2), torch.cdist(q, k)
-    correlation = _masked_correlation(dots, distances, seen)
-    previous = vectors.patterns.diagonal(-1, -2, -1).mean(-1) if count > 1 else torch.full(dots.shape[:2], torch.nan)
-    first = vectors.patterns[..., 1:, 0].mean(-1) if count > 1 else torch.full(dots.shape[:2], torch.nan)
-    pairs = [(i, j + 1) for i in range(count) for j in range(i - 1) if ids[j] == ids[i]]
-    at = torch.tensor(pairs).T if pairs else None
-    induction = torch.full(dots.shape[:2], torch.nan) if at is None else vectors.patterns[..., at[0], at[1]].mean(-1)
+    correlation = distance_correlation(vectors, *joint_space(vectors.queries, vectors.keys))
+    previous = offset_attention(vectors.patterns, 1)
+    first = vectors.patterns[..., 1:, 0].mean(-1) if count > 1 else torch.full(correlation.shape, torch.nan)
+    induction = induction_attention(vectors.patterns, ids)
     return torch.stack([correlation, previous, first, induction, _position_r2(vectors.queries)], -1)
+
+
+def offset_attention(patterns: Float[Tensor, "*head query key"], back: int) -> Float[Tensor, "*head"]:
+    """Mean attention to the token so many places back; NaN if the text is shorter."""
+    if patterns.shape[-1] <= back:
+        return torch.full(patterns.shape[:-2], torch.nan)
+    return patterns.diagonal(-back, -2, -1).mean(-1)
+
+
+def induction_attention(
+    patterns: Float[Tensor, "*head query key"], ids: Int[Tensor, " token"], after: int = 1
+) -> Float[Tensor, "*head"]:
+    """Mean attention to the token so many places after an earlier equal one; NaN if no token returns."""
+    count = len(ids)
+    pairs = [(i, j + after) for i in range(count) for j in range(i - after) if ids[j] == ids[i]]
+    if not pairs:
+        return torch.full(patterns.shape[:-2], torch.nan)
+    queries, keys = torch.tensor(pairs).T
+    return patterns[..., queries, keys].mean(-1)
+
+
+def distance_correlation(
+    vectors: AttentionVectors, q: Float[Tensor, "layer head token d"], k: Float[Tensor, "layer head token d"]
+) -> Float[Tensor, "layer head"]:
+    """Correlation of the model's own q·k with the distances of moved queries and keys, over the pairs that attention sees."""
+    dots = vectors.queries @ vectors.keys.transpose(-1, -2)
+    return _masked_correlation(dots, torch.cdist(q, k), vectors.patterns > 0)
 
 
 def _masked_correlation(
@@ -103,6 +137,54 @@ def _position_r2(queries: Float[Tensor, "layer head token d"]) -> Float[Tensor, 
         return torch.full(queries.shape[:2], torch.nan)
     place = torch.linspace(-1, 1, count, dtype=queries.dtype)
     basis = torch.linalg.qr(torch.stack([place**power for power in range(4)], 1)).Q
-    centred = queries - queries.mean(-2, keepdim=True)
+    return explained_share(queries, basis)
+
+
+def explained_share(
+    points: Float[Tensor, "*head point d"], columns: Float[Tensor, "point b"]
+) -> Float[Tensor, "*head"]:
+    """Share of the variance of points that a linear function of columns explains, such as of a position or of one-hot classes.
+
+    Args:
+        columns: Of any rank, the same for every head; a constant is added.
+    """
+    one = torch.ones(len(columns), 1, dtype=points.dtype)
+    left, sizes, _ = torch.linalg.svd(torch.cat([one, columns.to(points)], 1), full_matrices=False)
+    basis = left[:, sizes > 1e-5 * sizes[0]]
+    centred = points - points.mean(-2, keepdim=True)
     explained = (basis.T @ centred).square().sum((-1, -2))
-    return explained / centred.square().sum((-1, -2))
+    return explained / centred.square().sum((-1, -2)).clamp_min(1e-30)
+
+
+def position_waves(positions: Int[Tensor, " point"], count: int, *, waves: int = 2) -> Float[Tensor, "point b"]:
+    """A line over the positions, and sine and cosine of 1, 2, … turns over all of them: the axes on which a spiral is.
+
+    Args:
+        positions: Of the points, from 0.
+        count: Number of positions.
+    """
+    phase = positions.float() / count
+    turns = 2 * torch.pi * torch.arange(1, waves + 1) * phase[:, None]
+    return torch.cat([phase[:, None], turns.sin(), turns.cos()], 1)
+
+
+def path_turns(path: Float[Tensor, "*head position d"]) -> tuple[Float[Tensor, "*head"], Float[Tensor, "*head"]]:
+    """How often a path of mean vectors by position turns around its centre in its first two principal components.
+
+    Returns:
+        Full turns, and their steadiness: net over total turning, 1 for a path that never turns back, near 0 for a random one.
+    """
+    centred = path - path.mean(-2, keepdim=True)
+    axes = torch.linalg.eigh(centred.transpose(-1, -2) @ centred).eigenvectors[..., -2:]
+    flat = centred @ axes
+    angle = torch.atan2(flat[..., 1], flat[..., 0])
+    step = (angle[..., 1:] - angle[..., :-1] + torch.pi) % (2 * torch.pi) - torch.pi
+    net = step.sum(-1).abs()
+    return net / (2 * torch.pi), net / step.abs().sum(-1).clamp_min(1e-12)
+
+
+def key_norm_gap(keys: Float[Tensor, "*head token d"], token: int = 0) -> Float[Tensor, "*head"]:
+    """How far the norm of one token's key is from the median of all others, in doublings; of either sign."""
+    norms = keys.norm(dim=-1).clamp_min(1e-12)
+    others = torch.cat([norms[..., :token], norms[..., token + 1 :]], -1)
+    return (norms[..., token] / others.median(-1).values).log2()

@@ -1,6 +1,7 @@
 """Queries and keys of every head after their rotation, so that softmax of q·k/√d is the model's own attention."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,10 +32,26 @@ def attention_vectors(model: Model, ids: Int[Tensor, " token"]) -> AttentionVect
     Raises:
         BadInput: the family computes its attention in another way, as Bloom, Falcon and GPT-J do.
     """
-    options = {"use_cache": False} if model.architecture.causal else {}
+    return batch_attention_vectors(model, ids[None])[0]
+
+
+def batch_attention_vectors(
+    model: Model, inputs: Int[Tensor, "row token"] | Float[Tensor, "row channel height width"]
+) -> list[AttentionVectors]:
+    """`attention_vectors` of texts of one length, or of images, in one pass.
+
+    Args:
+        model: From `load_model`, or `load_image_model` for images, whose tokens are the class token and the patches.
+        inputs: Token ids without padding, or pixels.
+
+    Raises:
+        BadInput: the family computes its attention in another way, as Bloom, Falcon and GPT-J do.
+    """
+    options: dict[str, Any] = {"use_cache": False} if model.architecture.causal else {}
+    name = "pixel_values" if model.architecture.images else "input_ids"
     calls: list[AttentionCall] = []
     with torch.no_grad(), pattern_hooks(model, calls.append):
-        model.body(input_ids=ids[None].to(model.device), **options)
-    parts = [(call.queries[0], call.keys[0], call.pattern[0]) for call in calls]
-    queries, keys, patterns = (torch.stack(part).float().cpu() for part in zip(*parts, strict=True))
-    return AttentionVectors(queries, keys, patterns)
+        model.body(**{name: inputs.to(model.device)}, **options)
+    parts = [(call.queries, call.keys, call.pattern) for call in calls]
+    queries, keys, patterns = (torch.stack(part, 1).float().cpu() for part in zip(*parts, strict=True))
+    return [AttentionVectors(*row) for row in zip(queries, keys, patterns, strict=True)]

@@ -1,3 +1,3 @@
-"""Toy models: small networks trained in a generated world or on a text."""
+"""Toy models: small networks trained in a generated world, on a text or on chats."""
 
-__all__ = ["in_world", "linear_attention", "matrix_encoder", "on_text", "world_checks"]
+__all__ = ["in_world", "linear_attention", "matrix_encoder", "on_chats", "on_text", "world_checks"]
