@@ -1,4 +1,4 @@
-"""Elicitation: a planted answer direction is read, worked examples are of other groups and fit, and bad questions are one line."""
+"""Elicitation: a planted direction is read, a planted vector steers, a planted order is found, and bad questions are one line."""
 
 from dataclasses import replace
 
@@ -8,11 +8,16 @@ import torch
 from ontogeny.data.examples import Answer
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StudyInputs
+from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.models.model import Model, load_model
+from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.splits import number_groups
 from ontogeny.studies import elicitation
 from ontogeny.studies.elicitation import ElicitationSettings
 from ontogeny.studies.elicitation import _asking as asking
+from ontogeny.studies.elicitation import _order as order
+from ontogeny.studies.elicitation import _steering as steering
 
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal")
 QUESTIONS = tuple(Answer(f"{name} is", " oz", " um", name) for name in NAMES)
@@ -59,6 +64,44 @@ def test_equal_likelihoods_count_half(model: Model) -> None:
     assert asking.answered(model_of_nothing, [q.prompt for q in QUESTIONS], QUESTIONS).eq(0.5).all()
 
 
+def test_a_vector_that_says_the_right_answer_steers_and_a_useless_one_is_not_chosen(model: Model) -> None:
+    """Every right answer is the same word, so that its row of the unembedding makes it likelier."""
+    both = [model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in (" oz", " um")]
+    right, wrong = next(pair for pair in zip(*both, strict=False) if pair[0] != pair[1])
+    embedding = model.network.get_output_embeddings().weight.detach()
+    planted = embedding[right] - embedding[wrong]
+    train = torch.arange(len(QUESTIONS)) < 4
+    plain = torch.zeros(len(QUESTIONS), dtype=torch.float64)
+    site = Site("resid", model.layers)
+    for sign, share, name in ((1.0, 1.0, f"planted × 50 at {site}"), (-1.0, 0.0, "none")):
+        vectors = {("planted", site): sign * planted}
+        hits, chosen = steering._best_on_train(model, QUESTIONS, vectors, plain, train, ~train, (50.0,))
+        assert (hits.mean(), chosen) == (share, name)
+
+
+def test_what_is_read_before_it_is_shown_has_a_negative_distance() -> None:
+    """Ten checkpoints; readable from the fourth on, shown from the seventh on, in thirty groups."""
+    noise = torch.rand(2, 10, 30, generator=torch.Generator().manual_seed(0))
+    steps = [2**i for i in range(10)]
+    share = {order.SHOWN: [0.5] * 6 + [0.95] * 4, "readable": [0.5] * 3 + [0.95] * 7}
+    hits = {
+        f"base:{step}": {
+            (way, None): (noise[k, i] < share[way][i]).double() for k, way in enumerate((order.SHOWN, "readable"))
+        }
+        for i, step in enumerate(steps)
+    }
+    hits["dpo"] = hits["base:512"]  # a stage of one checkpoint has no order
+    table = StageRowBuilder("questions", "last", "elicitation", 0)
+    weights = group_weights(torch.arange(30), samples=200, seed=0).double()
+    rows = {row.metric: row for row in order.order_rows(table, hits, weights, seed=0)}
+    assert {row.stage for row in rows.values()} == {"base:512"}
+    assert 4 <= rows["readable_step"].value <= 8 < 32 <= rows["shown_step"].value <= 64
+    assert rows["readable_minus_shown"].high < 0
+    still = {name: {**ways, ("readable", None): hits["base:1"]["readable", None]} for name, ways in hits.items()}
+    row = next(r for r in order.order_rows(table, still, weights, seed=0) if r.metric == "readable_minus_shown")
+    assert (row.n, "step of this way" in str(row.note)) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("questions", "says"),
     [
@@ -75,7 +118,18 @@ def test_bad_questions_are_one_line(questions: tuple[Answer, ...], says: str, mo
         list(elicitation.run({"base": model}, StudyInputs(questions=questions), SMALL))
 
 
-@pytest.mark.parametrize("field", ["shots", "questions", "draws", "samples"])
-def test_bad_settings_are_one_line(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("shots", 0),
+        ("questions", 0),
+        ("draws", 0),
+        ("samples", 0),
+        ("steering_draws", -1),
+        ("strengths", ()),
+        ("strengths", (0.0,)),
+    ],
+)
+def test_bad_settings_are_one_line(field: str, value: object) -> None:
     with pytest.raises(BadInput, match=f"`{field}`"):
-        ElicitationSettings(**{field: 0})
+        ElicitationSettings(**{field: value})

@@ -18,8 +18,11 @@ COMPARISON_ROWS = metric_condition(
     *("entropy", "confidence_gap"),
     *("ece", "brier", "neuron_overlap", "entropy_neurons", "swap_effect", "swap_share"),
     *("weight_change_norm", "weight_change_rank", "column_alignment", "row_alignment", "response_ratio"),
-    *("cluster_separation", "cluster_change", "jacobian_change", "interpolated_log_odds", "mlp_patch_effect"),
+    *("cluster_separation", "cluster_change", "jacobian_change", "interpolated_log_odds"),
+    *("mlp_patch_effect", "mlp_restore_effect"),
     *("shown_accuracy", "few_shot_accuracy", "few_shot_gain", "readable_accuracy", "readable_gain"),
+    *("steered_accuracy", "steered_gain", "shown_step"),
+    *(f"{way}_{what}" for way in ("few_shot", "readable", "steered") for what in ("step", "minus_shown")),
 )
 """Condition for the rows that the sentences are made from."""
 
@@ -423,20 +426,29 @@ def _weight_change_effects(rows: ComparisonRows, a: str, b: str) -> list[str]:
             f"blocks alone {format_interval(matrices)}, random changes {format_interval(null)}, along the neutral gradient "
             f"{format_score(gradient.value)}."
         )
-    patches = rows.of("mlp_patch_effect", b, a, kind="harmful")
+    return sentences + [
+        sentence
+        for metric, ends in (("mlp_patch_effect", (b, a)), ("mlp_restore_effect", (a, b)))
+        if (sentence := _exchanged_mlp(rows, metric, *ends))
+    ]
+
+
+def _exchanged_mlp(rows: ComparisonRows, metric: str, source: str, model: str) -> str:
+    """The MLP output of one stage that moves the other one most; empty without such rows."""
+    a, b = rows.first, rows.last
+    patches = rows.of(metric, b, a, kind="harmful")
     patches = patches[patches["value"].notna()]
-    if len(patches):
-        best = patches.iloc[int(patches["value"].abs().argmax())]
-        own, null = (
-            rows.read("mlp_patch_effect", b, a, control, kind="harmful", site=str(best["site"]))
-            for control in ("", "random_direction")
-        )
-        larger = own.low > null.high or own.high < null.low
-        sentences.append(
-            f"Of {b}'s MLP outputs put into {a}, that {describe_site(str(best['site']))} moves the log-odds of refusing most, by "
-            f"{format_interval(own)}; {'' if larger else 'not shown to be more than '}a random move as far {format_interval(null)}."
-        )
-    return sentences
+    if patches.empty:
+        return ""
+    best = patches.iloc[int(patches["value"].abs().argmax())]
+    own, null = (
+        rows.read(metric, b, a, control, kind="harmful", site=str(best["site"])) for control in ("", "random_direction")
+    )
+    larger = own.low > null.high or own.high < null.low
+    return (
+        f"Of {source}'s MLP outputs put into {model}, that {describe_site(str(best['site']))} moves the log-odds of refusing most, by "
+        f"{format_interval(own)}; {'' if larger else 'not shown to be more than '}a random move as far {format_interval(null)}."
+    )
 
 
 def _elicitation(rows: ComparisonRows) -> list[str]:
@@ -446,22 +458,28 @@ def _elicitation(rows: ComparisonRows) -> list[str]:
     for metric, what in (
         ("shown_accuracy", "Plain answers"),
         ("few_shot_accuracy", "Answers behind worked examples"),
+        ("steered_accuracy", "Answers under steering"),
         ("readable_accuracy", "Readings of the stream"),
     ):
+        if rows.of(metric).empty:  # runs of earlier versions have no steering
+            continue
         first = next((name for name in rows.names if rows.read(metric, name).low > 0.5), None)
         since = f"first at {first}" if first else "at no stage"
         values = _values_over_stages(rows, metric)
         sentences.append(f"{what} are shown to be right for more than half of the questions {since}: {values}.")
     for metric, what, control in (
         ("few_shot_gain", "Worked examples", "wrong_examples"),
+        ("steered_gain", "Steering", "random_direction"),
         ("readable_gain", "The reading", ""),
     ):
+        if rows.of(metric).empty:
+            continue
         more = [name for name in rows.names if rows.read(metric, name).low > 0]
         if not more:
             sentences.append(f"{what}: at no stage shown to be right more often than the plain answers.")
             continue
         null = (
-            f"; with wrong answers in them {format_interval(rows.read(metric, more[0], None, control))}"
+            f"; {_ELICITATION_NULLS[control]} {format_interval(rows.read(metric, more[0], None, control))}"
             if control
             else ""
         )
@@ -469,7 +487,42 @@ def _elicitation(rows: ComparisonRows) -> list[str]:
         sentences.append(
             f"{what}: right more often than the plain answers at {', '.join(more)}, first by {gain}{null}."
         )
-    return sentences
+    return sentences + [sentence for name in rows.names if (sentence := _order_of_asking(rows, name))]
+
+
+_ELICITATION_NULLS = {"wrong_examples": "with wrong answers in them", "random_direction": "random vectors as long"}
+_WAYS = {"few_shot": "behind worked examples", "steered": "under steering", "readable": "in the stream"}
+
+
+def _order_of_asking(rows: ComparisonRows, name: str) -> str:
+    """When answers are right over the checkpoints that end with this one, and how far before the plain ones; empty without such rows."""
+    shown = rows.of("shown_step", name)
+    if shown.empty:
+        return ""
+    plain = first_interval(shown)
+    parts = [f"plainly at step {format_step(plain.value)}" if plain.known else f"plainly at none ({plain.note})"]
+    for way, words in _WAYS.items():
+        own, before = rows.read(f"{way}_step", name), rows.read(f"{way}_minus_shown", name)
+        if not own.known:
+            continue
+        order = (
+            ""
+            if not before.known
+            else " before that"
+            if before.high < 0
+            else " after that"
+            if before.low > 0
+            else ", order not settled"
+        )
+        doublings = f" ({format_interval(before)} doublings{order})" if before.known else ""
+        parts.append(f"{words} at step {format_step(own.value)}{doublings}")
+    none = [
+        words
+        for way, words in _WAYS.items()
+        if len(rows.of(f"{way}_step", name)) and not rows.read(f"{way}_step", name).known
+    ]
+    missing = f"; {' and '.join(none)} at none" if none else ""
+    return f"Up to {name}, answers have half of their gain {', '.join(parts)}{missing}."
 
 
 _STUDY_SENTENCES: Mapping[str, Callable[[ComparisonRows], list[str]]] = {

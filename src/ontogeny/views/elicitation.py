@@ -1,8 +1,9 @@
-"""Elicitation by stage: share of questions answered right plainly and behind worked examples, and read right from the stream.
+"""Elicitation by stage: share of questions answered right plainly, behind worked examples and under steering, and read from the stream.
 
-Dashed: worked examples with wrong answers, and the reading under exchanged labels. Bars are 95 % intervals by group of questions, of the
-exchanged labels 95 % of the draws. A capability is elicited before it is shown where a curve is above its dashed one while the plain one is
-still at one half. Below: the paired difference to the plain answers.
+Dashed: worked examples with wrong answers, random vectors as long, and the reading under exchanged labels. Bars are 95 % intervals by group
+of questions, of the exchanged labels 95 % of the draws. A capability is elicited before it is shown where a curve is above its dashed one
+while the plain one is still at one half. Below: the paired difference to the plain answers, and over the checkpoints of a stage the step at
+which each way has half of its gain.
 """
 
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ontogeny.findings.finding import IntervalEstimate
+from ontogeny.findings.sentences import format_interval
 from ontogeny.findings.table import ConceptRecords, mean_over_seeds
 from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
@@ -26,16 +29,21 @@ needs = frozenset({"stage", "concept", "metric", "control", "value", "low", "hig
 ACCURACIES = {
     "shown_accuracy": "answered plainly",
     "few_shot_accuracy": "behind worked examples",
+    "steered_accuracy": "under steering",
     "readable_accuracy": "read from the stream",
 }
-GAINS = {"few_shot_gain": "behind worked examples", "readable_gain": "read from the stream"}
-METRICS = (*ACCURACIES, *GAINS)
+GAINS = {name.replace("accuracy", "gain"): words for name, words in ACCURACIES.items() if name != "shown_accuracy"}
+STEPS = {name.replace("accuracy", "step"): words for name, words in ACCURACIES.items()}
+DIFFERENCES = {
+    name.replace("accuracy", "minus_shown"): words for name, words in ACCURACIES.items() if name != "shown_accuracy"
+}
+METRICS = (*ACCURACIES, *GAINS, *STEPS, *DIFFERENCES)
 MOST = 24
 """Maximum number of checkpoints."""
 _NULL, _REAL = "null", "measured"
 _KEY = (
     LegendEntry("measured", "line", INK_COLOUR),
-    LegendEntry("wrong worked examples, exchanged labels", "line", INK_COLOUR, (5, 4)),
+    LegendEntry("wrong worked examples, random vectors, exchanged labels", "line", INK_COLOUR, (5, 4)),
 )
 select = rows_with_metrics(*METRICS)
 
@@ -63,7 +71,43 @@ def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
         shown = rows[rows["metric"].eq("shown_accuracy")]
         said = each_stage(shown, order) if len(order) <= 6 else ""
         charts[0] = charts[0].properties(title=panel_title("Right answers", f"plainly {said}" if said else ""))
-    return charts
+    return [
+        *charts,
+        *(
+            _steps(rows, moment)
+            for moment in order
+            if (rows["moment"].eq(moment) & rows["metric"].isin(list(STEPS))).any()
+        ),
+    ]
+
+
+def _steps(rows: pd.DataFrame, moment: str) -> Any:
+    """The step of each way of asking over the checkpoints up to one, with its interval."""
+    own = rows[rows["moment"].eq(moment)]
+    events = own[own["metric"].isin(list(STEPS)) & own["control"].eq("")]
+    events = mean_over_seeds(events.assign(name=events["metric"].map(STEPS)), "name")
+    names = [name for name in STEPS.values() if name in set(events["name"])]
+    known = own[own["metric"].isin(list(DIFFERENCES)) & own["control"].eq("")]
+    said = [
+        f"{DIFFERENCES[metric]} {format_interval(IntervalEstimate(value, low, high))} doublings after the plain answers"
+        for metric, value, low, high in zip(*(known[c] for c in ("metric", "value", "low", "high")), strict=True)
+    ]
+    base = Chart(inline_rows(events, "name", "value", "low", "high")).encode(
+        y=alt.Y("name:N", sort=names, title="condition"), color=colour_by_name(list(ACCURACIES.values()), legend=False)
+    )
+    x = alt.X("value:Q", title="training step", scale=alt.Scale(type="symlog", constant=10))
+    points = base.mark_circle(size=70, opacity=1).encode(
+        x=x, tooltip=["name:N", *number_tooltips("value", "low", "high", digits=",.0f")]
+    )
+    bars = (
+        base.transform_filter("datum.low != null")
+        .mark_rule(strokeWidth=1.6)
+        .encode(x=alt.X("low:Q", title="training step"), x2="high:Q")
+    )
+    chart = overlay(*known_intervals(bars, events), points).properties(
+        width=CHART_WIDTH - 380, height=22 * len(names) + 10
+    )
+    return chart.properties(title=panel_title(f"Half of the gain, up to {moment}", *said))
 
 
 def _curves(rows: pd.DataFrame, order: list[str], y: str, rule: float, names: list[str]) -> Any:
