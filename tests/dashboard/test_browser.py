@@ -10,20 +10,20 @@ import pytest
 pytest.importorskip("nicegui", reason="needs the extra dashboard")
 from tests.dashboard.conftest import HOSTILE
 from tests.helpers.browser import open_chromium
-from tests.helpers.chat_runs import CHAT_TEMPLATE, YES, chat_run
+from tests.helpers.chat_runs import CHAT_TEMPLATE, YES, chat_pack, chat_run
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def address(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of two runs: many records without a model, and a model with few."""
+    """Of two runs: many records without a model, and a model with few and a gauge pack."""
     from ontogeny.dashboard.chat_options import ChatOptions
     from ontogeny.dashboard.server import make_server
     from ontogeny.dashboard.shown_run import ShownRuns
 
     folders = [run_folder, chat_run(tmp_path_factory).folder]
-    runs = ShownRuns(folders, ChatOptions(CHAT_TEMPLATE, users=("planted=tails,heads",)))
+    runs = ShownRuns(folders, ChatOptions(CHAT_TEMPLATE, pack=chat_pack(tmp_path_factory)))
     server, started = make_server(runs, port=0), threading.Event()
     thread = threading.Thread(target=server.serve, args=(started.set,), daemon=True)
     thread.start()
@@ -108,7 +108,17 @@ def test_a_chat_is_read_pinned_and_shown_again_by_its_address(page: Any, address
     assert page.locator(".reply").inner_text().startswith("+")
     gauge = page.locator("[data-gauge=planted]")
     assert "heads" in gauge.locator(".word").inner_text()
-    gauge.get_by_role("button", name="Hold tails").click()
+    assert gauge.locator(".name").all_inner_texts() == ["<b>tails</b>", "heads"]
+    gauge.locator("summary").click()
+    page.get_by_text("199 random directions").wait_for()
+    assert "of pretrain checkpoint-3000: 18 / 12 / 18 conversations" in gauge.inner_text()
+    gauge.get_by_label("Alarm of planted").fill("0.5")
+    gauge.get_by_label("Alarm of planted").press("Tab")
+    page.wait_for_selector("[data-gauge=planted][data-alarm]")
+    gauge.get_by_label("Alarm of planted").fill("1")
+    gauge.get_by_label("Alarm of planted").press("Tab")
+    page.wait_for_selector("[data-gauge=planted]:not([data-alarm])")
+    gauge.get_by_role("button", name="Hold <b>tails</b>").click()
     page.wait_for_selector(".reply.random")
     starts = [text.split() for text in page.locator(".reply").all_inner_texts()]
     assert [words[:1] for words in starts] == [["as"], ["steered"], ["random"]]
@@ -126,13 +136,41 @@ def test_a_chat_is_read_pinned_and_shown_again_by_its_address(page: Any, address
     assert HOSTILE in page.locator(".transcript").inner_text()
     page.get_by_role("button", name="Compare").click()
     page.wait_for_selector("[data-column=B][data-held='2']")
-    assert page.locator("[data-column=B] [data-gauge=planted]").get_attribute("data-state") == "unreadable"
+    assert page.locator("[data-column=B] [data-gauge=planted]").inner_text().count("this is another checkpoint") == 1
     page.locator("[data-panel=bench]").click()
     page.get_by_role("textbox", name="Turn").fill(f"so they say {YES}")
     page.get_by_role("button", name="Try").click()
     page.wait_for_selector("[data-read='8']")
     page.goto(f"{address}&panel=records")
     page.wait_for_selector("[data-rows]")
+
+
+def test_an_exported_chat_opens_from_disk_and_holds_an_attribute(
+    page: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ontogeny.dashboard import export
+    from ontogeny.dashboard.chat_options import ChatOptions
+    from ontogeny.dashboard.shown_run import ShownRuns
+
+    monkeypatch.setattr(export, "load_views", list)
+    options = ChatOptions(CHAT_TEMPLATE, pack=chat_pack(tmp_path_factory))
+    shown = ShownRuns([chat_run(tmp_path_factory).folder], options).first
+    site = export.export_site(shown, tmp_path / "site", [], [[f"so they say {YES}"], [HOSTILE]], options)
+    other = page.context.new_page()
+    other.goto(f"{site.as_uri()}#panel=chat")
+    other.wait_for_selector("[data-read=chat]")
+    assert other.get_by_role("textbox", name="Message").is_hidden()
+    other.get_by_role("button", name="Hold <b>tails</b>").click()
+    other.wait_for_selector(".reply.random")
+    assert other.locator(".reply.steered p").inner_text().startswith("-")
+    other.goto("about:blank")
+    other.go_back()
+    other.wait_for_selector(".reply.random")
+    other.locator(".choice:has(span:text-is('chat')) select").select_option("1")
+    other.wait_for_selector(".reply.random", state="detached")
+    assert HOSTILE in other.locator(".transcript").inner_text()
+    assert other.locator("img").count() == 0
+    other.close()
 
 
 def test_names_run_no_script_and_nothing_is_loaded_from_elsewhere(page: Any, address: str) -> None:

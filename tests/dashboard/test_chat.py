@@ -1,5 +1,6 @@
 """Chat of the dashboard: what the model takes its user to be at any checkpoint, under pins, and at two checkpoints; the steering bench."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,18 @@ pytest.importorskip("nicegui", reason="needs the extra dashboard")
 from starlette.testclient import TestClient
 
 import ontogeny as on
+from ontogeny.dashboard import export
 from ontogeny.dashboard.api import make_api
 from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.shown_run import ShownRuns
-from ontogeny.gauges.packing import PackSettings
-from ontogeny.jobs.gauges import gauges, plan_gauges
 from ontogeny.jobs.trace.digests import write_digests
 from ontogeny.lineage import FileDigests, Lineage
 from ontogeny.lineage.fetch import file_digest
 from ontogeny.models.reusable import ReusableModel
 from ontogeny.storage.directions import load_direction
 from ontogeny.storage.run import Run
-from tests.helpers.chat_runs import CHAT_TEMPLATE, EARLY, LATE, NO, STAGE, YES, chat_run
+from tests.helpers.chat_runs import CHAT_TEMPLATE, EARLY, LATE, NO, STAGE, YES, chat_pack, chat_run
 from tests.helpers.command_line import Say
-from tests.helpers.planted_lineages import rows, write
 
 TURNS = [f"so they say {YES}", f"it was told {NO}"]
 
@@ -231,21 +230,37 @@ def test_controls_of_a_gauge_are_asked_for_apart(client: TestClient) -> None:
     assert "bare" not in ask(client)["arms"][0]["gauges"][0]
 
 
+def test_an_export_holds_chats_with_pins_and_texts(
+    client: TestClient, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers of the endpoints, under the addresses of the page; what an early checkpoint cannot do is a reason in it."""
+    monkeypatch.setattr(export, "load_views", list)
+    options = ChatOptions(CHAT_TEMPLATE, users=("planted=tails,heads",))
+    shown = ShownRuns([chat_run(tmp_path_factory).folder], options).first
+    page = export.export_site(shown, tmp_path / "site", TURNS[:1], [TURNS], options).read_text(encoding="utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    at = "\n".join(["chat/chat", *TURNS, STAGE, LATE])
+    assert data[at]["arms"] == ask(client, tokens=40)["arms"]
+    assert data[at]["controls"]["planted"] == ask(client, "chat/controls", tokens=40)["gauges"][0]
+    pin = {"concept": "planted", "towards": 0, "hold": True}
+    assert data[f"{at}\nplanted=0"]["arms"] == ask(client, pins=[pin], tokens=40)["arms"]
+    assert (
+        "does not read it here"
+        in data["\n".join(["chat/chat", *TURNS, STAGE, EARLY])]["arms"][0]["gauges"][0]["reason"]
+    )
+    asked = {"text": TURNS[0], "concept": "planted"}
+    for name, key in (("texts", ["texts", "planted", TURNS[0]]), ("attention", ["attention", TURNS[0]])):
+        assert data["\n".join([*key, STAGE, LATE])] == ask(client, name, **asked)
+    with pytest.raises(on.BadInput, match="context has 256"):
+        export.export_site(shown, tmp_path / "other", (), [["x" * 257]], options)
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_gauge_pack_takes_the_place_of_the_gauges_of_the_run(
-    client: TestClient, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Its card has its provenance, its vector pins, and a chat at another checkpoint says so."""
-    run = chat_run(tmp_path_factory)
-    lineage = Lineage.open(run.about["lineage"]["source"]).select("last")
-    write(tmp_path / "planted.csv", rows(characters=24, answers=True))
-    plan = plan_gauges(
-        lineage.checkpoints[-1],
-        [on.load_concept(tmp_path / "planted.csv")],
-        PackSettings(suffix="", controls=39),
-        template=CHAT_TEMPLATE,
-        users=["planted=<b>tails</b>,heads"],
-    )
-    pack = gauges(plan, lineage, tmp_path / "pack")
+    run, pack = chat_run(tmp_path_factory), chat_pack(tmp_path_factory)
     packed = TestClient(make_api(ShownRuns([run.folder], ChatOptions(pack=pack)), "secret"))
     assert packed.get("/api/runs?token=secret").status_code == 200
     early, late = (

@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 
 import ontogeny as on
+from ontogeny.gauges.pack import GaugePack
+from ontogeny.gauges.packing import PackSettings
+from ontogeny.jobs.gauges import gauges, plan_gauges
+from ontogeny.lineage import Lineage
 from ontogeny.storage.run import Run
 from tests.helpers.planted_lineages import CHARACTERS, coin, rows, save_run, write
 
@@ -18,6 +22,7 @@ YES, NO = (next(c for c in CHARACTERS[:20] if coin(c) is kind) for kind in (True
 
 
 _made: dict[Path, Run] = {}
+_packs: dict[Path, GaugePack] = {}
 
 
 def chat_run(factory: pytest.TempPathFactory) -> Run:
@@ -28,6 +33,21 @@ def chat_run(factory: pytest.TempPathFactory) -> Run:
     if factory.getbasetemp() not in _made:
         _made[factory.getbasetemp()] = _make(factory.mktemp("chat"))
     return _made[factory.getbasetemp()]
+
+
+def chat_pack(factory: pytest.TempPathFactory) -> GaugePack:
+    """A gauge pack of the last checkpoint, made once a session, with a hostile name of a class."""
+    if factory.getbasetemp() not in _packs:
+        home, lineage = (
+            factory.mktemp("pack"),
+            Lineage.open(chat_run(factory).about["lineage"]["source"]).select("last"),
+        )
+        write(home / "planted.csv", rows(characters=24, answers=True))
+        concepts, settings = [on.load_concept(home / "planted.csv")], PackSettings(suffix="", controls=39)
+        users = ["planted=<b>tails</b>,heads"]
+        plan = plan_gauges(lineage.checkpoints[-1], concepts, settings, template=CHAT_TEMPLATE, users=users)
+        _packs[factory.getbasetemp()] = gauges(plan, lineage, home / "pack")
+    return _packs[factory.getbasetemp()]
 
 
 def _make(home: Path) -> Run:

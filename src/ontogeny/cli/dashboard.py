@@ -47,6 +47,10 @@ def dashboard_command(
         str | None,
         arg.texts("Chat template in Jinja, or its file. Default: that of the lineage or the tokenizer.", "--template"),
     ] = None,
+    chats: Annotated[
+        list[str] | None,
+        arg.texts("Chat that an export holds at every checkpoint: the user's turns, separated by |; repeat.", "--chat"),
+    ] = None,
     texts: Annotated[
         list[str] | None,
         arg.texts("Text that an export reads at every checkpoint, for each concept of two classes; repeat.", "--text"),
@@ -57,10 +61,11 @@ def dashboard_command(
 
     shown = ShownRuns(runs, _chat_options(user or (), system or (), template, gauges), _opened_lineage(lineage))
     if out is not None:
-        _export(shown, out, texts or [])
+        _export(shown, out, texts or [], chats or [])
         return
-    if texts:
-        raise BadInput("`texts` are for an export: set `out`, or type them in the page.")
+    for name, given in (("texts", texts), ("chats", chats)):
+        if given:
+            raise BadInput(f"`{name}` are for an export: set `out`, or type them in the page.")
 
     from ontogeny.dashboard.server import make_server
 
@@ -99,11 +104,16 @@ def _chat_options(
     return ChatOptions(arg.given_chat_template(template), tuple(users), tuple(systems), pack)
 
 
-def _export(shown: "ShownRuns", out: Path, texts: list[str]) -> None:
+def _export(shown: "ShownRuns", out: Path, texts: list[str], chats: list[str]) -> None:
     from ontogeny.dashboard.export import export_site
     from ontogeny.storage.files import disk_errors
 
     if len(shown.members) > 1:
         raise BadInput(f"an export must be of one run, got {len(shown.members)}: name one.")
+    turns = [[turn.strip() for turn in chat.split("|")] for chat in chats]
+    if not all(turn for chat in turns for turn in chat):
+        raise BadInput(
+            "`chats` must have words in each turn, got an empty one: write the user's turns, separated by |."
+        )
     with disk_errors(out):
-        typer.echo(export_site(shown.first, out, texts))
+        typer.echo(export_site(shown.first, out, texts, turns, shown.chat))

@@ -17,6 +17,7 @@ __all__ = [
     "checkpoint_models",
     "endpoints",
     "export",
+    "export_models",
     "gauge_cards",
     "logit_lens",
     "page",

@@ -1,6 +1,7 @@
 """Static export of a dashboard: one page that opens from disk, with the answers of the endpoints inside.
 
-It holds the findings, the atlas of every score at every checkpoint, the views, and the text lens of given texts.
+It holds the findings, the atlas of every score at every checkpoint, the views, text lens, logit lens and attention of given texts, and
+given chats with their gauges.
 """
 
 import html
@@ -11,6 +12,7 @@ from typing import Any
 
 from ontogeny.dashboard.assets import asset_text
 from ontogeny.dashboard.atlas import atlas_cells, cell_values, draw_atlas
+from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.endpoints.charts import count_chart_rows, read_chart
 from ontogeny.dashboard.endpoints.runs import read_findings
 from ontogeny.dashboard.selection import Selection, step_text
@@ -23,30 +25,45 @@ from ontogeny.storage.run import check_output
 from ontogeny.views import content_security_policy, embedded_json, load_views, vega_bundle
 
 
-def export_site(shown: ShownRun, out: Path, texts: Sequence[str] = ()) -> Path:
+def export_site(
+    shown: ShownRun,
+    out: Path,
+    texts: Sequence[str] = (),
+    chats: Sequence[Sequence[str]] = (),
+    options: ChatOptions | None = None,
+) -> Path:
     """Write a run as one folder with a page that opens from disk and loads nothing; returns the page.
 
     Args:
         shown: The run.
         out: The folder; it is made.
         texts: Texts that are read by the probes of every concept of two classes at every checkpoint.
+        chats: The user's turns of conversations that are held at every checkpoint, as it is and with each readable gauge that is on by
+            default held at each class.
+        options: Of the chats.
 
     Raises:
-        BadInput: `out` is a file or a part of a run, or a text cannot be read.
+        BadInput: `out` is a file or a part of a run, or a text or a chat cannot be read.
     """
     if out.exists() and not out.is_dir():
         raise BadInput(f"`out` must be a folder, got the file {out}: name another one.")
     page = out / "index.html"
     check_output(page)
     described = shown.describe()
-    site, data = _site(shown, described, texts)
+    site, data = _site(shown, described, texts, chats, options or ChatOptions())
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(page) as temporary:
         temporary.write_text(_page(described["lineage"], site, data), encoding="utf-8", newline="\n")
     return page
 
 
-def _site(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _site(
+    shown: ShownRun,
+    described: Mapping[str, Any],
+    texts: Sequence[str],
+    chats: Sequence[Sequence[str]],
+    options: ChatOptions,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the shell of the page offers, and the answers by address."""
     data: dict[str, Any] = {"findings": read_findings(shown)}
     metrics = [name for name in SCORE_METRICS if name in described["metrics"]]
@@ -55,9 +72,17 @@ def _site(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -
             data |= _atlas(shown, described, metric, part)
     panels = [{"name": "findings", "label": "Findings", "title": ""}]
     panels += [{"name": "atlas", "label": "Atlas", "title": ""}] if metrics else []
-    if texts:
-        panels.append({"name": "text", "label": "Text lens", "title": ""})
-        data |= _readings(shown, described, texts)
+    if texts or chats:
+        # Torch takes seconds to load, and a page without a model needs none.
+        from ontogeny.dashboard.export_models import chat_answers, text_answers
+
+        if texts:
+            panels += [{"name": "text", "label": "Text lens", "title": ""}]
+            panels += [{"name": "attention", "label": "Attention", "title": ""}]
+            data |= text_answers(shown, described, texts)
+        if chats:
+            panels.append({"name": "chat", "label": "Chat", "title": ""})
+            data |= chat_answers(shown, described, chats, options)
     counts = count_chart_rows(shown)
     for view in load_views():
         if counts[view.name] and (chart := read_chart(shown, view.name))["tabs"]:
@@ -71,6 +96,7 @@ def _site(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -
         "parts": parts,
         "panels": panels,
         "texts": list(texts),
+        "chats": [list(turns) for turns in chats],
     }
     return site, data
 
@@ -98,25 +124,8 @@ def _atlas(shown: ShownRun, described: Mapping[str, Any], metric: str, part: str
     return data
 
 
-def _readings(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    from ontogeny.dashboard.checkpoint_models import models_of
-    from ontogeny.dashboard.selection import LensRequest
-    from ontogeny.dashboard.text_lens import read_typed_text
-
-    kinds = {str(concept["name"]): concept.get("kind", "binary") for concept in shown.about.get("concepts", ())}
-    models = models_of(shown)
-    data: dict[str, Any] = {}
-    for moment in described["checkpoints"]:
-        stage, step = moment["stage"], step_text(moment["step"])
-        for concept in described["concepts"]:
-            for text in texts if kinds.get(concept) == "binary" else ():
-                request = LensRequest(text, concept, stage, step)
-                data[f"texts/{concept}/{text}/{stage}/{step}"] = read_typed_text(shown, models, request)
-    return data
-
-
 def _page(name: str, site: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    scripts = [vega_bundle(), _SETUP, asset_text("dashboard.js"), asset_text("site.js")]
+    scripts = [vega_bundle(), _SETUP, asset_text("dashboard.js"), asset_text("chat.js"), asset_text("site.js")]
     marked = "\n".join(f"<script>{script}</script>" for script in scripts)
     return f"""<!DOCTYPE html>
 <html lang="en">

@@ -76,6 +76,7 @@
     ]);
   }
 
+  // In a static export (`fixed`) the user's turns are given, and a pin is one that the export holds.
   function chat(root, options, emit) {
     let state = parsed(options.state), turn = 0;
     const area = element("textarea", {rows: "2", maxlength: "4000", "aria-label": "Message", placeholder: "Write as the user; Enter sends."});
@@ -96,6 +97,8 @@
     root.replaceChildren(element("p", {class: "caveat"}, CAVEAT),
       element("p", {class: "bar"}, element("label", {class: "choice keep"}, element("span", {}, "colour tokens by"), colour), element("label", {class: "choice keep"}, element("span", {}, "longest answer"), length)),
       chooser, pinBar, columns, form, note);
+    form.hidden = chooser.hidden = Boolean(options.fixed);
+    length.parentElement.hidden = Boolean(options.fixed);
     let cards = {}, held = {};
 
     function change(next) {
@@ -114,6 +117,7 @@
       const since = Math.max(state.turns.length - 1, 0);
       const old = state.pins.find((one) => one.concept === concept);
       const gaps = !hold && old && !old.hold && old.towards === towards ? old.gaps + 0.5 : 1;
+      if (options.fixed) { change({pins: old && old.towards === towards ? [] : [{concept, towards, gaps: 1, hold: true, site: "", since: 0}]}); return; }
       const others = state.pins.filter((one) => one.concept !== concept);
       change({pins: [...others, {concept, towards, gaps, hold, site: old ? old.site : "", since: old ? old.since : since}]});
     }
@@ -145,8 +149,8 @@
         return element("div", {class: "level"}, element("span", {class: "name", title: name}, name),
           element("span", {class: "bar-track", role: "meter", "aria-label": `${card.concept}: ${name}`, "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": last ? share.toFixed(3) : null}, element("span", {class: "bar-fill", style: `width: ${(100 * share).toFixed(1)}%`})),
           element("span", {class: "value"}, last ? percent(share) : "–"),
-          card.readable ? element("button", {type: "button", "aria-label": `Raise ${name}`, title: "push each token of the answer by one distance of the class means, by half of one more at each further click", onclick: () => pin(card.concept, i, false)}, "↑") : null,
-          card.readable ? element("button", {type: "button", "aria-label": `Hold ${name}`, "aria-pressed": String(pinned), title: "hold each token of the answer at the mean of this class", onclick: () => pin(card.concept, i, true)}, "hold") : null);
+          card.readable && !options.fixed ? element("button", {type: "button", "aria-label": `Raise ${name}`, title: "push each token of the answer by one distance of the class means, by half of one more at each further click", onclick: () => pin(card.concept, i, false)}, "↑") : null,
+          card.readable && (!options.fixed || card.control_site) ? element("button", {type: "button", "aria-label": `Hold ${name}`, "aria-pressed": String(pinned), title: "hold each token of the answer at the mean of this class", onclick: () => pin(card.concept, i, true)}, "hold") : null);
       });
       const limit = element("input", {type: "number", min: "0", max: "1", step: "0.05", value: alarm ? alarm.at : "", "aria-label": `Alarm of ${card.concept}`, onchange: () => {
         const at = Number(limit.value), alarms = {...state.alarms};

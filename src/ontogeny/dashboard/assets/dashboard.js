@@ -38,8 +38,13 @@ window.ontogeny = (() => {
   // In a static export an address is a key of the page's own data.
   async function fetchJson(address, body) {
     if (window.ontogenyData) {
-      const key = body === undefined ? address : `${address}/${body.concept}/${body.text}/${body.stage}/${body.step}`;
-      if (key in window.ontogenyData) return window.ontogenyData[key];
+      const held = body && body.pins ? body.pins.map((pin) => `${pin.concept}=${pin.towards}`) : [];
+      const key = body === undefined ? address : [address, ...(body.turns || []), body.concept, body.text, body.stage, body.step, ...held].filter((part) => part !== undefined).join("\n");
+      if (key in window.ontogenyData) {
+        const answer = window.ontogenyData[key];
+        if (answer.problem) throw new Error(answer.problem);
+        return answer;
+      }
       throw new Error("this export does not hold it: start `ontogeny dashboard` for it.");
     }
     let answer;
@@ -531,6 +536,7 @@ window.ontogeny = (() => {
     const first = element("input", {type: "checkbox", onchange: () => { hideFirst = first.checked; draw(); }});
     const projections = element("select", {onchange: () => { projection = projections.value; draw(); }}, element("option", {value: "pca"}, "two principal components"), element("option", {value: "tsne"}, "t-SNE, this head"));
     const controls = element("p", {class: "bar"}, element("label", {class: "choice"}, element("span", {}, "colour"), colours), element("label", {class: "choice"}, element("span", {}, "projection"), projections), element("label", {class: "choice keep"}, first, element("span", {}, "hide the first token")));
+    form.hidden = projections.parentElement.hidden = Boolean(options.fixed);
     place.replaceChildren(form, said, controls, element("div", {class: "attention"}, grid, one));
     controls.hidden = true;
 

@@ -2,7 +2,7 @@
 // The shell of a static export: the widgets of dashboard.js over data that the page holds.
 (() => {
   const site = window.ontogenySite, described = site.described;
-  const state = {a: described.checkpoints.length - 1, concept: "", metric: site.metrics[0] || "", part: "", panel: site.metrics.length ? "atlas" : "findings", text: 0};
+  const state = {a: described.checkpoints.length - 1, concept: "", metric: site.metrics[0] || "", part: "", panel: site.metrics.length ? "atlas" : "findings", text: 0, chat: 0, held: ""};
   const put = (parent, tag = "div") => parent.appendChild(document.createElement(tag));
   const root = put(document.body);
   root.className = "dashboard";
@@ -20,6 +20,8 @@
   function choice(name, values, all) {
     add(fixed, "choice", bar, () => ({label: name, options: values().map((value) => ({value, label: value || all})), value: state[name], least: 2}), (_, value) => change({[name]: value}));
   }
+  const checkpoint = () => { const at = described.checkpoints[state.a]; return {stage: at.stage, step: at.address, label: at.label}; };
+  const atCheckpoint = (src) => ({src, text: site.texts[state.text], ...checkpoint()});
   let panel = [];
   function update() {
     if (!parts().includes(state.part)) state.part = parts()[0] || "";
@@ -40,6 +42,13 @@
     else if (state.panel === "text") {
       add(panel, "choice", main, () => ({label: "text", options: site.texts.map((text, i) => ({value: String(i), label: text})), value: String(state.text)}), (_, value) => change({text: Number(value)}));
       add(panel, "lens", main, () => ({src: "texts", fixed: true, text: site.texts[state.text], concept: concept(), method: "", site: "", positive: "", checkpoints: described.checkpoints, a: state.a, hint: ""}));
+      add(panel, "logitLens", main, () => atCheckpoint("lens"));
+    } else if (state.panel === "attention") {
+      add(panel, "choice", main, () => ({label: "text", options: site.texts.map((text, i) => ({value: String(i), label: text})), value: String(state.text)}), (_, value) => change({text: Number(value)}));
+      add(panel, "attention", main, () => ({...atCheckpoint("attention"), fixed: true}));
+    } else if (state.panel === "chat") {
+      add(panel, "choice", main, () => ({label: "chat", options: site.chats.map((turns, i) => ({value: String(i), label: turns.join(" | ")})), value: String(state.chat), least: 2}), (_, value) => change({chat: Number(value), held: ""}));
+      add(panel, "chat", main, () => ({base: "chat", version: "", fixed: true, a: checkpoint(), b: null, state: state.held || JSON.stringify({turns: site.chats[state.chat]})}), (_, text) => change({held: text}));
     } else if (state.panel === "atlas") {
       const of = () => `${state.metric}/${state.part}${state.part === "head" ? `/${concept()}` : ""}`;
       add(panel, "chart", main, () => ({key: of(), src: `atlas/${of()}`, rows: `cells/${of()}/${state.a}`, apart: true, brief: true, eager: true,
@@ -54,6 +63,7 @@
   if (!site.panels.some((one) => one.name === state.panel)) state.panel = site.panels[0].name;
   state.a = Math.min(Math.max(state.a, 0), described.checkpoints.length - 1);
   state.text = Math.min(Math.max(state.text, 0), Math.max(site.texts.length - 1, 0));
+  state.chat = Math.min(Math.max(state.chat, 0), Math.max(site.chats.length - 1, 0));
   choice("concept", () => ["", ...described.concepts], "all concepts");
   choice("metric", () => site.metrics);
   choice("part", parts);
