@@ -418,7 +418,8 @@ def _weight_changes(whole: dict, moments: list[tuple[str, int, float]]) -> Itera
             for kind, sign in (("harmful", 1), ("harmless", 0)):
                 patch = now | {"site": f"mlp.{layer}", "layer": layer, "coords": pair | {"kind": kind}}
                 for control, effect in ((None, sign * layer), ("random_direction", 0.1)):
-                    yield patch | {"metric": "mlp_patch_effect", "control": control} | _around(effect, 0.2)
+                    for metric, sign in (("mlp_patch_effect", 1), ("mlp_restore_effect", -1)):
+                        yield patch | {"metric": metric, "control": control} | _around(sign * effect, 0.2)
         for kind, sign in (("harmful", 1), ("harmless", 0)):
             of = now | {"coords": pair | {"kind": kind}}
             for control, change in ((None, -sign), ("random_change", 0.1), ("neutral_gradient", 0.2)):

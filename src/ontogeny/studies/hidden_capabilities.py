@@ -34,7 +34,7 @@ strengths, chosen on one half of the samples and reported on the other. In the n
 along attributes other than the concepts or in a random direction of the embedding, averaged over two directions.
 """
 DIFFERENCES = (
-    "Points in eight dimensions and an MLP in place of images of circles and a U-Net; the images are not part of this study.",
+    "Points in eight dimensions and an MLP in place of images of circles and a U-Net; the study image_concepts has the images.",
     "Learned without the paper's gradient clip of .01, which makes every step as long.",
     "Deterministic sampling in 20 steps; attributes are read from the output by projection, without a trained classifier.",
     "The strength of an elicitation is chosen on other samples than those it is reported on.",

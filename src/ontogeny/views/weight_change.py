@@ -4,8 +4,8 @@ Top: norm and rank of ΔW, and the share of it that writes into the base's colum
 responds to harmful than to harmless requests. A colour is a matrix; solid: ΔW, dashed: random changes of equal rank and norm (of the rank:
 Gaussian noise), dotted: changes along the gradient of the loss on neutral texts. Middle: separation of the two kinds of requests
 after each block (1: each at the centre of its kind; dashed: shuffled labels), and the effect of each MLP output of the tuned stage
-in its base (dashed: a random move as far). Bottom: log-odds of refusing along W₀ + αΔW, loss on neutral texts, and change of the Jacobian
-norm. Bars and bands are 95 % intervals, of nulls 95 % of the draws.
+in its base, and of the base in the tuned stage (dashed: a random move as far). Bottom: log-odds of refusing along W₀ + αΔW, loss on neutral
+texts, and change of the Jacobian norm. Bars and bands are 95 % intervals, of nulls 95 % of the draws.
 """
 
 from typing import Any
@@ -33,7 +33,11 @@ MATRIX_METRICS = {
     "row_alignment": "in the row space of W₀ (0–1)",
     "response_ratio": "harmful over harmless (log₂ of a ratio)",
 }
-LAYER_METRICS = ("cluster_separation", "mlp_patch_effect")
+PATCHES = {
+    "mlp_patch_effect": "MLP outputs of the tuned stage in its base",
+    "mlp_restore_effect": "MLP outputs of the base in the tuned stage",
+}
+LAYER_METRICS = ("cluster_separation", *PATCHES)
 WHOLE_METRICS = ("jacobian_change", "interpolated_log_odds", "interpolated_loss")
 METRICS = (*MATRIX_METRICS, *LAYER_METRICS, *WHOLE_METRICS)
 MOST = 4
@@ -71,13 +75,14 @@ def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
     rows = rows[rows["moment"].isin(order) & rows["other"].isin([*order, ""])]
     pairs = [(other, moment) for moment in order for other in order if _is_pair(rows, moment, other)]
     charts = [_matrices(_of(rows, moment, other), f"{other} → {moment}") for other, moment in pairs]
-    middle = [
-        _clusters(rows, order),
-        *(_patches(_of(rows, moment, other), f"{other} → {moment}") for other, moment in pairs[-1:]),
+    patches = [
+        _patches(_of(rows, moment, other), metric, f"{other} → {moment}")
+        for other, moment in pairs[-1:]
+        for metric in PATCHES
     ]
-    if any(chart is not None for chart in middle):
-        row = hconcat(*(chart for chart in middle if chart is not None), spacing=50)
-        charts.append(row.resolve_scale(color="independent"))
+    for parts in ([_clusters(rows, order), *patches[:1]], patches[1:]):
+        if present := [chart for chart in parts if chart is not None]:
+            charts.append(hconcat(*present, spacing=50).resolve_scale(color="independent"))
     charts += [_sweep(_of(rows, moment, other), f"{other} → {moment}") for other, moment in pairs[-1:]]
     return charts
 
@@ -161,13 +166,13 @@ def _clusters(rows: pd.DataFrame, order: list[str]) -> Any:
     )
 
 
-def _patches(rows: pd.DataFrame, pair: str) -> Any:
-    own = _named(rows[rows["metric"].eq("mlp_patch_effect") & rows["layer"].notna()], "kind")
+def _patches(rows: pd.DataFrame, metric: str, pair: str) -> Any:
+    own = _named(rows[rows["metric"].eq(metric) & rows["layer"].notna()], "kind")
     if own.empty:
         return None
     y = "change of refusing's log-odds (nats)"
     chart = _lines(own, _layer_axis(own), y, colours=_KINDS, by="layer", width=CHART_WIDTH / 2 - 150)
-    return chart.properties(title=panel_title("MLP outputs of the tuned stage in its base", pair))
+    return chart.properties(title=panel_title(PATCHES[metric], pair))
 
 
 def _sweep(rows: pd.DataFrame, pair: str) -> Any:
