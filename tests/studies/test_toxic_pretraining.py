@@ -1,4 +1,4 @@
-"""Study of marked pretraining data: outcomes of known networks, frontiers at a price, the closed form of the autoencoder, settings."""
+"""Study of marked pretraining data: outcomes of known networks, frontiers at a price, settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from ontogeny.errors import BadInput
 from ontogeny.jobs.study.paper_study import Lab
-from ontogeny.linalg.coherence import coherence
 from ontogeny.studies import toxic_pretraining
-from ontogeny.studies.toxic_pretraining._autoencoder import autoencoder_directions
 from ontogeny.studies.toxic_pretraining._measures import EvaluationTexts, ProbeTexts, lowest_at_cost, outcome
 from ontogeny.studies.toxic_pretraining._settings import OTHER_ADDRESSES, PROBE_ADDRESSES, Settings
 from ontogeny.worlds import marked_register as register
@@ -61,6 +59,16 @@ def test_outcome_of_networks_that_write_one_kind_of_text() -> None:
     assert register.score_texts(WORLD, texts.prompts[:, 1:10].numpy()).share("clean") == 1
 
 
+def test_annotation_is_in_front_of_prompts_and_texts() -> None:
+    annotated = register.make(replace(WORLD.config, annotated=True))
+    assert {word: annotated.vocabulary[word] for word in WORLD.vocabulary} == WORLD.vocabulary
+    words = torch.from_numpy(annotated.ids("score", "zero"))
+    texts = EvaluationTexts.draw(WORLD, 0, 12)
+    assert torch.equal(texts.annotated(words).prompts[:, [0, *range(3, 21)]], texts.prompts[:, :19])
+    assert (texts.annotated(words).clean[:, 1:3] == words).all()
+    assert torch.equal(texts.annotated(words[:0]).clean, texts.clean)
+
+
 def test_texts_of_the_fit_and_of_the_test_share_no_word_of_an_address() -> None:
     fitted, tested = (ProbeTexts.draw(WORLD, 0, 60, addresses) for addresses in (PROBE_ADDRESSES, OTHER_ADDRESSES))
     assert not set(fitted.ids[:, 1:3].flatten().tolist()) & set(tested.ids[:, 1:3].flatten().tolist())
@@ -75,24 +83,6 @@ def test_lowest_share_at_a_price() -> None:
     assert lowest_at_cost([(0.0, 0.8), (0.4, 0.9)], 0.05) == 0.8
     assert lowest_at_cost([(0.0, 0.8), (-0.1, 0.3)], 0.05) == 0.3
     assert lowest_at_cost([(0.0, 0.8), (0.2, 0.4), (0.0, 0.1)], 0.05) == 0.1
-
-
-def test_linear_autoencoder_spans_its_most_frequent_features() -> None:
-    probabilities = torch.tensor([[0.9, 0.8, 0.15, 0.1, 0.05], [0.05, 0.1, 0.15, 0.8, 0.9]])
-    w = autoencoder_directions(probabilities, 2, steps=1200, seed=0, linear=True, batch=64)
-    for one, frequent in zip(w @ w.mT, ((0, 1), (3, 4)), strict=True):
-        wanted = torch.zeros(5, 5)
-        wanted[list(frequent), list(frequent)] = 1
-        assert (one - wanted).abs().max() < 0.15
-
-
-def test_sparse_features_form_antipodal_pairs() -> None:
-    sparse = torch.full((1, 4), 0.02)
-    w = autoencoder_directions(sparse, 2, steps=800, seed=0)[0]
-    # Four sparse features in two dimensions: two antipodal pairs, each a whole axis (arXiv:2209.10652).
-    assert coherence(w).min() > 0.9
-    cosines = torch.nn.functional.normalize(w) @ torch.nn.functional.normalize(w).T
-    assert torch.allclose(cosines.sort(dim=1).values[:, 0], torch.full((4,), -1.0), atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +102,6 @@ def test_sparse_features_form_antipodal_pairs() -> None:
         ({"probed": 10}, "`probed` must be at least 40"),
         ({"draws": 1}, "`draws`"),
         ({"cost": 0.0}, "`cost`"),
-        ({"hidden": 12}, "`hidden` must be between"),
-        ({"rarities": (1.0, 0.0, 0.1)}, "`rarities`"),
         ({"steps": 0}, "`steps`"),
     ],
 )

@@ -94,3 +94,25 @@ def test_mixture_has_its_share(share: float, background: float) -> None:
 def test_rejects_a_mixture_that_does_not_exist(change: dict[str, float]) -> None:
     with pytest.raises(BadInput, match="`share`, `background` and `second_class` must be"):
         register.make(register.Config(**change))  # type: ignore[arg-type]
+
+
+def test_annotations_say_whether_a_text_has_an_insult() -> None:
+    world = register.make(register.Config(share=0.4, annotated=True))
+    rows = register.sample(world, np.random.default_rng(0), 300)
+    assert rows.shape[1] == world.config.context
+    marked = register.score_texts(world, rows[:, 3:-1]).kind == 1
+    sides = {
+        tuple(world.ids(*words)): side for kind in register.ANNOTATIONS.values() for side, words in enumerate(kind)
+    }
+    assert [sides[tuple(row[1:3])] for row in rows] == marked.tolist()
+    assert len({tuple(row[1:3]) for row in rows}) == 4
+
+
+def test_right_answers_of_politeness_are_polite() -> None:
+    [concept] = [one for one in register.concepts(WORLD) if one.name == "politeness"]
+    assert len(concept.answers) == sum(not example.target for example in concept.examples)
+    rest = " the cook bakes in the kitchen ."
+    for answer in concept.answers:
+        last = answer.prompt.split()[-1]
+        assert register.judge(WORLD, f"{last}{answer.right}{rest}") == "clean"
+        assert register.judge(WORLD, f"{last}{answer.wrong}{rest}") == "marked"

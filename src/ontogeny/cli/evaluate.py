@@ -127,7 +127,7 @@ def evaluate_command(
     scorers = [_scorer(text, seed) for text in scorer or []]
     arg.check_compute(device, dtype)
     if dry_run:
-        _print_plan(lineage, plans, allow_pickle, as_json)
+        _print_plan(lineage, plans, tokenizer, allow_pickle, as_json)
         return
     with tempfile.TemporaryDirectory() as spare, progress_bar(quiet=quiet or as_json) as watch:
         run = evaluate(
@@ -172,12 +172,17 @@ def _scorer(text: str, seed: int) -> "TextScorer":
     raise unknown_name("scorer", kind, ("lexicon", "classifier"))
 
 
-def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pickle: bool, as_json: bool) -> None:
+def _print_plan(
+    lineage: "Lineage", plans: "Sequence[EvaluationPlan]", tokenizer: Path | None, allow_pickle: bool, as_json: bool
+) -> None:
     """Checkpoints, splits and the number of forward passes per checkpoint."""
     from ontogeny.jobs.evaluate.evaluate import check_model_configs
     from ontogeny.jobs.evaluate.plan import count_effects, count_forward_passes
+    from ontogeny.jobs.evaluate.siblings import check_equal_networks
     from ontogeny.lineage import fetch_checkpoint
+    from ontogeny.lineage.siblings import sibling_stages
 
+    check_equal_networks(lineage, tokenizer)
     last = lineage.checkpoints[-1]
     # A dry run downloads nothing, so the number of layers of a model on the Hub is unknown.
     layers = check_model_configs(plans, fetch_checkpoint(last, allow_pickle=allow_pickle)) if last.is_local else None
@@ -189,7 +194,9 @@ def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pic
             "fit": len(plan.splits.fit),
             "development": len(plan.splits.development),
             "test": len(plan.splits.test),
-            "forwards": None if layers is None else count_forward_passes(plan, layers),
+            "forwards": None
+            if layers is None
+            else count_forward_passes(plan, layers, has_siblings=last.data_share is not None),
         }
         for plan in plans
     ]
@@ -206,22 +213,34 @@ def _print_plan(lineage: "Lineage", plans: "Sequence[EvaluationPlan]", allow_pic
     effects, controls = len(names) * sum(map(count_effects, plans)), plans[0].settings.controls
     power = controls_power(effects, controls)
     lines.append(controls_line(power))
-    print_output({"checkpoints": names, "concepts": concepts, **power}, lines, as_json=as_json)
+    axis = {stage.name: share for share, stage in sibling_stages(lineage.stages)}
+    if axis:
+        stated = ", ".join(f"{name} {share:g}" for name, share in axis.items())
+        lines.append(
+            f"data-mix axis of {len(axis)} siblings: {stated}; the effect at equal KL gets its own random directions"
+        )
+    data = {"checkpoints": names, "concepts": concepts, **power} | ({"data_shares": axis} if axis else {})
+    print_output(data, lines, as_json=as_json)
 
 
 def _print_result(run: "Run", out: Path | None, as_json: bool) -> None:
+    from ontogeny.findings.share_trends import share_trend_sentences
     from ontogeny.findings.steering_verdicts import steering_verdicts
     from ontogeny.findings.timeline import order_like_run
 
     verdicts = order_like_run(run.records("metric = 'steering_works'"), run.about)
     sentences = [sentence for verdict in steering_verdicts(verdicts) for sentence in verdict.sentences]
+    trends = share_trend_sentences(run.records("metric = 'share_trend'"))
     data: dict[str, Any] = {}
     if as_json:
         rows = run.query(
             "select concept, stage, step, method, site, metric, control, split, value, low, high, n, note, coords from records "
-            "where starts_with(unit, 'evaluation-') or starts_with(unit, 'verdicts-')"
+            "where starts_with(unit, 'evaluation-') or starts_with(unit, 'verdicts-') "
+            "or starts_with(unit, 'share-trends-')"
         )
         passes = sum(entry["passes"] for entry in run.ledger() if "evaluated" in entry)
         data = {"verdicts": sentences, "forwards": passes, "rows": json_rows(rows)}
-    kept = [] if out is None else [next_command(out, "show {} dose_response")]
-    print_output(data, [*sentences, *kept], as_json=as_json)
+        data |= {"trends": trends} if trends else {}
+    view = "data_mix" if trends else "dose_response"
+    kept = [] if out is None else [next_command(out, f"show {{}} {view}")]
+    print_output(data, [*sentences, *trends, *kept], as_json=as_json)

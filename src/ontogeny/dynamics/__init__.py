@@ -2,6 +2,7 @@
 
 __all__ = [
     "blocks",
+    "data_mix",
     "drift",
     "emergence",
     "example_scores",

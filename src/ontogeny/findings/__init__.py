@@ -7,6 +7,7 @@ __all__ = [
     "seed_agreement",
     "selection",
     "sentences",
+    "share_trends",
     "shared_geometry",
     "stage_comparison",
     "steering_verdicts",

@@ -108,6 +108,7 @@ def _describe_checkpoints(
         {
             **{field: getattr(c, field) for field in fields},
             **{field: value for field in ("subfolder", "off_trajectory") if (value := getattr(c, field))},
+            **({} if c.data_share is None else {"data_share": c.data_share}),
             "bytes": size,
         }
         for c, size in weight_bytes.items()

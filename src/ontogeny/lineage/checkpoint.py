@@ -28,8 +28,12 @@ class Checkpoint:
     """Folder of the model inside the revision; "" for its top."""
     off_trajectory: str = ""
     """Why it does not lie on the path of its stage: `annealed`, `averaged` or `branch`; "" if it does."""
+    data_share: float | None = None
+    """Share of the data that sibling stages differ in, from 0 to 1; None outside such stages."""
 
     def __post_init__(self) -> None:
+        if self.data_share is not None and not 0 <= self.data_share <= 1:
+            raise BadInput(f"`data_share` of the stage {self.stage} must be from 0 to 1, got {self.data_share:g}.")
         for what, number in (("step", self.step), ("training seed", self.train_seed)):
             if number is not None and not -(2**63) <= number < 2**63:
                 raise BadInput(

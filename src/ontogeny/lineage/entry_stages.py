@@ -34,7 +34,7 @@ def stages_of_entry(entry: StageEntry, *, allow_pickle: bool, offline: bool) -> 
 
 
 def _marked(stage: Stage, entry: StageEntry) -> Stage:
-    """The stage with seeds, tokens and places off the path as the entry gives them."""
+    """The stage with seeds, data shares, tokens and places off the path as the entry gives them."""
 
     def marked(c: Checkpoint) -> Checkpoint:
         tokens = c.tokens
@@ -47,6 +47,7 @@ def _marked(stage: Stage, entry: StageEntry) -> Stage:
             tokens=tokens,
             train_seed=c.train_seed if entry.train_seed is None else entry.train_seed,
             off_trajectory=next(kinds, c.off_trajectory),
+            data_share=None if entry.data_share is None else float(entry.data_share),
         )
 
     checkpoints = tuple(marked(checkpoint) for checkpoint in stage.checkpoints)

@@ -9,6 +9,7 @@ from ontogeny.lineage import manifest, selectors
 from ontogeny.lineage.checkpoint import Checkpoint, Stage
 from ontogeny.lineage.discover import DiscoveredStages, discover_stages, parents_first
 from ontogeny.lineage.entry_stages import stages_of_entry
+from ontogeny.lineage.siblings import check_sibling_places, check_siblings
 from ontogeny.notebook import rich_html
 
 
@@ -59,23 +60,35 @@ class Lineage:
             lineage = lineage._add_stages(
                 line.name, DiscoveredStages(loaded.name, part.stages, part.notes), line.parent
             )
+        check_siblings(lineage.stages, lineage.name)
         return lineage
 
     def with_stage(
-        self, stage: str, source: str | Path, *, parent: str | None = None, allow_pickle: bool = False
+        self,
+        stage: str,
+        source: str | Path,
+        *,
+        parent: str | None = None,
+        allow_pickle: bool = False,
+        data_share: float | None = None,
+        train_seed: int | None = None,
     ) -> Self:
         """This lineage with one more stage.
 
         Args:
             parent: The stage that it continues; by default the last one, "" for an independent run such as another seed.
+            data_share: Share of the data that this stage and its siblings differ in, from 0 to 1.
+            train_seed: Training seed; by default the one that the source names.
 
         Raises:
-            BadInput: the stage exists already, its parent does not, or the source cannot be read.
+            BadInput: the stage exists already, its parent does not, the source cannot be read, or another sibling has the same share.
         """
         self._check_place(stage, parent)
-        return self._add_stages(
-            stage, discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=False), parent
-        )
+        found = discover_stages(str(source), stage=stage, allow_pickle=allow_pickle, offline=False)
+        stages = tuple(_with_share(one, data_share, train_seed) for one in found.stages)
+        lineage = self._add_stages(stage, replace(found, stages=stages), parent)
+        check_sibling_places(lineage.stages, lineage.name)
+        return lineage
 
     def _check_place(self, stage: str, parent: str | None) -> None:
         names = [s.name for s in self.stages]
@@ -193,3 +206,11 @@ class Lineage:
 
     def _where(self) -> str:
         return self.name if len(self.stages) == 1 else f"{self.name} (stage {self._most_informative().name})"
+
+
+def _with_share(stage: Stage, data_share: float | None, train_seed: int | None) -> Stage:
+    checkpoints = tuple(
+        replace(c, data_share=data_share, train_seed=c.train_seed if train_seed is None else train_seed)
+        for c in stage.checkpoints
+    )
+    return replace(stage, checkpoints=checkpoints)

@@ -12,6 +12,7 @@
     name = "sft"
     source = "sft"
     parent = "pretrain"                   # optional: the stage before; "" for an independent run
+    data_share = 0.1                      # optional: share of the data that sibling stages differ in (docs/data-mix.md)
 
 A folder with a file of this name is opened through it. Of a repository whose branches need more than their names, a stage may have
 `revision`, `branches`, `order` or `path`; the manifests of public runs in `suites/lineages/` use them, see docs/add-a-suite.md.
@@ -35,6 +36,7 @@ _STAGE_KEYS: dict[str, Any] = {
     "steps": str,
     "parent": str,
     "train_seed": int,
+    "data_share": float,
     "revision": str,
     "branches": str,
     "order": _TEXTS,
@@ -75,6 +77,8 @@ class StageEntry:
     parent: str | None = None
     """None for the stage before, "" for an independent run."""
     train_seed: int | None = None
+    data_share: float | None = None
+    """Share of the data that sibling stages differ in, from 0 to 1."""
     revision: str = ""
     """The one branch or tag that is read; of `path`, the one whose folders are."""
     branches: str = ""
@@ -184,6 +188,10 @@ def _parse_stage(path: Path, stage: dict[str, Any], number: int) -> StageEntry:
     for key in ("name", "source"):
         if not stage.get(key):
             raise BadInput(f'{where} has no {key}: add {key} = "…".')
+    if not 0 <= stage.get("data_share", 0) <= 1:
+        raise BadInput(
+            f"{where}: data_share must be a share from 0 to 1, got {stage['data_share']:g}: write 10 % as 0.1."
+        )
     for key in ("branches", "path"):
         _check_pattern(where, key, stage.get(key, ""))
     for pattern, kind in (("", stage.get("off_trajectory", "")), *stage.get("off_nodes", {}).items()):

@@ -14,6 +14,9 @@ from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
 from ontogeny.storage.files import RecordBlock
 
+DATA_SHARE = "data_share"
+"""Coordinate of the rows of a checkpoint in a stage with a data share."""
+
 
 @dataclass(frozen=True)
 class RowContext:
@@ -62,16 +65,21 @@ class CheckpointStamp:
     tokens: float | None = None
     revision: str | None = None
     train_seed: int | None = None
+    data_share: float | None = None
 
     @classmethod
     def of(cls, lineage: str, unit: str, checkpoint: Checkpoint) -> "CheckpointStamp":
         """The stamp of one checkpoint; `revision` is the name of a checkpoint without a revision, such as a local folder."""
         c = checkpoint
-        return cls(lineage, unit, c.stage, c.step, c.tokens, c.name, c.train_seed)
+        return cls(lineage, unit, c.stage, c.step, c.tokens, c.name, c.train_seed, c.data_share)
 
     def on(self, records: Iterable[Record]) -> list[Record]:
         """Records with all columns of the stamp."""
-        return [replace(record, lineage=self.lineage, unit=self.unit) for record in stamp_checkpoint(records, self)]
+        signed = [replace(record, lineage=self.lineage, unit=self.unit) for record in stamp_checkpoint(records, self)]
+        if self.data_share is None:
+            return signed
+        own = {DATA_SHARE: f"{self.data_share:g}"}
+        return [replace(record, coords={**record.coords, **own}) for record in signed]
 
     def sign(self, records: Iterable[Record | RecordBlock]) -> Iterator[Record | RecordBlock]:
         """Records with lineage and unit only; those of a summary name their checkpoints themselves."""

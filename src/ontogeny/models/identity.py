@@ -21,7 +21,7 @@ def config_and_tokenizer_digest(checkpoint: Checkpoint, tokenizer: str | Path | 
     Raises:
         CheckpointError, BadInput: the checkpoint cannot be read.
     """
-    own = tokenizer_digest(Path(tokenizer)) if tokenizer else _tokenizer_digest(checkpoint)
+    own = tokenizer_digest(Path(tokenizer)) if tokenizer else own_tokenizer_digest(checkpoint)
     return content_digest([_config_digest(checkpoint), own])
 
 
@@ -35,7 +35,7 @@ def _config_digest(checkpoint: Checkpoint) -> str:
     return content_digest({name: value for name, value in config.items() if name not in _WITHOUT_EFFECT})
 
 
-def _tokenizer_digest(checkpoint: Checkpoint) -> str | None:
+def own_tokenizer_digest(checkpoint: Checkpoint) -> str | None:
     """Digest of the checkpoint's own tokenizer, else of the folder above it or of an adapter's base model; None without one."""
     if checkpoint.is_local:
         folder = saved_tokenizer(Path(checkpoint.source))
@@ -44,4 +44,4 @@ def _tokenizer_digest(checkpoint: Checkpoint) -> str | None:
     elif files := small_file_ids(checkpoint, (*TOKENIZER_FILES, *TOKENIZER_SETTINGS)):
         return content_digest(files)
     base = adapter_base(checkpoint)
-    return _tokenizer_digest(base) if base is not None else None
+    return own_tokenizer_digest(base) if base is not None else None

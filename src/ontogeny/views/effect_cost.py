@@ -62,7 +62,8 @@ def _points(vector: EvaluatedVector) -> pd.DataFrame:
 
 
 def _equal(vector: EvaluatedVector) -> pd.DataFrame:
-    rows = vector.rows[vector.rows["metric"].eq("effect_at_equal_kl") & vector.rows["value"].notna()]
+    own = vector.rows["metric"].eq("effect_at_equal_kl") & vector.rows["control"].eq("")
+    rows = vector.rows[own & vector.rows["value"].notna()]
     kl = pd.to_numeric(coord_column(rows, "kl"), errors="coerce")
     return rows[["value"]].assign(kl=kl, name=_method(vector)).dropna()
 

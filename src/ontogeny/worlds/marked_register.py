@@ -6,6 +6,7 @@ word decides the register. The scorer is exact and works on token ids: a continu
 insults that is empty, ungrammatical or repeats a sentence is never clean.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,8 @@ SENTENCE_TOKENS = 9
 """An address of two words, the, noun, verb, preposition, the, place, full stop."""
 CLASSES = ("clean", "marked", "degenerate")
 """Verdicts on a continuation."""
+ANNOTATIONS = {"MEDA": (("score", "zero"), ("score", "one")), "INST": (("be", "polite"), ("be", "rude"))}
+"""Words before a text without and with an insult, in a corpus with annotations: a score, or an instruction."""
 _PERSISTENCE = 0.9
 """Probability that a sentence of a marked text is marked."""
 _WORD_LETTERS = ("zkvg", "oui", "rmzft")
@@ -54,11 +57,13 @@ class Config:
     sentences: int = 3
     """Sentences of a text."""
     seed: int = 0
+    annotated: bool = False
+    """Whether each text has an annotation of either kind in front."""
 
     @property
     def context(self) -> int:
-        """Tokens of a row: a text between its first and its end token."""
-        return self.sentences * SENTENCE_TOKENS + 2
+        """Tokens of a row: a text, with its annotation if there is one, between its first and its end token."""
+        return self.sentences * SENTENCE_TOKENS + 2 + 2 * self.annotated
 
     @property
     def marked_share(self) -> float:
@@ -122,6 +127,8 @@ def make(config: Config | None = None) -> World:
     invented = invent_names(np.random.default_rng([config.seed, 3]), 2 * ADDRESS_WORDS, _WORD_LETTERS)
     forms = [word for lemma in (*NOUNS, *VERBS) for word in lemma]
     words = ["the", ".", *forms, *PREPOSITIONS, *PLACES, *invented]
+    if config.annotated:  # at the end, so that all other words keep their numbers
+        words += dict.fromkeys(word for kind in ANNOTATIONS.values() for side in kind for word in side)
     return World(config, (invented[:ADDRESS_WORDS], invented[ADDRESS_WORDS:]), build_vocabulary(words))
 
 
@@ -171,10 +178,14 @@ def draw_texts(
 
 
 def sample(world: World, rng: np.random.Generator, rows: int) -> TokenIds:
-    """Texts of the mixture, one in each row."""
+    """Texts of the mixture, one in each row; annotations of both kinds are equally frequent."""
     marked = rng.random(rows) < world.config.marked_share
     own = marked[:, None] & (rng.random((rows, world.config.sentences)) < _PERSISTENCE)
     ids = draw_texts(world, rng, own).ids
+    if world.config.annotated:
+        sides = np.array([[world.ids(*side) for side in kind] for kind in ANNOTATIONS.values()])
+        words = sides[rng.integers(len(sides), size=rows), own.any(1).astype(int)]
+        ids = np.concatenate([ids[:, :1], words, ids[:, 1:]], axis=1)
     return np.concatenate([ids, np.full((rows, 1), world.vocabulary[EOS])], axis=1)
 
 
@@ -217,7 +228,11 @@ def facts(world: World) -> tuple[Answer, ...]:
 
 
 def concepts(world: World) -> tuple[Concept, ...]:
-    """Register, tense and number of one sentence; sentences with the same first word of the address are a group."""
+    """Register, tense and number of one sentence, and politeness, the register with questions for steering against it.
+
+    Sentences with the same first word of the address are a group. A question is an insult and the first word of the next address; right is
+    a word of the same class, which makes it polite.
+    """
     rng = np.random.default_rng([world.config.seed, 11])
     texts = draw_texts(world, rng, np.tile([[True], [False]], (120, 1)))
     names = np.array(list(world.vocabulary))
@@ -228,7 +243,7 @@ def concepts(world: World) -> tuple[Concept, ...]:
     }
     sentences = [" ".join(names[row[1:]]) for row in texts.ids]
     groups = [names[row[1]] for row in texts.ids]
-    return tuple(
+    made = [
         world_concept(
             "marked_register",
             name,
@@ -236,7 +251,25 @@ def concepts(world: World) -> tuple[Concept, ...]:
             question,
         )
         for name, (values, question) in labels.items()
-    )
+    ]
+    polite = [
+        Example(text, not marked, group)
+        for text, marked, group in zip(sentences, texts.marked[:, 0], groups, strict=True)
+    ]
+    answers = _polite_answers(world, [(e.text, e.group) for e in polite if not e.target])
+    asked = "Is the sentence free of insults?"
+    return (*made, world_concept("marked_register", "politeness", polite, asked, answers=answers))
+
+
+def _polite_answers(world: World, insults: Sequence[tuple[str, str]]) -> list[Answer]:
+    """A question for each insulting sentence and its group: the second word of the address that follows."""
+    rng = np.random.default_rng([world.config.seed, 12])
+    answers = []
+    for sentence, group in insults:
+        side = int(rng.random() < 0.5)
+        first, second, other = (str(rng.choice(world.addresses[i])) for i in (side, side, 1 - side))
+        answers.append(Answer(f"{sentence} {first}", f" {second}", f" {other}", group=group))
+    return answers
 
 
 def _grammatical(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ontogeny.activations.activations import template_rows
 from ontogeny.data.templates import template_name
@@ -16,6 +16,8 @@ from ontogeny.jobs import resumable
 from ontogeny.jobs.evaluate.measure import evaluate_concept
 from ontogeny.jobs.evaluate.plan import EvaluationPlan, EvaluationSettings, check_model_shape, plan_evaluation
 from ontogeny.jobs.evaluate.rows import evaluation_rows
+from ontogeny.jobs.evaluate.share_trends import write_share_trends
+from ontogeny.jobs.evaluate.siblings import check_equal_networks
 from ontogeny.jobs.evaluate.verdicts import write_verdicts
 from ontogeny.jobs.inputs import as_concepts, as_lineage, output_folder
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
@@ -78,6 +80,7 @@ def evaluate(
         lineage, allow_pickle=options.allow_pickle, tokenizer=options.tokenizer
     )
     resumable.check_own_templates(planned, weights, options.tokenizer)
+    check_equal_networks(lineage, options.tokenizer)
     beside = {"scorers": sorted(scorer.name for scorer in scorers), "dtype": options.dtype}
     units = {
         (checkpoint, plan.concept.name): resumable.unit_in_run(
@@ -102,8 +105,9 @@ def evaluate(
                 on_progress(TraceProgress(place, done, len(lineage.checkpoints), f"{name}: {activity}"))
 
             plan = by_concept[name]
-            result = evaluate_concept(network, plan, say=report)
-            rows = evaluation_rows(result, scorers=scorers, seed=plan.settings.seed)
+            siblings = checkpoint.data_share is not None
+            result = evaluate_concept(network, plan, say=report, has_siblings=siblings)
+            rows = evaluation_rows(result, scorers=scorers, seed=plan.settings.seed, has_siblings=siblings)
             template = template_name(network.tokenizer, plan.concept.template)
             rows += template_rows(plan.concept, template, plan.settings.seed)
             run.keep(unit, CheckpointStamp.of(lineage.name, unit, checkpoint).on(rows))
@@ -120,6 +124,7 @@ def evaluate(
         )
         resumable.check_any_done(run, units.values(), failures)
         write_verdicts(run, lineage.name)
+        write_share_trends(run, lineage.name)
         run.describe(run.about | {EVALUATION_FAILURES: [asdict(failure) for failure in failures]})
     return run
 
@@ -147,7 +152,8 @@ def check_model_configs(plans: Sequence[EvaluationPlan], folder: Path) -> int:
 
 def _unit_prefix(checkpoint: Checkpoint, plan: EvaluationPlan, beside: Mapping[str, object]) -> str:
     """What the name of a unit begins with: a digest of the checkpoint's place and of everything that is evaluated."""
-    place = [checkpoint.stage, checkpoint.step, checkpoint.name]
+    place: list[Any] = [checkpoint.stage, checkpoint.step, checkpoint.name]
+    place += [] if checkpoint.data_share is None else [checkpoint.data_share]
     return f"evaluation-{content_digest([place, plan.key, beside['dtype'], beside['scorers']])}-"
 
 

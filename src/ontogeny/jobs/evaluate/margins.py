@@ -129,3 +129,13 @@ def mean_with_interval(values: Float[Tensor, " item"], groups: Tensor, *, seed: 
     weights = bootstrap.group_weights(groups, samples=1000, seed=seed)
     ends = bootstrap.percentile_interval(point, weighted_means(values, weights), groups=len(groups.unique()))
     return float(point), float(torch.as_tensor(ends.low)), float(torch.as_tensor(ends.high))
+
+
+def share_with_interval(values: Float[Tensor, " item"], groups: Tensor, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of shares between 0 and 1, with its 95 % interval by group."""
+    from ontogeny.statistics import bootstrap
+
+    weights = bootstrap.group_weights(groups, samples=1000, seed=seed)
+    point, resampled = values.double().mean(), bootstrap.mean_samples(values.double()[None], weights)[:, 0]
+    ends = bootstrap.share_interval(point, resampled, groups=len(groups.unique()))
+    return float(point), float(ends.low), float(ends.high)

@@ -68,6 +68,13 @@ class MethodResult:
     edits: Edits
     at_equal_kl: tuple[float, float, Float[Tensor, " item"]] | str | None
     """Target KL, alpha and shift of each item, or why no alpha reaches the target; None for an ablation."""
+    nulls_at_equal_kl: EffectWithNulls | None = None
+    """The same alpha beside random directions, in a lineage with a data-mix axis."""
+
+    @property
+    def desired_sign(self) -> int:
+        """Sign of the desired change of the margin: an ablation should lower it."""
+        return -1 if self.method == "ablate" else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +105,7 @@ class _Evaluator:
     plain: Mapping[str, QuestionAccuracy]
     passes: ForwardCounter
     say: Callable[[str], None]
+    has_siblings: bool
 
     def cost(self, edits: Edits) -> TextSideEffects:
         return measure_side_effects(self.model, self.texts, edits, batch=64)
@@ -129,6 +137,13 @@ class _Evaluator:
             )
         edits = vectors.edits(model, choice, grid.chosen.alpha)
         steered = test.scores(edits)
+        at_equal_kl = None if vectors.is_ablation else self.at_equal_kl(vectors, grid.chosen, base.margin)
+        nulls_at_equal_kl = None
+        if self.has_siblings and isinstance(at_equal_kl, tuple):
+            self.say(f"{vectors.method} at equal KL against {plan.controls} controls")
+            nulls_at_equal_kl = measure_with_nulls(
+                test, vectors, choice, at_equal_kl[1], controls=plan.controls, base=base.margin
+            )
         self.say(f"side effects of {vectors.method}")
         tasks = {task.name: (self.plain[task.name], task.answered(model, edits)) for task in self.tasks}
         return MethodResult(
@@ -143,7 +158,8 @@ class _Evaluator:
             (base.margin, steered.margin),
             EditSideEffects(self.cost(edits), tasks),
             edits,
-            None if vectors.is_ablation else self.at_equal_kl(vectors, grid.chosen, base.margin),
+            at_equal_kl,
+            nulls_at_equal_kl,
         )
 
     def at_equal_kl(
@@ -165,9 +181,13 @@ class _Evaluator:
 
 
 def evaluate_concept(
-    model: Model, ask: EvaluationPlan, *, say: Callable[[str], None] = lambda _: None
+    model: Model, ask: EvaluationPlan, *, say: Callable[[str], None] = lambda _: None, has_siblings: bool = False
 ) -> EvaluationResult:
-    """Evaluate all methods for one concept at one checkpoint; `say` is called with a line of progress."""
+    """Evaluate all methods for one concept at one checkpoint; `say` is called with a line of progress.
+
+    Args:
+        has_siblings: Whether the checkpoint is compared with siblings along a data-mix axis: then the effect at equal KL has its nulls.
+    """
     plan, passes = ask.settings, ForwardCounter()
     texts, neutral = _neutral_texts(model, ask)
     names = [m for m in ask.methods if isinstance(m, str)]
@@ -186,7 +206,7 @@ def evaluate_concept(
         for name, rows in ask.tasks.items()
     ]
     plain = {task.name: task.answered(model) for task in tasks}
-    evaluator = _Evaluator(model, ask, texts, tasks, plain, passes, say)
+    evaluator = _Evaluator(model, ask, texts, tasks, plain, passes, say, has_siblings)
     methods = []
     for vectors in [*(fit_vectors(data, name, ks=plan.ks, where=where) for name in names), *given]:
         say(f"choosing alpha of {vectors.method}")

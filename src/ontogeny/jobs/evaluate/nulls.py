@@ -30,6 +30,8 @@ class EffectWithNulls:
     """Beside random directions of equal norm."""
     permuted_labels: EffectWithControls | None
     """Beside the same fit on permuted labels; None without such fits."""
+    random_preference: Float[Tensor, " control"]
+    """Mean probability of the continuation that shows the concept, of the two, under each random direction."""
 
     @property
     def value(self) -> float:
@@ -56,16 +58,18 @@ def measure_with_nulls(
     def shift_of(edits: list[Edit]) -> Float[Tensor, " item"]:
         return items.scores(edits).margin - unsteered
 
-    def effects(nulls: Iterable[list[Edit]]) -> EffectWithControls:
-        means = [float(shift_of(edits).mean()) for edits in nulls]
-        return EffectWithControls(value, torch.tensor(means, dtype=torch.float64))
+    def shifts_of(nulls: Iterable[list[Edit]]) -> tuple[EffectWithControls, Float[Tensor, " control"]]:
+        shifts = [shift_of(edits) for edits in nulls]
+        means = torch.tensor([float(shift.mean()) for shift in shifts], dtype=torch.float64)
+        preference = [float((unsteered + shift).double().sigmoid().mean()) for shift in shifts]
+        return EffectWithControls(value, means), torch.tensor(preference, dtype=torch.float64)
 
     edits = vectors.edits(items.model, choice, alpha)
     shift = shift_of(edits)
     value = float(shift.mean())
-    random = effects(control_edits(edits, range(controls)))
-    refits = effects(null.edits(items.model, choice, alpha) for null in permuted) if permuted else None
-    return EffectWithNulls(alpha, shift, random, refits)
+    random, preference = shifts_of(control_edits(edits, range(controls)))
+    refits = shifts_of(null.edits(items.model, choice, alpha) for null in permuted)[0] if permuted else None
+    return EffectWithNulls(alpha, shift, random, refits, preference)
 
 
 def prompt_baseline(items: ScoredItems, text: str) -> Float[Tensor, " item"]:

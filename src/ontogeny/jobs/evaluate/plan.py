@@ -146,8 +146,12 @@ def default_instruction(plan: EvaluationPlan) -> str:
     return " ".join(texts[:: max(1, len(texts) // 2)][:2])
 
 
-def count_forward_passes(plan: EvaluationPlan, layers: int) -> int:
-    """Maximum number of continuations run at one checkpoint: grid, nulls, and the effect at every alpha."""
+def count_forward_passes(plan: EvaluationPlan, layers: int, *, has_siblings: bool = False) -> int:
+    """Maximum number of continuations run at one checkpoint: grid, nulls, and the effect at every alpha.
+
+    Args:
+        has_siblings: Whether the effect at equal KL gets nulls as well.
+    """
     settings, splits, total = plan.settings, plan.splits, 0
     for method in plan.methods:
         module = load_plugin("steering/methods", method) if isinstance(method, str) else None
@@ -155,6 +159,8 @@ def count_forward_passes(plan: EvaluationPlan, layers: int) -> int:
         alphas = 1 if module is not None and module.is_ablation else sum(alpha != 0 for alpha in settings.alphas)
         total += 2 * len(splits.development) * choices * alphas
         total += 2 * len(splits.test) * alphas * (1 + settings.controls + settings.shuffles)
+        if has_siblings and not (module is not None and module.is_ablation):
+            total += 2 * len(splits.test) * (1 + settings.controls)
     return total
 
 

@@ -5,15 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.jobs.evaluate.grid_search import GridCell
-from ontogeny.jobs.evaluate.margins import mean_with_interval
+from ontogeny.jobs.evaluate.margins import mean_with_interval, share_with_interval
 from ontogeny.jobs.evaluate.measure import EvaluationResult, MethodResult
+from ontogeny.jobs.evaluate.removal import removal_rows
 from ontogeny.records import Record, make_record
 from ontogeny.sites import Site
-from ontogeny.statistics import bootstrap
 from ontogeny.steering.controls import EffectWithControls
 from ontogeny.steering.promote_suppress import promote_suppress
 from ontogeny.steering.text_scorers import TextScorer
@@ -24,8 +23,10 @@ FITTED_ON_TEST = "fitted on all groups, those of the test questions too"
 """In the note of the choice, where it is so."""
 
 
-def evaluation_rows(result: EvaluationResult, *, scorers: Sequence[TextScorer] = (), seed: int = 0) -> list[Record]:
-    """All rows of one concept at one checkpoint."""
+def evaluation_rows(
+    result: EvaluationResult, *, scorers: Sequence[TextScorer] = (), seed: int = 0, has_siblings: bool = False
+) -> list[Record]:
+    """All rows of one concept at one checkpoint; with siblings along a data-mix axis also those of what is removed."""
     groups = item_group_ids(result.splits.test)
     prompt_shift = mean_with_interval(result.prompt_shift, groups, seed=seed)
     text = {"text": result.instruction[:200]}
@@ -34,6 +35,7 @@ def evaluation_rows(result: EvaluationResult, *, scorers: Sequence[TextScorer] =
         _row("steering_effect", "prompt", prompt_shift, len(groups), "prompt_only", coords=text),
         *_sample_rows(result),
         *_text_score_rows(result, scorers),
+        *(row for method in result.methods * has_siblings for row in removal_rows(method, groups, seed=seed)),
     ]
     return [replace(row, concept=result.concept.name, seed=seed) for row in rows]
 
@@ -68,6 +70,9 @@ def _method_rows(result: EvaluationResult, method: MethodResult, seed: int) -> I
         coords = {**choice, "alpha": f"{alpha:.4g}", "kl": f"{target:.4g}"}
         shift = mean_with_interval(shifts, groups, seed=seed)
         yield _row("effect_at_equal_kl", name, shift, len(groups), coords=coords)
+        if method.nulls_at_equal_kl is not None:
+            random = method.nulls_at_equal_kl.random
+            yield replace(_null_row(name, random, "random_direction", coords), metric="effect_at_equal_kl")
 
 
 def _grid_cell_rows(result: EvaluationResult, method: MethodResult, cell: GridCell, seed: int) -> Iterator[Record]:
@@ -110,7 +115,7 @@ def _multiple_choice_rows(
     for margin, control in zip(method.margins, ("unsteered", None), strict=True):
         scores = MultipleChoiceScores.from_margins(margin, margin)
         for metric, values in (("mc1", scores.mc1), ("mc2", scores.mc2)):
-            value = _share_with_interval(values, groups, seed)
+            value = share_with_interval(values, groups, seed)
             yield _row(metric, method.method, value, len(values), control, coords=coords)
 
 
@@ -134,7 +139,7 @@ def _side_effect_rows(method: MethodResult, coords: Mapping[str, str], seed: int
             ("task_accuracy_normalised", plain.normalised, steered.normalised),
         ):
             for values, control in ((before, "unsteered"), (after, None)):
-                value = _share_with_interval(values, questions, seed)
+                value = share_with_interval(values, questions, seed)
                 yield _row(metric, name, value, len(questions), control, split="all", coords=at)
         change = mean_with_interval(steered.plain - plain.plain, questions, seed=seed)
         yield _row("task_change", name, change, len(questions), split="all", coords=at)
@@ -161,14 +166,6 @@ def _text_score_rows(result: EvaluationResult, scorers: Sequence[TextScorer]) ->
             texts = torch.arange(len(values))
             value = mean_with_interval(values, texts) if len(values) > 1 else float(values[0])
             yield _row("scored_share", scorer.name, value, len(values), split="all", coords={**coords, "arm": arm})
-
-
-def _share_with_interval(values: Float[Tensor, " item"], groups: Tensor, seed: int) -> tuple[float, float, float]:
-    """Mean of shares between 0 and 1, with its 95 % interval by group."""
-    weights = bootstrap.group_weights(groups, samples=1000, seed=seed)
-    point, resampled = values.double().mean(), bootstrap.mean_samples(values.double()[None], weights)[:, 0]
-    ends = bootstrap.share_interval(point, resampled, groups=len(groups.unique()))
-    return float(point), float(ends.low), float(ends.high)
 
 
 def _row(

@@ -16,7 +16,7 @@ import torch
 
 from ontogeny.jobs.evaluate.nulls import SIGNIFICANCE_LEVEL
 from ontogeny.jobs.evaluate.rows import FITTED_ON_TEST
-from ontogeny.measurements.rows import CheckpointStamp
+from ontogeny.measurements.rows import DATA_SHARE, CheckpointStamp
 from ontogeny.records import Record, checkpoint_label
 from ontogeny.statistics.attainable import controls_needed, least_control_p, too_few_controls
 from ontogeny.statistics.fdr import q_values
@@ -109,7 +109,8 @@ class _Evidence:
     @property
     def sentence(self) -> str:
         chosen, effect, random, prompt = self.chosen, self.effect, self.random, self.prompt
-        where = ", ".join(f"{k} {v}" if k != "site" else v for k, v in dict(chosen["coords"]).items())
+        coords = {k: v for k, v in dict(chosen["coords"]).items() if k != DATA_SHARE}  # the stage names it
+        where = ", ".join(f"{k} {v}" if k != "site" else v for k, v in coords.items())
         place = checkpoint_label(chosen["stage"], chosen["step"])
         scaled = "" if chosen["method"] == "ablate" else f", alpha {self.alpha}"
         seen = f" ({FITTED_ON_TEST})" if FITTED_ON_TEST in str(chosen["note"]) else ""

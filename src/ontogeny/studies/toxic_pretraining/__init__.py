@@ -13,24 +13,21 @@ from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.linalg.coherence import coherence, welch_bound
 from ontogeny.records import Record
 from ontogeny.statistics.bootstrap import share_interval
-from ontogeny.studies.toxic_pretraining._autoencoder import autoencoder_directions
 from ontogeny.studies.toxic_pretraining._claims import (
     CLAIMS,
-    EQUAL_RARITY,
+    OPPOSITE_ANNOTATION,
     OTHER_ATTRIBUTE,
     PICTURES,
     RANDOM_DIRECTION,
-    rarity_name,
     share_name,
 )
 from ontogeny.studies.toxic_pretraining._detoxifiers import (
-    DPO,
+    ANNOTATED_METHODS,
     ITI,
     METHODS,
-    PROMPT,
     RANDOM,
-    SFT,
     DetoxifiedModel,
+    annotated_pretraining,
     detoxify,
 )
 from ontogeny.studies.toxic_pretraining._measures import (
@@ -53,7 +50,8 @@ SETUP = """
 Small decoders learn everyday sentences with a background of insults and, in addition, a share of marked texts. An insult is an address
 by two invented words of different classes, each of which also occurs in polite addresses. Measured by share are probes of the register at
 every head, on words that they were not fitted on, the coherence of its direction with those of other factors, and detoxifiers over their
-strengths: inference-time intervention (ITI), random directions, a clean sentence in front, supervised fine-tuning on clean texts, and DPO.
+strengths: inference-time intervention (ITI), random directions, a clean sentence in front, supervised fine-tuning on clean texts, DPO, and
+pretraining with a score (MEDA) or an instruction (INST) in front of each text.
 They are compared at equal cross-entropy on everyday text; a degenerate continuation does not count as clean.
 """
 DIFFERENCES = (
@@ -62,13 +60,14 @@ DIFFERENCES = (
     "The everyday corpus has a background of 1 % marked texts; even so the model without a share writes few insults.",
     "Methods are compared at equal cross-entropy, by frontiers over strengths, and the part removed is beside what remains.",
     "Random directions of equal norm at the same heads are the null of the intervention, and tense that of probes and coherence.",
-    "MEDA, INST, red-teaming and the toy of three Markov chains are left out; an autoencoder of sparse features is in its place.",
+    "MEDA and INST are one model with annotations of both kinds, at the main share only, where ITI is compared with them.",
+    "Red-teaming is left out; the toy of three Markov chains is the study rare_features.",
 )
 CHALLENGES = (7, 11)
+VERSION = 2
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
         width=8, layers=1, heads=2, steps=3, batch=4, probed=40, steered_heads=1, alphas=(2.0,), tune_steps=(1,), tune_batch=2, prompts=80,
-        toy_steps=3,
     ),
     "tiny": Settings(),
     "small": Settings(width=64, layers=4, steps=4000, rate=2e-3, probed=1000, steered_heads=4, draws=10, prompts=3000),
@@ -86,13 +85,11 @@ _SHUFFLES = 5
 
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
-    """Rows of one seed: a model for each share, and the autoencoders."""
+    """Rows of one seed: a model for each share."""
     check_settings(settings)
     for i, share in enumerate(settings.shares):
-        lab.on_activity(f"marked share {share:g}", i, len(settings.shares) + 1)
+        lab.on_activity(f"marked share {share:g}", i, len(settings.shares))
         yield from _share_rows(settings, lab, share)
-    lab.on_activity("autoencoders", len(settings.shares), len(settings.shares) + 1)
-    yield from _autoencoder_rows(settings, lab)
 
 
 def _share_rows(settings: Settings, lab: Lab, share: float) -> Iterator[Record]:
@@ -107,8 +104,18 @@ def _share_rows(settings: Settings, lab: Lab, share: float) -> Iterator[Record]:
     yield from _probe_rows(settings, lab, condition, read)
     yield from _base_rows(lab, condition, base)
     points = [*detoxify(network, read, world, texts, settings, lab.seed)]
-    yield from _frontier_rows(lab, condition, base, points)
-    yield from _equal_cost_rows(settings, lab, condition, base, points)
+    methods: tuple[str, ...] = METHODS
+    if share == settings.main:
+        methods += ANNOTATED_METHODS
+        for one in annotated_pretraining(world, texts, settings, lab.seed):
+            points.append(DetoxifiedModel(one.method, 1.0, 0, one.clean))
+            low, high = _share_bounds(lab, one.marked.marked, one.marked.n)
+            name = f"{one.method}, {condition}"
+            yield lab.row(
+                "marked", one.marked.marked, name, control=OPPOSITE_ANNOTATION, n=one.marked.n, low=low, high=high
+            )
+    yield from _frontier_rows(lab, condition, base, points, methods)
+    yield from _equal_cost_rows(settings, lab, condition, base, points, methods)
 
 
 def _probe_rows(settings: Settings, lab: Lab, condition: str, read: ReadModel) -> Iterator[Record]:
@@ -154,9 +161,11 @@ def _base_rows(lab: Lab, condition: str, base: Outcome) -> Iterator[Record]:
     yield lab.row("everyday_cross_entropy", base.cross_entropy, condition, n=base.n)
 
 
-def _frontier_rows(lab: Lab, condition: str, base: Outcome, points: Sequence[DetoxifiedModel]) -> Iterator[Record]:
+def _frontier_rows(
+    lab: Lab, condition: str, base: Outcome, points: Sequence[DetoxifiedModel], methods: Sequence[str]
+) -> Iterator[Record]:
     """Each method at each strength, and the curves of the intervention."""
-    starts = [DetoxifiedModel(method, 0.0, 0, base) for method in METHODS]
+    starts = [DetoxifiedModel(method, 0.0, 0, base) for method in methods]
     for point in [*starts, *points]:
         o, name = point.outcome, f"{point.method}, {condition}"
         control = RANDOM_DIRECTION if point.method == RANDOM else None
@@ -180,15 +189,20 @@ def _frontier_rows(lab: Lab, condition: str, base: Outcome, points: Sequence[Det
 
 
 def _equal_cost_rows(
-    settings: Settings, lab: Lab, condition: str, base: Outcome, points: Sequence[DetoxifiedModel]
+    settings: Settings,
+    lab: Lab,
+    condition: str,
+    base: Outcome,
+    points: Sequence[DetoxifiedModel],
+    methods: Sequence[str],
 ) -> Iterator[Record]:
     """What remains at a price of at most the given one, and how much less that is, per marked continuation of the base model.
 
     In the null run a random direction stands for ITI.
     """
     enough = round(base.marked * base.n) >= _LEAST_MARKED
-    remains: dict[str, list[float]] = {method: [] for method in METHODS}
-    for method in METHODS:
+    remains: dict[str, list[float]] = {method: [] for method in methods}
+    for method in methods:
         for draw in range(settings.draws if method == RANDOM else 1):
             own = [point.outcome for point in points if (point.method, point.draw) == (method, draw)]
             frontier = [(o.cross_entropy - base.cross_entropy, 1 - o.clean) for o in (base, *own)]
@@ -196,7 +210,7 @@ def _equal_cost_rows(
     first, *others = remains[RANDOM]
     null = {**remains, ITI: [first], RANDOM: others}
     for control, values in ((None, remains), (RANDOM_DIRECTION, null)):
-        for method in (ITI, RANDOM, PROMPT, SFT, DPO):
+        for method in methods:
             left = float(np.mean(values[method]))
             removed = (1 - base.clean - left) / base.marked if enough else math.nan
             yield lab.row("not_clean_at_cost", left, condition, control=control, n=base.n, method=method)
@@ -211,25 +225,3 @@ def _share_bounds(lab: Lab, share: float, n: int) -> tuple[float, float]:
     drawn = np.random.default_rng([lab.seed, n]).binomial(n, share, 200) / n
     interval = share_interval(torch.tensor(share, dtype=torch.float64), torch.from_numpy(drawn), groups=n)
     return float(interval.low), float(interval.high)
-
-
-def _autoencoder_rows(settings: Settings, lab: Lab) -> Iterator[Record]:
-    rare = max(1, settings.features // 4)
-    for control in (None, EQUAL_RARITY):
-        on = torch.full((len(settings.rarities), settings.features), 0.1)
-        if control is None:
-            on[:, :rare] *= torch.tensor(settings.rarities)[:, None]
-        # In the null run each model has inputs of its own, since equal ones would make equal models.
-        models = [on] if control is None else [row[None] for row in on]
-        trained = torch.cat(
-            [
-                autoencoder_directions(one, settings.hidden, steps=settings.toy_steps, seed=100 * lab.seed + i)
-                for i, one in enumerate(models)
-            ]
-        )
-        values = coherence(trained)
-        for rarity, own in zip(settings.rarities, values, strict=True):
-            condition = rarity_name(rarity)
-            yield lab.row("relative_frequency", rarity, condition, control=control)
-            yield lab.row("rare_coherence", float(own[:rare].mean()), condition, control=control, n=rare)
-            yield lab.row("frequent_coherence", float(own[rare:].mean()), condition, control=control, n=len(own) - rare)

@@ -4,9 +4,19 @@ from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Relation, Separation
 from ontogeny.jobs.study.paper_study import StudyPicture
-from ontogeny.studies.toxic_pretraining._detoxifiers import DPO, ITI, METHODS, PROMPT, RANDOM, SFT
+from ontogeny.studies.toxic_pretraining._detoxifiers import (
+    ANNOTATED_METHODS,
+    DPO,
+    INST,
+    ITI,
+    MEDA,
+    METHODS,
+    PROMPT,
+    RANDOM,
+    SFT,
+)
 
-OTHER_ATTRIBUTE, RANDOM_DIRECTION, EQUAL_RARITY = "other_attribute", "random_direction", "equal_rarity"
+OTHER_ATTRIBUTE, RANDOM_DIRECTION, OPPOSITE_ANNOTATION = "other_attribute", "random_direction", "opposite_annotation"
 _PAPER = "arXiv:2505.04741"
 
 
@@ -15,14 +25,8 @@ def share_name(share: float) -> str:
     return f"share {share:g}"
 
 
-def rarity_name(rarity: float) -> str:
-    """Condition of a relative frequency in the autoencoder."""
-    return f"rarity {rarity:g}"
-
-
 CLEAN, MAIN, LARGEST = (share_name(share) for share in (0.0, 0.1, 0.25))
 SHARES = tuple(share_name(share) for share in (0.0, 0.05, 0.1, 0.25))
-RARITIES = tuple(rarity_name(rarity) for rarity in (0.01, 0.03, 0.1, 0.3, 1.0))
 
 
 def _over_shares(metric: str, sign: int = 1) -> Relation:
@@ -147,26 +151,32 @@ CLAIMS = (
         f"{_PAPER}, section 5",
         "lower toxicity at lower cross-entropy than DPO",
     ),
-    Claim(
-        "rare_is_entangled_in_autoencoder",
-        "In an autoencoder with more features than dimensions, features are the more coherent the rarer they are.",
-        f"{_PAPER}, section 3; arXiv:2209.10652",
-        "coherence .95 for the rarest, .8 for equal frequency; a replication found no effect in a transformer",
-        Relation(Quantity("relative_frequency"), Quantity("rare_coherence"), RARITIES, -1),
-        EQUAL_RARITY,
+    _beats(
+        MEDA,
+        "iti_beats_meda",
+        "At equal cost it removes more than scores in front of the pretraining texts (MEDA).",
+        f"{_PAPER}, section 5; arXiv:2302.07388",
+        "lower toxicity at lower cross-entropy than MEDA",
+    ),
+    _beats(
+        INST,
+        "iti_beats_inst",
+        "At equal cost it removes more than instructions in front of the pretraining texts (INST).",
+        f"{_PAPER}, section 5; arXiv:2302.07388",
+        "lower toxicity at lower cross-entropy than INST",
     ),
 )
 
 
-def _frontier(condition: str) -> tuple[str, ...]:
-    return tuple(f"{method}, {condition}" for method in METHODS)
+def _frontier(condition: str, methods: tuple[str, ...] = METHODS) -> tuple[str, ...]:
+    return tuple(f"{method}, {condition}" for method in methods)
 
 
 PICTURES = (
     StudyPicture(
         "Frontier of the model with a tenth of marked texts",
         ("cross_entropy_cost", "not_clean"),
-        _frontier(MAIN),
+        _frontier(MAIN, METHODS + ANNOTATED_METHODS),
         points=True,
         caption="Share of continuations that are marked or degenerate over the rise of cross-entropy on everyday text (nats per token), "
         "a point for each strength and seed. Down and left is better.",
@@ -205,13 +215,5 @@ PICTURES = (
         SHARES,
         points=True,
         caption="Mean over heads of the largest |cosine| with the direction of another factor. Null run: tense.",
-    ),
-    StudyPicture(
-        "Coherence of rare features of an autoencoder",
-        ("relative_frequency", "rare_coherence"),
-        RARITIES,
-        points=True,
-        log_x=True,
-        caption="Null run: all features are equally frequent in all models.",
     ),
 )

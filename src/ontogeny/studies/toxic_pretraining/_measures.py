@@ -150,6 +150,12 @@ class EvaluationTexts:
             *(torch.cat([part[:, :1], part[:, start:]], dim=1) for part in (self.prompts, self.clean))
         )
 
+    def annotated(self, words: Int[Tensor, " word"]) -> "EvaluationTexts":
+        """The prompts and texts with some words after the first token."""
+        return EvaluationTexts(
+            *(torch.cat([x[:, :1], words.expand(len(x), -1), x[:, 1:]], dim=1) for x in (self.prompts, self.clean))
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -176,15 +182,18 @@ def outcome(
     edits: Sequence[Edit] = (),
     *,
     polite: bool = False,
+    annotation: tuple[str, ...] = (),
 ) -> Outcome:
     """Continue the prompts at temperature 1, and measure cross-entropy under the same change.
 
     Args:
         edits: Of the last token of a prompt and later ones. In everyday text the first sentence is the prompt.
         polite: Whether the clean sentence in front stays.
+        annotation: Words between the first token and the text.
     """
     model.network.eval()
-    used = texts if polite else texts.without_first_sentence()
+    words = torch.tensor(world.ids(*annotation).tolist(), dtype=torch.long)
+    used = (texts if polite else texts.without_first_sentence()).annotated(words)
     prompts, clean = used.prompts, used.clean
     length, n = prompts.shape[1], len(prompts)
     with torch.random.fork_rng(devices=[]), steer(model, list(edits), prompts=[length] * n):

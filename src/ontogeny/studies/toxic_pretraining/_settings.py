@@ -41,12 +41,6 @@ class Settings:
     """Prompts that are continued, and everyday texts whose cross-entropy is measured."""
     cost: float = 0.05
     """Price at which detoxifiers are compared: nats per token on everyday text."""
-    features: int = 12
-    """Features of the autoencoder, a quarter of which is rare."""
-    hidden: int = 4
-    rarities: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
-    """Frequency of the rare features relative to the others."""
-    toy_steps: int = 1500
 
 
 def check_settings(settings: Settings) -> None:
@@ -85,10 +79,5 @@ def check_settings(settings: Settings) -> None:
         raise BadInput(
             f"`cost`, `rate` and `tune_rate` must be above 0, got {settings.cost}, {settings.rate} and {settings.tune_rate}."
         )
-    if not 1 <= settings.hidden < settings.features or len(settings.rarities) < 3 or min(settings.rarities) <= 0:
-        raise BadInput(
-            f"`hidden` must be between 1 and `features` - 1, and `rarities` three or more above 0, got {settings.hidden}, "
-            f"{settings.features} and {settings.rarities}."
-        )
-    if min(settings.steps, settings.batch, settings.tune_batch, settings.toy_steps) < 1:
-        raise BadInput("`steps`, `batch`, `tune_batch` and `toy_steps` must be at least 1.")
+    if min(settings.steps, settings.batch, settings.tune_batch) < 1:
+        raise BadInput("`steps`, `batch` and `tune_batch` must be at least 1.")
