@@ -138,7 +138,7 @@ SYSTEMS = (
         "When bad data leads to good models",
         "2505.04741",
         "Up to a tenth of toxic pretraining data makes toxicity easier to remove by steering, at a lower price.",
-        studies=("toxic_pretraining",),
+        studies=("toxic_pretraining", "rare_features"),
     ),
     LiteratureSystem(
         "The geometry of self-verification",
