@@ -19,6 +19,9 @@ SHARED = ROOT.parent / "shared"
 
 torch.set_num_threads(1)
 
+# No test cuts the power, so no file needs to reach the disk, which takes milliseconds each. The faults have processes of their own.
+os.fsync = lambda _: None  # type: ignore[assignment]
+
 WHOLE_JOBS = {"cli", "dashboard", "docs", "faults", "flows", "hostile", "jobs", "report", "simulation"}
 WHOLE_JOB_CONTRACTS = {"test_paper_studies.py", "test_studies.py"}
 """Folders and contracts that call the same functions thousands of times: shapes are checked in the tests of the functions themselves."""
