@@ -9,6 +9,7 @@ __all__ = [
     "cache",
     "capture",
     "first_block_memo",
+    "head_layouts",
     "parity",
     "patch_labels",
     "prefix_sharing",

@@ -45,9 +45,9 @@ class TemperatureScaling:
 class IsotonicCalibration:
     """Step functions of the scores, one for each column, linear between their corners."""
 
-    corners: tuple[Float[Tensor, " corner"], ...]
+    corners: tuple[Float[Tensor, " _"], ...]
     """Scores, increasing."""
-    levels: tuple[Float[Tensor, " corner"], ...]
+    levels: tuple[Float[Tensor, " _"], ...]
     """The probability at each corner, not decreasing."""
 
     def probabilities(self, scores: Float[Tensor, "example k"]) -> Float[Tensor, "example c"]:
