@@ -11,7 +11,6 @@ from typing import Any
 
 from ontogeny.dashboard.api import make_api
 from ontogeny.dashboard.assets import browser_files
-from ontogeny.dashboard.endpoints.charts import count_chart_rows
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.errors import BadInput
 
@@ -72,8 +71,7 @@ def make_server(runs: ShownRuns, *, port: int = 8017, token: str | None = None) 
         raise BadInput("the dashboard needs NiceGUI: install it by `pip install 'ontogeny[dashboard]'`.") from None
     from ontogeny.dashboard.page import register_page
 
-    count_chart_rows(runs.first)  # before the address is printed, so that the first page is fast
-    runs.first.describe()
+    runs.first.describe()  # before the address is printed, so that the first page is fast
     browser_files()
     bound = _bind(port)
     port, token = bound.getsockname()[1], token or secrets.token_urlsafe(24)

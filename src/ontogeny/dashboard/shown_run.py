@@ -32,7 +32,7 @@ class ShownRun:
 
     def __init__(self, name: str, run: Run, lineage: Lineage | None = None) -> None:
         self.name, self.run, self.lineage = name, run, lineage
-        self.lock = threading.RLock()
+        self.lock, self._apart = threading.RLock(), threading.RLock()
         self._version = ""
         self._results: OrderedDict[object, Any] = OrderedDict()
         self._tools: dict[str, Any] = {}
@@ -48,11 +48,23 @@ class ShownRun:
                 continue
         return seen.hexdigest()[:16]
 
-    def result(self, key: object, compute: Callable[[], _T]) -> _T:
-        """A result that is computed once for the present records; one at a time for a run."""
+    def result(self, key: object, compute: Callable[[], _T], *, apart: bool = False) -> _T:
+        """A result that is computed once for the present records; one at a time for a run.
+
+        Args:
+            key: Names it.
+            compute: Computes it.
+            apart: Whether others may be computed meanwhile.
+        """
         if (known_result := self.known(key)) is not None:  # what is known does not wait for what is computed
             found: _T = known_result
             return found
+        if apart:
+            with self._apart:
+                version = self.version()
+                if self.known(key) is None:
+                    value = compute()
+                    self.result(key, lambda: value if self.version() == version else compute())
         with self.lock:
             if (version := self.version()) != self._version:
                 self._version = version

@@ -4,16 +4,21 @@ The security policy of a page allows only two scripts, by their hashes, so names
 """
 
 import base64
+import contextlib
 import functools
 import hashlib
 import html
+import importlib.metadata
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 import vl_convert
+
+from ontogeny.storage.files import atomic_path
 
 EMBED_SCRIPT = """
 const specs = JSON.parse(document.getElementById("specs").textContent);
@@ -50,13 +55,28 @@ def chart_page(spec: Mapping[str, Any], title: str) -> str:
 
 @functools.cache
 def vega_bundle() -> str:
-    """Vega, Vega-Lite and vega-embed in one script, in the version that the charts are written for."""
+    """Vega, Vega-Lite and vega-embed in one script, in the version that the charts are written for.
+
+    It takes 1.6 seconds to make, so the user's cache keeps it, under the versions and with the digest of its content.
+    """
+    import pooch
+
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    return (
+    file = Path(pooch.os_cache("ontogeny")) / f"vega-{importlib.metadata.version('vl-convert-python')}-{version}.js"
+    with contextlib.suppress(OSError, ValueError):
+        digest, _, script = file.read_bytes().decode().partition("\n")
+        if digest == hashlib.sha256(script.encode()).hexdigest():
+            return script
+    script = (
         vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
         .replace("\r\n", "\n")
         .replace("</script", "<\\/script")
     )
+    with contextlib.suppress(OSError):  # without a cache it is made again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(f"{hashlib.sha256(script.encode()).hexdigest()}\n{script}".encode())
+    return script
 
 
 def embedded_json(specs: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ def list_charts() -> list[dict[str, str]]:
 def count_chart_rows(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, int]:
     """Number of rows of each view in this run; a view without rows has nothing to draw."""
     views = load_views()
-    counts = shown.result("counts", lambda: shown.source().counts([view.where for view in views]))
+    counts = shown.result("counts", lambda: shown.source().counts([view.where for view in views]), apart=True)
     return dict(zip((view.name for view in views), counts, strict=True))
 
 
