@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
 from tests.helpers.command_line import Say
 from tests.helpers.planted_lineages import rows, save_run, write
-from tests.helpers.subprocesses import python
+from tests.helpers.subprocesses import Forked, fork, python
 
 HELD = """
 import sys, time
@@ -56,20 +54,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def started(code: str, *argv: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, argv)],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def until(happened: Callable[[], bool], process: Forked) -> None:
     limit = time.monotonic() + 120
     while not happened():
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.ended() is None, process.said("err")
         assert time.monotonic() < limit
         time.sleep(0.02)
 
@@ -89,7 +77,8 @@ def test_second_process_is_rejected_and_first_continues(job: str, home: Path, tm
         "trace": ("ontogeny.jobs.trace.executor", "capture_workload"),
         "raise": ("ontogeny.training.toy_models.in_world", "train"),
     }[job]
-    first = started(HELD.format(module=place[0], name=place[1], go=str(go), inside=str(inside)), *argv[job])
+    code = HELD.format(module=place[0], name=place[1], go=str(go), inside=str(inside))
+    first = fork(code, *argv[job], env=ENVIRONMENT)
     try:
         until(inside.exists, first)
         before = state(out)
@@ -99,16 +88,13 @@ def test_second_process_is_rejected_and_first_continues(job: str, home: Path, tm
         assert state(out) == before
         if job == "raise":  # what it goes on with takes minutes: killed, it lets go of the folder all the same
             first.kill()
-            first.communicate()
             with run_lock(out):
                 assert not list(out.rglob(".*.tmp"))
             return
         go.touch()
-        _, err = first.communicate(timeout=180)
-        assert first.returncode == 0, err
+        assert first.ended(180) == 0, first.said("err")
     finally:
         first.kill()
-        first.communicate()
     run = Run.open(out)
     assert run.about["finished"]
     assert set(run.records("metric = 'auroc' and control is null").step.dropna()) == {1, 2}

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,11 @@ from ontogeny.storage.parts import read_holders
 from ontogeny.storage.run import Run
 from tests.helpers.command_line import Say
 from tests.helpers.planted_lineages import planted
+from tests.helpers.subprocesses import fork
 from tests.helpers.trace_runs import QUICK, same
 
-
-def command(*args: str | Path) -> list[str]:
-    return [sys.executable, "-W", "error", "-c", "from ontogeny.cli import main; main()", *map(str, args)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+COMMAND = "from ontogeny.cli import main; main()"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def test_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Path, say: Say) -> None:
@@ -60,16 +54,16 @@ def test_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Path, 
 def test_killed_job_resumes(home: Path, tmp_path: Path) -> None:
     argv = ["trace", home / "rise", "-c", home / "small.csv", "-c", home / "others.jsonl", "--sites", "resid,head"]
     argv += ["--steps", "1-16", "-o", tmp_path / "killed" / "out"]
-    process = subprocess.Popen(command(*argv), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = fork(COMMAND, *argv, env=ENVIRONMENT)
     records = tmp_path / "killed" / "out" / "records"
     limit = time.monotonic() + 120
     # Surface of both, the floor of both, and one unit at least: killed in the middle of what follows.
     while len(list(records.glob("*.parquet")) if records.is_dir() else []) < 7:
-        assert process.poll() is None, process.communicate()[1]
+        assert process.ended() is None, process.said("err")
         assert time.monotonic() < limit
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    assert process.ended() == -signal.SIGKILL, process.said("err")
     run = Run.open(tmp_path / "killed" / "out")
     finished = set(read_holders(run.folder).parts)
     assert not run.about["finished"]
