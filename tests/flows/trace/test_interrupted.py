@@ -53,7 +53,7 @@ def test_broken_checkpoint_does_not_stop_the_others(home: Path, tmp_path: Path, 
 
 def test_killed_job_resumes(home: Path, tmp_path: Path) -> None:
     argv = ["trace", home / "rise", "-c", home / "small.csv", "-c", home / "others.jsonl", "--sites", "resid,head"]
-    argv += ["--steps", "1-16", "-o", tmp_path / "killed" / "out"]
+    argv += ["--steps", "4-16", "-o", tmp_path / "killed" / "out"]
     process = fork(COMMAND, *argv, env=ENVIRONMENT)
     records = tmp_path / "killed" / "out" / "records"
     limit = time.monotonic() + 120
@@ -68,7 +68,7 @@ def test_killed_job_resumes(home: Path, tmp_path: Path) -> None:
     finished = set(read_holders(run.folder).parts)
     assert not run.about["finished"]
     lineage, concepts = (
-        Lineage.open(home / "rise").select("1-16"),
+        Lineage.open(home / "rise").select("4-16"),
         [Concept.from_file(home / n) for n in ("small.csv", "others.jsonl")],
     )
     logged = len(run.ledger())
