@@ -12,6 +12,8 @@ from ontogeny.activations.attention_vectors import AttentionVectors
 
 HEAD_SCORES = ("distance_correlation", "previous_token", "first_token", "induction", "position_r2")
 """Names of `head_scores`, in their order."""
+_FEWEST_KEYS = 4
+"""Below it a correlation over the keys of a query says little."""
 
 
 def joint_space(
@@ -123,12 +125,29 @@ def distance_correlation(
     return _masked_correlation(dots, torch.cdist(q, k), vectors.patterns > 0)
 
 
-def _masked_correlation(
-    a: Float[Tensor, "layer head q k"], b: Float[Tensor, "layer head q k"], seen: Tensor
+def query_correlation(
+    vectors: AttentionVectors, q: Float[Tensor, "layer head token d"], k: Float[Tensor, "layer head token d"]
 ) -> Float[Tensor, "layer head"]:
-    n = seen.sum((-1, -2)).clamp_min(1)
-    a, b = (torch.where(seen, x - (torch.where(seen, x, 0).sum((-1, -2)) / n)[..., None, None], 0) for x in (a, b))
-    return (a * b).sum((-1, -2)) / (a.square().sum((-1, -2)) * b.square().sum((-1, -2))).sqrt()
+    """As `distance_correlation`, over the keys of each query and then averaged over the queries that see at least four.
+
+    Attention compares the keys of one query, and moving all keys adds a constant to each query's products: it changes the correlation over
+    all pairs, and not this one.
+    """
+    dots, seen = vectors.queries @ vectors.keys.transpose(-1, -2), vectors.patterns > 0
+    each = _masked_correlation(dots, torch.cdist(q, k), seen, over=(-1,))
+    known = (seen.sum(-1) >= _FEWEST_KEYS) & each.isfinite()
+    return torch.where(known, each, 0.0).sum(-1) / known.sum(-1)
+
+
+def _masked_correlation(
+    a: Float[Tensor, "layer head q k"],
+    b: Float[Tensor, "layer head q k"],
+    seen: Tensor,
+    over: tuple[int, ...] = (-1, -2),
+) -> Float[Tensor, "layer head *query"]:
+    n = seen.sum(over, keepdim=True).clamp_min(1)
+    a, b = (torch.where(seen, x - torch.where(seen, x, 0).sum(over, keepdim=True) / n, 0) for x in (a, b))
+    return (a * b).sum(over) / (a.square().sum(over) * b.square().sum(over)).sqrt()
 
 
 def _position_r2(queries: Float[Tensor, "layer head token d"]) -> Float[Tensor, "layer head"]:

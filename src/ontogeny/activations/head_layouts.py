@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ontogeny.activations.attention_geometry import (
-    distance_correlation,
     explained_share,
     induction_attention,
     joint_space,
@@ -21,6 +20,7 @@ from ontogeny.activations.attention_geometry import (
     offset_attention,
     path_turns,
     position_waves,
+    query_correlation,
 )
 from ontogeny.activations.attention_vectors import AttentionVectors
 
@@ -65,9 +65,9 @@ def compared_head_scores(
 
 
 def distance_tracks(vectors: Sequence[AttentionVectors], *, seed: int = 0) -> dict[str, float]:
-    """Minus the correlation of distance and dot product, mean over heads and texts, by how queries and keys are moved and scaled.
+    """Minus the correlation of distance and dot product over the keys of a query, mean over queries, heads and texts.
 
-    With permuted keys the distances are of other pairs than the dot products.
+    By how queries and keys are moved and scaled; with permuted keys the distances are of other pairs than the dot products.
     """
     sums = dict.fromkeys(DISTANCES, 0.0)
     draw = torch.Generator().manual_seed(seed)
@@ -83,7 +83,7 @@ def distance_tracks(vectors: Sequence[AttentionVectors], *, seed: int = 0) -> di
             joint_space(q, k[:, :, order]),
         )
         for name, space in zip(DISTANCES, spaces, strict=True):
-            sums[name] -= float(distance_correlation(one, *space).mean()) / len(vectors)
+            sums[name] -= float(query_correlation(one, *space).mean()) / len(vectors)
     return sums
 
 
