@@ -59,10 +59,21 @@ class ShareCurve:
     quantity: str
     points: tuple[SharePoint, ...]
 
-    def known(self, *, null: bool = False) -> list[tuple[float, float]]:
+    def known(self) -> list[tuple[float, float]]:
         """Share and value of the siblings in which it could be measured."""
-        pairs = [(p.share, p.null if null else p.value) for p in self.points]
-        return [pair for pair in pairs if not math.isnan(pair[1])]
+        return [(p.share, p.value) for p in self.points if not math.isnan(p.value)]
+
+    @property
+    def of_null(self) -> "ShareCurve":
+        """The curve of the null."""
+        return replace(self, points=tuple(replace(p, value=p.null) for p in self.points))
+
+    @property
+    def above_null(self) -> "ShareCurve":
+        """The curve of the value less its null; of the value where there is none."""
+        if not self.of_null.known():
+            return self
+        return replace(self, points=tuple(replace(p, value=p.value - p.null) for p in self.points))
 
 
 def share_curves(records: pd.DataFrame) -> list[ShareCurve]:
@@ -99,9 +110,9 @@ def frontier_rows(records: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["cost"].notna()]
 
 
-def trend(curve: ShareCurve, *, null: bool = False, seed: int = 0) -> tuple[float, float]:
+def trend(curve: ShareCurve, *, seed: int = 0) -> tuple[float, float]:
     """Spearman's correlation of a quantity with the share, and its two-sided p under permuted shares; NaN for fewer than three siblings."""
-    pairs = curve.known(null=null)
+    pairs = curve.known()
     if len(pairs) < 3 or len({share for share, _ in pairs}) < 2:
         return math.nan, math.nan
     shares, values = (np.array(side) for side in zip(*pairs, strict=True))
@@ -125,10 +136,15 @@ def mean_points(curve: ShareCurve) -> list[SharePoint]:
     for _, same in itertools.groupby(known, key=lambda p: p.share):
         several = list(same)
         value = float(np.mean([p.value for p in several]))
-        half = math.hypot(*(_half(p) for p in several)) / len(several)
+        below, above = (
+            math.hypot(*(end - p.value for end, p in zip(side, several, strict=True))) / len(several)
+            for side in ([p.low for p in several], [p.high for p in several])
+        )
         sides = [(p.null, p.null_low, p.null_high) for p in several if not math.isnan(p.null)]
         null = [float(side) for side in np.mean(sides, axis=0)] if sides else [math.nan] * 3
-        one = several[0] if len(several) == 1 else replace(several[0], value=value, low=value - half, high=value + half)
+        one = (
+            several[0] if len(several) == 1 else replace(several[0], value=value, low=value - below, high=value + above)
+        )
         means.append(replace(one, n=sum(p.n for p in several), null=null[0], null_low=null[1], null_high=null[2]))
     return means
 

@@ -2,8 +2,9 @@
 
 Above, each panel is one quantity over the share, with its 95 % interval over questions; dashed with a band: random directions of equal
 norm (for probes the control task). Effects and parts removed are at equal KL on neutral text, so that a vector does not win by being
-longer. Below, the frontier of each method: unwanted answers that are left at each alpha over its cost, a line for each share from the
-unsteered model on the left; down and left is better. The intervals say nothing about another training run: a trend is judged over siblings.
+longer; a part below −1 is drawn at −1. Below, the frontier of each method: unwanted answers that are left at each alpha over its cost, a
+line for each share from the unsteered model on the left; down and left is better. The intervals say nothing about another training run: a
+trend is judged over siblings.
 """
 
 from collections.abc import Sequence
@@ -108,7 +109,9 @@ def _panel(curves: Sequence[ShareCurve], names: list[str], several: bool, said: 
     heading, unit = _PANELS[curves[0].quantity]
     rows = pd.concat([_rows_of(curve.points, _name(curve, several=several)) for curve in curves], ignore_index=True)
     x = _share_axis(rows)
-    y = {"title": unit, "axis": alt.Axis(tickCount=5), "scale": alt.Scale(zero=False)}
+    # A model with next to nothing to remove has a part far below −1, which would flatten all others.
+    scale = alt.Scale(domain=[-1, 1], clamp=True) if curves[0].quantity == "removed" else alt.Scale(zero=False)
+    y = {"title": unit, "axis": alt.Axis(tickCount=5), "scale": scale}
     colour = colour_by_name(names, title="method")
     base = alt.Chart(inline_rows(rows, "name", "share", "stage", "value", "low", "high")).encode(x=x, color=colour)
     means = pd.concat(

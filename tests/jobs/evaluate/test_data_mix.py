@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pandas as pd
@@ -57,11 +58,12 @@ def test_part_removed_is_that_of_the_probability_of_unwanted_answers(sign: int) 
     assert math.isnan(removals(sign * 1.5, sign=sign, margins=torch.full((6,), sign * 9.0))["removed_share", None])
 
 
-def siblings(values: list[float], *, null: float = 0.0, shares: tuple[float, ...] = ()) -> pd.DataFrame:
+def siblings(values: list[float], *, nulls: Sequence[float] = (), shares: tuple[float, ...] = ()) -> pd.DataFrame:
     """Rows of a vector whose removed part is `values` over ascending shares, with an earlier checkpoint that must not count."""
     rows = []
     for place, value in enumerate(values):
         share = shares[place] if shares else 0.1 * place
+        null = nulls[place] if nulls else 0.0
         for step, own in ((10, 0.5 - value), (20, value)):
             row = {
                 "unit": "evaluation-1",
@@ -96,9 +98,13 @@ def test_rising_part_is_a_trend_and_that_of_few_siblings_is_undecided() -> None:
         [sentence] = share_trend_sentences(pd.DataFrame(rows))
         assert verdict in sentence
         assert "the largest part at" in sentence
-        assert "Of random directions +0.00" in sentence
+        assert "of random directions +0.00" in sentence
     rows = [vars(row) for row in trend_rows(siblings([0.2, 0.1, 0.3, 0.15, 0.2]))]
-    assert "No trend is shown." in share_trend_sentences(pd.DataFrame(rows))[0]
+    assert "No trend is shown" in share_trend_sentences(pd.DataFrame(rows))[0]
+    # Random directions that rise as much: the vector shows nothing.
+    both = [0.1, 0.2, 0.3, 0.4, 0.5]
+    told = pd.DataFrame([vars(row) for row in trend_rows(siblings([v + 0.2 for v in both], nulls=both))])
+    assert "No trend is shown beyond that of random directions." in share_trend_sentences(told)[0]
     [difference] = [row for row in rows if row["metric"] == "share_difference"]
     assert difference["value"] == pytest.approx(0.0)
     assert difference["high"] == pytest.approx(0.1 * 2**0.5)

@@ -1,7 +1,8 @@
 """Trends along the data-mix axis, computed from rows: does an effect, the part removed, a cost or a probe rise with the share of the data?
 
-All p-values of a run are corrected together (Benjamini–Hochberg). Where so few siblings can give no significant
-trend among so many, it is undecided. A run without siblings gets no rows.
+Where random directions (for probes the control task) are measured, the test is of what is above them: a model that is easier to move in any
+direction shows no trend of a vector. All p-values of a run are corrected together (Benjamini–Hochberg). Where so few siblings can give no
+significant trend among so many, it is undecided. A run without siblings gets no rows.
 """
 
 import math
@@ -33,7 +34,7 @@ from ontogeny.storage.run import Run
 _PREFIX = "share-trends-"
 _WORDS = {
     "effect": ("the effect at equal KL", " nats"),
-    "removed": ("the part of it that is removed at equal KL", ""),
+    "removed": ("the part of the probability of unwanted answers that is removed at equal KL", ""),
     "unwanted": ("the probability of unwanted answers without steering", ""),
     "kl": ("KL on neutral text at the chosen alpha", " nats per token"),
     "cross_entropy": ("the rise of cross-entropy on neutral text at the chosen alpha", " nats per token"),
@@ -62,7 +63,18 @@ def write_share_trends(run: Run, lineage: str) -> str | None:
 class _Trend:
     curve: ShareCurve
     rho: float
+    above: float
+    """Of the value less its null; `rho` where there is none."""
     p: float
+    """Of `above`."""
+
+    @classmethod
+    def of(cls, curve: ShareCurve) -> "_Trend":
+        return cls(curve, trend(curve)[0], *trend(curve.above_null))
+
+    @property
+    def has_null(self) -> bool:
+        return self.curve.above_null is not self.curve
 
     @property
     def controls(self) -> int:
@@ -72,7 +84,7 @@ class _Trend:
 
 def trend_rows(table: pd.DataFrame) -> Iterator[Record]:
     """Rows `share_trend` and `share_difference` of every curve, and the trends of their random directions."""
-    trends = [_Trend(curve, *trend(curve)) for curve in _distinct(share_curves(table))]
+    trends = [_Trend.of(curve) for curve in _distinct(share_curves(table))]
     if not trends:
         return
     p, siblings = (
@@ -92,10 +104,13 @@ def trend_rows(table: pd.DataFrame) -> Iterator[Record]:
             else _sentence(one, corrected, sum(t.p == t.p for t in trends), too_few=undecided)
         )
         yield make_record("share_trend", one.rho, n=len(known), note=note, reason=reason, coords=decided, **columns)
-        null, null_p = trend(curve, null=True)
+        null, null_p = trend(curve.of_null)
         if not math.isnan(null):
             at = coords | {"p": f"{null_p:.4g}"}
             yield make_record("share_trend", null, n=len(known), control=_null_name(curve), coords=at, **columns)
+            at = coords | {"p": f"{one.p:.4g}", "q": f"{corrected:.4g}"}
+            above = {"reason": reason, "coords": at, **columns}
+            yield make_record("share_trend", one.above, n=len(known), control=f"above_{_null_name(curve)}", **above)
         if (pair := ends(curve)) is not None:
             value, low, high = difference(*pair)
             at = coords | {"smaller": f"{pair[0].share:g}", "larger": f"{pair[1].share:g}"}
@@ -137,13 +152,14 @@ def _sentence(one: _Trend, q: float, count: int, *, too_few: bool) -> str:
         best = max(mean_points(curve), key=lambda p: p.value)
         text += f", the largest part at {best.share:g} ({best.value:.3g}, random directions {best.null:.3g})"
     known = len(curve.known())
-    text += f"; rank correlation with the share {one.rho:+.2f} over {known} siblings (p {one.p:.2g}, q {q:.2g} over {count} trends)."
-    if len(known_nulls := curve.known(null=True)) >= 3:
-        name = "the control task" if _null_name(curve) == "control_task" else "random directions"
-        text += f" Of {name} {trend(curve, null=True)[0]:+.2f} over {len(known_nulls)}."
+    text += f"; rank correlation with the share {one.rho:+.2f} over {known} siblings"
+    if one.has_null:
+        null = "the control task" if _null_name(curve) == "control_task" else "random directions"
+        text += f", of {null} {trend(curve.of_null)[0]:+.2f}, of what is above {null} {one.above:+.2f}"
+    text += f" (p {one.p:.2g}, q {q:.2g} over {count} trends)."
     if too_few:
         least = least_trend_p(curve)
         return f"{text} Undecided: {known} siblings give no p below {least:.3f}, too large among {count} trends."
     if q > SIGNIFICANCE_LEVEL:
-        return f"{text} No trend is shown."
-    return f"{text} It {'rises' if one.rho > 0 else 'falls'} with the share."
+        return f"{text} No trend is shown{' beyond that of ' + null if one.has_null else ''}."
+    return f"{text} It {'rises' if one.above > 0 else 'falls'} with the share."

@@ -55,7 +55,7 @@ PRESETS: Mapping[str, Settings] = {
     "small": Settings(steps=20_000, toy_steps=10_000),
     "paper": Settings(steps=20_000, toy_steps=10_000, batch=256),
 }
-SECONDS = {"smoke": 1, "tiny": 30, "small": 150, "paper": 150}
+SECONDS = {"smoke": 1, "tiny": 40, "small": 200, "paper": 200}
 
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:

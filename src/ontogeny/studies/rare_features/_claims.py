@@ -106,6 +106,14 @@ CLAIMS = (
         _over_ratios(RELU),
         EQUAL_FREQUENCY,
     ),
+    Claim(
+        "rare_above_frequent_in_autoencoder",
+        "There rare features are more coherent than frequent ones in the same model.",
+        f"{_SUPERPOSITION}; variant of {_PAPER}",
+        _REPORTED,
+        _rare_above_frequent(RELU),
+        EQUAL_FREQUENCY,
+    ),
 )
 
 
