@@ -95,7 +95,12 @@ def _steps(rows: pd.DataFrame, moment: str) -> Any:
     base = Chart(inline_rows(events, "name", "value", "low", "high")).encode(
         y=alt.Y("name:N", sort=names, title="condition"), color=colour_by_name(list(ACCURACIES.values()), legend=False)
     )
-    x = alt.X("value:Q", title="training step", scale=alt.Scale(type="symlog", constant=10))
+    x = alt.X(
+        "value:Q",
+        title="training step",
+        scale=alt.Scale(type="symlog", constant=10),
+        axis=alt.Axis(labelOverlap="greedy", labelSeparation=8, tickCount=6),
+    )
     points = base.mark_circle(size=70, opacity=1).encode(
         x=x, tooltip=["name:N", *number_tooltips("value", "low", "high", digits=",.0f")]
     )

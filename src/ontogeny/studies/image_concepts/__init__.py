@@ -5,7 +5,7 @@ Emergence of Hidden Capabilities (arXiv:2406.19370) on small images of one circl
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,7 +41,8 @@ A small conditional UNet of diffusers learns images of one circle, big red, smal
 place. Small blue ones are held out. Along training they are prompted plainly, with conditions further out (over-prompting) and with the
 embedding of the condition moved along both concepts (latent intervention); colour and size are read from each image by a formula. The
 signal of colour, the distance of its classes, varies around that of size. Beside the path of the outputs in concept space stands that of
-the two-layer linear theory of arXiv:2410.08309, computed from the second moment of the images with nothing fitted.
+the two-layer linear theory of arXiv:2410.08309, computed from the second moment of the images with nothing fitted. Measured steps count
+from the one on at which half of the images of shown combinations are right; before it there are no circles yet.
 """
 DIFFERENCES = (
     "Images of 8 × 8 pixels on white and a UNet of .1 M weights; the papers take 32 × 32 pixels, any background and a larger one.",
@@ -63,6 +64,9 @@ PRESETS: Mapping[str, Settings] = {
     ),
 }  # fmt: skip
 SECONDS = {"smoke": 2, "tiny": 60, "small": 5000, "paper": 2_000_000}
+
+
+_FORMED = 0.5
 
 
 @dataclass(frozen=True)
@@ -100,14 +104,30 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     for i, training in enumerate(trainings):
         lab.on_activity(", ".join(training.conditions), i, len(trainings))
         world = circles.make(training.world)
-        steps, readings = [], []
-        for step, network in trained_networks(settings, world, repeat=training.repeat):
-            reading = read_network(settings, world, network, elicit=training.elicits)
-            steps.append(step)
-            readings.append(reading)
-            yield from _step_rows(settings, lab, training, step, reading)
-        if training.control is None and training.conditions[-1] in CONDITIONS:
-            yield from _path_rows(settings, lab, training, world, steps, readings)
+        measured = [
+            (step, read_network(settings, world, network, elicit=training.elicits))
+            for step, network in trained_networks(settings, world, repeat=training.repeat)
+        ]
+        yield from _training_rows(settings, lab, training, world, _formed(measured))
+
+
+def _formed(measured: Sequence[tuple[int, Reading]]) -> Sequence[tuple[int, Reading]]:
+    """The steps from which on half of the images of shown combinations are right, chance being a quarter; all if they never are.
+
+    Before that outputs are no circles yet, and their colours and sizes are anywhere.
+    """
+    first = next((i for i, (_, reading) in enumerate(measured) if reading.values["shown"] >= _FORMED), 0)
+    return measured[first:]
+
+
+def _training_rows(
+    settings: Settings, lab: Lab, training: _Training, world: circles.World, measured: Sequence[tuple[int, Reading]]
+) -> Iterator[Record]:
+    """Rows of one training: of each step, and of the path if its signals are part of the sweep."""
+    for step, reading in measured:
+        yield from _step_rows(settings, lab, training, step, reading)
+    if training.control is None and training.conditions[-1] in CONDITIONS:
+        yield from _path_rows(settings, lab, training, world, measured)
 
 
 def _step_rows(settings: Settings, lab: Lab, training: _Training, step: int, reading: Reading) -> Iterator[Record]:
@@ -120,9 +140,10 @@ def _step_rows(settings: Settings, lab: Lab, training: _Training, step: int, rea
     if training.elicits:
         for metric, value in reading.null.items():
             yield lab.row(metric, value, first, step=step, control=RANDOM, n=n)
+    if own and first in ("main", "swapped"):
+        yield lab.row("held_out_error", values["shown_error"], first, step=step, control=SHOWN, n=n)
     if own and first == "main":
         yield lab.row("naive", values["naive"], "main", step=step, control=COMPLETE, n=n)
-        yield lab.row("held_out_error", values["shown_error"], "main", step=step, control=SHOWN, n=n)
         if lab.seed == 0:
             yield from _picture_rows(settings, lab, step, reading)
     if own and training.conditions[-1] == f"signal {EQUAL:g}":
@@ -143,10 +164,11 @@ def _picture_rows(settings: Settings, lab: Lab, step: int, reading: Reading) -> 
 
 
 def _path_rows(
-    settings: Settings, lab: Lab, training: _Training, world: circles.World, steps: list[int], readings: list[Reading]
+    settings: Settings, lab: Lab, training: _Training, world: circles.World, at: Sequence[tuple[int, Reading]]
 ) -> Iterator[Record]:
     """The path of the outputs in concept space, beside that of the theory."""
     condition, n = training.conditions[-1], settings.images
+    steps, readings = [step for step, _ in at], [reading for _, reading in at]
     path = np.array([reading.learned for reading in readings])
     shown = np.array([reading.values["shown"] for reading in readings])
     theory = predict(world)
