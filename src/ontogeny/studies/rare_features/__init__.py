@@ -20,6 +20,7 @@ from ontogeny.studies.rare_features._claims import (
     CLAIMS,
     EQUAL_FREQUENCY,
     LINEAR,
+    OF_MEANS,
     PICTURES,
     RELU,
     TOYS,
@@ -117,9 +118,9 @@ def _decoder_rows(
         for name, own in (("rare_loss", losses[place, :rare]), ("frequent_loss", losses[place, rare:])):
             yield lab.row(name, float(own.mean()), condition, control=control, n=len(own))
         for estimator, directions in by_estimator.items():
-            values = coherence(directions[place])
+            values, suffix = coherence(directions[place]), OF_MEANS if estimator == "mass_mean" else ""
             for name, own in (("rare_coherence", values[:rare]), ("frequent_coherence", values[rare:])):
-                yield lab.row(name, float(own.mean()), condition, control=control, n=len(own), estimator=estimator)
+                yield lab.row(name + suffix, float(own.mean()), condition, control=control, n=len(own))
 
 
 def _autoencoder_rows(settings: Settings, lab: Lab, toy: str) -> Iterator[Record]:

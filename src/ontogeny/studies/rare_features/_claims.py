@@ -1,7 +1,5 @@
 """Claims on rare features, and pictures."""
 
-from collections.abc import Mapping
-
 from ontogeny.claims.claim import Claim
 from ontogeny.claims.quantity import Quantity
 from ontogeny.claims.shapes import Relation, Separation
@@ -11,7 +9,8 @@ EQUAL_FREQUENCY, UNTRAINED = "equal_frequency", "untrained"
 TOYS = CHAINS, LINEAR, RELU = ("chains", "linear autoencoder", "autoencoder")
 _PAPER, _SUPERPOSITION = "arXiv:2505.04741, section 3", "arXiv:2209.10652"
 _REPORTED = "coherence .95 for the rarest, .8 for equal frequency; a replication found no effect with four estimators"
-_LOGISTIC: Mapping[str, str] = {"estimator": "logistic"}
+OF_MEANS = "_of_means"
+"""Ending of metrics of directions between class means; without it they are normals of logistic probes."""
 _RATIOS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -24,16 +23,13 @@ def _conditions(toy: str) -> tuple[str, ...]:
     return tuple(condition_of(toy, ratio) for ratio in _RATIOS)
 
 
-def _over_ratios(toy: str, coords: Mapping[str, str] | None = None) -> Relation:
-    rare = Quantity("rare_coherence", coords=coords or {})
+def _over_ratios(toy: str, suffix: str = "") -> Relation:
+    rare = Quantity(f"rare_coherence{suffix}")
     return Relation(Quantity("relative_frequency"), rare, _conditions(toy), -1)
 
 
-def _rare_above_frequent(toy: str, coords: Mapping[str, str] | None = None) -> Separation:
-    rare, frequent = (
-        Quantity(name, condition_of(toy, 0.01), coords=coords or {})
-        for name in ("rare_coherence", "frequent_coherence")
-    )
+def _rare_above_frequent(toy: str) -> Separation:
+    rare, frequent = (Quantity(name, condition_of(toy, 0.01)) for name in ("rare_coherence", "frequent_coherence"))
     return Separation(rare, frequent, unit="coherence of rare minus that of frequent features")
 
 
@@ -43,7 +39,7 @@ CLAIMS = (
         "In a decoder of width four, features of a chain are the more coherent with others the rarer the chain is.",
         _PAPER,
         _REPORTED,
-        _over_ratios(CHAINS, _LOGISTIC),
+        _over_ratios(CHAINS),
         EQUAL_FREQUENCY,
     ),
     Claim(
@@ -51,7 +47,7 @@ CLAIMS = (
         "At a hundredth of the frequency they are more coherent than those of the other chains in the same model.",
         _PAPER,
         _REPORTED,
-        _rare_above_frequent(CHAINS, _LOGISTIC),
+        _rare_above_frequent(CHAINS),
         EQUAL_FREQUENCY,
     ),
     Claim(
@@ -59,7 +55,7 @@ CLAIMS = (
         "The same holds of directions between class means.",
         f"control of {_PAPER}",
         _REPORTED,
-        _over_ratios(CHAINS, {"estimator": "mass_mean"}),
+        _over_ratios(CHAINS, OF_MEANS),
         EQUAL_FREQUENCY,
     ),
     Claim(
@@ -69,7 +65,7 @@ CLAIMS = (
         "a plateau of .8; random directions in four dimensions .84",
         Separation(
             Quantity("random_coherence", condition_of(CHAINS, 1.0)),
-            Quantity("frequent_coherence", condition_of(CHAINS, 1.0), coords=_LOGISTIC),
+            Quantity("frequent_coherence", condition_of(CHAINS, 1.0)),
             unit="coherence of random directions minus that of features",
         ),
         UNTRAINED,
@@ -131,8 +127,8 @@ def _picture(toy: str, caption: str) -> StudyPicture:
 PICTURES = (
     _picture(
         CHAINS,
-        "Mean over the features of the rare chain of the largest |cosine| with another feature, by logistic probes and by class "
-        "means. Null run: all chains are equally frequent. Four dimensions hold twelve directions with no less than .43.",
+        "Mean over the features of the rare chain of the largest |cosine| with another feature, by logistic probes. Null "
+        "run: all chains are equally frequent. Four dimensions hold twelve directions with no less than .43.",
     ),
     StudyPicture(
         "Coherence of frequent features: chains",
