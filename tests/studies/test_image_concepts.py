@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from ontogeny.errors import BadInput
+from ontogeny.studies import image_concepts
+from ontogeny.studies.image_concepts._reading import Reading
 from ontogeny.studies.image_concepts._settings import Settings
 from ontogeny.studies.image_concepts._theory import bow, predict, second_moment
 from ontogeny.worlds import circles, corners
@@ -88,3 +90,12 @@ def test_bad_worlds_are_one_line(changes: dict[str, object]) -> None:
 def test_bad_settings_are_one_line(changes: dict[str, object]) -> None:
     with pytest.raises(BadInput, match=f"`{next(iter(changes))}`"):
         Settings(**changes)  # type: ignore[arg-type]
+
+
+def test_steps_count_from_the_first_with_circles() -> None:
+    def at(step: int, shown: float) -> tuple[int, Reading]:
+        return step, Reading({"shown": shown}, {}, (0.0, 0.0), {})
+
+    early, late, never = at(1, 0.3), at(2, 0.6), at(3, 0.4)
+    assert image_concepts._formed([early, late, never]) == [late, never]
+    assert image_concepts._formed([early, never]) == [early, never]

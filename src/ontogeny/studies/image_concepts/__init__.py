@@ -192,13 +192,11 @@ def _path_rows(
         yield lab.row(metric, value, where, control=SHUFFLED, n=n, reason="the path does not move")
     for metric, value in predicted.items():
         yield lab.row(metric, value, condition, control=SHUFFLED, n=n, reason="the path does not move")
-    for name in training.conditions:
-        for concept, own, of_theory in zip(("colour", "size"), path.T, theory.path.T, strict=True):
-            yield from (
-                lab.row(f"path_{concept}", value, name, step=s, n=n) for s, value in zip(steps, own, strict=True)
-            )
-            for s, value in zip(theory.steps[::10], of_theory[::10], strict=True):
-                yield lab.row(f"path_{concept}", value, name, step=int(s), control="linear theory", n=n)
+    for concept, own, of_theory in zip(("colour", "size"), path.T, theory.path.T, strict=True):
+        for step, value in zip(steps, own, strict=True):
+            yield lab.row(f"path_{concept}", value, condition, step=step, n=n)
+        for at_step, value in zip(theory.steps[::10], of_theory[::10], strict=True):
+            yield lab.row(f"path_{concept}", value, condition, step=int(at_step), control="linear theory", n=n)
     yield from _detour_rows(lab, training, path, theory, n)
 
 
