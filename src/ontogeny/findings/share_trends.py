@@ -8,7 +8,7 @@ _ORDER = ("unwanted", "probe", "heads", "effect", "removed", "kl", "cross_entrop
 
 
 def share_trend_sentences(records: pd.DataFrame) -> list[str]:
-    """The notes of the rows `share_trend` by concept: behaviour first, then probes, effects and costs; also why a trend is absent."""
+    """The notes of the rows `share_trend` by concept: behaviour first, then probes, effects and costs; last why others are absent."""
     own = records["control"].isna() | records["control"].eq("")
     rows = records[records["metric"].eq("share_trend") & own]
     if rows.empty:
@@ -16,9 +16,11 @@ def share_trend_sentences(records: pd.DataFrame) -> list[str]:
     order = {name: place for place, name in enumerate(_ORDER)}
     place = coord_column(rows, "of").map(lambda name: order.get(name, len(order)))
     rows = rows.assign(place=place).sort_values(["concept", "place", "method"], kind="stable")
-    return [
-        str(note) if pd.notna(value) else f"{concept}, {method}: no trend of {of} ({note})."
-        for note, value, concept, method, of in zip(
-            rows["note"], rows["value"], rows["concept"], rows["method"], coord_column(rows, "of"), strict=True
+    sentences = [str(note) for note in rows.loc[rows["value"].notna(), "note"]]
+    absent = rows[rows["value"].isna()]
+    for (concept, reason), own in absent.groupby(["concept", "note"], sort=False):
+        quantities = dict.fromkeys(
+            f"{of} of {method}" for of, method in zip(coord_column(own, "of"), own["method"], strict=True)
         )
-    ]
+        sentences.append(f"{concept}: no trend of {', '.join(quantities)}: {reason}.")
+    return sentences

@@ -113,6 +113,7 @@ def test_rising_part_is_a_trend_and_that_of_few_siblings_is_undecided() -> None:
     ]
     assert absent["n"] == 0
     assert "needs three" in absent["note"]
+    assert share_trend_sentences(pd.DataFrame([absent])) == [f"c: no trend of removed of caa: {absent['note']}."]
     assert [*trend_rows(siblings([0.1, 0.2]).assign(coords=[{}] * 8))] == []
 
 

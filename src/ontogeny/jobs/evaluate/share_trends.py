@@ -24,8 +24,8 @@ from ontogeny.dynamics.data_mix import (
     trend,
 )
 from ontogeny.jobs.evaluate.nulls import SIGNIFICANCE_LEVEL
-from ontogeny.measurements.rows import DATA_SHARE, CheckpointStamp
-from ontogeny.records import Record, make_record
+from ontogeny.measurements.rows import CheckpointStamp
+from ontogeny.records import DATA_SHARE, Record, make_record
 from ontogeny.statistics.attainable import too_few_controls
 from ontogeny.statistics.fdr import q_values
 from ontogeny.storage.files import content_digest
@@ -96,7 +96,7 @@ def trend_rows(table: pd.DataFrame) -> Iterator[Record]:
         known = curve.known()
         coords = {"of": curve.quantity, "siblings": f"{len(known)}"}
         columns: dict[str, Any] = {"concept": curve.concept, "method": curve.method, "split": "test"}
-        reason = f"{len(known)} siblings have a value, and a trend needs three" + _notes(curve)
+        reason = f"a trend needs three siblings with a value, and has {len(known)}{_notes(curve)}"
         decided = coords | {"p": f"{one.p:.4g}", "q": f"{corrected:.4g}"} if not math.isnan(one.p) else coords
         note = (
             None

@@ -16,8 +16,8 @@ import torch
 
 from ontogeny.jobs.evaluate.nulls import SIGNIFICANCE_LEVEL
 from ontogeny.jobs.evaluate.rows import FITTED_ON_TEST
-from ontogeny.measurements.rows import DATA_SHARE, CheckpointStamp
-from ontogeny.records import Record, checkpoint_label
+from ontogeny.measurements.rows import CheckpointStamp
+from ontogeny.records import DATA_SHARE, Record, checkpoint_label
 from ontogeny.statistics.attainable import controls_needed, least_control_p, too_few_controls
 from ontogeny.statistics.fdr import q_values
 from ontogeny.storage.files import content_digest
