@@ -1,4 +1,4 @@
-"""Layouts of heads: planted positions, labels and sinks are named beside their comparisons, and moving keys hides what all queries share."""
+"""Layouts of heads: planted positions, labels and sinks exceed their comparisons, and moving keys hides what all queries share."""
 
 import math
 

@@ -11,6 +11,8 @@ BEST, COMPARED = "best head", "compared"
 HEAD_METRICS = ("previous_token", "induction", "first_token", "position_share", "spiral")
 """Scores of heads over training."""
 _PAPER = "arXiv:2305.03210"
+_FORMED = 0.3
+"""Attention, or share of the variance, from which a head has formed."""
 
 
 def _tracks(condition: str) -> Quantity:
@@ -27,7 +29,7 @@ def _head(
 
 
 def _before(metric: str, other: str, name: str, text: str) -> Claim:
-    first, second = (Event(Quantity(one, BEST), 0.5, relative=True) for one in (metric, other))
+    first, second = (Event(Quantity(one, BEST), _FORMED) for one in (metric, other))
     source = f"not in {_PAPER}, which reads one checkpoint; arXiv:2209.11895 for the order of the two heads"
     return Claim(name, text, source, "not measured", EventOrder(first, second), "same_curve")
 

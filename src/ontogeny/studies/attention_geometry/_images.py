@@ -12,6 +12,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from ontogeny.activations.attention_vectors import AttentionVectors, batch_attention_vectors
 from ontogeny.activations.patch_labels import HUES, patch_labels
 from ontogeny.diffusion.scenes import Scenes, make_scenes
+from ontogeny.errors import BadInput
 from ontogeny.models.model import model_from_network
 from ontogeny.models.vision import NoTokenizer
 from ontogeny.studies.attention_geometry._settings import Settings
@@ -48,6 +49,8 @@ def read_images_while_training(settings: Settings, seed: int) -> Iterator[ReadIm
     held_out = make_scenes(settings.images, side=settings.side, seed=seed + 100_003)
     shown, wanted = held_out.images, _nearest(held_out)
     labels = patch_labels(shown, settings.patch)
+    if settings.image_width % settings.heads:
+        raise BadInput(f"`image_width` must be a multiple of `heads`, {settings.heads}, got {settings.image_width}.")
     config = ViTConfig(
         image_size=settings.side,
         patch_size=settings.patch,

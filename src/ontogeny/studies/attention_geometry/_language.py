@@ -1,4 +1,4 @@
-"""A small GPT that learns the words that can be known in returning phrases and ruled rows: queries and keys of every head at checkpoints."""
+"""A small GPT that learns what can be known in returning phrases and ruled rows: queries and keys of every head at checkpoints."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from ontogeny.activations.attention_vectors import AttentionVectors, batch_attention_vectors
 from ontogeny.models.model import model_from_network
@@ -17,6 +16,8 @@ from ontogeny.training.checkpoint_schedule import log_steps
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import answers_only
+from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
+from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import returning_phrases as phrases
 
 
@@ -37,19 +38,8 @@ def read_while_training(settings: Settings, seed: int) -> Iterator[ReadTexts]:
         phrases.Config(words=settings.words, length=settings.length, examples=settings.texts, seed=seed)
     )
     tokenizer, batch = phrases.named_tokens(world), phrases.evaluation(world)["returning"]
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=settings.width,
-        n_layer=settings.layers,
-        n_head=settings.heads,
-        n_positions=settings.length,
-        initializer_range=0.06,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=phrases.FIRST,
-        eos_token_id=phrases.FIRST,
-    )
+    size = ToyModelSize({}, layers=settings.layers, heads=settings.heads, width=settings.width)
+    config = build_network(size, len(tokenizer), settings.length, "gpt2")
 
     def batches(step: int) -> TokenBatch:
         rng = np.random.default_rng([seed, 30, step])
@@ -59,7 +49,7 @@ def read_while_training(settings: Settings, seed: int) -> Iterator[ReadTexts]:
         return TokenBatch(torch.from_numpy(ids), torch.from_numpy(known))
 
     training = TrainingConfig(settings.steps, settings.rate, weight_decay=0.01)
-    recipe = TrainingRecipe(lambda: GPT2LMHeadModel(config), batches, answers_only, training, seed)
+    recipe = TrainingRecipe(lambda: initial_language_model(config), batches, answers_only, training, seed)
     saved = log_steps(settings.steps, settings.measured, first=max(1, settings.steps // 20))
     ids = torch.from_numpy(batch.inputs)
     for session in training_sessions(recipe):

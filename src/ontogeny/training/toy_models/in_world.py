@@ -248,10 +248,12 @@ def build_network(plan: ToyModelSize, words: int, context: int, family: str = "g
         family: `gpt_neox`, `llama` (RMS norm, gated MLP, rotary positions) or `gpt2` (learned positions).
 
     Raises:
-        BadInput: no such family.
+        BadInput: no such family, or heads that do not divide the width.
     """
     if family not in _TOY_FAMILIES:
         raise unknown_name("family", family, _TOY_FAMILIES)
+    if plan.heads < 1 or plan.width < 1 or plan.width % plan.heads:
+        raise BadInput(f"`width` must be a multiple of the {plan.heads} heads, got {plan.width}: change one of them.")
     given = {
         "vocab_size": words,
         # Three times the default, which shortens the plateau before facts are recalled (docs/log.md).
