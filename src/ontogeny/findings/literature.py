@@ -107,7 +107,7 @@ SYSTEMS = (
         "Swing-by dynamics in concept learning",
         "2410.08309",
         "The loss on unseen combinations rises on its way down; concepts are learned in the order of signal and diversity.",
-        studies=("swing_by",),
+        studies=("swing_by", "image_concepts"),
     ),
     LiteratureSystem(
         "A percolation model of emergence",
@@ -126,7 +126,7 @@ SYSTEMS = (
         "Emergence of hidden capabilities",
         "2406.19370",
         "A capability can be elicited from the latent space before plain prompts show it.",
-        studies=("hidden_capabilities",),
+        studies=("hidden_capabilities", "image_concepts"),
     ),
     LiteratureSystem(
         "Foundational challenges of language models",
@@ -163,6 +163,8 @@ SYSTEMS = (
         "TalkTuner: a dashboard of the user model",
         "2406.07882",
         "Probes read what a chat model believes about its user; users can see and correct it.",
+        studies=("user_model",),
+        command="gauges",
     ),
     LiteratureSystem(
         "Instruction (in)stability and persona drift",
@@ -193,11 +195,14 @@ SYSTEMS = (
         "The system model and the user model",
         "2305.02469",
         "People should see how a model represents itself and its user, with uncertainty.",
+        command="dashboard",
     ),
     LiteratureSystem(
         "AttentionViz",
         "2305.03210",
         "Queries and keys in one space show global patterns of attention heads.",
+        studies=("attention_geometry",),
+        command="dashboard",
     ),
     LiteratureSystem(
         "Fragility of probes over training",
