@@ -39,11 +39,11 @@ def main() -> None:
 
 
 def make(folder: Path) -> Path:
-    """A finished run of known curves, without a model; 154 checkpoints, 16 layers of 12 heads, 3 concepts."""
+    """A finished run of known curves, without a model; 154 checkpoints, 18 layers of 12 heads, 3 concepts."""
     sys.path.insert(0, str(Path(__file__).parent))
     import results_scale
 
-    model, concepts = results_scale.make_run(folder, results_scale.Size(154, 16, 12, 3, 192, families=24))
+    model, concepts = results_scale.make_run(folder, results_scale.Size(154, 18, 12, 3, 192, families=24))
     settings = results_scale.SETTINGS
     chosen = [word for concept in concepts for word in ("-c", concept)]
     words = [COMMAND, "trace", model, *chosen, "--sites", settings.sites, "--protocol", settings.protocol]

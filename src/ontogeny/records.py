@@ -12,6 +12,9 @@ from typing import Any
 
 from ontogeny.sites import Site
 
+DATA_SHARE = "data_share"
+"""Coordinate of the rows of a checkpoint in a stage with a data share."""
+
 RECORD_COLUMNS: Mapping[str, str] = {
     "lineage": "VARCHAR",
     "stage": "VARCHAR",

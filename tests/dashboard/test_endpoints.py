@@ -1,5 +1,7 @@
 """Endpoints of the dashboard: the numbers of the run, the token, and addresses that ask for what they may not have."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from starlette.testclient import TestClient
 
 from ontogeny.dashboard.api import make_api
 from ontogeny.dashboard.assets import asset_address
+from ontogeny.dashboard.endpoints.charts import views_with_rows
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.errors import BadInput
 from ontogeny.records import make_record
@@ -124,6 +127,9 @@ def test_every_view_answers_a_chart_or_a_reason(client: TestClient) -> None:
         chart = read(client, f"/charts/{name}", concept=HOSTILE)
         assert bool(chart["tabs"]) != bool(chart["reason"])
     assert counts["layers"] > 0
+    runs: ShownRuns = client.app.state.runs  # type: ignore[attr-defined]
+    offered = views_with_rows(runs.first)
+    assert {name for name, count in counts.items() if count} <= offered < set(counts)
     assert counts["samples"] == 0 or read(client, "/charts/samples")["tabs"]
 
 
@@ -189,6 +195,14 @@ def test_new_records_are_seen(tmp_path: Path) -> None:
     keep(2)
     assert shown.version() != version
     assert [m["step"] for m in shown.describe()["checkpoints"]] == [1, 2]
+
+
+def test_a_first_look_loads_no_torch() -> None:
+    """It takes seconds and 250 MB, and each of the views is imported to see whether it has rows."""
+    code = "import sys; import ontogeny.dashboard.api; from ontogeny.views import load_views; load_views()"
+    code += "; print([name for name in ('torch', 'scipy', 'transformers') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_dashboard_needs_a_run(tmp_path: Path) -> None:

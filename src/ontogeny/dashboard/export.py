@@ -13,7 +13,7 @@ from typing import Any
 from ontogeny.dashboard.assets import asset_text
 from ontogeny.dashboard.atlas import atlas_cells, cell_values, draw_atlas
 from ontogeny.dashboard.chat_options import ChatOptions
-from ontogeny.dashboard.endpoints.charts import count_chart_rows, read_chart
+from ontogeny.dashboard.endpoints.charts import read_chart, views_with_rows
 from ontogeny.dashboard.endpoints.runs import read_findings
 from ontogeny.dashboard.selection import Selection, step_text
 from ontogeny.dashboard.shown_run import ShownRun
@@ -83,9 +83,9 @@ def _site(
         if chats:
             panels.append({"name": "chat", "label": "Chat", "title": ""})
             data |= chat_answers(shown, described, chats, options)
-    counts = count_chart_rows(shown)
+    drawable = views_with_rows(shown)
     for view in load_views():
-        if counts[view.name] and (chart := read_chart(shown, view.name))["tabs"]:
+        if view.name in drawable and (chart := read_chart(shown, view.name))["tabs"]:
             data[f"charts/{view.name}"] = chart
             panels.append({"name": view.name, "label": view.title, "title": view.caption})
     checkpoints = [{**moment, "address": step_text(moment["step"])} for moment in described["checkpoints"]]

@@ -13,7 +13,7 @@ from nicegui import ui
 from starlette.requests import Request
 
 from ontogeny.dashboard.assets import asset_address
-from ontogeny.dashboard.endpoints.charts import count_chart_rows
+from ontogeny.dashboard.endpoints.charts import views_with_rows
 from ontogeny.dashboard.selection import Selection, step_text
 from ontogeny.dashboard.shown_run import ShownRun, ShownRuns
 from ontogeny.dashboard.widget import Widget
@@ -63,7 +63,7 @@ class _Dashboard:
         self._version = shown.version()
         self._views = {view.name: view for view in load_views()}
         self._turn = 0
-        self._counts: dict[str, int] = count_chart_rows(shown) if shown.known("counts") is not None else {}
+        self._drawable: frozenset[str] = shown.known("views") or frozenset()
         self._fixed: list[tuple[Widget, _Options]] = []
         self._in_panel: list[tuple[Widget, _Options]] = []
 
@@ -99,7 +99,7 @@ class _Dashboard:
                 )
             self._main = ui.element("main")
         self._fill_panel()
-        ui.timer(0.05, self._count_rows, once=True)
+        ui.timer(0.05, self._look_for_views, once=True)
         ui.timer(_REFRESH, self._refresh)
 
     def _add(
@@ -146,7 +146,7 @@ class _Dashboard:
         }
 
     def _navigation_options(self) -> dict[str, Any]:
-        drawn = [view for view in self._views.values() if self._counts_known(view)]
+        drawn = [view for view in self._views.values() if self._is_offered(view)]
         panels = [(name, label, "") for name, label in _PANELS.items()]
         panels += [(f"view-{view.name}", view.title, view.caption) for view in drawn]
         return {
@@ -154,12 +154,12 @@ class _Dashboard:
             "panel": self._chosen.panel,
         }
 
-    def _counts_known(self, view: View) -> bool:
-        return self._counts.get(view.name, 0) > 0 or self._chosen.panel == f"view-{view.name}"
+    def _is_offered(self, view: View) -> bool:
+        return view.name in self._drawable or self._chosen.panel == f"view-{view.name}"
 
-    async def _count_rows(self) -> None:
-        """Offer the views that have rows; counting them takes part of a second, so the page is shown first."""
-        self._counts = await background.io_bound(count_chart_rows, self._run) or {}
+    async def _look_for_views(self) -> None:
+        """Offer the views that have rows; to look for them takes part of a second, so the page is shown first."""
+        self._drawable = await background.io_bound(views_with_rows, self._run) or frozenset()
         self._update(self._fixed)
 
     # --- events --------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class _Dashboard:
         self._version = version
         latest = self._described["checkpoints"][-1] if at_end and self._described["checkpoints"] else None
         self._change(**({"stage": latest["stage"], "step": step_text(latest["step"])} if latest else {}))
-        await self._count_rows()
+        await self._look_for_views()
 
     # --- panels ----------------------------------------------------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class _Dashboard:
 
     def _all_charts(self) -> None:
         for name in self._views:
-            if self._counts.get(name, 1):
+            if not self._drawable or name in self._drawable:
                 self._view(name)
 
     def _text_lens(self) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from ontogeny.storage.run import Run, open_runs
 
 _T = TypeVar("_T")
 _MOST_RESULTS = 256
+_RECENT = 0.25
+"""Seconds for which the list of records is not looked at again."""
 
 
 class ShownRun:
@@ -34,6 +37,7 @@ class ShownRun:
         self.name, self.run, self.lineage = name, run, lineage
         self.lock, self._apart = threading.RLock(), threading.RLock()
         self._version = ""
+        self._looked = -math.inf, ""
         self._results: OrderedDict[object, Any] = OrderedDict()
         self._tools: dict[str, Any] = {}
 
@@ -46,7 +50,14 @@ class ShownRun:
                 seen.update(f"{file.name} {file.stat().st_mtime_ns}\n".encode())
             except OSError:  # replaced while it was listed
                 continue
-        return seen.hexdigest()[:16]
+        version = seen.hexdigest()[:16]
+        self._looked = time.monotonic(), version
+        return version
+
+    def _recent_version(self) -> str:
+        """The version of a moment ago: a run of many parts has thousands of files, and a step of the slider asks for several results."""
+        looked, version = self._looked
+        return version if time.monotonic() - looked < _RECENT else self.version()
 
     def result(self, key: object, compute: Callable[[], _T], *, apart: bool = False) -> _T:
         """A result that is computed once for the present records; one at a time for a run.
@@ -66,7 +77,7 @@ class ShownRun:
                     value = compute()
                     self.result(key, lambda: value if self.version() == version else compute())
         with self.lock:
-            if (version := self.version()) != self._version:
+            if (version := self._recent_version()) != self._version:
                 self._version = version
                 self._results.clear()
             if key not in self._results:
@@ -78,7 +89,7 @@ class ShownRun:
 
     def known(self, key: object) -> Any:
         """The result for the present records if it was computed, else None."""
-        return self._results.get(key) if self.version() == self._version else None
+        return self._results.get(key) if self._recent_version() == self._version else None
 
     def tool(self, name: str, make: Callable[[], _T]) -> _T:
         """An object that lives as long as the dashboard, such as a model in memory; made at its first use."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ontogeny.measurements.rows import DATA_SHARE
+from ontogeny.records import DATA_SHARE
 from ontogeny.statistics.rank_correlation import rank_correlation
 
 QUANTITIES = ("effect", "removed", "unwanted", "kl", "cross_entropy", "probe", "heads")

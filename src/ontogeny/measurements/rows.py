@@ -9,13 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.lineage import Checkpoint
-from ontogeny.records import Record, make_record, stamp_checkpoint
+from ontogeny.records import DATA_SHARE, Record, make_record, stamp_checkpoint
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
 from ontogeny.storage.files import RecordBlock
-
-DATA_SHARE = "data_share"
-"""Coordinate of the rows of a checkpoint in a stage with a data share."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 
 def rank_correlation(a: Sequence[float] | NDArray[np.floating], b: Sequence[float] | NDArray[np.floating]) -> float:
     """Spearman's correlation; 0 if one side is constant."""
+    from scipy.stats import rankdata  # loads for a second, which a chart without siblings does not need
+
     x, y = rankdata(a), rankdata(b)
     return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else 0.0

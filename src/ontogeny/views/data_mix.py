@@ -16,6 +16,7 @@ import pandas as pd
 from ontogeny.dynamics.data_mix import SHARE_METRICS, ShareCurve, SharePoint, frontier_rows, mean_points, share_curves
 from ontogeny.findings.steering_verdicts import METHOD_LABELS
 from ontogeny.findings.table import coord_column, tidy_records
+from ontogeny.records import DATA_SHARE
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import (
     blank_chart,
@@ -51,6 +52,8 @@ _KEY = (
 )
 _WIDTH, _HEIGHT, _COLUMNS = CHART_WIDTH / 3 - 66, 180, 3
 select = rows_with_metrics(*SHARE_METRICS, "share_trend")
+where = f"({select.where}) and (coords['{DATA_SHARE}'] is not null or metric in ('best_site', 'share_trend'))"
+"""Most rows of a large run are accuracies of heads in stages without siblings."""
 
 
 def draw(records: pd.DataFrame) -> Any:

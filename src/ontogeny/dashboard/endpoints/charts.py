@@ -1,5 +1,6 @@
 """Charts: every view of the package as Vega-Lite, drawn from the records of a run or of one of its concepts."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -25,6 +26,30 @@ def count_chart_rows(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, i
     views = load_views()
     counts = shown.result("counts", lambda: shown.source().counts([view.where for view in views]), apart=True)
     return dict(zip((view.name for view in views), counts, strict=True))
+
+
+def views_with_rows(shown: ShownRun) -> frozenset[str]:
+    """Names of the views that have rows in a run.
+
+    Of large runs counting takes seconds: here a view is left out if the run has none of its metrics, else its first row is looked for, at
+    any site and checkpoint.
+    """
+    return shown.result("views", lambda: _views_with_rows(shown), apart=True)
+
+
+def _views_with_rows(shown: ShownRun) -> frozenset[str]:
+    metrics = set(shown.run.query("select distinct metric from records")["metric"])
+    found = []
+    for view in load_views():
+        named = {name for listed in _METRICS.findall(view.where) for name in re.findall(r"'([^']*)'", listed)}
+        if not named or "metric like" in view.where or named & metrics:
+            anywhere = re.sub(r"\{[^}]*\}", "true", view.where)
+            first = shown.run.query(f"select 1 from records where {anywhere} limit 1")
+            found += [view.name] if len(first) else []
+    return frozenset(found)
+
+
+_METRICS = re.compile(r"metric (?:in \([^)]*\)|= '[^']*')")
 
 
 @charts_router.get("/runs/{run}/charts/{view}")
