@@ -5,6 +5,7 @@ Colour shows on which label the head may be keyed: the position of the token, or
 colours that follow each other along a line or a turn show a head that knows the order. Of several seeds the first is drawn.
 """
 
+import itertools
 from typing import Any
 
 import altair as alt
@@ -15,7 +16,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import blank_chart, inline_rows, missing_rows_reason, panel_title, resolve_scales
 from ontogeny.views._layout import Chart, concat
-from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, ORDINAL_SCHEME
+from ontogeny.views._theme import CATEGORY_COLOURS, CHART_WIDTH, MUTED_COLOUR, ORDINAL_SCHEME
 
 title = "Queries and keys in one plane"
 place = 48
@@ -24,6 +25,11 @@ METRICS = ("plane_x", "plane_y")
 select = rows_with_metrics(*METRICS)
 where = metric_condition(*METRICS)
 MOST_PANELS, MOST_POINTS = 12, 400
+_HUES = {
+    "grey": MUTED_COLOUR,
+    **dict(zip(("blue", "red", "green", "magenta", "yellow", "cyan"), CATEGORY_COLOURS, strict=False)),
+}
+"""The safe colour that is nearest to a named hue."""
 _COORDS = ("panel", "tint", "label", "kind", "token")
 
 
@@ -61,7 +67,8 @@ def _panel(points: pd.DataFrame, name: str) -> Any:
         )  # fmt: skip
     else:
         names = sorted(set(points["label"]))
-        colours = [CATEGORY_COLOURS[i % len(CATEGORY_COLOURS)] for i in range(len(names))]
+        others = itertools.cycle(CATEGORY_COLOURS)
+        colours = [_HUES.get(name) or next(others) for name in names]
         colour = alt.Color("label:N", title=tint, scale=alt.Scale(domain=names, range=colours))
     return (
         Chart(inline_rows(points, *_COORDS, *METRICS))

@@ -64,6 +64,8 @@ PICTURES = (
     StudyPicture("Minus the correlation of distance and dot product over training", ("distance_tracks_along",)),
     StudyPicture("Queries and keys of the best heads in one plane", ("plane_x", "plane_y"), view="attention_plane"),
 )
+_ORDERED = ("previous_token", "induction", "position_share")
+"""Scores whose order over training is claimed; in the null run all are one curve."""
 _SHOWN = ("previous_token", "induction", "first_token", "position_share")
 
 
@@ -113,8 +115,9 @@ def _head_rows(reads: list[ReadTexts], settings: Settings, lab: Lab) -> Iterator
         for number, read in enumerate(reads):
             for condition, scores in zip((BEST, COMPARED), reported[number][metric], strict=True):
                 yield lab.row(metric, float(scores[at]), condition, step=read.step, n=n)
-            other = float(chosen[number]["induction"][0][_best(chosen[-1]["induction"])])
-            yield lab.row(metric, other, BEST, step=read.step, n=n, control="same_curve")
+            if metric in _ORDERED:
+                other = float(chosen[number]["induction"][0][_best(chosen[-1]["induction"])])
+                yield lab.row(metric, other, BEST, step=read.step, n=n, control="same_curve")
         if metric in _SHOWN:
             vectors = reads[-1].vectors[1]
             points = plane_of(vectors.queries[at], vectors.keys[at])
