@@ -63,7 +63,7 @@ PRESETS: Mapping[str, Settings] = {
         side=32, channels=(64, 128, 256), steps=20_000, rate=1e-3, batch=128, noise_steps=1000, images=128, measured=200, denoising=50
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 2, "tiny": 60, "small": 5000, "paper": 2_000_000}
+SECONDS = {"smoke": 2, "tiny": 90, "small": 5000, "paper": 2_000_000}
 
 
 _FORMED = 0.5
