@@ -20,6 +20,8 @@ _EXACT_TOLERANCE = 1e-3
 """Below it, the objective's change along a step is smaller than float32 resolves."""
 _SINGLE_TOLERANCE = 1e-4
 """Least tolerance that float32 reaches: below it, rounding errors of the gradient are taken for convergence."""
+_BLOCK = 2**20
+"""Scores of all problems that are held at once: sites are independent, and are solved in blocks."""
 _Preconditioner = Callable[[Float[Tensor, "site r column k"]], Float[Tensor, "site r column k"]]
 
 
@@ -45,6 +47,17 @@ def solve_logistic(
         start: Initial weights; by default zero.
         tolerance: Below 1e-4, float32 features are solved to 1e-3 and from there in float64.
     """
+    sites = max(1, _BLOCK // max(1, target.numel()))
+    if len(features) > sites:
+        starts = [None] * -(-len(features) // sites) if start is None else torch.split(start, sites)
+        return torch.cat(
+            [
+                solve_logistic(block, target, weight, c, begin, tolerance=tolerance, factored=factored)
+                for block, c, begin in zip(
+                    torch.split(features, sites), torch.split(strength, sites), starts, strict=True
+                )
+            ]
+        )
     if tolerance < _SINGLE_TOLERANCE and features.dtype == torch.float32:
         near = solve_logistic(features, target, weight, strength, start, tolerance=_EXACT_TOLERANCE, factored=factored)
         doubles = (part.double() for part in (features, target, weight, strength, near))

@@ -25,9 +25,9 @@ class Moments:
 
     @classmethod
     def of(cls, x: Float[Tensor, "site example d"], z: Float[Tensor, "example k"]) -> "Moments":
-        wide, target = x.double(), z.double()
-        mean, centre = wide.mean(1), target.mean(0)
-        wide = wide - mean[:, None]
+        target, mean = z.double(), x.mean(1, dtype=torch.float64)
+        centre = target.mean(0)
+        wide = torch.sub(x, mean[:, None])  # in float64, without a copy of x in it
         return cls(x.shape[1], mean, centre, wide.mT @ wide, wide.mT @ (target - centre))
 
     def __add__(self, other: "Moments") -> "Moments":

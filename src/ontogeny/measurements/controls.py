@@ -24,6 +24,8 @@ from ontogeny.statistics.control_tasks import random_directions, selectivity, ty
 
 _RANDOM_DIRECTIONS = 200
 _RANDOM_DIRECTIONS_OFF_STREAM = 50
+_BLOCK = 2**24
+"""Projections on random directions that are held at once."""
 """At heads and neurons, which are many and share one baseline in the views."""
 
 
@@ -130,10 +132,26 @@ def trained_random_direction(
 
     It is chosen like a probe: on the training side of each fold, among many, by the difference of the class means over the spread.
     """
-    folds, y = design.test_folds, design.y
-    assert folds is not None
     count = _RANDOM_DIRECTIONS if sites[0].part == "resid" else _RANDOM_DIRECTIONS_OFF_STREAM
     directions = random_directions(x.shape[-1], count=count, seed=settings.seed).T.to(x)
+    size = max(1, _BLOCK // (x.shape[1] * count))
+    chosen = torch.cat([_scores_of_best_direction(design, block, directions) for block in x.split(size)])
+    floor, floor_ends = scores.design_scores("auroc", chosen, design, width=1)
+    excess, ends = scores.score_difference("auroc", held_out, chosen, design, width=x.shape[-1])
+    note = f"the best of {count} on the training groups"
+    columns: dict[str, Any] = {"control": "random_direction", "note": note}
+    return [
+        *site_rows(about, "auroc", floor, sites, method="random", interval=floor_ends, **columns),
+        *site_rows(about, "auroc_excess", excess, sites, method=method, interval=ends, **columns),
+    ]
+
+
+def _scores_of_best_direction(
+    design: Design, x: Float[Tensor, "site example d"], directions: Float[Tensor, "d direction"]
+) -> Float[Tensor, "site example 1"]:
+    """Score of each example by the direction that separates the classes best in the other folds."""
+    folds, y = design.test_folds, design.y
+    assert folds is not None
     projected = matmul(x - x.mean(1, keepdim=True), directions.expand(len(x), -1, -1).contiguous())
     masks = training_masks(folds).to(x)
     sums, squares, ones = (
@@ -145,15 +163,7 @@ def trained_random_direction(
     separation = (means[0] - means[1]) / spread  # [site, fold, direction]
     best = separation.abs().argmax(2)
     sign = separation.gather(2, best[..., None])[..., 0].sign()
-    chosen = projected.gather(2, best[:, folds][..., None]) * sign[:, folds][..., None]
-    floor, floor_ends = scores.design_scores("auroc", chosen, design, width=1)
-    excess, ends = scores.score_difference("auroc", held_out, chosen, design, width=x.shape[-1])
-    note = f"the best of {count} on the training groups"
-    columns: dict[str, Any] = {"control": "random_direction", "note": note}
-    return [
-        *site_rows(about, "auroc", floor, sites, method="random", interval=floor_ends, **columns),
-        *site_rows(about, "auroc_excess", excess, sites, method=method, interval=ends, **columns),
-    ]
+    return projected.gather(2, best[:, folds][..., None]) * sign[:, folds][..., None]
 
 
 def score_after_erasure(

@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.measurements.refit_null import REFITS
 from ontogeny.measurements.rows import RowContext
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.statistics.bootstrap import group_weights
@@ -37,9 +38,12 @@ class Design:
     """The fold of each test example; None without cross-fitting."""
     control_split: Split
     """Split of the control task, which is fitted once."""
-    weights: Float[Tensor, "sample test"]
+    weights: Num[Tensor, "sample test"]
     """Resamples of the test groups."""
     permutations: Int[Tensor, "sample test"]
+    """Under cross-fitting, those under which probes are fitted again."""
+    one_fold_permutations: int
+    """Number of permutations of `one_fold`."""
     control: ControlTypes
     control_y: Tensor | None
     """Labels of the control tasks, `[task, example]`; None if too few word types recur across the split."""
@@ -80,14 +84,15 @@ class Design:
             return self
         test = (self.test_folds == 0).nonzero()[:, 0]
         split = Split((self.test_folds != 0).nonzero()[:, 0], test)
-        samples, draws = len(self.weights), len(self.permutations)
         return replace(
             self,
             split=split,
             control_split=split,
             test_folds=None,
-            weights=group_weights(self.groups[test].cpu(), samples=samples),
-            permutations=group_permutations(self.y[test].cpu(), self.groups[test].cpu(), samples=draws),
+            weights=group_weights(self.groups[test].cpu(), samples=len(self.weights), dtype=torch.uint8),
+            permutations=group_permutations(
+                self.y[test].cpu(), self.groups[test].cpu(), samples=self.one_fold_permutations
+            ),
         )
 
     @property
@@ -123,6 +128,7 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
     most = len(y) if settings.protocol == "paper" else MAX_DEPENDENCE_EXAMPLES
     test, rows = split.test, related[_evenly_spaced(len(related), most)]
     try:
+        permutations = group_permutations(y[test], groups[test], samples=settings.permutations, seed=settings.seed)
         return Design(
             concept=concept,
             y=y,
@@ -131,8 +137,9 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
             split=split,
             test_folds=folds,
             control_split=control_split,
-            weights=group_weights(groups[test], samples=settings.resamples, seed=settings.seed),
-            permutations=group_permutations(y[test], groups[test], samples=settings.permutations, seed=settings.seed),
+            weights=group_weights(groups[test], samples=settings.resamples, seed=settings.seed, dtype=torch.uint8),
+            permutations=permutations if folds is None else permutations[:REFITS].clone(),
+            one_fold_permutations=settings.permutations,
             control=control,
             control_y=_control_labels(control, y, settings.seed),
             dependence_rows=rows,

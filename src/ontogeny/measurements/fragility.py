@@ -23,6 +23,8 @@ from ontogeny.sites import Site
 
 LARGEST_NOISE = 100.0
 """Noise, in standard deviations of the activations, beyond which a fragility is censored."""
+_BLOCK = 2**18
+"""Margins of examples to which noise is added at once."""
 
 
 def fragility_rows(
@@ -45,19 +47,30 @@ def fragility_rows(
     margins = torch.where(y, held_out[..., 0], -held_out[..., 0]) / fit.lengths(design)
     known = margins.isfinite().all(-1) & bool(y.any()) & bool((~y).any())
     margins = torch.where(known[:, None], margins, 0.0)
-    grid = noise_grid(margins)
-    each = torch.stack([hits_under_noise(margins, y, noise) for noise in grid])
-    curve = each.mean(-1)
-    value = first_crossing(margins, y, COLLAPSED_ACCURACY, curve=curve)
     fits = None if design.test_folds is None else scores.fit_share(held_out, design, width=x.shape[-1])
-    below, above = _half_widths(design, each, fits)
-    low = torch.minimum(interpolated_crossing(grid, curve - below, COLLAPSED_ACCURACY), value)
-    high = torch.maximum(interpolated_crossing(grid, curve + above, COLLAPSED_ACCURACY), value)
+    size = max(1, _BLOCK // len(y))
+    shares = [None] * -(-len(margins) // size) if fits is None else fits.split(size)
+    blocks = [_collapse(design, *block) for block in zip(margins.split(size), shares, strict=True)]
+    value, low, high = (torch.cat(part) for part in zip(*blocks, strict=True))
     scale = x[:, design.split.test].var(1).mean(-1).sqrt()
     rows = []
     for site, *cell in zip(sites, known.tolist(), *(v.tolist() for v in (value, low, high, scale)), strict=True):
         rows += _cell_rows(about, method, site, *cell)
     return rows
+
+
+def _collapse(
+    design: Design, margins: Float[Tensor, "site test"], fits: Float[Tensor, " site"] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The noise at which the balanced accuracy falls to 0.6 at each site, and the ends of its interval."""
+    y, grid = design.y_test, noise_grid(margins)
+    each = torch.stack([hits_under_noise(margins, y, noise) for noise in grid])
+    curve = each.mean(-1)
+    value = first_crossing(margins, y, COLLAPSED_ACCURACY, curve=curve)
+    below, above = _half_widths(design, each, fits)
+    low = torch.minimum(interpolated_crossing(grid, curve - below, COLLAPSED_ACCURACY), value)
+    high = torch.maximum(interpolated_crossing(grid, curve + above, COLLAPSED_ACCURACY), value)
+    return value, low, high
 
 
 def _half_widths(
@@ -70,7 +83,7 @@ def _half_widths(
     some = each[::2]
     ends = scores.design_mean(some.flatten(0, 1), design, None if fits is None else fits.repeat(len(some)))
     mean = some.mean(-1)
-    return tuple(_fill_between(half) for half in (mean - ends.low.view_as(mean), ends.high.view_as(mean) - mean))  # type: ignore[return-value]
+    return _fill_between(mean - ends.low.view_as(mean)), _fill_between(ends.high.view_as(mean) - mean)
 
 
 def _fill_between(values: Float[Tensor, "half site"]) -> Float[Tensor, "point site"]:

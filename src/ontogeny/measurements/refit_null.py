@@ -64,7 +64,7 @@ def refit_null(
         basis: Principal axes of all examples.
         strength: That of the probe of all examples; None for mass-mean.
     """
-    labels = torch.cat([y[None], y[permutations[:REFITS]]])
+    labels = torch.cat([y[None], y[permutations]])
     classes = [None] if y.dtype != torch.int64 else [int(c) for c in y.unique()]
     size = max(1, _BLOCK // (len(y) * len(labels)))
     blocks = []

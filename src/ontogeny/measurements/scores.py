@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
 from ontogeny.measurements.design import Design
@@ -31,7 +31,7 @@ def score(metric: str, scores: ProbeScores, y: Tensor) -> Float[Tensor, " site"]
 
 
 def bootstrap_scores(
-    metric: str, scores: ProbeScores, y: Tensor, weights: Float[Tensor, "sample example"]
+    metric: str, scores: ProbeScores, y: Tensor, weights: Num[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """The metric at every site on every resample of the groups."""
     if metric == "r2":
@@ -190,7 +190,7 @@ class HeldOutScores:
 
 
 def held_out_scores(
-    metric: str, scores: ProbeScores, y: Tensor, weights: Float[Tensor, "sample example"], groups: int
+    metric: str, scores: ProbeScores, y: Tensor, weights: Num[Tensor, "sample example"], groups: int
 ) -> HeldOutScores:
     """Score probes on held-out examples; the probes may be fitted at another checkpoint or on another concept.
 

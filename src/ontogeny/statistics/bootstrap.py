@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from ontogeny.errors import BadInput
@@ -44,9 +44,12 @@ class Interval:
 
 
 def group_weights(
-    groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
-) -> Float[Tensor, "sample example"]:
+    groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Num[Tensor, "sample example"]:
     """Number of times each example occurs in each resample of the groups. Metrics with the same weights are paired.
+
+    Args:
+        dtype: uint8 takes a quarter of the memory; a group is drawn more than 255 times with probability below 1e-500.
 
     Raises:
         BadInput: fewer than two groups.
@@ -57,16 +60,16 @@ def group_weights(
             f"a bootstrap by group needs at least 2 groups, got {count}: add groups, or make each example a group."
         )
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.empty(samples, len(groups))
+    weights = torch.empty(samples, len(groups), dtype=dtype)
     for rows in weights.split(max(1, _BLOCK // count)):  # type: ignore[no-untyped-call]
         drawn = torch.randint(count, (len(rows), count), generator=generator)
         times = torch.zeros(len(rows), count).scatter_add_(1, drawn, torch.ones(len(rows), count))
-        torch.index_select(times, 1, member, out=rows)
+        torch.index_select(times.to(dtype), 1, member, out=rows)
     return weights
 
 
 def auroc_samples(
-    scores: Float[Tensor, "site example"], y: Bool[Tensor, " example"], weights: Float[Tensor, "sample example"]
+    scores: Float[Tensor, "site example"], y: Bool[Tensor, " example"], weights: Num[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Weighted area under the ROC curve, ties counted half; NaN if a resample has one class. Unit weights give the score itself."""
     if y.all() or not y.any():
@@ -115,21 +118,22 @@ def _sorted_wins(
 
 
 def macro_auroc_samples(
-    scores: Float[Tensor, "site example class"], y: Int[Tensor, " example"], weights: Float[Tensor, "sample example"]
+    scores: Float[Tensor, "site example class"], y: Int[Tensor, " example"], weights: Num[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Mean one-against-rest AUROC over the classes of each resample."""
     return torch.stack([auroc_samples(scores[:, :, c], y == c, weights) for c in range(scores.shape[2])]).nanmean(0)
 
 
 def mean_samples(
-    values: Float[Tensor, "site example"], weights: Float[Tensor, "sample example"]
+    values: Float[Tensor, "site example"], weights: Num[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Weighted mean over examples: hits for accuracy, nats for a bound."""
-    return weights.to(values.dtype) @ values.T / weights.sum(1, keepdim=True).to(values.dtype)
+    blocks = weights.split(max(1, _BLOCK // max(1, weights.shape[1])))  # type: ignore[no-untyped-call]
+    return torch.cat([b.to(values.dtype) @ values.T / b.sum(1, keepdim=True).to(values.dtype) for b in blocks])
 
 
 def r2_samples(
-    predicted: Float[Tensor, "site example"], y: Float[Tensor, " example"], weights: Float[Tensor, "sample example"]
+    predicted: Float[Tensor, "site example"], y: Float[Tensor, " example"], weights: Num[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Weighted explained variance, about the mean of each resample."""
     v, w = y.double() - y.double().mean(), weights.double()

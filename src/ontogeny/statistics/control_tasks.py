@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 from torch import Tensor
 
 from ontogeny.statistics.bootstrap import Interval, mean_samples, percentile_interval
@@ -94,7 +94,7 @@ def type_baseline(
 def selectivity(
     right: Float[Tensor, "site usable"],
     control_right: Float[Tensor, "task site usable"],
-    weights: Float[Tensor, "sample usable"],
+    weights: Num[Tensor, "sample usable"],
     *,
     groups: int,
 ) -> tuple[Float[Tensor, " site"], Interval]:
@@ -106,7 +106,7 @@ def selectivity(
         weights: Resamples of the groups at these examples.
     """
     gain = right.double() - control_right.double().mean(0)
-    drawn = weights[weights.sum(1) > 0].double()
+    drawn = weights[weights.sum(1) > 0]
     return gain.mean(1), percentile_interval(gain.mean(1), mean_samples(gain, drawn), groups=groups)
 
 

@@ -10,7 +10,7 @@ training data. Far from chance the fits add little. `fit_variance_share` interpo
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from ontogeny.linalg.matmul import matmul
@@ -22,6 +22,8 @@ _SHARE_AT_CHANCE = 0.6
 """Less than the 1 of a sum over pairs, as simulated: pairs inside a fold do not count twice, and ranks ignore the length of a direction."""
 _BLOCK = 2**24
 """Weights that are held in double precision at once."""
+_BLOCK = 2**20
+"""Scores of examples that are ordered at once."""
 _LEAST_DECAY, _MOST_DECAY = 1.0, 1.5
 """How fast the share of the fits in the variance falls with the score, from simulation: hardly with many more dimensions than examples."""
 
@@ -41,6 +43,12 @@ def cross_fit_auroc(
     groups: Int[Tensor, " example"],
 ) -> CrossFitScore:
     """AUROC of the pairs within folds, over all folds; NaN if no fold holds both classes or a score is NaN."""
+    size = max(1, _BLOCK // len(y))
+    if len(scores) > size:
+        blocks = [cross_fit_auroc(block, y, folds, groups) for block in torch.split(scores, size)]
+        return CrossFitScore(
+            torch.cat([block.value for block in blocks]), torch.cat([block.influence for block in blocks])
+        )
     wins, pairs, inside, inside_pairs = _wins(scores, y, folds, groups)
     total = pairs[y].sum()
     value = wins[:, y].sum(1) / total
@@ -215,7 +223,7 @@ def cross_fit_interval(
 
 
 def cross_fit_samples(
-    score: CrossFitScore, weights: Float[Tensor, "sample example"], fits: Float[Tensor, " site"], *, share: bool
+    score: CrossFitScore, weights: Num[Tensor, "sample example"], fits: Float[Tensor, " site"], *, share: bool
 ) -> Float[Tensor, "sample site"]:
     """The score on resamples of the groups, to first order in their weights; paired over sites and checkpoints.
 
