@@ -33,6 +33,7 @@ DIFFERENCES = (
     "The paper's theory scripts square the second moment A; both forms are run.",
     "Measured every few steps, not once per epoch, at which a swing-by is usually missed.",
     "The paper's seeds for several descents were selected; here all seeds count.",
+    "The check on a diffusion model is the study image_concepts, which compares it with the theory in numbers.",
 )
 CHALLENGES = (2, 3)
 Floats = NDArray[np.float64]

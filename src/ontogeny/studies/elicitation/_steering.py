@@ -26,7 +26,7 @@ from ontogeny.studies.elicitation._settings import ElicitationSettings
 
 _DEPTHS = (0.5, 0.75)
 """Depths, as shares of the blocks, at which vectors are added."""
-PLAIN = "none"
+_NO_EDIT = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def _best_on_train(
         part = [q for q, inside in zip(questions, mask.tolist(), strict=True) if inside]
         return answered(model, [q.prompt for q in part], part, [edit])
 
-    best, score, name = None, float(plain[train].mean()), PLAIN
+    best, score, name = None, float(plain[train].mean()), _NO_EDIT
     for (kind, site), vector in vectors.items():
         for strength in strengths:
             edit = Edit(site, Add(vector, strength), "last")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ontogeny.worlds import circles, corners
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 _INITIALISATIONS = 20
 _RATE, _STEPS, _MEASURED = 0.01, 4000, 200
 """Of the theory's descent, in units in which the larger eigenvalue of the second moment is 1."""
@@ -24,21 +24,21 @@ _FIRST_WEIGHT = 0.2
 class Prediction:
     """The mean path over initialisations of what is learned of the held-out combination: 0 the mean of the shown images, 1 the target."""
 
-    steps: Floats
+    steps: _Floats
     """Steps of the theory, whose unit is not that of a training."""
-    path: Floats
+    path: _Floats
     """Step × concept, colour and size."""
-    single: Floats
+    single: _Floats
     """The same of one layer, in closed form."""
 
 
-def second_moment(world: circles.World) -> Floats:
+def second_moment(world: circles.World) -> _Floats:
     """Second moment of the shown images about their mean, in concept coordinates, pixels²."""
     distance, shown = circles.concept_distances(world), np.array(circles.CLASSES[:3])
     within = (
         world.config.jitter / 2
     ) ** 2 / 3  # of a uniform range of half the distance, times the jitter, on each side
-    moment: Floats = np.cov(shown.T, bias=True) * np.outer(distance, distance) + np.diag(within * distance**2)
+    moment: _Floats = np.cov(shown.T, bias=True) * np.outer(distance, distance) + np.diag(within * distance**2)
     return moment
 
 
@@ -58,13 +58,13 @@ def predict(world: circles.World) -> Prediction:
     return Prediction(steps.astype(np.float64), outputs, single)
 
 
-def step_of(steps: Floats, curve: Floats, level: float) -> float:
+def step_of(steps: _Floats, curve: _Floats, level: float) -> float:
     """First step at which a curve has the level, or the last one."""
     above = np.flatnonzero(curve >= level)
     return float(steps[above[0] if len(above) else -1])
 
 
-def bow(path: Floats) -> float:
+def bow(path: _Floats) -> float:
     """Colour less size where the mean of both is first a half, or at the end: how far, and to which side, a path bows."""
     middle = path.mean(1)
     reached = np.flatnonzero(middle >= 0.5)
@@ -72,6 +72,6 @@ def bow(path: Floats) -> float:
     return float(at[0] - at[1])
 
 
-def distance_to_path(points: Floats, path: Floats) -> float:
+def distance_to_path(points: _Floats, path: _Floats) -> float:
     """Mean distance of points to the nearest point of a path."""
     return float(np.linalg.norm(points[:, None] - path[None], axis=2).min(1).mean())
