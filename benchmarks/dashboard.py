@@ -10,6 +10,7 @@ and all charts of the run on a page that is high enough to show them, drawn for 
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -69,6 +70,11 @@ def peak_mb(process: int) -> float:
     return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
 
 
+def cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)
+
+
 def measure(run: Path) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
@@ -85,6 +91,7 @@ def measure(run: Path) -> dict[str, Any]:
                 ".chart[data-drawn*=atlas] svg.marks, .chart[data-drawn*=atlas] canvas", timeout=120_000
             )
             table["seconds until the atlas is drawn"] = seconds(began)
+            table["CPU seconds of the server until then"] = cpu_seconds(process)
             table["MB of the server then"] = peak_mb(process)
             began = time.perf_counter()
             page.goto(address)

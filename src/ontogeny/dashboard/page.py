@@ -22,6 +22,8 @@ from ontogeny.findings.sentences import SCORE_LABELS
 from ontogeny.sites import HEAD_PARTS
 from ontogeny.views import View, load_views
 
+_LOOK_AFTER = 0.5
+"""Seconds after which views with rows are looked for: the first chart is drawn meanwhile."""
 _REFRESH = 3.0
 """Seconds between two looks for new records."""
 _Options = Callable[[], dict[str, Any]]
@@ -99,7 +101,7 @@ class _Dashboard:
                 )
             self._main = ui.element("main")
         self._fill_panel()
-        ui.timer(0.05, self._look_for_views, once=True)
+        ui.timer(_LOOK_AFTER, self._look_for_views, once=True)
         ui.timer(_REFRESH, self._refresh)
 
     def _add(
