@@ -22,7 +22,13 @@ from ontogeny.studies.attention_geometry._claims import (
     PERMUTED,
 )
 from ontogeny.studies.attention_geometry._images import ReadImages, read_images_while_training
-from ontogeny.studies.attention_geometry._language import ReadTexts, read_while_training
+from ontogeny.studies.attention_geometry._language import (
+    LANGUAGES,
+    MANY_PHRASES,
+    ONE_PHRASE,
+    ReadTexts,
+    read_while_training,
+)
 from ontogeny.studies.attention_geometry._settings import Settings
 
 __all__ = ["CLAIMS", "PICTURES", "PRESETS", "SECONDS", "Settings", "run"]
@@ -30,9 +36,11 @@ __all__ = ["CLAIMS", "PICTURES", "PRESETS", "SECONDS", "Settings", "run"]
 TITLE = "Geometry of attention"
 PAPER = "AttentionViz: A Global View of Transformer Attention, arXiv:2305.03210"
 SETUP = """
-A GPT-2 of two blocks learns rows in which a phrase of random words returns. At checkpoints, queries and keys of every head are put into one
-space by the published move and scale. Heads are chosen on one half of the texts and reported on the other. A ViT of two blocks learns to
-name hue and place of the nearest shape in painted scenes; its queries and keys are compared with labels of the patches.
+A GPT-2 of two blocks learns rows in which phrases of random words return in random order, beside rows with a rule over two words, so
+that the words are needed. Another one learns rows of one phrase, again and again, for which the position is enough. At checkpoints,
+queries and keys of every head are put into one space by the published move and scale. Heads are chosen on one half of the texts and
+reported on the other. A ViT of two blocks learns to name hue and place of the nearest shape in painted scenes; its queries and keys are
+compared with labels of the patches.
 """
 DIFFERENCES = (
     "Models of two blocks of four heads that are trained here, in place of BERT, GPT-2 and ViT-B; the paper reads one checkpoint.",
@@ -64,38 +72,42 @@ PICTURES = (
     StudyPicture("Minus the correlation of distance and dot product over training", ("distance_tracks_along",)),
     StudyPicture("Queries and keys of the best heads in one plane", ("plane_x", "plane_y"), view="attention_plane"),
 )
-_ORDERED = ("previous_token", "induction", "position_share")
-"""Scores whose order over training is claimed; in the null run all are one curve."""
-_SHOWN = ("previous_token", "induction", "first_token", "position_share")
+_SCORES = {
+    MANY_PHRASES: ("previous_token", "induction"),
+    ONE_PHRASE: ("sink_norm", "position_share", "spiral", "first_token"),
+}
+"""Scores by the language in which they are claimed; in the null run of the order over training all are the curve of the last one."""
+_SHOWN = ("previous_token", "induction", "first_token", "spiral")
 
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     """Rows of one seed."""
-    reads: list[ReadTexts] = []
-    for read in read_while_training(settings, lab.seed):
-        lab.on_activity("language model", read.step, settings.steps)
-        reads.append(read)
-        yield lab.row("returning_words", read.accuracy, "language model", step=read.step, n=len(read.ids))
-    yield from _distance_rows(reads, lab)
-    yield from _head_rows(reads, settings, lab)
+    for language in LANGUAGES:
+        reads: list[ReadTexts] = []
+        for read in read_while_training(settings, language, lab.seed):
+            lab.on_activity(language, read.step, settings.steps)
+            reads.append(read)
+            yield lab.row("returning_words", read.accuracy, language, step=read.step, n=len(read.ids))
+        yield from _distance_rows(reads, language, lab)
+        yield from _head_rows(reads, language, settings, lab)
     lab.on_activity("image model", 0, settings.image_steps)
     yield from _image_rows(list(read_images_while_training(settings, lab.seed)), settings, lab)
 
 
-def _distance_rows(reads: list[ReadTexts], lab: Lab) -> Iterator[Record]:
+def _distance_rows(reads: list[ReadTexts], language: str, lab: Lab) -> Iterator[Record]:
     for read in reads:
         tracks = distance_tracks(read.vectors, seed=lab.seed)
         for condition, value in tracks.items():
-            yield lab.row("distance_tracks_along", value, condition, step=read.step, n=len(read.ids))
+            yield lab.row("distance_tracks_along", value, condition, step=read.step, n=len(read.ids), language=language)
     for condition, value in tracks.items():
-        yield lab.row("distance_tracks", value, condition, n=len(reads[-1].ids))
+        yield lab.row("distance_tracks", value, condition, n=len(reads[-1].ids), language=language)
         # In the null run each condition is a permutation of the pairs.
         half = reads[-1].vectors[condition == MOVED_AND_SCALED :: 2]
         mixed = distance_tracks(half, seed=lab.seed + 1)[PERMUTED]
-        yield lab.row("distance_tracks", mixed, condition, n=len(reads[-1].ids), control="permuted_pairs")
+        yield lab.row("distance_tracks", mixed, condition, n=len(half), control="permuted_pairs", language=language)
 
 
-def _head_rows(reads: list[ReadTexts], settings: Settings, lab: Lab) -> Iterator[Record]:
+def _head_rows(reads: list[ReadTexts], language: str, settings: Settings, lab: Lab) -> Iterator[Record]:
     """Scores of the head that is best on one half of the texts at the end, on the other half; and its plane."""
     chosen, reported = (
         [
@@ -105,7 +117,7 @@ def _head_rows(reads: list[ReadTexts], settings: Settings, lab: Lab) -> Iterator
         for part in (0, 1)
     )
     n = len(reads[-1].ids) // 2
-    for metric in reported[-1]:
+    for metric in _SCORES[language]:
         by = "first_token" if metric == "sink_norm" else metric
         for control, ends in ((None, -1), ("untrained", 0)):
             at = _best(chosen[ends][by])
@@ -115,9 +127,9 @@ def _head_rows(reads: list[ReadTexts], settings: Settings, lab: Lab) -> Iterator
         for number, read in enumerate(reads):
             for condition, scores in zip((BEST, COMPARED), reported[number][metric], strict=True):
                 yield lab.row(metric, float(scores[at]), condition, step=read.step, n=n)
-            if metric in _ORDERED:
-                other = float(chosen[number]["induction"][0][_best(chosen[-1]["induction"])])
-                yield lab.row(metric, other, BEST, step=read.step, n=n, control="same_curve")
+            last = _SCORES[language][-1]
+            other = float(chosen[number][last][0][_best(chosen[-1][last])])
+            yield lab.row(metric, other, BEST, step=read.step, n=n, control="same_curve")
         if metric in _SHOWN:
             vectors = reads[-1].vectors[1]
             points = plane_of(vectors.queries[at], vectors.keys[at])

@@ -12,7 +12,7 @@ HEAD_METRICS = ("previous_token", "induction", "first_token", "position_share", 
 """Scores of heads over training."""
 _PAPER = "arXiv:2305.03210"
 _FORMED = 0.3
-"""Attention, or share of the variance, from which a head has formed."""
+"""Attention from which a head has formed."""
 
 
 def _tracks(condition: str) -> Quantity:
@@ -28,10 +28,13 @@ def _head(
     return Claim(name, text, f"{_PAPER}, section 6", reported, shape, null)
 
 
-def _before(metric: str, other: str, name: str, text: str) -> Claim:
-    first, second = (Event(Quantity(one, BEST), _FORMED) for one in (metric, other))
-    source = f"not in {_PAPER}, which reads one checkpoint; arXiv:2209.11895 for the order of the two heads"
-    return Claim(name, text, source, "not measured", EventOrder(first, second), "same_curve")
+def _before(first: Event, second: Event, name: str, text: str, source: str = "") -> Claim:
+    cited = f"not in {_PAPER}, which reads one checkpoint{source}"
+    return Claim(name, text, cited, "not measured", EventOrder(first, second), "same_curve")
+
+
+def _half_way(metric: str) -> Event:
+    return Event(Quantity(metric, BEST), 0.5, relative=True)
 
 
 CLAIMS = (
@@ -104,16 +107,17 @@ CLAIMS = (
         "attention",
     ),
     _before(
-        "previous_token",
-        "induction",
+        Event(Quantity("previous_token", BEST), _FORMED),
+        Event(Quantity("induction", BEST), _FORMED),
         "previous_token_before_induction",
-        "Over training the previous-token head forms before the induction head.",
+        "Over training the previous-token head has an attention of .3 before the induction head has.",
+        "; arXiv:2209.11895",
     ),
     _before(
-        "position_share",
-        "induction",
-        "position_before_induction",
-        "Over training positions are laid out before the induction head forms.",
+        _half_way("spiral"),
+        _half_way("first_token"),
+        "spiral_before_sink",
+        "Over training the spiral is half formed before the first token has half of its attention.",
     ),
     *(
         Claim(

@@ -1,7 +1,7 @@
 """A small GPT that learns what can be known in returning phrases and ruled rows: queries and keys of every head at checkpoints."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
 from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import returning_phrases as phrases
 
+MANY_PHRASES, ONE_PHRASE = LANGUAGES = ("many phrases", "one phrase")
+"""Phrases in random order, with ruled rows: the words are needed. One phrase, again and again: the position is enough."""
+
 
 @dataclass(frozen=True, eq=False)
 class ReadTexts:
@@ -32,14 +35,19 @@ class ReadTexts:
     """Share of the returning words that are predicted."""
 
 
-def read_while_training(settings: Settings, seed: int) -> Iterator[ReadTexts]:
-    """The texts at each measured checkpoint."""
-    world = phrases.make(
-        phrases.Config(words=settings.words, length=settings.length, examples=settings.texts, seed=seed)
-    )
+def read_while_training(settings: Settings, language: str, seed: int) -> Iterator[ReadTexts]:
+    """The texts of a language at each measured checkpoint.
+
+    Args:
+        language: Name in `LANGUAGES`.
+    """
+    config = phrases.Config(words=settings.words, length=settings.length, examples=settings.texts, seed=seed)
+    if language == ONE_PHRASE:
+        config = replace(config, phrases=1, shortest=5, longest=10, ruled=0.0)
+    world = phrases.make(config)
     tokenizer, batch = phrases.named_tokens(world), phrases.evaluation(world)["returning"]
     size = ToyModelSize({}, layers=settings.layers, heads=settings.heads, width=settings.width)
-    config = build_network(size, len(tokenizer), settings.length, "gpt2")
+    network = build_network(size, len(tokenizer), settings.length, "gpt2")
 
     def batches(step: int) -> TokenBatch:
         rng = np.random.default_rng([seed, 30, step])
@@ -49,7 +57,7 @@ def read_while_training(settings: Settings, seed: int) -> Iterator[ReadTexts]:
         return TokenBatch(torch.from_numpy(ids), torch.from_numpy(known))
 
     training = TrainingConfig(settings.steps, settings.rate, weight_decay=0.01)
-    recipe = TrainingRecipe(lambda: initial_language_model(config), batches, answers_only, training, seed)
+    recipe = TrainingRecipe(lambda: initial_language_model(network), batches, answers_only, training, seed)
     saved = log_steps(settings.steps, settings.measured, first=max(1, settings.steps // 20))
     ids = torch.from_numpy(batch.inputs)
     for session in training_sessions(recipe):

@@ -7,8 +7,8 @@ from ontogeny.errors import BadInput
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 500
-    """Of the language model."""
+    steps: int = 360
+    """Of each language model."""
     rows: int = 24
     """Texts per step."""
     rate: float = 5e-3
@@ -20,9 +20,9 @@ class Settings:
     """Tokens of a text."""
     texts: int = 40
     """Texts of which queries and keys are read; heads are chosen on one half and reported on the other."""
-    measured: int = 9
+    measured: int = 8
     """Checkpoints, step 0 included."""
-    image_steps: int = 300
+    image_steps: int = 220
     """Of the image model."""
     image_rows: int = 32
     image_width: int = 48
@@ -31,7 +31,7 @@ class Settings:
     patch: int = 4
     images: int = 40
     """Images of which queries and keys are read."""
-    shuffles: int = 5
+    shuffles: int = 4
     """Shuffles of labels or positions."""
 
     def __post_init__(self) -> None:
