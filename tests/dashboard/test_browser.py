@@ -141,6 +141,11 @@ def test_a_chat_is_read_pinned_and_shown_again_by_its_address(page: Any, address
     page.get_by_role("textbox", name="Turn").fill(f"so they say {YES}")
     page.get_by_role("button", name="Try").click()
     page.wait_for_selector("[data-read='8']")
+    page.locator("[data-panel=attention]").click()
+    page.get_by_role("textbox", name="Text", exact=True).fill(f"so they say {YES}")
+    page.get_by_role("button", name="Read", exact=True).click()
+    page.get_by_label("Search tokens").fill("y")
+    assert page.locator(".one-head .match").count() == 2 * 2, "in “they” and “say”, on both sides"
     page.goto(f"{address}&panel=records")
     page.wait_for_selector("[data-rows]")
 

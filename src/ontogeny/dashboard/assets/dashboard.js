@@ -532,10 +532,11 @@ window.ontogeny = (() => {
     area.value = options.text;
     const form = element("form", {onsubmit: (event) => { event.preventDefault(); emit("text", area.value); if (area.value === options.text) read(); }}, area, element("button", {type: "submit"}, "Read"));
     const said = element("p", {class: "notice", role: "status"}), grid = element("div", {class: "heads"}), one = element("div", {class: "one-head"});
-    const colours = element("select", {onchange: () => { colour = colours.value; draw(); }}, ...[["type", "query or key"], ["position", "position"], ["mod5", "position mod 5"], ["norm", "norm"]].map(([value, text]) => element("option", {value}, text)));
+    const colours = element("select", {onchange: () => { colour = colours.value; draw(); }}, ...[["type", "query or key"], ["position", "position"], ["mod5", "position mod 5"], ["norm", "norm"], ["count", "occurrences of its token"]].map(([value, text]) => element("option", {value}, text)));
     const first = element("input", {type: "checkbox", onchange: () => { hideFirst = first.checked; draw(); }});
+    const search = element("input", {type: "search", size: "12", "aria-label": "Search tokens", placeholder: "part of a token", oninput: () => draw()});
     const projections = element("select", {onchange: () => { projection = projections.value; draw(); }}, element("option", {value: "pca"}, "two principal components"), element("option", {value: "tsne"}, "t-SNE, this head"));
-    const controls = element("p", {class: "bar"}, element("label", {class: "choice"}, element("span", {}, "colour"), colours), element("label", {class: "choice"}, element("span", {}, "projection"), projections), element("label", {class: "choice keep"}, first, element("span", {}, "hide the first token")));
+    const controls = element("p", {class: "bar"}, element("label", {class: "choice"}, element("span", {}, "colour"), colours), element("label", {class: "choice"}, element("span", {}, "projection"), projections), element("label", {class: "choice keep"}, element("span", {}, "search"), search), element("label", {class: "choice keep"}, first, element("span", {}, "hide the first token")));
     form.hidden = projections.parentElement.hidden = Boolean(options.fixed);
     place.replaceChildren(form, said, controls, element("div", {class: "attention"}, grid, one));
     controls.hidden = true;
@@ -544,9 +545,11 @@ window.ontogeny = (() => {
       const count = found.tokens.length, position = point % count;
       if (colour === "position") return along(position / Math.max(count - 1, 1));
       if (colour === "mod5") return FIVE[position % 5];
+      if (colour === "count") { const counts = found.tokens.map((one) => found.tokens.filter((other) => other === one).length); return along((counts[position] - 1) / Math.max(Math.max(...counts) - 1, 1)); }
       if (colour === "norm") { const norms = found.norms[l][h], most = Math.max(...norms), least = Math.min(...norms); return along((norms[point] - least) / Math.max(most - least, 1e-9)); }
       return point < count ? "#0072B2" : "#D55E00";
     }
+    const matches = (point) => !search.value || found.tokens[point % found.tokens.length].toLowerCase().includes(search.value.toLowerCase());
     function placed(l, h, size, points = found.planes[l][h]) {
       const used = points.map((_, i) => i).filter((i) => !(hideFirst && i % found.tokens.length === 0));
       const most = Math.max(1e-9, ...used.flatMap((i) => points[i].map(Math.abs)));
@@ -566,7 +569,7 @@ window.ontogeny = (() => {
       const size = 66, canvas = element("canvas", {width: size * 2, height: size * 2, style: `width:${size}px;height:${size}px`});
       const pen = canvas.getContext("2d"), [used, at] = placed(l, h, size);
       pen.scale(2, 2);
-      for (const i of used) { const [x, y] = at(i); pen.fillStyle = ink(l, h, i); pen.fillRect(x - 1.3, y - 1.3, 2.6, 2.6); }
+      for (const i of used) { const [x, y] = at(i), half = search.value && matches(i) ? 2.2 : 1.3; pen.globalAlpha = matches(i) ? 1 : 0.15; pen.fillStyle = ink(l, h, i); pen.fillRect(x - half, y - half, 2 * half, 2 * half); }
       const label = `head.${l + 1}.${h}`;
       return element("button", {type: "button", title: label, "aria-label": label, "aria-pressed": String(l === head[0] && h === head[1]), onclick: () => { head = [l, h]; draw(); }}, canvas);
     }
@@ -583,7 +586,7 @@ window.ontogeny = (() => {
       const [used, at] = placed(l, h, size, Array.isArray(map) ? map : found.planes[l][h]), count = found.tokens.length;
       const cloud = drawn("svg", {viewBox: `0 0 ${size} ${size}`, role: "img", "data-projection": Array.isArray(map) ? "tsne" : "pca", "aria-label": `Queries and keys of head.${l + 1}.${h}, ${Array.isArray(map) ? "t-SNE" : "two principal components"}`});
       for (const i of used) {
-        const [x, y] = at(i), look = {fill: ink(l, h, i), "fill-opacity": 0.85};
+        const [x, y] = at(i), look = {fill: ink(l, h, i), "fill-opacity": matches(i) ? 0.85 : 0.12};
         const mark = i < count ? drawn("circle", {cx: x, cy: y, r: 4.5, ...look}) : drawn("rect", {x: x - 4, y: y - 4, width: 8, height: 8, transform: `rotate(45 ${x} ${y})`, ...look});
         mark.append(drawn("title", {}, `${i < count ? "query" : "key"} of “${found.tokens[i % count]}”, position ${i % count}`));
         cloud.append(mark);
@@ -597,7 +600,7 @@ window.ontogeny = (() => {
       }));
       found.tokens.forEach((token, i) => {
         const text = token.replaceAll("\n", "⏎").trim() || "␣";
-        for (const [x, anchor] of [[145, "end"], [235, "start"]]) lines.append(drawn("text", {x, y: i * row + 16, "text-anchor": anchor, class: "word"}, text.slice(0, 18)));
+        for (const [x, anchor] of [[145, "end"], [235, "start"]]) lines.append(drawn("text", {x, y: i * row + 16, "text-anchor": anchor, class: search.value && matches(i) ? "word match" : "word"}, text.slice(0, 18)));
       });
       const names = {distance_correlation: "q·k with distance", previous_token: "to the previous token", first_token: "to the first token", induction: "to the token after an earlier equal one", position_r2: "queries by position, R²"};
       const numbers = found.score_names.map((name, i) => element("tr", {}, element("th", {scope: "row"}, names[name] || name), element("td", {class: "number"}, shown(found.scores[l][h][i]))));
