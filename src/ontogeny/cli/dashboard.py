@@ -86,6 +86,10 @@ def dashboard_command(
 def _opened_lineage(lineage: Path | None) -> "Lineage | None":
     if lineage is None:
         return None
+    if not lineage.exists():
+        raise BadInput(
+            f"`lineage` must be a lineage.toml or a folder of this machine, got {lineage}: correct the path."
+        )
     from ontogeny.lineage import Lineage
 
     return Lineage.open(str(lineage))

@@ -1,6 +1,6 @@
 """Answers of models in a static export: given texts and chats at every checkpoint, by the addresses under which the page looks for them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -24,48 +24,48 @@ _TOKENS = 40
 
 
 def text_answers(shown: ShownRun, described: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Text lens, logit lens and attention of each text; in the place of what cannot be read a problem.
+    """Text lens, logit lens and attention of each text; a problem in the place of what cannot be read.
 
     Raises:
-        BadInput: a text cannot be read by a probe.
+        BadInput: no probe of any checkpoint reads a text.
     """
     kinds = {str(concept["name"]): concept.get("kind", "binary") for concept in shown.about.get("concepts", ())}
-    models, data = models_of(shown), dict[str, Any]()
-    for stage, step in _moments(described):
-        for concept in described["concepts"]:
-            for text in texts if kinds.get(concept) == "binary" else ():
-                request = LensRequest(text, concept, stage, step)
-                data[_address("texts", concept, text, stage, step)] = read_typed_text(shown, models, request)
-        for text in texts:
-            data[_address("lens", text, stage, step)] = _answer(
-                lambda a, b, c: lens_of_text(models, a, b, c), text, stage, step
-            )
+    binary = [concept for concept in described["concepts"] if kinds.get(concept) == "binary"]
+    models, moments, data = models_of(shown), list(_moments(described)), dict[str, Any]()
     for text in texts:
-        data |= _attention(shown, described, text)
+        readings = {
+            _address("texts", concept, text, *moment): _answer(
+                read_typed_text, shown, models, LensRequest(text, concept, *moment)
+            )
+            for moment in moments
+            for concept in binary
+        }
+        if readings and all("problem" in reading for reading in readings.values()):
+            raise BadInput(str(next(reversed(readings.values()))["problem"]))
+        lenses = {_address("lens", text, *moment): _answer(lens_of_text, models, text, *moment) for moment in moments}
+        data |= readings | lenses | _attention(shown, moments, text)
     return data
 
 
-def _attention(shown: ShownRun, described: Mapping[str, Any], text: str) -> dict[str, Any]:
+def _attention(shown: ShownRun, moments: Sequence[tuple[str, str]], text: str) -> dict[str, Any]:
     """Attention at every checkpoint; if that is too much, at the ends of the stages."""
-    models, moments = models_of(shown), list(_moments(described))
+    models = models_of(shown)
     ends = [moment for moment, after in zip(moments, [*moments[1:], ("", "")], strict=True) if moment[0] != after[0]]
-    last = _answer(lambda a, b, c: attention_of_text(shown, models, a, b, c), text, *moments[-1])
+    last = _answer(attention_of_text, shown, models, text, *moments[-1])
     numbers = len(last.get("tokens", ())) ** 2 * last.get("layers", 0) * last.get("heads", 0)
     chosen = moments if numbers * len(moments) <= _MOST_NUMBERS else ends
     return {
-        _address("attention", text, *moment): _answer(
-            lambda a, b, c: attention_of_text(shown, models, a, b, c), text, *moment
-        )
+        _address("attention", text, *moment): _answer(attention_of_text, shown, models, text, *moment)
         for moment in chosen
     }
 
 
-def _answer(read: Any, text: str, stage: str, step: str) -> dict[str, Any]:
+def _answer(read: Callable[..., dict[str, Any]], *asked: Any) -> dict[str, Any]:
+    """An answer, or the reason why there is none: a checkpoint was deleted, a text has one token, a family has an attention of its own."""
     try:
-        answer: dict[str, Any] = read(text, stage, step)
-    except BadInput as error:  # such as a text of one token, or a family whose attention is its own
+        return read(*asked)
+    except (BadInput, OSError) as error:
         return {"problem": str(error)}
-    return answer
 
 
 def chat_answers(
