@@ -192,20 +192,23 @@ def _turn_rows(bench: AttributeBench, row: _Rows) -> Iterator[Record]:
 
 
 def _cosine_rows(bench: AttributeBench, row: _Rows) -> Iterator[Record]:
-    """Vectors of two positions and methods, beside control vectors of two halves of the dialogues, divided in two ways."""
-    train, fitted = row.data.splits.train, bench.fitted.control
-    n = len(train)
-    ways = ((train[::2], train[1::2]), (train[: n // 2], train[n // 2 :]))
-    halves = [bench.cosine(*(bench.probe("mass_mean", "instruction", half) for half in way)) for way in ways]
-    yield row("cosine", halves[0], HALVES, n=n)
-    for condition, value in zip((HALVES, OTHER_PLACE), halves, strict=True):
-        yield row("cosine", value, condition, n=n, control="same_position")
+    """The control vector of one half of the dialogues against each vector of the other half; the null divides them in another way."""
+    train = row.data.splits.train
+    n = len(train) // 2
+    one, other = train[::2], train[1::2]
+    control = bench.probe(*_PROBES[CONTROL], one)
     for condition, name in (
+        (HALVES, CONTROL),
         (OTHER_PLACE, READING_MASS_MEAN),
         ("other method, same position", CONTROL_LOGISTIC),
         ("reading and control", READING),
     ):
-        yield row("cosine", bench.cosine(fitted, bench.probe(*_PROBES[name])), condition, n=n)
+        yield row("cosine", bench.cosine(control, bench.probe(*_PROBES[name], other)), condition, n=n)
+    again = bench.cosine(*(bench.probe(*_PROBES[CONTROL], half) for half in (train[:n], train[n:])))
+    yield row(
+        "cosine", bench.cosine(control, bench.probe(*_PROBES[CONTROL], other)), HALVES, n=n, control="same_position"
+    )
+    yield row("cosine", again, OTHER_PLACE, n=n, control="same_position")
 
 
 def _control_rows(bench: AttributeBench, row: _Rows) -> Iterator[Record]:

@@ -49,7 +49,7 @@ CLAIMS = (
     ),
     Claim(
         "control_is_another_vector",
-        "A vector of the end of the instruction is further from one of the begun answer than from itself, fitted on other dialogues.",
+        "The control vector of one half of the dialogues is nearer to that of the other half than to the vector of the begun answer there.",
         f"{_PAPER}, section 4",
         "control probes differ from reading probes",
         Separation(Quantity("cosine", HALVES), Quantity("cosine", OTHER_PLACE), unit="cosine"),
