@@ -117,6 +117,11 @@ def test_gauges_are_read_in_the_forward_passes_of_the_answer(
             assert turn.reading.score == pytest.approx(whole.turns[-1].score, abs=1e-3, rel=1e-4)
             torch.testing.assert_close(turn.tokens, whole.tokens, atol=1e-3, rtol=1e-4)
             torch.testing.assert_close(again_read.tokens, turn.tokens, atol=1e-3, rtol=1e-4)
+    slow = DecodingConfig(tokens=1, cache=False)
+    without = answer_and_read(model, chat, begun, slow, template=CHAT_TEMPLATE)[1]
+    assert [turn.reading.score for turn in without if turn.reading] == pytest.approx(
+        [one.turns[-1].score for one in expected[5:7]], rel=1e-4
+    )
     monkeypatch.setattr(prompt_states, "_MOST_CACHED", 1)
     one_by_one = read_turn(model, chat, begun, CHAT_TEMPLATE)
     assert [one.reading.score for one in one_by_one if one.reading] == pytest.approx(

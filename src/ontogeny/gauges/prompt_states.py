@@ -44,7 +44,8 @@ class PromptStates:
             def after_prompt(module: Any, arguments: Any, output: Any) -> None:
                 hooks.close()  # the passes of the answer's tokens are those of a bare generation
                 if self._cached:
-                    self._cache = copy.deepcopy(output.past_key_values)  # the generation adds its own keys to it
+                    # A copy, since the generation adds its own keys to it.
+                    self._cache = copy.deepcopy(getattr(output, "past_key_values", None))
 
             hooks.callback(self._model.network.register_forward_hook(after_prompt).remove)
             yield
@@ -52,10 +53,16 @@ class PromptStates:
     @torch.no_grad()
     def run(self, ids: Int[Tensor, " token"]) -> None:
         """Read a prompt without a generation."""
-        cache = DynamicCache(config=self._model.network.config)
+        cache = DynamicCache(config=self._model.network.config) if self._cached else None
         with read_hooks(self._model, self._wanted, self._keep):
-            self._model.body(input_ids=ids[None].to(self._model.device), past_key_values=cache, use_cache=True)
+            given = {} if cache is None else {"past_key_values": cache}
+            self._model.body(input_ids=ids[None].to(self._model.device), use_cache=cache is not None, **given)
         self._cache = cache
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether the KV cache is there; a generation without one has none."""
+        return self._cache is not None
 
     def _keep(self, part: str, layer: int, value: Tensor) -> None:
         self._values[part, layer] = value[0].clone()  # a later block may write into it

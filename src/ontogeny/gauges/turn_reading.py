@@ -167,7 +167,7 @@ def _ends(
             reasons[one.number] = (
                 f"with the begun answer the conversation has {len(encoding.ids)} tokens, and the context has {model.context}"
             )
-        elif len(encoding.ids) > count and torch.equal(encoding.ids[:count], prompt.ids):
+        elif states.can_continue and len(encoding.ids) > count and torch.equal(encoding.ids[:count], prompt.ids):
             tails.append((one.number, encoding.ids[count:], one.site))
     if tails:
         values = states.continued([(ids, site) for _, ids, site in tails], len(prompt.ids))
