@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ontogeny.measurements.design import Design
 from ontogeny.metrics.information import dependence_within_accuracy
@@ -57,9 +59,17 @@ def _stage_fits(curves: "pd.DataFrame", seed: int) -> dict[tuple[str, str], _Sit
     """The fits of one stage by concept and site."""
     fits: dict[tuple[str, str], _SiteFits] = {}
     ordered = curves.sort_values(["layer", "step"], kind="stable")
-    for (concept, site, kernel), group in ordered.groupby(["concept", "site", "method"], sort=False):
+    groups = ordered.groupby(["concept", "site", "method"], sort=False)
+    # One table for all curves: a small tensor kept after each large fit would leave holes in memory that nothing fills.
+    table: Tensor | None = None
+    for place, ((concept, site, kernel), group) in enumerate(groups):
         steps = torch.tensor(group.step.tolist(), dtype=torch.float64)
         fit = fit_bend(steps, torch.tensor(group.value.tolist()).double(), seed=seed)
+        if fit.explained is not None:
+            table = fit.explained.new_empty(len(groups), len(fit.explained)) if table is None else table
+            if len(fit.explained) == table.shape[1]:
+                table[place] = fit.explained
+                fit = replace(fit, explained=table[place])
         fits.setdefault((str(concept), str(site)), {})[str(kernel)] = fit, int(group.n.max())
     return fits
 

@@ -129,6 +129,8 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
     test, rows = split.test, related[_evenly_spaced(len(related), most)]
     try:
         permutations = group_permutations(y[test], groups[test], samples=settings.permutations, seed=settings.seed)
+        if folds is not None:
+            permutations = permutations[:REFITS].clone()
         return Design(
             concept=concept,
             y=y,
@@ -138,7 +140,7 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
             test_folds=folds,
             control_split=control_split,
             weights=group_weights(groups[test], samples=settings.resamples, seed=settings.seed, dtype=torch.uint8),
-            permutations=permutations if folds is None else permutations[:REFITS].clone(),
+            permutations=permutations,
             one_fold_permutations=settings.permutations,
             control=control,
             control_y=_control_labels(control, y, settings.seed),

@@ -84,7 +84,11 @@ def refit_null(
             blocks.append(torch.stack([permuted_r2(fitted[:, b], labels[b][None])[0] for b in range(len(labels))]))
             continue
         of_class = [labels == c if c is not None else labels for c in classes]
-        areas = [_aurocs(predict(one.float()), one, folds) for one in of_class]
+        few = len(labels) if size > 1 else max(1, _BLOCK // (4 * len(y)))
+        areas = [
+            torch.cat([_aurocs(predict(some.float()), some, folds) for some in torch.split(one, few)])
+            for one in of_class
+        ]
         blocks.append(torch.stack(areas).nanmean(0))
     scores = torch.cat(blocks, 1).double()
     observed, null = scores[0], scores[1:]

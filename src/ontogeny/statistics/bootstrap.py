@@ -128,7 +128,7 @@ def mean_samples(
     values: Float[Tensor, "site example"], weights: Num[Tensor, "sample example"]
 ) -> Float[Tensor, "sample site"]:
     """Weighted mean over examples: hits for accuracy, nats for a bound."""
-    blocks = weights.split(max(1, _BLOCK // max(1, weights.shape[1])))  # type: ignore[no-untyped-call]
+    blocks = weights.split(max(1, _BLOCK // (4 * max(1, weights.shape[1]))))  # type: ignore[no-untyped-call]
     return torch.cat([b.to(values.dtype) @ values.T / b.sum(1, keepdim=True).to(values.dtype) for b in blocks])
 
 
