@@ -129,14 +129,18 @@ def _read(
             (reading,) = calibrated_readings(one.probe, scores[:1])
             column = reading.probabilities.index(max(reading.probabilities)) if scores.shape[1] > 1 else 0
             read[one.number] = TurnReading(gauge, reading, scores[1:, column], "")
-    apart = [number for number in range(len(gauges)) if number not in read]
-    if apart:
-        conversation = encode_conversation(model, chat, template)
-        whole = read_conversation(model, conversation, [gauges[number] for number in apart], template)
-        for number, one_read in zip(apart, whole.gauges, strict=True):
-            last = one_read.turns[-1] if one_read.turns else None
-            read[number] = TurnReading(gauges[number], last, one_read.tokens, one_read.reason)
+    for number in [number for number in range(len(gauges)) if number not in read]:
+        read[number] = _read_apart(model, chat, gauges[number], template)
     return tuple(read[number] for number in range(len(gauges)))
+
+
+def _read_apart(model: Model, chat: Chat, gauge: Gauge, template: Template) -> TurnReading:
+    """A gauge that needs a forward pass of its own, such as one at the queries of a head."""
+    try:
+        (whole,) = read_conversation(model, encode_conversation(model, chat, template), [gauge], template).gauges
+    except BadInput as error:
+        return TurnReading(gauge, None, torch.zeros(0), str(error))
+    return TurnReading(gauge, whole.turns[-1] if whole.turns else None, whole.tokens, whole.reason)
 
 
 def _ends(
