@@ -65,7 +65,7 @@ class PromptStates:
         return self._cache is not None
 
     def _keep(self, part: str, layer: int, value: Tensor) -> None:
-        self._values[part, layer] = value[0].clone()  # a later block may write into it
+        self._values[part, layer] = value[0].clone()  # as below
 
     def at(self, site: Site) -> Float[Tensor, "token d"]:
         """The states of all tokens of the prompt at a site, float32 on the CPU."""
@@ -103,7 +103,7 @@ class PromptStates:
         values: dict[tuple[str, int], Tensor] = {}
 
         def sink(part: str, layer: int, value: Tensor) -> None:
-            values[part, layer] = value
+            values[part, layer] = value.clone()  # Falcon adds attention to the output of its MLP in place
             if len(values) == len(wanted):
                 raise StopForward
 
