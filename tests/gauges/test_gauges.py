@@ -1,7 +1,8 @@
 """Gauges: the planted user is read where it is planted, calibrated, pinned, and refused where the run does not read it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +128,28 @@ def test_gauges_are_read_in_the_forward_passes_of_the_answer(
     assert [one.reading.score for one in one_by_one if one.reading] == pytest.approx(
         [one.turns[-1].score for one in expected[5:7]], rel=1e-4
     )
+
+
+@pytest.mark.parametrize("family", ["falcon", "gemma2", "gptj"])
+def test_families_with_layers_of_their_own_are_read_alike(
+    family: str, tiny: Callable[..., Path], gauges: list[Gauge]
+) -> None:
+    """Blocks that write into their values, a sliding window, and an attention that cannot be reached, which only its gauge minds."""
+    model, probe = on.load_model(tiny(family)), gauges[1].probe
+    assert probe is not None
+    wide = replace(probe, weight=torch.linspace(-1, 1, model.d)[:, None])
+    own = replace(gauges[1], tokenizer="", site=Site("mlp", 1), probe=wide)
+    begun = replace(own, label=replace(own.label, suffix=" I think"))
+    query = replace(own, site=Site("query", 1, 0), probe=replace(probe, weight=torch.ones(model.d_head, 1)))
+    chat = (("user", "so it was"),)
+    _, read = answer_and_read(model, chat, [own, begun, query], DecodingConfig(tokens=2), template=CHAT_TEMPLATE)
+    assert ("cannot be reached" in read[2].reason) == (family != "gemma2")
+    conversation = encode_conversation(model, chat, CHAT_TEMPLATE)
+    for turn, whole in zip(
+        read, read_conversation(model, conversation, [own, begun], CHAT_TEMPLATE).gauges, strict=False
+    ):
+        assert turn.reading is not None
+        assert turn.reading.score == pytest.approx(whole.turns[-1].score, abs=1e-5)
 
 
 def _direction(gauge: Gauge) -> on.Direction:
