@@ -76,10 +76,11 @@ def test_each_preset_has_its_worlds() -> None:
         assert sizes[1] == preset.factors[1] * sizes[0]
 
 
-def test_gain_after_a_boundary_is_that_of_the_doubling() -> None:
-    steps = np.array([0.0, 1, 2, 4, 8, 16, 32])
-    curve = (steps, np.array([0, 0, 0, 0.1, 0.2, 0.9, 0.9]))
-    assert percolation._gains(curve, 8.0) == (pytest.approx(0.1), pytest.approx(0.7))
+def test_gain_changes_where_a_curve_bends_over_doublings() -> None:
+    steps = np.array([1.0, 2, 4, 8, 16, 32])
+    curve = (steps, np.array([0, 0, 0.1, 0.2, 0.9, 0.9]))
+    assert percolation.gain_change(curve, 8.0) == pytest.approx(0.7 - 0.1)
+    assert percolation.gain_change((steps, np.log2(steps)), 8.0) == 0
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ __all__ = [
     "SECONDS",
     "SETUP",
     "TITLE",
+    "VERSION",
     "Settings",
     "run",
 ]
@@ -58,6 +59,7 @@ DIFFERENCES = (
     "Sentences are checked by a finite automaton and type tables, not by a Viterbi parser.",
 )
 CHALLENGES = (2, 3, 4)
+VERSION = 2
 PRESETS: Mapping[str, Settings] = {
     "smoke": Settings(
         pairs=1, entities=5, properties=1, values=5, shown=0.4, relations=2, factors=(1, 2), steps=30, rate=0.03, rows=8, longest=6,
@@ -73,7 +75,12 @@ PRESETS: Mapping[str, Settings] = {
         longest=50, context=128, width=128, measured=1000, sentences=512, minimal_pairs=512, prompts=512, draws=100,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 2, "tiny": 97, "small": 3500, "paper": 4_000_000}
+_RIGHT = {"write": "values typed", "order": "right", "use": "right"}
+"""Part of each task's sentences that counts as right."""
+_RIGHT_WITHOUT_TYPES = {"write": "grammatical", "order": "right", "use": "right but for types"}
+_BOUNDARIES = 32
+"""Steps, evenly spaced in the logarithm, over which the change of a gain is averaged."""
+SECONDS = {"smoke": 2, "tiny": 60, "small": 3500, "paper": 4_000_000}
 
 
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
@@ -88,7 +95,8 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
         lab.on_activity(f"{condition_of(factor)}, {structure}", place, len(plan))
         main = structure == "typed" and factor == settings.main and control is None
         seed = lab.seed + 1000 * place
-        numbers = list(train_and_measure(settings, settings.world(factor, structure, seed), seed, tasks=main))
+        whole = main or structure == "shuffled"
+        numbers = list(train_and_measure(settings, settings.world(factor, structure, seed), seed, whole=whole))
         if control is None:
             typed[factor] = numbers
             yield from _size_rows(lab, settings, factor, numbers)
@@ -98,6 +106,8 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
             same.append(numbers)
         elif control == "shuffled_types":
             yield from _panel_rows(lab, numbers, control)
+            yield from _task_rows(lab, numbers, control)
+            yield from _jump_rows(lab, typed[settings.main], numbers)
         else:
             yield from _unseen_rows(lab, numbers, control or MAIN, None)
             yield from _unseen_rows(lab, same[0], control or MAIN, "both_shared")
@@ -143,7 +153,10 @@ def _main_rows(lab: Lab, settings: Settings, numbers: Sequence[Measured], seed: 
         for m in halves[half]:
             yield lab.row(metric, m.value, MAIN, step=m.step, n=m.n, control="two_halves")
     yield from _other_rows(lab, settings, numbers, seed)
-    yield from _task_rows(lab, numbers)
+    for m in numbers:
+        if m.metric == "task":
+            yield lab.row("task", m.value, m.coords["task"], step=m.step, n=m.n, part=m.coords["part"])
+    yield from _task_rows(lab, numbers, None)
 
 
 def _other_rows(lab: Lab, settings: Settings, numbers: Sequence[Measured], seed: int) -> Iterator[Record]:
@@ -163,33 +176,39 @@ def _other_rows(lab: Lab, settings: Settings, numbers: Sequence[Measured], seed:
             yield lab.row("unseen_learned", share, MAIN, step=step, control="other_rows")
 
 
-def _task_rows(lab: Lab, numbers: Sequence[Measured]) -> Iterator[Record]:
-    """Answers of the model, and their gains in the doubling of steps before and after the types of values are learned."""
-    # Half of the whole gain, so that the boundary exists in every run; a late one has less room for a gain after it.
-    halfway = Event(Quantity("value_learned"), 0.5, relative=True)
-    boundary = halfway.step(curve_of(numbers, "value_learned"))
-    parts = {"write": "values typed", "order": "right", "use": "right"}
-    for m in numbers:
-        if m.metric == "task":
-            yield lab.row("task", m.value, m.coords["task"], step=m.step, n=m.n, part=m.coords["part"])
-    for task, part in parts.items():
-        own = [m for m in numbers if m.metric == "task" and m.coords == {"task": task, "part": part}]
-        for m in own:
-            yield lab.row("right_sentences", m.value, task, step=m.step, n=m.n)
-        curve = curve_of(own, "task")
-        inner = [float(s) for s in curve[0] if s >= 2 and 2 * s <= curve[0][-1]]
-        everywhere = np.array([_gains(curve, s) for s in inner])
-        at = _gains(curve, boundary)
-        null = everywhere.mean(0) if len(everywhere) else (math.nan, math.nan)
-        for control, (before, after) in ((None, at), ("all_boundaries", null)):
-            yield lab.row("gain_before", before, task, control=control, n=own[0].n)
-            yield lab.row("gain_after", after, task, control=control, n=own[0].n)
+def right_answers(numbers: Sequence[Measured], task: str, *, typed: bool) -> list[Measured]:
+    """Right sentences of a task; in a language without types those of right form and words."""
+    part = (_RIGHT if typed else _RIGHT_WITHOUT_TYPES)[task]
+    return [m for m in numbers if m.metric == "task" and m.coords == {"task": task, "part": part}]
 
 
-def _gains(curve: Curve, boundary: float) -> tuple[float, float]:
-    """Gain in the doubling of steps before a boundary and after it."""
+def _task_rows(lab: Lab, numbers: Sequence[Measured], control: str | None) -> Iterator[Record]:
+    for task in _RIGHT:
+        for m in right_answers(numbers, task, typed=control is None):
+            yield lab.row("right_sentences", m.value, task, step=m.step, n=m.n, control=control)
+
+
+def _jump_rows(lab: Lab, typed: Sequence[Measured], untyped: Sequence[Measured]) -> Iterator[Record]:
+    """How much more a doubling of steps gains after the types of values are learned than before, and in the language without types.
+
+    In the null run it is the mean over all steps, at which nothing happens in particular.
+    """
+    # Half of what is learned in the end, so that the boundary exists in every run.
+    boundary = Event(Quantity("value_learned"), 0.5, relative=True).step(curve_of(typed, "value_learned"))
+    for task in _RIGHT:
+        for metric, numbers in (("gain_change", typed), ("untyped_gain_change", untyped)):
+            own = right_answers(numbers, task, typed=numbers is typed)
+            curve = curve_of(own, "task")
+            everywhere = np.geomspace(2, max(curve[0][-1] / 2, 2), _BOUNDARIES)
+            mean = float(np.mean([gain_change(curve, step) for step in everywhere]))
+            for value, control in ((gain_change(curve, boundary), None), (mean, "all_steps")):
+                yield lab.row(metric, value, task, control=control, n=own[0].n)
+
+
+def gain_change(curve: Curve, boundary: float) -> float:
+    """Gain in the doubling of steps after a boundary, minus that in the doubling before it."""
     low, at, high = np.interp([boundary / 2, boundary, 2 * boundary], *curve)
-    return float(at - low), float(high - at)
+    return float(high - 2 * at + low)
 
 
 def _size_rows(lab: Lab, settings: Settings, factor: int, numbers: Sequence[Measured]) -> Iterator[Record]:

@@ -42,7 +42,11 @@ def answer_tasks(
             given = prompts.ids[:, 3:-1]
             present = ((given[:, :, None] == words[:, None, :]).any(2) | (given < world.entities[0])).all(1)
             typed_ = check.relations_typed & check.values_typed
-            numbers |= {"same words": ended & present, "right": right & present & typed_}
+            numbers |= {
+                "same words": ended & present,
+                "right but for types": right & present,
+                "right": right & present & typed_,
+            }
         for part, hits in numbers.items():
             yield Measured("task", step, float(hits.mean()), len(hits), {"task": name, "part": part})
 

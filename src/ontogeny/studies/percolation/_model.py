@@ -22,11 +22,11 @@ from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import typed_sentences as typed
 
 
-def train_and_measure(settings: Settings, config: typed.Config, seed: int, *, tasks: bool) -> Iterator[Measured]:
+def train_and_measure(settings: Settings, config: typed.Config, seed: int, *, whole: bool) -> Iterator[Measured]:
     """Numbers at every measured step of one run.
 
     Args:
-        tasks: Whether the model also writes sentences and answers prompts, at every second measured step.
+        whole: Whether minimal pairs are compared as well, and prompts answered at every second measured step.
     """
     world = typed.make(config)
     size = ToyModelSize({}, layers=settings.layers, heads=2, width=settings.width)
@@ -49,8 +49,8 @@ def train_and_measure(settings: Settings, config: typed.Config, seed: int, *, ta
     for session in training_sessions(TrainingRecipe(make, batches, language_model, training, seed)):
         if session.step in marks:
             yield from _stream_numbers(world, revealed, session.step)
-            yield from panel.measure(session.network, session.step)
-            if tasks and session.step in answered:
+            yield from panel.measure(session.network, session.step, minimal_pairs=whole)
+            if whole and session.step in answered:
                 yield from answer_tasks(session.network, world, panel.tasks, session.step)
 
 

@@ -69,7 +69,7 @@ class Panel:
         )
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, step: int) -> Iterator[Measured]:
+    def measure(self, network: nn.Module, step: int, *, minimal_pairs: bool = True) -> Iterator[Measured]:
         """Shares of probability, minimal pairs and reachability."""
         shares = self._next_word_shares(network)
         for metric, (share, chance, n) in shares.items():
@@ -78,7 +78,7 @@ class Panel:
                 yield Measured("relation_half", step, learned, n, {"half": metric[-1]})
             else:
                 yield Measured(metric, step, learned, n)
-        for kind, pairs in self.minimal.items():
+        for kind, pairs in self.minimal.items() if minimal_pairs else ():
             right, wrong = (_sentence_scores(network, self.world, s) for s in (pairs.right, pairs.wrong))
             hits = (right > wrong).double() + (right == wrong).double() / 2
             yield Measured("pair_accuracy", step, float(hits.mean()), len(hits), {"kind": kind})
@@ -123,9 +123,7 @@ class Panel:
 
     def _reachability(self, network: nn.Module, step: int) -> Iterator[Measured]:
         world, unseen, n = self.world, self.pairs == 1, int((self.pairs == 1).sum())
-        logs = torch.cat(
-            [_log_probabilities(network, rows)[:, -1] for rows in _chunks(self.prompts, len(world.vocabulary))]
-        )
+        logs = _log_probabilities_after(network, self.prompts, len(world.vocabulary))
         scores = logs[:, world.values[0] : world.values[-1] + 1].contiguous()
         own = world.config.values_per_type
         above = scores.shape[1] - torch.searchsorted(scores.sort(1).values, scores, right=True)
@@ -135,9 +133,7 @@ class Panel:
         yield Measured("unseen_rank", step, float((above + 1)[unseen].double().mean() / own), n)
         yield Measured("unseen_probability", step, float(own * scores.exp()[unseen].double().mean()), n)
         yield Measured("unseen_nll", step, float(-scores[unseen].double().mean()), n)
-        last = torch.cat(
-            [_log_probabilities(network, rows)[:, -1] for rows in _chunks(self.scrambled, len(world.vocabulary))]
-        )
+        last = _log_probabilities_after(network, self.scrambled, len(world.vocabulary))
         right = last.gather(1, self.answers[:, None]).exp()
         yield Measured("unseen_unscrambled", step, float(right.mean()), len(right))
 
@@ -156,6 +152,14 @@ def _log_probabilities(network: nn.Module, ids: Int[Tensor, "row token"]) -> Flo
     """Log-probability of each token after each place; places after the end of a row mean nothing."""
     logs: Tensor = network(input_ids=ids, use_cache=False).logits.log_softmax(-1)
     return logs
+
+
+def _log_probabilities_after(
+    network: nn.Module, ids: Int[Tensor, "row token"], vocabulary: int
+) -> Float[Tensor, "row vocab"]:
+    """Log-probability of each token after the last one of a row."""
+    parts = [network(input_ids=rows, use_cache=False).logits[:, -1] for rows in _chunks(ids, vocabulary)]
+    return torch.cat(parts).log_softmax(-1)
 
 
 def _sentence_scores(network: nn.Module, world: typed.World, sentences: typed.Sentences) -> Float[Tensor, " sentence"]:

@@ -32,13 +32,13 @@ class Settings:
     """Share of a property's values that occur with an entity."""
     relations: int = 4
     """Verbs per pair of types."""
-    factors: tuple[int, ...] = (1, 2, 4, 8)
+    factors: tuple[int, ...] = (1, 2, 8)
     """Conditions: multiples of `properties`; some of FACTORS, with 1."""
     main: int = 2
     """Condition in which the tasks are generated, and which the null runs repeat."""
-    steps: int = 360
-    rate: float = 3e-3
-    rows: int = 24
+    steps: int = 320
+    rate: float = 5e-3
+    rows: int = 16
     """Rows of text per step."""
     longest: int = 12
     context: int = 48
