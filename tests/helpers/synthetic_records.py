@@ -209,9 +209,9 @@ def _scenes(moment: tuple[str, int, float]) -> Iterator[dict]:
         yield at | {"metric": "picture", "value": 1.0, "n": 1, "coords": coords}
         coords = {"image": "1", "name": f"way {number}", "picture": _ONE_PIXEL}
         yield at | {"metric": "generated_image", "value": 1.0, "n": 1, "coords": coords}
-        for control in ({}, {"control": "linear theory"}):
-            for metric, value in (("path_colour", 0.1 * number), ("path_size", 0.3 * number)):
-                yield at | control | {"metric": metric, "value": value, "step": step + number, "n": 16}
+    for control, most in (({}, 0.9), ({"control": "linear theory"}, 1.2)):
+        for metric, at_step in (("path_colour", 300), ("path_size", 2000)):
+            yield at | control | {"metric": metric, "value": most * _rise(step, at_step), "n": 16}
 
 
 def _mapped_vectors(concept: str, moment: tuple[str, int, float]) -> Iterator[dict]:
