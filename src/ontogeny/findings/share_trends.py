@@ -18,9 +18,8 @@ def share_trend_sentences(records: pd.DataFrame) -> list[str]:
     rows = rows.assign(place=place).sort_values(["concept", "place", "method"], kind="stable")
     sentences = [str(note) for note in rows.loc[rows["value"].notna(), "note"]]
     absent = rows[rows["value"].isna()]
-    for (concept, reason), own in absent.groupby(["concept", "note"], sort=False):
-        quantities = dict.fromkeys(
-            f"{of} of {method}" for of, method in zip(coord_column(own, "of"), own["method"], strict=True)
-        )
-        sentences.append(f"{concept}: no trend of {', '.join(quantities)}: {reason}.")
+    for concept, reason in absent[["concept", "note"]].drop_duplicates().itertuples(index=False, name=None):
+        own = absent[absent["concept"].eq(concept) & absent["note"].eq(reason)]
+        names = [f"{of} of {method}" for of, method in zip(coord_column(own, "of"), own["method"], strict=True)]
+        sentences.append(f"{concept}: no trend of {', '.join(dict.fromkeys(names))}: {reason}.")
     return sentences
