@@ -19,7 +19,7 @@ def share_trend_sentences(records: pd.DataFrame) -> list[str]:
     sentences = [str(note) for note in rows.loc[rows["value"].notna(), "note"]]
     absent = rows[rows["value"].isna()]
     for concept, reason in absent[["concept", "note"]].drop_duplicates().itertuples(index=False, name=None):
-        own = absent[absent["concept"].eq(concept) & absent["note"].eq(reason)]
-        names = [f"{of} of {method}" for of, method in zip(coord_column(own, "of"), own["method"], strict=True)]
+        same = absent[absent["concept"].eq(concept) & absent["note"].eq(reason)]
+        names = [f"{of} of {method}" for of, method in zip(coord_column(same, "of"), same["method"], strict=True)]
         sentences.append(f"{concept}: no trend of {', '.join(dict.fromkeys(names))}: {reason}.")
     return sentences
