@@ -6,6 +6,7 @@ AttentionViz (arXiv:2305.03210) on a small GPT of returning phrases, at checkpoi
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ontogeny.activations.attention_geometry import plane_of
@@ -131,8 +132,12 @@ def _head_rows(reads: list[ReadTexts], language: str, settings: Settings, lab: L
             other = float(chosen[number][last][0][_best(chosen[-1][last])])
             yield lab.row(metric, other, BEST, step=read.step, n=n, control="same_curve")
         if metric in _SHOWN:
-            vectors = reads[-1].vectors[1]
-            points = plane_of(vectors.queries[at], vectors.keys[at])
+            # A spiral is the path of the means; other heads are shown on one text.
+            shown = reads[-1].vectors if metric == "spiral" else reads[-1].vectors[1:2]
+            queries, keys = (
+                torch.stack([getattr(one, part)[at] for one in shown]).mean(0) for part in ("queries", "keys")
+            )
+            points = plane_of(queries, keys)
             places = range(len(points) // 2)
             yield from _plane_rows(
                 lab, points, f"{metric.replace('_', ' ')}, {_name(at)}", "position", list(map(str, places))

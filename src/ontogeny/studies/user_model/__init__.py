@@ -89,6 +89,7 @@ PICTURES = (
     StudyPicture(
         "Change of the judge's log-odds by the length of the push",
         ("push", "change"),
+        (CONTROL, READING, RANDOM),
         points=True,
         caption="Push in distances of the class means, change in nats.",
     ),
