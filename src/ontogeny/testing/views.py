@@ -16,7 +16,8 @@ from ontogeny.testing._contract import Clause, run_clauses
 
 AXIS_UNIT = re.compile(
     r"\((0–1|≤ 1|−1 to 1|0–2|dimensions|resid|attn|mlp|neuron|0 first|nats|spreads|nats per token|times the vector|count|rank"
-    r"|units of the stream|units of the joint space|units of the target|number in the file|share of the truth|of cosines|spreads of the activations"
+    r"|units of the stream|units of the joint space|units of the target|number in the file|share of the truth|of cosines"
+    r"|spreads of the activations"
     r"|share of W₀|share of the distances|share of the ranks|log₂ of a ratio|times the change|doublings)\)"
     r"|^training step|^(learned|tried) at step|\(training step\)$"
     r"|^layer$|^block$|^model$|^concept$|^checkpoints averaged$|^arm$|^estimate$|^condition$|^kind of token$|^kind of change$"
