@@ -18,7 +18,7 @@ from ontogeny.studies.user_model._settings import Settings
 from ontogeny.training.batches import TokenBatch
 from ontogeny.training.objectives.language_model import answers_only, language_model
 from ontogeny.training.objectives.objective import Objective
-from ontogeny.training.toy_models.on_chats import chat_text
+from ontogeny.training.toy_models.on_chats import tokenize_chats
 from ontogeny.worlds import user_attributes as world_module
 
 
@@ -108,7 +108,7 @@ def _from_folder(settings: Settings, folder: Path, seed: int) -> Corpus:
             f"user_{concept.name}", "user", classes[: class_count(concept)], sensitive=True, suffix=""
         )
         attributes.append(LabelledAttribute(concept.name, with_suffix(sensitive, None), own))
-    text = chat_text(learned, vocabulary=settings.vocabulary, context=settings.context)
+    text = tokenize_chats(learned, vocabulary=settings.vocabulary, context=settings.context)
 
     def batches(step: int) -> TokenBatch:
         return text.batch(np.random.default_rng([seed, step]), settings.rows, settings.context)

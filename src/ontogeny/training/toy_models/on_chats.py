@@ -35,7 +35,7 @@ class ChatText:
         return TokenBatch(self.ids[starts[:, None] + torch.arange(context)])
 
 
-def chat_text(chats: Sequence[Chat], *, vocabulary: int, context: int, template: str = CHAT_TEMPLATE) -> ChatText:
+def tokenize_chats(chats: Sequence[Chat], *, vocabulary: int, context: int, template: str = CHAT_TEMPLATE) -> ChatText:
     """Train a tokenizer on chats, and tokenize them in a template.
 
     Args:
