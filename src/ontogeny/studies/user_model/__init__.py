@@ -67,7 +67,7 @@ PRESETS: Mapping[str, Settings] = {
         context=1024, vocabulary=8000,
     ),
 }  # fmt: skip
-SECONDS = {"smoke": 4, "tiny": 40, "small": 1500, "paper": 100_000}
+SECONDS = {"smoke": 3, "tiny": 50, "small": 1500, "paper": 100_000}
 _PROBES: Mapping[str, tuple[str, str]] = {
     CONTROL: ("mass_mean", "instruction"),
     CONTROL_LOGISTIC: ("logistic", "instruction"),
