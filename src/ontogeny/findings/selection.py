@@ -4,6 +4,7 @@ A condition is SQL over the columns of a record. Names in braces stand for condi
 
     {best}           rows at the best site of their concept, and rows without a site
     {site:METRICS}   the same; if these metrics (separated by +, in the syntax of LIKE) lack the best site, at their deepest layer
+    {headless}       rows that are not of heads; all rows if the best site of a concept is a head
     {probe}          rows of the probe that the concept's findings use
     {last}           rows of the last checkpoint at which the metric was measured
     {thin:48}        rows of about 48 checkpoints of their concept, and rows without a step; the extremes of a long run stay:
@@ -164,10 +165,15 @@ class RecordSource:
 
     @functools.cached_property
     def _finding_rows(self) -> pd.DataFrame:
-        if any(site.startswith("head.") for sites in self._best_sites.values() for site in sites):
+        if self._reads_heads:
             return self._rows(FINDING_ROWS)
         # Most rows of a large run are of heads. They come last in a part, and are skipped where a condition names them.
         return self._rows(f"head is null and ({FINDING_ROWS})", f"head is not null and ({_AT_ANY_SITE})")
+
+    @property
+    def _reads_heads(self) -> bool:
+        """Whether the best site of a concept is a head."""
+        return any(site.startswith("head.") for sites in self._best_sites.values() for site in sites)
 
     def _rows(self, *wheres: str) -> pd.DataFrame:
         columns = ", ".join(f'"{name}"' for name in RECORD_COLUMNS)
@@ -263,6 +269,7 @@ class RecordSource:
             name, given = match[1], match[2]
             conditions: dict[str, Callable[[], str]] = {
                 "best": lambda: _at_sites(self._best_sites),
+                "headless": lambda: "true" if self._reads_heads else "head is null",
                 "site": lambda: self._at_drawn_sites(given),
                 "probe": lambda: _of_concepts("method", self._probes),
                 "last": lambda: self._last_checkpoints,

@@ -34,8 +34,9 @@ OF = "+".join(SCORE_METRICS)
 PARTS = ("resid", "attn", "mlp", "neuron", "attn_resid", "mlp_resid", "router")
 select = rows_with_metrics(*SCORE_METRICS, "p_familywise", "best_site", "cv_score")
 where = (
-    f"metric = 'best_site' or ({SCORES_AT_BEST_SITE} and {{thin:{MOST}:{OF}}}) or ({metric_condition(*SCORE_METRICS, 'p_familywise')} "
-    f"and head is null and {OWN_ROWS} and {{probe}} and {{thin:{MOST}:{OF}}})"
+    # Alone, so that DuckDB skips the rows of heads, most of a large run, where none is a best site.
+    f"{{headless}} and (metric = 'best_site' or ({SCORES_AT_BEST_SITE} and {{thin:{MOST}:{OF}}}) "
+    f"or ({metric_condition(*SCORE_METRICS, 'p_familywise')} and head is null and {OWN_ROWS} and {{probe}} and {{thin:{MOST}:{OF}}}))"
 )
 
 
