@@ -165,8 +165,8 @@ def test_kernels_of_the_settings_are_those_of_the_metric() -> None:
 def test_choices_of_options_are_those_of_the_library() -> None:
     from ontogeny.cli._arguments import CHOICES
     from ontogeny.editing.session import EDIT_METHODS
-    from ontogeny.jobs.compare.inputs import PairingMode
     from ontogeny.jobs.transfer.plan import VectorLength
+    from ontogeny.patching.prompt_pairs import PairingMode
     from ontogeny.steering.token_selection import TOKEN_SELECTORS
     from ontogeny.tasks.contrast_items import ContrastAim
     from ontogeny.training.toy_models.in_world import TOY_MODEL_SIZES, TOY_STAGES

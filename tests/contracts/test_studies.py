@@ -10,15 +10,9 @@ import pytest
 from ontogeny import plugins
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
+from ontogeny.data.verdict_question import VerdictQuestion
 from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import (
-    STUDY_ALIASES,
-    StageSizes,
-    StudyInputs,
-    VerdictQuestion,
-    load_study,
-    study_names,
-)
+from ontogeny.jobs.compare.inputs import STUDY_ALIASES, StageSizes, StudyInputs, load_study, study_names
 from ontogeny.models.model import Model
 from ontogeny.testing import STUDY_CLAUSES
 from ontogeny.testing.studies import names_the_given_stages_and_keeps_the_weights

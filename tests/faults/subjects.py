@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from ontogeny.data.concept import Concept
+from ontogeny.data.verdict_question import VerdictQuestion
 from ontogeny.jobs.compare.compare import compare
-from ontogeny.jobs.compare.inputs import StudyInputs, VerdictQuestion
+from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.jobs.evaluate.evaluate import evaluate
 from ontogeny.jobs.evaluate.plan import EvaluationSettings
 from ontogeny.jobs.monitor.frozen_probes import monitor_frozen_probes

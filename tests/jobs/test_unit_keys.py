@@ -4,9 +4,10 @@ import torch
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
+from ontogeny.data.verdict_question import VerdictQuestion
 from ontogeny.direction import Direction
 from ontogeny.jobs.compare import plan as compare_plan
-from ontogeny.jobs.compare.inputs import StudyInputs, VerdictQuestion, load_study
+from ontogeny.jobs.compare.inputs import StudyInputs, load_study
 from ontogeny.jobs.evaluate.plan import EvaluationSettings, plan_evaluation
 from ontogeny.jobs.trace.plan import unit_key
 from ontogeny.jobs.transfer import cross_model

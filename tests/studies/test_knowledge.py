@@ -9,20 +9,20 @@ import torch
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
+from ontogeny.data.verdict_question import VerdictQuestion
 from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import VerdictQuestion
 from ontogeny.models.model import load_model
-from ontogeny.statistics.correlation import pearson_correlation, spearman_correlation
-from ontogeny.studies.knowledge import KnowledgeSettings, patch_stages
-from ontogeny.studies.knowledge.map_statistics import (
+from ontogeny.patching.map_statistics import (
     PatchMap,
     bin_cells,
     map_effect,
     null_correlation,
     retention,
 )
-from ontogeny.studies.knowledge.patch_maps import PatchModes, compute_patch_maps, layout_pairs
-from ontogeny.studies.knowledge.prompt_pairs import mine_pairs, realign_pairs
+from ontogeny.patching.patch_maps import PatchModes, compute_patch_maps, layout_pairs
+from ontogeny.patching.prompt_pairs import mine_pairs, realign_pairs
+from ontogeny.statistics.correlation import pearson_correlation, spearman_correlation
+from ontogeny.studies.knowledge import KnowledgeSettings, patch_stages
 from tests.helpers.tiny_models import SHAPES, byte_tokenizer, outspoken, save_tiny
 
 NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jim")

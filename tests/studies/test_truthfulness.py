@@ -8,8 +8,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ontogeny.data.concept import Concept
+from ontogeny.data.verdict_question import VERDICT_QUESTIONS, VerdictQuestion, verdict_question_for
 from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import VERDICT_QUESTIONS, StudyInputs, VerdictQuestion, verdict_question_for
+from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.models.model import Model, load_model
 from ontogeny.records import Record
 from ontogeny.studies import truthfulness as study

@@ -10,7 +10,8 @@ from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
     from ontogeny.data.concept import Concept
-    from ontogeny.jobs.compare.inputs import StudyInputs, VerdictQuestion
+    from ontogeny.data.verdict_question import VerdictQuestion
+    from ontogeny.jobs.compare.inputs import StudyInputs
 
 
 _BUILT_IN = {"statements": "truth_cities", "requests": "refusal", "questions": "relations"}
@@ -115,7 +116,7 @@ def verdict_question(verdicts: str | None, ask: str | None, shots: int | None) -
         if ask is not None or shots is not None:
             raise BadInput("--ask and --shots need --verdicts, the words for true and false: add it.")
         return None
-    from ontogeny.jobs.compare.inputs import VerdictQuestion
+    from ontogeny.data.verdict_question import VerdictQuestion
 
     words = [word.strip() for word in verdicts.split(",")]
     if len(words) != 2 or not all(words) or words[0] == words[1]:

@@ -71,10 +71,11 @@ def compare_command(
     from ontogeny.cli._progress import progress_bar
     from ontogeny.jobs.compare.compare import run_comparison
     from ontogeny.jobs.compare.estimate import estimate_comparison
-    from ontogeny.jobs.compare.inputs import parse_pairing, select_studies, study_names
+    from ontogeny.jobs.compare.inputs import select_studies, study_names
     from ontogeny.jobs.compare.plan import plan_comparison
     from ontogeny.jobs.run_json import command_line
     from ontogeny.models.loading import ModelOptions
+    from ontogeny.patching.prompt_pairs import parse_pairing
 
     arg.check_compute(device, dtype)
     lineage, checkpoints = _stages(opened, targets, stages, allow_pickle)

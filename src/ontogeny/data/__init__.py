@@ -15,5 +15,6 @@ __all__ = [
     "tables",
     "templates",
     "tokenization",
+    "verdict_question",
     "writing",
 ]

@@ -10,13 +10,12 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from ontogeny.data.verdict_question import verdict_question_for
 from ontogeny.errors import BadInput, unknown_name
-from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens, verdict_question_for
+from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
 from ontogeny.models.model import Model, tokenizer_fingerprint
-from ontogeny.records import Record
-from ontogeny.studies.knowledge import rows
-from ontogeny.studies.knowledge.map_statistics import PatchMap
-from ontogeny.studies.knowledge.patch_maps import (
+from ontogeny.patching.map_statistics import PatchMap
+from ontogeny.patching.patch_maps import (
     CleanCorruptStates,
     PairLayout,
     PatchModes,
@@ -24,7 +23,9 @@ from ontogeny.studies.knowledge.patch_maps import (
     compute_patch_maps,
     layout_pairs,
 )
-from ontogeny.studies.knowledge.prompt_pairs import MinedPairs, mine_pairs, realign_pairs
+from ontogeny.patching.prompt_pairs import MinedPairs, mine_pairs, realign_pairs
+from ontogeny.records import Record
+from ontogeny.studies.knowledge import rows
 
 TITLE = "Knowledge"
 INPUTS = ("statements", "question", "pairing")

@@ -11,16 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, StageRowBuilder, interval_ends
+from ontogeny.patching import map_statistics as maps
 from ontogeny.patching.activation_patching import PatchingCost
+from ontogeny.patching.map_statistics import PatchMap
+from ontogeny.patching.patch_maps import DirectionEffects
+from ontogeny.patching.prompt_pairs import MinedPairs
 from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights, share_interval
 from ontogeny.statistics.correlation import pearson_correlation, spearman_correlation
 from ontogeny.statistics.splits import number_groups
-from ontogeny.studies.knowledge import map_statistics as maps
-from ontogeny.studies.knowledge.map_statistics import PatchMap
-from ontogeny.studies.knowledge.patch_maps import DirectionEffects
-from ontogeny.studies.knowledge.prompt_pairs import MinedPairs
 
 _MAX_PEAK_COLUMNS = 4
 """Columns whose best cell is compared with random directions: a control of every cell would cost more than the map."""

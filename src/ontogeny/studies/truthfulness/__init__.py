@@ -16,8 +16,9 @@ from torch import Tensor
 from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
+from ontogeny.data.verdict_question import VerdictQuestion, verdict_question_for
 from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, VerdictQuestion, text_tokens, verdict_question_for
+from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
 from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.measurements.scores import held_out_scores
 from ontogeny.metrics.separability import auroc

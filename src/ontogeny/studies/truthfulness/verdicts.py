@@ -17,8 +17,8 @@ from transformers import DynamicCache
 from ontogeny.data.examples import Example
 from ontogeny.data.positions import tokens_in_span
 from ontogeny.data.tokenization import encode_texts
+from ontogeny.data.verdict_question import VerdictQuestion, VerdictTokens
 from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import VerdictQuestion, VerdictTokens
 from ontogeny.models.forward import rope_switch
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model

@@ -23,9 +23,9 @@ from ontogeny.patching.activation_patching import (
     why_inexact,
 )
 from ontogeny.patching.attribution_patching import attribution_patch
+from ontogeny.patching.map_statistics import PatchMap
 from ontogeny.patching.noise import noise_embeddings, noise_scale, norm_matched_noise
-from ontogeny.studies.knowledge.map_statistics import PatchMap
-from ontogeny.studies.knowledge.prompt_pairs import PromptPair
+from ontogeny.patching.prompt_pairs import PromptPair
 
 _TOKEN_ROLES = ("subject", "subject_last", "between", "object", "after", "last")
 """Roles of patched tokens. Tokens before the first difference are the same in both runs."""

@@ -10,15 +10,28 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, cast, get_args
 
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
 from ontogeny.data.positions import Encoding, tokens_in_span
 from ontogeny.data.tokenization import encode_texts
-from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.inputs import PairingMode, VerdictQuestion, parse_pairing
-from ontogeny.studies.knowledge.pair_mining import CompletionPrompt, find_partners
+from ontogeny.data.verdict_question import VerdictQuestion
+from ontogeny.errors import BadInput, unknown_name
+from ontogeny.patching.pair_mining import CompletionPrompt, find_partners
+
+PairingMode = Literal["auto", "recall", "same_object", "one_span"]
+
+
+def parse_pairing(name: str) -> PairingMode:
+    """The pairing of this name.
+
+    Raises:
+        BadInput: unknown name.
+    """
+    if name not in get_args(PairingMode):
+        raise unknown_name("pairing", name, get_args(PairingMode))
+    return cast(PairingMode, name)
 
 
 @dataclass(frozen=True)
