@@ -32,7 +32,9 @@ def checkpoint_in_run(run: Run, stage: str | None = None, name: str | None = Non
     if not entries:
         raise BadInput(f"{run.folder} has no checkpoint {name} of the stage {stage}: trace it first.")
     fields = ("source", "revision", "commit", "stage", "step", "tokens", "train_seed")
-    return Checkpoint(**{field: entries[-1][field] for field in fields}, subfolder=entries[-1].get("subfolder", ""))
+    entry = entries[-1]
+    own = {field: entry[field] for field in fields}
+    return Checkpoint(**own, subfolder=entry.get("subfolder", ""), data_share=entry.get("data_share"))
 
 
 def measured_concepts_at(
