@@ -4,6 +4,7 @@ import errno
 import itertools
 import math
 import os
+import signal
 import stat
 from dataclasses import asdict
 from pathlib import Path
@@ -212,12 +213,12 @@ def test_a_notebook_without_widgets_can_use_the_database() -> None:
 def test_interrupt_while_rows_are_read_is_an_interrupt(
     call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DuckDB reads Python objects while it writes a part, and makes an error of its own of a Ctrl-C there."""
+    """DuckDB reads Python objects while it writes a part; a Ctrl-C raised there would become an error of its own, or end the process."""
     real, calls = pd.Series.__iter__, itertools.count(1)
 
     def interrupted(self: pd.Series) -> Any:
         if next(calls) == call:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return real(self)
 
     monkeypatch.setattr(pd.core.base.IndexOpsMixin, "__iter__", interrupted)

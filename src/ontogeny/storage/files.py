@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ def write_records(path: Path, records: Iterable[Record | RecordBlock], *, writer
     blocks: list[RecordBlock] = []
     for record in records:
         (rows if isinstance(record, Record) else blocks).append(record)  # type: ignore[arg-type]
-    with writer(path) as temporary, scratch_connection() as connection, _interrupts_as_such():
+    with writer(path) as temporary, scratch_connection() as connection, _interrupts_held_back():
         selects = [_select_rows(connection, rows)] if rows or not blocks else []
         selects += [_select_block(connection, block, f"block_{i}") for i, block in enumerate(blocks)]
         table = " union all ".join(selects)
@@ -147,16 +148,23 @@ def write_records(path: Path, records: Iterable[Record | RecordBlock], *, writer
 
 
 @contextlib.contextmanager
-def _interrupts_as_such() -> Iterator[None]:
-    """Raise Ctrl-C as Ctrl-C: while DuckDB reads Python objects, it makes an error of its own of it, with the traceback as its text."""
-    import duckdb
+def _interrupts_held_back() -> Iterator[None]:
+    """Raise Ctrl-C after the block, which takes a second or two.
 
+    While DuckDB reads Python objects, a KeyboardInterrupt becomes an error of its own with the traceback as its text, or ends the process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pending: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pending.append((number, frame)))
     try:
         yield
-    except duckdb.Error as error:
-        if str(error).rstrip(": \n").endswith(KeyboardInterrupt.__name__):
-            raise KeyboardInterrupt from None
-        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pending:
+            before(*pending[-1])
 
 
 _databases: dict[int, Any] = {}
