@@ -242,5 +242,5 @@ def _print_result(run: "Run", out: Path | None, as_json: bool) -> None:
         data = {"verdicts": sentences, "forwards": passes, "rows": json_rows(rows)}
         data |= {"trends": trends} if trends else {}
     view = "data_mix" if trends else "dose_response"
-    kept = [] if out is None else [next_command(out, f"show {{}} {view}")]
-    print_output(data, [*sentences, *trends, *kept], as_json=as_json)
+    command = [] if out is None else [next_command(out, f"show {{}} {view}")]
+    print_output(data, [*sentences, *trends, *command], as_json=as_json)

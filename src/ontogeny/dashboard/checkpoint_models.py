@@ -102,7 +102,7 @@ class CheckpointModels:
         It is that of the run; of the lineage, if there is one and the run names a place that is gone or remote.
 
         Raises:
-            BadInput: there is none, or the lineage has other weights there than those that were traced.
+            BadInput: no checkpoint is at that place, or the lineage's weights differ from those that were traced.
         """
         listed = self._listed(stage, step)
         if listed is None or (self._lineage is not None and not _is_here(listed, self._run.folder)):

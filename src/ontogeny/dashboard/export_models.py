@@ -61,7 +61,7 @@ def _attention(shown: ShownRun, moments: Sequence[tuple[str, str]], text: str) -
 
 
 def _answer(read: Callable[..., dict[str, Any]], *asked: Any) -> dict[str, Any]:
-    """An answer, or the reason why there is none: a checkpoint was deleted, a text has one token, a family has an attention of its own."""
+    """An answer, or the problem: a deleted checkpoint, a text of one token, a family that computes attention in its own way."""
     try:
         return read(*asked)
     except (BadInput, OSError) as error:

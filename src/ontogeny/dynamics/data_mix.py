@@ -7,7 +7,7 @@ that the spread of retraining is in it, which the intervals of single siblings l
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ontogeny.records import DATA_SHARE
-from ontogeny.statistics.rank_correlation import rank_correlation
+from ontogeny.statistics.rank_correlation import permuted_rank_correlations
 
 QUANTITIES = ("effect", "removed", "unwanted", "kl", "cross_entropy", "probe", "heads")
 """What is compared, and what a row of a trend has as `coords.of`."""
@@ -24,8 +24,8 @@ SHARE_METRICS = (
     *("chosen_alpha", "accuracy", "best_site"),
 )
 """Metrics of the rows that curves are read from."""
-_MOST_ORDERS = 5040
-"""Up to so many orders of the shares all are tried, beyond it so many drawn ones."""
+_ORDERS = 5039
+"""Orders of the shares that are drawn beside the true one, where there are too many to try all."""
 _TINY = 1e-12
 _HALF = 1.96
 """Half of a 95 % interval, in standard errors."""
@@ -116,9 +116,11 @@ def trend(curve: ShareCurve, *, seed: int = 0) -> tuple[float, float]:
     if len(pairs) < 3 or len({share for share, _ in pairs}) < 2:
         return math.nan, math.nan
     shares, values = (np.array(side) for side in zip(*pairs, strict=True))
-    observed = rank_correlation(shares, values)
-    drawn = np.array([rank_correlation(shares[list(order)], values) for order in _orders(len(shares), seed)])
-    return observed, float((np.abs(drawn) >= abs(observed) - _TINY).mean())
+    from ontogeny.statistics.order_test import checkpoint_orders  # loads torch, which a chart does not need
+
+    orders = checkpoint_orders(len(shares), samples=_ORDERS, seed=seed).numpy()
+    drawn = permuted_rank_correlations(shares, values, orders)
+    return float(drawn[0]), float((np.abs(drawn) >= abs(drawn[0]) - _TINY).mean())
 
 
 def least_trend_p(curve: ShareCurve) -> float:
@@ -169,16 +171,6 @@ def _half(point: SharePoint) -> float:
 
 def _bare(share: float, value: float) -> SharePoint:
     return SharePoint(share, "", None, value, math.nan, math.nan, 1)
-
-
-def _orders(count: int, seed: int) -> Iterator[Sequence[int]]:
-    if math.factorial(count) <= _MOST_ORDERS:
-        yield from itertools.permutations(range(count))
-        return
-    rng = np.random.default_rng(seed)
-    yield range(count)
-    for _ in range(_MOST_ORDERS - 1):
-        yield rng.permutation(count).tolist()
 
 
 def _siblings(records: pd.DataFrame) -> pd.DataFrame:

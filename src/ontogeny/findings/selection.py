@@ -44,6 +44,12 @@ def metric_condition(*metrics: str) -> str:
     return f"metric in ({', '.join(map(sql_literal, metrics))})"
 
 
+def named_metrics(where: str) -> list[str]:
+    """The metrics that a condition names."""
+    listed = re.findall(r"metric in \(([^)]*)\)", where) + re.findall(r"metric = ('[^']*')", where)
+    return [name for names in listed for name in re.findall(r"'([^']*)'", names)]
+
+
 SCORES_AT_BEST_SITE = f"{metric_condition(*SCORE_METRICS, 'cv_score')} and {{best}}"
 _FINDING_METRICS = (
     "best_site",
@@ -221,8 +227,7 @@ class RecordSource:
 
     def blank_reason(self, where: str, reason: str) -> str:
         """Why a chart is blank: the reason from the rows that it read, or, if it read none, from all rows of its metrics."""
-        listed = re.findall(r"metric in \(([^)]*)\)", where) + re.findall(r"metric = ('[^']*')", where)
-        metrics = [name for names in listed for name in re.findall(r"'([^']*)'", names) if name not in SERIES_METRICS]
+        metrics = [name for name in named_metrics(where) if name not in SERIES_METRICS]
         if not reason.startswith("No rows") or not metrics:
             return reason
         counts = self._query(

@@ -24,9 +24,9 @@ from ontogeny.statistics.control_tasks import random_directions, selectivity, ty
 
 _RANDOM_DIRECTIONS = 200
 _RANDOM_DIRECTIONS_OFF_STREAM = 50
+"""At heads and neurons, which are many and share one baseline in the views."""
 _BLOCK = 2**24
 """Projections on random directions that are held at once."""
-"""At heads and neurons, which are many and share one baseline in the views."""
 
 
 def probe_control_rows(

@@ -17,8 +17,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ontogeny.errors import BadInput
-from ontogeny.statistics import order_test
 from ontogeny.statistics.bootstrap import student_t_quantile
+from ontogeny.statistics.order_test import checkpoint_orders
 
 PhaseVerdict = Literal["fitting then compression", "fitting", "compression", "none"]
 _ALPHA = 0.05
@@ -94,7 +94,7 @@ def fit_bend(
         return PhaseFit(_no_phases("the curve is constant"), None)
     places = tuple(x.tolist())
     coarse, fine = _bent_lines(places, _COARSE_GRID, _MOST_TEST_BENDS), _bent_lines(places, _FINE_GRID)
-    fits = coarse.fit(y[_orders(count, seed)])
+    fits = coarse.fit(y[checkpoint_orders(count, samples=_PERMUTATIONS, seed=seed)])
     explained = 1 - fits.error.amin(1) / (y - y.mean()).square().sum()
     return PhaseFit(_phases(fits, fine, y, level), explained)
 
@@ -173,11 +173,6 @@ def _significant_signs(t: Float[Tensor, "sample bend"], best: int) -> tuple[bool
     low, high = t[1:].aminmax(dim=1)
     first = t[:1, best]
     return _p(torch.cat([first, high])) <= _ALPHA, _p(torch.cat([-first, -low])) <= _ALPHA
-
-
-@functools.lru_cache(maxsize=16)
-def _orders(count: int, seed: int) -> Int[Tensor, "sample step"]:
-    return order_test.checkpoint_orders(count, samples=_PERMUTATIONS, seed=seed)
 
 
 def _candidate_bends(x: Float[Tensor, " step"], parts: int) -> Float[Tensor, " bend"]:

@@ -22,7 +22,7 @@ _SHARE_AT_CHANCE = 0.6
 """Less than the 1 of a sum over pairs, as simulated: pairs inside a fold do not count twice, and ranks ignore the length of a direction."""
 _BLOCK = 2**24
 """Weights that are held in double precision at once."""
-_BLOCK = 2**20
+_ORDERED = 2**20
 """Scores of examples that are ordered at once."""
 _LEAST_DECAY, _MOST_DECAY = 1.0, 1.5
 """How fast the share of the fits in the variance falls with the score, from simulation: hardly with many more dimensions than examples."""
@@ -43,7 +43,7 @@ def cross_fit_auroc(
     groups: Int[Tensor, " example"],
 ) -> CrossFitScore:
     """AUROC of the pairs within folds, over all folds; NaN if no fold holds both classes or a score is NaN."""
-    size = max(1, _BLOCK // len(y))
+    size = max(1, _ORDERED // len(y))
     if len(scores) > size:
         blocks = [cross_fit_auroc(block, y, folds, groups) for block in torch.split(scores, size)]
         return CrossFitScore(

@@ -29,7 +29,7 @@ from ontogeny.views._chart_parts import (
     resolve_scales,
     small_multiples,
 )
-from ontogeny.views._layout import overlay, vconcat
+from ontogeny.views._layout import Chart, overlay, vconcat
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR, ORDINAL_SCHEME
 
@@ -116,21 +116,21 @@ def _panel(curves: Sequence[ShareCurve], names: list[str], several: bool, said: 
     scale = alt.Scale(domain=[-1, 1], clamp=True) if curves[0].quantity == "removed" else alt.Scale(zero=False)
     y = {"title": unit, "axis": alt.Axis(tickCount=5), "scale": scale}
     colour = colour_by_name(names, title="method")
-    base = alt.Chart(inline_rows(rows, "name", "share", "stage", "value", "low", "high")).encode(x=x, color=colour)
+    base = Chart(inline_rows(rows, "name", "share", "stage", "value", "low", "high")).encode(x=x, color=colour)
     means = pd.concat(
         [_rows_of(mean_points(curve), _name(curve, several=several)) for curve in curves], ignore_index=True
     )
     null = means[means["null"].notna()]
     layers: list[Any] = []
     if len(null):
-        grey = alt.Chart(inline_rows(null, "name", "share", "null", "null_low", "null_high")).encode(x=x, color=colour)
+        grey = Chart(inline_rows(null, "name", "share", "null", "null_low", "null_high")).encode(x=x, color=colour)
         if null["null_low"].notna().any():
             layers.append(grey.mark_area(opacity=0.12).encode(y=alt.Y("null_low:Q", **y), y2="null_high:Q"))
         layers.append(grey.mark_line(strokeDash=[4, 3], strokeWidth=1.2).encode(y=alt.Y("null:Q", **y)))
     layers += known_intervals(
         base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y=alt.Y("low:Q", **y), y2="high:Q"), rows
     )
-    line = alt.Chart(inline_rows(means, "name", "share", "value")).encode(x=x, color=colour)
+    line = Chart(inline_rows(means, "name", "share", "value")).encode(x=x, color=colour)
     layers.append(line.mark_line(strokeWidth=1.6).encode(y=alt.Y("value:Q", **y)))
     tooltip = ["name:N", "stage:N", *number_tooltips("share", "value", "low", "high")]
     layers.append(base.mark_point(size=34, filled=True).encode(y=alt.Y("value:Q", **y), tooltip=tooltip))
@@ -158,15 +158,11 @@ def _frontier(name: str, rows: pd.DataFrame) -> Any:
     y = {"title": "unwanted answers left, probability (0–1)", "axis": alt.Axis(tickCount=5)}
     scale = alt.Scale(domain=shares, scheme=alt.SchemeParams(**ORDINAL_SCHEME))
     colour = alt.Color("shown:O", title="share", scale=scale, sort=shares, legend=alt.Legend(symbolOpacity=1))
-    base = alt.Chart(inline_rows(own, "shown", "stage", "alpha", "cost", "value", "low", "high")).encode(
-        x=x, color=colour
-    )
+    base = Chart(inline_rows(own, "shown", "stage", "alpha", "cost", "value", "low", "high")).encode(x=x, color=colour)
     layers: list[Any] = known_intervals(
         base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=alt.Y("low:Q", **y), y2="high:Q"), own
     )
-    dashed = alt.Chart(inline_rows(random, "shown", "stage", "cost", "value")).mark_line(
-        strokeDash=[4, 3], strokeWidth=1
-    )
+    dashed = Chart(inline_rows(random, "shown", "stage", "cost", "value")).mark_line(strokeDash=[4, 3], strokeWidth=1)
     layers.append(dashed.encode(x=x, y=alt.Y("value:Q", **y), color=colour, order="cost:Q", detail="stage:N"))
     tooltip = ["shown:N", "stage:N", "alpha:N", *number_tooltips("cost", "value", "low", "high")]
     line = base.mark_line(strokeWidth=1.8, point={"size": 26}, order=True)

@@ -15,7 +15,7 @@ from ontogeny.findings.table import coord_column, tidy_records
 from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import colour_by_name, inline_rows, multiples_or_blank, number_tooltips, panel_title
-from ontogeny.views._layout import overlay
+from ontogeny.views._layout import Chart, overlay
 from ontogeny.views._legend import LegendEntry, with_legend
 from ontogeny.views._theme import CHART_WIDTH, MUTED_COLOUR
 
@@ -79,13 +79,13 @@ def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
     )
     y = alt.Y("value:Q", title="effect (nats)", axis=alt.Axis(tickCount=6))
     colour = colour_by_name(names, title="method")
-    base = alt.Chart(inline_rows(points, "name", "alpha", "label", "kl", "value", "low", "high")).encode(
+    base = Chart(inline_rows(points, "name", "alpha", "label", "kl", "value", "low", "high")).encode(
         x=x, y=y, color=colour
     )
     tooltip = ["name:N", *number_tooltips("alpha", "kl", "value", "low", "high")]
     layers: list[Any] = []
     if len(equal):
-        rule = alt.Chart(inline_rows(equal.head(1), "kl")).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3])
+        rule = Chart(inline_rows(equal.head(1), "kl")).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3])
         layers.append(rule.encode(x=x))
     layers.append(
         base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=alt.Y("low:Q", title="effect (nats)"), y2="high:Q")
@@ -95,9 +95,7 @@ def _panel(name: str, several: list[EvaluatedVector], names: list[str]) -> Any:
     )
     layers.append(base.mark_text(dx=7, dy=-7, fontSize=10).encode(text="label:N"))
     if len(equal):
-        marks = alt.Chart(inline_rows(equal, "name", "kl", "value")).mark_point(
-            shape="diamond", size=90, strokeWidth=1.8
-        )
+        marks = Chart(inline_rows(equal, "name", "kl", "value")).mark_point(shape="diamond", size=90, strokeWidth=1.8)
         layers.append(marks.encode(x=x, y=y, color=colour))
     return overlay(*layers).properties(width=CHART_WIDTH / 3 - 60, height=220, title=panel_title(name, _said(equal)))
 

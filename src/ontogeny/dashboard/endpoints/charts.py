@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 
 from ontogeny.dashboard.endpoints._common import run_of
 from ontogeny.dashboard.shown_run import ShownRun
-from ontogeny.findings.selection import RowFilter
+from ontogeny.findings.selection import RowFilter, named_metrics
 from ontogeny.report.pictures import draw_picture
 from ontogeny.views import load_view, load_views
 
@@ -41,15 +41,12 @@ def _views_with_rows(shown: ShownRun) -> frozenset[str]:
     metrics = set(shown.run.query("select distinct metric from records")["metric"])
     found = []
     for view in load_views():
-        named = {name for listed in _METRICS.findall(view.where) for name in re.findall(r"'([^']*)'", listed)}
-        if not named or "metric like" in view.where or named & metrics:
+        named = named_metrics(view.where)
+        if not named or "metric like" in view.where or metrics.intersection(named):
             anywhere = re.sub(r"\{[^}]*\}", "true", view.where)
             first = shown.run.query(f"select 1 from records where {anywhere} limit 1")
             found += [view.name] if len(first) else []
     return frozenset(found)
-
-
-_METRICS = re.compile(r"metric (?:in \([^)]*\)|= '[^']*')")
 
 
 @charts_router.get("/runs/{run}/charts/{view}")

@@ -47,10 +47,12 @@ _WITH_METHOD = ("effect", "removed", "kl", "cross_entropy")
 def write_share_trends(run: Run, lineage: str) -> str | None:
     """Write the trends in place of earlier ones; returns the unit, or None in a run without siblings."""
     metrics = ", ".join(f"'{metric}'" for metric in SHARE_METRICS)
+    # Most rows of a large run are accuracies of heads in stages without siblings.
     table = run.query(
-        f"select * exclude (run) from records where metric in ({metrics}) order by unit, concept, method, metric"
+        f"select * exclude (run) from records where metric in ({metrics}) and (coords['{DATA_SHARE}'] is not null or metric = 'best_site') "
+        "order by unit, concept, method, metric"
     )
-    if table.empty or not any(DATA_SHARE in dict(coords or {}) for coords in table["coords"]):
+    if table["metric"].isin(["best_site"]).all():
         run.forget(_PREFIX, but="")
         return None
     unit = f"{_PREFIX}{content_digest(sorted(set(table['unit'])))}"
