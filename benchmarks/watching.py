@@ -1,14 +1,14 @@
 """Cost of a watched training, how its interval adapts to the budget, and whether it changes the training; DeepSteer's monitor beside it.
 
-    python benchmarks/watching.py            # about four minutes
-    python benchmarks/watching.py --seconds 20
+    python benchmarks/watching.py
+    python benchmarks/watching.py --only overhead --seconds 60 --seeds 0 1 2
 
-The training is a small Llama with dropout. The watcher says its share of the wall time; CPU seconds, watched and alone, are measured
-beside it.
+The training is a small Llama with dropout. It is run alone and watched, in turns of five steps, so that the time that watching adds is
+measured apart from what the watcher says.
 """
 
 import argparse
-import itertools
+import contextlib
 import json
 import subprocess
 import sys
@@ -32,6 +32,7 @@ from tests.helpers.tiny_models import byte_tokenizer
 
 RESULTS = HERE / "results" / f"watching-{date.today().isoformat()}.json"
 BUDGETS = (0.03, 0.1)
+TURN = 5
 LIGHT = TraceSettings(
     sites="resid", fits=("logistic", "mass_mean"), kernels=("linear",), resamples=200, permutations=200
 )
@@ -70,59 +71,75 @@ def bit_identity(home: Path, concept: Concept) -> dict[str, list[str]]:
     return found
 
 
-def overhead(home: Path, concept: Concept, seconds: float, budgets: list[float]) -> list[dict]:
-    """Trainings of about so many seconds, alone and at each budget."""
+class Training:
+    """A training of which a block of steps is run at a time; its seconds, by the wall and of the processor, are counted."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.network = network(folder).train()
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), 1e-3)
+        self.draws = torch.Generator().manual_seed(seed)
+        self.seconds = {"wall": 0.0, "cpu": 0.0}
+
+    @contextlib.contextmanager
+    def counted(self):
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.seconds["wall"] += time.perf_counter() - wall
+        self.seconds["cpu"] += time.process_time() - cpu
+
+    def run(self, steps: range, after=lambda step: None) -> None:
+        with self.counted():
+            for step in steps:
+                ids = torch.randint(3, 200, (8, 96), generator=self.draws)
+                self.network(input_ids=ids, labels=ids).loss.backward()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                after(step)
+
+
+def overhead(home: Path, concept: Concept, seconds: float, budget: float, seed: int) -> dict:
+    """A training of about so many seconds, alone and watched, in turns of five steps: what else the machine does slows both alike."""
     save_model(home / "small", byte_tokenizer(), layers=4, width=192)
-    size = {"rows": 8, "length": 96}
-    model = network(home / "small")
-    start = time.process_time()
-    loop(model, 20, lambda step: None, **size)
-    steps = int(seconds / ((time.process_time() - start) / 20))
-    start = time.process_time()
-    loop(network(home / "small"), steps, lambda step: None, **size)
-    alone = time.process_time() - start
-    table = []
-    for budget in budgets:
-        model = network(home / "small")
-        start = time.process_time()
+    alone, watched = Training(home / "small", seed), Training(home / "small", seed)
+    warm = Training(home / "small", seed)
+    warm.run(range(15))
+    steps = int(seconds / (warm.seconds["cpu"] / 15))
+    with watched.counted():
         watcher = Watcher(
-            model,
+            watched.network,
             byte_tokenizer(),
             [concept],
-            home / f"run-{budget}",
+            home / f"run-{budget}-{seed}",
             budget=budget,
             settings=LIGHT,
             steps=steps,
             on_alert="log",
         )
-        inside = [time.process_time() - start]
-
-        def after(step: int, watcher: Watcher = watcher, inside: list[float] = inside) -> None:
-            began = time.process_time()
-            watcher.step(step)
-            inside.append(time.process_time() - began)
-
-        loop(model, steps, after, **size)
-        used, pace = time.process_time() - start, watcher.pace
-        share, measured = pace.share, list(pace.measured)
+    for clock, name in zip(watcher.pace.clocks, ("wall", "cpu"), strict=True):
+        clock.now = lambda now=clock.now, name=name: now() - alone.seconds[name]
+    with watched.counted():
+        watcher.step(0)
+    for first in range(1, steps + 1, TURN):
+        turn = range(first, min(first + TURN, steps + 1))
+        for training in (alone, watched) if first // TURN % 2 else (watched, alone):
+            training.run(turn, watcher.step if training is watched else lambda step: None)
+    with watched.counted():
         watcher.finish(steps)
-        gaps = [b - a for a, b in itertools.pairwise(measured)]
-        table.append(
-            {
-                "budget": budget,
-                "steps": steps,
-                "measurements": len(measured),
-                "seconds_each": sum(pace.costs) / len(pace.costs),
-                "first_gaps": gaps[:6],
-                "median_gap_of_the_last_half": sorted(gaps[len(gaps) // 2 :])[len(gaps) // 4] if gaps else None,
-                "share_of_wall_time": share,
-                "share_of_cpu_time": sum(inside) / used,
-                "cpu_overhead": used / alone - 1,
-                "share_with_the_last_measurement": pace.share,
-                "said": watcher.cost,
-            }
-        )
-    return table
+    pace = watcher.pace
+    return {
+        "budget": budget,
+        "seed": seed,
+        "steps": steps,
+        "measured": pace.measured,
+        "seconds_each": sum(pace.clocks[0].visits) / len(pace.measured),
+        "said": {clock.name: clock.share for clock in pace.clocks},
+        "after_effects": {clock.name: clock.after_effects for clock in pace.clocks},
+        **{f"{name}_added": watched.seconds[name] / alone.seconds[name] - 1 for name in ("wall", "cpu")},
+        "sentence": watcher.cost,
+        "bit_identical": all(
+            torch.equal(a, b) for a, b in zip(alone.network.parameters(), watched.network.parameters(), strict=True)
+        ),
+    }
 
 
 def rotation(home: Path, concept_file: Path) -> dict:
@@ -189,7 +206,8 @@ def rotation(home: Path, concept_file: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=75, help="CPU seconds of each training")
+    parser.add_argument("--seconds", type=float, default=60, help="CPU seconds of each training")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--budgets", type=float, nargs="*", default=list(BUDGETS))
     parser.add_argument("--only", choices=("identity", "overhead", "rotation"))
     options = parser.parse_args()
@@ -204,23 +222,19 @@ def main() -> None:
         if options.only in (None, "identity"):
             found["not_as_without"] = bit_identity(home, concept)
         if options.only in (None, "overhead"):
-            before = [row for row in found.get("overhead", ()) if row["budget"] not in options.budgets]
-            new = overhead(home, concept, options.seconds, options.budgets)
-            found["overhead"] = sorted(before + new, key=lambda row: row["budget"])
+            keys = [(budget, seed) for budget in options.budgets for seed in options.seeds]
+            before = [row for row in found.get("overhead", ()) if (row["budget"], row["seed"]) not in keys]
+            new = [overhead(home, concept, options.seconds, budget, seed) for budget, seed in keys]
+            found["overhead"] = sorted(before + new, key=lambda row: (row["budget"], row["seed"]))
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     for name, parts in found.get("not_as_without", {}).items():
         print(f"{name}: {', '.join(parts) if parts else 'bit-identical after 50 steps'}")
     if "rotation" in found:
         print(f"TRL with save_total_limit=2: {found['rotation']}")
     for row in found.get("overhead", ()):
-        cpu = row.get("share_of_cpu_time", float("nan"))  # not in results of earlier versions
-        cost = f"{row['share_of_wall_time']:.2%} of the wall time, {cpu:.2%} of the CPU time"
-        print(
-            f"budget {row['budget']:.0%}: {row['measurements']} measurements in {row['steps']} steps, gaps {row['first_gaps']} …"
-        )
-        print(
-            f"  {row['median_gap_of_the_last_half']}; {cost}, {row['cpu_overhead']:+.1%} CPU against the training alone"
-        )
+        added = f"{row['wall_added']:+.1%} wall, {row['cpu_added']:+.1%} CPU"
+        print(f"budget {row['budget']:.0%}, seed {row['seed']}, {row['steps']} steps: {added}; {row['sentence']}")
+        print(f"  measured after {row['measured']}")
 
 
 if __name__ == "__main__":

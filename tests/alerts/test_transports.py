@@ -49,10 +49,11 @@ def test_webhook_gets_the_alert_as_json() -> None:
     assert got[0]["text"] == "critical: sft 8: truth collapses"
 
 
-def test_failed_webhook_and_command_are_logged_without_their_secrets(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_webhook_command_and_function_are_logged_without_their_secrets(caplog: pytest.LogCaptureFixture) -> None:
     deliver("http://user:hunter2@127.0.0.1:9/hook")
     deliver(f"command:{sys.executable} -c 'raise SystemExit(3)'")
-    assert len(caplog.records) == 2
+    deliver(lambda alert: alert.missing)  # a function of the user's own
+    assert len(caplog.records) == 3
     assert "hunter2" not in caplog.text
 
 

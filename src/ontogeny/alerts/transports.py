@@ -47,7 +47,7 @@ def wants_save(on_alert: str | AlertSink | Sequence[str | AlertSink]) -> bool:
 
 def _sink(name: str | AlertSink) -> AlertSink:
     if callable(name):
-        return name
+        return lambda alert: _call(name, alert)
     if name in _NAMED:
         return _NAMED[name]
     if name in ("trackio", "wandb"):
@@ -88,6 +88,13 @@ def _print(alert: Alert) -> None:
 
 def _log(alert: Alert) -> None:
     _LOG.log(_LEVELS[alert.severity], "%s (%s)", escape_control(alert.line), alert.advice)
+
+
+def _call(function: AlertSink, alert: Alert) -> None:
+    try:
+        function(alert)
+    except Exception as error:  # a function of the user's own
+        _LOG.warning("a function failed for an alert: %s: %s", type(error).__name__, error)
 
 
 def _run(words: Sequence[str], alert: Alert) -> None:

@@ -164,6 +164,7 @@ def test_an_alert_asks_the_trainer_to_save_where_that_is_wanted(tmp_path: Path) 
         pace = SimpleNamespace(measured=[])
         series: tuple[()] = ()
         alerts: tuple[()] = ()
+        failures = 0
 
         def __init__(self, on_alert: list[str]) -> None:
             self.save_on_alert = wants_save(on_alert)
@@ -177,7 +178,7 @@ def test_an_alert_asks_the_trainer_to_save_where_that_is_wanted(tmp_path: Path) 
         asked = []
         for step in (1, 2, 3):
             control = TrainerControl()
-            callback.on_step_end(SimpleNamespace(), TrainerState(global_step=step), control)
+            callback.on_step_end(SimpleNamespace(save_strategy="no"), TrainerState(global_step=step), control)
             asked.append(control.should_save)
         return asked
 

@@ -1,6 +1,7 @@
 """A watcher in a plain loop: the training is the same bit for bit, and the run is that of a trace."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.watch.inner_network import inner_network
 from ontogeny.jobs.watch.undisturbed import TrainingDisturbed, undisturbed
 from ontogeny.jobs.watch.watcher import Watcher
+from tests.helpers.subprocesses import python
 from tests.helpers.tiny_models import byte_tokenizer, tiny_model
 from tests.helpers.watched_trainings import LIGHT, concept, differences, loop, start, trained, whole_state
 
@@ -128,6 +130,19 @@ def test_wrapped_network_is_found(name: str) -> None:
     assert inner_network(_Wrapper(_Wrapper(network, name), "module")) is network
 
 
+def test_two_processes_train_as_without_a_watcher_and_the_first_one_measures(tmp_path: Path) -> None:
+    done = python(
+        "from tests.helpers.watched_ranks import main; main()", tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == {"differences": [], "sums": [first["sums"][0]] * 2, "measured": [0, 2, 6], "failures": 0}, (
+        done.stderr
+    )
+    assert second == {**first, "measured": []}
+    assert not (tmp_path / "run-1").exists()
+    assert set(on.open_run(tmp_path / "run-0").records(metric="auroc", control=None)["step"]) == {0, 2, 6}
+
+
 def test_compiled_network_is_read_uncompiled() -> None:
     network = tiny_model("gpt2")
     assert inner_network(torch.compile(network, backend="eager")) is network
@@ -152,15 +167,23 @@ def test_learned_prompts_are_refused() -> None:
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     network, tokenizer, coin = tiny_model("gpt2"), byte_tokenizer(), concept(tmp_path)
-    for budget in (0, 1, -0.1):
+    for budget in (0, 1, -0.1, float("nan"), None):
         with pytest.raises(BadInput, match="`budget` must be a share of the time between 0 and 1"):
             Watcher(network, tokenizer, [coin], tmp_path / "a", budget=budget)
     with pytest.raises(BadInput, match="got the optimizer AdamW: give the model itself"):
         Watcher(torch.optim.AdamW(network.parameters()), tokenizer, [coin], tmp_path / "a")
     with pytest.raises(BadInput, match=r"must be a transformers network .* got a Linear"):
         Watcher(nn.Linear(2, 2), tokenizer, [coin], tmp_path / "a")
-    with pytest.raises(BadInput, match="`tokenizer` must be that of the model"):
-        Watcher(network, None, [coin], tmp_path / "a")  # type: ignore[arg-type]
+    for other in (None, "gpt2"):
+        with pytest.raises(BadInput, match="`tokenizer` must be that of the model"):
+            Watcher(network, other, [coin], tmp_path / "a")  # type: ignore[arg-type]
+    with torch.inference_mode(), pytest.raises(BadInput, match="weights that were made in inference mode"):
+        Watcher(tiny_model("gpt2"), tokenizer, [coin], tmp_path / "a")
+    with torch.device("meta"), pytest.raises(BadInput, match="weights on the meta device"):
+        Watcher(AutoModelForCausalLM.from_config(network.config), tokenizer, [coin], tmp_path / "a")
+    for more in ({"steps": 0}, {"steps": 2.5}, {"stage": ""}, {"out": tmp_path / "coin.csv"}):
+        with pytest.raises(BadInput, match=r"`(steps|stage|out)` must be"):
+            Watcher(network, tokenizer, [coin], **{"out": tmp_path / "a", **more})
     with pytest.raises(BadInput, match="`dtype` must be that of the model in training, float32, got bfloat16"):
         Watcher(network, tokenizer, [coin], tmp_path / "a", settings=on.TraceSettings(dtype="bfloat16"))
     with pytest.raises(BadInput, match="`on_alert` must be terminal"):
@@ -188,3 +211,33 @@ def test_failed_measurements_never_stop_the_training(tmp_path: Path, monkeypatch
     assert run.exists()
     state = whole_state(network, optimizer)
     assert differences(trained(6), state) == []
+
+
+def test_a_resumed_training_joins_its_rows_and_replaces_those_of_the_steps_that_it_repeats(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def watcher(network: nn.Module) -> Watcher:
+        return Watcher(network, byte_tokenizer(), [concept(tmp_path)], tmp_path / "run", settings=LIGHT, on_alert="log")
+
+    first = watcher(start())
+    for step in (0, 2, 4):  # then the process ends
+        first.measure(step)
+    second = watcher(start())
+    for step in (2, 3, 5):
+        second.measure(step)
+    assert "goes on at step 2: 1 later measured steps are removed" in caplog.text
+    run = second.finish(5)
+    assert set(run.records(metric="auroc", control=None)["step"]) == {0, 2, 3, 5}
+    assert [header["step"] for header in run.headers().values()] == [0, 2, 3, 5]
+    with pytest.raises(BadInput, match="a finished training of 5 steps: set another `out`"):
+        watcher(start()).step(0)
+    with pytest.raises(BadInput, match=r"`step` must be a number of steps from 0 on, got 2\.5"):
+        watcher(start()).step(2.5)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_rebuilt_is_no_longer_measured(tmp_path: Path) -> None:
+    network = start()
+    watcher = Watcher(network, byte_tokenizer(), [concept(tmp_path)], tmp_path / "run", settings=LIGHT, on_alert="log")
+    del network.transformer.h[1]
+    watcher.measure(0)
+    assert "as it was before the first step, 2 layers of float32, got 1 layers" in watcher.last_error

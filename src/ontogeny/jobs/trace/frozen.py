@@ -74,9 +74,14 @@ class FrozenProbes:
         self.sources[name] = source
         if source.site not in activations.sites.get(source.site.part, ()):
             return
-        unit = f"frozenprobe-{content_digest([name, header['stage'], header['checkpoint']])}"
+        unit = frozen_unit(name, header["stage"], header["checkpoint"])
         rows = frozen_probe_rows(design, activations[source.site], source)
         run.keep(unit, CheckpointStamp(stamp.lineage, unit, **_place(stamp)).on(rows))
+
+
+def frozen_unit(concept: str, stage: str | None, checkpoint: str) -> str:
+    """Unit of the rows of the frozen probe of a concept at a checkpoint."""
+    return f"frozenprobe-{content_digest([concept, stage, checkpoint])}"
 
 
 def frozen_probe_rows(design: Design, x: Float[Tensor, "example d"], source: _Source) -> list[Record]:

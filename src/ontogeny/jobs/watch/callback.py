@@ -13,6 +13,7 @@ from ontogeny.alerts.trackers import TrackerLog, tracker_values
 from ontogeny.alerts.transports import AlertSink, alert_sinks
 from ontogeny.errors import BadInput
 from ontogeny.jobs.inputs import as_concepts
+from ontogeny.jobs.watch.inner_network import inner_network
 from ontogeny.jobs.watch.pace import MeasurementPace
 from ontogeny.jobs.watch.rollouts import RolloutBuffer, observed_reward
 from ontogeny.jobs.watch.watcher import Watcher
@@ -31,7 +32,7 @@ class TraceCallback(TrainerCallback):
     Args:
         concepts: One or several: names of plug-ins, files, data frames, or `Concept` objects.
         out: Run directory, new or of this training; a later trace of the Trainer's output folder joins it.
-        budget: Share of the wall time that measurements may take, 0.03 for 3 %.
+        budget: Time that watching may add to the training, by the wall and by the processor: 0.03 for 3 %.
         stage: Name of the stage, as in the later trace.
         settings: What is measured, and how; the data type must be that of the model.
         alerts: Limits of the alerts.
@@ -84,6 +85,7 @@ class TraceCallback(TrainerCallback):
         """Open the run and measure the model before its first step."""
         _refuse_sharded(args)  # on every process, so that none waits for another
         if not state.is_world_process_zero:
+            inner_network(kwargs.get("model"))
             return
         tokenizer = self.tokenizer or kwargs.get("processing_class")
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
@@ -101,7 +103,6 @@ class TraceCallback(TrainerCallback):
             on_alert=self.on_alert,
         )
         self.watcher.rollouts = self.rollouts
-        self.watcher.pace.first_step = state.global_step
         self.trackers = TrackerLog(args.report_to or (), Path(args.output_dir))
         self._measure(state, control)
 
@@ -109,9 +110,8 @@ class TraceCallback(TrainerCallback):
         """Measure if it is due; where the Trainer is about to save, after that."""
         if self.watcher is None:
             return
-        if control.should_save:
-            self._postponed = True
-        else:
+        self._postponed = control.should_save or _may_save_later(args, state, control)
+        if not self._postponed:
             self._measure(state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -138,21 +138,30 @@ class TraceCallback(TrainerCallback):
 
     def _measure(self, state: Any, control: Any, saved: Path | None = None) -> None:
         assert self.watcher is not None
-        before = len(self.watcher.pace.measured)
+        before, failures = len(self.watcher.pace.measured), self.watcher.failures
         # Trackers close their runs when the training ends, so that its last step is measured before that.
         is_last = 0 < state.max_steps <= state.global_step
         measure = self.watcher.measure if is_last else self.watcher.step
         alerts = measure(state.global_step, tokens=_tokens(state), saved=saved)
         if alerts and self.watcher.save_on_alert and saved is None:
             control.should_save = True
-        if len(self.watcher.pace.measured) > before:
-            self._report(state.global_step)
+        if len(self.watcher.pace.measured) > before and self.watcher.failures <= failures:
+            with self.watcher.pace.reporting():
+                self._report(state.global_step)
 
     def _report(self, step: int) -> None:
         assert self.watcher is not None
         assert self.trackers is not None
         values = tracker_values(self.watcher.series, self.watcher.alerts, self.stage)
         self.trackers.write(values, step)
+
+
+def _may_save_later(args: Any, state: Any, control: Any) -> bool:
+    """Whether this step may be saved after the callbacks of its end: at the end of an epoch, or if its evaluation is the best so far."""
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    return (strategy == "epoch" and state.epoch == round(state.epoch or 0)) or (
+        strategy == "best" and control.should_evaluate
+    )
 
 
 def _tokens(state: Any) -> float | None:

@@ -22,14 +22,14 @@ def inner_network(model: Any) -> "PreTrainedModel":
         model: The network, or a wrapper of it.
 
     Raises:
-        BadInput: the weights are sharded (FSDP, ZeRO-3), a prompt is learned, or there is no transformers network inside.
+        BadInput: the weights are sharded (FSDP, ZeRO-3) or not in memory, a prompt is learned, or there is no transformers network inside.
     """
     from transformers import PreTrainedModel
 
     network = model
     for _ in range(_DEEPEST):
         if isinstance(network, PreTrainedModel):
-            _refuse_sharded(network)
+            _refuse_absent_weights(network)
             return network
         if not isinstance(network, nn.Module):
             break
@@ -52,8 +52,14 @@ def _wrapped(network: nn.Module) -> Any:
     return next((getattr(network, name) for name in _INSIDE if hasattr(network, name)), None)
 
 
-def _refuse_sharded(network: nn.Module) -> None:
+def _refuse_absent_weights(network: nn.Module) -> None:
     for parameter in network.parameters():
+        if parameter.is_meta:
+            raise BadInput("`model` must have its weights in memory, got weights on the meta device: load them first.")
+        if parameter.is_inference():
+            raise BadInput(
+                "`model` must be one that can be trained, got weights that were made in inference mode: load them outside of it."
+            )
         if hasattr(parameter, "ds_id"):
             raise BadInput(_SHARDED.format("DeepSpeed ZeRO-3"))
         if type(parameter.data).__name__ == "DTensor":

@@ -11,9 +11,9 @@ The run directory is that of `ontogeny.trace`: a later trace of the saved checkp
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from ontogeny.jobs.inputs import as_concepts, output_folder, settings_and_option
 from ontogeny.jobs.run_json import describe_run
 from ontogeny.jobs.trace.execution import TraceExecution
 from ontogeny.jobs.trace.executor import CheckpointExecutor
+from ontogeny.jobs.trace.frozen import frozen_unit
 from ontogeny.jobs.trace.plan import TracePlan
 from ontogeny.jobs.trace.surface import audit_concepts, keep_surface_audits
 from ontogeny.jobs.watch.inner_network import inner_network
@@ -48,8 +49,9 @@ from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ontogeny.data.concept import Concept
     from ontogeny.jobs.inputs import ConceptSources
 
 _MOST_FAILURES = 3
@@ -65,7 +67,7 @@ class Watcher:
         tokenizer: Its tokenizer.
         concepts: One or several: names of plug-ins, files, data frames, or `Concept` objects.
         out: Run directory, new or of this training; by default a temporary one.
-        budget: Share of the wall time that measurements may take, 0.03 for 3 %.
+        budget: Time that watching may add to the training, by the wall and by the processor: 0.03 for 3 %.
         checkpoints: Folder in which the training saves its checkpoint-N; a later trace of it joins the run. By default `out` with
             `-checkpoints` behind it.
         stage: Name of the stage, as in the later trace: `pretrain` for a folder that is traced alone.
@@ -105,21 +107,37 @@ class Watcher:
         self.last_error = self.cost = ""
         self.failures = 0
         """Measurements in a row that failed."""
+        self._begun = False
         self._is_main = _rank() == 0
-        if not self._is_main:
-            return
-        network = inner_network(model)
-        if tokenizer is None:
-            raise BadInput("`tokenizer` must be that of the model, got none: give it.")
-        settings = _settings_of(network.dtype, settings)
-        opened = as_concepts(concepts)
+        with self.pace.preparing():
+            network = inner_network(model)  # on every process, so that none waits for one that refused the model
+            if not hasattr(tokenizer, "model_max_length"):
+                got = "none" if tokenizer is None else f"a {type(tokenizer).__name__}"
+                raise BadInput(f"`tokenizer` must be that of the model, got {got}: give it.")
+            if not isinstance(stage, str) or not stage.strip():
+                raise BadInput(f"`stage` must be the name of a stage, got {stage!r}: name it as in the later trace.")
+            settings, opened = _settings_of(network.dtype, settings), as_concepts(concepts)
+            if self._is_main:
+                self._prepare(network, tokenizer, opened, settings, checkpoints, stage)
+
+    def _prepare(
+        self,
+        network: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        concepts: "Sequence[Concept]",
+        settings: TraceSettings,
+        checkpoints: str | Path | None,
+        stage: str,
+    ) -> None:
+        """Open the run, and do all that is done once."""
         with undisturbed(network):
             self.model: Model = model_from_network(network, tokenizer)
+            self._shape = _shape(self.model)
             folder = (
                 Path(checkpoints) if checkpoints else self.run.folder.with_name(f"{self.run.folder.name}-checkpoints")
             )
             self.subject = LiveSubject.of(
-                opened,
+                concepts,
                 settings,
                 lineage=folder.resolve().name,
                 stage=stage,
@@ -133,9 +151,9 @@ class Watcher:
                 plan, self.run, TraceExecution(_options(network, settings), freeze=True), floor=()
             )
             self.reader = SeriesReader(self.run)
+            self._was_finished = self.run.exists() and bool(self.run.about.get("finished"))
             with run_lock(self.run.folder):
                 self._begin(plan)
-        self.pace.spent += self.pace.elapsed
 
     def _begin(self, plan: TracePlan) -> None:
         """Write run.json and the surface baselines, once."""
@@ -168,34 +186,71 @@ class Watcher:
             tokens: Training tokens so far.
             saved: Folder of the checkpoint of this step, if it was just saved.
         """
-        if not self._is_main or self.failures >= _MOST_FAILURES or not self.pace.due(step):
+        if not self._is_main:
+            return []
+        self._begin_at(step)
+        if self.failures >= _MOST_FAILURES or not self.pace.due(step):
             return []
         return self.measure(step, tokens=tokens, saved=saved)
+
+    def _begin_at(self, step: int) -> None:
+        """Remove the rows of later steps: they are of an attempt that this training replaces, as after a resume from a checkpoint.
+
+        Raises:
+            BadInput: the step is not a number, or the training begins anew and the run is that of a finished one.
+        """
+        if not isinstance(step, Integral) or step < 0:
+            raise BadInput(f"`step` must be a number of steps from 0 on, got {step!r}: give that of the optimizer.")
+        if self._begun:
+            return
+        stage = self.subject.stage
+        later = {unit: h for unit, h in self.run.headers().items() if h["stage"] == stage and (h["step"] or 0) > step}
+        if later and step == 0 and self._was_finished:
+            last = max(header["step"] for header in later.values())
+            raise BadInput(
+                f"`out` must be new or of this training, got {self.run.folder}, a finished training of {last} steps: set another `out`, "
+                "or remove the folder."
+            )
+        self._begun = True
+        if not later:
+            return
+        steps = sorted({int(header["step"]) for header in later.values()})
+        _LOG.warning("the training goes on at step %d: %d later measured steps are removed", step, len(steps))
+        with run_lock(self.run.folder):
+            for unit, header in later.items():
+                self.run.drop(unit)
+                for concept_unit in (frozen_unit, _rollouts_unit):
+                    self.run.drop(concept_unit(header["concept"], header["stage"], header["checkpoint"]))
 
     def measure(self, step: int, *, tokens: float | None = None, saved: str | Path | None = None) -> list[Alert]:
         """Measure now, whatever the budget; arguments and result as `step`. A failure is logged, and never stops the training."""
         if not self._is_main:
             return []
+        self._begin_at(step)
         _wait_for_device(self.model.device)
-        began, new = time.perf_counter(), list[Alert]()
-        try:
-            with undisturbed(self.model.network), run_lock(self.run.folder):
-                new = self._measure(step, tokens, Path(saved) if saved else None)
-            self.failures = 0
-        except TrainingDisturbed:
-            raise
-        except (BadInput, OSError, RuntimeError) as error:
-            self.failures, self.last_error = self.failures + 1, str(error).splitlines()[0]
-            _LOG.warning("step %d is not measured: %s", step, self.last_error)
-        _wait_for_device(self.model.device)
-        self.pace.add(step, time.perf_counter() - began)
-        for alert in new:
-            for sink in self.sinks:
-                sink(alert)
+        new = list[Alert]()
+        with self.pace.visiting(step):
+            try:
+                with undisturbed(self.model.network), run_lock(self.run.folder):
+                    new = self._measure(step, tokens, Path(saved) if saved else None)
+                self.failures = 0
+            except TrainingDisturbed:
+                raise
+            except Exception as error:  # also of weights that are not numbers any more, or of a full disk
+                self.failures, self.last_error = self.failures + 1, (str(error) or type(error).__name__).splitlines()[0]
+                _LOG.warning("step %d is not measured: %s", step, self.last_error)
+            for alert in new:
+                for sink in self.sinks:
+                    sink(alert)
+            _wait_for_device(self.model.device)
         return new
 
     def _measure(self, step: int, tokens: float | None, saved: Path | None) -> list[Alert]:
         checkpoint, network = self.subject.checkpoint(step, tokens), self.model.network
+        if (shape := _shape(self.model)) != self._shape:
+            raise BadInput(
+                f"the model must stay as it was before the first step, {self._shape}, got {shape}: make a new watcher after such a change."
+            )
         plan = self._plan(checkpoint, saved)
         missing = [concept for concept in plan.concepts if not self.run.done(plan.units[checkpoint, concept.name])]
         if missing:
@@ -234,7 +289,7 @@ class Watcher:
                 )
             except BadInput as error:
                 rows = [make_record("rollout_share", torch.nan, n=0, concept=concept.name, reason=str(error))]
-            unit = f"rollouts-{content_digest([concept.name, place.stage, checkpoint])}"
+            unit = _rollouts_unit(concept.name, place.stage, checkpoint)
             if rows:
                 self.run.keep(unit, CheckpointStamp.of(plan.lineage.name, unit, place).on(rows))
 
@@ -262,22 +317,24 @@ class Watcher:
         measured = self.pace.measured[-1:] or [-1]
         if step is not None and step > measured[0] and self.failures < _MOST_FAILURES:
             self.measure(step, tokens=tokens, saved=saved)
-        cost = self.pace.sentence()
         with undisturbed(self.model.network), run_lock(self.run.folder):
-            began = time.perf_counter()
-            summarised = bool(self.run.headers())
-            if summarised:
-                self.run.compact()
-                plan = self.executor.plan
-                summarise_trace(self.run, plan.designs, plan.lineage.name, plan.settings.seed)
-                name, settings = plan.lineage.name, plan.settings
-                keep_example_scores(self.run, plan.designs, name, settings.seed, texts=settings.texts)
+            with self.pace.relating():
+                summarised = bool(self.run.headers())
+                if summarised:
+                    self._relate()
             self._describe(self.executor.plan, finished=summarised)
-            _LOG.info("ontogeny: %s", cost)
-            seconds = time.perf_counter() - began
         failed = f" {self.last_error}" if self.failures else ""
-        self.cost = f"{cost} Relating the checkpoints at the end took {seconds:.2g} s.{failed}"
+        self.cost = f"{self.pace.sentence()}{failed}"
+        _LOG.info("ontogeny: %s", self.cost)
         return self.run
+
+    def _relate(self) -> None:
+        """Best sites, emergence and drift over the checkpoints so far."""
+        plan = self.executor.plan
+        name, settings = plan.lineage.name, plan.settings
+        self.run.compact()
+        summarise_trace(self.run, plan.designs, name, settings.seed)
+        keep_example_scores(self.run, plan.designs, name, settings.seed, texts=settings.texts)
 
     @contextlib.contextmanager
     def watching(self, last_step: Callable[[], int]) -> Iterator["Watcher"]:
@@ -290,6 +347,20 @@ class Watcher:
             yield self
         finally:
             self.finish(last_step())
+
+
+def _shape(model: Model) -> str:
+    """Properties of a model that a training does not change; embeddings may grow."""
+    network = model.network
+    missing = (
+        "" if len(network.get_input_embeddings().weight) >= len(model.tokenizer) else ", fewer embeddings than tokens"
+    )
+    blocks = sum(1 for _ in network.get_submodule(model.architecture.blocks).children())
+    return f"{blocks} layers of {str(network.dtype).removeprefix('torch.')}{missing}"
+
+
+def _rollouts_unit(concept: str, stage: str | None, checkpoint: str) -> str:
+    return f"rollouts-{content_digest([concept, stage, checkpoint])}"
 
 
 def _rank() -> int:

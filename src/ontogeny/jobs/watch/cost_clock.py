@@ -1,0 +1,125 @@
+"""Cost clock: seconds of a training and of its measurements, by the wall or of the processor.
+
+The step after a measurement may be slower than the others (cold caches, an empty queue of the GPU, garbage): its excess is a cost of
+the measurement.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+_ORDINARY = 64
+"""Ordinary steps with which the step after a measurement is compared."""
+_FEWEST = 5
+"""Ordinary steps, and steps after a measurement, below which no excess is estimated."""
+_RECENT = 3
+_CAUTION = 1.25
+"""The next measurement is taken to cost this much of the mean of the last ones."""
+
+
+@dataclass
+class CostClock:
+    """Time of a training and of its measurements on one clock.
+
+    Args:
+        name: As in "wall time".
+        now: Gives the seconds of the clock.
+    """
+
+    name: str
+    now: Callable[[], float] = time.perf_counter
+    start: float = field(init=False)
+    once: float = 0.0
+    """Seconds of preparation, and of relating the checkpoints at the end."""
+    visits: list[float] = field(default_factory=list)
+    """Seconds of each measurement."""
+    visited: float = field(default=0.0, init=False)
+    """Seconds of all measurements."""
+    excess: list[float] = field(default_factory=list)
+    """Seconds by which the step after a measurement was slower than ordinary ones."""
+    ordinary: deque[float] = field(default_factory=lambda: deque(maxlen=_ORDINARY))
+    """Seconds of the last ordinary steps."""
+    released: float | None = field(default=None, init=False)
+    """Time at which the training went on, of the step that is under way."""
+    follows_visit: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.now()
+
+    @property
+    def after_effects(self) -> float:
+        """Seconds by which the steps after all measurements were slower, by their median, at most as much as the measurements."""
+        if len(self.excess) < _FEWEST:
+            return 0.0
+        return min(max(median(self.excess), 0.0) * len(self.visits), self.visited)
+
+    @property
+    def spent(self) -> float:
+        """Seconds that watching has cost."""
+        return self.once + self.visited + self.after_effects
+
+    @property
+    def training(self) -> float:
+        """Seconds of the training without that."""
+        return max(self.now() - self.start - self.spent, 0.0)
+
+    @property
+    def share(self) -> float:
+        """Cost of watching per second of training."""
+        training = self.training
+        return self.spent / training if training else 0.0
+
+    @property
+    def expected(self) -> float:
+        """Seconds that the next measurement is taken to cost, with its after-effect."""
+        if not self.visits:
+            return 0.0
+        recent = self.visits[-_RECENT:]
+        return _CAUTION * sum(recent) / len(recent) + self.after_effects / len(self.visits)
+
+    @contextmanager
+    def counting_once(self) -> Iterator[None]:
+        """Count the block as a cost that comes once."""
+        began = self.now()
+        try:
+            yield
+        finally:
+            self.once += self.now() - began
+
+    @contextmanager
+    def visiting(self) -> Iterator[None]:
+        """Count the block as a measurement."""
+        began = self.now()
+        try:
+            yield
+        finally:
+            self.visits.append(self.now() - began)
+            self.visited += self.visits[-1]
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """Count the block as a part of the last measurement."""
+        began = self.now()
+        try:
+            yield
+        finally:
+            seconds = self.now() - began
+            self.visits[-1] += seconds
+            self.visited += seconds
+
+    def end_step(self) -> None:
+        """Note that a step of the training has ended."""
+        if self.released is not None:
+            seconds = self.now() - self.released
+            if not self.follows_visit:
+                self.ordinary.append(seconds)
+            elif len(self.ordinary) >= _FEWEST:
+                self.excess.append(seconds - median(self.ordinary))
+        self.released = None
+
+    def begin_step(self, *, follows_visit: bool) -> None:
+        """Note that the training goes on."""
+        self.released, self.follows_visit = self.now(), follows_visit
