@@ -35,7 +35,7 @@ class Quantity:
         if self.condition is not None:
             rows = rows[rows["stage"].eq(self.condition)]
         if self.coords:
-            rows = rows[[all(dict(c).get(k) == v for k, v in self.coords.items()) for c in rows["coords"]]]
+            rows = rows.loc[[all(dict(c).get(k) == v for k, v in self.coords.items()) for c in rows["coords"]]]
         return rows.sort_values(["train_seed", "step"])
 
     def curves(self, records: pd.DataFrame) -> dict[int, Curve]:

@@ -1,5 +1,6 @@
 """`ontogeny study`: run studies of papers, judge their claims, write their pages."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ontogeny.cli import _arguments as arg
-from ontogeny.cli._command import Command, CommandGroup
+from ontogeny.cli._command import Command, CommandGroup, with_options
 from ontogeny.cli._output import format_duration, json_rows, print_output
 from ontogeny.errors import BadInput
 
 if TYPE_CHECKING:
     from ontogeny.jobs.study.study import StudyEstimate
+    from ontogeny.storage.run import Run
 
 study_app = typer.Typer(
     cls=CommandGroup,
@@ -23,6 +25,15 @@ _Name = Annotated[str, typer.Argument(help="Name of a study; see `ontogeny study
 _Preset = Annotated[str, arg.measure("smoke (seconds), tiny (minutes on two cores), small, or paper (its own sizes).")]
 _Seeds = Annotated[int, arg.measure("Number of training seeds. Claims need at least 3.", min=1)]
 _StudyRun = Annotated[Path, typer.Argument(help="Run directory of a study.")]
+_Jobs = Annotated[
+    int,
+    arg.compute(
+        "Processes, each of which runs one seed. With several, a seed that fails does not end the others.", min=1
+    ),
+]
+_Threads = Annotated[
+    int | None, arg.compute("Threads of each process. Default: 1 with several processes, else those of torch.", min=1)
+]
 _Out = Annotated[Path, arg.output("Run directory; finished seeds are not computed again.", "--out", "-o")]
 
 
@@ -63,6 +74,8 @@ def run_one_study(
     keep_checkpoints: Annotated[
         bool, arg.output("Keep the checkpoints of finished seeds.", "--keep-checkpoints")
     ] = False,
+    jobs: _Jobs = 1,
+    threads: _Threads = None,
     shard: Annotated[str | None, arg.compute("Run only a share of the seeds: 0/16, …, 15/16.")] = None,
     use_ray: Annotated[bool, arg.ray("Run the seeds with Ray workers.", "--ray")] = False,
     address: Annotated[
@@ -81,7 +94,7 @@ def run_one_study(
 
     plan = plan_study(name, preset, seeds=seeds, changes=_changes(setting or []))
     if dry_run:
-        estimate = estimate_study(plan, out)
+        estimate = estimate_study(plan, out, jobs=jobs)
         print_output(asdict(estimate), [_estimate_line(estimate)], as_json=as_json)
         return
     cluster = RayCluster(address) if use_ray or address else None
@@ -89,6 +102,8 @@ def run_one_study(
         run = run_study(
             plan,
             out,
+            jobs=jobs,
+            threads=threads,
             shard=Shard.parse(shard) if shard else None,
             cluster=cluster,
             keep_checkpoints=keep_checkpoints,
@@ -97,6 +112,7 @@ def run_one_study(
         )
     judged = judge_study(run)
     _print_claims(claims_table(judged), [j.sentence for j in judged], out, as_json=as_json)
+    _exit_if_any_failed([run])
 
 
 @study_app.command("claims", cls=Command)
@@ -131,12 +147,15 @@ def replicate(
     preset: _Preset = "tiny",
     seeds: _Seeds = 5,
     studies: Annotated[str | None, arg.measure("Studies, separated by commas. Default: all.")] = None,
+    jobs: _Jobs = 1,
+    threads: _Threads = None,
     dry_run: arg.DryRun = False,
     as_json: arg.AsJson = False,
     quiet: arg.Quiet = False,
 ) -> None:
     """Run all studies and write one page: systems of the literature, their claims, our verdicts."""
     from ontogeny.cli._progress import progress_bar
+    from ontogeny.jobs.processes import check_processes
     from ontogeny.jobs.run_json import command_line
     from ontogeny.jobs.study.replicate import plan_replication, run_replication
     from ontogeny.jobs.study.study import claims_table, estimate_study, judge_study
@@ -145,21 +164,27 @@ def replicate(
     plans = plan_replication(preset, seeds=seeds, names=[s.strip() for s in (studies or "").split(",") if s.strip()])
     if dry_run:
         estimates = [estimate_study(plan, out / plan.study.name) for plan in plans]
-        total = sum(estimate.seconds for estimate in estimates)
-        lines = [*map(_estimate_line, estimates), f"all: about {format_duration(total)}"]
+        check_processes(jobs, threads)
+        together = max(
+            sum(e.seconds for e in estimates) / jobs, max(e.seconds / (e.seeds_to_do or 1) for e in estimates)
+        )
+        processes = f" in {jobs} processes" if jobs > 1 else ""
+        lines = [*map(_estimate_line, estimates), f"all: about {format_duration(together)}{processes}"]
         print_output([asdict(estimate) for estimate in estimates], lines, as_json=as_json)
         return
     with progress_bar(quiet=quiet or as_json) as show:
-        runs = run_replication(plans, out, command=command_line(), on_progress=show)
-    page = write_replication_report(runs, out / "report.html")
+        runs = run_replication(plans, out, jobs=jobs, threads=threads, command=command_line(), on_progress=show)
+    judged_runs = [run for run in runs if run.about["study"]["seeds_in_run"]]
+    page = write_replication_report(judged_runs, out / "report.html")
     data: dict[str, Any] = {"report": str(page)}
     lines = []
-    for run in runs:
+    for run in judged_runs:
         judged = judge_study(run)
         data[run.folder.name] = json_rows(claims_table(judged))
         held = sum(j.verdict == "held" for j in judged)
         lines.append(f"{run.folder.name}: {held} of {len(judged)} claims held")
     print_output(data, [*lines, f"\nthe page is {page}"], as_json=as_json)
+    _exit_if_any_failed(runs)
 
 
 @study_app.command("challenges", cls=Command)
@@ -188,10 +213,20 @@ def _print_claims(table: Any, sentences: list[str], folder: Path, *, as_json: bo
     )
 
 
+def _exit_if_any_failed(runs: "Sequence[Run]") -> None:
+    """Print the seeds that failed, one per line, and exit with code 1 if there are any."""
+    failures = [failure for run in runs for failure in run.failures]
+    for failure in failures:
+        typer.echo(f"ontogeny: {failure.stage}, {failure.checkpoint} failed: {with_options(failure.reason)}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
 def _estimate_line(estimate: "StudyEstimate") -> str:
+    processes = f"in {estimate.processes} processes" if estimate.processes > 1 else "on two cores"
     return (
         f"{estimate.study}, {estimate.preset}: {estimate.seeds_to_do} of {estimate.seeds} seeds to do, "
-        f"about {format_duration(estimate.seconds)} on two cores; {estimate.claims} claims"
+        f"about {format_duration(estimate.seconds)} {processes}; {estimate.claims} claims"
     )
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "inputs",
     "lens",
     "monitor",
+    "processes",
     "progress",
     "reading",
     "resumable",

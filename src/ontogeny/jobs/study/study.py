@@ -1,12 +1,14 @@
-"""Run a paper study: one unit per seed, resumable, divided over shards or Ray workers; then judge its claims.
+"""Run a paper study: one unit per seed, resumable, divided over processes, shards or Ray workers; then judge its claims.
 
 A unit is named by study, version, settings and seed. The checkpoints of a seed are kept until its rows are written.
 """
 
+import contextlib
 import json
+import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,12 +17,21 @@ import pandas as pd
 
 from ontogeny.claims.claim import JudgedClaim, judge_claims
 from ontogeny.errors import BadInput
+from ontogeny.jobs.processes import Task, TaskResult, check_processes, limited_threads, run_tasks
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress, shows_progress
-from ontogeny.jobs.resumable import SHARDS_FOLDER, check_new_run_folder, job_session
+from ontogeny.jobs.resumable import (
+    SHARDS_FOLDER,
+    check_any_done,
+    check_new_run_folder,
+    job_session,
+    log_failure,
+)
 from ontogeny.jobs.run_json import describe_environment
 from ontogeny.jobs.study.paper_study import PRESET_NAMES, Lab, PaperStudy, load_paper_study, settings_as_json
 from ontogeny.jobs.trace.ray_cluster import RayCluster, connect_ray
 from ontogeny.jobs.trace.shards import Shard, gather_shards
+from ontogeny.records import Record
+from ontogeny.storage.failures import Failure
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import run_lock
 from ontogeny.storage.run import Run
@@ -55,8 +66,9 @@ class StudyEstimate:
     seeds: int
     seeds_to_do: int
     seconds: float
-    """Estimated seconds on two cores."""
+    """Estimated seconds on two cores; of several processes, of all together."""
     claims: int
+    processes: int = 1
 
 
 def plan_study(
@@ -81,12 +93,19 @@ def plan_study(
     return StudyPlan(study, preset, study.settings(preset, changes), tuple(range(seeds)))
 
 
-def estimate_study(plan: StudyPlan, out: str | Path) -> StudyEstimate:
-    """What `run_study` would compute."""
+def estimate_study(plan: StudyPlan, out: str | Path, *, jobs: int = 1) -> StudyEstimate:
+    """What `run_study` would compute with this number of processes.
+
+    Raises:
+        BadInput: more processes than CPUs.
+    """
+    check_processes(jobs)
     run = Run(Path(out))
     todo = sum(not run.done(unit) for unit in plan.units.values())
+    rounds = math.ceil(todo / jobs)
     per_seed = plan.study.seconds.get(plan.preset, float("nan"))
-    return StudyEstimate(plan.study.name, plan.preset, len(plan.seeds), todo, todo * per_seed, len(plan.study.claims))
+    claims = len(plan.study.claims)
+    return StudyEstimate(plan.study.name, plan.preset, len(plan.seeds), todo, rounds * per_seed, claims, jobs)
 
 
 @shows_progress
@@ -94,6 +113,8 @@ def run_study(
     plan: StudyPlan,
     out: str | Path,
     *,
+    jobs: int = 1,
+    threads: int | None = None,
     shard: Shard | None = None,
     cluster: RayCluster | None = None,
     keep_checkpoints: bool = False,
@@ -103,39 +124,77 @@ def run_study(
     """Run the seeds that the run at `out` lacks. Finished seeds are not computed again.
 
     Args:
+        jobs: Number of processes, each of which runs one seed. With several, a seed that fails is listed in run.json, and the others
+            go on.
+        threads: Threads of each process; by default 1 with several processes, otherwise those that torch has.
         shard: Run only this share of the seeds; at its end the finished seeds of all shards are gathered.
         cluster: Run the seeds with Ray workers.
         keep_checkpoints: Whether the checkpoints of finished seeds stay in the run.
         command: The command line, for run.json.
 
     Raises:
-        BadInput: `out` holds something else, or another process is writing there.
+        BadInput: `out` holds something else, another process is writing there, more processes than CPUs, or no seed could be run.
     """
     if shard and cluster:
         raise BadInput("`shard` must not be set together with a Ray cluster, which divides the work itself.")
+    if cluster and jobs > 1:
+        raise BadInput("`jobs` must not be set together with a Ray cluster, which divides the work itself.")
+    check_processes(jobs, threads)
     run = _open_run(Path(out), plan)
     if shard:
         share = Run(shard.folder(run))
         with run_lock(share.folder):
             share.describe(_about(plan, command))
             todo = {s: u for i, (s, u) in enumerate(plan.units.items()) if shard.includes(i) and not run.done(u)}
-            _run_seeds(plan, share, todo, keep_checkpoints, on_progress)
+            failures = _run_seeds(
+                [_Seed(plan, share, *pair) for pair in todo.items()], jobs, threads, keep_checkpoints, on_progress
+            )
+            share.describe(
+                share.about | {"failures": [asdict(failure) for failure in failures.get(plan.study.name, ())]}
+            )
         with run_lock(run.folder, patience=_GATHER_SECONDS):
-            gather_shards(run)
-            _finish(plan, run, command)
+            _finish(plan, run, command, gather_shards(run).failures)
         return run
-    with job_session(run, plan.units.values()):
-        about = _about(plan, command)
-        about["study"]["seeds_in_run"] = run.about["study"].get("seeds_in_run", []) if run.about_path.is_file() else []
-        run.describe(about)
-        gather_shards(run)
-        todo = {seed: unit for seed, unit in plan.units.items() if not run.done(unit)}
-        if cluster and todo:
-            _run_on_ray(plan, run, todo, cluster, on_progress)
+    with _session(plan, run, command) as missing:
+        if cluster and missing:
+            _run_on_ray(plan, run, [seed.seed for seed in missing], cluster, on_progress)
+            failures = {}
         else:
-            _run_seeds(plan, run, todo, keep_checkpoints, on_progress)
-        _finish(plan, run, command)
+            failures = _run_seeds(missing, jobs, threads, keep_checkpoints, on_progress)
+        check_any_done(run, plan.units.values(), failures.get(plan.study.name, ()))
+        _finish(plan, run, command, failures.get(plan.study.name, ()))
     return run
+
+
+def run_studies(
+    plans: Sequence[StudyPlan],
+    out: str | Path,
+    *,
+    jobs: int,
+    threads: int | None = None,
+    command: str | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> list[Run]:
+    """Run all missing seeds of several studies side by side, each study into `out/NAME`.
+
+    Args:
+        jobs, threads: As those of `run_study`.
+
+    Raises:
+        BadInput: as `run_study`; a study of which no seed could be run is an error only if there is no other.
+    """
+    check_processes(jobs, threads)
+    runs = {plan.study.name: _open_run(Path(out) / plan.study.name, plan) for plan in plans}
+    with contextlib.ExitStack() as sessions:
+        missing = [
+            seed for plan in plans for seed in sessions.enter_context(_session(plan, runs[plan.study.name], command))
+        ]
+        failures = _run_seeds(missing, jobs, threads, False, on_progress)
+        if not any(run.done(unit) for plan in plans for run in [runs[plan.study.name]] for unit in plan.units.values()):
+            raise BadInput(next(iter(failures.values()))[0].reason)
+        for plan in plans:
+            _finish(plan, runs[plan.study.name], command, failures.get(plan.study.name, ()))
+    return list(runs.values())
 
 
 def judge_study(run: Run) -> list[JudgedClaim]:
@@ -189,33 +248,121 @@ def claims_table(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
     )
 
 
-def _run_seeds(
-    plan: StudyPlan, run: Run, todo: Mapping[int, str], keep_checkpoints: bool, on_progress: ProgressCallback
-) -> None:
-    begun = len(plan.seeds) - len(todo)
-    for index, (seed, unit) in enumerate(todo.items()):
+@dataclass(frozen=True)
+class _Seed:
+    """A seed to run: the study, and where its rows go."""
 
-        def report(activity: str, done: int, total: int, seed: int = seed, index: int = index) -> None:
-            on_progress(TraceProgress(f"seed {seed}", begun + index, len(plan.seeds), activity, done, total))
+    plan: StudyPlan
+    run: Run
+    seed: int
+    unit: str
 
-        work, began = run.folder / _WORK_FOLDER / unit, perf_counter()
-        report("starting", 0, 1)
-        lab = Lab(plan.study.name, seed, work, report)
-        run.keep(unit, [replace(row, unit=unit) for row in plan.study.run(plan.settings, lab)])
-        seconds = perf_counter() - began
-        run.log({"study": plan.study.name, "preset": plan.preset, "seed": seed, "elapsed": round(seconds, 2)})
+    @property
+    def name(self) -> str:
+        return f"seed {self.seed}"
+
+    @property
+    def work(self) -> Path:
+        """Folder for its checkpoints."""
+        return self.run.folder / _WORK_FOLDER / self.unit
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Arguments of `_compute_seed`."""
+        study = self.plan.study
+        return study.run, self.plan.settings, study.name, self.seed, self.work
+
+    def keep(self, rows: Sequence[Record], seconds: float, keep_checkpoints: bool) -> None:
+        """Write the rows, and remove the checkpoints."""
+        self.run.keep(self.unit, [replace(row, unit=self.unit) for row in rows])
+        entry = {"study": self.plan.study.name, "preset": self.plan.preset, "seed": self.seed}
+        self.run.log({**entry, "elapsed": round(seconds, 2)})
         if not keep_checkpoints:
-            shutil.rmtree(work, ignore_errors=True)
-    if not keep_checkpoints and (folder := run.folder / _WORK_FOLDER).is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+            shutil.rmtree(self.work, ignore_errors=True)
+            with contextlib.suppress(OSError):  # absent, or other seeds are at work
+                self.work.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _session(plan: StudyPlan, run: Run, command: str | None) -> Iterator[list[_Seed]]:
+    """Lock the run, gather what shards left, and describe it; yields the seeds that it lacks."""
+    with job_session(run, plan.units.values()):
+        about = _about(plan, command)
+        about["study"]["seeds_in_run"] = run.about["study"].get("seeds_in_run", []) if run.about_path.is_file() else []
+        run.describe(about)
+        gather_shards(run)
+        yield [_Seed(plan, run, seed, unit) for seed, unit in plan.units.items() if not run.done(unit)]
+
+
+def _run_seeds(
+    missing: Sequence[_Seed],
+    jobs: int,
+    threads: int | None,
+    keep_checkpoints: bool,
+    on_progress: ProgressCallback,
+) -> dict[str, list[Failure]]:
+    """Run seeds, of one study or of several; with several processes, returns the failures by study."""
+    plans = {seed.plan.study.name: seed.plan for seed in missing}
+    total = sum(len(plan.seeds) for plan in plans.values())
+    begun = total - len(missing)
+    if jobs > 1:
+        return _run_in_processes(missing, jobs, threads or 1, keep_checkpoints, begun, on_progress)
+    with limited_threads(threads):
+        for index, seed in enumerate(missing):
+
+            def report(activity: str, done: int, total_done: int, name: str = seed.name, index: int = index) -> None:
+                on_progress(TraceProgress(name, begun + index, total, activity, done, total_done))
+
+            report("starting", 0, 1)
+            rows, seconds = _compute_seed(*seed.arguments, on_activity=report)
+            seed.keep(rows, seconds, keep_checkpoints)
+    return {}
+
+
+def _run_in_processes(
+    missing: Sequence[_Seed],
+    jobs: int,
+    threads: int,
+    keep_checkpoints: bool,
+    begun: int,
+    on_progress: ProgressCallback,
+) -> dict[str, list[Failure]]:
+    failures: dict[str, list[Failure]] = {}
+    several = len({seed.plan.study.name for seed in missing}) > 1
+    seeds = {f"{seed.plan.study.name}, {seed.name}" if several else seed.name: seed for seed in missing}
+    tasks = [Task(name, _compute_seed, seed.arguments, seed.plan.study.run.__module__) for name, seed in seeds.items()]
+
+    def on_result(result: TaskResult) -> None:
+        seed = seeds[result.task.name]
+        if result.failure is None:
+            rows, seconds = result.value
+            seed.keep(rows, seconds, keep_checkpoints)
+            return
+        failure = log_failure(seed.run, Failure(seed.name, seed.plan.study.name, result.failure))
+        failures.setdefault(seed.plan.study.name, []).append(failure)
+
+    run_tasks(tasks, jobs=jobs, threads=threads, done=begun, on_result=on_result, on_progress=on_progress)
+    return failures
+
+
+def _compute_seed(
+    run: Callable[[Any, Lab], Iterable[Record]],
+    settings: Any,
+    study: str,
+    seed: int,
+    work: Path,
+    on_activity: Callable[[str, int, int], None],
+) -> tuple[list[Record], float]:
+    """The rows of a seed, and the seconds that they took."""
+    began = perf_counter()
+    return list(run(settings, Lab(study, seed, work, on_activity))), perf_counter() - began
 
 
 def _run_on_ray(
-    plan: StudyPlan, run: Run, todo: Mapping[int, str], cluster: RayCluster, on_progress: ProgressCallback
+    plan: StudyPlan, run: Run, seeds: Sequence[int], cluster: RayCluster, on_progress: ProgressCallback
 ) -> None:
     """Each worker runs its seeds into a shard of its own, which is gathered when it is done."""
     with connect_ray(cluster) as ray:
-        seeds = list(todo)
         done = len(plan.seeds) - len(seeds)
         run_one = ray.remote(_run_one_seed)
         waiting = {
@@ -238,7 +385,7 @@ def _run_one_seed(name: str, preset: str, settings: dict[str, Any], seed: int, f
     share = Run(Path(folder) / SHARDS_FOLDER / f"{seed}-of-ray")
     with run_lock(share.folder):
         share.describe(_about(plan, None))
-        _run_seeds(plan, share, plan.units, False, ignore_progress)
+        _run_seeds([_Seed(plan, share, seed, plan.units[seed])], 1, None, False, ignore_progress)
     return seed
 
 
@@ -286,12 +433,14 @@ def _about(plan: StudyPlan, command: str | None) -> dict[str, Any]:
     }
 
 
-def _finish(plan: StudyPlan, run: Run, command: str | None) -> None:
+def _finish(plan: StudyPlan, run: Run, command: str | None, failures: Sequence[Failure] = ()) -> None:
     before = run.about.get("study", {}).get("seeds_in_run", []) if run.about_path.is_file() else []
     done = sorted({*before, *(seed for seed, unit in plan.units.items() if run.done(unit))})
-    conditions = run.query("select distinct stage from records where stage is not null order by 1")["stage"]
     about = _about(plan, command or (run.about.get("command") if run.about_path.is_file() else None))
-    about["lineage"]["stages"] = [str(name) for name in conditions]
+    if done:
+        conditions = run.query("select distinct stage from records where stage is not null order by 1")["stage"]
+        about["lineage"]["stages"] = [str(name) for name in conditions]
     about["study"]["seeds_in_run"] = done
+    about["failures"] = [asdict(failure) for failure in failures]
     about["finished"] = all(run.done(unit) for unit in plan.units.values())
     run.describe(about)
