@@ -5,9 +5,9 @@ r"""A chat turn with six gauges compared with the model's own generation of the 
 
 The model of a folder, and a random GPT-NeoX of 8 blocks × 512 that answers with 40 tokens. Its own generation is what a script does:
 render the chat, tokenize, `generate`, decode. A turn is all that `answer_and_read` does, with six gauges of random weights at several
-sites, read at the end of the user's turn, or after a begun answer of their own. What a pin adds is measured apart: the steered answer and
-its random twin, each with its side-effect meter. CPU seconds, rounds that take turns, a ratio inside each round; median, least and
-greatest. The process that renders templates is not counted (0.1 ms a turn).
+sites, read at the end of the user's turn, or after a begun answer of their own, each about another word of the tokenizer. What a pin adds
+is measured apart: the steered answer and its random twin, each with its side-effect meter. CPU seconds, rounds that take turns, a ratio
+inside each round; median, least and greatest. The process that renders templates is not counted (0.1 ms a turn).
 """
 
 import argparse
@@ -77,11 +77,14 @@ def random_model(like: Model) -> Model:
 def random_gauges(model: Model, template: str, suffix: str = "") -> list[Gauge]:
     draw, y = torch.Generator().manual_seed(0), torch.arange(40) % 2
     gauges = []
+    words = sorted(
+        word for word in model.tokenizer.get_vocab() if word.isalpha()
+    )  # tokens of their own, as those of a pack
     for number in range(GAUGES):
         scores = (torch.randn(40, 1, generator=draw) + 2 * y[:, None]).double()
         weight = torch.randn(model.d, 1, generator=draw)
         probe = CalibratedProbe.of(weight, torch.zeros(1), fit_platt_scaling(scores, y), scores, y)
-        label = GaugeLabel(f"c{number}", "user", ("no", "yes"), False, suffix.format(number))
+        label = GaugeLabel(f"c{number}", "user", ("no", "yes"), False, suffix.format(words[number]))
         site = Site("resid", 1 + number % model.layers)
         gauges.append(Gauge(label, "", None, "", "last", template, "", site, "logistic", probe=probe))
     return gauges
@@ -111,7 +114,7 @@ def measure(model: Model, template: str, rounds: int) -> dict[str, object]:
     own = own_generation(model, template, how.tokens)
     plain = reply(model, CHAT, (), how, template=template)
     assert own() == plain.text, (own(), plain.text)
-    at_end, begun = (random_gauges(model, template, suffix) for suffix in ("", "I think the c{} of this user is"))
+    at_end, begun = (random_gauges(model, template, suffix) for suffix in ("", "I think the {} of this user is"))
     site = Site("resid", max(1, round(0.75 * model.layers)))
     vector = Direction(torch.randn(model.d, generator=torch.Generator().manual_seed(1)), site, "random")
     push = Edit(site, Add(vector, 0.5), "last")

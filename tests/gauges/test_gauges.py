@@ -11,7 +11,7 @@ import ontogeny as on
 from ontogeny.concepts._talktuner import _ATTRIBUTES
 from ontogeny.data.chats import Chat
 from ontogeny.dynamics.measured_checkpoints import measured_checkpoints
-from ontogeny.gauges import prompt_states
+from ontogeny.gauges import begun_answers, prompt_states
 from ontogeny.gauges.control_vector import control_site, control_vector
 from ontogeny.gauges.conversation import encode_conversation
 from ontogeny.gauges.gauge import Gauge, default_gauges, make_gauge
@@ -124,9 +124,41 @@ def test_gauges_are_read_in_the_forward_passes_of_the_answer(
         [one.turns[-1].score for one in expected[5:7]], rel=1e-4
     )
     monkeypatch.setattr(prompt_states, "_MOST_CACHED", 1)
+    monkeypatch.setitem(prompt_states._BRANCHES, model.network, False)
     one_by_one = read_turn(model, chat, begun, CHAT_TEMPLATE)
     assert [one.reading.score for one in one_by_one if one.reading] == pytest.approx(
         [one.turns[-1].score for one in expected[5:7]], rel=1e-4
+    )
+
+
+def test_gauges_cost_the_distinct_tokens_of_their_begun_answers(
+    model: Model, gauges: list[Gauge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward tokens of a turn: those of the answer alone, and the begun answers with shared beginnings once; with the same numbers."""
+    template = CHAT_TEMPLATE.replace("{{ m.content }}{% else", "{{ m.content }} so: {% else")
+    words = ["the user is", "the user has", "the user", "it seems", "it seems so", "it is"]
+    begun = [replace(gauges[1], label=replace(gauges[1].label, suffix=suffix)) for suffix in words]
+    distinct = len({suffix[:end] for suffix in words for end in range(1, len(suffix) + 1)})  # a character is a token
+    tokens: list[int] = []
+    count = model.network.get_input_embeddings().register_forward_hook(lambda _, ids, __: tokens.append(ids[0].numel()))
+    how, chats = DecodingConfig(tokens=3), [(("user", f"so they say {c}"),) for c in (YES, NO)]
+
+    def cost(make: Callable[[], object]) -> int:
+        tokens.clear()
+        make()
+        return sum(tokens)
+
+    try:
+        answer_and_read(model, chats[0], begun, how, template=template)  # the first time in rows of their own as well
+        monkeypatch.setattr(begun_answers, "encode_rendered", None)  # the same words of the template need no tokenizer
+        turn = cost(lambda: answer_and_read(model, chats[1], begun, how, template=template))
+        assert turn == cost(lambda: reply(model, chats[1], (), how, template=template)) + distinct
+        together = answer_and_read(model, chats[1], begun, how, template=template)[1]
+    finally:
+        count.remove()
+    whole = read_conversation(model, encode_conversation(model, chats[1], template), begun, template).gauges
+    assert [turn.reading.score for turn in together if turn.reading] == pytest.approx(
+        [one.turns[-1].score for one in whole], rel=1e-4
     )
 
 

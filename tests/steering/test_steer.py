@@ -12,6 +12,7 @@ from ontogeny.models.hooks import read_hooks
 from ontogeny.models.model import load_model, tokenizer_fingerprint
 from ontogeny.sites import Site
 from ontogeny.steering.bake import bake_edits, save_baked
+from ontogeny.steering.decoding import can_decode
 from ontogeny.steering.generate import DecodingConfig, generate
 from ontogeny.steering.log_likelihood import (
     log_likelihoods,
@@ -20,7 +21,7 @@ from ontogeny.steering.log_likelihood import (
     tokenize_answers,
 )
 from ontogeny.steering.steer import ablate_everywhere, check_direction, control_edits, edits_for_prompts, steer
-from tests.helpers.tiny_models import SHAPES
+from tests.helpers.tiny_models import SHAPES, outspoken
 
 FAMILIES = ("gpt2", "gpt_neox", "llama")
 PROMPTS = ["Once upon a time", "A", "The ball, the dog and the big red"]
@@ -165,6 +166,18 @@ def test_beams_and_samples_do_not_depend_on_the_batch(small, family, how):
             said[::-1], generate(model, PROMPTS[::-1], edits_for_prompts(edits, [2, 1, 0]), replace(how, batch=2))
         )
         assert where != "last" or not same(said, generate(model, PROMPTS, (), how))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "bloom", "falcon", "gemma3_text", "gptj", "mixtral", "opt", "phi3"])
+def test_decoded_tokens_are_those_of_transformers(tiny, monkeypatch, family):
+    """Greedy and sampled, of rows of several lengths; a family with steps of its own is left to `generate`."""
+    model = outspoken(tiny(family))
+    hows = (DecodingConfig(12), DecodingConfig(6, temperature=1.0, samples=2, seed=1))
+    own = [generate(model, PROMPTS, (), how) for how in hows]
+    assert can_decode(model) == (family != "phi3")
+    assert len({tuple(row[0].ids.tolist()) for row in own[0]}) > 1
+    monkeypatch.setattr("ontogeny.steering.generate.can_decode", lambda model: False)
+    assert all(same(one, generate(model, PROMPTS, (), how)) for one, how in zip(own, hows, strict=True))
 
 
 def test_samples_differ_by_seed_and_follow_the_probabilities(small):

@@ -5,7 +5,6 @@ pass stops after the last wanted block, which is computed only at the tokens tha
 """
 
 import contextlib
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from ontogeny.activations.sequence_packing import can_pack, pack_sequences, posi
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch
 from ontogeny.models.hooks import ATTENTION_PARTS, StopForward, read_hooks, replace_forward
+from ontogeny.models.kv_cache import copy_cache
 from ontogeny.models.model import Model, next_token_logits
 from ontogeny.models.onednn import packed_linears
 from ontogeny.sites import HEAD_PARTS, Site
@@ -232,7 +232,7 @@ def _run(model: Model, store: _PooledStore, batch: CaptureBatch, prefix: _Prefix
             elif prefix is None:
                 model.body(input_ids=batch.ids, use_cache=False)
             else:
-                past = copy.deepcopy(prefix.keys_and_values)
+                past = copy_cache(prefix.keys_and_values)
                 past.batch_repeat_interleave(len(batch.sequences))
                 model.body(input_ids=batch.ids, past_key_values=past, use_cache=True)
         except StopForward:

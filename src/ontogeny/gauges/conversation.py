@@ -1,19 +1,19 @@
 """Conversation as tokens: the chat up to each of the user's turns, where gauges are read, and which tokens belong to which turn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from ontogeny.data.chats import Chat
 from ontogeny.data.positions import Encoding
-from ontogeny.data.templates import Template, is_chat_template, render_chat, template_text
-from ontogeny.data.tokenization import encode_rendered, encode_texts
+from ontogeny.data.templates import Template, is_chat_template, template_text
+from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
+from ontogeny.gauges.begun_answers import cut_after
 from ontogeny.models.model import Model
 
 MOST_TURNS = 40
-_MARK = "ontogeny7begun7answer"
 
 
 @dataclass(frozen=True)
@@ -129,35 +129,7 @@ def encode_with_suffix(model: Model, chat: Chat, suffix: str, template: Template
 def encode_all_with_suffix(model: Model, chats: Sequence[Chat], suffix: str, template: Template) -> list[Encoding]:
     """`encode_with_suffix` for many conversations, in one call of the tokenizer."""
     encodings = encode_chats(model, [(*chat, ("assistant", suffix)) for chat in chats], template)
-    return [_cut_after(encoding, suffix) for encoding in encodings]
-
-
-def encode_begun_answers(model: Model, chat: Chat, suffixes: Sequence[str], template: Template) -> list[Encoding]:
-    """`encode_with_suffix` of one conversation with several beginnings of an answer, in one call of the tokenizer.
-
-    The conversation is rendered with one of them and with a mark; a template that writes an answer as it is needs no more.
-    """
-
-    def rendered(suffix: str) -> str:
-        return render_chat(model.tokenizer, (*chat, ("assistant", suffix)), template)
-
-    first = rendered(suffixes[0])
-    head, mark, tail = rendered(_MARK).partition(_MARK) if len(suffixes) > 1 else (first, "", "")
-    as_it_is = bool(mark) and first == head + suffixes[0] + tail
-    texts = [first, *(head + suffix + tail if as_it_is else rendered(suffix) for suffix in suffixes[1:])]
-    encodings = encode_rendered(model.tokenizer, texts, template)
-    return [_cut_after(encoding, suffix) for encoding, suffix in zip(encodings, suffixes, strict=True)]
-
-
-def _cut_after(encoding: Encoding, suffix: str) -> Encoding:
-    at = encoding.text.rfind(suffix)
-    if at < 0:
-        raise BadInput(
-            f"the chat template rewrites {suffix[:60]!r}, so that its tokens cannot be located: leave the gauge off."
-        )
-    covered = (encoding.offsets[:, 0] < at + len(suffix)) & (encoding.offsets[:, 1] > at)
-    end = int(covered.nonzero().max()) + 1
-    return replace(encoding, ids=encoding.ids[:end], offsets=encoding.offsets[:end], special=encoding.special[:end])
+    return [cut_after(encoding, suffix) for encoding in encodings]
 
 
 def encode_chats(model: Model, chats: Sequence[Chat], template: Template) -> list[Encoding]:

@@ -6,6 +6,7 @@ __all__ = [
     "forward",
     "hooks",
     "identity",
+    "kv_cache",
     "loading",
     "model",
     "multi_gpu",

@@ -4,6 +4,7 @@ __all__ = [
     "bake",
     "cached_prompts",
     "controls",
+    "decoding",
     "generate",
     "guidance",
     "log_likelihood",

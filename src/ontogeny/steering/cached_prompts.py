@@ -4,7 +4,6 @@ An edit of `last` or `generated` tokens changes nothing before the last token of
 controls cost 200 times the answers, not the prompts. The last token of an answer is never run; answers that differ in it alone share a row.
 """
 
-import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from transformers import DynamicCache
 
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch, split_at_switch
+from ontogeny.models.kv_cache import copy_cache
 from ontogeny.models.model import Model
 from ontogeny.steering.log_likelihood import TokenizedAnswer
 from ontogeny.steering.padding import pad_left
@@ -100,7 +100,7 @@ class CachedPrompts:
         rows = [self.rows[i] for i in batch.rows]
         with steer(self.model, edits, prompts=[row.prompt for row in rows]):
             # A copy, since the forward pass adds its own keys to the cache.
-            logits = run_with_cache(self.model, batch.ids, batch.mask, copy.deepcopy(batch.cache)).logits
+            logits = run_with_cache(self.model, batch.ids, batch.mask, copy_cache(batch.cache)).logits
         scores = logits.float().log_softmax(-1).cpu()
         return {
             i: scores[place, skip : skip + self.answers[i].tokens].gather(1, self.answers[i].ids[row.prompt :, None])[

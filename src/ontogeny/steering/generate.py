@@ -1,4 +1,6 @@
-"""Generate text, steered or not: in batches, with a KV cache, greedy, sampled or with beams, through `generate` of transformers.
+"""Generate text, steered or not: in batches, with a KV cache, greedy, sampled or with beams.
+
+The forward passes are those of `generate` of transformers, which is called for beams, without a cache, and for families of its own way.
 
 Prompts are padded on the left and positions counted from the attention mask. A sample is the argmax of the logits plus Gumbel noise, drawn
 for each row from its prompt, its sample number and the seed, so that it does not depend on the rest of the batch.
@@ -19,6 +21,7 @@ from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch, split_at_switch
 from ontogeny.models.model import Model
+from ontogeny.steering.decoding import can_decode, decode
 from ontogeny.steering.guidance import GuidanceProcessor, check_guidance
 from ontogeny.steering.padding import pad_left
 from ontogeny.steering.steer import Edits, as_edits, check_can_generate, edits_for_prompts, steer
@@ -166,6 +169,29 @@ def _batch(
     ids, mask = pad_left(rows, padding)
     many = how.samples if how.temperature > 0 else 1
     ids, mask = ids.repeat_interleave(many, 0), mask.repeat_interleave(many, 0)
+    processors = LogitsProcessorList(_sampling(rows, how) if how.temperature > 0 else [])
+    if others:
+        each = [row for row in others for _ in range(many)]
+        processors.insert(0, GuidanceProcessor(model, each, guidance, cached=how.cache))
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    with steer(model, edits, prompts=[len(row) for row in rows]):
+        if how.beams == 1 and how.cache and can_decode(model):
+            new = decode(model, ids, mask, how.tokens, ends=ends, padding=padding, processors=processors)
+        else:
+            new = _generated(model, ids, mask, how, ends, padding, processors)
+    return [_truncate_at_end(row, ends) for row in new.cpu()]
+
+
+def _generated(
+    model: Model,
+    ids: Int[Tensor, "row token"],
+    mask: Int[Tensor, "row token"],
+    how: DecodingConfig,
+    ends: list[int],
+    padding: int,
+    processors: LogitsProcessorList,
+) -> Int[Tensor, "row new"]:
+    """New tokens by `generate` of transformers."""
     config = GenerationConfig(
         max_new_tokens=how.tokens,
         do_sample=False,
@@ -176,18 +202,11 @@ def _batch(
         eos_token_id=ends or None,
         bos_token_id=model.tokenizer.bos_token_id,
     )
-    processors = LogitsProcessorList(_sampling(rows, how) if how.temperature > 0 else [])
-    if others:
-        each = [row for row in others for _ in range(many)]
-        processors.insert(0, GuidanceProcessor(model, each, guidance, cached=how.cache))
-    with steer(model, edits, prompts=[len(row) for row in rows]), _reset_generation_config(model):
-        out = model.network.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=config,
-            logits_processor=processors,
+    with _reset_generation_config(model):
+        whole: Tensor = model.network.generate(
+            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
         )
-    return [_truncate_at_end(row, ends) for row in out[:, ids.shape[1] :].cpu()]
+    return whole[:, ids.shape[1] :]
 
 
 def _end_tokens(model: Model) -> list[int]:

@@ -19,10 +19,13 @@ class Chart(alt.Chart):
 
 
 def _channel(name: str, value: Any) -> Any:
-    """The object of a channel that is given as text; anything else as it is."""
+    """The object of a channel that is given as text, or by `alt.condition`; anything else as it is."""
     if isinstance(value, list):
         return [_channel(name, item) for item in value]
-    return getattr(alt, name[0].upper() + name[1:])(value) if isinstance(value, str) else value
+    kind = name[0].upper() + name[1:]
+    if isinstance(value, dict) and "value" in value:
+        return getattr(alt, f"{kind}Value")(**value)
+    return getattr(alt, kind)(value) if isinstance(value, str) else value
 
 
 class _Layers(alt.LayerChart):

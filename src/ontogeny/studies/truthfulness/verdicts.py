@@ -5,7 +5,6 @@ everything before them runs once and stays in the KV cache.
 """
 
 import contextlib
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from ontogeny.data.verdict_question import VerdictQuestion, VerdictTokens
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch
 from ontogeny.models.hooks import write_hooks
+from ontogeny.models.kv_cache import copy_cache
 from ontogeny.models.model import Model
 from ontogeny.sites import Site
 from ontogeny.steering.cached_prompts import run_prompts, run_with_cache
@@ -64,7 +64,7 @@ class VerdictPrompts:
                     for layer in layers:
                         hooks.enter_context(write_hooks(self.model, Site("resid", layer), edit))
                 # A forward pass extends its cache, so it gets a copy.
-                logits = run_with_cache(self.model, batch.ids, batch.mask, copy.deepcopy(batch.cache)).logits
+                logits = run_with_cache(self.model, batch.ids, batch.mask, copy_cache(batch.cache)).logits
             rows = torch.arange(len(batch.ids), device=logits.device)
             chances = logits[rows, batch.last].float().softmax(-1)
             parts.append((chances[:, self.verdicts.true] - chances[:, self.verdicts.false]).cpu())
