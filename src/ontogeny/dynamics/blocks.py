@@ -11,7 +11,7 @@ from torch import Tensor
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint
 from ontogeny.measurements.rows import RowContext
 from ontogeny.sites import Site
-from ontogeny.storage.files import RecordBlock
+from ontogeny.storage.files import RecordBlock, text_column
 
 
 def cell_block(
@@ -57,8 +57,8 @@ def pair_block(
     columns = _shared_columns(context, values.flatten(), metric=metric, method=method, reason=reason, note=None)
     place = {"site": str(site), "layer": site.layer, "head": site.head}
     other = {
-        "other_step": _texts(second, [str(visit.step) for visit in visits]),
-        "other_stage": _texts(second, [visit.stage for visit in visits]),
+        "other_step": text_column([str(visit.step) for visit in visits], second),
+        "other_stage": text_column([visit.stage for visit in visits], second),
     }
     return RecordBlock({**columns, **_checkpoint_columns(visits, first), **place}, other)
 
@@ -83,14 +83,14 @@ def _shared_columns(
         "seed": context.seed,
         "value": value,
         "n": np.where(absent, 0, context.n),
-        "note": _texts(absent.astype(np.int64), [note, reason]),
+        "note": text_column([note, reason], absent.astype(np.int64)),
     }
 
 
 def _checkpoint_columns(visits: Sequence[MeasuredCheckpoint], at: NDArray[np.int64]) -> dict[str, Any]:
     return {
-        "stage": _texts(at, [visit.stage for visit in visits]),
-        "revision": _texts(at, [visit.revision for visit in visits]),
+        "stage": text_column([visit.stage for visit in visits], at),
+        "revision": text_column([visit.revision for visit in visits], at),
         "step": _numbers(at, [visit.step for visit in visits]),
         "tokens": _numbers(at, [visit.tokens for visit in visits]),
         "train_seed": _numbers(at, [visit.train_seed for visit in visits]),
@@ -105,20 +105,10 @@ def _site_columns(sites: Sequence[Sequence[Site]]) -> dict[str, Any]:
             places[id(group)] = np.array([names.setdefault(site, len(names)) for site in group], dtype=np.int64)
     at = np.concatenate([places[id(group)] for group in sites])
     return {
-        "site": _texts(at, [str(site) for site in names]),
+        "site": text_column([str(site) for site in names], at),
         "layer": _numbers(at, [site.layer for site in names]),
         "head": _numbers(at, [site.head for site in names]),
     }
-
-
-def _texts(at: NDArray[np.int64], values: Sequence[str | None]) -> Any:
-    """A text column: `values[at]`."""
-    import pandas as pd
-
-    known = list(dict.fromkeys(value for value in values if value is not None))
-    place = {value: i for i, value in enumerate(known)}
-    codes = np.array([-1 if value is None else place[value] for value in values], dtype=np.int64)[at]
-    return pd.Categorical.from_codes(codes, categories=pd.Index(known, dtype=object))
 
 
 def _numbers(at: NDArray[np.int64], values: Sequence[float | None]) -> Any:

@@ -160,18 +160,20 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
     floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
     if series.surface_scores is not None:  # paired with the probe
         words = series.surface_scores[1][None]
-        floors["the best surface baseline"] = scores.resampled_scores(metric, words, design, width=len(design.y))[:, 0]
+        resampled = scores.resampled_scores(metric, words, design, width=len(design.y))[1]
+        floors["the best surface baseline"] = resampled[:, 0]
     elif metric in surface:
         floors["the best surface baseline"] = torch.full((len(design.weights),), surface[metric])
     if untrained is not None and key in untrained:
         at_start = untrained[key][best.at : best.at + 1]
-        floors["the untrained model"] = scores.resampled_scores(metric, at_start, design, width=width)[:, 0]
+        floors["the untrained model"] = scores.resampled_scores(metric, at_start, design, width=width)[1][:, 0]
     floor, name = _highest_floor(floors)
+    points, samples = scores.resampled_scores(metric, stacked, design, width=width)
     return ScoreCurve(
         of=metric,
         steps=torch.tensor([visit.step or 0 for visit in visits], dtype=torch.float64),
-        points=scores.design_points(metric, stacked, design),
-        samples=scores.resampled_scores(metric, stacked, design, width=width),
+        points=points,
+        samples=samples,
         floor=floor,
         floor_name=name,
         end_p=_end_p(run, design, metric, visits[-1], method, best, stacked[-1:]),
@@ -212,8 +214,7 @@ def surface_excess_rows(run: Run, series: ConceptSeries, seed: int) -> list[Reco
     at = slice(best.at, best.at + 1)
     held_out = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in series.visits])
     width = run.tensor_rows("directions", series.visits[0].unit, f"{key}/direction", at).shape[1]
-    floor = words[None].expand(len(held_out), -1, -1).to(held_out)
-    excess, ends = scores.score_difference(metric, held_out, floor, design, width=width)
+    excess, ends = scores.score_difference(metric, held_out, words[None].to(held_out), design, width=width)
     rows = []
     for i, visit in enumerate(series.visits):
         row = design.row_context(seed).row(

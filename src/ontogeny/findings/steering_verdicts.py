@@ -108,13 +108,13 @@ def _vectors(table: pd.DataFrame, line: Timeline, *, every_stage: bool) -> Itera
     rows = table[has_coord(table, "alpha") | table["metric"].eq("chosen_alpha")]
     rows = rows[~rows["metric"].isin(["sample_surprise", "distinct_2", "scored_share"])]
     for subject in records_by_concept(rows):
-        for method in subject.rows["method"].unique():
+        for method in sorted(subject.rows["method"].unique()):  # rows of several parts come in no fixed order
             own = line.place(subject.rows[subject.rows["method"].eq(method)])
             if own.empty:
                 continue
             last = own.groupby("stage")["age"].transform("max") if every_stage else own["age"].max()
             own = own[own["age"].eq(last)]
-            ages = own["age"].unique()
+            ages = sorted(own["age"].unique())
             for age in ages:
                 here = own[own["age"].eq(age)]
                 more = [_place(here["stage"].iloc[0], here["step"].iloc[0])] * (len(ages) > 1)

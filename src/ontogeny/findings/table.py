@@ -104,7 +104,7 @@ def records_by_concept(table: pd.DataFrame) -> Iterator[ConceptRecords]:
     """
     named = table[table["concept"].ne("")]
     lineages = _known(named["lineage"].replace("", np.nan))
-    seeds = _known(named["train_seed"])
+    seeds = sorted(_known(named["train_seed"]))
     for concept in named["concept"].unique():
         own = named[named["concept"].eq(concept)]
         for lineage in lineages or [""]:

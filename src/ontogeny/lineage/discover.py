@@ -158,9 +158,9 @@ def stages_from_folder(folder: Path, stage: str, *, allow_pickle: bool = False) 
     """
     subs = _subfolders(folder)
     name = folder.resolve().name
-    if _trainer_steps(subs):
+    if numbered_folders := frozenset(_trainer_steps(subs).values()):
         checkpoints, notes = _with_final(folder, _trainer_checkpoints(subs, stage), allow_pickle)
-        others = [path for path in subs if path not in _trainer_steps(subs).values()]
+        others = [path for path in subs if path not in numbered_folders]
         checkpoints, more = _words_last(
             [path for path in others if weight_files.is_model_folder(path)], checkpoints, stage, allow_pickle
         )

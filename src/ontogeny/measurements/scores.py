@@ -63,24 +63,22 @@ def design_scores(
     return result.value, _told_interval(metric, ends, y)
 
 
-def design_points(metric: str, scores: ProbeScores, design: Design) -> Float[Tensor, " site"]:
-    """Score of probes on the held-out examples of a design."""
-    if design.test_folds is None:
-        return score(metric, scores, design.y_test)
-    return _cross_fit_score(metric, scores, design).value
+def resampled_scores(
+    metric: str, scores: ProbeScores, design: Design, *, width: int
+) -> tuple[Float[Tensor, " site"], Float[Tensor, "sample site"]]:
+    """The score on the held-out examples of a design, and on each resample of the groups, paired over sites and checkpoints.
 
-
-def resampled_scores(metric: str, scores: ProbeScores, design: Design, *, width: int) -> Float[Tensor, "sample site"]:
-    """The score on each resample of the groups, paired over sites and checkpoints; under cross-fitting, of the fits as well.
+    Under cross-fitting, the fits are resampled as well.
 
     Args:
         width: Dimensions of the activations.
     """
     if design.test_folds is None:
-        return bootstrap_scores(metric, scores, design.y_test, design.weights)
+        y = design.y_test
+        return score(metric, scores, y), bootstrap_scores(metric, scores, y, design.weights)
     result = _cross_fit_score(metric, scores, design)
     fits = _fit_share(metric, result, scores, design, width)
-    return cross_fitting.cross_fit_samples(result, design.weights, fits, share=metric != "r2")
+    return result.value, cross_fitting.cross_fit_samples(result, design.weights, fits, share=metric != "r2")
 
 
 def design_mean(each: Float[Tensor, "site example"], design: Design, fits: Float[Tensor, " site"] | None) -> Interval:
@@ -107,7 +105,11 @@ def fold_scores(scores: ProbeScores, design: Design) -> Float[Tensor, "fold site
 def score_difference(
     metric: str, a: ProbeScores, b: ProbeScores, design: Design, *, width: int
 ) -> tuple[Float[Tensor, " site"], Interval]:
-    """Score of `a` minus that of `b` on the same held-out examples, under cross-fitting, with its interval."""
+    """Score of `a` minus that of `b` on the same held-out examples, under cross-fitting, with its interval.
+
+    Args:
+        b: Of as many sites, or of one that all are compared with.
+    """
     left, right = (_cross_fit_score(metric, one, design) for one in (a, b))
     value = left.value - right.value
     strata = design.y_test if metric == "auroc" else None

@@ -311,7 +311,7 @@ def _entry(line: bytes) -> tuple[str, str | None] | None:
 
 def _state(path: Path) -> _State | None:
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns, stat.st_ino

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import threading
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,20 +72,18 @@ def read_stored_tensors(file: Path, names: Iterable[str], rows: slice | None = N
         DamagedPart: the file is damaged or lost, or lacks a tensor.
     """
     try:
-        with file.open("rb", buffering=0) as handle:
-            length, size = int.from_bytes(handle.read(8), "little"), os.fstat(handle.fileno()).st_size
-            if 8 + length > size:
-                raise ValueError("its header is longer than the file")
-            header = handle.read(length)
+        with open(file, "rb", buffering=0) as handle:
+            stat, header = os.fstat(handle.fileno()), _header_of(file, handle)
+            data = 8 + len(header)
             found = {}
             for name in names:
                 entry, known = _entry(header, name), _sum_in(header, name)
-                if 8 + length + entry["data_offsets"][1] > size:
+                if data + entry["data_offsets"][1] > stat.st_size:
                     raise ValueError("it is shorter than its header says")
                 if known is None:
-                    found[name] = _read_tensor(handle, 8 + length, entry, rows)
+                    found[name] = _read_tensor(handle, data, entry, rows)
                     continue
-                tensor = _read_tensor(handle, 8 + length, entry, None)
+                tensor = _read_tensor(handle, data, entry, None)
                 if f"{zlib.crc32(_bytes_of(tensor)):08x}".encode() != known:
                     raise ValueError("the checksum of a tensor differs")
                 found[name] = tensor if rows is None else tensor[rows]
@@ -93,6 +92,32 @@ def read_stored_tensors(file: Path, names: Iterable[str], rows: slice | None = N
         raise DamagedPart(file, "lost") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedPart(file, f"damaged ({error})") from None
+
+
+_FileState = tuple[int, int, int]
+_headers: dict[Path, tuple[_FileState, bytes]] = {}
+"""Headers that were read last, with size, time and inode of their files."""
+_headers_lock = threading.Lock()
+_HEADER_BYTES = 2**26
+"""Bytes of headers that are held: a summary reads tensor after tensor of the same few hundred files."""
+
+
+def _header_of(file: Path, handle: Any) -> bytes:
+    """The JSON header of an open safetensors file, read once."""
+    stat = os.fstat(handle.fileno())
+    state = stat.st_size, stat.st_mtime_ns, stat.st_ino
+    known = _headers.get(file)
+    if known is not None and known[0] == state:
+        return known[1]
+    length = int.from_bytes(handle.read(8), "little")
+    if 8 + length > stat.st_size:
+        raise ValueError("its header is longer than the file")
+    header: bytes = handle.read(length)
+    with _headers_lock:
+        while _headers and sum(len(other) for _, other in _headers.values()) + length > _HEADER_BYTES:
+            del _headers[next(iter(_headers))]
+        _headers[file] = state, header
+    return header
 
 
 def crc32_by_tensors(file: Path) -> int | None:

@@ -69,7 +69,7 @@ _indexes: dict[Path, tuple[tuple[int, int, int], dict[str, Any]]] = {}
 
 def read_holders(folder: Path) -> Holders:
     """The finished units of a run directory; read again only after its records changed."""
-    changed = _change_time(folder / "records")
+    changed = _change_time(folder, "records")
     known = _holders.get(folder)
     if known is None or known[0] != changed:
         known = _holders[folder] = (changed, _holders_of(_entries(folder, "records")))
@@ -82,7 +82,7 @@ def read_headers(folder: Path) -> Mapping[str, UnitHeader]:
     Raises:
         DamagedPart: a file is damaged or lost.
     """
-    changed = _change_time(folder / "directions")
+    changed = _change_time(folder, "directions")
     known = _headers.get(folder)
     if known is None or known[0] != changed:
         _check_none_lost(folder, "directions")
@@ -102,11 +102,11 @@ def adding_unit(folder: Path, unit: str, header: UnitHeader | None) -> Iterator[
 
 
 def _remember_holders(folder: Path, holders: Holders) -> None:
-    _holders[folder] = (_change_time(folder / "records"), holders)
+    _holders[folder] = (_change_time(folder, "records"), holders)
 
 
 def _remember_headers(folder: Path, headers: Mapping[str, UnitHeader]) -> None:
-    _headers[folder] = (_change_time(folder / "directions"), headers)
+    _headers[folder] = (_change_time(folder, "directions"), headers)
 
 
 def save_index(folder: Path) -> None:
@@ -451,9 +451,11 @@ def _files(folder: Path, ending: str) -> list[tuple[str, int, int]]:
     return sorted((name.removesuffix(ending), stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
-def _change_time(folder: Path) -> int:
+def _change_time(folder: Path, kind: str) -> int:
     try:
-        return folder.stat().st_mtime_ns
+        return os.stat(
+            f"{folder}/{kind}"
+        ).st_mtime_ns  # asked before each read of a tensor: a new `Path` would cost more
     except (FileNotFoundError, NotADirectoryError):
         return 0
 
@@ -465,5 +467,6 @@ def _tensor_file(folder: Path, kind: str, unit: str) -> tuple[Path, str]:
     return _path(folder, kind, holder), f"{unit}/" if merged else ""
 
 
+@functools.lru_cache(maxsize=4096)
 def _path(folder: Path, kind: str, name: str) -> Path:
     return folder / kind / f"{name}{_ENDINGS[kind]}"

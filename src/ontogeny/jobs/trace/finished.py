@@ -13,7 +13,7 @@ from typing import Any
 
 import ontogeny
 from ontogeny.data.concept_sources import names_concept_file
-from ontogeny.lineage import Checkpoint, Lineage
+from ontogeny.lineage import Lineage
 from ontogeny.lineage.fetch import CLOCK_TICK_NS
 from ontogeny.lineage.weight_files import ADAPTER_CONFIG
 from ontogeny.plugins import is_builtin_plugin
@@ -42,7 +42,7 @@ def request_digest(lineage: Lineage, concepts: Sequence[str], arguments: Mapping
     if not all(names_concept_file(concept) or is_builtin_plugin("concepts", concept) for concept in concepts):
         return None
     try:
-        files = {file for checkpoint in lineage.checkpoints for file in _files_of_checkpoint(checkpoint)}
+        files = _files_of_checkpoints([Path(checkpoint.source) for checkpoint in lineage.checkpoints])
         files |= {file for concept in concepts if names_concept_file(concept) for file in _files_below(Path(concept))}
         if any(file.name == ADAPTER_CONFIG for file in files):
             return None
@@ -77,12 +77,11 @@ def write_stamp(run: Run, request: str | None) -> None:
         write_json(run.folder / _FILE, {"request": request, "run": state})
 
 
-def _files_of_checkpoint(checkpoint: Checkpoint) -> set[Path]:
-    """The files of a checkpoint's folder, and the small ones above it, where its tokenizer may be."""
-    folder = Path(checkpoint.source)
-    above = {folder.absolute().parent, folder.resolve().parent}
+def _files_of_checkpoints(folders: Sequence[Path]) -> set[Path]:
+    """The files of the checkpoints' folders, and the small ones above them, where a tokenizer may be."""
+    above = {place for folder in folders for place in (folder.absolute().parent, folder.resolve().parent)}
     small = {file for place in above for file in place.iterdir() if file.suffix in _TOKENIZER_SUFFIXES}
-    return _files_below(folder) | small
+    return {file for folder in folders for file in _files_below(folder)} | small
 
 
 def _files_below(path: Path) -> set[Path]:
