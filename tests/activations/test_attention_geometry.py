@@ -6,7 +6,9 @@ import torch
 
 from ontogeny.activations.attention_geometry import (
     HEAD_SCORES,
+    _weighted_correlation,
     align_planes,
+    correlation_ratio,
     distance_correlation,
     explained_share,
     head_scores,
@@ -14,6 +16,7 @@ from ontogeny.activations.attention_geometry import (
     joint_space,
     key_norm_gap,
     neighbour_map,
+    norm_ratio,
     offset_attention,
     path_turns,
     plane_of,
@@ -60,17 +63,17 @@ def test_scores_name_planted_heads() -> None:
     place = torch.linspace(0, 1, count)
     queries = torch.stack([place, place**2, place**3], 1).expand(1, 3, count, 3)
     keys = torch.randn(1, 3, count, 3, generator=torch.Generator().manual_seed(1))
-    scores = head_scores(AttentionVectors(queries, keys, patterns / patterns.sum(-1, keepdim=True)), ids)[0]
+    scores = head_scores([AttentionVectors(queries, keys, patterns / patterns.sum(-1, keepdim=True))], [ids])[0]
     named = {name: scores[:, i] for i, name in enumerate(HEAD_SCORES)}
     assert int(named["previous_token"].argmax()) == 0
     assert int(named["first_token"].argmax()) == 1
     assert int(named["induction"].argmax()) == 2
     assert float(named["induction"][2]) > 0.9
     assert float(named["position_r2"].min()) > 0.99
-    none = head_scores(AttentionVectors(queries, keys, patterns), torch.arange(count))
+    none = head_scores([AttentionVectors(queries, keys, patterns)], [torch.arange(count)])
     assert bool(none[..., HEAD_SCORES.index("induction")].isnan().all())
     shuffled = queries[:, :, torch.tensor([3, 0, 6, 1, 7, 2, 5, 4])]
-    unplaced = head_scores(AttentionVectors(shuffled, keys, patterns), ids)
+    unplaced = head_scores([AttentionVectors(shuffled, keys, patterns)], [ids])
     assert float(unplaced[..., HEAD_SCORES.index("position_r2")].max()) < 0.9
 
 
@@ -79,7 +82,7 @@ def test_near_means_attended_where_distance_follows_the_dot_product() -> None:
     draw = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(2, 1, 1, 40, 16, generator=draw), dim=-1)
     vectors = AttentionVectors(unit[0], unit[1] - unit[1].mean(-2, keepdim=True), torch.ones(1, 1, 40, 40) / 40)
-    assert float(head_scores(vectors, torch.arange(40))[0, 0, 0]) < -0.8
+    assert float(head_scores([vectors], [torch.arange(40)])[0, 0, 0]) < -0.8
 
 
 def test_a_map_keeps_neighbours_and_the_turn_of_its_start() -> None:
@@ -148,3 +151,23 @@ def test_offsets_and_norms() -> None:
     keys[1, 0] *= 8
     assert key_norm_gap(keys).tolist() == [0, 3]
     assert key_norm_gap(keys, 1).tolist() == [0, 0]
+
+
+def test_the_best_scale_brings_distance_nearest_to_the_dot_product() -> None:
+    """Over several texts of other lengths; the factor of one mean norm is among those that are tried."""
+    draw = torch.Generator().manual_seed(3)
+    texts = []
+    for count in (24, 17):
+        queries, keys = (torch.randn(1, 3, count, 8, generator=draw) * size for size in (3.0, 0.5))
+        keys = keys * torch.randn(1, 3, count, 1, generator=draw).exp() + 2  # norms that differ
+        patterns = (queries @ keys.transpose(-1, -2) / 8**0.5).softmax(-1)
+        texts.append(AttentionVectors(queries, keys, patterns))
+    counts, whole = [24, 17], [torch.cat([getattr(one, part) for one in texts], 2) for part in ("queries", "keys")]
+
+    def correlation(ratio: torch.Tensor) -> torch.Tensor:
+        spaces = [part.split(counts, 2) for part in joint_space(*whole, ratio)]
+        return torch.stack([_weighted_correlation(*each) for each in zip(texts, *spaces, strict=True)]).mean(0)
+
+    best, norm = correlation(correlation_ratio(texts)), correlation(norm_ratio(*whole))
+    assert bool((best <= norm + 1e-6).all())
+    assert bool((best < norm - 1e-3).any())

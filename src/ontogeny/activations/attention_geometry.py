@@ -4,6 +4,8 @@ Keys are moved onto the mean of the queries, and both are scaled to one mean nor
 to each row, the second cancels in q·k.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -39,11 +41,53 @@ def norm_ratio(queries: Float[Tensor, "*head token d"], keys: Float[Tensor, "*he
     return (queries.norm(dim=-1).mean(-1) / keys.norm(dim=-1).mean(-1).clamp_min(1e-12)).sqrt().clamp_min(1e-12)
 
 
+def correlation_ratio(vectors: Sequence[AttentionVectors]) -> Float[Tensor, "layer head"]:
+    """The factor at which distances in the joint space follow the dot products best, as the paper chooses it.
+
+    Of 17 factors from an eighth to eight times that of one mean norm, the one whose correlation is nearest to −1; pairs that attention sees
+    count by e^(−distance / mean distance), so that near ones count most.
+
+    Args:
+        vectors: Of each text; the space is that of all texts.
+    """
+    queries, keys = (torch.cat([getattr(one, part) for one in vectors], 2) for part in ("queries", "keys"))
+    counts = [one.queries.shape[2] for one in vectors]
+    middle = norm_ratio(queries, keys)
+    best, ratio = torch.full_like(middle, torch.inf), middle
+    for step in range(-8, 9):
+        tried = middle * 2 ** (3 * step / 8)
+        spaces = [part.split(counts, 2) for part in joint_space(queries, keys, tried)]
+        each = [_weighted_correlation(one, q, k) for one, q, k in zip(vectors, *spaces, strict=True)]
+        correlation = torch.stack(each).nanmean(0).nan_to_num(torch.inf)
+        ratio = torch.where(correlation < best, tried, ratio)
+        best = torch.minimum(best, correlation)
+    return ratio
+
+
+def _weighted_correlation(
+    one: AttentionVectors, q: Float[Tensor, "layer head token d"], k: Float[Tensor, "layer head token d"]
+) -> Float[Tensor, "layer head"]:
+    dots, distances = one.queries @ one.keys.transpose(-1, -2), torch.cdist(q, k)
+    seen = (one.patterns > 0).to(dots)
+    mean = (distances * seen).sum((-1, -2), keepdim=True) / seen.sum((-1, -2), keepdim=True).clamp_min(1)
+    weights = seen * torch.exp(-distances / mean.clamp_min(1e-12))
+    weights = weights / weights.sum((-1, -2), keepdim=True).clamp_min(1e-30)
+    a, b = (x - (weights * x).sum((-1, -2), keepdim=True) for x in (dots, distances))
+    spread = (weights * a.square()).sum((-1, -2)) * (weights * b.square()).sum((-1, -2))
+    return (weights * a * b).sum((-1, -2)) / spread.sqrt()
+
+
 def plane_of(
-    queries: Float[Tensor, "*head token d"], keys: Float[Tensor, "*head token d"]
+    queries: Float[Tensor, "*head token d"],
+    keys: Float[Tensor, "*head token d"],
+    ratio: Float[Tensor, "*head"] | None = None,
 ) -> Float[Tensor, "*head point 2"]:
-    """The first two principal components of queries and keys together: the queries first, then the keys."""
-    points = torch.cat(joint_space(queries, keys), -2)
+    """The first two principal components of queries and keys together: the queries first, then the keys.
+
+    Args:
+        ratio: As `joint_space`.
+    """
+    points = torch.cat(joint_space(queries, keys, ratio), -2)
     centred = points - points.mean(-2, keepdim=True)
     axes = torch.linalg.eigh(centred.transpose(-1, -2) @ centred).eigenvectors[..., -2:].flip(-1)
     return centred @ axes
@@ -58,7 +102,10 @@ def align_planes(
 
 
 def neighbour_map(
-    queries: Float[Tensor, "token d"], keys: Float[Tensor, "token d"], start: Float[Tensor, "point 2"]
+    queries: Float[Tensor, "token d"],
+    keys: Float[Tensor, "token d"],
+    start: Float[Tensor, "point 2"],
+    ratio: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, "point 2"]:
     """t-SNE of one head's queries and keys by their cosines in the joint space: the queries first, then the keys.
 
@@ -66,10 +113,11 @@ def neighbour_map(
         queries: Of one head.
         keys: Of the same head.
         start: Layout from which it starts and onto which it is turned, such as the plane of `plane_of`; so layouts of checkpoints agree.
+        ratio: As `joint_space`.
     """
     from sklearn.manifold import TSNE
 
-    points = torch.cat(joint_space(queries, keys), -2)
+    points = torch.cat(joint_space(queries, keys, ratio), -2)
     spread = start[:, 0].std().clamp_min(1e-12)
     perplexity = min(50.0, (len(points) - 1) / 3)
     layout = TSNE(
@@ -83,19 +131,31 @@ def neighbour_map(
     return align_planes(found - found.mean(0), start - start.mean(0))
 
 
-def head_scores(vectors: AttentionVectors, ids: Int[Tensor, " token"]) -> Float[Tensor, "layer head score"]:
-    """Numbers about each head on one text, in the order of `HEAD_SCORES`.
+def head_scores(
+    vectors: Sequence[AttentionVectors], ids: Sequence[Int[Tensor, " token"]]
+) -> Float[Tensor, "layer head score"]:
+    """Numbers about each head on some texts, in the order of `HEAD_SCORES`.
 
-    `distance_correlation` is the correlation of q·k with the distance in the joint space, near −1 where near means attended.
+    `distance_correlation` is the correlation of q·k with the distance in the joint space of all texts, near −1 where near means attended.
     `previous_token` and `first_token` are the mean attention to that token, `induction` that to the token after an earlier equal one
-    (NaN without one). `position_r2` is the share of the variance of the queries that a cubic in the position explains.
+    (NaN without one). These four are means over texts. `position_r2` is the share of the variance of all queries that a cubic in the
+    position explains.
+
+    Args:
+        vectors: Of each text.
+        ids: Of the tokens of each text.
     """
-    count = len(ids)
-    correlation = distance_correlation(vectors, *joint_space(vectors.queries, vectors.keys))
-    previous = offset_attention(vectors.patterns, 1)
-    first = vectors.patterns[..., 1:, 0].mean(-1) if count > 1 else torch.full(correlation.shape, torch.nan)
-    induction = induction_attention(vectors.patterns, ids)
-    return torch.stack([correlation, previous, first, induction, _position_r2(vectors.queries)], -1)
+    queries, keys = (torch.cat([getattr(one, part) for one in vectors], 2) for part in ("queries", "keys"))
+    counts = [len(own) for own in ids]
+    spaces = [part.split(counts, 2) for part in joint_space(queries, keys)]
+    rows = []
+    for one, own, q, k in zip(vectors, ids, *spaces, strict=True):
+        correlation = distance_correlation(one, q, k)
+        first = one.patterns[..., 1:, 0].mean(-1) if len(own) > 1 else torch.full(correlation.shape, torch.nan)
+        induction = induction_attention(one.patterns, own)
+        rows.append(torch.stack([correlation, offset_attention(one.patterns, 1), first, induction], -1))
+    position = _position_r2(queries, counts)
+    return torch.cat([torch.stack(rows).nanmean(0), position[..., None]], -1)
 
 
 def offset_attention(patterns: Float[Tensor, "*head query key"], back: int) -> Float[Tensor, "*head"]:
@@ -150,13 +210,12 @@ def _masked_correlation(
     return (a * b).sum(over) / (a.square().sum(over) * b.square().sum(over)).sqrt()
 
 
-def _position_r2(queries: Float[Tensor, "layer head token d"]) -> Float[Tensor, "layer head"]:
-    count = queries.shape[-2]
-    if count < 6:  # a cubic fits few points whatever they are
+def _position_r2(queries: Float[Tensor, "layer head token d"], counts: Sequence[int]) -> Float[Tensor, "layer head"]:
+    if queries.shape[-2] < 6:  # a cubic fits few points whatever they are
         return torch.full(queries.shape[:2], torch.nan)
-    place = torch.linspace(-1, 1, count, dtype=queries.dtype)
-    basis = torch.linalg.qr(torch.stack([place**power for power in range(4)], 1)).Q
-    return explained_share(queries, basis)
+    longest = max(max(counts) - 1, 1)
+    place = torch.cat([2 * torch.arange(count, dtype=queries.dtype) / longest - 1 for count in counts])
+    return explained_share(queries, torch.stack([place**power for power in range(1, 4)], 1))
 
 
 def explained_share(

@@ -10,6 +10,8 @@ __all__ = [
     "assets",
     "atlas",
     "attention",
+    "attention_page",
+    "attention_picture",
     "bench",
     "chat",
     "chat_options",

@@ -85,6 +85,10 @@ class CheckpointModels:
                 self._results.pop(next(iter(self._results)))
             self._results[weights, *key] = result
 
+    def known(self, weights: str, key: tuple[Any, ...]) -> Any:
+        """A result if it was computed, else None."""
+        return self._results.get((weights, *key))
+
     def _model(self, checkpoint: Checkpoint, weights: str) -> Model:
         if self._reusable is None:
             options = replace(ModelOptions(), dtype=trace_settings_of(self._run).dtype)
@@ -155,6 +159,10 @@ class CheckpointResults:
     def keep(self, key: tuple[Any, ...], result: Any) -> None:
         """Add a result that was computed beside another one."""
         self._models.keep(self.weights, key, result)
+
+    def known(self, key: tuple[Any, ...]) -> Any:
+        """A result if it was computed, else None; does not wait for what is computed."""
+        return self._models.known(self.weights, key)
 
 
 def models_of(shown: ShownRun) -> CheckpointModels:

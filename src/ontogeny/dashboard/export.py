@@ -53,7 +53,7 @@ def export_site(
     site, data = _site(shown, described, texts, chats, options or ChatOptions())
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(page) as temporary:
-        temporary.write_text(_page(described["lineage"], site, data), encoding="utf-8", newline="\n")
+        temporary.write_text(site_page(described["lineage"], site, data), encoding="utf-8", newline="\n")
     return page
 
 
@@ -124,8 +124,19 @@ def _atlas(shown: ShownRun, described: Mapping[str, Any], metric: str, part: str
     return data
 
 
-def _page(name: str, site: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    scripts = [vega_bundle(), _SETUP, asset_text("dashboard.js"), asset_text("chat.js"), asset_text("site.js")]
+def site_page(name: str, site: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """A page that shows answers which it holds.
+
+    Args:
+        name: Of what is shown.
+        site: What the shell offers: `described`, `metrics`, `parts`, `panels`, `texts`, `chats`.
+        data: Answers of the endpoints by address.
+    """
+    scripts = [
+        vega_bundle(),
+        _SETUP,
+        *(asset_text(f"{name}.js") for name in ("dashboard", "attention", "chat", "site")),
+    ]
     marked = "\n".join(f"<script>{script}</script>" for script in scripts)
     return f"""<!DOCTYPE html>
 <html lang="en">

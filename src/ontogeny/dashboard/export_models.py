@@ -17,8 +17,8 @@ from ontogeny.dashboard.text_lens import read_typed_text
 from ontogeny.errors import BadInput
 from ontogeny.gauges.pin import Pin
 
-_MOST_NUMBERS = 2_000_000
-"""Attention weights of one text; a text with more is exported at the last checkpoint of each stage."""
+_MOST_NUMBERS = 1_000_000
+"""Numbers of the attention of one text; a text with more is exported at the last checkpoint of each stage."""
 _TOKENS = 40
 """Longest answer of a chat, in tokens."""
 
@@ -52,7 +52,7 @@ def _attention(shown: ShownRun, moments: Sequence[tuple[str, str]], text: str) -
     models = models_of(shown)
     ends = [moment for moment, after in zip(moments, [*moments[1:], ("", "")], strict=True) if moment[0] != after[0]]
     last = _answer(attention_of_text, shown, models, text, *moments[-1])
-    numbers = len(last.get("tokens", ())) ** 2 * last.get("layers", 0) * last.get("heads", 0)
+    numbers = sum(3 * len(links) + 6 * len(last["tokens"]) for heads in last.get("links", ()) for links in heads)
     chosen = moments if numbers * len(moments) <= _MOST_NUMBERS else ends
     return {
         _address("attention", text, *moment): _answer(attention_of_text, shown, models, text, *moment)

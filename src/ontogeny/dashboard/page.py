@@ -52,7 +52,8 @@ def register_page(runs: ShownRuns, token: str) -> None:
 def _head() -> None:
     ui.add_head_html(f'<link rel="stylesheet" href="{asset_address("dashboard.css")}">')
     ui.add_head_html(f'<script src="{asset_address("dashboard.js")}"></script>')
-    ui.add_head_html(f'<script src="{asset_address("chat.js")}"></script>')
+    for name in ("attention.js", "chat.js"):
+        ui.add_head_html(f'<script src="{asset_address(name)}"></script>')
 
 
 class _Dashboard:

@@ -21,7 +21,7 @@ from ontogeny.storage.run import Run, open_runs
 _T = TypeVar("_T")
 _MOST_RESULTS = 256
 _RECENT = 0.25
-"""Seconds for which the list of records is not looked at again."""
+"""Seconds before the list of records is read again."""
 
 
 class ShownRun:

@@ -43,7 +43,7 @@ Outcome = Callable[[Sequence[Edit]], Float[Tensor, "question c"]]
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Held-out questions with the way in which answers are judged; without an outcome, `reason` says why there is none."""
+    """Held-out questions with the way in which answers are judged; without an outcome, `reason` says why it is missing."""
 
     outcome: Outcome | None
     texts: tuple[str, ...]

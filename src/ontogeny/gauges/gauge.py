@@ -33,7 +33,7 @@ from ontogeny.storage.run import Run
 OFF_DISTRIBUTION_LEVEL = 0.01
 """A score that each class exceeds less often than this is off the distribution."""
 UNKNOWN_BELOW = 0.7
-"""A highest probability below this is no answer, of two classes."""
+"""Highest probability, of two classes, below which the gauge gives no answer."""
 READING_PROBES = ("logistic", "mass_mean")
 """Probes that can be a gauge; the first that was traced is."""
 _LEAST_EXAMPLES = 3

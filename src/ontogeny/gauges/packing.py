@@ -111,7 +111,7 @@ def make_packed_gauge(
         on_activity: Called with what is done, and how much of it.
 
     Raises:
-        BadInput: the concept is no concept of classes in conversations, or has too few groups for three splits.
+        BadInput: the concept does not have classes and conversations, or has too few groups for three splits.
     """
     on_activity(f"reading {concept.name}", 0, 1)
     chats = labelled_chats(model, concept, template, label.suffix)

@@ -18,6 +18,7 @@ from ontogeny.data.templates import Template
 from ontogeny.errors import BadInput
 from ontogeny.gauges.conversation import encode_prompt
 from ontogeny.models.model import Model, tokenizer_fingerprint
+from ontogeny.steering.decoding import Prefill
 from ontogeny.steering.generate import DecodingConfig, continuation_text, continue_ids
 from ontogeny.steering.log_likelihood import TokenizedAnswer, answer_logits, token_log_likelihoods
 from ontogeny.steering.steer import Edit
@@ -57,12 +58,30 @@ def reply(
     Raises:
         BadInput: turns in another order, no chat template, or a conversation that is longer than the context.
     """
+    return reply_to_prompt(model, encode_prompt(model, chat, template, room=1), edits, how)
+
+
+def reply_to_prompt(
+    model: Model,
+    prompt: Encoding,
+    edits: Sequence[Edit] = (),
+    how: DecodingConfig | None = None,
+    *,
+    prefill: Prefill | None = None,
+) -> Reply:
+    """`reply` to a conversation that is encoded.
+
+    Args:
+        prompt: From `encode_prompt`, with room for a token.
+        edits: As `reply` takes them.
+        how: As `reply` takes it.
+        prefill: Runs the prompt in the place of its own forward pass, as `continue_ids` takes it.
+    """
     how = how or DecodingConfig()
     if how.samples != 1:
         raise BadInput(f"`samples` must be 1 for a reply, got {how.samples}: ask again with another `seed`.")
-    prompt = encode_prompt(model, chat, template, room=1)
     left = replace(how, tokens=min(how.tokens, model.context - len(prompt.ids)))
-    ((ids,),) = continue_ids(model, [prompt.ids], list(edits), left)
+    ((ids,),) = continue_ids(model, [prompt.ids], list(edits), left, prefill=prefill)
     divergence, surprise = _cost(model, prompt.ids, ids, edits)
     text = continuation_text(model, prompt.ids, ids).strip()
     return Reply(text, ids, prompt, divergence, surprise, tokenizer_fingerprint(model))

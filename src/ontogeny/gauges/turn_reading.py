@@ -1,7 +1,7 @@
 """Reading of gauges while a model answers: the answer's own forward passes give the states, so that gauges cost a few products.
 
-A gauge without a begun answer is read in the first forward pass of the generation. One with a begun answer needs the few tokens of it
-after the prompt, which are run on the generation's KV cache, all gauges in one batch and not beyond the last site that is read.
+A gauge is read in the first forward pass of the generation. Of one with a begun answer the few tokens of it join the prompt in that pass,
+or, where a family may not, run on the generation's KV cache, all in one batch and not beyond the last site that is read.
 """
 
 import functools
@@ -21,7 +21,7 @@ from ontogeny.gauges.conversation import encode_conversation, encode_prompt
 from ontogeny.gauges.gauge import CalibratedProbe, Gauge
 from ontogeny.gauges.prompt_states import PromptStates, can_record
 from ontogeny.gauges.reading import GaugeReading, calibrated_readings, read_conversation, why_unread
-from ontogeny.gauges.replies import Reply, reply
+from ontogeny.gauges.replies import Reply, reply_to_prompt
 from ontogeny.models.forward import rope_switch
 from ontogeny.models.model import Model, tokenizer_fingerprint
 from ontogeny.sites import Site
@@ -67,13 +67,16 @@ def answer_and_read(
     Raises:
         BadInput: as `reply`; what only one gauge cannot read is the reason of that gauge.
     """
-    readable, unread = _sorted(model, gauges)
-    states = _states_for(model, readable)
+    how = how or DecodingConfig()
     with torch.inference_mode():  # a tenth of the time of a small model
-        with states.recorded():
-            answer = reply(model, chat, (), how, template=template)
-        read = _read(model, chat, answer.prompt, gauges, readable, unread, states, template)
-    return answer, read
+        prompt = encode_prompt(model, chat, template, room=1)
+        turn = _Turn(model, chat, prompt, gauges, template)
+        if turn.states.joins and how.cache and how.beams == 1:
+            answer = reply_to_prompt(model, prompt, (), how, prefill=turn.states.join)
+        else:
+            with turn.states.recorded():
+                answer = reply_to_prompt(model, prompt, (), how)
+        return answer, turn.read()
 
 
 def read_turn(model: Model, chat: Chat, gauges: Sequence[Gauge], template: Template) -> tuple[TurnReading, ...]:
@@ -82,16 +85,10 @@ def read_turn(model: Model, chat: Chat, gauges: Sequence[Gauge], template: Templ
     Raises:
         BadInput: the conversation cannot be read; what only one gauge cannot read is the reason of that gauge.
     """
-    prompt = encode_prompt(model, chat, template)
-    readable, unread = _sorted(model, gauges)
-    states = _states_for(model, readable)
-    if readable:
-        states.run(prompt.ids)
-    return _read(model, chat, prompt, gauges, readable, unread, states, template)
-
-
-def _states_for(model: Model, readable: Sequence[_Readable]) -> PromptStates:
-    return PromptStates(model, [one.site for one in readable], cached=any(one.suffix for one in readable))
+    turn = _Turn(model, chat, encode_prompt(model, chat, template), gauges, template)
+    if turn.readable:
+        turn.states.run()
+    return turn.read()
 
 
 def _sorted(model: Model, gauges: Sequence[Gauge]) -> tuple[list[_Readable], dict[int, str]]:
@@ -109,32 +106,58 @@ def _sorted(model: Model, gauges: Sequence[Gauge]) -> tuple[list[_Readable], dic
     return readable, unread
 
 
-def _read(
-    model: Model,
-    chat: Chat,
-    prompt: Encoding,
-    gauges: Sequence[Gauge],
-    readable: Sequence[_Readable],
-    unread: dict[int, str],
-    states: PromptStates,
-    template: Template,
-) -> tuple[TurnReading, ...]:
-    read: dict[int, TurnReading] = {
-        number: TurnReading(gauges[number], None, torch.zeros(0), reason) for number, reason in unread.items()
-    }
-    ends, reasons = _ends(model, chat, prompt, readable, states, template)
-    for one in readable:
-        gauge = gauges[one.number]
-        if one.number in reasons:
-            read[one.number] = TurnReading(gauge, None, torch.zeros(0), reasons[one.number])
-        elif one.number in ends:
-            scores = one.probe.scores(torch.cat([ends[one.number][None], states.at(one.site)]))
-            (reading,) = calibrated_readings(one.probe, scores[:1])
-            column = reading.probabilities.index(max(reading.probabilities)) if scores.shape[1] > 1 else 0
-            read[one.number] = TurnReading(gauge, reading, scores[1:, column], "")
-    for number in [number for number in range(len(gauges)) if number not in read]:
-        read[number] = _read_apart(model, chat, gauges[number], template)
-    return tuple(read[number] for number in range(len(gauges)))
+class _Turn:
+    """The gauges of one conversation: first what their begun answers need, then, after its states are there, their readings."""
+
+    def __init__(self, model: Model, chat: Chat, prompt: Encoding, gauges: Sequence[Gauge], template: Template) -> None:
+        self._model, self._chat, self._prompt, self._gauges, self._template = model, chat, prompt, gauges, template
+        self.readable, unread = _sorted(model, gauges)
+        self._reasons = dict(unread)
+        begun = _begun(model, chat, prompt, self.readable, template, self._reasons)
+        self._answers = list[tuple[int, Tensor, Site]]()
+        for one in self.readable:
+            if (ids := begun.get(one.number)) is None:
+                continue
+            if (count := len(prompt.ids) + len(ids)) > model.context:
+                self._reasons[one.number] = (
+                    f"with the begun answer the conversation has {count} tokens, and the context has {model.context}"
+                )
+            else:
+                self._answers.append((one.number, ids, one.site))
+        sites, answers = [one.site for one in self.readable], [(ids, site) for _, ids, site in self._answers]
+        self.states = PromptStates(model, prompt.ids, sites, answers)
+
+    def read(self) -> tuple[TurnReading, ...]:
+        """Every gauge, in order."""
+        ends = self._ends()
+        read: dict[int, TurnReading] = {}
+        for one in self.readable:
+            if one.number in ends and one.number not in self._reasons:
+                scores = one.probe.scores(torch.cat([ends[one.number][None], self.states.at(one.site)]))
+                (reading,) = calibrated_readings(one.probe, scores[:1])
+                column = reading.probabilities.index(max(reading.probabilities)) if scores.shape[1] > 1 else 0
+                read[one.number] = TurnReading(self._gauges[one.number], reading, scores[1:, column], "")
+        for number, gauge in enumerate(self._gauges):
+            if (reason := self._reasons.get(number)) is not None:
+                read[number] = TurnReading(gauge, None, torch.zeros(0), reason)
+            elif number not in read:
+                read[number] = _read_apart(self._model, self._chat, gauge, self._template)
+        return tuple(read[number] for number in range(len(self._gauges)))
+
+    def _ends(self) -> dict[int, Float[Tensor, " d"]]:
+        """The state at which each gauge is read; a gauge without one and without a reason needs a forward pass of its own."""
+        ends, weights = dict[int, Tensor](), dict[Position, Tensor]()
+        for one in self.readable:
+            try:
+                if not one.suffix:
+                    if one.position not in weights:
+                        weights[one.position] = one.position.weights(self._prompt)
+                    ends[one.number] = weights[one.position] @ self.states.at(one.site)
+            except BadInput as error:
+                self._reasons[one.number] = str(error)
+        if self._answers and (states := self.states.ends()) is not None:
+            ends |= {number: state for (number, _, _), state in zip(self._answers, states, strict=True)}
+        return ends
 
 
 def _read_apart(model: Model, chat: Chat, gauge: Gauge, template: Template) -> TurnReading:
@@ -144,41 +167,6 @@ def _read_apart(model: Model, chat: Chat, gauge: Gauge, template: Template) -> T
     except BadInput as error:
         return TurnReading(gauge, None, torch.zeros(0), str(error))
     return TurnReading(gauge, whole.turns[-1] if whole.turns else None, whole.tokens, whole.reason)
-
-
-def _ends(
-    model: Model,
-    chat: Chat,
-    prompt: Encoding,
-    readable: Sequence[_Readable],
-    states: PromptStates,
-    template: Template,
-) -> tuple[dict[int, Float[Tensor, " d"]], dict[int, str]]:
-    """The state at which each gauge is read, and why one has none; a gauge in neither needs a forward pass of its own."""
-    ends, reasons = dict[int, Tensor](), dict[int, str]()
-    tails = list[tuple[int, Tensor, Site]]()
-    begun = _begun(model, chat, prompt, readable, template, reasons)
-    weights = dict[Position, Tensor]()
-    for one in readable:
-        try:
-            if not one.suffix:
-                if one.position not in weights:
-                    weights[one.position] = one.position.weights(prompt)
-                ends[one.number] = weights[one.position] @ states.at(one.site)
-        except BadInput as error:
-            reasons[one.number] = str(error)
-        if (tail := begun.get(one.number)) is None:
-            continue
-        if (count := len(prompt.ids) + len(tail)) > model.context:
-            reasons[one.number] = (
-                f"with the begun answer the conversation has {count} tokens, and the context has {model.context}"
-            )
-        elif states.can_continue:
-            tails.append((one.number, tail, one.site))
-    if tails:
-        values = states.continued([(ids, site) for _, ids, site in tails], len(prompt.ids))
-        ends |= {number: value for (number, _, _), value in zip(tails, values, strict=True)}
-    return ends, reasons
 
 
 def _begun(

@@ -4,12 +4,13 @@ On a small model that work takes a third of the time of a short answer. Families
 embeddings that switch their frequencies with the length, are left to `generate`.
 """
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, GenerationMixin, LogitsProcessorList
 
@@ -26,6 +27,20 @@ _STEPS = (
     "_supports_default_dynamic_cache",
 )
 """Methods of transformers whose common version `decode` follows."""
+
+
+Prefill = Callable[[DynamicCache], Float[Tensor, "row vocab"]]
+"""Runs the prompts into an empty KV cache and returns the logits after them."""
+
+
+def takes_argument(model: Model, name: str) -> bool:
+    """Whether the forward pass of the family has an argument of this name."""
+    return name in _arguments(type(model.network).forward)
+
+
+@functools.lru_cache(maxsize=64)
+def _arguments(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def can_decode(model: Model) -> bool:
@@ -48,6 +63,7 @@ def decode(
     ends: Sequence[int],
     padding: int,
     processors: LogitsProcessorList,
+    prefill: Prefill | None = None,
 ) -> Int[Tensor, "row new"]:
     """Greedy continuations of processed logits, up to the end token of each row; `padding` stands after it.
 
@@ -59,12 +75,13 @@ def decode(
         ends: Tokens that end a row.
         padding: Token after the end of a row.
         processors: Processors of the logits, such as those that sample.
+        prefill: In the place of the forward pass of the prompts.
     """
     network = model.network
-    known = inspect.signature(type(network).forward).parameters
+    positioned = takes_argument(model, "position_ids")
     cache = DynamicCache(config=network.config.get_text_config(decoder=True))
     given: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
-    if "logits_to_keep" in known:
+    if takes_argument(model, "logits_to_keep"):
         given["logits_to_keep"] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     padded = not bool(mask.all())  # without padding `generate` gives no mask either
@@ -72,9 +89,12 @@ def decode(
     ended = torch.tensor(list(ends), dtype=ids.dtype, device=ids.device)
     whole, newest = ids, ids
     for _ in range(most):
-        if "position_ids" in known:
+        if positioned:
             given["position_ids"] = positions
-        logits = network(input_ids=newest, attention_mask=mask if padded else None, **given).logits[:, -1]
+        if prefill is not None and newest is ids:
+            logits = prefill(cache)
+        else:
+            logits = network(input_ids=newest, attention_mask=mask if padded else None, **given).logits[:, -1]
         scores = processors(whole, logits.to(dtype=torch.float32, copy=True))
         newest = scores.argmax(-1).masked_fill(finished, padding)[:, None]
         whole = torch.cat([whole, newest], 1)

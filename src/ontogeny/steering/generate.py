@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,7 @@ from ontogeny.data.tokenization import encode_texts
 from ontogeny.errors import BadInput
 from ontogeny.models.forward import rope_switch, split_at_switch
 from ontogeny.models.model import Model
-from ontogeny.steering.decoding import can_decode, decode
+from ontogeny.steering.decoding import Prefill, can_decode, decode
 from ontogeny.steering.guidance import GuidanceProcessor, check_guidance
 from ontogeny.steering.padding import pad_left
 from ontogeny.steering.steer import Edits, as_edits, check_can_generate, edits_for_prompts, steer
@@ -107,12 +108,14 @@ def continue_ids(
     *,
     against: Sequence[Int[Tensor, " token"]] = (),
     guidance: float = 1.0,
+    prefill: Prefill | None = None,
 ) -> list[list[Int[Tensor, " token"]]]:
     """`how.samples` continuations of each tokenized prompt, without the end token, in the order of the prompts.
 
     Args:
         against: Another prompt for each, whose logits are guided away from.
         guidance: Scale of this classifier-free guidance; 1 for none.
+        prefill: Runs a single prompt in the place of its own forward pass, as `decode` takes it; only where `can_decode` holds.
 
     Raises:
         BadInput: a masked model, an edit that does not fit, or guidance together with edits or beams.
@@ -138,7 +141,9 @@ def continue_ids(
     ]
     for rows in (side[start : start + how.batch] for side in sides for start in range(0, len(side), how.batch)):
         others = [against[i] for i in rows] if guidance != 1 else []
-        outputs = iter(_batch(model, [ids[i] for i in rows], edits_for_prompts(edits, rows), how, others, guidance))
+        outputs = iter(
+            _batch(model, [ids[i] for i in rows], edits_for_prompts(edits, rows), how, others, guidance, prefill)
+        )
         for i in rows:
             continuations[i] = [next(outputs) for _ in range(how.samples)]
     return [continuations[i] for i in range(len(ids))]
@@ -163,6 +168,7 @@ def _batch(
     how: DecodingConfig,
     others: Sequence[Tensor],
     guidance: float,
+    prefill: Prefill | None,
 ) -> list[Int[Tensor, " token"]]:
     ends = _end_tokens(model)
     padding = next((t for t in (model.tokenizer.pad_token_id, *ends) if t is not None), 0)
@@ -176,7 +182,8 @@ def _batch(
     ids, mask = ids.to(model.device), mask.to(model.device)
     with steer(model, edits, prompts=[len(row) for row in rows]):
         if how.beams == 1 and how.cache and can_decode(model):
-            new = decode(model, ids, mask, how.tokens, ends=ends, padding=padding, processors=processors)
+            fixed: dict[str, Any] = {"ends": ends, "padding": padding, "processors": processors}
+            new = decode(model, ids, mask, how.tokens, **fixed, prefill=prefill)
         else:
             new = _generated(model, ids, mask, how, ends, padding, processors)
     return [_truncate_at_end(row, ends) for row in new.cpu()]

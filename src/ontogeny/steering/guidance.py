@@ -19,7 +19,7 @@ from ontogeny.steering.padding import pad_left
 
 
 def check_guidance(scale: float) -> None:
-    """Raise BadInput if the scale is no finite number from 0 on."""
+    """Raise BadInput if the scale is not a finite number of at least 0."""
     if not 0 <= scale < math.inf:
         raise BadInput(f"`guidance` must be a finite number from 0 on, got {scale}: try 1.5, or 1 for none.")
 

@@ -11,6 +11,7 @@ __all__ = ["asset_address", "asset_text", "browser_files"]
 _KINDS = {
     "vega.js": "text/javascript",
     "dashboard.js": "text/javascript",
+    "attention.js": "text/javascript",
     "chat.js": "text/javascript",
     "site.js": "text/javascript",
     "dashboard.css": "text/css",
@@ -25,7 +26,7 @@ def browser_files() -> dict[str, tuple[str, str]]:
 
 @functools.cache
 def asset_address(name: str) -> str:
-    """The address of a file: vega.js, dashboard.js, chat.js or dashboard.css."""
+    """The address of a file: vega.js, dashboard.js, attention.js, chat.js or dashboard.css."""
     return f"/assets/{_digest_name(name)}"
 
 

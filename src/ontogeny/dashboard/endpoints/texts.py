@@ -20,7 +20,13 @@ class TextAtCheckpoint(BaseModel):
     step: str
 
 
-class TextAtHead(TextAtCheckpoint):
+class TextsAtCheckpoint(TextAtCheckpoint):
+    """The body of a request about attention."""
+
+    scale: str = "norm"
+
+
+class TextAtHead(TextsAtCheckpoint):
     """The body of a request about one head."""
 
     layer: int
@@ -36,19 +42,20 @@ def read_text(shown: Annotated[ShownRun, Depends(run_of)], request: LensRequest)
 
 
 @texts_router.post("/runs/{run}/attention")
-def read_attention(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtCheckpoint) -> dict[str, Any]:
-    """Queries and keys of every head in a plane, attention and numbers about each head, for one text at one checkpoint."""
+def read_attention(shown: Annotated[ShownRun, Depends(run_of)], typed: TextsAtCheckpoint) -> dict[str, Any]:
+    """Queries and keys of every head in a plane, attention and numbers about each head, for some texts at one checkpoint."""
     from ontogeny.dashboard.attention import attention_of_text
 
-    return attention_of_text(shown, _models(shown), typed.text, typed.stage, typed.step)
+    return attention_of_text(shown, _models(shown), typed.text, typed.stage, typed.step, typed.scale)
 
 
 @texts_router.post("/runs/{run}/attention/map")
 def read_attention_map(shown: Annotated[ShownRun, Depends(run_of)], typed: TextAtHead) -> dict[str, Any]:
-    """t-SNE of the queries and keys of one head; it takes part of a second."""
+    """t-SNE of the queries and keys of one head; it takes part of a second to seconds."""
     from ontogeny.dashboard.attention import map_of_head
 
-    return map_of_head(shown, _models(shown), typed.text, typed.stage, typed.step, typed.layer, typed.head)
+    at = typed.stage, typed.step, typed.layer, typed.head
+    return map_of_head(shown, _models(shown), typed.text, *at, typed.scale)
 
 
 @texts_router.post("/runs/{run}/lens")
