@@ -37,7 +37,7 @@ def compared_head_scores(
     `previous_token` is the attention to it, beside the token before; `induction` that to the token after an earlier equal one, beside the
     equal one; `first_token` beside the second; `sink_norm` how far the norm of the first key is from the others in doublings, beside the
     second; `position_share` what a line and waves over the position explain of the queries, or of the keys where it is more; `spiral` how
-    steadily their path winds. The last two stand beside shuffled positions.
+    steadily their path winds. Shuffled positions are the null of the last two.
 
     Args:
         vectors: Of texts of one length.

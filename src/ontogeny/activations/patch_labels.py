@@ -24,7 +24,7 @@ def patch_labels(images: Float[Tensor, "image 3 height width"], patch: int) -> d
         patch: Pixels of a side.
 
     Raises:
-        BadInput: the sides are no multiple of the patch.
+        BadInput: the sides are not multiples of the patch.
     """
     count, _, height, width = images.shape
     if height % patch or width % patch:

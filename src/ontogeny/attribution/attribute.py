@@ -1,8 +1,8 @@
 """Attribute behaviours to the stages of a lineage from its checkpoints: the tiers that need no recorded path, resumable by behaviour.
 
 Stages are those on the way to the final one, by their parents. A stage must start where its parent ended; an edge over which weights were
-averaged, annealed or taken from elsewhere is no stage effect, and its rows are absent with the reason. Every checkpoint is read once, the
-final one twice, into one network.
+averaged, annealed or taken from elsewhere is not a stage effect, and its rows are absent with the reason. Every checkpoint is read once,
+the final one twice, into one network.
 """
 
 import itertools
@@ -127,7 +127,7 @@ def _describe(plan: AttributionPlan) -> dict[str, object]:
 
 @dataclass
 class _Measurement:
-    """What is held in memory: one network, the final weights, and one gradient per behaviour."""
+    """Tensors in memory: one network, the final weights, and one gradient per behaviour."""
 
     plan: AttributionPlan
     options: ModelOptions
@@ -308,7 +308,7 @@ def make_behaviour(request: BehaviourRequest, model: Model) -> ModelBehaviour:
     """The behaviour of a request, for a model.
 
     Raises:
-        BadInput: the concept lacks what the behaviour needs.
+        BadInput: the concept lacks the questions or labels that the behaviour needs.
     """
     kind, source = split_behaviour(request.name)
     concept = request.concept

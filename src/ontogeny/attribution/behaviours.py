@@ -140,7 +140,7 @@ def direction_behaviour(name: str, model: Model, concept: Concept, site: Site) -
     The direction and the spread are those of the given model and stay fixed, so that the behaviour of earlier weights is comparable.
 
     Raises:
-        BadInput: the concept has no two classes, or the site is no residual stream.
+        BadInput: the concept does not have two classes, or the site is not a residual stream.
     """
     if concept.kind != "binary":
         raise BadInput(

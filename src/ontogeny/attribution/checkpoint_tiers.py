@@ -25,7 +25,7 @@ GradientOfWeights = Callable[[Weights], Weights]
 
 @dataclass(frozen=True)
 class CheckpointTier:
-    """An estimator: its name, and what it computes."""
+    """An estimator: its name and its function."""
 
     name: str
     meaning: str

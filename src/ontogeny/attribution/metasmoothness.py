@@ -31,7 +31,7 @@ class Metasmoothness:
 
     @property
     def sentence(self) -> str:
-        """What the number means for an estimate."""
+        """Meaning of the number for an estimate."""
         number = f"metasmoothness {self.value:.2f}"
         if self.reliable:
             return f"training responds smoothly to this stage ({number})"

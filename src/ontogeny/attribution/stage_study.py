@@ -1,4 +1,4 @@
-"""What studies of the stage behind a behaviour share: claims, a planted run with its unplanted controls, rows of naming and of the gap."""
+"""Parts of studies of the stage behind a behaviour: claims, a planted run with its unplanted controls, rows of naming and of the gap."""
 
 from collections.abc import Callable, Iterator, Mapping
 

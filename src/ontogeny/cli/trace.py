@@ -77,7 +77,7 @@ def trace_command(
         float, arg.compute("Activation cache in GB, for other probes and seeds; 0: none.", min=0)
     ] = 0,
     shard: Annotated[
-        str | None, arg.compute("Visit only share i/n of the checkpoints, from 0/n; use one --out.")
+        str | None, arg.compute("Visit only share i/n of the checkpoints, from 0/n on. All shares need the same --out.")
     ] = None,
     # An unescaped bracket would be markup.
     executor: Annotated[

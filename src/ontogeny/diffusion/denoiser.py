@@ -80,14 +80,14 @@ class Denoiser:
 
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    """Images that were denoised, with what was read on the way."""
+    """Denoised images, with the activations that were read meanwhile."""
 
     images: Float[Tensor, "image channel row column"]
     """Latents, if the model is a latent one."""
     activations: Mapping[tuple[int, str], Float[Tensor, "image channel row column"]]
     """By step, counted from 0, the noisiest, and block."""
     inputs: Sequence[Float[Tensor, "image channel row column"]]
-    """What the UNet was given at each step."""
+    """Inputs of the UNet at each step."""
 
 
 def start_noise(denoiser: Denoiser, images: int, *, seed: int = 0) -> Float[Tensor, "image channel row column"]:

@@ -32,7 +32,7 @@ def import_diffusers() -> Any:
 def open_denoiser(
     folder: str | Path, *, prompts: Sequence[str] = (), guidance: float = 1.0, **condition: Any
 ) -> Denoiser:
-    """The denoiser of a pipeline on disk, without what it does not need.
+    """The denoiser of a pipeline on disk; other parts are not loaded.
 
     Args:
         prompts: Texts, one for each image; needs the pipeline's tokenizer and text encoder.
@@ -40,7 +40,7 @@ def open_denoiser(
         condition: Further arguments of the UNet in each step.
 
     Raises:
-        BadInput: the folder is no pipeline with a UNet, has no text encoder for its prompts, or `diffusers` is not installed.
+        BadInput: the folder does not hold a pipeline with a UNet, has no text encoder for its prompts, or `diffusers` is not installed.
     """
     folder = Path(folder)
     library = import_diffusers()

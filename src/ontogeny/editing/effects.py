@@ -85,7 +85,7 @@ def edit_effects(
 
 @dataclass(frozen=True, eq=False)
 class _Unedited:
-    """Tokens, and what the unedited model makes of them."""
+    """Tokens, and the outputs of the unedited model for them."""
 
     model: Model
     pairs: tuple[tuple[str, TokenizedAnswer, TokenizedAnswer], ...]

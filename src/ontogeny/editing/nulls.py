@@ -26,7 +26,7 @@ def norm_matched_edits(edits: Sequence[Edit], kind: NullKind = "random_rank_one"
     """Random rank-one changes in the place of the edit's, with the same Frobenius norm in each matrix.
 
     Raises:
-        BadInput: an edit that is no change of a weight, or an unknown kind.
+        BadInput: an edit that does not change a weight, or an unknown kind.
     """
     if kind not in NULL_KINDS:
         raise unknown_name("null of an edit", kind, NULL_KINDS)

@@ -178,7 +178,7 @@ class EditSession:
         return value
 
     def _spread(self, facts: Sequence[TokenizedFact], new: list[Edit]) -> tuple[EditValue, ...]:
-        """Spread the values of all facts over the layers, as the streams stand after each of them."""
+        """Spread the values of all facts over the layers, each from the streams after the layers before it."""
         last, pmet = self.layers[-1], self.settings.method == "pmet"
         site = Site("mlp", last) if pmet else Site("resid", last)
         shifted = [Site("attn", last), site] if pmet else [site]

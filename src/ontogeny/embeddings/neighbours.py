@@ -15,7 +15,7 @@ def nearest_neighbours(
     """Indices of the k nearest other tokens, nearest first, and their distances.
 
     Raises:
-        BadInput: there are no k other tokens.
+        BadInput: there are fewer than k other tokens.
     """
     if not 1 <= k < len(x):
         raise BadInput(

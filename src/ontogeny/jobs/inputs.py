@@ -1,4 +1,4 @@
-"""What jobs take: names, files and data frames in place of lineages and concepts, and a run directory if none is given."""
+"""Inputs of jobs: names, files and data frames in place of lineages and concepts, and a run directory if no folder is given."""
 
 import tempfile
 from collections.abc import Sequence

@@ -34,7 +34,7 @@ class TraceProgress:
 
     @property
     def text(self) -> str:
-        """What is being done."""
+        """The checkpoint and its activity."""
         return f"{self.checkpoint} {self.activity}".strip()
 
     @property

@@ -136,7 +136,7 @@ class Lineage:
 
     @property
     def parents(self) -> dict[str, str | None]:
-        """The parent of every stage of the whole run, those included that a selection left out, parents first."""
+        """Parent of each stage of the whole run, parents first, including stages that a selection left out."""
         return dict(self.unselected) or {stage.name: stage.parent for stage in self.stages}
 
     def split_target(self, text: str) -> tuple[Stage, str]:

@@ -2,7 +2,7 @@
 
 The network maximises E_P[f] − log E_{P⊗Q}[exp f] on the training examples. The number is that bound on the others, where every pair of two
 examples stands for the product of the marginals. It has a high variance and is at most about the logarithm of the number of held-out
-examples (arXiv:1811.04251); it is no estimate of the information of a deterministic network, which is infinite.
+examples (arXiv:1811.04251); it does not estimate the information of a deterministic network, which is infinite.
 """
 
 import math

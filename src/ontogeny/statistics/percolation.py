@@ -155,4 +155,6 @@ def connected_share(pairs: PairTable, *, hops: int | None = None) -> float:
 
 def _check_sides(entities: int, properties: int) -> None:
     if min(entities, properties) < 1:
-        raise BadInput(f"a bipartite graph must have at least one node on each side, got {entities} and {properties}.")
+        raise BadInput(
+            f"a bipartite graph must have at least one node on each side, got {entities} and {properties}: add nodes."
+        )

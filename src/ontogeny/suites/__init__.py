@@ -94,7 +94,7 @@ _STAGE_WORD = re.compile(
 """A stage before the step: `rl_step_100`, `decay-step-3000`."""
 _SEED = re.compile(r"[-_]seed[-_=]?(\d{1,9})$", re.IGNORECASE)
 _WORDS_SEEN = re.compile(r"chck[-_](\d+)([MB])", re.IGNORECASE)
-"""BabyLM counts words, which are no tokens: a step is a million of them."""
+"""BabyLM counts words, not tokens: a step is a million words."""
 _NUMBER = r"(\d+(?:,\d{3})*(?:\.\d+)?|\d+e\d{1,2})([kmb]?)(?![A-Za-z0-9,]|\.\d|_\d{3}(?!\d))"
 """A whole number with a unit, never a part of one: `1000`, `1,000`, `1.2M`, `1e6`; `10_000` could be two numbers and is not read."""
 _STEP_WORDS = (r"global[-_]?steps?|steps?|updates?", r"iterations?|iters?", r"checkpoint|ckpt|chkpt", r"epochs?")

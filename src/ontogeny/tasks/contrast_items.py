@@ -71,7 +71,7 @@ def contrast_items(concept: Concept, aim: ContrastAim = "auto", before: str = ".
 
 
 def _class_of(concept: Concept, answer: Answer) -> bool | None:
-    """The class of the longest text that the prompt begins with; None if there is none."""
+    """The class of the longest text that the prompt begins with; None if it begins with no text."""
     classes = {e.text: bool(e.target) for e in concept.examples if answer.prompt.startswith(e.text)}
     return classes[max(classes, key=len)] if classes else None
 

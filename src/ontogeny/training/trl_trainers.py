@@ -168,7 +168,9 @@ def _make_trainer(job: TrlJob, trainer_class: Any, settings: Any, rows: list[dic
 def _rows_per_batch(steps: Sequence[TrainingBatch]) -> int:
     counts = {len(_ids(batch)) for batch in steps}
     if len(counts) > 1:
-        raise BadInput(f"`batches` must have the same number of rows in every step for Trainer, got {sorted(counts)}.")
+        raise BadInput(
+            f"`batches` must have the same number of rows in every step for Trainer, got {sorted(counts)}: sample as many rows in each."
+        )
     return counts.pop()
 
 

@@ -40,7 +40,7 @@ def parse_length(value: str | float, argument: str) -> Length:
     """A length such as 85mm, 3.3in or 600 (px).
 
     Raises:
-        BadInput: it is no length, or no picture can have it.
+        BadInput: it is not a length, or a picture cannot have it.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(px|mm|cm|in|pt)?\s*", str(value))
     if match is None:

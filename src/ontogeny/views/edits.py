@@ -2,7 +2,7 @@
 
 One row of panels for each fact. Filled dots: the edited model; hollow dots: the model before. Bars: the range of random rank-one changes,
 and of random values at the key of the edit, each with its mean. From the left: probabilities and shares of prompts, divergences, shattering
-R (arXiv:2410.17194), which depends on scale, and its two companions, which do not. A dot inside the bars is no effect of this fact.
+R (arXiv:2410.17194), which depends on scale, and its two companions, which do not. A dot inside the bars shows no effect of this fact.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 Top: all concepts in one frame; more than eight are rows of colour. Below: each concept with its floors, grey for scores from the text
 alone, black for a control task, the untrained model and random directions. Without a diamond or an upright line the emergence is censored.
-A curve that stays at its floors is no evidence for the concept. Last: the losses that the trainer logged, if there is a log.
+A curve that stays at its floors gives no evidence for the concept. Last: the losses that the trainer logged, if there is a log.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,7 @@
 Left: how often the likeliest class is right on the test split, by the percentage that the gauge shows, with 95 % intervals; dashed: a
 perfectly calibrated gauge. Below: the expected calibration error; grey: perfect calibration stays within it on so few conversations. Right:
 the effect of a push towards each class on held-out questions beyond the mean of random directions of equal norm, with its 95 % interval;
-diamonds: a push along the reading probe; grey: random directions, 2.5 to 97.5 % of them. A dot inside the grey bar is no control.
+diamonds: a push along the reading probe; grey: random directions, 2.5 to 97.5 % of them. A dot inside the grey bar shows no control.
 """
 
 from typing import Any
@@ -141,7 +141,7 @@ def _control(rows: pd.DataFrame, names: list[str]) -> Any:
 
 
 def _verdicts(rows: pd.DataFrame, names: list[str]) -> list[str]:
-    """A word on each gauge: its vector steers, does not, or nobody can tell."""
+    """A word on each gauge: its vector steers, does not steer, or the interval does not decide."""
     works = rows[rows["metric"].eq("gauge_control_works")].drop_duplicates("name").set_index("name")["value"]
     known = [name for name in names if name in works.index]
     words = {1.0: "steers", 0.0: "does not steer"}

@@ -124,7 +124,7 @@ def _headline(finding: Finding, cells: pd.DataFrame) -> str:
 
 
 def _read_at_end(cells: pd.DataFrame) -> bool:
-    """Whether a layer reads the concept at the last checkpoint; without p, they are not told apart."""
+    """Whether a layer reads the concept at the last checkpoint; True for all where p is unknown."""
     last = cells[cells["age"].eq(cells["age"].max())]
     return bool(cells["p"].isna().all() or last["p"].le(LEVEL).any())
 

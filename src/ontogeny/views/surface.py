@@ -1,7 +1,7 @@
 """Probe against surface: each concept's final score with the scores of surface baselines and controls.
 
-A probe whose interval does not exceed every open mark is no evidence about the network: TF-IDF, text length and casing use only the text,
-and a control task shows how much the probe can memorise. If random directions score as high, the concept is readable, but not along a
+A probe whose interval does not exceed every open mark gives no evidence about the network: TF-IDF, text length and casing use only the
+text, and a control task shows how much the probe can memorise. If random directions score as high, the concept is readable, but not along a
 specific direction.
 """
 

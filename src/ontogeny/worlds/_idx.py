@@ -41,7 +41,7 @@ def read_labelled_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.ui
         folder: Holds pairs such as `t10k-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`.
 
     Raises:
-        BadInput: there is no pair, or one has not a label for each image.
+        BadInput: there is no pair of files, or a pair lacks labels for some images.
     """
     pairs = [
         (path, path.with_name(path.name.replace("images-idx3", "labels-idx1")))

@@ -171,7 +171,7 @@ def read_offers(world: World, ids: Ints) -> tuple[Ints, NDArray[np.bool_]]:
 def reply(world: World, games: Games, ids: Ints, round_number: int) -> Replies:
     """The partner's rule: accept what leaves it its reservation, take less than a fifth as an insult, else demand its favourite items.
 
-    An utterance that is no sentence is answered with a demand. The reservation falls by a tenth of the worth in each round.
+    An utterance that is not a sentence is answered with a demand. The reservation falls by a tenth of the worth in each round.
 
     Args:
         ids: Utterances after `me :`, `[game, 10]`.
@@ -286,7 +286,7 @@ def concepts(world: World) -> list[Concept]:
 
 
 def judge(world: World, text: str) -> float:
-    """The oracle: the share of the own worth that the last offer of a text takes; NaN if it is no sentence of the language.
+    """The oracle: the share of the own worth that the last offer of a text takes; NaN if it is not a sentence of the language.
 
     Raises:
         BadInput: the text has no header of three values.

@@ -109,7 +109,7 @@ def follows(rule: SpeakingRule, text: str) -> bool:
 
 
 def judge(world: World, text: str) -> tuple[SpeakingRule, ...] | None:
-    """The oracle: the rules that a turn follows; None if it is no sentence of this world."""
+    """The oracle: the rules that a turn follows; None if it is not a sentence of this world."""
     kept = tuple(rule for rule in world.rules if follows(rule, text))
     words = text.split()
     bare = [word for word in words if word not in {*COLOURS, *OPENERS, *CLOSERS}]
@@ -147,7 +147,7 @@ def sample(world: World, rng: np.random.Generator, rows: int) -> TokenIds:
 
 
 def facts(world: World) -> list[Answer]:
-    """Recall of the rule, for each rule against another of its kind."""
+    """Questions that recall each rule, with another rule of its kind as the wrong answer."""
     prompts = [
         f"system : {rule.system} {EOS} user : {RECALL_QUESTION} {EOS} assistant : my rule is {rule.system.rpartition(rule.word)[0].strip()}"
         for rule in world.rules

@@ -96,7 +96,7 @@ def make(config: Config | None = None) -> World:
     """Build the world of a seed.
 
     Raises:
-        BadInput: no rounds, a share that is none, few dialogues, or a context that is too short for a labelled dialogue.
+        BadInput: no rounds, a share outside 0 to 1, few dialogues, or a context that is too short for a labelled dialogue.
     """
     config = config or Config()
     if min(config.rounds, config.labelled_rounds) < 1 or not 0 <= config.asked < 1 or config.dialogues < 40:
@@ -131,7 +131,7 @@ def posterior(attribute: UserAttribute, texts: Sequence[str]) -> NDArray[np.floa
 
 
 def judge(world: World, text: str) -> dict[str, int] | None:
-    """The oracle of an answer: for which class of each attribute it is worded; None if it is no answer to a request."""
+    """The oracle of an answer: for which class of each attribute it is worded; None if it does not answer a request."""
     words = text.split()
     known = {word: (a.name, c) for a in ATTRIBUTES for c, own in enumerate(a.wording) for word in own}
     worded = dict(known[word] for word in words if word in known)

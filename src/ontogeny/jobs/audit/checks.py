@@ -62,7 +62,7 @@ def layout_digests(sheets: Iterable[CheckpointMetadata]) -> dict[str, str]:
 
 
 def unused_parts(sheets: Sequence[CheckpointMetadata], clean: Collection[str] = frozenset()) -> list[AuditFinding]:
-    """Stored tensors, files and code that the loaded model does not use, and weights that are no real numbers.
+    """Stored tensors, files and code that the loaded model does not use, and weights that are not real numbers.
 
     Args:
         clean: Names of checkpoints of which an earlier audit found that the model uses all tensors; their networks are not built.
@@ -117,7 +117,7 @@ _UNREAD_ADVICE = "Only the files that transformers loads are the weights."
 
 
 def _network(sheet: CheckpointMetadata, known: dict[str, Any]) -> Any:
-    """The network that a config describes, without memory; None if there is none, or the weights are not whole."""
+    """The network that a config describes, without memory; None if there is no config, or the weights are incomplete."""
     from ontogeny.models import loading
 
     if not _is_whole_model(sheet):

@@ -19,7 +19,7 @@ _DRIFT_VERSION = 1
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """What a drift job measures; each field enters the names of its units."""
+    """Settings of a drift job; each field enters the names of its units."""
 
     dialogues: DialogueSettings = field(default_factory=DialogueSettings)
     mitigations: tuple[Mitigation, ...] = (PLAIN,)

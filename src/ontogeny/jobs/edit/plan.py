@@ -47,7 +47,7 @@ class EditPlan:
 
 @dataclass(frozen=True)
 class EditEstimate:
-    """What an edit job would compute."""
+    """Cost of an edit job."""
 
     checkpoint: str
     facts: int
@@ -119,7 +119,7 @@ def plan_edit(
 
 
 def estimate_edit(plan: EditPlan, model: ModelOptions | None = None) -> EditEstimate:
-    """What `edit` would compute."""
+    """Cost of `edit`, without running it."""
     options = model or ModelOptions()
     size = model_size(plan.checkpoint, weights=plan.identity.bytes)
     context = max(len(plan.facts[0].prompt.split()) + _PREFIX_WORDS, 2) * 1.5

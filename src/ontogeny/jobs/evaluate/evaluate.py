@@ -151,7 +151,7 @@ def check_model_configs(plans: Sequence[EvaluationPlan], folder: Path) -> int:
 
 
 def _unit_prefix(checkpoint: Checkpoint, plan: EvaluationPlan, beside: Mapping[str, object]) -> str:
-    """What the name of a unit begins with: a digest of the checkpoint's place and of everything that is evaluated."""
+    """Beginning of the name of a unit: a digest of the checkpoint's place and of everything that is evaluated."""
     place: list[Any] = [checkpoint.stage, checkpoint.step, checkpoint.name]
     place += [] if checkpoint.data_share is None else [checkpoint.data_share]
     return f"evaluation-{content_digest([place, plan.key, beside['dtype'], beside['scorers']])}-"

@@ -96,7 +96,7 @@ class EvaluationResult:
 
 @dataclass(frozen=True, eq=False)
 class _Evaluator:
-    """What all methods share: the model, the plan, neutral texts and tasks."""
+    """Inputs of all methods: the model, the plan, neutral texts and tasks."""
 
     model: Model
     ask: EvaluationPlan

@@ -1,7 +1,7 @@
 """Nulls of a steering effect: random directions of equal norm, the same fit on permuted labels, and a sentence before the prompt.
 
-Alpha 0 is the fourth: it is no edit, so its effect is 0 bit for bit. All p-values of a run are corrected together by Benjamini–Hochberg;
-a vector works if its effect, with its interval, is beyond every null, not if it is beyond the unsteered model alone.
+Alpha 0 is the fourth: it changes nothing, so its effect is 0 bit for bit. All p-values of a run are corrected together by
+Benjamini–Hochberg; a vector works if its effect, with its interval, is beyond every null, not if it is beyond the unsteered model alone.
 """
 
 from collections.abc import Iterable, Sequence

@@ -45,7 +45,7 @@ class GaugePlan:
 
 @dataclass(frozen=True)
 class GaugesEstimate:
-    """What a gauge job would compute."""
+    """Cost of a gauge job."""
 
     checkpoint: str
     concepts: int
@@ -106,7 +106,7 @@ def plan_gauges(
 
 
 def estimate_gauges(plan: GaugePlan, out: str | Path, model: ModelOptions | None = None) -> GaugesEstimate:
-    """What `gauges` would compute."""
+    """Cost of `gauges`, without running it."""
     options, run, settings = model or ModelOptions(), Run(Path(out)), plan.settings
     missing = [concept for concept in plan.concepts if not (run.exists() and run.done(plan.unit(concept)))]
     layers = _layers(plan.checkpoint) or 1

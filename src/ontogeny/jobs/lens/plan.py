@@ -16,7 +16,7 @@ _FEWEST_TEXTS = 4
 
 @dataclass(frozen=True)
 class LensSettings:
-    """What a lens job reads; each field enters the names of its units."""
+    """Settings of a lens job; each field enters the names of its units."""
 
     lenses: tuple[str, ...] = ("logit", "tuned")
     most_tokens: int = 64

@@ -154,7 +154,7 @@ def estimate(
     out: str | Path,
     model: ModelOptions | None = None,
 ) -> SaeEstimate:
-    """What `sae` would compute; reads configs only.
+    """Cost of `sae`; reads configs only.
 
     Raises:
         BadInput: as `sae`, as far as configs tell.

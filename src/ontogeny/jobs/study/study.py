@@ -59,7 +59,7 @@ class StudyPlan:
 
 @dataclass(frozen=True)
 class StudyEstimate:
-    """What a study would compute."""
+    """Cost of a study."""
 
     study: str
     preset: str
@@ -94,7 +94,7 @@ def plan_study(
 
 
 def estimate_study(plan: StudyPlan, out: str | Path, *, jobs: int = 1) -> StudyEstimate:
-    """What `run_study` would compute with this number of processes.
+    """Cost of `run_study` with this number of processes.
 
     Raises:
         BadInput: more processes than CPUs.

@@ -60,7 +60,7 @@ class FrozenProbes:
         stamp: CheckpointStamp,
         header: Mapping[str, Any],
     ) -> None:
-        """Write the scores of the frozen probe at a checkpoint that was just measured; freeze its probe if there is none yet."""
+        """Write the scores of the frozen probe at a checkpoint that was just measured; freeze its probe if no probe is frozen yet."""
         name = design.concept.name
         if design.concept.kind != "binary" or FROZEN_PROBE not in measured.header["methods"]:
             return

@@ -105,7 +105,7 @@ class RayWorker:
         return self.last_progress
 
     def delete_prefetched(self) -> None:
-        """Release what was fetched and not visited."""
+        """Delete a checkpoint that was fetched and not visited."""
         for fetched in self.prefetched.values():
             self.fetcher.release(fetched)
         self.fetcher.close(wait=True)

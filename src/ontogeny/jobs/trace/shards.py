@@ -53,7 +53,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class GatherResult:
-    """What shards left beside their units."""
+    """Certificates and failures of shards."""
 
     certificates: list[Mapping[str, Any]]
     """Their parity certificates."""

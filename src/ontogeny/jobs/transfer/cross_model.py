@@ -112,7 +112,7 @@ def transfer_to_model(
             rows += mapping.rows(vector, neutral)
         coords = {"onto": Path(target).name, "onto_checkpoint": there.name}
         rows = [replace(record, coords={**record.coords, **coords}) for record in rows]
-        # The rows of the first version, without doses, would stand twice.
+        # Otherwise the rows of the first version, without doses, would remain beside the new ones.
         run.drop(_unit_key(target, there.name, units.values(), settings, ()))
         run.keep(unit, CheckpointStamp.of(plan.lineage.name, unit, here).on(rows))
     return run, unit

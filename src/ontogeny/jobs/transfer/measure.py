@@ -34,7 +34,7 @@ _BATCH_SIZE = 256
 
 @dataclass(frozen=True, eq=False)
 class TransferOutcome:
-    """What a vector should change: one number per question or text, higher for the positive class."""
+    """Quantity that a vector should change: one number per question or text, higher for the positive class."""
 
     kind: str
     """`answers` (nats) or `readout` (standard deviations of the probe's scores)."""

@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
     "{% elif message.role == 'assistant' %} {{ message.content }} {{ eos_token }}"
     "{% else %}{{ raise_exception('only user and assistant speak in the nursery') }}{% endif %}{% endfor %}"
 )
-"""The conversations as a chat template in Jinja. It is no part of the tokenizer: the concepts hold whole turns already."""
+"""The conversations as a chat template in Jinja. It is not part of the tokenizer: the concepts hold whole turns already."""
 _TRAIT_WORDS = {value: words for trait in TRAITS.values() for value, words in trait.items()}
 
 

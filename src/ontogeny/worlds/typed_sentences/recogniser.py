@@ -42,9 +42,9 @@ class SentenceCheck:
 
     grammatical: Bool[NDArray[np.bool_], " sentence"]
     relations_typed: Bool[NDArray[np.bool_], " sentence"]
-    """All subjects, verbs and objects are of one pair of types, also if there is no verb. False if ungrammatical."""
+    """All subjects, verbs and objects are of one pair of types; True without a verb. False if ungrammatical."""
     values_typed: Bool[NDArray[np.bool_], " sentence"]
-    """All values are of the subject's type, also if there is none. False if ungrammatical."""
+    """All values are of the subject's type; True without values. False if ungrammatical."""
     seen: Bool[NDArray[np.bool_], " sentence"]
     """All values occur with the subject."""
     has_relation: Bool[NDArray[np.bool_], " sentence"]
@@ -102,7 +102,7 @@ def allowed_categories(
 
 
 def check_sentences(world: World, words: TokenIds, lengths: Int[NDArray[np.int64], " sentence"]) -> SentenceCheck:
-    """Check sentences; a token that is no word makes one ungrammatical.
+    """Check sentences; a token that is not a word makes a sentence ungrammatical.
 
     Args:
         words: Token ids, sentence × word; those after `lengths` count for nothing.
