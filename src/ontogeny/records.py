@@ -90,6 +90,10 @@ assert tuple(sorted(f.name for f in fields(Record))) == tuple(sorted(RECORD_COLU
     "Record and RECORD_COLUMNS must have the same columns"
 )
 
+IntervalEnds = tuple[float, float]
+"""Lower and upper end of an interval."""
+UNKNOWN_INTERVAL: IntervalEnds = (math.nan, math.nan)
+
 _CHECKPOINT_COLUMNS = ("stage", "step", "tokens", "revision", "train_seed")
 
 
@@ -99,7 +103,7 @@ def make_record(
     *,
     n: int,
     site: Site | None = None,
-    interval: tuple[float, float] = (math.nan, math.nan),
+    interval: IntervalEnds = UNKNOWN_INTERVAL,
     note: str | None = None,
     reason: str | None = None,
     **columns: Any,
@@ -123,6 +127,52 @@ def make_record(
         note=(reason or note) if absent else note,
         **columns,
     )
+
+
+@dataclass(frozen=True)
+class StageRowBuilder:
+    """Builds the rows of a stage × stage table, which share these columns; each names the other stage in its coords."""
+
+    concept: str
+    position: str | None
+    method: str
+    seed: int
+    split: str | None = "test"
+    site: Site | None = None
+
+    def row(
+        self,
+        metric: str,
+        value: float,
+        stage: str,
+        other: str | None = None,
+        *,
+        n: int,
+        ends: IntervalEnds = UNKNOWN_INTERVAL,
+        control: str | None = None,
+        note: str | None = None,
+        reason: str | None = "degenerate scores",
+        **coords: object,
+    ) -> Record:
+        """One row; a NaN gets `reason` as its note. Coords become text, and False becomes `false`."""
+        texts = {key: str(of).lower() if isinstance(of, bool) else str(of) for key, of in coords.items()}
+        return make_record(
+            metric,
+            value,
+            site=self.site,
+            interval=UNKNOWN_INTERVAL if math.isnan(value) else ends,
+            n=n,
+            note=note,
+            reason=reason,
+            stage=stage,
+            concept=self.concept,
+            position=self.position,
+            method=self.method,
+            control=control,
+            split=self.split,
+            seed=self.seed,
+            coords=({"other_stage": other} if other else {}) | texts,
+        )
 
 
 def stamp_checkpoint(records: Iterable[Record], checkpoint: Any) -> list[Record]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ontogeny.metrics.similarity import cosine
 from ontogeny.statistics.bootstrap import group_weights
-from ontogeny.studies.truthfulness.denoised_cosine import denoised_cosine
+from ontogeny.statistics.denoised_cosine import denoised_cosine
 
 D, GROUPS, EACH, RUNS = 64, 60, 4, 60
 

@@ -8,8 +8,8 @@ import torch
 from ontogeny.data.examples import Answer
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StudyInputs
-from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.models.model import Model, load_model
+from ontogeny.records import StageRowBuilder
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.splits import number_groups

@@ -14,17 +14,17 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.models.model import load_model
 from ontogeny.steering.bake import bake_edits
-from ontogeny.steering.refusal_prompts import PromptTemplate, RefusalPrompts
-from ontogeny.steering.refusal_score import refusal_log_odds
-from ontogeny.studies import refusal as study
-from ontogeny.studies.refusal.directions import (
+from ontogeny.steering.instruction_split import InstructionSplit, count_post_instruction_tokens, split_groups
+from ontogeny.steering.refusal_direction import (
     PromptActivations,
     jackknife_cosine,
     read_prompt_activations,
     split_half_cosine,
 )
-from ontogeny.studies.refusal.effects import refusal_edits
-from ontogeny.studies.refusal.prompts import InstructionSplit, count_post_instruction_tokens, split_groups
+from ontogeny.steering.refusal_effects import refusal_edits
+from ontogeny.steering.refusal_prompts import PromptTemplate, RefusalPrompts
+from ontogeny.steering.refusal_score import refusal_log_odds
+from ontogeny.studies import refusal as study
 from ontogeny.studies.refusal.settings import RefusalSettings
 from tests.helpers.tiny_models import refusing, save_tiny
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ontogeny.sae import SparseAutoencoder
-from ontogeny.studies.sparse_autoencoders._effects import BestLatent, clamped_latents, natural_contrast
+from ontogeny.sae.latent_effects import BestLatent, clamped_latents, natural_contrast
 from ontogeny.studies.sparse_autoencoders._language import Settings, make_world, token_categories
 
 D, LATENTS, WORDS = 12, 12, 4000

@@ -8,15 +8,15 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ontogeny.data.concept import Concept
+from ontogeny.data.statement_folds import statement_folds
 from ontogeny.data.verdict_question import VERDICT_QUESTIONS, VerdictQuestion, verdict_question_for
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.models.model import Model, load_model
 from ontogeny.records import Record
+from ontogeny.steering.verdicts import run_verdict_prompts
 from ontogeny.studies import truthfulness as study
 from ontogeny.studies.truthfulness import TruthfulnessSettings
-from ontogeny.studies.truthfulness.folds import statement_folds
-from ontogeny.studies.truthfulness.verdicts import run_verdict_prompts
 from tests.helpers import planted_lineages
 from tests.helpers.tiny_models import byte_tokenizer, save_tiny
 

@@ -11,13 +11,13 @@ from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Example
 from ontogeny.errors import BadInput
 from ontogeny.findings.stage_comparison import comparison_sentences
+from ontogeny.fine_tuning.matrix_rows import response_ratio
+from ontogeny.fine_tuning.requests import Requests
+from ontogeny.fine_tuning.settings import WeightChangeSettings
 from ontogeny.jobs.compare.inputs import StudyInputs
 from ontogeny.models.model import Model, load_model
 from ontogeny.records import Record
 from ontogeny.studies import weight_change
-from ontogeny.studies.weight_change.geometry import response_ratio
-from ontogeny.studies.weight_change.requests import Requests
-from ontogeny.studies.weight_change.settings import WeightChangeSettings
 from ontogeny.worlds import hearsay
 from tests.helpers.tiny_models import refusing, save_tiny
 from tests.models.test_adapters import save_adapter

@@ -12,6 +12,7 @@ __all__ = [
     "parsing",
     "positions",
     "rendering",
+    "statement_folds",
     "tables",
     "templates",
     "tokenization",

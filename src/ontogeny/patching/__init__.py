@@ -5,6 +5,7 @@ __all__ = [
     "attribution_patching",
     "head_sets",
     "kv_cache",
+    "map_rows",
     "map_statistics",
     "noise",
     "pair_mining",

@@ -18,7 +18,7 @@ from ontogeny.errors import BadInput
 from ontogeny.models.hooks import ActivationEdit, StopForward, read_hooks, write_hooks
 from ontogeny.models.loading import first_error_line
 from ontogeny.models.model import Model, next_token_logits, scale_logits
-from ontogeny.patching.kv_cache import blocks_return_tuples, copy_cache, empty_cache, skip_blocks, view_from
+from ontogeny.patching.kv_cache import blocks_return_tuples, clone_cache, empty_cache, skip_blocks, view_from
 from ontogeny.sites import Site
 
 _PATCHING_TOLERANCE = 1e-3
@@ -158,7 +158,7 @@ def patch(
     # After the last block only the last token reaches the answer.
     where[model.layers, :, :-1] = False
     odds = run.odds.expand(where.shape[0], where.shape[2], -1).transpose(1, 2).clone()
-    cache = None if run.cache is None else copy_cache(run.cache)
+    cache = None if run.cache is None else clone_cache(run.cache)
     tokens = where.shape[2]
     for token in range(tokens - 1, -1, -1):
         for layer in range(model.layers + 1):
@@ -255,12 +255,14 @@ def why_inexact(
         ours = patch(model, run, values, where, PatchingCost())
         cost.computed += (where.shape[2] - token) * (model.layers - layer)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        return f"{model.network.config.model_type} does not go on behind keys and values that stand: {first_error_line(error)}"
+        return (
+            f"{model.network.config.model_type} cannot continue from cached keys and values: {first_error_line(error)}"
+        )
     close = _PATCHING_TOLERANCE if model.network.dtype == torch.float32 else 0.05
     gap = float((ours[layer, 0, token] - plain[0]).abs() / (1 + plain[0].abs()))
     if gap <= close:
         return None
-    return f"{model.network.config.model_type} behind keys and values that stand is {gap:.2g} away from its whole pass"
+    return f"{model.network.config.model_type} with cached keys and values differs by {gap:.2g} from its whole pass"
 
 
 def answer_log_odds(

@@ -64,7 +64,7 @@ def view_from(cache: Cache, at: int, rows: slice | Int[Tensor, " row"] | None = 
     )
 
 
-def copy_cache(cache: Cache) -> Cache:
+def clone_cache(cache: Cache) -> Cache:
     layers: Sequence[Any] = cache.layers
     return Cache(layers=[LayerCache(one.at, _clone(one.keys), _clone(one.values)) for one in layers])
 

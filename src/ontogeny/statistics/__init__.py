@@ -9,6 +9,7 @@ __all__ = [
     "correlation",
     "cross_fitting",
     "curve_collapse",
+    "denoised_cosine",
     "emergence",
     "fdr",
     "holm",

@@ -4,6 +4,7 @@ Shares (AUROC, accuracy) get a t-interval on the logit scale with the bootstrap'
 the only one of six with 95 % coverage from .5 to .97 with 60 groups, where percentiles fall to 89 %.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.linalg.matmul import matmul
+from ontogeny.records import IntervalEnds
 from ontogeny.statistics.unique import unique_inverse
 
 _EXPANDED_FREEDOM = 5
@@ -206,3 +208,44 @@ def student_t_quantiles(freedom: Float[Tensor, "*cell"], level: float) -> Float[
     from scipy.special import stdtrit
 
     return torch.from_numpy(stdtrit(freedom.double().cpu().numpy(), (1 + level) / 2)).to(freedom)
+
+
+def interval_ends(
+    point: float | Float[Tensor, ""],
+    samples: Float[Tensor, " sample"],
+    *,
+    groups: int,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> IntervalEnds:
+    """95 % bootstrap interval of a number from its resamples; `within` is the range of the metric."""
+    point = point if isinstance(point, Tensor) else torch.tensor(point, dtype=torch.float64)
+    interval = percentile_interval(point, samples, groups=groups)
+    return max(float(interval.low), within[0]), min(float(interval.high), within[1])
+
+
+@dataclass(frozen=True, eq=False)
+class BootstrapEstimate:
+    """A mean or an error, and its value on each resample."""
+
+    value: float
+    samples: Float[Tensor, " sample"]
+    n: int
+    groups: int
+
+    def __sub__(self, other: "BootstrapEstimate") -> "BootstrapEstimate":
+        """The paired difference of two estimates."""
+        return BootstrapEstimate(self.value - other.value, self.samples - other.samples, self.n, self.groups)
+
+    @property
+    def ends(self) -> IntervalEnds:
+        """95 % interval. Resampling noise increases an error, so the resamples are first centred on the value."""
+        centred = self.samples - self.samples.nanmedian() + self.value
+        return interval_ends(self.value, centred, groups=self.groups)
+
+
+def bootstrap_mean(
+    values: Float[Tensor, " example"], weights: Float[Tensor, "sample example"], groups: int
+) -> BootstrapEstimate:
+    """The mean of the values, with resamples."""
+    w = weights.double()
+    return BootstrapEstimate(float(values.mean()), w @ values.double() / w.sum(1), len(values), groups)

@@ -198,7 +198,7 @@ def _kept(level: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One training: the condition and null run under which its rows stand, and its world."""
+    """One training: the condition and the null run of its rows, and its world."""
 
     conditions: tuple[str, ...]
     control: str | None

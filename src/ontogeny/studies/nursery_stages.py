@@ -29,11 +29,9 @@ from ontogeny.training.objectives.language_model import answers_only, language_m
 from ontogeny.training.toy_models.in_world import (
     TOY_STAGES,
     Anchored,
-    ToyModelSize,
     ToyWorld,
-    build_network,
+    small_decoder,
 )
-from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import nursery
 from ontogeny.worlds.nursery.conversations import REFUSAL_ANSWER
 
@@ -128,11 +126,9 @@ def _cheap_estimates(experiment: StageExperiment, path: TrainingPath) -> dict[st
 
 
 def _experiment(settings: Settings, world: ToyWorld, seed: int, control: str | None) -> StageExperiment:
-    plan = ToyModelSize({}, layers=2, heads=2, width=settings.width)
     refusal = world.tokenizer.convert_tokens_to_ids(REFUSAL_ANSWER.split()[0])
 
-    def make() -> nn.Module:
-        return initial_language_model(build_network(plan, len(world.tokenizer), world.world.config.context))
+    make = small_decoder(len(world.tokenizer), world.world.config.context, layers=2, heads=2, width=settings.width)
 
     def stages(order: int) -> list[PathStage]:
         first = [

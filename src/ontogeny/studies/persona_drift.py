@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ontogeny.activations.attention_mass import attention_mass
 from ontogeny.claims.claim import Claim
@@ -35,8 +35,7 @@ from ontogeny.training.batches import TokenBatch
 from ontogeny.training.in_memory import train_in_memory
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import language_model
-from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
-from ontogeny.training.train import initial_language_model
+from ontogeny.training.toy_models.in_world import small_decoder
 from ontogeny.worlds import speaking_rules
 
 TITLE = "Persona drift"
@@ -227,10 +226,8 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
 
 def _train(settings: Settings, lab: Lab, world: speaking_rules.World) -> Model:
     tokenizer = speaking_rules.tokenizer(world)
-    size = ToyModelSize({}, layers=settings.layers, heads=4, width=settings.width)
 
-    def make() -> nn.Module:
-        return initial_language_model(build_network(size, len(tokenizer), world.config.context))
+    make = small_decoder(len(tokenizer), world.config.context, layers=settings.layers, heads=4, width=settings.width)
 
     def batches(step: int) -> TokenBatch:
         return TokenBatch(

@@ -309,7 +309,7 @@ def _measured_steps(last: int, count: int) -> Floats:
 
 @dataclass(frozen=True)
 class _SgdRun:
-    """One run of SGD: the condition and the null run under which its rows stand, its data and its network."""
+    """One run of SGD: the condition and the null run of its rows, its data and its network."""
 
     condition: str
     control: str | None

@@ -1,3 +1,3 @@
 """Compare: studies over the stages of one lineage."""
 
-__all__ = ["compare", "estimate", "inputs", "plan", "preflight", "rows", "stages"]
+__all__ = ["compare", "estimate", "inputs", "plan", "preflight", "stages"]

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
-from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.models.model import Model
-from ontogeny.records import Record
+from ontogeny.records import Record, StageRowBuilder
 from ontogeny.studies.confidence.measure import StageConfidence, measure_stage_confidence, stage_confidence_rows
 from ontogeny.studies.confidence.neurons import EntropyNeuronLayer, entropy_neuron_rows, find_entropy_neurons
 from ontogeny.studies.confidence.settings import ConfidenceSettings

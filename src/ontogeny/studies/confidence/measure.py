@@ -5,11 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from ontogeny.data.examples import Answer
-from ontogeny.jobs.compare.rows import IntervalEnds, StageRowBuilder, interval_ends
 from ontogeny.metrics.calibration import (
     Binning,
     brier_score,
@@ -17,64 +14,18 @@ from ontogeny.metrics.calibration import (
     perfect_calibration_error,
     reliability_bins,
 )
-from ontogeny.models.forward import forward_padded
-from ontogeny.models.model import Model, next_token_logits
-from ontogeny.neurons.last_layer_cache import entropy_of_logits
-from ontogeny.neurons.mean_ablation import first_tokens
-from ontogeny.records import Record
-from ontogeny.statistics.bootstrap import group_weights
+from ontogeny.models.model import Model
+from ontogeny.records import Record, StageRowBuilder
+from ontogeny.statistics.bootstrap import BootstrapEstimate, bootstrap_mean, group_weights
 from ontogeny.statistics.nulls import null_interval
 from ontogeny.statistics.splits import number_groups
-from ontogeny.steering.log_likelihood import log_likelihoods, token_log_likelihoods, tokenize_answers
 from ontogeny.studies.confidence.settings import ConfidenceSettings
+from ontogeny.tasks.confidence import AnswerProbabilities, answer_probabilities, next_token_certainty
 
 _CALIBRATION_ERRORS: dict[str, Binning] = {"ece": "width", "ece_adaptive": "count"}
 """Binning of each calibration error."""
 _RANGES = {"entropy": (-math.inf, math.inf), "brier": (0.0, math.inf)}
 """Range of each metric; (0, 1) for the others."""
-
-
-@dataclass(frozen=True, eq=False)
-class BootstrapEstimate:
-    """A mean or an error, and its value on each resample."""
-
-    value: float
-    samples: Float[Tensor, " sample"]
-    n: int
-    groups: int
-
-    def __sub__(self, other: "BootstrapEstimate") -> "BootstrapEstimate":
-        """The paired difference of two stages."""
-        return BootstrapEstimate(self.value - other.value, self.samples - other.samples, self.n, self.groups)
-
-    @property
-    def ends(self) -> IntervalEnds:
-        """95 % interval. Resampling noise increases an error, so the resamples are first centred on the value."""
-        centred = self.samples - self.samples.nanmedian() + self.value
-        return interval_ends(self.value, centred, groups=self.groups)
-
-
-def bootstrap_mean(
-    values: Float[Tensor, " example"], weights: Float[Tensor, "sample example"], groups: int
-) -> BootstrapEstimate:
-    """The mean of the values, with resamples."""
-    w = weights.double()
-    return BootstrapEstimate(float(values.mean()), w @ values.double() / w.sum(1), len(values), groups)
-
-
-@dataclass(frozen=True, eq=False)
-class AnswerProbabilities:
-    """Probabilities that a model gives the right (0) and the wrong (1) answer of each question."""
-
-    shares: Float[Tensor, "question 2"]
-
-    @property
-    def confidence(self) -> Float[Tensor, " question"]:
-        return self.shares.amax(1)
-
-    @property
-    def hit(self) -> Bool[Tensor, " question"]:
-        return self.shares.argmax(1) == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,32 +60,6 @@ def measure_stage_confidence(
         )
         numbers[name] = BootstrapEstimate(float(error), samples, len(questions), count)
     return StageConfidence(numbers, answers)
-
-
-@torch.no_grad()
-def next_token_certainty(
-    model: Model, texts: Sequence[str], *, tokens: int = 128, batch: int = 16
-) -> tuple[Float[Tensor, " text"], Float[Tensor, " text"]]:
-    """Entropy (nats) and top probability of the next token, means over the first `tokens` of each text."""
-    ids = first_tokens(model, texts, tokens)
-    certainty = torch.empty(2, len(ids), dtype=torch.float64)
-    for rows, output in forward_padded(model, ids, batch=batch, body=True):
-        for row, i in enumerate(rows):
-            logits = next_token_logits(model, output.last_hidden_state[row, : len(ids[i])]).float()
-            certainty[0, i] = entropy_of_logits(logits).double().mean()
-            certainty[1, i] = logits.softmax(-1).amax(-1).double().mean()
-    return certainty[0], certainty[1]
-
-
-def answer_pairs(questions: Sequence[Answer]) -> list[tuple[str, str]]:
-    """Each prompt with its right, then its wrong answer."""
-    return [(q.prompt, answer) for q in questions for answer in (q.right, q.wrong)]
-
-
-def answer_probabilities(model: Model, questions: Sequence[Answer]) -> AnswerProbabilities:
-    """Softmax of the log-likelihoods of the two answers."""
-    answers = tokenize_answers(model, answer_pairs(questions))
-    return AnswerProbabilities(log_likelihoods(token_log_likelihoods(model, answers, batch=64)).view(-1, 2).softmax(1))
 
 
 def stage_confidence_rows(

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.models.model import Model
 from ontogeny.neurons.entropy_neurons import (
     NeuronStatistics,
@@ -17,11 +16,10 @@ from ontogeny.neurons.entropy_neurons import (
     neuron_statistics,
 )
 from ontogeny.neurons.mean_ablation import EntropyEffects, mean_ablate
-from ontogeny.records import Record
+from ontogeny.records import Record, StageRowBuilder
 from ontogeny.sites import Site
-from ontogeny.statistics.bootstrap import group_weights
+from ontogeny.statistics.bootstrap import bootstrap_mean, group_weights
 from ontogeny.statistics.nulls import null_interval
-from ontogeny.studies.confidence.measure import bootstrap_mean
 from ontogeny.studies.confidence.settings import ConfidenceSettings
 
 _FORMS = ("total", "frozen", "signed")

@@ -1,38 +1,24 @@
 """Confidence of two stages: their difference, the overlap of their entropy neurons, and swaps of these neurons' weights."""
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.data.examples import Answer
-from ontogeny.errors import BadInput
-from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.metrics.calibration import expected_calibration_error
-from ontogeny.models.model import Model, output_weight
+from ontogeny.models.model import Model
 from ontogeny.neurons.entropy_neurons import matched_share, neuron_overlap, norm_matched_neurons
-from ontogeny.neurons.last_layer_cache import (
-    LastLayerCache,
-    apply_final_norm,
-    cache_last_layer,
-    next_token_entropies,
-    target_log_likelihoods,
-)
-from ontogeny.neurons.mean_ablation import first_tokens
-from ontogeny.records import Record
-from ontogeny.sites import Site
+from ontogeny.neurons.swapped_weights import StageCache, cache_stage, swap_neuron_weights
+from ontogeny.records import Record, StageRowBuilder
+from ontogeny.statistics.bootstrap import BootstrapEstimate
 from ontogeny.statistics.nulls import null_interval
-from ontogeny.steering.log_likelihood import tokenize_answers
 from ontogeny.studies.confidence.measure import (
-    AnswerProbabilities,
-    BootstrapEstimate,
     StageConfidence,
-    answer_pairs,
     measure_stage_confidence,
 )
 from ontogeny.studies.confidence.neurons import EntropyNeuronLayer
@@ -151,7 +137,7 @@ def neuron_swap_rows(
 
 
 def _random_swaps(
-    cache: "StageCache", layer: EntropyNeuronLayer, draws: Sequence[Sequence[int]], settings: ConfidenceSettings
+    cache: StageCache, layer: EntropyNeuronLayer, draws: Sequence[Sequence[int]], settings: ConfidenceSettings
 ) -> dict[str, Float[Tensor, " draw"]]:
     """Entropy and ECE with the donor's weights of each random set of neurons."""
     swapped = [cache.under(layer.rows, drawn) for drawn in draws]
@@ -169,65 +155,3 @@ def _swap_share_row(
         return table.row("swap_share", math.nan, stage, donor, n=0, reason=why, of=of)
     share = BootstrapEstimate(change.value / gap.value, change.samples / gap.samples, change.n, change.groups)
     return table.row("swap_share", share.value, stage, donor, ends=share.ends, n=share.n, of=of)
-
-
-@contextlib.contextmanager
-@torch.no_grad()
-def swap_neuron_weights(model: Model, rows: Float[Tensor, "neuron d"], chosen: Sequence[int]) -> Iterator[None]:
-    """While open, the chosen neurons of the last MLP write the given rows; then their own weights are restored bit for bit.
-
-    Raises:
-        BadInput: rows of another layer's shape, or a neuron that does not exist.
-    """
-    weight = output_weight(model, Site("mlp", model.layers))
-    if rows.shape != weight.shape or any(not 0 <= n < len(weight) for n in chosen):
-        raise BadInput(
-            f"`rows` must have the shape {tuple(weight.shape)} of the last MLP and hold all chosen neurons, got {tuple(rows.shape)}: "
-            "swap between stages of one architecture."
-        )
-    at = list(chosen)
-    before = weight[at].clone()
-    try:
-        weight[at] = rows[at].to(weight)
-        yield
-    finally:
-        weight[at] = before
-
-
-@dataclass(frozen=True, eq=False)
-class StageCache:
-    """Last-layer cache of one stage on texts and answers, for some of its neurons."""
-
-    model: Model
-    texts: LastLayerCache
-    answers: LastLayerCache
-    targets: Int[Tensor, " token"]
-    """The token after each cached token of an answer."""
-
-    @torch.no_grad()
-    def under(
-        self, rows: Float[Tensor, "neuron d"], chosen: Sequence[int]
-    ) -> tuple[Float[Tensor, " text"], AnswerProbabilities]:
-        """Mean entropy of each text and answer probabilities, as `swap_neuron_weights` would give them."""
-        own = output_weight(self.model, Site("mlp", self.model.layers))
-        change = rows[list(chosen)].to(own) - own[list(chosen)]
-        texts, answers = (apply_final_norm(self.model, of, of.of(chosen) @ change) for of in (self.texts, self.answers))
-        likelihoods = self.answers.sum(target_log_likelihoods(self.model, answers, self.targets))
-        entropies = self.texts.mean(next_token_entropies(self.model, texts))
-        return entropies, AnswerProbabilities(likelihoods.view(-1, 2).softmax(1))
-
-
-def cache_stage(
-    model: Model, texts: Sequence[str], questions: Sequence[Answer], chosen: Sequence[int], *, tokens: int
-) -> StageCache:
-    """Run texts and answers once and cache the activations of the chosen neurons."""
-    neurons = sorted(set(chosen))
-    answers = tokenize_answers(model, answer_pairs(questions))
-    # The last token of an answer predicts nothing that is scored.
-    ids, starts = [a.ids[:-1] for a in answers], [a.prompt - 1 for a in answers]
-    return StageCache(
-        model,
-        cache_last_layer(model, first_tokens(model, texts, tokens), neurons),
-        cache_last_layer(model, ids, neurons, starts=starts),
-        torch.cat([a.ids[a.prompt :] for a in answers]),
-    )

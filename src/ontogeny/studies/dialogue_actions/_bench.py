@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ontogeny.dialogues.action_tokens import ActionConfig, ActionPlanner, PrefixMap, prefixed_logits
 from ontogeny.dialogues.self_cloning import CloningConfig, clone_self, divergence
@@ -19,8 +19,7 @@ from ontogeny.training.batches import TokenBatch
 from ontogeny.training.in_memory import train_in_memory
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import language_model
-from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
-from ontogeny.training.train import initial_language_model
+from ontogeny.training.toy_models.in_world import small_decoder
 from ontogeny.worlds import negotiation
 
 CurvePoint = Callable[[int, ActionPlanner], None]
@@ -129,10 +128,8 @@ class Bench:
 def train_speaker(settings: Settings, lab: Lab, world: negotiation.World) -> Model:
     """A language model of the game's texts, frozen afterwards."""
     words = negotiation.tokenizer(world)
-    size = ToyModelSize({}, layers=settings.layers, heads=4, width=settings.width)
 
-    def make() -> nn.Module:
-        return initial_language_model(build_network(size, len(words), world.config.context))
+    make = small_decoder(len(words), world.config.context, layers=settings.layers, heads=4, width=settings.width)
 
     def batches(step: int) -> TokenBatch:
         ids, lengths = negotiation.texts(world, np.random.default_rng([lab.seed, step]), settings.rows)

@@ -29,7 +29,7 @@ class Round:
     valid: Bool[Tensor, " dialogue"]
     """Whether the utterance is a sentence of the language."""
     taken: Int[Tensor, "dialogue kind"]
-    """Items that it asks for."""
+    """Items that the utterance asks for."""
     loss: Float[Tensor, " dialogue"]
     """Cross-entropy of the utterance under the model without a prefix, nats per token."""
     payoff: Float[Tensor, " dialogue"]

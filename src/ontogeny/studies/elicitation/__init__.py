@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
-from ontogeny.jobs.compare.rows import StageRowBuilder, interval_ends
 from ontogeny.models.model import Model
-from ontogeny.records import Record
-from ontogeny.statistics.bootstrap import group_weights, mean_samples, share_interval
+from ontogeny.records import Record, StageRowBuilder
+from ontogeny.statistics.bootstrap import group_weights, interval_ends, mean_samples, share_interval
 from ontogeny.statistics.nulls import null_interval
 from ontogeny.statistics.splits import number_groups
 from ontogeny.studies.elicitation._asking import TOO_SHORT, answered, prompts_with_examples, worked_examples

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.jobs.compare.rows import StageRowBuilder
-from ontogeny.records import Record
+from ontogeny.records import Record, StageRowBuilder
 from ontogeny.statistics.bootstrap import mean_samples
 from ontogeny.statistics.emergence import EmergenceEvent, correct_events, emergence_event, step_difference
 

@@ -72,7 +72,7 @@ _FORMED = 0.5
 
 @dataclass(frozen=True)
 class _Training:
-    """A training: the conditions and the null run under which its rows stand, and its world."""
+    """A training: the conditions and the null run of its rows, and its world."""
 
     conditions: tuple[str, ...]
     control: str | None

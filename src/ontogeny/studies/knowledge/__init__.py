@@ -14,6 +14,7 @@ from ontogeny.data.verdict_question import verdict_question_for
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
 from ontogeny.models.model import Model, tokenizer_fingerprint
+from ontogeny.patching import map_rows as rows
 from ontogeny.patching.map_statistics import PatchMap
 from ontogeny.patching.patch_maps import (
     CleanCorruptStates,
@@ -25,7 +26,6 @@ from ontogeny.patching.patch_maps import (
 )
 from ontogeny.patching.prompt_pairs import MinedPairs, mine_pairs, realign_pairs
 from ontogeny.records import Record
-from ontogeny.studies.knowledge import rows
 
 TITLE = "Knowledge"
 INPUTS = ("statements", "question", "pairing")
@@ -160,7 +160,7 @@ def _stage_rows(
 ) -> Generator[Record, None, PatchedStage | None]:
     first, tokenizer = next(iter(patched.values()), None), tokenizer_fingerprint(model)
     own = pairs if first is None or first.tokenizer == tokenizer else realign_pairs(pairs, model.tokenizer)
-    about = rows.KnowledgeRowContext(name, own, settings.samples, settings.seed)
+    about = rows.MapRowContext(name, own, settings.samples, settings.seed)
     if not len(own):
         yield about.missing("patch_effect", f"none of the {len(pairs)} pairs aligns under this stage's tokenizer")
         return None
@@ -205,7 +205,7 @@ def _stage_pair_rows(
     maps: _Crossed,
     crossed: bool,
 ) -> Iterator[Record]:
-    about = rows.KnowledgeRowContext(b, pairs, settings.samples, settings.seed, other=a)
+    about = rows.MapRowContext(b, pairs, settings.samples, settings.seed, other=a)
     if (why := _why_incompatible(patched, a, b)) is not None:
         yield about.missing("map_correlation", why)
         if crossed:
@@ -215,5 +215,5 @@ def _stage_pair_rows(
     yield from rows.map_difference_rows(about, columns, earlier, later, binned_too=settings.binned)
     if crossed:
         yield from rows.cross_stage_rows(about, columns, earlier, later, *maps[a, b], forward=True)
-        back = rows.KnowledgeRowContext(a, pairs, settings.samples, settings.seed, other=b)
+        back = rows.MapRowContext(a, pairs, settings.samples, settings.seed, other=b)
         yield from rows.cross_stage_rows(back, columns, later, earlier, *maps[b, a], forward=False)

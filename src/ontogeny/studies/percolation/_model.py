@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from ontogeny.statistics.percolation import connected_share, largest_component_share
 from ontogeny.studies.percolation._answers import answer_tasks
@@ -17,8 +16,7 @@ from ontogeny.training.checkpoint_schedule import sqrt_steps
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import language_model
-from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
-from ontogeny.training.train import initial_language_model
+from ontogeny.training.toy_models.in_world import small_decoder
 from ontogeny.worlds import typed_sentences as typed
 
 
@@ -29,11 +27,9 @@ def train_and_measure(settings: Settings, config: typed.Config, seed: int, *, wh
         whole: Whether minimal pairs are compared as well, and prompts answered at every second measured step.
     """
     world = typed.make(config)
-    size = ToyModelSize({}, layers=settings.layers, heads=2, width=settings.width)
     revealed = np.zeros_like(world.seen)
 
-    def make() -> PreTrainedModel:
-        return initial_language_model(build_network(size, len(world.vocabulary), config.context))
+    make = small_decoder(len(world.vocabulary), config.context, layers=settings.layers, heads=2, width=settings.width)
 
     def batches(step: int) -> TokenBatch:
         rows = typed.sample(world, np.random.default_rng([seed, step]), settings.rows)

@@ -18,15 +18,13 @@ from torch import Tensor
 from ontogeny.data.templates import template_name
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
-from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.models.model import Model
-from ontogeny.records import Record
+from ontogeny.records import Record, StageRowBuilder
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.splits import number_groups
-from ontogeny.steering.refusal_prompts import PromptTemplate, RefusalPrompts
-from ontogeny.steering.steer import check_can_generate
-from ontogeny.studies.refusal.directions import (
+from ontogeny.steering.instruction_split import InstructionSplit, count_post_instruction_tokens, split_groups
+from ontogeny.steering.refusal_direction import (
     LayerPosition,
     PromptActivations,
     jackknife_cosine,
@@ -34,8 +32,9 @@ from ontogeny.studies.refusal.directions import (
     read_prompt_activations,
     split_half_cosine,
 )
-from ontogeny.studies.refusal.effects import REFUSAL_EDITS, RefusalEffects, refusal_edits
-from ontogeny.studies.refusal.prompts import InstructionSplit, count_post_instruction_tokens, split_groups
+from ontogeny.steering.refusal_effects import REFUSAL_EDITS, RefusalEffects, refusal_edits
+from ontogeny.steering.refusal_prompts import PromptTemplate, RefusalPrompts
+from ontogeny.steering.steer import check_can_generate
 from ontogeny.studies.refusal.settings import RefusalSettings
 
 TITLE = "Refusal"
@@ -295,7 +294,7 @@ def _effect_rows(
             weights = group_weights(groups, samples=settings.samples, seed=settings.seed)
             dose = settings.strength * float(vectors[stage].norm())
             count = int(groups.max()) + 1
-            effects = RefusalEffects(prompts, table, stage, act, spot[0], dose, weights, count, settings)
+            effects = RefusalEffects(prompts, table, stage, act, spot[0], dose, weights, count, settings.effects)
             yield from effects.plain_rows(kind, template_name(model.tokenizer, template.template))
             changes = {}
             for source, vector in vectors.items():

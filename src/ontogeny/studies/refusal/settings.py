@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ontogeny.data.templates import Template, parse_template
 from ontogeny.errors import BadInput
+from ontogeny.steering.refusal_effects import RefusalEffectSettings
 from ontogeny.steering.refusal_score import REFUSAL_PHRASES
 from ontogeny.steering.token_selection import TokenSelection
 
@@ -44,6 +45,11 @@ class RefusalSettings:
     samples: int = 1000
     """Bootstrap resamples."""
     seed: int = 0
+
+    @property
+    def effects(self) -> RefusalEffectSettings:
+        """Settings of the effects on each stage."""
+        return RefusalEffectSettings(self.where, self.tokens, self.nulls, self.phrase_nulls, self.seed)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "template", parse_template(self.template))

@@ -7,36 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from ontogeny.models.model import Model, model_from_network
 from ontogeny.studies.safety_fine_tuning._settings import Settings
 from ontogeny.training.batches import PreferenceBatch, TokenBatch, UnlearningBatch
-from ontogeny.training.in_memory import training_sessions
+from ontogeny.training.in_memory import train_in_memory, training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe, TrainingSession
 from ontogeny.training.objectives.dpo import Preference
 from ontogeny.training.objectives.language_model import answers_only
 from ontogeny.training.objectives.objective import Objective
 from ontogeny.training.objectives.unlearning import Unlearn
+from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
 from ontogeny.worlds import operators
 
 
 def new_network(settings: Settings, world: operators.World) -> GPT2LMHeadModel:
     """A decoder for rows of the world, from the process's random numbers."""
-    no_dropout = {name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
-    config = GPT2Config(
-        vocab_size=len(world.vocabulary),
-        n_embd=settings.width,
-        n_layer=settings.layers,
-        n_head=4,
-        n_positions=world.config.context,
-        initializer_range=0.06,
-        tie_word_embeddings=False,
-        bos_token_id=2,
-        eos_token_id=3,
-        **no_dropout,
-    )
-    return GPT2LMHeadModel(config)
+    size = ToyModelSize({}, layers=settings.layers, heads=4, width=settings.width)
+    return GPT2LMHeadModel(build_network(size, len(world.vocabulary), world.config.context, "gpt2"))
 
 
 def as_model(network: GPT2LMHeadModel, world: operators.World) -> Model:
@@ -53,13 +42,7 @@ def pretrain(settings: Settings, world: operators.World, seed: int) -> GPT2LMHea
 
     config = TrainingConfig(settings.steps, settings.rate, warmup=min(50, settings.steps), weight_decay=0.01)
     recipe = TrainingRecipe(lambda: new_network(settings, world), batches, answers_only, config, seed)
-    return _last(training_sessions(recipe)).network
-
-
-def _last(sessions: Iterator[TrainingSession]) -> TrainingSession:
-    for session in sessions:
-        last = session
-    return last
+    return train_in_memory(recipe)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ontogeny.training.grpo import GrpoConfig, GrpoRound, grpo_rounds
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import answers_only
-from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
+from ontogeny.training.toy_models.in_world import small_decoder
 from ontogeny.training.train import initial_language_model
 from ontogeny.worlds import countdown
 
@@ -144,10 +144,15 @@ def end_token(world: countdown.World) -> int:
 
 
 def _sft_recipe(settings: Settings, seed: int, world: countdown.World) -> TrainingRecipe:
-    size = ToyModelSize({}, layers=settings.layers, heads=settings.heads, width=settings.width)
 
-    def make() -> nn.Module:
-        return initial_language_model(build_network(size, len(world.vocabulary), world.config.context, "llama"))
+    make = small_decoder(
+        len(world.vocabulary),
+        world.config.context,
+        layers=settings.layers,
+        heads=settings.heads,
+        width=settings.width,
+        family="llama",
+    )
 
     def batches(step: int) -> TokenBatch:
         rng = np.random.default_rng([seed, 1, step])

@@ -22,10 +22,9 @@ from ontogeny.sae import (
     train_autoencoders,
 )
 from ontogeny.sae.causal import CausalTokens, causal_loss, causal_score
-from ontogeny.sites import Site
-from ontogeny.studies.sparse_autoencoders._claims import CLAIMS
-from ontogeny.studies.sparse_autoencoders._effects import (
+from ontogeny.sae.latent_effects import (
     ClampedLatents,
+    LabelledTokens,
     NaturalEffect,
     best_latent,
     clamp_curve,
@@ -33,9 +32,10 @@ from ontogeny.studies.sparse_autoencoders._effects import (
     grammatical_mass,
     next_token_shares,
 )
+from ontogeny.sites import Site
+from ontogeny.studies.sparse_autoencoders._claims import CLAIMS
 from ontogeny.studies.sparse_autoencoders._language import (
     MAIN_FEATURES,
-    LabelledTokens,
     Settings,
     draw_tokens,
     make_world,

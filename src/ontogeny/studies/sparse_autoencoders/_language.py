@@ -6,20 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ontogeny.jobs.study.paper_study import Lab
 from ontogeny.models.model import Model, model_from_network
 from ontogeny.sae.chunks import TokenRows
+from ontogeny.sae.latent_effects import LabelledTokens
 from ontogeny.training.batches import TokenBatch
 from ontogeny.training.checkpoint_schedule import sqrt_steps
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import language_model
-from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
-from ontogeny.training.train import initial_language_model
+from ontogeny.training.toy_models.in_world import small_decoder
 from ontogeny.worlds import grammar
 
 
@@ -58,24 +57,6 @@ class Settings:
     """Strings that the model writes freely."""
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledTokens:
-    """Strings as token rows; every word counts."""
-
-    rows: TokenRows
-    features: Mapping[str, Float[Tensor, " counted"]]
-    """Ground truth of each word; NaN where it has none. Classes are 0 and 1, one feature each."""
-    allowed: Bool[Tensor, "counted vocab"] | None
-    """Tokens that may follow; None for a language without a rule for single tokens."""
-
-    def first(self, count: int) -> "LabelledTokens":
-        """The first strings."""
-        rows = self.rows.of(range(min(count, len(self.rows))))
-        words = rows.tokens
-        features = {name: values[:words] for name, values in self.features.items()}
-        return LabelledTokens(rows, features, None if self.allowed is None else self.allowed[:words])
-
-
 _STEPS_PER_DRAW = 25
 """Steps whose rows are drawn at once: a draw costs the same for few rows."""
 PRESETS_BY_NAME: Mapping[str, grammar.Dyck | grammar.Expressions | grammar.English] = {
@@ -96,10 +77,10 @@ def train_model(settings: Settings, lab: Lab, name: str) -> list[tuple[int, Mode
     """The language model at step 0, on the way and at the end."""
     world = make_world(settings, name)
     tokenizer = grammar.tokenizer(world)
-    size = ToyModelSize({}, layers=settings.layers, heads=2, width=settings.width)
 
-    def make() -> PreTrainedModel:
-        return initial_language_model(build_network(size, len(tokenizer), settings.context, "gpt2"))
+    make = small_decoder(
+        len(tokenizer), settings.context, layers=settings.layers, heads=2, width=settings.width, family="gpt2"
+    )
 
     @functools.lru_cache(maxsize=1)
     def rows_of(block: int) -> Tensor:

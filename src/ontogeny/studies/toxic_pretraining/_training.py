@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from ontogeny.models.model import Model, model_from_network
 from ontogeny.studies.toxic_pretraining._settings import PROBE_ADDRESSES, Settings
@@ -15,6 +15,7 @@ from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.dpo import Preference
 from ontogeny.training.objectives.language_model import language_model
 from ontogeny.training.objectives.objective import Objective
+from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
 from ontogeny.worlds import marked_register as register
 
 PROMPT_TOKENS = 1 + register.SENTENCE_TOKENS
@@ -23,19 +24,9 @@ PROMPT_TOKENS = 1 + register.SENTENCE_TOKENS
 
 def _new_network(settings: Settings, world: register.World) -> GPT2LMHeadModel:
     """A decoder for texts of the world, from the process's random numbers."""
-    config = GPT2Config(
-        vocab_size=len(world.vocabulary),
-        n_embd=settings.width,
-        n_layer=settings.layers,
-        n_head=settings.heads,
-        n_positions=world.config.context,
-        initializer_range=0.06,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
+    size = ToyModelSize({}, layers=settings.layers, heads=settings.heads, width=settings.width)
+    config = build_network(size, len(world.vocabulary), world.config.context, "gpt2")
+    config.tie_word_embeddings = True
     return GPT2LMHeadModel(config)
 
 

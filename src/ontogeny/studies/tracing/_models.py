@@ -20,8 +20,7 @@ from ontogeny.training.checkpoint_schedule import sqrt_steps
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
 from ontogeny.training.objectives.language_model import answers_only, language_model
-from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
-from ontogeny.training.train import initial_language_model
+from ontogeny.training.toy_models.in_world import small_decoder
 from ontogeny.worlds import nursery
 
 
@@ -62,10 +61,8 @@ class Snapshot:
 
 
 def make_network(settings: Settings, world: nursery.World, family: str) -> PreTrainedModel:
-    size = ToyModelSize({}, layers=settings.layers, heads=4, width=settings.width)
-    return initial_language_model(
-        build_network(size, len(nursery.tokenizer(world)), settings.context, FAMILIES[family])
-    )
+    words, kind = len(nursery.tokenizer(world)), FAMILIES[family]
+    return small_decoder(words, settings.context, layers=settings.layers, heads=4, width=settings.width, family=kind)()
 
 
 def pretrain(

@@ -16,24 +16,23 @@ from torch import Tensor
 from ontogeny.activations.capture import capture_workload
 from ontogeny.activations.workload import build_workload
 from ontogeny.data.concept import Concept
+from ontogeny.data.statement_folds import LayerActivations, StatementFold, statement_folds
 from ontogeny.data.verdict_question import VerdictQuestion, verdict_question_for
 from ontogeny.errors import BadInput
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
-from ontogeny.jobs.compare.rows import StageRowBuilder
 from ontogeny.measurements.scores import held_out_scores
 from ontogeny.metrics.separability import auroc
 from ontogeny.metrics.similarity import cosine
 from ontogeny.models.model import Model
 from ontogeny.probes.mass_mean import fit
-from ontogeny.records import Record
+from ontogeny.records import Record, StageRowBuilder
 from ontogeny.sites import Site
 from ontogeny.statistics.control_tasks import random_directions
+from ontogeny.statistics.denoised_cosine import denoised_cosine
 from ontogeny.statistics.nulls import null_interval
 from ontogeny.statistics.splits import group_folds
-from ontogeny.studies.truthfulness.denoised_cosine import denoised_cosine
-from ontogeny.studies.truthfulness.folds import LayerActivations, StatementFold, statement_folds
-from ontogeny.studies.truthfulness.push_effects import push_effect_rows
-from ontogeny.studies.truthfulness.verdicts import run_verdict_prompts
+from ontogeny.steering.push_effects import push_effect_rows
+from ontogeny.steering.verdicts import run_verdict_prompts
 
 TITLE = "Truthfulness"
 INPUTS = ("statements", "question")

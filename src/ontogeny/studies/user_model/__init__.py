@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from ontogeny.jobs.study.paper_study import Lab, StudyPicture
 from ontogeny.models.model import model_from_network
@@ -32,8 +31,7 @@ from ontogeny.studies.user_model._settings import Settings
 from ontogeny.training.checkpoint_schedule import log_steps
 from ontogeny.training.in_memory import training_sessions
 from ontogeny.training.loop import TrainingConfig, TrainingRecipe
-from ontogeny.training.toy_models.in_world import ToyModelSize, build_network
-from ontogeny.training.train import initial_language_model
+from ontogeny.training.toy_models.in_world import small_decoder
 
 __all__ = ["CLAIMS", "PICTURES", "PRESETS", "SECONDS", "Settings", "run"]
 
@@ -100,10 +98,8 @@ PICTURES = (
 def run(settings: Settings, lab: Lab) -> Iterator[Record]:
     """Rows of one seed."""
     corpus = make_corpus(settings, lab.seed)
-    size = ToyModelSize({}, layers=settings.layers, heads=4, width=settings.width)
 
-    def make() -> nn.Module:
-        return initial_language_model(build_network(size, len(corpus.tokenizer), settings.context))
+    make = small_decoder(len(corpus.tokenizer), settings.context, layers=settings.layers, heads=4, width=settings.width)
 
     recipe = TrainingRecipe(make, corpus.batches, corpus.objective, TrainingConfig(settings.steps, 3e-3), lab.seed)
     saved = log_steps(settings.steps, settings.checkpoints, first=max(1, settings.steps // 16))

@@ -2,7 +2,7 @@
 
 Each later stage is compared with the first one. Of each matrix: norm and rank of ΔW, its alignment with the column and the row space of the
 base's weights, its response to harmful and harmless requests. Of each layer: clusters of the two kinds, MLP outputs of one stage in
-the other. Of the whole: Jacobian norms and the sweep W₀ + αΔW. Beside each stand two nulls: random changes of equal rank and norm, and
+the other. Of the whole: Jacobian norms and the sweep W₀ + αΔW. Each has two nulls: random changes of equal rank and norm, and
 changes of this size along the gradient of the loss on neutral texts, to which the model is sensitive for another reason.
 """
 
@@ -15,23 +15,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.errors import BadInput
+from ontogeny.fine_tuning.behaviour_rows import Readout, jacobian_rows, patch_rows, sweep_rows
 from ontogeny.fine_tuning.cluster_scores import cluster_scores
 from ontogeny.fine_tuning.jacobian_norm import jacobian_norms
+from ontogeny.fine_tuning.matrix_rows import MatrixChange, matrix_rows
 from ontogeny.fine_tuning.null_changes import loss_gradients
+from ontogeny.fine_tuning.requests import REQUEST_KINDS, Requests
+from ontogeny.fine_tuning.settings import WeightChangeSettings
 from ontogeny.fine_tuning.weight_differences import block_matrices, parameter_differences
 from ontogeny.jobs.compare.inputs import StageSizes, StudyInputs, text_tokens
-from ontogeny.jobs.compare.rows import IntervalEnds, StageRowBuilder, interval_ends
 from ontogeny.models.model import Model, tokenizer_fingerprint
 from ontogeny.neurons.mean_ablation import first_tokens
-from ontogeny.records import Record
+from ontogeny.records import IntervalEnds, Record, StageRowBuilder
 from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import interval_ends
 from ontogeny.statistics.nulls import null_interval
 from ontogeny.statistics.permutation import group_permutations
 from ontogeny.steering.steer import check_can_generate
-from ontogeny.studies.weight_change.behaviour import Readout, jacobian_rows, patch_rows, sweep_rows
-from ontogeny.studies.weight_change.geometry import MatrixChange, matrix_rows
-from ontogeny.studies.weight_change.requests import KINDS, Requests
-from ontogeny.studies.weight_change.settings import WeightChangeSettings
 
 TITLE = "Weight change"
 INPUTS = ("requests", "neutral", "phrases", "template")
@@ -86,7 +86,7 @@ def run(stages: Mapping[str, Model], inputs: StudyInputs, settings: WeightChange
     }
     for name in stages:
         if reasons[name]:
-            for kind in KINDS:
+            for kind in REQUEST_KINDS:
                 yield table.row("refusal_log_odds", math.nan, name, n=0, reason=reasons[name], kind=kind)
             continue
         model = stages[name]
@@ -119,7 +119,7 @@ def _stage_rows(
 ) -> Iterator[Record]:
     """Log-odds of a refusal and Jacobian norm."""
     odds = requests.log_odds(model)
-    for kind in KINDS:
+    for kind in REQUEST_KINDS:
         for metric, values in (("refusal_log_odds", odds), ("jacobian_norm", norms)):
             value, ends = requests.estimate(values, kind)
             yield table.row(metric, value, stage, n=int(requests.of(kind).sum()), ends=ends, kind=kind)
@@ -141,7 +141,7 @@ def _cluster_rows(
     why = "the two kinds have one centre"
     for layer, own in enumerate(scores, 1):
         at = replace(table, site=Site("resid", layer))
-        for kind in KINDS:
+        for kind in REQUEST_KINDS:
             value, ends = requests.estimate(own, kind)
             yield at.row(
                 "cluster_score", value, stage, n=int(requests.of(kind).sum()), ends=ends, reason=why, kind=kind
@@ -179,8 +179,8 @@ def _cluster_change_rows(
 
 def _separation_estimate(scores: Float[Tensor, " request"], requests: Requests) -> tuple[float, IntervalEnds]:
     """Half the difference of the mean scores: 1 if each kind lies at its own centre, 0 if both lie alike."""
-    (harmful, drawn), (harmless, other) = (requests.mean(scores, kind) for kind in KINDS)
-    groups = min(requests.count(kind) for kind in KINDS)
+    (harmful, drawn), (harmless, other) = (requests.mean(scores, kind) for kind in REQUEST_KINDS)
+    groups = min(requests.count(kind) for kind in REQUEST_KINDS)
     value = (harmful - harmless) / 2
     return value, interval_ends(value, (drawn - other) / 2, groups=groups)
 

@@ -16,7 +16,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ontogeny import plugins
 from ontogeny.data.writing import write_concept
@@ -29,7 +36,7 @@ from ontogeny.training.loop import TrainingConfig
 from ontogeny.training.objectives.dpo import Preference
 from ontogeny.training.objectives.language_model import answers_only, language_model
 from ontogeny.training.objectives.objective import Objective
-from ontogeny.training.train import TrainingCallback, train
+from ontogeny.training.train import TrainingCallback, initial_language_model, train
 
 TOY_STAGES = ("base", "sft", "dpo")
 _TOY_FAMILIES = ("gpt_neox", "llama", "gpt2")
@@ -277,6 +284,18 @@ def build_network(plan: ToyModelSize, words: int, context: int, family: str = "g
         # Three matrices in place of two: 8/3 of the width has as many weights as four times the width.
         return LlamaConfig(intermediate_size=8 * plan.width // 3, **sizes, **given)
     return GPTNeoXConfig(intermediate_size=4 * plan.width, **sizes, **given)
+
+
+def small_decoder(
+    words: int, context: int, *, layers: int, heads: int, width: int, family: str = "gpt_neox"
+) -> Callable[[], PreTrainedModel]:
+    """A function that builds a decoder of this size with new weights, as `TrainingRecipe` takes it.
+
+    Args:
+        family: As that of `build_network`.
+    """
+    config = build_network(ToyModelSize({}, layers=layers, heads=heads, width=width), words, context, family)
+    return lambda: initial_language_model(config)
 
 
 def write_lineage_file(out: Path, name: str, seed: int) -> None:

@@ -1,24 +1,41 @@
-"""Measurements of an autoencoder against the ground truth: correlation of its latents, and the effect of clamping them."""
+"""Latents against ground truth: correlation with a known feature of each token, and the effect of clamping, beside the mean difference."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ontogeny.direction import random_unit_vector
 from ontogeny.models.hooks import write_hooks
 from ontogeny.models.model import Model
-from ontogeny.sae import ClampLatent, SparseAutoencoder, read_site_tokens
-from ontogeny.sae.autoencoder import token_factor
-from ontogeny.sae.chunks import padded_passes
+from ontogeny.sae.autoencoder import SparseAutoencoder, token_factor
+from ontogeny.sae.chunks import TokenRows, padded_passes, read_site_tokens
 from ontogeny.sae.evaluation import counted_mask, edit_counted
+from ontogeny.sae.interventions import ClampLatent
 from ontogeny.sites import Site
-from ontogeny.studies.sparse_autoencoders._language import LabelledTokens
 
 _Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTokens:
+    """Token rows with the ground truth of each counted token."""
+
+    rows: TokenRows
+    features: Mapping[str, Float[Tensor, " counted"]]
+    """Ground truth of each token; NaN where it has none. Classes are 0 and 1, one feature each."""
+    allowed: Bool[Tensor, "counted vocab"] | None
+    """Tokens that may follow; None for a language without a rule for single tokens."""
+
+    def first(self, count: int) -> "LabelledTokens":
+        """The first strings."""
+        rows = self.rows.of(range(min(count, len(self.rows))))
+        words = rows.tokens
+        features = {name: values[:words] for name, values in self.features.items()}
+        return LabelledTokens(rows, features, None if self.allowed is None else self.allowed[:words])
 
 
 @torch.no_grad()

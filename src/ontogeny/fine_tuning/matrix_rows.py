@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.fine_tuning.null_changes import gradient_change, random_change
+from ontogeny.fine_tuning.requests import Requests
+from ontogeny.fine_tuning.settings import WeightChangeSettings
 from ontogeny.fine_tuning.subspaces import SingularVectors, aligned_share, random_aligned_shares, singular_vectors
 from ontogeny.fine_tuning.weight_differences import BlockMatrix
-from ontogeny.jobs.compare.rows import StageRowBuilder, interval_ends
-from ontogeny.records import Record
+from ontogeny.records import Record, StageRowBuilder
+from ontogeny.statistics.bootstrap import interval_ends
 from ontogeny.statistics.nulls import null_interval
-from ontogeny.studies.weight_change.requests import Requests
-from ontogeny.studies.weight_change.settings import WeightChangeSettings
 
 RANDOM, GRADIENT = "random_change", "neutral_gradient"
 _METRICS = ("weight_change_norm", "weight_change_rank", "column_alignment", "row_alignment", "response_ratio")

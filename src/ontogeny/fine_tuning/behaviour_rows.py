@@ -11,18 +11,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ontogeny.fine_tuning.jacobian_norm import jacobian_norms
+from ontogeny.fine_tuning.matrix_rows import GRADIENT, RANDOM, MatrixChange
 from ontogeny.fine_tuning.mlp_patching import mlp_outputs, moved_as_far, patched_mlps
 from ontogeny.fine_tuning.null_changes import gradient_change, random_change
+from ontogeny.fine_tuning.requests import REQUEST_KINDS, Requests
+from ontogeny.fine_tuning.settings import WeightChangeSettings
 from ontogeny.fine_tuning.weight_differences import changed_weights
-from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, StageRowBuilder
 from ontogeny.models.forward import forward_padded
 from ontogeny.models.model import Model, next_token_logits
-from ontogeny.records import Record
+from ontogeny.records import UNKNOWN_INTERVAL, IntervalEnds, Record, StageRowBuilder
 from ontogeny.sites import Site
 from ontogeny.statistics.nulls import null_interval
-from ontogeny.studies.weight_change.geometry import GRADIENT, RANDOM, MatrixChange
-from ontogeny.studies.weight_change.requests import KINDS, Requests
-from ontogeny.studies.weight_change.settings import WeightChangeSettings
 
 Change = Mapping[str, Tensor]
 """A change of a network, by name of the parameter, as it is stored."""
@@ -103,7 +102,7 @@ def jacobian_rows(
     for control, change in _null_changes(changes, settings):
         with changed_weights(base.network, change):
             null[control].append(measure(base).log2() - before)
-    for kind in KINDS:
+    for kind in REQUEST_KINDS:
         value, ends = requests.estimate(norms[stage].log2() - before, kind)
         n = int(requests.of(kind).sum())
         yield table.row("jacobian_change", value, stage, other, n=n, ends=ends, kind=kind)
@@ -138,7 +137,7 @@ def sweep_rows(
             with changed_weights(base.network, change, alpha):
                 odds, loss = readout.log_odds(base), readout.loss(base)
             coords: dict[str, Any] = {"alpha": f"{alpha:g}", "parts": parts}
-            for kind in KINDS:
+            for kind in REQUEST_KINDS:
                 value, ends = readout.requests.estimate(odds, kind)
                 n = int(readout.requests.of(kind).sum())
                 yield table.row("interpolated_log_odds", value, stage, other, n=n, ends=ends, kind=kind, **coords)
@@ -153,7 +152,7 @@ def sweep_rows(
     for (control, alpha), drawn in odds_of.items():
         coords = {"alpha": f"{alpha:g}", "parts": "matrices"}
         columns: dict[str, Any] = {"n": len(drawn), "control": control, **coords}
-        for kind in KINDS:
+        for kind in REQUEST_KINDS:
             value, ends = _null_mean([readout.requests.mean(odds, kind)[0] for odds in drawn])
             yield table.row("interpolated_log_odds", value, stage, other, ends=ends, kind=kind, **columns)
         losses = loss_of[control, alpha]
@@ -177,7 +176,7 @@ def patch_rows(
         effects = _patch_effects(model, source, requests, settings)
         for (control, layer), values in effects.items():
             own = replace(table, site=Site("mlp", layer))
-            for kind in KINDS:
+            for kind in REQUEST_KINDS:
                 value, ends = requests.estimate(values, kind)
                 n = int(requests.of(kind).sum())
                 yield own.row(metric, value, stage, other, n=n, ends=ends, control=control, kind=kind)

@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from ontogeny.activations.activations import activations_at_token
 from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
+from ontogeny.fine_tuning.settings import WeightChangeSettings
 from ontogeny.fine_tuning.weight_differences import BlockMatrix
-from ontogeny.jobs.compare.rows import IntervalEnds, interval_ends
 from ontogeny.models.forward import forward_padded
 from ontogeny.models.model import Model
+from ontogeny.records import IntervalEnds
 from ontogeny.sites import Site
-from ontogeny.statistics.bootstrap import group_weights
+from ontogeny.statistics.bootstrap import group_weights, interval_ends
 from ontogeny.statistics.splits import group_folds, number_groups
+from ontogeny.statistics.unique import unique_inverse
 from ontogeny.steering.refusal_prompts import PromptTemplate
 from ontogeny.steering.refusal_score import first_token_log_odds
-from ontogeny.studies.weight_change.settings import WeightChangeSettings
 
-KINDS = ("harmful", "harmless")
+REQUEST_KINDS = ("harmful", "harmless")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Requests:
 
     def count(self, kind: str) -> int:
         """Number of groups with requests of a kind."""
-        return len(self.groups[self.of(kind)].unique())
+        return unique_inverse(self.groups[self.of(kind)])[0]
 
     def mean(self, values: Float[Tensor, " request"], kind: str) -> tuple[float, Float[Tensor, " sample"]]:
         """Mean over the requests of a kind, and its bootstrap samples, which are paired over calls."""
@@ -117,7 +118,7 @@ def _last_token_reader(
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def read(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         # Some families pass all tokens of a batch as one row.
-        value = args[0] if args[0].ndim == 3 else args[0].unflatten(0, (len(rows), -1))
+        value = args[0] if args[0].ndim == 3 else args[0].reshape(len(rows), -1, args[0].shape[-1])
         table[rows] = value[torch.arange(len(rows)), lengths - 1].float().cpu()
 
     return read

@@ -15,6 +15,7 @@ from ontogeny.data.examples import Example
 from ontogeny.errors import BadInput
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.splits import group_split
+from ontogeny.statistics.unique import unique_inverse
 
 LayerActivations = Sequence[Float[Tensor, "site example d"]]
 """Activations of each set of statements."""
@@ -98,7 +99,7 @@ def statement_folds(concepts: Sequence[Concept], *, shots: int, resamples: int, 
             torch.cat([labels[i][rows] for i, rows in learned]),
             learned_groups,
             y[tested],
-            len(own[tested].unique()),
+            unique_inverse(own[tested])[0],
             group_weights(own[tested], samples=resamples, seed=seed),
             group_weights(learned_groups, samples=resamples, seed=seed + 1),
         )

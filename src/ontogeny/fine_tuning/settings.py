@@ -1,4 +1,4 @@
-"""Settings of the study of weight changes; `docs/records.md` explains the numbers."""
+"""Settings of the rows of a weight change; `docs/records.md` explains the numbers."""
 
 from dataclasses import dataclass
 

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, interval_ends
+from ontogeny.records import UNKNOWN_INTERVAL, IntervalEnds
+from ontogeny.statistics.bootstrap import interval_ends
 
 
 def denoised_cosine(

@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.jobs.compare.rows import UNKNOWN_INTERVAL, IntervalEnds, StageRowBuilder, interval_ends
 from ontogeny.patching import map_statistics as maps
 from ontogeny.patching.activation_patching import PatchingCost
 from ontogeny.patching.map_statistics import PatchMap
 from ontogeny.patching.patch_maps import DirectionEffects
 from ontogeny.patching.prompt_pairs import MinedPairs
-from ontogeny.records import Record
+from ontogeny.records import UNKNOWN_INTERVAL, IntervalEnds, Record, StageRowBuilder
 from ontogeny.sites import Site
-from ontogeny.statistics.bootstrap import group_weights, share_interval
+from ontogeny.statistics.bootstrap import group_weights, interval_ends, share_interval
 from ontogeny.statistics.correlation import pearson_correlation, spearman_correlation
 from ontogeny.statistics.splits import number_groups
 
@@ -29,7 +28,7 @@ _UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
-class KnowledgeRowContext:
+class MapRowContext:
     """Stage, pairs and resamples of a set of rows."""
 
     stage: str
@@ -104,7 +103,7 @@ class KnowledgeRowContext:
 
 
 def stage_map_rows(
-    about: KnowledgeRowContext, columns: Sequence[str], by_mode: Mapping[str, PatchMap], cost: PatchingCost
+    about: MapRowContext, columns: Sequence[str], by_mode: Mapping[str, PatchMap], cost: PatchingCost
 ) -> Iterator[Record]:
     """Maps of one stage, the log odds of its unpatched runs, and the cost of patching."""
     exact = by_mode["patch"]
@@ -126,7 +125,7 @@ def stage_map_rows(
             yield from _correlation_rows(about, f"{mode}_correlation", exact, map, mode)
 
 
-def peak_layers(about: KnowledgeRowContext, columns: Sequence[str], map: PatchMap) -> dict[str, int]:
+def peak_layers(about: MapRowContext, columns: Sequence[str], map: PatchMap) -> dict[str, int]:
     """Layer with the largest effect among the free cells, of the columns with the largest effects."""
     if not about.is_above_chance(map):
         return {}
@@ -136,7 +135,7 @@ def peak_layers(about: KnowledgeRowContext, columns: Sequence[str], map: PatchMa
 
 
 def peak_direction_rows(
-    about: KnowledgeRowContext,
+    about: MapRowContext,
     columns: Sequence[str],
     exact: PatchMap,
     effects: DirectionEffects,
@@ -163,7 +162,7 @@ def peak_direction_rows(
 
 
 def map_difference_rows(
-    about: KnowledgeRowContext, columns: Sequence[str], earlier: PatchMap, later: PatchMap, *, binned_too: bool
+    about: MapRowContext, columns: Sequence[str], earlier: PatchMap, later: PatchMap, *, binned_too: bool
 ) -> Iterator[Record]:
     """Difference and correlation of two stages' maps of the same pairs."""
     reason = None if about.is_above_chance(earlier) and about.is_above_chance(later) else _NO_GAP_REASON
@@ -173,7 +172,7 @@ def map_difference_rows(
 
 
 def cross_stage_rows(
-    about: KnowledgeRowContext,
+    about: MapRowContext,
     columns: Sequence[str],
     source: PatchMap,
     own: PatchMap,
@@ -216,7 +215,7 @@ def cross_stage_rows(
 
 
 def _correlation_rows(
-    about: KnowledgeRowContext, metric: str, a: PatchMap, b: PatchMap, mode: str, *, binned_too: bool = False
+    about: MapRowContext, metric: str, a: PatchMap, b: PatchMap, mode: str, *, binned_too: bool = False
 ) -> Iterator[Record]:
     """Pearson and Spearman correlation of the free cells of two maps, in raw log odds, with a permutation p."""
     free = a.free & b.free
@@ -244,7 +243,7 @@ def _correlation_rows(
 
 
 def _cell_rows(
-    about: KnowledgeRowContext,
+    about: MapRowContext,
     columns: Sequence[str],
     map: PatchMap,
     metric: str,
