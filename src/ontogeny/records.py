@@ -192,6 +192,6 @@ def checkpoint_label(stage: str | None, step: float | None) -> str:
 
 
 def _step_text(step: float | None) -> str:
-    if not isinstance(step, Real) or math.isnan(step):  # None and pandas.NA are no numbers
+    if not isinstance(step, Real) or math.isnan(step):  # None and pandas.NA are not numbers
         return "end"
     return f"{step:,.0f}" if step >= 10 or step % 1 == 0 else f"{step:.1f}"

@@ -188,7 +188,7 @@ def test_branch_outside_of_the_cache_is_refused(hub: Hub, models: Path, tmp_path
         show(messages)
         """)
     assert len(messages) == len(repositories) == 8
-    assert all("which is no name in git" in message for message in messages)
+    assert all("which is not a name in git" in message for message in messages)
     assert {path for path in tmp_path.parent.rglob("*") if tmp_path / "cache" not in path.parents} == before
 
 
@@ -211,5 +211,5 @@ def test_revision_outside_of_the_cache_is_refused(hub: Hub, tmp_path: Path) -> N
         """
     )
     assert len(messages) == 4
-    assert all("'../../../outside', which is no name in git" in message for message in messages)
+    assert all("'../../../outside', which is not a name in git" in message for message in messages)
     assert not (tmp_path / "outside").exists()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ActivationOrigin:
-    """What activations were read of: texts, their targets, and the model."""
+    """Source of activations: texts, their targets, and the model."""
 
     name: str
     """Name of the concept; "texts" for a list of texts."""

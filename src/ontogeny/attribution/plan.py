@@ -196,9 +196,7 @@ def _break(path: Sequence[Stage], index: int, checkpoints: Mapping[Checkpoint, t
     first, last = stage.checkpoints[0], stage.checkpoints[-1]
     start = path[index - 1].checkpoints[-1] if index else first
     if stage.off_trajectory:
-        return (
-            f"the stage is off the trajectory of training ({stage.off_trajectory}), so a difference is no stage effect"
-        )
+        return f"the stage is off the trajectory of training ({stage.off_trajectory}), so a difference is not a stage effect"
     for checkpoint in dict.fromkeys((start, first if first.step == 0 else start, last)):
         if checkpoint.off_trajectory:
             return (

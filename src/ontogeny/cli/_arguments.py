@@ -121,7 +121,7 @@ def check_concept_arguments(
 
 
 def check_plugins(folder: str, names: Sequence[str], *, defining: str | None = None) -> None:
-    """Raise BadInput if one of the names is no plug-in of the folder, without importing any; `defining` is that of `check_plugin`."""
+    """Raise BadInput if one of the names is not a plug-in of the folder, without importing any; `defining` is that of `check_plugin`."""
     from ontogeny.plugins import check_plugin
 
     for name in names:

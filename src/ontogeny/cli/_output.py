@@ -100,7 +100,7 @@ def visited_line(lineage: "Lineage") -> str:
 
 
 def controls_power(effects: int, controls: int) -> dict[str, float]:
-    """What random directions can show of effects that are corrected together."""
+    """Power of the random directions for effects that are corrected together."""
     from ontogeny.statistics.attainable import controls_needed, least_control_p, least_q
 
     return {

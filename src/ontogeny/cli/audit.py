@@ -49,7 +49,7 @@ def _print_audit(audit: "Audit") -> None:
             is_named = any(name in finding.what for name in finding.checkpoints)
             message = finding.what if is_named else f"{finding.checkpoints[0]}: {finding.what}"
             style = "red" if finding.severity == "fault" else "yellow"
-            # Plain text: a bracket in a name is no markup.
+            # Plain text: a bracket in a name is not markup.
             table.add_row(Text(finding.severity, style), Text(finding.kind), Text(message), Text(finding.next))
         console.print(table)
         console.print()

@@ -134,7 +134,7 @@ def _print_on_screen(console: "Console", names: Sequence[str], rows: Sequence[Se
             overflow="fold" if text else "ellipsis",
         )
     for row in rows:
-        table.add_row(*map(Text, row))  # a bracket in a name is no markup
+        table.add_row(*map(Text, row))  # a bracket in a name is not markup
     console.print(table)
 
 

@@ -147,7 +147,7 @@ def _print_samples(samples: "list[SteeringSample]", direction: "Direction", chec
         for sample in (sample for sample in samples if sample.prompt == prompt):
             surprise = "–" if sample.surprise != sample.surprise else f"{sample.surprise:.2f}"
             alpha = "" if sample.alpha is None else f"{sample.alpha:g}"
-            # Plain text: a bracket in a continuation is no markup.
+            # Plain text: a bracket in a continuation is not markup.
             table.add_row(Text(sample.arm), alpha, Text(sample.text), surprise)
         console.print()
         console.print(Text(prompt, "bold"))

@@ -259,7 +259,7 @@ def print_trace_summary(folder: Path, *, as_json: bool) -> None:
             )
         for line in _template_lines(run):
             typer.echo(line)
-        # Plain text: a bracket in a path is no markup.
+        # Plain text: a bracket in a path is not markup.
         for found in about.get("audit", {}).get("findings", []):
             if found["severity"] == "fault":
                 title = typer.style("audit:", fg="red")

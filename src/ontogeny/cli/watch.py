@@ -101,7 +101,7 @@ def watch_command(
 def _shown(
     *, page: bool, port: int, quiet: bool
 ) -> "Iterator[tuple[Callable[[Sequence[FollowedRun]], None], ProgressCallback]]":
-    """What shows the runs after each look, and the progress of a trace: a live table in a terminal, else a line per change."""
+    """Display of the runs after each look, and of the progress of a trace: a live table in a terminal, else a line per change."""
     from ontogeny.jobs.progress import ignore_progress
     from ontogeny.report.live_page import LiveChanges, live_page
 

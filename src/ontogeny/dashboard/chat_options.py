@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What the command line says about chats."""
+    """Options of the command line for chats."""
 
     template: str = ""
     """A chat template in Jinja; "" for that of the lineage or the tokenizer."""

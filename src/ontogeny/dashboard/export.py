@@ -64,7 +64,7 @@ def _site(
     chats: Sequence[Sequence[str]],
     options: ChatOptions,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the shell of the page offers, and the answers by address."""
+    """Choices of the page, and the answers by address."""
     data: dict[str, Any] = {"findings": read_findings(shown)}
     metrics = [name for name in SCORE_METRICS if name in described["metrics"]]
     for metric in metrics:

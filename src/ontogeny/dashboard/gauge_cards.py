@@ -160,7 +160,7 @@ def _date(shown: ShownRun) -> str:
 
 
 def _verdict(runs: Iterable[ShownRun], concept: str, stage: str, step: str) -> str:
-    """What `evaluate` found about the concept's directions at this checkpoint, else at others; "" if nothing was evaluated."""
+    """Results of `evaluate` for the concept's directions at this checkpoint, else at others; "" if nothing was evaluated."""
     elsewhere = ""
     for shown in runs:
         rows = shown.result(

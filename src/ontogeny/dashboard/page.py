@@ -420,4 +420,4 @@ _PANELS = {
     "charts": "All charts",
     "records": "Records",
 }
-"""The panels that are no view."""
+"""The panels that are not views."""

@@ -103,7 +103,7 @@ def _last(moments: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class LensRequest:
-    """What is read: a text, by the probe of a concept at one checkpoint."""
+    """A reading: a text, by the probe of a concept at one checkpoint."""
 
     text: str
     concept: str

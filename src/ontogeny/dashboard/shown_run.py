@@ -109,7 +109,7 @@ class ShownRun:
         return self.result(("source", only), lambda: RecordSource(self.run.query, self.about, only=only))
 
     def describe(self) -> dict[str, Any]:
-        """What a page needs to offer a choice: checkpoints on the time axis, concepts, metrics with their parts and probes."""
+        """Choices of a page: checkpoints on the time axis, concepts, metrics with their parts and probes."""
         return self.result("describe", self._describe)
 
     def _describe(self) -> dict[str, Any]:

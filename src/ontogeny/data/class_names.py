@@ -1,4 +1,4 @@
-"""Names of classes that may be misspellings: a rare one that differs from a frequent one in a letter is no class of its own."""
+"""Names of classes that may be misspellings: a rare one that differs from a frequent one in a letter is not a class of its own."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -25,7 +25,7 @@ def derive_groups(texts: Sequence[str], pairs: Sequence[str | None] | None = Non
 
 
 def group_by_keys(texts: Sequence[str], *keys: Sequence[Hashable | None]) -> list[str]:
-    """One group name per text; texts with an equal key in one column, directly or through others, share a name. None is no key."""
+    """One group name per text; texts with an equal key in one column, directly or through others, share a name. None is not a key."""
     links = _links_by_key(([normalize_text(text) for text in texts], *keys))
     return [f"g{first}" for first in _first_members(_component_roots(len(texts), links))]
 

@@ -67,12 +67,12 @@ _MISSING_WORDS = frozenset(
         "idk",
     )
 )
-"""Labels, in lower case, that are no class."""
+"""Labels, in lower case, that are not classes."""
 _MISSING_BESIDE_TRUTH = frozenset(("none", "unknown", "unsure", "undecided", "other"))
-"""Labels that are no class beside a binary pair, and may be one beside other names."""
+"""Labels that are not classes beside a binary pair, and may be one beside other names."""
 _MISSING_NUMBERS = frozenset((-1.0, -9.0, -99.0, -100.0, -999.0, -9999.0))
 _MISSING_CODES = frozenset((9.0, 88.0, 98.0, 99.0, 999.0, 9999.0))
-"""Codes of surveys, which are no class where the other labels are 0, 1, … without a gap."""
+"""Codes of surveys, which are not classes where the other labels are 0, 1, … without a gap."""
 _POSITIVE_WORDS = frozenset(
     ("true", "correct", "positive", "pos", "yes", "good", "harmful", "unsafe", "toxic", "hateful", "spam", "biased")
 )

@@ -185,7 +185,7 @@ def _file_text(given: "str | Path") -> str | None:
         raise BadInput(
             f"`template` must be a text file in UTF-8, got {given}: save it as one.", argument="template"
         ) from None
-    except (OSError, ValueError):  # a text that is no name of a file
+    except (OSError, ValueError):  # a text that is not a name of a file
         return None
 
 

@@ -30,7 +30,7 @@ ActivityCallback = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class DriftDesign:
-    """What is asked of a model."""
+    """Questions to a model."""
 
     agents: tuple[Instruction, ...]
     """Instructions whose observance is measured."""

@@ -69,7 +69,7 @@ def parse_mitigations(texts: Sequence[str]) -> list[Mitigation]:
     """Mitigations from texts such as `plain`, `split_softmax` (at its default strength) or `split_softmax=0.8,0.6`.
 
     Raises:
-        BadInput: an unknown name, a strength that is no number or outside of its range, or one given twice.
+        BadInput: an unknown name, a strength that is not a number or is outside of its range, or one given twice.
     """
     mitigations = []
     for text in texts:

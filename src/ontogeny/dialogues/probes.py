@@ -1,4 +1,4 @@
-"""Snapshot-then-probe: after a dialogue is complete, its first t rounds are followed by a question that is no part of it.
+"""Snapshot-then-probe: after a dialogue is complete, its first t rounds are followed by a question that is not part of it.
 
 Two questions: one that shows whether the instruction is kept (adherence), one that asks for the instruction (recall). The same words in one
 turn of the user are the control for length: as many tokens, without the turns.
@@ -79,7 +79,7 @@ def probe_dialogues(
 
 
 def _chat(dialogue: Dialogue, kind: ProbeKind, rounds: int, recall_question: str) -> Chat | None:
-    """What the model sees; None if the dialogue has fewer rounds."""
+    """Prompt of the model; None if the dialogue has fewer rounds."""
     if rounds > len(dialogue.answered):
         return None
     question = dialogue.pairing.agent.question

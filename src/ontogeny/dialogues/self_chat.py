@@ -99,14 +99,14 @@ class Dialogue:
     """Why it ended before all rounds."""
 
     def agent_chat(self, rounds: int, question: str | None = None) -> Chat:
-        """What the agent sees after some rounds, with a question as the user's next turn."""
+        """Prompt of the agent after some rounds, with a question as the user's next turn."""
         turns: list[tuple[str, str]] = [("system", self.pairing.agent.system)]
         for asked, answered in zip(self.asked[:rounds], self.answered[:rounds], strict=True):
             turns += [("user", asked), ("assistant", answered)]
         return (*turns, ("user", question)) if question is not None else tuple(turns)
 
     def partner_chat(self, relay: str) -> Chat:
-        """What the simulated user sees before its next turn."""
+        """Prompt of the simulated user before its next turn."""
         first = relay.format(question=self.asked[0], answer=self.answered[0])
         turns: list[tuple[str, str]] = [("system", self.pairing.partner.system), ("user", first)]
         for asked, answered in zip(self.asked[1:], self.answered[1:], strict=True):

@@ -19,7 +19,7 @@ from ontogeny.models.model import Model
 
 @dataclass(frozen=True, eq=False)
 class Utterances:
-    """What was said at one turn, by dialogues of one length."""
+    """Utterances of one turn, of dialogues of one length."""
 
     states: Float[Tensor, "dialogue d"]
     """Before the utterance, read without a prefix."""

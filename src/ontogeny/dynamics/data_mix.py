@@ -18,7 +18,7 @@ from ontogeny.records import DATA_SHARE
 from ontogeny.statistics.rank_correlation import permuted_rank_correlations
 
 QUANTITIES = ("effect", "removed", "unwanted", "kl", "cross_entropy", "probe", "heads")
-"""What is compared, and what a row of a trend has as `coords.of`."""
+"""Compared quantities, and their names in `coords.of` of a trend's rows."""
 SHARE_METRICS = (
     *("effect_at_equal_kl", "steering_effect", "removed_share", "unwanted_share", "neutral_kl", "neutral_ce_rise"),
     *("chosen_alpha", "accuracy", "best_site"),
@@ -98,7 +98,7 @@ def share_curves(records: pd.DataFrame) -> list[ShareCurve]:
 
 
 def frontier_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """What is left at each alpha of each sibling over its cost: rows `unwanted_share` with the columns `share`, `cost` and `kind`.
+    """Remaining share at each alpha of each sibling over its cost: rows `unwanted_share` with the columns `share`, `cost` and `kind`.
 
     `kind` is empty for the vector, `unsteered`, or `random_direction`.
     """

@@ -24,7 +24,7 @@ class SimilarityCurve:
     steps: Sequence[int]
     values: Sequence[float]
     influences: Sequence[Float[Tensor, " token"]]
-    """What each token contributes at each step."""
+    """Contribution of each token at each step."""
     floor: float
     """Mean of the frequency-matched null, or of the shuffled one, at the last step; of a run with itself at least that at step 0."""
 

@@ -36,7 +36,7 @@ class GeometryComparison:
 
     records: list[Record]
     influences: dict[str, Float[Tensor, " token"]]
-    """What each token contributes to the centred global similarity, by space: for intervals over checkpoints."""
+    """Contribution of each token to the centred global similarity, by space: for intervals over checkpoints."""
 
 
 def compare_geometries(

@@ -90,7 +90,7 @@ def _sums_by_token(x: Tensor, y: Tensor, inside: Float[Tensor, "token bin"]) -> 
         a, b = a - shift[0], b - shift[1]
         one = torch.ones_like(a)
         for column, values in enumerate((one, a, b, a * a, a * b, b * b)):
-            values[rows - start, rows] = 0  # a token is no pair with itself
+            values[rows - start, rows] = 0  # a token is not a pair with itself
             sums[rows, :, column] = matmul(values, inside).double()
     return sums
 

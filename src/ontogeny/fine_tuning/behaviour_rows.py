@@ -29,7 +29,7 @@ Change = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """What is measured of a model: log-odds of a refusal on each request, and the loss on each neutral text."""
+    """Measurements of a model: log-odds of a refusal on each request, and the loss on each neutral text."""
 
     requests: Requests
     texts: Sequence[Int[Tensor, " token"]]

@@ -61,7 +61,7 @@ def begun_answer_tokens(
 
 
 def _place(prompt: Encoding, template: Template, head: str, tail: str) -> Hashable | None:
-    """What the template writes between the user's words and an answer, with its tokens, and after the answer; None if that is nothing."""
+    """Text of the template between the user's words and an answer, with its tokens, and after the answer; None if it is empty."""
     after = prompt.instruction_end
     if after is None or not 0 < after < len(prompt.ids) or not head.startswith(prompt.text):
         return None

@@ -38,7 +38,7 @@ class LabelledChats:
     begun: tuple[Encoding, ...]
     """The same with the begun answer of the reading probe, where there is one."""
     replies: tuple[str, ...]
-    """What the assistant says in the whole dialogue; "" where it says nothing."""
+    """The assistant's words in the whole dialogue; "" where it says nothing."""
     y: Int[Tensor, " chat"]
     groups: Int[Tensor, " chat"]
     rows: tuple[int, ...]
@@ -181,7 +181,7 @@ def dialogue_folder(folder: str | Path, name: str = "") -> Concept:
         name: Name of the concept; by default that of the folder.
 
     Raises:
-        BadInput: there are no such files, or one is no dialogue.
+        BadInput: there are no such files, or one is not a dialogue.
     """
     place = Path(folder)
     files = sorted(path for path in place.glob("*.txt") if _DIALOGUE_FILE.fullmatch(path.name))

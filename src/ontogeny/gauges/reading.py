@@ -95,7 +95,7 @@ class _Places:
 
 @dataclass(frozen=True, eq=False)
 class _Activations:
-    """What is read for one gauge."""
+    """Reading of one gauge."""
 
     tokens: Float[Tensor, "token d"]
     turns: Float[Tensor, "turn d"]

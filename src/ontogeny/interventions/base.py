@@ -22,7 +22,7 @@ class Intervention:
 
     @property
     def site(self) -> Site | None:
-        """Site of the direction that it was made from; it is no part of the edit, and None for a plain vector."""
+        """Site of the direction that it was made from; it is not part of the edit, and None for a plain vector."""
         return self.__dict__.get("_site")
 
     def at_site_of(self, *directions: Direction | Tensor) -> Self:

@@ -78,7 +78,7 @@ def adapter_base(checkpoint: Checkpoint) -> Checkpoint | None:
         return Checkpoint(str(base), stage=checkpoint.stage)
     if not hub.looks_like_repository(name):
         raise CheckpointError(
-            f"{where} names the base model {name[:200]!r}, which is no folder here: correct its path."
+            f"{where} names the base model {name[:200]!r}, which is not a folder here: correct its path."
         )
     return Checkpoint(
         name, revision=revision if isinstance(revision, str) and revision else "main", stage=checkpoint.stage

@@ -85,7 +85,7 @@ def _refuse_sizes(folders: Sequence[Path]) -> None:
         sizes[path] = str([config.get(key) for key in _SIZE_KEYS])
     if len(set(sizes.values())) > 1:
         raise BadInput(
-            f"the folders of {folders[0].parent} ({_listed(folders)}) hold models of different sizes, so they are no steps of one run: "
+            f"the folders of {folders[0].parent} ({_listed(folders)}) hold models of different sizes, so they are not steps of one run: "
             + manifest.proposed(folders[0].parent, [path.name for path in folders], siblings=True)
         )
 
@@ -129,7 +129,7 @@ def _different_numbers(names: Sequence[str]) -> list[int | None]:
 
 
 def _differing_parts(names: Sequence[str]) -> list[str]:
-    """What is left of each name without their common beginning and end; numbers and their units stay whole."""
+    """Rest of each name without their common beginning and end; numbers and their units stay whole."""
     head = re.sub(r"[\d.,]+$", "", _common_prefix(names))
     tail = re.sub(
         r"^[\d.,]*(?:_\d{3}(?!\d))*(?:[kmb](?=$|[-_/.]))?",

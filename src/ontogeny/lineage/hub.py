@@ -136,7 +136,7 @@ def _check_ref(repository: str, name: str) -> None:
     """Raise `BadInput` unless git allows the name of a branch, tag or commit: it becomes a path below the cache folder."""
     if not _REF.fullmatch(name) or ".." in name or not all(part.strip(".") for part in name.split("/")):
         raise BadInput(
-            f"{repository} has a branch or commit {name[:80]!r}, which is no name in git: use another source."
+            f"{repository} has a branch or commit {name[:80]!r}, which is not a name in git: use another source."
         )
 
 

@@ -97,7 +97,7 @@ class StageEntry:
     notes: tuple[str, ...] = ()
     """Remarks for readers of the results, such as another tokenizer."""
     unverified: str = ""
-    """What of this entry was not seen on the Hub."""
+    """Parts of this entry that were not seen on the Hub."""
 
     @property
     def is_filtered(self) -> bool:

@@ -24,7 +24,7 @@ from ontogeny.steering.log_likelihood import log_likelihoods, token_log_likeliho
 from ontogeny.steering.steer import Edit, Edits, control_edits
 
 _TOLERANCE = 1e-4
-"""Relative singular value below which an axis is no direction of its own."""
+"""Relative singular value below which an axis is not a direction of its own."""
 _LEAST_P = 1e-5
 """The tail of a few dozen controls is not known any finer."""
 

@@ -33,7 +33,7 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
 )
 TOKENIZER_SETTINGS = ("special_tokens_map.json", "chat_template.jinja")
-"""Files that change how a text is tokenised, and are no tokenizer by themselves."""
+"""Files that change how a text is tokenised, and are not a tokenizer by themselves."""
 _MOST = {"layer": 2_000, "expert": 10_000, "label": 200_000}
 """Largest plausible count, by a word in the name of a setting."""
 _MOST_ADDED_TOKENS = 20_000

@@ -95,7 +95,7 @@ def _names_in_network(shards: ShardFolder, network: "PreTrainedModel") -> tuple[
 
 
 def _prefix(stored: Collection[str], wanted: Collection[str], folder: Path) -> str | None:
-    """What stands before the names of the network, such as `model.` or `app.model.`; None if most of its tensors are not there."""
+    """Prefix of the names of the network, such as `model.` or `app.model.`; None if most of its tensors are not there."""
     covered: dict[str, int] = {}
     for name in stored:
         for start in (0, *(match.end() for match in re.finditer(r"\.", name))):

@@ -69,7 +69,7 @@ def unused_by_name(network: "PreTrainedModel", stored: Collection[str]) -> Unuse
 
 
 def integer_tensors(network: nn.Module, dtypes: Mapping[str, str]) -> list[str]:
-    """Weights that are stored as integers or as scaled floats, which are no weights before they are multiplied by their scale.
+    """Weights that are stored as integers or as scaled floats, which are not weights before they are multiplied by their scale.
 
     Args:
         dtypes: Dtype of each stored tensor, as a safetensors header spells it.
@@ -99,7 +99,7 @@ def stored_dtypes(folder: Path) -> dict[str, str]:
 def looks_untrained(folder: Path) -> bool:
     """Whether weights look freshly initialised: the gain of every normalisation is constant, which no training leaves so.
 
-    True where it cannot be told: without such gains, or for a pickle. An adapter is no random model.
+    True where it is unknown: without such gains, or for a pickle. An adapter is not a random model.
     """
     if weight_files.is_adapter([path.name for path in folder.iterdir()]):
         return False

@@ -29,7 +29,7 @@ def ov_diagonals(model: Model) -> Float[Tensor, "layer head d"]:
     projections, groups of heads and adapters need no code of their own.
 
     Raises:
-        BadInput: values that are no linear map of the input of attention, or a family that is not causal.
+        BadInput: values that are not a linear map of the input of attention, or a family that is not causal.
     """
     if not model.architecture.causal:
         raise BadInput(f"OV scores need a causal model, got {model.network.config.model_type}: use another one.")
@@ -89,7 +89,7 @@ def ov_scores(model: Model, units: Sequence[tuple[int, int]]) -> Float[Tensor, "
 def _read_with_input(
     model: Model, path: str, part: str, layers: Sequence[int], inputs: Float[Tensor, "row d"]
 ) -> dict[int, Float[Tensor, "row width"]]:
-    """What a part of each layer computes if its module, at the path from a block, is given these inputs: one pass over one token a row."""
+    """Output of a part of each layer if its module, at the path from a block, is given these inputs: one pass over one token a row."""
     read: dict[int, Tensor] = {}
 
     def sink(_: str, layer: int, value: Tensor) -> None:

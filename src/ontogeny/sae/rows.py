@@ -12,7 +12,7 @@ from ontogeny.sites import Site
 
 
 def member_coords(member: SaeSettings) -> dict[str, str]:
-    """What tells the autoencoders of a pass apart, beside the activation and the seed."""
+    """Settings in which the autoencoders of a pass differ, beside the activation and the seed."""
     sparsity = f"k {member.k}" if member.activation == "topk" else f"penalty {member.penalty_weight:g}"
     return {"latents": str(member.latents), "sparsity": sparsity}
 

@@ -1,4 +1,4 @@
-"""What a test against a finite number of controls can show: the least attainable p and q, and the number of controls needed.
+"""Limits of a test against a finite number of controls: the least attainable p and q, and the number of controls needed.
 
 The p-value of an effect beside c controls is at least 1 / (c + 1). After the correction of Benjamini and Hochberg over m effects, an effect
 that is alone beyond all of its controls has q = m / (c + 1). So with few controls no effect of many can be significant, whatever its size.

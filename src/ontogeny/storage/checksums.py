@@ -106,7 +106,7 @@ def _cut_log(folder: Path, size: int) -> None:
 
 
 def enter_removal(folder: Path, paths: Iterable[Path]) -> None:
-    """Enter that files are about to be removed, so that nobody misses them."""
+    """Enter that files are about to be removed, so that no check reports them as missing."""
     with _writing:
         known = _read_log(folder).sums
         names = [path.relative_to(folder).as_posix() for path in paths]

@@ -413,7 +413,7 @@ def _saved_entries(folder: Path, kind: str) -> _Entries:
 
 
 def _saved_index(folder: Path) -> dict[str, _Entries]:
-    """What index.json holds, by kind, if it can be read and is of this version; parsed once while it stays the same."""
+    """Content of index.json, by kind, if it can be read and is of this version; parsed once while it stays the same."""
     path = folder / _INDEX_FILE
     try:
         stat = path.stat()

@@ -119,7 +119,7 @@ class Run:
         return about
 
     def _about_elsewhere(self, error: Exception) -> dict[str, Any]:
-        """What run.json said, from its copy or from the parts; `error` is what is wrong with run.json."""
+        """Content of a damaged run.json, from its copy or from the parts; `error` is its fault."""
         try:
             return _read_about(self.copy_path)
         except (OSError, ValueError, RecursionError):

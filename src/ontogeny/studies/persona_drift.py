@@ -42,7 +42,7 @@ TITLE = "Persona drift"
 PAPER = "Measuring and Controlling Instruction (In)Stability in Language Model Dialogs, arXiv:2402.10962"
 SETUP = """
 A small transformer is trained on dialogues of at most three rounds, in which each speaker follows a rule and only the assistant's is in the
-system prompt. It then talks to itself for eight rounds, each side under its own rule. After each round a question is asked that is no part
+system prompt. It then talks to itself for eight rounds, each side under its own rule. After each round a question is asked that is not part
 of the dialogue; exact judges score whether the answer keeps the own rule or the other side's, and whether the rule is named when asked for.
 Mitigations act on the assistant; their cost is the loss of its log-likelihood margin for sentences over the same words in another order.
 """

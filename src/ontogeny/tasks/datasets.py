@@ -22,7 +22,7 @@ from ontogeny.errors import BadInput, unknown_name
 _DatasetRow = Mapping[str, Any]
 _OPTION_LETTERS = "ABCDEFGHIJ"
 _NO_OPTION = frozenset(("", "nan", "NaN", "NaT", "<NA>"))
-"""What other programs write for a missing option; "None" may be one."""
+"""Words that other programs write for a missing option; "None" may be one."""
 _LAMBADA_COLUMNS = frozenset(("text", "domain", "id", "idx"))
 """A file with other columns beside `text` asks something else than its last word."""
 _YES, _NO = frozenset(("true", "yes", "y", "t", "1", "1.0")), frozenset(("false", "no", "n", "f", "0", "0.0"))

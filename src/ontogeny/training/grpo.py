@@ -65,7 +65,7 @@ class GrpoConfig:
 
 @dataclass(frozen=True, eq=False)
 class GrpoRound:
-    """What one round did."""
+    """Outcome of one round."""
 
     number: int
     """From 1."""

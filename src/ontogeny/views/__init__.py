@@ -52,7 +52,7 @@ class View:
     plain: Callable[[pd.DataFrame], Any]
     """The module's `draw`: a chart without theme, which other charts can contain."""
     caption: str
-    """What the chart shows and how to read it."""
+    """Content of the chart, and how to read it."""
     where: str = "true"
     """Condition for the rows that it draws, for `RecordSource`."""
     place: int = 50

@@ -85,7 +85,7 @@ def draw(records: pd.DataFrame) -> Any:
 
 
 def _named(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each row compares, in words, and whether it is a null that is drawn."""
+    """The comparison of each row, in words, and whether it is a null that is drawn."""
     columns = {name: coord_column(rows, name) for name in ("space", "against", "other_model", "depth")}
     rows = rows.assign(**columns)
     names = [

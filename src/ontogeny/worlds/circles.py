@@ -113,7 +113,7 @@ def attributes(world: World, images: Float[NDArray[np.float64], "image 3 side si
     side = world.config.side
     grid = (np.arange(side) + 0.5) * 2 / side - 1
     shown = (1 + np.asarray(images, dtype=np.float64)) / 2
-    # A tint of the whole background is no part of the circle.
+    # A tint of the whole background is not part of the circle.
     background = np.median(shown.reshape(*shown.shape[:2], -1), axis=2)[..., None, None]
     taken = background - shown
     mask = taken[:, 0] + taken[:, 2]

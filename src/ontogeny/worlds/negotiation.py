@@ -138,7 +138,7 @@ def start_games(world: World, rng: np.random.Generator, count: int) -> Games:
 
 
 def write_headers(world: World, games: Games) -> TokenIds:
-    """What the own side reads before its first offer, without hints and without `me :`, `[game, 9]`."""
+    """Text that the own side reads before its first offer, without hints and without `me :`, `[game, 9]`."""
     ids = _write_items(world, ("worth",), games.own, (";",))
     return np.concatenate([np.full((len(ids), 1), world.vocabulary[BOS]), ids], 1)
 

@@ -165,7 +165,7 @@ def test_rejects_another_tokenizer_and_damaged_folders(runs: dict[str, Run], tmp
         Monitor.load(folder).scores(load_model(monitor.model), TEXTS)
     for content in ("{", "{}", json.dumps(about | {"format": "x"}), json.dumps(about | {"unknown": 1})):
         (folder / "monitor.json").write_text(content)
-        with pytest.raises(BadInput, match="is no monitor"):
+        with pytest.raises(BadInput, match="is not a monitor"):
             Monitor.load(folder)
     with pytest.raises(BadInput, match=r"there is no monitor\.safetensors"):
         Monitor.load(tmp_path)

@@ -120,7 +120,9 @@ def _run_studies(
             failures.append(Failure(name, "", str(error)))
             run.log({"aspect": name, "failed": str(error)})
             continue
-        run.keep(unit, CheckpointStamp(plan.lineage.name, unit).sign(records))  # a full disk is no fault of the study
+        run.keep(
+            unit, CheckpointStamp(plan.lineage.name, unit).sign(records)
+        )  # a full disk is not a fault of the study
         run.forget(f"compare-{study.unit}-", but=unit)
         run.log(
             {

@@ -147,7 +147,7 @@ class Monitor:
             about |= {name: CalibratedRate(**about[name]) for name in ("false_alarms", "caught")}
             return cls(weight=tensors["weight"], **about)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise BadInput(f"{folder} is no monitor ({error}): save it again.") from None
+            raise BadInput(f"{folder} is not a monitor ({error}): save it again.") from None
 
     @property
     def summary(self) -> str:

@@ -23,7 +23,7 @@ _Look = tuple[tuple[str, int, int], ...]
 
 @dataclass
 class FolderLook:
-    """What is known of a folder of checkpoints after some looks at it."""
+    """State of a folder of checkpoints after some looks at it."""
 
     folder: Path
     stage: str
@@ -55,7 +55,7 @@ class FolderLook:
         return self.looks.get(name, ((), 0))[0]
 
     def _missing(self, name: str, folder: Path) -> str:
-        """What a checkpoint lacks; empty if it is complete."""
+        """Missing files of a checkpoint, in words; empty if it is complete."""
         try:
             files = _files(folder)
         except OSError:

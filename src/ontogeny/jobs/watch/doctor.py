@@ -66,7 +66,7 @@ def _notes(series: Sequence[WatchedSeries], settings: AlertSettings) -> list[str
             needed = settings.warm_up + settings.confirm
             notes.append(f"{where}: {_counted(len(own), 'checkpoint')}, alerts need {needed}")
         if not any(point.score.known for point in own):
-            notes.append(f"{where}: no score has an interval, so no change can be told from noise")
+            notes.append(f"{where}: no score has an interval, so no change can be separated from noise")
         if not any(point.confidence_change.known for point in own):
             notes.append(f"{where}: no frozen probe, so no drift of confidence is looked for")
         if one.points and not one.angle(0, 0).known:

@@ -24,7 +24,7 @@ _NOT_IN_DIGEST = ("_name_or_path", "transformers_version")
 
 @dataclass(frozen=True)
 class LiveSubject:
-    """What stays the same over the measurements of a training."""
+    """The constant parts of all measurements of a training."""
 
     lineage: str
     """Name of the lineage: that of the folder in which the checkpoints are saved."""

@@ -268,7 +268,7 @@ class Watcher:
         return [alert for alert in new if alert.checkpoint == checkpoint.name]
 
     def _plan(self, checkpoint: Checkpoint, saved: Path | None) -> TracePlan:
-        """The plan of a measurement; of the weights in memory where the saved ones cannot be told, as of an adapter without its base."""
+        """The plan of a measurement; of the weights in memory where the saved ones are unknown, as of an adapter without its base."""
         if saved is not None:
             try:
                 return self.subject.plan(checkpoint, self.model.network, saved=True)

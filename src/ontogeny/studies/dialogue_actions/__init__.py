@@ -97,7 +97,7 @@ PICTURES = (
         "Games that are agreed up to each round, and the share of the own worth that its offers ask for",
         ("agreed_by_round", "asked_share"),
         x_title="round (count)",
-        caption="Offers that are no sentence are left out.",
+        caption="Offers that are not sentences are left out.",
     ),
     StudyPicture(
         "Actions of the planner, mean of each round and of the item that is worth most",

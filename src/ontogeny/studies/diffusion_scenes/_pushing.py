@@ -39,7 +39,7 @@ class PushedImages:
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """What every push of a seed needs."""
+    """Inputs of all pushes of a seed."""
 
     denoiser: Denoiser
     start: Float[Tensor, "image 3 side side"]

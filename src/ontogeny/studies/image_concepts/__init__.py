@@ -115,7 +115,7 @@ def run(settings: Settings, lab: Lab) -> Iterator[Record]:
 def _formed(measured: Sequence[tuple[int, Reading]]) -> Sequence[tuple[int, Reading]]:
     """The steps from which on half of the images of shown combinations are right, chance being a quarter; all if they never are.
 
-    Before that outputs are no circles yet, and their colours and sizes are anywhere.
+    Before that, outputs are not circles yet, and their colours and sizes are anywhere.
     """
     first = next((i for i, (_, reading) in enumerate(measured) if reading.values["shown"] >= _FORMED), 0)
     return measured[first:]

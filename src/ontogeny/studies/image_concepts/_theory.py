@@ -1,4 +1,4 @@
-"""What the linear theory of swing-by dynamics predicts for the images' concepts (arXiv:2410.08309): which is learned first, and the path.
+"""Predictions of the linear theory of swing-by dynamics for the images' concepts (arXiv:2410.08309): which is learned first, and the path.
 
 Concepts are coordinates of an image from the mean of the shown ones, colour and size, in units of pixels: the distance between the images
 of their two classes. The second moment of the shown images in these coordinates decides everything. It is not diagonal, since of the

@@ -70,7 +70,7 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a model makes of the panel."""
+    """Outputs of a model for the panel."""
 
     facts: Float[Tensor, "relation entity object"]
     """Probability of each object among the entities, mean over contexts."""

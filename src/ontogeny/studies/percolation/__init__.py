@@ -55,7 +55,7 @@ DIFFERENCES = (
     "Rows hold several sequences without padding, so that no loss is averaged over padding.",
     "The steps of the earlier phases hardly depend on the number of values. They are part of every later step, which lowers its exponent; "
     "the exponent of the step counted from the types of relations on is a row as well, and no claim.",
-    "Private values are no null run of inference, since verbs tell types; the one without typed verbs is.",
+    "Private values are not a null run of inference, since verbs tell types; a run without typed verbs is.",
     "Sentences are checked by a finite automaton and type tables, not by a Viterbi parser.",
 )
 CHALLENGES = (2, 3, 4)

@@ -51,7 +51,7 @@ def train_and_measure(settings: Settings, config: typed.Config, seed: int, *, wh
 
 
 def reveal_pairs(world: typed.World, rows: Int[NDArray[np.int64], "row token"], revealed: NDArray[np.bool_]) -> None:
-    """Mark the pairs that rows of text state in the form `X is value`; scrambled words that only look like it are no pairs of the world."""
+    """Mark the pairs that rows of text state in the form `X is value`; scrambled words that look like it are not pairs of the world."""
     entity = np.isin(rows[:, :-2], world.entities) & np.isin(rows[:, 1:-1], world.ids("is", "has"))
     row, column = np.nonzero(entity & np.isin(rows[:, 2:], world.values))
     pair = rows[row, column] - world.entities[0], rows[row, column + 2] - world.values[0]

@@ -42,7 +42,7 @@ def evaluation_sets(settings: Settings, world: operators.World, seed: int) -> di
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a network does with one set of prompts."""
+    """Outputs and activations of a network for one set of prompts."""
 
     refused: Float[Tensor, " row"]
     """1 where the likeliest next token after the prompt is a refusal."""

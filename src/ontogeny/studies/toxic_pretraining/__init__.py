@@ -196,7 +196,7 @@ def _equal_cost_rows(
     points: Sequence[DetoxifiedModel],
     methods: Sequence[str],
 ) -> Iterator[Record]:
-    """What remains at a price of at most the given one, and how much less that is, per marked continuation of the base model.
+    """Share that remains at a price of at most the given one, and the share removed, per marked continuation of the base model.
 
     In the null run a random direction stands for ITI.
     """

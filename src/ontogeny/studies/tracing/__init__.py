@@ -41,7 +41,7 @@ label is followed over the checkpoints, by HSIC and by MINE (T3). T1 and T3 are 
 DIFFERENCES = (
     "Models of .2 million parameters in a generated world in place of Amber 7B; insults and good or bad moods in place of five "
     "dimensions of trustworthiness. The effect of a vector is a change of log-odds of the next word, not of the answers of a benchmark.",
-    "The paper's dependence has no unit and is no information; MINE is a bound in nats. On the 100 to 160 texts that it is trained on here "
+    "The paper's dependence has no unit and is not information; MINE is a bound in nats. On the 100 to 160 texts of its training "
     "its network fits chance, and the bound on the others falls below zero where there is little to find.",
     "Checkpoints are dense from the first steps on. Seeds differ in the world, the weights and the data.",
 )

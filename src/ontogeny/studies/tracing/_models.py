@@ -53,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is kept of a checkpoint."""
+    """Weights and activations of a checkpoint."""
 
     step: int
     weights: Mapping[str, Tensor]
