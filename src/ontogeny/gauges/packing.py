@@ -74,7 +74,9 @@ class PackSettings:
         if not 0 <= self.controls <= 10_000:
             raise BadInput(f"`controls` must lie between 0 and 10,000, got {self.controls}: 99 is usual.")
         if self.questions < 1 or self.tokens < 1:
-            raise BadInput("`questions` and `tokens` must be at least 1.")
+            raise BadInput(
+                f"`questions` and `tokens` must be at least 1, got {self.questions} and {self.tokens}: raise the smaller one."
+            )
         if not -(2**62) < self.seed < 2**62:
             raise BadInput(f"`seed` must have at most 18 digits, got {self.seed}: choose a smaller one.")
         if self.control_site and (site := Site.parse(self.control_site)).part != "resid":

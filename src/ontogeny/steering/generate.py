@@ -48,7 +48,10 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         if self.tokens < 1 or self.batch < 1 or self.samples < 1 or self.beams < 1:
-            raise BadInput("`tokens`, `beams`, `samples` and `batch` must be at least 1.")
+            raise BadInput(
+                f"`tokens`, `beams`, `samples` and `batch` must be at least 1, got {self.tokens}, {self.beams}, {self.samples} and "
+                f"{self.batch}: raise the smallest."
+            )
         if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
             raise BadInput(
                 f"`temperature` must be finite and at least 0, and `top_p` in (0, 1], got {self.temperature} and {self.top_p}."

@@ -88,7 +88,10 @@ def make(config: Config | None = None) -> World:
             f"`rank` of {config.rows} × {config.columns} matrices must be 1 to {min(config.rows, config.columns)}, got {config.rank}."
         )
     if not 0 < config.missing < 1 or config.scale <= 0 or config.largest <= 0 or not 0 <= config.decimals <= 4:
-        raise BadInput("missing must be between 0 and 1, scale and largest above 0, decimals 0 to 4.")
+        raise BadInput(
+            f"`missing` must be between 0 and 1, `scale` and `largest` above 0, `decimals` 0 to 4, got {config.missing:g}, {config.scale:g}, "
+            f"{config.largest} and {config.decimals}: correct them."
+        )
     if config.factors not in get_args(_Factors):
         raise unknown_name("distribution of factors", config.factors, get_args(_Factors))
     return World(config)

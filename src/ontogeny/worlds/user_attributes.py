@@ -105,7 +105,9 @@ def make(config: Config | None = None) -> World:
             f"{config.labelled_rounds}, {config.asked:g} and {config.dialogues}."
         )
     if config.context < (least := 20 * config.labelled_rounds + 16):
-        raise BadInput(f"`context` must be at least {least} for `labelled_rounds` of {config.labelled_rounds}.")
+        raise BadInput(
+            f"`context` must be at least {least} for {config.labelled_rounds} `labelled_rounds`, got {config.context}: raise it."
+        )
     words = [word for a in ATTRIBUTES for part in (*a.cues, *a.wording, a.classes, (a.name,)) for word in part]
     return World(config, build_vocabulary([*_GRAMMAR, *MACHINES, *REQUESTS, *words]))
 

@@ -58,4 +58,7 @@ def check_settings(settings: Settings) -> None:
             f"{s.units} and {s.on}."
         )
     if min(s.steps, s.batch, s.toy_steps) < 1 or s.draws < 2 or s.rate <= 0:
-        raise BadInput("`steps`, `batch` and `toy_steps` must be at least 1, `draws` at least 2 and `rate` above 0.")
+        raise BadInput(
+            f"`steps`, `batch` and `toy_steps` must be at least 1, `draws` at least 2 and `rate` above 0, got {s.steps}, {s.batch}, "
+            f"{s.toy_steps}, {s.draws} and {s.rate:g}: raise the smallest."
+        )

@@ -80,4 +80,6 @@ def check_settings(settings: Settings) -> None:
             f"`cost`, `rate` and `tune_rate` must be above 0, got {settings.cost}, {settings.rate} and {settings.tune_rate}."
         )
     if min(settings.steps, settings.batch, settings.tune_batch) < 1:
-        raise BadInput("`steps`, `batch` and `tune_batch` must be at least 1.")
+        raise BadInput(
+            f"`steps`, `batch` and `tune_batch` must be at least 1, got {settings.steps}, {settings.batch} and {settings.tune_batch}: raise them."
+        )
