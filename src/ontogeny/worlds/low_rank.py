@@ -89,8 +89,8 @@ def make(config: Config | None = None) -> World:
         )
     if not 0 < config.missing < 1 or config.scale <= 0 or config.largest <= 0 or not 0 <= config.decimals <= 4:
         raise BadInput(
-            f"`missing` must be between 0 and 1, `scale` and `largest` above 0, `decimals` 0 to 4, got {config.missing:g}, {config.scale:g}, "
-            f"{config.largest} and {config.decimals}: correct them."
+            f"`missing` must be between 0 and 1, `scale` and `largest` above 0, `decimals` 0 to 4, got {config.missing:g}, "
+            f"{config.scale:g}, {config.largest} and {config.decimals}: correct them."
         )
     if config.factors not in get_args(_Factors):
         raise unknown_name("distribution of factors", config.factors, get_args(_Factors))

@@ -81,5 +81,5 @@ def check_settings(settings: Settings) -> None:
         )
     if min(settings.steps, settings.batch, settings.tune_batch) < 1:
         raise BadInput(
-            f"`steps`, `batch` and `tune_batch` must be at least 1, got {settings.steps}, {settings.batch} and {settings.tune_batch}: raise them."
+            f"`steps`, `batch` and `tune_batch` must be at least 1, got {settings.steps}, {settings.batch} and {settings.tune_batch}."
         )
