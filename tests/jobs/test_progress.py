@@ -1,6 +1,7 @@
 """Progress of a job in Python: a bar in a terminal or notebook, nothing elsewhere, and the caller's callback before both."""
 
 import io
+import itertools
 import sys
 from contextlib import nullcontext
 from types import ModuleType
@@ -70,7 +71,33 @@ def test_a_notebook_has_a_bar_or_one_line_that_is_rewritten(widgets: bool, monke
         assert shown == ["bar", "bar"]
     else:
         assert [line.startswith("<code>") for line in shown] == [False, True, True, False]
-        assert shown[1].startswith("<code>[3/8] base 1,200 measuring truth, about ")
+        assert shown[1] == "<code>[3/8] base 1,200 measuring truth</code>"
+
+
+@pytest.mark.parametrize("display", ["line", "notebook"])
+def test_units_of_an_earlier_session_do_not_count_as_speed(
+    display: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ontogeny.cli._progress import progress_bar
+
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    shown: list[str] = []
+    if display == "line":
+        with progress_bar() as bar:
+            for done in (90, 91):
+                bar(TraceProgress(f"base {done}", done, 100, ""))
+        shown = capsys.readouterr().err.splitlines()
+    else:
+        kernel = ModuleType("IPython.display")
+        kernel.HTML = str  # type: ignore[attr-defined]
+        kernel.display = lambda first, display_id: type("Handle", (), {"update": staticmethod(shown.append)})  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "IPython.display", kernel)
+        with progress.progress_line() as show:
+            for done in (90, 91):
+                show(f"base {done}", done, 100, "visiting")
+    assert "left" not in shown[0]
+    assert "about 180 s left" in shown[1]  # one unit in 20 seconds, nine are left
 
 
 def test_a_new_phase_has_its_own_count() -> None:

@@ -48,16 +48,17 @@ def stage_bars(*, quiet: bool) -> "Iterator[Callable[[str, ToyStage], ShowProgre
 
 def _line_printer() -> ShowProgress:
     """A callback that prints a line at each checkpoint, or each tenth of a training."""
-    start, last, phase = time.monotonic(), "", _phase(None)
+    start, last, phase, begun = time.monotonic(), "", "", 0
 
     def show(now: "TraceProgress | TrainingProgress") -> None:
-        nonlocal start, last, phase
+        nonlocal start, last, phase, begun
         text, done, total, mark = _state(now)
         if _phase(now) != phase:
-            start, phase = time.monotonic(), _phase(now)
+            # Units of an earlier session do not count as speed.
+            start, phase, begun = time.monotonic() if phase else start, _phase(now), int(done)
         if mark != last:
             last, spent, done = mark, time.monotonic() - start, int(done)
-            left = f", about {spent / done * (total - done):.0f} s left" if done else ""
+            left = f", about {spent / (done - begun) * (total - done):.0f} s left" if done > begun else ""
             print(f"[{done}/{total}] {text} ({spent:.0f} s{left})", file=sys.stderr, flush=True)
 
     return show

@@ -88,8 +88,9 @@ def progress_on_console(console: "Console") -> Iterator[Callable[[str, float, in
 
         def show(text: str, done: float, total: int, now: str) -> None:
             nonlocal phase
-            if now != phase and phase:
-                bar.reset(task)
+            if now != phase:
+                # Units of an earlier session do not count as speed.
+                bar.reset(task, completed=int(done), total=total)
             phase = now
             bar.update(task, description=escape(escape_control(text)), completed=done, total=total)
 
@@ -101,11 +102,14 @@ def progress_line() -> Iterator[Callable[[str, float, int, str], None]]:
     """One line below the cell of a notebook, which is rewritten, and empty at the end; for notebooks without ipywidgets."""
     from IPython.display import HTML, display
 
-    start, handle = time.monotonic(), display(HTML(""), display_id=True)
+    handle, phase, start, begun = display(HTML(""), display_id=True), "", 0.0, 0.0
 
-    def show(text: str, done: float, total: int, _: str) -> None:
+    def show(text: str, done: float, total: int, now: str) -> None:
+        nonlocal phase, start, begun
+        if now != phase:
+            phase, start, begun = now, time.monotonic(), done
         spent = time.monotonic() - start
-        left = f", about {spent * (total - done) / done:.0f} s left" if done > 0 else ""
+        left = f", about {spent * (total - done) / (done - begun):.0f} s left" if done > begun else ""
         handle.update(HTML(f"<code>[{int(done)}/{total}] {html.escape(escape_control(text))}{left}</code>"))
 
     try:
