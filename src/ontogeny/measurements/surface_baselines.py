@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ from ontogeny.statistics.cross_fitting import (
     group_variance,
 )
 from ontogeny.statistics.splits import Split
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # Chinese and Japanese are written without spaces: each character is a word.
 _SIGN = "\u3040-\u30ff\u3400-\u9fff"
@@ -109,7 +112,11 @@ def audit_surface(
     Args:
         folds: The fold of each example, for cross-fitting; each fold is then a test side in turn, and `split` is not used.
     """
-    features: dict[str, Any] = {"tfidf": None, "length": _length(concept.texts), "casing": _casing(concept.texts)}
+    features: dict[str, Any] = {
+        "tfidf": _word_counts(concept.texts),
+        "length": _length(concept.texts),
+        "casing": _casing(concept.texts),
+    }
     splits = [split] if folds is None else _fold_splits(folds)
     held_out = {}
     if folds is None:
@@ -160,13 +167,13 @@ def surface_records(concept: Concept, surface: SurfaceAudit, *, lineage: str | N
 
 
 def _baseline(
-    concept: Concept, split: Split, x: Float[np.ndarray, "example feature"] | None, samples: int, seed: int
+    concept: Concept, split: Split, x: "csr_matrix | Float[np.ndarray, 'example feature']", samples: int, seed: int
 ) -> SurfaceBaseline:
     y = concept.labels()
     metrics = ("r2",) if concept.kind == "number" else ("auroc", "accuracy")
     if concept.kind != "number" and len(set(y[split.train].tolist())) < 2:
         return _missing_baseline(metrics, "the train side holds one class")
-    parts = _words(concept.texts, split) if x is None else _scaled(x, split)
+    parts = _scaled(x, split) if isinstance(x, np.ndarray) else _words(x, split)
     if parts is None:
         return _missing_baseline(metrics, "the train texts hold no words")
     scores = _predict(concept, *parts, y[split.train].numpy())
@@ -179,12 +186,12 @@ def _fold_splits(folds: Int[Tensor, " example"]) -> list[Split]:
 
 
 def _out_of_fold(
-    concept: Concept, splits: Sequence[Split], x: Float[np.ndarray, "example feature"] | None
+    concept: Concept, splits: Sequence[Split], x: "csr_matrix | Float[np.ndarray, 'example feature']"
 ) -> Float[Tensor, "example k"] | str:
     """Score of each example by the baseline fitted on the other folds; the reason if a fold has none."""
     y, scores = concept.labels(), None
     for split in splits:
-        parts = _words(concept.texts, split) if x is None else _scaled(x, split)
+        parts = _scaled(x, split) if isinstance(x, np.ndarray) else _words(x, split)
         if parts is None:
             return "the train texts hold no words"
         own = _predict(concept, *parts, y[split.train].numpy())
@@ -239,16 +246,28 @@ def _missing_baseline(metrics: Sequence[str], why: str) -> SurfaceBaseline:
     return SurfaceBaseline({metric: SurfaceScore(math.nan) for metric in metrics}, 0, why)
 
 
-def _words(texts: Sequence[str], split: Split) -> tuple[Any, Any] | None:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def _word_counts(texts: Sequence[str]) -> "csr_matrix":
+    """How often each text has each word and each pair of adjacent words, counted once for all folds."""
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD)
     try:
-        return vectorizer.fit_transform([texts[i] for i in split.train.tolist()]), vectorizer.transform(
-            [texts[i] for i in split.test.tolist()]
-        )
+        return CountVectorizer(ngram_range=(1, 2), token_pattern=_WORD).fit_transform(texts)
     except ValueError:  # sklearn's "empty vocabulary"
+        return csr_matrix((len(texts), 0))
+
+
+def _words(counts: "csr_matrix", split: Split) -> tuple[Any, Any] | None:
+    """TF-IDF of both sides of a split by the words of its train side; None if that has none."""
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    train = counts[split.train.numpy()]
+    known = train.getnnz(axis=0).nonzero()[0]
+    if not len(known):
         return None
+    sides = [side[:, known].sorted_indices() for side in (train, counts[split.test.numpy()])]
+    weights = TfidfTransformer()
+    return weights.fit_transform(sides[0]), weights.transform(sides[1])
 
 
 def _length(texts: Sequence[str]) -> Float[np.ndarray, "example feature"]:
