@@ -70,10 +70,6 @@ class TierComparison:
     """Cost of each tier for one behaviour, in forward passes over a batch."""
 
     @property
-    def stage_names(self) -> list[str]:
-        return [stage.name for stage in self.path.stages]
-
-    @property
     def retraining(self) -> float:
         """Forward passes of retraining without each stage once."""
         return retraining_passes([stage.config.steps for stage in self.path.stages])

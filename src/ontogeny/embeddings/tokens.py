@@ -102,13 +102,6 @@ def usable_rows(rows: Float[Tensor, "token d"]) -> Tensor:
     return rows.isfinite().all(1) & rows.ne(0).any(1)
 
 
-def keep_tokens(tokens: ComparedTokens, kept: Tensor) -> ComparedTokens:
-    """The tokens of a mask."""
-    places = kept.nonzero()[:, 0].tolist()
-    frequency = None if tokens.log_frequency is None else tokens.log_frequency[places]
-    return ComparedTokens(tokens.ids[places], tuple(tokens.names[i] for i in places), frequency, tokens.frequency)
-
-
 def _has_merges(tokenizer: Any) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

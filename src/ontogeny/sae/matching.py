@@ -4,7 +4,7 @@ A match is mutual: each is the other's best. Its correlation exceeds what permut
 maximum statistic (Westfall & Young 1993).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -111,15 +111,6 @@ def latent_births(
     unbroken = found.flip(0).long().cumprod(0).sum(0)
     share = torch.tensor([match.share for match in matches], dtype=torch.float32)
     return len(matches) - unbroken, share
-
-
-def persistence(later: Mapping[int, LatentMatch]) -> dict[int, float]:
-    """Share of an autoencoder's latents that are matched at each later checkpoint.
-
-    Args:
-        later: Matches of its latents, by the place of the later autoencoder.
-    """
-    return {place: match.share for place, match in later.items()}
 
 
 def _lengths(owner: Int[Tensor, " token"]) -> list[int]:

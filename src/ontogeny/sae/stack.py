@@ -53,11 +53,6 @@ class SaeStack:
     def kind(self) -> SaeSettings:
         return self.members[0]
 
-    @property
-    def shape_kind(self) -> SaeSettings:
-        """Fields that all members share."""
-        return shared_fields(self.kind)
-
     def scaled(self, x: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
         """The input in the units of the training."""
         return x * token_factor(x) if self.kind.input_scale == "token" else x * self.scale

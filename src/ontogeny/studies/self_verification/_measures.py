@@ -176,10 +176,6 @@ class Circuit:
     chosen: Heads
     """Those with the largest OV scores, among the attending ones if these are enough."""
 
-    @property
-    def among_attending(self) -> bool:
-        return len(self.attending) > CHOSEN_HEADS
-
 
 def find_circuit(
     settings: Settings, model: Model, task: VerdictTask, directions: Float[Tensor, "layer d"], *, draws: int = 20
