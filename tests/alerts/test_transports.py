@@ -96,13 +96,13 @@ def test_actions_are_checked() -> None:
 
 def test_few_names_with_a_slash_go_to_the_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
     point = ConceptPoint("sft", 8, "checkpoint-8", Measured(0.8, 0.7, 0.9), "resid.1", frozen=Measured(0.6))
-    one = WatchedSeries("truth.v2", [point], 0.5)
-    emerged = Alert("emerges", "truth.v2", "sft", 4, "checkpoint-4", "info", Measured(), 0.6, "", "")
+    one = WatchedSeries("truth.v2/é?", [point], 0.5)
+    emerged = Alert("emerges", "truth.v2/é?", "sft", 4, "checkpoint-4", "info", Measured(), 0.6, "", "")
     values = tracker_values([one], [emerged], "sft")
     assert values == {
-        "ontogeny/truth_v2/score": 0.8,
-        "ontogeny/truth_v2/frozen_score": 0.6,
-        "ontogeny/truth_v2/emerged": 1.0,
+        "ontogeny/truth_v2_é_/score": 0.8,
+        "ontogeny/truth_v2_é_/frozen_score": 0.6,
+        "ontogeny/truth_v2_é_/emerged": 1.0,
     }
     got: list[tuple[str, object]] = []
     for name, call in (("wandb", "log"), ("trackio", "log"), ("mlflow", "log_metrics")):
@@ -113,7 +113,8 @@ def test_few_names_with_a_slash_go_to_the_trackers(monkeypatch: pytest.MonkeyPat
     log = TrackerLog(["wandb", "mlflow", "trackio", "none"], Path("out"))
     log.write(values, 8)
     names = sorted(values)
-    assert got == [("wandb", ([*names, "train/global_step"], None)), ("trackio", (names, 8)), ("mlflow", (names, 8))]
+    with_step = [*names, "train/global_step"]
+    assert got == [("wandb", (with_step, None)), ("trackio", (with_step, 8)), ("mlflow", (names, 8))]
     sys.modules["mlflow"].active_run = lambda: None  # type: ignore[attr-defined]
     TrackerLog(["mlflow"], Path("out")).write(values, 9)
     assert len(got) == 3

@@ -6,6 +6,8 @@ Names have a slash, not a dot: `ontogeny/truth/score`, `ontogeny/truth/frozen_sc
 import importlib
 import logging
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from ontogeny.alerts.detection import Alert, WatchedSeries
 from ontogeny.errors import redact
 
 TRACKERS = ("wandb", "trackio", "mlflow", "tensorboard")
+_UNSAFE = re.compile(r"[^\w -]")
+"""Characters of a concept's name that a tracker may refuse, or read as a level of its names."""
 _LOG = logging.getLogger("ontogeny")
 
 
@@ -27,7 +31,7 @@ def tracker_values(series: Iterable[WatchedSeries], alerts: Sequence[Alert], sta
     for one in series:
         if not one.points or one.points[-1].stage != stage:
             continue
-        name, last = f"ontogeny/{one.concept.replace('.', '_')}", one.points[-1]
+        name, last = f"ontogeny/{_UNSAFE.sub('_', one.concept)}", one.points[-1]
         events = [a.kind for a in alerts if a.concept == one.concept and a.kind in ("emerges", "collapses")]
         values[f"{name}/score"] = last.score.value
         values[f"{name}/frozen_score"] = last.frozen.value
@@ -70,15 +74,17 @@ class TrackerLog:
         elif name == "wandb":
             # W&B refuses a step below its own, so that the step is a number beside the others, as with Trainer.
             tracker.log({**values, "train/global_step": step})
-        else:
-            tracker.log(dict(values), step=step)
+        else:  # Trackio draws either number as its axis
+            tracker.log({**values, "train/global_step": step}, step=step)
 
     def _writer(self) -> Any:
         if self.board is None:
             from torch.utils.tensorboard import SummaryWriter
 
             runs = sorted((self.folder / "runs").glob("*"), key=lambda path: path.stat().st_mtime)
-            self.board = SummaryWriter(log_dir=str(runs[-1] if runs else self.folder / "runs"))
+            given = os.environ.get("TENSORBOARD_LOGGING_DIR")  # where Trainer writes, if it is set
+            place = Path(given).expanduser() if given else runs[-1] if runs else self.folder / "runs"
+            self.board = SummaryWriter(log_dir=str(place))
         return self.board
 
     def close(self) -> None:

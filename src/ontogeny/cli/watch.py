@@ -125,18 +125,17 @@ def _shown(
 
         from ontogeny.report.live_table import live_table
 
-        live = open_things.enter_context(
-            Live(console=Console(file=raw(sys.stderr)), auto_refresh=False, transient=True)
-        )
+        console = Console(file=raw(sys.stderr))
+        live = open_things.enter_context(Live(console=console, auto_refresh=False, transient=True))
         shown: list[Sequence[FollowedRun]] = [()]
 
         def draw(runs: "Sequence[FollowedRun]") -> None:
             shown[0] = runs
             changes.update(runs)
-            live.update(live_table(runs), refresh=True)
+            live.update(live_table(runs, width=console.width), refresh=True)
 
         def progress(now: Any) -> None:
-            live.update(live_table(shown[0], now.text), refresh=True)
+            live.update(live_table(shown[0], now.text, console.width), refresh=True)
 
         yield draw, progress
 

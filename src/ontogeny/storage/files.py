@@ -310,6 +310,12 @@ def connect_records(parts: Mapping[str, Sequence[Path]]) -> Any:
     import duckdb
 
     connection = duckdb.connect()
+    set_records_view(connection, parts)
+    return connection
+
+
+def set_records_view(connection: Any, parts: Mapping[str, Sequence[Path]]) -> None:
+    """Set the view `records` of a DuckDB connection to the parts of several runs."""
     selects = []
     for name, files in parts.items():
         columns = ", ".join(f'"{column}"' for column in RECORD_COLUMNS)
@@ -319,8 +325,7 @@ def connect_records(parts: Mapping[str, Sequence[Path]]) -> Any:
             columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in RECORD_COLUMNS.items())
             source = "range(0)"
         selects.append(f"select {columns}, {sql_literal(name)} as run from {source}")
-    connection.execute("create view records as " + " union all by name ".join(selects))
-    return connection
+    connection.execute("create or replace view records as " + " union all by name ".join(selects))
 
 
 def write_tensors(

@@ -35,6 +35,7 @@ from ontogeny.storage.files import (
     disk_errors,
     hide_progress_bar,
     read_tensor_header,
+    set_records_view,
     write_json,
     write_records,
     write_tensors,
@@ -640,22 +641,29 @@ def _execute(connection: Any, statement: Any) -> Any:
             raise
 
 
-_connections: dict[int, tuple[object, Any]] = {}
-"""The last locked connection of each process, with the parts that it reads."""
+_connections: dict[int, tuple[object, object, Any]] = {}
+"""The last locked connection of each process, with the folders and the parts that it reads."""
 atexit.register(_connections.clear)
 
 
 def _locked_connection(folders: Mapping[str, Path]) -> Any:
-    """A connection that reads these runs only; the same one for further queries, so that it reads the footers of their parts once."""
+    """A connection that reads these runs only; the same one for further queries, so that it reads the footers of their parts once.
+
+    New parts of the same runs do not need another database: DuckDB gives the free memory of the whole process back to the system when one
+    is closed, and a training in this process would have to ask for it again.
+    """
     files = {name: parts.record_parts(folder) for name, folder in folders.items()}
-    known, connection = _connections.get(os.getpid(), (None, None))
-    if known != files:
+    places = {name: folder.absolute() for name, folder in folders.items()}
+    known_places, known_files, connection = _connections.get(os.getpid(), (None, None, None))
+    if known_places != places:
         connection = connect_records(files)
         connection.execute(
             "set global parquet_metadata_cache = true"
         )  # a part that is replaced has another time, and is read again
         _lock_connection(connection, [folder / "records" for folder in folders.values()])
-        _connections[os.getpid()] = files, connection
+    elif known_files != files:
+        set_records_view(connection, files)
+    _connections[os.getpid()] = places, files, connection
     return connection
 
 

@@ -23,7 +23,7 @@ def training(
     cost: float,
     threads: float = 1.0,
     preparation: float = 0.0,
-    after_effect: float = 0.0,
+    after_effects: tuple[float, ...] = (),
     known: bool = True,
     first: int = 0,
     seconds: Callable[[int], float] = lambda step: 1.0,
@@ -40,12 +40,12 @@ def training(
     )
     with pace.preparing():
         run(preparation)
-    after = False
+    after: list[float] = []
     for step in range(first, steps + 1):
         if step > first:
-            run(seconds(step) + (after_effect if after else 0.0))
-        after = pace.due(step) or step == steps
-        if after:
+            run(seconds(step) + (after.pop(0) if after else 0.0))
+        if pace.due(step) or step == steps:
+            after = [*after_effects]
             with pace.visiting(step):
                 run(cost, threads)
     with pace.relating():
@@ -56,7 +56,7 @@ def training(
 @pytest.mark.parametrize("budget", [0.01, 0.03, 0.1])
 @pytest.mark.parametrize("cost", [0.2, 2.0])
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("more", [{}, {"threads": 4.0}, {"after_effect": 0.5}, {"preparation": 20.0}])
+@pytest.mark.parametrize("more", [{}, {"threads": 4.0}, {"after_effects": (0.3, 0.2)}, {"preparation": 20.0}])
 def test_budget_holds_on_both_clocks(budget: float, cost: float, known: bool, more: dict[str, float]) -> None:
     pace = training(budget, 5_000, cost=cost, known=known, **more)
     assert pace.share <= budget
@@ -82,13 +82,13 @@ def test_steps_that_grow_longer_or_shorter_keep_the_budget() -> None:
         assert training(0.03, 5_000, cost=1.0, seconds=seconds).share <= 0.03
 
 
-def test_the_step_after_a_measurement_is_compared_with_the_steps_around_it() -> None:
-    pace = training(0.05, 2_000, cost=1.0, after_effect=0.4)
+def test_the_steps_after_a_measurement_are_compared_with_the_steps_around_them() -> None:
+    pace = training(0.05, 2_000, cost=1.0, after_effects=(0.1, 0.3))
     (wall, _), visits = pace.clocks, len(pace.measured)
     assert wall.after_effects == pytest.approx(0.4 * visits)
-    # A training that evaluates after a third of the measurements does not pay for that.
-    pace = training(0.05, 2_000, cost=1.0, seconds=lambda step: 30.0 if step % 3 == 0 else 1.0)
-    assert pace.clocks[0].after_effects < 1.0 * len(pace.measured)
+    # Evaluations now and then are no cost of the measurements.
+    pace = training(0.05, 2_000, cost=1.0, seconds=lambda step: 30.0 if step % 40 == 0 else 1.0)
+    assert pace.clocks[0].after_effects == 0
 
 
 def test_a_long_training_has_some_hundred_measurements() -> None:

@@ -1,7 +1,7 @@
 """Cost clock: seconds of a training and of its measurements, by the wall or of the processor.
 
-The step after a measurement may be slower than the others (cold caches, an empty queue of the GPU, garbage): its excess is a cost of
-the measurement.
+The steps after a measurement may be slower than the others (memory that went back to the system, cold caches, an empty queue of the
+GPU): their excess is a cost of the measurement.
 """
 
 import time
@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from statistics import median
 
 _ORDINARY = 64
-"""Ordinary steps with which the step after a measurement is compared."""
+"""Ordinary steps with which the steps after a measurement are compared."""
+_AFTER = 3
+"""Steps after a measurement that may be slower."""
 _FEWEST = 5
-"""Ordinary steps, and steps after a measurement, below which no excess is estimated."""
+"""Ordinary steps, and measurements, below which no excess is estimated."""
 _RECENT = 3
 _CAUTION = 1.25
 """The next measurement is taken to cost this much of the mean of the last ones."""
@@ -39,12 +41,13 @@ class CostClock:
     visited: float = field(default=0.0, init=False)
     """Seconds of all measurements."""
     excess: list[float] = field(default_factory=list)
-    """Seconds by which the step after a measurement was slower than ordinary ones."""
+    """Seconds by which the steps after a measurement were slower than ordinary ones."""
     ordinary: deque[float] = field(default_factory=lambda: deque(maxlen=_ORDINARY))
     """Seconds of the last ordinary steps."""
     released: float | None = field(default=None, init=False)
     """Time at which the training went on, of the step that is under way."""
-    follows_visit: bool = field(default=False, init=False)
+    after: list[float] | None = field(default=None, init=False)
+    """Seconds of the steps after the last measurement, until there are enough."""
 
     def __post_init__(self) -> None:
         self.start = self.now()
@@ -112,14 +115,25 @@ class CostClock:
 
     def end_step(self) -> None:
         """Note that a step of the training has ended."""
-        if self.released is not None:
-            seconds = self.now() - self.released
-            if not self.follows_visit:
-                self.ordinary.append(seconds)
-            elif len(self.ordinary) >= _FEWEST:
-                self.excess.append(seconds - median(self.ordinary))
-        self.released = None
+        if self.released is None:
+            return
+        seconds, self.released = self.now() - self.released, None
+        if self.after is None:
+            self.ordinary.append(seconds)
+            return
+        self.after.append(seconds)
+        if len(self.after) == _AFTER:
+            self._compare()
 
     def begin_step(self, *, follows_visit: bool) -> None:
         """Note that the training goes on."""
-        self.released, self.follows_visit = self.now(), follows_visit
+        if follows_visit:
+            self._compare()
+            self.after = []
+        self.released = self.now()
+
+    def _compare(self) -> None:
+        """Compare the steps after the last measurement with ordinary ones."""
+        if self.after and len(self.ordinary) >= _FEWEST:
+            self.excess.append(sum(self.after) - len(self.after) * median(self.ordinary))
+        self.after = None
