@@ -75,8 +75,9 @@ def check_processes(jobs: int, threads: int | None = None) -> None:
             raise BadInput(f"`{name}` must be at least 1, got {number}.")
     if (needed := jobs * (threads or 1)) > usable_cpus() and needed > 1:
         each = f" of {threads} threads each" if threads and threads > 1 else ""
+        processes = f"{jobs} process{'es' if jobs > 1 else ''}{each}"
         raise BadInput(
-            f"`jobs` must fit the {usable_cpus()} CPUs that this process may use, got {jobs} processes{each}: give a smaller number."
+            f"`jobs` must fit the {usable_cpus()} CPUs of this process, got {processes}: give a smaller number."
         )
 
 
@@ -152,7 +153,14 @@ def _receive(worker: _Worker) -> tuple[str, Any, int]:
         message: tuple[str, Any, int] = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return "killed", f"its process was ended (exit code {worker.process.exitcode}); is there enough memory?", 0
+        code = worker.process.exitcode or 0
+        if code < 0:
+            return "killed", f"its process was ended by signal {-code}: free memory, or give a smaller `jobs`", 0
+        return (
+            "failure",
+            f"its process ended with exit code {code}: in a script, call it below `if __name__ == '__main__'`",
+            0,
+        )
     return message
 
 
