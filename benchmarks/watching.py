@@ -78,14 +78,18 @@ class Training:
         self.network = network(folder).train()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), 1e-3)
         self.draws = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator().manual_seed(seed).get_state()
+        """State of the global generator, from which dropout draws, as this training left it."""
         self.seconds = {"wall": 0.0, "cpu": 0.0}
 
     @contextlib.contextmanager
     def counted(self):
+        torch.set_rng_state(self.random)
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         self.seconds["wall"] += time.perf_counter() - wall
         self.seconds["cpu"] += time.process_time() - cpu
+        self.random = torch.get_rng_state()
 
     def run(self, steps: range, after=lambda step: None) -> None:
         with self.counted():

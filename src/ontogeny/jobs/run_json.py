@@ -1,5 +1,6 @@
 """Contents of run.json: everything needed to make a run again, and no secret."""
 
+import functools
 import os
 import platform
 import shlex
@@ -71,7 +72,7 @@ def describe_environment(device: str, command: str | None) -> dict[str, Any]:
         "format": RUN_FORMAT,
         "command": command,
         "device": device,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": _versions(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count(),
@@ -79,6 +80,14 @@ def describe_environment(device: str, command: str | None) -> dict[str, Any]:
             "accelerator": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         },
     }
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+_version = functools.cache(version)
+"""Of an installed package, read once: a watched training describes its run at every measurement."""
 
 
 def _parents_of_measured(lineage: Lineage, before: Mapping[str, Any]) -> dict[str, str | None]:

@@ -63,6 +63,8 @@ class TraceCallback(TrainerCallback):
         self.watcher: Watcher | None = None
         self.trackers: TrackerLog | None = None
         self._postponed = False
+        self._state: Any = None
+        """That of the training under way."""
 
     @property
     def run(self) -> Run:
@@ -82,7 +84,9 @@ class TraceCallback(TrainerCallback):
         return observed_reward(reward, self.rollouts)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the run and measure the model before its first step."""
+        """Open the run and measure the model before its first step; nothing where the callback was given twice."""
+        if self._state is state:
+            return
         _refuse_sharded(args)  # on every process, so that none waits for another
         if not state.is_world_process_zero:
             inner_network(kwargs.get("model"))
@@ -104,6 +108,7 @@ class TraceCallback(TrainerCallback):
         )
         self.watcher.rollouts = self.rollouts
         self.trackers = TrackerLog(args.report_to or (), Path(args.output_dir))
+        self._state = state
         self._measure(state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -124,8 +129,9 @@ class TraceCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the last step, relate the checkpoints, and say what it cost."""
-        if self.watcher is None:
+        if self.watcher is None or self._state is None:
             return
+        self._state = None
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.watcher.finish(
             state.global_step,
@@ -140,7 +146,7 @@ class TraceCallback(TrainerCallback):
         assert self.watcher is not None
         before, failures = len(self.watcher.pace.measured), self.watcher.failures
         # Trackers close their runs when the training ends, so that its last step is measured before that.
-        is_last = 0 < state.max_steps <= state.global_step
+        is_last = 0 < state.max_steps <= state.global_step and state.global_step not in self.watcher.pace.measured
         measure = self.watcher.measure if is_last else self.watcher.step
         alerts = measure(state.global_step, tokens=_tokens(state), saved=saved)
         if alerts and self.watcher.save_on_alert and saved is None:

@@ -23,7 +23,7 @@ _MOST_MEASUREMENTS = 200
 """A training of known length is measured at most about so often, so that its run stays small."""
 _GROWING = 4
 """Where the length is not known, the spacing grows with the steps so far: by this much of what it were if the training ended now."""
-_RELATING = 1.0, 0.15
+_RELATING = 2.0, 0.1
 """Seconds of relating the checkpoints at the end, in measurements: once, and for each measurement made."""
 
 _AS_FACTOR = 10.0
