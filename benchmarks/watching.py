@@ -216,20 +216,21 @@ def main() -> None:
     parser.add_argument("--only", choices=("identity", "overhead", "rotation"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    new: dict = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write(home / "coin.csv", rows(characters=36))
         concept = Concept.from_file(home / "coin.csv")
         if options.only in (None, "rotation"):
-            found["rotation"] = rotation(home, home / "coin.csv")
+            new["rotation"] = rotation(home, home / "coin.csv")
         if options.only in (None, "identity"):
-            found["not_as_without"] = bit_identity(home, concept)
+            new["not_as_without"] = bit_identity(home, concept)
         if options.only in (None, "overhead"):
             keys = [(budget, seed) for budget in options.budgets for seed in options.seeds]
-            before = [row for row in found.get("overhead", ()) if (row["budget"], row["seed"]) not in keys]
-            new = [overhead(home, concept, options.seconds, budget, seed) for budget, seed in keys]
-            found["overhead"] = sorted(before + new, key=lambda row: (row["budget"], row["seed"]))
+            new["overhead"] = [overhead(home, concept, options.seconds, budget, seed) for budget, seed in keys]
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    table = {(row["budget"], row["seed"]): row for row in (*found.get("overhead", ()), *new.get("overhead", ()))}
+    found |= new | {"overhead": [table[key] for key in sorted(table)]}
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     for name, parts in found.get("not_as_without", {}).items():
         print(f"{name}: {', '.join(parts) if parts else 'bit-identical after 50 steps'}")
