@@ -3,6 +3,7 @@
 __all__ = [
     "arrivals",
     "callback",
+    "cost_clock",
     "doctor",
     "follow",
     "inner_network",
