@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 
 _ORDINARY = 64
 """Ordinary steps with which the steps after a measurement are compared."""
@@ -17,6 +17,8 @@ _AFTER = 3
 """Steps after a measurement that may be slower."""
 _FEWEST = 5
 """Ordinary steps, and measurements, below which no excess is estimated."""
+_OUTLIER = 3.0
+"""An ordinary step that is longer than this many medians holds something else, such as an evaluation."""
 _RECENT = 3
 _CAUTION = 1.25
 """The next measurement is taken to cost this much of the mean of the last ones."""
@@ -135,5 +137,7 @@ class CostClock:
     def _compare(self) -> None:
         """Compare the steps after the last measurement with ordinary ones."""
         if self.after and len(self.ordinary) >= _FEWEST:
-            self.excess.append(sum(self.after) - len(self.after) * median(self.ordinary))
+            limit = _OUTLIER * median(self.ordinary)
+            usual = fmean(seconds for seconds in self.ordinary if seconds <= limit)
+            self.excess.append(sum(self.after) - len(self.after) * usual)
         self.after = None
