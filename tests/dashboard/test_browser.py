@@ -1,13 +1,17 @@
 """The dashboard in a browser: panels, keys, the address, two tabs; nothing is loaded from elsewhere, and names are text."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+import torch
 
 pytest.importorskip("nicegui", reason="needs the extra dashboard")
+from ontogeny.dashboard.attention_page import write_attention_page
+from ontogeny.models.vision import load_image_model
 from tests.dashboard.conftest import HOSTILE
 from tests.helpers.browser import open_chromium
 from tests.helpers.chat_runs import CHAT_TEMPLATE, YES, chat_pack, chat_run
@@ -142,12 +146,54 @@ def test_a_chat_is_read_pinned_and_shown_again_by_its_address(page: Any, address
     page.get_by_role("button", name="Try").click()
     page.wait_for_selector("[data-read='8']")
     page.locator("[data-panel=attention]").click()
-    page.get_by_role("textbox", name="Text", exact=True).fill(f"so they say {YES}")
+    page.get_by_role("textbox", name="Text", exact=True).fill(f"so they say {YES}\n\n{HOSTILE}")
     page.get_by_role("button", name="Read", exact=True).click()
     page.get_by_label("Search tokens").fill("y")
     assert page.locator(".one-head .match").count() == 2 * 2, "in “they” and “say”, on both sides"
+    page.locator(".one-head .word").first.click()
+    assert page.locator(".point.chosen").count() == 2, "query and key of the token"
+    page.locator(".choice:has(span:text-is('text')) select").select_option(label="2")
+    assert page.locator(".one-head .word").count() == 2 * len(HOSTILE), "a character is a token"
     page.goto(f"{address}&panel=records")
     page.wait_for_selector("[data-rows]")
+
+
+@pytest.mark.parametrize("panel", ["text", "attention"])
+def test_a_panel_follows_the_keys_and_its_address_shows_the_same_in_another_tab(
+    page: Any, address: str, panel: str
+) -> None:
+    page.goto(f"{address}&run=run&panel={panel}&text={quote(f'so they say {YES}')}")
+    page.wait_for_selector("[data-read='pretrain 3000']")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector("[data-read='pretrain 1000']")
+    page.wait_for_function("location.search.includes('step=1000')")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("[data-read='pretrain 1000']")
+    if panel == "text":
+        for one in (page, other):
+            one.wait_for_selector(".lens[data-read='2']")
+    assert other.locator(".dashboard main").inner_text() == page.locator(".dashboard main").inner_text()
+    other.close()
+    page.goto(f"{address}&panel=records")
+    page.wait_for_selector("[data-rows]")
+
+
+def test_a_page_about_an_image_model_opens_from_disk(page: Any, tmp_path: Path, tiny: Callable[..., Path]) -> None:
+    model = load_image_model(tiny("vit"))
+    images = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
+    site = write_attention_page([(HOSTILE, model), ("late", model)], tmp_path / "page.html", images=images)
+    other = page.context.new_page()
+    other.goto(site.as_uri())
+    other.wait_for_selector(".patches")
+    other.locator(".patch").nth(4).click()
+    assert "row 1, column 0" in other.locator(".patches").get_attribute("aria-label")
+    other.get_by_label("colour").select_option("row")
+    other.keyboard.press("Tab")
+    other.keyboard.press("ArrowLeft")
+    other.wait_for_function("document.querySelector('.one-head h3').innerText.includes('onerror')")
+    assert other.locator("img").count() == 0
+    other.close()
 
 
 def test_an_exported_chat_opens_from_disk_and_holds_an_attribute(

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from ontogeny.dashboard.api import make_api
 from ontogeny.dashboard.assets import asset_address
+from ontogeny.dashboard.endpoints import charts
 from ontogeny.dashboard.endpoints.charts import views_with_rows
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.errors import BadInput
@@ -131,6 +132,22 @@ def test_every_view_answers_a_chart_or_a_reason(client: TestClient) -> None:
     offered = views_with_rows(runs.first)
     assert {name for name, count in counts.items() if count} <= offered < set(counts)
     assert counts["samples"] == 0 or read(client, "/charts/samples")["tabs"]
+
+
+def test_views_are_drawn_ahead_while_nothing_is_asked(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    shown = ShownRuns([run_folder]).first
+    offered = sorted(views_with_rows(shown))
+    monkeypatch.setattr(charts, "_IDLE", 0.0)
+    monkeypatch.setattr(charts, "_draw", lambda shown, name, only: {"name": drawn.append(name) or name})
+    charts.draw_ahead(shown)
+    assert drawn == offered
+    assert charts.read_chart(shown, offered[0]) == {"name": offered[0]}
+    assert drawn == offered, "a view is drawn once"
+    ended = ShownRuns([run_folder]).first
+    ended.closed.set()
+    charts.draw_ahead(ended)
+    assert drawn == offered, "none after the end"
 
 
 def test_records_are_paged_and_sorted_by_the_server(client: TestClient, run_folder: Path) -> None:

@@ -69,7 +69,7 @@ def dashboard_command(
 
     from ontogeny.dashboard.server import make_server
 
-    server = make_server(shown, port=port)
+    server = make_server(shown, port=port, ahead=True)
 
     def announce() -> None:
         # Commands print no token. This one is made for the address, and ends with the command.

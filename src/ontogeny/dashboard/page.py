@@ -3,6 +3,7 @@
 The selection is in the address of the page, so that an address shows the same thing again.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from nicegui import ui
 from starlette.requests import Request
 
 from ontogeny.dashboard.assets import asset_address
-from ontogeny.dashboard.endpoints.charts import views_with_rows
+from ontogeny.dashboard.endpoints.charts import draw_ahead, views_with_rows
 from ontogeny.dashboard.selection import Selection, step_text
 from ontogeny.dashboard.shown_run import ShownRun, ShownRuns
 from ontogeny.dashboard.widget import Widget
@@ -29,12 +30,13 @@ _REFRESH = 3.0
 _Options = Callable[[], dict[str, Any]]
 
 
-def register_page(runs: ShownRuns, token: str) -> None:
+def register_page(runs: ShownRuns, token: str, *, ahead: bool = False) -> None:
     """Add the page to NiceGUI, at the address `/`.
 
     Args:
         runs: The runs.
         token: The token, which stays in the address.
+        ahead: Whether the views of a finished run are drawn while a page shows something else.
     """
 
     @ui.page("/", title="ontogeny", dark=None)
@@ -42,7 +44,7 @@ def register_page(runs: ShownRuns, token: str) -> None:
         query = dict(request.query_params)
         try:
             shown = runs[query["run"]] if query.get("run") else runs.first
-            _Dashboard(runs, shown, query, token).build()
+            _Dashboard(runs, shown, query, token, ahead).build()
         except BadInput as error:
             _head()
             with ui.element("div").classes("dashboard"), ui.element("main"):
@@ -59,14 +61,14 @@ def _head() -> None:
 class _Dashboard:
     """The page of one browser tab."""
 
-    def __init__(self, runs: ShownRuns, shown: ShownRun, query: dict[str, str], token: str) -> None:
-        self._runs, self._run, self._token = runs, shown, token
+    def __init__(self, runs: ShownRuns, shown: ShownRun, query: dict[str, str], token: str, ahead: bool) -> None:
+        self._runs, self._run, self._token, self._ahead = runs, shown, token, ahead
         self._described = shown.describe()
         self._chosen = Selection.from_query(query, self._described)
         self._version = shown.version()
         self._views = {view.name: view for view in load_views()}
         self._turn = 0
-        self._drawable: frozenset[str] = shown.known("views") or frozenset()
+        self._drawable: frozenset[str] | None = shown.known("views")
         self._fixed: list[tuple[Widget, _Options]] = []
         self._in_panel: list[tuple[Widget, _Options]] = []
 
@@ -102,7 +104,7 @@ class _Dashboard:
                 )
             self._main = ui.element("main")
         self._fill_panel()
-        ui.timer(_LOOK_AFTER, self._look_for_views, once=True)
+        ui.timer(0.01 if self._chosen.panel == "charts" else _LOOK_AFTER, self._look_for_views, once=True)
         ui.timer(_REFRESH, self._refresh)
 
     def _add(
@@ -141,7 +143,7 @@ class _Dashboard:
         known = [(m["stage"], step_text(m["step"])) for m in moments]
         a, b = (self._chosen.stage, self._chosen.step), (self._chosen.other_stage, self._chosen.other_step)
         return {
-            "checkpoints": moments,
+            "checkpoints": [{**moment, "address": step_text(moment["step"])} for moment in moments],
             "ticks": self._described["ticks"],
             "a": known.index(a) if a in known else 0,
             "b": known.index(b) if b in known else None,
@@ -158,12 +160,22 @@ class _Dashboard:
         }
 
     def _is_offered(self, view: View) -> bool:
-        return view.name in self._drawable or self._chosen.panel == f"view-{view.name}"
+        return view.name in (self._drawable or ()) or self._chosen.panel == f"view-{view.name}"
 
     async def _look_for_views(self) -> None:
         """Offer the views that have rows; to look for them takes part of a second, so the page is shown first."""
+        first = self._drawable is None
         self._drawable = await background.io_bound(views_with_rows, self._run) or frozenset()
         self._update(self._fixed)
+        if first and self._chosen.panel == "charts":
+            self._fill_panel()
+        if self._ahead and self._described["finished"]:
+            self._run.tool("ahead", self._draw_ahead)
+
+    def _draw_ahead(self) -> threading.Thread:
+        thread = threading.Thread(target=draw_ahead, args=(self._run,), name="charts")
+        thread.start()
+        return thread
 
     # --- events --------------------------------------------------------------------------------------------------------
 
@@ -284,13 +296,19 @@ class _Dashboard:
         table = {"metric": chosen.metric, "site": chosen.part, "stage": chosen.stage}
         if float(chosen.step or 0) % 1 == 0:
             table["step"] = chosen.step
+        before = f"{SCORE_LABELS.get(chosen.metric, chosen.metric)} at every layer{heads}: "
+        # The chart asks for another checkpoint itself, before this page has heard of the step.
+        rows = self._address(f"/atlas{of}/cells", **fixed)
+        follow = {"rows": rows.partition("&version=")[0], "version": self._version, "title": before}
         return {
             "src": self._address(f"/atlas{of}", **fixed, **here),
             "key": self._address(f"/atlas{of}", **fixed),
             "rows": self._address(f"/atlas{of}/cells", **fixed, **here),
             "table": self._address("/records", **table),
             "vega": asset_address("vega.js"),
-            "title": f"{SCORE_LABELS.get(chosen.metric, chosen.metric)} at every layer{heads}: {what}",
+            "title": before + what,
+            "turn": self._turn,
+            **({} if of else {"follow": follow}),
             "brief": True,
             "eager": True,
         }
@@ -316,8 +334,14 @@ class _Dashboard:
 
     def _all_charts(self) -> None:
         for name in self._views:
-            if not self._drawable or name in self._drawable:
+            if name in (self._drawable or ()):
                 self._view(name)
+        if not self._drawable:
+            known = self._drawable is not None
+            Widget(
+                "notice",
+                {"text": "No view has rows in this run." if known else "Looking for the views that have rows …"},
+            )
 
     def _text_lens(self) -> None:
         def options() -> dict[str, Any]:
@@ -333,7 +357,7 @@ class _Dashboard:
                 "method": self._chosen.method if self._chosen.metric in SCORE_LABELS else "",
                 "site": "",
                 "positive": str(classes[1]) if len(classes) == 2 else "",
-                "checkpoints": [{**m, "address": step_text(m["step"])} for m in self._described["checkpoints"]],
+                "checkpoints": self._timeline_options()["checkpoints"],
                 "a": self._timeline_options()["a"],
                 "hint": f"Each token is read by the probes of {concept}. Choose another concept above.",
             }

@@ -26,6 +26,7 @@ class DashboardServer:
     app: Any
     """Its ASGI application."""
     bound: socket.socket
+    runs: ShownRuns
 
     def serve(self, on_start: Callable[[], None] = lambda: None) -> None:
         """Answer until it is interrupted or stopped.
@@ -34,7 +35,10 @@ class DashboardServer:
             on_start: Called once when it answers.
         """
         self._server.on_start = on_start
-        self._server.run([self.bound])
+        try:
+            self._server.run([self.bound])
+        finally:
+            self.runs.close()
 
     def stop(self) -> None:
         """Let `serve`, in another thread, return."""
@@ -54,13 +58,14 @@ class DashboardServer:
         return Server(uvicorn.Config(self.app, log_level="warning", ws_max_size=2**24, timeout_graceful_shutdown=1))
 
 
-def make_server(runs: ShownRuns, *, port: int = 8017, token: str | None = None) -> DashboardServer:
+def make_server(runs: ShownRuns, *, port: int = 8017, token: str | None = None, ahead: bool = False) -> DashboardServer:
     """A dashboard of some runs; one for each process.
 
     Args:
         runs: The runs.
         port: Port; 0 for any that is free.
         token: Token of its address; by default a new one.
+        ahead: Whether the views of a finished run are drawn while a page shows something else.
 
     Raises:
         BadInput: NiceGUI is not installed, or the port is in use.
@@ -76,12 +81,12 @@ def make_server(runs: ShownRuns, *, port: int = 8017, token: str | None = None) 
     bound = _bind(port)
     port, token = bound.getsockname()[1], token or secrets.token_urlsafe(24)
     app = make_api(runs, token, port=port)
-    register_page(runs, token)
+    register_page(runs, token, ahead=ahead)
     ui.run_with(
         app, title="ontogeny", dark=None, tailwind=False, show_welcome_message=False, binding_refresh_interval=None
     )
     app.router.lifespan_context = _without_warnings(app.router.lifespan_context)
-    return DashboardServer(f"http://{HOST}:{port}/?token={token}", app, bound)
+    return DashboardServer(f"http://{HOST}:{port}/?token={token}", app, bound, runs)
 
 
 def _without_warnings(lifespan: Any) -> Any:

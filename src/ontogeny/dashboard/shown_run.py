@@ -40,6 +40,10 @@ class ShownRun:
         self._looked = -math.inf, ""
         self._results: OrderedDict[object, Any] = OrderedDict()
         self._tools: dict[str, Any] = {}
+        self.asked = time.monotonic()
+        """When a page last asked for something of this run."""
+        self.closed = threading.Event()
+        """Set when the dashboard ends."""
 
     def version(self) -> str:
         """Digest of the names and times of its records: it changes when a job adds some."""
@@ -202,6 +206,11 @@ class ShownRuns:
     @property
     def first(self) -> ShownRun:
         return next(iter(self.members.values()))
+
+    def close(self) -> None:
+        """Let work in the background end."""
+        for shown in self.members.values():
+            shown.closed.set()
 
 
 def _check_lineage(lineage: Lineage, runs: Iterable[Run]) -> None:

@@ -6,6 +6,7 @@
   const CATEGORIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B6914", "#7F7F7F"];
   const HUES = {grey: "#8a939c", red: "#D55E00", yellow: "#E69F00", green: "#009E73", cyan: "#56B4E9", blue: "#0072B2", magenta: "#CC79A7"};
   const NAMES = {distance_correlation: "q·k with distance", previous_token: "to the previous token", first_token: "to the first token", induction: "to the token after an earlier equal one", position_r2: "queries by position, R²"};
+  const OF_IMAGES = {...NAMES, previous_token: "to the previous patch", first_token: "to the class token"};
   const COLOURS = [["type", "query or key"], ["position", "position"], ["mod5", "position mod 5"], ["norm", "norm"], ["count", "occurrences of its token"], ["text", "text"]];
 
   function along(share) {
@@ -24,7 +25,7 @@
 
   function attention(place, options, emit) {
     let turn = 0, found = null, places = [], counted = [], head = [0, 0], colour = "type", hideFirst = false, projection = "pca", scale = "norm", maps = {}, item = 0, picked = null;
-    const area = element("textarea", {rows: "2", maxlength: "4000", "aria-label": "Text", placeholder: "Type a text of up to 128 tokens; after an empty line another one begins, in the same space."});
+    const area = element("textarea", {rows: "3", maxlength: "4000", "aria-label": "Text", placeholder: "Type a text of up to 128 tokens; after an empty line another one begins, in the same space."});
     area.value = options.text;
     const form = element("form", {onsubmit: (event) => { event.preventDefault(); emit("text", area.value); if (area.value === options.text) read(); }}, area, element("button", {type: "submit"}, "Read"));
     const said = element("p", {class: "notice", role: "status"}), grid = element("div", {class: "heads"}), one = element("div", {class: "one-head"});
@@ -167,9 +168,10 @@
       items.value = String(item);
       hits.textContent = search.value ? `${found.tokens.filter((_, i) => matches(i)).length} of ${total()}` : "";
       const [l, h] = head;
-      const numbers = found.score_names.map((name, i) => element("tr", {}, element("th", {scope: "row"}, NAMES[name] || name), element("td", {class: "number"}, shown(found.scores[l][h][i]))));
-      one.replaceChildren(element("h3", {}, `head.${l + 1}.${h} at ${options.label}`), element("p", {class: "notice"}, "● query   ◆ key: near ones attend to each other in a head whose q·k falls with their distance. Click one to see it in all heads."), cloudOf(l, h),
-        element("table", {class: "numbers"}, element("tbody", {}, ...numbers)), found.images ? imageOf(l, h) : element("div", {class: "scroll"}, linesOf(l, h)));
+      const names = found.images ? OF_IMAGES : NAMES;
+      const numbers = found.score_names.map((name, i) => (found.images && name === "induction" ? null : element("tr", {}, element("th", {scope: "row"}, names[name] || name), element("td", {class: "number"}, shown(found.scores[l][h][i])))));
+      one.replaceChildren(element("h3", {}, `head.${l + 1}.${h} at ${options.label}`), element("p", {class: "notice"}, "● query   ◆ key: near ones attend to each other in a head whose q·k falls with their distance. Click one to see it in all heads."), 
+        element("div", {}, cloudOf(l, h), element("table", {class: "numbers"}, element("tbody", {}, ...numbers.filter(Boolean)))), found.images ? imageOf(l, h) : element("div", {class: "scroll"}, linesOf(l, h)));
       place.dataset.read = `${options.stage} ${options.step}`;
     }
     function offer() {

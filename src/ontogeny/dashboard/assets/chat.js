@@ -312,7 +312,7 @@
       if (card) site.placeholder = card.control_site;
       save.hidden = !card;
       if (card) save.href = `${options.base}/vector?concept=${encodeURIComponent(card.concept)}&stage=${encodeURIComponent(options.a.stage)}&step=${encodeURIComponent(options.a.step)}&towards=${towards.value}&site=${encodeURIComponent(site.value.trim())}`;
-      said.textContent = card ? `One gap is the distance of the class means at ${site.value.trim() || card.control_site} of ${options.a.label}. ${card.control || "The vector was not evaluated on held-out questions: run `ontogeny evaluate`."}` : "No concept is readable at this checkpoint.";
+      said.textContent = card ? `One gap is the distance of the class means at ${site.value.trim() || card.control_site} of ${options.a.label}. ${card.control ? card.control[0].toUpperCase() + card.control.slice(1) : "The vector was not evaluated on held-out questions: run `ontogeny evaluate`."}` : "No concept is readable at this checkpoint.";
     }
     async function load() {
       const mine = ++turn;

@@ -5,6 +5,13 @@ window.ontogeny = (() => {
   const MOST_SVG_ROWS = 3000;
   const PAGE = 50;
   const scripts = {};
+  // Charts that follow checkpoint A at once; the server's answer to the same step comes later, and changes nothing then.
+  const followers = new Set();
+  // Charts are drawn one after the other, and the page answers and paints between two of them.
+  let drawing = Promise.resolve();
+  // The first chart of a panel is asked for before the others.
+  let urgent = Promise.resolve();
+  let lastTurn = 0;
 
   function loadScript(address) {
     scripts[address] = scripts[address] || new Promise((resolve, reject) => {
@@ -16,6 +23,12 @@ window.ontogeny = (() => {
       document.head.append(script);
     });
     return scripts[address];
+  }
+
+  function inTurn(draw) {
+    const mine = drawing.then(() => new Promise((resolve) => setTimeout(resolve))).then(draw);
+    drawing = mine.catch(() => {});
+    return mine;
   }
 
   function element(tag, attributes = {}, ...children) {
@@ -133,6 +146,14 @@ window.ontogeny = (() => {
   // --- a chart: one live Vega view, whose rows change without a new drawing -------------------------------------------
 
   function chart(place, options, emit) {
+    const follow = ({turn: step, checkpoint}) => {
+      lastTurn = step;
+      const to = options.follow;
+      if (!to || options.hidden || !view || !visible) return;
+      const stage = checkpoint.stage ? `&stage=${encodeURIComponent(checkpoint.stage)}` : "";
+      options = {...options, title: to.title + checkpoint.label, rows: `${to.rows}${stage}&step=${encodeURIComponent(checkpoint.address)}&version=${to.version}`};
+      change();
+    };
     let view = null, tabs = [], tab = 0, about = {}, turn = 0, rowsTurn = 0, visible = Boolean(options.eager), stale = true;
     const title = element("h3"), tabPicker = element("select", {"aria-label": "part of the chart", onchange: () => { tab = Number(tabPicker.value); embed(turn); }, hidden: true});
     const plot = element("div", {class: "plot"}), caption = element("figcaption");
@@ -181,11 +202,16 @@ window.ontogeny = (() => {
       });
       figure.dataset.drawn = options.rows || options.src;
     }
-    async function load() {
+    function load() {
       if (options.hidden) return;
       if (!visible) { stale = true; return; }
       stale = false;
-      const mine = ++turn;
+      const before = options.eager ? null : urgent, done = read(++turn, before);
+      if (options.eager) urgent = Promise.all([urgent, done]);
+    }
+    async function read(mine, before) {
+      await before;
+      if (mine !== turn) return;
       figure.setAttribute("aria-busy", "true");
       try {
         about = await fetchJson(options.src);
@@ -197,7 +223,7 @@ window.ontogeny = (() => {
         tabPicker.replaceChildren(...tabs.map((one, i) => element("option", {value: String(i)}, one.label || "all")));
         tabPicker.hidden = tabs.length < 2;
         tabPicker.value = String(tab);
-        if (tabs.length) await embed(mine); else problem(about.reason);
+        if (tabs.length) await inTurn(() => (mine === turn ? embed(mine) : null)); else problem(about.reason);
         if (options.apart && view) await change(); // the chart holds the rows of another checkpoint
       } catch (error) { if (mine === turn) problem(error.message); }
       if (mine === turn) figure.removeAttribute("aria-busy");
@@ -225,8 +251,10 @@ window.ontogeny = (() => {
     place.hidden = Boolean(options.hidden);
     theme.observe(document.body, {attributes: true, attributeFilter: ["class"]});
     if (visible) load();
+    followers.add(follow);
     return {
       update(next) {
+        if (next.turn !== undefined && next.turn < lastTurn) next = {...next, rows: options.rows, title: options.title};
         const old = options;
         options = next;
         place.hidden = Boolean(next.hidden);
@@ -235,7 +263,7 @@ window.ontogeny = (() => {
         else if (next.rows !== old.rows) { if (view) change(); else load(); }
         else if (details.open && next.table !== old.table) openTable();
       },
-      destroy() { watcher.disconnect(); theme.disconnect(); if (view) view.finalize(); },
+      destroy() { turn += 1; followers.delete(follow); watcher.disconnect(); theme.disconnect(); if (view) view.finalize(); },
     };
   }
 
@@ -266,6 +294,7 @@ window.ontogeny = (() => {
       options = {...options, [which]: index};
       draw();
       emit("choose", {which, index, turn: ++sent});
+      if (which === "a" && !options.alone) for (const follow of followers) follow({turn: sent, checkpoint: options.checkpoints[index]});
     }
     function move(which, index) {
       const at = Math.min(Math.max(index, 0), options.checkpoints.length - 1);
@@ -396,6 +425,8 @@ window.ontogeny = (() => {
       place.replaceChildren(element("nav", {class: "panels", "aria-label": "Panels"}, ...options.panels.map((one) =>
         element("button", {type: "button", "data-panel": one.name, title: one.title, "aria-current": one.name === options.panel ? "page" : null,
           onclick: () => emit("choose", one.name)}, one.label))));
+      const bar = place.firstChild, current = bar.querySelector("[aria-current]");
+      if (current && current.offsetLeft + current.offsetWidth > bar.clientWidth) bar.scrollLeft = current.offsetLeft - (bar.clientWidth - current.offsetWidth) / 2;
     }
     fill(options);
     return {update: (next) => { if (JSON.stringify(next) !== JSON.stringify(options)) fill(next); }};

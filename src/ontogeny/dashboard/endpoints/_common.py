@@ -1,6 +1,7 @@
 """Common parts of the endpoints: the runs of the application, and JSON without NaN."""
 
 import math
+import time
 from typing import Any
 
 from fastapi import Request
@@ -15,6 +16,7 @@ def run_of(request: Request, run: str) -> ShownRun:
         BadInput: it has no such run.
     """
     shown: ShownRun = request.app.state.runs[run]
+    shown.asked = time.monotonic()
     return shown
 
 

@@ -1,6 +1,7 @@
 """Charts: every view of the package as Vega-Lite, drawn from the records of a run or of one of its concepts."""
 
 import re
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -12,6 +13,8 @@ from ontogeny.report.pictures import draw_picture
 from ontogeny.views import load_view, load_views
 
 charts_router = APIRouter()
+_IDLE = 2.0
+"""Seconds without a request after which a view is drawn ahead."""
 
 
 @charts_router.get("/charts")
@@ -62,7 +65,20 @@ def read_chart(
         stage: The one stage that is drawn; "" for all.
         step: The one step that is drawn; all by default.
     """
-    only = RowFilter((concept,) if concept else (), (), (stage,) if stage else (), step)
+    return _chart(shown, view, RowFilter((concept,) if concept else (), (), (stage,) if stage else (), step))
+
+
+def draw_ahead(shown: ShownRun) -> None:
+    """Draw the views of a run that have rows while no page asks for anything, so that a reader who opens them does not wait."""
+    for name in sorted(views_with_rows(shown)):
+        while not shown.closed.wait(_IDLE / 5) and time.monotonic() - shown.asked < _IDLE:
+            pass
+        if shown.closed.is_set():
+            return
+        _chart(shown, name, RowFilter())
+
+
+def _chart(shown: ShownRun, view: str, only: RowFilter) -> dict[str, Any]:
     return shown.result(("chart", view, only), lambda: _draw(shown, view, only))
 
 
