@@ -28,7 +28,9 @@ class Moments:
         target, mean = z.double(), x.mean(1, dtype=torch.float64)
         centre = target.mean(0)
         wide = torch.sub(x, mean[:, None])  # in float64, without a copy of x in it
-        return cls(x.shape[1], mean, centre, wide.mT @ wide, wide.mT @ (target - centre))
+        # The thin factor is on the left: MKL is ten times slower with few columns on the right.
+        xz = ((target - centre).mT.contiguous() @ wide).mT
+        return cls(x.shape[1], mean, centre, wide.mT @ wide, xz)
 
     def __add__(self, other: "Moments") -> "Moments":
         count = self.count + other.count

@@ -40,13 +40,14 @@ class ExampleSpan:
 
     def to_raw(self, probe: Probe) -> Probe:
         """The probe of the coordinates as one of the activations."""
-        direction = self.axes @ probe.direction.double()
+        direction = self._spread(probe.direction)
         bias = probe.bias.double() - (self.mean[:, :, None] * direction).sum(1)
-        facts = {
-            name: (self.axes @ fact.double()).to(fact) if name == "removed" else fact
-            for name, fact in probe.facts.items()
-        }
+        facts = {name: self._spread(fact).to(fact) if name == "removed" else fact for name, fact in probe.facts.items()}
         return Probe(direction.to(probe.direction), bias.to(probe.bias), facts)
+
+    def _spread(self, coordinates: Float[Tensor, "site r k"]) -> Float[Tensor, "site d k"]:
+        # The thin factor is on the left: MKL is fifteen times slower with few columns on the right.
+        return (coordinates.double().mT.contiguous() @ self.axes.mT).mT
 
 
 @dataclass(frozen=True)
