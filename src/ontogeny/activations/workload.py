@@ -15,6 +15,9 @@ from ontogeny.data.templates import Template, template_name, template_of
 from ontogeny.data.tokenization import encode_answers, encode_texts
 from ontogeny.errors import BadInput
 
+_CHUNK = 4096
+"""Texts that are tokenised at once: their encodings take ten times as much memory as the workload."""
+
 
 @dataclass(frozen=True, eq=False)
 class ConceptRows:
@@ -45,18 +48,25 @@ def build_workload(
     builder = _Builder(tokenizer, context, truncate)
     rows = {}
     for concept in concepts:
-        encodings = encode_texts(
-            tokenizer,
-            concept.texts,
-            [e.span for e in concept.examples],
-            template=template_of(tokenizer, concept.template),
-            chats=[e.chat for e in concept.examples],
-        )
-        long = sum(len(encoding.ids) > context for encoding in encodings) if truncate else 0
-        if truncate:
-            encodings = [_truncate(encoding, context) for encoding in encodings]
-        _check_length(concept.name, encodings, context)
-        places = [builder.read(encoding, concept.position.weights(encoding)) for encoding in encodings]
+        lengths: list[int] = []
+        places: list[tuple[int, int]] = []
+        template = template_of(tokenizer, concept.template)
+        for at in range(0, len(concept.examples), _CHUNK):
+            examples = concept.examples[at : at + _CHUNK]
+            encodings = encode_texts(
+                tokenizer,
+                [e.text for e in examples],
+                [e.span for e in examples],
+                template=template,
+                chats=[e.chat for e in examples],
+            )
+            lengths += [len(encoding.ids) for encoding in encodings]
+            if truncate:
+                encodings = [_truncate(encoding, context) for encoding in encodings]
+            places += [builder.read(encoding, concept.position.weights(encoding)) for encoding in encodings]
+        long = sum(length > context for length in lengths) if truncate else 0
+        if not truncate:
+            _check_length(concept.name, lengths, context)
         before = builder.truncated
         answers = [builder.question(concept, a.prompt, (a.right, a.wrong)) for a in concept.answers]
         rows[concept.name] = ConceptRows(
@@ -87,18 +97,20 @@ def text_workload(
     builder = _Builder(tokenizer, context, truncate)
     template = template_of(tokenizer, template)
     encodings = encode_texts(tokenizer, texts, [None] * len(texts), template=template)
-    encodings = [_truncate(encoding, context) for encoding in encodings] if truncate else encodings
-    _check_length("the list", encodings, context)
+    if truncate:
+        encodings = [_truncate(encoding, context) for encoding in encodings]
+    else:
+        _check_length("the list", [len(encoding.ids) for encoding in encodings], context)
     places = [builder.read(encoding, position.weights(encoding)) for encoding in encodings]
     reads, sequences = (torch.tensor(column) for column in zip(*places, strict=True))
     return builder.workload(), reads, sequences
 
 
-def _check_length(name: str, encodings: Sequence[Encoding], context: int) -> None:
-    long = [len(e.ids) for e in encodings if len(e.ids) > context]
+def _check_length(name: str, lengths: Sequence[int], context: int) -> None:
+    long = [length for length in lengths if length > context]
     if long:
         raise BadInput(
-            f"{len(long)} of {len(encodings)} texts of {name} are longer than the context of {context} tokens "
+            f"{len(long)} of {len(lengths)} texts of {name} are longer than the context of {context} tokens "
             f"(the longest has {max(long)}): shorten them, or set `truncate` to keep their last {context} tokens."
         )
 
@@ -130,13 +142,18 @@ class _Builder:
         self.reads: dict[tuple[int, bytes], int] = {}
         self.weights: list[ActivationRead] = []
         self.scored: dict[tuple[int, int], int] = {}
+        self._vectors: dict[bytes, Float[Tensor, " token"]] = {}
+
+    def _shared(self, vector: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+        """The first vector with these numbers: texts of one length mostly have the same, and a small tensor takes 600 bytes."""
+        return self._vectors.setdefault(vector.numpy().tobytes(), vector)
 
     def sequence(self, ids: Int[Tensor, " token"], special: Bool[Tensor, " token"]) -> int:
         key = tuple(ids.tolist())
         if key not in self.sequences:
             self.sequences[key] = len(self.sequences)
             plain = torch.ones(len(key)) if special.all() else (~special).float()
-            self.content.append(plain / plain.sum())
+            self.content.append(self._shared(plain / plain.sum()))
         return self.sequences[key]
 
     def read(self, encoding: Encoding, weights: Float[Tensor, " token"]) -> tuple[int, int]:
@@ -144,7 +161,7 @@ class _Builder:
         key = (place, weights.numpy().tobytes())
         if key not in self.reads:
             self.reads[key] = len(self.weights)
-            self.weights.append(ActivationRead(place, weights))
+            self.weights.append(ActivationRead(place, self._shared(weights)))
         return self.reads[key], place
 
     def question(self, concept: Concept, prompt: str, answers: tuple[str, str]) -> tuple[int, int]:

@@ -84,7 +84,7 @@ def control_task(
     gain, ends = selectivity(
         scores.correct(held_out[:, at], design.y[usable]),
         right,
-        design.weights[:, at],
+        design.weights if len(usable) == design.weights.shape[1] else design.weights[:, at],
         groups=len(design.groups[usable].unique()),
     )
     by_type = type_baseline(design.control, design.y, train, test)

@@ -4,6 +4,7 @@ Since one design serves all sites and checkpoints, curves over training are pair
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ontogeny.measurements.rows import RowContext
 from ontogeny.measurements.settings import TraceSettings
 from ontogeny.statistics.bootstrap import group_weights
 from ontogeny.statistics.control_tasks import ControlTypes, control_labels, control_types
+from ontogeny.statistics.cross_fitting import GroupPairs
 from ontogeny.statistics.permutation import group_permutations
 from ontogeny.statistics.splits import Split, contiguous_split, cross_fit_folds, group_split
 
@@ -70,6 +72,12 @@ class Design:
     @property
     def test_groups(self) -> int:
         return len(self.groups[self.split.test].unique())
+
+    @cached_property
+    def test_pairs(self) -> GroupPairs:
+        """Pairs of test examples of the two classes inside their folds."""
+        assert self.test_folds is not None
+        return GroupPairs.of(self.y_test, self.test_folds, self.test_group_ids)
 
     @property
     def test_group_ids(self) -> Int[Tensor, " test"]:
@@ -128,9 +136,10 @@ def make_design(concept: Concept, settings: TraceSettings) -> Design:
     most = len(y) if settings.protocol == "paper" else MAX_DEPENDENCE_EXAMPLES
     test, rows = split.test, related[_evenly_spaced(len(related), most)]
     try:
-        permutations = group_permutations(y[test], groups[test], samples=settings.permutations, seed=settings.seed)
-        if folds is not None:
-            permutations = permutations[:REFITS].clone()
+        used = None if folds is None else REFITS
+        permutations = group_permutations(
+            y[test], groups[test], samples=settings.permutations, seed=settings.seed, first=used
+        )
         return Design(
             concept=concept,
             y=y,

@@ -22,6 +22,8 @@ _EXPANDED_FREEDOM = 5
 _MAX_RESAMPLES_WITHOUT_CLASS = 0.01
 
 _BLOCK = 2**24
+"""Bytes of weights that are held in double precision at once."""
+_DRAWN = 2**21
 """Resampled groups that are drawn at once."""
 _SORTED_FROM = 1024
 """Examples from which on AUROC is resampled along the sorted scores; below, a product over all pairs is faster."""
@@ -63,7 +65,7 @@ def group_weights(
         )
     generator = torch.Generator().manual_seed(seed)
     weights = torch.empty(samples, len(groups), dtype=dtype)
-    for rows in weights.split(max(1, _BLOCK // count)):  # type: ignore[no-untyped-call]
+    for rows in weights.split(max(1, _DRAWN // count)):  # type: ignore[no-untyped-call]
         drawn = torch.randint(count, (len(rows), count), generator=generator)
         times = torch.zeros(len(rows), count).scatter_add_(1, drawn, torch.ones(len(rows), count))
         torch.index_select(times.to(dtype), 1, member, out=rows)

@@ -106,8 +106,10 @@ def selectivity(
         weights: Resamples of the groups at these examples.
     """
     gain = right.double() - control_right.double().mean(0)
-    drawn = weights[weights.sum(1) > 0]
-    return gain.mean(1), percentile_interval(gain.mean(1), mean_samples(gain, drawn), groups=groups)
+    drawn = weights.sum(1) > 0
+    if not drawn.all():  # a copy of a large table only where one is needed
+        weights = weights[drawn]
+    return gain.mean(1), percentile_interval(gain.mean(1), mean_samples(gain, weights), groups=groups)
 
 
 def control_labels(

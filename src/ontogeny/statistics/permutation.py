@@ -28,21 +28,29 @@ _BLOCK = 2**21
 
 
 def group_permutations(
-    y: Shaped[Tensor, " example"], groups: Int[Tensor, " example"], *, samples: int = 1000, seed: int = 0
+    y: Shaped[Tensor, " example"],
+    groups: Int[Tensor, " example"],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    first: int | None = None,
 ) -> Int[Tensor, "sample example"]:
     """Index of the example whose label each example gets: `y[result]` are the permuted labels.
 
     Labels are shuffled inside groups of mixed labels; groups of one label swap labels as blocks, which keeps them uniform.
+
+    Args:
+        first: Only so many of the samples, the same as among all of them.
 
     Raises:
         BadInput: all labels are equal.
     """
     generator = torch.Generator().manual_seed(seed)
     number, member = unique_inverse(groups)
-    first = torch.full((number,), len(y)).scatter_reduce_(0, member, torch.arange(len(y)), "amin")
-    differs = torch.zeros(number, dtype=torch.bool).index_put_((member[y != y[first[member]]],), torch.tensor(True))
+    leader = torch.full((number,), len(y)).scatter_reduce_(0, member, torch.arange(len(y)), "amin")
+    differs = torch.zeros(number, dtype=torch.bool).index_put_((member[y != y[leader[member]]],), torch.tensor(True))
     pure = (~differs).nonzero()[:, 0]
-    if not differs.any() and len(unique_values(y[first[pure]])) < 2:
+    if not differs.any() and len(unique_values(y[leader[pure]])) < 2:
         raise BadInput(
             f"a permutation test needs two classes, got equal labels of {len(y)} examples in {number} groups: add a class."
         )
@@ -52,12 +60,12 @@ def group_permutations(
     # Sorting by group plus noise shuffles the examples inside each group and keeps the groups in place.
     places = member.double() * 2
     slots = places.argsort(stable=True)
-    result = torch.empty(samples, len(y), dtype=torch.int32)
-    for rows in torch.arange(samples).split(max(1, _BLOCK // len(y))):  # type: ignore[no-untyped-call]
+    result = torch.empty(samples if first is None else min(first, samples), len(y), dtype=torch.int32)
+    for rows in torch.arange(len(result)).split(max(1, _BLOCK // len(y))):  # type: ignore[no-untyped-call]
         source = torch.arange(number).repeat(len(rows), 1)
         chances = torch.rand(len(rows), len(pure), generator=generator) if swapped is None else swapped[rows]
         source[:, pure] = pure[_order_of_chances(chances)]
-        result[rows] = first[source][:, member].int()
+        result[rows] = leader[source][:, member].int()
         if swapped is not None:
             noise = torch.rand(len(rows), len(y), generator=generator, dtype=torch.float64)
             shuffled = _argsort(noise.add_(places))
