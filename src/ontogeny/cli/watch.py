@@ -152,6 +152,8 @@ def _content(run: "FollowedRun") -> dict[str, Any]:
 
 
 def _line(run: "FollowedRun") -> str:
-    traced = len(run.done)
-    noun = "checkpoint" if traced == 1 else "checkpoints"
-    return f"{run.name}: {traced} {noun} traced, {len(run.alerts)} alerts; {run.run.folder}"
+    def counted(n: int, noun: str) -> str:
+        return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+    traced, alerts = counted(len(run.done), "checkpoint"), counted(len(run.alerts), "alert")
+    return f"{run.name}: {traced} traced, {alerts}; {run.run.folder}"
