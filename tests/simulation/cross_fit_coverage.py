@@ -56,28 +56,28 @@ def coverage(situation: Situation, *, sets: int, seed: int = 0) -> Coverage:
     g = torch.Generator().manual_seed(seed)
     module = plugins.load_plugin("probes", situation.method)
     new, new_y, _ = situation.draw(g, NEW_DATA_GROUPS)
-    truths, values, variances = [], [], []
+    truths, values, variances, of_tests = [], [], [], []
     for draw in range(sets):
         x, y, groups = situation.draw(g)
         folds = cross_fit_folds(groups, y, "binary", seed=draw)
         fits = module.fit_folds(x[None], y, folds, groups=groups, seed=draw)
-        score = cross_fitting.cross_fit_auroc(fits.held_out_scores(x[None], folds)[..., 0], y, folds, groups)
+        u = fits.held_out_scores(x[None], folds)[..., 0]
+        score = cross_fitting.cross_fit_auroc(u, y, folds, groups)
         values.append(score.value)
-        variances.append(cross_fitting.group_variance(score.influence, groups, y))
+        method = situation.method
+        variances.append(cross_fitting.auroc_variance(u, score, y, folds, groups, method=method))
+        of_tests.append(cross_fitting.group_variance(score.influence, groups, y))
         each = [fits.fold(f).scores(new[None])[0, :, 0] for f in range(fits.bias.shape[1])]
         truths.append(auroc(torch.stack(each), new_y).mean())
     truth, value = float(torch.stack(truths).mean()), torch.cat(values)
-    variance = cross_fitting.GroupVariance(
-        torch.cat([v.value for v in variances]), torch.cat([v.freedom for v in variances])
-    )
-    share = cross_fitting.fit_variance_share(value, share=True, examples=len(y), width=situation.d)
 
-    def covered(share: Tensor) -> float:
-        ends = cross_fitting.cross_fit_interval(value, variance, share, share=True)
+    def covered(each: list[cross_fitting.GroupVariance]) -> float:
+        variance = cross_fitting.GroupVariance(torch.cat([v.value for v in each]), torch.cat([v.freedom for v in each]))
+        ends = cross_fitting.cross_fit_interval(value, variance, torch.zeros_like(value), share=True)
         return float(((ends.low <= truth) & (truth <= ends.high)).float().mean())
 
     exact = float(((value <= 0) | (value >= 1)).float().mean())
-    return Coverage(truth, covered(share), covered(torch.zeros_like(share)), exact)
+    return Coverage(truth, covered(variances), covered(of_tests), exact)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def step_coverage(gap: float, groups: int, *, sets: int, d: int = 30, seed: int 
         folds = cross_fit_folds(group, y, "binary", seed=draw)
         u = module.fit_folds(x, y, folds, groups=group).held_out_scores(x, folds)[..., 0]
         score = cross_fitting.cross_fit_auroc(u, y, folds, group)
-        share = cross_fitting.fit_variance_share(score.value, share=True, examples=len(y), width=d)
+        variance = cross_fitting.auroc_variance(u, score, y, folds, group, method="mass_mean")
+        share = cross_fitting.resample_share(variance, score, group)
         weights = group_weights(group, samples=200, seed=draw)
         samples = cross_fitting.cross_fit_samples(score, weights, share, share=True)
         curves.append(score.value)

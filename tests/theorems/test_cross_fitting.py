@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy.stats import t as student_t
 from torch import Tensor
 
@@ -172,14 +174,80 @@ def test_resamples_have_the_spread_of_the_interval() -> None:
     g = torch.Generator().manual_seed(0)
     groups, y = torch.arange(200) // 2, torch.arange(200) % 2 == 0
     folds = cross_fit_folds(groups, y, "binary")
-    score = cross_fitting.cross_fit_auroc(torch.randn(2, 200, generator=g) + y.float(), y, folds, groups)
-    share = cross_fitting.fit_variance_share(score.value, share=True, examples=200, width=64)
+    scores = torch.randn(2, 200, generator=g) + y.float()
+    score = cross_fitting.cross_fit_auroc(scores, y, folds, groups)
+    variance = cross_fitting.auroc_variance(scores, score, y, folds, groups)
+    share = cross_fitting.resample_share(variance, score, groups)
     drawn = cross_fitting.cross_fit_samples(score, group_weights(groups, samples=2000), share, share=True)
-    ends = cross_fitting.cross_fit_interval(
-        score.value, cross_fitting.group_variance(score.influence, groups, y), share, share=True
-    )
+    ends = cross_fitting.cross_fit_interval(score.value, variance, torch.zeros(2), share=True)
     low, high = drawn.quantile(0.025, 0), drawn.quantile(0.975, 0)
     assert torch.allclose(high - low, ends.high - ends.low, rtol=0.1)
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(2, 2), (2, 3), (3, 3)])
+def test_variance_of_test_groups_is_unbiased(positives: int, negatives: int) -> None:
+    """Over all samples of three values, with ties, in one fold; DeLong's estimate is too large."""
+    count = positives + negatives
+    y, one_fold = torch.arange(count) < positives, torch.zeros(count, dtype=torch.long)
+    draws = torch.cartesian_prod(*[torch.arange(3)] * count)
+    odds = torch.where(y[:, None], torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.5, 0.3, 0.2])).double()
+    weight = odds[torch.arange(count), draws].prod(1)
+    score = cross_fitting.cross_fit_auroc(draws.float(), y, one_fold, torch.arange(count))
+    area = score.value.double()
+    truth = float(weight @ (area - weight @ area).square())
+    pairs = cross_fitting.GroupPairs.of(y, one_fold, torch.arange(count))
+    squares = score.influence.square().sum(1)
+    unbiased = (squares - cross_fitting._interactions(draws.float(), area, pairs)) / pairs.disjoint
+    assert float(weight @ unbiased) == pytest.approx(truth, rel=1e-6)
+    usual = cross_fitting.group_variance(score.influence, torch.arange(count), y)
+    assert float(weight @ usual.value) > 1.03 * truth
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_interactions_and_pairs_equal_their_definitions(data: st.DataObject) -> None:
+    n = data.draw(st.integers(4, 14))
+    lists = st.lists(st.integers(0, 3), min_size=n, max_size=n)
+    groups, folds, scores = (torch.tensor(data.draw(lists)) for _ in range(3))
+    groups = groups + 4 * (folds % 2)  # no group in two folds
+    folds, y = folds % 2, torch.tensor(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    compared = (folds[:, None] == folds) & y[:, None] & ~y
+    assume(compared.any())
+    values = scores[None].float()
+    area = cross_fitting.cross_fit_auroc(values, y, folds, groups).value.double()
+    pairs = cross_fitting.GroupPairs.of(y, folds, groups)
+    won = ((scores[:, None] - scores).sign() + 1) / 2 - area
+    member = (groups[:, None] == torch.arange(8)).double()
+    between = member.T @ (won.double() * compared) @ member
+    number = member.T @ compared.double() @ member
+    across = (between + between.T).triu(1).square().sum() / compared.sum() ** 2
+    assert float(cross_fitting._interactions(values, area, pairs)[0]) == pytest.approx(float(across), abs=1e-9)
+    at = compared.nonzero()
+    apart = torch.stack([(groups[pair][:, None] != groups[at].flatten()).all(0).view(-1, 2).all(1) for pair in at])
+    assert pairs.disjoint == pytest.approx(float(apart.double().mean()))
+    assert pairs.inside == pytest.approx(float(number.diagonal().sum() / compared.sum()))
+
+
+@settings(max_examples=15)
+@given(st.integers(2, 20), st.integers(0, 1000))
+def test_variance_of_an_auroc_is_finite_and_does_not_depend_on_units_or_the_name_of_a_class(
+    size: int, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    groups = torch.arange(2 * size) // (1 + seed % 2)
+    y, folds = torch.arange(2 * size) % 4 < 2, groups % 2
+    assume(y.any() and not y.all())
+    scores = torch.randn(3, 2 * size, generator=g) + (seed % 5) * y
+    variances = [
+        cross_fitting.auroc_variance(
+            some, cross_fitting.cross_fit_auroc(some, labels, folds, groups), labels, folds, groups
+        )
+        for some, labels in ((scores, y), (3 * scores + 1, y), (-scores, ~y))
+    ]
+    assume(not cross_fitting.cross_fit_auroc(scores, y, folds, groups).value.isnan().any())
+    assert all(v.value.isfinite().all() and (v.value >= 0).all() for v in variances)
+    assert torch.allclose(variances[0].value, variances[1].value)
+    assert torch.allclose(variances[0].value, variances[2].value)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 6, 20])

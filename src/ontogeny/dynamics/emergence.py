@@ -168,7 +168,7 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
         at_start = untrained[key][best.at : best.at + 1]
         floors["the untrained model"] = scores.resampled_scores(metric, at_start, design, width=width)[1][:, 0]
     floor, name = _highest_floor(floors)
-    points, samples = scores.resampled_scores(metric, stacked, design, width=width)
+    points, samples = scores.resampled_scores(metric, stacked, design, width=width, method=method)
     return ScoreCurve(
         of=metric,
         steps=torch.tensor([visit.step or 0 for visit in visits], dtype=torch.float64),

@@ -201,9 +201,10 @@ def probe_rows(
 ) -> list[Record]:
     """Scores on the held-out groups with intervals, and statistics of the fit."""
     y, rows = design.y_test, []
-    fits = None if design.test_folds is None else scores.fit_share(held_out, design, width=width)
+    main = scores.main_score(held_out, design)
+    fits = None if main is None else scores.fit_share(held_out, design, width=width, main=main)
     for metric in scores.metrics_for(design.concept.kind):
-        value, ends = scores.design_scores(metric, held_out, design, width=width, fits=fits)
+        value, ends = scores.design_scores(metric, held_out, design, width=width, fits=fits, main=main, method=method)
         note = scores.few_of_class(y) if metric == "auroc" else None
         rows += site_rows(about, metric, value, sites, method=method, interval=ends, note=note)
     on_train = partial(site_rows, about, sites=sites, method=method, split="train", n=len(design.y_train))

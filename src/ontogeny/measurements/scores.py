@@ -44,19 +44,33 @@ def bootstrap_scores(
 
 
 def design_scores(
-    metric: str, scores: ProbeScores, design: Design, *, width: int, fits: Float[Tensor, " site"] | None = None
+    metric: str,
+    scores: ProbeScores,
+    design: Design,
+    *,
+    width: int,
+    fits: Float[Tensor, " site"] | None = None,
+    main: cross_fitting.CrossFitScore | None = None,
+    method: str = "",
 ) -> tuple[Float[Tensor, " site"], Interval]:
     """Score probes on the held-out examples of a design, with an interval over groups and, under cross-fitting, over fits.
 
     Args:
         width: Dimensions of the activations.
         fits: From `fit_share`, if known.
+        main: From `main_score`, if known.
+        method: The probe, if one of those whose fits settle soon.
     """
     y = design.y_test
     if design.test_folds is None:
         scored = held_out_scores(metric, scores, y, design.weights, design.test_groups)
         return scored.value, scored.interval
-    result = _cross_fit_score(metric, scores, design)
+    is_main = metric == metrics_for(design.concept.kind)[0]
+    result = main if main is not None and is_main else _cross_fit_score(metric, scores, design)
+    if metric == "auroc" and y.dtype == torch.bool:
+        variance = _auroc_variance(result, scores, design, method)
+        ends = cross_fitting.cross_fit_interval(result.value, variance, torch.zeros_like(variance.value), share=True)
+        return result.value, _told_interval(metric, ends, y)
     fits = _fit_share(metric, result, scores, design, width) if fits is None else fits
     variance = cross_fitting.group_variance(result.influence, design.test_group_ids, y if metric == "auroc" else None)
     ends = cross_fitting.cross_fit_interval(result.value, variance, fits, share=metric != "r2")
@@ -64,7 +78,7 @@ def design_scores(
 
 
 def resampled_scores(
-    metric: str, scores: ProbeScores, design: Design, *, width: int
+    metric: str, scores: ProbeScores, design: Design, *, width: int, method: str = ""
 ) -> tuple[Float[Tensor, " site"], Float[Tensor, "sample site"]]:
     """The score on the held-out examples of a design, and on each resample of the groups, paired over sites and checkpoints.
 
@@ -72,12 +86,17 @@ def resampled_scores(
 
     Args:
         width: Dimensions of the activations.
+        method: The probe, if one of those whose fits settle soon.
     """
     if design.test_folds is None:
         y = design.y_test
         return score(metric, scores, y), bootstrap_scores(metric, scores, y, design.weights)
     result = _cross_fit_score(metric, scores, design)
-    fits = _fit_share(metric, result, scores, design, width)
+    if metric == "auroc" and design.y_test.dtype == torch.bool:
+        variance = _auroc_variance(result, scores, design, method)
+        fits = cross_fitting.resample_share(variance, result, design.test_group_ids)
+    else:
+        fits = _fit_share(metric, result, scores, design, width)
     return result.value, cross_fitting.cross_fit_samples(result, design.weights, fits, share=metric != "r2")
 
 
@@ -130,10 +149,32 @@ def _cross_fit_score(metric: str, scores: ProbeScores, design: Design) -> cross_
     return cross_fitting.cross_fit_macro_auroc(scores, y, folds, design.test_group_ids)
 
 
-def fit_share(scores: ProbeScores, design: Design, *, width: int) -> Float[Tensor, " site"]:
-    """Variance of a score by the training groups, as a share of that by the test groups, from the main metric."""
+def _auroc_variance(
+    result: cross_fitting.CrossFitScore, scores: ProbeScores, design: Design, method: str
+) -> cross_fitting.GroupVariance:
+    assert design.test_folds is not None
+    return cross_fitting.auroc_variance(
+        scores[..., 0],
+        result,
+        design.y_test,
+        design.test_folds,
+        design.test_group_ids,
+        method=method,
+        pairs=design.test_pairs,
+    )
+
+
+def main_score(scores: ProbeScores, design: Design) -> cross_fitting.CrossFitScore | None:
+    """The main metric of probes on the held-out examples; None without cross-fitting."""
+    return None if design.test_folds is None else _cross_fit_score(metrics_for(design.concept.kind)[0], scores, design)
+
+
+def fit_share(
+    scores: ProbeScores, design: Design, *, width: int, main: cross_fitting.CrossFitScore | None = None
+) -> Float[Tensor, " site"]:
+    """Variance of a mean over examples by the training groups, as a share of that by the test groups, from the main metric."""
     metric = metrics_for(design.concept.kind)[0]
-    return _fit_share(metric, _cross_fit_score(metric, scores, design), scores, design, width)
+    return _fit_share(metric, main or _cross_fit_score(metric, scores, design), scores, design, width)
 
 
 def _fit_share(

@@ -31,6 +31,7 @@ from ontogeny.statistics.bootstrap import (
 )
 from ontogeny.statistics.cross_fitting import (
     CrossFitScore,
+    auroc_variance,
     cross_fit_auroc,
     cross_fit_interval,
     cross_fit_macro_auroc,
@@ -223,7 +224,10 @@ def _cross_fit_baseline(
         main = main or result
         share = metric != "r2"
         fits = fit_variance_share(main.value.nan_to_num(0.5), share=share, examples=len(y), width=len(y))
-        variance = group_variance(result.influence, groups, y if metric == "auroc" else None)
+        if metric == "auroc" and concept.kind == "binary":
+            variance, fits = auroc_variance(scores.T, result, y, folds, groups), torch.zeros_like(fits)
+        else:
+            variance = group_variance(result.influence, groups, y if metric == "auroc" else None)
         ends = cross_fit_interval(result.value, variance, fits, share=share)
         results[metric] = SurfaceScore(float(result.value[0]), *ends[0].ends)
     return SurfaceBaseline(results, len(y))

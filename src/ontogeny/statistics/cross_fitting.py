@@ -2,9 +2,10 @@
 
 Each example is scored by the probe of its fold, which was fitted on the other folds. AUROC compares pairs within a fold: a probe is
 independent of its own fold, so this is unbiased, where pooled scores of different fits are biased below chance. The variance over the
-test groups, given the fits, comes from the influence of each group (DeLong's components by cluster, Obuchowski 1997). At chance the
-true variance is up to twice that: the score is then a sum over pairs of examples, each of which counts twice, once with either as
-training data. Far from chance the fits add little. `fit_variance_share` interpolates; `make calibration` holds its coverage.
+test groups, given the fits, comes from the influence of each group (DeLong's components by cluster, Obuchowski 1997); that of an AUROC
+of two classes is freed of the bias by which small folds count the interactions of groups twice (`auroc_variance`). At chance the true
+variance is up to twice that: the score is then a sum over pairs of examples, each of which counts twice, once with either as training
+data. Far from chance the fits add less. `make calibration` holds the coverage.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,21 @@ from ontogeny.statistics.permutation import average_ranks
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
 _SHARE_AT_CHANCE = 0.6
-"""Less than the 1 of a sum over pairs, as simulated: pairs inside a fold do not count twice, and ranks ignore the length of a direction."""
+"""Of accuracies and other means: the signs of the scores hold 2/π of the doubled variance."""
+_AUROC_SHARE_AT_CHANCE = 0.85
+"""Of an AUROC, whose ranks hold 3/π of it."""
+_INSIDE = 0.7
+"""How much of that the pairs inside a group take away: they are in no training data together with a test example."""
+_AUROC_DECAYS, _AUROC_DECAY = {"mass_mean": 2.4}, 0.3
+"""How fast the share of the fits falls with the score, by method, from simulation: class means settle sooner than fitted weights."""
+_NEARER = 0.8
+"""The share is that at a score so many standard errors nearer to chance: the end of the interval where the fits matter most."""
+_LEAST_VARIANCE = 0.4
+"""Of that of independent examples: with few wrong pairs, their spread over the groups is unknown."""
+_LEAST_DISJOINT = 1 / 3
+"""Bound on how much the covariance of the folds may take from their spread, of two groups a fold."""
+_COMPARED = 2**12
+"""Pairs of a fold up to which interactions are counted; with more, they are less than a twentieth of the variance."""
 _BLOCK = 2**24
 """Weights that are held in double precision at once."""
 _ORDERED = 2**20
@@ -151,9 +166,8 @@ def group_variance(
     Args:
         y: Labels of a score that compares classes, such as AUROC: groups of one label then count for their class only.
     """
-    count, member = unique_inverse(groups.cpu())
-    member = member.to(groups.device)
-    by_group = influence.new_zeros(len(influence), count).index_add_(1, member, influence)
+    by_group, member = _group_sums(influence, groups)
+    count = by_group.shape[1]
     variance, smallness = torch.zeros(2, len(influence), dtype=influence.dtype, device=influence.device)
     strata = _strata(member, count, y)
     for inside in strata:
@@ -165,6 +179,131 @@ def group_variance(
     total = torch.where(smallness > 0, variance.square() / smallness, count - 1.0)
     # With a kind of groups for each class, the level of the score is estimated beside their means.
     return GroupVariance(variance, (total - 1).clamp(min=1) if len(strata) > 1 else total)
+
+
+def auroc_variance(
+    scores: Float[Tensor, "site example"],
+    score: CrossFitScore,
+    y: Bool[Tensor, " example"],
+    folds: Int[Tensor, " example"],
+    groups: Int[Tensor, " example"],
+    *,
+    method: str = "",
+    pairs: "GroupPairs | None" = None,
+) -> GroupVariance:
+    """Variance of an AUROC of two classes over test groups, folds and fits.
+
+    That of the test groups is the unbiased one of a U-statistic of groups (Bamber 1975 for groups of one label): the sum of the squared
+    influences counts each pair of groups twice, the variance once. The covariance of the folds, which share the pairs of their examples,
+    adds to the variance and is missing from the spread between folds.
+
+    Args:
+        score: From `cross_fit_auroc`.
+        method: The probe, see `_AUROC_DECAYS`.
+        pairs: Those of the labels, folds and groups, if known.
+    """
+    area, pairs = score.value.double(), pairs or GroupPairs.of(y, folds, groups)
+    squares = _group_sums(score.influence, groups)[0].square().sum(1)
+    # Interactions are at most half of it, as the part of the first order is not negative.
+    first = torch.maximum(squares - _interactions(scores, area, pairs), squares / 2)
+    spread, least = area * (1 - area), _LEAST_VARIANCE * area * (1 - area) / len(y)
+
+    def total(share: Float[Tensor, " site"]) -> Float[Tensor, " site"]:
+        rest = (pairs.disjoint - share * (1 - pairs.disjoint)).clamp(min=_LEAST_DISJOINT * pairs.disjoint)
+        return torch.maximum(first * (1 + share) / rest, least)
+
+    most = torch.full_like(area, _AUROC_SHARE_AT_CHANCE * (1 - _INSIDE * pairs.inside))
+    distance = torch.logit(area).abs() - _NEARER * total(most).sqrt() / spread
+    strength = (2 * torch.sigmoid(distance.clamp(min=0)) - 1).square()
+    share = most * (1 - strength) ** _AUROC_DECAYS.get(method, _AUROC_DECAY)
+    edge = spread <= 0
+    freedom = group_variance(score.influence, groups, y).freedom
+    return GroupVariance(total(share).where(~edge, 0.0), freedom)
+
+
+def resample_share(
+    variance: GroupVariance, score: CrossFitScore, groups: Int[Tensor, " example"]
+) -> Float[Tensor, " site"]:
+    """`fits` with which `cross_fit_samples` spreads by a variance."""
+    squares = _group_sums(score.influence, groups)[0].square().sum(1)
+    return torch.where(squares > 0, variance.value / squares - 1, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupPairs:
+    """Pairs of a positive and a negative example in one fold, by their groups."""
+
+    members: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    """Of each fold with both classes: positive and negative examples, and their groups, counted inside the fold."""
+    count: int
+    disjoint: float
+    """Share of the pairs of pairs without a common group."""
+    inside: float
+    """Share of the pairs inside a group."""
+
+    @classmethod
+    def of(
+        cls, y: Bool[Tensor, " example"], folds: Int[Tensor, " example"], groups: Int[Tensor, " example"]
+    ) -> "GroupPairs":
+        members, total, inside, shared = [], 0.0, 0.0, 0.0
+        for fold in range(int(folds.max()) + 1):
+            positive, negative = ((folds == fold) & y).nonzero()[:, 0], ((folds == fold) & ~y).nonzero()[:, 0]
+            if not len(positive) or not len(negative):
+                continue
+            number, member = unique_inverse(groups[torch.cat([positive, negative])])
+            left, right = member[: len(positive)], member[len(positive) :]
+            members.append((positive, negative, left, right))
+            p, n = (side.bincount(minlength=number).double() for side in (left, right))
+            own = p * n
+            of_group = p * n.sum() + n * p.sum() - own
+            total, inside = total + float(p.sum() * n.sum()), inside + float(own.sum())
+            shared += float(of_group.square().sum())
+            if len(positive) * len(negative) <= _COMPARED:
+                across = p.square().sum() * n.square().sum() + own.sum().square() - 2 * own.square().sum()
+                shared -= float(across)
+        return cls(members, max(int(total), 1), 1 - shared / max(total, 1.0) ** 2, inside / max(total, 1.0))
+
+
+def _interactions(
+    scores: Float[Tensor, "site example"], area: Float[Tensor, " site"], pairs: GroupPairs
+) -> Float[Tensor, " site"]:
+    """Sum over two groups of the square of the pairs between them, each less the AUROC; of folds with few pairs."""
+    result = torch.zeros_like(area)
+    for positive, negative, left, right in pairs.members:
+        if len(positive) * len(negative) > _COMPARED:
+            continue
+        size = max(1, _BLOCK // (len(positive) * len(negative)))
+        blocks = [
+            _squares_between(some[:, positive], some[:, negative], level, left, right)
+            for some, level in zip(torch.split(scores, size), torch.split(area, size), strict=True)
+        ]
+        result += torch.cat(blocks)
+    return result / pairs.count**2
+
+
+def _squares_between(positive: Tensor, negative: Tensor, area: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Sum of the squares of one fold, from the scores of its examples and their groups."""
+    above, below = positive[:, :, None], negative[:, None]
+    strict, weak = above > below, above >= below
+    number = 1 + int(torch.maximum(left.max(), right.max()))
+    if number == positive.shape[1] + negative.shape[1]:  # groups of one example: a pair is 0, ½ or 1
+        won, tied = strict.sum((1, 2)).double(), (weak & ~strict).sum((1, 2)).double()
+        return won + tied / 4 - 2 * area * (won + tied / 2) + area.square() * left.numel() * right.numel()
+    kind = torch.arange(number, device=left.device)
+    onto, of = (left == kind[:, None]).float(), (right[:, None] == kind).float()
+    between = (onto @ (strict.float() + weak.float()) @ of).double() / 2 - area[:, None, None] * (
+        onto.sum(1)[:, None] * of.sum(0)
+    )
+    return (between + between.mT).triu(1).square().sum((1, 2))
+
+
+def _group_sums(
+    influence: Float[Tensor, "site example"], groups: Int[Tensor, " example"]
+) -> tuple[Float[Tensor, "site group"], Int[Tensor, " example"]]:
+    """The influence of each group, and the group of each example."""
+    count, member = unique_inverse(groups.cpu())
+    member = member.to(groups.device)
+    return influence.new_zeros(len(influence), count).index_add_(1, member, influence), member
 
 
 def _strata(member: Tensor, count: int, y: Tensor | None) -> list[Bool[Tensor, " group"]]:
@@ -182,7 +321,9 @@ def _strata(member: Tensor, count: int, y: Tensor | None) -> list[Bool[Tensor, "
 def fit_variance_share(
     value: Float[Tensor, "*cell"], *, share: bool, examples: int, width: int
 ) -> Float[Tensor, "*cell"]:
-    """Variance by the training groups, as a share of that by the test groups: largest at chance, 0 for a perfect score.
+    """Variance of a mean by the training groups, as a share of that by the test groups: largest at chance, 0 for a perfect score.
+
+    For an AUROC of two classes, `auroc_variance` knows more.
 
     Args:
         share: Whether the score is an AUROC, with chance at ½; else an explained variance.
