@@ -21,6 +21,7 @@ from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
 from ontogeny.statistics.control_tasks import random_directions, selectivity, type_baseline
+from ontogeny.statistics.cross_fitting import CrossFitScore
 
 _RANDOM_DIRECTIONS = 200
 _RANDOM_DIRECTIONS_OFF_STREAM = 50
@@ -39,6 +40,8 @@ def probe_control_rows(
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
     settings: TraceSettings,
+    *,
+    main: CrossFitScore | None,
 ) -> list[Record]:
     """Baselines of one probe at all sites of a part; erasure in the residual stream only."""
     if design.y.dtype != torch.bool:
@@ -47,7 +50,7 @@ def probe_control_rows(
     if design.test_folds is None:
         rows += random_direction_floor(design, about, x, sites, settings)
     else:
-        rows += trained_random_direction(design, about, method, held_out, x, sites, settings)
+        rows += trained_random_direction(design, about, method, held_out, x, sites, settings, main=main)
     if sites[0].part == "resid" and "leace" in fitted:
         rows += score_after_erasure(design, about, method, fitted[method], fitted["leace"], x, sites)
     return rows
@@ -127,17 +130,23 @@ def trained_random_direction(
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
     settings: TraceSettings,
+    *,
+    main: CrossFitScore | None,
 ) -> list[Record]:
     """AUROC of the random direction that separates the training groups best, and how much the probe exceeds it, paired.
 
     It is chosen like a probe: on the training side of each fold, among many, by the difference of the class means over the spread.
+
+    Args:
+        main: Score of the probe, if known.
     """
     count = _RANDOM_DIRECTIONS if sites[0].part == "resid" else _RANDOM_DIRECTIONS_OFF_STREAM
     directions = random_directions(x.shape[-1], count=count, seed=settings.seed).T.to(x)
     size = max(1, _BLOCK // (x.shape[1] * count))
     chosen = torch.cat([_scores_of_best_direction(design, block, directions) for block in x.split(size)])
-    floor, floor_ends = scores.design_scores("auroc", chosen, design, width=1)
-    excess, ends = scores.score_difference("auroc", held_out, chosen, design, width=x.shape[-1])
+    floor_score, width = scores.main_score(chosen, design), x.shape[-1]
+    floor, floor_ends = scores.design_scores("auroc", chosen, design, width=1, main=floor_score)
+    excess, ends = scores.score_difference("auroc", held_out, chosen, design, width=width, known=(main, floor_score))
     note = f"the best of {count} on the training groups"
     columns: dict[str, Any] = {"control": "random_direction", "note": note}
     return [

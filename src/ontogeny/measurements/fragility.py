@@ -20,6 +20,7 @@ from ontogeny.metrics.fragility import (
 )
 from ontogeny.records import Record
 from ontogeny.sites import Site
+from ontogeny.statistics.cross_fitting import CrossFitScore
 
 LARGEST_NOISE = 100.0
 """Noise, in standard deviations of the activations, beyond which a fragility is censored."""
@@ -35,11 +36,16 @@ def fragility_rows(
     held_out: Float[Tensor, "site test k"],
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
+    *,
+    main: CrossFitScore | None,
 ) -> list[Record]:
     """`fragility` in standard deviations of the activations and `fragility_absolute` in their unit, of a probe of two classes.
 
     The interval holds each noise at which the interval of the balanced accuracy contains 0.6. Values end at 0 (broken without noise) and at
     `LARGEST_NOISE`; a note says so.
+
+    Args:
+        main: Score of the probe, if known.
     """
     y = design.y_test
     if y.dtype != torch.bool:
@@ -47,7 +53,7 @@ def fragility_rows(
     margins = torch.where(y, held_out[..., 0], -held_out[..., 0]) / fit.lengths(design)
     known = margins.isfinite().all(-1) & bool(y.any()) & bool((~y).any())
     margins = torch.where(known[:, None], margins, 0.0)
-    fits = None if design.test_folds is None else scores.fit_share(held_out, design, width=x.shape[-1])
+    fits = None if design.test_folds is None else scores.fit_share(held_out, design, width=x.shape[-1], main=main)
     size = max(1, _BLOCK // len(y))
     shares = [None] * -(-len(margins) // size) if fits is None else fits.split(size)
     blocks = [_collapse(design, *block) for block in zip(margins.split(size), shares, strict=True)]

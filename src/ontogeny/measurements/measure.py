@@ -22,6 +22,7 @@ from ontogeny.metrics import information, separability
 from ontogeny.probes import FoldProbes, Probe, training_masks
 from ontogeny.records import Record
 from ontogeny.sites import Site
+from ontogeny.statistics.cross_fitting import CrossFitScore
 
 _DIRECTION_SCALES = {"mass_mean": "unit", "logistic": "weight", "pca": "unit", "leace": "raw", "ridge": "weight"}
 """Meaning of the length of each probe's direction."""
@@ -61,6 +62,7 @@ def measure_concept(
         shared = TrainingStatistics.of(train, design)
         fitted = {name: _fit(name, x, train, shared, design, settings) for name in methods}
         out_of_fit: dict[str, Tensor] = {}
+        scored: dict[str, CrossFitScore | None] = {}
         for name, fit in fitted.items():
             _keep_direction(done, name, part, fit.probe)
             out_of_fit[name] = held_out = fit.held_out_scores(x, design)
@@ -69,17 +71,20 @@ def measure_concept(
                 if part in best_site_parts(parts):
                     _keep_fold_directions(done, name, part, fit.folds)
                 done.scores |= _null(name, part, x, fit.probe, shared, design)
-            done.records += probe_rows(design, about, name, fit.probe, held_out, sites[part], width=x.shape[-1])
+            scored[name] = main = scores.main_score(held_out, design)
+            done.records += probe_rows(
+                design, about, name, fit.probe, held_out, sites[part], width=x.shape[-1], main=main
+            )
             done.records += (
                 robustness.robustness_rows(design, about, name, held_out, sites[part])
                 if name in _READOUT_METHODS
                 else []
             )
             if name == "logistic":
-                done.records += fragility.fragility_rows(design, about, name, fit, held_out, x, sites[part])
+                done.records += fragility.fragility_rows(design, about, name, fit, held_out, x, sites[part], main=main)
         probe = next(name for name in methods if name in PROBE_METHODS)
         done.records += controls.probe_control_rows(
-            design, about, probe, fitted, out_of_fit[probe], shared.basis, x, sites[part], settings
+            design, about, probe, fitted, out_of_fit[probe], shared.basis, x, sites[part], settings, main=scored[probe]
         )
         if part == "resid":
             done.records += dependence.dependence_rows(
@@ -198,10 +203,10 @@ def probe_rows(
     sites: Sequence[Site],
     *,
     width: int,
+    main: CrossFitScore | None,
 ) -> list[Record]:
     """Scores on the held-out groups with intervals, and statistics of the fit."""
     y, rows = design.y_test, []
-    main = scores.main_score(held_out, design)
     fits = None if main is None else scores.fit_share(held_out, design, width=width, main=main)
     for metric in scores.metrics_for(design.concept.kind):
         value, ends = scores.design_scores(metric, held_out, design, width=width, fits=fits, main=main, method=method)

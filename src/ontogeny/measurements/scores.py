@@ -122,14 +122,21 @@ def fold_scores(scores: ProbeScores, design: Design) -> Float[Tensor, "fold site
 
 
 def score_difference(
-    metric: str, a: ProbeScores, b: ProbeScores, design: Design, *, width: int
+    metric: str,
+    a: ProbeScores,
+    b: ProbeScores,
+    design: Design,
+    *,
+    width: int,
+    known: tuple[cross_fitting.CrossFitScore | None, cross_fitting.CrossFitScore | None] = (None, None),
 ) -> tuple[Float[Tensor, " site"], Interval]:
     """Score of `a` minus that of `b` on the same held-out examples, under cross-fitting, with its interval.
 
     Args:
         b: Of as many sites, or of one that all are compared with.
+        known: Scores of both, if known.
     """
-    left, right = (_cross_fit_score(metric, one, design) for one in (a, b))
+    left, right = (one or _cross_fit_score(metric, each, design) for one, each in zip(known, (a, b), strict=True))
     value = left.value - right.value
     strata = design.y_test if metric == "auroc" else None
     variance = cross_fitting.group_variance(left.influence - right.influence, design.test_group_ids, strata)
