@@ -67,6 +67,12 @@ def test_budget_holds_on_both_clocks(budget: float, cost: float, known: bool, mo
 def test_first_steps_are_dense_where_the_length_is_known() -> None:
     assert training(0.03, 10_000, cost=1.0).measured[:8] == [0, 1, 2, 4, 8, 16, 32, 64]
     assert training(0.03, 10_000, cost=1.0, first=500).measured[:6] == [500, 501, 502, 504, 508, 516]
+    pace = MeasurementPace(0.5, 10)  # a training that goes on after its last step
+    for step in (10, 11, 12):
+        if pace.due(step):
+            with pace.visiting(step):
+                pass
+    assert pace.measured[0] == 10
 
 
 def test_preparation_is_spread_over_a_training_of_known_length() -> None:
@@ -108,5 +114,8 @@ def test_a_smaller_budget_and_a_dearer_measurement_lengthen_the_interval() -> No
 def test_cost_is_said() -> None:
     assert training(0.03, 1_000, cost=1.0).sentence().endswith("of its processor.")
     said = training(0.03, 20, cost=1.0).sentence()
-    assert "more than the budget of 3.0%, since preparation, the first step and the last one alone are 2" in said
+    assert (
+        "more than the budget of 3.0%, since the costs that come once, the first step and the last one alone add 2"
+        in said
+    )
     assert MeasurementPace(0.03).sentence() == "no measurement was made."

@@ -71,8 +71,6 @@ class MeasurementPace:
 
     def due(self, step: int) -> bool:
         """Whether to measure after this step; to be asked after every step."""
-        if self.current is None and not self.measured:
-            self.first_step = step
         if step != self.current:
             self._end_step(step)
         due = self._is_due(step)
@@ -98,9 +96,10 @@ class MeasurementPace:
         ending = expected * (1 + once + each * (1 + len(clock.visits)))  # the last measurement, and relating
         if self.steps is None:
             return clock.spent + expected + ending <= self.budget * clock.training
-        passed, whole = step - self.first_step, self.steps - self.first_step
+        passed = step - self.first_step
         if passed < 1:
             return False
+        whole = max(self.steps - self.first_step, passed)
         left = self.budget * clock.training * whole / passed - clock.once - ending
         earned = max(passed / whole, _BORROWED if mark else 0.0)
         return clock.spent - clock.once + expected <= left * earned
@@ -152,6 +151,8 @@ class MeasurementPace:
             self._begin_step(follows_visit=True)
 
     def _end_step(self, step: int) -> None:
+        if self.current is None:
+            self.first_step = step
         self.current = step
         for clock in self.clocks:
             clock.end_step()
@@ -192,7 +193,9 @@ class MeasurementPace:
         )
         over = f"; more than the budget of {self.budget:.1%}"
         if least > self.budget:
-            over += f", since preparation, the first step and the last one alone are {_share_text(least)} it"
+            over += (
+                f", since the costs that come once, the first step and the last one alone add {_share_text(least)} it"
+            )
         return over
 
 
