@@ -31,7 +31,9 @@ def main():
     with clock("trace"), counting() as seen:
         # The checkpoints are random initialisations, so no untrained floor is needed.
         settings = TraceSettings(
-            untrained=False, dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32"
+            untrained=False,
+            dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32",
+            protocol="single-split" if told.mode == "single-split" else "cross-fit",
         )
         run = trace(Lineage.open(told.folder), [Concept.from_file(told.ids.with_suffix(".csv"))], told.out, settings)
     ledger = [entry for entry in run.ledger() if "forwards" in entry]

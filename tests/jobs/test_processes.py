@@ -115,8 +115,12 @@ def test_interruption_ends_all_processes(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGINT)  # Ctrl-C reaches every process of the terminal
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_study(with_run(swing_by(2), wait_forever), tmp_path / "run", jobs=2, on_progress=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_study(with_run(swing_by(2), wait_forever), tmp_path / "run", jobs=2, on_progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
