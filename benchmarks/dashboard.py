@@ -30,10 +30,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="Run directory that is shown.")
     parser.add_argument("--make", type=Path, help="Make a run of 1.9 million rows of heads in this folder and show it.")
+    parser.add_argument(
+        "--idle", type=float, default=0, help="Seconds in which views are drawn ahead, before all charts are opened."
+    )
     parser.add_argument("--out", type=Path, help="JSON file that keeps the table.")
     options = parser.parse_args()
     run = options.run or make(options.make)
-    table = measure(run)
+    table = measure(run, options.idle)
     print(json.dumps(table, indent=1))
     if options.out:
         options.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -75,7 +78,7 @@ def cpu_seconds(process: int) -> float:
     return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)
 
 
-def measure(run: Path) -> dict[str, Any]:
+def measure(run: Path, idle: float) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -105,6 +108,7 @@ def measure(run: Path) -> dict[str, Any]:
             page.goto(f"{address}&part=head")
             page.wait_for_selector(".chart[data-drawn*='part=head']", timeout=120_000)
             table["slider step of heads, ms"] = slider(page)
+            page.wait_for_timeout(1000 * idle)
             high = browser.new_page(viewport={"width": 1300, "height": 30_000})
             for name in ("all charts", "all charts again"):
                 began = time.perf_counter()

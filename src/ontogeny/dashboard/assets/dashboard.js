@@ -11,6 +11,11 @@ window.ontogeny = (() => {
   let drawing = Promise.resolve();
   // The first chart of a panel is asked for before the others.
   let urgent = Promise.resolve();
+  // While a reader steps through checkpoints, nothing else is asked for or drawn.
+  let lastStep = -Infinity;
+  async function calm() {
+    while (performance.now() - lastStep < 300) await new Promise((resolve) => setTimeout(resolve, 100));
+  }
   let lastTurn = 0;
 
   function loadScript(address) {
@@ -26,7 +31,7 @@ window.ontogeny = (() => {
   }
 
   function inTurn(draw) {
-    const mine = drawing.then(() => new Promise((resolve) => setTimeout(resolve))).then(draw);
+    const mine = drawing.then(() => new Promise((resolve) => setTimeout(resolve))).then(calm).then(draw);
     drawing = mine.catch(() => {});
     return mine;
   }
@@ -146,14 +151,24 @@ window.ontogeny = (() => {
   // --- a chart: one live Vega view, whose rows change without a new drawing -------------------------------------------
 
   function chart(place, options, emit) {
-    const follow = ({turn: step, checkpoint}) => {
+    const ahead = new Map(); // rows of the checkpoints beside the one that is shown
+    function rowsAt(checkpoint) {
+      const to = options.follow, stage = checkpoint.stage ? `&stage=${encodeURIComponent(checkpoint.stage)}` : "";
+      return `${to.rows}${stage}&step=${encodeURIComponent(checkpoint.address)}&version=${to.version}`;
+    }
+    async function follow({turn: step, checkpoint, beside}) {
       lastTurn = step;
-      const to = options.follow;
-      if (!to || options.hidden || !view || !visible) return;
-      const stage = checkpoint.stage ? `&stage=${encodeURIComponent(checkpoint.stage)}` : "";
-      options = {...options, title: to.title + checkpoint.label, rows: `${to.rows}${stage}&step=${encodeURIComponent(checkpoint.address)}&version=${to.version}`};
-      change();
-    };
+      if (!options.follow || options.hidden || !view || !visible) return;
+      options = {...options, title: options.follow.title + checkpoint.label, rows: rowsAt(checkpoint)};
+      await change();
+      if (!options.follow) return;
+      for (const address of beside.map(rowsAt)) {
+        if (ahead.has(address)) continue;
+        ahead.set(address, fetchJson(address));
+        ahead.get(address).catch(() => ahead.delete(address));
+        if (ahead.size > 8) ahead.delete(ahead.keys().next().value);
+      }
+    }
     let view = null, tabs = [], tab = 0, about = {}, turn = 0, rowsTurn = 0, visible = Boolean(options.eager), stale = true;
     const title = element("h3"), tabPicker = element("select", {"aria-label": "part of the chart", onchange: () => { tab = Number(tabPicker.value); embed(turn); }, hidden: true});
     const plot = element("div", {class: "plot"}), caption = element("figcaption");
@@ -192,9 +207,11 @@ window.ontogeny = (() => {
       if (mine !== turn) return;
       if (view) view.finalize();
       plot.setAttribute("aria-label", spec.description || about.title || "chart");
-      const dark = isDark();
-      const result = await vegaEmbed(plot, dark ? {...darkened(spec), background: "transparent"} : spec,
-        {renderer: count > MOST_SVG_ROWS ? "canvas" : "svg", ast: true, actions: false, tooltip: {theme: dark ? "dark" : "light"}});
+      const dark = isDark(), onCanvas = count > MOST_SVG_ROWS;
+      // A canvas has no element for a mark whose description could be read.
+      const shownSpec = onCanvas ? {...spec, config: {...spec.config, aria: false}} : spec;
+      const result = await vegaEmbed(plot, dark ? {...darkened(shownSpec), background: "transparent"} : shownSpec,
+        {renderer: onCanvas ? "canvas" : "svg", ast: true, actions: false, tooltip: {theme: dark ? "dark" : "light"}});
       view = result.view;
       view.addEventListener("click", (event, item) => {
         const datum = item && item.datum;
@@ -210,7 +227,7 @@ window.ontogeny = (() => {
       if (options.eager) urgent = Promise.all([urgent, done]);
     }
     async function read(mine, before) {
-      await before;
+      if (before) { await before; await calm(); }
       if (mine !== turn) return;
       figure.setAttribute("aria-busy", "true");
       try {
@@ -232,7 +249,7 @@ window.ontogeny = (() => {
     async function change() {
       const mine = ++rowsTurn, drawing = turn;
       try {
-        const data = await fetchJson(options.rows);
+        const data = await (ahead.get(options.rows) || fetchJson(options.rows));
         if (mine !== rowsTurn || drawing !== turn || !view) return;
         for (const [name, values] of Object.entries(data)) view.data(name, values); // a change set: the view stays
         await view.runAsync();
@@ -294,7 +311,11 @@ window.ontogeny = (() => {
       options = {...options, [which]: index};
       draw();
       emit("choose", {which, index, turn: ++sent});
-      if (which === "a" && !options.alone) for (const follow of followers) follow({turn: sent, checkpoint: options.checkpoints[index]});
+      lastStep = performance.now();
+      if (which === "a" && !options.alone) {
+        const beside = [index - 1, index + 1].map((i) => options.checkpoints[i]).filter(Boolean);
+        for (const follow of followers) follow({turn: sent, checkpoint: options.checkpoints[index], beside});
+      }
     }
     function move(which, index) {
       const at = Math.min(Math.max(index, 0), options.checkpoints.length - 1);
