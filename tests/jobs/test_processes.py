@@ -27,7 +27,7 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def swing_by(seeds: int) -> StudyPlan:
-    return plan_study("swing_by", "smoke", seeds=seeds, changes={"steps": 30})
+    return plan_study("swing_by", "smoke", seeds=seeds, changes={"steps": 30, "theory_steps": 200, "theory_seeds": 2})
 
 
 def with_run(plan: StudyPlan, run: Callable[..., Iterator[Record]], name: str = "swing_by") -> StudyPlan:
