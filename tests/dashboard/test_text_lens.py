@@ -188,6 +188,9 @@ def test_a_page_shows_patches_of_an_image_model_at_several_checkpoints(
         {"images": images[:0]},
         {"images": images[..., :12]},
         {"images": images / 0},
+        {"images": images[0]},
+        {"images": images[0, 0, 0]},
+        {"texts": "a b"},
     ):
         with pytest.raises(on.BadInput):
             write_attention_page([("late", model)], tmp_path / "none.html", **wrong)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def write_attention_page(
     Args:
         models: A label and a model for each checkpoint, in order; all of one shape. From `load_model`, or `load_image_model`.
         out: The file, such as attention.html.
-        texts: Texts for language models, all in one space.
+        texts: Texts for language models, all in one space; an empty line in one begins another.
         images: Images for image models, from −1 to 1, of the sides that the model reads; all in one space.
 
     Returns:
@@ -46,6 +46,10 @@ def write_attention_page(
         BadInput: no model, texts for an image model or images for another one, too many of them, or a family whose attention cannot be
             reached.
     """
+    if isinstance(texts, str):
+        raise BadInput(f"`texts` must be a list of texts, got the text {texts[:40]!r}: put it into a list.")
+    if out.is_dir():
+        raise BadInput(f"`out` must be a file, got the folder {out}: name one in it, such as attention.html.")
     labels, readings, extra = list[str](), list[AttentionReading](), dict[str, Any]()
     for label, model in models:
         if model.architecture.images != (images is not None) or (images is None) == (not texts):
@@ -90,7 +94,6 @@ def _read_images(
     model: Model, images: Float[Tensor, "image 3 height width"]
 ) -> tuple[AttentionReading, dict[str, Any]]:
     """Queries and keys of the class token and the patches, and what the page shows of the images."""
-    patch, (height, width) = int(model.network.config.patch_size), images.shape[-2:]
     if not 1 <= len(images) <= _MOST_IMAGES:
         raise BadInput(f"`images` must be 1 to {_MOST_IMAGES}, got {len(images)}: choose some.")
     wanted = (3, *image_sides(model.network.config.image_size))
@@ -98,6 +101,7 @@ def _read_images(
         raise BadInput(
             f"`images` must be finite, of shape {list(wanted)} each, got {list(images.shape[1:])}: resize or repair them."
         )
+    patch, (height, width) = image_sides(model.network.config.patch_size)[0], wanted[1:]
     named = patch_labels(images, patch)
     rows, columns = height // patch, width // patch
     if (count := len(images) * (1 + rows * columns)) > _MOST_PATCHES:
