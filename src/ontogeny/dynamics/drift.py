@@ -41,7 +41,7 @@ def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], b
             if before is not None:
                 previous.append(cosine_of_units((units * before).sum(-1)))
             if best.part == part:
-                at_best.append(units[best.at])
+                at_best.append(units[best.at].clone())  # a view would hold the directions of all sites
             before = units
         if at_best:
             stacked = torch.stack(at_best)

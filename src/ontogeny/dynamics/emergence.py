@@ -6,7 +6,7 @@ The events of one kind are corrected together over the stages and concepts of a 
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,14 @@ class ConceptSeries:
     """The best surface baseline of each metric."""
     surface_scores: tuple[str, Float[Tensor, "example k"]] | None = None
     """Under cross-fitting, name and out-of-fold scores of the surface baseline with the best main metric."""
+    _held_out: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def held_out(self, run: Run, method: str, visits: Sequence[MeasuredCheckpoint]) -> Float[Tensor, "step example k"]:
+        """Held-out scores of a probe at the best site, each read once."""
+        known = self._held_out.setdefault(method, {})
+        key, at = f"{method}/{self.best.part}", slice(self.best.at, self.best.at + 1)
+        known |= {v.unit: run.tensor_rows("scores", v.unit, key, at) for v in visits if v.unit not in known}
+        return torch.cat([known[visit.unit] for visit in visits])
 
     @property
     def stages(self) -> list[list[MeasuredCheckpoint]]:
@@ -155,7 +163,7 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
     metric = scores.metrics_for(design.concept.kind)[0]
     key = f"{method}/{best.part}"
     at = slice(best.at, best.at + 1)
-    stacked = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in visits])
+    stacked = series.held_out(run, method, visits)
     width = run.tensor_rows("directions", visits[0].unit, f"{key}/direction", at).shape[1]
     floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
     if series.surface_scores is not None:  # paired with the probe
@@ -212,7 +220,7 @@ def surface_excess_rows(run: Run, series: ConceptSeries, seed: int) -> list[Reco
     control, words = series.surface_scores
     metric, key = scores.metrics_for(design.concept.kind)[0], f"{best.method}/{best.part}"
     at = slice(best.at, best.at + 1)
-    held_out = torch.cat([run.tensor_rows("scores", visit.unit, key, at) for visit in series.visits])
+    held_out = series.held_out(run, best.method, series.visits)
     width = run.tensor_rows("directions", series.visits[0].unit, f"{key}/direction", at).shape[1]
     excess, ends = scores.score_difference(metric, held_out, words[None].to(held_out), design, width=width)
     rows = []

@@ -143,8 +143,10 @@ def write_records(path: Path, records: Iterable[Record | RecordBlock], *, writer
     tables = [_block_of_rows(rows)] if rows or not blocks else []
     tables += blocks
     texts = {name: _texts_of(tables, name) for name, kind in RECORD_COLUMNS.items() if kind == "VARCHAR"}
+    keys = dict.fromkeys(key for coords in [row.coords for row in rows] + [b.coords for b in blocks] for key in coords)
+    kind = f"MAP({_enum(keys)}, VARCHAR)" if keys else RECORD_COLUMNS["coords"]
     with writer(path) as temporary, scratch_connection() as connection, _interrupts_held_back():
-        selects = [_select_block(connection, block, f"block_{i}", texts) for i, block in enumerate(tables)]
+        selects = [_select_block(connection, block, f"block_{i}", texts, kind) for i, block in enumerate(tables)]
         table = " union all ".join(selects)
         connection.execute(f"copy ({table}) to '{sql_path(temporary)}' (format parquet, compression zstd)")
 
@@ -253,7 +255,15 @@ def _with_texts(column: Any, length: int, texts: Mapping[str, int]) -> Any:
     return pd.Categorical.from_codes(codes, categories=pd.Index(list(texts), dtype=object))
 
 
-def _select_block(connection: Any, block: RecordBlock, name: str, texts: Mapping[str, Mapping[str, int]]) -> str:
+def _enum(texts: Iterable[str]) -> str:
+    """A type of DuckDB that has only these texts."""
+    return f"ENUM({', '.join(map(sql_literal, texts))})"
+
+
+def _select_block(
+    connection: Any, block: RecordBlock, name: str, texts: Mapping[str, Mapping[str, int]], coords: str
+) -> str:
+    """A query of the rows of a block, with `coords` as the type of the column of that name."""
     import pandas as pd
 
     arrays = {key: value for key, value in block.columns.items() if _is_column(value)}
@@ -276,14 +286,15 @@ def _select_block(connection: Any, block: RecordBlock, name: str, texts: Mapping
         return f"{column}::{RECORD_COLUMNS[key]}"
 
     parts = [f'{value(c, block.columns.get(c))} as "{c}"' for c in RECORD_COLUMNS if c != "coords"]
-    return f"select {', '.join(parts)}, {_coords_sql(block)}::{RECORD_COLUMNS['coords']} as coords from {name}"
+    return f"select {', '.join(parts)}, {_coords_sql(block)}::{coords} as coords from {name}"
 
 
 def _coords_sql(block: RecordBlock) -> str:
     if "coords" in block.columns:
-        return '"coords"::JSON'
+        return f'"coords"::JSON::{RECORD_COLUMNS["coords"]}'
     values = [f'"coords.{key}"' if _is_column(value) else sql_literal(value) for key, value in block.coords.items()]
-    keys = ", ".join(sql_literal(key) for key in block.coords)
+    # As texts of a type of their own, keys are compared by number.
+    keys = ", ".join(f"{sql_literal(key)}::{_enum(block.coords)}" for key in block.coords)
     return f"map([{keys}], [{', '.join(f'{value}::VARCHAR' for value in values)}])" if values else "map([], [])"
 
 
