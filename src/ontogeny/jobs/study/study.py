@@ -329,7 +329,7 @@ def _run_in_processes(
 ) -> dict[str, list[Failure]]:
     failures: dict[str, list[Failure]] = {}
     several = len({seed.plan.study.name for seed in missing}) > 1
-    seeds = {f"{seed.plan.study.name}, {seed.name}" if several else seed.name: seed for seed in missing}
+    seeds = {f"{seed.plan.study.name} {seed.name}" if several else seed.name: seed for seed in missing}
     tasks = [Task(name, _compute_seed, seed.arguments, seed.plan.study.run.__module__) for name, seed in seeds.items()]
 
     def on_result(result: TaskResult) -> None:
