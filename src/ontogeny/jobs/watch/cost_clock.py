@@ -4,6 +4,7 @@ The steps after a measurement may be slower than the others (memory that went ba
 GPU): their excess is a cost of the measurement.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ _FEWEST = 5
 """Ordinary steps, and measurements, below which no excess is estimated."""
 _OUTLIER = 3.0
 """An ordinary step that is longer than this many medians holds something else, such as an evaluation."""
+_MEDIAN_ERROR = 1.86
+"""Standard error of a median of n normal numbers, in their median deviation over the root of n."""
 _RECENT = 3
 _CAUTION = 1.25
 """The next measurement is taken to cost this much of the mean of the last ones."""
@@ -57,9 +60,13 @@ class CostClock:
     @property
     def after_effects(self) -> float:
         """Seconds by which the steps after all measurements were slower, by their median, at most as much as the measurements."""
-        if len(self.excess) < _FEWEST:
+        n = len(self.excess)
+        if n < _FEWEST:
             return 0.0
-        return min(max(median(self.excess), 0.0) * len(self.visits), self.visited)
+        middle = median(self.excess)
+        # Less one standard error of the median, from the median deviation: beside other work steps differ more than by after-effects.
+        error = _MEDIAN_ERROR * median(abs(one - middle) for one in self.excess) / math.sqrt(n)
+        return min(max(middle - error, 0.0) * len(self.visits), self.visited)
 
     @property
     def spent(self) -> float:
