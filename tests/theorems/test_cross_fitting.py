@@ -222,6 +222,9 @@ def test_interactions_and_pairs_equal_their_definitions(data: st.DataObject) -> 
     number = member.T @ compared.double() @ member
     across = (between + between.T).triu(1).square().sum() / compared.sum() ** 2
     assert float(cross_fitting._interactions(values, area, pairs)[0]) == pytest.approx(float(across), abs=1e-9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_fitting, "_COMPARED", 0)  # by sorting
+        assert float(cross_fitting._interactions(values, area, pairs)[0]) == pytest.approx(float(across), abs=1e-9)
     at = compared.nonzero()
     apart = torch.stack([(groups[pair][:, None] != groups[at].flatten()).all(0).view(-1, 2).all(1) for pair in at])
     assert pairs.disjoint == pytest.approx(float(apart.double().mean()))

@@ -33,8 +33,10 @@ _LEAST_VARIANCE = 0.4
 """Of that of independent examples: with few wrong pairs, their spread over the groups is unknown."""
 _LEAST_DISJOINT = 1 / 3
 """Bound on how much the covariance of the folds may take from their spread, of two groups a fold."""
+_MANY_GROUPS = 32
+"""Groups of a fold above which interactions are left out: they are less than a twentieth of the variance."""
 _COMPARED = 2**12
-"""Pairs of a fold up to which interactions are counted; with more, they are less than a twentieth of the variance."""
+"""Pairs of a fold that are compared one by one; more are counted by sorting."""
 _BLOCK = 2**24
 """Weights that are held in double precision at once."""
 _ORDERED = 2**20
@@ -258,7 +260,7 @@ class GroupPairs:
             of_group = p * n.sum() + n * p.sum() - own
             total, inside = total + float(p.sum() * n.sum()), inside + float(own.sum())
             shared += float(of_group.square().sum())
-            if len(positive) * len(negative) <= _COMPARED:
+            if number <= _MANY_GROUPS:
                 across = p.square().sum() * n.square().sum() + own.sum().square() - 2 * own.square().sum()
                 shared -= float(across)
         return cls(members, max(int(total), 1), 1 - shared / max(total, 1.0) ** 2, inside / max(total, 1.0))
@@ -267,12 +269,12 @@ class GroupPairs:
 def _interactions(
     scores: Float[Tensor, "site example"], area: Float[Tensor, " site"], pairs: GroupPairs
 ) -> Float[Tensor, " site"]:
-    """Sum over two groups of the square of the pairs between them, each less the AUROC; of folds with few pairs."""
+    """Sum over two groups of the square of the pairs between them, each less the AUROC; of folds with few groups."""
     result = torch.zeros_like(area)
     for positive, negative, left, right in pairs.members:
-        if len(positive) * len(negative) > _COMPARED:
+        if int(torch.maximum(left.max(), right.max())) >= _MANY_GROUPS:
             continue
-        size = max(1, _BLOCK // (len(positive) * len(negative)))
+        size = max(1, _BLOCK // max(_COMPARED, len(positive) * _MANY_GROUPS))
         blocks = [
             _squares_between(some[:, positive], some[:, negative], level, left, right)
             for some, level in zip(torch.split(scores, size), torch.split(area, size), strict=True)
@@ -283,17 +285,20 @@ def _interactions(
 
 def _squares_between(positive: Tensor, negative: Tensor, area: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Sum of the squares of one fold, from the scores of its examples and their groups."""
-    above, below = positive[:, :, None], negative[:, None]
-    strict, weak = above > below, above >= below
     number = 1 + int(torch.maximum(left.max(), right.max()))
-    if number == positive.shape[1] + negative.shape[1]:  # groups of one example: a pair is 0, ½ or 1
-        won, tied = strict.sum((1, 2)).double(), (weak & ~strict).sum((1, 2)).double()
+    few = left.numel() * right.numel() <= _COMPARED
+    above, below = positive[:, :, None], negative[:, None]
+    if few and number == left.numel() + right.numel():  # groups of one example: a pair is 0, ½ or 1
+        won, tied = (above > below).sum((1, 2)).double(), (above == below).sum((1, 2)).double()
         return won + tied / 4 - 2 * area * (won + tied / 2) + area.square() * left.numel() * right.numel()
     kind = torch.arange(number, device=left.device)
     onto, of = (left == kind[:, None]).float(), (right[:, None] == kind).float()
-    between = (onto @ (strict.float() + weak.float()) @ of).double() / 2 - area[:, None, None] * (
-        onto.sum(1)[:, None] * of.sum(0)
-    )
+    if few:
+        between = (onto @ ((above > below).float() + (above >= below)) @ of).double() / 2
+    else:
+        wins = [_ordered_pairs(positive, negative[:, right == group])[0] for group in kind]
+        between = onto.double() @ torch.stack(wins, 2)
+    between -= area[:, None, None] * (onto.sum(1)[:, None] * of.sum(0))
     return (between + between.mT).triu(1).square().sum((1, 2))
 
 
