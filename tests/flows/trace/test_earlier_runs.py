@@ -1,6 +1,7 @@
 """A run of an earlier version, with one part a unit and without checksums and format, is opened, grown and reported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,3 +65,16 @@ def test_earlier_run_is_grown(earlier: Run, home: Path, tmp_path: Path, small: C
         "directions": "at-"
     }
     assert len(visits(trace(Lineage.open(home / "few"), [small], grown.folder, FAST))) == 3
+
+
+def test_cross_fitted_run_of_an_earlier_version_is_measured_again_without_doubled_rows(
+    home: Path, tmp_path: Path, small: Concept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(FAST, protocol="cross-fit")
+    with monkeypatch.context() as patch:
+        patch.setattr("ontogeny.measurements.settings._CROSS_FIT_VERSION", 0)
+        old = trace(Lineage.open(home / "few"), [small], tmp_path / "run", settings)
+    before = table(old)
+    again = trace(Lineage.open(home / "few"), [small], tmp_path / "run", settings)
+    assert not set(table(again).unit.dropna()) & set(before.unit.dropna())
+    pd.testing.assert_frame_equal(*(rows.drop(columns="unit") for rows in (table(again), before)))

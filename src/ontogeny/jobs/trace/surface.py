@@ -10,6 +10,7 @@ from ontogeny.measurements import surface_baselines
 from ontogeny.measurements.rows import CheckpointStamp
 from ontogeny.measurements.settings import settings_for_key
 from ontogeny.storage.files import content_digest
+from ontogeny.storage.record_filter import sql_text
 from ontogeny.storage.run import Run
 
 SurfaceAudits = Mapping[str, tuple[Concept, surface_baselines.SurfaceAudit]]
@@ -37,8 +38,11 @@ def audit_concepts(
 
 
 def keep_surface_audits(plan: TracePlan, run: Run, audits: SurfaceAudits) -> None:
-    """Write surface baselines into the run."""
+    """Write surface baselines into the run, in the place of those of other settings or of an earlier version."""
     for unit, (concept, found) in audits.items():
+        of_concept = f"unit like 'surface-%' and concept = {sql_text(concept.name)}"
+        for old in run.query(f"select distinct unit from records where {of_concept}").unit.tolist():
+            run.drop(old)
         rows = surface_baselines.surface_records(concept, found)
         kept = {f"surface_{name}": scores for name, scores in found.held_out.items()}
         run.keep(unit, CheckpointStamp(plan.lineage.name, unit).on(rows), scores=kept)
