@@ -179,6 +179,47 @@ def test_a_panel_follows_the_keys_and_its_address_shows_the_same_in_another_tab(
     page.wait_for_selector("[data-rows]")
 
 
+def test_the_bench_answers_under_pushes_and_its_address_shows_them_in_another_tab(page: Any, address: str) -> None:
+    page.goto(f"{address}&run=run&panel=bench")
+    page.wait_for_selector(".bench-form option", state="attached")
+    page.get_by_role("textbox", name="Turn").fill(f"so they say {YES}")
+    gaps = page.get_by_label("gaps")
+    gaps.fill("-4, 0, 4")
+    gaps.press("Enter")
+    page.wait_for_selector("[data-read='4']")
+    assert page.locator(".bench tbody th").all_inner_texts() == ["-4", "0", "4", "held"]
+    answers = [row.locator("td.long").first.inner_text() for row in page.locator(".bench tbody tr").all()]
+    assert answers[0] != answers[2]
+    assert page.locator(".bench tbody tr").nth(1).locator("b").count() == 0, "a push of 0 changes nothing"
+    page.wait_for_function("location.search.includes('-4')")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("[data-read='4']")
+    assert other.locator(".bench").inner_text() == page.locator(".bench").inner_text()
+    other.close()
+    said = page.locator("p.notice").first.inner_text()
+    page.locator("[data-panel=bench]").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("location.search.includes('step=1000')")
+    page.wait_for_function("(old) => document.querySelector('p.notice').innerText !== old", arg=said)
+
+
+def test_records_turn_by_keys_and_their_address_shows_the_same_in_another_tab(page: Any, address: str) -> None:
+    page.goto(f"{address}&run=demo&panel=records&concept=truth")
+    page.wait_for_selector("[data-rows]")
+    first = page.locator("tbody").inner_text()
+    assert "truth" in first
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("[data-rows]")
+    assert other.locator("tbody").inner_text() == first
+    page.get_by_role("button", name="next ›").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("(old) => document.querySelector('tbody').innerText !== old", arg=first)
+    assert other.locator("tbody").inner_text() == first, "tabs are apart"
+    other.close()
+
+
 def test_a_page_about_an_image_model_opens_from_disk(page: Any, tmp_path: Path, tiny: Callable[..., Path]) -> None:
     model = load_image_model(tiny("vit"))
     images = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
