@@ -69,7 +69,7 @@ def test_picture_holds_title_run_and_caption(chart: Any, tmp_path: Path) -> None
     words = " ".join(re.findall(r">([^<>]+)<", svg))
     assert "Emergence" in words
     assert "tiny-neox" in words
-    assert "is no evidence for the concept" in words
+    assert "gives no evidence for the concept" in words
 
 
 def texts(chart: Any) -> str:
