@@ -88,6 +88,8 @@ def test_early_exit_cancels_pending_fetches(tmp_path: Path) -> None:
 
     for _ in prefetch_checkpoints([Checkpoint(str(tmp_path / str(i))) for i in range(9)], ahead=4, fetch=fetch):
         break
-    time.sleep(0.2)
+    workers = [thread for thread in threading.enumerate() if thread.name == "fetch checkpoints"]
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
     assert len(fetched) <= 3
-    assert not [t for t in threading.enumerate() if t.name == "fetch checkpoints"]
